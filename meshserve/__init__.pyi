@@ -1,0 +1,3 @@
+# What type checkers see of the package. At run time the names are imported when first asked for.
+from meshserve.client import AsyncClient as AsyncClient
+from meshserve.client import Client as Client

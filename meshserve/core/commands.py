@@ -1,0 +1,96 @@
+"""Everything that the mesh can ask for. Commands to one worker, and to one gateway, are performed in the order in which they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshserve.core import desired, events, model, replica, report
+
+
+@dataclass(frozen=True, slots=True)
+class SaveChanges:
+    """Make the changes durable, all or none: answered by ChangesSaved, or by giving up. `words` tells the user what changes."""
+
+    changes: tuple[events.Save, ...]
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RememberMeasured:
+    """Keep what was learned about models; it may get lost."""
+
+    learned: tuple[report.Learned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start the worker's process: answered by WorkerStarted or WorkerLost."""
+
+    worker_id: str
+    settings: desired.WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Let the worker finish its requests and end: answered by WorkerStopped."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendChanges:
+    """Bring the worker's catalog forward: answered by WorkerSynced or SyncFailed."""
+
+    worker_id: str
+    step: replica.Step
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureLoaded:
+    """Have the worker load the model: answered by CopyEnsured."""
+
+    worker_id: str
+    id: model.ModelId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Have the worker keep its copy of the model, from when it has one."""
+
+    worker_id: str
+    id: model.ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """Let the worker treat its copy of the model like any other."""
+
+    worker_id: str
+    id: model.ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class StartGateway:
+    """Start the node's gateway with its snapshot: answered by GatewayReported or GatewayLost."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureGateway:
+    """Give the node's gateway its snapshot as it is when this is performed."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopGateway:
+    """Let the node's gateway finish its requests and end: answered by GatewayStopped."""
+
+    node: str
+
+
+WorkerCommand = StartWorker | StopWorker | SendChanges | EnsureLoaded | Pin | Unpin
+GatewayCommand = StartGateway | ConfigureGateway | StopGateway
+Command = SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand

@@ -1,0 +1,79 @@
+"""The gateways there are against the nodes that should have one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from meshserve.core import commands, events, report
+
+RESTART_DELAY_S_MAX = 10.0
+
+
+@dataclass(slots=True)
+class Gate:
+    """One node's gateway as the mesh knows it."""
+
+    node: str
+    state: Literal["starting", "ready", "lost", "draining"] = "starting"
+    restarts: int = 0
+    losses: int = 0
+    retry_at_s: float = 0.0
+    reason: str = ""
+    report: report.GatewayReport | None = None
+
+
+class Gates:
+    """All gateways by node."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, Gate] = {}
+
+    def reported(self, event: events.GatewayReported) -> None:
+        """A gateway serves."""
+        gate = self.gates.get(event.report.node)
+        if gate is not None and gate.state in ("starting", "ready"):
+            gate.state, gate.report, gate.losses, gate.reason = "ready", event.report, 0, ""
+
+    def lost(self, event: events.GatewayLost, now_s: float) -> None:
+        """A gateway is gone; it is started again, the later the more often that failed."""
+        gate = self.gates.get(event.node)
+        if gate is None or gate.state == "lost":
+            return
+        if gate.state == "draining":
+            del self.gates[event.node]
+            return
+        gate.retry_at_s = now_s + (min(2.0 ** (gate.losses - 1), RESTART_DELAY_S_MAX) if gate.losses else 0.0)
+        gate.state, gate.report, gate.reason = "lost", None, event.reason
+        gate.losses += 1
+
+    def stopped(self, event: events.GatewayStopped) -> None:
+        """A gateway has ended as it was told to."""
+        gate = self.gates.get(event.node)
+        if gate is not None and gate.state == "draining":
+            del self.gates[event.node]
+
+    def configure(self) -> Iterator[commands.Command]:
+        """Have every gateway take the newest snapshot."""
+        return (commands.ConfigureGateway(gate.node) for gate in self.gates.values() if gate.state in ("starting", "ready"))
+
+    def reconcile(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
+        """What brings the gateways nearer to what should be."""
+        for gate in list(self.gates.values()):
+            yield from self._follow(gate, now_s, is_wanted=gate.node in nodes)
+        for node in nodes:
+            if node not in self.gates:
+                self.gates[node] = Gate(node)
+                yield commands.StartGateway(node)
+
+    def _follow(self, gate: Gate, now_s: float, *, is_wanted: bool) -> Iterator[commands.Command]:
+        if gate.state == "lost" and not is_wanted:
+            del self.gates[gate.node]
+        elif gate.state in ("starting", "ready") and not is_wanted:
+            gate.state = "draining"
+            yield commands.StopGateway(gate.node)
+        elif gate.state == "lost" and now_s >= gate.retry_at_s:
+            gate.state = "starting"
+            gate.restarts += 1
+            yield commands.StartGateway(gate.node)

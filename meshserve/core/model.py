@@ -1,0 +1,105 @@
+"""What there is: models, their signatures, footprints, copies and workers. Frozen values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+
+
+class ModelId(NamedTuple):
+    """What a user calls: a name and one of its versions."""
+
+    name: str
+    version: str = "1"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+class Footprint(NamedTuple):
+    """Bytes by device. A tuple, because it is added and compared on every decision."""
+
+    host_bytes: int = 0
+    gpu_bytes: int = 0
+
+    def plus(self, other: Footprint) -> Footprint:
+        """Both together."""
+        return Footprint(self.host_bytes + other.host_bytes, self.gpu_bytes + other.gpu_bytes)
+
+    def minus(self, other: Footprint) -> Footprint:
+        """What is left; negative where `other` is bigger."""
+        return Footprint(self.host_bytes - other.host_bytes, self.gpu_bytes - other.gpu_bytes)
+
+    def fits_in(self, room: Footprint) -> bool:
+        """Whether `room` is enough on every device."""
+        return self.host_bytes <= room.host_bytes and self.gpu_bytes <= room.gpu_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output. `datatype` is a word of the Open Inference Protocol; -1 in `shape` is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives.
+
+    `batchable`: the first dimension of every tensor is the batch, rows don't influence each other, and requests may be joined along it.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batchable: bool = False
+    platform: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One version of one model, as it should be served.
+
+    `runtime` and `pool` may be empty: then they are inferred from the artifact, or the default. `trust` allows artifacts that are code
+    (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are declared where the artifact can't tell.
+    `origin` says who declared it: `config`, `api`, or `repository:<path>`; only its origin may change it without being asked to.
+    """
+
+    id: ModelId
+    uri: str
+    runtime: str = ""
+    pool: str = "default"
+    pinned: bool = False
+    trust: bool = False
+    checksum: str = ""
+    load_timeout_s: float = 120.0
+    batching: bool = True
+    max_batch_size: int = 256
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    origin: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was learned about an artifact by loading it: kept under its digest, so that the next load need not guess."""
+
+    digest: str
+    footprint: Footprint
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a worker or another server listens. `socket_path` is preferred by peers on the same node; `host`/`port` by all others."""
+
+    node: str
+    host: str
+    port: int
+    socket_path: str = ""

@@ -1,0 +1,189 @@
+"""The workers there are against the workers there should be: who is started, replaced, drained, and started again after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from meshserve.core import catalog, commands, desired, events, model, placement, replica, report
+
+CALM_S = 60.0
+RESTART_DELAY_S_MAX = 30.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker as the mesh knows it. `is_up`: its process runs and takes steps. It is ready once it has had a whole catalog.
+
+    `sent` and `synced` are revisions of its catalog; `whole_after`, `whole_at` those before and at the end of the last whole one.
+    """
+
+    id: str
+    settings: desired.WorkerSettings
+    state: report.WorkerState = "starting"
+    is_up: bool = False
+    endpoint: model.Endpoint | None = None
+    pid: int = 0
+    restarts: int = 0
+    losses: int = 0
+    started_s: float = 0.0
+    retry_at_s: float = 0.0
+    reason: str = ""
+    sent: int = 0
+    synced: int = 0
+    whole_after: int = 0
+    whole_at: int = 0
+    said: report.WorkerReport | None = field(default=None, repr=False)
+    copies: dict[model.ModelId, report.CopyReport] = field(default_factory=dict, repr=False)
+
+    def take_report(self, said: report.WorkerReport | None) -> None:
+        """Keep what it said last, or nothing."""
+        self.said = said
+        self.copies = {copy.id: copy for copy in said.copies} if said else {}
+
+    def see_copy(self, id_: model.ModelId, copy: report.CopyReport | None) -> None:
+        """Keep how one copy was seen, until the next report."""
+        if copy is None:
+            self.copies.pop(id_, None)
+        else:
+            self.copies[id_] = copy
+
+
+class Roster:
+    """All workers by id. `changed` collects the pools whose ready workers changed since it was last emptied."""
+
+    def __init__(self) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.changed: set[str] = set()
+        self._rings: dict[str, placement.Ring] = {}
+
+    def of_pool(self, pool: str) -> list[Worker]:
+        """The pool's workers, by id."""
+        return [self.workers[id_] for id_ in sorted(self.workers) if self.workers[id_].settings.pool == pool]
+
+    def ready(self, pool: str) -> list[str]:
+        """The ids of the pool's ready workers."""
+        return [worker.id for worker in self.of_pool(pool) if worker.state == "ready"]
+
+    def is_ready(self, worker_id: str) -> bool:
+        """Whether the worker is there and ready."""
+        worker = self.workers.get(worker_id)
+        return worker is not None and worker.state == "ready"
+
+    def home(self, pool: str, name: str) -> str | None:
+        """The ready worker to which requests for `name` go, if any is ready."""
+        ring = self._rings.get(pool)
+        if ring is None:
+            ring = self._rings[pool] = placement.Ring(self.ready(pool))
+        return next(iter(ring.homes(name, 1)), None)
+
+    def attach(self, living: events.LivingWorker, now_s: float) -> Worker:
+        """Take over a worker that runs already."""
+        state: report.WorkerState = "ready" if living.is_ready else "starting"
+        worker = Worker(living.worker_id, living.settings, state, True, living.endpoint, living.pid, started_s=now_s)  # noqa: FBT003 - is_up
+        self.workers[worker.id] = worker
+        self._touch(worker)
+        return worker
+
+    def started(self, event: events.WorkerStarted) -> Worker | None:
+        """The worker that is up now; nothing if nobody waits for it any more."""
+        worker = self.workers.get(event.worker_id)
+        if worker is None or worker.state not in ("starting", "ready"):
+            return None
+        worker.is_up, worker.endpoint, worker.pid, worker.reason = True, event.endpoint, event.pid, ""
+        self._move(worker, "starting")
+        worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
+        return worker
+
+    def give_whole(self, worker: Worker, share: Iterable[catalog.Change]) -> Iterator[commands.Command]:
+        """Bring the worker's catalog in as a whole."""
+        steps = replica.whole(share, worker.sent)
+        worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
+        return self._send(worker, steps)
+
+    def give(self, worker: Worker, changes: Iterable[catalog.Change]) -> Iterator[commands.Command]:
+        """Bring the worker's catalog forward by these changes."""
+        return self._send(worker, tuple(replica.steps(changes, worker.sent)))
+
+    def _send(self, worker: Worker, steps: tuple[replica.Step, ...]) -> Iterator[commands.Command]:
+        worker.sent = steps[-1].revision if steps else worker.sent
+        return (commands.SendChanges(worker.id, step) for step in steps)
+
+    def synced(self, event: events.WorkerSynced) -> None:
+        """The worker has the steps up to a revision."""
+        worker = self.workers.get(event.worker_id)
+        if worker is not None and worker.is_up:
+            worker.synced = max(worker.synced, min(event.revision, worker.sent))
+            if worker.state == "starting" and worker.synced >= worker.whole_at:
+                self._move(worker, "ready")
+
+    def lost(self, event: events.WorkerLost, now_s: float) -> None:
+        """The worker is gone: it is started again, the later the more often it is lost soon after its start."""
+        worker = self.workers.get(event.worker_id)
+        if worker is None or worker.state == "lost" or event.pid not in (0, worker.pid):
+            return
+        if worker.state == "draining":
+            self.stopped(event.worker_id)
+            return
+        worker.losses = 0 if now_s - worker.started_s > CALM_S else worker.losses
+        delay_s = min(2.0 ** (worker.losses - 1), RESTART_DELAY_S_MAX) if worker.losses else 0.0
+        worker.losses += 1
+        worker.retry_at_s = now_s + delay_s
+        worker.is_up, worker.pid, worker.reason = False, 0, event.reason
+        worker.take_report(None)
+        self._move(worker, "lost")
+
+    def stopped(self, worker_id: str) -> None:
+        """The worker has ended as it was told to."""
+        worker = self.workers.get(worker_id)
+        if worker is not None and worker.state == "draining":
+            del self.workers[worker_id]
+            self._touch(worker)
+
+    def reconcile(self, pools: Iterable[desired.Pool], now_s: float) -> Iterator[commands.Command]:
+        """What brings the workers nearer to what should be."""
+        wanted = {id_: pool.settings for pool in pools for id_ in pool.worker_ids()}
+        there = list(self.workers.values())
+        # What is missing comes first: while it starts, nobody else of its pool may go.
+        for id_ in [id_ for id_ in wanted if id_ not in self.workers]:
+            self.workers[id_] = worker = Worker(id_, wanted[id_])
+            yield from self._start(worker, now_s)
+        for worker in there:
+            yield from self._follow(worker, wanted.get(worker.id), now_s)
+
+    def _follow(self, worker: Worker, wanted: desired.WorkerSettings | None, now_s: float) -> Iterator[commands.Command]:
+        if worker.state == "lost":
+            yield from self._follow_lost(worker, wanted, now_s)
+        elif worker.state == "draining":
+            return
+        elif wanted is None or (worker.settings != wanted and self._may_replace(worker)):
+            self._move(worker, "draining")
+            yield commands.StopWorker(worker.id)
+
+    def _follow_lost(self, worker: Worker, wanted: desired.WorkerSettings | None, now_s: float) -> Iterator[commands.Command]:
+        if wanted is None:
+            del self.workers[worker.id]
+            self._touch(worker)
+        elif now_s >= worker.retry_at_s:
+            worker.settings = wanted
+            worker.restarts += 1
+            self._move(worker, "starting")
+            yield from self._start(worker, now_s)
+
+    def _start(self, worker: Worker, now_s: float) -> Iterator[commands.Command]:
+        worker.started_s = now_s
+        yield commands.StartWorker(worker.id, worker.settings)
+
+    def _may_replace(self, worker: Worker) -> bool:
+        """One at a time: while another of the pool is not there, nobody else goes."""
+        others = [other for other in self.of_pool(worker.settings.pool) if other is not worker]
+        return all(other.state == "ready" for other in others)
+
+    def _move(self, worker: Worker, state: report.WorkerState) -> None:
+        if worker.state != state:
+            worker.state = state
+            self._touch(worker)
+
+    def _touch(self, worker: Worker) -> None:
+        self._rings.pop(worker.settings.pool, None)
+        self.changed.add(worker.settings.pool)

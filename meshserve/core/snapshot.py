@@ -1,0 +1,43 @@
+"""Frozen pictures of the mesh for its edges to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshserve.core import model
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker as a gateway sees it. A member that is not ready keeps its place on the ring, but gets no requests."""
+
+    worker_id: str
+    endpoint: model.Endpoint
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A client's credential. Only `admin` clients may call the management paths."""
+
+    client: str
+    key: str
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySnapshot:
+    """All that one gateway's configuration is computed from.
+
+    `routes` names the pool of a model or alias only where it is not `default_pool`. Without `keys` every client may do everything.
+    """
+
+    listen: str
+    node: str
+    pools: Mapping[str, tuple[Member, ...]]
+    default_pool: str = "default"
+    routes: Mapping[str, str] = field(default_factory=dict)
+    controller: model.Endpoint | None = None
+    request_bytes_max: int = 64 << 20
+    keys: tuple[ApiKey, ...] = ()

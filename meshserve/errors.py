@@ -1,0 +1,137 @@
+"""Every way in which a request can fail, and what each looks like on the wire.
+
+    MeshError
+    ├── InvalidRequest        the caller's message is wrong        INVALID_ARGUMENT      400
+    ├── ModelNotFound         no such model or version             NOT_FOUND             404
+    ├── AlreadyExists         the name means something else        ALREADY_EXISTS        409
+    ├── Conflict              the mesh is not as it would have to be  FAILED_PRECONDITION  409
+    ├── PayloadTooLarge       the message is over the limit        RESOURCE_EXHAUSTED    413
+    ├── LoadFailed            the model can't be loaded            FAILED_PRECONDITION   424
+    │   ├── ModelTooBig       it is bigger than the whole budget
+    │   └── MissingExtra      its library is not installed
+    ├── Overloaded            a queue, rate or quota is full       RESOURCE_EXHAUSTED    429
+    ├── Unauthenticated       no or bad credentials                UNAUTHENTICATED       401
+    ├── PermissionDenied      good credentials, not allowed        PERMISSION_DENIED     403
+    ├── ModelRaised           the model's own code raised          INTERNAL              500
+    ├── Unsupported           a known method that we don't offer   UNIMPLEMENTED         501
+    ├── Unavailable           draining, or no worker left          UNAVAILABLE           503
+    ├── DeadlineExceeded      the caller's time is over            DEADLINE_EXCEEDED     504
+    └── ConfigInvalid         the user's configuration is wrong    (never on the wire; exit code 2)
+
+gRPC codes are numbers of `google.rpc.Code`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """Base of the tree. `retry_after_s` is set where waiting that long is expected to help."""
+
+    grpc_code: ClassVar[int] = 2
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuilt, (type(self), self.message, self.retry_after_s))
+
+
+def _rebuilt(kind: type[MeshError], message: str, retry_after_s: float | None) -> MeshError:
+    return kind(message, retry_after_s=retry_after_s)
+
+
+class InvalidRequest(MeshError):
+    """The message is malformed or does not fit the model's signature."""
+
+    grpc_code, http_status = 3, 400
+
+
+class ModelNotFound(MeshError):
+    """No model, version or alias of that name is registered."""
+
+    grpc_code, http_status = 5, 404
+
+
+class AlreadyExists(MeshError):
+    """The name is taken by a different definition."""
+
+    grpc_code, http_status = 6, 409
+
+
+class Conflict(MeshError):
+    """The request is good, but the mesh is not in the state that it needs; the message says which."""
+
+    grpc_code, http_status = 9, 409
+
+
+class PayloadTooLarge(MeshError):
+    """The message is bigger than the gateway's limit."""
+
+    grpc_code, http_status = 8, 413
+
+
+class LoadFailed(MeshError):
+    """The model could not be loaded; the message says why, `retry_after_s` when it is tried again."""
+
+    grpc_code, http_status = 9, 424
+
+
+class ModelTooBig(LoadFailed):
+    """The model does not fit into the whole budget of a worker."""
+
+
+class MissingExtra(LoadFailed):
+    """The library that runs the model is not installed; the message names the extra that brings it."""
+
+
+class Overloaded(MeshError):
+    """A queue, rate or quota is full."""
+
+    grpc_code, http_status = 8, 429
+
+
+class Unauthenticated(MeshError):
+    """No credentials, or credentials that nobody holds."""
+
+    grpc_code, http_status = 16, 401
+
+
+class PermissionDenied(MeshError):
+    """The credentials are good, but not for this."""
+
+    grpc_code, http_status = 7, 403
+
+
+class ModelRaised(MeshError):
+    """The model's own code raised; the message is its own, without a traceback."""
+
+    grpc_code, http_status = 13, 500
+
+
+class Unsupported(MeshError):
+    """A method that the protocol knows and meshserve does not offer."""
+
+    grpc_code, http_status = 12, 501
+
+
+class Unavailable(MeshError):
+    """Nobody can answer now: the worker drains, or none is left."""
+
+    grpc_code, http_status = 14, 503
+
+
+class DeadlineExceeded(MeshError):
+    """The caller's time ran out before the answer was there."""
+
+    grpc_code, http_status = 4, 504
+
+
+class ConfigInvalid(MeshError):
+    """The user's configuration is wrong; the message has file, line, field and what would be right."""
+
+    grpc_code, http_status = 3, 400

@@ -1,0 +1,208 @@
+"""A cluster in memory: workers that take steps, load, pin and report as real ones do, and fail when a test wants them to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+
+from meshserve import errors
+from meshserve.core import catalog, desired, events, model, replica, report, snapshot, tally
+from meshserve.core import control_ports as ports
+
+SIZE = model.Footprint(1000)
+
+
+class FakeWorker:
+    """One worker's process: its catalog, its copies, its pins."""
+
+    def __init__(self, worker_id: str, settings: desired.WorkerSettings, pid: int, node: str) -> None:
+        self.id = worker_id
+        self.settings = settings
+        self.pid = pid
+        self.endpoint = model.Endpoint(node, "127.0.0.1", 10_000 + pid, f"/run/{worker_id}.sock")
+        self.replica = replica.Replica()
+        self.copies: dict[model.ModelId, report.CopyReport] = {}
+        self.pins: set[model.ModelId] = set()
+        self.tallies: dict[model.ModelId, tally.ModelTally] = {}
+        self.learned: list[report.Learned] = []
+        self.counters = report.Counters()
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def take(self, step: replica.Step) -> None:
+        """Take a step in; copies of what it changes are gone. Raises Gap."""
+        for change in self.replica.take(step):
+            match change:
+                case catalog.Declared(spec=spec):
+                    self.copies.pop(spec.id, None)
+                case catalog.Withdrawn(id=id_):
+                    self.copies.pop(id_, None)
+                    self.pins.discard(id_)
+
+    def load(self, id_: model.ModelId, failure: str) -> None:
+        """Have a copy, or fail. Raises LoadFailed, ModelNotFound."""
+        declared = self.replica.catalog.declared(id_)
+        if declared is None:
+            raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
+        if failure:
+            self.copies[id_] = report.CopyReport(id_, "failed", failure)
+            self.counters = self.counters._replace(load_failures=self.counters.load_failures + 1)
+            raise errors.LoadFailed(failure)
+        if id_ not in self.copies:
+            self.learned.append(report.Learned(id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1)))
+            self.counters = self.counters._replace(loads=self.counters.loads + 1)
+        self.copies[id_] = report.CopyReport(id_, "ready", "", SIZE)
+
+    def copies_of(self, ids: tuple[model.ModelId, ...]) -> tuple[report.CopyReport, ...]:
+        """Its copies of these models."""
+        return tuple(self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies)
+
+    def report(self) -> report.WorkerReport:
+        """How it is now."""
+        copies = self.copies_of(tuple(self.copies))
+        learned, self.learned = tuple(self.learned), []
+        return report.WorkerReport(
+            worker_id=self.id,
+            pid=self.pid,
+            node=self.endpoint.node,
+            state="ready" if self.replica.is_whole else "starting",
+            revision=self.replica.revision,
+            budget=self.settings.memory,
+            booked=model.Footprint(sum(copy.footprint.host_bytes for copy in copies)),
+            counters=self.counters,
+            copies=copies,
+            measured=learned,
+        )
+
+
+class FakeCluster:
+    """A `ports.Cluster`. What must fail is said beforehand: `failing_starts` counts, `failing_loads` gives reasons by model name.
+
+    `calls` records what was asked of it, as words.
+    """
+
+    def __init__(self, nodes: tuple[str, ...] = ("n1",), capacity: ports.Capacity | None = None) -> None:
+        self.workers: dict[str, FakeWorker] = {}
+        self.gateways: dict[str, snapshot.GatewaySnapshot] = {}
+        self.node_names = nodes
+        self.failing_starts: Counter[str] = Counter()
+        self.failing_loads: dict[str, str] = {}
+        self.failing_configures: Counter[str] = Counter()
+        self.lost_steps: Counter[str] = Counter()
+        self.calls: list[str] = []
+        self._capacity = capacity or ports.Capacity(2, 0)
+        self._pids = itertools.count(1)
+
+    def kill(self, worker_id: str, reason: str = "it was killed") -> None:
+        """End a worker's process as SIGKILL does."""
+        worker = self.workers.pop(worker_id)
+        if not worker.ended.done():
+            worker.ended.set_result(reason)
+
+    async def capacity(self) -> ports.Capacity:
+        """As it was made with."""
+        return self._capacity
+
+    async def nodes(self) -> tuple[str, ...]:
+        """As `node_names` says now."""
+        return self.node_names
+
+    async def living_workers(self) -> tuple[events.LivingWorker, ...]:
+        """The workers that run."""
+        return tuple(
+            events.LivingWorker(worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_whole)
+            for worker in self.workers.values()
+        )
+
+    async def start_worker(self, worker_id: str, settings: desired.WorkerSettings) -> events.WorkerStarted:
+        """Start it, or fail as often as `failing_starts` says."""
+        self.calls.append(f"start {worker_id}")
+        if worker_id in self.workers:
+            self.kill(worker_id)
+        if self.failing_starts[worker_id] > 0:
+            self.failing_starts[worker_id] -= 1
+            raise errors.Unavailable(f"{worker_id} can't be started")
+        worker = self.workers[worker_id] = FakeWorker(worker_id, settings, next(self._pids), self.node_names[0])
+        return events.WorkerStarted(worker_id, worker.endpoint, worker.pid)
+
+    async def stop_worker(self, worker_id: str) -> None:
+        """End it."""
+        self.calls.append(f"stop {worker_id}")
+        if worker_id in self.workers:
+            self.kill(worker_id, "it was stopped")
+
+    async def wait_until_lost(self, worker_id: str) -> str:
+        """Returns when it has ended."""
+        worker = self.workers.get(worker_id)
+        return await asyncio.shield(worker.ended) if worker else "there is none"
+
+    async def send_changes(self, worker_id: str, step: replica.Step) -> None:
+        """Have it take the step, or lose it on the way as often as `lost_steps` says."""
+        worker = self._there(worker_id)
+        if self.lost_steps[worker_id] > 0:
+            self.lost_steps[worker_id] -= 1
+            return
+        worker.take(step)
+
+    async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
+        """Have a copy of it, at once."""
+        self.calls.append(f"load {id_} on {worker_id}")
+        if timeout_s <= 0:
+            raise errors.DeadlineExceeded("no time to load")
+        self._there(worker_id).load(id_, self.failing_loads.get(id_.name, ""))
+
+    async def unload(self, worker_id: str, id_: model.ModelId) -> None:
+        """Have no copy of it."""
+        self.calls.append(f"unload {id_} on {worker_id}")
+        self._there(worker_id).copies.pop(id_, None)
+
+    async def pin(self, worker_id: str, id_: model.ModelId, *, is_pinned: bool) -> None:
+        """Note the pin."""
+        pins = self._there(worker_id).pins
+        if is_pinned:
+            pins.add(id_)
+        else:
+            pins.discard(id_)
+
+    async def copies(self, worker_id: str, ids: tuple[model.ModelId, ...]) -> tuple[report.CopyReport, ...]:
+        """Its copies of these models."""
+        return self._there(worker_id).copies_of(ids)
+
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, tally.ModelTally]:
+        """What a test put there."""
+        return self._there(worker_id).tallies
+
+    def _there(self, worker_id: str) -> FakeWorker:
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            raise errors.Unavailable(f"there is no worker {worker_id}")
+        return worker
+
+    async def start_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> report.GatewayReport:
+        """Start it, or take it over."""
+        self.calls.append(f"start gateway {node}")
+        self.gateways[node] = snap
+        return await self.gateway_report(node)
+
+    async def configure_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> None:
+        """Keep the snapshot, or fail as often as `failing_configures` says."""
+        await self.gateway_report(node)
+        if self.failing_configures[node] > 0:
+            self.failing_configures[node] -= 1
+            raise errors.MeshError("Envoy did not take it")
+        self.gateways[node] = snap
+
+    async def stop_gateway(self, node: str) -> None:
+        """End it."""
+        self.calls.append(f"stop gateway {node}")
+        self.gateways.pop(node, None)
+
+    async def gateway_report(self, node: str) -> report.GatewayReport:
+        """How it is now."""
+        if node not in self.gateways:
+            raise errors.Unavailable(f"there is no gateway on {node}")
+        return report.GatewayReport(node, 1, 2, "ready", self.gateways[node].listen)
+
+    async def report(self, worker_id: str) -> report.WorkerReport:
+        """How it is now."""
+        return self._there(worker_id).report()

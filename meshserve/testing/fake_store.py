@@ -1,0 +1,74 @@
+"""A registry in memory, and repositories that say what a test tells them to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from meshserve import errors
+from meshserve.core import catalog, desired, events, model, report
+from meshserve.core import control_ports as ports
+
+
+class FakeStore:
+    """A `ports.Store`. `is_broken` makes every write fail."""
+
+    def __init__(self) -> None:
+        self.models: dict[model.ModelId, catalog.Declared] = {}
+        self.aliases: dict[str, desired.Alias] = {}
+        self.document = ""
+        self.learned: dict[model.ModelId, model.Measured] = {}
+        self.is_broken = False
+
+    def load(self) -> events.Contents:
+        """All that was saved."""
+        measured = (catalog.Declared(each.spec, self.learned.get(id_)) for id_, each in self.models.items())
+        return events.Contents((*measured, *self.aliases.values()), self.document, "fake")
+
+    def save(self, changes: Sequence[events.Save]) -> None:
+        """Keep the changes. Raises Unavailable where it is broken."""
+        self._check()
+        for change in changes:
+            self._save(change)
+
+    def _save(self, change: events.Save) -> None:
+        match change:
+            case catalog.Declared():
+                self.models[change.spec.id] = change
+            case catalog.Withdrawn():
+                self.models.pop(change.id, None)
+            case desired.Alias():
+                self.aliases[change.alias] = change
+            case catalog.AliasCleared():
+                self.aliases.pop(change.alias, None)
+            case desired.Desired():
+                self.document = change.document
+
+    def remember(self, learned: Sequence[report.Learned]) -> None:
+        """Keep what was measured. Raises Unavailable where it is broken."""
+        self._check()
+        self.learned.update((each.id, each.measured) for each in learned)
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise errors.Unavailable("the registry is broken")
+
+
+class FakeWatch:
+    """A `ports.Watch`. `tell` gives a repository's next scan."""
+
+    def __init__(self) -> None:
+        self._scans: dict[str, asyncio.Queue[ports.Scan]] = {}
+
+    def tell(self, place: str, scan: ports.Scan) -> None:
+        """The repository holds this now."""
+        self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
+
+    async def scans(self, of: desired.Repository, load_timeout_s: float) -> AsyncIterator[ports.Scan]:
+        """What was told, in order; `load_timeout_s` must be some time."""
+        if load_timeout_s <= 0:
+            raise errors.InvalidRequest("no time to load")
+        told = self._scans.setdefault(of.place, asyncio.Queue())
+        yield await told.get()
+        while of.watch:
+            yield await told.get()

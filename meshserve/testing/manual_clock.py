@@ -1,0 +1,44 @@
+"""Time that moves when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+
+TURNS = 20
+"""Turns of the event loop after each wake-up, so that what follows from it has happened before time goes on."""
+
+
+class ManualClock:
+    """Starts at 0. Sleepers wake in the order of their times."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._numbers = itertools.count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        return self._now_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when time has been moved so far."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now_s + seconds, next(self._numbers), woken))
+        await woken
+
+    async def advance(self, seconds: float) -> None:
+        """Move time forward, waking whoever slept until then."""
+        end_s = self._now_s + seconds
+        await self._turn()
+        while self._sleepers and self._sleepers[0][0] <= end_s:
+            self._now_s, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+            await self._turn()
+        self._now_s = end_s
+
+    async def _turn(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)

@@ -1,0 +1,17 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import hypothesis
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every program that is started from here, where some are tested with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What CI says of a commit must not depend on chance; new examples are looked for wherever else the tests run.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")

@@ -1,0 +1,162 @@
+"""What every `control_ports.Cluster` must keep to. Subclass `ClusterContract` and give it a `stage` fixture."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import catalog, control_ports, desired, model, replica, snapshot
+
+WORKER = "default-0"
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A cluster with nothing in it, and models that it can and can't load. `listen` is free for a gateway."""
+
+    cluster: control_ports.Cluster
+    settings: desired.WorkerSettings
+    good: model.ModelSpec
+    broken: model.ModelSpec
+    listen: str
+
+    async def start(self):
+        return await self.cluster.start_worker(WORKER, self.settings)
+
+    async def start_with(self, *specs):
+        started = await self.start()
+        for step in replica.whole([catalog.Declared(spec) for spec in specs], 0):
+            await self.cluster.send_changes(WORKER, step)
+        return started
+
+    async def state_of(self, id_):
+        found = await self.cluster.copies(WORKER, (id_,))
+        return found[0].state if found else "absent"
+
+    async def wait_for_state(self, id_, state):
+        async with asyncio.timeout(WAIT_S):
+            while await self.state_of(id_) != state:  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.02)
+
+
+class ClusterContract:
+    async def test_there_are_nodes_and_cores(self, stage):
+        assert await stage.cluster.nodes() != ()
+        assert (await stage.cluster.capacity()).cores >= 1
+
+    async def test_a_started_worker_lives_and_listens(self, stage):
+        started = await stage.start()
+        (living,) = await stage.cluster.living_workers()
+        assert (living.worker_id, living.settings, living.endpoint, living.pid) == (
+            WORKER,
+            stage.settings,
+            started.endpoint,
+            started.pid,
+        )
+        assert started.endpoint.port > 0
+
+    async def test_a_worker_is_ready_from_its_first_whole_catalog_on(self, stage):
+        await stage.start()
+        assert not (await stage.cluster.living_workers())[0].is_ready
+        assert ((await stage.cluster.report(WORKER)).state, (await stage.cluster.report(WORKER)).revision) == ("starting", 0)
+        await stage.cluster.send_changes(WORKER, replica.whole([], 0)[0])
+        assert (await stage.cluster.living_workers())[0].is_ready
+        assert ((await stage.cluster.report(WORKER)).state, (await stage.cluster.report(WORKER)).revision) == ("ready", 1)
+
+    async def test_a_step_after_a_missing_one_is_a_gap(self, stage):
+        await stage.start_with(stage.good)
+        with pytest.raises(replica.Gap):
+            await stage.cluster.send_changes(WORKER, replica.Step(9, ()))
+        assert (await stage.cluster.report(WORKER)).revision == 1
+
+    async def test_a_model_is_loaded_reported_and_unloaded(self, stage):
+        await stage.start_with(stage.good)
+        assert await stage.state_of(stage.good.id) == "absent"
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        assert await stage.state_of(stage.good.id) == "ready"
+        report = await stage.cluster.report(WORKER)
+        assert [copy.id for copy in report.copies] == [stage.good.id]
+        assert (report.counters.loads, report.worker_id) == (1, WORKER)
+        assert report.booked.host_bytes > 0
+        await stage.cluster.unload(WORKER, stage.good.id)
+        await stage.wait_for_state(stage.good.id, "absent")
+
+    async def test_what_a_load_taught_is_told_once(self, stage):
+        await stage.start_with(stage.good)
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        (learned,) = (await stage.cluster.report(WORKER)).measured
+        assert learned.id == stage.good.id
+        assert learned.measured.digest.startswith("sha256:")
+        assert (await stage.cluster.report(WORKER)).measured == ()
+
+    async def test_a_model_that_can_t_be_loaded_says_why(self, stage):
+        await stage.start_with(stage.broken)
+        with pytest.raises(errors.LoadFailed) as caught:
+            await stage.cluster.ensure_loaded(WORKER, stage.broken.id, WAIT_S)
+        (copy,) = await stage.cluster.copies(WORKER, (stage.broken.id,))
+        assert (copy.state, copy.reason) == ("failed", caught.value.message)
+
+    async def test_a_model_that_is_not_registered_is_not_found(self, stage):
+        await stage.start_with()
+        with pytest.raises(errors.ModelNotFound):
+            await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+
+    async def test_a_pin_is_reported_with_the_copy(self, stage):
+        await stage.start_with(stage.good)
+        await stage.cluster.pin(WORKER, stage.good.id, is_pinned=True)
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        assert (await stage.cluster.copies(WORKER, (stage.good.id,)))[0].pinned
+        await stage.cluster.pin(WORKER, stage.good.id, is_pinned=False)
+        assert not (await stage.cluster.copies(WORKER, (stage.good.id,)))[0].pinned
+
+    async def test_a_model_that_is_withdrawn_leaves_no_copy(self, stage):
+        await stage.start_with(stage.good)
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        await stage.cluster.send_changes(WORKER, replica.Step(2, (catalog.Withdrawn(stage.good.id),)))
+        await stage.wait_for_state(stage.good.id, "absent")
+
+    async def test_numbers_of_a_model_that_answered_nothing_are_not_there(self, stage):
+        await stage.start_with(stage.good)
+        assert await stage.cluster.tallies(WORKER) == {}
+
+    async def test_a_stopped_worker_is_gone_and_stopping_it_again_is_no_error(self, stage):
+        await stage.start()
+        lost = asyncio.ensure_future(stage.cluster.wait_until_lost(WORKER))
+        await asyncio.sleep(0.05)
+        assert not lost.done()
+        await stage.cluster.stop_worker(WORKER)
+        async with asyncio.timeout(WAIT_S):
+            assert await lost
+        assert await stage.cluster.living_workers() == ()
+        await stage.cluster.stop_worker(WORKER)
+
+    async def test_a_worker_that_is_started_again_is_another_process(self, stage):
+        first = await stage.start_with(stage.good)
+        second = await stage.start()
+        assert second.pid != first.pid
+        assert (await stage.cluster.report(WORKER)).revision == 0
+
+    async def test_a_worker_that_is_not_there_is_unavailable(self, stage):
+        with pytest.raises(errors.Unavailable):
+            await stage.cluster.report(WORKER)
+        with pytest.raises(errors.Unavailable):
+            await stage.cluster.send_changes(WORKER, replica.Step(1, ()))
+        assert await stage.cluster.wait_until_lost(WORKER)
+
+    async def test_a_gateway_serves_follows_and_ends(self, stage):
+        (node, *_) = await stage.cluster.nodes()
+        snap = snapshot.GatewaySnapshot(stage.listen, node, {"default": ()})
+        started = await stage.cluster.start_gateway(node, snap)
+        assert (started.node, started.state, started.listen) == (node, "ready", stage.listen)
+        again = await stage.cluster.start_gateway(node, snap)
+        assert (again.pid, again.envoy_pid) == (started.pid, started.envoy_pid)
+        await stage.cluster.configure_gateway(node, snap)
+        assert (await stage.cluster.gateway_report(node)).state == "ready"
+        await stage.cluster.stop_gateway(node)
+        with pytest.raises(errors.Unavailable):
+            await stage.cluster.gateway_report(node)
+        await stage.cluster.stop_gateway(node)

@@ -1,0 +1,67 @@
+"""The ring: balanced, stable, and the same whoever computes it. That Envoy's is the same, tests/gateway/test_clusters.py shows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshserve.core import placement
+
+NAMES = [f"model-{number}" for number in range(4000)]
+counts = st.integers(2, 12)
+names = st.text(min_size=1, max_size=40)
+
+
+@functools.cache
+def ring_of(count):
+    return placement.Ring(f"default-{number}" for number in range(count))
+
+
+@settings(deadline=None)
+@given(counts, names)
+def test_a_home_is_one_of_the_workers(count, name):
+    assert ring_of(count).home(name) in {f"default-{number}" for number in range(count)}
+
+
+@given(st.permutations([f"default-{number}" for number in range(6)]))
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_workers_does_not_matter(shuffled):
+    ring = placement.Ring(shuffled)
+    assert [ring.home(name) for name in NAMES[:100]] == [ring_of(6).home(name) for name in NAMES[:100]]
+
+
+@settings(deadline=None)
+@given(counts, names, st.integers(1, 15))
+def test_homes_are_different_and_begin_at_home(count, name, n):
+    homes = ring_of(count).homes(name, n)
+    assert homes[0] == ring_of(count).home(name)
+    assert len(homes) == len(set(homes)) == min(n, count)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 32])
+def test_models_are_spread_evenly(count):
+    points = Counter(ring_of(count)._owners)
+    assert set(points.values()) == {math.ceil(placement.RING_SIZE_MIN / count)}
+    shares = Counter(ring_of(count).home(name) for name in NAMES)
+    fair = len(NAMES) / count
+    assert all(0.7 * fair < shares[worker_id] < 1.4 * fair for worker_id in points)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 16])
+def test_one_more_worker_takes_its_share_and_moves_little_else(count):
+    moved = [name for name in NAMES if ring_of(count).home(name) != ring_of(count + 1).home(name)]
+    elsewhere = [name for name in moved if ring_of(count + 1).home(name) != f"default-{count}"]
+    assert len(moved) - len(elsewhere) < 1.3 * len(NAMES) / (count + 1)
+    # Envoy keeps the ring's size, so each worker has fewer points when there are more of them: some models move among the old ones.
+    assert len(elsewhere) < 0.15 * len(NAMES)
+
+
+def test_an_empty_ring_is_nobodys_home():
+    with pytest.raises(LookupError, match="without workers"):
+        placement.Ring([]).home("iris")
+    assert placement.Ring([]).homes("iris", 3) == ()

@@ -1,0 +1,203 @@
+"""A mesh and a world around it that performs its commands one by one, in any order that the lanes allow."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict, deque
+
+from meshserve import errors
+from meshserve.core import catalog, commands, desired, events, mesh, model, replica, report
+
+NODE = "n1"
+
+
+def spec(name: str, version: str = "1", **fields) -> model.ModelSpec:
+    """A spec whose URI tells its name."""
+    return model.ModelSpec(model.ModelId(name, version), **{"uri": f"/models/{name}/{version}", **fields})
+
+
+def pool(name: str = "default", workers: int = 2, **settings) -> desired.Pool:
+    """A pool of that many workers."""
+    return desired.Pool(desired.WorkerSettings(pool=name, **settings), workers)
+
+
+def measured(name: str, size: int) -> report.Learned:
+    """What loading version 1 of a model taught."""
+    return report.Learned(model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1))
+
+
+class Process:
+    """What a worker's process holds."""
+
+    def __init__(self, pid: int, settings: desired.WorkerSettings) -> None:
+        self.pid = pid
+        self.settings = settings
+        self.replica = replica.Replica()
+        self.pins: set[model.ModelId] = set()
+
+
+class World:
+    """Performs commands, keeps what is saved, and holds the mesh to its promises."""
+
+    def __init__(self) -> None:
+        self.mesh = mesh.Mesh()
+        self.now_s = 0.0
+        self.lanes: dict[str, deque[commands.Command]] = defaultdict(deque)
+        self.processes: dict[str, Process] = {}
+        self.gateways: set[str] = set()
+        self.saved_models: dict[model.ModelId, model.ModelSpec] = {}
+        self.saved_aliases: dict[str, desired.Alias] = {}
+        self.failing_loads: set[str] = set()
+        self.log: list[commands.Command] = []
+        self._pids = itertools.count(1)
+        self.feed(events.Restored())
+        self.feed(events.NodesSeen((NODE,)))
+
+    def feed(self, event: events.Event, *, is_store_broken: bool = False) -> tuple[str, ...]:
+        """Have the mesh take the event in; returns the words of what is saved."""
+        words: tuple[str, ...] = ()
+        for command in self.mesh.handle(event, self.now_s):
+            self.log.append(command)
+            if isinstance(command, commands.SaveChanges):
+                words += command.words
+                if not is_store_broken:
+                    self._save(command.changes)
+            elif not isinstance(command, commands.RememberMeasured):
+                self._queue(command)
+        return words
+
+    def refused(self, event: events.Event) -> str:
+        """The class of the error that refuses the wish; empty if it was granted."""
+        try:
+            self.feed(event)
+        except errors.MeshError as error:
+            return type(error).__name__
+        return ""
+
+    def _save(self, changes: tuple[events.Save, ...]) -> None:
+        for change in changes:
+            match change:
+                case catalog.Declared():
+                    self.saved_models[change.spec.id] = change.spec
+                case catalog.Withdrawn():
+                    del self.saved_models[change.id]
+                case desired.Alias():
+                    self.saved_aliases[change.alias] = change
+                case catalog.AliasCleared():
+                    del self.saved_aliases[change.alias]
+        if changes:
+            self.feed(events.ChangesSaved(changes))
+
+    def _queue(self, command: commands.Command) -> None:
+        name = getattr(command, "worker_id", "") or f"gateway {command.node}"
+        worker = self.mesh.roster.workers.get(name)
+        if isinstance(command, commands.SendChanges | commands.EnsureLoaded | commands.Pin | commands.Unpin):
+            assert worker is not None, f"{command} to a worker that is not there"
+            assert worker.is_up, f"{command} to a lost worker"
+        self.lanes[name].append(command)
+
+    def step(self, lane: str, *, is_lost: bool = False) -> None:
+        """Perform the first command of a lane. `is_lost`: the worker's call gets lost on the way."""
+        command = self.lanes[lane].popleft()
+        match command:
+            case commands.StartGateway():
+                self.gateways.add(command.node)
+                self.feed(events.GatewayReported(report.GatewayReport(command.node, 1, 2, "ready", "")))
+            case commands.StopGateway():
+                self.gateways.discard(command.node)
+                self.feed(events.GatewayStopped(command.node))
+            case commands.StartWorker():
+                self._start(command)
+            case commands.StopWorker():
+                self.processes.pop(command.worker_id, None)
+                self.feed(events.WorkerStopped(command.worker_id))
+            case commands.SendChanges() if is_lost:
+                self.feed(events.SyncFailed(command.worker_id, command.step.revision))
+            case _:
+                self._on_process(command)
+
+    def _start(self, command: commands.StartWorker) -> None:
+        process = self.processes[command.worker_id] = Process(next(self._pids), command.settings)
+        endpoint = model.Endpoint(NODE, "127.0.0.1", process.pid)
+        self.feed(events.WorkerStarted(command.worker_id, endpoint, process.pid))
+
+    def _on_process(self, command: commands.Command) -> None:
+        process = self.processes.get(getattr(command, "worker_id", ""))
+        if process is None:
+            return
+        match command:
+            case commands.SendChanges():
+                self._send(process, command)
+            case commands.Pin():
+                process.pins.add(command.id)
+            case commands.Unpin():
+                process.pins.discard(command.id)
+            case commands.EnsureLoaded():
+                failure = "it is broken" if command.id.name in self.failing_loads else ""
+                self.feed(events.CopyEnsured(command.worker_id, command.id, failure))
+
+    def _send(self, process: Process, command: commands.SendChanges) -> None:
+        try:
+            changes = process.replica.take(command.step)
+        except replica.Gap:
+            self.feed(events.SyncFailed(command.worker_id, command.step.revision))
+            return
+        process.pins -= {change.id for change in changes if isinstance(change, catalog.Withdrawn)}
+        self.feed(events.WorkerSynced(command.worker_id, command.step.revision))
+
+    def kill(self, worker_id: str) -> None:
+        """End a worker's process, and everything under way with it."""
+        process = self.processes.pop(worker_id)
+        draining = self.mesh.roster.workers[worker_id].state == "draining"
+        if not draining:
+            self.lanes[worker_id].clear()
+        self.feed(events.WorkerLost(worker_id, "killed", process.pid))
+
+    def tick(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now_s += seconds
+        self.feed(events.Ticked())
+
+    def perform_all(self) -> None:
+        """Perform everything, while time stands still."""
+        while any(self.lanes.values()):
+            self.step(next(name for name, lane in self.lanes.items() if lane))
+
+    def settle(self) -> None:
+        """Have loads succeed, perform everything, and let time go by, until nothing is left to be done."""
+        self.failing_loads = set()
+        for _ in range(50):
+            self.perform_all()
+            self.tick(31.0)
+            if not any(self.lanes.values()):
+                return
+        raise AssertionError(f"it does not come to rest: {dict(self.lanes)}")
+
+    def apply(self, **wanted) -> tuple[str, ...]:
+        """Apply a configuration and let everything come of it."""
+        words = self.feed(events.ConfigApplied(desired.Desired(**wanted)))
+        self.settle()
+        return words
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        self.mesh.check()
+        assert {declared.spec.id: declared.spec for declared in self.mesh.book.models} == self.saved_models
+        assert self.mesh.book.aliases == self.saved_aliases
+
+    def check_settled(self) -> None:
+        """What holds when all is performed: workers are as desired, know exactly their pool's catalog, and pin what is at home there."""
+        wanted = {id_: pool_.settings for pool_ in self.mesh.book.desired.pools for id_ in pool_.worker_ids()}
+        assert {worker_id: process.settings for worker_id, process in self.processes.items()} == wanted
+        assert set(self.mesh.roster.workers) == set(wanted)
+        for worker_id, process in self.processes.items():
+            self._check_process(worker_id, process)
+        assert set(self.mesh.pins.held) == {id_ for id_, spec_ in self.saved_models.items() if spec_.pinned}
+        assert [alias for alias in self.mesh.book.moving() if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")] == []
+        assert self.gateways == {NODE}
+
+    def _check_process(self, worker_id: str, process: Process) -> None:
+        assert self.mesh.roster.is_ready(worker_id)
+        share = self.mesh.book.share(process.settings.pool)
+        assert list(replica.difference(process.replica.catalog, share)) == []
+        assert process.pins == {id_ for id_, homes in self.mesh.pins.held.items() if worker_id in homes}

@@ -1,0 +1,33 @@
+"""What several tests need: waiting on the world with a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+PAUSE_S = 0.02
+
+
+def wait_until(is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> None:
+    """Poll until `is_true()` holds; fails the test, naming `what`, when the time is over."""
+    end_s = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
+        time.sleep(PAUSE_S)
+
+
+async def wait_until_async(is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> None:
+    """The same inside an event loop."""
+    end_s = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(PAUSE_S)
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import catalog, control_ports, desired, model
+from meshserve.testing import fake_store
+from tests.core import world
+
+
+def test_what_is_saved_is_there():
+    store = fake_store.FakeStore()
+    store.save([catalog.Declared(world.spec("a")), desired.Alias("al", "a"), desired.Desired(document="{}")])
+    store.remember([world.measured("a", 5)])
+    declared = catalog.Declared(world.spec("a"), world.measured("a", 5).measured)
+    assert store.load().changes == (declared, desired.Alias("al", "a"))
+    store.save([catalog.Withdrawn(model.ModelId("a")), catalog.AliasCleared("al")])
+    assert (store.load().changes, store.load().document) == ((), "{}")
+
+
+def test_a_broken_store_keeps_nothing():
+    store = fake_store.FakeStore()
+    store.is_broken = True
+    with pytest.raises(errors.Unavailable):
+        store.save([catalog.Declared(world.spec("a"))])
+    with pytest.raises(errors.Unavailable):
+        store.remember([])
+    assert store.load().changes == ()
+
+
+async def test_a_watched_repository_says_what_it_was_told():
+    watch, place = fake_store.FakeWatch(), desired.Repository("/r", watch=False)
+    watch.tell("/r", control_ports.Scan((world.spec("a"),)))
+    watch.tell("/r", control_ports.Scan(()))
+    assert [len(scan.specs) async for scan in watch.scans(place, 1.0)] == [1]
+    with pytest.raises(errors.InvalidRequest):
+        await anext(watch.scans(place, 0.0))
