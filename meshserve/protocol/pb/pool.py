@@ -1,0 +1,5 @@
+"""The descriptor pool of our generated messages."""
+
+from google.protobuf import descriptor_pool
+
+POOL = descriptor_pool.DescriptorPool()

@@ -1,0 +1,112 @@
+import json
+import types
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+from meshserve.protocol.pb import inference_pb2, model_config_pb2, model_repository_pb2, modelmesh_pb2, pool
+
+ROOT = Path(__file__).parent.parent.parent
+COPIED = Path(__file__).parent / "wire.json"
+SHARED = ROOT.parent / "shared" / "contracts" / "wire.json"
+OURS = [inference_pb2, model_config_pb2, model_repository_pb2, modelmesh_pb2]
+TOLD_TO_KSERVE = ["RepositoryModelLoadResponse", "RepositoryModelUnloadResponse"]
+TYPES = {
+    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes", 13: "uint32",
+}  # fmt: skip
+
+
+@pytest.fixture(params=[COPIED, SHARED], ids=["copied", "shared"])
+def facts(request):
+    if not request.param.exists():
+        pytest.skip("the shared facts are not here")
+    return json.loads(request.param.read_text())
+
+
+def short(descriptor):
+    return descriptor.full_name.removeprefix(f"{descriptor.file.package}.")
+
+
+def field(of):
+    kind = TYPES.get(of.type) or f".{(of.message_type or of.enum_type).full_name}"
+    label = "map " if is_map(of.message_type) else "repeated " if of.is_repeated else ""
+    oneof = f" [oneof {of.containing_oneof.name}]" if of.containing_oneof else ""
+    return f"{label}{kind} {of.name}{oneof}"
+
+
+def is_map(message):
+    return message is not None and message.GetOptions().map_entry
+
+
+def messages_under(descriptors):
+    for message in descriptors:
+        if not is_map(message):
+            yield message
+            yield from messages_under(message.nested_types)
+
+
+def messages(*modules):
+    found = [each for module in modules for each in messages_under(module.DESCRIPTOR.message_types_by_name.values())]
+    return {short(each): {str(one.number): field(one) for one in each.fields} for each in found}
+
+
+def enums(*modules):
+    found = [each for module in modules for each in module.DESCRIPTOR.enum_types_by_name.values()]
+    for module in modules:
+        for message in messages_under(module.DESCRIPTOR.message_types_by_name.values()):
+            found.extend(message.enum_types)
+    return {short(each): {one.name: one.number for one in each.values} for each in found}
+
+
+def method(of):
+    streams = "stream " if of.client_streaming else "", "stream " if of.server_streaming else ""
+    return f"{streams[0]}.{of.input_type.full_name} -> {streams[1]}.{of.output_type.full_name}"
+
+
+def services(module):
+    return {name: {each.name: method(each) for each in service.methods} for name, service in module.DESCRIPTOR.services_by_name.items()}
+
+
+def test_inference_is_tritons_with_kserves_answers_about_the_repository(facts):
+    kserves = {name: facts["kserve"]["messages"][name] for name in TOLD_TO_KSERVE}
+    assert messages(inference_pb2, model_config_pb2) == facts["triton"]["messages"] | facts["triton_model_config"]["messages"] | kserves
+    assert enums(inference_pb2, model_config_pb2) == facts["triton_model_config"]["enums"]
+    assert services(inference_pb2) == facts["triton"]["services"]
+    assert {each.DESCRIPTOR.package for each in (inference_pb2, model_config_pb2)} == {"inference"}
+
+
+@pytest.mark.parametrize(("module", "system"), [(modelmesh_pb2, "modelmesh"), (model_repository_pb2, "mlserver_repository")])
+def test_another_systems_service_is_that_systems(facts, module, system):
+    assert messages(module) == facts[system]["messages"]
+    assert enums(module) == facts[system]["enums"]
+    assert services(module) == facts[system]["services"]
+    assert module.DESCRIPTOR.package == facts[system]["package"]
+
+
+def test_the_copied_facts_are_the_shared_ones():
+    if not SHARED.exists():
+        pytest.skip("the shared facts are not here")
+    copied, shared = json.loads(COPIED.read_text()), json.loads(SHARED.read_text())
+    assert copied == {system: shared[system] for system in copied}
+
+
+def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients():
+    assert pool.POOL.FindMessageTypeByName("inference.ModelInferRequest") is inference_pb2.ModelInferRequest.DESCRIPTOR
+    for module in OURS:
+        assert module.DESCRIPTOR.pool is not descriptor_pool.Default()
+
+
+def test_the_generated_code_is_what_the_sources_say(tmp_path):
+    protoc = pytest.importorskip("grpc_tools.protoc")
+    compiled = tmp_path / "compiled"
+    sources = [str(path) for path in (ROOT / "proto").glob("*.proto")]
+    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--descriptor_set_out={compiled}", *sources]) == 0
+    said = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file:
+        said.Add(file)
+    assert {Path(source).name for source in sources} == {module.DESCRIPTOR.name for module in OURS}
+    for module in OURS:
+        written = types.SimpleNamespace(DESCRIPTOR=said.FindFileByName(module.DESCRIPTOR.name))
+        for facts_of in (messages, enums, services):
+            assert facts_of(module) == facts_of(written)

@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.core import model
+from meshserve.protocol import inference, v1
+from tests.protocol import drawn
+
+ONE = drawn.one_input("FP32", (-1, 2))
+TEXTS = drawn.one_input("BYTES", (-1,))
+A_ROW = {"x": [1, 2], "name": ["a"]}
+ANOTHER_ROW = {"x": [3, 4], "name": ["b"]}
+
+
+def decode(document, signature=drawn.SIGNATURE):
+    call, by_rows = v1.decode_predict(orjson.dumps(document), signature)
+    return {name: tensor.array.tolist() for name, tensor in call.inputs.items()}, by_rows
+
+
+def test_rows_of_one_input_need_no_name():
+    assert decode({"instances": [[1, 2], [3, 4]]}, ONE) == ({"x": [[1, 2], [3, 4]]}, True)
+    assert decode({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}, ONE) == ({"x": [[1, 2], [3, 4]]}, True)
+
+
+def test_columns_come_by_name_or_alone():
+    assert decode({"inputs": [[1, 2]]}, ONE) == ({"x": [[1, 2]]}, False)
+    assert decode({"inputs": {"x": [[1, 2]], "name": [["a"]]}}) == ({"x": [[1, 2]], "name": [[b"a"]]}, False)
+
+
+def test_rows_of_several_inputs_name_them():
+    assert decode({"instances": [A_ROW, ANOTHER_ROW]}) == ({"x": [[1, 2], [3, 4]], "name": [[b"a"], [b"b"]]}, True)
+
+
+def test_bytes_that_are_no_text_come_in_base64():
+    assert decode({"instances": [{"b64": "/w=="}, {"b64": ""}]}, TEXTS) == ({"x": [b"\xff", b""]}, True)
+    assert decode({"instances": [{"x": {"b64": "/w=="}}]}, TEXTS) == ({"x": [b"\xff"]}, True)
+
+
+@pytest.mark.parametrize(("datatype", "expected"), [("FP16", [0.5]), ("BF16", [0x3F00]), ("FP64", [0.5])])
+def test_the_signature_gives_the_datatype(datatype, expected):
+    call, _ = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype))
+    assert call.inputs["x"].datatype == datatype
+    assert call.inputs["x"].array.tolist() == expected
+    assert inference.check(call, drawn.one_input(datatype))
+
+
+EITHER = 'the body must have either "instances", a list of rows, or "inputs", columns by name'
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({}, EITHER),
+        ({"instances": [1], "inputs": [1]}, EITHER),
+        ({"instances": {"x": 1}}, '"instances" must be a list, one entry for each row'),
+        ({"instances": [[1, 2]]}, "the model has several inputs: give each by name (x, name)"),
+        ({"inputs": [[1, 2]]}, "the model has several inputs: give each by name (x, name)"),
+        ({"instances": [A_ROW, {"x": [1, 2]}]}, "instance 1 has the inputs ['x'], the model takes ['x', 'name']"),
+        ({"inputs": {"z": [1]}}, "the model has no input 'z'; it has: x, name"),
+        ({"instances": [A_ROW, {**A_ROW, "x": [1]}]}, "input 'x' has rows of different lengths"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_told(document, expected):
+    assert drawn.refusal(decode, document) == expected
+
+
+def test_no_rows_are_an_empty_batch():
+    call, _ = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE)
+    assert "input 'x' must have 2 dimensions" in drawn.refusal(inference.check, call, drawn.SIGNATURE)
+    call, _ = v1.decode_predict(b'{"instances": []}', TEXTS)
+    assert drawn.refusal(inference.check, call, TEXTS) == "input 'x' is an empty batch: its shape is [0]"
+
+
+def told(*, by_rows, **outputs):
+    specs = tuple(model.TensorSpec(name, datatype, (-1,)) for name, (datatype, _) in outputs.items())
+    arrays = {name: array for name, (_, array) in outputs.items()}
+    answer = inference.InferReply("m", "1", "", arrays, model.Signature((), specs))
+    return orjson.loads(v1.encode_predict(answer, by_rows=by_rows))
+
+
+SCORES = ("FP32", np.array([[0.5, np.nan], [0.1, 2]], "f4"))
+LABELS = ("BYTES", drawn.of_objects([b"a", b"\xff"], (2,)))
+HALF = ("BF16", np.array([0x3F80, 0x3F00], "u2"))
+
+
+def test_one_output_is_told_without_its_name():
+    assert told(by_rows=True, y=SCORES) == {"predictions": [[0.5, None], [0.1, 2]]}
+    assert told(by_rows=False, y=SCORES) == {"outputs": [[0.5, None], [0.1, 2]]}
+    assert told(by_rows=True, y=("INT8", np.array(3, "i1"))) == {"predictions": 3}
+
+
+def test_several_outputs_are_told_row_by_row():
+    rows = [{"y": [0.5, None], "label": "a", "half": 1.0}, {"y": [0.1, 2], "label": {"b64": "/w=="}, "half": 0.5}]
+    assert told(by_rows=True, y=SCORES, label=LABELS, half=HALF) == {"predictions": rows}
+
+
+def test_several_outputs_are_told_by_name_where_columns_came_or_rows_are_none():
+    assert told(by_rows=False, label=LABELS, half=HALF) == {"outputs": {"label": ["a", {"b64": "/w=="}], "half": [1.0, 0.5]}}
+    one = ("INT8", np.array([1], "i1"))
+    assert told(by_rows=True, a=one, half=HALF) == {"predictions": {"a": [1], "half": [1.0, 0.5]}}
+    alone = ("INT8", np.array(1, "i1"))
+    assert told(by_rows=True, a=alone, b=alone) == {"predictions": {"a": 1, "b": 1}}
+
+
+@drawn.patient
+@given(st.data(), st.sampled_from(drawn.DATATYPES))
+def test_every_datatype_comes_back(data, datatype):
+    array = data.draw(drawn.arrays(datatype, is_finite=True))
+    if datatype == "BF16":
+        array &= 0x3FFF
+    body = v1.encode_predict(drawn.reply(datatype, array), by_rows=False)
+    asked = {"inputs": {"x": orjson.loads(body)["outputs"]}}
+    call, _ = v1.decode_predict(orjson.dumps(asked), drawn.one_input(datatype))
+    assert drawn.is_same(call.inputs["x"].array.reshape(array.shape), array)
+
+
+def infer(body, signature):
+    call, _ = v1.decode_predict(body, signature)
+    inference.check(call, signature)
+
+
+SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), ())])
+
+
+@drawn.often
+@given(st.binary(max_size=100) | drawn.broken(orjson.dumps({"instances": [A_ROW, ANOTHER_ROW]})), SIGNATURES)
+def test_any_bytes_are_answered(body, signature):
+    drawn.answers(infer, body, signature)
+
+
+COLUMNS = st.dictionaries(st.sampled_from(["x", "name", "b64"]), drawn.JSON, max_size=3)
+ROWS = st.lists(COLUMNS | drawn.JSON, max_size=3)
+
+
+@drawn.often
+@given(st.fixed_dictionaries({}, optional={"instances": ROWS | drawn.JSON, "inputs": COLUMNS | drawn.JSON}), SIGNATURES)
+def test_any_document_is_answered(document, signature):
+    drawn.answers(infer, json.dumps(document).encode(), signature)
