@@ -1,0 +1,67 @@
+"""The configuration described: as JSON Schema for editors, as Markdown for the README."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from meshserve.config import schema
+
+SECTIONS: tuple[tuple[str, type[schema.Section]], ...] = (
+    ("top level", schema.Config),
+    ("gateway", schema.Gateway),
+    ("gateway.keys[]", schema.Key),
+    ("registry", schema.Registry),
+    ("cache", schema.Cache),
+    ("pools.NAME", schema.Pool),
+    ("models[]", schema.Model),
+    ("models[].inputs[], models[].outputs[]", schema.Tensor),
+    ("repositories[]", schema.Repository),
+)
+HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
+BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of config.yaml, draft 2020-12."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema.Config.model_json_schema()}
+
+
+def markdown() -> str:
+    """A table for each section: key, value, default, what it does."""
+    return "\n".join(_section(title, section) for title, section in SECTIONS)
+
+
+def _section(title: str, section: type[schema.Section]) -> str:
+    shape = section.model_json_schema()
+    rows = (_row(key, described, key in shape.get("required", ())) for key, described in shape["properties"].items())
+    return "\n".join((f"### `{title}`\n\n{section.__doc__}\n\n{HEAD}", *rows, ""))
+
+
+def _row(key: str, described: Mapping[str, Any], is_required: bool) -> str:
+    default = "**needed**" if is_required else _default(described)
+    return f"| `{key}` | {' or '.join(_kinds(described))} | {default} | {described['description']} |"
+
+
+def _default(described: Mapping[str, Any]) -> str:
+    value = described.get("default")
+    if value in (None, "", [], {}) or isinstance(value, dict):
+        return ""
+    if described.get("title") == "size":
+        value = next((f"{value // factor}{unit}" for unit, factor in BINARY if value and value % factor == 0), value)
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _kinds(described: Mapping[str, Any]) -> Iterator[str]:
+    if described.get("title") == "size":
+        yield "size"
+    elif "enum" in described or "const" in described:
+        yield from (f"`{word}`" for word in described.get("enum", [described.get("const")]))
+    elif "anyOf" in described:
+        for choice in described["anyOf"]:
+            yield from _kinds(choice)
+    elif described.get("type") != "null":
+        yield {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}.get(
+            described.get("type", ""), "mapping"
+        )

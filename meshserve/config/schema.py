@@ -1,0 +1,239 @@
+"""The keys of config.yaml: the one place where settings are named, described, defaulted and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+
+from meshserve.config import faults, values
+from meshserve.core import model, snapshot
+
+DEFAULT_POOL = "default"
+
+
+def home() -> Path:
+    """The state directory where nothing else is said: `MESHSERVE_HOME`, or `~/.meshserve`."""
+    return Path(os.environ.get("MESHSERVE_HOME") or "~/.meshserve").expanduser().absolute()
+
+
+class Section(BaseModel):
+    """Frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Key(Section):
+    """A client's credential: either the key itself or the environment variable that holds it."""
+
+    client: values.Name = Field(description="Who uses the key; the name appears in logs and metrics.")
+    key: values.Text = Field(
+        default="", min_length=1, validate_default=False, description="The secret itself. Give this or `key_env`.", repr=False
+    )
+    key_env: values.Text | None = Field(
+        default=None, description="The environment variable that holds the secret, read when `meshserve up` starts."
+    )
+    admin: values.Flag = Field(default=False, description="Whether the client may use the management paths.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_environment(cls, given: Any, info: ValidationInfo) -> Any:
+        variable = given.get("key_env") if isinstance(given, dict) else None
+        if not isinstance(variable, str):
+            return given
+        if "key" in given:
+            raise ValueError("give key or key_env, not both")
+        secret = (info.context or {}).get("environ", os.environ).get(variable)
+        if not secret:
+            raise ValueError(f"key_env: the environment variable {variable} is not set")
+        return {**given, "key": secret, "key_env": None}
+
+    @model_validator(mode="after")
+    def _has_key(self) -> Key:
+        if not self.key:
+            raise ValueError("give key or key_env")
+        return self
+
+
+class Gateway(Section):
+    """The one port that clients see."""
+
+    listen: values.Address = Field(
+        default="127.0.0.1:8080", description="HOST:PORT for gRPC and REST alike; 0.0.0.0 as host listens on every interface."
+    )
+    request_bytes_max: values.PositiveSize = Field(default=64 << 20, description="The biggest request that is accepted.")
+    keys: tuple[Key, ...] = Field(default=(), description="API keys. Without any, every client may do everything.")
+
+
+class Registry(Section):
+    """Where registered models are remembered."""
+
+    url: values.Database | None = Field(
+        default=None, description="`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Default: `registry.db` in `state_dir`."
+    )
+
+
+class Cache(Section):
+    """Where fetched artifacts are kept on each node."""
+
+    path: values.Place | None = Field(default=None, description="The folder. Default: `cache` in `state_dir`.")
+    size: values.PositiveSize = Field(default=20 << 30, description="How much is kept; what was used longest ago goes first.")
+    artifact_bytes_max: values.PositiveSize = Field(default=10 << 30, description="The biggest single artifact that is fetched.")
+
+
+class Pool(Section):
+    """Workers that hold many small models."""
+
+    workers: values.Workers = Field(default="auto", description="How many worker processes; `auto` chooses by the cores there are.")
+    memory: values.PositiveSize = Field(default=4 << 30, description="Host memory that one worker may use for models.")
+    gpu_memory: values.Size = Field(default=0, description="GPU memory that one worker may use for models; needed with `device: cuda`.")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
+    eviction: Literal["lru", "gdsf"] = Field(
+        default="lru", description="Who leaves when memory is short: `lru` the least recently used; `gdsf` weighs uses, load time and size."
+    )
+    idle_unload_s: values.Seconds | None = Field(default=None, description="Unload a model that nobody used for so long. Default: never.")
+    loads_parallel: values.Whole = Field(default=4, ge=1, description="How many models one worker loads at the same time.")
+    queue_max: values.Whole = Field(default=1000, ge=1, description="How many requests one worker holds before it answers 429.")
+    load_timeout_s: values.Seconds = Field(default=120.0, description="How long a load may take before it counts as failed.")
+
+    @model_validator(mode="after")
+    def _fits_device(self) -> Pool:
+        if self.device == "cuda" and not self.gpu_memory:
+            raise ValueError("device: cuda needs gpu_memory, the bytes of GPU memory for each worker, for example gpu_memory: 8GiB")
+        if self.device == "cpu" and self.gpu_memory:
+            raise ValueError("gpu_memory is only used with device: cuda")
+        return self
+
+
+class Tensor(Section):
+    """One input or output of a model."""
+
+    name: values.Name = Field(description="Its name on the wire.")
+    datatype: values.Datatype = Field(description="A word of the Open Inference Protocol.")
+    shape: tuple[Annotated[values.Whole, Field(ge=-1)], ...] = Field(description="Its dimensions with the batch first; -1 is any size.")
+
+    def spec(self) -> model.TensorSpec:
+        """The same as a value of the core."""
+        return model.TensorSpec(self.name, self.datatype, self.shape)
+
+
+class Model(Section):
+    """A model that is served. Only `name` and `uri` are needed."""
+
+    name: values.Name = Field(description="What clients call it.")
+    uri: values.Source = Field(description="A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`.")
+    version: values.Version = Field(default="1", description="Its version; where a client names none, the newest is served.")
+    runtime: values.Text = Field(
+        default="",
+        description="`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or a third party's. Default: told from the files.",
+    )
+    pool: values.Text = Field(default=DEFAULT_POOL, description="The pool that serves it.")
+    pinned: values.Flag = Field(default=False, description="Load it at once and never evict it.")
+    trust: values.Flag = Field(default=False, description="Allow artifacts that are code: pickle, joblib, Python.")
+    checksum: values.Text = Field(default="", pattern=values.CHECKSUM, description="`sha256:<hex>` that the fetched bytes must have.")
+    load_timeout_s: values.Seconds | None = Field(default=None, description="How long its load may take. Default: its pool's.")
+    batching: values.Flag = Field(
+        default=True, description="Whether requests that arrive together may be run together, where the model can."
+    )
+    max_batch_size: values.Whole = Field(default=256, ge=1, description="How many rows are run together at most.")
+    inputs: tuple[Tensor, ...] = Field(default=(), description="Its inputs, where the files can't tell.")
+    outputs: tuple[Tensor, ...] = Field(default=(), description="Its outputs, where the files can't tell.")
+    options: dict[str, JsonValue] = Field(default={}, description="Anything its runtime understands.")
+    aliases: tuple[values.Name, ...] = Field(default=(), description="Other names for this version.")
+
+    def spec(self, load_timeout_s: float, origin: str) -> model.ModelSpec:
+        """The same as a value of the core; `load_timeout_s` holds where the model has none of its own."""
+        return model.ModelSpec(
+            id=model.ModelId(self.name, self.version),
+            uri=self.uri,
+            runtime=self.runtime,
+            pool=self.pool,
+            pinned=self.pinned,
+            trust=self.trust,
+            checksum=self.checksum,
+            load_timeout_s=self.load_timeout_s or load_timeout_s,
+            batching=self.batching,
+            max_batch_size=self.max_batch_size,
+            inputs=tuple(tensor.spec() for tensor in self.inputs),
+            outputs=tuple(tensor.spec() for tensor in self.outputs),
+            options=self.options,
+            origin=origin,
+        )
+
+
+class Repository(Section):
+    """A place with one folder for each model and its versions as sub-folders, or one file for each model."""
+
+    path: values.Folder | None = Field(default=None, description="A local folder. Give this or `uri`.")
+    uri: values.Source | None = Field(default=None, description="A folder elsewhere, such as `s3://bucket/models`.")
+    watch: values.Flag = Field(default=True, description="Whether changes are taken over while the mesh runs.")
+    pool: values.Text = Field(default=DEFAULT_POOL, description="The pool that serves its models.")
+    trust: values.Flag = Field(default=False, description="Allow models that are code: pickle, joblib, Python.")
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> Repository:
+        if (self.path is None) == (self.uri is None):
+            raise ValueError("give path or uri, and not both")
+        return self
+
+
+def _with_default(pools: dict[str, Pool]) -> dict[str, Pool]:
+    return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: Pool(), **pools}
+
+
+class Config(Section):
+    """A whole config.yaml. Every path in it is absolute."""
+
+    gateway: Gateway = Field(default=Gateway(), description="Where clients connect, and who may.")
+    registry: Registry = Field(default=Registry(), description="The database that outlives the mesh.")
+    state_dir: values.Place = Field(
+        default_factory=home, description="Where the mesh keeps its state on this machine. Default: `MESHSERVE_HOME`, or `~/.meshserve`."
+    )
+    cache: Cache = Field(default=Cache(), description="The disk that fetched artifacts may use.")
+    pools: Annotated[dict[values.PoolName, Pool], AfterValidator(_with_default)] = Field(
+        default={}, description="Groups of workers by name. The one named `default` is always there."
+    )
+    models: tuple[Model, ...] = Field(default=(), description="The models to serve.")
+    repositories: tuple[Repository, ...] = Field(default=(), description="Folders whose models are all served.")
+
+    @property
+    def registry_url(self) -> str:
+        """The registry's database, as a URL for SQLAlchemy."""
+        return self.registry.url or f"sqlite:///{self.state_dir / 'registry.db'}"
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder of fetched artifacts."""
+        return self.cache.path or self.state_dir / "cache"
+
+    def model_specs(self) -> tuple[tuple[model.ModelSpec, tuple[str, ...]], ...]:
+        """Every model as a value of the core with its aliases, in the file's order."""
+        return tuple((entry.spec(self.pools[entry.pool].load_timeout_s, "config"), entry.aliases) for entry in self.models)
+
+    def api_keys(self) -> tuple[snapshot.ApiKey, ...]:
+        """The clients' credentials, as the gateway takes them."""
+        return tuple(snapshot.ApiKey(key.client, key.key, key.admin) for key in self.gateway.keys)
+
+
+PARTS: Mapping[tuple[type[Section], str | int], type[Section]] = {
+    (Config, "gateway"): Gateway,
+    (Config, "registry"): Registry,
+    (Config, "cache"): Cache,
+    (Config, "pools"): Pool,
+    (Config, "models"): Model,
+    (Config, "repositories"): Repository,
+    (Gateway, "keys"): Key,
+    (Model, "inputs"): Tensor,
+    (Model, "outputs"): Tensor,
+}
+
+
+def known_keys(root: type[Section], path: faults.Path) -> tuple[str, ...]:
+    """The keys that may stand in the section at `path` under `root`."""
+    section = root
+    for part in path:
+        section = PARTS.get((section, part), section)
+    return tuple(section.model_fields)

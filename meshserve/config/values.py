@@ -1,0 +1,154 @@
+"""The small types of the configuration (sizes, names, places). Each brings what a user writes into one form, or says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, WithJsonSchema
+
+from meshserve.config import faults
+
+UNITS: dict[str, int] = {"": 1, "B": 1} | {
+    prefix + suffix: base**power
+    for power, prefix in enumerate("KMGT", start=1)
+    for base, suffixes in ((1000, ("", "B")), (1024, ("I", "IB")))
+    for suffix in suffixes
+}
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+PORT_MAX = 65535
+POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
+FORMS = {POOL_NAME: "a name of letters, digits, '.', '_' and '-'", CHECKSUM: "sha256: and 64 hexadecimal digits in lower case"}
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `4GiB`, `1.5GB` or a plain number. Raises ValueError with what would be right."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = SIZE.fullmatch(value) if isinstance(value, str) else None
+    factor = UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got {faults.shown(value)}")
+    return round(float(match[1]) * factor)
+
+
+def _positive(size: int) -> int:
+    if size == 0:
+        raise ValueError("must be more than 0")
+    return size
+
+
+def _workers(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value != "auto" and not is_count:
+        raise ValueError(f"expected auto or a whole number of at least 1, got {faults.shown(value)}")
+    return value
+
+
+def _version(value: object) -> object:
+    if isinstance(value, float):
+        raise ValueError(f"put it in quotes: a version is text, and {value} is a number")  # noqa: TRY004 - pydantic collects ValueError
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdecimal() and 1 <= int(port) <= PORT_MAX):
+        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:8080, got {faults.shown(value)}")
+    return value
+
+
+def _name(value: str) -> str:
+    if not value or value != value.strip() or "/" in value or not value.isprintable():
+        raise ValueError(f"a name is printable text without '/' and without spaces at its ends, got {faults.shown(value)}")
+    return value
+
+
+def _folder(info: ValidationInfo) -> Path | None:
+    context: Mapping[str, Any] = info.context or {}
+    return context.get("folder")
+
+
+def _absolute(value: str, folder: Path | None) -> Path:
+    path = Path(value).expanduser()
+    if path.is_absolute():
+        return path
+    if folder is None:
+        raise ValueError(f"expected an absolute path or a URI, got {faults.shown(value)}")
+    return Path(os.path.normpath(folder / path))
+
+
+def _place(value: Path, info: ValidationInfo) -> Path:
+    return _absolute(str(value), _folder(info))
+
+
+def _there(path: Path, info: ValidationInfo) -> Path:
+    """Files are looked for only where the configuration was read: a document may speak of another machine."""
+    if _folder(info) is None or _exists(path):
+        return path
+    try:
+        beside = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        beside = []
+    raise ValueError(f"no such file or folder: {path}{faults.did_you_mean(path.name, beside)}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
+
+
+def _source(value: str, info: ValidationInfo) -> str:
+    scheme = SCHEME.match(value)
+    if scheme and scheme[1].lower() != "file":
+        return value
+    local = unquote(value[len("file://") :].removeprefix("localhost")) if scheme else value
+    return str(_there(_absolute(local, _folder(info)), info))
+
+
+def _local_folder(value: Path, info: ValidationInfo) -> Path:
+    return _there(_place(value, info), info)
+
+
+def _database(value: str, info: ValidationInfo) -> str:
+    if value.startswith("sqlite:///") and not value.startswith("sqlite:////"):
+        return f"sqlite:///{_absolute(value.removeprefix('sqlite:///'), _folder(info))}"
+    if not value.startswith(("sqlite:////", "postgresql://", "postgresql+")):
+        raise ValueError(f"expected sqlite:///FILE or postgresql://…, got {faults.shown(value)}")
+    return value
+
+
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+Whole = Annotated[int, Strict()]
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)? *([KMGT]i?)?B?$"}], "title": "size"}
+    ),
+]
+PositiveSize = Annotated[Size, AfterValidator(_positive)]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
+Version = Annotated[
+    Text, AfterValidator(_name), BeforeValidator(_version), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
+]
+Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
+PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
+Address = Annotated[Text, AfterValidator(_address)]
+Place = Annotated[Path, AfterValidator(_place)]
+Folder = Annotated[Path, AfterValidator(_local_folder)]
+Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
+Database = Annotated[Text, AfterValidator(_database)]
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"
+]  # fmt: skip

@@ -1,0 +1,7 @@
+"""The catalog made durable. The only folder that speaks SQL."""
+
+from __future__ import annotations
+
+from meshserve.registry.registry import Registry
+
+__all__ = ["Registry"]

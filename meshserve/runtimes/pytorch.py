@@ -1,0 +1,384 @@
+"""PyTorch programs: TorchScript archives (`.pt`) and exported programs (`.pt2`).
+
+A `.pt` does not say what it takes. It is declared in the spec, or in a file `signature.json` inside the archive
+(`torch.jit.save(m, path, _extra_files={"signature.json": …})`): {"inputs": [{"name", "datatype", "shape"}], "outputs": […]}.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import logging
+import pickle
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meshserve import errors
+from meshserve.core import model, ports
+from meshserve.runtimes import devices, extras, files, options, probing, signatures
+
+PLATFORM = "pytorch_libtorch"
+
+_WORDS = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16",
+    "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16",
+}  # fmt: skip
+
+_HOW_TO_DECLARE = (
+    "a TorchScript file does not say what it takes: declare inputs: [{name, datatype, shape}] with the model, or save it with "
+    '_extra_files={"signature.json": \'{"inputs": [{"name": …, "datatype": …, "shape": […]}]}\'}'
+)
+
+_EXPORTING = threading.Lock()
+"""`torch.export` keeps its state in globals: of two threads that load exported programs at once, both fail."""
+
+_PICKLED = ("custom_obj_", "opaque_obj_")
+
+
+def _looks_like_torch(file: Path) -> bool:
+    return any(name.endswith(("/archive_format", "/constants.pkl", "/data.pkl")) for name in files.members(file))
+
+
+LAYOUT = files.Layout(("model.pt2", "model.pt", "model.pth"), (".pt2", ".pt", ".pth"), _looks_like_torch)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a file holds, ready to be called with one tensor for each of `inputs`, in that order.
+
+    `outputs` are as the file says, none if it doesn't. `rows_max` bounds the first dimension where the program does.
+    """
+
+    module: Any
+    call: Callable[..., Any]
+    inputs: tuple[model.TensorSpec, ...]
+    outputs: tuple[model.TensorSpec, ...] = ()
+    rows_max: float = float("inf")
+
+
+class TorchModel:
+    """A program and its signature. Modules without gradients may be called by many threads at once."""
+
+    is_reentrant = True
+
+    def __init__(self, torch: Any, program: Program, signature: model.Signature, names: Mapping[str, str]) -> None:
+        self.signature = signature
+        self.probe: Mapping[str, np.ndarray] | None = None
+        self._torch = torch
+        self._inference_mode = torch.inference_mode
+        self._module = program.module
+        self._call = program.call
+        self._inputs = tuple((spec.name, spec.datatype == "BF16") for spec in program.inputs)
+        self._names = dict(names)
+        self._bf16_outputs: set[str] = set()
+
+    def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Call the program. Raises InvalidRequest where sizes break what it was exported for, ModelRaised for its own errors."""
+        given = self.everything(inputs)
+        return {name: given[self._names[name]] for name in outputs or self._names}
+
+    def everything(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs under the program's own names."""
+        tensors = [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs]
+        try:
+            with self._inference_mode():
+                return {name: self._array(name, value) for name, value in _named(self._call(*tensors)).items()}
+        except AssertionError as error:
+            raise errors.InvalidRequest(files.first_line(error)) from None
+        except RuntimeError as error:
+            raise errors.ModelRaised(_reason(error)) from None
+
+    def close(self) -> None:
+        """Let the module go, and its memory with it."""
+        del self._module, self._call
+
+    def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
+        # torch warns of arrays that it must not write to, as those that lie in a received message are
+        tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor.view(self._torch.bfloat16) if is_bf16 else tensor
+
+    def _array(self, name: str, tensor: Any) -> np.ndarray:
+        if not isinstance(tensor, self._torch.Tensor):
+            raise errors.ModelRaised(f"the model gave a {type(tensor).__name__} where a tensor belongs")
+        plain = tensor.detach().cpu().contiguous()
+        if plain.dtype == self._torch.bfloat16:
+            self._bf16_outputs.add(name)
+            plain = plain.view(self._torch.uint16)
+        return np.asarray(plain.numpy())
+
+    def in_words(self, found: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
+        """Outputs as their arrays look, with BF16 where the arrays are only its bits."""
+        return tuple(replace(spec, datatype="BF16") if spec.name in self._bf16_outputs else spec for spec in found)
+
+
+class CudaModel(TorchModel):
+    """The same on a GPU, from which it can be parked in host memory."""
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What its parameters and buffers take on the GPU."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self._module.parameters(), *self._module.buffers()))
+
+    def park(self) -> None:
+        """Move parameters and buffers to host memory."""
+        self._module.to("cpu")
+        self._torch.cuda.empty_cache()
+
+    def unpark(self) -> None:
+        """Move them back."""
+        self._module.to("cuda")
+
+    def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
+        return super()._tensor(array, is_bf16).to("cuda")
+
+
+def _named(given: Any) -> dict[str, Any]:
+    """What a program gave, by name: a dictionary's own, `output` for one tensor, `output_0`, … for several."""
+    if isinstance(given, Mapping):
+        return {str(name): value for name, value in given.items()}
+    if isinstance(given, (tuple, list)):
+        return {f"output_{place}": value for place, value in enumerate(given)}
+    return {"output": given}
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, from among the lines of TorchScript's own traceback."""
+    lines = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
+    return lines[-1].removeprefix("RuntimeError: ") if lines else files.first_line(error)
+
+
+class TorchRuntime:
+    """Loads TorchScript and `torch.export` archives. Both are programs: load only what you would run."""
+
+    name = "torch"
+
+    def accepts(self, artifact: ports.Artifact) -> bool:
+        """Whether there is such an archive, by name or content."""
+        return LAYOUT.find(artifact.path) is not None
+
+    def prepare(self, device: str) -> None:
+        """Import torch, one thread for each prediction. Raises MissingExtra, or LoadFailed where the device is not there."""
+        devices.require_known(device)
+        with _EXPORTING:
+            _warmed_up()
+        if device == "cuda" and not _library().cuda.is_available():
+            raise errors.LoadFailed("torch is installed without CUDA: pip install a CUDA build of torch")
+
+    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:
+        """Weights are as big as in the file; the program around them takes the rest."""
+        bytes_max = artifact.size_bytes * 5 // 4 + (4 << 20)
+        return model.Footprint(bytes_max, bytes_max if device == "cuda" else 0)
+
+    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> TorchModel:
+        """The program in the archive, on the device. Raises LoadFailed."""
+        self.prepare(device)
+        file = files.require(spec, artifact, LAYOUT)
+        options.Options(spec).check_known()
+        _quieten()
+        open_ = _opener(file)
+        try:
+            program = open_(_library(), file, spec, device)
+        except errors.MeshError:
+            raise
+        except Exception as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
+            raise errors.LoadFailed(f"torch can't load {file.name}: {_reason(error)}") from error
+        return _verified(_library(), program, spec, device)
+
+
+def _library() -> Any:
+    return extras.require("torch", "PyTorch", "torch")
+
+
+@functools.cache
+def _warmed_up() -> None:
+    """Make torch allocate what all models share, by loading the smallest of each kind."""
+    torch = _library()
+    torch.set_num_threads(1)
+    extras.require("torch.export.pt2_archive", "PyTorch", "torch")
+    smallest, content = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), io.BytesIO()
+    torch.export.save(smallest, content)
+    content.seek(0)
+    torch.export.load(content).module()(torch.zeros(1))
+    torch.jit.CompilationUnit("def smallest(x):\n    return x + 1\n").smallest(torch.zeros(1))
+
+
+def _quieten() -> None:
+    """TorchScript is deprecated but in use; and what `torch.export.load` logs of a broken file, it also raises."""
+    warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)
+
+
+def _opener(file: Path) -> Callable[[Any, Path, model.ModelSpec, str], Program]:
+    """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
+    names = files.members(file)
+    if not names:
+        raise errors.LoadFailed(f"{file.name} is not a whole archive as torch.export.save or torch.jit.save write it")
+    if any(name.endswith("/archive_format") for name in names):
+        return _exported
+    if any(name.endswith("/constants.pkl") for name in names):
+        return _scripted
+    if "serialized_exported_program.json" in names:
+        raise errors.LoadFailed(f"{file.name} was exported by an older torch; save it again with torch.export.save")
+    raise errors.LoadFailed(
+        f"{file.name} holds weights or a pickled module, not a program; save it with torch.export.save or torch.jit.save"
+    )
+
+
+def _scripted(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Program:
+    module = torch.jit.load(str(file), map_location=device).eval()
+    inputs, outputs = _declared(file, spec)
+    signatures.check_words(inputs, "input")
+    arguments = module.forward.schema.arguments[1:]
+    others = [argument for argument in arguments if str(argument.type) != "Tensor" and not argument.has_default_value()]
+    if others:
+        raise errors.LoadFailed(f"forward needs {others[0].name!r} of type {others[0].type}, which is not a tensor")
+    names = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
+    needed = [argument.name for argument in arguments if not argument.has_default_value()]
+    if not len(needed) <= len(inputs) <= len(names):
+        raise errors.LoadFailed(f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared")
+    if {spec.name for spec in inputs} <= set(names):
+        keys = [spec.name for spec in inputs]
+        return Program(module, lambda *tensors: module(**dict(zip(keys, tensors, strict=True))), inputs, outputs)
+    return Program(module, module, inputs, outputs)
+
+
+def _declared(file: Path, spec: model.ModelSpec) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
+    """Inputs and outputs by the spec, else by the archive's `signature.json`. Raises LoadFailed where neither says."""
+    said = _signature_file(file)
+    inputs = spec.inputs or said.get("inputs", ())
+    if not inputs:
+        raise errors.LoadFailed(f"{file.name}: {_HOW_TO_DECLARE}")
+    return inputs, spec.outputs or said.get("outputs", ())
+
+
+def _signature_file(file: Path) -> dict[str, tuple[model.TensorSpec, ...]]:
+    member = next((name for name in files.members(file) if name.endswith("/extra/signature.json")), None)
+    if member is None:
+        return {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            document = json.loads(archive.read(member))
+        return {key: tuple(map(_tensor_spec, document[key])) for key in ("inputs", "outputs") if key in document}
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.LoadFailed(
+            f"{file.name}: signature.json must be {{inputs: [{{name, datatype, shape}}], outputs: […]}}: {error}"
+        ) from error
+
+
+def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
+    return model.TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
+
+
+def _exported(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Program:
+    if not spec.trust:
+        _check_no_pickles(torch, file)
+    with _EXPORTING:
+        program = torch.export.load(str(file))
+        if device != "cpu":
+            program = torch.export.passes.move_to_device_pass(program, device)
+        module = program.module()
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    taken = [nodes.get(name) for name in program.graph_signature.user_inputs]
+    given = [nodes.get(name) for name in program.graph_signature.user_outputs]
+    if not all(isinstance(value, torch.Tensor) for value in taken + given):
+        raise errors.LoadFailed(f"{file.name} takes or gives something that is not a tensor")
+    inputs = tuple(_spec_of(name, value) for name, value in zip(program.graph_signature.user_inputs, taken, strict=True))
+    structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)  # noqa: SLF001 how torch.export itself names what it gives
+    outputs = spec.outputs or tuple(_spec_of(name, value) for name, value in _named(structure).items())
+    read = Program(module, _flat_call(torch, module, program.call_spec.in_spec), inputs, outputs, _rows_max(program, taken))
+    return _renamed_inputs(read, spec)
+
+
+def _flat_call(torch: Any, module: Any, in_spec: Any) -> Callable[..., Any]:
+    """The module as a function of its tensors, however its own arguments nest them."""
+    tree = torch.utils._pytree  # noqa: SLF001 the same
+    arguments, keywords = tree.tree_unflatten(list(range(in_spec.num_leaves)), in_spec)
+    if not keywords and all(isinstance(argument, int) for argument in arguments):
+        return module  # type: ignore[no-any-return]
+
+    def call(*tensors: Any) -> Any:
+        nested, named = tree.tree_unflatten(list(tensors), in_spec)
+        return module(*nested, **named)
+
+    return call
+
+
+def _spec_of(name: str, value: Any) -> model.TensorSpec:
+    """The spec of an example tensor, whose sizes are numbers where they are fixed and symbols where not."""
+    word = _WORDS.get(str(value.dtype).removeprefix("torch."))
+    if word is None:
+        raise errors.LoadFailed(f"tensor {name!r} is {value.dtype}, which the protocol has no datatype for")
+    return model.TensorSpec(name, word, tuple(size if isinstance(size, int) else -1 for size in value.shape))
+
+
+def _rows_max(program: Any, taken: Sequence[Any]) -> float:
+    """The most rows that the exported program was made for; `inf` if any number."""
+    bounds = [
+        program.range_constraints.get(value.shape[0].node.expr) for value in taken if value.dim() and not isinstance(value.shape[0], int)
+    ]
+    return min((float(bound.upper) for bound in bounds if bound is not None), default=float("inf"))
+
+
+def _renamed_inputs(program: Program, spec: model.ModelSpec) -> Program:
+    """With the inputs that were declared, in the program's order."""
+    if not spec.inputs:
+        return program
+    if len(spec.inputs) != len(program.inputs):
+        signatures.check_all(spec.inputs, [found.name for found in program.inputs], "input")
+    agreed = {own: said for said, own in signatures.agreed(spec.inputs, program.inputs, "input").items()}
+    return replace(program, inputs=tuple(agreed[found.name] for found in program.inputs))
+
+
+def _check_no_pickles(torch: Any, file: Path) -> None:
+    """Refuse an exported program with pickled objects beside its tensors: unpickling runs code. Raises LoadFailed."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        configs = [json.loads(archive.read(name)) for name in names if name.endswith("_config.json") and "/data/" in name]
+        samples = [archive.read(name) for name in names if "/data/sample_inputs/" in name]
+    members = [member for config in configs for member in config.get("config", {}).values()]
+    pickled = [str(member["path_name"]) for member in members if member.get("use_pickle") or str(member["path_name"]).startswith(_PICKLED)]
+    pickled += [name for name in names if "/data/aotinductor/" in name or (name.endswith((".pt", ".so")) and "/sample_inputs/" not in name)]
+    pickled += ["sample_inputs" for sample in samples if sample and not _is_plain(torch, sample)]
+    if pickled or len(set(names)) < len(names):
+        raise errors.LoadFailed(
+            f"{file.name} holds code ({', '.join(pickled) or 'hidden members'}): set trust: true if you trust whoever made it"
+        )
+
+
+def _is_plain(torch: Any, sample: bytes) -> bool:
+    try:
+        torch.load(io.BytesIO(sample), weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        return False
+    return True
+
+
+def _verified(torch: Any, program: Program, spec: model.ModelSpec, device: str) -> TorchModel:
+    """The program with a signature that predictions with made-up inputs have confirmed."""
+    class_ = CudaModel if device == "cuda" else TorchModel
+    runner = class_(torch, program, model.Signature(program.inputs, ()), {})
+    probed = _probed(runner, program)
+    found = runner.in_words(probed.outputs)
+    signatures.check_words(found, "output")
+    given = signatures.agreed(program.outputs, found, "output")
+    is_batchable = probed.is_batchable and signatures.are_batches((*program.inputs, *given)) and program.rows_max >= spec.max_batch_size
+    signature = model.Signature(program.inputs, tuple(given), is_batchable, PLATFORM)
+    loaded = class_(torch, program, signature, {out.name: own for out, own in given.items()})
+    loaded.probe = probed.inputs
+    return loaded
+
+
+def _probed(runner: TorchModel, program: Program) -> probing.Probed:
+    try:
+        return probing.explore(runner.everything, program.inputs)
+    except probing.ProbeFailed as failed:
+        shapes = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs)
+        raise errors.LoadFailed(f"the model does not take its inputs ({shapes}): {_reason(failed.cause)}") from failed.cause

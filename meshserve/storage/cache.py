@@ -1,0 +1,86 @@
+"""One node's cache on disk, shared by all its processes: entries, records and seats in one folder."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from meshserve import errors
+from meshserve.core import ports
+from meshserve.storage import archives, content, objects, records, seats, trimming
+
+IN_PLACE_SHARE = 0.25
+
+
+class Cache:
+    """Everything on disk. Its methods block, and any thread may call them but `take_seat`, `hold` and `release`."""
+
+    def __init__(self, folder: Path, size_bytes_max: int, artifact_bytes_max: int, young_s: float) -> None:
+        self.size_bytes_max = size_bytes_max
+        self.artifact_bytes_max = artifact_bytes_max
+        self.objects = objects.Objects(folder / "objects")
+        self.records = records.Records(folder / "sources")
+        self.seat = seats.Seat(folder / "seats")
+        self._young_s = young_s
+
+    def is_too_big_to_copy(self, size_bytes: int) -> bool:
+        """Whether a copy would push too much else out of the cache."""
+        return size_bytes > self.size_bytes_max * IN_PLACE_SHARE
+
+    def temp(self) -> AbstractContextManager[Path]:
+        """A new folder for unfinished files, removed at the end."""
+        return self.seat.temp()
+
+    def has(self, known: records.Known) -> bool:
+        """Whether the content is here, whole."""
+        return bool(known.place) or self.objects.has(known.digest, known.name, known.size_bytes)
+
+    def artifact(self, known: records.Known) -> ports.Artifact | None:
+        """The artifact, marked as used now; None if it is not here any more. Takes microseconds."""
+        if known.place:
+            return ports.Artifact(Path(known.place), known.digest, known.size_bytes)
+        if not self.objects.touch(known.digest, known.name):
+            return None
+        return ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes)
+
+    def recorded(self, uri: str) -> records.Known | None:
+        """What an earlier fetch by any process learned of the source, if its content is still here."""
+        known = self.records.read(uri)
+        return known if known is not None and self.has(known) else None
+
+    def take_archive(self, archive: Path, shown: str) -> tuple[str, int]:
+        """Unpack an archive and take its content in; the digest and the bytes of that. Raises LoadFailed, naming `shown`."""
+        with self.temp() as made:
+            try:
+                folder = archives.unpack(archive, made / "unpacked", self.artifact_bytes_max)
+            except errors.LoadFailed as error:
+                raise errors.LoadFailed(f"{shown}: {error.message}") from None
+            return self.take(folder, objects.FOLDER)
+
+    def take(self, made: Path, name: str) -> tuple[str, int]:
+        """Take a finished file or folder in as `name`; its digest and its bytes."""
+        digest = content.digest(made)
+        size_bytes = sum(stat.st_size for _, stat in content.files(made))
+        if name == objects.FOLDER:
+            self.objects.adopt(made, digest, name)
+            return digest, size_bytes
+        with self.temp() as entry:
+            made.rename(entry / name)
+            self.objects.adopt(entry, digest, name)
+        return digest, size_bytes
+
+    def record(self, uri: str, known: records.Known) -> None:
+        """Remember what a source held."""
+        with self.temp() as made:
+            self.records.write(uri, known, made / "record")
+
+    def trim(self) -> int:
+        """Bring the cache below its limit as far as its rules allow; the bytes that left. See `trimming.leaving`."""
+        entries = list(itertools.chain.from_iterable(self.objects.entries()))
+        gone = trimming.leaving(entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s)
+        with self.temp() as made:
+            for entry in gone:
+                self.objects.remove(entry.path, made / entry.path.name)
+        return sum(entry.size_bytes for entry in gone)

@@ -1,0 +1,153 @@
+"""Bytes on disk: their digests, their stamps, and copies of them that are made while they are hashed.
+
+A folder's content is its files, without hidden ones and `__pycache__`; links are followed. Its digest is the SHA-256 over one line
+for each file, sorted by name: relative name, a null character, the file's digest in hex.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import IO
+
+from meshserve import errors
+
+CHUNK_BYTES = 1 << 20
+FILES_MAX = 100_000
+DEPTH_MAX = 32
+FICLONE = 0x40049409
+"""Linux's ioctl that makes a file share another's blocks until one of them is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file or folder, read without its bytes: equal texts mean unchanged content.
+
+    `changed_ns` is the newest modification time in it, `touched_ns` the newest change of any kind, which nobody can set back.
+    """
+
+    text: str
+    size_bytes: int
+    files: int
+    changed_ns: int
+    touched_ns: int
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is none of a model's: hidden, or Python's own cache."""
+    return name.startswith(".") or name == "__pycache__"
+
+
+def files(path: Path, files_max: int = FILES_MAX) -> list[tuple[str, os.stat_result]]:
+    """Every file's relative name with its stat; a single file has the name "".
+
+    Raises LoadFailed where there are no files or too many, or one can't be read to its end; OSError as the system does.
+    """
+    top = path.stat()
+    listed = []
+    for name, stat in _walk(str(path)) if S_ISDIR(top.st_mode) else [("", top)]:
+        if not S_ISREG(stat.st_mode):
+            raise errors.LoadFailed(f"{path / name} is neither a file nor a folder")
+        listed.append((name, stat))
+        if len(listed) > files_max:
+            raise errors.LoadFailed(f"{path} holds more than {files_max} files")
+    if not listed:
+        raise errors.LoadFailed(f"{path} holds no files")
+    return listed
+
+
+def _walk(root: str, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
+    if depth > DEPTH_MAX:
+        raise errors.LoadFailed(f"{root} has folders that are more than {DEPTH_MAX} deep")
+    with os.scandir(f"{root}/{below}") as entries:
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
+    for entry in visible:
+        if entry.is_dir():
+            yield from _walk(root, f"{below}{entry.name}/", depth + 1)
+        else:
+            yield f"{below}{entry.name}", entry.stat()
+
+
+def stamp(path: Path) -> Stamp:
+    """The stamp of a file or folder. Raises as `files` does."""
+    listed = sorted(files(path))
+    texts = (f"{name}\0{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}\n" for name, stat in listed)
+    return Stamp(
+        text=_text_hex("".join(texts))[:32],
+        size_bytes=sum(stat.st_size for _, stat in listed),
+        files=len(listed),
+        changed_ns=max(stat.st_mtime_ns for _, stat in listed),
+        touched_ns=max(max(stat.st_ctime_ns, stat.st_mtime_ns) for _, stat in listed),
+    )
+
+
+def digest(path: Path) -> str:
+    """The content's `sha256:<hex>`. Raises as `files` does."""
+    hexes = {name: _file_hex(path / name) for name, _ in files(path)}
+    return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
+
+
+def tree_digest(hexes: Mapping[str, str]) -> str:
+    """A folder's digest from the hex digests of its files by relative name."""
+    lines = (f"{name}\0{hexes[name]}\n" for name in sorted(hexes))
+    return f"sha256:{_text_hex(''.join(lines))}"
+
+
+def copy(source: Path, target: Path) -> str:
+    """Copy a file to `target`, or a folder's content into the folder `target`, read-only; the digest is of exactly what was written."""
+    hexes = {}
+    for name, _ in files(source):
+        if "/" in name:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+        hexes[name] = _copy_file(source / name, target / name)
+    return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
+
+
+def _text_hex(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _file_hex(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _copy_file(source: Path, target: Path) -> str:
+    """Share the blocks where the file system can, else write while hashing."""
+    with source.open("rb") as reading, target.open("xb") as writing:
+        if not _is_cloned(reading, writing):
+            return write(reading, writing)
+        os.fchmod(writing.fileno(), 0o444)
+    return _file_hex(target)
+
+
+def _is_cloned(reading: IO[bytes], writing: IO[bytes]) -> bool:
+    try:
+        fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def write(reading: IO[bytes], writing: IO[bytes]) -> str:
+    """Write all that can be read to a file that becomes read-only; the hex digest of it."""
+    hashing = hashlib.sha256()
+    size_bytes = 0
+    while chunk := reading.read(CHUNK_BYTES):
+        hashing.update(chunk)
+        size_bytes += writing.write(chunk)
+    finish(writing, size_bytes)
+    return hashing.hexdigest()
+
+
+def finish(writing: IO[bytes], size_bytes: int) -> None:
+    """Make a written file read-only, and sure to be on disk if writing it again would be dear."""
+    writing.flush()
+    os.fchmod(writing.fileno(), 0o444)
+    if size_bytes >= CHUNK_BYTES:
+        os.fsync(writing.fileno())

@@ -1,0 +1,123 @@
+"""Downloads: from the network into the cache, each whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+from meshserve import errors
+from meshserve.storage import archives, blobs, content, objects, records, sources
+from meshserve.storage.cache import Cache
+
+T = TypeVar("T")
+CHUNK_BYTES = 4 << 20
+PARALLEL = 8
+LOOK_S = 5.0
+
+
+class InThread(Protocol):
+    """Runs blocking work in a thread."""
+
+    def __call__(self, work: Callable[..., T], /, *arguments: object) -> Awaitable[T]:
+        """The work's result."""
+        ...
+
+
+async def bring(source: sources.Source, cache: Cache, in_thread: InThread) -> records.Known:
+    """The source's content, downloaded unless it is here and unchanged. Raises LoadFailed with the reason for a user."""
+    there = blobs.Blobs(source)
+    recorded = await in_thread(cache.recorded, source.uri)
+    if recorded is not None and await _is_current(there, recorded):
+        return recorded
+    try:
+        with cache.temp() as made:
+            known = await Download(source, there, cache, in_thread).into(made)
+        await in_thread(cache.record, source.uri, known)
+    except ExceptionGroup as group:
+        raise blobs.failure(source, group.exceptions[0]) from None
+    except blobs.EXPECTED as error:
+        raise blobs.failure(source, error) from None
+    return known
+
+
+async def _is_current(there: blobs.Blobs, recorded: records.Known) -> bool:
+    """Whether the source is as it was, as far as can be told: one that does not answer now keeps nobody from using what is here."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return bool(recorded.stamp) and blobs.stamp(await there.look()) == recorded.stamp
+    except (*blobs.EXPECTED, errors.LoadFailed):
+        return True
+
+
+class Download:
+    """One source on its way into the cache."""
+
+    def __init__(self, source: sources.Source, there: blobs.Blobs, cache: Cache, in_thread: InThread) -> None:
+        self._source = source
+        self._there = there
+        self._cache = cache
+        self._in_thread = in_thread
+        self._left_bytes = cache.artifact_bytes_max
+
+    async def into(self, made: Path) -> records.Known:
+        """Download by way of the folder `made`. Raises what obstore raises, and LoadFailed where it is too big or a broken archive."""
+        found = (None,) if self._source.kind == "http" else await self._there.look()
+        if len(found) > 1 or (found[0] and found[0].name):
+            return await self._folder(made / "folder", found)
+        target = made / _file_name(self._source)
+        blob, hexes = await self._save(found[0], target)
+        return await self._in_thread(self._take_file, target, blob, hexes)
+
+    async def _folder(self, folder: Path, found: tuple[blobs.Blob, ...]) -> records.Known:
+        self._check_fits(sum(blob.size_bytes for blob in found))
+        gate = asyncio.Semaphore(PARALLEL)
+
+        async def save(blob: blobs.Blob) -> blobs.Blob:
+            async with gate:
+                return (await self._save(blob, folder / archives.relative(blob.name)))[0]
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(save(blob)) for blob in found]
+        return await self._in_thread(self._take_folder, folder, tuple(task.result() for task in tasks))
+
+    async def _save(self, blob: blobs.Blob | None, target: Path) -> tuple[blobs.Blob, str]:
+        """Download one object; how it was, and its digest in hex."""
+        blob, result = await self._there.get(blob)
+        self._check_fits(blob.size_bytes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hashing = hashlib.sha256()
+        with target.open("xb") as writing:
+            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                self._left_bytes -= len(chunk)
+                self._check_fits(0)
+                await self._in_thread(_add, writing, hashing, chunk)
+            await self._in_thread(content.finish, writing, blob.size_bytes)
+        return blob, hashing.hexdigest()
+
+    def _check_fits(self, more_bytes: int) -> None:
+        if more_bytes > self._left_bytes or self._left_bytes < 0:
+            raise errors.LoadFailed(f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes")
+
+    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> records.Known:
+        checksum = f"sha256:{hexes}"
+        if self._source.is_archive:
+            digest, size_bytes = self._cache.take_archive(made, self._source.shown)
+            return records.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, objects.FOLDER)
+        digest, size_bytes = self._cache.take(made, made.name)
+        return records.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, made.name)
+
+    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> records.Known:
+        digest, size_bytes = self._cache.take(made, objects.FOLDER)
+        return records.Known(blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER)
+
+
+def _file_name(source: sources.Source) -> str:
+    return source.name if source.name not in ("", "..") else "model"
+
+
+def _add(writing: IO[bytes], hashing: Any, chunk: bytes) -> None:
+    hashing.update(chunk)
+    writing.write(chunk)

@@ -1,0 +1,38 @@
+import pytest
+
+from meshserve.config import reference, schema
+
+
+def test_the_schema_describes_every_key():
+    described = reference.json_schema()
+    sections = {**described["$defs"], "Config": described}
+    for section in (section for _, section in reference.SECTIONS):
+        properties = sections[section.__name__]["properties"]
+        assert set(properties) == set(section.model_fields)
+        assert all(shape.get("description") for shape in properties.values())
+
+
+def test_the_schema_refuses_unknown_keys():
+    described = reference.json_schema()
+    assert described["additionalProperties"] is False
+    assert described["$defs"]["Model"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `listen` | text | `127.0.0.1:8080` | HOST:PORT for gRPC and REST alike; 0.0.0.0 as host listens on every interface. |",
+        "| `memory` | size | `4GiB` | Host memory that one worker may use for models. |",
+        "| `device` | `cpu` or `cuda` | `cpu` | Where models run. |",
+        "| `workers` | whole number or `auto` | `auto` | How many worker processes; `auto` chooses by the cores there are. |",
+        "| `name` | text | **needed** | What clients call it. |",
+        "| `keys` | list |  | API keys. Without any, every client may do everything. |",
+    ],
+)
+def test_the_reference_has_a_row_for_each_key(row):
+    assert row in reference.markdown().splitlines()
+
+
+def test_the_reference_has_all_sections():
+    described = {section for _, section in reference.SECTIONS}
+    assert described == {schema.Config, *schema.PARTS.values()}

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from meshserve.config import schema
+
+
+def test_home_is_what_the_environment_says(monkeypatch):
+    monkeypatch.setenv("MESHSERVE_HOME", "/var/lib/meshserve")
+    assert schema.home() == Path("/var/lib/meshserve")
+
+
+def test_home_is_in_the_users_folder_else(monkeypatch):
+    monkeypatch.delenv("MESHSERVE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert schema.home() == Path("/home/someone/.meshserve")
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ((), "gateway"),
+        (("gateway",), "listen"),
+        (("gateway", "keys", 0), "key_env"),
+        (("pools", "models"), "memory"),
+        (("models", 3), "uri"),
+        (("models", 0, "inputs", 1), "shape"),
+    ],
+)
+def test_known_keys_are_those_of_the_section(path, key):
+    assert key in schema.known_keys(schema.Config, path)
+
+
+def test_known_keys_of_a_model_alone():
+    assert "datatype" in schema.known_keys(schema.Model, ("outputs", 0))

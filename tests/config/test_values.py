@@ -1,0 +1,88 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve import config, errors
+from meshserve.config import values
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("4GiB", 4 << 30),
+        ("512MiB", 512 << 20),
+        ("1.5GB", 1_500_000_000),
+        ("1 kb", 1000),
+        ("2Ki", 2048),
+        ("3T", 3 * 10**12),
+        ("7", 7),
+        ("8B", 8),
+        (9, 9),
+    ],
+)
+def test_sizes(text, size_bytes):
+    assert values.parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", -1, "1.5.2GB", "4XB", "1e3", True, None, 1.5, [4], "4GiBB"])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="expected a size such as"):
+        values.parse_size(text)
+
+
+@given(st.integers(0, 1 << 20), st.sampled_from(sorted(values.UNITS)))
+def test_every_unit_is_a_factor(number, unit):
+    assert values.parse_size(f"{number}{unit.lower()}") == number * values.UNITS[unit]
+
+
+def uri_of(place):
+    return config.parse_model({"name": "a", "uri": place}).uri
+
+
+@pytest.mark.parametrize(
+    ("place", "uri"),
+    [
+        ("/a/b.onnx", "/a/b.onnx"),
+        ("file:///a/b%20c", "/a/b c"),
+        ("file://localhost/a", "/a"),
+        ("s3://bucket/key", "s3://bucket/key"),
+        ("HTTPS://h/x", "HTTPS://h/x"),
+    ],
+)
+def test_sources(place, uri):
+    assert uri_of(place) == uri
+
+
+def test_a_source_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert uri_of("~/m.onnx") == "/home/someone/m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("given_url", "url"), [("sqlite:////v/r.db", "sqlite:////v/r.db"), ("postgresql+psycopg://u@h/d", "postgresql+psycopg://u@h/d")]
+)
+def test_databases(given_url, url):
+    assert config.parse({"registry": {"url": given_url}}).registry_url == url
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "0.0.0.0:65535", "[::1]:8080", "host.example:80"])
+def test_addresses(listen):
+    assert config.parse({"gateway": {"listen": listen}}).gateway.listen == listen
+
+
+@pytest.mark.parametrize("listen", ["", ":80", "host:", "host:0", "host:65536", "host:http", "8080"])
+def test_what_is_no_address(listen):
+    with pytest.raises(errors.ConfigInvalid, match="expected HOST:PORT"):
+        config.parse({"gateway": {"listen": listen}})
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a/b", "a\x00b", "x" * 256])
+def test_what_is_no_name(name):
+    with pytest.raises(errors.ConfigInvalid, match=r"^name: "):
+        config.parse_model({"name": name, "uri": "/a"})
+
+
+@given(st.from_regex(r"[\w.:@ -]{1,40}", fullmatch=True))
+def test_a_name_stays_as_it_is(name):
+    name = f"m{name}m"
+    assert config.parse_model({"name": name, "uri": "/a"}).name == name

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from meshserve import errors
+from meshserve.runtimes import datatypes
+
+
+@pytest.mark.parametrize(("word", "dtype"), [(word, dtype) for word, dtype in datatypes.NUMPY_TYPES.items() if word != "BF16"])
+def test_each_word_comes_back_from_its_arrays(word, dtype):
+    assert datatypes.word_of(dtype) == word
+    assert datatypes.spec_of("x", np.zeros((2, 3), dtype)).datatype == word
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["é", "b"]), np.array([b"\xc3\xa9", b"b"]), np.array(["é", b"b"], dtype=object)], ids=["U", "S", "O"]
+)
+def test_texts_become_bytes_of_the_same_shape(array):
+    given = datatypes.as_wire(array.reshape(2, 1))
+    assert given.shape == (2, 1)
+    assert given.ravel().tolist() == ["é".encode(), b"b"]
+
+
+def test_other_objects_become_what_they_print():
+    assert datatypes.as_wire(np.array([1, None], dtype=object)).tolist() == [b"1", b"None"]
+
+
+def test_sparse_becomes_dense_and_numbers_stay():
+    assert datatypes.as_wire(scipy.sparse.eye(2, format="csr")).tolist() == [[1, 0], [0, 1]]
+    array = np.ones(3)
+    assert datatypes.as_wire(array) is array
+
+
+@pytest.mark.parametrize("array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str)
+def test_what_has_no_word_is_the_model_s_fault(array):
+    with pytest.raises(errors.ModelRaised, match=str(array.dtype)[:8]):
+        datatypes.as_wire(array)
+
+
+def test_bytes_become_texts_where_they_are():
+    assert datatypes.as_texts(np.array([["é".encode()]], dtype=object)).tolist() == [["é"]]
+    with pytest.raises(errors.InvalidRequest, match="not UTF-8"):
+        datatypes.as_texts(np.array([b"\xff"], dtype=object))
+
+
+def test_no_texts_are_no_texts():
+    empty = np.empty((0, 2), dtype=object)
+    assert datatypes.as_bytes(empty).shape == datatypes.as_texts(empty).shape == (0, 2)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import PurePath
+
+import pytest
+
+from meshserve import errors
+from meshserve.runtimes import files
+from tests.runtimes import contract
+
+STRICT = files.Layout(("model.toy",), (".toy", ".txt"), lambda file: files.head(file, 3) == b"toy", is_strict=True)
+LOOSE = files.Layout(("model.toy",), (".toy",), lambda file: files.head(file, 3) == b"toy")
+
+
+def write(folder, **contents):
+    for name, content in contents.items():
+        (folder / name.replace("_", ".")).write_bytes(content)
+
+
+def test_a_file_is_known_by_its_ending(tmp_path):
+    write(tmp_path, a_toy=b"?", b_dat=b"toy", c_TOY=b"?")
+    assert LOOSE.find(tmp_path / "a.toy") == tmp_path / "a.toy"
+    assert LOOSE.find(tmp_path / "c.TOY") == tmp_path / "c.TOY"
+    assert LOOSE.find(tmp_path / "b.dat") is None
+    assert LOOSE.find(tmp_path / "gone.toy") is None
+
+
+def test_a_file_without_an_ending_is_known_by_its_first_bytes(tmp_path):
+    for name, content in (("0123abcd", b"toy"), ("other", b"no"), ("v1.2", b"toy")):
+        (tmp_path / name).write_bytes(content)
+    assert LOOSE.find(tmp_path / "0123abcd")
+    assert LOOSE.find(tmp_path / "v1.2")
+    assert not LOOSE.find(tmp_path / "other")
+
+
+def test_a_strict_ending_is_held_against_the_content(tmp_path):
+    write(tmp_path, notes_txt=b"hello", model2_txt=b"toy")
+    assert STRICT.find(tmp_path / "notes.txt") is None
+    assert STRICT.find(tmp_path) == tmp_path / "model2.txt"
+
+
+def test_in_a_folder_the_usual_name_wins_and_two_of_a_kind_are_none(tmp_path):
+    write(tmp_path, a_toy=b"", b_toy=b"")
+    assert LOOSE.find(tmp_path) is None
+    write(tmp_path, model_toy=b"")
+    assert LOOSE.find(tmp_path) == tmp_path / "model.toy"
+
+
+def test_hidden_files_and_folders_don_t_count(tmp_path):
+    write(tmp_path, a_toy=b"")
+    (tmp_path / ".b.toy").touch()
+    (tmp_path / "c.toy").mkdir()
+    assert LOOSE.find(tmp_path) == tmp_path / "a.toy"
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret"])
+def test_the_option_file_stays_inside(tmp_path, name):
+    with pytest.raises(errors.LoadFailed, match="inside the model's folder"):
+        files.named_by(contract.spec(options={"file": name}), contract.artifact(tmp_path))
+
+
+def test_the_option_file_names_what_is_there(tmp_path):
+    write(tmp_path, a_toy=b"1", b_toy=b"2")
+    there = contract.artifact(tmp_path)
+    assert files.require(contract.spec(options={"file": "b.toy"}), there, LOOSE) == tmp_path / "b.toy"
+    with pytest.raises(errors.LoadFailed, match=r"no 'c\.toy' .*there is: a\.toy, b\.toy"):
+        files.named_by(contract.spec(options={"file": "c.toy"}), there)
+    alone = contract.artifact(tmp_path / "a.toy")
+    assert files.named_by(contract.spec(options={"file": "a.toy"}), alone) == tmp_path / "a.toy"
+
+
+def test_what_is_required_must_be_there_and_not_empty(tmp_path):
+    there = contract.artifact(tmp_path)
+    with pytest.raises(errors.LoadFailed, match=r"no model\.toy or one file \*\.toy; there is: nothing"):
+        files.require(contract.spec(), there, LOOSE)
+    write(tmp_path, a_toy=b"")
+    with pytest.raises(errors.LoadFailed, match=r"'a\.toy' is empty"):
+        files.require(contract.spec(), there, LOOSE)
+
+
+def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
+    write(tmp_path, b_dat=b"x")
+    assert files.require(contract.spec(runtime="toy"), contract.artifact(tmp_path / "b.dat"), LOOSE) == tmp_path / "b.dat"
+
+
+def test_members_of_what_is_no_whole_archive_are_none(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", "1")
+    assert files.members(tmp_path / "a.zip") == ("x",)
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-5])
+    assert files.members(tmp_path / "cut.zip") == ()
+    assert files.members(tmp_path / "gone.zip") == ()
+
+
+def test_a_listing_is_short(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}").touch()
+    assert files.listing(tmp_path) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert files.listing(PurePath("/nowhere/m.toy")) == "m.toy"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("\n  [Lib] : it broke.\nmore", "it broke"), ("", "ValueError"), ("plain", "plain"), ("x" * 500, "x" * 400)]
+)
+def test_one_line_of_what_a_library_says(said, told):
+    assert files.first_line(ValueError(said), ("[Lib] :",)) == told

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from meshserve.core import model
+from meshserve.runtimes import datatypes, probing
+
+X = model.TensorSpec("x", "FP32", (-1, 4))
+
+
+def out(shape, word="FP32"):
+    return (model.TensorSpec("y", word, shape),)
+
+
+def of(function, *inputs):
+    """What is found of a function of `x`."""
+    return probing.explore(lambda feed: {"y": function(feed["x"])}, inputs or (X,))
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "batchable"),
+    [
+        (lambda x: x * 2, (-1, 4), True),
+        (lambda x: x.sum(1), (-1,), True),
+        (lambda x: x - x.mean(0), (-1, 4), False),
+        (lambda x: x.sum(0), (4,), False),
+        (lambda x: x.sum(0, keepdims=True), (1, 4), False),
+        (lambda x: np.float32(x.sum()).reshape(()), (), False),
+        (lambda x: x.reshape(-1), (-1,), False),
+        (lambda x: x.reshape(4, -1), (4, -1), False),
+    ],
+)
+def test_outputs_are_found_and_batches_told_from_others(function, shape, batchable):
+    probed = of(function)
+    assert probed.outputs == out(shape)
+    assert probed.is_batchable == batchable
+
+
+def test_a_model_of_one_row_only_is_no_batch():
+    def one_row(x):
+        if len(x) != 1:
+            raise ValueError(len(x))
+        return x
+
+    assert of(one_row).is_batchable is False
+
+
+def test_free_dimensions_are_followed_and_the_first_size_that_runs_is_kept():
+    def wide(x):
+        if x.shape[1] < 8:
+            raise ValueError("too narrow")
+        return np.concatenate([x, x], axis=1)
+
+    probed = of(wide, model.TensorSpec("x", "FP32", (-1, -1)))
+    assert probed.outputs == out((-1, -1))
+    assert probed.inputs["x"].shape == (1, 32)
+
+
+def test_what_never_runs_fails_with_its_own_reason():
+    def refuse(_x):
+        raise KeyError("never")
+
+    with pytest.raises(probing.ProbeFailed) as failed:
+        of(refuse)
+    assert isinstance(failed.value.cause, KeyError)
+
+
+def test_a_fixed_input_beside_a_free_one_is_no_batch():
+    weights = model.TensorSpec("w", "FP32", (4,))
+    probed = probing.explore(lambda feed: {"y": feed["x"] @ feed["w"]}, (X, weights))
+    assert probed.outputs == out((-1,))
+    assert not probed.is_batchable
+    assert probed.inputs["w"].shape == (4,)
+
+
+def test_a_model_without_inputs_is_run_all_the_same():
+    probed = probing.explore(lambda _: {"y": np.ones(2, np.float32)}, ())
+    assert probed.outputs == out((2,))
+    assert not probed.is_batchable
+
+
+def test_missing_values_may_come_out():
+    assert of(lambda x: x * np.float32(np.nan)).is_batchable
+
+
+@pytest.mark.parametrize("word", sorted(datatypes.NUMPY_TYPES))
+def test_every_datatype_can_be_made_up_the_same_each_time(word):
+    specs = (model.TensorSpec("x", word, (-1, 3, -1)),)
+    first, second = probing.made_up(specs, 2)["x"], probing.made_up(specs, 2)["x"]
+    assert first.dtype == datatypes.NUMPY_TYPES[word]
+    assert first.shape == (probing.ROWS, 3, 2)
+    assert np.array_equal(first, second)
+    assert len(set(first.ravel().tolist())) > 1

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from meshserve import errors
+from meshserve.core import model
+from tests.runtimes import contract
+
+DOUBLE = """
+    import numpy as np
+
+    class Model:
+        inputs = [("x", "FP64", [-1, 3])]
+        batchable = True
+
+        def predict(self, inputs):
+            x = inputs["x"]
+            return {"double": 2 * x, "name": np.array(["many" if row.sum() > 3 else "few" for row in x])}
+"""
+
+X = (model.TensorSpec("x", "FP64", (-1, 3)),)
+
+
+def written(folder, source, name="model.py"):
+    path = folder / name
+    path.write_text(textwrap.dedent(source))
+    return path
+
+
+def load(folder, source, **fields):
+    return contract.load(written(folder, source), trust=True, **fields)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    path = written(tmp_path_factory.mktemp("python"), DOUBLE)
+    rows = np.arange(12.0).reshape(4, 3)
+    answers = {"double": 2 * rows, "name": np.array([b"few", b"many", b"many", b"many"], dtype=object)}
+    return contract.Sample("python", path, {"x": rows}, answers, {"trust": True})
+
+
+class TestContract(contract.RuntimeContract):
+    """A user's own class."""
+
+
+def test_code_must_be_trusted(sample):
+    with pytest.raises(errors.LoadFailed, match=r"model\.py is code: set trust: true"):
+        sample.load(trust=False)
+
+
+def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path):
+    (tmp_path / "weights.txt").write_text("5")
+    source = """
+        class Scale:
+            inputs, outputs = [("x", "FP64", [-1])], [("y", "FP64", [-1])]
+            def __init__(self, path, options):
+                self.by = float((path / "weights.txt").read_text()) + options["plus"]
+            def predict(self, inputs):
+                return inputs["x"] * self.by
+    """
+    loaded = load(tmp_path, source, options={"class": "Scale", "plus": 1})
+    assert loaded.predict({"x": np.array([2.0])}, ())["y"].tolist() == [12.0]
+    assert not loaded.signature.batchable
+
+
+def test_a_single_array_is_the_only_output(tmp_path):
+    source = "class Model:\n    def predict(self, inputs):\n        return inputs['x'].sum(1)\n"
+    assert load(tmp_path, source, inputs=X).signature.outputs == (model.TensorSpec("output", "FP64", (-1,)),)
+    total = (model.TensorSpec("total", "FP64", (-1,)),)
+    loaded = load(tmp_path, source, inputs=X, outputs=total)
+    assert loaded.predict({"x": np.ones((1, 3))}, ["total"])["total"].tolist() == [3.0]
+
+
+def test_two_models_of_the_same_file_name_don_t_share_anything(tmp_path):
+    loaded = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        written(folder, f"VALUE = {number}\n", "constants.py")
+        source = """
+            from .constants import VALUE
+            class Model:
+                inputs = [("x", "FP64", [-1])]
+                def predict(self, inputs):
+                    return inputs["x"] * VALUE
+        """
+        loaded.append(load(folder, source))
+    assert [copy.predict({"x": np.ones(1)}, ())["output"].item() for copy in loaded] == [1, 2]
+
+
+def test_closing_calls_the_user_s_close_and_forgets_his_modules(tmp_path):
+    source = """
+        class Model:
+            inputs = [("x", "FP64", [-1])]
+            def __init__(self, path, options):
+                self.path = path
+            def predict(self, inputs):
+                return inputs["x"]
+            def close(self):
+                (self.path / "closed").touch()
+    """
+    before = set(sys.modules)
+    load(tmp_path, source).close()
+    assert (tmp_path / "closed").exists()
+    assert not {name for name in set(sys.modules) - before if name.startswith("meshserve_model_")}
+
+
+def test_nothing_is_written_beside_the_model(sample, tmp_path):
+    path = tmp_path / "model.py"
+    path.write_bytes(sample.path.read_bytes())
+    contract.load(path, trust=True).close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.py"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("class Model:\n  def predict(self)\n", r"model\.py:2: SyntaxError"),
+        ("import numpy\n1 / 0\n", r"model\.py:2: ZeroDivisionError: division by zero"),
+        ("import no_such_thing\n", r"model\.py:1: ModuleNotFoundError: .*no_such_thing.*from \. import"),
+        ("raise SystemExit(3)\n", r"model\.py:1: SystemExit: 3"),
+        ("class Modell: pass\n", r"no class 'Model'; did you mean 'Modell'"),
+        ("class Model: pass\n", r"no method predict"),
+        ("class Model:\n  def predict(self, inputs): pass\n", r"does not say what it takes"),
+        ("class Model:\n  inputs = ['x']\n  def predict(self, inputs): pass\n", r"inputs must be a list of \(name, datatype, shape\)"),
+        ("class Model:\n  inputs = [('x', 'FLOAT', [1])]\n  def predict(self, inputs): pass\n", r"'FLOAT', which does not exist"),
+        (
+            "class Model:\n  def __init__(self):\n    raise KeyError('k')\n  def predict(self, inputs): pass\n",
+            r"model\.py:3: KeyError: 'k'",
+        ),
+        ("class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1 + None\n", r"model\.py:4: TypeError"),
+        ("class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1j * inputs['x']\n", r"complex128"),
+    ],
+)
+def test_what_is_wrong_is_told_by_file_and_line(tmp_path, source, reason):
+    with pytest.raises(errors.LoadFailed, match=reason) as failed:
+        load(tmp_path, source)
+    assert "Traceback" not in failed.value.message
+    assert not {
+        name for name in sys.modules if name.startswith("meshserve_model_") and sys.modules[name].__file__ == str(tmp_path / "model.py")
+    }
+
+
+PICKY = """
+    class Model:
+        inputs, outputs = [("x", "FP64", [-1])], [("y", "FP64", [-1]), ("z", "INT64", [-1])]
+        batchable = True
+        def predict(self, inputs):
+            x = inputs["x"]
+            if (x < 2).any():
+                raise ValueError("below two")
+            return {"y": x} if x.sum() > 100 else {"y": x, "z": x}
+"""
+
+
+def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outputs(tmp_path):
+    loaded = load(tmp_path, PICKY)
+    assert loaded.probe is None
+    assert loaded.signature.batchable
+    assert loaded.predict({"x": np.array([3.0])}, ["y"])["y"].tolist() == [3.0]
+    with pytest.raises(errors.LoadFailed, match=r"made-up inputs failed.*below two"):
+        load(tmp_path, PICKY.replace(', ("z", "INT64", [-1])]', "]").replace('[("y", "FP64", [-1])]', "()"))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (1.0, r"model\.py:8: ValueError: below two"),
+        (3.0, "returned float64 for 'z', which is declared INT64"),
+        (500.0, "did not return 'z'"),
+    ],
+)
+def test_what_the_user_s_code_does_wrong_later_is_its_own_fault(tmp_path, value, reason):
+    loaded = load(tmp_path, PICKY)
+    with pytest.raises(errors.ModelRaised, match=reason):
+        loaded.predict({"x": np.array([value])}, ())
+
+
+def test_meshserve_s_own_errors_pass_through(tmp_path):
+    source = PICKY.replace("raise ValueError", "from meshserve import errors; raise errors.InvalidRequest")
+    with pytest.raises(errors.InvalidRequest, match="below two"):
+        load(tmp_path, source).predict({"x": np.array([0.0])}, ())
+
+
+def test_claimed_batching_that_rows_contradict_is_off(tmp_path):
+    source = DOUBLE.replace("2 * x", "x - x.mean(0)")
+    assert not load(tmp_path, source).signature.batchable
+
+
+def test_a_lone_file_beside_another_kind_of_model_is_not_the_model(tmp_path):
+    written(tmp_path, DOUBLE, "tools.py")
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(errors.LoadFailed, match=r"weights\.pt. is empty"):
+        contract.load(tmp_path, trust=True).close()
+    (tmp_path / "weights.pt").unlink()
+    contract.load(tmp_path, trust=True).close()
+
+
+def test_bf16_is_declared_of_its_bits(tmp_path):
+    source = """
+        class Model:
+            inputs, outputs = [("x", "BF16", [-1])], [("y", "BF16", [-1])]
+            def predict(self, inputs):
+                return inputs["x"]
+    """
+    loaded = load(tmp_path, source)
+    assert loaded.signature.outputs[0].datatype == "BF16"
+    assert loaded.predict({"x": np.array([16256], np.uint16)}, ())["y"].tolist() == [16256]

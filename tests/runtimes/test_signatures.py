@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import model
+from meshserve.runtimes import signatures
+
+
+def specs(*triples):
+    return tuple(model.TensorSpec(*triple) for triple in triples)
+
+
+FOUND = specs(("a", "FP32", (-1, 4)), ("b", "INT64", (-1,)))
+
+
+def test_nothing_declared_is_all_as_found():
+    assert signatures.agreed((), FOUND, "input") == {FOUND[0]: "a", FOUND[1]: "b"}
+
+
+def test_declared_names_are_the_artifact_s_or_go_by_place():
+    assert list(signatures.agreed(FOUND[::-1], FOUND, "input").values()) == ["b", "a"]
+    renamed = specs(("first", "FP32", (-1, 4)), ("second", "INT64", (-1,)))
+    assert list(signatures.agreed(renamed, FOUND, "input").values()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("declared", [specs(("a", "FP32", (-1, 4)), ("c", "INT64", (-1,))), specs(("c", "FP32", (-1, 4)))], ids=len)
+def test_names_that_fit_neither_way_are_refused(declared):
+    with pytest.raises(errors.LoadFailed, match="input 'c' does not exist in the model"):
+        signatures.agreed(declared, FOUND, "input")
+
+
+@pytest.mark.parametrize(
+    ("what", "said", "is_true"),
+    [
+        ("input", (-1, 4), True),
+        ("input", (7, 4), True),
+        ("input", (-1, -1), False),
+        ("output", (-1, -1), True),
+        ("output", (7, 4), False),
+        ("output", (-1, 4, 1), False),
+        ("input", (-1, 5), False),
+        ("input", (4,), False),
+    ],
+)
+def test_an_input_may_be_declared_narrower_and_an_output_wider(what, said, is_true):
+    declared = model.TensorSpec("a", "FP32", said)
+    if is_true:
+        signatures.check_true(declared, FOUND[0], what)
+    else:
+        with pytest.raises(errors.LoadFailed, match=rf"{what} 'a' is declared with shape .*but the model has \[-1, 4\]"):
+            signatures.check_true(declared, FOUND[0], what)
+
+
+def test_another_datatype_is_refused():
+    with pytest.raises(errors.LoadFailed, match="'a' is declared FP64, but the model has FP32"):
+        signatures.check_true(model.TensorSpec("a", "FP64", (-1, 4)), FOUND[0], "input")
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        (specs(("a", "FLOAT32", (1,))), "'FLOAT32', which does not exist"),
+        (specs(("a", "FP23", (1,))), "did you mean 'FP32'"),
+        (specs(("a", "FP32", (-2,))), "a dimension is a size, or -1 for any"),
+        (specs(("a", "FP32", (1,)), ("a", "FP32", (1,))), "two inputs have the same name"),
+    ],
+)
+def test_impossible_declarations_are_refused(declared, reason):
+    with pytest.raises(errors.LoadFailed, match=reason):
+        signatures.check_words(declared, "input")
+
+
+def test_strange_and_missing_names_are_told():
+    with pytest.raises(errors.LoadFailed, match="'ab' does not exist in the model; did you mean"):
+        signatures.check_names(specs(("ab", "FP32", ())), specs(("abc", "FP32", ())), "output")
+    with pytest.raises(errors.LoadFailed, match="the model needs the input 'b'"):
+        signatures.check_all(FOUND[:1], ["a", "b"], "input")
+
+
+def test_batches_are_free_in_the_first_dimension():
+    assert signatures.are_batches(FOUND)
+    assert not signatures.are_batches((*FOUND, model.TensorSpec("c", "FP32", ())))
+    assert not signatures.are_batches((*FOUND, model.TensorSpec("c", "FP32", (1, -1))))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from meshserve import errors
+from meshserve.core import model
+from meshserve.runtimes import tabular
+from tests.runtimes import contract
+
+CALLS = []
+
+
+def total(rows):
+    CALLS.append("total")
+    if (rows < 0).any():
+        raise ValueError("negative\nand more")
+    return rows.sum(1)
+
+
+def sign(rows):
+    CALLS.append("sign")
+    return np.where(rows.sum(1) > 2, "big", "small")
+
+
+ESTIMATOR = tabular.Estimator({"total": total, "sign": sign}, 3, ("FP64", "FP32"), "toy")
+
+
+@pytest.fixture
+def loaded():
+    loaded = tabular.verified(ESTIMATOR, contract.spec())
+    CALLS.clear()
+    return loaded
+
+
+def test_the_signature_is_found(loaded):
+    outputs = (model.TensorSpec("total", "FP64", (-1,)), model.TensorSpec("sign", "BYTES", (-1,)))
+    assert loaded.signature == model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), outputs, batchable=True, platform="toy")
+
+
+def test_only_what_is_asked_for_is_computed(loaded):
+    given = loaded.predict({"input": np.ones((2, 3))}, ["sign"])
+    assert given["sign"].tolist() == [b"big", b"big"]
+    assert CALLS == ["sign"]
+
+
+def test_values_that_are_refused_are_the_caller_s_fault(loaded):
+    with pytest.raises(errors.InvalidRequest, match=r"^negative$"):
+        loaded.predict({"input": -np.ones((1, 3))}, ())
+
+
+def test_other_errors_are_the_model_s():
+    def broken(_rows):
+        raise RuntimeError("broken")
+
+    loaded = tabular.TabularModel(
+        replace(ESTIMATOR, functions={}), model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), ()), {"y": broken}
+    )
+    with pytest.raises(RuntimeError):
+        loaded.predict({"input": np.ones((1, 3))}, ())
+
+
+def test_an_estimator_that_does_not_predict_is_refused():
+    with pytest.raises(errors.LoadFailed, match=r"does not predict from FP64 rows of shape \[-1, 3\]: 'nothing'"):
+        tabular.verified(replace(ESTIMATOR, functions={"y": _refuse}), contract.spec())
+
+
+def _refuse(_rows):
+    raise KeyError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ([("x", "FP64", (-1, 3)), ("y", "FP64", (-1, 3))], "one matrix of features, but 2 inputs"),
+        ([("x", "INT8", (-1, 3))], "declared INT8, but the model takes FP64, FP32"),
+        ([("x", "FP64", (-1, 4))], r"the model has \[-1, 3\]"),
+        ([("x", "FP65", (-1, 3))], "does not exist"),
+    ],
+)
+def test_an_untrue_declaration_is_refused(inputs, reason):
+    declared = tuple(model.TensorSpec(*triple) for triple in inputs)
+    with pytest.raises(errors.LoadFailed, match=reason):
+        tabular.verified(ESTIMATOR, contract.spec(inputs=declared))
+
+
+def test_an_unknown_width_must_be_declared():
+    unknown = replace(ESTIMATOR, columns=None)
+    with pytest.raises(errors.LoadFailed, match="declare inputs"):
+        tabular.verified(unknown, contract.spec())
+    declared = (model.TensorSpec("x", "FP64", (-1, 5)),)
+    assert tabular.verified(unknown, contract.spec(inputs=declared)).signature.inputs == declared

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import orjson
+import pytest
+import xgboost
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+
+from meshserve import errors
+from meshserve.core import model
+from tests.runtimes import contract
+
+CANCER = load_breast_cancer(return_X_y=True)
+IRIS = load_iris(return_X_y=True)
+
+
+@functools.cache
+def trained(rounds=5, **parameters):
+    parameters = {"objective": "binary:logistic", "max_depth": 3, "nthread": 1, **parameters}
+    return xgboost.train(parameters, xgboost.DMatrix(*CANCER), rounds)
+
+
+@pytest.fixture(scope="module", params=["json", "ubj"])
+def sample(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("xgboost") / f"cancer.{request.param}"
+    trained().save_model(path)
+    rows = CANCER[0][:6].astype(np.float32)
+    answers = {"predict": trained().predict(xgboost.DMatrix(rows))}
+    return contract.Sample("xgboost", path, {"input": rows}, answers, library="xgboost")
+
+
+class TestContract(contract.RuntimeContract):
+    """XGBoost boosters."""
+
+
+@pytest.mark.edge
+def test_broken_files_are_refused(sample):
+    assert contract.survivors(sample)["refused"] >= 150
+
+
+def test_missing_values_are_values(loaded):
+    rows = CANCER[0][:4].astype(np.float32)
+    rows[:, ::2] = np.nan
+    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], trained().predict(xgboost.DMatrix(rows)))
+
+
+def test_double_precision_may_be_declared(sample):
+    loaded = sample.load(inputs=(model.TensorSpec("features", "FP64", (-1, 30)),))
+    given = loaded.predict({"features": CANCER[0][:6]}, ())["predict"]
+    np.testing.assert_array_equal(given, trained().predict(xgboost.DMatrix(CANCER[0][:6])))
+
+
+def test_integers_are_not_taken(sample):
+    with pytest.raises(errors.LoadFailed, match="the model takes FP32, FP64"):
+        sample.load(inputs=(model.TensorSpec("features", "INT64", (-1, 30)),))
+
+
+@pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])
+def test_every_kind_of_booster_answers_as_it_does(tmp_path, booster):
+    # the coordinate descent of `shotgun`, gblinear's default, gives other weights at each run
+    linear = {"updater": "coord_descent", "feature_selector": "cyclic"} if booster == "gblinear" else {}
+    kept = {} if booster == "gblinear" else {"max_depth": 3}
+    fitted = xgboost.train(
+        {"booster": booster, "objective": "reg:squarederror", "nthread": 1, **kept, **linear}, xgboost.DMatrix(*CANCER), 5
+    )
+    fitted.save_model(tmp_path / "model.ubj")
+    loaded = contract.load(tmp_path)
+    rows = CANCER[0].astype(np.float32)
+    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], fitted.predict(xgboost.DMatrix(rows)))
+    assert loaded.is_reentrant == (booster == "gbtree")
+
+
+def test_early_stopping_is_honoured(tmp_path):
+    features, target = load_diabetes(return_X_y=True)
+    fitted = xgboost.XGBRegressor(n_estimators=80, early_stopping_rounds=2, n_jobs=1)
+    fitted.fit(features[:300], target[:300], eval_set=[(features[300:], target[300:])], verbose=False)
+    fitted.save_model(tmp_path / "model.json")
+    given = contract.load(tmp_path).predict({"input": features.astype(np.float32)}, ())["predict"]
+    np.testing.assert_array_equal(given, fitted.predict(features))
+    assert fitted.best_iteration < fitted.get_booster().num_boosted_rounds() - 1
+
+
+def test_scores_of_several_classes_are_columns(tmp_path):
+    fitted = xgboost.XGBClassifier(n_estimators=4, n_jobs=1).fit(*IRIS)
+    fitted.save_model(tmp_path / "model.bst")
+    loaded = contract.load(tmp_path)
+    assert loaded.signature.outputs == (model.TensorSpec("predict", "FP32", (-1, 3)),)
+    np.testing.assert_array_equal(loaded.predict({"input": IRIS[0].astype(np.float32)}, ())["predict"], fitted.predict_proba(IRIS[0]))
+
+
+def test_categories_split_as_they_do(tmp_path):
+    chance = np.random.default_rng(0)
+    rows = np.stack([chance.integers(0, 12, 300), chance.normal(size=300)], axis=1).astype(np.float32)
+    data = xgboost.DMatrix(rows, rows[:, 0] % 3, feature_types=["c", "float"], enable_categorical=True)
+    fitted = xgboost.train({"max_cat_to_onehot": 1, "nthread": 1}, data, 4)
+    fitted.save_model(tmp_path / "model.json")
+    np.testing.assert_array_equal(contract.load(tmp_path).predict({"input": rows}, ())["predict"], fitted.predict(data))
+
+
+def change(document, path, value):
+    """The document with the value at a path of keys replaced."""
+    *way, last = path
+    functools.reduce(lambda place, key: place[key], way, document)[last] = value
+    return document
+
+
+FOREST = ("learner", "gradient_booster", "model")
+TREE = (*FOREST, "trees", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ((*TREE, "left_children", 0), 0, "do not form a tree"),
+        ((*TREE, "left_children", 0), 999, "do not form a tree"),
+        ((*TREE, "left_children", 0), -1, "one child only"),
+        ((*TREE, "left_children"), [], "left_children has 0 values"),
+        ((*TREE, "parents", 1), 5, "does not know it"),
+        ((*TREE, "split_indices", 0), 30, "split's feature"),
+        ((*TREE, "split_conditions"), [1.0], "split_conditions has 1 values"),
+        ((*TREE, "left_children", 0), 1.5, "not whole"),
+        ((*TREE, "left_children", 0), "x", "no numbers"),
+        ((*FOREST, "tree_info", 0), 7, "tree's output"),
+        ((*FOREST, "iteration_indptr", -1), 77, "iterations"),
+        (("learner", "learner_model_param", "num_feature"), "0", "0 features"),
+        (("learner", "gradient_booster", "name"), "other", "not|load"),
+        (("learner",), {}, "learner_model_param"),
+    ],
+)
+def test_what_would_lead_the_library_astray_is_refused(tmp_path, path, value, reason):
+    original = orjson.loads(trained().save_raw("json"))
+    (tmp_path / "model.json").write_bytes(orjson.dumps(change(original, path, value)))
+    with pytest.raises(errors.LoadFailed, match=reason):
+        contract.load(tmp_path, runtime="xgboost")
+
+
+def test_other_json_is_not_taken_for_a_booster(tmp_path):
+    (tmp_path / "model.json").write_text('{"name": "a learner"}')
+    with pytest.raises(errors.LoadFailed, match="no runtime knows"):
+        contract.load(tmp_path)
+    with pytest.raises(errors.LoadFailed, match="not an XGBoost model"):
+        contract.load(tmp_path / "model.json", runtime="xgboost")

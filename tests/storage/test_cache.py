@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.storage import cache, objects, records
+from tests.storage.conftest import MIB, age, sha
+
+KNOWN = records.Known("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
+
+
+@pytest.fixture
+def taken(disk):
+    with disk.temp() as made:
+        (made / "half").write_bytes(b"model")
+        assert disk.take(made / "half", "a.onnx") == (KNOWN.digest, 5)
+    return disk
+
+
+def test_what_was_taken_is_an_artifact(taken):
+    artifact = taken.artifact(KNOWN)
+    assert (artifact.digest, artifact.size_bytes, artifact.path.name) == (KNOWN.digest, 5, "a.onnx")
+
+
+def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
+    path = make_file("big.pt")
+    known = records.Known("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
+    assert disk.has(known)
+    assert disk.artifact(known).path == path
+
+
+def test_a_record_counts_only_with_its_content(taken):
+    taken.record("/a", KNOWN)
+    assert taken.recorded("/a") == KNOWN
+    age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
+    other = records.Known("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
+    taken.record("/b", other)
+    assert taken.recorded("/b") is None
+    assert taken.artifact(other) is None
+
+
+def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
+    assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [False, True]
+
+
+def test_trimming_says_how_much_left(tmp_path, taken):
+    small = cache.Cache(tmp_path / "cache", 100, MIB, young_s=0.0)
+    small.seat.take()
+    age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
+    assert small.trim() == 2 * objects.BLOCK_BYTES
+    assert small.trim() == 0
+    assert small.artifact(KNOWN) is None
+    small.seat.give_back()
+
+
+def test_a_broken_archive_is_named(disk, make_file):
+    with pytest.raises(errors.LoadFailed, match=r"^/shown: it can't be read as an archive"):
+        disk.take_archive(make_file("m.zip", b"no archive"), "/shown")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from meshserve import errors
+from meshserve.storage import cache, content, local, objects, records, sources
+from tests.storage.conftest import MIB, sha
+from tests.storage.test_archives import zipped
+
+
+def bring(disk, path: Path):
+    return local.bring(sources.parse(str(path)), disk)
+
+
+def test_a_file_is_copied_and_known_by_its_stamp(disk, make_file):
+    path = make_file("a.onnx")
+    known = bring(disk, path)
+    assert (known.digest, known.stamp) == (sha(b"model"), content.stamp(path).text)
+    assert local.is_current(sources.parse(str(path)), known)
+    path.write_bytes(b"other")
+    assert not local.is_current(sources.parse(str(path)), known)
+    path.unlink()
+    assert not local.is_current(sources.parse(str(path)), known)
+
+
+def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
+    path = make_file("a.onnx", is_old=False)
+    known = bring(disk, path)
+    assert known.stamp == ""
+    assert not local.is_current(sources.parse(str(path)), known)
+
+
+class FullDisk(cache.Cache):
+    def temp(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Meddler(cache.Cache):
+    """Writes to the source whenever a copy of it is looked for."""
+
+    source: Path
+
+    def has(self, known: records.Known) -> bool:
+        self.source.write_bytes(known.digest.encode())
+        return super().has(known)
+
+
+def test_what_is_dear_to_read_is_read_once_for_all_processes(disk, make_file):
+    paths = make_file("m.zip", zipped({"a.onnx": b"model"})), make_file("big.pt", bytes(2 * MIB)), make_file("tiny.onnx")
+    known = [bring(disk, path) for path in paths]
+    assert [disk.recorded(str(path)) for path in paths] == [*known[:2], None]
+    assert [bring(disk, path) for path in paths] == known
+
+
+def test_an_archive_has_the_checksum_of_its_own_bytes(disk, make_file):
+    packed = zipped({"a.onnx": b"model"})
+    known = bring(disk, make_file("m.zip", packed))
+    assert (known.checksum, known.name) == (sha(packed), objects.FOLDER)
+
+
+def test_a_full_disk_leaves_files_where_they_are(tmp_path, make_file):
+    path = make_file("a.onnx")
+    assert bring(FullDisk(tmp_path / "cache", MIB, MIB, 0.0), path).place == str(path)
+
+
+def test_what_changes_whenever_it_is_read_is_refused(tmp_path, make_file):
+    meddler = Meddler(tmp_path / "cache", MIB, MIB, 0.0)
+    meddler.source = make_file("a.onnx")
+    meddler.seat.take()
+    with pytest.raises(errors.LoadFailed, match="is being written") as raised:
+        bring(meddler, meddler.source)
+    assert raised.value.retry_after_s
+    meddler.seat.give_back()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(), "there is no such file"),
+        (PermissionError(), "may not be read by the user"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_the_systems_errors_in_words(error, words):
+    assert words in local.reason(error)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from meshserve.core import model
+from meshserve.storage import declared, mlserver
+
+SETTINGS = {
+    "name": "iris",
+    "implementation": "mlserver_sklearn.SKLearnModel",
+    "parameters": {"uri": "./iris.joblib", "version": "v0.1.0", "extra": {"a": 1}},
+    "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 4], "parameters": {"content_type": "np"}}],
+    "outputs": [{"name": "predict", "datatype": "INT64", "shape": [-1]}],
+    "max_batch_size": 32,
+    "max_batch_time": 0.1,
+}
+
+
+def test_whole_settings():
+    assert mlserver.read(json.dumps(SETTINGS)) == declared.Declared(
+        name="iris",
+        version="v0.1.0",
+        uri="./iris.joblib",
+        runtime="sklearn",
+        inputs=(model.TensorSpec("x", "FP64", (-1, 4)),),
+        outputs=(model.TensorSpec("predict", "INT64", (-1,)),),
+        max_batch_size=32,
+    )
+
+
+def test_nothing_need_be_said():
+    assert mlserver.read("{}") == mlserver.read('{"parameters": null, "max_batch_size": 0}') == declared.Declared()
+
+
+def test_an_unknown_implementation_is_kept():
+    assert mlserver.read('{"implementation": "mine.Model"}').runtime == "mine.Model"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"name": 1}', '{"parameters": [1]}', '{"inputs": [1]}', '{"inputs": [{"name": "x"}]}', b"\xff"]
+)
+def test_what_is_wrong_is_said(text):
+    with pytest.raises(ValueError) as raised:  # in the words of whoever found it: json, the codec or we
+        mlserver.read(text)
+    assert str(raised.value)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from meshserve.storage import content, objects
+from tests.storage.conftest import sha
+
+DIGEST = sha(b"model")
+
+
+@pytest.fixture
+def held(tmp_path):
+    return objects.Objects(tmp_path / "objects")
+
+
+@pytest.fixture
+def made(tmp_path):
+    numbers = itertools.count()
+
+    def make(name: str, text: bytes = b"model"):
+        folder = tmp_path / f"made{next(numbers)}"
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(text)
+        return folder
+
+    return make
+
+
+def test_what_was_adopted_is_there(held, made):
+    folder = made("a.onnx")
+    held.adopt(folder, DIGEST, "a.onnx")
+    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+    assert not folder.exists()
+    assert held.touch(DIGEST, "a.onnx")
+    assert not held.touch(DIGEST, "b.onnx")
+    assert not held.touch(sha(b"other"), "a.onnx")
+
+
+def test_another_name_is_another_link(held, made):
+    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
+    assert held.has(DIGEST, "b.onnx", 5)
+    assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "b.onnx"))
+    held.adopt(made("c.onnx"), DIGEST, "c.onnx")
+    assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "c.onnx"))
+
+
+def test_a_short_entry_is_not_there_and_is_replaced(held, made):
+    held.adopt(made("a.onnx", b"mod"), DIGEST, "a.onnx")
+    assert not held.has(DIGEST, "a.onnx", 5)
+    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
+    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+
+
+def test_an_open_file_outlives_its_entry(held, made, tmp_path):
+    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
+    with held.path(DIGEST, "a.onnx").open("rb") as stream:
+        for entry in next(held.entries()):
+            held.remove(entry.path, tmp_path / "gone")
+            held.remove(entry.path, tmp_path / "gone")
+        assert stream.read() == b"model"
+    assert not held.touch(DIGEST, "a.onnx")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_entries_know_their_room_and_their_last_use(held, made):
+    held.adopt(made("a.onnx", bytes(5000)), DIGEST, "a.onnx")
+    held.has(DIGEST, "b.onnx", 5000)
+    os.utime(held.path(DIGEST, "a.onnx").parent, (7, 7))
+    assert [(each.digest, each.size_bytes, each.used_s) for part in held.entries() for each in part] == [(DIGEST, 3 * 4096, 7.0)]
+    held.touch(DIGEST, "a.onnx")
+    assert next(held.entries())[0].used_s > 7
+
+
+def test_an_empty_cache_has_no_entries(held):
+    assert list(held.entries()) == []
+
+
+def test_names_in_the_cache(make_file):
+    path = make_file("m/a.onnx")
+    assert (objects.name_in_cache(path), objects.name_in_cache(path.parent)) == ("a.onnx", objects.FOLDER)
+    assert content.digest(path) == DIGEST

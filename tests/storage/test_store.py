@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import ports
+from meshserve.storage import store
+from tests import support
+from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
+
+
+def is_same_file(one: ports.Artifact, other: ports.Artifact) -> bool:
+    return Path(one.path).samefile(other.path)
+
+
+async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
+    path = make_file("a b.onnx")
+    plain = await artifacts.fetch(str(path), "")
+    assert plain.digest == sha(b"model")
+    assert plain.size_bytes == 5
+    assert plain.path.name == "a b.onnx"
+    assert bytes_of(plain) == b"model"
+    assert await artifacts.fetch(f"file://{str(path).replace(' ', '%20')}#stamp", "") == plain
+
+
+async def test_what_was_fetched_before_is_a_hit(artifacts, make_file):
+    path = str(make_file("a.onnx"))
+    assert artifacts.cached(path, "") is None
+    fetched = await artifacts.fetch(path, "")
+    assert artifacts.cached(path, "") == fetched
+    assert artifacts.cached(path, sha(b"model")) == fetched
+    assert artifacts.cached(path, WRONG) is None
+    assert artifacts.cached("relative", "") is None
+
+
+async def test_an_artifact_outlives_changes_of_its_source(artifacts, make_file):
+    path = make_file("a.onnx")
+    before = await artifacts.fetch(str(path), "")
+    path.write_bytes(b"newer")
+    after = await artifacts.fetch(str(path), "")
+    assert (bytes_of(before), bytes_of(after)) == (b"model", b"newer")
+
+
+async def test_a_fresh_file_is_read_again_because_times_are_coarse(artifacts, make_file):
+    path = make_file("a.onnx", is_old=False)
+    await artifacts.fetch(str(path), "")
+    assert artifacts.cached(str(path), "") is None
+
+
+async def test_the_same_bytes_under_two_names_are_one_copy(artifacts, make_file):
+    one = await artifacts.fetch(str(make_file("one.onnx")), "")
+    other = await artifacts.fetch(str(make_file("other.onnx")), "")
+    assert one.digest == other.digest
+    assert (one.path.name, other.path.name) == ("one.onnx", "other.onnx")
+    assert is_same_file(one, other)
+
+
+async def test_the_same_folder_in_two_places_is_one_copy(artifacts, make_file):
+    one, other = make_file("one/w/x.bin"), make_file("other/w/x.bin")
+    make_file("other/.git/config")
+    fetched = [await artifacts.fetch(str(path.parent.parent), "") for path in (one, other)]
+    assert fetched[0] == fetched[1]
+    assert [path.read_bytes() for path in files_below(fetched[0].path)] == [b"model"]
+
+
+async def test_a_folder_and_its_file_differ(artifacts, make_file):
+    path = make_file("folder/x.bin")
+    assert (await artifacts.fetch(str(path), "")).digest != (await artifacts.fetch(str(path.parent), "")).digest
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("/nowhere/model.onnx", "no such file"),
+        ("models/a.onnx", "absolute path"),
+        ("ftp://host/a", "expected a path"),
+        ("file://elsewhere/a", "another machine"),
+        ("/dev/null", "neither a file nor a folder"),
+        ("https://", "expected a path"),
+    ],
+)
+async def test_what_can_not_be_fetched_is_said_with_its_uri(artifacts, uri, words):
+    with pytest.raises(errors.LoadFailed, match=words) as raised:
+        await artifacts.fetch(uri, "")
+    assert uri in raised.value.message
+
+
+async def test_an_empty_folder_is_no_model(artifacts, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(errors.LoadFailed, match="holds no files"):
+        await artifacts.fetch(str(tmp_path / "empty"), "")
+
+
+async def test_checksums_are_held_against_the_bytes(artifacts, make_file):
+    path = str(make_file("a.onnx"))
+    assert (await artifacts.fetch(path, sha(b"model"))).digest == sha(b"model")
+    with pytest.raises(errors.LoadFailed, match=f"{sha(b'model')}, but {WRONG} was expected"):
+        await artifacts.fetch(path, WRONG)
+    with pytest.raises(errors.LoadFailed, match="64 hexadecimal digits"):
+        await artifacts.fetch(path, "md5:abc")
+
+
+async def test_what_is_a_quarter_of_the_cache_stays_where_it_lies(tmp_path, make_file):
+    path = make_file("big.pt", os.urandom(3 * MIB))
+    artifacts = store.Store(str(tmp_path / "cache"), 8 * MIB, MIB)
+    fetched = await artifacts.fetch(str(path), "")
+    assert Path(fetched.path) == path
+    assert artifacts.cached(str(path), "") == fetched
+    assert files_below(tmp_path / "cache" / "objects") == []
+    await artifacts.close()
+
+
+async def test_a_damaged_entry_is_replaced(tmp_path, artifacts, make_file):
+    path = str(make_file("a.onnx"))
+    spoil(await artifacts.fetch(path, ""), b"")
+    other = store.Store(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    assert bytes_of(await other.fetch(path, "")) == b"model"
+    await other.close()
+
+
+async def test_a_removed_entry_is_fetched_again(artifacts, make_file):
+    path = str(make_file("a.onnx"))
+    spoil(await artifacts.fetch(path, ""), None)
+    assert artifacts.cached(path, "") is None
+    assert bytes_of(await artifacts.fetch(path, "")) == b"model"
+
+
+async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
+    (tmp_path / "cache").write_bytes(b"no folder")
+    artifacts = store.Store(str(tmp_path / "cache"), MIB, MIB)
+    with pytest.raises(errors.LoadFailed, match="cache of artifacts fails"):
+        await artifacts.fetch(str(make_file("a.onnx")), "")
+    await artifacts.close()
+
+
+async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file):
+    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=0.0)
+    paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
+    held = await artifacts.fetch(paths[0], "")
+    artifacts.hold(held)
+    for path in paths[1:]:
+        age(Path((await artifacts.fetch(path, "")).path).parent)
+    await artifacts.trim()
+    assert sum(path.stat().st_size for path in files_below(tmp_path / "cache" / "objects")) <= 100_000
+    assert artifacts.cached(paths[0], "") == held
+    artifacts.release(held)
+    age(Path(held.path).parent)
+    await asyncio.gather(*(artifacts.fetch(path, "") for path in paths[1:]))
+    await artifacts.trim()
+    assert artifacts.cached(paths[0], "") is None
+    await artifacts.close()
+
+
+async def test_trimming_happens_by_itself(tmp_path, make_file):
+    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=0.0)
+    objects = tmp_path / "cache" / "objects"
+    for number in range(30):
+        fetched = await artifacts.fetch(str(make_file(f"{number}.bin", os.urandom(10_000))), "")
+        age(Path(fetched.path).parent)
+    await support.wait_until_async(lambda: len(files_below(objects)) <= 10, what="a trimmed cache")
+    await artifacts.close()
+
+
+async def test_closing_leaves_only_the_content(tmp_path, make_file):
+    artifacts = store.Store(str(tmp_path / "cache"), 100 * MIB, MIB)
+    held = await artifacts.fetch(str(make_file("a.onnx")), "")
+    artifacts.hold(held)
+    await artifacts.close()
+    assert files_below(tmp_path / "cache") == [Path(held.path)]
+    assert list((tmp_path / "cache" / "seats").iterdir()) == []
+
+
+@pytest.mark.edge
+def test_processes_share_a_cache_that_is_always_too_full(tmp_path, make_file):
+    for number in range(12):
+        make_file(f"{number}.bin", os.urandom(5_000))
+        make_file(f"folder{number}/w.bin", os.urandom(5_000))
+    command = [sys.executable, "-m", "tests.storage.sharing", tmp_path / "cache", tmp_path / "models", "300"]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert list((tmp_path / "cache" / "seats").iterdir()) == []

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+
+import pytest
+import watchfiles
+
+from meshserve import errors
+from meshserve.core import desired
+from meshserve.storage import watch
+from tests import support
+
+pytestmark = pytest.mark.edge
+
+
+class Follower:
+    """Keeps the newest scan of a repository."""
+
+    def __init__(self, of: desired.Repository, tell=watchfiles.watch) -> None:
+        self.scans = []
+        self._task = asyncio.ensure_future(self._follow(watch.FolderWatch(tell), of))
+
+    async def _follow(self, folders: watch.FolderWatch, of: desired.Repository) -> None:
+        async with contextlib.aclosing(folders.scans(of, 60.0)) as scans:
+            async for scan in scans:
+                self.scans.append(scan)
+
+    def uris(self) -> dict[str, str]:
+        return {str(spec.id): spec.uri for spec in self.scans[-1].specs} if self.scans else {}
+
+    async def until(self, *ids: str) -> dict[str, str]:
+        await support.wait_until_async(lambda: self.scans and set(self.uris()) == set(ids), what=f"{ids} in the repository")
+        return self.uris()
+
+    async def stop(self):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def end(self) -> BaseException | None:
+        await asyncio.wait([self._task])
+        return self._task.exception()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "models"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+async def follower(folder):
+    made = Follower(desired.Repository(str(folder), pool="small", trust=True))
+    yield made
+    await made.stop()
+
+
+async def test_models_come_change_and_go(folder, follower, make_file, artifacts):
+    await follower.until()
+    path = make_file("a.onnx", b"one")
+    before = await follower.until("a:1")
+    assert (await artifacts.fetch(before["a:1"], "")).size_bytes == 3
+    make_file("b/3/model.onnx", b"b")
+    await follower.until("a:1", "b:3")
+    make_file("a.onnx", b"newer")
+    await support.wait_until_async(lambda: follower.uris()["a:1"] != before["a:1"], what="a new stamp")
+    assert (await artifacts.fetch(follower.uris()["a:1"], "")).size_bytes == 5
+    path.unlink()
+    await follower.until("b:3")
+    shutil.rmtree(folder / "b")
+    await follower.until()
+
+
+async def test_specs_say_where_they_come_from(folder, follower, make_file):
+    make_file("a.onnx")
+    await follower.until("a:1")
+    spec = follower.scans[-1].specs[0]
+    assert (spec.pool, spec.trust, spec.origin, spec.load_timeout_s) == ("small", True, f"repository:{folder}", 60.0)
+
+
+async def test_a_file_appears_once_it_is_written(folder, follower):
+    await follower.until()
+    with (folder / "a.onnx").open("wb") as stream:
+        for _ in range(20):
+            stream.write(b"x")
+            stream.flush()
+            await asyncio.sleep(0.1)
+            assert follower.uris() == {}
+    await follower.until("a:1")
+    assert len(follower.scans) == 2
+
+
+class Told:
+    """Tells of changes as watchfiles does, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, *folders, **how):
+        for changes in watchfiles.watch(*folders, **how):
+            self.times += 1
+            yield changes
+
+
+def tell_nothing(*_: object, **__: object):
+    raise OSError(28, "inotify watch limit reached")
+
+
+async def test_an_unchanged_repository_is_told_once(folder, make_file):
+    make_file("a.onnx")
+    told = Told()
+    follower = Follower(desired.Repository(str(folder)), told)
+    await follower.until("a:1")
+    scans, times = len(follower.scans), told.times
+    await support.wait_until_async(lambda: told.times > times + 7, what="more looks")
+    assert len(follower.scans) == scans
+    await follower.stop()
+
+
+async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file, caplog):
+    follower = Follower(desired.Repository(str(folder)), tell_nothing)
+    await follower.until()
+    make_file("a.onnx")
+    await follower.until("a:1")
+    assert "watch limit" in caplog.text
+    await follower.stop()
+
+
+async def test_a_repository_that_is_not_watched_is_told_once(folder, make_file):
+    make_file("a.onnx")
+    scans = [scan async for scan in watch.FolderWatch().scans(desired.Repository(str(folder), watch=False), 60.0)]
+    assert [[str(spec.id) for spec in scan.specs] for scan in scans] == [["a:1"]]
+
+
+async def test_a_folder_that_goes_away_withdraws_nothing(folder, follower, make_file):
+    make_file("a.onnx")
+    await follower.until("a:1")
+    folder.rename(folder.with_name("elsewhere"))
+    assert isinstance(await follower.end(), errors.LoadFailed)
+    assert [str(spec.id) for spec in follower.scans[-1].specs] == ["a:1"]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/models", "/nowhere/at/all"])
+async def test_what_is_no_folder_here_is_said(place):
+    with pytest.raises(errors.LoadFailed, match=place):
+        await anext(watch.FolderWatch().scans(desired.Repository(place), 60.0))
