@@ -1,0 +1,127 @@
+"""Who can answer: Envoy's clusters, and the members of each, from a snapshot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshserve.core import model, placement, snapshot
+from meshserve.gateway import paths
+from meshserve.protocol import serving
+
+Json = dict[str, object]
+
+CONTROLLER = "controller"
+NODE_GRPC = "node-grpc"
+NODE_HTTP = "node-http"
+ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# Well below the servers' own: who closes an idle connection must be the side that would use it next, or requests race with the close.
+IDLE_TIMEOUT = f"{serving.KEEP_ALIVE_S // 60}s"
+# HTTP/1.1 needs a connection for each request in flight; queues are bounded in the workers, where the reason can be told.
+IN_FLIGHT_MAX = 1_000_000
+
+
+def pool_cluster(pool: str) -> str:
+    """The name of a pool's cluster."""
+    return f"pool-{pool}"
+
+
+def clusters(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> list[Json]:
+    """Every cluster: one for each pool, the controller, the node's own two servers."""
+    return [
+        *(_pool(pool, at) for pool in sorted(snap.pools)),
+        _changing(CONTROLLER, at),
+        _node(NODE_HTTP, at.http_socket, "http_protocol_options"),
+        _node(NODE_GRPC, at.grpc_socket, "http2_protocol_options"),
+    ]
+
+
+def members(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
+    """The assignment of each cluster whose members change, by cluster name."""
+    assignments = {pool_cluster(pool): _pool_members(pool_members, snap.node) for pool, pool_members in snap.pools.items()}
+    controller: list[Json] = [] if snap.controller is None else [{"endpoint": {"address": _address(snap.controller, snap.node)}}]
+    return {name: _assignment(name, endpoints) for name, endpoints in {**assignments, CONTROLLER: controller}.items()}
+
+
+def _pool_members(pool_members: Sequence[snapshot.Member], node: str) -> list[Json]:
+    # The order decides about rounding on the ring, so it must be placement's.
+    return [_pool_member(member, node) for member in sorted(pool_members, key=lambda member: member.worker_id)]
+
+
+def _pool_member(member: snapshot.Member, node: str) -> Json:
+    return {
+        "endpoint": {"address": _address(member.endpoint, node)},
+        "health_status": "HEALTHY" if member.ready else "UNHEALTHY",
+        "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": member.worker_id}}},
+    }
+
+
+def _address(endpoint: model.Endpoint, node: str) -> Json:
+    if endpoint.socket_path and endpoint.node == node:
+        return {"pipe": {"path": endpoint.socket_path}}
+    return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
+
+
+def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
+    return {"@type": ASSIGNMENT, "cluster_name": cluster, "endpoints": [{"lb_endpoints": list(endpoints)}]}
+
+
+def _pool(pool: str, at: paths.Paths) -> Json:
+    return _changing(pool_cluster(pool), at) | {
+        "lb_policy": "RING_HASH",
+        "ring_hash_lb_config": {"minimum_ring_size": placement.RING_SIZE_MIN, "hash_function": "XX_HASH"},
+        # One per cent is less than one worker of a hundred: when all seem unhealthy, requests are tried instead of refused.
+        # Without a merge window a change of readiness counts at once, not a second later.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
+        "ignore_health_on_host_removal": True,
+        "health_checks": [
+            {
+                "timeout": "2s",
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": "/healthz"},
+            }
+        ],
+    }
+
+
+def _changing(name: str, at: paths.Paths) -> Json:
+    source = {"path_config_source": {"path": at.config(paths.members_file(name))}, "resource_api_version": "V3"}
+    return _cluster(name, "http_protocol_options") | {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
+
+
+def _node(name: str, socket_path: str, protocol: str) -> Json:
+    endpoint = {"endpoint": {"address": {"pipe": {"path": socket_path}}}}
+    return _cluster(name, protocol) | {
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _cluster(name: str, protocol: str) -> Json:
+    return {
+        "@type": CLUSTER,
+        "name": name,
+        "connect_timeout": "2s",
+        "circuit_breakers": {"thresholds": [_thresholds("DEFAULT"), _thresholds("HIGH")]},
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+                "common_http_protocol_options": {"idle_timeout": IDLE_TIMEOUT},
+                "explicit_http_config": {protocol: {}},
+            }
+        },
+    }
+
+
+def _thresholds(priority: str) -> Json:
+    return {
+        "priority": priority,
+        "max_connections": IN_FLIGHT_MAX,
+        "max_pending_requests": IN_FLIGHT_MAX,
+        "max_requests": IN_FLIGHT_MAX,
+        "retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1000},
+    }

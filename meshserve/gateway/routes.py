@@ -1,0 +1,132 @@
+"""Who answers what: Envoy's route table from a snapshot. Pure.
+
+A tree of hash look-ups, so that its size costs nothing. A prediction walks it twice: by path, for the API key and the script's
+task; and, once the script has set `x-mesh-model`, by that name first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshserve.core import snapshot
+from meshserve.gateway import access, clusters, lua, methods
+
+Json = dict[str, object]
+
+TABLE = "mesh"
+SERVERS = frozenset({clusters.CONTROLLER, clusters.NODE_GRPC, clusters.NODE_HTTP})
+BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
+ROUTE_TABLE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+ROUTE = "type.googleapis.com/envoy.config.route.v3.Route"
+HEADER_INPUT = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+BRIDGED: Json = {"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfigPerRoute"}
+ANSWERS = "answers-of-calls"
+ANSWERED: Json = {"@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"}
+PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+
+# A prediction changes nothing, so it may be tried again whatever became of the first attempt.
+PREDICTION_RETRIES: Json = {
+    "retry_on": "connect-failure,refused-stream,reset,reset-before-request,retriable-status-codes",
+    "retriable_status_codes": [503],
+    "num_retries": 5,
+    "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.5s"},
+    "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}],
+    # Each attempt at another host looks at the next point of the ring, which may be the same worker's.
+    "host_selection_retry_max_attempts": 32,
+}
+# A command is tried again only if it can't have arrived.
+COMMAND_RETRIES: Json = {
+    "retry_on": "connect-failure,refused-stream",
+    "num_retries": 6,
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"},
+}
+
+
+def table(snap: snapshot.GatewaySnapshot) -> Json:
+    """The route table of everything behind the one port."""
+    host = {
+        "name": TABLE,
+        "domains": ["*"],
+        "request_body_buffer_limit": lua.body_bytes_max(snap.request_bytes_max),
+        "metadata": {"filter_metadata": {"meshserve": {"request_bytes_max": str(snap.request_bytes_max)}}},
+        "retry_policy": PREDICTION_RETRIES,
+        "matcher": _tree(snap),
+    }
+    return {"@type": ROUTE_TABLE, "name": TABLE, "virtual_hosts": [host]}
+
+
+def _tree(snap: snapshot.GatewaySnapshot) -> Json:
+    default = clusters.pool_cluster(snap.default_pool)
+    by_path = _by_path(snap, methods.targets(default), {methods.STATISTICS: _unless_named(snap, default)})
+    pools = {pool: _action(_route(snap, clusters.pool_cluster(pool))) for pool in set(snap.routes.values())}
+    by_model = _lookup("exact_match_map", lua.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path)
+    relayed: Json = {"matcher": _by_path(snap, methods.relayed(), {})}
+    by_encoding = _lookup("exact_match_map", "grpc-encoding", dict.fromkeys(methods.COMPRESSIONS, relayed), by_model)
+    return _lookup("exact_match_map", lua.REFUSED_HEADER, {lua.TOO_LARGE: _action(_route(snap, clusters.NODE_HTTP))}, by_encoding)
+
+
+def _by_path(snap: snapshot.GatewaySnapshot, targets: methods.Targets, special: Mapping[str, Json]) -> Json:
+    exact = {path: _action(_to(snap, target)) for path, target in targets.exact.items()}
+    under = {path: _action(_to(snap, target, path)) for path, target in targets.under.items()}
+    return _lookup("exact_match_map", ":path", {**exact, **special}, _lookup("prefix_match_map", ":path", under, None))
+
+
+def _lookup(kind: str, header: str, entries: Mapping[str, Json], otherwise: Json | None) -> Json:
+    """One look-up of a header's value; without entries it is left out, because Envoy takes no empty one."""
+    if not entries and otherwise is not None:
+        return otherwise
+    found = {"input": _header(header), kind: {"map": dict(entries)}}
+    return {"matcher_tree": found} if otherwise is None else {"matcher_tree": found, "on_no_match": {"matcher": otherwise}}
+
+
+def _header(name: str) -> Json:
+    return {"name": name, "typed_config": {"@type": HEADER_INPUT, "header_name": name}}
+
+
+def _unless_named(snap: snapshot.GatewaySnapshot, default: str) -> Json:
+    """Statistics of one model are its worker's, those of all models the controller's."""
+    has_name = {"single_predicate": {"input": _header(lua.MODEL_HEADER), "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}}
+    of_all = _action(_to(snap, methods.statistics()))
+    return {
+        "matcher": {
+            "matcher_list": {"matchers": [{"predicate": has_name, "on_match": _action(_route(snap, default))}]},
+            "on_no_match": of_all,
+        }
+    }
+
+
+def _action(route: Json) -> Json:
+    return {"action": {"name": "route", "typed_config": route}}
+
+
+def _to(snap: snapshot.GatewaySnapshot, target: methods.Target, path: str = "") -> Json:
+    match: Json = {"path": path} if target.is_whole_path else {"prefix": "/"}
+    return _route(snap, target.cluster) | {
+        "match": match | ({"grpc": {}} if target.is_grpc else {}),
+        "typed_per_filter_config": _filters(snap, target),
+    }
+
+
+def _route(snap: snapshot.GatewaySnapshot, cluster: str) -> Json:
+    """To a cluster by any path. Small, because there is one for each model that is not in the default pool."""
+    action: Json = {"cluster": cluster, "timeout": "0s"}
+    # The node's own server keeps deadlines by itself, and can say so on a stream that has begun: Envoy could only reset it.
+    if cluster != clusters.NODE_GRPC:
+        action["max_stream_duration"] = {"grpc_timeout_header_max": "0s"}
+    if cluster in SERVERS:
+        action["retry_policy"] = COMMAND_RETRIES
+    else:
+        action["hash_policy"] = [{"header": {"header_name": lua.MODEL_HEADER}}]
+    route: Json = {"@type": ROUTE, "match": {"prefix": "/"}, "route": action}
+    if snap.keys and cluster != clusters.NODE_GRPC:
+        route["request_headers_to_remove"] = list(access.KEY_HEADERS)
+    return route
+
+
+def _filters(snap: snapshot.GatewaySnapshot, target: methods.Target) -> Json:
+    """Filters sleep where a route says nothing about them. Which of them a request meets is decided by the first route that it finds."""
+    rules = access.rule(target.level, snap.keys)
+    if target.cluster == clusters.NODE_GRPC:
+        return rules
+    task = {**rules, lua.FILTER: lua.task(target.key, snap.request_bytes_max)}
+    return {**task, BRIDGE: BRIDGED, ANSWERS: ANSWERED} if target.is_grpc else task

@@ -1,0 +1,106 @@
+"""The worker's ASGI app: takes a request apart, has it answered, and says what came of it. gRPC comes bridged to HTTP/1.1 by Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from meshserve import errors
+from meshserve.protocol import faults
+from meshserve.worker import calls, exchange, grpc_methods, host, metrics, rest_paths, tally
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+logger = logging.getLogger(__name__)
+
+
+class WorkerApp:
+    """One worker's requests. `is_synced`: it has its catalog. While it is not, or drains, it sends every request away with 503."""
+
+    def __init__(self, of: host.Host, worker_id: str) -> None:
+        self.is_synced = False
+        self.is_draining = False
+        self.load = tally.Load()
+        self._host = of
+        self._worker_id = worker_id
+        inferences = calls.Inferences(of)
+        self._methods = grpc_methods.methods(inferences)
+        self._rest = rest_paths.Rest(inferences)
+        self._idle = asyncio.Event()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        path: str = scope["path"]
+        if path == "/healthz":
+            await _send(send, self._health())
+        elif path == "/metrics":
+            await _send(send, metrics.answer(self._host, self.load, self._worker_id))
+        elif self.is_draining or not self.is_synced:
+            await _send(send, faults.rest_error(errors.Unavailable("the worker is draining or starting")))
+        else:
+            await self._serve(scope, receive, send)
+
+    async def wait_until_idle(self) -> None:
+        """Return once every request that came is answered."""
+        while self.load.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _health(self) -> exchange.Answer:
+        is_up = self.is_synced and not self.is_draining
+        return (200 if is_up else 503, [(b"content-type", b"text/plain")], b"ok" if is_up else b"not ready")
+
+    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        load = self.load
+        load.in_flight += 1
+        began_s = time.perf_counter()
+        try:
+            body = await _body(receive)
+            if body is not None:
+                await _send(send, await self._answer(scope, body))
+        finally:
+            load.in_flight -= 1
+            if not load.in_flight:
+                self._idle.set()
+            load.answered(time.perf_counter() - began_s)
+
+    async def _answer(self, scope: dict[str, Any], body: bytes) -> exchange.Answer:
+        method = self._methods.get(scope["path"])
+        tell = faults.rest_error if method is None else faults.grpc_error
+        try:
+            request = exchange.Request(scope, body)
+            if method is None:
+                return await self._rest.answer(request)
+            return 200, exchange.GRPC_HEADERS, await method(request)
+        except errors.MeshError as error:
+            self.load.failed(type(error).__name__)
+            return tell(error)
+        except Exception as error:
+            # Our own mistake in one request is that request's answer, and a line in the log.
+            logger.exception("%s failed", scope["path"])
+            self.load.failed(type(error).__name__)
+            return tell(errors.MeshError(f"the worker failed: {type(error).__name__}"))
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; nothing where the caller left before it was here."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts = [body]
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+    return b"".join(parts)
+
+
+async def _send(send: Send, answer: exchange.Answer) -> None:
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,39 @@
+"""A request as the worker's methods see it, whatever protocol it came by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from meshserve.protocol import faults
+
+PATIENCE_S = 600.0
+"""How long a request that names no deadline waits for its model and its turn."""
+
+GRPC_HEADERS = (faults.GRPC_TYPE,)
+
+Answer = tuple[int, Sequence[faults.Header], bytes]
+"""Status, headers and body."""
+
+
+class Request:
+    """One request. `path` is as the client wrote it, still quoted; `expires_s` is on the event loop's clock.
+
+    `named` is the model that gRPC metadata names instead of the message.
+    """
+
+    __slots__ = ("body", "expires_s", "headers", "method", "named", "path")
+
+    def __init__(self, scope: dict[str, Any], body: bytes) -> None:
+        self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.method: str = scope["method"]
+        self.headers: list[faults.Header] = scope["headers"]
+        self.body = body
+        self.named = ""
+        self.expires_s = asyncio.get_running_loop().time() + PATIENCE_S
+        for name, value in self.headers:
+            if name == b"grpc-timeout":
+                self.expires_s += faults.timeout_s(value) - PATIENCE_S
+            elif name[:3] == b"mm-":
+                self.named = faults.named_by(self.headers)

@@ -1,0 +1,68 @@
+"""The gRPC methods that a worker answers: those about one model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from meshserve import errors
+from meshserve.protocol import describe, inference
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.worker import calls, exchange
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+M = TypeVar("M", bound=Message)
+Method = Callable[[exchange.Request], Awaitable[bytes]]
+
+
+def methods(on: calls.Inferences) -> dict[str, Method]:
+    """Every method by its path."""
+    of = _Methods(on)
+    return {
+        SERVICE + "ModelInfer": of.model_infer,
+        SERVICE + "ModelReady": of.model_ready,
+        SERVICE + "ModelMetadata": of.model_metadata,
+        SERVICE + "ModelConfig": of.model_config,
+        SERVICE + "ModelStatistics": of.model_statistics,
+    }
+
+
+class _Methods:
+    def __init__(self, on: calls.Inferences) -> None:
+        self._on = on
+
+    async def model_infer(self, request: exchange.Request) -> bytes:
+        call = inference.decode_infer(request.body)
+        if request.named:
+            call.model, call.version = request.named, ""
+        reply = await self._on.infer(call, request.expires_s)
+        return inference.encode_infer(reply, is_raw=call.is_raw)
+
+    async def model_ready(self, request: exchange.Request) -> bytes:
+        asked = _parsed(pb.ModelReadyRequest, request)
+        ready = self._on.is_ready(request.named or asked.name, asked.version)
+        return pb.ModelReadyResponse(ready=ready).SerializeToString()
+
+    async def model_metadata(self, request: exchange.Request) -> bytes:
+        asked = _parsed(pb.ModelMetadataRequest, request)
+        about = await self._on.described(request.named or asked.name, asked.version, request.expires_s)
+        return describe.metadata_message(about).SerializeToString()
+
+    async def model_config(self, request: exchange.Request) -> bytes:
+        asked = _parsed(pb.ModelConfigRequest, request)
+        about = await self._on.described(request.named or asked.name, asked.version, request.expires_s)
+        return describe.config_message(about).SerializeToString()
+
+    async def model_statistics(self, request: exchange.Request) -> bytes:
+        asked = _parsed(pb.ModelStatisticsRequest, request)
+        return describe.statistics_message(self._on.statistics(request.named or asked.name, asked.version)).SerializeToString()
+
+
+def _parsed(kind: type[M], request: exchange.Request) -> M:
+    try:
+        return kind.FromString(request.body)
+    except DecodeError:
+        raise errors.InvalidRequest(f"the body is not a {kind.DESCRIPTOR.name}") from None

@@ -1,0 +1,331 @@
+"""Performs what residency decides: fetches, loads, frees, and wakes whoever waited. Lives on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import os
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from meshserve import errors
+from meshserve.core import catalog, copies, desired, eviction, model, ports, replica, residency, tally
+from meshserve.core import residency_events as ev
+from meshserve.worker import loading, memory, runner
+
+TICK_S = 0.25
+TRIM_AFTER_BYTES = 32 << 20
+QUICK_FREE_BYTES = 32 << 20
+RUN_THREADS_MAX = 64
+NOISE = 0.1
+USERS_CODE = "python"
+
+
+@dataclass(slots=True)
+class Resident:
+    """A copy in memory, ready to run."""
+
+    key: str
+    spec: model.ModelSpec
+    loaded: ports.LoadedModel
+    signature: model.Signature
+    runner: runner.Runner
+    platform: str
+
+
+class Host:
+    """One worker's models: its catalog, its residency, and the memory behind them."""
+
+    def __init__(self, told: desired.WorkerSettings, storage: ports.Storage) -> None:
+        self.settings = told
+        self.replica = replica.Replica()
+        limits = copies.Limits(told.memory, told.loads_parallel, told.queue_max, told.idle_unload_s)
+        self.residency = residency.Residency(limits, eviction.POLICIES[told.eviction])
+        self.tallies: collections.defaultdict[model.ModelId, tally.ModelTally] = collections.defaultdict(tally.ModelTally)
+        self.learned: dict[model.ModelId, model.Measured] = {}
+        self.news: dict[model.ModelId, model.Measured] = {}
+        self._storage = storage
+        self._asked_for: dict[model.ModelId, model.ModelSpec] = {}
+        self._loading = loading.Loading()
+        self._recipes: dict[str, loading.Recipe] = {}
+        self._residents: dict[str, Resident] = {}
+        self._waiting: dict[ev.Ticket, asyncio.Future[Resident]] = {}
+        self._events: collections.deque[ev.Event] = collections.deque()
+        self._is_handling = False
+        self._freed_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
+        self._free_pool = ThreadPoolExecutor(1, "free")
+        self._loop = asyncio.get_running_loop()
+
+    # What is served
+
+    @property
+    def served(self) -> catalog.Catalog:
+        """What is to be served."""
+        return self.replica.catalog
+
+    def apply(self, step: replica.Step) -> None:
+        """Take a step of the catalog in; copies of what changed or went are dropped as soon as nobody uses them. Raises replica.Gap."""
+        for change in self.replica.take(step):
+            if isinstance(change, catalog.Withdrawn):
+                self._forget_model(change.id, is_replaced=False)
+            elif isinstance(change, catalog.Declared):
+                old = self._asked_for.get(change.spec.id)
+                if old is not None and not replica.same_copy(old, change.spec):
+                    self._forget_model(change.spec.id, is_replaced=True)
+
+    def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
+        self._asked_for.pop(id_, None)
+        self.learned.pop(id_, None)
+        self._handle(ev.Forgotten(id_, is_replaced))
+
+    # Leases
+
+    def lease_now(self, id_: model.ModelId) -> Resident | None:
+        """A lease if the model is ready this moment, else None."""
+        key = self.residency.lease(id_, self._loop.time())
+        return None if key is None else self._residents[key]
+
+    async def lease(self, id_: model.ModelId, expires_s: float) -> Resident:
+        """A lease on the model's copy, which is loaded first if need be. `expires_s` is on the event loop's clock.
+
+        Raises DeadlineExceeded, or why the model can't be had. Whoever gets a lease owes a `release`.
+        """
+        ticket = object()
+        answer: asyncio.Future[Resident] = self._loop.create_future()
+        self._waiting[ticket] = answer
+        self._handle(ev.Asked(ticket, id_))
+        try:
+            async with asyncio.timeout_at(expires_s):
+                return await answer
+        except TimeoutError:
+            raise errors.DeadlineExceeded(f"the deadline passed while model {id_} was loading") from None
+        finally:
+            if self._waiting.pop(ticket, None) is not None:
+                self._handle(ev.Left(ticket))
+
+    def release(self, resident: Resident) -> None:
+        """End a lease."""
+        self._handle(ev.Released(resident.key))
+
+    # Wishes
+
+    async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
+        """Return once the model is in memory. Raises as `lease` does."""
+        resident = self.lease_now(id_) or await self.lease(id_, self._loop.time() + timeout_s)
+        self.release(resident)
+
+    def unload(self, id_: model.ModelId) -> None:
+        """Free the model's copy as soon as nobody uses it."""
+        self._handle(ev.UnloadWanted(id_))
+
+    def set_pinned(self, id_: model.ModelId, is_pinned: bool) -> None:
+        """Keep the model once it is there, or no longer."""
+        self._handle(ev.PinChanged(id_, is_pinned))
+
+    def has_failed(self, id_: model.ModelId) -> bool:
+        """Whether the last try to have the model failed."""
+        binding = self.residency.bindings.get(id_)
+        if binding is None:
+            return False
+        if binding.key is None:
+            return binding.trouble is not None and not binding.is_fetching
+        return self.residency.copies[binding.key].trouble is not None
+
+    def footprint(self, id_: model.ModelId) -> model.Footprint:
+        """What the model's copy has booked now."""
+        binding = self.residency.bindings.get(id_)
+        return self.residency.copies[binding.key].booked if binding and binding.key is not None else model.Footprint()
+
+    # Life
+
+    async def run(self) -> None:
+        """Keep time and watch memory until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._freed_bytes >= TRIM_AFTER_BYTES:
+                self._freed_bytes = 0
+                await self._loop.run_in_executor(self._free_pool, memory.trim)
+            self._handle(ev.MemorySeen(memory.private_bytes()))
+            self._handle(ev.Ticked())
+
+    async def close(self) -> None:
+        """Give everything back. Loads that hang are left to the end of the process."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for resident in self._residents.values():
+            resident.loaded.close()
+        self._residents.clear()
+        self._run_pool.shutdown(wait=False, cancel_futures=True)
+        self._free_pool.shutdown(wait=False, cancel_futures=True)
+        await self._storage.close()
+
+    # Commands
+
+    def _handle(self, event: ev.Event) -> None:
+        """Feed an event, and those that come of its commands, to the core in order."""
+        self._events.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._events:
+                for command in self.residency.handle(self._events.popleft(), self._loop.time()):
+                    self._perform(command)
+        finally:
+            self._is_handling = False
+
+    def _perform(self, command: ev.Command) -> None:
+        match command:
+            case ev.Grant(ticket, key):
+                self._grant(ticket, key)
+            case ev.Refuse(ticket, error):
+                self._waiting.pop(ticket).set_exception(error)
+            case ev.Fetch():
+                self._spawn(self._fetch(command))
+            case ev.Load(key):
+                self._spawn(self._load(key))
+            case ev.Free(key):
+                self._free(key)
+            case ev.Park(key):
+                self._spawn(self._move(key, "park", ev.Parked(key)))
+            case ev.Unpark(key):
+                self._spawn(self._move(key, "unpark", ev.Unparked(key)))
+
+    def _grant(self, ticket: ev.Ticket, key: str) -> None:
+        answer = self._waiting.pop(ticket)
+        if answer.done():
+            self._events.append(ev.Released(key))
+        else:
+            answer.set_result(self._residents[key])
+
+    async def _fetch(self, command: ev.Fetch) -> None:
+        declared = self.served.declared(command.id)
+        if declared is None:
+            self._handle(ev.FetchFailed(command.id, command.attempt, errors.ModelNotFound(f"model {command.id} is not registered")))
+            return
+        self._asked_for[command.id] = declared.spec
+        try:
+            artifact = await self._storage.fetch(declared.spec.uri, declared.spec.checksum)
+            recipe = loading.recipe(declared.spec, artifact, self.settings.device)
+        except errors.MeshError as error:
+            self._handle(ev.FetchFailed(command.id, command.attempt, error))
+            return
+        self._recipes[recipe.key] = recipe
+        self._handle(self._fetched(command, declared, recipe))
+
+    def _fetched(self, command: ev.Fetch, declared: catalog.Declared, recipe: loading.Recipe) -> ev.Fetched:
+        known = self.learned.get(command.id) or declared.measured
+        is_known = known is not None and known.digest == recipe.artifact.digest
+        need = known.footprint if known and is_known else recipe.runtime.footprint_hint(recipe.artifact, recipe.device)
+        return ev.Fetched(
+            id=command.id,
+            attempt=command.attempt,
+            key=recipe.key,
+            need=need,
+            load_s=known.load_s if known and is_known else 0.0,
+            can_park=recipe.device != "cpu",
+            load_timeout_s=declared.spec.load_timeout_s,
+            load_extra_bytes=recipe.artifact.size_bytes,
+        )
+
+    async def _load(self, key: str) -> None:
+        recipe = self._recipes[key]
+        copy = self.residency.copies[key]
+        try:
+            await self._check_unchanged(recipe)
+            made = await self._made(recipe, copy.need)
+        except errors.MeshError as error:
+            if isinstance(error, _ArtifactChanged):
+                for id_ in tuple(copy.names):
+                    self._forget_model(id_, is_replaced=True)
+            self._handle(ev.LoadEnded(key, error))
+            return
+        self._residents[key] = self._resident(recipe, made)
+        if made.is_measured:
+            measured = model.Measured(recipe.artifact.digest, made.footprint, made.load_s)
+            fresh = {id_: measured for id_ in copy.names if not _is_alike(self.learned.get(id_), measured)}
+            self.learned.update(fresh)
+            self.news.update(fresh)
+        self._handle(ev.Loaded(key, made.footprint, made.load_s))
+
+    async def _made(self, recipe: loading.Recipe, need: model.Footprint) -> loading.Made:
+        self._storage.hold(recipe.artifact)
+        try:
+            return await self._loading.load(recipe, need)
+        except BaseException:
+            self._storage.release(recipe.artifact)
+            raise
+
+    async def _check_unchanged(self, recipe: loading.Recipe) -> None:
+        """The bytes that the copy's key promises must be here still: the cache may have let them go, or somebody may have changed them."""
+        spec = recipe.spec
+        artifact = await self._storage.fetch(spec.uri, spec.checksum)
+        if artifact.digest != recipe.artifact.digest:
+            raise _ArtifactChanged("the artifact has changed since it was first read; it is read anew", retry_after_s=0.0)
+
+    def _resident(self, recipe: loading.Recipe, made: loading.Made) -> Resident:
+        signature = made.loaded.signature
+        can_join = signature.batchable and recipe.spec.batching
+        limits = runner.RunLimits(
+            rows_max=recipe.spec.max_batch_size if can_join else 1,
+            queue_max=self.settings.queue_max,
+            parallel=(os.cpu_count() or 1) if made.loaded.is_reentrant and not can_join else 1,
+            is_steady=recipe.runtime.name != USERS_CODE,
+        )
+        running = runner.Runner(made.loaded, limits, self._run_pool, made.run_s)
+        return Resident(recipe.key, recipe.spec, made.loaded, signature, running, signature.platform or recipe.runtime.name)
+
+    def _free(self, key: str) -> None:
+        resident = self._residents.pop(key)
+        self._storage.release(self._recipes[key].artifact)
+        size_bytes = self.residency.copies[key].booked.host_bytes
+        self._freed_bytes += size_bytes
+        if size_bytes < QUICK_FREE_BYTES and resident.platform != USERS_CODE:
+            self._loading.close(resident.loaded)
+            self._events.append(ev.Freed(key))
+            return
+        self._spawn(self._close(resident))
+
+    async def _close(self, resident: Resident) -> None:
+        """Closing may be slow or a user's code: it is done in a thread, and whatever it raises the copy is gone."""
+        key = resident.key
+        try:
+            await self._loop.run_in_executor(self._run_pool, self._loading.close, resident.loaded)
+        finally:
+            del resident
+            self._handle(ev.Freed(key))
+
+    async def _move(self, key: str, how: str, then: ev.Event) -> None:
+        """Park or unpark. Whatever the library raises, the copy is then of no use on either device."""
+        step = getattr(self._residents[key].loaded, how)
+        outcomes: list[object] = await asyncio.gather(self._loop.run_in_executor(self._run_pool, step), return_exceptions=True)
+        self._handle(then if outcomes == [None] else ev.MoveFailed(key))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(_forget, self._tasks))
+
+
+def _is_alike(known: model.Measured | None, fresh: model.Measured) -> bool:
+    """Whether there is nothing new in a measurement: the same bytes take the same memory, but for noise."""
+    if known is None or known.digest != fresh.digest:
+        return False
+    pairs = zip(known.footprint, fresh.footprint, strict=True)
+    return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
+
+
+class _ArtifactChanged(errors.LoadFailed):
+    """The file behind a copy is not the file that it was made of."""
+
+
+def _forget(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -1,0 +1,78 @@
+"""A whole worker without Ray: its host, its app, its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from meshserve.core import desired, model, ports, replica
+from meshserve.core import report as reports
+from meshserve.protocol import serving
+from meshserve.worker import app, host, memory, place, reporting
+
+
+class Worker:
+    """Serves one pool's models in this process. Made and used inside one running event loop."""
+
+    def __init__(self, where: place.Place, told: desired.WorkerSettings, storage: ports.Storage) -> None:
+        memory.tune_allocator()
+        self.place = where
+        self.host = host.Host(told, storage)
+        self.app = app.WorkerApp(self.host, where.worker_id)
+        self._serving: serving.Serving | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self) -> model.Endpoint:
+        """Listen on a Unix socket and on a free TCP port; returns where."""
+        sockets = [serving.unix_socket(self.place.socket_path), serving.tcp_socket(self.place.host)]
+        self._serving = await serving.serve(self.app, sockets)
+        self._ticking = asyncio.get_running_loop().create_task(self.host.run(), name="tick")
+        memory.calm_collector()
+        return model.Endpoint(self.place.node, self.place.host, self._serving.port, self.place.socket_path)
+
+    def apply(self, step: replica.Step) -> None:
+        """Take a step of the catalog in. Raises replica.Gap if one before it is missing."""
+        self.host.apply(step)
+        self.app.is_synced = self.host.replica.is_whole
+
+    async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
+        """Return once the model is in memory. Raises why it can't be."""
+        await self.host.ensure_loaded(id_, timeout_s)
+
+    def report(self) -> reports.WorkerReport:
+        """How it is now."""
+        state: reports.WorkerState = "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
+        return reports.WorkerReport(
+            worker_id=self.place.worker_id,
+            pid=os.getpid(),
+            node=self.place.node,
+            state=state,
+            revision=self.host.replica.revision,
+            budget=self.host.settings.memory,
+            booked=self.host.residency.ledger.booked,
+            private_bytes=memory.private_bytes(),
+            counters=reporting.counters(self.host, self.app.load),
+            copies=reporting.copies(self.host),
+            measured=reporting.learned(self.host),
+        )
+
+    def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
+        """How its copies of these models are now; nothing for those that it has none of."""
+        return reporting.copies(self.host, ids)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Say that no more shall come, and wait until every request that came is answered, or the time is over."""
+        self.app.is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.app.wait_until_idle()
+
+    async def stop(self) -> None:
+        """End: no socket, file or task is left."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+        if self._serving is not None:
+            await self._serving.stop()
+        await self.host.close()

@@ -1,0 +1,101 @@
+"""A gateway with real Envoy in front of echoing servers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+
+import grpc.aio
+import httpx
+import pytest
+import pytest_asyncio
+
+from meshserve.core import model, snapshot
+from meshserve.gateway import gateway
+from tests import support
+from tests.gateway import echo
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@dataclass
+class Mesh:
+    """What a test talks to. `snapshot` is what the gateway was started with."""
+
+    run_dir: str
+    gateway: gateway.Gateway
+    snapshot: snapshot.GatewaySnapshot
+    http: httpx.AsyncClient
+    channel: grpc.aio.Channel
+    echoes: dict[str, echo.Echo] = field(default_factory=dict)
+
+    async def call(self, body=b"", path=INFER, metadata=(), timeout_s=10.0):
+        """The picture that the server saw of a unary gRPC call."""
+        return json.loads(await self.channel.unary_unary(path)(body, metadata=metadata, timeout=timeout_s))
+
+    async def fault(self, *args, **kwargs):
+        """Code and message of a unary gRPC call that fails."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.call(*args, **kwargs)
+        return caught.value.code(), caught.value.details()
+
+
+def member(run_dir, worker_id, *, is_ready=True):
+    return snapshot.Member(worker_id, model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/{worker_id}.sock"), is_ready)
+
+
+def first_field(name: bytes, number: int = 1) -> bytes:
+    """A protobuf message with one string in it."""
+    size, length = len(name), b""
+    while size > 127:
+        length += bytes([size % 128 + 128])
+        size //= 128
+    return bytes([number * 8 + 2]) + length + bytes([size]) + name
+
+
+@pytest.fixture
+def run_dir():
+    path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
+    yield path
+    shutil.rmtree(path)
+
+
+@contextlib.asynccontextmanager
+async def running(run_dir, **changes):
+    """A gateway before default-0, default-1 (pool default), big-0 (pool big, of the model `huge`) and a controller."""
+    async with contextlib.AsyncExitStack() as stack:
+        names = ("default-0", "default-1", "big-0", "controller")
+        echoes = {name: await stack.enter_async_context(echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock")) for name in names}
+        snap = snapshot.GatewaySnapshot(
+            listen=f"127.0.0.1:{support.free_port()}",
+            node="n1",
+            pools={"default": (member(run_dir, "default-0"), member(run_dir, "default-1")), "big": (member(run_dir, "big-0"),)},
+            routes={"huge": "big"},
+            controller=model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/controller.sock"),
+        )
+        snap = replace(snap, **changes)
+        door = gateway.Gateway(run_dir)
+        await door.start(snap)
+        stack.push_async_callback(door.stop)
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{snap.listen}", timeout=10))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(snap.listen, options=[("grpc.max_receive_message_length", -1)]))
+        yield Mesh(run_dir, door, snap, http, channel, echoes)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def mesh(run_dir):
+    """One of the test's own, to be changed and broken."""
+    async with running(run_dir) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_mesh():
+    """One for all tests of a module that leave it as it is."""
+    path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
+    async with running(path) as started:
+        yield started
+    shutil.rmtree(path)

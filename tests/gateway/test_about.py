@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from meshserve.core import snapshot
+from meshserve.gateway import about
+from tests.gateway.conftest import member
+
+
+def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool():
+    def is_ready(**pools):
+        return about.is_ready(snapshot.GatewaySnapshot("127.0.0.1:1", "n1", pools))
+
+    assert not is_ready()
+    assert not is_ready(default=(), big=(member("/run", "big-0", is_ready=False),))
+    assert is_ready(default=(), big=(member("/run", "big-0", is_ready=False), member("/run", "big-1")))

@@ -1,0 +1,66 @@
+"""The whole configuration as text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.core import model, snapshot
+from meshserve.gateway import envoy_config
+from tests.gateway.conftest import member
+
+SNAPSHOT = snapshot.GatewaySnapshot(
+    listen="127.0.0.1:8080",
+    node="n1",
+    pools={"default": (member("/run", "default-0"), member("/run", "default-1")), "gpu": ()},
+    routes={"huge": "gpu"},
+    controller=model.Endpoint("n1", "127.0.0.1", 9, "/run/controller.sock"),
+    keys=(snapshot.ApiKey("shop", "secret"),),
+)
+
+
+def changed(snap):
+    before, after = envoy_config.files(SNAPSHOT, "/run"), envoy_config.files(snap, "/run")
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_the_same_snapshot_gives_the_same_text():
+    assert changed(replace(SNAPSHOT, routes=dict(SNAPSHOT.routes), pools=dict(SNAPSHOT.pools))) == set()
+
+
+def test_who_is_named_comes_before_who_names_it():
+    *members, clusters, routes, listeners, bootstrap = envoy_config.files(SNAPSHOT, "/run")
+    assert members == ["eds-controller.json", "eds-pool-default.json", "eds-pool-gpu.json"]
+    assert (clusters, routes, listeners, bootstrap) == ("cds.json", "rds.json", "lds.json", "bootstrap.json")
+
+
+def test_what_changes_while_it_runs_never_changes_the_listener():
+    not_ready = {**SNAPSHOT.pools, "default": (member("/run", "default-0", is_ready=False),)}
+    assert changed(replace(SNAPSHOT, pools=not_ready)) == {"eds-pool-default.json"}
+    assert changed(replace(SNAPSHOT, controller=None)) == {"eds-controller.json"}
+    assert changed(replace(SNAPSHOT, pools={**SNAPSHOT.pools, "new": ()})) == {"eds-pool-new.json", "cds.json"}
+    for change in ({"routes": {}}, {"keys": ()}, {"request_bytes_max": 1}, {"default_pool": "gpu"}):
+        assert changed(replace(SNAPSHOT, **change)) == {"rds.json"}
+    assert changed(replace(SNAPSHOT, listen="127.0.0.1:8081")) == {"lds.json"}
+
+
+def test_a_version_is_its_contents():
+    snaps = (SNAPSHOT, replace(SNAPSHOT, routes={}), SNAPSHOT)
+    first, second, third = (envoy_config.version(envoy_config.files(snap, "/run")["rds.json"]) for snap in snaps)
+    assert first == third != second
+
+
+def test_keys_stand_nowhere_but_in_the_routes():
+    assert {name for name, text in envoy_config.files(SNAPSHOT, "/run").items() if "secret" in text} == {"rds.json"}
+
+
+text = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=20)
+
+
+@given(st.dictionaries(text, st.sampled_from(["default", "gpu"]), max_size=5))
+def test_any_name_makes_valid_json(routes):
+    files = envoy_config.files(replace(SNAPSHOT, routes=routes), "/run")
+    assert all(json.loads(text) for text in files.values())

@@ -1,0 +1,93 @@
+"""Everybody's metrics, also of those who don't answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from meshserve.core import model, snapshot
+from meshserve.gateway import admin, scrape
+from meshserve.protocol import serving
+from tests.gateway import echo
+from tests.gateway.conftest import member
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+
+def exposing(text, status=200, delay_s=0.0):
+    async def app(_scope, _receive, send):
+        await asyncio.sleep(delay_s)
+        await echo.answer(send, status, text.encode(), [(b"content-type", b"text/plain")])
+
+    return app
+
+
+def gauge(worker):
+    return f'# HELP resident Models in memory.\n# TYPE resident gauge\nresident{{worker="{worker}"}} 1\n'
+
+
+def values(page, family):
+    return {
+        sample.labels.get("worker") or sample.labels.get("asked") or sample.labels["process"]: sample.value
+        for each in text_string_to_metric_families(page)
+        for sample in each.samples
+        if sample.name == family
+    }
+
+
+@pytest.fixture
+def snap(run_dir):
+    pools = {"default": (member(run_dir, "default-0"), member(run_dir, "default-1"))}
+    return snapshot.GatewaySnapshot("127.0.0.1:1", "n1", pools)
+
+
+async def test_the_page_has_all_who_answer_and_counts_the_others(run_dir, snap):
+    nobody = admin.Admin(f"{run_dir}/no-envoy.sock")
+    scraper = scrape.Scraper(nobody)
+    async with echo.serving(exposing(gauge("default-0")), f"{run_dir}/default-0.sock"):
+        for _ in range(2):
+            page = await scraper.page(snap)
+    await nobody.close()
+    assert values(page, "resident") == {"default-0": 1}
+    assert values(page, "meshserve_scrape_failures_total") == {"default-1": 2, "gateway": 2}
+
+
+async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monkeypatch):
+    monkeypatch.setattr(scrape, "TIMEOUT_S", 0.2)
+    nobody = admin.Admin(f"{run_dir}/no-envoy.sock")
+    async with (
+        echo.serving(exposing(gauge("default-0"), status=500), f"{run_dir}/default-0.sock"),
+        echo.serving(exposing(gauge("default-1"), delay_s=1.0), f"{run_dir}/default-1.sock"),
+    ):
+        page = await scrape.Scraper(nobody).page(snap)
+    await nobody.close()
+    assert values(page, "resident") == {}
+    assert values(page, "meshserve_scrape_failures_total") == {"default-0": 1, "default-1": 1, "gateway": 1}
+
+
+async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
+    nobody = admin.Admin(f"{run_dir}/no-envoy.sock")
+    served = await serving.serve(exposing(gauge("far-0")), [serving.tcp_socket("127.0.0.1")])
+    far = snapshot.Member("far-0", model.Endpoint("n2", "127.0.0.1", served.port, "/run/of/another/node.sock"))
+    page = await scrape.Scraper(nobody).page(replace(snap, pools={"default": (far,)}))
+    await served.stop()
+    await nobody.close()
+    assert values(page, "resident") == {"far-0": 1}
+
+
+async def test_the_whole_page_is_valid_and_has_envoys_figures(mesh):
+    await mesh.call(b"")
+    page = (await mesh.http.get("/metrics")).text
+    types = [line for line in page.splitlines() if line.startswith("# TYPE")]
+    assert len({line.split()[2] for line in types}) == len(types) > 50
+    assert values(page, "envoy_http_downstream_rq_total")["gateway"] > 0
+
+
+async def test_a_scrape_is_an_ordinary_page(mesh):
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://{mesh.snapshot.listen}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+
+from meshserve import errors
+from meshserve.core import model, ports
+from meshserve.worker import loading, memory
+from tests import support
+
+BIG_BYTES = 96 << 20
+NEED = model.Footprint(32 << 20)
+ARTIFACT = ports.Artifact(PurePath("/nowhere"), "sha256:0", 1)
+
+
+class Loaded:
+    signature = model.Signature((), ())
+    is_reentrant = False
+
+    def __init__(self, size_bytes=0):
+        self.weights = np.ones(size_bytes, np.uint8)
+        self.probe = {}
+        self.calls = 0
+
+    def predict(self, _inputs, _outputs):
+        self.calls += 1
+        return {}
+
+    def close(self):
+        pass
+
+
+class Scripted:
+    """A runtime whose load is a test's own function."""
+
+    name = "scripted"
+
+    def __init__(self, load):
+        self._load = load
+
+    def accepts(self, _artifact):
+        return True
+
+    def prepare(self, _device):
+        pass
+
+    def footprint_hint(self, _artifact, _device):
+        return NEED
+
+    def load(self, _artifact, _spec, _device):
+        return self._load()
+
+
+def recipe(load, **fields):
+    return loading.Recipe("key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu")
+
+
+async def test_what_a_model_takes_is_measured():
+    made = await loading.Loading().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert BIG_BYTES <= made.footprint.host_bytes < BIG_BYTES * 1.5
+    assert made.is_measured
+    assert made.load_s > 0
+    assert made.run_s is not None
+    assert made.loaded.calls == loading.PROBES
+
+
+async def test_a_small_one_takes_something_too():
+    made = await loading.Loading().load(recipe(Loaded), NEED)
+    assert memory.COPY_BYTES_MIN <= made.footprint.host_bytes < 8 << 20
+
+
+async def test_loads_that_overlap_are_not_measured_and_take_what_was_expected():
+    both = threading.Barrier(2, timeout=20)
+
+    def load():
+        both.wait()
+        made = Loaded(BIG_BYTES)
+        both.wait()
+        return made
+
+    one = loading.Loading()
+    makes = await asyncio.gather(one.load(recipe(load), NEED), one.load(recipe(load), NEED))
+    assert [(made.is_measured, made.footprint) for made in makes] == [(False, NEED)] * 2
+    alone = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert alone.is_measured
+
+
+async def test_a_load_that_hangs_disturbs_nobody_once_its_time_is_over():
+    stuck = threading.Event()
+
+    def hang():
+        stuck.wait(20)
+        return Loaded()
+
+    one = loading.Loading()
+    hanging = asyncio.ensure_future(one.load(recipe(hang, load_timeout_s=0.05), NEED))
+    await asyncio.sleep(0.1)
+    made = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert made.is_measured
+    assert made.footprint.host_bytes >= BIG_BYTES
+    stuck.set()
+    await hanging
+
+
+def raising(error):
+    def load():
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.LoadFailed("größe fehlt"), "größe fehlt"),
+        (ValueError("nö"), "ValueError: nö"),
+        (SystemExit(3), "SystemExit(3)"),
+        (MemoryError("all of it"), "MemoryError: all of it"),
+    ],
+)
+async def test_whatever_a_load_raises_is_told(error, words):
+    with pytest.raises(errors.LoadFailed) as caught:
+        await loading.Loading().load(recipe(raising(error)), NEED)
+    assert words in caught.value.message
+
+
+async def test_the_kind_of_a_failure_stays():
+    with pytest.raises(errors.MissingExtra, match="install it"):
+        await loading.Loading().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
+
+
+async def test_nothing_is_kept_of_what_a_failed_load_had_made():
+    made = []
+
+    def load():
+        half = Loaded(1 << 20)
+        made.append(weakref.ref(half))
+        raise ValueError(f"with {half.calls} of it done")
+
+    with pytest.raises(errors.LoadFailed) as caught:
+        await loading.Loading().load(recipe(load), NEED)
+    await support.wait_until_async(lambda: gc.collect() is not None and made[0]() is None, 10, "the half-made model is gone")
+    assert caught.value.__cause__ is None
+
+
+def spec(**fields):
+    return model.ModelSpec(model.ModelId("m"), "u", runtime="python", trust=True, **fields)
+
+
+def test_equal_models_have_one_recipe(tmp_path):
+    (tmp_path / "model.py").write_text("class Model: ...")
+    artifact = ports.Artifact(tmp_path, "sha256:1", 1)
+    key = loading.recipe(spec(), artifact, "cpu").key
+    assert loading.recipe(spec(pinned=True, pool="other", load_timeout_s=3), artifact, "cpu").key == key
+    tensors = (model.TensorSpec("x", "FP32", (1,)),)
+    others = [spec(options={"a": 1}), spec(inputs=tensors), spec(batching=False), spec(max_batch_size=2)]
+    keys = {loading.recipe(each, artifact, "cpu").key for each in others} | {loading.recipe(spec(), artifact, "cuda").key}
+    assert len(keys | {key}) == 6
+
+
+def test_nobody_loads_what_nobody_can(tmp_path):
+    with pytest.raises(errors.LoadFailed, match="pytohn"):
+        loading.recipe(model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"), ports.Artifact(tmp_path, "d", 1), "cpu")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import mmap
+
+from meshserve.worker import memory
+
+BYTES = 64 << 20
+
+
+def test_what_is_taken_is_seen_and_what_is_given_back_too():
+    memory.tune_allocator()
+    before, private_bytes = memory.mark(), memory.private_bytes()
+    taken = bytearray(BYTES)
+    assert BYTES <= memory.grown_bytes(before, 0) < BYTES * 1.2
+    assert memory.private_bytes() - private_bytes > BYTES * 0.9
+    del taken
+    memory.trim()
+    assert memory.grown_bytes(before, 0) < BYTES / 2
+    assert memory.private_bytes() - private_bytes < BYTES / 2
+
+
+def test_memory_past_the_allocator_is_seen_where_it_is_more_than_noise():
+    before = memory.mark()
+    with mmap.mmap(-1, BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapped:
+        mapped.write(b"\1" * BYTES)
+        assert memory.grown_bytes(before, 0) >= BYTES * 0.9
+
+
+def test_nothing_takes_a_little():
+    assert memory.grown_bytes(memory.mark(), 0) >= memory.COPY_BYTES_MIN
+
+
+def test_a_files_pages_are_not_ones_own(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(BYTES))
+    before = memory.private_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        assert memory.private_bytes() - before < BYTES / 2
