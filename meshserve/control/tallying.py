@@ -1,0 +1,25 @@
+"""Adds up what several workers counted for one model."""
+
+from __future__ import annotations
+
+from meshserve.core import tally
+
+
+def add(whole: tally.ModelTally, part: tally.ModelTally) -> None:
+    """Add `part` to `whole`."""
+    for one, other in (
+        (whole.success, part.success),
+        (whole.failure, part.failure),
+        (whole.queued, part.queued),
+        (whole.computed, part.computed),
+    ):
+        _add_span(one, other)
+    whole.rows += part.rows
+    whole.last_ms = max(whole.last_ms, part.last_ms)
+    for size, span in part.batches.items():
+        _add_span(whole.batches.setdefault(size, tally.Span()), span)
+
+
+def _add_span(whole: tally.Span, part: tally.Span) -> None:
+    whole.count += part.count
+    whole.total_s += part.total_s

@@ -1,0 +1,112 @@
+"""Watches what runs: asks workers and gateways for reports, and notices when one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from meshserve import errors
+from meshserve.core import control_ports as ports
+from meshserve.core import events
+
+REPORT_PERIOD_S = 1.0
+REPORT_PERIOD_S_MAX = 10.0
+COPIES_PER_S = 2000
+"""A report of many copies takes a while to make and to read: it is asked for less often."""
+REPORT_TIMEOUT_S = 10.0
+SILENCES_MAX = 3
+
+T = TypeVar("T")
+
+
+class Desk(Protocol):
+    """Where events go, and what is known of a worker's catalog."""
+
+    def post(self, event: events.Event) -> None:
+        """Take an event in."""
+        ...
+
+    def synced(self, worker_id: str) -> int:
+        """The revision that the worker is known to have."""
+        ...
+
+
+class Watching:
+    """One task for each process that is watched."""
+
+    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: Desk) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._desk = desk
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def watch_worker(self, worker_id: str, pid: int) -> None:
+        """Watch a worker's process that is up."""
+        self._spawn("worker", worker_id, self._poll_worker(worker_id, pid))
+        self._spawn("life", worker_id, self._await_end(worker_id, pid))
+
+    def watch_gateway(self, node: str) -> None:
+        """Watch a gateway that serves."""
+        if ("gateway", node) not in self._tasks:
+            self._spawn("gateway", node, self._poll_gateway(node))
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Stop watching a worker."""
+        self._cancel("worker", worker_id)
+        self._cancel("life", worker_id)
+
+    def forget_gateway(self, node: str) -> None:
+        """Stop watching a gateway."""
+        self._cancel("gateway", node)
+
+    def close(self) -> None:
+        """Stop watching."""
+        for key in list(self._tasks):
+            self._cancel(*key)
+
+    def _spawn(self, kind: str, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._cancel(kind, name)
+        self._tasks[kind, name] = asyncio.get_running_loop().create_task(work, name=f"watch {kind} {name}")
+
+    def _cancel(self, kind: str, name: str) -> None:
+        task = self._tasks.pop((kind, name), None)
+        if task is not None:
+            task.cancel()
+
+    async def _await_end(self, worker_id: str, pid: int) -> None:
+        reason = await self._cluster.wait_until_lost(worker_id)
+        self._desk.post(events.WorkerLost(worker_id, reason, pid))
+
+    async def _poll_worker(self, worker_id: str, pid: int) -> None:
+        silences = 0
+        while silences < SILENCES_MAX:
+            revision = self._desk.synced(worker_id)
+            said = await self._ask(lambda: self._cluster.report(worker_id))
+            silences = silences + 1 if said is None else 0
+            if said is not None:
+                self._desk.post(events.WorkerReported(said, revision))
+            await self._clock.sleep(period_s(len(said.copies) if said else 0))
+        self._desk.post(events.WorkerLost(worker_id, "it does not report any more", pid))
+
+    async def _poll_gateway(self, node: str) -> None:
+        silences = 0
+        while silences < SILENCES_MAX:
+            await self._clock.sleep(REPORT_PERIOD_S)
+            said = await self._ask(lambda: self._cluster.gateway_report(node))
+            silences = silences + 1 if said is None else 0
+            if said is not None:
+                self._desk.post(events.GatewayReported(said))
+        self._desk.post(events.GatewayLost(node, "it does not report any more"))
+
+    async def _ask(self, question: Callable[[], Awaitable[T]]) -> T | None:
+        try:
+            async with asyncio.timeout(REPORT_TIMEOUT_S):
+                return await question()
+        except (errors.MeshError, TimeoutError):
+            return None
+
+
+def period_s(copies: int) -> float:
+    """How long to wait after a report of so many copies."""
+    return min(max(REPORT_PERIOD_S, copies / COPIES_PER_S), REPORT_PERIOD_S_MAX)

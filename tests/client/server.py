@@ -1,0 +1,121 @@
+"""A real gRPC server with a few models, small enough to read: what the clients are tested against."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent import futures
+
+import grpc
+import numpy as np
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+
+Tensor = pb.ModelMetadataResponse.TensorMetadata
+
+
+def signature(inputs: dict[str, str], outputs: dict[str, str]) -> pb.ModelMetadataResponse:
+    sides = ([Tensor(name=name, datatype=word, shape=[-1, 2]) for name, word in side.items()] for side in (inputs, outputs))
+    return pb.ModelMetadataResponse(versions=["1", "2"], platform="test", **dict(zip(("inputs", "outputs"), sides, strict=True)))
+
+
+class Inference(rpc.GRPCInferenceServiceServicer):
+    """Answers inputs as the outputs of the same place. `models` maps names to signatures; `seen` keeps requests with their metadata."""
+
+    def __init__(self) -> None:
+        self.models = {
+            "echo": signature({"x": "FP32"}, {"y": "FP32"}),
+            "pair": signature({"a": "FP32", "b": "INT64"}, {"c": "FP32", "d": "INT64"}),
+            "words": signature({"x": "BYTES"}, {"y": "BYTES"}),
+            "typed": signature({"x": "FP32"}, {"y": "FP32"}),
+        }
+        self.seen: list[tuple[str, object, dict[str, str]]] = []
+
+    def _noted(self, method: str, request: object, name: str, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
+        self.seen.append((method, request, dict(context.invocation_metadata())))
+        if name not in self.models:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name}")
+        return self.models[name]
+
+    def asked(self, method: str) -> list[object]:
+        """The requests to one method so far."""
+        return [request for called, request, _ in self.seen if called == method]
+
+    def ModelMetadata(self, request, context):  # noqa: N802 - the generated base names it
+        found = self._noted("ModelMetadata", request, request.name, context)
+        answer = pb.ModelMetadataResponse(name=request.name)
+        answer.MergeFrom(found)
+        return answer
+
+    def ModelReady(self, request, context):  # noqa: N802 - the generated base names it
+        self._noted("ModelReady", request, request.name, context)
+        return pb.ModelReadyResponse(ready=request.name != "words")
+
+    def RepositoryIndex(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+        entry = pb.RepositoryIndexResponse.ModelIndex(name="echo", version="1", state="READY", reason="")
+        return pb.RepositoryIndexResponse(models=[entry])
+
+    def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
+        known = self._noted("ModelInfer", request, request.model_name, context)
+        if [tensor.name for tensor in request.inputs] != [tensor.name for tensor in known.inputs]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "these are not its inputs")
+        answer = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        wanted = {tensor.name for tensor in request.outputs} or {tensor.name for tensor in known.outputs}
+        for tensor, raw, output in zip(request.inputs, request.raw_input_contents, known.outputs, strict=True):
+            if output.name in wanted:
+                self._fill(answer, output.name, tensor, raw)
+        return answer
+
+    def _fill(self, answer, name, tensor, raw) -> None:
+        output = answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
+        if answer.model_name == "typed":
+            output.contents.fp32_contents.extend(np.frombuffer(raw, np.float32))
+        else:
+            answer.raw_output_contents.append(raw)
+
+
+class Failing(rpc.GRPCInferenceServiceServicer):
+    """Fails every prediction as it is told to; knows one model, `echo`."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None) -> None:
+        self.code, self.message, self.retry_after_s = code, message, retry_after_s
+
+    def ModelMetadata(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+        return signature({"x": "FP32"}, {"y": "FP32"})
+
+    def ModelInfer(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+        if self.retry_after_s is not None:
+            status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=self.message)
+            delay = duration_pb2.Duration(nanos=int(self.retry_after_s * 1e9))
+            status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(self.code, self.message)
+
+
+class Slow(Failing):
+    """Answers no prediction before its caller gives up."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.CANCELLED, "the caller left")
+
+    def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
+        left = futures.Future()
+        context.add_callback(lambda: left.set_result(None))
+        left.result(timeout=30)
+        return super().ModelInfer(request, context)
+
+
+@contextlib.contextmanager
+def serving(servicer: rpc.GRPCInferenceServiceServicer) -> Iterator[str]:
+    """The endpoint of `servicer`, until the end of the block."""
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    rpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()

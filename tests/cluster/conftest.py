@@ -1,0 +1,69 @@
+"""One Ray cluster for all tests of the folder, and a mesh's port to it with nothing in it."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from meshserve import app
+from meshserve.cluster import ray_cluster, session
+from meshserve.core import desired, model
+from tests import support
+from tests.contracts import cluster as contract
+from tests.faults import traffic
+
+
+@pytest.fixture(scope="session")
+def short_folder():
+    """For Unix sockets: their paths have no room for pytest's folders."""
+    path = tempfile.mkdtemp(prefix="t", dir="/tmp")
+    yield Path(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def ray_session(short_folder):
+    session.begin(str(short_folder / "ray"))
+    yield
+    session.end()
+
+
+@pytest.fixture
+def run_dir(short_folder):
+    path = Path(tempfile.mkdtemp(prefix="run", dir=short_folder))
+    yield str(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return desired.WorkerSettings(memory=model.Footprint(1 << 30), cache_path=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def makers(run_dir, tmp_path):
+    logs = str(tmp_path / "logs")
+    return ray_cluster.Makers(functools.partial(app.build_worker, logs), functools.partial(app.build_gateway, logs), run_dir, "127.0.0.1")
+
+
+@pytest.fixture
+async def cluster(ray_session, makers):  # noqa: ARG001 - it must run
+    made = ray_cluster.RayCluster(makers)
+    yield made
+    for each in await made.living_workers():
+        await made.stop_worker(each.worker_id)
+    for node in await made.nodes():
+        await made.stop_gateway(node)
+
+
+@pytest.fixture
+async def stage(cluster, settings, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    good = traffic.write_model(tmp_path / "good.onnx", 2)
+    specs = (model.ModelSpec(model.ModelId(path.stem), str(path), runtime="onnx") for path in (good, broken))
+    return contract.Stage(cluster, settings, *specs, f"127.0.0.1:{support.free_port()}")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from meshserve import errors
+from meshserve.cluster import ray_cluster
+from meshserve.core import snapshot
+from tests import support
+from tests.contracts import cluster as contract
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow]
+
+
+class TestRayCluster(contract.ClusterContract):
+    """Real workers and a real gateway, in real processes."""
+
+
+class Refusing:
+    """A worker that can't be started."""
+
+    def __init__(self, failure):
+        self._failure = failure
+
+    async def start(self):
+        raise self._failure
+
+
+def is_alive(pid):
+    return Path(f"/proc/{pid}").exists()
+
+
+async def wait_until_ended(*pids):
+    await support.wait_until_async(lambda: not any(map(is_alive, pids)), contract.WAIT_S, f"{pids} have ended")
+
+
+def sockets_in(folder):
+    return [path for path in Path(folder).rglob("*") if path.is_socket()]
+
+
+def snap_for(stage, node):
+    return snapshot.GatewaySnapshot(stage.listen, node, {"default": ()})
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (errors.MissingExtra("no torch here: ü", retry_after_s=2.5), errors.MissingExtra, "^no torch here: ü$"),
+        (OSError("no port is free"), errors.Unavailable, "^worker:default-0: OSError: no port is free$"),
+        (TimeoutError("too slow"), errors.Unavailable, "^worker:default-0: TimeoutError: too slow$"),
+    ],
+)
+async def test_what_a_worker_raises_arrives_as_it_was(cluster, makers, settings, failure, kind, message):
+    refusing = ray_cluster.RayCluster(dataclasses.replace(makers, worker=lambda *_: Refusing(failure)))
+    with pytest.raises(kind, match=message) as caught:
+        await refusing.start_worker(contract.WORKER, settings)
+    assert type(caught.value) is kind
+    assert caught.value.retry_after_s == getattr(failure, "retry_after_s", None)
+    started = await cluster.start_worker(contract.WORKER, settings)
+    assert is_alive(started.pid)
+
+
+async def test_a_gateway_that_can_t_be_made_says_why(stage, makers):
+    def made(_run_dir):
+        raise OSError("no Envoy here")
+
+    (node,) = await stage.cluster.nodes()
+    refusing = ray_cluster.RayCluster(dataclasses.replace(makers, gateway=made))
+    with pytest.raises(errors.Unavailable, match="is gone: OSError: no Envoy here"):
+        await refusing.start_gateway(node, snap_for(stage, node))
+    assert (await stage.cluster.start_gateway(node, snap_for(stage, node))).state == "ready"
+
+
+async def test_a_killed_worker_is_lost_at_once_and_another_takes_its_place(stage):
+    first = await stage.start_with(stage.good)
+    lost = asyncio.ensure_future(stage.cluster.wait_until_lost(contract.WORKER))
+    os.kill(first.pid, signal.SIGKILL)
+    async with asyncio.timeout(ray_cluster.CALL_S):
+        assert await lost
+    with pytest.raises(errors.Unavailable):
+        await stage.cluster.report(contract.WORKER)
+    second = await stage.start_with(stage.good)
+    assert second.pid != first.pid
+    await stage.cluster.ensure_loaded(contract.WORKER, stage.good.id, contract.WAIT_S)
+
+
+async def test_a_controller_that_begins_anew_finds_what_runs(stage, makers):
+    started = await stage.start_with()
+    (node,) = await stage.cluster.nodes()
+    gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
+    anew = ray_cluster.RayCluster(makers)
+    (living,) = await anew.living_workers()
+    assert (living.pid, living.endpoint, living.is_ready) == (started.pid, started.endpoint, True)
+    again = await anew.start_gateway(node, snap_for(stage, node))
+    assert (again.pid, again.envoy_pid) == (gateway.pid, gateway.envoy_pid)
+
+
+async def test_what_is_stopped_leaves_no_process_and_no_socket(stage, makers):
+    worker = await stage.start_with()
+    (node,) = await stage.cluster.nodes()
+    gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
+    await stage.cluster.stop_worker(contract.WORKER)
+    await stage.cluster.stop_gateway(node)
+    await wait_until_ended(worker.pid, gateway.pid, gateway.envoy_pid)
+    assert sockets_in(makers.run_dir) == []
+
+
+async def test_a_gateway_whose_address_is_taken_says_so_and_serves_once_it_is_free(stage):
+    (node,) = await stage.cluster.nodes()
+    host, _, port = stage.listen.partition(":")
+    with socket.create_server((host, int(port))), pytest.raises(errors.Unavailable, match=f"{port}|in use"):
+        await stage.cluster.start_gateway(node, snap_for(stage, node))
+    assert (await stage.cluster.start_gateway(node, snap_for(stage, node))).state == "ready"

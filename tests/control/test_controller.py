@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import desired, events, model, report
+from tests.control import conftest
+from tests.core import world
+
+
+async def register(stage, *names, **fields):
+    words = await stage.plane.controller.submit(events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names)))
+    await stage.plane.controller.wait_until_settled()
+    return words
+
+
+async def test_a_configuration_becomes_workers_gateways_and_catalogs(stage):
+    assert sorted(stage.cluster.workers) == ["default-0", "default-1", "gpu-0"]
+    assert (stage.knowing("conf"), stage.knowing("big"), stage.knowing("al")) == (
+        ["default-0", "default-1"],
+        ["gpu-0"],
+        ["default-0", "default-1"],
+    )
+    snap = stage.cluster.gateways["n1"]
+    assert (snap.controller, dict(snap.routes)) == (conftest.ENDPOINT, {"big": "gpu"})
+    await stage.until(lambda: all(member.ready for members in stage.cluster.gateways["n1"].pools.values() for member in members))
+
+
+async def test_a_registration_is_durable_and_known_when_it_is_acknowledged(stage):
+    assert await register(stage, "new") == ("model new:1 added",)
+    assert "new" in stage.names()
+    assert stage.knowing("new") == ["default-0", "default-1"]
+
+
+async def test_a_registration_that_can_t_be_kept_does_not_hold(stage):
+    stage.store.is_broken = True
+    with pytest.raises(errors.Unavailable, match="registry is broken"):
+        await register(stage, "new")
+    stage.store.is_broken = False
+    assert stage.mesh.book.models.declared(model.ModelId("new")) is None
+    assert await register(stage, "new") == ("model new:1 added",)
+
+
+async def test_a_refused_wish_changes_nothing_and_the_next_is_heard(stage):
+    with pytest.raises(errors.AlreadyExists):
+        await register(stage, "conf", uri="/other")
+    assert await register(stage, "new") == ("model new:1 added",)
+
+
+async def test_a_lost_worker_is_replaced_and_knows_all_again(stage):
+    await register(stage, "new")
+    before = stage.cluster.workers["default-0"].pid
+    stage.cluster.kill("default-0")
+    await stage.until(lambda: "default-0" in stage.cluster.workers and stage.is_ready())
+    assert stage.cluster.workers["default-0"].pid != before
+    assert stage.knowing("new") == ["default-0", "default-1"]
+    assert stage.mesh.roster.workers["default-0"].restarts == 1
+
+
+async def test_a_worker_that_can_t_be_started_is_tried_again(fresh):
+    fresh.cluster.failing_starts["default-0"] = 2
+    starting = asyncio.ensure_future(fresh.start(conftest.CONFIG))
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        await fresh.clock.advance(0.5)
+    await starting
+    assert fresh.cluster.calls.count("start default-0") == 3
+
+
+async def test_a_worker_that_lost_a_step_gets_everything(stage):
+    stage.cluster.lost_steps["default-0"] = 1
+    await register(stage, "one")
+    await register(stage, "two")
+    await stage.until(lambda: stage.knowing("one") == ["default-0", "default-1"] == stage.knowing("two"))
+
+
+async def test_a_worker_that_forgot_its_catalog_gets_it_again(stage):
+    worker = stage.cluster.workers["default-0"]
+    worker.replica = type(worker.replica)()
+    await stage.clock.advance(1.1)
+    await stage.until(lambda: "default-0" in stage.knowing("conf"))
+
+
+async def test_a_controller_that_begins_again_restarts_nothing_and_has_lost_nothing(stage):
+    await register(stage, "new", pinned=True)
+    await stage.plane.close()
+    calls = list(stage.cluster.calls)
+    await stage.start(restarts=1)
+    assert [call for call in stage.cluster.calls[len(calls) :] if call.startswith(("start d", "start g", "stop"))] == ["start gateway n1"]
+    assert stage.mesh.book.models.declared(model.ModelId("new")).spec.pinned
+    assert stage.cluster.gateways["n1"].pools["default"][0].ready
+
+
+async def test_a_changed_configuration_after_a_restart_withdraws_what_it_no_longer_has(stage):
+    await register(stage, "new")
+    await stage.plane.close()
+    words = await stage.start({"pools": conftest.CONFIG["pools"]})
+    assert set(words) == {"alias al cleared", "model conf:1 withdrawn", "model big:1 withdrawn"}
+    assert stage.names() == ["new"]
+
+
+async def test_a_configuration_that_is_refused_starts_nothing(stage):
+    await register(stage, "new")
+    await stage.plane.close()
+    stage.cluster.workers.clear()
+    stage.cluster.calls.clear()
+    with pytest.raises(errors.AlreadyExists):
+        await stage.start({"models": [{"name": "new", "uri": "/other"}]})
+    assert stage.cluster.calls == []
+
+
+async def test_what_workers_learn_is_remembered(stage):
+    await register(stage, "new")
+    await stage.plane.controller.ensure_loaded("new", "", None)
+    await stage.clock.advance(1.1)
+    await stage.until(lambda: model.ModelId("new") in stage.store.learned)
+
+
+async def test_what_can_t_be_remembered_holds_nothing_up(stage):
+    await register(stage, "new")
+    stage.store.is_broken = True
+    stage.cluster.workers["default-0"].learned.append(world.measured("new", 5))
+    await stage.clock.advance(1.1)
+    await stage.until(lambda: stage.mesh.book.models.declared(model.ModelId("new")).measured)
+
+
+async def test_a_model_is_loaded_where_its_requests_go(stage):
+    assert await stage.plane.controller.ensure_loaded("al", "", None) == model.ModelId("conf")
+    home = stage.mesh.home("al")
+    assert f"load conf:1 on {home}" in stage.cluster.calls
+
+
+async def test_a_load_without_a_worker_is_told_to_wait(stage):
+    stage.cluster.failing_starts["gpu-0"] = 10
+    stage.cluster.kill("gpu-0")
+    await stage.until(lambda: stage.mesh.home("big") is None)
+    with pytest.raises(errors.Unavailable) as caught:
+        await stage.plane.controller.ensure_loaded("big", "", None)
+    assert caught.value.retry_after_s
+
+
+async def test_every_copy_is_unloaded_unless_it_is_pinned(stage):
+    for worker in stage.cluster.workers.values():
+        if worker.settings.pool == "default":
+            worker.load(model.ModelId("conf"), "")
+    await stage.plane.controller.unload("conf", "")
+    assert not any(worker.copies for worker in stage.cluster.workers.values())
+    await stage.plane.controller.submit(events.PinChanged(model.ModelId("conf"), is_pinned=True))
+    with pytest.raises(errors.Conflict, match="unpin it first"):
+        await stage.plane.controller.unload("conf", "")
+
+
+async def test_copies_are_told_as_they_are_now(stage):
+    await stage.plane.controller.ensure_loaded("conf", "", None)
+    home = stage.mesh.home("conf")
+    assert (await stage.plane.controller.copies(model.ModelId("conf")))[home].state == "ready"
+    stage.cluster.kill(home)
+    assert await stage.plane.controller.copies(model.ModelId("conf")) == {}
+
+
+async def test_an_event_that_can_t_be_handled_ends_nothing(stage, caplog):
+    broken = report.WorkerReport("default-0", 1, "n1", "ready", 1, measured=(None,))
+    stage.plane.controller.post(events.WorkerReported(broken, 0))
+    assert await register(stage, "new") == ("model new:1 added",)
+    assert "WorkerReported could not be handled" in caplog.text
+
+
+async def test_what_fails_inside_is_told_to_who_asked(stage):
+    with pytest.raises(errors.MeshError, match="the controller failed"):
+        await stage.plane.controller.submit(events.ModelsRegistered((None,)))
+
+
+async def test_a_new_node_gets_a_gateway(stage):
+    stage.cluster.node_names = ("n1", "n2")
+    await stage.clock.advance(2.1)
+    await stage.until(lambda: set(stage.cluster.gateways) == {"n1", "n2"})
+
+
+async def test_everything_ends_in_good_order(stage):
+    await stage.plane.drain()
+    assert stage.cluster.calls[-4:] == ["stop gateway n1", *sorted(stage.cluster.calls[-3:])]
+    assert (stage.cluster.workers, stage.cluster.gateways) == ({}, {})
+
+
+async def test_settings_that_change_replace_workers_one_after_the_other(stage):
+    wanted = desired.Desired(pools=(world.pool(workers=2, queue_max=7), world.pool("gpu", 1, memory=model.Footprint(1))))
+    await stage.plane.controller.submit(events.ConfigApplied(wanted))
+    await stage.until(
+        lambda: (
+            stage.is_ready()
+            and all(worker.settings in [pool.settings for pool in wanted.pools] for worker in stage.cluster.workers.values())
+        )
+    )
+    order = [call for call in stage.cluster.calls if call.startswith(("stop default", "start default"))][2:]
+    assert order == ["stop default-0", "start default-0", "stop default-1", "start default-1"]

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from tests.control import conftest
+
+
+async def test_what_a_first_configuration_changes_is_told(fresh):
+    assert await fresh.start(conftest.CONFIG) == (
+        "pool default added: 2 workers",
+        "pool gpu added: 1 worker",
+        "model conf:1 added",
+        "model big:1 added",
+        "alias al means conf",
+    )
+
+
+async def test_the_same_configuration_again_changes_nothing(stage):
+    await stage.plane.close()
+    calls = len(stage.cluster.calls)
+    assert await stage.start(conftest.CONFIG) == ()
+    assert stage.cluster.calls[calls:] == ["start gateway n1"]
+
+
+async def test_without_a_document_the_last_one_holds(stage):
+    await stage.plane.close()
+    stage.cluster.kill("gpu-0")
+    await stage.start()
+    assert sorted(stage.cluster.workers) == ["default-0", "default-1", "gpu-0"]
+
+
+async def test_a_document_that_is_wrong_starts_nothing(fresh):
+    with pytest.raises(errors.ConfigInvalid):
+        await fresh.start({"poolz": {}})
+    assert fresh.cluster.calls == []
+
+
+async def test_a_drained_plane_has_ended_everything(stage):
+    await stage.plane.drain()
+    assert (stage.cluster.workers, stage.cluster.gateways) == ({}, {})
+
+
+async def test_what_runs_goes_on_without_it(stage):
+    await stage.plane.close()
+    assert (len(stage.cluster.workers), len(stage.cluster.gateways)) == (3, 1)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.control import views
+from meshserve.core import desired, events, model, report
+from tests.core import world
+
+A, B = model.ModelId("a"), model.ModelId("b")
+
+
+@pytest.fixture
+def made():
+    fresh = world.World()
+    fresh.apply(pools=(world.pool(workers=2),))
+    fresh.feed(events.ModelsRegistered(tuple(world.spec(name) for name in ("a", "b", "c"))))
+    return fresh
+
+
+def say(made, worker_id, *copies, **fields):
+    said = report.WorkerReport(worker_id, 1, "n1", "ready", 99, copies=copies, **fields)
+    made.feed(events.WorkerReported(said, 0))
+
+
+def names(made, **choice):
+    return [each["name"] for each in views.models(made.mesh, views.Choice(**choice))["models"]]
+
+
+def test_the_best_copy_tells_a_models_state(made):
+    say(made, "default-0", report.CopyReport(A, "failed", "it is corrupt", requests=2))
+    say(made, "default-1", report.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3))
+    (found,) = views.models(made.mesh, views.Choice(prefix="a"))["models"]
+    assert (found["state"], found["worker"], found["requests"], found["reason"]) == ("ready", "default-1", 5, "")
+    assert found["footprint_bytes"] == {"host": 5, "gpu": 0}
+
+
+def test_a_model_that_is_absent_takes_what_it_took_last(made):
+    say(made, "default-0", measured=(world.measured("a", 7),))
+    assert views.models(made.mesh, views.Choice(prefix="a"))["models"][0]["footprint_bytes"]["host"] == 7
+
+
+def test_models_are_counted_once_wherever_they_are(made):
+    say(made, "default-0", report.CopyReport(A, "ready"), report.CopyReport(B, "loading"))
+    say(made, "default-1", report.CopyReport(A, "failed"))
+    assert views.status(made.mesh)["models"] == {"registered": 3, "resident": 1, "loading": 1, "failed": 0}
+
+
+def test_a_workers_numbers_are_its_reports(made):
+    say(made, "default-0", report.CopyReport(A, "parked"), private_bytes=9, counters=report.Counters(requests=4))
+    worker = views.status(made.mesh)["pools"][0]["workers"][0]
+    assert (worker["resident"], worker["private_bytes"], worker["requests"], worker["failures"]) == (1, 9, 4, 0)
+
+
+def test_a_worker_that_is_lost_says_why(made):
+    made.kill("default-0")
+    made.feed(events.WorkerLost("default-0", "again"))
+    status = views.status(made.mesh)
+    assert status["state"] == "starting"
+    assert status["pools"][0]["workers"][0]["restarts"] == 1
+
+
+def test_a_mesh_that_ends_is_draining(made):
+    made.feed(events.DrainRequested())
+    assert views.status(made.mesh)["state"] == "draining"
+
+
+def test_a_mesh_without_a_gateway_is_not_ready():
+    fresh = world.World()
+    fresh.feed(events.NodesSeen(()))
+    assert views.status(fresh.mesh)["state"] == "starting"
+
+
+def test_versions_are_listed_by_number(made):
+    for version in ("10", "9", "beta"):
+        made.feed(events.ModelsRegistered((world.spec("c", version),)))
+    page = views.models(made.mesh, views.Choice(prefix="c"))
+    assert [each["version"] for each in page["models"]] == ["1", "9", "10", "beta"]
+
+
+def test_a_page_begins_after_the_last_one(made):
+    assert names(made, limit=2) == ["a", "b"]
+    assert views.models(made.mesh, views.Choice(limit=2))["next"] == "b/1"
+    assert names(made, limit=2, after="b/1") == ["c"]
+    assert views.models(made.mesh, views.Choice(limit=2, after="b/1"))["next"] is None
+
+
+def test_a_bare_name_is_the_end_of_its_versions(made):
+    made.feed(events.ModelsRegistered((world.spec("a", "2"),)))
+    assert names(made, after="a") == ["b", "c"]
+    assert names(made, after="a/1") == ["a", "b", "c"]
+
+
+def test_aliases_are_shown_with_their_model(made):
+    made.feed(events.AliasSet(desired.Alias("al", "a")))
+    assert views.models(made.mesh, views.Choice(prefix="a"))["models"][0]["aliases"] == ["al"]

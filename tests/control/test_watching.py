@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.control import watching
+from meshserve.core import desired, events, model, report, snapshot
+from meshserve.testing import fake_cluster, manual_clock
+
+W = "default-0"
+
+
+class Desk:
+    def __init__(self):
+        self.events = []
+
+    def post(self, event):
+        self.events.append(event)
+
+    def synced(self, worker_id):
+        return {W: 7}[worker_id]
+
+    def kinds(self):
+        return [type(event).__name__ for event in self.events]
+
+
+class Stage:
+    def __init__(self):
+        self.cluster, self.clock, self.desk = fake_cluster.FakeCluster(), manual_clock.ManualClock(), Desk()
+        self.watching = watching.Watching(self.cluster, self.clock, self.desk)
+
+    async def start(self):
+        started = await self.cluster.start_worker(W, desired.WorkerSettings())
+        self.watching.watch_worker(W, started.pid)
+        return started
+
+
+@pytest.fixture
+async def stage():
+    made = Stage()
+    yield made
+    made.watching.close()
+
+
+async def test_a_worker_is_asked_each_second(stage):
+    await stage.start()
+    await stage.clock.advance(3.5)
+    assert stage.desk.kinds() == ["WorkerReported"] * 4
+    assert stage.desk.events[0].revision == 7
+
+
+async def test_a_worker_with_many_copies_is_asked_less_often(stage):
+    await stage.start()
+    ids = [model.ModelId(f"m{number}") for number in range(6000)]
+    stage.cluster.workers[W].copies = {id_: report.CopyReport(id_, "ready") for id_ in ids}
+    await stage.clock.advance(3.5)
+    assert len(stage.desk.events) == 2
+
+
+async def test_a_process_that_ends_is_noticed_at_once(stage):
+    started = await stage.start()
+    await stage.clock.advance(0.1)
+    stage.cluster.kill(W, "signal 9")
+    await stage.clock.advance(0.1)
+    assert stage.desk.events[-1] == events.WorkerLost(W, "signal 9", started.pid)
+
+
+async def test_a_worker_that_falls_silent_is_lost(stage):
+    started = await stage.start()
+    await stage.clock.advance(0.1)
+    del stage.cluster.workers[W]
+    await stage.clock.advance(5.0)
+    assert stage.desk.events[-1] == events.WorkerLost(W, "it does not report any more", started.pid)
+
+
+async def test_a_worker_that_is_forgotten_is_not_asked(stage):
+    await stage.start()
+    stage.watching.forget_worker(W)
+    await stage.clock.advance(5.0)
+    assert stage.desk.events == []
+
+
+async def test_a_gateway_is_asked_and_its_loss_noticed(stage):
+    await stage.cluster.start_gateway("n1", snapshot.GatewaySnapshot("", "n1", {}))
+    stage.watching.watch_gateway("n1")
+    stage.watching.watch_gateway("n1")
+    await stage.clock.advance(2.5)
+    assert stage.desk.kinds() == ["GatewayReported"] * 2
+    stage.cluster.gateways.clear()
+    await stage.clock.advance(5.0)
+    assert stage.desk.events[-1] == events.GatewayLost("n1", "it does not report any more")
+
+
+async def test_a_gateway_that_is_forgotten_is_not_asked(stage):
+    stage.watching.watch_gateway("n1")
+    stage.watching.forget_gateway("n1")
+    await stage.clock.advance(9.0)
+    assert stage.desk.events == []
+
+
+def test_the_pause_after_a_report_has_bounds():
+    assert [watching.period_s(copies) for copies in (0, 2000, 6000, 10**6)] == [1.0, 1.0, 3.0, 10.0]
