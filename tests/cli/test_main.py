@@ -1,0 +1,118 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from meshserve import config
+from tests.cli import conftest
+
+HEAVY = {"ray", "numpy", "grpc", "torch"}
+
+
+def test_the_commands_in_their_order(run):
+    done = run("--help")
+    words = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ") and not line.startswith(("│  ", "│ -"))]
+    assert (done.exit_code, words) == (0, ["up", "down", "status", "top", "infer", "schema", "models", "config"])
+
+
+def test_version(run):
+    assert run("--version").stdout.startswith("meshserve 0.")
+
+
+@pytest.mark.usefixtures("fake")
+def test_status_is_a_table(run):
+    done = run("status")
+    assert done.exit_code == 0
+    assert "default-0" in done.stdout
+
+
+def test_status_as_json_is_the_meshs_own(fake, run):
+    assert json.loads(run("status", "--json").stdout) == fake.state
+
+
+def test_schema_is_json(run):
+    assert json.loads(run("schema").stdout) == config.json_schema()
+
+
+def test_a_good_config(run, tmp_path):
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "c.yaml").write_text("pools: {gpu: {device: cuda, gpu_memory: 1GiB, workers: 2}}\nmodels: [{name: a, uri: m.onnx}]\n")
+    done = run("config", "check", str(tmp_path / "c.yaml"))
+    assert done.exit_code == 0
+    assert "c.yaml is good: 1 model, 0 repositories" in done.stdout
+    assert "default (auto × 4 GiB, cpu), gpu (2 × 4 GiB, cuda)" in done.stdout
+
+
+def test_a_bad_config_ends_with_2_and_every_fault_in_a_line(run, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("modles: []\npools: {a: {workers: 0}}\n")
+    done = run("config", "check", str(file))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"{file}:1: modles: unknown key; did you mean 'models'?",
+        f"{file}:2: pools.a.workers: expected auto or a whole number of at least 1, got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["statu"], ["status", "--jsn"], ["models", "show"], ["top", "--interval", "x"], ["models", "list", "--limit", "0"]]
+)
+def test_a_bad_command_line_ends_with_2(run, words):
+    done = run(*words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Usage: " in done.stderr
+
+
+@pytest.mark.edge
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["config", "check", "no.yaml"], 2, "no.yaml: no such file or directory\n"),
+        (["status"], 1, "error: no mesh was started from this machine ({home}/mesh.json is not there); "),
+        (["status", "--endpoint", "ftp://x"], 2, "--endpoint ftp://x: expected HOST:PORT or http://HOST:PORT\n"),
+    ],
+)
+def test_exit_codes_of_the_real_program(process, tmp_path, words, code, said):
+    done = process(*words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(said.format(home=tmp_path))
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.edge
+def test_the_mesh_that_was_started_from_here_is_found(fake, process, tmp_path):
+    (tmp_path / "mesh.json").write_text(json.dumps({"endpoint": fake.endpoint}))
+    done = process("models", "list", MESHSERVE_ENDPOINT="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "breast-cancer" in done.stdout
+
+
+@pytest.mark.edge
+def test_a_reader_that_has_seen_enough_is_no_error(fake, tmp_path):
+    command = f"{sys.executable} -c '{conftest.PROGRAM}' models list --endpoint {fake.endpoint} 2>err | head -n 1 >/dev/null"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, timeout=60, check=True)
+    assert (tmp_path / "err").read_text() == ""
+
+
+@pytest.mark.edge
+def test_ctrl_c_is_no_traceback(tmp_path):
+    fifo = tmp_path / "in"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-c", conftest.PROGRAM, "config", "check", str(fifo)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        # opening the far end waits until the program reads
+        far = os.open(fifo, os.O_WRONLY)
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+        os.close(far)
+    assert (waiting.returncode, said) == (130, "")
+
+
+@pytest.mark.edge
+def test_looking_is_not_slowed_by_what_only_serving_needs():
+    program = f"import sys; from meshserve.cli import main; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

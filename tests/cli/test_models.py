@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+
+def test_a_table(fake, run):
+    done = run("models", "list")
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines() if "default" in line] == sorted(fake.models)
+
+
+def test_the_page_that_is_asked_for(fake, run):
+    done = run("models", "list", "--prefix", "d", "--limit", "1", "--after", "a", "--state", "ready")
+    assert fake.asked == [("GET", "/mesh/v1/models?prefix=d&state=ready&limit=1&after=a", None)]
+    assert "digits" in done.stdout
+
+
+def test_a_listing_as_json_is_the_meshs_own(fake, run):
+    done = run("models", "list", "--json")
+    assert json.loads(done.stdout) == fake.page({})
+
+
+@pytest.mark.parametrize("verb", ["load", "unload", "pin", "unpin"])
+def test_orders(fake, run, verb):
+    done = run("models", verb, "digits", "--version", "1", "--json")
+    assert fake.asked == [("POST", f"/mesh/v1/models/digits/{verb}?version=1", None)]
+    assert json.loads(done.stdout)["pinned"] == (verb != "unpin")
+
+
+def test_show(fake, run):
+    assert "/models/digits.onnx" in run("models", "show", "digits").stdout
+    assert fake.asked[0][:2] == ("GET", "/mesh/v1/models/digits")
+
+
+def test_add_sends_what_was_given_and_no_more(fake, run):
+    done = run("models", "add", "new", "s3://b/new", "--set", "pinned=true", "--set", "version=3", "--set", "aliases=[n]")
+    assert fake.asked == [("PUT", "/mesh/v1/models/new", {"uri": "s3://b/new", "pinned": True, "version": "3", "aliases": ["n"]})]
+    assert (done.exit_code, "s3://b/new" in done.stdout) == (0, True)
+
+
+def test_a_local_place_means_the_same_to_the_mesh(fake, run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    run("models", "add", "new", "m.onnx")
+    assert fake.asked[0][2]["uri"] == f"{tmp_path}/m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("pined=true", "pined: unknown key; did you mean 'pinned'?"),
+        ("pinned=perhaps", "pinned: expected true or false, got 'perhaps'"),
+        ("pinned", "--set pinned: expected KEY=VALUE, such as pinned=true"),
+        ("options=[", "--set options=[: the value is no YAML; put text with special characters in quotes"),
+    ],
+)
+def test_add_with_what_is_no_setting(fake, run, setting, said):
+    done = run("models", "add", "new", "/m.onnx", "--set", setting)
+    assert (done.exit_code, done.stderr.strip(), fake.asked) == (2, said, [])
+
+
+def test_remove(fake, run):
+    done = run("models", "remove", "digits", "--version", "1")
+    assert (done.stdout, "digits" in fake.models) == ("digits version 1 removed\n", False)
+
+
+def test_remove_as_json(fake, run):
+    assert json.loads(run("models", "remove", "wine", "--json").stdout)["name"] == "wine"
+    assert fake.asked == [("DELETE", "/mesh/v1/models/wine", None)]
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_model_that_is_not_there(run):
+    done = run("models", "show", "nobody")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "error: model 'nobody' is not registered\n")
