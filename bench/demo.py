@@ -1,0 +1,226 @@
+"""The demo: sample models trained on real data, served by `meshserve up configs/quickstart.yaml`, and asked over gRPC and REST.
+
+python bench/demo.py train     # writes models/, a few seconds
+python bench/demo.py serve     # starts the mesh, compares each model's score with the one computed in process, serves until Ctrl-C
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import samples
+import served
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import meshserve
+from meshserve import config, errors
+
+HERE = Path(__file__).parent.parent
+QUICKSTART = HERE / "configs" / "quickstart.yaml"
+PROGRAM = Path(sys.executable).with_name("meshserve")
+SCORE_TOLERANCE = 1e-6
+READY_S = 180  # longer than `meshserve up` itself waits: its reason says more
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the demo works: the folder of its models, state and log, and the configuration that it starts."""
+
+    models: Path
+    config: Path
+
+    @property
+    def held_out(self) -> Path:
+        """Rows that no model was trained on, their truth, and each model's answers in process."""
+        return self.models / "heldout.npz"
+
+    @property
+    def log(self) -> Path:
+        """What `meshserve up` writes."""
+        return self.models / "meshserve.log"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One model's scores on the held-out rows."""
+
+    sample: samples.Sample
+    rows: int
+    in_process: float
+    over_grpc: float
+    over_rest: float
+
+    def is_equal(self) -> bool:
+        """Up to the rounding of sums."""
+        return max(abs(self.over_grpc - self.in_process), abs(self.over_rest - self.in_process)) <= SCORE_TOLERANCE
+
+
+def train(console: Console, place: Place) -> None:
+    """Write every model, the held-out rows, their truth, and the answers of each model's own library."""
+    kept: dict[str, np.ndarray] = {}
+    for sample in samples.SAMPLES:
+        started_s = time.monotonic()
+        path, rows = place.models / sample.path, sample.rows()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sample.train(rows, path)
+        answers = sample.ask(path, rows.held_x)
+        kept |= {f"{sample.name}/x": rows.held_x, f"{sample.name}/truth": rows.held_y, f"{sample.name}/answers": answers}
+        line = f"{shown(path)}  score {samples.score(answers, rows.held_y):.4f}  ({time.monotonic() - started_s:.1f} s)"
+        console.print(f"trained {sample.name:<14} {line}", highlight=False)
+    np.savez(place.held_out, **kept)
+
+
+def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:
+    """The model's first output over REST, as any HTTP client would ask for it."""
+    signature = client.get(f"/v2/models/{model}").raise_for_status().json()
+    described, wanted = signature["inputs"][0], signature["outputs"][0]["name"]
+    tensor = {"name": described["name"], "datatype": described["datatype"], "shape": x.shape, "data": x.tolist()}
+    answer = client.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]}).raise_for_status().json()
+    output = next(each for each in answer["outputs"] if each["name"] == wanted)
+    dtype = np.int64 if output["datatype"].startswith(("INT", "UINT")) else np.float64
+    return np.array(output["data"], dtype).reshape(output["shape"])
+
+
+def ask_grpc(client: meshserve.Client, model: str, x: np.ndarray) -> np.ndarray:
+    """The model's first output through meshserve's own client."""
+    first = client.metadata(model).outputs[0].name
+    answer = client.predict(model, x, outputs=(first,))
+    return answer if isinstance(answer, np.ndarray) else answer[first]
+
+
+def first_prediction(endpoint: str, place: Place) -> None:
+    """The first row of the first model."""
+    name = samples.SAMPLES[0].name
+    with np.load(place.held_out) as kept, meshserve.Client(endpoint) as mesh:
+        ask_grpc(mesh, name, kept[f"{name}/x"][:1])
+
+
+def compare(endpoint: str, place: Place) -> list[Compared]:
+    """Every sample through both protocols."""
+    compared = []
+    with (
+        np.load(place.held_out) as kept,
+        meshserve.Client(endpoint) as mesh,
+        httpx.Client(base_url=f"http://{endpoint}", timeout=60) as http,
+    ):
+        for sample in samples.SAMPLES:
+            x, truth = kept[f"{sample.name}/x"], kept[f"{sample.name}/truth"]
+            answers = (kept[f"{sample.name}/answers"], ask_grpc(mesh, sample.name, x), ask_rest(http, sample.name, x))
+            compared.append(Compared(sample, len(x), *(samples.score(each, truth) for each in answers)))
+    return compared
+
+
+def show(console: Console, compared: list[Compared]) -> None:
+    drawn = Table(title="held-out rows: score in process and through the mesh", box=box.SIMPLE)
+    for heading in ("model", "runtime"):
+        drawn.add_column(heading)
+    for heading in ("rows", "in process", "gRPC", "REST", "equal"):
+        drawn.add_column(heading, justify="right")
+    for each in compared:
+        scores = (f"{score:.6f}" for score in (each.in_process, each.over_grpc, each.over_rest))
+        drawn.add_row(each.sample.name, each.sample.runtime, str(each.rows), *scores, "yes" if each.is_equal() else "NO")
+    console.print(drawn)
+
+
+def is_ready(endpoint: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://{endpoint}/readyz", timeout=5).is_success
+    return False
+
+
+def shown(path: Path) -> Path:
+    """As short as it can be typed here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def commands(endpoint: str, place: Place) -> str:
+    """What to try next: lines to copy."""
+    program, python = (shown(path) for path in (PROGRAM, Path(sys.executable)))
+    with np.load(place.held_out) as kept:
+        row = [round(float(value), 3) for value in kept["iris/x"][0]]
+    return f"""
+curl -s http://{endpoint}/v1/models/iris:predict -d '{{"instances": [{row}]}}'
+
+{python} -c 'import meshserve; print(meshserve.Client("{endpoint}").predict("iris", [{row}]))'
+
+{program} models list --endpoint http://{endpoint}
+"""
+
+
+def is_taken(endpoint: str) -> bool:
+    """Whether somebody else listens there: he would be asked in the mesh's place."""
+    host, _, port = endpoint.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def serve(console: Console, place: Place, *, once: bool) -> int:
+    """0 when every score is equal and nothing is left behind, else 1."""
+    if not place.held_out.exists():
+        console.print("no models yet: python bench/demo.py train")
+        return 1
+    endpoint = config.load(place.config).gateway.listen
+    if is_taken(endpoint):
+        console.print(f"{endpoint} is taken: stop what listens there, or change gateway.listen in {shown(place.config)}", highlight=False)
+        return 1
+    console.print(f"\nmeshserve up {shown(place.config)}  (its output: {shown(place.log)})", highlight=False)
+    with served.serving([PROGRAM, "up", place.config], place.log, MESHSERVE_HOME=str(place.models / ".meshserve")) as mesh:
+        is_equal = begin(console, place, endpoint, mesh)
+        if is_equal and not once:
+            console.print("Ctrl-C stops.")
+            mesh.process.wait()
+            console.print(f"meshserve ended by itself:\n{mesh.log_end()}", markup=False)
+    return int(not is_equal or not once or bool(mesh.left))
+
+
+def begin(console: Console, place: Place, endpoint: str, mesh: served.Served) -> bool:
+    """Wait for the mesh, compare the scores, and say what to try next. Whether all scores are equal."""
+    started_s = time.monotonic()
+    mesh.wait_until(lambda: is_ready(endpoint), READY_S)
+    console.print(f"ready after {time.monotonic() - started_s:.1f} s", highlight=False)
+    first_prediction(endpoint, place)
+    console.print(f"first prediction after {time.monotonic() - started_s:.1f} s", highlight=False)
+    compared = compare(endpoint, place)
+    show(console, compared)
+    is_equal = all(each.is_equal() for each in compared)
+    if is_equal:
+        console.print(f"serving gRPC and REST on {endpoint}; try, in another terminal:", highlight=False)
+        console.print(commands(endpoint, place), highlight=False, markup=False, soft_wrap=True)
+    return is_equal
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=HERE / "models", help="folder of the models, the mesh's state and its log")
+    parser.add_argument("--config", type=Path, default=QUICKSTART)
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("train")
+    steps.add_parser("serve").add_argument("--once", action="store_true", help="stop after the comparison")
+    args = parser.parse_args()
+    console, place = Console(), Place(args.models, args.config)
+    if args.step == "train":
+        train(console, place)
+        return 0
+    served.end_by_signals()
+    try:
+        return serve(console, place, once=args.once)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 0
+    except (served.NotServing, errors.MeshError, httpx.HTTPError) as failure:
+        console.print(f"demo: {failure}", markup=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

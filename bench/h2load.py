@@ -1,0 +1,79 @@
+"""Load over HTTP/2 by nghttp2's h2load: a client that costs little beside what it measures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HOW_TO_INSTALL = (
+    "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client (apt-get install nghttp2-client), elsewhere in nghttp2"
+)
+
+
+class LoadFailed(Exception):
+    """h2load is missing, or not every request was answered with HTTP 200."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much: `requests` in all over `connections` with `streams` requests in flight on each."""
+
+    requests: int
+    connections: int = 4
+    streams: int = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run saw."""
+
+    requests: int
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def framed(message: bytes) -> bytes:
+    """A gRPC frame, not compressed."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def run(url: str, body: bytes, load: Load, name: str = "h2load") -> Outcome:
+    """POST `body` as gRPC. Raises LoadFailed unless every answer is HTTP 200; what is in them, h2load does not see."""
+    program = shutil.which(name)
+    if program is None:
+        raise LoadFailed(HOW_TO_INSTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        body_file, log_file = Path(folder, "body"), Path(folder, "log")
+        body_file.write_bytes(body)
+        counts = ["-n", str(load.requests), "-c", str(load.connections), "-m", str(load.streams), "-t", "1"]
+        headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command = [program, *counts, *headers, "-d", body_file, f"--log-file={log_file}", url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            raise LoadFailed(f"h2load ended with {done.returncode}: {done.stderr.strip()}")
+        return outcome(done.stdout, log_file.read_text(), load.requests)
+
+
+def outcome(report: str, log: str, requests: int) -> Outcome:
+    """Read h2load's report, and its log: a line for each answer with start, status and microseconds."""
+    succeeded = _number(r"(\d+) succeeded", report)
+    if succeeded != requests or _number(r"status codes: (\d+) 2xx", report) != requests:
+        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200:\n{report}")
+    took_ms = np.array([int(line.split()[2]) for line in log.splitlines()]) / 1000
+    p50_ms, p99_ms = np.percentile(took_ms, [50, 99])
+    return Outcome(requests, _number(r"finished in .*?, ([\d.]+) req/s", report), float(p50_ms), float(p99_ms))
+
+
+def _number(pattern: str, report: str) -> float:
+    found = re.search(pattern, report)
+    if found is None:
+        raise LoadFailed(f"h2load's report is not as expected:\n{report}")
+    return float(found.group(1))

@@ -1,0 +1,43 @@
+"""A tiny ONNX model (16 → 64 → 4, 5.6 KB), and the same sum in numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+INPUTS, HIDDEN, OUTPUTS = 16, 64, 4
+
+
+def weights(seed: int) -> dict[str, np.ndarray]:
+    """Those of model number `seed`."""
+    chance = np.random.default_rng(seed)
+    shapes = {"w1": (INPUTS, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, OUTPUTS), "b2": (OUTPUTS,)}
+    return {name: chance.standard_normal(shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+
+
+def write(path: Path, seed: int) -> None:
+    """The model as a file: FP32 `x` [-1, 16] to FP32 `y` [-1, 4]."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "w2", "b2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", INPUTS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", OUTPUTS])],
+        [numpy_helper.from_array(values, name) for name, values in weights(seed).items()],
+    )
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(built, path)
+
+
+def answer(seed: int, x: np.ndarray) -> np.ndarray:
+    """What the model must answer to `x` [n, 16], up to rounding."""
+    w = weights(seed)
+    return np.maximum(x @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import demo
+import pytest
+import samples
+import served
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("over_grpc", "over_rest", "is_equal"), [(0.5, 0.5, True), (0.5 + 1e-9, 0.5, True), (0.51, 0.5, False), (0.5, 0.49, False)]
+)
+def test_scores_are_equal_only_over_both_protocols(over_grpc, over_rest, is_equal):
+    assert demo.Compared(samples.SAMPLES[0], 10, 0.5, over_grpc, over_rest).is_equal() is is_equal
+
+
+def run(*arguments):
+    command = [sys.executable, ROOT / "bench" / "demo.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def quickstart(folder):
+    """The quick start as it is, but for its port and its models' folder."""
+    document = yaml.safe_load(demo.QUICKSTART.read_text())
+    document["gateway"]["listen"] = f"127.0.0.1:{served.free_port()}"
+    for entry in document["models"]:
+        entry["uri"] = str((demo.QUICKSTART.parent / entry["uri"]).resolve()).replace(str(ROOT / "models"), str(folder))
+    path = folder / "quickstart.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_demo_trains_serves_compares_and_ends(tmp_path):
+    place = ("--models", tmp_path, "--config", quickstart(tmp_path))
+    trained = run(*place, "train")
+    assert trained.returncode == 0, trained.stderr
+    done = run(*place, "serve", "--once")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0] in {s.name for s in samples.SAMPLES}]
+    assert [(row[0], row[-1], len(set(row[3:6]))) for row in rows] == [(sample.name, "yes", 1) for sample in samples.SAMPLES]
+    assert "curl" in done.stdout
+
+
+def test_a_taken_port_is_told(tmp_path, capsys):
+    (tmp_path / "heldout.npz").touch()
+    path = quickstart(tmp_path)
+    for entry in yaml.safe_load(path.read_text())["models"]:
+        Path(entry["uri"]).parent.mkdir(exist_ok=True)
+        Path(entry["uri"]).touch()
+    with demo.socket.socket() as other:
+        host, _, port = yaml.safe_load(path.read_text())["gateway"]["listen"].rpartition(":")
+        other.bind((host, int(port)))
+        other.listen()
+        assert demo.serve(demo.Console(), demo.Place(tmp_path, path), once=True) == 1
+    assert "is taken" in capsys.readouterr().out

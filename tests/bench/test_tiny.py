@@ -1,0 +1,14 @@
+import numpy as np
+import onnxruntime
+import tiny
+
+
+def test_the_file_says_what_numpy_says(tmp_path):
+    tiny.write(tmp_path / "tiny.onnx", 3)
+    x = np.random.default_rng(0).standard_normal((5, tiny.INPUTS)).astype(np.float32)
+    (y,) = onnxruntime.InferenceSession(tmp_path / "tiny.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(y, tiny.answer(3, x), rtol=1e-4, atol=1e-5)
+
+
+def test_models_differ_by_their_seed():
+    assert not np.array_equal(tiny.weights(1)["w1"], tiny.weights(2)["w1"])
