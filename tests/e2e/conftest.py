@@ -1,0 +1,64 @@
+"""One mesh for all that ask it over the wire, and clients for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+
+from tests.e2e import behaviours, running, zoo
+
+REQUEST_BYTES_MAX = 2 << 20
+
+
+@dataclass
+class Models:
+    """What the shared mesh serves: models to compare, and a folder where others take notes."""
+
+    folder: Path
+    kinds: tuple
+
+    def noted(self, name):
+        return behaviours.noted(self.folder, name)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    return Models(folder, zoo.kinds(folder))
+
+
+@pytest.fixture(scope="session")
+def mesh(models):
+    document = {
+        "gateway": {"request_bytes_max": REQUEST_BYTES_MAX},
+        "pools": {
+            "default": {"workers": 2, "memory": "1GiB"},
+            "tight": {"workers": 1, "memory": behaviours.TIGHT_BYTES, "queue_max": 4},
+        },
+        "models": [*(kind.entry for kind in models.kinds), *behaviours.entries(models.folder)],
+    }
+    with running.mesh(document) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def over_grpc(mesh):
+    with tritonclient.grpc.InferenceServerClient(mesh.listen) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def over_http(mesh):
+    with tritonclient.http.InferenceServerClient(mesh.listen, network_timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def channel(mesh):
+    with grpc.insecure_channel(mesh.listen) as opened:
+        yield opened

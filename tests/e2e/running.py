@@ -1,0 +1,113 @@
+"""A mesh begun through the command line, as a user begins it, with its processes in sight."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests import support
+
+TAG = "MESHSERVE_TEST"
+READY_S = 90.0
+PROGRAM = Path(sys.executable).with_name("meshserve")
+
+
+@dataclass
+class Mesh:
+    """One that runs. `listen` is its HOST:PORT; `document` its configuration."""
+
+    listen: str
+    home: Path
+    document: dict
+    process: subprocess.Popen
+    tag: str
+    http: httpx.Client
+
+    def status(self):
+        return self.http.get("/mesh/v1/status").raise_for_status().json()
+
+    def workers(self):
+        """Each worker's part of the status, by its id."""
+        return {worker["id"]: worker for pool in self.status()["pools"] for worker in pool["workers"]}
+
+    def pids(self):
+        """Controller, workers, gateways and their Envoys."""
+        told = self.status()
+        gateways = {gateway[key] for gateway in told["gateways"] for key in ("pid", "envoy_pid")}
+        return {told["controller"]["pid"], *gateways, *(worker["pid"] for worker in self.workers().values())}
+
+    def model(self, name):
+        return self.http.get(f"/mesh/v1/models/{name}").raise_for_status().json()
+
+    def log(self, name="up"):
+        path = self.home / "up.out" if name == "up" else self.home / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def cli(self, *words):
+        """The command line, as another terminal of the same user."""
+        variables = {**os.environ, "MESHSERVE_HOME": str(self.home)}
+        return subprocess.run([PROGRAM, *words], env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+    def living(self):
+        """Processes that were begun for it and live."""
+        return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and self.tag.encode() in _environment(path)}
+
+
+@contextlib.contextmanager
+def mesh(document, *, home=None, is_detached=False, **environment):
+    """`meshserve up` on a free port with a state directory of its own, or with `home`, which is kept; ended by SIGTERM."""
+    is_kept = home is not None
+    home = home or Path(tempfile.mkdtemp(prefix="ms-e2e-", dir="/tmp"))
+    home.mkdir(exist_ok=True)
+    listen = f"127.0.0.1:{support.free_port()}"
+    document = {**document, "gateway": {**document.get("gateway", {}), "listen": listen}}
+    (home / "config.yaml").write_text(yaml.safe_dump(document))
+    tag = uuid.uuid4().hex
+    variables = {**os.environ, **environment, "MESHSERVE_HOME": str(home), TAG: tag}
+    with (home / "up.out").open("wb") as out:
+        words = [PROGRAM, "up", home / "config.yaml", *(["--detach"] if is_detached else [])]
+        process = subprocess.Popen(words, stdout=out, stderr=out, env=variables, start_new_session=True)
+    with httpx.Client(base_url=f"http://{listen}", timeout=60) as http:
+        started = Mesh(listen, home, document, process, tag, http)
+        try:
+            support.wait_until(lambda: _is_ready(started), READY_S, "the mesh is ready")
+            yield started
+        finally:
+            end(started)
+            if not is_kept:
+                shutil.rmtree(home)
+
+
+def _is_ready(started):
+    assert started.process.poll() in (None, 0), started.log()
+    return "is ready at" in started.log()
+
+
+def end(started, signal_=signal.SIGTERM):
+    """Have it end and return its exit code; what does not end is killed."""
+    if started.process.poll() is None:
+        started.process.send_signal(signal_)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started.process.wait(60)
+    for pid in started.living():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return started.process.wait()
+
+
+def _environment(process):
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""

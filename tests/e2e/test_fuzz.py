@@ -1,0 +1,88 @@
+"""Whatever comes in, nothing breaks: no crash, no fault of ours, no growth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc.aio
+import httpx
+import numpy as np
+import pytest
+
+from tests.e2e import asking, mutation
+
+pytestmark = [pytest.mark.edge, pytest.mark.timeout(180)]
+
+SEED = 20_260
+EACH = 1_000  # random and mutated, over gRPC and over REST: 4,000 in all
+AT_ONCE = 16
+TIMEOUT_S = 30.0
+GROWTH_BYTES_MAX = 48 << 20
+OURS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+async def run_all(calls, ask):
+    """Ask for every call, some at a time; what came of them, with the calls that went wrong."""
+    counts, wrong = Counter(), []
+    iterator = iter(calls)
+
+    async def work():
+        for where, body in iterator:
+            what, is_ours = await ask(where, body)
+            counts[what] += 1
+            if is_ours:
+                wrong.append((where, body, what))
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return counts, wrong
+
+
+async def over_grpc(mesh, seed, each):
+    async with grpc.aio.insecure_channel(mesh.listen) as channel:
+
+        async def ask(path, body):
+            try:
+                await channel.unary_unary(path)(body, timeout=TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                return (error.code(), error.details()[:60]), error.code() in OURS
+            return (grpc.StatusCode.OK, ""), False
+
+        return await run_all(mutation.grpc_calls(seed, each), ask)
+
+
+async def over_rest(mesh, seed, each):
+    async with httpx.AsyncClient(base_url=f"http://{mesh.listen}", timeout=TIMEOUT_S) as client:
+
+        async def ask(where, body):
+            method, _, path = where.partition(" ")
+            answer = await client.request(method, path, content=body)
+            return (answer.status_code, answer.text[:60] if answer.is_error else ""), answer.status_code >= 500
+
+        return await run_all(mutation.rest_calls(seed, each), ask)
+
+
+def private_bytes(mesh):
+    return {worker["id"]: worker["private_bytes"] for worker in mesh.workers().values()}
+
+
+async def test_nothing_that_comes_in_breaks_anything(mesh, triton):
+    await over_grpc(mesh, SEED, 60)
+    await over_rest(mesh, SEED, 60)
+    pids, before = mesh.pids(), private_bytes(mesh)
+    answers, wrong = await over_grpc(mesh, SEED + 1, EACH)
+    rest_answers, rest_wrong = await over_rest(mesh, SEED + 2, EACH)
+    assert wrong == rest_wrong == []
+    assert (sum(answers.values()), sum(rest_answers.values())) == (2 * EACH, 2 * EACH)
+    assert {code for code, _ in answers} >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    assert {code for code, _ in rest_answers} >= {200, 400, 404}
+    assert mesh.pids() == pids
+    grown = {worker: size - before[worker] for worker, size in private_bytes(mesh).items()}
+    assert {worker: size for worker, size in grown.items() if size > GROWTH_BYTES_MAX} == {}
+    rows = np.ones((1, 4), np.float32)
+    assert triton.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y").tolist() == [[2, 2, 2, 2]]
+
+
+@pytest.fixture
+def triton(request):
+    return request.getfixturevalue("over_grpc")

@@ -1,0 +1,130 @@
+"""Loading and unloading over the wire: Triton's verbs with its parameters, MLServer's service, REST."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+from meshserve.protocol.pb import model_repository_pb2_grpc as mlserver
+from tests.e2e import asking, zoo
+
+pytestmark = pytest.mark.edge
+
+CONFIG = {"backend": "onnxruntime", "max_batch_size": 8}
+
+
+def answer_of(client, name, version=""):
+    rows = np.ones((1, 4), np.float32)
+    return client.infer(name, [asking.over_grpc("x", rows, "FP32")], version).as_numpy("y")[0, 0]
+
+
+@pytest.fixture
+def onnx_bytes(tmp_path):
+    def make(factor):
+        zoo.write_onnx(tmp_path / "made.onnx", factor)
+        return (tmp_path / "made.onnx").read_bytes()
+
+    return make
+
+
+def test_a_model_is_loaded_and_unloaded(mesh, over_grpc, over_http):
+    for client in (over_grpc, over_http):
+        client.load_model("boosted")
+        assert mesh.model("boosted")["state"] == "ready"
+        client.unload_model("boosted")
+        assert mesh.model("boosted")["state"] == "absent"
+    over_grpc.infer("boosted", [asking.over_grpc("input", np.zeros((1, 4), np.float32), "FP32")])
+    assert mesh.model("boosted")["state"] == "ready"
+
+
+@pytest.mark.parametrize("over", ["over_grpc", "over_http"])
+def test_a_model_may_come_with_the_request(over, request, over_grpc, mesh, onnx_bytes):
+    client, name = request.getfixturevalue(over), f"sent-{over[-4:]}"
+    files = {"file:1/model.onnx": onnx_bytes(21), "file:3/model.onnx": onnx_bytes(23)}
+    client.load_model(name, config=json.dumps(CONFIG), files=files)
+    assert answer_of(over_grpc, name, "1") == 84
+    assert answer_of(over_grpc, name, "3") == answer_of(over_grpc, name) == 92
+    assert over_grpc.get_model_config(name).config.max_batch_size == 8
+    client.load_model(name, config=json.dumps({**CONFIG, "max_batch_size": 0}))
+    assert over_grpc.get_model_config(name).config.max_batch_size == 0
+    mesh.http.delete(f"/mesh/v1/models/{name}").raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "words"),
+    [
+        ("{", None, "`config` is not JSON"),
+        ("[]", None, "must be a JSON object"),
+        ('{"max_batch_size": "many"}', None, "is not a model configuration"),
+        ("{}", {"file:../../etc/model.onnx": b""}, "must be named as <version>/<path inside the model>"),
+        ("{}", {"file:model.onnx": b""}, "must be named as <version>/<path inside the model>"),
+    ],
+)
+def test_bad_parameters_are_explained(over_grpc, over_http, config, files, words):
+    for client, code in ((over_grpc, "StatusCode.INVALID_ARGUMENT"), (over_http, "400")):
+        with pytest.raises(InferenceServerException) as caught:
+            client.load_model("linear", config=config, files=files)
+        assert words in caught.value.message()
+        assert caught.value.status() == code
+
+
+def test_files_need_a_config(mesh, channel):
+    files = {"file:1/model.onnx": pb.ModelRepositoryParameter(bytes_param=b"x")}
+    with pytest.raises(grpc.RpcError, match="need a `config`"):
+        rpc.GRPCInferenceServiceStub(channel).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear", parameters=files))
+    for parameters, words in (({"file:1/m": base64.b64encode(b"x").decode()}, "need a `config`"), ({"file:1/m": "!"}, "is not base64")):
+        answer = mesh.http.post("/v2/repository/models/linear/load", json={"parameters": parameters})
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]
+
+
+def test_unknown_models_are_unknown(over_grpc, over_http):
+    for call, client, code in (("load_model", over_grpc, "NOT_FOUND"), ("unload_model", over_http, "404")):
+        with pytest.raises(InferenceServerException, match="nobody") as caught:
+            getattr(client, call)("nobody")
+        assert code in caught.value.status()
+
+
+def test_why_a_load_fails_comes_back(over_grpc, over_http):
+    for client, code in ((over_grpc, "StatusCode.FAILED_PRECONDITION"), (over_http, "424")):
+        with pytest.raises(InferenceServerException, match="onnx") as caught:
+            client.load_model("corrupt")
+        assert caught.value.status() == code
+
+
+def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
+    stub = rpc.GRPCInferenceServiceStub(channel)
+    assert stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(repository_name="forest")).isLoaded
+    assert mesh.model("forest")["state"] == "ready"
+    told = stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="forest"))
+    assert (told.model_name, told.isUnloaded) == ("forest", True)
+    assert mesh.model("forest")["state"] == "absent"
+
+
+def test_mlservers_service_answers(channel, mesh):
+    stub = mlserver.ModelRepositoryServiceStub(channel)
+    stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="forest"))
+    index = {(each.name, each.version): each.state for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models}
+    assert index["forest", "1"] == "READY"
+    stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="forest"))
+    assert mesh.model("forest")["state"] == "absent"
+
+
+def test_only_what_is_ready_may_be_asked_for(channel, over_grpc):
+    with pytest.raises(InferenceServerException):
+        over_grpc.get_model_metadata("corrupt")
+    stub = rpc.GRPCInferenceServiceStub(channel)
+
+    def listed():
+        return {each.name for each in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models}
+
+    assert "doubled" in listed()
+    everything = {each.name: each for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models}
+    assert "corrupt" in everything

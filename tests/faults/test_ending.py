@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM under traffic: what was accepted is answered, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+import grpc
+import pytest
+
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+from tests import support
+from tests.e2e import running
+from tests.faults import traffic
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(240)]
+
+SLOW = """
+import time
+
+class Model:
+    inputs = [("x", "FP32", [-1, 8])]
+    outputs = [("y", "FP32", [-1, 8])]
+
+    def predict(self, inputs):
+        time.sleep(1.5)
+        return {"y": inputs["x"] * 0}
+"""
+
+
+@pytest.fixture
+def short_folder():
+    """For temporary files of the mesh: a Unix socket's path has no room for pytest's."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_path, short_folder):
+    slow = tmp_path / "m0"
+    slow.mkdir()
+    (slow / "model.py").write_text(SLOW)
+    document = {
+        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
+        "models": [{"name": "m0", "uri": str(slow), "runtime": "python", "trust": True}],
+    }
+    with running.mesh(document, TMPDIR=str(short_folder)) as mesh:
+        flow = traffic.Traffic()
+        async with grpc.aio.insecure_channel(mesh.listen) as channel:
+            stub = rpc.GRPCInferenceServiceStub(channel)
+            await flow.ask(stub, 0)
+            asked = [asyncio.get_running_loop().create_task(flow.ask(stub, 0)) for _ in range(8)]
+            await asyncio.sleep(0.7)
+            mesh.process.send_signal(signal_)
+            await asyncio.gather(*asked)
+        code = await asyncio.to_thread(running.end, mesh, signal_)
+        assert (flow.faults, flow.answered) == ([], 9)
+        assert code == 0
+        assert mesh.living() == set()
+        assert not (mesh.home / "mesh.json").exists()
+        assert list(short_folder.iterdir()) == []
+        host, _, port = mesh.listen.partition(":")
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed may linger
+            again.bind((host, int(port)))
+            again.listen()
+
+
+async def test_a_detached_mesh_is_found_and_ended(tmp_path):
+    document = {"pools": {"default": {"workers": 1, "memory": "1GiB"}}, "models": traffic.models(tmp_path, 1)}
+    with running.mesh(document, is_detached=True) as mesh:
+        assert mesh.process.wait(60) == 0
+        assert mesh.status()["state"] == "ready"
+        assert mesh.cli("down").returncode == 0
+        assert mesh.living() == set()
+        assert "no mesh is running" in mesh.cli("down").stdout
+
+
+def test_killing_the_process_that_holds_the_mesh_ends_all_of_it(tmp_path):
+    document = {"pools": {"default": {"workers": 1, "memory": "1GiB"}}, "models": traffic.models(tmp_path, 1)}
+    with running.mesh(document) as mesh:
+        ours = mesh.pids()
+        os.kill(mesh.process.pid, signal.SIGKILL)
+        support.wait_until(lambda: not ours & mesh.living(), 60, "controller, workers, gateway and Envoy have ended")
