@@ -160,22 +160,27 @@ class Hands:
                 self._desk.post(events.GatewayStopped(command.node))
 
     async def _start_gateway(self, node: str) -> None:
+        snap = self._desk.gateway_snapshot(node)
         try:
-            report = await self._cluster.start_gateway(node, self._desk.gateway_snapshot(node))
+            report = await self._cluster.start_gateway(node, snap)
         except errors.MeshError as error:
             logger.warning("the gateway on %s could not be started: %s", node, error.message)
             self._desk.post(events.GatewayLost(node, error.message))
         else:
             self._desk.post(events.GatewayReported(report))
+            self._desk.post(events.GatewayConfigured(node, snap.revision))
 
     async def _configure_gateway(self, node: str) -> None:
+        snap = self._desk.gateway_snapshot(node)
         try:
-            await self._cluster.configure_gateway(node, self._desk.gateway_snapshot(node))
+            await self._cluster.configure_gateway(node, snap)
         except errors.Unavailable:
             return
         except errors.MeshError as error:
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
             self._gateway_lane(node).aside(self._configure_later(node))
+        else:
+            self._desk.post(events.GatewayConfigured(node, snap.revision))
 
     async def _configure_later(self, node: str) -> None:
         await self._clock.sleep(AGAIN_AFTER_S)

@@ -72,14 +72,14 @@ class Unpin:
 
 @dataclass(frozen=True, slots=True)
 class StartGateway:
-    """Start the node's gateway with its snapshot: answered by GatewayReported or GatewayLost."""
+    """Start the node's gateway with its snapshot: answered by GatewayReported and GatewayConfigured, or by GatewayLost."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigureGateway:
-    """Give the node's gateway its snapshot as it is when this is performed."""
+    """Give the node's gateway its snapshot as it is when this is performed: answered by GatewayConfigured once it serves by it."""
 
     node: str
 

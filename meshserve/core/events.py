@@ -197,6 +197,14 @@ class GatewayReported:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayConfigured:
+    """A node's gateway serves by the snapshot of this revision."""
+
+    node: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayLost:
     """A node's gateway is gone, or could not be started."""
 
@@ -218,5 +226,5 @@ class Ticked:
 
 Wish = ConfigApplied | ModelsRegistered | ModelRemoved | RepositoryScanned | AliasSet | AliasCleared | PinChanged
 WorkerEvent = WorkerStarted | WorkerSynced | SyncFailed | WorkerReported | CopySeen | WorkerLost | WorkerStopped | CopyEnsured
-GatewayEvent = NodesSeen | GatewayReported | GatewayLost | GatewayStopped
+GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
 Event = Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | Ticked

@@ -13,7 +13,7 @@ RESTART_DELAY_S_MAX = 10.0
 
 @dataclass(slots=True)
 class Gate:
-    """One node's gateway as the mesh knows it."""
+    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 where it serves by none."""
 
     node: str
     state: Literal["starting", "ready", "lost", "draining"] = "starting"
@@ -22,19 +22,33 @@ class Gate:
     retry_at_s: float = 0.0
     reason: str = ""
     report: report.GatewayReport | None = None
+    configured: int = -1
 
 
 class Gates:
-    """All gateways by node."""
+    """All gateways by node. `revision` counts the snapshots that they were to take."""
 
     def __init__(self) -> None:
         self.gates: dict[str, Gate] = {}
+        self.revision = 0
+
+    @property
+    def are_current(self) -> bool:
+        """Whether there are any, and all of them serve by the newest snapshot."""
+        gates = self.gates.values()
+        return bool(gates) and all(gate.state == "ready" and gate.configured >= self.revision for gate in gates)
 
     def reported(self, event: events.GatewayReported) -> None:
         """A gateway serves."""
         gate = self.gates.get(event.report.node)
         if gate is not None and gate.state in ("starting", "ready"):
             gate.state, gate.report, gate.losses, gate.reason = "ready", event.report, 0, ""
+
+    def configured(self, event: events.GatewayConfigured) -> None:
+        """A gateway serves by a snapshot."""
+        gate = self.gates.get(event.node)
+        if gate is not None:
+            gate.configured = max(gate.configured, event.revision)
 
     def lost(self, event: events.GatewayLost, now_s: float) -> None:
         """A gateway is gone; it is started again, the later the more often that failed."""
@@ -45,7 +59,7 @@ class Gates:
             del self.gates[event.node]
             return
         gate.retry_at_s = now_s + (min(2.0 ** (gate.losses - 1), RESTART_DELAY_S_MAX) if gate.losses else 0.0)
-        gate.state, gate.report, gate.reason = "lost", None, event.reason
+        gate.state, gate.report, gate.reason, gate.configured = "lost", None, event.reason, -1
         gate.losses += 1
 
     def stopped(self, event: events.GatewayStopped) -> None:
@@ -56,6 +70,7 @@ class Gates:
 
     def configure(self) -> Iterator[commands.Command]:
         """Have every gateway take the newest snapshot."""
+        self.revision += 1
         return (commands.ConfigureGateway(gate.node) for gate in self.gates.values() if gate.state in ("starting", "ready"))
 
     def reconcile(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:

@@ -51,6 +51,7 @@ class Mesh:
             events.CopyEnsured: self._copy_ensured,
             events.NodesSeen: self._nodes_seen,
             events.GatewayReported: self._gateway_reported,
+            events.GatewayConfigured: self._gateway_configured,
             events.GatewayLost: self._gateway_lost,
             events.GatewayStopped: self._gateway_stopped,
             events.Ticked: lambda _, now_s: self.pins.retry(now_s),
@@ -200,6 +201,10 @@ class Mesh:
         self.gates.reported(event)
         return ()
 
+    def _gateway_configured(self, event: events.GatewayConfigured, _: float) -> Commands:
+        self.gates.configured(event)
+        return ()
+
     def _gateway_lost(self, event: events.GatewayLost, now_s: float) -> Commands:
         self.gates.lost(event, now_s)
         return ()
@@ -225,6 +230,7 @@ class Mesh:
             controller=self._controller,
             request_bytes_max=wanted.gateway.request_bytes_max,
             keys=wanted.gateway.keys,
+            revision=self.gates.revision,
         )
 
     def _members(self, pool: str) -> tuple[snapshot.Member, ...]:

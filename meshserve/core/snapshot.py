@@ -31,6 +31,7 @@ class GatewaySnapshot:
     """All that one gateway's configuration is computed from.
 
     `routes` names the pool of a model or alias only where it is not `default_pool`. Without `keys` every client may do everything.
+    `revision` tells a snapshot from earlier ones.
     """
 
     listen: str
@@ -41,3 +42,4 @@ class GatewaySnapshot:
     controller: model.Endpoint | None = None
     request_bytes_max: int = 64 << 20
     keys: tuple[ApiKey, ...] = ()
+    revision: int = 0

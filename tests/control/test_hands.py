@@ -20,7 +20,7 @@ class Desk:
         self.events.append(event)
 
     def gateway_snapshot(self, node):
-        return snapshot.GatewaySnapshot(f":{len(self.events)}", node, {})
+        return snapshot.GatewaySnapshot(f":{len(self.events)}", node, {}, revision=len(self.events))
 
 
 class Stage:
@@ -104,9 +104,10 @@ async def test_a_worker_is_stopped_once_gateways_know(stage):
 
 async def test_a_gateway_is_started_configured_and_stopped(stage):
     await stage.perform(commands.StartGateway("n1"))
-    assert stage.kinds() == ["GatewayReported"]
+    assert stage.kinds() == ["GatewayReported", "GatewayConfigured"]
     await stage.perform(commands.ConfigureGateway("n1"))
-    assert stage.cluster.gateways["n1"].listen == ":1"
+    assert stage.cluster.gateways["n1"].listen == ":2"
+    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 2)
     await stage.perform(commands.StopGateway("n1"))
     assert stage.desk.events[-1] == events.GatewayStopped("n1")
 
@@ -117,7 +118,7 @@ async def test_a_gateway_takes_many_changes_at_once(stage):
         stage.desk.post(events.Ticked())
         stage.hands.perform(commands.ConfigureGateway("n1"))
     await stage.hands.wait_until_settled()
-    assert stage.cluster.gateways["n1"].listen == ":6"
+    assert stage.cluster.gateways["n1"].listen == ":7"
 
 
 async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage):
@@ -125,9 +126,11 @@ async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage):
     stage.cluster.failing_configures["n1"] = 1
     await stage.perform(commands.ConfigureGateway("n1"))
     assert stage.cluster.gateways["n1"].listen == ":0"
+    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 0)
     await stage.clock.advance(hands.AGAIN_AFTER_S)
     await stage.hands.wait_until_settled()
-    assert stage.cluster.gateways["n1"].listen == ":1"
+    assert stage.cluster.gateways["n1"].listen == ":2"
+    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 2)
 
 
 async def test_a_gateway_that_is_gone_is_not_configured(stage):

@@ -51,6 +51,19 @@ def test_a_workers_numbers_are_its_reports(made):
     assert (worker["resident"], worker["private_bytes"], worker["requests"], worker["failures"]) == (1, 9, 4, 0)
 
 
+def test_a_mesh_is_ready_once_its_gateways_know_the_workers(made):
+    made.settle()
+    assert views.status(made.mesh)["state"] == "ready"
+    made.kill("default-0")
+    assert views.status(made.mesh)["state"] == "starting"
+    for lane in ("default-0", "default-0"):
+        made.step(lane)
+    assert all(worker["state"] == "ready" for worker in views.status(made.mesh)["pools"][0]["workers"])
+    assert views.status(made.mesh)["state"] == "starting"
+    made.settle()
+    assert views.status(made.mesh)["state"] == "ready"
+
+
 def test_a_worker_that_is_lost_says_why(made):
     made.kill("default-0")
     made.feed(events.WorkerLost("default-0", "again"))

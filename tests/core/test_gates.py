@@ -67,6 +67,33 @@ def test_reports_of_gateways_that_are_gone_or_going_change_nothing(running):
     assert {node: gate.state for node, gate in running.gates.items()} == {"n1": "draining", "n2": "ready"}
 
 
+def test_gateways_are_current_once_all_serve_by_the_newest_snapshot(running):
+    assert not running.are_current
+    for node in ("n1", "n2"):
+        running.configured(events.GatewayConfigured(node, 0))
+    assert running.are_current
+    list(running.configure())
+    running.configured(events.GatewayConfigured("n1", 1))
+    assert not running.are_current
+    running.configured(events.GatewayConfigured("n2", 1))
+    assert running.are_current
+
+
+def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
+    for node in ("n1", "n2"):
+        running.configured(events.GatewayConfigured(node, 0))
+    running.lost(events.GatewayLost("n1", "gone"), 0.0)
+    list(running.reconcile(("n1", "n2"), 0.0))
+    running.reported(events.GatewayReported(report.GatewayReport("n1", 3, 4, "ready", ":80")))
+    assert not running.are_current
+
+
+def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
+    assert not gates.Gates().are_current
+    running.configured(events.GatewayConfigured("n9", 5))
+    assert "n9" not in running.gates
+
+
 def test_only_gateways_that_run_are_configured(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     assert list(running.configure()) == [commands.ConfigureGateway("n2")]

@@ -103,6 +103,9 @@ class World:
             case commands.StartGateway():
                 self.gateways.add(command.node)
                 self.feed(events.GatewayReported(report.GatewayReport(command.node, 1, 2, "ready", "")))
+                self._configured(command.node)
+            case commands.ConfigureGateway():
+                self._configured(command.node)
             case commands.StopGateway():
                 self.gateways.discard(command.node)
                 self.feed(events.GatewayStopped(command.node))
@@ -115,6 +118,10 @@ class World:
                 self.feed(events.SyncFailed(command.worker_id, command.step.revision))
             case _:
                 self._on_process(command)
+
+    def _configured(self, node: str) -> None:
+        if node in self.gateways:
+            self.feed(events.GatewayConfigured(node, self.mesh.gateway_snapshot(node).revision))
 
     def _start(self, command: commands.StartWorker) -> None:
         process = self.processes[command.worker_id] = Process(next(self._pids), command.settings)
@@ -195,6 +202,7 @@ class World:
         assert set(self.mesh.pins.held) == {id_ for id_, spec_ in self.saved_models.items() if spec_.pinned}
         assert [alias for alias in self.mesh.book.moving() if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")] == []
         assert self.gateways == {NODE}
+        assert self.mesh.gates.are_current
 
     def _check_process(self, worker_id: str, process: Process) -> None:
         assert self.mesh.roster.is_ready(worker_id)
