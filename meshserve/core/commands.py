@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshserve.core import desired, events, model, replica, report
+from meshserve.core import desired, events, llm, model, replica, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,55 @@ class StopGateway:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    """Start the LLM's engine where the plan says: answered by ReplicaReady or ReplicaLost."""
+
+    replica_id: str
+    spec: llm.LlmSpec
+    plan: llm.Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    """Let the replica finish its requests and end: answered by ReplicaStopped. Gateways are told before it is asked."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SleepReplica:
+    """Let the replica finish its requests and sleep: answered by ReplicaSlept or ReplicaLost."""
+
+    replica_id: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeReplica:
+    """Have the replica serve again: answered by ReplicaWoken or ReplicaLost."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Let the held request go on: gateways know a replica that is ready."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAway:
+    """Answer the held request with 503, the reason, and when to try again."""
+
+    ticket: str
+    reason: str
+    retry_after_s: float
+
+
 WorkerCommand = StartWorker | StopWorker | SendChanges | EnsureLoaded | Pin | Unpin
 GatewayCommand = StartGateway | ConfigureGateway | StopGateway
-Command = SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand
+ReplicaCommand = StartReplica | StopReplica | SleepReplica | WakeReplica
+HeldCommand = Admit | TurnAway
+Command = SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand | ReplicaCommand | HeldCommand

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshserve.core import desired, events, model, replica, report, snapshot, tally
+from meshserve.core import desired, events, llm, model, replica, report, snapshot, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,44 @@ class Gateways(Protocol):
         ...
 
 
-class Cluster(Workers, Gateways, Protocol):
-    """Where workers and gateways run."""
+class Replicas(Protocol):
+    """The engines of LLMs, by the ids of their replicas. A method for one that is not there, or goes meanwhile, raises Unavailable."""
+
+    async def living_replicas(self) -> tuple[llm.LivingReplica, ...]:
+        """The replicas that run, whoever started them."""
+        ...
+
+    async def start_replica(self, replica_id: str, spec: llm.LlmSpec, plan: llm.Plan) -> events.ReplicaReady:
+        """Start it, in place of any that is left of an earlier one; returns once it has made a token. Raises MeshError with the reason."""
+        ...
+
+    async def stop_replica(self, replica_id: str) -> None:
+        """Let it answer what it has accepted, end it with all its processes, and free what it held. No error where it is not there."""
+        ...
+
+    async def wait_until_replica_lost(self, replica_id: str) -> str:
+        """Returns the reason once its process or its engine has ended, or its tokens stall; at once where there is none."""
+        ...
+
+    async def sleep_replica(self, replica_id: str, level: int) -> None:
+        """Let it answer what it has accepted, and have it sleep. Raises MeshError."""
+        ...
+
+    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+        """Returns once it has made a token again. Raises MeshError."""
+        ...
+
+    async def replica_report(self, replica_id: str) -> llm.LlmReport:
+        """How it is now."""
+        ...
+
+    async def room(self) -> tuple[llm.NodeRoom, ...]:
+        """What the nodes have for engines."""
+        ...
+
+
+class Cluster(Workers, Gateways, Replicas, Protocol):
+    """Where workers, gateways and replicas run."""
 
     async def capacity(self) -> Capacity:
         """What there is for workers, all nodes together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshserve.core import model, snapshot
+from meshserve.core import llm, model, snapshot
 
 DEFAULT_POOL = "default"
 CONFIG = "config"
@@ -98,6 +98,7 @@ class Desired:
     models: tuple[model.ModelSpec, ...] = ()
     aliases: tuple[Alias, ...] = ()
     repositories: tuple[Repository, ...] = ()
+    llms: tuple[llm.LlmSpec, ...] = ()
     document: str = ""
 
     def pool(self, name: str) -> Pool | None:

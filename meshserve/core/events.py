@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshserve.core import catalog, desired, model, report
+from meshserve.core import catalog, desired, llm, model, report
 
 Save = catalog.Declared | catalog.Withdrawn | desired.Alias | catalog.AliasCleared | desired.Desired
 
@@ -113,6 +113,7 @@ class Restored:
     workers: tuple[LivingWorker, ...] = ()
     controller: model.Endpoint | None = None
     is_config_coming: bool = False
+    replicas: tuple[llm.LivingReplica, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,77 @@ class GatewayStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """A request for an LLM waits at a gateway: it is answered by Admit or TurnAway. `name` is any of the LLM's names."""
+
+    ticket: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLeft:
+    """The client of a held request has gone, or was answered otherwise."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReady:
+    """A replica's engine answers: it has made a token. `took_s` is how long the start took."""
+
+    replica_id: str
+    endpoint: model.Endpoint
+    pid: int
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReported:
+    """A replica's report."""
+
+    report: llm.LlmReport
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLost:
+    """A replica's process or engine is gone, or could not be started, woken or put to sleep. `pid` is the process's, 0 where there was none."""
+
+    replica_id: str
+    reason: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStopped:
+    """A replica has drained and ended, as it was told to: its GPUs are free."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSlept:
+    """A replica has drained and is asleep, as it was told to."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaWoken:
+    """A replica is awake again and has made a token. `took_s` is how long that took."""
+
+    replica_id: str
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSeen:
+    """What the cluster's nodes have for engines."""
+
+    nodes: tuple[llm.NodeRoom, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time went by."""
 
@@ -227,4 +299,7 @@ class Ticked:
 Wish = ConfigApplied | ModelsRegistered | ModelRemoved | RepositoryScanned | AliasSet | AliasCleared | PinChanged
 WorkerEvent = WorkerStarted | WorkerSynced | SyncFailed | WorkerReported | CopySeen | WorkerLost | WorkerStopped | CopyEnsured
 GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
-Event = Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | Ticked
+LlmEvent = (
+    RequestHeld | HeldLeft | ReplicaReady | ReplicaReported | ReplicaLost | ReplicaStopped | ReplicaSlept | ReplicaWoken | RoomSeen
+)
+Event = Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | LlmEvent | Ticked

@@ -27,6 +27,20 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LlmRoute:
+    """One LLM as a gateway sees it. `names` are all that clients may call it; `members` its replicas.
+
+    While `is_held` no replica is ready, and every request asks the controller first whether it may wait.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    members: tuple[Member, ...] = ()
+    is_held: bool = False
+    wait_s_max: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySnapshot:
     """All that one gateway's configuration is computed from.
 
@@ -43,3 +57,4 @@ class GatewaySnapshot:
     request_bytes_max: int = 64 << 20
     keys: tuple[ApiKey, ...] = ()
     revision: int = 0
+    llms: tuple[LlmRoute, ...] = ()
