@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 import pydantic
 
 from meshserve import errors
-from meshserve.config import checks, faults, marks, reference, schema, values
+from meshserve.config import checks, faults, marks, reference, sections, values
+from meshserve.config.llm_keys import Llm
 from meshserve.config.schema import Cache, Config, Gateway, Key, Model, Pool, Registry, Repository, Tensor, home
 
 __all__ = [
-    "Cache", "Config", "Gateway", "Key", "Model", "Pool", "Registry", "Repository", "Tensor",
+    "Cache", "Config", "Gateway", "Key", "Llm", "Model", "Pool", "Registry", "Repository", "Tensor",
     "document", "home", "json_schema", "load", "parse", "parse_model", "parse_size", "reference_markdown",
 ]  # fmt: skip
 
-SectionT = TypeVar("SectionT", bound=schema.Section)
+SectionT = TypeVar("SectionT", bound=sections.Section)
 
 json_schema = reference.json_schema
 reference_markdown = reference.markdown

@@ -7,12 +7,14 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from meshserve.config import faults, schema, values
+from meshserve.config import faults, names, schema, sections, values
 
 Entry = tuple[int, dict[Any, Any]]
+FREE = ("options", "engine")
+"""Mappings whose values may be any JSON."""
 
 
-def of_schema(root: type[schema.Section], found: ErrorDetails) -> faults.Fault:
+def of_schema(root: type[sections.Section], found: ErrorDetails) -> faults.Fault:
     """One of pydantic's errors in a user's words."""
     path = _path(found["loc"])
     sentence = SENTENCES.get(found["type"])
@@ -26,9 +28,10 @@ def of_schema(root: type[schema.Section], found: ErrorDetails) -> faults.Fault:
 
 
 def _path(loc: faults.Path) -> faults.Path:
-    """Where it is in the document: without pydantic's marks for keys, and for the kinds that a value of `options` was tried as."""
+    """Where it is in the document: without pydantic's marks for keys, and for the kinds that a value of anybody's choice was tried as."""
     path = tuple(part for part in loc if part != "[key]")
-    return path[: path.index("options") + 2] if "options" in path else path
+    ends = [path.index(key) + 2 for key in FREE if key in path]
+    return path[: min(ends)] if ends else path
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
@@ -70,7 +73,7 @@ def across(document: Any) -> Iterator[faults.Fault]:
     """What only several entries together can get wrong. Entries of a wrong shape are passed over: their own faults say so."""
     models = list(_entries(document, "models"))
     yield from _unknown_pools(document, [*_at("models", models), *_at("repositories", _entries(document, "repositories"))])
-    yield from _duplicate_names(models)
+    yield from names.duplicates(models, list(_entries(document, "llms")))
 
 
 def _entries(document: Any, key: str) -> Iterator[Entry]:
@@ -90,33 +93,3 @@ def _unknown_pools(document: Any, entries: list[tuple[faults.Path, dict[Any, Any
         if isinstance(pool, str) and pool not in known:
             there = faults.did_you_mean(pool, known) or f"; there are: {', '.join(known)}"
             yield faults.Fault((*path, "pool"), f"there is no pool {pool!r}{there}")
-
-
-def _duplicate_names(models: list[Entry]) -> Iterator[faults.Fault]:
-    versions: dict[tuple[str, str], faults.Path] = {}
-    names: dict[str, faults.Path] = {}
-    for index, entry in models:
-        name, version = entry.get("name"), str(entry.get("version", "1"))
-        path: faults.Path = ("models", index, "name")
-        if not isinstance(name, str):
-            continue
-        if (name, version) in versions:
-            yield faults.Fault(path, f"model {name!r} version {version!r} is declared twice", versions[name, version])
-        versions.setdefault((name, version), path)
-        names.setdefault(name, path)
-    yield from _duplicate_aliases(models, names)
-
-
-def _duplicate_aliases(models: list[Entry], names: Mapping[str, faults.Path]) -> Iterator[faults.Fault]:
-    aliases: dict[str, faults.Path] = {}
-    for index, entry in models:
-        given = entry.get("aliases")
-        for place, alias in enumerate(given if isinstance(given, list) else ()):
-            path: faults.Path = ("models", index, "aliases", place)
-            if not isinstance(alias, str):
-                continue
-            if alias in names:
-                yield faults.Fault(path, f"alias {alias!r} is the name of a model", names[alias])
-            elif alias in aliases:
-                yield faults.Fault(path, f"alias {alias!r} is given twice", aliases[alias])
-            aliases.setdefault(alias, path)

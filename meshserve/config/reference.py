@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from meshserve.config import schema
+from meshserve.config import llm_keys, schema, sections
 
-SECTIONS: tuple[tuple[str, type[schema.Section]], ...] = (
+SECTIONS: tuple[tuple[str, type[sections.Section]], ...] = (
     ("top level", schema.Config),
     ("gateway", schema.Gateway),
     ("gateway.keys[]", schema.Key),
@@ -18,6 +18,10 @@ SECTIONS: tuple[tuple[str, type[schema.Section]], ...] = (
     ("models[]", schema.Model),
     ("models[].inputs[], models[].outputs[]", schema.Tensor),
     ("repositories[]", schema.Repository),
+    ("llms[]", llm_keys.Llm),
+    ("llms[].replicas", llm_keys.Replicas),
+    ("llms[].adapters[]", llm_keys.Adapter),
+    ("llms[].held", llm_keys.Held),
 )
 HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
 BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
@@ -33,7 +37,7 @@ def markdown() -> str:
     return "\n".join(_section(title, section) for title, section in SECTIONS)
 
 
-def _section(title: str, section: type[schema.Section]) -> str:
+def _section(title: str, section: type[sections.Section]) -> str:
     shape = section.model_json_schema()
     rows = (_row(key, described, key in shape.get("required", ())) for key, described in shape["properties"].items())
     return "\n".join((f"### `{title}`\n\n{section.__doc__}\n\n{HEAD}", *rows, ""))

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
 
-from meshserve.config import faults, values
+from meshserve.config import faults, llm_keys, values
+from meshserve.config.sections import Section
 from meshserve.core import model, snapshot
 
 DEFAULT_POOL = "default"
@@ -18,12 +19,6 @@ DEFAULT_POOL = "default"
 def home() -> Path:
     """The state directory where nothing else is said: `MESHSERVE_HOME`, or `~/.meshserve`."""
     return Path(os.environ.get("MESHSERVE_HOME") or "~/.meshserve").expanduser().absolute()
-
-
-class Section(BaseModel):
-    """Frozen, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Key(Section):
@@ -198,6 +193,7 @@ class Config(Section):
     )
     models: tuple[Model, ...] = Field(default=(), description="The models to serve.")
     repositories: tuple[Repository, ...] = Field(default=(), description="Folders whose models are all served.")
+    llms: tuple[llm_keys.Llm, ...] = Field(default=(), description="Large language models, each in a process of its own with its own GPUs.")
 
     @property
     def registry_url(self) -> str:
@@ -225,9 +221,13 @@ PARTS: Mapping[tuple[type[Section], str | int], type[Section]] = {
     (Config, "pools"): Pool,
     (Config, "models"): Model,
     (Config, "repositories"): Repository,
+    (Config, "llms"): llm_keys.Llm,
     (Gateway, "keys"): Key,
     (Model, "inputs"): Tensor,
     (Model, "outputs"): Tensor,
+    (llm_keys.Llm, "replicas"): llm_keys.Replicas,
+    (llm_keys.Llm, "adapters"): llm_keys.Adapter,
+    (llm_keys.Llm, "held"): llm_keys.Held,
 }
 
 

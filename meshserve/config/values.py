@@ -64,6 +64,18 @@ def _address(value: str) -> str:
     return value
 
 
+def _client_name(value: str) -> str:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError(f"a name is printable text without spaces at its ends, got {faults.shown(value)}")
+    return value
+
+
+def _not_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a whole number, got {faults.shown(value)}")  # noqa: TRY004 - pydantic collects ValueError
+    return value
+
+
 def _name(value: str) -> str:
     if not value or value != value.strip() or "/" in value or not value.isprintable():
         raise ValueError(f"a name is printable text without '/' and without spaces at its ends, got {faults.shown(value)}")
@@ -130,6 +142,9 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Duration = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+NotFlag = BeforeValidator(_not_flag)
+"""For literal numbers: to Python, true is 1."""
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
@@ -143,6 +158,7 @@ Version = Annotated[
     Text, AfterValidator(_name), BeforeValidator(_version), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
 ]
 Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
+ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]
 PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
 Address = Annotated[Text, AfterValidator(_address)]
 Place = Annotated[Path, AfterValidator(_place)]

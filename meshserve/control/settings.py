@@ -7,7 +7,7 @@ import logging
 import orjson
 
 from meshserve import config, errors
-from meshserve.core import catalog, desired, events, model
+from meshserve.core import catalog, desired, events, llm, model
 from meshserve.core import control_ports as ports
 
 WORKERS_AUTO_MAX = 16
@@ -24,6 +24,7 @@ def desired_from(wanted: config.Config, capacity: ports.Capacity) -> desired.Des
         models=tuple(spec for spec, _ in specs),
         aliases=tuple(desired.Alias(alias, spec.id.name, spec.id.version, desired.CONFIG) for spec, aliases in specs for alias in aliases),
         repositories=tuple(_repository(each) for each in wanted.repositories),
+        llms=tuple(_llm(each, capacity) for each in wanted.llms),
         document=orjson.dumps(config.document(wanted)).decode(),
     )
 
@@ -88,3 +89,10 @@ def _gpu_count(pool: config.Pool, capacity: ports.Capacity) -> int:
 
 def _repository(each: config.Repository) -> desired.Repository:
     return desired.Repository(str(each.path or each.uri), each.watch, each.pool, each.trust)
+
+
+def _llm(each: config.Llm, capacity: ports.Capacity) -> llm.LlmSpec:
+    spec = each.spec("cuda" if capacity.gpus else "cpu")
+    if spec.share and spec.device == "cpu":
+        raise errors.ConfigInvalid(f"LLM {spec.name!r} shares GPUs with others, but the cluster has no GPU: leave share out")
+    return spec

@@ -30,7 +30,7 @@ class HeldLimits:
 
 @dataclass(frozen=True, slots=True)
 class LlmSpec:
-    """One LLM, as it should be served. `engine` holds vLLM's own arguments by their names in Python.
+    """One LLM, as it should be served. `engine` holds vLLM's own arguments by their names in Python; `runtime` names the kind of engine.
 
     `replicas_min` 0 lets the last engine go after `idle_timeout_s` without a request. LLMs of one `share` group take turns on the same
     GPUs: one is awake, the others sleep at `sleep_level` (1: weights in host memory, 2: nothing kept), and none is put to sleep within
@@ -55,6 +55,7 @@ class LlmSpec:
     stall_timeout_s: float = 60.0
     held: HeldLimits = HeldLimits()
     engine: Mapping[str, object] = field(default_factory=dict)
+    runtime: str = "vllm"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,16 +9,16 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["a", "b", "1", ""]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["name", "pool", "aliases", "version", "models", "pools"]), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "pool", "aliases", "adapters", "version", "models", "pools"]), inner, max_size=4)
     ),
     max_leaves=12,
 )
 
 
-@given(st.fixed_dictionaries({}, optional={"models": JSON, "pools": JSON, "repositories": JSON}) | JSON)
+@given(st.fixed_dictionaries({}, optional={"models": JSON, "pools": JSON, "repositories": JSON, "llms": JSON}) | JSON)
 def test_any_document_is_checked_without_raising(document):
     for fault in checks.across(document):
-        assert fault.path[0] in ("models", "repositories")
+        assert fault.path[0] in ("models", "repositories", "llms")
 
 
 def test_two_versions_of_a_model_are_no_duplicate():

@@ -25,6 +25,10 @@ def test_home_is_in_the_users_folder_else(monkeypatch):
         (("pools", "models"), "memory"),
         (("models", 3), "uri"),
         (("models", 0, "inputs", 1), "shape"),
+        (("llms", 0), "tensor_parallel_size"),
+        (("llms", 0, "replicas"), "min"),
+        (("llms", 0, "adapters", 0), "uri"),
+        (("llms", 0, "held"), "wait_s"),
     ],
 )
 def test_known_keys_are_those_of_the_section(path, key):

@@ -4,7 +4,7 @@ import pytest
 
 from meshserve import config, errors
 from meshserve.control import settings
-from meshserve.core import catalog, control_ports, desired, events, model, snapshot
+from meshserve.core import catalog, control_ports, desired, events, llm, model, snapshot
 from tests.core import world
 
 CAPACITY = control_ports.Capacity(4, 2)
@@ -86,3 +86,20 @@ def test_a_gpu_pool_without_the_gpus_is_refused(workers, gpus, words):
     document = {"pools": {"gpu": {"device": "cuda", "gpu_memory": 50, "workers": workers}}}
     with pytest.raises(errors.ConfigInvalid, match=words):
         settings.desired_from(config.parse(document), control_ports.Capacity(8, gpus))
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (2, "cuda")])
+def test_an_llm_runs_on_gpus_where_there_are_any(gpus, device):
+    wanted = settings.desired_from(config.parse({"llms": [{"name": "l", "uri": "/l"}]}), control_ports.Capacity(4, gpus))
+    assert wanted.llms == (llm.LlmSpec("l", "/l", device=device),)
+
+
+def test_an_llm_that_needs_more_gpus_than_there_are_is_wanted_all_the_same():
+    document = {"llms": [{"name": "l", "uri": "/l", "device": "cuda", "tensor_parallel_size": 8}]}
+    assert settings.desired_from(config.parse(document), control_ports.Capacity(4, 0)).llms[0].gpus == 8
+
+
+def test_llms_can_t_share_what_is_not_there():
+    document = {"llms": [{"name": "l", "uri": "/l", "share": "g"}]}
+    with pytest.raises(errors.ConfigInvalid, match="the cluster has no GPU"):
+        settings.desired_from(config.parse(document), control_ports.Capacity(4, 0))
