@@ -255,7 +255,10 @@ class ReplicaReported:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLost:
-    """A replica's process or engine is gone, or could not be started, woken or put to sleep. `pid` is the process's, 0 where there was none."""
+    """A replica's process or engine is gone, or could not be started, woken or put to sleep.
+
+    `pid` is the process's, 0 where there was none.
+    """
 
     replica_id: str
     reason: str
@@ -299,7 +302,5 @@ class Ticked:
 Wish = ConfigApplied | ModelsRegistered | ModelRemoved | RepositoryScanned | AliasSet | AliasCleared | PinChanged
 WorkerEvent = WorkerStarted | WorkerSynced | SyncFailed | WorkerReported | CopySeen | WorkerLost | WorkerStopped | CopyEnsured
 GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
-LlmEvent = (
-    RequestHeld | HeldLeft | ReplicaReady | ReplicaReported | ReplicaLost | ReplicaStopped | ReplicaSlept | ReplicaWoken | RoomSeen
-)
+LlmEvent = RequestHeld | HeldLeft | ReplicaReady | ReplicaReported | ReplicaLost | ReplicaStopped | ReplicaSlept | ReplicaWoken | RoomSeen
 Event = Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | LlmEvent | Ticked

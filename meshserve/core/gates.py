@@ -13,7 +13,7 @@ RESTART_DELAY_S_MAX = 10.0
 
 @dataclass(slots=True)
 class Gate:
-    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 where it serves by none."""
+    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 where there is none."""
 
     node: str
     state: Literal["starting", "ready", "lost", "draining"] = "starting"
@@ -37,6 +37,14 @@ class Gates:
         """Whether there are any, and all of them serve by the newest snapshot."""
         gates = self.gates.values()
         return bool(gates) and all(gate.state == "ready" and gate.configured >= self.revision for gate in gates)
+
+    def have_taken(self, revision: int) -> bool:
+        """Whether every gateway that takes snapshots serves by this one or a later one."""
+        return all(gate.configured >= revision for gate in self.gates.values() if gate.state in ("starting", "ready"))
+
+    def have_all_taken(self, revision: int) -> bool:
+        """Whether every gateway that may pass requests on does: those too that drain, and take no snapshots any more."""
+        return all(gate.configured >= revision for gate in self.gates.values() if gate.state != "lost")
 
     def reported(self, event: events.GatewayReported) -> None:
         """A gateway serves."""

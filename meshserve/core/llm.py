@@ -69,12 +69,16 @@ class LlmSpec:
 
 
 class NodeRoom(NamedTuple):
-    """What one node has for engines: all its GPUs, and those that nobody holds now."""
+    """What one node has for engines: all its GPUs, and those that nobody holds now.
+
+    `replicas` are those that are known to hold GPUs of it, so that these are not counted as still to be taken.
+    """
 
     node: str
     gpus: int
     gpus_free: int
     cores: int = 0
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

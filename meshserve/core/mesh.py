@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from meshserve.core import catalog, commands, desired, events, gates, ledger, model, pins, report, roster, snapshot, wishes
+from meshserve.core import catalog, commands, desired, events, gates, ledger, llms, model, pins, report, roster, snapshot, wishes
 
 REMEASURED_RATIO = 1.25
 Commands = Iterable[commands.Command]
@@ -23,6 +23,7 @@ class Mesh:
         self.roster = roster.Roster()
         self.gates = gates.Gates()
         self.pins = pins.Pins(self.book, self.roster)
+        self.llms = llms.Llms(self.gates)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
@@ -55,6 +56,7 @@ class Mesh:
             events.GatewayLost: self._gateway_lost,
             events.GatewayStopped: self._gateway_stopped,
             events.Ticked: lambda _, now_s: self.pins.retry(now_s),
+            **self.llms.handlers,
         }
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:
@@ -69,6 +71,7 @@ class Mesh:
         yield from self.gates.reconcile(() if self.is_draining else self._nodes, now_s)
         if not self.is_draining or not self.gates.gates:
             yield from self._follow_workers(now_s)
+        yield from self.llms.follow(() if self.is_draining else self.book.desired.llms, now_s)
 
     def _follow_workers(self, now_s: float) -> Iterator[commands.Command]:
         stops = list(self.roster.reconcile(() if self.is_draining else self.book.desired.pools, now_s))
@@ -104,6 +107,8 @@ class Mesh:
         for living in event.workers:
             worker = self.roster.attach(living, now_s)
             yield from self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+        for replica in event.replicas:
+            self.llms.attach(replica, now_s)
         self._is_waiting = event.is_config_coming
         for name in {declared.spec.id.name for declared in self.book.models if declared.spec.pinned}:
             yield from self.pins.follow_name(name, ())
@@ -216,7 +221,7 @@ class Mesh:
     @property
     def is_drained(self) -> bool:
         """Whether everything has ended after a DrainRequested."""
-        return self.is_draining and not self.gates.gates and not self.roster.workers
+        return self.is_draining and not (self.gates.gates or self.roster.workers) and self.llms.is_empty
 
     def gateway_snapshot(self, node: str) -> snapshot.GatewaySnapshot:
         """What the node's gateway is to be configured from, now."""
@@ -231,6 +236,7 @@ class Mesh:
             request_bytes_max=wanted.gateway.request_bytes_max,
             keys=wanted.gateway.keys,
             revision=self.gates.revision,
+            llms=self.llms.routes(),
         )
 
     def _members(self, pool: str) -> tuple[snapshot.Member, ...]:
@@ -245,6 +251,7 @@ class Mesh:
     def check(self) -> None:
         """State what always holds."""
         self.book.check()
+        self.llms.check()
         if not (self.is_draining or self._is_waiting):
             self.pins.check()
         for worker in self.roster.workers.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from meshserve.core import catalog, desired, events, ledger, model
+from meshserve.core import catalog, desired, events, ledger, llm, model
 
 
 def describe(book: ledger.Ledger, changes: Iterable[events.Save]) -> tuple[str, ...]:
@@ -27,8 +27,8 @@ def _lines(book: ledger.Ledger, change: events.Save) -> Iterator[str]:
             yield from _settings(book.desired, change)
 
 
-def _differences(before: model.ModelSpec, after: model.ModelSpec) -> str:
-    fields = [field for field in model.ModelSpec.__slots__ if getattr(before, field) != getattr(after, field)]
+def _differences(before: model.ModelSpec | llm.LlmSpec, after: model.ModelSpec | llm.LlmSpec) -> str:
+    fields = [field for field in type(after).__slots__ if getattr(before, field) != getattr(after, field)]
     return f"changed ({', '.join(fields)})"
 
 
@@ -36,6 +36,7 @@ def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
     for pool in after.pools:
         yield from _pool(before.pool(pool.name), pool)
     yield from (f"pool {pool.name} removed" for pool in before.pools if after.pool(pool.name) is None)
+    yield from _llms(before, after)
     yield from _gateway(before.gateway, after.gateway)
     old, new = ({each.place: each for each in wanted.repositories} for wanted in (before, after))
     yield from (f"repository {place} {'changed' if place in old else 'added'}" for place in new if old.get(place) != new[place])
@@ -52,6 +53,13 @@ def _pool(before: desired.Pool | None, after: desired.Pool) -> Iterator[str]:
     changed = [field for field in slots if getattr(before.settings, field) != getattr(after.settings, field)]
     if changed:
         yield f"pool {after.name}: its workers are replaced, one after the other ({', '.join(changed)})"
+
+
+def _llms(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
+    old, new = ({each.name: each for each in wanted.llms} for wanted in (before, after))
+    yield from (f"llm {name} added" for name in new if name not in old)
+    yield from (f"llm {name} {_differences(old[name], new[name])}" for name in new if name in old and old[name] != new[name])
+    yield from (f"llm {name} removed" for name in old if name not in new)
 
 
 def _gateway(before: desired.Gateway, after: desired.Gateway) -> Iterator[str]:
