@@ -16,14 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
 
 from meshserve import config, errors
 from meshserve.cluster import control_plane, ray_cluster, session
-from meshserve.core import desired
+from meshserve.core import desired, llm
 from meshserve.gateway import gateway
+from meshserve.llm import engines, server
+from meshserve.llm import place as llm_place
 from meshserve.observe import logs
 from meshserve.registry import registry
 from meshserve.storage import store, watch
@@ -35,10 +37,19 @@ HEALTH_S = 5.0
 REASON_MAX = 300
 READY_S = 120.0
 DRAIN_S = 90.0
+LOG_NAME_MAX = 60
 MESH_FILE = "mesh.json"
 
 
 # Parts, each built inside the process that holds it
+
+
+class CacheLimits(NamedTuple):
+    """The folder of fetched artifacts, how much it may hold, and how big one of them may be."""
+
+    path: str
+    size_bytes_max: int
+    artifact_bytes_max: int
 
 
 def build_worker(logs_dir: str, where: place.Place, settings: desired.WorkerSettings) -> worker.Worker:
@@ -53,12 +64,36 @@ def build_gateway(logs_dir: str, run_dir: str) -> gateway.Gateway:
     return gateway.Gateway(run_dir)
 
 
+async def build_llm_server(logs_dir: str, cache: CacheLimits, where: llm_place.Place, spec: llm.LlmSpec) -> server.LlmServer:
+    """One replica of an LLM, its weights and adapters on this node. Raises LoadFailed where they can't be had."""
+    logs.to_file(logs_dir, where.replica_id.replace("/", "-")[-LOG_NAME_MAX:])
+    make = engines.find(spec.runtime)
+    fetched = functools.cache(lambda: store.Store(*cache))
+    adapters = {adapter.name: await _weights(fetched, adapter.uri) for adapter in spec.adapters}
+    return server.LlmServer(where, spec, await _weights(fetched, spec.uri), adapters, make)
+
+
+async def _weights(fetched: Callable[[], store.Store], uri: str) -> str:
+    """Where an engine finds them: a local folder as it is, a name at Hugging Face for the engine to fetch, all else from the cache."""
+    scheme, separator, name = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() == "hf":
+        return name
+    artifact = await fetched().fetch(uri, "")
+    fetched().hold(artifact)
+    return str(artifact.path)
+
+
 def build_control_plane(plan: control_plane.Plan) -> control_plane.HeldControlPlane:
     """The control plane with its registry, its repositories and its port to Ray."""
     logs.to_file(plan.logs_dir, "controller")
+    read = config.parse(json.loads(plan.document))
+    cache = CacheLimits(str(read.cache_path), read.cache.size, read.cache.artifact_bytes_max)
     makers = ray_cluster.Makers(
         worker=functools.partial(build_worker, plan.logs_dir),
         gateway=functools.partial(build_gateway, plan.logs_dir),
+        replica=functools.partial(build_llm_server, plan.logs_dir, cache),
         run_dir=plan.run_dir,
         host=plan.host,
     )

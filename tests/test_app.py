@@ -8,10 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from meshserve import app, config, errors
+from meshserve.core import llm
+from meshserve.llm import place
+from meshserve.storage import store
 from tests import support
 
 HEALTHY = (200, '{"live": true}')
@@ -226,3 +230,34 @@ def test_down_says_why_it_was_refused(mesh, tmp_path):
 def test_down_where_nothing_was_started(tmp_path):
     with pytest.raises(errors.Unavailable, match="no mesh was started"):
         app.down(tmp_path, None)
+
+
+# An LLM's parts
+
+
+@pytest.mark.parametrize(("uri", "there"), [("/models/tiny", "/models/tiny"), ("hf://org/tiny", "org/tiny"), ("HF://org/tiny", "org/tiny")])
+async def test_weights_that_nobody_need_fetch(uri, there):
+    assert await app._weights(lambda: pytest.fail("no store is needed"), uri) == there
+
+
+async def test_weights_from_elsewhere_are_fetched_and_held(tmp_path):
+    (tmp_path / "tiny.bin").write_text("weights")
+    kept = store.Store(str(tmp_path / "cache"), 1 << 20, 1 << 20)
+    found = Path(await app._weights(lambda: kept, f"file://{tmp_path}/tiny.bin"))
+    assert found.is_relative_to(tmp_path / "cache")
+    await kept.close()
+
+
+async def test_an_llm_is_built_with_its_engine_and_adapters(tmp_path):
+    spec = llm.LlmSpec("tiny", "/models/tiny", adapters=(llm.Adapter("sql", "hf://org/sql"),))
+    made = await app.build_llm_server(str(tmp_path), app.CacheLimits("/none", 1, 1), place.Place("tiny/0", str(tmp_path)), spec)
+    assert (made.engine.__class__.__name__, made.spec) == ("VllmEngine", spec)
+    assert made._order.model_path == "/models/tiny"
+    assert made._order.adapter_paths == {"sql": "org/sql"}
+    assert (tmp_path / "tiny-0.log").exists()
+
+
+async def test_an_engine_that_does_not_exist_is_said_before_anything_is_fetched(tmp_path):
+    spec = llm.LlmSpec("tiny", "s3://bucket/tiny", runtime="vlm")
+    with pytest.raises(errors.LoadFailed, match="engine 'vlm' does not exist; there are: vllm"):
+        await app.build_llm_server(str(tmp_path), app.CacheLimits("/none", 1, 1), place.Place("tiny/0", str(tmp_path)), spec)

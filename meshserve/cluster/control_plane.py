@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshserve.cluster import actors, ray_cluster, session
+from meshserve.cluster import actors, ray_replicas, session
 from meshserve.control import plane
 from meshserve.core import control_ports, model
 from meshserve.protocol import serving
@@ -56,7 +56,7 @@ class HeldControlPlane:
 
     async def run(self) -> None:
         """Serve until drained, and leave nothing in the folder of sockets."""
-        host = self._plan.host or ray_cluster.node_address()
+        host = self._plan.host or ray_replicas.node_address()
         socket_path = str(Path(self._plan.run_dir) / SOCKET)
         served = await serving.serve(self._plane.app, [serving.unix_socket(socket_path), serving.tcp_socket(host)])
         endpoint = model.Endpoint(actors.node_id(), host, served.port, socket_path)

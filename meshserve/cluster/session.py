@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import exceptions
 
 from meshserve import errors
-from meshserve.cluster import actors, ray_cluster
+from meshserve.cluster import actors, named_actors, ray_cluster
 
 AUTO = "auto"
 HEALTH_S = 5.0
@@ -48,7 +48,7 @@ def _as_it_was() -> Iterator[None]:
 
 def _begin(temp_dir: str) -> None:
     ray.init(
-        namespace=ray_cluster.NAMESPACE,
+        namespace=named_actors.NAMESPACE,
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
@@ -66,7 +66,7 @@ def join(address: str) -> None:
         _check_health(there)
     try:
         with _as_it_was():
-            ray.init(address, namespace=ray_cluster.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address, namespace=named_actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, exceptions.RayError) as error:
         raise errors.Unavailable(f"the Ray cluster at {address} can't be joined: {error}") from error
 
@@ -119,7 +119,7 @@ class ControllerHandle:
         except exceptions.GetTimeoutError:
             raise NoAnswer("the controller does not answer") from None
         except exceptions.RayError as error:
-            raise NoAnswer(f"the controller is gone: {ray_cluster.in_words(error)}") from error
+            raise NoAnswer(f"the controller is gone: {named_actors.in_words(error)}") from error
         if isinstance(result, errors.MeshError):
             raise result
         return result
@@ -128,13 +128,13 @@ class ControllerHandle:
 def start_controller(make: Callable[[], actors.Held]) -> ControllerHandle:
     """Start the controller's actor, which Ray starts again whenever its process ends."""
     kind = ray.remote(actors.ControllerActor)
-    options = {"name": ray_cluster.CONTROLLER, "namespace": ray_cluster.NAMESPACE, "lifetime": "detached", "max_restarts": -1}
+    options = {"name": ray_cluster.CONTROLLER, "namespace": named_actors.NAMESPACE, "lifetime": "detached", "max_restarts": -1}
     return ControllerHandle(kind.options(num_cpus=0, max_task_retries=0, **options).remote(make))
 
 
 def find_controller() -> ControllerHandle | None:
     """The controller that runs in the cluster, if one does."""
     try:
-        return ControllerHandle(ray.get_actor(ray_cluster.CONTROLLER, ray_cluster.NAMESPACE))
+        return ControllerHandle(ray.get_actor(ray_cluster.CONTROLLER, named_actors.NAMESPACE))
     except ValueError:
         return None

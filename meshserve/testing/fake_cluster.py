@@ -1,4 +1,4 @@
-"""A cluster in memory: workers that take steps, load, pin and report as real ones do, and fail when a test wants them to."""
+"""A cluster in memory: workers that take steps, load, pin and report as real ones do, and fail when a test wants them to; and engines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from meshserve import errors
 from meshserve.core import catalog, desired, events, model, replica, report, snapshot, tally
 from meshserve.core import control_ports as ports
+from meshserve.testing import fake_replicas
 
 SIZE = model.Footprint(1000)
 
@@ -75,7 +76,7 @@ class FakeWorker:
         )
 
 
-class FakeCluster:
+class FakeCluster(fake_replicas.FakeReplicas):
     """A `ports.Cluster`. What must fail is said beforehand: `failing_starts` counts, `failing_loads` gives reasons by model name.
 
     `calls` records what was asked of it, as words.
@@ -90,6 +91,7 @@ class FakeCluster:
         self.failing_configures: Counter[str] = Counter()
         self.lost_steps: Counter[str] = Counter()
         self.calls: list[str] = []
+        super().__init__(self.calls)
         self._capacity = capacity or ports.Capacity(2, 0)
         self._pids = itertools.count(1)
 

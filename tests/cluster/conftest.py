@@ -13,6 +13,7 @@ from meshserve import app
 from meshserve.cluster import ray_cluster, session
 from meshserve.core import desired, model
 from tests import support
+from tests.cluster import engines
 from tests.contracts import cluster as contract
 from tests.faults import traffic
 
@@ -27,7 +28,10 @@ def short_folder():
 
 @pytest.fixture(scope="session")
 def ray_session(short_folder):
-    session.begin(str(short_folder / "ray"))
+    # Ray counts what it is told: two GPUs, which nothing here uses
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
+        session.begin(str(short_folder / "ray"))
     yield
     session.end()
 
@@ -47,7 +51,13 @@ def settings(tmp_path):
 @pytest.fixture
 def makers(run_dir, tmp_path):
     logs = str(tmp_path / "logs")
-    return ray_cluster.Makers(functools.partial(app.build_worker, logs), functools.partial(app.build_gateway, logs), run_dir, "127.0.0.1")
+    return ray_cluster.Makers(
+        worker=functools.partial(app.build_worker, logs),
+        gateway=functools.partial(app.build_gateway, logs),
+        replica=engines.make,
+        run_dir=run_dir,
+        host="127.0.0.1",
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import errors
-from meshserve.cluster import ray_cluster
+from meshserve.cluster import named_actors, ray_cluster
 from meshserve.core import snapshot
 from tests import support
 from tests.contracts import cluster as contract
@@ -81,7 +81,7 @@ async def test_a_killed_worker_is_lost_at_once_and_another_takes_its_place(stage
     first = await stage.start_with(stage.good)
     lost = asyncio.ensure_future(stage.cluster.wait_until_lost(contract.WORKER))
     os.kill(first.pid, signal.SIGKILL)
-    async with asyncio.timeout(ray_cluster.CALL_S):
+    async with asyncio.timeout(named_actors.CALL_S):
         assert await lost
     with pytest.raises(errors.Unavailable):
         await stage.cluster.report(contract.WORKER)

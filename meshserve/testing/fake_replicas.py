@@ -1,0 +1,114 @@
+"""Engines of LLMs in memory: they start, sleep, wake, report and end as real ones do, and fail when a test wants them to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+
+from meshserve import errors
+from meshserve.core import events, llm, model
+
+TOOK_S = 7.0
+
+
+class FakeReplica:
+    """One replica's process."""
+
+    def __init__(self, replica_id: str, spec: llm.LlmSpec, plan: llm.Plan, pid: int) -> None:
+        self.id = replica_id
+        self.spec = spec
+        self.plan = plan
+        self.pid = pid
+        self.endpoint = model.Endpoint(plan.node or "n1", "127.0.0.1", 20_000 + pid, f"/run/llm-{pid}.sock")
+        self.is_asleep = False
+        self.said = llm.LlmReport(replica_id)
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+
+class FakeReplicas:
+    """A `control_ports.Replicas`. `failing_replicas` says how often a start fails; `slow` holds starts back until its event is set.
+
+    `failing_orders` counts sleeps and wakes that fail, by replica. `gpus` are those of each node; replicas hold theirs.
+    """
+
+    def __init__(self, calls: list[str]) -> None:
+        self.replicas: dict[str, FakeReplica] = {}
+        self.failing_replicas: Counter[str] = Counter()
+        self.failing_orders: Counter[str] = Counter()
+        self.slow: dict[str, asyncio.Event] = {}
+        self.gpus: dict[str, int] = {"n1": 0}
+        self._calls = calls
+        self._replica_pids = itertools.count(1001)
+
+    def kill_replica(self, replica_id: str, reason: str = "it was killed") -> None:
+        """End a replica as SIGKILL does."""
+        replica = self.replicas.pop(replica_id)
+        if not replica.ended.done():
+            replica.ended.set_result(reason)
+
+    async def living_replicas(self) -> tuple[llm.LivingReplica, ...]:
+        """The replicas that run."""
+        return tuple(llm.LivingReplica(each.id, each.spec, each.endpoint, each.pid, each.is_asleep) for each in self.replicas.values())
+
+    async def start_replica(self, replica_id: str, spec: llm.LlmSpec, plan: llm.Plan) -> events.ReplicaReady:
+        """Start it, in its time, or fail as often as `failing_replicas` says."""
+        self._calls.append(f"start replica {replica_id}")
+        if replica_id in self.replicas:
+            self.kill_replica(replica_id)
+        if replica_id in self.slow:
+            await self.slow[replica_id].wait()
+        if self.failing_replicas[replica_id] > 0:
+            self.failing_replicas[replica_id] -= 1
+            raise errors.LoadFailed(f"{replica_id} can't be started")
+        replica = self.replicas[replica_id] = FakeReplica(replica_id, spec, plan, next(self._replica_pids))
+        return events.ReplicaReady(replica_id, replica.endpoint, replica.pid, TOOK_S)
+
+    async def stop_replica(self, replica_id: str) -> None:
+        """End it."""
+        self._calls.append(f"stop replica {replica_id}")
+        if replica_id in self.replicas:
+            self.kill_replica(replica_id, "it was stopped")
+
+    async def wait_until_replica_lost(self, replica_id: str) -> str:
+        """Returns when it has ended."""
+        replica = self.replicas.get(replica_id)
+        return await asyncio.shield(replica.ended) if replica else "there is none"
+
+    async def sleep_replica(self, replica_id: str, level: int) -> None:
+        """Note that it sleeps. One on a CPU can't."""
+        self._calls.append(f"sleep replica {replica_id} {level}")
+        replica = self._ordered(replica_id)
+        if not replica.spec.gpus:
+            raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
+        replica.is_asleep = True
+
+    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+        """Note that it is awake."""
+        self._calls.append(f"wake replica {replica_id}")
+        self._ordered(replica_id).is_asleep = False
+        return events.ReplicaWoken(replica_id, TOOK_S)
+
+    async def replica_report(self, replica_id: str) -> llm.LlmReport:
+        """What a test put there."""
+        return self._replica(replica_id).said
+
+    async def room(self) -> tuple[llm.NodeRoom, ...]:
+        """`gpus`, less those that replicas hold."""
+        return tuple(self._room(node, gpus) for node, gpus in self.gpus.items())
+
+    def _room(self, node: str, gpus: int) -> llm.NodeRoom:
+        there = [each for each in self.replicas.values() if each.plan.bundles and each.endpoint.node == node]
+        return llm.NodeRoom(node, gpus, gpus - sum(sum(each.plan.bundles) for each in there), 2, tuple(each.id for each in there))
+
+    def _ordered(self, replica_id: str) -> FakeReplica:
+        if self.failing_orders[replica_id] > 0:
+            self.failing_orders[replica_id] -= 1
+            raise errors.Unavailable(f"{replica_id} does not obey")
+        return self._replica(replica_id)
+
+    def _replica(self, replica_id: str) -> FakeReplica:
+        replica = self.replicas.get(replica_id)
+        if replica is None:
+            raise errors.Unavailable(f"there is no replica {replica_id}")
+        return replica

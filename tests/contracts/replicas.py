@@ -1,0 +1,68 @@
+"""What every `control_ports.Replicas` must keep to. Subclass `ReplicasContract` and give it a `replicas` fixture with nothing in it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshserve import errors
+from meshserve.core import llm
+
+REPLICA = "tiny llm/0"
+SPEC = llm.LlmSpec("tiny llm", "/weights", device="cpu", start_timeout_s=60.0)
+WAIT_S = 60.0
+
+
+async def start(replicas, spec=SPEC):
+    return await replicas.start_replica(REPLICA, spec, llm.Plan())
+
+
+class ReplicasContract:
+    async def test_nodes_have_room(self, replicas):
+        (room, *_) = await replicas.room()
+        assert (room.node != "", room.cores >= 1, room.gpus >= room.gpus_free >= 0) == (True, True, True)
+
+    async def test_a_started_replica_lives_and_listens(self, replicas):
+        ready = await start(replicas)
+        assert (ready.replica_id, ready.endpoint.port > 0, ready.took_s > 0) == (REPLICA, True, True)
+        assert await replicas.living_replicas() == (llm.LivingReplica(REPLICA, SPEC, ready.endpoint, ready.pid),)
+
+    async def test_a_replica_reports(self, replicas):
+        await start(replicas)
+        said = await replicas.replica_report(REPLICA)
+        assert (said.replica_id, said.running, said.waiting, said.stalled_s) == (REPLICA, 0, 0, 0.0)
+
+    async def test_a_replica_that_is_started_again_is_another_process(self, replicas):
+        first = await start(replicas)
+        lost = asyncio.ensure_future(replicas.wait_until_replica_lost(REPLICA))
+        await asyncio.sleep(0.05)
+        second = await start(replicas)
+        assert second.pid != first.pid
+        async with asyncio.timeout(WAIT_S):
+            assert await lost
+        assert len(await replicas.living_replicas()) == 1
+
+    async def test_a_stopped_replica_is_gone_and_stopping_it_again_is_no_error(self, replicas):
+        await start(replicas)
+        lost = asyncio.ensure_future(replicas.wait_until_replica_lost(REPLICA))
+        await asyncio.sleep(0.05)
+        assert not lost.done()
+        await replicas.stop_replica(REPLICA)
+        async with asyncio.timeout(WAIT_S):
+            assert await lost
+        assert await replicas.living_replicas() == ()
+        await replicas.stop_replica(REPLICA)
+
+    async def test_an_engine_on_a_cpu_says_that_it_can_t_sleep_and_goes_on(self, replicas):
+        await start(replicas)
+        with pytest.raises(errors.Unsupported, match="can't sleep"):
+            await replicas.sleep_replica(REPLICA, 1)
+        assert not (await replicas.living_replicas())[0].is_asleep
+        assert (await replicas.replica_report(REPLICA)).replica_id == REPLICA
+
+    async def test_a_replica_that_is_not_there_is_unavailable(self, replicas):
+        for asked in (replicas.replica_report(REPLICA), replicas.wake_replica(REPLICA), replicas.sleep_replica(REPLICA, 1)):
+            with pytest.raises(errors.Unavailable):
+                await asked
+        assert await replicas.wait_until_replica_lost(REPLICA)

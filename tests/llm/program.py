@@ -1,0 +1,167 @@
+"""An LLM server in a process of its own, as it is in a mesh; and the other end of it, for tests.
+
+`python -m tests.llm.program ORDER FD` does what lines on its standard input say, and writes what came of it to FD: an engine prints what it
+likes to the standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+
+from meshserve import errors
+from meshserve.core import llm
+from meshserve.llm import place, server, vllm_engine
+from meshserve.testing import fake_engine
+
+ROOT = Path(__file__).parent.parent.parent
+NAME, ALIAS, ADAPTER = "tiny", "tiny-too", "tiny-lora"
+START_S = 150.0
+ANSWER_S = 60.0
+STRIKES = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What shall be served, by which engine: `vllm` or `fake`."""
+
+    engine: str
+    path: str
+    adapters: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, object] = field(default_factory=dict)
+
+
+class Served:
+    """A program that serves, from the outside."""
+
+    def __init__(self, model: Model):
+        self.run_dir = tempfile.mkdtemp(prefix="llm")
+        self._answers, their_end = os.pipe()
+        order = json.dumps([model.engine, model.path, model.adapters, model.spec, self.run_dir])
+        command = [sys.executable, "-m", "tests.llm.program", order, str(their_end)]
+        self.client = httpx.Client(timeout=ANSWER_S, trust_env=False)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[their_end], start_new_session=True)
+        os.close(their_end)
+        try:
+            self.port, self.socket_path = self._answer(START_S)
+        except BaseException:
+            self.end()
+            raise
+        self.client.base_url = f"http://127.0.0.1:{self.port}"
+        self.openai = openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, http_client=self.client)
+        self.family = [self.process.pid, *(each.pid for each in self.descendants())]
+
+    def call(self, name, *args):
+        self.ask(name, *args)
+        return self._answer(ANSWER_S)
+
+    def ask(self, name, *args):
+        self.process.stdin.write(json.dumps([name, *args]).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        return self._answer(ANSWER_S)
+
+    def _answer(self, timeout_s):
+        said = b""
+        while not said.endswith(b"\n"):
+            assert select.select([self._answers], [], [], timeout_s)[0], "no answer"
+            part = os.read(self._answers, 65536)
+            assert part, "the program has ended"
+            said += part
+        kind, value = json.loads(said)
+        if kind != "value":
+            raise getattr(errors, kind)(value)
+        return value
+
+    def report(self):
+        return llm.LlmReport(*self.call("report"))
+
+    def descendants(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self):
+        """End it whatever it does, with all that it started."""
+        if self.process.poll() is None:
+            for each in self.descendants():
+                each.kill()
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        os.close(self._answers)
+        self.client.close()
+
+
+class Program:
+    def __init__(self, order):
+        engine, path, adapters, spec, run_dir = order
+        told = llm.LlmSpec(NAME, path, aliases=(ALIAS,), adapters=tuple(llm.Adapter(*each) for each in adapters.items()), device="cpu", **spec)
+        make = {"vllm": vllm_engine.VllmEngine, "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path))}[engine]
+        self.server = server.LlmServer(place.Place(f"{NAME}/0", run_dir), told, path, adapters, make)
+
+    async def start(self):
+        endpoint = await self.server.start()
+        return endpoint.port, endpoint.socket_path
+
+    async def report(self):
+        return self.server.report()
+
+    async def failed(self):
+        return await self.server.wait_until_failed()
+
+    async def sleep(self, level):
+        await self.server.sleep(level)
+
+    async def drain(self, timeout_s):
+        await self.server.drain(timeout_s)
+
+    async def stop(self):
+        await self.server.stop()
+
+    async def strike(self, how):
+        """What a user's `kill` does to the engine's core, and a fake's likeness of it."""
+        engine = self.server.engine
+        if isinstance(engine, fake_engine.FakeEngine):
+            (engine.die if how == "kill" else engine.stall)()
+        else:
+            core = next(each for each in psutil.Process().children() if "EngineCore" in each.cmdline()[0])
+            core.send_signal(STRIKES[how])
+
+
+def broken(path: str) -> str:
+    return "" if Path(path, "config.json").exists() else f"there is no model in {path}"
+
+
+async def main(order, answers):
+    program = Program(order)
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    name, args = "start", []
+    while True:
+        try:
+            said = ("value", await getattr(program, name)(*args))
+        except errors.MeshError as error:
+            said = (type(error).__name__, error.message)
+        answers.write(json.dumps(said) + "\n")
+        answers.flush()
+        line = await lines.readline()
+        if not line:
+            return
+        name, *args = json.loads(line)
+
+
+if __name__ == "__main__":
+    with os.fdopen(int(sys.argv[2]), "w") as end:
+        asyncio.run(main(json.loads(sys.argv[1]), end))
