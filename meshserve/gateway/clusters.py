@@ -15,6 +15,7 @@ NODE_GRPC = "node-grpc"
 NODE_HTTP = "node-http"
 ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+LEAST_REQUEST = "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Well below the servers' own: who closes an idle connection must be the side that would use it next, or requests race with the close.
 IDLE_TIMEOUT = f"{serving.KEEP_ALIVE_S // 60}s"
@@ -27,10 +28,23 @@ def pool_cluster(pool: str) -> str:
     return f"pool-{pool}"
 
 
+def llm_cluster(llm: str) -> str:
+    """The name of the cluster of an LLM's replicas, of which the least busy answers."""
+    return f"llm-{llm}"
+
+
+def sticky_cluster(llm: str) -> str:
+    """The name of the cluster of the same replicas, of which a session always gets the same."""
+    return f"sticky-{llm}"
+
+
 def clusters(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> list[Json]:
-    """Every cluster: one for each pool, the controller, the node's own two servers."""
+    """Every cluster: one for each pool, two for each LLM, the controller, the node's own two servers."""
+    llms = sorted(llm.name for llm in snap.llms)
     return [
         *(_pool(pool, at) for pool in sorted(snap.pools)),
+        *(_llm(llm, at) for llm in llms),
+        *(_sticky(llm, at) for llm in llms),
         _changing(CONTROLLER, at),
         _node(NODE_HTTP, at.http_socket, "http_protocol_options"),
         _node(NODE_GRPC, at.grpc_socket, "http2_protocol_options"),
@@ -40,6 +54,9 @@ def clusters(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> list[Json]:
 def members(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
     """The assignment of each cluster whose members change, by cluster name."""
     assignments = {pool_cluster(pool): _pool_members(pool_members, snap.node) for pool, pool_members in snap.pools.items()}
+    for llm in snap.llms:
+        replicas = _pool_members(llm.members, snap.node)
+        assignments |= {llm_cluster(llm.name): replicas, sticky_cluster(llm.name): replicas}
     controller: list[Json] = [] if snap.controller is None else [{"endpoint": {"address": _address(snap.controller, snap.node)}}]
     return {name: _assignment(name, endpoints) for name, endpoints in {**assignments, CONTROLLER: controller}.items()}
 
@@ -86,6 +103,23 @@ def _pool(pool: str, at: paths.Paths) -> Json:
             }
         ],
     }
+
+
+def _llm(llm: str, at: paths.Paths) -> Json:
+    # All are looked at: there are few, and two of them taken by chance may both be busy.
+    least = {"@type": LEAST_REQUEST, "selection_method": "FULL_SCAN"}
+    policy = {"typed_extension_config": {"name": "least-request", "typed_config": least}}
+    return _replicas(llm_cluster(llm), at) | {"load_balancing_policy": {"policies": [policy]}}
+
+
+def _sticky(llm: str, at: paths.Paths) -> Json:
+    return _replicas(sticky_cluster(llm), at) | {"lb_policy": "RING_HASH"}
+
+
+def _replicas(name: str, at: paths.Paths) -> Json:
+    # No health checks: a busy engine answers them late, and the controller knows more. One that is not ready gets nothing, even where
+    # there is no other.
+    return _changing(name, at) | {"common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}}
 
 
 def _changing(name: str, at: paths.Paths) -> Json:

@@ -5,11 +5,12 @@ Nothing in here changes while a mesh runs, or it would close its connections: ro
 
 from __future__ import annotations
 
+import http
 import ipaddress
 import socket
 
 from meshserve.core import snapshot
-from meshserve.gateway import access, lua, paths, routes
+from meshserve.gateway import access, lua, lua_shared, openai, paths, routes
 
 Json = dict[str, object]
 
@@ -40,6 +41,12 @@ ANSWERS_OF_CALLS: list[Json] = [
     {"append": {"header": {"key": "x-mesh-http-status", "value": "%RESP(:STATUS)%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}},
 ]
 IS_CALL: Json = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
+
+# What a script has given its form already.
+FORMED: Json = {
+    "filter": {"header_filter": {"header": {"name": lua_shared.TURN_HEADER, "string_match": {"exact": lua_shared.ANSWERED}}}},
+    "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"},
+}
 
 
 def listener(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> Json:
@@ -117,8 +124,19 @@ def _http_filters() -> list[Json]:
 def _own_answers() -> Json:
     """What Envoy answers by itself: JSON, and for gRPC plain words with the right code."""
     of_calls = [_words(_both(IS_CALL, _has_status(status)), words, OWN_CODES.get(status)) for status, words in OWN_WORDS.items()]
-    of_rest = [{"filter": _has_status(status), "body_format_override": _json(words)} for status, words in OWN_WORDS.items()]
-    return {"mappers": [*of_calls, _words(IS_CALL, "%LOCAL_REPLY_BODY%", None), *of_rest], "body_format": _json("%LOCAL_REPLY_BODY%")}
+    of_rest = [_formed(_has_status(status), {"error": words}) for status, words in OWN_WORDS.items()]
+    of_calls.append(_words(IS_CALL, "%LOCAL_REPLY_BODY%", None))
+    return {"mappers": [FORMED, *of_calls, *_of_openai(), *of_rest], "body_format": _json({"error": "%LOCAL_REPLY_BODY%"})}
+
+
+def _of_openai() -> list[Json]:
+    """OpenAI's clients try again by themselves when they are told when."""
+    known = [_formed(_both(openai.is_spoken(), _has_status(status)), openai.error(words, status)) for status, words in OWN_WORDS.items()]
+    retry = {"header": {"key": "retry-after", "value": str(openai.RETRY_AFTER_S)}, "append_action": "ADD_IF_ABSENT"}
+    for mapper, status in zip(known, OWN_WORDS, strict=True):
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            mapper["headers_to_add"] = [retry]
+    return [*known, _formed(openai.is_spoken(), openai.error("%LOCAL_REPLY_BODY%"))]
 
 
 def _words(when: Json, text: str, grpc_status: str | None) -> Json:
@@ -128,8 +146,12 @@ def _words(when: Json, text: str, grpc_status: str | None) -> Json:
     return answer
 
 
-def _json(text: str) -> Json:
-    return {"json_format": {"error": text}, "content_type": "application/json"}
+def _formed(when: Json, body: Json) -> Json:
+    return {"filter": when, "body_format_override": _json(body)}
+
+
+def _json(body: Json) -> Json:
+    return {"json_format": body, "content_type": "application/json"}
 
 
 def _both(first: Json, second: Json) -> Json:

@@ -1,36 +1,44 @@
-"""The script that runs inside Envoy: it finds the model's name, holds requests to their limit, and gives gRPC errors their form."""
+"""The scripts that run inside Envoy, and the one for small models: whose request is it, is it too big, what became of a gRPC call."""
 
 from __future__ import annotations
 
 import enum
 
+from meshserve.gateway import lua_llm, lua_shared
+
 Json = dict[str, object]
 
 FILTER = "envoy.filters.http.lua"
-MODEL_HEADER = "x-mesh-model"
 LUA = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 FRAME_BYTES = 5
-REFUSED_HEADER = "x-mesh-refused"
-TOO_LARGE = "too-large"
+LLM_SCRIPT = "llm"
 
 
 class Key(enum.Enum):
-    """Where the script looks for the model's name: field 1 of a gRPC message (and metadata), the URL, or nowhere."""
+    """Where the script looks for the model's name: field 1 of a gRPC message (and metadata), the URL, an LLM's request, or nowhere."""
 
     MESSAGE = "message"
     URL = "url"
+    LLM = "llm"
     NONE = "none"
 
 
 def http_filter() -> Json:
-    """The filter with its script; it sleeps where a route has no task for it."""
-    return {"name": FILTER, "disabled": True, "typed_config": {"@type": LUA, "default_source_code": {"inline_string": SCRIPT}}}
+    """The filter with its scripts; it sleeps where a route has no task for it."""
+    scripts = {"default_source_code": {"inline_string": SCRIPT}, "source_codes": {LLM_SCRIPT: {"inline_string": lua_llm.SCRIPT}}}
+    return {"name": FILTER, "disabled": True, "typed_config": {"@type": LUA, **scripts}}
 
 
 def task(key: Key, request_bytes_max: int) -> Json:
-    """What the script does on a route, as the filter's setting there."""
-    return {"@type": LUA_ROUTE, "filter_context": {"key": key.value, "request_bytes_max": request_bytes_max}}
+    """What the filter does on a route, as its setting there."""
+    script = {"name": LLM_SCRIPT} if key is Key.LLM else {}
+    return {"@type": LUA_ROUTE, **script, "filter_context": {"key": key.value, "request_bytes_max": request_bytes_max}}
+
+
+def no_task() -> Json:
+    """The filter's setting on a route that a script has chosen: its answers are left as they are."""
+    return {"@type": LUA_ROUTE, "name": LLM_SCRIPT}
 
 
 def body_bytes_max(request_bytes_max: int) -> int:
@@ -38,12 +46,10 @@ def body_bytes_max(request_bytes_max: int) -> int:
     return request_bytes_max + FRAME_BYTES
 
 
-SCRIPT = r"""
+OWN_SCRIPT = r"""
 local WINDOW_BYTES = 512
 -- Nobody's honest message has more; it bounds the time that a hostile one takes from everybody on this thread.
 local FIELDS_MAX = 10000
-local NAME_BYTES_MAX = 2048
-local THROWN_AWAY_BYTES_MAX = 2 ^ 30
 local FRAME_BYTES = 5
 local INVALID_ARGUMENT = "3"
 local UNIMPLEMENTED = "12"
@@ -71,15 +77,6 @@ local function from_base64(text)
     end
   end
   return table.concat(out)
-end
-
-local function from_url(text)
-  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
-end
-
--- A name can hold any byte, a header can't.
-local function for_header(name)
-  return (name:sub(1, NAME_BYTES_MAX):gsub("%c", function(c) return string.format("%%%02X", c:byte()) end))
 end
 
 local function name_in_metadata(headers)
@@ -186,25 +183,6 @@ local function message(handle, limit)
   return body, size
 end
 
--- Many clients send all of a request before they read an answer, and would see a closed connection instead of it: a body that is not
--- absurd is sent where it is read and thrown away.
-local function is_small_enough(handle, size, limit)
-  if size ~= nil and size > limit and size <= limit + THROWN_AWAY_BYTES_MAX then
-    handle:headers():replace("x-mesh-refused", "too-large")
-    handle:clearRouteCache()
-    return false
-  end
-  if size == nil then
-    local body = handle:body()
-    size = body ~= nil and body:length() or 0
-  end
-  if size > limit then
-    refuse(handle, "413", nil, "")
-    return false
-  end
-  return true
-end
-
 -- What `headers()` gave is dead after `body()`, so it is asked for anew.
 local function of_call(handle, key, limit)
   local name = key == "message" and name_in_metadata(handle:headers())
@@ -217,7 +195,7 @@ end
 
 local function of_rest(handle, key, limit)
   local path, size = handle:headers():get(":path"), handle:headers():get("content-length")
-  return is_small_enough(handle, size and tonumber(size), limit), key == "url" and name_in_url(path)
+  return is_small_enough(handle, size and tonumber(size), limit, "too-large"), key == "url" and name_in_url(path)
 end
 
 function envoy_on_request(handle)
@@ -260,3 +238,5 @@ function envoy_on_response(handle)
   end
 end
 """
+
+SCRIPT = lua_shared.SCRIPT + OWN_SCRIPT

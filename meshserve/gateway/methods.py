@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from meshserve.gateway import access, clusters, lua
+from meshserve.gateway import access, clusters, lua, openai
 
 INFERENCE = "/inference.GRPCInferenceService/"
 REPOSITORY = "/inference.model_repository.ModelRepositoryService/"
@@ -32,13 +32,14 @@ COMPRESSIONS = ("gzip", "deflate")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path leads to: a cluster, the script's task on the way there, and who may go."""
+    """What a path leads to: a cluster, the script's task on the way there, and who may go. Paths of OpenAI's API lose `/openai`."""
 
     cluster: str
     key: lua.Key
     level: access.Level
     is_grpc: bool = False
     is_whole_path: bool = False
+    is_openai: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def targets(default_cluster: str) -> Targets:
         "/grpc.reflection.v1.ServerReflection/": node,
         "/grpc.reflection.v1alpha.ServerReflection/": node,
         **_rest(default_cluster),
+        **_openai(),
     }
     return Targets(exact, under)
 
@@ -75,6 +77,11 @@ def targets(default_cluster: str) -> Targets:
 def statistics() -> Target:
     """Where the question for statistics leads that names no model; the script must look."""
     return Target(clusters.CONTROLLER, lua.Key.MESSAGE, access.Level.CLIENT, is_grpc=True)
+
+
+def about_llms() -> Target:
+    """Where questions about LLMs lead."""
+    return Target(clusters.CONTROLLER, lua.Key.NONE, access.Level.CLIENT, is_openai=True)
 
 
 def relayed() -> Targets:
@@ -102,6 +109,20 @@ def _rest(default_cluster: str) -> dict[str, Target]:
         "/metrics": page,
         "/healthz": replace(page, level=access.Level.OPEN),
         "/readyz": replace(page, level=access.Level.OPEN),
+    }
+
+
+def _openai() -> dict[str, Target]:
+    # The script sends every request on by its model or answers it. Where it breaks down, the controller says that it has no such page.
+    llm = replace(about_llms(), key=lua.Key.LLM)
+    models = replace(about_llms(), is_whole_path=True)
+    return {
+        openai.API: llm,
+        openai.OTHER_API: llm,
+        **dict.fromkeys(openai.BARE, replace(llm, is_whole_path=True)),
+        openai.MODELS: models,
+        openai.OTHER_MODELS: models,
+        f"{openai.OTHER_MODELS}/": about_llms(),
     }
 
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from meshserve.gateway import about, lua
+from meshserve.gateway import about, lua_shared, openai
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-REFUSED_HEADER = lua.REFUSED_HEADER.encode()
-TOO_LARGE = lua.TOO_LARGE.encode()
+TURN_HEADER = lua_shared.TURN_HEADER.encode()
+TOO_LARGE = (TURN_HEADER, lua_shared.TOO_LARGE.encode())
+TOO_LARGE_FOR_LLM = (TURN_HEADER, lua_shared.TOO_LARGE_FOR_LLM.encode())
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,13 +28,10 @@ class NodeApp:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             return
-        if (REFUSED_HEADER, TOO_LARGE) in scope["headers"]:
+        if TOO_LARGE in scope["headers"] or TOO_LARGE_FOR_LLM in scope["headers"]:
             await _thrown_away(receive)
-            await _answer_json(
-                send,
-                413,
-                {"error": f"the request is larger than the limit of {self._request_bytes_max()} bytes (gateway.request_bytes_max)"},
-            )
+            words = f"the request is larger than the limit of {self._request_bytes_max()} bytes (gateway.request_bytes_max)"
+            await _answer_json(send, 413, openai.error(words, 413) if TOO_LARGE_FOR_LLM in scope["headers"] else {"error": words})
         elif scope["method"] not in {"GET", "HEAD"}:
             await _answer_json(send, 405, {"error": f"{scope['method']} is not what {scope['path']} is for"})
         elif scope["path"] == "/metrics":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshserve.core import snapshot
-from meshserve.gateway import access, clusters, lua, methods
+from meshserve.gateway import access, clusters, llm_routes, lua, lua_shared, methods, openai
 
 Json = dict[str, object]
 
@@ -57,12 +57,24 @@ def table(snap: snapshot.GatewaySnapshot) -> Json:
 
 def _tree(snap: snapshot.GatewaySnapshot) -> Json:
     default = clusters.pool_cluster(snap.default_pool)
-    by_path = _by_path(snap, methods.targets(default), {methods.STATISTICS: _unless_named(snap, default)})
+    about_llm = _action(_to(snap, methods.about_llms()))
+    special = {methods.STATISTICS: _unless_named(snap, default), **dict.fromkeys(llm_routes.model_paths(snap.llms), about_llm)}
+    by_path = _by_path(snap, methods.targets(default), special)
     pools = {pool: _action(_route(snap, clusters.pool_cluster(pool))) for pool in set(snap.routes.values())}
-    by_model = _lookup("exact_match_map", lua.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path)
+    by_model = _lookup("exact_match_map", lua_shared.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path)
     relayed: Json = {"matcher": _by_path(snap, methods.relayed(), {})}
     by_encoding = _lookup("exact_match_map", "grpc-encoding", dict.fromkeys(methods.COMPRESSIONS, relayed), by_model)
-    return _lookup("exact_match_map", lua.REFUSED_HEADER, {lua.TOO_LARGE: _action(_route(snap, clusters.NODE_HTTP))}, by_encoding)
+    return _lookup("exact_match_map", lua_shared.TURN_HEADER, _turns(snap), by_encoding)
+
+
+def _turns(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
+    """Where the scripts send requests: to be thrown away, or to an LLM. One look-up for both, so that LLMs cost others nothing."""
+    thrown_away = _action(_route(snap, clusters.NODE_HTTP))
+    turns = {lua_shared.TOO_LARGE: thrown_away, lua_shared.TOO_LARGE_FOR_LLM: thrown_away}
+    if snap.llms:
+        by_name = _lookup("exact_match_map", lua_shared.MODEL_HEADER, llm_routes.by_model(snap.llms), None)
+        turns[lua_shared.LLM] = {"matcher": by_name}
+    return turns
 
 
 def _by_path(snap: snapshot.GatewaySnapshot, targets: methods.Targets, special: Mapping[str, Json]) -> Json:
@@ -85,7 +97,9 @@ def _header(name: str) -> Json:
 
 def _unless_named(snap: snapshot.GatewaySnapshot, default: str) -> Json:
     """Statistics of one model are its worker's, those of all models the controller's."""
-    has_name = {"single_predicate": {"input": _header(lua.MODEL_HEADER), "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}}
+    has_name = {
+        "single_predicate": {"input": _header(lua_shared.MODEL_HEADER), "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}
+    }
     of_all = _action(_to(snap, methods.statistics()))
     return {
         "matcher": {
@@ -101,13 +115,13 @@ def _action(route: Json) -> Json:
 
 def _to(snap: snapshot.GatewaySnapshot, target: methods.Target, path: str = "") -> Json:
     match: Json = {"path": path} if target.is_whole_path else {"prefix": "/"}
-    return _route(snap, target.cluster) | {
+    return _route(snap, target.cluster, is_openai=target.is_openai) | {
         "match": match | ({"grpc": {}} if target.is_grpc else {}),
         "typed_per_filter_config": _filters(snap, target),
     }
 
 
-def _route(snap: snapshot.GatewaySnapshot, cluster: str) -> Json:
+def _route(snap: snapshot.GatewaySnapshot, cluster: str, *, is_openai: bool = False) -> Json:
     """To a cluster by any path. Small, because there is one for each model that is not in the default pool."""
     action: Json = {"cluster": cluster, "timeout": "0s"}
     # The node's own server keeps deadlines by itself, and can say so on a stream that has begun: Envoy could only reset it.
@@ -116,8 +130,11 @@ def _route(snap: snapshot.GatewaySnapshot, cluster: str) -> Json:
     if cluster in SERVERS:
         action["retry_policy"] = COMMAND_RETRIES
     else:
-        action["hash_policy"] = [{"header": {"header_name": lua.MODEL_HEADER}}]
+        action["hash_policy"] = [{"header": {"header_name": lua_shared.MODEL_HEADER}}]
     route: Json = {"@type": ROUTE, "match": {"prefix": "/"}, "route": action}
+    if is_openai:
+        action["regex_rewrite"] = openai.REWRITE
+        route["request_headers_to_add"] = [openai.MARK]
     if snap.keys and cluster != clusters.NODE_GRPC:
         route["request_headers_to_remove"] = list(access.KEY_HEADERS)
     return route

@@ -60,7 +60,7 @@ async def test_what_is_refused_is_read_to_its_end_first():
         assert not chunks
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v2/models/iris/infer", "headers": [(b"x-mesh-refused", b"too-large")]}
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/iris/infer", "headers": [(b"x-mesh-turn", b"too-large")]}
     await node_http.NodeApp(lambda: True, metrics, lambda: 1000)(scope, receive, send)
     assert sent[0]["status"] == 413
     assert json.loads(sent[1]["body"]) == {"error": "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"}

@@ -83,7 +83,7 @@ async def test_an_unknown_method_is_unimplemented(shared_mesh, path):
     assert path in reason
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/v2/", "/v2/nothing", "/v2/models", "/v1/models", "/healthzz", "/metrics/x"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/v2/", "/v2/nothing", "/v2/models", "/healthzz", "/v1/modelss", "/metrics/x"])
 async def test_an_unknown_path_is_not_found(shared_mesh, path):
     answer = await shared_mesh.http.get(f"{path}?a=b")
     assert answer.status_code == 404

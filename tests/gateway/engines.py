@@ -1,0 +1,105 @@
+"""What stands behind the gateway for LLMs in tests: replicas that speak when they are told to, and the controller's waiting room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass, field
+
+from meshserve.core import model, snapshot
+from tests.gateway import echo
+from tests.gateway.conftest import running
+
+ERROR = b'{"error": {"message": "full", "type": "server_error", "param": null, "code": "service_unavailable"}}'
+
+
+@dataclass
+class Speaker(echo.Echo):
+    """A replica. With `x-say: stream` it sends each word of `words` as an event as soon as it is there, until an empty one."""
+
+    words: asyncio.Queue = field(default_factory=asyncio.Queue)
+
+    async def say(self, what, picture, receive, send):
+        if what != "stream":
+            await super().say(what, picture, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while word := await self.words.get():
+            await send({"type": "http.response.body", "body": f"data: {word}\n\n".encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+@dataclass
+class WaitingRoom(echo.Echo):
+    """The controller: who asks whether to go on waits in `waiting` for an answer."""
+
+    asked: list = field(default_factory=list)
+    waiting: list = field(default_factory=list)
+    left: int = 0
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/mesh/internal/held":
+            await self.hold(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def hold(self, scope, receive, send):
+        await echo.read(receive)
+        self.asked.append((scope["method"], scope["query_string"].decode()))
+        answer = asyncio.get_running_loop().create_future()
+        self.waiting.append(answer)
+        leaving = asyncio.ensure_future(receive())
+        await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if answer.done():
+            await echo.answer(send, *answer.result())
+        else:
+            self.left += 1
+
+    def admit(self):
+        self.waiting.pop(0).set_result((200, b"", []))
+
+    def turn_away(self):
+        self.waiting.pop(0).set_result((503, ERROR, [(b"content-type", b"application/json"), (b"retry-after", b"17"), (b"x-more", b"1")]))
+
+
+def replica(run_dir, llm, number, *, is_ready=True):
+    socket_path = f"{run_dir}/{llm}-{number}.sock"
+    return snapshot.Member(f"{llm}/{number}", model.Endpoint("n1", "127.0.0.1", 1, socket_path), is_ready)
+
+
+def routes(run_dir):
+    """`tiny` has three replicas and three more names, `cold` waits for its first, `gone` has none and nobody waits."""
+    tiny = tuple(replica(run_dir, "tiny", number) for number in range(3))
+    return (
+        snapshot.LlmRoute("tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny),
+        snapshot.LlmRoute("cold", ("cold", "frosty"), is_held=True),
+        snapshot.LlmRoute("gone", ("gone",)),
+    )
+
+
+@contextlib.asynccontextmanager
+async def running_llms(run_dir, **changes):
+    """The gateway of `running`, with LLMs and a waiting room."""
+    async with contextlib.AsyncExitStack() as stack:
+        speakers = {f"{llm}/{number}": Speaker(f"{llm}/{number}") for llm, count in (("tiny", 3), ("cold", 1)) for number in range(count)}
+        for name, speaker in speakers.items():
+            await stack.enter_async_context(echo.serving(speaker, f"{run_dir}/{name.replace('/', '-')}.sock"))
+        room = await stack.enter_async_context(echo.serving(WaitingRoom("controller"), f"{run_dir}/room.sock"))
+        controller = model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/room.sock")
+        mesh = await stack.enter_async_context(running(run_dir, **{"llms": routes(run_dir), "controller": controller, **changes}))
+        mesh.echoes |= {**speakers, "room": room}
+        yield mesh
+
+
+async def chat(mesh, name="tiny", path="/v1/chat/completions", headers=(), **more):
+    """The answer to a chat."""
+    return await mesh.http.post(path, content=json.dumps({"model": name, **more}), headers=dict(headers))
+
+
+def fault(answer):
+    """Status, code and the error of OpenAI's shape."""
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return answer.status_code, error["code"], error

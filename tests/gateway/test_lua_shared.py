@@ -1,0 +1,34 @@
+"""What the scripts share is in each of them, before it is used."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from meshserve.gateway import lua, lua_llm, lua_shared
+
+FUNCTION = re.compile(r"local function (\w+)")
+
+
+@pytest.mark.parametrize("script", [lua.SCRIPT, lua_llm.SCRIPT])
+def test_every_script_begins_with_what_is_shared_and_defines_nothing_twice(script):
+    names = FUNCTION.findall(script)
+    assert script.startswith(lua_shared.SCRIPT)
+    assert len(names) == len(set(names))
+    for name in FUNCTION.findall(lua_shared.SCRIPT):
+        assert script.count(f"{name}(") > 1
+
+
+@pytest.mark.parametrize("script", [lua.SCRIPT, lua_llm.SCRIPT])
+def test_no_script_leaves_anything_in_the_common_space_but_what_envoy_calls(script):
+    assert set(re.findall(r"^function (\w+)", script, re.MULTILINE)) <= {"envoy_on_request", "envoy_on_response"}
+
+
+def test_the_words_of_the_scripts_are_those_of_the_routes():
+    turns = set(re.findall(r'"x-mesh-turn", "([\w-]+)"', lua.SCRIPT + lua_llm.SCRIPT)) | set(
+        re.findall(r'limit, "([\w-]+)"', lua.SCRIPT + lua_llm.SCRIPT)
+    )
+    assert turns == {lua_shared.TOO_LARGE, lua_shared.TOO_LARGE_FOR_LLM, lua_shared.LLM, lua_shared.ANSWERED}
+    assert f'"{lua_shared.MODEL_HEADER}"' in lua.SCRIPT
+    assert f'"{lua_shared.TURN_HEADER}"' in lua_shared.SCRIPT
