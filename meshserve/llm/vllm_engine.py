@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -127,7 +128,7 @@ class VllmEngine:
             raise errors.LoadFailed(self._reason() or f"{type(error).__name__}: {error}") from error
 
     def _reason(self) -> str:
-        return reasons.first(self._folder) if self._folder is not None else ""
+        return reasons.first(self._folder, time.time()) if self._folder is not None else ""
 
     async def make_token(self) -> None:
         """Have one made by the engine, beside its app."""
@@ -153,7 +154,7 @@ class VllmEngine:
 
     def counts(self) -> engine_ports.Counts:
         """From vLLM's statistics and, because those stand still when the core does, from what this process waits for."""
-        return statistics.counts(self._engine.get_num_unfinished_requests())
+        return statistics.counts(self._engine.get_num_unfinished_requests() if self._engine is not None else 0)
 
     async def sleep(self, level: int) -> None:
         """Put it to sleep, on a GPU that is shared."""
@@ -187,6 +188,7 @@ class VllmEngine:
         await self._open.aclose()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown, END_S)
+            self._engine = self._app = None
         self._family.kill()
         await asyncio.to_thread(self._family.wait, END_S)
         if self._folder is not None:

@@ -170,6 +170,10 @@ class FakeEngine:
             raise Refused(400, "max_tokens must be at least 1", "max_tokens")
         return dict(asked)
 
+    def _adapted(self, name: str) -> str:
+        """What sets an adapter's answers apart from those of its base."""
+        return name if self._order and name in self._order.adapter_paths else ""
+
     async def _generate(self, path: str, asked: dict[str, Any], send: Send) -> None:
         kind = {"/v1/chat/completions": _chat, "/v1/completions": _text}.get(path)
         if path == "/v1/embeddings":
@@ -177,7 +181,7 @@ class FakeEngine:
         elif kind is None:
             raise Refused(404, "Not Found")
         else:
-            words = self._words(_prompt(asked), asked.get("max_tokens") or MAX_TOKENS)
+            words = self._words(self._adapted(asked["model"]) + _prompt(asked), asked.get("max_tokens") or MAX_TOKENS)
             if asked.get("stream"):
                 await _stream(send, asked, words, kind)
             else:
@@ -187,9 +191,8 @@ class FakeEngine:
 
 
 def _prompt(asked: dict[str, Any]) -> str:
-    """What is to be continued, with the model's name: an adapter answers differently from its base."""
-    said = asked.get("prompt") or " ".join(str(message.get("content")) for message in asked.get("messages", ()))
-    return f"{asked['model']}: {said}"
+    """What is to be continued."""
+    return str(asked.get("prompt") or " ".join(str(message.get("content")) for message in asked.get("messages", ())))
 
 
 def _chat(asked: dict[str, Any], text: str, *, is_whole: bool) -> dict[str, Any]:

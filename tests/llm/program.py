@@ -28,7 +28,7 @@ from meshserve.testing import fake_engine
 
 ROOT = Path(__file__).parent.parent.parent
 NAME, ALIAS, ADAPTER = "tiny", "tiny-too", "tiny-lora"
-START_S = 150.0
+START_S = 300.0
 ANSWER_S = 60.0
 STRIKES = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -107,7 +107,9 @@ class Served:
 class Program:
     def __init__(self, order):
         engine, path, adapters, spec, run_dir = order
-        told = llm.LlmSpec(NAME, path, aliases=(ALIAS,), adapters=tuple(llm.Adapter(*each) for each in adapters.items()), device="cpu", **spec)
+        told = llm.LlmSpec(
+            NAME, path, aliases=(ALIAS,), adapters=tuple(llm.Adapter(*each) for each in adapters.items()), device="cpu", **spec
+        )
         make = {"vllm": vllm_engine.VllmEngine, "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path))}[engine]
         self.server = server.LlmServer(place.Place(f"{NAME}/0", run_dir), told, path, adapters, make)
 
