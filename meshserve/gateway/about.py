@@ -12,5 +12,6 @@ EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "
 
 
 def is_ready(snap: snapshot.GatewaySnapshot) -> bool:
-    """Whether there is a worker that can answer."""
-    return any(member.ready for members in snap.pools.values() for member in members)
+    """Whether there is a worker that can answer. Where there is none to wait for, an LLM will do: its requests are held until it can."""
+    workers = [member for members in snap.pools.values() for member in members]
+    return any(member.ready for member in workers) if workers else bool(snap.llms)

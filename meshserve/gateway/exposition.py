@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S.*)")
+LABEL = re.compile(r'(?:^|,)\s*([a-zA-Z_][a-zA-Z0-9_]*)="')
 WORKER_LABEL = re.compile(r'(?:^|,)\s*worker="')
 
 
@@ -18,18 +20,24 @@ class Family:
     samples: list[str] = field(default_factory=list)
 
 
-def merged(pages: Mapping[str, str]) -> str:
+def merged(pages: Mapping[str, str], labels: Mapping[str, Mapping[str, str]] = MappingProxyType({})) -> str:
     """One page of many, by the name of the process each is from.
 
-    A series without a `worker` label gets `process="<name>"`, so that equal ones of two processes stay two. Other lines are dropped.
+    Every series of a process in `labels` gets those labels, but for what it has itself. Of the others, a series without a `worker` label
+    gets `process="<name>"`. So equal series of two processes stay two. Other lines are dropped.
     """
     families: dict[str, Family] = {}
     for process, page in pages.items():
-        _gather(families, process, page.split("\n"))
+        _gather(families, _of_all(labels[process]) if process in labels else _unless_a_workers(process), page.split("\n"))
     return "".join(f"{line}\n" for family in families.values() for line in (*family.comments.values(), *family.samples))
 
 
-def _gather(families: dict[str, Family], process: str, lines: Iterable[str]) -> None:
+def escaped(value: str) -> str:
+    """A label's value as it is written between quotes."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _gather(families: dict[str, Family], labelled: Callable[[str], str], lines: Iterable[str]) -> None:
     current = ""
     for line in lines:
         if line.startswith("#"):
@@ -37,7 +45,7 @@ def _gather(families: dict[str, Family], process: str, lines: Iterable[str]) -> 
         elif sample := SAMPLE.fullmatch(line.strip()):
             name, labels, value = sample.groups()
             belongs = current if _is_of(name, current) else name
-            families.setdefault(belongs, Family()).samples.append(f"{name}{{{_labels(labels or '', process)}}} {value}")
+            families.setdefault(belongs, Family()).samples.append(f"{name}{{{labelled((labels or '').strip().rstrip(','))}}} {value}")
 
 
 def _comment(families: dict[str, Family], line: str) -> str:
@@ -52,8 +60,20 @@ def _is_of(name: str, family: str) -> bool:
     return bool(family) and name.removeprefix(family) in {"", "_bucket", "_sum", "_count", "_total", "_created", "_info"}
 
 
-def _labels(labels: str, process: str) -> str:
-    labels = labels.strip().rstrip(",")
-    if WORKER_LABEL.search(labels):
-        return labels
-    return f'{labels}{"," if labels else ""}process="{process}"'
+def _unless_a_workers(process: str) -> Callable[[str], str]:
+    own = f'process="{escaped(process)}"'
+    return lambda labels: labels if WORKER_LABEL.search(labels) else _joined(labels, own)
+
+
+def _of_all(own: Mapping[str, str]) -> Callable[[str], str]:
+    written = {name: f'{name}="{escaped(value)}"' for name, value in own.items()}
+
+    def labelled(labels: str) -> str:
+        present = set(LABEL.findall(labels))
+        return _joined(labels, *(label for name, label in written.items() if name not in present))
+
+    return labelled
+
+
+def _joined(*labels: str) -> str:
+    return ",".join(filter(None, labels))

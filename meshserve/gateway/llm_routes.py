@@ -32,7 +32,7 @@ RETRIES: Json = {
 
 def by_model(llms: Iterable[snapshot.LlmRoute]) -> dict[str, Json]:
     """What each name that may be called leads to."""
-    return {name: _unless_in_session(llm) for llm in llms for name in llm.names}
+    return {name: _unless_in_session(llm) for llm in sorted(llms, key=lambda llm: llm.name) for name in llm.names}
 
 
 def model_paths(llms: Iterable[snapshot.LlmRoute]) -> list[str]:

@@ -24,11 +24,11 @@ class Scraper:
         self._failures: Counter[str] = Counter()
 
     async def page(self, snap: snapshot.GatewaySnapshot) -> str:
-        """The metrics of all members, the controller and this node's Envoy. Who does not answer in time is left out and counted."""
+        """The metrics of workers, replicas, the controller and this node's Envoy. Who does not answer in time is left out and counted."""
         endpoints = _endpoints(snap)
         texts = await asyncio.gather(self._envoy_text(), *(self._text(name, endpoint, snap.node) for name, endpoint in endpoints.items()))
         envoys, *others = texts
-        return exposition.merged({GATEWAY: f"{envoys}\n{self._own_page()}", **dict(zip(endpoints, others, strict=True))})
+        return exposition.merged({GATEWAY: f"{envoys}\n{self._own_page()}", **dict(zip(endpoints, others, strict=True))}, _labels(snap))
 
     async def _text(self, name: str, endpoint: model.Endpoint, node: str) -> str:
         try:
@@ -46,12 +46,18 @@ class Scraper:
 
     def _own_page(self) -> str:
         help_text = f"# HELP {FAILURES} Times that a process did not answer when asked for its metrics.\n# TYPE {FAILURES} counter\n"
-        return help_text + "".join(f'{FAILURES}{{asked="{name}"}} {count}\n' for name, count in self._failures.items())
+        return help_text + "".join(f'{FAILURES}{{asked="{exposition.escaped(name)}"}} {count}\n' for name, count in self._failures.items())
 
 
 def _endpoints(snap: snapshot.GatewaySnapshot) -> Mapping[str, model.Endpoint]:
-    members = {member.worker_id: member.endpoint for pool in snap.pools.values() for member in pool}
+    groups = [*snap.pools.values(), *(llm.members for llm in snap.llms)]
+    members = {member.worker_id: member.endpoint for group in groups for member in group}
     return members if snap.controller is None else {**members, "controller": snap.controller}
+
+
+def _labels(snap: snapshot.GatewaySnapshot) -> dict[str, dict[str, str]]:
+    """Engines say of their series neither which replica they are nor by which name their model is known here."""
+    return {member.worker_id: {"model": llm.name, "replica": member.worker_id} for llm in snap.llms for member in llm.members}
 
 
 async def _fetched(endpoint: model.Endpoint, node: str) -> str:

@@ -12,3 +12,12 @@ def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool():
     assert not is_ready()
     assert not is_ready(default=(), big=(member("/run", "big-0", is_ready=False),))
     assert is_ready(default=(), big=(member("/run", "big-0", is_ready=False), member("/run", "big-1")))
+
+
+def test_a_mesh_without_workers_is_ready_with_an_llm():
+    def is_ready(*members):
+        llms = (snapshot.LlmRoute("tiny", ("tiny",), is_held=True),)
+        return about.is_ready(snapshot.GatewaySnapshot("127.0.0.1:1", "n1", {"default": members}, llms=llms))
+
+    assert is_ready()
+    assert not is_ready(member("/run", "default-0", is_ready=False))

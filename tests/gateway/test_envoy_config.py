@@ -22,8 +22,15 @@ SNAPSHOT = snapshot.GatewaySnapshot(
 )
 
 
-def changed(snap):
-    before, after = envoy_config.files(SNAPSHOT, "/run"), envoy_config.files(snap, "/run")
+LLMS = (
+    snapshot.LlmRoute("org/tiny 1", ("org/tiny 1", "tiny"), (member("/run", "tiny/0"),)),
+    snapshot.LlmRoute("cold", ("cold", "lora"), is_held=True),
+)
+WITH_LLMS = replace(SNAPSHOT, llms=LLMS)
+
+
+def changed(snap, since=SNAPSHOT):
+    before, after = envoy_config.files(since, "/run"), envoy_config.files(snap, "/run")
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
@@ -45,6 +52,29 @@ def test_what_changes_while_it_runs_never_changes_the_listener():
     for change in ({"routes": {}}, {"keys": ()}, {"request_bytes_max": 1}, {"default_pool": "gpu"}):
         assert changed(replace(SNAPSHOT, **change)) == {"rds.json"}
     assert changed(replace(SNAPSHOT, listen="127.0.0.1:8081")) == {"lds.json"}
+
+
+def test_the_same_llms_give_the_same_text_in_any_order():
+    assert changed(replace(WITH_LLMS, llms=tuple(replace(llm) for llm in LLMS)), since=WITH_LLMS) == set()
+    assert changed(replace(WITH_LLMS, llms=LLMS[::-1]), since=WITH_LLMS) == set()
+    assert changed(replace(WITH_LLMS, llms=()), since=SNAPSHOT) == set()
+
+
+def test_an_llm_never_changes_the_listener():
+    members = {f"eds-{kind}-{name}.json" for kind in ("llm", "sticky") for name in ("cold", "org%2Ftiny%201")}
+    assert changed(WITH_LLMS) == {"cds.json", "rds.json", *members}
+    first, cold = LLMS
+    more = replace(first, members=(*first.members, member("/run", "tiny/1")))
+    assert changed(replace(WITH_LLMS, llms=(more, cold)), since=WITH_LLMS) == {file for file in members if "tiny" in file}
+    for change in ({"is_held": False}, {"names": ("cold",)}, {"wait_s_max": 1.0}):
+        assert changed(replace(WITH_LLMS, llms=(first, replace(cold, **change))), since=WITH_LLMS) == {"rds.json"}
+
+
+def test_what_may_wait_is_told_to_the_script_with_its_limit_and_a_little_more():
+    texts = [
+        envoy_config.files(replace(SNAPSHOT, llms=(replace(LLMS[1], is_held=held, wait_s_max=2.5),)), "/run") for held in (True, False)
+    ]
+    assert [text["rds.json"].count('"wait_ms": 7500') for text in texts] == [4, 0]
 
 
 def test_a_version_is_its_contents():

@@ -46,6 +46,20 @@ def test_series_without_a_worker_are_told_apart_by_process():
     assert 'latency_seconds_bucket{le="0.1",model="a,worker=\\"x\\"}",process="controller"} 1' in page
 
 
+def test_the_series_of_a_replica_say_which_and_of_what():
+    page = exposition.merged(
+        {"a/0": 'hits{model_name="/x"} 1\nhits{model="own",worker="w",} 2\nup 3\n', "b": "up 4\n"},
+        {"a/0": {"model": 'a"\\\n', "replica": "a/0"}},
+    )
+    samples = [(sample.name, sample.labels, sample.value) for each in text_string_to_metric_families(page) for sample in each.samples]
+    assert samples == [
+        ("hits", {"model_name": "/x", "model": 'a"\\\n', "replica": "a/0"}, 1),
+        ("hits", {"model": "own", "worker": "w", "replica": "a/0"}, 2),
+        ("up", {"model": 'a"\\\n', "replica": "a/0"}, 3),
+        ("up", {"process": "b"}, 4),
+    ]
+
+
 def test_a_sample_is_not_put_below_a_family_whose_name_it_only_begins_with():
     page = exposition.merged({"a": "# TYPE up gauge\nup 1\nuptime 5\n", "b": "# TYPE up gauge\nup 2\n"})
     assert page.splitlines() == ["# TYPE up gauge", 'up{process="a"} 1', 'up{process="b"} 2', 'uptime{process="a"} 5']

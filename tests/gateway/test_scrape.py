@@ -79,6 +79,18 @@ async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
     assert values(page, "resident") == {"far-0": 1}
 
 
+async def test_an_engines_own_series_say_which_replica_and_model_they_are_of(run_dir, snap):
+    nobody = admin.Admin(f"{run_dir}/no-envoy.sock")
+    text = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0",model_name="/models/x"} 2\n'
+    replicas = tuple(replace(member(run_dir, f"tiny-{number}"), worker_id=f"tiny/{number}") for number in range(3))
+    async with echo.serving(exposing(text), f"{run_dir}/tiny-0.sock"), echo.serving(exposing(text), f"{run_dir}/tiny-1.sock"):
+        page = await scrape.Scraper(nobody).page(replace(snap, pools={}, llms=(snapshot.LlmRoute("tiny", ("tiny", "t"), replicas),)))
+    await nobody.close()
+    series = [sample.labels for each in text_string_to_metric_families(page) for sample in each.samples if sample.name[:5] == "vllm:"]
+    assert series == [{"engine": "0", "model_name": "/models/x", "model": "tiny", "replica": f"tiny/{number}"} for number in range(2)]
+    assert values(page, "meshserve_scrape_failures_total") == {"tiny/2": 1, "gateway": 1}
+
+
 async def test_the_whole_page_is_valid_and_has_envoys_figures(mesh):
     await mesh.call(b"")
     page = (await mesh.http.get("/metrics")).text
