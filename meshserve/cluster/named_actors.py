@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import ray
 from ray import exceptions
@@ -15,7 +16,18 @@ NAMESPACE = "meshserve"
 CALL_S = 10.0
 POLL_S = 0.05
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+
+async def to_the_end(call: Callable[..., T], *args: object) -> T:
+    """What it gives, from a thread. Who cancels this waits until the call is through: what it made must be there for whoever removes it."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 class NamedActors:
@@ -32,7 +44,7 @@ class NamedActors:
         """Make one that outlives this process."""
         make: Any = ray.remote(kind).options(name=name, namespace=NAMESPACE, lifetime="detached", **options)
         try:
-            self._handles[name] = await asyncio.to_thread(make.remote, *args)
+            self._handles[name] = await to_the_end(make.remote, *args)
         except (ValueError, exceptions.RayError) as error:
             raise errors.Unavailable(f"{name} can't be started: {error}") from error
 

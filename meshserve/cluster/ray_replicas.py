@@ -120,7 +120,7 @@ class RayReplicas:
             gpus = await self._seats.take(replica_id, spec.share, plan)
             self._takers[replica_id] = (plan.node,)
             return gpus, {"scheduling_strategy": there}
-        group = await asyncio.to_thread(_group, REPLICA + replica_id, plan)
+        group = await named_actors.to_the_end(_group, REPLICA + replica_id, plan)
         if not await asyncio.to_thread(group.wait, PLACED_S):
             raise errors.Unavailable(f"no room for its GPUs within {PLACED_S:g} s: bundles of {list(plan.bundles)}")
         self._takers[replica_id] = await asyncio.to_thread(_nodes, group)

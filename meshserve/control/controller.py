@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from meshserve import errors
-from meshserve.control import hands, settings, tallying, watching
+from meshserve.control import hands, settings, tallying, waiting_room, watching
 from meshserve.core import commands, desired, events, mesh, model, report, snapshot, tally
 from meshserve.core import control_ports as ports
 
@@ -41,6 +41,7 @@ class Controller:
         self._clock = clock
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
         self._hands = hands.Hands(cluster, clock, self)
+        self.waiting_room = waiting_room.WaitingRoom(self.post)
         self._watching = watching.Watching(cluster, clock, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._store_thread = ThreadPoolExecutor(1, "registry")
@@ -52,15 +53,18 @@ class Controller:
         Without `wanted`, what the registry's configuration says holds. Raises what is wrong with it; nothing is started then.
         """
         last = settings.last_desired(contents, await self.cluster.capacity(), is_needed=wanted is None)
-        living = await self.cluster.living_workers()
-        await self._handle(events.Restored((last, *contents.changes), living, endpoint, is_config_coming=wanted is not None))
+        living, replicas = await self.cluster.living_workers(), await self.cluster.living_replicas()
+        changes = (last, *contents.changes)
+        await self._handle(events.Restored(changes, living, endpoint, is_config_coming=wanted is not None, replicas=replicas))
         for worker in living:
             self._watching.watch_worker(worker.worker_id, worker.pid)
+        for replica in replicas:
+            self._watching.watch_replica(replica.replica_id, replica.pid)
         words = await self._handle(events.ConfigApplied(wanted)) if wanted is not None else ()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(work, name=name)
-            for name, work in (("events", self._run()), ("tick", self._tick()), ("nodes", self._see_nodes()))
+            for name, work in (("events", self._run()), ("tick", self._tick()), ("nodes", self._see_nodes()), ("room", self._see_room()))
         ]
         return words
 
@@ -139,6 +143,18 @@ class Controller:
                 self._watching.watch_gateway(event.report.node)
             case events.GatewayLost() | events.GatewayStopped():
                 self._watching.forget_gateway(event.node)
+            case events.ReplicaReady():
+                self._watching.watch_replica(event.replica_id, event.pid)
+            case events.ReplicaStopped():
+                self._watching.forget_replica(event.replica_id)
+            case events.ReplicaLost():
+                self._note_lost_replica(event)
+
+    def _note_lost_replica(self, event: events.ReplicaLost) -> None:
+        replica = self.mesh.llms.fleet.replica(event.replica_id)
+        if replica is not None and event.pid in (0, replica.pid):
+            logger.warning("replica %s is lost: %s", event.replica_id, event.reason)
+            self._watching.forget_replica(event.replica_id)
 
     def _note_end(self, event: events.WorkerLost | events.WorkerStopped) -> None:
         worker = self.mesh.roster.workers.get(event.worker_id)
@@ -153,7 +169,9 @@ class Controller:
 
     async def _perform(self, asked: Sequence[commands.Command]) -> Words:
         for command in asked:
-            if not isinstance(command, commands.SaveChanges | commands.RememberMeasured):
+            if isinstance(command, commands.HeldCommand):
+                self.waiting_room.perform(command)
+            elif not isinstance(command, commands.SaveChanges | commands.RememberMeasured):
                 self._hands.perform(command)
         words: list[str] = []
         for command in asked:
@@ -191,6 +209,18 @@ class Controller:
                 seen = nodes
                 self.post(events.NodesSeen(nodes))
             await self._clock.sleep(NODES_EVERY_S)
+
+    async def _see_room(self) -> None:
+        while True:
+            if self.mesh.llms.llms:
+                await self._tell_room()
+            await self._clock.sleep(NODES_EVERY_S)
+
+    async def _tell_room(self) -> None:
+        try:
+            self.post(events.RoomSeen(await self.cluster.room()))
+        except errors.MeshError as error:
+            logger.warning("what the nodes have for LLMs can't be told: %s", error.message)
 
     async def _nodes(self, seen: tuple[str, ...]) -> tuple[str, ...]:
         try:

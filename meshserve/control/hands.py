@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from meshserve import errors
-from meshserve.control import lanes
+from meshserve.control import lanes, replica_hands
 from meshserve.core import commands, events, replica, snapshot
 from meshserve.core import control_ports as ports
 
@@ -41,10 +41,13 @@ class Hands:
         self._desk = desk
         self._workers: dict[str, lanes.Lane[commands.WorkerCommand]] = {}
         self._gateways: dict[str, lanes.Lane[commands.GatewayCommand]] = {}
+        self._replicas = replica_hands.ReplicaHands(cluster, desk.post)
 
-    def perform(self, command: commands.WorkerCommand | commands.GatewayCommand) -> None:
-        """Have the command performed after those given before for the same worker or gateway."""
-        if isinstance(command, commands.StartGateway | commands.ConfigureGateway | commands.StopGateway):
+    def perform(self, command: commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand) -> None:
+        """Have the command performed after those given before for the same worker, gateway or replica."""
+        if isinstance(command, commands.ReplicaCommand):
+            self._replicas.perform(command)
+        elif isinstance(command, commands.StartGateway | commands.ConfigureGateway | commands.StopGateway):
             self._gateway_lane(command.node).put(command, is_once=isinstance(command, commands.ConfigureGateway))
         else:
             self._worker_lane(command.worker_id).put(command)
@@ -62,7 +65,7 @@ class Hands:
             lane.clear()
 
     async def wait_until_settled(self) -> None:
-        """Return when all that was given so far is performed, or a few seconds have gone by."""
+        """Return when all that was given so far for workers and gateways is performed, or a few seconds have gone by."""
         await self._within(asyncio.gather(*(lane.wait_until_settled() for lane in self._lanes())))
 
     async def _gateways_settled(self) -> None:
@@ -77,6 +80,7 @@ class Hands:
 
     def close(self) -> None:
         """Let go of everything."""
+        self._replicas.close()
         for lane in self._lanes():
             lane.clear()
 

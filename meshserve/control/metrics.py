@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from meshserve.control import controller
+from meshserve.control import controller, llm_metrics
 from meshserve.core import report
 
 STATES: tuple[report.WorkerState, ...] = ("starting", "ready", "draining", "lost")
@@ -40,6 +40,7 @@ class Metrics:
         for worker in mesh.roster.workers.values():
             restarts.add_metric([worker.id], worker.restarts)
         yield restarts
+        yield from llm_metrics.families(mesh.llms.llms)
 
     def _workers(self) -> Metric:
         family = GaugeMetricFamily("meshserve_workers", "Workers by pool and state.", labels=["pool", "state"])

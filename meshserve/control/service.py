@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from meshserve import errors
-from meshserve.control import clerk, extension_rest, mesh_api, metrics, repository_rest, web
+from meshserve.control import clerk, extension_rest, mesh_api, metrics, openai, repository_rest, waiting_room, web
 from meshserve.control import grpc_methods as methods
 from meshserve.protocol import faults
 
@@ -20,7 +20,9 @@ class ControlApp:
     def __init__(self, of: clerk.Clerk, files_dir: str) -> None:
         self._grpc = methods.Methods(of, files_dir)
         self._metrics = metrics.Metrics(of.controller)
+        self._waiting_room = of.controller.waiting_room
         rest = repository_rest.RepositoryRest(of, files_dir)
+        listed = openai.ModelList(of.mesh)
         self._rest: dict[str, Rest] = {
             mesh_api.PREFIX: mesh_api.MeshApi(of).answer,
             repository_rest.PREFIX: rest.answer,
@@ -29,6 +31,8 @@ class ControlApp:
             extension_rest.CUDA_MEMORY: extension_rest.shared_memory,
             extension_rest.TRACE: extension_rest.trace,
             extension_rest.LOG: extension_rest.log,
+            openai.MODELS: listed.answer,
+            openai.OTHER_MODELS: listed.answer,
             "/metrics": self._metrics_text,
             "/healthz": self._health,
         }
@@ -41,7 +45,7 @@ class ControlApp:
         is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
         try:
             request = await web.read(scope, receive)
-            answer = await (self._grpc_answer(request) if is_grpc else self._rest_answer(request))
+            answer = await self._answer(request, receive, is_grpc=is_grpc)
         except errors.MeshError as error:
             answer = grpc_refusal(error) if is_grpc else web.refusal(error)
         except Exception as error:
@@ -49,7 +53,16 @@ class ControlApp:
             logger.exception("%s failed", scope["path"])
             ours = errors.MeshError(f"the controller failed: {type(error).__name__}")
             answer = grpc_refusal(ours) if is_grpc else web.refusal(ours)
-        await web.write(send, answer)
+        if answer is not None:
+            await web.write(send, answer)
+
+    async def _answer(self, request: web.Request, receive: web.Receive, *, is_grpc: bool) -> web.Answer | None:
+        """The answer; nothing where the client has left meanwhile."""
+        if is_grpc:
+            return await self._grpc_answer(request)
+        if request.path == waiting_room.PATH:
+            return await self._waiting_room.wait(request, receive)
+        return await self._rest_answer(request)
 
     async def _grpc_answer(self, request: web.Request) -> web.Answer:
         return web.Answer(await self._grpc.answer(request), headers=(faults.GRPC_TYPE,))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshserve.core import catalog, gates, mesh, model, report, roster
+from meshserve.core import catalog, gates, llm, llm_records, mesh, model, report, roster
 
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
 UNDER_WAY = ("loading", "fetching")
@@ -29,6 +29,7 @@ def status(state: mesh.Mesh) -> Json:
         "pools": pools,
         "gateways": [_gateway(gate, state.book.desired.gateway.listen) for gate in state.gates.gates.values()],
         "models": _counts(state),
+        "llms": [_llm(each) for each in state.llms.llms.values()],
     }
 
 
@@ -65,6 +66,38 @@ def _gateway(gate: gates.Gate, listen: str) -> Json:
         "reason": gate.reason,
         "listen": said.listen if said else listen,
         "restarts": gate.restarts + (said.restarts if said else 0),
+    }
+
+
+def _llm(each: llm_records.Llm) -> Json:
+    return {
+        "name": each.name,
+        "state": each.state,
+        "reason": each.reason,
+        "device": each.spec.device,
+        "names": list(each.spec.names),
+        "replicas_min": each.spec.replicas_min,
+        "replicas_max": each.spec.replicas_max,
+        "replicas": [_replica(replica) for replica in each.replicas.values()],
+        "held": len(each.held),
+        "turned_away": each.turned_away,
+        "starts": each.starts.span.count,
+        "start_s": each.starts.expected_s if each.starts.span.count else None,
+        "wakes": each.wakes.span.count,
+        "wake_s": each.wakes.expected_s if each.wakes.span.count else None,
+    }
+
+
+def _replica(replica: llm_records.Replica) -> Json:
+    said = (replica.report or llm.LlmReport(replica.id))._asdict()
+    return {
+        "id": replica.id,
+        "node": replica.endpoint.node if replica.endpoint else "",
+        "pid": replica.pid,
+        "state": replica.said,
+        "reason": replica.reason,
+        "restarts": max(0, replica.starts - 1),
+        **{name: value for name, value in said.items() if name != "replica_id"},
     }
 
 

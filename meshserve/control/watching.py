@@ -1,4 +1,4 @@
-"""Watches what runs: asks workers and gateways for reports, and notices when one is gone."""
+"""Watches what runs: asks workers, gateways and replicas for reports, and notices when one is gone."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ class Watching:
         if ("gateway", node) not in self._tasks:
             self._spawn("gateway", node, self._poll_gateway(node))
 
+    def watch_replica(self, replica_id: str, pid: int) -> None:
+        """Watch a replica that has started."""
+        self._spawn("replica", replica_id, self._poll_replica(replica_id, pid))
+        self._spawn("engine", replica_id, self._await_replica_end(replica_id, pid))
+
+    def forget_replica(self, replica_id: str) -> None:
+        """Stop watching a replica."""
+        self._cancel("replica", replica_id)
+        self._cancel("engine", replica_id)
+
     def forget_worker(self, worker_id: str) -> None:
         """Stop watching a worker."""
         self._cancel("worker", worker_id)
@@ -88,6 +98,20 @@ class Watching:
                 self._desk.post(events.WorkerReported(said, revision))
             await self._clock.sleep(period_s(len(said.copies) if said else 0))
         self._desk.post(events.WorkerLost(worker_id, "it does not report any more", pid))
+
+    async def _await_replica_end(self, replica_id: str, pid: int) -> None:
+        reason = await self._cluster.wait_until_replica_lost(replica_id)
+        self._desk.post(events.ReplicaLost(replica_id, reason, pid))
+
+    async def _poll_replica(self, replica_id: str, pid: int) -> None:
+        silences = 0
+        while silences < SILENCES_MAX:
+            said = await self._ask(lambda: self._cluster.replica_report(replica_id))
+            silences = silences + 1 if said is None else 0
+            if said is not None:
+                self._desk.post(events.ReplicaReported(said))
+            await self._clock.sleep(REPORT_PERIOD_S)
+        self._desk.post(events.ReplicaLost(replica_id, "it does not report any more", pid))
 
     async def _poll_gateway(self, node: str) -> None:
         silences = 0

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from meshserve.control import hands
-from meshserve.core import catalog, commands, desired, events, model, replica, snapshot
+from meshserve.core import catalog, commands, desired, events, llm, model, replica, snapshot
 from meshserve.testing import fake_cluster, manual_clock
+from tests import support
 from tests.core import world
 
 W = "default-0"
@@ -100,6 +103,14 @@ async def test_a_worker_is_stopped_once_gateways_know(stage):
     await stage.perform(commands.ConfigureGateway("n1"), commands.StopWorker(W))
     assert stage.desk.events[-1] == events.WorkerStopped(W)
     assert W not in stage.cluster.workers
+
+
+async def test_a_replica_that_starts_slowly_holds_up_nobody(stage):
+    gate = stage.cluster.slow["l/0"] = asyncio.Event()
+    await stage.perform(commands.StartReplica("l/0", llm.LlmSpec("l", "/l"), llm.Plan()), START)
+    assert stage.kinds() == ["WorkerStarted"]
+    gate.set()
+    await support.wait_until_async(lambda: stage.kinds() == ["WorkerStarted", "ReplicaReady"])
 
 
 async def test_a_gateway_is_started_configured_and_stopped(stage):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve.control import watching
-from meshserve.core import desired, events, model, report, snapshot
+from meshserve.core import desired, events, llm, model, report, snapshot
 from meshserve.testing import fake_cluster, manual_clock
 
 W = "default-0"
@@ -94,6 +94,42 @@ async def test_a_gateway_that_is_forgotten_is_not_asked(stage):
     stage.watching.watch_gateway("n1")
     stage.watching.forget_gateway("n1")
     await stage.clock.advance(9.0)
+    assert stage.desk.events == []
+
+
+async def watched_replica(stage):
+    ready = await stage.cluster.start_replica("l/0", llm.LlmSpec("l", "/l"), llm.Plan())
+    stage.watching.watch_replica("l/0", ready.pid)
+    return ready
+
+
+async def test_a_replica_is_asked_each_second(stage):
+    await watched_replica(stage)
+    stage.cluster.replicas["l/0"].said = said = llm.LlmReport("l/0", running=3)
+    await stage.clock.advance(2.5)
+    assert stage.desk.events == [events.ReplicaReported(said)] * 3
+
+
+async def test_a_replica_that_ends_or_whose_engine_does_is_noticed_at_once(stage):
+    ready = await watched_replica(stage)
+    await stage.clock.advance(0.1)
+    stage.cluster.kill_replica("l/0", "its tokens stall")
+    await stage.clock.advance(0.1)
+    assert stage.desk.events[-1] == events.ReplicaLost("l/0", "its tokens stall", ready.pid)
+
+
+async def test_a_replica_that_falls_silent_is_lost(stage):
+    ready = await watched_replica(stage)
+    await stage.clock.advance(0.1)
+    del stage.cluster.replicas["l/0"]
+    await stage.clock.advance(5.0)
+    assert stage.desk.events[-1] == events.ReplicaLost("l/0", "it does not report any more", ready.pid)
+
+
+async def test_a_replica_that_is_forgotten_is_not_asked(stage):
+    await watched_replica(stage)
+    stage.watching.forget_replica("l/0")
+    await stage.clock.advance(5.0)
     assert stage.desk.events == []
 
 
