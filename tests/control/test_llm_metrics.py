@@ -13,8 +13,6 @@ async def test_states_waiting_requests_and_starts_are_told(fresh):
     text = metrics.Metrics(fresh.plane.controller).text().decode()
     found = [each for family in parser.text_string_to_metric_families(text) for each in family.samples]
     samples = {(each.name, *each.labels.values()): each.value for each in found}
-        (each.name, *each.labels.values()): each.value for family in parser.text_string_to_metric_families(text) for each in family.samples
-    }
     assert samples["meshserve_llm_state", "always", "ready"] == 1
     assert samples["meshserve_llm_state", "rare", "ready"] == 0
     assert samples["meshserve_llm_state", "rare", "idle"] == 1
