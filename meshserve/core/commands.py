@@ -102,7 +102,10 @@ class StartReplica:
 
 @dataclass(frozen=True, slots=True)
 class StopReplica:
-    """Let the replica finish its requests and end: answered by ReplicaStopped. Gateways are told before it is asked."""
+    """Let the replica finish its requests and end: answered by ReplicaStopped, also where it is lost meanwhile, or not there.
+
+    It ends a start or a wake that is under way. Gateways were told before it is asked.
+    """
 
     replica_id: str
 

@@ -80,10 +80,11 @@ class Fleet:
         """Whether it may be awake."""
         return not each.spec.share or self.turns.get(each.spec.share) == each.name
 
-    def is_blocked(self, each: llm_records.Llm) -> bool:
+    def is_blocked(self, replica: llm_records.Replica) -> bool:
         """Whether another one of its group is not out of the way yet."""
-        others = (replica for replica in self.replicas() if replica.spec.share == each.spec.share and replica.id not in each.replicas)
-        return bool(each.spec.share) and any(other.state not in (State.WAITING, State.ASLEEP) for other in others)
+        share = replica.spec.share
+        others = (other for other in self.replicas() if other is not replica and other.spec.share == share)
+        return bool(share) and any(other.state not in (State.WAITING, State.ASLEEP) for other in others)
 
     def gpus(self, each: llm_records.Llm) -> int:
         """How many GPUs its replica is given: as many as the biggest of its group needs."""

@@ -9,7 +9,7 @@ drowsing → asleep: slept, failed: lost
 asleep   → waking: wake ordered, stopping: stop ordered, failed: lost
 waking   → ready: answered, stopping: stop ordered, failed: lost
 failed   → starting: start ordered, stopping: stop ordered
-stopping → absent: stopped, absent: lost
+stopping → absent: stopped
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ MOVES: dict[tuple[State, Move], State] = {
     (State.FAILED, Move.START_ORDERED): State.STARTING,
     (State.FAILED, Move.STOP_ORDERED): State.STOPPING,
     (State.STOPPING, Move.STOPPED): State.ABSENT,
-    (State.STOPPING, Move.LOST): State.ABSENT,
 }
 
 SERVING = frozenset({State.READY, State.LEAVING})
@@ -91,6 +90,9 @@ COMING = frozenset({State.STARTING, State.WAKING})
 
 AWAKE = SERVING | COMING | {State.DROWSING}
 """It uses the memory of its GPUs, by order: one of a group at a time."""
+
+LOSABLE = frozenset(state for state, move in MOVES if move is Move.LOST)
+"""There is something to be lost. Of one that is stopping all goes anyway, and its GPUs are free when that is done."""
 
 PLACED = frozenset(State) - {State.ABSENT, State.WAITING}
 """GPUs are kept for it."""

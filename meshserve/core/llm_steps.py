@@ -86,9 +86,7 @@ def raise_(fleet: llm_fleet.Fleet, each: llm_records.Llm, now_s: float) -> Itera
         return
     for _ in range(each.count - len(each.living())):
         fleet.add(each, each.next_id(), each.spec)
-    if fleet.is_blocked(each):
-        return
-    for replica in each.living():
+    for replica in [one for one in each.living() if not fleet.is_blocked(one)]:
         if replica.state is State.ASLEEP:
             replica.move(Move.WAKE_ORDERED)
             replica.ordered_s = now_s

@@ -128,11 +128,7 @@ class Llms:
 
     def _lost(self, event: events.ReplicaLost, now_s: float) -> Commands:
         replica = self.fleet.replica(event.replica_id)
-        if replica is None or event.pid not in (0, replica.pid) or replica.state in (State.WAITING, State.FAILED):
-            return ()
-        if replica.state is State.STOPPING:
-            self.fleet.remove(replica, Move.LOST)
-        else:
+        if replica is not None and event.pid in (0, replica.pid) and replica.state in llm_life.LOSABLE:
             replica.fail(event.reason, now_s)
         return ()
 

@@ -1,0 +1,268 @@
+"""A world with engines in it: GPUs, processes that start, sleep and die, gateways that hold requests, and clients that wait."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+from meshserve.core import commands, desired, events, llm, model, snapshot
+from tests.core import world
+
+NODE = world.NODE
+START_S = 30.0
+WAKE_S = 3.0
+
+
+def spec(name: str, **fields) -> llm.LlmSpec:
+    """An LLM whose URI tells its name."""
+    return llm.LlmSpec(name, f"/models/{name}", **fields)
+
+
+def holder(replica_id: str, of: llm.LlmSpec) -> str:
+    """In whose name the replica has its GPUs."""
+    return of.share or replica_id
+
+
+@dataclass
+class Engine:
+    """One engine's process. `running` and `waiting` are its requests now."""
+
+    pid: int
+    spec: llm.LlmSpec
+    is_awake: bool = True
+    running: int = 0
+    waiting: int = 0
+    requests: int = 0
+    is_stalled: bool = False
+
+    def report(self, replica_id, **more):
+        return llm.LlmReport(replica_id, self.running, self.waiting, self.requests, **more)
+
+
+class LlmWorld(world.World):
+    """Also performs what replicas are ordered, and holds the mesh to its promises about them and about held requests."""
+
+    def __init__(self, **gpus):
+        self.gpus = gpus or {NODE: 4}
+        self.engines: dict[str, Engine] = {}
+        self.left: dict[str, str] = {}
+        self.taken: dict[str, dict[str, int]] = {}
+        self.others = Counter()
+        self.served: dict[str, snapshot.GatewaySnapshot] = {}
+        self.waiting: dict[str, str] = {}
+        self.answers: dict[str, commands.HeldCommand] = {}
+        self.failing_starts: set[str] = set()
+        self._tickets = itertools.count(1)
+        super().__init__()
+        self.see_room()
+
+    # What is ordered
+
+    def _queue(self, command):
+        match command:
+            case commands.Admit() | commands.TurnAway():
+                self._answered(command)
+            case commands.StartReplica():
+                self._check_start(command)
+                self.lanes[f"replica {command.replica_id}"].append(command)
+            case commands.StopReplica() | commands.SleepReplica():
+                self._check_nobody_is_sent_to(command.replica_id)
+                self.lanes[f"replica {command.replica_id}"].append(command)
+            case commands.WakeReplica():
+                self.lanes[f"replica {command.replica_id}"].append(command)
+            case _:
+                super()._queue(command)
+
+    def _answered(self, command):
+        assert command.ticket not in self.answers, f"{command.ticket} is answered twice"
+        name = self.waiting.pop(command.ticket)
+        self.answers[command.ticket] = command
+        if isinstance(command, commands.TurnAway):
+            assert command.retry_after_s > 0
+            return
+        for node in self.gateways:
+            members = next(route.members for route in self.served[node].llms if name in route.names)
+            assert members, f"{node} knows no replica for {command.ticket}"
+
+    def _check_start(self, command):
+        each = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
+        assert len(each.living()) <= each.count <= max(each.spec.replicas_max, each.spec.replicas_min)
+        group = [other for other in self.mesh.llms.fleet.replicas() if command.spec.share and other.spec.share == command.spec.share]
+        assert {other.state.value for other in group if other.id != command.replica_id} <= {"asleep", "waiting"}
+
+    def _check_nobody_is_sent_to(self, replica_id):
+        for node in self.gateways:
+            for route in self.served[node].llms if node in self.served else ():
+                ids = {member.worker_id for member in route.members}
+                assert replica_id not in ids or route.is_held or not self._is_good(replica_id), f"{node} sends requests to {replica_id}"
+
+    def _is_good(self, replica_id):
+        engine = self.engines.get(replica_id)
+        return engine is not None and not engine.is_stalled
+
+    # What is performed
+
+    def step(self, lane, *, is_lost=False):
+        command = self.lanes[lane][0]
+        if not lane.startswith("replica "):
+            super().step(lane, is_lost=is_lost)
+            return
+        self.lanes[lane].popleft()
+        match command:
+            case commands.StartReplica():
+                self._start_engine(command, is_failing=is_lost or command.spec.name in self.failing_starts)
+            case commands.StopReplica():
+                self._stop_engine(command.replica_id)
+            case commands.SleepReplica() | commands.WakeReplica():
+                self._turn_engine(command, is_failing=is_lost)
+
+    def _configured(self, node):
+        if node in self.gateways:
+            self.served[node] = self.mesh.gateway_snapshot(node)
+        super()._configured(node)
+
+    def _start_engine(self, command, *, is_failing):
+        id_ = command.replica_id
+        self.engines.pop(id_, None)
+        self._release(id_)
+        self._take(id_, command)
+        if is_failing:
+            self.feed(events.ReplicaLost(id_, "it can't be loaded"))
+            return
+        self.engines[id_] = engine = Engine(next(self._pids), command.spec)
+        self._check_awake(command.spec.share)
+        self.feed(events.ReplicaReady(id_, model.Endpoint(NODE, "127.0.0.1", engine.pid), engine.pid, START_S))
+
+    def _take(self, id_, command):
+        who = holder(id_, command.spec)
+        need = sum(command.plan.bundles)
+        self.left[id_] = who
+        if who in self.taken:
+            assert sum(self.taken[who].values()) == need
+        elif need:
+            self.taken[who] = self._allocated(command.plan)
+
+    def _allocated(self, plan):
+        free = self.free()
+        if plan.node:
+            assert free[plan.node] >= sum(plan.bundles), f"{plan} is over what is free: {free}"
+            return {plan.node: sum(plan.bundles)}
+        takes = Counter()
+        for bundle in plan.bundles:
+            node = max(free, key=lambda node: (free[node] - takes[node], node))
+            takes[node] += bundle
+            assert takes[node] <= free[node]
+        return dict(takes)
+
+    def free(self):
+        held = Counter(self.others)
+        for takes in self.taken.values():
+            held.update(takes)
+        return {node: count - held[node] for node, count in self.gpus.items()}
+
+    def _release(self, id_):
+        who = self.left.pop(id_, None)
+        if who not in self.left.values():
+            self.taken.pop(who, None)
+
+    def _stop_engine(self, id_):
+        self.engines.pop(id_, None)
+        self._release(id_)
+        self.feed(events.ReplicaStopped(id_))
+
+    def _turn_engine(self, command, *, is_failing):
+        id_, is_waking = command.replica_id, isinstance(command, commands.WakeReplica)
+        engine = self.engines.get(id_)
+        if engine is None:
+            return
+        if is_failing:
+            self.kill_engine(id_)
+            return
+        engine.is_awake, engine.running, engine.waiting = is_waking, 0, 0
+        self._check_awake(engine.spec.share)
+        self.feed(events.ReplicaWoken(id_, WAKE_S) if is_waking else events.ReplicaSlept(id_))
+
+    def _check_awake(self, share):
+        awake = [id_ for id_, engine in self.engines.items() if share and engine.spec.share == share and engine.is_awake]
+        assert len(awake) <= 1, f"{awake} of {share} are awake"
+
+    # What happens
+
+    def ask(self, name, size_bytes=10):
+        """A request for an LLM is held at a gateway; its ticket."""
+        ticket = f"t{next(self._tickets)}"
+        self.waiting[ticket] = name
+        self.feed(events.RequestHeld(ticket, name, size_bytes))
+        return ticket
+
+    def leave(self, ticket):
+        """Its client goes."""
+        self.waiting.pop(ticket, None)
+        self.feed(events.HeldLeft(ticket))
+
+    def see_room(self, *, is_telling=True):
+        """The nodes are looked at."""
+        free = self.free()
+        rooms = (
+            llm.NodeRoom(node, count, free[node], replicas=tuple(sorted(self.left)) if is_telling else ())
+            for node, count in self.gpus.items()
+        )
+        self.feed(events.RoomSeen(tuple(rooms)))
+
+    def report(self, **more):
+        """Every engine that is awake tells how it is."""
+        for id_, engine in list(self.engines.items()):
+            engine.is_stalled |= more.get("stalled_s", 0.0) > engine.spec.stall_timeout_s
+            if engine.is_awake:
+                self.feed(events.ReplicaReported(engine.report(id_, **more)))
+
+    def kill_engine(self, id_):
+        """Its process ends; what it held is left until it is started again or stopped."""
+        engine = self.engines.pop(id_)
+        self.feed(events.ReplicaLost(id_, "killed", engine.pid))
+
+    def perform_all(self):
+        super().perform_all()
+        self.see_room()
+        while any(self.lanes.values()):
+            super().perform_all()
+            self.see_room()
+
+    def pass_time(self, seconds, *, each_s=1.0):
+        """Let time go by, with everything performed at once and reports each second."""
+        for _ in range(int(seconds / each_s)):
+            self.perform_all()
+            self.report()
+            self.tick(each_s)
+        self.perform_all()
+
+    def settle(self):
+        """Have everything succeed and all requests end, until nothing is left to be done."""
+        self.failing_loads, self.failing_starts = set(), set()
+        for engine in self.engines.values():
+            engine.running = engine.waiting = 0
+        self.pass_time(1500.0, each_s=31.0)
+
+    def apply_llms(self, *specs):
+        """These LLMs are to be served, beside a pool; what comes of it is not performed yet."""
+        return self.feed(events.ConfigApplied(desired.Desired(pools=(world.pool(workers=1),), llms=specs)))
+
+    # What holds
+
+    def check(self):
+        super().check()
+        held = {request.ticket for each in self.mesh.llms.llms.values() for request in each.held}
+        assert held == set(self.waiting)
+
+    def check_engines_settled(self):
+        """Nobody waits, and engines run for exactly those that have room and are in use or to be kept."""
+        assert self.waiting == {}
+        wanted = {each.name: each for each in self.mesh.book.desired.llms}
+        assert {engine.spec.name for engine in self.engines.values()} <= set(wanted)
+        for name, each in self.mesh.llms.llms.items():
+            running = [engine for engine in self.engines.values() if engine.spec.name == name]
+            assert {engine.spec.uri for engine in running} <= {wanted[name].uri}
+            waiting = [replica for replica in each.living() if replica.state.value == "waiting"]
+            assert len(running) + len(waiting) == each.count, f"{each} has {running}"
+            assert all("GPU" in replica.reason for replica in waiting), f"{each} waits for nothing"
