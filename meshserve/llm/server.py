@@ -89,7 +89,7 @@ class LlmServer:
             ttft_p50_s=self._gauge.ttft_s(0.5),
             ttft_p95_s=self._gauge.ttft_s(0.95),
             kv_used=counts.kv_used,
-            stalled_s=self._gauge.stalled_s,
+            stalled_s=self._gauge.stalled_s if counts.running + counts.waiting else 0.0,
         )
 
     async def wait_until_failed(self) -> str:
@@ -116,7 +116,7 @@ class LlmServer:
                 await self.engine.wake()
                 await self.engine.make_token()
         except (TimeoutError, errors.MeshError) as error:
-            reason = f"{self.spec.name} did not wake: {error or 'no token came in time'}"
+            reason = f"{self.spec.name} did not wake: {str(error) or 'no token came in time'}"
             self._fail(reason)
             raise errors.Unavailable(reason) from error
         serving_app.refusal, serving_app.is_draining = "", False

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core import engine_ports, llm
+from meshserve.llm import surroundings
+
+
+def order(path="/nowhere", **spec):
+    return engine_ports.Order(llm.LlmSpec("m", path, **spec), path)
+
+
+def test_nothing_is_told_to_anybody():
+    assert surroundings.enforced(order())["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_a_model_that_is_here_is_not_looked_for_elsewhere(tmp_path):
+    assert surroundings.enforced(order(str(tmp_path)))["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in surroundings.enforced(order("company/model"))
+
+
+def test_vllm_gives_up_before_the_server_does():
+    told = surroundings.defaults(order(start_timeout_s=100.0), [0, 1], "/log")
+    assert told == {"VLLM_ENGINE_READY_TIMEOUT_S": "95", "VLLM_LOGGING_CONFIG_PATH": "/log"}
+
+
+def test_processes_on_a_cpu_have_cores_of_their_own():
+    spec = {"device": "cpu", "tensor_parallel_size": 2}
+    assert surroundings.defaults(order(**spec), [0, 1], "")["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in surroundings.defaults(order(tensor_parallel_size=2), [0, 1], "")
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "bound"),
+    [([0, 1], 2, "0|1"), ([2, 3, 6, 7], 2, "2,3|6,7"), ([0, 1, 2], 2, "0|1"), ([5], 2, "5|5"), ([0, 1], 3, "0|1|0")],
+)
+def test_cores_are_shared_out_in_equal_runs(cores, processes, bound):
+    assert surroundings.shares(cores, processes) == bound
