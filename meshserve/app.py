@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import select
@@ -38,6 +39,7 @@ REASON_MAX = 300
 READY_S = 120.0
 DRAIN_S = 90.0
 LOG_NAME_MAX = 60
+VLLM = "vllm"
 MESH_FILE = "mesh.json"
 
 
@@ -107,7 +109,7 @@ def build_control_plane(plan: control_plane.Plan) -> control_plane.HeldControlPl
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a mesh has come: `done` of `total` of a step; steps are ray, controller, workers, gateway, models."""
+    """How far a mesh has come: `done` of `total` of a step; steps are ray, controller, workers, gateway, models, llms."""
 
     step: str
     done: int
@@ -151,6 +153,8 @@ class Mesh:
 
 def up(read: config.Config, config_path: str, address: str | None, on_progress: Callable[[Progress], None]) -> Mesh:
     """Bring a mesh up, on a Ray cluster of its own or on the one at `address`; returns when it is ready. Raises what kept it from that."""
+    if address is None:
+        _require_engines(read)
     run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
     mesh_file = read.state_dir / MESH_FILE
     on_progress(Progress("ray", 0, 1))
@@ -175,6 +179,13 @@ def up(read: config.Config, config_path: str, address: str | None, on_progress: 
         mesh.end()
         raise
     return mesh
+
+
+def _require_engines(read: config.Config) -> None:
+    """On this machine alone: the nodes of another cluster may have what is not here."""
+    is_needed = any(each.runtime == VLLM for each in read.llms)
+    if is_needed and importlib.util.find_spec(VLLM) is None:
+        raise errors.MissingExtra("LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or 'meshserve[llm-cpu]' (none), not both")
 
 
 def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> control_plane.Plan:
@@ -221,7 +232,16 @@ def _progress(status: dict[str, Any]) -> list[Progress]:
         Progress("workers", sum(each["state"] == "ready" for each in workers), len(workers)),
         Progress("gateway", sum(each["state"] == "ready" for each in gateways), max(1, len(gateways))),
         Progress("models", status["models"]["registered"], status["models"]["registered"]),
+        *_llm_progress(status["llms"]),
     ]
+
+
+def _llm_progress(llms: list[dict[str, Any]]) -> list[Progress]:
+    """How many LLMs serve of those that always shall. None of them is waited for: an engine takes its time, or has no GPU yet."""
+    wanted = [each for each in llms if each["replicas_min"]]
+    asleep = len(llms) - len(wanted)
+    detail = f"{asleep} on demand" if asleep else ""
+    return [Progress("llms", sum(each["state"] == "ready" for each in wanted), len(wanted), detail)] if llms else []
 
 
 def _troubles(status: dict[str, Any] | None) -> str:
@@ -283,10 +303,22 @@ def _headers(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
+def starting_llms(endpoint: str, read: config.Config) -> list[str]:
+    """The LLMs that shall always run and don't yet, as far as the mesh tells."""
+    try:
+        answer = httpx.get(f"{endpoint}/mesh/v1/status", headers=_headers(_admin_key(read)), timeout=HEALTH_S).raise_for_status()
+        return [each["name"] for each in answer.json()["llms"] if each["replicas_min"] and each["state"] != "ready"]
+    except (httpx.HTTPError, json.JSONDecodeError):
+        return []
+
+
+def _admin_key(read: config.Config) -> str:
+    return next((key.key for key in read.api_keys() if key.admin), "")
+
+
 def apply(endpoint: str, read: config.Config) -> list[str]:
     """Have the mesh follow the configuration; returns what that changed. Raises what is wrong with it."""
-    key = next((key.key for key in read.api_keys() if key.admin), "")
-    said = _post(endpoint, "apply", key, config.document(read))
+    said = _post(endpoint, "apply", _admin_key(read), config.document(read))
     return list(said["changes"])
 
 

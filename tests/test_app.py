@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import importlib.util
 import json
 import os
 import subprocess
@@ -62,8 +64,8 @@ def part(state="ready", reason="", **fields):
     return {"state": state, "reason": reason, **fields}
 
 
-def status(workers=(), gateways=(), registered=0):
-    return {"pools": [{"workers": list(workers)}], "gateways": list(gateways), "models": {"registered": registered}}
+def status(workers=(), gateways=(), registered=0, llms=()):
+    return {"pools": [{"workers": list(workers)}], "gateways": list(gateways), "models": {"registered": registered}, "llms": list(llms)}
 
 
 @pytest.fixture
@@ -135,6 +137,11 @@ def test_progress_counts_what_is_ready():
     ]
 
 
+def test_llms_are_counted_where_there_are_any():
+    llms = [part(replicas_min=1), part("starting", replicas_min=2), part("idle", replicas_min=0)]
+    assert app._progress(status(llms=llms))[-1] == app.Progress("llms", 1, 2, "1 on demand")
+
+
 def test_before_the_first_gateway_one_is_awaited():
     assert app.Progress("gateway", 0, 1) in app._progress(status())
 
@@ -143,6 +150,34 @@ def test_troubles_name_what_is_not_ready_and_why():
     told = status([part(id="default-0"), part("lost", "no memory", id="default-1")], [part("starting")])
     assert app._troubles(told) == "; default-1: no memory; gateway: starting"
     assert app._troubles(None) == ": the controller does not answer"
+
+
+LLMS = [
+    {"name": "a", "replicas_min": 1, "state": "ready"},
+    {"name": "b", "replicas_min": 1, "state": "failed"},
+    {"name": "c", "replicas_min": 0, "state": "idle"},
+]
+
+
+def test_llms_that_still_start_are_named(mesh, read):
+    mesh.answers["/mesh/v1/status"] = (200, json.dumps({"llms": LLMS}))
+    assert app.starting_llms(mesh.endpoint, read("gateway: {keys: [{client: b, key: k, admin: true}]}\n")) == ["b"]
+    assert mesh.asked == [("/mesh/v1/status", "Bearer k", None)]
+
+
+@pytest.mark.parametrize("answer", [(503, "{}"), (200, "<html>")])
+def test_where_the_mesh_does_not_tell_none_starts(mesh, read, answer):
+    mesh.answers["/mesh/v1/status"] = answer
+    assert app.starting_llms(mesh.endpoint, read()) == []
+
+
+@pytest.mark.parametrize(("runtime", "is_installed", "is_refused"), [("vllm", False, True), ("vllm", True, False), ("other", False, False)])
+def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(monkeypatch, runtime, is_installed, is_refused):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if is_installed else None)
+    read = config.parse({"llms": [{"name": "a", "uri": "/a", "runtime": runtime}]})
+    said = pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]") if is_refused else contextlib.nullcontext()
+    with said:
+        app._require_engines(read)
 
 
 # Changing it

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from meshserve import config, errors
-from meshserve.cli import mesh, models, terminal, top, units, views
+from meshserve.cli import checked, llm_views, mesh, models, terminal, top, units, views
 
 # These import Ray or numpy and gRPC, which takes a second or more: the others shall not wait for it.
 LATE = {"up": "meshserve.cli.up", "down": "meshserve.cli.down", "infer": "meshserve.cli.infer"}
@@ -65,13 +65,14 @@ def late() -> None:
 
 @app.command()
 def status(as_json: mesh.Json = False, endpoint: mesh.Endpoint = None) -> None:
-    """Show how the mesh is: workers, gateways, number of models."""
+    """Show how the mesh is: workers, gateways, number of models, LLMs."""
     with mesh.connect(endpoint) as there:
         answer = there.status()
         if as_json:
             return terminal.print_json(answer)
-        out = terminal.out()
-        return out.print(views.status(answer.json(), there.endpoint, out.width))
+        out, said = terminal.out(), answer.json()
+        out.print(views.status(said, there.endpoint, out.width))
+        return out.print(llm_views.llms(said, out.width)) if said["llms"] else None
 
 
 app.command("top")(top.top)
@@ -88,11 +89,10 @@ def schema() -> None:
 @checks.command("check")
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.yaml.")]) -> None:
     """Say whether a configuration is good; start nothing."""
-    read = config.load(file)
+    read = checked.load(file)
     pools = ", ".join(f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})" for name, pool in read.pools.items())
-    terminal.out().print(
-        f"{file} is good: {units.number(len(read.models), 'model')}, {units.number(len(read.repositories), 'repository')}", soft_wrap=True
-    )
+    counts = [(read.models, "model"), (read.repositories, "repository"), *([(read.llms, "LLM")] if read.llms else [])]
+    terminal.out().print(f"{file} is good: {', '.join(units.number(len(found), noun) for found, noun in counts)}", soft_wrap=True)
     terminal.out().print(f"  gateway {read.gateway.listen}\n  pools   {pools}\n  state   {read.state_dir}", soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ from meshserve.cli import units
 STEPS = ("ray", "controller", "workers", "gateway", "models")
 TENTHS = 10
 WORDS_OF_ONE = {False: "starting", True: "ready"}
-WORDS = {"ray": "Ray", "models": "models registered"}
+WORDS = {"ray": "Ray", "models": "models registered", "llms": "LLMs ready"}
 
 
 class Progress(Protocol):

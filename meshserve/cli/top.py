@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshserve import errors
-from meshserve.cli import keys, mesh, rates, terminal, units, views
+from meshserve.cli import keys, llm_views, mesh, rates, terminal, units, views
 
 Json = Mapping[str, Any]
 
@@ -22,6 +22,7 @@ MODELS_MAX = 500
 ONCE_ROWS = 10
 # header, totals, and the heads of two tables
 LINES_AROUND = 11
+LLM_LINES_AROUND = 5
 
 
 class Sample(NamedTuple):
@@ -37,7 +38,7 @@ def top(
     interval_s: Annotated[float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="How long to measure.")] = 1.0,
     endpoint: mesh.Endpoint = None,
 ) -> None:
-    """Watch requests, hit rate, memory and the hottest models; q or Ctrl-C ends it."""
+    """Watch requests, hit rate, memory, LLMs and the hottest models; q or Ctrl-C ends it."""
     with mesh.connect(endpoint) as there:
         first = _sample(there)
         with keys.pressed() as wait:
@@ -66,8 +67,14 @@ def _refreshed(there: mesh.Mesh, before: Sample, live: Live, out: Console) -> Sa
     except errors.MeshError as error:
         live.update(Group(Text("no answer", "bold red"), Text(error.message), Text("trying again; q ends", "dim")), refresh=True)
         return before
-    live.update(view(before, after, out.width, max(1, out.height - LINES_AROUND - len(list(views.workers(after.status))))), refresh=True)
+    live.update(view(before, after, out.width, max(1, out.height - _lines_taken(after.status))), refresh=True)
     return after
+
+
+def _lines_taken(status: Json) -> int:
+    """Lines that the hottest models can't have. LLMs have a table with a head, and a line each, or two where something is wrong."""
+    llms = LLM_LINES_AROUND + sum(1 + bool(each["reason"]) for each in status["llms"]) if status["llms"] else 0
+    return LINES_AROUND + len(list(views.workers(status))) + llms
 
 
 def _sample(there: mesh.Mesh) -> Sample:
@@ -88,6 +95,7 @@ def view(before: Sample, after: Sample, width: int, models_max: int) -> Renderab
         Text(""),
         views.table(_worker_columns(after.status, did, width), list(views.workers(after.status)), width),
         Text(""),
+        *([llm_views.llms(after.status, width), Text("")] if after.status["llms"] else []),
         views.table(MODEL_COLUMNS, hottest, width) if hottest else Text("no model is resident", "dim"),
     )
 

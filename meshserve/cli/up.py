@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shlex
 import signal
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 
 from meshserve import app, config
-from meshserve.cli import progress, terminal
+from meshserve.cli import checked, progress, terminal, units
 
 command = typer.Typer(add_completion=False)
 
@@ -27,7 +28,7 @@ def up(
     is_verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Plain lines, with everything that is logged.")] = False,
 ) -> None:
     """Bring a mesh up, or apply a changed configuration to the one that runs."""
-    read = config.load(file)
+    read = checked.load(file)
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     running = app.running(read.state_dir)
@@ -69,6 +70,10 @@ def _print_ready(out: Console, endpoint: str, read: config.Config, ending: str) 
     out.print(f"\nmeshserve is ready at {endpoint} (gRPC and REST)\n", style="bold green")
     for line in next_steps(endpoint, read):
         out.print(f"  {line}", soft_wrap=True)
+    starting = app.starting_llms(endpoint, read)
+    if starting:
+        words = f"{units.number(len(starting), 'LLM')} {'is' if len(starting) == 1 else 'are'} still starting: {', '.join(starting)}"
+        out.print(f"\n{words}", style="yellow", soft_wrap=True)
     out.print(f"\n{ending}", style="dim")
 
 
@@ -81,4 +86,9 @@ def next_steps(endpoint: str, read: config.Config) -> list[str]:
     """Commands that a new user may copy. They find a mesh with a state directory of its own by its endpoint."""
     here = "" if read.state_dir == config.home() else f" --endpoint {endpoint}"
     steps = [f"meshserve status{here}", f"meshserve models list{here}"]
-    return [*steps, f"curl {endpoint}/v2/models/{read.models[0].name}"] if read.models else steps
+    if read.models:
+        steps.append(f"curl {endpoint}/v2/models/{read.models[0].name}")
+    if read.llms:
+        asked = json.dumps({"model": read.llms[0].name, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]})
+        steps.append(f"curl -N {endpoint}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(asked)}")
+    return steps

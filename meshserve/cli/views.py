@@ -32,7 +32,9 @@ STYLES = {
     "evicting": "yellow",
     "draining": "yellow",
     "parked": "cyan",
+    "asleep": "cyan",
     "absent": "dim",
+    "idle": "dim",
     "failed": "bold red",
     "lost": "bold red",
 }
@@ -109,12 +111,12 @@ def status(answer: Json, endpoint: str, width: int) -> RenderableType:
         table(GATEWAY_COLUMNS, answer["gateways"], width),
         Text(""),
         _models_line(answer),
-        *_reasons([(row["id"], row) for row in workers(answer)] + [(f"gateway {row['node']}", row) for row in answer["gateways"]]),
+        *reasons([(row["id"], row) for row in workers(answer)] + [(f"gateway {row['node']}", row) for row in answer["gateways"]]),
     ]
     return Group(*parts)
 
 
-def _reasons(named: Sequence[tuple[str, Json]]) -> list[RenderableType]:
+def reasons(named: Sequence[tuple[str, Json]]) -> list[RenderableType]:
     """Why things are as they are, a line for each that says so."""
     said = [(name, " ".join(str(row["reason"]).split())) for name, row in named if row.get("reason")]
     return [Text(""), *(Text.assemble((f"{name} ", "bold red"), reason) for name, reason in said)] if said else []
@@ -199,7 +201,7 @@ def models(answer: Json, width: int) -> RenderableType:
     """`meshserve models list`: the table, then why those that failed did, then how to go on."""
     rows = answer["models"]
     parts: list[RenderableType] = [table(MODEL_COLUMNS, rows, width) if rows else Text("no models", "dim")]
-    parts += _reasons([(row["name"], row) for row in rows])
+    parts += reasons([(row["name"], row) for row in rows])
     if answer.get("next"):
         parts += [Text(""), Text(f"There are more: --after {answer['next']}", "dim")]
     return Group(*parts)

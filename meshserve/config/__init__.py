@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +11,12 @@ import pydantic
 
 from meshserve import errors
 from meshserve.config import checks, faults, marks, reference, sections, values
+from meshserve.config.faults import Fault
 from meshserve.config.llm_keys import Llm
 from meshserve.config.schema import Cache, Config, Gateway, Key, Model, Pool, Registry, Repository, Tensor, home
 
 __all__ = [
-    "Cache", "Config", "Gateway", "Key", "Llm", "Model", "Pool", "Registry", "Repository", "Tensor",
+    "Cache", "Config", "Fault", "Gateway", "Key", "Llm", "Model", "Pool", "Registry", "Repository", "Tensor",
     "document", "home", "json_schema", "load", "parse", "parse_model", "parse_size", "reference_markdown",
 ]  # fmt: skip
 
@@ -26,8 +27,11 @@ reference_markdown = reference.markdown
 parse_size = values.parse_size
 
 
-def load(path: str | os.PathLike[str]) -> Config:
-    """The configuration in a file. Raises ConfigInvalid with all that is wrong, one `file:line: field: …` a line."""
+def load(path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Fault]] = lambda _: ()) -> Config:
+    """The configuration in a file. Raises ConfigInvalid with all that is wrong, one `file:line: field: …` a line.
+
+    `judge` is asked about one that is good so far, and says what else is wrong with it.
+    """
     file = os.fspath(path)
     marked = marks.read(_text(file), file)
     if not isinstance(marked.document, dict):
@@ -37,6 +41,8 @@ def load(path: str | os.PathLike[str]) -> Config:
     folder = Path(file).absolute().parent
     config, found = _validated(Config, marked.document, {"folder": folder, "environ": os.environ})
     found = [*marked.repeated, *found, *checks.across(marked.document)]
+    if config is not None and not found:
+        found = list(judge(config))
     if config is None or found:
         placed = sorted(found, key=lambda fault: marked.line(fault.path))
         raise errors.ConfigInvalid("\n".join(_placed(fault, marked, file) for fault in placed))

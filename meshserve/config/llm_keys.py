@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from meshserve.config import values
 from meshserve.config.sections import Section
 from meshserve.core import llm
-
-OURS = {
-    "api_key": "keys are the gateway's: gateway.keys",
-    "distributed_executor_backend": "it follows from where the replica is placed",
-    "enable_lora": "it follows from adapters",
-    "enable_sleep_mode": "it follows from share",
-    "host": "clients connect to gateway.listen",
-    "lora_modules": "give adapters",
-    "model": "give uri",
-    "pipeline_parallel_size": "give it beside engine, not in it",
-    "port": "clients connect to gateway.listen",
-    "served_model_name": "give name and aliases",
-    "tensor_parallel_size": "give it beside engine, not in it",
-    "uds": "clients connect to gateway.listen",
-}
-"""Arguments of engines that the mesh gives itself, and what to do instead."""
-
-
-def _free(engine: dict[str, Any]) -> dict[str, Any]:
-    taken = next((key for key in engine if key in OURS), None)
-    if taken:
-        raise ValueError(f"{taken} is the mesh's own: {OURS[taken]}")
-    return engine
 
 
 class Replicas(Section):
@@ -92,7 +69,7 @@ class Llm(Section):
         default=1, description="Asleep, weights stay in host memory (1), or nothing does (2)."
     )
     residency_s_min: values.Duration = Field(default=30.0, description="How long it stays awake at least, where it shares.")
-    engine: Annotated[dict[str, JsonValue], AfterValidator(_free)] = Field(
+    engine: dict[str, JsonValue] = Field(
         default={}, description="Any of vLLM's engine arguments by its name in Python, such as `max_model_len`."
     )
     cpu_kv_cache: values.PositiveSize = Field(default=1 << 30, description="Memory for the KV cache on a CPU.")

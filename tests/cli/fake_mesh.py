@@ -30,6 +30,21 @@ def model(name: str, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def llm(name: str, *replicas: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name, "state": "ready", "reason": "", "device": "cuda", "names": [name], "replicas_min": 1, "replicas_max": 2,
+        "replicas": list(replicas), "held": 0, "turned_away": 0, "starts": 1, "start_s": 42.0, "wakes": 0, "wake_s": None, **changes,
+    }  # fmt: skip
+
+
+def replica(id_: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": id_, "node": "node-1", "pid": 4712, "state": "ready", "reason": "", "restarts": 0, "running": 3, "waiting": 1,
+        "requests": 50, "tokens": 9000, "tokens_per_s": 120.5, "ttft_p50_s": 0.042, "ttft_p95_s": 0.31, "kv_used": 0.25, "stalled_s": 0.0,
+        **changes,
+    }  # fmt: skip
+
+
 MODELS = (
     model("breast-cancer", runtime="xgboost", worker="default-1", footprint_bytes={"host": 3 * MIB, "gpu": 0}, requests=420),
     model(
@@ -65,6 +80,7 @@ class FakeMesh(ThreadingHTTPServer):
             "pools": [{"name": "default", "device": "cpu", "workers": self.workers}],
             "gateways": [{"node": "node-1", "pid": 99, "envoy_pid": 100, "state": "ready", "listen": "127.0.0.1:8080", "restarts": 0}],
             "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1}, "controller": {"pid": 77, "restarts": 0},
+            "llms": [],
         }  # fmt: skip
 
     @property

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from meshserve import config
-from tests.cli import conftest
+from tests.cli import conftest, fake_mesh
 
 HEAVY = {"ray", "numpy", "grpc", "torch"}
 
@@ -116,3 +116,16 @@ def test_looking_is_not_slowed_by_what_only_serving_needs():
     program = f"import sys; from meshserve.cli import main; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_status_shows_llms_where_there_are_any(fake, run):
+    assert "ttft" not in run("status").stdout
+    fake.state["llms"] = [fake_mesh.llm("tiny", fake_mesh.replica("tiny/0"))]
+    assert "ttft" in run("status").stdout
+
+
+def test_a_good_configuration_with_llms_says_how_many(run, tmp_path):
+    (tmp_path / "c.yaml").write_text("llms: [{name: tiny, uri: hf://org/tiny}]\n")
+    done = run("config", "check", str(tmp_path / "c.yaml"))
+    assert done.exit_code == 0
+    assert "is good: 0 models, 0 repositories, 1 LLM" in done.stdout

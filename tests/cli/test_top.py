@@ -20,6 +20,7 @@ def sample(at_s, requests=0, **changes):
         "endpoint": "http://host:80",
         "pools": [{"name": "default", "device": "cpu", "workers": [fake_worker]}],
         "models": {"registered": 5000, "resident": 1000, "loading": 0, "failed": 3},
+        "llms": [],
     }
     return top.Sample(at_s, status | changes, (fake_mesh.model("hot", requests=100 + requests), fake_mesh.model("cold", requests=5)))
 
@@ -53,6 +54,14 @@ def test_no_more_models_than_there_is_room_for():
 
 def test_no_model_is_resident():
     assert drawn(sample(0.0)._replace(models=()), sample(1.0)._replace(models=()))[-1] == "no model is resident"
+
+
+def test_llms_stand_between_workers_and_models():
+    llms = [fake_mesh.llm("tiny", fake_mesh.replica("tiny/0")), fake_mesh.llm("off", reason="no GPU")]
+    lines = drawn(sample(0.0, llms=llms), sample(1.0, llms=llms))
+    places = [next(place for place, line in enumerate(lines) if line.startswith(word)) for word in ("default-0", "tiny", "off", "hot")]
+    assert places == sorted(places)
+    assert top._lines_taken({"pools": [], "llms": llms}) == top.LINES_AROUND + top.LLM_LINES_AROUND + 3
 
 
 @pytest.mark.parametrize("width", [80, 140])

@@ -7,6 +7,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.cli import up
+from meshserve.llm import checking
 
 CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
 
@@ -25,7 +26,7 @@ class FakeApp:
 
     def __init__(self):
         self.asked = []
-        self.changes = []
+        self.changes, self.starting = [], []
         self.is_running = False
         self.ending = None
 
@@ -33,7 +34,7 @@ class FakeApp:
         return self.endpoint if self.is_running else None
 
     def up(self, read, config_path, address, on_progress):
-        self.asked.append(("up", read.models[0].name, config_path, address))
+        self.asked.append(("up", (*read.models, *read.llms)[0].name, config_path, address))
         on_progress(Step("ray", 1, 1, "started"))
         return self
 
@@ -44,6 +45,9 @@ class FakeApp:
     def spawn_detached(self, config_path, address):
         self.asked.append(("spawn_detached", config_path, address))
         return self.endpoint
+
+    def starting_llms(self, _endpoint, _read):
+        return self.starting
 
     def wait(self):
         if self.ending:
@@ -92,6 +96,24 @@ def test_a_mesh_with_a_state_directory_of_its_own_is_named_in_what_to_try(run, t
     lines = run("up", "c.yaml", "--detach").stdout.splitlines()
     assert "  meshserve status --endpoint http://127.0.0.1:8080" in lines
     assert lines[-1] == f"`MESHSERVE_HOME={tmp_path}/elsewhere meshserve down` drains and ends it."
+
+
+def test_llms_that_still_start_are_named(app, run, tmp_path):
+    app.starting = ["big", "bigger"]
+    (tmp_path / "c.yaml").write_text("llms: [{name: big, uri: hf://org/big}, {name: bigger, uri: hf://org/bigger}]\n")
+    lines = run("up", "c.yaml").stdout.splitlines()
+    assert "2 LLMs are still starting: big, bigger" in lines
+    (curl,) = [line for line in lines if "chat/completions" in line]
+    assert '"model": "big"' in curl
+
+
+def test_a_wrong_engine_argument_starts_nothing(app, run, tmp_path, monkeypatch):
+    faults = {"big": [("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]}
+    monkeypatch.setattr(checking, "check_all", lambda _: faults)
+    (tmp_path / "c.yaml").write_text("llms:\n  - name: big\n    uri: hf://org/big\n    engine:\n      max_modl_len: 7\n")
+    done = run("up", "c.yaml")
+    assert (done.exit_code, app.asked) == (2, [])
+    assert done.stderr == "c.yaml:5: llms[0].engine.max_modl_len: vLLM has no such argument; did you mean 'max_model_len'?\n"
 
 
 def test_detached(app, run):

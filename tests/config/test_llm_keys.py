@@ -18,7 +18,6 @@ BAD = {
     "a share of several": ("share: g, replicas: {max: 2}", "LLMs that share GPUs have one replica each: leave replicas.max out"),
     "a level of sleep": ("sleep_level: 3", "sleep_level: expected 1 or 2, got 3"),
     "a flag as a level": ("sleep_level: true", "sleep_level: expected a whole number, got true"),
-    "an argument that is ours": ("engine: {port: 8000}", "engine: port is the mesh's own: clients connect to gateway.listen"),
     "a date for the engine": (
         "engine: {seed: 2026-01-01}",
         "engine.seed: expected a JSON value (put a date in quotes), got datetime.date(2026, 1, 1)",
@@ -124,3 +123,17 @@ def test_the_defaults_are_those_of_the_core():
 def test_a_device_that_is_named_holds(device, got):
     read = config.parse({"llms": [{"name": "l", "uri": "/l", "device": device}]})
     assert read.llms[0].spec("cuda").device == got
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_others_judge_of_a_good_file_has_its_place_too():
+    Path("c.yaml").write_text(GOOD)
+    with pytest.raises(errors.ConfigInvalid, match=r"^c\.yaml:16: llms\[0\]\.engine\.enforce_eager: not today$"):
+        config.load("c.yaml", lambda read: [config.Fault(("llms", 0, "engine", "enforce_eager"), "not today")] if read.llms else [])
+
+
+@pytest.mark.usefixtures("folder")
+def test_nobody_else_judges_a_bad_file():
+    Path("c.yaml").write_text("llms: [{name: a}]\n")
+    with pytest.raises(errors.ConfigInvalid, match=r"llms\[0\]\.uri"):
+        config.load("c.yaml", lambda _: pytest.fail("it is bad already"))
