@@ -81,7 +81,7 @@ class LlmWorld(world.World):
         if isinstance(command, commands.TurnAway):
             assert command.retry_after_s > 0
             return
-        for node in self.gateways:
+        for node in [gate.node for gate in self.mesh.gates.gates.values() if gate.state in ("starting", "ready")]:
             members = next(route.members for route in self.served[node].llms if name in route.names)
             assert members, f"{node} knows no replica for {command.ticket}"
 

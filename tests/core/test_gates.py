@@ -97,3 +97,20 @@ def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
 def test_only_gateways_that_run_are_configured(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     assert list(running.configure()) == [commands.ConfigureGateway("n2")]
+
+
+def test_whoever_takes_snapshots_has_taken_one_once_all_of_them_have(running):
+    running.configured(events.GatewayConfigured("n1", 3))
+    assert not running.have_taken(3)
+    running.lost(events.GatewayLost("n2", "gone"), 0.0)
+    assert running.have_taken(3)
+    assert not running.have_taken(4)
+
+
+def test_a_gateway_that_drains_takes_no_snapshots_and_may_still_pass_requests_on(running):
+    running.configured(events.GatewayConfigured("n1", 3))
+    list(running.reconcile(("n1",), 0.0))
+    assert running.have_taken(3)
+    assert not running.have_all_taken(3)
+    running.stopped(events.GatewayStopped("n2"))
+    assert running.have_all_taken(3)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.core import catalog, desired, ledger, model, snapshot, wording
+from meshserve.core import catalog, desired, ledger, llm, model, snapshot, wording
 from tests.core import world
 
 BEFORE = desired.Desired(
-    pools=(world.pool(workers=1), world.pool("old")), repositories=(desired.Repository("/gone"), desired.Repository("/kept"))
+    pools=(world.pool(workers=1), world.pool("old")),
+    repositories=(desired.Repository("/gone"), desired.Repository("/kept")),
+    llms=(llm.LlmSpec("kept", "/kept"), llm.LlmSpec("old", "/old")),
 )
 KEY = snapshot.ApiKey("c", "k")
 
@@ -39,12 +41,16 @@ def test_settings_are_told_by_what_changes(book):
         pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
         gateway=desired.Gateway("0.0.0.0:80", 10, (KEY,)),
         repositories=(desired.Repository("/kept", trust=True), desired.Repository("/added")),
+        llms=(llm.LlmSpec("kept", "/kept", replicas_min=0, engine={"seed": 1}), llm.LlmSpec("new", "/new")),
     )
     assert wording.describe(book, [after]) == (
         "pool default: 1 → 3 workers",
         "pool default: its workers are replaced, one after the other (queue_max)",
         "pool new added: 1 worker",
         "pool old removed",
+        "llm new added",
+        "llm kept changed (replicas_min, engine)",
+        "llm old removed",
         "gateway listens on 0.0.0.0:80",
         "gateway takes requests of up to 10 bytes",
         "gateway's API keys changed",
