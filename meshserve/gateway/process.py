@@ -138,6 +138,9 @@ class EnvoyProcess:
 
     async def _is_accepted(self, wanted: Mapping[str, str], rejected: int) -> bool:
         if self.pid is None:
+            # Somebody else sees to it that it is started again, on the same files.
+            if self._watch is not None and self._watch is not asyncio.current_task():
+                return False
             raise EnvoyFailed(f"Envoy ended: {self._complaint()}")
         try:
             if await self._rejected_count() > rejected:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from meshserve.core import model, placement, snapshot
-from meshserve.gateway import clusters
+from meshserve.gateway import clusters, paths
 from tests import support
 from tests.gateway.conftest import first_field, member
 
@@ -48,6 +48,17 @@ async def test_the_key_on_the_ring_is_the_workers_name_on_every_node():
 async def test_a_member_that_is_not_ready_stays_a_member():
     states = [each["health_status"] for each in endpoints(member("/run", "b"), member("/run", "a", is_ready=False))]
     assert states == ["UNHEALTHY", "HEALTHY"]
+
+
+async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others():
+    llm = snapshot.LlmRoute("tiny", ("tiny", "lora"), (member("/run", "tiny/1"), member("/run", "tiny/0", is_ready=False)))
+    snap = snapshot.GatewaySnapshot("127.0.0.1:1", "n1", {}, llms=(llm,))
+    found = clusters.members(snap)
+    assert list(found) == ["llm-tiny", "sticky-tiny", "controller"]
+    assert found["llm-tiny"]["endpoints"] == found["sticky-tiny"]["endpoints"]
+    assert [each["health_status"] for each in found["llm-tiny"]["endpoints"][0]["lb_endpoints"]] == ["UNHEALTHY", "HEALTHY"]
+    names = [cluster["name"] for cluster in clusters.clusters(snap, paths.Paths("/run"))]
+    assert names == ["llm-tiny", "sticky-tiny", "controller", "node-http", "node-grpc"]
 
 
 async def homes(mesh):

@@ -119,6 +119,29 @@ async def test_each_token_arrives_before_the_next_is_made(llms, path):
         assert b"".join([chunk async for chunk in chunks]) == b"data: [DONE]\n\n"
 
 
+async def test_a_stream_of_a_replica_that_leaves_goes_on_to_its_end(llms):
+    tiny, *others = llms.snapshot.llms
+    only = replace(tiny, members=tiny.members[:1])
+    await llms.gateway.apply(replace(llms.snapshot, llms=(only, *others)))
+    for changed in (replace(only, members=tiny.members[1:]), replace(only, members=(), is_held=True), None):
+        await llms.gateway.apply(replace(llms.snapshot, llms=(only, *others)))
+        async with llms.http.stream("POST", "/v1/completions", content=b'{"model":"tiny"}', headers={"x-say": "stream"}) as answer:
+            await llms.gateway.apply(replace(llms.snapshot, llms=others if changed is None else (changed, *others)))
+            for word in ("one", "two", ""):
+                llms.echoes["tiny/0"].words.put_nowait(word)
+            assert await answer.aread() == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
+
+
+async def test_a_client_that_stops_reading_holds_up_nobody(llms):
+    only = replace(llms.snapshot.llms[0], members=llms.snapshot.llms[0].members[:1])
+    await llms.gateway.apply(replace(llms.snapshot, llms=(only,)))
+    content, headers = b'{"model":"tiny"}', {"x-say": "big"}
+    async with llms.http.stream("POST", "/v1/completions", content=content, headers=headers) as unread:
+        for _ in range(20):
+            assert (await chat(llms)).json()["by"] == "tiny/0"
+        assert len(await unread.aread()) > 20_000_000
+
+
 async def test_an_engine_learns_at_once_that_its_client_has_left(shared):
     replicas = [shared.echoes[f"tiny/{number}"] for number in range(3)]
     before = sum(each.abandoned for each in replicas)

@@ -48,6 +48,7 @@ GOOD = [
     '{"n":-1.5e+10,"t":true,"f":false,"z":null,"x":NaN,"y":-Infinity,"model":"tiny"}',
     '{"model":"tiny","model_":"x","mode":"x","Model":"x","":"x"}',
     '{"a":[],"b":{},"c":[[[]]],"d":[{}],"model":"tiny"}',
+    '{"a":[1, 2,[3.5,-4e5],"]",6],"b":[[1],[2 ]],"c":[7\n,8],"model":"tiny"}',
     json.dumps({"text": "x" * 8_000_000, "model": "tiny"}),
     json.dumps({"model": "tiny", "text": 'say "hello"\n\\' * 300_000}),
 ]

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from meshserve.gateway import node_http
+from meshserve.gateway import node_http, openai
 
 
 async def metrics():
@@ -50,7 +50,8 @@ async def test_what_it_does_not_know_is_an_error():
     assert (answer.status_code, answer.json()) == (405, {"error": "POST is not what /v2 is for"})
 
 
-async def test_what_is_refused_is_read_to_its_end_first():
+async def refused(turn):
+    """The body of the answer to a request that the script has sent to be thrown away."""
     sent, chunks = [], [{"body": b"x", "more_body": True}] * 3 + [{"body": b"x"}]
 
     async def receive():
@@ -60,10 +61,16 @@ async def test_what_is_refused_is_read_to_its_end_first():
         assert not chunks
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v2/models/iris/infer", "headers": [(b"x-mesh-turn", b"too-large")]}
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/iris/infer", "headers": [(b"x-mesh-turn", turn)]}
     await node_http.NodeApp(lambda: True, metrics, lambda: 1000)(scope, receive, send)
     assert sent[0]["status"] == 413
-    assert json.loads(sent[1]["body"]) == {"error": "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"}
+    return json.loads(sent[1]["body"])
+
+
+async def test_what_is_refused_is_read_to_its_end_first():
+    words = "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"
+    assert await refused(b"too-large") == {"error": words}
+    assert await refused(b"too-large-for-llm") == openai.error(words, 413)
 
 
 async def test_it_speaks_nothing_but_http():
