@@ -1,4 +1,4 @@
-"""All LLMs: who runs where, who sleeps, who waits. What happens goes in by `handle`; what follows from how all is comes out of `follow`."""
+"""All LLMs: who runs where, who sleeps, who waits. `handlers` take in what happens; `follow` says what is to be done."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ class Llms:
             events.ReplicaWoken: self._woken,
             events.RoomSeen: self._room_seen,
         }
-
-    def handle(self, event: events.LlmEvent, now_s: float) -> Commands:
-        """Take in what happened. What else follows from it, `follow` says."""
-        return self.handlers[type(event)](event, now_s)
 
     @property
     def llms(self) -> Mapping[str, llm_records.Llm]:

@@ -330,6 +330,21 @@ def test_replicas_that_run_already_are_taken_over():
     fresh.check()
 
 
+def test_who_is_awake_when_the_controller_begins_has_its_groups_turn():
+    fresh, specs = mesh.Mesh(), tuple(llm_world.spec(name, share="g") for name in "ab")
+    living = tuple(llm.LivingReplica(f"{each.name}/0", each, ENDPOINT, 7, is_asleep=each.name == "a") for each in specs)
+    assert fresh.handle(events.Restored((world.desired.Desired(pools=(), llms=specs),), replicas=living), 0.0) == []
+    assert (fresh.llms.fleet.turns, fresh.llms.llms["a"].state) == ({"g": "b"}, "asleep")
+    fresh.check()
+
+
+def test_pools_come_up_whatever_becomes_of_llms(made):
+    made.failing_starts = {"a"}
+    made.apply_llms(llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=99))
+    made.perform_all()
+    assert (made.mesh.home("any"), made.mesh.gates.are_current) == ("default-0", True)
+
+
 def test_engines_end_after_the_gateways_before_them(made):
     apply(made, llm_world.spec("a"), llm_world.spec("b", replicas_min=0, device="cpu"))
     ticket = made.ask("b")
