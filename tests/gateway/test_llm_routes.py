@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
+from urllib.parse import parse_qs
 
 import pytest
 import pytest_asyncio
@@ -58,6 +59,23 @@ async def test_aliases_and_adapters_are_their_llms(shared, name):
     answer = (await chat(shared, name)).json()
     assert answer["by"].startswith("tiny/")
     assert answer["headers"]["x-mesh-model"].encode("latin-1").decode() == name
+
+
+async def test_an_llm_may_have_any_name(llms):
+    names = ("org/tiny 1:latest", "modèle-日本", 'a"b\\c', "a%2Fb", "50%", "llm-x", "x.version_text")
+    members = llms.snapshot.llms[0].members
+    await llms.gateway.apply(replace(llms.snapshot, llms=tuple(snapshot.LlmRoute(name, (name,), members) for name in names)))
+    held = tuple(snapshot.LlmRoute(name, (name,), is_held=True) for name in names)
+    for name in names:
+        for headers in ({}, {"x-session-id": "a"}):
+            assert (await chat(llms, name, headers=headers)).json()["by"].startswith("tiny/")
+    await llms.gateway.apply(replace(llms.snapshot, llms=held))
+    for name in names:
+        answer = asyncio.ensure_future(chat(llms, name))
+        await support.wait_until_async(lambda: llms.echoes["room"].waiting, what="it waits")
+        assert parse_qs(llms.echoes["room"].asked[-1][1])["model"] == [name]
+        llms.echoes["room"].turn_away()
+        assert (await answer).status_code == 503
 
 
 async def test_a_session_always_gets_the_same_replica(shared):
