@@ -1,0 +1,38 @@
+"""Engines that a mesh finds as it finds another package's: by entry points, in a folder on its path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from meshserve.testing import fake_engine
+
+ROOT = Path(__file__).parent.parent.parent
+START_S = 1.5
+
+
+class Forking(fake_engine.FakeEngine):
+    """One whose start takes a while, with a child that ends only when it is killed: as vLLM has."""
+
+    def __init__(self):
+        super().__init__(start_s=START_S, step_s=0.02)
+        self.child = None
+
+    async def start(self, order):
+        self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # noqa: ASYNC220 - it begins in no time
+        await super().start(order)
+
+    async def close(self):
+        await super().close()
+        self.child.kill()
+
+
+def installed(folder):
+    """Environment variables with which a mesh knows the runtime `forking`."""
+    about = folder / "forking-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: forking\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[meshserve.engines]\nforking = tests.e2e.engines:Forking\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -1,0 +1,183 @@
+"""LLMs in a whole mesh: Envoy, Ray, the controller and LLM servers are real, their engines are not."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import tritonclient.http
+
+from tests import support
+from tests.e2e import engines, running
+from tests.faults import traffic
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow]
+
+IDLE_S = 3.0
+SAID = "Say hello."
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llms")
+    weights = folder / "weights"
+    weights.mkdir()
+    common = {"uri": str(weights), "runtime": "forking", "start_timeout_s": 60}
+    document = {
+        "pools": {"default": {"workers": 1, "memory": "512MiB"}},
+        "models": [{"name": "linear", "uri": str(traffic.write_model(folder / "linear.onnx", 2))}],
+        "llms": [
+            {"name": "steady", "aliases": ["org/steady"], "adapters": [{"name": "steady-sql", "uri": str(weights)}], **common},
+            {"name": "rare", "replicas": {"min": 0}, "idle_timeout_s": IDLE_S, **common},
+            {"name": "huge", "device": "cuda", "tensor_parallel_size": 8, **common},
+            {"name": "picky", "replicas": {"min": 0}, "held": {"requests": 2}, **common},
+        ],
+    }
+    with running.mesh(document, **engines.installed(folder / "site")) as started:
+        support.wait_until(lambda: state(started, "steady") == "ready", 60.0, "steady is ready")
+        yield started
+
+
+@pytest.fixture
+def client(mesh):
+    with openai.OpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60) as made:
+        yield made
+
+
+def told(mesh, name):
+    return next(each for each in mesh.status()["llms"] if each["name"] == name)
+
+
+def state(mesh, name):
+    return told(mesh, name)["state"]
+
+
+def ask(client, name, **more):
+    return client.chat.completions.create(model=name, messages=[{"role": "user", "content": SAID}], max_tokens=8, **more)
+
+
+def group_of(pid):
+    """The processes that a replica's process leads."""
+    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and _leader(path) == pid}
+
+
+def _leader(process):
+    try:
+        after_name = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if after_name[0] == "Z" else int(after_name[2])
+
+
+def test_it_was_ready_before_its_llms_and_says_so(mesh):
+    assert "are still starting: steady, huge" in mesh.log() or "is still starting: huge" in mesh.log()
+    support.wait_until(lambda: mesh.status()["state"] == "ready", 10, "gateways know of steady")
+
+
+def test_a_chat_is_answered_whole_and_streamed_alike(client):
+    whole = ask(client, "steady").choices[0].message.content
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in ask(client, "steady", stream=True))
+    assert (len(whole.split()), streamed) == (8, whole)
+
+
+def test_tokens_arrive_one_by_one(client):
+    arrived = [time.monotonic() for _ in client.completions.create(model="steady", prompt="x", max_tokens=10, stream=True)]
+    assert len(arrived) == 10
+    assert arrived[-1] - arrived[0] > 5 * 0.02
+
+
+@pytest.mark.parametrize("name", ["org/steady", "steady-sql"])
+def test_aliases_and_adapters_are_answered_by_their_llm(client, name):
+    assert ask(client, name).model == name
+
+
+def test_llms_are_listed_with_their_adapters(client):
+    assert {each.id for each in client.models.list()} == {"steady", "steady-sql", "rare", "huge", "picky"}
+    assert client.models.retrieve("rare").owned_by == "meshserve"
+
+
+def test_small_models_are_served_beside_them(mesh):
+    with tritonclient.http.InferenceServerClient(mesh.listen) as triton:
+        rows = tritonclient.http.InferInput("x", [1, 8], "FP32")
+        rows.set_data_from_numpy(np.ones((1, 8), np.float32))
+        assert triton.infer("linear", [rows]).get_response()["model_name"] == "linear"
+
+
+def test_a_name_that_nobody_has_is_openai_s_404(client):
+    with pytest.raises(openai.NotFoundError) as caught:
+        ask(client, "nobody")
+    assert caught.value.code == "model_not_found"
+
+
+def test_what_waits_for_gpus_says_what_is_missing(mesh):
+    assert told(mesh, "huge")["state"] == "starting"
+    assert "it needs 8 GPUs and the cluster has 0" in told(mesh, "huge")["reason"]
+    assert "it needs 8 GPUs" in mesh.cli("status").stdout
+
+
+def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client):
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: ask(client, "rare").choices[0].message.content, range(50)))
+    assert len(set(answers)) == 1
+    assert (told(mesh, "rare")["starts"], told(mesh, "rare")["turned_away"]) == (1, 0)
+    assert told(mesh, "rare")["start_s"] >= engines.START_S
+
+
+def test_one_that_nobody_uses_any_more_is_gone_with_its_processes(mesh, client):
+    ask(client, "rare")
+    pid = told(mesh, "rare")["replicas"][0]["pid"]
+    assert len(group_of(pid)) >= 2
+    support.wait_until(lambda: state(mesh, "rare") == "idle", IDLE_S + 30, "rare is idle")
+    assert (told(mesh, "rare")["replicas"], group_of(pid)) == ([], set())
+    assert ask(client, "rare").model == "rare"
+
+
+def test_more_than_may_wait_are_told_when_to_come_back(mesh):
+    support.wait_until(lambda: state(mesh, "picky") == "idle", IDLE_S + 30, "picky is idle")
+
+    def post(_):
+        body = {"model": "picky", "prompt": "x", "max_tokens": 2}
+        return httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(post, range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503, 503]
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "2 requests wait for it already" in refused.json()["error"]["message"]
+
+
+def test_one_that_is_killed_is_back_without_anybody_s_help(mesh, client):
+    (before,) = told(mesh, "steady")["replicas"]
+    os.kill(before["pid"], signal.SIGKILL)
+    support.wait_until(lambda: not group_of(before["pid"]), 10, "its processes are gone")
+    support.wait_until(lambda: told(mesh, "steady")["replicas"][0]["pid"] not in (0, before["pid"]), 60, "steady is back")
+    assert ask(client, "steady").model == "steady"
+    assert told(mesh, "steady")["replicas"][0]["restarts"] == before["restarts"] + 1
+
+
+def test_a_killed_controller_finds_the_engines_that_run(mesh, client):
+    (before,) = told(mesh, "steady")["replicas"]
+    os.kill(mesh.status()["controller"]["pid"], signal.SIGKILL)
+    assert ask(client, "steady").model == "steady"
+    support.wait_until(lambda: _restarted(mesh), 60, "the controller is back")
+    (after,) = told(mesh, "steady")["replicas"]
+    assert (after["pid"], after["restarts"]) == (before["pid"], 0)
+
+
+def _restarted(mesh):
+    answer = mesh.http.get("/mesh/v1/status")
+    return answer.status_code == 200 and answer.json()["controller"]["restarts"] == 1 and answer.json()["state"] == "ready"
+
+
+def test_what_is_counted_is_among_the_metrics(mesh):
+    text = mesh.http.get("/metrics").text
+    assert 'meshserve_llm_state{llm="steady",state="ready",process="controller"} 1.0' in text
+    assert "meshserve_llm_starts_total" in text
