@@ -12,9 +12,11 @@ from pathlib import Path
 
 VOCABULARY = 512
 CONTEXT = 512
+WIDTH = 128
 SPREAD = 0.3
 END, BEGIN = "<|end|>", "<|begin|>"
 CHAT = "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+MODULES, POOLING = "sentence_transformers.models", "1_Pooling"
 
 
 def llama(folder: Path, seed: int = 0) -> Path:
@@ -27,11 +29,15 @@ def llama(folder: Path, seed: int = 0) -> Path:
 
 
 def embedder(folder: Path, seed: int = 0) -> Path:
-    """The same without a head: vLLM makes vectors with it."""
+    """The same without a head, as Sentence Transformers lays it out: its vectors are the last token's, of length one."""
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
     torch.manual_seed(seed)
+    modules = [{"idx": 1, "path": POOLING, "type": f"{MODULES}.Pooling"}, {"idx": 2, "path": "2_Normalize", "type": f"{MODULES}.Normalize"}]
+    (folder / POOLING).mkdir(parents=True)
+    (folder / POOLING / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, "pooling_mode_lasttoken": True}))
+    (folder / "modules.json").write_text(json.dumps(modules))
     return _saved(transformers.LlamaModel(_shape()), folder)
 
 
@@ -53,7 +59,7 @@ def _shape():
 
     return transformers.LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=128,
+        hidden_size=WIDTH,
         intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=4,
