@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,11 @@ VLLM = "vllm"
 def load(file: str | os.PathLike[str]) -> config.Config:
     """The configuration in a file. Raises ConfigInvalid with all that is wrong."""
     return config.load(file, engine_faults)
+
+
+def can_judge() -> bool:
+    """Whether vLLM is here to say what it takes."""
+    return importlib.util.find_spec(VLLM) is not None
 
 
 def engine_faults(read: config.Config) -> Iterator[config.Fault]:

@@ -93,6 +93,8 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.ya
     pools = ", ".join(f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})" for name, pool in read.pools.items())
     counts = [(read.models, "model"), (read.repositories, "repository"), *([(read.llms, "LLM")] if read.llms else [])]
     terminal.out().print(f"{file} is good: {', '.join(units.number(len(found), noun) for found, noun in counts)}", soft_wrap=True)
+    if read.llms and not checked.can_judge():
+        terminal.out().print("  vLLM is not installed here (extras llm, llm-cpu): arguments of engines were not checked", style="yellow")
     terminal.out().print(f"  gateway {read.gateway.listen}\n  pools   {pools}\n  state   {read.state_dir}", soft_wrap=True)
 
 

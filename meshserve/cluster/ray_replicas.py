@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import Any
 
@@ -20,9 +21,14 @@ from meshserve.llm import place
 REPLICA = "replica:"
 NODE_LABEL = "ray.io/node-id"
 PLACED_S = 30.0
+STARTED_MARGIN_S = 30.0
+"""The server gives up a start by itself, and knows better why."""
+
 STOP_S = actors.DRAIN_S + 30.0
 ASLEEP_S = actors.DRAIN_S + 120.0
 AWAKE_S = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 class RayReplicas:
@@ -46,7 +52,7 @@ class RayReplicas:
         try:
             living: llm.LivingReplica = await self._named.call(name, "living")
         except errors.Unavailable:
-            await self._remove(name.removeprefix(REPLICA))
+            await self._try_to_remove(name.removeprefix(REPLICA))
             return None
         return living
 
@@ -60,9 +66,9 @@ class RayReplicas:
             where = place.Place(replica_id, self._run_dir, host=self._host or node_address(), backend=plan.backend)
             options = {"num_cpus": 0, "max_restarts": 0, **options}
             await self._named.create(name, replica_actor.ReplicaActor, options, self._make, where, spec)
-            started: replica_actor.Started = await self._named.call(name, "start", gpus, timeout_s=spec.start_timeout_s)
+            started: replica_actor.Started = await self._named.call(name, "start", gpus, timeout_s=spec.start_timeout_s + STARTED_MARGIN_S)
         except errors.MeshError:
-            await self._remove(replica_id)
+            await self._try_to_remove(replica_id)
             raise
         return events.ReplicaReady(replica_id, started.endpoint, started.pid, time.monotonic() - begun_s)
 
@@ -125,6 +131,13 @@ class RayReplicas:
             raise errors.Unavailable(f"no room for its GPUs within {PLACED_S:g} s: bundles of {list(plan.bundles)}")
         self._takers[replica_id] = await asyncio.to_thread(_nodes, group)
         return (), {"num_gpus": _gpus(plan), "scheduling_strategy": scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0)}
+
+    async def _try_to_remove(self, replica_id: str) -> None:
+        """The same where something else matters more: what is left goes when it is started or stopped the next time."""
+        try:
+            await self._remove(replica_id)
+        except errors.Unavailable as error:
+            logger.warning("what is left of replica %s: %s", replica_id, error.message)
 
     async def _remove(self, replica_id: str) -> None:
         """End what is left of it, and give back what it held."""

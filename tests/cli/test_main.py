@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from meshserve import config
+from meshserve.cli import checked
 from tests.cli import conftest, fake_mesh
 
 HEAVY = {"ray", "numpy", "grpc", "torch"}
@@ -129,3 +130,4 @@ def test_a_good_configuration_with_llms_says_how_many(run, tmp_path):
     done = run("config", "check", str(tmp_path / "c.yaml"))
     assert done.exit_code == 0
     assert "is good: 0 models, 0 repositories, 1 LLM" in done.stdout
+    assert ("were not checked" in done.stdout) != checked.can_judge()

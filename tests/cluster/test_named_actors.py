@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 
 import pytest
 
@@ -61,6 +63,25 @@ async def test_one_that_was_killed_is_gone(named):
     os.kill(await named.call("told:1", "pid"), signal.SIGKILL)
     with pytest.raises(errors.Unavailable):
         await named.call("told:1", "pid")
+
+
+async def test_who_gives_up_a_call_waits_until_it_is_through():
+    began, may_end, ended = threading.Event(), threading.Event(), []
+
+    def making():
+        began.set()
+        may_end.wait(10)
+        ended.append(True)
+
+    given_up = asyncio.ensure_future(named_actors.to_the_end(making))
+    await asyncio.to_thread(began.wait, 10)
+    given_up.cancel()
+    await asyncio.sleep(0.05)
+    assert not given_up.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert ended == [True]
 
 
 async def test_one_that_is_stopped_leaves_its_name(named):

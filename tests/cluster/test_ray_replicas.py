@@ -70,6 +70,15 @@ async def test_the_engine_s_processes_end_with_it(replicas, ending):
         assert await replicas.wait_until_replica_lost(contract.REPLICA)
 
 
+async def test_one_that_stands_still_is_replaced_with_all_its_processes(replicas):
+    ready = await contract.start(replicas)
+    for pid in (ready.pid, *children(ready.pid)):
+        os.kill(pid, signal.SIGSTOP)
+    again = await contract.start(replicas)
+    assert again.pid != ready.pid
+    await wait_until_alone(ready.pid)
+
+
 async def test_a_start_that_fails_says_why_and_leaves_nothing(replicas):
     with pytest.raises(errors.LoadFailed, match=r"^the weights are cut off$"):
         await contract.start(replicas, llm.LlmSpec("tiny llm", "broken:the weights are cut off"))

@@ -37,7 +37,7 @@ def mesh(tmp_path_factory):
             {"name": "steady", "aliases": ["org/steady"], "adapters": [{"name": "steady-sql", "uri": str(weights)}], **common},
             {"name": "rare", "replicas": {"min": 0}, "idle_timeout_s": IDLE_S, **common},
             {"name": "huge", "device": "cuda", "tensor_parallel_size": 8, **common},
-            {"name": "picky", "replicas": {"min": 0}, "held": {"requests": 2}, **common},
+            {"name": "picky", "replicas": {"min": 0}, "idle_timeout_s": IDLE_S, "held": {"requests": 2}, **common},
         ],
     }
     with running.mesh(document, **engines.installed(folder / "site")) as started:
@@ -114,6 +114,18 @@ def test_a_name_that_nobody_has_is_openai_s_404(client):
     with pytest.raises(openai.NotFoundError) as caught:
         ask(client, "nobody")
     assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_waiting_room_has_no_door_to_the_outside(mesh, method):
+    assert mesh.http.request(method, "/mesh/internal/held", params={"model": "steady"}).status_code == 404
+
+
+def test_a_client_that_leaves_waits_no_longer(mesh):
+    body = {"model": "picky", "prompt": "x"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=0.5)
+    support.wait_until(lambda: told(mesh, "picky")["held"] == 0, 1.0, "nobody waits")
 
 
 def test_what_waits_for_gpus_says_what_is_missing(mesh):
