@@ -5,7 +5,6 @@ Nothing in here changes while a mesh runs, or it would close its connections: ro
 
 from __future__ import annotations
 
-import http
 import ipaddress
 import socket
 
@@ -130,13 +129,13 @@ def _own_answers() -> Json:
 
 
 def _of_openai() -> list[Json]:
-    """OpenAI's clients try again by themselves when they are told when."""
-    known = [_formed(_both(openai.is_spoken(), _has_status(status)), openai.error(words, status)) for status, words in OWN_WORDS.items()]
-    retry = {"header": {"key": "retry-after", "value": str(openai.RETRY_AFTER_S)}, "append_action": "ADD_IF_ABSENT"}
-    for mapper, status in zip(known, OWN_WORDS, strict=True):
-        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-            mapper["headers_to_add"] = [retry]
-    return [*known, _formed(openai.is_spoken(), openai.error("%LOCAL_REPLY_BODY%"))]
+    answers = {
+        status: _formed(_both(openai.is_spoken(), _has_status(status)), openai.error(words, status)) for status, words in OWN_WORDS.items()
+    }
+    # Clients try again by themselves when they are told when.
+    retry: Json = {"header": {"key": "retry-after", "value": str(openai.RETRY_AFTER_S)}, "append_action": "ADD_IF_ABSENT"}
+    answers[503]["headers_to_add"] = [retry]
+    return [*answers.values(), _formed(openai.is_spoken(), openai.error("%LOCAL_REPLY_BODY%"))]
 
 
 def _words(when: Json, text: str, grpc_status: str | None) -> Json:

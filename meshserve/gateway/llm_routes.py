@@ -9,13 +9,11 @@ import urllib.parse
 from collections.abc import Iterable
 
 from meshserve.core import snapshot
-from meshserve.gateway import access, clusters, lua, openai
+from meshserve.gateway import access, clusters, lua, matching, openai
 
 Json = dict[str, object]
 
-ROUTE = "type.googleapis.com/envoy.config.route.v3.Route"
 SESSION_HEADER = "x-session-id"
-PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 # The controller ends a wait in its own words; only if it does not, Envoy does.
 WAIT_SLACK_S = 5.0
 # What may stand in a path as itself, and often does.
@@ -25,7 +23,7 @@ RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream",
     "num_retries": 3,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.5s"},
-    "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}],
+    "retry_host_predicate": matching.ELSEWHERE,
     "host_selection_retry_max_attempts": 16,
 }
 
@@ -44,24 +42,8 @@ def model_paths(llms: Iterable[snapshot.LlmRoute]) -> list[str]:
 
 
 def _unless_in_session(llm: snapshot.LlmRoute) -> Json:
-    header = {"@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": SESSION_HEADER}
-    has_session = {
-        "single_predicate": {
-            "input": {"name": SESSION_HEADER, "typed_config": header},
-            "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}},
-        }
-    }
-    sticky = _route(llm, clusters.sticky_cluster(llm.name))
-    return {
-        "matcher": {
-            "matcher_list": {"matchers": [{"predicate": has_session, "on_match": _action(sticky)}]},
-            "on_no_match": _action(_route(llm, clusters.llm_cluster(llm.name))),
-        }
-    }
-
-
-def _action(route: Json) -> Json:
-    return {"action": {"name": "route", "typed_config": route}}
+    sticky, least_busy = (_route(llm, cluster(llm.name)) for cluster in (clusters.sticky_cluster, clusters.llm_cluster))
+    return matching.if_present(SESSION_HEADER, matching.action(sticky), matching.action(least_busy))
 
 
 def _route(llm: snapshot.LlmRoute, cluster: str) -> Json:
@@ -70,7 +52,7 @@ def _route(llm: snapshot.LlmRoute, cluster: str) -> Json:
     if llm.is_held:
         known["wait_ms"] = int((llm.wait_s_max + WAIT_SLACK_S) * 1000)
     return {
-        "@type": ROUTE,
+        "@type": matching.ROUTE,
         "match": {"prefix": "/"},
         "metadata": {"filter_metadata": {lua.FILTER: known}},
         "route": {

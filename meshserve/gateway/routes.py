@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshserve.core import snapshot
-from meshserve.gateway import access, clusters, llm_routes, lua, lua_shared, methods, openai
+from meshserve.gateway import access, clusters, llm_routes, lua, lua_shared, matching, methods, openai
 
 Json = dict[str, object]
 
@@ -17,12 +17,9 @@ TABLE = "mesh"
 SERVERS = frozenset({clusters.CONTROLLER, clusters.NODE_GRPC, clusters.NODE_HTTP})
 BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
 ROUTE_TABLE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-ROUTE = "type.googleapis.com/envoy.config.route.v3.Route"
-HEADER_INPUT = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 BRIDGED: Json = {"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfigPerRoute"}
 ANSWERS = "answers-of-calls"
 ANSWERED: Json = {"@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"}
-PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 # A prediction changes nothing, so it may be tried again whatever became of the first attempt.
 PREDICTION_RETRIES: Json = {
@@ -30,7 +27,7 @@ PREDICTION_RETRIES: Json = {
     "retriable_status_codes": [503],
     "num_retries": 5,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.5s"},
-    "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}],
+    "retry_host_predicate": matching.ELSEWHERE,
     # Each attempt at another host looks at the next point of the ring, which may be the same worker's.
     "host_selection_retry_max_attempts": 32,
 }
@@ -57,60 +54,38 @@ def table(snap: snapshot.GatewaySnapshot) -> Json:
 
 def _tree(snap: snapshot.GatewaySnapshot) -> Json:
     default = clusters.pool_cluster(snap.default_pool)
-    about_llm = _action(_to(snap, methods.about_llms()))
+    about_llm = matching.action(_to(snap, methods.about_llms()))
     special = {methods.STATISTICS: _unless_named(snap, default), **dict.fromkeys(llm_routes.model_paths(snap.llms), about_llm)}
     by_path = _by_path(snap, methods.targets(default), special)
-    pools = {pool: _action(_route(snap, clusters.pool_cluster(pool))) for pool in set(snap.routes.values())}
-    by_model = _lookup("exact_match_map", lua_shared.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path)
+    pools = {pool: matching.action(_route(snap, clusters.pool_cluster(pool))) for pool in set(snap.routes.values())}
+    by_model = matching.lookup(
+        "exact_match_map", lua_shared.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path
+    )
     relayed: Json = {"matcher": _by_path(snap, methods.relayed(), {})}
-    by_encoding = _lookup("exact_match_map", "grpc-encoding", dict.fromkeys(methods.COMPRESSIONS, relayed), by_model)
-    return _lookup("exact_match_map", lua_shared.TURN_HEADER, _turns(snap), by_encoding)
+    by_encoding = matching.lookup("exact_match_map", "grpc-encoding", dict.fromkeys(methods.COMPRESSIONS, relayed), by_model)
+    return matching.lookup("exact_match_map", lua_shared.TURN_HEADER, _turns(snap), by_encoding)
 
 
 def _turns(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
     """Where the scripts send requests: to be thrown away, or to an LLM. One look-up for both, so that LLMs cost others nothing."""
-    thrown_away = _action(_route(snap, clusters.NODE_HTTP))
+    thrown_away = matching.action(_route(snap, clusters.NODE_HTTP))
     turns = {lua_shared.TOO_LARGE: thrown_away, lua_shared.TOO_LARGE_FOR_LLM: thrown_away}
     if snap.llms:
-        by_name = _lookup("exact_match_map", lua_shared.MODEL_HEADER, llm_routes.by_model(snap.llms), None)
+        by_name = matching.lookup("exact_match_map", lua_shared.MODEL_HEADER, llm_routes.by_model(snap.llms), None)
         turns[lua_shared.LLM] = {"matcher": by_name}
     return turns
 
 
 def _by_path(snap: snapshot.GatewaySnapshot, targets: methods.Targets, special: Mapping[str, Json]) -> Json:
-    exact = {path: _action(_to(snap, target)) for path, target in targets.exact.items()}
-    under = {path: _action(_to(snap, target, path)) for path, target in targets.under.items()}
-    return _lookup("exact_match_map", ":path", {**exact, **special}, _lookup("prefix_match_map", ":path", under, None))
-
-
-def _lookup(kind: str, header: str, entries: Mapping[str, Json], otherwise: Json | None) -> Json:
-    """One look-up of a header's value; without entries it is left out, because Envoy takes no empty one."""
-    if not entries and otherwise is not None:
-        return otherwise
-    found = {"input": _header(header), kind: {"map": dict(entries)}}
-    return {"matcher_tree": found} if otherwise is None else {"matcher_tree": found, "on_no_match": {"matcher": otherwise}}
-
-
-def _header(name: str) -> Json:
-    return {"name": name, "typed_config": {"@type": HEADER_INPUT, "header_name": name}}
+    exact = {path: matching.action(_to(snap, target)) for path, target in targets.exact.items()}
+    under = {path: matching.action(_to(snap, target, path)) for path, target in targets.under.items()}
+    return matching.lookup("exact_match_map", ":path", {**exact, **special}, matching.lookup("prefix_match_map", ":path", under, None))
 
 
 def _unless_named(snap: snapshot.GatewaySnapshot, default: str) -> Json:
     """Statistics of one model are its worker's, those of all models the controller's."""
-    has_name = {
-        "single_predicate": {"input": _header(lua_shared.MODEL_HEADER), "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}
-    }
-    of_all = _action(_to(snap, methods.statistics()))
-    return {
-        "matcher": {
-            "matcher_list": {"matchers": [{"predicate": has_name, "on_match": _action(_route(snap, default))}]},
-            "on_no_match": of_all,
-        }
-    }
-
-
-def _action(route: Json) -> Json:
-    return {"action": {"name": "route", "typed_config": route}}
+    of_all = matching.action(_to(snap, methods.statistics()))
+    return matching.if_present(lua_shared.MODEL_HEADER, matching.action(_route(snap, default)), of_all)
 
 
 def _to(snap: snapshot.GatewaySnapshot, target: methods.Target, path: str = "") -> Json:
@@ -131,7 +106,7 @@ def _route(snap: snapshot.GatewaySnapshot, cluster: str, *, is_openai: bool = Fa
         action["retry_policy"] = COMMAND_RETRIES
     else:
         action["hash_policy"] = [{"header": {"header_name": lua_shared.MODEL_HEADER}}]
-    route: Json = {"@type": ROUTE, "match": {"prefix": "/"}, "route": action}
+    route: Json = {"@type": matching.ROUTE, "match": {"prefix": "/"}, "route": action}
     if is_openai:
         action["regex_rewrite"] = openai.REWRITE
         route["request_headers_to_add"] = [openai.MARK]
