@@ -109,6 +109,7 @@ class EngineContract:
         assert served.process.wait(30) == 0
         support.wait_until(lambda: not [pid for pid in served.family if is_alive(pid)], what="processes gone")
         assert list(Path(served.run_dir).iterdir()) == []
+        assert [segment for segment in served.segments if Path(segment).exists()] == []
 
 
 class FailureContract:
@@ -129,6 +130,7 @@ class FailureContract:
         self.sends_away(served)
         served.call("stop")
         assert [pid for pid in served.family[1:] if is_alive(pid)] == [each.pid for each in served.descendants()]
+        assert [segment for segment in served.segments if Path(segment).exists()] == []
 
     def sends_away(self, served):
         assert served.client.get("/healthz").status_code == 503

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -62,6 +63,8 @@ class Served:
         self.client.base_url = f"http://127.0.0.1:{self.port}"
         self.openai = openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, http_client=self.client)
         self.family = [self.process.pid, *(each.pid for each in self.descendants())]
+        maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in self.family)
+        self.segments = set(re.findall(r"/dev/shm/\S+", maps))
 
     def call(self, name, *args):
         self.ask(name, *args)

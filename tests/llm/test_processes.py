@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import shared_memory
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +16,12 @@ from meshserve.llm import processes
 from tests import support
 
 PATIENCE_S = 60.0
+
+
+def with_a_segment():
+    segment = shared_memory.SharedMemory(create=True, size=4096)
+    segment.buf[0] = 1
+    time.sleep(60)
 
 
 def with_a_child():
@@ -60,6 +68,19 @@ def test_a_stopped_process_is_ended_too(family, parent):
     family.kill()
     family.wait(PATIENCE_S)
     assert time.monotonic() - began_s < PATIENCE_S / 2
+
+
+def test_the_shared_memory_of_those_who_were_killed_is_given_back(family):
+    before = set(Path("/dev/shm").glob("psm_*"))
+    made = multiprocessing.get_context("spawn").Process(target=with_a_segment)
+    made.start()
+    support.wait_until(lambda: family.living() and family._segments, what="segment")
+    family.kill()
+    family.wait(PATIENCE_S)
+    made.join()
+    made.close()
+    left = {path for path in Path("/dev/shm").glob("psm_*") if str(path) in family._segments}
+    assert left - before == set()
 
 
 def test_what_ran_before_is_none_of_its_business(parent):
