@@ -11,6 +11,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class Served:
 
     def __init__(self, model: Model):
         self.run_dir = tempfile.mkdtemp(prefix="llm")
+        self.segments: set[str] = set()
         self._answers, their_end = os.pipe()
         order = json.dumps([model.engine, model.path, model.adapters, model.spec, self.run_dir])
         command = [sys.executable, "-m", "tests.llm.program", order, str(their_end)]
@@ -105,6 +107,9 @@ class Served:
         self.process.stdin.close()
         os.close(self._answers)
         self.client.close()
+        for segment in self.segments:
+            Path(segment).unlink(missing_ok=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
 class Program:
