@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or from the slow ones alone.
+pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 
 .DEFAULT_GOAL := help
@@ -16,8 +18,9 @@ demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scor
 	$(BIN)/python bench/demo.py train
 	$(BIN)/python bench/demo.py serve $(SERVE)
 
-test: $(VENV)/.made-test  ## every test (ARGS="-k name": some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.made-test  ## every test; slow ones, which kill and count seconds, have the machine to themselves (ARGS="-k name": some)
+	$(call pytest,--numprocesses 2 --dist loadgroup -m "not slow")
+	$(call pytest,-m slow)
 
 lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .

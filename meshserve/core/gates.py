@@ -13,7 +13,7 @@ RESTART_DELAY_S_MAX = 10.0
 
 @dataclass(slots=True)
 class Gate:
-    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 where it serves by none."""
+    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1: it serves by none."""
 
     node: str
     state: Literal["starting", "ready", "lost", "draining"] = "starting"
