@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# The CPU's torch by its exact name: any other choice of pip's would be gigabytes of CUDA.
-TORCH := torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The CPU's build by its exact name, where pip is told of an index that has it (PIP_EXTRA_INDEX_URL): on Linux others bring gigabytes of CUDA.
+TORCH := torch==2.13.0
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or from the slow ones alone.
+pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 
 .DEFAULT_GOAL := help
@@ -20,8 +21,9 @@ demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scor
 	$(BIN)/python bench/demo.py train
 	$(BIN)/python bench/demo.py serve $(SERVE)
 
-test: $(VENV)/.made-test  ## every test (ARGS="-k name": some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.made-test  ## every test; slow ones, which kill and count seconds, have the machine to themselves (ARGS="-k name": some)
+	$(call pytest,--numprocesses 2 --dist loadgroup -m "not slow")
+	$(call pytest,-m slow)
 
 lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
@@ -49,7 +51,7 @@ BROKEN_BY_CPU := torchvision torchaudio torchcodec
 $(VENV)/.made-demo: EXTRAS := demo
 $(VENV)/.made-test: EXTRAS := test,lint
 $(VENV)/.made-demo $(VENV)/.made-test: pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) $(TORCH) || $(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(PIP_INSTALL) $(TORCH)+cpu || $(PIP_INSTALL) $(TORCH)
 	$(PIP_INSTALL) $(TORCH) -e ".[$(EXTRAS)]"
 	$(BIN)/python -m pip uninstall --quiet --yes $(BROKEN_BY_CPU)
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import grpc
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import exceptions
+from ray._private.authentication import authentication_token_setup
 
 from meshserve import errors
 from meshserve.cluster import actors, named_actors, ray_cluster
@@ -22,6 +24,9 @@ AUTO = "auto"
 HEALTH_S = 5.0
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's least: no request and no model passes through its object store."""
+
+
+HOW_TO_SHOW_ONE = "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 
 class NoAnswer(errors.Unavailable):
@@ -66,9 +71,20 @@ def join(address: str) -> None:
         _check_health(there)
     try:
         with _as_it_was():
+            if _is_here(there):
+                # Ray's own `ray start` asks for this machine's token where there is one, and its client shows it only to `auto`.
+                authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
             ray.init(address, namespace=named_actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, exceptions.RayError) as error:
-        raise errors.Unavailable(f"the Ray cluster at {address} can't be joined: {error}") from error
+        raise errors.Unavailable(f"the Ray cluster at {address} can't be joined: {error}. {HOW_TO_SHOW_ONE}") from error
+
+
+def _is_here(address: str) -> bool:
+    """Whether the address is this machine's own: the token that it keeps is shown to nobody else."""
+    host = address.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _check_health(address: str) -> None:

@@ -22,7 +22,7 @@ def status(state: mesh.Mesh) -> Json:
     """Pools with their workers, gateways, and how many models there are in which state."""
     pools = [_pool(state, pool.name, pool.settings.device) for pool in state.book.desired.pools]
     workers = [worker for pool in pools for worker in pool["workers"]]
-    is_ready = all(each["state"] == "ready" for each in workers) and state.gates.are_current
+    is_ready = all(each["state"] == "ready" for each in workers) and state.gates.are_serving
     return {
         "state": "draining" if state.is_draining else "ready" if is_ready else "starting",
         "endpoint": state.book.desired.gateway.listen,

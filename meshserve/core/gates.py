@@ -26,17 +26,18 @@ class Gate:
 
 
 class Gates:
-    """All gateways by node. `revision` counts the snapshots that they were to take."""
+    """All gateways by node. `revision` counts the snapshots that they were to take; `needed` is the last without which some can't serve."""
 
     def __init__(self) -> None:
         self.gates: dict[str, Gate] = {}
         self.revision = 0
+        self.needed = 0
 
     @property
-    def are_current(self) -> bool:
-        """Whether there are any, and all of them serve by the newest snapshot."""
+    def are_serving(self) -> bool:
+        """Whether there are any, and all of them know the workers that there are."""
         gates = self.gates.values()
-        return bool(gates) and all(gate.state == "ready" and gate.configured >= self.revision for gate in gates)
+        return bool(gates) and all(gate.state == "ready" and gate.configured >= self.needed for gate in gates)
 
     def have_taken(self, revision: int) -> bool:
         """Whether every gateway that takes snapshots serves by this one or a later one."""

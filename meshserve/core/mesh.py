@@ -78,6 +78,7 @@ class Mesh:
         changed, self.roster.changed = self.roster.changed, set()
         if changed:
             yield from self.gates.configure()
+            self.gates.needed = self.gates.revision
         yield from stops
         for pool in sorted(changed):
             yield from self.pins.follow_pool(pool)

@@ -115,3 +115,11 @@ def test_joining_where_no_cluster_is(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(errors.Unavailable, match=f"no Ray cluster answers at {address}"):
         session.join("auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_here"),
+    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("auto", False), ("192.0.2.1:1", False), ("head:1", False)],
+)
+def test_only_this_machines_own_addresses_are_shown_its_token(address, is_here):
+    assert session._is_here(address) is is_here

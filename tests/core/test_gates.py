@@ -67,16 +67,18 @@ def test_reports_of_gateways_that_are_gone_or_going_change_nothing(running):
     assert {node: gate.state for node, gate in running.gates.items()} == {"n1": "draining", "n2": "ready"}
 
 
-def test_gateways_are_current_once_all_serve_by_the_newest_snapshot(running):
-    assert not running.are_current
+def test_gateways_serve_once_all_have_the_snapshot_that_is_needed(running):
+    assert not running.are_serving
     for node in ("n1", "n2"):
         running.configured(events.GatewayConfigured(node, 0))
-    assert running.are_current
+    assert running.are_serving
     list(running.configure())
+    assert running.are_serving
+    running.needed = running.revision
     running.configured(events.GatewayConfigured("n1", 1))
-    assert not running.are_current
+    assert not running.are_serving
     running.configured(events.GatewayConfigured("n2", 1))
-    assert running.are_current
+    assert running.are_serving
 
 
 def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
@@ -85,11 +87,11 @@ def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     list(running.reconcile(("n1", "n2"), 0.0))
     running.reported(events.GatewayReported(report.GatewayReport("n1", 3, 4, "ready", ":80")))
-    assert not running.are_current
+    assert not running.are_serving
 
 
 def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
-    assert not gates.Gates().are_current
+    assert not gates.Gates().are_serving
     running.configured(events.GatewayConfigured("n9", 5))
     assert "n9" not in running.gates
 

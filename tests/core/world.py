@@ -202,7 +202,8 @@ class World:
         assert set(self.mesh.pins.held) == {id_ for id_, spec_ in self.saved_models.items() if spec_.pinned}
         assert [alias for alias in self.mesh.book.moving() if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")] == []
         assert self.gateways == {NODE}
-        assert self.mesh.gates.are_current
+        assert self.mesh.gates.are_serving
+        assert self.mesh.gates.have_all_taken(self.mesh.gates.revision)
 
     def _check_process(self, worker_id: str, process: Process) -> None:
         assert self.mesh.roster.is_ready(worker_id)

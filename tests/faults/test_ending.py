@@ -27,7 +27,7 @@ class Model:
     outputs = [("y", "FP32", [-1, 8])]
 
     def predict(self, inputs):
-        time.sleep(1.5)
+        time.sleep(0.5)
         return {"y": inputs["x"] * 0}
 """
 
@@ -54,7 +54,7 @@ async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_
             stub = rpc.GRPCInferenceServiceStub(channel)
             await flow.ask(stub, 0)
             asked = [asyncio.get_running_loop().create_task(flow.ask(stub, 0)) for _ in range(8)]
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.2)
             mesh.process.send_signal(signal_)
             await asyncio.gather(*asked)
         code = await asyncio.to_thread(running.end, mesh, signal_)
