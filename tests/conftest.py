@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -26,3 +27,16 @@ def pytest_collection_modifyitems(items):
     """Where tests run in several processes, those of one folder share a process, and so what they start."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again():
+    """What a test has built may have told the package where to log, and what: the next one finds it as it was."""
+    ours = logging.getLogger("meshserve")
+    level, handlers, propagates = ours.level, ours.handlers[:], ours.propagate
+    yield
+    ours.setLevel(level)
+    ours.propagate = propagates
+    for handler in set(ours.handlers).difference(handlers):
+        ours.removeHandler(handler)
+        handler.close()
