@@ -81,6 +81,8 @@ def test_a_prompt_over_the_context_is_a_bad_request(served):
 class TestVllmEngine(contract.EngineContract):
     """It keeps to what the fake keeps to."""
 
+    choices = 8
+
 
 def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
     assert found(split) == expected(llama)
