@@ -14,7 +14,7 @@ CACHED, DISK, LOCAL, S3 = "evicted, page cache", "evicted, disk", "first request
 ATTACHED = "evicted, weights attached"
 TINY = "5.6 KB"
 P50_MS_MAX, P99_MS_MAX = 3.0, 15.0
-QUICK_RATIO = 40.0
+QUICK_RATIO = 12.0
 """A cold hit's median beside the same file loaded in process, in the quick version."""
 
 
