@@ -105,10 +105,14 @@ class Copy:
     def expect(self, artifact: ev.Fetched) -> None:
         """Take over what its artifact promises; what was measured here is better."""
         self.can_park, self.load_timeout_s = artifact.can_park, artifact.load_timeout_s
-        if self.state is not State.LOADING:
-            self.load_extra_bytes = artifact.load_extra_bytes
+        self.expect_extra(artifact.load_extra_bytes)
         if not self.is_measured and self.booked == NOTHING:
             self.need, self.load_s, self.is_measured = artifact.need, artifact.load_s, artifact.load_s > 0
+
+    def expect_extra(self, load_extra_bytes: int) -> None:
+        """What its next load takes beside what it leaves; what is booked for the one under way stays."""
+        if self.state is not State.LOADING:
+            self.load_extra_bytes = load_extra_bytes
 
     def measured(self, footprint: model.Footprint, load_s: float) -> None:
         """A load has shown what it takes."""

@@ -20,11 +20,13 @@ class Artifact:
     """A model's bytes on this node: a file or a folder that nobody changes any more.
 
     `digest` is `sha256:<hex>` of the content and the same for the same bytes wherever they came from; `size_bytes` is their sum.
+    `can_map`: the files belong to meshserve, so that nobody else truncates one that is mapped, which would kill the process.
     """
 
     path: PurePath
     digest: str
     size_bytes: int
+    can_map: bool = False
 
 
 class LoadedModel(Protocol):
@@ -57,6 +59,21 @@ class Parkable(Protocol):
 
     def unpark(self) -> None:
         """Move everything back to the GPU."""
+        ...
+
+
+class Detachable(Protocol):
+    """A loaded model with weights in a mapped file, whose pages all processes of a node share."""
+
+    mapped_bytes: int
+    can_detach: bool
+
+    def detach(self) -> None:
+        """Let the weights go. What is left takes little, and is of no use until they are attached again. Only if it `can_detach`."""
+        ...
+
+    def attach(self, artifact: Artifact) -> None:
+        """Have the same weights again from the same bytes. Raises LoadFailed."""
         ...
 
 
