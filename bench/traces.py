@@ -1,4 +1,4 @@
-"""Requests to many models, made with a fixed seed: which, and when. Sizes are log-normal; load times grow with them and differ by library."""
+"""Requests to many models, made with a fixed seed: which, and when. Sizes are log-normal; load times grow with them, by library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MEDIAN_BYTES, SIZE_SIGMA, SIZE_MAX_TIMES = 2 << 20, 1.2, 64
+MEDIAN_BYTES, SIZE_SIGMA, SIZE_MAX_TIMES = 2 << 20, 1.2, 32
 LOAD_S_MIN, LOAD_BYTES_PER_S, LOAD_SIGMA = 0.002, 500e6, 1.0
 RATE_PER_S = 100.0
 DAY_S = 86_400.0
@@ -39,7 +39,7 @@ class Trace:
 
 
 def models(count: int, seed: int = 1) -> Models:
-    """Sizes between a 64th and 64 times their median."""
+    """Sizes between a 32nd and 32 times their median."""
     chance = np.random.default_rng(seed)
     sizes = MEDIAN_BYTES * np.exp(SIZE_SIGMA * chance.standard_normal(count))
     sizes = np.clip(sizes, MEDIAN_BYTES / SIZE_MAX_TIMES, MEDIAN_BYTES * SIZE_MAX_TIMES).astype(np.int64)

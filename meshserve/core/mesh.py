@@ -124,9 +124,10 @@ class Mesh:
         for each in made:
             told.setdefault(each.pool, []).append(each.change)
         for pool, changes in told.items():
+            shared = tuple(changes)
             for worker in self.roster.of_pool(pool):
                 if worker.is_up:
-                    yield from self.roster.give(worker, changes)
+                    yield from self.roster.give(worker, shared)
 
     def _worker_started(self, event: events.WorkerStarted, _: float) -> Commands:
         worker = self.roster.started(event)

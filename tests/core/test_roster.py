@@ -72,6 +72,14 @@ def test_a_lost_worker_is_started_again_ever_later(made):
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
+def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
+    made.workers["default-0"].losses = 2
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert [asked(made, now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
+    assert asked(made, 2.0) == [("StartWorker", "default-0")]
+    assert asked(made, 2.0) == []
+
+
 def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
     made.workers["default-0"].losses = 5
     made.lost(events.WorkerLost("default-0", "killed"), 100.0)
