@@ -150,7 +150,9 @@ def cpu_us_by_process(before: Mapping[int, float], after: Mapping[int, float], r
 
 def measure(running: systems.Running, models: Path, plan: Plan, tell: Callable[[str], None]) -> runs.Figures:
     """Everything that the plan has for one system. Raises one of FAILURES."""
+    began_s = time.monotonic()
     running.served.wait_until(lambda: answers(running), READY_S)
+    ready_s = time.monotonic() - began_s
     check(running, models)
     load, made, shares = Load(running, plan.seconds), {}, {}
     for number in plan.in_flight:
@@ -165,7 +167,7 @@ def measure(running: systems.Running, models: Path, plan: Plan, tell: Callable[[
         tell(size)
         made[size] = load.h2load("wide", wide.rows(SIZES[size]), routing_tables.SIZE_IN_FLIGHT)
     check(running, models)
-    return runs.Figures(made, memory_mib, shares)
+    return runs.Figures(made, memory_mib, ready_s, shares)
 
 
 def alone(models: Path, seconds: float) -> runs.Figures:

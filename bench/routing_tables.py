@@ -50,12 +50,13 @@ def floors(middle: runs.Round) -> Iterator[results.Claim]:
 
 
 def tables(middle: runs.Round, missing: Mapping[str, str]) -> Iterator[results.Table]:
-    """A table for each run, and one for memory."""
+    """A table for each run, and one for what is beside them."""
     keys = dict.fromkeys(key for figures in middle.values() for key in figures.runs)
     for number, key in enumerate(keys):
         yield _table(key, middle, missing if number == 0 else {})
-    rows = tuple((name, results.figure(figures.memory_mib)) for name, figures in middle.items() if name != systems.ALONE)
-    yield results.Table("memory of all processes after the load", ("system", "MiB"), rows)
+    several = {name: figures for name, figures in middle.items() if name != systems.ALONE}
+    rows = tuple((name, results.figure(figures.memory_mib), results.figure(figures.ready_s)) for name, figures in several.items())
+    yield results.Table("memory of all processes after the load, and the start", ("system", "MiB", "s to the first answer"), rows)
 
 
 def _table(key: str, middle: runs.Round, missing: Mapping[str, str]) -> results.Table:

@@ -22,10 +22,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Figures:
-    """One system in one round, or the medians of all rounds. `runs` is by what was run, in order."""
+    """One system in one round, or the medians of all rounds. `runs` is by what was run, in order; `ready_s` from start to first answer."""
 
     runs: Mapping[str, Run]
     memory_mib: float = NOT_MEASURED
+    ready_s: float = NOT_MEASURED
     cpu_us_by_process: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -52,7 +53,7 @@ def medians(rounds: Sequence[Round]) -> dict[str, Figures]:
 def _middle(several: Sequence[Figures]) -> Figures:
     keys = dict.fromkeys(key for each in several for key in each.runs)
     runs = {key: _middle_run([each.runs[key] for each in several if key in each.runs]) for key in keys}
-    return Figures(runs, statistics.median(each.memory_mib for each in several))
+    return Figures(runs, *(statistics.median(getattr(each, name) for each in several) for name in ("memory_mib", "ready_s")))
 
 
 def _middle_run(several: Sequence[Run]) -> Run:

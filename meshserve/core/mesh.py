@@ -103,7 +103,7 @@ class Mesh:
             self.book.make(change)
         for living in event.workers:
             worker = self.roster.attach(living, now_s)
-            yield from self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
         self._is_waiting = event.is_config_coming
         for name in {declared.spec.id.name for declared in self.book.models if declared.spec.pinned}:
             yield from self.pins.follow_name(name, ())
@@ -134,7 +134,7 @@ class Mesh:
         if worker is None:
             return () if event.worker_id in self.roster.workers else (commands.StopWorker(event.worker_id),)
         self.pins.forget_worker(worker.id)
-        return self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
     def _worker_synced(self, event: events.WorkerSynced, _: float) -> Commands:
         self.roster.synced(event)
@@ -144,7 +144,7 @@ class Mesh:
         worker = self.roster.workers.get(event.worker_id)
         if worker is None or not worker.is_up or event.revision <= worker.whole_after:
             return ()
-        return self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
     def _worker_reported(self, event: events.WorkerReported, _: float) -> Iterator[commands.Command]:
         worker = self.roster.workers.get(event.report.worker_id)
@@ -152,7 +152,7 @@ class Mesh:
             return
         worker.take_report(event.report)
         if event.report.revision < event.revision and worker.whole_after < event.revision:
-            yield from self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
         yield from self._learn(event.report.measured)
 
     def _learn(self, learned: Iterable[report.Learned]) -> Iterator[commands.Command]:

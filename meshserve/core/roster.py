@@ -97,9 +97,9 @@ class Roster:
         worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
         return worker
 
-    def give_whole(self, worker: Worker, share: Iterable[catalog.Change]) -> Iterator[commands.Command]:
+    def give_whole(self, worker: Worker, share: replica.Parts) -> Iterator[commands.Command]:
         """Bring the worker's catalog in as a whole."""
-        steps = replica.whole(share, worker.sent)
+        steps = replica.whole_of(share, worker.sent)
         worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
         return self._send(worker, steps)
 
