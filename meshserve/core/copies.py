@@ -10,6 +10,9 @@ from meshserve.core import residency_events as ev
 from meshserve.core.lifecycle import Move, State
 
 NOTHING = model.Footprint()
+NOBODY: dict[ev.Ticket, model.ModelId] = {}
+"""The waiters of all for which nobody waits: a dictionary of its own would take as much memory as the rest of the record."""
+
 DOUBLINGS_MAX = 64
 """From there on a back-off is at its bound, and the power would overflow some day."""
 
@@ -92,7 +95,7 @@ class Copy:
     is_measured: bool = False
     is_spare: bool = False
     unload_wanted: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=dict)
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
     names: set[model.ModelId] = field(default_factory=set)
     pins: frozenset[model.ModelId] = frozenset()
     trouble: Trouble | None = None
@@ -154,7 +157,7 @@ class Binding:
     key: str | None = None
     attempt: int = 0
     is_fetching: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=dict)
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
     trouble: Trouble | None = None
 
 

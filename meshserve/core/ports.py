@@ -20,13 +20,13 @@ class Artifact:
     """A model's bytes on this node: a file or a folder that nobody changes any more.
 
     `digest` is `sha256:<hex>` of the content and the same for the same bytes wherever they came from; `size_bytes` is their sum.
-    `can_map`: the files belong to meshserve, so that nobody else truncates one that is mapped, which would kill the process.
+    `is_ours`: the files belong to meshserve. What was found out about them stays true, and they may be mapped: nobody truncates them.
     """
 
     path: PurePath
     digest: str
     size_bytes: int
-    can_map: bool = False
+    is_ours: bool = False
 
 
 class LoadedModel(Protocol):
@@ -78,7 +78,10 @@ class Detachable(Protocol):
 
 
 class Runtime(Protocol):
-    """Loads one kind of model. The only code that imports that kind's library."""
+    """Loads one kind of model. The only code that imports that kind's library.
+
+    It may say `reads_files = False`: its models need no file any more once they are loaded.
+    """
 
     name: str
 

@@ -87,7 +87,7 @@ def let_go(torch: Any, given: Sequence[Any]) -> None:
 def mapped(torch: Any, module: Any, artifact: ports.Artifact, path: Path) -> Weights | None:
     """The weights of a module that was read from `path`, from now on in that file as far as they are found there; None without a gain."""
     file = _File(path.relative_to(artifact.path), path.stat().st_size)
-    if file.size_bytes < FILE_BYTES_MIN or not artifact.can_map:
+    if file.size_bytes < FILE_BYTES_MIN or not artifact.is_ours:
         return None
     given = tensors(module)
     search = _Search(torch, file.mapping(torch, artifact), _stored(path))

@@ -19,6 +19,7 @@ from meshserve.worker import loading, making, memory, runner, skeletons
 TICK_S = 0.25
 TRIM_AFTER_BYTES = 32 << 20
 QUICK_FREE_BYTES = 32 << 20
+HELD_BYTES_MIN = 1 << 20
 RUN_THREADS_MAX = 64
 NOISE = 0.1
 USERS_CODE = "python"
@@ -165,7 +166,7 @@ class Host:
         for resident in self._residents.values():
             resident.made.loaded.close()
         self._residents.clear()
-        self._loading.skeletons.clear()
+        self._loading.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._free_pool.shutdown(wait=False, cancel_futures=True)
         await self._storage.close()
@@ -261,6 +262,8 @@ class Host:
         self._handle(ev.Loaded(key, made.footprint, made.load_s))
 
     async def _made(self, recipe: making.Recipe, need: model.Footprint) -> making.Made:
+        if not _needs_files(recipe):
+            return await self._loading.load(recipe, need)
         self._storage.hold(recipe.artifact)
         try:
             return await self._loading.load(recipe, need)
@@ -278,7 +281,7 @@ class Host:
     def _resident(self, recipe: making.Recipe, made: making.Made) -> Resident:
         signature = made.loaded.signature
         can_join = signature.batchable and recipe.spec.batching
-        limits = runner.RunLimits(
+        limits = _limits(
             rows_max=recipe.spec.max_batch_size if can_join else 1,
             queue_max=self.settings.queue_max,
             parallel=(os.cpu_count() or 1) if made.loaded.is_reentrant and not can_join else 1,
@@ -289,7 +292,8 @@ class Host:
 
     def _free(self, key: str) -> None:
         resident = self._residents.pop(key)
-        self._storage.release(self._recipes[key].artifact)
+        if _needs_files(self._recipes[key]):
+            self._storage.release(self._recipes[key].artifact)
         copy = self.residency.copies[key]
         is_kept = bool(copy.names) and self._loading.skeletons.fits(resident.made)
         self._freed_bytes += copy.booked.host_bytes
@@ -342,6 +346,18 @@ class Host:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(functools.partial(_forget, self._tasks))
+
+
+def _needs_files(recipe: making.Recipe) -> bool:
+    """Whether the artifact must be held while the copy lives. A small one that is only read once is loaded long before it could go.
+
+    A hold makes a file and removes one, which may take longer than the load.
+    """
+    return recipe.artifact.size_bytes >= HELD_BYTES_MIN or getattr(recipe.runtime, "reads_files", True)
+
+
+_limits = functools.lru_cache(maxsize=1024)(runner.RunLimits)
+"""Equal limits are one object, however many copies have them."""
 
 
 def _is_alike(known: model.Measured | None, fresh: model.Measured) -> bool:

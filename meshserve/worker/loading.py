@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import cast
 
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.worker import making, memory, skeletons
+from meshserve.worker import making, memory, skeletons, threads
 
 logger = logging.getLogger(__name__)
 TURN_S = 0.25
@@ -26,6 +25,7 @@ class Loading:
 
     def __init__(self, kept_bytes_max: int = 0) -> None:
         self.skeletons = skeletons.Skeletons(kept_bytes_max)
+        self._threads = threads.Threads("load")
         self._under_way: set[making.Window] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
@@ -41,6 +41,11 @@ class Loading:
         for window in self._under_way:
             window.freed_bytes += freed_bytes
 
+    def close(self) -> None:
+        """Give back what is kept. Loads that hang are left to the end of the process."""
+        self.skeletons.clear()
+        self._threads.close()
+
     async def load(self, recipe: making.Recipe, need: model.Footprint) -> making.Made:
         """Load in a thread of its own, or attach what was kept. Raises LoadFailed with a reason for the user, whatever went wrong."""
         return await self._attached(recipe) or await self._measured(recipe, need)
@@ -51,7 +56,7 @@ class Loading:
         if skeleton is None:
             return None
         try:
-            return await _in_thread(lambda: making.attached(skeleton, recipe.artifact))
+            return await self._in_thread(lambda: making.attached(skeleton, recipe.artifact))
         except errors.LoadFailed:
             skeleton.loaded.close()
             return None
@@ -60,11 +65,27 @@ class Loading:
         has_turn = await self._had_turn()
         window = self._enter(recipe.spec.load_timeout_s)
         try:
-            return await _in_thread(lambda: making.made(recipe, need, window))
+            return await self._in_thread(lambda: making.made(recipe, need, window))
         finally:
             self._under_way.discard(window)
             if has_turn:
                 self._turn.release()
+
+    async def _in_thread(self, make: Callable[[], making.Made]) -> making.Made:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[making.Made] = loop.create_future()
+
+        def run() -> None:
+            try:
+                made = make()
+            except BaseException as error:  # even SystemExit of a user's code belongs to the load, not to the thread
+                logger.info("a load failed", exc_info=error)
+                loop.call_soon_threadsafe(_settle, answer, None, _bare(error))
+            else:
+                loop.call_soon_threadsafe(_settle, answer, made, None)
+
+        self._threads.run(run)
+        return await answer
 
     async def _had_turn(self) -> bool:
         """Whether those before ended soon. A load that takes long is overtaken, and those who overtake it are not measured."""
@@ -91,30 +112,13 @@ class Loading:
         return window
 
 
-async def _in_thread(make: Callable[[], making.Made]) -> making.Made:
-    """A daemon thread for this one call: one that hangs can be given up without holding a pool's place or the process's end."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[making.Made] = loop.create_future()
-
-    def settle(made: making.Made | None, error: BaseException | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        elif made is not None:
-            answer.set_result(made)
-
-    def run() -> None:
-        try:
-            made = make()
-        except BaseException as error:  # even SystemExit of a user's code belongs to the load, not to the thread
-            logger.info("a load failed", exc_info=error)
-            loop.call_soon_threadsafe(settle, None, _bare(error))
-        else:
-            loop.call_soon_threadsafe(settle, made, None)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await answer
+def _settle(answer: asyncio.Future[making.Made], made: making.Made | None, error: errors.MeshError | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    elif made is not None:
+        answer.set_result(made)
 
 
 def _bare(error: BaseException) -> errors.MeshError:

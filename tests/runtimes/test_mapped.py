@@ -72,8 +72,8 @@ def path(request, tmp_path_factory):
     return file(tmp_path_factory.mktemp("mapped") / request.param, Tied())
 
 
-def load(path, *, can_map=True):
-    artifact = replace(contract.artifact(path), can_map=can_map)
+def load(path, *, is_ours=True):
+    artifact = replace(contract.artifact(path), is_ours=is_ours)
     return pytorch.TorchRuntime().load(artifact, contract.spec(), "cpu"), artifact
 
 
@@ -82,7 +82,7 @@ def answer(loaded):
 
 
 def test_a_mapped_model_answers_bit_for_bit_as_a_plain_one(path):
-    (there, artifact), (plain, _) = load(path), load(path, can_map=False)
+    (there, artifact), (plain, _) = load(path), load(path, is_ours=False)
     assert answer(there) == answer(plain)
     assert BYTES < there.mapped_bytes < BYTES * 1.05
     assert there.can_detach
@@ -101,7 +101,7 @@ def test_its_weights_take_no_memory_of_the_process_s_own(path):
 
 
 def test_what_may_change_under_a_mapping_or_is_small_is_copied(path, tmp_path):
-    assert not hasattr(load(path, can_map=False)[0], "mapped_bytes")
+    assert not hasattr(load(path, is_ours=False)[0], "mapped_bytes")
     small = exported(tmp_path / "model.pt2", torch.nn.Linear(4, 4), torch.zeros(2, 4))
     assert not hasattr(load(small)[0], "mapped_bytes")
 
@@ -166,6 +166,6 @@ def test_a_scripted_model_that_remembers_outside_of_its_tensors_is_not_kept(tmp_
 
 def test_two_tensors_never_share_a_place_in_the_file(path):
     module = pytorch.TorchRuntime().load(contract.artifact(path), contract.spec(), "cpu")._module
-    weights = mapped.mapped(torch, module, replace(contract.artifact(path), can_map=True), path)
+    weights = mapped.mapped(torch, module, replace(contract.artifact(path), is_ours=True), path)
     matrices = [place for place in weights._places if place.shape == (WIDTH, WIDTH)]
     assert len({place.first for place in matrices}) == 3

@@ -14,6 +14,7 @@ from meshserve.core import residency_events as ev
 from meshserve.storage import store
 from meshserve.worker import host
 from tests import support
+from tests.runtimes.test_onnx import linear
 from tests.worker import bench
 
 WIDTH = 1024
@@ -98,6 +99,25 @@ async def test_nothing_is_kept_of_a_model_that_was_withdrawn(attaching):
     await support.wait_until_async(lambda: not attaching._recipes, 10, "its recipe is forgotten")
     ticking.cancel()
     assert not attaching._loading.skeletons.size_bytes
+
+
+def held(folder):
+    return list((folder / "cache").glob("seats/*/held/*"))
+
+
+async def test_a_mapped_file_is_held_while_its_copy_lives(attaching, tmp_path):
+    await answer(attaching, "a")
+    assert len(held(tmp_path)) == 1
+    await unload(attaching, "a")
+    assert held(tmp_path) == []
+
+
+async def test_a_small_model_that_needs_its_file_no_more_holds_nothing(attaching, tmp_path):
+    linear(tmp_path / "tiny.onnx")
+    spec = model.ModelSpec(model.ModelId("tiny"), str(tmp_path / "tiny.onnx"))
+    bench.told(attaching, *bench.declared(spec))
+    await attaching.ensure_loaded(spec.id, WAIT_S)
+    assert held(tmp_path) == []
 
 
 async def test_two_names_of_one_file_are_one_copy_with_one_mapping(attaching, tmp_path):
