@@ -1,0 +1,14 @@
+import buckets
+import httpx
+import pytest
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+def test_what_was_put_can_be_fetched(tmp_path):
+    path = tmp_path / "file.onnx"
+    path.write_bytes(b"bytes")
+    with buckets.serving(tmp_path) as bucket:
+        assert bucket.put(path) == "s3://bench/file.onnx"
+        assert httpx.get(f"{bucket.endpoint}/bench/file.onnx").content == b"bytes"
+        assert bucket.variables["AWS_ENDPOINT_URL"] == bucket.endpoint
