@@ -72,7 +72,9 @@ def outcome(report: str, log: str, requests: int) -> Outcome:
     """Read h2load's report, and its log: a line for each answer with start, status and microseconds."""
     succeeded = _number(r"(\d+) succeeded", report)
     if succeeded != requests or _number(r"status codes: (\d+) 2xx", report) != requests:
-        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200:\n{report}")
+        statuses = re.search(r"status codes: .*", report)
+        said = f" ({statuses.group()})" if statuses else ""
+        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200{said}")
     took_ms = np.array([int(line.split()[2]) for line in log.splitlines()]) / 1000
     p50_ms, p99_ms, p999_ms = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
     requests_per_s = _number(r"finished in .*?, ([\d.]+) req/s", report)

@@ -15,7 +15,7 @@ import served
 import yaml
 
 COUNTERS = ("requests", "failures", "resident", "hits", "misses", "loads", "load_failures", "evictions")
-REPORT_PERIOD_S, SETTLE_S_MAX = 1.0, 60
+SETTLED_S, SETTLE_S_MAX = 1.5, 60
 NO_VARIABLES: Mapping[str, str] = {}
 
 
@@ -65,7 +65,7 @@ def settled_totals(mesh: Mesh, requests: int = 0) -> dict[str, int]:
     seen: dict[str, int] = {}
     while (now := totals(mesh.endpoint)) != seen:
         seen = now
-        time.sleep(2 * REPORT_PERIOD_S)
+        time.sleep(SETTLED_S)
     return seen
 
 

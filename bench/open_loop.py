@@ -19,7 +19,7 @@ import results
 import traffic
 from rich.console import Console
 
-P99_MS_MAX, QUICK_P99_MS_MAX = 10.0, 200.0
+P99_MS_MAX, QUICK_P99_MS_MAX = 10.0, 100.0
 WARM_UP_IN_FLIGHT = 8
 REGISTER_S_MAX = 600
 

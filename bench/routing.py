@@ -41,6 +41,7 @@ METHOD = "inference.GRPCInferenceService/ModelInfer"
 X = np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None]
 SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
 READY_S = 120
+SETTLE_TRIES, SETTLE_REQUESTS, SETTLE_S = 10, 500, 1.0
 REQUESTS_MAX, REQUESTS_MIN = 60_000, 20
 PEERS_FAULTS = (environments.NotInstalled, served.NotServing, h2load.LoadFailed, callers.CallFailed, InferenceServerException)
 FAILURES = (*PEERS_FAULTS, program.WrongAnswer)
@@ -126,6 +127,14 @@ class Load:
         seen = self._call(kind, number, row, counted(probe.requests_per_s * self.seconds))
         return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms)
 
+    def settle(self) -> None:
+        """Ray Serve's HAProxy begins anew some time after the first answer, and drops connections then: wait until it does not."""
+        for _ in range(SETTLE_TRIES):
+            with contextlib.suppress(h2load.LoadFailed):
+                self._send("tiny", X, h2load.Load(SETTLE_REQUESTS, 1, 1))
+                return
+            time.sleep(SETTLE_S)
+
     def _send(self, model: str, x: np.ndarray, load: h2load.Load) -> h2load.Outcome:
         url = f"http://{self.running.endpoint}/{METHOD}"
         return h2load.run(url, request_body(model, x), load, self.running.metadata(model))
@@ -155,6 +164,8 @@ def measure(running: systems.Running, models: Path, plan: Plan, tell: Callable[[
     ready_s = time.monotonic() - began_s
     check(running, models)
     load, made, shares = Load(running, plan.seconds), {}, {}
+    if running.is_ray:
+        load.settle()
     for number in plan.in_flight:
         tell(runs.in_flight(number))
         made[runs.in_flight(number)] = load.h2load("tiny", X, number)

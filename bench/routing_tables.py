@@ -12,7 +12,7 @@ USUAL = 32
 SIZE_IN_FLIGHT = 4
 CPU_US_MAX, P50_MS_MAX, P99_MS_MAX = 110.0, 0.40, 1.2
 SPEED_RATIOS = {systems.MLSERVER: 7.0, systems.PYTRITON: 4.5, systems.RAY_DEFAULT: 45.0, systems.RAY_TUNED: 8.0}
-QUICK_SPEED_RATIO, QUICK_CPU_RATIO, QUICK_BIG_RATIO = 0.9, 1.3, 0.2
+QUICK_SPEED_RATIO, QUICK_CPU_RATIO, QUICK_BIG_RATIO = 1.2, 1.0, 0.3
 SPEEDS = ("req/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs/req", "req/s ×", "CPU ×")
 ONE, MANY, BIG = runs.in_flight(1), runs.in_flight(USUAL), "1 MB"
 

@@ -27,7 +27,7 @@ class Plan:
 
 
 WHOLE = Plan(models=10_000, memory="200MiB", seconds=60, in_flight=8)
-QUICK = Plan(models=2_500, memory="140MiB", seconds=5, in_flight=4)
+QUICK = Plan(models=1_200, memory="125MiB", seconds=4, in_flight=4)
 
 
 @dataclass(frozen=True)
