@@ -40,6 +40,8 @@ SIZES = {"5.6 KB": 0, "10 MB": 10 << 20, "100 MB": 100 << 20}
 FIRST_SEEDS = {"local": 1, "rush": 10_001, "s3": 20_001}
 CALL_S_MAX, READY_S_MAX, GONE_S_MAX = 120, 180, 30
 
+Rushed = list[cold_tables.Stampede]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -201,7 +203,7 @@ def stampedes(asking: Asking, samples: list[Sample], callers: int) -> Iterator[c
         before = after
 
 
-def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, list[cold_tables.Stampede]]:
+def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
     """Everything but the thrash, in one mesh."""
     taken = Taken()
     local, once = written(folder, "local", plan.first), written(folder, "rush", dict.fromkeys(plan.evicted, 1))
@@ -219,7 +221,7 @@ def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, list[col
     return taken, rushed
 
 
-def _measure_all(console: Console, plan: Plan, asking: Asking, samples: tuple[list[Sample], ...], taken: Taken, folder: Path) -> Any:
+def _measure_all(console: Console, plan: Plan, asking: Asking, samples: tuple[list[Sample], ...], taken: Taken, folder: Path) -> Rushed:
     local, once, distant = samples
     cache = folder / "state" / "cache"
     console.print("first requests")

@@ -65,18 +65,22 @@ class World:
 
     def phase(self, name: str, wanted: Iterable[events.Event]) -> Phase:
         """Have these events, and all that come of them, handled."""
-        handled, took_s, slowest_s, self._commands = 0, 0.0, 0.0, 0
+        took_s, self._commands = [], 0
         for event in wanted:
             self._queue.append(event)
             while self._queue:
-                began_s = time.perf_counter()
-                asked = self.mesh.handle(self._queue.popleft(), self.now_s)
-                event_s = time.perf_counter() - began_s
-                handled, took_s, slowest_s = handled + 1, took_s + event_s, max(slowest_s, event_s)
-                for command in asked:
-                    self._perform(command)
-        self.phases.append(Phase(name, handled, self._commands, took_s, slowest_s * 1e3))
+                took_s.append(self._handle(self._queue.popleft()))
+        self.phases.append(Phase(name, len(took_s), self._commands, sum(took_s), max(took_s) * 1e3))
         return self.phases[-1]
+
+    def _handle(self, event: events.Event) -> float:
+        """Have the mesh take it in, and do what it says; the seconds that the mesh took."""
+        began_s = time.perf_counter()
+        asked = self.mesh.handle(event, self.now_s)
+        took_s = time.perf_counter() - began_s
+        for command in asked:
+            self._perform(command)
+        return took_s
 
     def _perform(self, command: commands.Command) -> None:
         self._commands += 1
