@@ -2,7 +2,7 @@
 
 torch writes each tensor's bytes into its archives as they are in memory, uncompressed and aligned. So a file that nobody writes to any more
 can be mapped, its pages are shared by all processes of a node, and a module that was let go has its weights again in a millisecond.
-Which bytes are whose is found by comparing them: whatever the format, what a tensor points to is what was read.
+Where a reader copies, which bytes are whose is found by comparing them: whatever the format, what a tensor points to is what was read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from meshserve.core import ports
 
 FILE_BYTES_MIN = 1 << 20
 """Below it a copy costs less than a mapping, of which a process may have some tens of thousands."""
+
+ALIGNED_BYTES = 64
+"""What torch's allocator and its archives keep to. Kernels may choose their way by it, and answers would differ in their last bits."""
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
 """What stands before a member's bytes in a zip archive: at its end the lengths of the name and of the extra field that follow."""
@@ -84,19 +87,37 @@ def let_go(torch: Any, given: Sequence[Any]) -> None:
         tensor.data = _empty_like(torch, tensor)
 
 
-def mapped(torch: Any, module: Any, artifact: ports.Artifact, path: Path) -> Weights | None:
-    """The weights of a module that was read from `path`, from now on in that file as far as they are found there; None without a gain."""
+def opened(torch: Any, artifact: ports.Artifact, path: Path) -> Mapped | None:
+    """The artifact's file, mapped; None where that is no gain, or not safe."""
     file = _File(path.relative_to(artifact.path), path.stat().st_size)
     if file.size_bytes < FILE_BYTES_MIN or not artifact.is_ours:
         return None
-    given = tensors(module)
-    search = _Search(torch, file.mapping(torch, artifact), _stored(path))
-    places = [place for tensor in given if (place := search.place(tensor)) is not None]
-    if not places:
-        return None
-    weights = Weights(torch, places, file, is_all=len(places) == len(given))
-    weights.attach(artifact)
-    return weights
+    return Mapped(torch, file, file.mapping(torch, artifact), _stored(path))
+
+
+class Mapped:
+    """A file whose bytes are there to be pointed to."""
+
+    def __init__(self, torch: Any, file: _File, mapping: Any, stored: Iterable[tuple[int, int]]) -> None:
+        self._torch = torch
+        self._file = file
+        self._mapping = mapping
+        self._stored = frozenset(each for each in stored if not each[0] % ALIGNED_BYTES and sum(each) <= file.size_bytes)
+
+    def member(self, start: int, length_bytes: int) -> Any | None:
+        """A member of the archive as a storage; None where it is not stored as it is."""
+        return self._mapping[start : start + length_bytes] if (start, length_bytes) in self._stored else None
+
+    def weights(self, module: Any, artifact: ports.Artifact) -> Weights | None:
+        """The module's tensors, from now on in the file as far as their bytes are found there; None if none are."""
+        given = tensors(module)
+        search = _Search(self._torch, self._mapping, sorted(self._stored))
+        places = [place for tensor in given if (place := search.place(tensor)) is not None]
+        if not places:
+            return None
+        weights = Weights(self._torch, places, self._file, is_all=len(places) == len(given))
+        weights.attach(artifact)
+        return weights
 
 
 class _Search:
@@ -108,23 +129,26 @@ class _Search:
         self._found: dict[int, int | None] = {}
         self._free: dict[int, list[int]] = {}
         for start, length_bytes in stored:
-            if start + length_bytes <= len(self._bytes):
-                self._free.setdefault(length_bytes, []).append(start)
+            self._free.setdefault(length_bytes, []).append(start)
 
     def place(self, tensor: Any) -> Place | None:
         storage = tensor.untyped_storage()
         address = storage.data_ptr()
         if address not in self._found:
-            self._found[address] = self._start(storage)
+            self._found[address] = self._start(storage, address - self._bytes.data_ptr())
         start = self._found[address]
-        if start is None or start % tensor.element_size():
+        if start is None:
             return None
         first = start // tensor.element_size() + tensor.storage_offset()
         return Place(tensor, first, tuple(tensor.shape), tuple(tensor.stride()))
 
-    def _start(self, storage: Any) -> int | None:
-        given = self._torch.empty(0, dtype=self._torch.uint8).set_(storage)
+    def _start(self, storage: Any, distance: int) -> int | None:
+        """Where it lies already, or where the same bytes lie."""
         starts = self._free.get(storage.nbytes(), [])
+        if distance in starts:
+            starts.remove(distance)
+            return distance
+        given = self._torch.empty(0, dtype=self._torch.uint8).set_(storage)
         for start in starts:
             if self._is_same(given, self._bytes[start : start + storage.nbytes()]):
                 starts.remove(start)
@@ -132,10 +156,8 @@ class _Search:
         return None
 
     def _is_same(self, one: Any, other: Any) -> bool:
-        """Eight bytes at a time where they are aligned, which takes a quarter of the time."""
+        """Eight bytes at a time, which takes a quarter of the time."""
         words = len(one) // 8 * 8
-        if other.data_ptr() % 8:
-            return bool(self._torch.equal(one, other))
         heads = (each[:words].view(self._torch.int64) for each in (one, other))
         return bool(self._torch.equal(*heads) and self._torch.equal(one[words:], other[words:]))
 

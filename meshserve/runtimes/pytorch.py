@@ -15,7 +15,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ def _looks_like_torch(file: Path) -> bool:
 LAYOUT = files.Layout(("model.pt2", "model.pt", "model.pth"), (".pt2", ".pt", ".pth"), _looks_like_torch)
 
 
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """A file, and its mapping if there is one."""
+
+    file: Path
+    mapping: mapped.Mapped | None
+
+
 class TorchRuntime:
     """Loads TorchScript and `torch.export` archives. Both are programs: load only what you would run."""
 
@@ -80,9 +88,10 @@ class TorchRuntime:
         _quieten()
         open_ = _opener(file)
         try:
-            program = open_(_library(), file, spec, device)
-            if device == "cpu":
-                program = replace(program, weights=mapped.mapped(_library(), program.module, artifact, file))
+            mapping = mapped.opened(_library(), artifact, file) if device == "cpu" else None
+            program = open_(_library(), _Archive(file, mapping), spec, device)
+            if mapping is not None:
+                program = replace(program, weights=mapping.weights(program.module, artifact))
         except errors.MeshError:
             raise
         except Exception as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
@@ -113,7 +122,7 @@ def _quieten() -> None:
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
 
 
-def _opener(file: Path) -> Callable[[Any, Path, model.ModelSpec, str], programs.Program]:
+def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], programs.Program]:
     """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
     names = files.members(file)
     if not names:
@@ -129,9 +138,9 @@ def _opener(file: Path) -> Callable[[Any, Path, model.ModelSpec, str], programs.
     )
 
 
-def _scripted(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> programs.Program:
-    module = torch.jit.load(str(file), map_location=device).eval()
-    inputs, outputs = _declared(file, spec)
+def _scripted(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
+    module = torch.jit.load(str(archive.file), map_location=device).eval()
+    inputs, outputs = _declared(archive.file, spec)
     signatures.check_words(inputs, "input")
     arguments = module.forward.schema.arguments[1:]
     others = [argument for argument in arguments if str(argument.type) != "Tensor" and not argument.has_default_value()]
@@ -182,11 +191,11 @@ def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
     return model.TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
 
 
-def _exported(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> programs.Program:
+def _exported(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
     if not spec.trust:
-        _check_no_pickles(torch, file)
+        _check_no_pickles(torch, archive.file)
     with _EXPORTING:
-        program = torch.export.load(str(file))
+        program = _read(torch, archive)
         if device != "cpu":
             program = torch.export.passes.move_to_device_pass(program, device)
         module = program.module()
@@ -194,12 +203,41 @@ def _exported(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> pro
     taken = [nodes.get(name) for name in program.graph_signature.user_inputs]
     given = [nodes.get(name) for name in program.graph_signature.user_outputs]
     if not all(isinstance(value, torch.Tensor) for value in taken + given):
-        raise errors.LoadFailed(f"{file.name} takes or gives something that is not a tensor")
+        raise errors.LoadFailed(f"{archive.file.name} takes or gives something that is not a tensor")
     inputs = tuple(_spec_of(name, value) for name, value in zip(program.graph_signature.user_inputs, taken, strict=True))
     structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)  # noqa: SLF001 how torch.export itself names what it gives
     outputs = spec.outputs or tuple(_spec_of(name, value) for name, value in programs.named(structure).items())
     read = programs.Program(module, _flat_call(torch, module, program.call_spec.in_spec), inputs, outputs, _rows_max(program, taken))
     return _renamed_inputs(read, spec)
+
+
+def _read(torch: Any, archive: _Archive) -> Any:
+    """As `torch.export.load` does it, which copies the weights, but with those that can be in the mapping."""
+    package = torch.export.pt2_archive._package  # noqa: SLF001 torch is pinned, and its own reader lets no one say where weights lie
+    reader = package.PT2ArchiveReader(str(archive.file))
+    if archive.mapping is None or str(reader.archive_version()) != package.ARCHIVE_VERSION_VALUE:
+        return torch.export.load(str(archive.file))
+    reader.archive_file = _MappedRecords(torch, reader.archive_file, archive.mapping)
+    return package._load_exported_programs(reader, reader.get_file_names(), None)["model"]  # noqa: SLF001 the same
+
+
+class _MappedRecords:
+    """torch's reader of an archive's members, which hands out those that hold tensors without copying them."""
+
+    def __init__(self, torch: Any, records: Any, mapping: mapped.Mapped) -> None:
+        self._torch = torch
+        self._records = records
+        self._mapping = mapping
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    def get_storage_from_record(self, name: str, count: int, dtype: Any) -> Any:
+        """A tensor over all of the member."""
+        storage = self._mapping.member(self._records.get_record_offset(name), self._records.get_record_size(name))
+        if storage is None:
+            return self._records.get_storage_from_record(name, count, dtype)
+        return self._torch.empty(0, dtype=dtype).set_(storage, 0, (count,), (1,))
 
 
 def _flat_call(torch: Any, module: Any, in_spec: Any) -> Callable[..., Any]:

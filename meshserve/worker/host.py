@@ -57,7 +57,7 @@ class Host:
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
         self._freed_bytes = 0
-        self._mapped_bytes = 0
+        self.mapped_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
         self._free_pool = ThreadPoolExecutor(1, "free")
@@ -143,6 +143,11 @@ class Host:
         binding = self.residency.bindings.get(id_)
         return self.residency.copies[binding.key].booked if binding and binding.key is not None else model.Footprint()
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept in memory of copies that left."""
+        return self._loading.skeletons.size_bytes
+
     # Life
 
     async def run(self) -> None:
@@ -152,7 +157,7 @@ class Host:
             if self._freed_bytes >= TRIM_AFTER_BYTES:
                 self._freed_bytes = 0
                 await self._loop.run_in_executor(self._free_pool, memory.trim)
-            self._handle(ev.MemorySeen(memory.private_bytes() + self._mapped_bytes))
+            self._handle(ev.MemorySeen(memory.private_bytes() + self.mapped_bytes))
             self._handle(ev.Ticked())
             self._forget_gone()
             if self.residency.is_short:
@@ -253,7 +258,7 @@ class Host:
             self._handle(ev.LoadEnded(key, error))
             return
         self._residents[key] = self._resident(recipe, made)
-        self._mapped_bytes += made.mapped_bytes
+        self.mapped_bytes += made.mapped_bytes
         if made.is_measured:
             measured = model.Measured(recipe.artifact.digest, made.footprint, made.load_s)
             fresh = {id_: measured for id_ in copy.names if not _is_alike(self.learned.get(id_), measured)}
@@ -296,7 +301,7 @@ class Host:
             self._storage.release(self._recipes[key].artifact)
         copy = self.residency.copies[key]
         is_kept = bool(copy.names) and self._loading.skeletons.fits(resident.made)
-        self._freed_bytes += copy.booked.host_bytes
+        self._freed_bytes += copy.booked.host_bytes - resident.made.mapped_bytes
         if copy.booked.host_bytes < QUICK_FREE_BYTES and resident.platform != USERS_CODE:
             self._loading.let_go(resident.made, is_kept=is_kept)
             self._left(key, resident.made.mapped_bytes, resident.made if is_kept else None)
@@ -317,7 +322,7 @@ class Host:
 
     def _left(self, key: str, mapped_bytes: int, kept: making.Made | None) -> None:
         """A copy's memory is free, but for what is kept of it."""
-        self._mapped_bytes -= mapped_bytes
+        self.mapped_bytes -= mapped_bytes
         if mapped_bytes:
             self._handle(ev.ExtraKnown(key, 0 if kept else self._recipes[key].artifact.size_bytes))
         if kept is not None:

@@ -165,7 +165,23 @@ def test_a_scripted_model_that_remembers_outside_of_its_tensors_is_not_kept(tmp_
 
 
 def test_two_tensors_never_share_a_place_in_the_file(path):
-    module = pytorch.TorchRuntime().load(contract.artifact(path), contract.spec(), "cpu")._module
-    weights = mapped.mapped(torch, module, replace(contract.artifact(path), is_ours=True), path)
-    matrices = [place for place in weights._places if place.shape == (WIDTH, WIDTH)]
+    loaded, _ = load(path)
+    matrices = [place for place in loaded._weights._places if place.shape == (WIDTH, WIDTH)]
     assert len({place.first for place in matrices}) == 3
+
+
+def test_a_member_is_there_only_where_it_is_stored_as_it_is(path):
+    artifact = replace(contract.artifact(path), is_ours=True)
+    there = mapped.opened(torch, artifact, path)
+    start, length_bytes = next(iter(there._stored))
+    assert there.member(start, length_bytes).nbytes() == length_bytes
+    assert there.member(start + 64, length_bytes) is None
+
+
+@pytest.mark.edge
+def test_broken_files_of_ours_are_refused_too(path, tmp_path):
+    content, broken = path.read_bytes(), tmp_path / path.name
+    for part in range(1, 12):
+        broken.write_bytes(content[: len(content) * part // 12])
+        with pytest.raises(errors.LoadFailed):
+            load(broken)

@@ -81,9 +81,9 @@ async def test_what_is_kept_goes_when_memory_is_short(attaching):
     copy = next(iter(attaching.residency.copies.values()))
     await unload(attaching, "a")
     ticking = asyncio.ensure_future(attaching.run())
-    attaching._mapped_bytes = 4 << 30
+    attaching.mapped_bytes = 4 << 30
     await support.wait_until_async(lambda: copy.load_extra_bytes > 0, 10, "its load is a whole one again")
-    attaching._mapped_bytes = 0
+    attaching.mapped_bytes = 0
     attaching._handle(ev.MemorySeen(0))
     _, again = await answer(attaching, "a")
     ticking.cancel()
@@ -125,4 +125,4 @@ async def test_two_names_of_one_file_are_one_copy_with_one_mapping(attaching, tm
     bench.told(attaching, *bench.declared(twin))
     (_, made), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
     assert made.loaded is other.loaded
-    assert attaching._mapped_bytes == WEIGHTS_BYTES
+    assert attaching.mapped_bytes == WEIGHTS_BYTES
