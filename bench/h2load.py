@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import numpy as np
 HOW_TO_INSTALL = (
     "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client (apt-get install nghttp2-client), elsewhere in nghttp2"
 )
+
+GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
+NO_METADATA: Mapping[str, str] = {}
 
 
 class LoadFailed(Exception):
@@ -32,12 +36,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run saw."""
+    """What one run saw. `answer_bytes` is the length of all answers together: an error's answer, which is HTTP 200 in gRPC, has none."""
 
     requests: int
     requests_per_s: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
+    answer_bytes: int
 
 
 def framed(message: bytes) -> bytes:
@@ -45,7 +51,7 @@ def framed(message: bytes) -> bytes:
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
-def run(url: str, body: bytes, load: Load, name: str = "h2load") -> Outcome:
+def run(url: str, body: bytes, load: Load, metadata: Mapping[str, str] = NO_METADATA, name: str = "h2load") -> Outcome:
     """POST `body` as gRPC. Raises LoadFailed unless every answer is HTTP 200; what is in them, h2load does not see."""
     program = shutil.which(name)
     if program is None:
@@ -54,7 +60,7 @@ def run(url: str, body: bytes, load: Load, name: str = "h2load") -> Outcome:
         body_file, log_file = Path(folder, "body"), Path(folder, "log")
         body_file.write_bytes(body)
         counts = ["-n", str(load.requests), "-c", str(load.connections), "-m", str(load.streams), "-t", "1"]
-        headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        headers = [word for key, value in {**GRPC_HEADERS, **metadata}.items() for word in ("-H", f"{key}: {value}")]
         command = [program, *counts, *headers, "-d", body_file, f"--log-file={log_file}", url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
@@ -66,10 +72,13 @@ def outcome(report: str, log: str, requests: int) -> Outcome:
     """Read h2load's report, and its log: a line for each answer with start, status and microseconds."""
     succeeded = _number(r"(\d+) succeeded", report)
     if succeeded != requests or _number(r"status codes: (\d+) 2xx", report) != requests:
-        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200:\n{report}")
+        statuses = re.search(r"status codes: .*", report)
+        said = f" ({statuses.group()})" if statuses else ""
+        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200{said}")
     took_ms = np.array([int(line.split()[2]) for line in log.splitlines()]) / 1000
-    p50_ms, p99_ms = np.percentile(took_ms, [50, 99])
-    return Outcome(requests, _number(r"finished in .*?, ([\d.]+) req/s", report), float(p50_ms), float(p99_ms))
+    p50_ms, p99_ms, p999_ms = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
+    requests_per_s = _number(r"finished in .*?, ([\d.]+) req/s", report)
+    return Outcome(requests, requests_per_s, p50_ms, p99_ms, p999_ms, int(_number(r"traffic: .*\((\d+)\) data", report)))
 
 
 def _number(pattern: str, report: str) -> float:
@@ -77,3 +86,9 @@ def _number(pattern: str, report: str) -> float:
     if found is None:
         raise LoadFailed(f"h2load's report is not as expected:\n{report}")
     return float(found.group(1))
+
+
+def in_flight(number: int, requests: int) -> Load:
+    """So many requests in flight, over four connections where there are enough."""
+    connections = min(4, number)
+    return Load(requests, connections, number // connections)

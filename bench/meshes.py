@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import served
 import yaml
+
+COUNTERS = ("requests", "failures", "resident", "hits", "misses", "loads", "load_failures", "evictions")
+SETTLED_S, SETTLE_S_MAX = 1.5, 60
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,48 @@ def pool(workers: int, memory: str) -> dict[str, Any]:
     return {"default": {"workers": workers, "memory": memory}}
 
 
+def status(endpoint: str) -> dict[str, Any]:
+    """What `meshserve status` shows."""
+    answer = httpx.get(f"http://{endpoint}/mesh/v1/status", timeout=30).raise_for_status().json()
+    return dict(answer)
+
+
+def registered(endpoint: str) -> int:
+    """How many models it serves; none while it does not answer."""
+    try:
+        return int(status(endpoint)["models"]["registered"])
+    except httpx.HTTPError:
+        return 0
+
+
+def is_ready(endpoint: str) -> bool:
+    """Whether it says so."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://{endpoint}/readyz", timeout=5).is_success
+    return False
+
+
+def totals(endpoint: str) -> dict[str, int]:
+    """Counters of all workers together, as they reported them last."""
+    workers = [worker for pool in status(endpoint)["pools"] for worker in pool["workers"]]
+    return {key: sum(worker[key] for worker in workers) for key in COUNTERS}
+
+
+def settled_totals(mesh: Mesh, requests: int = 0) -> dict[str, int]:
+    """The counters once so many requests are in them and nothing changes any more: workers report now and then."""
+    mesh.system.wait_until(lambda: totals(mesh.endpoint)["requests"] >= requests, SETTLE_S_MAX)
+    seen: dict[str, int] = {}
+    while (now := totals(mesh.endpoint)) != seen:
+        seen = now
+        time.sleep(SETTLED_S)
+    return seen
+
+
 @contextlib.contextmanager
-def up(folder: Path, pools: Mapping[str, Any], **sections: object) -> Iterator[Mesh]:
-    """`meshserve up` with these sections of config.yaml, stopped at the end of the block."""
+def up(folder: Path, pools: Mapping[str, Any], variables: Mapping[str, str] = NO_VARIABLES, **sections: object) -> Iterator[Mesh]:
+    """`meshserve up` with these sections of config.yaml and environment variables, stopped at the end of the block."""
     endpoint, path = f"127.0.0.1:{served.free_port()}", folder / "config.yaml"
     path.write_text(yaml.safe_dump({"gateway": {"listen": endpoint}, "state_dir": str(folder / "state"), "pools": dict(pools), **sections}))
-    program = Path(sys.executable).with_name("meshserve")
-    with served.serving([program, "up", path], folder / "meshserve.log", MESHSERVE_HOME=str(folder / "state")) as system:
+    program, environment = Path(sys.executable).with_name("meshserve"), {"MESHSERVE_HOME": str(folder / "state"), **variables}
+    with served.serving([program, "up", path], folder / "meshserve.log", **environment) as system:
         yield Mesh(system, endpoint)

@@ -1,101 +1,152 @@
-"""What routing costs: one tiny ONNX model through meshserve, through a bare grpc.aio server, and through ONNX Runtime alone.
+"""What routing costs: one tiny ONNX model through meshserve, through the servers that people would pick instead, and in process.
 
-In turn, round after round, under the same load on this machine: 4 connections of 8 requests in flight, then one request in flight.
-CPU is user and system time of every process of the serving side. Answers are checked by tritonclient before and after each load,
-because h2load takes an error for an answer. Writes bench/results/routing.json.
+In turn, round after round, under the same load on this machine: 1, 8, 32 and 128 requests in flight from h2load, which costs little itself;
+then the same from real Python clients; then inputs of 1 KB to 10 MB. CPU is user and system time of every process of the serving side,
+memory what all of them take together. Answers are checked by tritonclient before and after each system's load, by the Python clients one by
+one, and under h2load by their length, because it takes an error for an answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
-import platform
-import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import bare
+import callers
+import environments
 import h2load
-import meshes
 import numpy as np
+import program
+import results
+import routing_tables
+import runs
 import served
+import systems
 import tiny
-from rich import box
+import wide
+from peers import sessions
 from rich.console import Console
-from rich.table import Table
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from meshserve.protocol.pb import inference_pb2 as pb
 
-RESULTS = Path(__file__).with_name("results") / "routing.json"
-CPU_US_MAX, SPEED_RATIO_MIN = 220.0, 1.8
 SEED = 1
 METHOD = "inference.GRPCInferenceService/ModelInfer"
 X = np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None]
+SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
+READY_S = 120
+SETTLE_TRIES, SETTLE_REQUESTS, SETTLE_S = 10, 500, 1.0
+REQUESTS_MAX, REQUESTS_MIN = 60_000, 20
+PEERS_FAULTS = (environments.NotInstalled, served.NotServing, h2load.LoadFailed, callers.CallFailed, InferenceServerException)
+FAILURES = (*PEERS_FAULTS, program.WrongAnswer)
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One system in one round, or the medians of all rounds."""
+class Plan:
+    """What is run against each system, and for how long each time."""
 
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-    single_p50_ms: float
-    single_p99_ms: float
-    cpu_us_by_process: Mapping[str, float] = field(default_factory=dict)
+    systems: tuple[str, ...]
+    in_flight: tuple[int, ...]
+    clients: tuple[tuple[str, int], ...]
+    sizes: tuple[str, ...]
+    seconds: float
 
 
-def infer(client: triton.InferenceServerClient, x: np.ndarray) -> np.ndarray:
-    tensor = triton.InferInput("x", list(x.shape), "FP32")
-    tensor.set_data_from_numpy(x)
-    return client.infer("tiny", [tensor]).as_numpy("y")
+WHOLE = Plan(
+    systems=(*systems.STARTS, systems.ALONE),
+    in_flight=(1, 8, 32, 128),
+    clients=(("tritonclient", 1), ("tritonclient", 32), ("grpc.aio", 1), ("grpc.aio", 32)),
+    sizes=tuple(SIZES),
+    seconds=4.0,
+)
+QUICK = Plan((systems.OURS, systems.BARE, systems.ALONE), (1, 32), (("tritonclient", 8),), ("1 MB",), 2.0)
 
 
-def check(endpoint: str, model: Path) -> None:
-    """A real client's answers against ONNX Runtime's."""
-    session = bare.session(str(model))
-    chance = np.random.default_rng(SEED)
-    with contextlib.closing(triton.InferenceServerClient(endpoint)) as client:
-        for rows in (1, 1, 3, 8):
-            x = chance.standard_normal((rows, tiny.INPUTS)).astype(np.float32)
-            np.testing.assert_allclose(infer(client, x), session.run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
+def infer(running: systems.Running, model: str, x: np.ndarray) -> np.ndarray:
+    """One answer, by a real client."""
+    with contextlib.closing(triton.InferenceServerClient(running.endpoint)) as client:
+        tensor = triton.InferInput("x", list(x.shape), "FP32")
+        tensor.set_data_from_numpy(x)
+        return client.infer(model, [tensor], headers=running.metadata(model)).as_numpy("y")
 
 
-def answers(endpoint: str) -> bool:
-    with contextlib.closing(triton.InferenceServerClient(endpoint)) as client, contextlib.suppress(InferenceServerException):
-        return infer(client, X) is not None
+def check(running: systems.Running, models: Path) -> None:
+    """Hold a real client's answers against ONNX Runtime's. Raises WrongAnswer."""
+    session, chance = sessions.load(str(models / "tiny.onnx")), np.random.default_rng(SEED)
+    for rows in (1, 1, 3, 8):
+        x = chance.standard_normal((rows, tiny.INPUTS)).astype(np.float32)
+        if not np.allclose(infer(running, "tiny", x), session.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5):
+            raise program.WrongAnswer(f"a wrong answer to {rows} rows")
+
+
+def answers(running: systems.Running) -> bool:
+    """Whether both models answer."""
+    with contextlib.suppress(InferenceServerException):
+        return infer(running, "tiny", X) is not None and infer(running, "wide", wide.rows(1024)) is not None
     return False
 
 
-def request_body() -> bytes:
-    message = pb.ModelInferRequest(model_name="tiny", raw_input_contents=[X.tobytes()])
-    message.inputs.add(name="x", datatype="FP32", shape=X.shape)
+def request_body(model: str, x: np.ndarray) -> bytes:
+    """A call as h2load sends it."""
+    message = pb.ModelInferRequest(model_name=model, raw_input_contents=[x.tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=x.shape)
     return h2load.framed(message.SerializeToString())
 
 
-def measure(system: served.Served, endpoint: str, model: Path, requests: int) -> Figures:
-    url, body = f"http://{endpoint}/{METHOD}", request_body()
-    system.wait_until(lambda: answers(endpoint), 90)
-    check(endpoint, model)
-    h2load.run(url, body, h2load.Load(requests // 10))
-    before = system.cpu_s()
-    many = h2load.run(url, body, h2load.Load(requests))
-    after = system.cpu_s()
-    single = h2load.run(url, body, h2load.Load(requests // 10, connections=1, streams=1))
-    check(endpoint, model)
-    cpu_us = served.spent_s(before, after) / requests * 1e6
-    speeds = (many.requests_per_s, many.p50_ms, many.p99_ms, cpu_us, single.p50_ms, single.p99_ms)
-    return Figures(*speeds, cpu_us_by_process(before, after, requests))
+class Load:
+    """Load on one running system, as long as the plan says each time."""
+
+    def __init__(self, running: systems.Running, seconds: float) -> None:
+        self.running = running
+        self.seconds = seconds
+        self.cpu_us_by_process: dict[str, float] = {}
+
+    def h2load(self, model: str, x: np.ndarray, number: int) -> runs.Run:
+        """`number` requests in flight: a few to learn how many to send, then all of them, measured."""
+        once = self._send(model, x, h2load.Load(1, 1, 1))
+        probe = self._send(model, x, h2load.in_flight(number, max(REQUESTS_MIN, 8 * number)))
+        requests = counted(probe.requests_per_s * self.seconds)
+        before = self.running.served.cpu_s()
+        seen = self._send(model, x, h2load.in_flight(number, max(requests, number)))
+        after = self.running.served.cpu_s()
+        if seen.answer_bytes != seen.requests * once.answer_bytes:
+            raise program.WrongAnswer(f"some of {seen.requests} answers have another length than the one that was checked")
+        self.cpu_us_by_process = cpu_us_by_process(before, after, seen.requests)
+        cpu_us = served.spent_s(before, after) / seen.requests * 1e6
+        return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms, seen.p999_ms, cpu_us)
+
+    def clients(self, kind: str, number: int, row: Path) -> runs.Run:
+        """`number` requests in flight from a Python client of this kind, the same way."""
+        probe = self._call(kind, number, row, REQUESTS_MIN * number)
+        seen = self._call(kind, number, row, counted(probe.requests_per_s * self.seconds))
+        return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms)
+
+    def settle(self) -> None:
+        """Ray Serve's HAProxy begins anew some time after the first answer, and drops connections then: wait until it does not."""
+        for _ in range(SETTLE_TRIES):
+            with contextlib.suppress(h2load.LoadFailed):
+                self._send("tiny", X, h2load.Load(SETTLE_REQUESTS, 1, 1))
+                return
+            time.sleep(SETTLE_S)
+
+    def _send(self, model: str, x: np.ndarray, load: h2load.Load) -> h2load.Outcome:
+        url = f"http://{self.running.endpoint}/{METHOD}"
+        return h2load.run(url, request_body(model, x), load, self.running.metadata(model))
+
+    def _call(self, kind: str, number: int, row: Path, requests: int) -> callers.Seen:
+        metadata = self.running.metadata("tiny")
+        return callers.run(callers.Calls(self.running.endpoint, "tiny", kind, number, requests, metadata), row)
+
+
+def counted(wanted: float) -> int:
+    """A number of requests within bounds."""
+    return int(min(REQUESTS_MAX, max(REQUESTS_MIN, wanted)))
 
 
 def cpu_us_by_process(before: Mapping[int, float], after: Mapping[int, float], requests: int) -> dict[str, float]:
@@ -106,127 +157,104 @@ def cpu_us_by_process(before: Mapping[int, float], after: Mapping[int, float], r
     return {title: round(us, 1) for title, us in spent.most_common() if us >= 0.1}
 
 
-@contextlib.contextmanager
-def bare_server(folder: Path, endpoint: str) -> Iterator[served.Served]:
-    program = Path(__file__).with_name("bare.py")
-    with served.serving([sys.executable, program, folder / "tiny.onnx", endpoint], folder / "bare.log") as system:
-        yield system
+def measure(running: systems.Running, models: Path, plan: Plan, tell: Callable[[str], None]) -> runs.Figures:
+    """Everything that the plan has for one system. Raises one of FAILURES."""
+    began_s = time.monotonic()
+    running.served.wait_until(lambda: answers(running), READY_S)
+    ready_s = time.monotonic() - began_s
+    check(running, models)
+    load, made, shares = Load(running, plan.seconds), {}, {}
+    if running.is_ray:
+        load.settle()
+    for number in plan.in_flight:
+        tell(runs.in_flight(number))
+        made[runs.in_flight(number)] = load.h2load("tiny", X, number)
+        shares = load.cpu_us_by_process if number == routing_tables.USUAL else shares
+    memory_mib = running.served.memory_bytes() / 2**20
+    for kind, number in plan.clients:
+        tell(runs.by_client(kind, number))
+        made[runs.by_client(kind, number)] = load.clients(kind, number, models / "row.npz")
+    for size in plan.sizes:
+        tell(size)
+        made[size] = load.h2load("wide", wide.rows(SIZES[size]), routing_tables.SIZE_IN_FLIGHT)
+    check(running, models)
+    return runs.Figures(made, memory_mib, ready_s, shares)
 
 
-def alone(model: Path, requests: int) -> Figures:
+def alone(models: Path, seconds: float) -> runs.Figures:
     """ONNX Runtime in this process, one call after another."""
-    session = bare.session(str(model))
-    took_ms = np.empty(requests)
-    started_s, cpu_started_s = time.perf_counter(), time.process_time()
-    for index in range(requests):
+    session, took_ms = sessions.load(str(models / "tiny.onnx")), []
+    began_s, cpu_began_s = time.perf_counter(), time.process_time()
+    while time.perf_counter() - began_s < seconds:
         call_s = time.perf_counter()
         session.run(None, {"x": X})
-        took_ms[index] = (time.perf_counter() - call_s) * 1e3
-    elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_started_s
-    p50_ms, p99_ms = (float(p) for p in np.percentile(took_ms, [50, 99]))
-    return Figures(requests / elapsed_s, p50_ms, p99_ms, cpu_s / requests * 1e6, p50_ms, p99_ms)
+        took_ms.append((time.perf_counter() - call_s) * 1e3)
+    elapsed_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_began_s
+    percentiles = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
+    run = runs.Run(len(took_ms) / elapsed_s, *percentiles, cpu_s / len(took_ms) * 1e6)
+    return runs.Figures({runs.in_flight(1): run})
 
 
-def one_round(folder: Path, requests: int, workers: int) -> dict[str, Figures]:
-    """Each system once."""
-    model, figures = folder / "tiny.onnx", {}
-    with meshes.up(folder, meshes.pool(workers, "1GiB"), models=[{"name": "tiny", "uri": str(model)}]) as mesh:
-        figures["meshserve"] = measure(mesh.system, mesh.endpoint, model, requests)
-    endpoint = f"127.0.0.1:{served.free_port()}"
-    with bare_server(folder, endpoint) as system:
-        figures["bare grpc.aio"] = measure(system, endpoint, model, requests)
-    figures["onnxruntime alone"] = alone(model, requests)
+def write_models(folder: Path) -> Path:
+    """The folder that every system serves, and beside the models a row with its answer."""
+    tiny.write(folder / "tiny.onnx", SEED)
+    wide.write(folder / "wide.onnx")
+    np.savez(folder / "row.npz", x=X, y=tiny.answer(SEED, X))
+    return folder
+
+
+def one_round(console: Console, plan: Plan, folder: Path, missing: dict[str, str]) -> runs.Round:
+    """Each system once, but those that are `missing` already; who fails now becomes so, with the reason. Ours must not."""
+    models, figures = write_models(folder / "models"), {}
+    for name in [name for name in plan.systems if name not in missing]:
+        console.print(f"  {name}", highlight=False)
+        place = folder / name.replace(" ", "-").replace(",", "")
+        place.mkdir()
+        try:
+            figures[name] = alone(models, plan.seconds) if name == systems.ALONE else _started(console, name, (models, place), plan)
+        except FAILURES as failure:
+            if name in (systems.OURS, systems.BARE):
+                raise
+            missing[name] = reason(failure)
+            console.print(f"    {missing[name]}", markup=False, highlight=False)
     return figures
 
 
-def medians(rounds: list[dict[str, Figures]]) -> dict[str, Figures]:
-    names = [each.name for each in fields(Figures) if each.name != "cpu_us_by_process"]
-    return {
-        system: Figures(*(statistics.median(getattr(figures[system], name) for figures in rounds) for name in names))
-        for system in rounds[0]
-    }
+def _started(console: Console, name: str, places: tuple[Path, Path], plan: Plan) -> runs.Figures:
+    with systems.STARTS[name](*places) as running:
+        return measure(running, places[0], plan, lambda what: console.print(f"    {what}", highlight=False))
 
 
-def table(title: str, figures: dict[str, Figures]) -> Table:
-    drawn = Table(title=title, box=box.SIMPLE, caption="1: one request in flight; ×: beside the bare server")
-    drawn.add_column("system")
-    for heading in ("req/s", "p50 ms", "p99 ms", "CPU µs/req", "1: p50", "1: p99", "req/s ×", "CPU ×"):
-        drawn.add_column(heading, justify="right")
-    bare_figures = figures["bare grpc.aio"]
-    for system, f in figures.items():
-        cells = [
-            f"{f.requests_per_s:,.0f}",
-            f"{f.p50_ms:.2f}",
-            f"{f.p99_ms:.2f}",
-            f"{f.cpu_us:,.0f}",
-            f"{f.single_p50_ms:.2f}",
-            f"{f.single_p99_ms:.2f}",
-        ]
-        drawn.add_row(system, *cells, f"{f.requests_per_s / bare_figures.requests_per_s:.2f}", f"{f.cpu_us / bare_figures.cpu_us:.2f}")
-    return drawn
+def reason(failure: Exception) -> str:
+    """Why a peer is missing, in a line: the last one of its log is nearest to the cause."""
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return (lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}")[:300] if lines else type(failure).__name__
 
 
-def targets(figures: dict[str, Figures]) -> dict[str, bool]:
-    mesh, other = figures["meshserve"], figures["bare grpc.aio"]
-    ratio = mesh.requests_per_s / other.requests_per_s
-    return {
-        f"CPU per request ≤ {CPU_US_MAX:.0f} µs: {mesh.cpu_us:.0f} µs": mesh.cpu_us <= CPU_US_MAX,
-        f"req/s ≥ {SPEED_RATIO_MIN} × bare grpc.aio: {ratio:.2f} ×": ratio >= SPEED_RATIO_MIN,
-    }
-
-
-def machine() -> dict[str, object]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "load_before": os.getloadavg()[0]}
-
-
-def save(args: argparse.Namespace, rounds: list[dict[str, Figures]], here: dict[str, object]) -> None:
-    saved_rounds = [{system: asdict(figures) for system, figures in each.items()} for each in rounds]
-    middle = medians(rounds)
-    document = {
-        "machine": here,
-        "load": {"requests": args.requests, "connections": 4, "streams": 8},
-        "medians": {system: asdict(figures) for system, figures in middle.items()},
-        "targets": targets(middle),
-        "rounds": saved_rounds,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    """All rounds."""
+    plan, missing, rounds = QUICK if args.quick else WHOLE, {}, []
+    if args.systems:
+        plan = Plan(tuple(args.systems), plan.in_flight, plan.clients, plan.sizes, plan.seconds)
+    if args.seconds:
+        plan = Plan(plan.systems, plan.in_flight, plan.clients, plan.sizes, args.seconds)
+    count = args.rounds or (1 if args.quick else 3)
+    for number in range(1, count + 1):
+        console.print(f"round {number} of {count}", highlight=False)
+        place = folder / str(number)
+        (place / "models").mkdir(parents=True)
+        rounds.append(one_round(console, plan, place, missing))
+    sizes = {"seconds a run": plan.seconds, "in flight": plan.in_flight, "inputs": plan.sizes, "requests at most": REQUESTS_MAX}
+    return routing_tables.found(rounds, sizes, missing, is_quick=args.quick)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=30_000, help="of one load; a tenth of it to warm up, and one in flight")
-    parser.add_argument("--workers", type=int, default=1, help="of meshserve's pool; one model has one home")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
-    args = parser.parse_args()
-    console, rounds, here = Console(width=None if sys.stdout.isatty() else 112), [], machine()
-    served.end_by_signals()
-    try:
-        for number in range(1, args.rounds + 1):
-            with tempfile.TemporaryDirectory() as folder:
-                tiny.write(Path(folder, "tiny.onnx"), SEED)
-                rounds.append(one_round(Path(folder), args.requests, args.workers))
-            console.print(table(f"round {number} of {args.rounds}", rounds[-1]))
-            shares = rounds[-1]["meshserve"].cpu_us_by_process
-            console.print(
-                "meshserve's CPU µs/req: " + ", ".join(f"{title} {us:.0f}" for title, us in shares.items()), highlight=False, soft_wrap=True
-            )
-    except (h2load.LoadFailed, served.NotServing) as failure:
-        console.print(f"routing: {failure}", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 130
-    middle = medians(rounds)
-    console.print(table("medians", middle))
-    reached = targets(middle)
-    for target, is_reached in reached.items():
-        console.print(f"{'reached' if is_reached else 'MISSED '}  {target}")
-    save(args, rounds, here)
-    return int(args.strict and not all(reached.values()))
+    parser = program.parser(__doc__)
+    parser.add_argument("--rounds", type=int, help="default: 3, quick 1")
+    parser.add_argument("--seconds", type=float, help="of each run of load; default: 4, quick 2")
+    known = ", ".join(WHOLE.systems)
+    parser.add_argument("--systems", nargs="+", choices=WHOLE.systems, metavar="SYSTEM", help=f"of {known}; default: all")
+    return program.main("routing", parser, run)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ class Served:
         """User and system seconds so far, by process."""
         return {pid: spent for pid in self.pids() if (spent := _cpu_s(pid)) is not None}
 
+    def memory_bytes(self) -> int:
+        """Memory of all its processes together; what several share counts once (PSS)."""
+        return sum(_memory_bytes(pid) for pid in self.pids())
+
     def wait_until(self, is_true: Callable[[], bool], timeout_s: float) -> None:
         """Poll. Raises NotServing when the server has ended or the time is over."""
         end_s = time.monotonic() + timeout_s
@@ -147,6 +151,14 @@ def _parents() -> dict[int, int]:
 def _cpu_s(pid: int) -> float | None:
     stat = _stat(pid)
     return (int(stat[11]) + int(stat[12])) * TICK_S if stat else None
+
+
+def _memory_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def _is_alive(pid: int) -> bool:

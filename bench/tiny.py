@@ -1,4 +1,4 @@
-"""A tiny ONNX model (16 → 64 → 4, 5.6 KB), and the same sum in numpy."""
+"""A tiny ONNX model (16 → 64 → 4, 5.6 KB), or the same with a wider middle and more bytes, and the same sum in numpy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from onnx import TensorProto, helper, numpy_helper
 INPUTS, HIDDEN, OUTPUTS = 16, 64, 4
 
 
-def weights(seed: int) -> dict[str, np.ndarray]:
+def hidden_for(size_bytes: int) -> int:
+    """The width of the middle that makes a file of about so many bytes."""
+    return max(HIDDEN, size_bytes // (4 * (INPUTS + OUTPUTS + 1)))
+
+
+def weights(seed: int, hidden: int = HIDDEN) -> dict[str, np.ndarray]:
     """Those of model number `seed`."""
     chance = np.random.default_rng(seed)
-    shapes = {"w1": (INPUTS, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, OUTPUTS), "b2": (OUTPUTS,)}
-    return {name: chance.standard_normal(shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+    shapes = {"w1": (INPUTS, hidden), "b1": (hidden,), "w2": (hidden, OUTPUTS), "b2": (OUTPUTS,)}
+    return {name: chance.standard_normal(shape, np.float32) / 4 for name, shape in shapes.items()}
 
 
-def write(path: Path, seed: int) -> None:
+def write(path: Path, seed: int, hidden: int = HIDDEN) -> None:
     """The model as a file: FP32 `x` [-1, 16] to FP32 `y` [-1, 4]."""
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
@@ -30,14 +35,14 @@ def write(path: Path, seed: int) -> None:
         "tiny",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", INPUTS])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", OUTPUTS])],
-        [numpy_helper.from_array(values, name) for name, values in weights(seed).items()],
+        [numpy_helper.from_array(values, name) for name, values in weights(seed, hidden).items()],
     )
     built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(built, path)
 
 
-def answer(seed: int, x: np.ndarray) -> np.ndarray:
+def answer(seed: int, x: np.ndarray, hidden: int = HIDDEN) -> np.ndarray:
     """What the model must answer to `x` [n, 16], up to rounding."""
-    w = weights(seed)
+    w = weights(seed, hidden)
     return np.maximum(x @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]

@@ -10,6 +10,9 @@ from meshserve.core import residency_events as ev
 from meshserve.core.lifecycle import Move, State
 
 NOTHING = model.Footprint()
+NOBODY: dict[ev.Ticket, model.ModelId] = {}
+"""The waiters of all for which nobody waits: a dictionary of its own would take as much memory as the rest of the record."""
+
 DOUBLINGS_MAX = 64
 """From there on a back-off is at its bound, and the power would overflow some day."""
 
@@ -92,7 +95,7 @@ class Copy:
     is_measured: bool = False
     is_spare: bool = False
     unload_wanted: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=dict)
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
     names: set[model.ModelId] = field(default_factory=set)
     pins: frozenset[model.ModelId] = frozenset()
     trouble: Trouble | None = None
@@ -105,10 +108,14 @@ class Copy:
     def expect(self, artifact: ev.Fetched) -> None:
         """Take over what its artifact promises; what was measured here is better."""
         self.can_park, self.load_timeout_s = artifact.can_park, artifact.load_timeout_s
-        if self.state is not State.LOADING:
-            self.load_extra_bytes = artifact.load_extra_bytes
+        self.expect_extra(artifact.load_extra_bytes)
         if not self.is_measured and self.booked == NOTHING:
             self.need, self.load_s, self.is_measured = artifact.need, artifact.load_s, artifact.load_s > 0
+
+    def expect_extra(self, load_extra_bytes: int) -> None:
+        """What its next load takes beside what it leaves; what is booked for the one under way stays."""
+        if self.state is not State.LOADING:
+            self.load_extra_bytes = load_extra_bytes
 
     def measured(self, footprint: model.Footprint, load_s: float) -> None:
         """A load has shown what it takes."""
@@ -150,7 +157,7 @@ class Binding:
     key: str | None = None
     attempt: int = 0
     is_fetching: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=dict)
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
     trouble: Trouble | None = None
 
 

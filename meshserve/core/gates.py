@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ RESTART_DELAY_S_MAX = 10.0
 
 @dataclass(slots=True)
 class Gate:
-    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 where there is none."""
+    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 if by none."""
 
     node: str
     state: Literal["starting", "ready", "lost", "draining"] = "starting"
@@ -32,6 +33,7 @@ class Gates:
         self.gates: dict[str, Gate] = {}
         self.revision = 0
         self.needed = 0
+        self._calm: tuple[tuple[str, ...], float] | None = None
 
     @property
     def are_serving(self) -> bool:
@@ -64,6 +66,7 @@ class Gates:
         gate = self.gates.get(event.node)
         if gate is None or gate.state == "lost":
             return
+        self._calm = None
         if gate.state == "draining":
             del self.gates[event.node]
             return
@@ -75,6 +78,7 @@ class Gates:
         """A gateway has ended as it was told to."""
         gate = self.gates.get(event.node)
         if gate is not None and gate.state == "draining":
+            self._calm = None
             del self.gates[event.node]
 
     def configure(self) -> Iterator[commands.Command]:
@@ -83,9 +87,20 @@ class Gates:
         return (commands.ConfigureGateway(gate.node) for gate in self.gates.values() if gate.state in ("starting", "ready"))
 
     def reconcile(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
-        """What brings the gateways nearer to what should be."""
+        """What brings the gateways nearer to what should be. Costs nothing while neither has changed and none is due to start again."""
+        asked = tuple(nodes)
+        if self._calm is not None and self._calm[0] == asked and now_s < self._calm[1]:
+            return
+        self._calm = (asked, math.inf)
+        yield from self._bring_about(asked, now_s)
+        if self._calm is not None:
+            retries_s = (gate.retry_at_s for gate in self.gates.values() if gate.state == "lost")
+            self._calm = (asked, min(retries_s, default=math.inf))
+
+    def _bring_about(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
+        wanted = frozenset(nodes)
         for gate in list(self.gates.values()):
-            yield from self._follow(gate, now_s, is_wanted=gate.node in nodes)
+            yield from self._follow(gate, now_s, is_wanted=gate.node in wanted)
         for node in nodes:
             if node not in self.gates:
                 self.gates[node] = Gate(node)

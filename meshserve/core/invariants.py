@@ -68,6 +68,7 @@ def check_tickets(waiting: tickets.Tickets, records: Iterable[tickets.Record]) -
     found = [ticket for record in records for ticket in record.waiters]
     assert len(found) == len(set(found)) == len(waiting)
     assert all(ticket in waiting for ticket in found)
+    assert not copies.NOBODY, "those for whom nobody waits share one record of it"
 
 
 def _sum(footprints: Iterable[model.Footprint]) -> model.Footprint:

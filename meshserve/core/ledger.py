@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from meshserve.core import catalog, desired, draft, events, model
+from meshserve.core import catalog, desired, draft, events, model, replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Ledger:
         self.aliases: dict[str, desired.Alias] = {}
         self.routes: dict[str, str] = {}
         self._shares: dict[str, catalog.Catalog] = {}
+        self._wholes: dict[str, replica.Parts] = {}
         self._pools: dict[str, str] = {}
         self._meant: dict[str, set[str]] = {}
         self._moving: set[str] = set()
@@ -38,6 +39,13 @@ class Ledger:
     def share(self, pool: str) -> catalog.Catalog:
         """What the pool's workers must know."""
         return self._shares.setdefault(pool, catalog.Catalog())
+
+    def whole(self, pool: str) -> replica.Parts:
+        """All of it, cut for sending: the same parts for every worker until they change."""
+        there = self._wholes.get(pool)
+        if there is None:
+            there = self._wholes[pool] = replica.parts(self.share(pool).changes())
+        return there
 
     def pool_of(self, name: str) -> str | None:
         """The pool that serves a model or an alias."""
@@ -66,6 +74,7 @@ class Ledger:
         made = tuple(self._make(change))
         for each in made:
             self.share(each.pool).apply(each.change)
+            self._wholes.pop(each.pool, None)
         return made
 
     def touched(self, changes: Iterable[events.Save]) -> dict[str, list[model.ModelId]]:
@@ -186,6 +195,8 @@ class Ledger:
             assert self.share(declared.spec.pool).declared(declared.spec.id) == declared
             assert self._pools[declared.spec.id.name] == declared.spec.pool
             assert declared.spec.id in self._by_origin[declared.spec.origin]
+        for pool, cut in self._wholes.items():
+            assert cut == replica.parts(self.share(pool).changes())
         named = {declared.spec.id.name for declared in self.models}
         assert named == set(self._pools)
         assert not named & set(self.aliases)

@@ -107,7 +107,7 @@ class Mesh:
             self.book.make(change)
         for living in event.workers:
             worker = self.roster.attach(living, now_s)
-            yield from self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
         for replica in event.replicas:
             self.llms.attach(replica, now_s)
         self._is_waiting = event.is_config_coming
@@ -130,16 +130,17 @@ class Mesh:
         for each in made:
             told.setdefault(each.pool, []).append(each.change)
         for pool, changes in told.items():
+            shared = tuple(changes)
             for worker in self.roster.of_pool(pool):
                 if worker.is_up:
-                    yield from self.roster.give(worker, changes)
+                    yield from self.roster.give(worker, shared)
 
     def _worker_started(self, event: events.WorkerStarted, _: float) -> Commands:
         worker = self.roster.started(event)
         if worker is None:
             return () if event.worker_id in self.roster.workers else (commands.StopWorker(event.worker_id),)
         self.pins.forget_worker(worker.id)
-        return self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
     def _worker_synced(self, event: events.WorkerSynced, _: float) -> Commands:
         self.roster.synced(event)
@@ -149,7 +150,7 @@ class Mesh:
         worker = self.roster.workers.get(event.worker_id)
         if worker is None or not worker.is_up or event.revision <= worker.whole_after:
             return ()
-        return self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
     def _worker_reported(self, event: events.WorkerReported, _: float) -> Iterator[commands.Command]:
         worker = self.roster.workers.get(event.report.worker_id)
@@ -157,7 +158,7 @@ class Mesh:
             return
         worker.take_report(event.report)
         if event.report.revision < event.revision and worker.whole_after < event.revision:
-            yield from self.roster.give_whole(worker, self.book.share(worker.settings.pool).changes())
+            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
         yield from self._learn(event.report.measured)
 
     def _learn(self, learned: Iterable[report.Learned]) -> Iterator[commands.Command]:

@@ -20,11 +20,13 @@ class Artifact:
     """A model's bytes on this node: a file or a folder that nobody changes any more.
 
     `digest` is `sha256:<hex>` of the content and the same for the same bytes wherever they came from; `size_bytes` is their sum.
+    `is_ours`: the files belong to meshserve. What was found out about them stays true, and they may be mapped: nobody truncates them.
     """
 
     path: PurePath
     digest: str
     size_bytes: int
+    is_ours: bool = False
 
 
 class LoadedModel(Protocol):
@@ -60,8 +62,26 @@ class Parkable(Protocol):
         ...
 
 
+class Detachable(Protocol):
+    """A loaded model with weights in a mapped file, whose pages all processes of a node share."""
+
+    mapped_bytes: int
+    can_detach: bool
+
+    def detach(self) -> None:
+        """Let the weights go. What is left takes little, and is of no use until they are attached again. Only if it `can_detach`."""
+        ...
+
+    def attach(self, artifact: Artifact) -> None:
+        """Have the same weights again from the same bytes. Raises LoadFailed."""
+        ...
+
+
 class Runtime(Protocol):
-    """Loads one kind of model. The only code that imports that kind's library."""
+    """Loads one kind of model. The only code that imports that kind's library.
+
+    It may say `reads_files = False`: its models need no file any more once they are loaded.
+    """
 
     name: str
 

@@ -9,6 +9,7 @@ from meshserve import errors
 from meshserve.core import catalog, model
 
 CHANGES_MAX = 1000
+Parts = tuple[tuple[catalog.Change, ...], ...]
 
 
 class Gap(errors.MeshError):
@@ -30,19 +31,25 @@ class Step:
 
 def steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[Step]:
     """The changes in messages of bounded size, from the revision after `revision` on."""
-    for number, part in enumerate(_parts(tuple(changes)), revision + 1):
+    for number, part in enumerate(parts(changes), revision + 1):
         yield Step(number, part)
 
 
 def whole(changes: Iterable[catalog.Change], revision: int) -> tuple[Step, ...]:
     """A whole catalog in messages of bounded size; at least one, however empty."""
-    parts = list(_parts(tuple(changes))) or [()]
-    last = len(parts) - 1
-    return tuple(Step(revision + 1 + i, part, begins=i == 0, ends=i == last) for i, part in enumerate(parts))
+    return whole_of(parts(changes), revision)
 
 
-def _parts(changes: tuple[catalog.Change, ...]) -> Iterator[tuple[catalog.Change, ...]]:
-    return (changes[start : start + CHANGES_MAX] for start in range(0, len(changes), CHANGES_MAX))
+def whole_of(cut: Parts, revision: int) -> tuple[Step, ...]:
+    """The same of a catalog that is cut already: many workers may share the parts."""
+    last = max(0, len(cut) - 1)
+    return tuple(Step(revision + 1 + i, part, begins=i == 0, ends=i == last) for i, part in enumerate(cut or ((),)))
+
+
+def parts(changes: Iterable[catalog.Change]) -> Parts:
+    """The changes in parts of bounded size."""
+    every = tuple(changes)
+    return tuple(every[start : start + CHANGES_MAX] for start in range(0, len(every), CHANGES_MAX))
 
 
 class Replica:

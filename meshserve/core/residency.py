@@ -44,6 +44,7 @@ class Residency:
             ev.Loaded: self._loaded,
             ev.LoadEnded: self._load_ended,
             ev.Freed: self._freed,
+            ev.ExtraKnown: self._extra_known,
             ev.Parked: self._parked,
             ev.Unparked: self._unparked,
             ev.MoveFailed: self._move_failed,
@@ -73,6 +74,13 @@ class Residency:
         self.counts.hits += 1
         self._room.lend(copy, now_s)
         return copy.key
+
+    @property
+    def is_short(self) -> bool:
+        """Whether not even all idle copies would make the room that is needed, or somebody has waited long for some."""
+        waiting = next(iter(self._admission.queue.values()), None)
+        is_late = waiting is not None and self._room.now_s - waiting.since_s > self.limits.patience_s / 2
+        return is_late or not copies.NOTHING.fits_in(self.ledger.room_soon.plus(self.ledger.spared))
 
     def check(self) -> None:
         """Assert every promise about the state as it is now."""
@@ -278,6 +286,12 @@ class Residency:
         copy = self.copies[event.key]
         self._room.freed(copy)
         self._resume(copy)
+
+    def _extra_known(self, event: ev.ExtraKnown) -> None:
+        copy = self.copies.get(event.key)
+        if copy is not None:
+            copy.expect_extra(event.load_extra_bytes)
+            self._admission.admit()
 
     def _parked(self, event: ev.Parked) -> None:
         copy = self.copies[event.key]

@@ -88,6 +88,14 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraKnown:
+    """From now on a load of the copy takes so many bytes beside what it leaves: something was kept of it that eases it, or is no more."""
+
+    key: str
+    load_extra_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """A copy has left the GPU and is in host memory."""
 
@@ -144,8 +152,8 @@ class Ticked:
 
 
 Event = (
-    Asked | Left | Released | Fetched | FetchFailed | Loaded | LoadEnded | Freed | Parked | Unparked | MoveFailed | Forgotten | PinChanged
-    | UnloadWanted | MemorySeen | Ticked
+    Asked | Left | Released | Fetched | FetchFailed | Loaded | LoadEnded | Freed | ExtraKnown | Parked | Unparked | MoveFailed | Forgotten
+    | PinChanged | UnloadWanted | MemorySeen | Ticked
 )  # fmt: skip
 
 

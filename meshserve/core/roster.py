@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class Roster:
         self.workers: dict[str, Worker] = {}
         self.changed: set[str] = set()
         self._rings: dict[str, placement.Ring] = {}
+        self._calm: tuple[tuple[desired.Pool, ...], float] | None = None
 
     def of_pool(self, pool: str) -> list[Worker]:
         """The pool's workers, by id."""
@@ -95,9 +97,9 @@ class Roster:
         worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
         return worker
 
-    def give_whole(self, worker: Worker, share: Iterable[catalog.Change]) -> Iterator[commands.Command]:
+    def give_whole(self, worker: Worker, share: replica.Parts) -> Iterator[commands.Command]:
         """Bring the worker's catalog in as a whole."""
-        steps = replica.whole(share, worker.sent)
+        steps = replica.whole_of(share, worker.sent)
         worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
         return self._send(worker, steps)
 
@@ -141,7 +143,17 @@ class Roster:
             self._touch(worker)
 
     def reconcile(self, pools: Iterable[desired.Pool], now_s: float) -> Iterator[commands.Command]:
-        """What brings the workers nearer to what should be."""
+        """What brings the workers nearer to what should be. Costs nothing while neither has changed and nobody is due to start again."""
+        asked = tuple(pools)
+        if self._calm is not None and self._calm[0] == asked and now_s < self._calm[1]:
+            return
+        self._calm = (asked, math.inf)
+        yield from self._bring_about(asked, now_s)
+        if self._calm is not None:
+            retries_s = (worker.retry_at_s for worker in self.workers.values() if worker.state == "lost")
+            self._calm = (asked, min(retries_s, default=math.inf))
+
+    def _bring_about(self, pools: Iterable[desired.Pool], now_s: float) -> Iterator[commands.Command]:
         wanted = {id_: pool.settings for pool in pools for id_ in pool.worker_ids()}
         there = list(self.workers.values())
         # What is missing comes first: while it starts, nobody else of its pool may go.
@@ -185,5 +197,6 @@ class Roster:
             self._touch(worker)
 
     def _touch(self, worker: Worker) -> None:
+        self._calm = None
         self._rings.pop(worker.settings.pool, None)
         self.changed.add(worker.settings.pool)

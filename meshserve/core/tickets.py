@@ -27,7 +27,10 @@ class Tickets:
     def wait(self, ticket: ev.Ticket, id_: model.ModelId, record: Record) -> None:
         """The request waits for the record's next step."""
         assert ticket not in self._records, f"ticket {ticket!r} waits already"
-        record.waiters[ticket] = id_
+        if record.waiters:
+            record.waiters[ticket] = id_
+        else:
+            record.waiters = {ticket: id_}
         self._records[ticket] = record
 
     def leave(self, ticket: ev.Ticket) -> Record | None:
@@ -35,6 +38,7 @@ class Tickets:
         record = self._records.pop(ticket, None)
         if record is not None:
             del record.waiters[ticket]
+            record.waiters = record.waiters or copies.NOBODY
         return record
 
     def take(self, record: Record, id_: model.ModelId | None = None) -> list[ev.Ticket]:

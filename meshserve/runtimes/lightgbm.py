@@ -35,6 +35,7 @@ class LightgbmRuntime:
     """Loads text files that `Booster.save_model` wrote."""
 
     name = "lightgbm"
+    reads_files = False
 
     def accepts(self, artifact: ports.Artifact) -> bool:
         """Whether there is a booster's text, by name and first line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.runtimes import datatypes, devices, extras, files, options, probing, signatures
+from meshserve.runtimes import datatypes, devices, extras, files, options, probing, remembered, signatures
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -52,19 +53,46 @@ LAYOUT = files.Layout(("model.onnx",), (".onnx", ".ort"), _looks_like_onnx)
 Decode = Callable[[Any], np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What sessions that take and give the same have in common. Kept once, however many such models are in memory."""
+
+    signature: model.Signature
+    scores: tuple[tuple[str, str], ...]
+    probe_shapes: tuple[tuple[int, ...], ...]
+    probe: Mapping[str, np.ndarray] | None = field(compare=False)
+    names: list[str] = field(compare=False)
+    texts: frozenset[str] = field(compare=False)
+    decoders: Mapping[str, Decode] = field(compare=False)
+
+
+def _form(session: Any, signature: model.Signature, probe: Mapping[str, np.ndarray] | None) -> Form:
+    return Form(
+        signature=signature,
+        scores=tuple((node.name, node.type) for node in session.get_outputs()),
+        probe_shapes=tuple(array.shape for array in (probe or {}).values()),
+        probe=probe,
+        names=[spec.name for spec in signature.outputs],
+        texts=frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
+        decoders=_decoders(session, {spec.name: spec.shape for spec in signature.outputs}),
+    )
+
+
 class OnnxModel:
     """A session and its signature. Sessions may be run by many threads at once."""
 
+    __slots__ = ("_decoders", "_names", "_run", "_session", "_texts", "probe", "signature")
+
     is_reentrant = True
 
-    def __init__(self, session: Any, signature: model.Signature, probe: Mapping[str, np.ndarray] | None) -> None:
-        self.signature = signature
-        self.probe = probe
+    def __init__(self, session: Any, form: Form) -> None:
+        self.signature = form.signature
+        self.probe = form.probe
         self._session = session
         self._run = session.run
-        self._names = [spec.name for spec in signature.outputs]
-        self._texts = frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES")
-        self._decoders = _decoders(session, {spec.name: spec.shape for spec in signature.outputs})
+        self._names = form.names
+        self._texts = form.texts
+        self._decoders = form.decoders
 
     def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Run the session for the outputs asked for. Raises InvalidRequest where ONNX Runtime finds the values at fault."""
@@ -108,10 +136,15 @@ def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
     return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
 
 
+_FORMS: remembered.Remembered[tuple[object, ...], Form] = remembered.Remembered()
+"""By digest and what was declared: the same bytes need no second proof."""
+
+
 class OnnxRuntime:
     """Loads `.onnx` (also with weights in files beside it) and `.ort`."""
 
     name = "onnx"
+    reads_files = False
 
     def accepts(self, artifact: ports.Artifact) -> bool:
         """Whether there is an ONNX file, by name or first bytes."""
@@ -134,7 +167,9 @@ class OnnxRuntime:
         library = _library()
         chosen = _session_options(library, spec, artifact.size_bytes)
         session = _session(library, file, chosen, _providers(library, device))
-        return _verified(session, spec)
+        key = (artifact.digest, str(spec.options.get("file", "")), spec.inputs, spec.outputs)
+        form = _FORMS.get(key) if artifact.is_ours else None
+        return OnnxModel(session, form or _FORMS.put(key, _verified(session, spec)))
 
 
 def _library() -> Any:
@@ -179,8 +214,8 @@ def _session(library: Any, file: Path, chosen: Any, providers: list[Any]) -> Any
         raise errors.LoadFailed(f"ONNX Runtime can't load {file.name}: {files.first_line(error, _NOISE)}") from error
 
 
-def _verified(session: Any, spec: model.ModelSpec) -> OnnxModel:
-    """The model with a signature that a prediction has confirmed, and that agrees with what was declared."""
+def _verified(session: Any, spec: model.ModelSpec) -> Form:
+    """The form with a signature that a prediction has confirmed, and that agrees with what was declared."""
     nodes = session.get_outputs()
     for node in nodes:
         _check_output(node)
@@ -191,7 +226,7 @@ def _verified(session: Any, spec: model.ModelSpec) -> OnnxModel:
     outputs = tuple(signatures.agreed(spec.outputs, probed.outputs if probed else found, "output")) if spec.outputs else found
     is_batchable = probed is not None and probed.is_batchable and signatures.are_batches((*inputs, *outputs))
     signature = model.Signature(inputs, outputs, is_batchable, PLATFORM)
-    return OnnxModel(session, signature, probed.inputs if probed else None)
+    return _form(session, signature, probed.inputs if probed else None)
 
 
 def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:
@@ -241,7 +276,7 @@ def _covers(wide: Sequence[int], narrow: Sequence[int]) -> bool:
 
 
 def _probed(session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]) -> probing.Probed | None:
-    runner = OnnxModel(session, model.Signature(inputs, ()), None)
+    runner = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
     try:
         return probing.explore(lambda feed: runner.predict(feed, names), inputs)
     except probing.ProbeFailed:

@@ -19,11 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.runtimes import devices, extras, files, options, probing, signatures
+from meshserve.runtimes import devices, extras, files, mapped, options, probing, programs, signatures
 
 PLATFORM = "pytorch_libtorch"
 
@@ -40,6 +38,8 @@ _HOW_TO_DECLARE = (
 _EXPORTING = threading.Lock()
 """`torch.export` keeps its state in globals: of two threads that load exported programs at once, both fail."""
 
+_CHANGEABLE = frozenset({"ListType", "DictType", "AnyType"})
+
 _PICKLED = ("custom_obj_", "opaque_obj_")
 
 
@@ -51,108 +51,11 @@ LAYOUT = files.Layout(("model.pt2", "model.pt", "model.pth"), (".pt2", ".pt", ".
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """What a file holds, ready to be called with one tensor for each of `inputs`, in that order.
+class _Archive:
+    """A file, and its mapping if there is one."""
 
-    `outputs` are as the file says, none if it doesn't. `rows_max` bounds the first dimension where the program does.
-    """
-
-    module: Any
-    call: Callable[..., Any]
-    inputs: tuple[model.TensorSpec, ...]
-    outputs: tuple[model.TensorSpec, ...] = ()
-    rows_max: float = float("inf")
-
-
-class TorchModel:
-    """A program and its signature. Modules without gradients may be called by many threads at once."""
-
-    is_reentrant = True
-
-    def __init__(self, torch: Any, program: Program, signature: model.Signature, names: Mapping[str, str]) -> None:
-        self.signature = signature
-        self.probe: Mapping[str, np.ndarray] | None = None
-        self._torch = torch
-        self._inference_mode = torch.inference_mode
-        self._module = program.module
-        self._call = program.call
-        self._inputs = tuple((spec.name, spec.datatype == "BF16") for spec in program.inputs)
-        self._names = dict(names)
-        self._bf16_outputs: set[str] = set()
-
-    def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Call the program. Raises InvalidRequest where sizes break what it was exported for, ModelRaised for its own errors."""
-        given = self.everything(inputs)
-        return {name: given[self._names[name]] for name in outputs or self._names}
-
-    def everything(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs under the program's own names."""
-        tensors = [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs]
-        try:
-            with self._inference_mode():
-                return {name: self._array(name, value) for name, value in _named(self._call(*tensors)).items()}
-        except AssertionError as error:
-            raise errors.InvalidRequest(files.first_line(error)) from None
-        except RuntimeError as error:
-            raise errors.ModelRaised(_reason(error)) from None
-
-    def close(self) -> None:
-        """Let the module go, and its memory with it."""
-        del self._module, self._call
-
-    def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
-        # torch warns of arrays that it must not write to, as those that lie in a received message are
-        tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
-        return tensor.view(self._torch.bfloat16) if is_bf16 else tensor
-
-    def _array(self, name: str, tensor: Any) -> np.ndarray:
-        if not isinstance(tensor, self._torch.Tensor):
-            raise errors.ModelRaised(f"the model gave a {type(tensor).__name__} where a tensor belongs")
-        plain = tensor.detach().cpu().contiguous()
-        if plain.dtype == self._torch.bfloat16:
-            self._bf16_outputs.add(name)
-            plain = plain.view(self._torch.uint16)
-        return np.asarray(plain.numpy())
-
-    def in_words(self, found: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
-        """Outputs as their arrays look, with BF16 where the arrays are only its bits."""
-        return tuple(replace(spec, datatype="BF16") if spec.name in self._bf16_outputs else spec for spec in found)
-
-
-class CudaModel(TorchModel):
-    """The same on a GPU, from which it can be parked in host memory."""
-
-    @property
-    def gpu_bytes(self) -> int:
-        """What its parameters and buffers take on the GPU."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self._module.parameters(), *self._module.buffers()))
-
-    def park(self) -> None:
-        """Move parameters and buffers to host memory."""
-        self._module.to("cpu")
-        self._torch.cuda.empty_cache()
-
-    def unpark(self) -> None:
-        """Move them back."""
-        self._module.to("cuda")
-
-    def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
-        return super()._tensor(array, is_bf16).to("cuda")
-
-
-def _named(given: Any) -> dict[str, Any]:
-    """What a program gave, by name: a dictionary's own, `output` for one tensor, `output_0`, … for several."""
-    if isinstance(given, Mapping):
-        return {str(name): value for name, value in given.items()}
-    if isinstance(given, (tuple, list)):
-        return {f"output_{place}": value for place, value in enumerate(given)}
-    return {"output": given}
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, from among the lines of TorchScript's own traceback."""
-    lines = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
-    return lines[-1].removeprefix("RuntimeError: ") if lines else files.first_line(error)
+    file: Path
+    mapping: mapped.Mapped | None
 
 
 class TorchRuntime:
@@ -177,7 +80,7 @@ class TorchRuntime:
         bytes_max = artifact.size_bytes * 5 // 4 + (4 << 20)
         return model.Footprint(bytes_max, bytes_max if device == "cuda" else 0)
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> TorchModel:
+    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> programs.TorchModel:
         """The program in the archive, on the device. Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
@@ -185,11 +88,14 @@ class TorchRuntime:
         _quieten()
         open_ = _opener(file)
         try:
-            program = open_(_library(), file, spec, device)
+            mapping = mapped.opened(_library(), artifact, file) if device == "cpu" else None
+            program = open_(_library(), _Archive(file, mapping), spec, device)
+            if mapping is not None:
+                program = replace(program, weights=mapping.weights(program.module, artifact))
         except errors.MeshError:
             raise
         except Exception as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
-            raise errors.LoadFailed(f"torch can't load {file.name}: {_reason(error)}") from error
+            raise errors.LoadFailed(f"torch can't load {file.name}: {programs.reason(error)}") from error
         return _verified(_library(), program, spec, device)
 
 
@@ -216,7 +122,7 @@ def _quieten() -> None:
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
 
 
-def _opener(file: Path) -> Callable[[Any, Path, model.ModelSpec, str], Program]:
+def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], programs.Program]:
     """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
     names = files.members(file)
     if not names:
@@ -232,9 +138,9 @@ def _opener(file: Path) -> Callable[[Any, Path, model.ModelSpec, str], Program]:
     )
 
 
-def _scripted(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Program:
-    module = torch.jit.load(str(file), map_location=device).eval()
-    inputs, outputs = _declared(file, spec)
+def _scripted(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
+    module = torch.jit.load(str(archive.file), map_location=device).eval()
+    inputs, outputs = _declared(archive.file, spec)
     signatures.check_words(inputs, "input")
     arguments = module.forward.schema.arguments[1:]
     others = [argument for argument in arguments if str(argument.type) != "Tensor" and not argument.has_default_value()]
@@ -244,10 +150,18 @@ def _scripted(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Pro
     needed = [argument.name for argument in arguments if not argument.has_default_value()]
     if not len(needed) <= len(inputs) <= len(names):
         raise errors.LoadFailed(f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared")
+    call = module
     if {spec.name for spec in inputs} <= set(names):
         keys = [spec.name for spec in inputs]
-        return Program(module, lambda *tensors: module(**dict(zip(keys, tensors, strict=True))), inputs, outputs)
-    return Program(module, module, inputs, outputs)
+        call = lambda *tensors: module(**dict(zip(keys, tensors, strict=True)))  # noqa: E731 one of two ways to call
+    return programs.Program(module, call, inputs, outputs, is_pure=_is_pure(module))
+
+
+def _is_pure(module: Any) -> bool:
+    """Whether a scripted module has nothing but tensors that a run could change: it sets no attribute, and has none that can grow."""
+    graph = module.inlined_graph
+    kinds = {node.output().type().kind() for node in graph.findAllNodes("prim::GetAttr", recurse=True)}
+    return not graph.findAllNodes("prim::SetAttr", recurse=True) and not kinds & _CHANGEABLE
 
 
 def _declared(file: Path, spec: model.ModelSpec) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
@@ -277,11 +191,11 @@ def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
     return model.TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
 
 
-def _exported(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Program:
+def _exported(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
     if not spec.trust:
-        _check_no_pickles(torch, file)
+        _check_no_pickles(torch, archive.file)
     with _EXPORTING:
-        program = torch.export.load(str(file))
+        program = _read(torch, archive)
         if device != "cpu":
             program = torch.export.passes.move_to_device_pass(program, device)
         module = program.module()
@@ -289,12 +203,41 @@ def _exported(torch: Any, file: Path, spec: model.ModelSpec, device: str) -> Pro
     taken = [nodes.get(name) for name in program.graph_signature.user_inputs]
     given = [nodes.get(name) for name in program.graph_signature.user_outputs]
     if not all(isinstance(value, torch.Tensor) for value in taken + given):
-        raise errors.LoadFailed(f"{file.name} takes or gives something that is not a tensor")
+        raise errors.LoadFailed(f"{archive.file.name} takes or gives something that is not a tensor")
     inputs = tuple(_spec_of(name, value) for name, value in zip(program.graph_signature.user_inputs, taken, strict=True))
     structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)  # noqa: SLF001 how torch.export itself names what it gives
-    outputs = spec.outputs or tuple(_spec_of(name, value) for name, value in _named(structure).items())
-    read = Program(module, _flat_call(torch, module, program.call_spec.in_spec), inputs, outputs, _rows_max(program, taken))
+    outputs = spec.outputs or tuple(_spec_of(name, value) for name, value in programs.named(structure).items())
+    read = programs.Program(module, _flat_call(torch, module, program.call_spec.in_spec), inputs, outputs, _rows_max(program, taken))
     return _renamed_inputs(read, spec)
+
+
+def _read(torch: Any, archive: _Archive) -> Any:
+    """As `torch.export.load` does it, which copies the weights, but with those that can be in the mapping."""
+    package = torch.export.pt2_archive._package  # noqa: SLF001 torch is pinned, and its own reader lets no one say where weights lie
+    reader = package.PT2ArchiveReader(str(archive.file))
+    if archive.mapping is None or str(reader.archive_version()) != package.ARCHIVE_VERSION_VALUE:
+        return torch.export.load(str(archive.file))
+    reader.archive_file = _MappedRecords(torch, reader.archive_file, archive.mapping)
+    return package._load_exported_programs(reader, reader.get_file_names(), None)["model"]  # noqa: SLF001 the same
+
+
+class _MappedRecords:
+    """torch's reader of an archive's members, which hands out those that hold tensors without copying them."""
+
+    def __init__(self, torch: Any, records: Any, mapping: mapped.Mapped) -> None:
+        self._torch = torch
+        self._records = records
+        self._mapping = mapping
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    def get_storage_from_record(self, name: str, count: int, dtype: Any) -> Any:
+        """A tensor over all of the member."""
+        storage = self._mapping.member(self._records.get_record_offset(name), self._records.get_record_size(name))
+        if storage is None:
+            return self._records.get_storage_from_record(name, count, dtype)
+        return self._torch.empty(0, dtype=dtype).set_(storage, 0, (count,), (1,))
 
 
 def _flat_call(torch: Any, module: Any, in_spec: Any) -> Callable[..., Any]:
@@ -327,7 +270,7 @@ def _rows_max(program: Any, taken: Sequence[Any]) -> float:
     return min((float(bound.upper) for bound in bounds if bound is not None), default=float("inf"))
 
 
-def _renamed_inputs(program: Program, spec: model.ModelSpec) -> Program:
+def _renamed_inputs(program: programs.Program, spec: model.ModelSpec) -> programs.Program:
     """With the inputs that were declared, in the program's order."""
     if not spec.inputs:
         return program
@@ -361,9 +304,9 @@ def _is_plain(torch: Any, sample: bytes) -> bool:
     return True
 
 
-def _verified(torch: Any, program: Program, spec: model.ModelSpec, device: str) -> TorchModel:
+def _verified(torch: Any, program: programs.Program, spec: model.ModelSpec, device: str) -> programs.TorchModel:
     """The program with a signature that predictions with made-up inputs have confirmed."""
-    class_ = CudaModel if device == "cuda" else TorchModel
+    class_ = programs.CudaModel if device == "cuda" else programs.MappedModel if program.weights else programs.TorchModel
     runner = class_(torch, program, model.Signature(program.inputs, ()), {})
     probed = _probed(runner, program)
     found = runner.in_words(probed.outputs)
@@ -376,9 +319,9 @@ def _verified(torch: Any, program: Program, spec: model.ModelSpec, device: str) 
     return loaded
 
 
-def _probed(runner: TorchModel, program: Program) -> probing.Probed:
+def _probed(runner: programs.TorchModel, program: programs.Program) -> probing.Probed:
     try:
         return probing.explore(runner.everything, program.inputs)
     except probing.ProbeFailed as failed:
         shapes = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs)
-        raise errors.LoadFailed(f"the model does not take its inputs ({shapes}): {_reason(failed.cause)}") from failed.cause
+        raise errors.LoadFailed(f"the model does not take its inputs ({shapes}): {programs.reason(failed.cause)}") from failed.cause

@@ -38,6 +38,7 @@ class SklearnRuntime:
     """Loads `.skops`, and with `trust: true` `.joblib` and `.pkl`."""
 
     name = "sklearn"
+    reads_files = False
 
     def accepts(self, artifact: ports.Artifact) -> bool:
         """Whether there is a skops, joblib or pickle file, by name or first bytes."""

@@ -31,6 +31,7 @@ class XgboostRuntime:
     """Loads `.json`, `.ubj` and `.bst` files that `Booster.save_model` wrote."""
 
     name = "xgboost"
+    reads_files = False
 
     def accepts(self, artifact: ports.Artifact) -> bool:
         """Whether there is a booster's JSON or UBJSON, by name and first bytes."""

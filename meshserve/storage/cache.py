@@ -43,7 +43,7 @@ class Cache:
             return ports.Artifact(Path(known.place), known.digest, known.size_bytes)
         if not self.objects.touch(known.digest, known.name):
             return None
-        return ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes)
+        return ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes, is_ours=True)
 
     def recorded(self, uri: str) -> records.Known | None:
         """What an earlier fetch by any process learned of the source, if its content is still here."""

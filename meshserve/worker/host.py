@@ -6,7 +6,7 @@ import asyncio
 import collections
 import functools
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from meshserve import errors
 from meshserve.core import catalog, copies, desired, eviction, model, ports, replica, residency, tally
 from meshserve.core import residency_events as ev
-from meshserve.worker import loading, memory, runner
+from meshserve.worker import loading, making, memory, runner, skeletons
 
 TICK_S = 0.25
 TRIM_AFTER_BYTES = 32 << 20
 QUICK_FREE_BYTES = 32 << 20
+HELD_BYTES_MIN = 1 << 20
 RUN_THREADS_MAX = 64
 NOISE = 0.1
 USERS_CODE = "python"
@@ -30,7 +31,7 @@ class Resident:
 
     key: str
     spec: model.ModelSpec
-    loaded: ports.LoadedModel
+    made: making.Made
     signature: model.Signature
     runner: runner.Runner
     platform: str
@@ -49,13 +50,14 @@ class Host:
         self.news: dict[model.ModelId, model.Measured] = {}
         self._storage = storage
         self._asked_for: dict[model.ModelId, model.ModelSpec] = {}
-        self._loading = loading.Loading()
-        self._recipes: dict[str, loading.Recipe] = {}
+        self._loading = loading.Loading(int(told.memory.host_bytes * skeletons.SHARE_MAX))
+        self._recipes: dict[str, making.Recipe] = {}
         self._residents: dict[str, Resident] = {}
         self._waiting: dict[ev.Ticket, asyncio.Future[Resident]] = {}
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
         self._freed_bytes = 0
+        self.mapped_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
         self._free_pool = ThreadPoolExecutor(1, "free")
@@ -141,6 +143,11 @@ class Host:
         binding = self.residency.bindings.get(id_)
         return self.residency.copies[binding.key].booked if binding and binding.key is not None else model.Footprint()
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept in memory of copies that left."""
+        return self._loading.skeletons.size_bytes
+
     # Life
 
     async def run(self) -> None:
@@ -150,8 +157,11 @@ class Host:
             if self._freed_bytes >= TRIM_AFTER_BYTES:
                 self._freed_bytes = 0
                 await self._loop.run_in_executor(self._free_pool, memory.trim)
-            self._handle(ev.MemorySeen(memory.private_bytes()))
+            self._handle(ev.MemorySeen(memory.private_bytes() + self.mapped_bytes))
             self._handle(ev.Ticked())
+            self._forget_gone()
+            if self.residency.is_short:
+                self._not_kept(self._loading.skeletons.clear())
 
     async def close(self) -> None:
         """Give everything back. Loads that hang are left to the end of the process."""
@@ -159,8 +169,9 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for resident in self._residents.values():
-            resident.loaded.close()
+            resident.made.loaded.close()
         self._residents.clear()
+        self._loading.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._free_pool.shutdown(wait=False, cancel_futures=True)
         await self._storage.close()
@@ -212,14 +223,14 @@ class Host:
         self._asked_for[command.id] = declared.spec
         try:
             artifact = await self._storage.fetch(declared.spec.uri, declared.spec.checksum)
-            recipe = loading.recipe(declared.spec, artifact, self.settings.device)
+            recipe = making.recipe(declared.spec, artifact, self.settings.device)
         except errors.MeshError as error:
             self._handle(ev.FetchFailed(command.id, command.attempt, error))
             return
         self._recipes[recipe.key] = recipe
         self._handle(self._fetched(command, declared, recipe))
 
-    def _fetched(self, command: ev.Fetch, declared: catalog.Declared, recipe: loading.Recipe) -> ev.Fetched:
+    def _fetched(self, command: ev.Fetch, declared: catalog.Declared, recipe: making.Recipe) -> ev.Fetched:
         known = self.learned.get(command.id) or declared.measured
         is_known = known is not None and known.digest == recipe.artifact.digest
         need = known.footprint if known and is_known else recipe.runtime.footprint_hint(recipe.artifact, recipe.device)
@@ -231,7 +242,7 @@ class Host:
             load_s=known.load_s if known and is_known else 0.0,
             can_park=recipe.device != "cpu",
             load_timeout_s=declared.spec.load_timeout_s,
-            load_extra_bytes=recipe.artifact.size_bytes,
+            load_extra_bytes=0 if recipe.key in self._loading.skeletons else recipe.artifact.size_bytes,
         )
 
     async def _load(self, key: str) -> None:
@@ -247,6 +258,7 @@ class Host:
             self._handle(ev.LoadEnded(key, error))
             return
         self._residents[key] = self._resident(recipe, made)
+        self.mapped_bytes += made.mapped_bytes
         if made.is_measured:
             measured = model.Measured(recipe.artifact.digest, made.footprint, made.load_s)
             fresh = {id_: measured for id_ in copy.names if not _is_alike(self.learned.get(id_), measured)}
@@ -254,7 +266,9 @@ class Host:
             self.news.update(fresh)
         self._handle(ev.Loaded(key, made.footprint, made.load_s))
 
-    async def _made(self, recipe: loading.Recipe, need: model.Footprint) -> loading.Made:
+    async def _made(self, recipe: making.Recipe, need: model.Footprint) -> making.Made:
+        if not _needs_files(recipe):
+            return await self._loading.load(recipe, need)
         self._storage.hold(recipe.artifact)
         try:
             return await self._loading.load(recipe, need)
@@ -262,48 +276,74 @@ class Host:
             self._storage.release(recipe.artifact)
             raise
 
-    async def _check_unchanged(self, recipe: loading.Recipe) -> None:
+    async def _check_unchanged(self, recipe: making.Recipe) -> None:
         """The bytes that the copy's key promises must be here still: the cache may have let them go, or somebody may have changed them."""
         spec = recipe.spec
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
         if artifact.digest != recipe.artifact.digest:
             raise _ArtifactChanged("the artifact has changed since it was first read; it is read anew", retry_after_s=0.0)
 
-    def _resident(self, recipe: loading.Recipe, made: loading.Made) -> Resident:
+    def _resident(self, recipe: making.Recipe, made: making.Made) -> Resident:
         signature = made.loaded.signature
         can_join = signature.batchable and recipe.spec.batching
-        limits = runner.RunLimits(
+        limits = _limits(
             rows_max=recipe.spec.max_batch_size if can_join else 1,
             queue_max=self.settings.queue_max,
             parallel=(os.cpu_count() or 1) if made.loaded.is_reentrant and not can_join else 1,
             is_steady=recipe.runtime.name != USERS_CODE,
         )
         running = runner.Runner(made.loaded, limits, self._run_pool, made.run_s)
-        return Resident(recipe.key, recipe.spec, made.loaded, signature, running, signature.platform or recipe.runtime.name)
+        return Resident(recipe.key, recipe.spec, made, signature, running, signature.platform or recipe.runtime.name)
 
     def _free(self, key: str) -> None:
         resident = self._residents.pop(key)
-        self._storage.release(self._recipes[key].artifact)
-        size_bytes = self.residency.copies[key].booked.host_bytes
-        self._freed_bytes += size_bytes
-        if size_bytes < QUICK_FREE_BYTES and resident.platform != USERS_CODE:
-            self._loading.close(resident.loaded)
-            self._events.append(ev.Freed(key))
+        if _needs_files(self._recipes[key]):
+            self._storage.release(self._recipes[key].artifact)
+        copy = self.residency.copies[key]
+        is_kept = bool(copy.names) and self._loading.skeletons.fits(resident.made)
+        self._freed_bytes += copy.booked.host_bytes - resident.made.mapped_bytes
+        if copy.booked.host_bytes < QUICK_FREE_BYTES and resident.platform != USERS_CODE:
+            self._loading.let_go(resident.made, is_kept=is_kept)
+            self._left(key, resident.made.mapped_bytes, resident.made if is_kept else None)
             return
-        self._spawn(self._close(resident))
+        self._spawn(self._let_go(key, resident.made, is_kept=is_kept))
 
-    async def _close(self, resident: Resident) -> None:
-        """Closing may be slow or a user's code: it is done in a thread, and whatever it raises the copy is gone."""
-        key = resident.key
+    async def _let_go(self, key: str, made: making.Made, *, is_kept: bool) -> None:
+        """This may be slow or a user's code: it is done in a thread, and whatever it raises the copy is gone."""
+        kept, mapped_bytes = made if is_kept else None, made.mapped_bytes
         try:
-            await self._loop.run_in_executor(self._run_pool, self._loading.close, resident.loaded)
+            await self._loop.run_in_executor(self._run_pool, functools.partial(self._loading.let_go, made, is_kept=is_kept))
+        except BaseException:
+            kept = None
+            raise
         finally:
-            del resident
-            self._handle(ev.Freed(key))
+            del made
+            self._left(key, mapped_bytes, kept)
+
+    def _left(self, key: str, mapped_bytes: int, kept: making.Made | None) -> None:
+        """A copy's memory is free, but for what is kept of it."""
+        self.mapped_bytes -= mapped_bytes
+        if mapped_bytes:
+            self._handle(ev.ExtraKnown(key, 0 if kept else self._recipes[key].artifact.size_bytes))
+        if kept is not None:
+            self._not_kept(self._loading.skeletons.keep(key, kept))
+        self._handle(ev.Freed(key))
+
+    def _not_kept(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._handle(ev.ExtraKnown(key, self._recipes[key].artifact.size_bytes))
+
+    def _forget_gone(self) -> None:
+        """Nothing is kept of copies that no model means any more."""
+        there = self.residency.copies
+        if len(self._recipes) > len(there):
+            for key in [key for key in self._recipes if key not in there]:
+                del self._recipes[key]
+                self._loading.skeletons.drop(key)
 
     async def _move(self, key: str, how: str, then: ev.Event) -> None:
         """Park or unpark. Whatever the library raises, the copy is then of no use on either device."""
-        step = getattr(self._residents[key].loaded, how)
+        step = getattr(self._residents[key].made.loaded, how)
         outcomes: list[object] = await asyncio.gather(self._loop.run_in_executor(self._run_pool, step), return_exceptions=True)
         self._handle(then if outcomes == [None] else ev.MoveFailed(key))
 
@@ -311,6 +351,18 @@ class Host:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(functools.partial(_forget, self._tasks))
+
+
+def _needs_files(recipe: making.Recipe) -> bool:
+    """Whether the artifact must be held while the copy lives. A small one that is only read once is loaded long before it could go.
+
+    A hold makes a file and removes one, which may take longer than the load.
+    """
+    return recipe.artifact.size_bytes >= HELD_BYTES_MIN or getattr(recipe.runtime, "reads_files", True)
+
+
+_limits = functools.lru_cache(maxsize=1024)(runner.RunLimits)
+"""Equal limits are one object, however many copies have them."""
 
 
 def _is_alike(known: model.Measured | None, fresh: model.Measured) -> bool:

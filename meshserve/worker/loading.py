@@ -1,71 +1,19 @@
-"""Loads copies: artifact → runtime → a model in memory, measured, in a thread of its own that may be given up."""
+"""Loads copies, each in a thread of its own that may be given up, and keeps what is quickly whole again of those that left."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import cast
 
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.runtimes import registry
-from meshserve.worker import memory
+from meshserve.worker import making, memory, skeletons, threads
 
 logger = logging.getLogger(__name__)
 TURN_S = 0.25
-PROBES = 3
-"""Runs of made-up inputs after a load; the quickest tells how long the model takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """All that a copy is made of. Equal keys mean equal copies."""
-
-    key: str
-    spec: model.ModelSpec
-    artifact: ports.Artifact
-    runtime: ports.Runtime
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A copy that was just loaded.
-
-    `run_s` is how long one made-up row takes, if one could be made up. `is_measured`: no other load ran beside it.
-    """
-
-    loaded: ports.LoadedModel
-    footprint: model.Footprint
-    load_s: float
-    run_s: float | None
-    is_measured: bool
-
-
-def recipe(spec: model.ModelSpec, artifact: ports.Artifact, device: str) -> Recipe:
-    """How to load the spec's artifact. Raises LoadFailed where no runtime takes it."""
-    runtime = registry.find(spec, artifact)
-    shape = [_tensors(spec.inputs), _tensors(spec.outputs), spec.batching, spec.max_batch_size]
-    identity = json.dumps([runtime.name, device, spec.trust, shape, dict(spec.options)], sort_keys=True, default=str)
-    return Recipe(f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}", spec, artifact, runtime, device)
-
-
-def _tensors(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
-    return [[spec.name, spec.datatype, list(spec.shape)] for spec in specs]
-
-
-@dataclass(slots=True, eq=False)
-class _Window:
-    """The time of one load, until when it counts, what was freed within it, and whether another load fell into it."""
-
-    until_s: float
-    is_disturbed: bool = False
-    freed_bytes: int = 0
 
 
 class Loading:
@@ -75,29 +23,69 @@ class Loading:
     that are quick go one after another: in threads side by side they would not be done sooner.
     """
 
-    def __init__(self) -> None:
-        self._under_way: set[_Window] = set()
+    def __init__(self, kept_bytes_max: int = 0) -> None:
+        self.skeletons = skeletons.Skeletons(kept_bytes_max)
+        self._threads = threads.Threads("load")
+        self._under_way: set[making.Window] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
-    def close(self, loaded: ports.LoadedModel) -> None:
-        """Give a copy's memory back; what that frees is not taken for a smaller footprint of what is loading meanwhile."""
+    def let_go(self, made: making.Made, *, is_kept: bool) -> None:
+        """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
         before = memory.mark()
-        loaded.close()
+        if is_kept:
+            cast("ports.Detachable", made.loaded).detach()
+        else:
+            made.loaded.close()
         freed_bytes = max(0, before.allocated_bytes - memory.mark().allocated_bytes)
         for window in self._under_way:
             window.freed_bytes += freed_bytes
 
-    async def load(self, recipe: Recipe, need: model.Footprint) -> Made:
-        """Load in a thread of its own. Raises LoadFailed with a reason for the user, whatever went wrong."""
+    def close(self) -> None:
+        """Give back what is kept. Loads that hang are left to the end of the process."""
+        self.skeletons.clear()
+        self._threads.close()
+
+    async def load(self, recipe: making.Recipe, need: model.Footprint) -> making.Made:
+        """Load in a thread of its own, or attach what was kept. Raises LoadFailed with a reason for the user, whatever went wrong."""
+        return await self._attached(recipe) or await self._measured(recipe, need)
+
+    async def _attached(self, recipe: making.Recipe) -> making.Made | None:
+        """Nothing where nothing was kept, or the file is not what it was: then the whole load says what is wrong with it."""
+        skeleton = self.skeletons.take(recipe.key)
+        if skeleton is None:
+            return None
+        try:
+            return await self._in_thread(lambda: making.attached(skeleton, recipe.artifact))
+        except errors.LoadFailed:
+            skeleton.loaded.close()
+            return None
+
+    async def _measured(self, recipe: making.Recipe, need: model.Footprint) -> making.Made:
         has_turn = await self._had_turn()
         window = self._enter(recipe.spec.load_timeout_s)
         try:
-            return await _in_thread(lambda: _make(recipe, need, window))
+            return await self._in_thread(lambda: making.made(recipe, need, window))
         finally:
             self._under_way.discard(window)
             if has_turn:
                 self._turn.release()
+
+    async def _in_thread(self, make: Callable[[], making.Made]) -> making.Made:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[making.Made] = loop.create_future()
+
+        def run() -> None:
+            try:
+                made = make()
+            except BaseException as error:  # even SystemExit of a user's code belongs to the load, not to the thread
+                logger.info("a load failed", exc_info=error)
+                loop.call_soon_threadsafe(_settle, answer, None, _bare(error))
+            else:
+                loop.call_soon_threadsafe(_settle, answer, made, None)
+
+        self._threads.run(run)
+        return await answer
 
     async def _had_turn(self) -> bool:
         """Whether those before ended soon. A load that takes long is overtaken, and those who overtake it are not measured."""
@@ -113,71 +101,24 @@ class Loading:
                 self._turn_since_s = loop.time()
                 return True
 
-    def _enter(self, timeout_s: float) -> _Window:
+    def _enter(self, timeout_s: float) -> making.Window:
         """Begin a load's time. One that is over its time may hang for ever: it disturbs nobody."""
         now_s = time.monotonic()
         others = [each for each in self._under_way if each.until_s > now_s]
         for other in others:
             other.is_disturbed = True
-        window = _Window(now_s + timeout_s, is_disturbed=bool(others))
+        window = making.Window(now_s + timeout_s, is_disturbed=bool(others))
         self._under_way.add(window)
         return window
 
 
-def _make(recipe: Recipe, need: model.Footprint, window: _Window) -> Made:
-    try:
-        recipe.runtime.prepare(recipe.device)
-        before = memory.mark()
-        began_s = time.perf_counter()
-        loaded = recipe.runtime.load(recipe.artifact, recipe.spec, recipe.device)
-        load_s = time.perf_counter() - began_s
-        run_s = _timed(loaded)
-    except errors.LoadFailed:
-        raise
-    except Exception as error:  # a library may raise anything on a user's file, and the user must hear it
-        raise errors.LoadFailed(f"{type(error).__name__}: {error}") from error
-    grown_bytes = memory.grown_bytes(before, window.freed_bytes)
-    host_bytes = need.host_bytes if window.is_disturbed else grown_bytes
-    gpu_bytes = int(getattr(loaded, "gpu_bytes", need.gpu_bytes))
-    return Made(loaded, model.Footprint(host_bytes, gpu_bytes), load_s, run_s, is_measured=not window.is_disturbed)
-
-
-def _timed(loaded: ports.LoadedModel) -> float | None:
-    probe: Mapping[str, object] | None = getattr(loaded, "probe", None)
-    if probe is None:
-        return None
-    took_s = []
-    for _ in range(PROBES):
-        began_s = time.perf_counter()
-        loaded.predict(probe, ())  # type: ignore[arg-type]
-        took_s.append(time.perf_counter() - began_s)
-    return min(took_s)
-
-
-async def _in_thread(make: Callable[[], Made]) -> Made:
-    """A daemon thread for this one call: one that hangs can be given up without holding a pool's place or the process's end."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Made] = loop.create_future()
-
-    def settle(made: Made | None, error: BaseException | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        elif made is not None:
-            answer.set_result(made)
-
-    def run() -> None:
-        try:
-            made = make()
-        except BaseException as error:  # even SystemExit of a user's code belongs to the load, not to the thread
-            logger.info("a load failed", exc_info=error)
-            loop.call_soon_threadsafe(settle, None, _bare(error))
-        else:
-            loop.call_soon_threadsafe(settle, made, None)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await answer
+def _settle(answer: asyncio.Future[making.Made], made: making.Made | None, error: errors.MeshError | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    elif made is not None:
+        answer.set_result(made)
 
 
 def _bare(error: BaseException) -> errors.MeshError:

@@ -62,9 +62,14 @@ class Numbers:
             family.add_metric([self._worker, "host"], footprint.host_bytes)
             family.add_metric([self._worker, "gpu"], footprint.gpu_bytes)
             yield family
-        private = GaugeMetricFamily("meshserve_private_bytes", "Memory of the process that no file backs", labels=["worker"])
-        private.add_metric([self._worker], memory.private_bytes())
-        yield private
+        for name, text, size_bytes in (
+            ("private", "Memory of the process that no file backs", memory.private_bytes()),
+            ("mapped", "Weights in mapped files, which all workers of a node share", self._host.mapped_bytes),
+            ("kept", "Memory for models that left and are quickly back", self._host.kept_bytes),
+        ):
+            gauge = GaugeMetricFamily(f"meshserve_{name}_bytes", text, labels=["worker"])
+            gauge.add_metric([self._worker], size_bytes)
+            yield gauge
 
     def _of_models(self) -> Iterator[Metric]:
         labels = ["worker", "model", "version"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,13 +56,15 @@ class RunLimits:
 class Runner:
     """One copy's executions. Lives on one event loop; `pool` runs what is too slow for it."""
 
+    __slots__ = ("_call_s", "_limits", "_loaded", "_pool", "_row_s", "_running", "_waiting")
+
     def __init__(self, loaded: ports.LoadedModel, limits: RunLimits, pool: ThreadPoolExecutor, run_s: float | None) -> None:
         self._loaded = loaded
         self._limits = limits
         self._pool = pool
         self._row_s = AT_ONCE_S if run_s is None else run_s
         self._call_s = self._row_s
-        self._waiting: collections.deque[_Job] = collections.deque()
+        self._waiting: list[_Job] = []  # empty, it takes a tenth of what a deque takes; it is bounded, and short
         self._running = 0
 
     def is_quick(self, rows: int) -> bool:
@@ -109,12 +110,12 @@ class Runner:
         while self._waiting:
             job = self._waiting[0]
             if job.answer.done() or job.ask.expires_s <= now_s:
-                self._waiting.popleft()
+                self._waiting.pop(0)
                 _settle(job, errors.DeadlineExceeded("the deadline passed while the request waited for its turn"))
                 continue
             if batch and (rows + job.ask.rows > self._limits.rows_max or not _can_join(batch[0].ask, job.ask)):
                 break
-            self._waiting.popleft()
+            self._waiting.pop(0)
             counts.queued.add(now_s - job.came_s)
             batch.append(job)
             rows += job.ask.rows

@@ -40,3 +40,9 @@ def test_cpu_time_of_a_busy_process_grows(tmp_path):
 def test_time_of_new_processes_counts_in_full():
     assert served.spent_s({1: 2.0}, {1: 2.5, 2: 0.25}) == 0.75
     assert os.getpid() in served._parents()
+
+
+@pytest.mark.edge
+def test_memory_is_that_of_all_processes(tmp_path):
+    with started(tmp_path, "kept = bytes(b'x') * (64 << 20); import signal; signal.pause()") as system:
+        support.wait_until(lambda: system.memory_bytes() > 64 << 20, what="64 MiB")

@@ -12,3 +12,12 @@ def test_the_file_says_what_numpy_says(tmp_path):
 
 def test_models_differ_by_their_seed():
     assert not np.array_equal(tiny.weights(1)["w1"], tiny.weights(2)["w1"])
+
+
+def test_a_wider_middle_makes_a_bigger_file(tmp_path):
+    hidden = tiny.hidden_for(1 << 20)
+    tiny.write(tmp_path / "big.onnx", 1, hidden)
+    assert abs((tmp_path / "big.onnx").stat().st_size - (1 << 20)) < 1 << 14
+    x = np.ones((1, tiny.INPUTS), np.float32)
+    (y,) = onnxruntime.InferenceSession(tmp_path / "big.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(y, tiny.answer(1, x, hidden), rtol=1e-3, atol=1e-2)

@@ -44,7 +44,9 @@ def test_a_gateway_that_serves_again_starts_from_the_beginning(running):
 def test_a_lost_gateway_waits_for_its_time(running):
     running.gates["n1"].losses = 3
     running.lost(events.GatewayLost("n1", "gone"), 100.0)
-    assert list(running.reconcile(("n1", "n2"), 103.9)) == []
+    assert [list(running.reconcile(("n1", "n2"), now_s)) for now_s in (100.0, 103.9)] == [[], []]
+    assert list(running.reconcile(("n1", "n2"), 104.0)) == [commands.StartGateway("n1")]
+    assert list(running.reconcile(("n1", "n2"), 104.0)) == []
 
 
 def test_a_lost_gateway_that_nobody_wants_is_forgotten(running):

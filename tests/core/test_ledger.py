@@ -24,6 +24,15 @@ def test_a_model_is_told_to_its_pool_alone(book):
     assert (len(book.share("gpu")), len(book.share("default"))) == (1, 0)
 
 
+def test_a_pools_whole_share_is_cut_once_until_it_changes(book):
+    book.make(catalog.Declared(world.spec("a")))
+    before = book.whole("default")
+    book.make(catalog.Declared(world.spec("b", pool="gpu")))
+    assert book.whole("default") is before
+    book.make(catalog.Withdrawn(model.ModelId("a")))
+    assert (len(before[0]), book.whole("default")) == (1, ())
+
+
 def test_a_model_that_moves_leaves_its_old_pool_with_its_aliases(book):
     book.make(catalog.Declared(world.spec("a")))
     book.make(ALIAS)

@@ -10,14 +10,15 @@ from pathlib import PurePath
 import pytest
 
 from meshserve.core import ports
-from meshserve.runtimes import onnx, python, pytorch, registry, tabular
+from meshserve.runtimes import onnx, programs, python, registry, tabular
 from meshserve.storage import store
 
 PAIRS = [
     *((ports.Runtime, type(runtime)) for runtime in registry.RUNTIMES),
-    *((ports.LoadedModel, loaded) for loaded in (onnx.OnnxModel, python.PythonModel, pytorch.TorchModel, tabular.TabularModel)),
-    (ports.Parkable, pytorch.CudaModel),
-    (ports.LoadedModel, pytorch.CudaModel),
+    *((ports.LoadedModel, loaded) for loaded in (onnx.OnnxModel, python.PythonModel, programs.TorchModel, tabular.TabularModel)),
+    (ports.Parkable, programs.CudaModel),
+    (ports.LoadedModel, programs.CudaModel),
+    (ports.Detachable, programs.MappedModel),
     (ports.Storage, store.Store),
 ]
 METHODS = [

@@ -288,3 +288,57 @@ def test_a_request_for_a_copy_on_its_way_out_brings_it_back():
     play.freed("a")
     play.loaded("a")
     assert request.key
+
+
+# What eases a load
+
+
+def test_a_load_that_is_eased_asks_for_no_room_beside_the_copy():
+    play = Play(100)
+    play.declare("a", 40)
+    play.declare("b", 40)
+    play.bring("b")
+    request = play.ask("a")
+    play.answer_fetch(*play.orders.fetching, load_extra_bytes=40)
+    assert play.free_orders == ["b"]
+    play.tell(ev.ExtraKnown(play.key("a"), 0))
+    assert play.orders.loading == {play.key("a"): None}
+    play.loaded("a")
+    assert request.key == play.key("a")
+
+
+def test_what_is_booked_for_a_load_under_way_stays():
+    play = Play(100)
+    play.declare("a", 40)
+    play.ask("a")
+    play.answer_fetch(*play.orders.fetching, load_extra_bytes=20)
+    play.tell(ev.ExtraKnown(play.key("a"), 0))
+    assert play.copy("a").booked.host_bytes == 60
+    assert play.copy("a").load_extra_bytes == 20
+    play.tell(ev.ExtraKnown("nobody", 5))
+
+
+def test_memory_is_short_where_not_even_all_that_may_leave_would_do():
+    play = Play(100)
+    play.declare("a", 60)
+    play.bring("a")
+    play.see(30)
+    assert not play.residency.is_short
+    in_use = play.ask("a")
+    play.see(70)
+    assert play.residency.is_short
+    play.release(in_use)
+    assert not play.residency.is_short
+
+
+def test_memory_is_short_where_somebody_has_waited_long_for_room():
+    play = Play(100)
+    for name in ("a", "b"):
+        play.declare(name, 60)
+    play.bring("a")
+    play.ask("a")
+    play.ask("b")
+    play.fetched("b")
+    assert not play.residency.is_short
+    play.wait(play.residency.limits.patience_s * 0.6)
+    assert play.residency.is_short

@@ -144,6 +144,10 @@ class World(RuleBasedStateMachine):
     def unload(self, name):
         self.play.tell(ev.UnloadWanted(play.named(name)))
 
+    @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
+    def ease(self, key, load_extra_bytes):
+        self.play.tell(ev.ExtraKnown(f"k{key}", load_extra_bytes))
+
     @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
     def see_memory(self, overhead):
         self.play.see(overhead)

@@ -11,7 +11,7 @@ POOL = world.pool(workers=2)
 
 def up(made, worker_id, pid=1):
     worker = made.started(events.WorkerStarted(worker_id, ENDPOINT, pid))
-    for command in list(made.give_whole(worker, [])):
+    for command in list(made.give_whole(worker, ())):
         made.synced(events.WorkerSynced(worker_id, command.step.revision))
 
 
@@ -37,7 +37,7 @@ def test_a_worker_is_ready_once_it_has_a_whole_catalog():
     made = roster.Roster()
     list(made.reconcile([POOL], 0.0))
     worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
-    sent = list(made.give_whole(worker, [1] * 2500))
+    sent = list(made.give_whole(worker, replica.parts([1] * 2500)))
     made.synced(events.WorkerSynced("default-0", 2))
     assert not made.is_ready("default-0")
     made.synced(events.WorkerSynced("default-0", sent[-1].step.revision))
@@ -70,6 +70,14 @@ def test_a_lost_worker_is_started_again_ever_later(made):
         assert asked(made, delays[-1]) == [("StartWorker", "default-0")]
         made.workers["default-0"].started_s = 0.0
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+
+
+def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
+    made.workers["default-0"].losses = 2
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert [asked(made, now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
+    assert asked(made, 2.0) == [("StartWorker", "default-0")]
+    assert asked(made, 2.0) == []
 
 
 def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
@@ -116,7 +124,7 @@ def test_a_start_that_nobody_waits_for_is_no_worker(made):
 
 def test_steps_are_numbered_without_a_gap(made):
     worker = made.workers["default-0"]
-    sent = [*made.give(worker, [1] * 1500), *made.give_whole(worker, [1]), *made.give(worker, [1])]
+    sent = [*made.give(worker, [1] * 1500), *made.give_whole(worker, ((1,),)), *made.give(worker, [1])]
     assert [command.step.revision for command in sent] == [2, 3, 4, 5]
     assert [command.step.begins for command in sent] == [False, False, True, False]
     assert max(len(command.step.changes) for command in sent) == replica.CHANGES_MAX

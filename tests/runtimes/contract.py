@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,11 @@ ID = model.ModelId("m")
 
 
 def artifact(path: Path) -> ports.Artifact:
-    """The artifact at a path; the digest only has to differ between different bytes."""
-    sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
-    return ports.Artifact(path, f"sha256:{path}", sum(sizes))
+    """The artifact at a path."""
+    found = [file for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    contents = {str(file.relative_to(path)): file.read_bytes() for file in found}
+    digest = hashlib.sha256(repr(contents).encode()).hexdigest()
+    return ports.Artifact(path, f"sha256:{digest}", sum(map(len, contents.values())))
 
 
 def spec(**fields: object) -> model.ModelSpec:

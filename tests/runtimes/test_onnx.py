@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -29,6 +31,7 @@ def save(path, nodes, inputs, outputs, constants=None, **saving):
 
 
 def linear(path, **saving):
+    path.parent.mkdir(exist_ok=True)
     weights = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
     nodes = [
         ("MatMul", ["x", "W"], ["scores"], {}),
@@ -191,3 +194,29 @@ def test_options_are_read(tmp_path, level):
 def test_the_smallest_model_is_one():
     session = onnxruntime.InferenceSession(onnx_runtime._SMALLEST_MODEL)
     assert session.run(None, {"x": np.array(3, np.float32)})[0] == 3
+
+
+def ours(path, **fields):
+    """A model whose file nobody else can change."""
+    return onnx_runtime.OnnxRuntime().load(replace(contract.artifact(path), is_ours=True), contract.spec(**fields), "cpu")
+
+
+def test_the_same_bytes_are_proved_once_and_models_alike_share_what_they_have_in_common(tmp_path, monkeypatch):
+    path = linear(tmp_path / "one.onnx")
+    other = linear(tmp_path / "other" / "model.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    first, alike = ours(path), ours(other.parent)
+    assert alike.signature is first.signature
+    assert alike.probe is first.probe
+    monkeypatch.setattr(onnx_runtime.probing, "explore", None)
+    assert ours(path).signature is first.signature
+    with pytest.raises(TypeError):
+        contract.load(path)
+
+
+def test_the_same_bytes_declared_otherwise_are_proved_again(tmp_path):
+    path = linear(tmp_path / "one.onnx")
+    found = ours(path).signature
+    narrow = model.TensorSpec("x", "FP32", (2, 64))
+    assert ours(path, inputs=(narrow,)).signature.inputs == (narrow,)
+    assert not ours(path, inputs=(narrow,)).signature.batchable
+    assert ours(path).signature == found

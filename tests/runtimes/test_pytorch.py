@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 
 from meshserve import errors
 from meshserve.core import model
-from meshserve.runtimes import pytorch
 from tests.runtimes import contract
 
 DIGITS = load_digits().images[:5, None].astype(np.float32)
@@ -215,24 +214,3 @@ def test_loading_keeps_torch_quiet_and_single_threaded(sample, caplog):
     assert torch.get_num_threads() == 1
     assert logging.getLogger("torch.export").level == logging.CRITICAL
     assert caplog.text == ""
-
-
-def test_parking_moves_the_module_and_brings_it_back():
-    moves = []
-
-    class Recorder(torch.nn.Module):
-        def to(self, device):
-            moves.append(device)
-            return self
-
-    program = pytorch.Program(Recorder(), Recorder(), (IMAGES,))
-    copy = pytorch.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
-    assert copy.gpu_bytes == 0
-    copy.park()
-    copy.unpark()
-    assert moves == ["cpu", "cuda"]
-
-
-def test_the_bytes_on_a_gpu_are_those_of_the_weights():
-    program = pytorch.Program(Cnn(), Cnn(), (IMAGES,))
-    assert pytorch.CudaModel(torch, program, model.Signature((IMAGES,), ()), {}).gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)

@@ -165,7 +165,7 @@ async def test_who_is_not_used_makes_room(hosting, shelf):
 async def test_a_model_in_use_is_not_freed(host):
     resident = await host.lease(ID, later())
     bench.told(host, catalog.Withdrawn(ID))
-    assert resident.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())["y"].tolist() == [[2, 2]]
+    assert resident.made.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())["y"].tolist() == [[2, 2]]
     assert host.residency.copies
     host.release(resident)
     await support.wait_until_async(lambda: not host.residency.copies, 10, "it is freed once nobody uses it")
@@ -176,7 +176,7 @@ async def test_a_changed_model_is_loaded_anew(host, shelf):
     shelf.put("m2", bench.DOUBLED.replace("* 2", "* 3"))
     bench.told(host, *bench.declared(bench.spec("m", str(shelf.folder / "m2"))))
     resident = await host.lease(ID, later())
-    assert resident.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())["y"].tolist() == [[3, 3]]
+    assert resident.made.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())["y"].tolist() == [[3, 3]]
 
 
 async def test_a_withdrawn_model_is_refused_to_who_waits(host, shelf):

@@ -11,7 +11,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.worker import loading, memory
+from meshserve.worker import loading, making, memory
 from tests import support
 
 BIG_BYTES = 96 << 20
@@ -36,6 +36,29 @@ class Loaded:
         pass
 
 
+class Mapped(Loaded):
+    """One with weights in a file; `attach` fails where `is_there` is not set."""
+
+    mapped_bytes = BIG_BYTES
+    can_detach = True
+
+    def __init__(self):
+        super().__init__()
+        self.log = []
+        self.is_there = True
+
+    def detach(self):
+        self.log.append("detach")
+
+    def attach(self, artifact):
+        if not self.is_there:
+            raise errors.LoadFailed("the file is gone")
+        self.log.append(artifact)
+
+    def close(self):
+        self.log.append("close")
+
+
 class Scripted:
     """A runtime whose load is a test's own function."""
 
@@ -58,7 +81,7 @@ class Scripted:
 
 
 def recipe(load, **fields):
-    return loading.Recipe("key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu")
+    return making.Recipe("key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu")
 
 
 async def test_what_a_model_takes_is_measured():
@@ -67,7 +90,7 @@ async def test_what_a_model_takes_is_measured():
     assert made.is_measured
     assert made.load_s > 0
     assert made.run_s is not None
-    assert made.loaded.calls == loading.PROBES
+    assert made.loaded.calls == making.PROBES
 
 
 async def test_a_small_one_takes_something_too():
@@ -149,21 +172,36 @@ async def test_nothing_is_kept_of_what_a_failed_load_had_made():
     assert caught.value.__cause__ is None
 
 
-def spec(**fields):
-    return model.ModelSpec(model.ModelId("m"), "u", runtime="python", trust=True, **fields)
+async def test_what_is_mapped_counts_as_taken():
+    made = await loading.Loading().load(recipe(Mapped), NEED)
+    assert made.mapped_bytes == BIG_BYTES
+    assert BIG_BYTES < made.footprint.host_bytes < BIG_BYTES * 1.2
+    assert made.private_bytes == made.footprint.host_bytes - BIG_BYTES
 
 
-def test_equal_models_have_one_recipe(tmp_path):
-    (tmp_path / "model.py").write_text("class Model: ...")
-    artifact = ports.Artifact(tmp_path, "sha256:1", 1)
-    key = loading.recipe(spec(), artifact, "cpu").key
-    assert loading.recipe(spec(pinned=True, pool="other", load_timeout_s=3), artifact, "cpu").key == key
-    tensors = (model.TensorSpec("x", "FP32", (1,)),)
-    others = [spec(options={"a": 1}), spec(inputs=tensors), spec(batching=False), spec(max_batch_size=2)]
-    keys = {loading.recipe(each, artifact, "cpu").key for each in others} | {loading.recipe(spec(), artifact, "cuda").key}
-    assert len(keys | {key}) == 6
+async def left(one, load):
+    """A copy that was loaded and let go of, with what is kept of it."""
+    made = await one.load(recipe(load), NEED)
+    one.let_go(made, is_kept=True)
+    one.skeletons.keep("key", made)
+    return made
 
 
-def test_nobody_loads_what_nobody_can(tmp_path):
-    with pytest.raises(errors.LoadFailed, match="pytohn"):
-        loading.recipe(model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"), ports.Artifact(tmp_path, "d", 1), "cpu")
+async def test_what_was_kept_is_attached_and_not_loaded_again():
+    one, loads = loading.Loading(BIG_BYTES), []
+    made = await left(one, lambda: loads.append(1) or Mapped())
+    again = await one.load(recipe(lambda: loads.append(2)), NEED)
+    assert (again.loaded, again.footprint, again.run_s) == (made.loaded, made.footprint, made.run_s)
+    assert not again.is_measured
+    assert (loads, made.loaded.log, made.loaded.calls) == ([1], ["detach", ARTIFACT], making.PROBES)
+    assert one.skeletons.size_bytes == 0
+
+
+async def test_what_can_t_be_attached_is_loaded_anew():
+    one = loading.Loading(BIG_BYTES)
+    made = await left(one, Mapped)
+    made.loaded.is_there = False
+    again = await one.load(recipe(Mapped), NEED)
+    assert again.loaded is not made.loaded
+    assert again.is_measured
+    assert made.loaded.log == ["detach", "close"]

@@ -35,6 +35,7 @@ async def test_what_happened_is_told(http):
     assert found(said, "meshserve_model_bytes", device="host", **of_model) == found(said, "meshserve_booked_bytes", device="host") > 0
     assert found(said, "meshserve_budget_bytes", device="host") == bench.MEMORY.host_bytes
     assert found(said, "meshserve_private_bytes") > 0
+    assert (found(said, "meshserve_mapped_bytes"), found(said, "meshserve_kept_bytes")) == (0, 0)
 
 
 async def test_names_may_hold_anything(http, one, shelf):

@@ -1,0 +1,255 @@
+"""What it takes to have a big PyTorch model back: evicted, its file on the node's disk and in the page cache.
+
+Through one real worker without Ray: the time until the model is there again, its first answer, and a warm one; beside the first load, and
+beside torch itself loading the same file in this process. Every answer is held bit for bit against torch's. Then the same through a whole
+mesh, and the memory of four processes that hold one model: mapped as workers do it, and as torch loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import holders
+import httpx
+import meshes
+import numpy as np
+import program
+import results
+import served
+import solo
+import torch
+import torch_models
+from rich.console import Console
+from tritonclient import grpc as triton
+from tritonclient.utils import np_to_triton_dtype
+
+from meshserve.core import model
+from meshserve.worker import memory, worker
+
+ATTACH_MS_MAX = 50.0
+SHARED_RATIO_MAX = 0.5
+HOLDERS, LOADS = 4, 3
+WAIT_S, GONE_S_MAX, READY_S_MAX = 120, 30, 120
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how often."""
+
+    size_bytes: int
+    kinds: tuple[torch_models.Kind, ...]
+    rounds: int
+    mesh_rounds: int
+
+
+WHOLE = Plan(400 << 20, (torch_models.WIDE, torch_models.DEEP, torch_models.SCRIPTED), 200, 30)
+QUICK = Plan(40 << 20, (torch_models.WIDE, torch_models.SCRIPTED), 20, 0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One model's file, rows for it, and torch's own answer."""
+
+    kind: torch_models.Kind
+    path: Path
+    rows: np.ndarray
+    answer: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """What the mesh calls it."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Milliseconds, and the bytes of one resident copy that are the process's own. `torch_ms` is the library's own load."""
+
+    torch_ms: float
+    first_load_ms: float
+    attach_ms: tuple[float, ...]
+    first_answer_ms: tuple[float, ...]
+    warm_ms: tuple[float, ...]
+    private_bytes: int
+    mapped_bytes: int
+
+
+def write(folder: Path, kind: torch_models.Kind, size_bytes: int, number: int) -> Sample:
+    path = folder / f"model-{number}{kind.ending}"
+    rows = torch_models.write(path, kind, size_bytes)
+    return Sample(kind, path, rows, torch_models.answer(torch_models.load(path), rows))
+
+
+def timed_ms(work: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    work()
+    return (time.perf_counter() - began_s) * 1e3
+
+
+def check(sample: Sample, given: np.ndarray) -> None:
+    """Raises WrongAnswer unless every bit is torch's."""
+    if given.tobytes() != sample.answer.tobytes():
+        raise program.WrongAnswer(f"{sample.name} ({sample.kind.name}) answers something else than torch")
+
+
+class Asking:
+    """One caller of one model, in the worker's process."""
+
+    def __init__(self, of: worker.Worker, sample: Sample) -> None:
+        self._host = of.host
+        self._id = model.ModelId(sample.name)
+        self._sample = sample
+        self.input = "x"
+
+    async def back_ms(self) -> tuple[float, float, float]:
+        """How long until the model is there, until its first answer, and for another one."""
+        began_s = time.perf_counter()
+        resident = await self._host.lease(self._id, asyncio.get_running_loop().time() + WAIT_S)
+        there_ms = (time.perf_counter() - began_s) * 1e3
+        rows, loaded = {resident.signature.inputs[0].name: self._sample.rows}, resident.made.loaded
+        first_ms, warm_ms = (timed_ms(lambda: loaded.predict(rows, ())) for _ in range(2))
+        check(self._sample, next(iter(loaded.predict(rows, ()).values())))
+        self._host.release(resident)
+        return there_ms, first_ms, warm_ms
+
+    async def leave(self) -> None:
+        """Have it evicted, and wait until it is."""
+        self._host.unload(self._id)
+        while self._host.footprint(self._id).host_bytes:  # noqa: ASYNC110 - nothing tells of a copy's end
+            await asyncio.sleep(0.001)
+
+
+async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
+    """One model in a worker of its own. What its first load takes is read from the worker: before it the file is copied into the cache."""
+    async with solo.serving(folder, [solo.Entry(sample.name, sample.path)]) as of:
+        asking = Asking(of, sample)
+        gc.collect()
+        memory.trim()
+        before_bytes = memory.private_bytes()
+        await asking.back_ms()
+        private_bytes = memory.private_bytes() - before_bytes
+        measured = of.host.learned[model.ModelId(sample.name)]
+        mapped_bytes = of.host.mapped_bytes
+        taken = []
+        for _ in range(rounds):
+            await asking.leave()
+            taken.append(await asking.back_ms())
+    torch_ms = statistics.median(timed_ms(lambda: torch_models.load(sample.path)) for _ in range(LOADS))
+    return Figures(torch_ms, measured.load_s * 1e3, *zip(*taken, strict=True), private_bytes, mapped_bytes)  # type: ignore[arg-type]
+
+
+def held_bytes(folder: Path, sample: Sample, how: str) -> int:
+    """The memory of several processes that hold the model; what they share counts once."""
+    command = [sys.executable, Path(holders.__file__), how, sample.path]
+    with contextlib.ExitStack() as stack:
+        systems = [stack.enter_context(served.serving(command, folder / f"{how}-{number}.log")) for number in range(HOLDERS)]
+        for system in systems:
+            system.wait_until(lambda log=system.log: holders.HOLDING in log.read_text(), READY_S_MAX)
+        return sum(system.memory_bytes() for system in systems)
+
+
+def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of requests through gateway and worker: to the evicted model, and to the resident one."""
+    taken: dict[str, list[float]] = {"evicted": [], "resident": []}
+    models = [{"name": sample.name, "uri": str(sample.path)}]
+    with meshes.up(folder, meshes.pool(1, "2GiB"), models=models) as mesh:
+        mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), READY_S_MAX)
+        with contextlib.closing(triton.InferenceServerClient(mesh.endpoint)) as client:
+            given = triton.InferInput(input_name(client, sample), list(sample.rows.shape), np_to_triton_dtype(sample.rows.dtype))
+            given.set_data_from_numpy(sample.rows)
+            for _ in range(rounds):
+                evict(mesh, sample.name)
+                for several in taken.values():
+                    several.append(timed_ms(lambda: check(sample, asked(client, sample, given))))
+    return taken
+
+
+def input_name(client: triton.InferenceServerClient, sample: Sample) -> str:
+    return str(client.get_model_metadata(sample.name, client_timeout=WAIT_S).inputs[0].name)
+
+
+def asked(client: triton.InferenceServerClient, sample: Sample, given: triton.InferInput) -> np.ndarray:
+    answer = client.infer(sample.name, [given], client_timeout=WAIT_S)
+    return answer.as_numpy(answer.get_response().outputs[0].name)
+
+
+def evict(mesh: meshes.Mesh, name: str) -> None:
+    url = f"http://{mesh.endpoint}/mesh/v1/models/{name}"
+    httpx.post(f"{url}/unload", timeout=WAIT_S).raise_for_status()
+    mesh.system.wait_until(lambda: httpx.get(url, timeout=WAIT_S).json()["state"] == "absent", GONE_S_MAX)
+
+
+def percentile(values: tuple[float, ...] | list[float], share: float) -> float:
+    return float(np.percentile(values, share))
+
+
+def row(what: str, each: Figures) -> tuple[str, ...]:
+    taken = (
+        each.torch_ms,
+        each.first_load_ms,
+        percentile(each.attach_ms, 50),
+        percentile(each.attach_ms, 99),
+        percentile(each.first_answer_ms, 50),
+        percentile(each.warm_ms, 50),
+        each.mapped_bytes / 2**20,
+        each.private_bytes / 2**20,
+    )
+    return (what, *map(results.figure, taken))
+
+
+HEAD = ("model", "torch's load ms", "first load ms", "attach p50 ms", "p99 ms", "first answer ms", "warm ms", "MiB mapped", "MiB private")
+
+
+def found(plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]) -> results.Found:
+    """The tables, and the targets."""
+    size = f"{plan.size_bytes >> 20} MB"
+    attached_ms = {what: percentile(each.attach_ms, 99) for what, each in figures.items()}
+    claims = [results.at_most(f"{what}, {size}: attached, p99", ms, "ms", ATTACH_MS_MAX) for what, ms in attached_ms.items()]
+    peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
+    ours_mib = (held["mapped"] - held["none"]) / 2**20
+    claims.append(results.times_at_most(f"one {size} model in {HOLDERS} processes", "MiB", ours_mib, peer, SHARED_RATIO_MAX))
+    tables = [results.Table(f"{size} models evicted and attached again, one worker", HEAD, tuple(row(*each) for each in figures.items()))]
+    if mesh:
+        rows = tuple((what, *(results.figure(percentile(taken, share)) for share in (50, 99))) for what, taken in mesh.items())
+        tables.append(results.Table(f"a request to a {size} model through the mesh", ("model", "p50 ms", "p99 ms"), rows))
+    bars = [results.Bar(f"{what}: {how}", value, how == "attached") for what, each in figures.items() for how, value in spans(each)]
+    chart = results.Chart("attach", f"Until a {size} model is there", "ms", tuple(bars), is_log=True)
+    kept = {"by model": {what: asdict(each) for what, each in figures.items()}, "held bytes": held, "mesh ms": mesh}
+    return results.Found(1, asdict(plan) | {"kinds": [kind.name for kind in plan.kinds]}, tuple(claims), tuple(tables), (chart,), kept)
+
+
+def spans(each: Figures) -> tuple[tuple[str, float], ...]:
+    return ("torch's load", each.torch_ms), ("attached", percentile(each.attach_ms, 50))
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    plan = QUICK if args.quick else WHOLE
+    torch.set_num_threads(1)
+    samples = [write(folder, kind, plan.size_bytes, number) for number, kind in enumerate(plan.kinds)]
+    figures = {}
+    for number, sample in enumerate(samples):
+        (place := folder / f"worker-{number}").mkdir()
+        figures[sample.kind.name] = asyncio.run(measure(place, sample, args.rounds or plan.rounds))
+        console.print(f"{sample.kind.name}: attached in {percentile(figures[sample.kind.name].attach_ms, 50):.2f} ms", highlight=False)
+    held = {how: held_bytes(folder, samples[0], how) for how in ("none", "plain", "mapped")}
+    mesh = through_the_mesh(folder, samples[0], plan.mesh_rounds) if plan.mesh_rounds else {}
+    return found(plan, figures, held, mesh)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--rounds", type=int, help="evictions of each model; default: 200, quick 20")
+    return program.main("attach", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Real Python clients as load, in a process of their own, which prints what they saw as JSON.
+
+Every answer is held against the right one. What they cost themselves is many times what h2load costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+from tritonclient.grpc import InferInput
+from tritonclient.grpc import aio as triton
+
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+
+UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+CALL_S_MAX = 60
+Ask = Callable[[], Awaitable[np.ndarray]]
+
+
+class CallFailed(Exception):
+    """The clients' process ended with an error, or an answer was wrong."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Who is called how: `kind` is tritonclient or grpc.aio."""
+
+    endpoint: str
+    model: str
+    kind: str
+    in_flight: int
+    requests: int
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run saw."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def run(calls: Calls, row: Path) -> Seen:
+    """Call from a process of its own; `row` is an .npz with the input `x` and the right answer `y`. Raises CallFailed."""
+    command = [sys.executable, __file__, json.dumps(asdict(calls)), str(row)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise CallFailed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
+    return Seen(**json.loads(done.stdout))
+
+
+async def by_tritonclient(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]) -> None:
+    """What tritonclient's users do: a new InferInput for each request."""
+
+    async def ask() -> np.ndarray:
+        tensor = InferInput("x", list(x.shape), "FP32")
+        tensor.set_data_from_numpy(x)
+        answer = await client.infer(calls.model, [tensor], headers=dict(calls.metadata), client_timeout=CALL_S_MAX)
+        return np.asarray(answer.as_numpy("y"))
+
+    async with triton.InferenceServerClient(calls.endpoint) as client:
+        await work(ask)
+
+
+async def by_grpc(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]) -> None:
+    """Generated stubs, a new message for each request."""
+    raw_x, metadata = x.tobytes(), tuple(calls.metadata.items())
+
+    async def ask() -> np.ndarray:
+        request = pb.ModelInferRequest(model_name=calls.model, raw_input_contents=[raw_x])
+        request.inputs.add(name="x", datatype="FP32", shape=x.shape)
+        answer = await stub.ModelInfer(request, timeout=CALL_S_MAX, metadata=metadata)
+        return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(tuple(answer.outputs[0].shape))
+
+    async with grpc.aio.insecure_channel(calls.endpoint, options=UNLIMITED) as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+        await work(ask)
+
+
+KINDS = {"tritonclient": by_tritonclient, "grpc.aio": by_grpc}
+
+
+async def seen(calls: Calls, x: np.ndarray, y: np.ndarray) -> Seen:
+    """Keep `in_flight` requests in flight until all are answered. Raises AssertionError for a wrong answer."""
+    took_ms: list[float] = []
+    elapsed_s = 0.0
+
+    async def caller(ask: Ask, left: Iterator[int]) -> None:
+        for _ in left:
+            began_s = time.perf_counter()
+            answer = await ask()
+            took_ms.append((time.perf_counter() - began_s) * 1e3)
+            np.testing.assert_allclose(answer, y, rtol=1e-4, atol=1e-5)
+
+    async def work(ask: Ask) -> None:
+        nonlocal elapsed_s
+        await ask()
+        began_s, left = time.perf_counter(), iter(range(calls.requests))
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(calls.in_flight):
+                callers.create_task(caller(ask, left))
+        elapsed_s = time.perf_counter() - began_s
+
+    await KINDS[calls.kind](calls, x, work)
+    p50_ms, p99_ms = (float(p) for p in np.percentile(took_ms, [50, 99]))
+    return Seen(len(took_ms) / elapsed_s, p50_ms, p99_ms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("calls", type=lambda text: Calls(**json.loads(text)))
+    parser.add_argument("row", type=Path)
+    args = parser.parse_args()
+    with np.load(args.row) as row:
+        print(json.dumps(asdict(asyncio.run(seen(args.calls, row["x"], row["y"])))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Thousands of loads and unloads through one real worker, in this process and without Ray: what its memory, files and threads come to.
+
+For each library in turn the same few models come and go, one after another. What is read before each batch, with free pages handed back to
+the kernel, is private memory, open files and threads. Drift is the middle of the last tenth against that of the first tenth after warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import itertools
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import program
+import results
+import samples
+import solo
+import tiny
+from rich.console import Console
+
+from meshserve.core import model
+from meshserve.worker import memory, worker
+
+DRIFT_MAX, QUICK_DRIFT_MAX = 0.01, 0.05
+QUICK_THREADS_MAX = 8
+"""Pools of threads may still fill up in a short run."""
+MODELS = 20
+WARM_UP_SHARE = 0.1
+BATCHES = 100
+SHARES = {"sklearn": 10, "xgboost": 10, "lightgbm": 10, "python": 10, "torch": 100}
+"""A library's loads for each of so many of ONNX Runtime's."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the process has at one moment."""
+
+    private_bytes: int
+    files: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Churned:
+    """What came of one library's loads. `drift` is a share of the memory after warm-up."""
+
+    loads: int
+    loads_per_s: float
+    before: Reading
+    after: Reading
+
+    @property
+    def drift(self) -> float:
+        """How much more memory at the end."""
+        return (self.after.private_bytes - self.before.private_bytes) / self.before.private_bytes
+
+
+def read() -> Reading:
+    """After everything that can be given back is."""
+    gc.collect()
+    memory.trim()
+    return Reading(memory.private_bytes(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+
+
+def middle(readings: list[Reading]) -> Reading:
+    """Medians."""
+    return Reading(*(int(statistics.median(each)) for each in zip(*(asdict(reading).values() for reading in readings), strict=True)))
+
+
+def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
+    """The first tenth after warm-up, and the last tenth."""
+    steady = readings[int(len(readings) * WARM_UP_SHARE) :]
+    tenth = max(1, len(steady) // 10)
+    return middle(steady[:tenth]), middle(steady[-tenth:])
+
+
+async def churn(of: worker.Worker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]) -> Churned:
+    """Load and unload, one model after another."""
+    readings, spent_s, batch = [read()], 0.0, max(1, loads // BATCHES)
+    turns = itertools.islice(itertools.cycle(ids), loads)
+    while part := list(itertools.islice(turns, batch)):
+        began_s = time.perf_counter()
+        for id_ in part:
+            await of.ensure_loaded(id_, timeout_s=120)
+            of.host.unload(id_)
+            while of.host.footprint(id_).host_bytes:  # noqa: ASYNC110 - nothing tells of a copy's end
+                await asyncio.sleep(0)
+        spent_s += time.perf_counter() - began_s
+        readings.append(read())
+        if len(readings) % (BATCHES // 4) == 0:
+            tell(f"{len(readings) * batch:,} loads, {readings[-1].private_bytes / 2**20:.1f} MiB private")
+    return Churned(loads, loads / spent_s, *drifted(readings))
+
+
+def tiny_models(folder: Path) -> Iterator[solo.Entry]:
+    """ONNX models that differ."""
+    for number in range(MODELS):
+        path = folder / f"tiny-{number}.onnx"
+        tiny.write(path, number)
+        yield solo.Entry(path.stem, path)
+
+
+def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
+    """One of the demo's models, trained anew."""
+    path = folder / sample.name / sample.path
+    path.parent.mkdir(parents=True)
+    sample.train(sample.rows(), path)
+    return solo.Entry(sample.name, path.parent if sample.runtime == "python" else path, sample.runtime)
+
+
+async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> dict[str, Churned]:
+    """Every library, each through the same worker."""
+    churned: dict[str, Churned] = {}
+    by_runtime = {"onnx": list(tiny_models(folder))}
+    if not args.quick:
+        wanted = [each for each in samples.SAMPLES if each.runtime in SHARES]
+        by_runtime |= {each.runtime: [sample_model(folder, each)] for each in wanted}
+    async with solo.serving(folder, [entry for entries in by_runtime.values() for entry in entries]) as of:
+        for runtime, entries in by_runtime.items():
+            console.print(runtime)
+            loads = args.loads // SHARES.get(runtime, 1)
+            ids = [model.ModelId(entry.name) for entry in entries]
+            churned[runtime] = await churn(of, ids, loads, lambda said: console.print(f"  {said}", highlight=False))
+    return churned
+
+
+def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Found:
+    """The table, and the targets."""
+    rows = tuple((runtime, *_cells(each)) for runtime, each in churned.items())
+    head = ("library", "loads", "loads/s", "MiB before", "MiB after", "drift %", "files +", "threads +")
+    onnx = churned["onnx"]
+    bound = QUICK_DRIFT_MAX if is_quick else DRIFT_MAX
+    claims = (
+        results.at_most(f"memory drift over {onnx.loads:,} loads and unloads", max(0.0, onnx.drift) * 100, "%", bound * 100),
+        results.at_most("open files more at the end", max(0, onnx.after.files - onnx.before.files), "", 0),
+        results.at_most("threads more at the end", max(0, onnx.after.threads - onnx.before.threads), "", QUICK_THREADS_MAX * is_quick),
+    )
+    figures = {runtime: asdict(each) for runtime, each in churned.items()}
+    table = results.Table("loads and unloads through one worker, without Ray", head, rows)
+    return results.Found(1, {"loads": onnx.loads, "models": MODELS}, claims, (table,), figures=figures)
+
+
+def _cells(each: Churned) -> tuple[str, ...]:
+    before, after = each.before, each.after
+    mib = (before.private_bytes / 2**20, after.private_bytes / 2**20)
+    figures = (each.loads, each.loads_per_s, *mib, each.drift * 100, after.files - before.files, after.threads - before.threads)
+    return tuple(results.figure(float(figure)) for figure in figures)
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    args.loads = args.loads or (1_000 if args.quick else 10_000)
+    return found(asyncio.run(run_all(console, args, folder)), is_quick=args.quick)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--loads", type=int, help="of ONNX models; default: 10,000, quick 1,000")
+    return program.main("churn", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""What a request costs that finds its model not in memory: by the model's size, and by where its artifact is.
+
+Through a whole mesh with one worker. An evicted model's artifact is in the page cache, or on the disk after its pages were dropped; one
+that nobody asked for before is in a local folder, or in a bucket of S3's kind on this machine. Beside each stands the same file loaded and
+run by ONNX Runtime in this process. Then 500 callers at once for one cold model, and random requests to four times what fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import buckets
+import cold_tables
+import grpc
+import httpx
+import meshes
+import numpy as np
+import pages
+import program
+import results
+import thrash
+import tiny
+from peers import sessions
+from rich.console import Console
+
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+
+X = np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None]
+SIZES = {"5.6 KB": 0, "10 MB": 10 << 20, "100 MB": 100 << 20}
+FIRST_SEEDS = {"local": 1, "rush": 10_001, "s3": 20_001}
+CALL_S_MAX, READY_S_MAX, GONE_S_MAX = 120, 180, 30
+
+Rushed = list[cold_tables.Stampede]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often each is measured, by size; how many call at once."""
+
+    evicted: dict[str, int]
+    first: dict[str, int]
+    callers: int
+    thrash: thrash.Plan
+
+
+WHOLE = Plan({"5.6 KB": 300, "10 MB": 40, "100 MB": 10}, {"5.6 KB": 60, "10 MB": 10, "100 MB": 3}, 500, thrash.WHOLE)
+QUICK = Plan({"5.6 KB": 40}, {"5.6 KB": 10}, 200, thrash.QUICK)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One model: what it is called, its number, its size's name and its file."""
+
+    name: str
+    seed: int
+    size: str
+    path: Path
+
+    @property
+    def hidden(self) -> int:
+        """The width of its middle."""
+        return tiny.hidden_for(SIZES[self.size])
+
+
+@dataclass
+class Taken:
+    """Milliseconds by place and size, in the order in which they were measured."""
+
+    took_ms: dict[tuple[str, str], list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    in_process_ms: dict[str, float] = field(default_factory=dict)
+
+
+def written(folder: Path, kind: str, counts: dict[str, int]) -> list[Sample]:
+    """So many models of each size, all different, and from those of other kinds too: equal bytes would be one copy."""
+    samples, seeds = [], itertools.count(FIRST_SEEDS[kind])
+    for size, count in counts.items():
+        for number in range(count):
+            seed = next(seeds)
+            path = folder / kind / f"{kind}-{size.replace(' ', '').lower()}-{number}.onnx"
+            sample = Sample(path.stem, seed, size, path)
+            tiny.write(path, seed, sample.hidden)
+            samples.append(sample)
+    return samples
+
+
+class Asking:
+    """One caller of the mesh, one request in flight."""
+
+    def __init__(self, mesh: meshes.Mesh) -> None:
+        self.mesh = mesh
+        self._channel = grpc.insecure_channel(mesh.endpoint)
+        self._stub = rpc.GRPCInferenceServiceStub(self._channel)
+        self._http = httpx.Client(base_url=f"http://{mesh.endpoint}/mesh/v1/models", timeout=60)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+        self._http.close()
+
+    def took_ms(self, sample: Sample, expected: np.ndarray) -> float:
+        """How long one prediction takes. Raises WrongAnswer."""
+        asked = request(sample.name)
+        began_s = time.perf_counter()
+        answer = self._stub.ModelInfer(asked, timeout=CALL_S_MAX)
+        took_ms = (time.perf_counter() - began_s) * 1e3
+        right(answer, expected, sample.name)
+        return took_ms
+
+    def evict(self, sample: Sample) -> None:
+        """Have its copy leave, and wait until it has."""
+        self._http.post(f"/{sample.name}/unload").raise_for_status()
+        self.mesh.system.wait_until(lambda: self._http.get(f"/{sample.name}").json()["state"] == "absent", GONE_S_MAX)
+
+
+def request(model: str) -> Any:
+    """The call for the one row."""
+    made = pb.ModelInferRequest(model_name=model, raw_input_contents=[X.tobytes()])
+    made.inputs.add(name="x", datatype="FP32", shape=X.shape)
+    return made
+
+
+def right(answer: Any, expected: np.ndarray, model: str) -> None:
+    """Raises WrongAnswer unless it is."""
+    if not np.allclose(np.frombuffer(answer.raw_output_contents[0], np.float32), expected, rtol=1e-3, atol=1e-2):
+        raise program.WrongAnswer(f"a wrong answer of {model}")
+
+
+def expected(sample: Sample) -> np.ndarray:
+    """The right answer."""
+    return tiny.answer(sample.seed, X, sample.hidden)[0]
+
+
+def in_process_ms(sample: Sample, times: int) -> float:
+    """The same file loaded and run by ONNX Runtime here, the middle of several times."""
+    took_ms = []
+    for _ in range(times):
+        began_s = time.perf_counter()
+        sessions.load(str(sample.path)).run(None, {"x": X})
+        took_ms.append((time.perf_counter() - began_s) * 1e3)
+    return float(np.median(took_ms))
+
+
+def first_requests(asking: Asking, samples: list[Sample], place: str, taken: Taken) -> None:
+    """Models that nobody asked for before."""
+    for sample in samples:
+        taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected(sample)))
+
+
+def evicted(asking: Asking, samples: list[Sample], plan: Plan, place: str, taken: Taken, prepare: Callable[[], None]) -> None:
+    """Models that were there, in turn; `prepare` brings their artifacts to where they shall be."""
+    for size, times in plan.evicted.items():
+        several = [(sample, expected(sample)) for sample in samples if sample.size == size]
+        for sample, answer in itertools.islice(itertools.cycle(several), times):
+            asking.evict(sample)
+            prepare()
+            taken.took_ms[place, size].append(asking.took_ms(sample, answer))
+
+
+def checked_drop(cache: Path, samples: list[Sample]) -> None:
+    """Drop the artifacts' pages, in the cache and where they came from. Raises WrongAnswer where the kernel keeps them."""
+    sources = samples[0].path.parent
+    pages.drop(cache)
+    pages.drop(sources)
+    kept = [path for path in pages.files(cache) if path.stat().st_size > 1 << 20 and pages.cached_share(path) > 0.5]
+    if kept:
+        raise program.WrongAnswer(f"the kernel keeps the pages of {kept[0]}: it can't be measured from the disk")
+
+
+async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
+    """Everybody at once for one cold model; milliseconds each. Raises WrongAnswer, and what a call fails with."""
+    answer, took_ms = expected(sample), []
+
+    async def call(stub: Any) -> None:
+        began_s = time.perf_counter()
+        right(await stub.ModelInfer(request(sample.name), timeout=CALL_S_MAX), answer, sample.name)
+        took_ms.append((time.perf_counter() - began_s) * 1e3)
+
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(call(stub))
+    return took_ms
+
+
+def stampedes(asking: Asking, samples: list[Sample], callers: int) -> Iterator[cold_tables.Stampede]:
+    """One for each size, with the loads that the worker counted meanwhile."""
+    before = meshes.settled_totals(asking.mesh)
+    for sample in samples:
+        took_ms = asyncio.run(stampede(asking.mesh.endpoint, sample, callers))
+        after = meshes.settled_totals(asking.mesh, before["requests"] + callers)
+        yield cold_tables.Stampede(sample.size, callers, after["loads"] - before["loads"], after["failures"] - before["failures"], took_ms)
+        before = after
+
+
+def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
+    """Everything but the thrash, in one mesh."""
+    taken = Taken()
+    local, once = written(folder, "local", plan.first), written(folder, "rush", dict.fromkeys(plan.evicted, 1))
+    distant = written(folder, "s3", plan.first)
+    with buckets.serving(folder) as bucket:
+        entries = [{"name": each.name, "uri": str(each.path)} for each in (*local, *once)]
+        entries += [{"name": each.name, "uri": bucket.put(each.path)} for each in distant]
+        with meshes.up(folder, meshes.pool(1, "2GiB"), bucket.variables, models=entries) as mesh:
+            mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), READY_S_MAX)
+            asking = Asking(mesh)
+            try:
+                rushed = _measure_all(console, plan, asking, (local, once, distant), taken, folder)
+            finally:
+                asking.close()
+    return taken, rushed
+
+
+def _measure_all(console: Console, plan: Plan, asking: Asking, samples: tuple[list[Sample], ...], taken: Taken, folder: Path) -> Rushed:
+    local, once, distant = samples
+    cache = folder / "state" / "cache"
+    console.print("first requests")
+    first_requests(asking, local, cold_tables.LOCAL, taken)
+    first_requests(asking, distant, cold_tables.S3, taken)
+    console.print("evicted, in the page cache")
+    evicted(asking, local, plan, cold_tables.CACHED, taken, lambda: None)
+    console.print("evicted, on the disk")
+    evicted(asking, local, plan, cold_tables.DISK, taken, lambda: checked_drop(cache, local))
+    console.print("in process")
+    for size in plan.first:
+        sample = next(each for each in local if each.size == size)
+        taken.in_process_ms[size] = in_process_ms(sample, min(20, plan.evicted[size]))
+    console.print(f"{plan.callers} at once")
+    return list(stampedes(asking, once, plan.callers))
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    plan = QUICK if args.quick else WHOLE
+    for name in ("places", "thrash"):
+        (folder / name).mkdir()
+    taken, rushed = measure(console, plan, folder / "places")
+    thrashed = thrash.run(console, plan.thrash, folder / "thrash")
+    return cold_tables.found(taken.took_ms, taken.in_process_ms, rushed, thrashed, is_quick=args.quick)
+
+
+def main() -> int:
+    return program.main("cold", program.parser(__doc__), run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

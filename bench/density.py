@@ -1,0 +1,211 @@
+"""How many models are in memory at once: in 1, 2 and 4 GiB, of five kinds, and what each takes to be there.
+
+A worker of its own for each figure, filled until a model has to leave for another; the names that it knows are 100,000. Where a kind is not
+filled up, what fits is reckoned from what each takes, and marked ≈. Beside it MLServer with the same ONNX models: what each adds to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import environments
+import families
+import filling
+import numpy as np
+import program
+import results
+import served
+import systems
+import tiny
+from rich.console import Console
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
+
+GIB = 1 << 30
+RESIDENT_MIN, BYTES_MAX_QUICK = 30_000, 100 * 1024
+FILL_S_MAX, READY_S_MAX = 1800, 300
+CHECKED = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For each family how many models are written at most; budgets; names; how many models MLServer has, twice."""
+
+    models: Mapping[str, int]
+    budgets_gib: tuple[float, ...]
+    registered: int
+    peer: tuple[int, int]
+
+
+WHOLE = Plan(
+    {
+        families.TINY.name: 80_000,
+        families.SKLEARN.name: 1000,
+        families.XGBOOST.name: 1000,
+        families.MEDIUM.name: 450,
+        families.BIG.name: 12,
+    },
+    (1, 2, 4),
+    100_000,
+    (100, 1100),
+)
+QUICK = Plan(
+    {families.TINY.name: 800, families.SKLEARN.name: 100, families.XGBOOST.name: 100, families.MEDIUM.name: 5}, (1,), 5_000, (0, 0)
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What one more model of a kind costs MLServer."""
+
+    empty_bytes: float
+    bytes_each: float
+    load_ms: float
+
+    def room_for(self, memory_bytes: int) -> int:
+        """How many would fit, if it minded."""
+        return int((memory_bytes - self.empty_bytes) / self.bytes_each)
+
+
+Fillings = dict[str, dict[float, filling.Filled]]
+
+
+def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
+    """One worker, filled in a process of its own. Raises WrongAnswer with the last that it said if it fails."""
+    command = [sys.executable, filling.__file__, folder, str(int(budget_gib * GIB)), str(registered)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FILL_S_MAX, check=False)
+    if done.returncode:
+        raise program.WrongAnswer(f"{what} in {budget_gib} GiB: {(done.stderr.strip() or 'it ended').splitlines()[-1]}")
+    return filling.Filled(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
+    """Every family in every budget. Its models and the worker's cache go before the next family comes."""
+    fillings: Fillings = {}
+    for name, count in plan.models.items():
+        with prepared(families.FAMILIES[name], folder / "family", count) as place:
+            fillings[name] = {gib: filled(name, place, gib, plan.registered) for gib in plan.budgets_gib}
+        last = fillings[name][plan.budgets_gib[-1]]
+        console.print(f"{name}: {last.resident:,} in memory, {last.bytes_each / 1024:,.1f} KiB each", highlight=False)
+    return fillings
+
+
+@contextlib.contextmanager
+def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]:
+    """A folder with so many models of the family, rows for them, and what the library itself says of some."""
+    (place / "models").mkdir(parents=True)
+    (place / "answers").mkdir()
+    try:
+        paths = list(family.write(place / "models", count))
+        for number in np.linspace(0, count - 1, CHECKED, dtype=int):
+            rows, answer = family.ask(paths[number])
+            np.save(place / "rows.npy", rows)
+            np.save(place / "answers" / f"{number}.npy", answer)
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def peer(folder: Path, counts: tuple[int, int]) -> Peer:
+    """MLServer with few and with many models; the difference is the models'. Raises NotInstalled."""
+    (few, few_bytes, few_s), (many, many_bytes, many_s) = (started(folder, count) for count in counts)
+    bytes_each = (many_bytes - few_bytes) / (many - few)
+    return Peer(few_bytes - few * bytes_each, bytes_each, (many_s - few_s) / (many - few) * 1e3)
+
+
+def started(folder: Path, count: int) -> tuple[int, int, float]:
+    """MLServer with so many models, each asked once: their number, its memory, and how long it took to be ready."""
+    place = folder / f"peer-{count}"
+    (place / "models").mkdir(parents=True)
+    names = [path.stem for path in families.TINY.write(place / "models", count)]
+    began_s = time.monotonic()
+    with systems.mlserver(place / "models", place) as running:
+        with contextlib.closing(triton.InferenceServerClient(running.endpoint)) as client:
+            running.served.wait_until(lambda: answers(client, names[-1]), READY_S_MAX)
+            took_s = time.monotonic() - began_s
+            for name in names:
+                answers(client, name)
+        return count, running.served.memory_bytes(), took_s
+
+
+def answers(client: triton.InferenceServerClient, name: str) -> bool:
+    x = np.zeros((1, tiny.INPUTS), np.float32)
+    given = triton.InferInput("x", list(x.shape), "FP32")
+    given.set_data_from_numpy(x)
+    with contextlib.suppress(InferenceServerException):
+        return client.infer(name, [given]).as_numpy("y") is not None
+    return False
+
+
+def cells(what: str, by_budget: Mapping[float, filling.Filled]) -> tuple[str, ...]:
+    each = by_budget[max(by_budget)]
+    counts = (f"{'' if one.is_full else '≈ '}{one.room_for(int(gib * GIB)):,}" for gib, one in by_budget.items())
+    kib = (each.private_bytes_each / 1024, each.mapped_bytes_each / 1024)
+    return (what, *counts, *map(results.figure, kib), *map(results.figure, each.load_ms))
+
+
+def table(plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str]) -> results.Table:
+    head = ("model", *(f"in {gib:g} GiB" for gib in plan.budgets_gib), "KiB private each", "KiB mapped", "load p50 ms", "p99 ms")
+    rows = [cells(name, by_budget) for name, by_budget in fillings.items()]
+    if beside is not None:
+        counts = (f"≈ {beside.room_for(int(gib * GIB)):,}" for gib in plan.budgets_gib)
+        figures = (beside.bytes_each / 1024, 0, beside.load_ms, float("nan"))
+        rows.append((f"{families.TINY.name}: {systems.MLSERVER}", *counts, *map(results.figure, figures)))
+    return results.Table("models resident in one worker's budget", head, tuple(rows), missing)
+
+
+def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.Claim, ...]:
+    """The targets of the biggest budget."""
+    gib, one = max(fillings[families.TINY.name].items())
+    if is_quick:
+        return (results.at_most("one more tiny model in memory", one.bytes_each, "bytes", BYTES_MAX_QUICK),)
+    return (
+        results.at_least(f"tiny models resident in one worker of {gib:g} GiB", one.room_for(int(gib * GIB)), "", RESIDENT_MIN),
+        results.at_least("models registered meanwhile", one.registered, "", plan.registered),
+    )
+
+
+def found(plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool) -> results.Found:
+    """The table, the chart, and the targets."""
+    gib = plan.budgets_gib[-1]
+    bars = [results.Bar(name, by_budget[gib].room_for(int(gib * GIB)), is_ours=True) for name, by_budget in fillings.items()]
+    if beside is not None:
+        bars.append(results.Bar(f"{families.TINY.name}: {systems.MLSERVER}", beside.room_for(int(gib * GIB))))
+    chart = results.Chart("density", f"Models in memory in {gib:g} GiB", "models", tuple(bars), is_log=True)
+    by_name = {name: {f"{gib:g} GiB": asdict(one) for gib, one in by_budget.items()} for name, by_budget in fillings.items()}
+    figures = by_name | ({systems.MLSERVER: asdict(beside)} if beside else {})
+    tables = (table(plan, fillings, beside, missing),)
+    return results.Found(1, asdict(plan), claims(plan, fillings, is_quick=is_quick), tables, (chart,), figures)
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    plan = QUICK if args.quick else WHOLE
+    if args.families:
+        plan = Plan({name: plan.models[name] for name in args.families}, plan.budgets_gib, plan.registered, plan.peer)
+    fillings, beside = fill_all(console, plan, folder), None
+    missing = {systems.MLSERVER + " with scikit-learn, XGBoost and torch": "its environment has ONNX Runtime alone"}
+    if plan.peer[1]:
+        try:
+            beside = peer(folder, plan.peer)
+        except (environments.NotInstalled, served.NotServing) as failure:
+            missing[systems.MLSERVER] = f"not installed: {failure}"
+    return found(plan, fillings, beside, missing, is_quick=args.quick)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--families", nargs="+", choices=families.FAMILIES, help="only these; the first must be the tiny MLP")
+    return program.main("density", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Fills one worker with models until one has to leave: a process of its own, so that no more than they need is in its memory.
+
+`python bench/filling.py FOLDER MEMORY_BYTES REGISTERED`: prints what came of it as JSON. In FOLDER are the files NAME-NUMBER of `models`,
+`rows.npy` to ask them, and right answers NUMBER.npy in `answers`. Names beyond the files mean the same files again. What a model takes is
+what the process grew by, with its first prediction, and what it maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import program
+import solo
+
+from meshserve.core import lifecycle, model
+from meshserve.worker import host, memory
+
+WAIT_S = 120
+
+
+@dataclass(frozen=True)
+class Filled:
+    """`is_full`: some model had to leave for the last one; else there were no more."""
+
+    resident: int
+    is_full: bool
+    registered: int
+    process_bytes: int
+    registered_bytes_each: float
+    private_bytes_each: float
+    mapped_bytes_each: float
+    load_ms: tuple[float, ...]
+
+    @property
+    def bytes_each(self) -> float:
+        """All that one takes."""
+        return self.private_bytes_each + self.mapped_bytes_each
+
+    def room_for(self, memory_bytes: int) -> int:
+        """How many fit: counted where it was filled up, else by what each takes."""
+        return self.resident if self.is_full else int((memory_bytes - self.process_bytes) / self.bytes_each)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is in the folder."""
+
+    folder: Path
+    paths: list[Path]
+    rows: np.ndarray
+    answers: Mapping[int, np.ndarray]
+
+
+def read(folder: Path) -> Given:
+    """Models by their numbers, rows and answers."""
+    paths = sorted((folder / "models").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2]))
+    answers = {int(path.stem): np.load(path) for path in (folder / "answers").iterdir()}
+    return Given(folder, paths, np.load(folder / "rows.npy"), answers)
+
+
+def settled_bytes() -> int:
+    """Private memory once everything that can be given back is."""
+    gc.collect()
+    memory.trim()
+    return memory.private_bytes()
+
+
+def numbered(number: int) -> str:
+    return f"model-{number:06d}"
+
+
+def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
+    """All names, each with its file."""
+    files = itertools.cycle(paths)
+    return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
+
+
+async def brought(of: host.Host, number: int, rows: np.ndarray) -> np.ndarray:
+    """The model's answer; it is loaded first if need be."""
+    resident = await of.lease(model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S)
+    try:
+        return next(iter(resident.made.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()))
+    finally:
+        of.release(resident)
+
+
+async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
+    """Load one model after another. Raises WrongAnswer."""
+    paths, rows, names = given.paths, given.rows, max(registered, len(given.paths))
+    empty_bytes = settled_bytes()
+    async with solo.serving(given.folder, entries(paths, names), memory_bytes) as of:
+        catalog_bytes = settled_bytes() - empty_bytes
+        await brought(of.host, 0, rows)
+        before_bytes = settled_bytes()
+        load_ms = [ms async for ms in loads(of.host, len(paths), rows)]
+        taken_bytes, resident = settled_bytes() - before_bytes, ready(of.host)
+        filled = Filled(
+            resident=resident,
+            is_full=of.host.residency.counts.evictions > 0,
+            registered=names,
+            process_bytes=before_bytes,
+            registered_bytes_each=catalog_bytes / names,
+            private_bytes_each=taken_bytes / max(1, resident - 1),
+            mapped_bytes_each=of.host.mapped_bytes / resident,
+            load_ms=tuple(float(each) for each in np.percentile(load_ms, (50, 99))),
+        )
+        await check(of.host, given.answers, rows)
+    return filled
+
+
+async def loads(of: host.Host, count: int, rows: np.ndarray) -> AsyncIterator[float]:
+    """Milliseconds of each load but the first, until one makes another leave."""
+    for number in range(1, count):
+        began_s = time.perf_counter()
+        await of.ensure_loaded(model.ModelId(numbered(number)), WAIT_S)
+        yield (time.perf_counter() - began_s) * 1e3
+        if of.residency.counts.evictions:
+            return
+        await brought(of, number, rows)
+
+
+def ready(of: host.Host) -> int:
+    """How many are in memory."""
+    return sum(copy.state is lifecycle.State.READY for copy in of.residency.copies.values())
+
+
+async def check(of: host.Host, answers: Mapping[int, np.ndarray], rows: np.ndarray) -> None:
+    """Some answers against the library's own."""
+    for number, expected in answers.items():
+        if not np.allclose(await brought(of, number, rows), expected, rtol=1e-4, atol=1e-5):
+            raise program.WrongAnswer(f"{numbered(number)} gives another answer than the library's own")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("memory_bytes", type=int)
+    parser.add_argument("registered", type=int)
+    args = parser.parse_args()
+    print(json.dumps(asdict(asyncio.run(fill(read(args.folder), args.memory_bytes, args.registered)))))
+
+
+if __name__ == "__main__":
+    main()

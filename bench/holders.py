@@ -1,0 +1,34 @@
+"""Holds one PyTorch model in a process of its own until it is told to end: `python bench/holders.py none|plain|mapped FILE`.
+
+`plain` is a load as torch does it, `mapped` as meshserve does it where the file is its own, `none` the library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from meshserve.core import model, ports
+from meshserve.runtimes import pytorch
+
+HOLDING = "holding"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("how", choices=("none", "plain", "mapped"))
+    parser.add_argument("file", type=Path)
+    args = parser.parse_args()
+    runtime = pytorch.TorchRuntime()
+    runtime.prepare("cpu")
+    if args.how != "none":
+        artifact = ports.Artifact(args.file, "", args.file.stat().st_size, is_ours=args.how == "mapped")
+        held = runtime.load(artifact, model.ModelSpec(model.ModelId("held"), ""), "cpu")
+        held.predict(held.probe or {}, ())
+    print(HOLDING, flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main()

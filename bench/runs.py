@@ -1,0 +1,65 @@
+"""Runs of load and what they showed, for each system and in the middle of all rounds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+
+NOT_MEASURED = float("nan")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of load, or the medians of several. CPU and the farthest percentile are not always measured."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float = NOT_MEASURED
+    cpu_us: float = NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One system in one round, or the medians of all rounds. `runs` is by what was run, in order; `ready_s` from start to first answer."""
+
+    runs: Mapping[str, Run]
+    memory_mib: float = NOT_MEASURED
+    ready_s: float = NOT_MEASURED
+    cpu_us_by_process: Mapping[str, float] = field(default_factory=dict)
+
+
+Round = Mapping[str, Figures]
+"""Every system that could be measured, by name."""
+
+
+def in_flight(number: int) -> str:
+    """The name of a run of h2load with so many requests in flight."""
+    return f"{number} in flight"
+
+
+def by_client(kind: str, number: int) -> str:
+    """The name of a run of Python clients."""
+    return f"{kind}, {number} in flight"
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, Figures]:
+    """Each system's figures in the middle of the rounds in which it was measured."""
+    names = dict.fromkeys(name for each in rounds for name in each)
+    return {name: _middle([each[name] for each in rounds if name in each]) for name in names}
+
+
+def _middle(several: Sequence[Figures]) -> Figures:
+    keys = dict.fromkeys(key for each in several for key in each.runs)
+    runs = {key: _middle_run([each.runs[key] for each in several if key in each.runs]) for key in keys}
+    return Figures(runs, *(statistics.median(getattr(each, name) for each in several) for name in ("memory_mib", "ready_s")))
+
+
+def _middle_run(several: Sequence[Run]) -> Run:
+    return Run(*(statistics.median(getattr(each, field.name) for each in several) for field in fields(Run)))
+
+
+def as_json(rounds: Sequence[Round]) -> list[dict[str, object]]:
+    """The rounds as a file has them."""
+    return [{name: asdict(figures) for name, figures in each.items()} for each in rounds]

@@ -1,0 +1,249 @@
+"""The controller's own decisions at a size that no test machine has: a million models on a thousand workers that exist in name only.
+
+The mesh is the product's; workers and gateways answer each command at once. Everything is registered, every worker reports copies and what
+it measured, then a tenth of the workers are lost and come back, and the pool grows by a tenth. Counted are events and commands, the memory
+of a model, the models whose home moved, and how evenly models, bytes and requests (Zipf) lie on the ring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import program
+import results
+import traces
+from rich.console import Console
+
+from meshserve.core import commands, desired, events, mesh, model, placement, report
+from meshserve.worker import memory
+
+POOL, WORKERS_A_NODE = "default", 8
+BATCH = 1_000
+RESIDENT = 1_000
+"""Copies that each worker reports."""
+LOST_SHARE = GROWTH_SHARE = 0.1
+EVENTS_PER_S_MIN, HOMES_PER_S_MIN = 2_000.0, 50_000.0
+BYTES_A_MODEL_MAX = 4_096.0
+MODELS_IMBALANCE_MAX = 1.5
+EXPONENT = 1.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase took: events that were handled, commands that came of them, seconds in the mesh, and the slowest single event."""
+
+    name: str
+    events: int
+    commands: int
+    seconds: float
+    slowest_ms: float
+
+    @property
+    def per_s(self) -> float:
+        """Events a second, with the commands that came of them."""
+        return self.events / self.seconds
+
+
+class World:
+    """Everything around the mesh, which does at once whatever it is told."""
+
+    def __init__(self) -> None:
+        self.mesh = mesh.Mesh()
+        self.now_s = 0.0
+        self.phases: list[Phase] = []
+        self._queue: collections.deque[events.Event] = collections.deque()
+        self._pids = 0
+        self._commands = 0
+
+    def phase(self, name: str, wanted: Iterable[events.Event]) -> Phase:
+        """Have these events, and all that come of them, handled."""
+        took_s, self._commands = [], 0
+        for event in wanted:
+            self._queue.append(event)
+            while self._queue:
+                took_s.append(self._handle(self._queue.popleft()))
+        self.phases.append(Phase(name, len(took_s), self._commands, sum(took_s), max(took_s) * 1e3))
+        return self.phases[-1]
+
+    def _handle(self, event: events.Event) -> float:
+        """Have the mesh take it in, and do what it says; the seconds that the mesh took."""
+        began_s = time.perf_counter()
+        asked = self.mesh.handle(event, self.now_s)
+        took_s = time.perf_counter() - began_s
+        for command in asked:
+            self._perform(command)
+        return took_s
+
+    def _perform(self, command: commands.Command) -> None:
+        self._commands += 1
+        match command:
+            case commands.SaveChanges(changes=changes):
+                self._queue.appendleft(events.ChangesSaved(changes))
+            case commands.StartWorker(worker_id=id_):
+                self._pids += 1
+                self._queue.append(events.WorkerStarted(id_, model.Endpoint("node", "127.0.0.1", self._pids), self._pids))
+            case commands.SendChanges(worker_id=id_, step=step):
+                self._queue.append(events.WorkerSynced(id_, step.revision))
+            case commands.StopWorker(worker_id=id_):
+                self._queue.append(events.WorkerStopped(id_))
+            case commands.StartGateway(node=node):
+                self._queue.append(events.GatewayReported(report.GatewayReport(node, 1, 2, "ready", "127.0.0.1:8080")))
+            case commands.ConfigureGateway(node=node):
+                self._queue.append(events.GatewayConfigured(node, self.mesh.gates.revision))
+
+
+def wanted(workers: int) -> desired.Desired:
+    """One pool."""
+    return desired.Desired(pools=(desired.Pool(workers=workers),))
+
+
+def registrations(models: int) -> Iterable[events.Event]:
+    """All models, so many at a time."""
+    for first in range(0, models, BATCH):
+        numbers = range(first, min(first + BATCH, models))
+        yield events.ModelsRegistered(
+            tuple(model.ModelSpec(model.ModelId(name(each)), f"s3://bucket/{name(each)}.onnx") for each in numbers)
+        )
+
+
+def name(number: int) -> str:
+    """A model's name."""
+    return f"model-{number:07d}"
+
+
+def reports(world: World, homes: dict[str, list[int]], sizes: np.ndarray, *, is_first: bool) -> Iterable[events.Event]:
+    """Each worker's report: what it has, and the first time what loading it taught."""
+    for worker in list(world.mesh.roster.workers.values()):
+        numbers = homes.get(worker.id, [])[:RESIDENT]
+        ids = [model.ModelId(name(number)) for number in numbers]
+        footprints = [model.Footprint(int(sizes[number])) for number in numbers]
+        copies = tuple(report.CopyReport(id_, "ready", "", takes) for id_, takes in zip(ids, footprints, strict=True))
+        learned = tuple(
+            report.Learned(id_, model.Measured(f"sha256:{id_.name}", takes, 0.01)) for id_, takes in zip(ids, footprints, strict=True)
+        )
+        said = report.WorkerReport(worker.id, worker.pid, "node", "ready", worker.sent, copies=copies, measured=learned if is_first else ())
+        yield events.WorkerReported(said, worker.synced)
+
+
+def homes_of(world: World, models: int) -> tuple[np.ndarray, float]:
+    """The worker of each model as a number that is its own, and look-ups a second."""
+    began_s = time.perf_counter()
+    ids = [world.mesh.home(name(number)) or "" for number in range(models)]
+    per_s = models / (time.perf_counter() - began_s)
+    return np.array(ids), per_s
+
+
+def by_worker(homes: np.ndarray) -> dict[str, list[int]]:
+    """Numbers of models by their worker."""
+    order = np.argsort(homes, kind="stable")
+    ids, starts = np.unique(homes[order], return_index=True)
+    return {str(id_): part.tolist() for id_, part in zip(ids, np.split(order, starts[1:]), strict=True)}
+
+
+def imbalance(homes: np.ndarray, weights: np.ndarray) -> float:
+    """The busiest worker's share against the mean."""
+    _, places = np.unique(homes, return_inverse=True)
+    shares = np.bincount(places, weights=weights)
+    return float(shares.max() / shares.mean())
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Everything that was counted."""
+
+    phases: tuple[Phase, ...]
+    bytes_a_model: float
+    homes_per_s: float
+    moved: dict[str, float]
+    imbalances: dict[str, float]
+
+
+def scale(console: Console, models: int, workers: int) -> Scaled:
+    """All phases."""
+    world, sizes = World(), traces.models(models).bytes
+    weights = np.random.default_rng(5).permutation(np.arange(1, models + 1, dtype=float) ** -EXPONENT)
+
+    def tell(phase: Phase) -> None:
+        console.print(f"{phase.name}: {phase.events:,} events in {phase.seconds:.1f} s", highlight=False)
+
+    nodes = tuple(f"node-{number}" for number in range(-(-workers // WORKERS_A_NODE)))
+    tell(world.phase("start", [events.Restored(is_config_coming=True), events.ConfigApplied(wanted(workers)), events.NodesSeen(nodes)]))
+    gc.collect()
+    before_bytes = memory.private_bytes()
+    tell(world.phase("register", registrations(models)))
+    gc.collect()
+    bytes_a_model = (memory.private_bytes() - before_bytes) / models
+    homes, homes_per_s = homes_of(world, models)
+    console.print(f"homes: {homes_per_s:,.0f} a second", highlight=False)
+    there = by_worker(homes)
+    tell(world.phase("first reports", reports(world, there, sizes, is_first=True)))
+    tell(world.phase("reports", reports(world, there, sizes, is_first=False)))
+    tell(world.phase("time", [events.Ticked()] * 100))
+    moved = dict(_changes(world, workers, homes, tell))
+    even = {"models": np.ones(models), "bytes": sizes.astype(float), "requests (Zipf)": weights}
+    imbalances = {what: imbalance(homes, each) for what, each in even.items()}
+    return Scaled(tuple(world.phases), bytes_a_model, homes_per_s, moved, imbalances)
+
+
+def _changes(world: World, workers: int, homes: np.ndarray, tell: Callable[[Phase], None]) -> Iterable[tuple[str, float]]:
+    """Loss and growth: the share of models that moved."""
+    down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
+    without = homes_on(placement.Ring(set(world.mesh.roster.workers).difference(down)), len(homes))
+    stayed = ~np.isin(homes, down)
+    yield "a tenth of the workers lost: moved, of the others' models", float((without != homes)[stayed].mean())
+    tell(world.phase("a tenth of the workers lost and back", [events.WorkerLost(id_, "the node is gone") for id_ in down]))
+    tell(world.phase("a tenth more workers", [events.ConfigApplied(wanted(int(workers * (1 + GROWTH_SHARE))))]))
+    grown, _ = homes_of(world, len(homes))
+    yield "a tenth more workers: moved, of all models", float((grown != homes).mean())
+
+
+def homes_on(ring: placement.Ring, models: int) -> np.ndarray:
+    """The same on a ring of other workers."""
+    return np.array([ring.home(name(number)) for number in range(models)])
+
+
+def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Found:
+    """Tables and targets; in the quick version floors, for a size at which a step over all workers or models is still seen."""
+    rows = tuple(
+        (each.name, f"{each.events:,}", f"{each.commands:,}", *map(results.figure, (each.seconds, each.per_s, each.slowest_ms)))
+        for each in scaled.phases
+    )
+    phases = results.Table("the controller's decisions", ("what happens", "events", "commands", "s", "events/s", "slowest ms"), rows)
+    shares = tuple((what, f"{share:.1%}") for what, share in scaled.moved.items())
+    ratios = tuple((f"busiest worker's {what}, × the mean", f"{ratio:.2f}") for what, ratio in scaled.imbalances.items())
+    sums = (("memory of a registered model in the controller, bytes", f"{scaled.bytes_a_model:,.0f}"), *shares, *ratios)
+    slowest = min(scaled.phases, key=lambda each: each.per_s)
+    claims = (
+        results.at_least(f"events a second, slowest phase ({slowest.name})", slowest.per_s, "", EVENTS_PER_S_MIN),
+        results.at_least("models' homes a second", scaled.homes_per_s, "", HOMES_PER_S_MIN),
+        results.at_most("memory of a registered model in the controller", scaled.bytes_a_model, "bytes", BYTES_A_MODEL_MAX),
+        results.at_most("busiest worker's models, × the mean", scaled.imbalances["models"], "", MODELS_IMBALANCE_MAX),
+    )
+    tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
+    return results.Found(1, sizes, claims[:2] if is_quick else claims, tables, figures=asdict(scaled))
+
+
+def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Found:
+    models = args.models or (10_000 if args.quick else 1_000_000)
+    workers = args.workers or (200 if args.quick else 1_000)
+    scaled = scale(console, models, workers)
+    return found(scaled, {"models": models, "workers": workers, "copies reported": RESIDENT}, is_quick=args.quick)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--models", type=int, help="default: 1,000,000, quick 10,000")
+    parser.add_argument("--workers", type=int, help="default: 1,000, quick 200")
+    return program.main("scale", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""One real worker in this process: its residency, storage and runtimes as they are in a mesh, without Ray, gateway and controller."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshserve.core import catalog, desired, model, replica
+from meshserve.storage import store
+from meshserve.worker import place, worker
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model: its name, its file or folder, and its runtime where that is not told from the file."""
+
+    name: str
+    path: Path
+    runtime: str = ""
+
+
+def declared(entry: Entry) -> catalog.Declared:
+    """The entry as a worker hears of it."""
+    return catalog.Declared(model.ModelSpec(model.ModelId(entry.name), str(entry.path), entry.runtime, trust=True))
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, entries: Iterable[Entry], memory_bytes: int = 4 << 30) -> AsyncIterator[worker.Worker]:
+    """A worker that knows these models and has loaded none; ends with the block."""
+    settings = desired.WorkerSettings(memory=model.Footprint(memory_bytes))
+    storage = store.Store(str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max)
+    made = worker.Worker(place.Place("solo", str(folder)), settings, storage)
+    await made.start()
+    try:
+        for step in replica.whole([declared(entry) for entry in entries], 0):
+            made.apply(step)
+        yield made
+    finally:
+        await made.stop()

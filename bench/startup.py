@@ -1,0 +1,150 @@
+"""From `meshserve up` to the first answer, with everything installed: the quick start's six models, and one tiny model.
+
+Each start is a new mesh with empty state, on a Ray of its own; files that the kernel keeps are warm. Beside it stands what Ray alone takes
+from the start of Python to the answer of one task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import demo
+import httpx
+import meshes
+import numpy as np
+import program
+import results
+import samples
+import served
+import tiny
+import yaml
+from rich.console import Console
+
+ANSWER_S_MAX, QUICK_RATIO = 10.0, 2.8
+START_S_MAX = 120
+TINY, QUICKSTART, RAY = "one tiny ONNX model", "configs/quickstart.yaml", "Ray alone, one task"
+ANSWER = "the task has answered"
+ACTOR = f"""
+import ray
+
+ray.init(include_dashboard=False, log_to_driver=False)
+print(ray.get(ray.remote(lambda: {ANSWER!r}).remote()), flush=True)
+ray.shutdown()
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Seconds from the start: until it says that it is ready, and until the first answer."""
+
+    ready_s: float
+    answer_s: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that is asked, and one row for it."""
+
+    name: str
+    tensor: str
+    row: tuple[float, ...]
+
+
+def asked(endpoint: str, model: Model) -> bool:
+    """Whether it answers, over REST as the first user of the README would ask."""
+    tensor = {"name": model.tensor, "datatype": "FP32", "shape": [1, len(model.row)], "data": list(model.row)}
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.post(f"http://{endpoint}/v2/models/{model.name}/infer", json={"inputs": [tensor]}, timeout=30).is_success
+    return False
+
+
+def started(folder: Path, document: dict[str, object], model: Model) -> Started:
+    """Bring a mesh up with these sections and stop it."""
+    folder.mkdir()
+    sections = {key: value for key, value in document.items() if key != "pools"}
+    began_s = time.monotonic()
+    with meshes.up(folder, document["pools"], **sections) as mesh:
+        mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), START_S_MAX)
+        ready_s = time.monotonic() - began_s
+        mesh.system.wait_until(lambda: asked(mesh.endpoint, model), START_S_MAX)
+        return Started(ready_s, time.monotonic() - began_s)
+
+
+def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
+    """The quick start's own pools and models, trained here."""
+    place = demo.Place(folder / "models", demo.QUICKSTART)
+    demo.train(Console(quiet=True), place)
+    document = yaml.safe_load(demo.QUICKSTART.read_text())
+    for entry in document["models"]:
+        entry["uri"] = str(place.models / Path(entry["uri"]).relative_to("../models"))
+    pixels = tuple(float(value) for value in samples.digits().held_x[0])
+    return {"pools": document["pools"], "models": document["models"]}, Model("digits", "pixels", pixels)
+
+
+def one_tiny(folder: Path) -> tuple[dict[str, object], Model]:
+    """One worker, one model."""
+    tiny.write(folder / "tiny.onnx", 1)
+    models = [{"name": "tiny", "uri": str(folder / "tiny.onnx")}]
+    return {"pools": meshes.pool(1, "1GiB"), "models": models}, Model("tiny", "x", tuple(map(float, np.linspace(-1, 1, tiny.INPUTS))))
+
+
+def ray_alone(folder: Path) -> Started:
+    """What nobody who builds on Ray can be quicker than."""
+    folder.mkdir()
+    began_s = time.monotonic()
+    with served.serving([sys.executable, "-c", ACTOR], folder / "ray.log") as system:
+        system.wait_until(lambda: ANSWER in system.log.read_text(), START_S_MAX)
+        took_s = time.monotonic() - began_s
+    return Started(took_s, took_s)
+
+
+def middle(several: list[Started]) -> Started:
+    """Medians."""
+    return Started(statistics.median(each.ready_s for each in several), statistics.median(each.answer_s for each in several))
+
+
+def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Found:
+    """The table, the chart, and the target."""
+    middles = {what: middle([each[what] for each in rounds]) for what in rounds[0]}
+    slowest = {what: max(each[what].answer_s for each in rounds) for what in rounds[0]}
+    rows = tuple(
+        (what, results.figure(each.ready_s), results.figure(each.answer_s), results.figure(slowest[what])) for what, each in middles.items()
+    )
+    table = results.Table("from the start to the first answer", ("what", "ready s", "first answer s", "slowest s"), rows)
+    if is_quick:
+        peer = (RAY, middles[RAY].answer_s)
+        claim = results.times_at_most(f"first answer, {TINY}", "s", middles[TINY].answer_s, peer, QUICK_RATIO)
+    else:
+        claim = results.at_most(f"`meshserve up {QUICKSTART}` to the first answer", middles[QUICKSTART].answer_s, "s", ANSWER_S_MAX)
+    bars = tuple(results.Bar(what, each.answer_s, what != RAY) for what, each in middles.items())
+    chart = results.Chart("startup", "From the start to the first answer", "s", bars)
+    figures = {"rounds": [{what: asdict(each) for what, each in one.items()} for one in rounds]}
+    return results.Found(len(rounds), {}, (claim,), (table,), (chart,), figures)
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    prepared = {TINY: one_tiny(folder)} | ({} if args.quick else {QUICKSTART: quickstart(folder)})
+    rounds, count = [], args.rounds or (1 if args.quick else 5)
+    for number in range(1, count + 1):
+        seen = {RAY: ray_alone(folder / f"ray-{number}")}
+        for place, (what, (document, model)) in enumerate(prepared.items()):
+            seen[what] = started(folder / f"mesh-{number}-{place}", document, model)
+        rounds.append(seen)
+        console.print(f"{number} of {count}: " + ", ".join(f"{what} {each.answer_s:.1f} s" for what, each in seen.items()), highlight=False)
+    return found(rounds, is_quick=args.quick)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--rounds", type=int, help="default: 5, quick 1")
+    return program.main("startup", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

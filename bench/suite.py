@@ -1,0 +1,66 @@
+"""Runs every benchmark in turn, each a program of its own, then writes charts and tables from what they found.
+
+One that fails does not keep the others from running; the exit code tells. With --quick the figures stay on the screen and in build/bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import served
+
+HERE = Path(__file__).parent
+BENCHMARKS = ("routing", "density", "attach", "cold", "churn", "startup", "open_loop", "eviction", "scale")
+INTERRUPTED = 130
+
+
+def run(program: Path, arguments: list[str]) -> int:
+    """A program's exit code. An interruption reaches it once, however often it comes, and its end is waited for."""
+    with subprocess.Popen([sys.executable, program, *arguments], start_new_session=True) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            return INTERRUPTED
+
+
+def run_all(programs: list[Path], arguments: list[str]) -> dict[str, int]:
+    """The exit code of each, by name, up to the first that was interrupted."""
+    codes: dict[str, int] = {}
+    for program in programs:
+        began_s = time.monotonic()
+        print(f"== {program.stem}", flush=True)
+        codes[program.stem] = run(program, arguments)
+        print(f"== {program.stem}: exit code {codes[program.stem]} after {time.monotonic() - began_s:.0f} s", flush=True)
+        if codes[program.stem] == INTERRUPTED:
+            break
+    return codes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("benchmarks", nargs="*", default=list(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}; default: all")
+    args = parser.parse_args()
+    served.end_by_signals()
+    programs = [path for path in (HERE / f"{name}.py" for name in args.benchmarks) if path.exists()]
+    codes = run_all(programs, ["--quick"] if args.quick else [])
+    if INTERRUPTED in codes.values():
+        return INTERRUPTED
+    if not args.quick:
+        codes["report"] = run(HERE / "report.py", [])
+    failed = [name for name, code in codes.items() if code]
+    print(f"failed: {', '.join(failed)}" if failed else "all benchmarks ended well")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The systems that bench/routing.py compares: how each is started with a folder of ONNX models, and what its callers must send along."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import environments
+import meshes
+import served
+
+OURS, BARE, ALONE = "meshserve", "bare grpc.aio", "onnxruntime in process"
+MLSERVER, PYTRITON = "MLServer 1.7.1", "PyTriton 0.7"
+RAY_DEFAULT, RAY_TUNED = "Ray Serve 2.60", "Ray Serve 2.60, tuned"
+PEERS = Path(__file__).with_name("peers")
+RAY_TUNING = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started system; it may not answer yet."""
+
+    served: served.Served
+    endpoint: str
+    is_ray: bool = False
+
+    def metadata(self, model: str) -> dict[str, str]:
+        """What a call for the model must carry beside its message."""
+        return {"application": "pool", "multiplexed_model_id": model} if self.is_ray else {}
+
+
+Start = Callable[[Path, Path], contextlib.AbstractContextManager[Running]]
+"""(folder of models, a folder for its log and state) → the system, which stops with the block. Raises NotInstalled if it can't be had."""
+
+
+@contextlib.contextmanager
+def meshserve(models: Path, folder: Path) -> Iterator[Running]:
+    """Everything on: gateway, controller, one worker, for one model has one home."""
+    entries = [{"name": path.stem, "uri": str(path)} for path in sorted(models.glob("*.onnx"))]
+    with meshes.up(folder, meshes.pool(1, "1GiB"), models=entries) as mesh:
+        yield Running(mesh.system, mesh.endpoint)
+
+
+@contextlib.contextmanager
+def _peer(python: Path, program: str, models: Path, folder: Path, **environment: str) -> Iterator[Running]:
+    port = served.free_port()
+    command = [python, PEERS / f"{program}.py", models, str(port)]
+    with served.serving(command, folder / f"{program}.log", **environment) as system:
+        yield Running(system, f"127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def bare(models: Path, folder: Path) -> Iterator[Running]:
+    """No routing at all; runs in our own environment, whose gRPC and ONNX Runtime it shares."""
+    with _peer(Path(sys.executable), "bare", models, folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def mlserver(models: Path, folder: Path) -> Iterator[Running]:
+    """Without worker processes."""
+    with _peer(environments.make(environments.MLSERVER), "mlserver_onnx", models, folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def pytriton(models: Path, folder: Path) -> Iterator[Running]:
+    """Triton's own front."""
+    with _peer(environments.make(environments.PYTRITON), "pytriton_onnx", models, folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _ray_serve(models: Path, folder: Path, settings: Mapping[str, str]) -> Iterator[Running]:
+    python = environments.make(environments.RAY_SERVE)
+    # Replicas import the messages' modules by name.
+    path = f"{environments.RAY_SERVE.generated}:{PEERS}"
+    with _peer(python, "ray_serve_onnx", models, folder, PYTHONPATH=path, RAY_USAGE_STATS_ENABLED="0", **settings) as running:
+        yield Running(running.served, running.endpoint, is_ray=True)
+
+
+def ray_default(models: Path, folder: Path) -> contextlib.AbstractContextManager[Running]:
+    """As it comes."""
+    return _ray_serve(models, folder, {})
+
+
+def ray_tuned(models: Path, folder: Path) -> contextlib.AbstractContextManager[Running]:
+    """With every setting that its documentation gives for throughput."""
+    return _ray_serve(models, folder, RAY_TUNING)
+
+
+STARTS: dict[str, Start] = {
+    OURS: meshserve,
+    BARE: bare,
+    MLSERVER: mlserver,
+    PYTRITON: pytriton,
+    RAY_DEFAULT: ray_default,
+    RAY_TUNED: ray_tuned,
+}

@@ -1,0 +1,167 @@
+"""Requests to many tiny models: a number in flight all the time, or so many each second whatever became of those before.
+
+Every answer is held against the same sum in numpy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import tiny
+
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+
+X = np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None]
+RAW_X = X.tobytes()
+CALL_S_MAX = 60
+CHANNELS = 4
+UNSHARED = (("grpc.use_local_subchannel_pool", 1),)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: which model, how long it took from when it was to be sent, and what was wrong with the answer, if anything."""
+
+    model: int
+    took_ms: float
+    fault: str = ""
+
+
+def name(number: int) -> str:
+    """The model's name in the repository."""
+    return f"tiny-{number:05d}"
+
+
+def write_repository(folder: Path, count: int) -> None:
+    """`name/1/model.onnx`: Triton's layout."""
+    for number in range(count):
+        tiny.write(folder / name(number) / "1" / "model.onnx", number)
+
+
+class Callers:
+    """Asks one mesh for its tiny models over several connections."""
+
+    def __init__(self, stubs: Sequence[Any], count: int) -> None:
+        self._stubs = stubs
+        self._expected = [tiny.answer(number, X)[0] for number in range(count)]
+
+    async def ask(self, number: int, due_s: float | None = None) -> Asked:
+        """One request, timed from `due_s` on time.perf_counter's clock, or from now."""
+        request = pb.ModelInferRequest(model_name=name(number), raw_input_contents=[RAW_X])
+        request.inputs.add(name="x", datatype="FP32", shape=X.shape)
+        began_s = time.perf_counter() if due_s is None else due_s
+        try:
+            answer = await self._stubs[number % len(self._stubs)].ModelInfer(request, timeout=CALL_S_MAX)
+        except grpc.RpcError as failure:
+            return Asked(number, (time.perf_counter() - began_s) * 1e3, f"{failure.code().name}: {failure.details()}")
+        took_ms = (time.perf_counter() - began_s) * 1e3
+        y = np.frombuffer(answer.raw_output_contents[0], np.float32)
+        is_right = np.allclose(y, self._expected[number], rtol=1e-4, atol=1e-5)
+        return Asked(number, took_ms, "" if is_right else "wrong answer")
+
+    async def each(self, numbers: Sequence[int], in_flight: int) -> list[Asked]:
+        """These models, in this order, `in_flight` at a time."""
+        asked: list[Asked] = []
+        left = iter(numbers)
+
+        async def caller() -> None:
+            for number in left:
+                asked.append(await self.ask(number))  # noqa: PERF401 - several append to it
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(in_flight):
+                callers.create_task(caller())
+        return asked
+
+    async def closed(self, count: int, seconds: float, in_flight: int) -> list[Asked]:
+        """Uniformly random of the first `count` models, `in_flight` at a time, in the order of their answers."""
+        asked: list[Asked] = []
+        end_s = time.monotonic() + seconds
+
+        async def caller(seed: int) -> None:
+            chance = np.random.default_rng(seed)
+            while time.monotonic() < end_s:
+                asked.append(await self.ask(int(chance.integers(count))))
+
+        async with asyncio.TaskGroup() as callers:
+            for seed in range(in_flight):
+                callers.create_task(caller(seed))
+        return asked
+
+    async def open(self, numbers: Sequence[int], per_s: float) -> list[Asked]:
+        """Each model at its time, `per_s` a second, however long others take; a request's time begins when it was to be sent."""
+        tasks: list[asyncio.Task[Asked]] = []
+        began_s = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for place, number in enumerate(numbers):
+                due_s = began_s + place / per_s
+                if (early_s := due_s - time.perf_counter()) > 0:
+                    await asyncio.sleep(early_s)
+                tasks.append(group.create_task(self.ask(number, due_s)))
+        return [task.result() for task in tasks]
+
+
+@contextlib.asynccontextmanager
+async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
+    """Callers of a mesh that serves the first `count` models."""
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(endpoint, options=UNSHARED)) for _ in range(CHANNELS)]
+        yield Callers([rpc.GRPCInferenceServiceStub(channel) for channel in channels], count)
+
+
+def faults(asked: Sequence[Asked]) -> list[str]:
+    """What was wrong, with the model's name."""
+    return [f"{name(each.model)}: {each.fault}" for each in asked if each.fault]
+
+
+def reuse_distances(models: Sequence[int]) -> list[int]:
+    """For each request, how many other models were asked since the last request for the same one; -1 for a first request.
+
+    A Fenwick tree over the requests marks each model's latest one: what is marked after a place was asked since.
+    """
+    tree, latest, distances = np.zeros(len(models) + 1, np.int64), {}, []
+
+    def add(place: int, amount: int) -> None:
+        while place < len(tree):
+            tree[place] += amount
+            place += place & -place
+
+    def before(place: int) -> int:
+        total = 0
+        while place:
+            total += int(tree[place])
+            place -= place & -place
+        return total
+
+    for place, model in enumerate(models, start=1):
+        last = latest.get(model)
+        distances.append(-1 if last is None else len(latest) - before(last))
+        if last is not None:
+            add(last, -1)
+        add(place, 1)
+        latest[model] = place
+    return distances
+
+
+def kinds(asked: Sequence[Asked], resident: int) -> dict[str, np.ndarray]:
+    """Milliseconds of all requests, and of those whose copy was certainly there or certainly not.
+
+    It must have been evicted if so many other models were asked since the model's last request; it can't have been if so few were.
+    """
+    took_ms = np.array([each.took_ms for each in asked])
+    distances = np.array(reuse_distances([each.model for each in asked]))
+    return {
+        "all": took_ms,
+        "resident": took_ms[(distances >= 0) & (distances < resident // 2)],
+        "evicted before": took_ms[distances > 2 * resident],
+        "first request": took_ms[distances < 0],
+    }

@@ -1,0 +1,47 @@
+"""Threads that are used again, and may be given up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+Work = Callable[[], None]
+
+IDLE_MAX = 4
+
+
+class Threads:
+    """Daemon threads, one for each piece of work under way: one that hangs holds up neither others nor the process's end.
+
+    Those that are done wait for more. That is quicker than a new one each time, and what the allocator keeps for a thread is not
+    taken for what its work made.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._idle: list[queue.SimpleQueue[Work | None]] = []
+        self._is_closed = False
+
+    def run(self, work: Work) -> None:
+        """Have it done at once. It must not raise."""
+        try:
+            waiting = self._idle.pop()
+        except IndexError:
+            waiting = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(waiting,), name=self._name, daemon=True).start()
+        waiting.put(work)
+
+    def close(self) -> None:
+        """Let the idle ones end; those that work end when they are done."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _serve(self, waiting: queue.SimpleQueue[Work | None]) -> None:
+        while (work := waiting.get()) is not None:
+            work()
+            del work
+            if self._is_closed or len(self._idle) >= IDLE_MAX:
+                return
+            self._idle.append(waiting)

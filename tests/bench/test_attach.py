@@ -1,0 +1,36 @@
+import asyncio
+
+import attach
+import numpy as np
+import program
+import pytest
+import torch_models
+
+PLAN = attach.Plan(2 << 20, (torch_models.WIDE,), 2, 0)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    return attach.write(tmp_path, torch_models.WIDE, PLAN.size_bytes, 0)
+
+
+def test_a_model_that_left_is_attached_and_answers_bit_for_bit(tmp_path, sample):
+    (tmp_path / "worker").mkdir()
+    figures = asyncio.run(attach.measure(tmp_path / "worker", sample, 2))
+    assert len(figures.attach_ms) == len(figures.first_answer_ms) == len(figures.warm_ms) == 2
+    assert figures.mapped_bytes == pytest.approx(PLAN.size_bytes, rel=0.1)
+    found = attach.found(PLAN, {"wide": figures}, {"none": 0, "plain": 4 << 20, "mapped": 1 << 20}, {"evicted": [3.0], "resident": [2.0]})
+    assert [claim.is_reached for claim in found.claims][-1]
+    assert found.tables[1].rows == (("evicted", "3", "3"), ("resident", "2", "2"))
+
+
+def test_one_bit_less_is_a_wrong_answer(sample):
+    attach.check(sample, sample.answer.copy())
+    with pytest.raises(program.WrongAnswer, match="something else than torch"):
+        attach.check(sample, np.nextafter(sample.answer, np.float32(np.inf)))
+
+
+@pytest.mark.edge
+def test_what_several_processes_share_counts_once(tmp_path, sample, monkeypatch):
+    monkeypatch.setattr(attach, "HOLDERS", 2)
+    assert attach.held_bytes(tmp_path, sample, "mapped") > 50 << 20

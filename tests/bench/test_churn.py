@@ -1,0 +1,36 @@
+import churn
+import pytest
+import solo
+
+from meshserve.core import model
+
+
+def reading(mib, files=5, threads=7):
+    return churn.Reading(mib << 20, files, threads)
+
+
+def test_drift_is_of_the_last_tenth_against_the_first_after_warm_up():
+    readings = [reading(900), reading(900), *[reading(100)] * 9, *[reading(101)] * 9]
+    before, after = churn.drifted(readings)
+    assert (before.private_bytes >> 20, after.private_bytes >> 20) == (100, 101)
+    assert churn.Churned(10, 1.0, before, after).drift == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("after", "missed"),
+    [(reading(100), 0), (reading(102), 1), (reading(100, files=6), 1), (reading(100, threads=8), 1), (reading(90, 4, 6), 0)],
+)
+def test_every_target_can_be_missed(after, missed):
+    found = churn.found({"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False)
+    assert sum(not claim.is_reached for claim in found.claims) == missed
+
+
+@pytest.mark.slow
+async def test_models_come_and_go_through_a_real_worker(tmp_path):
+    entries = list(churn.tiny_models(tmp_path))[:2]
+    said = []
+    async with solo.serving(tmp_path, entries) as of:
+        churned = await churn.churn(of, [model.ModelId(entry.name) for entry in entries], 200, said.append)
+        assert of.host.residency.counts.loads == 200
+        assert of.report().copies == ()
+    assert (churned.loads, len(said)) == (200, 4)

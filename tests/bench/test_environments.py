@@ -1,0 +1,57 @@
+import dataclasses
+import subprocess
+
+import environments
+import pytest
+
+EMPTY = environments.Environment("empty", ())
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Environments without a network: what would be run is noted; a command that has `broken` in it fails."""
+    commands = []
+
+    def run(command):
+        commands.append([str(word) for word in command])
+        if "broken" in commands[-1]:
+            raise environments.NotInstalled("ERROR: broken")
+        if "venv" in commands[-1]:
+            subprocess.run(commands[-1], check=True)
+
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
+    monkeypatch.setattr(environments, "_run", run)
+    return commands
+
+
+def test_it_is_made_once(installed):
+    environments.make(EMPTY)
+    made = len(installed)
+    assert environments.make(EMPTY).exists()
+    assert len(installed) == made
+
+
+def test_a_change_of_what_it_is_made_of_makes_it_anew(installed):
+    environments.make(EMPTY)
+    environments.make(dataclasses.replace(EMPTY, packages=("other",)))
+    assert installed[-1][-1] == "other"
+
+
+@pytest.mark.usefixtures("installed")
+def test_nothing_half_made_is_left(tmp_path):
+    with pytest.raises(environments.NotInstalled, match="broken"):
+        environments.make(dataclasses.replace(EMPTY, packages=("broken",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_patch_runs_whenever_its_python_starts(tmp_path):
+    patch = tmp_path / "patching_words.py"
+    patch.write_text("print('patched')")
+    python = environments.make(dataclasses.replace(EMPTY, patch=patch))
+    assert subprocess.run([python, "-c", ""], capture_output=True, text=True, check=True).stdout == "patched\n"
+
+
+def test_a_failing_installation_says_its_last_error():
+    with pytest.raises(environments.NotInstalled, match="ERROR: no such thing"):
+        environments._run(["sh", "-c", "echo working; echo 'ERROR: no such thing' >&2; echo hint >&2; exit 1"])

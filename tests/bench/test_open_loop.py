@@ -1,0 +1,22 @@
+import argparse
+
+import open_loop
+import pytest
+import traffic
+
+ARGS = argparse.Namespace(models=2, rate=10.0, seconds=1.0, workers=1, memory="1GiB", quick=False)
+
+
+def asked(took_ms, fault=""):
+    return [traffic.Asked(number, took_ms, fault) for number in range(2)]
+
+
+@pytest.mark.parametrize(("took_ms", "is_reached"), [(9.0, True), (11.0, False)])
+def test_only_the_loop_counts_and_not_the_warm_up(took_ms, is_reached):
+    found = open_loop.found(ARGS, asked(500.0), asked(took_ms), 1.0)
+    assert [claim.is_reached for claim in found.claims] == [is_reached]
+
+
+def test_one_failure_is_no_result():
+    with pytest.raises(open_loop.program.WrongAnswer, match="2 requests failed"):
+        open_loop.found(ARGS, asked(1.0, "UNAVAILABLE: x"), asked(1.0), 1.0)

@@ -1,0 +1,58 @@
+import sys
+
+import program
+import pytest
+import results
+import served
+
+REACHED, MISSED = results.at_most("w", 1, "ms", 2), results.at_most("w", 3, "ms", 2)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a benchmark that finds these claims, or raises; returns its exit code."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "whole")
+    monkeypatch.setattr(results, "QUICK_FOLDER", tmp_path / "quick")
+    monkeypatch.setattr(served, "end_by_signals", lambda: None)
+
+    def run(*arguments, claims=(), failure=None):
+        def measure(_console, _args, folder):
+            assert folder.is_dir()
+            if failure:
+                raise failure
+            return results.Found(1, {}, claims, (results.Table("t", ("a", "b"), (("x", "1"),), {"y": "why"}),))
+
+        monkeypatch.setattr(sys, "argv", ["one.py", *arguments])
+        return program.main("one", program.parser("says"), measure)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "claim", "code"),
+    [((), MISSED, 0), (("--strict",), MISSED, 1), (("--quick",), MISSED, 1), (("--quick",), REACHED, 0), (("--strict",), REACHED, 0)],
+)
+def test_a_missed_target_ends_a_strict_or_quick_run(run, arguments, claim, code):
+    assert run(*arguments, claims=(claim,)) == code
+
+
+def test_quick_figures_do_not_replace_whole_ones(run, tmp_path):
+    run("--quick")
+    assert [path.name for path in (tmp_path / "quick").iterdir()] == ["one.json"]
+    assert not (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(KeyboardInterrupt(), 130), (served.NotServing("it ended"), 1), (program.WrongAnswer("2 is not 3"), 1)]
+)
+def test_a_failure_is_told_and_saves_nothing(run, tmp_path, capsys, failure, code):
+    assert run(failure=failure) == code
+    assert (str(failure) or "stopped") in capsys.readouterr().out
+    assert not (tmp_path / "whole").exists()
+
+
+def test_a_claim_is_said_in_a_line():
+    said = program.said(results.times("speed", "req/s", 300.0, ("other", 100.0), 2.0))
+    assert said == "reached  speed: 300 req/s beside 100 of other: 3.00 × (≥ 2 ×)"
+    assert program.said(MISSED) == "MISSED   w: 3 ms (≤ 2 ms)"

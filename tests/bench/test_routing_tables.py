@@ -1,0 +1,51 @@
+import pytest
+import routing_tables as tables
+import runs
+import systems
+
+
+def figures(rate, cpu_us=100.0, p50_ms=0.3, p99_ms=1.0):
+    run = runs.Run(rate, p50_ms, p99_ms, 2.0, cpu_us)
+    return runs.Figures({tables.ONE: run, tables.MANY: run, tables.BIG: run}, 50.0, 3.0)
+
+
+def middle(ours, **peers):
+    names = {"bare": systems.BARE, "mlserver": systems.MLSERVER, "ray": systems.RAY_DEFAULT}
+    return {systems.OURS: ours, **{names[name]: figures(rate) for name, rate in peers.items()}}
+
+
+def reached(claims):
+    return [claim.is_reached for claim in claims]
+
+
+def test_every_target_of_a_peer_that_is_there_is_held():
+    claims = list(tables.targets(middle(figures(10_000), mlserver=1_400, ray=300)))
+    assert reached(claims) == [True, True, False, True, True]
+    assert [claim.peer for claim in claims[1:3]] == [systems.MLSERVER, systems.RAY_DEFAULT]
+
+
+def test_targets_of_our_own_are_held():
+    claims = list(tables.targets(middle(figures(1, cpu_us=111.0, p50_ms=0.41, p99_ms=1.3))))
+    assert reached(claims) == [False] * 3
+
+
+@pytest.mark.parametrize(("rate", "cpu_us", "holds"), [(2_000, 90.0, True), (500, 90.0, False), (2_000, 300.0, False)])
+def test_a_floor_is_beside_the_bare_server(rate, cpu_us, holds):
+    assert all(reached(tables.floors(middle(figures(rate, cpu_us), bare=1_000)))) is holds
+
+
+def test_a_peer_that_is_missing_is_in_the_table_with_its_reason():
+    found = tables.found([middle(figures(10.0), bare=5.0)], {}, {"PyTriton 0.7": "no wheel"})
+    assert found.tables[0].missing == {"PyTriton 0.7": "no wheel"}
+    assert [row[0] for row in found.tables[0].rows] == [systems.OURS, systems.BARE]
+    assert found.tables[0].rows[0][-2:] == ("2", "1")
+
+
+def test_without_ours_there_are_tables_and_no_claims():
+    found = tables.found([{systems.BARE: figures(5.0)}], {}, {})
+    assert (found.claims, len(found.tables)) == ((), 4)
+
+
+def test_ours_is_marked_in_the_charts():
+    (speed, *_) = tables.charts(middle(figures(10.0), bare=5.0))
+    assert [(bar.value, bar.is_ours) for bar in speed.bars] == [(10.0, True), (5.0, False)]

@@ -1,0 +1,16 @@
+import pytest
+import solo
+import tiny
+
+from meshserve import errors
+from meshserve.core import model
+
+
+async def test_a_worker_serves_what_it_was_told_of_and_nothing_else(tmp_path):
+    tiny.write(tmp_path / "tiny.onnx", 1)
+    async with solo.serving(tmp_path, [solo.Entry("tiny", tmp_path / "tiny.onnx")]) as of:
+        await of.ensure_loaded(model.ModelId("tiny"), 20)
+        with pytest.raises(errors.ModelNotFound):
+            await of.ensure_loaded(model.ModelId("other"), 20)
+        assert of.report().state == "ready"
+    assert list(tmp_path.glob("*.sock")) == []

@@ -1,0 +1,28 @@
+import meshes
+import pytest
+import thrash
+from rich.console import Console
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_four_times_as_many_as_fit_are_all_answered(tmp_path):
+    plan = thrash.Plan(models=600, memory="108MiB", seconds=1.0, in_flight=2)
+    thrashed = thrash.run(Console(quiet=True), plan, tmp_path)
+    assert thrashed.asked
+    assert thrashed.models <= 600
+    assert (tmp_path / "meshserve.log").exists()
+
+
+def test_counters_are_read_once_nothing_changes(monkeypatch):
+    seen = iter([{"requests": 1}, {"requests": 3}, {"requests": 4}, {"requests": 5}, {"requests": 5}])
+    monkeypatch.setattr(meshes, "totals", lambda _endpoint: next(seen))
+    monkeypatch.setattr(meshes, "SETTLED_S", 0.0)
+
+    class System:
+        def wait_until(self, is_true, _timeout_s):
+            while not is_true():
+                pass
+
+    assert meshes.settled_totals(meshes.Mesh(System(), "x"), 3) == {"requests": 5}

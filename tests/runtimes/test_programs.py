@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from meshserve.core import model
+from meshserve.runtimes import programs
+from tests.runtimes.test_pytorch import IMAGES, Cnn
+
+
+def test_parking_moves_the_module_and_brings_it_back():
+    moves = []
+
+    class Recorder(torch.nn.Module):
+        def to(self, device):
+            moves.append(device)
+            return self
+
+    program = programs.Program(Recorder(), Recorder(), (IMAGES,))
+    copy = programs.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
+    assert copy.gpu_bytes == 0
+    copy.park()
+    copy.unpark()
+    assert moves == ["cpu", "cuda"]
+
+
+def test_the_bytes_on_a_gpu_are_those_of_the_weights():
+    program = programs.Program(Cnn(), Cnn(), (IMAGES,))
+    assert programs.CudaModel(torch, program, model.Signature((IMAGES,), ()), {}).gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
+
+
+def test_a_closed_program_takes_nothing_whoever_still_knows_it():
+    module = Cnn()
+    weights = [each.untyped_storage() for each in module.parameters()]
+    answer = module(torch.zeros(1, 1, 8, 8))
+    copy = programs.TorchModel(torch, programs.Program(module, module, (IMAGES,)), model.Signature((IMAGES,), ()), {})
+    copy.close()
+    assert not any(each.untyped_storage().nbytes() for each in module.parameters())
+    assert all(storage.nbytes() for storage in weights)
+    assert answer.shape == (1, 10)
+
+
+def test_outputs_have_names_however_they_are_given():
+    one, other = np.zeros(1), np.ones(1)
+    assert programs.named({"a": one}) == {"a": one}
+    assert programs.named((one, other)) == {"output_0": one, "output_1": other}
+    assert list(programs.named(one)) == ["output"]
+
+
+def test_the_reason_is_the_last_of_torchscript_s_own():
+    assert programs.reason(RuntimeError("The following\nRuntimeError: index out of range")) == "index out of range"
+    assert programs.reason(RuntimeError("plain.")) == "plain"
