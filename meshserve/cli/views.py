@@ -19,6 +19,8 @@ Json = Mapping[str, Any]
 
 WIDE = 110
 LEADING_WIDTH_MAX = 40
+# of a node's 56: enough to tell it by, as in Ray's own listings
+NODE_LETTERS = 12
 GAP = 3
 # what things are measured on, nothing is printed there
 PAPER = Console(width=1000, file=io.StringIO())
@@ -137,7 +139,7 @@ def worker_columns(answer: Json, width: int) -> list[Column]:
     return [
         Column("worker", lambda row: row["id"]),
         Column("state", lambda row: state(row["state"])),
-        Column("node", lambda row: row["node"], dropped=2),
+        Column("node", lambda row: row["node"][:NODE_LETTERS], dropped=2),
         Column("device", lambda row: row["device"], dropped=2),
         Column("models", _resident, is_number=True),
         Column("memory", lambda row: memory(row["booked_bytes"]["host"], row["budget_bytes"]["host"], bar_width)),
@@ -156,7 +158,7 @@ def _resident(row: Json) -> str:
 
 
 GATEWAY_COLUMNS = (
-    Column("gateway", lambda row: row["node"]),
+    Column("gateway", lambda row: row["node"][:NODE_LETTERS]),
     Column("state", lambda row: state(row["state"])),
     Column("listen", lambda row: row["listen"]),
     Column("pid", lambda row: str(row["pid"]), dropped=2, is_number=True),

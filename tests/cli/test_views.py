@@ -39,6 +39,12 @@ def test_status_says_how_the_mesh_is():
     assert line_with(text, "node-1", "127.0.0.1:8080")
 
 
+def test_a_nodes_long_id_is_told_by_its_beginning():
+    gateway = {"node": "0123456789ab" + "f" * 44, "pid": 99, "envoy_pid": 100, "state": "ready", "listen": "h:1", "restarts": 0}
+    text = drawn(views.status(status(gateways=[gateway]), "", 140))
+    assert "0123456789ab " in line_with(text, "h:1")
+
+
 def test_status_says_why_a_worker_is_lost():
     lost = fake_mesh.worker("default-1", state="lost", reason="killed by\nsignal 9")
     text = drawn(views.status(status(fake_mesh.worker("default-0"), lost), "", 140))
