@@ -14,7 +14,7 @@ import httpx
 import served
 import yaml
 
-COUNTERS = ("requests", "failures", "resident", "hits", "misses", "loads", "load_failures", "evictions")
+COUNTERS = ("requests", "failures", "resident", "hits", "misses", "loads", "load_failures", "evictions", "restarts")
 SETTLED_S, SETTLE_S_MAX = 1.5, 60
 NO_VARIABLES: Mapping[str, str] = {}
 

@@ -63,5 +63,7 @@ async def _thrash(console: Console, plan: Plan, mesh: meshes.Mesh) -> Thrashed:
     faults = traffic.faults([*filled, *asked])
     if faults:
         raise program.WrongAnswer(f"{len(faults)} of {len(filled) + len(asked)} requests failed, the first: {faults[0]}")
-    after = await asyncio.to_thread(meshes.settled_totals, mesh)
+    after = await asyncio.to_thread(meshes.settled_totals, mesh, before["requests"] + len(asked))
+    if after["restarts"] or not after["resident"]:
+        raise program.WrongAnswer(f"the worker did not last: {after}")
     return Thrashed(models, after["resident"], len(asked) / plan.seconds, after["evictions"] - before["evictions"], asked)

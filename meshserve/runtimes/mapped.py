@@ -71,9 +71,10 @@ class Weights:
         for place in self._places:
             place.tensor.data = _empty_like(self._torch, place.tensor).set_(mapping, place.first, place.shape, place.strides)
 
-    def detach(self) -> None:
-        """Point them nowhere: what they took is free, and the module is of no use until they are attached again."""
-        let_go(self._torch, [place.tensor for place in self._places])
+    @property
+    def tensors(self) -> list[Any]:
+        """Those that lie in the file."""
+        return [place.tensor for place in self._places]
 
 
 def tensors(module: Any) -> list[Any]:
@@ -82,7 +83,7 @@ def tensors(module: Any) -> list[Any]:
 
 
 def let_go(torch: Any, given: Sequence[Any]) -> None:
-    """Free what tensors take, whoever still knows them: modules are full of cycles, and the collector comes late."""
+    """Point tensors nowhere: what they take is free, whoever knows them. Modules are full of cycles, and the collector comes late."""
     for tensor in given:
         tensor.data = _empty_like(torch, tensor)
 

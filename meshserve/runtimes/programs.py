@@ -45,6 +45,8 @@ class TorchModel:
         self._inputs = tuple((spec.name, spec.datatype == "BF16") for spec in program.inputs)
         self._names = dict(names)
         self._bf16_outputs: set[str] = set()
+        self._running: set[object] = set()
+        self._still_read: list[Any] = []
 
     def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Call the program. Raises InvalidRequest where sizes break what it was exported for, ModelRaised for its own errors."""
@@ -54,6 +56,8 @@ class TorchModel:
     def everything(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs under the program's own names."""
         tensors = [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs]
+        run = object()
+        self._running.add(run)
         try:
             with self._inference_mode():
                 return {name: self._array(name, value) for name, value in named(self._call(*tensors)).items()}
@@ -61,11 +65,22 @@ class TorchModel:
             raise errors.InvalidRequest(files.first_line(error)) from None
         except RuntimeError as error:
             raise errors.ModelRaised(reason(error)) from None
+        finally:
+            self._running.discard(run)
+            if not self._running:
+                self._still_read.clear()
 
     def close(self) -> None:
         """Let the module go, and its memory with it."""
-        mapped.let_go(self._torch, mapped.tensors(self._module))
+        self._let_go(mapped.tensors(self._module))
         del self._module, self._call
+
+    def _let_go(self, tensors: Sequence[Any]) -> None:
+        """A run whose caller left goes on, and may be reading what these point to: unmapping that would kill the process."""
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        mapped.let_go(self._torch, tensors)
+        if self._running:
+            self._still_read.extend(storages)
 
     def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
         # torch warns of arrays that it must not write to, as those that lie in a received message are
@@ -119,7 +134,7 @@ class MappedModel(TorchModel):
 
     def detach(self) -> None:
         """Let the mapped weights go."""
-        self._weights.detach()
+        self._let_go(self._weights.tensors)
 
     def attach(self, artifact: ports.Artifact) -> None:
         """Map them again. Raises LoadFailed."""

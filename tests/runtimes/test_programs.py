@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 
@@ -38,6 +40,34 @@ def test_a_closed_program_takes_nothing_whoever_still_knows_it():
     assert not any(each.untyped_storage().nbytes() for each in module.parameters())
     assert all(storage.nbytes() for storage in weights)
     assert answer.shape == (1, 10)
+
+
+class Waiting(torch.nn.Module):
+    """A run that lasts as long as a test wants."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(8))
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def forward(self, images):
+        self.has_begun.set()
+        self.may_end.wait(20)
+        return images
+
+
+def test_what_a_run_still_reads_stays_until_it_ends():
+    module = Waiting()
+    storage = module.weight.untyped_storage()
+    copy = programs.TorchModel(torch, programs.Program(module, module, (IMAGES,)), model.Signature((IMAGES,), ()), {"output": "output"})
+    running = threading.Thread(target=copy.predict, args=({"images": np.zeros((1, 1, 8, 8), np.float32)}, ()))
+    running.start()
+    assert module.has_begun.wait(20)
+    copy.close()
+    assert [each.data_ptr() for each in copy._still_read] == [storage.data_ptr()]
+    module.may_end.set()
+    running.join(20)
+    assert copy._still_read == []
 
 
 def test_outputs_have_names_however_they_are_given():
