@@ -233,7 +233,7 @@ def measured(args: argparse.Namespace, console: Console) -> tuple[list[Round], d
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=16, help="of one load of one stream; of many streams a quarter of it for each")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")

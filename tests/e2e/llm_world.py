@@ -13,7 +13,7 @@ from tests import tiny_llm
 from tests.faults import traffic
 
 PROMPTS = ("def wait(", "import sys\n", "class Signature:")
-TOKENS = 12
+TOKENS, LONG = 12, 480
 IDLE_S = 6.0
 STALL_S = 3.0
 REQUEST_BYTES_MAX = 2 << 20
@@ -105,10 +105,10 @@ def core(mesh, name):
     return next(each for each in family(replica["pid"]) if "EngineCore" in each.cmdline()[0])
 
 
-def opened(mesh, **changes):
-    """A long stream of `tiny` that has begun, and its lines."""
-    body = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": 480, "temperature": 0, "stream": True, "ignore_eos": True}
-    stream = mesh.http.stream("POST", "/v1/completions", json=body | changes)
+def opened(mesh, choices=16):
+    """A stream of `tiny` that has begun and would take seconds, and its lines."""
+    body = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": LONG, "n": choices, "stream": True, "ignore_eos": True}
+    stream = mesh.http.stream("POST", "/v1/completions", json=body)
     lines = stream.__enter__().iter_lines()
     assert json.loads(next(lines).removeprefix("data: "))["choices"]
     return stream, lines
