@@ -86,8 +86,10 @@ def _owned(order: engine_ports.Order) -> dict[str, object]:
         "served_model_name": [spec.name, *spec.aliases],
         "tensor_parallel_size": spec.tensor_parallel_size,
         "pipeline_parallel_size": spec.pipeline_parallel_size,
-        "distributed_executor_backend": order.backend,
     }
+    if spec.tensor_parallel_size * spec.pipeline_parallel_size > 1:
+        # vLLM runs a single worker inside its core, where it can: told a backend, it would give it a process of its own.
+        owned["distributed_executor_backend"] = order.backend
     if order.adapter_paths:
         modules = [json.dumps({"name": name, "path": path}) for name, path in order.adapter_paths.items()]
         owned |= {"enable_lora": True, "lora_modules": modules}

@@ -120,9 +120,11 @@ class FailureContract:
 
     STRIKE = "kill"
     WITHIN_S = SOON_S
+    choices = 1
+    """How many answers at once keep it busy until it is struck."""
 
     def test_an_engine_that_fails_is_noticed_and_its_streams_end_with_an_error(self, served):
-        _, lines = opened(served)
+        _, lines = opened(served, n=self.choices, temperature=1)
         served.call("strike", self.STRIKE)
         began_s = time.monotonic()
         rest = [line.removeprefix("data: ") for line in lines if line]

@@ -63,6 +63,10 @@ def test_the_order_becomes_vllm_s_own_values(parser):
     assert (made.distributed_executor_backend, made.enable_lora) == ("mp", None)
 
 
+def test_a_single_worker_is_left_to_vllm(parser):
+    assert arguments.namespace(parser, order(), {}).distributed_executor_backend is None
+
+
 def test_adapters_are_modules_with_their_paths(parser):
     made = arguments.namespace(parser, order({"tone": "/cache/tone"}.items()), {})
     assert made.enable_lora is True

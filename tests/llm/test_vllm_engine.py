@@ -89,12 +89,16 @@ def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
 
 
 class TestVllmEngineKilled(contract.FailureContract):
+    choices = 32
+
     @pytest.fixture
     def served(self, split):
         return split
 
 
 class TestVllmEngineStopped(contract.StallContract):
+    choices = 32
+
     @pytest.fixture
     def served(self, llama):
         made = program.Served(program.Model("vllm", str(llama), {}, SPEC))

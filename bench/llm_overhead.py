@@ -1,0 +1,261 @@
+"""What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
+
+Both run at once on this machine and are loaded in turn, round after round, with streamed completions: one at a time, then many.
+Every answer must be the same from both. Writes bench/results/llm_overhead.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import runpy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import meshes
+import routing
+import served
+import streaming
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from meshserve.core import engine_ports, llm
+from meshserve.llm import surroundings, vllm_engine
+
+RESULTS = Path(__file__).with_name("results") / "llm_overhead.json"
+TINY_LLM = Path(__file__).parents[1] / "tests" / "tiny_llm.py"
+MESH, BARE = "meshserve", "vllm serve"
+SPEED_RATIO_MIN, TTFT_MS_MAX = 0.99, 1.0
+STREAMS = (1, 16)
+START_S = 240.0
+REST_S = 5.0
+ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
+KV_BYTES = 256 << 20
+PROMPTS = ("def wait(", "import sys", "class Signature:", "for each in", "return self", "if not", "raise ValueError(", "while True:")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One system under one load in one round, or the medians of all rounds."""
+
+    tokens_per_s: float
+    ttft_p50_ms: float
+    ttft_p95_ms: float
+    cpu_us_per_token: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the mesh adds at one number of streams: medians of what it added in each round."""
+
+    streams: int
+    speed_ratio: float
+    ttft_added_ms: float
+
+    def targets(self) -> dict[str, bool]:
+        """What was to be reached, and whether it was."""
+        at = f"at {self.streams} stream{'s' if self.streams > 1 else ''}"
+        return {
+            f"tokens/s ≥ {SPEED_RATIO_MIN} × bare {at}: {self.speed_ratio:.3f} ×": self.speed_ratio >= SPEED_RATIO_MIN,
+            f"TTFT p50 ≤ {TTFT_MS_MAX:g} ms more {at}: {self.ttft_added_ms:+.2f} ms": self.ttft_added_ms <= TTFT_MS_MAX,
+        }
+
+
+@dataclass(frozen=True)
+class System:
+    """A server that is loaded: its processes and where it answers."""
+
+    served: served.Served
+    endpoint: str
+
+    def is_answering(self) -> bool:
+        """Whether it makes a token."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.post(f"http://{self.endpoint}{streaming.PATH}", content=body(PROMPTS[0], 1), timeout=START_S).status_code == 200
+        return False
+
+
+Systems = Mapping[str, System]
+Round = Mapping[int, Mapping[str, Figures]]
+
+
+def body(prompt: str, tokens: int) -> bytes:
+    asked = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    return json.dumps(asked | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+
+
+def bodies(count: int, tokens: int) -> list[bytes]:
+    """Prompts that differ, so that no two requests at a time are the same."""
+    return [body(f"{PROMPTS[number % len(PROMPTS)]} {number}", tokens) for number in range(count)]
+
+
+def bare_words(model: Path, endpoint: str) -> list[str]:
+    """The command line of a server that has the mesh's arguments."""
+    host, _, port = endpoint.rpartition(":")
+    told = {
+        **ENGINE,
+        **vllm_engine.CPU_DEFAULTS,
+        "kv_cache_memory_bytes": KV_BYTES,
+        "served_model_name": "tiny",
+        "host": host,
+        "port": port,
+    }
+    flags = ((f"--{name.replace('_', '-')}", value) for name, value in told.items())
+    return ["serve", str(model), *(flag if value is True else f"{flag}={value}" for flag, value in flags)]
+
+
+def bare_environment(model: Path, folder: Path) -> dict[str, str]:
+    """What a replica sets for its engine too."""
+    order = engine_ports.Order(llm.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder))
+    told = surroundings.defaults(order, sorted(os.sched_getaffinity(0)), "") | surroundings.enforced(order)
+    return {name: value for name, value in told.items() if value}
+
+
+@contextlib.contextmanager
+def systems(folder: Path) -> Iterator[Systems]:
+    """Both, ready."""
+    model, endpoint = folder / "model", f"127.0.0.1:{served.free_port()}"
+    model.mkdir()
+    runpy.run_path(str(TINY_LLM))["llama"](model)
+    entry = {"name": "tiny", "uri": str(model), "device": "cpu", "cpu_kv_cache": KV_BYTES, "engine": ENGINE}
+    program = Path(sys.executable).with_name("vllm")
+    with meshes.up(folder, meshes.pool(1, "512MiB"), llms=[entry]) as mesh:
+        through = System(mesh.system, mesh.endpoint)
+        through.served.wait_until(through.is_answering, START_S)
+        with served.serving([program, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
+            bare = System(process, endpoint)
+            bare.served.wait_until(bare.is_answering, START_S)
+            yield {MESH: through, BARE: bare}
+
+
+def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
+    """One load, and what was answered."""
+    before = system.served.cpu_s()
+    outcome = streaming.run(system.endpoint, asked, streams)
+    spent_s = served.spent_s(before, system.served.cpu_s())
+    tokens = sum(answer.tokens for answer in outcome.answers)
+    figures = Figures(outcome.tokens_per_s, outcome.ttft_ms(50), outcome.ttft_ms(95), spent_s / tokens * 1e6)
+    return figures, [answer.text for answer in outcome.answers]
+
+
+def one_round(of: Systems, order: list[str], requests: int, tokens: int) -> Round:
+    """Each system under each load, in this order. Raises LoadFailed where their answers differ."""
+    found: dict[int, dict[str, Figures]] = {}
+    for streams in STREAMS:
+        asked = bodies(requests * streams if streams == 1 else requests * streams // 4, tokens)
+        taken = {name: measure(of[name], asked, streams) for name in order}
+        if taken[MESH][1] != taken[BARE][1]:
+            raise streaming.LoadFailed("the mesh and the bare server gave different answers")
+        found[streams] = {name: taken[name][0] for name in (MESH, BARE)}
+    return found
+
+
+def rest(system: System) -> dict[str, float]:
+    """Share of one core that its processes take while nobody asks, by what they call themselves."""
+    before = system.served.cpu_s()
+    time.sleep(REST_S)
+    shares = routing.cpu_us_by_process(before, system.served.cpu_s(), 1)
+    return {title: round(us / REST_S / 1e6, 4) for title, us in shares.items()}
+
+
+def medians(rounds: list[Round]) -> Round:
+    return {streams: {name: _median([each[streams][name] for each in rounds]) for name in (MESH, BARE)} for streams in STREAMS}
+
+
+def _median(figures: list[Figures]) -> Figures:
+    return Figures(*(statistics.median(column) for column in zip(*(asdict(each).values() for each in figures), strict=True)))
+
+
+def compared(rounds: list[Round]) -> list[Compared]:
+    """Round by round, so that a slow minute of the machine counts for both."""
+    return [
+        Compared(
+            streams,
+            statistics.median(each[streams][MESH].tokens_per_s / each[streams][BARE].tokens_per_s for each in rounds),
+            statistics.median(each[streams][MESH].ttft_p50_ms - each[streams][BARE].ttft_p50_ms for each in rounds),
+        )
+        for streams in STREAMS
+    ]
+
+
+def table(title: str, figures: Round) -> Table:
+    drawn = Table(title=title, box=box.SIMPLE)
+    for heading in ("streams", "system"):
+        drawn.add_column(heading)
+    for heading in ("tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token"):
+        drawn.add_column(heading, justify="right")
+    for streams, each in figures.items():
+        for name, f in each.items():
+            numbers = [f"{f.tokens_per_s:,.1f}", f"{f.ttft_p50_ms:.2f}", f"{f.ttft_p95_ms:.2f}", f"{f.cpu_us_per_token:,.0f}"]
+            drawn.add_row(str(streams), name, *numbers)
+    return drawn
+
+
+def save(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, object], here: Mapping[str, object]) -> None:
+    document = {
+        "machine": here,
+        "load": {"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
+        "at_rest_cores": at_rest,
+        "medians": _plain(medians(rounds)),
+        "compared": [asdict(each) for each in compared(rounds)],
+        "targets": {target: is_reached for each in compared(rounds) for target, is_reached in each.targets().items()},
+        "rounds": [_plain(each) for each in rounds],
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(figures: Round) -> dict[str, dict[str, object]]:
+    return {str(streams): {name: asdict(f) for name, f in each.items()} for streams, each in figures.items()}
+
+
+def measured(args: argparse.Namespace, console: Console) -> tuple[list[Round], dict[str, object]]:
+    """All rounds, and what the mesh takes at rest."""
+    rounds: list[Round] = []
+    with tempfile.TemporaryDirectory() as folder, systems(Path(folder)) as of:
+        one_round(of, [MESH, BARE], max(2, args.requests // 4), args.tokens)
+        at_rest: dict[str, object] = {name: rest(system) for name, system in of.items()}
+        for number in range(args.rounds):
+            order = [MESH, BARE] if number % 2 else [BARE, MESH]
+            rounds.append(one_round(of, order, args.requests, args.tokens))
+            console.print(table(f"round {number + 1} of {args.rounds}", rounds[-1]))
+    return rounds, at_rest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=16, help="of one load of one stream; of many streams a quarter of it for each")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
+    args = parser.parse_args()
+    console, here = Console(width=None if sys.stdout.isatty() else 112), routing.machine()
+    served.end_by_signals()
+    try:
+        rounds, at_rest = measured(args, console)
+    except (streaming.LoadFailed, served.NotServing) as failure:
+        console.print(f"llm_overhead: {failure}", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    console.print(table("medians", medians(rounds)))
+    console.print(f"cores taken at rest: {at_rest}", highlight=False, soft_wrap=True)
+    reached = {target: is_reached for each in compared(rounds) for target, is_reached in each.targets().items()}
+    for target, is_reached in reached.items():
+        console.print(f"{'reached' if is_reached else 'MISSED '}  {target}")
+    save(args, rounds, at_rest, here)
+    return int(args.strict and not all(reached.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import llm_overhead
+import pytest
+
+
+def figures(speed, p50_ms):
+    return llm_overhead.Figures(speed, p50_ms, 2 * p50_ms, 100.0)
+
+
+def one_round(mesh, bare):
+    """The same at every number of streams."""
+    return {streams: {llm_overhead.MESH: figures(*mesh), llm_overhead.BARE: figures(*bare)} for streams in llm_overhead.STREAMS}
+
+
+ROUNDS = [one_round((99, 11.0), (100, 10.0)), one_round((50, 21.5), (50, 20.0)), one_round((10, 30.0), (20, 29.9))]
+
+
+def test_medians_are_of_each_figure():
+    assert llm_overhead.medians(ROUNDS) == one_round((50, 21.5), (50, 20.0))
+
+
+def test_rounds_are_compared_each_by_itself():
+    for each in llm_overhead.compared(ROUNDS):
+        assert (each.speed_ratio, each.ttft_added_ms) == (0.99, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(("ratio", "added_ms", "reached"), [(0.99, 1.0, [True, True]), (0.989, 1.01, [False, False])])
+def test_targets_are_held_against_the_bare_server(ratio, added_ms, reached):
+    assert list(llm_overhead.Compared(1, ratio, added_ms).targets().values()) == reached
+
+
+def test_the_table_has_both_at_every_number_of_streams():
+    drawn = llm_overhead.table("medians", ROUNDS[0])
+    assert drawn.row_count == 2 * len(llm_overhead.STREAMS)
+    assert list(drawn.columns[1].cells) == [llm_overhead.MESH, llm_overhead.BARE] * len(llm_overhead.STREAMS)
+
+
+def test_no_two_requests_of_a_load_are_the_same():
+    asked = [json.loads(each) for each in llm_overhead.bodies(64, 8)]
+    assert len({each["prompt"] for each in asked}) == 64
+    assert {(each["max_tokens"], each["stream"], each["temperature"]) for each in asked} == {(8, True, 0)}
+
+
+def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
+    words = llm_overhead.bare_words(Path("/m"), "127.0.0.1:1")
+    assert words[:2] == ["serve", "/m"]
+    assert {"--enforce-eager", "--max-model-len=512", "--port=1", "--served-model-name=tiny"} < set(words)
+    assert f"--kv-cache-memory-bytes={llm_overhead.KV_BYTES}" in words
+    assert llm_overhead.bare_environment(tmp_path, tmp_path)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_what_is_saved_has_the_targets_and_every_round(tmp_path, monkeypatch):
+    monkeypatch.setattr(llm_overhead, "RESULTS", tmp_path / "results" / "one.json")
+    args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
+    llm_overhead.save(args, ROUNDS, {}, {"cores": 2})
+    saved = json.loads(llm_overhead.RESULTS.read_text())
+    assert (len(saved["rounds"]), len(saved["targets"]), saved["medians"]["16"]["meshserve"]["tokens_per_s"]) == (3, 4, 50)

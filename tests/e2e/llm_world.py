@@ -1,0 +1,114 @@
+"""Tiny language models for a mesh, what transformers makes of them, and the processes that run them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests import tiny_llm
+from tests.faults import traffic
+
+PROMPTS = ("def wait(", "import sys\n", "class Signature:")
+TOKENS, LONG = 12, 480
+IDLE_S = 6.0
+STALL_S = 3.0
+REQUEST_BYTES_MAX = 2 << 20
+SMALL_MODELS = 20
+ENGINE = {"max_model_len": tiny_llm.CONTEXT, "dtype": "float32", "max_num_seqs": 64, "max_loras": 1}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where each LLM's folder is."""
+
+    tiny: Path
+    adapter: Path
+    rare: Path
+    vectors: Path
+    spoilt: Path
+
+
+def make(folder):
+    """All of them; the last one's weights end too early."""
+    for name in ("tiny", "adapter", "rare", "vectors", "spoilt"):
+        (folder / name).mkdir()
+    tiny, spoilt = tiny_llm.llama(folder / "tiny"), tiny_llm.llama(folder / "spoilt", seed=2)
+    weights = spoilt / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: 1 << 20])
+    rare, vectors = tiny_llm.llama(folder / "rare", seed=1), tiny_llm.embedder(folder / "vectors")
+    return Weights(tiny, tiny_llm.adapter(folder / "adapter", tiny), rare, vectors, spoilt)
+
+
+def document(weights, folder):
+    """A configuration: small models, LLMs that are there from the beginning, and others that are not."""
+    common = {"device": "cpu", "cpu_kv_cache": "64MiB", "engine": ENGINE, "stall_timeout_s": STALL_S, "start_timeout_s": 120}
+    seldom = {"replicas": {"min": 0}, **common}
+    tiny = {"aliases": ["org/tiny"], "adapters": [{"name": "tiny-sql", "uri": str(weights.adapter)}]}
+    return {
+        "gateway": {"request_bytes_max": REQUEST_BYTES_MAX},
+        "pools": {"default": {"workers": 1, "memory": "512MiB"}},
+        "models": traffic.models(folder, SMALL_MODELS),
+        "llms": [
+            {"name": "tiny", "uri": str(weights.tiny), **tiny, **common},
+            {"name": "vectors", "uri": str(weights.vectors), **common},
+            {"name": "rare", "uri": str(weights.rare), "idle_timeout_s": IDLE_S, **seldom},
+            {"name": "spoilt", "uri": str(weights.spoilt), **seldom},
+        ],
+    }
+
+
+def tokens(folder, adapter=None):
+    """What transformers and peft make of the prompts, token by token."""
+    import peft  # noqa: PLC0415 - costs seconds that only these tests need to spend
+    import transformers  # noqa: PLC0415
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    if adapter is not None:
+        model = peft.PeftModel.from_pretrained(model, adapter)
+    inputs = [tokenizer(prompt, return_tensors="pt") for prompt in PROMPTS]
+    made = [model.generate(**each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0] for each in inputs]
+    return [each[-TOKENS:].tolist() for each in made]
+
+
+def vectors(folder):
+    """What transformers makes of the prompts: the last token's state, of length one."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        states = [model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1] for prompt in PROMPTS]
+    return [torch.nn.functional.normalize(state, dim=0).tolist() for state in states]
+
+
+def said(mesh, name):
+    """One LLM's part of the status."""
+    return next(each for each in mesh.status()["llms"] if each["name"] == name)
+
+
+def family(pid):
+    """A replica's process and all that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+def core(mesh, name):
+    """The engine core of an LLM's one replica."""
+    (replica,) = said(mesh, name)["replicas"]
+    return next(each for each in family(replica["pid"]) if "EngineCore" in each.cmdline()[0])
+
+
+def opened(mesh, choices=16):
+    """A stream of `tiny` that has begun and would take seconds, and its lines."""
+    body = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": LONG, "n": choices, "stream": True, "ignore_eos": True}
+    stream = mesh.http.stream("POST", "/v1/completions", json=body)
+    lines = stream.__enter__().iter_lines()
+    assert json.loads(next(lines).removeprefix("data: "))["choices"]
+    return stream, lines

@@ -1,0 +1,291 @@
+"""Real vLLM in a whole mesh, begun as users begin it: what each client sees, from nothing, beside small models, and through faults."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests import support
+from tests.e2e import llm_world, running
+from tests.faults import traffic
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
+
+START_S = 240.0
+FIRST_REQUESTS = 50
+SHARED = re.compile("/dev/shm/(psm|vllm)_")
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 16, "temperature": 0}
+TEXT = {"model": "tiny", "prompt": "def wait(", "max_tokens": llm_world.TOKENS, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return llm_world.make(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def mesh(weights, tmp_path_factory):
+    with running.mesh(llm_world.document(weights, tmp_path_factory.mktemp("small"))) as started:
+        for name in ("tiny", "vectors"):
+            support.wait_until(lambda name=name: llm_world.said(started, name)["state"] == "ready", START_S, f"{name} is ready")
+        support.wait_until(lambda: started.status()["state"] == "ready", 10.0, "gateways know of them")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(mesh):
+    with openai.OpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=START_S) as made:
+        yield made
+
+
+def token_ids(mesh, name):
+    """What the mesh makes of the prompts."""
+    body = {"model": name, "max_tokens": llm_world.TOKENS, "min_tokens": llm_world.TOKENS, "temperature": 0, "return_token_ids": True}
+    answers = [mesh.http.post("/v1/completions", json=body | {"prompt": prompt}).json() for prompt in llm_world.PROMPTS]
+    return [answer["choices"][0]["token_ids"] for answer in answers]
+
+
+def post(mesh, body):
+    return httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=START_S)
+
+
+def metric(mesh, name, **labels):
+    """The value of one series on the gateway's page, of all that have these labels the first."""
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    lines = mesh.http.get("/metrics").text.splitlines()
+    found = (line for line in lines if line.startswith(name + "{") and all(label in line for label in wanted))
+    return float(next(found).rpartition(" ")[2])
+
+
+def test_models_are_listed_and_found_by_name(client):
+    assert {each.id for each in client.models.list()} == {"tiny", "tiny-sql", "vectors", "rare", "spoilt"}
+    assert client.models.retrieve("tiny").id == "tiny"
+
+
+def test_a_chat_streams_what_it_says_whole_and_tells_its_usage(client):
+    whole = client.chat.completions.create(**CHAT)
+    chunks = list(client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True}))
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == whole.choices[0].message.content != ""
+    assert chunks[-1].usage == whole.usage
+    assert whole.usage.completion_tokens == CHAT["max_tokens"]
+    assert len(chunks) > CHAT["max_tokens"] / 2
+
+
+def test_a_completion_streams_what_it_says_whole_by_any_of_its_names(client):
+    whole = client.completions.create(**TEXT)
+    streamed = client.completions.create(**TEXT | {"model": "org/tiny"}, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == whole.choices[0].text != ""
+
+
+def test_greedy_tokens_are_those_of_transformers(mesh, weights):
+    assert token_ids(mesh, "tiny") == llm_world.tokens(weights.tiny)
+
+
+def test_an_adapter_s_tokens_are_those_of_peft_and_not_its_base_s(mesh, weights):
+    found = token_ids(mesh, "tiny-sql")
+    assert found == llm_world.tokens(weights.tiny, weights.adapter)
+    assert all(one != other for one, other in zip(found, token_ids(mesh, "tiny"), strict=True))
+
+
+def test_embeddings_are_those_of_transformers(client, weights):
+    found = [each.embedding for each in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data]
+    assert found == [pytest.approx(vector, abs=1e-4) for vector in llm_world.vectors(weights.vectors)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (json.dumps(TEXT | {"model": "nobody"}), 404),
+        ('{"model": "tiny"', 400),
+        (json.dumps({"prompt": "x"}), 400),
+        (json.dumps(TEXT | {"max_tokens": -1}), 400),
+        (json.dumps(TEXT | {"prompt": "word " * 600}), 400),
+        (json.dumps(TEXT | {"prompt": "x" * llm_world.REQUEST_BYTES_MAX}), 413),
+    ],
+    ids=["unknown model", "no JSON", "no model", "negative max_tokens", "longer than the context", "over the limit"],
+)
+def test_a_wrong_request_is_told_so_in_openai_s_shape(mesh, body, status):
+    answer = mesh.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    assert (answer.status_code, {"message", "type", "param", "code"} <= error.keys(), bool(error["message"])) == (status, True, True)
+
+
+def test_a_client_that_leaves_frees_the_engine(mesh):
+    before = metric(mesh, "vllm:generation_tokens_total", model="tiny")
+    stream, _ = llm_world.opened(mesh, 64)
+    stream.__exit__(None, None, None)
+    counts = [before, before]
+
+    def is_still():
+        counts.append(metric(mesh, "vllm:generation_tokens_total", model="tiny"))
+        return before < counts[-2] == counts[-1]
+
+    support.wait_until(is_still, 1.0, "no more tokens are made")
+    assert counts[-1] - before < 64 * llm_world.LONG / 2
+
+
+def test_a_client_that_stops_reading_holds_up_nobody(mesh, record_property):
+    expected = post(mesh, TEXT).json()["choices"]
+    silent = [_silent(mesh) for _ in range(4)]
+    took_s = []
+    for _ in range(20):
+        began_s = time.monotonic()
+        assert post(mesh, TEXT).json()["choices"] == expected
+        took_s.append(time.monotonic() - began_s)
+    record_property("slowest answer s", max(took_s))
+    assert max(took_s) < 5.0
+    for each in silent:
+        each.close()
+    support.wait_until(lambda: metric(mesh, "vllm:num_requests_running", model="tiny") == 0, 2.0, "nothing runs for them any more")
+
+
+def _silent(mesh):
+    """A connection that asks for megabytes and takes none of it."""
+    host, _, port = mesh.listen.partition(":")
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    taken.connect((host, int(port)))
+    body = json.dumps(TEXT | {"max_tokens": llm_world.LONG, "ignore_eos": True, "stream": True, "logprobs": 20, "n": 8, "temperature": 1})
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    taken.sendall((head + body).encode())
+    return taken
+
+
+def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client, weights, record_property):
+    before = metric(mesh, "meshserve_llm_starts_total", llm="rare")
+    with concurrent.futures.ThreadPoolExecutor(FIRST_REQUESTS) as pool:
+        asked = [pool.submit(client.completions.create, **TEXT | {"model": "rare", "logprobs": 0}) for _ in range(FIRST_REQUESTS)]
+        support.wait_until(lambda: llm_world.said(mesh, "rare")["held"] == FIRST_REQUESTS, 10.0, "all wait")
+        began_s = time.monotonic()
+        answers = [each.result().choices[0] for each in asked]
+        record_property("answered after s", time.monotonic() - began_s)
+    assert {answer.text for answer in answers} == {client.completions.create(**TEXT | {"model": "rare"}).choices[0].text}
+    assert token_ids(mesh, "rare") == llm_world.tokens(weights.rare)
+    rare = llm_world.said(mesh, "rare")
+    assert (before, rare["starts"], rare["turned_away"], rare["replicas"][0]["restarts"]) == (0, 1, 0, 0)
+    assert metric(mesh, "meshserve_llm_starts_total", llm="rare") == 1
+
+
+async def test_two_llms_and_twenty_small_models_called_at_once_are_all_right(mesh, client, record_property):
+    expected = {name: client.completions.create(**TEXT | {"model": name}).choices[0].text for name in ("tiny", "rare")}
+    assert expected["tiny"] != expected["rare"]
+    numbers = iter(range(10**9))
+    async with (
+        traffic.flowing(mesh.listen, lambda: next(numbers) % llm_world.SMALL_MODELS, 100) as flow,
+        openai.AsyncOpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60) as at_once,
+    ):
+        asked = [(name, await _begun(at_once, name)) for name in ("tiny", "rare") * 8]
+        await support.wait_until_async(lambda: flow.answered >= llm_world.SMALL_MODELS, what="each small model has answered")
+        texts = [(name, "".join([chunk.choices[0].text async for chunk in stream])) for name, stream in asked]
+    assert texts == [(name, expected[name]) for name in ("tiny", "rare") * 8]
+    record_property("answers of small models meanwhile", flow.answered)
+    assert flow.faults == []
+
+
+async def _begun(at_once, name):
+    return await at_once.completions.create(**TEXT | {"model": name}, stream=True)
+
+
+def test_one_that_nobody_uses_any_more_is_gone_with_its_processes_and_memory(mesh, record_property):
+    post(mesh, TEXT | {"model": "rare"})
+    processes = llm_world.family(llm_world.said(mesh, "rare")["replicas"][0]["pid"])
+    shared = {mapped.path for each in processes for mapped in each.memory_maps() if SHARED.match(mapped.path)}
+    private_bytes = sum(each.memory_full_info().uss for each in processes)
+    assert len(processes) >= 2
+    assert private_bytes > 500 << 20
+    support.wait_until(lambda: llm_world.said(mesh, "rare")["state"] == "idle", llm_world.IDLE_S + 20, "rare is idle")
+    record_property("processes and private bytes that went", (len(processes), private_bytes))
+    assert [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+    assert [path for path in shared if Path(path).exists()] == []
+
+
+def test_engines_metrics_have_the_model_and_the_replica(mesh):
+    assert metric(mesh, "vllm:generation_tokens_total", model="tiny", replica="tiny/0") > 100
+    assert metric(mesh, "vllm:time_to_first_token_seconds_count", model="tiny", replica="tiny/0") > 1
+    assert metric(mesh, "vllm:kv_cache_usage_perc", model="vectors", replica="vectors/0") >= 0
+    assert metric(mesh, "meshserve_llm_state", llm="tiny", state="ready") == 1
+    assert metric(mesh, "meshserve_llm_held_requests", llm="rare") == 0
+    assert metric(mesh, "meshserve_llm_start_seconds_sum", llm="rare") > 1
+
+
+def test_the_command_line_shows_them(mesh):
+    post(mesh, TEXT)
+    text = mesh.cli("status").stdout
+    assert [name for name in ("tiny", "vectors", "rare", "ttft p50", "kv used") if name not in text] == []
+    told = {each["name"]: each for each in json.loads(mesh.cli("status", "--json").stdout)["llms"]}
+    assert (told["tiny"]["state"], told["rare"]["state"]) == ("ready", "idle")
+    assert told["tiny"]["start_s"] > 1
+    (replica,) = told["tiny"]["replicas"]
+    assert replica["requests"] > 10
+    assert 0 < replica["ttft_p50_s"] <= replica["ttft_p95_s"]
+
+
+def back_again(mesh, restarts):
+    """Ask until it answers again, ever less often: what comes before is 503 with when to come back. Returns how long that took."""
+    began_s = time.monotonic()
+
+    def is_answered():
+        answer = post(mesh, TEXT)
+        assert answer.status_code == 200 or (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True), answer.text
+        assert answer.status_code == 200 or answer.json()["error"]["message"]
+        seen.append(answer.status_code)
+        time.sleep(min(0.2, 0.01 * len(seen)))
+        return answer.status_code == 200
+
+    seen = []
+    support.wait_until(is_answered, START_S, "it answers again")
+    assert seen[0] == 503
+    assert llm_world.said(mesh, "tiny")["replicas"][0]["restarts"] == restarts
+    return time.monotonic() - began_s
+
+
+def test_a_killed_engine_ends_its_streams_and_is_back_without_anybody_s_help(mesh, record_property):
+    core = llm_world.core(mesh, "tiny")
+    streams = [llm_world.opened(mesh) for _ in range(3)]
+    began_s = time.monotonic()
+    core.kill()
+    endings = [list(filter(None, lines))[-2:] for _, lines in streams]
+    ended_s = time.monotonic() - began_s
+    assert ended_s < 2.0
+    record_property("streams ended after s", ended_s)
+    assert [(bool(json.loads(event.removeprefix("data: "))["error"]["message"]), last) for event, last in endings] == [
+        (True, "data: [DONE]")
+    ] * 3
+    record_property("back after s", back_again(mesh, restarts=1))
+
+
+def test_an_engine_that_stands_still_is_noticed_and_restarted(mesh, record_property):
+    core = llm_world.core(mesh, "tiny")
+    _, lines = llm_world.opened(mesh)
+    began_s = time.monotonic()
+    core.send_signal(signal.SIGSTOP)
+    event = list(filter(None, lines))[-2]
+    ended_s = time.monotonic() - began_s
+    assert llm_world.STALL_S - 1 < ended_s < llm_world.STALL_S + 2
+    record_property("noticed after s", ended_s)
+    assert json.loads(event.removeprefix("data: "))["error"]["message"]
+    record_property("back after s", back_again(mesh, restarts=2))
+    assert not core.is_running()
+
+
+def test_weights_that_end_too_early_are_vllm_s_reason_and_trouble_nobody_else(mesh):
+    answer = post(mesh, TEXT | {"model": "spoilt"})
+    assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
+    spoilt = llm_world.said(mesh, "spoilt")
+    assert "afetensor" in answer.json()["error"]["message"]
+    assert "afetensor" in spoilt["reason"]
+    assert spoilt["state"] in {"failed", "starting"}
+    assert post(mesh, TEXT).status_code == 200
+    assert "afetensor" in mesh.cli("status").stdout
+    assert llm_world.said(mesh, "spoilt")["replicas"][0]["restarts"] <= 2
