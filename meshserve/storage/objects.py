@@ -98,15 +98,21 @@ def name_in_cache(path: Path) -> str:
 
 def _is_renamed(made: Path, entry: Path) -> bool:
     try:
-        made.rename(entry)
-    except FileNotFoundError:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(entry)
+        _rename(made, entry)
     except OSError as error:
         if error.errno in OCCUPIED:
             return False
         raise
     return True
+
+
+def _rename(made: Path, entry: Path) -> None:
+    """Into a shard that may not be there yet. Another process may make it, and the entry too, between the two tries."""
+    try:
+        made.rename(entry)
+    except FileNotFoundError:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(entry)
 
 
 def _named(entry: Path, name: str) -> bool:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import pathlib
 
 import pytest
 
@@ -45,6 +47,24 @@ def test_another_name_is_another_link(held, made):
     assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "b.onnx"))
     held.adopt(made("c.onnx"), DIGEST, "c.onnx")
     assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "c.onnx"))
+
+
+class Overtaken(type(pathlib.Path())):
+    """A folder whose entry somebody else makes, shard and all, between a first rename that found no shard and the second."""
+
+    def rename(self, target):
+        if not target.parent.exists():
+            (target / "a.onnx").parent.mkdir(parents=True)
+            (target / "a.onnx").write_bytes(b"model")
+            raise FileNotFoundError(errno.ENOENT, "no shard", str(target))
+        return super().rename(target)
+
+
+def test_an_entry_that_somebody_else_made_first_is_taken_for_it(held, made):
+    folder = made("a.onnx")
+    held.adopt(Overtaken(folder), DIGEST, "a.onnx")
+    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+    assert folder.exists()
 
 
 def test_a_short_entry_is_not_there_and_is_replaced(held, made):
