@@ -27,7 +27,7 @@ class Plan:
 
 
 WHOLE = Plan(models=10_000, memory="200MiB", seconds=60, in_flight=8)
-QUICK = Plan(models=1_200, memory="125MiB", seconds=4, in_flight=4)
+QUICK = Plan(models=1_600, memory="160MiB", seconds=4, in_flight=4)
 
 
 @dataclass(frozen=True)
