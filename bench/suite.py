@@ -15,7 +15,7 @@ from pathlib import Path
 import served
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("routing", "density", "attach", "cold", "churn", "startup", "open_loop", "eviction", "scale")
+BENCHMARKS = ("routing", "density", "attach", "cold", "many", "churn", "startup", "open_loop", "eviction", "scale")
 INTERRUPTED = 130
 
 
