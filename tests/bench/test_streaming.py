@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 
@@ -47,7 +48,7 @@ async def serving(tmp_path):
 async def test_answers_that_are_no_streams_of_tokens_end_the_load(tmp_path):
     async with serving(tmp_path) as endpoint:
         with pytest.raises(streaming.LoadFailed, match="no token came"):
-            await streaming.load(endpoint, [b'{"model": "nobody"}'], 1)
+            await asyncio.to_thread(streaming.run, endpoint, [b'{"model": "nobody"}'], 1)
 
 
 @pytest.mark.edge
@@ -55,7 +56,7 @@ async def test_as_many_streams_run_at_a_time_as_shall(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "answer", lambda ttft_ms, came: (ttft_ms, came))
     async with serving(tmp_path) as endpoint:
         asked = [json.dumps({"model": "tiny", "prompt": "y" * size, "max_tokens": 20, "stream": True}).encode() for size in range(1, 13)]
-        outcome = await streaming.load(endpoint, asked, 4)
+        outcome = await asyncio.to_thread(streaming.run, endpoint, asked, 4)
     assert len(outcome.answers) == 12
     assert all(came.count(b"data: ") == 21 and ttft_ms > 0 for ttft_ms, came in outcome.answers)
     assert len({came for _, came in outcome.answers}) > 1
