@@ -17,7 +17,7 @@ from tests import support
 from tests.llm import program
 
 SOON_S = 1.0
-STALL_S = 3.0
+STALL_S = 6.0
 ERROR_S = 2.0
 LONG = 400
 ASKED = {"model": program.NAME, "prompt": "def wait(", "temperature": 0, "extra_body": {"ignore_eos": True}}

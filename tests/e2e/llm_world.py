@@ -15,7 +15,7 @@ from tests.faults import traffic
 PROMPTS = ("def wait(", "import sys\n", "class Signature:")
 TOKENS, LONG = 12, 480
 IDLE_S = 6.0
-STALL_S = 3.0
+STALL_S = 10.0
 REQUEST_BYTES_MAX = 2 << 20
 SMALL_MODELS = 20
 ENGINE = {"max_model_len": tiny_llm.CONTEXT, "dtype": "float32", "max_num_seqs": 64, "max_loras": 1}

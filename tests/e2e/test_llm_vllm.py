@@ -272,7 +272,7 @@ def test_an_engine_that_stands_still_is_noticed_and_restarted(mesh, record_prope
     core.send_signal(signal.SIGSTOP)
     event = list(filter(None, lines))[-2]
     ended_s = time.monotonic() - began_s
-    assert llm_world.STALL_S - 1 < ended_s < llm_world.STALL_S + 2
+    assert llm_world.STALL_S - 1 < ended_s < llm_world.STALL_S + 5
     record_property("noticed after s", ended_s)
     assert json.loads(event.removeprefix("data: "))["error"]["message"]
     record_property("back after s", back_again(mesh, restarts=2))
