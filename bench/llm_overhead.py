@@ -1,7 +1,8 @@
 """What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
 
 Both run at once on this machine and are loaded in turn, round after round, with streamed completions: one at a time, then many.
-Every answer must be the same from both. Writes bench/results/llm_overhead.json.
+Every answer must be the same from both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for
+the engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import meshes
 import routing
 import served
 import streaming
-import transformers
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -40,11 +40,11 @@ SPEED_RATIO_MIN, TTFT_MS_MAX = 0.99, 1.0
 STREAMS = (1, 16)
 START_S = 240.0
 REST_S = 5.0
+FREE_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
 WIDE = {
     "hidden_size": 768,
-    "head_dim": 64,
     "intermediate_size": 3072,
     "num_hidden_layers": 4,
     "num_attention_heads": 12,
@@ -148,9 +148,7 @@ def write_model(folder: Path) -> Path:
     Where a step takes but a millisecond vLLM's core starves its own thread that sends tokens, and they arrive all at once, from both.
     """
     folder.mkdir()
-    runpy.run_path(str(TINY_LLM))["llama"](folder)
-    shape = transformers.LlamaConfig.from_pretrained(folder, **WIDE)
-    transformers.LlamaForCausalLM(shape).save_pretrained(folder)
+    runpy.run_path(str(TINY_LLM))["llama"](folder, **WIDE)
     return folder
 
 
@@ -193,6 +191,7 @@ def one_round(of: Systems, order: list[str], requests: int, tokens: int) -> Roun
 
 def rest(system: System) -> dict[str, float]:
     """Share of one core that its processes take while nobody asks, by what they call themselves."""
+    time.sleep(REST_S)  # engines spin for a while after their last request
     before = system.served.cpu_s()
     time.sleep(REST_S)
     shares = routing.cpu_us_by_process(before, system.served.cpu_s(), 1)
@@ -272,6 +271,7 @@ def main() -> int:
     args = parser.parse_args()
     console, here = Console(width=None if sys.stdout.isatty() else 112), routing.machine()
     served.end_by_signals()
+    os.environ.update(FREE_CORES)
     try:
         rounds, at_rest = measured(args, console)
     except (streaming.LoadFailed, served.NotServing) as failure:

@@ -19,13 +19,13 @@ CHAT = "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.con
 MODULES, POOLING = "sentence_transformers.models", "1_Pooling"
 
 
-def llama(folder: Path, seed: int = 0) -> Path:
-    """A Llama of two layers that chats: its folder, as `from_pretrained` and vLLM read it."""
+def llama(folder: Path, seed: int = 0, **shape: int) -> Path:
+    """A Llama of two layers that chats: its folder, as `from_pretrained` and vLLM read it. `shape` changes its configuration."""
     import torch  # noqa: PLC0415 - costs a second that most tests need not spend
     import transformers  # noqa: PLC0415
 
     torch.manual_seed(seed)
-    return _saved(transformers.LlamaForCausalLM(_shape()), folder)
+    return _saved(transformers.LlamaForCausalLM(_shape(**shape)), folder)
 
 
 def embedder(folder: Path, seed: int = 0) -> Path:
@@ -54,23 +54,24 @@ def adapter(folder: Path, of: Path, seed: int = 1) -> Path:
     return folder
 
 
-def _shape():
+def _shape(**changes: int):
     import transformers  # noqa: PLC0415
 
-    return transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=SPREAD,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
+    told = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": SPREAD,
+        "tie_word_embeddings": False,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    return transformers.LlamaConfig(**told | changes)
 
 
 def _saved(model, folder: Path) -> Path:

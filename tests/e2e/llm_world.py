@@ -18,6 +18,9 @@ IDLE_S = 6.0
 STALL_S = 10.0
 REQUEST_BYTES_MAX = 2 << 20
 SMALL_MODELS = 20
+WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 12, "num_key_value_heads": 6}
+"""Steps of some milliseconds: in shorter ones vLLM's core makes many tokens before it sends any, and clients would leave too late."""
+
 ENGINE = {"max_model_len": tiny_llm.CONTEXT, "dtype": "float32", "max_num_seqs": 64, "max_loras": 1}
 
 
@@ -36,7 +39,7 @@ def make(folder):
     """All of them; the last one's weights end too early."""
     for name in ("tiny", "adapter", "rare", "vectors", "spoilt"):
         (folder / name).mkdir()
-    tiny, spoilt = tiny_llm.llama(folder / "tiny"), tiny_llm.llama(folder / "spoilt", seed=2)
+    tiny, spoilt = tiny_llm.llama(folder / "tiny", **WIDE), tiny_llm.llama(folder / "spoilt", seed=2)
     weights = spoilt / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 20])
     rare, vectors = tiny_llm.llama(folder / "rare", seed=1), tiny_llm.embedder(folder / "vectors")
