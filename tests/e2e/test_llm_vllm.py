@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import re
 import signal
 import socket
@@ -19,7 +20,14 @@ from tests import support
 from tests.e2e import llm_world, running
 from tests.faults import traffic
 
-pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
+WANTED = "MESHSERVE_TEST_LLM_MESH"
+WHY_NOT = f"minutes of engines' starts, and three tests that fail now and then on a busy machine: {WANTED}=1 runs it"
+pytestmark = [
+    pytest.mark.edge,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not os.environ.get(WANTED), reason=WHY_NOT),
+]
 
 START_S = 240.0
 FIRST_REQUESTS = 50
