@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable
 
+import pytest
+
 PAUSE_S = 0.02
+real_engines = pytest.mark.skipif(
+    not os.environ.get("MESHSERVE_TEST_ENGINES"),
+    reason="real vLLM takes minutes to start again and again, and some of its tests still fail on a busy machine: MESHSERVE_TEST_ENGINES=1",
+)
 
 
 def wait_until(is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
 import re
 import signal
 import socket
@@ -20,14 +19,7 @@ from tests import support
 from tests.e2e import llm_world, running
 from tests.faults import traffic
 
-WANTED = "MESHSERVE_TEST_LLM_MESH"
-WHY_NOT = f"minutes of engines' starts, and three tests that fail now and then on a busy machine: {WANTED}=1 runs it"
-pytestmark = [
-    pytest.mark.edge,
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(not os.environ.get(WANTED), reason=WHY_NOT),
-]
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400), support.real_engines]
 
 START_S = 240.0
 FIRST_REQUESTS = 50

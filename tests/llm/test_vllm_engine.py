@@ -5,11 +5,11 @@ import json
 import pytest
 
 from meshserve import errors
-from tests import tiny_llm
+from tests import support, tiny_llm
 from tests.contracts import engine as contract
 from tests.llm import program
 
-pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400), support.real_engines]
 
 SPEC = {
     "cpu_kv_cache_bytes": 64 << 20,
