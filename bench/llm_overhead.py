@@ -1,8 +1,8 @@
 """What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
 
-Both run at once on this machine and are loaded in turn, round after round, with streamed completions: one at a time, then many.
-Every answer must be the same from both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for
-the engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
+Each runs alone, in turn, round after round, and is loaded with streamed completions: one at a time, then many. Every answer must be the
+same from both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for the engine itself, which
+spins on every core that it has. Writes bench/results/llm_overhead.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -95,7 +95,15 @@ class System:
         return False
 
 
-Systems = Mapping[str, System]
+@dataclass(frozen=True)
+class Alone:
+    """What came of one system in one round, its figures and texts by the number of streams."""
+
+    figures: Mapping[int, Figures]
+    texts: Mapping[int, Sequence[str]]
+    at_rest_cores: Mapping[str, float]
+
+
 Round = Mapping[int, Mapping[str, Figures]]
 
 
@@ -153,18 +161,20 @@ def write_model(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def systems(folder: Path) -> Iterator[Systems]:
-    """Both, ready."""
-    model, endpoint = write_model(folder / "model"), f"127.0.0.1:{served.free_port()}"
+def through_mesh(folder: Path, model: Path) -> Iterator[System]:
     entry = {"name": "tiny", "uri": str(model), "device": "cpu", "cpu_kv_cache": KV_BYTES, "engine": ENGINE}
-    program = Path(sys.executable).with_name("vllm")
     with meshes.up(folder, meshes.pool(1, "512MiB"), llms=[entry]) as mesh:
-        through = System(mesh.system, mesh.endpoint)
-        through.served.wait_until(through.is_answering, START_S)
-        with served.serving([program, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
-            bare = System(process, endpoint)
-            bare.served.wait_until(bare.is_answering, START_S)
-            yield {MESH: through, BARE: bare}
+        yield System(mesh.system, mesh.endpoint)
+
+
+@contextlib.contextmanager
+def bare(folder: Path, model: Path) -> Iterator[System]:
+    endpoint, program = f"127.0.0.1:{served.free_port()}", Path(sys.executable).with_name("vllm")
+    with served.serving([program, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
+        yield System(process, endpoint)
+
+
+STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[System]]] = {MESH: through_mesh, BARE: bare}
 
 
 def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
@@ -177,16 +187,27 @@ def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, 
     return figures, [answer.text for answer in outcome.answers]
 
 
-def one_round(of: Systems, order: list[str], requests: int, tokens: int) -> Round:
-    """Each system under each load, in this order. Raises LoadFailed where their answers differ."""
-    found: dict[int, dict[str, Figures]] = {}
-    for streams in STREAMS:
-        asked = bodies(requests * streams if streams == 1 else requests * streams // 4, tokens)
-        taken = {name: measure(of[name], asked, streams) for name in order}
-        if taken[MESH][1] != taken[BARE][1]:
-            raise streaming.LoadFailed("the mesh and the bare server gave different answers")
-        found[streams] = {name: taken[name][0] for name in (MESH, BARE)}
-    return found
+def alone(name: str, model: Path, requests: int, tokens: int) -> Alone:
+    """One system, started for it: its figures and answers under each load, and what it takes at rest."""
+    with tempfile.TemporaryDirectory() as folder, STARTS[name](Path(folder), model) as system:
+        system.served.wait_until(system.is_answering, START_S)
+        streaming.run(system.endpoint, bodies(2 * max(STREAMS), tokens), max(STREAMS))
+        found = {streams: measure(system, bodies(requests if streams == 1 else 4 * requests, tokens), streams) for streams in STREAMS}
+        return Alone(
+            {streams: each[0] for streams, each in found.items()}, {streams: each[1] for streams, each in found.items()}, rest(system)
+        )
+
+
+def one_round(model: Path, order: Sequence[str], requests: int, tokens: int) -> dict[str, Alone]:
+    """Each system in this order. Raises LoadFailed where their answers differ."""
+    taken = {name: alone(name, model, requests, tokens) for name in order}
+    if taken[MESH].texts != taken[BARE].texts:
+        raise streaming.LoadFailed("the mesh and the bare server gave different answers")
+    return taken
+
+
+def by_streams(taken: Mapping[str, Alone]) -> Round:
+    return {streams: {name: taken[name].figures[streams] for name in (MESH, BARE)} for streams in STREAMS}
 
 
 def rest(system: System) -> dict[str, float]:
@@ -250,22 +271,21 @@ def _plain(figures: Round) -> dict[str, dict[str, object]]:
 
 
 def measured(args: argparse.Namespace, console: Console) -> tuple[list[Round], dict[str, object]]:
-    """All rounds, and what the mesh takes at rest."""
+    """All rounds, and what each system takes at rest."""
     rounds: list[Round] = []
-    with tempfile.TemporaryDirectory() as folder, systems(Path(folder)) as of:
-        one_round(of, [MESH, BARE], max(2, args.requests // 4), args.tokens)
-        at_rest: dict[str, object] = {name: rest(system) for name, system in of.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_model(Path(folder, "model"))
         for number in range(args.rounds):
-            order = [MESH, BARE] if number % 2 else [BARE, MESH]
-            rounds.append(one_round(of, order, args.requests, args.tokens))
+            taken = one_round(model, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens)
+            rounds.append(by_streams(taken))
             console.print(table(f"round {number + 1} of {args.rounds}", rounds[-1]))
-    return rounds, at_rest
+    return rounds, {name: each.at_rest_cores for name, each in taken.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--requests", type=int, default=16, help="of one load of one stream; of many streams a quarter of it for each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=64, help="of the load of one stream; four times as many of that of many")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
     args = parser.parse_args()

@@ -21,14 +21,18 @@ PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/version"})
 
 
 class LlmApp:
-    """One replica's requests. With a `refusal` each is sent away with that reason; while it drains only the health check says no."""
+    """One replica's requests. With a `refusal` each is sent away with that reason; while it drains only the health check says no.
 
-    def __init__(self, engine_app: engine_ports.Asgi) -> None:
+    `failure` is asked with each request: whoever comes after the engine's end is told so, before its server has noticed.
+    """
+
+    def __init__(self, engine_app: engine_ports.Asgi, failure: Callable[[], str]) -> None:
         self.is_draining = False
         self.refusal = ""
         self.requests = 0
         self.in_flight = 0
         self._engine_app = engine_app
+        self._failure = failure
         self._idle = asyncio.Event()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -36,8 +40,8 @@ class LlmApp:
         path: str = scope["path"]
         if path == "/healthz":
             await self._answer_health(send)
-        elif self.refusal:
-            await self._refuse(send)
+        elif refusal := self.refusal or self._failure():
+            await _refuse(send, refusal)
         elif path in PROBES:
             await self._engine_app(scope, receive, send)
         else:
@@ -63,10 +67,11 @@ class LlmApp:
         is_up = not self.refusal and not self.is_draining
         await _send(send, 200 if is_up else 503, [(b"content-type", b"text/plain")], b"ok" if is_up else b"not ready")
 
-    async def _refuse(self, send: Send) -> None:
-        told = {"message": self.refusal, "type": "service_unavailable", "param": None, "code": "engine_unavailable"}
-        headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % RETRY_S)]
-        await _send(send, 503, headers, orjson.dumps({"error": told}))
+
+async def _refuse(send: Send, reason: str) -> None:
+    told = {"message": reason, "type": "service_unavailable", "param": None, "code": "engine_unavailable"}
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % RETRY_S)]
+    await _send(send, 503, headers, orjson.dumps({"error": told}))
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

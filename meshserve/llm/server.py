@@ -47,7 +47,7 @@ class LlmServer:
         return await self._serve()
 
     async def _serve(self) -> model.Endpoint:
-        self._app = app.LlmApp(self.engine.app)
+        self._app = app.LlmApp(self.engine.app, self._failure)
         sockets = [serving.unix_socket(self.place.socket_path), serving.tcp_socket(self.place.host)]
         self._serving = await serving.serve(self._app, sockets)
         self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch")
@@ -63,6 +63,10 @@ class LlmServer:
             if failure:
                 self._fail(failure)
             await asyncio.sleep(WATCH_S)
+
+    def _failure(self) -> str:
+        failure = self.engine.failure()
+        return f"the engine has failed: {failure}" if failure else ""
 
     def _stall(self) -> str:
         stalled_s = self._gauge.stalled_s

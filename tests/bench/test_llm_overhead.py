@@ -59,3 +59,10 @@ def test_what_is_saved_has_the_targets_and_every_round(tmp_path, monkeypatch):
     llm_overhead.save(args, ROUNDS, {}, {"cores": 2})
     saved = json.loads(llm_overhead.RESULTS.read_text())
     assert (len(saved["rounds"]), len(saved["targets"]), saved["medians"]["16"]["meshserve"]["tokens_per_s"]) == (3, 4, 50)
+
+
+def test_answers_that_differ_end_the_run(monkeypatch):
+    figures_by_streams = dict.fromkeys(llm_overhead.STREAMS, figures(1, 1.0))
+    monkeypatch.setattr(llm_overhead, "alone", lambda name, *_: llm_overhead.Alone(figures_by_streams, {1: [name]}, {}))
+    with pytest.raises(llm_overhead.streaming.LoadFailed, match="different answers"):
+        llm_overhead.one_round(Path("/m"), (llm_overhead.MESH, llm_overhead.BARE), 1, 1)

@@ -13,6 +13,7 @@ class Inner:
 
     def __init__(self):
         self.seen = []
+        self.failure = ""
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -30,7 +31,7 @@ def inner():
 
 @pytest.fixture
 def outer(inner):
-    return app.LlmApp(inner)
+    return app.LlmApp(inner, lambda: inner.failure)
 
 
 @pytest.fixture
@@ -88,3 +89,10 @@ async def test_idle_is_when_the_last_request_is_answered(client, outer, inner):
     await asyncio.gather(*asked)
     await idle
     assert outer.in_flight == 0
+
+
+async def test_whoever_comes_after_the_engine_s_end_is_sent_away_before_anybody_has_noticed(inner, client):
+    inner.failure = "it was killed"
+    answer = await client.post("/v1/completions")
+    assert (answer.status_code, answer.json()["error"]["message"], inner.seen) == (503, "it was killed", [])
+    assert int(answer.headers["retry-after"]) > 0
