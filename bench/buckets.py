@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import free_ports
 import served
 
 BUCKET = "bench"
@@ -51,7 +52,7 @@ class Bucket:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Bucket]:
     """An empty bucket; it ends with the block."""
-    port = served.free_port()
+    port = free_ports.free_port()
     with served.serving([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], folder / "moto.log") as system:
         system.wait_until(lambda: _is_open(port), START_S_MAX)
         bucket = Bucket(f"http://127.0.0.1:{port}")

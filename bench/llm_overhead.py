@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import free_ports
 import httpx
 import meshes
 import routing
@@ -169,7 +170,7 @@ def through_mesh(folder: Path, model: Path) -> Iterator[System]:
 
 @contextlib.contextmanager
 def bare(folder: Path, model: Path) -> Iterator[System]:
-    endpoint, program = f"127.0.0.1:{served.free_port()}", Path(sys.executable).with_name("vllm")
+    endpoint, program = f"127.0.0.1:{free_ports.free_port()}", Path(sys.executable).with_name("vllm")
     with served.serving([program, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
         yield System(process, endpoint)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import free_ports
 import httpx
 import served
 import yaml
@@ -72,7 +73,7 @@ def settled_totals(mesh: Mesh, requests: int = 0) -> dict[str, int]:
 @contextlib.contextmanager
 def up(folder: Path, pools: Mapping[str, Any], variables: Mapping[str, str] = NO_VARIABLES, **sections: object) -> Iterator[Mesh]:
     """`meshserve up` with these sections of config.yaml and environment variables, stopped at the end of the block."""
-    endpoint, path = f"127.0.0.1:{served.free_port()}", folder / "config.yaml"
+    endpoint, path = f"127.0.0.1:{free_ports.free_port()}", folder / "config.yaml"
     path.write_text(yaml.safe_dump({"gateway": {"listen": endpoint}, "state_dir": str(folder / "state"), "pools": dict(pools), **sections}))
     program, environment = Path(sys.executable).with_name("meshserve"), {"MESHSERVE_HOME": str(folder / "state"), **variables}
     with served.serving([program, "up", path], folder / "meshserve.log", **environment) as system:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import environments
+import free_ports
 import meshes
 import served
 
@@ -46,7 +47,7 @@ def meshserve(models: Path, folder: Path) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def _peer(python: Path, program: str, models: Path, folder: Path, **environment: str) -> Iterator[Running]:
-    port = served.free_port()
+    port = free_ports.free_port()
     command = [python, PEERS / f"{program}.py", models, str(port)]
     with served.serving(command, folder / f"{program}.log", **environment) as system:
         yield Running(system, f"127.0.0.1:{port}")

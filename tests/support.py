@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable
 
 import pytest
 
+from bench import free_ports
+
 PAUSE_S = 0.02
+free_port = free_ports.free_port
 real_engines = pytest.mark.skipif(
     not os.environ.get("MESHSERVE_TEST_ENGINES"),
     reason="real vLLM takes minutes to start again and again, and some of its tests still fail on a busy machine: MESHSERVE_TEST_ENGINES=1",
@@ -31,10 +33,3 @@ async def wait_until_async(is_true: Callable[[], object], timeout_s: float = 20.
     while not is_true():
         assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(PAUSE_S)
-
-
-def free_port() -> int:
-    """A TCP port on the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

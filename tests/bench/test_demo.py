@@ -3,9 +3,9 @@ import sys
 from pathlib import Path
 
 import demo
+import free_ports
 import pytest
 import samples
-import served
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def run(*arguments):
 def quickstart(folder):
     """The quick start as it is, but for its port and its models' folder."""
     document = yaml.safe_load(demo.QUICKSTART.read_text())
-    document["gateway"]["listen"] = f"127.0.0.1:{served.free_port()}"
+    document["gateway"]["listen"] = f"127.0.0.1:{free_ports.free_port()}"
     for entry in document["models"]:
         entry["uri"] = str((demo.QUICKSTART.parent / entry["uri"]).resolve()).replace(str(ROOT / "models"), str(folder))
     path = folder / "quickstart.yaml"
