@@ -25,6 +25,8 @@ HEALTH_S = 5.0
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's least: no request and no model passes through its object store."""
 
+SETTINGS = {"worker_niceness": 0}
+"""Ray's own is 15, for tasks that may wait. Envoy, workers and engines, all started by actors, would stand behind any other program."""
 
 HOW_TO_SHOW_ONE = "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -59,6 +61,7 @@ def _begin(temp_dir: str) -> None:
         configure_logging=False,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
+        _system_config=SETTINGS,
         _node_ip_address="127.0.0.1",
         _temp_dir=temp_dir,
     )

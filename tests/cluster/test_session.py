@@ -69,6 +69,11 @@ def test_a_controller_is_found_and_drained(started):
     controller.drain(ANSWER_S)
 
 
+def test_actors_stand_behind_no_other_program(started):
+    pid = status_of(started(held.Waiting))["pid"]
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_a_killed_controller_begins_again_and_knows_it(started):
     controller = started(held.Waiting)
     first = status_of(controller)["pid"]
