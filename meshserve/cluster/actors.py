@@ -108,9 +108,9 @@ class WorkerActor:
         return self._held.copies(ids)
 
     @told
-    async def report(self) -> reports.WorkerReport:
-        """How it is."""
-        return self._held.report()
+    async def report(self, since: int) -> reports.WorkerReport:
+        """How it is, and what has changed of its copies since that report."""
+        return self._held.report(since)
 
     @told
     async def tallies(self) -> dict[model.ModelId, tally.ModelTally]:

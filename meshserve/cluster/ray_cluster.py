@@ -89,9 +89,9 @@ class RayCluster(ray_replicas.RayReplicas):
         found: tuple[reports.CopyReport, ...] = await self._actors.call(WORKER + worker_id, "copies", ids)
         return found
 
-    async def report(self, worker_id: str) -> reports.WorkerReport:
-        """How it is now."""
-        found: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report")
+    async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
+        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
+        found: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
         return found
 
     async def tallies(self, worker_id: str) -> dict[model.ModelId, tally.ModelTally]:

@@ -104,6 +104,11 @@ class Controller:
         worker = self.mesh.roster.workers.get(worker_id)
         return worker.synced if worker else 0
 
+    def reported(self, worker_id: str) -> int:
+        """The number of the worker's last report that was taken in; 0 where there was none."""
+        worker = self.mesh.roster.workers.get(worker_id)
+        return worker.said.number if worker and worker.said else 0
+
     async def _run(self) -> None:
         while True:
             item = await self._queue.get()

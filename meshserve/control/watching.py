@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -11,9 +12,8 @@ from meshserve.core import control_ports as ports
 from meshserve.core import events
 
 REPORT_PERIOD_S = 1.0
-REPORT_PERIOD_S_MAX = 10.0
-COPIES_PER_S = 2000
-"""A report of many copies takes a while to make and to read: it is asked for less often."""
+PAGE_PERIOD_S = 0.05
+"""Where there is more to report than goes into one page, the worker answers requests between two."""
 REPORT_TIMEOUT_S = 10.0
 SILENCES_MAX = 3
 
@@ -29,6 +29,10 @@ class Desk(Protocol):
 
     def synced(self, worker_id: str) -> int:
         """The revision that the worker is known to have."""
+        ...
+
+    def reported(self, worker_id: str) -> int:
+        """The number of the worker's last report that was taken in; 0 where there was none."""
         ...
 
 
@@ -91,12 +95,12 @@ class Watching:
     async def _poll_worker(self, worker_id: str, pid: int) -> None:
         silences = 0
         while silences < SILENCES_MAX:
-            revision = self._desk.synced(worker_id)
-            said = await self._ask(lambda: self._cluster.report(worker_id))
+            revision, since = self._desk.synced(worker_id), self._desk.reported(worker_id)
+            said = await self._ask(functools.partial(self._cluster.report, worker_id, since))
             silences = silences + 1 if said is None else 0
             if said is not None:
                 self._desk.post(events.WorkerReported(said, revision))
-            await self._clock.sleep(period_s(len(said.copies) if said else 0))
+            await self._clock.sleep(PAGE_PERIOD_S if said is not None and said.is_more else REPORT_PERIOD_S)
         self._desk.post(events.WorkerLost(worker_id, "it does not report any more", pid))
 
     async def _await_replica_end(self, replica_id: str, pid: int) -> None:
@@ -129,8 +133,3 @@ class Watching:
                 return await question()
         except (errors.MeshError, TimeoutError):
             return None
-
-
-def period_s(copies: int) -> float:
-    """How long to wait after a report of so many copies."""
-    return min(max(REPORT_PERIOD_S, copies / COPIES_PER_S), REPORT_PERIOD_S_MAX)

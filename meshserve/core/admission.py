@@ -39,13 +39,13 @@ class Admission:
     def want(self, copy: copies.Copy) -> None:
         """Queue the copy."""
         self._room.hold(copy)
-        copy.move(Move.WANTED, self._room.now_s)
+        self._room.move(copy, Move.WANTED)
         self.queue[copy.key] = copy
 
     def give_up(self, copy: copies.Copy) -> None:
         """Nobody waits for it any more: out of the queue."""
         del self.queue[copy.key]
-        copy.move(Move.SHELVED if copy.is_shelved else Move.GIVEN_UP, self._room.now_s)
+        self._room.move(copy, Move.SHELVED if copy.is_shelved else Move.GIVEN_UP)
         self._room.settle(copy)
 
     def arrived(self, copy: copies.Copy) -> None:
@@ -113,6 +113,6 @@ class Admission:
         is_shelved, takes = copy.is_shelved, copy.booked.plus(copy.need_now)
         del self.queue[copy.key]
         self.moving[copy.key] = copy
-        copy.move(Move.RESTORED if is_shelved else Move.ADMITTED, self._room.now_s)
+        self._room.move(copy, Move.RESTORED if is_shelved else Move.ADMITTED)
         self._ledger.book(copy, takes)
         self._room.order(ev.Unpark(copy.key) if is_shelved else ev.Load(copy.key))

@@ -60,8 +60,8 @@ class Workers(Protocol):
         """The numbers of every model that it has answered for."""
         ...
 
-    async def report(self, worker_id: str) -> report.WorkerReport:
-        """How it is now."""
+    async def report(self, worker_id: str, since: int) -> report.WorkerReport:
+        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
         ...
 
 

@@ -185,9 +185,13 @@ class Ledger:
         self.note_pins(copy)
 
     def note_pins(self, copy: Copy) -> None:
-        """Count what the copy's pins keep: what stays of it, but for bytes that it holds only on its way back to the GPU."""
-        stays = copy.pins and copy.state is not State.DRAINING
-        fixed = smaller(copy.booked.minus(copy.leaving), copy.need) if stays else NOTHING
+        """Count what the copy's pins keep: what stays of it, but for bytes that it holds only on its way back to the GPU.
+
+        A parked one stays as it is, for nobody asks for it.
+        """
+        fixed = copy.booked.minus(copy.leaving) if copy.pins and copy.state is not State.DRAINING else NOTHING
+        if copy.state not in {State.PARKED, State.PARKING}:
+            fixed = smaller(fixed, copy.need)
         if fixed != copy.fixed:
             self.pinned = self.pinned.minus(copy.fixed).plus(fixed)
             copy.fixed = fixed

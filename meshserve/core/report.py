@@ -1,4 +1,4 @@
-"""What a worker tells about itself, each second or two. The controller and its readers know no more about a worker than this."""
+"""What a worker tells about itself, each second. The controller and its readers know no more about a worker than this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_COUNTS = Counters()
 class CopyReport(NamedTuple):
     """One model that is not absent. A tuple, because a worker sends tens of thousands.
 
-    `reason` says why it failed; `requests` counts since the process began; `last_used_s` is how long ago the last one was (-1: never).
+    `reason` says why it failed; `requests` counts since the process began.
     """
 
     id: model.ModelId
@@ -39,7 +39,6 @@ class CopyReport(NamedTuple):
     reason: str = ""
     footprint: model.Footprint = NOTHING
     requests: int = 0
-    last_used_s: float = -1.0
     pinned: bool = False
 
 
@@ -55,6 +54,9 @@ class WorkerReport:
     """One worker at one moment.
 
     `revision` is that of its catalog (0: it has none yet); `measured` is what it learned since its last report.
+
+    `copies` and `gone` are what changed since its report `since`, and all there is where that is 0; with `is_more` the next report has
+    the rest of it. This report's own `number` is never 0.
     """
 
     worker_id: str
@@ -66,7 +68,11 @@ class WorkerReport:
     booked: model.Footprint = NOTHING
     private_bytes: int = 0
     counters: Counters = NO_COUNTS
+    number: int = 1
+    since: int = 0
     copies: tuple[CopyReport, ...] = ()
+    gone: tuple[model.ModelId, ...] = ()
+    is_more: bool = False
     measured: tuple[Learned, ...] = ()
 
 

@@ -20,7 +20,10 @@ SWEEPS_PER_IDLE_TIME = 16
 
 
 class Residency:
-    """The decisions of one worker. All times are in seconds of any one steady clock."""
+    """The decisions of one worker. All times are in seconds of any one steady clock.
+
+    `changed` collects the models of which something else could be told than before; whoever tells it empties it.
+    """
 
     def __init__(self, limits: copies.Limits, policy: eviction.Policy = eviction.lru) -> None:
         self.limits = limits
@@ -32,6 +35,7 @@ class Residency:
         self._admission = admission.Admission(self._room, self._tickets, limits)
         self.counts = self._room.counts
         self.ledger = self._room.ledger
+        self.changed = self._room.changed
         self._pinned: set[model.ModelId] = set()
         self._attempts = itertools.count(1)
         self._swept_s = 0.0
@@ -169,6 +173,7 @@ class Residency:
     def _fetch(self, binding: copies.Binding) -> None:
         binding.attempt = next(self._attempts)
         binding.is_fetching = True
+        self.changed.add(binding.id)
         self._out.append(ev.Fetch(binding.id, binding.attempt))
 
     def _fetching(self, event: ev.Fetched | ev.FetchFailed) -> copies.Binding | None:
@@ -177,6 +182,7 @@ class Residency:
         if binding is None or not binding.is_fetching or binding.attempt != event.attempt:
             return None
         binding.is_fetching = False
+        self.changed.add(binding.id)
         return binding
 
     def _fetched(self, event: ev.Fetched) -> None:
@@ -207,6 +213,7 @@ class Residency:
         binding = self.bindings.pop(event.id, None)
         if binding is None:
             return
+        self.changed.add(event.id)
         record = self.copies[binding.key] if binding.key is not None else binding
         waiting = self._tickets.take(record, event.id)
         if isinstance(record, copies.Copy):
@@ -230,7 +237,7 @@ class Residency:
     def _loaded(self, event: ev.Loaded) -> None:
         copy = self.copies[event.key]
         self.counts.loads += 1
-        copy.move(Move.LOADED, self._room.now_s)
+        self._room.move(copy, Move.LOADED)
         copy.measured(event.footprint, event.load_s)
         self.ledger.book(copy, event.footprint)
         if self._room.keep_within():
@@ -241,7 +248,7 @@ class Residency:
 
     def _unparked(self, event: ev.Unparked) -> None:
         copy = self.copies[event.key]
-        copy.move(Move.LOADED, self._room.now_s)
+        self._room.move(copy, Move.LOADED)
         self.ledger.book(copy, copy.need)
         self._settle_in(copy)
         self._end_move(copy)
@@ -267,7 +274,7 @@ class Residency:
     def _load_ended(self, event: ev.LoadEnded) -> None:
         copy = self.copies[event.key]
         was_stuck = copy.state is State.STUCK
-        copy.move(Move.LOAD_FAILED, self._room.now_s)
+        self._room.move(copy, Move.LOAD_FAILED)
         self.ledger.book(copy, copies.NOTHING)
         copy.unload_wanted = False
         if was_stuck and copy.trouble:
@@ -353,7 +360,7 @@ class Residency:
 
     def _time_out(self, copy: copies.Copy) -> None:
         """Its bytes stay booked, for nobody knows what the load still takes; nobody waits for it, and nobody starts it twice."""
-        copy.move(Move.TIMED_OUT, self._room.now_s)
+        self._room.move(copy, Move.TIMED_OUT)
         self._admission.arrived(copy)
         self._note_failure(copy, errors.LoadFailed(f"the load has not ended within {copy.load_timeout_s:g} s"))
 

@@ -22,18 +22,25 @@ class Promise(enum.Enum):
 
 
 class Room:
-    """The memory of one worker. Orders go to `out`; `there` is every copy by its key."""
+    """The memory of one worker. Orders go to `out`; `there` is every copy by its key; `changed` collects the models whose copies did."""
 
     def __init__(self, limits: copies.Limits, policy: eviction.Policy, there: dict[str, copies.Copy], out: list[ev.Command]) -> None:
         self.ledger = copies.Ledger(limits.budget)
         self.counts = copies.Counts()
         self.now_s = 0.0
+        self.changed: set[model.ModelId] = set()
         self._policy = policy
         self._copies = there
         self._out = out
         self._age = 0.0
         self._ready = ranking.Ranking(self._score)
         self._parked = ranking.Ranking(self._score)
+
+    def move(self, copy: copies.Copy, move: Move) -> None:
+        """Take the step that the table allows, now."""
+        copy.move(move, self.now_s)
+        self.ledger.note_pins(copy)
+        self.changed.update(copy.names)
 
     def order(self, command: ev.Command) -> None:
         """Say what is to be done next."""
@@ -56,6 +63,7 @@ class Room:
         if copy.leases:
             return False
         copy.last_used_s = self.now_s
+        self.changed.update(copy.names)
         self.rate(copy)
         if copy.state is State.DRAINING:
             self.free(copy)
@@ -107,6 +115,7 @@ class Room:
     def pin(self, copy: copies.Copy, id_: model.ModelId) -> None:
         """The copy stays as long as the model has it pinned."""
         copy.pins |= {id_}
+        self.changed.add(id_)
         copy.unload_wanted = False
         self.hold(copy)
         self.ledger.note_pins(copy)
@@ -114,6 +123,7 @@ class Room:
     def unpin(self, copy: copies.Copy, id_: model.ModelId) -> None:
         """The model needs the copy to stay no longer."""
         copy.pins -= {id_}
+        self.changed.add(id_)
         self.ledger.note_pins(copy)
 
     def _send_off(self, copy: copies.Copy) -> None:
@@ -122,7 +132,7 @@ class Room:
             self.free(copy)
             return
         self.hold(copy)
-        copy.move(Move.DRAIN_ORDERED, self.now_s)
+        self.move(copy, Move.DRAIN_ORDERED)
         self.ledger.draining = self.ledger.draining.plus(copy.booked)
 
     def free(self, copy: copies.Copy) -> None:
@@ -131,12 +141,12 @@ class Room:
         self.hold(copy)
         if copy.state is State.DRAINING:
             self.ledger.draining = self.ledger.draining.minus(copy.booked)
-        copy.move(Move.EVICTION_ORDERED, self.now_s)
+        self.move(copy, Move.EVICTION_ORDERED)
         self._order_out(copy)
 
     def abandon(self, copy: copies.Copy) -> None:
         """Its move between the devices has failed: what there is of it goes."""
-        copy.move(Move.MOVE_FAILED, self.now_s)
+        self.move(copy, Move.MOVE_FAILED)
         self._order_out(copy)
 
     def _order_out(self, copy: copies.Copy) -> None:
@@ -146,20 +156,20 @@ class Room:
 
     def freed(self, copy: copies.Copy) -> None:
         """It has left."""
-        copy.move(Move.FREED, self.now_s)
+        self.move(copy, Move.FREED)
         copy.score = 0.0
         self.ledger.book(copy, copies.NOTHING)
 
     def _park(self, copy: copies.Copy) -> None:
         self.hold(copy)
-        copy.move(Move.PARK_ORDERED, self.now_s)
+        self.move(copy, Move.PARK_ORDERED)
         takes = model.Footprint(copy.parked.host_bytes, copy.booked.gpu_bytes)
         self.ledger.book(copy, takes, leaving=model.Footprint(0, copy.booked.gpu_bytes))
         self.order(ev.Park(copy.key))
 
     def parked(self, copy: copies.Copy) -> None:
         """It has left the GPU."""
-        copy.move(Move.SHELVED, self.now_s)
+        self.move(copy, Move.SHELVED)
         self.ledger.book(copy, copy.parked)
 
     # Making room

@@ -40,10 +40,15 @@ class Worker:
     def take_report(self, said: report.WorkerReport | None) -> None:
         """Keep what it said last, or nothing."""
         self.said = said
-        self.copies = {copy.id: copy for copy in said.copies} if said else {}
+        if said is None or not said.since:
+            self.copies = {}
+        if said is not None:
+            self.copies.update((copy.id, copy) for copy in said.copies)
+            for id_ in said.gone:
+                self.copies.pop(id_, None)
 
     def see_copy(self, id_: model.ModelId, copy: report.CopyReport | None) -> None:
-        """Keep how one copy was seen, until the next report."""
+        """Keep how one copy was seen, until it is reported."""
         if copy is None:
             self.copies.pop(id_, None)
         else:
@@ -93,6 +98,7 @@ class Roster:
         if worker is None or worker.state not in ("starting", "ready"):
             return None
         worker.is_up, worker.endpoint, worker.pid, worker.reason = True, event.endpoint, event.pid, ""
+        worker.take_report(None)
         self._move(worker, "starting")
         worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
         return worker

@@ -27,6 +27,9 @@ class FakeWorker:
         self.pins: set[model.ModelId] = set()
         self.tallies: dict[model.ModelId, tally.ModelTally] = {}
         self.learned: list[report.Learned] = []
+        self.told: dict[model.ModelId, report.CopyReport] = {}
+        self.reports = 0
+        self.page_copies = 500
         self.counters = report.Counters()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -58,9 +61,15 @@ class FakeWorker:
         """Its copies of these models."""
         return tuple(self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies)
 
-    def report(self) -> report.WorkerReport:
-        """How it is now."""
+    def report(self, since: int) -> report.WorkerReport:
+        """How it is now, and what has changed since that report."""
+        base = since if since == self.reports else 0
+        told = self.told if base else {}
         copies = self.copies_of(tuple(self.copies))
+        news = [copy for copy in copies if told.get(copy.id) != copy]
+        page, gone = tuple(news[: self.page_copies]), tuple(id_ for id_ in told if id_ not in self.copies)
+        self.told = {id_: copy for id_, copy in told.items() if id_ in self.copies} | {copy.id: copy for copy in page}
+        self.reports += 1
         learned, self.learned = tuple(self.learned), []
         return report.WorkerReport(
             worker_id=self.id,
@@ -71,7 +80,11 @@ class FakeWorker:
             budget=self.settings.memory,
             booked=model.Footprint(sum(copy.footprint.host_bytes for copy in copies)),
             counters=self.counters,
-            copies=copies,
+            number=self.reports,
+            since=base,
+            copies=page,
+            gone=gone,
+            is_more=len(page) < len(news),
             measured=learned,
         )
 
@@ -205,6 +218,6 @@ class FakeCluster(fake_replicas.FakeReplicas):
             raise errors.Unavailable(f"there is no gateway on {node}")
         return report.GatewayReport(node, 1, 2, "ready", self.gateways[node].listen)
 
-    async def report(self, worker_id: str) -> report.WorkerReport:
-        """How it is now."""
-        return self._there(worker_id).report()
+    async def report(self, worker_id: str, since: int) -> report.WorkerReport:
+        """How it is now, and what has changed since that report."""
+        return self._there(worker_id).report(since)

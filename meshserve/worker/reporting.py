@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from meshserve.core import copies as records
 from meshserve.core import lifecycle, model, report
 from meshserve.worker import host, tally
+
+PAGE_COPIES = 500
 
 STATES: dict[lifecycle.State, report.CopyState] = {
     lifecycle.State.QUEUED: "loading",
@@ -46,15 +49,47 @@ def learned(of: host.Host) -> tuple[report.Learned, ...]:
     return news
 
 
-def copies(of: host.Host, ids: Iterable[model.ModelId] | None = None) -> tuple[report.CopyReport, ...]:
-    """Every model that is not absent, or those of `ids`."""
-    now_s = asyncio.get_running_loop().time()
-    wanted = of.residency.bindings if ids is None else ids
-    found = (_copy(of, id_, now_s) for id_ in wanted)
+def copies(of: host.Host, ids: Iterable[model.ModelId]) -> tuple[report.CopyReport, ...]:
+    """Those of these models that are not absent."""
+    found = (_copy(of, id_) for id_ in ids)
     return tuple(each for each in found if each is not None)
 
 
-def _copy(of: host.Host, id_: model.ModelId, now_s: float) -> report.CopyReport | None:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of what there is to say about copies, as WorkerReport has it."""
+
+    number: int
+    since: int
+    copies: tuple[report.CopyReport, ...]
+    gone: tuple[model.ModelId, ...]
+    is_more: bool
+
+
+class Pages:
+    """What changes of a host's copies, told in parts that hold up requests for a millisecond or two."""
+
+    def __init__(self, of: host.Host) -> None:
+        self._of = of
+        self._number = 0
+        self._due: dict[model.ModelId, None] = {}
+
+    def next(self, since: int) -> Page:
+        """What comes after the page `since`; from the beginning, where that was not the last one."""
+        residency = self._of.residency
+        base = since if since == self._number else 0
+        self._due = self._due | dict.fromkeys(residency.changed) if base else dict.fromkeys(residency.bindings)
+        residency.changed.clear()
+        ids = list(itertools.islice(self._due, PAGE_COPIES))
+        for id_ in ids:
+            del self._due[id_]
+        self._number += 1
+        found = copies(self._of, ids)
+        gone = set(ids).difference(copy.id for copy in found) if base else ()
+        return Page(self._number, base, found, tuple(gone), bool(self._due))
+
+
+def _copy(of: host.Host, id_: model.ModelId) -> report.CopyReport | None:
     binding = of.residency.bindings.get(id_)
     if binding is None:
         return None
@@ -71,7 +106,6 @@ def _copy(of: host.Host, id_: model.ModelId, now_s: float) -> report.CopyReport 
         reason=_reason(copy.trouble) if state == "failed" else "",
         footprint=copy.booked,
         requests=known.success.count + known.failure.count if known else 0,
-        last_used_s=now_s - copy.last_used_s,
         pinned=id_ in copy.pins,
     )
 

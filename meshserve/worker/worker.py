@@ -19,6 +19,7 @@ class Worker:
         memory.tune_allocator()
         self.place = where
         self.host = host.Host(told, storage)
+        self._pages = reporting.Pages(self.host)
         self.app = app.WorkerApp(self.host, where.worker_id)
         self._serving: serving.Serving | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -40,8 +41,9 @@ class Worker:
         """Return once the model is in memory. Raises why it can't be."""
         await self.host.ensure_loaded(id_, timeout_s)
 
-    def report(self) -> reports.WorkerReport:
-        """How it is now."""
+    def report(self, since: int = 0) -> reports.WorkerReport:
+        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
+        page = self._pages.next(since)
         state: reports.WorkerState = "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
         return reports.WorkerReport(
             worker_id=self.place.worker_id,
@@ -53,7 +55,11 @@ class Worker:
             booked=self.host.residency.ledger.booked,
             private_bytes=memory.private_bytes(),
             counters=reporting.counters(self.host, self.app.load),
-            copies=reporting.copies(self.host),
+            number=page.number,
+            since=page.since,
+            copies=page.copies,
+            gone=page.gone,
+            is_more=page.is_more,
             measured=reporting.learned(self.host),
         )
 

@@ -81,7 +81,7 @@ async def test_what_is_no_error_is_returned():
 
 
 async def test_a_worker_that_was_not_started_is_unavailable(worker):
-    told = [await worker.living(), await worker.report(), await worker.send_changes(replica.Step(1, ()))]
+    told = [await worker.living(), await worker.report(0), await worker.send_changes(replica.Step(1, ()))]
     assert {(type(each), each.message) for each in told} == {(errors.Unavailable, "worker default-0 is not started")}
     assert await worker.stop() is None
 

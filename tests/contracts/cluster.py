@@ -62,36 +62,57 @@ class ClusterContract:
     async def test_a_worker_is_ready_from_its_first_whole_catalog_on(self, stage):
         await stage.start()
         assert not (await stage.cluster.living_workers())[0].is_ready
-        assert ((await stage.cluster.report(WORKER)).state, (await stage.cluster.report(WORKER)).revision) == ("starting", 0)
+        assert ((await stage.cluster.report(WORKER, 0)).state, (await stage.cluster.report(WORKER, 0)).revision) == ("starting", 0)
         await stage.cluster.send_changes(WORKER, replica.whole([], 0)[0])
         assert (await stage.cluster.living_workers())[0].is_ready
-        assert ((await stage.cluster.report(WORKER)).state, (await stage.cluster.report(WORKER)).revision) == ("ready", 1)
+        assert ((await stage.cluster.report(WORKER, 0)).state, (await stage.cluster.report(WORKER, 0)).revision) == ("ready", 1)
 
     async def test_a_step_after_a_missing_one_is_a_gap(self, stage):
         await stage.start_with(stage.good)
         with pytest.raises(replica.Gap):
             await stage.cluster.send_changes(WORKER, replica.Step(9, ()))
-        assert (await stage.cluster.report(WORKER)).revision == 1
+        assert (await stage.cluster.report(WORKER, 0)).revision == 1
 
     async def test_a_model_is_loaded_reported_and_unloaded(self, stage):
         await stage.start_with(stage.good)
         assert await stage.state_of(stage.good.id) == "absent"
         await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
         assert await stage.state_of(stage.good.id) == "ready"
-        report = await stage.cluster.report(WORKER)
+        report = await stage.cluster.report(WORKER, 0)
         assert [copy.id for copy in report.copies] == [stage.good.id]
         assert (report.counters.loads, report.worker_id) == (1, WORKER)
         assert report.booked.host_bytes > 0
         await stage.cluster.unload(WORKER, stage.good.id)
         await stage.wait_for_state(stage.good.id, "absent")
 
+    async def test_a_report_has_what_changed_since_the_one_before(self, stage):
+        await stage.start_with(stage.good)
+        first = await stage.cluster.report(WORKER, 0)
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        second = await stage.cluster.report(WORKER, first.number)
+        assert (second.since, [copy.id for copy in second.copies], second.gone) == (first.number, [stage.good.id], ())
+        third = await stage.cluster.report(WORKER, second.number)
+        assert (third.since, third.copies, third.gone) == (second.number, (), ())
+        await stage.cluster.unload(WORKER, stage.good.id)
+        await stage.wait_for_state(stage.good.id, "absent")
+        fourth = await stage.cluster.report(WORKER, third.number)
+        assert (fourth.copies, fourth.gone) == ((), (stage.good.id,))
+
+    async def test_a_report_after_one_that_was_lost_has_everything(self, stage):
+        await stage.start_with(stage.good)
+        await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
+        first = await stage.cluster.report(WORKER, 0)
+        await stage.cluster.report(WORKER, first.number)
+        again = await stage.cluster.report(WORKER, first.number)
+        assert (again.since, [copy.id for copy in again.copies]) == (0, [stage.good.id])
+
     async def test_what_a_load_taught_is_told_once(self, stage):
         await stage.start_with(stage.good)
         await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
-        (learned,) = (await stage.cluster.report(WORKER)).measured
+        (learned,) = (await stage.cluster.report(WORKER, 0)).measured
         assert learned.id == stage.good.id
         assert learned.measured.digest.startswith("sha256:")
-        assert (await stage.cluster.report(WORKER)).measured == ()
+        assert (await stage.cluster.report(WORKER, 0)).measured == ()
 
     async def test_a_model_that_can_t_be_loaded_says_why(self, stage):
         await stage.start_with(stage.broken)
@@ -138,11 +159,11 @@ class ClusterContract:
         first = await stage.start_with(stage.good)
         second = await stage.start()
         assert second.pid != first.pid
-        assert (await stage.cluster.report(WORKER)).revision == 0
+        assert (await stage.cluster.report(WORKER, 0)).revision == 0
 
     async def test_a_worker_that_is_not_there_is_unavailable(self, stage):
         with pytest.raises(errors.Unavailable):
-            await stage.cluster.report(WORKER)
+            await stage.cluster.report(WORKER, 0)
         with pytest.raises(errors.Unavailable):
             await stage.cluster.send_changes(WORKER, replica.Step(1, ()))
         assert await stage.cluster.wait_until_lost(WORKER)

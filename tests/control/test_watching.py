@@ -19,6 +19,10 @@ class Desk:
     def synced(self, worker_id):
         return {W: 7}[worker_id]
 
+    def reported(self, worker_id):
+        said = [event.report for event in self.events if isinstance(event, events.WorkerReported) and event.report.worker_id == worker_id]
+        return said[-1].number if said else 0
+
     def kinds(self):
         return [type(event).__name__ for event in self.events]
 
@@ -48,12 +52,13 @@ async def test_a_worker_is_asked_each_second(stage):
     assert stage.desk.events[0].revision == 7
 
 
-async def test_a_worker_with_many_copies_is_asked_less_often(stage):
+async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
     await stage.start()
-    ids = [model.ModelId(f"m{number}") for number in range(6000)]
-    stage.cluster.workers[W].copies = {id_: report.CopyReport(id_, "ready") for id_ in ids}
-    await stage.clock.advance(3.5)
-    assert len(stage.desk.events) == 2
+    stage.cluster.workers[W].page_copies = 2
+    stage.cluster.workers[W].copies = {id_: report.CopyReport(id_, "ready") for id_ in map(model.ModelId, "abcde")}
+    await stage.clock.advance(0.9)
+    said = [event.report for event in stage.desk.events]
+    assert [(each.since, len(each.copies), each.is_more) for each in said] == [(0, 2, True), (1, 2, True), (2, 1, False)]
 
 
 async def test_a_process_that_ends_is_noticed_at_once(stage):
@@ -131,7 +136,3 @@ async def test_a_replica_that_is_forgotten_is_not_asked(stage):
     stage.watching.forget_replica("l/0")
     await stage.clock.advance(5.0)
     assert stage.desk.events == []
-
-
-def test_the_pause_after_a_report_has_bounds():
-    assert [watching.period_s(copies) for copies in (0, 2000, 6000, 10**6)] == [1.0, 1.0, 3.0, 10.0]

@@ -69,6 +69,7 @@ class Play:
         self.in_memory: set[str] = set()
         self.parked: set[str] = set()
         self.leases = collections.Counter()
+        self.shown: dict[model.ModelId, tuple] = {}
         self._tickets = itertools.count(1)
 
     # What happens
@@ -87,7 +88,23 @@ class Play:
             getattr(self, f"_{type(command).__name__.lower()}")(command)
         self._check_room(commands)
         self.residency.check()
+        self._check_changes()
         return commands
+
+    def _check_changes(self):
+        """Who looks only at what has changed sees everything."""
+        bindings, changed = self.residency.bindings, self.residency.changed
+        self.shown = {id_: seen for id_, seen in self.shown.items() if id_ not in changed}
+        self.shown |= {id_: self._look(id_) for id_ in changed if id_ in bindings}
+        changed.clear()
+        assert self.shown == {id_: self._look(id_) for id_ in bindings}
+
+    def _look(self, id_):
+        binding = self.residency.bindings[id_]
+        if binding.key is None:
+            return binding.is_fetching, binding.trouble and binding.trouble.error.message
+        copy = self.residency.copies[binding.key]
+        return copy.state, copy.booked, id_ in copy.pins, copy.trouble and copy.trouble.error.message
 
     def ask(self, name):
         """A request for a model."""

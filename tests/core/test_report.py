@@ -6,7 +6,7 @@ from meshserve.core import model, report
 
 
 def test_a_report_survives_the_way_to_the_controller():
-    copy = report.CopyReport(model.ModelId("a"), "failed", "it is corrupt", model.Footprint(1, 2), 3, 4.0, pinned=True)
+    copy = report.CopyReport(model.ModelId("a"), "failed", "it is corrupt", model.Footprint(1, 2), 3, pinned=True)
     learned = report.Learned(model.ModelId("a"), model.Measured("sha256:0", model.Footprint(1, 2), 0.5))
     said = report.WorkerReport("default-0", 1, "n1", "ready", 7, copies=(copy,), measured=(learned,))
     assert pickle.loads(pickle.dumps(said)) == said

@@ -211,3 +211,13 @@ def test_a_pinned_copy_on_its_way_back_keeps_no_more_of_host_memory_than_it_will
     request = play.ask("c")
     play.fetched("c")
     assert request.error is None
+
+
+def test_a_parked_copy_that_is_pinned_keeps_all_that_it_takes():
+    play = parked({"a": 60, "b": 60})
+    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.declare("c", 10, 10)
+    request = play.ask("c")
+    play.answer_fetch(next(iter(play.orders.fetching)), load_extra_bytes=60)
+    play.loaded("c")
+    assert request.key == "c!"

@@ -151,5 +151,12 @@ def test_a_report_is_kept_by_model_until_the_loss(made):
     copy = report.CopyReport(model.ModelId("a"), "ready")
     worker.take_report(report.WorkerReport("default-0", 1, "n1", "ready", 1, copies=(copy,)))
     assert worker.copies == {model.ModelId("a"): copy}
+    other, changed = report.CopyReport(model.ModelId("b"), "ready"), copy._replace(state="evicting")
+    worker.take_report(report.WorkerReport("default-0", 1, "n1", "ready", 1, number=2, since=1, copies=(changed, other)))
+    assert worker.copies == {copy.id: changed, other.id: other}
+    worker.take_report(report.WorkerReport("default-0", 1, "n1", "ready", 1, number=3, since=2, gone=(copy.id,)))
+    assert worker.copies == {other.id: other}
+    worker.take_report(report.WorkerReport("default-0", 1, "n1", "ready", 1, number=4, copies=(copy,)))
+    assert worker.copies == {copy.id: copy}
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert (worker.said, worker.copies) == (None, {})
