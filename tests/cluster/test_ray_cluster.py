@@ -84,7 +84,7 @@ async def test_a_killed_worker_is_lost_at_once_and_another_takes_its_place(stage
     async with asyncio.timeout(named_actors.CALL_S):
         assert await lost
     with pytest.raises(errors.Unavailable):
-        await stage.cluster.report(contract.WORKER)
+        await stage.cluster.report(contract.WORKER, 0)
     second = await stage.start_with(stage.good)
     assert second.pid != first.pid
     await stage.cluster.ensure_loaded(contract.WORKER, stage.good.id, contract.WAIT_S)
