@@ -1,8 +1,9 @@
 """What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
 
-Each runs alone, in turn, round after round, and is loaded with streamed completions: one at a time, then many. Every answer must be the
-same from both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for the engine itself, which
-spins on every core that it has. Writes bench/results/llm_overhead.json.
+Both are up, and are loaded in turn, round after round, with streamed completions: one at a time, then many. Every answer must be the
+same from both. Two starts of the same server differ by more than what is looked for here; two loads one after the other differ by less.
+What a system takes at rest is told by itself, for then it slows down both. On a CPU both leave one core to whatever is no engine: what
+passes tokens on would else wait for the engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import free_ports
 import httpx
 import meshes
+import results
 import routing
 import served
 import streaming
@@ -94,15 +96,6 @@ class System:
             url, kind = f"http://{self.endpoint}{streaming.PATH}", {"content-type": "application/json"}
             return httpx.post(url, content=body(PROMPTS[0], 1), headers=kind, timeout=START_S).status_code == 200
         return False
-
-
-@dataclass(frozen=True)
-class Alone:
-    """What came of one system in one round, its figures and texts by the number of streams."""
-
-    figures: Mapping[int, Figures]
-    texts: Mapping[int, Sequence[str]]
-    at_rest_cores: Mapping[str, float]
 
 
 Round = Mapping[int, Mapping[str, Figures]]
@@ -188,27 +181,16 @@ def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, 
     return figures, [answer.text for answer in outcome.answers]
 
 
-def alone(name: str, model: Path, requests: int, tokens: int) -> Alone:
-    """One system, started for it: its figures and answers under each load, and what it takes at rest."""
-    with tempfile.TemporaryDirectory() as folder, STARTS[name](Path(folder), model) as system:
-        system.served.wait_until(system.is_answering, START_S)
-        streaming.run(system.endpoint, bodies(2 * max(STREAMS), tokens), max(STREAMS))
-        found = {streams: measure(system, bodies(requests if streams == 1 else 4 * requests, tokens), streams) for streams in STREAMS}
-        return Alone(
-            {streams: each[0] for streams, each in found.items()}, {streams: each[1] for streams, each in found.items()}, rest(system)
-        )
-
-
-def one_round(model: Path, order: Sequence[str], requests: int, tokens: int) -> dict[str, Alone]:
-    """Each system in this order. Raises LoadFailed where their answers differ."""
-    taken = {name: alone(name, model, requests, tokens) for name in order}
-    if taken[MESH].texts != taken[BARE].texts:
-        raise streaming.LoadFailed("the mesh and the bare server gave different answers")
-    return taken
-
-
-def by_streams(taken: Mapping[str, Alone]) -> Round:
-    return {streams: {name: taken[name].figures[streams] for name in (MESH, BARE)} for streams in STREAMS}
+def one_round(systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int) -> Round:
+    """Each load on each system, in this order. Raises LoadFailed where their answers differ."""
+    found: dict[int, dict[str, Figures]] = {}
+    for streams in STREAMS:
+        asked = bodies(requests if streams == 1 else 8 * requests, tokens)
+        taken = {name: measure(systems[name], asked, streams) for name in order}
+        if taken[MESH][1] != taken[BARE][1]:
+            raise streaming.LoadFailed("the mesh and the bare server gave different answers")
+        found[streams] = {name: taken[name][0] for name in (MESH, BARE)}
+    return found
 
 
 def rest(system: System) -> dict[str, float]:
@@ -274,23 +256,27 @@ def _plain(figures: Round) -> dict[str, dict[str, object]]:
 def measured(args: argparse.Namespace, console: Console) -> tuple[list[Round], dict[str, object]]:
     """All rounds, and what each system takes at rest."""
     rounds: list[Round] = []
-    with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder, "model"))
+    with contextlib.ExitStack() as stack:
+        folders = {name: Path(stack.enter_context(tempfile.TemporaryDirectory())) for name in STARTS}
+        model = write_model(folders[BARE] / "model")
+        systems = {name: stack.enter_context(start(folders[name], model)) for name, start in STARTS.items()}
+        for system in systems.values():
+            system.served.wait_until(system.is_answering, START_S)
+            streaming.run(system.endpoint, bodies(2 * max(STREAMS), args.tokens), max(STREAMS))
         for number in range(args.rounds):
-            taken = one_round(model, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens)
-            rounds.append(by_streams(taken))
+            rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
             console.print(table(f"round {number + 1} of {args.rounds}", rounds[-1]))
-    return rounds, {name: each.at_rest_cores for name, each in taken.items()}
+        return rounds, {name: rest(system) for name, system in systems.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=64, help="of the load of one stream; four times as many of that of many")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--requests", type=int, default=24, help="of the load of one stream; eight times as many of that of many")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
     args = parser.parse_args()
-    console, here = Console(width=None if sys.stdout.isatty() else 112), routing.machine()
+    console, here = Console(width=None if sys.stdout.isatty() else 112), results.machine()
     served.end_by_signals()
     os.environ.update(FREE_CORES)
     try:

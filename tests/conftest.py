@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,15 +17,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
-
-
-TESTS = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items):
-    """Where tests run in several processes, those of one folder share a process, and so what they start."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.fixture(autouse=True)

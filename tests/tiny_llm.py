@@ -16,6 +16,8 @@ WIDTH = 128
 SPREAD = 0.3
 END, BEGIN = "<|end|>", "<|begin|>"
 CHAT = "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 12, "num_key_value_heads": 6}
+"""Steps of some milliseconds: in shorter ones vLLM's core makes many tokens before it sends any, and clients would leave too late."""
 MODULES, POOLING = "sentence_transformers.models", "1_Pooling"
 
 

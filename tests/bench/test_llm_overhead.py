@@ -62,7 +62,7 @@ def test_what_is_saved_has_the_targets_and_every_round(tmp_path, monkeypatch):
 
 
 def test_answers_that_differ_end_the_run(monkeypatch):
-    figures_by_streams = dict.fromkeys(llm_overhead.STREAMS, figures(1, 1.0))
-    monkeypatch.setattr(llm_overhead, "alone", lambda name, *_: llm_overhead.Alone(figures_by_streams, {1: [name]}, {}))
+    monkeypatch.setattr(llm_overhead, "measure", lambda system, *_: (figures(1, 1.0), [system]))
+    systems = {name: name for name in llm_overhead.STARTS}
     with pytest.raises(llm_overhead.streaming.LoadFailed, match="different answers"):
-        llm_overhead.one_round(Path("/m"), (llm_overhead.MESH, llm_overhead.BARE), 1, 1)
+        llm_overhead.one_round(systems, (llm_overhead.MESH, llm_overhead.BARE), 1, 1)

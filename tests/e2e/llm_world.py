@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import json
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from tests import tiny_llm
@@ -15,12 +18,11 @@ from tests.faults import traffic
 PROMPTS = ("def wait(", "import sys\n", "class Signature:")
 TOKENS, LONG = 12, 480
 IDLE_S = 6.0
+START_S = 240.0
+BEGUN_S = 0.3
 STALL_S = 10.0
 REQUEST_BYTES_MAX = 2 << 20
 SMALL_MODELS = 20
-WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 12, "num_key_value_heads": 6}
-"""Steps of some milliseconds: in shorter ones vLLM's core makes many tokens before it sends any, and clients would leave too late."""
-
 ENGINE = {"max_model_len": tiny_llm.CONTEXT, "dtype": "float32", "max_num_seqs": 64, "max_loras": 1}
 
 
@@ -39,7 +41,7 @@ def make(folder):
     """All of them; the last one's weights end too early."""
     for name in ("tiny", "adapter", "rare", "vectors", "spoilt"):
         (folder / name).mkdir()
-    tiny, spoilt = tiny_llm.llama(folder / "tiny", **WIDE), tiny_llm.llama(folder / "spoilt", seed=2)
+    tiny, spoilt = tiny_llm.llama(folder / "tiny", **tiny_llm.WIDE), tiny_llm.llama(folder / "spoilt", seed=2)
     weights = spoilt / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 20])
     rare, vectors = tiny_llm.llama(folder / "rare", seed=1), tiny_llm.embedder(folder / "vectors")
@@ -109,9 +111,47 @@ def core(mesh, name):
 
 
 def opened(mesh, choices=16):
-    """A stream of `tiny` that has begun and would take seconds, and its lines."""
+    """A stream of `tiny` that would take seconds, and its lines. A moment has gone since it began, but tokens may be late."""
     body = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": LONG, "n": choices, "stream": True, "ignore_eos": True}
     stream = mesh.http.stream("POST", "/v1/completions", json=body)
     lines = stream.__enter__().iter_lines()
-    assert json.loads(next(lines).removeprefix("data: "))["choices"]
+    time.sleep(BEGUN_S)
     return stream, lines
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last events of streams whose engine was killed, and how long after it they came."""
+
+    events: list[list[str]]
+    after_s: float
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What became of a mesh in which at one moment an engine was killed, another stopped, and a third could not be started."""
+
+    killed: Ended
+    stopped: httpx.Response
+    noticed_after_s: float
+    failed: httpx.Response
+
+
+def strike(mesh):
+    """Kill `tiny`'s core under three streams, stop that of `vectors` and ask for some, and ask for `spoilt`."""
+    tiny, vectors = core(mesh, "tiny"), core(mesh, "vectors")
+    streams = [opened(mesh) for _ in range(3)]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        began_s = time.monotonic()
+        vectors.send_signal(signal.SIGSTOP)
+        stopped = pool.submit(_timed, mesh, "/v1/embeddings", {"model": "vectors", "input": PROMPTS[0]})
+        tiny.kill()
+        killed = Ended([list(filter(None, lines))[-2:] for _, lines in streams], time.monotonic() - began_s)
+        failed = pool.submit(_timed, mesh, "/v1/completions", {"model": "spoilt", "prompt": PROMPTS[0]})
+        return Struck(killed, *stopped.result(), failed.result()[0])
+
+
+def _timed(mesh, path, body):
+    began_s = time.monotonic()
+    answer = httpx.post(f"http://{mesh.listen}{path}", json=body, timeout=START_S)
+    return answer, time.monotonic() - began_s

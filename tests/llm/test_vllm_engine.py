@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import json
 
 import pytest
@@ -20,28 +21,63 @@ PROMPTS = ("def wait(", "import sys\n", "class Signature:")
 TOKENS = 12
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return tiny_llm.llama(tmp_path_factory.mktemp("llama"))
+def truncated(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: 1 << 20])
+
+
+def unknown(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["OtherForCausalLM"], "model_type": "other"}))
+
+
+def missing(folder):
+    (folder / "config.json").unlink()
+
+
+SPOILS = {"truncated": (truncated, "afetensor"), "unknown": (unknown, "other"), "missing": (missing, "config")}
+"""What is done to a model's folder, and the word that vLLM's reason for not loading it has."""
 
 
 @pytest.fixture(scope="module")
-def adapter(tmp_path_factory, llama):
-    return tiny_llm.adapter(tmp_path_factory.mktemp("adapter"), llama)
+def folders(tmp_path_factory):
+    """A model, its adapter, and three that can't be loaded."""
+    made = {name: tmp_path_factory.mktemp(name) for name in ("llama", "adapter", *SPOILS)}
+    tiny_llm.llama(made["llama"], **tiny_llm.WIDE)
+    tiny_llm.adapter(made["adapter"], made["llama"])
+    for name, (spoil, _) in SPOILS.items():
+        spoil(tiny_llm.llama(made[name]))
+    return made
 
 
 @pytest.fixture(scope="module")
-def served(llama, adapter):
-    made = program.Served(program.Model("vllm", str(llama), {program.ADAPTER: str(adapter)}, SPEC))
+def starts(folders):
+    """What came of starting one server for each thing that is done to one: all at once, for a start is mostly imports."""
+    adapters = {program.ADAPTER: str(folders["adapter"])}
+    models = {name: program.Model("vllm", str(folders[name]), {}, SPEC) for name in SPOILS}
+    models["whole"] = program.Model("vllm", str(folders["llama"]), adapters, SPEC)
+    models["split"] = program.Model("vllm", str(folders["llama"]), {}, SPEC | {"tensor_parallel_size": 2})
+    with concurrent.futures.ThreadPoolExecutor(len(models)) as pool:
+        made = {name: pool.submit(program.Served, each) for name, each in models.items()}
     yield made
-    made.end()
+    for each in made.values():
+        if each.exception() is None:
+            each.result().end()
 
 
-@pytest.fixture(scope="module")
-def split(llama):
-    made = program.Served(program.Model("vllm", str(llama), {}, SPEC | {"tensor_parallel_size": 2}))
-    yield made
-    made.end()
+@pytest.fixture
+def served(starts):
+    return starts["whole"].result()
+
+
+@pytest.fixture
+def split(starts):
+    return starts["split"].result()
+
+
+@pytest.fixture
+def llama(folders):
+    return folders["llama"]
 
 
 def expected(llama, adapter=None):
@@ -68,8 +104,9 @@ def test_greedy_tokens_are_those_of_transformers(served, llama):
     assert found(served) == expected(llama)
 
 
-def test_an_adapter_s_tokens_are_those_of_peft(served, llama, adapter):
-    assert found(served, program.ADAPTER) == expected(llama, adapter) != expected(llama)
+def test_an_adapter_s_tokens_are_those_of_peft(served, folders):
+    llama = folders["llama"]
+    assert found(served, program.ADAPTER) == expected(llama, folders["adapter"]) != expected(llama)
 
 
 def test_a_prompt_over_the_context_is_a_bad_request(served):
@@ -88,7 +125,7 @@ def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
     assert found(split) == expected(llama)
 
 
-class TestVllmEngineKilled(contract.FailureContract):
+class TestVllmEngineStopped(contract.StallContract):
     choices = 32
 
     @pytest.fixture
@@ -96,58 +133,9 @@ class TestVllmEngineKilled(contract.FailureContract):
         return split
 
 
-class TestVllmEngineStopped(contract.StallContract):
-    choices = 32
-
-    @pytest.fixture
-    def served(self, llama):
-        made = program.Served(program.Model("vllm", str(llama), {}, SPEC))
-        yield made
-        made.end()
-
-
-def vectors(folder):
-    """What transformers makes of the prompts: the last token's state, of length one."""
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModel.from_pretrained(folder)
-    with torch.no_grad():
-        states = [model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1] for prompt in PROMPTS]
-    return [torch.nn.functional.normalize(state, dim=0).tolist() for state in states]
-
-
-def test_a_model_without_a_head_makes_vectors_and_is_watched_too(tmp_path):
-    made = program.Served(program.Model("vllm", str(tiny_llm.embedder(tmp_path)), {}, SPEC))
-    try:
-        found = [each.embedding for each in made.openai.embeddings.create(model=program.NAME, input=list(PROMPTS)).data]
-        assert found == [pytest.approx(vector, abs=1e-4) for vector in vectors(tmp_path)]
-        made.call("strike", "stop")
-        answer = made.client.post("/v1/embeddings", json={"model": program.NAME, "input": "a"})
-        assert answer.status_code == 500
-        assert "got on" in made.call("failed")
-    finally:
-        made.end()
-
-
-def truncated(folder):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: 1 << 20])
-
-
-def unknown(folder):
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["OtherForCausalLM"], "model_type": "other"}))
-
-
-def missing(folder):
-    (folder / "config.json").unlink()
-
-
-@pytest.mark.parametrize(("spoil", "reason"), [(truncated, "afetensor"), (unknown, "other"), (missing, "config")])
-def test_a_model_that_can_t_be_loaded_fails_with_vllm_s_reason(tmp_path, spoil, reason):
-    spoil(tiny_llm.llama(tmp_path))
-    with pytest.raises(errors.LoadFailed, match=reason) as caught:
-        program.Served(program.Model("vllm", str(tmp_path), {}, SPEC))
-    assert "See root cause above" not in caught.value.message
+@pytest.mark.parametrize("name", SPOILS)
+def test_a_model_that_can_t_be_loaded_fails_with_vllm_s_reason(starts, name):
+    failure = starts[name].exception()
+    assert isinstance(failure, errors.LoadFailed)
+    assert SPOILS[name][1] in failure.message
+    assert "See root cause above" not in failure.message
