@@ -11,6 +11,11 @@ from meshserve.core import engine_ports
 READY_MARGIN_S = 5
 """vLLM gives up a start this much before the server would: its own message says more."""
 
+PAUSE = "MESHSERVE_ENGINE_PAUSE_S"
+"""How long an engine's processes sleep each time that they look whether another one is done. Unset: they look all the time, as vLLM does."""
+
+PAUSE_S = 2e-5
+
 SILENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -24,6 +29,8 @@ def defaults(order: engine_ports.Order, cores: Sequence[int], logging_config: st
     """What holds where the environment says nothing."""
     ready_s = max(1, math.floor(order.spec.start_timeout_s) - READY_MARGIN_S)
     told = {"VLLM_ENGINE_READY_TIMEOUT_S": str(ready_s), "VLLM_LOGGING_CONFIG_PATH": logging_config}
+    if order.spec.device == "cpu":
+        told[PAUSE] = str(PAUSE_S)
     processes = order.spec.tensor_parallel_size * order.spec.pipeline_parallel_size
     if order.spec.device == "cpu" and processes > 1:
         told["VLLM_CPU_OMP_THREADS_BIND"] = shares(cores, processes)

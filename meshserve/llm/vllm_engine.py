@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -48,6 +49,19 @@ def judge() -> None:
     """Read a list of `engine` mappings from standard input, and print what is wrong with each as one line."""
     made = parser()
     sys.stdout.write("\n" + json.dumps([arguments.faults(made, engine) for engine in json.load(sys.stdin)]) + "\n")
+
+
+def pause_while_waiting() -> None:
+    """Have this process sleep, not spin, while it waits for another of its engine. vLLM calls it as a plugin in each of its processes.
+
+    On a CPU its core would take a core of the machine from the model, and give its own threads, which bring requests in and send tokens
+    out, the interpreter so seldom that whole answers came at once.
+    """
+    pause_s = os.environ.get(surroundings.PAUSE)
+    if pause_s:
+        from vllm.distributed.device_communicators import shm_broadcast
+
+        shm_broadcast.sched_yield = functools.partial(time.sleep, float(pause_s))
 
 
 class VllmEngine:

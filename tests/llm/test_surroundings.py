@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 
 from meshserve.core import engine_ports, llm
-from meshserve.llm import surroundings
+from meshserve.llm import surroundings, vllm_engine
 
 
 def order(path="/nowhere", **spec):
@@ -22,6 +24,12 @@ def test_a_model_that_is_here_is_not_looked_for_elsewhere(tmp_path):
 def test_vllm_gives_up_before_the_server_does():
     told = surroundings.defaults(order(start_timeout_s=100.0), [0, 1], "/log")
     assert told == {"VLLM_ENGINE_READY_TIMEOUT_S": "95", "VLLM_LOGGING_CONFIG_PATH": "/log"}
+
+
+def test_on_a_cpu_processes_that_wait_leave_their_core_to_others():
+    assert float(surroundings.defaults(order(device="cpu"), [0, 1], "")[surroundings.PAUSE]) > 0
+    (plugin,) = (each for each in metadata.entry_points(group="vllm.general_plugins") if each.name == "meshserve")
+    assert plugin.load() is vllm_engine.pause_while_waiting
 
 
 def test_processes_on_a_cpu_have_cores_of_their_own():
