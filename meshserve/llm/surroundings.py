@@ -12,7 +12,7 @@ READY_MARGIN_S = 5
 """vLLM gives up a start this much before the server would: its own message says more."""
 
 PAUSE = "MESHSERVE_ENGINE_PAUSE_S"
-"""How long an engine's processes sleep each time that they look whether another one is done. Unset: they look all the time, as vLLM does."""
+"""How long an engine's processes sleep each time they look whether another one is done. Unset: they look all the time, as vLLM does."""
 
 PAUSE_S = 2e-5
 
