@@ -15,7 +15,6 @@ import os
 import runpy
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,18 +24,16 @@ from pathlib import Path
 import free_ports
 import httpx
 import meshes
+import program
 import results
 import routing
 import served
 import streaming
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from meshserve.core import engine_ports, llm
 from meshserve.llm import surroundings, vllm_engine
 
-RESULTS = Path(__file__).with_name("results") / "llm_overhead.json"
 TINY_LLM = Path(__file__).parents[1] / "tests" / "tiny_llm.py"
 MESH, BARE = "meshserve", "vllm serve"
 SPEED_RATIO_MIN, TTFT_MS_MAX = 0.99, 1.0
@@ -74,13 +71,13 @@ class Compared:
     speed_ratio: float
     ttft_added_ms: float
 
-    def targets(self) -> dict[str, bool]:
-        """What was to be reached, and whether it was."""
-        at = f"at {self.streams} stream{'s' if self.streams > 1 else ''}"
-        return {
-            f"tokens/s ≥ {SPEED_RATIO_MIN} × bare {at}: {self.speed_ratio:.3f} ×": self.speed_ratio >= SPEED_RATIO_MIN,
-            f"TTFT p50 ≤ {TTFT_MS_MAX:g} ms more {at}: {self.ttft_added_ms:+.2f} ms": self.ttft_added_ms <= TTFT_MS_MAX,
-        }
+    def claims(self, medians: Mapping[str, Figures]) -> tuple[results.Claim, ...]:
+        """What was to be reached, beside the medians of both."""
+        at, ours, theirs = f"{self.streams} stream{'s' if self.streams > 1 else ''}", medians[MESH], medians[BARE]
+        is_fast, is_soon = self.speed_ratio >= SPEED_RATIO_MIN, self.ttft_added_ms <= TTFT_MS_MAX
+        speed = (ours.tokens_per_s, "tokens/s", f"≥ {SPEED_RATIO_MIN} ×", is_fast, BARE, theirs.tokens_per_s, self.speed_ratio)
+        ttft = (self.ttft_added_ms, "ms", f"≤ {TTFT_MS_MAX:g} ms", is_soon)
+        return results.Claim(f"tokens a second, {at}", *speed), results.Claim(f"TTFT p50 more than {BARE}'s, {at}", *ttft)
 
 
 @dataclass(frozen=True)
@@ -163,8 +160,8 @@ def through_mesh(folder: Path, model: Path) -> Iterator[System]:
 
 @contextlib.contextmanager
 def bare(folder: Path, model: Path) -> Iterator[System]:
-    endpoint, program = f"127.0.0.1:{free_ports.free_port()}", Path(sys.executable).with_name("vllm")
-    with served.serving([program, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
+    endpoint, vllm = f"127.0.0.1:{free_ports.free_port()}", Path(sys.executable).with_name("vllm")
+    with served.serving([vllm, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
         yield System(process, endpoint)
 
 
@@ -222,78 +219,66 @@ def compared(rounds: list[Round]) -> list[Compared]:
     ]
 
 
-def table(title: str, figures: Round) -> Table:
-    drawn = Table(title=title, box=box.SIMPLE)
-    for heading in ("streams", "system"):
-        drawn.add_column(heading)
-    for heading in ("tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token"):
-        drawn.add_column(heading, justify="right")
-    for streams, each in figures.items():
-        for name, f in each.items():
-            numbers = [f"{f.tokens_per_s:,.1f}", f"{f.ttft_p50_ms:.2f}", f"{f.ttft_p95_ms:.2f}", f"{f.cpu_us_per_token:,.0f}"]
-            drawn.add_row(str(streams), name, *numbers)
-    return drawn
+def table(title: str, figures: Round) -> results.Table:
+    """A row for each number of streams and system."""
+    head = ("streams, system", "tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token")
+    rows = (
+        (f"{streams}, {name}", f"{f.tokens_per_s:,.1f}", f"{f.ttft_p50_ms:.2f}", f"{f.ttft_p95_ms:.2f}", f"{f.cpu_us_per_token:,.0f}")
+        for streams, each in figures.items()
+        for name, f in each.items()
+    )
+    return results.Table(title, head, tuple(rows))
 
 
-def save(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, object], here: Mapping[str, object]) -> None:
-    document = {
-        "machine": here,
-        "load": {"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
-        "at_rest_cores": at_rest,
-        "medians": _plain(medians(rounds)),
-        "compared": [asdict(each) for each in compared(rounds)],
-        "targets": {target: is_reached for each in compared(rounds) for target, is_reached in each.targets().items()},
-        "rounds": [_plain(each) for each in rounds],
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+def found(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]) -> results.Found:
+    """The table of medians and the targets."""
+    middle = medians(rounds)
+    resting = results.Table(
+        "cores taken at rest", ("system", "cores"), tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest)
+    )
+    return results.Found(
+        rounds=len(rounds),
+        sizes={"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
+        claims=tuple(claim for each in compared(rounds) for claim in each.claims(middle[each.streams])),
+        tables=(table("medians", middle), resting),
+        figures={"at_rest_cores": at_rest, "rounds": [_plain(each) for each in rounds]},
+    )
 
 
 def _plain(figures: Round) -> dict[str, dict[str, object]]:
     return {str(streams): {name: asdict(f) for name, f in each.items()} for streams, each in figures.items()}
 
 
-def measured(args: argparse.Namespace, console: Console) -> tuple[list[Round], dict[str, object]]:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
     """All rounds, and what each system takes at rest."""
-    rounds: list[Round] = []
-    with contextlib.ExitStack() as stack:
-        folders = {name: Path(stack.enter_context(tempfile.TemporaryDirectory())) for name in STARTS}
-        model = write_model(folders[BARE] / "model")
-        systems = {name: stack.enter_context(start(folders[name], model)) for name, start in STARTS.items()}
-        for system in systems.values():
-            system.served.wait_until(system.is_answering, START_S)
-            streaming.run(system.endpoint, bodies(2 * max(STREAMS), args.tokens), max(STREAMS))
-        for number in range(args.rounds):
-            rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
-            console.print(table(f"round {number + 1} of {args.rounds}", rounds[-1]))
-        return rounds, {name: rest(system) for name, system in systems.items()}
+    args.rounds = args.rounds or (2 if args.quick else 12)
+    os.environ.update(FREE_CORES)
+    model, rounds = write_model(folder / "model"), []
+    try:
+        with contextlib.ExitStack() as stack:
+            systems = {name: stack.enter_context(start(_made(folder / name), model)) for name, start in STARTS.items()}
+            for system in systems.values():
+                system.served.wait_until(system.is_answering, START_S)
+                streaming.run(system.endpoint, bodies(2 * max(STREAMS), args.tokens), max(STREAMS))
+            for number in range(args.rounds):
+                rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
+                program.show(console, results.Found(1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)))
+            return found(args, rounds, {name: rest(system) for name, system in systems.items()})
+    except streaming.LoadFailed as failure:
+        raise program.WrongAnswer(str(failure)) from failure
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser = program.parser(__doc__)
+    parser.add_argument("--rounds", type=int, help="default: 12, quick 2")
     parser.add_argument("--requests", type=int, default=24, help="of the load of one stream; eight times as many of that of many")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed")
-    args = parser.parse_args()
-    console, here = Console(width=None if sys.stdout.isatty() else 112), results.machine()
-    served.end_by_signals()
-    os.environ.update(FREE_CORES)
-    try:
-        rounds, at_rest = measured(args, console)
-    except (streaming.LoadFailed, served.NotServing) as failure:
-        console.print(f"llm_overhead: {failure}", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 130
-    console.print(table("medians", medians(rounds)))
-    console.print(f"cores taken at rest: {at_rest}", highlight=False, soft_wrap=True)
-    reached = {target: is_reached for each in compared(rounds) for target, is_reached in each.targets().items()}
-    for target, is_reached in reached.items():
-        console.print(f"{'reached' if is_reached else 'MISSED '}  {target}")
-    save(args, rounds, at_rest, here)
-    return int(args.strict and not all(reached.values()))
+    return program.main("llm_overhead", parser, run)
 
 
 if __name__ == "__main__":

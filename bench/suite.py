@@ -16,6 +16,9 @@ import served
 
 HERE = Path(__file__).parent
 BENCHMARKS = ("routing", "density", "attach", "cold", "many", "churn", "startup", "open_loop", "eviction", "scale")
+LLMS = ("llm_overhead",)
+"""Beside a peer, and of minutes: not among the quick ones."""
+
 INTERRUPTED = 130
 
 
@@ -48,10 +51,11 @@ def run_all(programs: list[Path], arguments: list[str]) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("benchmarks", nargs="*", default=list(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("benchmarks", nargs="*", help=f"of {', '.join((*BENCHMARKS, *LLMS))}; default: all, quick all but the last")
     args = parser.parse_args()
     served.end_by_signals()
-    programs = [path for path in (HERE / f"{name}.py" for name in args.benchmarks) if path.exists()]
+    named = args.benchmarks or (BENCHMARKS if args.quick else (*BENCHMARKS, *LLMS))
+    programs = [path for path in (HERE / f"{name}.py" for name in named) if path.exists()]
     codes = run_all(programs, ["--quick"] if args.quick else [])
     if INTERRUPTED in codes.values():
         return INTERRUPTED

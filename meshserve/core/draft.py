@@ -6,7 +6,7 @@ A name belongs to whoever declared it. The configuration may take a repository's
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from meshserve import errors
 from meshserve.core import catalog, desired, events, model, replica
@@ -16,12 +16,13 @@ OWNERS = {desired.CONFIG: "the configuration", desired.API: "the API", desired.F
 
 
 class Draft:
-    """A catalog with changes that are not made yet. What is there is only read."""
+    """A catalog with changes that are not made yet. What is there is only read. `llms` has every name that an LLM is called by."""
 
-    def __init__(self, models: catalog.Catalog, aliases: dict[str, desired.Alias], pools: Collection[str]) -> None:
+    def __init__(self, models: catalog.Catalog, aliases: dict[str, desired.Alias], wanted: desired.Desired) -> None:
         self._models = models
         self._aliases = aliases
-        self._pools = pools
+        self._pools = {pool.name for pool in wanted.pools}
+        self.llms = frozenset(name for each in wanted.llms for name in each.names)
         self._specs: dict[model.ModelId, model.ModelSpec | None] = {}
         self._versions: dict[str, set[str]] = {}
         self._meanings: dict[str, desired.Alias | None] = {}
@@ -97,7 +98,7 @@ class Draft:
 
     def check(self) -> None:
         """Hold every touched name against the rules. Raises AlreadyExists or InvalidRequest."""
-        for name in set(self._versions).union(self._meanings):
+        for name in self.llms.union(self._versions, self._meanings):
             self._check_name(name)
 
     def _check_name(self, name: str) -> None:
@@ -105,9 +106,11 @@ class Draft:
         pools = {spec.pool for spec in specs}
         if specs and self.alias(name):
             raise errors.AlreadyExists(f"{name!r} can't be both a model and an alias")
+        if name in self.llms and (specs or self.alias(name)):
+            raise errors.AlreadyExists(f"{name!r} is the name of an LLM")
         if len(pools) > 1:
             raise errors.InvalidRequest(f"all versions of model {name!r} must be in one pool, not in {' and '.join(sorted(pools))}")
-        for pool in pools - set(self._pools):
+        for pool in pools - self._pools:
             raise errors.InvalidRequest(f"model {name!r}: there is no pool {pool!r}; there are: {', '.join(sorted(self._pools))}")
 
     def changes(self) -> tuple[events.Save, ...]:

@@ -32,9 +32,8 @@ class Ledger:
         self._by_origin: dict[str, set[model.ModelId]] = {}
 
     def draft(self, wanted: desired.Desired | None = None) -> draft.Draft:
-        """A sheet for changes, held against the pools of `wanted`, or of what is desired now."""
-        pools = (wanted or self.desired).pools
-        return draft.Draft(self.models, self.aliases, [pool.name for pool in pools])
+        """A sheet for changes, held against the pools and LLMs of `wanted`, or of what is desired now."""
+        return draft.Draft(self.models, self.aliases, wanted or self.desired)
 
     def share(self, pool: str) -> catalog.Catalog:
         """What the pool's workers must know."""

@@ -113,6 +113,8 @@ def _scan(book: ledger.Ledger, sheet: draft.Draft, origin: str, specs: Iterable[
             )
         elif sheet.alias(spec.id.name):
             problems.append(f"model {str(spec.id)!r} of {draft.owned_by(origin)} is not served: the name is an alias")
+        elif spec.id.name in sheet.llms:
+            problems.append(f"model {str(spec.id)!r} of {draft.owned_by(origin)} is not served: the name is an LLM's")
         else:
             seen.add(spec.id)
             _scan_one(sheet, spec)

@@ -30,13 +30,14 @@ def test_rounds_are_compared_each_by_itself():
 
 @pytest.mark.parametrize(("ratio", "added_ms", "reached"), [(0.99, 1.0, [True, True]), (0.989, 1.01, [False, False])])
 def test_targets_are_held_against_the_bare_server(ratio, added_ms, reached):
-    assert list(llm_overhead.Compared(1, ratio, added_ms).targets().values()) == reached
+    claims = llm_overhead.Compared(1, ratio, added_ms).claims(ROUNDS[0][1])
+    assert [claim.is_reached for claim in claims] == reached
+    assert (claims[0].ours, claims[0].theirs, claims[0].ratio, claims[1].ours) == (99, 100, ratio, added_ms)
 
 
 def test_the_table_has_both_at_every_number_of_streams():
     drawn = llm_overhead.table("medians", ROUNDS[0])
-    assert drawn.row_count == 2 * len(llm_overhead.STREAMS)
-    assert list(drawn.columns[1].cells) == [llm_overhead.MESH, llm_overhead.BARE] * len(llm_overhead.STREAMS)
+    assert [row[0] for row in drawn.rows] == ["1, meshserve", "1, vllm serve", "16, meshserve", "16, vllm serve"]
 
 
 def test_no_two_requests_of_a_load_are_the_same():
@@ -53,12 +54,12 @@ def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
     assert llm_overhead.bare_environment(tmp_path, tmp_path)["HF_HUB_OFFLINE"] == "1"
 
 
-def test_what_is_saved_has_the_targets_and_every_round(tmp_path, monkeypatch):
-    monkeypatch.setattr(llm_overhead, "RESULTS", tmp_path / "results" / "one.json")
+def test_what_is_found_can_be_saved_and_read_again(tmp_path):
     args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
-    llm_overhead.save(args, ROUNDS, {}, {"cores": 2})
-    saved = json.loads(llm_overhead.RESULTS.read_text())
-    assert (len(saved["rounds"]), len(saved["targets"]), saved["medians"]["16"]["meshserve"]["tokens_per_s"]) == (3, 4, 50)
+    made = llm_overhead.found(args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}})
+    _, read = llm_overhead.results.load(llm_overhead.results.save("llm_overhead", made, {"cores": 2}, tmp_path))
+    assert (read.rounds, len(read.claims), read.tables[1].rows[0]) == (3, 4, (llm_overhead.MESH, "0.030"))
+    assert len(read.figures["rounds"]) == 3
 
 
 def test_answers_that_differ_end_the_run(monkeypatch):

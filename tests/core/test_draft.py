@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from meshserve import errors
-from meshserve.core import catalog, desired, draft, ledger, model
+from meshserve.core import catalog, desired, draft, ledger, llm, model
 from tests.core import world
 
 REPOSITORY = "repository:/r"
@@ -102,3 +104,21 @@ def test_what_was_measured_holds_for_the_same_bytes_only():
     known = catalog.Declared(world.spec("a"), world.measured("a", 1).measured)
     assert draft.measured_still(known, world.spec("a", pinned=True)) == known.measured
     assert draft.measured_still(known, world.spec("a", uri="/new")) is None
+
+
+@pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
+def test_no_model_and_no_alias_has_a_name_of_an_llm(book, name):
+    made = llm.LlmSpec("chat", "/chat", aliases=("gpt",), adapters=(llm.Adapter("sql", "/sql"),))
+    book.make(dataclasses.replace(book.desired, llms=(made,)))
+    with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
+        changes(book, world.spec(name, origin="api"))
+    sheet = book.draft()
+    sheet.set_alias(desired.Alias(name, "api"))
+    with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
+        sheet.check()
+
+
+def test_no_llm_takes_the_name_of_a_model(book):
+    sheet = book.draft(dataclasses.replace(book.desired, llms=(llm.LlmSpec("api", "/chat"),)))
+    with pytest.raises(errors.AlreadyExists, match="'api' is the name of an LLM"):
+        sheet.check()

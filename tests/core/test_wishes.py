@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from meshserve.core import desired, events, model
+from meshserve.core import desired, events, llm, model
 from tests.core import world
 
 REPOSITORY = desired.Repository("/repo")
@@ -141,6 +141,12 @@ def test_a_scan_leaves_others_names_alone_and_says_so(made):
         "model 'conf:1' of repository /repo is not served: the name belongs to the configuration",
         "model 'al:1' of repository /repo is not served: the name is an alias",
     )
+
+
+def test_a_scan_leaves_the_names_of_llms_alone():
+    made = world.World()
+    made.apply(pools=POOLS, repositories=(REPOSITORY,), llms=(llm.LlmSpec("chat", "/chat"),))
+    assert made.feed(scanned(world.spec("chat"))) == ("model 'chat:1' of repository /repo is not served: the name is an LLM's",)
 
 
 def test_a_scan_keeps_pins(made):
