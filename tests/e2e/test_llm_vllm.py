@@ -101,6 +101,25 @@ def test_embeddings_are_those_of_transformers(client, weights):
     assert found == [pytest.approx(vector, abs=1e-4) for vector in llm_world.vectors(weights.vectors)]
 
 
+PATHS = {
+    "/v1/responses": {"model": "tiny", "input": "hello there", "max_output_tokens": 4},
+    "/v1/messages": {"model": "tiny", "messages": CHAT["messages"], "max_tokens": 4},
+    "/tokenize": {"model": "tiny", "prompt": "def wait("},
+    "/detokenize": {"model": "tiny", "tokens": [5, 6, 7]},
+    "/v1/embeddings": {"model": "vectors", "input": "a"},
+    "/pooling": {"model": "vectors", "input": "a"},
+    "/score": {"model": "vectors", "queries": "a", "documents": ["b", "c"]},
+    "/v1/rerank": {"model": "vectors", "query": "a", "documents": ["b", "c"]},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_path_of_vllm_s_app_goes_by_the_model_in_its_body(mesh, path):
+    answer = mesh.http.post(path, json=PATHS[path])
+    assert answer.status_code == 200, answer.text
+    assert mesh.http.post(path, json=PATHS[path] | {"model": "nobody"}).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
