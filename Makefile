@@ -25,7 +25,7 @@ demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scor
 llm-cpu: $(VENV)/.made-llm-cpu  ## vLLM for machines without a GPU, into .venv
 
 test: $(VENV)/.made-test  ## every test; slow ones, which kill and count seconds, have the machine to themselves (ARGS="-k name": some)
-	$(call pytest,--numprocesses 2 --dist loadfile -m "not slow")
+	$(call pytest,--numprocesses 3 --dist loadfile -m "not slow")
 	$(call pytest,-m slow)
 
 lint: $(VENV)/.made-test  ## lint, format, types, import contracts
