@@ -8,7 +8,7 @@ from rich.console import Console
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_four_times_as_many_as_fit_are_all_answered(tmp_path):
-    plan = thrash.Plan(models=1_000, memory="160MiB", seconds=1.0, in_flight=2)
+    plan = thrash.Plan(models=1_000, memory="150MiB", seconds=1.0, in_flight=2)
     thrashed = thrash.run(Console(quiet=True), plan, tmp_path)
     assert thrashed.asked
     assert thrashed.models <= 1_000
