@@ -43,13 +43,6 @@ REST_S = 5.0
 FREE_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
-WIDE = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 6,
-}
 PROMPTS = ("def wait(", "import sys", "class Signature:", "for each in", "return self", "if not", "raise ValueError(", "while True:")
 
 
@@ -147,7 +140,8 @@ def write_model(folder: Path) -> Path:
     Where a step takes but a millisecond vLLM's core starves its own thread that sends tokens, and they arrive all at once, from both.
     """
     folder.mkdir()
-    runpy.run_path(str(TINY_LLM))["llama"](folder, **WIDE)
+    tiny_llm = runpy.run_path(str(TINY_LLM))
+    tiny_llm["llama"](folder, **tiny_llm["WIDE"])
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 from meshserve import errors
 from tests import support, tiny_llm
 from tests.contracts import engine as contract
+from tests.e2e import llm_world
 from tests.llm import program
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400), support.real_engines]
@@ -17,8 +18,6 @@ SPEC = {
     "stall_timeout_s": contract.STALL_S,
     "engine": {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16, "max_loras": 1},
 }
-PROMPTS = ("def wait(", "import sys\n", "class Signature:")
-TOKENS = 12
 
 
 def truncated(folder):
@@ -80,33 +79,19 @@ def llama(folders):
     return folders["llama"]
 
 
-def expected(llama, adapter=None):
-    """What transformers makes of the prompts, token by token."""
-    import peft  # noqa: PLC0415 - costs seconds that only these tests need to spend
-    import transformers  # noqa: PLC0415
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
-    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
-    if adapter is not None:
-        model = peft.PeftModel.from_pretrained(model, adapter)
-    inputs = [tokenizer(prompt, return_tensors="pt") for prompt in PROMPTS]
-    made = [model.generate(**each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0] for each in inputs]
-    return [tokens[-TOKENS:].tolist() for tokens in made]
-
-
 def found(served, name=program.NAME):
-    body = {"model": name, "max_tokens": TOKENS, "min_tokens": TOKENS, "temperature": 0, "return_token_ids": True}
-    answers = [served.client.post("/v1/completions", json=body | {"prompt": prompt}).json() for prompt in PROMPTS]
+    body = {"model": name, "max_tokens": llm_world.TOKENS, "min_tokens": llm_world.TOKENS, "temperature": 0, "return_token_ids": True}
+    answers = [served.client.post("/v1/completions", json=body | {"prompt": prompt}).json() for prompt in llm_world.PROMPTS]
     return [answer["choices"][0]["token_ids"] for answer in answers]
 
 
 def test_greedy_tokens_are_those_of_transformers(served, llama):
-    assert found(served) == expected(llama)
+    assert found(served) == llm_world.tokens(llama)
 
 
 def test_an_adapter_s_tokens_are_those_of_peft(served, folders):
     llama = folders["llama"]
-    assert found(served, program.ADAPTER) == expected(llama, folders["adapter"]) != expected(llama)
+    assert found(served, program.ADAPTER) == llm_world.tokens(llama, folders["adapter"]) != llm_world.tokens(llama)
 
 
 def test_a_prompt_over_the_context_is_a_bad_request(served):
@@ -122,7 +107,7 @@ class TestVllmEngine(contract.EngineContract):
 
 
 def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
-    assert found(split) == expected(llama)
+    assert found(split) == llm_world.tokens(llama)
 
 
 class TestVllmEngineStopped(contract.StallContract):
