@@ -18,7 +18,7 @@ from tests import support
 from tests.e2e import llm_world, running
 from tests.faults import traffic
 
-pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400), support.real_engines]
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FIRST_REQUESTS = 50
 SHARED = re.compile("/dev/shm/(psm|vllm)_")

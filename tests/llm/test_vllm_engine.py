@@ -6,12 +6,12 @@ import json
 import pytest
 
 from meshserve import errors
-from tests import support, tiny_llm
+from tests import tiny_llm
 from tests.contracts import engine as contract
 from tests.e2e import llm_world
 from tests.llm import program
 
-pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400), support.real_engines]
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 SPEC = {
     "cpu_kv_cache_bytes": 64 << 20,
