@@ -1,9 +1,11 @@
 """What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
 
 Both are up, and are loaded in turn, round after round, with streamed completions: one at a time, then many. Every answer must be the
-same from both. Two starts of the same server differ by more than what is looked for here; two loads one after the other differ by less.
-What a system takes at rest is told by itself, for then it slows down both. On a CPU both leave one core to whatever is no engine: what
-passes tokens on would else wait for the engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
+same from both. Two starts of the same server differ by more than what is looked for here, so both are started several times; two loads
+one after the other differ by less. Between them is a pause, for an engine spins for a second after its last token, and would slow down
+the other. Answers differ in length, so that requests come at any moment of an engine's step. What a system takes at rest is told by
+itself, for then it slows down both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for the
+engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 import free_ports
 import httpx
 import meshes
+import numpy as np
 import program
 import results
 import routing
@@ -40,9 +43,12 @@ SPEED_RATIO_MIN, TTFT_MS_MAX = 0.99, 1.0
 STREAMS = (1, 16)
 START_S = 240.0
 REST_S = 5.0
+SPIN_S = 1.3
+CHANCES, CHANCE_PERCENTS = 2_000, (2.5, 97.5)
 FREE_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
+LENGTH_STEP = 11
 PROMPTS = ("def wait(", "import sys", "class Signature:", "for each in", "return self", "if not", "raise ValueError(", "while True:")
 
 
@@ -58,11 +64,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Compared:
-    """What the mesh adds at one number of streams: medians of what it added in each round."""
+    """What the mesh adds at one number of streams: medians of what it added in each round, and where those of 95 in 100 runs would lie."""
 
     streams: int
     speed_ratio: float
     ttft_added_ms: float
+    speed_between: tuple[float, float]
+    ttft_between_ms: tuple[float, float]
 
     def claims(self, medians: Mapping[str, Figures]) -> tuple[results.Claim, ...]:
         """What was to be reached, beside the medians of both."""
@@ -97,8 +105,9 @@ def body(prompt: str, tokens: int) -> bytes:
 
 
 def bodies(count: int, tokens: int) -> list[bytes]:
-    """Prompts that differ, so that no two requests at a time are the same."""
-    return [body(f"{PROMPTS[number % len(PROMPTS)]} {number}", tokens) for number in range(count)]
+    """Prompts that differ, so that no two requests at a time are the same, and answers of half as many tokens to half as many more."""
+    lengths = (tokens // 2 + number * LENGTH_STEP % (tokens + 1) for number in range(count))
+    return [body(f"{PROMPTS[number % len(PROMPTS)]} {number}", length) for number, length in enumerate(lengths)]
 
 
 def bare_words(model: Path, endpoint: str) -> list[str]:
@@ -164,6 +173,7 @@ STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[Sy
 
 def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
     """One load, and what was answered."""
+    time.sleep(SPIN_S)
     before = system.served.cpu_s()
     outcome = streaming.run(system.endpoint, asked, streams)
     spent_s = served.spent_s(before, system.served.cpu_s())
@@ -203,14 +213,20 @@ def _median(figures: list[Figures]) -> Figures:
 
 def compared(rounds: list[Round]) -> list[Compared]:
     """Round by round, so that a slow minute of the machine counts for both."""
-    return [
-        Compared(
-            streams,
-            statistics.median(each[streams][MESH].tokens_per_s / each[streams][BARE].tokens_per_s for each in rounds),
-            statistics.median(each[streams][MESH].ttft_p50_ms - each[streams][BARE].ttft_p50_ms for each in rounds),
-        )
-        for streams in STREAMS
-    ]
+    made = []
+    for streams in STREAMS:
+        pairs = [(each[streams][MESH], each[streams][BARE]) for each in rounds]
+        ratios = [ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in pairs]
+        added_ms = [ours.ttft_p50_ms - theirs.ttft_p50_ms for ours, theirs in pairs]
+        made.append(Compared(streams, statistics.median(ratios), statistics.median(added_ms), between(ratios), between(added_ms)))
+    return made
+
+
+def between(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of 95 of 100 runs would lie, by the percentile bootstrap (Efron 1979)."""
+    drawn = np.random.default_rng(0).choice(values, (CHANCES, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), CHANCE_PERCENTS)
+    return float(low), float(high)
 
 
 def table(title: str, figures: Round) -> results.Table:
@@ -224,17 +240,32 @@ def table(title: str, figures: Round) -> results.Table:
     return results.Table(title, head, tuple(rows))
 
 
+def spread(beside: Sequence[Compared]) -> results.Table:
+    """How sure the medians are."""
+    rows = (
+        (
+            f"{each.streams}",
+            f"{each.speed_ratio:.3f} ×",
+            "{:.3f} to {:.3f} ×".format(*each.speed_between),
+            f"{each.ttft_added_ms:+.2f}",
+            "{:+.2f} to {:+.2f}".format(*each.ttft_between_ms),
+        )
+        for each in beside
+    )
+    return results.Table("medians of rounds", ("streams", "tokens/s", "95 % of runs", "TTFT p50 + ms", "95 % of runs"), tuple(rows))
+
+
 def found(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]) -> results.Found:
     """The table of medians and the targets."""
-    middle = medians(rounds)
+    middle, beside = medians(rounds), compared(rounds)
     resting = results.Table(
         "cores taken at rest", ("system", "cores"), tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest)
     )
     return results.Found(
         rounds=len(rounds),
         sizes={"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
-        claims=tuple(claim for each in compared(rounds) for claim in each.claims(middle[each.streams])),
-        tables=(table("medians", middle), resting),
+        claims=tuple(claim for each in beside for claim in each.claims(middle[each.streams])),
+        tables=(table("medians", middle), spread(beside), resting),
         figures={"at_rest_cores": at_rest, "rounds": [_plain(each) for each in rounds]},
     )
 
@@ -244,22 +275,39 @@ def _plain(figures: Round) -> dict[str, dict[str, object]]:
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
-    """All rounds, and what each system takes at rest."""
-    args.rounds = args.rounds or (2 if args.quick else 12)
+    """All rounds of all starts, and what each system takes at rest."""
+    args.starts, args.rounds = args.starts or (1 if args.quick else 3), args.rounds or (2 if args.quick else 8)
     os.environ.update(FREE_CORES)
-    model, rounds = write_model(folder / "model"), []
+    model, rounds, at_rest = write_model(folder / "model"), [], {}
     try:
-        with contextlib.ExitStack() as stack:
-            systems = {name: stack.enter_context(start(_made(folder / name), model)) for name, start in STARTS.items()}
-            for system in systems.values():
-                system.served.wait_until(system.is_answering, START_S)
-                streaming.run(system.endpoint, bodies(2 * max(STREAMS), args.tokens), max(STREAMS))
-            for number in range(args.rounds):
-                rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
-                program.show(console, results.Found(1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)))
-            return found(args, rounds, {name: rest(system) for name, system in systems.items()})
+        for number in range(args.starts):
+            console.print(f"start {number + 1} of {args.starts}")
+            with both(_made(folder / str(number)), model, args.tokens) as systems:
+                rounds += all_rounds(console, args, systems)
+                at_rest = {name: rest(system) for name, system in systems.items()}
     except streaming.LoadFailed as failure:
         raise program.WrongAnswer(str(failure)) from failure
+    return found(args, rounds, at_rest)
+
+
+@contextlib.contextmanager
+def both(folder: Path, model: Path, tokens: int) -> Iterator[Mapping[str, System]]:
+    """Both systems, warm."""
+    with contextlib.ExitStack() as stack:
+        systems = {name: stack.enter_context(start(_made(folder / name), model)) for name, start in STARTS.items()}
+        for system in systems.values():
+            system.served.wait_until(system.is_answering, START_S)
+            streaming.run(system.endpoint, bodies(2 * max(STREAMS), tokens), max(STREAMS))
+        yield systems
+
+
+def all_rounds(console: Console, args: argparse.Namespace, systems: Mapping[str, System]) -> list[Round]:
+    """The rounds of one start, each shown; who comes first alternates."""
+    rounds = []
+    for number in range(args.rounds):
+        rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
+        program.show(console, results.Found(1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)))
+    return rounds
 
 
 def _made(folder: Path) -> Path:
@@ -269,9 +317,10 @@ def _made(folder: Path) -> Path:
 
 def main() -> int:
     parser = program.parser(__doc__)
-    parser.add_argument("--rounds", type=int, help="default: 12, quick 2")
-    parser.add_argument("--requests", type=int, default=24, help="of the load of one stream; eight times as many of that of many")
-    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
+    parser.add_argument("--rounds", type=int, help="of each start; default: 8, quick 2")
+    parser.add_argument("--starts", type=int, help="of both systems; default: 3, quick 1")
+    parser.add_argument("--requests", type=int, default=12, help="of the load of one stream; eight times as many of that of many")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer, more or less")
     return program.main("llm_overhead", parser, run)
 
 

@@ -30,7 +30,7 @@ def test_rounds_are_compared_each_by_itself():
 
 @pytest.mark.parametrize(("ratio", "added_ms", "reached"), [(0.99, 1.0, [True, True]), (0.989, 1.01, [False, False])])
 def test_targets_are_held_against_the_bare_server(ratio, added_ms, reached):
-    claims = llm_overhead.Compared(1, ratio, added_ms).claims(ROUNDS[0][1])
+    claims = llm_overhead.Compared(1, ratio, added_ms, (0.9, 1.1), (-1.0, 2.0)).claims(ROUNDS[0][1])
     assert [claim.is_reached for claim in claims] == reached
     assert (claims[0].ours, claims[0].theirs, claims[0].ratio, claims[1].ours) == (99, 100, ratio, added_ms)
 
@@ -43,7 +43,14 @@ def test_the_table_has_both_at_every_number_of_streams():
 def test_no_two_requests_of_a_load_are_the_same():
     asked = [json.loads(each) for each in llm_overhead.bodies(64, 8)]
     assert len({each["prompt"] for each in asked}) == 64
-    assert {(each["max_tokens"], each["stream"], each["temperature"]) for each in asked} == {(8, True, 0)}
+    assert {(each["stream"], each["temperature"]) for each in asked} == {(True, 0)}
+    assert {each["max_tokens"] for each in asked} == set(range(4, 13))
+
+
+def test_a_median_lies_between_what_chance_could_make_of_it():
+    low, high = llm_overhead.between([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert 1.0 <= low < 3.0 < high <= 100.0
+    assert llm_overhead.between([2.0]) == (2.0, 2.0)
 
 
 def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
@@ -58,7 +65,7 @@ def test_what_is_found_can_be_saved_and_read_again(tmp_path):
     args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
     made = llm_overhead.found(args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}})
     _, read = llm_overhead.results.load(llm_overhead.results.save("llm_overhead", made, {"cores": 2}, tmp_path))
-    assert (read.rounds, len(read.claims), read.tables[1].rows[0]) == (3, 4, (llm_overhead.MESH, "0.030"))
+    assert (read.rounds, len(read.claims), read.tables[2].rows[0]) == (3, 4, (llm_overhead.MESH, "0.030"))
     assert len(read.figures["rounds"]) == 3
 
 
