@@ -35,7 +35,7 @@ from tritonclient.utils import np_to_triton_dtype
 from meshserve.core import model
 from meshserve.worker import memory, worker
 
-ATTACH_MS_MAX = 50.0
+ATTACH_MS_MAX, QUICK_RATIO = 50.0, 0.5
 SHARED_RATIO_MAX = 0.5
 HOLDERS, LOADS = 4, 3
 WAIT_S, GONE_S_MAX, READY_S_MAX = 120, 30, 120
@@ -209,11 +209,18 @@ def row(what: str, each: Figures) -> tuple[str, ...]:
 HEAD = ("model", "torch's load ms", "first load ms", "attach p50 ms", "p99 ms", "first answer ms", "warm ms", "MiB mapped", "MiB private")
 
 
+def claim(what: str, each: Figures, *, is_quick: bool) -> results.Claim:
+    """The target for one kind of model; in the quick version its floor, beside the library's own load in the same run."""
+    if is_quick:
+        peer = ("torch's load", each.torch_ms)
+        return results.times_at_most(f"{what}: attached, p50", "ms", percentile(each.attach_ms, 50), peer, QUICK_RATIO)
+    return results.at_most(f"{what}: attached, p99", percentile(each.attach_ms, 99), "ms", ATTACH_MS_MAX)
+
+
 def found(plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]) -> results.Found:
     """The tables, and the targets."""
     size = f"{plan.size_bytes >> 20} MB"
-    attached_ms = {what: percentile(each.attach_ms, 99) for what, each in figures.items()}
-    claims = [results.at_most(f"{what}, {size}: attached, p99", ms, "ms", ATTACH_MS_MAX) for what, ms in attached_ms.items()]
+    claims = [claim(f"{what}, {size}", each, is_quick=plan is QUICK) for what, each in figures.items()]
     peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
     ours_mib = (held["mapped"] - held["none"]) / 2**20
     claims.append(results.times_at_most(f"one {size} model in {HOLDERS} processes", "MiB", ours_mib, peer, SHARED_RATIO_MAX))

@@ -1,6 +1,7 @@
 """Runs every benchmark in turn, each a program of its own, then writes charts and tables from what they found.
 
-One that fails does not keep the others from running; the exit code tells. With --quick the figures stay on the screen and in build/bench.
+One that fails does not keep the others from running; the exit code tells. With --quick the figures stay on the screen and in build/bench,
+and one that fails runs once more: a regression falls through its floors twice, a busy moment of the machine does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LLMS = ("llm_overhead",)
 """Beside a peer, and of minutes: not among the quick ones."""
 
 INTERRUPTED = 130
+QUICK_TRIES = 2
 
 
 def run(program: Path, arguments: list[str]) -> int:
@@ -35,17 +37,26 @@ def run(program: Path, arguments: list[str]) -> int:
             return INTERRUPTED
 
 
-def run_all(programs: list[Path], arguments: list[str]) -> dict[str, int]:
-    """The exit code of each, by name, up to the first that was interrupted."""
+def run_all(programs: list[Path], arguments: list[str], tries: int = 1) -> dict[str, int]:
+    """The exit code of each, by name, up to the first that was interrupted. One that fails is run as often as it may be tried."""
     codes: dict[str, int] = {}
     for program in programs:
-        began_s = time.monotonic()
-        print(f"== {program.stem}", flush=True)
-        codes[program.stem] = run(program, arguments)
-        print(f"== {program.stem}: exit code {codes[program.stem]} after {time.monotonic() - began_s:.0f} s", flush=True)
+        for _ in range(tries):
+            codes[program.stem] = run_told(program, arguments)
+            if codes[program.stem] in (0, INTERRUPTED):
+                break
         if codes[program.stem] == INTERRUPTED:
             break
     return codes
+
+
+def run_told(program: Path, arguments: list[str]) -> int:
+    """The same, told before and after."""
+    began_s = time.monotonic()
+    print(f"== {program.stem}", flush=True)
+    code = run(program, arguments)
+    print(f"== {program.stem}: exit code {code} after {time.monotonic() - began_s:.0f} s", flush=True)
+    return code
 
 
 def main() -> int:
@@ -56,7 +67,7 @@ def main() -> int:
     served.end_by_signals()
     named = args.benchmarks or (BENCHMARKS if args.quick else (*BENCHMARKS, *LLMS))
     programs = [path for path in (HERE / f"{name}.py" for name in named) if path.exists()]
-    codes = run_all(programs, ["--quick"] if args.quick else [])
+    codes = run_all(programs, ["--quick"], QUICK_TRIES) if args.quick else run_all(programs, [])
     if INTERRUPTED in codes.values():
         return INTERRUPTED
     if not args.quick:

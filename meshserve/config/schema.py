@@ -86,8 +86,8 @@ class Pool(Section):
     memory: values.PositiveSize = Field(default=4 << 30, description="Host memory that one worker may use for models.")
     gpu_memory: values.Size = Field(default=0, description="GPU memory that one worker may use for models; needed with `device: cuda`.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
-    eviction: Literal["lru", "gdsf"] = Field(
-        default="lru", description="Who leaves when memory is short: `lru` the least recently used; `gdsf` weighs uses, load time and size."
+    eviction: Literal["gdsf", "lru"] = Field(
+        default="gdsf", description="Who leaves when memory is short: `gdsf` weighs uses, load time and size; `lru` is the least recently used."
     )
     idle_unload_s: values.Seconds | None = Field(default=None, description="Unload a model that nobody used for so long. Default: never.")
     loads_parallel: values.Whole = Field(default=4, ge=1, description="How many models one worker loads at the same time.")

@@ -21,7 +21,7 @@ class WorkerSettings:
     pool: str = DEFAULT_POOL
     device: str = "cpu"
     memory: model.Footprint = MEMORY
-    eviction: str = "lru"
+    eviction: str = "gdsf"
     idle_unload_s: float | None = None
     loads_parallel: int = 4
     queue_max: int = 1000

@@ -24,6 +24,14 @@ def test_a_model_that_left_is_attached_and_answers_bit_for_bit(tmp_path, sample)
     assert found.tables[1].rows == (("evicted", "3", "3"), ("resident", "2", "2"))
 
 
+@pytest.mark.parametrize(
+    ("is_quick", "attach_ms", "is_reached"), [(True, 5.0, True), (True, 6.0, False), (False, 50.0, True), (False, 51.0, False)]
+)
+def test_the_quick_version_holds_attaching_beside_torch_s_load(is_quick, attach_ms, is_reached):
+    figures = attach.Figures(10.0, 20.0, (attach_ms,) * 3, (1.0,) * 3, (1.0,) * 3, 0, 0)
+    assert attach.claim("wide", figures, is_quick=is_quick).is_reached is is_reached
+
+
 def test_one_bit_less_is_a_wrong_answer(sample):
     attach.check(sample, sample.answer.copy())
     with pytest.raises(program.WrongAnswer, match="something else than torch"):

@@ -17,6 +17,12 @@ def test_only_the_loop_counts_and_not_the_warm_up(took_ms, is_reached):
     assert [claim.is_reached for claim in found.claims] == [is_reached]
 
 
+@pytest.mark.parametrize(("took_ms", "is_reached"), [(30.0, True), (31.0, False)])
+def test_the_quick_version_holds_a_request_beside_first_ones(took_ms, is_reached):
+    (claim,) = open_loop.found(argparse.Namespace(**vars(ARGS) | {"quick": True}), asked(100.0), asked(took_ms), 1.0).claims
+    assert (claim.is_reached, claim.theirs) == (is_reached, 100.0)
+
+
 def test_one_failure_is_no_result():
     with pytest.raises(open_loop.program.WrongAnswer, match="2 requests failed"):
         open_loop.found(ARGS, asked(1.0, "UNAVAILABLE: x"), asked(1.0), 1.0)

@@ -27,9 +27,27 @@ def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path, capsys):
     assert "== bad: exit code 1" in capsys.readouterr().out
 
 
+ONCE_BAD = """
+import pathlib, sys
+seen = pathlib.Path(sys.argv[1])
+sys.exit(0 if seen.exists() else seen.touch() or 1)
+"""
+
+
+@pytest.mark.parametrize(("tries", "code"), [(1, 1), (2, 0)])
+def test_one_that_fails_is_run_as_often_as_it_may_be_tried(tmp_path, tries, code):
+    program = written(tmp_path, "noisy.py", ONCE_BAD)
+    assert suite.run_all([program], [tmp_path / "seen"], tries) == {"noisy": code}
+
+
+def test_one_that_always_fails_has_failed(tmp_path, capsys):
+    assert suite.run_all([written(tmp_path, "bad.py", "raise SystemExit(1)")], [], 2) == {"bad": 1}
+    assert capsys.readouterr().out.count("== bad: exit code 1") == 2
+
+
 def test_an_interruption_ends_all(tmp_path):
     programs = [written(tmp_path, "stopped.py", "raise SystemExit(130)"), written(tmp_path, "good.py", "")]
-    assert suite.run_all(programs, []) == {"stopped": 130}
+    assert suite.run_all(programs, [], 2) == {"stopped": 130}
 
 
 @pytest.mark.edge

@@ -40,7 +40,7 @@ BAD = {
         ["c.yaml:1: cache.size: expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got '4 bananas'"],
     ),
     "no memory": ("pools: {default: {memory: 0}}\n", ["c.yaml:1: pools.default.memory: must be more than 0"]),
-    "one of several": ("pools: {default: {eviction: fifo}}\n", ["c.yaml:1: pools.default.eviction: expected lru or gdsf, got 'fifo'"]),
+    "one of several": ("pools: {default: {eviction: fifo}}\n", ["c.yaml:1: pools.default.eviction: expected gdsf or lru, got 'fifo'"]),
     "nearly one of several": (
         "pools: {default: {device: cude}}\n",
         ["c.yaml:1: pools.default.device: expected cpu or cuda, got 'cude'; did you mean 'cuda'?"],
