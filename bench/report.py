@@ -17,7 +17,7 @@ import results
 
 README = results.ROOT / "README.md"
 BEGIN, END = "<!-- bench: written by `make bench` from bench/results -->", "<!-- end -->"
-ORDER = ("routing", "density", "attach", "cold", "many", "churn", "startup", "open_loop", "eviction", "scale", "llm_overhead")
+ORDER = ("routing", "density", "attach", "cold", "many", "hot", "churn", "startup", "open_loop", "eviction", "scale", "llm_overhead")
 NOTHING = "Nothing was measured yet: `make bench`."
 CLAIMS_HEAD = ("what", "measured", "target", "", "beside", "its figure", "ratio")
 

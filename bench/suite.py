@@ -16,7 +16,7 @@ from pathlib import Path
 import served
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("routing", "density", "attach", "cold", "many", "churn", "startup", "open_loop", "eviction", "scale")
+BENCHMARKS = ("routing", "density", "attach", "cold", "many", "hot", "churn", "startup", "open_loop", "eviction", "scale")
 LLMS = ("llm_overhead",)
 """Beside a peer, and of minutes: not among the quick ones."""
 

@@ -113,6 +113,7 @@ def status(answer: Json, endpoint: str, width: int) -> RenderableType:
         table(GATEWAY_COLUMNS, answer["gateways"], width),
         Text(""),
         _models_line(answer),
+        *(_spread_line(each) for each in answer.get("spread", ())),
         *reasons([(row["id"], row) for row in workers(answer)] + [(f"gateway {row['node']}", row) for row in answer["gateways"]]),
     ]
     return Group(*parts)
@@ -175,6 +176,10 @@ def _models_line(answer: Json) -> Text:
     line.append(f"{models['failed']:,} failed", "bold red" if models["failed"] else "")
     restarts = f" · {controller['restarts']} restarts" if controller["restarts"] else ""
     return line.append(f"    controller {controller['pid']}{restarts}", "dim")
+
+
+def _spread_line(each: Json) -> Text:
+    return Text.assemble(("busy   ", "bold"), f"{each['model']} is on {', '.join(each['workers'])}")
 
 
 MODEL_COLUMNS = (

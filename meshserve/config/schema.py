@@ -87,12 +87,16 @@ class Pool(Section):
     gpu_memory: values.Size = Field(default=0, description="GPU memory that one worker may use for models; needed with `device: cuda`.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
     eviction: Literal["gdsf", "lru"] = Field(
-        default="gdsf", description="Who leaves when memory is short: `gdsf` weighs uses, load time and size; `lru` is the least recently used."
+        default="gdsf",
+        description="Who leaves when memory is short: `gdsf` weighs uses, load time and size; `lru` is the least recently used.",
     )
     idle_unload_s: values.Seconds | None = Field(default=None, description="Unload a model that nobody used for so long. Default: never.")
     loads_parallel: values.Whole = Field(default=4, ge=1, description="How many models one worker loads at the same time.")
     queue_max: values.Whole = Field(default=1000, ge=1, description="How many requests one worker holds before it answers 429.")
     load_timeout_s: values.Seconds = Field(default=120.0, description="How long a load may take before it counts as failed.")
+    copies_max: values.Whole = Field(
+        default=8, ge=1, description="On how many workers a model may be at once that one worker is not enough for. 1: on one."
+    )
 
     @model_validator(mode="after")
     def _fits_device(self) -> Pool:

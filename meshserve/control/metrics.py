@@ -40,6 +40,10 @@ class Metrics:
         for worker in mesh.roster.workers.values():
             restarts.add_metric([worker.id], worker.restarts)
         yield restarts
+        copies = GaugeMetricFamily("meshserve_model_workers", "Workers of a model that one is not enough for.", labels=["model"])
+        for route in mesh.hots.routes():
+            copies.add_metric([route.name], len(route.worker_ids))
+        yield copies
         yield from llm_metrics.families(mesh.llms.llms)
 
     def _workers(self) -> Metric:

@@ -68,7 +68,7 @@ def _pool(name: str, pool: config.Pool, wanted: config.Config, capacity: ports.C
         cache_bytes_max=wanted.cache.size,
         artifact_bytes_max=wanted.cache.artifact_bytes_max,
     )
-    return desired.Pool(settings, _count(pool, capacity), pool.load_timeout_s)
+    return desired.Pool(settings, _count(pool, capacity), pool.load_timeout_s, pool.copies_max)
 
 
 def _count(pool: config.Pool, capacity: ports.Capacity) -> int:

@@ -29,6 +29,7 @@ def status(state: mesh.Mesh) -> Json:
         "pools": pools,
         "gateways": [_gateway(gate, state.book.desired.gateway.listen) for gate in state.gates.gates.values()],
         "models": _counts(state),
+        "spread": [{"model": route.name, "workers": list(route.worker_ids)} for route in state.hots.routes()],
         "llms": [_llm(each) for each in state.llms.llms.values()],
     }
 

@@ -32,11 +32,12 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A number of equal workers. `load_timeout_s` is for models that name none."""
+    """A number of equal workers. `load_timeout_s` is for models that name none; a busy model is on `copies_max` of them at most."""
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     workers: int = 1
     load_timeout_s: float = 120.0
+    copies_max: int = 8
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from meshserve.core import catalog, commands, desired, events, gates, ledger, llms, model, pins, report, roster, snapshot, wishes
+from meshserve.core import catalog, commands, desired, events, gates, hot, ledger, llms, model, pins, report, roster, snapshot, wishes
 
 REMEASURED_RATIO = 1.25
 Commands = Iterable[commands.Command]
@@ -23,6 +23,7 @@ class Mesh:
         self.roster = roster.Roster()
         self.gates = gates.Gates()
         self.pins = pins.Pins(self.book, self.roster)
+        self.hots = hot.Hots(self.book, self.roster, self.gates)
         self.llms = llms.Llms(self.gates)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Mesh:
             events.GatewayConfigured: self._gateway_configured,
             events.GatewayLost: self._gateway_lost,
             events.GatewayStopped: self._gateway_stopped,
-            events.Ticked: lambda _, now_s: self.pins.retry(now_s),
+            events.Ticked: self._ticked,
             **self.llms.handlers,
         }
 
@@ -82,6 +83,7 @@ class Mesh:
         yield from stops
         for pool in sorted(changed):
             yield from self.pins.follow_pool(pool)
+            yield from self.hots.follow_pool(pool)
         yield from self.pins.follow_moving()
 
     def _save(self, wish: commands.SaveChanges) -> Commands:
@@ -122,6 +124,7 @@ class Mesh:
         yield from self._tell(made for change in event.changes for made in self.book.make(change))
         if before != (self.book.desired.gateway, self.book.routes_of(seen)):
             yield from self.gates.configure()
+        yield from self.hots.forget_names(names)
         for name, declared in names.items():
             yield from self.pins.follow_name(name, declared)
 
@@ -139,7 +142,7 @@ class Mesh:
         worker = self.roster.started(event)
         if worker is None:
             return () if event.worker_id in self.roster.workers else (commands.StopWorker(event.worker_id),)
-        self.pins.forget_worker(worker.id)
+        self._forget(worker.id)
         return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
     def _worker_synced(self, event: events.WorkerSynced, _: float) -> Commands:
@@ -152,7 +155,7 @@ class Mesh:
             return ()
         return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
 
-    def _worker_reported(self, event: events.WorkerReported, _: float) -> Iterator[commands.Command]:
+    def _worker_reported(self, event: events.WorkerReported, now_s: float) -> Iterator[commands.Command]:
         worker = self.roster.workers.get(event.report.worker_id)
         if worker is None or not worker.is_up:
             return
@@ -160,6 +163,8 @@ class Mesh:
         if event.report.revision < event.revision and worker.whole_after < event.revision:
             yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
         yield from self._learn(event.report.measured)
+        if not self.is_draining:
+            yield from self.hots.reported(worker.id, event.report.demands, now_s)
 
     def _learn(self, learned: Iterable[report.Learned]) -> Iterator[commands.Command]:
         news = tuple(each for each in learned if self._is_news(each))
@@ -183,22 +188,29 @@ class Mesh:
 
     def _worker_lost(self, event: events.WorkerLost, now_s: float) -> Commands:
         self.roster.lost(event, now_s)
-        self.pins.forget_worker(event.worker_id)
+        self._forget(event.worker_id)
         return ()
 
     def _worker_stopped(self, event: events.WorkerStopped, _: float) -> Commands:
         self.roster.stopped(event.worker_id)
-        self.pins.forget_worker(event.worker_id)
+        self._forget(event.worker_id)
         return ()
 
-    def _copy_ensured(self, event: events.CopyEnsured, now_s: float) -> Commands:
+    def _forget(self, worker_id: str) -> None:
+        self.pins.forget_worker(worker_id)
+        self.hots.forget_worker(worker_id)
+
+    def _copy_ensured(self, event: events.CopyEnsured, now_s: float) -> Iterator[commands.Command]:
+        yield from self.hots.ensured(event, now_s)
         waiting = self.pins.ensured(event, now_s)
-        if not waiting:
-            return ()
-        self.pins.seek_again(waiting[1:])
-        if not event.failure:
-            return self._save(wishes.flip(self.book, waiting[0]))
-        return self._save(wishes.blame(self.book, waiting[0], event.failure))
+        if waiting:
+            self.pins.seek_again(waiting[1:])
+            failed = event.failure
+            yield from self._save(wishes.blame(self.book, waiting[0], failed) if failed else wishes.flip(self.book, waiting[0]))
+
+    def _ticked(self, _: events.Ticked, now_s: float) -> Iterator[commands.Command]:
+        self.hots.tidy()
+        yield from self.pins.retry(now_s)
 
     def _nodes_seen(self, event: events.NodesSeen, _: float) -> Commands:
         self._nodes = event.nodes
@@ -239,6 +251,7 @@ class Mesh:
             keys=wanted.gateway.keys,
             revision=self.gates.revision,
             llms=self.llms.routes(),
+            hot=self.hots.routes(),
         )
 
     def _members(self, pool: str) -> tuple[snapshot.Member, ...]:
@@ -254,6 +267,7 @@ class Mesh:
         """State what always holds."""
         self.book.check()
         self.llms.check()
+        self.hots.check()
         if not (self.is_draining or self._is_waiting):
             self.pins.check()
         for worker in self.roster.workers.values():

@@ -49,6 +49,13 @@ class Learned(NamedTuple):
     measured: model.Measured
 
 
+class Demand(NamedTuple):
+    """How busy one model kept a worker since its last report: 1.0 is all that the worker can do for it."""
+
+    id: model.ModelId
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """One worker at one moment.
@@ -56,7 +63,7 @@ class WorkerReport:
     `revision` is that of its catalog (0: it has none yet); `measured` is what it learned since its last report.
 
     `copies` and `gone` are what changed since its report `since`, and all there is where that is 0; with `is_more` the next report has
-    the rest of it. This report's own `number` is never 0.
+    the rest of it. This report's own `number` is never 0. `demands` are the models that kept it busiest.
     """
 
     worker_id: str
@@ -74,6 +81,7 @@ class WorkerReport:
     gone: tuple[model.ModelId, ...] = ()
     is_more: bool = False
     measured: tuple[Learned, ...] = ()
+    demands: tuple[Demand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,10 +79,14 @@ class Roster:
 
     def home(self, pool: str, name: str) -> str | None:
         """The ready worker to which requests for `name` go, if any is ready."""
+        return next(iter(self.homes(pool, name, 1)), None)
+
+    def homes(self, pool: str, name: str, count: int) -> tuple[str, ...]:
+        """The first so many ready workers from the name's place on the ring on; fewer where there are not so many."""
         ring = self._rings.get(pool)
         if ring is None:
             ring = self._rings[pool] = placement.Ring(self.ready(pool))
-        return next(iter(ring.homes(name, 1)), None)
+        return ring.homes(name, count)
 
     def attach(self, living: events.LivingWorker, now_s: float) -> Worker:
         """Take over a worker that runs already."""

@@ -41,6 +41,20 @@ class LlmRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class HotRoute:
+    """A model whose requests go to the least busy of several workers of its pool. `names` are its own and all aliases."""
+
+    pool: str
+    names: tuple[str, ...]
+    worker_ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's own."""
+        return self.names[0]
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySnapshot:
     """All that one gateway's configuration is computed from.
 
@@ -58,3 +72,4 @@ class GatewaySnapshot:
     keys: tuple[ApiKey, ...] = ()
     revision: int = 0
     llms: tuple[LlmRoute, ...] = ()
+    hot: tuple[HotRoute, ...] = ()

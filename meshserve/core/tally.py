@@ -23,12 +23,16 @@ class Span:
 
 @dataclass(slots=True)
 class ModelTally:
-    """One model's numbers. `rows` counts inferences (rows of batches), `runs` executions of the model."""
+    """One model's numbers. `rows` counts inferences (rows of batches), `runs` executions of the model.
+
+    `pressed_s`: how long more requests waited than could run next, since somebody last asked and set it to nothing.
+    """
 
     success: Span = field(default_factory=Span)
     failure: Span = field(default_factory=Span)
     queued: Span = field(default_factory=Span)
     computed: Span = field(default_factory=Span)
+    pressed_s: float = 0.0
     rows: int = 0
     last_ms: int = 0
     batches: dict[int, Span] = field(default_factory=dict)

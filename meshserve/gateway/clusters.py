@@ -16,6 +16,7 @@ NODE_HTTP = "node-http"
 ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LEAST_REQUEST = "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+HOT_KEY = "hot"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Well below the servers' own: who closes an idle connection must be the side that would use it next, or requests race with the close.
 IDLE_TIMEOUT = f"{serving.KEEP_ALIVE_S // 60}s"
@@ -38,11 +39,17 @@ def sticky_cluster(llm: str) -> str:
     return f"sticky-{llm}"
 
 
+def busy_cluster(pool: str) -> str:
+    """The name of the cluster of the pool's workers for models that are on several of them, of which the least busy answers."""
+    return f"busy-{pool}"
+
+
 def clusters(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> list[Json]:
-    """Every cluster: one for each pool, two for each LLM, the controller, the node's own two servers."""
+    """Every cluster: two for each pool, two for each LLM, the controller, the node's own two servers."""
     llms = sorted(llm.name for llm in snap.llms)
     return [
         *(_pool(pool, at) for pool in sorted(snap.pools)),
+        *(_busy(pool, at) for pool in sorted(snap.pools)),
         *(_llm(llm, at) for llm in llms),
         *(_sticky(llm, at) for llm in llms),
         _changing(CONTROLLER, at),
@@ -57,6 +64,7 @@ def members(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
     for llm in snap.llms:
         replicas = _pool_members(llm.members, snap.node)
         assignments |= {llm_cluster(llm.name): replicas, sticky_cluster(llm.name): replicas}
+    assignments |= {busy_cluster(pool): _busy_members(snap, pool) for pool in snap.pools}
     controller: list[Json] = [] if snap.controller is None else [{"endpoint": {"address": _address(snap.controller, snap.node)}}]
     return {name: _assignment(name, endpoints) for name, endpoints in {**assignments, CONTROLLER: controller}.items()}
 
@@ -66,11 +74,24 @@ def _pool_members(pool_members: Sequence[snapshot.Member], node: str) -> list[Js
     return [_pool_member(member, node) for member in sorted(pool_members, key=lambda member: member.worker_id)]
 
 
+def _busy_members(snap: snapshot.GatewaySnapshot, pool: str) -> list[Json]:
+    """The pool's members, each with the models that several have."""
+    on: dict[str, list[str]] = {}
+    for hot in snap.hot:
+        for worker_id in hot.worker_ids if hot.pool == pool else ():
+            on.setdefault(worker_id, []).append(hot.name)
+    return [_member(each, snap.node, {HOT_KEY: on.get(each.worker_id, [])}) for each in snap.pools[pool]]
+
+
 def _pool_member(member: snapshot.Member, node: str) -> Json:
+    return _member(member, node, {"hash_key": member.worker_id})
+
+
+def _member(member: snapshot.Member, node: str, known: Json) -> Json:
     return {
         "endpoint": {"address": _address(member.endpoint, node)},
         "health_status": "HEALTHY" if member.ready else "UNHEALTHY",
-        "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": member.worker_id}}},
+        "metadata": {"filter_metadata": {"envoy.lb": known}},
     }
 
 
@@ -85,9 +106,20 @@ def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
 
 
 def _pool(pool: str, at: paths.Paths) -> Json:
-    return _changing(pool_cluster(pool), at) | {
+    return _checked(pool_cluster(pool), at) | {
         "lb_policy": "RING_HASH",
         "ring_hash_lb_config": {"minimum_ring_size": placement.RING_SIZE_MIN, "hash_function": "XX_HASH"},
+    }
+
+
+def _busy(pool: str, at: paths.Paths) -> Json:
+    # Where a route asks for a model that is on no worker, it has changed this very moment: any worker can load it.
+    subsets = {"fallback_policy": "ANY_ENDPOINT", "list_as_any": True, "subset_selectors": [{"keys": [HOT_KEY]}]}
+    return _checked(busy_cluster(pool), at) | {"lb_policy": "LEAST_REQUEST", "lb_subset_config": subsets}
+
+
+def _checked(name: str, at: paths.Paths) -> Json:
+    return _changing(name, at) | {
         # One per cent is less than one worker of a hundred: when all seem unhealthy, requests are tried instead of refused.
         # Without a merge window a change of readiness counts at once, not a second later.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},

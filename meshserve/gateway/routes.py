@@ -7,6 +7,7 @@ task; and, once the script has set `x-mesh-model`, by that name first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from meshserve.core import snapshot
 from meshserve.gateway import access, clusters, llm_routes, lua, lua_shared, matching, methods, openai
@@ -58,12 +59,22 @@ def _tree(snap: snapshot.GatewaySnapshot) -> Json:
     special = {methods.STATISTICS: _unless_named(snap, default), **dict.fromkeys(llm_routes.model_paths(snap.llms), about_llm)}
     by_path = _by_path(snap, methods.targets(default), special)
     pools = {pool: matching.action(_route(snap, clusters.pool_cluster(pool))) for pool in set(snap.routes.values())}
-    by_model = matching.lookup(
-        "exact_match_map", lua_shared.MODEL_HEADER, {name: pools[pool] for name, pool in snap.routes.items()}, by_path
-    )
+    by_name = {name: pools[pool] for name, pool in snap.routes.items()} | _hot(snap)
+    by_model = matching.lookup("exact_match_map", lua_shared.MODEL_HEADER, by_name, by_path)
     relayed: Json = {"matcher": _by_path(snap, methods.relayed(), {})}
     by_encoding = matching.lookup("exact_match_map", "grpc-encoding", dict.fromkeys(methods.COMPRESSIONS, relayed), by_model)
     return matching.lookup("exact_match_map", lua_shared.TURN_HEADER, _turns(snap), by_encoding)
+
+
+def _hot(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:
+    """Where the requests for busy models go, by each of their names."""
+    return {name: matching.action(_to_busy(snap, hot)) for hot in snap.hot for name in hot.names}
+
+
+def _to_busy(snap: snapshot.GatewaySnapshot, hot: snapshot.HotRoute) -> Json:
+    route = _route(snap, clusters.busy_cluster(hot.pool))
+    known = {"filter_metadata": {"envoy.lb": {clusters.HOT_KEY: hot.name}}}
+    return route | {"route": {**cast("Json", route["route"]), "metadata_match": known}}
 
 
 def _turns(snap: snapshot.GatewaySnapshot) -> dict[str, Json]:

@@ -30,6 +30,7 @@ class Inferences:
 
     async def _run(self, call: inference.InferCall, id_: model.ModelId, resident: host.Resident, expires_s: float) -> inference.InferReply:
         counts = self._host.tallies[id_]
+        self._host.asked[id_] += 1
         began_s = time.perf_counter()
         try:
             inputs = inference.check(call, resident.signature)

@@ -46,6 +46,7 @@ class Host:
         limits = copies.Limits(told.memory, told.loads_parallel, told.queue_max, told.idle_unload_s)
         self.residency = residency.Residency(limits, eviction.POLICIES[told.eviction])
         self.tallies: collections.defaultdict[model.ModelId, tally.ModelTally] = collections.defaultdict(tally.ModelTally)
+        self.asked: collections.defaultdict[model.ModelId, int] = collections.defaultdict(int)
         self.learned: dict[model.ModelId, model.Measured] = {}
         self.news: dict[model.ModelId, model.Measured] = {}
         self._storage = storage
@@ -282,6 +283,11 @@ class Host:
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
         if artifact.digest != recipe.artifact.digest:
             raise _ArtifactChanged("the artifact has changed since it was first read; it is read anew", retry_after_s=0.0)
+
+    def take_asked(self) -> dict[model.ModelId, int]:
+        """How many requests each model got since somebody last took them."""
+        asked, self.asked = self.asked, collections.defaultdict(int)
+        return asked
 
     def _resident(self, recipe: making.Recipe, made: making.Made) -> Resident:
         signature = made.loaded.signature

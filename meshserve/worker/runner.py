@@ -56,7 +56,7 @@ class RunLimits:
 class Runner:
     """One copy's executions. Lives on one event loop; `pool` runs what is too slow for it."""
 
-    __slots__ = ("_call_s", "_limits", "_loaded", "_pool", "_row_s", "_running", "_waiting")
+    __slots__ = ("_call_s", "_limits", "_loaded", "_pool", "_pressed_at_s", "_row_s", "_running", "_waiting")
 
     def __init__(self, loaded: ports.LoadedModel, limits: RunLimits, pool: ThreadPoolExecutor, run_s: float | None) -> None:
         self._loaded = loaded
@@ -66,6 +66,7 @@ class Runner:
         self._call_s = self._row_s
         self._waiting: list[_Job] = []  # empty, it takes a tenth of what a deque takes; it is bounded, and short
         self._running = 0
+        self._pressed_at_s: float | None = None
 
     def is_quick(self, rows: int) -> bool:
         """Whether so many rows are expected to be done before a thread would have begun."""
@@ -91,6 +92,7 @@ class Runner:
         job = _Job(ask, loop.time(), loop.create_future())
         self._waiting.append(job)
         self._start(counts)
+        self._press(job.came_s, counts)
         return await job.answer
 
     def _start(self, counts: tally.ModelTally) -> None:
@@ -157,6 +159,13 @@ class Runner:
         for job, outcome in zip(batch, outcomes, strict=True):
             _settle(job, outcome)
         self._start(counts)
+        self._press(asyncio.get_running_loop().time(), counts)
+
+    def _press(self, now_s: float, counts: tally.ModelTally) -> None:
+        """Count the time in which more wait than the next run takes in."""
+        if self._pressed_at_s is not None:
+            counts.pressed_s += now_s - self._pressed_at_s
+        self._pressed_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
 
     def _learn(self, rows: int, took_s: float, counts: tally.ModelTally) -> None:
         self._call_s = _smoothed(self._call_s, took_s)

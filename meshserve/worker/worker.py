@@ -9,7 +9,7 @@ import os
 from meshserve.core import desired, model, ports, replica
 from meshserve.core import report as reports
 from meshserve.protocol import serving
-from meshserve.worker import app, host, memory, place, reporting
+from meshserve.worker import app, demand, host, memory, place, reporting
 
 
 class Worker:
@@ -20,6 +20,7 @@ class Worker:
         self.place = where
         self.host = host.Host(told, storage)
         self._pages = reporting.Pages(self.host)
+        self._demands = demand.Demands(self.host)
         self.app = app.WorkerApp(self.host, where.worker_id)
         self._serving: serving.Serving | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -61,6 +62,7 @@ class Worker:
             gone=page.gone,
             is_more=page.is_more,
             measured=reporting.learned(self.host),
+            demands=self._demands.take(),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

@@ -111,6 +111,15 @@ class MeshMachine(RuleBasedStateMachine):
         )
         self.world.feed(events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced))
 
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), name=NAMES, share=st.sampled_from([0.0, 0.5, 1.0]))
+    def be_busy(self, data, name, share):
+        worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
+        process = self.world.processes[worker_id]
+        demands = (world.report.Demand(model.ModelId(name), share),)
+        said = world.report.WorkerReport(worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands)
+        self.world.feed(events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced))
+
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))
     def tick(self, seconds):
         self.world.tick(seconds)

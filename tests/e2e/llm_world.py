@@ -14,6 +14,7 @@ import psutil
 
 from tests import tiny_llm
 from tests.faults import traffic
+from tests.llm import hub
 
 PROMPTS = ("def wait(", "import sys\n", "class Signature:")
 TOKENS, LONG = 12, 480
@@ -49,7 +50,7 @@ def make(folder):
 
 
 def document(weights, folder):
-    """A configuration: small models, LLMs that are there from the beginning, and others that are not."""
+    """A configuration: small models, LLMs that are there from the beginning, and others that are not, of which one comes from a hub."""
     common = {"device": "cpu", "cpu_kv_cache": "64MiB", "engine": ENGINE, "stall_timeout_s": STALL_S, "start_timeout_s": 120}
     seldom = {"replicas": {"min": 0}, **common}
     tiny = {"aliases": ["org/tiny"], "adapters": [{"name": "tiny-sql", "uri": str(weights.adapter)}]}
@@ -60,7 +61,7 @@ def document(weights, folder):
         "llms": [
             {"name": "tiny", "uri": str(weights.tiny), **tiny, **common},
             {"name": "vectors", "uri": str(weights.vectors), **common},
-            {"name": "rare", "uri": str(weights.rare), "idle_timeout_s": IDLE_S, **seldom},
+            {"name": "rare", "uri": f"hf://{hub.REPOSITORY}", "idle_timeout_s": IDLE_S, **seldom},
             {"name": "spoilt", "uri": str(weights.spoilt), **seldom},
         ],
     }

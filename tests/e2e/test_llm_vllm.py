@@ -17,6 +17,7 @@ import pytest
 from tests import support
 from tests.e2e import llm_world, running
 from tests.faults import traffic
+from tests.llm import hub
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -32,8 +33,16 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mesh(weights, tmp_path_factory):
-    with running.mesh(llm_world.document(weights, tmp_path_factory.mktemp("small"))) as started:
+def models_hub(weights):
+    """Its address, and what it was asked."""
+    with hub.serving(weights.rare) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def mesh(weights, models_hub, tmp_path_factory):
+    surroundings = {"HF_ENDPOINT": models_hub[0], "HF_HOME": str(tmp_path_factory.mktemp("fetched"))}
+    with running.mesh(llm_world.document(weights, tmp_path_factory.mktemp("small")), **surroundings) as started:
         for name in ("tiny", "vectors"):
             support.wait_until(lambda name=name: llm_world.said(started, name)["state"] == "ready", llm_world.START_S, f"{name} is ready")
         support.wait_until(lambda: started.status()["state"] == "ready", 10.0, "gateways know of them")
@@ -177,7 +186,7 @@ def _silent(mesh):
     return taken
 
 
-def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client, weights, record_property):
+def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client, weights, models_hub, record_property):
     before = metric(mesh, "meshserve_llm_starts_total", llm="rare")
     with concurrent.futures.ThreadPoolExecutor(FIRST_REQUESTS) as pool:
         asked = [pool.submit(client.completions.create, **TEXT | {"model": "rare", "logprobs": 0}) for _ in range(FIRST_REQUESTS)]
@@ -187,6 +196,7 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client, weig
         record_property("answered after s", time.monotonic() - began_s)
     assert {answer.text for answer in answers} == {client.completions.create(**TEXT | {"model": "rare"}).choices[0].text}
     assert token_ids(mesh, "rare") == llm_world.tokens(weights.rare)
+    assert [each for each in models_hub[1] if each.startswith("GET") and each.endswith("/model.safetensors")], "it was fetched by its name"
     rare = llm_world.said(mesh, "rare")
     assert (before, rare["starts"], rare["turned_away"], rare["replicas"][0]["restarts"]) == (0, 1, 0, 0)
     assert metric(mesh, "meshserve_llm_starts_total", llm="rare") == 1

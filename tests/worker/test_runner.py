@@ -86,6 +86,21 @@ async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, po
     assert (counts.computed.count, sorted(counts.batches)) == (3, [1, 4, 5])
 
 
+async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, counts):
+    running = runner.Runner(adding, limits(rows_max=2), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2))
+    await asyncio.sleep(0.02)
+    assert counts.pressed_s == 0
+    tasks += await begun(running, counts, ask(3))
+    await asyncio.sleep(0.05)
+    adding.gate.set()
+    await results(tasks)
+    assert 0.04 < counts.pressed_s < 5
+    told_s = counts.pressed_s
+    await results(await begun(running, counts, ask(4)))
+    assert counts.pressed_s == told_s
+
+
 async def test_others_are_not_joined(adding, pool, counts):
     running = runner.Runner(adding, limits(), pool, None)
     wide = runner.Ask({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)

@@ -1,0 +1,222 @@
+"""One model that everybody asks for: on one worker, and on as many as the mesh puts it.
+
+The model waits as one on an accelerator would, so that what limits it are workers and not the cores of this machine. Load is a number of
+requests in flight, from Python's grpc.aio; every answer is checked, those too that come while the model spreads. Beside it the product's
+own controller in simulation: workers with a fixed capacity, any load, one second at a time. Writes bench/results/hot.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import meshes
+import numpy as np
+import program
+import results
+import scale
+from rich.console import Console
+
+from meshserve.core import commands, desired, events, model, report
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import inference_pb2_grpc as rpc
+
+WORKERS, IN_FLIGHT = 4, 64
+RATIO_MIN = 3.0
+READY_S, SPREAD_S, CALL_S_MAX = 120, 60, 60
+NAME, WAIT_S = "hot", 0.01
+WAITING = f"""
+import time
+
+class Model:
+    inputs = [("x", "FP32", [-1, 4])]
+    outputs = [("y", "FP32", [-1, 4])]
+
+    def predict(self, inputs):
+        time.sleep({WAIT_S})
+        return {{"y": inputs["x"] * 2}}
+"""
+X = np.arange(4, dtype=np.float32)[None]
+LOADS = (0.5, 1.0, 2.0, 4.0, 8.0)
+SIMULATED_WORKERS, SIMULATED_S = 8, 120
+
+
+@dataclass(frozen=True)
+class Served:
+    """One load: requests a second, their median time, and on how many workers the model was in the end."""
+
+    requests_per_s: float
+    p50_ms: float
+    workers: int
+    spread_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A load, as a multiple of what one worker can do: how much of it was served in the end, by how many workers, and since when."""
+
+    load: float
+    served: float
+    workers: int
+    settled_s: int
+
+
+class Load:
+    """Requests for the one model, a number in flight, until it is stopped."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.took_ms: list[float] = []
+        self._stub = rpc.GRPCInferenceServiceStub(channel)
+        self._is_over = False
+
+    async def run(self) -> None:
+        """Raises program.WrongAnswer, grpc.RpcError."""
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(IN_FLIGHT):
+                callers.create_task(self._call())
+
+    def stop(self) -> None:
+        """Ask nothing new."""
+        self._is_over = True
+
+    async def _call(self) -> None:
+        request = pb.ModelInferRequest(model_name=NAME, raw_input_contents=[X.tobytes()])
+        request.inputs.add(name="x", datatype="FP32", shape=X.shape)
+        while not self._is_over:
+            began_s = time.perf_counter()
+            answer = await self._stub.ModelInfer(request, timeout=CALL_S_MAX)
+            self.took_ms.append((time.perf_counter() - began_s) * 1e3)
+            if not np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.float32), X[0] * 2):
+                raise program.WrongAnswer("a wrong answer")
+
+
+def workers_of(endpoint: str) -> int:
+    """On how many workers the model is asked for."""
+    spread = {each["model"]: each["workers"] for each in meshes.status(endpoint)["spread"]}
+    return len(spread.get(NAME, ())) or 1
+
+
+async def measure(endpoint: str, workers: int, seconds: float) -> Served:
+    """Load until the model is on so many workers, then so many seconds that count."""
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        load = Load(channel)
+        running = asyncio.get_running_loop().create_task(load.run())
+        began_s = time.monotonic()
+        while await asyncio.to_thread(workers_of, endpoint) < workers and not running.done():
+            if time.monotonic() - began_s > SPREAD_S:
+                raise program.WrongAnswer(f"after {SPREAD_S} s the model is not on {workers} workers")
+            await asyncio.sleep(0.2)
+        spread_s = time.monotonic() - began_s
+        await asyncio.sleep(1.0)
+        first, counted_s = len(load.took_ms), time.perf_counter()
+        await asyncio.wait([running], timeout=seconds)
+        took_ms, elapsed_s = load.took_ms[first:], time.perf_counter() - counted_s
+        load.stop()
+        await running
+    return Served(len(took_ms) / elapsed_s, float(np.median(took_ms)), await asyncio.to_thread(workers_of, endpoint), spread_s)
+
+
+def serve(folder: Path, copies_max: int, seconds: float) -> Served:
+    """A mesh of its own in which the model may be on so many workers."""
+    artifact = folder / "model"
+    artifact.mkdir(parents=True)
+    (artifact / "model.py").write_text(WAITING)
+    pool = {"workers": WORKERS, "memory": "512MiB", "copies_max": copies_max}
+    entry = {"name": NAME, "uri": str(artifact), "runtime": "python", "trust": True, "pinned": True}
+    with meshes.up(folder, {"default": pool}, models=[entry]) as mesh:
+        mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), READY_S)
+        return asyncio.run(measure(mesh.endpoint, copies_max, seconds))
+
+
+class World(scale.World):
+    """Workers of which each can do one unit of load a second for the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.id = model.ModelId(NAME)
+        self.loaded: list[events.CopyEnsured] = []
+
+    def _perform(self, command: commands.Command) -> None:
+        if isinstance(command, commands.EnsureLoaded):
+            self.loaded.append(events.CopyEnsured(command.worker_id, command.id))
+        super()._perform(command)
+
+    def places(self) -> tuple[str, ...]:
+        """Where its requests go."""
+        routes = self.mesh.hots.routes()
+        return routes[0].worker_ids if routes else (self.mesh.home(NAME) or "",)
+
+    def second(self, load: float) -> float:
+        """Let one go by under this load; what was served of it."""
+        self.now_s += 1.0
+        places = self.places()
+        shares = {worker.id: min(1.0, load / len(places)) if worker.id in places else 0.0 for worker in self.mesh.roster.workers.values()}
+        loaded, self.loaded = self.loaded, []
+        self.phase("second", [*loaded, *self._reports(shares), events.Ticked()])
+        return sum(shares.values())
+
+    def _reports(self, shares: dict[str, float]) -> Iterator[events.Event]:
+        for worker_id, share in shares.items():
+            demands = (report.Demand(self.id, share),) if share else ()
+            known = self.mesh.roster.workers[worker_id]
+            yield events.WorkerReported(
+                report.WorkerReport(worker_id, known.pid, "node", "ready", known.synced, demands=demands), known.synced
+            )
+
+
+def simulate(load: float) -> Simulated:
+    """The model under one load, from a mesh in which nothing has happened yet."""
+    world = World()
+    pool = desired.Pool(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
+    spec = model.ModelSpec(world.id, "/hot", origin=desired.CONFIG)
+    world.phase(
+        "up", [events.Restored(), events.NodesSeen(("node",)), events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,)))]
+    )
+    seen = [(world.second(load), len(world.places())) for _ in range(SIMULATED_S)]
+    settled_s = next(second for second in range(SIMULATED_S) if all(each == seen[-1] for each in seen[second:]))
+    return Simulated(load, *seen[-1], settled_s)
+
+
+def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Found:
+    """The tables, and the target."""
+    head = ("the model is on", "req/s", "p50 ms", "s until it is")
+    rows = tuple(
+        (f"{each.workers} worker{'s' if each.workers > 1 else ''}", *map(results.figure, (each.requests_per_s, each.p50_ms, each.spread_s)))
+        for each in (alone, spread)
+    )
+    told = tuple((f"{each.load:g}", f"{each.served:.2f}", str(each.workers), str(each.settled_s)) for each in simulated)
+    tables = (
+        results.Table(f"one model that waits {WAIT_S * 1e3:g} ms, {IN_FLIGHT} requests in flight, {WORKERS} workers", head, rows),
+        results.Table("simulated: load and answers, × one worker", ("load", "answered", "workers", "s until it is so"), told),
+    )
+    peer = ("one worker", alone.requests_per_s)
+    one, four = (next(each for each in simulated if each.load == load) for load in (1.0, 4.0))
+    claims = (
+        results.times(f"one hot model, {WORKERS} workers", "req/s", spread.requests_per_s, peer, RATIO_MIN),
+        results.times("the same in simulation, 4 × the load", "× one worker", four.served, ("1 × the load", one.served), RATIO_MIN),
+    )
+    return results.Found(1, {"workers": WORKERS, "requests in flight": IN_FLIGHT}, claims, tables)
+
+
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+    seconds = args.seconds or (3.0 if args.quick else 15.0)
+    simulated = [simulate(load) for load in LOADS]
+    alone, spread = (serve(folder / str(copies_max), copies_max, seconds) for copies_max in (1, WORKERS))
+    console.print(f"{alone.requests_per_s:.0f} req/s on one worker, {spread.requests_per_s:.0f} on {spread.workers}", highlight=False)
+    return found(alone, spread, simulated)
+
+
+def main() -> int:
+    parser = program.parser(__doc__)
+    parser.add_argument("--seconds", type=float, help="that count, of each load; default: 15, quick 3")
+    return program.main("hot", parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
