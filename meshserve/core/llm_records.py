@@ -44,7 +44,7 @@ class Pace:
 
 @dataclass(slots=True)
 class Trouble:
-    """How often in a row a replica was lost, why last, and when it is tried again."""
+    """How often in a row a replica was lost, why last, where it has not come up since, and when it is tried again."""
 
     losses: int = 0
     reason: str = ""
@@ -143,14 +143,16 @@ class Llm:
 
     @property
     def state(self) -> str:
-        """Its state as users are told: that of the replica that is furthest; idle without any."""
+        """Its state as users are told: that of the replica that is furthest; without any, idle, or failed where the last one did."""
         said = {replica.said for replica in self.replicas.values()}
-        return next((state for state in ("ready", "starting", "asleep", "draining", "failed") if state in said), "idle")
+        alone = "failed" if self.reason and not said else "idle"
+        return next((state for state in ("ready", "starting", "asleep", "draining", "failed") if state in said), alone)
 
     @property
     def reason(self) -> str:
         """Why not all is well, in words; empty where all is."""
-        return next((replica.reason for replica in self.replicas.values() if replica.reason), "")
+        told = [replica.reason for replica in self.replicas.values()] or [trouble.reason for trouble in self.troubles.values()]
+        return next(filter(None, told), "")
 
     def living(self) -> list[Replica]:
         """The replicas that are not on their way out, those first that should stay."""

@@ -107,7 +107,7 @@ class Llms:
     def _came_up(self, each: llm_records.Llm, replica: llm_records.Replica, now_s: float) -> None:
         replica.move(Move.ANSWERED)
         replica.up_s = each.used_s = now_s
-        replica.reason, replica.report = "", None
+        replica.reason, replica.trouble.reason, replica.report = "", "", None
         self.fleet.room.is_up(replica.holder)
 
     def _reported(self, event: events.ReplicaReported, now_s: float) -> Commands:

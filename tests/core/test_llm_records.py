@@ -80,6 +80,13 @@ def test_its_state_is_that_of_the_replica_that_is_furthest(each):
     assert each.state == "ready"
 
 
+def test_one_that_failed_and_is_not_tried_again_says_so(each):
+    each.troubles["a/0"] = llm_records.Trouble(1, "broken")
+    assert (each.state, each.reason) == ("failed", "broken")
+    add(each, 0, State.STARTING)
+    assert (each.state, each.reason) == ("starting", "")
+
+
 def test_one_that_has_not_reported_may_be_in_use(each):
     replica = add(each, 0, State.READY)
     assert each.is_used(100.0)

@@ -227,6 +227,15 @@ def test_those_that_wait_are_turned_away_when_the_start_fails(cold):
     cold.perform_all()
     assert retry_s(cold, ticket) == 61.0
     assert "it can't be loaded" in cold.answers[ticket].reason
+    for _ in range(100):
+        cold.tick(10.0)
+        cold.perform_all()
+    assert not cold.mesh.llms.llms["a"].replicas
+    assert (cold.mesh.llms.llms["a"].state, cold.mesh.llms.llms["a"].reason) == ("failed", "it can't be loaded")
+    cold.failing_starts = set()
+    cold.ask("a")
+    cold.perform_all()
+    assert (cold.mesh.llms.llms["a"].state, cold.mesh.llms.llms["a"].reason) == ("ready", "")
 
 
 def test_an_engine_that_stalls_counts_as_lost(made):
