@@ -30,15 +30,7 @@ class Mesh:
         self._controller: model.Endpoint | None = None
         self._scans: dict[str, tuple[model.ModelSpec, ...]] = {}
         self._is_waiting = True
-        self._wishes: dict[type, Callable[[Any], commands.SaveChanges]] = {
-            events.ConfigApplied: self._config_applied,
-            events.ModelsRegistered: lambda event: wishes.register(self.book, event),
-            events.ModelRemoved: lambda event: wishes.remove(self.book, event),
-            events.RepositoryScanned: self._scanned,
-            events.AliasSet: lambda event: wishes.set_alias(self.book, event),
-            events.AliasCleared: lambda event: wishes.clear_alias(self.book, event),
-            events.PinChanged: lambda event: wishes.pin(self.book, event),
-        }
+        self._wishes = self._wish_handlers()
         self._facts: dict[type, Callable[[Any, float], Commands]] = {
             events.Restored: self._restored,
             events.ChangesSaved: self._saved,
@@ -58,6 +50,17 @@ class Mesh:
             events.GatewayStopped: self._gateway_stopped,
             events.Ticked: self._ticked,
             **self.llms.handlers,
+        }
+
+    def _wish_handlers(self) -> dict[type, Callable[[Any], commands.SaveChanges]]:
+        return {
+            events.ConfigApplied: self._config_applied,
+            events.ModelsRegistered: lambda event: wishes.register(self.book, event),
+            events.ModelRemoved: lambda event: wishes.remove(self.book, event),
+            events.RepositoryScanned: self._scanned,
+            events.AliasSet: lambda event: wishes.set_alias(self.book, event),
+            events.AliasCleared: lambda event: wishes.clear_alias(self.book, event),
+            events.PinChanged: lambda event: wishes.pin(self.book, event),
         }
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:

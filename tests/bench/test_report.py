@@ -18,7 +18,7 @@ def test_only_what_is_between_the_marks_is_written(monkeypatch, tmp_path):
     text = report.with_results(TEXT, saved(monkeypatch, tmp_path, "routing"))
     assert text.startswith(f"before\n{report.BEGIN}\n### Routing")
     assert text.endswith(f"{report.END}\nbetween\n<!-- end -->\nafter\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
 
 
 def test_writing_twice_changes_nothing(monkeypatch, tmp_path):

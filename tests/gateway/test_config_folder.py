@@ -29,7 +29,8 @@ def test_only_what_differs_is_replaced(tmp_path, at):
     folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
     before = inodes(tmp_path)
     folder.write(envoy_config.files(snapshot.GatewaySnapshot("127.0.0.1:1", "n1", {"default": ()}), at.run_dir))
-    assert {name for name, inode in inodes(tmp_path).items() if inode != before[name]} == {"eds-pool-default.json"}
+    different = {name for name, inode in inodes(tmp_path).items() if inode != before[name]}
+    assert different == {"eds-pool-default.json", "eds-busy-default.json"}
 
 
 def test_files_that_hold_keys_are_for_their_owner_alone(tmp_path, at):

@@ -40,15 +40,18 @@ def test_the_same_snapshot_gives_the_same_text():
 
 def test_who_is_named_comes_before_who_names_it():
     *members, clusters, routes, listeners, bootstrap = envoy_config.files(SNAPSHOT, "/run")
-    assert members == ["eds-controller.json", "eds-pool-default.json", "eds-pool-gpu.json"]
+    names = ["busy-default", "busy-gpu", "controller", "pool-default", "pool-gpu"]
+    assert members == [f"eds-{name}.json" for name in names]
     assert (clusters, routes, listeners, bootstrap) == ("cds.json", "rds.json", "lds.json", "bootstrap.json")
 
 
 def test_what_changes_while_it_runs_never_changes_the_listener():
     not_ready = {**SNAPSHOT.pools, "default": (member("/run", "default-0", is_ready=False),)}
-    assert changed(replace(SNAPSHOT, pools=not_ready)) == {"eds-pool-default.json"}
+    assert changed(replace(SNAPSHOT, pools=not_ready)) == {"eds-pool-default.json", "eds-busy-default.json"}
     assert changed(replace(SNAPSHOT, controller=None)) == {"eds-controller.json"}
-    assert changed(replace(SNAPSHOT, pools={**SNAPSHOT.pools, "new": ()})) == {"eds-pool-new.json", "cds.json"}
+    assert changed(replace(SNAPSHOT, pools={**SNAPSHOT.pools, "new": ()})) == {"eds-pool-new.json", "eds-busy-new.json", "cds.json"}
+    hot = (snapshot.HotRoute("default", ("m",), ("default-0",)),)
+    assert changed(replace(SNAPSHOT, hot=hot)) == {"eds-busy-default.json", "rds.json"}
     for change in ({"routes": {}}, {"keys": ()}, {"request_bytes_max": 1}, {"default_pool": "gpu"}):
         assert changed(replace(SNAPSHOT, **change)) == {"rds.json"}
     assert changed(replace(SNAPSHOT, listen="127.0.0.1:8081")) == {"lds.json"}
