@@ -12,8 +12,10 @@ from google.protobuf.message import DecodeError
 
 from meshserve import errors
 from meshserve.core import model
-from meshserve.protocol import tensors
+from meshserve.protocol import lifting, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
+
+Raw = bytes | memoryview
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -69,17 +71,18 @@ class InferReply(NamedTuple):
 
 def decode_infer(body: bytes) -> InferCall:
     """The call in a ModelInferRequest. Raises InvalidRequest for whatever is wrong with it."""
+    rest, raw = lifting.lifted(body)
     try:
-        message = pb.ModelInferRequest.FromString(body)
+        message = pb.ModelInferRequest.FromString(rest)
     except DecodeError:
         raise errors.InvalidRequest("the body is not a ModelInferRequest") from None
-    return call_of(message)
+    return call_of(message, raw)
 
 
-def call_of(message: pb.ModelInferRequest) -> InferCall:
-    """The call in a message. Raises InvalidRequest."""
+def call_of(message: pb.ModelInferRequest, lifted: Sequence[memoryview] = ()) -> InferCall:
+    """The call in a message, from which raw tensors may have been lifted before. Raises InvalidRequest."""
     sent = message.inputs
-    raw = message.raw_input_contents
+    raw: Sequence[Raw] = lifted or message.raw_input_contents
     inputs = _raw_inputs(sent, raw) if raw else _typed_inputs(sent)
     if len(inputs) < len(sent):
         names = [each.name for each in sent]
@@ -88,7 +91,7 @@ def call_of(message: pb.ModelInferRequest) -> InferCall:
     return InferCall(message.model_name, message.model_version, message.id, inputs, outputs, bool(raw) or not sent)
 
 
-def _raw_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[bytes]) -> dict[str, Tensor]:
+def _raw_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[Raw]) -> dict[str, Tensor]:
     if len(raw) != len(sent):
         raise errors.InvalidRequest(f"{len(sent)} inputs came with {len(raw)} raw_input_contents: there must be one for each")
     inputs: dict[str, Tensor] = {}

@@ -10,11 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 
 KEEP_ALIVE_S = 3600
 """Idle connections are Envoy's to close: it must be the first, or a request could meet a closing connection."""
 
 STOP_S = 5.0
+
+
+class _WholeBodies(httptools_impl.HttpToolsProtocol):
+    """Hands each body over in one piece. Given part by part, as uvicorn does, a big one stops and starts the connection at every 64 KB."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._parts: list[bytes] = []
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body has come."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """All of it has come."""
+        self.cycle.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)  # type: ignore[assignment]  # it only reads it
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -73,12 +92,15 @@ def _bind(bound: socket.socket, address: str | tuple[str, int]) -> socket.socket
     return bound
 
 
-async def serve(app: Any, sockets: Sequence[socket.socket]) -> Serving:
-    """Serve the ASGI app on bound sockets; returns once connections are accepted."""
+async def serve(app: Any, sockets: Sequence[socket.socket], *, has_whole_bodies: bool = False) -> Serving:
+    """Serve the ASGI app on bound sockets; returns once connections are accepted.
+
+    `has_whole_bodies`: the app gets each body in one piece, for which somebody before it bounds them.
+    """
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=_WholeBodies if has_whole_bodies else "httptools",
         ws="none",
         lifespan="off",
         log_config=None,

@@ -61,16 +61,27 @@ def count(shape: Sequence[int], name: str) -> int:
     return math.prod(shape)
 
 
-def from_raw(raw: bytes, datatype: str, shape: Sequence[int], name: str) -> np.ndarray:
-    """The tensor in raw bytes, read-only and without a copy where numpy allows. Raises InvalidRequest if they don't fit the shape."""
+def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name: str) -> np.ndarray:
+    """The tensor in raw bytes, read-only and without a copy where numpy allows. Raises InvalidRequest if they don't fit the shape.
+
+    A view may begin at any byte of its message: such numbers are copied to where a library may read them.
+    """
     sizes = tuple(shape)
     number = _NUMBERS.get(datatype)
     if number is not None and math.prod(sizes) * number[1] == len(raw):
         try:
-            return np.ndarray(sizes, number[0], raw)
+            array: np.ndarray = np.ndarray(sizes, number[0], raw)
         except ValueError:
             pass
-    return _from_odd(raw, datatype, sizes, name)
+        else:
+            return array if array.flags.aligned else _aligned(array)
+    return _from_odd(bytes(raw), datatype, sizes, name)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    copied = array.copy()
+    copied.flags.writeable = False
+    return copied
 
 
 def _from_odd(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -89,3 +89,59 @@ def test_a_taken_port_is_an_error():
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             serving.tcp_socket("127.0.0.1", taken.getsockname()[1])
+
+
+async def sizes(_scope, receive, send):
+    """Answers with the sizes of the parts in which the body came."""
+    parts = [await receive()]
+    while parts[-1].get("more_body"):
+        parts.append(await receive())
+    told = [len(each["body"]) if each["type"] == "http.request" else each["type"] for each in parts]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(told).encode()})
+
+
+async def in_parts(count):
+    for _ in range(count):
+        yield b"x" * 70_000
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("body", "told"), [(b"", "[0]"), (b"abc", "[3]"), (b"x" * 3_000_000, "[3000000]"), (in_parts, "[700000]")])
+async def test_a_body_comes_in_one_piece(body, told):
+    served = await serving.serve(sizes, [serving.tcp_socket("127.0.0.1")], has_whole_bodies=True)
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(2):
+                content = body if isinstance(body, bytes) else body(10)
+                assert (await client.post(f"http://127.0.0.1:{served.port}/", content=content)).text == told
+    finally:
+        await served.stop()
+
+
+async def test_requests_that_follow_each_other_at_once_keep_their_bodies():
+    served = await serving.serve(sizes, [serving.tcp_socket("127.0.0.1")], has_whole_bodies=True)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    for size in (5, 0, 200_000, 1):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (size, b"x" * size))
+    answers = b""
+    while answers.count(b"[") < 4:
+        answers += await reader.read(65536)
+    writer.close()
+    await served.stop()
+    assert [size for size in (b"[5]", b"[0]", b"[200000]", b"[1]") if size not in answers] == []
+
+
+async def test_a_caller_that_leaves_half_way_is_told_of():
+    seen = asyncio.get_running_loop().create_future()
+
+    async def told(_scope, receive, _send):
+        seen.set_result((await receive())["type"])
+
+    served = await serving.serve(told, [serving.tcp_socket("127.0.0.1")], has_whole_bodies=True)
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
+    await writer.drain()
+    writer.close()
+    assert await asyncio.wait_for(seen, 10) == "http.disconnect"
+    await served.stop()
