@@ -51,6 +51,11 @@ def test_status_says_why_a_worker_is_lost():
     assert text.splitlines()[-1] == "default-1 killed by signal 9"
 
 
+def test_status_says_which_models_are_on_several_workers():
+    text = drawn(views.status(status(spread=[{"model": "digits", "workers": ["default-1", "default-0"]}]), "", 140))
+    assert line_with(text, "busy") == "busy   digits is on default-1, default-0"
+
+
 def test_a_mesh_that_does_not_know_its_endpoint_yet():
     assert "http://asked" in drawn(views.status(status(endpoint="", state="starting"), "http://asked", 140))
 

@@ -51,6 +51,16 @@ def test_a_workers_numbers_are_its_reports(made):
     assert (worker["resident"], worker["private_bytes"], worker["requests"], worker["failures"]) == (1, 9, 4, 0)
 
 
+def test_a_model_that_is_on_several_workers_is_told_with_them(made):
+    assert views.status(made.mesh)["spread"] == []
+    home = made.mesh.home("a")
+    for _ in range(5):
+        made.tick(1.0)
+        say(made, home, demands=(report.Demand(A, 1.0),))
+        made.perform_all()
+    assert views.status(made.mesh)["spread"] == [{"model": "a", "workers": list(made.mesh.roster.homes("default", "a", 2))}]
+
+
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(made):
     made.settle()
     assert views.status(made.mesh)["state"] == "ready"
