@@ -16,6 +16,11 @@ from meshserve.core import residency_events as ev
 from meshserve.core.lifecycle import WAITABLE, Move, State
 
 SWEEPS_PER_IDLE_TIME = 16
+REUSED_PART = 16
+"""What the allocator holds free counts as room, for the next copy lies in it; but no more than this part of the budget: it may not fit.
+
+Counted as taken it was made up for by evictions, of which each left more of it behind, until a worker held nothing any more.
+"""
 """How exactly `idle_unload_s` is kept: looking at every copy takes time."""
 
 
@@ -344,7 +349,8 @@ class Residency:
     def _memory_seen(self, event: ev.MemorySeen) -> None:
         """What a load takes beyond its hint looks like the process's own until it ends: nobody goes for what may be turned away then."""
         loading = [copy for copy in self._admission.moving.values() if copy.state is State.LOADING]
-        self.ledger.see(event.private_bytes, sum(copy.booked.host_bytes for copy in loading))
+        reused_bytes = min(event.free_bytes, self.ledger.budget.host_bytes // REUSED_PART)
+        self.ledger.see(max(0, event.private_bytes - reused_bytes), sum(copy.booked.host_bytes for copy in loading))
         if not loading:
             self._room.shed()
         self._admission.admit()

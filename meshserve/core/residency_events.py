@@ -141,9 +141,13 @@ class UnloadWanted:
 
 @dataclass(frozen=True, slots=True)
 class MemorySeen:
-    """The whole process has so much private memory; what no copy accounts for is taken off the budget."""
+    """The whole process has so much private memory; what no copy accounts for is taken off the budget.
+
+    `free_bytes`: what the allocator holds free between what is in use, and can't give back.
+    """
 
     private_bytes: int
+    free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from meshserve.worker import loading, making, memory, runner, skeletons
 
 TICK_S = 0.25
 TRIM_AFTER_BYTES = 32 << 20
+SHORT_SHARE = 0.9
 QUICK_FREE_BYTES = 32 << 20
 HELD_BYTES_MIN = 1 << 20
 RUN_THREADS_MAX = 64
@@ -158,11 +159,16 @@ class Host:
             if self._freed_bytes >= TRIM_AFTER_BYTES:
                 self._freed_bytes = 0
                 await self._loop.run_in_executor(self._free_pool, memory.trim)
-            self._handle(ev.MemorySeen(memory.private_bytes() + self.mapped_bytes))
+            self._handle(self._memory_seen())
             self._handle(ev.Ticked())
             self._forget_gone()
             if self.residency.is_short:
                 self._not_kept(self._loading.skeletons.clear())
+
+    def _memory_seen(self) -> ev.MemorySeen:
+        taken_bytes = memory.private_bytes() + self.mapped_bytes
+        is_short = taken_bytes > SHORT_SHARE * self.settings.memory.host_bytes
+        return ev.MemorySeen(taken_bytes, memory.free_bytes() if is_short else 0)
 
     async def close(self) -> None:
         """Give everything back. Loads that hang are left to the end of the process."""

@@ -331,6 +331,17 @@ def test_memory_is_short_where_not_even_all_that_may_leave_would_do():
     assert not play.residency.is_short
 
 
+@pytest.mark.parametrize(("free_bytes", "overhead_bytes"), [(0, 500), (30, 470), (100, 400), (900, 400)])
+def test_what_the_allocator_holds_free_is_room_up_to_a_part_of_the_budget(free_bytes, overhead_bytes):
+    play = Play(1600)
+    play.declare("a", 600)
+    play.bring("a")
+    play.tell(ev.MemorySeen(1100, free_bytes))
+    assert play.residency.ledger.overhead_bytes == overhead_bytes
+    play.tell(ev.MemorySeen(0, 900))
+    assert play.residency.ledger.overhead_bytes == 0
+
+
 def test_memory_is_short_where_somebody_has_waited_long_for_room():
     play = Play(100)
     for name in ("a", "b"):
