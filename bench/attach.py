@@ -52,7 +52,7 @@ class Plan:
 
 
 WHOLE = Plan(400 << 20, (torch_models.WIDE, torch_models.DEEP, torch_models.SCRIPTED), 200, 30)
-QUICK = Plan(40 << 20, (torch_models.WIDE, torch_models.SCRIPTED), 20, 0)
+QUICK = Plan(40 << 20, (torch_models.WIDE, torch_models.SCRIPTED), 80, 0)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 
 def main() -> int:
     parser = program.parser(__doc__)
-    parser.add_argument("--rounds", type=int, help="evictions of each model; default: 200, quick 20")
+    parser.add_argument("--rounds", type=int, help="evictions of each model; default: 200, quick 80")
     return program.main("attach", parser, run)
 
 
