@@ -170,7 +170,7 @@ def test_a_client_that_stops_reading_holds_up_nobody(mesh, record_property):
             assert post(mesh, TEXT).json()["choices"] == expected
             took_s.append(time.monotonic() - began_s)
     record_property("slowest answer s", max(took_s))
-    assert max(took_s) < 5.0
+    assert max(took_s) < llm_world.STALL_S
     support.wait_until(lambda: metric(mesh, "vllm:num_requests_running", model="tiny") == 0, 2.0, "nothing runs for them any more")
 
 
