@@ -16,12 +16,13 @@ from meshserve.core import residency_events as ev
 from meshserve.core.lifecycle import WAITABLE, Move, State
 
 SWEEPS_PER_IDLE_TIME = 16
+"""How exactly `idle_unload_s` is kept: looking at every copy takes time."""
+
 REUSED_PART = 16
 """What the allocator holds free counts as room, for the next copy lies in it; but no more than this part of the budget: it may not fit.
 
 Counted as taken it was made up for by evictions, of which each left more of it behind, until a worker held nothing any more.
 """
-"""How exactly `idle_unload_s` is kept: looking at every copy takes time."""
 
 
 class Residency:
