@@ -33,7 +33,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
 from meshserve.core import model
-from meshserve.worker import memory, worker
+from meshserve.worker import allocators, memory, worker
 
 ATTACH_MS_MAX, QUICK_RATIO = 50.0, 0.5
 SHARED_RATIO_MAX = 0.5
@@ -133,7 +133,7 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
     async with solo.serving(folder, [solo.Entry(sample.name, sample.path)]) as of:
         asking = Asking(of, sample)
         gc.collect()
-        memory.trim()
+        allocators.current().trim()
         before_bytes = memory.private_bytes()
         await asking.back_ms()
         private_bytes = memory.private_bytes() - before_bytes
@@ -253,6 +253,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 
 
 def main() -> int:
+    solo.be_a_worker()
     parser = program.parser(__doc__)
     parser.add_argument("--rounds", type=int, help="evictions of each model; default: 200, quick 80")
     return program.main("attach", parser, run)

@@ -26,7 +26,7 @@ import tiny
 from rich.console import Console
 
 from meshserve.core import model
-from meshserve.worker import memory, worker
+from meshserve.worker import allocators, memory, worker
 
 DRIFT_MAX, QUICK_DRIFT_MAX = 0.01, 0.05
 QUICK_THREADS_MAX = 8
@@ -65,7 +65,7 @@ class Churned:
 def read() -> Reading:
     """After everything that can be given back is."""
     gc.collect()
-    memory.trim()
+    allocators.current().trim()
     return Reading(memory.private_bytes(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
 
 
@@ -160,6 +160,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 
 
 def main() -> int:
+    solo.be_a_worker()
     parser = program.parser(__doc__)
     parser.add_argument("--loads", type=int, help="of ONNX models; default: 10,000, quick 1,000")
     return program.main("churn", parser, run)

@@ -24,6 +24,7 @@ import numpy as np
 import program
 import results
 import served
+import solo
 import systems
 import tiny
 from rich.console import Console
@@ -82,7 +83,7 @@ Fillings = dict[str, dict[float, filling.Filled]]
 def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
     """One worker, filled in a process of its own. Raises WrongAnswer with the last that it said if it fails."""
     command = [sys.executable, filling.__file__, folder, str(int(budget_gib * GIB)), str(registered)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=FILL_S_MAX, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FILL_S_MAX, check=False, env=solo.environment())
     if done.returncode:
         raise program.WrongAnswer(f"{what} in {budget_gib} GiB: {(done.stderr.strip() or 'it ended').splitlines()[-1]}")
     return filling.Filled(**json.loads(done.stdout.splitlines()[-1]))

@@ -22,7 +22,7 @@ import program
 import solo
 
 from meshserve.core import lifecycle, model
-from meshserve.worker import host, memory
+from meshserve.worker import allocators, host, memory
 
 WAIT_S = 120
 
@@ -70,7 +70,7 @@ def read(folder: Path) -> Given:
 def settled_bytes() -> int:
     """Private memory once everything that can be given back is."""
     gc.collect()
-    memory.trim()
+    allocators.current().trim()
     return memory.private_bytes()
 
 

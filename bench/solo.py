@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshserve.cluster import preloading
 from meshserve.core import catalog, desired, model, replica
 from meshserve.storage import store
-from meshserve.worker import place, worker
+from meshserve.worker import allocators, place, worker
+
+
+def environment() -> dict[str, str]:
+    """That of a process which is to have a worker's allocator."""
+    return os.environ | preloading.variables(desired.WorkerSettings().allocator)
+
+
+def be_a_worker() -> None:
+    """Begin this program again if it has not a worker's allocator; what it starts then has the system's."""
+    added = preloading.variables(desired.WorkerSettings().allocator)
+    if added and not allocators.current().counts_by_thread:
+        os.execve(sys.executable, sys.orig_argv, environment())
+    for name in added:
+        os.environ.pop(name, None)
 
 
 @dataclass(frozen=True)

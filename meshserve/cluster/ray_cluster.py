@@ -10,7 +10,7 @@ from ray import exceptions
 from ray.util import scheduling_strategies
 
 from meshserve import errors
-from meshserve.cluster import actors, named_actors, ray_replicas, replica_actor
+from meshserve.cluster import actors, named_actors, preloading, ray_replicas, replica_actor
 from meshserve.core import control_ports, desired, events, model, replica, snapshot, tally
 from meshserve.core import report as reports
 from meshserve.worker import place
@@ -55,7 +55,8 @@ class RayCluster(ray_replicas.RayReplicas):
         await self._actors.remove(name)
         where = place.Place(worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address())
         gpus = 1 if settings.device == "cuda" else 0
-        options = {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": "SPREAD", "max_restarts": 0}
+        around = {"env_vars": preloading.variables(settings.allocator)}
+        options = {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": "SPREAD", "max_restarts": 0, "runtime_env": around}
         await self._actors.create(name, actors.WorkerActor, options, self._makers.worker, where, settings)
         started: events.WorkerStarted = await self._actors.call(name, "start", timeout_s=START_S)
         return started

@@ -90,6 +90,10 @@ class Pool(Section):
         default="gdsf",
         description="Who leaves when memory is short: `gdsf` weighs uses, load time and size; `lru` is the least recently used.",
     )
+    allocator: Literal["jemalloc", "system"] = Field(
+        default="jemalloc",
+        description="Who hands out memory in a worker. `jemalloc`, if Ray has it, leaves fewer gaps; `system` is the C library.",
+    )
     idle_unload_s: values.Seconds | None = Field(default=None, description="Unload a model that nobody used for so long. Default: never.")
     loads_parallel: values.Whole = Field(default=4, ge=1, description="How many models one worker loads at the same time.")
     queue_max: values.Whole = Field(default=1000, ge=1, description="How many requests one worker holds before it answers 429.")

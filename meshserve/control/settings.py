@@ -61,6 +61,7 @@ def _pool(name: str, pool: config.Pool, wanted: config.Config, capacity: ports.C
         device=pool.device,
         memory=model.Footprint(pool.memory, pool.gpu_memory),
         eviction=pool.eviction,
+        allocator=pool.allocator,
         idle_unload_s=pool.idle_unload_s,
         loads_parallel=pool.loads_parallel,
         queue_max=pool.queue_max,

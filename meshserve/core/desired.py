@@ -22,6 +22,7 @@ class WorkerSettings:
     device: str = "cpu"
     memory: model.Footprint = MEMORY
     eviction: str = "gdsf"
+    allocator: str = "jemalloc"
     idle_unload_s: float | None = None
     loads_parallel: int = 4
     queue_max: int = 1000

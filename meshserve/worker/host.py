@@ -14,7 +14,7 @@ from typing import Any
 from meshserve import errors
 from meshserve.core import catalog, copies, desired, eviction, model, ports, replica, residency, tally
 from meshserve.core import residency_events as ev
-from meshserve.worker import loading, making, memory, runner, skeletons
+from meshserve.worker import allocators, loading, making, memory, runner, skeletons
 
 TICK_S = 0.25
 TRIM_AFTER_BYTES = 32 << 20
@@ -158,7 +158,7 @@ class Host:
             await asyncio.sleep(TICK_S)
             if self._freed_bytes >= TRIM_AFTER_BYTES:
                 self._freed_bytes = 0
-                await self._loop.run_in_executor(self._free_pool, memory.trim)
+                await self._loop.run_in_executor(self._free_pool, allocators.current().trim)
             self._handle(self._memory_seen())
             self._handle(ev.Ticked())
             self._forget_gone()
@@ -168,7 +168,7 @@ class Host:
     def _memory_seen(self) -> ev.MemorySeen:
         taken_bytes = memory.private_bytes() + self.mapped_bytes
         is_short = taken_bytes > SHORT_SHARE * self.settings.memory.host_bytes
-        return ev.MemorySeen(taken_bytes, memory.free_bytes() if is_short else 0)
+        return ev.MemorySeen(taken_bytes, allocators.current().free_bytes() if is_short else 0)
 
     async def close(self) -> None:
         """Give everything back. Loads that hang are left to the end of the process."""

@@ -10,7 +10,7 @@ from typing import cast
 
 from meshserve import errors
 from meshserve.core import model, ports
-from meshserve.worker import making, memory, skeletons, threads
+from meshserve.worker import allocators, making, skeletons, threads
 
 logger = logging.getLogger(__name__)
 TURN_S = 0.25
@@ -25,19 +25,21 @@ class Loading:
 
     def __init__(self, kept_bytes_max: int = 0) -> None:
         self.skeletons = skeletons.Skeletons(kept_bytes_max)
-        self._threads = threads.Threads("load")
+        self._threads = threads.Threads("load", allocators.current().tune_loader)
         self._under_way: set[making.Window] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
     def let_go(self, made: making.Made, *, is_kept: bool) -> None:
         """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
-        before = memory.mark()
+        before_bytes = allocators.current().own_bytes() if self._under_way else 0
         if is_kept:
             cast("ports.Detachable", made.loaded).detach()
         else:
             made.loaded.close()
-        freed_bytes = max(0, before.allocated_bytes - memory.mark().allocated_bytes)
+        if not self._under_way:
+            return
+        freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
         for window in self._under_way:
             window.freed_bytes += freed_bytes
 

@@ -15,11 +15,12 @@ class Threads:
     """Daemon threads, one for each piece of work under way: one that hangs holds up neither others nor the process's end.
 
     Those that are done wait for more. That is quicker than a new one each time, and what the allocator keeps for a thread is not
-    taken for what its work made.
+    taken for what its work made. Each does `begin` first.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, begin: Work) -> None:
         self._name = name
+        self._begin = begin
         self._idle: list[queue.SimpleQueue[Work | None]] = []
         self._is_closed = False
 
@@ -39,6 +40,7 @@ class Threads:
             self._idle.pop().put(None)
 
     def _serve(self, waiting: queue.SimpleQueue[Work | None]) -> None:
+        self._begin()
         while (work := waiting.get()) is not None:
             work()
             del work

@@ -9,14 +9,14 @@ import os
 from meshserve.core import desired, model, ports, replica
 from meshserve.core import report as reports
 from meshserve.protocol import serving
-from meshserve.worker import app, demand, host, memory, place, reporting
+from meshserve.worker import allocators, app, demand, host, memory, place, reporting
 
 
 class Worker:
     """Serves one pool's models in this process. Made and used inside one running event loop."""
 
     def __init__(self, where: place.Place, told: desired.WorkerSettings, storage: ports.Storage) -> None:
-        memory.tune_allocator()
+        allocators.current().tune()
         self.place = where
         self.host = host.Host(told, storage)
         self._pages = reporting.Pages(self.host)

@@ -12,7 +12,7 @@ DOCUMENT = {
     "gateway": {"listen": "0.0.0.0:9", "keys": [{"client": "c", "key": "k", "admin": True}]},
     "cache": {"path": "/cache", "size": 10, "artifact_bytes_max": 5},
     "pools": {
-        "default": {"workers": 3, "memory": 100, "eviction": "gdsf", "idle_unload_s": 7.0, "load_timeout_s": 9.0},
+        "default": {"workers": 3, "memory": 100, "eviction": "lru", "allocator": "system", "idle_unload_s": 7.0, "load_timeout_s": 9.0},
         "gpu": {"device": "cuda", "gpu_memory": 50, "memory": 200},
     },
     "models": [{"name": "a", "uri": "/a", "aliases": ["b"], "pinned": True}],
@@ -29,7 +29,13 @@ def test_a_pool_becomes_settings_of_its_workers(wanted):
     pool = wanted.pool("default")
     assert (pool.workers, pool.load_timeout_s) == (3, 9.0)
     assert pool.settings == desired.WorkerSettings(
-        memory=model.Footprint(100), eviction="gdsf", idle_unload_s=7.0, cache_path="/cache", cache_bytes_max=10, artifact_bytes_max=5
+        memory=model.Footprint(100),
+        eviction="lru",
+        allocator="system",
+        idle_unload_s=7.0,
+        cache_path="/cache",
+        cache_bytes_max=10,
+        artifact_bytes_max=5,
     )
     assert wanted.pool("gpu").settings.memory == model.Footprint(200, 50)
 

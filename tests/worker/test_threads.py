@@ -38,7 +38,7 @@ def idle(some, count):
 
 
 def test_a_thread_is_used_again():
-    some = threads.Threads("t")
+    some = threads.Threads("t", lambda: None)
     first = done(some)
     idle(some, 1)
     assert done(some).thread is first.thread
@@ -47,7 +47,7 @@ def test_a_thread_is_used_again():
 
 
 def test_one_that_hangs_holds_nobody_up():
-    some = threads.Threads("t")
+    some = threads.Threads("t", lambda: None)
     hanging = done(some, may_end=False)
     assert done(some).thread is not hanging.thread
     idle(some, 1)
@@ -57,7 +57,7 @@ def test_one_that_hangs_holds_nobody_up():
 
 
 def test_few_wait_for_more():
-    some = threads.Threads("t")
+    some = threads.Threads("t", lambda: None)
     many = [done(some, may_end=False) for _ in range(threads.IDLE_MAX + 3)]
     for work in many:
         work.may_end.set()
@@ -67,7 +67,7 @@ def test_few_wait_for_more():
 
 
 def test_nothing_is_kept_of_what_was_done():
-    some = threads.Threads("t")
+    some = threads.Threads("t", lambda: None)
     seen = weakref.ref(done(some))
     support.wait_until(lambda: gc.collect() is not None and seen() is None, WAIT_S, "the work is gone")
     some.close()
