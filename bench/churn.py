@@ -10,11 +10,13 @@ import argparse
 import asyncio
 import gc
 import itertools
+import multiprocessing
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -107,8 +109,16 @@ def tiny_models(folder: Path) -> Iterator[solo.Entry]:
         yield solo.Entry(path.stem, path)
 
 
+def sample_models(folder: Path) -> Iterator[tuple[str, solo.Entry]]:
+    """One of the demo's models for each library but ONNX Runtime, trained anew: in another process, as for a worker."""
+    wanted = [each for each in samples.SAMPLES if each.runtime in SHARES]
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        for each, entry in zip(wanted, apart.map(sample_model, itertools.repeat(folder), wanted), strict=False):
+            yield each.runtime, entry
+
+
 def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
-    """One of the demo's models, trained anew."""
+    """It, on disk."""
     path = folder / sample.name / sample.path
     path.parent.mkdir(parents=True)
     sample.train(sample.rows(), path)
@@ -120,8 +130,7 @@ async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> d
     churned: dict[str, Churned] = {}
     by_runtime = {"onnx": list(tiny_models(folder))}
     if not args.quick:
-        wanted = [each for each in samples.SAMPLES if each.runtime in SHARES]
-        by_runtime |= {each.runtime: [sample_model(folder, each)] for each in wanted}
+        by_runtime |= {runtime: [entry] for runtime, entry in sample_models(folder)}
     async with solo.serving(folder, [entry for entries in by_runtime.values() for entry in entries]) as of:
         for runtime, entries in by_runtime.items():
             console.print(runtime)

@@ -37,13 +37,16 @@ class Cache:
         """Whether the content is here, whole."""
         return bool(known.place) or self.objects.has(known.digest, known.name, known.size_bytes)
 
-    def artifact(self, known: records.Known) -> ports.Artifact | None:
-        """The artifact, marked as used now; None if it is not here any more. Takes microseconds."""
+    def artifact(self, known: records.Known, made: ports.Artifact | None = None) -> ports.Artifact | None:
+        """The artifact, marked as used now; None if it is not here any more. Takes microseconds.
+
+        `made` is what this gave for the same `known` before, and is given again: a path is dear to make.
+        """
         if known.place:
-            return ports.Artifact(Path(known.place), known.digest, known.size_bytes)
+            return made or ports.Artifact(Path(known.place), known.digest, known.size_bytes)
         if not self.objects.touch(known.digest, known.name):
             return None
-        return ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes, is_ours=True)
+        return made or ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes, is_ours=True)
 
     def recorded(self, uri: str) -> records.Known | None:
         """What an earlier fetch by any process learned of the source, if its content is still here."""

@@ -40,6 +40,7 @@ class Store:
     def __init__(self, cache_path: str, size_bytes_max: int, artifact_bytes_max: int, *, young_s: float = YOUNG_S) -> None:
         self._cache = Cache(Path(cache_path), size_bytes_max, artifact_bytes_max, young_s)
         self._known: dict[str, records.Known] = {}
+        self._artifacts: dict[str, ports.Artifact] = {}
         self._flights: flights.Flights[records.Known] = flights.Flights()
         self._trims: flights.Flights[None] = flights.Flights()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
@@ -58,7 +59,7 @@ class Store:
             return None
         if source.kind == "local" and not local.is_current(source, known):
             return None
-        return self._cache.artifact(known)
+        return self._cache.artifact(known, self._artifacts.get(source.uri))
 
     async def fetch(self, uri: str, checksum: str) -> ports.Artifact:
         """The artifact behind `uri`, from the cache where it is there. Raises LoadFailed with the reason for a user.
@@ -77,6 +78,8 @@ class Store:
         artifact = self._cache.artifact(known)
         if artifact is None:
             raise errors.LoadFailed(f"{source.shown} was removed from the cache while it was fetched", retry_after_s=1.0)
+        if self._known.get(source.uri) is known:
+            self._artifacts[source.uri] = artifact
         return artifact
 
     async def _bring(self, source: sources.Source) -> records.Known:
@@ -89,6 +92,7 @@ class Store:
         except OSError as error:
             raise errors.LoadFailed(f"the cache of artifacts fails: {error}") from None
         self._known[source.uri] = known
+        self._artifacts.pop(source.uri, None)
         self._trim_after(known.size_bytes)
         return known
 

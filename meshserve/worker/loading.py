@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -77,14 +78,13 @@ class Loading:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[making.Made] = loop.create_future()
 
-        def run() -> None:
+        def run() -> threads.Task:
             try:
-                made = make()
+                made, failure = make(), None
             except BaseException as error:  # even SystemExit of a user's code belongs to the load, not to the thread
                 logger.info("a load failed", exc_info=error)
-                loop.call_soon_threadsafe(_settle, answer, None, _bare(error))
-            else:
-                loop.call_soon_threadsafe(_settle, answer, made, None)
+                made, failure = None, _bare(error)
+            return functools.partial(loop.call_soon_threadsafe, _settle, answer, made, failure)
 
         self._threads.run(run)
         return await answer

@@ -6,7 +6,9 @@ import queue
 import threading
 from collections.abc import Callable
 
-Work = Callable[[], None]
+Task = Callable[[], None]
+Work = Callable[[], Task]
+"""It gives back what is to be done once its thread is free for others: to say that it is done, so that who hears it needs no new one."""
 
 IDLE_MAX = 4
 
@@ -18,7 +20,7 @@ class Threads:
     taken for what its work made. Each does `begin` first.
     """
 
-    def __init__(self, name: str, begin: Work) -> None:
+    def __init__(self, name: str, begin: Task) -> None:
         self._name = name
         self._begin = begin
         self._idle: list[queue.SimpleQueue[Work | None]] = []
@@ -42,8 +44,12 @@ class Threads:
     def _serve(self, waiting: queue.SimpleQueue[Work | None]) -> None:
         self._begin()
         while (work := waiting.get()) is not None:
-            work()
+            tell = work()
             del work
-            if self._is_closed or len(self._idle) >= IDLE_MAX:
+            may_stay = not self._is_closed and len(self._idle) < IDLE_MAX
+            if may_stay:
+                self._idle.append(waiting)
+            tell()
+            del tell
+            if not may_stay:
                 return
-            self._idle.append(waiting)

@@ -27,6 +27,7 @@ def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
     known = records.Known("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
     assert disk.has(known)
     assert disk.artifact(known).path == path
+    assert disk.artifact(known, disk.artifact(known)) == disk.artifact(known)
 
 
 def test_a_record_counts_only_with_its_content(taken):

@@ -17,6 +17,7 @@ class Work:
         self.thread = None
         self.may_end = threading.Event()
         self.has_begun = threading.Event()
+        self.is_told = threading.Event()
         if may_end:
             self.may_end.set()
 
@@ -24,6 +25,7 @@ class Work:
         self.thread = threading.current_thread()
         self.has_begun.set()
         self.may_end.wait(WAIT_S)
+        return self.is_told.set
 
 
 def done(some, *, may_end=True):
@@ -43,6 +45,26 @@ def test_a_thread_is_used_again():
     idle(some, 1)
     assert done(some).thread is first.thread
     assert (first.thread.name, first.thread.daemon) == ("t", True)
+    some.close()
+
+
+def test_who_is_told_that_one_is_done_finds_its_thread_free():
+    some = threads.Threads("t", lambda: None)
+    ran_by = set()
+    for _ in range(200):
+        work = done(some)
+        assert work.is_told.wait(WAIT_S)
+        ran_by.add(work.thread)
+    assert len(ran_by) == 1
+    some.close()
+
+
+def test_each_thread_is_made_ready_first():
+    ready = set()
+    some = threads.Threads("t", lambda: ready.add(threading.current_thread()))
+    hanging, other = done(some, may_end=False), done(some)
+    assert ready == {hanging.thread, other.thread}
+    hanging.may_end.set()
     some.close()
 
 
