@@ -196,7 +196,7 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
 def _changes(world: World, workers: int, homes: np.ndarray, tell: Callable[[Phase], None]) -> Iterable[tuple[str, float]]:
     """Loss and growth: the share of models that moved."""
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
-    without = homes_on(placement.Ring(set(world.mesh.roster.workers).difference(down)), len(homes))
+    without = homes_on(placement.Ring(set(world.mesh.roster.workers).difference(down), placement.ring_size(workers)), len(homes))
     stayed = ~np.isin(homes, down)
     yield "a tenth of the workers lost: moved, of the others' models", float((without != homes)[stayed].mean())
     tell(world.phase("a tenth of the workers lost and back", [events.WorkerLost(id_, "the node is gone") for id_ in down]))

@@ -253,6 +253,7 @@ class Mesh:
             request_bytes_max=wanted.gateway.request_bytes_max,
             keys=wanted.gateway.keys,
             revision=self.gates.revision,
+            ring_sizes={pool.name: self.roster.ring_size(pool.name) for pool in wanted.pools},
             llms=self.llms.routes(),
             hot=self.hots.routes(),
         )

@@ -62,6 +62,7 @@ class Roster:
         self.workers: dict[str, Worker] = {}
         self.changed: set[str] = set()
         self._rings: dict[str, placement.Ring] = {}
+        self._ring_sizes: dict[str, int] = {}
         self._calm: tuple[tuple[desired.Pool, ...], float] | None = None
 
     def of_pool(self, pool: str) -> list[Worker]:
@@ -85,8 +86,12 @@ class Roster:
         """The first so many ready workers from the name's place on the ring on; fewer where there are not so many."""
         ring = self._rings.get(pool)
         if ring is None:
-            ring = self._rings[pool] = placement.Ring(self.ready(pool))
+            ring = self._rings[pool] = placement.Ring(self.ready(pool), self.ring_size(pool))
         return ring.homes(name, count)
+
+    def ring_size(self, pool: str) -> int:
+        """How many points the pool's ring has: by the workers that there should be, so that none moves when one is lost."""
+        return self._ring_sizes.get(pool, placement.RING_SIZE_MIN)
 
     def attach(self, living: events.LivingWorker, now_s: float) -> Worker:
         """Take over a worker that runs already."""
@@ -164,6 +169,8 @@ class Roster:
             self._calm = (asked, min(retries_s, default=math.inf))
 
     def _bring_about(self, pools: Iterable[desired.Pool], now_s: float) -> Iterator[commands.Command]:
+        for pool in pools:
+            self._size_ring(pool)
         wanted = {id_: pool.settings for pool in pools for id_ in pool.worker_ids()}
         there = list(self.workers.values())
         # What is missing comes first: while it starts, nobody else of its pool may go.
@@ -172,6 +179,13 @@ class Roster:
             yield from self._start(worker, now_s)
         for worker in there:
             yield from self._follow(worker, wanted.get(worker.id), now_s)
+
+    def _size_ring(self, pool: desired.Pool) -> None:
+        size = placement.ring_size(pool.workers)
+        if size != self.ring_size(pool.name):
+            self._ring_sizes[pool.name] = size
+            self._rings.pop(pool.name, None)
+            self.changed.add(pool.name)
 
     def _follow(self, worker: Worker, wanted: desired.WorkerSettings | None, now_s: float) -> Iterator[commands.Command]:
         if worker.state == "lost":

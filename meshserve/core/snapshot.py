@@ -59,7 +59,7 @@ class GatewaySnapshot:
     """All that one gateway's configuration is computed from.
 
     `routes` names the pool of a model or alias only where it is not `default_pool`. Without `keys` every client may do everything.
-    `revision` tells a snapshot from earlier ones.
+    `ring_sizes` are the points on the pools' rings where they are not placement's least. `revision` tells a snapshot from earlier ones.
     """
 
     listen: str
@@ -71,5 +71,6 @@ class GatewaySnapshot:
     request_bytes_max: int = 64 << 20
     keys: tuple[ApiKey, ...] = ()
     revision: int = 0
+    ring_sizes: Mapping[str, int] = field(default_factory=dict)
     llms: tuple[LlmRoute, ...] = ()
     hot: tuple[HotRoute, ...] = ()

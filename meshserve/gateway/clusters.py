@@ -48,7 +48,7 @@ def clusters(snap: snapshot.GatewaySnapshot, at: paths.Paths) -> list[Json]:
     """Every cluster: two for each pool, two for each LLM, the controller, the node's own two servers."""
     llms = sorted(llm.name for llm in snap.llms)
     return [
-        *(_pool(pool, at) for pool in sorted(snap.pools)),
+        *(_pool(pool, snap.ring_sizes.get(pool, placement.RING_SIZE_MIN), at) for pool in sorted(snap.pools)),
         *(_busy(pool, at) for pool in sorted(snap.pools)),
         *(_llm(llm, at) for llm in llms),
         *(_sticky(llm, at) for llm in llms),
@@ -105,10 +105,10 @@ def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
     return {"@type": ASSIGNMENT, "cluster_name": cluster, "endpoints": [{"lb_endpoints": list(endpoints)}]}
 
 
-def _pool(pool: str, at: paths.Paths) -> Json:
+def _pool(pool: str, ring_size: int, at: paths.Paths) -> Json:
     return _checked(pool_cluster(pool), at) | {
         "lb_policy": "RING_HASH",
-        "ring_hash_lb_config": {"minimum_ring_size": placement.RING_SIZE_MIN, "hash_function": "XX_HASH"},
+        "ring_hash_lb_config": {"minimum_ring_size": ring_size, "hash_function": "XX_HASH"},
     }
 
 

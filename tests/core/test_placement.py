@@ -6,6 +6,7 @@ import functools
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,11 +46,27 @@ def test_homes_are_different_and_begin_at_home(count, name, n):
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 32])
 def test_models_are_spread_evenly(count):
-    points = Counter(ring_of(count)._owners)
+    points = Counter(ring_of(count)._workers[owner] for owner in ring_of(count)._owners)
     assert set(points.values()) == {math.ceil(placement.RING_SIZE_MIN / count)}
     shares = Counter(ring_of(count).home(name) for name in NAMES)
     fair = len(NAMES) / count
     assert all(0.7 * fair < shares[worker_id] < 1.4 * fair for worker_id in points)
+
+
+@pytest.mark.parametrize(
+    ("workers", "size"), [(1, 16_384), (128, 16_384), (129, 262_144), (2048, 262_144), (2049, 4_194_304), (10**6, 8 << 20)]
+)
+def test_a_ring_grows_with_its_pool_in_steps(workers, size):
+    assert placement.ring_size(workers) == size
+
+
+@pytest.mark.parametrize("count", [1000, 2048])
+def test_many_workers_have_even_shares_too(count):
+    ring = placement.Ring([f"default-{number}" for number in range(count)], placement.ring_size(count))
+    arcs = np.diff(ring._hashes, prepend=ring._hashes[-1:])  # the first arc begins at the last point: differences of uint64 wrap around
+    shares = np.bincount(ring._owners, weights=arcs.astype(float)) / 2.0**64
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares.max() * count < 1.45
 
 
 @pytest.mark.parametrize("count", [2, 4, 8, 16])

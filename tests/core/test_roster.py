@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.core import commands, events, model, replica, report, roster
+from meshserve.core import commands, events, model, placement, replica, report, roster
 from tests.core import world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 1)
@@ -136,6 +136,17 @@ def test_homes_are_among_ready_workers(made):
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert {made.home("default", f"m{number}") for number in range(50)} == {"default-1"}
     assert made.home("gpu", "m") is None
+
+
+def test_a_ring_is_for_the_workers_that_there_should_be(made):
+    assert made.ring_size("default") == placement.RING_SIZE_MIN
+    home = made.home("default", "m")
+    assert len(asked(made, pool=world.pool(workers=129))) == 127
+    assert made.ring_size("default") == placement.ring_size(129)
+    assert made.changed == {"default"}
+    assert made.home("default", "m") == placement.Ring(["default-0", "default-1"], placement.ring_size(129)).home("m")
+    asked(made, pool=POOL)
+    assert made.home("default", "m") == home
 
 
 def test_a_living_worker_is_taken_over_as_it_is():

@@ -79,6 +79,18 @@ async def test_envoys_ring_is_ours(mesh):
     assert await homes(mesh) == {name: two.home(name) for name in NAMES}
 
 
+async def test_envoys_ring_has_the_size_that_ours_has(mesh):
+    three = [member(mesh.run_dir, name) for name in ("big-0", "default-0", "default-1")]
+    size = placement.ring_size(1000)
+    await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": tuple(three)}, routes={}, ring_sizes={"default": size}))
+    await settled(mesh, "default", 3)
+    stat = "cluster.pool-default.ring_hash_lb.size"
+    stats = await mesh.gateway._envoy.admin.stats(f"^{stat}$")
+    ring = placement.Ring([each.worker_id for each in three], size)
+    assert int(stats[stat]) == len(ring._hashes) >= size
+    assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
+
+
 async def settled(mesh, pool, healthy):
     name = f"cluster.pool-{pool}.membership_healthy"
     while (await mesh.gateway._envoy.admin.stats(f"^{name}$"))[name] != str(healthy):  # noqa: ASYNC110 - another process's
