@@ -18,13 +18,55 @@ KEEP_ALIVE_S = 3600
 STOP_S = 5.0
 
 
+JOINED_BYTES_MAX = 64 << 10
+"""A bigger body is not copied behind its head."""
+
+
+class _HeadWithBody:
+    """The transport of one answer: its head waits for the body, and both are one system call, and one piece of work for who reads them."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """The first is the head."""
+        head, self._head = self._head, b""
+        if head is None:
+            self._head = data
+        elif head and len(data) <= JOINED_BYTES_MAX:
+            self._transport.write(head + data)
+        else:
+            self._transport.writelines((head, data) if head else (data,))
+
+    def close(self) -> None:
+        """What waits goes out first."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+
 class _WholeBodies(httptools_impl.HttpToolsProtocol):
-    """Hands each body over in one piece. Given part by part, as uvicorn does, a big one stops and starts the connection at every 64 KB."""
+    """Hands each body over in one piece, and takes each answer so.
+
+    Given part by part, as uvicorn does, a big body stops and starts the connection at every 64 KB.
+    """
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._parts: list[bytes] = []
+
+    def on_headers_complete(self) -> None:
+        """All is known but the body."""
+        super().on_headers_complete()
+        if self.scope["method"] != "HEAD" and not self.expect_100_continue:
+            self.cycle.transport = _HeadWithBody(self.transport)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Some of its body has come."""

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-Task = Callable[[], None]
+Task = Callable[[], object]
 Work = Callable[[], Task]
 """It gives back what is to be done once its thread is free for others: to say that it is done, so that who hears it needs no new one."""
 

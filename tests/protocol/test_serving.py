@@ -145,3 +145,62 @@ async def test_a_caller_that_leaves_half_way_is_told_of():
     writer.close()
     assert await asyncio.wait_for(seen, 10) == "http.disconnect"
     await served.stop()
+
+
+async def answering(scope, receive, send):
+    """Answers as its path says."""
+    await receive()
+    body = {"/empty": b"", "/big": b"x" * 200_000}.get(scope["path"], b"small")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    if scope["path"] == "/fails":
+        raise RuntimeError("it failed between head and body")
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def answers():
+    served = await serving.serve(answering, [serving.tcp_socket("127.0.0.1")], has_whole_bodies=True)
+    yield served.port
+    await served.stop()
+
+
+async def first_part(port, head):
+    """What the first read of an answer gives, and what comes until the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
+    first = await reader.read(65536)
+    rest = await reader.read()
+    writer.close()
+    return first, first + rest
+
+
+async def test_a_head_and_its_body_come_together(answers):
+    first, whole = await first_part(answers, b"GET / HTTP/1.1")
+    assert first == whole
+    assert whole.endswith(b"\r\n\r\nsmall")
+
+
+@pytest.mark.parametrize(("path", "size"), [(b"/empty", 0), (b"/big", 200_000)])
+async def test_every_body_follows_its_head(answers, path, size):
+    head, _, body = (await first_part(answers, b"GET %s HTTP/1.1" % path))[1].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert len(body) == size
+
+
+async def test_a_head_that_is_asked_for_alone_comes_alone(answers):
+    assert (await first_part(answers, b"HEAD / HTTP/1.1"))[1].endswith(b"content-length: 5\r\nconnection: close\r\n\r\n")
+
+
+async def test_an_answer_that_fails_half_way_ends_the_connection(answers):
+    head, _, body = (await first_part(answers, b"GET /fails HTTP/1.1"))[1].partition(b"\r\n\r\n")
+    assert b"content-length: 5" in head
+    assert body == b""
+
+
+async def test_a_caller_that_waits_to_be_told_to_go_on_is_told(answers):
+    reader, writer = await asyncio.open_connection("127.0.0.1", answers)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"abc")
+    assert (await asyncio.wait_for(reader.readuntil(b"small"), 10)).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
