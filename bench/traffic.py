@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -112,8 +113,10 @@ class Callers:
 
 @contextlib.asynccontextmanager
 async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
-    """Callers of a mesh that serves the first `count` models."""
+    """Callers of a mesh that serves the first `count` models. Passes of this program's own collector would be told as the mesh's pauses."""
     async with contextlib.AsyncExitStack() as stack:
+        gc.disable()
+        stack.callback(gc.enable)
         channels = [await stack.enter_async_context(grpc.aio.insecure_channel(endpoint, options=UNSHARED)) for _ in range(CHANNELS)]
         yield Callers([rpc.GRPCInferenceServiceStub(channel) for channel in channels], count)
 
