@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from meshserve.cluster import preloading
+from meshserve.worker import allocators
+
+
+def test_jemalloc_is_rays_own():
+    assert preloading.variables("jemalloc") == {"LD_PRELOAD": str(preloading.JEMALLOC), "MALLOC_CONF": allocators.JEMALLOC_CONF}
+    assert preloading.JEMALLOC.is_file()
+
+
+def test_without_it_all_have_the_systems(monkeypatch, tmp_path):
+    monkeypatch.setattr(preloading, "JEMALLOC", tmp_path / "none.so")
+    assert preloading.variables("jemalloc") == {}
+
+
+def test_the_systems_needs_nothing():
+    assert preloading.variables("system") == {}
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+@pytest.mark.parametrize("allocator", ["jemalloc", "system"])
+async def test_a_worker_has_the_allocator_that_its_pool_says(cluster, settings, allocator):
+    started = await cluster.start_worker("default-0", dataclasses.replace(settings, allocator=allocator))
+    try:
+        assert (preloading.JEMALLOC.name in Path(f"/proc/{started.pid}/maps").read_text()) == (allocator == "jemalloc")
+    finally:
+        await cluster.stop_worker("default-0")
