@@ -9,6 +9,10 @@ from meshserve.cluster import preloading
 from meshserve.worker import allocators
 
 
+def mapped_by(pid):
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_jemalloc_is_rays_own():
     assert preloading.variables("jemalloc") == {"LD_PRELOAD": str(preloading.JEMALLOC), "MALLOC_CONF": allocators.JEMALLOC_CONF}
     assert preloading.JEMALLOC.is_file()
@@ -29,6 +33,6 @@ def test_the_systems_needs_nothing():
 async def test_a_worker_has_the_allocator_that_its_pool_says(cluster, settings, allocator):
     started = await cluster.start_worker("default-0", dataclasses.replace(settings, allocator=allocator))
     try:
-        assert (preloading.JEMALLOC.name in Path(f"/proc/{started.pid}/maps").read_text()) == (allocator == "jemalloc")
+        assert (preloading.JEMALLOC.name in mapped_by(started.pid)) == (allocator == "jemalloc")
     finally:
         await cluster.stop_worker("default-0")
