@@ -17,7 +17,6 @@ KEEP_ALIVE_S = 3600
 
 STOP_S = 5.0
 
-
 JOINED_BYTES_MAX = 64 << 10
 """A bigger body is not copied behind its head."""
 
@@ -39,10 +38,10 @@ class _HeadWithBody:
         head, self._head = self._head, b""
         if head is None:
             self._head = data
-        elif head and len(data) <= JOINED_BYTES_MAX:
+        elif len(data) <= JOINED_BYTES_MAX:
             self._transport.write(head + data)
         else:
-            self._transport.writelines((head, data) if head else (data,))
+            self._transport.writelines((head, data))
 
     def close(self) -> None:
         """What waits goes out first."""

@@ -55,6 +55,13 @@ class Jemalloc:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._mallctl = library.mallctl
 
+    @property
+    def counts(self) -> bool:
+        """Whether it was built to count, which is a choice."""
+        value, size = ctypes.c_bool(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_bool))
+        failed = self._mallctl(b"config.stats", ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+        return not failed and value.value
+
     def tune(self) -> None:
         """JEMALLOC_CONF has done it."""
 
@@ -157,5 +164,6 @@ def current() -> Allocator:
     """The one that serves this process."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallctl"):
-        return Jemalloc(library)
+        jemalloc = Jemalloc(library)
+        return jemalloc if jemalloc.counts else Unknown()
     return Glibc(library) if hasattr(library, "mallinfo2") else Unknown()

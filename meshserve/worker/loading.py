@@ -33,16 +33,15 @@ class Loading:
 
     def let_go(self, made: making.Made, *, is_kept: bool) -> None:
         """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
-        before_bytes = allocators.current().own_bytes() if self._under_way else 0
+        before_bytes = allocators.current().own_bytes()
         if is_kept:
             cast("ports.Detachable", made.loaded).detach()
         else:
             made.loaded.close()
-        if not self._under_way:
-            return
-        freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
-        for window in self._under_way:
-            window.freed_bytes += freed_bytes
+        if self._under_way:
+            freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
+            for window in self._under_way:
+                window.freed_bytes += freed_bytes
 
     def close(self) -> None:
         """Give back what is kept. Loads that hang are left to the end of the process."""

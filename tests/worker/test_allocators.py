@@ -27,6 +27,18 @@ def test_the_system_s_is_told_from_it():
     assert isinstance(allocators.current(), allocators.Glibc)
 
 
+class Uncounted:
+    """A jemalloc that was built without its counts: it does not even know their names."""
+
+    @staticmethod
+    def mallctl(*_):
+        return 2
+
+
+def test_a_jemalloc_that_does_not_count_is_told_from_one_that_does():
+    assert not allocators.Jemalloc(Uncounted).counts
+
+
 def test_one_that_tells_nothing_is_no_error():
     unknown = allocators.Unknown()
     unknown.tune()
