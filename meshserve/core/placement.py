@@ -67,7 +67,7 @@ def _counts(workers: int, size: int) -> list[int]:
     counts, made, wanted = [], 0, 0.0
     for _ in range(workers):
         wanted += scale * weight
-        counts.append(max(0, math.ceil(wanted - made)))
+        counts.append(max(0, math.ceil(wanted) - made))
         made += counts[-1]
     return counts
 

@@ -90,7 +90,7 @@ class Roster:
         return ring.homes(name, count)
 
     def ring_size(self, pool: str) -> int:
-        """How many points the pool's ring has: by the workers that there should be, so that none moves when one is lost."""
+        """How many points the pool's ring has: by the workers that there should be, so that it stays when one is lost."""
         return self._ring_sizes.get(pool, placement.RING_SIZE_MIN)
 
     def attach(self, living: events.LivingWorker, now_s: float) -> Worker:
