@@ -84,6 +84,4 @@ class Cache:
         entries = list(itertools.chain.from_iterable(self.objects.entries()))
         gone = trimming.leaving(entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s)
         with self.temp() as made:
-            for entry in gone:
-                self.objects.remove(entry.path, made / entry.path.name)
-        return sum(entry.size_bytes for entry in gone)
+            return sum(entry.size_bytes for entry in gone if self.objects.remove_unused(entry, made / entry.path.name))

@@ -81,6 +81,21 @@ class Objects:
             return
         shutil.rmtree(through, ignore_errors=True)
 
+    def remove_unused(self, seen: trimming.Entry, through: Path) -> bool:
+        """Take an entry out as `remove` does, unless somebody has used it since it was seen; whether it is gone by this.
+
+        Use is looked at before and after: no system call renames only what is old. What somebody marks in between comes back.
+        """
+        if not _is_unused_since(seen, seen.path):
+            return False
+        try:
+            seen.path.rename(through)
+        except FileNotFoundError:
+            return False
+        is_gone = _is_unused_since(seen, through) or not _is_renamed(through, seen.path)
+        shutil.rmtree(through, ignore_errors=True)
+        return is_gone
+
     def entries(self) -> Iterator[list[trimming.Entry]]:
         """All entries, in parts."""
         try:
@@ -94,6 +109,13 @@ class Objects:
 def name_in_cache(path: Path) -> str:
     """The name under which a file or folder lies in its entry: its own, or the same one for all folders."""
     return FOLDER if path.is_dir() else path.name
+
+
+def _is_unused_since(seen: trimming.Entry, path: Path) -> bool:
+    try:
+        return path.stat().st_mtime <= seen.used_s
+    except FileNotFoundError:
+        return False
 
 
 def _is_renamed(made: Path, entry: Path) -> bool:

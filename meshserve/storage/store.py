@@ -26,6 +26,8 @@ TRIM_SHARE = 1 / 32
 ENTRY_BYTES = 8192
 """What an entry takes on disk besides its bytes, about."""
 YOUNG_S = 300.0
+TRIES = 3
+"""A trim may take what lay here unused for long, just as it is found again."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +74,18 @@ class Store:
             return hit
         if CHECKSUM.fullmatch(checksum) is None:
             raise errors.LoadFailed(f"{source.shown}: the checksum {checksum!r} is not sha256: and 64 hexadecimal digits")
-        known = await self._flights.join(source.uri, lambda: self._bring(source))
-        if checksum not in ("", known.checksum):
-            raise errors.LoadFailed(f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected")
-        artifact = self._cache.artifact(known)
-        if artifact is None:
-            raise errors.LoadFailed(f"{source.shown} was removed from the cache while it was fetched", retry_after_s=1.0)
-        if self._known.get(source.uri) is known:
-            self._artifacts[source.uri] = artifact
+        for _ in range(TRIES):
+            known = await self._flights.join(source.uri, lambda: self._bring(source))
+            if checksum not in ("", known.checksum):
+                raise errors.LoadFailed(f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected")
+            artifact = self._cache.artifact(known)
+            if artifact is not None:
+                return self._kept(source.uri, known, artifact)
+        raise errors.LoadFailed(f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0)
+
+    def _kept(self, uri: str, known: records.Known, artifact: ports.Artifact) -> ports.Artifact:
+        if self._known.get(uri) is known:
+            self._artifacts[uri] = artifact
         return artifact
 
     async def _bring(self, source: sources.Source) -> records.Known:

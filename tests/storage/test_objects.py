@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import os
@@ -39,6 +40,57 @@ def test_what_was_adopted_is_there(held, made):
     assert held.touch(DIGEST, "a.onnx")
     assert not held.touch(DIGEST, "b.onnx")
     assert not held.touch(sha(b"other"), "a.onnx")
+
+
+@pytest.fixture
+def seen(held, made):
+    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
+    os.utime(held.path(DIGEST, "a.onnx").parent, (1.0, 1.0))
+    ((entry,),) = held.entries()
+    return entry
+
+
+def test_what_is_unused_is_removed_once(held, seen, tmp_path):
+    assert held.remove_unused(seen, tmp_path / "gone")
+    assert not held.remove_unused(seen, tmp_path / "gone")
+    assert not held.touch(DIGEST, "a.onnx")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_was_used_since_it_was_seen_stays(held, seen, tmp_path):
+    held.touch(DIGEST, "a.onnx")
+    assert not held.remove_unused(seen, tmp_path / "gone")
+    assert held.touch(DIGEST, "a.onnx")
+
+
+class UsedLate(type(pathlib.Path())):
+    """An entry that somebody marks as used just before it is renamed."""
+
+    def rename(self, target):
+        os.utime(self)
+        return super().rename(target)
+
+
+def test_what_is_used_while_it_is_removed_comes_back(held, seen, tmp_path):
+    assert not held.remove_unused(dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone")
+    assert held.touch(DIGEST, "a.onnx")
+    assert not (tmp_path / "gone").exists()
+
+
+class MadeAnew(UsedLate):
+    """One that somebody else makes again while it is away."""
+
+    def rename(self, target):
+        moved = super().rename(target)
+        (self / "a.onnx").parent.mkdir(parents=True)
+        (self / "a.onnx").write_bytes(b"model")
+        return moved
+
+
+def test_what_was_made_anew_meanwhile_is_not_doubled(held, seen, tmp_path):
+    assert held.remove_unused(dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone")
+    assert held.touch(DIGEST, "a.onnx")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_another_name_is_another_link(held, made):

@@ -14,6 +14,8 @@ from meshserve.storage import store
 from tests import support
 from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
 
+YOUNG_S = 300.0
+
 
 def is_same_file(one: ports.Artifact, other: ports.Artifact) -> bool:
     return Path(one.path).samefile(other.path)
@@ -140,7 +142,7 @@ async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
 
 
 async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file):
-    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=0.0)
+    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
     held = await artifacts.fetch(paths[0], "")
     artifacts.hold(held)
@@ -157,8 +159,19 @@ async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file)
     await artifacts.close()
 
 
+async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file):
+    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(40)]
+    for _ in range(20):
+        for entry in (tmp_path / "cache" / "objects").glob("*/*"):
+            age(entry)
+        _, *fetched = await asyncio.gather(artifacts.trim(), *(artifacts.fetch(path, "") for path in paths))
+        assert all(each.path.exists() for each in fetched)
+    await artifacts.close()
+
+
 async def test_trimming_happens_by_itself(tmp_path, make_file):
-    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=0.0)
+    artifacts = store.Store(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     objects = tmp_path / "cache" / "objects"
     for number in range(30):
         fetched = await artifacts.fetch(str(make_file(f"{number}.bin", os.urandom(10_000))), "")
