@@ -73,17 +73,25 @@ class Residency:
         self._out.clear()
         return commands
 
+    def ready(self, id_: model.ModelId) -> str | None:
+        """The key of the model's copy if it is ready to run."""
+        binding = self.bindings.get(id_)
+        if binding is None or binding.key is None or self.copies[binding.key].state is not State.READY:
+            return None
+        return binding.key
+
     def lease(self, id_: model.ModelId, now_s: float) -> str | None:
         """The hot path of Asked: a lease at once if the copy is ready, else None and nothing changed."""
-        binding = self.bindings.get(id_)
-        if binding is None or binding.key is None:
-            return None
-        copy = self.copies[binding.key]
-        if copy.state is not State.READY:
-            return None
+        key = self.ready(id_)
+        if key is not None:
+            self.counts.hits += 1
+            self._room.lend(self.copies[key], now_s)
+        return key
+
+    def used(self, key: str, now_s: float) -> None:
+        """A lease on a ready copy that ended before the next event: it counts as any other, and changes nothing for whoever waits."""
         self.counts.hits += 1
-        self._room.lend(copy, now_s)
-        return copy.key
+        self._room.use(self.copies[key], now_s)
 
     @property
     def is_short(self) -> bool:

@@ -56,6 +56,15 @@ class Room:
         copy.last_used_s = now_s
         copy.leases += 1
 
+    def use(self, copy: copies.Copy, now_s: float) -> None:
+        """One lease that is over already."""
+        self.now_s = now_s
+        copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
+        copy.last_used_s = now_s
+        if not copy.leases:
+            self.changed.update(copy.names)
+            self.rate(copy)
+
     def take_back(self, copy: copies.Copy) -> bool:
         """One lease less; whether it was the last."""
         assert copy.leases > 0, f"a lease on {copy.key} ended that nobody had"

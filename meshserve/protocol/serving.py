@@ -10,71 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http import httptools_impl
+
+from meshserve.protocol import connections
 
 KEEP_ALIVE_S = 3600
 """Idle connections are Envoy's to close: it must be the first, or a request could meet a closing connection."""
 
 STOP_S = 5.0
-
-JOINED_BYTES_MAX = 64 << 10
-"""A bigger body is not copied behind its head."""
-
-
-class _HeadWithBody:
-    """The transport of one answer: its head waits for the body, and both are one system call, and one piece of work for who reads them."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head: bytes | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """The first is the head."""
-        head, self._head = self._head, b""
-        if head is None:
-            self._head = data
-        elif len(data) <= JOINED_BYTES_MAX:
-            self._transport.write(head + data)
-        else:
-            self._transport.writelines((head, data))
-
-    def close(self) -> None:
-        """What waits goes out first."""
-        if self._head:
-            self._transport.write(self._head)
-        self._transport.close()
-
-
-class _WholeBodies(httptools_impl.HttpToolsProtocol):
-    """Hands each body over in one piece, and takes each answer so.
-
-    Given part by part, as uvicorn does, a big body stops and starts the connection at every 64 KB.
-    """
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._parts: list[bytes] = []
-
-    def on_headers_complete(self) -> None:
-        """All is known but the body."""
-        super().on_headers_complete()
-        if self.scope["method"] != "HEAD" and not self.expect_100_continue:
-            self.cycle.transport = _HeadWithBody(self.transport)  # type: ignore[assignment]
-
-    def on_body(self, body: bytes) -> None:
-        """Some of its body has come."""
-        self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        """All of it has come."""
-        self.cycle.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)  # type: ignore[assignment]  # it only reads it
-        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -133,15 +75,15 @@ def _bind(bound: socket.socket, address: str | tuple[str, int]) -> socket.socket
     return bound
 
 
-async def serve(app: Any, sockets: Sequence[socket.socket], *, has_whole_bodies: bool = False) -> Serving:
+async def serve(app: Any, sockets: Sequence[socket.socket], *, at_once: connections.AtOnce | None = None) -> Serving:
     """Serve the ASGI app on bound sockets; returns once connections are accepted.
 
-    `has_whole_bodies`: the app gets each body in one piece, for which somebody before it bounds them.
+    `at_once` is asked first, and the app gets what it does not answer. Then each body comes in one piece: somebody before must bound them.
     """
     config = uvicorn.Config(
         app,
         loop="none",
-        http=_WholeBodies if has_whole_bodies else "httptools",
+        http="httptools" if at_once is None else connections.whole_bodies(at_once),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -28,6 +28,24 @@ class Inferences:
         finally:
             self._host.release(resident)
 
+    def infer_now(self, call: inference.InferCall) -> inference.InferReply | None:
+        """The reply if the call's model is here and its run is quick, else nothing. Raises as `infer` does; only a reply is counted."""
+        id_ = self._host.served.resolve(call.model, call.version)
+        resident = self._host.at_hand(id_)
+        if resident is None:
+            return None
+        began_s = time.perf_counter()
+        inputs = inference.check(call, resident.signature)
+        rows = _rows(inputs, resident.signature)
+        if not resident.runner.is_quick(rows):
+            return None
+        counts = self._host.tallies[id_]
+        outputs = resident.runner.run_now(inputs, call.outputs, rows, counts)
+        self._host.used(resident)
+        self._host.asked[id_] += 1
+        counts.answered(rows, time.perf_counter() - began_s, time.time())
+        return inference.InferReply(call.model, id_.version, call.id, outputs, resident.signature)
+
     async def _run(self, call: inference.InferCall, id_: model.ModelId, resident: host.Resident, expires_s: float) -> inference.InferReply:
         counts = self._host.tallies[id_]
         self._host.asked[id_] += 1

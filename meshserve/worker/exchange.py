@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from meshserve.protocol import faults
 
@@ -25,10 +24,10 @@ class Request:
 
     __slots__ = ("body", "expires_s", "headers", "method", "named", "path")
 
-    def __init__(self, scope: dict[str, Any], body: bytes) -> None:
-        self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-        self.method: str = scope["method"]
-        self.headers: list[faults.Header] = scope["headers"]
+    def __init__(self, method: str, path: bytes, headers: Sequence[faults.Header], body: bytes) -> None:
+        self.path = path.decode("latin-1")
+        self.method = method
+        self.headers = headers
         self.body = body
         self.named = ""
         self.expires_s = asyncio.get_running_loop().time() + PATIENCE_S

@@ -16,6 +16,8 @@ SERVICE = "/inference.GRPCInferenceService/"
 
 M = TypeVar("M", bound=Message)
 Method = Callable[[exchange.Request], Awaitable[bytes]]
+AtOnce = Callable[[exchange.Request], bytes | None]
+"""Gives nothing where it would have to wait, and then nothing has happened. Raises as the method does."""
 
 
 def methods(on: calls.Inferences) -> dict[str, Method]:
@@ -30,14 +32,22 @@ def methods(on: calls.Inferences) -> dict[str, Method]:
     }
 
 
+def at_once(on: calls.Inferences) -> dict[bytes, AtOnce]:
+    """Those that may have their answer without waiting for anything, by path."""
+    return {f"{SERVICE}ModelInfer".encode(): _Methods(on).infer_now}
+
+
 class _Methods:
     def __init__(self, on: calls.Inferences) -> None:
         self._on = on
 
+    def infer_now(self, request: exchange.Request) -> bytes | None:
+        call = _call(request)
+        reply = self._on.infer_now(call)
+        return None if reply is None else inference.encode_infer(reply, is_raw=call.is_raw)
+
     async def model_infer(self, request: exchange.Request) -> bytes:
-        call = inference.decode_infer(request.body)
-        if request.named:
-            call.model, call.version = request.named, ""
+        call = _call(request)
         reply = await self._on.infer(call, request.expires_s)
         return inference.encode_infer(reply, is_raw=call.is_raw)
 
@@ -59,6 +69,13 @@ class _Methods:
     async def model_statistics(self, request: exchange.Request) -> bytes:
         asked = _parsed(pb.ModelStatisticsRequest, request)
         return describe.statistics_message(self._on.statistics(request.named or asked.name, asked.version)).SerializeToString()
+
+
+def _call(request: exchange.Request) -> inference.InferCall:
+    call = inference.decode_infer(request.body)
+    if request.named:
+        call.model, call.version = request.named, ""
+    return call
 
 
 def _parsed(kind: type[M], request: exchange.Request) -> M:

@@ -89,6 +89,15 @@ class Host:
 
     # Leases
 
+    def at_hand(self, id_: model.ModelId) -> Resident | None:
+        """The model's copy if it can be run this moment. Whoever runs it says `used` before anything else can happen."""
+        key = self.residency.ready(id_)
+        return None if key is None else self._residents[key]
+
+    def used(self, resident: Resident) -> None:
+        """The copy at hand was run."""
+        self.residency.used(resident.key, self._loop.time())
+
     def lease_now(self, id_: model.ModelId) -> Resident | None:
         """A lease if the model is ready this moment, else None."""
         key = self.residency.lease(id_, self._loop.time())

@@ -28,7 +28,7 @@ class Worker:
     async def start(self) -> model.Endpoint:
         """Listen on a Unix socket and on a free TCP port; returns where."""
         sockets = [serving.unix_socket(self.place.socket_path), serving.tcp_socket(self.place.host)]
-        self._serving = await serving.serve(self.app, sockets, has_whole_bodies=True)
+        self._serving = await serving.serve(self.app, sockets, at_once=self.app.at_once)
         self._ticking = asyncio.get_running_loop().create_task(self.host.run(), name="tick")
         memory.calm_collector()
         return model.Endpoint(self.place.node, self.place.host, self._serving.port, self.place.socket_path)

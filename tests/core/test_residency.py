@@ -35,6 +35,21 @@ def test_a_ready_model_is_lent_at_once():
     assert (counts.hits, counts.misses, counts.loads) == (2, 1, 1)
 
 
+def test_a_use_that_is_over_counts_as_a_lease_does():
+    play = Play()
+    play.declare("a")
+    assert play.residency.ready(named("a")) is None
+    play.bring("a")
+    key = play.residency.ready(named("a"))
+    assert key == play.key("a")
+    play.now_s += 5.0
+    play.residency.used(key, play.now_s)
+    play.residency.check()
+    copy = play.copy("a")
+    assert (copy.leases, copy.last_used_s, play.residency.counts.hits) == (0, play.now_s, 1)
+    assert copy.uses == pytest.approx(2.0, abs=0.01)
+
+
 def test_a_model_that_is_not_ready_is_not_leased_at_once():
     play = Play()
     play.declare("a")

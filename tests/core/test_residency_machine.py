@@ -53,6 +53,13 @@ class World(RuleBasedStateMachine):
         self.play.leases[key] += key is not None
         self.play.residency.check()
 
+    @rule(name=names)
+    def use(self, name):
+        key = self.play.residency.ready(play.named(name))
+        if key is not None:
+            self.play.residency.used(key, self.play.now_s)
+        self.play.residency.check()
+
     @precondition(lambda self: +self.play.leases)
     @rule(data=st.data())
     def release(self, data):

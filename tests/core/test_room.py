@@ -51,6 +51,14 @@ def test_the_end_of_its_use_counts():
     assert play.free_orders == ["b"]
 
 
+def test_a_use_between_two_events_counts():
+    play = stage("a", "b")
+    play.now_s += 1.0
+    play.residency.used(play.key("a"), play.now_s)
+    want(play, "c")
+    assert play.free_orders == ["b"]
+
+
 def test_uses_are_counted_and_lose_their_weight_with_time():
     play = stage("a")
     play.now_s += eviction.HALF_LIFE_S

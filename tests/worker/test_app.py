@@ -5,7 +5,9 @@ import urllib.parse
 
 import pytest
 
+from meshserve.core import model
 from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.worker import calls, grpc_methods, runner
 from tests.worker import bench
 
 SLOW = bench.DOUBLED.replace("class Model:", "import time\n\n    class Model:").replace(
@@ -87,6 +89,40 @@ async def test_draining_answers_what_came_and_refuses_what_comes(http, one, shel
     await draining
     assert one.app.load.in_flight == 0
     assert one.report().state == "draining"
+
+
+@pytest.fixture
+async def quick(http, one):
+    """The worker's model in memory, its runs as short as a tiny model's; gives the counts of the worker and of the model."""
+    id_ = model.ModelId("doubled")
+    await call(http, bench.infer())
+    resident = one.app._host.at_hand(id_)
+    resident.runner = runner.Runner(resident.made.loaded, runner.RunLimits(1, 8, 1), pool=None, run_s=1e-6)
+    one.app._methods = {}
+    return one.app.load, one.app._host.tallies[id_]
+
+
+async def test_what_is_quick_is_answered_without_a_task(http, quick):
+    load, counts = quick
+    told = pb.ModelInferResponse.FromString((await call(http, bench.infer(id="7"))).content)
+    assert (told.model_name, told.id, load.requests, counts.success.count) == ("doubled", "7", 2, 2)
+    named = await call(http, bench.infer("nobody"), **{"mm-model-id": "doubled"})
+    assert (named.status_code, named.headers["content-type"], counts.success.count) == (200, "application/grpc", 3)
+
+
+async def test_what_fails_at_once_is_told_and_counted_once(http, one, quick):
+    load, counts = quick
+    one.app._methods = grpc_methods.methods(calls.Inferences(one.app._host))
+    for message, code in ((bench.infer(rows=[1.0]), "3"), (bench.infer(rows=[[-1.0, 1]]), "13"), (b"\xff", "3")):
+        assert (await call(http, message)).headers[STATUS] == code
+    assert (await call(http, bench.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
+    assert (load.requests, load.failures, counts.failure.count, load.in_flight) == (5, 4, 2, 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_nothing_is_answered_at_once_while_it_drains(http, one):
+    one.app.is_draining = True
+    assert (await call(http, bench.infer())).status_code == 503
 
 
 async def test_our_own_mistakes_are_answered_too(http, one, caplog):

@@ -8,7 +8,7 @@ import pytest
 from meshserve import errors
 from meshserve.core import model
 from meshserve.protocol import inference
-from meshserve.worker import calls
+from meshserve.worker import calls, runner
 from tests.worker import bench
 
 ID = model.ModelId("m")
@@ -48,6 +48,36 @@ async def test_every_lease_ends(host):
     assert all(copy.leases == 0 for copy in host.residency.copies.values())
     counts = host.tallies[ID]
     assert (counts.success.count, counts.failure.count, counts.rows) == (1, 2, 1)
+
+
+def make_quick(host, id_):
+    """Have the model's runs look as short as a tiny model's."""
+    resident = host.at_hand(id_)
+    resident.runner = runner.Runner(resident.made.loaded, runner.RunLimits(1, 8, 1), pool=None, run_s=1e-6)
+
+
+async def test_what_is_here_and_quick_is_answered_at_once(host):
+    on = calls.Inferences(host)
+    assert on.infer_now(call(version="1")) is None
+    await on.infer(call(version="1"), later())
+    assert on.infer_now(call(version="1")) is None
+    counts, hits, asked = host.tallies[ID], host.residency.counts.hits, host.asked[ID]
+    make_quick(host, ID)
+    reply = on.infer_now(call(version="1"))
+    assert (reply.model, reply.version, reply.id, reply.outputs["y"].tolist()) == ("m", "1", "7", [[2, 4]])
+    assert (counts.success.count, counts.rows, host.residency.counts.hits, host.asked[ID]) == (2, 2, hits + 1, asked + 1)
+    assert all(copy.leases == 0 for copy in host.residency.copies.values())
+
+
+@pytest.mark.parametrize(("rows", "error"), [([1.0], errors.InvalidRequest), ([[-1, 0]], errors.ModelRaised)])
+async def test_what_fails_at_once_is_not_counted(host, rows, error):
+    on = calls.Inferences(host)
+    await on.infer(call(version="1"), later())
+    make_quick(host, ID)
+    hits = host.residency.counts.hits
+    with pytest.raises(error):
+        on.infer_now(call(version="1", rows=rows))
+    assert (host.tallies[ID].failure.count, host.asked[ID], host.residency.counts.hits) == (0, 1, hits)
 
 
 async def test_many_together_get_their_own_rows(host):

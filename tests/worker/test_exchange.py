@@ -10,8 +10,7 @@ from meshserve.worker import exchange
 
 
 def request(*headers, path="/v2/models/a%2Fb/infer"):
-    scope = {"path": "/v2/models/a/b/infer", "raw_path": path.encode(), "method": "POST", "headers": list(headers)}
-    return exchange.Request(scope, b"body")
+    return exchange.Request("POST", path.encode(), headers, b"body")
 
 
 async def test_a_request_is_read_as_it_was_written():

@@ -18,7 +18,7 @@ async def ask(hosting, shelf):
     async def asking(name, message, *headers):
         body = message if isinstance(message, bytes) else message.SerializeToString()
         path = grpc_methods.SERVICE + name
-        return await methods[path](exchange.Request({"path": path, "method": "POST", "headers": list(headers)}, body))
+        return await methods[path](exchange.Request("POST", path.encode(), headers, body))
 
     return asking
 
