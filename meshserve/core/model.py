@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+NOISE = 0.1
+"""The same load's memory, measured twice, differs by about so much of itself."""
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -93,6 +95,13 @@ class Measured:
     digest: str
     footprint: Footprint
     load_s: float
+
+    def is_known(self, earlier: Measured | None) -> bool:
+        """Whether there is nothing new in it: the same bytes take the same memory, but for noise."""
+        if earlier is None or earlier.digest != self.digest:
+            return False
+        pairs = zip(earlier.footprint, self.footprint, strict=True)
+        return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ SHORT_SHARE = 0.9
 QUICK_FREE_BYTES = 32 << 20
 HELD_BYTES_MIN = 1 << 20
 RUN_THREADS_MAX = 64
-NOISE = 0.1
 USERS_CODE = "python"
 
 
@@ -277,7 +276,7 @@ class Host:
         self.mapped_bytes += made.mapped_bytes
         if made.is_measured:
             measured = model.Measured(recipe.artifact.digest, made.footprint, made.load_s)
-            fresh = {id_: measured for id_ in copy.names if not _is_alike(self.learned.get(id_), measured)}
+            fresh = {id_: measured for id_ in copy.names if not measured.is_known(self.learned.get(id_))}
             self.learned.update(fresh)
             self.news.update(fresh)
         self._handle(ev.Loaded(key, made.footprint, made.load_s))
@@ -384,14 +383,6 @@ def _needs_files(recipe: making.Recipe) -> bool:
 
 _limits = functools.lru_cache(maxsize=1024)(runner.RunLimits)
 """Equal limits are one object, however many copies have them."""
-
-
-def _is_alike(known: model.Measured | None, fresh: model.Measured) -> bool:
-    """Whether there is nothing new in a measurement: the same bytes take the same memory, but for noise."""
-    if known is None or known.digest != fresh.digest:
-        return False
-    pairs = zip(known.footprint, fresh.footprint, strict=True)
-    return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
 
 
 class _ArtifactChanged(errors.LoadFailed):

@@ -68,3 +68,14 @@ def test_values_can_t_be_changed_and_equal_values_are_one():
 def test_a_spec_survives_the_way_to_another_process():
     spec = model.ModelSpec(model.ModelId("iris"), "/m", inputs=(model.TensorSpec("x", "FP32", (-1, 4)),), options={"a": [1]})
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("digest", "host_bytes", "gpu_bytes", "is_known"),
+    [("a", 100, 0, True), ("a", 109, 0, True), ("a", 91, 0, True), ("a", 120, 0, False), ("a", 100, 1, False), ("b", 100, 0, False)],
+)
+def test_a_measurement_is_known_if_the_same_bytes_took_about_as_much(digest, host_bytes, gpu_bytes, is_known):
+    earlier = model.Measured("a", model.Footprint(100), 1.0)
+    fresh = model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), 5.0)
+    assert fresh.is_known(earlier) is is_known
+    assert not fresh.is_known(None)
