@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import functools
 import itertools
 import sys
 import time
@@ -156,22 +157,25 @@ def first_requests(asking: Asking, samples: list[Sample], place: str, taken: Tak
         taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected(sample)))
 
 
-def evicted(asking: Asking, samples: list[Sample], plan: Plan, place: str, taken: Taken, prepare: Callable[[], None]) -> None:
-    """Models that were there, in turn; `prepare` brings their artifacts to where they shall be."""
+def evicted(asking: Asking, samples: list[Sample], plan: Plan, place: str, taken: Taken, prepare: Callable[[Sample], None]) -> None:
+    """Models that were there, in turn; `prepare` brings a model's artifact to where it shall be."""
     for size, times in plan.evicted.items():
         several = [(sample, expected(sample)) for sample in samples if sample.size == size]
         for sample, answer in itertools.islice(itertools.cycle(several), times):
             asking.evict(sample)
-            prepare()
+            prepare(sample)
             taken.took_ms[place, size].append(asking.took_ms(sample, answer))
 
 
-def checked_drop(cache: Path, samples: list[Sample]) -> None:
-    """Drop the artifacts' pages, in the cache and where they came from. Raises WrongAnswer where the kernel keeps them."""
-    sources = samples[0].path.parent
-    pages.drop(cache)
-    pages.drop(sources)
-    kept = [path for path in pages.files(cache) if path.stat().st_size > 1 << 20 and pages.cached_share(path) > 0.5]
+def checked_drop(cache: Path, sample: Sample) -> None:
+    """Drop the artifact's pages, in the cache and where it came from. Raises WrongAnswer where the kernel keeps them.
+
+    No others: to write and drop hundreds of files before each request takes so long that everything else has gone cold too.
+    """
+    paths = [sample.path, *cache.rglob(sample.path.name)]
+    for path in paths:
+        pages.drop(path)
+    kept = [path for path in paths if pages.cached_share(path) > 0.5]
     if kept:
         raise program.WrongAnswer(f"the kernel keeps the pages of {kept[0]}: it can't be measured from the disk")
 
@@ -228,9 +232,9 @@ def _measure_all(console: Console, plan: Plan, asking: Asking, samples: tuple[li
     first_requests(asking, local, cold_tables.LOCAL, taken)
     first_requests(asking, distant, cold_tables.S3, taken)
     console.print("evicted, in the page cache")
-    evicted(asking, local, plan, cold_tables.CACHED, taken, lambda: None)
+    evicted(asking, local, plan, cold_tables.CACHED, taken, lambda _sample: None)
     console.print("evicted, on the disk")
-    evicted(asking, local, plan, cold_tables.DISK, taken, lambda: checked_drop(cache, local))
+    evicted(asking, local, plan, cold_tables.DISK, taken, functools.partial(checked_drop, cache))
     console.print("in process")
     for size in plan.first:
         sample = next(each for each in local if each.size == size)

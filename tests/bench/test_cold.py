@@ -29,7 +29,17 @@ def test_pages_that_the_kernel_keeps_are_not_measured_as_the_disk(tmp_path, monk
     (sample,) = cold.written(tmp_path, "local", {"10 MB": 1})
     monkeypatch.setattr(pages, "cached_share", lambda _path: 1.0)
     with pytest.raises(cold.program.WrongAnswer, match="keeps the pages"):
-        cold.checked_drop(tmp_path, [sample])
+        cold.checked_drop(tmp_path, sample)
+
+
+def test_the_artifact_and_its_copy_are_dropped_and_no_other(tmp_path):
+    one, other = cold.written(tmp_path, "local", {"10 MB": 2})
+    copy = tmp_path / "cache" / "aa" / one.path.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(one.path.read_bytes())
+    other.path.read_bytes()
+    cold.checked_drop(tmp_path / "cache", one)
+    assert [pages.cached_share(path) > 0.5 for path in (one.path, copy, other.path)] == [False, False, True]
 
 
 def test_the_request_names_its_model():
