@@ -52,15 +52,13 @@ class Room:
         """One lease more."""
         if copy.is_spare:
             self.ledger.hold(copy)
-        copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
-        copy.last_used_s = now_s
+        _count_use(copy, now_s)
         copy.leases += 1
 
     def use(self, copy: copies.Copy, now_s: float) -> None:
         """One lease that is over already."""
         self.now_s = now_s
-        copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
-        copy.last_used_s = now_s
+        _count_use(copy, now_s)
         if not copy.leases:
             self.changed.update(copy.names)
             self.rate(copy)
@@ -266,3 +264,8 @@ def _not_negative(footprint: model.Footprint) -> model.Footprint:
 def _words(footprint: model.Footprint) -> str:
     gpu = f" and {footprint.gpu_bytes / 2**20:.1f} MiB of GPU memory" if footprint.gpu_bytes else ""
     return f"{footprint.host_bytes / 2**20:.1f} MiB of memory{gpu}"
+
+
+def _count_use(copy: copies.Copy, now_s: float) -> None:
+    copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
+    copy.last_used_s = now_s

@@ -82,6 +82,6 @@ class Cache:
     def trim(self) -> int:
         """Bring the cache below its limit as far as its rules allow; the bytes that left. See `trimming.leaving`."""
         entries = list(itertools.chain.from_iterable(self.objects.entries()))
-        gone = trimming.leaving(entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s)
+        leaving = trimming.leaving(entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s)
         with self.temp() as made:
-            return sum(entry.size_bytes for entry in gone if self.objects.remove_unused(entry, made / entry.path.name))
+            return sum(entry.size_bytes for entry in leaving if self.objects.remove_unused(entry, made / entry.path.name))
