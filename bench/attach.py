@@ -32,8 +32,9 @@ from rich.console import Console
 from tritonclient import grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from meshserve.core import model
-from meshserve.worker import allocators, memory, worker
+from meshserve.core.values import model
+from meshserve.worker import worker
+from meshserve.worker.models import allocators, process_memory
 
 ATTACH_MS_MAX, QUICK_RATIO = 50.0, 0.5
 SHARED_RATIO_MAX = 0.5
@@ -98,7 +99,9 @@ def timed_ms(work: Callable[[], object]) -> float:
 def check(sample: Sample, given: np.ndarray) -> None:
     """Raises WrongAnswer unless every bit is torch's."""
     if given.tobytes() != sample.answer.tobytes():
-        raise program.WrongAnswer(f"{sample.name} ({sample.kind.name}) answers something else than torch")
+        raise program.WrongAnswer(
+            f"{sample.name} ({sample.kind.name}) answers something else than torch"
+        )
 
 
 class Asking:
@@ -134,26 +137,35 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
         asking = Asking(of, sample)
         gc.collect()
         allocators.current().trim()
-        before_bytes = memory.private_bytes()
+        before_bytes = process_memory.private_bytes()
         await asking.back_ms()
-        private_bytes = memory.private_bytes() - before_bytes
+        private_bytes = process_memory.private_bytes() - before_bytes
         measured = of.host.learned[model.ModelId(sample.name)]
         mapped_bytes = of.host.mapped_bytes
         taken = []
         for _ in range(rounds):
             await asking.leave()
             taken.append(await asking.back_ms())
-    torch_ms = statistics.median(timed_ms(lambda: torch_models.load(sample.path)) for _ in range(LOADS))
-    return Figures(torch_ms, measured.load_s * 1e3, *zip(*taken, strict=True), private_bytes, mapped_bytes)  # type: ignore[arg-type]
+    torch_ms = statistics.median(
+        timed_ms(lambda: torch_models.load(sample.path)) for _ in range(LOADS)
+    )
+    return Figures(
+        torch_ms, measured.load_s * 1e3, *zip(*taken, strict=True), private_bytes, mapped_bytes
+    )  # type: ignore[arg-type]
 
 
 def held_bytes(folder: Path, sample: Sample, how: str) -> int:
     """The memory of several processes that hold the model; what they share counts once."""
     command = [sys.executable, Path(holders.__file__), how, sample.path]
     with contextlib.ExitStack() as stack:
-        systems = [stack.enter_context(served.serving(command, folder / f"{how}-{number}.log")) for number in range(HOLDERS)]
+        systems = [
+            stack.enter_context(served.serving(command, folder / f"{how}-{number}.log"))
+            for number in range(HOLDERS)
+        ]
         for system in systems:
-            system.wait_until(lambda log=system.log: holders.HOLDING in log.read_text(), READY_S_MAX)
+            system.wait_until(
+                lambda log=system.log: holders.HOLDING in log.read_text(), READY_S_MAX
+            )
         return sum(system.memory_bytes() for system in systems)
 
 
@@ -164,7 +176,11 @@ def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, lis
     with meshes.up(folder, meshes.pool(1, "2GiB"), models=models) as mesh:
         mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), READY_S_MAX)
         with contextlib.closing(triton.InferenceServerClient(mesh.endpoint)) as client:
-            given = triton.InferInput(input_name(client, sample), list(sample.rows.shape), np_to_triton_dtype(sample.rows.dtype))
+            given = triton.InferInput(
+                input_name(client, sample),
+                list(sample.rows.shape),
+                np_to_triton_dtype(sample.rows.dtype),
+            )
             given.set_data_from_numpy(sample.rows)
             for _ in range(rounds):
                 evict(mesh, sample.name)
@@ -177,7 +193,9 @@ def input_name(client: triton.InferenceServerClient, sample: Sample) -> str:
     return str(client.get_model_metadata(sample.name, client_timeout=WAIT_S).inputs[0].name)
 
 
-def asked(client: triton.InferenceServerClient, sample: Sample, given: triton.InferInput) -> np.ndarray:
+def asked(
+    client: triton.InferenceServerClient, sample: Sample, given: triton.InferInput
+) -> np.ndarray:
     answer = client.infer(sample.name, [given], client_timeout=WAIT_S)
     return answer.as_numpy(answer.get_response().outputs[0].name)
 
@@ -185,7 +203,9 @@ def asked(client: triton.InferenceServerClient, sample: Sample, given: triton.In
 def evict(mesh: meshes.Mesh, name: str) -> None:
     url = f"http://{mesh.endpoint}/mesh/v1/models/{name}"
     httpx.post(f"{url}/unload", timeout=WAIT_S).raise_for_status()
-    mesh.system.wait_until(lambda: httpx.get(url, timeout=WAIT_S).json()["state"] == "absent", GONE_S_MAX)
+    mesh.system.wait_until(
+        lambda: httpx.get(url, timeout=WAIT_S).json()["state"] == "absent", GONE_S_MAX
+    )
 
 
 def percentile(values: tuple[float, ...] | list[float], share: float) -> float:
@@ -206,32 +226,84 @@ def row(what: str, each: Figures) -> tuple[str, ...]:
     return (what, *map(results.figure, taken))
 
 
-HEAD = ("model", "torch's load ms", "first load ms", "attach p50 ms", "p99 ms", "first answer ms", "warm ms", "MiB mapped", "MiB private")
+HEAD = (
+    "model",
+    "torch's load ms",
+    "first load ms",
+    "attach p50 ms",
+    "p99 ms",
+    "first answer ms",
+    "warm ms",
+    "MiB mapped",
+    "MiB private",
+)
 
 
 def claim(what: str, each: Figures, *, is_quick: bool) -> results.Claim:
     """The target for one kind of model; in the quick version its floor, beside the library's own load in the same run."""
     if is_quick:
         peer = ("torch's load", each.torch_ms)
-        return results.times_at_most(f"{what}: attached, p50", "ms", percentile(each.attach_ms, 50), peer, QUICK_RATIO)
-    return results.at_most(f"{what}: attached, p99", percentile(each.attach_ms, 99), "ms", ATTACH_MS_MAX)
+        return results.times_at_most(
+            f"{what}: attached, p50", "ms", percentile(each.attach_ms, 50), peer, QUICK_RATIO
+        )
+    return results.at_most(
+        f"{what}: attached, p99", percentile(each.attach_ms, 99), "ms", ATTACH_MS_MAX
+    )
 
 
-def found(plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]) -> results.Found:
+def found(
+    plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]
+) -> results.Found:
     """The tables, and the targets."""
     size = f"{plan.size_bytes >> 20} MB"
-    claims = [claim(f"{what}, {size}", each, is_quick=plan is QUICK) for what, each in figures.items()]
+    claims = [
+        claim(f"{what}, {size}", each, is_quick=plan is QUICK) for what, each in figures.items()
+    ]
     peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
     ours_mib = (held["mapped"] - held["none"]) / 2**20
-    claims.append(results.times_at_most(f"one {size} model in {HOLDERS} processes", "MiB", ours_mib, peer, SHARED_RATIO_MAX))
-    tables = [results.Table(f"{size} models evicted and attached again, one worker", HEAD, tuple(row(*each) for each in figures.items()))]
+    claims.append(
+        results.times_at_most(
+            f"one {size} model in {HOLDERS} processes", "MiB", ours_mib, peer, SHARED_RATIO_MAX
+        )
+    )
+    tables = [
+        results.Table(
+            f"{size} models evicted and attached again, one worker",
+            HEAD,
+            tuple(row(*each) for each in figures.items()),
+        )
+    ]
     if mesh:
-        rows = tuple((what, *(results.figure(percentile(taken, share)) for share in (50, 99))) for what, taken in mesh.items())
-        tables.append(results.Table(f"a request to a {size} model through the mesh", ("model", "p50 ms", "p99 ms"), rows))
-    bars = [results.Bar(f"{what}: {how}", value, how == "attached") for what, each in figures.items() for how, value in spans(each)]
-    chart = results.Chart("attach", f"Until a {size} model is there", "ms", tuple(bars), is_log=True)
-    kept = {"by model": {what: asdict(each) for what, each in figures.items()}, "held bytes": held, "mesh ms": mesh}
-    return results.Found(1, asdict(plan) | {"kinds": [kind.name for kind in plan.kinds]}, tuple(claims), tuple(tables), (chart,), kept)
+        rows = tuple(
+            (what, *(results.figure(percentile(taken, share)) for share in (50, 99)))
+            for what, taken in mesh.items()
+        )
+        tables.append(
+            results.Table(
+                f"a request to a {size} model through the mesh", ("model", "p50 ms", "p99 ms"), rows
+            )
+        )
+    bars = [
+        results.Bar(f"{what}: {how}", value, how == "attached")
+        for what, each in figures.items()
+        for how, value in spans(each)
+    ]
+    chart = results.Chart(
+        "attach", f"Until a {size} model is there", "ms", tuple(bars), is_log=True
+    )
+    kept = {
+        "by model": {what: asdict(each) for what, each in figures.items()},
+        "held bytes": held,
+        "mesh ms": mesh,
+    }
+    return results.Found(
+        1,
+        asdict(plan) | {"kinds": [kind.name for kind in plan.kinds]},
+        tuple(claims),
+        tuple(tables),
+        (chart,),
+        kept,
+    )
 
 
 def spans(each: Figures) -> tuple[tuple[str, float], ...]:
@@ -241,12 +313,17 @@ def spans(each: Figures) -> tuple[tuple[str, float], ...]:
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
     plan = QUICK if args.quick else WHOLE
     torch.set_num_threads(1)
-    samples = [write(folder, kind, plan.size_bytes, number) for number, kind in enumerate(plan.kinds)]
+    samples = [
+        write(folder, kind, plan.size_bytes, number) for number, kind in enumerate(plan.kinds)
+    ]
     figures = {}
     for number, sample in enumerate(samples):
         (place := folder / f"worker-{number}").mkdir()
         figures[sample.kind.name] = asyncio.run(measure(place, sample, args.rounds or plan.rounds))
-        console.print(f"{sample.kind.name}: attached in {percentile(figures[sample.kind.name].attach_ms, 50):.2f} ms", highlight=False)
+        console.print(
+            f"{sample.kind.name}: attached in {percentile(figures[sample.kind.name].attach_ms, 50):.2f} ms",
+            highlight=False,
+        )
     held = {how: held_bytes(folder, samples[0], how) for how in ("none", "plain", "mapped")}
     mesh = through_the_mesh(folder, samples[0], plan.mesh_rounds) if plan.mesh_rounds else {}
     return found(plan, figures, held, mesh)
@@ -255,7 +332,9 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 def main() -> int:
     solo.be_a_worker()
     parser = program.parser(__doc__)
-    parser.add_argument("--rounds", type=int, help="evictions of each model; default: 200, quick 80")
+    parser.add_argument(
+        "--rounds", type=int, help="evictions of each model; default: 200, quick 80"
+    )
     return program.main("attach", parser, run)
 
 

@@ -45,7 +45,11 @@ class Bucket:
         self._client().create_bucket(Bucket=BUCKET)
 
     def _client(self):
-        keys = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench", "region_name": "us-east-1"}
+        keys = {
+            "aws_access_key_id": "bench",
+            "aws_secret_access_key": "bench",
+            "region_name": "us-east-1",
+        }
         return boto3.client("s3", endpoint_url=self.endpoint, **keys)
 
 
@@ -53,7 +57,10 @@ class Bucket:
 def serving(folder: Path) -> Iterator[Bucket]:
     """An empty bucket; it ends with the block."""
     port = free_ports.free_port()
-    with served.serving([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], folder / "moto.log") as system:
+    with served.serving(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        folder / "moto.log",
+    ) as system:
         system.wait_until(lambda: _is_open(port), START_S_MAX)
         bucket = Bucket(f"http://127.0.0.1:{port}")
         bucket.make()

@@ -58,17 +58,25 @@ def run(calls: Calls, row: Path) -> Seen:
     command = [sys.executable, __file__, json.dumps(asdict(calls)), str(row)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
-        raise CallFailed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
+        raise CallFailed(
+            done.stderr.strip().splitlines()[-1]
+            if done.stderr.strip()
+            else f"exit code {done.returncode}"
+        )
     return Seen(**json.loads(done.stdout))
 
 
-async def by_tritonclient(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]) -> None:
+async def by_tritonclient(
+    calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]
+) -> None:
     """What tritonclient's users do: a new InferInput for each request."""
 
     async def ask() -> np.ndarray:
         tensor = InferInput("x", list(x.shape), "FP32")
         tensor.set_data_from_numpy(x)
-        answer = await client.infer(calls.model, [tensor], headers=dict(calls.metadata), client_timeout=CALL_S_MAX)
+        answer = await client.infer(
+            calls.model, [tensor], headers=dict(calls.metadata), client_timeout=CALL_S_MAX
+        )
         return np.asarray(answer.as_numpy("y"))
 
     async with triton.InferenceServerClient(calls.endpoint) as client:
@@ -83,7 +91,9 @@ async def by_grpc(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[N
         request = pb.ModelInferRequest(model_name=calls.model, raw_input_contents=[raw_x])
         request.inputs.add(name="x", datatype="FP32", shape=x.shape)
         answer = await stub.ModelInfer(request, timeout=CALL_S_MAX, metadata=metadata)
-        return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(tuple(answer.outputs[0].shape))
+        return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(
+            tuple(answer.outputs[0].shape)
+        )
 
     async with grpc.aio.insecure_channel(calls.endpoint, options=UNLIMITED) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)

@@ -29,9 +29,13 @@ def svg(chart: results.Chart) -> str:
     height = TOP + STEP * len(chart.bars) + BOTTOM
     note = f"{chart.unit}, logarithmic" if chart.is_log else chart.unit
     lengths = _lengths(chart)
-    bars = "\n".join(_bar(bar, TOP + STEP * place, lengths[place]) for place, bar in enumerate(chart.bars))
+    bars = "\n".join(
+        _bar(bar, TOP + STEP * place, lengths[place]) for place, bar in enumerate(chart.bars)
+    )
     spoken = escape(
-        f"{chart.title}: " + ", ".join(f"{bar.label} {results.figure(bar.value)} {chart.unit}" for bar in chart.bars), quote=True
+        f"{chart.title}: "
+        + ", ".join(f"{bar.label} {results.figure(bar.value)} {chart.unit}" for bar in chart.bars),
+        quote=True,
     )
     bottom = TOP + STEP * len(chart.bars) - (STEP - BAR_HEIGHT) + 4
     return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">
@@ -62,4 +66,7 @@ def _lengths(chart: results.Chart) -> list[float]:
         return [max(LENGTH_MIN, value / most * room) for value in values]
     least = min(value for value in values if value > 0) / 2
     span = math.log(most / least)
-    return [max(LENGTH_MIN, math.log(value / least) / span * room) if value > 0 else LENGTH_MIN for value in values]
+    return [
+        max(LENGTH_MIN, math.log(value / least) / span * room) if value > 0 else LENGTH_MIN
+        for value in values
+    ]

@@ -27,8 +27,9 @@ import solo
 import tiny
 from rich.console import Console
 
-from meshserve.core import model
-from meshserve.worker import allocators, memory, worker
+from meshserve.core.values import model
+from meshserve.worker import worker
+from meshserve.worker.models import allocators, process_memory
 
 DRIFT_MAX, QUICK_DRIFT_MAX = 0.01, 0.05
 QUICK_THREADS_MAX = 8
@@ -68,12 +69,21 @@ def read() -> Reading:
     """After everything that can be given back is."""
     gc.collect()
     allocators.current().trim()
-    return Reading(memory.private_bytes(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+    return Reading(
+        process_memory.private_bytes(),
+        len(list(Path("/proc/self/fd").iterdir())),
+        threading.active_count(),
+    )
 
 
 def middle(readings: list[Reading]) -> Reading:
     """Medians."""
-    return Reading(*(int(statistics.median(each)) for each in zip(*(asdict(reading).values() for reading in readings), strict=True)))
+    return Reading(
+        *(
+            int(statistics.median(each))
+            for each in zip(*(asdict(reading).values() for reading in readings), strict=True)
+        )
+    )
 
 
 def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
@@ -83,7 +93,9 @@ def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
     return middle(steady[:tenth]), middle(steady[-tenth:])
 
 
-async def churn(of: worker.Worker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]) -> Churned:
+async def churn(
+    of: worker.Worker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]
+) -> Churned:
     """Load and unload, one model after another."""
     readings, spent_s, batch = [read()], 0.0, max(1, loads // BATCHES)
     turns = itertools.islice(itertools.cycle(ids), loads)
@@ -97,7 +109,9 @@ async def churn(of: worker.Worker, ids: list[model.ModelId], loads: int, tell: C
         spent_s += time.perf_counter() - began_s
         readings.append(read())
         if len(readings) % (BATCHES // 4) == 0:
-            tell(f"{len(readings) * batch:,} loads, {readings[-1].private_bytes / 2**20:.1f} MiB private")
+            tell(
+                f"{len(readings) * batch:,} loads, {readings[-1].private_bytes / 2**20:.1f} MiB private"
+            )
     return Churned(loads, loads / spent_s, *drifted(readings))
 
 
@@ -113,7 +127,9 @@ def sample_models(folder: Path) -> Iterator[tuple[str, solo.Entry]]:
     """One of the demo's models for each library but ONNX Runtime, trained anew: in another process, as for a worker."""
     wanted = [each for each in samples.SAMPLES if each.runtime in SHARES]
     with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        for each, entry in zip(wanted, apart.map(sample_model, itertools.repeat(folder), wanted), strict=False):
+        for each, entry in zip(
+            wanted, apart.map(sample_model, itertools.repeat(folder), wanted), strict=False
+        ):
             yield each.runtime, entry
 
 
@@ -122,7 +138,9 @@ def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
     path = folder / sample.name / sample.path
     path.parent.mkdir(parents=True)
     sample.train(sample.rows(), path)
-    return solo.Entry(sample.name, path.parent if sample.runtime == "python" else path, sample.runtime)
+    return solo.Entry(
+        sample.name, path.parent if sample.runtime == "python" else path, sample.runtime
+    )
 
 
 async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> dict[str, Churned]:
@@ -131,35 +149,69 @@ async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> d
     by_runtime = {"onnx": list(tiny_models(folder))}
     if not args.quick:
         by_runtime |= {runtime: [entry] for runtime, entry in sample_models(folder)}
-    async with solo.serving(folder, [entry for entries in by_runtime.values() for entry in entries]) as of:
+    async with solo.serving(
+        folder, [entry for entries in by_runtime.values() for entry in entries]
+    ) as of:
         for runtime, entries in by_runtime.items():
             console.print(runtime)
             loads = args.loads // SHARES.get(runtime, 1)
             ids = [model.ModelId(entry.name) for entry in entries]
-            churned[runtime] = await churn(of, ids, loads, lambda said: console.print(f"  {said}", highlight=False))
+            churned[runtime] = await churn(
+                of, ids, loads, lambda said: console.print(f"  {said}", highlight=False)
+            )
     return churned
 
 
 def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Found:
     """The table, and the targets."""
     rows = tuple((runtime, *_cells(each)) for runtime, each in churned.items())
-    head = ("library", "loads", "loads/s", "MiB before", "MiB after", "drift %", "files +", "threads +")
+    head = (
+        "library",
+        "loads",
+        "loads/s",
+        "MiB before",
+        "MiB after",
+        "drift %",
+        "files +",
+        "threads +",
+    )
     onnx = churned["onnx"]
     bound = QUICK_DRIFT_MAX if is_quick else DRIFT_MAX
     claims = (
-        results.at_most(f"memory drift over {onnx.loads:,} loads and unloads", max(0.0, onnx.drift) * 100, "%", bound * 100),
-        results.at_most("open files more at the end", max(0, onnx.after.files - onnx.before.files), "", 0),
-        results.at_most("threads more at the end", max(0, onnx.after.threads - onnx.before.threads), "", QUICK_THREADS_MAX * is_quick),
+        results.at_most(
+            f"memory drift over {onnx.loads:,} loads and unloads",
+            max(0.0, onnx.drift) * 100,
+            "%",
+            bound * 100,
+        ),
+        results.at_most(
+            "open files more at the end", max(0, onnx.after.files - onnx.before.files), "", 0
+        ),
+        results.at_most(
+            "threads more at the end",
+            max(0, onnx.after.threads - onnx.before.threads),
+            "",
+            QUICK_THREADS_MAX * is_quick,
+        ),
     )
     figures = {runtime: asdict(each) for runtime, each in churned.items()}
     table = results.Table("loads and unloads through one worker, without Ray", head, rows)
-    return results.Found(1, {"loads": onnx.loads, "models": MODELS}, claims, (table,), figures=figures)
+    return results.Found(
+        1, {"loads": onnx.loads, "models": MODELS}, claims, (table,), figures=figures
+    )
 
 
 def _cells(each: Churned) -> tuple[str, ...]:
     before, after = each.before, each.after
     mib = (before.private_bytes / 2**20, after.private_bytes / 2**20)
-    figures = (each.loads, each.loads_per_s, *mib, each.drift * 100, after.files - before.files, after.threads - before.threads)
+    figures = (
+        each.loads,
+        each.loads_per_s,
+        *mib,
+        each.drift * 100,
+        after.files - before.files,
+        after.threads - before.threads,
+    )
     return tuple(results.figure(float(figure)) for figure in figures)
 
 

@@ -54,7 +54,12 @@ class Plan:
     thrash: thrash.Plan
 
 
-WHOLE = Plan({"5.6 KB": 300, "10 MB": 40, "100 MB": 10}, {"5.6 KB": 60, "10 MB": 10, "100 MB": 3}, 500, thrash.WHOLE)
+WHOLE = Plan(
+    {"5.6 KB": 300, "10 MB": 40, "100 MB": 10},
+    {"5.6 KB": 60, "10 MB": 10, "100 MB": 3},
+    500,
+    thrash.WHOLE,
+)
 QUICK = Plan({"5.6 KB": 40}, {"5.6 KB": 10}, 200, thrash.QUICK)
 
 
@@ -77,7 +82,9 @@ class Sample:
 class Taken:
     """Milliseconds by place and size, in the order in which they were measured."""
 
-    took_ms: dict[tuple[str, str], list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    took_ms: dict[tuple[str, str], list[float]] = field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
     in_process_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -120,7 +127,9 @@ class Asking:
     def evict(self, sample: Sample) -> None:
         """Have its copy leave, and wait until it has."""
         self._http.post(f"/{sample.name}/unload").raise_for_status()
-        self.mesh.system.wait_until(lambda: self._http.get(f"/{sample.name}").json()["state"] == "absent", GONE_S_MAX)
+        self.mesh.system.wait_until(
+            lambda: self._http.get(f"/{sample.name}").json()["state"] == "absent", GONE_S_MAX
+        )
 
 
 def request(model: str) -> Any:
@@ -132,7 +141,9 @@ def request(model: str) -> Any:
 
 def right(answer: Any, expected: np.ndarray, model: str) -> None:
     """Raises WrongAnswer unless it is."""
-    if not np.allclose(np.frombuffer(answer.raw_output_contents[0], np.float32), expected, rtol=1e-3, atol=1e-2):
+    if not np.allclose(
+        np.frombuffer(answer.raw_output_contents[0], np.float32), expected, rtol=1e-3, atol=1e-2
+    ):
         raise program.WrongAnswer(f"a wrong answer of {model}")
 
 
@@ -157,7 +168,14 @@ def first_requests(asking: Asking, samples: list[Sample], place: str, taken: Tak
         taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected(sample)))
 
 
-def evicted(asking: Asking, samples: list[Sample], plan: Plan, place: str, taken: Taken, prepare: Callable[[Sample], None]) -> None:
+def evicted(
+    asking: Asking,
+    samples: list[Sample],
+    plan: Plan,
+    place: str,
+    taken: Taken,
+    prepare: Callable[[Sample], None],
+) -> None:
     """Models that were there, in turn; `prepare` brings a model's artifact to where it shall be."""
     for size, times in plan.evicted.items():
         several = [(sample, expected(sample)) for sample in samples if sample.size == size]
@@ -177,7 +195,9 @@ def checked_drop(cache: Path, sample: Sample) -> None:
         pages.drop(path)
     kept = [path for path in paths if pages.cached_share(path) > 0.5]
     if kept:
-        raise program.WrongAnswer(f"the kernel keeps the pages of {kept[0]}: it can't be measured from the disk")
+        raise program.WrongAnswer(
+            f"the kernel keeps the pages of {kept[0]}: it can't be measured from the disk"
+        )
 
 
 async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
@@ -197,20 +217,31 @@ async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
     return took_ms
 
 
-def stampedes(asking: Asking, samples: list[Sample], callers: int) -> Iterator[cold_tables.Stampede]:
+def stampedes(
+    asking: Asking, samples: list[Sample], callers: int
+) -> Iterator[cold_tables.Stampede]:
     """One for each size, with the loads that the worker counted meanwhile."""
     before = meshes.settled_totals(asking.mesh)
     for sample in samples:
         took_ms = asyncio.run(stampede(asking.mesh.endpoint, sample, callers))
         after = meshes.settled_totals(asking.mesh, before["requests"] + callers)
-        yield cold_tables.Stampede(sample.size, callers, after["loads"] - before["loads"], after["failures"] - before["failures"], took_ms)
+        yield cold_tables.Stampede(
+            sample.size,
+            callers,
+            after["loads"] - before["loads"],
+            after["failures"] - before["failures"],
+            took_ms,
+        )
         before = after
 
 
 def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
     """Everything but the thrash, in one mesh."""
     taken = Taken()
-    local, once = written(folder, "local", plan.first), written(folder, "rush", dict.fromkeys(plan.evicted, 1))
+    local, once = (
+        written(folder, "local", plan.first),
+        written(folder, "rush", dict.fromkeys(plan.evicted, 1)),
+    )
     distant = written(folder, "s3", plan.first)
     with buckets.serving(folder) as bucket:
         entries = [{"name": each.name, "uri": str(each.path)} for each in (*local, *once)]
@@ -225,7 +256,14 @@ def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
     return taken, rushed
 
 
-def _measure_all(console: Console, plan: Plan, asking: Asking, samples: tuple[list[Sample], ...], taken: Taken, folder: Path) -> Rushed:
+def _measure_all(
+    console: Console,
+    plan: Plan,
+    asking: Asking,
+    samples: tuple[list[Sample], ...],
+    taken: Taken,
+    folder: Path,
+) -> Rushed:
     local, once, distant = samples
     cache = folder / "state" / "cache"
     console.print("first requests")
@@ -249,7 +287,9 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
         (folder / name).mkdir()
     taken, rushed = measure(console, plan, folder / "places")
     thrashed = thrash.run(console, plan.thrash, folder / "thrash")
-    return cold_tables.found(taken.took_ms, taken.in_process_ms, rushed, thrashed, is_quick=args.quick)
+    return cold_tables.found(
+        taken.took_ms, taken.in_process_ms, rushed, thrashed, is_quick=args.quick
+    )
 
 
 def main() -> int:

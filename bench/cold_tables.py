@@ -10,7 +10,12 @@ import results
 import thrash
 import traffic
 
-CACHED, DISK, LOCAL, S3 = "evicted, page cache", "evicted, disk", "first request, local file", "first request, S3"
+CACHED, DISK, LOCAL, S3 = (
+    "evicted, page cache",
+    "evicted, disk",
+    "first request, local file",
+    "first request, S3",
+)
 ATTACHED = "evicted, weights attached"
 TINY = "5.6 KB"
 P50_MS_MAX, P99_MS_MAX = 3.0, 15.0
@@ -38,14 +43,25 @@ def found(
     is_quick: bool,
 ) -> results.Found:
     """Everything."""
-    claims = (*(floors if is_quick else targets)(took_ms, in_process_ms), *loads(rushed), *thrash_claims(thrashed))
+    claims = (
+        *(floors if is_quick else targets)(took_ms, in_process_ms),
+        *loads(rushed),
+        *thrash_claims(thrashed),
+    )
     tables = (places(took_ms, in_process_ms), crowds(rushed), thrash_table(thrashed))
-    sizes = {"requests": {f"{place}, {size}": len(each) for (place, size), each in took_ms.items()}, "callers": rushed[0].callers}
-    figures = {"took_ms": {f"{place}, {size}": list(each) for (place, size), each in took_ms.items()}}
+    sizes = {
+        "requests": {f"{place}, {size}": len(each) for (place, size), each in took_ms.items()},
+        "callers": rushed[0].callers,
+    }
+    figures = {
+        "took_ms": {f"{place}, {size}": list(each) for (place, size), each in took_ms.items()}
+    }
     return results.Found(1, sizes, claims, tables, (chart(took_ms),), figures)
 
 
-def targets(took_ms: Mapping[tuple[str, str], Sequence[float]], _in_process_ms: Mapping[str, float]) -> Iterator[results.Claim]:
+def targets(
+    took_ms: Mapping[tuple[str, str], Sequence[float]], _in_process_ms: Mapping[str, float]
+) -> Iterator[results.Claim]:
     """The design's, for a tiny model."""
     for place in (CACHED, DISK):
         p50_ms, p99_ms = (float(each) for each in np.percentile(took_ms[place, TINY], [50, 99]))
@@ -53,17 +69,35 @@ def targets(took_ms: Mapping[tuple[str, str], Sequence[float]], _in_process_ms: 
         yield results.at_most(f"cold hit p99, tiny model, {place}", p99_ms, "ms", P99_MS_MAX)
 
 
-def floors(took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]) -> Iterator[results.Claim]:
+def floors(
+    took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]
+) -> Iterator[results.Claim]:
     """What a busy machine does not fall through."""
     peer = ("onnxruntime in process", in_process_ms[TINY])
-    yield results.times_at_most(f"cold hit p50, tiny model, {CACHED}", "ms", float(np.median(took_ms[CACHED, TINY])), peer, QUICK_RATIO)
+    yield results.times_at_most(
+        f"cold hit p50, tiny model, {CACHED}",
+        "ms",
+        float(np.median(took_ms[CACHED, TINY])),
+        peer,
+        QUICK_RATIO,
+    )
 
 
 def loads(rushed: Sequence[Stampede]) -> Iterator[results.Claim]:
     """One load however many wait, and nobody fails."""
     for each in rushed:
-        yield results.exactly(f"loads for {each.callers} concurrent first requests, {each.size}", each.loads, "load", 1)
-        yield results.exactly(f"failures of {each.callers} concurrent first requests, {each.size}", each.failures, "", 0)
+        yield results.exactly(
+            f"loads for {each.callers} concurrent first requests, {each.size}",
+            each.loads,
+            "load",
+            1,
+        )
+        yield results.exactly(
+            f"failures of {each.callers} concurrent first requests, {each.size}",
+            each.failures,
+            "",
+            0,
+        )
 
 
 def thrash_claims(thrashed: thrash.Thrashed) -> Iterator[results.Claim]:
@@ -73,14 +107,25 @@ def thrash_claims(thrashed: thrash.Thrashed) -> Iterator[results.Claim]:
     yield results.exactly(what, wrong, "", 0)
 
 
-def places(took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]) -> results.Table:
+def places(
+    took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]
+) -> results.Table:
     """Milliseconds by where the artifact was and by size."""
     rows = []
     for (place, size), each in took_ms.items():
         p50_ms, p99_ms, max_ms = (float(p) for p in np.percentile(each, [50, 99, 100]))
         figures = (p50_ms, p99_ms, max_ms, in_process_ms[size], p50_ms / in_process_ms[size])
         rows.append((place, size, str(len(each)), *(results.figure(figure) for figure in figures)))
-    head = ("where the artifact is", "size", "requests", "p50 ms", "p99 ms", "max ms", "in process ms", "×")
+    head = (
+        "where the artifact is",
+        "size",
+        "requests",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "in process ms",
+        "×",
+    )
     title = "a request for an ONNX model that is not in memory (×: p50 beside the file loaded in process)"
     return results.Table(title, head, tuple(rows), {ATTACHED: "bench/attach.py measures it"})
 
@@ -91,7 +136,15 @@ def crowds(rushed: Sequence[Stampede]) -> results.Table:
     rows = []
     for each in rushed:
         figures = (float(p) for p in np.percentile(each.took_ms, [0, 50, 100]))
-        rows.append((each.size, str(each.callers), str(each.loads), str(each.failures), *(results.figure(figure) for figure in figures)))
+        rows.append(
+            (
+                each.size,
+                str(each.callers),
+                str(each.loads),
+                str(each.failures),
+                *(results.figure(figure) for figure in figures),
+            )
+        )
     return results.Table("concurrent first requests for one cold model", head, tuple(rows))
 
 
@@ -99,13 +152,24 @@ def thrash_table(thrashed: thrash.Thrashed) -> results.Table:
     """Requests by whether the model's copy was there."""
     rows = []
     for kind, took_ms in traffic.kinds(thrashed.asked, thrashed.resident).items():
-        figures = [results.figure(float(p)) for p in np.percentile(took_ms, [50, 99, 100])] if len(took_ms) else ["-"] * 3
+        figures = (
+            [results.figure(float(p)) for p in np.percentile(took_ms, [50, 99, 100])]
+            if len(took_ms)
+            else ["-"] * 3
+        )
         rows.append((kind, f"{len(took_ms):,}", *figures))
     what = f"{thrashed.models:,} models, {thrashed.resident:,} fit; {thrashed.requests_per_s:,.0f} req/s, {thrashed.evictions:,} evictions"
-    return results.Table(f"thrash: {what}", ("requests", "number", "p50 ms", "p99 ms", "max ms"), tuple(rows))
+    return results.Table(
+        f"thrash: {what}", ("requests", "number", "p50 ms", "p99 ms", "max ms"), tuple(rows)
+    )
 
 
 def chart(took_ms: Mapping[tuple[str, str], Sequence[float]]) -> results.Chart:
     """Medians."""
-    bars = tuple(results.Bar(f"{size}, {place}", float(np.median(each)), is_ours=True) for (place, size), each in took_ms.items())
-    return results.Chart("cold", "A request for a model that is not in memory, median", "ms", bars, is_log=True)
+    bars = tuple(
+        results.Bar(f"{size}, {place}", float(np.median(each)), is_ours=True)
+        for (place, size), each in took_ms.items()
+    )
+    return results.Chart(
+        "cold", "A request for a model that is not in memory, median", "ms", bars, is_log=True
+    )

@@ -62,7 +62,10 @@ class Compared:
 
     def is_equal(self) -> bool:
         """Up to the rounding of sums."""
-        return max(abs(self.over_grpc - self.in_process), abs(self.over_rest - self.in_process)) <= SCORE_TOLERANCE
+        return (
+            max(abs(self.over_grpc - self.in_process), abs(self.over_rest - self.in_process))
+            <= SCORE_TOLERANCE
+        )
 
 
 def train(console: Console, place: Place) -> None:
@@ -74,7 +77,11 @@ def train(console: Console, place: Place) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         sample.train(rows, path)
         answers = sample.ask(path, rows.held_x)
-        kept |= {f"{sample.name}/x": rows.held_x, f"{sample.name}/truth": rows.held_y, f"{sample.name}/answers": answers}
+        kept |= {
+            f"{sample.name}/x": rows.held_x,
+            f"{sample.name}/truth": rows.held_y,
+            f"{sample.name}/answers": answers,
+        }
         line = f"{shown(path)}  score {samples.score(answers, rows.held_y):.4f}  ({time.monotonic() - started_s:.1f} s)"
         console.print(f"trained {sample.name:<14} {line}", highlight=False)
     np.savez(place.held_out, **kept)
@@ -84,8 +91,17 @@ def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:
     """The model's first output over REST, as any HTTP client would ask for it."""
     signature = client.get(f"/v2/models/{model}").raise_for_status().json()
     described, wanted = signature["inputs"][0], signature["outputs"][0]["name"]
-    tensor = {"name": described["name"], "datatype": described["datatype"], "shape": x.shape, "data": x.tolist()}
-    answer = client.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]}).raise_for_status().json()
+    tensor = {
+        "name": described["name"],
+        "datatype": described["datatype"],
+        "shape": x.shape,
+        "data": x.tolist(),
+    }
+    answer = (
+        client.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]})
+        .raise_for_status()
+        .json()
+    )
     output = next(each for each in answer["outputs"] if each["name"] == wanted)
     dtype = np.int64 if output["datatype"].startswith(("INT", "UINT")) else np.float64
     return np.array(output["data"], dtype).reshape(output["shape"])
@@ -115,8 +131,14 @@ def compare(endpoint: str, place: Place) -> list[Compared]:
     ):
         for sample in samples.SAMPLES:
             x, truth = kept[f"{sample.name}/x"], kept[f"{sample.name}/truth"]
-            answers = (kept[f"{sample.name}/answers"], ask_grpc(mesh, sample.name, x), ask_rest(http, sample.name, x))
-            compared.append(Compared(sample, len(x), *(samples.score(each, truth) for each in answers)))
+            answers = (
+                kept[f"{sample.name}/answers"],
+                ask_grpc(mesh, sample.name, x),
+                ask_rest(http, sample.name, x),
+            )
+            compared.append(
+                Compared(sample, len(x), *(samples.score(each, truth) for each in answers))
+            )
     return compared
 
 
@@ -128,7 +150,13 @@ def show(console: Console, compared: list[Compared]) -> None:
         drawn.add_column(heading, justify="right")
     for each in compared:
         scores = (f"{score:.6f}" for score in (each.in_process, each.over_grpc, each.over_rest))
-        drawn.add_row(each.sample.name, each.sample.runtime, str(each.rows), *scores, "yes" if each.is_equal() else "NO")
+        drawn.add_row(
+            each.sample.name,
+            each.sample.runtime,
+            str(each.rows),
+            *scores,
+            "yes" if each.is_equal() else "NO",
+        )
     console.print(drawn)
 
 
@@ -171,10 +199,17 @@ def serve(console: Console, place: Place, *, once: bool) -> int:
         return 1
     endpoint = config.load(place.config).gateway.listen
     if is_taken(endpoint):
-        console.print(f"{endpoint} is taken: stop what listens there, or change gateway.listen in {shown(place.config)}", highlight=False)
+        console.print(
+            f"{endpoint} is taken: stop what listens there, or change gateway.listen in {shown(place.config)}",
+            highlight=False,
+        )
         return 1
-    console.print(f"\nmeshserve up {shown(place.config)}  (its output: {shown(place.log)})", highlight=False)
-    with served.serving([PROGRAM, "up", place.config], place.log, MESHSERVE_HOME=str(place.models / ".meshserve")) as mesh:
+    console.print(
+        f"\nmeshserve up {shown(place.config)}  (its output: {shown(place.log)})", highlight=False
+    )
+    with served.serving(
+        [PROGRAM, "up", place.config], place.log, MESHSERVE_HOME=str(place.models / ".meshserve")
+    ) as mesh:
         is_equal = begin(console, place, endpoint, mesh)
         if is_equal and not once:
             console.print("Ctrl-C stops.")
@@ -194,18 +229,29 @@ def begin(console: Console, place: Place, endpoint: str, mesh: served.Served) ->
     show(console, compared)
     is_equal = all(each.is_equal() for each in compared)
     if is_equal:
-        console.print(f"serving gRPC and REST on {endpoint}; try, in another terminal:", highlight=False)
+        console.print(
+            f"serving gRPC and REST on {endpoint}; try, in another terminal:", highlight=False
+        )
         console.print(commands(endpoint, place), highlight=False, markup=False, soft_wrap=True)
     return is_equal
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=HERE / "models", help="folder of the models, the mesh's state and its log")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=HERE / "models",
+        help="folder of the models, the mesh's state and its log",
+    )
     parser.add_argument("--config", type=Path, default=QUICKSTART)
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("train")
-    steps.add_parser("serve").add_argument("--once", action="store_true", help="stop after the comparison")
+    steps.add_parser("serve").add_argument(
+        "--once", action="store_true", help="stop after the comparison"
+    )
     args = parser.parse_args()
     console, place = Console(), Place(args.models, args.config)
     if args.step == "train":

@@ -60,7 +60,15 @@ WHOLE = Plan(
     (100, 1100),
 )
 QUICK = Plan(
-    {families.TINY.name: 800, families.SKLEARN.name: 100, families.XGBOOST.name: 100, families.MEDIUM.name: 5}, (1,), 5_000, (0, 0)
+    {
+        families.TINY.name: 800,
+        families.SKLEARN.name: 100,
+        families.XGBOOST.name: 100,
+        families.MEDIUM.name: 5,
+    },
+    (1,),
+    5_000,
+    (0, 0),
 )
 
 
@@ -82,10 +90,25 @@ Fillings = dict[str, dict[float, filling.Filled]]
 
 def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
     """One worker, filled in a process of its own. Raises WrongAnswer with the last that it said if it fails."""
-    command = [sys.executable, filling.__file__, folder, str(int(budget_gib * GIB)), str(registered)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=FILL_S_MAX, check=False, env=solo.environment())
+    command = [
+        sys.executable,
+        filling.__file__,
+        folder,
+        str(int(budget_gib * GIB)),
+        str(registered),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=FILL_S_MAX,
+        check=False,
+        env=solo.environment(),
+    )
     if done.returncode:
-        raise program.WrongAnswer(f"{what} in {budget_gib} GiB: {(done.stderr.strip() or 'it ended').splitlines()[-1]}")
+        raise program.WrongAnswer(
+            f"{what} in {budget_gib} GiB: {(done.stderr.strip() or 'it ended').splitlines()[-1]}"
+        )
     return filling.Filled(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -94,9 +117,14 @@ def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
     fillings: Fillings = {}
     for name, count in plan.models.items():
         with prepared(families.FAMILIES[name], folder / "family", count) as place:
-            fillings[name] = {gib: filled(name, place, gib, plan.registered) for gib in plan.budgets_gib}
+            fillings[name] = {
+                gib: filled(name, place, gib, plan.registered) for gib in plan.budgets_gib
+            }
         last = fillings[name][plan.budgets_gib[-1]]
-        console.print(f"{name}: {last.resident:,} in memory, {last.bytes_each / 1024:,.1f} KiB each", highlight=False)
+        console.print(
+            f"{name}: {last.resident:,} in memory, {last.bytes_each / 1024:,.1f} KiB each",
+            highlight=False,
+        )
     return fillings
 
 
@@ -118,7 +146,9 @@ def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]
 
 def peer(folder: Path, counts: tuple[int, int]) -> Peer:
     """MLServer with few and with many models; the difference is the models'. Raises NotInstalled."""
-    (few, few_bytes, few_s), (many, many_bytes, many_s) = (started(folder, count) for count in counts)
+    (few, few_bytes, few_s), (many, many_bytes, many_s) = (
+        started(folder, count) for count in counts
+    )
     bytes_each = (many_bytes - few_bytes) / (many - few)
     return Peer(few_bytes - few * bytes_each, bytes_each, (many_s - few_s) / (many - few) * 1e3)
 
@@ -149,18 +179,32 @@ def answers(client: triton.InferenceServerClient, name: str) -> bool:
 
 def cells(what: str, by_budget: Mapping[float, filling.Filled]) -> tuple[str, ...]:
     each = by_budget[max(by_budget)]
-    counts = (f"{'' if one.is_full else '≈ '}{one.room_for(int(gib * GIB)):,}" for gib, one in by_budget.items())
+    counts = (
+        f"{'' if one.is_full else '≈ '}{one.room_for(int(gib * GIB)):,}"
+        for gib, one in by_budget.items()
+    )
     kib = (each.private_bytes_each / 1024, each.mapped_bytes_each / 1024)
     return (what, *counts, *map(results.figure, kib), *map(results.figure, each.load_ms))
 
 
-def table(plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str]) -> results.Table:
-    head = ("model", *(f"in {gib:g} GiB" for gib in plan.budgets_gib), "KiB private each", "KiB mapped", "load p50 ms", "p99 ms")
+def table(
+    plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str]
+) -> results.Table:
+    head = (
+        "model",
+        *(f"in {gib:g} GiB" for gib in plan.budgets_gib),
+        "KiB private each",
+        "KiB mapped",
+        "load p50 ms",
+        "p99 ms",
+    )
     rows = [cells(name, by_budget) for name, by_budget in fillings.items()]
     if beside is not None:
         counts = (f"≈ {beside.room_for(int(gib * GIB)):,}" for gib in plan.budgets_gib)
         figures = (beside.bytes_each / 1024, 0, beside.load_ms, float("nan"))
-        rows.append((f"{families.TINY.name}: {systems.MLSERVER}", *counts, *map(results.figure, figures)))
+        rows.append(
+            (f"{families.TINY.name}: {systems.MLSERVER}", *counts, *map(results.figure, figures))
+        )
     return results.Table("models resident in one worker's budget", head, tuple(rows), missing)
 
 
@@ -168,32 +212,65 @@ def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.C
     """The targets of the biggest budget."""
     gib, one = max(fillings[families.TINY.name].items())
     if is_quick:
-        return (results.at_most("one more tiny model in memory", one.bytes_each, "bytes", BYTES_MAX_QUICK),)
+        return (
+            results.at_most(
+                "one more tiny model in memory", one.bytes_each, "bytes", BYTES_MAX_QUICK
+            ),
+        )
     return (
-        results.at_least(f"tiny models resident in one worker of {gib:g} GiB", one.room_for(int(gib * GIB)), "", RESIDENT_MIN),
+        results.at_least(
+            f"tiny models resident in one worker of {gib:g} GiB",
+            one.room_for(int(gib * GIB)),
+            "",
+            RESIDENT_MIN,
+        ),
         results.at_least("models registered meanwhile", one.registered, "", plan.registered),
     )
 
 
-def found(plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool) -> results.Found:
+def found(
+    plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool
+) -> results.Found:
     """The table, the chart, and the targets."""
     gib = plan.budgets_gib[-1]
-    bars = [results.Bar(name, by_budget[gib].room_for(int(gib * GIB)), is_ours=True) for name, by_budget in fillings.items()]
+    bars = [
+        results.Bar(name, by_budget[gib].room_for(int(gib * GIB)), is_ours=True)
+        for name, by_budget in fillings.items()
+    ]
     if beside is not None:
-        bars.append(results.Bar(f"{families.TINY.name}: {systems.MLSERVER}", beside.room_for(int(gib * GIB))))
-    chart = results.Chart("density", f"Models in memory in {gib:g} GiB", "models", tuple(bars), is_log=True)
-    by_name = {name: {f"{gib:g} GiB": asdict(one) for gib, one in by_budget.items()} for name, by_budget in fillings.items()}
+        bars.append(
+            results.Bar(
+                f"{families.TINY.name}: {systems.MLSERVER}", beside.room_for(int(gib * GIB))
+            )
+        )
+    chart = results.Chart(
+        "density", f"Models in memory in {gib:g} GiB", "models", tuple(bars), is_log=True
+    )
+    by_name = {
+        name: {f"{gib:g} GiB": asdict(one) for gib, one in by_budget.items()}
+        for name, by_budget in fillings.items()
+    }
     figures = by_name | ({systems.MLSERVER: asdict(beside)} if beside else {})
     tables = (table(plan, fillings, beside, missing),)
-    return results.Found(1, asdict(plan), claims(plan, fillings, is_quick=is_quick), tables, (chart,), figures)
+    return results.Found(
+        1, asdict(plan), claims(plan, fillings, is_quick=is_quick), tables, (chart,), figures
+    )
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
     plan = QUICK if args.quick else WHOLE
     if args.families:
-        plan = Plan({name: plan.models[name] for name in args.families}, plan.budgets_gib, plan.registered, plan.peer)
+        plan = Plan(
+            {name: plan.models[name] for name in args.families},
+            plan.budgets_gib,
+            plan.registered,
+            plan.peer,
+        )
     fillings, beside = fill_all(console, plan, folder), None
-    missing = {systems.MLSERVER + " with scikit-learn, XGBoost and torch": "its environment has ONNX Runtime alone"}
+    missing = {
+        systems.MLSERVER
+        + " with scikit-learn, XGBoost and torch": "its environment has ONNX Runtime alone"
+    }
     if plan.peer[1]:
         try:
             beside = peer(folder, plan.peer)
@@ -204,7 +281,12 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 
 def main() -> int:
     parser = program.parser(__doc__)
-    parser.add_argument("--families", nargs="+", choices=families.FAMILIES, help="only these; the first must be the tiny MLP")
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        choices=families.FAMILIES,
+        help="only these; the first must be the tiny MLP",
+    )
     return program.main("density", parser, run)
 
 

@@ -46,7 +46,9 @@ class Environment:
 
     def contents(self) -> str:
         """What it is made of: a change makes it anew."""
-        return "\n".join((*self.packages, *self.protos, self.patch.read_text() if self.patch else ""))
+        return "\n".join(
+            (*self.packages, *self.protos, self.patch.read_text() if self.patch else "")
+        )
 
 
 def make(wanted: Environment) -> Path:
@@ -68,7 +70,18 @@ def _install(wanted: Environment) -> None:
     wanted.folder.parent.mkdir(exist_ok=True)
     # Our own pip installs into it: a Python without ensurepip has none to give.
     _run([sys.executable, "-m", "venv", "--without-pip", wanted.folder])
-    _run([sys.executable, "-m", "pip", "--python", wanted.python, "install", "--quiet", *wanted.packages])
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            wanted.python,
+            "install",
+            "--quiet",
+            *wanted.packages,
+        ]
+    )
     if wanted.patch:
         _patch(wanted, wanted.patch)
     if wanted.protos:
@@ -90,18 +103,32 @@ def _generate(wanted: Environment) -> None:
 
 def _run(command: list[str | Path]) -> None:
     try:
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=INSTALL_S_MAX, check=False)
+        done = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_S_MAX,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise NotInstalled(f"it was not installed within {INSTALL_S_MAX} s") from None
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise NotInstalled(next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]))
+        lines = (
+            done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        ).splitlines()
+        raise NotInstalled(
+            next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        )
 
 
 MLSERVER = Environment("mlserver", ("mlserver==1.7.1", "onnxruntime>=1.22,<2"))
 PYTRITON = Environment(
-    "pytriton", ("nvidia-pytriton==0.7.0", "onnxruntime>=1.22,<2"), patch=Path(__file__).with_name("peers") / "pytriton_tracker_lock.py"
+    "pytriton",
+    ("nvidia-pytriton==0.7.0", "onnxruntime>=1.22,<2"),
+    patch=Path(__file__).with_name("peers") / "pytriton_tracker_lock.py",
 )
 RAY_SERVE = Environment(
-    "ray-serve", ("ray[serve-grpc]>=2.60,<2.61", "onnxruntime>=1.22,<2", "grpcio-tools"), ("inference.proto", "model_config.proto")
+    "ray-serve",
+    ("ray[serve-grpc]>=2.60,<2.61", "onnxruntime>=1.22,<2", "grpcio-tools"),
+    ("inference.proto", "model_config.proto"),
 )

@@ -21,7 +21,7 @@ import shelves
 import traces
 from rich.console import Console
 
-from meshserve.core import eviction
+from meshserve.core.memory import eviction
 
 BUDGET_SHARES = (0.05, 0.2)
 RING_SHARE = 0.2
@@ -56,36 +56,59 @@ def play(trace: traces.Trace, models: traces.Models, share: float) -> Played:
     budget_bytes, counted_from = int(models.bytes.sum() * share), int(len(trace) * FILLING_SHARE)
     nowhere_else = np.zeros(len(models), np.int64)
     outcomes = {
-        policy: shelves.replay(trace, models, [shelves.Shelf(models, budget_bytes, policy)], nowhere_else, counted_from)
+        policy: shelves.replay(
+            trace, models, [shelves.Shelf(models, budget_bytes, policy)], nowhere_else, counted_from
+        )
         for policy in eviction.POLICIES
     }
-    bounds = (shelves.optimum(trace, models, budget_bytes, counted_from, each) for each in (np.ones(len(models)), models.load_s))
+    bounds = (
+        shelves.optimum(trace, models, budget_bytes, counted_from, each)
+        for each in (np.ones(len(models)), models.load_s)
+    )
     return Played(trace.name, share, outcomes, *bounds)
 
 
-def shard(trace: traces.Trace, models: traces.Models, workers: tuple[int, ...], policy: str) -> Sharded:
+def shard(
+    trace: traces.Trace, models: traces.Models, workers: tuple[int, ...], policy: str
+) -> Sharded:
     """The same bytes in one worker, and cut in equal parts."""
     counted_from, hit_ratios, lost_s = int(len(trace) * FILLING_SHARE), {}, {}
     for count in (1, *workers):
         budget_bytes = int(models.bytes.sum() * RING_SHARE / count)
         there = [shelves.Shelf(models, budget_bytes, policy) for _ in range(count)]
-        outcome = shelves.replay(trace, models, there, shelves.homes(count, len(models)), counted_from)
+        outcome = shelves.replay(
+            trace, models, there, shelves.homes(count, len(models)), counted_from
+        )
         hit_ratios[count], lost_s[count] = outcome.hit_ratio, outcome.lost_s
     return Sharded(policy, hit_ratios, lost_s)
 
 
-def claims(played: list[Played], sharded: list[Sharded], *, is_quick: bool) -> Iterator[results.Claim]:
+def claims(
+    played: list[Played], sharded: list[Sharded], *, is_quick: bool
+) -> Iterator[results.Claim]:
     """The design's targets; in the quick version its floors."""
     (lru,) = [each for each in sharded if each.policy == "lru"]
     for workers, target in RING_TARGETS.items():
         if workers in lru.hit_ratios:
             peer = ("one global LRU", lru.hit_ratios[1] * 100)
             bound = QUICK_RING_RATIO if is_quick else target
-            yield results.times(f"hits of the ring, {workers} workers, sizes log-normal", "%", lru.hit_ratios[workers] * 100, peer, bound)
+            yield results.times(
+                f"hits of the ring, {workers} workers, sizes log-normal",
+                "%",
+                lru.hit_ratios[workers] * 100,
+                peer,
+                bound,
+            )
     for each in played:
         peer = ("LRU", each.outcomes["lru"].lost_s)
         what = f"time lost to loads with GDSF, {each.trace}, memory for {each.share:.0%}"
-        yield results.times_at_most(what, "s", each.outcomes["gdsf"].lost_s, peer, QUICK_LOST_RATIO_MAX if is_quick else LOST_RATIO_MAX)
+        yield results.times_at_most(
+            what,
+            "s",
+            each.outcomes["gdsf"].lost_s,
+            peer,
+            QUICK_LOST_RATIO_MAX if is_quick else LOST_RATIO_MAX,
+        )
 
 
 def policies_table(played: list[Played]) -> results.Table:
@@ -93,11 +116,19 @@ def policies_table(played: list[Played]) -> results.Table:
     rows = []
     for each in played:
         for policy, outcome in each.outcomes.items():
-            ratios = (outcome.misses / each.misses_min, outcome.lost_s, outcome.lost_s / each.lost_s_min)
+            ratios = (
+                outcome.misses / each.misses_min,
+                outcome.lost_s,
+                outcome.lost_s / each.lost_s_min,
+            )
             cells = (f"{outcome.misses:,}", *(results.figure(ratio) for ratio in ratios))
-            rows.append((each.trace, f"{each.share:.0%}", policy, f"{outcome.hit_ratio:.2%}", *cells))
+            rows.append(
+                (each.trace, f"{each.share:.0%}", policy, f"{outcome.hit_ratio:.2%}", *cells)
+            )
     head = ("trace", "memory", "policy", "hits", "misses", "× bound", "lost s", "× bound")
-    return results.Table("policies beside what no policy can beat (PFOO-L, sees all that comes)", head, tuple(rows))
+    return results.Table(
+        "policies beside what no policy can beat (PFOO-L, sees all that comes)", head, tuple(rows)
+    )
 
 
 def ring_table(sharded: list[Sharded]) -> results.Table:
@@ -106,8 +137,20 @@ def ring_table(sharded: list[Sharded]) -> results.Table:
     for each in sharded:
         for workers, ratio in each.hit_ratios.items():
             lost = f"{each.lost_s[workers] / each.lost_s[1]:.2f}"
-            rows.append((each.policy, str(workers), f"{ratio:.2%}", f"{ratio / each.hit_ratios[1]:.2%}", lost))
-    return results.Table("the ring beside one memory of all bytes", ("policy", "workers", "hits", "of global", "lost time ×"), tuple(rows))
+            rows.append(
+                (
+                    each.policy,
+                    str(workers),
+                    f"{ratio:.2%}",
+                    f"{ratio / each.hit_ratios[1]:.2%}",
+                    lost,
+                )
+            )
+    return results.Table(
+        "the ring beside one memory of all bytes",
+        ("policy", "workers", "hits", "of global", "lost time ×"),
+        tuple(rows),
+    )
 
 
 def charts(played: list[Played]) -> Iterator[results.Chart]:
@@ -115,9 +158,16 @@ def charts(played: list[Played]) -> Iterator[results.Chart]:
     bars = []
     for each in (each for each in played if each.share == BUDGET_SHARES[-1]):
         for policy, outcome in each.outcomes.items():
-            bars.append(results.Bar(f"{each.trace}, {policy.upper()}", outcome.lost_s, policy == "gdsf"))
+            bars.append(
+                results.Bar(f"{each.trace}, {policy.upper()}", outcome.lost_s, policy == "gdsf")
+            )
         bars.append(results.Bar(f"{each.trace}, no policy can beat", each.lost_s_min))
-    yield results.Chart("eviction", f"Time lost to loads, memory for {BUDGET_SHARES[-1]:.0%} of all bytes", "s", tuple(bars))
+    yield results.Chart(
+        "eviction",
+        f"Time lost to loads, memory for {BUDGET_SHARES[-1]:.0%} of all bytes",
+        "s",
+        tuple(bars),
+    )
 
 
 def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Found:
@@ -130,14 +180,26 @@ def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Fo
         for share in BUDGET_SHARES[-1:] if args.quick else BUDGET_SHARES:
             began_s = time.monotonic()
             played.append(play(trace, models, share))
-            console.print(f"{trace.name}, memory for {share:.0%}: {time.monotonic() - began_s:.0f} s", highlight=False)
+            console.print(
+                f"{trace.name}, memory for {share:.0%}: {time.monotonic() - began_s:.0f} s",
+                highlight=False,
+            )
     sharded = []
     for policy in ("lru",) if args.quick else tuple(eviction.POLICIES):
         console.print(f"the ring, {policy}")
         sharded.append(shard(traces.zipf(len(models), requests), models, workers, policy))
-    figures = {"played": [asdict(each) for each in played], "sharded": [asdict(each) for each in sharded]}
-    found = (tuple(claims(played, sharded, is_quick=args.quick)), (policies_table(played), ring_table(sharded)), tuple(charts(played)))
-    return results.Found(1, {"models": len(models), "requests": requests, "workers": workers}, *found, figures)
+    figures = {
+        "played": [asdict(each) for each in played],
+        "sharded": [asdict(each) for each in sharded],
+    }
+    found = (
+        tuple(claims(played, sharded, is_quick=args.quick)),
+        (policies_table(played), ring_table(sharded)),
+        tuple(charts(played)),
+    )
+    return results.Found(
+        1, {"models": len(models), "requests": requests, "workers": workers}, *found, figures
+    )
 
 
 def main() -> int:

@@ -46,7 +46,12 @@ def sklearn_models(folder: Path, count: int) -> Iterator[Path]:
     rows = samples.iris()
     for number in range(count):
         path = folder / f"iris-{number}.skops"
-        skops_io.dump(make_pipeline(StandardScaler(), LogisticRegression(C=1 + number / 100)).fit(rows.x, rows.y), path)
+        skops_io.dump(
+            make_pipeline(StandardScaler(), LogisticRegression(C=1 + number / 100)).fit(
+                rows.x, rows.y
+            ),
+            path,
+        )
         yield path
 
 
@@ -56,7 +61,9 @@ def xgboost_models(folder: Path, count: int) -> Iterator[Path]:
     for number in range(count):
         path = folder / f"cancer-{number}.ubj"
         rate = 0.3 / (1 + number / 1000)
-        xgboost.XGBClassifier(n_estimators=60, max_depth=3, learning_rate=rate, n_jobs=1).fit(rows.x, rows.y).save_model(path)
+        xgboost.XGBClassifier(n_estimators=60, max_depth=3, learning_rate=rate, n_jobs=1).fit(
+            rows.x, rows.y
+        ).save_model(path)
         yield path
 
 
@@ -88,9 +95,23 @@ def wide_rows(size_bytes: int) -> Callable[[], np.ndarray]:
     return lambda: torch_models.Wide.rows_of(torch_models.Wide.width_of(size_bytes))
 
 
-TINY = Family("tiny MLP, ONNX", tiny_models, asks(lambda: np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None], samples.ask_onnx))
-SKLEARN = Family("scikit-learn", sklearn_models, asks(lambda: samples.iris().held_x[:2], samples.ask_skops))
-XGBOOST = Family("XGBoost, 60 trees", xgboost_models, asks(lambda: samples.breast_cancer().held_x[:2], samples.ask_xgboost))
-MEDIUM = Family("torch, 10 MB", torch_family(10 << 20), asks(wide_rows(10 << 20), samples.ask_torch))
-BIG = Family("torch, 400 MB", torch_family(400 << 20), asks(wide_rows(400 << 20), samples.ask_torch))
+TINY = Family(
+    "tiny MLP, ONNX",
+    tiny_models,
+    asks(lambda: np.linspace(-1, 1, tiny.INPUTS, dtype=np.float32)[None], samples.ask_onnx),
+)
+SKLEARN = Family(
+    "scikit-learn", sklearn_models, asks(lambda: samples.iris().held_x[:2], samples.ask_skops)
+)
+XGBOOST = Family(
+    "XGBoost, 60 trees",
+    xgboost_models,
+    asks(lambda: samples.breast_cancer().held_x[:2], samples.ask_xgboost),
+)
+MEDIUM = Family(
+    "torch, 10 MB", torch_family(10 << 20), asks(wide_rows(10 << 20), samples.ask_torch)
+)
+BIG = Family(
+    "torch, 400 MB", torch_family(400 << 20), asks(wide_rows(400 << 20), samples.ask_torch)
+)
 FAMILIES = {family.name: family for family in (TINY, SKLEARN, XGBOOST, MEDIUM, BIG)}

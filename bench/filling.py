@@ -21,8 +21,9 @@ import numpy as np
 import program
 import solo
 
-from meshserve.core import lifecycle, model
-from meshserve.worker import allocators, host, memory
+from meshserve.core.memory import copy_lifecycle
+from meshserve.core.values import model
+from meshserve.worker.models import allocators, model_host, process_memory
 
 WAIT_S = 120
 
@@ -47,7 +48,11 @@ class Filled:
 
     def room_for(self, memory_bytes: int) -> int:
         """How many fit: counted where it was filled up, else by what each takes."""
-        return self.resident if self.is_full else int((memory_bytes - self.process_bytes) / self.bytes_each)
+        return (
+            self.resident
+            if self.is_full
+            else int((memory_bytes - self.process_bytes) / self.bytes_each)
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Given:
 
 def read(folder: Path) -> Given:
     """Models by their numbers, rows and answers."""
-    paths = sorted((folder / "models").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2]))
+    paths = sorted(
+        (folder / "models").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2])
+    )
     answers = {int(path.stem): np.load(path) for path in (folder / "answers").iterdir()}
     return Given(folder, paths, np.load(folder / "rows.npy"), answers)
 
@@ -71,7 +78,7 @@ def settled_bytes() -> int:
     """Private memory once everything that can be given back is."""
     gc.collect()
     allocators.current().trim()
-    return memory.private_bytes()
+    return process_memory.private_bytes()
 
 
 def numbered(number: int) -> str:
@@ -84,11 +91,17 @@ def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
     return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
 
 
-async def brought(of: host.Host, number: int, rows: np.ndarray) -> np.ndarray:
+async def brought(of: model_host.Host, number: int, rows: np.ndarray) -> np.ndarray:
     """The model's answer; it is loaded first if need be."""
-    resident = await of.lease(model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S)
+    resident = await of.lease(
+        model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S
+    )
     try:
-        return next(iter(resident.made.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()))
+        return next(
+            iter(
+                resident.made.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()
+            )
+        )
     finally:
         of.release(resident)
 
@@ -117,7 +130,7 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
     return filled
 
 
-async def loads(of: host.Host, count: int, rows: np.ndarray) -> AsyncIterator[float]:
+async def loads(of: model_host.Host, count: int, rows: np.ndarray) -> AsyncIterator[float]:
     """Milliseconds of each load but the first, until one makes another leave."""
     for number in range(1, count):
         began_s = time.perf_counter()
@@ -128,25 +141,31 @@ async def loads(of: host.Host, count: int, rows: np.ndarray) -> AsyncIterator[fl
         await brought(of, number, rows)
 
 
-def ready(of: host.Host) -> int:
+def ready(of: model_host.Host) -> int:
     """How many are in memory."""
-    return sum(copy.state is lifecycle.State.READY for copy in of.residency.copies.values())
+    return sum(copy.state is copy_lifecycle.State.READY for copy in of.residency.copies.values())
 
 
-async def check(of: host.Host, answers: Mapping[int, np.ndarray], rows: np.ndarray) -> None:
+async def check(of: model_host.Host, answers: Mapping[int, np.ndarray], rows: np.ndarray) -> None:
     """Some answers against the library's own."""
     for number, expected in answers.items():
         if not np.allclose(await brought(of, number, rows), expected, rtol=1e-4, atol=1e-5):
-            raise program.WrongAnswer(f"{numbered(number)} gives another answer than the library's own")
+            raise program.WrongAnswer(
+                f"{numbered(number)} gives another answer than the library's own"
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("memory_bytes", type=int)
     parser.add_argument("registered", type=int)
     args = parser.parse_args()
-    print(json.dumps(asdict(asyncio.run(fill(read(args.folder), args.memory_bytes, args.registered)))))
+    print(
+        json.dumps(asdict(asyncio.run(fill(read(args.folder), args.memory_bytes, args.registered))))
+    )
 
 
 if __name__ == "__main__":

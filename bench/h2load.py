@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-HOW_TO_INSTALL = (
-    "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client (apt-get install nghttp2-client), elsewhere in nghttp2"
-)
+HOW_TO_INSTALL = "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client (apt-get install nghttp2-client), elsewhere in nghttp2"
 
 GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
 NO_METADATA: Mapping[str, str] = {}
@@ -51,7 +49,13 @@ def framed(message: bytes) -> bytes:
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
-def run(url: str, body: bytes, load: Load, metadata: Mapping[str, str] = NO_METADATA, name: str = "h2load") -> Outcome:
+def run(
+    url: str,
+    body: bytes,
+    load: Load,
+    metadata: Mapping[str, str] = NO_METADATA,
+    name: str = "h2load",
+) -> Outcome:
     """POST `body` as gRPC. Raises LoadFailed unless every answer is HTTP 200; what is in them, h2load does not see."""
     program = shutil.which(name)
     if program is None:
@@ -59,8 +63,21 @@ def run(url: str, body: bytes, load: Load, metadata: Mapping[str, str] = NO_META
     with tempfile.TemporaryDirectory() as folder:
         body_file, log_file = Path(folder, "body"), Path(folder, "log")
         body_file.write_bytes(body)
-        counts = ["-n", str(load.requests), "-c", str(load.connections), "-m", str(load.streams), "-t", "1"]
-        headers = [word for key, value in {**GRPC_HEADERS, **metadata}.items() for word in ("-H", f"{key}: {value}")]
+        counts = [
+            "-n",
+            str(load.requests),
+            "-c",
+            str(load.connections),
+            "-m",
+            str(load.streams),
+            "-t",
+            "1",
+        ]
+        headers = [
+            word
+            for key, value in {**GRPC_HEADERS, **metadata}.items()
+            for word in ("-H", f"{key}: {value}")
+        ]
         command = [program, *counts, *headers, "-d", body_file, f"--log-file={log_file}", url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
@@ -74,11 +91,20 @@ def outcome(report: str, log: str, requests: int) -> Outcome:
     if succeeded != requests or _number(r"status codes: (\d+) 2xx", report) != requests:
         statuses = re.search(r"status codes: .*", report)
         said = f" ({statuses.group()})" if statuses else ""
-        raise LoadFailed(f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200{said}")
+        raise LoadFailed(
+            f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200{said}"
+        )
     took_ms = np.array([int(line.split()[2]) for line in log.splitlines()]) / 1000
     p50_ms, p99_ms, p999_ms = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
     requests_per_s = _number(r"finished in .*?, ([\d.]+) req/s", report)
-    return Outcome(requests, requests_per_s, p50_ms, p99_ms, p999_ms, int(_number(r"traffic: .*\((\d+)\) data", report)))
+    return Outcome(
+        requests,
+        requests_per_s,
+        p50_ms,
+        p99_ms,
+        p999_ms,
+        int(_number(r"traffic: .*\((\d+)\) data", report)),
+    )
 
 
 def _number(pattern: str, report: str) -> float:

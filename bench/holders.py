@@ -9,7 +9,8 @@ import argparse
 import signal
 from pathlib import Path
 
-from meshserve.core import model, ports
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
 from meshserve.runtimes import pytorch
 
 HOLDING = "holding"
@@ -23,7 +24,9 @@ def main() -> None:
     runtime = pytorch.TorchRuntime()
     runtime.prepare("cpu")
     if args.how != "none":
-        artifact = ports.Artifact(args.file, "", args.file.stat().st_size, is_ours=args.how == "mapped")
+        artifact = model_runtime.Artifact(
+            args.file, "", args.file.stat().st_size, is_ours=args.how == "mapped"
+        )
         held = runtime.load(artifact, model.ModelSpec(model.ModelId("held"), ""), "cpu")
         held.predict(held.probe or {}, ())
     print(HOLDING, flush=True)

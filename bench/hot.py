@@ -23,7 +23,7 @@ import results
 import scale
 from rich.console import Console
 
-from meshserve.core import commands, desired, events, model, report
+from meshserve.core.values import commands, desired, events, model, reports
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -92,7 +92,9 @@ class Load:
             began_s = time.perf_counter()
             answer = await self._stub.ModelInfer(request, timeout=CALL_S_MAX)
             self.took_ms.append((time.perf_counter() - began_s) * 1e3)
-            if not np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.float32), X[0] * 2):
+            if not np.array_equal(
+                np.frombuffer(answer.raw_output_contents[0], np.float32), X[0] * 2
+            ):
                 raise program.WrongAnswer("a wrong answer")
 
 
@@ -110,7 +112,9 @@ async def measure(endpoint: str, workers: int, seconds: float) -> Served:
         began_s = time.monotonic()
         while await asyncio.to_thread(workers_of, endpoint) < workers and not running.done():
             if time.monotonic() - began_s > SPREAD_S:
-                raise program.WrongAnswer(f"after {SPREAD_S} s the model is not on {workers} workers")
+                raise program.WrongAnswer(
+                    f"after {SPREAD_S} s the model is not on {workers} workers"
+                )
             await asyncio.sleep(0.2)
         spread_s = time.monotonic() - began_s
         await asyncio.sleep(1.0)
@@ -119,7 +123,12 @@ async def measure(endpoint: str, workers: int, seconds: float) -> Served:
         took_ms, elapsed_s = load.took_ms[first:], time.perf_counter() - counted_s
         load.stop()
         await running
-    return Served(len(took_ms) / elapsed_s, float(np.median(took_ms)), await asyncio.to_thread(workers_of, endpoint), spread_s)
+    return Served(
+        len(took_ms) / elapsed_s,
+        float(np.median(took_ms)),
+        await asyncio.to_thread(workers_of, endpoint),
+        spread_s,
+    )
 
 
 def serve(folder: Path, copies_max: int, seconds: float) -> Served:
@@ -156,17 +165,23 @@ class World(scale.World):
         """Let one go by under this load; what was served of it."""
         self.now_s += 1.0
         places = self.places()
-        shares = {worker.id: min(1.0, load / len(places)) if worker.id in places else 0.0 for worker in self.mesh.roster.workers.values()}
+        shares = {
+            worker.id: min(1.0, load / len(places)) if worker.id in places else 0.0
+            for worker in self.mesh.roster.workers.values()
+        }
         loaded, self.loaded = self.loaded, []
         self.phase("second", [*loaded, *self._reports(shares), events.Ticked()])
         return sum(shares.values())
 
     def _reports(self, shares: dict[str, float]) -> Iterator[events.Event]:
         for worker_id, share in shares.items():
-            demands = (report.Demand(self.id, share),) if share else ()
+            demands = (reports.Demand(self.id, share),) if share else ()
             known = self.mesh.roster.workers[worker_id]
             yield events.WorkerReported(
-                report.WorkerReport(worker_id, known.pid, "node", "ready", known.synced, demands=demands), known.synced
+                reports.WorkerReport(
+                    worker_id, known.pid, "node", "ready", known.synced, demands=demands
+                ),
+                known.synced,
             )
 
 
@@ -176,10 +191,17 @@ def simulate(load: float) -> Simulated:
     pool = desired.Pool(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
     spec = model.ModelSpec(world.id, "/hot", origin=desired.CONFIG)
     world.phase(
-        "up", [events.Restored(), events.NodesSeen(("node",)), events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,)))]
+        "up",
+        [
+            events.Restored(),
+            events.NodesSeen(("node",)),
+            events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,))),
+        ],
     )
     seen = [(world.second(load), len(world.places())) for _ in range(SIMULATED_S)]
-    settled_s = next(second for second in range(SIMULATED_S) if all(each == seen[-1] for each in seen[second:]))
+    settled_s = next(
+        second for second in range(SIMULATED_S) if all(each == seen[-1] for each in seen[second:])
+    )
     return Simulated(load, *seen[-1], settled_s)
 
 
@@ -187,19 +209,41 @@ def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.
     """The tables, and the target."""
     head = ("the model is on", "req/s", "p50 ms", "s until it is")
     rows = tuple(
-        (f"{each.workers} worker{'s' if each.workers > 1 else ''}", *map(results.figure, (each.requests_per_s, each.p50_ms, each.spread_s)))
+        (
+            f"{each.workers} worker{'s' if each.workers > 1 else ''}",
+            *map(results.figure, (each.requests_per_s, each.p50_ms, each.spread_s)),
+        )
         for each in (alone, spread)
     )
-    told = tuple((f"{each.load:g}", f"{each.served:.2f}", str(each.workers), str(each.settled_s)) for each in simulated)
+    told = tuple(
+        (f"{each.load:g}", f"{each.served:.2f}", str(each.workers), str(each.settled_s))
+        for each in simulated
+    )
     tables = (
-        results.Table(f"one model that waits {WAIT_S * 1e3:g} ms, {IN_FLIGHT} requests in flight, {WORKERS} workers", head, rows),
-        results.Table("simulated: load and answers, × one worker", ("load", "answered", "workers", "s until it is so"), told),
+        results.Table(
+            f"one model that waits {WAIT_S * 1e3:g} ms, {IN_FLIGHT} requests in flight, {WORKERS} workers",
+            head,
+            rows,
+        ),
+        results.Table(
+            "simulated: load and answers, × one worker",
+            ("load", "answered", "workers", "s until it is so"),
+            told,
+        ),
     )
     peer = ("one worker", alone.requests_per_s)
     one, four = (next(each for each in simulated if each.load == load) for load in (1.0, 4.0))
     claims = (
-        results.times(f"one hot model, {WORKERS} workers", "req/s", spread.requests_per_s, peer, RATIO_MIN),
-        results.times("the same in simulation, 4 × the load", "× one worker", four.served, ("1 × the load", one.served), RATIO_MIN),
+        results.times(
+            f"one hot model, {WORKERS} workers", "req/s", spread.requests_per_s, peer, RATIO_MIN
+        ),
+        results.times(
+            "the same in simulation, 4 × the load",
+            "× one worker",
+            four.served,
+            ("1 × the load", one.served),
+            RATIO_MIN,
+        ),
     )
     return results.Found(1, {"workers": WORKERS, "requests in flight": IN_FLIGHT}, claims, tables)
 
@@ -207,14 +251,21 @@ def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
     seconds = args.seconds or (3.0 if args.quick else 15.0)
     simulated = [simulate(load) for load in LOADS]
-    alone, spread = (serve(folder / str(copies_max), copies_max, seconds) for copies_max in (1, WORKERS))
-    console.print(f"{alone.requests_per_s:.0f} req/s on one worker, {spread.requests_per_s:.0f} on {spread.workers}", highlight=False)
+    alone, spread = (
+        serve(folder / str(copies_max), copies_max, seconds) for copies_max in (1, WORKERS)
+    )
+    console.print(
+        f"{alone.requests_per_s:.0f} req/s on one worker, {spread.requests_per_s:.0f} on {spread.workers}",
+        highlight=False,
+    )
     return found(alone, spread, simulated)
 
 
 def main() -> int:
     parser = program.parser(__doc__)
-    parser.add_argument("--seconds", type=float, help="that count, of each load; default: 15, quick 3")
+    parser.add_argument(
+        "--seconds", type=float, help="that count, of each load; default: 15, quick 3"
+    )
     return program.main("hot", parser, run)
 
 

@@ -34,8 +34,9 @@ import served
 import streaming
 from rich.console import Console
 
-from meshserve.core import engine_ports, llm
-from meshserve.llm import surroundings, vllm_engine
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import llm_spec
+from meshserve.llm import engine_env, vllm_engine
 
 TINY_LLM = Path(__file__).parents[1] / "tests" / "tiny_llm.py"
 MESH, BARE = "meshserve", "vllm serve"
@@ -49,7 +50,16 @@ FREE_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
 LENGTH_STEP = 11
-PROMPTS = ("def wait(", "import sys", "class Signature:", "for each in", "return self", "if not", "raise ValueError(", "while True:")
+PROMPTS = (
+    "def wait(",
+    "import sys",
+    "class Signature:",
+    "for each in",
+    "return self",
+    "if not",
+    "raise ValueError(",
+    "while True:",
+)
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,25 @@ class Compared:
 
     def claims(self, medians: Mapping[str, Figures]) -> tuple[results.Claim, ...]:
         """What was to be reached, beside the medians of both."""
-        at, ours, theirs = f"{self.streams} stream{'s' if self.streams > 1 else ''}", medians[MESH], medians[BARE]
+        at, ours, theirs = (
+            f"{self.streams} stream{'s' if self.streams > 1 else ''}",
+            medians[MESH],
+            medians[BARE],
+        )
         is_fast, is_soon = self.speed_ratio >= SPEED_RATIO_MIN, self.ttft_added_ms <= TTFT_MS_MAX
-        speed = (ours.tokens_per_s, "tokens/s", f"≥ {SPEED_RATIO_MIN} ×", is_fast, BARE, theirs.tokens_per_s, self.speed_ratio)
+        speed = (
+            ours.tokens_per_s,
+            "tokens/s",
+            f"≥ {SPEED_RATIO_MIN} ×",
+            is_fast,
+            BARE,
+            theirs.tokens_per_s,
+            self.speed_ratio,
+        )
         ttft = (self.ttft_added_ms, "ms", f"≤ {TTFT_MS_MAX:g} ms", is_soon)
-        return results.Claim(f"tokens a second, {at}", *speed), results.Claim(f"TTFT p50 more than {BARE}'s, {at}", *ttft)
+        return results.Claim(f"tokens a second, {at}", *speed), results.Claim(
+            f"TTFT p50 more than {BARE}'s, {at}", *ttft
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +115,16 @@ class System:
     def is_answering(self) -> bool:
         """Whether it makes a token."""
         with contextlib.suppress(httpx.HTTPError):
-            url, kind = f"http://{self.endpoint}{streaming.PATH}", {"content-type": "application/json"}
-            return httpx.post(url, content=body(PROMPTS[0], 1), headers=kind, timeout=START_S).status_code == 200
+            url, kind = (
+                f"http://{self.endpoint}{streaming.PATH}",
+                {"content-type": "application/json"},
+            )
+            return (
+                httpx.post(
+                    url, content=body(PROMPTS[0], 1), headers=kind, timeout=START_S
+                ).status_code
+                == 200
+            )
         return False
 
 
@@ -100,14 +132,23 @@ Round = Mapping[int, Mapping[str, Figures]]
 
 
 def body(prompt: str, tokens: int) -> bytes:
-    asked = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    asked = {
+        "model": "tiny",
+        "prompt": prompt,
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     return json.dumps(asked | {"stream": True, "stream_options": {"include_usage": True}}).encode()
 
 
 def bodies(count: int, tokens: int) -> list[bytes]:
     """Prompts that differ, so that no two requests at a time are the same, and answers of half as many tokens to half as many more."""
     lengths = (tokens // 2 + number * LENGTH_STEP % (tokens + 1) for number in range(count))
-    return [body(f"{PROMPTS[number % len(PROMPTS)]} {number}", length) for number, length in enumerate(lengths)]
+    return [
+        body(f"{PROMPTS[number % len(PROMPTS)]} {number}", length)
+        for number, length in enumerate(lengths)
+    ]
 
 
 def bare_words(model: Path, endpoint: str) -> list[str]:
@@ -122,13 +163,21 @@ def bare_words(model: Path, endpoint: str) -> list[str]:
         "port": port,
     }
     flags = ((f"--{name.replace('_', '-')}", value) for name, value in told.items())
-    return ["serve", str(model), *(flag if value is True else f"{flag}={value}" for flag, value in flags)]
+    return [
+        "serve",
+        str(model),
+        *(flag if value is True else f"{flag}={value}" for flag, value in flags),
+    ]
 
 
 def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     """What a replica sets for its engine too."""
-    order = engine_ports.Order(llm.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder))
-    told = surroundings.defaults(order, sorted(os.sched_getaffinity(0)), "") | surroundings.enforced(order)
+    order = llm_engine.Order(
+        llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
+    )
+    told = engine_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | engine_env.enforced(
+        order
+    )
     return {name: value for name, value in told.items() if value} | named_vllm(folder)
 
 
@@ -139,7 +188,9 @@ def named_vllm(folder: Path) -> dict[str, str]:
         return {}
     about = folder / "named" / "vllm.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {metadata.version('vllm-cpu')}+cpu\n")
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: vllm\nVersion: {metadata.version('vllm-cpu')}+cpu\n"
+    )
     return {"PYTHONPATH": str(about.parent)}
 
 
@@ -156,7 +207,13 @@ def write_model(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def through_mesh(folder: Path, model: Path) -> Iterator[System]:
-    entry = {"name": "tiny", "uri": str(model), "device": "cpu", "cpu_kv_cache": KV_BYTES, "engine": ENGINE}
+    entry = {
+        "name": "tiny",
+        "uri": str(model),
+        "device": "cpu",
+        "cpu_kv_cache": KV_BYTES,
+        "engine": ENGINE,
+    }
     with meshes.up(folder, meshes.pool(1, "512MiB"), llms=[entry]) as mesh:
         yield System(mesh.system, mesh.endpoint)
 
@@ -164,11 +221,16 @@ def through_mesh(folder: Path, model: Path) -> Iterator[System]:
 @contextlib.contextmanager
 def bare(folder: Path, model: Path) -> Iterator[System]:
     endpoint, vllm = f"127.0.0.1:{free_ports.free_port()}", Path(sys.executable).with_name("vllm")
-    with served.serving([vllm, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)) as process:
+    with served.serving(
+        [vllm, *bare_words(model, endpoint)], folder / "bare.log", **bare_environment(model, folder)
+    ) as process:
         yield System(process, endpoint)
 
 
-STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[System]]] = {MESH: through_mesh, BARE: bare}
+STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[System]]] = {
+    MESH: through_mesh,
+    BARE: bare,
+}
 
 
 def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
@@ -178,11 +240,15 @@ def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, 
     outcome = streaming.run(system.endpoint, asked, streams)
     spent_s = served.spent_s(before, system.served.cpu_s())
     tokens = sum(answer.tokens for answer in outcome.answers)
-    figures = Figures(outcome.tokens_per_s, outcome.ttft_ms(50), outcome.ttft_ms(95), spent_s / tokens * 1e6)
+    figures = Figures(
+        outcome.tokens_per_s, outcome.ttft_ms(50), outcome.ttft_ms(95), spent_s / tokens * 1e6
+    )
     return figures, [answer.text for answer in outcome.answers]
 
 
-def one_round(systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int) -> Round:
+def one_round(
+    systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int
+) -> Round:
     """Each load on each system, in this order. Raises LoadFailed where their answers differ."""
     found: dict[int, dict[str, Figures]] = {}
     for streams in STREAMS:
@@ -204,11 +270,19 @@ def rest(system: System) -> dict[str, float]:
 
 
 def medians(rounds: list[Round]) -> Round:
-    return {streams: {name: _median([each[streams][name] for each in rounds]) for name in (MESH, BARE)} for streams in STREAMS}
+    return {
+        streams: {name: _median([each[streams][name] for each in rounds]) for name in (MESH, BARE)}
+        for streams in STREAMS
+    }
 
 
 def _median(figures: list[Figures]) -> Figures:
-    return Figures(*(statistics.median(column) for column in zip(*(asdict(each).values() for each in figures), strict=True)))
+    return Figures(
+        *(
+            statistics.median(column)
+            for column in zip(*(asdict(each).values() for each in figures), strict=True)
+        )
+    )
 
 
 def compared(rounds: list[Round]) -> list[Compared]:
@@ -218,7 +292,15 @@ def compared(rounds: list[Round]) -> list[Compared]:
         pairs = [(each[streams][MESH], each[streams][BARE]) for each in rounds]
         ratios = [ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in pairs]
         added_ms = [ours.ttft_p50_ms - theirs.ttft_p50_ms for ours, theirs in pairs]
-        made.append(Compared(streams, statistics.median(ratios), statistics.median(added_ms), between(ratios), between(added_ms)))
+        made.append(
+            Compared(
+                streams,
+                statistics.median(ratios),
+                statistics.median(added_ms),
+                between(ratios),
+                between(added_ms),
+            )
+        )
     return made
 
 
@@ -233,7 +315,13 @@ def table(title: str, figures: Round) -> results.Table:
     """A row for each number of streams and system."""
     head = ("streams, system", "tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token")
     rows = (
-        (f"{streams}, {name}", f"{f.tokens_per_s:,.1f}", f"{f.ttft_p50_ms:.2f}", f"{f.ttft_p95_ms:.2f}", f"{f.cpu_us_per_token:,.0f}")
+        (
+            f"{streams}, {name}",
+            f"{f.tokens_per_s:,.1f}",
+            f"{f.ttft_p50_ms:.2f}",
+            f"{f.ttft_p95_ms:.2f}",
+            f"{f.cpu_us_per_token:,.0f}",
+        )
         for streams, each in figures.items()
         for name, f in each.items()
     )
@@ -252,14 +340,22 @@ def spread(beside: Sequence[Compared]) -> results.Table:
         )
         for each in beside
     )
-    return results.Table("medians of rounds", ("streams", "tokens/s", "95 % of runs", "TTFT p50 + ms", "95 % of runs"), tuple(rows))
+    return results.Table(
+        "medians of rounds",
+        ("streams", "tokens/s", "95 % of runs", "TTFT p50 + ms", "95 % of runs"),
+        tuple(rows),
+    )
 
 
-def found(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]) -> results.Found:
+def found(
+    args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]
+) -> results.Found:
     """The table of medians and the targets."""
     middle, beside = medians(rounds), compared(rounds)
     resting = results.Table(
-        "cores taken at rest", ("system", "cores"), tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest)
+        "cores taken at rest",
+        ("system", "cores"),
+        tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest),
     )
     return results.Found(
         rounds=len(rounds),
@@ -271,12 +367,18 @@ def found(args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, M
 
 
 def _plain(figures: Round) -> dict[str, dict[str, object]]:
-    return {str(streams): {name: asdict(f) for name, f in each.items()} for streams, each in figures.items()}
+    return {
+        str(streams): {name: asdict(f) for name, f in each.items()}
+        for streams, each in figures.items()
+    }
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
     """All rounds of all starts, and what each system takes at rest."""
-    args.starts, args.rounds = args.starts or (1 if args.quick else 3), args.rounds or (2 if args.quick else 8)
+    args.starts, args.rounds = (
+        args.starts or (1 if args.quick else 3),
+        args.rounds or (2 if args.quick else 8),
+    )
     os.environ.update(FREE_CORES)
     model, rounds, at_rest = write_model(folder / "model"), [], {}
     try:
@@ -294,19 +396,33 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 def both(folder: Path, model: Path, tokens: int) -> Iterator[Mapping[str, System]]:
     """Both systems, warm."""
     with contextlib.ExitStack() as stack:
-        systems = {name: stack.enter_context(start(_made(folder / name), model)) for name, start in STARTS.items()}
+        systems = {
+            name: stack.enter_context(start(_made(folder / name), model))
+            for name, start in STARTS.items()
+        }
         for system in systems.values():
             system.served.wait_until(system.is_answering, START_S)
             streaming.run(system.endpoint, bodies(2 * max(STREAMS), tokens), max(STREAMS))
         yield systems
 
 
-def all_rounds(console: Console, args: argparse.Namespace, systems: Mapping[str, System]) -> list[Round]:
+def all_rounds(
+    console: Console, args: argparse.Namespace, systems: Mapping[str, System]
+) -> list[Round]:
     """The rounds of one start, each shown; who comes first alternates."""
     rounds = []
     for number in range(args.rounds):
-        rounds.append(one_round(systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens))
-        program.show(console, results.Found(1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)))
+        rounds.append(
+            one_round(
+                systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens
+            )
+        )
+        program.show(
+            console,
+            results.Found(
+                1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)
+            ),
+        )
     return rounds
 
 
@@ -319,7 +435,12 @@ def main() -> int:
     parser = program.parser(__doc__)
     parser.add_argument("--rounds", type=int, help="of each start; default: 8, quick 2")
     parser.add_argument("--starts", type=int, help="of both systems; default: 3, quick 1")
-    parser.add_argument("--requests", type=int, default=12, help="of the load of one stream; eight times as many of that of many")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=12,
+        help="of the load of one stream; eight times as many of that of many",
+    )
     parser.add_argument("--tokens", type=int, default=32, help="of each answer, more or less")
     return program.main("llm_overhead", parser, run)
 

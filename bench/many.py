@@ -25,8 +25,14 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
 
 def found(thrashed: thrash.Thrashed) -> results.Found:
     """Requests by whether the model was there, and that none failed."""
-    sizes = {"models": thrashed.models, "resident": thrashed.resident, "requests": len(thrashed.asked)}
-    return results.Found(1, sizes, tuple(cold_tables.thrash_claims(thrashed)), (cold_tables.thrash_table(thrashed),))
+    sizes = {
+        "models": thrashed.models,
+        "resident": thrashed.resident,
+        "requests": len(thrashed.asked),
+    }
+    return results.Found(
+        1, sizes, tuple(cold_tables.thrash_claims(thrashed)), (cold_tables.thrash_table(thrashed),)
+    )
 
 
 def main() -> int:

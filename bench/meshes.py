@@ -15,7 +15,17 @@ import httpx
 import served
 import yaml
 
-COUNTERS = ("requests", "failures", "resident", "hits", "misses", "loads", "load_failures", "evictions", "restarts")
+COUNTERS = (
+    "requests",
+    "failures",
+    "resident",
+    "hits",
+    "misses",
+    "loads",
+    "load_failures",
+    "evictions",
+    "restarts",
+)
 SETTLED_S, SETTLE_S_MAX = 1.5, 60
 NO_VARIABLES: Mapping[str, str] = {}
 
@@ -71,10 +81,27 @@ def settled_totals(mesh: Mesh, requests: int = 0) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def up(folder: Path, pools: Mapping[str, Any], variables: Mapping[str, str] = NO_VARIABLES, **sections: object) -> Iterator[Mesh]:
+def up(
+    folder: Path,
+    pools: Mapping[str, Any],
+    variables: Mapping[str, str] = NO_VARIABLES,
+    **sections: object,
+) -> Iterator[Mesh]:
     """`meshserve up` with these sections of config.yaml and environment variables, stopped at the end of the block."""
     endpoint, path = f"127.0.0.1:{free_ports.free_port()}", folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"gateway": {"listen": endpoint}, "state_dir": str(folder / "state"), "pools": dict(pools), **sections}))
-    program, environment = Path(sys.executable).with_name("meshserve"), {"MESHSERVE_HOME": str(folder / "state"), **variables}
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "gateway": {"listen": endpoint},
+                "state_dir": str(folder / "state"),
+                "pools": dict(pools),
+                **sections,
+            }
+        )
+    )
+    program, environment = (
+        Path(sys.executable).with_name("meshserve"),
+        {"MESHSERVE_HOME": str(folder / "state"), **variables},
+    )
     with served.serving([program, "up", path], folder / "meshserve.log", **environment) as system:
         yield Mesh(system, endpoint)

@@ -26,7 +26,9 @@ WARM_UP_IN_FLIGHT = 8
 REGISTER_S_MAX = 600
 
 
-async def load(console: Console, args: argparse.Namespace, endpoint: str) -> tuple[list[traffic.Asked], list[traffic.Asked]]:
+async def load(
+    console: Console, args: argparse.Namespace, endpoint: str
+) -> tuple[list[traffic.Asked], list[traffic.Asked]]:
     """The warm-up, and what counts."""
     chance, requests = np.random.default_rng(0), int(args.rate * args.seconds)
     async with traffic.callers(endpoint, args.models) as callers:
@@ -34,28 +36,48 @@ async def load(console: Console, args: argparse.Namespace, endpoint: str) -> tup
         warm_up = await callers.each(range(args.models), WARM_UP_IN_FLIGHT)
         console.print(f"asked each once in {time.monotonic() - began_s:.0f} s", highlight=False)
         await callers.open(chance.integers(args.models, size=int(args.rate)).tolist(), args.rate)
-        return warm_up, await callers.open(chance.integers(args.models, size=requests).tolist(), args.rate)
+        return warm_up, await callers.open(
+            chance.integers(args.models, size=requests).tolist(), args.rate
+        )
 
 
-def found(args: argparse.Namespace, warm_up: list[traffic.Asked], asked: list[traffic.Asked], seconds: float) -> results.Found:
+def found(
+    args: argparse.Namespace,
+    warm_up: list[traffic.Asked],
+    asked: list[traffic.Asked],
+    seconds: float,
+) -> results.Found:
     """The table, and the target."""
     faults = traffic.faults([*warm_up, *asked])
     if faults:
         raise program.WrongAnswer(f"{len(faults)} requests failed, the first: {faults[0]}")
-    rows = (("warm-up, each for the first time", *_cells(warm_up)), (f"{args.rate:,.0f} req/s", *_cells(asked)))
+    rows = (
+        ("warm-up, each for the first time", *_cells(warm_up)),
+        (f"{args.rate:,.0f} req/s", *_cells(asked)),
+    )
     head = ("requests", "number", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
     sizes = {key: getattr(args, key) for key in ("models", "rate", "seconds", "workers", "memory")}
-    table = results.Table(f"open loop to {args.models:,} models, registered after {seconds:.0f} s", head, rows)
+    table = results.Table(
+        f"open loop to {args.models:,} models, registered after {seconds:.0f} s", head, rows
+    )
     return results.Found(1, sizes, (claim(args, warm_up, asked),), (table,))
 
 
-def claim(args: argparse.Namespace, warm_up: list[traffic.Asked], asked: list[traffic.Asked]) -> results.Claim:
+def claim(
+    args: argparse.Namespace, warm_up: list[traffic.Asked], asked: list[traffic.Asked]
+) -> results.Claim:
     """The target; in the quick version its floor, beside first requests of the same run."""
     title = f"at {args.rate:,.0f} req/s to {args.models:,} models, open loop"
     if args.quick:
-        first_ms, took_ms = (float(np.median([each.took_ms for each in several])) for several in (warm_up, asked))
-        return results.times_at_most(f"p50 {title}", "ms", took_ms, ("first requests", first_ms), QUICK_RATIO)
-    return results.at_most(f"p99 {title}", float(np.percentile([each.took_ms for each in asked], 99)), "ms", P99_MS_MAX)
+        first_ms, took_ms = (
+            float(np.median([each.took_ms for each in several])) for several in (warm_up, asked)
+        )
+        return results.times_at_most(
+            f"p50 {title}", "ms", took_ms, ("first requests", first_ms), QUICK_RATIO
+        )
+    return results.at_most(
+        f"p99 {title}", float(np.percentile([each.took_ms for each in asked], 99)), "ms", P99_MS_MAX
+    )
 
 
 def _cells(asked: list[traffic.Asked]) -> tuple[str, ...]:
@@ -72,12 +94,17 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
     repository = [{"path": str(folder / "models"), "watch": False}]
     with meshes.up(folder, meshes.pool(args.workers, args.memory), repositories=repository) as mesh:
         began_s = time.monotonic()
-        mesh.system.wait_until(lambda: meshes.registered(mesh.endpoint) >= args.models, REGISTER_S_MAX)
+        mesh.system.wait_until(
+            lambda: meshes.registered(mesh.endpoint) >= args.models, REGISTER_S_MAX
+        )
         mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), REGISTER_S_MAX)
         registered_s = time.monotonic() - began_s
         console.print(f"registered {registered_s:.0f} s after the start", highlight=False)
         warm_up, asked = asyncio.run(load(console, args, mesh.endpoint))
-        console.print("  ".join(f"{key} {value:,}" for key, value in meshes.totals(mesh.endpoint).items()), highlight=False)
+        console.print(
+            "  ".join(f"{key} {value:,}" for key, value in meshes.totals(mesh.endpoint).items()),
+            highlight=False,
+        )
     return found(args, warm_up, asked, registered_s)
 
 

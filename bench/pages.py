@@ -26,11 +26,18 @@ def cached_share(path: Path) -> float:
     size = path.stat().st_size
     if not size:
         return 0.0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as mapped:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(
+            file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+        ) as mapped,
+    ):
         count = -(-size // mmap.PAGESIZE)
         seen = (ctypes.c_ubyte * count)()
         place = ctypes.c_char.from_buffer(mapped)
-        failed = _LIBC.mincore(ctypes.c_void_p(ctypes.addressof(place)), ctypes.c_size_t(size), seen)
+        failed = _LIBC.mincore(
+            ctypes.c_void_p(ctypes.addressof(place)), ctypes.c_size_t(size), seen
+        )
         del place
         if failed:
             raise OSError(ctypes.get_errno(), f"mincore: {path}")
@@ -39,4 +46,8 @@ def cached_share(path: Path) -> float:
 
 def files(folder: Path) -> list[Path]:
     """Every plain file under the folder, or the file itself."""
-    return [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return (
+        [folder]
+        if folder.is_file()
+        else [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    )

@@ -28,9 +28,19 @@ class WrongAnswer(Exception):
 
 def parser(text: str | None) -> argparse.ArgumentParser:
     """The arguments that every benchmark takes. Defaults that `--quick` changes are None and chosen by the benchmark."""
-    made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="small sizes and generous floors; writes to build/bench, not bench/results")
-    made.add_argument("--strict", action="store_true", help="exit code 1 where a target is missed; with --quick that is so anyhow")
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes and generous floors; writes to build/bench, not bench/results",
+    )
+    made.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit code 1 where a target is missed; with --quick that is so anyhow",
+    )
     return made
 
 
@@ -42,14 +52,22 @@ def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -
     try:
         with tempfile.TemporaryDirectory(prefix=f"bench-{benchmark}-") as folder:
             found = measure(console, args, Path(folder))
-    except (served.NotServing, h2load.LoadFailed, WrongAnswer, AssertionError, errors.MeshError) as failure:
+    except (
+        served.NotServing,
+        h2load.LoadFailed,
+        WrongAnswer,
+        AssertionError,
+        errors.MeshError,
+    ) as failure:
         console.print(f"{benchmark}: {failure}", markup=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
     show(console, found)
-    path = results.save(benchmark, found, here, results.QUICK_FOLDER if args.quick else results.FOLDER)
+    path = results.save(
+        benchmark, found, here, results.QUICK_FOLDER if args.quick else results.FOLDER
+    )
     shown = path.relative_to(results.ROOT)
     console.print(f"{shown} after {time.monotonic() - started_s:.0f} s", highlight=False)
     return int((args.strict or args.quick) and not all(claim.is_reached for claim in found.claims))
@@ -72,6 +90,10 @@ def show(console: Console, found: results.Found) -> None:
 
 def said(claim: results.Claim) -> str:
     """A claim in a line."""
-    beside = f" beside {results.figure(claim.theirs)} of {claim.peer}: {claim.ratio:.2f} ×" if claim.theirs and claim.ratio else ""
+    beside = (
+        f" beside {results.figure(claim.theirs)} of {claim.peer}: {claim.ratio:.2f} ×"
+        if claim.theirs and claim.ratio
+        else ""
+    )
     unit = f" {claim.unit}" if claim.unit else ""
     return f"{'reached' if claim.is_reached else 'MISSED '}  {claim.what}: {results.figure(claim.ours)}{unit}{beside} ({claim.target})"

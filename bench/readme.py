@@ -15,7 +15,9 @@ BEGIN, END = "<!-- config: written by `make readme` from meshserve/config -->", 
 def with_reference(text: str) -> str:
     """The README with the reference of today."""
     written = f"{BEGIN}\n{config.reference_markdown().strip()}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: written, text, flags=re.DOTALL)
+    return re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: written, text, flags=re.DOTALL
+    )
 
 
 def main() -> int:

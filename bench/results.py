@@ -101,7 +101,9 @@ def times(what: str, unit: str, ours: float, peer: tuple[str, float], bound: flo
     return Claim(what, ours, unit, f"≥ {bound:g} ×", ratio >= bound, *peer, ratio)
 
 
-def times_at_most(what: str, unit: str, ours: float, peer: tuple[str, float], bound: float) -> Claim:
+def times_at_most(
+    what: str, unit: str, ours: float, peer: tuple[str, float], bound: float
+) -> Claim:
     """The claim that our figure is at most `bound` times the peer's (name, figure)."""
     ratio = ours / peer[1]
     return Claim(what, ours, unit, f"≤ {bound:g} ×", ratio <= bound, *peer, ratio)
@@ -110,7 +112,10 @@ def times_at_most(what: str, unit: str, ours: float, peer: tuple[str, float], bo
 def machine() -> dict[str, object]:
     """Where it was measured, and how busy that was before."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    cpu = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu,
@@ -149,7 +154,9 @@ def save(benchmark: str, found: Found, here: Mapping[str, object], folder: Path)
     """Write the file into `folder`."""
     path = folder / f"{benchmark}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document(benchmark, found, here), indent=1, ensure_ascii=False) + "\n")
+    path.write_text(
+        json.dumps(document(benchmark, found, here), indent=1, ensure_ascii=False) + "\n"
+    )
     return path
 
 
@@ -168,7 +175,9 @@ def load(path: Path) -> tuple[dict[str, Any], Found]:
 
 
 def _table(read: dict[str, Any]) -> Table:
-    return Table(read["title"], tuple(read["head"]), tuple(map(tuple, read["rows"])), read["missing"])
+    return Table(
+        read["title"], tuple(read["head"]), tuple(map(tuple, read["rows"])), read["missing"]
+    )
 
 
 def _chart(read: dict[str, Any]) -> Chart:
@@ -180,5 +189,7 @@ def figure(value: float) -> str:
     if math.isnan(value):
         return "-"
     size = abs(value)
-    digits = 0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 0.1 else 3
+    digits = (
+        0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 0.1 else 3
+    )
     return f"{value:,.{digits}f}"

@@ -43,7 +43,13 @@ SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 2
 READY_S = 120
 SETTLE_TRIES, SETTLE_REQUESTS, SETTLE_S = 10, 500, 1.0
 REQUESTS_MAX, REQUESTS_MIN = 60_000, 20
-PEERS_FAULTS = (environments.NotInstalled, served.NotServing, h2load.LoadFailed, callers.CallFailed, InferenceServerException)
+PEERS_FAULTS = (
+    environments.NotInstalled,
+    served.NotServing,
+    h2load.LoadFailed,
+    callers.CallFailed,
+    InferenceServerException,
+)
 FAILURES = (*PEERS_FAULTS, program.WrongAnswer)
 
 
@@ -65,7 +71,9 @@ WHOLE = Plan(
     sizes=tuple(SIZES),
     seconds=4.0,
 )
-QUICK = Plan((systems.OURS, systems.BARE, systems.ALONE), (1, 32), (("tritonclient", 8),), ("1 MB",), 2.0)
+QUICK = Plan(
+    (systems.OURS, systems.BARE, systems.ALONE), (1, 32), (("tritonclient", 8),), ("1 MB",), 2.0
+)
 
 
 def infer(running: systems.Running, model: str, x: np.ndarray) -> np.ndarray:
@@ -81,14 +89,19 @@ def check(running: systems.Running, models: Path) -> None:
     session, chance = sessions.load(str(models / "tiny.onnx")), np.random.default_rng(SEED)
     for rows in (1, 1, 3, 8):
         x = chance.standard_normal((rows, tiny.INPUTS)).astype(np.float32)
-        if not np.allclose(infer(running, "tiny", x), session.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5):
+        if not np.allclose(
+            infer(running, "tiny", x), session.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5
+        ):
             raise program.WrongAnswer(f"a wrong answer to {rows} rows")
 
 
 def answers(running: systems.Running) -> bool:
     """Whether both models answer."""
     with contextlib.suppress(InferenceServerException):
-        return infer(running, "tiny", X) is not None and infer(running, "wide", wide.rows(1024)) is not None
+        return (
+            infer(running, "tiny", X) is not None
+            and infer(running, "wide", wide.rows(1024)) is not None
+        )
     return False
 
 
@@ -116,7 +129,9 @@ class Load:
         seen = self._send(model, x, h2load.in_flight(number, max(requests, number)))
         after = self.running.served.cpu_s()
         if seen.answer_bytes != seen.requests * once.answer_bytes:
-            raise program.WrongAnswer(f"some of {seen.requests} answers have another length than the one that was checked")
+            raise program.WrongAnswer(
+                f"some of {seen.requests} answers have another length than the one that was checked"
+            )
         self.cpu_us_by_process = cpu_us_by_process(before, after, seen.requests)
         cpu_us = served.spent_s(before, after) / seen.requests * 1e6
         return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms, seen.p999_ms, cpu_us)
@@ -141,7 +156,9 @@ class Load:
 
     def _call(self, kind: str, number: int, row: Path, requests: int) -> callers.Seen:
         metadata = self.running.metadata("tiny")
-        return callers.run(callers.Calls(self.running.endpoint, "tiny", kind, number, requests, metadata), row)
+        return callers.run(
+            callers.Calls(self.running.endpoint, "tiny", kind, number, requests, metadata), row
+        )
 
 
 def counted(wanted: float) -> int:
@@ -149,7 +166,9 @@ def counted(wanted: float) -> int:
     return int(min(REQUESTS_MAX, max(REQUESTS_MIN, wanted)))
 
 
-def cpu_us_by_process(before: Mapping[int, float], after: Mapping[int, float], requests: int) -> dict[str, float]:
+def cpu_us_by_process(
+    before: Mapping[int, float], after: Mapping[int, float], requests: int
+) -> dict[str, float]:
     """Microseconds a request by what processes call themselves, the greatest first."""
     spent: Counter[str] = Counter()
     for pid, now_s in after.items():
@@ -157,7 +176,9 @@ def cpu_us_by_process(before: Mapping[int, float], after: Mapping[int, float], r
     return {title: round(us, 1) for title, us in spent.most_common() if us >= 0.1}
 
 
-def measure(running: systems.Running, models: Path, plan: Plan, tell: Callable[[str], None]) -> runs.Figures:
+def measure(
+    running: systems.Running, models: Path, plan: Plan, tell: Callable[[str], None]
+) -> runs.Figures:
     """Everything that the plan has for one system. Raises one of FAILURES."""
     began_s = time.monotonic()
     running.served.wait_until(lambda: answers(running), READY_S)
@@ -211,7 +232,11 @@ def one_round(console: Console, plan: Plan, folder: Path, missing: dict[str, str
         place = folder / name.replace(" ", "-").replace(",", "")
         place.mkdir()
         try:
-            figures[name] = alone(models, plan.seconds) if name == systems.ALONE else _started(console, name, (models, place), plan)
+            figures[name] = (
+                alone(models, plan.seconds)
+                if name == systems.ALONE
+                else _started(console, name, (models, place), plan)
+            )
         except FAILURES as failure:
             if name in (systems.OURS, systems.BARE):
                 raise
@@ -222,13 +247,19 @@ def one_round(console: Console, plan: Plan, folder: Path, missing: dict[str, str
 
 def _started(console: Console, name: str, places: tuple[Path, Path], plan: Plan) -> runs.Figures:
     with systems.STARTS[name](*places) as running:
-        return measure(running, places[0], plan, lambda what: console.print(f"    {what}", highlight=False))
+        return measure(
+            running, places[0], plan, lambda what: console.print(f"    {what}", highlight=False)
+        )
 
 
 def reason(failure: Exception) -> str:
     """Why a peer is missing, in a line: the last one of its log is nearest to the cause."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    return (lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}")[:300] if lines else type(failure).__name__
+    return (
+        (lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}")[:300]
+        if lines
+        else type(failure).__name__
+    )
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
@@ -244,7 +275,12 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
         place = folder / str(number)
         (place / "models").mkdir(parents=True)
         rounds.append(one_round(console, plan, place, missing))
-    sizes = {"seconds a run": plan.seconds, "in flight": plan.in_flight, "inputs": plan.sizes, "requests at most": REQUESTS_MAX}
+    sizes = {
+        "seconds a run": plan.seconds,
+        "in flight": plan.in_flight,
+        "inputs": plan.sizes,
+        "requests at most": REQUESTS_MAX,
+    }
     return routing_tables.found(rounds, sizes, missing, is_quick=args.quick)
 
 
@@ -253,7 +289,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="default: 3, quick 1")
     parser.add_argument("--seconds", type=float, help="of each run of load; default: 4, quick 2")
     known = ", ".join(WHOLE.systems)
-    parser.add_argument("--systems", nargs="+", choices=WHOLE.systems, metavar="SYSTEM", help=f"of {known}; default: all")
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        choices=WHOLE.systems,
+        metavar="SYSTEM",
+        help=f"of {known}; default: all",
+    )
     return program.main("routing", parser, run)
 
 

@@ -52,12 +52,22 @@ def medians(rounds: Sequence[Round]) -> dict[str, Figures]:
 
 def _middle(several: Sequence[Figures]) -> Figures:
     keys = dict.fromkeys(key for each in several for key in each.runs)
-    runs = {key: _middle_run([each.runs[key] for each in several if key in each.runs]) for key in keys}
-    return Figures(runs, *(statistics.median(getattr(each, name) for each in several) for name in ("memory_mib", "ready_s")))
+    runs = {
+        key: _middle_run([each.runs[key] for each in several if key in each.runs]) for key in keys
+    }
+    return Figures(
+        runs,
+        *(
+            statistics.median(getattr(each, name) for each in several)
+            for name in ("memory_mib", "ready_s")
+        ),
+    )
 
 
 def _middle_run(several: Sequence[Run]) -> Run:
-    return Run(*(statistics.median(getattr(each, field.name) for each in several) for field in fields(Run)))
+    return Run(
+        *(statistics.median(getattr(each, field.name) for each in several) for field in fields(Run))
+    )
 
 
 def as_json(rounds: Sequence[Round]) -> list[dict[str, object]]:

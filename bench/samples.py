@@ -51,7 +51,9 @@ class Sample:
 
 def cut(x: np.ndarray, y: np.ndarray) -> Rows:
     """A quarter is held out."""
-    train_x, held_x, train_y, held_y = train_test_split(x.astype(np.float32), y, test_size=0.25, random_state=SEED)
+    train_x, held_x, train_y, held_y = train_test_split(
+        x.astype(np.float32), y, test_size=0.25, random_state=SEED
+    )
     return Rows(train_x, train_y, held_x, held_y)
 
 
@@ -89,9 +91,13 @@ def diabetes() -> Rows:
 
 def train_digits(rows: Rows, path: Path) -> None:
     """A multi-layer perceptron, exported to ONNX with plain tensors as its outputs."""
-    fitted = MLPClassifier((64,), max_iter=120, early_stopping=True, random_state=SEED).fit(rows.x, rows.y)
+    fitted = MLPClassifier((64,), max_iter=120, early_stopping=True, random_state=SEED).fit(
+        rows.x, rows.y
+    )
     inputs = [("pixels", FloatTensorType([None, rows.x.shape[1]]))]
-    converted = skl2onnx.to_onnx(fitted, initial_types=inputs, options={id(fitted): {"zipmap": False}}, target_opset=17)
+    converted = skl2onnx.to_onnx(
+        fitted, initial_types=inputs, options={id(fitted): {"zipmap": False}}, target_opset=17
+    )
     path.write_bytes(converted.SerializeToString())
 
 
@@ -133,7 +139,9 @@ def train_digits_cnn(rows: Rows, path: Path) -> None:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(x[batch]), y[batch]).backward()
             optimizer.step()
-    exported = torch.export.export(network.eval(), (x[:2],), dynamic_shapes={"image": {0: torch.export.Dim("n")}})
+    exported = torch.export.export(
+        network.eval(), (x[:2],), dynamic_shapes={"image": {0: torch.export.Dim("n")}}
+    )
     torch.export.save(exported, path)
 
 
@@ -145,7 +153,9 @@ def ask_torch(path: Path, x: np.ndarray) -> np.ndarray:
 
 def train_breast_cancer(rows: Rows, path: Path) -> None:
     """XGBoost's own binary format."""
-    xgboost.XGBClassifier(n_estimators=60, max_depth=3, n_jobs=1, random_state=SEED).fit(rows.x, rows.y).save_model(path)
+    xgboost.XGBClassifier(n_estimators=60, max_depth=3, n_jobs=1, random_state=SEED).fit(
+        rows.x, rows.y
+    ).save_model(path)
 
 
 def ask_xgboost(path: Path, x: np.ndarray) -> np.ndarray:
@@ -155,8 +165,17 @@ def ask_xgboost(path: Path, x: np.ndarray) -> np.ndarray:
 
 def train_wine(rows: Rows, path: Path) -> None:
     """LightGBM's text format."""
-    parameters = {"objective": "multiclass", "num_class": 3, "min_data_in_leaf": 5, "seed": SEED, "num_threads": 1, "verbosity": -1}
-    lightgbm.train(parameters, lightgbm.Dataset(rows.x, rows.y), num_boost_round=40).save_model(path)
+    parameters = {
+        "objective": "multiclass",
+        "num_class": 3,
+        "min_data_in_leaf": 5,
+        "seed": SEED,
+        "num_threads": 1,
+        "verbosity": -1,
+    }
+    lightgbm.train(parameters, lightgbm.Dataset(rows.x, rows.y), num_boost_round=40).save_model(
+        path
+    )
 
 
 def ask_lightgbm(path: Path, x: np.ndarray) -> np.ndarray:
@@ -178,7 +197,11 @@ def train_diabetes(rows: Rows, path: Path) -> None:
     """A ridge regression whose weights a user's own class applies: that class's file, and the weights beside it."""
     fitted = Ridge(alpha=0.1).fit(rows.x, rows.y)
     shutil.copyfile(Path(__file__).with_name("diabetes_model.py"), path)
-    np.savez(path.with_name("weights.npz"), coefficients=fitted.coef_.astype(np.float32), intercept=np.float32(fitted.intercept_))
+    np.savez(
+        path.with_name("weights.npz"),
+        coefficients=fitted.coef_.astype(np.float32),
+        intercept=np.float32(fitted.intercept_),
+    )
 
 
 def ask_diabetes(path: Path, x: np.ndarray) -> np.ndarray:
@@ -189,7 +212,14 @@ def ask_diabetes(path: Path, x: np.ndarray) -> np.ndarray:
 SAMPLES = (
     Sample("digits", "onnx", "digits.onnx", digits, train_digits, ask_onnx),
     Sample("digits-cnn", "torch", "digits_cnn.pt2", digit_images, train_digits_cnn, ask_torch),
-    Sample("breast-cancer", "xgboost", "breast_cancer.ubj", breast_cancer, train_breast_cancer, ask_xgboost),
+    Sample(
+        "breast-cancer",
+        "xgboost",
+        "breast_cancer.ubj",
+        breast_cancer,
+        train_breast_cancer,
+        ask_xgboost,
+    ),
     Sample("wine", "lightgbm", "wine.txt", wine, train_wine, ask_lightgbm),
     Sample("iris", "sklearn", "iris.skops", iris, train_iris, ask_skops),
     Sample("diabetes", "python", "diabetes/model.py", diabetes, train_diabetes, ask_diabetes),

@@ -22,8 +22,10 @@ import results
 import traces
 from rich.console import Console
 
-from meshserve.core import commands, desired, events, mesh, model, placement, report
-from meshserve.worker import memory
+from meshserve.core.mesh import mesh
+from meshserve.core.processes import hash_ring
+from meshserve.core.values import commands, desired, events, model, reports
+from meshserve.worker.models import process_memory
 
 POOL, WORKERS_A_NODE = "default", 8
 BATCH = 1_000
@@ -89,13 +91,21 @@ class World:
                 self._queue.appendleft(events.ChangesSaved(changes))
             case commands.StartWorker(worker_id=id_):
                 self._pids += 1
-                self._queue.append(events.WorkerStarted(id_, model.Endpoint("node", "127.0.0.1", self._pids), self._pids))
+                self._queue.append(
+                    events.WorkerStarted(
+                        id_, model.Endpoint("node", "127.0.0.1", self._pids), self._pids
+                    )
+                )
             case commands.SendChanges(worker_id=id_, step=step):
                 self._queue.append(events.WorkerSynced(id_, step.revision))
             case commands.StopWorker(worker_id=id_):
                 self._queue.append(events.WorkerStopped(id_))
             case commands.StartGateway(node=node):
-                self._queue.append(events.GatewayReported(report.GatewayReport(node, 1, 2, "ready", "127.0.0.1:8080")))
+                self._queue.append(
+                    events.GatewayReported(
+                        reports.GatewayReport(node, 1, 2, "ready", "127.0.0.1:8080")
+                    )
+                )
             case commands.ConfigureGateway(node=node):
                 self._queue.append(events.GatewayConfigured(node, self.mesh.gates.revision))
 
@@ -110,7 +120,10 @@ def registrations(models: int) -> Iterable[events.Event]:
     for first in range(0, models, BATCH):
         numbers = range(first, min(first + BATCH, models))
         yield events.ModelsRegistered(
-            tuple(model.ModelSpec(model.ModelId(name(each)), f"s3://bucket/{name(each)}.onnx") for each in numbers)
+            tuple(
+                model.ModelSpec(model.ModelId(name(each)), f"s3://bucket/{name(each)}.onnx")
+                for each in numbers
+            )
         )
 
 
@@ -119,17 +132,31 @@ def name(number: int) -> str:
     return f"model-{number:07d}"
 
 
-def reports(world: World, homes: dict[str, list[int]], sizes: np.ndarray, *, is_first: bool) -> Iterable[events.Event]:
+def all_reports(
+    world: World, homes: dict[str, list[int]], sizes: np.ndarray, *, is_first: bool
+) -> Iterable[events.Event]:
     """Each worker's report: what it has, and the first time what loading it taught."""
     for worker in list(world.mesh.roster.workers.values()):
         numbers = homes.get(worker.id, [])[:RESIDENT]
         ids = [model.ModelId(name(number)) for number in numbers]
         footprints = [model.Footprint(int(sizes[number])) for number in numbers]
-        copies = tuple(report.CopyReport(id_, "ready", "", takes) for id_, takes in zip(ids, footprints, strict=True))
-        learned = tuple(
-            report.Learned(id_, model.Measured(f"sha256:{id_.name}", takes, 0.01)) for id_, takes in zip(ids, footprints, strict=True)
+        copies = tuple(
+            reports.CopyReport(id_, "ready", "", takes)
+            for id_, takes in zip(ids, footprints, strict=True)
         )
-        said = report.WorkerReport(worker.id, worker.pid, "node", "ready", worker.sent, copies=copies, measured=learned if is_first else ())
+        learned = tuple(
+            reports.Learned(id_, model.Measured(f"sha256:{id_.name}", takes, 0.01))
+            for id_, takes in zip(ids, footprints, strict=True)
+        )
+        said = reports.WorkerReport(
+            worker.id,
+            worker.pid,
+            "node",
+            "ready",
+            worker.sent,
+            copies=copies,
+            measured=learned if is_first else (),
+        )
         yield events.WorkerReported(said, worker.synced)
 
 
@@ -145,7 +172,9 @@ def by_worker(homes: np.ndarray) -> dict[str, list[int]]:
     """Numbers of models by their worker."""
     order = np.argsort(homes, kind="stable")
     ids, starts = np.unique(homes[order], return_index=True)
-    return {str(id_): part.tolist() for id_, part in zip(ids, np.split(order, starts[1:]), strict=True)}
+    return {
+        str(id_): part.tolist() for id_, part in zip(ids, np.split(order, starts[1:]), strict=True)
+    }
 
 
 def imbalance(homes: np.ndarray, weights: np.ndarray) -> float:
@@ -169,23 +198,36 @@ class Scaled:
 def scale(console: Console, models: int, workers: int) -> Scaled:
     """All phases."""
     world, sizes = World(), traces.models(models).bytes
-    weights = np.random.default_rng(5).permutation(np.arange(1, models + 1, dtype=float) ** -EXPONENT)
+    weights = np.random.default_rng(5).permutation(
+        np.arange(1, models + 1, dtype=float) ** -EXPONENT
+    )
 
     def tell(phase: Phase) -> None:
-        console.print(f"{phase.name}: {phase.events:,} events in {phase.seconds:.1f} s", highlight=False)
+        console.print(
+            f"{phase.name}: {phase.events:,} events in {phase.seconds:.1f} s", highlight=False
+        )
 
     nodes = tuple(f"node-{number}" for number in range(-(-workers // WORKERS_A_NODE)))
-    tell(world.phase("start", [events.Restored(is_config_coming=True), events.ConfigApplied(wanted(workers)), events.NodesSeen(nodes)]))
+    tell(
+        world.phase(
+            "start",
+            [
+                events.Restored(is_config_coming=True),
+                events.ConfigApplied(wanted(workers)),
+                events.NodesSeen(nodes),
+            ],
+        )
+    )
     gc.collect()
-    before_bytes = memory.private_bytes()
+    before_bytes = process_memory.private_bytes()
     tell(world.phase("register", registrations(models)))
     gc.collect()
-    bytes_a_model = (memory.private_bytes() - before_bytes) / models
+    bytes_a_model = (process_memory.private_bytes() - before_bytes) / models
     homes, homes_per_s = homes_of(world, models)
     console.print(f"homes: {homes_per_s:,.0f} a second", highlight=False)
     there = by_worker(homes)
-    tell(world.phase("first reports", reports(world, there, sizes, is_first=True)))
-    tell(world.phase("reports", reports(world, there, sizes, is_first=False)))
+    tell(world.phase("first reports", all_reports(world, there, sizes, is_first=True)))
+    tell(world.phase("reports", all_reports(world, there, sizes, is_first=False)))
     tell(world.phase("time", [events.Ticked()] * 100))
     moved = dict(_changes(world, workers, homes, tell))
     even = {"models": np.ones(models), "bytes": sizes.astype(float), "requests (Zipf)": weights}
@@ -193,19 +235,39 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
     return Scaled(tuple(world.phases), bytes_a_model, homes_per_s, moved, imbalances)
 
 
-def _changes(world: World, workers: int, homes: np.ndarray, tell: Callable[[Phase], None]) -> Iterable[tuple[str, float]]:
+def _changes(
+    world: World, workers: int, homes: np.ndarray, tell: Callable[[Phase], None]
+) -> Iterable[tuple[str, float]]:
     """Loss and growth: the share of models that moved."""
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
-    without = homes_on(placement.Ring(set(world.mesh.roster.workers).difference(down), placement.ring_size(workers)), len(homes))
+    without = homes_on(
+        hash_ring.Ring(
+            set(world.mesh.roster.workers).difference(down), hash_ring.ring_size(workers)
+        ),
+        len(homes),
+    )
     stayed = ~np.isin(homes, down)
-    yield "a tenth of the workers lost: moved, of the others' models", float((without != homes)[stayed].mean())
-    tell(world.phase("a tenth of the workers lost and back", [events.WorkerLost(id_, "the node is gone") for id_ in down]))
-    tell(world.phase("a tenth more workers", [events.ConfigApplied(wanted(int(workers * (1 + GROWTH_SHARE))))]))
+    yield (
+        "a tenth of the workers lost: moved, of the others' models",
+        float((without != homes)[stayed].mean()),
+    )
+    tell(
+        world.phase(
+            "a tenth of the workers lost and back",
+            [events.WorkerLost(id_, "the node is gone") for id_ in down],
+        )
+    )
+    tell(
+        world.phase(
+            "a tenth more workers",
+            [events.ConfigApplied(wanted(int(workers * (1 + GROWTH_SHARE))))],
+        )
+    )
     grown, _ = homes_of(world, len(homes))
     yield "a tenth more workers: moved, of all models", float((grown != homes).mean())
 
 
-def homes_on(ring: placement.Ring, models: int) -> np.ndarray:
+def homes_on(ring: hash_ring.Ring, models: int) -> np.ndarray:
     """The same on a ring of other workers."""
     return np.array([ring.home(name(number)) for number in range(models)])
 
@@ -213,29 +275,63 @@ def homes_on(ring: placement.Ring, models: int) -> np.ndarray:
 def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Found:
     """Tables and targets; in the quick version floors, for a size at which a step over all workers or models is still seen."""
     rows = tuple(
-        (each.name, f"{each.events:,}", f"{each.commands:,}", *map(results.figure, (each.seconds, each.per_s, each.slowest_ms)))
+        (
+            each.name,
+            f"{each.events:,}",
+            f"{each.commands:,}",
+            *map(results.figure, (each.seconds, each.per_s, each.slowest_ms)),
+        )
         for each in scaled.phases
     )
-    phases = results.Table("the controller's decisions", ("what happens", "events", "commands", "s", "events/s", "slowest ms"), rows)
+    phases = results.Table(
+        "the controller's decisions",
+        ("what happens", "events", "commands", "s", "events/s", "slowest ms"),
+        rows,
+    )
     shares = tuple((what, f"{share:.1%}") for what, share in scaled.moved.items())
-    ratios = tuple((f"busiest worker's {what}, × the mean", f"{ratio:.2f}") for what, ratio in scaled.imbalances.items())
-    sums = (("memory of a registered model in the controller, bytes", f"{scaled.bytes_a_model:,.0f}"), *shares, *ratios)
+    ratios = tuple(
+        (f"busiest worker's {what}, × the mean", f"{ratio:.2f}")
+        for what, ratio in scaled.imbalances.items()
+    )
+    sums = (
+        ("memory of a registered model in the controller, bytes", f"{scaled.bytes_a_model:,.0f}"),
+        *shares,
+        *ratios,
+    )
     slowest = min(scaled.phases, key=lambda each: each.per_s)
     claims = (
-        results.at_least(f"events a second, slowest phase ({slowest.name})", slowest.per_s, "", EVENTS_PER_S_MIN),
+        results.at_least(
+            f"events a second, slowest phase ({slowest.name})", slowest.per_s, "", EVENTS_PER_S_MIN
+        ),
         results.at_least("models' homes a second", scaled.homes_per_s, "", HOMES_PER_S_MIN),
-        results.at_most("memory of a registered model in the controller", scaled.bytes_a_model, "bytes", BYTES_A_MODEL_MAX),
-        results.at_most("busiest worker's models, × the mean", scaled.imbalances["models"], "", MODELS_IMBALANCE_MAX),
+        results.at_most(
+            "memory of a registered model in the controller",
+            scaled.bytes_a_model,
+            "bytes",
+            BYTES_A_MODEL_MAX,
+        ),
+        results.at_most(
+            "busiest worker's models, × the mean",
+            scaled.imbalances["models"],
+            "",
+            MODELS_IMBALANCE_MAX,
+        ),
     )
     tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
-    return results.Found(1, sizes, claims[:2] if is_quick else claims, tables, figures=asdict(scaled))
+    return results.Found(
+        1, sizes, claims[:2] if is_quick else claims, tables, figures=asdict(scaled)
+    )
 
 
 def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Found:
     models = args.models or (10_000 if args.quick else 1_000_000)
     workers = args.workers or (200 if args.quick else 1_000)
     scaled = scale(console, models, workers)
-    return found(scaled, {"models": models, "workers": workers, "copies reported": RESIDENT}, is_quick=args.quick)
+    return found(
+        scaled,
+        {"models": models, "workers": workers, "copies reported": RESIDENT},
+        is_quick=args.quick,
+    )
 
 
 def main() -> int:

@@ -39,7 +39,11 @@ class Served:
     def pids(self) -> set[int]:
         """Every process of the server that lives now."""
         parents = _parents()
-        found = {pid for pid in parents if pid == self.process.pid or self.tag.encode() in _environment(pid)}
+        found = {
+            pid
+            for pid in parents
+            if pid == self.process.pid or self.tag.encode() in _environment(pid)
+        }
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         return found
@@ -57,7 +61,9 @@ class Served:
         end_s = time.monotonic() + timeout_s
         while not is_true():
             if self.process.poll() is not None:
-                raise NotServing(f"it ended with exit code {self.process.returncode}\n{self.log_end()}")
+                raise NotServing(
+                    f"it ended with exit code {self.process.returncode}\n{self.log_end()}"
+                )
             if time.monotonic() > end_s:
                 raise NotServing(f"no answer within {timeout_s:.0f} s\n{self.log_end()}")
             time.sleep(0.05)
@@ -83,7 +89,9 @@ class Served:
     def _living(self, pids: set[int]) -> set[int]:
         """Which of them, and of all others of the server, still live after a moment."""
         end_s = time.monotonic() + GRACE_S
-        while (left := {pid for pid in pids | self.pids() if _is_alive(pid)}) and time.monotonic() < end_s:
+        while (
+            left := {pid for pid in pids | self.pids() if _is_alive(pid)}
+        ) and time.monotonic() < end_s:
             time.sleep(0.05)
         return left
 
@@ -94,14 +102,22 @@ def serving(command: Sequence[str | Path], log: Path, **environment: str) -> Ite
     tag = f"{TAG}={uuid.uuid4().hex}"
     variables = {**os.environ, **environment, TAG: tag.partition("=")[2]}
     with log.open("wb") as sink:
-        process = subprocess.Popen([str(word) for word in command], stdout=sink, stderr=sink, env=variables, start_new_session=True)
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=sink,
+            stderr=sink,
+            env=variables,
+            start_new_session=True,
+        )
     served = Served(process, tag, log)
     try:
         yield served
     finally:
         served.stop()
         if served.left:
-            print(f"warning: {len(served.left)} processes were left behind and killed: {sorted(served.left)}")
+            print(
+                f"warning: {len(served.left)} processes were left behind and killed: {sorted(served.left)}"
+            )
 
 
 def end_by_signals() -> None:
@@ -136,7 +152,11 @@ def _stat(pid: int) -> list[str]:
 
 
 def _parents() -> dict[int, int]:
-    stats = {int(entry.name): _stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
+    stats = {
+        int(entry.name): _stat(int(entry.name))
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal()
+    }
     return {pid: int(stat[1]) for pid, stat in stats.items() if stat}
 
 

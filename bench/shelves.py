@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import traces
 
-from meshserve.core import copies, eviction, model, placement, residency
-from meshserve.core import residency_events as ev
+from meshserve.core.memory import copies, eviction, residency
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.processes import hash_ring
+from meshserve.core.values import model
 
 LOADS_PARALLEL = 1_000_000
 """Loads take no time here, so none waits for another."""
@@ -52,13 +54,17 @@ class Shelf:
     def _feed(self, event: ev.Event, now_s: float) -> None:
         waiting = [event]
         for each in waiting:
-            waiting.extend(self._performed(command) for command in self.residency.handle(each, now_s))
+            waiting.extend(
+                self._performed(command) for command in self.residency.handle(each, now_s)
+            )
 
     def _performed(self, command: ev.Command) -> ev.Event:
         match command:
             case ev.Fetch(id_, attempt):
                 number = self._numbers[id_.name]
-                return ev.Fetched(id_, attempt, id_.name, self._need(number), float(self._models.load_s[number]))
+                return ev.Fetched(
+                    id_, attempt, id_.name, self._need(number), float(self._models.load_s[number])
+                )
             case ev.Load(key):
                 number = self._numbers[key]
                 return ev.Loaded(key, self._need(number), float(self._models.load_s[number]))
@@ -75,21 +81,35 @@ class Shelf:
 def homes(workers: int, count: int) -> np.ndarray:
     """Each model's worker, by the ring that Envoy builds too."""
     ids = [f"default-{number}" for number in range(workers)]
-    ring, places = placement.Ring(ids), {id_: place for place, id_ in enumerate(ids)}
+    ring, places = hash_ring.Ring(ids), {id_: place for place, id_ in enumerate(ids)}
     return np.array([places[ring.home(f"model-{number}")] for number in range(count)])
 
 
-def replay(trace: traces.Trace, models: traces.Models, shelves: Sequence[Shelf], at: np.ndarray, counted_from: int) -> Outcome:
+def replay(
+    trace: traces.Trace,
+    models: traces.Models,
+    shelves: Sequence[Shelf],
+    at: np.ndarray,
+    counted_from: int,
+) -> Outcome:
     """The whole trace; what comes before `counted_from` only fills the memory."""
     misses, lost_s = 0, 0.0
-    for place, (number, now_s) in enumerate(zip(trace.models.tolist(), trace.at_s.tolist(), strict=True)):
+    for place, (number, now_s) in enumerate(
+        zip(trace.models.tolist(), trace.at_s.tolist(), strict=True)
+    ):
         if not shelves[at[number]].ask(number, now_s) and place >= counted_from:
             misses += 1
             lost_s += float(models.load_s[number])
     return Outcome(len(trace) - counted_from, misses, lost_s)
 
 
-def optimum(trace: traces.Trace, models: traces.Models, budget_bytes: int, counted_from: int, values: np.ndarray) -> float:
+def optimum(
+    trace: traces.Trace,
+    models: traces.Models,
+    budget_bytes: int,
+    counted_from: int,
+    values: np.ndarray,
+) -> float:
     """No policy, however far it sees ahead, can lose less than this: the sum of `values` over requests that must miss.
 
     The bound that Berger, Beckmann and Harchol-Balter call PFOO-L (2018), for sizes that differ, where Belady's rule is not the best. To

@@ -9,20 +9,21 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshserve.cluster import preloading
-from meshserve.core import catalog, desired, model, replica
+from meshserve.cluster import allocator_env
+from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.storage import store
-from meshserve.worker import allocators, place, worker
+from meshserve.worker import worker, worker_address
+from meshserve.worker.models import allocators
 
 
 def environment() -> dict[str, str]:
     """That of a process which is to have a worker's allocator."""
-    return os.environ | preloading.variables(desired.WorkerSettings().allocator)
+    return os.environ | allocator_env.variables(desired.WorkerSettings().allocator)
 
 
 def be_a_worker() -> None:
     """Begin this program again if it has not a worker's allocator; what it starts then has the system's."""
-    added = preloading.variables(desired.WorkerSettings().allocator)
+    added = allocator_env.variables(desired.WorkerSettings().allocator)
     if added and not allocators.current().counts_by_thread:
         os.execve(sys.executable, sys.orig_argv, environment())
     for name in added:
@@ -40,18 +41,24 @@ class Entry:
 
 def declared(entry: Entry) -> catalog.Declared:
     """The entry as a worker hears of it."""
-    return catalog.Declared(model.ModelSpec(model.ModelId(entry.name), str(entry.path), entry.runtime, trust=True))
+    return catalog.Declared(
+        model.ModelSpec(model.ModelId(entry.name), str(entry.path), entry.runtime, trust=True)
+    )
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, entries: Iterable[Entry], memory_bytes: int = 4 << 30) -> AsyncIterator[worker.Worker]:
+async def serving(
+    folder: Path, entries: Iterable[Entry], memory_bytes: int = 4 << 30
+) -> AsyncIterator[worker.Worker]:
     """A worker that knows these models and has loaded none; ends with the block."""
     settings = desired.WorkerSettings(memory=model.Footprint(memory_bytes))
-    storage = store.Store(str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max)
-    made = worker.Worker(place.Place("solo", str(folder)), settings, storage)
+    storage = store.Store(
+        str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max
+    )
+    made = worker.Worker(worker_address.Place("solo", str(folder)), settings, storage)
     await made.start()
     try:
-        for step in replica.whole([declared(entry) for entry in entries], 0):
+        for step in catalog_sync.whole([declared(entry) for entry in entries], 0):
             made.apply(step)
         yield made
     finally:

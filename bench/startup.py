@@ -58,9 +58,16 @@ class Model:
 
 def asked(endpoint: str, model: Model) -> bool:
     """Whether it answers, over REST as the first user of the README would ask."""
-    tensor = {"name": model.tensor, "datatype": "FP32", "shape": [1, len(model.row)], "data": list(model.row)}
+    tensor = {
+        "name": model.tensor,
+        "datatype": "FP32",
+        "shape": [1, len(model.row)],
+        "data": list(model.row),
+    }
     with contextlib.suppress(httpx.TransportError):
-        return httpx.post(f"http://{endpoint}/v2/models/{model.name}/infer", json={"inputs": [tensor]}, timeout=30).is_success
+        return httpx.post(
+            f"http://{endpoint}/v2/models/{model.name}/infer", json={"inputs": [tensor]}, timeout=30
+        ).is_success
     return False
 
 
@@ -84,14 +91,18 @@ def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
     for entry in document["models"]:
         entry["uri"] = str(place.models / Path(entry["uri"]).relative_to("../models"))
     pixels = tuple(float(value) for value in samples.digits().held_x[0])
-    return {"pools": document["pools"], "models": document["models"]}, Model("digits", "pixels", pixels)
+    return {"pools": document["pools"], "models": document["models"]}, Model(
+        "digits", "pixels", pixels
+    )
 
 
 def one_tiny(folder: Path) -> tuple[dict[str, object], Model]:
     """One worker, one model."""
     tiny.write(folder / "tiny.onnx", 1)
     models = [{"name": "tiny", "uri": str(folder / "tiny.onnx")}]
-    return {"pools": meshes.pool(1, "1GiB"), "models": models}, Model("tiny", "x", tuple(map(float, np.linspace(-1, 1, tiny.INPUTS))))
+    return {"pools": meshes.pool(1, "1GiB"), "models": models}, Model(
+        "tiny", "x", tuple(map(float, np.linspace(-1, 1, tiny.INPUTS)))
+    )
 
 
 def ray_alone(folder: Path) -> Started:
@@ -106,7 +117,10 @@ def ray_alone(folder: Path) -> Started:
 
 def middle(several: list[Started]) -> Started:
     """Medians."""
-    return Started(statistics.median(each.ready_s for each in several), statistics.median(each.answer_s for each in several))
+    return Started(
+        statistics.median(each.ready_s for each in several),
+        statistics.median(each.answer_s for each in several),
+    )
 
 
 def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Found:
@@ -114,14 +128,31 @@ def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Found:
     middles = {what: middle([each[what] for each in rounds]) for what in rounds[0]}
     slowest = {what: max(each[what].answer_s for each in rounds) for what in rounds[0]}
     rows = tuple(
-        (what, results.figure(each.ready_s), results.figure(each.answer_s), results.figure(slowest[what])) for what, each in middles.items()
+        (
+            what,
+            results.figure(each.ready_s),
+            results.figure(each.answer_s),
+            results.figure(slowest[what]),
+        )
+        for what, each in middles.items()
     )
-    table = results.Table("from the start to the first answer", ("what", "ready s", "first answer s", "slowest s"), rows)
+    table = results.Table(
+        "from the start to the first answer",
+        ("what", "ready s", "first answer s", "slowest s"),
+        rows,
+    )
     if is_quick:
         peer = (RAY, middles[RAY].answer_s)
-        claim = results.times_at_most(f"first answer, {TINY}", "s", middles[TINY].answer_s, peer, QUICK_RATIO)
+        claim = results.times_at_most(
+            f"first answer, {TINY}", "s", middles[TINY].answer_s, peer, QUICK_RATIO
+        )
     else:
-        claim = results.at_most(f"`meshserve up {QUICKSTART}` to the first answer", middles[QUICKSTART].answer_s, "s", ANSWER_S_MAX)
+        claim = results.at_most(
+            f"`meshserve up {QUICKSTART}` to the first answer",
+            middles[QUICKSTART].answer_s,
+            "s",
+            ANSWER_S_MAX,
+        )
     bars = tuple(results.Bar(what, each.answer_s, what != RAY) for what, each in middles.items())
     chart = results.Chart("startup", "From the start to the first answer", "s", bars)
     figures = {"rounds": [{what: asdict(each) for what, each in one.items()} for one in rounds]}
@@ -136,7 +167,11 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Fou
         for place, (what, (document, model)) in enumerate(prepared.items()):
             seen[what] = started(folder / f"mesh-{number}-{place}", document, model)
         rounds.append(seen)
-        console.print(f"{number} of {count}: " + ", ".join(f"{what} {each.answer_s:.1f} s" for what, each in seen.items()), highlight=False)
+        console.print(
+            f"{number} of {count}: "
+            + ", ".join(f"{what} {each.answer_s:.1f} s" for what, each in seen.items()),
+            highlight=False,
+        )
     return found(rounds, is_quick=args.quick)
 
 

@@ -61,7 +61,9 @@ async def load(endpoint: str, bodies: Sequence[bytes], streams: int) -> Outcome:
     """The same in the event loop that runs."""
     host, _, port = endpoint.rpartition(":")
     loop = asyncio.get_running_loop()
-    connections = [(await loop.create_connection(_Connection, host, int(port)))[1] for _ in range(streams)]
+    connections = [
+        (await loop.create_connection(_Connection, host, int(port)))[1] for _ in range(streams)
+    ]
     waiting, answers = iter(enumerate(bodies)), {}
 
     async def ask(connection: _Connection) -> None:
@@ -127,7 +129,11 @@ class _Connection(asyncio.Protocol):
 
 def answer(ttft_ms: float, came: bytes) -> Answer:
     """What an HTTP response in chunks said, whose last event but one tells the usage. Raises LoadFailed."""
-    events = [json.loads(line[len(EVENT) :]) for line in _body(came).splitlines() if line.startswith(b"data: {")]
+    events = [
+        json.loads(line[len(EVENT) :])
+        for line in _body(came).splitlines()
+        if line.startswith(b"data: {")
+    ]
     usage = events[-1].get("usage")
     if usage is None or any("error" in event for event in events):
         raise LoadFailed(f"the stream ended with {events[-1]}")

@@ -16,7 +16,19 @@ from pathlib import Path
 import served
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("routing", "density", "attach", "cold", "many", "hot", "churn", "startup", "open_loop", "eviction", "scale")
+BENCHMARKS = (
+    "routing",
+    "density",
+    "attach",
+    "cold",
+    "many",
+    "hot",
+    "churn",
+    "startup",
+    "open_loop",
+    "eviction",
+    "scale",
+)
 LLMS = ("llm_overhead",)
 """Beside a peer, and of minutes: not among the quick ones."""
 
@@ -55,14 +67,22 @@ def run_told(program: Path, arguments: list[str]) -> int:
     began_s = time.monotonic()
     print(f"== {program.stem}", flush=True)
     code = run(program, arguments)
-    print(f"== {program.stem}: exit code {code} after {time.monotonic() - began_s:.0f} s", flush=True)
+    print(
+        f"== {program.stem}: exit code {code} after {time.monotonic() - began_s:.0f} s", flush=True
+    )
     return code
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("benchmarks", nargs="*", help=f"of {', '.join((*BENCHMARKS, *LLMS))}; default: all, quick all but the last")
+    parser.add_argument(
+        "benchmarks",
+        nargs="*",
+        help=f"of {', '.join((*BENCHMARKS, *LLMS))}; default: all, quick all but the last",
+    )
     args = parser.parse_args()
     served.end_by_signals()
     named = args.benchmarks or (BENCHMARKS if args.quick else (*BENCHMARKS, *LLMS))

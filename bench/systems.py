@@ -19,7 +19,11 @@ RAY_DEFAULT, RAY_TUNED = "Ray Serve 2.60", "Ray Serve 2.60, tuned"
 PEERS = Path(__file__).with_name("peers")
 RAY_FAIRLY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """The load's program would else go before its workers, as it goes before nobody else's."""
-RAY_TUNING = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+RAY_TUNING = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def meshserve(models: Path, folder: Path) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def _peer(python: Path, program: str, models: Path, folder: Path, **environment: str) -> Iterator[Running]:
+def _peer(
+    python: Path, program: str, models: Path, folder: Path, **environment: str
+) -> Iterator[Running]:
     port = free_ports.free_port()
     command = [python, PEERS / f"{program}.py", models, str(port)]
     with served.serving(command, folder / f"{program}.log", **environment) as system:
@@ -65,14 +71,18 @@ def bare(models: Path, folder: Path) -> Iterator[Running]:
 @contextlib.contextmanager
 def mlserver(models: Path, folder: Path) -> Iterator[Running]:
     """Without worker processes."""
-    with _peer(environments.make(environments.MLSERVER), "mlserver_onnx", models, folder) as running:
+    with _peer(
+        environments.make(environments.MLSERVER), "mlserver_onnx", models, folder
+    ) as running:
         yield running
 
 
 @contextlib.contextmanager
 def pytriton(models: Path, folder: Path) -> Iterator[Running]:
     """Triton's own front."""
-    with _peer(environments.make(environments.PYTRITON), "pytriton_onnx", models, folder) as running:
+    with _peer(
+        environments.make(environments.PYTRITON), "pytriton_onnx", models, folder
+    ) as running:
         yield running
 
 
@@ -81,7 +91,9 @@ def _ray_serve(models: Path, folder: Path, settings: Mapping[str, str]) -> Itera
     python = environments.make(environments.RAY_SERVE)
     # Replicas import the messages' modules by name.
     path = f"{environments.RAY_SERVE.generated}:{PEERS}"
-    with _peer(python, "ray_serve_onnx", models, folder, PYTHONPATH=path, **RAY_FAIRLY, **settings) as running:
+    with _peer(
+        python, "ray_serve_onnx", models, folder, PYTHONPATH=path, **RAY_FAIRLY, **settings
+    ) as running:
         yield Running(running.served, running.endpoint, is_ray=True)
 
 

@@ -47,7 +47,9 @@ def run(console: Console, plan: Plan, folder: Path) -> Thrashed:
     traffic.write_repository(folder / "models", plan.models)
     repository = [{"path": str(folder / "models"), "watch": False}]
     with meshes.up(folder, meshes.pool(1, plan.memory), repositories=repository) as mesh:
-        mesh.system.wait_until(lambda: meshes.registered(mesh.endpoint) >= plan.models, REGISTER_S_MAX)
+        mesh.system.wait_until(
+            lambda: meshes.registered(mesh.endpoint) >= plan.models, REGISTER_S_MAX
+        )
         mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), REGISTER_S_MAX)
         return asyncio.run(_thrash(console, plan, mesh))
 
@@ -62,8 +64,16 @@ async def _thrash(console: Console, plan: Plan, mesh: meshes.Mesh) -> Thrashed:
         asked = await callers.closed(models, plan.seconds, plan.in_flight)
     faults = traffic.faults([*filled, *asked])
     if faults:
-        raise program.WrongAnswer(f"{len(faults)} of {len(filled) + len(asked)} requests failed, the first: {faults[0]}")
+        raise program.WrongAnswer(
+            f"{len(faults)} of {len(filled) + len(asked)} requests failed, the first: {faults[0]}"
+        )
     after = await asyncio.to_thread(meshes.settled_totals, mesh, before["requests"] + len(asked))
     if after["restarts"] or not after["resident"]:
         raise program.WrongAnswer(f"the worker did not last: {after}")
-    return Thrashed(models, after["resident"], len(asked) / plan.seconds, after["evictions"] - before["evictions"], asked)
+    return Thrashed(
+        models,
+        after["resident"],
+        len(asked) / plan.seconds,
+        after["evictions"] - before["evictions"],
+        asked,
+    )

@@ -52,7 +52,10 @@ class Deep(torch.nn.Module):
         block_bytes = FLOAT_BYTES * 12 * width * width
         self.words = torch.nn.Embedding(WORDS, width)
         blocks = max(1, round((size_bytes - FLOAT_BYTES * WORDS * width) / block_bytes))
-        layers = (torch.nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True) for _ in range(blocks))
+        layers = (
+            torch.nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True)
+            for _ in range(blocks)
+        )
         self.blocks = torch.nn.ModuleList(layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,14 +91,20 @@ def write(path: Path, kind: Kind, size_bytes: int) -> np.ndarray:
     rows = module.rows()
     example = torch.from_numpy(rows)
     if kind.ending == ".pt2":
-        exported = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        exported = torch.export.export(
+            module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
         torch.export.save(exported, path)
         return rows
     datatype = "FP32" if rows.dtype == np.float32 else "INT64"
     signature = {"inputs": [{"name": "x", "datatype": datatype, "shape": [-1, rows.shape[1]]}]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(module, (example,)), path, _extra_files={"signature.json": json.dumps(signature)})
+        torch.jit.save(
+            torch.jit.trace(module, (example,)),
+            path,
+            _extra_files={"signature.json": json.dumps(signature)},
+        )
     return rows
 
 

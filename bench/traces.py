@@ -42,7 +42,9 @@ def models(count: int, seed: int = 1) -> Models:
     """Sizes between a 32nd and 32 times their median."""
     chance = np.random.default_rng(seed)
     sizes = MEDIAN_BYTES * np.exp(SIZE_SIGMA * chance.standard_normal(count))
-    sizes = np.clip(sizes, MEDIAN_BYTES / SIZE_MAX_TIMES, MEDIAN_BYTES * SIZE_MAX_TIMES).astype(np.int64)
+    sizes = np.clip(sizes, MEDIAN_BYTES / SIZE_MAX_TIMES, MEDIAN_BYTES * SIZE_MAX_TIMES).astype(
+        np.int64
+    )
     by_library = np.exp(LOAD_SIGMA * chance.standard_normal(count))
     return Models(sizes, (LOAD_S_MIN + sizes / LOAD_BYTES_PER_S) * by_library)
 
@@ -51,7 +53,9 @@ def zipf(count: int, requests: int, exponent: float = 1.0, seed: int = 2) -> Tra
     """The same models are popular all the time: the n-th in n ** -exponent of the requests."""
     chance = np.random.default_rng(seed)
     places = chance.permutation(count)
-    return Trace("Zipf", places[_ranks(chance, count, requests, exponent)], np.arange(requests) / RATE_PER_S)
+    return Trace(
+        "Zipf", places[_ranks(chance, count, requests, exponent)], np.arange(requests) / RATE_PER_S
+    )
 
 
 def zipf_drift(count: int, requests: int, exponent: float = 1.0, seed: int = 3) -> Trace:
@@ -83,7 +87,13 @@ def day(count: int, requests: int, seed: int = 4) -> Trace:
     kinds = chance.random(count)
     made: list[tuple[int, np.ndarray]] = []
     for number in range(count):
-        kind = by_timer if kinds[number] < TIMER_SHARE else by_bursts if kinds[number] < TIMER_SHARE + BURST_SHARE else by_wave
+        kind = (
+            by_timer
+            if kinds[number] < TIMER_SHARE
+            else by_bursts
+            if kinds[number] < TIMER_SHARE + BURST_SHARE
+            else by_wave
+        )
         made.append((number, kind(chance, int(wanted[number]))))
     numbers = np.concatenate([np.full(len(times), number) for number, times in made])
     at_s = np.concatenate([times for _, times in made])

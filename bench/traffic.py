@@ -61,9 +61,15 @@ class Callers:
         request.inputs.add(name="x", datatype="FP32", shape=X.shape)
         began_s = time.perf_counter() if due_s is None else due_s
         try:
-            answer = await self._stubs[number % len(self._stubs)].ModelInfer(request, timeout=CALL_S_MAX)
+            answer = await self._stubs[number % len(self._stubs)].ModelInfer(
+                request, timeout=CALL_S_MAX
+            )
         except grpc.RpcError as failure:
-            return Asked(number, (time.perf_counter() - began_s) * 1e3, f"{failure.code().name}: {failure.details()}")
+            return Asked(
+                number,
+                (time.perf_counter() - began_s) * 1e3,
+                f"{failure.code().name}: {failure.details()}",
+            )
         took_ms = (time.perf_counter() - began_s) * 1e3
         y = np.frombuffer(answer.raw_output_contents[0], np.float32)
         is_right = np.allclose(y, self._expected[number], rtol=1e-4, atol=1e-5)
@@ -117,7 +123,10 @@ async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
     async with contextlib.AsyncExitStack() as stack:
         gc.disable()
         stack.callback(gc.enable)
-        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(endpoint, options=UNSHARED)) for _ in range(CHANNELS)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(endpoint, options=UNSHARED))
+            for _ in range(CHANNELS)
+        ]
         yield Callers([rpc.GRPCInferenceServiceStub(channel) for channel in channels], count)
 
 

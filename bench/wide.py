@@ -26,12 +26,18 @@ def write(path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", OUTPUTS])],
         [numpy_helper.from_array(weights(), "w")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
 
 
 def rows(size_bytes: int) -> np.ndarray:
     """An input of so many bytes."""
-    return np.random.default_rng(1).standard_normal((size_bytes // ROW_BYTES, INPUTS)).astype(np.float32)
+    return (
+        np.random.default_rng(1)
+        .standard_normal((size_bytes // ROW_BYTES, INPUTS))
+        .astype(np.float32)
+    )
 
 
 def answer(x: np.ndarray) -> np.ndarray:

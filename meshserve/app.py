@@ -21,16 +21,15 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from meshserve import config, errors
-from meshserve.cluster import control_plane, ray_cluster, session
-from meshserve.core import desired, llm
+from meshserve import config, errors, logs
+from meshserve.cluster import controller_process, ray_cluster, session
+from meshserve.core.values import desired, llm_spec
 from meshserve.gateway import gateway
-from meshserve.llm import engines, server
-from meshserve.llm import place as llm_place
-from meshserve.observe import logs
+from meshserve.llm import engine_lookup, llm_server
+from meshserve.llm import replica_address as llm_place
 from meshserve.registry import registry
 from meshserve.storage import store, watch
-from meshserve.worker import place, worker
+from meshserve.worker import worker, worker_address
 
 POLL_S = 0.1
 WATCH_S = 1.0
@@ -54,10 +53,16 @@ class CacheLimits(NamedTuple):
     artifact_bytes_max: int
 
 
-def build_worker(logs_dir: str, where: place.Place, settings: desired.WorkerSettings) -> worker.Worker:
+def build_worker(
+    logs_dir: str, where: worker_address.Place, settings: desired.WorkerSettings
+) -> worker.Worker:
     """A pool worker with its storage."""
     logs.to_file(logs_dir, where.worker_id)
-    return worker.Worker(where, settings, store.Store(settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max))
+    return worker.Worker(
+        where,
+        settings,
+        store.Store(settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max),
+    )
 
 
 def build_gateway(logs_dir: str, run_dir: str) -> gateway.Gateway:
@@ -66,13 +71,15 @@ def build_gateway(logs_dir: str, run_dir: str) -> gateway.Gateway:
     return gateway.Gateway(run_dir)
 
 
-async def build_llm_server(logs_dir: str, cache: CacheLimits, where: llm_place.Place, spec: llm.LlmSpec) -> server.LlmServer:
+async def build_llm_server(
+    logs_dir: str, cache: CacheLimits, where: llm_place.Place, spec: llm_spec.LlmSpec
+) -> llm_server.LlmServer:
     """One replica of an LLM, its weights and adapters on this node. Raises LoadFailed where they can't be had."""
     logs.to_file(logs_dir, where.replica_id.replace("/", "-")[-LOG_NAME_MAX:])
-    make = engines.find(spec.runtime)
+    make = engine_lookup.find(spec.runtime)
     fetched = functools.cache(lambda: store.Store(*cache))
     adapters = {adapter.name: await _weights(fetched, adapter.uri) for adapter in spec.adapters}
-    return server.LlmServer(where, spec, await _weights(fetched, spec.uri), adapters, make)
+    return llm_server.LlmServer(where, spec, await _weights(fetched, spec.uri), adapters, make)
 
 
 async def _weights(fetched: Callable[[], store.Store], uri: str) -> str:
@@ -87,7 +94,7 @@ async def _weights(fetched: Callable[[], store.Store], uri: str) -> str:
     return str(artifact.path)
 
 
-def build_control_plane(plan: control_plane.Plan) -> control_plane.HeldControlPlane:
+def build_control_plane(plan: controller_process.Plan) -> controller_process.HeldControlPlane:
     """The control plane with its registry, its repositories and its port to Ray."""
     logs.to_file(plan.logs_dir, "controller")
     read = config.parse(json.loads(plan.document))
@@ -100,8 +107,10 @@ def build_control_plane(plan: control_plane.Plan) -> control_plane.HeldControlPl
         host=plan.host,
     )
     kept = registry.Registry(plan.registry_url)
-    outside = control_plane.Outside(ray_cluster.RayCluster(makers), kept, watch.FolderWatch(), kept.close)
-    return control_plane.HeldControlPlane(plan, outside)
+    outside = controller_process.Outside(
+        ray_cluster.RayCluster(makers), kept, watch.FolderWatch(), kept.close
+    )
+    return controller_process.HeldControlPlane(plan, outside)
 
 
 # A mesh as its user sees it
@@ -120,7 +129,9 @@ class Progress:
 class Mesh:
     """A mesh that this process began. Leaving the context drains and ends it."""
 
-    def __init__(self, endpoint: str, controller: session.ControllerHandle, mesh_file: Path, run_dir: Path) -> None:
+    def __init__(
+        self, endpoint: str, controller: session.ControllerHandle, mesh_file: Path, run_dir: Path
+    ) -> None:
         self.endpoint = endpoint
         self._controller = controller
         self._mesh_file = mesh_file
@@ -134,7 +145,12 @@ class Mesh:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.end()
 
     def end(self) -> None:
@@ -151,7 +167,12 @@ class Mesh:
         session.end()
 
 
-def up(read: config.Config, config_path: str, address: str | None, on_progress: Callable[[Progress], None]) -> Mesh:
+def up(
+    read: config.Config,
+    config_path: str,
+    address: str | None,
+    on_progress: Callable[[Progress], None],
+) -> Mesh:
     """Bring a mesh up, on a Ray cluster of its own or on the one at `address`; returns when it is ready. Raises what kept it from that."""
     if address is None:
         _require_engines(read)
@@ -174,7 +195,14 @@ def up(read: config.Config, config_path: str, address: str | None, on_progress: 
         raise
     try:
         _wait_until_ready(controller, on_progress)
-        _note(mesh_file, {"endpoint": mesh.endpoint, "pid": os.getpid(), "config": str(Path(config_path).absolute())})
+        _note(
+            mesh_file,
+            {
+                "endpoint": mesh.endpoint,
+                "pid": os.getpid(),
+                "config": str(Path(config_path).absolute()),
+            },
+        )
     except BaseException:
         mesh.end()
         raise
@@ -185,13 +213,15 @@ def _require_engines(read: config.Config) -> None:
     """On this machine alone: the nodes of another cluster may have what is not here."""
     is_needed = any(each.runtime == VLLM for each in read.llms)
     if is_needed and importlib.util.find_spec(VLLM) is None:
-        raise errors.MissingExtra("LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or 'meshserve[llm-cpu]' (none), not both")
+        raise errors.MissingExtra(
+            "LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or 'meshserve[llm-cpu]' (none), not both"
+        )
 
 
-def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> control_plane.Plan:
+def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> controller_process.Plan:
     # The controller removes its folder when it ends; a Ray of our own, which is in `run_dir` too, ends later.
     read.state_dir.mkdir(parents=True, exist_ok=True)
-    return control_plane.Plan(
+    return controller_process.Plan(
         document=json.dumps(config.document(read)),
         registry_url=read.registry_url,
         state_dir=str(read.state_dir),
@@ -201,7 +231,9 @@ def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> control_pla
     )
 
 
-def _wait_until_ready(controller: session.ControllerHandle, on_progress: Callable[[Progress], None]) -> None:
+def _wait_until_ready(
+    controller: session.ControllerHandle, on_progress: Callable[[Progress], None]
+) -> None:
     end_s = time.monotonic() + READY_S
     while True:
         status = _status(controller, end_s)
@@ -211,7 +243,9 @@ def _wait_until_ready(controller: session.ControllerHandle, on_progress: Callabl
             if status["state"] == "ready":
                 return
         if time.monotonic() > end_s:
-            raise errors.Unavailable(f"the mesh is not ready after {READY_S:g} s{_troubles(status)}")
+            raise errors.Unavailable(
+                f"the mesh is not ready after {READY_S:g} s{_troubles(status)}"
+            )
         time.sleep(POLL_S)
 
 
@@ -230,7 +264,9 @@ def _progress(status: dict[str, Any]) -> list[Progress]:
     return [
         Progress("controller", 1, 1),
         Progress("workers", sum(each["state"] == "ready" for each in workers), len(workers)),
-        Progress("gateway", sum(each["state"] == "ready" for each in gateways), max(1, len(gateways))),
+        Progress(
+            "gateway", sum(each["state"] == "ready" for each in gateways), max(1, len(gateways))
+        ),
         Progress("models", status["models"]["registered"], status["models"]["registered"]),
         *_llm_progress(status["llms"]),
     ]
@@ -241,14 +277,25 @@ def _llm_progress(llms: list[dict[str, Any]]) -> list[Progress]:
     wanted = [each for each in llms if each["replicas_min"]]
     asleep = len(llms) - len(wanted)
     detail = f"{asleep} on demand" if asleep else ""
-    return [Progress("llms", sum(each["state"] == "ready" for each in wanted), len(wanted), detail)] if llms else []
+    return (
+        [Progress("llms", sum(each["state"] == "ready" for each in wanted), len(wanted), detail)]
+        if llms
+        else []
+    )
 
 
 def _troubles(status: dict[str, Any] | None) -> str:
     if status is None:
         return ": the controller does not answer"
-    parts = [*(worker for pool in status["pools"] for worker in pool["workers"]), *status["gateways"]]
-    reasons = [f"{each.get('id', 'gateway')}: {each['reason'] or each['state']}" for each in parts if each["state"] != "ready"]
+    parts = [
+        *(worker for pool in status["pools"] for worker in pool["workers"]),
+        *status["gateways"],
+    ]
+    reasons = [
+        f"{each.get('id', 'gateway')}: {each['reason'] or each['state']}"
+        for each in parts
+        if each["state"] != "ready"
+    ]
     return "".join(f"; {reason}" for reason in reasons)
 
 
@@ -306,8 +353,14 @@ def _headers(key: str) -> dict[str, str]:
 def starting_llms(endpoint: str, read: config.Config) -> list[str]:
     """The LLMs that shall always run and don't yet, as far as the mesh tells."""
     try:
-        answer = httpx.get(f"{endpoint}/mesh/v1/status", headers=_headers(_admin_key(read)), timeout=HEALTH_S).raise_for_status()
-        return [each["name"] for each in answer.json()["llms"] if each["replicas_min"] and each["state"] != "ready"]
+        answer = httpx.get(
+            f"{endpoint}/mesh/v1/status", headers=_headers(_admin_key(read)), timeout=HEALTH_S
+        ).raise_for_status()
+        return [
+            each["name"]
+            for each in answer.json()["llms"]
+            if each["replicas_min"] and each["state"] != "ready"
+        ]
     except (httpx.HTTPError, json.JSONDecodeError):
         return []
 
@@ -325,14 +378,22 @@ def apply(endpoint: str, read: config.Config) -> list[str]:
 def _post(endpoint: str, order: str, key: str = "", body: object = None) -> dict[str, Any]:
     """What the mesh answers. Raises Unavailable where there is none, ConfigInvalid for a wrong body, MeshError where it refuses."""
     try:
-        answer = httpx.post(f"{endpoint}/mesh/v1/{order}", json=body, headers=_headers(key), timeout=READY_S)
+        answer = httpx.post(
+            f"{endpoint}/mesh/v1/{order}", json=body, headers=_headers(key), timeout=READY_S
+        )
         said: dict[str, Any] = answer.json()
     except httpx.HTTPError as error:
         raise errors.Unavailable(f"the mesh at {endpoint} does not answer: {error}") from error
     except json.JSONDecodeError:
-        raise errors.Unavailable(f"what answers at {endpoint} is no mesh: {answer.status_code} {answer.text[:REASON_MAX]}") from None
+        raise errors.Unavailable(
+            f"what answers at {endpoint} is no mesh: {answer.status_code} {answer.text[:REASON_MAX]}"
+        ) from None
     if answer.is_error:
-        kind = errors.ConfigInvalid if answer.status_code == httpx.codes.BAD_REQUEST else errors.MeshError
+        kind = (
+            errors.ConfigInvalid
+            if answer.status_code == httpx.codes.BAD_REQUEST
+            else errors.MeshError
+        )
         raise kind(str(said.get("error", answer.text)))
     return said
 
@@ -389,7 +450,9 @@ def spawn_detached(config_path: str, address: str | None) -> str:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         command = [sys.executable, "-m", "meshserve.cli", "up", config_path]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
     while True:
         noted = _noted(read.state_dir)
         if noted is not None and noted["pid"] == process.pid:

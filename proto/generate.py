@@ -35,7 +35,12 @@ def main() -> int:
 
 
 def _at_home(text: str) -> str:
-    text = re.sub(r"^import (\w+_pb2)( as|$)", r"from meshserve.protocol.pb import \1\2", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^import (\w+_pb2)( as|$)",
+        r"from meshserve.protocol.pb import \1\2",
+        text,
+        flags=re.MULTILINE,
+    )
     default = "from google.protobuf import descriptor_pool as _descriptor_pool"
     text = text.replace(default, "from meshserve.protocol.pb.pool import POOL as _POOL")
     return text.replace("_descriptor_pool.Default()", "_POOL")

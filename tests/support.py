@@ -12,7 +12,9 @@ PAUSE_S = 0.02
 free_port = free_ports.free_port
 
 
-def wait_until(is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> None:
+def wait_until(
+    is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
+) -> None:
     """Poll until `is_true()` holds; fails the test, naming `what`, when the time is over."""
     end_s = time.monotonic() + timeout_s
     while not is_true():
@@ -20,7 +22,9 @@ def wait_until(is_true: Callable[[], object], timeout_s: float = 20.0, what: str
         time.sleep(PAUSE_S)
 
 
-async def wait_until_async(is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> None:
+async def wait_until_async(
+    is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
+) -> None:
     """The same inside an event loop."""
     end_s = time.monotonic() + timeout_s
     while not is_true():

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from meshserve import app, config, errors
-from meshserve.core import llm
-from meshserve.llm import place
+from meshserve.core.values import llm_spec
+from meshserve.llm import replica_address
 from meshserve.storage import store
 from tests import support
 
@@ -28,7 +28,9 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
     def _answer(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.asked.append((self.path, self.headers.get("authorization"), json.loads(body) if body else None))
+        self.server.asked.append(
+            (self.path, self.headers.get("authorization"), json.loads(body) if body else None)
+        )
         status, said = self.server.answers.get(self.path, (404, "nothing"))
         if self.path == "/mesh/v1/drain":
             self.server.answers["/healthz"] = (404, "")
@@ -65,7 +67,12 @@ def part(state="ready", reason="", **fields):
 
 
 def status(workers=(), gateways=(), registered=0, llms=()):
-    return {"pools": [{"workers": list(workers)}], "gateways": list(gateways), "models": {"registered": registered}, "llms": list(llms)}
+    return {
+        "pools": [{"workers": list(workers)}],
+        "gateways": list(gateways),
+        "models": {"registered": registered},
+        "llms": list(llms),
+    }
 
 
 @pytest.fixture
@@ -100,7 +107,11 @@ def test_a_note_is_whole_or_not_there(tmp_path):
     note(tmp_path, "http://h:1", 7)
     with (tmp_path / app.MESH_FILE).open() as opened:
         note(tmp_path, "http://h:2", 8)
-        assert json.load(opened) == {"endpoint": "http://h:1", "pid": 7, "config": "/c.yaml"}  # a reader's file stays as it was
+        assert json.load(opened) == {
+            "endpoint": "http://h:1",
+            "pid": 7,
+            "config": "/c.yaml",
+        }  # a reader's file stays as it was
     assert app._noted(tmp_path) == {"endpoint": "http://h:2", "pid": 8, "config": "/c.yaml"}
     assert [path.name for path in tmp_path.iterdir()] == [app.MESH_FILE]
 
@@ -147,7 +158,9 @@ def test_before_the_first_gateway_one_is_awaited():
 
 
 def test_troubles_name_what_is_not_ready_and_why():
-    told = status([part(id="default-0"), part("lost", "no memory", id="default-1")], [part("starting")])
+    told = status(
+        [part(id="default-0"), part("lost", "no memory", id="default-1")], [part("starting")]
+    )
     assert app._troubles(told) == "; default-1: no memory; gateway: starting"
     assert app._troubles(None) == ": the controller does not answer"
 
@@ -161,7 +174,9 @@ LLMS = [
 
 def test_llms_that_still_start_are_named(mesh, read):
     mesh.answers["/mesh/v1/status"] = (200, json.dumps({"llms": LLMS}))
-    assert app.starting_llms(mesh.endpoint, read("gateway: {keys: [{client: b, key: k, admin: true}]}\n")) == ["b"]
+    assert app.starting_llms(
+        mesh.endpoint, read("gateway: {keys: [{client: b, key: k, admin: true}]}\n")
+    ) == ["b"]
     assert mesh.asked == [("/mesh/v1/status", "Bearer k", None)]
 
 
@@ -171,11 +186,20 @@ def test_where_the_mesh_does_not_tell_none_starts(mesh, read, answer):
     assert app.starting_llms(mesh.endpoint, read()) == []
 
 
-@pytest.mark.parametrize(("runtime", "is_installed", "is_refused"), [("vllm", False, True), ("vllm", True, False), ("other", False, False)])
-def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(monkeypatch, runtime, is_installed, is_refused):
+@pytest.mark.parametrize(
+    ("runtime", "is_installed", "is_refused"),
+    [("vllm", False, True), ("vllm", True, False), ("other", False, False)],
+)
+def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(
+    monkeypatch, runtime, is_installed, is_refused
+):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if is_installed else None)
     read = config.parse({"llms": [{"name": "a", "uri": "/a", "runtime": runtime}]})
-    said = pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]") if is_refused else contextlib.nullcontext()
+    said = (
+        pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]")
+        if is_refused
+        else contextlib.nullcontext()
+    )
     with said:
         app._require_engines(read)
 
@@ -187,10 +211,14 @@ def test_apply_sends_the_whole_configuration_and_returns_the_changes(mesh, read)
     mesh.answers["/mesh/v1/apply"] = (200, '{"changes": ["model a:1 added"]}')
     keys = "gateway: {keys: [{client: a, key: plain}, {client: b, key: yes-admin, admin: true}]}\n"
     assert app.apply(mesh.endpoint, read(keys)) == ["model a:1 added"]
-    assert mesh.asked == [("/mesh/v1/apply", "Bearer yes-admin", json.loads(json.dumps(config.document(read(keys)))))]
+    assert mesh.asked == [
+        ("/mesh/v1/apply", "Bearer yes-admin", json.loads(json.dumps(config.document(read(keys)))))
+    ]
 
 
-def test_apply_takes_the_key_from_the_environment_where_the_configuration_has_none(mesh, read, monkeypatch):
+def test_apply_takes_the_key_from_the_environment_where_the_configuration_has_none(
+    mesh, read, monkeypatch
+):
     monkeypatch.setenv("MESHSERVE_API_KEY", "from-env")
     mesh.answers["/mesh/v1/apply"] = (200, '{"changes": []}')
     app.apply(mesh.endpoint, read())
@@ -270,7 +298,14 @@ def test_down_where_nothing_was_started(tmp_path):
 # An LLM's parts
 
 
-@pytest.mark.parametrize(("uri", "there"), [("/models/tiny", "/models/tiny"), ("hf://org/tiny", "org/tiny"), ("HF://org/tiny", "org/tiny")])
+@pytest.mark.parametrize(
+    ("uri", "there"),
+    [
+        ("/models/tiny", "/models/tiny"),
+        ("hf://org/tiny", "org/tiny"),
+        ("HF://org/tiny", "org/tiny"),
+    ],
+)
 async def test_weights_that_nobody_need_fetch(uri, there):
     assert await app._weights(lambda: pytest.fail("no store is needed"), uri) == there
 
@@ -284,8 +319,15 @@ async def test_weights_from_elsewhere_are_fetched_and_held(tmp_path):
 
 
 async def test_an_llm_is_built_with_its_engine_and_adapters(tmp_path):
-    spec = llm.LlmSpec("tiny", "/models/tiny", adapters=(llm.Adapter("sql", "hf://org/sql"),))
-    made = await app.build_llm_server(str(tmp_path), app.CacheLimits("/none", 1, 1), place.Place("tiny/0", str(tmp_path)), spec)
+    spec = llm_spec.LlmSpec(
+        "tiny", "/models/tiny", adapters=(llm_spec.Adapter("sql", "hf://org/sql"),)
+    )
+    made = await app.build_llm_server(
+        str(tmp_path),
+        app.CacheLimits("/none", 1, 1),
+        replica_address.Place("tiny/0", str(tmp_path)),
+        spec,
+    )
     assert (made.engine.__class__.__name__, made.spec) == ("VllmEngine", spec)
     assert made._order.model_path == "/models/tiny"
     assert made._order.adapter_paths == {"sql": "org/sql"}
@@ -293,6 +335,11 @@ async def test_an_llm_is_built_with_its_engine_and_adapters(tmp_path):
 
 
 async def test_an_engine_that_does_not_exist_is_said_before_anything_is_fetched(tmp_path):
-    spec = llm.LlmSpec("tiny", "s3://bucket/tiny", runtime="vlm")
+    spec = llm_spec.LlmSpec("tiny", "s3://bucket/tiny", runtime="vlm")
     with pytest.raises(errors.LoadFailed, match="engine 'vlm' does not exist; there are: vllm"):
-        await app.build_llm_server(str(tmp_path), app.CacheLimits("/none", 1, 1), place.Place("tiny/0", str(tmp_path)), spec)
+        await app.build_llm_server(
+            str(tmp_path),
+            app.CacheLimits("/none", 1, 1),
+            replica_address.Place("tiny/0", str(tmp_path)),
+            spec,
+        )

@@ -16,7 +16,13 @@ WIDTH = 128
 SPREAD = 0.3
 END, BEGIN = "<|end|>", "<|begin|>"
 CHAT = "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
-WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 12, "num_key_value_heads": 6}
+WIDE = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 6,
+}
 """Steps of some milliseconds: in shorter ones vLLM's core makes many tokens before it sends any, and clients would leave too late."""
 MODULES, POOLING = "sentence_transformers.models", "1_Pooling"
 
@@ -36,9 +42,14 @@ def embedder(folder: Path, seed: int = 0) -> Path:
     import transformers  # noqa: PLC0415
 
     torch.manual_seed(seed)
-    modules = [{"idx": 1, "path": POOLING, "type": f"{MODULES}.Pooling"}, {"idx": 2, "path": "2_Normalize", "type": f"{MODULES}.Normalize"}]
+    modules = [
+        {"idx": 1, "path": POOLING, "type": f"{MODULES}.Pooling"},
+        {"idx": 2, "path": "2_Normalize", "type": f"{MODULES}.Normalize"},
+    ]
     (folder / POOLING).mkdir(parents=True)
-    (folder / POOLING / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, "pooling_mode_lasttoken": True}))
+    (folder / POOLING / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": WIDTH, "pooling_mode_lasttoken": True})
+    )
     (folder / "modules.json").write_text(json.dumps(modules))
     return _saved(transformers.LlamaModel(_shape()), folder)
 
@@ -50,7 +61,9 @@ def adapter(folder: Path, of: Path, seed: int = 1) -> Path:
     import transformers  # noqa: PLC0415
 
     torch.manual_seed(seed)
-    settings = peft.LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False)
+    settings = peft.LoraConfig(
+        r=8, lora_alpha=64, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False
+    )
     changed = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(of), settings)
     changed.save_pretrained(folder)
     return folder
@@ -79,8 +92,17 @@ def _shape(**changes: int):
 def _saved(model, folder: Path) -> Path:
     model.eval().save_pretrained(folder)
     (folder / "tokenizer.json").write_text(_tokenizer())
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BEGIN, "eos_token": END, "pad_token": END}
-    settings |= {"model_max_length": CONTEXT, "chat_template": CHAT, "clean_up_tokenization_spaces": False}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "pad_token": END,
+    }
+    settings |= {
+        "model_max_length": CONTEXT,
+        "chat_template": CHAT,
+        "clean_up_tokenization_spaces": False,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -95,7 +117,10 @@ def _tokenizer() -> str:
     made.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[BEGIN, END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=[BEGIN, END],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     made.train_from_iterator([inspect.getsource(inspect)], trainer)
     return str(made.to_str())

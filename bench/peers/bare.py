@@ -21,12 +21,18 @@ class Inference(rpc.GRPCInferenceServiceServicer):
     def __init__(self, models: dict[str, onnxruntime.InferenceSession]) -> None:
         self.models = models
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext) -> pb.ModelInferResponse:  # noqa: N802, ARG002 - the generated base names it
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelInferResponse:  # noqa: N802, ARG002 - the generated base names it
         """One prediction."""
-        x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(tuple(request.inputs[0].shape))
+        x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(
+            tuple(request.inputs[0].shape)
+        )
         y = self.models[request.model_name].run(None, {"x": x})[0]
         output = pb.ModelInferResponse.InferOutputTensor(name="y", datatype="FP32", shape=y.shape)
-        return pb.ModelInferResponse(model_name=request.model_name, outputs=[output], raw_output_contents=[y.tobytes()])
+        return pb.ModelInferResponse(
+            model_name=request.model_name, outputs=[output], raw_output_contents=[y.tobytes()]
+        )
 
 
 async def serve(models: dict[str, str], port: int) -> None:

@@ -27,7 +27,9 @@ class OnnxModel(MLModel):
         """One prediction."""
         x = NumpyCodec.decode_input(payload.inputs[0])
         y = self.session.run(None, {"x": np.asarray(x, np.float32)})[0]
-        return types.InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("y", y)])
+        return types.InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("y", y)]
+        )
 
 
 async def serve(models: dict[str, str], port: int, folder: Path) -> None:
@@ -42,7 +44,10 @@ async def serve(models: dict[str, str], port: int, folder: Path) -> None:
         debug=False,
         grpc_max_message_length=MESSAGE_BYTES_MAX,
     )
-    served = [ModelSettings(name=name, implementation=OnnxModel, parameters=ModelParameters(uri=path)) for name, path in models.items()]
+    served = [
+        ModelSettings(name=name, implementation=OnnxModel, parameters=ModelParameters(uri=path))
+        for name, path in models.items()
+    ]
     await MLServer(settings).start(served)
 
 

@@ -25,7 +25,11 @@ def bind(triton: Triton, name: str, path: str) -> None:
         infer_func=infer,
         inputs=[Tensor(name="x", dtype=np.float32, shape=(x.shape[1],))],
         outputs=[Tensor(name="y", dtype=np.float32, shape=(y.shape[1],))],
-        config=ModelConfig(max_batch_size=ROWS_MAX, batching=True, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
+        config=ModelConfig(
+            max_batch_size=ROWS_MAX,
+            batching=True,
+            batcher=DynamicBatcher(max_queue_delay_microseconds=0),
+        ),
         strict=False,
     )
 

@@ -17,7 +17,9 @@ RESIDENT_MAX = 8
 ONGOING_MAX = 1000
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=ONGOING_MAX, ray_actor_options={"num_cpus": 0})
+@serve.deployment(
+    num_replicas=1, max_ongoing_requests=ONGOING_MAX, ray_actor_options={"num_cpus": 0}
+)
 class Pool:
     """Models by the id in the request's metadata."""
 
@@ -32,10 +34,14 @@ class Pool:
     async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802 - the protocol's name
         """One prediction."""
         session = await self.session(serve.get_multiplexed_model_id())
-        x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(tuple(request.inputs[0].shape))
+        x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(
+            tuple(request.inputs[0].shape)
+        )
         y = session.run(None, {"x": x})[0]
         output = pb.ModelInferResponse.InferOutputTensor(name="y", datatype="FP32", shape=y.shape)
-        return pb.ModelInferResponse(model_name=request.model_name, outputs=[output], raw_output_contents=[y.tobytes()])
+        return pb.ModelInferResponse(
+            model_name=request.model_name, outputs=[output], raw_output_contents=[y.tobytes()]
+        )
 
 
 def main() -> None:
@@ -44,7 +50,10 @@ def main() -> None:
     ray.init(include_dashboard=False, log_to_driver=False)
     try:
         http = HTTPOptions(host="127.0.0.1", port=sessions.free_port())
-        serve.start(http_options=http, grpc_options=gRPCOptions(port=args.port, grpc_servicer_functions=[SERVICE]))
+        serve.start(
+            http_options=http,
+            grpc_options=gRPCOptions(port=args.port, grpc_servicer_functions=[SERVICE]),
+        )
         serve.run(Pool.bind(args.models), name="pool", route_prefix="/pool")
         signal.pause()
     finally:

@@ -25,7 +25,10 @@ def arguments(text: str | None) -> argparse.Namespace:
     It serves the Open Inference Protocol's ModelInfer on the loopback interface until SIGTERM, and leaves no process behind.
     """
     parser = argparse.ArgumentParser(description=text)
-    parser.add_argument("models", type=lambda folder: {path.stem: str(path) for path in sorted(Path(folder).glob("*.onnx"))})
+    parser.add_argument(
+        "models",
+        type=lambda folder: {path.stem: str(path) for path in sorted(Path(folder).glob("*.onnx"))},
+    )
     parser.add_argument("port", type=int)
     return parser.parse_args()
 

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 
 from meshserve import client, errors
-from meshserve.cli import asked, mesh, terminal
+from meshserve.cli import input_values, mesh, terminal
 from meshserve.client import arrays
-from meshserve.core import model as core
+from meshserve.core.values import model as core
 
 command = typer.Typer(add_completion=False)
 
@@ -32,7 +32,9 @@ class Question(NamedTuple):
 
 @command.command("infer")
 def infer(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, or an alias of it.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model's name, or an alias of it.")
+    ],
     given: Annotated[
         list[str],
         typer.Option(
@@ -42,13 +44,19 @@ def infer(
             help="NAME=[[1, 2]], NAME=@rows.npy, or a JSON file with all inputs (- reads stdin).",
         ),
     ],
-    version: Annotated[str, typer.Option("--version", help="One version of it. Default: the newest.")] = "",
-    is_rest: Annotated[bool, typer.Option("--rest/--grpc", help="The protocol that is spoken.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as the protocol's JSON.")] = False,
+    version: Annotated[
+        str, typer.Option("--version", help="One version of it. Default: the newest.")
+    ] = "",
+    is_rest: Annotated[
+        bool, typer.Option("--rest/--grpc", help="The protocol that is spoken.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer as the protocol's JSON.")
+    ] = False,
     endpoint: mesh.Endpoint = None,
 ) -> None:
     """Send one prediction to a model and print what it answers."""
-    question = Question(model, version, asked.inputs(given))
+    question = Question(model, version, input_values.inputs(given))
     with mesh.connect(endpoint) as there:
         answer = _rest(there, question) if is_rest else _grpc(there.endpoint, question)
     if as_json:
@@ -62,17 +70,29 @@ def _grpc(endpoint: str, question: Question) -> dict[str, Any]:
         known = there.metadata(question.model, question.version)
         predicted = there.predict(question.model, question.inputs, version=question.version)
     datatypes = {spec.name: spec.datatype for spec in known.outputs}
-    named = predicted if isinstance(predicted, dict) else {next(iter(datatypes), "output"): predicted}
+    named = (
+        predicted if isinstance(predicted, dict) else {next(iter(datatypes), "output"): predicted}
+    )
     outputs = [_tensor(name, datatypes.get(name, ""), array) for name, array in named.items()]
-    return {"model_name": question.model, "model_version": question.version or (known.versions or ("",))[-1], "outputs": outputs}
+    return {
+        "model_name": question.model,
+        "model_version": question.version or (known.versions or ("",))[-1],
+        "outputs": outputs,
+    }
 
 
 def _rest(there: mesh.Mesh, question: Question) -> dict[str, Any]:
     version = f"/versions/{quote(question.version, safe='')}" if question.version else ""
     path = f"/v2/models/{quote(question.model, safe='')}{version}"
     known = there.ask("GET", path).json()
-    specs = [core.TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"])) for spec in known["inputs"]]
-    tensors = [_tensor(spec.name, spec.datatype, array) for spec, array in arrays.fitted(question.model, question.inputs, specs)]
+    specs = [
+        core.TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"]))
+        for spec in known["inputs"]
+    ]
+    tensors = [
+        _tensor(spec.name, spec.datatype, array)
+        for spec, array in arrays.fitted(question.model, question.inputs, specs)
+    ]
     try:
         answer: dict[str, Any] = there.ask("POST", f"{path}/infer", body={"inputs": tensors}).json()
     except ValueError:
@@ -82,7 +102,10 @@ def _rest(there: mesh.Mesh, question: Question) -> dict[str, Any]:
 
 def _tensor(name: str, datatype: str, array: np.ndarray) -> dict[str, Any]:
     """A tensor as the protocol's JSON has it, its values flat in row-major order."""
-    flat = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in array.ravel().tolist()]
+    flat = [
+        value.decode(errors="replace") if isinstance(value, bytes) else value
+        for value in array.ravel().tolist()
+    ]
     return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": flat}
 
 
@@ -90,4 +113,12 @@ def _print_outputs(out: Console, answer: dict[str, Any]) -> None:
     for tensor in answer["outputs"]:
         out.print(f"{tensor['name']}  {tensor['datatype']} {tensor['shape']}", style="bold")
         values = np.asarray(tensor["data"]).reshape(tensor["shape"])
-        out.print(np.array2string(values, threshold=SHOWN_MAX, precision=6, suppress_small=True, max_line_width=out.width))
+        out.print(
+            np.array2string(
+                values,
+                threshold=SHOWN_MAX,
+                precision=6,
+                suppress_small=True,
+                max_line_width=out.width,
+            )
+        )

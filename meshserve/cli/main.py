@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from meshserve import config, errors
-from meshserve.cli import checked, llm_views, mesh, models, terminal, top, units, views
+from meshserve.cli import llm_tables, load_config, mesh, models, tables, terminal, top, units
 
 # These import Ray or numpy and gRPC, which takes a second or more: the others shall not wait for it.
 LATE = {"up": "meshserve.cli.up", "down": "meshserve.cli.down", "infer": "meshserve.cli.infer"}
@@ -40,7 +40,9 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 checks = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 
 
@@ -52,7 +54,12 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def about(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     """One endpoint for every model of a company. Start with `meshserve up CONFIG`."""
 
@@ -71,8 +78,8 @@ def status(as_json: mesh.Json = False, endpoint: mesh.Endpoint = None) -> None:
         if as_json:
             return terminal.print_json(answer)
         out, said = terminal.out(), answer.json()
-        out.print(views.status(said, there.endpoint, out.width))
-        return out.print(llm_views.llms(said, out.width)) if said["llms"] else None
+        out.print(tables.status(said, there.endpoint, out.width))
+        return out.print(llm_tables.llms(said, out.width)) if said["llms"] else None
 
 
 app.command("top")(top.top)
@@ -89,13 +96,29 @@ def schema() -> None:
 @checks.command("check")
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.yaml.")]) -> None:
     """Say whether a configuration is good; start nothing."""
-    read = checked.load(file)
-    pools = ", ".join(f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})" for name, pool in read.pools.items())
-    counts = [(read.models, "model"), (read.repositories, "repository"), *([(read.llms, "LLM")] if read.llms else [])]
-    terminal.out().print(f"{file} is good: {', '.join(units.number(len(found), noun) for found, noun in counts)}", soft_wrap=True)
-    if read.llms and not checked.can_judge():
-        terminal.out().print("  vLLM is not installed here (extras llm, llm-cpu): arguments of engines were not checked", style="yellow")
-    terminal.out().print(f"  gateway {read.gateway.listen}\n  pools   {pools}\n  state   {read.state_dir}", soft_wrap=True)
+    read = load_config.load(file)
+    pools = ", ".join(
+        f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})"
+        for name, pool in read.pools.items()
+    )
+    counts = [
+        (read.models, "model"),
+        (read.repositories, "repository"),
+        *([(read.llms, "LLM")] if read.llms else []),
+    ]
+    terminal.out().print(
+        f"{file} is good: {', '.join(units.number(len(found), noun) for found, noun in counts)}",
+        soft_wrap=True,
+    )
+    if read.llms and not load_config.can_judge():
+        terminal.out().print(
+            "  vLLM is not installed here (extras llm, llm-cpu): arguments of engines were not checked",
+            style="yellow",
+        )
+    terminal.out().print(
+        f"  gateway {read.gateway.listen}\n  pools   {pools}\n  state   {read.state_dir}",
+        soft_wrap=True,
+    )
 
 
 app.add_typer(checks, name="config")

@@ -14,7 +14,13 @@ PIPE_WIDTH = 200
 
 def out() -> Console:
     """Standard output. Markup in names and messages is not interpreted."""
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=_width(sys.stdout.isatty()))
+    return Console(
+        file=sys.stdout,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=_width(sys.stdout.isatty()),
+    )
 
 
 def err() -> Console:

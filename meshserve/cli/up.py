@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from meshserve import app, config
-from meshserve.cli import checked, progress, terminal, units
+from meshserve.cli import load_config, start_progress, terminal, units
 
 command = typer.Typer(add_completion=False)
 
@@ -23,12 +23,24 @@ command = typer.Typer(add_completion=False)
 @command.command("up")
 def up(
     file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A config.yaml.")],
-    is_detached: Annotated[bool, typer.Option("--detach", "-d", help="Return when the mesh is ready; `meshserve down` ends it.")] = False,
-    address: Annotated[str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting one.")] = None,
-    is_verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Plain lines, with everything that is logged.")] = False,
+    is_detached: Annotated[
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Return when the mesh is ready; `meshserve down` ends it."
+        ),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting one."
+        ),
+    ] = None,
+    is_verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Plain lines, with everything that is logged.")
+    ] = False,
 ) -> None:
     """Bring a mesh up, or apply a changed configuration to the one that runs."""
-    read = checked.load(file)
+    read = load_config.load(file)
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     running = app.running(read.state_dir)
@@ -47,7 +59,7 @@ def _serve(read: config.Config, file: Path, address: str | None, is_plain: bool)
     """Until Ctrl-C or SIGTERM; leaving the context drains the mesh."""
     out = terminal.out()
     signal.signal(signal.SIGTERM, _interrupt)
-    with progress.shown(out, is_plain) as report:
+    with start_progress.shown(out, is_plain) as report:
         started = app.up(read, str(file), address, report)
     with contextlib.suppress(KeyboardInterrupt), started:
         _print_ready(out, started.endpoint, read, "Ctrl-C drains and ends it.")
@@ -78,7 +90,11 @@ def _print_ready(out: Console, endpoint: str, read: config.Config, ending: str) 
 
 
 def _ending(read: config.Config) -> str:
-    here = "" if read.state_dir == config.home() else f"MESHSERVE_HOME={shlex.quote(str(read.state_dir))} "
+    here = (
+        ""
+        if read.state_dir == config.home()
+        else f"MESHSERVE_HOME={shlex.quote(str(read.state_dir))} "
+    )
     return f"{here}meshserve down"
 
 
@@ -89,6 +105,14 @@ def next_steps(endpoint: str, read: config.Config) -> list[str]:
     if read.models:
         steps.append(f"curl {endpoint}/v2/models/{read.models[0].name}")
     if read.llms:
-        asked = json.dumps({"model": read.llms[0].name, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]})
-        steps.append(f"curl -N {endpoint}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(asked)}")
+        asked = json.dumps(
+            {
+                "model": read.llms[0].name,
+                "stream": True,
+                "messages": [{"role": "user", "content": "Say hello."}],
+            }
+        )
+        steps.append(
+            f"curl -N {endpoint}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(asked)}"
+        )
     return steps

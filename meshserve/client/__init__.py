@@ -11,8 +11,8 @@ Errors are those of `meshserve.errors`, with the server's message; `retry_after_
 from __future__ import annotations
 
 from meshserve.client.arrays import Inputs
-from meshserve.client.blocking import Client
-from meshserve.client.coroutines import AsyncClient
-from meshserve.client.exchange import ListedModel, ModelMetadata, Prediction
+from meshserve.client.async_client import AsyncClient
+from meshserve.client.conversation import ListedModel, ModelMetadata, Prediction
+from meshserve.client.sync_client import Client
 
 __all__ = ["AsyncClient", "Client", "Inputs", "ListedModel", "ModelMetadata", "Prediction"]

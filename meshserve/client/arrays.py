@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
@@ -17,12 +17,16 @@ Inputs: TypeAlias = "npt.ArrayLike | Mapping[str, npt.ArrayLike]"
 TEXT_KINDS = "USO"
 
 
-def fitted(name: str, inputs: Inputs, specs: Sequence[model.TensorSpec]) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
+def fitted(
+    name: str, inputs: Inputs, specs: Sequence[model.TensorSpec]
+) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
     """Each tensor with its specification. Raises InvalidRequest for names and datatypes that model `name` does not take."""
     wanted = ", ".join(f"{spec.name} ({spec.datatype})" for spec in specs)
     if not isinstance(inputs, Mapping):
         if len(specs) != 1:
-            raise errors.InvalidRequest(f"model {name} takes {len(specs)} inputs, {wanted}: give a dict of arrays by name")
+            raise errors.InvalidRequest(
+                f"model {name} takes {len(specs)} inputs, {wanted}: give a dict of arrays by name"
+            )
         inputs = {specs[0].name: inputs}
     by_name = {spec.name: spec for spec in specs}
     for given, value in inputs.items():
@@ -45,8 +49,14 @@ def fit(value: npt.ArrayLike, spec: model.TensorSpec) -> np.ndarray:
     is_typed = isinstance(value, np.ndarray | np.generic)
     cast = _cast(array, wanted, is_typed=is_typed)
     if cast is None:
-        remedy = f"; if that is meant, give .astype(np.{wanted})" if array.dtype.kind == wanted.kind else ""
-        raise errors.InvalidRequest(f"input {spec.name} wants {spec.datatype}: {array.dtype} can't be cast to it without loss{remedy}")
+        remedy = (
+            f"; if that is meant, give .astype(np.{wanted})"
+            if array.dtype.kind == wanted.kind
+            else ""
+        )
+        raise errors.InvalidRequest(
+            f"input {spec.name} wants {spec.datatype}: {array.dtype} can't be cast to it without loss{remedy}"
+        )
     return cast
 
 
@@ -62,7 +72,9 @@ def _encoded(array: np.ndarray, spec: model.TensorSpec) -> np.ndarray:
     encoded = np.empty(array.shape, object)
     for place, element in np.ndenumerate(array):
         if not isinstance(element, str | bytes):
-            raise errors.InvalidRequest(f"input {spec.name} wants BYTES: {element!r} is neither a string nor bytes")
+            raise errors.InvalidRequest(
+                f"input {spec.name} wants BYTES: {element!r} is neither a string nor bytes"
+            )
         encoded[place] = element.encode() if isinstance(element, str) else element
     return encoded
 
@@ -83,7 +95,9 @@ def _cast(array: np.ndarray, wanted: np.dtype[Any], *, is_typed: bool) -> np.nda
 def _cast_floats(array: np.ndarray, wanted: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
     """Who wrote `0.1` in Python means the model's nearest number; who made an array of float64 may mean all its digits."""
     is_empty_list = not is_typed and not array.size
-    is_allowed = is_empty_list or (wanted.kind == "f" and (not is_typed or np.can_cast(array.dtype, wanted)))
+    is_allowed = is_empty_list or (
+        wanted.kind == "f" and (not is_typed or np.can_cast(array.dtype, wanted))
+    )
     if not is_allowed:
         return None
     with np.errstate(over="ignore"):
@@ -106,4 +120,8 @@ def _output(output: pb.ModelInferResponse.InferOutputTensor, raw: bytes | None) 
         values = getattr(output.contents, inference.CONTENTS[output.datatype])
         return np.array(values, tensors.dtype(output.datatype)).reshape(shape)
     array = tensors.from_raw(raw, output.datatype, shape, output.name)
-    return (array.astype(np.uint32) << 16).view(np.float32) if output.datatype == "BF16" else array.copy()
+    return (
+        (array.astype(np.uint32) << 16).view(np.float32)
+        if output.datatype == "BF16"
+        else array.copy()
+    )

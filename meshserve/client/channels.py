@@ -22,7 +22,9 @@ def place(endpoint: str) -> Place:
     scheme, separator, rest = endpoint.rpartition("://")
     rest = rest.rstrip("/")
     if (separator and scheme not in {"http", "https"}) or not rest or "/" in rest:
-        raise ValueError(f"expected host:port or a URL such as http://127.0.0.1:8080, got {endpoint!r}")
+        raise ValueError(
+            f"expected host:port or a URL such as http://127.0.0.1:8080, got {endpoint!r}"
+        )
     return Place(rest, scheme == "https")
 
 

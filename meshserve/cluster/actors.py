@@ -13,10 +13,18 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import ray
 
 from meshserve import errors
-from meshserve.core import desired, events, model, replica, snapshot, tally
-from meshserve.core import report as reports
-from meshserve.gateway import gateway, process
-from meshserve.worker import place, worker
+from meshserve.core.values import (
+    catalog_sync,
+    desired,
+    events,
+    model,
+    model_stats,
+    reports,
+    snapshots,
+)
+from meshserve.gateway import gateway
+from meshserve.gateway.envoy import envoy_process
+from meshserve.worker import worker, worker_address
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,11 +32,13 @@ T = TypeVar("T")
 BEGIN_POLL_S = 0.01
 DRAIN_S = 30.0
 
-WorkerMaker = Callable[[place.Place, desired.WorkerSettings], worker.Worker]
+WorkerMaker = Callable[[worker_address.Place, desired.WorkerSettings], worker.Worker]
 GatewayMaker = Callable[[str], gateway.Gateway]
 
 
-def told(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T | errors.MeshError]]:
+def told(
+    method: Callable[P, Awaitable[T]],
+) -> Callable[P, Coroutine[Any, Any, T | errors.MeshError]]:
     """The method with errors of ours as its result: Ray would wrap what is raised beyond recognition."""
 
     @functools.wraps(method)
@@ -49,9 +59,11 @@ def node_id() -> str:
 class WorkerActor:
     """Holds one pool worker."""
 
-    def __init__(self, make: WorkerMaker, where: place.Place, settings: desired.WorkerSettings) -> None:
+    def __init__(
+        self, make: WorkerMaker, where: worker_address.Place, settings: desired.WorkerSettings
+    ) -> None:
         self._make = make
-        self._place = place.Place(where.worker_id, where.run_dir, node_id(), where.host)
+        self._place = worker_address.Place(where.worker_id, where.run_dir, node_id(), where.host)
         self._settings = settings
         self._endpoint: model.Endpoint | None = None
         self._worker: worker.Worker | None = None
@@ -76,14 +88,16 @@ class WorkerActor:
         if self._endpoint is None:
             raise errors.Unavailable(f"worker {self._place.worker_id} is not started")
         is_ready = self._held.app.is_synced and not self._held.app.is_draining
-        return events.LivingWorker(self._place.worker_id, self._settings, self._endpoint, os.getpid(), is_ready)
+        return events.LivingWorker(
+            self._place.worker_id, self._settings, self._endpoint, os.getpid(), is_ready
+        )
 
     async def live(self) -> None:
         """Never returns: whoever waits for it hears at once when the process ends."""
         await asyncio.Event().wait()
 
     @told
-    async def send_changes(self, step: replica.Step) -> None:
+    async def send_changes(self, step: catalog_sync.Step) -> None:
         """Take a step of the catalog in."""
         self._held.apply(step)
 
@@ -113,7 +127,7 @@ class WorkerActor:
         return self._held.report(since)
 
     @told
-    async def tallies(self) -> dict[model.ModelId, tally.ModelTally]:
+    async def tallies(self) -> dict[model.ModelId, model_stats.ModelTally]:
         """What it has counted for each model."""
         return dict(self._held.host.tallies)
 
@@ -135,7 +149,7 @@ class GatewayActor:
         self._is_started = False
 
     @told
-    async def start(self, snap: snapshot.GatewaySnapshot) -> reports.GatewayReport:
+    async def start(self, snap: snapshots.GatewaySnapshot) -> reports.GatewayReport:
         """Serve by the snapshot; one that serves already only follows it."""
         if self._is_started:
             await _in_words(self._gateway.apply(snap))
@@ -145,7 +159,7 @@ class GatewayActor:
         return self._report()
 
     @told
-    async def apply(self, snap: snapshot.GatewaySnapshot) -> None:
+    async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
         """Serve by the snapshot from now on."""
         await _in_words(self._gateway.apply(snap))
 
@@ -176,7 +190,7 @@ async def _in_words(work: Awaitable[None]) -> None:
     """What a gateway does, with its own errors and the system's as ours."""
     try:
         await work
-    except (OSError, process.EnvoyFailed) as error:
+    except (OSError, envoy_process.EnvoyFailed) as error:
         raise errors.Unavailable(f"the gateway: {error}") from error
 
 

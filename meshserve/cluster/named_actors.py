@@ -38,11 +38,17 @@ class NamedActors:
 
     async def names(self, prefix: str) -> list[str]:
         """The names of those that begin so."""
-        return [name for name in await asyncio.to_thread(ray.util.list_named_actors) if name.startswith(prefix)]
+        return [
+            name
+            for name in await asyncio.to_thread(ray.util.list_named_actors)
+            if name.startswith(prefix)
+        ]
 
     async def create(self, name: str, kind: type, options: dict[str, Any], *args: object) -> None:
         """Make one that outlives this process."""
-        make: Any = ray.remote(kind).options(name=name, namespace=NAMESPACE, lifetime="detached", **options)
+        make: Any = ray.remote(kind).options(
+            name=name, namespace=NAMESPACE, lifetime="detached", **options
+        )
         try:
             self._handles[name] = await to_the_end(make.remote, *args)
         except (ValueError, exceptions.RayError) as error:

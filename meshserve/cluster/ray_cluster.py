@@ -10,10 +10,18 @@ from ray import exceptions
 from ray.util import scheduling_strategies
 
 from meshserve import errors
-from meshserve.cluster import actors, named_actors, preloading, ray_replicas, replica_actor
-from meshserve.core import control_ports, desired, events, model, replica, snapshot, tally
-from meshserve.core import report as reports
-from meshserve.worker import place
+from meshserve.cluster import actors, allocator_env, named_actors, ray_replicas, replica_actor
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import (
+    catalog_sync,
+    desired,
+    events,
+    model,
+    model_stats,
+    reports,
+    snapshots,
+)
+from meshserve.worker import worker_address
 
 WORKER = "worker:"
 GATEWAY = "gateway:"
@@ -46,18 +54,32 @@ class RayCluster(ray_replicas.RayReplicas):
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
         """The workers that run, whoever started them."""
         names = await self._actors.names(WORKER)
-        found = await asyncio.gather(*(self._actors.call(name, "living") for name in names), return_exceptions=True)
+        found = await asyncio.gather(
+            *(self._actors.call(name, "living") for name in names), return_exceptions=True
+        )
         return tuple(each for each in found if isinstance(each, events.LivingWorker))
 
-    async def start_worker(self, worker_id: str, settings: desired.WorkerSettings) -> events.WorkerStarted:
+    async def start_worker(
+        self, worker_id: str, settings: desired.WorkerSettings
+    ) -> events.WorkerStarted:
         """Start its process, in place of any that is left of an earlier one; returns once it listens."""
         name = WORKER + worker_id
         await self._actors.remove(name)
-        where = place.Place(worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address())
+        where = worker_address.Place(
+            worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address()
+        )
         gpus = 1 if settings.device == "cuda" else 0
-        around = {"env_vars": preloading.variables(settings.allocator)}
-        options = {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": "SPREAD", "max_restarts": 0, "runtime_env": around}
-        await self._actors.create(name, actors.WorkerActor, options, self._makers.worker, where, settings)
+        around = {"env_vars": allocator_env.variables(settings.allocator)}
+        options = {
+            "num_cpus": 0,
+            "num_gpus": gpus,
+            "scheduling_strategy": "SPREAD",
+            "max_restarts": 0,
+            "runtime_env": around,
+        }
+        await self._actors.create(
+            name, actors.WorkerActor, options, self._makers.worker, where, settings
+        )
         started: events.WorkerStarted = await self._actors.call(name, "start", timeout_s=START_S)
         return started
 
@@ -69,13 +91,19 @@ class RayCluster(ray_replicas.RayReplicas):
         """Returns the reason once its process has ended in whatever way; at once where there is none."""
         return await self._actors.wait_until_ended(WORKER + worker_id)
 
-    async def send_changes(self, worker_id: str, step: replica.Step) -> None:
+    async def send_changes(self, worker_id: str, step: catalog_sync.Step) -> None:
         """Have it take a step of its catalog in."""
         await self._actors.call(WORKER + worker_id, "send_changes", step)
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
         """Returns once it has the model in memory."""
-        await self._actors.call(WORKER + worker_id, "ensure_loaded", id_, timeout_s, timeout_s=timeout_s + named_actors.CALL_S)
+        await self._actors.call(
+            WORKER + worker_id,
+            "ensure_loaded",
+            id_,
+            timeout_s,
+            timeout_s=timeout_s + named_actors.CALL_S,
+        )
 
     async def unload(self, worker_id: str, id_: model.ModelId) -> None:
         """Have its copy go as soon as nobody uses it."""
@@ -85,9 +113,13 @@ class RayCluster(ray_replicas.RayReplicas):
         """Have it keep its copy from when it has one, or treat it like any other again."""
         await self._actors.call(WORKER + worker_id, "pin", id_, is_pinned)
 
-    async def copies(self, worker_id: str, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
+    async def copies(
+        self, worker_id: str, ids: tuple[model.ModelId, ...]
+    ) -> tuple[reports.CopyReport, ...]:
         """How its copies of these models are now."""
-        found: tuple[reports.CopyReport, ...] = await self._actors.call(WORKER + worker_id, "copies", ids)
+        found: tuple[reports.CopyReport, ...] = await self._actors.call(
+            WORKER + worker_id, "copies", ids
+        )
         return found
 
     async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
@@ -95,24 +127,32 @@ class RayCluster(ray_replicas.RayReplicas):
         found: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
         return found
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, tally.ModelTally]:
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelTally]:
         """What it has counted for each model since its process began."""
-        found: dict[model.ModelId, tally.ModelTally] = await self._actors.call(WORKER + worker_id, "tallies")
+        found: dict[model.ModelId, model_stats.ModelTally] = await self._actors.call(
+            WORKER + worker_id, "tallies"
+        )
         return found
 
     # Gateways
 
-    async def start_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> reports.GatewayReport:
+    async def start_gateway(
+        self, node: str, snap: snapshots.GatewaySnapshot
+    ) -> reports.GatewayReport:
         """Start it, or take over the one that runs and configure it; returns once it serves."""
         name = GATEWAY + node
         if not await self._actors.exists(name):
             there = scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
             options = {"num_cpus": 0, "scheduling_strategy": there, "max_restarts": 0}
-            await self._actors.create(name, actors.GatewayActor, options, self._makers.gateway, self._makers.run_dir)
-        started: reports.GatewayReport = await self._actors.call(name, "start", snap, timeout_s=START_S)
+            await self._actors.create(
+                name, actors.GatewayActor, options, self._makers.gateway, self._makers.run_dir
+            )
+        started: reports.GatewayReport = await self._actors.call(
+            name, "start", snap, timeout_s=START_S
+        )
         return started
 
-    async def configure_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> None:
+    async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
         """Have it serve by this snapshot; returns once it does."""
         await self._actors.call(GATEWAY + node, "apply", snap, timeout_s=START_S)
 
@@ -127,10 +167,10 @@ class RayCluster(ray_replicas.RayReplicas):
 
     # The cluster
 
-    async def capacity(self) -> control_ports.Capacity:
+    async def capacity(self) -> cluster_control.Capacity:
         """What there is for workers, all nodes together."""
         resources = await asyncio.to_thread(ray.cluster_resources)
-        return control_ports.Capacity(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+        return cluster_control.Capacity(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
 
     async def nodes(self) -> tuple[str, ...]:
         """The nodes that shall have a gateway: all that live."""

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from meshserve import errors
-from meshserve.cluster import actors, guard
-from meshserve.core import llm, model
-from meshserve.llm import place, server
+from meshserve.cluster import actors, process_guard
+from meshserve.core.values import llm_spec, model
+from meshserve.llm import llm_server, replica_address
 
-ReplicaMaker = Callable[[place.Place, llm.LlmSpec], Awaitable[server.LlmServer]]
+ReplicaMaker = Callable[[replica_address.Place, llm_spec.LlmSpec], Awaitable[llm_server.LlmServer]]
 
 
 class Started(NamedTuple):
@@ -25,17 +25,19 @@ class Started(NamedTuple):
 class ReplicaActor:
     """Holds one replica. What its process starts ends with it, in whatever way it ends."""
 
-    def __init__(self, make: ReplicaMaker, where: place.Place, spec: llm.LlmSpec) -> None:
+    def __init__(
+        self, make: ReplicaMaker, where: replica_address.Place, spec: llm_spec.LlmSpec
+    ) -> None:
         self._make = make
         self._place = dataclasses.replace(where, node=actors.node_id())
         self._spec = spec
-        self._server: server.LlmServer | None = None
+        self._server: llm_server.LlmServer | None = None
         self._endpoint: model.Endpoint | None = None
         self._is_asleep = False
-        guard.watch_over_this_process()
+        process_guard.watch_over_this_process()
 
     @property
-    def _held(self) -> server.LlmServer:
+    def _held(self) -> llm_server.LlmServer:
         if self._server is None or self._endpoint is None:
             raise errors.Unavailable(f"replica {self._place.replica_id} is not started")
         return self._server
@@ -51,11 +53,13 @@ class ReplicaActor:
         return Started(self._endpoint, os.getpid())
 
     @actors.told
-    async def living(self) -> llm.LivingReplica:
+    async def living(self) -> llm_spec.LivingReplica:
         """What a controller that begins must know of it."""
         if self._endpoint is None:
             raise errors.Unavailable(f"replica {self._place.replica_id} is not started")
-        return llm.LivingReplica(self._place.replica_id, self._spec, self._endpoint, os.getpid(), self._is_asleep)
+        return llm_spec.LivingReplica(
+            self._place.replica_id, self._spec, self._endpoint, os.getpid(), self._is_asleep
+        )
 
     @actors.told
     async def live(self) -> str:
@@ -63,7 +67,7 @@ class ReplicaActor:
         return await self._held.wait_until_failed()
 
     @actors.told
-    async def report(self) -> llm.LlmReport:
+    async def report(self) -> llm_spec.LlmReport:
         """How it is."""
         return self._held.report()
 

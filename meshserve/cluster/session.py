@@ -28,7 +28,9 @@ OBJECT_STORE_BYTES = 80 << 20
 SETTINGS = {"worker_niceness": 0}
 """Ray's own is 15, for tasks that may wait. Envoy, workers and engines, all started by actors, would stand behind any other program."""
 
-HOW_TO_SHOW_ONE = "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+HOW_TO_SHOW_ONE = (
+    "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+)
 
 
 class NoAnswer(errors.Unavailable):
@@ -76,10 +78,19 @@ def join(address: str) -> None:
         with _as_it_was():
             if _is_here(there):
                 # Ray's own `ray start` asks for this machine's token where there is one, and its client shows it only to `auto`.
-                authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            ray.init(address, namespace=named_actors.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+                authentication_token_setup.maybe_enable_token_auth_if_token_available(
+                    warn_if_disabled=False
+                )
+            ray.init(
+                address,
+                namespace=named_actors.NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, RuntimeError, exceptions.RayError) as error:
-        raise errors.Unavailable(f"the Ray cluster at {address} can't be joined: {error}. {HOW_TO_SHOW_ONE}") from error
+        raise errors.Unavailable(
+            f"the Ray cluster at {address} can't be joined: {error}. {HOW_TO_SHOW_ONE}"
+        ) from error
 
 
 def _is_here(address: str) -> bool:
@@ -97,9 +108,13 @@ def _check_health(address: str) -> None:
         raise errors.ConfigInvalid(f"--address {address}: expected auto or HOST:PORT")
     with grpc.insecure_channel(address) as channel:
         try:
-            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_S)
+            health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=HEALTH_S
+            )
         except grpc.RpcError as error:
-            raise errors.Unavailable(f"no Ray cluster answers at {address}: {error.details()}") from error
+            raise errors.Unavailable(
+                f"no Ray cluster answers at {address}: {error.details()}"
+            ) from error
 
 
 def end() -> None:
@@ -147,7 +162,12 @@ class ControllerHandle:
 def start_controller(make: Callable[[], actors.Held]) -> ControllerHandle:
     """Start the controller's actor, which Ray starts again whenever its process ends."""
     kind = ray.remote(actors.ControllerActor)
-    options = {"name": ray_cluster.CONTROLLER, "namespace": named_actors.NAMESPACE, "lifetime": "detached", "max_restarts": -1}
+    options = {
+        "name": ray_cluster.CONTROLLER,
+        "namespace": named_actors.NAMESPACE,
+        "lifetime": "detached",
+        "max_restarts": -1,
+    }
     return ControllerHandle(kind.options(num_cpus=0, max_task_retries=0, **options).remote(make))
 
 

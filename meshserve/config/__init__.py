@@ -10,10 +10,21 @@ from typing import Any, TypeVar
 import pydantic
 
 from meshserve import errors
-from meshserve.config import checks, faults, marks, reference, sections, values
-from meshserve.config.faults import Fault
-from meshserve.config.llm_keys import Llm
-from meshserve.config.schema import Cache, Config, Gateway, Key, Model, Pool, Registry, Repository, Tensor, home
+from meshserve.config import checks, diagnostics, reference, sections, values, yaml_positions
+from meshserve.config.diagnostics import Fault
+from meshserve.config.llm_schema import Llm
+from meshserve.config.schema import (
+    Cache,
+    Config,
+    Gateway,
+    Key,
+    Model,
+    Pool,
+    Registry,
+    Repository,
+    Tensor,
+    home,
+)
 
 __all__ = [
     "Cache", "Config", "Fault", "Gateway", "Key", "Llm", "Model", "Pool", "Registry", "Repository", "Tensor",
@@ -27,16 +38,18 @@ reference_markdown = reference.markdown
 parse_size = values.parse_size
 
 
-def load(path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Fault]] = lambda _: ()) -> Config:
+def load(
+    path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Fault]] = lambda _: ()
+) -> Config:
     """The configuration in a file. Raises ConfigInvalid with all that is wrong, one `file:line: field: …` a line.
 
     `judge` is asked about one that is good so far, and says what else is wrong with it.
     """
     file = os.fspath(path)
-    marked = marks.read(_text(file), file)
+    marked = yaml_positions.read(_text(file), file)
     if not isinstance(marked.document, dict):
         raise errors.ConfigInvalid(
-            f"{file}:{marked.line(())}: expected a mapping of keys such as `models:`, got {faults.shown(marked.document)}"
+            f"{file}:{marked.line(())}: expected a mapping of keys such as `models:`, got {diagnostics.shown(marked.document)}"
         )
     folder = Path(file).absolute().parent
     config, found = _validated(Config, marked.document, {"folder": folder, "environ": os.environ})
@@ -62,7 +75,10 @@ def parse_model(entry: Mapping[str, Any]) -> Model:
 
 def document(config: Config) -> dict[str, Any]:
     """What `parse` reads back to an equal configuration, ready for JSON. It holds the API keys."""
-    return {"state_dir": str(config.state_dir), **config.model_dump(mode="json", exclude_defaults=True)}
+    return {
+        "state_dir": str(config.state_dir),
+        **config.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def _text(file: str) -> str:
@@ -74,24 +90,30 @@ def _text(file: str) -> str:
         raise errors.ConfigInvalid(f"{file}: not UTF-8 text (byte {error.start})") from None
 
 
-def _validated(root: type[SectionT], given: Any, context: dict[str, Any]) -> tuple[SectionT | None, list[faults.Fault]]:
+def _validated(
+    root: type[SectionT], given: Any, context: dict[str, Any]
+) -> tuple[SectionT | None, list[diagnostics.Fault]]:
     try:
         return root.model_validate(given, context=context), []
     except pydantic.ValidationError as error:
         return None, [checks.of_schema(root, found) for found in error.errors(include_url=False)]
 
 
-def _unless_faulty(section: SectionT | None, found: list[faults.Fault]) -> SectionT:
+def _unless_faulty(section: SectionT | None, found: list[diagnostics.Fault]) -> SectionT:
     if section is None or found:
         raise errors.ConfigInvalid("\n".join(map(_unplaced, found)))
     return section
 
 
-def _placed(fault: faults.Fault, marked: marks.Marked, file: str) -> str:
-    earlier = "" if fault.earlier is None else f"; first as {faults.field(fault.earlier)} on line {marked.line(fault.earlier)}"
-    return f"{file}:{marked.line(fault.path)}: {faults.field(fault.path)}: {fault.message}{earlier}"
+def _placed(fault: diagnostics.Fault, marked: yaml_positions.Marked, file: str) -> str:
+    earlier = (
+        ""
+        if fault.earlier is None
+        else f"; first as {diagnostics.field(fault.earlier)} on line {marked.line(fault.earlier)}"
+    )
+    return f"{file}:{marked.line(fault.path)}: {diagnostics.field(fault.path)}: {fault.message}{earlier}"
 
 
-def _unplaced(fault: faults.Fault) -> str:
-    earlier = "" if fault.earlier is None else f"; first as {faults.field(fault.earlier)}"
-    return f"{faults.field(fault.path) or 'the document'}: {fault.message}{earlier}"
+def _unplaced(fault: diagnostics.Fault) -> str:
+    earlier = "" if fault.earlier is None else f"; first as {diagnostics.field(fault.earlier)}"
+    return f"{diagnostics.field(fault.path) or 'the document'}: {fault.message}{earlier}"

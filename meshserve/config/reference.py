@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from meshserve.config import llm_keys, schema, sections
+from meshserve.config import llm_schema, schema, sections
 
 SECTIONS: tuple[tuple[str, type[sections.Section]], ...] = (
     ("top level", schema.Config),
@@ -18,10 +18,10 @@ SECTIONS: tuple[tuple[str, type[sections.Section]], ...] = (
     ("models[]", schema.Model),
     ("models[].inputs[], models[].outputs[]", schema.Tensor),
     ("repositories[]", schema.Repository),
-    ("llms[]", llm_keys.Llm),
-    ("llms[].replicas", llm_keys.Replicas),
-    ("llms[].adapters[]", llm_keys.Adapter),
-    ("llms[].held", llm_keys.Held),
+    ("llms[]", llm_schema.Llm),
+    ("llms[].replicas", llm_schema.Replicas),
+    ("llms[].adapters[]", llm_schema.Adapter),
+    ("llms[].held", llm_schema.Held),
 )
 HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
 BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
@@ -29,7 +29,10 @@ BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of config.yaml, draft 2020-12."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema.Config.model_json_schema()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema.Config.model_json_schema(),
+    }
 
 
 def markdown() -> str:
@@ -39,13 +42,18 @@ def markdown() -> str:
 
 def _section(title: str, section: type[sections.Section]) -> str:
     shape = section.model_json_schema()
-    rows = (_row(key, described, key in shape.get("required", ())) for key, described in shape["properties"].items())
+    rows = (
+        _row(key, described, key in shape.get("required", ()))
+        for key, described in shape["properties"].items()
+    )
     return "\n".join((f"### `{title}`\n\n{section.__doc__}\n\n{HEAD}", *rows, ""))
 
 
 def _row(key: str, described: Mapping[str, Any], is_required: bool) -> str:
     default = "**needed**" if is_required else _default(described)
-    return f"| `{key}` | {' or '.join(_kinds(described))} | {default} | {described['description']} |"
+    return (
+        f"| `{key}` | {' or '.join(_kinds(described))} | {default} | {described['description']} |"
+    )
 
 
 def _default(described: Mapping[str, Any]) -> str:
@@ -53,7 +61,14 @@ def _default(described: Mapping[str, Any]) -> str:
     if value in (None, "", [], {}) or isinstance(value, dict):
         return ""
     if described.get("title") == "size":
-        value = next((f"{value // factor}{unit}" for unit, factor in BINARY if value and value % factor == 0), value)
+        value = next(
+            (
+                f"{value // factor}{unit}"
+                for unit, factor in BINARY
+                if value and value % factor == 0
+            ),
+            value,
+        )
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
@@ -66,6 +81,10 @@ def _kinds(described: Mapping[str, Any]) -> Iterator[str]:
         for choice in described["anyOf"]:
             yield from _kinds(choice)
     elif described.get("type") != "null":
-        yield {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}.get(
-            described.get("type", ""), "mapping"
-        )
+        yield {
+            "string": "text",
+            "integer": "whole number",
+            "number": "number",
+            "boolean": "true or false",
+            "array": "list",
+        }.get(described.get("type", ""), "mapping")

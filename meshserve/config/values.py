@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, WithJsonSchema
 
-from meshserve.config import faults
+from meshserve.config import diagnostics
 
 UNITS: dict[str, int] = {"": 1, "B": 1} | {
     prefix + suffix: base**power
@@ -24,7 +24,10 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
-FORMS = {POOL_NAME: "a name of letters, digits, '.', '_' and '-'", CHECKSUM: "sha256: and 64 hexadecimal digits in lower case"}
+FORMS = {
+    POOL_NAME: "a name of letters, digits, '.', '_' and '-'",
+    CHECKSUM: "sha256: and 64 hexadecimal digits in lower case",
+}
 
 
 def parse_size(value: object) -> int:
@@ -34,7 +37,9 @@ def parse_size(value: object) -> int:
     match = SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = UNITS.get(match[2].upper()) if match else None
     if match is None or factor is None:
-        raise ValueError(f"expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got {faults.shown(value)}")
+        raise ValueError(
+            f"expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got {diagnostics.shown(value)}"
+        )
     return round(float(match[1]) * factor)
 
 
@@ -47,7 +52,9 @@ def _positive(size: int) -> int:
 def _workers(value: object) -> object:
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value != "auto" and not is_count:
-        raise ValueError(f"expected auto or a whole number of at least 1, got {faults.shown(value)}")
+        raise ValueError(
+            f"expected auto or a whole number of at least 1, got {diagnostics.shown(value)}"
+        )
     return value
 
 
@@ -60,25 +67,31 @@ def _version(value: object) -> object:
 def _address(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (host and colon and port.isdecimal() and 1 <= int(port) <= PORT_MAX):
-        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:8080, got {faults.shown(value)}")
+        raise ValueError(
+            f"expected HOST:PORT such as 127.0.0.1:8080, got {diagnostics.shown(value)}"
+        )
     return value
 
 
 def _client_name(value: str) -> str:
     if not value or value != value.strip() or not value.isprintable():
-        raise ValueError(f"a name is printable text without spaces at its ends, got {faults.shown(value)}")
+        raise ValueError(
+            f"a name is printable text without spaces at its ends, got {diagnostics.shown(value)}"
+        )
     return value
 
 
 def _not_flag(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError(f"expected a whole number, got {faults.shown(value)}")  # noqa: TRY004 - pydantic collects ValueError
+        raise ValueError(f"expected a whole number, got {diagnostics.shown(value)}")  # noqa: TRY004 - pydantic collects ValueError
     return value
 
 
 def _name(value: str) -> str:
     if not value or value != value.strip() or "/" in value or not value.isprintable():
-        raise ValueError(f"a name is printable text without '/' and without spaces at its ends, got {faults.shown(value)}")
+        raise ValueError(
+            f"a name is printable text without '/' and without spaces at its ends, got {diagnostics.shown(value)}"
+        )
     return value
 
 
@@ -92,7 +105,7 @@ def _absolute(value: str, folder: Path | None) -> Path:
     if path.is_absolute():
         return path
     if folder is None:
-        raise ValueError(f"expected an absolute path or a URI, got {faults.shown(value)}")
+        raise ValueError(f"expected an absolute path or a URI, got {diagnostics.shown(value)}")
     return Path(os.path.normpath(folder / path))
 
 
@@ -108,7 +121,7 @@ def _there(path: Path, info: ValidationInfo) -> Path:
         beside = [other.name for other in path.parent.iterdir()]
     except OSError:
         beside = []
-    raise ValueError(f"no such file or folder: {path}{faults.did_you_mean(path.name, beside)}")
+    raise ValueError(f"no such file or folder: {path}{diagnostics.did_you_mean(path.name, beside)}")
 
 
 def _exists(path: Path) -> bool:
@@ -134,7 +147,9 @@ def _database(value: str, info: ValidationInfo) -> str:
     if value.startswith("sqlite:///") and not value.startswith("sqlite:////"):
         return f"sqlite:///{_absolute(value.removeprefix('sqlite:///'), _folder(info))}"
     if not value.startswith(("sqlite:////", "postgresql://", "postgresql+")):
-        raise ValueError(f"expected sqlite:///FILE or postgresql://…, got {faults.shown(value)}")
+        raise ValueError(
+            f"expected sqlite:///FILE or postgresql://…, got {diagnostics.shown(value)}"
+        )
     return value
 
 
@@ -149,13 +164,22 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)? *([KMGT]i?)?B?$"}], "title": "size"}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)? *([KMGT]i?)?B?$"},
+            ],
+            "title": "size",
+        }
     ),
 ]
 PositiveSize = Annotated[Size, AfterValidator(_positive)]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 Version = Annotated[
-    Text, AfterValidator(_name), BeforeValidator(_version), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
+    Text,
+    AfterValidator(_name),
+    BeforeValidator(_version),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]}),
 ]
 Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from meshserve import errors
-from meshserve.control import hands, settings, tallying, waiting_room, watching
-from meshserve.core import commands, desired, events, mesh, model, report, snapshot, tally
-from meshserve.core import control_ports as ports
+from meshserve.control import desired_from_config, effects, monitor, tallying
+from meshserve.control.api import hold_endpoint
+from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.mesh import mesh
+from meshserve.core.values import commands, desired, events, model, model_stats, reports, snapshots
 
 TICK_S = 0.5
 NODES_EVERY_S = 2.0
@@ -32,7 +34,9 @@ class Item(NamedTuple):
 class Controller:
     """Runs on one event loop. A wish is acknowledged when it is in the registry."""
 
-    def __init__(self, cluster: ports.Cluster, store: ports.Store, clock: ports.Clock, restarts: int = 0) -> None:
+    def __init__(
+        self, cluster: ports.Cluster, store: ports.Store, clock: ports.Clock, restarts: int = 0
+    ) -> None:
         self.mesh = mesh.Mesh()
         self.cluster = cluster
         self.restarts = restarts
@@ -40,22 +44,30 @@ class Controller:
         self._store = store
         self._clock = clock
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
-        self._hands = hands.Hands(cluster, clock, self)
-        self.waiting_room = waiting_room.WaitingRoom(self.post)
-        self._watching = watching.Watching(cluster, clock, self)
+        self._hands = effects.Hands(cluster, clock, self)
+        self.waiting_room = hold_endpoint.WaitingRoom(self.post)
+        self._watching = monitor.Watching(cluster, clock, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._store_thread = ThreadPoolExecutor(1, "registry")
         self._drained = asyncio.Event()
 
-    async def start(self, endpoint: model.Endpoint, wanted: desired.Desired | None, contents: events.Contents) -> Words:
+    async def start(
+        self, endpoint: model.Endpoint, wanted: desired.Desired | None, contents: events.Contents
+    ) -> Words:
         """Begin with what the registry holds and what runs already, and bring `wanted` about; returns what that changes.
 
         Without `wanted`, what the registry's configuration says holds. Raises what is wrong with it; nothing is started then.
         """
-        last = settings.last_desired(contents, await self.cluster.capacity(), is_needed=wanted is None)
+        last = desired_from_config.last_desired(
+            contents, await self.cluster.capacity(), is_needed=wanted is None
+        )
         living, replicas = await self.cluster.living_workers(), await self.cluster.living_replicas()
         changes = (last, *contents.changes)
-        await self._handle(events.Restored(changes, living, endpoint, is_config_coming=wanted is not None, replicas=replicas))
+        await self._handle(
+            events.Restored(
+                changes, living, endpoint, is_config_coming=wanted is not None, replicas=replicas
+            )
+        )
         for worker in living:
             self._watching.watch_worker(worker.worker_id, worker.pid)
         for replica in replicas:
@@ -64,7 +76,12 @@ class Controller:
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(work, name=name)
-            for name, work in (("events", self._run()), ("tick", self._tick()), ("nodes", self._see_nodes()), ("room", self._see_room()))
+            for name, work in (
+                ("events", self._run()),
+                ("tick", self._tick()),
+                ("nodes", self._see_nodes()),
+                ("room", self._see_room()),
+            )
         ]
         return words
 
@@ -95,7 +112,7 @@ class Controller:
         """Return when a DrainRequested has ended everything."""
         await self._drained.wait()
 
-    def gateway_snapshot(self, node: str) -> snapshot.GatewaySnapshot:
+    def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
         """What the node's gateway is to be configured from, now."""
         return self.mesh.gateway_snapshot(node)
 
@@ -187,7 +204,7 @@ class Controller:
                 await self._remember(command.learned)
         return tuple(words)
 
-    async def _remember(self, learned: tuple[report.Learned, ...]) -> None:
+    async def _remember(self, learned: tuple[reports.Learned, ...]) -> None:
         try:
             await self._in_store(lambda: self._store.remember(learned))
         except errors.MeshError as error:
@@ -196,7 +213,9 @@ class Controller:
     async def _save(self, save: commands.SaveChanges) -> None:
         if save.changes:
             await self._in_store(lambda: self._store.save(save.changes))
-            await self._perform(self.mesh.handle(events.ChangesSaved(save.changes), self._clock.now_s()))
+            await self._perform(
+                self.mesh.handle(events.ChangesSaved(save.changes), self._clock.now_s())
+            )
 
     async def _in_store(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
@@ -234,13 +253,17 @@ class Controller:
             logger.warning("the nodes can't be told: %s", error.message)
             return seen
 
-    async def ensure_loaded(self, name: str, version: str, timeout_s: float | None) -> model.ModelId:
+    async def ensure_loaded(
+        self, name: str, version: str, timeout_s: float | None
+    ) -> model.ModelId:
         """Have the model loaded where requests for `name` go; returns which it was. Raises why it can't be."""
         id_ = self.mesh.book.models.resolve(name, version)
         declared = self.mesh.book.models.declared(id_)
         home = self.mesh.home(name)
         if home is None or declared is None:
-            raise errors.Unavailable(f"no worker is ready to load model {name!r}", retry_after_s=1.0)
+            raise errors.Unavailable(
+                f"no worker is ready to load model {name!r}", retry_after_s=1.0
+            )
         try:
             await self.cluster.ensure_loaded(home, id_, timeout_s or declared.spec.load_timeout_s)
         finally:
@@ -261,9 +284,9 @@ class Controller:
         await self.copies(id_)
         return id_
 
-    async def copies(self, id_: model.ModelId) -> dict[str, report.CopyReport]:
+    async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
         """How the model's copies are now, by worker: as its homes and those that had one say themselves."""
-        found: dict[str, report.CopyReport] = {}
+        found: dict[str, reports.CopyReport] = {}
         for worker_id in self._holders(id_):
             try:
                 copies = await self.cluster.copies(worker_id, (id_,))
@@ -273,20 +296,26 @@ class Controller:
             await self.submit(events.CopySeen(worker_id, id_, found.get(worker_id)))
         return found
 
-    async def tallies(self) -> dict[model.ModelId, tally.ModelTally]:
+    async def tallies(self) -> dict[model.ModelId, model_stats.ModelTally]:
         """The numbers of every model that any ready worker has answered for, all workers together."""
-        whole: dict[model.ModelId, tally.ModelTally] = {}
-        for worker in [worker for worker in self.mesh.roster.workers.values() if worker.state == "ready"]:
+        whole: dict[model.ModelId, model_stats.ModelTally] = {}
+        for worker in [
+            worker for worker in self.mesh.roster.workers.values() if worker.state == "ready"
+        ]:
             try:
                 counted = await self.cluster.tallies(worker.id)
             except errors.Unavailable:
                 continue
             for id_, numbers in counted.items():
-                tallying.add(whole.setdefault(id_, tally.ModelTally()), numbers)
+                tallying.add(whole.setdefault(id_, model_stats.ModelTally()), numbers)
         return whole
 
     def _holders(self, id_: model.ModelId) -> list[str]:
         names = (id_.name, *self.mesh.book.aliases_of(id_.name))
         homes = {self.mesh.home(name) for name in names}
-        had = {worker.id for worker in self.mesh.roster.workers.values() if worker.state == "ready" and id_ in worker.copies}
+        had = {
+            worker.id
+            for worker in self.mesh.roster.workers.values()
+            if worker.state == "ready" and id_ in worker.copies
+        }
         return sorted(home for home in homes | had if home is not None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from meshserve.core import tally
+from meshserve.core.values import model_stats
 
 
-def add(whole: tally.ModelTally, part: tally.ModelTally) -> None:
+def add(whole: model_stats.ModelTally, part: model_stats.ModelTally) -> None:
     """Add `part` to `whole`."""
     for one, other in (
         (whole.success, part.success),
@@ -17,9 +17,9 @@ def add(whole: tally.ModelTally, part: tally.ModelTally) -> None:
     whole.rows += part.rows
     whole.last_ms = max(whole.last_ms, part.last_ms)
     for size, span in part.batches.items():
-        _add_span(whole.batches.setdefault(size, tally.Span()), span)
+        _add_span(whole.batches.setdefault(size, model_stats.Span()), span)
 
 
-def _add_span(whole: tally.Span, part: tally.Span) -> None:
+def _add_span(whole: model_stats.Span, part: model_stats.Span) -> None:
     whole.count += part.count
     whole.total_s += part.total_s

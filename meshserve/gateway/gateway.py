@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 
-from meshserve.core import snapshot
-from meshserve.gateway import envoy_config, listener, node, paths, process
+from meshserve.core.values import snapshots
+from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths, listener
+from meshserve.gateway.sidecar import sidecar
 
-Order = tuple[snapshot.GatewaySnapshot, asyncio.Future[None]]
+Order = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 
 
 class Gateway:
     """Everything below `run_dir`, on one event loop, whose thread must live as long as Envoy shall."""
 
     def __init__(self, run_dir: str, envoy_concurrency: int = 1) -> None:
-        self._at = paths.Paths(run_dir)
-        self._envoy = process.EnvoyProcess(self._at, envoy_concurrency)
-        self._node = node.Node(self._at, self._envoy.admin)
+        self._at = gateway_paths.Paths(run_dir)
+        self._envoy = envoy_process.EnvoyProcess(self._at, envoy_concurrency)
+        self._node = sidecar.Node(self._at, self._envoy.admin)
         self._state = "stopped"
         self._listen = ""
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
         self._follower: asyncio.Task[None] | None = None
 
-    async def start(self, snap: snapshot.GatewaySnapshot) -> None:
+    async def start(self, snap: snapshots.GatewaySnapshot) -> None:
         """Listen and serve. Raises EnvoyFailed, or OSError where the address is taken, with nothing left running."""
         listener.check_is_free(snap.listen)
         self._state, self._listen = "starting", snap.listen
@@ -35,13 +36,15 @@ class Gateway:
         except BaseException:
             await self.stop()
             raise
-        self._follower = asyncio.get_running_loop().create_task(self._follow(), name="gateway-follow")
+        self._follower = asyncio.get_running_loop().create_task(
+            self._follow(), name="gateway-follow"
+        )
         self._state = "ready"
 
-    async def apply(self, snap: snapshot.GatewaySnapshot) -> None:
+    async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
         """Serve by this snapshot from now on; one after another, in the order asked for. Raises EnvoyFailed: the one before is in force."""
         if self._state == "stopped":
-            raise process.EnvoyFailed("the gateway is not running")
+            raise envoy_process.EnvoyFailed("the gateway is not running")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._orders.put_nowait((snap, done))
         await done
@@ -87,7 +90,7 @@ class Gateway:
             else:
                 _end(done, None)
 
-    async def _change(self, snap: snapshot.GatewaySnapshot) -> None:
+    async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
         await self._envoy.apply(envoy_config.files(snap, self._at.run_dir))
         await self._node.follow(snap)
         self._listen = snap.listen

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meshserve import errors
-from meshserve.core import engine_ports
-from meshserve.llm import arguments, processes, reasons, statistics, surroundings
+from meshserve.core.interfaces import llm_engine
+from meshserve.llm import crash_log, engine_env, process_tree, vllm_args, vllm_metrics
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ def parser() -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "vllm":
             raise errors.LoadFailed(f"vLLM can't be imported: {error}") from error
-        raise errors.MissingExtra("LLMs need vLLM: pip install 'meshserve[llm]' (GPUs) or 'meshserve[llm-cpu]'") from error
+        raise errors.MissingExtra(
+            "LLMs need vLLM: pip install 'meshserve[llm]' (GPUs) or 'meshserve[llm-cpu]'"
+        ) from error
     except (ImportError, RuntimeError) as error:
         raise errors.LoadFailed(f"vLLM can't be imported: {error}") from error
     return cli_args.make_arg_parser(argparse_utils.FlexibleArgumentParser(add_help=False))
@@ -48,7 +50,11 @@ def parser() -> Any:
 def judge() -> None:
     """Read a list of `engine` mappings from standard input, and print what is wrong with each as one line."""
     made = parser()
-    sys.stdout.write("\n" + json.dumps([arguments.faults(made, engine) for engine in json.load(sys.stdin)]) + "\n")
+    sys.stdout.write(
+        "\n"
+        + json.dumps([vllm_args.faults(made, engine) for engine in json.load(sys.stdin)])
+        + "\n"
+    )
 
 
 def pause_while_waiting() -> None:
@@ -57,7 +63,7 @@ def pause_while_waiting() -> None:
     On a CPU its core would take a core of the machine from the model, and give its own threads, which bring requests in and send tokens
     out, the interpreter so seldom that whole answers came at once.
     """
-    pause_s = os.environ.get(surroundings.PAUSE)
+    pause_s = os.environ.get(engine_env.PAUSE)
     if pause_s:
         from vllm.distributed.device_communicators import shm_broadcast
 
@@ -71,23 +77,23 @@ class VllmEngine:
     """
 
     def __init__(self) -> None:
-        self._order: engine_ports.Order | None = None
+        self._order: llm_engine.Order | None = None
         self._engine: Any = None
         self._app: Any = None
         self._tasks: tuple[str, ...] = ()
         self._folder: Path | None = None
-        self._family = processes.Family()
+        self._family = process_tree.Family()
         self._open = contextlib.AsyncExitStack()
         self._probes = itertools.count()
         self._slept_at = 0
 
     @property
-    def app(self) -> engine_ports.Asgi:
+    def app(self) -> llm_engine.Asgi:
         """The OpenAI app that is vLLM's own."""
-        app: engine_ports.Asgi = self._app
+        app: llm_engine.Asgi = self._app
         return app
 
-    async def start(self, order: engine_ports.Order) -> None:
+    async def start(self, order: llm_engine.Order) -> None:
         """Import vLLM, start its processes, and load the model, all of that in a thread."""
         self._order = order
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
@@ -96,13 +102,15 @@ class VllmEngine:
         self._family.remember()
         self._app = await self._in_words(self._build_app(args))
 
-    def _set_environment(self, order: engine_ports.Order, folder: Path) -> None:
+    def _set_environment(self, order: llm_engine.Order, folder: Path) -> None:
         cores = sorted(os.sched_getaffinity(0))
-        for name, value in surroundings.defaults(order, cores, str(reasons.configure(folder))).items():
+        for name, value in engine_env.defaults(
+            order, cores, str(crash_log.configure(folder))
+        ).items():
             os.environ.setdefault(name, value)
-        os.environ.update(surroundings.enforced(order))
+        os.environ.update(engine_env.enforced(order))
 
-    def _load(self, order: engine_ports.Order) -> tuple[Any, Any]:
+    def _load(self, order: llm_engine.Order) -> tuple[Any, Any]:
         made = parser()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers import cli_args
@@ -110,13 +118,19 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         is_cpu = order.spec.device == "cpu"
-        told = CPU_DEFAULTS | {"kv_cache_memory_bytes": order.spec.cpu_kv_cache_bytes} if is_cpu else {}
-        args = arguments.namespace(made, order, told)
+        told = (
+            CPU_DEFAULTS | {"kv_cache_memory_bytes": order.spec.cpu_kv_cache_bytes}
+            if is_cpu
+            else {}
+        )
+        args = vllm_args.namespace(made, order, told)
         cli_args.validate_parsed_serve_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)
         context = UsageContext.OPENAI_API_SERVER
         config = engine_args.create_engine_config(usage_context=context)
-        return args, AsyncLLM.from_vllm_config(config, usage_context=context, enable_log_requests=engine_args.enable_log_requests)
+        return args, AsyncLLM.from_vllm_config(
+            config, usage_context=context, enable_log_requests=engine_args.enable_log_requests
+        )
 
     async def _build_app(self, args: Any) -> Any:
         from vllm.entrypoints.launchers.api_server import app_state
@@ -142,7 +156,7 @@ class VllmEngine:
             raise errors.LoadFailed(self._reason() or f"{type(error).__name__}: {error}") from error
 
     def _reason(self) -> str:
-        return reasons.first(self._folder, time.time()) if self._folder is not None else ""
+        return crash_log.first(self._folder, time.time()) if self._folder is not None else ""
 
     async def make_token(self) -> None:
         """Have one made by the engine, beside its app."""
@@ -154,7 +168,9 @@ class VllmEngine:
         pooling = next((task for task in POOLING if task in self._tasks), None)
         outputs: AsyncIterator[object] = _once(self._engine.check_health)
         if "generate" in self._tasks:
-            outputs = self._engine.generate(PROBE, SamplingParams(max_tokens=1, temperature=0.0), id_)
+            outputs = self._engine.generate(
+                PROBE, SamplingParams(max_tokens=1, temperature=0.0), id_
+            )
         elif pooling is not None:
             outputs = self._engine.encode(PROBE, PoolingParams(task=pooling), id_)
         return outputs
@@ -166,9 +182,11 @@ class VllmEngine:
         reason = self._reason()
         return f"the engine core ended: {reason}" if reason else "the engine core was killed"
 
-    def counts(self) -> engine_ports.Counts:
+    def counts(self) -> llm_engine.Counts:
         """From vLLM's statistics and, because those stand still when the core does, from what this process waits for."""
-        return statistics.counts(self._engine.get_num_unfinished_requests() if self._engine is not None else 0)
+        return vllm_metrics.counts(
+            self._engine.get_num_unfinished_requests() if self._engine is not None else 0
+        )
 
     async def sleep(self, level: int) -> None:
         """Put it to sleep, on a GPU that is shared."""
@@ -191,7 +209,9 @@ class VllmEngine:
         if spec is None or spec.device != "cuda":
             raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
         if not spec.share:
-            raise errors.Unsupported(f"{spec.name} was not started to share its GPUs: it can't sleep")
+            raise errors.Unsupported(
+                f"{spec.name} was not started to share its GPUs: it can't sleep"
+            )
 
     def kill(self) -> None:
         """SIGKILL, to stopped ones too."""

@@ -11,8 +11,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from meshserve import errors
-from meshserve.core import model
-from meshserve.protocol import lifting, tensors
+from meshserve.core.values import model
+from meshserve.protocol import tensors, zero_copy
 from meshserve.protocol.pb import inference_pb2 as pb
 
 Raw = bytes | memoryview
@@ -71,7 +71,7 @@ class InferReply(NamedTuple):
 
 def decode_infer(body: bytes) -> InferCall:
     """The call in a ModelInferRequest. Raises InvalidRequest for whatever is wrong with it."""
-    rest, raw = lifting.lifted(body)
+    rest, raw = zero_copy.lifted(body)
     try:
         message = pb.ModelInferRequest.FromString(rest)
     except DecodeError:
@@ -86,20 +86,35 @@ def call_of(message: pb.ModelInferRequest, lifted: Sequence[memoryview] = ()) ->
     inputs = _raw_inputs(sent, raw) if raw else _typed_inputs(sent)
     if len(inputs) < len(sent):
         names = [each.name for each in sent]
-        raise errors.InvalidRequest(f"input {next(name for name in names if names.count(name) > 1)!r} came twice")
+        raise errors.InvalidRequest(
+            f"input {next(name for name in names if names.count(name) > 1)!r} came twice"
+        )
     outputs = _asked(message.outputs) if message.outputs else ()
-    return InferCall(message.model_name, message.model_version, message.id, inputs, outputs, bool(raw) or not sent)
+    return InferCall(
+        message.model_name,
+        message.model_version,
+        message.id,
+        inputs,
+        outputs,
+        bool(raw) or not sent,
+    )
 
 
-def _raw_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[Raw]) -> dict[str, Tensor]:
+def _raw_inputs(
+    sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[Raw]
+) -> dict[str, Tensor]:
     if len(raw) != len(sent):
-        raise errors.InvalidRequest(f"{len(sent)} inputs came with {len(raw)} raw_input_contents: there must be one for each")
+        raise errors.InvalidRequest(
+            f"{len(sent)} inputs came with {len(raw)} raw_input_contents: there must be one for each"
+        )
     inputs: dict[str, Tensor] = {}
     # Slices are lists: quicker to go through than the messages' own sequences.
     for each, content in zip(sent[:], raw[:], strict=True):
         name, datatype = each.name, each.datatype
         if each.HasField("contents") and each.contents.ByteSize():
-            raise errors.InvalidRequest(f"input {name!r} has contents beside raw_input_contents: use one of the two for all")
+            raise errors.InvalidRequest(
+                f"input {name!r} has contents beside raw_input_contents: use one of the two for all"
+            )
         inputs[name] = Tensor(datatype, tensors.from_raw(content, datatype, each.shape[:], name))
     return inputs
 
@@ -128,20 +143,30 @@ def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
     dtype = tensors.dtype(sent.datatype)
     field_name = CONTENTS.get(sent.datatype)
     if field_name is None:
-        raise errors.InvalidRequest(f"input {sent.name!r}: {sent.datatype} can only be sent in raw_input_contents")
+        raise errors.InvalidRequest(
+            f"input {sent.name!r}: {sent.datatype} can only be sent in raw_input_contents"
+        )
     contents = sent.contents
     values = getattr(contents, field_name)[:]
-    others = [descriptor.name for descriptor, _ in contents.ListFields() if descriptor.name != field_name]
+    others = [
+        descriptor.name for descriptor, _ in contents.ListFields() if descriptor.name != field_name
+    ]
     if others:
-        raise errors.InvalidRequest(f"input {sent.name!r} of {sent.datatype} belongs into {field_name}, not {others[0]}")
+        raise errors.InvalidRequest(
+            f"input {sent.name!r} of {sent.datatype} belongs into {field_name}, not {others[0]}"
+        )
     shape = tuple(sent.shape)
     expected = tensors.count(shape, sent.name)
     if len(values) != expected:
-        raise errors.InvalidRequest(f"input {sent.name!r} of shape {list(shape)} takes {expected} elements, {len(values)} came")
+        raise errors.InvalidRequest(
+            f"input {sent.name!r} of shape {list(shape)} takes {expected} elements, {len(values)} came"
+        )
     return _array(values, dtype, sent).reshape(shape)
 
 
-def _array(values: Sequence[Any], dtype: np.dtype[np.generic], sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
+def _array(
+    values: Sequence[Any], dtype: np.dtype[np.generic], sent: pb.ModelInferRequest.InferInputTensor
+) -> np.ndarray:
     if dtype.hasobject:
         found = np.empty(len(values), object)
         found[:] = values
@@ -149,7 +174,9 @@ def _array(values: Sequence[Any], dtype: np.dtype[np.generic], sent: pb.ModelInf
     try:
         return np.array(values, dtype)
     except OverflowError:
-        raise errors.InvalidRequest(f"input {sent.name!r} has values out of the range of {sent.datatype}") from None
+        raise errors.InvalidRequest(
+            f"input {sent.name!r} has values out of the range of {sent.datatype}"
+        ) from None
 
 
 def check(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
@@ -163,7 +190,9 @@ def check(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
             raise _missing(spec, given)
         array = tensor.array
         if tensor.datatype != spec.datatype:
-            raise errors.InvalidRequest(f"input {spec.name!r} must be {spec.datatype}, {tensor.datatype} came")
+            raise errors.InvalidRequest(
+                f"input {spec.name!r} must be {spec.datatype}, {tensor.datatype} came"
+            )
         shape = array.shape
         if shape != spec.shape:
             _check_shape(spec, shape)
@@ -171,7 +200,11 @@ def check(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
             rows = _check_rows(spec, shape[0], rows)
         inputs[spec.name] = array
     if len(given) > len(inputs):
-        raise _unknown("input", [name for name in given if name not in inputs], [spec.name for spec in signature.inputs])
+        raise _unknown(
+            "input",
+            [name for name in given if name not in inputs],
+            [spec.name for spec in signature.inputs],
+        )
     if call.outputs:
         _check_outputs(call.outputs, signature)
     return inputs
@@ -185,27 +218,37 @@ def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:
         )
     for fixed, size in zip(wanted, shape, strict=True):
         if fixed not in (size, -1):
-            raise errors.InvalidRequest(f"input {spec.name!r} must have the shape {list(wanted)} (-1 is any size); {list(shape)} came")
+            raise errors.InvalidRequest(
+                f"input {spec.name!r} must have the shape {list(wanted)} (-1 is any size); {list(shape)} came"
+            )
     if shape and shape[0] == 0 and wanted[0] == -1:
-        raise errors.InvalidRequest(f"input {spec.name!r} is an empty batch: its shape is {list(shape)}")
+        raise errors.InvalidRequest(
+            f"input {spec.name!r} is an empty batch: its shape is {list(shape)}"
+        )
 
 
 def _check_rows(spec: model.TensorSpec, size: int, rows: int) -> int:
     if rows not in (-1, size):
-        raise errors.InvalidRequest(f"input {spec.name!r} has {size} rows, the inputs before it have {rows}")
+        raise errors.InvalidRequest(
+            f"input {spec.name!r} has {size} rows, the inputs before it have {rows}"
+        )
     return size
 
 
 def _missing(spec: model.TensorSpec, given: Iterable[str]) -> errors.InvalidRequest:
     near = get_close_matches(spec.name, list(given), 1)
     hint = f"; {near[0]!r} came, is it meant?" if near else ""
-    return errors.InvalidRequest(f"input {spec.name!r} ({spec.datatype} {list(spec.shape)}) is missing{hint}")
+    return errors.InvalidRequest(
+        f"input {spec.name!r} ({spec.datatype} {list(spec.shape)}) is missing{hint}"
+    )
 
 
 def _unknown(what: str, names: Sequence[str], known: Sequence[str]) -> errors.InvalidRequest:
     near = get_close_matches(names[0], known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return errors.InvalidRequest(f"the model has no {what} {names[0]!r}; {hint}it has: {', '.join(known)}")
+    return errors.InvalidRequest(
+        f"the model has no {what} {names[0]!r}; {hint}it has: {', '.join(known)}"
+    )
 
 
 def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None:
@@ -222,7 +265,9 @@ def encode_infer(reply: InferReply, *, is_raw: bool) -> bytes:
 
 def message_of(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
     """The reply as a message: all raw, too, where one output can't be typed."""
-    message = pb.ModelInferResponse(model_name=reply.model, model_version=reply.version, id=reply.id)
+    message = pb.ModelInferResponse(
+        model_name=reply.model, model_version=reply.version, id=reply.id
+    )
     add, add_raw = message.outputs.add, message.raw_output_contents.append
     found = answered(reply)
     is_typed = not is_raw and all(spec.datatype in CONTENTS for spec, _ in found)
@@ -241,8 +286,14 @@ def answered(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarray]]:
     found = [(spec, outputs[spec.name]) for spec in reply.signature.outputs if spec.name in outputs]
     for spec, array in found:
         wanted = tensors.DTYPES[spec.datatype]
-        if array.dtype is not wanted and array.dtype != wanted and not (wanted.hasobject and array.dtype.kind in "SU"):
-            raise errors.ModelRaised(f"output {spec.name!r} is declared as {spec.datatype}, the model gave {array.dtype}")
+        if (
+            array.dtype is not wanted
+            and array.dtype != wanted
+            and not (wanted.hasobject and array.dtype.kind in "SU")
+        ):
+            raise errors.ModelRaised(
+                f"output {spec.name!r} is declared as {spec.datatype}, the model gave {array.dtype}"
+            )
     return found
 
 

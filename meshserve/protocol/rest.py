@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshserve import errors
-from meshserve.protocol import faults, inference, jsonvalues, tensors
+from meshserve.protocol import error_responses, inference, json_tensors, tensors
 
 LENGTH = b"inference-header-content-length"
 LENGTH_DIGITS_MAX = 12
@@ -22,11 +22,11 @@ class RestCall:
     binary: dict[str, bool] = field(default_factory=dict)
 
 
-def decode_infer(body: bytes, headers: Iterable[faults.Header]) -> RestCall:
+def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> RestCall:
     """The call in a body; the model's name is in the URL. Raises InvalidRequest for whatever is wrong with it."""
     header = next((value for name, value in headers if name == LENGTH), None)
     size = len(body) if header is None else _header_size(header, len(body))
-    document = jsonvalues.parsed(body[:size])
+    document = json_tensors.parsed(body[:size])
     reader = _Binary(body[size:])
     inputs: dict[str, inference.Tensor] = {}
     for entry in _objects(document, "inputs"):
@@ -38,7 +38,9 @@ def decode_infer(body: bytes, headers: Iterable[faults.Header]) -> RestCall:
     wishes = dict(_wish(entry) for entry in _objects(document, "outputs"))
     call = inference.InferCall("", "", _text(document, "id", "request", ""), inputs, tuple(wishes))
     is_binary = _parameters(document).get("binary_data_output") is True
-    return RestCall(call, is_binary, {name: wish for name, wish in wishes.items() if isinstance(wish, bool)})
+    return RestCall(
+        call, is_binary, {name: wish for name, wish in wishes.items() if isinstance(wish, bool)}
+    )
 
 
 def _wish(entry: Mapping[str, Any]) -> tuple[str, Any]:
@@ -51,7 +53,9 @@ def _wish(entry: Mapping[str, Any]) -> tuple[str, Any]:
 def _header_size(header: bytes, total: int) -> int:
     if not header.isdigit() or len(header) > LENGTH_DIGITS_MAX or int(header) > total:
         told = header[:LENGTH_DIGITS_MAX].decode("latin-1")
-        raise errors.InvalidRequest(f"Inference-Header-Content-Length {told!r} is not a size within the body of {total} bytes")
+        raise errors.InvalidRequest(
+            f"Inference-Header-Content-Length {told!r} is not a size within the body of {total} bytes"
+        )
     return int(header)
 
 
@@ -65,13 +69,17 @@ class _Binary:
     def take(self, size: object, name: str) -> bytes:
         left = len(self._rest) - self._at
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
-            raise errors.InvalidRequest(f"input {name!r} claims binary_data_size {size!r}, {left} bytes are left in the body")
+            raise errors.InvalidRequest(
+                f"input {name!r} claims binary_data_size {size!r}, {left} bytes are left in the body"
+            )
         self._at += size
         return self._rest[self._at - size : self._at]
 
     def check_empty(self) -> None:
         if self._at != len(self._rest):
-            raise errors.InvalidRequest(f"the body has {len(self._rest) - self._at} bytes more than its inputs take")
+            raise errors.InvalidRequest(
+                f"the body has {len(self._rest) - self._at} bytes more than its inputs take"
+            )
 
 
 def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.Tensor:
@@ -82,17 +90,23 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.T
     size = parameters.get("binary_data_size")
     if size is not None:
         if "data" in entry:
-            raise errors.InvalidRequest(f"input {name!r} has data beside binary_data_size: use one of the two")
-        return inference.Tensor(datatype, tensors.from_raw(reader.take(size, name), datatype, shape, name))
+            raise errors.InvalidRequest(
+                f"input {name!r} has data beside binary_data_size: use one of the two"
+            )
+        return inference.Tensor(
+            datatype, tensors.from_raw(reader.take(size, name), datatype, shape, name)
+        )
     if "data" not in entry:
         raise errors.InvalidRequest(f"input {name!r} has neither data nor binary_data_size")
     if datatype not in inference.CONTENTS:
         tensors.dtype(datatype)
         raise errors.InvalidRequest(f"input {name!r}: {datatype} can only be sent as binary data")
-    found = jsonvalues.array(entry["data"], datatype, name)
+    found = json_tensors.array(entry["data"], datatype, name)
     expected = tensors.count(shape, name)
     if found.size != expected:
-        raise errors.InvalidRequest(f"input {name!r} of shape {list(shape)} takes {expected} elements, {found.size} came")
+        raise errors.InvalidRequest(
+            f"input {name!r} of shape {list(shape)} takes {expected} elements, {found.size} came"
+        )
     if found.ndim > 1 and found.shape != shape:
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} came nested as {list(found.shape)}; flat lists are taken in any shape"
@@ -102,7 +116,9 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.T
 
 def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
     shape = entry.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
+    if not isinstance(shape, list) or not all(
+        isinstance(size, int) and not isinstance(size, bool) for size in shape
+    ):
         raise errors.InvalidRequest(f"input {name!r} needs a shape, a list of whole numbers")
     return tuple(shape)
 
@@ -128,22 +144,32 @@ def _text(entry: Mapping[str, Any], key: str, of: str, default: str | None = Non
     return found
 
 
-def encode_infer(reply: inference.InferReply, asked: RestCall) -> tuple[list[faults.Header], bytes]:
+def encode_infer(
+    reply: inference.InferReply, asked: RestCall
+) -> tuple[list[error_responses.Header], bytes]:
     """Headers and body of the answer, with the binary outputs behind the JSON. Raises InvalidRequest for outputs that JSON can't carry."""
     entries, parts = [], list[bytes]()
     for spec, found in inference.answered(reply):
-        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(found.shape)}
+        entry: dict[str, Any] = {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(found.shape),
+        }
         if asked.binary.get(spec.name, asked.is_binary):
             parts.append(tensors.to_raw(found))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
-            entry["data"] = jsonvalues.flat(found, spec.datatype, spec.name)
+            entry["data"] = json_tensors.flat(found, spec.datatype, spec.name)
         entries.append(entry)
-    document: dict[str, Any] = {"model_name": reply.model, "model_version": reply.version, "outputs": entries}
+    document: dict[str, Any] = {
+        "model_name": reply.model,
+        "model_version": reply.version,
+        "outputs": entries,
+    }
     if reply.id:
         document["id"] = reply.id
-    text = jsonvalues.dumped(document)
+    text = json_tensors.dumped(document)
     if not parts:
-        return [faults.JSON_TYPE], text
+        return [error_responses.JSON_TYPE], text
     headers = [(b"content-type", b"application/octet-stream"), (LENGTH, str(len(text)).encode())]
     return headers, b"".join((text, *parts))

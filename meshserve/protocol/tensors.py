@@ -34,7 +34,11 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
 ELEMENTS_MAX = 1 << 40
 RANK_MAX = 32
 
-_NUMBERS = {datatype: (dtype, dtype.itemsize) for datatype, dtype in DTYPES.items() if datatype not in ("BOOL", "BYTES")}
+_NUMBERS = {
+    datatype: (dtype, dtype.itemsize)
+    for datatype, dtype in DTYPES.items()
+    if datatype not in ("BOOL", "BYTES")
+}
 """Datatypes whose every bit pattern is a value."""
 
 _LITTLE = "<|=" if sys.byteorder == "little" else "<|"
@@ -46,13 +50,17 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
     try:
         return DTYPES[datatype]
     except KeyError:
-        raise errors.InvalidRequest(f"datatype {datatype!r} is unknown; there are: {', '.join(DTYPES)}") from None
+        raise errors.InvalidRequest(
+            f"datatype {datatype!r} is unknown; there are: {', '.join(DTYPES)}"
+        ) from None
 
 
 def count(shape: Sequence[int], name: str) -> int:
     """How many elements a shape has. Raises InvalidRequest for negative or absurd sizes."""
     if len(shape) > RANK_MAX:
-        raise errors.InvalidRequest(f"tensor {name!r} has {len(shape)} dimensions; {RANK_MAX} is the most")
+        raise errors.InvalidRequest(
+            f"tensor {name!r} has {len(shape)} dimensions; {RANK_MAX} is the most"
+        )
     if any(size < 0 for size in shape):
         raise errors.InvalidRequest(f"tensor {name!r} has a negative size in shape {list(shape)}")
     # An empty tensor's other sizes are bounded too: numpy refuses absurd ones whether there are elements or not.
@@ -103,7 +111,9 @@ def _from_odd(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> n
 
 def _from_lengths(raw: bytes, elements: int, name: str) -> np.ndarray:
     if elements * 4 > len(raw):
-        raise errors.InvalidRequest(f"tensor {name!r} has {elements} elements, its {len(raw)} bytes can't hold them")
+        raise errors.InvalidRequest(
+            f"tensor {name!r} has {elements} elements, its {len(raw)} bytes can't hold them"
+        )
     found = np.empty(elements, object)
     at = 0
     for i in range(elements):
@@ -113,10 +123,14 @@ def _from_lengths(raw: bytes, elements: int, name: str) -> np.ndarray:
         (size,) = _LENGTH.unpack_from(raw, at)
         at = end + size
         if at > len(raw):
-            raise errors.InvalidRequest(f"tensor {name!r}: element {i} claims {size} bytes, {len(raw) - end} are left")
+            raise errors.InvalidRequest(
+                f"tensor {name!r}: element {i} claims {size} bytes, {len(raw) - end} are left"
+            )
         found[i] = raw[end:at]
     if at != len(raw):
-        raise errors.InvalidRequest(f"tensor {name!r} has {len(raw) - at} bytes more than its {elements} elements")
+        raise errors.InvalidRequest(
+            f"tensor {name!r} has {len(raw) - at} bytes more than its {elements} elements"
+        )
     return found
 
 
@@ -124,7 +138,11 @@ def to_raw(array: np.ndarray) -> bytes:
     """The tensor's bytes on the wire, rows first."""
     kind = array.dtype
     if kind.kind not in "OSU":
-        return array.tobytes() if kind.byteorder in _LITTLE else array.astype(kind.newbyteorder("<")).tobytes()
+        return (
+            array.tobytes()
+            if kind.byteorder in _LITTLE
+            else array.astype(kind.newbyteorder("<")).tobytes()
+        )
     parts = []
     for element in array.flat:
         encoded = as_bytes(element)

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meshserve import errors
-from meshserve.core import model
-from meshserve.protocol import inference, jsonvalues
+from meshserve.core.values import model
+from meshserve.protocol import inference, json_tensors
 
 
 def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.InferCall, bool]:
     """The call in a body, and whether it came by rows (`instances`) rather than by columns (`inputs`). Raises InvalidRequest."""
-    document = jsonvalues.parsed(body)
+    document = json_tensors.parsed(body)
     instances, columns = document.get("instances"), document.get("inputs")
     if (instances is None) == (columns is None):
-        raise errors.InvalidRequest('the body must have either "instances", a list of rows, or "inputs", columns by name')
+        raise errors.InvalidRequest(
+            'the body must have either "instances", a list of rows, or "inputs", columns by name'
+        )
     if instances is None:
         values = columns if isinstance(columns, dict) else {_only(signature).name: columns}
     elif isinstance(instances, list):
@@ -30,17 +32,23 @@ def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.I
 def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.Tensor:
     datatype = datatypes.get(name)
     if datatype is None:
-        raise errors.InvalidRequest(f"the model has no input {name!r}; it has: {', '.join(datatypes)}")
-    return inference.Tensor(datatype, jsonvalues.array(value, datatype, name))
+        raise errors.InvalidRequest(
+            f"the model has no input {name!r}; it has: {', '.join(datatypes)}"
+        )
+    return inference.Tensor(datatype, json_tensors.array(value, datatype, name))
 
 
 def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, list[Any]]:
-    if not instances or not all(isinstance(row, dict) and jsonvalues.BASE64 not in row for row in instances):
+    if not instances or not all(
+        isinstance(row, dict) and json_tensors.BASE64 not in row for row in instances
+    ):
         return {_only(signature).name: list(instances)}
     names = [spec.name for spec in signature.inputs]
     for number, row in enumerate(instances):
         if set(row) != set(names):
-            raise errors.InvalidRequest(f"instance {number} has the inputs {sorted(row)}, the model takes {names}")
+            raise errors.InvalidRequest(
+                f"instance {number} has the inputs {sorted(row)}, the model takes {names}"
+            )
     return {name: [row[name] for row in instances] for name in names}
 
 
@@ -53,7 +61,10 @@ def _only(signature: model.Signature) -> model.TensorSpec:
 
 def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
     """`predictions` by rows where the outputs have the rows' number, else by name; `outputs` by name where columns came."""
-    columns = {spec.name: jsonvalues.nested(found, spec.datatype) for spec, found in inference.answered(reply)}
+    columns = {
+        spec.name: json_tensors.nested(found, spec.datatype)
+        for spec, found in inference.answered(reply)
+    }
     sizes = {found.shape[:1] for _, found in inference.answered(reply)}
     if len(columns) == 1:
         (told,) = columns.values()
@@ -61,4 +72,4 @@ def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
         told = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     else:
         told = columns
-    return jsonvalues.dumped({"predictions" if by_rows else "outputs": told})
+    return json_tensors.dumped({"predictions" if by_rows else "outputs": told})

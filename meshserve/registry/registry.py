@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meshserve import errors
-from meshserve.core import catalog, desired, events, model, report
+from meshserve.core.values import catalog, desired, events, model, reports
 from meshserve.registry import rows, tables
 
 BUSY_TIMEOUT_S = 10
@@ -41,7 +41,7 @@ class Registry:
             for kind, alike in itertools.groupby(changes, type):
                 SAVES[kind](connection, list(alike))
 
-    def remember(self, learned: Sequence[report.Learned]) -> None:
+    def remember(self, learned: Sequence[reports.Learned]) -> None:
         """Keep what was learned about the models that it holds. Raises Unavailable where the database can't be written."""
         with self._begin() as connection:
             _remember(connection, learned)
@@ -59,7 +59,9 @@ class Registry:
             with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise errors.Unavailable(f"the registry {self._shown()} failed: {_reason(error)}", retry_after_s=1.0) from error
+            raise errors.Unavailable(
+                f"the registry {self._shown()} failed: {_reason(error)}", retry_after_s=1.0
+            ) from error
 
     def _open(self) -> sa.Engine:
         engine = _engine(self._url)
@@ -87,12 +89,18 @@ def _engine(text: str) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
     if url.get_backend_name() != "postgresql":
-        raise errors.ConfigInvalid(f"registry: expected sqlite:///FILE or postgresql://…, got {url.get_backend_name()!r}")
+        raise errors.ConfigInvalid(
+            f"registry: expected sqlite:///FILE or postgresql://…, got {url.get_backend_name()!r}"
+        )
     url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
     try:
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+        return sa.create_engine(
+            url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
+        )
     except ImportError:
-        raise errors.ConfigInvalid("registry: PostgreSQL needs an extra: pip install 'meshserve[postgres]'") from None
+        raise errors.ConfigInvalid(
+            "registry: PostgreSQL needs an extra: pip install 'meshserve[postgres]'"
+        ) from None
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
@@ -103,7 +111,9 @@ def _sqlite(url: sa.URL) -> sa.Engine:
             # It holds the API keys of the configuration.
             file.touch(mode=0o600)
         except OSError as error:
-            raise errors.ConfigInvalid(f"registry: {file}: {(error.strerror or str(error)).lower()}") from None
+            raise errors.ConfigInvalid(
+                f"registry: {file}: {(error.strerror or str(error)).lower()}"
+            ) from None
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
     sa.event.listen(engine, "connect", _tune_sqlite)
     return engine
@@ -123,13 +133,22 @@ def _check_schema(connection: sa.Connection) -> None:
     if not there & ours:
         tables.metadata.create_all(connection)
         found = {VERSION: str(tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
-        connection.execute(sa.insert(tables.settings), [{"key": key, "value": value} for key, value in found.items()])
+        connection.execute(
+            sa.insert(tables.settings),
+            [{"key": key, "value": value} for key, value in found.items()],
+        )
         return
     if not ours <= there:
-        raise errors.ConfigInvalid(f"it was not made by meshserve: tables are missing: {', '.join(sorted(ours - there))}")
-    version = connection.scalar(sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION))
+        raise errors.ConfigInvalid(
+            f"it was not made by meshserve: tables are missing: {', '.join(sorted(ours - there))}"
+        )
+    version = connection.scalar(
+        sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION)
+    )
     if version != str(tables.SCHEMA_VERSION):
-        raise errors.ConfigInvalid(f"its schema has version {version}, this meshserve reads version {tables.SCHEMA_VERSION}")
+        raise errors.ConfigInvalid(
+            f"its schema has version {version}, this meshserve reads version {tables.SCHEMA_VERSION}"
+        )
 
 
 def _reason(error: sa.exc.SQLAlchemyError) -> str:
@@ -138,10 +157,21 @@ def _reason(error: sa.exc.SQLAlchemyError) -> str:
 
 
 def _models(connection: sa.Connection) -> Iterator[catalog.Declared]:
-    known = tables.models.outerjoin(tables.measured, tables.models.c.digest == tables.measured.c.digest)
-    query = sa.select(tables.models, tables.measured.c.host_bytes, tables.measured.c.gpu_bytes, tables.measured.c.load_s).select_from(known)
+    known = tables.models.outerjoin(
+        tables.measured, tables.models.c.digest == tables.measured.c.digest
+    )
+    query = sa.select(
+        tables.models,
+        tables.measured.c.host_bytes,
+        tables.measured.c.gpu_bytes,
+        tables.measured.c.load_s,
+    ).select_from(known)
     for name, version, spec, digest, host_bytes, gpu_bytes, load_s in connection.execute(query):
-        measured = None if host_bytes is None else model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), load_s)
+        measured = (
+            None
+            if host_bytes is None
+            else model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), load_s)
+        )
         yield catalog.Declared(rows.spec_from(name, version, spec), measured)
 
 
@@ -167,7 +197,11 @@ def _withdraw(connection: sa.Connection, withdrawn: Sequence[catalog.Withdrawn])
 
 
 def _set_aliases(connection: sa.Connection, aliases: Sequence[desired.Alias]) -> None:
-    _put(connection, tables.aliases, [{"alias": each.alias, "meaning": rows.alias_text(each)} for each in aliases])
+    _put(
+        connection,
+        tables.aliases,
+        [{"alias": each.alias, "meaning": rows.alias_text(each)} for each in aliases],
+    )
 
 
 def _clear_aliases(connection: sa.Connection, cleared: Sequence[catalog.AliasCleared]) -> None:
@@ -175,7 +209,9 @@ def _clear_aliases(connection: sa.Connection, cleared: Sequence[catalog.AliasCle
 
 
 def _keep_document(connection: sa.Connection, wanted: Sequence[desired.Desired]) -> None:
-    _put(connection, tables.settings, [{"key": DOCUMENT, "value": each.document} for each in wanted])
+    _put(
+        connection, tables.settings, [{"key": DOCUMENT, "value": each.document} for each in wanted]
+    )
 
 
 SAVES: Mapping[type, Callable[[sa.Connection, list[Any]], None]] = {
@@ -187,10 +223,20 @@ SAVES: Mapping[type, Callable[[sa.Connection, list[Any]], None]] = {
 }
 
 
-def _remember(connection: sa.Connection, learned: Sequence[report.Learned]) -> None:
-    _put(connection, tables.measured, list({each.measured.digest: _measured_row(each.measured) for each in learned}.values()))
-    where = (tables.models.c.name == sa.bindparam("of_name"), tables.models.c.version == sa.bindparam("of_version"))
-    digests = [{"of_name": each.id.name, "of_version": each.id.version, "digest": each.measured.digest} for each in learned]
+def _remember(connection: sa.Connection, learned: Sequence[reports.Learned]) -> None:
+    _put(
+        connection,
+        tables.measured,
+        list({each.measured.digest: _measured_row(each.measured) for each in learned}.values()),
+    )
+    where = (
+        tables.models.c.name == sa.bindparam("of_name"),
+        tables.models.c.version == sa.bindparam("of_version"),
+    )
+    digests = [
+        {"of_name": each.id.name, "of_version": each.id.version, "digest": each.measured.digest}
+        for each in learned
+    ]
     if digests:
         connection.execute(sa.update(tables.models).where(*where), digests)
 
@@ -211,4 +257,7 @@ def _put(connection: sa.Connection, table: sa.Table, found: list[Row]) -> None:
 
 def _delete(connection: sa.Connection, table: sa.Table, keys: list[Row]) -> None:
     where = (table.c[name] == sa.bindparam(f"of_{name}") for name in keys[0])
-    connection.execute(sa.delete(table).where(*where), [{f"of_{name}": value for name, value in key.items()} for key in keys])
+    connection.execute(
+        sa.delete(table).where(*where),
+        [{f"of_{name}": value for name, value in key.items()} for key in keys],
+    )

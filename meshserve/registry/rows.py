@@ -7,26 +7,33 @@ from typing import Any
 
 import orjson
 
-from meshserve.core import desired, model
+from meshserve.core.values import desired, model
 
 
 def spec_text(spec: model.ModelSpec) -> str:
     """A spec as JSON, without its id."""
     fields = {field: getattr(spec, field) for field in model.ModelSpec.__slots__ if field != "id"}
-    return orjson.dumps({**fields, "options": dict(spec.options)}, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(
+        {**fields, "options": dict(spec.options)}, option=orjson.OPT_SORT_KEYS
+    ).decode()
 
 
 def spec_from(name: str, version: str, text: str) -> model.ModelSpec:
     """The spec back. Fields that it does not know are passed over: a newer meshserve may have written them."""
     fields = _known(model.ModelSpec, orjson.loads(text))
     for side in ("inputs", "outputs"):
-        fields[side] = tuple(model.TensorSpec(each["name"], each["datatype"], tuple(each["shape"])) for each in fields.get(side, ()))
+        fields[side] = tuple(
+            model.TensorSpec(each["name"], each["datatype"], tuple(each["shape"]))
+            for each in fields.get(side, ())
+        )
     return model.ModelSpec(id=model.ModelId(name, version), **fields)
 
 
 def alias_text(alias: desired.Alias) -> str:
     """What an alias means, as JSON."""
-    return orjson.dumps({field: getattr(alias, field) for field in desired.Alias.__slots__ if field != "alias"}).decode()
+    return orjson.dumps(
+        {field: getattr(alias, field) for field in desired.Alias.__slots__ if field != "alias"}
+    ).decode()
 
 
 def alias_from(name: str, text: str) -> desired.Alias:

@@ -20,7 +20,9 @@ models = sa.Table(
     metadata,
     sa.Column("name", sa.String(255), primary_key=True),
     sa.Column("version", sa.String(255), primary_key=True),
-    sa.Column("spec", sa.Text, nullable=False, comment="JSON of core.model.ModelSpec without its id"),
+    sa.Column(
+        "spec", sa.Text, nullable=False, comment="JSON of core.model.ModelSpec without its id"
+    ),
     sa.Column("digest", sa.String(80), nullable=True, comment="of the bytes that were last loaded"),
 )
 
@@ -28,7 +30,9 @@ aliases = sa.Table(
     "meshserve_aliases",
     metadata,
     sa.Column("alias", sa.String(255), primary_key=True),
-    sa.Column("meaning", sa.Text, nullable=False, comment="JSON of core.desired.Alias without its name"),
+    sa.Column(
+        "meaning", sa.Text, nullable=False, comment="JSON of core.desired.Alias without its name"
+    ),
 )
 
 measured = sa.Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 
 NUMPY_TYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -45,7 +45,9 @@ def as_wire(values: object) -> np.ndarray:
     if array.dtype.kind in "USO":
         return as_bytes(array)
     if array.dtype not in _WORDS:
-        raise errors.ModelRaised(f"the model gave values of type {array.dtype}, which the protocol has no datatype for")
+        raise errors.ModelRaised(
+            f"the model gave values of type {array.dtype}, which the protocol has no datatype for"
+        )
     return array
 
 
@@ -64,9 +66,14 @@ def _one_as_bytes(item: object) -> bytes:
 def as_texts(array: np.ndarray) -> np.ndarray:
     """An object array of bytes as one of `str`. Raises InvalidRequest where it is not UTF-8."""
     try:
-        flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
+        flat = [
+            item.decode() if isinstance(item, bytes) else str(item)
+            for item in array.ravel().tolist()
+        ]
     except UnicodeDecodeError as error:
-        raise errors.InvalidRequest(f"the model takes texts, and one of them is not UTF-8: {error.reason}") from None
+        raise errors.InvalidRequest(
+            f"the model takes texts, and one of them is not UTF-8: {error.reason}"
+        ) from None
     texts = np.empty(len(flat), dtype=np.object_)
     texts[:] = flat
     return texts.reshape(array.shape)
@@ -74,4 +81,6 @@ def as_texts(array: np.ndarray) -> np.ndarray:
 
 def spec_of(name: str, array: np.ndarray, shape: tuple[int, ...] | None = None) -> model.TensorSpec:
     """The spec that an array in wire form fits."""
-    return model.TensorSpec(name, word_of(array.dtype) or str(array.dtype), array.shape if shape is None else shape)
+    return model.TensorSpec(
+        name, word_of(array.dtype) or str(array.dtype), array.shape if shape is None else shape
+    )

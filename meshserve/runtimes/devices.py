@@ -16,7 +16,11 @@ def cuda_is_available() -> bool:
     except OSError:
         return False
     count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    return (
+        driver.cuInit(0) == 0
+        and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+        and count.value > 0
+    )
 
 
 def require_known(device: str) -> None:
@@ -24,4 +28,6 @@ def require_known(device: str) -> None:
     if device not in ("cpu", "cuda"):
         raise errors.LoadFailed(f"device {device!r} does not exist; there is: cpu, cuda")
     if device == "cuda" and not cuda_is_available():
-        raise errors.LoadFailed("the pool asks for device cuda, but this machine has no CUDA GPU or driver")
+        raise errors.LoadFailed(
+            "the pool asks for device cuda, but this machine has no CUDA GPU or driver"
+        )

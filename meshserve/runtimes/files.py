@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from meshserve import errors
-from meshserve.core import model, ports
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
 
 HEAD_BYTES = 4096
 
@@ -40,7 +41,11 @@ class Layout:
         for name in self.names:
             if (folder / name).is_file() and self._fits(folder / name):
                 return folder / name
-        fitting = [entry for entry in visible(folder) if entry.suffix.lower() in self.endings and self._fits(entry)]
+        fitting = [
+            entry
+            for entry in visible(folder)
+            if entry.suffix.lower() in self.endings and self._fits(entry)
+        ]
         return fitting[0] if len(fitting) == 1 else None
 
     def _fits(self, file: Path) -> bool:
@@ -51,7 +56,9 @@ class Layout:
 
 def visible(folder: Path) -> list[Path]:
     """The files of a folder that are not hidden, by name."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
+    )
 
 
 def head(file: Path, size_bytes: int = HEAD_BYTES) -> bytes:
@@ -74,7 +81,7 @@ def members(file: Path) -> tuple[str, ...]:
         return ()
 
 
-def named_by(spec: model.ModelSpec, artifact: ports.Artifact) -> PurePath:
+def named_by(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> PurePath:
     """The artifact's path, or the file in it that the option `file` names. Raises LoadFailed if that leads out or nowhere."""
     name = spec.options.get("file")
     if name is None:
@@ -85,18 +92,22 @@ def named_by(spec: model.ModelSpec, artifact: ports.Artifact) -> PurePath:
     if Path(artifact.path).is_file() and artifact.path.name == relative.name:
         return artifact.path
     if not Path(artifact.path / relative).is_file():
-        raise errors.LoadFailed(f"option file: there is no {name!r} in the model's folder; there is: {listing(artifact.path)}")
+        raise errors.LoadFailed(
+            f"option file: there is no {name!r} in the model's folder; there is: {listing(artifact.path)}"
+        )
     return artifact.path / relative
 
 
-def require(spec: model.ModelSpec, artifact: ports.Artifact, layout: Layout) -> Path:
+def require(spec: model.ModelSpec, artifact: model_runtime.Artifact, layout: Layout) -> Path:
     """The file to load. Raises LoadFailed, saying what was looked for, if there is none or it is empty."""
     path = named_by(spec, artifact)
     if path != artifact.path or Path(path).is_file():
         return _not_empty(Path(path))
     found = layout.find(path)
     if found is None:
-        looked_for = " or ".join([*layout.names, *(f"one file *{ending}" for ending in layout.endings)])
+        looked_for = " or ".join(
+            [*layout.names, *(f"one file *{ending}" for ending in layout.endings)]
+        )
         raise errors.LoadFailed(f"the folder has no {looked_for}; there is: {listing(path)}")
     return _not_empty(found)
 
@@ -105,7 +116,9 @@ def _not_empty(file: Path) -> Path:
     try:
         size_bytes = file.stat().st_size
     except OSError as error:
-        raise errors.LoadFailed(f"the model's file {file.name!r} can't be read: {error.strerror}") from None
+        raise errors.LoadFailed(
+            f"the model's file {file.name!r} can't be read: {error.strerror}"
+        ) from None
     if not size_bytes:
         raise errors.LoadFailed(f"the model's file {file.name!r} is empty")
     return file

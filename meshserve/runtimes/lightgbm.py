@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import model, ports
-from meshserve.runtimes import devices, extras, files, options, tabular, trees
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import devices, files, optional_import, options, tabular, trees
 
 PLATFORM = "lightgbm"
 
@@ -37,7 +38,7 @@ class LightgbmRuntime:
     name = "lightgbm"
     reads_files = False
 
-    def accepts(self, artifact: ports.Artifact) -> bool:
+    def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is a booster's text, by name and first line."""
         return LAYOUT.find(artifact.path) is not None
 
@@ -46,11 +47,13 @@ class LightgbmRuntime:
         devices.require_known(device)
         _library()
 
-    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
+    def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
         """Trees are about as big in memory as their text, which is held twice while it is read."""
         return model.Footprint(4 * artifact.size_bytes + (1 << 20))
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> tabular.TabularModel:
+    def load(
+        self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
+    ) -> tabular.TabularModel:
         """The booster in the file (options: `num_threads`, 1 by default). Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
@@ -62,7 +65,7 @@ class LightgbmRuntime:
 
 
 def _library() -> Any:
-    library = extras.require("lightgbm", "LightGBM", "lightgbm")
+    library = optional_import.require("lightgbm", "LightGBM", "lightgbm")
     library.register_logger(_silent())
     return library
 
@@ -79,13 +82,17 @@ def _booster(library: Any, digest: str, file: Path) -> Any:
     """Read without its table of tree sizes: with it, trees are parsed in threads from which an exception ends the process."""
     try:
         _check_file(digest, file)
-        return library.Booster(model_str=_SIZES.sub("", _text(file), count=1), params={"verbosity": -1})
+        return library.Booster(
+            model_str=_SIZES.sub("", _text(file), count=1), params={"verbosity": -1}
+        )
     except UnicodeDecodeError as error:
         raise errors.LoadFailed(f"{file.name} is not a LightGBM model: it is not text") from error
     except trees.BadTree as error:
         raise errors.LoadFailed(f"{file.name} is not a whole LightGBM model: {error}") from error
     except library.basic.LightGBMError as error:
-        raise errors.LoadFailed(f"LightGBM can't load {file.name}: {files.first_line(error)}") from error
+        raise errors.LoadFailed(
+            f"LightGBM can't load {file.name}: {files.first_line(error)}"
+        ) from error
 
 
 def _described(booster: Any, threads: int) -> tabular.Estimator:
@@ -147,7 +154,10 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
         raise trees.BadTree("a tree does not have the leaves that it says")
     if leaves == 1:
         return
-    arrays = {name: _numbers(tree, name) for name in ("left_child", "right_child", "split_feature", "decision_type", "threshold")}
+    arrays = {
+        name: _numbers(tree, name)
+        for name in ("left_child", "right_child", "split_feature", "decision_type", "threshold")
+    }
     trees.check_lengths(arrays, leaves - 1)
     left, right = trees.integers(arrays["left_child"]), trees.integers(arrays["right_child"])
     trees.check_children(left, right)
@@ -162,12 +172,18 @@ def _check_categories(tree: Mapping[str, str], arrays: Mapping[str, np.ndarray])
     """Categorical splits have, for a threshold, the number of a range of one array; most models have none."""
     count = _number(tree, "num_cat")
     is_categorical = (trees.integers(arrays["decision_type"]) & 1).astype(bool)
-    trees.check_indices(trees.integers(arrays["threshold"][is_categorical]), count, "categorical split")
+    trees.check_indices(
+        trees.integers(arrays["threshold"][is_categorical]), count, "categorical split"
+    )
     if count == 0:
         return
     starts = trees.integers(_numbers(tree, "cat_boundaries"))
     trees.check_lengths({"cat_boundaries": starts}, count + 1)
-    if starts[0] != 0 or (np.diff(starts) < 0).any() or starts[-1] != _numbers(tree, "cat_threshold").size:
+    if (
+        starts[0] != 0
+        or (np.diff(starts) < 0).any()
+        or starts[-1] != _numbers(tree, "cat_threshold").size
+    ):
         raise trees.BadTree("its categories are out of range")
 
 

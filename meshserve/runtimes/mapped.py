@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from meshserve import errors
-from meshserve.core import ports
+from meshserve.core.interfaces import model_runtime
 
 FILE_BYTES_MIN = 1 << 20
 """Below it a copy costs less than a mapping, of which a process may have some tens of thousands."""
@@ -34,7 +34,7 @@ class _File:
     within: PurePath
     size_bytes: int
 
-    def mapping(self, torch: Any, artifact: ports.Artifact) -> Any:
+    def mapping(self, torch: Any, artifact: model_runtime.Artifact) -> Any:
         """The whole file as a storage. What a module writes to it is its own and never reaches the file."""
         path = Path(artifact.path, self.within)
         try:
@@ -65,11 +65,13 @@ class Weights:
         self._places = tuple(places)
         self._file = file
 
-    def attach(self, artifact: ports.Artifact) -> None:
+    def attach(self, artifact: model_runtime.Artifact) -> None:
         """Point the tensors into the artifact's file. Raises LoadFailed if it is not there as it was."""
         mapping = self._file.mapping(self._torch, artifact)
         for place in self._places:
-            place.tensor.data = _empty_like(self._torch, place.tensor).set_(mapping, place.first, place.shape, place.strides)
+            place.tensor.data = _empty_like(self._torch, place.tensor).set_(
+                mapping, place.first, place.shape, place.strides
+            )
 
     @property
     def tensors(self) -> list[Any]:
@@ -79,7 +81,11 @@ class Weights:
 
 def tensors(module: Any) -> list[Any]:
     """A module's parameters and buffers that have any bytes."""
-    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.untyped_storage().nbytes()]
+    return [
+        tensor
+        for tensor in (*module.parameters(), *module.buffers())
+        if tensor.untyped_storage().nbytes()
+    ]
 
 
 def let_go(torch: Any, given: Sequence[Any]) -> None:
@@ -88,7 +94,7 @@ def let_go(torch: Any, given: Sequence[Any]) -> None:
         tensor.data = _empty_like(torch, tensor)
 
 
-def opened(torch: Any, artifact: ports.Artifact, path: Path) -> Mapped | None:
+def opened(torch: Any, artifact: model_runtime.Artifact, path: Path) -> Mapped | None:
     """The artifact's file, mapped; None where that is no gain, or not safe."""
     file = _File(path.relative_to(artifact.path), path.stat().st_size)
     if file.size_bytes < FILE_BYTES_MIN or not artifact.is_ours:
@@ -99,17 +105,25 @@ def opened(torch: Any, artifact: ports.Artifact, path: Path) -> Mapped | None:
 class Mapped:
     """A file whose bytes are there to be pointed to."""
 
-    def __init__(self, torch: Any, file: _File, mapping: Any, stored: Iterable[tuple[int, int]]) -> None:
+    def __init__(
+        self, torch: Any, file: _File, mapping: Any, stored: Iterable[tuple[int, int]]
+    ) -> None:
         self._torch = torch
         self._file = file
         self._mapping = mapping
-        self._stored = frozenset(each for each in stored if not each[0] % ALIGNED_BYTES and sum(each) <= file.size_bytes)
+        self._stored = frozenset(
+            each for each in stored if not each[0] % ALIGNED_BYTES and sum(each) <= file.size_bytes
+        )
 
     def member(self, start: int, length_bytes: int) -> Any | None:
         """A member of the archive as a storage; None where it is not stored as it is."""
-        return self._mapping[start : start + length_bytes] if (start, length_bytes) in self._stored else None
+        return (
+            self._mapping[start : start + length_bytes]
+            if (start, length_bytes) in self._stored
+            else None
+        )
 
-    def weights(self, module: Any, artifact: ports.Artifact) -> Weights | None:
+    def weights(self, module: Any, artifact: model_runtime.Artifact) -> Weights | None:
         """The module's tensors, from now on in the file as far as their bytes are found there; None if none are."""
         given = tensors(module)
         search = _Search(self._torch, self._mapping, sorted(self._stored))
@@ -167,10 +181,16 @@ def _stored(file: Path) -> Iterator[tuple[int, int]]:
     """Where the bytes of each member begin that is stored as it is, and how many they are."""
     with zipfile.ZipFile(file) as archive, file.open("rb") as stream:
         for member in archive.infolist():
-            if member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size:
+            if (
+                member.compress_type == zipfile.ZIP_STORED
+                and member.compress_size == member.file_size
+            ):
                 stream.seek(member.header_offset)
                 name_bytes, extra_bytes = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-                yield member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes, member.file_size
+                yield (
+                    member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes,
+                    member.file_size,
+                )
 
 
 def _empty_like(torch: Any, tensor: Any) -> Any:

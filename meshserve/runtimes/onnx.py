@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import model, ports
-from meshserve.runtimes import datatypes, devices, extras, files, options, probing, remembered, signatures
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import (
+    datatypes,
+    devices,
+    files,
+    optional_import,
+    options,
+    probe_cache,
+    probing,
+    signatures,
+)
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -25,7 +35,12 @@ _WORDS = {
 _CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 """What a classifier's ZipMap gives: for each row, a score by class."""
 
-_LEVELS = {"all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "off": "ORT_DISABLE_ALL"}
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "off": "ORT_DISABLE_ALL",
+}
 
 _NOISE = ("[ONNXRuntimeError] :",)
 
@@ -94,11 +109,16 @@ class OnnxModel:
         self._texts = form.texts
         self._decoders = form.decoders
 
-    def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         """Run the session for the outputs asked for. Raises InvalidRequest where ONNX Runtime finds the values at fault."""
         names = list(outputs) or self._names
         if self._texts:
-            inputs = {name: datatypes.as_texts(array) if name in self._texts else array for name, array in inputs.items()}
+            inputs = {
+                name: datatypes.as_texts(array) if name in self._texts else array
+                for name, array in inputs.items()
+            }
         try:
             given = self._run(names, inputs)
         except Exception as error:
@@ -106,7 +126,10 @@ class OnnxModel:
                 raise errors.InvalidRequest(files.first_line(error, _NOISE)) from None
             raise
         if self._decoders:
-            return {name: self._decoders.get(name, _as_is)(value) for name, value in zip(names, given, strict=True)}
+            return {
+                name: self._decoders.get(name, _as_is)(value)
+                for name, value in zip(names, given, strict=True)
+            }
         return dict(zip(names, given, strict=True))
 
     def close(self) -> None:
@@ -123,7 +146,9 @@ def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     decoders: dict[str, Decode] = {}
     for node in session.get_outputs():
         if node.type in _CLASS_SCORES:
-            decoders[node.name] = functools.partial(_scores, classes=shapes.get(node.name, (-1, 0))[1])
+            decoders[node.name] = functools.partial(
+                _scores, classes=shapes.get(node.name, (-1, 0))[1]
+            )
         elif node.type == "tensor(string)":
             decoders[node.name] = datatypes.as_bytes
     return decoders
@@ -136,7 +161,7 @@ def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
     return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
 
 
-_FORMS: remembered.Remembered[tuple[object, ...], Form] = remembered.Remembered()
+_FORMS: probe_cache.Remembered[tuple[object, ...], Form] = probe_cache.Remembered()
 """By digest and what was declared: the same bytes need no second proof."""
 
 
@@ -146,21 +171,27 @@ class OnnxRuntime:
     name = "onnx"
     reads_files = False
 
-    def accepts(self, artifact: ports.Artifact) -> bool:
+    def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is an ONNX file, by name or first bytes."""
         return LAYOUT.find(artifact.path) is not None
 
-    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:
+    def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
         """Weights are copied out of the file, and some are packed a second time for the kernels."""
         bytes_max = 2 * artifact.size_bytes + 256 * 1024
-        return model.Footprint(bytes_max, bytes_max + (16 << 20)) if device == "cuda" else model.Footprint(bytes_max)
+        return (
+            model.Footprint(bytes_max, bytes_max + (16 << 20))
+            if device == "cuda"
+            else model.Footprint(bytes_max)
+        )
 
     def prepare(self, device: str) -> None:
         """Import ONNX Runtime and run a session once. Raises MissingExtra, or LoadFailed where the device is not there."""
         devices.require_known(device)
         _warmed_up(device)
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> OnnxModel:
+    def load(
+        self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
+    ) -> OnnxModel:
         """A session with one thread and no arena; see `_session_options` for what options change. Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
@@ -173,14 +204,16 @@ class OnnxRuntime:
 
 
 def _library() -> Any:
-    return extras.require("onnxruntime", "ONNX Runtime", "onnx")
+    return optional_import.require("onnxruntime", "ONNX Runtime", "onnx")
 
 
 @functools.cache
 def _warmed_up(device: str) -> None:
     library = _library()
     plain = _session_options(library, model.ModelSpec(model.ModelId(""), ""), 0)
-    session = library.InferenceSession(_SMALLEST_MODEL, plain, providers=_providers(library, device))
+    session = library.InferenceSession(
+        _SMALLEST_MODEL, plain, providers=_providers(library, device)
+    )
     session.run(None, {"x": np.zeros((), np.float32)})
 
 
@@ -192,7 +225,9 @@ def _session_options(library: Any, spec: model.ModelSpec, size_bytes: int) -> An
     chosen.inter_op_num_threads = read.count("inter_op_num_threads", 1)
     chosen.enable_cpu_mem_arena = read.flag("enable_cpu_mem_arena", default=False)
     chosen.enable_mem_pattern = read.flag("enable_mem_pattern", default=False)
-    level = _LEVELS[read.choice("graph_optimization", _LEVELS, "basic" if size_bytes <= _SMALL_BYTES else "all")]
+    level = _LEVELS[
+        read.choice("graph_optimization", _LEVELS, "basic" if size_bytes <= _SMALL_BYTES else "all")
+    ]
     chosen.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
     chosen.log_severity_level = 4  # what goes wrong is in the exception
     read.check_known()
@@ -203,15 +238,22 @@ def _providers(library: Any, device: str) -> list[Any]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in library.get_available_providers():
-        raise errors.LoadFailed("ONNX Runtime is installed without CUDA: pip install onnxruntime-gpu in place of onnxruntime")
-    return [("CUDAExecutionProvider", {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}), "CPUExecutionProvider"]
+        raise errors.LoadFailed(
+            "ONNX Runtime is installed without CUDA: pip install onnxruntime-gpu in place of onnxruntime"
+        )
+    return [
+        ("CUDAExecutionProvider", {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}),
+        "CPUExecutionProvider",
+    ]
 
 
 def _session(library: Any, file: Path, chosen: Any, providers: list[Any]) -> Any:
     try:
         return library.InferenceSession(str(file), chosen, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-        raise errors.LoadFailed(f"ONNX Runtime can't load {file.name}: {files.first_line(error, _NOISE)}") from error
+        raise errors.LoadFailed(
+            f"ONNX Runtime can't load {file.name}: {files.first_line(error, _NOISE)}"
+        ) from error
 
 
 def _verified(session: Any, spec: model.ModelSpec) -> Form:
@@ -223,8 +265,14 @@ def _verified(session: Any, spec: model.ModelSpec) -> Form:
     probed = _probed(session, inputs, [node.name for node in nodes])
     found = tuple(_output_spec(node, probed) for node in nodes)
     signatures.check_names(spec.outputs, found, "output")
-    outputs = tuple(signatures.agreed(spec.outputs, probed.outputs if probed else found, "output")) if spec.outputs else found
-    is_batchable = probed is not None and probed.is_batchable and signatures.are_batches((*inputs, *outputs))
+    outputs = (
+        tuple(signatures.agreed(spec.outputs, probed.outputs if probed else found, "output"))
+        if spec.outputs
+        else found
+    )
+    is_batchable = (
+        probed is not None and probed.is_batchable and signatures.are_batches((*inputs, *outputs))
+    )
     signature = model.Signature(inputs, outputs, is_batchable, PLATFORM)
     return _form(session, signature, probed.inputs if probed else None)
 
@@ -243,19 +291,27 @@ def _dimensions(node: Any) -> tuple[int, ...]:
 
 
 def _word(node: Any) -> str | None:
-    return _WORDS.get(node.type.removeprefix("tensor(").removesuffix(")")) if node.type.startswith("tensor(") else None
+    return (
+        _WORDS.get(node.type.removeprefix("tensor(").removesuffix(")"))
+        if node.type.startswith("tensor(")
+        else None
+    )
 
 
 def _input_spec(node: Any) -> model.TensorSpec:
     word = _word(node)
     if word is None:
-        raise errors.LoadFailed(f"input {node.name!r} is {node.type}, which can't be sent; add a Cast or a conversion to the graph")
+        raise errors.LoadFailed(
+            f"input {node.name!r} is {node.type}, which can't be sent; add a Cast or a conversion to the graph"
+        )
     return model.TensorSpec(node.name, word, _dimensions(node))
 
 
 def _check_output(node: Any) -> None:
     if _word(node) is None and node.type not in _CLASS_SCORES:
-        raise errors.LoadFailed(f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; convert it in the graph")
+        raise errors.LoadFailed(
+            f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; convert it in the graph"
+        )
 
 
 def _output_spec(node: Any, probed: probing.Probed | None) -> model.TensorSpec:
@@ -272,10 +328,14 @@ def _output_spec(node: Any, probed: probing.Probed | None) -> model.TensorSpec:
 
 
 def _covers(wide: Sequence[int], narrow: Sequence[int]) -> bool:
-    return len(wide) == len(narrow) and all(any_ in (-1, one) for any_, one in zip(wide, narrow, strict=True))
+    return len(wide) == len(narrow) and all(
+        any_ in (-1, one) for any_, one in zip(wide, narrow, strict=True)
+    )
 
 
-def _probed(session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]) -> probing.Probed | None:
+def _probed(
+    session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]
+) -> probing.Probed | None:
     runner = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
     try:
         return probing.explore(lambda feed: runner.predict(feed, names), inputs)

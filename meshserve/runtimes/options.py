@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 
 
 class Options:
@@ -71,7 +71,9 @@ class Options:
         """Refuse an option that was not read, with the nearest one that is known."""
         for name in self._values:
             if name not in self._known:
-                raise errors.LoadFailed(f"option {name!r} is not known here{nearest(name, self._known)}")
+                raise errors.LoadFailed(
+                    f"option {name!r} is not known here{nearest(name, self._known)}"
+                )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes
 
 ROWS = 3
@@ -57,9 +57,13 @@ def explore(run: Run, inputs: Sequence[model.TensorSpec]) -> Probed:
     return Probed(_one_row(feeds, inputs), _common_specs(runs), is_batchable)
 
 
-def made_up(inputs: Sequence[model.TensorSpec], free_size: int, rows: int = ROWS) -> dict[str, np.ndarray]:
+def made_up(
+    inputs: Sequence[model.TensorSpec], free_size: int, rows: int = ROWS
+) -> dict[str, np.ndarray]:
     """Inputs that fit: rows differ, numbers are small, and the same at every call."""
-    return {spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows)) for spec in inputs}
+    return {
+        spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows)) for spec in inputs
+    }
 
 
 def _sized(shape: tuple[int, ...], free_size: int, rows: int) -> tuple[int, ...]:
@@ -81,11 +85,18 @@ def _fractions(steps: np.ndarray) -> np.ndarray:
     return np.asarray(steps * 61 % 97 / 97)
 
 
-def _one_row(feeds: Mapping[str, np.ndarray], inputs: Sequence[model.TensorSpec]) -> dict[str, np.ndarray]:
-    return {spec.name: feeds[spec.name][:1] if spec.shape[:1] == (-1,) else feeds[spec.name] for spec in inputs}
+def _one_row(
+    feeds: Mapping[str, np.ndarray], inputs: Sequence[model.TensorSpec]
+) -> dict[str, np.ndarray]:
+    return {
+        spec.name: feeds[spec.name][:1] if spec.shape[:1] == (-1,) else feeds[spec.name]
+        for spec in inputs
+    }
 
 
-def _first_that_runs(run: Run, inputs: Sequence[model.TensorSpec]) -> tuple[dict[str, np.ndarray], Given]:
+def _first_that_runs(
+    run: Run, inputs: Sequence[model.TensorSpec]
+) -> tuple[dict[str, np.ndarray], Given]:
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
     cause = None
     for size in sizes:
@@ -107,7 +118,9 @@ def _attempt(run: Run, feeds: Mapping[str, np.ndarray]) -> Given | Exception:
 def _follows(one: Mapping[str, np.ndarray], many: Mapping[str, np.ndarray]) -> bool:
     """Whether each output has a row for each row, and the first row's is what it was alone."""
     return one.keys() == many.keys() and all(
-        array.shape[:1] == (1,) and many[name].shape == (ROWS, *array.shape[1:]) and _is_close(array, many[name][:1])
+        array.shape[:1] == (1,)
+        and many[name].shape == (ROWS, *array.shape[1:])
+        and _is_close(array, many[name][:1])
         for name, array in one.items()
     )
 
@@ -115,7 +128,9 @@ def _follows(one: Mapping[str, np.ndarray], many: Mapping[str, np.ndarray]) -> b
 def _is_close(left: np.ndarray, right: np.ndarray) -> bool:
     if np.array_equal(left, right):
         return True
-    return left.dtype.kind == "f" and bool(np.allclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True))
+    return left.dtype.kind == "f" and bool(
+        np.allclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True)
+    )
 
 
 def _common_specs(runs: Sequence[Mapping[str, np.ndarray]]) -> tuple[model.TensorSpec, ...]:
@@ -126,4 +141,6 @@ def _common_specs(runs: Sequence[Mapping[str, np.ndarray]]) -> tuple[model.Tenso
 def _common_spec(name: str, arrays: Sequence[np.ndarray]) -> model.TensorSpec:
     shapes = [array.shape for array in arrays if array.ndim == arrays[0].ndim]
     sizes = zip(*shapes, strict=True)
-    return datatypes.spec_of(name, arrays[0], tuple(seen[0] if len(set(seen)) == 1 else -1 for seen in sizes))
+    return datatypes.spec_of(
+        name, arrays[0], tuple(seen[0] if len(set(seen)) == 1 else -1 for seen in sizes)
+    )

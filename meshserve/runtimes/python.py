@@ -29,7 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import model, ports
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes, devices, files, options, probing, signatures
 
 PLATFORM = "python"
@@ -66,7 +67,9 @@ class _Code:
     def module(self) -> ModuleType:
         """The module, executed. Raises LoadFailed."""
         loader = _Loader(self._name, str(self.file))
-        spec = importlib.util.spec_from_file_location(self._name, self.file, loader=loader, submodule_search_locations=[self._folder])
+        spec = importlib.util.spec_from_file_location(
+            self._name, self.file, loader=loader, submodule_search_locations=[self._folder]
+        )
         if spec is None:
             raise errors.LoadFailed(f"{self.file.name} can't be imported")
         module = importlib.util.module_from_spec(spec)
@@ -76,7 +79,9 @@ class _Code:
 
     def forget(self) -> None:
         """Let go of the module and of what it imported from its folder."""
-        for name in [name for name in sys.modules if name == self._name or name.startswith(f"{self._name}.")]:
+        for name in [
+            name for name in sys.modules if name == self._name or name.startswith(f"{self._name}.")
+        ]:
             del sys.modules[name]
 
     def run(self, fault: type[errors.MeshError], call: Callable[..., T], *arguments: object) -> T:
@@ -85,13 +90,22 @@ class _Code:
             return call(*arguments)
         except errors.MeshError:
             raise
-        except (Exception, SystemExit) as error:  # a user's code may raise anything, and none of it may end the worker
-            raise fault(f"{self._place(error)}{type(error).__name__}: {files.first_line(error)}{_advice(error)}") from error
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a user's code may raise anything, and none of it may end the worker
+            raise fault(
+                f"{self._place(error)}{type(error).__name__}: {files.first_line(error)}{_advice(error)}"
+            ) from error
 
     def _place(self, error: BaseException) -> str:
         if isinstance(error, SyntaxError) and error.filename:
             return f"{Path(error.filename).name}:{error.lineno}: "
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(self._folder)]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename.startswith(self._folder)
+        ]
         return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
 
 
@@ -106,7 +120,9 @@ class PythonModel:
 
     is_reentrant = False
 
-    def __init__(self, code: _Code, user: Any, signature: model.Signature, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, code: _Code, user: Any, signature: model.Signature, names: Mapping[str, str]
+    ) -> None:
         self.signature = signature
         self.probe: Mapping[str, np.ndarray] | None = None
         self._code = code
@@ -114,7 +130,9 @@ class PythonModel:
         self._words = {spec.name: spec.datatype for spec in signature.outputs}
         self._names = names
 
-    def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         """Call the user's `predict`. Raises ModelRaised with file and line, or if what it gives breaks its own declaration."""
         given = self._given(inputs)
         return {name: self._checked(name, given) for name in outputs or self._words}
@@ -146,7 +164,9 @@ class PythonModel:
         array = datatypes.as_wire(given[own])
         word = self._words[name]
         if array.dtype != datatypes.NUMPY_TYPES[word]:
-            raise errors.ModelRaised(f"{self._code.file.name}: predict returned {array.dtype} for {own!r}, which is declared {word}")
+            raise errors.ModelRaised(
+                f"{self._code.file.name}: predict returned {array.dtype} for {own!r}, which is declared {word}"
+            )
         return array
 
 
@@ -155,28 +175,35 @@ class PythonRuntime:
 
     name = "python"
 
-    def accepts(self, artifact: ports.Artifact) -> bool:
+    def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is such a file."""
         file = LAYOUT.find(artifact.path)
         if file is None or file.name == "model.py":
             return file is not None
-        return not any(other.suffix in _OTHER_KINDS for other in files.visible(file.parent)) or not Path(artifact.path).is_dir()
+        return (
+            not any(other.suffix in _OTHER_KINDS for other in files.visible(file.parent))
+            or not Path(artifact.path).is_dir()
+        )
 
     def prepare(self, device: str) -> None:
         """Nothing to import: the user's code brings its own. Raises LoadFailed where the device is not there."""
         devices.require_known(device)
 
-    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:
+    def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
         """What the code makes of its files is unknown: room for a library is added."""
         bytes_max = 2 * artifact.size_bytes + (32 << 20)
         return model.Footprint(bytes_max, bytes_max if device == "cuda" else 0)
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> PythonModel:
+    def load(
+        self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
+    ) -> PythonModel:
         """The user's class, made (options: `class`; all but `file` and `class` are the user's own). Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
         if not spec.trust:
-            raise errors.LoadFailed(f"{file.name} is code: set trust: true if you trust whoever wrote it")
+            raise errors.LoadFailed(
+                f"{file.name} is code: set trust: true if you trust whoever wrote it"
+            )
         code = _Code(file)
         try:
             user = _made(code, spec)
@@ -191,10 +218,18 @@ def _made(code: _Code, spec: model.ModelSpec) -> Any:
     module = code.module()
     class_ = getattr(module, wanted, None)
     if not isinstance(class_, type):
-        classes = [name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
-        raise errors.LoadFailed(f"{code.file.name} has no class {wanted!r}{options.nearest(wanted, classes)}")
+        classes = [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        raise errors.LoadFailed(
+            f"{code.file.name} has no class {wanted!r}{options.nearest(wanted, classes)}"
+        )
     if not callable(getattr(class_, "predict", None)):
-        raise errors.LoadFailed(f"{code.file.name}: class {wanted} has no method predict(self, inputs)")
+        raise errors.LoadFailed(
+            f"{code.file.name}: class {wanted} has no method predict(self, inputs)"
+        )
     own = {name: value for name, value in spec.options.items() if name not in ("file", "class")}
     return code.run(errors.LoadFailed, class_, *_arguments(class_, code.file.parent, own))
 
@@ -224,21 +259,34 @@ def _verified(code: _Code, user: Any, spec: model.ModelSpec) -> PythonModel:
     except probing.ProbeFailed as failed:
         return _unprobed(code, user, inputs, outputs, failed)
     given = signatures.agreed(outputs, _in_words(probed.outputs, outputs), "output")
-    is_batchable = bool(getattr(user, "batchable", False)) and probed.is_batchable and signatures.are_batches((*inputs, *given))
+    is_batchable = (
+        bool(getattr(user, "batchable", False))
+        and probed.is_batchable
+        and signatures.are_batches((*inputs, *given))
+    )
     signature = model.Signature(inputs, tuple(given), is_batchable, PLATFORM)
     loaded = PythonModel(code, user, signature, {out.name: name for out, name in given.items()})
     loaded.probe = probed.inputs
     return loaded
 
 
-def _in_words(found: Sequence[model.TensorSpec], declared: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
+def _in_words(
+    found: Sequence[model.TensorSpec], declared: Sequence[model.TensorSpec]
+) -> tuple[model.TensorSpec, ...]:
     """Outputs as their arrays look, with BF16 where that was declared of 16 bits."""
     bf16 = {spec.name for spec in declared if spec.datatype == "BF16"}
-    return tuple(replace(spec, datatype="BF16") if spec.name in bf16 and spec.datatype == "UINT16" else spec for spec in found)
+    return tuple(
+        replace(spec, datatype="BF16") if spec.name in bf16 and spec.datatype == "UINT16" else spec
+        for spec in found
+    )
 
 
 def _unprobed(
-    code: _Code, user: Any, inputs: tuple[model.TensorSpec, ...], outputs: tuple[model.TensorSpec, ...], failed: probing.ProbeFailed
+    code: _Code,
+    user: Any,
+    inputs: tuple[model.TensorSpec, ...],
+    outputs: tuple[model.TensorSpec, ...],
+    failed: probing.ProbeFailed,
 ) -> PythonModel:
     """A model that refuses made-up inputs may still be right, if it says itself what it gives."""
     if not outputs:
@@ -246,7 +294,9 @@ def _unprobed(
             f"a first prediction with made-up inputs failed, and no outputs are declared: {failed.cause}"
         ) from failed.cause
     signatures.check_words(outputs, "output")
-    is_batchable = bool(getattr(user, "batchable", False)) and signatures.are_batches((*inputs, *outputs))
+    is_batchable = bool(getattr(user, "batchable", False)) and signatures.are_batches(
+        (*inputs, *outputs)
+    )
     signature = model.Signature(inputs, outputs, is_batchable, PLATFORM)
     return PythonModel(code, user, signature, {spec.name: spec.name for spec in outputs})
 
@@ -255,6 +305,11 @@ def _declared(code: _Code, user: Any, attribute: str) -> tuple[model.TensorSpec,
     """The class attribute `inputs` or `outputs` as specs. Raises LoadFailed if it is anything but a list of (name, datatype, shape)."""
     try:
         triples = [tuple(entry) for entry in getattr(user, attribute, None) or ()]
-        return tuple(model.TensorSpec(str(name), str(word), tuple(int(size) for size in shape)) for name, word, shape in triples)
+        return tuple(
+            model.TensorSpec(str(name), str(word), tuple(int(size) for size in shape))
+            for name, word, shape in triples
+        )
     except (TypeError, ValueError) as error:
-        raise errors.LoadFailed(f"{code.file.name}: {attribute} must be a list of (name, datatype, shape)") from error
+        raise errors.LoadFailed(
+            f"{code.file.name}: {attribute} must be a list of (name, datatype, shape)"
+        ) from error

@@ -20,8 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from meshserve import errors
-from meshserve.core import model, ports
-from meshserve.runtimes import devices, extras, files, mapped, options, probing, programs, signatures
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import (
+    devices,
+    files,
+    mapped,
+    optional_import,
+    options,
+    probing,
+    signatures,
+    torch_export,
+)
 
 PLATFORM = "pytorch_libtorch"
 
@@ -44,10 +54,15 @@ _PICKLED = ("custom_obj_", "opaque_obj_")
 
 
 def _looks_like_torch(file: Path) -> bool:
-    return any(name.endswith(("/archive_format", "/constants.pkl", "/data.pkl")) for name in files.members(file))
+    return any(
+        name.endswith(("/archive_format", "/constants.pkl", "/data.pkl"))
+        for name in files.members(file)
+    )
 
 
-LAYOUT = files.Layout(("model.pt2", "model.pt", "model.pth"), (".pt2", ".pt", ".pth"), _looks_like_torch)
+LAYOUT = files.Layout(
+    ("model.pt2", "model.pt", "model.pth"), (".pt2", ".pt", ".pth"), _looks_like_torch
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,7 @@ class TorchRuntime:
 
     name = "torch"
 
-    def accepts(self, artifact: ports.Artifact) -> bool:
+    def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is such an archive, by name or content."""
         return LAYOUT.find(artifact.path) is not None
 
@@ -73,14 +88,18 @@ class TorchRuntime:
         with _EXPORTING:
             _warmed_up()
         if device == "cuda" and not _library().cuda.is_available():
-            raise errors.LoadFailed("torch is installed without CUDA: pip install a CUDA build of torch")
+            raise errors.LoadFailed(
+                "torch is installed without CUDA: pip install a CUDA build of torch"
+            )
 
-    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:
+    def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
         """Weights are as big as in the file; the program around them takes the rest."""
         bytes_max = artifact.size_bytes * 5 // 4 + (4 << 20)
         return model.Footprint(bytes_max, bytes_max if device == "cuda" else 0)
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> programs.TorchModel:
+    def load(
+        self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
+    ) -> torch_export.TorchModel:
         """The program in the archive, on the device. Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
@@ -94,13 +113,17 @@ class TorchRuntime:
                 program = replace(program, weights=mapping.weights(program.module, artifact))
         except errors.MeshError:
             raise
-        except Exception as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
-            raise errors.LoadFailed(f"torch can't load {file.name}: {programs.reason(error)}") from error
+        except (
+            Exception
+        ) as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
+            raise errors.LoadFailed(
+                f"torch can't load {file.name}: {torch_export.reason(error)}"
+            ) from error
         return _verified(_library(), program, spec, device)
 
 
 def _library() -> Any:
-    return extras.require("torch", "PyTorch", "torch")
+    return optional_import.require("torch", "PyTorch", "torch")
 
 
 @functools.cache
@@ -108,7 +131,7 @@ def _warmed_up() -> None:
     """Make torch allocate what all models share, by loading the smallest of each kind."""
     torch = _library()
     torch.set_num_threads(1)
-    extras.require("torch.export.pt2_archive", "PyTorch", "torch")
+    optional_import.require("torch.export.pt2_archive", "PyTorch", "torch")
     smallest, content = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), io.BytesIO()
     torch.export.save(smallest, content)
     content.seek(0)
@@ -122,49 +145,67 @@ def _quieten() -> None:
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
 
 
-def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], programs.Program]:
+def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], torch_export.Program]:
     """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
     names = files.members(file)
     if not names:
-        raise errors.LoadFailed(f"{file.name} is not a whole archive as torch.export.save or torch.jit.save write it")
+        raise errors.LoadFailed(
+            f"{file.name} is not a whole archive as torch.export.save or torch.jit.save write it"
+        )
     if any(name.endswith("/archive_format") for name in names):
         return _exported
     if any(name.endswith("/constants.pkl") for name in names):
         return _scripted
     if "serialized_exported_program.json" in names:
-        raise errors.LoadFailed(f"{file.name} was exported by an older torch; save it again with torch.export.save")
+        raise errors.LoadFailed(
+            f"{file.name} was exported by an older torch; save it again with torch.export.save"
+        )
     raise errors.LoadFailed(
         f"{file.name} holds weights or a pickled module, not a program; save it with torch.export.save or torch.jit.save"
     )
 
 
-def _scripted(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
+def _scripted(
+    torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
+) -> torch_export.Program:
     module = torch.jit.load(str(archive.file), map_location=device).eval()
     inputs, outputs = _declared(archive.file, spec)
     signatures.check_words(inputs, "input")
     arguments = module.forward.schema.arguments[1:]
-    others = [argument for argument in arguments if str(argument.type) != "Tensor" and not argument.has_default_value()]
+    others = [
+        argument
+        for argument in arguments
+        if str(argument.type) != "Tensor" and not argument.has_default_value()
+    ]
     if others:
-        raise errors.LoadFailed(f"forward needs {others[0].name!r} of type {others[0].type}, which is not a tensor")
+        raise errors.LoadFailed(
+            f"forward needs {others[0].name!r} of type {others[0].type}, which is not a tensor"
+        )
     names = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
     needed = [argument.name for argument in arguments if not argument.has_default_value()]
     if not len(needed) <= len(inputs) <= len(names):
-        raise errors.LoadFailed(f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared")
+        raise errors.LoadFailed(
+            f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared"
+        )
     call = module
     if {spec.name for spec in inputs} <= set(names):
         keys = [spec.name for spec in inputs]
         call = lambda *tensors: module(**dict(zip(keys, tensors, strict=True)))  # noqa: E731 one of two ways to call
-    return programs.Program(module, call, inputs, outputs, is_pure=_is_pure(module))
+    return torch_export.Program(module, call, inputs, outputs, is_pure=_is_pure(module))
 
 
 def _is_pure(module: Any) -> bool:
     """Whether a scripted module has nothing but tensors that a run could change: it sets no attribute, and has none that can grow."""
     graph = module.inlined_graph
-    kinds = {node.output().type().kind() for node in graph.findAllNodes("prim::GetAttr", recurse=True)}
+    kinds = {
+        node.output().type().kind() for node in graph.findAllNodes("prim::GetAttr", recurse=True)
+    }
     return not graph.findAllNodes("prim::SetAttr", recurse=True) and not kinds & _CHANGEABLE
 
 
-def _declared(file: Path, spec: model.ModelSpec) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
+def _declared(
+    file: Path, spec: model.ModelSpec
+) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
     """Inputs and outputs by the spec, else by the archive's `signature.json`. Raises LoadFailed where neither says."""
     said = _signature_file(file)
     inputs = spec.inputs or said.get("inputs", ())
@@ -174,13 +215,19 @@ def _declared(file: Path, spec: model.ModelSpec) -> tuple[tuple[model.TensorSpec
 
 
 def _signature_file(file: Path) -> dict[str, tuple[model.TensorSpec, ...]]:
-    member = next((name for name in files.members(file) if name.endswith("/extra/signature.json")), None)
+    member = next(
+        (name for name in files.members(file) if name.endswith("/extra/signature.json")), None
+    )
     if member is None:
         return {}
     try:
         with zipfile.ZipFile(file) as archive:
             document = json.loads(archive.read(member))
-        return {key: tuple(map(_tensor_spec, document[key])) for key in ("inputs", "outputs") if key in document}
+        return {
+            key: tuple(map(_tensor_spec, document[key]))
+            for key in ("inputs", "outputs")
+            if key in document
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise errors.LoadFailed(
             f"{file.name}: signature.json must be {{inputs: [{{name, datatype, shape}}], outputs: […]}}: {error}"
@@ -188,10 +235,14 @@ def _signature_file(file: Path) -> dict[str, tuple[model.TensorSpec, ...]]:
 
 
 def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
-    return model.TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
+    return model.TensorSpec(
+        str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"])
+    )
 
 
-def _exported(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str) -> programs.Program:
+def _exported(
+    torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
+) -> torch_export.Program:
     if not spec.trust:
         _check_no_pickles(torch, archive.file)
     with _EXPORTING:
@@ -203,11 +254,24 @@ def _exported(torch: Any, archive: _Archive, spec: model.ModelSpec, device: str)
     taken = [nodes.get(name) for name in program.graph_signature.user_inputs]
     given = [nodes.get(name) for name in program.graph_signature.user_outputs]
     if not all(isinstance(value, torch.Tensor) for value in taken + given):
-        raise errors.LoadFailed(f"{archive.file.name} takes or gives something that is not a tensor")
-    inputs = tuple(_spec_of(name, value) for name, value in zip(program.graph_signature.user_inputs, taken, strict=True))
+        raise errors.LoadFailed(
+            f"{archive.file.name} takes or gives something that is not a tensor"
+        )
+    inputs = tuple(
+        _spec_of(name, value)
+        for name, value in zip(program.graph_signature.user_inputs, taken, strict=True)
+    )
     structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)  # noqa: SLF001 how torch.export itself names what it gives
-    outputs = spec.outputs or tuple(_spec_of(name, value) for name, value in programs.named(structure).items())
-    read = programs.Program(module, _flat_call(torch, module, program.call_spec.in_spec), inputs, outputs, _rows_max(program, taken))
+    outputs = spec.outputs or tuple(
+        _spec_of(name, value) for name, value in torch_export.named(structure).items()
+    )
+    read = torch_export.Program(
+        module,
+        _flat_call(torch, module, program.call_spec.in_spec),
+        inputs,
+        outputs,
+        _rows_max(program, taken),
+    )
     return _renamed_inputs(read, spec)
 
 
@@ -234,7 +298,9 @@ class _MappedRecords:
 
     def get_storage_from_record(self, name: str, count: int, dtype: Any) -> Any:
         """A tensor over all of the member."""
-        storage = self._mapping.member(self._records.get_record_offset(name), self._records.get_record_size(name))
+        storage = self._mapping.member(
+            self._records.get_record_offset(name), self._records.get_record_size(name)
+        )
         if storage is None:
             return self._records.get_storage_from_record(name, count, dtype)
         return self._torch.empty(0, dtype=dtype).set_(storage, 0, (count,), (1,))
@@ -258,25 +324,33 @@ def _spec_of(name: str, value: Any) -> model.TensorSpec:
     """The spec of an example tensor, whose sizes are numbers where they are fixed and symbols where not."""
     word = _WORDS.get(str(value.dtype).removeprefix("torch."))
     if word is None:
-        raise errors.LoadFailed(f"tensor {name!r} is {value.dtype}, which the protocol has no datatype for")
-    return model.TensorSpec(name, word, tuple(size if isinstance(size, int) else -1 for size in value.shape))
+        raise errors.LoadFailed(
+            f"tensor {name!r} is {value.dtype}, which the protocol has no datatype for"
+        )
+    return model.TensorSpec(
+        name, word, tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    )
 
 
 def _rows_max(program: Any, taken: Sequence[Any]) -> float:
     """The most rows that the exported program was made for; `inf` if any number."""
     bounds = [
-        program.range_constraints.get(value.shape[0].node.expr) for value in taken if value.dim() and not isinstance(value.shape[0], int)
+        program.range_constraints.get(value.shape[0].node.expr)
+        for value in taken
+        if value.dim() and not isinstance(value.shape[0], int)
     ]
     return min((float(bound.upper) for bound in bounds if bound is not None), default=float("inf"))
 
 
-def _renamed_inputs(program: programs.Program, spec: model.ModelSpec) -> programs.Program:
+def _renamed_inputs(program: torch_export.Program, spec: model.ModelSpec) -> torch_export.Program:
     """With the inputs that were declared, in the program's order."""
     if not spec.inputs:
         return program
     if len(spec.inputs) != len(program.inputs):
         signatures.check_all(spec.inputs, [found.name for found in program.inputs], "input")
-    agreed = {own: said for said, own in signatures.agreed(spec.inputs, program.inputs, "input").items()}
+    agreed = {
+        own: said for said, own in signatures.agreed(spec.inputs, program.inputs, "input").items()
+    }
     return replace(program, inputs=tuple(agreed[found.name] for found in program.inputs))
 
 
@@ -284,11 +358,24 @@ def _check_no_pickles(torch: Any, file: Path) -> None:
     """Refuse an exported program with pickled objects beside its tensors: unpickling runs code. Raises LoadFailed."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-        configs = [json.loads(archive.read(name)) for name in names if name.endswith("_config.json") and "/data/" in name]
+        configs = [
+            json.loads(archive.read(name))
+            for name in names
+            if name.endswith("_config.json") and "/data/" in name
+        ]
         samples = [archive.read(name) for name in names if "/data/sample_inputs/" in name]
     members = [member for config in configs for member in config.get("config", {}).values()]
-    pickled = [str(member["path_name"]) for member in members if member.get("use_pickle") or str(member["path_name"]).startswith(_PICKLED)]
-    pickled += [name for name in names if "/data/aotinductor/" in name or (name.endswith((".pt", ".so")) and "/sample_inputs/" not in name)]
+    pickled = [
+        str(member["path_name"])
+        for member in members
+        if member.get("use_pickle") or str(member["path_name"]).startswith(_PICKLED)
+    ]
+    pickled += [
+        name
+        for name in names
+        if "/data/aotinductor/" in name
+        or (name.endswith((".pt", ".so")) and "/sample_inputs/" not in name)
+    ]
     pickled += ["sample_inputs" for sample in samples if sample and not _is_plain(torch, sample)]
     if pickled or len(set(names)) < len(names):
         raise errors.LoadFailed(
@@ -304,24 +391,40 @@ def _is_plain(torch: Any, sample: bytes) -> bool:
     return True
 
 
-def _verified(torch: Any, program: programs.Program, spec: model.ModelSpec, device: str) -> programs.TorchModel:
+def _verified(
+    torch: Any, program: torch_export.Program, spec: model.ModelSpec, device: str
+) -> torch_export.TorchModel:
     """The program with a signature that predictions with made-up inputs have confirmed."""
-    class_ = programs.CudaModel if device == "cuda" else programs.MappedModel if program.weights else programs.TorchModel
+    class_ = (
+        torch_export.CudaModel
+        if device == "cuda"
+        else torch_export.MappedModel
+        if program.weights
+        else torch_export.TorchModel
+    )
     runner = class_(torch, program, model.Signature(program.inputs, ()), {})
     probed = _probed(runner, program)
     found = runner.in_words(probed.outputs)
     signatures.check_words(found, "output")
     given = signatures.agreed(program.outputs, found, "output")
-    is_batchable = probed.is_batchable and signatures.are_batches((*program.inputs, *given)) and program.rows_max >= spec.max_batch_size
+    is_batchable = (
+        probed.is_batchable
+        and signatures.are_batches((*program.inputs, *given))
+        and program.rows_max >= spec.max_batch_size
+    )
     signature = model.Signature(program.inputs, tuple(given), is_batchable, PLATFORM)
     loaded = class_(torch, program, signature, {out.name: own for out, own in given.items()})
     loaded.probe = probed.inputs
     return loaded
 
 
-def _probed(runner: programs.TorchModel, program: programs.Program) -> probing.Probed:
+def _probed(runner: torch_export.TorchModel, program: torch_export.Program) -> probing.Probed:
     try:
         return probing.explore(runner.everything, program.inputs)
     except probing.ProbeFailed as failed:
-        shapes = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs)
-        raise errors.LoadFailed(f"the model does not take its inputs ({shapes}): {programs.reason(failed.cause)}") from failed.cause
+        shapes = ", ".join(
+            f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs
+        )
+        raise errors.LoadFailed(
+            f"the model does not take its inputs ({shapes}): {torch_export.reason(failed.cause)}"
+        ) from failed.cause

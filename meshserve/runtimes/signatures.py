@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes, options
 
 Specs = Sequence[model.TensorSpec]
 
 
-def pair(declared: Specs, found: Specs, what: str) -> tuple[tuple[model.TensorSpec, model.TensorSpec], ...]:
+def pair(
+    declared: Specs, found: Specs, what: str
+) -> tuple[tuple[model.TensorSpec, model.TensorSpec], ...]:
     """Each declared tensor with the one it means: by name, or by place where no declared name is the artifact's. Raises LoadFailed."""
     by_name = {spec.name: spec for spec in found}
     strange = [spec.name for spec in declared if spec.name not in by_name]
@@ -19,7 +21,9 @@ def pair(declared: Specs, found: Specs, what: str) -> tuple[tuple[model.TensorSp
         return tuple((spec, by_name[spec.name]) for spec in declared)
     if len(strange) == len(declared) == len(found):
         return tuple(zip(declared, found, strict=True))
-    raise errors.LoadFailed(f"the declared {what} {strange[0]!r} does not exist in the model{options.nearest(strange[0], by_name)}")
+    raise errors.LoadFailed(
+        f"the declared {what} {strange[0]!r} does not exist in the model{options.nearest(strange[0], by_name)}"
+    )
 
 
 def check_names(declared: Specs, found: Specs, what: str) -> None:
@@ -27,7 +31,9 @@ def check_names(declared: Specs, found: Specs, what: str) -> None:
     names = {spec.name for spec in found}
     for spec in declared:
         if spec.name not in names:
-            raise errors.LoadFailed(f"the declared {what} {spec.name!r} does not exist in the model{options.nearest(spec.name, names)}")
+            raise errors.LoadFailed(
+                f"the declared {what} {spec.name!r} does not exist in the model{options.nearest(spec.name, names)}"
+            )
 
 
 def check_all(declared: Specs, needed: Iterable[str], what: str) -> None:
@@ -35,7 +41,9 @@ def check_all(declared: Specs, needed: Iterable[str], what: str) -> None:
     names = {spec.name for spec in declared}
     for name in needed:
         if name not in names:
-            raise errors.LoadFailed(f"the model needs the {what} {name!r}, which the declaration leaves out")
+            raise errors.LoadFailed(
+                f"the model needs the {what} {name!r}, which the declaration leaves out"
+            )
 
 
 def check_true(declared: model.TensorSpec, found: model.TensorSpec, what: str) -> None:
@@ -44,12 +52,16 @@ def check_true(declared: model.TensorSpec, found: model.TensorSpec, what: str) -
     An input may be declared narrower than what the model takes (a size where it takes any), an output wider than what it gives.
     """
     if declared.datatype != found.datatype:
-        raise errors.LoadFailed(f"{what} {declared.name!r} is declared {declared.datatype}, but the model has {found.datatype}")
+        raise errors.LoadFailed(
+            f"{what} {declared.name!r} is declared {declared.datatype}, but the model has {found.datatype}"
+        )
     wide, narrow = (found, declared) if what == "input" else (declared, found)
     sizes = zip(wide.shape, narrow.shape, strict=False)
     if len(declared.shape) != len(found.shape) or any(any_ not in (-1, one) for any_, one in sizes):
         said, is_ = list(declared.shape), list(found.shape)
-        raise errors.LoadFailed(f"{what} {declared.name!r} is declared with shape {said}, but the model has {is_}")
+        raise errors.LoadFailed(
+            f"{what} {declared.name!r} is declared with shape {said}, but the model has {is_}"
+        )
 
 
 def check_words(specs: Specs, what: str) -> None:
@@ -57,9 +69,13 @@ def check_words(specs: Specs, what: str) -> None:
     for spec in specs:
         if spec.datatype not in datatypes.NUMPY_TYPES:
             near = options.nearest(spec.datatype, datatypes.NUMPY_TYPES)
-            raise errors.LoadFailed(f"{what} {spec.name!r} has datatype {spec.datatype!r}, which does not exist{near}")
+            raise errors.LoadFailed(
+                f"{what} {spec.name!r} has datatype {spec.datatype!r}, which does not exist{near}"
+            )
         if any(size < -1 for size in spec.shape):
-            raise errors.LoadFailed(f"{what} {spec.name!r} has shape {list(spec.shape)}: a dimension is a size, or -1 for any")
+            raise errors.LoadFailed(
+                f"{what} {spec.name!r} has shape {list(spec.shape)}: a dimension is a size, or -1 for any"
+            )
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise errors.LoadFailed(f"two {what}s have the same name: {', '.join(sorted(names))}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes, files, probing, signatures
 
 Predict = Callable[[np.ndarray], object]
@@ -34,7 +34,9 @@ class Estimator:
 class TabularModel:
     """An estimator and its signature: one input, and an output for each function that can be asked for."""
 
-    def __init__(self, estimator: Estimator, signature: model.Signature, functions: Mapping[str, Predict]) -> None:
+    def __init__(
+        self, estimator: Estimator, signature: model.Signature, functions: Mapping[str, Predict]
+    ) -> None:
         self.signature = signature
         self.is_reentrant = estimator.is_reentrant
         self.probe: Mapping[str, np.ndarray] | None = None
@@ -43,13 +45,18 @@ class TabularModel:
         self._input = signature.inputs[0].name
         self._takes_texts = signature.inputs[0].datatype == "BYTES"
 
-    def predict(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         """Call the functions asked for, and only those. Raises InvalidRequest for values that the library refuses."""
         rows = inputs[self._input]
         if self._takes_texts:
             rows = datatypes.as_texts(rows)
         try:
-            return {name: datatypes.as_wire(self._functions[name](rows)) for name in outputs or self._functions}
+            return {
+                name: datatypes.as_wire(self._functions[name](rows))
+                for name in outputs or self._functions
+            }
         except self._faults as error:
             raise errors.InvalidRequest(files.first_line(error)) from None
 
@@ -67,12 +74,16 @@ def verified(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
     except probing.ProbeFailed as failed:
         shape = list(taken.shape)
         reason = files.first_line(failed.cause)
-        raise errors.LoadFailed(f"the model does not predict from {taken.datatype} rows of shape {shape}: {reason}") from failed.cause
+        raise errors.LoadFailed(
+            f"the model does not predict from {taken.datatype} rows of shape {shape}: {reason}"
+        ) from failed.cause
     signatures.check_words(probed.outputs, "output")
     given = signatures.agreed(spec.outputs, probed.outputs, "output")
     is_batchable = probed.is_batchable and signatures.are_batches((taken, *given))
     signature = model.Signature((taken,), tuple(given), is_batchable, estimator.platform)
-    loaded = TabularModel(estimator, signature, {out.name: estimator.functions[name] for out, name in given.items()})
+    loaded = TabularModel(
+        estimator, signature, {out.name: estimator.functions[name] for out, name in given.items()}
+    )
     loaded.probe = probed.inputs
     return loaded
 
@@ -81,11 +92,15 @@ def _input(estimator: Estimator, spec: model.ModelSpec) -> model.TensorSpec:
     """The one input: as declared where that is possible, else `input` in the library's favourite datatype."""
     if not spec.inputs:
         if estimator.columns is None:
-            raise errors.LoadFailed("the model does not say how many features it takes; declare inputs: [{name, datatype, shape}]")
+            raise errors.LoadFailed(
+                "the model does not say how many features it takes; declare inputs: [{name, datatype, shape}]"
+            )
         return model.TensorSpec("input", estimator.datatypes[0], (-1, estimator.columns))
     signatures.check_words(spec.inputs, "input")
     if len(spec.inputs) > 1:
-        raise errors.LoadFailed(f"the model takes one matrix of features, but {len(spec.inputs)} inputs are declared")
+        raise errors.LoadFailed(
+            f"the model takes one matrix of features, but {len(spec.inputs)} inputs are declared"
+        )
     declared = spec.inputs[0]
     if declared.datatype not in estimator.datatypes:
         raise errors.LoadFailed(

@@ -16,7 +16,9 @@ def check_children(left: np.ndarray, right: np.ndarray) -> None:
     """
     inner = np.concatenate([left, right])
     inner = inner[inner >= 0]
-    if inner.size and (inner.min() < 1 or inner.max() >= left.size or np.unique(inner).size != inner.size):
+    if inner.size and (
+        inner.min() < 1 or inner.max() >= left.size or np.unique(inner).size != inner.size
+    ):
         raise BadTree("its nodes do not form a tree")
 
 
@@ -36,7 +38,9 @@ def check_lengths(arrays: dict[str, np.ndarray], count: int) -> None:
 def integers(values: object) -> np.ndarray:
     """Whole numbers as int64. Raises BadTree for anything else."""
     try:
-        array = np.asarray(values, dtype=np.float64) if not isinstance(values, np.ndarray) else values
+        array = (
+            np.asarray(values, dtype=np.float64) if not isinstance(values, np.ndarray) else values
+        )
     except (TypeError, ValueError):
         raise BadTree("numbers are missing or are no numbers") from None
     if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):

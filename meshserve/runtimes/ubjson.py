@@ -9,9 +9,19 @@ import numpy as np
 
 DEPTH_MAX = 64
 
-_NUMBERS = {b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
+_NUMBERS = {
+    b"i": ">i1",
+    b"U": ">u1",
+    b"I": ">i2",
+    b"l": ">i4",
+    b"L": ">i8",
+    b"d": ">f4",
+    b"D": ">f8",
+}
 _COUNT_BYTES = {b"i": 1, b"U": 1, b"I": 2, b"l": 4, b"L": 8}
-_SCALARS = {marker: struct.Struct(f">{code}") for marker, code in zip(_NUMBERS, "bBhiqfd", strict=True)}
+_SCALARS = {
+    marker: struct.Struct(f">{code}") for marker, code in zip(_NUMBERS, "bBhiqfd", strict=True)
+}
 _CONSTANTS = {b"T": True, b"F": False, b"Z": None}
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 
 from meshserve import errors
-from meshserve.core import model, ports
-from meshserve.runtimes import devices, extras, files, options, tabular, trees, ubjson
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import devices, files, optional_import, options, tabular, trees, ubjson
 
 PLATFORM = "xgboost"
 
@@ -21,10 +22,17 @@ FEATURES_MAX = 1 << 24
 
 def _looks_like_xgboost(file: Path) -> bool:
     first = files.head(file)
-    return (first[:2] == b"{L" and b"learner" in first) or (first[:1] == b"{" and b'"learner"' in first)
+    return (first[:2] == b"{L" and b"learner" in first) or (
+        first[:1] == b"{" and b'"learner"' in first
+    )
 
 
-LAYOUT = files.Layout(("model.json", "model.ubj", "model.bst"), (".json", ".ubj", ".bst"), _looks_like_xgboost, is_strict=True)
+LAYOUT = files.Layout(
+    ("model.json", "model.ubj", "model.bst"),
+    (".json", ".ubj", ".bst"),
+    _looks_like_xgboost,
+    is_strict=True,
+)
 
 
 class XgboostRuntime:
@@ -33,27 +41,29 @@ class XgboostRuntime:
     name = "xgboost"
     reads_files = False
 
-    def accepts(self, artifact: ports.Artifact) -> bool:
+    def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is a booster's JSON or UBJSON, by name and first bytes."""
         return LAYOUT.find(artifact.path) is not None
 
     def prepare(self, device: str) -> None:
         """Import XGBoost. Raises MissingExtra, or LoadFailed where the device is not there."""
         devices.require_known(device)
-        extras.require("xgboost", "XGBoost", "xgboost")
+        optional_import.require("xgboost", "XGBoost", "xgboost")
 
-    def footprint_hint(self, artifact: ports.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
+    def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
         """The file is read whole and checked before its trees are built from it."""
         return model.Footprint(6 * artifact.size_bytes + (1 << 20))
 
-    def load(self, artifact: ports.Artifact, spec: model.ModelSpec, device: str) -> tabular.TabularModel:
+    def load(
+        self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
+    ) -> tabular.TabularModel:
         """The booster, up to its best iteration if early stopping found one (options: `nthread`, 1 by default). Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
         read = options.Options(spec)
         threads = read.count("nthread", 1)
         read.check_known()
-        library = extras.require("xgboost", "XGBoost", "xgboost")
+        library = optional_import.require("xgboost", "XGBoost", "xgboost")
         _check(artifact.digest, file)
         booster = _booster(library, file, threads)
         return tabular.verified(_described(library, booster), spec)
@@ -76,14 +86,20 @@ def _with_known_ending(file: Path) -> str | bytearray:
 def _reason(error: Exception) -> str:
     """What XGBoost said, without the place in its sources and the stack that it adds."""
     said = files.first_line(error)
-    return said.rpartition("Check failed: ")[2] if "Check failed: " in said else said.partition("] ")[2] or said
+    return (
+        said.rpartition("Check failed: ")[2]
+        if "Check failed: " in said
+        else said.partition("] ")[2] or said
+    )
 
 
 def _described(library: Any, booster: Any) -> tabular.Estimator:
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
     is_plain = _kind(booster) == "gbtree"
-    predict: Callable[[np.ndarray], object] = functools.partial(_predicted_in_place, booster, rounds)
+    predict: Callable[[np.ndarray], object] = functools.partial(
+        _predicted_in_place, booster, rounds
+    )
     if not is_plain:  # in place, dart rounds its sums otherwise and gblinear gives nothing
         predict = functools.partial(_predicted, library, booster, rounds)
     return tabular.Estimator(
@@ -106,7 +122,9 @@ def _predicted_in_place(booster: Any, rounds: tuple[int, int], rows: np.ndarray)
 
 
 def _predicted(library: Any, booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
-    return booster.predict(library.DMatrix(rows, nthread=1), iteration_range=rounds, validate_features=False)
+    return booster.predict(
+        library.DMatrix(rows, nthread=1), iteration_range=rounds, validate_features=False
+    )
 
 
 @functools.lru_cache(maxsize=files.DIGESTS_MAX)
@@ -124,20 +142,30 @@ def _check(_digest: str, file: Path) -> None:
     except trees.BadTree as error:
         raise errors.LoadFailed(f"{file.name} is not a sound XGBoost model: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise errors.LoadFailed(f"{file.name} is not an XGBoost model: {type(error).__name__}: {error}") from error
+        raise errors.LoadFailed(
+            f"{file.name} is not an XGBoost model: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_learner(learner: Mapping[str, Any]) -> None:
     shape = learner["learner_model_param"]
-    features, groups = int(shape["num_feature"]), max(1, int(shape.get("num_class", 0)), int(shape.get("num_target", 1)))
+    features, groups = (
+        int(shape["num_feature"]),
+        max(1, int(shape.get("num_class", 0)), int(shape.get("num_target", 1))),
+    )
     if not 0 < features <= FEATURES_MAX or groups > FEATURES_MAX:
         raise trees.BadTree(f"it has {features} features and {groups} outputs")
     booster = learner["gradient_booster"]
     if booster["name"] == "gblinear":
-        trees.check_lengths({"weights": np.asarray(booster["model"]["weights"])}, (features + 1) * groups)
+        trees.check_lengths(
+            {"weights": np.asarray(booster["model"]["weights"])}, (features + 1) * groups
+        )
         return
     if booster["name"] == "dart":
-        trees.check_lengths({"weight_drop": np.asarray(booster["weight_drop"])}, len(booster["gbtree"]["model"]["trees"]))
+        trees.check_lengths(
+            {"weight_drop": np.asarray(booster["weight_drop"])},
+            len(booster["gbtree"]["model"]["trees"]),
+        )
         booster = booster["gbtree"]
     _check_forest(booster["model"], features, groups)
 
@@ -150,16 +178,32 @@ def _check_forest(forest: Mapping[str, Any], features: int, groups: int) -> None
         _check_tree(tree, features)
     if "iteration_indptr" in forest:
         starts = trees.integers(forest["iteration_indptr"])
-        if starts.size and (starts[0] != 0 or starts[-1] != len(forest["trees"]) or (np.diff(starts) < 0).any()):
+        if starts.size and (
+            starts[0] != 0 or starts[-1] != len(forest["trees"]) or (np.diff(starts) < 0).any()
+        ):
             raise trees.BadTree("its iterations do not cover its trees")
 
 
 def _check_tree(tree: Mapping[str, Any], features: int) -> None:
-    left, right, split = (trees.integers(tree[name]) for name in ("left_children", "right_children", "split_indices"))
+    left, right, split = (
+        trees.integers(tree[name]) for name in ("left_children", "right_children", "split_indices")
+    )
     nodes = int(tree["tree_param"]["num_nodes"])
     parents = trees.integers(tree["parents"])
-    arrays = {"left_children": left, "right_children": right, "split_indices": split, "parents": parents}
-    same_length = ("split_conditions", "default_left", "base_weights", "loss_changes", "sum_hessian", "split_type")
+    arrays = {
+        "left_children": left,
+        "right_children": right,
+        "split_indices": split,
+        "parents": parents,
+    }
+    same_length = (
+        "split_conditions",
+        "default_left",
+        "base_weights",
+        "loss_changes",
+        "sum_hessian",
+        "split_type",
+    )
     is_scalar = int(tree["tree_param"].get("size_leaf_vector", "1")) <= 1
     arrays |= {name: np.asarray(tree[name]) for name in same_length if name in tree and is_scalar}
     trees.check_lengths(arrays, nodes)
@@ -167,7 +211,11 @@ def _check_tree(tree: Mapping[str, Any], features: int) -> None:
     if ((left < 0) != (right < 0)).any() or (left < -1).any():
         raise trees.BadTree("a node has one child only")
     inner = np.flatnonzero(left >= 0)
-    if (parents[left[inner]] != inner).any() or (parents[right[inner]] != inner).any() or (parents < 0).any():
+    if (
+        (parents[left[inner]] != inner).any()
+        or (parents[right[inner]] != inner).any()
+        or (parents < 0).any()
+    ):
         raise trees.BadTree("a node's parent does not know it")
     trees.check_indices(split[inner], features, "split's feature")
     _check_categories(tree, nodes)
@@ -178,7 +226,10 @@ def _check_categories(tree: Mapping[str, Any], nodes: int) -> None:
     owners = trees.integers(tree.get("categories_nodes", []))
     if not owners.size:
         return
-    starts, sizes = trees.integers(tree["categories_segments"]), trees.integers(tree["categories_sizes"])
+    starts, sizes = (
+        trees.integers(tree["categories_segments"]),
+        trees.integers(tree["categories_sizes"]),
+    )
     trees.check_indices(owners, nodes, "categorical split")
     trees.check_lengths({"categories_segments": starts, "categories_sizes": sizes}, owners.size)
     if (starts < 0).any() or (sizes < 0).any() or (starts + sizes).max() > len(tree["categories"]):

@@ -37,21 +37,29 @@ class Member:
     opened: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, folder: Path, size_bytes_max: int, files_max: int = content.FILES_MAX) -> Path:
+def unpack(
+    archive: Path, folder: Path, size_bytes_max: int, files_max: int = content.FILES_MAX
+) -> Path:
     """Unpack into `folder`, which must not exist; the folder that is the artifact, itself or the only one in it.
 
     Raises LoadFailed, saying what is wrong, for a broken archive and for one that holds what no model needs.
     """
     folder.mkdir()
     try:
-        members = _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
+        members = (
+            _zip_members(archive)
+            if archive.name.lower().endswith(".zip")
+            else _tar_members(archive)
+        )
         _write_all(members, folder, size_bytes_max, files_max)
     except errors.LoadFailed:
         raise
     except Exception as error:  # what the libraries raise on hostile bytes is no closed list
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise errors.LoadFailed(f"it can't be read as an archive: {str(error) or type(error).__name__}") from None
+        raise errors.LoadFailed(
+            f"it can't be read as an archive: {str(error) or type(error).__name__}"
+        ) from None
     return _inner(folder)
 
 
@@ -72,7 +80,9 @@ def relative(name: str) -> PurePosixPath:
     return path
 
 
-def _write_all(members: Iterator[Member], folder: Path, size_bytes_max: int, files_max: int) -> None:
+def _write_all(
+    members: Iterator[Member], folder: Path, size_bytes_max: int, files_max: int
+) -> None:
     left_bytes = size_bytes_max
     for count, member in enumerate(members, start=1):
         if count > files_max:
@@ -81,11 +91,17 @@ def _write_all(members: Iterator[Member], folder: Path, size_bytes_max: int, fil
             continue
         path = relative(member.name)
         if not member.is_plain:
-            raise errors.LoadFailed(f"{member.name!r} is a link, a device or encrypted; only plain files and folders are unpacked")
+            raise errors.LoadFailed(
+                f"{member.name!r} is a link, a device or encrypted; only plain files and folders are unpacked"
+            )
         left_bytes -= member.size_bytes
         if left_bytes < 0:
-            raise errors.LoadFailed(f"its content is bigger than the limit of {size_bytes_max} bytes")
-        if not member.is_folder and not any(content.is_hidden(part) or part == MACOS for part in path.parts):
+            raise errors.LoadFailed(
+                f"its content is bigger than the limit of {size_bytes_max} bytes"
+            )
+        if not member.is_folder and not any(
+            content.is_hidden(part) or part == MACOS for part in path.parts
+        ):
             _write(member, folder / path)
 
 
@@ -99,7 +115,9 @@ def _write(member: Member, target: Path) -> None:
         with opened, target.open("xb") as writing:
             content.write(opened, writing)
     except (FileExistsError, NotADirectoryError):
-        raise errors.LoadFailed(f"{member.name!r} is there twice, or both a file and a folder") from None
+        raise errors.LoadFailed(
+            f"{member.name!r} is there twice, or both a file and a folder"
+        ) from None
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
@@ -107,18 +125,38 @@ def _zip_members(archive: Path) -> Iterator[Member]:
         for member in opened.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & 1
-            yield Member(member.filename, member.is_dir(), is_plain, member.file_size, functools.partial(opened.open, member))
+            yield Member(
+                member.filename,
+                member.is_dir(),
+                is_plain,
+                member.file_size,
+                functools.partial(opened.open, member),
+            )
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with archive.open("rb") as raw, _plain(archive, raw) as stream, tarfile.open(fileobj=_Careful(stream), mode="r:") as opened:
+    with (
+        archive.open("rb") as raw,
+        _plain(archive, raw) as stream,
+        tarfile.open(fileobj=_Careful(stream), mode="r:") as opened,
+    ):
         for member in opened:
             is_plain = member.isreg() or member.isdir()
-            yield Member(member.name, member.isdir(), is_plain, member.size, functools.partial(opened.extractfile, member))
+            yield Member(
+                member.name,
+                member.isdir(),
+                is_plain,
+                member.size,
+                functools.partial(opened.extractfile, member),
+            )
 
 
 def _plain(archive: Path, raw: IO[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if archive.name.lower().endswith("gz") else raw
+    return (
+        cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+        if archive.name.lower().endswith("gz")
+        else raw
+    )
 
 
 class _Careful(io.RawIOBase):

@@ -20,7 +20,7 @@ from obstore import store as obstores
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from meshserve import errors
-from meshserve.storage import content, sources
+from meshserve.storage import content, model_uri
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 RETRY: RetryConfig = {
     "max_retries": 5,
     "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    },
 }
 CLIENT: ClientConfig = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "2h"}
 """Beyond connecting, what counts is silence: nobody knows how long a big file takes."""
@@ -65,7 +69,7 @@ class Blob:
 class Blobs:
     """The objects of one source."""
 
-    def __init__(self, source: sources.Source) -> None:
+    def __init__(self, source: model_uri.Source) -> None:
         self._source = source
         self._store, self._key = _http(source.uri) if source.kind == "http" else _objects(source)
 
@@ -84,10 +88,14 @@ class Blobs:
         async for batch in _batches(self._store, prefix):
             for meta in batch:
                 name = meta["path"].removeprefix(prefix)
-                if len(prefix) < len(meta["path"]) and not any(content.is_hidden(part) for part in name.split("/")):
+                if len(prefix) < len(meta["path"]) and not any(
+                    content.is_hidden(part) for part in name.split("/")
+                ):
                     found[name] = _blob(meta, meta["path"], name)
             if len(found) > content.FILES_MAX:
-                raise errors.LoadFailed(f"{self._source.shown} holds more than {content.FILES_MAX} files")
+                raise errors.LoadFailed(
+                    f"{self._source.shown} holds more than {content.FILES_MAX} files"
+                )
         _drop_folder_marks(found)
         if not found:
             raise FileNotFoundError
@@ -107,7 +115,7 @@ def stamp(blobs: tuple[Blob, ...]) -> str:
     return content.tree_digest({blob.name: blob.state for blob in blobs})
 
 
-def failure(source: sources.Source, error: BaseException) -> errors.LoadFailed:
+def failure(source: model_uri.Source, error: BaseException) -> errors.LoadFailed:
     """The one sentence for a user that an error of obstore's comes to."""
     if isinstance(error, errors.LoadFailed):
         return error
@@ -121,7 +129,11 @@ def _words(error: BaseException) -> str:
     for sign, words in WORDS.items():
         if sign in said:
             return words
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or "403 Forbidden" in said or "401 Unauthorized" in said:
+    if (
+        isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+        or "403 Forbidden" in said
+        or "401 Unauthorized" in said
+    ):
         return "access was denied"
     first = URL.sub("***", said.splitlines()[0]) if said else type(error).__name__
     return first.rsplit(" - ", 1)[-1].removeprefix("HTTP error: ").strip(" :")
@@ -135,11 +147,18 @@ def _http(uri: str) -> tuple[HTTPStore, str]:
     if user:
         secret = base64.b64encode(unquote(user).encode()).decode()
         client["default_headers"] = {"authorization": f"Basic {secret}"}
-    return obstores.HTTPStore(urlunsplit((parts.scheme, host, parts.path, parts.query, "")), client_options=client, retry_config=RETRY), ""
+    return obstores.HTTPStore(
+        urlunsplit((parts.scheme, host, parts.path, parts.query, "")),
+        client_options=client,
+        retry_config=RETRY,
+    ), ""
 
 
-def _objects(source: sources.Source) -> tuple[ObjectStore, str]:
-    client: ClientConfig = {**CLIENT, "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE}
+def _objects(source: model_uri.Source) -> tuple[ObjectStore, str]:
+    client: ClientConfig = {
+        **CLIENT,
+        "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE,
+    }
     root = "/".join(source.uri.split("/", 3)[:3])
     try:
         return obstores.from_url(root, client_options=client, retry_config=RETRY), source.path
@@ -162,5 +181,7 @@ def _drop_folder_marks(found: dict[str, Blob]) -> None:
 
 def _blob(meta: ObjectMeta, key: str, name: str) -> Blob:
     changed: datetime = meta["last_modified"]
-    state = meta["e_tag"] or (f"{changed.isoformat()} {meta['size']}" if changed.timestamp() > 0 else "")
+    state = meta["e_tag"] or (
+        f"{changed.isoformat()} {meta['size']}" if changed.timestamp() > 0 else ""
+    )
     return Blob(key, name, meta["size"], state)

@@ -8,8 +8,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from meshserve import errors
-from meshserve.core import ports
-from meshserve.storage import archives, content, objects, records, seats, trimming
+from meshserve.core.interfaces import model_runtime
+from meshserve.storage import (
+    archives,
+    content,
+    garbage_collection,
+    objects,
+    process_slot,
+    source_index,
+)
 
 IN_PLACE_SHARE = 0.25
 
@@ -17,12 +24,14 @@ IN_PLACE_SHARE = 0.25
 class Cache:
     """Everything on disk. Its methods block, and any thread may call them but `take_seat`, `hold` and `release`."""
 
-    def __init__(self, folder: Path, size_bytes_max: int, artifact_bytes_max: int, young_s: float) -> None:
+    def __init__(
+        self, folder: Path, size_bytes_max: int, artifact_bytes_max: int, young_s: float
+    ) -> None:
         self.size_bytes_max = size_bytes_max
         self.artifact_bytes_max = artifact_bytes_max
         self.objects = objects.Objects(folder / "objects")
-        self.records = records.Records(folder / "sources")
-        self.seat = seats.Seat(folder / "seats")
+        self.records = source_index.Records(folder / "sources")
+        self.seat = process_slot.Seat(folder / "seats")
         self._young_s = young_s
 
     def is_too_big_to_copy(self, size_bytes: int) -> bool:
@@ -33,22 +42,29 @@ class Cache:
         """A new folder for unfinished files, removed at the end."""
         return self.seat.temp()
 
-    def has(self, known: records.Known) -> bool:
+    def has(self, known: source_index.Known) -> bool:
         """Whether the content is here, whole."""
         return bool(known.place) or self.objects.has(known.digest, known.name, known.size_bytes)
 
-    def artifact(self, known: records.Known, made: ports.Artifact | None = None) -> ports.Artifact | None:
+    def artifact(
+        self, known: source_index.Known, made: model_runtime.Artifact | None = None
+    ) -> model_runtime.Artifact | None:
         """The artifact, marked as used now; None if it is not here any more. Takes microseconds.
 
         `made` is what this gave for the same `known` before, and is given again: a path is dear to make.
         """
         if known.place:
-            return made or ports.Artifact(Path(known.place), known.digest, known.size_bytes)
+            return made or model_runtime.Artifact(Path(known.place), known.digest, known.size_bytes)
         if not self.objects.touch(known.digest, known.name):
             return None
-        return made or ports.Artifact(self.objects.path(known.digest, known.name), known.digest, known.size_bytes, is_ours=True)
+        return made or model_runtime.Artifact(
+            self.objects.path(known.digest, known.name),
+            known.digest,
+            known.size_bytes,
+            is_ours=True,
+        )
 
-    def recorded(self, uri: str) -> records.Known | None:
+    def recorded(self, uri: str) -> source_index.Known | None:
         """What an earlier fetch by any process learned of the source, if its content is still here."""
         known = self.records.read(uri)
         return known if known is not None and self.has(known) else None
@@ -74,7 +90,7 @@ class Cache:
             self.objects.adopt(entry, digest, name)
         return digest, size_bytes
 
-    def record(self, uri: str, known: records.Known) -> None:
+    def record(self, uri: str, known: source_index.Known) -> None:
         """Remember what a source held."""
         with self.temp() as made:
             self.records.write(uri, known, made / "record")
@@ -82,6 +98,12 @@ class Cache:
     def trim(self) -> int:
         """Bring the cache below its limit as far as its rules allow; the bytes that left. See `trimming.leaving`."""
         entries = list(itertools.chain.from_iterable(self.objects.entries()))
-        leaving = trimming.leaving(entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s)
+        leaving = garbage_collection.leaving(
+            entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s
+        )
         with self.temp() as made:
-            return sum(entry.size_bytes for entry in leaving if self.objects.remove_unused(entry, made / entry.path.name))
+            return sum(
+                entry.size_bytes
+                for entry in leaving
+                if self.objects.remove_unused(entry, made / entry.path.name)
+            )

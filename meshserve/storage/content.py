@@ -76,7 +76,10 @@ def _walk(root: str, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.
 def stamp(path: Path) -> Stamp:
     """The stamp of a file or folder. Raises as `files` does."""
     listed = sorted(files(path))
-    texts = (f"{name}\0{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}\n" for name, stat in listed)
+    texts = (
+        f"{name}\0{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}\n"
+        for name, stat in listed
+    )
     return Stamp(
         text=_text_hex("".join(texts))[:32],
         size_bytes=sum(stat.st_size for _, stat in listed),

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from meshserve import errors
-from meshserve.storage import content, objects, records, sources
+from meshserve.storage import content, model_uri, objects, source_index
 from meshserve.storage.cache import Cache
 
 RECORD_BYTES_MIN = 1 << 20
@@ -24,7 +24,7 @@ FRESH_S = 2.0
 TRIES = 3
 
 
-def bring(source: sources.Source, cache: Cache) -> records.Known:
+def bring(source: model_uri.Source, cache: Cache) -> source_index.Known:
     """The source's content as it is now, in the cache. Raises LoadFailed with the reason for a user."""
     path = Path(source.path)
     try:
@@ -37,10 +37,12 @@ def bring(source: sources.Source, cache: Cache) -> records.Known:
         if not str(error.filename).startswith(source.path):
             raise
         raise errors.LoadFailed(f"{source.shown}: {reason(error)}") from None
-    raise errors.LoadFailed(f"{source.shown} is being written: it changed whenever it was read", retry_after_s=1.0)
+    raise errors.LoadFailed(
+        f"{source.shown} is being written: it changed whenever it was read", retry_after_s=1.0
+    )
 
 
-def is_current(source: sources.Source, known: records.Known) -> bool:
+def is_current(source: model_uri.Source, known: source_index.Known) -> bool:
     """Whether the source still has the content that is known, by its stamp."""
     try:
         return content.stamp(Path(source.path)).text == known.stamp
@@ -58,7 +60,7 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _known(source: sources.Source, stamp: content.Stamp, cache: Cache) -> records.Known:
+def _known(source: model_uri.Source, stamp: content.Stamp, cache: Cache) -> source_index.Known:
     recorded = cache.recorded(source.uri)
     if recorded is not None and recorded.stamp == stamp.text:
         return recorded
@@ -74,7 +76,7 @@ def _trusted(stamp: content.Stamp) -> str:
     return stamp.text if time.time_ns() - stamp.changed_ns > FRESH_S * 1e9 else ""
 
 
-def _taken(path: Path, stamp: content.Stamp, cache: Cache) -> records.Known:
+def _taken(path: Path, stamp: content.Stamp, cache: Cache) -> source_index.Known:
     if cache.is_too_big_to_copy(stamp.size_bytes):
         return _in_place(path, stamp)
     if stamp.size_bytes < RECORD_BYTES_MIN:
@@ -92,15 +94,26 @@ def _taken(path: Path, stamp: content.Stamp, cache: Cache) -> records.Known:
     return known
 
 
-def _in_place(path: Path, stamp: content.Stamp) -> records.Known:
+def _in_place(path: Path, stamp: content.Stamp) -> source_index.Known:
     digest = content.digest(path)
-    return records.Known(_trusted(stamp), digest, digest, stamp.size_bytes, path.name, str(path), stamp.files)
+    return source_index.Known(
+        _trusted(stamp), digest, digest, stamp.size_bytes, path.name, str(path), stamp.files
+    )
 
 
-def _described(path: Path, stamp: content.Stamp, digest: str) -> records.Known:
-    return records.Known(_trusted(stamp), digest, digest, stamp.size_bytes, objects.name_in_cache(path), files=stamp.files)
+def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.Known:
+    return source_index.Known(
+        _trusted(stamp),
+        digest,
+        digest,
+        stamp.size_bytes,
+        objects.name_in_cache(path),
+        files=stamp.files,
+    )
 
 
-def _unpacked(path: Path, stamp: content.Stamp, cache: Cache) -> records.Known:
+def _unpacked(path: Path, stamp: content.Stamp, cache: Cache) -> source_index.Known:
     digest, size_bytes = cache.take_archive(path, str(path))
-    return records.Known(_trusted(stamp), digest, content.digest(path), size_bytes, objects.FOLDER)
+    return source_index.Known(
+        _trusted(stamp), digest, content.digest(path), size_bytes, objects.FOLDER
+    )

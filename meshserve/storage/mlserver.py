@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from meshserve.core import model
-from meshserve.storage import declared
+from meshserve.core.values import model
+from meshserve.storage import model_metadata
 
 FILE = "model-settings.json"
 RUNTIMES = {
@@ -17,7 +17,7 @@ RUNTIMES = {
 """Implementations whose files a runtime here loads. Any other is kept as it is, for a runtime of that name may be installed."""
 
 
-def read(text: str | bytes) -> declared.Declared:
+def read(text: str | bytes) -> model_metadata.Declared:
     """What the settings declare. Raises ValueError with what is wrong."""
     settings = json.loads(text)
     if not isinstance(settings, dict):
@@ -27,7 +27,7 @@ def read(text: str | bytes) -> declared.Declared:
         raise ValueError("parameters: expected an object in {}")  # noqa: TRY004
     rows = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
-    return declared.Declared(
+    return model_metadata.Declared(
         name=_text(settings, "name"),
         version=_text(parameters, "version"),
         uri=_text(parameters, "uri"),
@@ -49,4 +49,7 @@ def _tensors(settings: dict[str, object], name: str) -> tuple[model.TensorSpec, 
     listed = settings.get(name) or []
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise ValueError(f"{name}: expected a list of objects")
-    return tuple(declared.tensor(each.get("name"), each.get("datatype"), each.get("shape")) for each in listed)
+    return tuple(
+        model_metadata.tensor(each.get("name"), each.get("datatype"), each.get("shape"))
+        for each in listed
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from meshserve import errors
-from meshserve.storage import archives, blobs, content, objects, records, sources
+from meshserve.storage import archives, blobs, content, model_uri, objects, source_index
 from meshserve.storage.cache import Cache
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class InThread(Protocol):
         ...
 
 
-async def bring(source: sources.Source, cache: Cache, in_thread: InThread) -> records.Known:
+async def bring(source: model_uri.Source, cache: Cache, in_thread: InThread) -> source_index.Known:
     """The source's content, downloaded unless it is here and unchanged. Raises LoadFailed with the reason for a user."""
     there = blobs.Blobs(source)
     recorded = await in_thread(cache.recorded, source.uri)
@@ -43,7 +43,7 @@ async def bring(source: sources.Source, cache: Cache, in_thread: InThread) -> re
     return known
 
 
-async def _is_current(there: blobs.Blobs, recorded: records.Known) -> bool:
+async def _is_current(there: blobs.Blobs, recorded: source_index.Known) -> bool:
     """Whether the source is as it was, as far as can be told: one that does not answer now keeps nobody from using what is here."""
     try:
         async with asyncio.timeout(LOOK_S):
@@ -55,14 +55,16 @@ async def _is_current(there: blobs.Blobs, recorded: records.Known) -> bool:
 class Download:
     """One source on its way into the cache."""
 
-    def __init__(self, source: sources.Source, there: blobs.Blobs, cache: Cache, in_thread: InThread) -> None:
+    def __init__(
+        self, source: model_uri.Source, there: blobs.Blobs, cache: Cache, in_thread: InThread
+    ) -> None:
         self._source = source
         self._there = there
         self._cache = cache
         self._in_thread = in_thread
         self._left_bytes = cache.artifact_bytes_max
 
-    async def into(self, made: Path) -> records.Known:
+    async def into(self, made: Path) -> source_index.Known:
         """Download by way of the folder `made`. Raises what obstore raises, and LoadFailed where it is too big or a broken archive."""
         found = (None,) if self._source.kind == "http" else await self._there.look()
         if len(found) > 1 or (found[0] and found[0].name):
@@ -71,7 +73,7 @@ class Download:
         blob, hexes = await self._save(found[0], target)
         return await self._in_thread(self._take_file, target, blob, hexes)
 
-    async def _folder(self, folder: Path, found: tuple[blobs.Blob, ...]) -> records.Known:
+    async def _folder(self, folder: Path, found: tuple[blobs.Blob, ...]) -> source_index.Known:
         self._check_fits(sum(blob.size_bytes for blob in found))
         gate = asyncio.Semaphore(PARALLEL)
 
@@ -81,7 +83,9 @@ class Download:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(save(blob)) for blob in found]
-        return await self._in_thread(self._take_folder, folder, tuple(task.result() for task in tasks))
+        return await self._in_thread(
+            self._take_folder, folder, tuple(task.result() for task in tasks)
+        )
 
     async def _save(self, blob: blobs.Blob | None, target: Path) -> tuple[blobs.Blob, str]:
         """Download one object; how it was, and its digest in hex."""
@@ -99,22 +103,26 @@ class Download:
 
     def _check_fits(self, more_bytes: int) -> None:
         if more_bytes > self._left_bytes or self._left_bytes < 0:
-            raise errors.LoadFailed(f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes")
+            raise errors.LoadFailed(
+                f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes"
+            )
 
-    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> records.Known:
+    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> source_index.Known:
         checksum = f"sha256:{hexes}"
         if self._source.is_archive:
             digest, size_bytes = self._cache.take_archive(made, self._source.shown)
-            return records.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, objects.FOLDER)
+            return source_index.Known(
+                blobs.stamp((blob,)), digest, checksum, size_bytes, objects.FOLDER
+            )
         digest, size_bytes = self._cache.take(made, made.name)
-        return records.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, made.name)
+        return source_index.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, made.name)
 
-    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> records.Known:
+    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> source_index.Known:
         digest, size_bytes = self._cache.take(made, objects.FOLDER)
-        return records.Known(blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER)
+        return source_index.Known(blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER)
 
 
-def _file_name(source: sources.Source) -> str:
+def _file_name(source: model_uri.Source) -> str:
     return source.name if source.name not in ("", "..") else "model"
 
 

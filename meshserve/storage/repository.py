@@ -20,10 +20,25 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from meshserve import errors
-from meshserve.core import control_ports, model
-from meshserve.storage import content, declared, mlserver, sources, triton
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import model
+from meshserve.storage import content, mlserver, model_metadata, model_uri, triton
 
-ENDINGS = (".onnx", ".ort", ".pt", ".pt2", ".pth", ".skops", ".joblib", ".pkl", ".pickle", ".ubj", ".bst", ".py", *sources.ARCHIVES)
+ENDINGS = (
+    ".onnx",
+    ".ort",
+    ".pt",
+    ".pt2",
+    ".pth",
+    ".skops",
+    ".joblib",
+    ".pkl",
+    ".pickle",
+    ".ubj",
+    ".bst",
+    ".py",
+    *model_uri.ARCHIVES,
+)
 HEADS: Mapping[str, bytes] = MappingProxyType({".txt": b"tree", ".json": b"learner"})
 """Endings that other files have as well, and what the first bytes of a model's hold."""
 HEAD_BYTES = 512
@@ -52,16 +67,18 @@ def names(folder: Path) -> list[str]:
             return ["."]
         return sorted(path.name for path in folder.iterdir() if not content.is_hidden(path.name))
     except OSError as error:
-        raise errors.LoadFailed(f"the repository {folder} can't be read: {error.strerror}") from None
+        raise errors.LoadFailed(
+            f"the repository {folder} can't be read: {error.strerror}"
+        ) from None
 
 
-def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> control_ports.Scan:
+def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control.Scan:
     """All that the folder holds. `pattern` is a spec with what all of its models have in common. Raises LoadFailed as `names` does."""
     look = Look(folder, pattern, now_ns)
     return join({name: look.entry(name, NOTHING) for name in names(folder)})
 
 
-def join(entries: Mapping[str, Entry]) -> control_ports.Scan:
+def join(entries: Mapping[str, Entry]) -> cluster_control.Scan:
     """What the entries hold together. Of two with the same name and version the first is served."""
     owners: dict[model.ModelId, str] = {}
     specs: list[model.ModelSpec] = []
@@ -74,7 +91,7 @@ def join(entries: Mapping[str, Entry]) -> control_ports.Scan:
                 specs.append(spec)
             else:
                 problems.append(f"{name}: model {spec.id} is declared by {owner} already")
-    return control_ports.Scan(tuple(specs), tuple(problems))
+    return cluster_control.Scan(tuple(specs), tuple(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,9 @@ class _Found:
         """All versions of all models of the entry. Raises what reading and understanding it raise."""
         if not path.is_dir():
             if is_model_file(path):
-                self._add(declared.Declared(name=stem(path.name)), "1", path, content.stamp(path))
+                self._add(
+                    model_metadata.Declared(name=stem(path.name)), "1", path, content.stamp(path)
+                )
             return
         settings = list(_settings(path))
         for each in settings:
@@ -141,8 +160,16 @@ class _Found:
     def _add_mlserver(self, settings: Path) -> None:
         said = mlserver.read(self._read(settings))
         folder = settings.parent
-        if sources.SCHEME.match(said.uri):
-            self._add_spec(_spec(self._look.pattern, said, said.name or folder.name, said.version or "1", said.uri))
+        if model_uri.SCHEME.match(said.uri):
+            self._add_spec(
+                _spec(
+                    self._look.pattern,
+                    said,
+                    said.name or folder.name,
+                    said.version or "1",
+                    said.uri,
+                )
+            )
         else:
             path = folder / said.uri
             said = dataclasses.replace(said, name=said.name or folder.resolve().name)
@@ -150,32 +177,46 @@ class _Found:
 
     def _add_versions(self, path: Path) -> None:
         configuration = path / triton.FILE
-        said = triton.read(self._read(configuration)) if configuration.is_file() else declared.Declared()
+        said = (
+            triton.read(self._read(configuration))
+            if configuration.is_file()
+            else model_metadata.Declared()
+        )
         said = dataclasses.replace(said, name=said.name or path.name)
         versions = sorted((each.name for each in _folders(path) if is_version(each.name)), key=int)
         if not versions:
             self._add_unversioned(said, path)
             return
-        stamps = {version: stamp for version in versions if (stamp := self._stamp_of_version(path, said.name, version)) is not None}
+        stamps = {
+            version: stamp
+            for version in versions
+            if (stamp := self._stamp_of_version(path, said.name, version)) is not None
+        }
         for version in said.versions.chosen(list(stamps)):
             self._add(said, version, path / version, stamps[version])
 
-    def _add_unversioned(self, said: declared.Declared, path: Path) -> None:
+    def _add_unversioned(self, said: model_metadata.Declared, path: Path) -> None:
         if not any(each.is_file() and each.name != triton.FILE for each in _visible(path)):
             self.is_settling = self.is_settling or self._look.is_settling(path.stat().st_mtime_ns)
-            raise ValueError("there is neither a folder of a version (a whole number), nor a file of a model, nor model-settings.json")
+            raise ValueError(
+                "there is neither a folder of a version (a whole number), nor a file of a model, nor model-settings.json"
+            )
         self._add(said, "1", path, content.stamp(path))
 
     def _stamp_of_version(self, path: Path, name: str, version: str) -> content.Stamp | None:
         """The stamp of a version that counts for the policy: one that is being written does only if it was there before."""
         with self.noting(f"/{version}"):
             stamp = content.stamp(path / version)
-            if model.ModelId(name, version) in self._before or not self._look.is_settling(stamp.touched_ns):
+            if model.ModelId(name, version) in self._before or not self._look.is_settling(
+                stamp.touched_ns
+            ):
                 return stamp
             self.is_settling = True
         return None
 
-    def _add(self, said: declared.Declared, version: str, path: Path, stamp: content.Stamp) -> None:
+    def _add(
+        self, said: model_metadata.Declared, version: str, path: Path, stamp: content.Stamp
+    ) -> None:
         """A model of this node's disk, unless it is being written."""
         if not self._look.is_settling(stamp.touched_ns):
             uri = f"file://{quote(str(path.absolute()))}#{stamp.text[:16]}"
@@ -187,7 +228,7 @@ class _Found:
             self._add_spec(before)
 
     def _add_spec(self, spec: model.ModelSpec) -> None:
-        declared.check_name(spec.id.name)
+        model_metadata.check_name(spec.id.name)
         self.specs.append(spec)
 
     def _read(self, path: Path) -> str:
@@ -214,7 +255,7 @@ def is_model_file(path: Path) -> bool:
 
 def stem(name: str) -> str:
     """A file's name without its ending."""
-    for ending in sorted(sources.ARCHIVES, key=len, reverse=True):
+    for ending in sorted(model_uri.ARCHIVES, key=len, reverse=True):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return PurePath(name).stem
@@ -238,10 +279,14 @@ def _settings(folder: Path) -> Iterator[Path]:
     if (folder / mlserver.FILE).is_file():
         yield folder / mlserver.FILE
         return
-    yield from (path / mlserver.FILE for path in _folders(folder) if (path / mlserver.FILE).is_file())
+    yield from (
+        path / mlserver.FILE for path in _folders(folder) if (path / mlserver.FILE).is_file()
+    )
 
 
-def _spec(pattern: model.ModelSpec, said: declared.Declared, name: str, version: str, uri: str) -> model.ModelSpec:
+def _spec(
+    pattern: model.ModelSpec, said: model_metadata.Declared, name: str, version: str, uri: str
+) -> model.ModelSpec:
     return dataclasses.replace(
         pattern,
         id=model.ModelId(name, version),

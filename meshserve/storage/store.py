@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from meshserve import errors
-from meshserve.core import ports
-from meshserve.storage import flights, local, records, remote, sources
+from meshserve.core.interfaces import model_runtime
+from meshserve.storage import local, model_uri, remote, single_flight, source_index
 from meshserve.storage.cache import Cache
 
 T = TypeVar("T")
@@ -39,23 +39,30 @@ class Store:
     cache while it is open or mapped stays readable to whoever has it.
     """
 
-    def __init__(self, cache_path: str, size_bytes_max: int, artifact_bytes_max: int, *, young_s: float = YOUNG_S) -> None:
+    def __init__(
+        self,
+        cache_path: str,
+        size_bytes_max: int,
+        artifact_bytes_max: int,
+        *,
+        young_s: float = YOUNG_S,
+    ) -> None:
         self._cache = Cache(Path(cache_path), size_bytes_max, artifact_bytes_max, young_s)
-        self._known: dict[str, records.Known] = {}
-        self._artifacts: dict[str, ports.Artifact] = {}
-        self._flights: flights.Flights[records.Known] = flights.Flights()
-        self._trims: flights.Flights[None] = flights.Flights()
+        self._known: dict[str, source_index.Known] = {}
+        self._artifacts: dict[str, model_runtime.Artifact] = {}
+        self._flights: single_flight.Flights[source_index.Known] = single_flight.Flights()
+        self._trims: single_flight.Flights[None] = single_flight.Flights()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
         self._untrimmed_bytes = size_bytes_max
 
-    def cached(self, uri: str, checksum: str) -> ports.Artifact | None:
+    def cached(self, uri: str, checksum: str) -> model_runtime.Artifact | None:
         """The artifact if this process fetched it before, and it is here and up to date; else None. Takes microseconds; never raises."""
         try:
-            return self._hit(sources.parse(uri), checksum)
+            return self._hit(model_uri.parse(uri), checksum)
         except errors.LoadFailed:
             return None
 
-    def _hit(self, source: sources.Source, checksum: str) -> ports.Artifact | None:
+    def _hit(self, source: model_uri.Source, checksum: str) -> model_runtime.Artifact | None:
         known = self._known.get(source.uri)
         if known is None or known.files > FEW_FILES or checksum not in ("", known.checksum):
             return None
@@ -63,32 +70,40 @@ class Store:
             return None
         return self._cache.artifact(known, self._artifacts.get(source.uri))
 
-    async def fetch(self, uri: str, checksum: str) -> ports.Artifact:
+    async def fetch(self, uri: str, checksum: str) -> model_runtime.Artifact:
         """The artifact behind `uri`, from the cache where it is there. Raises LoadFailed with the reason for a user.
 
         Local files are looked at each time; what came from elsewhere once in a process's life, and when its checksum is another one.
         """
-        source = sources.parse(uri)
+        source = model_uri.parse(uri)
         hit = self._hit(source, checksum)
         if hit is not None:
             return hit
         if CHECKSUM.fullmatch(checksum) is None:
-            raise errors.LoadFailed(f"{source.shown}: the checksum {checksum!r} is not sha256: and 64 hexadecimal digits")
+            raise errors.LoadFailed(
+                f"{source.shown}: the checksum {checksum!r} is not sha256: and 64 hexadecimal digits"
+            )
         for _ in range(TRIES):
             known = await self._flights.join(source.uri, lambda: self._bring(source))
             if checksum not in ("", known.checksum):
-                raise errors.LoadFailed(f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected")
+                raise errors.LoadFailed(
+                    f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected"
+                )
             artifact = self._cache.artifact(known)
             if artifact is not None:
                 return self._kept(source.uri, known, artifact)
-        raise errors.LoadFailed(f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0)
+        raise errors.LoadFailed(
+            f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0
+        )
 
-    def _kept(self, uri: str, known: records.Known, artifact: ports.Artifact) -> ports.Artifact:
+    def _kept(
+        self, uri: str, known: source_index.Known, artifact: model_runtime.Artifact
+    ) -> model_runtime.Artifact:
         if self._known.get(uri) is known:
             self._artifacts[uri] = artifact
         return artifact
 
-    async def _bring(self, source: sources.Source) -> records.Known:
+    async def _bring(self, source: model_uri.Source) -> source_index.Known:
         try:
             self._cache.seat.take()
             if source.kind == "local":
@@ -119,11 +134,11 @@ class Store:
         self._cache.seat.take()
         return await self._in_thread(self._cache.trim)
 
-    def hold(self, artifact: ports.Artifact) -> None:
+    def hold(self, artifact: model_runtime.Artifact) -> None:
         """Keep the artifact in the cache, for all processes, until it is released as often as it was held, or this process ends."""
         self._cache.seat.hold(artifact.digest)
 
-    def release(self, artifact: ports.Artifact) -> None:
+    def release(self, artifact: model_runtime.Artifact) -> None:
         """End one hold."""
         self._cache.seat.release(artifact.digest)
 
@@ -135,4 +150,6 @@ class Store:
         self._cache.seat.give_back()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *arguments))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, functools.partial(work, *arguments)
+        )

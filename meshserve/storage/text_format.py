@@ -15,8 +15,18 @@ TOKEN = re.compile(
     |(?P<mark>[{}<>\[\]:,;./])""",
     re.VERBOSE,
 )
-ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
-LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+ESCAPE = re.compile(
+    rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL
+)
+LETTERS = {
+    b"n": b"\n",
+    b"t": b"\t",
+    b"r": b"\r",
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"v": b"\v",
+}
 CLOSING = {"{": "}", "<": ">"}
 OCTAL = re.compile(r"-?0[0-7]+")
 
@@ -79,7 +89,9 @@ class Reader:
     def message(self, closing: str, depth: int) -> Message:
         """All fields up to the closing mark."""
         if depth > DEPTH_MAX:
-            raise ValueError(f"line {self._next.line}: more than {DEPTH_MAX} messages in each other")
+            raise ValueError(
+                f"line {self._next.line}: more than {DEPTH_MAX} messages in each other"
+            )
         fields: dict[str, list[Value]] = {}
         while not self._is_at(closing):
             fields.setdefault(self._name(), []).extend(self._values(depth))
@@ -88,7 +100,11 @@ class Reader:
         return fields
 
     def _is_at(self, closing: str) -> bool:
-        return self._next.kind == "end" if closing == "end" else self._next == Token("mark", closing, self._next.line)
+        return (
+            self._next.kind == "end"
+            if closing == "end"
+            else self._next == Token("mark", closing, self._next.line)
+        )
 
     def _name(self) -> str:
         name = self._take()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from meshserve.core import model
-from meshserve.storage import declared, text_format
+from meshserve.core.values import model
+from meshserve.storage import model_metadata, text_format
 from meshserve.storage.text_format import Message, Value
 
 FILE = "config.pbtxt"
@@ -16,11 +16,27 @@ RUNTIMES = {
     "fil": "",
 }
 """Backends and platforms whose models a runtime here loads; FIL's are told apart by their files. Any other is kept as it is."""
-TYPES = (None, "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "BF16")
+TYPES = (
+    None,
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BYTES",
+    "BF16",
+)
 """By the numbers of `inference.DataType`."""
 
 
-def read(text: str) -> declared.Declared:
+def read(text: str) -> model_metadata.Declared:
     """What the configuration declares. Raises ValueError with what is wrong, and in which line where that is known."""
     config = text_format.parse(text)
     if "ensemble_scheduling" in config or _text(config, "platform") == "ensemble":
@@ -28,7 +44,7 @@ def read(text: str) -> declared.Declared:
     rows = _count(config, "max_batch_size")
     has_batch_dimension = bool(rows)
     file = _text(config, "default_model_filename")
-    return declared.Declared(
+    return model_metadata.Declared(
         name=_text(config, "name"),
         runtime=_runtime(config),
         inputs=tuple(_tensor(each, has_batch_dimension) for each in config.get("input", ())),
@@ -48,7 +64,9 @@ def _runtime(config: Message) -> str:
 def _tensor(value: Value, has_batch_dimension: bool) -> model.TensorSpec:
     fields = _message(value)
     shape = [-1] * has_batch_dimension + list(fields.get("dims", ()))
-    return declared.tensor(_text(fields, "name"), _datatype(fields.get("data_type", [0])[-1]), shape)
+    return model_metadata.tensor(
+        _text(fields, "name"), _datatype(fields.get("data_type", [0])[-1]), shape
+    )
 
 
 def _datatype(value: Value) -> object:
@@ -58,14 +76,16 @@ def _datatype(value: Value) -> object:
     return "BYTES" if word == "STRING" else word
 
 
-def _versions(config: Message) -> declared.Versions:
+def _versions(config: Message) -> model_metadata.Versions:
     policy = _message(config.get("version_policy", [{}])[-1])
     if "specific" in policy:
         listed = _message(policy["specific"][-1]).get("versions", ())
-        return declared.Versions(listed=frozenset(str(version) for version in listed))
+        return model_metadata.Versions(listed=frozenset(str(version) for version in listed))
     if "latest" in policy:
-        return declared.Versions(latest=_count(_message(policy["latest"][-1]), "num_versions") or 1)
-    return declared.Versions()
+        return model_metadata.Versions(
+            latest=_count(_message(policy["latest"][-1]), "num_versions") or 1
+        )
+    return model_metadata.Versions()
 
 
 def _message(value: Value) -> Message:

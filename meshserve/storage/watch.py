@@ -13,8 +13,9 @@ from pathlib import Path
 import watchfiles
 
 from meshserve import errors
-from meshserve.core import control_ports, desired, model
-from meshserve.storage import content, repository, sources
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import desired, model
+from meshserve.storage import content, model_uri, repository
 
 PULSE_S = 0.5
 RESCAN_S = 3.0
@@ -27,18 +28,31 @@ logger = logging.getLogger(__name__)
 class FolderWatch:
     """Implements core.control_ports.Watch for folders of this node's disk. `tell` tells of changes, as `watchfiles.watch` does."""
 
-    def __init__(self, tell: Callable[..., Iterator[set[tuple[watchfiles.Change, str]]]] = watchfiles.watch) -> None:
+    def __init__(
+        self, tell: Callable[..., Iterator[set[tuple[watchfiles.Change, str]]]] = watchfiles.watch
+    ) -> None:
         self._tell = tell
 
-    async def scans(self, of: desired.Repository, load_timeout_s: float) -> AsyncIterator[control_ports.Scan]:
+    async def scans(
+        self, of: desired.Repository, load_timeout_s: float
+    ) -> AsyncIterator[cluster_control.Scan]:
         """What the repository holds now, and again after each change, within 5 s of it; ends after the first where it is not to be watched.
 
         Raises LoadFailed where there is no such folder, also later on: a disk that went away is no reason to withdraw its models.
         """
-        source = sources.parse(of.place)
+        source = model_uri.parse(of.place)
         if source.kind != "local":
-            raise errors.LoadFailed(f"repository {source.shown}: only folders on this node's disk are read")
-        pattern = model.ModelSpec(model.ModelId(""), "", pool=of.pool, trust=of.trust, load_timeout_s=load_timeout_s, origin=of.origin)
+            raise errors.LoadFailed(
+                f"repository {source.shown}: only folders on this node's disk are read"
+            )
+        pattern = model.ModelSpec(
+            model.ModelId(""),
+            "",
+            pool=of.pool,
+            trust=of.trust,
+            load_timeout_s=load_timeout_s,
+            origin=of.origin,
+        )
         seen = Seen(Path(source.path), pattern)
         if not of.watch:
             yield await asyncio.to_thread(repository.scan, seen.folder, pattern, 0)
@@ -46,8 +60,8 @@ class FolderWatch:
         async for scan in self._watched(seen):
             yield scan
 
-    async def _watched(self, seen: Seen) -> AsyncIterator[control_ports.Scan]:
-        last: control_ports.Scan | None = None
+    async def _watched(self, seen: Seen) -> AsyncIterator[cluster_control.Scan]:
+        last: cluster_control.Scan | None = None
         async for changed in self._pulses(seen.folder):
             scan = await asyncio.to_thread(seen.look, changed)
             if scan is not None and scan != last:
@@ -61,13 +75,23 @@ class FolderWatch:
         thread = ThreadPoolExecutor(1, "watch")
         try:
             notes = self._tell(
-                folder, watch_filter=None, debounce=200, rust_timeout=int(PULSE_S * 1000), yield_on_timeout=True, stop_event=stop
+                folder,
+                watch_filter=None,
+                debounce=200,
+                rust_timeout=int(PULSE_S * 1000),
+                yield_on_timeout=True,
+                stop_event=stop,
             )
             while True:
                 changes = await asyncio.get_running_loop().run_in_executor(thread, next, notes)
                 yield frozenset(_entry(folder, Path(path)) for _, path in changes)
         except (OSError, RuntimeError) as error:
-            logger.warning("changes in %s are looked for every %s s, because the system can't tell of them: %s", folder, RESCAN_S, error)
+            logger.warning(
+                "changes in %s are looked for every %s s, because the system can't tell of them: %s",
+                folder,
+                RESCAN_S,
+                error,
+            )
         finally:
             stop.set()
             thread.shutdown(wait=False)
@@ -85,7 +109,7 @@ class Seen:
         self._entries: dict[str, repository.Entry] = {}
         self._rescan_s = 0.0
 
-    def look(self, changed: frozenset[str]) -> control_ports.Scan | None:
+    def look(self, changed: frozenset[str]) -> cluster_control.Scan | None:
         """What there is now, by looking at what changed and what is being written, or at all; None if there was nothing to look at."""
         look = repository.Look(self.folder, self._pattern, time.time_ns())
         if self._must_rescan(changed):
@@ -100,7 +124,11 @@ class Seen:
 
     def _must_rescan(self, changed: frozenset[str]) -> bool:
         """Also where links may have changed under hidden names, as Kubernetes does it, or the whole folder is one model."""
-        return time.monotonic() >= self._rescan_s or any(content.is_hidden(name) for name in changed) or "." in self._entries
+        return (
+            time.monotonic() >= self._rescan_s
+            or any(content.is_hidden(name) for name in changed)
+            or "." in self._entries
+        )
 
     def _rescan(self, look: repository.Look) -> None:
         began_s = time.monotonic()

@@ -7,8 +7,17 @@ import itertools
 from collections import Counter
 
 from meshserve import errors
-from meshserve.core import catalog, desired, events, model, replica, report, snapshot, tally
-from meshserve.core import control_ports as ports
+from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    desired,
+    events,
+    model,
+    model_stats,
+    reports,
+    snapshots,
+)
 from meshserve.testing import fake_replicas
 
 SIZE = model.Footprint(1000)
@@ -17,23 +26,25 @@ SIZE = model.Footprint(1000)
 class FakeWorker:
     """One worker's process: its catalog, its copies, its pins."""
 
-    def __init__(self, worker_id: str, settings: desired.WorkerSettings, pid: int, node: str) -> None:
+    def __init__(
+        self, worker_id: str, settings: desired.WorkerSettings, pid: int, node: str
+    ) -> None:
         self.id = worker_id
         self.settings = settings
         self.pid = pid
         self.endpoint = model.Endpoint(node, "127.0.0.1", 10_000 + pid, f"/run/{worker_id}.sock")
-        self.replica = replica.Replica()
-        self.copies: dict[model.ModelId, report.CopyReport] = {}
+        self.replica = catalog_sync.Replica()
+        self.copies: dict[model.ModelId, reports.CopyReport] = {}
         self.pins: set[model.ModelId] = set()
-        self.tallies: dict[model.ModelId, tally.ModelTally] = {}
-        self.learned: list[report.Learned] = []
-        self.told: dict[model.ModelId, report.CopyReport] = {}
+        self.tallies: dict[model.ModelId, model_stats.ModelTally] = {}
+        self.learned: list[reports.Learned] = []
+        self.told: dict[model.ModelId, reports.CopyReport] = {}
         self.reports = 0
         self.page_copies = 500
-        self.counters = report.Counters()
+        self.counters = reports.Counters()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def take(self, step: replica.Step) -> None:
+    def take(self, step: catalog_sync.Step) -> None:
         """Take a step in; copies of what it changes are gone. Raises Gap."""
         for change in self.replica.take(step):
             match change:
@@ -49,29 +60,38 @@ class FakeWorker:
         if declared is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         if failure:
-            self.copies[id_] = report.CopyReport(id_, "failed", failure)
+            self.copies[id_] = reports.CopyReport(id_, "failed", failure)
             self.counters = self.counters._replace(load_failures=self.counters.load_failures + 1)
             raise errors.LoadFailed(failure)
         if id_ not in self.copies:
-            self.learned.append(report.Learned(id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1)))
+            self.learned.append(
+                reports.Learned(id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1))
+            )
             self.counters = self.counters._replace(loads=self.counters.loads + 1)
-        self.copies[id_] = report.CopyReport(id_, "ready", "", SIZE)
+        self.copies[id_] = reports.CopyReport(id_, "ready", "", SIZE)
 
-    def copies_of(self, ids: tuple[model.ModelId, ...]) -> tuple[report.CopyReport, ...]:
+    def copies_of(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
         """Its copies of these models."""
-        return tuple(self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies)
+        return tuple(
+            self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies
+        )
 
-    def report(self, since: int) -> report.WorkerReport:
+    def report(self, since: int) -> reports.WorkerReport:
         """How it is now, and what has changed since that report."""
         base = since if since == self.reports else 0
         told = self.told if base else {}
         copies = self.copies_of(tuple(self.copies))
         news = [copy for copy in copies if told.get(copy.id) != copy]
-        page, gone = tuple(news[: self.page_copies]), tuple(id_ for id_ in told if id_ not in self.copies)
-        self.told = {id_: copy for id_, copy in told.items() if id_ in self.copies} | {copy.id: copy for copy in page}
+        page, gone = (
+            tuple(news[: self.page_copies]),
+            tuple(id_ for id_ in told if id_ not in self.copies),
+        )
+        self.told = {id_: copy for id_, copy in told.items() if id_ in self.copies} | {
+            copy.id: copy for copy in page
+        }
         self.reports += 1
         learned, self.learned = tuple(self.learned), []
-        return report.WorkerReport(
+        return reports.WorkerReport(
             worker_id=self.id,
             pid=self.pid,
             node=self.endpoint.node,
@@ -95,9 +115,11 @@ class FakeCluster(fake_replicas.FakeReplicas):
     `calls` records what was asked of it, as words.
     """
 
-    def __init__(self, nodes: tuple[str, ...] = ("n1",), capacity: ports.Capacity | None = None) -> None:
+    def __init__(
+        self, nodes: tuple[str, ...] = ("n1",), capacity: ports.Capacity | None = None
+    ) -> None:
         self.workers: dict[str, FakeWorker] = {}
-        self.gateways: dict[str, snapshot.GatewaySnapshot] = {}
+        self.gateways: dict[str, snapshots.GatewaySnapshot] = {}
         self.node_names = nodes
         self.failing_starts: Counter[str] = Counter()
         self.failing_loads: dict[str, str] = {}
@@ -125,11 +147,15 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
         """The workers that run."""
         return tuple(
-            events.LivingWorker(worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_whole)
+            events.LivingWorker(
+                worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_whole
+            )
             for worker in self.workers.values()
         )
 
-    async def start_worker(self, worker_id: str, settings: desired.WorkerSettings) -> events.WorkerStarted:
+    async def start_worker(
+        self, worker_id: str, settings: desired.WorkerSettings
+    ) -> events.WorkerStarted:
         """Start it, or fail as often as `failing_starts` says."""
         self.calls.append(f"start {worker_id}")
         if worker_id in self.workers:
@@ -137,7 +163,9 @@ class FakeCluster(fake_replicas.FakeReplicas):
         if self.failing_starts[worker_id] > 0:
             self.failing_starts[worker_id] -= 1
             raise errors.Unavailable(f"{worker_id} can't be started")
-        worker = self.workers[worker_id] = FakeWorker(worker_id, settings, next(self._pids), self.node_names[0])
+        worker = self.workers[worker_id] = FakeWorker(
+            worker_id, settings, next(self._pids), self.node_names[0]
+        )
         return events.WorkerStarted(worker_id, worker.endpoint, worker.pid)
 
     async def stop_worker(self, worker_id: str) -> None:
@@ -151,7 +179,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         worker = self.workers.get(worker_id)
         return await asyncio.shield(worker.ended) if worker else "there is none"
 
-    async def send_changes(self, worker_id: str, step: replica.Step) -> None:
+    async def send_changes(self, worker_id: str, step: catalog_sync.Step) -> None:
         """Have it take the step, or lose it on the way as often as `lost_steps` says."""
         worker = self._there(worker_id)
         if self.lost_steps[worker_id] > 0:
@@ -179,11 +207,13 @@ class FakeCluster(fake_replicas.FakeReplicas):
         else:
             pins.discard(id_)
 
-    async def copies(self, worker_id: str, ids: tuple[model.ModelId, ...]) -> tuple[report.CopyReport, ...]:
+    async def copies(
+        self, worker_id: str, ids: tuple[model.ModelId, ...]
+    ) -> tuple[reports.CopyReport, ...]:
         """Its copies of these models."""
         return self._there(worker_id).copies_of(ids)
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, tally.ModelTally]:
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelTally]:
         """What a test put there."""
         return self._there(worker_id).tallies
 
@@ -193,13 +223,15 @@ class FakeCluster(fake_replicas.FakeReplicas):
             raise errors.Unavailable(f"there is no worker {worker_id}")
         return worker
 
-    async def start_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> report.GatewayReport:
+    async def start_gateway(
+        self, node: str, snap: snapshots.GatewaySnapshot
+    ) -> reports.GatewayReport:
         """Start it, or take it over."""
         self.calls.append(f"start gateway {node}")
         self.gateways[node] = snap
         return await self.gateway_report(node)
 
-    async def configure_gateway(self, node: str, snap: snapshot.GatewaySnapshot) -> None:
+    async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
         """Keep the snapshot, or fail as often as `failing_configures` says."""
         await self.gateway_report(node)
         if self.failing_configures[node] > 0:
@@ -212,12 +244,12 @@ class FakeCluster(fake_replicas.FakeReplicas):
         self.calls.append(f"stop gateway {node}")
         self.gateways.pop(node, None)
 
-    async def gateway_report(self, node: str) -> report.GatewayReport:
+    async def gateway_report(self, node: str) -> reports.GatewayReport:
         """How it is now."""
         if node not in self.gateways:
             raise errors.Unavailable(f"there is no gateway on {node}")
-        return report.GatewayReport(node, 1, 2, "ready", self.gateways[node].listen)
+        return reports.GatewayReport(node, 1, 2, "ready", self.gateways[node].listen)
 
-    async def report(self, worker_id: str, since: int) -> report.WorkerReport:
+    async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
         """How it is now, and what has changed since that report."""
         return self._there(worker_id).report(since)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from meshserve import errors
-from meshserve.core import engine_ports
+from meshserve.core.interfaces import llm_engine
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -38,14 +38,21 @@ class FakeEngine:
     `die` and `stall` are what SIGKILL and SIGSTOP do to a real one. `aborted` counts requests whose client left, `calls` is what was asked.
     """
 
-    def __init__(self, *, start_failure: str = "", start_s: float = 0.0, step_s: float = STEP_S, can_sleep: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        start_failure: str = "",
+        start_s: float = 0.0,
+        step_s: float = STEP_S,
+        can_sleep: bool = False,
+    ) -> None:
         self.start_failure = start_failure
         self.start_s = start_s
         self.step_s = step_s
         self.can_sleep = can_sleep
         self.aborted = 0
         self.calls: list[str] = []
-        self._order: engine_ports.Order | None = None
+        self._order: llm_engine.Order | None = None
         self._failure = ""
         self._running = 0
         self._tokens = 0
@@ -55,11 +62,11 @@ class FakeEngine:
         self._may_step.set()
 
     @property
-    def app(self) -> engine_ports.Asgi:
+    def app(self) -> llm_engine.Asgi:
         """The OpenAI app."""
         return self._answer
 
-    async def start(self, order: engine_ports.Order) -> None:
+    async def start(self, order: llm_engine.Order) -> None:
         """Take the order, or fail as told."""
         self.calls.append("start")
         await asyncio.sleep(self.start_s)
@@ -77,10 +84,15 @@ class FakeEngine:
         """What it was told to die of."""
         return self._failure
 
-    def counts(self) -> engine_ports.Counts:
+    def counts(self) -> llm_engine.Counts:
         """What it does and did."""
-        ttft = tuple((bound_s, sum(took_s <= bound_s for took_s in self._first_s)) for bound_s in TTFT_BOUNDS_S)
-        return engine_ports.Counts(self._running, 0, self._tokens, min(1.0, self._running / 100), ttft, self._tokens)
+        ttft = tuple(
+            (bound_s, sum(took_s <= bound_s for took_s in self._first_s))
+            for bound_s in TTFT_BOUNDS_S
+        )
+        return llm_engine.Counts(
+            self._running, 0, self._tokens, min(1.0, self._running / 100), ttft, self._tokens
+        )
 
     async def sleep(self, level: int) -> None:
         """Note it, where it can."""
@@ -145,11 +157,22 @@ class FakeEngine:
             if path in {"/health", "/metrics"}:
                 await _send_text(send, b"" if path == "/health" else self._metrics())
             elif path == "/v1/models":
-                await _send_json(send, 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self._names()]})
+                await _send_json(
+                    send,
+                    200,
+                    {
+                        "object": "list",
+                        "data": [{"id": name, "object": "model"} for name in self._names()],
+                    },
+                )
             else:
                 await self._generate(path, self._checked(body), send)
         except Refused as refused:
-            await _send_json(send, refused.status, _error(str(refused), "invalid_request_error", refused.param, refused.status))
+            await _send_json(
+                send,
+                refused.status,
+                _error(str(refused), "invalid_request_error", refused.param, refused.status),
+            )
         except Dead as dead:
             await _send_json(send, 500, _error(str(dead), "InternalServerError", None, 500))
 
@@ -181,28 +204,55 @@ class FakeEngine:
         elif kind is None:
             raise Refused(404, "Not Found")
         else:
-            words = self._words(self._adapted(asked["model"]) + _prompt(asked), asked.get("max_tokens") or MAX_TOKENS)
+            words = self._words(
+                self._adapted(asked["model"]) + _prompt(asked),
+                asked.get("max_tokens") or MAX_TOKENS,
+            )
             if asked.get("stream"):
                 await _stream(send, asked, words, kind)
             else:
                 made = [word async for word in words]
-                usage = {"prompt_tokens": len(_prompt(asked).split()), "completion_tokens": len(made)}
-                await _send_json(send, 200, kind(asked, " ".join(made), is_whole=True) | {"usage": usage})
+                usage = {
+                    "prompt_tokens": len(_prompt(asked).split()),
+                    "completion_tokens": len(made),
+                }
+                await _send_json(
+                    send, 200, kind(asked, " ".join(made), is_whole=True) | {"usage": usage}
+                )
 
 
 def _prompt(asked: dict[str, Any]) -> str:
     """What is to be continued."""
-    return str(asked.get("prompt") or " ".join(str(message.get("content")) for message in asked.get("messages", ())))
+    return str(
+        asked.get("prompt")
+        or " ".join(str(message.get("content")) for message in asked.get("messages", ()))
+    )
 
 
 def _chat(asked: dict[str, Any], text: str, *, is_whole: bool) -> dict[str, Any]:
-    choice = {"index": 0, "message" if is_whole else "delta": {"role": "assistant", "content": text}, "finish_reason": _reason(is_whole)}
-    return {"id": "chatcmpl-1", "object": _kind("chat.completion", is_whole), "created": 0, "model": asked["model"], "choices": [choice]}
+    choice = {
+        "index": 0,
+        "message" if is_whole else "delta": {"role": "assistant", "content": text},
+        "finish_reason": _reason(is_whole),
+    }
+    return {
+        "id": "chatcmpl-1",
+        "object": _kind("chat.completion", is_whole),
+        "created": 0,
+        "model": asked["model"],
+        "choices": [choice],
+    }
 
 
 def _text(asked: dict[str, Any], text: str, *, is_whole: bool) -> dict[str, Any]:
     choice = {"index": 0, "text": text, "finish_reason": _reason(is_whole)}
-    return {"id": "cmpl-1", "object": "text_completion", "created": 0, "model": asked["model"], "choices": [choice]}
+    return {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 0,
+        "model": asked["model"],
+        "choices": [choice],
+    }
 
 
 def _kind(name: str, is_whole: bool) -> str:
@@ -216,12 +266,28 @@ def _reason(is_whole: bool) -> str | None:
 def _embeddings(asked: dict[str, Any]) -> dict[str, Any]:
     texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
     vectors = [[sum(text.encode()) / 1000, float(len(text))] for text in texts]
-    found = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    return {"object": "list", "model": asked["model"], "data": found, "usage": {"prompt_tokens": len(texts), "total_tokens": len(texts)}}
+    found = [
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(vectors)
+    ]
+    return {
+        "object": "list",
+        "model": asked["model"],
+        "data": found,
+        "usage": {"prompt_tokens": len(texts), "total_tokens": len(texts)},
+    }
 
 
-async def _stream(send: Send, asked: dict[str, Any], words: Any, kind: Callable[..., dict[str, Any]]) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]})
+async def _stream(
+    send: Send, asked: dict[str, Any], words: Any, kind: Callable[..., dict[str, Any]]
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+        }
+    )
     try:
         is_first = True
         async for word in words:
@@ -233,7 +299,13 @@ async def _stream(send: Send, asked: dict[str, Any], words: Any, kind: Callable[
 
 
 async def _event(send: Send, told: dict[str, Any]) -> None:
-    await send({"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(told).encode(), "more_body": True})
+    await send(
+        {
+            "type": "http.response.body",
+            "body": b"data: %s\n\n" % json.dumps(told).encode(),
+            "more_body": True,
+        }
+    )
 
 
 def _error(message: str, kind: str, param: str | None, code: int) -> dict[str, Any]:
@@ -242,12 +314,20 @@ def _error(message: str, kind: str, param: str | None, code: int) -> dict[str, A
 
 async def _send_json(send: Send, status: int, told: dict[str, Any]) -> None:
     body = json.dumps(told).encode()
-    await send({"type": "http.response.start", "status": status, "headers": [*_headers(b"application/json", body)]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*_headers(b"application/json", body)],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
 async def _send_text(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [*_headers(b"text/plain", body)]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [*_headers(b"text/plain", body)]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 

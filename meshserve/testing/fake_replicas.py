@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 
 from meshserve import errors
-from meshserve.core import events, llm, model
+from meshserve.core.values import events, llm_spec, model
 
 TOOK_S = 7.0
 
@@ -15,14 +15,18 @@ TOOK_S = 7.0
 class FakeReplica:
     """One replica's process."""
 
-    def __init__(self, replica_id: str, spec: llm.LlmSpec, plan: llm.Plan, pid: int) -> None:
+    def __init__(
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan, pid: int
+    ) -> None:
         self.id = replica_id
         self.spec = spec
         self.plan = plan
         self.pid = pid
-        self.endpoint = model.Endpoint(plan.node or "n1", "127.0.0.1", 20_000 + pid, f"/run/llm-{pid}.sock")
+        self.endpoint = model.Endpoint(
+            plan.node or "n1", "127.0.0.1", 20_000 + pid, f"/run/llm-{pid}.sock"
+        )
         self.is_asleep = False
-        self.said = llm.LlmReport(replica_id)
+        self.said = llm_spec.LlmReport(replica_id)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
 
@@ -47,11 +51,16 @@ class FakeReplicas:
         if not replica.ended.done():
             replica.ended.set_result(reason)
 
-    async def living_replicas(self) -> tuple[llm.LivingReplica, ...]:
+    async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
         """The replicas that run."""
-        return tuple(llm.LivingReplica(each.id, each.spec, each.endpoint, each.pid, each.is_asleep) for each in self.replicas.values())
+        return tuple(
+            llm_spec.LivingReplica(each.id, each.spec, each.endpoint, each.pid, each.is_asleep)
+            for each in self.replicas.values()
+        )
 
-    async def start_replica(self, replica_id: str, spec: llm.LlmSpec, plan: llm.Plan) -> events.ReplicaReady:
+    async def start_replica(
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan
+    ) -> events.ReplicaReady:
         """Start it, in its time, or fail as often as `failing_replicas` says."""
         self._calls.append(f"start replica {replica_id}")
         if replica_id in self.replicas:
@@ -61,7 +70,9 @@ class FakeReplicas:
         if self.failing_replicas[replica_id] > 0:
             self.failing_replicas[replica_id] -= 1
             raise errors.LoadFailed(f"{replica_id} can't be started")
-        replica = self.replicas[replica_id] = FakeReplica(replica_id, spec, plan, next(self._replica_pids))
+        replica = self.replicas[replica_id] = FakeReplica(
+            replica_id, spec, plan, next(self._replica_pids)
+        )
         return events.ReplicaReady(replica_id, replica.endpoint, replica.pid, TOOK_S)
 
     async def stop_replica(self, replica_id: str) -> None:
@@ -89,17 +100,27 @@ class FakeReplicas:
         self._ordered(replica_id).is_asleep = False
         return events.ReplicaWoken(replica_id, TOOK_S)
 
-    async def replica_report(self, replica_id: str) -> llm.LlmReport:
+    async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
         """What a test put there."""
         return self._replica(replica_id).said
 
-    async def room(self) -> tuple[llm.NodeRoom, ...]:
+    async def room(self) -> tuple[llm_spec.NodeRoom, ...]:
         """`gpus`, less those that replicas hold."""
         return tuple(self._room(node, gpus) for node, gpus in self.gpus.items())
 
-    def _room(self, node: str, gpus: int) -> llm.NodeRoom:
-        there = [each for each in self.replicas.values() if each.plan.bundles and each.endpoint.node == node]
-        return llm.NodeRoom(node, gpus, gpus - sum(sum(each.plan.bundles) for each in there), 2, tuple(each.id for each in there))
+    def _room(self, node: str, gpus: int) -> llm_spec.NodeRoom:
+        there = [
+            each
+            for each in self.replicas.values()
+            if each.plan.bundles and each.endpoint.node == node
+        ]
+        return llm_spec.NodeRoom(
+            node,
+            gpus,
+            gpus - sum(sum(each.plan.bundles) for each in there),
+            2,
+            tuple(each.id for each in there),
+        )
 
     def _ordered(self, replica_id: str) -> FakeReplica:
         if self.failing_orders[replica_id] > 0:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from meshserve import errors
-from meshserve.core import catalog, desired, events, model, report
-from meshserve.core import control_ports as ports
+from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.values import catalog, desired, events, model, reports
 
 
 class FakeStore:
@@ -22,7 +22,9 @@ class FakeStore:
 
     def load(self) -> events.Contents:
         """All that was saved."""
-        measured = (catalog.Declared(each.spec, self.learned.get(id_)) for id_, each in self.models.items())
+        measured = (
+            catalog.Declared(each.spec, self.learned.get(id_)) for id_, each in self.models.items()
+        )
         return events.Contents((*measured, *self.aliases.values()), self.document, "fake")
 
     def save(self, changes: Sequence[events.Save]) -> None:
@@ -44,7 +46,7 @@ class FakeStore:
             case desired.Desired():
                 self.document = change.document
 
-    def remember(self, learned: Sequence[report.Learned]) -> None:
+    def remember(self, learned: Sequence[reports.Learned]) -> None:
         """Keep what was measured. Raises Unavailable where it is broken."""
         self._check()
         self.learned.update((each.id, each.measured) for each in learned)
@@ -64,7 +66,9 @@ class FakeWatch:
         """The repository holds this now."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
-    async def scans(self, of: desired.Repository, load_timeout_s: float) -> AsyncIterator[ports.Scan]:
+    async def scans(
+        self, of: desired.Repository, load_timeout_s: float
+    ) -> AsyncIterator[ports.Scan]:
         """What was told, in order; `load_timeout_s` must be some time."""
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")

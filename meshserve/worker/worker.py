@@ -6,34 +6,46 @@ import asyncio
 import contextlib
 import os
 
-from meshserve.core import desired, model, ports, replica
-from meshserve.core import report as reports
-from meshserve.protocol import serving
-from meshserve.worker import allocators, app, demand, host, memory, place, reporting
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import catalog_sync, desired, model, reports
+from meshserve.protocol import asgi_server
+from meshserve.worker import load_signal, worker_address, worker_report
+from meshserve.worker.http import worker_app
+from meshserve.worker.models import allocators, model_host, process_memory
 
 
 class Worker:
     """Serves one pool's models in this process. Made and used inside one running event loop."""
 
-    def __init__(self, where: place.Place, told: desired.WorkerSettings, storage: ports.Storage) -> None:
+    def __init__(
+        self,
+        where: worker_address.Place,
+        told: desired.WorkerSettings,
+        storage: model_runtime.Storage,
+    ) -> None:
         allocators.current().tune()
         self.place = where
-        self.host = host.Host(told, storage)
-        self._pages = reporting.Pages(self.host)
-        self._demands = demand.Demands(self.host)
-        self.app = app.WorkerApp(self.host, where.worker_id)
-        self._serving: serving.Serving | None = None
+        self.host = model_host.Host(told, storage)
+        self._pages = worker_report.Pages(self.host)
+        self._demands = load_signal.Demands(self.host)
+        self.app = worker_app.WorkerApp(self.host, where.worker_id)
+        self._serving: asgi_server.Serving | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
         """Listen on a Unix socket and on a free TCP port; returns where."""
-        sockets = [serving.unix_socket(self.place.socket_path), serving.tcp_socket(self.place.host)]
-        self._serving = await serving.serve(self.app, sockets, at_once=self.app.at_once)
+        sockets = [
+            asgi_server.unix_socket(self.place.socket_path),
+            asgi_server.tcp_socket(self.place.host),
+        ]
+        self._serving = await asgi_server.serve(self.app, sockets, at_once=self.app.at_once)
         self._ticking = asyncio.get_running_loop().create_task(self.host.run(), name="tick")
-        memory.calm_collector()
-        return model.Endpoint(self.place.node, self.place.host, self._serving.port, self.place.socket_path)
+        process_memory.calm_collector()
+        return model.Endpoint(
+            self.place.node, self.place.host, self._serving.port, self.place.socket_path
+        )
 
-    def apply(self, step: replica.Step) -> None:
+    def apply(self, step: catalog_sync.Step) -> None:
         """Take a step of the catalog in. Raises replica.Gap if one before it is missing."""
         self.host.apply(step)
         self.app.is_synced = self.host.replica.is_whole
@@ -45,7 +57,9 @@ class Worker:
     def report(self, since: int = 0) -> reports.WorkerReport:
         """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
         page = self._pages.next(since)
-        state: reports.WorkerState = "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
+        state: reports.WorkerState = (
+            "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
+        )
         return reports.WorkerReport(
             worker_id=self.place.worker_id,
             pid=os.getpid(),
@@ -54,20 +68,20 @@ class Worker:
             revision=self.host.replica.revision,
             budget=self.host.settings.memory,
             booked=self.host.residency.ledger.booked,
-            private_bytes=memory.private_bytes(),
-            counters=reporting.counters(self.host, self.app.load),
+            private_bytes=process_memory.private_bytes(),
+            counters=worker_report.counters(self.host, self.app.load),
             number=page.number,
             since=page.since,
             copies=page.copies,
             gone=page.gone,
             is_more=page.is_more,
-            measured=reporting.learned(self.host),
+            measured=worker_report.learned(self.host),
             demands=self._demands.take(),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
         """How its copies of these models are now; nothing for those that it has none of."""
-        return reporting.copies(self.host, ids)
+        return worker_report.copies(self.host, ids)
 
     async def drain(self, timeout_s: float) -> None:
         """Say that no more shall come, and wait until every request that came is answered, or the time is over."""

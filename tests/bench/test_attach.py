@@ -19,13 +19,19 @@ def test_a_model_that_left_is_attached_and_answers_bit_for_bit(tmp_path, sample)
     figures = asyncio.run(attach.measure(tmp_path / "worker", sample, 2))
     assert len(figures.attach_ms) == len(figures.first_answer_ms) == len(figures.warm_ms) == 2
     assert figures.mapped_bytes == pytest.approx(PLAN.size_bytes, rel=0.1)
-    found = attach.found(PLAN, {"wide": figures}, {"none": 0, "plain": 4 << 20, "mapped": 1 << 20}, {"evicted": [3.0], "resident": [2.0]})
+    found = attach.found(
+        PLAN,
+        {"wide": figures},
+        {"none": 0, "plain": 4 << 20, "mapped": 1 << 20},
+        {"evicted": [3.0], "resident": [2.0]},
+    )
     assert [claim.is_reached for claim in found.claims][-1]
     assert found.tables[1].rows == (("evicted", "3", "3"), ("resident", "2", "2"))
 
 
 @pytest.mark.parametrize(
-    ("is_quick", "attach_ms", "is_reached"), [(True, 5.0, True), (True, 6.0, False), (False, 50.0, True), (False, 51.0, False)]
+    ("is_quick", "attach_ms", "is_reached"),
+    [(True, 5.0, True), (True, 6.0, False), (False, 50.0, True), (False, 51.0, False)],
 )
 def test_the_quick_version_holds_attaching_beside_torch_s_load(is_quick, attach_ms, is_reached):
     figures = attach.Figures(10.0, 20.0, (attach_ms,) * 3, (1.0,) * 3, (1.0,) * 3, 0, 0)

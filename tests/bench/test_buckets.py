@@ -9,5 +9,8 @@ def test_what_was_put_can_be_fetched(tmp_path):
     path.write_bytes(b"bytes")
     with buckets.serving(tmp_path) as bucket:
         assert bucket.put(path) == "s3://bench/file.onnx"
-        assert bucket._client().get_object(Bucket=buckets.BUCKET, Key="file.onnx")["Body"].read() == b"bytes"
+        assert (
+            bucket._client().get_object(Bucket=buckets.BUCKET, Key="file.onnx")["Body"].read()
+            == b"bytes"
+        )
         assert bucket.variables["AWS_ENDPOINT_URL"] == bucket.endpoint

@@ -28,7 +28,9 @@ def test_a_logarithmic_scale_has_equal_steps():
 
 
 def test_nothing_reaches_beyond_the_picture():
-    assert max(widths(drawn(1.0, 99_999.0))) + charts.LABEL_WIDTH + charts.VALUE_WIDTH <= charts.WIDTH
+    assert (
+        max(widths(drawn(1.0, 99_999.0))) + charts.LABEL_WIDTH + charts.VALUE_WIDTH <= charts.WIDTH
+    )
 
 
 def test_ours_is_marked_and_every_bar_is_named_and_told():

@@ -2,7 +2,7 @@ import churn
 import pytest
 import solo
 
-from meshserve.core import model
+from meshserve.core.values import model
 
 
 def reading(mib, files=5, threads=7):
@@ -18,7 +18,13 @@ def test_drift_is_of_the_last_tenth_against_the_first_after_warm_up():
 
 @pytest.mark.parametrize(
     ("after", "missed"),
-    [(reading(100), 0), (reading(102), 1), (reading(100, files=6), 1), (reading(100, threads=8), 1), (reading(90, 4, 6), 0)],
+    [
+        (reading(100), 0),
+        (reading(102), 1),
+        (reading(100, files=6), 1),
+        (reading(100, threads=8), 1),
+        (reading(90, 4, 6), 0),
+    ],
 )
 def test_every_target_can_be_missed(after, missed):
     found = churn.found({"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False)
@@ -30,7 +36,9 @@ async def test_models_come_and_go_through_a_real_worker(tmp_path):
     entries = list(churn.tiny_models(tmp_path))[:2]
     said = []
     async with solo.serving(tmp_path, entries) as of:
-        churned = await churn.churn(of, [model.ModelId(entry.name) for entry in entries], 200, said.append)
+        churned = await churn.churn(
+            of, [model.ModelId(entry.name) for entry in entries], 200, said.append
+        )
         assert of.host.residency.counts.loads == 200
         assert of.report().copies == ()
     assert (churned.loads, len(said)) == (200, 4)

@@ -39,13 +39,19 @@ def test_the_artifact_and_its_copy_are_dropped_and_no_other(tmp_path):
     copy.write_bytes(one.path.read_bytes())
     other.path.read_bytes()
     cold.checked_drop(tmp_path / "cache", one)
-    assert [pages.cached_share(path) > 0.5 for path in (one.path, copy, other.path)] == [False, False, True]
+    assert [pages.cached_share(path) > 0.5 for path in (one.path, copy, other.path)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_request_names_its_model():
     request = cold.request("a")
     assert request.model_name == "a"
-    np.testing.assert_array_equal(np.frombuffer(request.raw_input_contents[0], np.float32), cold.X[0])
+    np.testing.assert_array_equal(
+        np.frombuffer(request.raw_input_contents[0], np.float32), cold.X[0]
+    )
 
 
 @pytest.mark.parametrize("plan", [cold.WHOLE, cold.QUICK])

@@ -9,7 +9,9 @@ IN_PROCESS = {tables.TINY: 0.5}
 def found(p50_ms=2.0, loads=1, fault="", *, is_quick=False):
     took_ms = {(place, tables.TINY): [p50_ms] * 10 for place in (tables.CACHED, tables.DISK)}
     rushed = [tables.Stampede(tables.TINY, 500, loads, 0, [1.0, 2.0])]
-    thrashed = thrash.Thrashed(400, 100, 50.0, 30, [traffic.Asked(number % 7, 1.0, fault) for number in range(30)])
+    thrashed = thrash.Thrashed(
+        400, 100, 50.0, 30, [traffic.Asked(number % 7, 1.0, fault) for number in range(30)]
+    )
     return tables.found(took_ms, IN_PROCESS, rushed, thrashed, is_quick=is_quick)
 
 
@@ -18,7 +20,8 @@ def missed(each):
 
 
 @pytest.mark.parametrize(
-    ("changes", "count"), [({}, 0), ({"p50_ms": 4.0}, 2), ({"p50_ms": 20.0}, 4), ({"loads": 2}, 1), ({"fault": "x"}, 1)]
+    ("changes", "count"),
+    [({}, 0), ({"p50_ms": 4.0}, 2), ({"p50_ms": 20.0}, 4), ({"loads": 2}, 1), ({"fault": "x"}, 1)],
 )
 def test_every_target_can_be_missed(changes, count):
     assert len(missed(found(**changes))) == count

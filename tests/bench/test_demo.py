@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("over_grpc", "over_rest", "is_equal"), [(0.5, 0.5, True), (0.5 + 1e-9, 0.5, True), (0.51, 0.5, False), (0.5, 0.49, False)]
+    ("over_grpc", "over_rest", "is_equal"),
+    [(0.5, 0.5, True), (0.5 + 1e-9, 0.5, True), (0.51, 0.5, False), (0.5, 0.49, False)],
 )
 def test_scores_are_equal_only_over_both_protocols(over_grpc, over_rest, is_equal):
     assert demo.Compared(samples.SAMPLES[0], 10, 0.5, over_grpc, over_rest).is_equal() is is_equal
@@ -28,7 +29,9 @@ def quickstart(folder):
     document = yaml.safe_load(demo.QUICKSTART.read_text())
     document["gateway"]["listen"] = f"127.0.0.1:{free_ports.free_port()}"
     for entry in document["models"]:
-        entry["uri"] = str((demo.QUICKSTART.parent / entry["uri"]).resolve()).replace(str(ROOT / "models"), str(folder))
+        entry["uri"] = str((demo.QUICKSTART.parent / entry["uri"]).resolve()).replace(
+            str(ROOT / "models"), str(folder)
+        )
     path = folder / "quickstart.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -43,8 +46,14 @@ def test_the_demo_trains_serves_compares_and_ends(tmp_path):
     assert trained.returncode == 0, trained.stderr
     done = run(*place, "serve", "--once")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0] in {s.name for s in samples.SAMPLES}]
-    assert [(row[0], row[-1], len(set(row[3:6]))) for row in rows] == [(sample.name, "yes", 1) for sample in samples.SAMPLES]
+    rows = [
+        line.split()
+        for line in done.stdout.splitlines()
+        if line.split()[:1] and line.split()[0] in {s.name for s in samples.SAMPLES}
+    ]
+    assert [(row[0], row[-1], len(set(row[3:6]))) for row in rows] == [
+        (sample.name, "yes", 1) for sample in samples.SAMPLES
+    ]
     assert "curl" in done.stdout
 
 

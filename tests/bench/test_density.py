@@ -29,7 +29,13 @@ def test_what_fits_is_reckoned_and_marked():
 
 
 def test_the_quick_claim_is_about_what_one_takes():
-    found = density.found(density.QUICK, {families.TINY.name: {1: ONE}}, None, {"MLServer": "not installed"}, is_quick=True)
+    found = density.found(
+        density.QUICK,
+        {families.TINY.name: {1: ONE}},
+        None,
+        {"MLServer": "not installed"},
+        is_quick=True,
+    )
     assert [(claim.ours, claim.is_reached) for claim in found.claims] == [(65536.0, True)]
     assert found.tables[0].missing == {"MLServer": "not installed"}
 

@@ -49,9 +49,14 @@ def test_a_patch_runs_whenever_its_python_starts(tmp_path):
     patch = tmp_path / "patching_words.py"
     patch.write_text("print('patched')")
     python = environments.make(dataclasses.replace(EMPTY, patch=patch))
-    assert subprocess.run([python, "-c", ""], capture_output=True, text=True, check=True).stdout == "patched\n"
+    assert (
+        subprocess.run([python, "-c", ""], capture_output=True, text=True, check=True).stdout
+        == "patched\n"
+    )
 
 
 def test_a_failing_installation_says_its_last_error():
     with pytest.raises(environments.NotInstalled, match="ERROR: no such thing"):
-        environments._run(["sh", "-c", "echo working; echo 'ERROR: no such thing' >&2; echo hint >&2; exit 1"])
+        environments._run(
+            ["sh", "-c", "echo working; echo 'ERROR: no such thing' >&2; echo hint >&2; exit 1"]
+        )

@@ -6,7 +6,11 @@ MODELS = traces.models(200)
 
 
 def sharded(ratio):
-    return [eviction.Sharded("lru", {1: 0.8, 8: 0.8 * ratio, 128: 0.8 * ratio}, {1: 1.0, 8: 1.0, 128: 1.0})]
+    return [
+        eviction.Sharded(
+            "lru", {1: 0.8, 8: 0.8 * ratio, 128: 0.8 * ratio}, {1: 1.0, 8: 1.0, 128: 1.0}
+        )
+    ]
 
 
 def played(lost_s):
@@ -15,7 +19,10 @@ def played(lost_s):
 
 
 def reached(*, is_quick=False, ratio=1.0, lost_s=8.0):
-    return [claim.is_reached for claim in eviction.claims(played(lost_s), sharded(ratio), is_quick=is_quick)]
+    return [
+        claim.is_reached
+        for claim in eviction.claims(played(lost_s), sharded(ratio), is_quick=is_quick)
+    ]
 
 
 def test_every_target_can_be_missed():
@@ -28,7 +35,10 @@ def test_every_target_can_be_missed():
 def test_both_policies_are_played_and_neither_beats_the_bound():
     each = eviction.play(traces.zipf(len(MODELS), 2_000), MODELS, 0.2)
     assert set(each.outcomes) == {"lru", "gdsf"}
-    assert all(outcome.misses >= each.misses_min and outcome.lost_s >= each.lost_s_min for outcome in each.outcomes.values())
+    assert all(
+        outcome.misses >= each.misses_min and outcome.lost_s >= each.lost_s_min
+        for outcome in each.outcomes.values()
+    )
 
 
 def test_one_worker_of_all_bytes_is_what_the_ring_is_held_against():

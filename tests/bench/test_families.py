@@ -4,11 +4,17 @@ import pytest
 import tiny
 
 SMALL = families.Family(
-    "torch, 1 MB", families.torch_family(1 << 20), families.asks(families.wide_rows(1 << 20), families.samples.ask_torch)
+    "torch, 1 MB",
+    families.torch_family(1 << 20),
+    families.asks(families.wide_rows(1 << 20), families.samples.ask_torch),
 )
 
 
-@pytest.mark.parametrize("family", [families.TINY, families.SKLEARN, families.XGBOOST, SMALL], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family",
+    [families.TINY, families.SKLEARN, families.XGBOOST, SMALL],
+    ids=lambda family: family.name,
+)
 def test_models_of_a_family_differ_and_answer(tmp_path, family):
     paths = list(family.write(tmp_path, 3))
     assert len({path.read_bytes() for path in paths}) == 3

@@ -22,7 +22,9 @@ def test_all_that_fit_are_counted_and_what_they_take_is_measured(folder):
     assert (filled.resident, filled.is_full, filled.registered) == (12, False, 30)
     assert 0 < filled.load_ms[0] <= filled.load_ms[1]
     assert filled.mapped_bytes_each == 0
-    room = replace(filled, private_bytes_each=1000.0, mapped_bytes_each=24.0, process_bytes=1024).room_for(1024 * 11)
+    room = replace(
+        filled, private_bytes_each=1000.0, mapped_bytes_each=24.0, process_bytes=1024
+    ).room_for(1024 * 11)
     assert room == 10
     assert replace(filled, is_full=True).room_for(10**9) == 12
 

@@ -29,6 +29,8 @@ def test_a_missing_program_says_how_to_install_it():
         h2load.run("http://127.0.0.1:1/", b"", h2load.Load(1), name="h2load-that-nobody-has")
 
 
-@pytest.mark.parametrize(("number", "connections", "streams"), [(1, 1, 1), (2, 2, 1), (8, 4, 2), (128, 4, 32)])
+@pytest.mark.parametrize(
+    ("number", "connections", "streams"), [(1, 1, 1), (2, 2, 1), (8, 4, 2), (128, 4, 32)]
+)
 def test_requests_in_flight_are_spread_over_connections(number, connections, streams):
     assert h2load.in_flight(number, 1000) == h2load.Load(1000, connections, streams)

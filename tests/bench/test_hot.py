@@ -14,7 +14,10 @@ def test_in_simulation_all_is_answered_by_as_few_workers_as_can(load, workers):
 
 def test_targets_are_held_beside_one_worker():
     simulated = [hot.simulate(load) for load in hot.LOADS]
-    for several, is_reached in ((hot.Served(301.0, 1.0, 4, 5.0), True), (hot.Served(299.0, 1.0, 4, 5.0), False)):
+    for several, is_reached in (
+        (hot.Served(301.0, 1.0, 4, 5.0), True),
+        (hot.Served(299.0, 1.0, 4, 5.0), False),
+    ):
         found = hot.found(hot.Served(100.0, 3.0, 1), several, simulated)
         assert [claim.is_reached for claim in found.claims] == [is_reached, True]
         assert found.tables[0].rows[1][0] == "4 workers"

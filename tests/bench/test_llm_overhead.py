@@ -13,10 +13,17 @@ def figures(speed, p50_ms):
 
 def one_round(mesh, bare):
     """The same at every number of streams."""
-    return {streams: {llm_overhead.MESH: figures(*mesh), llm_overhead.BARE: figures(*bare)} for streams in llm_overhead.STREAMS}
+    return {
+        streams: {llm_overhead.MESH: figures(*mesh), llm_overhead.BARE: figures(*bare)}
+        for streams in llm_overhead.STREAMS
+    }
 
 
-ROUNDS = [one_round((99, 11.0), (100, 10.0)), one_round((50, 21.5), (50, 20.0)), one_round((10, 30.0), (20, 29.9))]
+ROUNDS = [
+    one_round((99, 11.0), (100, 10.0)),
+    one_round((50, 21.5), (50, 20.0)),
+    one_round((10, 30.0), (20, 29.9)),
+]
 
 
 def test_medians_are_of_each_figure():
@@ -28,16 +35,28 @@ def test_rounds_are_compared_each_by_itself():
         assert (each.speed_ratio, each.ttft_added_ms) == (0.99, pytest.approx(1.0))
 
 
-@pytest.mark.parametrize(("ratio", "added_ms", "reached"), [(0.99, 1.0, [True, True]), (0.989, 1.01, [False, False])])
+@pytest.mark.parametrize(
+    ("ratio", "added_ms", "reached"), [(0.99, 1.0, [True, True]), (0.989, 1.01, [False, False])]
+)
 def test_targets_are_held_against_the_bare_server(ratio, added_ms, reached):
     claims = llm_overhead.Compared(1, ratio, added_ms, (0.9, 1.1), (-1.0, 2.0)).claims(ROUNDS[0][1])
     assert [claim.is_reached for claim in claims] == reached
-    assert (claims[0].ours, claims[0].theirs, claims[0].ratio, claims[1].ours) == (99, 100, ratio, added_ms)
+    assert (claims[0].ours, claims[0].theirs, claims[0].ratio, claims[1].ours) == (
+        99,
+        100,
+        ratio,
+        added_ms,
+    )
 
 
 def test_the_table_has_both_at_every_number_of_streams():
     drawn = llm_overhead.table("medians", ROUNDS[0])
-    assert [row[0] for row in drawn.rows] == ["1, meshserve", "1, vllm serve", "16, meshserve", "16, vllm serve"]
+    assert [row[0] for row in drawn.rows] == [
+        "1, meshserve",
+        "1, vllm serve",
+        "16, meshserve",
+        "16, vllm serve",
+    ]
 
 
 def test_no_two_requests_of_a_load_are_the_same():
@@ -56,16 +75,26 @@ def test_a_median_lies_between_what_chance_could_make_of_it():
 def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
     words = llm_overhead.bare_words(Path("/m"), "127.0.0.1:1")
     assert words[:2] == ["serve", "/m"]
-    assert {"--enforce-eager", "--max-model-len=512", "--port=1", "--served-model-name=tiny"} < set(words)
+    assert {"--enforce-eager", "--max-model-len=512", "--port=1", "--served-model-name=tiny"} < set(
+        words
+    )
     assert f"--kv-cache-memory-bytes={llm_overhead.KV_BYTES}" in words
     assert llm_overhead.bare_environment(tmp_path, tmp_path)["HF_HUB_OFFLINE"] == "1"
 
 
 def test_what_is_found_can_be_saved_and_read_again(tmp_path):
     args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
-    made = llm_overhead.found(args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}})
-    _, read = llm_overhead.results.load(llm_overhead.results.save("llm_overhead", made, {"cores": 2}, tmp_path))
-    assert (read.rounds, len(read.claims), read.tables[2].rows[0]) == (3, 4, (llm_overhead.MESH, "0.030"))
+    made = llm_overhead.found(
+        args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}}
+    )
+    _, read = llm_overhead.results.load(
+        llm_overhead.results.save("llm_overhead", made, {"cores": 2}, tmp_path)
+    )
+    assert (read.rounds, len(read.claims), read.tables[2].rows[0]) == (
+        3,
+        4,
+        (llm_overhead.MESH, "0.030"),
+    )
     assert len(read.figures["rounds"]) == 3
 
 

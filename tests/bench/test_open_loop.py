@@ -19,7 +19,9 @@ def test_only_the_loop_counts_and_not_the_warm_up(took_ms, is_reached):
 
 @pytest.mark.parametrize(("took_ms", "is_reached"), [(30.0, True), (31.0, False)])
 def test_the_quick_version_holds_a_request_beside_first_ones(took_ms, is_reached):
-    (claim,) = open_loop.found(argparse.Namespace(**vars(ARGS) | {"quick": True}), asked(100.0), asked(took_ms), 1.0).claims
+    (claim,) = open_loop.found(
+        argparse.Namespace(**vars(ARGS) | {"quick": True}), asked(100.0), asked(took_ms), 1.0
+    ).claims
     assert (claim.is_reached, claim.theirs) == (is_reached, 100.0)
 
 

@@ -21,7 +21,9 @@ def run(tmp_path, monkeypatch):
             assert folder.is_dir()
             if failure:
                 raise failure
-            return results.Found(1, {}, claims, (results.Table("t", ("a", "b"), (("x", "1"),), {"y": "why"}),))
+            return results.Found(
+                1, {}, claims, (results.Table("t", ("a", "b"), (("x", "1"),), {"y": "why"}),)
+            )
 
         monkeypatch.setattr(sys, "argv", ["one.py", *arguments])
         return program.main("one", program.parser("says"), measure)
@@ -31,7 +33,13 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "claim", "code"),
-    [((), MISSED, 0), (("--strict",), MISSED, 1), (("--quick",), MISSED, 1), (("--quick",), REACHED, 0), (("--strict",), REACHED, 0)],
+    [
+        ((), MISSED, 0),
+        (("--strict",), MISSED, 1),
+        (("--quick",), MISSED, 1),
+        (("--quick",), REACHED, 0),
+        (("--strict",), REACHED, 0),
+    ],
 )
 def test_a_missed_target_ends_a_strict_or_quick_run(run, arguments, claim, code):
     assert run(*arguments, claims=(claim,)) == code
@@ -44,7 +52,12 @@ def test_quick_figures_do_not_replace_whole_ones(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"), [(KeyboardInterrupt(), 130), (served.NotServing("it ended"), 1), (program.WrongAnswer("2 is not 3"), 1)]
+    ("failure", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (served.NotServing("it ended"), 1),
+        (program.WrongAnswer("2 is not 3"), 1),
+    ],
 )
 def test_a_failure_is_told_and_saves_nothing(run, tmp_path, capsys, failure, code):
     assert run(failure=failure) == code

@@ -10,7 +10,9 @@ MACHINE = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "python": "3.11"}
 def saved(monkeypatch, folder, *names):
     monkeypatch.setattr(results, "ROOT", folder)
     for name in names:
-        results.save(name, results.Found(3, {}, (CLAIM,), (TABLE,), (CHART,)), MACHINE, folder / "results")
+        results.save(
+            name, results.Found(3, {}, (CLAIM,), (TABLE,), (CHART,)), MACHINE, folder / "results"
+        )
     return folder / "results"
 
 

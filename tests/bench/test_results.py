@@ -6,7 +6,9 @@ import results
 
 CLAIM = results.times("speed", "req/s", 200.0, ("other", 100.0), 1.5)
 TABLE = results.Table("a table", ("what", "ms"), (("a", "1"), ("b", "2")), {"c": "not there"})
-CHART = results.Chart("a-chart", "A chart", "ms", (results.Bar("a", 1.0, is_ours=True), results.Bar("b", 2.0)))
+CHART = results.Chart(
+    "a-chart", "A chart", "ms", (results.Bar("a", 1.0, is_ours=True), results.Bar("b", 2.0))
+)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,9 @@ def test_a_peers_figure_and_the_ratio_are_kept():
 
 
 def test_what_was_saved_is_what_is_loaded(tmp_path):
-    found = results.Found(3, {"requests": 10}, (CLAIM,), (TABLE,), (CHART,), {"deep": [{"figure": 1.0}]})
+    found = results.Found(
+        3, {"requests": 10}, (CLAIM,), (TABLE,), (CHART,), {"deep": [{"figure": 1.0}]}
+    )
     head, loaded = results.load(results.save("one", found, results.machine(), tmp_path))
     assert loaded == found
     assert head["benchmark"] == "one"
@@ -41,13 +45,24 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
 
 
 def test_what_was_not_measured_is_nothing_in_json(tmp_path):
-    path = results.save("one", results.Found(1, {}, figures={"a": math.nan, "b": [math.nan]}), {}, tmp_path)
+    path = results.save(
+        "one", results.Found(1, {}, figures={"a": math.nan, "b": [math.nan]}), {}, tmp_path
+    )
     assert json.loads(path.read_text())["figures"] == {"a": None, "b": [None]}
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0.0123, "0.012"), (0, "0"), (7.0, "7"), (math.nan, "-"), (-2.5, "-2.50")],
+    [
+        (1234.5, "1,234"),
+        (12.34, "12.3"),
+        (1.234, "1.23"),
+        (0.0123, "0.012"),
+        (0, "0"),
+        (7.0, "7"),
+        (math.nan, "-"),
+        (-2.5, "-2.50"),
+    ],
 )
 def test_figures_have_three_digits_that_count(value, shown):
     assert results.figure(value) == shown

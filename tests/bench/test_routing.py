@@ -12,7 +12,9 @@ import tiny
 from rich.console import Console
 
 CONSOLE = Console(quiet=True)
-BRIEF = routing.Plan((systems.BARE,), (1, 4), (("tritonclient", 2), ("grpc.aio", 2)), ("100 KB",), 0.1)
+BRIEF = routing.Plan(
+    (systems.BARE,), (1, 4), (("tritonclient", 2), ("grpc.aio", 2)), ("100 KB",), 0.1
+)
 
 
 @pytest.fixture
@@ -57,7 +59,13 @@ def test_errors_are_not_taken_for_answers(bare):
 @pytest.mark.edge
 def test_everything_in_the_plan_is_run(folder):
     figures = routing.one_round(CONSOLE, BRIEF, folder, {})[systems.BARE]
-    assert list(figures.runs) == ["1 in flight", "4 in flight", "tritonclient, 2 in flight", "grpc.aio, 2 in flight", "100 KB"]
+    assert list(figures.runs) == [
+        "1 in flight",
+        "4 in flight",
+        "tritonclient, 2 in flight",
+        "grpc.aio, 2 in flight",
+        "100 KB",
+    ]
     assert all(run.requests_per_s > 0 for run in figures.runs.values())
     assert figures.memory_mib > 10
 
@@ -92,7 +100,9 @@ def test_a_reason_is_one_line():
 def test_the_request_names_the_model_and_carries_its_row():
     message = routing.pb.ModelInferRequest.FromString(routing.request_body("tiny", routing.X)[5:])
     assert message.model_name == "tiny"
-    np.testing.assert_array_equal(np.frombuffer(message.raw_input_contents[0], np.float32), routing.X[0])
+    np.testing.assert_array_equal(
+        np.frombuffer(message.raw_input_contents[0], np.float32), routing.X[0]
+    )
 
 
 def test_cpu_is_told_by_process_title():
@@ -109,4 +119,7 @@ def test_in_process_is_measured_without_a_server(folder):
 
 def test_every_start_is_a_block():
     assert set(routing.WHOLE.systems) - set(systems.STARTS) == {systems.ALONE}
-    assert all(isinstance(start(None, None), contextlib.AbstractContextManager) for start in systems.STARTS.values())
+    assert all(
+        isinstance(start(None, None), contextlib.AbstractContextManager)
+        for start in systems.STARTS.values()
+    )

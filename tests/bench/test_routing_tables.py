@@ -29,7 +29,9 @@ def test_targets_of_our_own_are_held():
     assert reached(claims) == [False] * 3
 
 
-@pytest.mark.parametrize(("rate", "cpu_us", "holds"), [(2_000, 90.0, True), (500, 90.0, False), (2_000, 300.0, False)])
+@pytest.mark.parametrize(
+    ("rate", "cpu_us", "holds"), [(2_000, 90.0, True), (500, 90.0, False), (2_000, 300.0, False)]
+)
 def test_a_floor_is_beside_the_bare_server(rate, cpu_us, holds):
     assert all(reached(tables.floors(middle(figures(rate, cpu_us), bare=1_000)))) is holds
 

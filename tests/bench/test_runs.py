@@ -15,7 +15,11 @@ def test_medians_are_of_each_figure_and_of_the_rounds_that_had_it():
     ]
     middle = runs.medians(rounds)
     assert list(middle) == ["a", "b"]
-    assert (middle["a"].runs["one"].requests_per_s, middle["a"].runs["one"].cpu_us, middle["a"].memory_mib) == (2.0, 20.0, 3.0)
+    assert (
+        middle["a"].runs["one"].requests_per_s,
+        middle["a"].runs["one"].cpu_us,
+        middle["a"].memory_mib,
+    ) == (2.0, 20.0, 3.0)
     assert middle["b"].runs["one"].requests_per_s == 7.0
 
 

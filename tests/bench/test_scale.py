@@ -25,7 +25,10 @@ def test_growth_moves_models_to_the_new_workers_and_loss_moves_few_others(scaled
 
 def test_the_mesh_itself_finds_nothing_wrong():
     world = scale.World()
-    world.phase("start", [scale.events.Restored(is_config_coming=True), scale.events.ConfigApplied(scale.wanted(3))])
+    world.phase(
+        "start",
+        [scale.events.Restored(is_config_coming=True), scale.events.ConfigApplied(scale.wanted(3))],
+    )
     world.phase("register", scale.registrations(1_500))
     world.mesh.check()
     assert len(world.mesh.book.models) == 1_500

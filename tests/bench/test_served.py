@@ -26,7 +26,10 @@ def test_children_that_leave_the_session_are_found_and_ended(tmp_path, capsys):
 
 @pytest.mark.edge
 def test_a_server_that_ends_is_not_waited_for(tmp_path):
-    with started(tmp_path, "import sys; sys.exit('no port')") as system, pytest.raises(served.NotServing, match="no port"):
+    with (
+        started(tmp_path, "import sys; sys.exit('no port')") as system,
+        pytest.raises(served.NotServing, match="no port"),
+    ):
         system.wait_until(lambda: False, 30)
 
 
@@ -44,5 +47,7 @@ def test_time_of_new_processes_counts_in_full():
 
 @pytest.mark.edge
 def test_memory_is_that_of_all_processes(tmp_path):
-    with started(tmp_path, "kept = bytes(b'x') * (64 << 20); import signal; signal.pause()") as system:
+    with started(
+        tmp_path, "kept = bytes(b'x') * (64 << 20); import signal; signal.pause()"
+    ) as system:
         support.wait_until(lambda: system.memory_bytes() > 64 << 20, what="64 MiB")

@@ -3,7 +3,7 @@ import solo
 import tiny
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 
 
 async def test_a_worker_serves_what_it_was_told_of_and_nothing_else(tmp_path):

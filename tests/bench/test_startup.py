@@ -17,7 +17,9 @@ def test_the_quick_start_is_held_against_its_target(quickstart, is_reached):
 
 @pytest.mark.parametrize(("ray_s", "is_reached"), [(5.0, True), (1.0, False)])
 def test_the_quick_version_is_held_against_ray_alone(ray_s, is_reached):
-    found = startup.found([{startup.RAY: startup.Started(ray_s, ray_s), startup.TINY: FAST}], is_quick=True)
+    found = startup.found(
+        [{startup.RAY: startup.Started(ray_s, ray_s), startup.TINY: FAST}], is_quick=True
+    )
     assert [claim.is_reached for claim in found.claims] == [is_reached]
 
 
@@ -26,7 +28,9 @@ def test_the_quick_start_is_the_readmes(tmp_path, monkeypatch):
     document, model = startup.quickstart(tmp_path)
     declared = yaml.safe_load(startup.demo.QUICKSTART.read_text())
     assert document["pools"] == declared["pools"]
-    assert [entry["name"] for entry in document["models"]] == [entry["name"] for entry in declared["models"]]
+    assert [entry["name"] for entry in document["models"]] == [
+        entry["name"] for entry in declared["models"]
+    ]
     assert (model.name, len(model.row)) == ("digits", 64)
 
 

@@ -7,22 +7,33 @@ import json
 import pytest
 import streaming
 
-from meshserve.core import llm
-from meshserve.llm import place, server
+from meshserve.core.values import llm_spec
+from meshserve.llm import llm_server, replica_address
 from meshserve.testing import fake_engine
 
-EVENTS = ({"choices": [{"text": "a"}]}, {"choices": [{"text": "b"}]}, {"choices": [], "usage": {"completion_tokens": 2}})
+EVENTS = (
+    {"choices": [{"text": "a"}]},
+    {"choices": [{"text": "b"}]},
+    {"choices": [], "usage": {"completion_tokens": 2}},
+)
 
 
 def response(*events, chunk_bytes=20):
     """Events as they come over HTTP/1.1, cut into chunks anywhere."""
-    body = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events) + b"data: [DONE]\n\n"
+    body = (
+        b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events)
+        + b"data: [DONE]\n\n"
+    )
     parts = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
-    return b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n" + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+    return b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n" + b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""]
+    )
 
 
 def test_a_stream_is_read_whatever_its_chunks():
-    assert {streaming.answer(1.5, response(*EVENTS, chunk_bytes=size)) for size in (7, 20, 1000)} == {streaming.Answer(1.5, "ab", 2)}
+    assert {
+        streaming.answer(1.5, response(*EVENTS, chunk_bytes=size)) for size in (7, 20, 1000)
+    } == {streaming.Answer(1.5, "ab", 2)}
 
 
 @pytest.mark.parametrize("events", [EVENTS[:2], (*EVENTS[:2], {"error": {"message": "dead"}})])
@@ -32,13 +43,21 @@ def test_a_stream_without_its_end_is_no_answer(events):
 
 
 def test_speed_and_percentiles_are_of_all_answers():
-    outcome = streaming.Outcome(tuple(streaming.Answer(float(ms), "", 10) for ms in range(1, 101)), 2.0)
+    outcome = streaming.Outcome(
+        tuple(streaming.Answer(float(ms), "", 10) for ms in range(1, 101)), 2.0
+    )
     assert (outcome.tokens_per_s, outcome.ttft_ms(50), outcome.ttft_ms(95)) == (500.0, 50.5, 95.05)
 
 
 @contextlib.asynccontextmanager
 async def serving(tmp_path):
-    made = server.LlmServer(place.Place("tiny/0", str(tmp_path)), llm.LlmSpec("tiny", "/m"), "/m", {}, fake_engine.FakeEngine)
+    made = llm_server.LlmServer(
+        replica_address.Place("tiny/0", str(tmp_path)),
+        llm_spec.LlmSpec("tiny", "/m"),
+        "/m",
+        {},
+        fake_engine.FakeEngine,
+    )
     endpoint = await made.start()
     yield f"{endpoint.host}:{endpoint.port}"
     await made.stop()
@@ -55,7 +74,12 @@ async def test_answers_that_are_no_streams_of_tokens_end_the_load(tmp_path):
 async def test_as_many_streams_run_at_a_time_as_shall(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "answer", lambda ttft_ms, came: (ttft_ms, came))
     async with serving(tmp_path) as endpoint:
-        asked = [json.dumps({"model": "tiny", "prompt": "y" * size, "max_tokens": 20, "stream": True}).encode() for size in range(1, 13)]
+        asked = [
+            json.dumps(
+                {"model": "tiny", "prompt": "y" * size, "max_tokens": 20, "stream": True}
+            ).encode()
+            for size in range(1, 13)
+        ]
         outcome = await asyncio.to_thread(streaming.run, endpoint, asked, 4)
     assert len(outcome.answers) == 12
     assert all(came.count(b"data: ") == 21 and ttft_ms > 0 for ttft_ms, came in outcome.answers)

@@ -22,7 +22,10 @@ def written(folder, name, text):
 
 
 def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path, capsys):
-    programs = [written(tmp_path, "bad.py", "raise SystemExit(1)"), written(tmp_path, "good.py", "")]
+    programs = [
+        written(tmp_path, "bad.py", "raise SystemExit(1)"),
+        written(tmp_path, "good.py", ""),
+    ]
     assert suite.run_all(programs, []) == {"bad": 1, "good": 0}
     assert "== bad: exit code 1" in capsys.readouterr().out
 
@@ -46,7 +49,10 @@ def test_one_that_always_fails_has_failed(tmp_path, capsys):
 
 
 def test_an_interruption_ends_all(tmp_path):
-    programs = [written(tmp_path, "stopped.py", "raise SystemExit(130)"), written(tmp_path, "good.py", "")]
+    programs = [
+        written(tmp_path, "stopped.py", "raise SystemExit(130)"),
+        written(tmp_path, "good.py", ""),
+    ]
     assert suite.run_all(programs, [], 2) == {"stopped": 130}
 
 

@@ -16,7 +16,9 @@ def test_four_times_as_many_as_fit_are_all_answered(tmp_path):
 
 
 def test_counters_are_read_once_nothing_changes(monkeypatch):
-    seen = iter([{"requests": 1}, {"requests": 3}, {"requests": 4}, {"requests": 5}, {"requests": 5}])
+    seen = iter(
+        [{"requests": 1}, {"requests": 3}, {"requests": 4}, {"requests": 5}, {"requests": 5}]
+    )
     monkeypatch.setattr(meshes, "totals", lambda _endpoint: next(seen))
     monkeypatch.setattr(meshes, "SETTLED_S", 0.0)
 

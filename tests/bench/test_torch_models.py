@@ -5,7 +5,9 @@ import torch_models
 SIZE_BYTES = 1 << 20
 
 
-@pytest.mark.parametrize("kind", [torch_models.WIDE, torch_models.SCRIPTED], ids=lambda kind: kind.ending)
+@pytest.mark.parametrize(
+    "kind", [torch_models.WIDE, torch_models.SCRIPTED], ids=lambda kind: kind.ending
+)
 def test_a_saved_model_has_about_its_size_and_takes_its_rows(tmp_path, kind):
     path = tmp_path / f"model{kind.ending}"
     rows = torch_models.write(path, kind, SIZE_BYTES)
@@ -16,7 +18,9 @@ def test_a_saved_model_has_about_its_size_and_takes_its_rows(tmp_path, kind):
 def test_a_deep_one_has_about_its_size():
     size_bytes = 60 << 20
     module = torch_models.Deep(size_bytes)
-    assert sum(each.numel() * 4 for each in module.parameters()) == pytest.approx(size_bytes, rel=0.3)
+    assert sum(each.numel() * 4 for each in module.parameters()) == pytest.approx(
+        size_bytes, rel=0.3
+    )
     assert module.rows().shape == (2, torch_models.LENGTH)
 
 

@@ -21,7 +21,10 @@ def test_zipf_is_steep_and_steady():
 
 def test_with_drift_the_popular_change():
     trace = traces.zipf_drift(COUNT, REQUESTS)
-    first, last = (set(np.argsort(np.bincount(part, minlength=COUNT))[-30:].tolist()) for part in np.array_split(trace.models, 2))
+    first, last = (
+        set(np.argsort(np.bincount(part, minlength=COUNT))[-30:].tolist())
+        for part in np.array_split(trace.models, 2)
+    )
     assert first != last
 
 

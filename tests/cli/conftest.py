@@ -35,6 +35,14 @@ def process(tmp_path):
 
     def start(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", PROGRAM, *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environ | more, cwd=tmp_path, timeout=60, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environ | more,
+            cwd=tmp_path,
+            timeout=60,
+            check=False,
+        )
 
     return start

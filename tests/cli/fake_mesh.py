@@ -46,7 +46,13 @@ def replica(id_: str, **changes: Any) -> dict[str, Any]:
 
 
 MODELS = (
-    model("breast-cancer", runtime="xgboost", worker="default-1", footprint_bytes={"host": 3 * MIB, "gpu": 0}, requests=420),
+    model(
+        "breast-cancer",
+        runtime="xgboost",
+        worker="default-1",
+        footprint_bytes={"host": 3 * MIB, "gpu": 0},
+        requests=420,
+    ),
     model(
         "churn[beta]",
         state="failed",
@@ -57,8 +63,22 @@ MODELS = (
         requests=0,
     ),
     model("digits", aliases=["numbers", "mnist"], pinned=True, requests=81_234),
-    model("digits-cnn", runtime="torch", version="2", versions=["1", "2"], state="loading", footprint_bytes={"host": 12 * MIB, "gpu": 0}),
-    model("wine", runtime="lightgbm", state="absent", worker="", footprint_bytes={"host": 700_000, "gpu": 0}, requests=12),
+    model(
+        "digits-cnn",
+        runtime="torch",
+        version="2",
+        versions=["1", "2"],
+        state="loading",
+        footprint_bytes={"host": 12 * MIB, "gpu": 0},
+    ),
+    model(
+        "wine",
+        runtime="lightgbm",
+        state="absent",
+        worker="",
+        footprint_bytes={"host": 700_000, "gpu": 0},
+        requests=12,
+    ),
 )
 
 
@@ -74,7 +94,12 @@ class FakeMesh(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.growth = 0
         self.models = {entry["name"]: dict(entry) for entry in MODELS}
-        self.workers = [worker("default-0"), worker("default-1", state="starting", resident=0, loading=2, restarts=1, hits=0, misses=0)]
+        self.workers = [
+            worker("default-0"),
+            worker(
+                "default-1", state="starting", resident=0, loading=2, restarts=1, hits=0, misses=0
+            ),
+        ]
         self.state: dict[str, Any] = {
             "version": "0.1.0", "state": "ready", "endpoint": self.endpoint,
             "pools": [{"name": "default", "device": "cpu", "workers": self.workers}],
@@ -95,10 +120,21 @@ class FakeMesh(ThreadingHTTPServer):
         return self.state
 
     def page(self, query: dict[str, str]) -> dict[str, Any]:
-        names = [name for name in sorted(self.models) if name.startswith(query.get("prefix", "")) and name > query.get("after", "")]
-        found = [self.models[name] for name in names if self.models[name]["state"] == query.get("state", self.models[name]["state"])]
+        names = [
+            name
+            for name in sorted(self.models)
+            if name.startswith(query.get("prefix", "")) and name > query.get("after", "")
+        ]
+        found = [
+            self.models[name]
+            for name in names
+            if self.models[name]["state"] == query.get("state", self.models[name]["state"])
+        ]
         limit = int(query.get("limit", len(found)))
-        return {"models": found[:limit], "next": found[limit - 1]["name"] if len(found) > limit else None}
+        return {
+            "models": found[:limit],
+            "next": found[limit - 1]["name"] if len(found) > limit else None,
+        }
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -139,11 +175,20 @@ class Answers(BaseHTTPRequestHandler):
                     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
                     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
                 }
-                return 200, json.dumps({"name": name, "versions": ["1"], "platform": "onnx", **tensors})
+                return 200, json.dumps(
+                    {"name": name, "versions": ["1"], "platform": "onnx", **tensors}
+                )
             case "POST", "v2", "models", name, "infer":
                 data = body["inputs"][0]["data"]
-                output = {"name": "y", "datatype": "FP32", "shape": [1, len(data)], "data": [2 * value for value in data]}
-                return 200, json.dumps({"model_name": name, "model_version": "1", "outputs": [output]})
+                output = {
+                    "name": "y",
+                    "datatype": "FP32",
+                    "shape": [1, len(data)],
+                    "data": [2 * value for value in data],
+                }
+                return 200, json.dumps(
+                    {"model_name": name, "model_version": "1", "outputs": [output]}
+                )
         return 404, json.dumps({"error": f"no such path {self.path}"})
 
     def of_model(self, name: str, verb: list[str], body: Any) -> tuple[int, str]:

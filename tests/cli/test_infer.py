@@ -17,7 +17,10 @@ def mesh(monkeypatch):
 
 def test_grpc(mesh, run):
     done = run("infer", "echo", "--input", "x=[[1, 2.5], [3, 4]]")
-    assert (done.exit_code, done.stdout.splitlines()) == (0, ["y  FP32 [2, 2]", "[[1.  2.5]", " [3.  4. ]]"])
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        0,
+        ["y  FP32 [2, 2]", "[[1.  2.5]", " [3.  4. ]]"],
+    )
     assert len(mesh.asked("ModelInfer")) == 1
 
 
@@ -33,7 +36,9 @@ def test_several_inputs_and_outputs_by_name(run):
 
 @pytest.mark.usefixtures("mesh")
 def test_text(run):
-    assert json.loads(run("infer", "words", "-i", "x=[[a, é]]", "--json").stdout)["outputs"][0]["data"] == ["a", "é"]
+    assert json.loads(run("infer", "words", "-i", "x=[[a, é]]", "--json").stdout)["outputs"][0][
+        "data"
+    ] == ["a", "é"]
 
 
 @pytest.mark.usefixtures("mesh")
@@ -53,7 +58,11 @@ def test_the_version_that_is_asked_for(mesh, run, version):
     ("words", "code", "said"),
     [
         (["nobody", "-i", "x=[[1, 2]]"], 1, "error: no model nobody\n"),
-        (["echo", "-i", "z=[[1, 2]]"], 1, "error: model echo has no input 'z': it takes x (FP32)\n"),
+        (
+            ["echo", "-i", "z=[[1, 2]]"],
+            1,
+            "error: model echo has no input 'z': it takes x (FP32)\n",
+        ),
         (["echo", "-i", "no.json"], 2, "--input: no.json: no such file or directory\n"),
     ],
 )
@@ -90,7 +99,10 @@ def test_rest_of_one_version(fake, run):
 @pytest.mark.usefixtures("fake")
 def test_rest_can_not_say_nan(run):
     done = run("infer", "m", "--rest", "--input", "x=[[.nan, 1]]")
-    assert (done.exit_code, done.stderr) == (1, "error: JSON has no NaN and no infinity: ask with --grpc\n")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "error: JSON has no NaN and no infinity: ask with --grpc\n",
+    )
 
 
 def test_an_input_is_needed(run):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from meshserve import config
-from meshserve.cli import checked
+from meshserve.cli import load_config
 from tests.cli import conftest, fake_mesh
 
 HEAVY = {"ray", "numpy", "grpc", "torch"}
@@ -15,8 +15,15 @@ HEAVY = {"ray", "numpy", "grpc", "torch"}
 
 def test_the_commands_in_their_order(run):
     done = run("--help")
-    words = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ") and not line.startswith(("│  ", "│ -"))]
-    assert (done.exit_code, words) == (0, ["up", "down", "status", "top", "infer", "schema", "models", "config"])
+    words = [
+        line.split()[1]
+        for line in done.stdout.splitlines()
+        if line.startswith("│ ") and not line.startswith(("│  ", "│ -"))
+    ]
+    assert (done.exit_code, words) == (
+        0,
+        ["up", "down", "status", "top", "infer", "schema", "models", "config"],
+    )
 
 
 def test_version(run):
@@ -40,7 +47,9 @@ def test_schema_is_json(run):
 
 def test_a_good_config(run, tmp_path):
     (tmp_path / "m.onnx").touch()
-    (tmp_path / "c.yaml").write_text("pools: {gpu: {device: cuda, gpu_memory: 1GiB, workers: 2}}\nmodels: [{name: a, uri: m.onnx}]\n")
+    (tmp_path / "c.yaml").write_text(
+        "pools: {gpu: {device: cuda, gpu_memory: 1GiB, workers: 2}}\nmodels: [{name: a, uri: m.onnx}]\n"
+    )
     done = run("config", "check", str(tmp_path / "c.yaml"))
     assert done.exit_code == 0
     assert "c.yaml is good: 1 model, 0 repositories" in done.stdout
@@ -59,7 +68,14 @@ def test_a_bad_config_ends_with_2_and_every_fault_in_a_line(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["statu"], ["status", "--jsn"], ["models", "show"], ["top", "--interval", "x"], ["models", "list", "--limit", "0"]]
+    "words",
+    [
+        ["statu"],
+        ["status", "--jsn"],
+        ["models", "show"],
+        ["top", "--interval", "x"],
+        ["models", "list", "--limit", "0"],
+    ],
 )
 def test_a_bad_command_line_ends_with_2(run, words):
     done = run(*words)
@@ -72,8 +88,16 @@ def test_a_bad_command_line_ends_with_2(run, words):
     ("words", "code", "said"),
     [
         (["config", "check", "no.yaml"], 2, "no.yaml: no such file or directory\n"),
-        (["status"], 1, "error: no mesh was started from this machine ({home}/mesh.json is not there); "),
-        (["status", "--endpoint", "ftp://x"], 2, "--endpoint ftp://x: expected HOST:PORT or http://HOST:PORT\n"),
+        (
+            ["status"],
+            1,
+            "error: no mesh was started from this machine ({home}/mesh.json is not there); ",
+        ),
+        (
+            ["status", "--endpoint", "ftp://x"],
+            2,
+            "--endpoint ftp://x: expected HOST:PORT or http://HOST:PORT\n",
+        ),
     ],
 )
 def test_exit_codes_of_the_real_program(process, tmp_path, words, code, said):
@@ -103,7 +127,9 @@ def test_ctrl_c_is_no_traceback(tmp_path):
     fifo = tmp_path / "in"
     os.mkfifo(fifo)
     command = [sys.executable, "-c", conftest.PROGRAM, "config", "check", str(fifo)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
         # opening the far end waits until the program reads
         far = os.open(fifo, os.O_WRONLY)
         waiting.send_signal(signal.SIGINT)
@@ -114,8 +140,12 @@ def test_ctrl_c_is_no_traceback(tmp_path):
 
 @pytest.mark.edge
 def test_looking_is_not_slowed_by_what_only_serving_needs():
-    program = f"import sys; from meshserve.cli import main; print(sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    program = (
+        f"import sys; from meshserve.cli import main; print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -130,4 +160,4 @@ def test_a_good_configuration_with_llms_says_how_many(run, tmp_path):
     done = run("config", "check", str(tmp_path / "c.yaml"))
     assert done.exit_code == 0
     assert "is good: 0 models, 0 repositories, 1 LLM" in done.stdout
-    assert ("were not checked" in done.stdout) != checked.can_judge()
+    assert ("were not checked" in done.stdout) != load_config.can_judge()

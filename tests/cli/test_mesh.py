@@ -30,7 +30,10 @@ def test_the_mesh_that_was_started_here(fake, home):
 
 
 def test_no_mesh_was_started_here(home):
-    with pytest.raises(errors.Unavailable, match=rf"no mesh was started from this machine \({home}/mesh.json is not there\)"):
+    with pytest.raises(
+        errors.Unavailable,
+        match=rf"no mesh was started from this machine \({home}/mesh.json is not there\)",
+    ):
         ask(None)
 
 
@@ -53,7 +56,9 @@ def test_endpoints(endpoint, url):
     assert mesh.normal(endpoint) == url
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://host", "http://", "http://host:port", "://", "http://host/path", "host?x=1"])
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://host", "http://", "http://host:port", "://", "http://host/path", "host?x=1"]
+)
 def test_what_is_no_endpoint(endpoint):
     with pytest.raises(errors.ConfigInvalid, match=r"^--endpoint "):
         mesh.normal(endpoint)
@@ -61,14 +66,19 @@ def test_what_is_no_endpoint(endpoint):
 
 def test_nobody_answers():
     port = support.free_port()
-    with pytest.raises(errors.Unavailable, match=rf"^no mesh answers at http://127\.0\.0\.1:{port} \(.*refused\); start one with"):
+    with pytest.raises(
+        errors.Unavailable,
+        match=rf"^no mesh answers at http://127\.0\.0\.1:{port} \(.*refused\); start one with",
+    ):
         ask(f"127.0.0.1:{port}")
 
 
 def test_an_answer_that_does_not_come():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(errors.DeadlineExceeded, match=rf"{place} did not answer within 0\.05 s"):
+        with pytest.raises(
+            errors.DeadlineExceeded, match=rf"{place} did not answer within 0\.05 s"
+        ):
             ask(place, timeout_s=0.05)
 
 
@@ -76,7 +86,11 @@ def test_an_answer_that_does_not_come():
     ("status", "body", "message"),
     [
         (404, '{"error": "model \'x\' is\\nnot registered"}', "model 'x' is not registered"),
-        (503, "no healthy upstream", "the mesh at {endpoint} answered 503 Service Unavailable: no healthy upstream"),
+        (
+            503,
+            "no healthy upstream",
+            "the mesh at {endpoint} answered 503 Service Unavailable: no healthy upstream",
+        ),
         (500, "[]", "the mesh at {endpoint} answered 500 Internal Server Error: []"),
         (401, '{"error": "who are you"}', "who are you (the key is read from MESHSERVE_API_KEY)"),
     ],
@@ -90,7 +104,9 @@ def test_what_the_mesh_says_is_one_line(fake, status, body, message):
 
 def test_something_else_answers(fake):
     fake.refusal = 200, "<html>welcome</html>"
-    with pytest.raises(errors.Unavailable, match=r"^what answers at .* is no mesh: <html>welcome</html>$"):
+    with pytest.raises(
+        errors.Unavailable, match=r"^what answers at .* is no mesh: <html>welcome</html>$"
+    ):
         ask(fake.endpoint)
 
 

@@ -6,11 +6,15 @@ import pytest
 def test_a_table(fake, run):
     done = run("models", "list")
     assert done.exit_code == 0
-    assert [line.split()[0] for line in done.stdout.splitlines() if "default" in line] == sorted(fake.models)
+    assert [line.split()[0] for line in done.stdout.splitlines() if "default" in line] == sorted(
+        fake.models
+    )
 
 
 def test_the_page_that_is_asked_for(fake, run):
-    done = run("models", "list", "--prefix", "d", "--limit", "1", "--after", "a", "--state", "ready")
+    done = run(
+        "models", "list", "--prefix", "d", "--limit", "1", "--after", "a", "--state", "ready"
+    )
     assert fake.asked == [("GET", "/mesh/v1/models?prefix=d&state=ready&limit=1&after=a", None)]
     assert "digits" in done.stdout
 
@@ -33,8 +37,25 @@ def test_show(fake, run):
 
 
 def test_add_sends_what_was_given_and_no_more(fake, run):
-    done = run("models", "add", "new", "s3://b/new", "--set", "pinned=true", "--set", "version=3", "--set", "aliases=[n]")
-    assert fake.asked == [("PUT", "/mesh/v1/models/new", {"uri": "s3://b/new", "pinned": True, "version": "3", "aliases": ["n"]})]
+    done = run(
+        "models",
+        "add",
+        "new",
+        "s3://b/new",
+        "--set",
+        "pinned=true",
+        "--set",
+        "version=3",
+        "--set",
+        "aliases=[n]",
+    )
+    assert fake.asked == [
+        (
+            "PUT",
+            "/mesh/v1/models/new",
+            {"uri": "s3://b/new", "pinned": True, "version": "3", "aliases": ["n"]},
+        )
+    ]
     assert (done.exit_code, "s3://b/new" in done.stdout) == (0, True)
 
 
@@ -50,7 +71,10 @@ def test_a_local_place_means_the_same_to_the_mesh(fake, run, monkeypatch, tmp_pa
         ("pined=true", "pined: unknown key; did you mean 'pinned'?"),
         ("pinned=perhaps", "pinned: expected true or false, got 'perhaps'"),
         ("pinned", "--set pinned: expected KEY=VALUE, such as pinned=true"),
-        ("options=[", "--set options=[: the value is no YAML; put text with special characters in quotes"),
+        (
+            "options=[",
+            "--set options=[: the value is no YAML; put text with special characters in quotes",
+        ),
     ],
 )
 def test_add_with_what_is_no_setting(fake, run, setting, said):
@@ -71,4 +95,8 @@ def test_remove_as_json(fake, run):
 @pytest.mark.usefixtures("fake")
 def test_a_model_that_is_not_there(run):
     done = run("models", "show", "nobody")
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "error: model 'nobody' is not registered\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        1,
+        "",
+        "error: model 'nobody' is not registered\n",
+    )

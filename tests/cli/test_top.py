@@ -14,7 +14,9 @@ from tests.cli import conftest, fake_mesh
 
 
 def sample(at_s, requests=0, **changes):
-    fake_worker = fake_mesh.worker("default-0", requests=100 + requests, hits=90 + requests // 2, misses=requests // 2)
+    fake_worker = fake_mesh.worker(
+        "default-0", requests=100 + requests, hits=90 + requests // 2, misses=requests // 2
+    )
     status = {
         "state": "ready",
         "endpoint": "http://host:80",
@@ -22,7 +24,11 @@ def sample(at_s, requests=0, **changes):
         "models": {"registered": 5000, "resident": 1000, "loading": 0, "failed": 3},
         "llms": [],
     }
-    return top.Sample(at_s, status | changes, (fake_mesh.model("hot", requests=100 + requests), fake_mesh.model("cold", requests=5)))
+    return top.Sample(
+        at_s,
+        status | changes,
+        (fake_mesh.model("hot", requests=100 + requests), fake_mesh.model("cold", requests=5)),
+    )
 
 
 def drawn(before, after, width=140, models_max=10):
@@ -33,12 +39,18 @@ def drawn(before, after, width=140, models_max=10):
 
 def test_the_time_between_two_samples():
     lines = drawn(sample(10.0), sample(12.0, requests=800))
-    assert lines[0] == "meshserve top http://host:80 · ready · 1,000 of 5,000 models resident · 3 failed"
+    assert (
+        lines[0]
+        == "meshserve top http://host:80 · ready · 1,000 of 5,000 models resident · 3 failed"
+    )
     assert lines[1] == "400 req/s · hit rate 50.0 % · 0 loads/s · 0 failures/s · 7 in flight"
 
 
 def test_latencies_where_the_mesh_gives_them():
-    assert " · p50 0.41 ms · p99 12.3 ms · " in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
+    assert (
+        " · p50 0.41 ms · p99 12.3 ms · "
+        in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
+    )
 
 
 def test_workers_and_the_hottest_models_in_order():
@@ -53,15 +65,26 @@ def test_no_more_models_than_there_is_room_for():
 
 
 def test_no_model_is_resident():
-    assert drawn(sample(0.0)._replace(models=()), sample(1.0)._replace(models=()))[-1] == "no model is resident"
+    assert (
+        drawn(sample(0.0)._replace(models=()), sample(1.0)._replace(models=()))[-1]
+        == "no model is resident"
+    )
 
 
 def test_llms_stand_between_workers_and_models():
-    llms = [fake_mesh.llm("tiny", fake_mesh.replica("tiny/0")), fake_mesh.llm("off", reason="no GPU")]
+    llms = [
+        fake_mesh.llm("tiny", fake_mesh.replica("tiny/0")),
+        fake_mesh.llm("off", reason="no GPU"),
+    ]
     lines = drawn(sample(0.0, llms=llms), sample(1.0, llms=llms))
-    places = [next(place for place, line in enumerate(lines) if line.startswith(word)) for word in ("default-0", "tiny", "off", "hot")]
+    places = [
+        next(place for place, line in enumerate(lines) if line.startswith(word))
+        for word in ("default-0", "tiny", "off", "hot")
+    ]
     assert places == sorted(places)
-    assert top._lines_taken({"pools": [], "llms": llms}) == top.LINES_AROUND + top.LLM_LINES_AROUND + 3
+    assert (
+        top._lines_taken({"pools": [], "llms": llms}) == top.LINES_AROUND + top.LLM_LINES_AROUND + 3
+    )
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -95,9 +118,20 @@ def read_until(near, word, timeout_s=30.0):
 def watching(fake):
     """`meshserve top` on a terminal of its own, and the far end of that terminal."""
     near, far = pty.openpty()
-    command = [sys.executable, "-c", conftest.PROGRAM, "top", "--interval", "0.1", "--endpoint", fake.endpoint]
+    command = [
+        sys.executable,
+        "-c",
+        conftest.PROGRAM,
+        "top",
+        "--interval",
+        "0.1",
+        "--endpoint",
+        fake.endpoint,
+    ]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    with subprocess.Popen(command, stdin=far, stdout=far, stderr=far, env=environ, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stdin=far, stdout=far, stderr=far, env=environ, start_new_session=True
+    ) as process:
         os.close(far)
         yield near, process
         process.kill()

@@ -7,7 +7,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.cli import up
-from meshserve.llm import checking
+from meshserve.llm import validate_args
 
 CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
 
@@ -100,7 +100,9 @@ def test_a_mesh_with_a_state_directory_of_its_own_is_named_in_what_to_try(run, t
 
 def test_llms_that_still_start_are_named(app, run, tmp_path):
     app.starting = ["big", "bigger"]
-    (tmp_path / "c.yaml").write_text("llms: [{name: big, uri: hf://org/big}, {name: bigger, uri: hf://org/bigger}]\n")
+    (tmp_path / "c.yaml").write_text(
+        "llms: [{name: big, uri: hf://org/big}, {name: bigger, uri: hf://org/bigger}]\n"
+    )
     lines = run("up", "c.yaml").stdout.splitlines()
     assert "2 LLMs are still starting: big, bigger" in lines
     (curl,) = [line for line in lines if "chat/completions" in line]
@@ -109,11 +111,16 @@ def test_llms_that_still_start_are_named(app, run, tmp_path):
 
 def test_a_wrong_engine_argument_starts_nothing(app, run, tmp_path, monkeypatch):
     faults = {"big": [("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]}
-    monkeypatch.setattr(checking, "check_all", lambda _: faults)
-    (tmp_path / "c.yaml").write_text("llms:\n  - name: big\n    uri: hf://org/big\n    engine:\n      max_modl_len: 7\n")
+    monkeypatch.setattr(validate_args, "check_all", lambda _: faults)
+    (tmp_path / "c.yaml").write_text(
+        "llms:\n  - name: big\n    uri: hf://org/big\n    engine:\n      max_modl_len: 7\n"
+    )
     done = run("up", "c.yaml")
     assert (done.exit_code, app.asked) == (2, [])
-    assert done.stderr == "c.yaml:5: llms[0].engine.max_modl_len: vLLM has no such argument; did you mean 'max_model_len'?\n"
+    assert (
+        done.stderr
+        == "c.yaml:5: llms[0].engine.max_modl_len: vLLM has no such argument; did you mean 'max_model_len'?\n"
+    )
 
 
 def test_detached(app, run):

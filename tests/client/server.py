@@ -18,8 +18,13 @@ Tensor = pb.ModelMetadataResponse.TensorMetadata
 
 
 def signature(inputs: dict[str, str], outputs: dict[str, str]) -> pb.ModelMetadataResponse:
-    sides = ([Tensor(name=name, datatype=word, shape=[-1, 2]) for name, word in side.items()] for side in (inputs, outputs))
-    return pb.ModelMetadataResponse(versions=["1", "2"], platform="test", **dict(zip(("inputs", "outputs"), sides, strict=True)))
+    sides = (
+        [Tensor(name=name, datatype=word, shape=[-1, 2]) for name, word in side.items()]
+        for side in (inputs, outputs)
+    )
+    return pb.ModelMetadataResponse(
+        versions=["1", "2"], platform="test", **dict(zip(("inputs", "outputs"), sides, strict=True))
+    )
 
 
 class Inference(rpc.GRPCInferenceServiceServicer):
@@ -34,7 +39,9 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         }
         self.seen: list[tuple[str, object, dict[str, str]]] = []
 
-    def _noted(self, method: str, request: object, name: str, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
+    def _noted(
+        self, method: str, request: object, name: str, context: grpc.ServicerContext
+    ) -> pb.ModelMetadataResponse:
         self.seen.append((method, request, dict(context.invocation_metadata())))
         if name not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name}")
@@ -55,7 +62,9 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=request.name != "words")
 
     def RepositoryIndex(self, request, context):  # noqa: N802, ARG002 - the generated base names it
-        entry = pb.RepositoryIndexResponse.ModelIndex(name="echo", version="1", state="READY", reason="")
+        entry = pb.RepositoryIndexResponse.ModelIndex(
+            name="echo", version="1", state="READY", reason=""
+        )
         return pb.RepositoryIndexResponse(models=[entry])
 
     def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
@@ -63,8 +72,12 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         if [tensor.name for tensor in request.inputs] != [tensor.name for tensor in known.inputs]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "these are not its inputs")
         answer = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-        wanted = {tensor.name for tensor in request.outputs} or {tensor.name for tensor in known.outputs}
-        for tensor, raw, output in zip(request.inputs, request.raw_input_contents, known.outputs, strict=True):
+        wanted = {tensor.name for tensor in request.outputs} or {
+            tensor.name for tensor in known.outputs
+        }
+        for tensor, raw, output in zip(
+            request.inputs, request.raw_input_contents, known.outputs, strict=True
+        ):
             if output.name in wanted:
                 self._fill(answer, output.name, tensor, raw)
         return answer
@@ -80,7 +93,9 @@ class Inference(rpc.GRPCInferenceServiceServicer):
 class Failing(rpc.GRPCInferenceServiceServicer):
     """Fails every prediction as it is told to; knows one model, `echo`."""
 
-    def __init__(self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None
+    ) -> None:
         self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
     def ModelMetadata(self, request, context):  # noqa: N802, ARG002 - the generated base names it
@@ -91,7 +106,9 @@ class Failing(rpc.GRPCInferenceServiceServicer):
             status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=self.message)
             delay = duration_pb2.Duration(nanos=int(self.retry_after_s * 1e9))
             status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.set_trailing_metadata(
+                (("grpc-status-details-bin", status.SerializeToString()),)
+            )
         context.abort(self.code, self.message)
 
 

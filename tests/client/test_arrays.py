@@ -6,11 +6,24 @@ from hypothesis.extra import numpy as st_numpy
 
 from meshserve import errors
 from meshserve.client import arrays
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
-NUMBERS = ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64"]
+NUMBERS = [
+    "BOOL",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "FP16",
+    "FP32",
+    "FP64",
+]
 
 
 def spec(datatype):
@@ -20,7 +33,9 @@ def spec(datatype):
 @given(st.data(), st.sampled_from(NUMBERS), st.sampled_from(NUMBERS))
 def test_an_array_is_cast_without_loss_or_not_at_all(data, given_word, wanted_word):
     elements = {"allow_nan": False} if "FP" in given_word else None
-    array = data.draw(st_numpy.arrays(tensors.dtype(given_word), st.integers(0, 3), elements=elements))
+    array = data.draw(
+        st_numpy.arrays(tensors.dtype(given_word), st.integers(0, 3), elements=elements)
+    )
     try:
         cast = arrays.fit(array, spec(wanted_word))
     except errors.InvalidRequest:
@@ -53,22 +68,36 @@ def test_what_would_lose_something_is_refused(value, datatype):
 
 
 def test_a_refused_array_is_told_how_to_cast():
-    with pytest.raises(errors.InvalidRequest, match=r"wants FP32: float64 .* \.astype\(np\.float32\)"):
+    with pytest.raises(
+        errors.InvalidRequest, match=r"wants FP32: float64 .* \.astype\(np\.float32\)"
+    ):
         arrays.fit(np.array([0.1]), spec("FP32"))
 
 
 @pytest.mark.parametrize(
-    ("value", "datatype"), [([0.1], "FP32"), ([1, 2], "FP64"), ([], "INT8"), ([True], "BOOL"), ([7], "UINT8"), (3, "INT32")]
+    ("value", "datatype"),
+    [
+        ([0.1], "FP32"),
+        ([1, 2], "FP64"),
+        ([], "INT8"),
+        ([True], "BOOL"),
+        ([7], "UINT8"),
+        (3, "INT32"),
+    ],
 )
 def test_pythons_own_numbers_become_the_models(value, datatype):
     array = arrays.fit(value, spec(datatype))
     np.testing.assert_array_equal(array, np.asarray(value, tensors.dtype(datatype)))
 
 
-@pytest.mark.parametrize("value", [["é", b"\0"], np.array(["é", "b"]), np.array([b"a", b"b"], object)])
+@pytest.mark.parametrize(
+    "value", [["é", b"\0"], np.array(["é", "b"]), np.array([b"a", b"b"], object)]
+)
 def test_texts_become_bytes(value):
     array = arrays.fit(value, spec("BYTES"))
-    assert array.tolist() == [each.encode() if isinstance(each, str) else each for each in list(value)]
+    assert array.tolist() == [
+        each.encode() if isinstance(each, str) else each for each in list(value)
+    ]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -11,7 +11,7 @@ import pytest
 
 from meshserve import app
 from meshserve.cluster import ray_cluster, session
-from meshserve.core import desired, model
+from meshserve.core.values import desired, model
 from tests import support
 from tests.cluster import engines
 from tests.contracts import cluster as contract
@@ -45,7 +45,9 @@ def run_dir(short_folder):
 
 @pytest.fixture
 def settings(tmp_path):
-    return desired.WorkerSettings(memory=model.Footprint(1 << 30), cache_path=str(tmp_path / "cache"))
+    return desired.WorkerSettings(
+        memory=model.Footprint(1 << 30), cache_path=str(tmp_path / "cache")
+    )
 
 
 @pytest.fixture
@@ -75,5 +77,8 @@ async def stage(cluster, settings, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     good = traffic.write_model(tmp_path / "good.onnx", 2)
-    specs = (model.ModelSpec(model.ModelId(path.stem), str(path), runtime="onnx") for path in (good, broken))
+    specs = (
+        model.ModelSpec(model.ModelId(path.stem), str(path), runtime="onnx")
+        for path in (good, broken)
+    )
     return contract.Stage(cluster, settings, *specs, f"127.0.0.1:{support.free_port()}")

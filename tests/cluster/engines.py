@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from meshserve.llm import server
+from meshserve.llm import llm_server
 from meshserve.testing import fake_engine
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -25,4 +25,4 @@ async def make(where, spec):
     failure = spec.uri.partition("broken:")[2]
     is_slow = spec.uri == "slow"
     engine = Forking(start_failure=failure, start_s=600.0 if is_slow else 0.0)
-    return server.LlmServer(where, spec, spec.uri, {}, lambda: engine)
+    return llm_server.LlmServer(where, spec, spec.uri, {}, lambda: engine)

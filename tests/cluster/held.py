@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from meshserve import errors
-from meshserve.cluster import control_plane, session
+from meshserve.cluster import controller_process, session
 from meshserve.registry import registry
 from meshserve.testing import fake_cluster, fake_store
 
@@ -48,4 +48,9 @@ def broken():
 def control_plane_on_fakes(plan):
     """The control plane with a registry of its own and nothing real to command."""
     kept = registry.Registry(plan.registry_url)
-    return control_plane.HeldControlPlane(plan, control_plane.Outside(fake_cluster.FakeCluster(), kept, fake_store.FakeWatch(), kept.close))
+    return controller_process.HeldControlPlane(
+        plan,
+        controller_process.Outside(
+            fake_cluster.FakeCluster(), kept, fake_store.FakeWatch(), kept.close
+        ),
+    )

@@ -9,14 +9,14 @@ import pytest
 
 from meshserve import errors
 from meshserve.cluster import actors
-from meshserve.core import desired, model, replica, snapshot
-from meshserve.gateway import process
-from meshserve.worker import place
+from meshserve.core.values import catalog_sync, desired, model, snapshots
+from meshserve.gateway.envoy import envoy_process
+from meshserve.worker import worker_address
 
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 7000)
-SNAP = snapshot.GatewaySnapshot("127.0.0.1:1", "n1", {})
+SNAP = snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {})
 
 
 class FakeWorker:
@@ -29,7 +29,7 @@ class FakeWorker:
         return ENDPOINT
 
     def apply(self, step):
-        raise replica.Gap(f"before {step.revision}", retry_after_s=1.5)
+        raise catalog_sync.Gap(f"before {step.revision}", retry_after_s=1.5)
 
 
 class FakeGateway:
@@ -47,12 +47,18 @@ class FakeGateway:
             raise self.failure
 
     def report(self):
-        return {"pid": os.getpid(), "envoy_pid": None, "state": "ready", "listen": "here", "restarts": 3}
+        return {
+            "pid": os.getpid(),
+            "envoy_pid": None,
+            "state": "ready",
+            "listen": "here",
+            "restarts": 3,
+        }
 
 
 @pytest.fixture
 def worker(run_dir):
-    where = place.Place("default-0", f"{run_dir}/new")
+    where = worker_address.Place("default-0", f"{run_dir}/new")
     return actors.WorkerActor(FakeWorker, where, desired.WorkerSettings())
 
 
@@ -81,22 +87,32 @@ async def test_what_is_no_error_is_returned():
 
 
 async def test_a_worker_that_was_not_started_is_unavailable(worker):
-    told = [await worker.living(), await worker.report(0), await worker.send_changes(replica.Step(1, ()))]
-    assert {(type(each), each.message) for each in told} == {(errors.Unavailable, "worker default-0 is not started")}
+    told = [
+        await worker.living(),
+        await worker.report(0),
+        await worker.send_changes(catalog_sync.Step(1, ())),
+    ]
+    assert {(type(each), each.message) for each in told} == {
+        (errors.Unavailable, "worker default-0 is not started")
+    }
     assert await worker.stop() is None
 
 
 async def test_a_worker_is_made_where_it_runs(worker):
     started = await worker.start()
-    assert (started.worker_id, started.endpoint, started.pid) == ("default-0", ENDPOINT, os.getpid())
+    assert (started.worker_id, started.endpoint, started.pid) == (
+        "default-0",
+        ENDPOINT,
+        os.getpid(),
+    )
     assert worker._held.where.node == actors.node_id()
     assert worker._held.told == desired.WorkerSettings()
 
 
 async def test_a_gap_is_told_as_one(worker):
     await worker.start()
-    gap = await worker.send_changes(replica.Step(9, ()))
-    assert (type(gap), gap.message, gap.retry_after_s) == (replica.Gap, "before 9", 1.5)
+    gap = await worker.send_changes(catalog_sync.Step(9, ()))
+    assert (type(gap), gap.message, gap.retry_after_s) == (catalog_sync.Gap, "before 9", 1.5)
 
 
 async def test_a_gateway_that_serves_is_only_told_to_follow(gateway):
@@ -106,7 +122,7 @@ async def test_a_gateway_that_serves_is_only_told_to_follow(gateway):
     assert (first.node, first.envoy_pid, first.restarts) == (actors.node_id(), 0, 3)
 
 
-@pytest.mark.parametrize("failure", [process.EnvoyFailed("bad words"), OSError("bad words")])
+@pytest.mark.parametrize("failure", [envoy_process.EnvoyFailed("bad words"), OSError("bad words")])
 async def test_what_a_gateway_raises_is_told_in_words(gateway, failure):
     gateway._gateway.failure = failure
     told = await gateway.apply(SNAP)

@@ -39,20 +39,51 @@ class Cluster:
         token = folder / ".ray" / "auth_token"
         token.parent.mkdir()
         token.write_text("0" * 64)
-        self.variables = {**os.environ, "MESHSERVE_HOME": str(folder / "home"), "TMPDIR": str(folder), "HOME": str(folder)}
+        self.variables = {
+            **os.environ,
+            "MESHSERVE_HOME": str(folder / "home"),
+            "TMPDIR": str(folder),
+            "HOME": str(folder),
+        }
         self.variables.pop("RAY_AUTH_MODE", None)
         port = self.address.partition(":")[2]
-        words = ["--head", "--port", port, "--temp-dir", folder / "head", "--node-ip-address", "127.0.0.1", "--num-cpus", "2"]
-        spare = ["--include-dashboard", "false", "--disable-usage-stats", "--object-store-memory", str(80 << 20), "--block"]
+        words = [
+            "--head",
+            "--port",
+            port,
+            "--temp-dir",
+            folder / "head",
+            "--node-ip-address",
+            "127.0.0.1",
+            "--num-cpus",
+            "2",
+        ]
+        spare = [
+            "--include-dashboard",
+            "false",
+            "--disable-usage-stats",
+            "--object-store-memory",
+            str(80 << 20),
+            "--block",
+        ]
         with self.log.open("wb") as out:
-            self.process = subprocess.Popen([BIN / "ray", "start", *words, *spare], stdout=out, stderr=out, env=self.variables)
+            self.process = subprocess.Popen(
+                [BIN / "ray", "start", *words, *spare], stdout=out, stderr=out, env=self.variables
+            )
 
     def is_up(self):
         assert self.process.poll() is None, self.log.read_text()
         return "Ray runtime started" in self.log.read_text()
 
     def run(self, *words, **variables):
-        return subprocess.run(words, env={**self.variables, **variables}, capture_output=True, text=True, timeout=START_S, check=False)
+        return subprocess.run(
+            words,
+            env={**self.variables, **variables},
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
 
     def actors(self):
         done = self.run(sys.executable, "-c", LIST_ACTORS, self.address, RAY_AUTH_MODE="token")
@@ -82,7 +113,9 @@ def config(tmp_path):
     gateway = {"listen": f"127.0.0.1:{support.free_port()}"}
     pools = {"default": {"workers": 1, "memory": "1GiB"}}
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({"gateway": gateway, "pools": pools, "models": traffic.models(tmp_path, 1)}))
+    path.write_text(
+        yaml.safe_dump({"gateway": gateway, "pools": pools, "models": traffic.models(tmp_path, 1)})
+    )
     return path
 
 
@@ -102,7 +135,11 @@ def test_a_detached_mesh_is_ended_by_its_controller(head, config):
     noted = json.loads(head.mesh_file.read_text())
     assert (noted["endpoint"], noted["pid"]) == (endpoint_in(config), 0)
     assert httpx.get(endpoint_in(config) + "/v2/models/m0", timeout=START_S).json()["name"] == "m0"
-    assert sorted(name.partition(":")[0] for name in head.actors()) == ["controller", "gateway", "worker"]
+    assert sorted(name.partition(":")[0] for name in head.actors()) == [
+        "controller",
+        "gateway",
+        "worker",
+    ]
     down = head.run(BIN / "meshserve", "down")
     assert down.returncode == 0, down.stdout + down.stderr
     assert_nothing_is_left(head)
@@ -111,7 +148,9 @@ def test_a_detached_mesh_is_ended_by_its_controller(head, config):
 @pytest.mark.parametrize("is_signalled", [True, False])
 def test_a_mesh_that_a_process_holds_ends_with_it_and_it_with_the_mesh(head, config, is_signalled):
     words = [BIN / "meshserve", "up", config, "--address", head.address]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=head.variables, text=True) as up:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=head.variables, text=True
+    ) as up:
         support.wait_until(head.mesh_file.exists, START_S, "the mesh is ready")
         assert json.loads(head.mesh_file.read_text())["pid"] == up.pid
         if is_signalled:

@@ -11,7 +11,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.cluster import named_actors, ray_cluster
-from meshserve.core import snapshot
+from meshserve.core.values import snapshots
 from tests import support
 from tests.contracts import cluster as contract
 
@@ -37,7 +37,9 @@ def is_alive(pid):
 
 
 async def wait_until_ended(*pids):
-    await support.wait_until_async(lambda: not any(map(is_alive, pids)), contract.WAIT_S, f"{pids} have ended")
+    await support.wait_until_async(
+        lambda: not any(map(is_alive, pids)), contract.WAIT_S, f"{pids} have ended"
+    )
 
 
 def sockets_in(folder):
@@ -45,19 +47,35 @@ def sockets_in(folder):
 
 
 def snap_for(stage, node):
-    return snapshot.GatewaySnapshot(stage.listen, node, {"default": ()})
+    return snapshots.GatewaySnapshot(stage.listen, node, {"default": ()})
 
 
 @pytest.mark.parametrize(
     ("failure", "kind", "message"),
     [
-        (errors.MissingExtra("no torch here: ü", retry_after_s=2.5), errors.MissingExtra, "^no torch here: ü$"),
-        (OSError("no port is free"), errors.Unavailable, "^worker:default-0: OSError: no port is free$"),
-        (TimeoutError("too slow"), errors.Unavailable, "^worker:default-0: TimeoutError: too slow$"),
+        (
+            errors.MissingExtra("no torch here: ü", retry_after_s=2.5),
+            errors.MissingExtra,
+            "^no torch here: ü$",
+        ),
+        (
+            OSError("no port is free"),
+            errors.Unavailable,
+            "^worker:default-0: OSError: no port is free$",
+        ),
+        (
+            TimeoutError("too slow"),
+            errors.Unavailable,
+            "^worker:default-0: TimeoutError: too slow$",
+        ),
     ],
 )
-async def test_what_a_worker_raises_arrives_as_it_was(cluster, makers, settings, failure, kind, message):
-    refusing = ray_cluster.RayCluster(dataclasses.replace(makers, worker=lambda *_: Refusing(failure)))
+async def test_what_a_worker_raises_arrives_as_it_was(
+    cluster, makers, settings, failure, kind, message
+):
+    refusing = ray_cluster.RayCluster(
+        dataclasses.replace(makers, worker=lambda *_: Refusing(failure))
+    )
     with pytest.raises(kind, match=message) as caught:
         await refusing.start_worker(contract.WORKER, settings)
     assert type(caught.value) is kind
@@ -114,6 +132,9 @@ async def test_what_is_stopped_leaves_no_process_and_no_socket(stage, makers):
 async def test_a_gateway_whose_address_is_taken_says_so_and_serves_once_it_is_free(stage):
     (node,) = await stage.cluster.nodes()
     host, _, port = stage.listen.partition(":")
-    with socket.create_server((host, int(port))), pytest.raises(errors.Unavailable, match=f"{port}|in use"):
+    with (
+        socket.create_server((host, int(port))),
+        pytest.raises(errors.Unavailable, match=f"{port}|in use"),
+    ):
         await stage.cluster.start_gateway(node, snap_for(stage, node))
     assert (await stage.cluster.start_gateway(node, snap_for(stage, node))).state == "ready"

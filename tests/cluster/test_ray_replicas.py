@@ -11,15 +11,15 @@ import ray
 
 from meshserve import errors
 from meshserve.cluster import named_actors, ray_replicas
-from meshserve.core import llm
+from meshserve.core.values import llm_spec
 from tests import support
 from tests.cluster import engines
 from tests.contracts import replicas as contract
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow]
 
-ON_GPU = llm.LlmSpec("tiny llm", "/weights")
-SHARING = llm.LlmSpec("tiny llm", "/weights", share="g")
+ON_GPU = llm_spec.LlmSpec("tiny llm", "/weights")
+SHARING = llm_spec.LlmSpec("tiny llm", "/weights", share="g")
 
 
 @pytest.fixture
@@ -34,7 +34,11 @@ class TestRayReplicas(contract.ReplicasContract):
 
 
 def children(pid):
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and _group(path) == pid and int(path.name) != pid}
+    return {
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdecimal() and _group(path) == pid and int(path.name) != pid
+    }
 
 
 def _group(process):
@@ -45,14 +49,20 @@ def _group(process):
 
 
 async def wait_until_alone(pid):
-    await support.wait_until_async(lambda: not children(pid), contract.WAIT_S, "its children have ended")
+    await support.wait_until_async(
+        lambda: not children(pid), contract.WAIT_S, "its children have ended"
+    )
 
 
 async def test_it_answers_where_it_says_that_it_listens(replicas):
     ready = await contract.start(replicas)
     transport = httpx.AsyncHTTPTransport(uds=ready.endpoint.socket_path)
-    async with httpx.AsyncClient(transport=transport, base_url="http://replica", timeout=contract.WAIT_S) as client:
-        answer = await client.post("/v1/completions", json={"model": contract.SPEC.name, "prompt": "x", "max_tokens": 3})
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://replica", timeout=contract.WAIT_S
+    ) as client:
+        answer = await client.post(
+            "/v1/completions", json={"model": contract.SPEC.name, "prompt": "x", "max_tokens": 3}
+        )
     assert answer.status_code == 200
     assert (await replicas.replica_report(contract.REPLICA)).requests == 1
 
@@ -81,19 +91,21 @@ async def test_one_that_stands_still_is_replaced_with_all_its_processes(replicas
 
 async def test_a_start_that_fails_says_why_and_leaves_nothing(replicas):
     with pytest.raises(errors.LoadFailed, match=r"^the weights are cut off$"):
-        await contract.start(replicas, llm.LlmSpec("tiny llm", "broken:the weights are cut off"))
+        await contract.start(
+            replicas, llm_spec.LlmSpec("tiny llm", "broken:the weights are cut off")
+        )
     assert await replicas.living_replicas() == ()
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
 async def test_a_start_that_takes_too_long_is_given_up(replicas):
     with pytest.raises(errors.MeshError, match="within 3 s"):
-        await contract.start(replicas, llm.LlmSpec("tiny llm", "slow", start_timeout_s=3.0))
+        await contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow", start_timeout_s=3.0))
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
 async def test_a_start_can_be_stopped_in_the_middle(replicas):
-    starting = asyncio.ensure_future(contract.start(replicas, llm.LlmSpec("tiny llm", "slow")))
+    starting = asyncio.ensure_future(contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow")))
     while contract.REPLICA not in str(ray.util.list_named_actors()):  # noqa: ASYNC110 - another process decides
         await asyncio.sleep(0.05)
     starting.cancel()
@@ -101,11 +113,17 @@ async def test_a_start_can_be_stopped_in_the_middle(replicas):
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_controller_that_begins_anew_finds_what_runs_and_ends_what_only_starts(replicas, run_dir):
+async def test_a_controller_that_begins_anew_finds_what_runs_and_ends_what_only_starts(
+    replicas, run_dir
+):
     ready = await contract.start(replicas)
     anew = ray_replicas.RayReplicas(named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1")
-    starting = asyncio.ensure_future(replicas.start_replica("other/0", llm.LlmSpec("other", "slow"), llm.Plan()))
-    await support.wait_until_async(lambda: "other/0" in str(ray.util.list_named_actors()), contract.WAIT_S)
+    starting = asyncio.ensure_future(
+        replicas.start_replica("other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.Plan())
+    )
+    await support.wait_until_async(
+        lambda: "other/0" in str(ray.util.list_named_actors()), contract.WAIT_S
+    )
     (living,) = await anew.living_replicas()
     assert (living.pid, living.endpoint) == (ready.pid, ready.endpoint)
     with pytest.raises(errors.Unavailable):
@@ -114,8 +132,10 @@ async def test_a_controller_that_begins_anew_finds_what_runs_and_ends_what_only_
 
 async def test_gpus_that_are_not_there_are_waited_for_and_then_said(replicas, monkeypatch):
     monkeypatch.setattr(ray_replicas, "PLACED_S", 0.5)
-    with pytest.raises(errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"):
-        await replicas.start_replica(contract.REPLICA, contract.SPEC, llm.Plan((3,)))
+    with pytest.raises(
+        errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"
+    ):
+        await replicas.start_replica(contract.REPLICA, contract.SPEC, llm_spec.Plan((3,)))
     with pytest.raises(ValueError, match="Failed to look up"):
         ray.util.get_placement_group(ray_replicas.REPLICA + contract.REPLICA)
 
@@ -131,7 +151,7 @@ async def free(replicas, gpus):
 
 async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
     node = (await free(replicas, 2)).node
-    await replicas.start_replica(contract.REPLICA, ON_GPU, llm.Plan((2,), node=node))
+    await replicas.start_replica(contract.REPLICA, ON_GPU, llm_spec.Plan((2,), node=node))
     assert (await free(replicas, 0)).replicas == (contract.REPLICA,)
     assert await visible_gpus(replicas, contract.REPLICA) == "0,1"
     await replicas.stop_replica(contract.REPLICA)
@@ -141,7 +161,7 @@ async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
 async def test_replicas_that_share_take_the_same_gpus_and_the_last_one_gives_them_back(replicas):
     node = (await free(replicas, 2)).node
     for name in ("a/0", "b/0"):
-        await replicas.start_replica(name, SHARING, llm.Plan((1,), node=node))
+        await replicas.start_replica(name, SHARING, llm_spec.Plan((1,), node=node))
     assert (await free(replicas, 1)).replicas == ("a/0", "b/0")
     assert await visible_gpus(replicas, "a/0") == await visible_gpus(replicas, "b/0") != ""
     await replicas.stop_replica("a/0")
@@ -152,8 +172,14 @@ async def test_replicas_that_share_take_the_same_gpus_and_the_last_one_gives_the
 
 async def visible_gpus(replicas, replica_id):
     """What its process hands on to its engine."""
-    (pid,) = [living.pid for living in await replicas.living_replicas() if living.replica_id == replica_id]
-    return await replicas._named.call(ray_replicas.REPLICA + replica_id, "__ray_call__", _visible) if pid else ""
+    (pid,) = [
+        living.pid for living in await replicas.living_replicas() if living.replica_id == replica_id
+    ]
+    return (
+        await replicas._named.call(ray_replicas.REPLICA + replica_id, "__ray_call__", _visible)
+        if pid
+        else ""
+    )
 
 
 def _visible(_actor):

@@ -7,14 +7,14 @@ import os
 import pytest
 
 from meshserve import errors
-from meshserve.cluster import actors, guard, replica_actor
-from meshserve.core import llm
-from meshserve.llm import place, server
+from meshserve.cluster import actors, process_guard, replica_actor
+from meshserve.core.values import llm_spec
+from meshserve.llm import llm_server, replica_address
 from meshserve.testing import fake_engine
 
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
 
-SPEC = llm.LlmSpec("a", "/a")
+SPEC = llm_spec.LlmSpec("a", "/a")
 
 
 @pytest.fixture
@@ -24,27 +24,39 @@ def engine():
 
 @pytest.fixture
 async def actor(run_dir, engine, monkeypatch):
-    monkeypatch.setattr(guard, "watch_over_this_process", lambda: None)  # this process is the test's
+    monkeypatch.setattr(
+        process_guard, "watch_over_this_process", lambda: None
+    )  # this process is the test's
 
     async def make(where, spec):
         engine.append(fake_engine.FakeEngine(can_sleep=True))
-        return server.LlmServer(where, spec, spec.uri, {}, lambda: engine[0])
+        return llm_server.LlmServer(where, spec, spec.uri, {}, lambda: engine[0])
 
-    made = replica_actor.ReplicaActor(make, place.Place("a/0", f"{run_dir}/new"), SPEC)
+    made = replica_actor.ReplicaActor(make, replica_address.Place("a/0", f"{run_dir}/new"), SPEC)
     yield made
     await made.stop()
 
 
 async def test_one_that_was_not_started_is_unavailable(actor):
-    told = [await actor.living(), await actor.report(), await actor.live(), await actor.sleep(1), await actor.wake()]
-    assert {(type(each), each.message) for each in told} == {(errors.Unavailable, "replica a/0 is not started")}
+    told = [
+        await actor.living(),
+        await actor.report(),
+        await actor.live(),
+        await actor.sleep(1),
+        await actor.wake(),
+    ]
+    assert {(type(each), each.message) for each in told} == {
+        (errors.Unavailable, "replica a/0 is not started")
+    }
     assert await actor.stop() is None
 
 
 async def test_it_is_made_where_it_runs(actor):
     started = await actor.start()
     assert (started.pid, started.endpoint.node) == (os.getpid(), actors.node_id())
-    assert await actor.living() == llm.LivingReplica("a/0", SPEC, started.endpoint, os.getpid())
+    assert await actor.living() == llm_spec.LivingReplica(
+        "a/0", SPEC, started.endpoint, os.getpid()
+    )
     assert (await actor.report()).replica_id == "a/0"
 
 

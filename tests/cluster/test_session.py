@@ -96,14 +96,25 @@ def test_a_controller_that_was_ended_from_elsewhere_is_not_begun_again(started):
     ("make", "kind", "message", "retry_after_s"),
     [
         (held.Refusing, errors.Unavailable, "the registry is down", 2.5),
-        (held.broken, errors.MeshError, "the controller could not begin: OSError('no space left')", None),
+        (
+            held.broken,
+            errors.MeshError,
+            "the controller could not begin: OSError('no space left')",
+            None,
+        ),
     ],
 )
-def test_what_keeps_a_controller_from_beginning_is_told(started, make, kind, message, retry_after_s):
+def test_what_keeps_a_controller_from_beginning_is_told(
+    started, make, kind, message, retry_after_s
+):
     controller = started(make)
     with pytest.raises(errors.MeshError) as caught:
         status_of(controller)
-    assert (type(caught.value), caught.value.message, caught.value.retry_after_s) == (kind, message, retry_after_s)
+    assert (type(caught.value), caught.value.message, caught.value.retry_after_s) == (
+        kind,
+        message,
+        retry_after_s,
+    )
     controller.drain(ANSWER_S)
 
 
@@ -124,7 +135,14 @@ def test_joining_where_no_cluster_is(monkeypatch):
 
 @pytest.mark.parametrize(
     ("address", "is_here"),
-    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("auto", False), ("192.0.2.1:1", False), ("head:1", False)],
+    [
+        ("127.0.0.1:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("auto", False),
+        ("192.0.2.1:1", False),
+        ("head:1", False),
+    ],
 )
 def test_only_this_machines_own_addresses_are_shown_its_token(address, is_here):
     assert session._is_here(address) is is_here

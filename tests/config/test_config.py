@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import config, errors
-from meshserve.core import model
+from meshserve.core.values import model
 
 FILES = ("digits.onnx", "wine.txt")
 
@@ -15,44 +15,80 @@ BAD = {
         "models:\n  - {name: a, uri: digits.onnx}\n  - name: b\n    uri: digits.onnx\n    runtim: onnx\n",
         ["c.yaml:5: models[1].runtim: unknown key; did you mean 'runtime'?"],
     ),
-    "unknown key at the top": ("modles: []\n", ["c.yaml:1: modles: unknown key; did you mean 'models'?"]),
+    "unknown key at the top": (
+        "modles: []\n",
+        ["c.yaml:1: modles: unknown key; did you mean 'models'?"],
+    ),
     "unknown key like nothing": (
         "registry: {zzz: 1}\n",
         ["c.yaml:1: registry.zzz: unknown key; there are: url"],
     ),
-    "wrong type": ("pools:\n  default:\n    queue_max: many\n", ["c.yaml:3: pools.default.queue_max: expected a whole number, got 'many'"]),
+    "wrong type": (
+        "pools:\n  default:\n    queue_max: many\n",
+        ["c.yaml:3: pools.default.queue_max: expected a whole number, got 'many'"],
+    ),
     "text for a flag": (
         "models: [{name: a, uri: digits.onnx, pinned: 'yes'}]\n",
         ["c.yaml:1: models[0].pinned: expected true or false, got 'yes'"],
     ),
-    "a mapping for a list": ("models: {name: a}\n", ["c.yaml:1: models: expected a list, got a mapping"]),
+    "a mapping for a list": (
+        "models: {name: a}\n",
+        ["c.yaml:1: models: expected a list, got a mapping"],
+    ),
     "a list for a mapping": ("pools: [a]\n", ["c.yaml:1: pools: expected a mapping, got a list"]),
-    "a number for a section": ("gateway: 8080\n", ["c.yaml:1: gateway: expected a mapping, got 8080"]),
-    "nothing for a section": ("models: []\ngateway:\n", ["c.yaml:2: gateway: expected a mapping, got nothing"]),
-    "missing key": ("models:\n  - name: a\n", ["c.yaml:2: models[0].uri: is needed, but not given"]),
+    "a number for a section": (
+        "gateway: 8080\n",
+        ["c.yaml:1: gateway: expected a mapping, got 8080"],
+    ),
+    "nothing for a section": (
+        "models: []\ngateway:\n",
+        ["c.yaml:2: gateway: expected a mapping, got nothing"],
+    ),
+    "missing key": (
+        "models:\n  - name: a\n",
+        ["c.yaml:2: models[0].uri: is needed, but not given"],
+    ),
     "out of range": (
         "pools:\n  default: {workers: 0}\n",
         ["c.yaml:2: pools.default.workers: expected auto or a whole number of at least 1, got 0"],
     ),
-    "no time at all": ("pools: {default: {load_timeout_s: 0}}\n", ["c.yaml:1: pools.default.load_timeout_s: expected more than 0, got 0"]),
+    "no time at all": (
+        "pools: {default: {load_timeout_s: 0}}\n",
+        ["c.yaml:1: pools.default.load_timeout_s: expected more than 0, got 0"],
+    ),
     "no size": (
         "cache: {size: 4 bananas}\n",
-        ["c.yaml:1: cache.size: expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got '4 bananas'"],
+        [
+            "c.yaml:1: cache.size: expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got '4 bananas'"
+        ],
     ),
-    "no memory": ("pools: {default: {memory: 0}}\n", ["c.yaml:1: pools.default.memory: must be more than 0"]),
-    "one of several": ("pools: {default: {eviction: fifo}}\n", ["c.yaml:1: pools.default.eviction: expected gdsf or lru, got 'fifo'"]),
+    "no memory": (
+        "pools: {default: {memory: 0}}\n",
+        ["c.yaml:1: pools.default.memory: must be more than 0"],
+    ),
+    "one of several": (
+        "pools: {default: {eviction: fifo}}\n",
+        ["c.yaml:1: pools.default.eviction: expected gdsf or lru, got 'fifo'"],
+    ),
     "nearly one of several": (
         "pools: {default: {device: cude}}\n",
         ["c.yaml:1: pools.default.device: expected cpu or cuda, got 'cude'; did you mean 'cuda'?"],
     ),
     "a GPU without memory": (
         "pools: {gpu: {device: cuda}}\n",
-        ["c.yaml:1: pools.gpu: device: cuda needs gpu_memory, the bytes of GPU memory for each worker, for example gpu_memory: 8GiB"],
+        [
+            "c.yaml:1: pools.gpu: device: cuda needs gpu_memory, the bytes of GPU memory for each worker, for example gpu_memory: 8GiB"
+        ],
     ),
-    "GPU memory without a GPU": ("pools: {gpu: {gpu_memory: 1GiB}}\n", ["c.yaml:1: pools.gpu: gpu_memory is only used with device: cuda"]),
+    "GPU memory without a GPU": (
+        "pools: {gpu: {gpu_memory: 1GiB}}\n",
+        ["c.yaml:1: pools.gpu: gpu_memory is only used with device: cuda"],
+    ),
     "a pool's name": (
         "pools: {'my pool': {}}\n",
-        ["c.yaml:1: pools.my pool: expected a name of letters, digits, '.', '_' and '-', got 'my pool'"],
+        [
+            "c.yaml:1: pools.my pool: expected a name of letters, digits, '.', '_' and '-', got 'my pool'"
+        ],
     ),
     "a number as a name": ("pools:\n  1: {}\n", ["c.yaml:2: pools[1]: expected text, got 1"]),
     "no such pool": (
@@ -65,15 +101,21 @@ BAD = {
     ),
     "model declared twice": (
         "models:\n  - {name: a, uri: digits.onnx}\n  - {name: a, uri: wine.txt}\n",
-        ["c.yaml:3: models[1].name: model 'a' version '1' is declared twice; first as models[0].name on line 2"],
+        [
+            "c.yaml:3: models[1].name: model 'a' version '1' is declared twice; first as models[0].name on line 2"
+        ],
     ),
     "alias of two": (
         "models:\n  - {name: a, uri: digits.onnx, aliases: [x]}\n  - {name: b, uri: wine.txt, aliases: [x]}\n",
-        ["c.yaml:3: models[1].aliases[0]: alias 'x' is given twice; first as models[0].aliases[0] on line 2"],
+        [
+            "c.yaml:3: models[1].aliases[0]: alias 'x' is given twice; first as models[0].aliases[0] on line 2"
+        ],
     ),
     "alias that is a model": (
         "models:\n  - {name: a, uri: digits.onnx, aliases: [b]}\n  - {name: b, uri: wine.txt}\n",
-        ["c.yaml:2: models[0].aliases[0]: alias 'b' is the name of a model; first as models[1].name on line 3"],
+        [
+            "c.yaml:2: models[0].aliases[0]: alias 'b' is the name of a model; first as models[1].name on line 3"
+        ],
     ),
     "pool given twice": (
         "pools:\n  small: {}\n  small: {workers: 2}\n",
@@ -81,32 +123,52 @@ BAD = {
     ),
     "missing file": (
         "models:\n  - {name: a, uri: digit.onnx}\n",
-        ["c.yaml:2: models[0].uri: no such file or folder: {folder}/digit.onnx; did you mean 'digits.onnx'?"],
+        [
+            "c.yaml:2: models[0].uri: no such file or folder: {folder}/digit.onnx; did you mean 'digits.onnx'?"
+        ],
     ),
-    "missing folder": ("repositories: [{path: nowhere}]\n", ["c.yaml:1: repositories[0].path: no such file or folder: {folder}/nowhere"]),
-    "two places": ("repositories: [{path: ., uri: s3://b/m}]\n", ["c.yaml:1: repositories[0]: give path or uri, and not both"]),
+    "missing folder": (
+        "repositories: [{path: nowhere}]\n",
+        ["c.yaml:1: repositories[0].path: no such file or folder: {folder}/nowhere"],
+    ),
+    "two places": (
+        "repositories: [{path: ., uri: s3://b/m}]\n",
+        ["c.yaml:1: repositories[0]: give path or uri, and not both"],
+    ),
     "a version as a fraction": (
         "models: [{name: a, uri: digits.onnx, version: 1.10}]\n",
         ["c.yaml:1: models[0].version: put it in quotes: a version is text, and 1.1 is a number"],
     ),
     "a slash in a name": (
         "models: [{name: a/b, uri: digits.onnx}]\n",
-        ["c.yaml:1: models[0].name: a name is printable text without '/' and without spaces at its ends, got 'a/b'"],
+        [
+            "c.yaml:1: models[0].name: a name is printable text without '/' and without spaces at its ends, got 'a/b'"
+        ],
     ),
     "a checksum": (
         "models: [{name: a, uri: digits.onnx, checksum: 'sha256:1'}]\n",
-        ["c.yaml:1: models[0].checksum: expected sha256: and 64 hexadecimal digits in lower case, got 'sha256:1'"],
+        [
+            "c.yaml:1: models[0].checksum: expected sha256: and 64 hexadecimal digits in lower case, got 'sha256:1'"
+        ],
     ),
     "a date in options": (
         "models: [{name: a, uri: digits.onnx, options: {since: {day: 2026-01-01}}}]\n",
-        ["c.yaml:1: models[0].options.since: expected a JSON value (put a date in quotes), got datetime.date(2026, 1, 1)"],
+        [
+            "c.yaml:1: models[0].options.since: expected a JSON value (put a date in quotes), got datetime.date(2026, 1, 1)"
+        ],
     ),
-    "no port": ("gateway: {listen: localhost}\n", ["c.yaml:1: gateway.listen: expected HOST:PORT such as 127.0.0.1:8080, got 'localhost'"]),
+    "no port": (
+        "gateway: {listen: localhost}\n",
+        ["c.yaml:1: gateway.listen: expected HOST:PORT such as 127.0.0.1:8080, got 'localhost'"],
+    ),
     "two keys in one": (
         "gateway: {keys: [{client: a, key: k, key_env: K}]}\n",
         ["c.yaml:1: gateway.keys[0]: give key or key_env, not both"],
     ),
-    "no key": ("gateway: {keys: [{client: a}]}\n", ["c.yaml:1: gateway.keys[0]: give key or key_env"]),
+    "no key": (
+        "gateway: {keys: [{client: a}]}\n",
+        ["c.yaml:1: gateway.keys[0]: give key or key_env"],
+    ),
     "no such variable": (
         "gateway:\n  keys:\n    - {client: a, key_env: NOT_SET_AT_ALL}\n",
         ["c.yaml:3: gateway.keys[0]: key_env: the environment variable NOT_SET_AT_ALL is not set"],
@@ -124,8 +186,14 @@ BAD = {
             "c.yaml:4: pols: unknown key; did you mean 'pools'?",
         ],
     ),
-    "no mapping": ("- a\n- b\n", ["c.yaml:1: expected a mapping of keys such as `models:`, got a list"]),
-    "empty": ("# nothing yet\n", ["c.yaml: the file is empty; a smallest one is `models: [{name: NAME, uri: FILE}]`"]),
+    "no mapping": (
+        "- a\n- b\n",
+        ["c.yaml:1: expected a mapping of keys such as `models:`, got a list"],
+    ),
+    "empty": (
+        "# nothing yet\n",
+        ["c.yaml: the file is empty; a smallest one is `models: [{name: NAME, uri: FILE}]`"],
+    ),
 }
 
 
@@ -146,7 +214,9 @@ def load(text):
 def test_a_bad_file_says_where_and_what(folder, text, said):
     with pytest.raises(errors.ConfigInvalid) as caught:
         load(text)
-    assert caught.value.message.splitlines() == [line.replace("{folder}", str(folder)) for line in said]
+    assert caught.value.message.splitlines() == [
+        line.replace("{folder}", str(folder)) for line in said
+    ]
 
 
 def test_a_file_that_is_not_there():
@@ -204,7 +274,10 @@ def test_model_specs_are_values_of_the_core(good, folder):
 
 
 def test_keys_are_read_from_the_environment_where_the_file_says_so(good):
-    assert [(key.client, key.key, key.admin) for key in good.api_keys()] == [("ops", "k1", True), ("app", "k2", False)]
+    assert [(key.client, key.key, key.admin) for key in good.api_keys()] == [
+        ("ops", "k1", True),
+        ("app", "k2", False),
+    ]
     assert "k1" not in repr(good)
 
 
@@ -235,7 +308,10 @@ def test_a_document_may_speak_of_files_of_another_machine():
 
 
 def test_a_document_with_a_relative_path_is_refused():
-    with pytest.raises(errors.ConfigInvalid, match=r"^models\[0\]\.uri: expected an absolute path or a URI, got 'a\.onnx'$"):
+    with pytest.raises(
+        errors.ConfigInvalid,
+        match=r"^models\[0\]\.uri: expected an absolute path or a URI, got 'a\.onnx'$",
+    ):
         config.parse({"models": [{"name": "a", "uri": "a.onnx"}]})
 
 
@@ -246,17 +322,23 @@ def test_a_document_is_checked_across_its_entries():
 
 
 def test_a_document_that_is_no_mapping():
-    with pytest.raises(errors.ConfigInvalid, match=r"^the document: expected a mapping, got a list$"):
+    with pytest.raises(
+        errors.ConfigInvalid, match=r"^the document: expected a mapping, got a list$"
+    ):
         config.parse([])
 
 
 def test_one_model_for_the_management_api():
     entry = config.parse_model({"name": "a", "uri": "https://host/a.onnx", "version": 3})
-    assert entry.spec(11.0, "api") == model.ModelSpec(model.ModelId("a", "3"), "https://host/a.onnx", load_timeout_s=11.0, origin="api")
+    assert entry.spec(11.0, "api") == model.ModelSpec(
+        model.ModelId("a", "3"), "https://host/a.onnx", load_timeout_s=11.0, origin="api"
+    )
 
 
 def test_one_model_that_is_wrong():
-    with pytest.raises(errors.ConfigInvalid, match=r"^pined: unknown key; did you mean 'pinned'\?$"):
+    with pytest.raises(
+        errors.ConfigInvalid, match=r"^pined: unknown key; did you mean 'pinned'\?$"
+    ):
         config.parse_model({"name": "a", "uri": "/a", "pined": True})
 
 

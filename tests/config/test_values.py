@@ -24,7 +24,9 @@ def test_sizes(text, size_bytes):
     assert values.parse_size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", -1, "1.5.2GB", "4XB", "1e3", True, None, 1.5, [4], "4GiBB"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1", -1, "1.5.2GB", "4XB", "1e3", True, None, 1.5, [4], "4GiBB"]
+)
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="expected a size such as"):
         values.parse_size(text)
@@ -59,18 +61,26 @@ def test_a_source_in_the_home_folder(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given_url", "url"), [("sqlite:////v/r.db", "sqlite:////v/r.db"), ("postgresql+psycopg://u@h/d", "postgresql+psycopg://u@h/d")]
+    ("given_url", "url"),
+    [
+        ("sqlite:////v/r.db", "sqlite:////v/r.db"),
+        ("postgresql+psycopg://u@h/d", "postgresql+psycopg://u@h/d"),
+    ],
 )
 def test_databases(given_url, url):
     assert config.parse({"registry": {"url": given_url}}).registry_url == url
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:1", "0.0.0.0:65535", "[::1]:8080", "host.example:80"])
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:1", "0.0.0.0:65535", "[::1]:8080", "host.example:80"]
+)
 def test_addresses(listen):
     assert config.parse({"gateway": {"listen": listen}}).gateway.listen == listen
 
 
-@pytest.mark.parametrize("listen", ["", ":80", "host:", "host:0", "host:65536", "host:http", "8080"])
+@pytest.mark.parametrize(
+    "listen", ["", ":80", "host:", "host:0", "host:65536", "host:http", "8080"]
+)
 def test_what_is_no_address(listen):
     with pytest.raises(errors.ConfigInvalid, match="expected HOST:PORT"):
         config.parse({"gateway": {"listen": listen}})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from meshserve import errors
-from meshserve.core import catalog, control_ports, desired, model, replica, snapshot
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import catalog, catalog_sync, desired, model, snapshots
 
 WORKER = "default-0"
 WAIT_S = 60.0
@@ -18,7 +19,7 @@ WAIT_S = 60.0
 class Stage:
     """A cluster with nothing in it, and models that it can and can't load. `listen` is free for a gateway."""
 
-    cluster: control_ports.Cluster
+    cluster: cluster_control.Cluster
     settings: desired.WorkerSettings
     good: model.ModelSpec
     broken: model.ModelSpec
@@ -29,7 +30,7 @@ class Stage:
 
     async def start_with(self, *specs):
         started = await self.start()
-        for step in replica.whole([catalog.Declared(spec) for spec in specs], 0):
+        for step in catalog_sync.whole([catalog.Declared(spec) for spec in specs], 0):
             await self.cluster.send_changes(WORKER, step)
         return started
 
@@ -62,15 +63,21 @@ class ClusterContract:
     async def test_a_worker_is_ready_from_its_first_whole_catalog_on(self, stage):
         await stage.start()
         assert not (await stage.cluster.living_workers())[0].is_ready
-        assert ((await stage.cluster.report(WORKER, 0)).state, (await stage.cluster.report(WORKER, 0)).revision) == ("starting", 0)
-        await stage.cluster.send_changes(WORKER, replica.whole([], 0)[0])
+        assert (
+            (await stage.cluster.report(WORKER, 0)).state,
+            (await stage.cluster.report(WORKER, 0)).revision,
+        ) == ("starting", 0)
+        await stage.cluster.send_changes(WORKER, catalog_sync.whole([], 0)[0])
         assert (await stage.cluster.living_workers())[0].is_ready
-        assert ((await stage.cluster.report(WORKER, 0)).state, (await stage.cluster.report(WORKER, 0)).revision) == ("ready", 1)
+        assert (
+            (await stage.cluster.report(WORKER, 0)).state,
+            (await stage.cluster.report(WORKER, 0)).revision,
+        ) == ("ready", 1)
 
     async def test_a_step_after_a_missing_one_is_a_gap(self, stage):
         await stage.start_with(stage.good)
-        with pytest.raises(replica.Gap):
-            await stage.cluster.send_changes(WORKER, replica.Step(9, ()))
+        with pytest.raises(catalog_sync.Gap):
+            await stage.cluster.send_changes(WORKER, catalog_sync.Step(9, ()))
         assert (await stage.cluster.report(WORKER, 0)).revision == 1
 
     async def test_a_model_is_loaded_reported_and_unloaded(self, stage):
@@ -90,7 +97,11 @@ class ClusterContract:
         first = await stage.cluster.report(WORKER, 0)
         await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
         second = await stage.cluster.report(WORKER, first.number)
-        assert (second.since, [copy.id for copy in second.copies], second.gone) == (first.number, [stage.good.id], ())
+        assert (second.since, [copy.id for copy in second.copies], second.gone) == (
+            first.number,
+            [stage.good.id],
+            (),
+        )
         third = await stage.cluster.report(WORKER, second.number)
         assert (third.since, third.copies, third.gone) == (second.number, (), ())
         await stage.cluster.unload(WORKER, stage.good.id)
@@ -137,7 +148,9 @@ class ClusterContract:
     async def test_a_model_that_is_withdrawn_leaves_no_copy(self, stage):
         await stage.start_with(stage.good)
         await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
-        await stage.cluster.send_changes(WORKER, replica.Step(2, (catalog.Withdrawn(stage.good.id),)))
+        await stage.cluster.send_changes(
+            WORKER, catalog_sync.Step(2, (catalog.Withdrawn(stage.good.id),))
+        )
         await stage.wait_for_state(stage.good.id, "absent")
 
     async def test_numbers_of_a_model_that_answered_nothing_are_not_there(self, stage):
@@ -165,12 +178,12 @@ class ClusterContract:
         with pytest.raises(errors.Unavailable):
             await stage.cluster.report(WORKER, 0)
         with pytest.raises(errors.Unavailable):
-            await stage.cluster.send_changes(WORKER, replica.Step(1, ()))
+            await stage.cluster.send_changes(WORKER, catalog_sync.Step(1, ()))
         assert await stage.cluster.wait_until_lost(WORKER)
 
     async def test_a_gateway_serves_follows_and_ends(self, stage):
         (node, *_) = await stage.cluster.nodes()
-        snap = snapshot.GatewaySnapshot(stage.listen, node, {"default": ()})
+        snap = snapshots.GatewaySnapshot(stage.listen, node, {"default": ()})
         started = await stage.cluster.start_gateway(node, snap)
         assert (started.node, started.state, started.listen) == (node, "ready", stage.listen)
         again = await stage.cluster.start_gateway(node, snap)

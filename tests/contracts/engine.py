@@ -20,8 +20,18 @@ SOON_S = 1.0
 STALL_S = 6.0
 ERROR_S = 2.0
 LONG = 400
-ASKED = {"model": program.NAME, "prompt": "def wait(", "temperature": 0, "extra_body": {"ignore_eos": True}}
-CHAT = {"model": program.NAME, "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 12, "temperature": 0}
+ASKED = {
+    "model": program.NAME,
+    "prompt": "def wait(",
+    "temperature": 0,
+    "extra_body": {"ignore_eos": True},
+}
+CHAT = {
+    "model": program.NAME,
+    "messages": [{"role": "user", "content": "hello there"}],
+    "max_tokens": 12,
+    "temperature": 0,
+}
 
 
 def text(served, **changes):
@@ -30,15 +40,24 @@ def text(served, **changes):
 
 def opened(served, **changes):
     """A long stream that the engine works on; an engine that has no core to itself may be late with its tokens."""
-    body = {key: value for key, value in ASKED.items() if key != "extra_body"} | {"max_tokens": LONG, "stream": True, "ignore_eos": True}
+    body = {key: value for key, value in ASKED.items() if key != "extra_body"} | {
+        "max_tokens": LONG,
+        "stream": True,
+        "ignore_eos": True,
+    }
     stream = served.client.stream("POST", "/v1/completions", json=body | changes)
     lines = stream.__enter__().iter_lines()
-    support.wait_until(lambda: served.report().running + served.report().waiting, what="it is in the engine")
+    support.wait_until(
+        lambda: served.report().running + served.report().waiting, what="it is in the engine"
+    )
     return stream, lines
 
 
 def is_alive(pid):
-    return Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return (
+        Path(f"/proc/{pid}").exists()
+        and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    )
 
 
 class EngineContract:
@@ -53,14 +72,19 @@ class EngineContract:
     def test_the_same_question_has_the_same_answer_streamed_or_not(self, served):
         whole = served.openai.chat.completions.create(**CHAT)
         chunks = list(served.openai.chat.completions.create(**CHAT, stream=True))
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole.choices[0].message.content != ""
+        assert (
+            "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+            == whole.choices[0].message.content
+            != ""
+        )
         assert whole.usage.completion_tokens == CHAT["max_tokens"]
 
     def test_it_listens_on_its_socket_too(self, served):
         assert Path(served.socket_path).is_socket()
 
     @pytest.mark.parametrize(
-        ("changes", "kind"), [({"model": "other"}, openai.NotFoundError), ({"max_tokens": -1}, openai.BadRequestError)]
+        ("changes", "kind"),
+        [({"model": "other"}, openai.NotFoundError), ({"max_tokens": -1}, openai.BadRequestError)],
     )
     def test_a_wrong_request_is_told_so_in_openai_s_shape(self, served, changes, kind):
         with pytest.raises(kind) as caught:
@@ -68,7 +92,9 @@ class EngineContract:
         assert {"message", "type", "param", "code"} <= set(caught.value.body)
 
     def test_what_is_not_json_is_a_bad_request(self, served):
-        answer = served.client.post("/v1/completions", content=b"{", headers={"content-type": "application/json"})
+        answer = served.client.post(
+            "/v1/completions", content=b"{", headers={"content-type": "application/json"}
+        )
         assert answer.status_code == 400
         assert answer.json()["error"]["message"]
 
@@ -102,7 +128,9 @@ class EngineContract:
     def test_draining_lets_what_runs_end(self, served):
         _, lines = opened(served, max_tokens=100)
         served.ask("drain", 30)
-        support.wait_until(lambda: served.client.get("/healthz").status_code == 503, what="draining")
+        support.wait_until(
+            lambda: served.client.get("/healthz").status_code == 503, what="draining"
+        )
         assert list(lines)[-2:] == ["data: [DONE]", ""]
         assert served.answer() is None
 
@@ -110,7 +138,9 @@ class EngineContract:
         served.call("stop")
         served.process.stdin.close()
         assert served.process.wait(30) == 0
-        support.wait_until(lambda: not [pid for pid in served.family if is_alive(pid)], what="processes gone")
+        support.wait_until(
+            lambda: not [pid for pid in served.family if is_alive(pid)], what="processes gone"
+        )
         assert list(Path(served.run_dir).iterdir()) == []
         assert [segment for segment in served.segments if Path(segment).exists()] == []
 
@@ -134,7 +164,9 @@ class FailureContract:
         assert time.monotonic() - began_s <= self.WITHIN_S + ERROR_S
         self.sends_away(served)
         served.call("stop")
-        assert [pid for pid in served.family[1:] if is_alive(pid)] == [each.pid for each in served.descendants()]
+        assert [pid for pid in served.family[1:] if is_alive(pid)] == [
+            each.pid for each in served.descendants()
+        ]
         assert [segment for segment in served.segments if Path(segment).exists()] == []
 
     def sends_away(self, served):

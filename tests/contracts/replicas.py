@@ -7,26 +7,36 @@ import asyncio
 import pytest
 
 from meshserve import errors
-from meshserve.core import llm
+from meshserve.core.values import llm_spec
 
 REPLICA = "tiny llm/0"
-SPEC = llm.LlmSpec("tiny llm", "/weights", device="cpu", start_timeout_s=60.0)
+SPEC = llm_spec.LlmSpec("tiny llm", "/weights", device="cpu", start_timeout_s=60.0)
 WAIT_S = 60.0
 
 
 async def start(replicas, spec=SPEC):
-    return await replicas.start_replica(REPLICA, spec, llm.Plan())
+    return await replicas.start_replica(REPLICA, spec, llm_spec.Plan())
 
 
 class ReplicasContract:
     async def test_nodes_have_room(self, replicas):
         (room, *_) = await replicas.room()
-        assert (room.node != "", room.cores >= 1, room.gpus >= room.gpus_free >= 0) == (True, True, True)
+        assert (room.node != "", room.cores >= 1, room.gpus >= room.gpus_free >= 0) == (
+            True,
+            True,
+            True,
+        )
 
     async def test_a_started_replica_lives_and_listens(self, replicas):
         ready = await start(replicas)
-        assert (ready.replica_id, ready.endpoint.port > 0, ready.took_s > 0) == (REPLICA, True, True)
-        assert await replicas.living_replicas() == (llm.LivingReplica(REPLICA, SPEC, ready.endpoint, ready.pid),)
+        assert (ready.replica_id, ready.endpoint.port > 0, ready.took_s > 0) == (
+            REPLICA,
+            True,
+            True,
+        )
+        assert await replicas.living_replicas() == (
+            llm_spec.LivingReplica(REPLICA, SPEC, ready.endpoint, ready.pid),
+        )
 
     async def test_a_replica_reports(self, replicas):
         await start(replicas)
@@ -62,7 +72,11 @@ class ReplicasContract:
         assert (await replicas.replica_report(REPLICA)).replica_id == REPLICA
 
     async def test_a_replica_that_is_not_there_is_unavailable(self, replicas):
-        for asked in (replicas.replica_report(REPLICA), replicas.wake_replica(REPLICA), replicas.sleep_replica(REPLICA, 1)):
+        for asked in (
+            replicas.replica_report(REPLICA),
+            replicas.wake_replica(REPLICA),
+            replicas.sleep_replica(REPLICA, 1),
+        ):
             with pytest.raises(errors.Unavailable):
                 await asked
         assert await replicas.wait_until_replica_lost(REPLICA)

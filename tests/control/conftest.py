@@ -8,15 +8,18 @@ import httpx
 import orjson
 import pytest
 
-from meshserve.control import plane
-from meshserve.core import model
+from meshserve.control import control_plane
+from meshserve.core.values import model
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 from tests import support
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 7000, "/run/controller.sock")
 CONFIG = {
     "pools": {"default": {"workers": 2}, "gpu": {"workers": 1}},
-    "models": [{"name": "conf", "uri": "/models/conf", "aliases": ["al"]}, {"name": "big", "uri": "/models/big", "pool": "gpu"}],
+    "models": [
+        {"name": "conf", "uri": "/models/conf", "aliases": ["al"]},
+        {"name": "big", "uri": "/models/big", "pool": "gpu"},
+    ],
 }
 
 
@@ -29,12 +32,17 @@ class Stage:
     store: fake_store.FakeStore = field(default_factory=fake_store.FakeStore)
     watch: fake_store.FakeWatch = field(default_factory=fake_store.FakeWatch)
     clock: manual_clock.ManualClock = field(default_factory=manual_clock.ManualClock)
-    plane: plane.ControlPlane = field(init=False)
+    plane: control_plane.ControlPlane = field(init=False)
 
     async def start(self, config=None, restarts=0):
         """Begin, as at first or anew."""
-        self.plane = plane.ControlPlane(plane.Outside(self.cluster, self.store, self.watch, self.state_dir, self.clock), restarts)
-        words = await self.plane.start(ENDPOINT, "" if config is None else orjson.dumps(config).decode())
+        self.plane = control_plane.ControlPlane(
+            control_plane.Outside(self.cluster, self.store, self.watch, self.state_dir, self.clock),
+            restarts,
+        )
+        words = await self.plane.start(
+            ENDPOINT, "" if config is None else orjson.dumps(config).decode()
+        )
         await self.until(self.is_ready, "the mesh is ready")
         return words
 
@@ -50,14 +58,20 @@ class Stage:
         await support.wait_until_async(is_true, what=what)
 
     def client(self):
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.plane.app), base_url="http://mesh")
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.plane.app), base_url="http://mesh"
+        )
 
     def names(self):
         return sorted({id_.name for id_ in self.store.models})
 
     def knowing(self, name):
         """The workers whose catalog has the model or alias."""
-        return sorted(id_ for id_, worker in self.cluster.workers.items() if worker.replica.catalog.has_name(name))
+        return sorted(
+            id_
+            for id_, worker in self.cluster.workers.items()
+            if worker.replica.catalog.has_name(name)
+        )
 
 
 @pytest.fixture

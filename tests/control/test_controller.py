@@ -5,13 +5,15 @@ import asyncio
 import pytest
 
 from meshserve import errors
-from meshserve.core import desired, events, model, report
+from meshserve.core.values import desired, events, model, reports
 from tests.control import conftest
 from tests.core import world
 
 
 async def register(stage, *names, **fields):
-    words = await stage.plane.controller.submit(events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names)))
+    words = await stage.plane.controller.submit(
+        events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names))
+    )
     await stage.plane.controller.wait_until_settled()
     return words
 
@@ -25,7 +27,13 @@ async def test_a_configuration_becomes_workers_gateways_and_catalogs(stage):
     )
     snap = stage.cluster.gateways["n1"]
     assert (snap.controller, dict(snap.routes)) == (conftest.ENDPOINT, {"big": "gpu"})
-    await stage.until(lambda: all(member.ready for members in stage.cluster.gateways["n1"].pools.values() for member in members))
+    await stage.until(
+        lambda: all(
+            member.ready
+            for members in stage.cluster.gateways["n1"].pools.values()
+            for member in members
+        )
+    )
 
 
 async def test_a_registration_is_durable_and_known_when_it_is_acknowledged(stage):
@@ -73,7 +81,9 @@ async def test_a_worker_that_lost_a_step_gets_everything(stage):
     stage.cluster.lost_steps["default-0"] = 1
     await register(stage, "one")
     await register(stage, "two")
-    await stage.until(lambda: stage.knowing("one") == ["default-0", "default-1"] == stage.knowing("two"))
+    await stage.until(
+        lambda: stage.knowing("one") == ["default-0", "default-1"] == stage.knowing("two")
+    )
 
 
 async def test_a_worker_that_forgot_its_catalog_gets_it_again(stage):
@@ -88,7 +98,11 @@ async def test_a_controller_that_begins_again_restarts_nothing_and_has_lost_noth
     await stage.plane.close()
     calls = list(stage.cluster.calls)
     await stage.start(restarts=1)
-    assert [call for call in stage.cluster.calls[len(calls) :] if call.startswith(("start d", "start g", "stop"))] == ["start gateway n1"]
+    assert [
+        call
+        for call in stage.cluster.calls[len(calls) :]
+        if call.startswith(("start d", "start g", "stop"))
+    ] == ["start gateway n1"]
     assert stage.mesh.book.models.declared(model.ModelId("new")).spec.pinned
     assert stage.cluster.gateways["n1"].pools["default"][0].ready
 
@@ -161,7 +175,7 @@ async def test_copies_are_told_as_they_are_now(stage):
 
 
 async def test_an_event_that_can_t_be_handled_ends_nothing(stage, caplog):
-    broken = report.WorkerReport("default-0", 1, "n1", "ready", 1, measured=(None,))
+    broken = reports.WorkerReport("default-0", 1, "n1", "ready", 1, measured=(None,))
     stage.plane.controller.post(events.WorkerReported(broken, 0))
     assert await register(stage, "new") == ("model new:1 added",)
     assert "WorkerReported could not be handled" in caplog.text
@@ -185,13 +199,20 @@ async def test_everything_ends_in_good_order(stage):
 
 
 async def test_settings_that_change_replace_workers_one_after_the_other(stage):
-    wanted = desired.Desired(pools=(world.pool(workers=2, queue_max=7), world.pool("gpu", 1, memory=model.Footprint(1))))
+    wanted = desired.Desired(
+        pools=(world.pool(workers=2, queue_max=7), world.pool("gpu", 1, memory=model.Footprint(1)))
+    )
     await stage.plane.controller.submit(events.ConfigApplied(wanted))
     await stage.until(
         lambda: (
             stage.is_ready()
-            and all(worker.settings in [pool.settings for pool in wanted.pools] for worker in stage.cluster.workers.values())
+            and all(
+                worker.settings in [pool.settings for pool in wanted.pools]
+                for worker in stage.cluster.workers.values()
+            )
         )
     )
-    order = [call for call in stage.cluster.calls if call.startswith(("stop default", "start default"))][2:]
+    order = [
+        call for call in stage.cluster.calls if call.startswith(("stop default", "start default"))
+    ][2:]
     assert order == ["stop default-0", "start default-0", "stop default-1", "start default-1"]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from meshserve.control import views
-from meshserve.core import events, llm
+from meshserve.control import mesh_views
+from meshserve.core.values import events, llm_spec
 from tests.control import llms
 
 HELD = "/mesh/internal/held"
@@ -21,7 +21,7 @@ async def client(fresh):
 
 
 def told(stage, name):
-    return next(each for each in views.status(stage.mesh)["llms"] if each["name"] == name)
+    return next(each for each in mesh_views.status(stage.mesh)["llms"] if each["name"] == name)
 
 
 def starts(stage, name):
@@ -43,12 +43,19 @@ async def test_one_that_is_always_wanted_starts_and_gateways_know(fresh, client)
 
 async def test_many_that_come_at_once_are_one_start_and_all_are_let_through(fresh, client):
     gate = fresh.cluster.slow["rare/0"] = asyncio.Event()
-    waiting = [asyncio.ensure_future(client.post(HELD, params={"model": "rare", "bytes": "9"})) for _ in range(50)]
+    waiting = [
+        asyncio.ensure_future(client.post(HELD, params={"model": "rare", "bytes": "9"}))
+        for _ in range(50)
+    ]
     await fresh.until(lambda: told(fresh, "rare")["held"] == 50)
     gate.set()
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     assert starts(fresh, "rare") == 1
-    assert (told(fresh, "rare")["held"], told(fresh, "rare")["starts"], told(fresh, "rare")["start_s"]) == (0, 1, 7.0)
+    assert (
+        told(fresh, "rare")["held"],
+        told(fresh, "rare")["starts"],
+        told(fresh, "rare")["start_s"],
+    ) == (0, 1, 7.0)
 
 
 async def test_one_whose_start_fails_turns_away_with_the_reason_and_the_wait(fresh, client):
@@ -81,21 +88,37 @@ async def test_one_that_nobody_uses_goes(fresh, client):
 @pytest.mark.usefixtures("client")
 async def test_what_a_replica_tells_is_shown(fresh):
     await is_ready(fresh, "always")
-    said = llm.LlmReport("always/0", running=2, waiting=1, tokens_per_s=30.5, ttft_p50_s=0.25, kv_used=0.5)
+    said = llm_spec.LlmReport(
+        "always/0", running=2, waiting=1, tokens_per_s=30.5, ttft_p50_s=0.25, kv_used=0.5
+    )
     fresh.cluster.replicas["always/0"].said = said
     await fresh.clock.advance(1.1)
     await fresh.until(lambda: told(fresh, "always")["replicas"][0]["running"])
     (replica,) = told(fresh, "always")["replicas"]
     assert (replica["id"], replica["state"], replica["node"]) == ("always/0", "ready", "n1")
-    assert (replica["waiting"], replica["tokens_per_s"], replica["ttft_p50_s"], replica["kv_used"]) == (1, 30.5, 0.25, 0.5)
+    assert (
+        replica["waiting"],
+        replica["tokens_per_s"],
+        replica["ttft_p50_s"],
+        replica["kv_used"],
+    ) == (1, 30.5, 0.25, 0.5)
 
 
 async def test_one_that_waits_for_gpus_says_which_and_holds_up_nobody(fresh, client):
-    document = {**llms.CONFIG, "llms": [*llms.CONFIG["llms"], {"name": "big", "uri": "/big", "device": "cuda", "tensor_parallel_size": 4}]}
+    document = {
+        **llms.CONFIG,
+        "llms": [
+            *llms.CONFIG["llms"],
+            {"name": "big", "uri": "/big", "device": "cuda", "tensor_parallel_size": 4},
+        ],
+    }
     assert (await client.post("/mesh/v1/apply", json=document)).status_code == 200
     await fresh.clock.advance(2.1)
     await fresh.until(lambda: "4 GPUs" in told(fresh, "big")["reason"])
-    assert (told(fresh, "big")["state"], views.status(fresh.mesh)["state"]) == ("starting", "ready")
+    assert (told(fresh, "big")["state"], mesh_views.status(fresh.mesh)["state"]) == (
+        "starting",
+        "ready",
+    )
     fresh.cluster.gpus["n1"] = 4
     await fresh.clock.advance(2.1)
     await is_ready(fresh, "big")

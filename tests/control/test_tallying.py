@@ -1,28 +1,28 @@
 from __future__ import annotations
 
 from meshserve.control import tallying
-from meshserve.core import tally
+from meshserve.core.values import model_stats
 
 
 def counted(rows, at_s):
-    made = tally.ModelTally()
+    made = model_stats.ModelTally()
     made.answered(rows, 0.5, at_s)
     made.ran(rows, 0.25)
     return made
 
 
 def test_what_two_workers_counted_is_added_up():
-    whole = tally.ModelTally()
+    whole = model_stats.ModelTally()
     for part in (counted(2, 100.0), counted(3, 50.0), counted(2, 10.0)):
         tallying.add(whole, part)
     assert (whole.rows, whole.last_ms) == (7, 100_000)
-    assert whole.success == tally.Span(3, 1.5)
-    assert whole.batches == {2: tally.Span(2, 0.5), 3: tally.Span(1, 0.25)}
+    assert whole.success == model_stats.Span(3, 1.5)
+    assert whole.batches == {2: model_stats.Span(2, 0.5), 3: model_stats.Span(1, 0.25)}
 
 
 def test_the_part_stays_as_it_was():
     part = counted(2, 1.0)
-    whole = tally.ModelTally()
+    whole = model_stats.ModelTally()
     tallying.add(whole, part)
     tallying.add(whole, part)
     assert part == counted(2, 1.0)

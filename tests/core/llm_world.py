@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass
 
-from meshserve.core import commands, desired, events, llm, model, snapshot
+from meshserve.core.values import commands, desired, events, llm_spec, model, snapshots
 from tests.core import world
 
 NODE = world.NODE
@@ -14,12 +14,12 @@ START_S = 30.0
 WAKE_S = 3.0
 
 
-def spec(name: str, **fields) -> llm.LlmSpec:
+def spec(name: str, **fields) -> llm_spec.LlmSpec:
     """An LLM whose URI tells its name."""
-    return llm.LlmSpec(name, f"/models/{name}", **fields)
+    return llm_spec.LlmSpec(name, f"/models/{name}", **fields)
 
 
-def holder(replica_id: str, of: llm.LlmSpec) -> str:
+def holder(replica_id: str, of: llm_spec.LlmSpec) -> str:
     """In whose name the replica has its GPUs."""
     return of.share or replica_id
 
@@ -29,7 +29,7 @@ class Engine:
     """One engine's process. `running` and `waiting` are its requests now."""
 
     pid: int
-    spec: llm.LlmSpec
+    spec: llm_spec.LlmSpec
     is_awake: bool = True
     running: int = 0
     waiting: int = 0
@@ -37,7 +37,7 @@ class Engine:
     is_stalled: bool = False
 
     def report(self, replica_id, **more):
-        return llm.LlmReport(replica_id, self.running, self.waiting, self.requests, **more)
+        return llm_spec.LlmReport(replica_id, self.running, self.waiting, self.requests, **more)
 
 
 class LlmWorld(world.World):
@@ -49,7 +49,7 @@ class LlmWorld(world.World):
         self.left: dict[str, str] = {}
         self.taken: dict[str, dict[str, int]] = {}
         self.others = Counter()
-        self.served: dict[str, snapshot.GatewaySnapshot] = {}
+        self.served: dict[str, snapshots.GatewaySnapshot] = {}
         self.waiting: dict[str, str] = {}
         self.answers: dict[str, commands.HeldCommand] = {}
         self.failing_starts: set[str] = set()
@@ -81,21 +81,36 @@ class LlmWorld(world.World):
         if isinstance(command, commands.TurnAway):
             assert command.retry_after_s > 0
             return
-        for node in [gate.node for gate in self.mesh.gates.gates.values() if gate.state in ("starting", "ready")]:
+        for node in [
+            gate.node
+            for gate in self.mesh.gates.gates.values()
+            if gate.state in ("starting", "ready")
+        ]:
             members = next(route.members for route in self.served[node].llms if name in route.names)
             assert members, f"{node} knows no replica for {command.ticket}"
 
     def _check_start(self, command):
         each = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
-        assert len(each.living()) <= each.count <= max(each.spec.replicas_max, each.spec.replicas_min)
-        group = [other for other in self.mesh.llms.fleet.replicas() if command.spec.share and other.spec.share == command.spec.share]
-        assert {other.state.value for other in group if other.id != command.replica_id} <= {"asleep", "waiting"}
+        assert (
+            len(each.living()) <= each.count <= max(each.spec.replicas_max, each.spec.replicas_min)
+        )
+        group = [
+            other
+            for other in self.mesh.llms.fleet.replicas()
+            if command.spec.share and other.spec.share == command.spec.share
+        ]
+        assert {other.state.value for other in group if other.id != command.replica_id} <= {
+            "asleep",
+            "waiting",
+        }
 
     def _check_nobody_is_sent_to(self, replica_id):
         for node in self.gateways:
             for route in self.served[node].llms if node in self.served else ():
                 ids = {member.worker_id for member in route.members}
-                assert replica_id not in ids or route.is_held or not self._is_good(replica_id), f"{node} sends requests to {replica_id}"
+                assert replica_id not in ids or route.is_held or not self._is_good(replica_id), (
+                    f"{node} sends requests to {replica_id}"
+                )
 
     def _is_good(self, replica_id):
         engine = self.engines.get(replica_id)
@@ -111,7 +126,9 @@ class LlmWorld(world.World):
         self.lanes[lane].popleft()
         match command:
             case commands.StartReplica():
-                self._start_engine(command, is_failing=is_lost or command.spec.name in self.failing_starts)
+                self._start_engine(
+                    command, is_failing=is_lost or command.spec.name in self.failing_starts
+                )
             case commands.StopReplica():
                 self._stop_engine(command.replica_id)
             case commands.SleepReplica() | commands.WakeReplica():
@@ -132,7 +149,11 @@ class LlmWorld(world.World):
             return
         self.engines[id_] = engine = Engine(next(self._pids), command.spec)
         self._check_awake(command.spec.share)
-        self.feed(events.ReplicaReady(id_, model.Endpoint(NODE, "127.0.0.1", engine.pid), engine.pid, START_S))
+        self.feed(
+            events.ReplicaReady(
+                id_, model.Endpoint(NODE, "127.0.0.1", engine.pid), engine.pid, START_S
+            )
+        )
 
     def _take(self, id_, command):
         who = holder(id_, command.spec)
@@ -184,7 +205,11 @@ class LlmWorld(world.World):
         self.feed(events.ReplicaWoken(id_, WAKE_S) if is_waking else events.ReplicaSlept(id_))
 
     def _check_awake(self, share):
-        awake = [id_ for id_, engine in self.engines.items() if share and engine.spec.share == share and engine.is_awake]
+        awake = [
+            id_
+            for id_, engine in self.engines.items()
+            if share and engine.spec.share == share and engine.is_awake
+        ]
         assert len(awake) <= 1, f"{awake} of {share} are awake"
 
     # What happens
@@ -205,7 +230,9 @@ class LlmWorld(world.World):
         """The nodes are looked at."""
         free = self.free()
         rooms = (
-            llm.NodeRoom(node, count, free[node], replicas=tuple(sorted(self.left)) if is_telling else ())
+            llm_spec.NodeRoom(
+                node, count, free[node], replicas=tuple(sorted(self.left)) if is_telling else ()
+            )
             for node, count in self.gpus.items()
         )
         self.feed(events.RoomSeen(tuple(rooms)))
@@ -246,7 +273,9 @@ class LlmWorld(world.World):
 
     def apply_llms(self, *specs):
         """These LLMs are to be served, beside a pool; what comes of it is not performed yet."""
-        return self.feed(events.ConfigApplied(desired.Desired(pools=(world.pool(workers=1),), llms=specs)))
+        return self.feed(
+            events.ConfigApplied(desired.Desired(pools=(world.pool(workers=1),), llms=specs))
+        )
 
     # What holds
 

@@ -7,8 +7,9 @@ import itertools
 from dataclasses import dataclass, field
 
 from meshserve import errors
-from meshserve.core import copies, eviction, model, residency
-from meshserve.core import residency_events as ev
+from meshserve.core.memory import copies, eviction, residency
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.values import model
 
 BROKEN = errors.LoadFailed("the file is broken")
 
@@ -61,7 +62,9 @@ class Play:
 
     def __init__(self, host=100, gpu=0, policy=eviction.lru, **limits):
         self.now_s = 1000.0
-        self.residency = residency.Residency(copies.Limits(model.Footprint(host, gpu), **limits), policy)
+        self.residency = residency.Residency(
+            copies.Limits(model.Footprint(host, gpu), **limits), policy
+        )
         self.artifacts: dict[model.ModelId, Artifact] = {}
         self.truth: dict[str, Artifact] = {}
         self.requests: dict[int, Request] = {}
@@ -77,7 +80,9 @@ class Play:
     def declare(self, name, host=10, gpu=0, *, hint=None, key=None, **more):
         """The model's artifact from now on; `hint` is guessed where it is not the real size."""
         really = model.Footprint(host, gpu)
-        artifact = Artifact(key or f"{name}!", model.Footprint(*hint) if hint else really, really, **more)
+        artifact = Artifact(
+            key or f"{name}!", model.Footprint(*hint) if hint else really, really, **more
+        )
         self.artifacts[named(name)] = artifact
         self.truth[artifact.key] = artifact
 
@@ -104,7 +109,12 @@ class Play:
         if binding.key is None:
             return binding.is_fetching, binding.trouble and binding.trouble.error.message
         copy = self.residency.copies[binding.key]
-        return copy.state, copy.booked, id_ in copy.pins, copy.trouble and copy.trouble.error.message
+        return (
+            copy.state,
+            copy.booked,
+            id_ in copy.pins,
+            copy.trouble and copy.trouble.error.message,
+        )
 
     def ask(self, name):
         """A request for a model."""
@@ -129,17 +139,29 @@ class Play:
 
     def fetched(self, name):
         """The oldest fetch for the model succeeds."""
-        attempt = next(attempt for attempt, (id_, _) in self.orders.fetching.items() if id_ == named(name))
+        attempt = next(
+            attempt for attempt, (id_, _) in self.orders.fetching.items() if id_ == named(name)
+        )
         self.answer_fetch(attempt)
 
     def answer_fetch(self, attempt, load_extra_bytes=0):
         id_, artifact = self.orders.fetching.pop(attempt)
-        more = {"load_s": artifact.load_s, "can_park": artifact.can_park, "load_timeout_s": artifact.load_timeout_s}
-        self.tell(ev.Fetched(id_, attempt, artifact.key, artifact.hint, load_extra_bytes=load_extra_bytes, **more))
+        more = {
+            "load_s": artifact.load_s,
+            "can_park": artifact.can_park,
+            "load_timeout_s": artifact.load_timeout_s,
+        }
+        self.tell(
+            ev.Fetched(
+                id_, attempt, artifact.key, artifact.hint, load_extra_bytes=load_extra_bytes, **more
+            )
+        )
 
     def fetch_failed(self, name, error=BROKEN):
         """The oldest fetch for the model fails."""
-        attempt = next(attempt for attempt, (id_, _) in self.orders.fetching.items() if id_ == named(name))
+        attempt = next(
+            attempt for attempt, (id_, _) in self.orders.fetching.items() if id_ == named(name)
+        )
         del self.orders.fetching[attempt]
         self.tell(ev.FetchFailed(named(name), attempt, error))
 

@@ -6,14 +6,17 @@ import itertools
 from collections import defaultdict, deque
 
 from meshserve import errors
-from meshserve.core import catalog, commands, desired, events, mesh, model, replica, report
+from meshserve.core.mesh import mesh
+from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 
 NODE = "n1"
 
 
 def spec(name: str, version: str = "1", **fields) -> model.ModelSpec:
     """A spec whose URI tells its name."""
-    return model.ModelSpec(model.ModelId(name, version), **{"uri": f"/models/{name}/{version}", **fields})
+    return model.ModelSpec(
+        model.ModelId(name, version), **{"uri": f"/models/{name}/{version}", **fields}
+    )
 
 
 def pool(name: str = "default", workers: int = 2, **settings) -> desired.Pool:
@@ -21,9 +24,11 @@ def pool(name: str = "default", workers: int = 2, **settings) -> desired.Pool:
     return desired.Pool(desired.WorkerSettings(pool=name, **settings), workers)
 
 
-def measured(name: str, size: int) -> report.Learned:
+def measured(name: str, size: int) -> reports.Learned:
     """What loading version 1 of a model taught."""
-    return report.Learned(model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1))
+    return reports.Learned(
+        model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1)
+    )
 
 
 class Process:
@@ -32,7 +37,7 @@ class Process:
     def __init__(self, pid: int, settings: desired.WorkerSettings) -> None:
         self.pid = pid
         self.settings = settings
-        self.replica = replica.Replica()
+        self.replica = catalog_sync.Replica()
         self.pins: set[model.ModelId] = set()
 
 
@@ -91,7 +96,9 @@ class World:
     def _queue(self, command: commands.Command) -> None:
         name = getattr(command, "worker_id", "") or f"gateway {command.node}"
         worker = self.mesh.roster.workers.get(name)
-        if isinstance(command, commands.SendChanges | commands.EnsureLoaded | commands.Pin | commands.Unpin):
+        if isinstance(
+            command, commands.SendChanges | commands.EnsureLoaded | commands.Pin | commands.Unpin
+        ):
             assert worker is not None, f"{command} to a worker that is not there"
             assert worker.is_up, f"{command} to a lost worker"
         self.lanes[name].append(command)
@@ -102,7 +109,9 @@ class World:
         match command:
             case commands.StartGateway():
                 self.gateways.add(command.node)
-                self.feed(events.GatewayReported(report.GatewayReport(command.node, 1, 2, "ready", "")))
+                self.feed(
+                    events.GatewayReported(reports.GatewayReport(command.node, 1, 2, "ready", ""))
+                )
                 self._configured(command.node)
             case commands.ConfigureGateway():
                 self._configured(command.node)
@@ -146,7 +155,7 @@ class World:
     def _send(self, process: Process, command: commands.SendChanges) -> None:
         try:
             changes = process.replica.take(command.step)
-        except replica.Gap:
+        except catalog_sync.Gap:
             self.feed(events.SyncFailed(command.worker_id, command.step.revision))
             return
         process.pins -= {change.id for change in changes if isinstance(change, catalog.Withdrawn)}
@@ -189,18 +198,32 @@ class World:
     def check(self) -> None:
         """What holds at every moment."""
         self.mesh.check()
-        assert {declared.spec.id: declared.spec for declared in self.mesh.book.models} == self.saved_models
+        assert {
+            declared.spec.id: declared.spec for declared in self.mesh.book.models
+        } == self.saved_models
         assert self.mesh.book.aliases == self.saved_aliases
 
     def check_settled(self) -> None:
         """What holds when all is performed: workers are as desired, know exactly their pool's catalog, and pin what is at home there."""
-        wanted = {id_: pool_.settings for pool_ in self.mesh.book.desired.pools for id_ in pool_.worker_ids()}
-        assert {worker_id: process.settings for worker_id, process in self.processes.items()} == wanted
+        wanted = {
+            id_: pool_.settings
+            for pool_ in self.mesh.book.desired.pools
+            for id_ in pool_.worker_ids()
+        }
+        assert {
+            worker_id: process.settings for worker_id, process in self.processes.items()
+        } == wanted
         assert set(self.mesh.roster.workers) == set(wanted)
         for worker_id, process in self.processes.items():
             self._check_process(worker_id, process)
-        assert set(self.mesh.pins.held) == {id_ for id_, spec_ in self.saved_models.items() if spec_.pinned}
-        assert [alias for alias in self.mesh.book.moving() if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")] == []
+        assert set(self.mesh.pins.held) == {
+            id_ for id_, spec_ in self.saved_models.items() if spec_.pinned
+        }
+        assert [
+            alias
+            for alias in self.mesh.book.moving()
+            if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")
+        ] == []
         assert self.gateways == {NODE}
         assert self.mesh.gates.are_serving
         assert self.mesh.gates.have_all_taken(self.mesh.gates.revision)
@@ -208,5 +231,7 @@ class World:
     def _check_process(self, worker_id: str, process: Process) -> None:
         assert self.mesh.roster.is_ready(worker_id)
         share = self.mesh.book.share(process.settings.pool)
-        assert list(replica.difference(process.replica.catalog, share)) == []
-        assert process.pins == {id_ for id_, homes in self.mesh.pins.held.items() if worker_id in homes}
+        assert list(catalog_sync.difference(process.replica.catalog, share)) == []
+        assert process.pins == {
+            id_ for id_, homes in self.mesh.pins.held.items() if worker_id in homes
+        }

@@ -17,7 +17,14 @@ def entries(folder):
 
     def python(name, source, **settings):
         uri = zoo.write_python(folder / name, source)
-        return {"name": name, "uri": uri, "runtime": "python", "trust": True, "options": {"notes": str(notes / name)}, **settings}
+        return {
+            "name": name,
+            "uri": uri,
+            "runtime": "python",
+            "trust": True,
+            "options": {"notes": str(notes / name)},
+            **settings,
+        }
 
     (folder / "corrupt.onnx").write_bytes(b"\x08\x08" + bytes(range(256)) * 8)
     with (folder / "huge.skops").open("wb") as file:
@@ -34,10 +41,20 @@ def entries(folder):
         python("hangs-long", HANGS),
         python("sleeper-in-tight", SLEEPER, pool="tight"),
         python("takes-too-much", TAKES_TOO_MUCH, pool="tight"),
-        {"name": "corrupt", "uri": str(folder / "corrupt.onnx"), "runtime": "onnx", "pool": "tight"},
+        {
+            "name": "corrupt",
+            "uri": str(folder / "corrupt.onnx"),
+            "runtime": "onnx",
+            "pool": "tight",
+        },
         {"name": "huge", "uri": str(folder / "huge.skops"), "runtime": "sklearn", "pool": "tight"},
         {"name": "small", "uri": str(folder / "small.onnx"), "pool": "tight"},
-        {"name": "linear", "version": "2", "uri": str(folder / "linear2.onnx"), "aliases": ["stable"]},
+        {
+            "name": "linear",
+            "version": "2",
+            "uri": str(folder / "linear2.onnx"),
+            "aliases": ["stable"],
+        },
     )
 
 

@@ -7,13 +7,22 @@ from prometheus_client import parser
 
 def families(mesh):
     """All metric families by name."""
-    return {family.name: family for family in parser.text_string_to_metric_families(mesh.http.get("/metrics").raise_for_status().text)}
+    return {
+        family.name: family
+        for family in parser.text_string_to_metric_families(
+            mesh.http.get("/metrics").raise_for_status().text
+        )
+    }
 
 
 def samples(mesh, name, **labels):
     """The samples of that name with these labels."""
     everything = (sample for family in families(mesh).values() for sample in family.samples)
-    return [sample for sample in everything if sample.name == name and labels.items() <= sample.labels.items()]
+    return [
+        sample
+        for sample in everything
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
 
 
 def total(mesh, name, **labels):

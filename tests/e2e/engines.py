@@ -34,5 +34,9 @@ def installed(folder):
     about = folder / "forking-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: forking\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[meshserve.engines]\nforking = tests.e2e.engines:Forking\n")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    (about / "entry_points.txt").write_text(
+        "[meshserve.engines]\nforking = tests.e2e.engines:Forking\n"
+    )
+    return {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    }

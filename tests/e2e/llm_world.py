@@ -44,7 +44,10 @@ def make(folder):
     """All of them; the last one's weights end too early."""
     for name in ("tiny", "adapter", "rare", "vectors", "spoilt"):
         (folder / name).mkdir()
-    tiny, spoilt = tiny_llm.llama(folder / "tiny", **tiny_llm.WIDE), tiny_llm.llama(folder / "spoilt", seed=2)
+    tiny, spoilt = (
+        tiny_llm.llama(folder / "tiny", **tiny_llm.WIDE),
+        tiny_llm.llama(folder / "spoilt", seed=2),
+    )
     weights = spoilt / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 20])
     rare, vectors = tiny_llm.llama(folder / "rare", seed=1), tiny_llm.embedder(folder / "vectors")
@@ -53,9 +56,18 @@ def make(folder):
 
 def document(weights, folder):
     """A configuration: small models, LLMs that are there from the beginning, and others that are not, of which one comes from a hub."""
-    common = {"device": "cpu", "cpu_kv_cache": "64MiB", "engine": ENGINE, "stall_timeout_s": STALL_S, "start_timeout_s": 120}
+    common = {
+        "device": "cpu",
+        "cpu_kv_cache": "64MiB",
+        "engine": ENGINE,
+        "stall_timeout_s": STALL_S,
+        "start_timeout_s": 120,
+    }
     seldom = {"replicas": {"min": 0}, **common}
-    tiny = {"aliases": ["org/tiny"], "adapters": [{"name": "tiny-sql", "uri": str(weights.adapter)}]}
+    tiny = {
+        "aliases": ["org/tiny"],
+        "adapters": [{"name": "tiny-sql", "uri": str(weights.adapter)}],
+    }
     return {
         "gateway": {"request_bytes_max": REQUEST_BYTES_MAX},
         "pools": {"default": {"workers": 1, "memory": "512MiB"}},
@@ -79,7 +91,10 @@ def tokens(folder, adapter=None):
     if adapter is not None:
         model = peft.PeftModel.from_pretrained(model, adapter)
     inputs = [tokenizer(prompt, return_tensors="pt") for prompt in PROMPTS]
-    made = [model.generate(**each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0] for each in inputs]
+    made = [
+        model.generate(**each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0]
+        for each in inputs
+    ]
     return [each[-TOKENS:].tolist() for each in made]
 
 
@@ -91,7 +106,10 @@ def vectors(folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder)
     with torch.no_grad():
-        states = [model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1] for prompt in PROMPTS]
+        states = [
+            model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1]
+            for prompt in PROMPTS
+        ]
     return [torch.nn.functional.normalize(state, dim=0).tolist() for state in states]
 
 
@@ -115,7 +133,14 @@ def core(mesh, name):
 
 def opened(mesh, choices=16):
     """A stream of `tiny` that would take seconds, and its lines. A moment has gone since it began, but tokens may be late."""
-    body = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": LONG, "n": choices, "stream": True, "ignore_eos": True}
+    body = {
+        "model": "tiny",
+        "prompt": PROMPTS[0],
+        "max_tokens": LONG,
+        "n": choices,
+        "stream": True,
+        "ignore_eos": True,
+    }
     stream = mesh.http.stream("POST", "/v1/completions", json=body)
     lines = stream.__enter__().iter_lines()
     time.sleep(BEGUN_S)
@@ -147,10 +172,16 @@ def strike(mesh):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         began_s = time.monotonic()
         vectors.send_signal(signal.SIGSTOP)
-        stopped = pool.submit(_timed, mesh, "/v1/embeddings", {"model": "vectors", "input": PROMPTS[0]})
+        stopped = pool.submit(
+            _timed, mesh, "/v1/embeddings", {"model": "vectors", "input": PROMPTS[0]}
+        )
         tiny.kill()
-        killed = Ended([list(filter(None, lines))[-2:] for _, lines in streams], time.monotonic() - began_s)
-        failed = pool.submit(_timed, mesh, "/v1/completions", {"model": "spoilt", "prompt": PROMPTS[0]})
+        killed = Ended(
+            [list(filter(None, lines))[-2:] for _, lines in streams], time.monotonic() - began_s
+        )
+        failed = pool.submit(
+            _timed, mesh, "/v1/completions", {"model": "spoilt", "prompt": PROMPTS[0]}
+        )
         return Struck(killed, *stopped.result(), failed.result()[0])
 
 

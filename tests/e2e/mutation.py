@@ -17,58 +17,106 @@ MODEL_MESH = "/mmesh.ModelMesh/"
 SIZE_MAX = 300
 TENSOR = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[2, 4])
 TYPED = pb.ModelInferRequest.InferInputTensor(
-    name="x", datatype="FP32", shape=[1, 4], contents=pb.InferTensorContents(fp32_contents=[1, 2, 3, 4])
+    name="x",
+    datatype="FP32",
+    shape=[1, 4],
+    contents=pb.InferTensorContents(fp32_contents=[1, 2, 3, 4]),
 )
 TEXTS = [
     pb.ModelInferRequest.InferInputTensor(name="seconds", datatype="FP64", shape=[1]),
     pb.ModelInferRequest.InferInputTensor(name="name", datatype="BYTES", shape=[1]),
 ]
 INFERS = [
-    pb.ModelInferRequest(model_name="linear", id="7", inputs=[TENSOR], raw_input_contents=[zoo.ROWS[:2].tobytes()]),
-    pb.ModelInferRequest(model_name="doubled", model_version="1", inputs=[TYPED], outputs=[{"name": "y"}]),
-    pb.ModelInferRequest(model_name="pair", inputs=TEXTS, raw_input_contents=[bytes(8), b"\3\0\0\0abc"]),
+    pb.ModelInferRequest(
+        model_name="linear", id="7", inputs=[TENSOR], raw_input_contents=[zoo.ROWS[:2].tobytes()]
+    ),
+    pb.ModelInferRequest(
+        model_name="doubled", model_version="1", inputs=[TYPED], outputs=[{"name": "y"}]
+    ),
+    pb.ModelInferRequest(
+        model_name="pair", inputs=TEXTS, raw_input_contents=[bytes(8), b"\3\0\0\0abc"]
+    ),
 ]
 VALID = {
     f"{INFERENCE}ModelInfer": INFERS,
     f"{INFERENCE}ModelReady": [pb.ModelReadyRequest(name="linear", version="1")],
     f"{INFERENCE}ModelMetadata": [pb.ModelMetadataRequest(name="linear")],
     f"{INFERENCE}ModelConfig": [pb.ModelConfigRequest(name="doubled")],
-    f"{INFERENCE}ModelStatistics": [pb.ModelStatisticsRequest(), pb.ModelStatisticsRequest(name="linear")],
+    f"{INFERENCE}ModelStatistics": [
+        pb.ModelStatisticsRequest(),
+        pb.ModelStatisticsRequest(name="linear"),
+    ],
     f"{INFERENCE}RepositoryIndex": [pb.RepositoryIndexRequest(ready=True)],
     f"{INFERENCE}RepositoryModelLoad": [
-        pb.RepositoryModelLoadRequest(model_name="fuzzed", parameters={"config": {"string_param": '{"backend": "onnxruntime"}'}})
+        pb.RepositoryModelLoadRequest(
+            model_name="fuzzed",
+            parameters={"config": {"string_param": '{"backend": "onnxruntime"}'}},
+        )
     ],
     f"{INFERENCE}RepositoryModelUnload": [pb.RepositoryModelUnloadRequest(model_name="fuzzed")],
-    f"{INFERENCE}SystemSharedMemoryRegister": [pb.SystemSharedMemoryRegisterRequest(name="a", key="/b", byte_size=9)],
-    f"{INFERENCE}TraceSetting": [pb.TraceSettingRequest(settings={"trace_level": {"value": ["OFF"]}})],
+    f"{INFERENCE}SystemSharedMemoryRegister": [
+        pb.SystemSharedMemoryRegisterRequest(name="a", key="/b", byte_size=9)
+    ],
+    f"{INFERENCE}TraceSetting": [
+        pb.TraceSettingRequest(settings={"trace_level": {"value": ["OFF"]}})
+    ],
     f"{INFERENCE}LogSettings": [pb.LogSettingsRequest(settings={"log_info": {"bool_param": True}})],
-    f"{MODEL_MESH}registerModel": [mm.RegisterModelRequest(modelId="fuzzed", modelInfo=mm.ModelInfo(type="onnx", path="/nowhere"))],
+    f"{MODEL_MESH}registerModel": [
+        mm.RegisterModelRequest(
+            modelId="fuzzed", modelInfo=mm.ModelInfo(type="onnx", path="/nowhere")
+        )
+    ],
     f"{MODEL_MESH}ensureLoaded": [mm.EnsureLoadedRequest(modelId="fuzzed")],
-    f"{MODEL_MESH}setVModel": [mm.SetVModelRequest(vModelId="fuzzed-alias", targetModelId="fuzzed")],
+    f"{MODEL_MESH}setVModel": [
+        mm.SetVModelRequest(vModelId="fuzzed-alias", targetModelId="fuzzed")
+    ],
 }
 """Nothing in it names a model that other tests need and would change it."""
 
-LINEAR = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}], "outputs": [{"name": "y"}]}
+LINEAR = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
+    "outputs": [{"name": "y"}],
+}
 REST = {
     "POST /v2/models/linear/infer": LINEAR,
-    "POST /v2/models/doubled/versions/1/infer": {**LINEAR, "id": "a", "parameters": {"binary_data_output": True}},
+    "POST /v2/models/doubled/versions/1/infer": {
+        **LINEAR,
+        "id": "a",
+        "parameters": {"binary_data_output": True},
+    },
     "POST /v1/models/doubled:predict": {"instances": [[1, 2, 3, 4]]},
     "POST /v2/repository/index": {"ready": True},
     "POST /v2/repository/models/fuzzed/load": {"parameters": {"config": "{}"}},
     "POST /v2/repository/models/fuzzed/unload": {},
     "PUT /mesh/v1/models/fuzzed": {"uri": "/nowhere", "runtime": "onnx", "options": {"a": 1}},
     "PUT /mesh/v1/aliases/fuzzed-alias": {"model": "fuzzed"},
-    "POST /mesh/v1/apply": {"pools": {"x": {"workers": -1, "memory": "lots"}}, "no-such-section": [1]},
+    "POST /mesh/v1/apply": {
+        "pools": {"x": {"workers": -1, "memory": "lots"}},
+        "no-such-section": [1],
+    },
 }
-SERVICES = [service for module in (pb, model_repository_pb2, modelmesh_pb2) for service in module.DESCRIPTOR.services_by_name.values()]
-UNARY = [f"/{service.full_name}/{name}" for service in SERVICES for name in service.methods_by_name if name != "ModelStreamInfer"]
+SERVICES = [
+    service
+    for module in (pb, model_repository_pb2, modelmesh_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+]
+UNARY = [
+    f"/{service.full_name}/{name}"
+    for service in SERVICES
+    for name in service.methods_by_name
+    if name != "ModelStreamInfer"
+]
 UNARY.append("/grpc.health.v1.Health/Check")
 
 
 def random_bytes(chance):
     """Short, long, or looking like protobuf."""
     body = chance.bytes(int(chance.integers(0, SIZE_MAX)))
-    return bytes([int(chance.integers(1, 8)) * 8 + 2, min(len(body), 127)]) + body if chance.random() < 0.5 else body
+    return (
+        bytes([int(chance.integers(1, 8)) * 8 + 2, min(len(body), 127)]) + body
+        if chance.random() < 0.5
+        else body
+    )
 
 
 def mutated(chance, body):
@@ -93,7 +141,11 @@ def mutated(chance, body):
 def grpc_calls(seed, count):
     """`count` of each: (method, random bytes) and (method, mutated message)."""
     chance = np.random.default_rng(seed)
-    valid = [(path, message.SerializeToString()) for path, messages in VALID.items() for message in messages]
+    valid = [
+        (path, message.SerializeToString())
+        for path, messages in VALID.items()
+        for message in messages
+    ]
     for number in range(count):
         yield UNARY[number % len(UNARY)], random_bytes(chance)
         path, body = valid[number % len(valid)]

@@ -39,13 +39,19 @@ class Mesh:
 
     def workers(self):
         """Each worker's part of the status, by its id."""
-        return {worker["id"]: worker for pool in self.status()["pools"] for worker in pool["workers"]}
+        return {
+            worker["id"]: worker for pool in self.status()["pools"] for worker in pool["workers"]
+        }
 
     def pids(self):
         """Controller, workers, gateways and their Envoys."""
         told = self.status()
         gateways = {gateway[key] for gateway in told["gateways"] for key in ("pid", "envoy_pid")}
-        return {told["controller"]["pid"], *gateways, *(worker["pid"] for worker in self.workers().values())}
+        return {
+            told["controller"]["pid"],
+            *gateways,
+            *(worker["pid"] for worker in self.workers().values()),
+        }
 
     def model(self, name):
         return self.http.get(f"/mesh/v1/models/{name}").raise_for_status().json()
@@ -57,11 +63,22 @@ class Mesh:
     def cli(self, *words):
         """The command line, as another terminal of the same user."""
         variables = {**os.environ, "MESHSERVE_HOME": str(self.home)}
-        return subprocess.run([PROGRAM, *words], env=variables, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            [PROGRAM, *words],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def living(self):
         """Processes that were begun for it and live."""
-        return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and self.tag.encode() in _environment(path)}
+        return {
+            int(path.name)
+            for path in Path("/proc").iterdir()
+            if path.name.isdecimal() and self.tag.encode() in _environment(path)
+        }
 
 
 @contextlib.contextmanager
@@ -77,7 +94,9 @@ def mesh(document, *, home=None, is_detached=False, **environment):
     variables = {**os.environ, **environment, "MESHSERVE_HOME": str(home), TAG: tag}
     with (home / "up.out").open("wb") as out:
         words = [PROGRAM, "up", home / "config.yaml", *(["--detach"] if is_detached else [])]
-        process = subprocess.Popen(words, stdout=out, stderr=out, env=variables, start_new_session=True)
+        process = subprocess.Popen(
+            words, stdout=out, stderr=out, env=variables, start_new_session=True
+        )
     with httpx.Client(base_url=f"http://{listen}", timeout=60) as http:
         started = Mesh(listen, home, document, process, tag, http)
         try:

@@ -28,7 +28,9 @@ def kind(request, models):
 
 
 def test_every_model_answers_over_grpc(over_grpc, kind):
-    answer = over_grpc.infer(kind.name, [asking.over_grpc(kind.input, kind.rows, kind.datatype)], "1")
+    answer = over_grpc.infer(
+        kind.name, [asking.over_grpc(kind.input, kind.rows, kind.datatype)], "1"
+    )
     np.testing.assert_allclose(answer.as_numpy(kind.output), kind.answer, rtol=1e-6)
 
 
@@ -44,13 +46,19 @@ def test_http_answers_as_grpc_does(over_grpc, over_http, kind, is_binary_in, is_
 
 def test_v1_answers_the_same(mesh, kind):
     body = {"instances": kind.rows.tolist()}
-    found = mesh.http.post(f"/v1/models/{kind.name}/versions/1:predict", json=body).raise_for_status().json()["predictions"]
+    found = (
+        mesh.http.post(f"/v1/models/{kind.name}/versions/1:predict", json=body)
+        .raise_for_status()
+        .json()["predictions"]
+    )
     answers = [row[kind.output] for row in found] if isinstance(found[0], dict) else found
     np.testing.assert_allclose(np.array(answers), kind.answer, rtol=1e-6)
 
 
 def test_metadata_is_true(over_grpc, over_http, kind):
-    told = json_format.MessageToDict(over_grpc.get_model_metadata(kind.name, "1"), preserving_proto_field_name=True)
+    told = json_format.MessageToDict(
+        over_grpc.get_model_metadata(kind.name, "1"), preserving_proto_field_name=True
+    )
     row = {"name": kind.input, "datatype": kind.datatype, "shape": ["-1", "4"]}
     assert told["inputs"] == [row]
     assert kind.output in [output["name"] for output in told["outputs"]]
@@ -63,12 +71,18 @@ def test_config_is_true(over_grpc, over_http, kind):
     config = over_grpc.get_model_config(kind.name, "1").config
     assert (config.name, config.max_batch_size) == (kind.name, 256)
     assert [(each.name, list(each.dims)) for each in config.input] == [(kind.input, [4])]
-    assert json_format.ParseDict(over_http.get_model_config(kind.name, "1"), type(config)()) == config
+    assert (
+        json_format.ParseDict(over_http.get_model_config(kind.name, "1"), type(config)()) == config
+    )
 
 
 def test_statistics_count_what_was_asked(over_grpc, over_http, kind):
     def success():
-        return over_grpc.get_inference_statistics(kind.name, "1").model_stats[0].inference_stats.success.count
+        return (
+            over_grpc.get_inference_statistics(kind.name, "1")
+            .model_stats[0]
+            .inference_stats.success.count
+        )
 
     before = success()
     over_grpc.infer(kind.name, [asking.over_grpc(kind.input, kind.rows, kind.datatype)], "1")
@@ -82,7 +96,9 @@ def test_the_repository_lists_every_version(over_grpc, over_http, mesh):
     entries = {(entry["name"], entry.get("version", "1")) for entry in mesh.document["models"]}
     listed = over_grpc.get_model_repository_index().models
     assert {(each.name, each.version) for each in listed} >= entries
-    assert {(each["name"], each["version"]) for each in over_http.get_model_repository_index()} >= entries
+    assert {
+        (each["name"], each["version"]) for each in over_http.get_model_repository_index()
+    } >= entries
 
 
 def test_statistics_of_all_models_are_told(over_grpc, over_http, mesh):
@@ -111,7 +127,9 @@ def test_a_registered_model_is_ready(over_grpc, over_http):
 
 
 def test_health_and_reflection_answer(channel):
-    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"))
+    health = health_pb2_grpc.HealthStub(channel).Check(
+        health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService")
+    )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
     told = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(asked)))
@@ -185,12 +203,25 @@ def test_trace_and_log_settings_are_told(over_grpc):
 
 def test_versions_and_aliases_name_what_they_say(over_grpc, over_http):
     given = asking.over_grpc("x", np.ones((1, 4), np.float32), "FP32")
-    by_version = {version: over_grpc.infer("linear", [given], version) for version in ("1", "2", "")}
-    assert {version: answer.as_numpy("y")[0, 0] for version, answer in by_version.items()} == {"1": 4, "2": 40, "": 40}
-    assert {version: answer.get_response().model_version for version, answer in by_version.items()} == {"1": "1", "2": "2", "": "2"}
+    by_version = {
+        version: over_grpc.infer("linear", [given], version) for version in ("1", "2", "")
+    }
+    assert {version: answer.as_numpy("y")[0, 0] for version, answer in by_version.items()} == {
+        "1": 4,
+        "2": 40,
+        "": 40,
+    }
+    assert {
+        version: answer.get_response().model_version for version, answer in by_version.items()
+    } == {"1": "1", "2": "2", "": "2"}
     through_alias = over_grpc.infer("stable", [given])
-    assert (through_alias.as_numpy("y")[0, 0], through_alias.get_response().model_name) == (40, "stable")
-    again = over_http.infer("linear", [asking.over_http("x", np.ones((1, 4), np.float32), "FP32")], "1")
+    assert (through_alias.as_numpy("y")[0, 0], through_alias.get_response().model_name) == (
+        40,
+        "stable",
+    )
+    again = over_http.infer(
+        "linear", [asking.over_http("x", np.ones((1, 4), np.float32), "FP32")], "1"
+    )
     assert (again.as_numpy("y")[0, 0], again.get_response()["model_version"]) == (4, "1")
     assert over_grpc.get_model_metadata("linear").versions == ["1", "2"]
 
@@ -206,11 +237,17 @@ def test_the_id_comes_back(over_grpc, over_http):
 def test_only_the_outputs_that_were_asked_for_come(over_grpc, over_http):
     a, b = np.array([[5, 7]]), np.array([[1, 2]])
     wanted = [tritonclient.grpc.InferRequestedOutput("difference")]
-    some = over_grpc.infer("pair", [asking.over_grpc("a", a, "INT64"), asking.over_grpc("b", b, "INT64")], outputs=wanted)
+    some = over_grpc.infer(
+        "pair",
+        [asking.over_grpc("a", a, "INT64"), asking.over_grpc("b", b, "INT64")],
+        outputs=wanted,
+    )
     assert [output.name for output in some.get_response().outputs] == ["difference"]
     assert some.as_numpy("difference").tolist() == [[4, 5]]
     given = [asking.over_http("a", a, "INT64"), asking.over_http("b", b, "INT64")]
-    assert [output["name"] for output in over_http.infer("pair", given).get_response()["outputs"]] == ["sum", "difference"]
+    assert [
+        output["name"] for output in over_http.infer("pair", given).get_response()["outputs"]
+    ] == ["sum", "difference"]
     some = over_http.infer("pair", given, outputs=asking.binary("sum"))
     assert [output["name"] for output in some.get_response()["outputs"]] == ["sum"]
     assert some.as_numpy("sum").tolist() == [[6, 9]]
@@ -219,10 +256,17 @@ def test_only_the_outputs_that_were_asked_for_come(over_grpc, over_http):
 def test_compressed_requests_are_answered(over_grpc, over_http):
     rows = np.ones((3, 4), np.float32)
     for algorithm in ("gzip", "deflate"):
-        answer = over_grpc.infer("doubled", [asking.over_grpc("x", rows, "FP32")], compression_algorithm=algorithm)
+        answer = over_grpc.infer(
+            "doubled", [asking.over_grpc("x", rows, "FP32")], compression_algorithm=algorithm
+        )
         np.testing.assert_array_equal(answer.as_numpy("y"), rows * 2)
         asked = [asking.over_http("x", rows, "FP32")]
-        answer = over_http.infer("doubled", asked, request_compression_algorithm=algorithm, response_compression_algorithm=algorithm)
+        answer = over_http.infer(
+            "doubled",
+            asked,
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
         np.testing.assert_array_equal(answer.as_numpy("y"), rows * 2)
 
 

@@ -16,11 +16,18 @@ from tests.e2e import asking, mutation
 pytestmark = [pytest.mark.edge, pytest.mark.timeout(900)]
 
 SEED = 20_260
-EACH = int(os.environ.get("MESHSERVE_FUZZ_EACH", "2000"))  # random and as many mutated, over gRPC and again over REST
+EACH = int(
+    os.environ.get("MESHSERVE_FUZZ_EACH", "2000")
+)  # random and as many mutated, over gRPC and again over REST
 AT_ONCE = 16
 TIMEOUT_S = 30.0
 GROWTH_BYTES_MAX = 48 << 20
-OURS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+OURS = {
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 
 
 async def run_all(calls, ask):
@@ -58,7 +65,10 @@ async def over_rest(mesh, seed, each):
         async def ask(where, body):
             method, _, path = where.partition(" ")
             answer = await client.request(method, path, content=body)
-            return (answer.status_code, answer.text[:60] if answer.is_error else ""), answer.status_code >= 500
+            return (
+                answer.status_code,
+                answer.text[:60] if answer.is_error else "",
+            ), answer.status_code >= 500
 
         return await run_all(mutation.rest_calls(seed, each), ask)
 
@@ -75,13 +85,19 @@ async def test_nothing_that_comes_in_breaks_anything(mesh, triton):
     rest_answers, rest_wrong = await over_rest(mesh, SEED + 2, EACH)
     assert wrong == rest_wrong == []
     assert (sum(answers.values()), sum(rest_answers.values())) == (2 * EACH, 2 * EACH)
-    assert {code for code, _ in answers} >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    assert {code for code, _ in answers} >= {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+    }
     assert {code for code, _ in rest_answers} >= {200, 400, 404}
     assert mesh.pids() == pids
     grown = {worker: size - before[worker] for worker, size in private_bytes(mesh).items()}
     assert {worker: size for worker, size in grown.items() if size > GROWTH_BYTES_MAX} == {}
     rows = np.ones((1, 4), np.float32)
-    assert triton.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y").tolist() == [[2, 2, 2, 2]]
+    assert triton.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy(
+        "y"
+    ).tolist() == [[2, 2, 2, 2]]
 
 
 @pytest.fixture

@@ -30,11 +30,22 @@ def guarded(tmp_path_factory):
     zoo.write_onnx(folder / "linear.onnx", 1)
     sleeper = zoo.write_python(folder / "sleeper", behaviours.SLEEPER)
     document = {
-        "gateway": {"keys": [{"client": "user", "key": "of-a-user"}, {"client": "boss", "key_env": "ADMIN_KEY", "admin": True}]},
+        "gateway": {
+            "keys": [
+                {"client": "user", "key": "of-a-user"},
+                {"client": "boss", "key_env": "ADMIN_KEY", "admin": True},
+            ]
+        },
         "pools": {"default": {"workers": 1, "memory": "1GiB"}},
         "models": [
             {"name": "linear", "uri": str(folder / "linear.onnx")},
-            {"name": "sleeper", "uri": sleeper, "runtime": "python", "trust": True, "options": {"notes": str(folder / "notes")}},
+            {
+                "name": "sleeper",
+                "uri": sleeper,
+                "runtime": "python",
+                "trust": True,
+                "options": {"notes": str(folder / "notes")},
+            },
         ],
     }
     with running.mesh(document, ADMIN_KEY="of-an-admin") as started:
@@ -59,12 +70,26 @@ def row(over):
 
 @pytest.mark.parametrize("headers", [USER, ADMIN, {"x-api-key": "of-a-user"}])
 def test_clients_with_a_key_are_served(over_grpc, over_http, headers):
-    assert over_grpc.infer("linear", row(asking.over_grpc), headers=headers and dict(headers)).as_numpy("y")[0, 0] == 4
-    assert over_http.infer("linear", row(asking.over_http), headers=headers and dict(headers)).as_numpy("y")[0, 0] == 4
-    assert over_grpc.get_model_metadata("linear", headers=headers and dict(headers)).name == "linear"
+    assert (
+        over_grpc.infer(
+            "linear", row(asking.over_grpc), headers=headers and dict(headers)
+        ).as_numpy("y")[0, 0]
+        == 4
+    )
+    assert (
+        over_http.infer(
+            "linear", row(asking.over_http), headers=headers and dict(headers)
+        ).as_numpy("y")[0, 0]
+        == 4
+    )
+    assert (
+        over_grpc.get_model_metadata("linear", headers=headers and dict(headers)).name == "linear"
+    )
 
 
-@pytest.mark.parametrize("headers", [None, {"authorization": "Bearer of-nobody"}, {"authorization": "Basic of-a-user"}])
+@pytest.mark.parametrize(
+    "headers", [None, {"authorization": "Bearer of-nobody"}, {"authorization": "Basic of-a-user"}]
+)
 def test_others_are_not(over_grpc, over_http, headers):
     for call in (
         lambda: over_grpc.infer("linear", row(asking.over_grpc), headers=headers and dict(headers)),
@@ -90,7 +115,11 @@ def test_only_admins_manage(over_grpc, over_http, guarded):
     with pytest.raises(InferenceServerException, match=NOT_ADMIN) as caught:
         over_http.unload_model("linear", headers=dict(USER))
     assert caught.value.status() == "403"
-    for method, path in (("GET", "/mesh/v1/status"), ("DELETE", "/mesh/v1/models/linear"), ("POST", "/mesh/v1/apply")):
+    for method, path in (
+        ("GET", "/mesh/v1/status"),
+        ("DELETE", "/mesh/v1/models/linear"),
+        ("POST", "/mesh/v1/apply"),
+    ):
         assert guarded.http.request(method, path, headers=dict(USER)).status_code == 403
     over_grpc.load_model("linear", headers=dict(ADMIN))
     over_http.load_model("linear", headers=dict(ADMIN))
@@ -98,13 +127,18 @@ def test_only_admins_manage(over_grpc, over_http, guarded):
 
 
 def test_health_is_open_and_metrics_are_not(guarded):
-    assert guarded.http.get("/healthz").status_code == guarded.http.get("/readyz").status_code == 200
+    assert (
+        guarded.http.get("/healthz").status_code == guarded.http.get("/readyz").status_code == 200
+    )
     assert guarded.http.get("/metrics").status_code == 401
     assert guarded.http.get("/metrics", headers=dict(USER)).status_code == 200
 
 
 def test_keys_are_nowhere_to_be_read(guarded):
-    told = guarded.http.get("/mesh/v1/status", headers=dict(ADMIN)).text + guarded.http.get("/metrics", headers=dict(ADMIN)).text
+    told = (
+        guarded.http.get("/mesh/v1/status", headers=dict(ADMIN)).text
+        + guarded.http.get("/metrics", headers=dict(ADMIN)).text
+    )
     logs = "".join(path.read_text() for path in (guarded.home / "logs").iterdir())
     assert "of-a-user" not in told + logs + guarded.log()
     assert "of-an-admin" not in told + logs + guarded.log()
@@ -115,7 +149,11 @@ def test_at_its_end_it_answers_what_it_took_and_refuses_what_is_new(guarded, ove
     over_grpc.infer("sleeper", asking.sleeper(0.0, "warm"), headers=dict(USER))
     answers = []
     taken = threading.Thread(
-        target=lambda: answers.append(over_grpc.infer("sleeper", asking.sleeper(4.0, "taken"), headers=dict(USER)).as_numpy("name")[0])
+        target=lambda: answers.append(
+            over_grpc.infer("sleeper", asking.sleeper(4.0, "taken"), headers=dict(USER)).as_numpy(
+                "name"
+            )[0]
+        )
     )
     taken.start()
     notes = Path(guarded.document["models"][1]["options"]["notes"])
@@ -134,7 +172,9 @@ def refusal(mesh):
     """The code that a new client's request ends with, if it does not succeed."""
     with grpc.insecure_channel(mesh.listen) as channel:
         try:
-            channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(b"\x0a\x06linear", metadata=tuple(USER.items()), timeout=10)
+            channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(
+                b"\x0a\x06linear", metadata=tuple(USER.items()), timeout=10
+            )
         except grpc.RpcError as error:
             return error.code()
     return None
@@ -143,6 +183,8 @@ def refusal(mesh):
 def over_rest(mesh):
     """The status that a new client gets, or nothing where nobody listens."""
     try:
-        return httpx.get(f"http://{mesh.listen}/v2/models/linear", headers=dict(USER), timeout=10).status_code
+        return httpx.get(
+            f"http://{mesh.listen}/v2/models/linear", headers=dict(USER), timeout=10
+        ).status_code
     except httpx.TransportError:
         return None

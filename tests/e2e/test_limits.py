@@ -60,15 +60,26 @@ async def stub(mesh):
 
 @pytest.fixture
 async def http(mesh):
-    async with httpx.AsyncClient(base_url=f"http://{mesh.listen}", timeout=60, limits=httpx.Limits(max_connections=100)) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{mesh.listen}", timeout=60, limits=httpx.Limits(max_connections=100)
+    ) as client:
         yield client
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(stub, models):
     await stub.ModelInfer(request("sleeper-in-tight", 0, "warm"))
-    first = asyncio.ensure_future(outcome(stub.ModelInfer(request("sleeper-in-tight", 1.5, "first"))))
-    await support.wait_until_async(lambda: "b'first'" in models.noted("sleeper-in-tight"), 20, "the first one runs")
-    others = await asyncio.gather(*(outcome(stub.ModelInfer(request("sleeper-in-tight", 0, f"{number}"))) for number in range(12)))
+    first = asyncio.ensure_future(
+        outcome(stub.ModelInfer(request("sleeper-in-tight", 1.5, "first")))
+    )
+    await support.wait_until_async(
+        lambda: "b'first'" in models.noted("sleeper-in-tight"), 20, "the first one runs"
+    )
+    others = await asyncio.gather(
+        *(
+            outcome(stub.ModelInfer(request("sleeper-in-tight", 0, f"{number}")))
+            for number in range(12)
+        )
+    )
     refused = [each for each in others if each != "OK"]
     assert len(refused) == 12 - QUEUE_MAX
     assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -80,7 +91,9 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(stub, mo
 async def test_a_full_queue_is_429_over_rest(http, stub):
     await stub.ModelInfer(request("sleeper-in-tight", 0, "warm"))
     path = "/v2/models/sleeper-in-tight/infer"
-    answers = await asyncio.gather(*(http.post(path, json=body(0.5, f"rest{number}")) for number in range(QUEUE_MAX + 6)))
+    answers = await asyncio.gather(
+        *(http.post(path, json=body(0.5, f"rest{number}")) for number in range(QUEUE_MAX + 6))
+    )
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(answers) - len(refused) == QUEUE_MAX + 1
     assert {answer.status_code for answer in refused} == {429}
@@ -91,9 +104,13 @@ async def test_a_full_queue_is_429_over_rest(http, stub):
 async def test_an_expired_request_is_told_so_and_never_computed(models, stub, http):
     await stub.ModelInfer(request("sleeper", 0, "warm"))
     running = asyncio.ensure_future(outcome(stub.ModelInfer(request("sleeper", 2.0, "long"))))
-    await support.wait_until_async(lambda: "b'long'" in models.noted("sleeper"), 20, "the long one runs")
+    await support.wait_until_async(
+        lambda: "b'long'" in models.noted("sleeper"), 20, "the long one runs"
+    )
     late = await outcome(stub.ModelInfer(request("sleeper", 0, "too-late"), timeout=0.4))
-    over_rest = await http.post("/v2/models/sleeper/infer", json=body(0, "too-late"), headers={"grpc-timeout": "300m"})
+    over_rest = await http.post(
+        "/v2/models/sleeper/infer", json=body(0, "too-late"), headers={"grpc-timeout": "300m"}
+    )
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert over_rest.status_code == 504
     assert "deadline passed" in over_rest.json()["error"]
@@ -103,12 +120,20 @@ async def test_an_expired_request_is_told_so_and_never_computed(models, stub, ht
 
 
 async def test_triton_clients_see_the_deadline(mesh):
-    with tritonclient.grpc.InferenceServerClient(mesh.listen) as client, pytest.raises(InferenceServerException) as caught:
-        await asyncio.to_thread(client.infer, "sleeper", asking.sleeper(1.0, "in time"), client_timeout=0.3)
+    with (
+        tritonclient.grpc.InferenceServerClient(mesh.listen) as client,
+        pytest.raises(InferenceServerException) as caught,
+    ):
+        await asyncio.to_thread(
+            client.infer, "sleeper", asking.sleeper(1.0, "in time"), client_timeout=0.3
+        )
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
 async def test_a_deadline_holds_while_a_model_loads(stub, models):
-    errors = [await outcome(stub.ModelInfer(pb.ModelInferRequest(model_name="hangs-long"), timeout=0.4)) for _ in range(3)]
+    errors = [
+        await outcome(stub.ModelInfer(pb.ModelInferRequest(model_name="hangs-long"), timeout=0.4))
+        for _ in range(3)
+    ]
     assert {error.code() for error in errors} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert len(models.noted("hangs-long")) <= 1

@@ -34,10 +34,21 @@ def mesh(tmp_path_factory):
         "pools": {"default": {"workers": 1, "memory": "512MiB"}},
         "models": [{"name": "linear", "uri": str(traffic.write_model(folder / "linear.onnx", 2))}],
         "llms": [
-            {"name": "steady", "aliases": ["org/steady"], "adapters": [{"name": "steady-sql", "uri": str(weights)}], **common},
+            {
+                "name": "steady",
+                "aliases": ["org/steady"],
+                "adapters": [{"name": "steady-sql", "uri": str(weights)}],
+                **common,
+            },
             {"name": "rare", "replicas": {"min": 0}, "idle_timeout_s": IDLE_S, **common},
             {"name": "huge", "device": "cuda", "tensor_parallel_size": 8, **common},
-            {"name": "picky", "replicas": {"min": 0}, "idle_timeout_s": IDLE_S, "held": {"requests": 2}, **common},
+            {
+                "name": "picky",
+                "replicas": {"min": 0},
+                "idle_timeout_s": IDLE_S,
+                "held": {"requests": 2},
+                **common,
+            },
         ],
     }
     with running.mesh(document, **engines.installed(folder / "site")) as started:
@@ -47,7 +58,9 @@ def mesh(tmp_path_factory):
 
 @pytest.fixture
 def client(mesh):
-    with openai.OpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60) as made:
+    with openai.OpenAI(
+        base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60
+    ) as made:
         yield made
 
 
@@ -60,12 +73,18 @@ def state(mesh, name):
 
 
 def ask(client, name, **more):
-    return client.chat.completions.create(model=name, messages=[{"role": "user", "content": SAID}], max_tokens=8, **more)
+    return client.chat.completions.create(
+        model=name, messages=[{"role": "user", "content": SAID}], max_tokens=8, **more
+    )
 
 
 def group_of(pid):
     """The processes that a replica's process leads."""
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and _leader(path) == pid}
+    return {
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdecimal() and _leader(path) == pid
+    }
 
 
 def _leader(process):
@@ -77,18 +96,25 @@ def _leader(process):
 
 
 def test_it_was_ready_before_its_llms_and_says_so(mesh):
-    assert "are still starting: steady, huge" in mesh.log() or "is still starting: huge" in mesh.log()
+    assert (
+        "are still starting: steady, huge" in mesh.log() or "is still starting: huge" in mesh.log()
+    )
     support.wait_until(lambda: mesh.status()["state"] == "ready", 10, "gateways know of steady")
 
 
 def test_a_chat_is_answered_whole_and_streamed_alike(client):
     whole = ask(client, "steady").choices[0].message.content
-    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in ask(client, "steady", stream=True))
+    streamed = "".join(
+        chunk.choices[0].delta.content or "" for chunk in ask(client, "steady", stream=True)
+    )
     assert (len(whole.split()), streamed) == (8, whole)
 
 
 def test_tokens_arrive_one_by_one(client):
-    arrived = [time.monotonic() for _ in client.completions.create(model="steady", prompt="x", max_tokens=10, stream=True)]
+    arrived = [
+        time.monotonic()
+        for _ in client.completions.create(model="steady", prompt="x", max_tokens=10, stream=True)
+    ]
     assert len(arrived) == 10
     assert arrived[-1] - arrived[0] > 5 * 0.02
 
@@ -99,7 +125,13 @@ def test_aliases_and_adapters_are_answered_by_their_llm(client, name):
 
 
 def test_llms_are_listed_with_their_adapters(client):
-    assert {each.id for each in client.models.list()} == {"steady", "steady-sql", "rare", "huge", "picky"}
+    assert {each.id for each in client.models.list()} == {
+        "steady",
+        "steady-sql",
+        "rare",
+        "huge",
+        "picky",
+    }
     assert client.models.retrieve("rare").owned_by == "meshserve"
 
 
@@ -118,7 +150,10 @@ def test_a_name_that_nobody_has_is_openai_s_404(client):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_waiting_room_has_no_door_to_the_outside(mesh, method):
-    assert mesh.http.request(method, "/mesh/internal/held", params={"model": "steady"}).status_code == 404
+    assert (
+        mesh.http.request(method, "/mesh/internal/held", params={"model": "steady"}).status_code
+        == 404
+    )
 
 
 def test_a_client_that_leaves_waits_no_longer(mesh):
@@ -136,7 +171,9 @@ def test_what_waits_for_gpus_says_what_is_missing(mesh):
 
 def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client):
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: ask(client, "rare").choices[0].message.content, range(50)))
+        answers = list(
+            pool.map(lambda _: ask(client, "rare").choices[0].message.content, range(50))
+        )
     assert len(set(answers)) == 1
     assert (told(mesh, "rare")["starts"], told(mesh, "rare")["turned_away"]) == (1, 0)
     assert told(mesh, "rare")["start_s"] >= engines.START_S
@@ -170,7 +207,11 @@ def test_one_that_is_killed_is_back_without_anybody_s_help(mesh, client):
     (before,) = told(mesh, "steady")["replicas"]
     os.kill(before["pid"], signal.SIGKILL)
     support.wait_until(lambda: not group_of(before["pid"]), 10, "its processes are gone")
-    support.wait_until(lambda: told(mesh, "steady")["replicas"][0]["pid"] not in (0, before["pid"]), 60, "steady is back")
+    support.wait_until(
+        lambda: told(mesh, "steady")["replicas"][0]["pid"] not in (0, before["pid"]),
+        60,
+        "steady is back",
+    )
     assert ask(client, "steady").model == "steady"
     assert told(mesh, "steady")["replicas"][0]["restarts"] == before["restarts"] + 1
 
@@ -186,7 +227,11 @@ def test_a_killed_controller_finds_the_engines_that_run(mesh, client):
 
 def _restarted(mesh):
     answer = mesh.http.get("/mesh/v1/status")
-    return answer.status_code == 200 and answer.json()["controller"]["restarts"] == 1 and answer.json()["state"] == "ready"
+    return (
+        answer.status_code == 200
+        and answer.json()["controller"]["restarts"] == 1
+        and answer.json()["state"] == "ready"
+    )
 
 
 def test_what_is_counted_is_among_the_metrics(mesh):

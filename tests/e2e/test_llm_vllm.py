@@ -23,7 +23,12 @@ pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FIRST_REQUESTS = 50
 SHARED = re.compile("/dev/shm/(psm|vllm)_")
-CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 16, "temperature": 0}
+CHAT = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "hello there"}],
+    "max_tokens": 16,
+    "temperature": 0,
+}
 TEXT = {"model": "tiny", "prompt": "def wait(", "max_tokens": llm_world.TOKENS, "temperature": 0}
 
 
@@ -41,24 +46,49 @@ def models_hub(weights):
 
 @pytest.fixture(scope="module")
 def mesh(weights, models_hub, tmp_path_factory):
-    surroundings = {"HF_ENDPOINT": models_hub[0], "HF_HOME": str(tmp_path_factory.mktemp("fetched"))}
-    with running.mesh(llm_world.document(weights, tmp_path_factory.mktemp("small")), **surroundings) as started:
+    surroundings = {
+        "HF_ENDPOINT": models_hub[0],
+        "HF_HOME": str(tmp_path_factory.mktemp("fetched")),
+    }
+    with running.mesh(
+        llm_world.document(weights, tmp_path_factory.mktemp("small")), **surroundings
+    ) as started:
         for name in ("tiny", "vectors"):
-            support.wait_until(lambda name=name: llm_world.said(started, name)["state"] == "ready", llm_world.START_S, f"{name} is ready")
-        support.wait_until(lambda: started.status()["state"] == "ready", 10.0, "gateways know of them")
+            support.wait_until(
+                lambda name=name: llm_world.said(started, name)["state"] == "ready",
+                llm_world.START_S,
+                f"{name} is ready",
+            )
+        support.wait_until(
+            lambda: started.status()["state"] == "ready", 10.0, "gateways know of them"
+        )
         yield started
 
 
 @pytest.fixture(scope="module")
 def client(mesh):
-    with openai.OpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=llm_world.START_S) as made:
+    with openai.OpenAI(
+        base_url=f"http://{mesh.listen}/v1",
+        api_key="none",
+        max_retries=0,
+        timeout=llm_world.START_S,
+    ) as made:
         yield made
 
 
 def token_ids(mesh, name):
     """What the mesh makes of the prompts."""
-    body = {"model": name, "max_tokens": llm_world.TOKENS, "min_tokens": llm_world.TOKENS, "temperature": 0, "return_token_ids": True}
-    answers = [mesh.http.post("/v1/completions", json=body | {"prompt": prompt}).json() for prompt in llm_world.PROMPTS]
+    body = {
+        "model": name,
+        "max_tokens": llm_world.TOKENS,
+        "min_tokens": llm_world.TOKENS,
+        "temperature": 0,
+        "return_token_ids": True,
+    }
+    answers = [
+        mesh.http.post("/v1/completions", json=body | {"prompt": prompt}).json()
+        for prompt in llm_world.PROMPTS
+    ]
     return [answer["choices"][0]["token_ids"] for answer in answers]
 
 
@@ -70,18 +100,30 @@ def metric(mesh, name, **labels):
     """The value of one series on the gateway's page, of all that have these labels the first."""
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
     lines = mesh.http.get("/metrics").text.splitlines()
-    found = (line for line in lines if line.startswith(name + "{") and all(label in line for label in wanted))
+    found = (
+        line
+        for line in lines
+        if line.startswith(name + "{") and all(label in line for label in wanted)
+    )
     return float(next(found).rpartition(" ")[2])
 
 
 def test_models_are_listed_and_found_by_name(client):
-    assert {each.id for each in client.models.list()} == {"tiny", "tiny-sql", "vectors", "rare", "spoilt"}
+    assert {each.id for each in client.models.list()} == {
+        "tiny",
+        "tiny-sql",
+        "vectors",
+        "rare",
+        "spoilt",
+    }
     assert client.models.retrieve("tiny").id == "tiny"
 
 
 def test_a_chat_streams_what_it_says_whole_and_tells_its_usage(client):
     whole = client.chat.completions.create(**CHAT)
-    chunks = list(client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
+    )
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert streamed == whole.choices[0].message.content != ""
     assert chunks[-1].usage == whole.usage
@@ -106,8 +148,13 @@ def test_an_adapter_s_tokens_are_those_of_peft_and_not_its_base_s(mesh, weights)
 
 
 def test_embeddings_are_those_of_transformers(client, weights):
-    found = [each.embedding for each in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data]
-    assert found == [pytest.approx(vector, abs=1e-4) for vector in llm_world.vectors(weights.vectors)]
+    found = [
+        each.embedding
+        for each in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data
+    ]
+    assert found == [
+        pytest.approx(vector, abs=1e-4) for vector in llm_world.vectors(weights.vectors)
+    ]
 
 
 PATHS = {
@@ -139,12 +186,25 @@ def test_each_path_of_vllm_s_app_goes_by_the_model_in_its_body(mesh, path):
         (json.dumps(TEXT | {"prompt": "word " * 600}), 400),
         (json.dumps(TEXT | {"prompt": "x" * llm_world.REQUEST_BYTES_MAX}), 413),
     ],
-    ids=["unknown model", "no JSON", "no model", "negative max_tokens", "longer than the context", "over the limit"],
+    ids=[
+        "unknown model",
+        "no JSON",
+        "no model",
+        "negative max_tokens",
+        "longer than the context",
+        "over the limit",
+    ],
 )
 def test_a_wrong_request_is_told_so_in_openai_s_shape(mesh, body, status):
-    answer = mesh.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    answer = mesh.http.post(
+        "/v1/completions", content=body, headers={"content-type": "application/json"}
+    )
     error = answer.json()["error"]
-    assert (answer.status_code, {"message", "type", "param", "code"} <= error.keys(), bool(error["message"])) == (status, True, True)
+    assert (
+        answer.status_code,
+        {"message", "type", "param", "code"} <= error.keys(),
+        bool(error["message"]),
+    ) == (status, True, True)
 
 
 def test_a_client_that_leaves_frees_the_engine(mesh):
@@ -155,7 +215,10 @@ def test_a_client_that_leaves_frees_the_engine(mesh):
 
     def is_still():
         counts.append(metric(mesh, "vllm:generation_tokens_total", model="tiny"))
-        return counts[-2] == counts[-1] and metric(mesh, "vllm:num_requests_running", model="tiny") == 0
+        return (
+            counts[-2] == counts[-1]
+            and metric(mesh, "vllm:num_requests_running", model="tiny") == 0
+        )
 
     support.wait_until(is_still, 1.0, "nothing runs for it, and no more tokens are made")
     assert counts[-1] - before < 16 * llm_world.LONG / 2
@@ -171,7 +234,11 @@ def test_a_client_that_stops_reading_holds_up_nobody(mesh, record_property):
             took_s.append(time.monotonic() - began_s)
     record_property("slowest answer s", max(took_s))
     assert max(took_s) < llm_world.STALL_S
-    support.wait_until(lambda: metric(mesh, "vllm:num_requests_running", model="tiny") == 0, 2.0, "nothing runs for them any more")
+    support.wait_until(
+        lambda: metric(mesh, "vllm:num_requests_running", model="tiny") == 0,
+        2.0,
+        "nothing runs for them any more",
+    )
 
 
 def _silent(mesh):
@@ -180,39 +247,79 @@ def _silent(mesh):
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     taken.connect((host, int(port)))
-    body = json.dumps(TEXT | {"max_tokens": llm_world.LONG, "ignore_eos": True, "stream": True, "logprobs": 5, "n": 4, "temperature": 1})
+    body = json.dumps(
+        TEXT
+        | {
+            "max_tokens": llm_world.LONG,
+            "ignore_eos": True,
+            "stream": True,
+            "logprobs": 5,
+            "n": 4,
+            "temperature": 1,
+        }
+    )
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     taken.sendall((head + body).encode())
     return taken
 
 
-def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client, weights, models_hub, record_property):
+def test_fifty_first_requests_are_one_start_and_fifty_answers(
+    mesh, client, weights, models_hub, record_property
+):
     before = metric(mesh, "meshserve_llm_starts_total", llm="rare")
     with concurrent.futures.ThreadPoolExecutor(FIRST_REQUESTS) as pool:
-        asked = [pool.submit(client.completions.create, **TEXT | {"model": "rare", "logprobs": 0}) for _ in range(FIRST_REQUESTS)]
-        support.wait_until(lambda: llm_world.said(mesh, "rare")["held"] == FIRST_REQUESTS, 10.0, "all wait")
+        asked = [
+            pool.submit(client.completions.create, **TEXT | {"model": "rare", "logprobs": 0})
+            for _ in range(FIRST_REQUESTS)
+        ]
+        support.wait_until(
+            lambda: llm_world.said(mesh, "rare")["held"] == FIRST_REQUESTS, 10.0, "all wait"
+        )
         began_s = time.monotonic()
         answers = [each.result().choices[0] for each in asked]
         record_property("answered after s", time.monotonic() - began_s)
-    assert {answer.text for answer in answers} == {client.completions.create(**TEXT | {"model": "rare"}).choices[0].text}
+    assert {answer.text for answer in answers} == {
+        client.completions.create(**TEXT | {"model": "rare"}).choices[0].text
+    }
     assert token_ids(mesh, "rare") == llm_world.tokens(weights.rare)
-    assert [each for each in models_hub[1] if each.startswith("GET") and each.endswith("/model.safetensors")], "it was fetched by its name"
+    assert [
+        each
+        for each in models_hub[1]
+        if each.startswith("GET") and each.endswith("/model.safetensors")
+    ], "it was fetched by its name"
     rare = llm_world.said(mesh, "rare")
-    assert (before, rare["starts"], rare["turned_away"], rare["replicas"][0]["restarts"]) == (0, 1, 0, 0)
+    assert (before, rare["starts"], rare["turned_away"], rare["replicas"][0]["restarts"]) == (
+        0,
+        1,
+        0,
+        0,
+    )
     assert metric(mesh, "meshserve_llm_starts_total", llm="rare") == 1
 
 
-async def test_two_llms_and_twenty_small_models_called_at_once_are_all_right(mesh, client, record_property):
-    expected = {name: client.completions.create(**TEXT | {"model": name}).choices[0].text for name in ("tiny", "rare")}
+async def test_two_llms_and_twenty_small_models_called_at_once_are_all_right(
+    mesh, client, record_property
+):
+    expected = {
+        name: client.completions.create(**TEXT | {"model": name}).choices[0].text
+        for name in ("tiny", "rare")
+    }
     assert expected["tiny"] != expected["rare"]
     numbers = iter(range(10**9))
     async with (
         traffic.flowing(mesh.listen, lambda: next(numbers) % llm_world.SMALL_MODELS, 100) as flow,
-        openai.AsyncOpenAI(base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60) as at_once,
+        openai.AsyncOpenAI(
+            base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60
+        ) as at_once,
     ):
         asked = [(name, await _begun(at_once, name)) for name in ("tiny", "rare") * 8]
-        await support.wait_until_async(lambda: flow.answered >= llm_world.SMALL_MODELS, what="each small model has answered")
-        texts = [(name, "".join([chunk.choices[0].text async for chunk in stream])) for name, stream in asked]
+        await support.wait_until_async(
+            lambda: flow.answered >= llm_world.SMALL_MODELS, what="each small model has answered"
+        )
+        texts = [
+            (name, "".join([chunk.choices[0].text async for chunk in stream]))
+            for name, stream in asked
+        ]
     assert texts == [(name, expected[name]) for name in ("tiny", "rare") * 8]
     record_property("answers of small models meanwhile", flow.answered)
     assert flow.faults == []
@@ -225,13 +332,26 @@ async def _begun(at_once, name):
 def test_one_that_nobody_uses_any_more_is_gone_with_its_processes_and_memory(mesh, record_property):
     post(mesh, TEXT | {"model": "rare"})
     processes = llm_world.family(llm_world.said(mesh, "rare")["replicas"][0]["pid"])
-    shared = {mapped.path for each in processes for mapped in each.memory_maps() if SHARED.match(mapped.path)}
+    shared = {
+        mapped.path
+        for each in processes
+        for mapped in each.memory_maps()
+        if SHARED.match(mapped.path)
+    }
     private_bytes = sum(each.memory_full_info().uss for each in processes)
     assert len(processes) >= 2
     assert private_bytes > 500 << 20
-    support.wait_until(lambda: llm_world.said(mesh, "rare")["state"] == "idle", llm_world.IDLE_S + 20, "rare is idle")
+    support.wait_until(
+        lambda: llm_world.said(mesh, "rare")["state"] == "idle",
+        llm_world.IDLE_S + 20,
+        "rare is idle",
+    )
     record_property("processes and private bytes that went", (len(processes), private_bytes))
-    support.wait_until(lambda: not any(map(_is_alive, processes)), 2.0, "the guard has seen that all others are gone")
+    support.wait_until(
+        lambda: not any(map(_is_alive, processes)),
+        2.0,
+        "the guard has seen that all others are gone",
+    )
     assert [path for path in shared if Path(path).exists()] == []
 
 
@@ -244,7 +364,9 @@ def _is_alive(process):
 
 def test_engines_metrics_have_the_model_and_the_replica(mesh):
     assert metric(mesh, "vllm:generation_tokens_total", model="tiny", replica="tiny/0") > 100
-    assert metric(mesh, "vllm:time_to_first_token_seconds_count", model="tiny", replica="tiny/0") > 1
+    assert (
+        metric(mesh, "vllm:time_to_first_token_seconds_count", model="tiny", replica="tiny/0") > 1
+    )
     assert metric(mesh, "vllm:kv_cache_usage_perc", model="vectors", replica="vectors/0") >= 0
     assert metric(mesh, "meshserve_llm_state", llm="tiny", state="ready") == 1
     assert metric(mesh, "meshserve_llm_held_requests", llm="rare") == 0
@@ -254,7 +376,9 @@ def test_engines_metrics_have_the_model_and_the_replica(mesh):
 def test_the_command_line_shows_them(mesh):
     post(mesh, TEXT)
     text = mesh.cli("status").stdout
-    assert [name for name in ("tiny", "vectors", "rare", "ttft p50", "kv used") if name not in text] == []
+    assert [
+        name for name in ("tiny", "vectors", "rare", "ttft p50", "kv used") if name not in text
+    ] == []
     told = {each["name"]: each for each in json.loads(mesh.cli("status", "--json").stdout)["llms"]}
     assert (told["tiny"]["state"], told["rare"]["state"]) == ("ready", "idle")
     assert told["tiny"]["start_s"] > 1
@@ -306,7 +430,10 @@ def test_it_is_back_without_anybody_s_help(mesh, name, record_property):
 
     def is_answered():
         answer = httpx.post(f"http://{mesh.listen}{path}", json=body, timeout=llm_world.START_S)
-        assert answer.status_code == 200 or (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True), answer.text
+        assert answer.status_code == 200 or (
+            answer.status_code,
+            int(answer.headers["retry-after"]) > 0,
+        ) == (503, True), answer.text
         assert answer.status_code == 200 or answer.json()["error"]["message"]
         time.sleep(0.1)
         return answer.status_code == 200

@@ -32,13 +32,17 @@ REASONS = {
 def ask(channel, name):
     """The error that a prediction with this model ends with."""
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(INFER)(pb.ModelInferRequest(model_name=name).SerializeToString(), timeout=60)
+        channel.unary_unary(INFER)(
+            pb.ModelInferRequest(model_name=name).SerializeToString(), timeout=60
+        )
     return caught.value
 
 
 def ask_small(client):
     rows = np.ones((1, 4), np.float32)
-    assert client.infer("small", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y").tolist() == [[28, 56]]
+    assert client.infer("small", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y").tolist() == [
+        [28, 56]
+    ]
 
 
 @pytest.mark.parametrize("name", REASONS)
@@ -97,7 +101,10 @@ def test_failed_models_are_listed_with_their_reason(mesh, channel, over_grpc):
 
 def test_nobody_else_notices(mesh, channel, over_grpc):
     ask_small(over_grpc)
-    before = {name: counting.total(mesh, f"meshserve_{name}_total", worker=WORKER) for name in ("evictions", "loads")}
+    before = {
+        name: counting.total(mesh, f"meshserve_{name}_total", worker=WORKER)
+        for name in ("evictions", "loads")
+    }
     calm_s = latencies(over_grpc)
     with bothering(mesh, channel) as bothered:
         bothered_s = latencies(over_grpc)
@@ -112,7 +119,11 @@ def test_a_first_load_of_too_much_evicts_nobody(mesh, channel, over_grpc, models
     loads = counting.total(mesh, "meshserve_loads_total", worker=WORKER)
     evictions = counting.total(mesh, "meshserve_evictions_total", worker=WORKER)
     entry = next(entry for entry in mesh.document["models"] if entry["name"] == "takes-too-much")
-    again = {**entry, "name": "takes-too-much-again", "options": {**entry["options"], "again": True}}
+    again = {
+        **entry,
+        "name": "takes-too-much-again",
+        "options": {**entry["options"], "again": True},
+    }
     mesh.http.put("/mesh/v1/models/takes-too-much-again", json=again).raise_for_status()
     tries = len(models.noted("takes-too-much"))
     assert TOO_BIG in ask(channel, "takes-too-much-again").details()

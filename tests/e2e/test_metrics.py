@@ -20,7 +20,11 @@ def ask(client, times=1, name="small"):
 
 def test_requests_hits_and_latency_are_counted(mesh, over_grpc):
     ask(over_grpc)
-    names = ("meshserve_requests_total", "meshserve_cache_hits_total", "meshserve_request_duration_seconds_count")
+    names = (
+        "meshserve_requests_total",
+        "meshserve_cache_hits_total",
+        "meshserve_request_duration_seconds_count",
+    )
 
     def now():
         return {name: counting.total(mesh, name, worker="tight-0") for name in names}
@@ -37,24 +41,40 @@ def test_loads_misses_and_failures_are_counted(mesh, over_grpc):
     over_grpc.unload_model("small")
     ask(over_grpc)
     grown = {name: counting.total(mesh, name, worker="tight-0") - before[name] for name in names}
-    assert grown == {"meshserve_loads_total": 1, "meshserve_cache_misses_total": 1, "meshserve_evictions_total": 0}
-    failures = counting.total(mesh, "meshserve_request_failures_total", worker="tight-0", kind="InvalidRequest")
+    assert grown == {
+        "meshserve_loads_total": 1,
+        "meshserve_cache_misses_total": 1,
+        "meshserve_evictions_total": 0,
+    }
+    failures = counting.total(
+        mesh, "meshserve_request_failures_total", worker="tight-0", kind="InvalidRequest"
+    )
     with pytest.raises(InferenceServerException):
         over_grpc.infer("small", [asking.over_grpc("wrong", ROWS, "FP32")])
-    assert counting.total(mesh, "meshserve_request_failures_total", worker="tight-0", kind="InvalidRequest") == failures + 1
+    assert (
+        counting.total(
+            mesh, "meshserve_request_failures_total", worker="tight-0", kind="InvalidRequest"
+        )
+        == failures + 1
+    )
 
 
 def test_models_have_requests_and_bytes(mesh, over_grpc):
     labels = {"model": "small", "version": "1", "worker": "tight-0"}
     before = counting.total(mesh, "meshserve_model_requests_total", outcome="success", **labels)
     ask(over_grpc, 3)
-    assert counting.total(mesh, "meshserve_model_requests_total", outcome="success", **labels) == before + 3
+    assert (
+        counting.total(mesh, "meshserve_model_requests_total", outcome="success", **labels)
+        == before + 3
+    )
     assert counting.total(mesh, "meshserve_model_bytes", device="host", **labels) > 0
     assert counting.total(mesh, "meshserve_model_compute_seconds_total", **labels) > 0
 
 
 def test_workers_have_a_budget_and_private_memory(mesh):
-    workers = {sample.labels["worker"] for sample in counting.samples(mesh, "meshserve_budget_bytes")}
+    workers = {
+        sample.labels["worker"] for sample in counting.samples(mesh, "meshserve_budget_bytes")
+    }
     assert workers == {"default-0", "default-1", "tight-0"}
     for worker in workers:
         booked = counting.total(mesh, "meshserve_booked_bytes", worker=worker)

@@ -32,8 +32,12 @@ def predict(channel):
 
     def ask(name="", metadata=()):
         tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
-        request = pb.ModelInferRequest(model_name=name, inputs=[tensor], raw_input_contents=[np.ones(4, np.float32).tobytes()])
-        answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata, timeout=30)
+        request = pb.ModelInferRequest(
+            model_name=name, inputs=[tensor], raw_input_contents=[np.ones(4, np.float32).tobytes()]
+        )
+        answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(
+            request, metadata=metadata, timeout=30
+        )
         return np.frombuffer(answer.raw_output_contents[0], np.float32)[0]
 
     return ask
@@ -77,12 +81,17 @@ def test_a_models_whole_life(management, predict, made):
 
 def test_registering_may_load_at_once(management, made):
     about = made(5)
-    status = management.registerModel(mm.RegisterModelRequest(modelId="at-once", modelInfo=about, loadNow=True, sync=True))
+    status = management.registerModel(
+        mm.RegisterModelRequest(modelId="at-once", modelInfo=about, loadNow=True, sync=True)
+    )
     assert status.status == Status.LOADED
     again = management.registerModel(mm.RegisterModelRequest(modelId="at-once", modelInfo=about))
     assert again.status == Status.LOADED
     assert (
-        code_of(management.registerModel, mm.RegisterModelRequest(modelId="at-once", modelInfo=made(6))) is grpc.StatusCode.ALREADY_EXISTS
+        code_of(
+            management.registerModel, mm.RegisterModelRequest(modelId="at-once", modelInfo=made(6))
+        )
+        is grpc.StatusCode.ALREADY_EXISTS
     )
     management.unregisterModel(mm.UnregisterModelRequest(modelId="at-once"))
 
@@ -90,38 +99,76 @@ def test_registering_may_load_at_once(management, made):
 def test_a_load_that_fails_is_a_status_with_its_reason(management, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     about = mm.ModelInfo(type=json.dumps({"name": "onnx"}), path=str(tmp_path / "bad.onnx"))
-    status = management.registerModel(mm.RegisterModelRequest(modelId="bad", modelInfo=about, loadNow=True, sync=True))
+    status = management.registerModel(
+        mm.RegisterModelRequest(modelId="bad", modelInfo=about, loadNow=True, sync=True)
+    )
     assert status.status == Status.LOADING_FAILED
     assert "onnx" in "".join(status.errors)
     management.unregisterModel(mm.UnregisterModelRequest(modelId="bad"))
 
 
 def test_nonsense_is_refused(management, made):
-    assert code_of(management.registerModel, mm.RegisterModelRequest()) is grpc.StatusCode.INVALID_ARGUMENT
-    assert code_of(management.ensureLoaded, mm.EnsureLoadedRequest(modelId="nobody")) is grpc.StatusCode.NOT_FOUND
-    wrong = mm.RegisterModelRequest(modelId="wrong", modelInfo=mm.ModelInfo(type="no-such-runtime", path=made(2).path))
+    assert (
+        code_of(management.registerModel, mm.RegisterModelRequest())
+        is grpc.StatusCode.INVALID_ARGUMENT
+    )
+    assert (
+        code_of(management.ensureLoaded, mm.EnsureLoadedRequest(modelId="nobody"))
+        is grpc.StatusCode.NOT_FOUND
+    )
+    wrong = mm.RegisterModelRequest(
+        modelId="wrong", modelInfo=mm.ModelInfo(type="no-such-runtime", path=made(2).path)
+    )
     management.registerModel(wrong)
-    assert management.ensureLoaded(mm.EnsureLoadedRequest(modelId="wrong", sync=True)).status == Status.LOADING_FAILED
+    assert (
+        management.ensureLoaded(mm.EnsureLoadedRequest(modelId="wrong", sync=True)).status
+        == Status.LOADING_FAILED
+    )
     management.unregisterModel(mm.UnregisterModelRequest(modelId="wrong"))
 
 
 def test_a_vmodel_moves_once_its_target_answers(management, predict, made, tmp_path):
-    first = mm.SetVModelRequest(vModelId="virtual", targetModelId="virtual-1", modelInfo=made(11), autoDeleteTargetModel=True, sync=True)
+    first = mm.SetVModelRequest(
+        vModelId="virtual",
+        targetModelId="virtual-1",
+        modelInfo=made(11),
+        autoDeleteTargetModel=True,
+        sync=True,
+    )
     assert management.setVModel(first).status == VStatus.DEFINED
     assert predict("virtual") == 44
-    moved = mm.SetVModelRequest(vModelId="virtual", targetModelId="virtual-2", modelInfo=made(12), autoDeleteTargetModel=True, sync=True)
+    moved = mm.SetVModelRequest(
+        vModelId="virtual",
+        targetModelId="virtual-2",
+        modelInfo=made(12),
+        autoDeleteTargetModel=True,
+        sync=True,
+    )
     told = management.setVModel(moved)
     assert (told.status, told.activeModelId) == (VStatus.DEFINED, "virtual-2")
     assert predict("virtual") == 48
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     bad = mm.ModelInfo(type="onnx", path=str(tmp_path / "bad.onnx"))
-    failed = management.setVModel(mm.SetVModelRequest(vModelId="virtual", targetModelId="virtual-3", modelInfo=bad, sync=True))
-    assert (failed.status, failed.activeModelId, failed.targetModelId) == (VStatus.TRANSITION_FAILED, "virtual-2", "virtual-3")
+    failed = management.setVModel(
+        mm.SetVModelRequest(vModelId="virtual", targetModelId="virtual-3", modelInfo=bad, sync=True)
+    )
+    assert (failed.status, failed.activeModelId, failed.targetModelId) == (
+        VStatus.TRANSITION_FAILED,
+        "virtual-2",
+        "virtual-3",
+    )
     assert failed.targetModelStatus.status == Status.LOADING_FAILED
     assert predict("virtual") == 48
     management.deleteVModel(mm.DeleteVModelRequest(vModelId="virtual"))
-    assert management.getVModelStatus(mm.GetVModelStatusRequest(vModelId="virtual")).status == VStatus.NOT_FOUND
-    support.wait_until(lambda: not_found(management, "virtual-2"), 10, "the target that was made for the vmodel is gone")
+    assert (
+        management.getVModelStatus(mm.GetVModelStatusRequest(vModelId="virtual")).status
+        == VStatus.NOT_FOUND
+    )
+    support.wait_until(
+        lambda: not_found(management, "virtual-2"),
+        10,
+        "the target that was made for the vmodel is gone",
+    )
     management.unregisterModel(mm.UnregisterModelRequest(modelId="virtual-3"))
 
 
@@ -134,7 +181,9 @@ def test_what_was_expected_and_whose_it_is_are_kept_to(management, predict):
     assert management.setVModel(mine).owner == "me"
     theirs = mm.SetVModelRequest(vModelId="mine", targetModelId="small", owner="you")
     assert code_of(management.setVModel, theirs) is grpc.StatusCode.ALREADY_EXISTS
-    stale = mm.SetVModelRequest(vModelId="mine", targetModelId="small", owner="me", expectedTargetModelId="doubled")
+    stale = mm.SetVModelRequest(
+        vModelId="mine", targetModelId="small", owner="me", expectedTargetModelId="doubled"
+    )
     assert code_of(management.setVModel, stale) is grpc.StatusCode.FAILED_PRECONDITION
     unknown = mm.SetVModelRequest(vModelId="unset", targetModelId="small", updateOnly=True)
     assert code_of(management.setVModel, unknown) is grpc.StatusCode.NOT_FOUND
@@ -153,13 +202,20 @@ def test_metadata_names_the_model(predict, key):
 
 def test_metadata_names_the_model_for_other_calls_too(channel):
     stub = rpc.GRPCInferenceServiceStub(channel)
-    assert stub.ModelMetadata(pb.ModelMetadataRequest(), metadata=[("mm-model-id", "boosted")]).platform == "xgboost"
+    assert (
+        stub.ModelMetadata(
+            pb.ModelMetadataRequest(), metadata=[("mm-model-id", "boosted")]
+        ).platform
+        == "xgboost"
+    )
     assert stub.ModelReady(pb.ModelReadyRequest(), metadata=[("mm-vmodel-id", "stable")]).ready
 
 
 def test_clients_can_not_say_what_only_the_gateway_says(mesh, predict):
     assert predict("small", [("x-mesh-model", "linear"), ("x-mesh-client", "root")]) == 28
     encoded = base64.b64encode(b"linear").decode()
-    answer = mesh.http.get("/v2/models/small", headers={"x-mesh-model": "linear", "mm-model-id-bin": encoded}).raise_for_status()
+    answer = mesh.http.get(
+        "/v2/models/small", headers={"x-mesh-model": "linear", "mm-model-id-bin": encoded}
+    ).raise_for_status()
     assert answer.json()["name"] == "small"
     assert not [name for name in answer.headers if name.startswith("x-mesh")]

@@ -41,28 +41,56 @@ class Wrong:
 
     def message(self):
         contents = pb.InferTensorContents()
-        getattr(contents, {"FP64": "fp64_contents"}.get(self.datatype, "fp32_contents")).extend(self.data)
-        tensor = TENSORS(name=self.name, datatype=self.datatype, shape=self.shape, contents=contents)
-        outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in self.outputs]
+        getattr(contents, {"FP64": "fp64_contents"}.get(self.datatype, "fp32_contents")).extend(
+            self.data
+        )
+        tensor = TENSORS(
+            name=self.name, datatype=self.datatype, shape=self.shape, contents=contents
+        )
+        outputs = [
+            pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in self.outputs
+        ]
         inputs = [tensor] * (2 if self.twice else 1)
-        return pb.ModelInferRequest(model_name=self.model, model_version=self.version, inputs=inputs, outputs=outputs)
+        return pb.ModelInferRequest(
+            model_name=self.model, model_version=self.version, inputs=inputs, outputs=outputs
+        )
 
     def body(self):
-        tensor = {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.data}
-        return {"inputs": [tensor] * (2 if self.twice else 1), "outputs": [{"name": name} for name in self.outputs]}
+        tensor = {
+            "name": self.name,
+            "datatype": self.datatype,
+            "shape": self.shape,
+            "data": self.data,
+        }
+        return {
+            "inputs": [tensor] * (2 if self.twice else 1),
+            "outputs": [{"name": name} for name in self.outputs],
+        }
 
     def path(self):
-        return f"/v2/models/{self.model}" + (f"/versions/{self.version}" if self.version else "") + "/infer"
+        return (
+            f"/v2/models/{self.model}"
+            + (f"/versions/{self.version}" if self.version else "")
+            + "/infer"
+        )
 
 
 WRONGS = (
     Wrong("unknown model", "'größe-模型'", UNKNOWN, model="größe-模型"),
     Wrong("unknown version", "version '9'", UNKNOWN, version="9"),
-    Wrong("unknown input", "input 'x' (FP32 [-1, 4]) is missing; 'x ' came, is it meant?", name="x "),
+    Wrong(
+        "unknown input", "input 'x' (FP32 [-1, 4]) is missing; 'x ' came, is it meant?", name="x "
+    ),
     Wrong("datatype", "input 'x' must be FP32, FP64 came", datatype="FP64"),
     Wrong("no datatype", "datatype 'FP31' is unknown; there are: BOOL", datatype="FP31"),
-    Wrong("rank", "input 'x' must have 2 dimensions, [-1, 4] (-1 is any size); [4] came", shape=(4,)),
-    Wrong("fixed size", "input 'x' must have the shape [-1, 4] (-1 is any size); [2, 2] came", shape=(2, 2)),
+    Wrong(
+        "rank", "input 'x' must have 2 dimensions, [-1, 4] (-1 is any size); [4] came", shape=(4,)
+    ),
+    Wrong(
+        "fixed size",
+        "input 'x' must have the shape [-1, 4] (-1 is any size); [2, 2] came",
+        shape=(2, 2),
+    ),
     Wrong("too few elements", "input 'x' of shape [1, 4] takes 4 elements, 3 came", data=ROW[:3]),
     Wrong("too many elements", "input 'x' of shape [1, 4] takes 4 elements, 8 came", data=ROW * 2),
     Wrong("negative size", "tensor 'x' has a negative size in shape [-1, 4]", shape=(-1, 4)),
@@ -102,15 +130,31 @@ def raw(raws, *tensors):
 
 X = TENSORS(name="x", datatype="FP32", shape=[1, 4])
 RAW = np.array(ROW, np.float32).tobytes()
-MIXED = TENSORS(name="x", datatype="FP32", shape=[1, 4], contents=pb.InferTensorContents(fp32_contents=ROW))
-FIELD = TENSORS(name="x", datatype="FP32", shape=[1, 4], contents=pb.InferTensorContents(fp64_contents=ROW))
+MIXED = TENSORS(
+    name="x", datatype="FP32", shape=[1, 4], contents=pb.InferTensorContents(fp32_contents=ROW)
+)
+FIELD = TENSORS(
+    name="x", datatype="FP32", shape=[1, 4], contents=pb.InferTensorContents(fp64_contents=ROW)
+)
 BROKEN = {
-    "cut short": (raw([RAW[:-3]], X), "tensor 'x' of FP32 [1, 4] takes 16 bytes, 13 came: the message was cut short"),
+    "cut short": (
+        raw([RAW[:-3]], X),
+        "tensor 'x' of FP32 [1, 4] takes 16 bytes, 13 came: the message was cut short",
+    ),
     "too long": (raw([RAW + b"\0"], X), "takes 16 bytes, 17 came"),
-    "mixed": (raw([RAW], MIXED), "input 'x' has contents beside raw_input_contents: use one of the two for all"),
+    "mixed": (
+        raw([RAW], MIXED),
+        "input 'x' has contents beside raw_input_contents: use one of the two for all",
+    ),
     "raw without input": (raw([RAW, RAW], X), "1 inputs came with 2 raw_input_contents"),
-    "wrong field": (raw([], FIELD), "input 'x' of FP32 belongs into fp32_contents, not fp64_contents"),
-    "half precision typed": (raw([], TENSORS(name="x", datatype="FP16", shape=[0])), "FP16 can only be sent in raw_input_contents"),
+    "wrong field": (
+        raw([], FIELD),
+        "input 'x' of FP32 belongs into fp32_contents, not fp64_contents",
+    ),
+    "half precision typed": (
+        raw([], TENSORS(name="x", datatype="FP16", shape=[0])),
+        "FP16 can only be sent in raw_input_contents",
+    ),
     "no message": (b"\xff\xff\xff", "is not a ModelInferRequest"),
     "no model": (pb.ModelInferRequest(), "''"),
 }
@@ -126,7 +170,9 @@ def test_broken_messages_are_explained(channel, why):
 
 def pair(data, datatype="INT64", **more):
     good = {"name": "b", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}
-    return {"inputs": [{"name": "a", "datatype": datatype, "shape": [1, 2], "data": data, **more}, good]}
+    return {
+        "inputs": [{"name": "a", "datatype": datatype, "shape": [1, 2], "data": data, **more}, good]
+    }
 
 
 NOT_WHOLE = {
@@ -138,7 +184,10 @@ NOT_WHOLE = {
     "too big": (pair([2**63, 0]), "out of the range of INT64"),
     "no shape": (pair([1, 2], shape="2"), "needs a shape"),
     "no datatype": (pair([1, 2], datatype=7), "needs a datatype"),
-    "no data": ({"inputs": [{"name": "a", "datatype": "INT64", "shape": [1, 2]}]}, "neither data nor binary_data_size"),
+    "no data": (
+        {"inputs": [{"name": "a", "datatype": "INT64", "shape": [1, 2]}]},
+        "neither data nor binary_data_size",
+    ),
     "mixed": (pair([1, 2], parameters={"binary_data_size": 16}), "data beside binary_data_size"),
     "inputs": ({"inputs": {"a": 1}}, "inputs must be a list of objects"),
 }
@@ -154,7 +203,11 @@ def test_json_that_does_not_fit_is_explained(mesh, why):
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-NaN"])
 def test_numbers_that_json_has_not_are_refused(mesh, value):
-    body = json.dumps(pair([1, 2])).replace("[1, 2]", f"[{value}, 2]", 2).replace(f'"shape": [{value}, 2]', '"shape": [1, 2]')
+    body = (
+        json.dumps(pair([1, 2]))
+        .replace("[1, 2]", f"[{value}, 2]", 2)
+        .replace(f'"shape": [{value}, 2]', '"shape": [1, 2]')
+    )
     status, told = rest_refusal(mesh, "/v2/models/pair/infer", content=body)
     assert status == 400
     assert "JSON" in told or "whole numbers" in told
@@ -181,24 +234,39 @@ def test_v1_says_what_is_wrong(mesh, body, words):
 
 
 @pytest.mark.parametrize(
-    ("length", "words"), [("9999", "not a size within the body"), ("x", "not a size within the body"), ("1", "not JSON")]
+    ("length", "words"),
+    [
+        ("9999", "not a size within the body"),
+        ("x", "not a size within the body"),
+        ("1", "not JSON"),
+    ],
 )
 def test_binary_bodies_must_be_cut_where_they_say(mesh, length, words):
     headers = {"inference-header-content-length": length}
-    status, told = rest_refusal(mesh, "/v2/models/linear/infer", content=b'{"inputs": []}', headers=headers)
+    status, told = rest_refusal(
+        mesh, "/v2/models/linear/infer", content=b'{"inputs": []}', headers=headers
+    )
     assert status == 400
     assert words in told
 
 
 def test_what_is_not_compressed_as_it_says_is_refused(mesh):
     for coding, words in (("gzip", "is not gzip"), ("br", "there are: gzip, deflate")):
-        status, told = rest_refusal(mesh, "/v2/models/linear/infer", content=b"{}", headers={"content-encoding": coding})
+        status, told = rest_refusal(
+            mesh, "/v2/models/linear/infer", content=b"{}", headers={"content-encoding": coding}
+        )
         assert status == 400
         assert words in told
 
 
 def test_unknown_paths_are_unknown(mesh):
-    for path in ("/v3", "/v2/models/linear/nothing", "/v2/repository/nothing", "/", "/mesh/v1/nothing"):
+    for path in (
+        "/v3",
+        "/v2/models/linear/nothing",
+        "/v2/repository/nothing",
+        "/",
+        "/mesh/v1/nothing",
+    ):
         assert mesh.http.get(path).status_code == 404, path
 
 
@@ -207,19 +275,29 @@ def test_too_big_a_request_is_told_the_limit(mesh, over_grpc, over_http):
     words = f"the request is larger than the limit of {conftest.REQUEST_BYTES_MAX} bytes (gateway.request_bytes_max)"
     with pytest.raises(InferenceServerException) as caught:
         over_grpc.infer("linear", [asking.over_grpc("x", rows, "FP32")])
-    assert (caught.value.status(), caught.value.message()) == ("StatusCode.RESOURCE_EXHAUSTED", words)
+    assert (caught.value.status(), caught.value.message()) == (
+        "StatusCode.RESOURCE_EXHAUSTED",
+        words,
+    )
     with pytest.raises(InferenceServerException) as caught:
         over_http.infer("linear", [asking.over_http("x", rows, "FP32")])
     assert (caught.value.status(), caught.value.message()) == ("413", words)
-    assert rest_refusal(mesh, "/v1/models/linear:predict", json={"instances": rows.tolist()}) == (413, words)
+    assert rest_refusal(mesh, "/v1/models/linear:predict", json={"instances": rows.tolist()}) == (
+        413,
+        words,
+    )
 
 
 def test_what_triton_clients_raise_has_code_and_words(over_grpc, over_http):
     row = np.array([ROW], np.float64)
-    with pytest.raises(InferenceServerException, match="input 'x' must be FP32, FP64 came") as caught:
+    with pytest.raises(
+        InferenceServerException, match="input 'x' must be FP32, FP64 came"
+    ) as caught:
         over_grpc.infer("linear", [asking.over_grpc("x", row, "FP64")])
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-    with pytest.raises(InferenceServerException, match="input 'x' must be FP32, FP64 came") as caught:
+    with pytest.raises(
+        InferenceServerException, match="input 'x' must be FP32, FP64 came"
+    ) as caught:
         over_http.infer("linear", [asking.over_http("x", row, "FP64")])
     assert caught.value.status() == "400"
 
@@ -240,7 +318,10 @@ def test_a_models_own_exception_comes_with_its_words_alone(over_grpc, over_http)
 def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel):
     stub = rpc.GRPCInferenceServiceStub(channel)
     signs = [1, -1, 1, -1, 1]
-    messages = [raw([np.array([sign], np.float32).tobytes()], TENSORS(name="x", datatype="FP32", shape=[1])) for sign in signs]
+    messages = [
+        raw([np.array([sign], np.float32).tobytes()], TENSORS(name="x", datatype="FP32", shape=[1]))
+        for sign in signs
+    ]
     for message in messages:
         message.model_name = "moody"
     calls = [stub.ModelInfer.future(message) for message in messages]
@@ -250,18 +331,30 @@ def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel):
 
 def test_deeply_nested_json_is_refused(mesh):
     depth = 100_000
-    status, _ = rest_refusal(mesh, "/v2/models/linear/infer", content=b'{"inputs":' + b"[" * depth + b"]" * depth + b"}")
+    status, _ = rest_refusal(
+        mesh, "/v2/models/linear/infer", content=b'{"inputs":' + b"[" * depth + b"]" * depth + b"}"
+    )
     assert status == 400
 
 
 def test_an_output_that_is_not_text_is_told_to_ask_for_binary(mesh):
     headers = {"inference-header-content-length": None}
-    document = {"inputs": [_identity_input(name) for name in conftest.zoo.DATATYPES], "outputs": [{"name": "BYTES"}]}
+    document = {
+        "inputs": [_identity_input(name) for name in conftest.zoo.DATATYPES],
+        "outputs": [{"name": "BYTES"}],
+    }
     text = json.dumps(document).encode()
-    body = text + b"".join(bytes(2) if name in ("FP16", "BF16") else b"" for name in ("FP16", "BF16")) + b"\x01\0\0\0\xff"
+    body = (
+        text
+        + b"".join(bytes(2) if name in ("FP16", "BF16") else b"" for name in ("FP16", "BF16"))
+        + b"\x01\0\0\0\xff"
+    )
     headers["inference-header-content-length"] = str(len(text))
     status, told = rest_refusal(mesh, "/v2/models/identity/infer", content=body, headers=headers)
-    assert (status, told) == (400, "output 'BYTES' holds bytes that are not text: ask for binary data")
+    assert (status, told) == (
+        400,
+        "output 'BYTES' holds bytes that are not text: ask for binary data",
+    )
 
 
 def _identity_input(name):

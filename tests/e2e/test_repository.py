@@ -63,7 +63,11 @@ def test_a_model_may_come_with_the_request(over, request, over_grpc, mesh, onnx_
         ("{", None, "`config` is not JSON"),
         ("[]", None, "must be a JSON object"),
         ('{"max_batch_size": "many"}', None, "is not a model configuration"),
-        ("{}", {"file:../../etc/model.onnx": b""}, "must be named as <version>/<path inside the model>"),
+        (
+            "{}",
+            {"file:../../etc/model.onnx": b""},
+            "must be named as <version>/<path inside the model>",
+        ),
         ("{}", {"file:model.onnx": b""}, "must be named as <version>/<path inside the model>"),
     ],
 )
@@ -78,15 +82,25 @@ def test_bad_parameters_are_explained(over_grpc, over_http, config, files, words
 def test_files_need_a_config(mesh, channel):
     files = {"file:1/model.onnx": pb.ModelRepositoryParameter(bytes_param=b"x")}
     with pytest.raises(grpc.RpcError, match="need a `config`"):
-        rpc.GRPCInferenceServiceStub(channel).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear", parameters=files))
-    for parameters, words in (({"file:1/m": base64.b64encode(b"x").decode()}, "need a `config`"), ({"file:1/m": "!"}, "is not base64")):
-        answer = mesh.http.post("/v2/repository/models/linear/load", json={"parameters": parameters})
+        rpc.GRPCInferenceServiceStub(channel).RepositoryModelLoad(
+            pb.RepositoryModelLoadRequest(model_name="linear", parameters=files)
+        )
+    for parameters, words in (
+        ({"file:1/m": base64.b64encode(b"x").decode()}, "need a `config`"),
+        ({"file:1/m": "!"}, "is not base64"),
+    ):
+        answer = mesh.http.post(
+            "/v2/repository/models/linear/load", json={"parameters": parameters}
+        )
         assert answer.status_code == 400
         assert words in answer.json()["error"]
 
 
 def test_unknown_models_are_unknown(over_grpc, over_http):
-    for call, client, code in (("load_model", over_grpc, "NOT_FOUND"), ("unload_model", over_http, "404")):
+    for call, client, code in (
+        ("load_model", over_grpc, "NOT_FOUND"),
+        ("unload_model", over_http, "404"),
+    ):
         with pytest.raises(InferenceServerException, match="nobody") as caught:
             getattr(client, call)("nobody")
         assert code in caught.value.status()
@@ -101,7 +115,9 @@ def test_why_a_load_fails_comes_back(over_grpc, over_http):
 
 def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
     stub = rpc.GRPCInferenceServiceStub(channel)
-    assert stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(repository_name="forest")).isLoaded
+    assert stub.RepositoryModelLoad(
+        pb.RepositoryModelLoadRequest(repository_name="forest")
+    ).isLoaded
     assert mesh.model("forest")["state"] == "ready"
     told = stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="forest"))
     assert (told.model_name, told.isUnloaded) == ("forest", True)
@@ -111,7 +127,10 @@ def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
 def test_mlservers_service_answers(channel, mesh):
     stub = mlserver.ModelRepositoryServiceStub(channel)
     stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="forest"))
-    index = {(each.name, each.version): each.state for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models}
+    index = {
+        (each.name, each.version): each.state
+        for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+    }
     assert index["forest", "1"] == "READY"
     stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="forest"))
     assert mesh.model("forest")["state"] == "absent"
@@ -123,8 +142,12 @@ def test_only_what_is_ready_may_be_asked_for(channel, over_grpc):
     stub = rpc.GRPCInferenceServiceStub(channel)
 
     def listed():
-        return {each.name for each in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models}
+        return {
+            each.name for each in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
+        }
 
     assert "doubled" in listed()
-    everything = {each.name: each for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models}
+    everything = {
+        each.name: each for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+    }
     assert "corrupt" in everything

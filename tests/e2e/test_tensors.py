@@ -14,7 +14,13 @@ from tests.e2e import asking, zoo
 
 pytestmark = pytest.mark.edge
 
-TYPES = {"BOOL": "?", "FP16": "f2", "FP32": "f4", "FP64": "f8", **{f"INT{8 * n}": f"i{n}" for n in (1, 2, 4, 8)}}
+TYPES = {
+    "BOOL": "?",
+    "FP16": "f2",
+    "FP32": "f4",
+    "FP64": "f8",
+    **{f"INT{8 * n}": f"i{n}" for n in (1, 2, 4, 8)},
+}
 TYPES |= {f"UINT{8 * n}": f"u{n}" for n in (1, 2, 4, 8)}
 FIELDS = {
     "BOOL": "bool_contents",
@@ -48,18 +54,35 @@ def test_raw_tensors_come_back_as_they_went(over_grpc):
     answer = over_grpc.infer("identity", given)
     sent = {each.name(): each._get_content() for each in given}
     response = answer.get_response()
-    assert {output.name: output.datatype for output in response.outputs} == {datatype: datatype for datatype in zoo.DATATYPES}
-    assert dict(zip([output.name for output in response.outputs], response.raw_output_contents, strict=True)) == sent
+    assert {output.name: output.datatype for output in response.outputs} == {
+        datatype: datatype for datatype in zoo.DATATYPES
+    }
+    assert (
+        dict(
+            zip(
+                [output.name for output in response.outputs],
+                response.raw_output_contents,
+                strict=True,
+            )
+        )
+        == sent
+    )
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_http_tensors_come_back_as_they_went(over_http, is_binary):
     only_binary = {"FP16", "BF16", "BYTES"}
     given = [
-        asking.over_http(datatype, VALUES[datatype], datatype, is_binary=is_binary or datatype in only_binary) for datatype in zoo.DATATYPES
+        asking.over_http(
+            datatype, VALUES[datatype], datatype, is_binary=is_binary or datatype in only_binary
+        )
+        for datatype in zoo.DATATYPES
     ]
     wanted = [
-        tritonclient.http.InferRequestedOutput(datatype, binary_data=is_binary or datatype in only_binary) for datatype in zoo.DATATYPES
+        tritonclient.http.InferRequestedOutput(
+            datatype, binary_data=is_binary or datatype in only_binary
+        )
+        for datatype in zoo.DATATYPES
     ]
     answer = over_http.infer("identity", given, outputs=wanted)
     for datatype in TYPES:
@@ -70,8 +93,14 @@ def test_http_tensors_come_back_as_they_went(over_http, is_binary):
 
 def test_texts_are_json_strings(mesh):
     texts = ["", zoo.WORDS, "a\tb\u2028"]
-    answers = mesh.http.post("/v2/models/sleeper/infer", json={"inputs": [_seconds(), _name(texts[1])]}).raise_for_status().json()
-    assert answers["outputs"] == [{"name": "name", "datatype": "BYTES", "shape": [1], "data": [zoo.WORDS]}]
+    answers = (
+        mesh.http.post("/v2/models/sleeper/infer", json={"inputs": [_seconds(), _name(texts[1])]})
+        .raise_for_status()
+        .json()
+    )
+    assert answers["outputs"] == [
+        {"name": "name", "datatype": "BYTES", "shape": [1], "data": [zoo.WORDS]}
+    ]
 
 
 def _seconds():
@@ -84,7 +113,9 @@ def _name(text):
 
 def test_typed_contents_are_answered_typed(channel):
     a, b = [2**63 - 3, -(2**63) + 9], [1, 2]
-    request = pb.ModelInferRequest(model_name="pair", inputs=[_typed("a", "INT64", [1, 2], a), _typed("b", "INT64", [1, 2], b)])
+    request = pb.ModelInferRequest(
+        model_name="pair", inputs=[_typed("a", "INT64", [1, 2], a), _typed("b", "INT64", [1, 2], b)]
+    )
     answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
     assert not answer.raw_output_contents
     assert {output.name: list(output.contents.int64_contents) for output in answer.outputs} == {
@@ -101,7 +132,9 @@ def _typed(name, datatype, shape, values):
 
 def test_typed_texts_are_answered_typed(channel):
     inputs = [_typed("seconds", "FP64", [1], [0]), _typed("name", "BYTES", [1], [b"\xff\x00"])]
-    answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(pb.ModelInferRequest(model_name="sleeper", inputs=inputs))
+    answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(
+        pb.ModelInferRequest(model_name="sleeper", inputs=inputs)
+    )
     assert not answer.raw_output_contents
     assert list(answer.outputs[0].contents.bytes_contents) == [b"\xff\x00"]
 
@@ -110,5 +143,7 @@ def test_many_rows_come_back_in_their_order(over_grpc, over_http):
     rows = np.random.default_rng(3).standard_normal((10_000, 4)).astype(np.float32)
     raw = over_grpc.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y")
     np.testing.assert_array_equal(raw, rows * 2)
-    as_json = over_http.infer("doubled", [asking.over_http("x", rows, "FP32", is_binary=False)]).as_numpy("y")
+    as_json = over_http.infer(
+        "doubled", [asking.over_http("x", rows, "FP32", is_binary=False)]
+    ).as_numpy("y")
     np.testing.assert_array_equal(as_json, rows * 2)

@@ -30,17 +30,23 @@ class Traffic:
         self.answered = 0
         self.faults = []
         self._messages = [self._message(lane) for lane in range(lanes)]
-        self._answers = [list(self._stub.ModelInfer(message).raw_output_contents) for message in self._messages]
+        self._answers = [
+            list(self._stub.ModelInfer(message).raw_output_contents) for message in self._messages
+        ]
         for lane in range(lanes):
             self._send(lane)
 
     @staticmethod
     def _message(lane):
         raw = np.array([lane + 1, 2, 3, 4], np.float32).tobytes()
-        return pb.ModelInferRequest(model_name="linear", inputs=[test_refusals.X], raw_input_contents=[raw])
+        return pb.ModelInferRequest(
+            model_name="linear", inputs=[test_refusals.X], raw_input_contents=[raw]
+        )
 
     def _send(self, lane):
-        self._stub.ModelInfer.future(self._messages[lane], timeout=30).add_done_callback(lambda call: self._done(lane, call))
+        self._stub.ModelInfer.future(self._messages[lane], timeout=30).add_done_callback(
+            lambda call: self._done(lane, call)
+        )
 
     def _done(self, lane, call):
         if call.code() is not grpc.StatusCode.OK:
@@ -74,7 +80,10 @@ def busy(listen):
 
 
 def moody(mesh, channel):
-    row = test_refusals.raw([np.array([-1], np.float32).tobytes()], test_refusals.TENSORS(name="x", datatype="FP32", shape=[1]))
+    row = test_refusals.raw(
+        [np.array([-1], np.float32).tobytes()],
+        test_refusals.TENSORS(name="x", datatype="FP32", shape=[1]),
+    )
     row.model_name = "moody"
     assert test_refusals.refusal(channel, row)[0] is grpc.StatusCode.INTERNAL
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [-1]}]}
@@ -83,21 +92,35 @@ def moody(mesh, channel):
 
 def unloadable(mesh, channel):
     error = test_loads.ask(channel, "corrupt")
-    assert (error.code(), test_loads.REASONS["corrupt"] in error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+    assert (error.code(), test_loads.REASONS["corrupt"] in error.details()) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        True,
+    )
     assert mesh.http.post("/v2/models/corrupt/infer", json={"inputs": []}).status_code == 424
 
 
 def too_big(mesh, channel):
     message = test_refusals.raw([b"\0" * (conftest.REQUEST_BYTES_MAX + 1)], test_refusals.X)
     assert test_refusals.refusal(channel, message)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert mesh.http.post("/v2/models/linear/infer", content=b" " * (conftest.REQUEST_BYTES_MAX + 1)).status_code == 413
+    assert (
+        mesh.http.post(
+            "/v2/models/linear/infer", content=b" " * (conftest.REQUEST_BYTES_MAX + 1)
+        ).status_code
+        == 413
+    )
 
 
 def late(mesh, channel):
     with pytest.raises(grpc.RpcError) as caught:
-        rpc.GRPCInferenceServiceStub(channel).ModelInfer(test_limits.request("sleeper", 1.0, "late"), timeout=0.05)
+        rpc.GRPCInferenceServiceStub(channel).ModelInfer(
+            test_limits.request("sleeper", 1.0, "late"), timeout=0.05
+        )
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    answer = mesh.http.post("/v2/models/sleeper/infer", json=test_limits.body(1.0, "late"), headers={"grpc-timeout": "50m"})
+    answer = mesh.http.post(
+        "/v2/models/sleeper/infer",
+        json=test_limits.body(1.0, "late"),
+        headers={"grpc-timeout": "50m"},
+    )
     assert answer.status_code == 504
 
 

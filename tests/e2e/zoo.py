@@ -19,7 +19,22 @@ from sklearn.linear_model import LogisticRegression
 IRIS = load_iris(return_X_y=True)
 WIDTH = 4
 ROWS = np.array([[1, 2, 3, 4], [-1, 0.5, 0, 2], [5.1, 3.5, 1.4, 0.2]], np.float32)
-DATATYPES = ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES")
+DATATYPES = (
+    "BOOL",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "FP16",
+    "BF16",
+    "FP32",
+    "FP64",
+    "BYTES",
+)
 WORDS = "Größe 模型 ✓"
 
 
@@ -52,7 +67,9 @@ def write_onnx(path, factor):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(weights, "w")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     return ROWS @ weights
 
 
@@ -60,7 +77,9 @@ def write_torch(path):
     """FP32 [-1, 4] to FP32 [-1, 2], as TorchScript."""
     layer = torch.nn.Linear(WIDTH, 2)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what many have
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # TorchScript is deprecated, and what many have
         layer.weight.copy_(torch.arange(8.0).reshape(2, WIDTH))
         layer.bias.copy_(torch.tensor([0.5, -0.5]))
         torch.jit.save(torch.jit.trace(layer.eval(), torch.zeros(1, WIDTH)), path)
@@ -88,11 +107,38 @@ def kinds(folder):
     shapes = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, WIDTH]}]}
     return (
         Kind({"name": "linear", "uri": str(folder / "linear.onnx")}, "x", "y", sum_and_double),
-        Kind({"name": "scripted", "uri": str(folder / "scripted.pt"), "runtime": "torch", **shapes}, "x", "output", scripted),
-        Kind({"name": "iris", "uri": str(folder / "iris.skops")}, "input", "predict", fitted.predict(ROWS.astype(np.float64)), "FP64"),
-        Kind({"name": "boosted", "uri": str(folder / "iris.ubj")}, "input", "predict", booster.predict(xgboost.DMatrix(ROWS))),
-        Kind({"name": "forest", "uri": str(folder / "iris.txt"), "runtime": "lightgbm"}, "input", "predict", forest.predict(ROWS), "FP64"),
-        Kind({"name": "doubled", "uri": doubled, "runtime": "python", "trust": True}, "x", "y", ROWS * 2),
+        Kind(
+            {"name": "scripted", "uri": str(folder / "scripted.pt"), "runtime": "torch", **shapes},
+            "x",
+            "output",
+            scripted,
+        ),
+        Kind(
+            {"name": "iris", "uri": str(folder / "iris.skops")},
+            "input",
+            "predict",
+            fitted.predict(ROWS.astype(np.float64)),
+            "FP64",
+        ),
+        Kind(
+            {"name": "boosted", "uri": str(folder / "iris.ubj")},
+            "input",
+            "predict",
+            booster.predict(xgboost.DMatrix(ROWS)),
+        ),
+        Kind(
+            {"name": "forest", "uri": str(folder / "iris.txt"), "runtime": "lightgbm"},
+            "input",
+            "predict",
+            forest.predict(ROWS),
+            "FP64",
+        ),
+        Kind(
+            {"name": "doubled", "uri": doubled, "runtime": "python", "trust": True},
+            "x",
+            "y",
+            ROWS * 2,
+        ),
     )
 
 

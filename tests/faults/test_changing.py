@@ -22,7 +22,11 @@ def is_served(mesh, name):
 
 def scaled(mesh, name):
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [1.0] * 8}]}
-    return mesh.http.post(f"/v2/models/{name}/infer", json=body).raise_for_status().json()["outputs"][0]["data"][0]
+    return (
+        mesh.http.post(f"/v2/models/{name}/infer", json=body)
+        .raise_for_status()
+        .json()["outputs"][0]["data"][0]
+    )
 
 
 def test_a_second_up_applies_the_difference_and_restarts_nothing(tmp_path):
@@ -55,7 +59,9 @@ def test_what_was_registered_at_run_time_survives_a_restart_of_everything(tmp_pa
     model = traffic.write_model(tmp_path / "late.onnx", 7)
     home = tmp_path / "home"
     with running.mesh({"pools": POOLS}, home=home) as mesh:
-        mesh.http.put("/mesh/v1/models/late", json={"uri": str(model), "aliases": ["latest"]}).raise_for_status()
+        mesh.http.put(
+            "/mesh/v1/models/late", json={"uri": str(model), "aliases": ["latest"]}
+        ).raise_for_status()
         assert scaled(mesh, "latest") == 7.0
     with running.mesh({"pools": POOLS}, home=home) as mesh:
         assert (scaled(mesh, "late"), scaled(mesh, "latest")) == (7.0, 7.0)
@@ -64,7 +70,9 @@ def test_what_was_registered_at_run_time_survives_a_restart_of_everything(tmp_pa
 def test_a_repository_is_followed_within_five_seconds(tmp_path):
     repository = tmp_path / "repository"
     traffic.write_model(repository / "one" / "1" / "model.onnx", 1)
-    with running.mesh({"pools": POOLS, "repositories": [{"path": str(repository), "watch": True}]}) as mesh:
+    with running.mesh(
+        {"pools": POOLS, "repositories": [{"path": str(repository), "watch": True}]}
+    ) as mesh:
         support.wait_until(lambda: is_served(mesh, "one"), 5, "the first model")
         assert scaled(mesh, "one") == 1.0
         traffic.write_model(repository / "two" / "1" / "model.onnx", 2)

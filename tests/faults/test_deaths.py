@@ -22,7 +22,10 @@ SERVING_AGAIN_S = 2.0
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory):
-    document = {"pools": {"default": {"workers": 2, "memory": "1GiB"}}, "models": traffic.models(tmp_path_factory.mktemp("models"), MODELS)}
+    document = {
+        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
+        "models": traffic.models(tmp_path_factory.mktemp("models"), MODELS),
+    }
     with running.mesh(document) as started:
         yield started
 
@@ -53,14 +56,26 @@ async def test_no_request_fails_when_a_worker_is_killed(mesh):
     support.wait_until(is_ready_again(mesh, worker_pid, pid), 60, "the worker is back")
 
 
-async def test_no_request_fails_and_no_registration_is_lost_when_the_controller_is_killed(mesh, tmp_path):
+async def test_no_request_fails_and_no_registration_is_lost_when_the_controller_is_killed(
+    mesh, tmp_path
+):
     model = traffic.write_model(tmp_path / "late.onnx", 7)
     mesh.http.put("/mesh/v1/models/late", json={"uri": str(model)}).raise_for_status()
     before = mesh.status()
     flow, _ = await killed_under_traffic(mesh, before["controller"]["pid"])
     assert flow.faults == []
-    support.wait_until(lambda: mesh.http.get("/mesh/v1/models/late").status_code == 200, 60, "the controller is back")
-    support.wait_until(is_ready_again(mesh, lambda status: status["controller"]["pid"], before["controller"]["pid"]), 60, "all is ready")
+    support.wait_until(
+        lambda: mesh.http.get("/mesh/v1/models/late").status_code == 200,
+        60,
+        "the controller is back",
+    )
+    support.wait_until(
+        is_ready_again(
+            mesh, lambda status: status["controller"]["pid"], before["controller"]["pid"]
+        ),
+        60,
+        "all is ready",
+    )
     after = mesh.status()
     assert after["controller"]["restarts"] == before["controller"]["restarts"] + 1
     assert worker_pid(after) == worker_pid(before)
@@ -70,6 +85,10 @@ async def test_no_request_fails_and_no_registration_is_lost_when_the_controller_
 async def test_envoy_serves_again_within_two_seconds(mesh):
     pid = mesh.status()["gateways"][0]["envoy_pid"]
     flow, killed_s = await killed_under_traffic(mesh, pid)
-    late = [(sent_s - killed_s, fault) for sent_s, fault in flow.faults if sent_s > killed_s + SERVING_AGAIN_S]
+    late = [
+        (sent_s - killed_s, fault)
+        for sent_s, fault in flow.faults
+        if sent_s > killed_s + SERVING_AGAIN_S
+    ]
     assert late == []
     assert mesh.status()["gateways"][0]["restarts"] == 1

@@ -65,13 +65,18 @@ async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_
         assert list(short_folder.iterdir()) == []
         host, _, port = mesh.listen.partition(":")
         with socket.socket() as again:
-            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed may linger
+            again.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # connections that were closed may linger
             again.bind((host, int(port)))
             again.listen()
 
 
 async def test_a_detached_mesh_is_found_and_ended(tmp_path):
-    document = {"pools": {"default": {"workers": 1, "memory": "1GiB"}}, "models": traffic.models(tmp_path, 1)}
+    document = {
+        "pools": {"default": {"workers": 1, "memory": "1GiB"}},
+        "models": traffic.models(tmp_path, 1),
+    }
     with running.mesh(document, is_detached=True) as mesh:
         assert mesh.process.wait(60) == 0
         assert mesh.status()["state"] == "ready"
@@ -81,8 +86,15 @@ async def test_a_detached_mesh_is_found_and_ended(tmp_path):
 
 
 def test_killing_the_process_that_holds_the_mesh_ends_all_of_it(tmp_path):
-    document = {"pools": {"default": {"workers": 1, "memory": "1GiB"}}, "models": traffic.models(tmp_path, 1)}
+    document = {
+        "pools": {"default": {"workers": 1, "memory": "1GiB"}},
+        "models": traffic.models(tmp_path, 1),
+    }
     with running.mesh(document) as mesh:
         ours = mesh.pids()
         os.kill(mesh.process.pid, signal.SIGKILL)
-        support.wait_until(lambda: not ours & mesh.living(), 60, "controller, workers, gateway and Envoy have ended")
+        support.wait_until(
+            lambda: not ours & mesh.living(),
+            60,
+            "controller, workers, gateway and Envoy have ended",
+        )

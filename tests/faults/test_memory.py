@@ -21,18 +21,25 @@ TIME_S = float(os.environ.get("MESHSERVE_MEMORY_TEST_S", "60"))
 
 
 async def test_no_error_and_private_memory_stays_within_a_tenth_of_the_budget(tmp_path):
-    document = {"pools": {"default": {"workers": 1, "memory": BUDGET}}, "models": traffic.models(tmp_path, MODELS, MODEL)}
+    document = {
+        "pools": {"default": {"workers": 1, "memory": BUDGET}},
+        "models": traffic.models(tmp_path, MODELS, MODEL),
+    }
     with running.mesh(document) as mesh:
         highest = 0
         async with traffic.flowing(mesh.listen, traffic.zipf(MODELS), PER_S) as flow:
             for _ in range(int(TIME_S / 0.2)):
                 await asyncio.sleep(0.2)
-                highest = max(highest, *(private_bytes(worker["pid"]) for worker in mesh.workers().values()))
+                highest = max(
+                    highest, *(private_bytes(worker["pid"]) for worker in mesh.workers().values())
+                )
         told = mesh.workers().values()
         assert flow.faults == []
         assert sum(worker["evictions"] for worker in told) > MODELS
         assert highest <= BUDGET * 1.1, f"{highest / 2**20:.0f} MiB of {BUDGET / 2**20:.0f}"
-        print(f"{flow.answered} answers, {sum(worker['evictions'] for worker in told)} evictions, at most {highest / 2**20:.0f} MiB")  # noqa: T201  # the figure for whoever asks with -s
+        print(
+            f"{flow.answered} answers, {sum(worker['evictions'] for worker in told)} evictions, at most {highest / 2**20:.0f} MiB"
+        )  # noqa: T201  # the figure for whoever asks with -s
 
 
 def private_bytes(pid):

@@ -37,13 +37,20 @@ def write_model(path, number, padding_bytes=0):
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])]
     graph = helper.make_graph(nodes, "scale", inputs, outputs, weights)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    path.write_bytes(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+        ).SerializeToString()
+    )
     return path
 
 
 def models(folder, count, padding_bytes=0):
     """`models:` entries of `count` models, m0 and on."""
-    return [{"name": f"m{i}", "uri": str(write_model(folder / f"m{i}.onnx", i, padding_bytes))} for i in range(count)]
+    return [
+        {"name": f"m{i}", "uri": str(write_model(folder / f"m{i}.onnx", i, padding_bytes))}
+        for i in range(count)
+    ]
 
 
 def request(number):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from meshserve.core import model, snapshot
+from meshserve.core.values import model, snapshots
 from meshserve.gateway import gateway
 from tests import support
 from tests.gateway import echo
@@ -27,14 +27,16 @@ class Mesh:
 
     run_dir: str
     gateway: gateway.Gateway
-    snapshot: snapshot.GatewaySnapshot
+    snapshot: snapshots.GatewaySnapshot
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
     echoes: dict[str, echo.Echo] = field(default_factory=dict)
 
     async def call(self, body=b"", path=INFER, metadata=(), timeout_s=10.0):
         """The picture that the server saw of a unary gRPC call."""
-        return json.loads(await self.channel.unary_unary(path)(body, metadata=metadata, timeout=timeout_s))
+        return json.loads(
+            await self.channel.unary_unary(path)(body, metadata=metadata, timeout=timeout_s)
+        )
 
     async def fault(self, *args, **kwargs):
         """Code and message of a unary gRPC call that fails."""
@@ -44,7 +46,9 @@ class Mesh:
 
 
 def member(run_dir, worker_id, *, is_ready=True):
-    return snapshot.Member(worker_id, model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/{worker_id}.sock"), is_ready)
+    return snapshots.Member(
+        worker_id, model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/{worker_id}.sock"), is_ready
+    )
 
 
 def first_field(name: bytes, number: int = 1) -> bytes:
@@ -68,11 +72,19 @@ async def running(run_dir, **changes):
     """A gateway before default-0, default-1 (pool default), big-0 (pool big, of the model `huge`) and a controller."""
     async with contextlib.AsyncExitStack() as stack:
         names = ("default-0", "default-1", "big-0", "controller")
-        echoes = {name: await stack.enter_async_context(echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock")) for name in names}
-        snap = snapshot.GatewaySnapshot(
+        echoes = {
+            name: await stack.enter_async_context(
+                echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock")
+            )
+            for name in names
+        }
+        snap = snapshots.GatewaySnapshot(
             listen=f"127.0.0.1:{support.free_port()}",
             node="n1",
-            pools={"default": (member(run_dir, "default-0"), member(run_dir, "default-1")), "big": (member(run_dir, "big-0"),)},
+            pools={
+                "default": (member(run_dir, "default-0"), member(run_dir, "default-1")),
+                "big": (member(run_dir, "big-0"),),
+            },
             routes={"huge": "big"},
             controller=model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/controller.sock"),
         )
@@ -80,8 +92,14 @@ async def running(run_dir, **changes):
         door = gateway.Gateway(run_dir)
         await door.start(snap)
         stack.push_async_callback(door.stop)
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{snap.listen}", timeout=10))
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(snap.listen, options=[("grpc.max_receive_message_length", -1)]))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://{snap.listen}", timeout=10)
+        )
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(
+                snap.listen, options=[("grpc.max_receive_message_length", -1)]
+            )
+        )
         yield Mesh(run_dir, door, snap, http, channel, echoes)
 
 

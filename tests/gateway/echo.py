@@ -15,7 +15,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 
-from meshserve.protocol import serving as protocol_serving
+from meshserve.protocol import asgi_server as protocol_serving
 from meshserve.protocol.pb import inference_pb2 as pb
 
 GRPC_ERROR = [
@@ -39,18 +39,31 @@ class Echo:
             await answer(send, 200, b"ok", [(b"content-type", b"text/plain")])
             return
         body = await read(receive)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        picture = {"by": self.name, "path": scope["raw_path"].decode(), "headers": headers, "bytes": len(body), "start": body[:32].hex()}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        picture = {
+            "by": self.name,
+            "path": scope["raw_path"].decode(),
+            "headers": headers,
+            "bytes": len(body),
+            "start": body[:32].hex(),
+        }
         self.seen.append(picture)
         await self.say(headers.get("x-say", ""), picture, receive, send)
 
     async def say(self, what, picture, receive, send):
         is_grpc = picture["headers"].get("content-type", "").startswith("application/grpc")
-        kind = [(b"content-type", b"application/grpc" if is_grpc else b"application/json"), (b"x-mesh-secret", b"inside")]
+        kind = [
+            (b"content-type", b"application/grpc" if is_grpc else b"application/json"),
+            (b"x-mesh-secret", b"inside"),
+        ]
         if what == "crash":
             await answer(send, 500, b"Internal Server Error", [(b"content-type", b"text/plain")])
         elif what == "unavailable" or self.is_unavailable:
-            await answer(send, 503, b'{"error": "draining"}', [(b"content-type", b"application/json")])
+            await answer(
+                send, 503, b'{"error": "draining"}', [(b"content-type", b"application/json")]
+            )
         elif what == "grpc-error":
             await answer(send, 200, b"", [*kind, *GRPC_ERROR])
         elif what == "big":
@@ -60,7 +73,12 @@ class Echo:
         elif what.endswith("infer"):
             await asyncio.sleep(1.0 if what == "slow-infer" else 0)
             await answer(
-                send, 200, pb.ModelInferResponse(model_name=picture["headers"]["x-mesh-model"], id=self.name).SerializeToString(), kind
+                send,
+                200,
+                pb.ModelInferResponse(
+                    model_name=picture["headers"]["x-mesh-model"], id=self.name
+                ).SerializeToString(),
+                kind,
             )
         else:
             await asyncio.sleep(1.0 if what == "slow" else 0)

@@ -7,7 +7,7 @@ import contextlib
 import json
 from dataclasses import dataclass, field
 
-from meshserve.core import model, snapshot
+from meshserve.core.values import model, snapshots
 from tests.gateway import echo
 from tests.gateway.conftest import running
 
@@ -24,9 +24,21 @@ class Speaker(echo.Echo):
         if what != "stream":
             await super().say(what, picture, receive, send)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
         while word := await self.words.get():
-            await send({"type": "http.response.body", "body": f"data: {word}\n\n".encode(), "more_body": True})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": f"data: {word}\n\n".encode(),
+                    "more_body": True,
+                }
+            )
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
@@ -61,21 +73,33 @@ class WaitingRoom(echo.Echo):
         self.waiting.pop(0).set_result((200, b"", []))
 
     def turn_away(self):
-        self.waiting.pop(0).set_result((503, ERROR, [(b"content-type", b"application/json"), (b"retry-after", b"17"), (b"x-more", b"1")]))
+        self.waiting.pop(0).set_result(
+            (
+                503,
+                ERROR,
+                [
+                    (b"content-type", b"application/json"),
+                    (b"retry-after", b"17"),
+                    (b"x-more", b"1"),
+                ],
+            )
+        )
 
 
 def replica(run_dir, llm, number, *, is_ready=True):
     socket_path = f"{run_dir}/{llm}-{number}.sock"
-    return snapshot.Member(f"{llm}/{number}", model.Endpoint("n1", "127.0.0.1", 1, socket_path), is_ready)
+    return snapshots.Member(
+        f"{llm}/{number}", model.Endpoint("n1", "127.0.0.1", 1, socket_path), is_ready
+    )
 
 
 def routes(run_dir):
     """`tiny` has three replicas and three more names, `cold` waits for its first, `gone` has none and nobody waits."""
     tiny = tuple(replica(run_dir, "tiny", number) for number in range(3))
     return (
-        snapshot.LlmRoute("tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny),
-        snapshot.LlmRoute("cold", ("cold", "frosty"), is_held=True),
-        snapshot.LlmRoute("gone", ("gone",)),
+        snapshots.LlmRoute("tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny),
+        snapshots.LlmRoute("cold", ("cold", "frosty"), is_held=True),
+        snapshots.LlmRoute("gone", ("gone",)),
     )
 
 
@@ -83,19 +107,31 @@ def routes(run_dir):
 async def running_llms(run_dir, **changes):
     """The gateway of `running`, with LLMs and a waiting room."""
     async with contextlib.AsyncExitStack() as stack:
-        speakers = {f"{llm}/{number}": Speaker(f"{llm}/{number}") for llm, count in (("tiny", 3), ("cold", 1)) for number in range(count)}
+        speakers = {
+            f"{llm}/{number}": Speaker(f"{llm}/{number}")
+            for llm, count in (("tiny", 3), ("cold", 1))
+            for number in range(count)
+        }
         for name, speaker in speakers.items():
-            await stack.enter_async_context(echo.serving(speaker, f"{run_dir}/{name.replace('/', '-')}.sock"))
-        room = await stack.enter_async_context(echo.serving(WaitingRoom("controller"), f"{run_dir}/room.sock"))
+            await stack.enter_async_context(
+                echo.serving(speaker, f"{run_dir}/{name.replace('/', '-')}.sock")
+            )
+        room = await stack.enter_async_context(
+            echo.serving(WaitingRoom("controller"), f"{run_dir}/room.sock")
+        )
         controller = model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/room.sock")
-        mesh = await stack.enter_async_context(running(run_dir, **{"llms": routes(run_dir), "controller": controller, **changes}))
+        mesh = await stack.enter_async_context(
+            running(run_dir, **{"llms": routes(run_dir), "controller": controller, **changes})
+        )
         mesh.echoes |= {**speakers, "room": room}
         yield mesh
 
 
 async def chat(mesh, name="tiny", path="/v1/chat/completions", headers=(), **more):
     """The answer to a chat."""
-    return await mesh.http.post(path, content=json.dumps({"model": name, **more}), headers=dict(headers))
+    return await mesh.http.post(
+        path, content=json.dumps({"model": name, **more}), headers=dict(headers)
+    )
 
 
 def fault(answer):

@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from meshserve.core import snapshot
-from meshserve.gateway import gateway, process
+from meshserve.core.values import snapshots
+from meshserve.gateway import gateway
+from meshserve.gateway.envoy import envoy_process
 from tests import support
 from tests.gateway.conftest import first_field
 
@@ -21,7 +22,9 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 
 def files_below(path):
-    return sorted(str(file.relative_to(path)) for file in Path(path).rglob("*") if not file.is_dir())
+    return sorted(
+        str(file.relative_to(path)) for file in Path(path).rglob("*") if not file.is_dir()
+    )
 
 
 @contextlib.contextmanager
@@ -37,9 +40,15 @@ def program(pid):
 
 async def test_it_reports_its_life(run_dir):
     door = gateway.Gateway(run_dir, envoy_concurrency=2)
-    assert door.report() == {"pid": os.getpid(), "envoy_pid": None, "state": "stopped", "listen": "", "restarts": 0}
+    assert door.report() == {
+        "pid": os.getpid(),
+        "envoy_pid": None,
+        "state": "stopped",
+        "listen": "",
+        "restarts": 0,
+    }
     listen = f"127.0.0.1:{support.free_port()}"
-    await door.start(snapshot.GatewaySnapshot(listen, "n1", {}))
+    await door.start(snapshots.GatewaySnapshot(listen, "n1", {}))
     report = door.report()
     assert (report["state"], report["listen"], report["restarts"]) == ("ready", listen, 0)
     assert program(report["envoy_pid"]) == "envoy"
@@ -51,7 +60,9 @@ async def test_it_reports_its_life(run_dir):
 
 async def test_it_leaves_nothing_but_its_log(run_dir):
     door = gateway.Gateway(run_dir)
-    await door.start(snapshot.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()}))
+    await door.start(
+        snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
+    )
     assert "envoy-admin.sock" in files_below(run_dir)
     await door.stop()
     assert files_below(run_dir) == ["logs/envoy.log"]
@@ -61,7 +72,9 @@ async def test_a_taken_port_is_told_before_anything_starts(run_dir):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         door = gateway.Gateway(run_dir)
         with pytest.raises(OSError, match="can't listen on"):
-            await door.start(snapshot.GatewaySnapshot(f"127.0.0.1:{taken.getsockname()[1]}", "n1", {}))
+            await door.start(
+                snapshots.GatewaySnapshot(f"127.0.0.1:{taken.getsockname()[1]}", "n1", {})
+            )
     assert files_below(run_dir) == []
 
 
@@ -71,17 +84,20 @@ async def test_it_can_be_started_again_where_it_was_killed(run_dir):
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(f"{run_dir}/{name}")
     door = gateway.Gateway(run_dir)
-    await door.start(snapshot.GatewaySnapshot(listen, "n1", {}))
+    await door.start(snapshots.GatewaySnapshot(listen, "n1", {}))
     await door.stop()
 
 
 async def test_what_is_not_running_follows_nobody(run_dir):
-    with pytest.raises(process.EnvoyFailed, match="not running"):
-        await gateway.Gateway(run_dir).apply(snapshot.GatewaySnapshot("127.0.0.1:1", "n1", {}))
+    with pytest.raises(envoy_process.EnvoyFailed, match="not running"):
+        await gateway.Gateway(run_dir).apply(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}))
 
 
 async def test_whatever_goes_wrong_with_one_snapshot_the_next_is_followed(mesh):
-    with in_the_way(Path(f"{mesh.run_dir}/envoy/.eds-pool-new.json")), pytest.raises(OSError, match="Is a directory"):
+    with (
+        in_the_way(Path(f"{mesh.run_dir}/envoy/.eds-pool-new.json")),
+        pytest.raises(OSError, match="Is a directory"),
+    ):
         await mesh.gateway.apply(replace(mesh.snapshot, pools={"new": ()}, routes={}))
     await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
     assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
@@ -89,7 +105,7 @@ async def test_whatever_goes_wrong_with_one_snapshot_the_next_is_followed(mesh):
 
 async def test_it_opens_again_after_it_was_closed_or_could_not_open(run_dir):
     door = gateway.Gateway(run_dir)
-    snap = snapshot.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
+    snap = snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
     with pytest.raises(OSError, match=r"can't listen on 192\.0\.2\.1:80"):
         await door.start(replace(snap, listen="192.0.2.1:80"))
     for _ in range(2):
@@ -105,9 +121,13 @@ async def test_it_moves_to_another_port(mesh):
     await mesh.gateway.apply(replace(mesh.snapshot, listen=listen))
     assert mesh.gateway.report()["listen"] == listen
     async with grpc.aio.insecure_channel(listen) as channel:
-        assert await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(first_field(b"huge"))
+        assert await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
+            first_field(b"huge")
+        )
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        assert b'"big-0"' in await call(first_field(b"huge") + b"\x12\x00" * 50, compression=grpc.Compression.Gzip)
+        assert b'"big-0"' in await call(
+            first_field(b"huge") + b"\x12\x00" * 50, compression=grpc.Compression.Gzip
+        )
 
 
 async def test_changes_may_follow_each_other_at_once(mesh):

@@ -28,7 +28,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         sent = urllib.parse.parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-        self._json([self._entry(self.folder / name) for name in sent.get("paths", []) if (self.folder / name).is_file()])
+        self._json(
+            [
+                self._entry(self.folder / name)
+                for name in sent.get("paths", [])
+                if (self.folder / name).is_file()
+            ]
+        )
 
     def log_message(self, *_):
         pass
@@ -39,7 +45,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if re.fullmatch(rf"/api/models/{REPOSITORY}/tree/[^/]+", path):
             self._json([self._entry(each) for each in self._files()])
         elif re.fullmatch(rf"/api/models/{REPOSITORY}(/revision/[^/]+)?", path):
-            self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": each.name} for each in self._files()]})
+            self._json(
+                {
+                    "id": REPOSITORY,
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": each.name} for each in self._files()],
+                }
+            )
         elif found := re.fullmatch(rf"/{REPOSITORY}/resolve/[^/]+/(.+)", path):
             self._file(self.folder / found[1])
         else:
@@ -49,7 +61,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return sorted(each for each in self.folder.iterdir() if each.is_file())
 
     def _entry(self, file):
-        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _digest(file)}
+        return {
+            "type": "file",
+            "path": file.name,
+            "size": file.stat().st_size,
+            "oid": _digest(file),
+        }
 
     def _json(self, value):
         self._send(200, json.dumps(value).encode(), {"content-type": "application/json"})

@@ -24,8 +24,8 @@ import openai
 import psutil
 
 from meshserve import errors
-from meshserve.core import llm
-from meshserve.llm import place, server, vllm_engine
+from meshserve.core.values import llm_spec
+from meshserve.llm import llm_server, replica_address, vllm_engine
 from meshserve.testing import fake_engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,7 +55,9 @@ class Served:
         order = json.dumps([model.engine, model.path, model.adapters, model.spec, self.run_dir])
         command = [sys.executable, "-m", "tests.llm.program", order, str(their_end)]
         self.client = httpx.Client(timeout=ANSWER_S, trust_env=False)
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[their_end], start_new_session=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[their_end], start_new_session=True
+        )
         os.close(their_end)
         try:
             self.port, self.socket_path = self._answer(START_S)
@@ -63,7 +65,12 @@ class Served:
             self.end()
             raise
         self.client.base_url = f"http://127.0.0.1:{self.port}"
-        self.openai = openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, http_client=self.client)
+        self.openai = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{self.port}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=self.client,
+        )
         self.family = [self.process.pid, *(each.pid for each in self.descendants())]
         maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in self.family)
         self.segments = set(re.findall(r"/dev/shm/\S+", maps))
@@ -92,7 +99,7 @@ class Served:
         return value
 
     def report(self):
-        return llm.LlmReport(*self.call("report"))
+        return llm_spec.LlmReport(*self.call("report"))
 
     def descendants(self):
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -115,11 +122,21 @@ class Served:
 class Program:
     def __init__(self, order):
         engine, path, adapters, spec, run_dir = order
-        told = llm.LlmSpec(
-            NAME, path, aliases=(ALIAS,), adapters=tuple(llm.Adapter(*each) for each in adapters.items()), device="cpu", **spec
+        told = llm_spec.LlmSpec(
+            NAME,
+            path,
+            aliases=(ALIAS,),
+            adapters=tuple(llm_spec.Adapter(*each) for each in adapters.items()),
+            device="cpu",
+            **spec,
         )
-        make = {"vllm": vllm_engine.VllmEngine, "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path))}[engine]
-        self.server = server.LlmServer(place.Place(f"{NAME}/0", run_dir), told, path, adapters, make)
+        make = {
+            "vllm": vllm_engine.VllmEngine,
+            "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path)),
+        }[engine]
+        self.server = llm_server.LlmServer(
+            replica_address.Place(f"{NAME}/0", run_dir), told, path, adapters, make
+        )
 
     async def start(self):
         endpoint = await self.server.start()
@@ -146,7 +163,9 @@ class Program:
         if isinstance(engine, fake_engine.FakeEngine):
             (engine.die if how == "kill" else engine.stall)()
         else:
-            core = next(each for each in psutil.Process().children() if "EngineCore" in each.cmdline()[0])
+            core = next(
+                each for each in psutil.Process().children() if "EngineCore" in each.cmdline()[0]
+            )
             core.send_signal(STRIKES[how])
 
 
@@ -157,7 +176,9 @@ def broken(path: str) -> str:
 async def main(order, answers):
     program = Program(order)
     lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
     name, args = "start", []
     while True:
         try:

@@ -30,14 +30,20 @@ def truncated(folder):
 
 def unknown(folder):
     settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["OtherForCausalLM"], "model_type": "other"}))
+    (folder / "config.json").write_text(
+        json.dumps(settings | {"architectures": ["OtherForCausalLM"], "model_type": "other"})
+    )
 
 
 def missing(folder):
     (folder / "config.json").unlink()
 
 
-SPOILS = {"truncated": (truncated, "afetensor"), "unknown": (unknown, "other"), "missing": (missing, "config")}
+SPOILS = {
+    "truncated": (truncated, "afetensor"),
+    "unknown": (unknown, "other"),
+    "missing": (missing, "config"),
+}
 """What is done to a model's folder, and the word that vLLM's reason for not loading it has."""
 
 
@@ -58,7 +64,9 @@ def starts(folders):
     adapters = {program.ADAPTER: str(folders["adapter"])}
     models = {name: program.Model("vllm", str(folders[name]), {}, SPEC) for name in SPOILS}
     models["whole"] = program.Model("vllm", str(folders["llama"]), adapters, SPEC)
-    models["split"] = program.Model("vllm", str(folders["llama"]), {}, SPEC | {"tensor_parallel_size": 2})
+    models["split"] = program.Model(
+        "vllm", str(folders["llama"]), {}, SPEC | {"tensor_parallel_size": 2}
+    )
     with concurrent.futures.ThreadPoolExecutor(len(models)) as pool:
         made = {name: pool.submit(program.Served, each) for name, each in models.items()}
     yield made
@@ -83,8 +91,17 @@ def llama(folders):
 
 
 def found(served, name=program.NAME):
-    body = {"model": name, "max_tokens": llm_world.TOKENS, "min_tokens": llm_world.TOKENS, "temperature": 0, "return_token_ids": True}
-    answers = [served.client.post("/v1/completions", json=body | {"prompt": prompt}).json() for prompt in llm_world.PROMPTS]
+    body = {
+        "model": name,
+        "max_tokens": llm_world.TOKENS,
+        "min_tokens": llm_world.TOKENS,
+        "temperature": 0,
+        "return_token_ids": True,
+    }
+    answers = [
+        served.client.post("/v1/completions", json=body | {"prompt": prompt}).json()
+        for prompt in llm_world.PROMPTS
+    ]
     return [answer["choices"][0]["token_ids"] for answer in answers]
 
 
@@ -94,11 +111,17 @@ def test_greedy_tokens_are_those_of_transformers(served, llama):
 
 def test_an_adapter_s_tokens_are_those_of_peft(served, folders):
     llama = folders["llama"]
-    assert found(served, program.ADAPTER) == llm_world.tokens(llama, folders["adapter"]) != llm_world.tokens(llama)
+    assert (
+        found(served, program.ADAPTER)
+        == llm_world.tokens(llama, folders["adapter"])
+        != llm_world.tokens(llama)
+    )
 
 
 def test_a_prompt_over_the_context_is_a_bad_request(served):
-    answer = served.client.post("/v1/completions", json={"model": program.NAME, "prompt": "word " * 600})
+    answer = served.client.post(
+        "/v1/completions", json={"model": program.NAME, "prompt": "word " * 600}
+    )
     assert answer.status_code == 400
     assert "512" in answer.json()["error"]["message"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
@@ -21,9 +21,15 @@ WORDS = st.sampled_from([*DATATYPES, "FP8", "bytes", "", "INT"])
 SIZES = st.one_of(st.integers(-2, 5), st.integers(-(2**63), 2**63 - 1))
 JSON = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=5),
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -53,11 +59,15 @@ def arrays(datatype, *, is_text=False, is_finite=False):
     if datatype == "BYTES":
         elements = st.text(max_size=5).map(str.encode) if is_text else st.binary(max_size=5)
         return SHAPES.flatmap(
-            lambda shape: st.lists(elements, min_size=math.prod(shape), max_size=math.prod(shape)).map(
-                lambda found: of_objects(found, shape)
-            )
+            lambda shape: st.lists(
+                elements, min_size=math.prod(shape), max_size=math.prod(shape)
+            ).map(lambda found: of_objects(found, shape))
         )
-    elements = {"allow_nan": False, "allow_infinity": False} if is_finite and datatype.startswith("FP") else None
+    elements = (
+        {"allow_nan": False, "allow_infinity": False}
+        if is_finite and datatype.startswith("FP")
+        else None
+    )
     return st_numpy.arrays(tensors.DTYPES[datatype], SHAPES, elements=elements)
 
 
@@ -69,7 +79,11 @@ def of_objects(found, shape):
 
 def is_same(one, other):
     """Whether two arrays are equal to the last bit."""
-    return one.dtype == other.dtype and one.shape == other.shape and tensors.to_raw(one) == tensors.to_raw(other)
+    return (
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and tensors.to_raw(one) == tensors.to_raw(other)
+    )
 
 
 @st.composite
@@ -79,7 +93,9 @@ def broken(draw, whole):
     for _ in range(draw(st.integers(1, 4))):
         begin = draw(st.integers(0, len(found)))
         end = min(len(found), begin + draw(st.integers(0, 6)))
-        found[begin:end] = draw(st.one_of(st.binary(max_size=6), st.just(bytes(found[begin:end] * 2))))
+        found[begin:end] = draw(
+            st.one_of(st.binary(max_size=6), st.just(bytes(found[begin:end] * 2)))
+        )
     return bytes(found)
 
 
@@ -103,18 +119,31 @@ def request(*inputs, raw=(), **more):
     """A ModelInferRequest of inputs (name, datatype, shape) or (name, datatype, shape, contents)."""
     message = pb.ModelInferRequest(model_name="m", raw_input_contents=raw, **more)
     for name, datatype, shape, *contents in inputs:
-        message.inputs.add(name=name, datatype=datatype, shape=shape, contents=contents[0] if contents else None)
+        message.inputs.add(
+            name=name, datatype=datatype, shape=shape, contents=contents[0] if contents else None
+        )
     return message
 
 
 def valid_request():
     """A raw request that fits SIGNATURE."""
     raw = [np.ones((2, 2), "f4").tobytes(), tensors.to_raw(np.array([[b"a"], [b"bc"]], object))]
-    return request(("x", "FP32", [2, 2]), ("name", "BYTES", [2, 1]), raw=raw, id="7", outputs=[{"name": "y"}])
+    return request(
+        ("x", "FP32", [2, 2]), ("name", "BYTES", [2, 1]), raw=raw, id="7", outputs=[{"name": "y"}]
+    )
 
 
 def valid_document():
     """The same in JSON."""
     x = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, None]}
-    name = {"name": "name", "datatype": "BYTES", "shape": [2, 1], "data": [["a"], [{"b64": base64.b64encode(b"\xff").decode()}]]}
-    return {"id": "7", "inputs": [x, name], "outputs": [{"name": "y", "parameters": {"binary_data": False}}]}
+    name = {
+        "name": "name",
+        "datatype": "BYTES",
+        "shape": [2, 1],
+        "data": [["a"], [{"b64": base64.b64encode(b"\xff").decode()}]],
+    }
+    return {
+        "id": "7",
+        "inputs": [x, name],
+        "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
+    }

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 from tests.protocol import drawn
@@ -20,8 +20,13 @@ def call(x=X, name=NAMES, *, x_as="FP32", outputs=()):
 
 def as_request(message):
     """The answer's tensors sent back as a request's: their fields have the same numbers."""
-    sent = [pb.ModelInferRequest.InferInputTensor.FromString(output.SerializeToString()) for output in message.outputs]
-    return pb.ModelInferRequest(inputs=sent, raw_input_contents=message.raw_output_contents).SerializeToString()
+    sent = [
+        pb.ModelInferRequest.InferInputTensor.FromString(output.SerializeToString())
+        for output in message.outputs
+    ]
+    return pb.ModelInferRequest(
+        inputs=sent, raw_input_contents=message.raw_output_contents
+    ).SerializeToString()
 
 
 def there_and_back(datatype, array, *, is_raw):
@@ -55,14 +60,25 @@ def test_every_datatype_but_the_halves_comes_back_typed(data, datatype):
 def test_an_answer_is_all_raw_where_one_output_has_no_typed_form(datatype):
     specs = (model.TensorSpec("half", datatype, (1,)), model.TensorSpec("x", "FP32", (1,)))
     outputs = {"x": np.ones(1, "f4"), "half": np.ones(1, tensors.DTYPES[datatype])}
-    message = inference.message_of(inference.InferReply("m", "1", "", outputs, model.Signature((), specs)), is_raw=False)
+    message = inference.message_of(
+        inference.InferReply("m", "1", "", outputs, model.Signature((), specs)), is_raw=False
+    )
     assert [output.name for output in message.outputs] == ["half", "x"]
-    assert list(message.raw_output_contents) == [tensors.to_raw(outputs["half"]), tensors.to_raw(outputs["x"])]
+    assert list(message.raw_output_contents) == [
+        tensors.to_raw(outputs["half"]),
+        tensors.to_raw(outputs["x"]),
+    ]
 
 
 def test_a_call_has_what_the_message_says():
     came = inference.decode_infer(drawn.valid_request().SerializeToString())
-    assert (came.model, came.version, came.id, came.outputs, came.is_raw) == ("m", "", "7", ("y",), True)
+    assert (came.model, came.version, came.id, came.outputs, came.is_raw) == (
+        "m",
+        "",
+        "7",
+        ("y",),
+        True,
+    )
     taken = inference.check(came, drawn.SIGNATURE)
     assert taken["x"].tolist() == [[1, 1], [1, 1]]
     assert taken["name"].tolist() == [[b"a"], [b"bc"]]
@@ -70,20 +86,28 @@ def test_a_call_has_what_the_message_says():
 
 def test_an_answer_has_what_was_asked_for_and_the_requests_id():
     specs = tuple(model.TensorSpec(name, "FP32", (1,)) for name in "ab")
-    answer = inference.InferReply("m", "3", "7", {"b": np.ones(1, "f4")}, model.Signature((), specs))
+    answer = inference.InferReply(
+        "m", "3", "7", {"b": np.ones(1, "f4")}, model.Signature((), specs)
+    )
     message = pb.ModelInferResponse.FromString(inference.encode_infer(answer, is_raw=True))
     assert (message.model_name, message.model_version, message.id) == ("m", "3", "7")
-    assert [(output.name, output.datatype, list(output.shape)) for output in message.outputs] == [("b", "FP32", [1])]
+    assert [(output.name, output.datatype, list(output.shape)) for output in message.outputs] == [
+        ("b", "FP32", [1])
+    ]
     assert not message.parameters
 
 
 def test_an_output_of_another_datatype_is_the_models_fault():
-    with pytest.raises(errors.ModelRaised, match=r"output 'x' is declared as FP32, the model gave float64"):
+    with pytest.raises(
+        errors.ModelRaised, match=r"output 'x' is declared as FP32, the model gave float64"
+    ):
         inference.encode_infer(drawn.reply("FP32", np.ones(1, "f8")), is_raw=True)
 
 
 def test_texts_may_be_numpys_own():
-    assert inference.message_of(drawn.reply("BYTES", np.array(["ä"])), is_raw=False).outputs[0].contents.bytes_contents == ["ä".encode()]
+    assert inference.message_of(drawn.reply("BYTES", np.array(["ä"])), is_raw=False).outputs[
+        0
+    ].contents.bytes_contents == ["ä".encode()]
 
 
 def test_empty_contents_beside_raw_ones_are_none():
@@ -102,7 +126,10 @@ def test_empty_contents_beside_raw_ones_are_none():
             drawn.request(("x", "INT8", [1]), ("z", "INT8", [1]), raw=[b"1"]),
             "2 inputs came with 1 raw_input_contents: there must be one for each",
         ),
-        (drawn.request(("x", "INT8", [1]), ("x", "INT8", [1]), raw=[b"1", b"2"]), "input 'x' came twice"),
+        (
+            drawn.request(("x", "INT8", [1]), ("x", "INT8", [1]), raw=[b"1", b"2"]),
+            "input 'x' came twice",
+        ),
         (
             drawn.request(("x", "FP32", [2], {"fp32_contents": [1, 2, 3]})),
             "input 'x' of shape [2] takes 2 elements, 3 came",
@@ -111,8 +138,14 @@ def test_empty_contents_beside_raw_ones_are_none():
             drawn.request(("x", "FP32", [1], {"fp32_contents": [1], "int_contents": [1]})),
             "input 'x' of FP32 belongs into fp32_contents, not int_contents",
         ),
-        (drawn.request(("x", "FP16", [1], {"fp32_contents": [1]})), "input 'x': FP16 can only be sent in raw_input_contents"),
-        (drawn.request(("x", "INT8", [1], {"int_contents": [300]})), "input 'x' has values out of the range of INT8"),
+        (
+            drawn.request(("x", "FP16", [1], {"fp32_contents": [1]})),
+            "input 'x': FP16 can only be sent in raw_input_contents",
+        ),
+        (
+            drawn.request(("x", "INT8", [1], {"int_contents": [300]})),
+            "input 'x' has values out of the range of INT8",
+        ),
         (drawn.request(("x", "FP32", [-1])), "tensor 'x' has a negative size in shape [-1]"),
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
@@ -125,13 +158,21 @@ def test_what_would_change_the_answers_meaning_is_refused():
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
     assert "shared memory is not offered" in drawn.refusal(inference.call_of, shared)
-    ranked = drawn.request(outputs=[{"name": "y", "parameters": {"classification": {"int64_param": 3}}}])
-    assert drawn.refusal(inference.call_of, ranked) == "output 'y': classification is not offered: ask for the output itself"
+    ranked = drawn.request(
+        outputs=[{"name": "y", "parameters": {"classification": {"int64_param": 3}}}]
+    )
+    assert (
+        drawn.refusal(inference.call_of, ranked)
+        == "output 'y': classification is not offered: ask for the output itself"
+    )
 
 
 def test_a_body_that_is_no_message_is_told_so():
     assert drawn.refusal(inference.decode_infer, b"\xff") == "the body is not a ModelInferRequest"
-    assert drawn.refusal(inference.decode_infer, b"\x0a\x01\xff") == "the body is not a ModelInferRequest"
+    assert (
+        drawn.refusal(inference.decode_infer, b"\x0a\x01\xff")
+        == "the body is not a ModelInferRequest"
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +180,10 @@ def test_a_body_that_is_no_message_is_told_so():
     [
         (inference.InferCall("m"), "input 'x' (FP32 [-1, 2]) is missing"),
         (
-            inference.InferCall("m", inputs={"x": inference.Tensor("FP32", X), "nmae": inference.Tensor("BYTES", NAMES)}),
+            inference.InferCall(
+                "m",
+                inputs={"x": inference.Tensor("FP32", X), "nmae": inference.Tensor("BYTES", NAMES)},
+            ),
             "input 'name' (BYTES [-1, 1]) is missing; 'nmae' came, is it meant?",
         ),
         (call(x_as="FP64"), "input 'x' must be FP32, FP64 came"),
@@ -147,7 +191,10 @@ def test_a_body_that_is_no_message_is_told_so():
         (call(X[:, :1]), "input 'x' must have the shape [-1, 2] (-1 is any size); [2, 1] came"),
         (call(X[:0], NAMES[:0]), "input 'x' is an empty batch: its shape is [0, 2]"),
         (call(X[:1]), "input 'name' has 2 rows, the inputs before it have 1"),
-        (call(outputs=("y", "lable")), "the model has no output 'lable'; did you mean 'label'? it has: y, label"),
+        (
+            call(outputs=("y", "lable")),
+            "the model has no output 'lable'; did you mean 'label'? it has: y, label",
+        ),
         (call(outputs=("zzzz",)), "the model has no output 'zzzz'; it has: y, label"),
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
@@ -159,7 +206,10 @@ def test_a_call_that_does_not_fit_the_model_is_told_what_would(asked, expected):
 def test_an_unknown_input_is_told_with_the_nearest():
     asked = call()
     asked.inputs["xx"] = inference.Tensor("FP32", X)
-    assert drawn.refusal(inference.check, asked, drawn.SIGNATURE) == "the model has no input 'xx'; did you mean 'x'? it has: x, name"
+    assert (
+        drawn.refusal(inference.check, asked, drawn.SIGNATURE)
+        == "the model has no input 'xx'; did you mean 'x'? it has: x, name"
+    )
 
 
 def test_a_size_that_is_free_and_no_batch_may_be_nothing():
@@ -194,7 +244,9 @@ CONTENTS = st.fixed_dictionaries(
         "bytes_contents": st.lists(st.binary(max_size=3), max_size=3),
     },
 )
-INPUTS = st.tuples(st.sampled_from(["x", "name", "é"]), drawn.WORDS, st.lists(drawn.SIZES, max_size=3), CONTENTS)
+INPUTS = st.tuples(
+    st.sampled_from(["x", "name", "é"]), drawn.WORDS, st.lists(drawn.SIZES, max_size=3), CONTENTS
+)
 
 
 @drawn.often

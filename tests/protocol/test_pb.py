@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from meshserve.protocol.pb import inference_pb2, model_config_pb2, model_repository_pb2, modelmesh_pb2, pool
+from meshserve.protocol.pb import (
+    inference_pb2,
+    model_config_pb2,
+    model_repository_pb2,
+    modelmesh_pb2,
+    pool,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = Path(__file__).parent / "wire.json"
@@ -47,7 +53,11 @@ def messages_under(descriptors):
 
 
 def messages(*modules):
-    found = [each for module in modules for each in messages_under(module.DESCRIPTOR.message_types_by_name.values())]
+    found = [
+        each
+        for module in modules
+        for each in messages_under(module.DESCRIPTOR.message_types_by_name.values())
+    ]
     return {short(each): {str(one.number): field(one) for one in each.fields} for each in found}
 
 
@@ -65,18 +75,27 @@ def method(of):
 
 
 def services(module):
-    return {name: {each.name: method(each) for each in service.methods} for name, service in module.DESCRIPTOR.services_by_name.items()}
+    return {
+        name: {each.name: method(each) for each in service.methods}
+        for name, service in module.DESCRIPTOR.services_by_name.items()
+    }
 
 
 def test_inference_is_tritons_with_kserves_answers_about_the_repository(facts):
     kserves = {name: facts["kserve"]["messages"][name] for name in TOLD_TO_KSERVE}
-    assert messages(inference_pb2, model_config_pb2) == facts["triton"]["messages"] | facts["triton_model_config"]["messages"] | kserves
+    assert (
+        messages(inference_pb2, model_config_pb2)
+        == facts["triton"]["messages"] | facts["triton_model_config"]["messages"] | kserves
+    )
     assert enums(inference_pb2, model_config_pb2) == facts["triton_model_config"]["enums"]
     assert services(inference_pb2) == facts["triton"]["services"]
     assert {each.DESCRIPTOR.package for each in (inference_pb2, model_config_pb2)} == {"inference"}
 
 
-@pytest.mark.parametrize(("module", "system"), [(modelmesh_pb2, "modelmesh"), (model_repository_pb2, "mlserver_repository")])
+@pytest.mark.parametrize(
+    ("module", "system"),
+    [(modelmesh_pb2, "modelmesh"), (model_repository_pb2, "mlserver_repository")],
+)
 def test_another_systems_service_is_that_systems(facts, module, system):
     assert messages(module) == facts[system]["messages"]
     assert enums(module) == facts[system]["enums"]
@@ -92,7 +111,10 @@ def test_the_copied_facts_are_the_shared_ones():
 
 
 def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients():
-    assert pool.POOL.FindMessageTypeByName("inference.ModelInferRequest") is inference_pb2.ModelInferRequest.DESCRIPTOR
+    assert (
+        pool.POOL.FindMessageTypeByName("inference.ModelInferRequest")
+        is inference_pb2.ModelInferRequest.DESCRIPTOR
+    )
     for module in OURS:
         assert module.DESCRIPTOR.pool is not descriptor_pool.Default()
 
@@ -101,7 +123,10 @@ def test_the_generated_code_is_what_the_sources_say(tmp_path):
     protoc = pytest.importorskip("grpc_tools.protoc")
     compiled = tmp_path / "compiled"
     sources = [str(path) for path in (ROOT / "proto").glob("*.proto")]
-    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--descriptor_set_out={compiled}", *sources]) == 0
+    assert (
+        protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--descriptor_set_out={compiled}", *sources])
+        == 0
+    )
     said = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file:
         said.Add(file)

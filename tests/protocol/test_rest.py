@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient import http as tritonclient
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import inference, rest
 from tests.protocol import drawn
 
@@ -22,7 +22,9 @@ def decode(document, binary=b"", headers=()):
 
 def there_and_back(datatype, array, *, is_binary):
     """The answer's tensors sent back as a request's: they have the same form."""
-    headers, body = rest.encode_infer(drawn.reply(datatype, array), rest.RestCall(inference.InferCall("m"), is_binary))
+    headers, body = rest.encode_infer(
+        drawn.reply(datatype, array), rest.RestCall(inference.InferCall("m"), is_binary)
+    )
     sizes = [int(value) for name, value in headers if name == rest.LENGTH]
     text = body[: sizes[0]] if sizes else body
     asked = orjson.dumps({"inputs": orjson.loads(text)["outputs"]})
@@ -51,7 +53,12 @@ def test_every_datatype_but_the_halves_comes_back_in_json(data, datatype):
 
 def test_a_call_has_what_the_document_says():
     asked = decode(drawn.valid_document())
-    assert (asked.call.id, asked.call.outputs, asked.is_binary, asked.binary) == ("7", ("y",), False, {"y": False})
+    assert (asked.call.id, asked.call.outputs, asked.is_binary, asked.binary) == (
+        "7",
+        ("y",),
+        False,
+        {"y": False},
+    )
     taken = inference.check(asked.call, drawn.SIGNATURE)
     np.testing.assert_array_equal(taken["x"], [[1, 2.5], [3, np.nan]])
     assert taken["name"].tolist() == [[b"a"], [b"\xff"]]
@@ -68,7 +75,9 @@ def test_binary_inputs_lie_behind_the_json_in_their_order():
 def answer(asked):
     specs = (model.TensorSpec("a", "INT8", (-1,)), model.TensorSpec("b", "INT8", (-1,)))
     outputs = {"a": np.array([1, 2], "i1"), "b": np.array([3], "i1")}
-    headers, body = rest.encode_infer(inference.InferReply("m", "3", "", outputs, model.Signature((), specs)), asked)
+    headers, body = rest.encode_infer(
+        inference.InferReply("m", "3", "", outputs, model.Signature((), specs)), asked
+    )
     size = int(dict(headers).get(rest.LENGTH, len(body)))
     return orjson.loads(body[:size]), body[size:]
 
@@ -86,7 +95,9 @@ def test_each_output_has_the_form_that_was_asked_for(parameters, a, b, binary):
     wanted = [{"name": "a", "parameters": a}, {"name": "b", "parameters": b}]
     document, behind = answer(decode({"parameters": parameters, "outputs": wanted}))
     assert behind == binary
-    sizes = [output.get("parameters", {}).get("binary_data_size", 0) for output in document["outputs"]]
+    sizes = [
+        output.get("parameters", {}).get("binary_data_size", 0) for output in document["outputs"]
+    ]
     assert sum(sizes) == len(binary)
     assert [size > 0 for size in sizes] == ["data" not in output for output in document["outputs"]]
 
@@ -105,7 +116,10 @@ def test_an_answer_names_its_model_and_what_it_holds():
 
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_tritons_client_is_understood_and_understands(is_binary):
-    asked = [tritonclient.InferInput("x", [2, 2], "FP32"), tritonclient.InferInput("name", [2, 1], "BYTES")]
+    asked = [
+        tritonclient.InferInput("x", [2, 2], "FP32"),
+        tritonclient.InferInput("name", [2, 1], "BYTES"),
+    ]
     asked[0].set_data_from_numpy(np.ones((2, 2), "f4"), binary_data=is_binary)
     asked[1].set_data_from_numpy(np.array([["a"], ["ä"]], object), binary_data=is_binary)
     wanted = [tritonclient.InferRequestedOutput("y", binary_data=is_binary)]
@@ -113,9 +127,13 @@ def test_tritons_client_is_understood_and_understands(is_binary):
     heard = rest.decode_infer(bytes(body), [] if size is None else [(rest.LENGTH, b"%d" % size)])
     assert inference.check(heard.call, drawn.SIGNATURE)["name"].tolist() == [[b"a"], ["ä".encode()]]
     y = np.array([[0.1, np.nan, 2]], "f4")
-    headers, told = rest.encode_infer(inference.InferReply("m", "1", "", {"y": y}, drawn.SIGNATURE), heard)
+    headers, told = rest.encode_infer(
+        inference.InferReply("m", "1", "", {"y": y}, drawn.SIGNATURE), heard
+    )
     length = [int(value) for name, value in headers if name == rest.LENGTH]
-    understood = tritonclient.InferenceServerClient.parse_response_body(told, header_length=length[0] if length else None)
+    understood = tritonclient.InferenceServerClient.parse_response_body(
+        told, header_length=length[0] if length else None
+    )
     np.testing.assert_array_equal(understood.as_numpy("y"), y)
 
 
@@ -131,15 +149,33 @@ def test_tritons_client_is_understood_and_understands(is_binary):
         (X | {"data": [1, 2.5]}, "input 'x' must hold whole numbers for INT8, not 2.5"),
         (X | {"shape": [2.0], "data": [1, 2]}, "input 'x' needs a shape, a list of whole numbers"),
         (X | {"shape": [2**70], "data": [1]}, "input 'x' needs a shape, a list of whole numbers"),
-        (X | {"shape": [2**62, 2**62], "data": [1]}, f"tensor 'x' of shape [{2**62}, {2**62}] is too big"),
-        (X | {"datatype": "FP16", "data": [1, 2]}, "input 'x': FP16 can only be sent as binary data"),
+        (
+            X | {"shape": [2**62, 2**62], "data": [1]},
+            f"tensor 'x' of shape [{2**62}, {2**62}] is too big",
+        ),
+        (
+            X | {"datatype": "FP16", "data": [1, 2]},
+            "input 'x': FP16 can only be sent as binary data",
+        ),
         (X | {"datatype": 3}, "input 'x' needs a datatype, a string"),
         (X | {"name": None}, "input needs a name, a string"),
         (X | {"parameters": 3}, "parameters must be an object"),
-        (X | {"parameters": {"binary_data_size": 2}}, "input 'x' claims binary_data_size 2, 0 bytes are left in the body"),
-        (X | {"parameters": {"binary_data_size": -1}}, "input 'x' claims binary_data_size -1, 0 bytes are left in the body"),
-        (X | {"parameters": {"binary_data_size": True}}, "input 'x' claims binary_data_size True, 0 bytes are left in the body"),
-        (X | {"data": [], "parameters": {"binary_data_size": 0}}, "input 'x' has data beside binary_data_size: use one of the two"),
+        (
+            X | {"parameters": {"binary_data_size": 2}},
+            "input 'x' claims binary_data_size 2, 0 bytes are left in the body",
+        ),
+        (
+            X | {"parameters": {"binary_data_size": -1}},
+            "input 'x' claims binary_data_size -1, 0 bytes are left in the body",
+        ),
+        (
+            X | {"parameters": {"binary_data_size": True}},
+            "input 'x' claims binary_data_size True, 0 bytes are left in the body",
+        ),
+        (
+            X | {"data": [], "parameters": {"binary_data_size": 0}},
+            "input 'x' has data beside binary_data_size: use one of the two",
+        ),
         (
             X | {"parameters": {"shared_memory_region": "r"}},
             "input 'x': shared memory is not offered: send tensors in the message",
@@ -156,17 +192,25 @@ def test_an_input_that_contradicts_itself_is_told_how(entry, expected):
 def test_names_come_once_and_nothing_is_left_over():
     whole = X | {"data": [1, 2]}
     assert drawn.refusal(decode, {"inputs": [whole, whole]}) == "input 'x' came twice"
-    assert drawn.refusal(decode, {"inputs": [whole]}, b"abc") == "the body has 3 bytes more than its inputs take"
+    assert (
+        drawn.refusal(decode, {"inputs": [whole]}, b"abc")
+        == "the body has 3 bytes more than its inputs take"
+    )
 
 
 def test_a_ranking_is_refused():
     ranked = {"outputs": [{"name": "y", "parameters": {"classification": 3}}]}
-    assert drawn.refusal(decode, ranked) == "output 'y': classification is not offered: ask for the output itself"
+    assert (
+        drawn.refusal(decode, ranked)
+        == "output 'y': classification is not offered: ask for the output itself"
+    )
 
 
 @pytest.mark.parametrize("header", [b"99", b"-1", b"x", b"", b"9" * 5000, b"\xff"])
 def test_a_json_length_that_is_none_is_refused(header):
-    assert "is not a size within the body of 2 bytes" in drawn.refusal(rest.decode_infer, b"{}", [(rest.LENGTH, header)])
+    assert "is not a size within the body of 2 bytes" in drawn.refusal(
+        rest.decode_infer, b"{}", [(rest.LENGTH, header)]
+    )
 
 
 def infer(body, headers=()):
@@ -174,7 +218,10 @@ def infer(body, headers=()):
 
 
 @drawn.often
-@given(st.binary(max_size=100), st.none() | st.binary(max_size=4) | st.integers(0, 100).map(lambda size: b"%d" % size))
+@given(
+    st.binary(max_size=100),
+    st.none() | st.binary(max_size=4) | st.integers(0, 100).map(lambda size: b"%d" % size),
+)
 def test_any_bytes_are_answered(body, length):
     drawn.answers(infer, body, [] if length is None else [(rest.LENGTH, length)])
 
@@ -191,12 +238,17 @@ ENTRIES = st.fixed_dictionaries(
         "datatype": drawn.WORDS | drawn.JSON,
         "shape": st.lists(drawn.SIZES, max_size=3) | drawn.JSON,
         "data": st.lists(drawn.JSON, max_size=4) | drawn.JSON,
-        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 9) | drawn.JSON}) | drawn.JSON,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 9) | drawn.JSON})
+        | drawn.JSON,
     },
 )
 DOCUMENTS = st.fixed_dictionaries(
     {"inputs": st.lists(ENTRIES, max_size=3) | drawn.JSON},
-    optional={"id": drawn.JSON, "outputs": st.lists(ENTRIES, max_size=2) | drawn.JSON, "parameters": drawn.JSON},
+    optional={
+        "id": drawn.JSON,
+        "outputs": st.lists(ENTRIES, max_size=2) | drawn.JSON,
+        "parameters": drawn.JSON,
+    },
 )
 
 

@@ -33,7 +33,12 @@ def test_numbers_are_not_copied():
 @pytest.mark.parametrize(
     ("raw", "datatype", "shape", "expected"),
     [
-        (b"1234567", "FP32", [2], "tensor 'x' of FP32 [2] takes 8 bytes, 7 came: the message was cut short"),
+        (
+            b"1234567",
+            "FP32",
+            [2],
+            "tensor 'x' of FP32 [2] takes 8 bytes, 7 came: the message was cut short",
+        ),
         (b"123456789", "FP32", [2], "tensor 'x' of FP32 [2] takes 8 bytes, 9 came"),
         (b"12345678", "FP32", [-1, -2], "tensor 'x' has a negative size in shape [-1, -2]"),
         (b"", "FP32", [2**40, 2**40], f"tensor 'x' of shape [{2**40}, {2**40}] is too big"),
@@ -42,7 +47,12 @@ def test_numbers_are_not_copied():
         (b"\0\1\2", "BOOL", [3], "tensor 'x' of BOOL has bytes that are neither 0 nor 1"),
         (b"abc", "BYTES", [2**39], f"tensor 'x' has {2**39} elements, its 3 bytes can't hold them"),
         (b"\0" * 8, "BYTES", [1], "tensor 'x' has 4 bytes more than its 1 elements"),
-        (struct.pack("<I", 9) + b"abc", "BYTES", [1], "tensor 'x': element 0 claims 9 bytes, 3 are left"),
+        (
+            struct.pack("<I", 9) + b"abc",
+            "BYTES",
+            [1],
+            "tensor 'x': element 0 claims 9 bytes, 3 are left",
+        ),
         (struct.pack("<I", 3) + b"abc\0", "BYTES", [2], "tensor 'x' ends before element 1 of 2"),
     ],
 )
@@ -51,7 +61,9 @@ def test_what_does_not_fit_is_told_with_both_sizes(raw, datatype, shape, expecte
 
 
 def test_an_unknown_datatype_is_told_with_those_that_there_are():
-    assert drawn.refusal(tensors.dtype, "FP8").startswith("datatype 'FP8' is unknown; there are: BOOL, UINT8")
+    assert drawn.refusal(tensors.dtype, "FP8").startswith(
+        "datatype 'FP8' is unknown; there are: BOOL, UINT8"
+    )
 
 
 def test_other_byte_orders_and_layouts_are_little_endian_rows_on_the_wire():
@@ -75,6 +87,9 @@ def test_every_bf16_is_an_fp32_and_back(data):
     assert np.array_equal(tensors.bits_of(floats), expected)
 
 
-@pytest.mark.parametrize(("number", "bits"), [(1.0, 0x3F80), (1.00390625, 0x3F80), (1.01171875, 0x3F82), (-3e38, 0xFF62), (np.inf, 0x7F80)])
+@pytest.mark.parametrize(
+    ("number", "bits"),
+    [(1.0, 0x3F80), (1.00390625, 0x3F80), (1.01171875, 0x3F82), (-3e38, 0xFF62), (np.inf, 0x7F80)],
+)
 def test_bf16_is_rounded_to_the_nearest_even(number, bits):
     assert tensors.bits_of(np.array([number], "f4")).tolist() == [bits]

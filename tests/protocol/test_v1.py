@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol import inference, v1
 from tests.protocol import drawn
 
@@ -23,24 +23,38 @@ def decode(document, signature=drawn.SIGNATURE):
 
 def test_rows_of_one_input_need_no_name():
     assert decode({"instances": [[1, 2], [3, 4]]}, ONE) == ({"x": [[1, 2], [3, 4]]}, True)
-    assert decode({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}, ONE) == ({"x": [[1, 2], [3, 4]]}, True)
+    assert decode({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}, ONE) == (
+        {"x": [[1, 2], [3, 4]]},
+        True,
+    )
 
 
 def test_columns_come_by_name_or_alone():
     assert decode({"inputs": [[1, 2]]}, ONE) == ({"x": [[1, 2]]}, False)
-    assert decode({"inputs": {"x": [[1, 2]], "name": [["a"]]}}) == ({"x": [[1, 2]], "name": [[b"a"]]}, False)
+    assert decode({"inputs": {"x": [[1, 2]], "name": [["a"]]}}) == (
+        {"x": [[1, 2]], "name": [[b"a"]]},
+        False,
+    )
 
 
 def test_rows_of_several_inputs_name_them():
-    assert decode({"instances": [A_ROW, ANOTHER_ROW]}) == ({"x": [[1, 2], [3, 4]], "name": [[b"a"], [b"b"]]}, True)
+    assert decode({"instances": [A_ROW, ANOTHER_ROW]}) == (
+        {"x": [[1, 2], [3, 4]], "name": [[b"a"], [b"b"]]},
+        True,
+    )
 
 
 def test_bytes_that_are_no_text_come_in_base64():
-    assert decode({"instances": [{"b64": "/w=="}, {"b64": ""}]}, TEXTS) == ({"x": [b"\xff", b""]}, True)
+    assert decode({"instances": [{"b64": "/w=="}, {"b64": ""}]}, TEXTS) == (
+        {"x": [b"\xff", b""]},
+        True,
+    )
     assert decode({"instances": [{"x": {"b64": "/w=="}}]}, TEXTS) == ({"x": [b"\xff"]}, True)
 
 
-@pytest.mark.parametrize(("datatype", "expected"), [("FP16", [0.5]), ("BF16", [0x3F00]), ("FP64", [0.5])])
+@pytest.mark.parametrize(
+    ("datatype", "expected"), [("FP16", [0.5]), ("BF16", [0x3F00]), ("FP64", [0.5])]
+)
 def test_the_signature_gives_the_datatype(datatype, expected):
     call, _ = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype))
     assert call.inputs["x"].datatype == datatype
@@ -59,7 +73,10 @@ EITHER = 'the body must have either "instances", a list of rows, or "inputs", co
         ({"instances": {"x": 1}}, '"instances" must be a list, one entry for each row'),
         ({"instances": [[1, 2]]}, "the model has several inputs: give each by name (x, name)"),
         ({"inputs": [[1, 2]]}, "the model has several inputs: give each by name (x, name)"),
-        ({"instances": [A_ROW, {"x": [1, 2]}]}, "instance 1 has the inputs ['x'], the model takes ['x', 'name']"),
+        (
+            {"instances": [A_ROW, {"x": [1, 2]}]},
+            "instance 1 has the inputs ['x'], the model takes ['x', 'name']",
+        ),
         ({"inputs": {"z": [1]}}, "the model has no input 'z'; it has: x, name"),
         ({"instances": [A_ROW, {**A_ROW, "x": [1]}]}, "input 'x' has rows of different lengths"),
     ],
@@ -70,13 +87,20 @@ def test_what_does_not_fit_the_model_is_told(document, expected):
 
 def test_no_rows_are_an_empty_batch():
     call, _ = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE)
-    assert "input 'x' must have 2 dimensions" in drawn.refusal(inference.check, call, drawn.SIGNATURE)
+    assert "input 'x' must have 2 dimensions" in drawn.refusal(
+        inference.check, call, drawn.SIGNATURE
+    )
     call, _ = v1.decode_predict(b'{"instances": []}', TEXTS)
-    assert drawn.refusal(inference.check, call, TEXTS) == "input 'x' is an empty batch: its shape is [0]"
+    assert (
+        drawn.refusal(inference.check, call, TEXTS)
+        == "input 'x' is an empty batch: its shape is [0]"
+    )
 
 
 def told(*, by_rows, **outputs):
-    specs = tuple(model.TensorSpec(name, datatype, (-1,)) for name, (datatype, _) in outputs.items())
+    specs = tuple(
+        model.TensorSpec(name, datatype, (-1,)) for name, (datatype, _) in outputs.items()
+    )
     arrays = {name: array for name, (_, array) in outputs.items()}
     answer = inference.InferReply("m", "1", "", arrays, model.Signature((), specs))
     return orjson.loads(v1.encode_predict(answer, by_rows=by_rows))
@@ -94,12 +118,17 @@ def test_one_output_is_told_without_its_name():
 
 
 def test_several_outputs_are_told_row_by_row():
-    rows = [{"y": [0.5, None], "label": "a", "half": 1.0}, {"y": [0.1, 2], "label": {"b64": "/w=="}, "half": 0.5}]
+    rows = [
+        {"y": [0.5, None], "label": "a", "half": 1.0},
+        {"y": [0.1, 2], "label": {"b64": "/w=="}, "half": 0.5},
+    ]
     assert told(by_rows=True, y=SCORES, label=LABELS, half=HALF) == {"predictions": rows}
 
 
 def test_several_outputs_are_told_by_name_where_columns_came_or_rows_are_none():
-    assert told(by_rows=False, label=LABELS, half=HALF) == {"outputs": {"label": ["a", {"b64": "/w=="}], "half": [1.0, 0.5]}}
+    assert told(by_rows=False, label=LABELS, half=HALF) == {
+        "outputs": {"label": ["a", {"b64": "/w=="}], "half": [1.0, 0.5]}
+    }
     one = ("INT8", np.array([1], "i1"))
     assert told(by_rows=True, a=one, half=HALF) == {"predictions": {"a": [1], "half": [1.0, 0.5]}}
     alone = ("INT8", np.array(1, "i1"))
@@ -127,7 +156,10 @@ SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), (
 
 
 @drawn.often
-@given(st.binary(max_size=100) | drawn.broken(orjson.dumps({"instances": [A_ROW, ANOTHER_ROW]})), SIGNATURES)
+@given(
+    st.binary(max_size=100) | drawn.broken(orjson.dumps({"instances": [A_ROW, ANOTHER_ROW]})),
+    SIGNATURES,
+)
 def test_any_bytes_are_answered(body, signature):
     drawn.answers(infer, body, signature)
 
@@ -137,6 +169,11 @@ ROWS = st.lists(COLUMNS | drawn.JSON, max_size=3)
 
 
 @drawn.often
-@given(st.fixed_dictionaries({}, optional={"instances": ROWS | drawn.JSON, "inputs": COLUMNS | drawn.JSON}), SIGNATURES)
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"instances": ROWS | drawn.JSON, "inputs": COLUMNS | drawn.JSON}
+    ),
+    SIGNATURES,
+)
 def test_any_document_is_answered(document, signature):
     drawn.answers(infer, json.dumps(document).encode(), signature)

@@ -38,7 +38,12 @@ class Postgres:
 
     def _run(self, program: str, *args: str) -> None:
         done = subprocess.run(
-            [self._programs / program, *args], cwd=self._folder, capture_output=True, text=True, check=False, **self._as_user
+            [self._programs / program, *args],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            **self._as_user,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -52,7 +57,9 @@ class Postgres:
 
     def new_schema(self) -> str:
         name = f"mesh{next(NUMBERS)}"
-        with psycopg.connect(host="127.0.0.1", port=self.port, user=USER, autocommit=True) as connection:
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user=USER, autocommit=True
+        ) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
         return f"postgresql://{USER}@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from meshserve import errors, registry
-from meshserve.core import catalog, desired, model, report
+from meshserve.core.values import catalog, desired, model, reports
 from tests.core import world
 
 RICH = world.spec(
@@ -51,7 +51,14 @@ def test_a_new_registry_is_empty_and_has_a_name_of_its_own(made, url):
 
 
 def test_what_is_saved_is_there_when_it_is_opened_again(made, url):
-    made.save([desired.Desired(document='{"a": 1}'), catalog.Declared(RICH), catalog.Declared(world.spec("m")), ALIAS])
+    made.save(
+        [
+            desired.Desired(document='{"a": 1}'),
+            catalog.Declared(RICH),
+            catalog.Declared(world.spec("m")),
+            ALIAS,
+        ]
+    )
     contents = reopened(url)
     assert models(contents)[RICH.id].spec == RICH
     assert models(contents)[model.ModelId("m")].spec == world.spec("m")
@@ -61,7 +68,13 @@ def test_what_is_saved_is_there_when_it_is_opened_again(made, url):
 
 def test_what_is_saved_again_takes_the_place_of_what_was(made):
     for uri in ("/one", "/two"):
-        made.save([catalog.Declared(world.spec("m", uri=uri)), desired.Alias("al", uri), desired.Desired(document=uri)])
+        made.save(
+            [
+                catalog.Declared(world.spec("m", uri=uri)),
+                desired.Alias("al", uri),
+                desired.Desired(document=uri),
+            ]
+        )
     contents = made.load()
     assert [each.spec.uri for each in models(contents).values()] == ["/two"]
     assert desired.Alias("al", "/two") in contents.changes
@@ -69,13 +82,27 @@ def test_what_is_saved_again_takes_the_place_of_what_was(made):
 
 
 def test_what_is_withdrawn_is_gone_and_nothing_else(made):
-    made.save([catalog.Declared(world.spec("m", "1")), catalog.Declared(world.spec("m", "2")), ALIAS])
-    made.save([catalog.Withdrawn(model.ModelId("m", "1")), catalog.AliasCleared("al"), catalog.AliasCleared("none")])
+    made.save(
+        [catalog.Declared(world.spec("m", "1")), catalog.Declared(world.spec("m", "2")), ALIAS]
+    )
+    made.save(
+        [
+            catalog.Withdrawn(model.ModelId("m", "1")),
+            catalog.AliasCleared("al"),
+            catalog.AliasCleared("none"),
+        ]
+    )
     assert [each.spec.id for each in made.load().changes] == [("m", "2")]
 
 
 def test_changes_hold_in_the_order_in_which_they_are_given(made):
-    made.save([catalog.Declared(world.spec("m")), catalog.Withdrawn(model.ModelId("m")), catalog.Declared(world.spec("m", uri="/last"))])
+    made.save(
+        [
+            catalog.Declared(world.spec("m")),
+            catalog.Withdrawn(model.ModelId("m")),
+            catalog.Declared(world.spec("m", uri="/last")),
+        ]
+    )
     assert [each.spec.uri for each in made.load().changes] == ["/last"]
 
 
@@ -89,14 +116,20 @@ def test_changes_are_saved_all_or_none(made):
 def test_what_was_measured_comes_back_with_every_model_of_the_same_bytes(made):
     made.save([catalog.Declared(world.spec(name)) for name in ("a", "b", "other")])
     measured = model.Measured("sha256:1", model.Footprint(2**40, 5), 0.25)
-    made.remember([report.Learned(model.ModelId(name), measured) for name in ("a", "b", "gone")])
+    made.remember([reports.Learned(model.ModelId(name), measured) for name in ("a", "b", "gone")])
     found = models(made.load())
-    assert {id_.name: each.measured for id_, each in found.items()} == {"a": measured, "b": measured, "other": None}
+    assert {id_.name: each.measured for id_, each in found.items()} == {
+        "a": measured,
+        "b": measured,
+        "other": None,
+    }
 
 
 def test_what_was_measured_of_other_bytes_is_forgotten(made):
     made.save([catalog.Declared(world.spec("a"))])
-    made.remember([report.Learned(model.ModelId("a"), model.Measured("sha256:1", model.Footprint(1), 0.1))])
+    made.remember(
+        [reports.Learned(model.ModelId("a"), model.Measured("sha256:1", model.Footprint(1), 0.1))]
+    )
     made.save([catalog.Declared(world.spec("a", uri="/new"))])
     assert models(made.load())[model.ModelId("a")].measured is None
 
@@ -116,7 +149,9 @@ def test_a_newer_schema_is_refused_by_name(made, url):
     made.load()
     made.close()
     alter(url, "UPDATE meshserve_settings SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(errors.ConfigInvalid, match="schema has version 99, this meshserve reads version 1"):
+    with pytest.raises(
+        errors.ConfigInvalid, match="schema has version 99, this meshserve reads version 1"
+    ):
         reopened(url)
 
 

@@ -4,10 +4,15 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshserve.core import desired, model
+from meshserve.core.values import desired, model
 from meshserve.registry import rows
 
-TENSORS = st.builds(model.TensorSpec, st.text(), st.sampled_from(["FP32", "BYTES"]), st.lists(st.integers(-1, 9)).map(tuple))
+TENSORS = st.builds(
+    model.TensorSpec,
+    st.text(),
+    st.sampled_from(["FP32", "BYTES"]),
+    st.lists(st.integers(-1, 9)).map(tuple),
+)
 SPECS = st.builds(
     model.ModelSpec,
     id=st.builds(model.ModelId, st.text(), st.text()),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.registry import rows, tables
 from tests.core import world
 

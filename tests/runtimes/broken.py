@@ -45,7 +45,9 @@ def is_refused(path: Path, fields: dict[str, object]) -> bool:
 def main(runtime: str, source: str, seed: str, count: str, fields: str) -> None:
     original = Path(source)
     refused = []
-    for number, content in enumerate(copies(original.read_bytes(), int(count), random.Random(int(seed)))):
+    for number, content in enumerate(
+        copies(original.read_bytes(), int(count), random.Random(int(seed)))
+    ):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{number}{original.suffix}")
             path.write_bytes(content)

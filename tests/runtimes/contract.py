@@ -15,18 +15,21 @@ import numpy as np
 import pytest
 
 from meshserve import errors
-from meshserve.core import model, ports
-from meshserve.runtimes import datatypes, devices, registry
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import datatypes, devices, lookup
 
 ID = model.ModelId("m")
 
 
-def artifact(path: Path) -> ports.Artifact:
+def artifact(path: Path) -> model_runtime.Artifact:
     """The artifact at a path."""
-    found = [file for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    found = [
+        file for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
+    ]
     contents = {str(file.relative_to(path)): file.read_bytes() for file in found}
     digest = hashlib.sha256(repr(contents).encode()).hexdigest()
-    return ports.Artifact(path, f"sha256:{digest}", sum(map(len, contents.values())))
+    return model_runtime.Artifact(path, f"sha256:{digest}", sum(map(len, contents.values())))
 
 
 def spec(**fields: object) -> model.ModelSpec:
@@ -34,10 +37,10 @@ def spec(**fields: object) -> model.ModelSpec:
     return model.ModelSpec(ID, "file:///model", **fields)
 
 
-def load(path: Path, device: str = "cpu", **fields: object) -> ports.LoadedModel:
+def load(path: Path, device: str = "cpu", **fields: object) -> model_runtime.LoadedModel:
     """Loaded as the worker does it."""
     asked, there = spec(**fields), artifact(path)
-    return registry.find(asked, there).load(there, asked, device)
+    return lookup.find(asked, there).load(there, asked, device)
 
 
 @dataclass(frozen=True)
@@ -52,28 +55,32 @@ class Sample:
     library: str = ""
     batchable: bool = True
 
-    def load(self, **fields: object) -> ports.LoadedModel:
+    def load(self, **fields: object) -> model_runtime.LoadedModel:
         return load(self.path, **{**self.fields, **fields})
 
 
 def fits(array: np.ndarray, said: model.TensorSpec) -> bool:
     """Whether an array is what the signature promises."""
     same_type = array.dtype == datatypes.NUMPY_TYPES[said.datatype]
-    return same_type and array.ndim == len(said.shape) and all(size in (-1, is_) for size, is_ in zip(said.shape, array.shape, strict=True))
+    return (
+        same_type
+        and array.ndim == len(said.shape)
+        and all(size in (-1, is_) for size, is_ in zip(said.shape, array.shape, strict=True))
+    )
 
 
 class RuntimeContract:
     """A module with a subclass has a fixture `sample`, of the module's scope."""
 
     def test_its_file_is_recognised(self, sample):
-        assert registry.find(spec(), artifact(sample.path)).name == sample.runtime
+        assert lookup.find(spec(), artifact(sample.path)).name == sample.runtime
 
     def test_its_file_is_recognised_in_a_folder_beside_others(self, sample, tmp_path):
         shutil.copy(sample.path, tmp_path)
         (tmp_path / "config.json").write_text("{}")
         (tmp_path / "README.md").write_text("a model")
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
-        assert registry.find(spec(), artifact(tmp_path)).name == sample.runtime
+        assert lookup.find(spec(), artifact(tmp_path)).name == sample.runtime
         load(tmp_path, **sample.fields).close()
 
     def test_answers_are_the_library_s_own(self, sample, loaded):
@@ -103,10 +110,17 @@ class RuntimeContract:
     def test_it_is_batchable_as_expected_and_rows_are_independent(self, sample, loaded):
         assert loaded.signature.batchable == sample.batchable
         whole = loaded.predict(sample.rows, ())
-        halves = [loaded.predict({name: rows[part] for name, rows in sample.rows.items()}, ()) for part in (slice(2), slice(2, None))]
+        halves = [
+            loaded.predict({name: rows[part] for name, rows in sample.rows.items()}, ())
+            for part in (slice(2), slice(2, None))
+        ]
         for name, together in whole.items():
             apart = np.concatenate([half[name] for half in halves])
-            assert np.allclose(together, apart) if together.dtype.kind == "f" else np.array_equal(together, apart)
+            assert (
+                np.allclose(together, apart)
+                if together.dtype.kind == "f"
+                else np.array_equal(together, apart)
+            )
 
     def test_read_only_rows_are_taken(self, sample, loaded):
         rows = {name: array.copy() for name, array in sample.rows.items()}
@@ -119,7 +133,11 @@ class RuntimeContract:
             pytest.skip("one thread at a time")
         with ThreadPoolExecutor(4) as threads:
             given = list(threads.map(lambda _: loaded.predict(sample.rows, ()), range(40)))
-        assert all(np.array_equal(answer[name], sample.answers[name]) for answer in given for name in sample.answers)
+        assert all(
+            np.array_equal(answer[name], sample.answers[name])
+            for answer in given
+            for name in sample.answers
+        )
 
     def test_loads_at_the_same_time_don_t_disturb_each_other(self, sample):
         with ThreadPoolExecutor(4) as threads:
@@ -141,7 +159,11 @@ class RuntimeContract:
         with pytest.raises(errors.LoadFailed):
             sample.load(inputs=(wrong, *others))
 
-    @pytest.mark.parametrize("change", [{"datatype": "UINT16"}, {"shape": (-1, 77)}, {"datatype": "FLOAT"}, {"shape": (-5,)}], ids=str)
+    @pytest.mark.parametrize(
+        "change",
+        [{"datatype": "UINT16"}, {"shape": (-1, 77)}, {"datatype": "FLOAT"}, {"shape": (-5,)}],
+        ids=str,
+    )
     def test_an_untrue_declared_output_is_refused(self, sample, loaded, change):
         first, *others = loaded.signature.outputs
         with pytest.raises(errors.LoadFailed, match=first.name):
@@ -149,7 +171,7 @@ class RuntimeContract:
 
     def test_the_hint_is_an_upper_guess(self, sample):
         there = artifact(sample.path)
-        hint = registry.named(sample.runtime).footprint_hint(there, "cpu")
+        hint = lookup.named(sample.runtime).footprint_hint(there, "cpu")
         assert hint.host_bytes > there.size_bytes
         assert hint.gpu_bytes == 0
 
@@ -178,7 +200,9 @@ class RuntimeContract:
         if not sample.library:
             pytest.skip("needs no library")
         monkeypatch.setitem(sys.modules, sample.library, None)
-        with pytest.raises(errors.MissingExtra, match=rf"pip install 'meshserve\[{sample.runtime}\]'"):
+        with pytest.raises(
+            errors.MissingExtra, match=rf"pip install 'meshserve\[{sample.runtime}\]'"
+        ):
             sample.load()
 
 
@@ -187,7 +211,11 @@ def survivors(sample: Sample, seed: int = 0, count: int = 60) -> Mapping[str, in
     fields = repr({"trust": sample.fields.get("trust", False)})
     arguments = [sample.runtime, str(sample.path), str(seed), str(count), fields]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.runtimes.broken", *arguments], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-m", "tests.runtimes.broken", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-2000:]}"
     refused, loaded = map(int, done.stdout.splitlines()[-1].split())  # ONNX Runtime prints too

@@ -8,14 +8,19 @@ from meshserve import errors
 from meshserve.runtimes import datatypes
 
 
-@pytest.mark.parametrize(("word", "dtype"), [(word, dtype) for word, dtype in datatypes.NUMPY_TYPES.items() if word != "BF16"])
+@pytest.mark.parametrize(
+    ("word", "dtype"),
+    [(word, dtype) for word, dtype in datatypes.NUMPY_TYPES.items() if word != "BF16"],
+)
 def test_each_word_comes_back_from_its_arrays(word, dtype):
     assert datatypes.word_of(dtype) == word
     assert datatypes.spec_of("x", np.zeros((2, 3), dtype)).datatype == word
 
 
 @pytest.mark.parametrize(
-    "array", [np.array(["é", "b"]), np.array([b"\xc3\xa9", b"b"]), np.array(["é", b"b"], dtype=object)], ids=["U", "S", "O"]
+    "array",
+    [np.array(["é", "b"]), np.array([b"\xc3\xa9", b"b"]), np.array(["é", b"b"], dtype=object)],
+    ids=["U", "S", "O"],
 )
 def test_texts_become_bytes_of_the_same_shape(array):
     given = datatypes.as_wire(array.reshape(2, 1))
@@ -33,7 +38,9 @@ def test_sparse_becomes_dense_and_numbers_stay():
     assert datatypes.as_wire(array) is array
 
 
-@pytest.mark.parametrize("array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str)
+@pytest.mark.parametrize(
+    "array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str
+)
 def test_what_has_no_word_is_the_model_s_fault(array):
     with pytest.raises(errors.ModelRaised, match=str(array.dtype)[:8]):
         datatypes.as_wire(array)

@@ -9,7 +9,9 @@ from meshserve import errors
 from meshserve.runtimes import files
 from tests.runtimes import contract
 
-STRICT = files.Layout(("model.toy",), (".toy", ".txt"), lambda file: files.head(file, 3) == b"toy", is_strict=True)
+STRICT = files.Layout(
+    ("model.toy",), (".toy", ".txt"), lambda file: files.head(file, 3) == b"toy", is_strict=True
+)
 LOOSE = files.Layout(("model.toy",), (".toy",), lambda file: files.head(file, 3) == b"toy")
 
 
@@ -63,7 +65,9 @@ def test_the_option_file_stays_inside(tmp_path, name):
 def test_the_option_file_names_what_is_there(tmp_path):
     write(tmp_path, a_toy=b"1", b_toy=b"2")
     there = contract.artifact(tmp_path)
-    assert files.require(contract.spec(options={"file": "b.toy"}), there, LOOSE) == tmp_path / "b.toy"
+    assert (
+        files.require(contract.spec(options={"file": "b.toy"}), there, LOOSE) == tmp_path / "b.toy"
+    )
     with pytest.raises(errors.LoadFailed, match=r"no 'c\.toy' .*there is: a\.toy, b\.toy"):
         files.named_by(contract.spec(options={"file": "c.toy"}), there)
     alone = contract.artifact(tmp_path / "a.toy")
@@ -72,7 +76,9 @@ def test_the_option_file_names_what_is_there(tmp_path):
 
 def test_what_is_required_must_be_there_and_not_empty(tmp_path):
     there = contract.artifact(tmp_path)
-    with pytest.raises(errors.LoadFailed, match=r"no model\.toy or one file \*\.toy; there is: nothing"):
+    with pytest.raises(
+        errors.LoadFailed, match=r"no model\.toy or one file \*\.toy; there is: nothing"
+    ):
         files.require(contract.spec(), there, LOOSE)
     write(tmp_path, a_toy=b"")
     with pytest.raises(errors.LoadFailed, match=r"'a\.toy' is empty"):
@@ -81,7 +87,10 @@ def test_what_is_required_must_be_there_and_not_empty(tmp_path):
 
 def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
     write(tmp_path, b_dat=b"x")
-    assert files.require(contract.spec(runtime="toy"), contract.artifact(tmp_path / "b.dat"), LOOSE) == tmp_path / "b.dat"
+    assert (
+        files.require(contract.spec(runtime="toy"), contract.artifact(tmp_path / "b.dat"), LOOSE)
+        == tmp_path / "b.dat"
+    )
 
 
 def test_members_of_what_is_no_whole_archive_are_none(tmp_path):
@@ -101,7 +110,13 @@ def test_a_listing_is_short(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "told"), [("\n  [Lib] : it broke.\nmore", "it broke"), ("", "ValueError"), ("plain", "plain"), ("x" * 500, "x" * 400)]
+    ("said", "told"),
+    [
+        ("\n  [Lib] : it broke.\nmore", "it broke"),
+        ("", "ValueError"),
+        ("plain", "plain"),
+        ("x" * 500, "x" * 400),
+    ],
 )
 def test_one_line_of_what_a_library_says(said, told):
     assert files.first_line(ValueError(said), ("[Lib] :",)) == told

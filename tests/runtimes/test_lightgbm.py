@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from tests.runtimes import contract
 
 WINE = load_wine(return_X_y=True)
@@ -17,7 +17,13 @@ WINE = load_wine(return_X_y=True)
 
 @functools.cache
 def trained(**parameters):
-    parameters = {"objective": "multiclass", "num_class": 3, "verbosity": -1, "num_threads": 1, **parameters}
+    parameters = {
+        "objective": "multiclass",
+        "num_class": 3,
+        "verbosity": -1,
+        "num_threads": 1,
+        **parameters,
+    }
     return lightgbm.train(parameters, lightgbm.Dataset(*WINE), 5)
 
 
@@ -26,7 +32,9 @@ def sample(tmp_path_factory):
     path = tmp_path_factory.mktemp("lightgbm") / "wine.txt"
     trained().save_model(path)
     rows = WINE[0][::40]
-    return contract.Sample("lightgbm", path, {"input": rows}, {"predict": trained().predict(rows)}, library="lightgbm")
+    return contract.Sample(
+        "lightgbm", path, {"input": rows}, {"predict": trained().predict(rows)}, library="lightgbm"
+    )
 
 
 class TestContract(contract.RuntimeContract):
@@ -41,48 +49,74 @@ def test_broken_files_are_refused(sample):
 def test_missing_values_are_values(loaded):
     rows = WINE[0][:4].copy()
     rows[:, ::2] = np.nan
-    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], trained().predict(rows))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": rows}, ())["predict"], trained().predict(rows)
+    )
 
 
 def test_single_precision_may_be_declared(sample):
     loaded = sample.load(inputs=(model.TensorSpec("features", "FP32", (-1, 13)),))
     rows = WINE[0][:6].astype(np.float32)
-    np.testing.assert_array_equal(loaded.predict({"features": rows}, ())["predict"], trained().predict(rows))
+    np.testing.assert_array_equal(
+        loaded.predict({"features": rows}, ())["predict"], trained().predict(rows)
+    )
 
 
 def test_one_score_is_one_number_a_row(tmp_path):
     features, labels = load_breast_cancer(return_X_y=True)
-    fitted = lightgbm.train({"objective": "binary", "verbosity": -1, "num_threads": 1}, lightgbm.Dataset(features, labels), 3)
+    fitted = lightgbm.train(
+        {"objective": "binary", "verbosity": -1, "num_threads": 1},
+        lightgbm.Dataset(features, labels),
+        3,
+    )
     fitted.save_model(tmp_path / "model.txt")
     loaded = contract.load(tmp_path)
     assert loaded.signature.outputs == (model.TensorSpec("predict", "FP64", (-1,)),)
-    np.testing.assert_array_equal(loaded.predict({"input": features}, ())["predict"], fitted.predict(features))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": features}, ())["predict"], fitted.predict(features)
+    )
 
 
 def test_categories_split_as_they_do(tmp_path):
     chance = np.random.default_rng(0)
     rows = np.stack([chance.integers(0, 60, 600).astype(float), chance.normal(size=600)], axis=1)
     data = lightgbm.Dataset(rows, rows[:, 0] % 7, categorical_feature=[0], free_raw_data=False)
-    fitted = lightgbm.train({"verbosity": -1, "num_threads": 1, "min_data_per_group": 1, "cat_smooth": 1}, data, 4)
+    fitted = lightgbm.train(
+        {"verbosity": -1, "num_threads": 1, "min_data_per_group": 1, "cat_smooth": 1}, data, 4
+    )
     fitted.save_model(tmp_path / "model.txt")
     assert re.search(r"num_cat=[1-9]", fitted.model_to_string())
-    np.testing.assert_array_equal(contract.load(tmp_path).predict({"input": rows}, ())["predict"], fitted.predict(rows))
+    np.testing.assert_array_equal(
+        contract.load(tmp_path).predict({"input": rows}, ())["predict"], fitted.predict(rows)
+    )
 
 
 @pytest.mark.parametrize(
-    "more", [{"linear_tree": True}, {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, {"boosting": "dart"}], ids=str
+    "more",
+    [
+        {"linear_tree": True},
+        {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
+        {"boosting": "dart"},
+    ],
+    ids=str,
 )
 def test_other_kinds_of_trees_answer_as_they_do(tmp_path, more):
     features, target = load_diabetes(return_X_y=True)
     parameters = {"verbosity": -1, "num_threads": 1, **more}
     fitted = lightgbm.train(parameters, lightgbm.Dataset(features, target, params=parameters), 4)
     fitted.save_model(tmp_path / "model.txt")
-    np.testing.assert_array_equal(contract.load(tmp_path).predict({"input": features}, ())["predict"], fitted.predict(features))
+    np.testing.assert_array_equal(
+        contract.load(tmp_path).predict({"input": features}, ())["predict"],
+        fitted.predict(features),
+    )
 
 
 def test_a_file_from_windows_is_read(tmp_path):
     (tmp_path / "model.txt").write_bytes(trained().model_to_string().replace("\n", "\r\n").encode())
-    np.testing.assert_array_equal(contract.load(tmp_path).predict({"input": WINE[0]}, ())["predict"], trained().predict(WINE[0]))
+    np.testing.assert_array_equal(
+        contract.load(tmp_path).predict({"input": WINE[0]}, ())["predict"],
+        trained().predict(WINE[0]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +138,9 @@ def test_a_file_from_windows_is_read(tmp_path):
     ],
 )
 def test_what_would_lead_the_library_astray_is_refused(tmp_path, pattern, replacement, reason):
-    (tmp_path / "model.txt").write_text(re.sub(pattern, replacement, trained().model_to_string(), count=1))
+    (tmp_path / "model.txt").write_text(
+        re.sub(pattern, replacement, trained().model_to_string(), count=1)
+    )
     with pytest.raises(errors.LoadFailed, match=reason):
         contract.load(tmp_path)
 

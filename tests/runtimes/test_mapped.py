@@ -9,7 +9,7 @@ import torch
 
 from meshserve import errors
 from meshserve.runtimes import mapped, pytorch
-from meshserve.worker import memory
+from meshserve.worker.models import process_memory
 from tests.runtimes import contract
 from tests.runtimes.test_pytorch import exported, rewritten, scripted
 
@@ -94,10 +94,10 @@ def test_a_mapped_model_answers_bit_for_bit_as_a_plain_one(path):
 
 def test_its_weights_take_no_memory_of_the_process_s_own(path):
     load(path)[0].close()
-    before = memory.mark()
+    before = process_memory.mark()
     loaded, _ = load(path)
     answer(loaded)
-    assert memory.mark().allocated_bytes - before.allocated_bytes < BYTES / 4
+    assert process_memory.mark().allocated_bytes - before.allocated_bytes < BYTES / 4
 
 
 def test_what_may_change_under_a_mapping_or_is_small_is_copied(path, tmp_path):
@@ -129,7 +129,10 @@ def test_another_file_in_its_place_is_refused(path, tmp_path):
 
 def test_compressed_weights_are_not_mapped(path, tmp_path):
     packed = tmp_path / path.name
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     loaded, _ = load(packed)

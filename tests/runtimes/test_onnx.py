@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import onnx as onnx_runtime
 from tests.runtimes import contract
 
@@ -21,10 +21,17 @@ DIGITS = load_digits(return_X_y=True)
 
 def save(path, nodes, inputs, outputs, constants=None, **saving):
     """A graph of (op, inputs, outputs, attributes) between (name, type, shape) triples."""
-    made = [helper.make_node(op, taken, given, **attributes) for op, taken, given, attributes in nodes]
-    values = [[helper.make_tensor_value_info(*triple) for triple in triples] for triples in (inputs, outputs)]
+    made = [
+        helper.make_node(op, taken, given, **attributes) for op, taken, given, attributes in nodes
+    ]
+    values = [
+        [helper.make_tensor_value_info(*triple) for triple in triples]
+        for triples in (inputs, outputs)
+    ]
     weights = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    proto = helper.make_model(helper.make_graph(made, "g", *values, weights), opset_imports=[helper.make_opsetid("", 17)])
+    proto = helper.make_model(
+        helper.make_graph(made, "g", *values, weights), opset_imports=[helper.make_opsetid("", 17)]
+    )
     proto.ir_version = 8
     onnx.save(proto, path, **saving)
     return path
@@ -68,7 +75,12 @@ def test_broken_files_are_refused(tmp_path):
 
 
 def test_weights_in_a_file_of_their_own_are_found_in_the_folder(tmp_path):
-    path = linear(tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    path = linear(
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
     alone = linear(tmp_path / "alone.onnx")
     rows = {"x": DIGITS[0][:3].astype(np.float32)}
     given = contract.load(tmp_path).predict(rows, ["p"])["p"]
@@ -78,7 +90,12 @@ def test_weights_in_a_file_of_their_own_are_found_in_the_folder(tmp_path):
 
 
 def test_without_its_weights_file_it_is_refused(tmp_path):
-    linear(tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    linear(
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(errors.LoadFailed, match=r"ONNX Runtime can't load model\.onnx"):
         contract.load(tmp_path)
@@ -86,14 +103,18 @@ def test_without_its_weights_file_it_is_refused(tmp_path):
 
 def classifier(path, features, labels, **converting):
     fitted = LogisticRegression(max_iter=500).fit(features, labels)
-    path.write_bytes(to_onnx(fitted, features[:1].astype(np.float32), **converting).SerializeToString())
+    path.write_bytes(
+        to_onnx(fitted, features[:1].astype(np.float32), **converting).SerializeToString()
+    )
     return fitted
 
 
 @pytest.mark.parametrize("names", [None, ("setosa", "versicolor", "virginica")])
 def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(tmp_path, names):
     features, labels = load_iris(return_X_y=True)
-    fitted = classifier(tmp_path / "iris.onnx", features, labels if names is None else np.array(names)[labels])
+    fitted = classifier(
+        tmp_path / "iris.onnx", features, labels if names is None else np.array(names)[labels]
+    )
     loaded = contract.load(tmp_path / "iris.onnx")
     label, scores = loaded.signature.outputs
     assert (label.datatype, label.shape) == ("INT64" if names is None else "BYTES", (-1,))
@@ -102,8 +123,12 @@ def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(tmp_path, n
     given = loaded.predict({"X": features.astype(np.float32)}, ())
     np.testing.assert_allclose(given[scores.name], fitted.predict_proba(features), atol=1e-5)
     expected = fitted.predict(features)
-    assert given[label.name].tolist() == (expected.tolist() if names is None else [text.encode() for text in expected])
-    assert loaded.predict({"X": np.empty((0, 4), np.float32)}, [scores.name])[scores.name].shape == (0, 3)
+    assert given[label.name].tolist() == (
+        expected.tolist() if names is None else [text.encode() for text in expected]
+    )
+    assert loaded.predict({"X": np.empty((0, 4), np.float32)}, [scores.name])[
+        scores.name
+    ].shape == (0, 3)
 
 
 def test_texts_go_in_and_out_as_bytes(tmp_path):
@@ -124,7 +149,12 @@ def test_a_graph_that_lies_about_its_outputs_is_corrected(tmp_path):
 
 
 def test_dimensions_that_depend_on_the_values_stay_free(tmp_path):
-    path = one_node(tmp_path / "m.onnx", "NonZero", [("x", TensorProto.FLOAT, ["n", 4])], [("y", TensorProto.INT64, [2, "found"])])
+    path = one_node(
+        tmp_path / "m.onnx",
+        "NonZero",
+        [("x", TensorProto.FLOAT, ["n", 4])],
+        [("y", TensorProto.INT64, [2, "found"])],
+    )
     signature = contract.load(path).signature
     assert signature.outputs == (model.TensorSpec("y", "INT64", (2, -1)),)
     assert not signature.batchable
@@ -132,15 +162,30 @@ def test_dimensions_that_depend_on_the_values_stay_free(tmp_path):
 
 @pytest.mark.parametrize(
     ("op", "shape", "attributes"),
-    [("Softmax", ["n", 4], {"axis": 0}), ("Transpose", ["n", "n"], {"perm": [1, 0]}), ("Identity", [1, 4], {})],
+    [
+        ("Softmax", ["n", 4], {"axis": 0}),
+        ("Transpose", ["n", "n"], {"perm": [1, 0]}),
+        ("Identity", [1, 4], {}),
+    ],
 )
 def test_rows_that_influence_each_other_or_are_fixed_are_no_batch(tmp_path, op, shape, attributes):
-    path = one_node(tmp_path / "m.onnx", op, [("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)], **attributes)
+    path = one_node(
+        tmp_path / "m.onnx",
+        op,
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+        **attributes,
+    )
     assert not contract.load(path).signature.batchable
 
 
 def test_a_free_dimension_inside_follows_through(tmp_path):
-    path = one_node(tmp_path / "m.onnx", "Relu", [("x", TensorProto.FLOAT, ["n", "t", 2])], [("y", TensorProto.FLOAT, ["n", "t", 2])])
+    path = one_node(
+        tmp_path / "m.onnx",
+        "Relu",
+        [("x", TensorProto.FLOAT, ["n", "t", 2])],
+        [("y", TensorProto.FLOAT, ["n", "t", 2])],
+    )
     loaded = contract.load(path)
     assert loaded.signature.outputs[0].shape == (-1, -1, 2)
     assert loaded.signature.batchable
@@ -152,7 +197,9 @@ def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_neare
     loaded = contract.load(path, inputs=(fixed,))
     assert loaded.signature.inputs == (fixed,)
     assert not loaded.signature.batchable
-    with pytest.raises(errors.LoadFailed, match="'labels' does not exist in the model; did you mean 'label'"):
+    with pytest.raises(
+        errors.LoadFailed, match="'labels' does not exist in the model; did you mean 'label'"
+    ):
         contract.load(path, outputs=(model.TensorSpec("labels", "INT64", (-1,)),))
     only_label = contract.load(path, outputs=(model.TensorSpec("label", "INT64", (-1,)),))
     assert list(only_label.predict(only_label.probe, ())) == ["label"]
@@ -160,23 +207,34 @@ def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_neare
 
 def test_types_that_can_t_be_sent_are_refused_by_name(tmp_path):
     path = one_node(
-        tmp_path / "b.onnx", "Cast", [("x", TensorProto.BFLOAT16, ["n"])], [("y", TensorProto.FLOAT, ["n"])], to=TensorProto.FLOAT
+        tmp_path / "b.onnx",
+        "Cast",
+        [("x", TensorProto.BFLOAT16, ["n"])],
+        [("y", TensorProto.FLOAT, ["n"])],
+        to=TensorProto.FLOAT,
     )
     with pytest.raises(errors.LoadFailed, match="input 'x' is tensor"):
         contract.load(path)
     path = tmp_path / "s.onnx"
     pieces = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph(
-        [helper.make_node("SequenceConstruct", ["x"], ["y"])], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])], [pieces]
+        [helper.make_node("SequenceConstruct", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [pieces],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     with pytest.raises(errors.LoadFailed, match="output 'y' is seq"):
         contract.load(path)
 
 
 def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path):
     taken = [("table", TensorProto.FLOAT, [3, 2]), ("rows", TensorProto.INT64, ["n"])]
-    loaded = contract.load(one_node(tmp_path / "m.onnx", "Gather", taken, [("y", TensorProto.FLOAT, ["n", 2])]))
+    loaded = contract.load(
+        one_node(tmp_path / "m.onnx", "Gather", taken, [("y", TensorProto.FLOAT, ["n", 2])])
+    )
     with pytest.raises(errors.InvalidRequest, match="indices element out of data bounds"):
         loaded.predict({"table": np.zeros((3, 2), np.float32), "rows": np.array([7])}, ())
 
@@ -184,7 +242,14 @@ def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path):
 @pytest.mark.parametrize("level", ["all", "basic", "off", False])
 def test_options_are_read(tmp_path, level):
     path = linear(tmp_path / "m.onnx")
-    loaded = contract.load(path, options={"intra_op_num_threads": 2, "graph_optimization": level, "enable_mem_pattern": True})
+    loaded = contract.load(
+        path,
+        options={
+            "intra_op_num_threads": 2,
+            "graph_optimization": level,
+            "enable_mem_pattern": True,
+        },
+    )
     assert loaded.predict(loaded.probe, ())["p"].shape == (1, 10)
     for wrong in ({"graph_optimization": "most"}, {"intra_op_num_threads": "two"}):
         with pytest.raises(errors.LoadFailed, match=next(iter(wrong))):
@@ -198,12 +263,21 @@ def test_the_smallest_model_is_one():
 
 def ours(path, **fields):
     """A model whose file nobody else can change."""
-    return onnx_runtime.OnnxRuntime().load(replace(contract.artifact(path), is_ours=True), contract.spec(**fields), "cpu")
+    return onnx_runtime.OnnxRuntime().load(
+        replace(contract.artifact(path), is_ours=True), contract.spec(**fields), "cpu"
+    )
 
 
-def test_the_same_bytes_are_proved_once_and_models_alike_share_what_they_have_in_common(tmp_path, monkeypatch):
+def test_the_same_bytes_are_proved_once_and_models_alike_share_what_they_have_in_common(
+    tmp_path, monkeypatch
+):
     path = linear(tmp_path / "one.onnx")
-    other = linear(tmp_path / "other" / "model.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    other = linear(
+        tmp_path / "other" / "model.onnx",
+        save_as_external_data=True,
+        location="w",
+        size_threshold=0,
+    )
     first, alike = ours(path), ours(other.parent)
     assert alike.signature is first.signature
     assert alike.probe is first.probe

@@ -56,7 +56,9 @@ def test_a_wrong_value_is_refused_by_name(value, get):
 def test_an_option_that_nobody_read_is_refused():
     given = read(threads=1, file="x")
     given.count("thread", 1)
-    with pytest.raises(errors.LoadFailed, match="'threads' is not known here; did you mean 'thread'"):
+    with pytest.raises(
+        errors.LoadFailed, match="'threads' is not known here; did you mean 'thread'"
+    ):
         given.check_known()
 
 

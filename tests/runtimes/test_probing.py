@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes, probing
 
 X = model.TensorSpec("x", "FP32", (-1, 4))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from tests.runtimes import contract
 
 DOUBLE = """
@@ -39,7 +39,10 @@ def load(folder, source, **fields):
 def sample(tmp_path_factory):
     path = written(tmp_path_factory.mktemp("python"), DOUBLE)
     rows = np.arange(12.0).reshape(4, 3)
-    answers = {"double": 2 * rows, "name": np.array([b"few", b"many", b"many", b"many"], dtype=object)}
+    answers = {
+        "double": 2 * rows,
+        "name": np.array([b"few", b"many", b"many", b"many"], dtype=object),
+    }
     return contract.Sample("python", path, {"x": rows}, answers, {"trust": True})
 
 
@@ -69,7 +72,9 @@ def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path):
 
 def test_a_single_array_is_the_only_output(tmp_path):
     source = "class Model:\n    def predict(self, inputs):\n        return inputs['x'].sum(1)\n"
-    assert load(tmp_path, source, inputs=X).signature.outputs == (model.TensorSpec("output", "FP64", (-1,)),)
+    assert load(tmp_path, source, inputs=X).signature.outputs == (
+        model.TensorSpec("output", "FP64", (-1,)),
+    )
     total = (model.TensorSpec("total", "FP64", (-1,)),)
     loaded = load(tmp_path, source, inputs=X, outputs=total)
     assert loaded.predict({"x": np.ones((1, 3))}, ["total"])["total"].tolist() == [3.0]
@@ -121,19 +126,34 @@ def test_nothing_is_written_beside_the_model(sample, tmp_path):
     [
         ("class Model:\n  def predict(self)\n", r"model\.py:2: SyntaxError"),
         ("import numpy\n1 / 0\n", r"model\.py:2: ZeroDivisionError: division by zero"),
-        ("import no_such_thing\n", r"model\.py:1: ModuleNotFoundError: .*no_such_thing.*from \. import"),
+        (
+            "import no_such_thing\n",
+            r"model\.py:1: ModuleNotFoundError: .*no_such_thing.*from \. import",
+        ),
         ("raise SystemExit(3)\n", r"model\.py:1: SystemExit: 3"),
         ("class Modell: pass\n", r"no class 'Model'; did you mean 'Modell'"),
         ("class Model: pass\n", r"no method predict"),
         ("class Model:\n  def predict(self, inputs): pass\n", r"does not say what it takes"),
-        ("class Model:\n  inputs = ['x']\n  def predict(self, inputs): pass\n", r"inputs must be a list of \(name, datatype, shape\)"),
-        ("class Model:\n  inputs = [('x', 'FLOAT', [1])]\n  def predict(self, inputs): pass\n", r"'FLOAT', which does not exist"),
+        (
+            "class Model:\n  inputs = ['x']\n  def predict(self, inputs): pass\n",
+            r"inputs must be a list of \(name, datatype, shape\)",
+        ),
+        (
+            "class Model:\n  inputs = [('x', 'FLOAT', [1])]\n  def predict(self, inputs): pass\n",
+            r"'FLOAT', which does not exist",
+        ),
         (
             "class Model:\n  def __init__(self):\n    raise KeyError('k')\n  def predict(self, inputs): pass\n",
             r"model\.py:3: KeyError: 'k'",
         ),
-        ("class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1 + None\n", r"model\.py:4: TypeError"),
-        ("class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1j * inputs['x']\n", r"complex128"),
+        (
+            "class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1 + None\n",
+            r"model\.py:4: TypeError",
+        ),
+        (
+            "class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1j * inputs['x']\n",
+            r"complex128",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_file_and_line(tmp_path, source, reason):
@@ -141,7 +161,10 @@ def test_what_is_wrong_is_told_by_file_and_line(tmp_path, source, reason):
         load(tmp_path, source)
     assert "Traceback" not in failed.value.message
     assert not {
-        name for name in sys.modules if name.startswith("meshserve_model_") and sys.modules[name].__file__ == str(tmp_path / "model.py")
+        name
+        for name in sys.modules
+        if name.startswith("meshserve_model_")
+        and sys.modules[name].__file__ == str(tmp_path / "model.py")
     }
 
 
@@ -163,7 +186,10 @@ def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outp
     assert loaded.signature.batchable
     assert loaded.predict({"x": np.array([3.0])}, ["y"])["y"].tolist() == [3.0]
     with pytest.raises(errors.LoadFailed, match=r"made-up inputs failed.*below two"):
-        load(tmp_path, PICKY.replace(', ("z", "INT64", [-1])]', "]").replace('[("y", "FP64", [-1])]', "()"))
+        load(
+            tmp_path,
+            PICKY.replace(', ("z", "INT64", [-1])]', "]").replace('[("y", "FP64", [-1])]', "()"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +207,9 @@ def test_what_the_user_s_code_does_wrong_later_is_its_own_fault(tmp_path, value,
 
 
 def test_meshserve_s_own_errors_pass_through(tmp_path):
-    source = PICKY.replace("raise ValueError", "from meshserve import errors; raise errors.InvalidRequest")
+    source = PICKY.replace(
+        "raise ValueError", "from meshserve import errors; raise errors.InvalidRequest"
+    )
     with pytest.raises(errors.InvalidRequest, match="below two"):
         load(tmp_path, source).predict({"x": np.array([0.0])}, ())
 

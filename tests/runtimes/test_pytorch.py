@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from tests.runtimes import contract
 
 DIGITS = load_digits().images[:5, None].astype(np.float32)
@@ -23,7 +23,9 @@ class Cnn(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
+        )
 
     def forward(self, images):
         return self.layers(images)
@@ -33,14 +35,20 @@ def scripted(path, module, **extra):
     """As a user saves it, whose tests don't turn warnings into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(module.eval()), path, _extra_files={name: json.dumps(content) for name, content in extra.items()})
+        torch.jit.save(
+            torch.jit.script(module.eval()),
+            path,
+            _extra_files={name: json.dumps(content) for name, content in extra.items()},
+        )
     return path
 
 
 def exported(path, module, *arguments, dynamic="auto", **keywords):
     batch = {0: torch.export.Dim.DYNAMIC} if dynamic == "auto" else dynamic
     shapes = tuple(batch for _ in arguments) if arguments else None
-    torch.export.save(torch.export.export(module.eval(), arguments, keywords, dynamic_shapes=shapes), path)
+    torch.export.save(
+        torch.export.export(module.eval(), arguments, keywords, dynamic_shapes=shapes), path
+    )
     return path
 
 
@@ -69,15 +77,22 @@ def test_broken_files_are_refused(sample):
 
 def test_an_undeclared_torchscript_says_how_to_declare(tmp_path):
     path = scripted(tmp_path / "model.pt", Cnn())
-    with pytest.raises(errors.LoadFailed, match=r"declare inputs: \[\{name, datatype, shape\}\].*signature\.json"):
+    with pytest.raises(
+        errors.LoadFailed, match=r"declare inputs: \[\{name, datatype, shape\}\].*signature\.json"
+    ):
         contract.load(path)
-    assert contract.load(path, inputs=(IMAGES,)).signature.outputs == (model.TensorSpec("output", "FP32", (-1, 10)),)
+    assert contract.load(path, inputs=(IMAGES,)).signature.outputs == (
+        model.TensorSpec("output", "FP32", (-1, 10)),
+    )
 
 
 @pytest.mark.parametrize("shape", [(-1, 1, 9, 9), (-1, 64)])
 def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(tmp_path, shape):
     path = scripted(tmp_path / "model.pt", Cnn())
-    with pytest.raises(errors.LoadFailed, match=r"does not take its inputs.*(shapes cannot be multiplied|Expected 3D)"):
+    with pytest.raises(
+        errors.LoadFailed,
+        match=r"does not take its inputs.*(shapes cannot be multiplied|Expected 3D)",
+    ):
         contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
 
 
@@ -94,8 +109,14 @@ def test_several_outputs_can_be_named(tmp_path):
             return a + b, (a * b).sum(1)
 
     signature = {
-        "inputs": [{"name": "b", "datatype": "FP64", "shape": [-1, 3]}, {"name": "a", "datatype": "FP64", "shape": [-1, 3]}],
-        "outputs": [{"name": "sum", "datatype": "FP64", "shape": [-1, 3]}, {"name": "dot", "datatype": "FP64", "shape": [-1]}],
+        "inputs": [
+            {"name": "b", "datatype": "FP64", "shape": [-1, 3]},
+            {"name": "a", "datatype": "FP64", "shape": [-1, 3]},
+        ],
+        "outputs": [
+            {"name": "sum", "datatype": "FP64", "shape": [-1, 3]},
+            {"name": "dot", "datatype": "FP64", "shape": [-1]},
+        ],
     }
     loaded = contract.load(scripted(tmp_path / "model.pt", Two(), **{"signature.json": signature}))
     a, b = np.arange(6.0).reshape(2, 3), np.ones((2, 3)) * 3
@@ -123,7 +144,10 @@ def test_an_argument_that_is_no_tensor_is_refused(tmp_path):
             return x * by
 
     with pytest.raises(errors.LoadFailed, match="'by' of type float"):
-        contract.load(scripted(tmp_path / "model.pt", Scaled()), inputs=(model.TensorSpec("x", "FP32", (-1,)),))
+        contract.load(
+            scripted(tmp_path / "model.pt", Scaled()),
+            inputs=(model.TensorSpec("x", "FP32", (-1,)),),
+        )
 
 
 def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
@@ -138,12 +162,19 @@ def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
     assert [said.name for said in loaded.signature.outputs] == ["sum", "first"]
     assert [said.shape for said in loaded.signature.inputs] == [(2, 3)] * 3
     assert not loaded.signature.batchable
-    given = loaded.predict({said.name: np.full((2, 3), 2, np.float32) for said in loaded.signature.inputs}, ["sum"])
+    given = loaded.predict(
+        {said.name: np.full((2, 3), 2, np.float32) for said in loaded.signature.inputs}, ["sum"]
+    )
     np.testing.assert_array_equal(given["sum"], np.full((2, 3), 8, np.float32))
 
 
 def test_a_bound_on_the_batch_below_the_spec_s_turns_batching_off(tmp_path):
-    path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8), dynamic={0: torch.export.Dim("batch", max=16)})
+    path = exported(
+        tmp_path / "model.pt2",
+        Cnn(),
+        torch.zeros(2, 1, 8, 8),
+        dynamic={0: torch.export.Dim("batch", max=16)},
+    )
     assert not contract.load(path).signature.batchable
     assert contract.load(path, max_batch_size=16).signature.batchable
 
@@ -154,7 +185,9 @@ def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):
             return a + b
 
     batch = {0: torch.export.Dim("batch")}
-    loaded = contract.load(exported(tmp_path / "model.pt2", Sum(), torch.ones(2, 3), torch.ones(2, 3), dynamic=batch))
+    loaded = contract.load(
+        exported(tmp_path / "model.pt2", Sum(), torch.ones(2, 3), torch.ones(2, 3), dynamic=batch)
+    )
     with pytest.raises(errors.InvalidRequest, match="Guard failed"):
         loaded.predict({"a": np.ones((2, 3), np.float32), "b": np.ones((4, 3), np.float32)}, ())
 
@@ -164,14 +197,18 @@ def test_what_the_program_raises_is_told_in_one_line(tmp_path):
         def forward(self, x):
             return torch.nn.functional.embedding(x, torch.ones(3, 2))
 
-    loaded = contract.load(scripted(tmp_path / "model.pt", Picky()), inputs=(model.TensorSpec("x", "INT64", (-1,)),))
+    loaded = contract.load(
+        scripted(tmp_path / "model.pt", Picky()), inputs=(model.TensorSpec("x", "INT64", (-1,)),)
+    )
     with pytest.raises(errors.ModelRaised) as raised:
         loaded.predict({"x": np.array([7])}, ())
     assert raised.value.message == "index out of range in self"
 
 
 def test_bf16_travels_as_its_bits(tmp_path):
-    loaded = contract.load(exported(tmp_path / "model.pt2", torch.nn.ReLU(), torch.ones(2, 3, dtype=torch.bfloat16)))
+    loaded = contract.load(
+        exported(tmp_path / "model.pt2", torch.nn.ReLU(), torch.ones(2, 3, dtype=torch.bfloat16))
+    )
     assert loaded.signature.inputs[0].datatype == "BF16"
     bits = torch.tensor([[1.5, -2.0, 3.0]], dtype=torch.bfloat16).view(torch.uint16).numpy()
     given = loaded.predict({loaded.signature.inputs[0].name: bits}, ())["output"]
@@ -197,14 +234,24 @@ def rewritten(path, change):
 
 def test_pickled_weights_are_code_that_must_be_trusted(tmp_path):
     path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
-    rewritten(path, lambda name, content: content.replace(b'"use_pickle": false', b'"use_pickle": true') if "weights" in name else content)
+    rewritten(
+        path,
+        lambda name, content: (
+            content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            if "weights" in name
+            else content
+        ),
+    )
     with pytest.raises(errors.LoadFailed, match=r"holds code \(weight_0.* set trust: true"):
         contract.load(path)
 
 
 def test_a_pickle_among_the_example_inputs_must_be_trusted(tmp_path):
     path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
-    rewritten(path, lambda name, content: b"cos\nsystem\n(S'true'\ntR." if "sample_inputs" in name else content)
+    rewritten(
+        path,
+        lambda name, content: b"cos\nsystem\n(S'true'\ntR." if "sample_inputs" in name else content,
+    )
     with pytest.raises(errors.LoadFailed, match="sample_inputs"):
         contract.load(path)
 

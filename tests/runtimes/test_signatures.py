@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import signatures
 
 
@@ -24,7 +24,11 @@ def test_declared_names_are_the_artifact_s_or_go_by_place():
     assert list(signatures.agreed(renamed, FOUND, "input").values()) == ["a", "b"]
 
 
-@pytest.mark.parametrize("declared", [specs(("a", "FP32", (-1, 4)), ("c", "INT64", (-1,))), specs(("c", "FP32", (-1, 4)))], ids=len)
+@pytest.mark.parametrize(
+    "declared",
+    [specs(("a", "FP32", (-1, 4)), ("c", "INT64", (-1,))), specs(("c", "FP32", (-1, 4)))],
+    ids=len,
+)
 def test_names_that_fit_neither_way_are_refused(declared):
     with pytest.raises(errors.LoadFailed, match="input 'c' does not exist in the model"):
         signatures.agreed(declared, FOUND, "input")
@@ -48,7 +52,10 @@ def test_an_input_may_be_declared_narrower_and_an_output_wider(what, said, is_tr
     if is_true:
         signatures.check_true(declared, FOUND[0], what)
     else:
-        with pytest.raises(errors.LoadFailed, match=rf"{what} 'a' is declared with shape .*but the model has \[-1, 4\]"):
+        with pytest.raises(
+            errors.LoadFailed,
+            match=rf"{what} 'a' is declared with shape .*but the model has \[-1, 4\]",
+        ):
             signatures.check_true(declared, FOUND[0], what)
 
 

@@ -17,8 +17,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from meshserve import errors
-from meshserve.core import model
-from meshserve.runtimes import registry
+from meshserve.core.values import model
+from meshserve.runtimes import lookup
 from tests.runtimes import contract
 
 IRIS = load_iris(return_X_y=True)
@@ -28,7 +28,9 @@ TREE = "sklearn.tree._tree.Tree"
 
 def saved(folder, fitted, name="model.skops"):
     path = folder / name
-    skops.io.dump(fitted, path) if name.endswith(".skops") else joblib.dump(fitted, path, compress=3)
+    skops.io.dump(fitted, path) if name.endswith(".skops") else joblib.dump(
+        fitted, path, compress=3
+    )
     return path
 
 
@@ -62,7 +64,9 @@ def test_types_that_are_not_trusted_are_named_until_someone_trusts_them(tmp_path
         contract.load(path)
     for fields in ({"trust": True}, {"options": {"trusted": [TREE]}}):
         loaded = contract.load(path, **fields)
-        np.testing.assert_array_equal(loaded.predict({"input": IRIS[0]}, ["predict"])["predict"], forest.predict(IRIS[0]))
+        np.testing.assert_array_equal(
+            loaded.predict({"input": IRIS[0]}, ["predict"])["predict"], forest.predict(IRIS[0])
+        )
 
 
 @pytest.mark.parametrize("name", ["model.joblib", "model.pkl"])
@@ -71,7 +75,9 @@ def test_pickles_are_code_that_must_be_trusted(tmp_path, forest, name):
     with pytest.raises(errors.LoadFailed, match=r"is code .* set trust: true"):
         contract.load(path)
     loaded = contract.load(path, trust=True)
-    np.testing.assert_array_equal(loaded.predict({"input": IRIS[0]}, ())["predict_proba"], forest.predict_proba(IRIS[0]))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": IRIS[0]}, ())["predict_proba"], forest.predict_proba(IRIS[0])
+    )
 
 
 class Exploding:
@@ -88,8 +94,13 @@ def test_an_untrusted_pickle_is_not_even_looked_into(tmp_path):
 
 def test_a_pickle_of_another_world_says_what_it_needs(tmp_path):
     path = tmp_path / "model.pkl"
-    path.write_bytes(b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x0bnot_a_thing\x94\x8c\x06Scorer\x94\x93\x94.")
-    with pytest.raises(errors.LoadFailed, match="needs a module that is not installed here: No module named 'not_a_thing'"):
+    path.write_bytes(
+        b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x0bnot_a_thing\x94\x8c\x06Scorer\x94\x93\x94."
+    )
+    with pytest.raises(
+        errors.LoadFailed,
+        match="needs a module that is not installed here: No module named 'not_a_thing'",
+    ):
         contract.load(path, trust=True)
 
 
@@ -107,7 +118,10 @@ def test_an_estimator_that_was_never_fitted_is_refused(tmp_path):
 
 def test_a_forest_uses_one_thread_unless_told(tmp_path, forest):
     path = saved(tmp_path, forest, "model.joblib")
-    jobs = [contract.load(path, trust=True, options=options)._functions["predict"].__self__.n_jobs for options in ({}, {"n_jobs": 2})]
+    jobs = [
+        contract.load(path, trust=True, options=options)._functions["predict"].__self__.n_jobs
+        for options in ({}, {"n_jobs": 2})
+    ]
     assert jobs == [1, 2]
 
 
@@ -115,7 +129,7 @@ def test_a_compressed_forest_gets_a_bigger_hint(tmp_path, forest):
     packed = contract.artifact(saved(tmp_path, forest, "packed.joblib"))
     joblib.dump(forest, tmp_path / "plain.joblib")
     plain = contract.artifact(tmp_path / "plain.joblib")
-    hint = registry.named("sklearn").footprint_hint
+    hint = lookup.named("sklearn").footprint_hint
     assert hint(packed, "cpu").host_bytes - (1 << 20) >= 8 * packed.size_bytes
     assert hint(plain, "cpu").host_bytes - (1 << 20) < 8 * plain.size_bytes
 
@@ -130,18 +144,23 @@ def test_several_targets_are_columns(tmp_path):
     fitted = LinearRegression().fit(features, np.stack([target, -target], axis=1))
     loaded = contract.load(saved(tmp_path, fitted))
     assert loaded.signature.outputs == (model.TensorSpec("predict", "FP64", (-1, 2)),)
-    np.testing.assert_array_equal(loaded.predict({"input": features}, ())["predict"], fitted.predict(features))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": features}, ())["predict"], fitted.predict(features)
+    )
 
 
 @pytest.mark.parametrize(
-    "fitted", [PCA(2).fit(IRIS[0]), OneHotEncoder(handle_unknown="ignore").fit(IRIS[0][:, :2])], ids=["dense", "sparse"]
+    "fitted",
+    [PCA(2).fit(IRIS[0]), OneHotEncoder(handle_unknown="ignore").fit(IRIS[0][:, :2])],
+    ids=["dense", "sparse"],
 )
 def test_a_transformer_transforms(tmp_path, fitted):
     loaded = contract.load(saved(tmp_path, fitted, "model.joblib"), trust=True)
     rows = IRIS[0][:, : fitted.n_features_in_]
     expected = fitted.transform(rows)
     np.testing.assert_array_equal(
-        loaded.predict({"input": rows}, ())["transform"], np.asarray(getattr(expected, "toarray", lambda: expected)())
+        loaded.predict({"input": rows}, ())["transform"],
+        np.asarray(getattr(expected, "toarray", lambda: expected)()),
     )
 
 
@@ -152,7 +171,9 @@ def test_texts_are_declared(tmp_path):
     with pytest.raises(errors.LoadFailed, match="declare inputs"):
         contract.load(path, trust=True)
     loaded = contract.load(path, trust=True, inputs=(model.TensorSpec("text", "BYTES", (-1,)),))
-    assert loaded.predict({"text": np.array([b"good", b"bad"], dtype=object)}, ["predict"])["predict"].tolist() == [1, 0]
+    assert loaded.predict({"text": np.array([b"good", b"bad"], dtype=object)}, ["predict"])[
+        "predict"
+    ].tolist() == [1, 0]
 
 
 def test_values_that_the_estimator_refuses_are_the_caller_s_fault(loaded):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.runtimes import tabular
 from tests.runtimes import contract
 
@@ -37,7 +37,9 @@ def loaded():
 
 def test_the_signature_is_found(loaded):
     outputs = (model.TensorSpec("total", "FP64", (-1,)), model.TensorSpec("sign", "BYTES", (-1,)))
-    assert loaded.signature == model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), outputs, batchable=True, platform="toy")
+    assert loaded.signature == model.Signature(
+        (model.TensorSpec("input", "FP64", (-1, 3)),), outputs, batchable=True, platform="toy"
+    )
 
 
 def test_only_what_is_asked_for_is_computed(loaded):
@@ -56,14 +58,18 @@ def test_other_errors_are_the_model_s():
         raise RuntimeError("broken")
 
     loaded = tabular.TabularModel(
-        replace(ESTIMATOR, functions={}), model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), ()), {"y": broken}
+        replace(ESTIMATOR, functions={}),
+        model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), ()),
+        {"y": broken},
     )
     with pytest.raises(RuntimeError):
         loaded.predict({"input": np.ones((1, 3))}, ())
 
 
 def test_an_estimator_that_does_not_predict_is_refused():
-    with pytest.raises(errors.LoadFailed, match=r"does not predict from FP64 rows of shape \[-1, 3\]: 'nothing'"):
+    with pytest.raises(
+        errors.LoadFailed, match=r"does not predict from FP64 rows of shape \[-1, 3\]: 'nothing'"
+    ):
         tabular.verified(replace(ESTIMATOR, functions={"y": _refuse}), contract.spec())
 
 

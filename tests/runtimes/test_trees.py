@@ -12,14 +12,23 @@ def arrays(*lists):
     return [np.array(numbers) for numbers in lists]
 
 
-@pytest.mark.parametrize(("left", "right"), [([-1], [-1]), ([1, -1, -1], [2, -1, -1]), ([1, -1, 3, -1, -1], [2, -1, 4, -1, -1]), ([], [])])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [([-1], [-1]), ([1, -1, -1], [2, -1, -1]), ([1, -1, 3, -1, -1], [2, -1, 4, -1, -1]), ([], [])],
+)
 def test_a_tree_passes(left, right):
     trees.check_children(*arrays(left, right))
 
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [([0], [-1]), ([1, 0], [-1, -1]), ([1, -1], [1, -1]), ([2, -1], [-1, -1]), ([1, 2, 1], [-1, -1, -1])],
+    [
+        ([0], [-1]),
+        ([1, 0], [-1, -1]),
+        ([1, -1], [1, -1]),
+        ([2, -1], [-1, -1]),
+        ([1, 2, 1], [-1, -1, -1]),
+    ],
     ids=["itself", "root again", "one child twice", "out of range", "two parents"],
 )
 def test_what_is_no_tree_is_refused(left, right):

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from meshserve.runtimes import ubjson
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.floats(allow_nan=False),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text()
+    | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -33,7 +37,11 @@ def encoded(value):
         return b"S" + text(value)
     if isinstance(value, float):
         return b"D" + struct.pack(">d", value)
-    return {None: b"Z", True: b"T", False: b"F"}[value] if value is None or isinstance(value, bool) else b"L" + struct.pack(">q", value)
+    return (
+        {None: b"Z", True: b"T", False: b"F"}[value]
+        if value is None or isinstance(value, bool)
+        else b"L" + struct.pack(">q", value)
+    )
 
 
 @given(VALUES)
@@ -59,7 +67,16 @@ def test_any_bytes_are_a_value_or_malformed(content):
 
 
 @pytest.mark.parametrize(
-    ("code", "dtype"), [("d", ">f4"), ("D", ">f8"), ("i", ">i1"), ("U", ">u1"), ("I", ">i2"), ("l", ">i4"), ("L", ">i8")]
+    ("code", "dtype"),
+    [
+        ("d", ">f4"),
+        ("D", ">f8"),
+        ("i", ">i1"),
+        ("U", ">u1"),
+        ("I", ">i2"),
+        ("l", ">i4"),
+        ("L", ">i8"),
+    ],
 )
 def test_typed_arrays_are_arrays(code, dtype):
     numbers = np.array([1, 2, 100], dtype)
@@ -88,7 +105,10 @@ def test_what_is_malformed_says_how(content, reason):
 def test_a_real_booster_is_the_same_in_both_formats():
     data = xgboost.DMatrix(np.arange(40.0).reshape(20, 2), np.arange(20.0))
     booster = xgboost.train({"max_depth": 2, "nthread": 1}, data, 2)
-    binary, plain = ubjson.loads(bytes(booster.save_raw("ubj"))), orjson.loads(booster.save_raw("json"))
+    binary, plain = (
+        ubjson.loads(bytes(booster.save_raw("ubj"))),
+        orjson.loads(booster.save_raw("json")),
+    )
     assert as_lists(binary) == plain
 
 
@@ -97,4 +117,8 @@ def as_lists(value):
         return {name: as_lists(item) for name, item in value.items()}
     if isinstance(value, list):
         return [as_lists(item) for item in value]
-    return [pytest.approx(item, rel=1e-6) for item in value.tolist()] if isinstance(value, np.ndarray) else value
+    return (
+        [pytest.approx(item, rel=1e-6) for item in value.tolist()]
+        if isinstance(value, np.ndarray)
+        else value
+    )

@@ -9,7 +9,7 @@ import xgboost
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from tests.runtimes import contract
 
 CANCER = load_breast_cancer(return_X_y=True)
@@ -43,7 +43,9 @@ def test_broken_files_are_refused(sample):
 def test_missing_values_are_values(loaded):
     rows = CANCER[0][:4].astype(np.float32)
     rows[:, ::2] = np.nan
-    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], trained().predict(xgboost.DMatrix(rows)))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": rows}, ())["predict"], trained().predict(xgboost.DMatrix(rows))
+    )
 
 
 def test_double_precision_may_be_declared(sample):
@@ -60,22 +62,30 @@ def test_integers_are_not_taken(sample):
 @pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])
 def test_every_kind_of_booster_answers_as_it_does(tmp_path, booster):
     # the coordinate descent of `shotgun`, gblinear's default, gives other weights at each run
-    linear = {"updater": "coord_descent", "feature_selector": "cyclic"} if booster == "gblinear" else {}
+    linear = (
+        {"updater": "coord_descent", "feature_selector": "cyclic"} if booster == "gblinear" else {}
+    )
     kept = {} if booster == "gblinear" else {"max_depth": 3}
     fitted = xgboost.train(
-        {"booster": booster, "objective": "reg:squarederror", "nthread": 1, **kept, **linear}, xgboost.DMatrix(*CANCER), 5
+        {"booster": booster, "objective": "reg:squarederror", "nthread": 1, **kept, **linear},
+        xgboost.DMatrix(*CANCER),
+        5,
     )
     fitted.save_model(tmp_path / "model.ubj")
     loaded = contract.load(tmp_path)
     rows = CANCER[0].astype(np.float32)
-    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], fitted.predict(xgboost.DMatrix(rows)))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": rows}, ())["predict"], fitted.predict(xgboost.DMatrix(rows))
+    )
     assert loaded.is_reentrant == (booster == "gbtree")
 
 
 def test_early_stopping_is_honoured(tmp_path):
     features, target = load_diabetes(return_X_y=True)
     fitted = xgboost.XGBRegressor(n_estimators=80, early_stopping_rounds=2, n_jobs=1)
-    fitted.fit(features[:300], target[:300], eval_set=[(features[300:], target[300:])], verbose=False)
+    fitted.fit(
+        features[:300], target[:300], eval_set=[(features[300:], target[300:])], verbose=False
+    )
     fitted.save_model(tmp_path / "model.json")
     given = contract.load(tmp_path).predict({"input": features.astype(np.float32)}, ())["predict"]
     np.testing.assert_array_equal(given, fitted.predict(features))
@@ -87,16 +97,25 @@ def test_scores_of_several_classes_are_columns(tmp_path):
     fitted.save_model(tmp_path / "model.bst")
     loaded = contract.load(tmp_path)
     assert loaded.signature.outputs == (model.TensorSpec("predict", "FP32", (-1, 3)),)
-    np.testing.assert_array_equal(loaded.predict({"input": IRIS[0].astype(np.float32)}, ())["predict"], fitted.predict_proba(IRIS[0]))
+    np.testing.assert_array_equal(
+        loaded.predict({"input": IRIS[0].astype(np.float32)}, ())["predict"],
+        fitted.predict_proba(IRIS[0]),
+    )
 
 
 def test_categories_split_as_they_do(tmp_path):
     chance = np.random.default_rng(0)
-    rows = np.stack([chance.integers(0, 12, 300), chance.normal(size=300)], axis=1).astype(np.float32)
-    data = xgboost.DMatrix(rows, rows[:, 0] % 3, feature_types=["c", "float"], enable_categorical=True)
+    rows = np.stack([chance.integers(0, 12, 300), chance.normal(size=300)], axis=1).astype(
+        np.float32
+    )
+    data = xgboost.DMatrix(
+        rows, rows[:, 0] % 3, feature_types=["c", "float"], enable_categorical=True
+    )
     fitted = xgboost.train({"max_cat_to_onehot": 1, "nthread": 1}, data, 4)
     fitted.save_model(tmp_path / "model.json")
-    np.testing.assert_array_equal(contract.load(tmp_path).predict({"input": rows}, ())["predict"], fitted.predict(data))
+    np.testing.assert_array_equal(
+        contract.load(tmp_path).predict({"input": rows}, ())["predict"], fitted.predict(data)
+    )
 
 
 def change(document, path, value):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 import boto3
 import pytest
 
-from meshserve.core import ports
+from meshserve.core.interfaces import model_runtime
 from meshserve.storage import cache, store
 from tests import support
 from tests.storage import web
@@ -39,11 +39,11 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def bytes_of(artifact: ports.Artifact) -> bytes:
+def bytes_of(artifact: model_runtime.Artifact) -> bytes:
     return Path(artifact.path).read_bytes()
 
 
-def spoil(artifact: ports.Artifact, content: bytes | None) -> None:
+def spoil(artifact: model_runtime.Artifact, content: bytes | None) -> None:
     """Damage an artifact in the cache, or remove its file."""
     path = Path(artifact.path)
     path.unlink()

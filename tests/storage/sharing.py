@@ -17,7 +17,9 @@ async def fetch_any(cache: str, sources: list[Path], rounds: int) -> None:
     for _ in range(rounds):
         source = random.choice(sources)
         artifact = await artifacts.fetch(str(source), "")
-        assert content.digest(Path(artifact.path)) == artifact.digest == content.digest(source), source
+        assert content.digest(Path(artifact.path)) == artifact.digest == content.digest(source), (
+            source
+        )
     await artifacts.close()
 
 

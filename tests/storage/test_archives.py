@@ -21,7 +21,16 @@ from meshserve.storage import archives
 LIMIT_BYTES = 1 << 20
 PARTS = st.sampled_from(["a", "b", "..", ".", "", "~", "C:", "\\", ".hidden", "e\u0301", " "])
 NAMES = st.lists(PARTS, min_size=1, max_size=4).map("/".join).filter(lambda name: "\0" not in name)
-KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+KINDS = st.sampled_from(
+    [
+        tarfile.REGTYPE,
+        tarfile.DIRTYPE,
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.FIFOTYPE,
+    ]
+)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -57,11 +66,19 @@ class Place:
         archive = self.outside / name
         archive.write_bytes(packed)
         root = archives.unpack(archive, self.outside / "in", LIMIT_BYTES, files_max)
-        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
 
     def escaped(self) -> list[Path]:
         inside = self.outside / "in"
-        return [path for path in self.outside.rglob("*") if inside not in (path, *path.parents) and not path.name.startswith("m.")]
+        return [
+            path
+            for path in self.outside.rglob("*")
+            if inside not in (path, *path.parents) and not path.name.startswith("m.")
+        ]
 
 
 @pytest.fixture
@@ -90,10 +107,15 @@ def test_no_zip_gets_out(files):
         assert set(unpacked.values()) <= set(files.values())
 
 
-@given(st.sampled_from(["m.tar", "m.tgz", "m.zip"]), st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=8))
+@given(
+    st.sampled_from(["m.tar", "m.tgz", "m.zip"]),
+    st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=8),
+)
 def test_no_damage_is_more_than_a_failed_load(name, damages):
     plain = tarred(("a", tarfile.REGTYPE, b"model"), ("w/b", tarfile.REGTYPE, b"weights"))
-    packed = bytearray({"m.tar": plain, "m.tgz": gzip.compress(plain), "m.zip": zipped({"a": b"model"})}[name])
+    packed = bytearray(
+        {"m.tar": plain, "m.tgz": gzip.compress(plain), "m.zip": zipped({"a": b"model"})}[name]
+    )
     for position, value in damages:
         packed[position % len(packed)] = value
     with Place() as place:
@@ -104,13 +126,18 @@ def test_no_damage_is_more_than_a_failed_load(name, damages):
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a/../x", ".."])
 def test_a_name_that_leads_out_is_refused(place, name):
-    for packed, archive in ((tarred((name, tarfile.REGTYPE, b"x")), "m.tar"), (zipped({name: b"x"}), "m.zip")):
+    for packed, archive in (
+        (tarred((name, tarfile.REGTYPE, b"x")), "m.tar"),
+        (zipped({name: b"x"}), "m.zip"),
+    ):
         with pytest.raises(errors.LoadFailed, match="leads out"):
             place.unpack(packed, archive)
         shutil.rmtree(place.outside / "in")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
 @pytest.mark.parametrize("target", ["/etc/passwd", "a"])
 def test_links_and_devices_are_refused(place, kind, target):
     with pytest.raises(errors.LoadFailed, match="'x' is a link, a device"):
@@ -130,7 +157,11 @@ def test_a_link_in_a_zip_is_refused(place):
 @pytest.mark.parametrize("name", ["m.zip", "m.tgz"])
 def test_a_bomb_is_refused_before_it_is_written(place, name):
     zeros = bytes(LIMIT_BYTES + 1)
-    packed = zipped({"a": zeros}) if name == "m.zip" else gzip.compress(tarred(("a", tarfile.REGTYPE, zeros)))
+    packed = (
+        zipped({"a": zeros})
+        if name == "m.zip"
+        else gzip.compress(tarred(("a", tarfile.REGTYPE, zeros)))
+    )
     assert len(packed) < 10_000
     with pytest.raises(errors.LoadFailed, match=f"bigger than the limit of {LIMIT_BYTES} bytes"):
         place.unpack(packed, name)
@@ -155,16 +186,29 @@ def test_too_many_or_too_deep_files_are_refused(place):
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a")])
 def test_a_name_is_taken_once(place, names):
-    with pytest.raises(errors.LoadFailed, match=r"is there twice|both a file and a folder|can't be read"):
+    with pytest.raises(
+        errors.LoadFailed, match=r"is there twice|both a file and a folder|can't be read"
+    ):
         place.unpack(tarred(*((name, tarfile.REGTYPE, b"x") for name in names)))
 
 
 def test_a_single_folder_is_the_content(place):
-    packed = zipped({"top/": b"", "top/a": b"1", "top/w/b": b"2", "__MACOSX/top/._a": b"x", "top/.DS_Store": b"x"})
+    packed = zipped(
+        {
+            "top/": b"",
+            "top/a": b"1",
+            "top/w/b": b"2",
+            "__MACOSX/top/._a": b"x",
+            "top/.DS_Store": b"x",
+        }
+    )
     assert place.unpack(packed, "m.zip") == {"a": b"1", "w/b": b"2"}
 
 
-@pytest.mark.parametrize(("packed", "name"), [(b"", "m.tar"), (b"no archive", "m.zip"), (b"\x1f\x8bno", "m.tgz"), (zipped({}), "m.zip")])
+@pytest.mark.parametrize(
+    ("packed", "name"),
+    [(b"", "m.tar"), (b"no archive", "m.zip"), (b"\x1f\x8bno", "m.tgz"), (zipped({}), "m.zip")],
+)
 def test_what_is_no_archive_is_said(place, packed, name):
     with pytest.raises(errors.LoadFailed, match=r"can't be read as an archive|holds no files"):
         place.unpack(packed, name)

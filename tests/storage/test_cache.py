@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.storage import cache, objects, records
+from meshserve.storage import cache, objects, source_index
 from tests.storage.conftest import MIB, age, sha
 
-KNOWN = records.Known("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
+KNOWN = source_index.Known("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_what_was_taken_is_an_artifact(taken):
 
 def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
     path = make_file("big.pt")
-    known = records.Known("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
+    known = source_index.Known("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
     assert disk.has(known)
     assert disk.artifact(known).path == path
     assert disk.artifact(known, disk.artifact(known)) == disk.artifact(known)
@@ -34,14 +34,17 @@ def test_a_record_counts_only_with_its_content(taken):
     taken.record("/a", KNOWN)
     assert taken.recorded("/a") == KNOWN
     age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
-    other = records.Known("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
+    other = source_index.Known("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
     taken.record("/b", other)
     assert taken.recorded("/b") is None
     assert taken.artifact(other) is None
 
 
 def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
-    assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [False, True]
+    assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [
+        False,
+        True,
+    ]
 
 
 def test_trimming_says_how_much_left(tmp_path, taken):

@@ -20,7 +20,10 @@ def test_a_file_has_the_digest_of_its_bytes(make_file):
 def test_a_folder_has_the_digest_of_its_lines(make_file):
     folder = make_file("w/b", b"2").parent.parent
     make_file("a", b"1")
-    lines = "".join(f"{name}\0{hashlib.sha256(text).hexdigest()}\n" for name, text in (("a", b"1"), ("w/b", b"2")))
+    lines = "".join(
+        f"{name}\0{hashlib.sha256(text).hexdigest()}\n"
+        for name, text in (("a", b"1"), ("w/b", b"2"))
+    )
     assert content.digest(folder) == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
@@ -31,7 +34,9 @@ def test_a_folders_digest_does_not_know_the_order(hexes, random):
     assert content.tree_digest(dict(shuffled)) == content.tree_digest(hexes)
 
 
-@given(st.dictionaries(st.text(alphabet="ab/", min_size=1), st.just(HEX["a"]), min_size=1, max_size=3))
+@given(
+    st.dictionaries(st.text(alphabet="ab/", min_size=1), st.just(HEX["a"]), min_size=1, max_size=3)
+)
 def test_another_name_is_another_folder(hexes):
     renamed = {f"{name}x": digest for name, digest in hexes.items()}
     assert content.tree_digest(renamed) != content.tree_digest(hexes)
@@ -44,7 +49,9 @@ def test_a_copy_is_equal_read_only_and_without_hidden_files(tmp_path, make_file)
     target = tmp_path / "copy"
     target.mkdir()
     assert content.copy(source, target) == content.digest(source) == content.digest(target)
-    assert [(path.name, path.stat().st_mode & 0o777) for path in target.rglob("*") if path.is_file()] == [("b", 0o444)]
+    assert [
+        (path.name, path.stat().st_mode & 0o777) for path in target.rglob("*") if path.is_file()
+    ] == [("b", 0o444)]
 
 
 def test_links_are_followed(tmp_path, make_file):
@@ -104,7 +111,10 @@ def test_every_change_changes_the_stamp(make_file, change):
     before = content.stamp(path), content.stamp(path.parent)
     change(path)
     after = content.stamp(path), content.stamp(path.parent)
-    assert [one.text == other.text for one, other in zip(before, after, strict=True)] == [False, False]
+    assert [one.text == other.text for one, other in zip(before, after, strict=True)] == [
+        False,
+        False,
+    ]
 
 
 def test_a_stamp_sums_up(make_file):

@@ -6,31 +6,31 @@ from pathlib import Path
 import pytest
 
 from meshserve import errors
-from meshserve.storage import cache, content, local, objects, records, sources
+from meshserve.storage import cache, content, local, model_uri, objects, source_index
 from tests.storage.conftest import MIB, sha
 from tests.storage.test_archives import zipped
 
 
 def bring(disk, path: Path):
-    return local.bring(sources.parse(str(path)), disk)
+    return local.bring(model_uri.parse(str(path)), disk)
 
 
 def test_a_file_is_copied_and_known_by_its_stamp(disk, make_file):
     path = make_file("a.onnx")
     known = bring(disk, path)
     assert (known.digest, known.stamp) == (sha(b"model"), content.stamp(path).text)
-    assert local.is_current(sources.parse(str(path)), known)
+    assert local.is_current(model_uri.parse(str(path)), known)
     path.write_bytes(b"other")
-    assert not local.is_current(sources.parse(str(path)), known)
+    assert not local.is_current(model_uri.parse(str(path)), known)
     path.unlink()
-    assert not local.is_current(sources.parse(str(path)), known)
+    assert not local.is_current(model_uri.parse(str(path)), known)
 
 
 def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
     path = make_file("a.onnx", is_old=False)
     known = bring(disk, path)
     assert known.stamp == ""
-    assert not local.is_current(sources.parse(str(path)), known)
+    assert not local.is_current(model_uri.parse(str(path)), known)
 
 
 class FullDisk(cache.Cache):
@@ -43,13 +43,17 @@ class Meddler(cache.Cache):
 
     source: Path
 
-    def has(self, known: records.Known) -> bool:
+    def has(self, known: source_index.Known) -> bool:
         self.source.write_bytes(known.digest.encode())
         return super().has(known)
 
 
 def test_what_is_dear_to_read_is_read_once_for_all_processes(disk, make_file):
-    paths = make_file("m.zip", zipped({"a.onnx": b"model"})), make_file("big.pt", bytes(2 * MIB)), make_file("tiny.onnx")
+    paths = (
+        make_file("m.zip", zipped({"a.onnx": b"model"})),
+        make_file("big.pt", bytes(2 * MIB)),
+        make_file("tiny.onnx"),
+    )
     known = [bring(disk, path) for path in paths]
     assert [disk.recorded(str(path)) for path in paths] == [*known[:2], None]
     assert [bring(disk, path) for path in paths] == known

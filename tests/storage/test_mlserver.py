@@ -4,14 +4,16 @@ import json
 
 import pytest
 
-from meshserve.core import model
-from meshserve.storage import declared, mlserver
+from meshserve.core.values import model
+from meshserve.storage import mlserver, model_metadata
 
 SETTINGS = {
     "name": "iris",
     "implementation": "mlserver_sklearn.SKLearnModel",
     "parameters": {"uri": "./iris.joblib", "version": "v0.1.0", "extra": {"a": 1}},
-    "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 4], "parameters": {"content_type": "np"}}],
+    "inputs": [
+        {"name": "x", "datatype": "FP64", "shape": [-1, 4], "parameters": {"content_type": "np"}}
+    ],
     "outputs": [{"name": "predict", "datatype": "INT64", "shape": [-1]}],
     "max_batch_size": 32,
     "max_batch_time": 0.1,
@@ -19,7 +21,7 @@ SETTINGS = {
 
 
 def test_whole_settings():
-    assert mlserver.read(json.dumps(SETTINGS)) == declared.Declared(
+    assert mlserver.read(json.dumps(SETTINGS)) == model_metadata.Declared(
         name="iris",
         version="v0.1.0",
         uri="./iris.joblib",
@@ -31,7 +33,11 @@ def test_whole_settings():
 
 
 def test_nothing_need_be_said():
-    assert mlserver.read("{}") == mlserver.read('{"parameters": null, "max_batch_size": 0}') == declared.Declared()
+    assert (
+        mlserver.read("{}")
+        == mlserver.read('{"parameters": null, "max_batch_size": 0}')
+        == model_metadata.Declared()
+    )
 
 
 def test_an_unknown_implementation_is_kept():
@@ -39,9 +45,20 @@ def test_an_unknown_implementation_is_kept():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"name": 1}', '{"parameters": [1]}', '{"inputs": [1]}', '{"inputs": [{"name": "x"}]}', b"\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        '{"name": 1}',
+        '{"parameters": [1]}',
+        '{"inputs": [1]}',
+        '{"inputs": [{"name": "x"}]}',
+        b"\xff",
+    ],
 )
 def test_what_is_wrong_is_said(text):
-    with pytest.raises(ValueError) as raised:  # in the words of whoever found it: json, the codec or we
+    with pytest.raises(
+        ValueError
+    ) as raised:  # in the words of whoever found it: json, the codec or we
         mlserver.read(text)
     assert str(raised.value)

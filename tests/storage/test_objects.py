@@ -72,7 +72,9 @@ class UsedLate(type(pathlib.Path())):
 
 
 def test_what_is_used_while_it_is_removed_comes_back(held, seen, tmp_path):
-    assert not held.remove_unused(dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone")
+    assert not held.remove_unused(
+        dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone"
+    )
     assert held.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
@@ -88,7 +90,9 @@ class MadeAnew(UsedLate):
 
 
 def test_what_was_made_anew_meanwhile_is_not_doubled(held, seen, tmp_path):
-    assert held.remove_unused(dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone")
+    assert held.remove_unused(
+        dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone"
+    )
     assert held.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
@@ -141,7 +145,9 @@ def test_entries_know_their_room_and_their_last_use(held, made):
     held.adopt(made("a.onnx", bytes(5000)), DIGEST, "a.onnx")
     held.has(DIGEST, "b.onnx", 5000)
     os.utime(held.path(DIGEST, "a.onnx").parent, (7, 7))
-    assert [(each.digest, each.size_bytes, each.used_s) for part in held.entries() for each in part] == [(DIGEST, 3 * 4096, 7.0)]
+    assert [
+        (each.digest, each.size_bytes, each.used_s) for part in held.entries() for each in part
+    ] == [(DIGEST, 3 * 4096, 7.0)]
     held.touch(DIGEST, "a.onnx")
     assert next(held.entries())[0].used_s > 7
 
@@ -152,5 +158,8 @@ def test_an_empty_cache_has_no_entries(held):
 
 def test_names_in_the_cache(make_file):
     path = make_file("m/a.onnx")
-    assert (objects.name_in_cache(path), objects.name_in_cache(path.parent)) == ("a.onnx", objects.FOLDER)
+    assert (objects.name_in_cache(path), objects.name_in_cache(path.parent)) == (
+        "a.onnx",
+        objects.FOLDER,
+    )
     assert content.digest(path) == DIGEST

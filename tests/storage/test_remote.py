@@ -44,7 +44,11 @@ async def test_a_file_comes_over_http_with_its_query(artifacts, site):
 async def test_the_second_fetch_asks_nobody(artifacts, site):
     site.files["/a.onnx"] = b"model"
     fetched = await artifacts.fetch(site.url("/a.onnx"), "")
-    assert await artifacts.fetch(site.url("/a.onnx"), "") == fetched == artifacts.cached(site.url("/a.onnx"), "")
+    assert (
+        await artifacts.fetch(site.url("/a.onnx"), "")
+        == fetched
+        == artifacts.cached(site.url("/a.onnx"), "")
+    )
     assert site.asked == [("GET", "/a.onnx")]
 
 
@@ -119,7 +123,9 @@ async def test_a_broken_download_that_can_not_go_on_is_said(artifacts, site):
 
 async def test_what_is_too_big_is_refused_and_leaves_nothing(tmp_path, artifacts, site):
     site.files["/a.onnx"] = bytes(11 * MIB)
-    with pytest.raises(errors.LoadFailed, match=r"a\.onnx is bigger than the limit of 10485760 bytes"):
+    with pytest.raises(
+        errors.LoadFailed, match=r"a\.onnx is bigger than the limit of 10485760 bytes"
+    ):
         await artifacts.fetch(site.url("/a.onnx"), "")
     assert [path.suffix for path in files_below(tmp_path / "cache")] == [".lock"]
 
@@ -137,7 +143,9 @@ async def test_the_users_name_and_word_go_along(artifacts, site):
     assert site.authorizations == ["Basic dXNlcjpwQHNz"]
 
 
-@pytest.mark.parametrize(("name", "pack"), [("m.zip", zipped), ("m.tar", packed_tar), ("m.tgz", packed_tgz)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("m.zip", zipped), ("m.tar", packed_tar), ("m.tgz", packed_tgz)]
+)
 async def test_archives_become_folders(tmp_path, artifacts, site, name, pack):
     packed = pack({"top/a.onnx": b"model", "top/w/b.bin": b"weights", "top/.hidden": b"h"})
     site.files[f"/{name}"] = packed
@@ -161,7 +169,13 @@ async def test_an_object_comes_from_s3(artifacts, bucket):
 
 @pytest.mark.parametrize("uri", ["s3://models/churn/v3", "s3://models/churn/v3/"])
 async def test_a_prefix_of_s3_is_a_folder(artifacts, bucket, make_file, uri):
-    for key, content in {"": b"", "w/": b"", "a.onnx": b"model", "w/b.bin": b"weights", ".hidden": b"h"}.items():
+    for key, content in {
+        "": b"",
+        "w/": b"",
+        "a.onnx": b"model",
+        "w/b.bin": b"weights",
+        ".hidden": b"h",
+    }.items():
         bucket(f"churn/v3/{key}", content)
     bucket("churn/v33/other", b"x")
     make_file("local/a.onnx")
@@ -177,7 +191,10 @@ async def test_a_new_process_sees_a_change_below_a_prefix(tmp_path, artifacts, b
     other, third = again(tmp_path), again(tmp_path)
     assert await other.fetch("s3://models/m", "") == first
     bucket("m/b.onnx", b"more")
-    assert read((await third.fetch("s3://models/m", "")).path) == {"a.onnx": b"model", "b.onnx": b"more"}
+    assert read((await third.fetch("s3://models/m", "")).path) == {
+        "a.onnx": b"model",
+        "b.onnx": b"more",
+    }
     await other.close()
     await third.close()
 

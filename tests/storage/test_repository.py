@@ -13,12 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import errors
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.storage import repository
 
-PATTERN = model.ModelSpec(model.ModelId(""), "", pool="small", trust=True, origin="repository:/models")
+PATTERN = model.ModelSpec(
+    model.ModelId(""), "", pool="small", trust=True, origin="repository:/models"
+)
 NAMES = st.text(alphabet="ab1é ", min_size=1, max_size=3).filter(lambda name: name == name.strip())
-TREES = st.dictionaries(NAMES, st.dictionaries(st.integers(0, 12).map(str), st.just(b"model"), max_size=3), max_size=4)
+TREES = st.dictionaries(
+    NAMES, st.dictionaries(st.integers(0, 12).map(str), st.just(b"model"), max_size=3), max_size=4
+)
 
 
 class Tree:
@@ -59,16 +63,36 @@ def test_all_layouts_side_by_side(tree):
     tree.put("triton/3/model.onnx")
     tree.put("serving/0000012/saved_model.pb")
     tree.put("plain/model.py")
-    tree.put("mlserver/model-settings.json", json.dumps({"name": "iris", "implementation": "mlserver_sklearn.SKLearnModel"}))
+    tree.put(
+        "mlserver/model-settings.json",
+        json.dumps({"name": "iris", "implementation": "mlserver_sklearn.SKLearnModel"}),
+    )
     tree.put("single.onnx")
     tree.put("packed.tar.gz")
     tree.put("wine.txt", "tree\nversion=v4\n")
-    assert tree.ids() == ["iris:1", "packed:1", "plain:1", "serving:0000012", "single:1", "triton:1", "triton:3", "wine:1"]
+    assert tree.ids() == [
+        "iris:1",
+        "packed:1",
+        "plain:1",
+        "serving:0000012",
+        "single:1",
+        "triton:1",
+        "triton:3",
+        "wine:1",
+    ]
     assert tree.problems() == []
 
 
 def test_what_is_no_model_is_passed_over(tree):
-    for name in ("README.md", "notes.txt", "data.json", "heldout.npz", ".hidden.onnx", ".git/config", "__pycache__/a.pyc"):
+    for name in (
+        "README.md",
+        "notes.txt",
+        "data.json",
+        "heldout.npz",
+        ".hidden.onnx",
+        ".git/config",
+        "__pycache__/a.pyc",
+    ):
         tree.put(name, "words")
     assert (tree.ids(), tree.problems()) == ([], [])
 
@@ -76,7 +100,12 @@ def test_what_is_no_model_is_passed_over(tree):
 def test_specs_have_what_their_repository_gives_them(tree):
     path = tree.put("a b/1/model.onnx")
     spec = tree.scan().specs[0]
-    assert (spec.pool, spec.trust, spec.origin, spec.runtime) == ("small", True, "repository:/models", "")
+    assert (spec.pool, spec.trust, spec.origin, spec.runtime) == (
+        "small",
+        True,
+        "repository:/models",
+        "",
+    )
     assert local(spec.uri) == str(path.parent)
 
 
@@ -85,12 +114,20 @@ def test_a_configuration_is_honoured(tree):
     config = 'name: "digits" backend: "onnxruntime" max_batch_size: 8 default_model_filename: "digits.onnx"'
     tree.put("x/config.pbtxt", config + ' input { name: "x" data_type: TYPE_FP32 dims: 4 }')
     spec = tree.scan().specs[0]
-    assert (str(spec.id), spec.runtime, spec.max_batch_size, spec.batching) == ("digits:1", "onnx", 8, False)
+    assert (str(spec.id), spec.runtime, spec.max_batch_size, spec.batching) == (
+        "digits:1",
+        "onnx",
+        8,
+        False,
+    )
     assert spec.inputs == (model.TensorSpec("x", "FP32", (-1, 4)),)
     assert spec.options == {"file": "digits.onnx"}
 
 
-@pytest.mark.parametrize(("policy", "ids"), [("latest { num_versions: 2 }", ["a:2", "a:10"]), ("specific { versions: 1 }", ["a:1"])])
+@pytest.mark.parametrize(
+    ("policy", "ids"),
+    [("latest { num_versions: 2 }", ["a:2", "a:10"]), ("specific { versions: 1 }", ["a:1"])],
+)
 def test_a_version_policy_is_honoured(tree, policy, ids):
     for version in ("1", "2", "10"):
         tree.put(f"a/{version}/model.onnx")
@@ -100,7 +137,10 @@ def test_a_version_policy_is_honoured(tree, policy, ids):
 
 def test_mlserver_settings_lead_to_their_files(tree):
     path = tree.put("a/files/model.joblib")
-    tree.put("a/model-settings.json", json.dumps({"parameters": {"uri": "./files/model.joblib", "version": "v2"}}))
+    tree.put(
+        "a/model-settings.json",
+        json.dumps({"parameters": {"uri": "./files/model.joblib", "version": "v2"}}),
+    )
     tree.put("b/model-settings.json", json.dumps({"parameters": {"uri": "s3://bucket/b"}}))
     specs = {str(spec.id): spec.uri for spec in tree.scan().specs}
     assert Path(local(specs["a:v2"])) == path
@@ -109,7 +149,10 @@ def test_mlserver_settings_lead_to_their_files(tree):
 
 def test_mlserver_versions_in_folders(tree):
     for version in ("v1", "v2"):
-        tree.put(f"sum/{version}/model-settings.json", json.dumps({"name": "sum", "parameters": {"version": version}}))
+        tree.put(
+            f"sum/{version}/model-settings.json",
+            json.dumps({"name": "sum", "parameters": {"version": version}}),
+        )
     tree.put("sum/v3/model-settings.json", "{")
     assert tree.ids() == ["sum:v1", "sum:v2"]
     assert [problem[:7] for problem in tree.problems()] == ["sum/v3:"]
@@ -156,19 +199,28 @@ def test_a_change_of_the_files_changes_the_spec(tree, name):
     path.write_bytes(b"other")
     after = tree.scan()
     assert before == again
-    changed = [one.id.name for one, other in zip(before.specs, after.specs, strict=True) if one != other]
+    changed = [
+        one.id.name for one, other in zip(before.specs, after.specs, strict=True) if one != other
+    ]
     assert changed == [name[0]]
 
 
 def test_what_is_being_written_is_not_there_yet(tree):
     tree.put("a/1/model.onnx")
-    assert [tree.scan(later_s).specs == () for later_s in (-5.0, 0.0, 0.5, 5.0)] == [True, True, True, False]
+    assert [tree.scan(later_s).specs == () for later_s in (-5.0, 0.0, 0.5, 5.0)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("name", ["a/1/model.onnx", "a/config.pbtxt", "a/1/more.bin"])
 def test_what_is_being_written_again_is_as_it_was(tree, name):
     tree.put("a/1/model.onnx")
-    before = repository.Look(tree.folder, PATTERN, time.time_ns() + 10**10).entry("a", repository.NOTHING)
+    before = repository.Look(tree.folder, PATTERN, time.time_ns() + 10**10).entry(
+        "a", repository.NOTHING
+    )
     tree.put(name, "")
     now = repository.Look(tree.folder, PATTERN, time.time_ns()).entry("a", before)
     assert (now.specs, now.is_settling) == (before.specs, True)
@@ -193,7 +245,9 @@ def test_what_is_no_folder_is_said(tree):
 def test_any_tree_of_versions_is_read(versions_by_name):
     folder = Path(tempfile.mkdtemp())
     tree = Tree(folder)
-    expected = {(name, version) for name, versions in versions_by_name.items() for version in versions}
+    expected = {
+        (name, version) for name, versions in versions_by_name.items() for version in versions
+    }
     for name, version in expected:
         tree.put(f"{name}/{version}/model.onnx")
     found = tree.scan()
@@ -203,6 +257,8 @@ def test_any_tree_of_versions_is_read(versions_by_name):
     assert len({spec.uri for spec in found.specs}) == len(expected)
 
 
-@pytest.mark.parametrize(("name", "stem"), [("a.onnx", "a"), ("a.v2.tar.gz", "a.v2"), ("a.TGZ", "a"), ("a.b.ubj", "a.b")])
+@pytest.mark.parametrize(
+    ("name", "stem"), [("a.onnx", "a"), ("a.v2.tar.gz", "a.v2"), ("a.TGZ", "a"), ("a.b.ubj", "a.b")]
+)
 def test_names_without_their_endings(name, stem):
     assert repository.stem(name) == stem

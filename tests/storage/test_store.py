@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import errors
-from meshserve.core import ports
+from meshserve.core.interfaces import model_runtime
 from meshserve.storage import store
 from tests import support
 from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
@@ -17,7 +17,7 @@ from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, 
 YOUNG_S = 300.0
 
 
-def is_same_file(one: ports.Artifact, other: ports.Artifact) -> bool:
+def is_same_file(one: model_runtime.Artifact, other: model_runtime.Artifact) -> bool:
     return Path(one.path).samefile(other.path)
 
 
@@ -73,7 +73,9 @@ async def test_the_same_folder_in_two_places_is_one_copy(artifacts, make_file):
 
 async def test_a_folder_and_its_file_differ(artifacts, make_file):
     path = make_file("folder/x.bin")
-    assert (await artifacts.fetch(str(path), "")).digest != (await artifacts.fetch(str(path.parent), "")).digest
+    assert (await artifacts.fetch(str(path), "")).digest != (
+        await artifacts.fetch(str(path.parent), "")
+    ).digest
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,9 @@ async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file)
     for path in paths[1:]:
         age(Path((await artifacts.fetch(path, "")).path).parent)
     await artifacts.trim()
-    assert sum(path.stat().st_size for path in files_below(tmp_path / "cache" / "objects")) <= 100_000
+    assert (
+        sum(path.stat().st_size for path in files_below(tmp_path / "cache" / "objects")) <= 100_000
+    )
     assert artifacts.cached(paths[0], "") == held
     artifacts.release(held)
     age(Path(held.path).parent)
@@ -165,7 +169,9 @@ async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file)
     for _ in range(20):
         for entry in (tmp_path / "cache" / "objects").glob("*/*"):
             age(entry)
-        _, *fetched = await asyncio.gather(artifacts.trim(), *(artifacts.fetch(path, "") for path in paths))
+        _, *fetched = await asyncio.gather(
+            artifacts.trim(), *(artifacts.fetch(path, "") for path in paths)
+        )
         assert all(each.path.exists() for each in fetched)
     await artifacts.close()
 
@@ -194,7 +200,14 @@ def test_processes_share_a_cache_that_is_always_too_full(tmp_path, make_file):
     for number in range(12):
         make_file(f"{number}.bin", os.urandom(5_000))
         make_file(f"folder{number}/w.bin", os.urandom(5_000))
-    command = [sys.executable, "-m", "tests.storage.sharing", tmp_path / "cache", tmp_path / "models", "300"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.storage.sharing",
+        tmp_path / "cache",
+        tmp_path / "models",
+        "300",
+    ]
     processes = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert list((tmp_path / "cache" / "seats").iterdir()) == []

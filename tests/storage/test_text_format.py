@@ -85,7 +85,10 @@ def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
     tensors = parsed.get("input", [])
     assert [each.get("name", [""])[0] for each in tensors] == [each.name for each in config.input]
     assert [each.get("dims", []) for each in tensors] == [list(each.dims) for each in config.input]
-    tags = {each.get("key", [""])[0]: each.get("value", [""])[0] for each in parsed.get("metric_tags", [])}
+    tags = {
+        each.get("key", [""])[0]: each.get("value", [""])[0]
+        for each in parsed.get("metric_tags", [])
+    }
     assert tags == dict(config.metric_tags)
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.core import model
+from meshserve.core.values import model
 from meshserve.protocol.pb import model_config_pb2
-from meshserve.storage import declared, triton
+from meshserve.storage import model_metadata, triton
 
 CONFIG = """
 name: "digits"
@@ -20,10 +20,13 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 
 
 def test_a_whole_configuration():
-    assert triton.read(CONFIG) == declared.Declared(
+    assert triton.read(CONFIG) == model_metadata.Declared(
         name="digits",
         runtime="onnx",
-        inputs=(model.TensorSpec("x", "FP32", (-1, 1, 8, 8)), model.TensorSpec("t", "BYTES", (-1, 1))),
+        inputs=(
+            model.TensorSpec("x", "FP32", (-1, 1, 8, 8)),
+            model.TensorSpec("t", "BYTES", (-1, 1)),
+        ),
         outputs=(model.TensorSpec("y", "UINT16", (-1, -1)),),
         max_batch_size=8,
         batching=True,
@@ -43,17 +46,24 @@ def test_a_whole_configuration():
 )
 def test_batches(text, rows, batching, shape):
     read = triton.read(text + ' input { name: "x" data_type: TYPE_BF16 dims: 4 }')
-    assert (read.max_batch_size, read.batching, read.inputs) == (rows, batching, (model.TensorSpec("x", "BF16", shape),))
+    assert (read.max_batch_size, read.batching, read.inputs) == (
+        rows,
+        batching,
+        (model.TensorSpec("x", "BF16", shape),),
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "versions"),
     [
-        ("", declared.Versions()),
-        ("version_policy: { all { } }", declared.Versions()),
-        ("version_policy { latest { } }", declared.Versions(latest=1)),
-        ("version_policy: { latest: { num_versions: 2 } }", declared.Versions(latest=2)),
-        ("version_policy: { specific: { versions: [ 1, 3 ] } }", declared.Versions(listed=frozenset(("1", "3")))),
+        ("", model_metadata.Versions()),
+        ("version_policy: { all { } }", model_metadata.Versions()),
+        ("version_policy { latest { } }", model_metadata.Versions(latest=1)),
+        ("version_policy: { latest: { num_versions: 2 } }", model_metadata.Versions(latest=2)),
+        (
+            "version_policy: { specific: { versions: [ 1, 3 ] } }",
+            model_metadata.Versions(listed=frozenset(("1", "3"))),
+        ),
     ],
 )
 def test_version_policies(text, versions):
@@ -93,5 +103,10 @@ def test_what_can_not_be_served_is_said(text, words):
 
 
 def test_data_types_have_protobufs_numbers():
-    names = [name.removeprefix("TYPE_") for name in model_config_pb2.DataType.DESCRIPTOR.values_by_name]
-    assert ["INVALID", *("STRING" if word == "BYTES" else word for word in triton.TYPES[1:])] == names
+    names = [
+        name.removeprefix("TYPE_") for name in model_config_pb2.DataType.DESCRIPTOR.values_by_name
+    ]
+    assert [
+        "INVALID",
+        *("STRING" if word == "BYTES" else word for word in triton.TYPES[1:]),
+    ] == names

@@ -8,7 +8,7 @@ import pytest
 import watchfiles
 
 from meshserve import errors
-from meshserve.core import desired
+from meshserve.core.values import desired
 from meshserve.storage import watch
 from tests import support
 
@@ -31,7 +31,9 @@ class Follower:
         return {str(spec.id): spec.uri for spec in self.scans[-1].specs} if self.scans else {}
 
     async def until(self, *ids: str) -> dict[str, str]:
-        await support.wait_until_async(lambda: self.scans and set(self.uris()) == set(ids), what=f"{ids} in the repository")
+        await support.wait_until_async(
+            lambda: self.scans and set(self.uris()) == set(ids), what=f"{ids} in the repository"
+        )
         return self.uris()
 
     async def stop(self):
@@ -65,7 +67,9 @@ async def test_models_come_change_and_go(folder, follower, make_file, artifacts)
     make_file("b/3/model.onnx", b"b")
     await follower.until("a:1", "b:3")
     make_file("a.onnx", b"newer")
-    await support.wait_until_async(lambda: follower.uris()["a:1"] != before["a:1"], what="a new stamp")
+    await support.wait_until_async(
+        lambda: follower.uris()["a:1"] != before["a:1"], what="a new stamp"
+    )
     assert (await artifacts.fetch(follower.uris()["a:1"], "")).size_bytes == 5
     path.unlink()
     await follower.until("b:3")
@@ -77,7 +81,12 @@ async def test_specs_say_where_they_come_from(folder, follower, make_file):
     make_file("a.onnx")
     await follower.until("a:1")
     spec = follower.scans[-1].specs[0]
-    assert (spec.pool, spec.trust, spec.origin, spec.load_timeout_s) == ("small", True, f"repository:{folder}", 60.0)
+    assert (spec.pool, spec.trust, spec.origin, spec.load_timeout_s) == (
+        "small",
+        True,
+        f"repository:{folder}",
+        60.0,
+    )
 
 
 async def test_a_file_appears_once_it_is_written(folder, follower):
@@ -130,7 +139,12 @@ async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file
 
 async def test_a_repository_that_is_not_watched_is_told_once(folder, make_file):
     make_file("a.onnx")
-    scans = [scan async for scan in watch.FolderWatch().scans(desired.Repository(str(folder), watch=False), 60.0)]
+    scans = [
+        scan
+        async for scan in watch.FolderWatch().scans(
+            desired.Repository(str(folder), watch=False), 60.0
+        )
+    ]
     assert [[str(spec.id) for spec in scan.specs] for scan in scans] == [["a:1"]]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.core import desired, replica, snapshot
+from meshserve.core.values import catalog_sync, desired, snapshots
 from meshserve.testing import fake_cluster
 from tests.contracts import cluster as contract
 from tests.core import world
@@ -13,7 +13,9 @@ from tests.core import world
 async def stage():
     made = fake_cluster.FakeCluster()
     made.failing_loads["broken"] = "it is corrupt"
-    return contract.Stage(made, desired.WorkerSettings(), world.spec("good"), world.spec("broken"), "127.0.0.1:1")
+    return contract.Stage(
+        made, desired.WorkerSettings(), world.spec("good"), world.spec("broken"), "127.0.0.1:1"
+    )
 
 
 class TestFakeCluster(contract.ClusterContract):
@@ -30,13 +32,13 @@ async def test_a_start_fails_as_often_as_it_was_told_to(stage):
 async def test_a_step_gets_lost_as_often_as_it_was_told_to(stage):
     await stage.start_with()
     stage.cluster.lost_steps[contract.WORKER] = 1
-    await stage.cluster.send_changes(contract.WORKER, replica.Step(2, ()))
-    with pytest.raises(replica.Gap):
-        await stage.cluster.send_changes(contract.WORKER, replica.Step(3, ()))
+    await stage.cluster.send_changes(contract.WORKER, catalog_sync.Step(2, ()))
+    with pytest.raises(catalog_sync.Gap):
+        await stage.cluster.send_changes(contract.WORKER, catalog_sync.Step(3, ()))
 
 
 async def test_a_gateway_refuses_a_snapshot_as_often_as_it_was_told_to(stage):
-    snap = snapshot.GatewaySnapshot("", "n1", {})
+    snap = snapshots.GatewaySnapshot("", "n1", {})
     await stage.cluster.start_gateway("n1", snap)
     stage.cluster.failing_configures["n1"] = 1
     with pytest.raises(errors.MeshError):

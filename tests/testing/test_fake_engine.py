@@ -17,7 +17,9 @@ def folder(tmp_path_factory):
 
 
 def model(folder):
-    return program.Model("fake", folder, {program.ADAPTER: folder}, {"stall_timeout_s": contract.STALL_S})
+    return program.Model(
+        "fake", folder, {program.ADAPTER: folder}, {"stall_timeout_s": contract.STALL_S}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,21 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.core import catalog, control_ports, desired, model
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import catalog, desired, model
 from meshserve.testing import fake_store
 from tests.core import world
 
 
 def test_what_is_saved_is_there():
     store = fake_store.FakeStore()
-    store.save([catalog.Declared(world.spec("a")), desired.Alias("al", "a"), desired.Desired(document="{}")])
+    store.save(
+        [
+            catalog.Declared(world.spec("a")),
+            desired.Alias("al", "a"),
+            desired.Desired(document="{}"),
+        ]
+    )
     store.remember([world.measured("a", 5)])
     declared = catalog.Declared(world.spec("a"), world.measured("a", 5).measured)
     assert store.load().changes == (declared, desired.Alias("al", "a"))
@@ -30,8 +37,8 @@ def test_a_broken_store_keeps_nothing():
 
 async def test_a_watched_repository_says_what_it_was_told():
     watch, place = fake_store.FakeWatch(), desired.Repository("/r", watch=False)
-    watch.tell("/r", control_ports.Scan((world.spec("a"),)))
-    watch.tell("/r", control_ports.Scan(()))
+    watch.tell("/r", cluster_control.Scan((world.spec("a"),)))
+    watch.tell("/r", cluster_control.Scan(()))
     assert [len(scan.specs) async for scan in watch.scans(place, 1.0)] == [1]
     with pytest.raises(errors.InvalidRequest):
         await anext(watch.scans(place, 0.0))

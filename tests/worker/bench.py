@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from meshserve import errors
-from meshserve.core import catalog, desired, model, ports, replica
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.protocol.pb import inference_pb2 as pb
 
 MEMORY = model.Footprint(1 << 30)
@@ -59,7 +60,9 @@ class Shelf:
         content = b"".join(file.read_bytes() for file in sorted(path.rglob("*.py")))
         if not content:
             raise errors.LoadFailed(f"there is nothing at {uri}")
-        return ports.Artifact(path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+        return model_runtime.Artifact(
+            path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
+        )
 
     def hold(self, artifact):
         self.held[artifact.digest] += 1
@@ -76,15 +79,17 @@ def settings(**changes):
 
 
 def spec(name, uri, version="1", **fields):
-    return model.ModelSpec(model.ModelId(name, version), uri, runtime="python", trust=True, **fields)
+    return model.ModelSpec(
+        model.ModelId(name, version), uri, runtime="python", trust=True, **fields
+    )
 
 
 def told(of, *changes):
     """Have a host or worker take these changes in, after a whole empty catalog if it has none yet."""
     seen = getattr(of, "host", of).replica
     if not seen.is_whole:
-        of.apply(replica.Step(1, (), begins=True, ends=True))
-    of.apply(replica.Step(seen.revision + 1, changes))
+        of.apply(catalog_sync.Step(1, (), begins=True, ends=True))
+    of.apply(catalog_sync.Step(seen.revision + 1, changes))
 
 
 def declared(*specs):
@@ -95,4 +100,10 @@ def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):
     """A raw ModelInferRequest."""
     array = np.array(rows, np.float32)
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=array.shape)
-    return pb.ModelInferRequest(model_name=name, model_version=version, inputs=[tensor], raw_input_contents=[array.tobytes()], **fields)
+    return pb.ModelInferRequest(
+        model_name=name,
+        model_version=version,
+        inputs=[tensor],
+        raw_input_contents=[array.tobytes()],
+        **fields,
+    )

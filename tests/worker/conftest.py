@@ -6,7 +6,8 @@ import tempfile
 import httpx
 import pytest
 
-from meshserve.worker import host, place, worker
+from meshserve.worker import worker, worker_address
+from meshserve.worker.models import model_host
 from tests.worker import bench
 
 
@@ -21,7 +22,7 @@ async def hosting(shelf):
     made = []
 
     def make(**changes):
-        made.append(host.Host(bench.settings(**changes), shelf))
+        made.append(model_host.Host(bench.settings(**changes), shelf))
         return made[-1]
 
     yield make
@@ -33,7 +34,7 @@ async def hosting(shelf):
 async def one(shelf):
     """A worker that serves `doubled`, with nothing in memory."""
     folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
-    made = worker.Worker(place.Place("pool-0", folder), bench.settings(), shelf)
+    made = worker.Worker(worker_address.Place("pool-0", folder), bench.settings(), shelf)
     await made.start()
     bench.told(made, *bench.declared(bench.spec("doubled", shelf.put("doubled"))))
     yield made
@@ -45,5 +46,7 @@ async def one(shelf):
 async def http(one):
     """A client of its Unix socket, as Envoy is one."""
     transport = httpx.AsyncHTTPTransport(uds=one.place.socket_path)
-    async with httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=20) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://worker", timeout=20
+    ) as client:
         yield client

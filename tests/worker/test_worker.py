@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from meshserve.core import catalog, model, replica
-from meshserve.worker import place, worker
+from meshserve.core.values import catalog, catalog_sync, model
+from meshserve.worker import worker, worker_address
 from tests.worker import bench
 
 ID = model.ModelId("doubled")
@@ -20,16 +20,21 @@ def sockets():
 
 async def test_it_listens_on_a_socket_and_a_port(one):
     report = one.report()
-    assert (report.worker_id, report.pid, report.state, report.budget) == ("pool-0", os.getpid(), "ready", bench.MEMORY)
+    assert (report.worker_id, report.pid, report.state, report.budget) == (
+        "pool-0",
+        os.getpid(),
+        "ready",
+        bench.MEMORY,
+    )
     assert one.place.socket_path in sockets()
 
 
 async def test_its_port_answers_too(tmp_path, shelf):
-    short = worker.Worker(place.Place("w", str(tmp_path)), bench.settings(), shelf)
+    short = worker.Worker(worker_address.Place("w", str(tmp_path)), bench.settings(), shelf)
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
         assert (await client.get("/healthz")).status_code == 503
-        short.apply(replica.Step(1, (), begins=True, ends=True))
+        short.apply(catalog_sync.Step(1, (), begins=True, ends=True))
         assert (await client.get("/healthz")).status_code == 200
     await short.stop()
     assert endpoint.socket_path not in sockets()
@@ -37,8 +42,8 @@ async def test_its_port_answers_too(tmp_path, shelf):
 
 async def test_a_missed_step_is_a_gap_and_changes_nothing(one):
     before = one.report().revision
-    with pytest.raises(replica.Gap):
-        one.apply(replica.Step(before + 2, (catalog.Withdrawn(ID),)))
+    with pytest.raises(catalog_sync.Gap):
+        one.apply(catalog_sync.Step(before + 2, (catalog.Withdrawn(ID),)))
     assert one.report().revision == before
     await one.ensure_loaded(ID, 20)
 

@@ -1,0 +1,56 @@
+"""gRPC errors ↔ meshserve's: the code chooses the class, the server's message stays, RetryInfo becomes `retry_after_s`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from meshserve import errors
+
+DETAILS_KEY = "grpc-status-details-bin"
+BY_CODE: dict[int, type[errors.MeshError]] = {
+    kind.grpc_code: kind
+    for kind in (
+        errors.InvalidRequest,
+        errors.ModelNotFound,
+        errors.AlreadyExists,
+        errors.LoadFailed,
+        errors.Overloaded,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+        errors.ModelRaised,
+        errors.Unsupported,
+        errors.Unavailable,
+        errors.DeadlineExceeded,
+    )
+}
+
+
+def raised_by(failure: grpc.RpcError) -> errors.MeshError:
+    """What to raise instead of `failure`."""
+    code, retry_after_s = failure.code(), _retry_after_s(failure.trailing_metadata() or ())
+    kind = BY_CODE.get(code.value[0], errors.MeshError)
+    if (
+        kind is errors.Overloaded
+        and retry_after_s is None
+        and "larger than" in (failure.details() or "")
+    ):
+        kind = errors.PayloadTooLarge
+    return kind(failure.details() or code.name, retry_after_s=retry_after_s)
+
+
+def _retry_after_s(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
+    status, retry = status_pb2.Status(), error_details_pb2.RetryInfo()
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                status.MergeFromString(value)
+            except DecodeError:
+                return None
+    for detail in status.details:
+        if detail.Unpack(retry):
+            return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return None

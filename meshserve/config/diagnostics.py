@@ -1,0 +1,40 @@
+"""What is wrong with a configuration, in a user's words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+Path = tuple[str | int, ...]
+
+SHOWN_MAX = 60
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong at `path`; `earlier` is the place that it collides with, if any."""
+
+    path: Path
+    message: str
+    earlier: Path | None = None
+
+
+def field(path: Path) -> str:
+    """A path as users write it: `models[2].uri`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def shown(value: object) -> str:
+    """A value as part of a sentence, cut where it is long."""
+    kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
+    text = kinds.get(type(value)) or (
+        str(value).lower() if isinstance(value, bool) else repr(value)
+    )
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the nearest of the known words, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,103 @@
+"""The controller's ASGI app: management over gRPC (bridged by Envoy) and REST, metrics, health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from meshserve import errors
+from meshserve.control import admin_service
+from meshserve.control.api import (
+    hold_endpoint,
+    http_messages,
+    mesh_metrics,
+    mesh_v1,
+    openai_models,
+    triton_extensions,
+    triton_repository_rest,
+)
+from meshserve.control.api import management_grpc as methods
+from meshserve.protocol import error_responses
+
+logger = logging.getLogger(__name__)
+Rest = Callable[[http_messages.Request], Awaitable[http_messages.Answer | None]]
+
+
+class ControlApp:
+    """One app for everything that is not inference. Every error becomes an answer; none gets out."""
+
+    def __init__(self, of: admin_service.Clerk, files_dir: str) -> None:
+        self._grpc = methods.Methods(of, files_dir)
+        self._metrics = mesh_metrics.Metrics(of.controller)
+        self._waiting_room = of.controller.waiting_room
+        rest = triton_repository_rest.RepositoryRest(of, files_dir)
+        listed = openai_models.ModelList(of.mesh)
+        self._rest: dict[str, Rest] = {
+            mesh_v1.PREFIX: mesh_v1.MeshApi(of).answer,
+            triton_repository_rest.PREFIX: rest.answer,
+            triton_repository_rest.STATISTICS: rest.statistics,
+            triton_extensions.SYSTEM_MEMORY: triton_extensions.shared_memory,
+            triton_extensions.CUDA_MEMORY: triton_extensions.shared_memory,
+            triton_extensions.TRACE: triton_extensions.trace,
+            triton_extensions.LOG: triton_extensions.log,
+            openai_models.MODELS: listed.answer,
+            openai_models.OTHER_MODELS: listed.answer,
+            "/metrics": self._metrics_text,
+            "/healthz": self._health,
+        }
+
+    async def __call__(
+        self, scope: http_messages.Scope, receive: http_messages.Receive, send: http_messages.Send
+    ) -> None:
+        """Answer one HTTP request."""
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
+        try:
+            request = await http_messages.read(scope, receive)
+            answer = await self._answer(request, receive, is_grpc=is_grpc)
+        except errors.MeshError as error:
+            answer = grpc_refusal(error) if is_grpc else http_messages.refusal(error)
+        except Exception as error:
+            # Our own mistake in one request is that request's answer, and a line in the log.
+            logger.exception("%s failed", scope["path"])
+            ours = errors.MeshError(f"the controller failed: {type(error).__name__}")
+            answer = grpc_refusal(ours) if is_grpc else http_messages.refusal(ours)
+        if answer is not None:
+            await http_messages.write(send, answer)
+
+    async def _answer(
+        self, request: http_messages.Request, receive: http_messages.Receive, *, is_grpc: bool
+    ) -> http_messages.Answer | None:
+        """The answer; nothing where the client has left meanwhile."""
+        if is_grpc:
+            return await self._grpc_answer(request)
+        if request.path == hold_endpoint.PATH:
+            return await self._waiting_room.wait(request, receive)
+        return await self._rest_answer(request)
+
+    async def _grpc_answer(self, request: http_messages.Request) -> http_messages.Answer:
+        return http_messages.Answer(
+            await self._grpc.answer(request), headers=(error_responses.GRPC_TYPE,)
+        )
+
+    async def _rest_answer(self, request: http_messages.Request) -> http_messages.Answer:
+        for prefix, answer in self._rest.items():
+            if request.path.startswith(prefix):
+                found = await answer(request)
+                if found is not None:
+                    return found
+        return http_messages.Answer(b'{"error":"there is no such path and method"}', 404)
+
+    async def _metrics_text(self, _: http_messages.Request) -> http_messages.Answer:
+        return http_messages.text_answer(self._metrics.text())
+
+    async def _health(self, _: http_messages.Request) -> http_messages.Answer:
+        return http_messages.text_answer("ok\n")
+
+
+def grpc_refusal(error: errors.MeshError) -> http_messages.Answer:
+    """A gRPC error."""
+    status, headers, body = error_responses.grpc_error(error)
+    return http_messages.Answer(body, status, tuple(headers))

@@ -1,0 +1,49 @@
+"""What Triton's clients ask over REST beside models: shared memory, trace settings, log settings."""
+
+from __future__ import annotations
+
+from meshserve import errors
+from meshserve.control.api import http_messages, management_grpc
+
+SYSTEM_MEMORY = "/v2/systemsharedmemory/"
+CUDA_MEMORY = "/v2/cudasharedmemory/"
+TRACE = "/v2/trace/setting"
+LOG = "/v2/logging"
+
+
+async def shared_memory(request: http_messages.Request) -> http_messages.Answer | None:
+    """No region is ever there, and none can be registered. Raises Unsupported."""
+    match request.method, request.path.rpartition("/")[2]:
+        case "GET", "status":
+            return http_messages.json_answer([])
+        case "POST", "unregister":
+            return http_messages.json_answer({})
+        case "POST", "register":
+            raise errors.Unsupported(management_grpc.NO_SHARED_MEMORY)
+    return None
+
+
+async def trace(request: http_messages.Request) -> http_messages.Answer | None:
+    """Tracing as it is. Raises Unsupported where it is to be changed."""
+    if request.path != TRACE:
+        return None
+    _refuse_changes(request, management_grpc.NO_TRACE_CHANGES)
+    return http_messages.json_answer(
+        {
+            key: values if key == "trace_level" else values[0]
+            for key, values in management_grpc.TRACE.items()
+        }
+    )
+
+
+async def log(request: http_messages.Request) -> http_messages.Answer | None:
+    """Logging as it is. Raises Unsupported where it is to be changed."""
+    if request.path != LOG:
+        return None
+    _refuse_changes(request, management_grpc.NO_LOG_CHANGES)
+    return http_messages.json_answer(management_grpc.LOG)
+
+
+def _refuse_changes(request: http_messages.Request, why: str) -> None:
+    if request.method == "POST" and request.json():
+        raise errors.Unsupported(why)

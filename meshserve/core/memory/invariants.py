@@ -1,0 +1,112 @@
+"""What must be true of one worker's memory after every event. Each function asserts one part of it; tests call them after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meshserve.core.memory import admission, copies, memory_pool, waiters
+from meshserve.core.memory.copy_lifecycle import IDLE, MOVING, WAITABLE, State
+from meshserve.core.values import model
+
+
+def check_copies(
+    there: Mapping[str, copies.Copy], bindings: Mapping[model.ModelId, copies.Binding]
+) -> None:
+    """Each copy is used, waited for, pinned and kept only where its state allows it, and names agree with bindings."""
+    for key, copy in there.items():
+        assert copy.key == key
+        _check_copy(copy)
+    for id_, binding in bindings.items():
+        assert binding.key is None or id_ in there[binding.key].names, (
+            f"{id_} is bound to a copy that does not know it"
+        )
+        assert binding.key is None or not (binding.is_fetching or binding.waiters), (
+            f"{id_} is bound and still waited for"
+        )
+        assert binding.is_fetching or not binding.waiters, (
+            f"requests wait for {id_} and nobody fetches it"
+        )
+    named = {(id_, copy.key) for copy in there.values() for id_ in copy.names}
+    assert named == {
+        (id_, binding.key) for id_, binding in bindings.items() if binding.key is not None
+    }
+
+
+def _check_copy(copy: copies.Copy) -> None:
+    who = f"{copy.key} ({copy.state.value})"
+    assert not copy.leases or copy.state in {State.READY, State.DRAINING}, f"{who} is leased"
+    assert copy.leases or copy.state is not State.DRAINING, (
+        f"{who} is in nobody's use and has not left"
+    )
+    assert not copy.waiters or copy.state in WAITABLE, f"{who} has waiters who wait for nothing"
+    assert copy.waiters or copy.state is not State.QUEUED, f"{who} is queued for nobody"
+    assert copy.pins <= copy.names, f"{who} is pinned by a model that it does not serve"
+    assert copy.names or copy.state not in IDLE | {State.ABSENT, State.FAILED}, (
+        f"{who} serves no model and was kept"
+    )
+    assert not copy.unload_wanted or copy.state is not State.READY, (
+        f"{who} should have been sent off"
+    )
+    assert set(copy.waiters.values()) <= copy.names, (
+        f"{who} is waited for by requests for a model that it does not serve"
+    )
+    assert copy.trouble or copy.state not in {State.FAILED, State.STUCK}, f"{who} can't say why"
+
+
+def check_bytes(space: memory_pool.Room, there: Mapping[str, copies.Copy]) -> None:
+    """The ledger is the sum of the copies, those that stay are within the budget, and only what may leave is offered."""
+    ledger, known = space.ledger, there.values()
+    assert ledger.booked == _sum(copy.booked for copy in known)
+    assert ledger.leaving == _sum(copy.leaving for copy in known)
+    assert ledger.draining == _sum(copy.booked for copy in known if copy.state is State.DRAINING)
+    assert ledger.spared == _sum(copy.booked for copy in known if copy.is_idle)
+    assert ledger.pinned == _sum(copy.fixed for copy in known)
+    staying = ledger.booked.minus(ledger.leaving)
+    assert staying.fits_in(ledger.budget), f"{staying} stay, over the budget {ledger.budget}"
+    for copy in known:
+        who = f"{copy.key} ({copy.state.value})"
+        assert copy.is_spare == copy.is_idle, f"{who} is offered wrongly"
+        assert space.ranks(copy) == (copy.state in IDLE and not copy.pins), (
+            f"{who} is ranked wrongly"
+        )
+        assert copy.booked == copies.NOTHING or copy.state not in {State.ABSENT, State.FAILED}, (
+            f"{who} has bytes booked"
+        )
+        assert (copy.leaving != copies.NOTHING) <= (
+            copy.state in {State.EVICTING, State.PARKING}
+        ), f"{who} is counted as leaving"
+        assert copy.leaving == copy.booked or copy.state is not State.EVICTING, (
+            f"{who} leaves something behind"
+        )
+
+
+def check_admission(
+    way_in: admission.Admission,
+    space: memory_pool.Room,
+    there: Mapping[str, copies.Copy],
+    limits: copies.Limits,
+) -> None:
+    """The queue and the loads are those of the copies' states, bounded, and nobody waits first in line for room that is there."""
+    assert set(way_in.queue) == {key for key, copy in there.items() if copy.state is State.QUEUED}
+    assert set(way_in.moving) == {key for key, copy in there.items() if copy.state in MOVING}
+    assert len(way_in.moving) <= limits.loads_parallel
+    if way_in.queue and len(way_in.moving) < limits.loads_parallel:
+        first = next(iter(way_in.queue.values()))
+        assert not first.need_now.fits_in(space.ledger.room), (
+            f"{first.key} waits for room that is there"
+        )
+
+
+def check_tickets(waiting: waiters.Tickets, records: Iterable[waiters.Record]) -> None:
+    """Each waiting request waits for one thing."""
+    found = [ticket for record in records for ticket in record.waiters]
+    assert len(found) == len(set(found)) == len(waiting)
+    assert all(ticket in waiting for ticket in found)
+    assert not copies.NOBODY, "those for whom nobody waits share one record of it"
+
+
+def _sum(footprints: Iterable[model.Footprint]) -> model.Footprint:
+    total = copies.NOTHING
+    for footprint in footprints:
+        total = total.plus(footprint)
+    return total

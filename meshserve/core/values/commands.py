@@ -1,0 +1,150 @@
+"""Everything that the mesh can ask for. Commands to one worker, and to one gateway, are performed in the order in which they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshserve.core.values import catalog_sync, desired, events, llm_spec, model, reports
+
+
+@dataclass(frozen=True, slots=True)
+class SaveChanges:
+    """Make the changes durable, all or none: answered by ChangesSaved, or by giving up. `words` tells the user what changes."""
+
+    changes: tuple[events.Save, ...]
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RememberMeasured:
+    """Keep what was learned about models; it may get lost."""
+
+    learned: tuple[reports.Learned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start the worker's process: answered by WorkerStarted or WorkerLost."""
+
+    worker_id: str
+    settings: desired.WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Let the worker finish its requests and end: answered by WorkerStopped."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendChanges:
+    """Bring the worker's catalog forward: answered by WorkerSynced or SyncFailed."""
+
+    worker_id: str
+    step: catalog_sync.Step
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureLoaded:
+    """Have the worker load the model: answered by CopyEnsured."""
+
+    worker_id: str
+    id: model.ModelId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Have the worker keep its copy of the model, from when it has one."""
+
+    worker_id: str
+    id: model.ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """Let the worker treat its copy of the model like any other."""
+
+    worker_id: str
+    id: model.ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class StartGateway:
+    """Start the node's gateway with its snapshot: answered by GatewayReported and GatewayConfigured, or by GatewayLost."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureGateway:
+    """Give the node's gateway its snapshot as it is when this is performed: answered by GatewayConfigured once it serves by it."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopGateway:
+    """Let the node's gateway finish its requests and end: answered by GatewayStopped."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    """Start the LLM's engine where the plan says: answered by ReplicaReady or ReplicaLost."""
+
+    replica_id: str
+    spec: llm_spec.LlmSpec
+    plan: llm_spec.Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    """Let the replica finish its requests and end: answered by ReplicaStopped, also where it is lost meanwhile, or not there.
+
+    It ends a start or a wake that is under way. Gateways were told before it is asked.
+    """
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SleepReplica:
+    """Let the replica finish its requests and sleep: answered by ReplicaSlept or ReplicaLost."""
+
+    replica_id: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeReplica:
+    """Have the replica serve again: answered by ReplicaWoken or ReplicaLost."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Let the held request go on: gateways know a replica that is ready."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAway:
+    """Answer the held request with 503, the reason, and when to try again."""
+
+    ticket: str
+    reason: str
+    retry_after_s: float
+
+
+WorkerCommand = StartWorker | StopWorker | SendChanges | EnsureLoaded | Pin | Unpin
+GatewayCommand = StartGateway | ConfigureGateway | StopGateway
+ReplicaCommand = StartReplica | StopReplica | SleepReplica | WakeReplica
+HeldCommand = Admit | TurnAway
+Command = (
+    SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand | ReplicaCommand | HeldCommand
+)

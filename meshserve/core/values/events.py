@@ -1,0 +1,335 @@
+"""Everything that can happen to the mesh. Users' wishes come first: they may be refused, and hold once they are saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshserve.core.values import catalog, desired, llm_spec, model, reports
+
+Save = catalog.Declared | catalog.Withdrawn | desired.Alias | catalog.AliasCleared | desired.Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a registry holds: changes that make the catalog, and the last configuration's document (empty: there was none)."""
+
+    changes: tuple[Save, ...] = ()
+    document: str = ""
+    mesh_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigApplied:
+    """This configuration shall hold from now on, in place of the last one."""
+
+    desired: desired.Desired
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsRegistered:
+    """These models shall be served: all of them, or none. `is_replacing` allows to change what the API registered before."""
+
+    specs: tuple[model.ModelSpec, ...]
+    is_replacing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRemoved:
+    """The model, or one version of it, shall not be served any more."""
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryScanned:
+    """A repository holds exactly these models now."""
+
+    origin: str
+    specs: tuple[model.ModelSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AliasSet:
+    """The alias shall mean the model: at once, or where `is_gradual` once the model answers.
+
+    `expected` is the target that it must have before, where it is not empty. `spec` registers the model with it.
+    """
+
+    alias: desired.Alias
+    is_gradual: bool = False
+    is_update_only: bool = False
+    expected: str = ""
+    spec: model.ModelSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasCleared:
+    """The alias shall mean nothing any more. `owner` must be its owner, where it is not empty."""
+
+    alias: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PinChanged:
+    """The model shall stay in memory, or need not any more."""
+
+    id: model.ModelId
+    is_pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Everything shall end in good order, and nothing be started any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesSaved:
+    """What SaveChanges asked for is durable. It comes before any other event."""
+
+    changes: tuple[Save, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LivingWorker:
+    """A worker that runs while the controller begins. `is_ready`: it has had a whole catalog and serves."""
+
+    worker_id: str
+    settings: desired.WorkerSettings
+    endpoint: model.Endpoint
+    pid: int
+    is_ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The controller begins: what the registry holds, and what runs already. The first event of all.
+
+    `is_config_coming`: nothing is to be started before the first ConfigApplied is saved.
+    """
+
+    changes: tuple[Save, ...] = ()
+    workers: tuple[LivingWorker, ...] = ()
+    controller: model.Endpoint | None = None
+    is_config_coming: bool = False
+    replicas: tuple[llm_spec.LivingReplica, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker's process is up and listens; it knows no models yet."""
+
+    worker_id: str
+    endpoint: model.Endpoint
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSynced:
+    """A worker has taken in all catalog steps up to this revision."""
+
+    worker_id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed:
+    """A worker could not take this step in."""
+
+    worker_id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReported:
+    """A worker's report. It was asked for when the worker was known to have `revision`."""
+
+    report: reports.WorkerReport
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopySeen:
+    """One copy of a worker, looked at between its reports; None: it has none."""
+
+    worker_id: str
+    id: model.ModelId
+    copy: reports.CopyReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker's process is gone, or could not be started. `pid` is the process's, 0 where there was none."""
+
+    worker_id: str
+    reason: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """A worker has drained and ended, as it was told to."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEnsured:
+    """An EnsureLoaded came to its end: the copy is ready, or `failure` says why not."""
+
+    worker_id: str
+    id: model.ModelId
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodesSeen:
+    """These nodes shall have a gateway."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReported:
+    """A node's gateway serves, and this is how it is."""
+
+    report: reports.GatewayReport
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfigured:
+    """A node's gateway serves by the snapshot of this revision."""
+
+    node: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLost:
+    """A node's gateway is gone, or could not be started."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStopped:
+    """A node's gateway has drained and ended, as it was told to."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """A request for an LLM waits at a gateway: it is answered by Admit or TurnAway. `name` is any of the LLM's names."""
+
+    ticket: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLeft:
+    """The client of a held request has gone, or was answered otherwise."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReady:
+    """A replica's engine answers: it has made a token. `took_s` is how long the start took."""
+
+    replica_id: str
+    endpoint: model.Endpoint
+    pid: int
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReported:
+    """A replica's report."""
+
+    report: llm_spec.LlmReport
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLost:
+    """A replica's process or engine is gone, or could not be started, woken or put to sleep.
+
+    `pid` is the process's, 0 where there was none.
+    """
+
+    replica_id: str
+    reason: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStopped:
+    """A replica has drained and ended, as it was told to: its GPUs are free."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSlept:
+    """A replica has drained and is asleep, as it was told to."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaWoken:
+    """A replica is awake again and has made a token. `took_s` is how long that took."""
+
+    replica_id: str
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSeen:
+    """What the cluster's nodes have for engines."""
+
+    nodes: tuple[llm_spec.NodeRoom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time went by."""
+
+
+Wish = (
+    ConfigApplied
+    | ModelsRegistered
+    | ModelRemoved
+    | RepositoryScanned
+    | AliasSet
+    | AliasCleared
+    | PinChanged
+)
+WorkerEvent = (
+    WorkerStarted
+    | WorkerSynced
+    | SyncFailed
+    | WorkerReported
+    | CopySeen
+    | WorkerLost
+    | WorkerStopped
+    | CopyEnsured
+)
+GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
+LlmEvent = (
+    RequestHeld
+    | HeldLeft
+    | ReplicaReady
+    | ReplicaReported
+    | ReplicaLost
+    | ReplicaStopped
+    | ReplicaSlept
+    | ReplicaWoken
+    | RoomSeen
+)
+Event = (
+    Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | LlmEvent | Ticked
+)

@@ -1,1 +1,0 @@
-"""What is seen of the mesh from outside: logs."""

@@ -1,0 +1,87 @@
+"""What a model's URI says: where the bytes are, how the URI may be shown, and whether it names an archive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from meshserve import errors
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+OBJECTS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+SUPPORTED = "a path, file://, http(s)://, s3://, gs:// or az://"
+Kind = Literal["local", "http", "objects"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A URI that was understood.
+
+    `uri` is in one form for all ways to write a local path. `path` is that path, or the part of the URI after the host.
+    `shown` has no credentials.
+    """
+
+    uri: str
+    kind: Kind
+    path: str
+    shown: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path: the name of a file, or of a folder."""
+        return Path(self.path).name
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether a single file of this name is to be unpacked."""
+        return self.name.lower().endswith(ARCHIVES)
+
+
+def parse(uri: str) -> Source:
+    """Understand a URI. Raises LoadFailed for a relative path, a foreign host of `file://`, or a scheme that nobody here speaks."""
+    match = SCHEME.match(uri)
+    if match is None:
+        return _local(uri, uri)
+    scheme = match[1].lower()
+    if scheme == "file":
+        return _local(_file_path(uri), uri)
+    parts = urlsplit(uri)
+    if scheme not in ("http", "https", *OBJECTS) or not parts.netloc:
+        raise errors.LoadFailed(f"{redacted(uri)} can't be fetched: expected {SUPPORTED}")
+    if scheme in ("http", "https"):
+        return Source(uri, "http", unquote(parts.path), redacted(uri))
+    return Source(uri, "objects", uri.split("/", 3)[3] if uri.count("/") > 2 else "", redacted(uri))  # noqa: PLR2004  # after scheme://host/
+
+
+def redacted(uri: str) -> str:
+    """The URI without user, password and query: what may stand in a log or an error."""
+    if SCHEME.match(uri) is None:
+        return uri
+    parts = urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    netloc = f"***{at}{host}" if user else host
+    return f"{parts.scheme}://{netloc}{parts.path}{'?***' if parts.query else ''}"
+
+
+def _file_path(uri: str) -> str:
+    """The path of a `file://` URI. Its fragment is a repository's mark of a state of the files, and no part of the path."""
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise errors.LoadFailed(
+            f"{uri} is on another machine: a file:// URI must be on this node's disk"
+        )
+    return unquote(parts.path)
+
+
+def _local(path: str, uri: str) -> Source:
+    if not path.startswith("/"):
+        raise errors.LoadFailed(
+            f"{uri!r} can't be fetched: expected an absolute path or {SUPPORTED}"
+        )
+    if "\0" in path:
+        raise errors.LoadFailed(f"{uri!r} can't be fetched: a path has no null characters")
+    return Source(path, "local", path, path)

@@ -1,0 +1,143 @@
+"""A worker's numbers for Prometheus, made when somebody asks: nothing of this runs for a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from meshserve.core.memory import copy_lifecycle
+from meshserve.core.values import model
+from meshserve.worker.http import inference_request, worker_stats
+from meshserve.worker.models import model_host, process_memory
+
+
+class Numbers:
+    """A Prometheus collector over one host."""
+
+    def __init__(self, of: model_host.Host, load: worker_stats.Load, worker_id: str) -> None:
+        self._host = of
+        self._load = load
+        self._worker = worker_id
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, as they are now."""
+        yield from self._of_worker()
+        yield from self._of_models()
+
+    def _of_worker(self) -> Iterator[Metric]:
+        counts = self._host.residency.counts
+        for name, text, value in (
+            ("requests", "Requests that were answered, well or not", self._load.requests),
+            ("cache_hits", "Requests whose model was in memory", counts.hits),
+            ("cache_misses", "Requests that waited for their model", counts.misses),
+            ("loads", "Models that were loaded", counts.loads),
+            ("load_failures", "Loads that failed", counts.load_failures),
+            ("evictions", "Copies that left memory", counts.evictions),
+        ):
+            family = CounterMetricFamily(f"meshserve_{name}", text, labels=["worker"])
+            family.add_metric([self._worker], value)
+            yield family
+        failures = CounterMetricFamily(
+            "meshserve_request_failures",
+            "Requests that were answered with an error",
+            labels=["worker", "kind"],
+        )
+        for kind, value in self._load.kinds.items():
+            failures.add_metric([self._worker, kind], value)
+        yield failures
+        yield self._latency()
+        yield from self._memory()
+
+    def _latency(self) -> Metric:
+        latencies = self._load.latencies
+        total, buckets = 0, []
+        for bound, count in zip(
+            (*map(str, worker_stats.LATENCY_BOUNDS_S), "+Inf"), latencies.counts, strict=True
+        ):
+            total += count
+            buckets.append((bound, float(total)))
+        family = HistogramMetricFamily(
+            "meshserve_request_duration_seconds", "From arrival to answer", labels=["worker"]
+        )
+        family.add_metric([self._worker], buckets, latencies.total_s)
+        return family
+
+    def _memory(self) -> Iterator[Metric]:
+        ledger = self._host.residency.ledger
+        booked = GaugeMetricFamily(
+            "meshserve_booked_bytes", "Memory booked for models", labels=["worker", "device"]
+        )
+        budget = GaugeMetricFamily(
+            "meshserve_budget_bytes", "Memory that may be booked", labels=["worker", "device"]
+        )
+        for family, footprint in ((booked, ledger.booked), (budget, ledger.budget)):
+            family.add_metric([self._worker, "host"], footprint.host_bytes)
+            family.add_metric([self._worker, "gpu"], footprint.gpu_bytes)
+            yield family
+        for name, text, size_bytes in (
+            ("private", "Memory of the process that no file backs", process_memory.private_bytes()),
+            (
+                "mapped",
+                "Weights in mapped files, which all workers of a node share",
+                self._host.mapped_bytes,
+            ),
+            ("kept", "Memory for models that left and are quickly back", self._host.kept_bytes),
+        ):
+            gauge = GaugeMetricFamily(f"meshserve_{name}_bytes", text, labels=["worker"])
+            gauge.add_metric([self._worker], size_bytes)
+            yield gauge
+
+    def _of_models(self) -> Iterator[Metric]:
+        labels = ["worker", "model", "version"]
+        answered = CounterMetricFamily(
+            "meshserve_model_requests",
+            "Predictions by model and outcome",
+            labels=[*labels, "outcome"],
+        )
+        seconds = CounterMetricFamily(
+            "meshserve_model_compute_seconds", "Time that the model's code took", labels=labels
+        )
+        for id_, counts in self._host.tallies.items():
+            names = [self._worker, *id_]
+            answered.add_metric([*names, "success"], counts.success.count)
+            answered.add_metric([*names, "failure"], counts.failure.count)
+            seconds.add_metric(names, counts.computed.total_s)
+        yield answered
+        yield seconds
+        yield self._residents(labels)
+
+    def _residents(self, labels: list[str]) -> Metric:
+        family = GaugeMetricFamily(
+            "meshserve_model_bytes", "Memory booked for a model's copy", labels=[*labels, "device"]
+        )
+        for id_, footprint in self._booked():
+            names = [self._worker, *id_]
+            family.add_metric([*names, "host"], footprint.host_bytes)
+            if footprint.gpu_bytes:
+                family.add_metric([*names, "gpu"], footprint.gpu_bytes)
+        return family
+
+    def _booked(self) -> Iterator[tuple[model.ModelId, model.Footprint]]:
+        for copy in self._host.residency.copies.values():
+            if copy.state not in (copy_lifecycle.State.ABSENT, copy_lifecycle.State.FAILED):
+                yield from ((id_, copy.booked) for id_ in copy.names)
+
+
+def answer(
+    of: model_host.Host, load: worker_stats.Load, worker_id: str
+) -> inference_request.Answer:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Numbers(of, load, worker_id))
+    return (
+        200,
+        [(b"content-type", exposition.CONTENT_TYPE_PLAIN_0_0_4.encode())],
+        exposition.generate_latest(registry),
+    )

@@ -1,0 +1,55 @@
+"""What this process takes: read from the allocator and from the kernel."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshserve.worker.models import allocators
+
+PAGE_BYTES = mmap.PAGESIZE
+NOISE_BYTES = 4 << 20
+COPY_BYTES_MIN = 16 << 10
+
+
+def calm_collector() -> None:
+    """Rarer full collections: with tens of thousands of models in memory each one holds all requests up for tenths of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def private_bytes() -> int:
+    """Resident memory of this process that no file backs."""
+    resident, shared = map(int, Path("/proc/self/statm").read_text("ascii").split()[1:3])
+    return (resident - shared) * PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was in use at one moment: by the thread that asked, if that can be told, and by all."""
+
+    own_bytes: int
+    allocated_bytes: int
+    private_bytes: int
+
+
+def mark() -> Mark:
+    """What is in use now."""
+    allocator = allocators.current()
+    return Mark(allocator.own_bytes(), allocator.in_use_bytes(), private_bytes())
+
+
+def grown_bytes(since: Mark, freed_bytes: int) -> int:
+    """What this thread came to use since then, or all did, if others gave `freed_bytes` back meanwhile; never under 16 KiB.
+
+    What is seen of all threads, by the allocator or the kernel, counts only where it is more by more than noise.
+    """
+    now = mark()
+    allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes
+    private = now.private_bytes - since.private_bytes + freed_bytes
+    own = now.own_bytes - since.own_bytes if allocators.current().counts_by_thread else allocated
+    seen = max(allocated, private)
+    return max(own, seen if seen > own + NOISE_BYTES else 0, COPY_BYTES_MIN)

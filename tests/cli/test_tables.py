@@ -1,0 +1,167 @@
+"""What the tables show, drawn on paper of a given width."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from meshserve.cli import tables
+from tests.cli import fake_mesh
+
+
+def drawn(view, width=140):
+    paper = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    paper.print(view)
+    return paper.file.getvalue()
+
+
+def status(*workers, **changes):
+    answer = {
+        "version": "0.1.0",
+        "state": "ready",
+        "endpoint": "http://host:8080",
+        "pools": [{"name": "default", "device": "cpu", "workers": list(workers)}],
+        "gateways": [
+            {
+                "node": "node-1",
+                "pid": 99,
+                "envoy_pid": 100,
+                "state": "ready",
+                "listen": "127.0.0.1:8080",
+                "restarts": 0,
+            }
+        ],
+        "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1},
+        "controller": {"pid": 77, "restarts": 0},
+    }
+    return answer | changes
+
+
+def line_with(text, *words):
+    return next(line for line in text.splitlines() if all(word in line for word in words))
+
+
+def test_status_says_how_the_mesh_is():
+    text = drawn(tables.status(status(fake_mesh.worker("default-0")), "http://asked", 140))
+    assert text.startswith("meshserve 0.1.0 · ready · http://host:8080\n")
+    assert "models 5 registered · 2 resident · 1 loading · 1 failed" in text
+    assert line_with(text, "node-1", "127.0.0.1:8080")
+
+
+def test_a_nodes_long_id_is_told_by_its_beginning():
+    gateway = {
+        "node": "0123456789ab" + "f" * 44,
+        "pid": 99,
+        "envoy_pid": 100,
+        "state": "ready",
+        "listen": "h:1",
+        "restarts": 0,
+    }
+    text = drawn(tables.status(status(gateways=[gateway]), "", 140))
+    assert "0123456789ab " in line_with(text, "h:1")
+
+
+def test_status_says_why_a_worker_is_lost():
+    lost = fake_mesh.worker("default-1", state="lost", reason="killed by\nsignal 9")
+    text = drawn(tables.status(status(fake_mesh.worker("default-0"), lost), "", 140))
+    assert text.splitlines()[-1] == "default-1 killed by signal 9"
+
+
+def test_status_says_which_models_are_on_several_workers():
+    text = drawn(
+        tables.status(
+            status(spread=[{"model": "digits", "workers": ["default-1", "default-0"]}]), "", 140
+        )
+    )
+    assert line_with(text, "busy") == "busy   digits is on default-1, default-0"
+
+
+def test_a_mesh_that_does_not_know_its_endpoint_yet():
+    assert "http://asked" in drawn(
+        tables.status(status(endpoint="", state="starting"), "http://asked", 140)
+    )
+
+
+def test_a_worker_in_a_line():
+    line = line_with(
+        drawn(tables.status(status(fake_mesh.worker("default-0", loading=2)), "", 140)), "default-0"
+    )
+    for word in ("ready", "node-1", "cpu", "3 +2", "312 MiB / 1 GiB", "120,000", "99.9 %"):
+        assert word in line
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 200])
+@pytest.mark.parametrize("gpu_bytes", [0, 8 << 30])
+def test_tables_fit_their_width_with_whole_figures(width, gpu_bytes):
+    worker = fake_mesh.worker("default-0", budget_bytes={"host": 1 << 30, "gpu": gpu_bytes})
+    text = drawn(tables.status(status(worker), "", width), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "312 MiB / 1 GiB" in text
+    assert ("0 B / 8 GiB" in text) == bool(gpu_bytes)
+    assert "…" not in text
+
+
+def test_a_narrow_table_drops_what_can_be_dropped():
+    answer = status(fake_mesh.worker("default-0"))
+    narrow, wide = (drawn(tables.status(answer, "", width), width) for width in (80, 140))
+    assert ("restarts" in line_with(narrow, "worker"), "restarts" in line_with(wide, "worker")) == (
+        False,
+        True,
+    )
+    assert "hits" in line_with(narrow, "worker")
+
+
+@pytest.mark.parametrize(
+    ("used", "budget", "bar"), [(50, 100, "━" * 2), (200, 100, "━" * 4), (5, 0, "–")]
+)
+def test_memory_bars(used, budget, bar):
+    assert drawn(tables.memory(used, budget, 4)).startswith(bar)
+
+
+def test_models_in_lines():
+    text = drawn(tables.models({"models": list(fake_mesh.MODELS), "next": None}, 140))
+    line = line_with(text, "digits", "numbers, mnist")
+    for word in ("ready", "onnx", "default-0", "87.9 KiB", "81,234", "yes"):
+        assert word in line
+    assert "There are more" not in text
+
+
+def test_names_are_not_taken_for_markup_and_reasons_are_one_line():
+    text = drawn(tables.models({"models": list(fake_mesh.MODELS), "next": None}, 80), 80)
+    assert "churn[beta] no such key: s3://bucket/churn" in text.splitlines()
+
+
+def test_more_models_than_asked_for():
+    assert "There are more: --after wine" in drawn(
+        tables.models({"models": [fake_mesh.model("wine")], "next": "wine"}, 80)
+    )
+
+
+def test_no_models():
+    assert drawn(tables.models({"models": [], "next": None}, 80)) == "no models\n"
+
+
+def test_a_long_name_takes_several_lines_and_is_whole():
+    name = "a-name-" * 12
+    text = drawn(tables.models({"models": [fake_mesh.model(name)], "next": None}, 80), 80)
+    assert "".join(line[:20].strip().split(" ")[0] for line in text.splitlines()[2:]) == name
+
+
+@pytest.mark.parametrize(
+    ("by_device", "text"),
+    [
+        ({"host": 0, "gpu": 0}, "–"),
+        (None, "–"),
+        ({"host": 1024, "gpu": 0}, "1 KiB"),
+        ({"host": 1024, "gpu": 2 << 30}, "1 KiB + 2 GiB gpu"),
+    ],
+)
+def test_footprints(by_device, text):
+    assert tables.footprint(by_device) == text
+
+
+def test_one_model():
+    lines = drawn(tables.model(fake_mesh.model("digits", aliases=["mnist"]))).splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["name", "version", "versions", "state"]
+    assert line_with("\n".join(lines), "aliases", "mnist")
+    assert not any(line.startswith("reason") for line in lines)

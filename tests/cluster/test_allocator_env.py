@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from meshserve.cluster import allocator_env
+from meshserve.worker.models import allocators
+
+
+def mapped_by(pid):
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_jemalloc_is_rays_own():
+    assert allocator_env.variables("jemalloc") == {
+        "LD_PRELOAD": str(allocator_env.JEMALLOC),
+        "MALLOC_CONF": allocators.JEMALLOC_CONF,
+    }
+    assert allocator_env.JEMALLOC.is_file()
+
+
+def test_without_it_all_have_the_systems(monkeypatch, tmp_path):
+    monkeypatch.setattr(allocator_env, "JEMALLOC", tmp_path / "none.so")
+    assert allocator_env.variables("jemalloc") == {}
+
+
+def test_the_systems_needs_nothing():
+    assert allocator_env.variables("system") == {}
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+@pytest.mark.parametrize("allocator", ["jemalloc", "system"])
+async def test_a_worker_has_the_allocator_that_its_pool_says(cluster, settings, allocator):
+    started = await cluster.start_worker(
+        "default-0", dataclasses.replace(settings, allocator=allocator)
+    )
+    try:
+        assert (allocator_env.JEMALLOC.name in mapped_by(started.pid)) == (allocator == "jemalloc")
+    finally:
+        await cluster.stop_worker("default-0")

@@ -1,0 +1,124 @@
+"""The control plane in its actor: a cluster of fakes to command, and a registry that outlives it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from meshserve import errors
+from meshserve.cluster import controller_process, session
+from tests import support
+from tests.cluster import held
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
+ANSWER_S = 60.0
+DOCUMENT = {
+    "pools": {"default": {"workers": 2}},
+    "models": [{"name": "conf", "uri": "/models/conf", "aliases": ["al"]}],
+}
+
+
+@pytest.fixture
+def plan(run_dir, tmp_path):
+    def planned(document):
+        registry_url = f"sqlite:///{tmp_path}/registry.db"
+        return controller_process.Plan(
+            json.dumps(document),
+            registry_url,
+            str(tmp_path),
+            str(tmp_path),
+            f"{run_dir}/c",
+            "127.0.0.1",
+        )
+
+    return planned
+
+
+@pytest.fixture
+def start(plan):
+    """Starts a control plane with this document."""
+
+    def starting(document=None):
+        return session.start_controller(
+            functools.partial(held.control_plane_on_fakes, plan(document or DOCUMENT))
+        )
+
+    yield starting
+    there = session.find_controller()
+    if there is not None:
+        there.drain(ANSWER_S)
+    support.wait_until(is_gone, ANSWER_S, "the controller's name is free")
+
+
+@pytest.fixture
+def http(run_dir):
+    """A client on the controller's own socket."""
+    transport = httpx.HTTPTransport(uds=f"{run_dir}/c/{controller_process.SOCKET}")
+    with httpx.Client(transport=transport, base_url="http://mesh", timeout=ANSWER_S) as client:
+        yield client
+
+
+def is_gone():
+    return session.find_controller() is None
+
+
+def wait_until_ready(controller):
+    def is_ready():
+        try:
+            return controller.status(ANSWER_S)["state"] == "ready"
+        except session.NoAnswer:
+            return False
+
+    support.wait_until(is_ready, ANSWER_S, "the mesh is ready")
+
+
+def test_it_serves_on_its_socket_until_it_is_drained_there(start, http, run_dir):
+    controller = start()
+    wait_until_ready(controller)
+    told = http.get("/mesh/v1/status").json()
+    assert (told["state"], told["models"]["registered"], told["controller"]["restarts"]) == (
+        "ready",
+        1,
+        0,
+    )
+    assert http.post("/mesh/v1/drain").json() == {"draining": True}
+    support.wait_until(is_gone, ANSWER_S, "the controller is gone")
+    assert list(Path(run_dir).iterdir()) == []
+    controller.drain(ANSWER_S)
+
+
+def test_a_drain_is_over_when_everything_has_ended(start, run_dir):
+    controller = start()
+    wait_until_ready(controller)
+    controller.drain(ANSWER_S)
+    assert list(Path(run_dir).iterdir()) == []
+
+
+def test_a_killed_one_goes_on_where_the_registry_left_off(start, http):
+    controller = start()
+    wait_until_ready(controller)
+    http.put("/mesh/v1/models/more", json={"uri": "/models/more"}).raise_for_status()
+    first = http.get("/mesh/v1/status").json()["controller"]["pid"]
+    os.kill(first, signal.SIGKILL)
+    support.wait_until(lambda: not Path(f"/proc/{first}").exists(), ANSWER_S, "it is dead")
+    wait_until_ready(controller)
+    again = http.get("/mesh/v1/status").json()
+    assert (again["controller"]["restarts"], again["models"]["registered"]) == (1, 2)
+    assert again["controller"]["pid"] != first
+
+
+def test_a_configuration_that_can_t_be_is_told_at_once(start):
+    controller = start(
+        {"pools": {"default": {"device": "cuda", "workers": "auto", "gpu_memory": "1GiB"}}}
+    )
+    with pytest.raises(errors.ConfigInvalid, match="GPU"):
+        wait_until_ready(controller)
+    controller.drain(ANSWER_S)
+    support.wait_until(is_gone, ANSWER_S, "the controller is gone")

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshserve.cluster import process_guard
+from tests import support
+
+FAMILY = (
+    "import subprocess, sys, time\n"
+    "from meshserve.cluster import process_guard\n"
+    "over = process_guard.watch_over_this_process()\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(over.pid, child.pid, flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def family():
+    """A process under guard, the guard's pid, and its child's."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process, *map(int, process.stdout.readline().split())
+        process.kill()
+
+
+@pytest.mark.parametrize("is_stuck", [False, True])
+def test_what_a_killed_process_started_ends_with_it(family, is_stuck):
+    process, over, child = family
+    if is_stuck:
+        os.kill(child, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    support.wait_until(
+        lambda: not is_alive(child) and not is_alive(over), what="child and guard have ended"
+    )
+
+
+def test_a_leader_that_is_gone_already_is_no_error():
+    with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
+        process.wait()
+    process_guard.guard(process.pid)

@@ -1,0 +1,43 @@
+import pytest
+
+from meshserve.config import diagnostics
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (("models", 2, "uri"), "models[2].uri"),
+        (("pools", "a", "memory"), "pools.a.memory"),
+        ((0, "x"), "[0].x"),
+        ((), ""),
+    ],
+)
+def test_fields_as_users_write_them(path, text):
+    assert diagnostics.field(path) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        ("a", "'a'"),
+        (None, "nothing"),
+        ({"a": 1}, "a mapping"),
+        ([1], "a list"),
+        (1.5, "1.5"),
+    ],
+)
+def test_values_in_a_sentence(value, text):
+    assert diagnostics.shown(value) == text
+
+
+def test_long_values_are_cut():
+    assert diagnostics.shown("x" * 100) == "'" + "x" * 58 + "…"
+
+
+def test_the_nearest_word():
+    assert diagnostics.did_you_mean("runtim", ["uri", "runtime"]) == "; did you mean 'runtime'?"
+
+
+def test_no_word_is_near():
+    assert diagnostics.did_you_mean("zzz", ["uri", "runtime"]) == ""

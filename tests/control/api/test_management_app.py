@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.control.api import management_app, management_grpc
+from meshserve.protocol.pb import inference_pb2 as pb
+
+GRPC = {"content-type": "application/grpc"}
+
+
+async def test_it_is_alive(http):
+    assert (await http.get("/healthz")).text == "ok\n"
+
+
+async def test_metrics_are_prometheus_text(http):
+    answer = await http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "meshserve_models_registered 2.0" in answer.text
+
+
+async def test_what_is_not_there_is_404(http):
+    answer = await http.get("/nothing")
+    assert (answer.status_code, "error" in answer.json()) == (404, True)
+
+
+async def test_a_grpc_answer_is_a_bare_message(http):
+    answer = await http.post(management_grpc.INFERENCE + "RepositoryIndex", headers=GRPC)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc")
+    assert [each.name for each in pb.RepositoryIndexResponse.FromString(answer.content).models] == [
+        "big",
+        "conf",
+    ]
+
+
+async def test_a_grpc_error_is_in_the_headers(http):
+    body = pb.RepositoryModelLoadRequest(model_name="none").SerializeToString()
+    answer = await http.post(
+        management_grpc.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=body
+    )
+    assert (answer.status_code, answer.headers["x-mesh-grpc-status"], answer.content) == (
+        200,
+        "5",
+        b"",
+    )
+    assert "none" in answer.headers["x-mesh-grpc-message"]
+
+
+async def test_our_own_mistake_is_an_answer_and_a_line_in_the_log(http, stage, monkeypatch, caplog):
+    monkeypatch.setattr(stage.cluster, "copies", None)
+    rest = await http.get("/mesh/v1/models/conf")
+    body = pb.RepositoryModelLoadRequest(model_name="conf").SerializeToString()
+    monkeypatch.setattr(stage.cluster, "ensure_loaded", None)
+    grpc = await http.post(
+        management_grpc.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=body
+    )
+    assert (rest.status_code, rest.json()) == (500, {"error": "the controller failed: TypeError"})
+    assert grpc.headers["x-mesh-grpc-status"] == "2"
+    assert "/mesh/v1/models/conf failed" in caplog.text
+
+
+async def test_other_protocols_are_passed_over(stage):
+    assert await stage.plane.app({"type": "lifespan"}, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(errors.AlreadyExists("x"), "6"), (errors.Conflict("x"), "9")]
+)
+def test_refusals_keep_their_codes(error, status):
+    assert (
+        dict(management_app.grpc_refusal(error).headers)[b"x-mesh-grpc-status"] == status.encode()
+    )

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.control.api import management_grpc as methods
+from meshserve.core.values import model
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import model_repository_pb2 as repository_pb
+
+GRPC = {"content-type": "application/grpc"}
+
+
+@pytest.fixture
+def call(http):
+    async def perform(path, request, answer):
+        sent = await http.post(path, headers=GRPC, content=request.SerializeToString())
+        code = int(sent.headers.get("x-mesh-grpc-status", "0"))
+        return code or answer.FromString(sent.content)
+
+    return perform
+
+
+async def load(call, answer=pb.RepositoryModelLoadResponse, **fields):
+    return await call(
+        methods.INFERENCE + "RepositoryModelLoad", pb.RepositoryModelLoadRequest(**fields), answer
+    )
+
+
+async def test_a_load_is_answered_in_kserves_fields(call):
+    told = await load(call, model_name="conf")
+    assert (told.model_name, told.isLoaded) == ("conf", True)
+
+
+async def test_kserves_clients_name_the_model_in_the_first_field(call, stage):
+    assert (await load(call, repository_name="conf")).isLoaded
+    assert f"load conf:1 on {stage.mesh.home('conf')}" in stage.cluster.calls
+
+
+async def test_a_load_must_name_a_model(call):
+    assert await load(call) == 3
+
+
+async def test_files_come_as_bytes(call, stage):
+    given = {
+        "config": pb.ModelRepositoryParameter(string_param="{}"),
+        "file:1/m.onnx": pb.ModelRepositoryParameter(bytes_param=b"x"),
+    }
+    assert (await load(call, model_name="sent", parameters=given)).isLoaded
+    assert model.ModelId("sent") in stage.store.models
+
+
+async def test_a_parameter_of_another_kind_is_refused(call):
+    assert (
+        await load(
+            call,
+            model_name="sent",
+            parameters={"config": pb.ModelRepositoryParameter(bool_param=True)},
+        )
+        == 3
+    )
+
+
+async def test_an_unload_is_answered_in_kserves_fields(call):
+    told = await call(
+        methods.INFERENCE + "RepositoryModelUnload",
+        pb.RepositoryModelUnloadRequest(model_name="conf"),
+        pb.RepositoryModelUnloadResponse,
+    )
+    assert told.isUnloaded
+
+
+async def test_mlservers_clients_have_the_same_under_another_name(call):
+    told = await call(
+        methods.REPOSITORY + "RepositoryIndex",
+        repository_pb.RepositoryIndexRequest(),
+        repository_pb.RepositoryIndexResponse,
+    )
+    assert [each.name for each in told.models] == ["big", "conf"]
+    request = repository_pb.RepositoryModelLoadRequest(model_name="conf")
+    assert (
+        await call(
+            methods.REPOSITORY + "RepositoryModelLoad",
+            request,
+            repository_pb.RepositoryModelLoadResponse,
+        )
+        != 5
+    )
+
+
+async def test_statistics_name_every_model(call):
+    told = await call(
+        methods.INFERENCE + "ModelStatistics",
+        pb.ModelStatisticsRequest(),
+        pb.ModelStatisticsResponse,
+    )
+    assert [each.name for each in told.model_stats] == ["big", "conf"]
+    assert all(each.memory_usage for each in told.model_stats)
+
+
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+async def test_there_is_no_shared_memory(call, kind):
+    def of(verb, side):
+        return getattr(pb, f"{kind}SharedMemory{verb}{side}")
+
+    for verb, expected in (("Status", 0), ("Register", 12), ("Unregister", 0)):
+        told = await call(
+            f"{methods.INFERENCE}{kind}SharedMemory{verb}",
+            of(verb, "Request")(),
+            of(verb, "Response"),
+        )
+        assert told == (expected or of(verb, "Response")())
+
+
+async def test_traces_are_off_and_stay_so(call):
+    path = methods.INFERENCE + "TraceSetting"
+    told = await call(path, pb.TraceSettingRequest(), pb.TraceSettingResponse)
+    assert list(told.settings["trace_level"].value) == ["OFF"]
+    changed = pb.TraceSettingRequest(
+        settings={"trace_level": pb.TraceSettingRequest.SettingValue(value=["TIMESTAMPS"])}
+    )
+    assert await call(path, changed, pb.TraceSettingResponse) == 12
+
+
+async def test_logs_are_told_and_stay_so(call):
+    path = methods.INFERENCE + "LogSettings"
+    told = await call(path, pb.LogSettingsRequest(), pb.LogSettingsResponse)
+    assert (told.settings["log_error"].bool_param, told.settings["log_format"].string_param) == (
+        True,
+        "default",
+    )
+    changed = pb.LogSettingsRequest(
+        settings={"log_info": pb.LogSettingsRequest.SettingValue(bool_param=False)}
+    )
+    assert await call(path, changed, pb.LogSettingsResponse) == 12
+
+
+async def test_an_unknown_method_is_unimplemented(call):
+    assert (
+        await call(
+            "/inference.GRPCInferenceService/Explode", pb.ServerLiveRequest(), pb.ServerLiveResponse
+        )
+        == 12
+    )
+
+
+async def test_what_is_no_message_is_refused(http):
+    answer = await http.post(
+        methods.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=b"\xff\xff\xff"
+    )
+    assert answer.headers["x-mesh-grpc-status"] == "3"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from meshserve import config, errors
+from meshserve.control.api import triton_load_config
+
+FULL = {
+    "name": "m",
+    "backend": "onnxruntime",
+    "max_batch_size": 8,
+    "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}],
+    "output": [{"name": "y", "data_type": "TYPE_STRING", "dims": []}],
+    "parameters": {"threads": {"string_value": "2"}},
+    "instance_group": [{"count": 2}],
+}
+
+
+def entry(found):
+    return triton_load_config.entry_from(orjson.dumps(found).decode())
+
+
+def test_what_has_a_meaning_here_is_taken_over():
+    assert entry(FULL) == {
+        "runtime": "onnx",
+        "batching": True,
+        "max_batch_size": 8,
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "y", "datatype": "BYTES", "shape": [-1]}],
+        "options": {"threads": "2"},
+    }
+
+
+def test_an_entry_is_one_of_the_configuration():
+    assert config.parse_model({"name": "m", "uri": "/m", **entry(FULL)}).max_batch_size == 8
+
+
+def test_without_batches_the_dimensions_are_whole():
+    assert entry({"max_batch_size": 0, "input": FULL["input"]})["inputs"][0]["shape"] == [4]
+    assert entry({"max_batch_size": 0})["batching"] is False
+
+
+@pytest.mark.parametrize(
+    ("found", "runtime"),
+    [
+        ({"platform": "pytorch_libtorch"}, "torch"),
+        ({"backend": "python"}, "python"),
+        (
+            {"backend": "fil", "parameters": {"model_type": {"string_value": "lightgbm"}}},
+            "lightgbm",
+        ),
+        ({"backend": "openvino"}, None),
+        ({}, None),
+    ],
+)
+def test_a_backend_names_the_runtime_where_we_have_one(found, runtime):
+    assert entry(found).get("runtime") == runtime
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"input": [{}]}',
+        '{"input": 3}',
+        '{"max_batch_size": "many"}',
+        '{"parameters": {"a": 1}}',
+    ],
+)
+def test_what_is_no_configuration_is_refused(text):
+    with pytest.raises(errors.InvalidRequest, match="config"):
+        triton_load_config.entry_from(text)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import base64
+
+import orjson
+import pytest
+
+from meshserve.core.values import model, model_stats
+
+BASE = "/v2/repository"
+
+
+async def index(http, **body):
+    return {
+        each["name"]: (each["state"], each["reason"])
+        for each in (await http.post(f"{BASE}/index", json=body)).json()
+    }
+
+
+async def test_the_index_tells_every_version(http, stage):
+    stage.cluster.failing_loads["big"] = "it is corrupt"
+    assert (await http.post(f"{BASE}/models/conf/load", json={})).status_code == 200
+    assert (await http.post(f"{BASE}/models/big/load")).status_code == 424
+    assert await index(http) == {"conf": ("READY", ""), "big": ("UNAVAILABLE", "it is corrupt")}
+    assert await index(http, ready=True) == {"conf": ("READY", "")}
+
+
+async def test_a_model_that_is_not_in_memory_is_ready_too(http):
+    state, reason = (await index(http))["conf"]
+    assert (state, "not in memory" in reason) == ("READY", True)
+
+
+async def test_a_repository_may_be_named_in_the_path(http):
+    assert (await http.post(f"{BASE}/any/index")).status_code == 200
+    assert (await http.post(f"{BASE}/any/models/conf/load")).status_code == 200
+
+
+async def test_an_unload_frees_every_version(http, stage):
+    await http.post(f"{BASE}/models/conf/load")
+    assert (
+        await http.post(
+            f"{BASE}/models/conf/unload", json={"parameters": {"unload_dependents": False}}
+        )
+    ).status_code == 200
+    assert not any(worker.copies for worker in stage.cluster.workers.values())
+
+
+def loading(config, **files):
+    given = {f"file:{name}": base64.b64encode(content).decode() for name, content in files.items()}
+    return {"parameters": {"config": orjson.dumps(config).decode(), **given}}
+
+
+async def test_a_model_may_come_with_the_request(http, stage):
+    body = loading({"backend": "onnxruntime", "max_batch_size": 4}, **{"3/model.onnx": b"bytes"})
+    assert (await http.post(f"{BASE}/models/sent/load", json=body)).status_code == 200
+    spec = stage.store.models[model.ModelId("sent", "3")].spec
+    assert (spec.runtime, spec.max_batch_size, spec.trust) == ("onnx", 4, False)
+    assert spec.uri.startswith(stage.state_dir)
+    assert stage.cluster.workers[stage.mesh.home("sent")].copies[spec.id].state == "ready"
+
+
+async def test_a_configuration_may_change_a_registered_model(http, stage):
+    await http.put(
+        "/mesh/v1/models/new", json={"uri": "/models/new", "checksum": "sha256:" + "0" * 64}
+    )
+    assert (
+        await http.post(f"{BASE}/models/new/load", json=loading({"max_batch_size": 7}))
+    ).status_code == 200
+    spec = stage.store.models[model.ModelId("new")].spec
+    assert (spec.max_batch_size, spec.uri, spec.checksum) == (
+        7,
+        "/models/new",
+        "sha256:" + "0" * 64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [
+        ({"config": "{"}, 400),
+        ({"colour": "blue"}, 400),
+        ({"file:1/m": "AAAA"}, 400),
+        ({"config": "{}", "file:1/m": "!"}, 400),
+        ({"config": "{}", "file:../m": "AAAA"}, 400),
+        ({"config": 3}, 400),
+        ([], 400),
+        ({"config": "{}", "file:1/m": "AAAA"}, 409),
+    ],
+)
+async def test_a_load_that_makes_no_sense_is_refused(http, stage, parameters, status):
+    refused = await http.post(f"{BASE}/models/conf/load", json={"parameters": parameters})
+    assert refused.status_code == status, refused.text
+    assert stage.names() == ["big", "conf"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/index"), ("POST", "/models/conf"), ("POST", "/models/conf/explode")],
+)
+async def test_there_is_nothing_else(http, method, path):
+    assert (await http.request(method, BASE + path)).status_code == 404
+
+
+async def test_statistics_add_up_over_workers(http, stage):
+    for worker_id in ("default-0", "default-1"):
+        counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
+            model_stats.ModelTally()
+        )
+        counted.answered(2, 0.5, 1.0)
+    stats = {
+        each["name"]: each for each in (await http.get("/v2/models/stats")).json()["model_stats"]
+    }
+    assert stats["conf"]["inference_count"] == 4
+    assert stats["conf"]["inference_stats"]["success"] == {"count": 2, "ns": 10**9}
+    assert stats["big"]["inference_count"] == 0

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+
+from meshserve import errors
+from meshserve.control import repository_sync
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import model
+from tests.control import conftest
+from tests.core import world
+
+WATCHED = {**conftest.CONFIG, "repositories": [{"path": "/r"}]}
+
+
+def scan(*names, problems=()):
+    specs = (dataclasses.replace(world.spec(name), origin="repository:/r") for name in names)
+    return cluster_control.Scan(tuple(specs), problems)
+
+
+async def test_what_a_repository_holds_is_served(fresh):
+    await fresh.start(WATCHED)
+    fresh.watch.tell("/r", scan("one", "two"))
+    await fresh.until(lambda: fresh.names() == ["big", "conf", "one", "two"])
+    fresh.watch.tell("/r", scan("two"))
+    await fresh.until(lambda: fresh.names() == ["big", "conf", "two"])
+    await fresh.until(lambda: fresh.knowing("two") == ["default-0", "default-1"])
+
+
+async def test_what_can_t_be_served_is_in_the_log(fresh, caplog):
+    caplog.set_level("INFO")
+    await fresh.start(WATCHED)
+    fresh.watch.tell("/r", scan("one", problems=("/r/two: no model in it",)))
+    await fresh.until(lambda: "repository /r: /r/two: no model in it" in caplog.text)
+
+
+async def test_a_repository_that_comes_with_a_new_configuration_is_followed(stage, http):
+    stage.watch.tell("/r", scan("one"))
+    await http.post("/mesh/v1/apply", json=WATCHED)
+    await stage.until(lambda: "one" in stage.names())
+    await http.post("/mesh/v1/apply", json=conftest.CONFIG)
+    assert stage.names() == ["big", "conf"]
+    stage.watch.tell("/r", scan("one", "two"))
+    await stage.clock.advance(1.0)
+    assert stage.names() == ["big", "conf"]
+
+
+async def test_a_repository_is_followed_by_a_controller_that_begins_again(fresh):
+    await fresh.start(WATCHED)
+    await fresh.plane.close()
+    await fresh.start()
+    fresh.watch.tell("/r", scan("one"))
+    await fresh.until(lambda: model.ModelId("one") in fresh.store.models)
+
+
+async def test_a_repository_that_fails_is_looked_at_again(fresh, monkeypatch, caplog):
+    def failing(*_):
+        raise errors.LoadFailed("the disk went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fresh.watch, "scans", failing)
+        await fresh.start(WATCHED)
+        await fresh.until(lambda: "the disk went away" in caplog.text)
+    fresh.watch.tell("/r", scan("one"))
+    await fresh.clock.advance(repository_sync.AGAIN_AFTER_S + 0.1)
+    await fresh.until(lambda: "one" in fresh.names())
+
+
+async def test_a_scan_that_can_t_be_kept_comes_again(fresh, caplog):
+    await fresh.start(WATCHED)
+    fresh.store.is_broken = True
+    fresh.watch.tell("/r", scan("one"))
+    await fresh.until(lambda: "the registry is broken" in caplog.text)
+    fresh.store.is_broken = False
+    fresh.watch.tell("/r", scan("one"))
+    await fresh.clock.advance(repository_sync.AGAIN_AFTER_S + 0.1)
+    await fresh.until(lambda: "one" in fresh.names())

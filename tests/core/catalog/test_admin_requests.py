@@ -1,0 +1,285 @@
+"""What each wish changes, seen through the mesh: the words of what was saved, or the class of the refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from meshserve.core.values import desired, events, llm_spec, model
+from tests.core import world
+
+REPOSITORY = desired.Repository("/repo")
+POOLS = (world.pool(workers=1), world.pool("gpu", 1))
+
+
+def configured(*names, origin=desired.CONFIG, **fields):
+    return tuple(world.spec(name, origin=origin, **fields) for name in names)
+
+
+@pytest.fixture
+def made():
+    fresh = world.World()
+    fresh.apply(
+        pools=POOLS,
+        models=configured("conf"),
+        aliases=(desired.Alias("al", "conf", origin="config"),),
+        repositories=(REPOSITORY,),
+    )
+    fresh.feed(events.ModelsRegistered((world.spec("api"),)))
+    yield fresh
+    fresh.check()
+
+
+def scanned(*specs):
+    return events.RepositoryScanned(
+        REPOSITORY.origin,
+        tuple(dataclasses.replace(spec, origin=REPOSITORY.origin) for spec in specs),
+    )
+
+
+def alias(name, target, **fields):
+    return events.AliasSet(desired.Alias(name, target, owner=fields.pop("owner", "")), **fields)
+
+
+# The configuration
+
+
+def test_the_same_configuration_changes_nothing(made):
+    assert made.feed(events.ConfigApplied(made.mesh.book.desired)) == ()
+
+
+def test_only_what_differs_is_touched(made):
+    words = made.apply(
+        pools=POOLS, models=configured("conf", "more"), aliases=(), repositories=(REPOSITORY,)
+    )
+    assert words == ("alias al cleared", "model more:1 added")
+
+
+def test_what_others_registered_outlives_a_configuration(made):
+    made.apply(pools=POOLS)
+    assert sorted(made.saved_models) == [model.ModelId("api")]
+
+
+def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(made):
+    made.feed(events.PinChanged(model.ModelId("conf"), is_pinned=True))
+    made.apply(pools=POOLS, models=configured("conf", "more"))
+    assert made.saved_models[model.ModelId("conf")].pinned
+
+
+def test_a_configuration_against_a_registered_model_changes_nothing_at_all(made):
+    wanted = desired.Desired(
+        pools=POOLS, models=(*configured("new"), *configured("api", uri="/other"))
+    )
+    assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
+    assert model.ModelId("new") not in made.saved_models
+
+
+def test_a_configuration_against_a_set_alias_is_refused(made):
+    made.feed(alias("mine", "api"))
+    wanted = desired.Desired(
+        pools=POOLS,
+        models=configured("conf"),
+        aliases=(desired.Alias("mine", "conf", origin="config"),),
+    )
+    assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
+
+
+def test_a_pool_with_registered_models_is_not_removed(made):
+    made.feed(events.ModelsRegistered((world.spec("big", pool="gpu"),)))
+    assert made.refused(events.ConfigApplied(desired.Desired(pools=POOLS[:1]))) == "Conflict"
+    assert made.refused(events.ConfigApplied(desired.Desired(pools=POOLS))) == ""
+
+
+def test_a_repository_that_is_not_configured_any_more_is_not_served(made):
+    made.feed(scanned(world.spec("r")))
+    assert "model r:1 withdrawn" in made.apply(pools=POOLS, models=configured("conf"))
+
+
+def test_a_name_taken_over_from_a_repository_comes_back_to_it(made):
+    made.feed(scanned(world.spec("r")))
+    made.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
+    assert made.saved_models[model.ModelId("r")].origin == "config"
+    made.apply(pools=POOLS, repositories=(REPOSITORY,))
+    assert made.saved_models[model.ModelId("r")].origin == REPOSITORY.origin
+
+
+# Models
+
+
+def test_a_registration_is_all_or_nothing(made):
+    assert (
+        made.refused(events.ModelsRegistered((world.spec("new"), world.spec("conf", uri="/other"))))
+        == "AlreadyExists"
+    )
+    assert model.ModelId("new") not in made.saved_models
+
+
+def test_the_same_registration_twice_is_one(made):
+    assert made.feed(events.ModelsRegistered((world.spec("api"),))) == ()
+
+
+def test_what_the_store_does_not_keep_does_not_hold(made):
+    made.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
+    assert made.mesh.book.models.declared(model.ModelId("new")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "refusal"),
+    [("none", "", "ModelNotFound"), ("api", "9", "ModelNotFound"), ("conf", "", "Conflict")],
+)
+def test_a_removal_that_is_refused(made, name, version, refusal):
+    assert made.refused(events.ModelRemoved(name, version)) == refusal
+
+
+def test_one_version_is_removed_alone(made):
+    made.feed(events.ModelsRegistered((world.spec("api", "2"),)))
+    assert made.feed(events.ModelRemoved("api", "1")) == ("model api:1 withdrawn",)
+    assert made.feed(events.ModelRemoved("api")) == ("model api:2 withdrawn",)
+
+
+def test_a_model_that_an_alias_means_stays(made):
+    made.feed(alias("mine", "api"))
+    assert made.refused(events.ModelRemoved("api")) == "Conflict"
+    made.feed(events.AliasCleared("mine"))
+    assert made.refused(events.ModelRemoved("api")) == ""
+
+
+# Repositories
+
+
+def test_a_scan_is_what_the_repository_holds(made):
+    assert made.feed(scanned(world.spec("r"), world.spec("s"))) == (
+        "model r:1 added",
+        "model s:1 added",
+    )
+    assert made.feed(scanned(world.spec("r", uri="/new"))) == (
+        "model s:1 withdrawn",
+        "model r:1 changed (uri)",
+    )
+    assert made.feed(scanned(world.spec("r", uri="/new"))) == ()
+
+
+def test_a_scan_leaves_others_names_alone_and_says_so(made):
+    words = made.feed(scanned(world.spec("conf"), world.spec("al"), world.spec("r")))
+    assert words == (
+        "model r:1 added",
+        "model 'conf:1' of repository /repo is not served: the name belongs to the configuration",
+        "model 'al:1' of repository /repo is not served: the name is an alias",
+    )
+
+
+def test_a_scan_leaves_the_names_of_llms_alone():
+    made = world.World()
+    made.apply(pools=POOLS, repositories=(REPOSITORY,), llms=(llm_spec.LlmSpec("chat", "/chat"),))
+    assert made.feed(scanned(world.spec("chat"))) == (
+        "model 'chat:1' of repository /repo is not served: the name is an LLM's",
+    )
+
+
+def test_a_scan_keeps_pins(made):
+    made.feed(scanned(world.spec("r")))
+    made.feed(events.PinChanged(model.ModelId("r"), is_pinned=True))
+    made.feed(scanned(world.spec("r", uri="/new")))
+    assert made.saved_models[model.ModelId("r")].pinned
+
+
+def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(made):
+    assert made.feed(events.RepositoryScanned("repository:/other", (world.spec("r"),))) == ()
+
+
+# Aliases
+
+
+def test_a_new_alias_means_its_model_at_once(made):
+    assert made.feed(alias("mine", "api", is_gradual=True)) == ("alias mine means api",)
+
+
+def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(made):
+    made.feed(events.ModelsRegistered((world.spec("next"),)))
+    made.feed(alias("mine", "api"))
+    made.feed(alias("mine", "next", is_gradual=True))
+    assert (made.saved_aliases["mine"].name, made.saved_aliases["mine"].target) == ("api", "next")
+    made.settle()
+    assert (made.saved_aliases["mine"].name, made.saved_aliases["mine"].target) == ("next", "")
+
+
+def test_an_alias_whose_target_fails_stays_and_says_why(made):
+    made.feed(events.ModelsRegistered((world.spec("next"),)))
+    made.feed(alias("mine", "api"))
+    made.failing_loads = {"next"}
+    made.feed(alias("mine", "next", is_gradual=True))
+    made.perform_all()
+    assert made.saved_aliases["mine"] == desired.Alias(
+        "mine", "api", target="next", failure="it is broken"
+    )
+
+
+def test_an_alias_that_moves_can_be_sent_back(made):
+    made.feed(events.ModelsRegistered((world.spec("next"),)))
+    made.feed(alias("mine", "api"))
+    made.feed(alias("mine", "next", is_gradual=True))
+    made.feed(alias("mine", "api", is_gradual=True))
+    made.settle()
+    assert made.saved_aliases["mine"] == desired.Alias("mine", "api")
+
+
+@pytest.mark.parametrize(
+    ("wish", "refusal"),
+    [
+        (alias("new", "none"), "ModelNotFound"),
+        (alias("new", "api", is_update_only=True), "ModelNotFound"),
+        (alias("new", "api", expected="conf"), "Conflict"),
+        (alias("new", "api", expected="api"), ""),
+        (alias("mine", "conf", expected="other"), "Conflict"),
+        (alias("mine", "conf", expected="api"), ""),
+        (alias("mine", "api", expected="other"), ""),
+        (alias("mine", "conf", owner="somebody"), "AlreadyExists"),
+        (alias("al", "api"), "AlreadyExists"),
+        (alias("conf", "api"), "AlreadyExists"),
+    ],
+)
+def test_an_alias_is_set_under_conditions(made, wish, refusal):
+    made.feed(alias("mine", "api", owner="me"))
+    assert made.refused(wish) == refusal
+
+
+@pytest.mark.parametrize(
+    ("wish", "refusal"),
+    [
+        (events.AliasCleared("none"), "ModelNotFound"),
+        (events.AliasCleared("al"), "Conflict"),
+        (events.AliasCleared("mine", "somebody"), "AlreadyExists"),
+        (events.AliasCleared("mine", "me"), ""),
+        (events.AliasCleared("mine"), ""),
+    ],
+)
+def test_an_alias_is_cleared_under_conditions(made, wish, refusal):
+    made.feed(alias("mine", "api", owner="me"))
+    assert made.refused(wish) == refusal
+
+
+def registered_for_alias(name):
+    return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=desired.FOR_ALIASES))
+
+
+def test_what_was_registered_for_an_alias_goes_with_it(made):
+    made.feed(registered_for_alias("v1"))
+    made.feed(events.AliasCleared("mine"))
+    assert model.ModelId("v1") not in made.saved_models
+
+
+def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(made):
+    made.feed(registered_for_alias("v1"))
+    made.feed(registered_for_alias("v2"))
+    assert model.ModelId("v1") in made.saved_models
+    made.settle()
+    assert model.ModelId("v1") not in made.saved_models
+    assert model.ModelId("v2") in made.saved_models
+
+
+def test_what_another_alias_needs_stays(made):
+    made.feed(registered_for_alias("v1"))
+    made.feed(alias("other", "v1"))
+    made.feed(events.AliasCleared("mine"))
+    assert model.ModelId("v1") in made.saved_models

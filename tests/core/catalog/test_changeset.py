@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.catalog import catalog_index, changeset
+from meshserve.core.values import catalog, desired, llm_spec, model
+from tests.core import world
+
+REPOSITORY = "repository:/r"
+
+
+@pytest.fixture
+def book():
+    made = catalog_index.Ledger()
+    made.make(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
+    for name, origin in (
+        ("api", "api"),
+        ("config", "config"),
+        ("repo", REPOSITORY),
+        ("auto", "alias"),
+    ):
+        made.make(catalog.Declared(world.spec(name, origin=origin)))
+    made.make(desired.Alias("alias", "api"))
+    return made
+
+
+def changes(book, *specs, is_replacing=False):
+    sheet = book.draft()
+    for spec in specs:
+        sheet.declare(spec, is_replacing=is_replacing)
+    sheet.check()
+    return sheet.changes()
+
+
+def test_the_same_once_more_changes_nothing(book):
+    assert changes(book, world.spec("api")) == ()
+
+
+def test_a_changed_definition_is_refused_unless_it_shall_replace(book):
+    changed = world.spec("api", uri="/new")
+    with pytest.raises(errors.AlreadyExists, match="another definition"):
+        changes(book, changed)
+    assert changes(book, changed, is_replacing=True) == (catalog.Declared(changed),)
+
+
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [
+        ("config", "api"),
+        ("repo", "api"),
+        ("api", "config"),
+        ("config", REPOSITORY),
+        ("repo", "repository:/other"),
+    ],
+)
+def test_nobody_takes_anothers_name(book, name, origin):
+    with pytest.raises(errors.AlreadyExists, match="belongs to"):
+        changes(book, world.spec(name, uri="/new", origin=origin), is_replacing=True)
+
+
+def test_another_version_of_anothers_name_is_refused_too(book):
+    with pytest.raises(errors.AlreadyExists, match="belongs to the configuration"):
+        changes(book, world.spec("config", "2"))
+
+
+def test_anothers_very_same_definition_is_no_change(book):
+    assert changes(book, world.spec("config", origin="api")) == ()
+
+
+def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(book):
+    book.make(catalog.Declared(world.spec("repo", "2", origin=REPOSITORY)))
+    taken = world.spec("repo", uri="/new", origin="config")
+    assert changes(book, taken) == (
+        catalog.Withdrawn(model.ModelId("repo", "2")),
+        catalog.Declared(taken),
+    )
+
+
+def test_what_was_registered_for_an_alias_belongs_to_the_api(book):
+    with pytest.raises(errors.AlreadyExists, match="another definition"):
+        changes(book, world.spec("auto", uri="/new"))
+
+
+def test_a_name_is_not_both_a_model_and_an_alias(book):
+    with pytest.raises(errors.AlreadyExists, match="both a model and an alias"):
+        changes(book, world.spec("alias"))
+
+
+def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(book):
+    sheet = book.draft()
+    sheet.clear_alias("alias")
+    sheet.declare(world.spec("alias"), is_replacing=False)
+    sheet.check()
+    assert [type(change) for change in sheet.changes()] == [catalog.AliasCleared, catalog.Declared]
+
+
+def test_all_versions_are_in_one_pool(book):
+    with pytest.raises(errors.InvalidRequest, match="must be in one pool"):
+        changes(book, world.spec("api", "2", pool="gpu"))
+
+
+def test_there_must_be_such_a_pool(book):
+    with pytest.raises(errors.InvalidRequest, match="no pool 'tpu'; there are: default, gpu"):
+        changes(book, world.spec("new", pool="tpu"))
+
+
+def test_a_pin_changes_nothing_else(book):
+    sheet = book.draft()
+    sheet.pin(model.ModelId("config"), is_pinned=True)
+    assert sheet.changes() == (
+        catalog.Declared(world.spec("config", origin="config", pinned=True)),
+    )
+    with pytest.raises(errors.ModelNotFound):
+        sheet.pin(model.ModelId("none"), is_pinned=True)
+
+
+def test_what_was_measured_holds_for_the_same_bytes_only():
+    known = catalog.Declared(world.spec("a"), world.measured("a", 1).measured)
+    assert changeset.measured_still(known, world.spec("a", pinned=True)) == known.measured
+    assert changeset.measured_still(known, world.spec("a", uri="/new")) is None
+
+
+@pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
+def test_no_model_and_no_alias_has_a_name_of_an_llm(book, name):
+    made = llm_spec.LlmSpec(
+        "chat", "/chat", aliases=("gpt",), adapters=(llm_spec.Adapter("sql", "/sql"),)
+    )
+    book.make(dataclasses.replace(book.desired, llms=(made,)))
+    with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
+        changes(book, world.spec(name, origin="api"))
+    sheet = book.draft()
+    sheet.set_alias(desired.Alias(name, "api"))
+    with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
+        sheet.check()
+
+
+def test_no_llm_takes_the_name_of_a_model(book):
+    sheet = book.draft(dataclasses.replace(book.desired, llms=(llm_spec.LlmSpec("api", "/chat"),)))
+    with pytest.raises(errors.AlreadyExists, match="'api' is the name of an LLM"):
+        sheet.check()

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core.catalog import catalog_index, describe_changes
+from meshserve.core.values import catalog, desired, llm_spec, model, snapshots
+from tests.core import world
+
+BEFORE = desired.Desired(
+    pools=(world.pool(workers=1), world.pool("old")),
+    repositories=(desired.Repository("/gone"), desired.Repository("/kept")),
+    llms=(llm_spec.LlmSpec("kept", "/kept"), llm_spec.LlmSpec("old", "/old")),
+)
+KEY = snapshots.ApiKey("c", "k")
+
+
+@pytest.fixture
+def book():
+    made = catalog_index.Ledger()
+    made.make(BEFORE)
+    made.make(catalog.Declared(world.spec("a")))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (catalog.Declared(world.spec("b", "2")), "model b:2 added"),
+        (
+            catalog.Declared(world.spec("a", uri="/new", trust=True)),
+            "model a:1 changed (uri, trust)",
+        ),
+        (catalog.Withdrawn(model.ModelId("a")), "model a:1 withdrawn"),
+        (desired.Alias("al", "a"), "alias al means a"),
+        (desired.Alias("al", "a", target="b"), "alias al means a, then b"),
+        (catalog.AliasCleared("al"), "alias al cleared"),
+    ],
+)
+def test_a_change_of_the_catalog_is_one_line(book, change, words):
+    assert describe_changes.describe(book, [change]) == (words,)
+
+
+def test_settings_are_told_by_what_changes(book):
+    after = desired.Desired(
+        pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
+        gateway=desired.Gateway("0.0.0.0:80", 10, (KEY,)),
+        repositories=(desired.Repository("/kept", trust=True), desired.Repository("/added")),
+        llms=(
+            llm_spec.LlmSpec("kept", "/kept", replicas_min=0, engine={"seed": 1}),
+            llm_spec.LlmSpec("new", "/new"),
+        ),
+    )
+    assert describe_changes.describe(book, [after]) == (
+        "pool default: 1 → 3 workers",
+        "pool default: its workers are replaced, one after the other (queue_max)",
+        "pool new added: 1 worker",
+        "pool old removed",
+        "llm new added",
+        "llm kept changed (replicas_min, engine)",
+        "llm old removed",
+        "gateway listens on 0.0.0.0:80",
+        "gateway takes requests of up to 10 bytes",
+        "gateway's API keys changed",
+        "repository /kept changed",
+        "repository /added added",
+        "repository /gone removed",
+    )
+
+
+def test_what_does_not_change_is_not_told(book):
+    assert describe_changes.describe(book, [BEFORE]) == ()

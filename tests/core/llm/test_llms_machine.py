@@ -1,0 +1,133 @@
+"""In whatever order things happen to LLMs: everyone is answered once, nothing is started in vain or stopped too early, GPUs suffice."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from meshserve.core.values import events, llm_spec
+from tests.core import llm_world
+
+NAMES = ["a", "b", "c"]
+CALLED = st.sampled_from([*NAMES, "b-too", "nobody"])
+LIMITS = llm_spec.HeldLimits(requests_max=3, bytes_max=100, wait_s_max=200.0)
+
+
+def spec_of(name, uri, size, bounds, share):
+    return llm_spec.LlmSpec(
+        name,
+        f"/models/{uri}",
+        aliases=(f"{name}-too",),
+        tensor_parallel_size=max(size, 1),
+        device="cuda" if size or share else "cpu",
+        replicas_min=bounds[0],
+        replicas_max=1 if share else bounds[1],
+        idle_timeout_s=20.0,
+        share=share,
+        held=LIMITS,
+    )
+
+
+SPECS = st.builds(
+    spec_of,
+    st.sampled_from(NAMES),
+    st.sampled_from(["x", "y"]),
+    st.integers(0, 2),
+    st.sampled_from([(0, 1), (1, 1), (0, 2), (1, 2)]),
+    st.sampled_from(["", "g"]),
+)
+CONFIGS = st.lists(SPECS, max_size=3, unique_by=lambda each: each.name)
+
+
+class LlmsMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.world = llm_world.LlmWorld(n1=2, n2=1)
+
+    @rule(specs=CONFIGS)
+    def apply(self, specs):
+        self.world.apply_llms(*specs)
+
+    @rule(name=CALLED, size=st.sampled_from([1, 40, 90]))
+    def ask(self, name, size):
+        self.world.ask(name, size)
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(data=st.data())
+    def leave(self, data):
+        self.world.leave(data.draw(st.sampled_from(sorted(self.world.waiting))))
+
+    @rule()
+    def leave_twice(self):
+        self.world.feed(events.HeldLeft("nobody's"))
+
+    @precondition(lambda self: any(self.world.lanes.values()))
+    @rule(data=st.data(), is_lost=st.booleans())
+    def perform(self, data, is_lost):
+        lane = data.draw(
+            st.sampled_from(sorted(name for name, lane in self.world.lanes.items() if lane))
+        )
+        self.world.step(lane, is_lost=is_lost)
+
+    @rule()
+    def perform_all(self):
+        self.world.perform_all()
+
+    @precondition(lambda self: self.world.engines)
+    @rule(data=st.data())
+    def kill(self, data):
+        self.world.kill_engine(data.draw(st.sampled_from(sorted(self.world.engines))))
+
+    @rule(names=st.sets(st.sampled_from(NAMES)))
+    def break_starts(self, names):
+        self.world.failing_starts = names
+
+    @precondition(lambda self: self.world.engines)
+    @rule(data=st.data(), running=st.integers(0, 2), waiting=st.integers(0, 1))
+    def load(self, data, running, waiting):
+        engine = self.world.engines[data.draw(st.sampled_from(sorted(self.world.engines)))]
+        engine.running, engine.waiting = (running, waiting) if engine.is_awake else (0, 0)
+
+    @rule(stalled_s=st.sampled_from([0.0, 0.0, 61.0]))
+    def report(self, stalled_s):
+        self.world.report(stalled_s=stalled_s)
+
+    @rule(is_telling=st.booleans())
+    def see_room(self, is_telling):
+        self.world.see_room(is_telling=is_telling)
+
+    @rule(seconds=st.sampled_from([0.5, 11.0, 31.0, 130.0]))
+    def tick(self, seconds):
+        self.world.tick(seconds)
+
+    @rule(nodes=st.sampled_from([("n1",), ("n1", "n2")]))
+    def see_nodes(self, nodes):
+        self.world.feed(events.NodesSeen(nodes))
+
+    @precondition(lambda self: self.world.gateways)
+    @rule(data=st.data())
+    def lose_gateway(self, data):
+        node = data.draw(st.sampled_from(sorted(self.world.gateways)))
+        self.world.gateways.discard(node)
+        self.world.feed(events.GatewayLost(node, "gone"))
+
+    @rule()
+    def settle(self):
+        self.world.settle()
+        self.world.check_engines_settled()
+
+    @invariant()
+    def holds(self):
+        self.world.check()
+
+    def teardown(self):
+        self.settle()
+        self.world.feed(events.DrainRequested())
+        self.world.perform_all()
+        assert self.world.mesh.is_drained
+        assert (self.world.engines, self.world.waiting, self.world.taken) == ({}, {}, {})
+
+
+LlmsMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLlms = LlmsMachine.TestCase

@@ -1,0 +1,110 @@
+"""Every broken promise is noticed: each of these breaks one by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core.memory import copies
+from meshserve.core.memory.copy_lifecycle import State
+from meshserve.core.values.model import Footprint
+from tests.core.play import BROKEN, Play, named
+
+
+@pytest.fixture
+def play():
+    """A worker with one model ready, one in use, one loading, one queued and one whose file is on its way."""
+    play = Play(100, loads_parallel=1)
+    for name in ("ready", "used", "loading", "queued", "fetching"):
+        play.declare(name, 10)
+    play.bring("ready", "used")
+    play.ask("used")
+    for name in ("loading", "queued"):
+        play.ask(name)
+        play.fetched(name)
+    play.ask("fetching")
+    return play
+
+
+def set_(name, **fields):
+    """The copy has other values than it should."""
+
+    def breaks(play):
+        for field, value in fields.items():
+            setattr(play.copy(name), field, value)
+
+    return breaks
+
+
+def bind(name, **fields):
+    """The binding has other values than it should."""
+
+    def breaks(play):
+        for field, value in fields.items():
+            setattr(play.residency.bindings[named(name)], field, value)
+
+    return breaks
+
+
+def ledger(**fields):
+    """The ledger has other values than it should."""
+
+    def breaks(play):
+        for field, value in fields.items():
+            setattr(play.residency.ledger, field, value)
+
+    return breaks
+
+
+BREAKS = {
+    "is leased": set_("loading", leases=1),
+    "has not left": set_("ready", state=State.DRAINING),
+    "wait for nothing": set_("loading", state=State.STUCK, trouble=copies.Trouble(BROKEN)),
+    "queued for nobody": set_("queued", waiters={}),
+    "pinned by a model": set_("ready", pins=frozenset({named("stranger")})),
+    "serves no model": set_("ready", names=set()),
+    "sent off": set_("used", unload_wanted=True),
+    "does not serve": set_("loading", waiters={1: named("stranger")}),
+    "can't say why": set_("loading", state=State.STUCK, waiters={}),
+    "does not know it": bind("fetching", key="ready!"),
+    "bound and still": bind("ready", is_fetching=True),
+    "nobody fetches": bind("fetching", is_fetching=False),
+    "over the budget": ledger(budget=Footprint(20)),
+    "offered wrongly": set_("ready", is_spare=False),
+    "ranked wrongly": lambda play: play.residency._room._ready.discard("ready!"),
+    "waits for room": lambda play: setattr(
+        play.residency, "limits", copies.Limits(Footprint(100), loads_parallel=2)
+    ),
+    "not handed out": lambda play: play.residency._out.append(None),
+}
+
+
+@pytest.mark.parametrize("promise", BREAKS)
+def test_a_broken_promise_is_noticed_and_named(play, promise):
+    play.residency.check()
+    BREAKS[promise](play)
+    with pytest.raises(AssertionError, match=promise):
+        play.residency.check()
+
+
+SUMS = {
+    "booked": ledger(booked=Footprint(99)),
+    "leaving": ledger(leaving=Footprint(1)),
+    "draining": ledger(draining=Footprint(1)),
+    "spared": ledger(_spare_host_bytes=0),
+    "pinned": ledger(pinned=Footprint(1)),
+    "queue": lambda play: play.residency._admission.queue.clear(),
+    "moving": lambda play: play.residency._admission.moving.clear(),
+    "parallel": lambda play: setattr(
+        play.residency, "limits", copies.Limits(Footprint(100), loads_parallel=0)
+    ),
+    "waiters": lambda play: play.residency._tickets._records.clear(),
+    "names": lambda play: play.residency.bindings.pop(named("ready")),
+    "keys": set_("ready", key="other"),
+}
+
+
+@pytest.mark.parametrize("what", SUMS)
+def test_sums_that_do_not_add_up_are_noticed(play, what):
+    SUMS[what](play)
+    with pytest.raises((AssertionError, KeyError)):
+        play.residency.check()

@@ -1,0 +1,229 @@
+"""Residency under any order of events: a world that answers late, well or badly, while Hypothesis looks for a broken promise."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from meshserve import errors
+from meshserve.core.memory import eviction
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.memory.copy_lifecycle import State
+from meshserve.core.values import model
+from tests.core import play
+
+NAMES = "abcdefgh"
+names = st.sampled_from(NAMES)
+hosts = st.sampled_from([0, 1, 5, 10, 20, 30, 45, 60, 90, 130])
+gpus = st.sampled_from([0, 0, 5, 20, 40, 70, 120])
+waits = st.sampled_from([0.0, 0.1, 0.7, 3.0, 12.0, 100.0])
+ROUNDS_MAX = 400
+
+
+class World(RuleBasedStateMachine):
+    """Eight names for a few artifacts, a host of 100 bytes, and in half of the runs a GPU of 100 bytes beside it."""
+
+    @initialize(
+        gpu=st.sampled_from([0, 100]),
+        policy=st.sampled_from([eviction.lru, eviction.gdsf]),
+        parallel=st.integers(1, 3),
+        idle_s=st.sampled_from([None, 20.0]),
+        waiters_max=st.sampled_from([3, 50]),
+    )
+    def begin(self, gpu, policy, parallel, idle_s, waiters_max):
+        self.gpu = gpu
+        self.play = play.Play(
+            100, gpu, policy, loads_parallel=parallel, idle_unload_s=idle_s, waiters_max=waiters_max
+        )
+        for number, name in enumerate(NAMES):
+            size = (5, 15 + 10 * (number % 4)) if gpu else (10 + 10 * number, 0)
+            self.play.declare(name, *size, key=f"k{number}", can_park=bool(gpu))
+
+    def _any(self, data, pending):
+        return data.draw(st.sampled_from(list(pending)))
+
+    # Requests
+
+    @rule(name=names)
+    def ask(self, name):
+        self.play.ask(name)
+
+    @rule(name=names)
+    def lease(self, name):
+        id_ = play.named(name)
+        key = self.play.residency.lease(id_, self.play.now_s)
+        self.play.leases[key] += key is not None
+        self.play.residency.check()
+
+    @rule(name=names)
+    def use(self, name):
+        key = self.play.residency.ready(play.named(name))
+        if key is not None:
+            self.play.residency.used(key, self.play.now_s)
+        self.play.residency.check()
+
+    @precondition(lambda self: +self.play.leases)
+    @rule(data=st.data())
+    def release(self, data):
+        self.play.end_lease(self._any(data, sorted(+self.play.leases)))
+
+    @precondition(lambda self: self.play.requests)
+    @rule(data=st.data())
+    def leave(self, data):
+        self.play.leave(self.play.requests[self._any(data, self.play.requests)])
+
+    @rule(wanted=st.lists(names, min_size=1, max_size=4))
+    def ask_and_answer(self, wanted):
+        """What happens mostly: it is there soon, and stays in use for a while."""
+        for name in wanted:
+            self.play.ask(name)
+        for attempt in list(self.play.orders.fetching):
+            self.play.answer_fetch(attempt)
+        for key in list(self.play.orders.freeing):
+            self.play.answer_free(key)
+        for key in list(self.play.orders.loading):
+            self.play.answer_load(key)
+
+    # Answers
+
+    @precondition(lambda self: self.play.orders.fetching)
+    @rule(
+        data=st.data(),
+        is_good=st.sampled_from([True, True, True, False]),
+        load_extra_bytes=st.sampled_from([0, 0, 10, 60]),
+    )
+    def answer_fetch(self, data, is_good, load_extra_bytes):
+        attempt = self._any(data, self.play.orders.fetching)
+        if is_good:
+            self.play.answer_fetch(attempt, load_extra_bytes)
+        else:
+            id_, _ = self.play.orders.fetching.pop(attempt)
+            self.play.tell(ev.FetchFailed(id_, attempt, play.BROKEN))
+
+    @precondition(lambda self: self.play.orders.loading)
+    @rule(
+        data=st.data(),
+        is_good=st.sampled_from([True, True, True, False]),
+        load_s=st.sampled_from([0.0, 0.1, 5.0]),
+    )
+    def answer_load(self, data, is_good, load_s):
+        key = self._any(data, self.play.orders.loading)
+        if is_good:
+            self.play.answer_load(key, load_s)
+        else:
+            del self.play.orders.loading[key]
+            self.play.tell(ev.LoadEnded(key, play.BROKEN))
+
+    @precondition(lambda self: self.play.orders.freeing)
+    @rule(data=st.data())
+    def answer_free(self, data):
+        self.play.answer_free(self._any(data, self.play.orders.freeing))
+
+    @precondition(lambda self: self.play.orders.parking or self.play.orders.unparking)
+    @rule(data=st.data(), is_good=st.sampled_from([True, True, False]))
+    def answer_move(self, data, is_good):
+        self._answer_move(
+            self._any(data, [*self.play.orders.parking, *self.play.orders.unparking]), is_good
+        )
+
+    def _answer_move(self, key, is_good):
+        orders = self.play.orders
+        is_parking = key in orders.parking
+        (orders.parking if is_parking else orders.unparking).pop(key)
+        if not is_good:
+            self.play.tell(ev.MoveFailed(key))
+        elif is_parking:
+            self.play.parked.add(key)
+            self.play.tell(ev.Parked(key))
+        else:
+            self.play.parked.discard(key)
+            self.play.tell(ev.Unparked(key))
+
+    # Wishes and the world
+
+    @rule(
+        name=names,
+        is_replaced=st.booleans(),
+        host=hosts,
+        gpu=gpus,
+        hint=hosts,
+        key=st.integers(0, 11),
+    )
+    def forget(self, name, is_replaced, host, gpu, hint, key):
+        gpu = gpu if self.gpu else 0
+        if f"k{key}" not in self.play.truth:
+            self.play.declare(
+                name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_park=bool(self.gpu)
+            )
+        self.play.artifacts[play.named(name)] = self.play.truth[f"k{key}"]
+        self.play.tell(ev.Forgotten(play.named(name), is_replaced))
+
+    @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
+    def grow_or_shrink(self, key, host, gpu):
+        """The next load of these bytes takes another size than the last."""
+        if f"k{key}" in self.play.truth:
+            self.play.truth[f"k{key}"].really = model.Footprint(host, gpu if self.gpu else 0)
+
+    @rule(name=names, is_pinned=st.booleans())
+    def pin(self, name, is_pinned):
+        self.play.tell(ev.PinChanged(play.named(name), is_pinned))
+
+    @rule(name=names)
+    def unload(self, name):
+        self.play.tell(ev.UnloadWanted(play.named(name)))
+
+    @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
+    def ease(self, key, load_extra_bytes):
+        self.play.tell(ev.ExtraKnown(f"k{key}", load_extra_bytes))
+
+    @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
+    def see_memory(self, overhead):
+        self.play.see(overhead)
+
+    @rule(seconds=waits)
+    def wait(self, seconds):
+        self.play.wait(seconds)
+
+    # The end: everything is answered
+
+    def teardown(self):
+        self.play.see(0)
+        assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), "there is no end to it"
+        assert not any(request.is_waiting for request in self.play.requests.values())
+        assert self.play.orders == play.Orders()
+        resting = {State.READY, State.PARKED, State.ABSENT, State.FAILED}
+        assert {copy.state for copy in self.play.residency.copies.values()} <= resting
+        assert all(
+            isinstance(request.error, errors.MeshError | None)
+            for request in self.play.requests.values()
+        )
+
+    def _answer_all(self):
+        """Answer what is there to be answered, end every lease, let time go by; whether anything is left to do."""
+        orders = self.play.orders
+        for key in list(+self.play.leases):
+            self.play.end_lease(key)
+        for attempt in list(orders.fetching):
+            self.play.answer_fetch(attempt)
+        for key in list(orders.loading):
+            self.play.answer_load(key)
+        for key in list(orders.freeing):
+            self.play.answer_free(key)
+        for key in [*orders.parking, *orders.unparking]:
+            self._answer_move(key, is_good=True)
+        self.play.wait(0.5)
+        return (
+            orders != play.Orders()
+            or +self.play.leases
+            or any(each.is_waiting for each in self.play.requests.values())
+        )
+
+
+World.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestWorld = World.TestCase

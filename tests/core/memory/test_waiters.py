@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.memory import copies, waiters
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.values import model
+
+A, B = model.ModelId("a"), model.ModelId("b")
+NO = errors.LoadFailed("no")
+
+
+@pytest.fixture
+def out():
+    return []
+
+
+@pytest.fixture
+def waiting(out):
+    return waiters.Tickets(out)
+
+
+def test_requests_are_taken_in_their_order(waiting):
+    copy = copies.Copy("k", model.Footprint())
+    for ticket in (3, 1, 2):
+        waiting.wait(ticket, A, copy)
+    assert waiting.take(copy) == [3, 1, 2]
+    assert len(waiting) == 0
+    assert not copy.waiters
+
+
+def test_requests_of_one_model_are_taken_from_a_copy_that_serves_several(waiting):
+    copy = copies.Copy("k", model.Footprint())
+    for ticket, id_ in ((1, A), (2, B), (3, A)):
+        waiting.wait(ticket, id_, copy)
+    assert waiting.take(copy, A) == [1, 3]
+    assert copy.waiters == {2: B}
+    assert 2 in waiting
+    assert 1 not in waiting
+
+
+def test_who_leaves_waited_for_something_or_not(waiting):
+    binding = copies.Binding(A)
+    waiting.wait(1, A, binding)
+    assert waiting.leave(1) is binding
+    assert waiting.leave(1) is None
+    assert not binding.waiters
+
+
+def test_nobody_waits_for_two_things(waiting):
+    waiting.wait(1, A, copies.Binding(A))
+    with pytest.raises(AssertionError, match="waits already"):
+        waiting.wait(1, B, copies.Binding(B))
+
+
+def test_all_are_told_the_same(waiting, out):
+    waiting.refuse([1, 2], NO)
+    assert out == [ev.Refuse(1, NO), ev.Refuse(2, NO)]

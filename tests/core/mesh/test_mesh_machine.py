@@ -1,0 +1,177 @@
+"""In whatever order things happen: nothing saved is lost, no lost worker is spoken to, in the end all know and hold what they should."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from meshserve import errors
+from meshserve.core.values import desired, events, model
+from tests.core import world
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+POOLS = st.sampled_from(["default", "gpu"])
+REPOSITORY = desired.Repository("/repo")
+SPECS = st.builds(
+    lambda name, version, pool, uri, pinned: world.spec(
+        name, version, pool=pool, uri=uri, pinned=pinned
+    ),
+    NAMES,
+    st.sampled_from(["1", "2"]),
+    POOLS,
+    st.sampled_from(["/x", "/y"]),
+    st.booleans(),
+)
+
+
+def from_origin(specs, origin):
+    return tuple({each.id: dataclasses.replace(each, origin=origin) for each in specs}.values())
+
+
+CONFIGS = st.builds(
+    lambda workers, gpu, specs, alias, is_watching, memory: desired.Desired(
+        pools=(world.pool(workers=workers, memory=model.Footprint(memory)), world.pool("gpu", gpu)),
+        models=from_origin(specs, desired.CONFIG),
+        aliases=(desired.Alias("alias", alias, origin=desired.CONFIG),) if alias else (),
+        repositories=(REPOSITORY,) if is_watching else (),
+    ),
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.lists(SPECS, max_size=3),
+    st.none() | NAMES,
+    st.booleans(),
+    st.sampled_from([100, 200]),
+)
+
+
+class MeshMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.world = world.World()
+
+    def wish(self, event, *, is_store_broken=False):
+        try:
+            self.world.feed(event, is_store_broken=is_store_broken)
+        except errors.MeshError:
+            self.world.check()
+
+    @rule(config=CONFIGS)
+    def apply(self, config):
+        self.wish(events.ConfigApplied(config))
+
+    @rule(
+        specs=st.lists(SPECS, min_size=1, max_size=3),
+        is_replacing=st.booleans(),
+        is_store_broken=st.booleans(),
+    )
+    def register(self, specs, is_replacing, is_store_broken):
+        self.wish(
+            events.ModelsRegistered(from_origin(specs, desired.API), is_replacing),
+            is_store_broken=is_store_broken,
+        )
+
+    @rule(name=NAMES, version=st.sampled_from(["", "1", "2"]))
+    def remove(self, name, version):
+        self.wish(events.ModelRemoved(name, version))
+
+    @rule(specs=st.lists(SPECS, max_size=3))
+    def scan(self, specs):
+        one_pool = tuple(dataclasses.replace(each, pool="default") for each in specs)
+        self.wish(
+            events.RepositoryScanned(REPOSITORY.origin, from_origin(one_pool, REPOSITORY.origin))
+        )
+
+    @rule(
+        alias=st.sampled_from(["alias", "other", "a"]),
+        name=NAMES,
+        is_gradual=st.booleans(),
+        spec=st.none() | SPECS,
+    )
+    def set_alias(self, alias, name, is_gradual, spec):
+        registered = (
+            dataclasses.replace(spec, id=model.ModelId(name), origin=desired.FOR_ALIASES)
+            if spec
+            else None
+        )
+        self.wish(
+            events.AliasSet(desired.Alias(alias, name), is_gradual=is_gradual, spec=registered)
+        )
+
+    @rule(alias=st.sampled_from(["alias", "other", "a"]))
+    def clear_alias(self, alias):
+        self.wish(events.AliasCleared(alias))
+
+    @rule(name=NAMES, is_pinned=st.booleans())
+    def pin(self, name, is_pinned):
+        self.wish(events.PinChanged(model.ModelId(name), is_pinned))
+
+    @rule(names=st.sets(NAMES))
+    def break_loads(self, names):
+        self.world.failing_loads = names
+
+    @precondition(lambda self: any(self.world.lanes.values()))
+    @rule(data=st.data(), is_lost=st.booleans())
+    def perform(self, data, is_lost):
+        lane = data.draw(
+            st.sampled_from(sorted(name for name, lane in self.world.lanes.items() if lane))
+        )
+        self.world.step(lane, is_lost=is_lost)
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data())
+    def kill(self, data):
+        self.world.kill(data.draw(st.sampled_from(sorted(self.world.processes))))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), name=NAMES, size=st.sampled_from([10, 100]))
+    def learn(self, data, name, size):
+        worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
+        process = self.world.processes[worker_id]
+        said = world.reports.WorkerReport(
+            worker_id,
+            process.pid,
+            "n1",
+            "ready",
+            process.replica.revision,
+            measured=(world.measured(name, size),),
+        )
+        self.world.feed(
+            events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced)
+        )
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), name=NAMES, share=st.sampled_from([0.0, 0.5, 1.0]))
+    def be_busy(self, data, name, share):
+        worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
+        process = self.world.processes[worker_id]
+        demands = (world.reports.Demand(model.ModelId(name), share),)
+        said = world.reports.WorkerReport(
+            worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
+        )
+        self.world.feed(
+            events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced)
+        )
+
+    @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))
+    def tick(self, seconds):
+        self.world.tick(seconds)
+
+    @rule()
+    def settle(self):
+        self.world.settle()
+        self.world.check_settled()
+
+    @invariant()
+    def holds(self):
+        self.world.check()
+
+    def teardown(self):
+        self.world.settle()
+        self.world.check_settled()
+
+
+MeshMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMesh = MeshMachine.TestCase

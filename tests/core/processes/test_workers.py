@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core.processes import hash_ring, workers
+from meshserve.core.values import catalog_sync, commands, events, model, reports
+from tests.core import world
+
+ENDPOINT = model.Endpoint("n1", "127.0.0.1", 1)
+POOL = world.pool(workers=2)
+
+
+def up(made, worker_id, pid=1):
+    worker = made.started(events.WorkerStarted(worker_id, ENDPOINT, pid))
+    for command in list(made.give_whole(worker, ())):
+        made.synced(events.WorkerSynced(worker_id, command.step.revision))
+
+
+@pytest.fixture
+def made():
+    fresh = workers.Roster()
+    list(fresh.reconcile([POOL], 0.0))
+    for worker_id in POOL.worker_ids():
+        up(fresh, worker_id)
+    fresh.changed.clear()
+    return fresh
+
+
+def asked(made, now_s=0.0, pool=POOL):
+    return [
+        (type(command).__name__, command.worker_id) for command in made.reconcile([pool], now_s)
+    ]
+
+
+def test_missing_workers_are_started():
+    assert asked(workers.Roster()) == [("StartWorker", "default-0"), ("StartWorker", "default-1")]
+
+
+def test_a_worker_is_ready_once_it_has_a_whole_catalog():
+    made = workers.Roster()
+    list(made.reconcile([POOL], 0.0))
+    worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
+    sent = list(made.give_whole(worker, catalog_sync.parts([1] * 2500)))
+    made.synced(events.WorkerSynced("default-0", 2))
+    assert not made.is_ready("default-0")
+    made.synced(events.WorkerSynced("default-0", sent[-1].step.revision))
+    assert made.ready("default") == ["default-0"]
+    assert made.changed == {"default"}
+
+
+def test_workers_that_are_too_many_are_drained(made):
+    assert asked(made, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
+    made.stopped("default-1")
+    assert list(made.workers) == ["default-0"]
+
+
+def test_workers_with_other_settings_are_replaced_one_at_a_time(made):
+    changed = world.pool(workers=2, queue_max=7)
+    assert asked(made, pool=changed) == [("StopWorker", "default-0")]
+    assert asked(made, pool=changed) == []
+    made.stopped("default-0")
+    assert asked(made, pool=changed) == [("StartWorker", "default-0")]
+    assert asked(made, pool=changed) == []
+    up(made, "default-0")
+    assert asked(made, pool=changed) == [("StopWorker", "default-1")]
+
+
+def test_a_lost_worker_is_started_again_ever_later(made):
+    delays = []
+    for _ in range(7):
+        made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+        delays.append(made.workers["default-0"].retry_at_s)
+        assert asked(made, delays[-1]) == [("StartWorker", "default-0")]
+        made.workers["default-0"].started_s = 0.0
+    assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+
+
+def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
+    made.workers["default-0"].losses = 2
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert [asked(made, now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
+    assert asked(made, 2.0) == [("StartWorker", "default-0")]
+    assert asked(made, 2.0) == []
+
+
+def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
+    made.workers["default-0"].losses = 5
+    made.lost(events.WorkerLost("default-0", "killed"), 100.0)
+    assert asked(made, 100.0) == [("StartWorker", "default-0")]
+
+
+def test_a_lost_worker_gets_its_pools_newest_settings(made):
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    (start,) = made.reconcile([world.pool(workers=2, queue_max=7)], 0.0)
+    assert start == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
+
+
+def test_a_lost_worker_that_nobody_wants_is_forgotten(made):
+    made.lost(events.WorkerLost("default-1", "killed"), 0.0)
+    assert asked(made, pool=world.pool(workers=1)) == []
+    assert list(made.workers) == ["default-0"]
+
+
+def test_the_loss_of_an_earlier_process_says_nothing_of_this_one(made):
+    made.lost(events.WorkerLost("default-0", "killed", pid=99), 0.0)
+    assert made.is_ready("default-0")
+
+
+def test_a_loss_is_told_once(made):
+    made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
+    asked(made)
+    made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
+    assert made.workers["default-0"].state == "starting"
+
+
+def test_a_worker_lost_while_it_drains_is_gone(made):
+    asked(made, pool=world.pool(workers=1))
+    made.lost(events.WorkerLost("default-1", "killed"), 0.0)
+    assert list(made.workers) == ["default-0"]
+
+
+def test_a_start_that_nobody_waits_for_is_no_worker(made):
+    assert made.started(events.WorkerStarted("default-7", ENDPOINT, 1)) is None
+    asked(made, pool=world.pool(workers=1))
+    assert made.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
+
+
+def test_steps_are_numbered_without_a_gap(made):
+    worker = made.workers["default-0"]
+    sent = [
+        *made.give(worker, [1] * 1500),
+        *made.give_whole(worker, ((1,),)),
+        *made.give(worker, [1]),
+    ]
+    assert [command.step.revision for command in sent] == [2, 3, 4, 5]
+    assert [command.step.begins for command in sent] == [False, False, True, False]
+    assert max(len(command.step.changes) for command in sent) == catalog_sync.CHANGES_MAX
+
+
+def test_homes_are_among_ready_workers(made):
+    homes = {made.home("default", f"m{number}") for number in range(50)}
+    assert homes == {"default-0", "default-1"}
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert {made.home("default", f"m{number}") for number in range(50)} == {"default-1"}
+    assert made.home("gpu", "m") is None
+
+
+def test_a_ring_is_for_the_workers_that_there_should_be(made):
+    assert made.ring_size("default") == hash_ring.RING_SIZE_MIN
+    home = made.home("default", "m")
+    assert len(asked(made, pool=world.pool(workers=129))) == 127
+    assert made.ring_size("default") == hash_ring.ring_size(129)
+    assert made.changed == {"default"}
+    assert made.home("default", "m") == hash_ring.Ring(
+        ["default-0", "default-1"], hash_ring.ring_size(129)
+    ).home("m")
+    asked(made, pool=POOL)
+    assert made.home("default", "m") == home
+
+
+def test_a_living_worker_is_taken_over_as_it_is():
+    made = workers.Roster()
+    for worker_id, is_ready in (("default-0", True), ("default-1", False)):
+        made.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
+    assert made.ready("default") == ["default-0"]
+    assert asked(made) == []
+
+
+def test_a_report_is_kept_by_model_until_the_loss(made):
+    worker = made.workers["default-0"]
+    copy = reports.CopyReport(model.ModelId("a"), "ready")
+    worker.take_report(reports.WorkerReport("default-0", 1, "n1", "ready", 1, copies=(copy,)))
+    assert worker.copies == {model.ModelId("a"): copy}
+    other, changed = (
+        reports.CopyReport(model.ModelId("b"), "ready"),
+        copy._replace(state="evicting"),
+    )
+    worker.take_report(
+        reports.WorkerReport(
+            "default-0", 1, "n1", "ready", 1, number=2, since=1, copies=(changed, other)
+        )
+    )
+    assert worker.copies == {copy.id: changed, other.id: other}
+    worker.take_report(
+        reports.WorkerReport("default-0", 1, "n1", "ready", 1, number=3, since=2, gone=(copy.id,))
+    )
+    assert worker.copies == {other.id: other}
+    worker.take_report(
+        reports.WorkerReport("default-0", 1, "n1", "ready", 1, number=4, copies=(copy,))
+    )
+    assert worker.copies == {copy.id: copy}
+    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert (worker.said, worker.copies) == (None, {})

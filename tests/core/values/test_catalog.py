@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshserve import errors
+from meshserve.core.values import catalog, model
+
+names = st.sampled_from(["a", "b", "c"])
+versions = st.sampled_from(["1", "2", "10", "010", "beta", "v2", ""])
+ids = st.builds(model.ModelId, names, versions)
+declarations = st.builds(
+    catalog.Declared,
+    st.builds(model.ModelSpec, ids, st.sampled_from(["file:///x", "file:///y"])),
+    st.none() | st.just(model.Measured("sha256:0", model.Footprint(5), 0.1)),
+)
+aliases = st.sampled_from(["x", "y"])
+changes = st.one_of(
+    declarations,
+    st.builds(catalog.Withdrawn, ids),
+    st.builds(catalog.AliasSet, aliases, names, versions),
+    st.builds(catalog.AliasCleared, aliases),
+)
+
+
+def declared(name, version="1", uri="file:///m"):
+    return catalog.Declared(model.ModelSpec(model.ModelId(name, version), uri))
+
+
+def test_a_model_without_a_version_means_the_newest():
+    there = catalog.Catalog([declared("a", "2"), declared("a", "10"), declared("a", "9")])
+    assert there.resolve("a") == model.ModelId("a", "10")
+    assert there.resolve("a", "2") == model.ModelId("a", "2")
+    assert there.versions("a") == ("2", "9", "10")
+
+
+def test_the_newest_is_another_once_it_is_withdrawn():
+    there = catalog.Catalog(
+        [declared("a", "2"), declared("a", "1"), catalog.Withdrawn(model.ModelId("a", "2"))]
+    )
+    assert there.resolve("a") == model.ModelId("a", "1")
+
+
+def test_an_unknown_model_is_not_found():
+    with pytest.raises(errors.ModelNotFound, match="'b' is not registered"):
+        catalog.Catalog([declared("a")]).resolve("b")
+
+
+def test_an_unknown_version_is_answered_with_those_there_are():
+    with pytest.raises(errors.ModelNotFound, match="no version '3'; there is: 1, 2"):
+        catalog.Catalog([declared("a", "2"), declared("a", "1")]).resolve("a", "3")
+
+
+def test_a_model_whose_last_version_goes_is_gone():
+    there = catalog.Catalog([declared("a"), catalog.Withdrawn(model.ModelId("a"))])
+    assert not there.has_name("a")
+    assert there.versions("a") == ()
+    assert there.declared(model.ModelId("a")) is None
+
+
+def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which():
+    there = catalog.Catalog(
+        [
+            declared("a", "1"),
+            declared("a", "2"),
+            catalog.AliasSet("old", "a", "1"),
+            catalog.AliasSet("any", "a"),
+        ]
+    )
+    assert there.resolve("old") == model.ModelId("a", "1")
+    assert there.resolve("any") == model.ModelId("a", "2")
+    assert there.resolve("old", "2") == model.ModelId("a", "2")
+    assert [alias.alias for alias in there.aliases()] == ["any", "old"]
+
+
+def test_a_cleared_alias_means_nothing():
+    there = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
+    assert there.has_name("x")
+    there.apply(catalog.AliasCleared("x"))
+    there.apply(catalog.AliasCleared("x"))
+    assert not there.has_name("x")
+    assert there.alias("x") is None
+
+
+def test_withdrawing_what_is_not_there_changes_nothing():
+    there = catalog.Catalog([declared("a")])
+    there.apply(catalog.Withdrawn(model.ModelId("b")))
+    there.apply(catalog.Withdrawn(model.ModelId("a", "7")))
+    assert there.changes() == (declared("a"),)
+
+
+def test_a_later_declaration_takes_the_place_of_an_earlier_one():
+    there = catalog.Catalog([declared("a", uri="file:///old"), declared("a", uri="file:///new")])
+    assert len(there) == 1
+    assert there.declared(model.ModelId("a")) == declared("a", uri="file:///new")
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("1", "2"),
+        ("2", "10"),
+        ("9" * 5000, "1" + "0" * 5000),
+        ("10", "beta"),
+        ("a", "b"),
+        ("7", "٣"),
+        ("07", "8"),
+    ],
+)
+def test_versions_are_ordered_by_value_and_words_come_last(older, newer):
+    assert catalog.newest([newer, older]) == newer
+
+
+@given(st.lists(st.text("0123456789ab-", max_size=4), unique=True))
+def test_no_two_versions_are_equally_new(several):
+    assert len({catalog.version_order(version) for version in several}) == len(several)
+    numbers = [
+        int(version)
+        for version in sorted(several, key=catalog.version_order)
+        if version.isdecimal()
+    ]
+    assert numbers == sorted(numbers)
+
+
+@settings(deadline=None)
+@given(st.lists(changes, max_size=20))
+def test_a_catalog_is_made_again_from_its_changes(history):
+    there = catalog.Catalog(history)
+    again = catalog.Catalog(there.changes())
+    assert list(again) == list(there)
+    assert again.aliases() == there.aliases()
+    assert [again.versions(name) for name in "abc"] == [there.versions(name) for name in "abc"]
+
+
+@settings(deadline=None)
+@given(st.lists(changes, max_size=20), names | aliases, versions)
+def test_whatever_is_resolved_was_declared(history, name, version):
+    there = catalog.Catalog(history)
+    try:
+        found = there.resolve(name, version)
+    except errors.ModelNotFound:
+        alias = there.alias(name)
+        meant = (alias.name, version or alias.version) if alias else (name, version)
+        assert meant[1] not in there.versions(meant[0]) or not meant[1]
+        assert meant[1] or not there.versions(meant[0])
+    else:
+        assert there.declared(found) is not None

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.core.values import catalog, catalog_sync, model
+from tests.core import world
+
+CHANGES = st.one_of(
+    st.builds(
+        lambda name, uri: catalog.Declared(world.spec(name, uri=uri)),
+        st.sampled_from("abc"),
+        st.sampled_from("xy"),
+    ),
+    st.builds(lambda name: catalog.Withdrawn(model.ModelId(name)), st.sampled_from("abc")),
+    st.builds(catalog.AliasSet, st.sampled_from("pq"), st.sampled_from("abc")),
+    st.builds(catalog.AliasCleared, st.sampled_from("pq")),
+)
+
+
+def declared(*names):
+    return [catalog.Declared(world.spec(name)) for name in names]
+
+
+def taken(*steps):
+    made = catalog_sync.Replica()
+    for step in steps:
+        made.take(step)
+    return made
+
+
+def test_nothing_holds_before_a_whole_catalog_has_come():
+    first, *rest = catalog_sync.whole(declared(*(f"m{n}" for n in range(2500))), 0)
+    made = taken(first)
+    assert (len(made.catalog), made.is_whole, len(rest)) == (0, False, 2)
+    for step in rest:
+        made.take(step)
+    assert (len(made.catalog), made.is_whole, made.revision) == (2500, True, 3)
+
+
+def test_an_empty_catalog_is_whole_too():
+    assert taken(*catalog_sync.whole([], 0)).is_whole
+
+
+def test_a_step_says_what_it_changes():
+    made = taken(*catalog_sync.whole(declared("a"), 0))
+    (step,) = catalog_sync.steps([catalog.Withdrawn(model.ModelId("a"))], 1)
+    assert made.take(step) == step.changes
+    assert len(made.catalog) == 0
+
+
+def test_a_missed_step_is_a_gap_and_changes_nothing():
+    made = taken(*catalog_sync.whole(declared("a"), 0))
+    with pytest.raises(catalog_sync.Gap, match="step 3 can't follow revision 1"):
+        made.take(catalog_sync.Step(3, tuple(declared("b"))))
+    assert (made.revision, len(made.catalog)) == (1, 1)
+
+
+def test_a_step_before_any_whole_catalog_is_a_gap():
+    with pytest.raises(catalog_sync.Gap):
+        taken(catalog_sync.Step(1, tuple(declared("a"))))
+
+
+def test_a_second_whole_catalog_tells_only_the_differences():
+    made = taken(*catalog_sync.whole(declared("a", "b"), 0))
+    (step,) = catalog_sync.whole(declared("b", "c"), 1)
+    assert set(map(str, made.take(step))) == {
+        str(catalog.Withdrawn(model.ModelId("a"))),
+        str(declared("c")[0]),
+    }
+
+
+def test_the_old_catalog_serves_until_the_new_one_has_ended():
+    made = taken(*catalog_sync.whole(declared("old"), 0))
+    first, last = catalog_sync.whole(declared(*(f"m{n}" for n in range(1500))), 1)
+    made.take(first)
+    assert made.catalog.has_name("old")
+    made.take(last)
+    assert not made.catalog.has_name("old")
+
+
+@given(st.lists(CHANGES), st.lists(CHANGES))
+def test_differences_lead_from_one_catalog_to_the_other(before, after):
+    one, other = catalog.Catalog(before), catalog.Catalog(after)
+    for change in list(catalog_sync.difference(one, other)):
+        one.apply(change)
+    assert list(catalog_sync.difference(one, other)) == []
+    assert set(map(str, one.changes())) == set(map(str, other.changes()))
+
+
+def test_who_declared_a_model_and_its_pin_make_no_other_copy():
+    assert catalog_sync.same_copy(world.spec("a"), world.spec("a", origin="config", pinned=True))
+    assert not catalog_sync.same_copy(world.spec("a"), world.spec("a", uri="/elsewhere"))

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from meshserve.core.values import desired
+from tests.core import world
+
+
+def test_worker_ids_are_the_same_at_each_start():
+    assert (
+        world.pool("gpu", 2).worker_ids() == ("gpu-0", "gpu-1") == world.pool("gpu", 2).worker_ids()
+    )
+
+
+def test_fewer_workers_keep_their_ids():
+    assert set(world.pool(workers=1).worker_ids()) < set(world.pool(workers=3).worker_ids())
+
+
+def test_a_pool_is_found_by_its_name():
+    wanted = desired.Desired(pools=(world.pool(), world.pool("gpu")))
+    assert wanted.pool("gpu") == world.pool("gpu")
+    assert wanted.pool("none") is None
+
+
+def test_an_origin_tells_the_repository():
+    assert desired.Repository("s3://models").origin == "repository:s3://models"

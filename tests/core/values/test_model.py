@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.core.values import model
+
+amounts = st.integers(-(1 << 50), 1 << 50)
+footprints = st.builds(model.Footprint, amounts, amounts)
+sizes = st.builds(model.Footprint, st.integers(0, 1 << 50), st.integers(0, 1 << 50))
+
+
+@given(footprints, footprints)
+def test_what_is_taken_away_can_be_added_again(one, other):
+    assert one.minus(other).plus(other) == one
+    assert one.plus(other).minus(one) == other
+
+
+@given(footprints, footprints, footprints)
+def test_the_order_of_sums_does_not_matter(one, other, third):
+    assert one.plus(other) == other.plus(one)
+    assert one.plus(other).plus(third) == one.plus(other.plus(third))
+    assert one.plus(model.Footprint()) == one
+
+
+@given(footprints, footprints)
+def test_each_device_is_counted_apart(one, other):
+    both = one.plus(other)
+    assert (both.host_bytes, both.gpu_bytes) == (
+        one.host_bytes + other.host_bytes,
+        one.gpu_bytes + other.gpu_bytes,
+    )
+
+
+@given(footprints, footprints)
+def test_what_fits_leaves_no_debt(need, room):
+    left = room.minus(need)
+    assert need.fits_in(room) == (left.host_bytes >= 0 and left.gpu_bytes >= 0)
+
+
+@given(sizes, sizes, sizes)
+def test_what_fits_together_fits_alone(one, other, room):
+    if one.plus(other).fits_in(room):
+        assert one.fits_in(room)
+        assert other.fits_in(room.minus(one))
+
+
+@pytest.mark.parametrize(("need", "fits"), [((5, 5), True), ((6, 0), False), ((0, 6), False)])
+def test_room_on_one_device_is_none_on_another(need, fits):
+    assert model.Footprint(*need).fits_in(model.Footprint(5, 5)) is fits
+
+
+def test_an_id_is_shown_as_users_write_it():
+    assert str(model.ModelId("iris")) == "iris:1"
+    assert f"{model.ModelId('iris', '7')}" == "iris:7"
+
+
+def test_values_can_t_be_changed_and_equal_values_are_one():
+    spec = model.ModelSpec(model.ModelId("iris"), "/m")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.uri = "/other"
+    assert spec == model.ModelSpec(model.ModelId("iris"), "/m")
+    tensors = (model.TensorSpec("x", "FP32", (-1, 4)),)
+    assert len({model.Signature(tensors, ()), model.Signature(tensors, ())}) == 1
+
+
+def test_a_spec_survives_the_way_to_another_process():
+    spec = model.ModelSpec(
+        model.ModelId("iris"),
+        "/m",
+        inputs=(model.TensorSpec("x", "FP32", (-1, 4)),),
+        options={"a": [1]},
+    )
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("digest", "host_bytes", "gpu_bytes", "is_known"),
+    [
+        ("a", 100, 0, True),
+        ("a", 109, 0, True),
+        ("a", 91, 0, True),
+        ("a", 120, 0, False),
+        ("a", 100, 1, False),
+        ("b", 100, 0, False),
+    ],
+)
+def test_a_measurement_is_known_if_the_same_bytes_took_about_as_much(
+    digest, host_bytes, gpu_bytes, is_known
+):
+    earlier = model.Measured("a", model.Footprint(100), 1.0)
+    fresh = model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), 5.0)
+    assert fresh.is_known(earlier) is is_known
+    assert not fresh.is_known(None)

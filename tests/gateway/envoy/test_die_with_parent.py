@@ -1,0 +1,37 @@
+"""Becoming another program that dies with its parent. That Envoy does, tests/gateway/envoy/test_envoy_process.py shows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from meshserve.gateway.envoy import die_with_parent
+
+pytestmark = pytest.mark.edge
+
+
+async def run(parent_pid, *command):
+    program = (sys.executable, "-I", "-S", die_with_parent.__file__, str(parent_pid), *command)
+    process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+async def test_the_program_takes_its_place():
+    code, output = await run(
+        os.getpid(), "/bin/sh", "-c", "echo $1; ulimit -n; exit 3", "sh", "hello"
+    )
+    assert (code, output.split()[0]) == (3, "hello")
+
+
+async def test_it_may_open_as_many_files_as_the_system_allows():
+    _, output = await run(os.getpid(), "/bin/sh", "-c", "ulimit -Sn; ulimit -Hn")
+    soft, hard = output.split()
+    assert soft == hard
+
+
+async def test_it_starts_nothing_if_its_parent_is_gone_already():
+    assert await run(1, "/bin/sh", "-c", "echo started") == (0, "")

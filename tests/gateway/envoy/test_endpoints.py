@@ -1,0 +1,48 @@
+"""No method and no path is forgotten."""
+
+from __future__ import annotations
+
+from meshserve.gateway.envoy import clusters, endpoints
+from meshserve.protocol.pb import inference_pb2, model_repository_pb2, modelmesh_pb2
+
+OURS = (inference_pb2, model_repository_pb2, modelmesh_pb2)
+
+
+def every_method():
+    services = [
+        service for module in OURS for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    return [
+        f"/{service.full_name}/{method}"
+        for service in services
+        for method in service.methods_by_name
+    ]
+
+
+def is_served(targets, path):
+    return path in targets.exact or any(path.startswith(under) for under in targets.under)
+
+
+def test_every_method_of_every_service_leads_somewhere():
+    targets = endpoints.targets("pool-default")
+    assert [path for path in every_method() if not is_served(targets, path)] == []
+    assert all(targets.exact[path].is_grpc for path in every_method() if path in targets.exact)
+
+
+def test_every_unary_method_may_come_compressed():
+    own = {f"{endpoints.INFERENCE}{name}" for name in endpoints.OF_NODE}
+    assert {path for path in every_method() if not is_served(endpoints.relayed(), path)} == own
+
+
+def test_the_default_cluster_is_where_models_are_looked_for():
+    targets = endpoints.targets("pool-x")
+    to_pool = {
+        path
+        for path, target in {**targets.exact, **targets.under}.items()
+        if target.cluster == "pool-x"
+    }
+    assert to_pool == {f"{endpoints.INFERENCE}{name}" for name in endpoints.OF_MODELS} | {
+        "/v2/models/",
+        "/v1/models/",
+    }
+    assert endpoints.statistics().cluster == clusters.CONTROLLER

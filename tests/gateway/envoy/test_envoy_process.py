@@ -1,0 +1,176 @@
+"""Envoy as a process: it starts, it comes back, it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from meshserve.core.values import snapshots
+from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths
+from tests import support
+from tests.gateway.conftest import first_field, member
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+AWAY = "192.0.2.1:80"
+
+
+def snap_for(run_dir, listen=None):
+    return snapshots.GatewaySnapshot(
+        listen or f"127.0.0.1:{support.free_port()}",
+        "n1",
+        {"default": (member(run_dir, "default-0"),)},
+    )
+
+
+@pytest.fixture
+def at(run_dir):
+    made = gateway_paths.Paths(run_dir)
+    made.make_folders()
+    return made
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def config_files(at):
+    return list(Path(at.config_dir).glob("*"))
+
+
+async def status(mesh_or_listen, path="/nothing"):
+    try:
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"http://{mesh_or_listen}{path}")).status_code
+    except httpx.TransportError:
+        return 0
+
+
+async def test_it_serves_when_start_returns_and_is_gone_when_stop_does(at):
+    snap = snap_for(at.run_dir)
+    envoy = envoy_process.EnvoyProcess(at, 1)
+    await envoy.start(envoy_config.files(snap, at.run_dir))
+    pid = envoy.pid
+    assert await status(snap.listen) == 404
+    await envoy.stop()
+    assert (envoy.pid, is_alive(pid), await status(snap.listen)) == (None, False, 0)
+    assert config_files(at) == []
+
+
+async def test_a_configuration_that_envoy_refuses_is_an_error_in_its_words(at):
+    envoy = envoy_process.EnvoyProcess(at, 1)
+    with pytest.raises(envoy_process.EnvoyFailed, match=r"cannot bind '192\.0\.2\.1:80'"):
+        await envoy.start(envoy_config.files(snap_for(at.run_dir, AWAY), at.run_dir))
+    assert envoy.pid is None
+    assert config_files(at) == []
+
+
+async def test_one_that_can_not_even_be_read_is_too(at):
+    files = {
+        **envoy_config.files(snap_for(at.run_dir), at.run_dir),
+        "bootstrap.json": '{"surprise": 1}',
+    }
+    with pytest.raises(envoy_process.EnvoyFailed, match="surprise"):
+        await envoy_process.EnvoyProcess(at, 1).start(files)
+
+
+async def test_after_a_refused_change_what_was_before_is_in_force(mesh):
+    with pytest.raises(envoy_process.EnvoyFailed, match="cannot bind"):
+        await mesh.gateway.apply(replace(mesh.snapshot, listen=AWAY, routes={"iris": "big"}))
+    assert (await mesh.call(first_field(b"iris")))["by"].startswith("default")
+    await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
+    assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
+
+
+async def test_a_killed_envoy_is_back_with_its_last_configuration(mesh):
+    await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
+    first = mesh.gateway.report()["envoy_pid"]
+    for restarts in (1, 2):
+        os.kill(mesh.gateway.report()["envoy_pid"], signal.SIGKILL)
+        began_s = time.monotonic()
+        while await status(mesh.snapshot.listen, "/v2/models/iris") != 200:  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began_s < 10
+        assert mesh.gateway.report()["restarts"] == restarts
+    assert (await mesh.http.get("/v2/models/iris")).json()["by"] == "big-0"
+    assert not is_alive(first)
+
+
+async def test_a_change_while_envoy_is_down_is_not_lost(mesh):
+    os.kill(mesh.gateway.report()["envoy_pid"], signal.SIGKILL)
+    await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
+    assert (await mesh.http.get("/v2/models/iris")).json()["by"] == "big-0"
+
+
+async def test_a_drain_waits_for_calls_under_way_and_takes_no_new_ones(mesh):
+    call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
+    await support.wait_until_async(
+        lambda: any(each.seen for each in mesh.echoes.values()), what="the call arrives"
+    )
+    assert await mesh.gateway.drain(10) is True
+    assert (await call)["by"].startswith("default")
+    await support.wait_until_async(
+        lambda: not is_listening(mesh.snapshot.listen), what="the port is closed"
+    )
+
+
+def is_listening(listen):
+    port = f"{int(listen.rpartition(':')[2]):04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port}") and line.split()[3] == "0A" for line in lines)
+
+
+async def test_a_drain_ends_in_bounded_time(mesh):
+    call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
+    await support.wait_until_async(
+        lambda: any(each.seen for each in mesh.echoes.values()), what="the call arrives"
+    )
+    assert await mesh.gateway.drain(0.1) is False
+    await call
+
+
+async def test_envoy_does_not_outlive_its_parent(run_dir):
+    program = (
+        "import asyncio, sys\n"
+        "from meshserve.core.values import snapshots\n"
+        "from meshserve.gateway import gateway\n"
+        "async def main():\n"
+        "    door = gateway.Gateway(sys.argv[1])\n"
+        "    await door.start(snapshots.GatewaySnapshot(sys.argv[2], 'n1', {}))\n"
+        "    print(door.report()['envoy_pid'], flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    command = (
+        envoy_process.sys.executable,
+        "-c",
+        program,
+        run_dir,
+        f"127.0.0.1:{support.free_port()}",
+    )
+    parent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    envoy_pid = int(await parent.stdout.readline())
+    assert is_alive(envoy_pid)
+    parent.kill()
+    await parent.wait()
+    await support.wait_until_async(lambda: not is_alive(envoy_pid), what="Envoy is gone")
+
+
+async def test_a_second_gateway_may_not_share_the_port(mesh, run_dir):
+    other = gateway_paths.Paths(f"{run_dir}/other")
+    other.make_folders()
+    files = envoy_config.files(snap_for(other.run_dir, mesh.snapshot.listen), other.run_dir)
+    with pytest.raises(envoy_process.EnvoyFailed, match="Address already in use"):
+        await envoy_process.EnvoyProcess(other, 1).start(files)
+    assert await status(mesh.snapshot.listen, "/healthz") == 200

@@ -1,0 +1,90 @@
+"""Envoy's own errors on OpenAI's paths, and where they keep their other form."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_asyncio
+
+from meshserve.gateway.envoy import openai_errors
+from tests.gateway import engines
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def deserted(tmp_path_factory):
+    """A gateway behind which nobody answers."""
+    async with engines.running_llms(
+        str(tmp_path_factory.mktemp("gw")), controller=None, pools={"default": ()}, routes={}
+    ) as mesh:
+        yield mesh
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models",
+        "/v1/models?x=1",
+        "/openai/v1/models",
+        "/openai/v1/models/tiny",
+        "/v1/responses/r1?model=gone",
+    ],
+)
+async def test_errors_have_openais_form_on_its_paths(deserted, path):
+    answer = await deserted.http.get(path)
+    assert answer.json() == openai_errors.error(
+        "nobody can answer this now: no healthy upstream", 503
+    )
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["content-type"]) == (
+        503,
+        "1",
+        "application/json",
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in openai_errors.BARE if path != "/invocations"])
+async def test_errors_have_openais_form_on_the_bare_paths_of_engines(deserted, path):
+    answer = await engines.chat(deserted, "gone", f"{path}?x=1")
+    assert engines.fault(answer)[:2] == (503, "service_unavailable")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/iris", "/v2/models/iris", "/mesh/v1/status"])
+async def test_errors_keep_their_form_elsewhere(deserted, path):
+    answer = await deserted.http.get(path)
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"error": "nobody can answer this now: no healthy upstream"},
+    )
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/scores", "/tokenize/x", "/v1", "/openai", "/openai/v2/x", "/v2/rerankk", "/x/v1/models"],
+)
+async def test_what_is_not_a_path_of_openais_is_not_found(deserted, path):
+    answer = await deserted.http.post(path, content=b'{"model":"tiny"}')
+    assert (answer.status_code, answer.json()) == (
+        404,
+        {"error": f"nothing is served under {path}"},
+    )
+
+
+async def test_a_page_beside_the_list_of_models_is_not_found(deserted):
+    assert (await deserted.http.get("/v1/modelss")).json() == {
+        "error": "nothing is served under /v1/modelss"
+    }
+    assert engines.fault(await deserted.http.get("/openai/v1/modelss"))[:2] == (404, "not_found")
+
+
+async def test_an_error_says_whose_fault_it_is():
+    kinds = {
+        status: openai_errors.error("x", status)["error"]["type"]
+        for status in (400, 404, 413, 500, 503)
+    }
+    assert kinds == dict.fromkeys((400, 404, 413), "invalid_request_error") | dict.fromkeys(
+        (500, 503), "server_error"
+    )
+    assert openai_errors.error("x") == {
+        "error": {"message": "x", "type": "server_error", "param": None, "code": None}
+    }

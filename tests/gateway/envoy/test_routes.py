@@ -1,0 +1,153 @@
+"""Who gets which request, with real Envoy between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from meshserve.core.processes import hash_ring
+from meshserve.core.values import snapshots
+from meshserve.gateway.envoy import routes
+from tests.gateway.conftest import INFER, first_field, member
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+PREFIX = "/inference.GRPCInferenceService"
+HOME = hash_ring.Ring(["default-0", "default-1"]).home
+
+
+def text(snap):
+    return str(routes.table(snap))
+
+
+async def test_the_same_snapshot_gives_the_same_table(shared_mesh):
+    snap = shared_mesh.snapshot
+    assert text(snap) == text(replace(snap, routes=dict(snap.routes)))
+    assert text(snap) != text(replace(snap, routes={"other": "big"}))
+
+
+async def test_a_model_of_another_pool_is_found_by_every_path(shared_mesh):
+    assert (await shared_mesh.call(first_field(b"huge")))["by"] == "big-0"
+    assert (await shared_mesh.call(metadata=[("mm-model-id", "huge")]))["by"] == "big-0"
+    assert (await shared_mesh.call(first_field(b"huge"), f"{PREFIX}/ModelStatistics"))[
+        "by"
+    ] == "big-0"
+    for path in ("/v2/models/huge/infer", "/v2/models/hug%65", "/v1/models/huge:predict"):
+        assert (await shared_mesh.http.post(path)).json()["by"] == "big-0"
+
+
+@pytest.mark.parametrize("name", ["iris", "hug", "hugeandmore", "Huge"])
+async def test_every_other_model_is_the_default_pools(shared_mesh, name):
+    assert (await shared_mesh.call(first_field(name.encode())))["by"] == HOME(name)
+    assert (await shared_mesh.http.get(f"/v2/models/{name}")).json()["by"] == HOME(name)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{PREFIX}/ModelStatistics",
+        f"{PREFIX}/RepositoryIndex",
+        f"{PREFIX}/RepositoryModelLoad",
+        f"{PREFIX}/RepositoryModelUnload",
+        f"{PREFIX}/SystemSharedMemoryStatus",
+        f"{PREFIX}/CudaSharedMemoryRegister",
+        f"{PREFIX}/TraceSetting",
+        f"{PREFIX}/LogSettings",
+        "/inference.model_repository.ModelRepositoryService/RepositoryIndex",
+        "/mmesh.ModelMesh/registerModel",
+    ],
+)
+async def test_calls_about_the_mesh_go_to_the_controller(shared_mesh, path):
+    answer = await shared_mesh.call(first_field(b"") + first_field(b"huge", 2), path)
+    assert (answer["by"], answer["path"]) == ("controller", path)
+    assert "x-mesh-model" not in answer["headers"]
+
+
+async def test_a_load_is_the_controllers_whatever_it_names(shared_mesh):
+    for path in (f"{PREFIX}/RepositoryModelLoad", "/mmesh.ModelMesh/ensureLoaded"):
+        assert (await shared_mesh.call(first_field(b"huge"), path))["by"] == "controller"
+
+
+PAGES = [
+    "/v2/repository/index",
+    "/v2/repository/models/huge/load",
+    "/mesh/v1/models/huge?version=1",
+    "/v2/models/stats",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_about_the_mesh_are_the_controllers(shared_mesh, path):
+    answer = (await shared_mesh.http.post(path, content=b"{}")).json()
+    assert (answer["by"], answer["path"]) == ("controller", path.partition("?")[0])
+
+
+@pytest.mark.parametrize(
+    "path", [f"{PREFIX}/Nothing", f"{PREFIX}/ModelInferAndMore", "/nobody.Service/Method"]
+)
+async def test_an_unknown_method_is_unimplemented(shared_mesh, path):
+    code, reason = await shared_mesh.fault(first_field(b"huge"), path)
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+    assert path in reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/nothing",
+        "/v2/",
+        "/v2/nothing",
+        "/v2/models",
+        "/healthzz",
+        "/v1/modelss",
+        "/metrics/x",
+    ],
+)
+async def test_an_unknown_path_is_not_found(shared_mesh, path):
+    answer = await shared_mesh.http.get(f"{path}?a=b")
+    assert answer.status_code == 404
+    assert answer.json() == {"error": f"nothing is served under {path}"}
+
+
+async def test_what_is_not_grpc_is_not_taken_for_it(shared_mesh):
+    assert (await shared_mesh.http.post(INFER, content=first_field(b"iris"))).status_code == 404
+
+
+async def test_a_compressed_message_arrives_as_if_it_were_not(shared_mesh):
+    body = first_field(b"huge") + first_field(b"x" * 1000, 7)
+    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+        answer = await shared_mesh.channel.unary_unary(INFER)(
+            body, compression=compression, metadata=[("mm-model-id", "huge")]
+        )
+        assert b'"by": "big-0"' in answer
+        assert f'"bytes": {len(body)}'.encode() in answer
+    call = shared_mesh.channel.unary_unary("/mmesh.ModelMesh/registerModel")
+    assert b'"by": "controller"' in await call(body, compression=grpc.Compression.Gzip)
+
+
+async def test_a_thousand_routes_are_taken_at_once(mesh):
+    names = {f"model-{number}": "big" for number in range(1000)}
+    await mesh.gateway.apply(replace(mesh.snapshot, routes=names))
+    assert (await mesh.call(first_field(b"model-999")))["by"] == "big-0"
+    assert (await mesh.call(first_field(b"huge")))["by"] == HOME("huge")
+
+
+async def test_pools_and_routes_change_without_closing_a_connection(mesh):
+    call = mesh.channel.unary_unary(INFER)(b"", metadata=[("x-say", "slow")])
+    await mesh.call(b"")
+    pools = {**mesh.snapshot.pools, "new": (member(mesh.run_dir, "big-0"),)}
+    await mesh.gateway.apply(replace(mesh.snapshot, pools=pools, routes={"iris": "new"}))
+    assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
+    assert b'"by"' in await call
+    await mesh.gateway.apply(replace(mesh.snapshot, routes={}))
+    assert (await mesh.call(first_field(b"iris")))["by"] == HOME("iris")
+    created = await mesh.gateway._envoy.admin.stats("^listener_manager.listener_(create|modif)")
+    assert set(created.values()) == {"1", "0"}
+
+
+async def test_keys_are_not_in_the_listener(shared_mesh):
+    with_keys = replace(shared_mesh.snapshot, keys=(snapshots.ApiKey("bob", "secret"),))
+    assert "secret" in text(with_keys)

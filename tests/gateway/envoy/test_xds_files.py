@@ -1,0 +1,81 @@
+"""What is written, and what is left alone."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from meshserve.core.values import snapshots
+from meshserve.gateway.envoy import envoy_config, gateway_paths, xds_files
+from tests.gateway.conftest import member
+
+SNAPSHOT = snapshots.GatewaySnapshot(
+    "127.0.0.1:1", "n1", {"default": (member("/run", "default-0"),)}
+)
+
+
+@pytest.fixture
+def at(tmp_path):
+    made = gateway_paths.Paths(str(tmp_path))
+    made.make_folders()
+    return made
+
+
+def inodes(tmp_path):
+    return {path.name: path.stat().st_ino for path in (tmp_path / "envoy").iterdir()}
+
+
+def test_only_what_differs_is_replaced(tmp_path, at):
+    folder = xds_files.ConfigFolder(at)
+    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
+    before = inodes(tmp_path)
+    folder.write(
+        envoy_config.files(
+            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": ()}), at.run_dir
+        )
+    )
+    different = {name for name, inode in inodes(tmp_path).items() if inode != before[name]}
+    assert different == {"eds-pool-default.json", "eds-busy-default.json"}
+
+
+def test_files_that_hold_keys_are_for_their_owner_alone(tmp_path, at):
+    xds_files.ConfigFolder(at).write(envoy_config.files(SNAPSHOT, at.run_dir))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "envoy").iterdir()} == {0o600}
+
+
+def test_members_of_pools_that_are_gone_are_pruned(tmp_path, at):
+    folder = xds_files.ConfigFolder(at)
+    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
+    folder.write(envoy_config.files(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}), at.run_dir))
+    folder.prune()
+    assert set(inodes(tmp_path)) == {
+        "eds-controller.json",
+        "cds.json",
+        "rds.json",
+        "lds.json",
+        "bootstrap.json",
+    }
+
+
+def test_versions_are_those_of_the_files(at):
+    folder = xds_files.ConfigFolder(at)
+    folder.write(
+        {
+            "lds.json": '{"version_info": "7"}',
+            "eds-pool-a%3Ab.json": '{"version_info": "8"}',
+            "bootstrap.json": "{}",
+        }
+    )
+    assert folder.versions() == {
+        "listener_manager.lds.version_text": "7",
+        "cluster.pool-a_b.version_text": "8",
+    }
+
+
+def test_nothing_is_left_behind(tmp_path, at):
+    folder = xds_files.ConfigFolder(at)
+    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
+    folder.remove()
+    assert {path.name for path in tmp_path.iterdir()} == {"logs"}
+    assert folder.files == {}

@@ -1,0 +1,265 @@
+"""What the script does with a request to an LLM: where it goes, whether it waits, what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from meshserve.core.values import model, snapshots
+from tests import support
+from tests.gateway import engines
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+chat, fault = engines.chat, engines.fault
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory):
+    async with engines.running_llms(str(tmp_path_factory.mktemp("gw"))) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def llms(run_dir):
+    """One of the test's own."""
+    async with engines.running_llms(run_dir) as started:
+        yield started
+
+
+def later(call):
+    return asyncio.ensure_future(call)
+
+
+async def until_waiting(mesh, count):
+    await support.wait_until_async(
+        lambda: len(mesh.echoes["room"].waiting) == count, what=f"{count} wait"
+    )
+
+
+def with_llm(mesh, name, **changes):
+    return replace(
+        mesh.snapshot,
+        llms=tuple(
+            replace(llm, **changes) if llm.name == name else llm for llm in mesh.snapshot.llms
+        ),
+    )
+
+
+def ready(mesh):
+    return with_llm(
+        mesh, "cold", members=(engines.replica(mesh.run_dir, "cold", 0),), is_held=False
+    )
+
+
+async def test_an_unknown_model_is_not_found(shared):
+    for path in ("/v1/chat/completions", "/openai/v1/embeddings", "/rerank"):
+        status, code, error = fault(await chat(shared, 'no"body\n', path))
+        assert (status, code, error["param"], error["type"]) == (
+            404,
+            "model_not_found",
+            "model",
+            "invalid_request_error",
+        )
+        assert error["message"] == 'The model `no"body\n` does not exist.'
+    assert (await chat(shared, "huge")).status_code == 404
+    assert (await chat(shared, "iris")).headers["content-type"] == "application/json"
+
+
+async def test_what_is_wrong_with_a_request_is_told(shared):
+    for body, param in ((b"{}", "model"), (b'{"model":1}', "model"), (b"{", None)):
+        status, code, error = fault(await shared.http.post("/v1/completions", content=body))
+        assert (status, code, error["param"]) == (400, "invalid_request", param)
+
+
+@pytest.mark.parametrize(
+    "query", ["model=tiny", "x=1&model=tiny&y", "model=x&model=tiny", "model=t%69ny"]
+)
+async def test_a_request_without_a_body_names_its_model_in_the_query(shared, query):
+    for method in ("GET", "DELETE", "POST"):
+        answer = (await shared.http.request(method, f"/v1/responses/r1?{query}")).json()
+        assert (answer["headers"]["x-mesh-model"], answer["path"]) == ("tiny", "/v1/responses/r1")
+    answer = await shared.http.get("/v1/responses/r1?model=org%2Ftiny+1")
+    assert answer.json()["headers"]["x-mesh-model"] == "org/tiny 1"
+
+
+@pytest.mark.parametrize("query", ["", "?", "?model=", "?model", "?xmodel=tiny", "?model=%FF"])
+async def test_without_a_body_and_a_query_the_model_is_missing(shared, query):
+    status, _, error = fault(await shared.http.get(f"/v1/responses/r1{query}"))
+    assert (status, error["param"]) == (400, "model")
+    assert "?model=NAME" in error["message"]
+
+
+async def test_a_request_over_the_limit_is_told_the_limit(run_dir):
+    async with engines.running_llms(run_dir, request_bytes_max=100_000) as mesh:
+        big = '{"model": "tiny", "text": "' + "x" * 200_000 + '"}'
+
+        async def in_chunks():
+            yield big.encode()
+
+        for content in (big, big * 20, in_chunks()):
+            status, code, error = fault(await mesh.http.post("/v1/embeddings", content=content))
+            assert (status, code, error["type"]) == (
+                413,
+                "request_too_large",
+                "invalid_request_error",
+            )
+            assert "larger than the limit of 100000 bytes" in error["message"]
+        assert (await chat(mesh, text="x" * 99_000)).json()["bytes"] > 99_000
+
+
+async def test_bodies_of_8_mib_pass_whole(shared):
+    for path in ("/v1/chat/completions", "/openai/v1/chat/completions"):
+        body = json.dumps({"image": "x" * (8 << 20), "model": "tiny"}).encode()
+        assert (await shared.http.post(path, content=body)).json()["bytes"] == len(body)
+
+
+async def test_internal_headers_can_not_be_forged(shared):
+    forged = {"x-mesh-model": "cold", "x-mesh-turn": "llm", "x-mesh-client": "root"}
+    headers = (await chat(shared, headers=forged)).json()["headers"]
+    assert (headers["x-mesh-model"], headers.get("x-mesh-client")) == ("tiny", None)
+    assert fault(await chat(shared, "nobody", headers=forged))[0] == 404
+    assert (
+        (
+            await shared.http.post(
+                "/v2/models/iris/infer", headers={**forged, "x-mesh-model": "tiny"}
+            )
+        )
+        .json()["by"]
+        .startswith("default")
+    )
+    assert (await shared.http.get("/nothing", headers={"x-mesh-turn": "answered"})).json() == {
+        "error": "nothing is served under /nothing"
+    }
+
+
+async def test_a_held_request_goes_on_once_it_may(llms):
+    body = {"model": "frosty", "text": "x" * 1000}
+    answer = later(chat(llms, "frosty", text=body["text"]))
+    await until_waiting(llms, 1)
+    assert llms.echoes["room"].asked == [("POST", f"model=cold&bytes={len(json.dumps(body))}")]
+    await llms.gateway.apply(ready(llms))
+    assert not answer.done()
+    llms.echoes["room"].admit()
+    seen = (await answer).json()
+    assert (seen["by"], seen["bytes"]) == ("cold/0", len(json.dumps(body)))
+    assert (await chat(llms, "cold")).json()["by"] == "cold/0"
+    assert len(llms.echoes["room"].asked) == 1
+
+
+async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms):
+    big = later(chat(llms, "cold", headers={"x-session-id": "s"}, text="x" * (8 << 20)))
+    bare = later(llms.http.get("/openai/v1/responses/r1?model=cold"))
+    await until_waiting(llms, 2)
+    await llms.gateway.apply(ready(llms))
+    for _ in range(2):
+        llms.echoes["room"].admit()
+    assert ((await big).json()["by"], (await bare).json()["path"]) == ("cold/0", "/v1/responses/r1")
+    assert (await big).json()["bytes"] > 8 << 20
+
+
+async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitted(llms):
+    answers = []
+    for number in range(5):
+        answers.append(later(chat(llms, "cold", headers={"x-number": str(number)})))
+        await until_waiting(llms, number + 1)
+    await llms.gateway.apply(ready(llms))
+    for answer in answers:
+        llms.echoes["room"].admit()
+        await answer
+    assert [seen["headers"]["x-number"] for seen in llms.echoes["cold/0"].seen] == list("01234")
+
+
+async def test_who_is_turned_away_hears_the_controllers_words(llms):
+    answer = later(chat(llms, "cold"))
+    await until_waiting(llms, 1)
+    llms.echoes["room"].turn_away()
+    assert ((await answer).status_code, (await answer).content) == (503, engines.ERROR)
+    headers = (await answer).headers
+    assert (headers["retry-after"], headers["x-more"], headers["content-type"]) == (
+        "17",
+        "1",
+        "application/json",
+    )
+    assert int(headers["content-length"]) == len(engines.ERROR)
+
+
+async def test_who_leaves_is_missed_at_once(llms):
+    room = llms.echoes["room"]
+    for size in (10, 4 << 20):
+        gone_before, waiting = room.left, later(chat(llms, "cold", text="x" * size))
+        await support.wait_until_async(lambda: len(room.asked) == gone_before + 1, what="it waits")  # noqa: B023 - awaited here
+        waiting.cancel()
+        began_s = time.monotonic()
+        await support.wait_until_async(lambda: room.left == gone_before + 1, what="it is missed")  # noqa: B023 - awaited here
+        assert time.monotonic() - began_s < 1
+
+
+async def test_without_a_controller_nobody_waits(llms):
+    for controller in (None, model.Endpoint("n1", "127.0.0.1", 1, f"{llms.run_dir}/nobody.sock")):
+        await llms.gateway.apply(replace(llms.snapshot, controller=controller))
+        answer = await chat(llms, "cold")
+        assert (fault(answer)[:2], answer.headers["retry-after"]) == (
+            (503, "service_unavailable"),
+            "1",
+        )
+        assert "`cold` is not ready" in fault(answer)[2]["message"]
+        assert (await chat(llms)).status_code == 200
+
+
+async def test_a_controller_that_does_not_answer_is_not_waited_for_much_longer_than_it_should_be(
+    llms, monkeypatch
+):
+    monkeypatch.setattr("meshserve.gateway.envoy.llm_routes.WAIT_SLACK_S", 0.3)
+    await llms.gateway.apply(with_llm(llms, "cold", wait_s_max=0.2))
+    answer = await chat(llms, "cold")
+    assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
+
+
+async def test_a_controller_that_dies_leaves_nobody_hanging(llms):
+    async def die(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(die, f"{llms.run_dir}/doomed.sock"):
+        controller = model.Endpoint("n1", "127.0.0.1", 1, f"{llms.run_dir}/doomed.sock")
+        await llms.gateway.apply(replace(llms.snapshot, controller=controller))
+        answer = await chat(llms, "cold")
+    assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
+
+
+async def test_an_llm_that_is_gone_is_unknown(llms):
+    await llms.gateway.apply(replace(llms.snapshot, llms=()))
+    assert fault(await chat(llms))[:2] == (404, "model_not_found")
+    await llms.gateway.apply(
+        replace(
+            llms.snapshot,
+            llms=(snapshots.LlmRoute("new", ("new",), llms.snapshot.llms[0].members),),
+        )
+    )
+    assert (await chat(llms, "new")).json()["by"].startswith("tiny/")
+    assert fault(await chat(llms))[0] == 404
+
+
+async def test_a_client_may_send_its_body_slowly(shared):
+    async def slowly():
+        for part in (b'{"mod', b'el":"ti', b'ny"}'):
+            yield part
+            await asyncio.sleep(0.01)
+
+    assert (
+        (await shared.http.post("/v1/chat/completions", content=slowly()))
+        .json()["by"]
+        .startswith("tiny/")
+    )
+    async with httpx.AsyncClient(http1=True, base_url=shared.http.base_url) as http:
+        answer = await http.post(
+            "/v1/chat/completions", content=b'{"model":"tiny"}', headers={"expect": "100-continue"}
+        )
+    assert answer.status_code == 200

@@ -1,0 +1,250 @@
+"""The script inside Envoy: whose request is it, is it too big, and what became of it."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from meshserve.core.processes import hash_ring
+from tests.gateway.conftest import INFER, first_field, running
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+RAW = first_field(b"\x00" * 3000, 7)
+TYPED = first_field(b"input", 5)
+ID = first_field(b"an id", 3)
+PREFIX = "/inference.GRPCInferenceService"
+
+
+def key(picture):
+    return picture["headers"].get("x-mesh-model", "").encode("latin-1").decode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(first_field(b"iris") + TYPED + RAW, id="first"),
+        pytest.param(TYPED + RAW + RAW + first_field(b"iris"), id="last"),
+        pytest.param(first_field(b"wine") + ID + first_field(b"iris"), id="twice"),
+        pytest.param(first_field(b"iris") + first_field(b"x" * 200_000, 7), id="several chunks"),
+        pytest.param(
+            first_field(b"x" * 200_000, 7) + first_field(b"iris"), id="several chunks, last"
+        ),
+        pytest.param(
+            b"\x13" + first_field(b"wine") + b"\x14" + first_field(b"iris"), id="after a group"
+        ),
+        pytest.param(
+            first_field(b"iris") + b"\x13" + first_field(b"wine") + b"\x14", id="before a group"
+        ),
+        pytest.param(
+            b"\x79" + b"8bytes__" + b"\x7d" + b"four" + b"\x08\xff\xff\x03" + first_field(b"iris"),
+            id="after every wire type",
+        ),
+    ],
+)
+async def test_the_name_is_found_wherever_it_stands(shared_mesh, body):
+    assert key(await shared_mesh.call(body)) == "iris"
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 127, "b" * 128, "c" * 300, "modèle-日本", "with space", "a/b"]
+)
+async def test_long_and_foreign_names_are_found(shared_mesh, name):
+    assert key(await shared_mesh.call(first_field(name.encode()))) == name
+    assert key(await shared_mesh.call(RAW + first_field(name.encode()))) == name
+
+
+@pytest.mark.parametrize(
+    "method", ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"]
+)
+async def test_every_method_of_one_model_goes_to_its_home(shared_mesh, method):
+    answer = await shared_mesh.call(
+        first_field(b"iris") + first_field(b"1", 2), f"{PREFIX}/{method}"
+    )
+    assert key(answer) == "iris"
+    assert answer["by"] == hash_ring.Ring(["default-0", "default-1"]).home("iris")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v2/models/iris", "iris"),
+        ("/v2/models/iris/infer", "iris"),
+        ("/v2/models/iris/versions/3/infer", "iris"),
+        ("/v2/models/iris/ready?x=1", "iris"),
+        ("/v2/models/iris?x=1", "iris"),
+        ("/v2/models/a%2Fb%20c/infer", "a/b c"),
+        ("/v2/models/mod%C3%A8le", "modèle"),
+        ("/v1/models/iris", "iris"),
+        ("/v1/models/iris:predict", "iris"),
+        ("/v1/models/a%3Apredict:predict", "a:predict"),
+        ("/v1/models/iris:predict?x=1", "iris"),
+    ],
+)
+async def test_a_url_names_the_model(shared_mesh, path, name):
+    assert key((await shared_mesh.http.post(path, content=b"{}")).json()) == name
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [("mm-model-id", "iris")],
+        [("mm-vmodel-id", "iris")],
+        [("mm-model-id", "other"), ("mm-vmodel-id", "iris")],
+        [("mm-model-id-bin", b"iris")],
+        [("mm-vmodel-id-bin", b"iris"), ("mm-model-id", "other")],
+    ],
+)
+async def test_metadata_names_the_model_before_the_message_does(shared_mesh, metadata):
+    assert key(await shared_mesh.call(first_field(b"wine"), metadata=metadata)) == "iris"
+
+
+async def test_metadata_is_bytes_of_any_length(shared_mesh):
+    for name in ("é", "éa", "éab", "modèle-日本"):
+        assert key(await shared_mesh.call(metadata=[("mm-model-id-bin", name.encode())])) == name
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff" * 40,
+        b"\x0a",
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x0b\x0a\x04iris",
+        RAW,
+    ],
+)
+async def test_a_message_without_a_name_reaches_a_worker_all_the_same(shared_mesh, body):
+    answer = await shared_mesh.call(body)
+    assert "x-mesh-model" not in answer["headers"]
+    assert answer["bytes"] == len(body)
+
+
+async def test_a_name_can_not_smuggle_a_header(shared_mesh):
+    answer = await shared_mesh.call(first_field(b"iris\r\nx-mesh-client: root\x00"))
+    assert key(answer) == "iris%0D%0Ax-mesh-client: root%00"
+    assert "x-mesh-client" not in answer["headers"]
+
+
+async def test_a_name_longer_than_any_model_s_does_not_break_the_request(shared_mesh):
+    assert len(key(await shared_mesh.call(first_field(b"x" * 300_000)))) == 2048
+
+
+async def test_a_hostile_number_of_fields_is_not_walked_to_the_end(shared_mesh):
+    assert key(await shared_mesh.call(b"\x10\x01" * 9_000 + first_field(b"iris"))) == "iris"
+    assert key(await shared_mesh.call(b"\x10\x01" * 200_000 + first_field(b"iris"))) == ""
+
+
+async def test_clients_can_not_forge_internal_headers(shared_mesh):
+    forged = {
+        "x-mesh-model": "huge",
+        "X-Mesh-Client": "root",
+        "x-mesh-anything": "1",
+        "x-envoy-retry-on": "5xx",
+    }
+    headers = (await shared_mesh.http.get("/v2/models/iris", headers=forged)).json()["headers"]
+    assert key({"headers": headers}) == "iris"
+    assert not {"x-mesh-client", "x-mesh-anything", "x-envoy-retry-on"} & set(headers)
+    answer = await shared_mesh.call(
+        first_field(b"iris"), metadata=[(name.lower(), value) for name, value in forged.items()]
+    )
+    assert (answer["by"][:7], key(answer)) == ("default", "iris")
+    assert (
+        "x-mesh-model"
+        not in (await shared_mesh.call(b"", metadata=[("x-mesh-model", "huge")]))["headers"]
+    )
+
+
+async def test_internal_headers_of_servers_do_not_reach_clients(shared_mesh):
+    answer = await shared_mesh.http.get("/v2/models/iris")
+    call = shared_mesh.channel.unary_unary(INFER)(b"")
+    seen = [
+        *answer.headers,
+        *dict(await call.initial_metadata()),
+        *dict(await call.trailing_metadata()),
+    ]
+    assert answer.status_code == 200
+    assert [name for name in seen if name.startswith("x-mesh")] == []
+
+
+async def test_a_workers_error_reaches_the_caller_as_it_is(shared_mesh):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared_mesh.call(metadata=[("x-say", "grpc-error")])
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.NOT_FOUND,
+        "no model ä",
+    )
+    assert (
+        dict(caught.value.trailing_metadata())["grpc-status-details-bin"] == b"\x08\x05\x12\x04none"
+    )
+
+
+async def test_a_server_that_breaks_down_is_told_apart(shared_mesh):
+    code, reason = await shared_mesh.fault(metadata=[("x-say", "crash")])
+    assert (code, reason) == (
+        grpc.StatusCode.INTERNAL,
+        "the server behind the gateway answered with HTTP status 500",
+    )
+    code, reason = await shared_mesh.fault(metadata=[("x-say", "unavailable")])
+    assert (code, reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "the server behind the gateway answered with HTTP status 503",
+    )
+
+
+async def raw_call(mesh, body):
+    """Status and message of a gRPC call whose frame is made by hand."""
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    answer = await mesh.http.post(INFER, content=body, headers=headers)
+    return answer.headers.get("grpc-status"), answer.headers.get("grpc-message")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"", "has none"), (b"\x00\x00", "has none"), (b"\x00\x00\x00\x00\x09abc", "length")],
+)
+async def test_a_broken_frame_is_the_callers_fault(shared_mesh, body, reason):
+    status, message = await raw_call(shared_mesh, body)
+    assert status == "3"
+    assert reason in message
+
+
+async def test_an_unknown_compression_is_unimplemented(shared_mesh):
+    status, message = await raw_call(shared_mesh, b"\x01\x00\x00\x00\x03abc")
+    assert status == "12"
+    assert "gzip" in message
+
+
+async def test_a_big_answer_passes_whole(shared_mesh):
+    answer = await shared_mesh.call(first_field(b"iris"), metadata=[("x-say", "big")])
+    assert len(answer["much"]) == 20_000_000
+    answer = (await shared_mesh.http.get("/v2/models/iris", headers={"x-say": "big"})).json()
+    assert len(answer["much"]) == 20_000_000
+
+
+async def chunks(size):
+    for _ in range(size // 1000):
+        yield b"x" * 1000
+
+
+async def test_a_request_over_the_limit_is_told_the_limit(run_dir):
+    async with running(run_dir, request_bytes_max=100_000) as mesh:
+        path, words = "/v2/models/iris/infer", "larger than the limit of 100000 bytes"
+        for content in (b"x" * 100_001, b"x" * 5_000_000, chunks(101_000)):
+            answer = await mesh.http.post(path, content=content)
+            assert answer.status_code == 413
+            assert words in answer.json()["error"]
+        for size in (100_001, 5_000_000):
+            code, reason = await mesh.fault(b"x" * size)
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert words in reason
+        assert (await mesh.http.post(path, content=b"x" * 100_000)).json()["bytes"] == 100_000
+        assert (await mesh.http.post(path, content=chunks(100_000))).json()["bytes"] == 100_000
+        assert (await mesh.call(b"x" * 100_000))["bytes"] == 100_000
+
+
+async def test_a_big_request_within_the_limit_passes_whole(shared_mesh):
+    body = first_field(b"x" * 20_000_000, 7) + first_field(b"iris")
+    answer = await shared_mesh.call(body)
+    assert (answer["bytes"], key(answer)) == (len(body), "iris")

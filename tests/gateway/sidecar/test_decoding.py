@@ -1,0 +1,47 @@
+"""Messages that can't be read, sent to the node's own gRPC server."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from meshserve.protocol.pb import inference_pb2 as pb
+
+pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+INFERENCE = "/inference.GRPCInferenceService"
+GARBAGE = b"\xff\xff\xff"
+METHODS = (
+    f"{INFERENCE}/ServerLive",
+    f"{INFERENCE}/ServerReady",
+    f"{INFERENCE}/ServerMetadata",
+    "/grpc.health.v1.Health/Check",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_garbage_is_its_senders_mistake(shared_mesh, method):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared_mesh.channel.unary_unary(method)(GARBAGE, timeout=10)
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"the body is no request of {method}",
+    )
+
+
+async def test_who_asks_to_watch_with_garbage_hears_it_too(shared_mesh):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared_mesh.channel.unary_stream("/grpc.health.v1.Health/Watch")(
+            GARBAGE, timeout=10
+        ).read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_garbage_in_a_stream_is_one_elements_error(shared_mesh):
+    call = shared_mesh.channel.stream_stream(
+        f"{INFERENCE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
+    )
+    elements = [each async for each in call(iter([GARBAGE, GARBAGE]), timeout=10)]
+    assert [each.error_message for each in elements] == [
+        "the element is not a ModelInferRequest"
+    ] * 2

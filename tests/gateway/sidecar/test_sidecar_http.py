@@ -1,0 +1,88 @@
+"""The node's pages, called as an ASGI app."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from meshserve.gateway.envoy import openai_errors
+from meshserve.gateway.sidecar import sidecar_http
+
+
+async def metrics():
+    return "up 1\n"
+
+
+def client(*, is_ready=True):
+    app = sidecar_http.NodeApp(lambda: is_ready, metrics, lambda: 1000)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/healthz"])
+async def test_it_lives_whether_ready_or_not(path):
+    for is_ready in (True, False):
+        answer = await client(is_ready=is_ready).get(path)
+        assert (answer.status_code, answer.json()) == (200, {"live": True})
+
+
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/readyz"])
+async def test_it_says_whether_it_is_ready(path):
+    ready, unready = await client().get(path), await client(is_ready=False).get(path)
+    assert (ready.status_code, ready.json()) == (200, {"ready": True})
+    assert (unready.status_code, unready.json()) == (503, {"ready": False})
+
+
+async def test_it_says_what_it_is():
+    facts = (await client().get("/v2")).json()
+    assert facts["name"] == "meshserve"
+    assert "binary_tensor_data" in facts["extensions"]
+
+
+async def test_metrics_are_text():
+    answer = await client().get("/metrics")
+    assert (answer.text, answer.headers["content-type"]) == (
+        "up 1\n",
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+async def test_what_it_does_not_know_is_an_error():
+    assert (await client().get("/v2/other")).status_code == 404
+    answer = await client().post("/v2", content=b"{}")
+    assert (answer.status_code, answer.json()) == (405, {"error": "POST is not what /v2 is for"})
+
+
+async def refused(turn):
+    """The body of the answer to a request that the script has sent to be thrown away."""
+    sent, chunks = [], [{"body": b"x", "more_body": True}] * 3 + [{"body": b"x"}]
+
+    async def receive():
+        return {"type": "http.request", **chunks.pop(0)}
+
+    async def send(message):
+        assert not chunks
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v2/models/iris/infer",
+        "headers": [(b"x-mesh-turn", turn)],
+    }
+    await sidecar_http.NodeApp(lambda: True, metrics, lambda: 1000)(scope, receive, send)
+    assert sent[0]["status"] == 413
+    return json.loads(sent[1]["body"])
+
+
+async def test_what_is_refused_is_read_to_its_end_first():
+    words = "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"
+    assert await refused(b"too-large") == {"error": words}
+    assert await refused(b"too-large-for-llm") == openai_errors.error(words, 413)
+
+
+async def test_it_speaks_nothing_but_http():
+    await sidecar_http.NodeApp(lambda: True, metrics, lambda: 1000)(
+        {"type": "lifespan"}, None, None
+    )

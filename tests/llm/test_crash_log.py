@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+
+import pytest
+
+from meshserve.llm import crash_log
+
+ANOTHER_PID = 0
+
+
+def logger_of(parent_pid, folder):
+    made = logging.getLogger(f"vllm-like-{folder}")
+    made.propagate = False
+    made.addHandler(crash_log.ReasonFile(str(folder / crash_log.FILE), parent_pid))
+    return made
+
+
+@pytest.fixture
+def log(tmp_path):
+    return logger_of(ANOTHER_PID, tmp_path)
+
+
+def fail(log, error):
+    try:
+        raise error
+    except ValueError:
+        log.exception("it failed")
+
+
+def test_the_first_exception_is_the_reason(log, tmp_path):
+    fail(log, ValueError("the weights are broken"))
+    fail(log, ValueError("and so is all that follows"))
+    assert crash_log.first(tmp_path, time.time()) == "ValueError: the weights are broken"
+
+
+def test_an_error_without_an_exception_is_none(log, tmp_path):
+    log.error("a user's mistake")
+    assert crash_log.first(tmp_path, time.time()) == ""
+
+
+def test_what_was_long_ago_is_no_reason(log, tmp_path):
+    fail(log, ValueError("long ago"))
+    assert crash_log.first(tmp_path, time.time() + crash_log.LATELY_S + 1) == ""
+
+
+def test_the_parent_s_own_exceptions_are_not_written(tmp_path):
+    fail(logger_of(os.getpid(), tmp_path), ValueError("in the parent"))
+    assert crash_log.first(tmp_path, time.time()) == ""
+
+
+def test_where_it_can_t_be_written_the_log_goes_on(log, tmp_path, capsys):
+    (tmp_path / crash_log.FILE).mkdir()
+    fail(log, ValueError("lost"))
+    assert "IsADirectoryError" in capsys.readouterr().err
+
+
+def test_the_configuration_names_the_file_and_this_process(tmp_path):
+    told = json.loads(crash_log.configure(tmp_path).read_text())
+    assert told["handlers"]["reasons"] == {
+        "()": "meshserve.llm.crash_log.ReasonFile",
+        "path": str(tmp_path / crash_log.FILE),
+        "parent_pid": os.getpid(),
+    }

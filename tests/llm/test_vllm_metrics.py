@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import prometheus_client
+import pytest
+
+from meshserve.llm import vllm_metrics
+
+
+@pytest.fixture
+def registry():
+    return prometheus_client.CollectorRegistry()
+
+
+@pytest.fixture
+def engine(registry):
+    """vLLM's metrics, by its names and with its labels."""
+    labels = ["model_name"]
+    return {
+        "running": prometheus_client.Gauge(
+            "vllm:num_requests_running", "", labels, registry=registry
+        ).labels("m"),
+        "tokens": prometheus_client.Counter(
+            "vllm:generation_tokens", "", labels, registry=registry
+        ).labels("m"),
+        "prompt": prometheus_client.Counter(
+            "vllm:prompt_tokens", "", labels, registry=registry
+        ).labels("m"),
+        "kv": prometheus_client.Gauge(
+            "vllm:kv_cache_usage_perc", "", labels, registry=registry
+        ).labels("m"),
+        "ttft": prometheus_client.Histogram(
+            "vllm:time_to_first_token_seconds", "", labels, buckets=(0.1, 1.0), registry=registry
+        ).labels("m"),
+    }
+
+
+def test_without_metrics_all_that_is_awaited_waits(registry):
+    assert vllm_metrics.counts(3, registry)[:4] == (0, 3, 0, 0.0)
+
+
+def test_counts_are_what_the_metrics_say(registry, engine):
+    engine["running"].set(2)
+    engine["tokens"].inc(7)
+    engine["kv"].set(0.25)
+    engine["ttft"].observe(0.05)
+    engine["ttft"].observe(0.5)
+    counts = vllm_metrics.counts(5, registry)
+    assert counts[:4] == (2, 3, 7, 0.25)
+    assert counts.ttft == ((0.1, 1), (1.0, 2), (float("inf"), 2))
+
+
+def test_what_an_engine_last_said_is_bounded_by_what_is_awaited(registry, engine):
+    engine["running"].set(2)
+    assert vllm_metrics.counts(0, registry)[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["running", "tokens", "prompt", "kv"])
+def test_whatever_a_step_changes_is_progress(registry, engine, name):
+    before = vllm_metrics.counts(1, registry).progress
+    assert vllm_metrics.counts(1, registry).progress == before
+    engine[name].inc()
+    assert vllm_metrics.counts(1, registry).progress != before

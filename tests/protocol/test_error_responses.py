@@ -1,0 +1,157 @@
+import base64
+from urllib.parse import unquote_to_bytes
+
+import orjson
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve import errors
+from meshserve.protocol import error_responses
+from tests.protocol import drawn
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
+HEADERS_MAX = 8192
+BIG = 5000
+
+
+def every(kind):
+    return [kind, *(each for sub in kind.__subclasses__() for each in every(sub))]
+
+
+CLASSES = every(errors.MeshError)
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in CLASSES if not issubclass(each, errors.Unavailable)]
+)
+def test_every_error_has_its_grpc_status(kind):
+    status, headers, body = error_responses.grpc_error(kind("no"))
+    expected = {
+        b"content-type": b"application/grpc",
+        b"x-mesh-grpc-status": b"%d" % kind.grpc_code,
+        b"x-mesh-grpc-message": b"no",
+    }
+    assert (status, dict(headers), body) == (200, expected, b"")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_has_its_http_status(kind):
+    status, headers, body = error_responses.rest_error(kind("no"))
+    assert (status, dict(headers), orjson.loads(body)) == (
+        kind.http_status,
+        {b"content-type": b"application/json"},
+        {"error": "no"},
+    )
+
+
+def test_a_draining_worker_answers_503_over_grpc_too():
+    assert error_responses.grpc_error(errors.Unavailable("draining"))[0] == 503
+
+
+def test_a_message_is_percent_encoded_as_grpc_does():
+    headers = dict(error_responses.grpc_error(errors.InvalidRequest("50 % of 'ä'\n~"))[1])
+    assert headers[b"x-mesh-grpc-message"] == b"50 %25 of '%C3%A4'%0A~"
+
+
+@drawn.patient
+@given(ANY_TEXT, st.sampled_from([1, 100]), st.none() | st.floats(0, 1e6))
+def test_any_message_fits_into_headers_and_reads_the_same(message, times, retry_after_s):
+    headers = dict(
+        error_responses.grpc_error(errors.LoadFailed(message * times, retry_after_s=retry_after_s))[
+            1
+        ]
+    )
+    told = unquote_to_bytes(headers[b"x-mesh-grpc-message"]).decode()
+    whole = (message * times).encode(errors="replace").decode()
+    assert whole.startswith(told)
+    assert told == whole or len(headers[b"x-mesh-grpc-message"]) > error_responses.MESSAGE_MAX - 100
+    assert sum(len(name) + len(value) for name, value in headers.items()) < HEADERS_MAX
+
+
+@drawn.patient
+@given(ANY_TEXT)
+def test_any_message_is_json(message):
+    assert orjson.loads(error_responses.rest_error(errors.ModelRaised(message))[2]) == {
+        "error": message.encode(errors="replace").decode()
+    }
+
+
+def test_a_message_without_end_is_cut():
+    assert len(error_responses.rest_error(errors.ModelRaised("a" * 10**6))[2]) < BIG
+
+
+def test_when_to_come_back_is_told_in_both_forms():
+    overloaded = errors.Overloaded("busy", retry_after_s=1.25)
+    assert dict(error_responses.rest_error(overloaded)[1])[b"retry-after"] == b"2"
+    details = dict(error_responses.grpc_error(overloaded)[1])[b"x-mesh-grpc-details"]
+    status, retry = (
+        status_pb2.Status.FromString(base64.b64decode(details, validate=True)),
+        error_details_pb2.RetryInfo(),
+    )
+    assert (status.code, status.message) == (8, "busy")
+    assert status.details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 1250
+
+
+@pytest.mark.parametrize(
+    ("value", "expected_s"),
+    [
+        (b"2H", 7200),
+        (b"3M", 180),
+        (b"4S", 4),
+        (b"500m", 0.5),
+        (b"7u", 7e-6),
+        (b"99999999n", 0.099999999),
+        (b"0m", 0),
+    ],
+)
+def test_a_timeout_is_seconds(value, expected_s):
+    assert error_responses.timeout_s(value) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"5", b"m", b"5s", b"-1m", b"1.5S", b"123456789m", b" 1m", "٣m".encode(), b"\xff"],
+)
+def test_a_timeout_that_is_none_is_refused(value):
+    assert "is not a number and one of H, M, S, m, u, n" in drawn.refusal(
+        error_responses.timeout_s, value
+    )
+
+
+BINARY = base64.b64encode("modèle".encode())
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], ""),
+        ([(b"mm-other", b"x"), (b"model", b"y")], ""),
+        ([(b"mm-model-id", b"a")], "a"),
+        ([(b"mm-model-id", b"a"), (b"mm-vmodel-id", b"v")], "v"),
+        ([(b"mm-model-id-bin", BINARY)], "modèle"),
+        ([(b"mm-vmodel-id-bin", BINARY.rstrip(b"=")), (b"mm-model-id", b"a")], "modèle"),
+        ([(b"mm-model-id", "modèle".encode())], "modèle"),
+    ],
+)
+def test_metadata_names_the_model(headers, expected):
+    assert error_responses.named_by(headers) == expected
+
+
+@pytest.mark.parametrize("value", [b"?", b"a", base64.b64encode(b"\xff")])
+def test_binary_metadata_that_is_no_name_is_refused(value):
+    assert "is not base64 of UTF-8" in drawn.refusal(
+        error_responses.named_by, [(b"mm-model-id-bin", value)]
+    )
+
+
+@drawn.often
+@given(
+    st.binary(max_size=12),
+    st.sampled_from([b"mm-model-id", b"mm-model-id-bin", b"mm-vmodel-id-bin"]),
+)
+def test_any_header_is_answered(value, name):
+    drawn.answers(error_responses.timeout_s, value)
+    drawn.answers(error_responses.named_by, [(name, value)])

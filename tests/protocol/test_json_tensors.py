@@ -1,0 +1,127 @@
+import warnings
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.protocol import json_tensors, tensors
+from tests.protocol import drawn
+
+
+def loaded(found):
+    return orjson.loads(json_tensors.dumped(found))
+
+
+@drawn.patient
+@given(st.data(), st.sampled_from(drawn.DATATYPES))
+def test_every_datatype_comes_back_nested(data, datatype):
+    array = data.draw(drawn.arrays(datatype, is_finite=True))
+    if datatype == "BF16":
+        array = np.where(np.isfinite(tensors.floats_of(array)), array, 0).astype("u2")
+    came = json_tensors.array(loaded(json_tensors.nested(array, datatype)), datatype, "x")
+    assert drawn.is_same(came.reshape(array.shape), array)
+    assert 0 in array.shape or came.shape == array.shape
+
+
+@drawn.patient
+@given(st.data(), st.sampled_from(drawn.TYPED))
+def test_every_datatype_comes_back_flat(data, datatype):
+    array = data.draw(drawn.arrays(datatype, is_text=True, is_finite=True))
+    came = json_tensors.array(loaded(json_tensors.flat(array, datatype, "x")), datatype, "x")
+    assert drawn.is_same(came.reshape(array.shape), array)
+
+
+@drawn.often
+@given(drawn.JSON, st.sampled_from(drawn.DATATYPES))
+def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, datatype):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if drawn.answers(json_tensors.array, values, datatype, "x"):
+            assert json_tensors.array(values, datatype, "x").dtype == tensors.DTYPES[datatype]
+
+
+@pytest.mark.parametrize(
+    ("values", "datatype", "expected"),
+    [
+        ([1, None], "INT32", "input 'x' must hold whole numbers for INT32, not null"),
+        ([1.0], "INT32", "input 'x' must hold whole numbers for INT32, not 1.0"),
+        (["1"], "INT32", 'input \'x\' must hold whole numbers for INT32, not "1"'),
+        ([1, True], "INT32", "input 'x' must hold whole numbers for INT32, not true"),
+        ([1], "BOOL", "input 'x' must hold true or false for BOOL, not 1"),
+        (["a"], "FP32", 'input \'x\' must hold numbers for FP32, not "a"'),
+        ([True], "FP32", "input 'x' must hold numbers for FP32, not true"),
+        ([1, "a"], "BYTES", "input 'x' must hold strings for BYTES, not 1"),
+        ([{"b64": "?"}], "BYTES", "input 'x' must hold strings for BYTES, or {\"b64\": \"<base64>\"}, not an object"),
+        ([128], "INT8", "input 'x' has values out of the range of INT8, -128 to 127"),
+        ([-1], "UINT64", f"input 'x' has values out of the range of UINT64, 0 to {2**64 - 1}"),
+        ([1e39], "FP32", "input 'x' has values out of the range of FP32"),
+        ([70000], "FP16", "input 'x' has values out of the range of FP16"),
+        ([3.4e38], "BF16", "input 'x' has values out of the range of BF16"),
+        ([[1, 2], [3]], "INT8", "input 'x' has rows of different lengths"),
+        ([[1], 3], "INT8", "input 'x' has rows of different lengths"),
+        ([1, [3]], "INT8", "input 'x' must hold whole numbers for INT8, not a list"),
+        ("a" * 50, "INT8", f'input \'x\' must hold whole numbers for INT8, not "{"a" * 39}…'),
+        ([1], "FP8", "datatype 'FP8' is unknown; there are: " + ", ".join(tensors.DTYPES)),
+    ],
+)  # fmt: skip
+def test_what_a_datatype_cannot_hold_is_shown(values, datatype, expected):
+    assert drawn.refusal(json_tensors.array, values, datatype, "x") == expected
+
+
+def test_large_whole_numbers_are_exact():
+    assert json_tensors.array([1, 2**63, 2**64 - 1], "UINT64", "x").tolist() == [
+        1,
+        2**63,
+        2**64 - 1,
+    ]
+    assert json_tensors.array([-(2**63), 2**63 - 1], "INT64", "x").tolist() == [-(2**63), 2**63 - 1]
+
+
+def test_null_is_not_a_number_and_the_other_way_round():
+    assert np.isnan(json_tensors.array([None], "FP32", "x")).all()
+    assert loaded(json_tensors.flat(np.array([np.nan, np.inf, 1], "f4"), "FP32", "y")) == [
+        None,
+        None,
+        1,
+    ]
+
+
+def test_fp32_is_told_with_its_own_digits():
+    assert json_tensors.dumped(json_tensors.flat(np.array([0.1], "f4"), "FP32", "y")) == b"[0.1]"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6.0).reshape(2, 3).T, np.arange(6.0, dtype=">f8").reshape(3, 2), np.array(1.5)],
+)
+def test_any_layout_and_byte_order_is_told(array):
+    assert loaded(json_tensors.nested(array, "FP64")) == array.tolist()
+    assert loaded(json_tensors.flat(array, "FP64", "y")) == array.ravel().tolist()
+
+
+def test_bytes_that_are_no_text_need_binary_data_or_base64():
+    array = np.array([b"\xff", b"a"], object)
+    assert (
+        drawn.refusal(json_tensors.flat, array, "BYTES", "y")
+        == "output 'y' holds bytes that are not text: ask for binary data"
+    )
+    assert json_tensors.nested(array, "BYTES") == [{"b64": "/w=="}, "a"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"[1]", "the body must be a JSON object, not a list"),
+        (b"null", "the body must be a JSON object, not null"),
+        (b'{"a": NaN}', "the body is not JSON: "),
+        (b'{"a": "\xff"}', "the body is not JSON: "),
+        (b'{"a": "\\ud800"}', "the body is not JSON: "),
+        (b"[" * 100_000, "the body is not JSON: "),
+        (b"", "the body is not JSON: "),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else None,
+)
+def test_a_body_that_is_no_object_is_refused(body, expected):
+    assert drawn.refusal(json_tensors.parsed, body).startswith(expected)

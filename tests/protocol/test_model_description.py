@@ -1,0 +1,162 @@
+import pytest
+from google.protobuf import json_format
+
+from meshserve.core.values import model, model_stats
+from meshserve.protocol import model_description
+from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.protocol.pb import model_config_pb2 as config_pb
+from tests.protocol import drawn
+
+ID = model.ModelId("m", "3")
+JOINED = model_description.Described(ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8)
+INPUTS = [
+    {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+    {"name": "name", "datatype": "BYTES", "shape": [-1, 1]},
+]
+OUTPUTS = [
+    {"name": "y", "datatype": "FP32", "shape": [-1, 3]},
+    {"name": "label", "datatype": "BYTES", "shape": [-1]},
+]
+
+
+def test_metadata_is_the_signature():
+    expected = {
+        "name": "m",
+        "versions": ["2", "3"],
+        "platform": "onnx",
+        "inputs": INPUTS,
+        "outputs": OUTPUTS,
+    }
+    assert model_description.metadata_json(JOINED) == expected
+    assert model_description.metadata_message(JOINED) == json_format.ParseDict(
+        expected, pb.ModelMetadataResponse()
+    )
+
+
+def test_configuration_leaves_the_batch_out_of_joined_models():
+    config = model_description.config_message(JOINED).config
+    assert (config.name, config.platform, config.backend, config.max_batch_size) == (
+        "m",
+        "onnx",
+        "onnx",
+        8,
+    )
+    assert config.HasField("dynamic_batching")
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
+        ("x", config_pb.TYPE_FP32, [2]),
+        ("name", config_pb.TYPE_STRING, [1]),
+    ]
+    assert [list(each.dims) for each in config.output] == [[3], []]
+
+
+def test_configuration_keeps_every_dimension_of_other_models():
+    config = model_description.config_message(
+        model_description.Described(ID, ("3",), drawn.SIGNATURE, "onnx")
+    ).config
+    assert [list(each.dims) for each in config.input] == [[-1, 2], [-1, 1]]
+    assert not config.HasField("dynamic_batching")
+    assert config.max_batch_size == 0
+
+
+@pytest.mark.parametrize("datatype", drawn.DATATYPES)
+def test_every_datatype_has_a_name_in_the_configuration(datatype):
+    config = model_description.config_message(
+        model_description.Described(ID, ("3",), drawn.one_input(datatype), "onnx")
+    ).config
+    assert config.input[0].data_type != config_pb.TYPE_INVALID
+
+
+def test_configuration_over_rest_has_numbers_and_names():
+    told = model_description.config_json(JOINED)
+    assert told["max_batch_size"] == 8
+    assert [each["dims"] for each in told["input"]] == [[2], [1]]
+    assert [each["data_type"] for each in told["output"]] == ["TYPE_FP32", "TYPE_STRING"]
+    assert (
+        json_format.ParseDict(told, config_pb.ModelConfig())
+        == model_description.config_message(JOINED).config
+    )
+
+
+def counted():
+    counts = model_stats.ModelTally()
+    counts.answered(5, 0.25, 1700000000.5)
+    counts.failure.add(0.125)
+    counts.queued.add(0.5)
+    counts.ran(5, 0.0625)
+    return model_description.Statistics(ID, counts, model.Footprint(7, 9))
+
+
+def span(count, ns):
+    return {"count": count, "ns": ns}
+
+
+NONE = span(0, 0)
+STATISTICS = {
+    "name": "m",
+    "version": "3",
+    "last_inference": 1700000000500,
+    "inference_count": 5,
+    "execution_count": 1,
+    "inference_stats": {
+        "success": span(1, 250_000_000),
+        "fail": span(1, 125_000_000),
+        "queue": span(1, 500_000_000),
+        "compute_input": NONE,
+        "compute_infer": span(1, 62_500_000),
+        "compute_output": NONE,
+        "cache_hit": NONE,
+        "cache_miss": NONE,
+    },
+    "batch_stats": [
+        {
+            "batch_size": 5,
+            "compute_input": NONE,
+            "compute_infer": span(1, 62_500_000),
+            "compute_output": NONE,
+        }
+    ],
+    "memory_usage": [
+        {"type": "CPU", "id": 0, "byte_size": 7},
+        {"type": "GPU", "id": 0, "byte_size": 9},
+    ],
+    "response_stats": {},
+}
+
+
+def test_statistics_are_what_was_counted_and_the_memory():
+    assert model_description.statistics_json([counted()]) == {"model_stats": [STATISTICS]}
+    expected = json_format.ParseDict({"model_stats": [STATISTICS]}, pb.ModelStatisticsResponse())
+    assert model_description.statistics_message([counted()]) == expected
+
+
+def test_a_model_that_nobody_asked_has_its_memory_and_noughts():
+    told = model_description.statistics_json(
+        [model_description.Statistics(ID, model_stats.ModelTally(), model.Footprint())]
+    )["model_stats"][0]
+    assert told["inference_stats"] == dict.fromkeys(STATISTICS["inference_stats"], NONE)
+    assert told["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 0}]
+    assert told["batch_stats"] == []
+
+
+def test_the_index_has_every_version_and_its_state():
+    index = [
+        model_description.Indexed(ID, "READY"),
+        model_description.Indexed(model.ModelId("n"), "UNAVAILABLE", "no such file"),
+    ]
+    told = model_description.index_json(iter(index))
+    assert told == [
+        {"name": "m", "version": "3", "state": "READY", "reason": ""},
+        {"name": "n", "version": "1", "state": "UNAVAILABLE", "reason": "no such file"},
+    ]
+    assert model_description.index_message(index) == json_format.ParseDict(
+        {"models": told}, pb.RepositoryIndexResponse()
+    )
+
+
+def test_any_message_is_plain():
+    settings = pb.LogSettingsResponse()
+    settings.settings["log_info"].bool_param = False
+    assert model_description.plain(settings) == {"settings": {"log_info": {"bool_param": False}}}
+    assert model_description.plain(pb.ModelStreamInferResponse(error_message="no")) == {
+        "error_message": "no"
+    }

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from meshserve import errors
+from meshserve.runtimes import lookup
+from tests.runtimes import contract
+
+
+@pytest.fixture
+def another_package(tmp_path, monkeypatch):
+    """A package with a runtime for files ending in `.echo`, one that is broken, and one that would take a built-in's name."""
+    site = tmp_path / "site"
+    about = site / "echo_runtime-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-runtime\nVersion: 1\n")
+    points = "echo = echo_runtime:Echo\nbroken = echo_runtime:Missing\nonnx = echo_runtime:Echo\n"
+    (about / "entry_points.txt").write_text(f"[meshserve.runtimes]\n{points}")
+    source = """
+        class Echo:
+            name = "echo"
+            def accepts(self, artifact):
+                return artifact.path.suffix == ".echo"
+    """
+    (site / "echo_runtime.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(site)
+    yield
+    lookup._third_party.cache_clear()
+    lookup._made.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    lookup._third_party.cache_clear()
+    lookup._made.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch", "sklearn", "xgboost", "lightgbm", "python"])
+def test_a_runtime_is_found_by_its_name(tmp_path, name):
+    assert lookup.find(contract.spec(runtime=name), contract.artifact(tmp_path)).name == name
+
+
+@pytest.mark.parametrize(("alias", "name"), sorted(lookup.ALIASES.items()))
+def test_what_others_call_it_is_known(alias, name):
+    assert lookup.named(alias).name == name
+
+
+def test_an_unknown_name_gets_the_nearest(tmp_path):
+    with pytest.raises(
+        errors.LoadFailed, match="runtime 'xgbost' does not exist; did you mean 'xgboost'"
+    ):
+        lookup.find(contract.spec(runtime="xgbost"), contract.artifact(tmp_path))
+    with pytest.raises(errors.LoadFailed, match=r"there is: .*onnx, .*python"):
+        lookup.named("qqq")
+
+
+def test_what_nothing_knows_is_told_what_is_understood(tmp_path):
+    (tmp_path / "weights.h5").touch()
+    with pytest.raises(
+        errors.LoadFailed,
+        match=r"weights\.h5.*understood are model\.onnx \(onnx\).*model\.py \(python\)",
+    ):
+        lookup.find(contract.spec(), contract.artifact(tmp_path))
+
+
+def test_the_option_file_narrows_the_choice(tmp_path):
+    (tmp_path / "a.onnx").touch()
+    (tmp_path / "b.onnx").touch()
+    (tmp_path / "c.pt2").touch()
+    there = contract.artifact(tmp_path)
+    for file, name in (("b.onnx", "onnx"), ("c.pt2", "torch")):
+        assert lookup.find(contract.spec(options={"file": file}), there).name == name
+
+
+def test_a_users_class_comes_before_what_lies_beside_it(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    (tmp_path / "model.py").touch()
+    assert lookup.find(contract.spec(), contract.artifact(tmp_path)).name == "python"
+
+
+@pytest.mark.usefixtures("another_package")
+def test_another_package_adds_a_runtime(tmp_path):
+    (tmp_path / "m.echo").touch()
+    assert lookup.named("echo").name == "echo"
+    assert lookup.find(contract.spec(), contract.artifact(tmp_path / "m.echo")).name == "echo"
+    assert set(lookup.names()) == {*lookup.BUILT_IN, "echo", "broken"}
+
+
+@pytest.mark.usefixtures("another_package")
+def test_another_package_can_t_take_a_built_in_s_name():
+    assert lookup.named("onnx") is lookup.BUILT_IN["onnx"]
+
+
+@pytest.mark.usefixtures("another_package")
+def test_a_broken_runtime_of_another_package_is_named():
+    with pytest.raises(
+        errors.LoadFailed, match=r"runtime 'broken' \(echo_runtime:Missing\) can't be loaded"
+    ):
+        lookup.named("broken")

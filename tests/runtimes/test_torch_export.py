@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+
+from meshserve.core.values import model
+from meshserve.runtimes import torch_export
+from tests.runtimes.test_pytorch import IMAGES, Cnn
+
+
+def test_parking_moves_the_module_and_brings_it_back():
+    moves = []
+
+    class Recorder(torch.nn.Module):
+        def to(self, device):
+            moves.append(device)
+            return self
+
+    program = torch_export.Program(Recorder(), Recorder(), (IMAGES,))
+    copy = torch_export.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
+    assert copy.gpu_bytes == 0
+    copy.park()
+    copy.unpark()
+    assert moves == ["cpu", "cuda"]
+
+
+def test_the_bytes_on_a_gpu_are_those_of_the_weights():
+    program = torch_export.Program(Cnn(), Cnn(), (IMAGES,))
+    assert torch_export.CudaModel(
+        torch, program, model.Signature((IMAGES,), ()), {}
+    ).gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
+
+
+def test_a_closed_program_takes_nothing_whoever_still_knows_it():
+    module = Cnn()
+    weights = [each.untyped_storage() for each in module.parameters()]
+    answer = module(torch.zeros(1, 1, 8, 8))
+    copy = torch_export.TorchModel(
+        torch, torch_export.Program(module, module, (IMAGES,)), model.Signature((IMAGES,), ()), {}
+    )
+    copy.close()
+    assert not any(each.untyped_storage().nbytes() for each in module.parameters())
+    assert all(storage.nbytes() for storage in weights)
+    assert answer.shape == (1, 10)
+
+
+class Waiting(torch.nn.Module):
+    """A run that lasts as long as a test wants."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(8))
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def forward(self, images):
+        self.has_begun.set()
+        self.may_end.wait(20)
+        return images
+
+
+def test_what_a_run_still_reads_stays_until_it_ends():
+    module = Waiting()
+    storage = module.weight.untyped_storage()
+    copy = torch_export.TorchModel(
+        torch,
+        torch_export.Program(module, module, (IMAGES,)),
+        model.Signature((IMAGES,), ()),
+        {"output": "output"},
+    )
+    running = threading.Thread(
+        target=copy.predict, args=({"images": np.zeros((1, 1, 8, 8), np.float32)}, ())
+    )
+    running.start()
+    assert module.has_begun.wait(20)
+    copy.close()
+    assert [each.data_ptr() for each in copy._still_read] == [storage.data_ptr()]
+    module.may_end.set()
+    running.join(20)
+    assert copy._still_read == []
+
+
+def test_outputs_have_names_however_they_are_given():
+    one, other = np.zeros(1), np.ones(1)
+    assert torch_export.named({"a": one}) == {"a": one}
+    assert torch_export.named((one, other)) == {"output_0": one, "output_1": other}
+    assert list(torch_export.named(one)) == ["output"]
+
+
+def test_the_reason_is_the_last_of_torchscript_s_own():
+    assert (
+        torch_export.reason(RuntimeError("The following\nRuntimeError: index out of range"))
+        == "index out of range"
+    )
+    assert torch_export.reason(RuntimeError("plain.")) == "plain"

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.storage import model_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "path", "name"),
+    [
+        ("/m/a#b.onnx", "local", "/m/a#b.onnx", "a#b.onnx"),
+        ("file:///m/a%20b.onnx#stamp", "local", "/m/a b.onnx", "a b.onnx"),
+        ("file://localhost/m/v1/", "local", "/m/v1/", "v1"),
+        ("https://host/m/a%20b.onnx?x=/y", "http", "/m/a b.onnx", "a b.onnx"),
+        ("s3://bucket/m/a#b%20.onnx", "objects", "m/a#b%20.onnx", "a#b%20.onnx"),
+        ("gs://bucket", "objects", "", ""),
+        ("abfss://box@account.dfs.core.windows.net/m/v1/", "objects", "m/v1/", "v1"),
+    ],
+)
+def test_what_uris_say(uri, kind, path, name):
+    source = model_uri.parse(uri)
+    assert (source.kind, source.path, source.name) == (kind, path, name)
+
+
+def test_all_ways_to_write_a_path_are_one():
+    assert (
+        len(
+            {
+                model_uri.parse(uri)
+                for uri in ("/m/a", "file:///m/a", "file:///m/a#stamp", "file://localhost/m/%61")
+            }
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize("name", ["m.zip", "M.TAR", "m.tar.gz", "m.v2.tgz"])
+def test_archives_are_told_by_their_endings(name):
+    assert model_uri.parse(f"/m/{name}").is_archive
+    assert not model_uri.parse(f"/m/{name}/model.pt").is_archive
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["a.onnx", "ftp://host/a", "file://host/a", "https:///a", "/a\0b", "", "hf://owner/model"],
+)
+def test_what_nobody_here_fetches_is_refused(uri):
+    with pytest.raises(errors.LoadFailed, match=r"expected|another machine|null"):
+        model_uri.parse(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:word@host:1/a?token=x#y", "https://***@host:1/a?***"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("/a?b@c", "/a?b@c"),
+    ],
+)
+def test_what_is_shown_has_no_credentials(uri, shown):
+    assert model_uri.redacted(uri) == model_uri.parse(uri).shown == shown

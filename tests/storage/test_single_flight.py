@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshserve.storage import single_flight
+
+
+class Work:
+    def __init__(self) -> None:
+        self.begun = 0
+        self.gate = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        await self.gate.wait()
+        return self.begun
+
+
+async def test_work_is_done_once_for_all_who_wait():
+    work, shared = Work(), single_flight.Flights()
+    waiting = [asyncio.ensure_future(shared.join("a", work)) for _ in range(5)]
+    other = asyncio.ensure_future(shared.join("b", Work()))
+    await asyncio.sleep(0)
+    work.gate.set()
+    assert await asyncio.gather(*waiting) == [1] * 5
+    assert not other.done()
+    await shared.close()
+    assert other.cancelled()
+
+
+async def test_work_that_ended_is_begun_anew():
+    work, shared = Work(), single_flight.Flights()
+    work.gate.set()
+    assert [await shared.join("a", work), await shared.join("a", work)] == [1, 2]
+
+
+async def test_work_goes_on_when_all_left():
+    work, shared = Work(), single_flight.Flights()
+    waiting = asyncio.ensure_future(shared.join("a", work))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    later = asyncio.ensure_future(shared.join("a", work))
+    work.gate.set()
+    assert await later == 1
+
+
+async def test_all_who_wait_hear_of_a_failure():
+    async def fail() -> None:
+        raise OSError("broken")
+
+    shared = single_flight.Flights()
+    heard = await asyncio.gather(
+        *(shared.join("a", fail) for _ in range(3)), return_exceptions=True
+    )
+    assert [str(error) for error in heard] == ["broken"] * 3
+    with pytest.raises(OSError, match="broken"):
+        await shared.join("a", fail)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from tests.worker import bench
+
+ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+
+
+@pytest.fixture
+def slashed(one, shelf):
+    """The same model under a name that must be quoted."""
+    bench.told(one, *bench.declared(bench.spec("a/b größe", shelf.put("doubled"))))
+    return "a%2Fb%20gr%C3%B6%C3%9Fe"
+
+
+async def test_v2_answers(http):
+    answer = await http.post("/v2/models/doubled/infer", json={"id": "7", "inputs": [ROW]})
+    assert answer.json()["outputs"] == [
+        {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [2.0, 4.0]}
+    ]
+    assert (answer.json()["model_version"], answer.json()["id"]) == ("1", "7")
+    same = await http.post("/v2/models/doubled/versions/1/infer", json={"inputs": [ROW]})
+    assert same.json()["outputs"] == answer.json()["outputs"]
+
+
+async def test_v2_tells_of_the_model(http):
+    assert (await http.get("/v2/models/doubled")).json()["inputs"] == [
+        {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+    ]
+    assert (await http.get("/v2/models/doubled/config")).json()["max_batch_size"] == 256
+    assert (await http.get("/v2/models/doubled/ready")).json() == {"name": "doubled", "ready": True}
+    [stats] = (await http.get("/v2/models/doubled/versions/1/stats")).json()["model_stats"]
+    assert stats["version"] == "1"
+
+
+async def test_v1_answers(http):
+    for path in ("/v1/models/doubled", "/v1/models/doubled/versions/1"):
+        assert (await http.post(f"{path}:predict", json={"instances": [[1, 2]]})).json() == {
+            "predictions": [[2.0, 4.0]]
+        }
+        assert (await http.get(path)).json() == {"name": "doubled", "ready": True}
+    assert (
+        await http.post("/v1/models/doubled/versions/2:predict", json={"instances": [[1, 2]]})
+    ).status_code == 404
+
+
+async def test_names_may_be_quoted(http, slashed):
+    assert (await http.get(f"/v2/models/{slashed}")).json()["name"] == "a/b größe"
+    answer = await http.post(f"/v1/models/{slashed}%3Apredict", json={"instances": [[1, 2]]})
+    assert answer.json() == {"predictions": [[2.0, 4.0]]}
+
+
+async def test_metadata_names_no_model_over_rest(http):
+    """The gateway found the worker by the URL."""
+    answer = await http.post(
+        "/v1/models/doubled:predict",
+        json={"instances": [[1, 2]]},
+        headers={"mm-model-id": "nobody"},
+    )
+    assert answer.status_code == 200
+
+
+async def test_bodies_may_be_compressed(http):
+    headers = {"content-encoding": "gzip"}
+    body = gzip.compress(b'{"instances": [[1, 2]]}')
+    assert (
+        await http.post("/v1/models/doubled:predict", content=body, headers=headers)
+    ).json() == {"predictions": [[2.0, 4.0]]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/doubled/infer"),
+        ("POST", "/v2/models/doubled"),
+        ("GET", "/v2/models/doubled/nothing"),
+        ("GET", "/v1/models/doubled:predict"),
+        ("GET", "/v1/models"),
+        ("GET", "/v2/models/nobody"),
+        ("GET", "/v2/models/doubled/versions/9/ready"),
+    ],
+)
+async def test_what_is_not_there_is_404(http, method, path):
+    answer = await http.request(method, path)
+    assert (answer.status_code, list(answer.json())) == (404, ["error"])
+
+
+async def test_a_model_that_can_not_be_loaded_is_not_ready(http, one, shelf):
+    bench.told(one, *bench.declared(bench.spec("empty", str(shelf.folder / "empty"))))
+    assert (await http.get("/v2/models/empty")).status_code == 424
+    answer = await http.get("/v2/models/empty/ready")
+    assert (answer.status_code, answer.json()["ready"]) == (424, False)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from prometheus_client import parser
+
+from tests import support
+from tests.worker import bench
+
+
+async def numbers(http):
+    """Every sample by its name and labels."""
+    text = (await http.get("/metrics")).raise_for_status().text
+    families = parser.text_string_to_metric_families(text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def found(said, name, **labels):
+    return said[name, frozenset({"worker": "pool-0", **labels}.items())]
+
+
+async def test_what_happened_is_told(http):
+    await http.post("/v1/models/doubled:predict", json={"instances": [[1, 2], [3, 4]]})
+    await http.post("/v1/models/doubled:predict", json={"instances": [[-1, 2]]})
+    await http.post("/v1/models/nobody:predict", json={})
+    said = await numbers(http)
+    assert found(said, "meshserve_requests_total") == 3
+    assert found(said, "meshserve_request_duration_seconds_count") == 3
+    assert found(said, "meshserve_request_duration_seconds_bucket", le="+Inf") == 3
+    assert found(said, "meshserve_request_failures_total", kind="ModelNotFound") == 1
+    assert found(said, "meshserve_request_failures_total", kind="ModelRaised") == 1
+    assert (found(said, "meshserve_cache_misses_total"), found(said, "meshserve_loads_total")) == (
+        1,
+        1,
+    )
+    assert (
+        found(said, "meshserve_load_failures_total"),
+        found(said, "meshserve_evictions_total"),
+    ) == (0, 0)
+    of_model = {"model": "doubled", "version": "1"}
+    assert found(said, "meshserve_model_requests_total", outcome="success", **of_model) == 1
+    assert found(said, "meshserve_model_requests_total", outcome="failure", **of_model) == 1
+    assert (
+        found(said, "meshserve_model_bytes", device="host", **of_model)
+        == found(said, "meshserve_booked_bytes", device="host")
+        > 0
+    )
+    assert found(said, "meshserve_budget_bytes", device="host") == bench.MEMORY.host_bytes
+    assert found(said, "meshserve_private_bytes") > 0
+    assert (found(said, "meshserve_mapped_bytes"), found(said, "meshserve_kept_bytes")) == (0, 0)
+
+
+async def test_names_may_hold_anything(http, one, shelf):
+    name = 'a"b\\c\nd größe'
+    bench.told(one, *bench.declared(bench.spec(name, shelf.put("doubled"))))
+    await one.ensure_loaded(bench.spec(name, "").id, 20)
+    said = await numbers(http)
+    assert found(said, "meshserve_model_bytes", device="host", model=name, version="1") > 0
+
+
+async def test_an_unloaded_model_has_no_bytes(http, one):
+    await http.get("/v2/models/doubled")
+    id_ = bench.spec("doubled", "").id
+    one.host.unload(id_)
+    await support.wait_until_async(
+        lambda: not one.host.footprint(id_).host_bytes, 10, "it is unloaded"
+    )
+    assert not [name for name, _ in await numbers(http) if name == "meshserve_model_bytes"]

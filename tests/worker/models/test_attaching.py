@@ -1,0 +1,139 @@
+"""Models that leave and come back without being loaded again, from the first request to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.values import catalog, model
+from meshserve.storage import store
+from meshserve.worker.models import model_host
+from tests import support
+from tests.runtimes.test_onnx import linear
+from tests.worker import bench
+
+WIDTH = 1024
+WEIGHTS_BYTES = 4 * WIDTH * WIDTH
+ROWS = {"input": np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)}
+NAMES = ("a", "b")
+BUDGET = model.Footprint(2 << 30)
+WAIT_S = 60.0
+
+
+def save(folder, name):
+    torch.manual_seed(ord(name))
+    module = torch.nn.Linear(WIDTH, WIDTH, bias=False).eval()
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(
+        torch.export.export(module, (torch.zeros(2, WIDTH),), dynamic_shapes=batch),
+        folder / f"{name}.pt2",
+    )
+    return model.ModelSpec(model.ModelId(name), str(folder / f"{name}.pt2"))
+
+
+@pytest.fixture
+async def attaching(tmp_path):
+    """A host with two models of 4 MiB in a real store."""
+    made = model_host.Host(
+        bench.settings(memory=BUDGET), store.Store(str(tmp_path / "cache"), 1 << 30, 1 << 30)
+    )
+    bench.told(made, *bench.declared(*(save(tmp_path, name) for name in NAMES)))
+    yield made
+    await made.close()
+
+
+async def answer(of, name):
+    resident = await of.lease(model.ModelId(name), asyncio.get_running_loop().time() + WAIT_S)
+    given = resident.made.loaded.predict(ROWS, ())["output"].tobytes()
+    of.release(resident)
+    return given, resident.made
+
+
+async def unload(of, name):
+    of.unload(model.ModelId(name))
+    await support.wait_until_async(
+        lambda: not of.footprint(model.ModelId(name)).host_bytes, 10, "it has left"
+    )
+
+
+async def test_a_model_that_comes_back_is_attached_and_answers_the_same(attaching):
+    given, made = await answer(attaching, "a")
+    for _ in range(3):
+        await unload(attaching, "a")
+        again, attached = await answer(attaching, "a")
+        assert again == given
+        assert attached.loaded is made.loaded
+        assert attached.load_s < made.load_s
+    attaching.residency.check()
+
+
+async def test_a_mapped_model_has_its_whole_size_booked_and_asks_for_no_more_when_it_comes_back(
+    attaching,
+):
+    _, made = await answer(attaching, "a")
+    assert made.mapped_bytes == WEIGHTS_BYTES
+    assert attaching.footprint(model.ModelId("a")).host_bytes >= WEIGHTS_BYTES
+    copy = next(iter(attaching.residency.copies.values()))
+    assert copy.load_extra_bytes > WEIGHTS_BYTES
+    await unload(attaching, "a")
+    assert copy.load_extra_bytes == 0
+    assert copy.need.host_bytes >= WEIGHTS_BYTES
+
+
+async def test_what_is_kept_goes_when_memory_is_short(attaching):
+    _, made = await answer(attaching, "a")
+    copy = next(iter(attaching.residency.copies.values()))
+    await unload(attaching, "a")
+    ticking = asyncio.ensure_future(attaching.run())
+    attaching.mapped_bytes = 4 << 30
+    await support.wait_until_async(
+        lambda: copy.load_extra_bytes > 0, 10, "its load is a whole one again"
+    )
+    attaching.mapped_bytes = 0
+    attaching._handle(ev.MemorySeen(0))
+    _, again = await answer(attaching, "a")
+    ticking.cancel()
+    assert again.loaded is not made.loaded
+
+
+async def test_nothing_is_kept_of_a_model_that_was_withdrawn(attaching):
+    await answer(attaching, "a")
+    await unload(attaching, "a")
+    assert attaching._loading.skeletons.size_bytes
+    bench.told(attaching, catalog.Withdrawn(model.ModelId("a")))
+    ticking = asyncio.ensure_future(attaching.run())
+    await support.wait_until_async(lambda: not attaching._recipes, 10, "its recipe is forgotten")
+    ticking.cancel()
+    assert not attaching._loading.skeletons.size_bytes
+
+
+def held(folder):
+    return list((folder / "cache").glob("seats/*/held/*"))
+
+
+async def test_a_mapped_file_is_held_while_its_copy_lives(attaching, tmp_path):
+    await answer(attaching, "a")
+    assert len(held(tmp_path)) == 1
+    await unload(attaching, "a")
+    assert held(tmp_path) == []
+
+
+async def test_a_small_model_that_needs_its_file_no_more_holds_nothing(attaching, tmp_path):
+    linear(tmp_path / "tiny.onnx")
+    spec = model.ModelSpec(model.ModelId("tiny"), str(tmp_path / "tiny.onnx"))
+    bench.told(attaching, *bench.declared(spec))
+    await attaching.ensure_loaded(spec.id, WAIT_S)
+    assert held(tmp_path) == []
+
+
+async def test_two_names_of_one_file_are_one_copy_with_one_mapping(attaching, tmp_path):
+    twin = replace(save(tmp_path, "a"), id=model.ModelId("twin"))
+    bench.told(attaching, *bench.declared(twin))
+    (_, made), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
+    assert made.loaded is other.loaded
+    assert attaching.mapped_bytes == WEIGHTS_BYTES

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from meshserve import errors
+from meshserve.core.values import model, model_stats
+from meshserve.worker.models import batcher
+from tests import support
+
+FOREVER_S = float("inf")
+
+
+class Adding:
+    """Adds one to `x`, once `gate` is open. Keeps the rows of each run; negative numbers raise."""
+
+    signature = model.Signature((), ())
+    is_reentrant = True
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.runs = []
+        self.threads = set()
+        self.forget = 0
+
+    def predict(self, inputs, outputs):
+        self.runs.append(inputs["x"].tolist())
+        self.threads.add(threading.current_thread().name)
+        assert self.gate.wait(20)
+        if (inputs["x"] < 0).any():
+            raise ValueError("négatif")
+        found = {"y": inputs["x"] + 1, "z": inputs["x"][self.forget :]}
+        return {name: array for name, array in found.items() if not outputs or name in outputs}
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(4, "run") as threads:
+        yield threads
+
+
+@pytest.fixture
+def adding():
+    return Adding()
+
+
+@pytest.fixture
+def counts():
+    return model_stats.ModelTally()
+
+
+def ask(*values, outputs=("y",), expires_s=FOREVER_S):
+    return batcher.Ask({"x": np.array(values, np.float64)}, outputs, len(values), expires_s)
+
+
+def limits(rows_max=8, queue_max=100, parallel=1, **more):
+    return batcher.RunLimits(rows_max, queue_max, parallel, **more)
+
+
+async def begun(running, counts, *asks):
+    """Their tasks, the first of them running."""
+    tasks = [asyncio.get_running_loop().create_task(running.run(each, counts)) for each in asks]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def results(tasks):
+    """What each came to: its `y`, or the words of its error."""
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    return [each["y"].tolist() if isinstance(each, dict) else each for each in found]
+
+
+async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=4), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
+    adding.gate.set()
+    assert await results(tasks) == [[2], [3, 4], [5], [6], [7, 8, 9, 10, 11]]
+    assert adding.runs == [[1], [2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert (counts.computed.count, sorted(counts.batches)) == (3, [1, 4, 5])
+
+
+async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=2), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2))
+    await asyncio.sleep(0.02)
+    assert counts.pressed_s == 0
+    tasks += await begun(running, counts, ask(3))
+    await asyncio.sleep(0.05)
+    adding.gate.set()
+    await results(tasks)
+    assert 0.04 < counts.pressed_s < 5
+    told_s = counts.pressed_s
+    await results(await begun(running, counts, ask(4)))
+    assert counts.pressed_s == told_s
+
+
+async def test_others_are_not_joined(adding, pool, counts):
+    running = batcher.Runner(adding, limits(), pool, None)
+    wide = batcher.Ask({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
+    tasks = await begun(running, counts, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
+    adding.gate.set()
+    assert await results(tasks) == [[2], [3], [[1, 1]], [4], [5]]
+    assert len(adding.runs) == 5
+
+
+async def test_without_joining_each_runs_alone(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    adding.gate.set()
+    await results(tasks)
+    assert adding.runs == [[1], [2], [3]]
+
+
+async def test_several_run_at_a_time_where_they_may(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=1, parallel=3), pool, None)
+    tasks = await begun(running, counts, *(ask(number) for number in range(4)))
+    await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
+    adding.gate.set()
+    assert await results(tasks) == [[1], [2], [3], [4]]
+    assert len(adding.threads) == 3
+
+
+async def test_one_that_fails_fails_alone(adding, pool, counts):
+    running = batcher.Runner(adding, limits(), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2), ask(-3), ask(4))
+    adding.gate.set()
+    first, second, bad, last = await results(tasks)
+    assert (first, second, last) == ([2], [3], [5])
+    assert isinstance(bad, errors.ModelRaised)
+    assert bad.message == "ValueError: négatif"
+
+
+async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, pool, counts):
+    adding.forget = 1
+    running = batcher.Runner(adding, limits(), pool, None)
+    tasks = await begun(
+        running, counts, ask(1), ask(2, outputs=("y", "z")), ask(3, outputs=("y", "z"))
+    )
+    adding.gate.set()
+    assert await results(tasks) == [[2], [3], [4]]
+    assert adding.runs == [[1], [2, 3], [2], [3]]
+
+
+async def test_a_full_queue_refuses(adding, pool, counts):
+    running = batcher.Runner(adding, limits(queue_max=2), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    with pytest.raises(errors.Overloaded, match="2 requests wait") as caught:
+        await running.run(ask(4), counts)
+    assert caught.value.retry_after_s >= 1
+    adding.gate.set()
+    assert await results(tasks) == [[2], [3], [4]]
+
+
+async def test_what_has_expired_is_not_computed(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    now_s = asyncio.get_running_loop().time()
+    tasks = await begun(running, counts, ask(1), ask(2, expires_s=now_s), ask(3))
+    adding.gate.set()
+    first, late, last = await results(tasks)
+    assert (first, last) == ([2], [4])
+    assert isinstance(late, errors.DeadlineExceeded)
+    assert adding.runs == [[1], [3]]
+
+
+async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, counts):
+    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    adding.gate.set()
+    assert await results([tasks[0], tasks[2]]) == [[2], [4]]
+    assert adding.runs == [[1], [3]]
+
+
+async def test_what_is_quick_runs_at_once(adding, pool, counts):
+    adding.gate.set()
+    running = batcher.Runner(adding, limits(), pool, run_s=1e-6)
+    assert running.is_quick(1)
+    assert not running.is_quick(10_000)
+    assert running.run_now({"x": np.array([1.0])}, ("y",), 1, counts)["y"].tolist() == [2]
+    assert adding.threads == {threading.current_thread().name}
+
+
+async def test_what_is_not_known_to_be_quick_or_steady_does_not(adding, pool, counts):
+    assert not batcher.Runner(adding, limits(), pool, run_s=None).is_quick(1)
+    assert not batcher.Runner(adding, limits(is_steady=False), pool, run_s=1e-6).is_quick(1)
+    busy = batcher.Runner(adding, limits(), pool, run_s=1e-6)
+    tasks = await begun(busy, counts, ask(1))
+    assert not busy.is_quick(1)
+    adding.gate.set()
+    await results(tasks)
+    assert busy.run_now({"x": np.array([1.0])}, (), 1, counts)["y"].tolist() == [2]
+    with pytest.raises(errors.ModelRaised, match="ValueError: négatif"):
+        busy.run_now({"x": np.array([-1.0])}, (), 1, counts)

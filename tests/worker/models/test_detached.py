@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from meshserve.core.values import model
+from meshserve.worker.models import detached, loader
+
+
+class Loaded:
+    def __init__(self):
+        self.is_closed = False
+
+    def close(self):
+        self.is_closed = True
+
+
+def made(private_bytes, mapped_bytes=1000, *, can_detach=True):
+    footprint = model.Footprint(private_bytes + mapped_bytes)
+    return loader.Made(
+        Loaded(),
+        footprint,
+        1.0,
+        None,
+        is_measured=True,
+        mapped_bytes=mapped_bytes,
+        can_detach=can_detach,
+    )
+
+
+def test_what_is_kept_can_be_taken_once():
+    kept, one = detached.Skeletons(100), made(10)
+    assert kept.keep("a", one) == []
+    assert "a" in kept
+    assert kept.size_bytes == 10
+    assert kept.take("a") is one
+    assert not one.loaded.is_closed
+    assert (kept.take("a"), kept.size_bytes) == (None, 0)
+
+
+def test_those_that_left_longest_ago_make_way():
+    kept, all_ = detached.Skeletons(100), {key: made(40) for key in "abcd"}
+    gone = [kept.keep(key, one) for key, one in all_.items()]
+    assert gone == [[], [], ["a"], ["b"]]
+    assert [key for key, one in all_.items() if one.loaded.is_closed] == ["a", "b"]
+    assert kept.size_bytes == 80
+
+
+def test_only_what_can_be_detached_and_is_small_fits():
+    kept = detached.Skeletons(100)
+    assert kept.fits(made(100))
+    assert not kept.fits(made(101))
+    assert not kept.fits(made(10, can_detach=False))
+
+
+def test_nothing_is_left_of_what_is_dropped():
+    kept, all_ = detached.Skeletons(100), {key: made(10) for key in "abc"}
+    for key, one in all_.items():
+        kept.keep(key, one)
+    kept.drop("b")
+    kept.drop("nobody")
+    assert kept.clear() == ["a", "c"]
+    assert all(one.loaded.is_closed for one in all_.values())
+    assert kept.size_bytes == 0

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+
+from meshserve import errors
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.worker.models import load_queue, loader, process_memory
+from tests import support
+
+BIG_BYTES = 96 << 20
+NEED = model.Footprint(32 << 20)
+ARTIFACT = model_runtime.Artifact(PurePath("/nowhere"), "sha256:0", 1)
+
+
+class Loaded:
+    signature = model.Signature((), ())
+    is_reentrant = False
+
+    def __init__(self, size_bytes=0):
+        self.weights = np.ones(size_bytes, np.uint8)
+        self.probe = {}
+        self.calls = 0
+
+    def predict(self, _inputs, _outputs):
+        self.calls += 1
+        return {}
+
+    def close(self):
+        pass
+
+
+class Mapped(Loaded):
+    """One with weights in a file; `attach` fails where `is_there` is not set."""
+
+    mapped_bytes = BIG_BYTES
+    can_detach = True
+
+    def __init__(self):
+        super().__init__()
+        self.log = []
+        self.is_there = True
+
+    def detach(self):
+        self.log.append("detach")
+
+    def attach(self, artifact):
+        if not self.is_there:
+            raise errors.LoadFailed("the file is gone")
+        self.log.append(artifact)
+
+    def close(self):
+        self.log.append("close")
+
+
+class Scripted:
+    """A runtime whose load is a test's own function."""
+
+    name = "scripted"
+
+    def __init__(self, load):
+        self._load = load
+
+    def accepts(self, _artifact):
+        return True
+
+    def prepare(self, _device):
+        pass
+
+    def footprint_hint(self, _artifact, _device):
+        return NEED
+
+    def load(self, _artifact, _spec, _device):
+        return self._load()
+
+
+def recipe(load, **fields):
+    return loader.Recipe(
+        "key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu"
+    )
+
+
+async def test_what_a_model_takes_is_measured():
+    made = await load_queue.Loading().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert BIG_BYTES <= made.footprint.host_bytes < BIG_BYTES * 1.5
+    assert made.is_measured
+    assert made.load_s > 0
+    assert made.run_s is not None
+    assert made.loaded.calls == loader.PROBES
+
+
+async def test_a_small_one_takes_something_too():
+    made = await load_queue.Loading().load(recipe(Loaded), NEED)
+    assert process_memory.COPY_BYTES_MIN <= made.footprint.host_bytes < 8 << 20
+
+
+async def test_loads_that_overlap_are_not_measured_and_take_what_was_expected():
+    both = threading.Barrier(2, timeout=20)
+
+    def load():
+        both.wait()
+        made = Loaded(BIG_BYTES)
+        both.wait()
+        return made
+
+    one = load_queue.Loading()
+    makes = await asyncio.gather(one.load(recipe(load), NEED), one.load(recipe(load), NEED))
+    assert [(made.is_measured, made.footprint) for made in makes] == [(False, NEED)] * 2
+    alone = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert alone.is_measured
+
+
+async def test_a_load_that_hangs_disturbs_nobody_once_its_time_is_over():
+    stuck = threading.Event()
+
+    def hang():
+        stuck.wait(20)
+        return Loaded()
+
+    one = load_queue.Loading()
+    hanging = asyncio.ensure_future(one.load(recipe(hang, load_timeout_s=0.05), NEED))
+    await asyncio.sleep(0.1)
+    made = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert made.is_measured
+    assert made.footprint.host_bytes >= BIG_BYTES
+    stuck.set()
+    await hanging
+
+
+def raising(error):
+    def load():
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.LoadFailed("größe fehlt"), "größe fehlt"),
+        (ValueError("nö"), "ValueError: nö"),
+        (SystemExit(3), "SystemExit(3)"),
+        (MemoryError("all of it"), "MemoryError: all of it"),
+    ],
+)
+async def test_whatever_a_load_raises_is_told(error, words):
+    with pytest.raises(errors.LoadFailed) as caught:
+        await load_queue.Loading().load(recipe(raising(error)), NEED)
+    assert words in caught.value.message
+
+
+async def test_the_kind_of_a_failure_stays():
+    with pytest.raises(errors.MissingExtra, match="install it"):
+        await load_queue.Loading().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
+
+
+async def test_nothing_is_kept_of_what_a_failed_load_had_made():
+    made = []
+
+    def load():
+        half = Loaded(1 << 20)
+        made.append(weakref.ref(half))
+        raise ValueError(f"with {half.calls} of it done")
+
+    with pytest.raises(errors.LoadFailed) as caught:
+        await load_queue.Loading().load(recipe(load), NEED)
+    await support.wait_until_async(
+        lambda: gc.collect() is not None and made[0]() is None, 10, "the half-made model is gone"
+    )
+    assert caught.value.__cause__ is None
+
+
+async def test_what_is_mapped_counts_as_taken():
+    made = await load_queue.Loading().load(recipe(Mapped), NEED)
+    assert made.mapped_bytes == BIG_BYTES
+    assert BIG_BYTES < made.footprint.host_bytes < BIG_BYTES * 1.2
+    assert made.private_bytes == made.footprint.host_bytes - BIG_BYTES
+
+
+async def left(one, load):
+    """A copy that was loaded and let go of, with what is kept of it."""
+    made = await one.load(recipe(load), NEED)
+    one.let_go(made, is_kept=True)
+    one.skeletons.keep("key", made)
+    return made
+
+
+async def test_what_was_kept_is_attached_and_not_loaded_again():
+    one, loads = load_queue.Loading(BIG_BYTES), []
+    made = await left(one, lambda: loads.append(1) or Mapped())
+    again = await one.load(recipe(lambda: loads.append(2)), NEED)
+    assert (again.loaded, again.footprint, again.run_s) == (made.loaded, made.footprint, made.run_s)
+    assert not again.is_measured
+    assert (loads, made.loaded.log, made.loaded.calls) == ([1], ["detach", ARTIFACT], loader.PROBES)
+    assert one.skeletons.size_bytes == 0
+
+
+async def test_what_can_t_be_attached_is_loaded_anew():
+    one = load_queue.Loading(BIG_BYTES)
+    made = await left(one, Mapped)
+    made.loaded.is_there = False
+    again = await one.load(recipe(Mapped), NEED)
+    assert again.loaded is not made.loaded
+    assert again.is_measured
+    assert made.loaded.log == ["detach", "close"]

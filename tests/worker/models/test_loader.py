@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.worker.models import loader
+from tests.worker.models.test_load_queue import NEED, Loaded, recipe
+
+
+def spec(**fields):
+    return model.ModelSpec(model.ModelId("m"), "u", runtime="python", trust=True, **fields)
+
+
+def test_equal_models_have_one_recipe(tmp_path):
+    (tmp_path / "model.py").write_text("class Model: ...")
+    artifact = model_runtime.Artifact(tmp_path, "sha256:1", 1)
+    key = loader.recipe(spec(), artifact, "cpu").key
+    assert (
+        loader.recipe(spec(pinned=True, pool="other", load_timeout_s=3), artifact, "cpu").key == key
+    )
+    tensors = (model.TensorSpec("x", "FP32", (1,)),)
+    others = [
+        spec(options={"a": 1}),
+        spec(inputs=tensors),
+        spec(batching=False),
+        spec(max_batch_size=2),
+    ]
+    keys = {loader.recipe(each, artifact, "cpu").key for each in others} | {
+        loader.recipe(spec(), artifact, "cuda").key
+    }
+    assert len(keys | {key}) == 6
+
+
+def test_nobody_loads_what_nobody_can(tmp_path):
+    with pytest.raises(errors.LoadFailed, match="pytohn"):
+        loader.recipe(
+            model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"),
+            model_runtime.Artifact(tmp_path, "d", 1),
+            "cpu",
+        )
+
+
+class Slow(Loaded):
+    def predict(self, _inputs, _outputs):
+        time.sleep(loader.SLOW_S)
+        return super().predict({}, ())
+
+
+def test_one_run_of_a_slow_model_tells_enough():
+    made = loader.made(recipe(Slow), NEED, loader.Window(until_s=0.0))
+    assert made.loaded.calls == 1
+    assert made.run_s >= loader.SLOW_S

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+from meshserve.worker.models import threads
+from tests import support
+
+WAIT_S = 10
+
+
+class Work:
+    """Says in which thread it is, and waits until it may go on."""
+
+    def __init__(self, *, may_end=True):
+        self.thread = None
+        self.may_end = threading.Event()
+        self.has_begun = threading.Event()
+        self.is_told = threading.Event()
+        if may_end:
+            self.may_end.set()
+
+    def __call__(self):
+        self.thread = threading.current_thread()
+        self.has_begun.set()
+        self.may_end.wait(WAIT_S)
+        return self.is_told.set
+
+
+def done(some, *, may_end=True):
+    work = Work(may_end=may_end)
+    some.run(work)
+    assert work.has_begun.wait(WAIT_S)
+    return work
+
+
+def idle(some, count):
+    support.wait_until(lambda: len(some._idle) == count, WAIT_S, f"{count} threads are idle")
+
+
+def test_a_thread_is_used_again():
+    some = threads.Threads("t", lambda: None)
+    first = done(some)
+    idle(some, 1)
+    assert done(some).thread is first.thread
+    assert (first.thread.name, first.thread.daemon) == ("t", True)
+    some.close()
+
+
+def test_who_is_told_that_one_is_done_finds_its_thread_free():
+    some = threads.Threads("t", lambda: None)
+    ran_by = set()
+    for _ in range(200):
+        work = done(some)
+        assert work.is_told.wait(WAIT_S)
+        ran_by.add(work.thread)
+    assert len(ran_by) == 1
+    some.close()
+
+
+def test_each_thread_is_made_ready_first():
+    ready = set()
+    some = threads.Threads("t", lambda: ready.add(threading.current_thread()))
+    hanging, other = done(some, may_end=False), done(some)
+    assert ready == {hanging.thread, other.thread}
+    hanging.may_end.set()
+    some.close()
+
+
+def test_one_that_hangs_holds_nobody_up():
+    some = threads.Threads("t", lambda: None)
+    hanging = done(some, may_end=False)
+    assert done(some).thread is not hanging.thread
+    idle(some, 1)
+    hanging.may_end.set()
+    idle(some, 2)
+    some.close()
+
+
+def test_few_wait_for_more():
+    some = threads.Threads("t", lambda: None)
+    many = [done(some, may_end=False) for _ in range(threads.IDLE_MAX + 3)]
+    for work in many:
+        work.may_end.set()
+    support.wait_until(
+        lambda: sum(work.thread.is_alive() for work in many) == threads.IDLE_MAX,
+        WAIT_S,
+        "the others have ended",
+    )
+    some.close()
+    support.wait_until(
+        lambda: not any(work.thread.is_alive() for work in many), WAIT_S, "all have ended"
+    )
+
+
+def test_nothing_is_kept_of_what_was_done():
+    some = threads.Threads("t", lambda: None)
+    seen = weakref.ref(done(some))
+    support.wait_until(
+        lambda: gc.collect() is not None and seen() is None, WAIT_S, "the work is gone"
+    )
+    some.close()

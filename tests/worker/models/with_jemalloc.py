@@ -1,0 +1,59 @@
+"""What holds of jemalloc alone; run by `test_allocators.py` in a process that has it."""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+from meshserve.worker.models import allocators, process_memory
+
+BYTES = 32 << 20
+SMALL_BYTES, SMALLS = 4096, 2000
+LIBRARY = ctypes.CDLL(None)
+LIBRARY.malloc.restype = ctypes.c_void_p
+
+
+def taken(count, size_bytes):
+    return [LIBRARY.malloc(ctypes.c_size_t(size_bytes)) for _ in range(count)]
+
+
+def given_back(blocks):
+    for block in blocks:
+        LIBRARY.free(ctypes.c_void_p(block))
+
+
+def test_it_is_there():
+    assert isinstance(allocators.current(), allocators.Jemalloc)
+
+
+def test_what_other_threads_take_and_give_back_is_not_ones_own():
+    with ThreadPoolExecutor(1) as other:
+        before = process_memory.mark()
+        blocks = other.submit(taken, 256, SMALL_BYTES).result()
+        assert process_memory.grown_bytes(before, 0) < 256 * SMALL_BYTES / 2
+        mine = taken(256, SMALL_BYTES)
+        other.submit(given_back, blocks).result()
+        assert 256 * SMALL_BYTES <= process_memory.grown_bytes(before, 0) < 256 * SMALL_BYTES * 1.2
+        given_back(mine)
+
+
+def test_what_helpers_of_a_load_take_is_seen_where_it_is_much():
+    with ThreadPoolExecutor(1) as helper:
+        before = process_memory.mark()
+        block = helper.submit(taken, 1, BYTES).result()
+        assert process_memory.grown_bytes(before, 0) >= BYTES
+        given_back(block)
+
+
+def test_gaps_are_told_and_used_again():
+    allocator = allocators.current()
+    allocator.tune_loader()
+    allocator.trim()
+    blocks = taken(SMALLS, SMALL_BYTES // 8)
+    before_bytes = allocator.free_bytes()
+    given_back(blocks[::2])
+    gaps_bytes = allocator.free_bytes() - before_bytes
+    assert gaps_bytes > SMALLS * SMALL_BYTES / 8 / 4
+    again = taken(SMALLS // 2, SMALL_BYTES // 8)
+    assert allocator.free_bytes() - before_bytes < gaps_bytes / 2
+    given_back(blocks[1::2] + again)

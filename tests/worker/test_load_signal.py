@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core.values import model, reports
+from meshserve.worker import load_signal
+
+ONE, OTHER, THIRD, FOURTH = (model.ModelId(name) for name in ("one", "other", "third", "fourth"))
+
+
+class Time:
+    """What the clocks say."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = self.spent_s = 100.0
+        monkeypatch.setattr(load_signal.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(load_signal.time, "thread_time", lambda: self.spent_s)
+
+    def goes(self, seconds, busy):
+        self.now_s += seconds
+        self.spent_s += seconds * busy
+
+
+@pytest.fixture
+def time(monkeypatch):
+    return Time(monkeypatch)
+
+
+@pytest.fixture
+async def host(hosting):
+    return hosting()
+
+
+def asked(host, **counts):
+    for name, count in counts.items():
+        host.asked[model.ModelId(name)] += count
+
+
+def told(demands):
+    return [(each.id.name, round(each.share, 3)) for each in demands]
+
+
+async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
+    demands = load_signal.Demands(host)
+    asked(host, one=75, other=25)
+    time.goes(2.0, 0.8)
+    assert told(demands.take()) == [("one", 0.6), ("other", 0.2)]
+    time.goes(2.0, 0.8)
+    assert demands.take() == (), "nobody asked for anything since"
+
+
+async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host, time):
+    demands = load_signal.Demands(host)
+    asked(host, one=1)
+    host.tallies[ONE].pressed_s = 0.9
+    time.goes(1.0, 0.01)
+    assert demands.take() == (reports.Demand(ONE, 0.9),)
+    assert host.tallies[ONE].pressed_s == 0
+
+
+async def test_what_is_asked_sooner_was_said_before(host, time):
+    demands = load_signal.Demands(host)
+    asked(host, one=1)
+    time.goes(1.0, 0.5)
+    first = demands.take()
+    asked(host, other=1)
+    time.goes(0.1, 1.0)
+    assert demands.take() == first == (reports.Demand(ONE, 0.5),)
+    time.goes(0.9, 0.5)
+    assert told(demands.take()) == [("other", 0.55)]
+
+
+async def test_only_the_busiest_are_told(host, time):
+    demands = load_signal.Demands(host)
+    asked(host, one=40, other=30, third=20, fourth=10)
+    time.goes(1.0, 1.0)
+    assert told(demands.take()) == [("one", 0.4), ("other", 0.3), ("third", 0.2)]
+    asked(host, one=96, other=4)
+    time.goes(1.0, 1.0)
+    assert told(demands.take()) == [("one", 0.96)]

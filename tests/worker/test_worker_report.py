@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.values import model, reports
+from meshserve.worker import worker_report
+from meshserve.worker.http import worker_stats
+from tests import support
+from tests.worker import bench
+
+ID = model.ModelId("m")
+
+
+@pytest.fixture
+async def host(hosting, shelf):
+    made = hosting()
+    bench.told(made, *bench.declared(bench.spec("m", shelf.put("m"))))
+    return made
+
+
+async def test_counters_are_the_hosts_and_the_apps(host):
+    await host.ensure_loaded(ID, 20)
+    load = worker_stats.Load(requests=7, failures=2, in_flight=1)
+    assert worker_report.counters(host, load) == reports.Counters(
+        requests=7, failures=2, hits=0, misses=1, loads=1, load_failures=0, evictions=0, in_flight=1
+    )
+
+
+async def test_what_was_learned_is_told_once(host):
+    await host.ensure_loaded(ID, 20)
+    [learned] = worker_report.learned(host)
+    assert learned.id == ID
+    assert learned.measured.footprint == host.footprint(ID)
+    assert worker_report.learned(host) == ()
+
+
+async def test_copies_are_told_with_their_state(host):
+    assert worker_report.copies(host, [ID]) == ()
+    await host.ensure_loaded(ID, 20)
+    host.set_pinned(ID, is_pinned=True)
+    [copy] = worker_report.copies(host, [ID])
+    assert (copy.id, copy.state, copy.pinned, copy.reason) == (ID, "ready", True, "")
+    assert copy.footprint == host.footprint(ID)
+    assert worker_report.copies(host, [model.ModelId("nobody")]) == ()
+
+
+async def test_a_failed_one_says_why(host, shelf):
+    shelf.failure = errors.LoadFailed("the shelf is empty")
+    with pytest.raises(errors.LoadFailed):
+        await host.ensure_loaded(ID, 20)
+    [copy] = worker_report.copies(host, [ID])
+    assert (copy.state, copy.reason) == ("failed", "the shelf is empty")
+
+
+async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
+    monkeypatch.setattr(worker_report, "PAGE_COPIES", 2)
+    ids = [model.ModelId(name) for name in "abc"]
+    bench.told(
+        host,
+        *bench.declared(
+            *(
+                bench.spec(id_.name, shelf.put(id_.name, f"{bench.DOUBLED}    # {id_.name}\n"))
+                for id_ in ids
+            )
+        ),
+    )
+    pages = worker_report.Pages(host)
+    assert pages.next(0) == worker_report.Page(1, 0, (), (), is_more=False)
+    for id_ in ids:
+        await host.ensure_loaded(id_, 20)
+    first = pages.next(1)
+    second = pages.next(2)
+    assert (len(first.copies), first.is_more, len(second.copies), second.is_more) == (
+        2,
+        True,
+        1,
+        False,
+    )
+    assert {copy.id for copy in first.copies + second.copies} == set(ids)
+    assert pages.next(3) == worker_report.Page(4, 3, (), (), is_more=False)
+    host.unload(ids[0])
+    host.release(host.lease_now(ids[1]))
+    await support.wait_until_async(lambda: not host.footprint(ids[0]).host_bytes, what="unloaded")
+    last = pages.next(4)
+    assert ([copy.id for copy in last.copies], last.gone) == ([ids[1]], (ids[0],))
+
+
+async def test_whoever_missed_a_page_gets_everything_again(host):
+    pages = worker_report.Pages(host)
+    await host.ensure_loaded(ID, 20)
+    assert [pages.next(number).since for number in (0, 1, 1, 3)] == [0, 1, 0, 3]
+    assert [copy.id for copy in pages.next(2).copies] == [ID]
