@@ -107,7 +107,7 @@ def check(sample: Sample, given: np.ndarray) -> None:
 class Asking:
     """One caller of one model, in the worker's process."""
 
-    def __init__(self, of: worker.Worker, sample: Sample) -> None:
+    def __init__(self, of: worker.PoolWorker, sample: Sample) -> None:
         self._host = of.host
         self._id = model.ModelId(sample.name)
         self._sample = sample

@@ -94,7 +94,7 @@ def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
 
 
 async def churn(
-    of: worker.Worker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]
+    of: worker.PoolWorker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]
 ) -> Churned:
     """Load and unload, one model after another."""
     readings, spent_s, batch = [read()], 0.0, max(1, loads // BATCHES)

@@ -91,7 +91,7 @@ def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
     return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
 
 
-async def brought(of: model_host.Host, number: int, rows: np.ndarray) -> np.ndarray:
+async def brought(of: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
     """The model's answer; it is loaded first if need be."""
     resident = await of.lease(
         model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S
@@ -130,7 +130,7 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
     return filled
 
 
-async def loads(of: model_host.Host, count: int, rows: np.ndarray) -> AsyncIterator[float]:
+async def loads(of: model_host.ModelHost, count: int, rows: np.ndarray) -> AsyncIterator[float]:
     """Milliseconds of each load but the first, until one makes another leave."""
     for number in range(1, count):
         began_s = time.perf_counter()
@@ -141,12 +141,16 @@ async def loads(of: model_host.Host, count: int, rows: np.ndarray) -> AsyncItera
         await brought(of, number, rows)
 
 
-def ready(of: model_host.Host) -> int:
+def ready(of: model_host.ModelHost) -> int:
     """How many are in memory."""
-    return sum(copy.state is copy_lifecycle.State.READY for copy in of.residency.copies.values())
+    return sum(
+        copy.state is copy_lifecycle.CopyPhase.READY for copy in of.residency.copies.values()
+    )
 
 
-async def check(of: model_host.Host, answers: Mapping[int, np.ndarray], rows: np.ndarray) -> None:
+async def check(
+    of: model_host.ModelHost, answers: Mapping[int, np.ndarray], rows: np.ndarray
+) -> None:
     """Some answers against the library's own."""
     for number, expected in answers.items():
         if not np.allclose(await brought(of, number, rows), expected, rtol=1e-4, atol=1e-5):

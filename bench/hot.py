@@ -175,7 +175,7 @@ class World(scale.World):
 
     def _reports(self, shares: dict[str, float]) -> Iterator[events.Event]:
         for worker_id, share in shares.items():
-            demands = (reports.Demand(self.id, share),) if share else ()
+            demands = (reports.ModelDemand(self.id, share),) if share else ()
             known = self.mesh.roster.workers[worker_id]
             yield events.WorkerReported(
                 reports.WorkerReport(
@@ -188,7 +188,7 @@ class World(scale.World):
 def simulate(load: float) -> Simulated:
     """The model under one load, from a mesh in which nothing has happened yet."""
     world = World()
-    pool = desired.Pool(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
+    pool = desired.PoolSettings(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
     spec = model.ModelSpec(world.id, "/hot", origin=desired.CONFIG)
     world.phase(
         "up",

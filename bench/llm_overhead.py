@@ -172,7 +172,7 @@ def bare_words(model: Path, endpoint: str) -> list[str]:
 
 def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     """What a replica sets for its engine too."""
-    order = llm_engine.Order(
+    order = llm_engine.EngineOrder(
         llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
     )
     told = engine_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | engine_env.enforced(

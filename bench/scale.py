@@ -112,7 +112,7 @@ class World:
 
 def wanted(workers: int) -> desired.Desired:
     """One pool."""
-    return desired.Desired(pools=(desired.Pool(workers=workers),))
+    return desired.Desired(pools=(desired.PoolSettings(workers=workers),))
 
 
 def registrations(models: int) -> Iterable[events.Event]:
@@ -145,7 +145,7 @@ def all_reports(
             for id_, takes in zip(ids, footprints, strict=True)
         )
         learned = tuple(
-            reports.Learned(id_, model.Measured(f"sha256:{id_.name}", takes, 0.01))
+            reports.LearnedMeasurement(id_, model.Measured(f"sha256:{id_.name}", takes, 0.01))
             for id_, takes in zip(ids, footprints, strict=True)
         )
         said = reports.WorkerReport(
@@ -241,7 +241,7 @@ def _changes(
     """Loss and growth: the share of models that moved."""
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
     without = homes_on(
-        hash_ring.Ring(
+        hash_ring.HashRing(
             set(world.mesh.roster.workers).difference(down), hash_ring.ring_size(workers)
         ),
         len(homes),
@@ -267,7 +267,7 @@ def _changes(
     yield "a tenth more workers: moved, of all models", float((grown != homes).mean())
 
 
-def homes_on(ring: hash_ring.Ring, models: int) -> np.ndarray:
+def homes_on(ring: hash_ring.HashRing, models: int) -> np.ndarray:
     """The same on a ring of other workers."""
     return np.array([ring.home(name(number)) for number in range(models)])
 

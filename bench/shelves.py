@@ -35,7 +35,7 @@ class Shelf:
     """One worker."""
 
     def __init__(self, models: traces.Models, budget_bytes: int, policy: str) -> None:
-        limits = copies.Limits(model.Footprint(budget_bytes), loads_parallel=LOADS_PARALLEL)
+        limits = copies.WorkerLimits(model.Footprint(budget_bytes), loads_parallel=LOADS_PARALLEL)
         self.residency = residency.Residency(limits, eviction.POLICIES[policy])
         self._models = models
         self._ids = [model.ModelId(f"model-{number}") for number in range(len(models))]
@@ -46,9 +46,9 @@ class Shelf:
         id_ = self._ids[number]
         key = self.residency.lease(id_, now_s)
         if key is not None:
-            self._feed(ev.Released(key), now_s)
+            self._feed(ev.LeaseReleased(key), now_s)
             return True
-        self._feed(ev.Asked(object(), id_), now_s)
+        self._feed(ev.LeaseRequested(object(), id_), now_s)
         return False
 
     def _feed(self, event: ev.Event, now_s: float) -> None:
@@ -60,18 +60,18 @@ class Shelf:
 
     def _performed(self, command: ev.Command) -> ev.Event:
         match command:
-            case ev.Fetch(id_, attempt):
+            case ev.FetchArtifact(id_, attempt):
                 number = self._numbers[id_.name]
-                return ev.Fetched(
+                return ev.ArtifactFetched(
                     id_, attempt, id_.name, self._need(number), float(self._models.load_s[number])
                 )
-            case ev.Load(key):
+            case ev.LoadCopy(key):
                 number = self._numbers[key]
-                return ev.Loaded(key, self._need(number), float(self._models.load_s[number]))
-            case ev.Free(key):
-                return ev.Freed(key)
-            case ev.Grant(_, key):
-                return ev.Released(key)
+                return ev.CopyLoaded(key, self._need(number), float(self._models.load_s[number]))
+            case ev.FreeCopy(key):
+                return ev.CopyFreed(key)
+            case ev.GrantLease(_, key):
+                return ev.LeaseReleased(key)
         raise AssertionError(f"nothing of the kind should happen here: {command}")
 
     def _need(self, number: int) -> model.Footprint:
@@ -81,7 +81,7 @@ class Shelf:
 def homes(workers: int, count: int) -> np.ndarray:
     """Each model's worker, by the ring that Envoy builds too."""
     ids = [f"default-{number}" for number in range(workers)]
-    ring, places = hash_ring.Ring(ids), {id_: place for place, id_ in enumerate(ids)}
+    ring, places = hash_ring.HashRing(ids), {id_: place for place, id_ in enumerate(ids)}
     return np.array([places[ring.home(f"model-{number}")] for number in range(count)])
 
 

@@ -39,9 +39,9 @@ class Entry:
     runtime: str = ""
 
 
-def declared(entry: Entry) -> catalog.Declared:
+def declared(entry: Entry) -> catalog.ModelDeclared:
     """The entry as a worker hears of it."""
-    return catalog.Declared(
+    return catalog.ModelDeclared(
         model.ModelSpec(model.ModelId(entry.name), str(entry.path), entry.runtime, trust=True)
     )
 
@@ -49,13 +49,13 @@ def declared(entry: Entry) -> catalog.Declared:
 @contextlib.asynccontextmanager
 async def serving(
     folder: Path, entries: Iterable[Entry], memory_bytes: int = 4 << 30
-) -> AsyncIterator[worker.Worker]:
+) -> AsyncIterator[worker.PoolWorker]:
     """A worker that knows these models and has loaded none; ends with the block."""
     settings = desired.WorkerSettings(memory=model.Footprint(memory_bytes))
-    storage = store.Store(
+    storage = store.ArtifactStore(
         str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max
     )
-    made = worker.Worker(worker_address.Place("solo", str(folder)), settings, storage)
+    made = worker.PoolWorker(worker_address.WorkerAddress("solo", str(folder)), settings, storage)
     await made.start()
     try:
         for step in catalog_sync.whole([declared(entry) for entry in entries], 0):

@@ -54,35 +54,37 @@ class CacheLimits(NamedTuple):
 
 
 def build_worker(
-    logs_dir: str, where: worker_address.Place, settings: desired.WorkerSettings
-) -> worker.Worker:
+    logs_dir: str, where: worker_address.WorkerAddress, settings: desired.WorkerSettings
+) -> worker.PoolWorker:
     """A pool worker with its storage."""
     logs.to_file(logs_dir, where.worker_id)
-    return worker.Worker(
+    return worker.PoolWorker(
         where,
         settings,
-        store.Store(settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max),
+        store.ArtifactStore(
+            settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
+        ),
     )
 
 
-def build_gateway(logs_dir: str, run_dir: str) -> gateway.Gateway:
+def build_gateway(logs_dir: str, run_dir: str) -> gateway.NodeGateway:
     """A node's gateway."""
     logs.to_file(logs_dir, "gateway")
-    return gateway.Gateway(run_dir)
+    return gateway.NodeGateway(run_dir)
 
 
 async def build_llm_server(
-    logs_dir: str, cache: CacheLimits, where: llm_place.Place, spec: llm_spec.LlmSpec
+    logs_dir: str, cache: CacheLimits, where: llm_place.ReplicaAddress, spec: llm_spec.LlmSpec
 ) -> llm_server.LlmServer:
     """One replica of an LLM, its weights and adapters on this node. Raises LoadFailed where they can't be had."""
     logs.to_file(logs_dir, where.replica_id.replace("/", "-")[-LOG_NAME_MAX:])
     make = engine_lookup.find(spec.runtime)
-    fetched = functools.cache(lambda: store.Store(*cache))
+    fetched = functools.cache(lambda: store.ArtifactStore(*cache))
     adapters = {adapter.name: await _weights(fetched, adapter.uri) for adapter in spec.adapters}
     return llm_server.LlmServer(where, spec, await _weights(fetched, spec.uri), adapters, make)
 
 
-async def _weights(fetched: Callable[[], store.Store], uri: str) -> str:
+async def _weights(fetched: Callable[[], store.ArtifactStore], uri: str) -> str:
     """Where an engine finds them: a local folder as it is, a name at Hugging Face for the engine to fetch, all else from the cache."""
     scheme, separator, name = uri.partition("://")
     if not separator:
@@ -94,7 +96,9 @@ async def _weights(fetched: Callable[[], store.Store], uri: str) -> str:
     return str(artifact.path)
 
 
-def build_control_plane(plan: controller_process.Plan) -> controller_process.HeldControlPlane:
+def build_control_plane(
+    plan: controller_process.ControllerPlan,
+) -> controller_process.HostedControlPlane:
     """The control plane with its registry, its repositories and its port to Ray."""
     logs.to_file(plan.logs_dir, "controller")
     read = config.parse(json.loads(plan.document))
@@ -106,18 +110,18 @@ def build_control_plane(plan: controller_process.Plan) -> controller_process.Hel
         run_dir=plan.run_dir,
         host=plan.host,
     )
-    kept = registry.Registry(plan.registry_url)
-    outside = controller_process.Outside(
+    kept = registry.SqlRegistry(plan.registry_url)
+    outside = controller_process.ControllerParts(
         ray_cluster.RayCluster(makers), kept, watch.FolderWatch(), kept.close
     )
-    return controller_process.HeldControlPlane(plan, outside)
+    return controller_process.HostedControlPlane(plan, outside)
 
 
 # A mesh as its user sees it
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StartProgress:
     """How far a mesh has come: `done` of `total` of a step; steps are ray, controller, workers, gateway, models, llms."""
 
     step: str
@@ -126,7 +130,7 @@ class Progress:
     detail: str = ""
 
 
-class Mesh:
+class RunningMesh:
     """A mesh that this process began. Leaving the context drains and ends it."""
 
     def __init__(
@@ -171,24 +175,24 @@ def up(
     read: config.Config,
     config_path: str,
     address: str | None,
-    on_progress: Callable[[Progress], None],
-) -> Mesh:
+    on_progress: Callable[[StartProgress], None],
+) -> RunningMesh:
     """Bring a mesh up, on a Ray cluster of its own or on the one at `address`; returns when it is ready. Raises what kept it from that."""
     if address is None:
         _require_engines(read)
     run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
     mesh_file = read.state_dir / MESH_FILE
-    on_progress(Progress("ray", 0, 1))
+    on_progress(StartProgress("ray", 0, 1))
     try:
         if address is None:
             session.begin(str(run_dir / "ray"))
         else:
             session.join(address)
-        on_progress(Progress("ray", 1, 1))
-        on_progress(Progress("controller", 0, 1))
+        on_progress(StartProgress("ray", 1, 1))
+        on_progress(StartProgress("controller", 0, 1))
         plan = _plan(read, run_dir, is_joined=address is not None)
         controller = session.start_controller(functools.partial(build_control_plane, plan))
-        mesh = Mesh(_reachable(read.gateway.listen), controller, mesh_file, run_dir)
+        mesh = RunningMesh(_reachable(read.gateway.listen), controller, mesh_file, run_dir)
     except BaseException:
         session.end()
         _remove((run_dir,))
@@ -218,10 +222,12 @@ def _require_engines(read: config.Config) -> None:
         )
 
 
-def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> controller_process.Plan:
+def _plan(
+    read: config.Config, run_dir: Path, *, is_joined: bool
+) -> controller_process.ControllerPlan:
     # The controller removes its folder when it ends; a Ray of our own, which is in `run_dir` too, ends later.
     read.state_dir.mkdir(parents=True, exist_ok=True)
-    return controller_process.Plan(
+    return controller_process.ControllerPlan(
         document=json.dumps(config.document(read)),
         registry_url=read.registry_url,
         state_dir=str(read.state_dir),
@@ -232,7 +238,7 @@ def _plan(read: config.Config, run_dir: Path, *, is_joined: bool) -> controller_
 
 
 def _wait_until_ready(
-    controller: session.ControllerHandle, on_progress: Callable[[Progress], None]
+    controller: session.ControllerHandle, on_progress: Callable[[StartProgress], None]
 ) -> None:
     end_s = time.monotonic() + READY_S
     while True:
@@ -258,27 +264,31 @@ def _status(controller: session.ControllerHandle, end_s: float) -> dict[str, Any
         return None
 
 
-def _progress(status: dict[str, Any]) -> list[Progress]:
+def _progress(status: dict[str, Any]) -> list[StartProgress]:
     workers = [worker for pool in status["pools"] for worker in pool["workers"]]
     gateways = status["gateways"]
     return [
-        Progress("controller", 1, 1),
-        Progress("workers", sum(each["state"] == "ready" for each in workers), len(workers)),
-        Progress(
+        StartProgress("controller", 1, 1),
+        StartProgress("workers", sum(each["state"] == "ready" for each in workers), len(workers)),
+        StartProgress(
             "gateway", sum(each["state"] == "ready" for each in gateways), max(1, len(gateways))
         ),
-        Progress("models", status["models"]["registered"], status["models"]["registered"]),
+        StartProgress("models", status["models"]["registered"], status["models"]["registered"]),
         *_llm_progress(status["llms"]),
     ]
 
 
-def _llm_progress(llms: list[dict[str, Any]]) -> list[Progress]:
+def _llm_progress(llms: list[dict[str, Any]]) -> list[StartProgress]:
     """How many LLMs serve of those that always shall. None of them is waited for: an engine takes its time, or has no GPU yet."""
     wanted = [each for each in llms if each["replicas_min"]]
     asleep = len(llms) - len(wanted)
     detail = f"{asleep} on demand" if asleep else ""
     return (
-        [Progress("llms", sum(each["state"] == "ready" for each in wanted), len(wanted), detail)]
+        [
+            StartProgress(
+                "llms", sum(each["state"] == "ready" for each in wanted), len(wanted), detail
+            )
+        ]
         if llms
         else []
     )

@@ -141,20 +141,20 @@ def test_another_server_where_the_mesh_was_is_no_mesh(mesh, tmp_path):
 def test_progress_counts_what_is_ready():
     told = status([part(id="default-0"), part("starting", id="default-1")], [part("starting")], 3)
     assert app._progress(told) == [
-        app.Progress("controller", 1, 1),
-        app.Progress("workers", 1, 2),
-        app.Progress("gateway", 0, 1),
-        app.Progress("models", 3, 3),
+        app.StartProgress("controller", 1, 1),
+        app.StartProgress("workers", 1, 2),
+        app.StartProgress("gateway", 0, 1),
+        app.StartProgress("models", 3, 3),
     ]
 
 
 def test_llms_are_counted_where_there_are_any():
     llms = [part(replicas_min=1), part("starting", replicas_min=2), part("idle", replicas_min=0)]
-    assert app._progress(status(llms=llms))[-1] == app.Progress("llms", 1, 2, "1 on demand")
+    assert app._progress(status(llms=llms))[-1] == app.StartProgress("llms", 1, 2, "1 on demand")
 
 
 def test_before_the_first_gateway_one_is_awaited():
-    assert app.Progress("gateway", 0, 1) in app._progress(status())
+    assert app.StartProgress("gateway", 0, 1) in app._progress(status())
 
 
 def test_troubles_name_what_is_not_ready_and_why():
@@ -312,7 +312,7 @@ async def test_weights_that_nobody_need_fetch(uri, there):
 
 async def test_weights_from_elsewhere_are_fetched_and_held(tmp_path):
     (tmp_path / "tiny.bin").write_text("weights")
-    kept = store.Store(str(tmp_path / "cache"), 1 << 20, 1 << 20)
+    kept = store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
     found = Path(await app._weights(lambda: kept, f"file://{tmp_path}/tiny.bin"))
     assert found.is_relative_to(tmp_path / "cache")
     await kept.close()
@@ -325,7 +325,7 @@ async def test_an_llm_is_built_with_its_engine_and_adapters(tmp_path):
     made = await app.build_llm_server(
         str(tmp_path),
         app.CacheLimits("/none", 1, 1),
-        replica_address.Place("tiny/0", str(tmp_path)),
+        replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
         spec,
     )
     assert (made.engine.__class__.__name__, made.spec) == ("VllmEngine", spec)
@@ -340,6 +340,6 @@ async def test_an_engine_that_does_not_exist_is_said_before_anything_is_fetched(
         await app.build_llm_server(
             str(tmp_path),
             app.CacheLimits("/none", 1, 1),
-            replica_address.Place("tiny/0", str(tmp_path)),
+            replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
             spec,
         )

@@ -21,9 +21,11 @@ class Inference(rpc.GRPCInferenceServiceServicer):
     def __init__(self, models: dict[str, onnxruntime.InferenceSession]) -> None:
         self.models = models
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelInferResponse:  # noqa: N802, ARG002 - the generated base names it
+    async def ModelInfer(  # noqa: N802
+        self,
+        request: pb.ModelInferRequest,
+        context: grpc.aio.ServicerContext,  # noqa: ARG002
+    ) -> pb.ModelInferResponse:
         """One prediction."""
         x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(
             tuple(request.inputs[0].shape)

@@ -22,7 +22,7 @@ command = typer.Typer(add_completion=False)
 SHOWN_MAX = 200
 
 
-class Question(NamedTuple):
+class InferCommand(NamedTuple):
     """One prediction, as it was asked for."""
 
     model: str
@@ -56,7 +56,7 @@ def infer(
     endpoint: mesh.Endpoint = None,
 ) -> None:
     """Send one prediction to a model and print what it answers."""
-    question = Question(model, version, input_values.inputs(given))
+    question = InferCommand(model, version, input_values.inputs(given))
     with mesh.connect(endpoint) as there:
         answer = _rest(there, question) if is_rest else _grpc(there.endpoint, question)
     if as_json:
@@ -65,7 +65,7 @@ def infer(
         _print_outputs(terminal.out(), answer)
 
 
-def _grpc(endpoint: str, question: Question) -> dict[str, Any]:
+def _grpc(endpoint: str, question: InferCommand) -> dict[str, Any]:
     with client.Client(endpoint, os.environ.get(mesh.API_KEY)) as there:
         known = there.metadata(question.model, question.version)
         predicted = there.predict(question.model, question.inputs, version=question.version)
@@ -81,7 +81,7 @@ def _grpc(endpoint: str, question: Question) -> dict[str, Any]:
     }
 
 
-def _rest(there: mesh.Mesh, question: Question) -> dict[str, Any]:
+def _rest(there: mesh.MeshConnection, question: InferCommand) -> dict[str, Any]:
     version = f"/versions/{quote(question.version, safe='')}" if question.version else ""
     path = f"/v2/models/{quote(question.model, safe='')}{version}"
     known = there.ask("GET", path).json()

@@ -22,12 +22,13 @@ def can_judge() -> bool:
     return importlib.util.find_spec(VLLM) is not None
 
 
-def engine_faults(read: config.Config) -> Iterator[config.Fault]:
+def engine_faults(read: config.Config) -> Iterator[config.Diagnostic]:
     """What vLLM's own parser does not take. Nothing where vLLM is not installed: the machines that run it may have it."""
     places = {each.name: place for place, each in enumerate(read.llms) if each.runtime == VLLM}
     for name, found in validate_args.check_all(
         {name: read.llms[place].engine for name, place in places.items()}
     ).items():
         yield from (
-            config.Fault(("llms", places[name], "engine", key), message) for key, message in found
+            config.Diagnostic(("llms", places[name], "engine", key), message)
+            for key, message in found
         )

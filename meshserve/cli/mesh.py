@@ -32,7 +32,7 @@ Endpoint = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the mesh's JSON as it is.")]
 
 
-class Mesh:
+class MeshConnection:
     """The management API of the mesh at `endpoint`. Every method raises MeshError with one line for a user."""
 
     def __init__(self, endpoint: str, http: httpx.Client) -> None:
@@ -91,14 +91,14 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def connect(endpoint: str | None) -> Iterator[Mesh]:
+def connect(endpoint: str | None) -> Iterator[MeshConnection]:
     """The mesh at `endpoint`, or else the one that was started from this machine. Raises MeshError where there is none."""
     url = normal(endpoint) if endpoint else _started_here()
     key = os.environ.get(API_KEY)
     with httpx.Client(
         base_url=url, headers={"authorization": f"Bearer {key}"} if key else {}
     ) as http:
-        yield Mesh(url, http)
+        yield MeshConnection(url, http)
 
 
 def normal(endpoint: str) -> str:

@@ -21,7 +21,7 @@ WORDS_OF_ONE = {False: "starting", True: "ready"}
 WORDS = {"ray": "Ray", "models": "models registered", "llms": "LLMs ready"}
 
 
-class Progress(Protocol):
+class ProgressView(Protocol):
     """What `app.up` reports: `done` of `total` of a step are done; `detail` adds what a reader may want to know."""
 
     @property
@@ -45,7 +45,7 @@ class Progress(Protocol):
         ...
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[ProgressView], None]
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Lines:
         self._console = console
         self._last: dict[str, int] = {}
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: ProgressView) -> None:
         """Print it, unless a line of its step said nearly the same."""
         tenth = TENTHS * progress.done // max(progress.total, 1)
         if self._last.get(progress.step) != tenth:
@@ -81,12 +81,12 @@ class Steps:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._latest: dict[str, Progress] = {}
+        self._latest: dict[str, ProgressView] = {}
         self._begun_s: dict[str, float] = {}
         self._took_s: dict[str, float] = {}
         self._spinner = Spinner("dots")
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: ProgressView) -> None:
         """Take it into the picture."""
         now_s = self._clock()
         self._latest[progress.step] = progress
@@ -116,12 +116,12 @@ class Steps:
         return Text(units.duration(self._took_s[step]) if step in self._took_s else "", "dim")
 
 
-def is_done(progress: Progress) -> bool:
+def is_done(progress: ProgressView) -> bool:
     """Whether nothing is left of the step."""
     return progress.done >= progress.total
 
 
-def said(progress: Progress) -> str:
+def said(progress: ProgressView) -> str:
     """`1 of 2`, `ready` or `none`, with the detail."""
     words = (
         f"{progress.done:,} of {progress.total:,}"

@@ -52,7 +52,7 @@ def top(
                 _watch(there, first, lambda: wait(interval_s))
 
 
-def _watch(there: mesh.Mesh, before: Sample, wait: Callable[[], str]) -> None:
+def _watch(there: mesh.MeshConnection, before: Sample, wait: Callable[[], str]) -> None:
     out = terminal.out()
     try:
         with Live(
@@ -64,7 +64,7 @@ def _watch(there: mesh.Mesh, before: Sample, wait: Callable[[], str]) -> None:
         return
 
 
-def _refreshed(there: mesh.Mesh, before: Sample, live: Live, out: Console) -> Sample:
+def _refreshed(there: mesh.MeshConnection, before: Sample, live: Live, out: Console) -> Sample:
     """Show what is new. A mesh that doesn't answer may come back: that is said, and asked again."""
     try:
         after = _sample(there)
@@ -95,7 +95,7 @@ def _lines_taken(status: Json) -> int:
     return LINES_AROUND + len(list(tables.workers(status))) + llms
 
 
-def _sample(there: mesh.Mesh) -> Sample:
+def _sample(there: mesh.MeshConnection) -> Sample:
     status = there.status().json()
     models = there.models(state="ready", sort="requests", limit=MODELS_MAX).json()["models"]
     return Sample(time.monotonic(), status, tuple(models))

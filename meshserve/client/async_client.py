@@ -27,7 +27,7 @@ class AsyncClient:
             else grpc.aio.insecure_channel(where.target, channels.OPTIONS)
         )
         self._stub = channels.stub(self._channel)
-        self._exchange = conversation.Exchange()
+        self._exchange = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
         self._timeout_s = timeout_s
 
@@ -42,7 +42,7 @@ class AsyncClient:
         request_id: str = "",
     ) -> conversation.Prediction:
         """As `Client.predict`."""
-        question = conversation.Question(model, inputs, version, tuple(outputs), request_id)
+        question = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
         return await self._finish(self._exchange.predict(question), timeout_s)
 
     async def metadata(self, model: str, version: str = "") -> conversation.ModelMetadata:

@@ -10,14 +10,14 @@ from meshserve.protocol.pb import inference_pb2_grpc as rpc
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
-class Place(NamedTuple):
+class ServerTarget(NamedTuple):
     """Where a mesh listens, as gRPC wants it."""
 
     target: str
     is_secure: bool
 
 
-def place(endpoint: str) -> Place:
+def place(endpoint: str) -> ServerTarget:
     """`host:port`, `http://host:port` or `https://host[:port]`. Raises ValueError for anything else."""
     scheme, separator, rest = endpoint.rpartition("://")
     rest = rest.rstrip("/")
@@ -25,7 +25,7 @@ def place(endpoint: str) -> Place:
         raise ValueError(
             f"expected host:port or a URL such as http://127.0.0.1:8080, got {endpoint!r}"
         )
-    return Place(rest, scheme == "https")
+    return ServerTarget(rest, scheme == "https")
 
 
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:

@@ -19,14 +19,14 @@ Prediction: TypeAlias = "np.ndarray | dict[str, np.ndarray]"
 Specs: TypeAlias = "Mapping[str, model.TensorSpec]"
 
 
-class Call(NamedTuple):
+class UnaryCall(NamedTuple):
     """One unary call: a method of the inference service, and its message."""
 
     method: str
     request: Any
 
 
-Steps: TypeAlias = Generator[Call, Any, T]
+Steps: TypeAlias = Generator[UnaryCall, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ListedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PredictRequest:
     """One prediction, as the caller asked for it."""
 
     model: str
@@ -61,13 +61,13 @@ class Question:
     request_id: str = ""
 
 
-class Exchange:
+class Conversation:
     """One client's talk with one mesh. Remembers models' metadata, and asks again when it turns out to be old."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], ModelMetadata] = {}
 
-    def predict(self, question: Question) -> Steps[Prediction]:
+    def predict(self, question: PredictRequest) -> Steps[Prediction]:
         """Raises InvalidRequest where the inputs don't fit, by metadata that is not old."""
         known = self._known.get((question.model, question.version))
         if known is None:
@@ -84,7 +84,9 @@ class Exchange:
     def metadata(self, name: str, version: str) -> Steps[ModelMetadata]:
         """What the server says now."""
         self._known.pop((name, version), None)
-        answer = yield Call("ModelMetadata", pb.ModelMetadataRequest(name=name, version=version))
+        answer = yield UnaryCall(
+            "ModelMetadata", pb.ModelMetadataRequest(name=name, version=version)
+        )
         inputs, outputs = (
             tuple(_spec(tensor) for tensor in side) for side in (answer.inputs, answer.outputs)
         )
@@ -95,14 +97,14 @@ class Exchange:
     def is_ready(self, name: str, version: str) -> Steps[bool]:
         """Whether the model can be asked."""
         try:
-            answer = yield Call("ModelReady", pb.ModelReadyRequest(name=name, version=version))
+            answer = yield UnaryCall("ModelReady", pb.ModelReadyRequest(name=name, version=version))
         except errors.ModelNotFound:
             return False
         return bool(answer.ready)
 
     def models(self) -> Steps[tuple[ListedModel, ...]]:
         """Every version of every model."""
-        answer = yield Call("RepositoryIndex", pb.RepositoryIndexRequest())
+        answer = yield UnaryCall("RepositoryIndex", pb.RepositoryIndexRequest())
         return tuple(
             ListedModel(entry.name, entry.version, entry.state, entry.reason)
             for entry in answer.models
@@ -113,7 +115,7 @@ def _spec(tensor: Any) -> model.TensorSpec:
     return model.TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))
 
 
-def _infer(question: Question, known: ModelMetadata) -> Steps[Prediction]:
+def _infer(question: PredictRequest, known: ModelMetadata) -> Steps[Prediction]:
     request = pb.ModelInferRequest(
         model_name=question.model, model_version=question.version, id=question.request_id
     )
@@ -122,6 +124,6 @@ def _infer(question: Question, known: ModelMetadata) -> Steps[Prediction]:
         request.raw_input_contents.append(tensors.to_raw(array))
     for name in question.outputs:
         request.outputs.add(name=name)
-    answer = yield Call("ModelInfer", request)
+    answer = yield UnaryCall("ModelInfer", request)
     answered = arrays.of_answer(answer)
     return next(iter(answered.values())) if len(answered) == 1 else answered

@@ -27,7 +27,7 @@ class Client:
             else grpc.insecure_channel(where.target, channels.OPTIONS)
         )
         self._stub = channels.stub(self._channel)
-        self._exchange = conversation.Exchange()
+        self._exchange = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
         self._timeout_s = timeout_s
 
@@ -46,7 +46,7 @@ class Client:
         `inputs` is an array for a model of one input, else a dict; lists and strings will do. They are cast only where nothing is lost.
         Raises InvalidRequest where they don't fit the model's inputs, and whatever the server answers.
         """
-        question = conversation.Question(model, inputs, version, tuple(outputs), request_id)
+        question = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
         return self._finish(self._exchange.predict(question), timeout_s)
 
     def metadata(self, model: str, version: str = "") -> conversation.ModelMetadata:

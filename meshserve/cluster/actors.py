@@ -32,8 +32,8 @@ T = TypeVar("T")
 BEGIN_POLL_S = 0.01
 DRAIN_S = 30.0
 
-WorkerMaker = Callable[[worker_address.Place, desired.WorkerSettings], worker.Worker]
-GatewayMaker = Callable[[str], gateway.Gateway]
+WorkerMaker = Callable[[worker_address.WorkerAddress, desired.WorkerSettings], worker.PoolWorker]
+GatewayMaker = Callable[[str], gateway.NodeGateway]
 
 
 def told(
@@ -60,16 +60,21 @@ class WorkerActor:
     """Holds one pool worker."""
 
     def __init__(
-        self, make: WorkerMaker, where: worker_address.Place, settings: desired.WorkerSettings
+        self,
+        make: WorkerMaker,
+        where: worker_address.WorkerAddress,
+        settings: desired.WorkerSettings,
     ) -> None:
         self._make = make
-        self._place = worker_address.Place(where.worker_id, where.run_dir, node_id(), where.host)
+        self._place = worker_address.WorkerAddress(
+            where.worker_id, where.run_dir, node_id(), where.host
+        )
         self._settings = settings
         self._endpoint: model.Endpoint | None = None
-        self._worker: worker.Worker | None = None
+        self._worker: worker.PoolWorker | None = None
 
     @property
-    def _held(self) -> worker.Worker:
+    def _held(self) -> worker.PoolWorker:
         if self._worker is None:
             raise errors.Unavailable(f"worker {self._place.worker_id} is not started")
         return self._worker
@@ -97,7 +102,7 @@ class WorkerActor:
         await asyncio.Event().wait()
 
     @told
-    async def send_changes(self, step: catalog_sync.Step) -> None:
+    async def send_changes(self, step: catalog_sync.SyncStep) -> None:
         """Take a step of the catalog in."""
         self._held.apply(step)
 
@@ -127,7 +132,7 @@ class WorkerActor:
         return self._held.report(since)
 
     @told
-    async def tallies(self) -> dict[model.ModelId, model_stats.ModelTally]:
+    async def tallies(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """What it has counted for each model."""
         return dict(self._held.host.tallies)
 
@@ -194,7 +199,7 @@ async def _in_words(work: Awaitable[None]) -> None:
         raise errors.Unavailable(f"the gateway: {error}") from error
 
 
-class Held(Protocol):
+class HostedController(Protocol):
     """What a controller's actor holds: it runs until it is drained, on a loop of its own."""
 
     async def run(self) -> None:
@@ -216,13 +221,13 @@ class ControllerActor:
     It ends by itself too, once what it holds was drained.
     """
 
-    def __init__(self, make: Callable[[], Held]) -> None:
-        self._held: Held | None = None
+    def __init__(self, make: Callable[[], HostedController]) -> None:
+        self._held: HostedController | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="controller", daemon=True).start()
         self._running = asyncio.run_coroutine_threadsafe(self._run(make), self._loop)
 
-    async def _run(self, make: Callable[[], Held]) -> None:
+    async def _run(self, make: Callable[[], HostedController]) -> None:
         self._held = make()
         await self._held.run()
         end_this_actor()

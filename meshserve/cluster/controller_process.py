@@ -20,7 +20,7 @@ STARTS = "controller.starts"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ControllerPlan:
     """What a controller begins with. `document` is the configuration of the first start; the last one is in the registry.
 
     `host` is what it and the workers listen on beside their Unix sockets; empty: the address of their node.
@@ -35,23 +35,23 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ControllerParts:
     """What the control plane is joined with: built by the composition root."""
 
     cluster: cluster_control.Cluster
-    store: cluster_control.Store
-    watch: cluster_control.Watch
+    store: cluster_control.RegistryStore
+    watch: cluster_control.RepositoryWatch
     close: Callable[[], None]
 
 
-class HeldControlPlane:
+class HostedControlPlane:
     """Implements actors.Held."""
 
-    def __init__(self, plan: Plan, outside: Outside) -> None:
+    def __init__(self, plan: ControllerPlan, outside: ControllerParts) -> None:
         actors.make_run_dir(plan.run_dir)
         self._plan = plan
         self._outside = outside
-        joined = control_plane.Outside(
+        joined = control_plane.ControlPlaneParts(
             outside.cluster, outside.store, outside.watch, plan.state_dir
         )
         self._plane = control_plane.ControlPlane(joined, _starts(plan.run_dir) - 1)

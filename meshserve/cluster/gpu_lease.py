@@ -15,7 +15,7 @@ SEAT = "seat:"
 TAKEN_S = 30.0
 
 
-class SeatActor:
+class GpuLeaseActor:
     """Holds a group's GPUs, and knows who uses them."""
 
     def __init__(self) -> None:
@@ -32,13 +32,15 @@ class SeatActor:
         return not self._users
 
 
-class Seats:
+class GpuLeases:
     """All groups' seats, whoever made them."""
 
     def __init__(self, named: named_actors.NamedActors) -> None:
         self._named = named
 
-    async def take(self, replica_id: str, group: str, plan: llm_spec.Plan) -> tuple[str, ...]:
+    async def take(
+        self, replica_id: str, group: str, plan: llm_spec.ReplicaPlan
+    ) -> tuple[str, ...]:
         """The GPUs of the group's seat, which is made where there is none with so many. Raises Unavailable where there is no room."""
         name = SEAT + group
         if len(plan.bundles) > 1:
@@ -50,7 +52,9 @@ class Seats:
         await self._named.remove(name)
         return await self._made(name, replica_id, plan)
 
-    async def _made(self, name: str, replica_id: str, plan: llm_spec.Plan) -> tuple[str, ...]:
+    async def _made(
+        self, name: str, replica_id: str, plan: llm_spec.ReplicaPlan
+    ) -> tuple[str, ...]:
         there = (
             scheduling_strategies.NodeAffinitySchedulingStrategy(plan.node, soft=False)
             if plan.node
@@ -62,7 +66,7 @@ class Seats:
             "scheduling_strategy": there,
             "max_restarts": 0,
         }
-        await self._named.create(name, SeatActor, options)
+        await self._named.create(name, GpuLeaseActor, options)
         try:
             gpus: tuple[str, ...] = await self._named.call(
                 name, "take", replica_id, timeout_s=TAKEN_S

@@ -65,7 +65,7 @@ class RayCluster(ray_replicas.RayReplicas):
         """Start its process, in place of any that is left of an earlier one; returns once it listens."""
         name = WORKER + worker_id
         await self._actors.remove(name)
-        where = worker_address.Place(
+        where = worker_address.WorkerAddress(
             worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address()
         )
         gpus = 1 if settings.device == "cuda" else 0
@@ -91,7 +91,7 @@ class RayCluster(ray_replicas.RayReplicas):
         """Returns the reason once its process has ended in whatever way; at once where there is none."""
         return await self._actors.wait_until_ended(WORKER + worker_id)
 
-    async def send_changes(self, worker_id: str, step: catalog_sync.Step) -> None:
+    async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
         """Have it take a step of its catalog in."""
         await self._actors.call(WORKER + worker_id, "send_changes", step)
 
@@ -127,9 +127,9 @@ class RayCluster(ray_replicas.RayReplicas):
         found: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
         return found
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelTally]:
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """What it has counted for each model since its process began."""
-        found: dict[model.ModelId, model_stats.ModelTally] = await self._actors.call(
+        found: dict[model.ModelId, model_stats.ModelStats] = await self._actors.call(
             WORKER + worker_id, "tallies"
         )
         return found
@@ -167,10 +167,12 @@ class RayCluster(ray_replicas.RayReplicas):
 
     # The cluster
 
-    async def capacity(self) -> cluster_control.Capacity:
+    async def capacity(self) -> cluster_control.WorkerCapacity:
         """What there is for workers, all nodes together."""
         resources = await asyncio.to_thread(ray.cluster_resources)
-        return cluster_control.Capacity(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+        return cluster_control.WorkerCapacity(
+            int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        )
 
     async def nodes(self) -> tuple[str, ...]:
         """The nodes that shall have a gateway: all that live."""

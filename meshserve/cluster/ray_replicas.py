@@ -51,7 +51,7 @@ class RayReplicas:
         self._make = make
         self._run_dir = run_dir
         self._host = host
-        self._seats = gpu_lease.Seats(named)
+        self._seats = gpu_lease.GpuLeases(named)
         self._takers: dict[str, tuple[str, ...]] = {}
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
@@ -69,7 +69,7 @@ class RayReplicas:
         return living
 
     async def start_replica(
-        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
         """Start it, in place of any that is left of an earlier one; returns once it has made a token. Raises MeshError with the reason."""
         name = REPLICA + replica_id
@@ -77,7 +77,7 @@ class RayReplicas:
         await self._remove(replica_id)
         try:
             gpus, options = await self._placed(replica_id, spec, plan)
-            where = replica_address.Place(
+            where = replica_address.ReplicaAddress(
                 replica_id, self._run_dir, host=self._host or node_address(), backend=plan.backend
             )
             options = {"num_cpus": 0, "max_restarts": 0, **options}
@@ -128,7 +128,7 @@ class RayReplicas:
         found: llm_spec.LlmReport = await self._named.call(REPLICA + replica_id, "report")
         return found
 
-    async def room(self) -> tuple[llm_spec.NodeRoom, ...]:
+    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """What the nodes have for engines."""
         # What is noted as taken before Ray is asked is not among what it says is free.
         taken = dict(self._takers)
@@ -142,7 +142,7 @@ class RayReplicas:
         )
 
     async def _placed(
-        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
         """GPUs that were taken for it beside Ray's way, and Ray's options for its actor. Raises Unavailable where there is no room."""
         there = (
@@ -183,7 +183,7 @@ class RayReplicas:
         self._takers.pop(replica_id, None)
 
 
-def _group(name: str, plan: llm_spec.Plan) -> Any:
+def _group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
     """The placement group of an actor, named as it is: whoever ends the actor finds it by that."""
     strategy = "STRICT_PACK" if len(plan.bundles) == 1 else "PACK"
     labels = [{NODE_LABEL: plan.node} for _ in plan.bundles] if plan.node else None
@@ -203,17 +203,17 @@ def _remove_group(name: str) -> None:
         remove_placement_group(get_placement_group(name))
 
 
-def _gpus(plan: llm_spec.Plan) -> int:
+def _gpus(plan: llm_spec.ReplicaPlan) -> int:
     """The GPUs of the actor itself: with vLLM's Ray backend its engine has actors of its own in the bundles."""
     return plan.bundles[0] if plan.bundles and plan.backend == "mp" else 0
 
 
 def _room(
     node: dict[str, Any], free: dict[str, float], taken: dict[str, tuple[str, ...]]
-) -> llm_spec.NodeRoom:
+) -> llm_spec.NodeCapacity:
     whole, name = node["Resources"], node["NodeID"]
     replicas = tuple(replica_id for replica_id, nodes in taken.items() if name in nodes)
-    return llm_spec.NodeRoom(
+    return llm_spec.NodeCapacity(
         name, int(whole.get("GPU", 0)), int(free.get("GPU", 0)), int(whole.get("CPU", 0)), replicas
     )
 

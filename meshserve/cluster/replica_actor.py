@@ -12,7 +12,9 @@ from meshserve.cluster import actors, process_guard
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server, replica_address
 
-ReplicaMaker = Callable[[replica_address.Place, llm_spec.LlmSpec], Awaitable[llm_server.LlmServer]]
+ReplicaMaker = Callable[
+    [replica_address.ReplicaAddress, llm_spec.LlmSpec], Awaitable[llm_server.LlmServer]
+]
 
 
 class Started(NamedTuple):
@@ -26,7 +28,7 @@ class ReplicaActor:
     """Holds one replica. What its process starts ends with it, in whatever way it ends."""
 
     def __init__(
-        self, make: ReplicaMaker, where: replica_address.Place, spec: llm_spec.LlmSpec
+        self, make: ReplicaMaker, where: replica_address.ReplicaAddress, spec: llm_spec.LlmSpec
     ) -> None:
         self._make = make
         self._place = dataclasses.replace(where, node=actors.node_id())

@@ -159,7 +159,7 @@ class ControllerHandle:
         return result
 
 
-def start_controller(make: Callable[[], actors.Held]) -> ControllerHandle:
+def start_controller(make: Callable[[], actors.HostedController]) -> ControllerHandle:
     """Start the controller's actor, which Ray starts again whenever its process ends."""
     kind = ray.remote(actors.ControllerActor)
     options = {

@@ -11,23 +11,24 @@ import pydantic
 
 from meshserve import errors
 from meshserve.config import checks, diagnostics, reference, sections, values, yaml_positions
-from meshserve.config.diagnostics import Fault
-from meshserve.config.llm_schema import Llm
+from meshserve.config.diagnostics import Diagnostic
+from meshserve.config.llm_schema import LlmSection
 from meshserve.config.schema import (
-    Cache,
+    CacheSection,
     Config,
-    Gateway,
-    Key,
-    Model,
-    Pool,
-    Registry,
-    Repository,
-    Tensor,
+    GatewaySection,
+    KeySection,
+    ModelSection,
+    PoolSection,
+    RegistrySection,
+    RepositorySection,
+    TensorSection,
     home,
 )
 
 __all__ = [
-    "Cache", "Config", "Fault", "Gateway", "Key", "Llm", "Model", "Pool", "Registry", "Repository", "Tensor",
+    "CacheSection", "Config", "Diagnostic", "GatewaySection", "KeySection", "LlmSection", "ModelSection",
+    "PoolSection", "RegistrySection", "RepositorySection", "TensorSection",
     "document", "home", "json_schema", "load", "parse", "parse_model", "parse_size", "reference_markdown",
 ]  # fmt: skip
 
@@ -39,7 +40,7 @@ parse_size = values.parse_size
 
 
 def load(
-    path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Fault]] = lambda _: ()
+    path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Diagnostic]] = lambda _: ()
 ) -> Config:
     """The configuration in a file. Raises ConfigInvalid with all that is wrong, one `file:line: field: …` a line.
 
@@ -68,9 +69,9 @@ def parse(document: Mapping[str, Any]) -> Config:
     return _unless_faulty(config, [*found, *checks.across(document)])
 
 
-def parse_model(entry: Mapping[str, Any]) -> Model:
+def parse_model(entry: Mapping[str, Any]) -> ModelSection:
     """One entry of `models:`, as the management API takes it. Raises ConfigInvalid; whether its pool exists is not checked."""
-    return _unless_faulty(*_validated(Model, entry, {}))
+    return _unless_faulty(*_validated(ModelSection, entry, {}))
 
 
 def document(config: Config) -> dict[str, Any]:
@@ -92,20 +93,22 @@ def _text(file: str) -> str:
 
 def _validated(
     root: type[SectionT], given: Any, context: dict[str, Any]
-) -> tuple[SectionT | None, list[diagnostics.Fault]]:
+) -> tuple[SectionT | None, list[diagnostics.Diagnostic]]:
     try:
         return root.model_validate(given, context=context), []
     except pydantic.ValidationError as error:
         return None, [checks.of_schema(root, found) for found in error.errors(include_url=False)]
 
 
-def _unless_faulty(section: SectionT | None, found: list[diagnostics.Fault]) -> SectionT:
+def _unless_faulty(section: SectionT | None, found: list[diagnostics.Diagnostic]) -> SectionT:
     if section is None or found:
         raise errors.ConfigInvalid("\n".join(map(_unplaced, found)))
     return section
 
 
-def _placed(fault: diagnostics.Fault, marked: yaml_positions.Marked, file: str) -> str:
+def _placed(
+    fault: diagnostics.Diagnostic, marked: yaml_positions.PositionedDocument, file: str
+) -> str:
     earlier = (
         ""
         if fault.earlier is None
@@ -114,6 +117,6 @@ def _placed(fault: diagnostics.Fault, marked: yaml_positions.Marked, file: str) 
     return f"{file}:{marked.line(fault.path)}: {diagnostics.field(fault.path)}: {fault.message}{earlier}"
 
 
-def _unplaced(fault: diagnostics.Fault) -> str:
+def _unplaced(fault: diagnostics.Diagnostic) -> str:
     earlier = "" if fault.earlier is None else f"; first as {diagnostics.field(fault.earlier)}"
     return f"{diagnostics.field(fault.path) or 'the document'}: {fault.message}{earlier}"

@@ -14,20 +14,22 @@ FREE = ("options", "engine")
 """Mappings whose values may be any JSON."""
 
 
-def of_schema(root: type[sections.Section], found: ErrorDetails) -> diagnostics.Fault:
+def of_schema(root: type[sections.Section], found: ErrorDetails) -> diagnostics.Diagnostic:
     """One of pydantic's errors in a user's words."""
     path = _path(found["loc"])
     sentence = SENTENCES.get(found["type"])
     if found["type"] == "extra_forbidden":
-        return diagnostics.Fault(path, _unknown(str(path[-1]), schema.known_keys(root, path[:-1])))
+        return diagnostics.Diagnostic(
+            path, _unknown(str(path[-1]), schema.known_keys(root, path[:-1]))
+        )
     if found["type"] == "value_error":
-        return diagnostics.Fault(path, str(found["ctx"]["error"]))
+        return diagnostics.Diagnostic(path, str(found["ctx"]["error"]))
     if sentence is None:
-        return diagnostics.Fault(
+        return diagnostics.Diagnostic(
             path,
             f"{found['msg'][:1].lower()}{found['msg'][1:]}, got {diagnostics.shown(found['input'])}",
         )
-    return diagnostics.Fault(path, sentence(found["input"], found.get("ctx", {})))
+    return diagnostics.Diagnostic(path, sentence(found["input"], found.get("ctx", {})))
 
 
 def _path(loc: diagnostics.Path) -> diagnostics.Path:
@@ -78,7 +80,7 @@ SENTENCES: Mapping[str, Callable[[Any, Mapping[str, Any]], str]] = {
 }
 
 
-def across(document: Any) -> Iterator[diagnostics.Fault]:
+def across(document: Any) -> Iterator[diagnostics.Diagnostic]:
     """What only several entries together can get wrong. Entries of a wrong shape are passed over: their own faults say so."""
     models = list(_entries(document, "models"))
     yield from _unknown_pools(
@@ -104,11 +106,11 @@ def _at(
 
 def _unknown_pools(
     document: Any, entries: list[tuple[diagnostics.Path, dict[Any, Any]]]
-) -> Iterator[diagnostics.Fault]:
+) -> Iterator[diagnostics.Diagnostic]:
     pools = document.get("pools") if isinstance(document, dict) else None
     known = sorted({schema.DEFAULT_POOL, *map(str, pools if isinstance(pools, dict) else ())})
     for path, entry in entries:
         pool = entry.get("pool")
         if isinstance(pool, str) and pool not in known:
             there = diagnostics.did_you_mean(pool, known) or f"; there are: {', '.join(known)}"
-            yield diagnostics.Fault((*path, "pool"), f"there is no pool {pool!r}{there}")
+            yield diagnostics.Diagnostic((*path, "pool"), f"there is no pool {pool!r}{there}")

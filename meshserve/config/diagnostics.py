@@ -11,7 +11,7 @@ Path = tuple[str | int, ...]
 SHOWN_MAX = 60
 
 
-class Fault(NamedTuple):
+class Diagnostic(NamedTuple):
     """One thing that is wrong at `path`; `earlier` is the place that it collides with, if any."""
 
     path: Path

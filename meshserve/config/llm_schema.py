@@ -11,7 +11,7 @@ from meshserve.config.sections import Section
 from meshserve.core.values import llm_spec
 
 
-class Replicas(Section):
+class ReplicasSection(Section):
     """How many engines of one LLM there may be."""
 
     min: values.Whole = Field(
@@ -26,7 +26,7 @@ class Replicas(Section):
     )
 
     @model_validator(mode="after")
-    def _are_in_order(self) -> Replicas:
+    def _are_in_order(self) -> ReplicasSection:
         if self.max is not None and self.max < self.min:
             raise ValueError(f"min is {self.min}, but max only {self.max}")
         return self
@@ -37,7 +37,7 @@ class Replicas(Section):
         return self.max or self.min or 1
 
 
-class Adapter(Section):
+class AdapterSection(Section):
     """A LoRA adapter of an LLM, which clients call by its name."""
 
     name: values.ClientName = Field(description="What clients call it.")
@@ -46,19 +46,19 @@ class Adapter(Section):
     )
 
 
-class Held(Section):
+class HeldSection(Section):
     """How much may wait at the gateway for an engine that is not there yet. What is over gets 503 with Retry-After."""
 
     requests: values.Whole = Field(default=1000, ge=0, description="How many requests for the LLM.")
     bytes: values.PositiveSize = Field(default=64 << 20, description="Their bodies together.")
     wait_s: values.Seconds = Field(default=600.0, description="How long each of them.")
 
-    def limits(self) -> llm_spec.HeldLimits:
+    def limits(self) -> llm_spec.HoldLimits:
         """The same as a value of the core."""
-        return llm_spec.HeldLimits(self.requests, self.bytes, self.wait_s)
+        return llm_spec.HoldLimits(self.requests, self.bytes, self.wait_s)
 
 
-class Llm(Section):
+class LlmSection(Section):
     """A large language model, served by vLLM's engine. Only `name` and `uri` are needed."""
 
     name: values.Name = Field(description="What clients call it: `model` in the request.")
@@ -66,7 +66,7 @@ class Llm(Section):
         description="A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or `s3://`, `gs://`, `az://`."
     )
     aliases: tuple[values.ClientName, ...] = Field(default=(), description="Other names for it.")
-    adapters: tuple[Adapter, ...] = Field(
+    adapters: tuple[AdapterSection, ...] = Field(
         default=(), description="LoRA adapters that are served with it."
     )
     tensor_parallel_size: values.Whole = Field(
@@ -78,7 +78,7 @@ class Llm(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where it runs; `auto`: on GPUs where the cluster has any."
     )
-    replicas: Replicas = Field(default=Replicas(), description="How many engines.")
+    replicas: ReplicasSection = Field(default=ReplicasSection(), description="How many engines.")
     idle_timeout_s: values.Seconds = Field(
         default=300.0,
         description="With `replicas.min: 0`: the last engine goes after so long unused.",
@@ -107,7 +107,9 @@ class Llm(Section):
         default=60.0,
         description="How long requests may run without a new token before the engine is restarted.",
     )
-    held: Held = Field(default=Held(), description="How much waits while no engine is ready.")
+    held: HeldSection = Field(
+        default=HeldSection(), description="How much waits while no engine is ready."
+    )
     runtime: values.Text = Field(
         default="vllm",
         min_length=1,
@@ -115,7 +117,7 @@ class Llm(Section):
     )
 
     @model_validator(mode="after")
-    def _can_share(self) -> Llm:
+    def _can_share(self) -> LlmSection:
         if self.share and self.device == "cpu":
             raise ValueError("share needs GPUs: on a CPU engines can't sleep")
         if self.share and self.replicas.most > 1:

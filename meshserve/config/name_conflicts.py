@@ -17,7 +17,7 @@ class Taken(NamedTuple):
     path: diagnostics.Path
 
 
-def duplicates(models: Sequence[Entry], llms: Sequence[Entry]) -> Iterator[diagnostics.Fault]:
+def duplicates(models: Sequence[Entry], llms: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
     """Models declared twice, and names that mean two things. Entries of a wrong shape are passed over."""
     yield from _versions(models)
     taken: dict[str, Taken] = {}
@@ -30,7 +30,7 @@ def duplicates(models: Sequence[Entry], llms: Sequence[Entry]) -> Iterator[diagn
     yield from _repeated(taken, _adapters(llms))
 
 
-def _versions(models: Sequence[Entry]) -> Iterator[diagnostics.Fault]:
+def _versions(models: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
     versions: dict[tuple[str, str], diagnostics.Path] = {}
     for index, entry in models:
         name, version = entry.get("name"), str(entry.get("version", "1"))
@@ -38,7 +38,7 @@ def _versions(models: Sequence[Entry]) -> Iterator[diagnostics.Fault]:
         if not isinstance(name, str):
             continue
         if (name, version) in versions:
-            yield diagnostics.Fault(
+            yield diagnostics.Diagnostic(
                 path,
                 f"model {name!r} version {version!r} is declared twice",
                 versions[name, version],
@@ -54,14 +54,14 @@ class Named(NamedTuple):
     taken: Taken
 
 
-def _repeated(taken: dict[str, Taken], named: Iterator[Named]) -> Iterator[diagnostics.Fault]:
+def _repeated(taken: dict[str, Taken], named: Iterator[Named]) -> Iterator[diagnostics.Diagnostic]:
     for name, said, mine in named:
         if not isinstance(name, str):
             continue
         earlier = taken.setdefault(name, mine)
         if earlier is not mine:
             is_same = earlier.what == mine.what
-            yield diagnostics.Fault(
+            yield diagnostics.Diagnostic(
                 mine.path,
                 f"{said} {name!r} is {'given twice' if is_same else earlier.what}",
                 earlier.path,

@@ -10,18 +10,18 @@ from meshserve.config import llm_schema, schema, sections
 
 SECTIONS: tuple[tuple[str, type[sections.Section]], ...] = (
     ("top level", schema.Config),
-    ("gateway", schema.Gateway),
-    ("gateway.keys[]", schema.Key),
-    ("registry", schema.Registry),
-    ("cache", schema.Cache),
-    ("pools.NAME", schema.Pool),
-    ("models[]", schema.Model),
-    ("models[].inputs[], models[].outputs[]", schema.Tensor),
-    ("repositories[]", schema.Repository),
-    ("llms[]", llm_schema.Llm),
-    ("llms[].replicas", llm_schema.Replicas),
-    ("llms[].adapters[]", llm_schema.Adapter),
-    ("llms[].held", llm_schema.Held),
+    ("gateway", schema.GatewaySection),
+    ("gateway.keys[]", schema.KeySection),
+    ("registry", schema.RegistrySection),
+    ("cache", schema.CacheSection),
+    ("pools.NAME", schema.PoolSection),
+    ("models[]", schema.ModelSection),
+    ("models[].inputs[], models[].outputs[]", schema.TensorSection),
+    ("repositories[]", schema.RepositorySection),
+    ("llms[]", llm_schema.LlmSection),
+    ("llms[].replicas", llm_schema.ReplicasSection),
+    ("llms[].adapters[]", llm_schema.AdapterSection),
+    ("llms[].held", llm_schema.HeldSection),
 )
 HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
 BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))

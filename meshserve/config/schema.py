@@ -21,7 +21,7 @@ def home() -> Path:
     return Path(os.environ.get("MESHSERVE_HOME") or "~/.meshserve").expanduser().absolute()
 
 
-class Key(Section):
+class KeySection(Section):
     """A client's credential: either the key itself or the environment variable that holds it."""
 
     client: values.Name = Field(
@@ -56,13 +56,13 @@ class Key(Section):
         return {**given, "key": secret, "key_env": None}
 
     @model_validator(mode="after")
-    def _has_key(self) -> Key:
+    def _has_key(self) -> KeySection:
         if not self.key:
             raise ValueError("give key or key_env")
         return self
 
 
-class Gateway(Section):
+class GatewaySection(Section):
     """The one port that clients see."""
 
     listen: values.Address = Field(
@@ -72,12 +72,12 @@ class Gateway(Section):
     request_bytes_max: values.PositiveSize = Field(
         default=64 << 20, description="The biggest request that is accepted."
     )
-    keys: tuple[Key, ...] = Field(
+    keys: tuple[KeySection, ...] = Field(
         default=(), description="API keys. Without any, every client may do everything."
     )
 
 
-class Registry(Section):
+class RegistrySection(Section):
     """Where registered models are remembered."""
 
     url: values.Database | None = Field(
@@ -86,7 +86,7 @@ class Registry(Section):
     )
 
 
-class Cache(Section):
+class CacheSection(Section):
     """Where fetched artifacts are kept on each node."""
 
     path: values.Place | None = Field(
@@ -100,7 +100,7 @@ class Cache(Section):
     )
 
 
-class Pool(Section):
+class PoolSection(Section):
     """Workers that hold many small models."""
 
     workers: values.Workers = Field(
@@ -142,7 +142,7 @@ class Pool(Section):
     )
 
     @model_validator(mode="after")
-    def _fits_device(self) -> Pool:
+    def _fits_device(self) -> PoolSection:
         if self.device == "cuda" and not self.gpu_memory:
             raise ValueError(
                 "device: cuda needs gpu_memory, the bytes of GPU memory for each worker, for example gpu_memory: 8GiB"
@@ -152,7 +152,7 @@ class Pool(Section):
         return self
 
 
-class Tensor(Section):
+class TensorSection(Section):
     """One input or output of a model."""
 
     name: values.Name = Field(description="Its name on the wire.")
@@ -166,7 +166,7 @@ class Tensor(Section):
         return model.TensorSpec(self.name, self.datatype, self.shape)
 
 
-class Model(Section):
+class ModelSection(Section):
     """A model that is served. Only `name` and `uri` are needed."""
 
     name: values.Name = Field(description="What clients call it.")
@@ -200,10 +200,10 @@ class Model(Section):
     max_batch_size: values.Whole = Field(
         default=256, ge=1, description="How many rows are run together at most."
     )
-    inputs: tuple[Tensor, ...] = Field(
+    inputs: tuple[TensorSection, ...] = Field(
         default=(), description="Its inputs, where the files can't tell."
     )
-    outputs: tuple[Tensor, ...] = Field(
+    outputs: tuple[TensorSection, ...] = Field(
         default=(), description="Its outputs, where the files can't tell."
     )
     options: dict[str, JsonValue] = Field(
@@ -233,7 +233,7 @@ class Model(Section):
         )
 
 
-class Repository(Section):
+class RepositorySection(Section):
     """A place with one folder for each model and its versions as sub-folders, or one file for each model."""
 
     path: values.Folder | None = Field(
@@ -251,37 +251,41 @@ class Repository(Section):
     )
 
     @model_validator(mode="after")
-    def _has_one_place(self) -> Repository:
+    def _has_one_place(self) -> RepositorySection:
         if (self.path is None) == (self.uri is None):
             raise ValueError("give path or uri, and not both")
         return self
 
 
-def _with_default(pools: dict[str, Pool]) -> dict[str, Pool]:
-    return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: Pool(), **pools}
+def _with_default(pools: dict[str, PoolSection]) -> dict[str, PoolSection]:
+    return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: PoolSection(), **pools}
 
 
 class Config(Section):
     """A whole config.yaml. Every path in it is absolute."""
 
-    gateway: Gateway = Field(default=Gateway(), description="Where clients connect, and who may.")
-    registry: Registry = Field(
-        default=Registry(), description="The database that outlives the mesh."
+    gateway: GatewaySection = Field(
+        default=GatewaySection(), description="Where clients connect, and who may."
+    )
+    registry: RegistrySection = Field(
+        default=RegistrySection(), description="The database that outlives the mesh."
     )
     state_dir: values.Place = Field(
         default_factory=home,
         description="Where the mesh keeps its state on this machine. Default: `MESHSERVE_HOME`, or `~/.meshserve`.",
     )
-    cache: Cache = Field(default=Cache(), description="The disk that fetched artifacts may use.")
-    pools: Annotated[dict[values.PoolName, Pool], AfterValidator(_with_default)] = Field(
+    cache: CacheSection = Field(
+        default=CacheSection(), description="The disk that fetched artifacts may use."
+    )
+    pools: Annotated[dict[values.PoolName, PoolSection], AfterValidator(_with_default)] = Field(
         default={},
         description="Groups of workers by name. The one named `default` is always there.",
     )
-    models: tuple[Model, ...] = Field(default=(), description="The models to serve.")
-    repositories: tuple[Repository, ...] = Field(
+    models: tuple[ModelSection, ...] = Field(default=(), description="The models to serve.")
+    repositories: tuple[RepositorySection, ...] = Field(
         default=(), description="Folders whose models are all served."
     )
-    llms: tuple[llm_schema.Llm, ...] = Field(
+    llms: tuple[llm_schema.LlmSection, ...] = Field(
         default=(),
         description="Large language models, each in a process of its own with its own GPUs.",
     )
@@ -309,19 +313,19 @@ class Config(Section):
 
 
 PARTS: Mapping[tuple[type[Section], str | int], type[Section]] = {
-    (Config, "gateway"): Gateway,
-    (Config, "registry"): Registry,
-    (Config, "cache"): Cache,
-    (Config, "pools"): Pool,
-    (Config, "models"): Model,
-    (Config, "repositories"): Repository,
-    (Config, "llms"): llm_schema.Llm,
-    (Gateway, "keys"): Key,
-    (Model, "inputs"): Tensor,
-    (Model, "outputs"): Tensor,
-    (llm_schema.Llm, "replicas"): llm_schema.Replicas,
-    (llm_schema.Llm, "adapters"): llm_schema.Adapter,
-    (llm_schema.Llm, "held"): llm_schema.Held,
+    (Config, "gateway"): GatewaySection,
+    (Config, "registry"): RegistrySection,
+    (Config, "cache"): CacheSection,
+    (Config, "pools"): PoolSection,
+    (Config, "models"): ModelSection,
+    (Config, "repositories"): RepositorySection,
+    (Config, "llms"): llm_schema.LlmSection,
+    (GatewaySection, "keys"): KeySection,
+    (ModelSection, "inputs"): TensorSection,
+    (ModelSection, "outputs"): TensorSection,
+    (llm_schema.LlmSection, "replicas"): llm_schema.ReplicasSection,
+    (llm_schema.LlmSection, "adapters"): llm_schema.AdapterSection,
+    (llm_schema.LlmSection, "held"): llm_schema.HeldSection,
 }
 
 

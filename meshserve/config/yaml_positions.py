@@ -14,12 +14,12 @@ from meshserve.config import diagnostics
 Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Marked(NamedTuple):
+class PositionedDocument(NamedTuple):
     """A document, the line (from 1) of each path in it, and the keys that were given twice."""
 
     document: Any
     lines: dict[diagnostics.Path, int]
-    repeated: tuple[diagnostics.Fault, ...]
+    repeated: tuple[diagnostics.Diagnostic, ...]
 
     def line(self, path: diagnostics.Path) -> int:
         """The line of `path`, or of the nearest thing around it that has one."""
@@ -32,7 +32,7 @@ class Marked(NamedTuple):
         return self.lines[()]
 
 
-def read(text: str, file: str) -> Marked:
+def read(text: str, file: str) -> PositionedDocument:
     """Parse YAML. Raises ConfigInvalid with line and column where it is none."""
     loader = Loader(text)
     try:
@@ -43,7 +43,7 @@ def read(text: str, file: str) -> Marked:
             )
         lines: dict[diagnostics.Path, int] = {(): node.start_mark.line + 1}
         found = tuple(_walk(node, (), lines, ()))
-        return Marked(loader.construct_document(node), lines, found)
+        return PositionedDocument(loader.construct_document(node), lines, found)
     except yaml.MarkedYAMLError as error:
         raise errors.ConfigInvalid(_where(error, file)) from None
     except yaml.reader.ReaderError as error:
@@ -65,7 +65,7 @@ def _walk(
     path: diagnostics.Path,
     lines: dict[diagnostics.Path, int],
     around: tuple[yaml.Node, ...],
-) -> Iterator[diagnostics.Fault]:
+) -> Iterator[diagnostics.Diagnostic]:
     if node in around:
         raise yaml.constructor.ConstructorError(
             None, None, "a value that contains itself", node.start_mark
@@ -83,13 +83,13 @@ def _walk_mapping(
     path: diagnostics.Path,
     lines: dict[diagnostics.Path, int],
     around: tuple[yaml.Node, ...],
-) -> Iterator[diagnostics.Fault]:
+) -> Iterator[diagnostics.Diagnostic]:
     seen: dict[str, int] = {}
     for key, value in node.value:
         name = str(key.value)
         line = key.start_mark.line + 1
         if name in seen and key.tag != "tag:yaml.org,2002:merge":
-            yield diagnostics.Fault(
+            yield diagnostics.Diagnostic(
                 (*path, name), f"given twice: first on line {seen[name]}, again on line {line}"
             )
         seen.setdefault(name, line)

@@ -12,7 +12,7 @@ from meshserve.core.values import catalog, desired, events, model, reports
 Applied = Callable[[desired.Desired], None]
 
 
-class Clerk:
+class AdminService:
     """Turns wishes into events and waits for what comes of them. `on_applied` hears of each configuration that holds from now on."""
 
     def __init__(self, of: controller.Controller, on_applied: Applied) -> None:
@@ -39,7 +39,7 @@ class Clerk:
         """Have everything end in good order, in its own time."""
         self.controller.post(events.DrainRequested())
 
-    def declared(self, name: str, version: str = "") -> catalog.Declared:
+    def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
         """The model that a name means. Raises ModelNotFound."""
         id_ = self.mesh.book.models.resolve(name, version)
         declared = self.mesh.book.models.declared(id_)
@@ -51,7 +51,9 @@ class Clerk:
         """A spec from an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
         parsed = config.parse_model(entry)
         pool = self.mesh.book.desired.pool(parsed.pool)
-        return parsed.spec(pool.load_timeout_s if pool else desired.Pool().load_timeout_s, origin)
+        return parsed.spec(
+            pool.load_timeout_s if pool else desired.PoolSettings().load_timeout_s, origin
+        )
 
     async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
         """Have the model served. Raises AlreadyExists where the name means something else."""
@@ -61,18 +63,18 @@ class Clerk:
         """Have the model, or one version of it, not served any more. Raises ModelNotFound, Conflict."""
         await self._wish(events.ModelRemoved(name, version))
 
-    async def set_alias(self, wish: events.AliasSet) -> None:
+    async def set_alias(self, wish: events.AliasRequested) -> None:
         """Give an alias its meaning. Raises ModelNotFound, AlreadyExists, Conflict."""
         await self._wish(wish)
 
     async def clear_alias(self, alias: str, owner: str = "") -> None:
         """Take an alias's meaning away. Raises ModelNotFound, AlreadyExists, Conflict."""
-        await self._wish(events.AliasCleared(alias, owner))
+        await self._wish(events.AliasRemovalRequested(alias, owner))
 
     async def pin(self, name: str, version: str, *, is_pinned: bool) -> model.ModelId:
         """Have the model stay in memory, or not any more; returns which it is."""
         id_ = self.declared(name, version).spec.id
-        await self._wish(events.PinChanged(id_, is_pinned))
+        await self._wish(events.PinRequested(id_, is_pinned))
         return id_
 
     async def load(

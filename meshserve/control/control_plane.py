@@ -22,12 +22,12 @@ UPLOADS = "uploads"
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ControlPlaneParts:
     """What the control plane is joined with. `state_dir` is where it may keep files."""
 
     cluster: ports.Cluster
-    store: ports.Store
-    watch: ports.Watch
+    store: ports.RegistryStore
+    watch: ports.RepositoryWatch
     state_dir: str
     time: ports.Clock = field(default_factory=clock.RealClock)
 
@@ -35,16 +35,16 @@ class Outside:
 class ControlPlane:
     """Made and used inside one running event loop. `app` is the ASGI app; it answers from when `start` has returned."""
 
-    def __init__(self, outside: Outside, restarts: int = 0) -> None:
+    def __init__(self, outside: ControlPlaneParts, restarts: int = 0) -> None:
         self._outside = outside
         self.controller = controller.Controller(
             outside.cluster, outside.store, outside.time, restarts
         )
-        self._repositories = repository_sync.Repositories(
+        self._repositories = repository_sync.RepositorySync(
             self.controller, outside.watch, outside.time
         )
-        self._clerk = admin_service.Clerk(self.controller, self._repositories.follow)
-        self.app = management_app.ControlApp(self._clerk, str(Path(outside.state_dir) / UPLOADS))
+        self._clerk = admin_service.AdminService(self.controller, self._repositories.follow)
+        self.app = management_app.ManagementApp(self._clerk, str(Path(outside.state_dir) / UPLOADS))
 
     async def start(self, endpoint: model.Endpoint, document: str = "") -> tuple[str, ...]:
         """Begin where the registry left off, and bring the configuration in `document` about; returns what it changes.

@@ -24,7 +24,7 @@ Words = tuple[str, ...]
 logger = logging.getLogger(__name__)
 
 
-class Item(NamedTuple):
+class QueuedEvent(NamedTuple):
     """An event, and who waits for it to be done."""
 
     event: events.Event
@@ -35,7 +35,11 @@ class Controller:
     """Runs on one event loop. A wish is acknowledged when it is in the registry."""
 
     def __init__(
-        self, cluster: ports.Cluster, store: ports.Store, clock: ports.Clock, restarts: int = 0
+        self,
+        cluster: ports.Cluster,
+        store: ports.RegistryStore,
+        clock: ports.Clock,
+        restarts: int = 0,
     ) -> None:
         self.mesh = mesh.Mesh()
         self.cluster = cluster
@@ -43,16 +47,19 @@ class Controller:
         self.events_handled = 0
         self._store = store
         self._clock = clock
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
-        self._hands = effects.Hands(cluster, clock, self)
-        self.waiting_room = hold_endpoint.WaitingRoom(self.post)
-        self._watching = monitor.Watching(cluster, clock, self)
+        self._queue: asyncio.Queue[QueuedEvent] = asyncio.Queue()
+        self._hands = effects.Effects(cluster, clock, self)
+        self.waiting_room = hold_endpoint.HoldEndpoint(self.post)
+        self._watching = monitor.Monitor(cluster, clock, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._store_thread = ThreadPoolExecutor(1, "registry")
         self._drained = asyncio.Event()
 
     async def start(
-        self, endpoint: model.Endpoint, wanted: desired.Desired | None, contents: events.Contents
+        self,
+        endpoint: model.Endpoint,
+        wanted: desired.Desired | None,
+        contents: events.RegistryContents,
     ) -> Words:
         """Begin with what the registry holds and what runs already, and bring `wanted` about; returns what that changes.
 
@@ -96,12 +103,12 @@ class Controller:
 
     def post(self, event: events.Event) -> None:
         """Take an event in."""
-        self._queue.put_nowait(Item(event, None))
+        self._queue.put_nowait(QueuedEvent(event, None))
 
     async def submit(self, wish: events.Event) -> Words:
         """Take a wish in; returns what it changed, once that is durable. Raises what is wrong with it."""
         done: asyncio.Future[Words] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(Item(wish, done))
+        self._queue.put_nowait(QueuedEvent(wish, done))
         return await done
 
     async def wait_until_settled(self) -> None:
@@ -141,7 +148,7 @@ class Controller:
                 if item.done is not None and not item.done.done():
                     item.done.set_result(words)
 
-    def _refuse(self, item: Item, error: errors.MeshError) -> None:
+    def _refuse(self, item: QueuedEvent, error: errors.MeshError) -> None:
         if item.done is None:
             logger.warning("%s: %s", type(item.event).__name__, error.message)
         elif not item.done.done():
@@ -204,7 +211,7 @@ class Controller:
                 await self._remember(command.learned)
         return tuple(words)
 
-    async def _remember(self, learned: tuple[reports.Learned, ...]) -> None:
+    async def _remember(self, learned: tuple[reports.LearnedMeasurement, ...]) -> None:
         try:
             await self._in_store(lambda: self._store.remember(learned))
         except errors.MeshError as error:
@@ -242,7 +249,7 @@ class Controller:
 
     async def _tell_room(self) -> None:
         try:
-            self.post(events.RoomSeen(await self.cluster.room()))
+            self.post(events.CapacitySeen(await self.cluster.room()))
         except errors.MeshError as error:
             logger.warning("what the nodes have for LLMs can't be told: %s", error.message)
 
@@ -296,9 +303,9 @@ class Controller:
             await self.submit(events.CopySeen(worker_id, id_, found.get(worker_id)))
         return found
 
-    async def tallies(self) -> dict[model.ModelId, model_stats.ModelTally]:
+    async def tallies(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """The numbers of every model that any ready worker has answered for, all workers together."""
-        whole: dict[model.ModelId, model_stats.ModelTally] = {}
+        whole: dict[model.ModelId, model_stats.ModelStats] = {}
         for worker in [
             worker for worker in self.mesh.roster.workers.values() if worker.state == "ready"
         ]:
@@ -307,7 +314,7 @@ class Controller:
             except errors.Unavailable:
                 continue
             for id_, numbers in counted.items():
-                tallying.add(whole.setdefault(id_, model_stats.ModelTally()), numbers)
+                tallying.add(whole.setdefault(id_, model_stats.ModelStats()), numbers)
         return whole
 
     def _holders(self, id_: model.ModelId) -> list[str]:

@@ -15,17 +15,17 @@ WORKERS_AUTO_MAX = 16
 logger = logging.getLogger(__name__)
 
 
-def desired_from(wanted: config.Config, capacity: ports.Capacity) -> desired.Desired:
+def desired_from(wanted: config.Config, capacity: ports.WorkerCapacity) -> desired.Desired:
     """What the configuration asks for. `workers: auto` is a worker for each core, or for each GPU where the pool's device is one."""
     specs = wanted.model_specs()
     return desired.Desired(
         pools=tuple(_pool(name, pool, wanted, capacity) for name, pool in wanted.pools.items()),
-        gateway=desired.Gateway(
+        gateway=desired.GatewaySettings(
             wanted.gateway.listen, wanted.gateway.request_bytes_max, wanted.api_keys()
         ),
         models=tuple(spec for spec, _ in specs),
         aliases=tuple(
-            desired.Alias(alias, spec.id.name, spec.id.version, desired.CONFIG)
+            desired.DesiredAlias(alias, spec.id.name, spec.id.version, desired.CONFIG)
             for spec, aliases in specs
             for alias in aliases
         ),
@@ -35,7 +35,7 @@ def desired_from(wanted: config.Config, capacity: ports.Capacity) -> desired.Des
     )
 
 
-def desired_in(document: str, capacity: ports.Capacity) -> desired.Desired:
+def desired_in(document: str, capacity: ports.WorkerCapacity) -> desired.Desired:
     """The same from a document that was kept. Raises ConfigInvalid."""
     try:
         found = orjson.loads(document)
@@ -47,7 +47,7 @@ def desired_in(document: str, capacity: ports.Capacity) -> desired.Desired:
 
 
 def last_desired(
-    contents: events.Contents, capacity: ports.Capacity, *, is_needed: bool
+    contents: events.RegistryContents, capacity: ports.WorkerCapacity, *, is_needed: bool
 ) -> desired.Desired:
     """The configuration that held last. Raises ConfigInvalid where it can't be read any more and `is_needed`."""
     if not contents.document:
@@ -60,7 +60,7 @@ def last_desired(
         # Another one follows. All that the last one must tell is which models it had declared.
         logger.warning("the last configuration can't be read any more: %s", error.message)
         declared = [
-            change.spec for change in contents.changes if isinstance(change, catalog.Declared)
+            change.spec for change in contents.changes if isinstance(change, catalog.ModelDeclared)
         ]
         return desired.Desired(
             pools=(), models=tuple(spec for spec in declared if spec.origin == desired.CONFIG)
@@ -68,8 +68,8 @@ def last_desired(
 
 
 def _pool(
-    name: str, pool: config.Pool, wanted: config.Config, capacity: ports.Capacity
-) -> desired.Pool:
+    name: str, pool: config.PoolSection, wanted: config.Config, capacity: ports.WorkerCapacity
+) -> desired.PoolSettings:
     settings = desired.WorkerSettings(
         pool=name,
         device=pool.device,
@@ -83,10 +83,12 @@ def _pool(
         cache_bytes_max=wanted.cache.size,
         artifact_bytes_max=wanted.cache.artifact_bytes_max,
     )
-    return desired.Pool(settings, _count(pool, capacity), pool.load_timeout_s, pool.copies_max)
+    return desired.PoolSettings(
+        settings, _count(pool, capacity), pool.load_timeout_s, pool.copies_max
+    )
 
 
-def _count(pool: config.Pool, capacity: ports.Capacity) -> int:
+def _count(pool: config.PoolSection, capacity: ports.WorkerCapacity) -> int:
     if pool.device == "cuda":
         return _gpu_count(pool, capacity)
     return (
@@ -96,7 +98,7 @@ def _count(pool: config.Pool, capacity: ports.Capacity) -> int:
     )
 
 
-def _gpu_count(pool: config.Pool, capacity: ports.Capacity) -> int:
+def _gpu_count(pool: config.PoolSection, capacity: ports.WorkerCapacity) -> int:
     """A worker for each GPU, or as many as are asked for and can have one."""
     if not capacity.gpus:
         raise errors.ConfigInvalid(
@@ -110,11 +112,11 @@ def _gpu_count(pool: config.Pool, capacity: ports.Capacity) -> int:
     return wanted
 
 
-def _repository(each: config.Repository) -> desired.Repository:
-    return desired.Repository(str(each.path or each.uri), each.watch, each.pool, each.trust)
+def _repository(each: config.RepositorySection) -> desired.RepositorySettings:
+    return desired.RepositorySettings(str(each.path or each.uri), each.watch, each.pool, each.trust)
 
 
-def _llm(each: config.Llm, capacity: ports.Capacity) -> llm_spec.LlmSpec:
+def _llm(each: config.LlmSection, capacity: ports.WorkerCapacity) -> llm_spec.LlmSpec:
     spec = each.spec("cuda" if capacity.gpus else "cpu")
     if spec.share and spec.device == "cpu":
         raise errors.ConfigInvalid(

@@ -20,7 +20,7 @@ AGAIN_AFTER_S = 2.0
 logger = logging.getLogger(__name__)
 
 
-class Desk(Protocol):
+class EffectsHost(Protocol):
     """Where events go, and where a gateway's snapshot comes from."""
 
     def post(self, event: events.Event) -> None:
@@ -32,16 +32,16 @@ class Desk(Protocol):
         ...
 
 
-class Hands:
+class Effects:
     """All lanes. A command that fails because its worker or gateway is gone is forgotten: whoever watches it says that it is lost."""
 
-    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: Desk) -> None:
+    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: EffectsHost) -> None:
         self._cluster = cluster
         self._clock = clock
         self._desk = desk
-        self._workers: dict[str, serial_queue.Lane[commands.WorkerCommand]] = {}
-        self._gateways: dict[str, serial_queue.Lane[commands.GatewayCommand]] = {}
-        self._replicas = replica_effects.ReplicaHands(cluster, desk.post)
+        self._workers: dict[str, serial_queue.SerialQueue[commands.WorkerCommand]] = {}
+        self._gateways: dict[str, serial_queue.SerialQueue[commands.GatewayCommand]] = {}
+        self._replicas = replica_effects.ReplicaEffects(cluster, desk.post)
 
     def perform(
         self, command: commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
@@ -58,14 +58,14 @@ class Hands:
         else:
             self._worker_lane(command.worker_id).put(command)
 
-    def _worker_lane(self, worker_id: str) -> serial_queue.Lane[commands.WorkerCommand]:
+    def _worker_lane(self, worker_id: str) -> serial_queue.SerialQueue[commands.WorkerCommand]:
         return self._workers.setdefault(
-            worker_id, serial_queue.Lane(f"worker {worker_id}", self._on_worker)
+            worker_id, serial_queue.SerialQueue(f"worker {worker_id}", self._on_worker)
         )
 
-    def _gateway_lane(self, node: str) -> serial_queue.Lane[commands.GatewayCommand]:
+    def _gateway_lane(self, node: str) -> serial_queue.SerialQueue[commands.GatewayCommand]:
         return self._gateways.setdefault(
-            node, serial_queue.Lane(f"gateway {node}", self._on_gateway)
+            node, serial_queue.SerialQueue(f"gateway {node}", self._on_gateway)
         )
 
     def forget_worker(self, worker_id: str) -> None:
@@ -96,7 +96,7 @@ class Hands:
         for lane in self._lanes():
             lane.clear()
 
-    def _lanes(self) -> list[serial_queue.Lane[Any]]:
+    def _lanes(self) -> list[serial_queue.SerialQueue[Any]]:
         return [*self._workers.values(), *self._gateways.values()]
 
     async def _on_worker(self, command: commands.WorkerCommand) -> None:
@@ -141,7 +141,7 @@ class Hands:
                 await self._cluster.send_changes(command.worker_id, command.step)
         except (errors.Unavailable, TimeoutError):
             self._worker_lane(command.worker_id).aside(self._sync_later(command))
-        except catalog_sync.Gap:
+        except catalog_sync.MissedStep:
             self._desk.post(events.SyncFailed(command.worker_id, command.step.revision))
         else:
             self._desk.post(events.WorkerSynced(command.worker_id, command.step.revision))

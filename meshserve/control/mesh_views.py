@@ -50,7 +50,7 @@ def _pool(state: mesh.Mesh, name: str, device: str) -> Json:
     }
 
 
-def _worker(worker: workers.Worker) -> Json:
+def _worker(worker: workers.WorkerRecord) -> Json:
     said = worker.said
     states: Counter[str] = Counter(copy.state for copy in worker.copies.values())
     return {
@@ -69,7 +69,7 @@ def _worker(worker: workers.Worker) -> Json:
     }
 
 
-def _gateway(gate: gateways.Gate, listen: str) -> Json:
+def _gateway(gate: gateways.GatewayRecord, listen: str) -> Json:
     said = gate.report
     return {
         "node": gate.node,
@@ -82,7 +82,7 @@ def _gateway(gate: gateways.Gate, listen: str) -> Json:
     }
 
 
-def _llm(each: llm_state.Llm) -> Json:
+def _llm(each: llm_state.LlmRecord) -> Json:
     return {
         "name": each.name,
         "state": each.state,
@@ -101,7 +101,7 @@ def _llm(each: llm_state.Llm) -> Json:
     }
 
 
-def _replica(replica: llm_state.Replica) -> Json:
+def _replica(replica: llm_state.ReplicaRecord) -> Json:
     said = (replica.report or llm_spec.LlmReport(replica.id))._asdict()
     return {
         "id": replica.id,
@@ -146,7 +146,7 @@ def foremost(copies: Copies) -> tuple[str, reports.CopyReport] | None:
     return min(copies.items(), key=lambda each: STATE_ORDER.index(each[1].state), default=None)
 
 
-def one_model(state: mesh.Mesh, declared: catalog.Declared, copies: Copies) -> Json:
+def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies) -> Json:
     """One model as users see it, its state told by `copies`."""
     spec = declared.spec
     worker, copy = foremost(copies) or ("", reports.CopyReport(spec.id, "absent"))
@@ -170,19 +170,19 @@ def one_model(state: mesh.Mesh, declared: catalog.Declared, copies: Copies) -> J
     }
 
 
-def last_measured(declared: catalog.Declared) -> model.Footprint:
+def last_measured(declared: catalog.ModelDeclared) -> model.Footprint:
     """What the model took when it was last measured; nothing if it never was."""
     return declared.measured.footprint if declared.measured else model.Footprint()
 
 
-def footprint(state: mesh.Mesh, declared: catalog.Declared) -> model.Footprint:
+def footprint(state: mesh.Mesh, declared: catalog.ModelDeclared) -> model.Footprint:
     """What the model takes now, or did when it was last measured."""
     found = foremost(reported_copies(state, declared.spec.id))
     return found[1].footprint if found and any(found[1].footprint) else last_measured(declared)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelFilter:
     """Which models a listing is asked for. `after` is the last line of the page before, as `next` gave it."""
 
     prefix: str = ""
@@ -191,7 +191,7 @@ class Choice:
     after: str = ""
 
 
-def models(state: mesh.Mesh, choice: Choice) -> Json:
+def models(state: mesh.Mesh, choice: ModelFilter) -> Json:
     """A page of models by name and version, and where the next one begins."""
     after = cursor(choice.after)
     found = heapq.nsmallest(
@@ -206,7 +206,9 @@ def models(state: mesh.Mesh, choice: Choice) -> Json:
     return {"models": views, "next": _mark(page[-1].spec.id) if rest else None}
 
 
-def _chosen(state: mesh.Mesh, choice: Choice, after: Place | None) -> Iterator[catalog.Declared]:
+def _chosen(
+    state: mesh.Mesh, choice: ModelFilter, after: Place | None
+) -> Iterator[catalog.ModelDeclared]:
     for declared in state.book.models:
         id_ = declared.spec.id
         is_after = after is None or _place(id_) > after

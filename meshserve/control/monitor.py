@@ -20,7 +20,7 @@ SILENCES_MAX = 3
 T = TypeVar("T")
 
 
-class Desk(Protocol):
+class MonitorHost(Protocol):
     """Where events go, and what is known of a worker's catalog."""
 
     def post(self, event: events.Event) -> None:
@@ -36,10 +36,10 @@ class Desk(Protocol):
         ...
 
 
-class Watching:
+class Monitor:
     """One task for each process that is watched."""
 
-    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: Desk) -> None:
+    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: MonitorHost) -> None:
         self._cluster = cluster
         self._clock = clock
         self._desk = desk

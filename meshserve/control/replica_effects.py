@@ -15,10 +15,12 @@ STOP_TIMEOUT_S = 120.0
 logger = logging.getLogger(__name__)
 
 
-class ReplicaHands:
+class ReplicaEffects:
     """Commands for one replica are performed one after the other; to stop it is to give up what is being done with it."""
 
-    def __init__(self, replicas: ports.Replicas, post: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, replicas: ports.ReplicaControl, post: Callable[[events.Event], None]
+    ) -> None:
         self._replicas = replicas
         self._post = post
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}

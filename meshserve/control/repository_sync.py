@@ -15,14 +15,16 @@ AGAIN_AFTER_S = 5.0
 logger = logging.getLogger(__name__)
 
 
-class Repositories:
+class RepositorySync:
     """One task for each repository."""
 
-    def __init__(self, of: controller.Controller, watch: ports.Watch, clock: ports.Clock) -> None:
+    def __init__(
+        self, of: controller.Controller, watch: ports.RepositoryWatch, clock: ports.Clock
+    ) -> None:
         self._controller = of
         self._watch = watch
         self._clock = clock
-        self._tasks: dict[tuple[desired.Repository, float], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[desired.RepositorySettings, float], asyncio.Task[None]] = {}
 
     def follow(self, wanted: desired.Desired) -> None:
         """Follow exactly the repositories of this configuration; those that are followed alike already are left alone."""
@@ -42,7 +44,7 @@ class Repositories:
             task.cancel()
         self._tasks.clear()
 
-    async def _follow(self, repository: desired.Repository, load_timeout_s: float) -> None:
+    async def _follow(self, repository: desired.RepositorySettings, load_timeout_s: float) -> None:
         while True:
             try:
                 await self._take_scans(repository, load_timeout_s)
@@ -52,7 +54,9 @@ class Repositories:
                 return
             await self._clock.sleep(AGAIN_AFTER_S)
 
-    async def _take_scans(self, repository: desired.Repository, load_timeout_s: float) -> None:
+    async def _take_scans(
+        self, repository: desired.RepositorySettings, load_timeout_s: float
+    ) -> None:
         async for scan in self._watch.scans(repository, load_timeout_s):
             words = await self._controller.submit(
                 events.RepositoryScanned(repository.origin, scan.specs)
@@ -61,6 +65,6 @@ class Repositories:
                 logger.info("repository %s: %s", repository.place, line)
 
 
-def _load_timeout_s(wanted: desired.Desired, repository: desired.Repository) -> float:
+def _load_timeout_s(wanted: desired.Desired, repository: desired.RepositorySettings) -> float:
     pool = wanted.pool(repository.pool)
-    return pool.load_timeout_s if pool else desired.Pool().load_timeout_s
+    return pool.load_timeout_s if pool else desired.PoolSettings().load_timeout_s

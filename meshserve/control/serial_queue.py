@@ -11,7 +11,7 @@ T = TypeVar("T")
 Perform = Callable[[T], Awaitable[None]]
 
 
-class Lane(Generic[T]):
+class SerialQueue(Generic[T]):
     """A queue with one task that performs what is in it. `perform` must not raise."""
 
     def __init__(self, name: str, perform: Perform[T]) -> None:

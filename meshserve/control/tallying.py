@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshserve.core.values import model_stats
 
 
-def add(whole: model_stats.ModelTally, part: model_stats.ModelTally) -> None:
+def add(whole: model_stats.ModelStats, part: model_stats.ModelStats) -> None:
     """Add `part` to `whole`."""
     for one, other in (
         (whole.success, part.success),
@@ -17,9 +17,9 @@ def add(whole: model_stats.ModelTally, part: model_stats.ModelTally) -> None:
     whole.rows += part.rows
     whole.last_ms = max(whole.last_ms, part.last_ms)
     for size, span in part.batches.items():
-        _add_span(whole.batches.setdefault(size, model_stats.Span()), span)
+        _add_span(whole.batches.setdefault(size, model_stats.DurationStat()), span)
 
 
-def _add_span(whole: model_stats.Span, part: model_stats.Span) -> None:
+def _add_span(whole: model_stats.DurationStat, part: model_stats.DurationStat) -> None:
     whole.count += part.count
     whole.total_s += part.total_s

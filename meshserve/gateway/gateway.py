@@ -12,13 +12,13 @@ from meshserve.gateway.sidecar import sidecar
 Order = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 
 
-class Gateway:
+class NodeGateway:
     """Everything below `run_dir`, on one event loop, whose thread must live as long as Envoy shall."""
 
     def __init__(self, run_dir: str, envoy_concurrency: int = 1) -> None:
-        self._at = gateway_paths.Paths(run_dir)
+        self._at = gateway_paths.GatewayPaths(run_dir)
         self._envoy = envoy_process.EnvoyProcess(self._at, envoy_concurrency)
-        self._node = sidecar.Node(self._at, self._envoy.admin)
+        self._node = sidecar.Sidecar(self._at, self._envoy.admin)
         self._state = "stopped"
         self._listen = ""
         self._orders: asyncio.Queue[Order] = asyncio.Queue()

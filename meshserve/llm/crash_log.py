@@ -13,7 +13,7 @@ LATELY_S = 30.0
 FORMAT = "%(levelname)s %(asctime)s [%(fileinfo)s:%(lineno)d] %(message)s"
 
 
-class ReasonFile(logging.Handler):
+class CrashLog(logging.Handler):
     """Appends every exception that is logged to a file: a line each, with the time. Not in the parent, which may raise its own."""
 
     def __init__(self, path: str, parent_pid: int) -> None:
@@ -52,7 +52,7 @@ def configure(folder: Path) -> Path:
                 "stream": "ext://sys.stderr",
             },
             "reasons": {
-                "()": f"{__name__}.{ReasonFile.__name__}",
+                "()": f"{__name__}.{CrashLog.__name__}",
                 "path": str(folder / FILE),
                 "parent_pid": os.getpid(),
             },

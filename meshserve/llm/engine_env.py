@@ -24,7 +24,7 @@ SILENT = {
 }
 
 
-def enforced(order: llm_engine.Order) -> dict[str, str]:
+def enforced(order: llm_engine.EngineOrder) -> dict[str, str]:
     """What holds whatever the environment says: nothing is told to anybody, and a model that is here is not looked for elsewhere."""
     offline = (
         {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -34,7 +34,9 @@ def enforced(order: llm_engine.Order) -> dict[str, str]:
     return SILENT | offline
 
 
-def defaults(order: llm_engine.Order, cores: Sequence[int], logging_config: str) -> dict[str, str]:
+def defaults(
+    order: llm_engine.EngineOrder, cores: Sequence[int], logging_config: str
+) -> dict[str, str]:
     """What holds where the environment says nothing."""
     ready_s = max(1, math.floor(order.spec.start_timeout_s) - READY_MARGIN_S)
     told = {"VLLM_ENGINE_READY_TIMEOUT_S": str(ready_s), "VLLM_LOGGING_CONFIG_PATH": logging_config}

@@ -21,7 +21,7 @@ class LlmServer:
 
     def __init__(
         self,
-        where: replica_address.Place,
+        where: replica_address.ReplicaAddress,
         spec: llm_spec.LlmSpec,
         model_path: str,
         adapter_paths: Mapping[str, str],
@@ -30,12 +30,12 @@ class LlmServer:
         self.place = where
         self.spec = spec
         self.engine = make()
-        self._order = llm_engine.Order(
+        self._order = llm_engine.EngineOrder(
             spec, model_path, adapter_paths, where.backend, where.run_dir
         )
-        self._gauge = progress.Gauge()
+        self._gauge = progress.EngineProgress()
         self._app: llm_app.LlmApp | None = None
-        self._serving: asgi_server.Serving | None = None
+        self._serving: asgi_server.RunningServer | None = None
         self._watching: asyncio.Task[None] | None = None
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -104,7 +104,7 @@ class LlmServer:
         counts = (
             self.engine.counts()
             if self._app is not None and not self._failed.done()
-            else llm_engine.Counts()
+            else llm_engine.EngineCounts()
         )
         return llm_spec.LlmReport(
             replica_id=self.place.replica_id,

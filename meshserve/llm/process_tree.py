@@ -17,7 +17,7 @@ SEMAPHORES = "sem.loky-{pid}-*"
 """Shared memory as Python, vLLM and joblib name it. Who ends by SIGKILL leaves it, and it stays until the machine restarts."""
 
 
-class Family:
+class ProcessTree:
     """All that is started by `multiprocessing` from when it is made, with descendants. Grandchildren whose parent died are remembered."""
 
     def __init__(self) -> None:

@@ -10,16 +10,16 @@ WINDOW_S = 30.0
 SAMPLE_S = 1.0
 
 
-class Gauge:
+class EngineProgress:
     """Takes an engine's counts as they come; tells of the last half minute."""
 
     def __init__(self) -> None:
         self.stalled_s = 0.0
-        self._samples: deque[tuple[float, llm_engine.Counts]] = deque()
-        self._latest = (0.0, llm_engine.Counts())
+        self._samples: deque[tuple[float, llm_engine.EngineCounts]] = deque()
+        self._latest = (0.0, llm_engine.EngineCounts())
         self._progressed_s = 0.0
 
-    def take(self, now_s: float, counts: llm_engine.Counts) -> None:
+    def take(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
         """See the engine at one moment."""
         _, before = self._latest
         is_busy = counts.running + counts.waiting > 0
@@ -30,7 +30,7 @@ class Gauge:
         self._latest = (now_s, counts)
         self._keep(now_s, counts)
 
-    def _keep(self, now_s: float, counts: llm_engine.Counts) -> None:
+    def _keep(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
         samples = self._samples
         if not samples or now_s - samples[-1][0] >= SAMPLE_S:
             samples.append((now_s, counts))

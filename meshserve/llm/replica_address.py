@@ -11,7 +11,7 @@ from meshserve.core.interfaces import llm_engine
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReplicaAddress:
     """One replica's name and surroundings. `run_dir` is this node's alone and holds its socket; others reach it on `host`.
 
     `backend` says how the engine spreads over several GPUs: `mp` on one node, `ray` over several.

@@ -69,7 +69,7 @@ def _fault(
 
 
 def namespace(
-    parser: argparse.ArgumentParser, order: llm_engine.Order, defaults: Mapping[str, object]
+    parser: argparse.ArgumentParser, order: llm_engine.EngineOrder, defaults: Mapping[str, object]
 ) -> argparse.Namespace:
     """All of the order as vLLM's parser makes it of a command line; `defaults` hold where the user says nothing. Raises InvalidRequest."""
     known = _actions(parser)
@@ -87,7 +87,7 @@ def namespace(
         ) from None
 
 
-def _owned(order: llm_engine.Order) -> dict[str, object]:
+def _owned(order: llm_engine.EngineOrder) -> dict[str, object]:
     spec = order.spec
     owned: dict[str, object] = {
         "model": order.model_path,

@@ -77,12 +77,12 @@ class VllmEngine:
     """
 
     def __init__(self) -> None:
-        self._order: llm_engine.Order | None = None
+        self._order: llm_engine.EngineOrder | None = None
         self._engine: Any = None
         self._app: Any = None
         self._tasks: tuple[str, ...] = ()
         self._folder: Path | None = None
-        self._family = process_tree.Family()
+        self._family = process_tree.ProcessTree()
         self._open = contextlib.AsyncExitStack()
         self._probes = itertools.count()
         self._slept_at = 0
@@ -93,7 +93,7 @@ class VllmEngine:
         app: llm_engine.Asgi = self._app
         return app
 
-    async def start(self, order: llm_engine.Order) -> None:
+    async def start(self, order: llm_engine.EngineOrder) -> None:
         """Import vLLM, start its processes, and load the model, all of that in a thread."""
         self._order = order
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
@@ -102,7 +102,7 @@ class VllmEngine:
         self._family.remember()
         self._app = await self._in_words(self._build_app(args))
 
-    def _set_environment(self, order: llm_engine.Order, folder: Path) -> None:
+    def _set_environment(self, order: llm_engine.EngineOrder, folder: Path) -> None:
         cores = sorted(os.sched_getaffinity(0))
         for name, value in engine_env.defaults(
             order, cores, str(crash_log.configure(folder))
@@ -110,7 +110,7 @@ class VllmEngine:
             os.environ.setdefault(name, value)
         os.environ.update(engine_env.enforced(order))
 
-    def _load(self, order: llm_engine.Order) -> tuple[Any, Any]:
+    def _load(self, order: llm_engine.EngineOrder) -> tuple[Any, Any]:
         made = parser()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers import cli_args
@@ -182,7 +182,7 @@ class VllmEngine:
         reason = self._reason()
         return f"the engine core ended: {reason}" if reason else "the engine core was killed"
 
-    def counts(self) -> llm_engine.Counts:
+    def counts(self) -> llm_engine.EngineCounts:
         """From vLLM's statistics and, because those stand still when the core does, from what this process waits for."""
         return vllm_metrics.counts(
             self._engine.get_num_unfinished_requests() if self._engine is not None else 0

@@ -20,7 +20,7 @@ NAMES = (RUNNING, WAITING, TOKENS, PROMPT_TOKENS, DONE, KV_USED, TTFT)
 
 def counts(
     unfinished: int, registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY
-) -> llm_engine.Counts:
+) -> llm_engine.EngineCounts:
     """How the engine of this process is, of which this process awaits so many requests.
 
     The engine tells of itself with every step. One that stands still tells nothing: then the last that it said of `running` stays, and
@@ -28,7 +28,7 @@ def counts(
     """
     totals, ttft = _collected(registry)
     running = min(int(totals[RUNNING]), unfinished)
-    return llm_engine.Counts(
+    return llm_engine.EngineCounts(
         running=running,
         waiting=unfinished - running,
         tokens=int(totals[TOKENS]),

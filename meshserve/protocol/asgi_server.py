@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Serving:
+class RunningServer:
     """An app that is being served. `port` is 0 without a TCP socket."""
 
     def __init__(
@@ -83,7 +83,7 @@ def _bind(bound: socket.socket, address: str | tuple[str, int]) -> socket.socket
 
 async def serve(
     app: Any, sockets: Sequence[socket.socket], *, at_once: http_protocol.AtOnce | None = None
-) -> Serving:
+) -> RunningServer:
     """Serve the ASGI app on bound sockets; returns once connections are accepted.
 
     `at_once` is asked first, and the app gets what it does not answer. Then each body comes in one piece: somebody before must bound them.
@@ -108,4 +108,4 @@ async def serve(
         if task.done():
             await task
         await asyncio.sleep(0.005)
-    return Serving(server, task, sockets)
+    return RunningServer(server, task, sockets)

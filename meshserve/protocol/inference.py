@@ -40,7 +40,7 @@ REFUSED: Final = {
 """Parameters of tensors that would change the answer's meaning."""
 
 
-class Tensor(NamedTuple):
+class WireTensor(NamedTuple):
     """One named input as it came."""
 
     datatype: str
@@ -54,7 +54,7 @@ class InferCall:
     model: str
     version: str = ""
     id: str = ""
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, WireTensor] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     is_raw: bool = True
 
@@ -102,12 +102,12 @@ def call_of(message: pb.ModelInferRequest, lifted: Sequence[memoryview] = ()) ->
 
 def _raw_inputs(
     sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[Raw]
-) -> dict[str, Tensor]:
+) -> dict[str, WireTensor]:
     if len(raw) != len(sent):
         raise errors.InvalidRequest(
             f"{len(sent)} inputs came with {len(raw)} raw_input_contents: there must be one for each"
         )
-    inputs: dict[str, Tensor] = {}
+    inputs: dict[str, WireTensor] = {}
     # Slices are lists: quicker to go through than the messages' own sequences.
     for each, content in zip(sent[:], raw[:], strict=True):
         name, datatype = each.name, each.datatype
@@ -115,12 +115,14 @@ def _raw_inputs(
             raise errors.InvalidRequest(
                 f"input {name!r} has contents beside raw_input_contents: use one of the two for all"
             )
-        inputs[name] = Tensor(datatype, tensors.from_raw(content, datatype, each.shape[:], name))
+        inputs[name] = WireTensor(
+            datatype, tensors.from_raw(content, datatype, each.shape[:], name)
+        )
     return inputs
 
 
-def _typed_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor]) -> dict[str, Tensor]:
-    return {each.name: Tensor(each.datatype, _typed(each)) for each in sent}
+def _typed_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor]) -> dict[str, WireTensor]:
+    return {each.name: WireTensor(each.datatype, _typed(each)) for each in sent}
 
 
 def _asked(outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor]) -> tuple[str, ...]:

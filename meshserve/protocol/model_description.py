@@ -36,7 +36,7 @@ class Statistics:
     """One model's numbers and the memory that its copy takes."""
 
     id: model.ModelId
-    counts: model_stats.ModelTally
+    counts: model_stats.ModelStats
     footprint: model.Footprint
 
 
@@ -130,7 +130,7 @@ def _statistics(about: Statistics) -> pb.ModelStatistics:
     return message
 
 
-def _durations(counts: model_stats.ModelTally) -> pb.InferStatistics:
+def _durations(counts: model_stats.ModelStats) -> pb.InferStatistics:
     """Copying in and out is part of computing here, and there is no cache: load generators read these all the same."""
     return pb.InferStatistics(
         success=_duration(counts.success),
@@ -144,7 +144,7 @@ def _durations(counts: model_stats.ModelTally) -> pb.InferStatistics:
     )
 
 
-def _duration(span: model_stats.Span) -> pb.StatisticDuration:
+def _duration(span: model_stats.DurationStat) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=span.count, ns=int(span.total_s * 1e9))
 
 

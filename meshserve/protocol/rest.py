@@ -28,7 +28,7 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     size = len(body) if header is None else _header_size(header, len(body))
     document = json_tensors.parsed(body[:size])
     reader = _Binary(body[size:])
-    inputs: dict[str, inference.Tensor] = {}
+    inputs: dict[str, inference.WireTensor] = {}
     for entry in _objects(document, "inputs"):
         name = _text(entry, "name", "input")
         if name in inputs:
@@ -82,7 +82,7 @@ class _Binary:
             )
 
 
-def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.Tensor:
+def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.WireTensor:
     datatype = _text(entry, "datatype", f"input {name!r}")
     shape = _shape(entry, name)
     parameters = _parameters(entry)
@@ -93,7 +93,7 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.T
             raise errors.InvalidRequest(
                 f"input {name!r} has data beside binary_data_size: use one of the two"
             )
-        return inference.Tensor(
+        return inference.WireTensor(
             datatype, tensors.from_raw(reader.take(size, name), datatype, shape, name)
         )
     if "data" not in entry:
@@ -111,7 +111,7 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.T
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} came nested as {list(found.shape)}; flat lists are taken in any shape"
         )
-    return inference.Tensor(datatype, found.reshape(shape))
+    return inference.WireTensor(datatype, found.reshape(shape))
 
 
 def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:

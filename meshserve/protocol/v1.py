@@ -29,13 +29,13 @@ def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.I
     return inference.InferCall("", inputs=inputs), instances is not None
 
 
-def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.Tensor:
+def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.WireTensor:
     datatype = datatypes.get(name)
     if datatype is None:
         raise errors.InvalidRequest(
             f"the model has no input {name!r}; it has: {', '.join(datatypes)}"
         )
-    return inference.Tensor(datatype, json_tensors.array(value, datatype, name))
+    return inference.WireTensor(datatype, json_tensors.array(value, datatype, name))
 
 
 def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, list[Any]]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from meshserve.registry.registry import Registry
+from meshserve.registry.registry import SqlRegistry
 
-__all__ = ["Registry"]
+__all__ = ["SqlRegistry"]

@@ -21,19 +21,19 @@ CONNECT_TIMEOUT_S = 10
 VERSION, MESH_ID, DOCUMENT = "schema_version", "mesh_id", "document"
 
 
-class Registry:
+class SqlRegistry:
     """One database. Its methods block; one thread at a time calls them. The first call opens it, and makes its tables."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine: sa.Engine | None = None
 
-    def load(self) -> events.Contents:
+    def load(self) -> events.RegistryContents:
         """All that it holds. Raises ConfigInvalid where the database can't be reached or is not one of ours."""
         with self._begin() as connection:
             kept = {row.key: row.value for row in connection.execute(sa.select(tables.settings))}
             changes: tuple[events.Save, ...] = (*_models(connection), *_aliases(connection))
-        return events.Contents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
+        return events.RegistryContents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
 
     def save(self, changes: Sequence[events.Save]) -> None:
         """Make the changes durable, all or none. Raises Unavailable where the database can't be written."""
@@ -41,7 +41,7 @@ class Registry:
             for kind, alike in itertools.groupby(changes, type):
                 SAVES[kind](connection, list(alike))
 
-    def remember(self, learned: Sequence[reports.Learned]) -> None:
+    def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
         """Keep what was learned about the models that it holds. Raises Unavailable where the database can't be written."""
         with self._begin() as connection:
             _remember(connection, learned)
@@ -156,7 +156,7 @@ def _reason(error: sa.exc.SQLAlchemyError) -> str:
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
 
 
-def _models(connection: sa.Connection) -> Iterator[catalog.Declared]:
+def _models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
     known = tables.models.outerjoin(
         tables.measured, tables.models.c.digest == tables.measured.c.digest
     )
@@ -172,10 +172,10 @@ def _models(connection: sa.Connection) -> Iterator[catalog.Declared]:
             if host_bytes is None
             else model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), load_s)
         )
-        yield catalog.Declared(rows.spec_from(name, version, spec), measured)
+        yield catalog.ModelDeclared(rows.spec_from(name, version, spec), measured)
 
 
-def _aliases(connection: sa.Connection) -> Iterator[desired.Alias]:
+def _aliases(connection: sa.Connection) -> Iterator[desired.DesiredAlias]:
     for alias, meaning in connection.execute(sa.select(tables.aliases)):
         yield rows.alias_from(alias, meaning)
 
@@ -183,20 +183,20 @@ def _aliases(connection: sa.Connection) -> Iterator[desired.Alias]:
 Row = dict[str, Any]
 
 
-def _declare(connection: sa.Connection, declared: Sequence[catalog.Declared]) -> None:
+def _declare(connection: sa.Connection, declared: Sequence[catalog.ModelDeclared]) -> None:
     _put(connection, tables.models, [_model_row(each) for each in declared])
 
 
-def _model_row(declared: catalog.Declared) -> Row:
+def _model_row(declared: catalog.ModelDeclared) -> Row:
     digest = declared.measured.digest if declared.measured else None
     return {**declared.spec.id._asdict(), "spec": rows.spec_text(declared.spec), "digest": digest}
 
 
-def _withdraw(connection: sa.Connection, withdrawn: Sequence[catalog.Withdrawn]) -> None:
+def _withdraw(connection: sa.Connection, withdrawn: Sequence[catalog.ModelWithdrawn]) -> None:
     _delete(connection, tables.models, [each.id._asdict() for each in withdrawn])
 
 
-def _set_aliases(connection: sa.Connection, aliases: Sequence[desired.Alias]) -> None:
+def _set_aliases(connection: sa.Connection, aliases: Sequence[desired.DesiredAlias]) -> None:
     _put(
         connection,
         tables.aliases,
@@ -215,15 +215,15 @@ def _keep_document(connection: sa.Connection, wanted: Sequence[desired.Desired])
 
 
 SAVES: Mapping[type, Callable[[sa.Connection, list[Any]], None]] = {
-    catalog.Declared: _declare,
-    catalog.Withdrawn: _withdraw,
-    desired.Alias: _set_aliases,
+    catalog.ModelDeclared: _declare,
+    catalog.ModelWithdrawn: _withdraw,
+    desired.DesiredAlias: _set_aliases,
     catalog.AliasCleared: _clear_aliases,
     desired.Desired: _keep_document,
 }
 
 
-def _remember(connection: sa.Connection, learned: Sequence[reports.Learned]) -> None:
+def _remember(connection: sa.Connection, learned: Sequence[reports.LearnedMeasurement]) -> None:
     _put(
         connection,
         tables.measured,

@@ -29,16 +29,20 @@ def spec_from(name: str, version: str, text: str) -> model.ModelSpec:
     return model.ModelSpec(id=model.ModelId(name, version), **fields)
 
 
-def alias_text(alias: desired.Alias) -> str:
+def alias_text(alias: desired.DesiredAlias) -> str:
     """What an alias means, as JSON."""
     return orjson.dumps(
-        {field: getattr(alias, field) for field in desired.Alias.__slots__ if field != "alias"}
+        {
+            field: getattr(alias, field)
+            for field in desired.DesiredAlias.__slots__
+            if field != "alias"
+        }
     ).decode()
 
 
-def alias_from(name: str, text: str) -> desired.Alias:
+def alias_from(name: str, text: str) -> desired.DesiredAlias:
     """The alias back."""
-    return desired.Alias(alias=name, **_known(desired.Alias, orjson.loads(text)))
+    return desired.DesiredAlias(alias=name, **_known(desired.DesiredAlias, orjson.loads(text)))
 
 
 def _known(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class _File:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorLocation:
     """One tensor of a module, and where in the file its bytes are. `first` counts elements of its own kind from the file's start."""
 
     tensor: Any
@@ -58,7 +58,9 @@ class Place:
 class Weights:
     """A module's tensors that lie in a file. `is_all`: the module has no others."""
 
-    def __init__(self, torch: Any, places: Sequence[Place], file: _File, *, is_all: bool) -> None:
+    def __init__(
+        self, torch: Any, places: Sequence[TensorLocation], file: _File, *, is_all: bool
+    ) -> None:
         self.is_all = is_all
         self.mapped_bytes = sum({place.first: _length_bytes(place) for place in places}.values())
         self._torch = torch
@@ -146,7 +148,7 @@ class _Search:
         for start, length_bytes in stored:
             self._free.setdefault(length_bytes, []).append(start)
 
-    def place(self, tensor: Any) -> Place | None:
+    def place(self, tensor: Any) -> TensorLocation | None:
         storage = tensor.untyped_storage()
         address = storage.data_ptr()
         if address not in self._found:
@@ -155,7 +157,7 @@ class _Search:
         if start is None:
             return None
         first = start // tensor.element_size() + tensor.storage_offset()
-        return Place(tensor, first, tuple(tensor.shape), tuple(tensor.stride()))
+        return TensorLocation(tensor, first, tuple(tensor.shape), tuple(tensor.stride()))
 
     def _start(self, storage: Any, distance: int) -> int | None:
         """Where it lies already, or where the same bytes lie."""
@@ -197,7 +199,7 @@ def _empty_like(torch: Any, tensor: Any) -> Any:
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
 
 
-def _length_bytes(place: Place) -> int:
+def _length_bytes(place: TensorLocation) -> int:
     """From a tensor's first element to its last."""
     last = sum((size - 1) * stride for size, stride in zip(place.shape, place.strides, strict=True))
     return (last + 1) * int(place.tensor.element_size())

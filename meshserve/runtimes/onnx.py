@@ -161,7 +161,7 @@ def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
     return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
 
 
-_FORMS: probe_cache.Remembered[tuple[object, ...], Form] = probe_cache.Remembered()
+_FORMS: probe_cache.ProbeCache[tuple[object, ...], Form] = probe_cache.ProbeCache()
 """By digest and what was declared: the same bytes need no second proof."""
 
 

@@ -11,7 +11,7 @@ V = TypeVar("V", bound=Hashable)
 COUNT_MAX = 1 << 17
 
 
-class Remembered(Generic[K, V]):
+class ProbeCache(Generic[K, V]):
     """Values by key, at most so many: then all are forgotten. Equal values are kept once. Any thread may ask."""
 
     def __init__(self, count_max: int = COUNT_MAX) -> None:

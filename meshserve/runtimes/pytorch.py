@@ -145,7 +145,9 @@ def _quieten() -> None:
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
 
 
-def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], torch_export.Program]:
+def _opener(
+    file: Path,
+) -> Callable[[Any, _Archive, model.ModelSpec, str], torch_export.TorchProgram]:
     """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
     names = files.members(file)
     if not names:
@@ -167,7 +169,7 @@ def _opener(file: Path) -> Callable[[Any, _Archive, model.ModelSpec, str], torch
 
 def _scripted(
     torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
-) -> torch_export.Program:
+) -> torch_export.TorchProgram:
     module = torch.jit.load(str(archive.file), map_location=device).eval()
     inputs, outputs = _declared(archive.file, spec)
     signatures.check_words(inputs, "input")
@@ -191,7 +193,7 @@ def _scripted(
     if {spec.name for spec in inputs} <= set(names):
         keys = [spec.name for spec in inputs]
         call = lambda *tensors: module(**dict(zip(keys, tensors, strict=True)))  # noqa: E731 one of two ways to call
-    return torch_export.Program(module, call, inputs, outputs, is_pure=_is_pure(module))
+    return torch_export.TorchProgram(module, call, inputs, outputs, is_pure=_is_pure(module))
 
 
 def _is_pure(module: Any) -> bool:
@@ -242,7 +244,7 @@ def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
 
 def _exported(
     torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
-) -> torch_export.Program:
+) -> torch_export.TorchProgram:
     if not spec.trust:
         _check_no_pickles(torch, archive.file)
     with _EXPORTING:
@@ -265,7 +267,7 @@ def _exported(
     outputs = spec.outputs or tuple(
         _spec_of(name, value) for name, value in torch_export.named(structure).items()
     )
-    read = torch_export.Program(
+    read = torch_export.TorchProgram(
         module,
         _flat_call(torch, module, program.call_spec.in_spec),
         inputs,
@@ -342,7 +344,9 @@ def _rows_max(program: Any, taken: Sequence[Any]) -> float:
     return min((float(bound.upper) for bound in bounds if bound is not None), default=float("inf"))
 
 
-def _renamed_inputs(program: torch_export.Program, spec: model.ModelSpec) -> torch_export.Program:
+def _renamed_inputs(
+    program: torch_export.TorchProgram, spec: model.ModelSpec
+) -> torch_export.TorchProgram:
     """With the inputs that were declared, in the program's order."""
     if not spec.inputs:
         return program
@@ -392,7 +396,7 @@ def _is_plain(torch: Any, sample: bytes) -> bool:
 
 
 def _verified(
-    torch: Any, program: torch_export.Program, spec: model.ModelSpec, device: str
+    torch: Any, program: torch_export.TorchProgram, spec: model.ModelSpec, device: str
 ) -> torch_export.TorchModel:
     """The program with a signature that predictions with made-up inputs have confirmed."""
     class_ = (
@@ -418,7 +422,7 @@ def _verified(
     return loaded
 
 
-def _probed(runner: torch_export.TorchModel, program: torch_export.Program) -> probing.Probed:
+def _probed(runner: torch_export.TorchModel, program: torch_export.TorchProgram) -> probing.Probed:
     try:
         return probing.explore(runner.everything, program.inputs)
     except probing.ProbeFailed as failed:

@@ -15,7 +15,7 @@ from meshserve.runtimes import files, mapped
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class TorchProgram:
     """What a file holds, ready to be called with one tensor for each of `inputs`, in that order.
 
     `outputs` are as the file says, none if it doesn't. `rows_max` bounds the first dimension where the program does.
@@ -37,7 +37,11 @@ class TorchModel:
     is_reentrant = True
 
     def __init__(
-        self, torch: Any, program: Program, signature: model.Signature, names: Mapping[str, str]
+        self,
+        torch: Any,
+        program: TorchProgram,
+        signature: model.Signature,
+        names: Mapping[str, str],
     ) -> None:
         self.signature = signature
         self.probe: Mapping[str, np.ndarray] | None = None
@@ -142,7 +146,11 @@ class MappedModel(TorchModel):
     """The same with its weights in a mapped file, which it can let go of and have again."""
 
     def __init__(
-        self, torch: Any, program: Program, signature: model.Signature, names: Mapping[str, str]
+        self,
+        torch: Any,
+        program: TorchProgram,
+        signature: model.Signature,
+        names: Mapping[str, str],
     ) -> None:
         assert program.weights is not None, "there is nothing mapped"
         super().__init__(torch, program, signature, names)

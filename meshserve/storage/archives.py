@@ -27,7 +27,7 @@ MACOS = "__MACOSX"
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """One entry of an archive, as its headers describe it. `is_plain`: a file or a folder, not a link, a device or encrypted."""
 
     name: str
@@ -81,7 +81,7 @@ def relative(name: str) -> PurePosixPath:
 
 
 def _write_all(
-    members: Iterator[Member], folder: Path, size_bytes_max: int, files_max: int
+    members: Iterator[ArchiveMember], folder: Path, size_bytes_max: int, files_max: int
 ) -> None:
     left_bytes = size_bytes_max
     for count, member in enumerate(members, start=1):
@@ -105,7 +105,7 @@ def _write_all(
             _write(member, folder / path)
 
 
-def _write(member: Member, target: Path) -> None:
+def _write(member: ArchiveMember, target: Path) -> None:
     """Write a file. No more comes than its header says: zipfile and tarfile stop there."""
     opened = member.opened()
     if opened is None:
@@ -120,12 +120,12 @@ def _write(member: Member, target: Path) -> None:
         ) from None
 
 
-def _zip_members(archive: Path) -> Iterator[Member]:
+def _zip_members(archive: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & 1
-            yield Member(
+            yield ArchiveMember(
                 member.filename,
                 member.is_dir(),
                 is_plain,
@@ -134,7 +134,7 @@ def _zip_members(archive: Path) -> Iterator[Member]:
             )
 
 
-def _tar_members(archive: Path) -> Iterator[Member]:
+def _tar_members(archive: Path) -> Iterator[ArchiveMember]:
     with (
         archive.open("rb") as raw,
         _plain(archive, raw) as stream,
@@ -142,7 +142,7 @@ def _tar_members(archive: Path) -> Iterator[Member]:
     ):
         for member in opened:
             is_plain = member.isreg() or member.isdir()
-            yield Member(
+            yield ArchiveMember(
                 member.name,
                 member.isdir(),
                 is_plain,

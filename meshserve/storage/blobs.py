@@ -69,7 +69,7 @@ class Blob:
 class Blobs:
     """The objects of one source."""
 
-    def __init__(self, source: model_uri.Source) -> None:
+    def __init__(self, source: model_uri.ModelUri) -> None:
         self._source = source
         self._store, self._key = _http(source.uri) if source.kind == "http" else _objects(source)
 
@@ -115,7 +115,7 @@ def stamp(blobs: tuple[Blob, ...]) -> str:
     return content.tree_digest({blob.name: blob.state for blob in blobs})
 
 
-def failure(source: model_uri.Source, error: BaseException) -> errors.LoadFailed:
+def failure(source: model_uri.ModelUri, error: BaseException) -> errors.LoadFailed:
     """The one sentence for a user that an error of obstore's comes to."""
     if isinstance(error, errors.LoadFailed):
         return error
@@ -154,7 +154,7 @@ def _http(uri: str) -> tuple[HTTPStore, str]:
     ), ""
 
 
-def _objects(source: model_uri.Source) -> tuple[ObjectStore, str]:
+def _objects(source: model_uri.ModelUri) -> tuple[ObjectStore, str]:
     client: ClientConfig = {
         **CLIENT,
         "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE,

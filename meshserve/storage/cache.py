@@ -21,7 +21,7 @@ from meshserve.storage import (
 IN_PLACE_SHARE = 0.25
 
 
-class Cache:
+class ArtifactCache:
     """Everything on disk. Its methods block, and any thread may call them but `take_seat`, `hold` and `release`."""
 
     def __init__(
@@ -30,8 +30,8 @@ class Cache:
         self.size_bytes_max = size_bytes_max
         self.artifact_bytes_max = artifact_bytes_max
         self.objects = objects.Objects(folder / "objects")
-        self.records = source_index.Records(folder / "sources")
-        self.seat = process_slot.Seat(folder / "seats")
+        self.records = source_index.SourceIndex(folder / "sources")
+        self.seat = process_slot.ProcessSlot(folder / "seats")
         self._young_s = young_s
 
     def is_too_big_to_copy(self, size_bytes: int) -> bool:
@@ -42,12 +42,12 @@ class Cache:
         """A new folder for unfinished files, removed at the end."""
         return self.seat.temp()
 
-    def has(self, known: source_index.Known) -> bool:
+    def has(self, known: source_index.KnownSource) -> bool:
         """Whether the content is here, whole."""
         return bool(known.place) or self.objects.has(known.digest, known.name, known.size_bytes)
 
     def artifact(
-        self, known: source_index.Known, made: model_runtime.Artifact | None = None
+        self, known: source_index.KnownSource, made: model_runtime.Artifact | None = None
     ) -> model_runtime.Artifact | None:
         """The artifact, marked as used now; None if it is not here any more. Takes microseconds.
 
@@ -64,7 +64,7 @@ class Cache:
             is_ours=True,
         )
 
-    def recorded(self, uri: str) -> source_index.Known | None:
+    def recorded(self, uri: str) -> source_index.KnownSource | None:
         """What an earlier fetch by any process learned of the source, if its content is still here."""
         known = self.records.read(uri)
         return known if known is not None and self.has(known) else None
@@ -90,7 +90,7 @@ class Cache:
             self.objects.adopt(entry, digest, name)
         return digest, size_bytes
 
-    def record(self, uri: str, known: source_index.Known) -> None:
+    def record(self, uri: str, known: source_index.KnownSource) -> None:
         """Remember what a source held."""
         with self.temp() as made:
             self.records.write(uri, known, made / "record")

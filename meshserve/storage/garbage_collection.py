@@ -11,7 +11,7 @@ KEPT_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """One artifact in the cache, as it takes room on disk. `used_s` is on the system's clock."""
 
     digest: str
@@ -21,8 +21,8 @@ class Entry:
 
 
 def leaving(
-    entries: Iterable[Entry], size_bytes_max: int, held: Collection[str], young_s: float
-) -> list[Entry]:
+    entries: Iterable[CacheEntry], size_bytes_max: int, held: Collection[str], young_s: float
+) -> list[CacheEntry]:
     """Those that go, used longest ago first, until what stays is within the limit.
 
     None that is held goes, and none that was used since `young_s`: somebody may be about to hold it or to open it.
@@ -32,7 +32,7 @@ def leaving(
     if excess_bytes <= 0:
         return []
     excess_bytes += int(size_bytes_max * (1 - KEPT_SHARE))
-    gone: list[Entry] = []
+    gone: list[CacheEntry] = []
     for entry in oldest_first:
         if excess_bytes <= 0 or entry.used_s >= young_s:
             break

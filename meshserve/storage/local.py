@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meshserve import errors
 from meshserve.storage import content, model_uri, objects, source_index
-from meshserve.storage.cache import Cache
+from meshserve.storage.cache import ArtifactCache
 
 RECORD_BYTES_MIN = 1 << 20
 """Below it, reading the bytes again is cheaper than keeping a record of them."""
@@ -24,7 +24,7 @@ FRESH_S = 2.0
 TRIES = 3
 
 
-def bring(source: model_uri.Source, cache: Cache) -> source_index.Known:
+def bring(source: model_uri.ModelUri, cache: ArtifactCache) -> source_index.KnownSource:
     """The source's content as it is now, in the cache. Raises LoadFailed with the reason for a user."""
     path = Path(source.path)
     try:
@@ -42,7 +42,7 @@ def bring(source: model_uri.Source, cache: Cache) -> source_index.Known:
     )
 
 
-def is_current(source: model_uri.Source, known: source_index.Known) -> bool:
+def is_current(source: model_uri.ModelUri, known: source_index.KnownSource) -> bool:
     """Whether the source still has the content that is known, by its stamp."""
     try:
         return content.stamp(Path(source.path)).text == known.stamp
@@ -60,7 +60,9 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _known(source: model_uri.Source, stamp: content.Stamp, cache: Cache) -> source_index.Known:
+def _known(
+    source: model_uri.ModelUri, stamp: content.Stamp, cache: ArtifactCache
+) -> source_index.KnownSource:
     recorded = cache.recorded(source.uri)
     if recorded is not None and recorded.stamp == stamp.text:
         return recorded
@@ -76,7 +78,7 @@ def _trusted(stamp: content.Stamp) -> str:
     return stamp.text if time.time_ns() - stamp.changed_ns > FRESH_S * 1e9 else ""
 
 
-def _taken(path: Path, stamp: content.Stamp, cache: Cache) -> source_index.Known:
+def _taken(path: Path, stamp: content.Stamp, cache: ArtifactCache) -> source_index.KnownSource:
     if cache.is_too_big_to_copy(stamp.size_bytes):
         return _in_place(path, stamp)
     if stamp.size_bytes < RECORD_BYTES_MIN:
@@ -94,15 +96,15 @@ def _taken(path: Path, stamp: content.Stamp, cache: Cache) -> source_index.Known
     return known
 
 
-def _in_place(path: Path, stamp: content.Stamp) -> source_index.Known:
+def _in_place(path: Path, stamp: content.Stamp) -> source_index.KnownSource:
     digest = content.digest(path)
-    return source_index.Known(
+    return source_index.KnownSource(
         _trusted(stamp), digest, digest, stamp.size_bytes, path.name, str(path), stamp.files
     )
 
 
-def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.Known:
-    return source_index.Known(
+def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.KnownSource:
+    return source_index.KnownSource(
         _trusted(stamp),
         digest,
         digest,
@@ -112,8 +114,8 @@ def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.Kn
     )
 
 
-def _unpacked(path: Path, stamp: content.Stamp, cache: Cache) -> source_index.Known:
+def _unpacked(path: Path, stamp: content.Stamp, cache: ArtifactCache) -> source_index.KnownSource:
     digest, size_bytes = cache.take_archive(path, str(path))
-    return source_index.Known(
+    return source_index.KnownSource(
         _trusted(stamp), digest, content.digest(path), size_bytes, objects.FOLDER
     )

@@ -17,7 +17,7 @@ RUNTIMES = {
 """Implementations whose files a runtime here loads. Any other is kept as it is, for a runtime of that name may be installed."""
 
 
-def read(text: str | bytes) -> model_metadata.Declared:
+def read(text: str | bytes) -> model_metadata.ModelDescription:
     """What the settings declare. Raises ValueError with what is wrong."""
     settings = json.loads(text)
     if not isinstance(settings, dict):
@@ -27,7 +27,7 @@ def read(text: str | bytes) -> model_metadata.Declared:
         raise ValueError("parameters: expected an object in {}")  # noqa: TRY004
     rows = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
-    return model_metadata.Declared(
+    return model_metadata.ModelDescription(
         name=_text(settings, "name"),
         version=_text(parameters, "version"),
         uri=_text(parameters, "uri"),

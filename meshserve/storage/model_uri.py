@@ -18,7 +18,7 @@ Kind = Literal["local", "http", "objects"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelUri:
     """A URI that was understood.
 
     `uri` is in one form for all ways to write a local path. `path` is that path, or the part of the URI after the host.
@@ -41,7 +41,7 @@ class Source:
         return self.name.lower().endswith(ARCHIVES)
 
 
-def parse(uri: str) -> Source:
+def parse(uri: str) -> ModelUri:
     """Understand a URI. Raises LoadFailed for a relative path, a foreign host of `file://`, or a scheme that nobody here speaks."""
     match = SCHEME.match(uri)
     if match is None:
@@ -53,8 +53,13 @@ def parse(uri: str) -> Source:
     if scheme not in ("http", "https", *OBJECTS) or not parts.netloc:
         raise errors.LoadFailed(f"{redacted(uri)} can't be fetched: expected {SUPPORTED}")
     if scheme in ("http", "https"):
-        return Source(uri, "http", unquote(parts.path), redacted(uri))
-    return Source(uri, "objects", uri.split("/", 3)[3] if uri.count("/") > 2 else "", redacted(uri))  # noqa: PLR2004  # after scheme://host/
+        return ModelUri(uri, "http", unquote(parts.path), redacted(uri))
+    return ModelUri(
+        uri,
+        "objects",
+        uri.split("/", 3)[3] if uri.count("/") > 2 else "",
+        redacted(uri),  # noqa: PLR2004
+    )  # after scheme://host/
 
 
 def redacted(uri: str) -> str:
@@ -77,11 +82,11 @@ def _file_path(uri: str) -> str:
     return unquote(parts.path)
 
 
-def _local(path: str, uri: str) -> Source:
+def _local(path: str, uri: str) -> ModelUri:
     if not path.startswith("/"):
         raise errors.LoadFailed(
             f"{uri!r} can't be fetched: expected an absolute path or {SUPPORTED}"
         )
     if "\0" in path:
         raise errors.LoadFailed(f"{uri!r} can't be fetched: a path has no null characters")
-    return Source(path, "local", path, path)
+    return ModelUri(path, "local", path, path)

@@ -81,7 +81,7 @@ class Objects:
             return
         shutil.rmtree(through, ignore_errors=True)
 
-    def remove_unused(self, seen: garbage_collection.Entry, through: Path) -> bool:
+    def remove_unused(self, seen: garbage_collection.CacheEntry, through: Path) -> bool:
         """Take an entry out as `remove` does, unless somebody has used it since it was seen; whether it is gone by this.
 
         Use is looked at before and after: no system call renames only what is old. What somebody marks in between comes back.
@@ -96,7 +96,7 @@ class Objects:
         shutil.rmtree(through, ignore_errors=True)
         return is_gone
 
-    def entries(self) -> Iterator[list[garbage_collection.Entry]]:
+    def entries(self) -> Iterator[list[garbage_collection.CacheEntry]]:
         """All entries, in parts."""
         try:
             shards = sorted(self._folder.iterdir())
@@ -111,7 +111,7 @@ def name_in_cache(path: Path) -> str:
     return FOLDER if path.is_dir() else path.name
 
 
-def _is_unused_since(seen: garbage_collection.Entry, path: Path) -> bool:
+def _is_unused_since(seen: garbage_collection.CacheEntry, path: Path) -> bool:
     try:
         return path.stat().st_mtime <= seen.used_s
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _size_bytes(path: Path) -> int:
     return sum(stat.st_size for _, stat in content.files(path))
 
 
-def _seen(entry: Path) -> garbage_collection.Entry | None:
+def _seen(entry: Path) -> garbage_collection.CacheEntry | None:
     """What trimming must know of an entry: its size in whole blocks, and when it was used."""
     try:
         used_s = entry.stat().st_mtime
@@ -161,4 +161,4 @@ def _seen(entry: Path) -> garbage_collection.Entry | None:
     size_bytes = BLOCK_BYTES + sum(
         -(-stat.st_size // BLOCK_BYTES) * BLOCK_BYTES for stat in names.values()
     )
-    return garbage_collection.Entry(f"sha256:{entry.name}", entry, size_bytes, used_s)
+    return garbage_collection.CacheEntry(f"sha256:{entry.name}", entry, size_bytes, used_s)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-class Seat:
+class ProcessSlot:
     """One process's place. Leaves nothing behind when it is given back."""
 
     def __init__(self, folder: Path) -> None:

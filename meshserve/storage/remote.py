@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 from meshserve import errors
 from meshserve.storage import archives, blobs, content, model_uri, objects, source_index
-from meshserve.storage.cache import Cache
+from meshserve.storage.cache import ArtifactCache
 
 T = TypeVar("T")
 CHUNK_BYTES = 4 << 20
@@ -26,7 +26,9 @@ class InThread(Protocol):
         ...
 
 
-async def bring(source: model_uri.Source, cache: Cache, in_thread: InThread) -> source_index.Known:
+async def bring(
+    source: model_uri.ModelUri, cache: ArtifactCache, in_thread: InThread
+) -> source_index.KnownSource:
     """The source's content, downloaded unless it is here and unchanged. Raises LoadFailed with the reason for a user."""
     there = blobs.Blobs(source)
     recorded = await in_thread(cache.recorded, source.uri)
@@ -43,7 +45,7 @@ async def bring(source: model_uri.Source, cache: Cache, in_thread: InThread) -> 
     return known
 
 
-async def _is_current(there: blobs.Blobs, recorded: source_index.Known) -> bool:
+async def _is_current(there: blobs.Blobs, recorded: source_index.KnownSource) -> bool:
     """Whether the source is as it was, as far as can be told: one that does not answer now keeps nobody from using what is here."""
     try:
         async with asyncio.timeout(LOOK_S):
@@ -56,7 +58,11 @@ class Download:
     """One source on its way into the cache."""
 
     def __init__(
-        self, source: model_uri.Source, there: blobs.Blobs, cache: Cache, in_thread: InThread
+        self,
+        source: model_uri.ModelUri,
+        there: blobs.Blobs,
+        cache: ArtifactCache,
+        in_thread: InThread,
     ) -> None:
         self._source = source
         self._there = there
@@ -64,7 +70,7 @@ class Download:
         self._in_thread = in_thread
         self._left_bytes = cache.artifact_bytes_max
 
-    async def into(self, made: Path) -> source_index.Known:
+    async def into(self, made: Path) -> source_index.KnownSource:
         """Download by way of the folder `made`. Raises what obstore raises, and LoadFailed where it is too big or a broken archive."""
         found = (None,) if self._source.kind == "http" else await self._there.look()
         if len(found) > 1 or (found[0] and found[0].name):
@@ -73,7 +79,9 @@ class Download:
         blob, hexes = await self._save(found[0], target)
         return await self._in_thread(self._take_file, target, blob, hexes)
 
-    async def _folder(self, folder: Path, found: tuple[blobs.Blob, ...]) -> source_index.Known:
+    async def _folder(
+        self, folder: Path, found: tuple[blobs.Blob, ...]
+    ) -> source_index.KnownSource:
         self._check_fits(sum(blob.size_bytes for blob in found))
         gate = asyncio.Semaphore(PARALLEL)
 
@@ -107,22 +115,26 @@ class Download:
                 f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes"
             )
 
-    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> source_index.Known:
+    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> source_index.KnownSource:
         checksum = f"sha256:{hexes}"
         if self._source.is_archive:
             digest, size_bytes = self._cache.take_archive(made, self._source.shown)
-            return source_index.Known(
+            return source_index.KnownSource(
                 blobs.stamp((blob,)), digest, checksum, size_bytes, objects.FOLDER
             )
         digest, size_bytes = self._cache.take(made, made.name)
-        return source_index.Known(blobs.stamp((blob,)), digest, checksum, size_bytes, made.name)
+        return source_index.KnownSource(
+            blobs.stamp((blob,)), digest, checksum, size_bytes, made.name
+        )
 
-    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> source_index.Known:
+    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> source_index.KnownSource:
         digest, size_bytes = self._cache.take(made, objects.FOLDER)
-        return source_index.Known(blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER)
+        return source_index.KnownSource(
+            blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER
+        )
 
 
-def _file_name(source: model_uri.Source) -> str:
+def _file_name(source: model_uri.ModelUri) -> str:
     return source.name if source.name not in ("", "..") else "model"
 
 

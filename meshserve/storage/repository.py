@@ -49,7 +49,7 @@ SKEW_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RepositoryEntry:
     """One file or folder of a repository: its models, and what in it can't be served. `is_settling`: it was changed a moment ago."""
 
     specs: tuple[model.ModelSpec, ...] = ()
@@ -57,7 +57,7 @@ class Entry:
     is_settling: bool = False
 
 
-NOTHING = Entry()
+NOTHING = RepositoryEntry()
 
 
 def names(folder: Path) -> list[str]:
@@ -72,13 +72,13 @@ def names(folder: Path) -> list[str]:
         ) from None
 
 
-def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control.Scan:
+def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control.RepositoryScan:
     """All that the folder holds. `pattern` is a spec with what all of its models have in common. Raises LoadFailed as `names` does."""
     look = Look(folder, pattern, now_ns)
     return join({name: look.entry(name, NOTHING) for name in names(folder)})
 
 
-def join(entries: Mapping[str, Entry]) -> cluster_control.Scan:
+def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositoryScan:
     """What the entries hold together. Of two with the same name and version the first is served."""
     owners: dict[model.ModelId, str] = {}
     specs: list[model.ModelSpec] = []
@@ -91,7 +91,7 @@ def join(entries: Mapping[str, Entry]) -> cluster_control.Scan:
                 specs.append(spec)
             else:
                 problems.append(f"{name}: model {spec.id} is declared by {owner} already")
-    return cluster_control.Scan(tuple(specs), tuple(problems))
+    return cluster_control.RepositoryScan(tuple(specs), tuple(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Look:
     pattern: model.ModelSpec
     now_ns: int
 
-    def entry(self, name: str, before: Entry) -> Entry:
+    def entry(self, name: str, before: RepositoryEntry) -> RepositoryEntry:
         """The entry as it is now. What is being written is as it was `before`, and not there if it was not."""
         found = _Found(self, name, before)
         try:
@@ -110,7 +110,7 @@ class Look:
                 found.add_all(self.folder / name)
         except _StillWrittenError:
             return dataclasses.replace(before, is_settling=True)
-        return Entry(tuple(found.specs), tuple(found.problems), found.is_settling)
+        return RepositoryEntry(tuple(found.specs), tuple(found.problems), found.is_settling)
 
     def is_settling(self, changed_ns: int) -> bool:
         """Whether what was changed then may still be written to. A time far ahead is another machine's wrong clock."""
@@ -124,7 +124,7 @@ class _StillWrittenError(Exception):
 class _Found:
     """What a look at one entry has found so far."""
 
-    def __init__(self, look: Look, name: str, before: Entry) -> None:
+    def __init__(self, look: Look, name: str, before: RepositoryEntry) -> None:
         self._look = look
         self._name = name.encode("utf-8", "replace").decode()
         self._before = {spec.id: spec for spec in before.specs}
@@ -147,7 +147,10 @@ class _Found:
         if not path.is_dir():
             if is_model_file(path):
                 self._add(
-                    model_metadata.Declared(name=stem(path.name)), "1", path, content.stamp(path)
+                    model_metadata.ModelDescription(name=stem(path.name)),
+                    "1",
+                    path,
+                    content.stamp(path),
                 )
             return
         settings = list(_settings(path))
@@ -180,7 +183,7 @@ class _Found:
         said = (
             triton.read(self._read(configuration))
             if configuration.is_file()
-            else model_metadata.Declared()
+            else model_metadata.ModelDescription()
         )
         said = dataclasses.replace(said, name=said.name or path.name)
         versions = sorted((each.name for each in _folders(path) if is_version(each.name)), key=int)
@@ -195,7 +198,7 @@ class _Found:
         for version in said.versions.chosen(list(stamps)):
             self._add(said, version, path / version, stamps[version])
 
-    def _add_unversioned(self, said: model_metadata.Declared, path: Path) -> None:
+    def _add_unversioned(self, said: model_metadata.ModelDescription, path: Path) -> None:
         if not any(each.is_file() and each.name != triton.FILE for each in _visible(path)):
             self.is_settling = self.is_settling or self._look.is_settling(path.stat().st_mtime_ns)
             raise ValueError(
@@ -215,7 +218,7 @@ class _Found:
         return None
 
     def _add(
-        self, said: model_metadata.Declared, version: str, path: Path, stamp: content.Stamp
+        self, said: model_metadata.ModelDescription, version: str, path: Path, stamp: content.Stamp
     ) -> None:
         """A model of this node's disk, unless it is being written."""
         if not self._look.is_settling(stamp.touched_ns):
@@ -285,7 +288,11 @@ def _settings(folder: Path) -> Iterator[Path]:
 
 
 def _spec(
-    pattern: model.ModelSpec, said: model_metadata.Declared, name: str, version: str, uri: str
+    pattern: model.ModelSpec,
+    said: model_metadata.ModelDescription,
+    name: str,
+    version: str,
+    uri: str,
 ) -> model.ModelSpec:
     return dataclasses.replace(
         pattern,

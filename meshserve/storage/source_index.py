@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownSource:
     """A source's content, as it was when its stamp was `stamp`; an empty stamp was too fresh to be trusted.
 
     `digest` is the artifact's, `checksum` that of the bytes as they came: they differ for archives. `name` is the artifact's in its cache
@@ -25,7 +25,7 @@ class Known:
     files: int = 1
 
 
-class Records:
+class SourceIndex:
     """Small files, one for each source. What can't be read is not there."""
 
     def __init__(self, folder: Path) -> None:
@@ -35,14 +35,14 @@ class Records:
         hexes = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()
         return self._folder / hexes[:2] / f"{hexes}.json"
 
-    def read(self, uri: str) -> Known | None:
+    def read(self, uri: str) -> KnownSource | None:
         """What was last written about the source."""
         try:
-            return Known(**json.loads(self._path(uri).read_bytes()))
+            return KnownSource(**json.loads(self._path(uri).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, uri: str, known: Known, made: Path) -> None:
+    def write(self, uri: str, known: KnownSource, made: Path) -> None:
         """Remember it, through a file at `made`. The URI itself is not written: it may hold credentials."""
         made.write_text(json.dumps(asdict(known)))
         path = self._path(uri)

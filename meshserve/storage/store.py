@@ -14,7 +14,7 @@ from typing import TypeVar
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.storage import local, model_uri, remote, single_flight, source_index
-from meshserve.storage.cache import Cache
+from meshserve.storage.cache import ArtifactCache
 
 T = TypeVar("T")
 THREADS_MAX = 8
@@ -32,7 +32,7 @@ TRIES = 3
 logger = logging.getLogger(__name__)
 
 
-class Store:
+class ArtifactStore:
     """Implements core.ports.Storage over a folder that all processes of a node share. Lives on one event loop.
 
     What is safe from trimming: an artifact that was fetched less than `young_s` ago, and one that anybody holds. A file that leaves the
@@ -47,11 +47,13 @@ class Store:
         *,
         young_s: float = YOUNG_S,
     ) -> None:
-        self._cache = Cache(Path(cache_path), size_bytes_max, artifact_bytes_max, young_s)
-        self._known: dict[str, source_index.Known] = {}
+        self._cache = ArtifactCache(Path(cache_path), size_bytes_max, artifact_bytes_max, young_s)
+        self._known: dict[str, source_index.KnownSource] = {}
         self._artifacts: dict[str, model_runtime.Artifact] = {}
-        self._flights: single_flight.Flights[source_index.Known] = single_flight.Flights()
-        self._trims: single_flight.Flights[None] = single_flight.Flights()
+        self._flights: single_flight.SingleFlight[source_index.KnownSource] = (
+            single_flight.SingleFlight()
+        )
+        self._trims: single_flight.SingleFlight[None] = single_flight.SingleFlight()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
         self._untrimmed_bytes = size_bytes_max
 
@@ -62,7 +64,7 @@ class Store:
         except errors.LoadFailed:
             return None
 
-    def _hit(self, source: model_uri.Source, checksum: str) -> model_runtime.Artifact | None:
+    def _hit(self, source: model_uri.ModelUri, checksum: str) -> model_runtime.Artifact | None:
         known = self._known.get(source.uri)
         if known is None or known.files > FEW_FILES or checksum not in ("", known.checksum):
             return None
@@ -97,13 +99,13 @@ class Store:
         )
 
     def _kept(
-        self, uri: str, known: source_index.Known, artifact: model_runtime.Artifact
+        self, uri: str, known: source_index.KnownSource, artifact: model_runtime.Artifact
     ) -> model_runtime.Artifact:
         if self._known.get(uri) is known:
             self._artifacts[uri] = artifact
         return artifact
 
-    async def _bring(self, source: model_uri.Source) -> source_index.Known:
+    async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:
             self._cache.seat.take()
             if source.kind == "local":

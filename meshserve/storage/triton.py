@@ -36,7 +36,7 @@ TYPES = (
 """By the numbers of `inference.DataType`."""
 
 
-def read(text: str) -> model_metadata.Declared:
+def read(text: str) -> model_metadata.ModelDescription:
     """What the configuration declares. Raises ValueError with what is wrong, and in which line where that is known."""
     config = text_format.parse(text)
     if "ensemble_scheduling" in config or _text(config, "platform") == "ensemble":
@@ -44,7 +44,7 @@ def read(text: str) -> model_metadata.Declared:
     rows = _count(config, "max_batch_size")
     has_batch_dimension = bool(rows)
     file = _text(config, "default_model_filename")
-    return model_metadata.Declared(
+    return model_metadata.ModelDescription(
         name=_text(config, "name"),
         runtime=_runtime(config),
         inputs=tuple(_tensor(each, has_batch_dimension) for each in config.get("input", ())),

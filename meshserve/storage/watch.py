@@ -34,8 +34,8 @@ class FolderWatch:
         self._tell = tell
 
     async def scans(
-        self, of: desired.Repository, load_timeout_s: float
-    ) -> AsyncIterator[cluster_control.Scan]:
+        self, of: desired.RepositorySettings, load_timeout_s: float
+    ) -> AsyncIterator[cluster_control.RepositoryScan]:
         """What the repository holds now, and again after each change, within 5 s of it; ends after the first where it is not to be watched.
 
         Raises LoadFailed where there is no such folder, also later on: a disk that went away is no reason to withdraw its models.
@@ -60,8 +60,8 @@ class FolderWatch:
         async for scan in self._watched(seen):
             yield scan
 
-    async def _watched(self, seen: Seen) -> AsyncIterator[cluster_control.Scan]:
-        last: cluster_control.Scan | None = None
+    async def _watched(self, seen: Seen) -> AsyncIterator[cluster_control.RepositoryScan]:
+        last: cluster_control.RepositoryScan | None = None
         async for changed in self._pulses(seen.folder):
             scan = await asyncio.to_thread(seen.look, changed)
             if scan is not None and scan != last:
@@ -106,10 +106,10 @@ class Seen:
     def __init__(self, folder: Path, pattern: model.ModelSpec) -> None:
         self.folder = folder
         self._pattern = pattern
-        self._entries: dict[str, repository.Entry] = {}
+        self._entries: dict[str, repository.RepositoryEntry] = {}
         self._rescan_s = 0.0
 
-    def look(self, changed: frozenset[str]) -> cluster_control.Scan | None:
+    def look(self, changed: frozenset[str]) -> cluster_control.RepositoryScan | None:
         """What there is now, by looking at what changed and what is being written, or at all; None if there was nothing to look at."""
         look = repository.Look(self.folder, self._pattern, time.time_ns())
         if self._must_rescan(changed):
@@ -140,7 +140,7 @@ class Seen:
         took_s = time.monotonic() - began_s
         self._rescan_s = time.monotonic() + max(RESCAN_S, took_s / RESCAN_SHARE_MAX)
 
-    def _take(self, name: str, entry: repository.Entry) -> None:
+    def _take(self, name: str, entry: repository.RepositoryEntry) -> None:
         if entry == repository.NOTHING:
             self._entries.pop(name, None)
         else:

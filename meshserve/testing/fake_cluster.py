@@ -33,24 +33,24 @@ class FakeWorker:
         self.settings = settings
         self.pid = pid
         self.endpoint = model.Endpoint(node, "127.0.0.1", 10_000 + pid, f"/run/{worker_id}.sock")
-        self.replica = catalog_sync.Replica()
+        self.replica = catalog_sync.CatalogFollower()
         self.copies: dict[model.ModelId, reports.CopyReport] = {}
         self.pins: set[model.ModelId] = set()
-        self.tallies: dict[model.ModelId, model_stats.ModelTally] = {}
-        self.learned: list[reports.Learned] = []
+        self.tallies: dict[model.ModelId, model_stats.ModelStats] = {}
+        self.learned: list[reports.LearnedMeasurement] = []
         self.told: dict[model.ModelId, reports.CopyReport] = {}
         self.reports = 0
         self.page_copies = 500
         self.counters = reports.Counters()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def take(self, step: catalog_sync.Step) -> None:
+    def take(self, step: catalog_sync.SyncStep) -> None:
         """Take a step in; copies of what it changes are gone. Raises Gap."""
         for change in self.replica.take(step):
             match change:
-                case catalog.Declared(spec=spec):
+                case catalog.ModelDeclared(spec=spec):
                     self.copies.pop(spec.id, None)
-                case catalog.Withdrawn(id=id_):
+                case catalog.ModelWithdrawn(id=id_):
                     self.copies.pop(id_, None)
                     self.pins.discard(id_)
 
@@ -65,7 +65,9 @@ class FakeWorker:
             raise errors.LoadFailed(failure)
         if id_ not in self.copies:
             self.learned.append(
-                reports.Learned(id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1))
+                reports.LearnedMeasurement(
+                    id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1)
+                )
             )
             self.counters = self.counters._replace(loads=self.counters.loads + 1)
         self.copies[id_] = reports.CopyReport(id_, "ready", "", SIZE)
@@ -116,7 +118,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
     """
 
     def __init__(
-        self, nodes: tuple[str, ...] = ("n1",), capacity: ports.Capacity | None = None
+        self, nodes: tuple[str, ...] = ("n1",), capacity: ports.WorkerCapacity | None = None
     ) -> None:
         self.workers: dict[str, FakeWorker] = {}
         self.gateways: dict[str, snapshots.GatewaySnapshot] = {}
@@ -127,7 +129,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         self.lost_steps: Counter[str] = Counter()
         self.calls: list[str] = []
         super().__init__(self.calls)
-        self._capacity = capacity or ports.Capacity(2, 0)
+        self._capacity = capacity or ports.WorkerCapacity(2, 0)
         self._pids = itertools.count(1)
 
     def kill(self, worker_id: str, reason: str = "it was killed") -> None:
@@ -136,7 +138,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         if not worker.ended.done():
             worker.ended.set_result(reason)
 
-    async def capacity(self) -> ports.Capacity:
+    async def capacity(self) -> ports.WorkerCapacity:
         """As it was made with."""
         return self._capacity
 
@@ -179,7 +181,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         worker = self.workers.get(worker_id)
         return await asyncio.shield(worker.ended) if worker else "there is none"
 
-    async def send_changes(self, worker_id: str, step: catalog_sync.Step) -> None:
+    async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
         """Have it take the step, or lose it on the way as often as `lost_steps` says."""
         worker = self._there(worker_id)
         if self.lost_steps[worker_id] > 0:
@@ -213,7 +215,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         """Its copies of these models."""
         return self._there(worker_id).copies_of(ids)
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelTally]:
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """What a test put there."""
         return self._there(worker_id).tallies
 

@@ -52,7 +52,7 @@ class FakeEngine:
         self.can_sleep = can_sleep
         self.aborted = 0
         self.calls: list[str] = []
-        self._order: llm_engine.Order | None = None
+        self._order: llm_engine.EngineOrder | None = None
         self._failure = ""
         self._running = 0
         self._tokens = 0
@@ -66,7 +66,7 @@ class FakeEngine:
         """The OpenAI app."""
         return self._answer
 
-    async def start(self, order: llm_engine.Order) -> None:
+    async def start(self, order: llm_engine.EngineOrder) -> None:
         """Take the order, or fail as told."""
         self.calls.append("start")
         await asyncio.sleep(self.start_s)
@@ -84,13 +84,13 @@ class FakeEngine:
         """What it was told to die of."""
         return self._failure
 
-    def counts(self) -> llm_engine.Counts:
+    def counts(self) -> llm_engine.EngineCounts:
         """What it does and did."""
         ttft = tuple(
             (bound_s, sum(took_s <= bound_s for took_s in self._first_s))
             for bound_s in TTFT_BOUNDS_S
         )
-        return llm_engine.Counts(
+        return llm_engine.EngineCounts(
             self._running, 0, self._tokens, min(1.0, self._running / 100), ttft, self._tokens
         )
 

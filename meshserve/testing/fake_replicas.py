@@ -16,7 +16,7 @@ class FakeReplica:
     """One replica's process."""
 
     def __init__(
-        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan, pid: int
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan, pid: int
     ) -> None:
         self.id = replica_id
         self.spec = spec
@@ -59,7 +59,7 @@ class FakeReplicas:
         )
 
     async def start_replica(
-        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
         """Start it, in its time, or fail as often as `failing_replicas` says."""
         self._calls.append(f"start replica {replica_id}")
@@ -104,17 +104,17 @@ class FakeReplicas:
         """What a test put there."""
         return self._replica(replica_id).said
 
-    async def room(self) -> tuple[llm_spec.NodeRoom, ...]:
+    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """`gpus`, less those that replicas hold."""
         return tuple(self._room(node, gpus) for node, gpus in self.gpus.items())
 
-    def _room(self, node: str, gpus: int) -> llm_spec.NodeRoom:
+    def _room(self, node: str, gpus: int) -> llm_spec.NodeCapacity:
         there = [
             each
             for each in self.replicas.values()
             if each.plan.bundles and each.endpoint.node == node
         ]
-        return llm_spec.NodeRoom(
+        return llm_spec.NodeCapacity(
             node,
             gpus,
             gpus - sum(sum(each.plan.bundles) for each in there),

@@ -14,18 +14,19 @@ class FakeStore:
     """A `ports.Store`. `is_broken` makes every write fail."""
 
     def __init__(self) -> None:
-        self.models: dict[model.ModelId, catalog.Declared] = {}
-        self.aliases: dict[str, desired.Alias] = {}
+        self.models: dict[model.ModelId, catalog.ModelDeclared] = {}
+        self.aliases: dict[str, desired.DesiredAlias] = {}
         self.document = ""
         self.learned: dict[model.ModelId, model.Measured] = {}
         self.is_broken = False
 
-    def load(self) -> events.Contents:
+    def load(self) -> events.RegistryContents:
         """All that was saved."""
         measured = (
-            catalog.Declared(each.spec, self.learned.get(id_)) for id_, each in self.models.items()
+            catalog.ModelDeclared(each.spec, self.learned.get(id_))
+            for id_, each in self.models.items()
         )
-        return events.Contents((*measured, *self.aliases.values()), self.document, "fake")
+        return events.RegistryContents((*measured, *self.aliases.values()), self.document, "fake")
 
     def save(self, changes: Sequence[events.Save]) -> None:
         """Keep the changes. Raises Unavailable where it is broken."""
@@ -35,18 +36,18 @@ class FakeStore:
 
     def _save(self, change: events.Save) -> None:
         match change:
-            case catalog.Declared():
+            case catalog.ModelDeclared():
                 self.models[change.spec.id] = change
-            case catalog.Withdrawn():
+            case catalog.ModelWithdrawn():
                 self.models.pop(change.id, None)
-            case desired.Alias():
+            case desired.DesiredAlias():
                 self.aliases[change.alias] = change
             case catalog.AliasCleared():
                 self.aliases.pop(change.alias, None)
             case desired.Desired():
                 self.document = change.document
 
-    def remember(self, learned: Sequence[reports.Learned]) -> None:
+    def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
         """Keep what was measured. Raises Unavailable where it is broken."""
         self._check()
         self.learned.update((each.id, each.measured) for each in learned)
@@ -60,15 +61,15 @@ class FakeWatch:
     """A `ports.Watch`. `tell` gives a repository's next scan."""
 
     def __init__(self) -> None:
-        self._scans: dict[str, asyncio.Queue[ports.Scan]] = {}
+        self._scans: dict[str, asyncio.Queue[ports.RepositoryScan]] = {}
 
-    def tell(self, place: str, scan: ports.Scan) -> None:
+    def tell(self, place: str, scan: ports.RepositoryScan) -> None:
         """The repository holds this now."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
     async def scans(
-        self, of: desired.Repository, load_timeout_s: float
-    ) -> AsyncIterator[ports.Scan]:
+        self, of: desired.RepositorySettings, load_timeout_s: float
+    ) -> AsyncIterator[ports.RepositoryScan]:
         """What was told, in order; `load_timeout_s` must be some time."""
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")

@@ -14,16 +14,16 @@ PERIOD_S_MIN = 0.5
 TOLD_MAX, SHARE_MIN = 3, 0.05
 
 
-class Demands:
+class LoadSignal:
     """Made and asked on the event loop's thread, whose time it measures."""
 
-    def __init__(self, of: model_host.Host) -> None:
+    def __init__(self, of: model_host.ModelHost) -> None:
         self._host = of
         self._at_s = time.monotonic()
         self._spent_s = time.thread_time()
-        self._told: tuple[reports.Demand, ...] = ()
+        self._told: tuple[reports.ModelDemand, ...] = ()
 
-    def take(self) -> tuple[reports.Demand, ...]:
+    def take(self) -> tuple[reports.ModelDemand, ...]:
         """The busiest models since the last time. One keeps the worker busy by its requests' part of the event loop, or by its queue."""
         now_s, spent_s = time.monotonic(), time.thread_time()
         elapsed_s = now_s - self._at_s
@@ -32,11 +32,11 @@ class Demands:
             self._at_s, self._spent_s = now_s, spent_s
         return self._told
 
-    def _demands(self, elapsed_s: float, loop_share: float) -> tuple[reports.Demand, ...]:
+    def _demands(self, elapsed_s: float, loop_share: float) -> tuple[reports.ModelDemand, ...]:
         asked = self._host.take_asked()
         each_share = loop_share / max(1, sum(asked.values()))
         found = (
-            reports.Demand(id_, max(count * each_share, self._pressed_s(id_) / elapsed_s))
+            reports.ModelDemand(id_, max(count * each_share, self._pressed_s(id_) / elapsed_s))
             for id_, count in asked.items()
         )
         return tuple(

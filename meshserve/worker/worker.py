@@ -14,22 +14,22 @@ from meshserve.worker.http import worker_app
 from meshserve.worker.models import allocators, model_host, process_memory
 
 
-class Worker:
+class PoolWorker:
     """Serves one pool's models in this process. Made and used inside one running event loop."""
 
     def __init__(
         self,
-        where: worker_address.Place,
+        where: worker_address.WorkerAddress,
         told: desired.WorkerSettings,
         storage: model_runtime.Storage,
     ) -> None:
         allocators.current().tune()
         self.place = where
-        self.host = model_host.Host(told, storage)
-        self._pages = worker_report.Pages(self.host)
-        self._demands = load_signal.Demands(self.host)
+        self.host = model_host.ModelHost(told, storage)
+        self._pages = worker_report.ReportPages(self.host)
+        self._demands = load_signal.LoadSignal(self.host)
         self.app = worker_app.WorkerApp(self.host, where.worker_id)
-        self._serving: asgi_server.Serving | None = None
+        self._serving: asgi_server.RunningServer | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
@@ -45,7 +45,7 @@ class Worker:
             self.place.node, self.place.host, self._serving.port, self.place.socket_path
         )
 
-    def apply(self, step: catalog_sync.Step) -> None:
+    def apply(self, step: catalog_sync.SyncStep) -> None:
         """Take a step of the catalog in. Raises replica.Gap if one before it is missing."""
         self.host.apply(step)
         self.app.is_synced = self.host.replica.is_whole

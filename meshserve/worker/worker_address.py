@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerAddress:
     """One worker's name and surroundings. `run_dir` is this node's alone and holds its socket; others reach it on `host`."""
 
     worker_id: str

@@ -14,22 +14,22 @@ from meshserve.worker.models import model_host
 
 PAGE_COPIES = 500
 
-STATES: dict[copy_lifecycle.State, reports.CopyState] = {
-    copy_lifecycle.State.QUEUED: "loading",
-    copy_lifecycle.State.LOADING: "loading",
-    copy_lifecycle.State.STUCK: "failed",
-    copy_lifecycle.State.READY: "ready",
-    copy_lifecycle.State.PARKING: "parked",
-    copy_lifecycle.State.PARKED: "parked",
-    copy_lifecycle.State.UNPARKING: "loading",
-    copy_lifecycle.State.DRAINING: "evicting",
-    copy_lifecycle.State.EVICTING: "evicting",
-    copy_lifecycle.State.FAILED: "failed",
-    copy_lifecycle.State.ABSENT: "absent",
+STATES: dict[copy_lifecycle.CopyPhase, reports.CopyState] = {
+    copy_lifecycle.CopyPhase.QUEUED: "loading",
+    copy_lifecycle.CopyPhase.LOADING: "loading",
+    copy_lifecycle.CopyPhase.STUCK: "failed",
+    copy_lifecycle.CopyPhase.READY: "ready",
+    copy_lifecycle.CopyPhase.PARKING: "parked",
+    copy_lifecycle.CopyPhase.PARKED: "parked",
+    copy_lifecycle.CopyPhase.UNPARKING: "loading",
+    copy_lifecycle.CopyPhase.DRAINING: "evicting",
+    copy_lifecycle.CopyPhase.EVICTING: "evicting",
+    copy_lifecycle.CopyPhase.FAILED: "failed",
+    copy_lifecycle.CopyPhase.ABSENT: "absent",
 }
 
 
-def counters(of: model_host.Host, load: worker_stats.Load) -> reports.Counters:
+def counters(of: model_host.ModelHost, load: worker_stats.WorkerLoad) -> reports.Counters:
     """Totals since the process began."""
     counts = of.residency.counts
     return reports.Counters(
@@ -44,21 +44,23 @@ def counters(of: model_host.Host, load: worker_stats.Load) -> reports.Counters:
     )
 
 
-def learned(of: model_host.Host) -> tuple[reports.Learned, ...]:
+def learned(of: model_host.ModelHost) -> tuple[reports.LearnedMeasurement, ...]:
     """What was measured since the last time somebody asked."""
-    news = tuple(reports.Learned(id_, measured) for id_, measured in of.news.items())
+    news = tuple(reports.LearnedMeasurement(id_, measured) for id_, measured in of.news.items())
     of.news.clear()
     return news
 
 
-def copies(of: model_host.Host, ids: Iterable[model.ModelId]) -> tuple[reports.CopyReport, ...]:
+def copies(
+    of: model_host.ModelHost, ids: Iterable[model.ModelId]
+) -> tuple[reports.CopyReport, ...]:
     """Those of these models that are not absent."""
     found = (_copy(of, id_) for id_ in ids)
     return tuple(each for each in found if each is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """A part of what there is to say about copies, as WorkerReport has it."""
 
     number: int
@@ -68,15 +70,15 @@ class Page:
     is_more: bool
 
 
-class Pages:
+class ReportPages:
     """What changes of a host's copies, told in parts that hold up requests for a millisecond or two."""
 
-    def __init__(self, of: model_host.Host) -> None:
+    def __init__(self, of: model_host.ModelHost) -> None:
         self._of = of
         self._number = 0
         self._due: dict[model.ModelId, None] = {}
 
-    def next(self, since: int) -> Page:
+    def next(self, since: int) -> ReportPage:
         """What comes after the page `since`; from the beginning, where that was not the last one."""
         residency = self._of.residency
         base = since if since == self._number else 0
@@ -92,10 +94,10 @@ class Pages:
         self._number += 1
         found = copies(self._of, ids)
         gone = set(ids).difference(copy.id for copy in found) if base else ()
-        return Page(self._number, base, found, tuple(gone), bool(self._due))
+        return ReportPage(self._number, base, found, tuple(gone), bool(self._due))
 
 
-def _copy(of: model_host.Host, id_: model.ModelId) -> reports.CopyReport | None:
+def _copy(of: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport | None:
     binding = of.residency.bindings.get(id_)
     if binding is None:
         return None
@@ -118,5 +120,5 @@ def _copy(of: model_host.Host, id_: model.ModelId) -> reports.CopyReport | None:
     )
 
 
-def _reason(trouble: records.Trouble | None) -> str:
+def _reason(trouble: records.LoadFailure | None) -> str:
     return trouble.error.message if trouble and trouble.error else ""

@@ -52,7 +52,7 @@ def test_speed_and_percentiles_are_of_all_answers():
 @contextlib.asynccontextmanager
 async def serving(tmp_path):
     made = llm_server.LlmServer(
-        replica_address.Place("tiny/0", str(tmp_path)),
+        replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
         llm_spec.LlmSpec("tiny", "/m"),
         "/m",
         {},

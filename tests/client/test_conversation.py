@@ -21,7 +21,7 @@ def said(steps, *answers):
     raise AssertionError(f"unanswered: {call.method}")
 
 
-QUESTION = conversation.Question("echo", np.ones((1, 2), np.float32))
+QUESTION = conversation.PredictRequest("echo", np.ones((1, 2), np.float32))
 KNOWN = server.signature({"x": "FP32"}, {"y": "FP32"})
 RENAMED = server.signature({"z": "FP32"}, {"y": "FP32"})
 
@@ -33,7 +33,7 @@ def answered(value):
 
 
 def test_the_first_prediction_asks_for_metadata_and_the_next_does_not():
-    talk = conversation.Exchange()
+    talk = conversation.Conversation()
     assert said(talk.predict(QUESTION), KNOWN, answered(1)) == (
         ["ModelMetadata", "ModelInfer"],
         np.float32(1),
@@ -42,21 +42,21 @@ def test_the_first_prediction_asks_for_metadata_and_the_next_does_not():
 
 
 def test_a_refusal_with_the_same_metadata_is_final():
-    talk = conversation.Exchange()
+    talk = conversation.Conversation()
     said(talk.predict(QUESTION), KNOWN, answered(1))
     with pytest.raises(errors.InvalidRequest, match="no"):
         said(talk.predict(QUESTION), errors.InvalidRequest("no"), KNOWN)
 
 
 def test_a_refusal_with_other_metadata_is_asked_again():
-    talk = conversation.Exchange()
+    talk = conversation.Conversation()
     said(talk.predict(QUESTION), KNOWN, answered(1))
     methods, _ = said(talk.predict(QUESTION), errors.InvalidRequest("no"), RENAMED, answered(2))
     assert methods == ["ModelInfer", "ModelMetadata", "ModelInfer"]
 
 
 def test_metadata_of_a_model_that_is_gone_is_forgotten():
-    talk = conversation.Exchange()
+    talk = conversation.Conversation()
     said(talk.metadata("echo", ""), KNOWN)
     with pytest.raises(errors.ModelNotFound):
         said(talk.metadata("echo", ""), errors.ModelNotFound("gone"))
@@ -65,5 +65,6 @@ def test_metadata_of_a_model_that_is_gone_is_forgotten():
 
 def test_a_model_that_nobody_knows_is_not_ready():
     assert (
-        said(conversation.Exchange().is_ready("echo", ""), errors.ModelNotFound("no"))[1] is False
+        said(conversation.Conversation().is_ready("echo", ""), errors.ModelNotFound("no"))[1]
+        is False
     )

@@ -47,10 +47,10 @@ def broken():
 
 def control_plane_on_fakes(plan):
     """The control plane with a registry of its own and nothing real to command."""
-    kept = registry.Registry(plan.registry_url)
-    return controller_process.HeldControlPlane(
+    kept = registry.SqlRegistry(plan.registry_url)
+    return controller_process.HostedControlPlane(
         plan,
-        controller_process.Outside(
+        controller_process.ControllerParts(
             fake_cluster.FakeCluster(), kept, fake_store.FakeWatch(), kept.close
         ),
     )

@@ -29,7 +29,7 @@ class FakeWorker:
         return ENDPOINT
 
     def apply(self, step):
-        raise catalog_sync.Gap(f"before {step.revision}", retry_after_s=1.5)
+        raise catalog_sync.MissedStep(f"before {step.revision}", retry_after_s=1.5)
 
 
 class FakeGateway:
@@ -58,7 +58,7 @@ class FakeGateway:
 
 @pytest.fixture
 def worker(run_dir):
-    where = worker_address.Place("default-0", f"{run_dir}/new")
+    where = worker_address.WorkerAddress("default-0", f"{run_dir}/new")
     return actors.WorkerActor(FakeWorker, where, desired.WorkerSettings())
 
 
@@ -90,7 +90,7 @@ async def test_a_worker_that_was_not_started_is_unavailable(worker):
     told = [
         await worker.living(),
         await worker.report(0),
-        await worker.send_changes(catalog_sync.Step(1, ())),
+        await worker.send_changes(catalog_sync.SyncStep(1, ())),
     ]
     assert {(type(each), each.message) for each in told} == {
         (errors.Unavailable, "worker default-0 is not started")
@@ -111,8 +111,8 @@ async def test_a_worker_is_made_where_it_runs(worker):
 
 async def test_a_gap_is_told_as_one(worker):
     await worker.start()
-    gap = await worker.send_changes(catalog_sync.Step(9, ()))
-    assert (type(gap), gap.message, gap.retry_after_s) == (catalog_sync.Gap, "before 9", 1.5)
+    gap = await worker.send_changes(catalog_sync.SyncStep(9, ()))
+    assert (type(gap), gap.message, gap.retry_after_s) == (catalog_sync.MissedStep, "before 9", 1.5)
 
 
 async def test_a_gateway_that_serves_is_only_told_to_follow(gateway):

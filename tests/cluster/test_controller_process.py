@@ -29,7 +29,7 @@ DOCUMENT = {
 def plan(run_dir, tmp_path):
     def planned(document):
         registry_url = f"sqlite:///{tmp_path}/registry.db"
-        return controller_process.Plan(
+        return controller_process.ControllerPlan(
             json.dumps(document),
             registry_url,
             str(tmp_path),

@@ -18,9 +18,9 @@ async def named():
 
 
 async def test_a_seat_is_made_once_and_goes_with_the_last_of_its_users(named):
-    first, second = gpu_lease.Seats(named), gpu_lease.Seats(named_actors.NamedActors())
-    assert await first.take("a/0", "g", llm_spec.Plan((1,))) == await second.take(
-        "b/0", "g", llm_spec.Plan((1,))
+    first, second = gpu_lease.GpuLeases(named), gpu_lease.GpuLeases(named_actors.NamedActors())
+    assert await first.take("a/0", "g", llm_spec.ReplicaPlan((1,))) == await second.take(
+        "b/0", "g", llm_spec.ReplicaPlan((1,))
     )
     await first.leave("a/0")
     assert await named.names(gpu_lease.SEAT) == ["seat:g"]
@@ -29,18 +29,18 @@ async def test_a_seat_is_made_once_and_goes_with_the_last_of_its_users(named):
 
 
 async def test_a_seat_that_is_too_small_is_replaced(named):
-    kept = gpu_lease.Seats(named)
-    assert len(await kept.take("a/0", "g", llm_spec.Plan((1,)))) == 1
-    assert len(await kept.take("a/0", "g", llm_spec.Plan((2,)))) == 2
+    kept = gpu_lease.GpuLeases(named)
+    assert len(await kept.take("a/0", "g", llm_spec.ReplicaPlan((1,)))) == 1
+    assert len(await kept.take("a/0", "g", llm_spec.ReplicaPlan((2,)))) == 2
 
 
 async def test_a_group_is_on_one_node(named):
     with pytest.raises(errors.Unsupported, match="one node"):
-        await gpu_lease.Seats(named).take("a/0", "g", llm_spec.Plan((1, 1), "ray"))
+        await gpu_lease.GpuLeases(named).take("a/0", "g", llm_spec.ReplicaPlan((1, 1), "ray"))
 
 
 async def test_no_room_is_said(named, monkeypatch):
     monkeypatch.setattr(gpu_lease, "TAKEN_S", 0.5)
     with pytest.raises(errors.Unavailable, match="no room for 9 GPUs"):
-        await gpu_lease.Seats(named).take("a/0", "g", llm_spec.Plan((9,)))
+        await gpu_lease.GpuLeases(named).take("a/0", "g", llm_spec.ReplicaPlan((9,)))
     assert await named.names(gpu_lease.SEAT) == []

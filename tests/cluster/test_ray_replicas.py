@@ -119,7 +119,7 @@ async def test_a_controller_that_begins_anew_finds_what_runs_and_ends_what_only_
     ready = await contract.start(replicas)
     anew = ray_replicas.RayReplicas(named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1")
     starting = asyncio.ensure_future(
-        replicas.start_replica("other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.Plan())
+        replicas.start_replica("other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan())
     )
     await support.wait_until_async(
         lambda: "other/0" in str(ray.util.list_named_actors()), contract.WAIT_S
@@ -135,7 +135,7 @@ async def test_gpus_that_are_not_there_are_waited_for_and_then_said(replicas, mo
     with pytest.raises(
         errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"
     ):
-        await replicas.start_replica(contract.REPLICA, contract.SPEC, llm_spec.Plan((3,)))
+        await replicas.start_replica(contract.REPLICA, contract.SPEC, llm_spec.ReplicaPlan((3,)))
     with pytest.raises(ValueError, match="Failed to look up"):
         ray.util.get_placement_group(ray_replicas.REPLICA + contract.REPLICA)
 
@@ -151,7 +151,7 @@ async def free(replicas, gpus):
 
 async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
     node = (await free(replicas, 2)).node
-    await replicas.start_replica(contract.REPLICA, ON_GPU, llm_spec.Plan((2,), node=node))
+    await replicas.start_replica(contract.REPLICA, ON_GPU, llm_spec.ReplicaPlan((2,), node=node))
     assert (await free(replicas, 0)).replicas == (contract.REPLICA,)
     assert await visible_gpus(replicas, contract.REPLICA) == "0,1"
     await replicas.stop_replica(contract.REPLICA)
@@ -161,7 +161,7 @@ async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
 async def test_replicas_that_share_take_the_same_gpus_and_the_last_one_gives_them_back(replicas):
     node = (await free(replicas, 2)).node
     for name in ("a/0", "b/0"):
-        await replicas.start_replica(name, SHARING, llm_spec.Plan((1,), node=node))
+        await replicas.start_replica(name, SHARING, llm_spec.ReplicaPlan((1,), node=node))
     assert (await free(replicas, 1)).replicas == ("a/0", "b/0")
     assert await visible_gpus(replicas, "a/0") == await visible_gpus(replicas, "b/0") != ""
     await replicas.stop_replica("a/0")

@@ -32,7 +32,9 @@ async def actor(run_dir, engine, monkeypatch):
         engine.append(fake_engine.FakeEngine(can_sleep=True))
         return llm_server.LlmServer(where, spec, spec.uri, {}, lambda: engine[0])
 
-    made = replica_actor.ReplicaActor(make, replica_address.Place("a/0", f"{run_dir}/new"), SPEC)
+    made = replica_actor.ReplicaActor(
+        make, replica_address.ReplicaAddress("a/0", f"{run_dir}/new"), SPEC
+    )
     yield made
     await made.stop()
 

@@ -126,7 +126,7 @@ def test_llms_are_values_of_the_core(folder):
         cpu_kv_cache_bytes=2 << 30,
         start_timeout_s=11.0,
         stall_timeout_s=7.5,
-        held=llm_spec.HeldLimits(3, 1024, 9.0),
+        held=llm_spec.HoldLimits(3, 1024, 9.0),
         engine={"max_model_len": 512, "enforce_eager": True},
         runtime="other",
     )
@@ -170,7 +170,7 @@ def test_what_others_judge_of_a_good_file_has_its_place_too():
         config.load(
             "c.yaml",
             lambda read: (
-                [config.Fault(("llms", 0, "engine", "enforce_eager"), "not today")]
+                [config.Diagnostic(("llms", 0, "engine", "enforce_eager"), "not today")]
                 if read.llms
                 else []
             ),

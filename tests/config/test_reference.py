@@ -15,7 +15,7 @@ def test_the_schema_describes_every_key():
 def test_the_schema_refuses_unknown_keys():
     described = reference.json_schema()
     assert described["additionalProperties"] is False
-    assert described["$defs"]["Model"]["additionalProperties"] is False
+    assert described["$defs"]["ModelSection"]["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(

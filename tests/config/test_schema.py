@@ -36,4 +36,4 @@ def test_known_keys_are_those_of_the_section(path, key):
 
 
 def test_known_keys_of_a_model_alone():
-    assert "datatype" in schema.known_keys(schema.Model, ("outputs", 0))
+    assert "datatype" in schema.known_keys(schema.ModelSection, ("outputs", 0))

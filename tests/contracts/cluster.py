@@ -30,7 +30,7 @@ class Stage:
 
     async def start_with(self, *specs):
         started = await self.start()
-        for step in catalog_sync.whole([catalog.Declared(spec) for spec in specs], 0):
+        for step in catalog_sync.whole([catalog.ModelDeclared(spec) for spec in specs], 0):
             await self.cluster.send_changes(WORKER, step)
         return started
 
@@ -76,8 +76,8 @@ class ClusterContract:
 
     async def test_a_step_after_a_missing_one_is_a_gap(self, stage):
         await stage.start_with(stage.good)
-        with pytest.raises(catalog_sync.Gap):
-            await stage.cluster.send_changes(WORKER, catalog_sync.Step(9, ()))
+        with pytest.raises(catalog_sync.MissedStep):
+            await stage.cluster.send_changes(WORKER, catalog_sync.SyncStep(9, ()))
         assert (await stage.cluster.report(WORKER, 0)).revision == 1
 
     async def test_a_model_is_loaded_reported_and_unloaded(self, stage):
@@ -149,7 +149,7 @@ class ClusterContract:
         await stage.start_with(stage.good)
         await stage.cluster.ensure_loaded(WORKER, stage.good.id, WAIT_S)
         await stage.cluster.send_changes(
-            WORKER, catalog_sync.Step(2, (catalog.Withdrawn(stage.good.id),))
+            WORKER, catalog_sync.SyncStep(2, (catalog.ModelWithdrawn(stage.good.id),))
         )
         await stage.wait_for_state(stage.good.id, "absent")
 
@@ -178,7 +178,7 @@ class ClusterContract:
         with pytest.raises(errors.Unavailable):
             await stage.cluster.report(WORKER, 0)
         with pytest.raises(errors.Unavailable):
-            await stage.cluster.send_changes(WORKER, catalog_sync.Step(1, ()))
+            await stage.cluster.send_changes(WORKER, catalog_sync.SyncStep(1, ()))
         assert await stage.cluster.wait_until_lost(WORKER)
 
     async def test_a_gateway_serves_follows_and_ends(self, stage):

@@ -15,7 +15,7 @@ WAIT_S = 60.0
 
 
 async def start(replicas, spec=SPEC):
-    return await replicas.start_replica(REPLICA, spec, llm_spec.Plan())
+    return await replicas.start_replica(REPLICA, spec, llm_spec.ReplicaPlan())
 
 
 class ReplicasContract:

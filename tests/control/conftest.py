@@ -37,7 +37,9 @@ class Stage:
     async def start(self, config=None, restarts=0):
         """Begin, as at first or anew."""
         self.plane = control_plane.ControlPlane(
-            control_plane.Outside(self.cluster, self.store, self.watch, self.state_dir, self.clock),
+            control_plane.ControlPlaneParts(
+                self.cluster, self.store, self.watch, self.state_dir, self.clock
+            ),
             restarts,
         )
         words = await self.plane.start(

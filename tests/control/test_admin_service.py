@@ -35,7 +35,7 @@ async def test_a_model_is_found_by_name_version_and_alias(clerk):
 async def test_an_alias_and_its_model_may_be_at_home_on_different_workers(clerk, stage):
     names = [f"alias{number}" for number in range(8)]
     for name in names:
-        await clerk.set_alias(events.AliasSet(world.desired.Alias(name, "conf")))
+        await clerk.set_alias(events.AliasRequested(world.desired.DesiredAlias(name, "conf")))
         await clerk.load(name)
     assert set(await clerk.copies(model.ModelId("conf"))) == {
         stage.mesh.home(name) for name in names

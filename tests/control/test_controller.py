@@ -161,7 +161,7 @@ async def test_every_copy_is_unloaded_unless_it_is_pinned(stage):
             worker.load(model.ModelId("conf"), "")
     await stage.plane.controller.unload("conf", "")
     assert not any(worker.copies for worker in stage.cluster.workers.values())
-    await stage.plane.controller.submit(events.PinChanged(model.ModelId("conf"), is_pinned=True))
+    await stage.plane.controller.submit(events.PinRequested(model.ModelId("conf"), is_pinned=True))
     with pytest.raises(errors.Conflict, match="unpin it first"):
         await stage.plane.controller.unload("conf", "")
 

@@ -8,7 +8,7 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import catalog, desired, events, llm_spec, model, snapshots
 from tests.core import world
 
-CAPACITY = cluster_control.Capacity(4, 2)
+CAPACITY = cluster_control.WorkerCapacity(4, 2)
 DOCUMENT = {
     "gateway": {"listen": "0.0.0.0:9", "keys": [{"client": "c", "key": "k", "admin": True}]},
     "cache": {"path": "/cache", "size": 10, "artifact_bytes_max": 5},
@@ -52,7 +52,7 @@ def test_a_pool_becomes_settings_of_its_workers(wanted):
 
 
 def test_a_gateway_is_taken_over(wanted):
-    assert wanted.gateway == desired.Gateway(
+    assert wanted.gateway == desired.GatewaySettings(
         "0.0.0.0:9", 64 << 20, (snapshots.ApiKey("c", "k", admin=True),)
     )
 
@@ -61,26 +61,30 @@ def test_models_are_the_configurations_own_with_their_aliases(wanted):
     assert wanted.models == (
         world.spec("a", uri="/a", pinned=True, load_timeout_s=9.0, origin="config"),
     )
-    assert wanted.aliases == (desired.Alias("b", "a", "1", "config"),)
+    assert wanted.aliases == (desired.DesiredAlias("b", "a", "1", "config"),)
 
 
 def test_repositories_are_named_by_their_place(wanted):
     assert wanted.repositories == (
-        desired.Repository("/r", watch=False, pool="gpu", trust=True),
-        desired.Repository("s3://b/r"),
+        desired.RepositorySettings("/r", watch=False, pool="gpu", trust=True),
+        desired.RepositorySettings("s3://b/r"),
     )
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (4, 4), (200, 16)])
 def test_auto_is_a_worker_for_each_core_up_to_a_limit(cores, workers):
-    wanted = desired_from_config.desired_from(config.parse({}), cluster_control.Capacity(cores, 0))
+    wanted = desired_from_config.desired_from(
+        config.parse({}), cluster_control.WorkerCapacity(cores, 0)
+    )
     assert wanted.pool("default").workers == workers
 
 
 def test_auto_on_a_gpu_is_a_worker_for_each_of_them(wanted):
     assert wanted.pool("gpu").workers == 2
     with pytest.raises(errors.ConfigInvalid, match="no GPU"):
-        desired_from_config.desired_from(config.parse(DOCUMENT), cluster_control.Capacity(4, 0))
+        desired_from_config.desired_from(
+            config.parse(DOCUMENT), cluster_control.WorkerCapacity(4, 0)
+        )
 
 
 def test_a_kept_document_says_the_same(wanted):
@@ -94,12 +98,17 @@ def test_a_document_that_is_none_is_refused(text):
 
 
 def test_a_registry_without_a_document_wants_nothing():
-    assert desired_from_config.last_desired(events.Contents(), CAPACITY, is_needed=True).pools == ()
+    assert (
+        desired_from_config.last_desired(events.RegistryContents(), CAPACITY, is_needed=True).pools
+        == ()
+    )
 
 
 def test_a_document_that_can_t_be_read_any_more_still_tells_which_models_were_its_own():
-    declared = tuple(catalog.Declared(world.spec(name, origin=name)) for name in ("config", "api"))
-    contents = events.Contents(declared, '{"retired": 1}')
+    declared = tuple(
+        catalog.ModelDeclared(world.spec(name, origin=name)) for name in ("config", "api")
+    )
+    contents = events.RegistryContents(declared, '{"retired": 1}')
     assert desired_from_config.last_desired(contents, CAPACITY, is_needed=False).models == (
         declared[0].spec,
     )
@@ -113,13 +122,16 @@ def test_a_document_that_can_t_be_read_any_more_still_tells_which_models_were_it
 def test_a_gpu_pool_without_the_gpus_is_refused(workers, gpus, words):
     document = {"pools": {"gpu": {"device": "cuda", "gpu_memory": 50, "workers": workers}}}
     with pytest.raises(errors.ConfigInvalid, match=words):
-        desired_from_config.desired_from(config.parse(document), cluster_control.Capacity(8, gpus))
+        desired_from_config.desired_from(
+            config.parse(document), cluster_control.WorkerCapacity(8, gpus)
+        )
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (2, "cuda")])
 def test_an_llm_runs_on_gpus_where_there_are_any(gpus, device):
     wanted = desired_from_config.desired_from(
-        config.parse({"llms": [{"name": "l", "uri": "/l"}]}), cluster_control.Capacity(4, gpus)
+        config.parse({"llms": [{"name": "l", "uri": "/l"}]}),
+        cluster_control.WorkerCapacity(4, gpus),
     )
     assert wanted.llms == (llm_spec.LlmSpec("l", "/l", device=device),)
 
@@ -127,7 +139,9 @@ def test_an_llm_runs_on_gpus_where_there_are_any(gpus, device):
 def test_an_llm_that_needs_more_gpus_than_there_are_is_wanted_all_the_same():
     document = {"llms": [{"name": "l", "uri": "/l", "device": "cuda", "tensor_parallel_size": 8}]}
     assert (
-        desired_from_config.desired_from(config.parse(document), cluster_control.Capacity(4, 0))
+        desired_from_config.desired_from(
+            config.parse(document), cluster_control.WorkerCapacity(4, 0)
+        )
         .llms[0]
         .gpus
         == 8
@@ -137,4 +151,6 @@ def test_an_llm_that_needs_more_gpus_than_there_are_is_wanted_all_the_same():
 def test_llms_can_t_share_what_is_not_there():
     document = {"llms": [{"name": "l", "uri": "/l", "share": "g"}]}
     with pytest.raises(errors.ConfigInvalid, match="the cluster has no GPU"):
-        desired_from_config.desired_from(config.parse(document), cluster_control.Capacity(4, 0))
+        desired_from_config.desired_from(
+            config.parse(document), cluster_control.WorkerCapacity(4, 0)
+        )

@@ -44,7 +44,7 @@ class Stage:
             manual_clock.ManualClock(),
             Desk(),
         )
-        self.hands = effects.Hands(self.cluster, self.clock, self.desk)
+        self.hands = effects.Effects(self.cluster, self.clock, self.desk)
 
     async def perform(self, *asked):
         for command in asked:
@@ -67,7 +67,9 @@ async def stage():
 def sent(*names):
     return [
         commands.SendChanges(W, step)
-        for step in catalog_sync.whole([catalog.Declared(world.spec(name)) for name in names], 0)
+        for step in catalog_sync.whole(
+            [catalog.ModelDeclared(world.spec(name)) for name in names], 0
+        )
     ]
 
 
@@ -92,7 +94,7 @@ async def test_a_load_that_fails_says_why(stage):
 
 
 async def test_a_gap_is_told(stage):
-    await stage.perform(START, *sent("a"), commands.SendChanges(W, catalog_sync.Step(5, ())))
+    await stage.perform(START, *sent("a"), commands.SendChanges(W, catalog_sync.SyncStep(5, ())))
     assert stage.desk.events[-1] == events.SyncFailed(W, 5)
 
 
@@ -126,7 +128,7 @@ async def test_a_worker_is_stopped_once_gateways_know(stage):
 async def test_a_replica_that_starts_slowly_holds_up_nobody(stage):
     gate = stage.cluster.slow["l/0"] = asyncio.Event()
     await stage.perform(
-        commands.StartReplica("l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.Plan()), START
+        commands.StartReplica("l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan()), START
     )
     assert stage.kinds() == ["WorkerStarted"]
     gate.set()

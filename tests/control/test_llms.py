@@ -150,4 +150,4 @@ async def test_what_the_nodes_have_is_told_only_where_there_are_llms(fresh):
     fresh.plane.controller.post = posted.append
     await fresh.clock.advance(4.1)
     assert told_before
-    assert not any(isinstance(event, events.RoomSeen) for event in posted)
+    assert not any(isinstance(event, events.CapacitySeen) for event in posted)

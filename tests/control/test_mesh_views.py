@@ -24,14 +24,15 @@ def say(made, worker_id, *copies, **fields):
 
 def names(made, **choice):
     return [
-        each["name"] for each in mesh_views.models(made.mesh, mesh_views.Choice(**choice))["models"]
+        each["name"]
+        for each in mesh_views.models(made.mesh, mesh_views.ModelFilter(**choice))["models"]
     ]
 
 
 def test_the_best_copy_tells_a_models_state(made):
     say(made, "default-0", reports.CopyReport(A, "failed", "it is corrupt", requests=2))
     say(made, "default-1", reports.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3))
-    (found,) = mesh_views.models(made.mesh, mesh_views.Choice(prefix="a"))["models"]
+    (found,) = mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"]
     assert (found["state"], found["worker"], found["requests"], found["reason"]) == (
         "ready",
         "default-1",
@@ -44,9 +45,9 @@ def test_the_best_copy_tells_a_models_state(made):
 def test_a_model_that_is_absent_takes_what_it_took_last(made):
     say(made, "default-0", measured=(world.measured("a", 7),))
     assert (
-        mesh_views.models(made.mesh, mesh_views.Choice(prefix="a"))["models"][0]["footprint_bytes"][
-            "host"
-        ]
+        mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"][0][
+            "footprint_bytes"
+        ]["host"]
         == 7
     )
 
@@ -84,7 +85,7 @@ def test_a_model_that_is_on_several_workers_is_told_with_them(made):
     home = made.mesh.home("a")
     for _ in range(5):
         made.tick(1.0)
-        say(made, home, demands=(reports.Demand(A, 1.0),))
+        say(made, home, demands=(reports.ModelDemand(A, 1.0),))
         made.perform_all()
     assert mesh_views.status(made.mesh)["spread"] == [
         {"model": "a", "workers": list(made.mesh.roster.homes("default", "a", 2))}
@@ -128,15 +129,17 @@ def test_a_mesh_without_a_gateway_is_not_ready():
 def test_versions_are_listed_by_number(made):
     for version in ("10", "9", "beta"):
         made.feed(events.ModelsRegistered((world.spec("c", version),)))
-    page = mesh_views.models(made.mesh, mesh_views.Choice(prefix="c"))
+    page = mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="c"))
     assert [each["version"] for each in page["models"]] == ["1", "9", "10", "beta"]
 
 
 def test_a_page_begins_after_the_last_one(made):
     assert names(made, limit=2) == ["a", "b"]
-    assert mesh_views.models(made.mesh, mesh_views.Choice(limit=2))["next"] == "b/1"
+    assert mesh_views.models(made.mesh, mesh_views.ModelFilter(limit=2))["next"] == "b/1"
     assert names(made, limit=2, after="b/1") == ["c"]
-    assert mesh_views.models(made.mesh, mesh_views.Choice(limit=2, after="b/1"))["next"] is None
+    assert (
+        mesh_views.models(made.mesh, mesh_views.ModelFilter(limit=2, after="b/1"))["next"] is None
+    )
 
 
 def test_a_bare_name_is_the_end_of_its_versions(made):
@@ -146,7 +149,7 @@ def test_a_bare_name_is_the_end_of_its_versions(made):
 
 
 def test_aliases_are_shown_with_their_model(made):
-    made.feed(events.AliasSet(desired.Alias("al", "a")))
-    assert mesh_views.models(made.mesh, mesh_views.Choice(prefix="a"))["models"][0]["aliases"] == [
-        "al"
-    ]
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
+    assert mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"][0][
+        "aliases"
+    ] == ["al"]

@@ -38,7 +38,7 @@ class Stage:
             manual_clock.ManualClock(),
             Desk(),
         )
-        self.watching = monitor.Watching(self.cluster, self.clock, self.desk)
+        self.watching = monitor.Monitor(self.cluster, self.clock, self.desk)
 
     async def start(self):
         started = await self.cluster.start_worker(W, desired.WorkerSettings())
@@ -117,7 +117,9 @@ async def test_a_gateway_that_is_forgotten_is_not_asked(stage):
 
 
 async def watched_replica(stage):
-    ready = await stage.cluster.start_replica("l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.Plan())
+    ready = await stage.cluster.start_replica(
+        "l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan()
+    )
     stage.watching.watch_replica("l/0", ready.pid)
     return ready
 

@@ -10,14 +10,14 @@ from meshserve.testing import fake_replicas
 from tests import support
 
 R = "l/0"
-START = commands.StartReplica(R, llm_spec.LlmSpec("l", "/l"), llm_spec.Plan((1,), node="n1"))
+START = commands.StartReplica(R, llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan((1,), node="n1"))
 
 
 class Stage:
     def __init__(self):
         self.calls, self.events = [], []
         self.replicas = fake_replicas.FakeReplicas(self.calls)
-        self.hands = replica_effects.ReplicaHands(self.replicas, self.events.append)
+        self.hands = replica_effects.ReplicaEffects(self.replicas, self.events.append)
 
     async def perform(self, *asked, events_=1):
         for command in asked:
@@ -62,7 +62,7 @@ async def test_what_a_replica_can_t_do_is_its_loss_with_the_reason(stage):
 
 async def test_a_slow_start_holds_up_no_other_replica(stage):
     stage.replicas.slow[R] = asyncio.Event()
-    other = commands.StartReplica("m/0", llm_spec.LlmSpec("m", "/m"), llm_spec.Plan())
+    other = commands.StartReplica("m/0", llm_spec.LlmSpec("m", "/m"), llm_spec.ReplicaPlan())
     assert (await stage.perform(START, other))[0].replica_id == "m/0"
 
 

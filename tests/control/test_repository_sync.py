@@ -14,7 +14,7 @@ WATCHED = {**conftest.CONFIG, "repositories": [{"path": "/r"}]}
 
 def scan(*names, problems=()):
     specs = (dataclasses.replace(world.spec(name), origin="repository:/r") for name in names)
-    return cluster_control.Scan(tuple(specs), problems)
+    return cluster_control.RepositoryScan(tuple(specs), problems)
 
 
 async def test_what_a_repository_holds_is_served(fresh):

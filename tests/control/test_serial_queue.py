@@ -24,7 +24,7 @@ async def performed():
 
 @pytest.fixture
 async def lane(performed):
-    made = serial_queue.Lane("test", performed)
+    made = serial_queue.SerialQueue("test", performed)
     yield made
     made.clear()
 

@@ -224,18 +224,18 @@ class LlmWorld(world.World):
     def leave(self, ticket):
         """Its client goes."""
         self.waiting.pop(ticket, None)
-        self.feed(events.HeldLeft(ticket))
+        self.feed(events.HeldRequestLeft(ticket))
 
     def see_room(self, *, is_telling=True):
         """The nodes are looked at."""
         free = self.free()
         rooms = (
-            llm_spec.NodeRoom(
+            llm_spec.NodeCapacity(
                 node, count, free[node], replicas=tuple(sorted(self.left)) if is_telling else ()
             )
             for node, count in self.gpus.items()
         )
-        self.feed(events.RoomSeen(tuple(rooms)))
+        self.feed(events.CapacitySeen(tuple(rooms)))
 
     def report(self, **more):
         """Every engine that is awake tells how it is."""

@@ -63,7 +63,7 @@ class Play:
     def __init__(self, host=100, gpu=0, policy=eviction.lru, **limits):
         self.now_s = 1000.0
         self.residency = residency.Residency(
-            copies.Limits(model.Footprint(host, gpu), **limits), policy
+            copies.WorkerLimits(model.Footprint(host, gpu), **limits), policy
         )
         self.artifacts: dict[model.ModelId, Artifact] = {}
         self.truth: dict[str, Artifact] = {}
@@ -90,11 +90,29 @@ class Play:
         """One event, and what is ordered because of it."""
         commands = self.residency.handle(event, self.now_s)
         for command in commands:
-            getattr(self, f"_{type(command).__name__.lower()}")(command)
+            self._take(command)
         self._check_room(commands)
         self.residency.check()
         self._check_changes()
         return commands
+
+    def _take(self, command):
+        """Note what was ordered."""
+        match command:
+            case ev.FetchArtifact():
+                self._fetch(command)
+            case ev.LoadCopy():
+                self._load(command)
+            case ev.FreeCopy():
+                self._free(command)
+            case ev.OffloadCopy():
+                self._park(command)
+            case ev.OnloadCopy():
+                self._unpark(command)
+            case ev.GrantLease():
+                self._grant(command)
+            case ev.RefuseLease():
+                self._refuse(command)
 
     def _check_changes(self):
         """Who looks only at what has changed sees everything."""
@@ -120,13 +138,13 @@ class Play:
         """A request for a model."""
         request = Request(next(self._tickets), named(name))
         self.requests[request.ticket] = request
-        self.tell(ev.Asked(request.ticket, request.id))
+        self.tell(ev.LeaseRequested(request.ticket, request.id))
         return request
 
     def leave(self, request):
         """The caller is gone."""
         request.has_left |= request.is_waiting
-        self.tell(ev.Left(request.ticket))
+        self.tell(ev.RequesterLeft(request.ticket))
 
     def release(self, *requests):
         """Requests are done with their copies."""
@@ -135,7 +153,7 @@ class Play:
 
     def end_lease(self, key):
         self.leases[key] -= 1
-        self.tell(ev.Released(key))
+        self.tell(ev.LeaseReleased(key))
 
     def fetched(self, name):
         """The oldest fetch for the model succeeds."""
@@ -152,7 +170,7 @@ class Play:
             "load_timeout_s": artifact.load_timeout_s,
         }
         self.tell(
-            ev.Fetched(
+            ev.ArtifactFetched(
                 id_, attempt, artifact.key, artifact.hint, load_extra_bytes=load_extra_bytes, **more
             )
         )
@@ -172,13 +190,13 @@ class Play:
     def answer_load(self, key, load_s=1.0):
         del self.orders.loading[key]
         self.in_memory.add(key)
-        self.tell(ev.Loaded(key, self.truth[key].really, load_s))
+        self.tell(ev.CopyLoaded(key, self.truth[key].really, load_s))
 
     def load_failed(self, name, error=BROKEN):
         """The model's load ends in an error."""
         key = self.key(name)
         del self.orders.loading[key]
-        self.tell(ev.LoadEnded(key, error))
+        self.tell(ev.CopyLoadFailed(key, error))
 
     def freed(self, name):
         """The model's memory is free again."""
@@ -186,36 +204,36 @@ class Play:
 
     def answer_free(self, key):
         del self.orders.freeing[key]
-        self.tell(ev.Freed(key))
+        self.tell(ev.CopyFreed(key))
 
     def has_parked(self, name):
         """The model is in host memory alone."""
         key = self.key(name)
         del self.orders.parking[key]
         self.parked.add(key)
-        self.tell(ev.Parked(key))
+        self.tell(ev.CopyOffloaded(key))
 
     def has_unparked(self, name):
         """The model is back on the GPU."""
         key = self.key(name)
         del self.orders.unparking[key]
         self.parked.discard(key)
-        self.tell(ev.Unparked(key))
+        self.tell(ev.CopyOnloaded(key))
 
     def move_failed(self, name):
         """The model got lost between the devices."""
         key = self.key(name)
         (self.orders.parking if key in self.orders.parking else self.orders.unparking).pop(key)
-        self.tell(ev.MoveFailed(key))
+        self.tell(ev.DeviceMoveFailed(key))
 
     def wait(self, seconds):
         """Time goes by, and the worker looks at its clock."""
         self.now_s += seconds
-        self.tell(ev.Ticked())
+        self.tell(ev.TimerFired())
 
     def see(self, overhead):
         """The process takes so many bytes beside what is booked."""
-        self.tell(ev.MemorySeen(self.residency.ledger.booked.host_bytes + overhead))
+        self.tell(ev.MemoryMeasured(self.residency.ledger.booked.host_bytes + overhead))
 
     def bring(self, *names):
         """Models come into memory, used once, a second apart."""
@@ -288,5 +306,5 @@ class Play:
     def _check_room(self, commands):
         """What is brought in has its room already, whatever is still to be freed."""
         room, kinds = self.residency.ledger.room, {type(command) for command in commands}
-        assert room.host_bytes >= 0 or not kinds & {ev.Load, ev.Park}
-        assert room.gpu_bytes >= 0 or not kinds & {ev.Load, ev.Unpark}
+        assert room.host_bytes >= 0 or not kinds & {ev.LoadCopy, ev.OffloadCopy}
+        assert room.gpu_bytes >= 0 or not kinds & {ev.LoadCopy, ev.OnloadCopy}

@@ -19,14 +19,14 @@ def spec(name: str, version: str = "1", **fields) -> model.ModelSpec:
     )
 
 
-def pool(name: str = "default", workers: int = 2, **settings) -> desired.Pool:
+def pool(name: str = "default", workers: int = 2, **settings) -> desired.PoolSettings:
     """A pool of that many workers."""
-    return desired.Pool(desired.WorkerSettings(pool=name, **settings), workers)
+    return desired.PoolSettings(desired.WorkerSettings(pool=name, **settings), workers)
 
 
-def measured(name: str, size: int) -> reports.Learned:
+def measured(name: str, size: int) -> reports.LearnedMeasurement:
     """What loading version 1 of a model taught."""
-    return reports.Learned(
+    return reports.LearnedMeasurement(
         model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1)
     )
 
@@ -37,7 +37,7 @@ class Process:
     def __init__(self, pid: int, settings: desired.WorkerSettings) -> None:
         self.pid = pid
         self.settings = settings
-        self.replica = catalog_sync.Replica()
+        self.replica = catalog_sync.CatalogFollower()
         self.pins: set[model.ModelId] = set()
 
 
@@ -51,7 +51,7 @@ class World:
         self.processes: dict[str, Process] = {}
         self.gateways: set[str] = set()
         self.saved_models: dict[model.ModelId, model.ModelSpec] = {}
-        self.saved_aliases: dict[str, desired.Alias] = {}
+        self.saved_aliases: dict[str, desired.DesiredAlias] = {}
         self.failing_loads: set[str] = set()
         self.log: list[commands.Command] = []
         self._pids = itertools.count(1)
@@ -82,11 +82,11 @@ class World:
     def _save(self, changes: tuple[events.Save, ...]) -> None:
         for change in changes:
             match change:
-                case catalog.Declared():
+                case catalog.ModelDeclared():
                     self.saved_models[change.spec.id] = change.spec
-                case catalog.Withdrawn():
+                case catalog.ModelWithdrawn():
                     del self.saved_models[change.id]
-                case desired.Alias():
+                case desired.DesiredAlias():
                     self.saved_aliases[change.alias] = change
                 case catalog.AliasCleared():
                     del self.saved_aliases[change.alias]
@@ -155,10 +155,12 @@ class World:
     def _send(self, process: Process, command: commands.SendChanges) -> None:
         try:
             changes = process.replica.take(command.step)
-        except catalog_sync.Gap:
+        except catalog_sync.MissedStep:
             self.feed(events.SyncFailed(command.worker_id, command.step.revision))
             return
-        process.pins -= {change.id for change in changes if isinstance(change, catalog.Withdrawn)}
+        process.pins -= {
+            change.id for change in changes if isinstance(change, catalog.ModelWithdrawn)
+        }
         self.feed(events.WorkerSynced(command.worker_id, command.step.revision))
 
     def kill(self, worker_id: str) -> None:

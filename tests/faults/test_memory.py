@@ -37,9 +37,9 @@ async def test_no_error_and_private_memory_stays_within_a_tenth_of_the_budget(tm
         assert flow.faults == []
         assert sum(worker["evictions"] for worker in told) > MODELS
         assert highest <= BUDGET * 1.1, f"{highest / 2**20:.0f} MiB of {BUDGET / 2**20:.0f}"
-        print(
+        print(  # noqa: T201
             f"{flow.answered} answers, {sum(worker['evictions'] for worker in told)} evictions, at most {highest / 2**20:.0f} MiB"
-        )  # noqa: T201  # the figure for whoever asks with -s
+        )  # the figure for whoever asks with -s
 
 
 def private_bytes(pid):

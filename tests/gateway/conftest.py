@@ -26,7 +26,7 @@ class Mesh:
     """What a test talks to. `snapshot` is what the gateway was started with."""
 
     run_dir: str
-    gateway: gateway.Gateway
+    gateway: gateway.NodeGateway
     snapshot: snapshots.GatewaySnapshot
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
@@ -46,7 +46,7 @@ class Mesh:
 
 
 def member(run_dir, worker_id, *, is_ready=True):
-    return snapshots.Member(
+    return snapshots.RingMember(
         worker_id, model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/{worker_id}.sock"), is_ready
     )
 
@@ -89,7 +89,7 @@ async def running(run_dir, **changes):
             controller=model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/controller.sock"),
         )
         snap = replace(snap, **changes)
-        door = gateway.Gateway(run_dir)
+        door = gateway.NodeGateway(run_dir)
         await door.start(snap)
         stack.push_async_callback(door.stop)
         http = await stack.enter_async_context(

@@ -88,7 +88,7 @@ class WaitingRoom(echo.Echo):
 
 def replica(run_dir, llm, number, *, is_ready=True):
     socket_path = f"{run_dir}/{llm}-{number}.sock"
-    return snapshots.Member(
+    return snapshots.RingMember(
         f"{llm}/{number}", model.Endpoint("n1", "127.0.0.1", 1, socket_path), is_ready
     )
 

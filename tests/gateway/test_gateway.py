@@ -39,7 +39,7 @@ def program(pid):
 
 
 async def test_it_reports_its_life(run_dir):
-    door = gateway.Gateway(run_dir, envoy_concurrency=2)
+    door = gateway.NodeGateway(run_dir, envoy_concurrency=2)
     assert door.report() == {
         "pid": os.getpid(),
         "envoy_pid": None,
@@ -59,7 +59,7 @@ async def test_it_reports_its_life(run_dir):
 
 
 async def test_it_leaves_nothing_but_its_log(run_dir):
-    door = gateway.Gateway(run_dir)
+    door = gateway.NodeGateway(run_dir)
     await door.start(
         snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
     )
@@ -70,7 +70,7 @@ async def test_it_leaves_nothing_but_its_log(run_dir):
 
 async def test_a_taken_port_is_told_before_anything_starts(run_dir):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        door = gateway.Gateway(run_dir)
+        door = gateway.NodeGateway(run_dir)
         with pytest.raises(OSError, match="can't listen on"):
             await door.start(
                 snapshots.GatewaySnapshot(f"127.0.0.1:{taken.getsockname()[1]}", "n1", {})
@@ -83,14 +83,14 @@ async def test_it_can_be_started_again_where_it_was_killed(run_dir):
     for name in ("envoy-admin.sock", "node-grpc.sock", "node-http.sock"):
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(f"{run_dir}/{name}")
-    door = gateway.Gateway(run_dir)
+    door = gateway.NodeGateway(run_dir)
     await door.start(snapshots.GatewaySnapshot(listen, "n1", {}))
     await door.stop()
 
 
 async def test_what_is_not_running_follows_nobody(run_dir):
     with pytest.raises(envoy_process.EnvoyFailed, match="not running"):
-        await gateway.Gateway(run_dir).apply(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}))
+        await gateway.NodeGateway(run_dir).apply(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}))
 
 
 async def test_whatever_goes_wrong_with_one_snapshot_the_next_is_followed(mesh):
@@ -104,7 +104,7 @@ async def test_whatever_goes_wrong_with_one_snapshot_the_next_is_followed(mesh):
 
 
 async def test_it_opens_again_after_it_was_closed_or_could_not_open(run_dir):
-    door = gateway.Gateway(run_dir)
+    door = gateway.NodeGateway(run_dir)
     snap = snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
     with pytest.raises(OSError, match=r"can't listen on 192\.0\.2\.1:80"):
         await door.start(replace(snap, listen="192.0.2.1:80"))

@@ -135,7 +135,7 @@ class Program:
             "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path)),
         }[engine]
         self.server = llm_server.LlmServer(
-            replica_address.Place(f"{NAME}/0", run_dir), told, path, adapters, make
+            replica_address.ReplicaAddress(f"{NAME}/0", run_dir), told, path, adapters, make
         )
 
     async def start(self):

@@ -15,7 +15,7 @@ ANOTHER_PID = 0
 def logger_of(parent_pid, folder):
     made = logging.getLogger(f"vllm-like-{folder}")
     made.propagate = False
-    made.addHandler(crash_log.ReasonFile(str(folder / crash_log.FILE), parent_pid))
+    made.addHandler(crash_log.CrashLog(str(folder / crash_log.FILE), parent_pid))
     return made
 
 
@@ -61,7 +61,7 @@ def test_where_it_can_t_be_written_the_log_goes_on(log, tmp_path, capsys):
 def test_the_configuration_names_the_file_and_this_process(tmp_path):
     told = json.loads(crash_log.configure(tmp_path).read_text())
     assert told["handlers"]["reasons"] == {
-        "()": "meshserve.llm.crash_log.ReasonFile",
+        "()": "meshserve.llm.crash_log.CrashLog",
         "path": str(tmp_path / crash_log.FILE),
         "parent_pid": os.getpid(),
     }

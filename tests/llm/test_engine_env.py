@@ -10,7 +10,7 @@ from meshserve.llm import engine_env, vllm_engine
 
 
 def order(path="/nowhere", **spec):
-    return llm_engine.Order(llm_spec.LlmSpec("m", path, **spec), path)
+    return llm_engine.EngineOrder(llm_spec.LlmSpec("m", path, **spec), path)
 
 
 def test_nothing_is_told_to_anybody():

@@ -17,7 +17,7 @@ SPEC = llm_spec.LlmSpec("tiny", "/m", start_timeout_s=5.0, stall_timeout_s=0.5)
 
 def made_of(engine, run_dir, spec=SPEC):
     return llm_server.LlmServer(
-        replica_address.Place("tiny/0", str(run_dir)), spec, "/m", {}, lambda: engine
+        replica_address.ReplicaAddress("tiny/0", str(run_dir)), spec, "/m", {}, lambda: engine
     )
 
 

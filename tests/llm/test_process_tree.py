@@ -31,7 +31,7 @@ def with_a_child():
 
 @pytest.fixture
 def family():
-    return process_tree.Family()
+    return process_tree.ProcessTree()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_shared_memory_of_those_who_were_killed_is_given_back(family):
 
 
 def test_what_ran_before_is_none_of_its_business(parent):
-    assert process_tree.Family().living() == []
+    assert process_tree.ProcessTree().living() == []
     assert parent.is_alive()
 
 

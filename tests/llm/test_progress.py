@@ -9,11 +9,11 @@ INFINITE = float("inf")
 
 
 def counts(tokens=0, running=1, **others):
-    return llm_engine.Counts(running=running, tokens=tokens, progress=tokens, **others)
+    return llm_engine.EngineCounts(running=running, tokens=tokens, progress=tokens, **others)
 
 
 def after(*moments):
-    made = progress.Gauge()
+    made = progress.EngineProgress()
     for now_s, seen in moments:
         made.take(now_s, seen)
     return made
@@ -36,7 +36,7 @@ def test_a_request_after_a_long_rest_has_its_whole_time():
 
 
 def test_requests_that_wait_can_stall_too():
-    waiting = llm_engine.Counts(waiting=1)
+    waiting = llm_engine.EngineCounts(waiting=1)
     assert after((10, waiting), (14, waiting)).stalled_s == 4
 
 
@@ -49,7 +49,7 @@ def test_the_rate_is_that_of_the_last_half_minute():
 
 
 def test_before_anything_was_seen_there_is_no_rate_and_no_time():
-    made = progress.Gauge()
+    made = progress.EngineProgress()
     assert (made.tokens_per_s(), made.ttft_s(0.5)) == (0, 0)
 
 

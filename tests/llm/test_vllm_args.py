@@ -40,7 +40,7 @@ def parser():
 
 
 def order(adapters=(), **spec):
-    return llm_engine.Order(llm_spec.LlmSpec("m", "/m", **spec), "/cache/m", dict(adapters))
+    return llm_engine.EngineOrder(llm_spec.LlmSpec("m", "/m", **spec), "/cache/m", dict(adapters))
 
 
 def test_what_vllm_takes_has_no_faults(parser):

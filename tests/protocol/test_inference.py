@@ -14,7 +14,7 @@ NAMES = drawn.of_objects([b"a", b"b"], (2, 1))
 
 
 def call(x=X, name=NAMES, *, x_as="FP32", outputs=()):
-    given_inputs = {"x": inference.Tensor(x_as, x), "name": inference.Tensor("BYTES", name)}
+    given_inputs = {"x": inference.WireTensor(x_as, x), "name": inference.WireTensor("BYTES", name)}
     return inference.InferCall("m", inputs=given_inputs, outputs=outputs)
 
 
@@ -182,7 +182,10 @@ def test_a_body_that_is_no_message_is_told_so():
         (
             inference.InferCall(
                 "m",
-                inputs={"x": inference.Tensor("FP32", X), "nmae": inference.Tensor("BYTES", NAMES)},
+                inputs={
+                    "x": inference.WireTensor("FP32", X),
+                    "nmae": inference.WireTensor("BYTES", NAMES),
+                },
             ),
             "input 'name' (BYTES [-1, 1]) is missing; 'nmae' came, is it meant?",
         ),
@@ -205,7 +208,7 @@ def test_a_call_that_does_not_fit_the_model_is_told_what_would(asked, expected):
 
 def test_an_unknown_input_is_told_with_the_nearest():
     asked = call()
-    asked.inputs["xx"] = inference.Tensor("FP32", X)
+    asked.inputs["xx"] = inference.WireTensor("FP32", X)
     assert (
         drawn.refusal(inference.check, asked, drawn.SIGNATURE)
         == "the model has no input 'xx'; did you mean 'x'? it has: x, name"
@@ -213,7 +216,9 @@ def test_an_unknown_input_is_told_with_the_nearest():
 
 
 def test_a_size_that_is_free_and_no_batch_may_be_nothing():
-    asked = inference.InferCall("m", inputs={"x": inference.Tensor("FP32", np.ones((1, 0), "f4"))})
+    asked = inference.InferCall(
+        "m", inputs={"x": inference.WireTensor("FP32", np.ones((1, 0), "f4"))}
+    )
     assert inference.check(asked, drawn.one_input("FP32", (1, -1)))["x"].shape == (1, 0)
 
 

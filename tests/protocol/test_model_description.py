@@ -78,7 +78,7 @@ def test_configuration_over_rest_has_numbers_and_names():
 
 
 def counted():
-    counts = model_stats.ModelTally()
+    counts = model_stats.ModelStats()
     counts.answered(5, 0.25, 1700000000.5)
     counts.failure.add(0.125)
     counts.queued.add(0.5)
@@ -131,7 +131,7 @@ def test_statistics_are_what_was_counted_and_the_memory():
 
 def test_a_model_that_nobody_asked_has_its_memory_and_noughts():
     told = model_description.statistics_json(
-        [model_description.Statistics(ID, model_stats.ModelTally(), model.Footprint())]
+        [model_description.Statistics(ID, model_stats.ModelStats(), model.Footprint())]
     )["model_stats"][0]
     assert told["inference_stats"] == dict.fromkeys(STATISTICS["inference_stats"], NONE)
     assert told["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 0}]

@@ -86,6 +86,6 @@ def url(request, tmp_path):
 
 @pytest.fixture
 def made(url):
-    opened = registry.Registry(url)
+    opened = registry.SqlRegistry(url)
     yield opened
     opened.close()

@@ -29,11 +29,11 @@ RICH = world.spec(
     options={"nested": {"list": [1, None, "a"]}, "big": 2**40},
     origin="repository:/r",
 )
-ALIAS = desired.Alias("al", "m", "1", "api", "me", "n", "it is broken")
+ALIAS = desired.DesiredAlias("al", "m", "1", "api", "me", "n", "it is broken")
 
 
 def reopened(url):
-    opened = registry.Registry(url)
+    opened = registry.SqlRegistry(url)
     try:
         return opened.load()
     finally:
@@ -41,7 +41,9 @@ def reopened(url):
 
 
 def models(contents):
-    return {each.spec.id: each for each in contents.changes if isinstance(each, catalog.Declared)}
+    return {
+        each.spec.id: each for each in contents.changes if isinstance(each, catalog.ModelDeclared)
+    }
 
 
 def test_a_new_registry_is_empty_and_has_a_name_of_its_own(made, url):
@@ -54,8 +56,8 @@ def test_what_is_saved_is_there_when_it_is_opened_again(made, url):
     made.save(
         [
             desired.Desired(document='{"a": 1}'),
-            catalog.Declared(RICH),
-            catalog.Declared(world.spec("m")),
+            catalog.ModelDeclared(RICH),
+            catalog.ModelDeclared(world.spec("m")),
             ALIAS,
         ]
     )
@@ -70,24 +72,28 @@ def test_what_is_saved_again_takes_the_place_of_what_was(made):
     for uri in ("/one", "/two"):
         made.save(
             [
-                catalog.Declared(world.spec("m", uri=uri)),
-                desired.Alias("al", uri),
+                catalog.ModelDeclared(world.spec("m", uri=uri)),
+                desired.DesiredAlias("al", uri),
                 desired.Desired(document=uri),
             ]
         )
     contents = made.load()
     assert [each.spec.uri for each in models(contents).values()] == ["/two"]
-    assert desired.Alias("al", "/two") in contents.changes
+    assert desired.DesiredAlias("al", "/two") in contents.changes
     assert contents.document == "/two"
 
 
 def test_what_is_withdrawn_is_gone_and_nothing_else(made):
     made.save(
-        [catalog.Declared(world.spec("m", "1")), catalog.Declared(world.spec("m", "2")), ALIAS]
+        [
+            catalog.ModelDeclared(world.spec("m", "1")),
+            catalog.ModelDeclared(world.spec("m", "2")),
+            ALIAS,
+        ]
     )
     made.save(
         [
-            catalog.Withdrawn(model.ModelId("m", "1")),
+            catalog.ModelWithdrawn(model.ModelId("m", "1")),
             catalog.AliasCleared("al"),
             catalog.AliasCleared("none"),
         ]
@@ -98,9 +104,9 @@ def test_what_is_withdrawn_is_gone_and_nothing_else(made):
 def test_changes_hold_in_the_order_in_which_they_are_given(made):
     made.save(
         [
-            catalog.Declared(world.spec("m")),
-            catalog.Withdrawn(model.ModelId("m")),
-            catalog.Declared(world.spec("m", uri="/last")),
+            catalog.ModelDeclared(world.spec("m")),
+            catalog.ModelWithdrawn(model.ModelId("m")),
+            catalog.ModelDeclared(world.spec("m", uri="/last")),
         ]
     )
     assert [each.spec.uri for each in made.load().changes] == ["/last"]
@@ -109,14 +115,18 @@ def test_changes_hold_in_the_order_in_which_they_are_given(made):
 def test_changes_are_saved_all_or_none(made):
     unwritable = world.spec("m", options={"x": object()})
     with pytest.raises(TypeError):
-        made.save([catalog.Declared(world.spec("n")), ALIAS, catalog.Declared(unwritable)])
+        made.save(
+            [catalog.ModelDeclared(world.spec("n")), ALIAS, catalog.ModelDeclared(unwritable)]
+        )
     assert made.load().changes == ()
 
 
 def test_what_was_measured_comes_back_with_every_model_of_the_same_bytes(made):
-    made.save([catalog.Declared(world.spec(name)) for name in ("a", "b", "other")])
+    made.save([catalog.ModelDeclared(world.spec(name)) for name in ("a", "b", "other")])
     measured = model.Measured("sha256:1", model.Footprint(2**40, 5), 0.25)
-    made.remember([reports.Learned(model.ModelId(name), measured) for name in ("a", "b", "gone")])
+    made.remember(
+        [reports.LearnedMeasurement(model.ModelId(name), measured) for name in ("a", "b", "gone")]
+    )
     found = models(made.load())
     assert {id_.name: each.measured for id_, each in found.items()} == {
         "a": measured,
@@ -126,16 +136,20 @@ def test_what_was_measured_comes_back_with_every_model_of_the_same_bytes(made):
 
 
 def test_what_was_measured_of_other_bytes_is_forgotten(made):
-    made.save([catalog.Declared(world.spec("a"))])
+    made.save([catalog.ModelDeclared(world.spec("a"))])
     made.remember(
-        [reports.Learned(model.ModelId("a"), model.Measured("sha256:1", model.Footprint(1), 0.1))]
+        [
+            reports.LearnedMeasurement(
+                model.ModelId("a"), model.Measured("sha256:1", model.Footprint(1), 0.1)
+            )
+        ]
     )
-    made.save([catalog.Declared(world.spec("a", uri="/new"))])
+    made.save([catalog.ModelDeclared(world.spec("a", uri="/new"))])
     assert models(made.load())[model.ModelId("a")].measured is None
 
 
 def test_many_models_are_saved_at_once(made):
-    made.save([catalog.Declared(world.spec(f"m{number}")) for number in range(3000)])
+    made.save([catalog.ModelDeclared(world.spec(f"m{number}")) for number in range(3000)])
     assert len(made.load().changes) == 3000
 
 
@@ -165,7 +179,7 @@ def test_a_database_that_lost_tables_is_refused(made, url):
 
 def test_others_tables_in_the_same_database_are_left_alone(made, url):
     alter(url.replace("state/", ""), "CREATE TABLE models (id INTEGER)")
-    made.save([catalog.Declared(world.spec("m"))])
+    made.save([catalog.ModelDeclared(world.spec("m"))])
     assert len(reopened(url).changes) == 1
 
 
@@ -180,7 +194,7 @@ def test_a_registry_that_breaks_later_is_unavailable(made, url):
     made.load()
     alter(url, "DROP TABLE meshserve_models")
     with pytest.raises(errors.Unavailable, match="registry"):
-        made.save([catalog.Declared(world.spec("m"))])
+        made.save([catalog.ModelDeclared(world.spec("m"))])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +208,7 @@ def test_a_registry_that_breaks_later_is_unavailable(made, url):
 )
 def test_a_database_that_is_not_there_is_a_mistake_in_the_configuration(bad, why):
     with pytest.raises(errors.ConfigInvalid, match=why) as caught:
-        registry.Registry(bad).load()
+        registry.SqlRegistry(bad).load()
     assert "secret" not in caught.value.message
 
 
@@ -202,12 +216,12 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("not a database" * 100)
     with pytest.raises(errors.ConfigInvalid, match=r"notes\.txt: file is not a database"):
-        registry.Registry(f"sqlite:///{file}").load()
+        registry.SqlRegistry(f"sqlite:///{file}").load()
     assert file.read_text() == "not a database" * 100
 
 
 def test_a_sqlite_file_is_its_owners_alone_and_survives_a_crash(tmp_path):
-    opened = registry.Registry(f"sqlite:///{tmp_path}/registry.db")
+    opened = registry.SqlRegistry(f"sqlite:///{tmp_path}/registry.db")
     opened.load()
     file = Path(tmp_path / "registry.db")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

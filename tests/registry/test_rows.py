@@ -33,7 +33,7 @@ def test_a_spec_comes_back_as_it_was(spec):
     assert rows.spec_from(*spec.id, rows.spec_text(spec)) == spec
 
 
-@given(st.builds(desired.Alias, *[st.text()] * 7))
+@given(st.builds(desired.DesiredAlias, *[st.text()] * 7))
 def test_an_alias_comes_back_as_it_was(alias):
     assert rows.alias_from(alias.alias, rows.alias_text(alias)) == alias
 
@@ -41,4 +41,6 @@ def test_an_alias_comes_back_as_it_was(alias):
 def test_fields_that_are_not_known_yet_are_passed_over():
     text = orjson.dumps({"uri": "/x", "colour": "blue"}).decode()
     assert rows.spec_from("a", "1", text) == model.ModelSpec(model.ModelId("a"), "/x")
-    assert rows.alias_from("al", '{"name": "a", "colour": "blue"}') == desired.Alias("al", "a")
+    assert rows.alias_from("al", '{"name": "a", "colour": "blue"}') == desired.DesiredAlias(
+        "al", "a"
+    )

@@ -18,7 +18,7 @@ def test_parking_moves_the_module_and_brings_it_back():
             moves.append(device)
             return self
 
-    program = torch_export.Program(Recorder(), Recorder(), (IMAGES,))
+    program = torch_export.TorchProgram(Recorder(), Recorder(), (IMAGES,))
     copy = torch_export.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
     assert copy.gpu_bytes == 0
     copy.park()
@@ -27,7 +27,7 @@ def test_parking_moves_the_module_and_brings_it_back():
 
 
 def test_the_bytes_on_a_gpu_are_those_of_the_weights():
-    program = torch_export.Program(Cnn(), Cnn(), (IMAGES,))
+    program = torch_export.TorchProgram(Cnn(), Cnn(), (IMAGES,))
     assert torch_export.CudaModel(
         torch, program, model.Signature((IMAGES,), ()), {}
     ).gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
@@ -38,7 +38,10 @@ def test_a_closed_program_takes_nothing_whoever_still_knows_it():
     weights = [each.untyped_storage() for each in module.parameters()]
     answer = module(torch.zeros(1, 1, 8, 8))
     copy = torch_export.TorchModel(
-        torch, torch_export.Program(module, module, (IMAGES,)), model.Signature((IMAGES,), ()), {}
+        torch,
+        torch_export.TorchProgram(module, module, (IMAGES,)),
+        model.Signature((IMAGES,), ()),
+        {},
     )
     copy.close()
     assert not any(each.untyped_storage().nbytes() for each in module.parameters())
@@ -65,7 +68,7 @@ def test_what_a_run_still_reads_stays_until_it_ends():
     storage = module.weight.untyped_storage()
     copy = torch_export.TorchModel(
         torch,
-        torch_export.Program(module, module, (IMAGES,)),
+        torch_export.TorchProgram(module, module, (IMAGES,)),
         model.Signature((IMAGES,), ()),
         {"output": "output"},
     )

@@ -68,14 +68,14 @@ def make_file(tmp_path):
 
 @pytest.fixture
 async def artifacts(tmp_path):
-    made = store.Store(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    made = store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
     yield made
     await made.close()
 
 
 @pytest.fixture
 def disk(tmp_path):
-    made = cache.Cache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
+    made = cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
     made.seat.take()
     yield made
     made.seat.give_back()

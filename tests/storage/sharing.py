@@ -13,7 +13,7 @@ YOUNG_S = 1.0
 
 
 async def fetch_any(cache: str, sources: list[Path], rounds: int) -> None:
-    artifacts = store.Store(cache, 40_000, 1 << 20, young_s=YOUNG_S)
+    artifacts = store.ArtifactStore(cache, 40_000, 1 << 20, young_s=YOUNG_S)
     for _ in range(rounds):
         source = random.choice(sources)
         artifact = await artifacts.fetch(str(source), "")

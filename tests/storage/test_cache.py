@@ -6,7 +6,7 @@ from meshserve import errors
 from meshserve.storage import cache, objects, source_index
 from tests.storage.conftest import MIB, age, sha
 
-KNOWN = source_index.Known("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
+KNOWN = source_index.KnownSource("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_what_was_taken_is_an_artifact(taken):
 
 def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
     path = make_file("big.pt")
-    known = source_index.Known("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
+    known = source_index.KnownSource("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
     assert disk.has(known)
     assert disk.artifact(known).path == path
     assert disk.artifact(known, disk.artifact(known)) == disk.artifact(known)
@@ -34,7 +34,7 @@ def test_a_record_counts_only_with_its_content(taken):
     taken.record("/a", KNOWN)
     assert taken.recorded("/a") == KNOWN
     age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
-    other = source_index.Known("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
+    other = source_index.KnownSource("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
     taken.record("/b", other)
     assert taken.recorded("/b") is None
     assert taken.artifact(other) is None
@@ -48,7 +48,7 @@ def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
 
 
 def test_trimming_says_how_much_left(tmp_path, taken):
-    small = cache.Cache(tmp_path / "cache", 100, MIB, young_s=0.0)
+    small = cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
     small.seat.take()
     age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
     assert small.trim() == 2 * objects.BLOCK_BYTES

@@ -10,7 +10,7 @@ from meshserve.storage import garbage_collection
 LIMIT_BYTES = 1000
 ENTRIES = st.lists(
     st.builds(
-        garbage_collection.Entry,
+        garbage_collection.CacheEntry,
         digest=st.uuids().map(str),
         path=st.just(Path()),
         size_bytes=st.integers(1, 600),
@@ -20,12 +20,12 @@ ENTRIES = st.lists(
 )
 
 
-def entry(digest: str, used_s: float, size_bytes: int = 400) -> garbage_collection.Entry:
-    return garbage_collection.Entry(digest, Path(digest), size_bytes, used_s)
+def entry(digest: str, used_s: float, size_bytes: int = 400) -> garbage_collection.CacheEntry:
+    return garbage_collection.CacheEntry(digest, Path(digest), size_bytes, used_s)
 
 
 def gone(
-    *entries: garbage_collection.Entry, held: tuple[str, ...] = (), young_s: float = 100.0
+    *entries: garbage_collection.CacheEntry, held: tuple[str, ...] = (), young_s: float = 100.0
 ) -> list[str]:
     return [each.digest for each in garbage_collection.leaving(entries, LIMIT_BYTES, held, young_s)]
 

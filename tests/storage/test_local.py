@@ -33,17 +33,17 @@ def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
     assert not local.is_current(model_uri.parse(str(path)), known)
 
 
-class FullDisk(cache.Cache):
+class FullDisk(cache.ArtifactCache):
     def temp(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class Meddler(cache.Cache):
+class Meddler(cache.ArtifactCache):
     """Writes to the source whenever a copy of it is looked for."""
 
     source: Path
 
-    def has(self, known: source_index.Known) -> bool:
+    def has(self, known: source_index.KnownSource) -> bool:
         self.source.write_bytes(known.digest.encode())
         return super().has(known)
 

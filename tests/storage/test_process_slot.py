@@ -15,7 +15,7 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from meshserve.storage import process_slot
-seat = process_slot.Seat(Path(sys.argv[1]))
+seat = process_slot.ProcessSlot(Path(sys.argv[1]))
 seat.take()
 seat.hold(sys.argv[2])
 with seat.temp() as made:
@@ -26,7 +26,7 @@ with seat.temp() as made:
 
 @pytest.fixture
 def seat(tmp_path):
-    made = process_slot.Seat(tmp_path / "seats")
+    made = process_slot.ProcessSlot(tmp_path / "seats")
     made.take()
     yield made
     made.give_back()
@@ -45,7 +45,7 @@ def test_holds_are_counted(seat):
 
 
 def test_holds_of_others_are_seen(seat, tmp_path):
-    other = process_slot.Seat(tmp_path / "seats")
+    other = process_slot.ProcessSlot(tmp_path / "seats")
     other.hold(DIGEST)
     assert seat.held_by_all() == {DIGEST}
     other.give_back()
@@ -59,7 +59,7 @@ def test_an_unfinished_folder_is_removed(seat):
 
 
 def test_giving_back_leaves_nothing(tmp_path):
-    seat = process_slot.Seat(tmp_path / "seats")
+    seat = process_slot.ProcessSlot(tmp_path / "seats")
     seat.take()
     seat.take()
     seat.hold(DIGEST)

@@ -29,9 +29,9 @@ def read(folder: os.PathLike[str]) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files_below(Path(folder))}
 
 
-def again(tmp_path: Path) -> store.Store:
+def again(tmp_path: Path) -> store.ArtifactStore:
     """What another process, or the same one started anew, sees."""
-    return store.Store(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    return store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
 
 
 async def test_a_file_comes_over_http_with_its_query(artifacts, site):

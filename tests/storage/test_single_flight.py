@@ -19,7 +19,7 @@ class Work:
 
 
 async def test_work_is_done_once_for_all_who_wait():
-    work, shared = Work(), single_flight.Flights()
+    work, shared = Work(), single_flight.SingleFlight()
     waiting = [asyncio.ensure_future(shared.join("a", work)) for _ in range(5)]
     other = asyncio.ensure_future(shared.join("b", Work()))
     await asyncio.sleep(0)
@@ -31,13 +31,13 @@ async def test_work_is_done_once_for_all_who_wait():
 
 
 async def test_work_that_ended_is_begun_anew():
-    work, shared = Work(), single_flight.Flights()
+    work, shared = Work(), single_flight.SingleFlight()
     work.gate.set()
     assert [await shared.join("a", work), await shared.join("a", work)] == [1, 2]
 
 
 async def test_work_goes_on_when_all_left():
-    work, shared = Work(), single_flight.Flights()
+    work, shared = Work(), single_flight.SingleFlight()
     waiting = asyncio.ensure_future(shared.join("a", work))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -51,7 +51,7 @@ async def test_all_who_wait_hear_of_a_failure():
     async def fail() -> None:
         raise OSError("broken")
 
-    shared = single_flight.Flights()
+    shared = single_flight.SingleFlight()
     heard = await asyncio.gather(
         *(shared.join("a", fail) for _ in range(3)), return_exceptions=True
     )

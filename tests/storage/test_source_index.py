@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from meshserve.storage import source_index
 
-KNOWN = source_index.Known("stamp", "sha256:a", "sha256:b", 5, "a.onnx")
+KNOWN = source_index.KnownSource("stamp", "sha256:a", "sha256:b", 5, "a.onnx")
 KNOWNS = st.builds(
-    source_index.Known,
+    source_index.KnownSource,
     st.text(),
     st.text(),
     st.text(),
@@ -22,18 +22,18 @@ KNOWNS = st.builds(
 @given(st.text(), KNOWNS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(tmp_path, uri, known):
-    kept = source_index.Records(tmp_path / "sources")
+    kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write(uri, known, tmp_path / "made")
     assert kept.read(uri) == known
 
 
 def test_what_was_never_written_is_not_there(tmp_path):
-    assert source_index.Records(tmp_path).read("/a") is None
+    assert source_index.SourceIndex(tmp_path).read("/a") is None
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b"[]", b'{"stamp": 1}', b'{"unknown": 1}', b"\xff"])
 def test_what_can_not_be_understood_is_not_there(tmp_path, spoiled):
-    kept = source_index.Records(tmp_path / "sources")
+    kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("/a", KNOWN, tmp_path / "made")
     for path in (tmp_path / "sources").rglob("*.json"):
         path.write_bytes(spoiled)
@@ -41,7 +41,7 @@ def test_what_can_not_be_understood_is_not_there(tmp_path, spoiled):
 
 
 def test_a_record_holds_no_credentials(tmp_path):
-    kept = source_index.Records(tmp_path / "sources")
+    kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("https://user:word@host/a?token=secret", KNOWN, tmp_path / "made")
     written = [path.read_text() + str(path) for path in tmp_path.rglob("*.json")]
     assert len(written) == 1

@@ -20,7 +20,7 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 
 
 def test_a_whole_configuration():
-    assert triton.read(CONFIG) == model_metadata.Declared(
+    assert triton.read(CONFIG) == model_metadata.ModelDescription(
         name="digits",
         runtime="onnx",
         inputs=(

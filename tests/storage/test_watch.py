@@ -18,11 +18,11 @@ pytestmark = pytest.mark.edge
 class Follower:
     """Keeps the newest scan of a repository."""
 
-    def __init__(self, of: desired.Repository, tell=watchfiles.watch) -> None:
+    def __init__(self, of: desired.RepositorySettings, tell=watchfiles.watch) -> None:
         self.scans = []
         self._task = asyncio.ensure_future(self._follow(watch.FolderWatch(tell), of))
 
-    async def _follow(self, folders: watch.FolderWatch, of: desired.Repository) -> None:
+    async def _follow(self, folders: watch.FolderWatch, of: desired.RepositorySettings) -> None:
         async with contextlib.aclosing(folders.scans(of, 60.0)) as scans:
             async for scan in scans:
                 self.scans.append(scan)
@@ -54,7 +54,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 async def follower(folder):
-    made = Follower(desired.Repository(str(folder), pool="small", trust=True))
+    made = Follower(desired.RepositorySettings(str(folder), pool="small", trust=True))
     yield made
     await made.stop()
 
@@ -120,7 +120,7 @@ def tell_nothing(*_: object, **__: object):
 async def test_an_unchanged_repository_is_told_once(folder, make_file):
     make_file("a.onnx")
     told = Told()
-    follower = Follower(desired.Repository(str(folder)), told)
+    follower = Follower(desired.RepositorySettings(str(folder)), told)
     await follower.until("a:1")
     scans, times = len(follower.scans), told.times
     await support.wait_until_async(lambda: told.times > times + 7, what="more looks")
@@ -129,7 +129,7 @@ async def test_an_unchanged_repository_is_told_once(folder, make_file):
 
 
 async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file, caplog):
-    follower = Follower(desired.Repository(str(folder)), tell_nothing)
+    follower = Follower(desired.RepositorySettings(str(folder)), tell_nothing)
     await follower.until()
     make_file("a.onnx")
     await follower.until("a:1")
@@ -142,7 +142,7 @@ async def test_a_repository_that_is_not_watched_is_told_once(folder, make_file):
     scans = [
         scan
         async for scan in watch.FolderWatch().scans(
-            desired.Repository(str(folder), watch=False), 60.0
+            desired.RepositorySettings(str(folder), watch=False), 60.0
         )
     ]
     assert [[str(spec.id) for spec in scan.specs] for scan in scans] == [["a:1"]]
@@ -159,4 +159,4 @@ async def test_a_folder_that_goes_away_withdraws_nothing(folder, follower, make_
 @pytest.mark.parametrize("place", ["s3://bucket/models", "/nowhere/at/all"])
 async def test_what_is_no_folder_here_is_said(place):
     with pytest.raises(errors.LoadFailed, match=place):
-        await anext(watch.FolderWatch().scans(desired.Repository(place), 60.0))
+        await anext(watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))

@@ -32,9 +32,9 @@ async def test_a_start_fails_as_often_as_it_was_told_to(stage):
 async def test_a_step_gets_lost_as_often_as_it_was_told_to(stage):
     await stage.start_with()
     stage.cluster.lost_steps[contract.WORKER] = 1
-    await stage.cluster.send_changes(contract.WORKER, catalog_sync.Step(2, ()))
-    with pytest.raises(catalog_sync.Gap):
-        await stage.cluster.send_changes(contract.WORKER, catalog_sync.Step(3, ()))
+    await stage.cluster.send_changes(contract.WORKER, catalog_sync.SyncStep(2, ()))
+    with pytest.raises(catalog_sync.MissedStep):
+        await stage.cluster.send_changes(contract.WORKER, catalog_sync.SyncStep(3, ()))
 
 
 async def test_a_gateway_refuses_a_snapshot_as_often_as_it_was_told_to(stage):

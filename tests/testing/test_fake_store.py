@@ -13,15 +13,15 @@ def test_what_is_saved_is_there():
     store = fake_store.FakeStore()
     store.save(
         [
-            catalog.Declared(world.spec("a")),
-            desired.Alias("al", "a"),
+            catalog.ModelDeclared(world.spec("a")),
+            desired.DesiredAlias("al", "a"),
             desired.Desired(document="{}"),
         ]
     )
     store.remember([world.measured("a", 5)])
-    declared = catalog.Declared(world.spec("a"), world.measured("a", 5).measured)
-    assert store.load().changes == (declared, desired.Alias("al", "a"))
-    store.save([catalog.Withdrawn(model.ModelId("a")), catalog.AliasCleared("al")])
+    declared = catalog.ModelDeclared(world.spec("a"), world.measured("a", 5).measured)
+    assert store.load().changes == (declared, desired.DesiredAlias("al", "a"))
+    store.save([catalog.ModelWithdrawn(model.ModelId("a")), catalog.AliasCleared("al")])
     assert (store.load().changes, store.load().document) == ((), "{}")
 
 
@@ -29,16 +29,16 @@ def test_a_broken_store_keeps_nothing():
     store = fake_store.FakeStore()
     store.is_broken = True
     with pytest.raises(errors.Unavailable):
-        store.save([catalog.Declared(world.spec("a"))])
+        store.save([catalog.ModelDeclared(world.spec("a"))])
     with pytest.raises(errors.Unavailable):
         store.remember([])
     assert store.load().changes == ()
 
 
 async def test_a_watched_repository_says_what_it_was_told():
-    watch, place = fake_store.FakeWatch(), desired.Repository("/r", watch=False)
-    watch.tell("/r", cluster_control.Scan((world.spec("a"),)))
-    watch.tell("/r", cluster_control.Scan(()))
+    watch, place = fake_store.FakeWatch(), desired.RepositorySettings("/r", watch=False)
+    watch.tell("/r", cluster_control.RepositoryScan((world.spec("a"),)))
+    watch.tell("/r", cluster_control.RepositoryScan(()))
     assert [len(scan.specs) async for scan in watch.scans(place, 1.0)] == [1]
     with pytest.raises(errors.InvalidRequest):
         await anext(watch.scans(place, 0.0))

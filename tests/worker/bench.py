@@ -88,12 +88,12 @@ def told(of, *changes):
     """Have a host or worker take these changes in, after a whole empty catalog if it has none yet."""
     seen = getattr(of, "host", of).replica
     if not seen.is_whole:
-        of.apply(catalog_sync.Step(1, (), begins=True, ends=True))
-    of.apply(catalog_sync.Step(seen.revision + 1, changes))
+        of.apply(catalog_sync.SyncStep(1, (), begins=True, ends=True))
+    of.apply(catalog_sync.SyncStep(seen.revision + 1, changes))
 
 
 def declared(*specs):
-    return tuple(catalog.Declared(each) for each in specs)
+    return tuple(catalog.ModelDeclared(each) for each in specs)
 
 
 def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):

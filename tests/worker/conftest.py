@@ -22,7 +22,7 @@ async def hosting(shelf):
     made = []
 
     def make(**changes):
-        made.append(model_host.Host(bench.settings(**changes), shelf))
+        made.append(model_host.ModelHost(bench.settings(**changes), shelf))
         return made[-1]
 
     yield make
@@ -34,7 +34,9 @@ async def hosting(shelf):
 async def one(shelf):
     """A worker that serves `doubled`, with nothing in memory."""
     folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
-    made = worker.Worker(worker_address.Place("pool-0", folder), bench.settings(), shelf)
+    made = worker.PoolWorker(
+        worker_address.WorkerAddress("pool-0", folder), bench.settings(), shelf
+    )
     await made.start()
     bench.told(made, *bench.declared(bench.spec("doubled", shelf.put("doubled"))))
     yield made

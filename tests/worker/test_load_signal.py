@@ -41,7 +41,7 @@ def told(demands):
 
 
 async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
-    demands = load_signal.Demands(host)
+    demands = load_signal.LoadSignal(host)
     asked(host, one=75, other=25)
     time.goes(2.0, 0.8)
     assert told(demands.take()) == [("one", 0.6), ("other", 0.2)]
@@ -50,28 +50,28 @@ async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
 
 
 async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host, time):
-    demands = load_signal.Demands(host)
+    demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     host.tallies[ONE].pressed_s = 0.9
     time.goes(1.0, 0.01)
-    assert demands.take() == (reports.Demand(ONE, 0.9),)
+    assert demands.take() == (reports.ModelDemand(ONE, 0.9),)
     assert host.tallies[ONE].pressed_s == 0
 
 
 async def test_what_is_asked_sooner_was_said_before(host, time):
-    demands = load_signal.Demands(host)
+    demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     time.goes(1.0, 0.5)
     first = demands.take()
     asked(host, other=1)
     time.goes(0.1, 1.0)
-    assert demands.take() == first == (reports.Demand(ONE, 0.5),)
+    assert demands.take() == first == (reports.ModelDemand(ONE, 0.5),)
     time.goes(0.9, 0.5)
     assert told(demands.take()) == [("other", 0.55)]
 
 
 async def test_only_the_busiest_are_told(host, time):
-    demands = load_signal.Demands(host)
+    demands = load_signal.LoadSignal(host)
     asked(host, one=40, other=30, third=20, fourth=10)
     time.goes(1.0, 1.0)
     assert told(demands.take()) == [("one", 0.4), ("other", 0.3), ("third", 0.2)]

@@ -30,11 +30,13 @@ async def test_it_listens_on_a_socket_and_a_port(one):
 
 
 async def test_its_port_answers_too(tmp_path, shelf):
-    short = worker.Worker(worker_address.Place("w", str(tmp_path)), bench.settings(), shelf)
+    short = worker.PoolWorker(
+        worker_address.WorkerAddress("w", str(tmp_path)), bench.settings(), shelf
+    )
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
         assert (await client.get("/healthz")).status_code == 503
-        short.apply(catalog_sync.Step(1, (), begins=True, ends=True))
+        short.apply(catalog_sync.SyncStep(1, (), begins=True, ends=True))
         assert (await client.get("/healthz")).status_code == 200
     await short.stop()
     assert endpoint.socket_path not in sockets()
@@ -42,8 +44,8 @@ async def test_its_port_answers_too(tmp_path, shelf):
 
 async def test_a_missed_step_is_a_gap_and_changes_nothing(one):
     before = one.report().revision
-    with pytest.raises(catalog_sync.Gap):
-        one.apply(catalog_sync.Step(before + 2, (catalog.Withdrawn(ID),)))
+    with pytest.raises(catalog_sync.MissedStep):
+        one.apply(catalog_sync.SyncStep(before + 2, (catalog.ModelWithdrawn(ID),)))
     assert one.report().revision == before
     await one.ensure_loaded(ID, 20)
 

@@ -21,7 +21,7 @@ async def host(hosting, shelf):
 
 async def test_counters_are_the_hosts_and_the_apps(host):
     await host.ensure_loaded(ID, 20)
-    load = worker_stats.Load(requests=7, failures=2, in_flight=1)
+    load = worker_stats.WorkerLoad(requests=7, failures=2, in_flight=1)
     assert worker_report.counters(host, load) == reports.Counters(
         requests=7, failures=2, hits=0, misses=1, loads=1, load_failures=0, evictions=0, in_flight=1
     )
@@ -65,8 +65,8 @@ async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
             )
         ),
     )
-    pages = worker_report.Pages(host)
-    assert pages.next(0) == worker_report.Page(1, 0, (), (), is_more=False)
+    pages = worker_report.ReportPages(host)
+    assert pages.next(0) == worker_report.ReportPage(1, 0, (), (), is_more=False)
     for id_ in ids:
         await host.ensure_loaded(id_, 20)
     first = pages.next(1)
@@ -78,7 +78,7 @@ async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
         False,
     )
     assert {copy.id for copy in first.copies + second.copies} == set(ids)
-    assert pages.next(3) == worker_report.Page(4, 3, (), (), is_more=False)
+    assert pages.next(3) == worker_report.ReportPage(4, 3, (), (), is_more=False)
     host.unload(ids[0])
     host.release(host.lease_now(ids[1]))
     await support.wait_until_async(lambda: not host.footprint(ids[0]).host_bytes, what="unloaded")
@@ -87,7 +87,7 @@ async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
 
 
 async def test_whoever_missed_a_page_gets_everything_again(host):
-    pages = worker_report.Pages(host)
+    pages = worker_report.ReportPages(host)
     await host.ensure_loaded(ID, 20)
     assert [pages.next(number).since for number in (0, 1, 1, 3)] == [0, 1, 0, 3]
     assert [copy.id for copy in pages.next(2).copies] == [ID]

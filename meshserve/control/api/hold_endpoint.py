@@ -15,13 +15,13 @@ PATH = "/mesh/internal/held"
 SIZE_DIGITS_MAX = 15
 
 
-class WaitingRoom:
+class HoldEndpoint:
     """Every request that comes in is told to the mesh, and is answered when the mesh says so, or when its client leaves."""
 
     def __init__(self, post: Callable[[events.Event], None]) -> None:
         self._post = post
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[http_messages.Answer]] = {}
+        self._waiting: dict[str, asyncio.Future[http_messages.HttpAnswer]] = {}
 
     def perform(self, command: commands.HeldCommand) -> None:
         """Answer one that waits; nothing where it has gone."""
@@ -30,12 +30,12 @@ class WaitingRoom:
             waiting.set_result(
                 _turned_away(command)
                 if isinstance(command, commands.TurnAway)
-                else http_messages.Answer()
+                else http_messages.HttpAnswer()
             )
 
     async def wait(
-        self, request: http_messages.Request, receive: http_messages.Receive
-    ) -> http_messages.Answer | None:
+        self, request: http_messages.HttpRequest, receive: http_messages.Receive
+    ) -> http_messages.HttpAnswer | None:
         """200 once the request may go on, 503 where it may not; nothing where its client has gone. Raises InvalidRequest."""
         name, size_bytes = _asked(request)
         ticket = str(next(self._numbers))
@@ -48,11 +48,11 @@ class WaitingRoom:
             gone.cancel()
             del self._waiting[ticket]
             if not answer.done():
-                self._post(events.HeldLeft(ticket))
+                self._post(events.HeldRequestLeft(ticket))
         return answer.result() if answer.done() else None
 
 
-def _asked(request: http_messages.Request) -> tuple[str, int]:
+def _asked(request: http_messages.HttpRequest) -> tuple[str, int]:
     name, size = request.query.get("model", ""), request.query.get("bytes", "0")
     if not name or not size.isdecimal() or len(size) > SIZE_DIGITS_MAX:
         raise errors.InvalidRequest(f"{PATH} needs ?model=NAME&bytes=NUMBER")
@@ -64,11 +64,11 @@ async def _wait_until_gone(receive: http_messages.Receive) -> None:
         pass
 
 
-def _turned_away(command: commands.TurnAway) -> http_messages.Answer:
+def _turned_away(command: commands.TurnAway) -> http_messages.HttpAnswer:
     refused = openai_models.refusal(
         503, command.reason, openai_models.Kind("server_error", None, "service_unavailable")
     )
-    return http_messages.Answer(
+    return http_messages.HttpAnswer(
         refused.body,
         refused.status,
         (*refused.headers, (b"retry-after", b"%d" % math.ceil(command.retry_after_s))),

@@ -21,7 +21,7 @@ LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """One request, whole. `path` is as the client wrote it, still quoted, without the query."""
 
     method: str
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """One answer, whole."""
 
     body: bytes = b""
@@ -61,24 +61,26 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = (error_responses.JSON_TYPE,)
 
 
-def json_answer(found: Any) -> Answer:
+def json_answer(found: Any) -> HttpAnswer:
     """A JSON body."""
-    return Answer(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS))
+    return HttpAnswer(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS))
 
 
-def text_answer(text: str | bytes) -> Answer:
+def text_answer(text: str | bytes) -> HttpAnswer:
     """A body of plain text."""
     body = text.encode() if isinstance(text, str) else text
-    return Answer(body, headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
+    return HttpAnswer(
+        body, headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
+    )
 
 
-def refusal(error: errors.MeshError) -> Answer:
+def refusal(error: errors.MeshError) -> HttpAnswer:
     """A REST error."""
     status, headers, body = error_responses.rest_error(error)
-    return Answer(body, status, tuple(headers))
+    return HttpAnswer(body, status, tuple(headers))
 
 
-async def read(scope: Scope, receive: Receive) -> Request:
+async def read(scope: Scope, receive: Receive) -> HttpRequest:
     """The request, when all of it is there. Raises PayloadTooLarge."""
     parts: list[bytes] = []
     size, is_more = 0, True
@@ -95,10 +97,10 @@ async def read(scope: Scope, receive: Receive) -> Request:
         parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     )
     path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
-    return Request(scope["method"], path, query, list(scope["headers"]), b"".join(parts))
+    return HttpRequest(scope["method"], path, query, list(scope["headers"]), b"".join(parts))
 
 
-async def write(send: Send, answer: Answer) -> None:
+async def write(send: Send, answer: HttpAnswer) -> None:
     """Send the answer."""
     headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

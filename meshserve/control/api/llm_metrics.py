@@ -24,7 +24,7 @@ REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = (
 )
 STATES = (*REPLICA_STATES, "idle")
 
-Llms = Mapping[str, llm_state.Llm]
+Llms = Mapping[str, llm_state.LlmRecord]
 
 
 def families(llms: Llms) -> Iterator[Metric]:

@@ -20,17 +20,17 @@ from meshserve.control.api import management_grpc as methods
 from meshserve.protocol import error_responses
 
 logger = logging.getLogger(__name__)
-Rest = Callable[[http_messages.Request], Awaitable[http_messages.Answer | None]]
+Rest = Callable[[http_messages.HttpRequest], Awaitable[http_messages.HttpAnswer | None]]
 
 
-class ControlApp:
+class ManagementApp:
     """One app for everything that is not inference. Every error becomes an answer; none gets out."""
 
-    def __init__(self, of: admin_service.Clerk, files_dir: str) -> None:
-        self._grpc = methods.Methods(of, files_dir)
-        self._metrics = mesh_metrics.Metrics(of.controller)
+    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
+        self._grpc = methods.ManagementMethods(of, files_dir)
+        self._metrics = mesh_metrics.MeshMetrics(of.controller)
         self._waiting_room = of.controller.waiting_room
-        rest = triton_repository_rest.RepositoryRest(of, files_dir)
+        rest = triton_repository_rest.TritonRepositoryRest(of, files_dir)
         listed = openai_models.ModelList(of.mesh)
         self._rest: dict[str, Rest] = {
             mesh_v1.PREFIX: mesh_v1.MeshApi(of).answer,
@@ -68,8 +68,8 @@ class ControlApp:
             await http_messages.write(send, answer)
 
     async def _answer(
-        self, request: http_messages.Request, receive: http_messages.Receive, *, is_grpc: bool
-    ) -> http_messages.Answer | None:
+        self, request: http_messages.HttpRequest, receive: http_messages.Receive, *, is_grpc: bool
+    ) -> http_messages.HttpAnswer | None:
         """The answer; nothing where the client has left meanwhile."""
         if is_grpc:
             return await self._grpc_answer(request)
@@ -77,27 +77,27 @@ class ControlApp:
             return await self._waiting_room.wait(request, receive)
         return await self._rest_answer(request)
 
-    async def _grpc_answer(self, request: http_messages.Request) -> http_messages.Answer:
-        return http_messages.Answer(
+    async def _grpc_answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer:
+        return http_messages.HttpAnswer(
             await self._grpc.answer(request), headers=(error_responses.GRPC_TYPE,)
         )
 
-    async def _rest_answer(self, request: http_messages.Request) -> http_messages.Answer:
+    async def _rest_answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer:
         for prefix, answer in self._rest.items():
             if request.path.startswith(prefix):
                 found = await answer(request)
                 if found is not None:
                     return found
-        return http_messages.Answer(b'{"error":"there is no such path and method"}', 404)
+        return http_messages.HttpAnswer(b'{"error":"there is no such path and method"}', 404)
 
-    async def _metrics_text(self, _: http_messages.Request) -> http_messages.Answer:
+    async def _metrics_text(self, _: http_messages.HttpRequest) -> http_messages.HttpAnswer:
         return http_messages.text_answer(self._metrics.text())
 
-    async def _health(self, _: http_messages.Request) -> http_messages.Answer:
+    async def _health(self, _: http_messages.HttpRequest) -> http_messages.HttpAnswer:
         return http_messages.text_answer("ok\n")
 
 
-def grpc_refusal(error: errors.MeshError) -> http_messages.Answer:
+def grpc_refusal(error: errors.MeshError) -> http_messages.HttpAnswer:
     """A gRPC error."""
     status, headers, body = error_responses.grpc_error(error)
-    return http_messages.Answer(body, status, tuple(headers))
+    return http_messages.HttpAnswer(body, status, tuple(headers))

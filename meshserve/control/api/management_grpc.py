@@ -38,11 +38,11 @@ NO_LOG_CHANGES = "log settings can't be changed while the mesh runs"
 Method = tuple[type[message.Message], Callable[[Any], Awaitable[message.Message]]]
 
 
-class Methods:
+class ManagementMethods:
     """All methods by path."""
 
-    def __init__(self, of: admin_service.Clerk, files_dir: str) -> None:
-        self._repository = triton_repository.Repository(of, files_dir)
+    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
+        self._repository = triton_repository.TritonRepository(of, files_dir)
         self._methods: dict[str, Method] = {
             **_under(
                 INFERENCE, self._verbs() | self._statistics() | _shared_memory() | _settings()
@@ -51,7 +51,7 @@ class Methods:
             **_under(MODEL_MESH, _model_mesh(modelmesh.ModelMesh(of))),
         }
 
-    async def answer(self, request: http_messages.Request) -> bytes:
+    async def answer(self, request: http_messages.HttpRequest) -> bytes:
         """The answer's message. Raises MeshError."""
         if request.path not in self._methods:
             raise errors.Unsupported(f"there is no method {request.path}")

@@ -15,7 +15,7 @@ from meshserve.core.values import reports
 STATES: tuple[reports.WorkerState, ...] = ("starting", "ready", "draining", "lost")
 
 
-class Metrics:
+class MeshMetrics:
     """Collected from the controller's state when somebody asks."""
 
     def __init__(self, of: controller.Controller) -> None:

@@ -19,7 +19,7 @@ Action = Callable[[str, str], Awaitable[model.ModelId]]
 class MeshApi:
     """Answers requests whose path begins with PREFIX."""
 
-    def __init__(self, of: admin_service.Clerk) -> None:
+    def __init__(self, of: admin_service.AdminService) -> None:
         self._clerk = of
         self._verbs: dict[str, Action] = {
             "load": of.load,
@@ -28,7 +28,7 @@ class MeshApi:
             "unpin": lambda name, version: of.pin(name, version, is_pinned=False),
         }
 
-    async def answer(self, request: http_messages.Request) -> http_messages.Answer | None:
+    async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method. Raises MeshError."""
         parts = [unquote(part) for part in request.path.removeprefix(PREFIX).rstrip("/").split("/")]
         match request.method, parts:
@@ -54,8 +54,8 @@ class MeshApi:
         }
 
     async def _models(
-        self, request: http_messages.Request, rest: list[str]
-    ) -> http_messages.Answer | None:
+        self, request: http_messages.HttpRequest, rest: list[str]
+    ) -> http_messages.HttpAnswer | None:
         version = request.query.get("version", "")
         match request.method, rest:
             case "GET", []:
@@ -93,7 +93,7 @@ class MeshApi:
                 await self._clerk.clear_alias(alias)
         for alias in wanted:
             await self._clerk.set_alias(
-                events.AliasSet(desired.Alias(alias, id_.name, id_.version))
+                events.AliasRequested(desired.DesiredAlias(alias, id_.name, id_.version))
             )
 
     async def _delete(self, name: str, version: str) -> mesh_views.Json:
@@ -102,8 +102,8 @@ class MeshApi:
         return gone
 
     async def _aliases(
-        self, request: http_messages.Request, rest: list[str]
-    ) -> http_messages.Answer | None:
+        self, request: http_messages.HttpRequest, rest: list[str]
+    ) -> http_messages.HttpAnswer | None:
         aliases = self._clerk.mesh.book.aliases
         match request.method, rest:
             case "GET", []:
@@ -116,30 +116,30 @@ class MeshApi:
                     await self._clerk.clear_alias(alias)
                 return http_messages.json_answer(view)
             case "PUT", [alias]:
-                await self._clerk.set_alias(events.AliasSet(alias_in(alias, request.json())))
+                await self._clerk.set_alias(events.AliasRequested(alias_in(alias, request.json())))
                 return http_messages.json_answer(alias_view(self._known(alias)))
         return None
 
-    def _known(self, alias: str) -> desired.Alias:
+    def _known(self, alias: str) -> desired.DesiredAlias:
         found = self._clerk.mesh.book.aliases.get(alias)
         if found is None:
             raise errors.ModelNotFound(f"alias {alias!r} is not set")
         return found
 
 
-def choice(request: http_messages.Request) -> mesh_views.Choice:
+def choice(request: http_messages.HttpRequest) -> mesh_views.ModelFilter:
     """Which models a listing asks for. Raises InvalidRequest."""
     state = request.query.get("state", "")
     if state not in ("", *mesh_views.STATE_ORDER):
         raise errors.InvalidRequest(
             f"there is no state {state!r}; there are: {', '.join(mesh_views.STATE_ORDER)}"
         )
-    return mesh_views.Choice(
+    return mesh_views.ModelFilter(
         request.query.get("prefix", ""), state, request.limit(), request.query.get("after", "")
     )
 
 
-def alias_view(alias: desired.Alias) -> mesh_views.Json:
+def alias_view(alias: desired.DesiredAlias) -> mesh_views.Json:
     """One alias as users see it."""
     return {
         "alias": alias.alias,
@@ -152,7 +152,7 @@ def alias_view(alias: desired.Alias) -> mesh_views.Json:
     }
 
 
-def alias_in(alias: str, body: mesh_views.Json) -> desired.Alias:
+def alias_in(alias: str, body: mesh_views.Json) -> desired.DesiredAlias:
     """The alias that a body describes. Raises InvalidRequest."""
     name, version = body.get("model"), body.get("version", "")
     unknown = set(body) - {"model", "version"}
@@ -162,4 +162,4 @@ def alias_in(alias: str, body: mesh_views.Json) -> desired.Alias:
         raise errors.InvalidRequest(
             "an alias needs `model`, the name of a model, and may have `version`, both text"
         )
-    return desired.Alias(alias, name, version)
+    return desired.DesiredAlias(alias, name, version)

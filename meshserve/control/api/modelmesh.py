@@ -32,7 +32,7 @@ MOVE_TIMEOUT_S = 240.0
 class ModelMesh:
     """One method for each call. A load that fails is told as a status, not as an error of the call, as in ModelMesh."""
 
-    def __init__(self, of: admin_service.Clerk) -> None:
+    def __init__(self, of: admin_service.AdminService) -> None:
         self._clerk = of
         self._loads: set[asyncio.Task[None]] = set()
 
@@ -71,8 +71,8 @@ class ModelMesh:
         target = _needed(request.targetModelId, "targetModelId")
         is_new = alias not in self._clerk.mesh.book.aliases
         await self._clerk.set_alias(
-            events.AliasSet(
-                desired.Alias(alias, target, owner=request.owner),
+            events.AliasRequested(
+                desired.DesiredAlias(alias, target, owner=request.owner),
                 is_gradual=not request.force,
                 is_update_only=request.updateOnly,
                 expected=request.expectedTargetModelId,
@@ -105,7 +105,7 @@ class ModelMesh:
         """What an alias means now, and what it will; NOT_FOUND is a status."""
         return await self._vstatus(_needed(request.vModelId, "vModelId"), request.owner)
 
-    def _owned(self, alias: str, owner: str) -> desired.Alias | None:
+    def _owned(self, alias: str, owner: str) -> desired.DesiredAlias | None:
         found = self._clerk.mesh.book.aliases.get(alias)
         return found if found is not None and owner in ("", found.owner) else None
 
@@ -229,7 +229,7 @@ def _json(text: str, field: str) -> dict[str, Any]:
     return dict(found)
 
 
-def vmodel_state(alias: desired.Alias) -> VStatus.VModelStatus:
+def vmodel_state(alias: desired.DesiredAlias) -> VStatus.VModelStatus:
     """An alias's state in ModelMesh's words."""
     if not alias.target:
         return VStatus.DEFINED

@@ -30,10 +30,10 @@ class Kind(NamedTuple):
 NOT_FOUND = Kind("invalid_request_error", "model", "model_not_found")
 
 
-def refusal(status: int, message: str, kind: Kind) -> http_messages.Answer:
+def refusal(status: int, message: str, kind: Kind) -> http_messages.HttpAnswer:
     """An error as OpenAI's clients know it."""
     body = orjson.dumps({"error": {"message": message, **kind._asdict()}})
-    return http_messages.Answer(body, status, (error_responses.JSON_TYPE,))
+    return http_messages.HttpAnswer(body, status, (error_responses.JSON_TYPE,))
 
 
 class ModelList:
@@ -43,7 +43,7 @@ class ModelList:
         self._mesh = of
         self._created_s = int(time.time())
 
-    async def answer(self, request: http_messages.Request) -> http_messages.Answer | None:
+    async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method."""
         rest = request.path.removeprefix("/openai").removeprefix(MODELS).rstrip("/")
         if request.method != "GET" or (rest and not rest.startswith("/")):

@@ -11,7 +11,7 @@ TRACE = "/v2/trace/setting"
 LOG = "/v2/logging"
 
 
-async def shared_memory(request: http_messages.Request) -> http_messages.Answer | None:
+async def shared_memory(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
     """No region is ever there, and none can be registered. Raises Unsupported."""
     match request.method, request.path.rpartition("/")[2]:
         case "GET", "status":
@@ -23,7 +23,7 @@ async def shared_memory(request: http_messages.Request) -> http_messages.Answer 
     return None
 
 
-async def trace(request: http_messages.Request) -> http_messages.Answer | None:
+async def trace(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
     """Tracing as it is. Raises Unsupported where it is to be changed."""
     if request.path != TRACE:
         return None
@@ -36,7 +36,7 @@ async def trace(request: http_messages.Request) -> http_messages.Answer | None:
     )
 
 
-async def log(request: http_messages.Request) -> http_messages.Answer | None:
+async def log(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
     """Logging as it is. Raises Unsupported where it is to be changed."""
     if request.path != LOG:
         return None
@@ -44,6 +44,6 @@ async def log(request: http_messages.Request) -> http_messages.Answer | None:
     return http_messages.json_answer(management_grpc.LOG)
 
 
-def _refuse_changes(request: http_messages.Request, why: str) -> None:
+def _refuse_changes(request: http_messages.HttpRequest, why: str) -> None:
     if request.method == "POST" and request.json():
         raise errors.Unsupported(why)

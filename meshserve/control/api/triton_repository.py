@@ -18,10 +18,10 @@ COLD = "not in memory: the next request loads it"
 Parameters = Mapping[str, str | bytes]
 
 
-class Repository:
+class TritonRepository:
     """Triton's and MLServer's verbs. A registered model that is not in memory is ready: a request brings it there."""
 
-    def __init__(self, of: admin_service.Clerk, files_dir: str) -> None:
+    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
         self._clerk = of
         self._files_dir = files_dir
 
@@ -103,7 +103,7 @@ class Repository:
         return [
             model_description.Statistics(
                 each.spec.id,
-                counted.get(each.spec.id, model_stats.ModelTally()),
+                counted.get(each.spec.id, model_stats.ModelStats()),
                 mesh_views.footprint(state, each),
             )
             for each in sorted(state.book.models, key=lambda each: each.spec.id)

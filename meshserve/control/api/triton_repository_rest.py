@@ -15,13 +15,13 @@ PREFIX = "/v2/repository/"
 STATISTICS = "/v2/models/stats"
 
 
-class RepositoryRest:
+class TritonRepositoryRest:
     """Answers requests whose path begins with PREFIX, or is STATISTICS."""
 
-    def __init__(self, of: admin_service.Clerk, files_dir: str) -> None:
-        self._repository = triton_repository.Repository(of, files_dir)
+    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
+        self._repository = triton_repository.TritonRepository(of, files_dir)
 
-    async def answer(self, request: http_messages.Request) -> http_messages.Answer | None:
+    async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method. Raises MeshError."""
         parts = [unquote(part) for part in request.path.removeprefix(PREFIX).rstrip("/").split("/")]
         if request.method != "POST":
@@ -40,7 +40,9 @@ class RepositoryRest:
                 return http_messages.json_answer({})
         return None
 
-    async def statistics(self, request: http_messages.Request) -> http_messages.Answer | None:
+    async def statistics(
+        self, request: http_messages.HttpRequest
+    ) -> http_messages.HttpAnswer | None:
         """The statistics of all models."""
         if request.method != "GET" or request.path != STATISTICS:
             return None
@@ -49,7 +51,7 @@ class RepositoryRest:
         )
 
 
-def parameters(request: http_messages.Request) -> dict[str, str | bytes]:
+def parameters(request: http_messages.HttpRequest) -> dict[str, str | bytes]:
     """A load's parameters; files are base64 in JSON. Raises InvalidRequest."""
     given = request.json().get("parameters", {})
     if not isinstance(given, dict) or not all(isinstance(found, str) for found in given.values()):

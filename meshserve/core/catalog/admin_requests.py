@@ -11,7 +11,7 @@ from meshserve.core.values import commands, desired, events, model
 
 
 def configure(
-    book: catalog_index.Ledger,
+    book: catalog_index.CatalogIndex,
     wanted: desired.Desired,
     scans: Mapping[str, tuple[model.ModelSpec, ...]],
 ) -> commands.SaveChanges:
@@ -36,7 +36,7 @@ def configure(
 
 
 def _configure_models(
-    book: catalog_index.Ledger, sheet: changeset.Draft, wanted: desired.Desired
+    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
 ) -> None:
     before = {spec.id: spec for spec in book.desired.models}
     after = {spec.id: spec for spec in wanted.models}
@@ -49,7 +49,7 @@ def _configure_models(
 
 
 def _configure_aliases(
-    book: catalog_index.Ledger, sheet: changeset.Draft, wanted: desired.Desired
+    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
 ) -> None:
     after = {alias.alias: alias for alias in wanted.aliases}
     for alias in book.aliases.values():
@@ -70,7 +70,7 @@ def _configure_aliases(
 
 
 def _check_removed_pools(
-    book: catalog_index.Ledger, sheet: changeset.Draft, wanted: desired.Desired
+    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
 ) -> None:
     for gone in [pool.name for pool in book.desired.pools if wanted.pool(pool.name) is None]:
         for declared in book.share(gone):
@@ -81,12 +81,14 @@ def _check_removed_pools(
                 )
 
 
-def _withdraw_all(sheet: changeset.Draft, ids: Iterable[model.ModelId]) -> None:
+def _withdraw_all(sheet: changeset.Changeset, ids: Iterable[model.ModelId]) -> None:
     for id_ in ids:
         sheet.withdraw(id_)
 
 
-def register(book: catalog_index.Ledger, event: events.ModelsRegistered) -> commands.SaveChanges:
+def register(
+    book: catalog_index.CatalogIndex, event: events.ModelsRegistered
+) -> commands.SaveChanges:
     """What the registration changes. Raises AlreadyExists where a name is somebody else's or means something else."""
     sheet = book.draft()
     for spec in event.specs:
@@ -94,13 +96,13 @@ def register(book: catalog_index.Ledger, event: events.ModelsRegistered) -> comm
     return _checked(book, sheet)
 
 
-def _checked(book: catalog_index.Ledger, sheet: changeset.Draft) -> commands.SaveChanges:
+def _checked(book: catalog_index.CatalogIndex, sheet: changeset.Changeset) -> commands.SaveChanges:
     sheet.check()
     changes = sheet.changes()
     return commands.SaveChanges(changes, describe_changes.describe(book, changes))
 
 
-def remove(book: catalog_index.Ledger, event: events.ModelRemoved) -> commands.SaveChanges:
+def remove(book: catalog_index.CatalogIndex, event: events.ModelRemoved) -> commands.SaveChanges:
     """What the removal changes. Raises ModelNotFound; Conflict where the model is not the API's, or is needed by an alias."""
     sheet = book.draft()
     specs = list(sheet.of_name(event.name))
@@ -123,7 +125,7 @@ def remove(book: catalog_index.Ledger, event: events.ModelRemoved) -> commands.S
     return _checked(book, sheet)
 
 
-def scan(book: catalog_index.Ledger, event: events.RepositoryScanned) -> commands.SaveChanges:
+def scan(book: catalog_index.CatalogIndex, event: events.RepositoryScanned) -> commands.SaveChanges:
     """What changed in a repository. Names that belong to somebody else are left alone; the words say so."""
     sheet = book.draft()
     if event.origin not in {each.origin for each in book.desired.repositories}:
@@ -134,8 +136,8 @@ def scan(book: catalog_index.Ledger, event: events.RepositoryScanned) -> command
 
 
 def _scan(
-    book: catalog_index.Ledger,
-    sheet: changeset.Draft,
+    book: catalog_index.CatalogIndex,
+    sheet: changeset.Changeset,
     origin: str,
     specs: Iterable[model.ModelSpec],
 ) -> list[str]:
@@ -163,24 +165,26 @@ def _scan(
     return problems
 
 
-def _scan_one(sheet: changeset.Draft, spec: model.ModelSpec) -> None:
+def _scan_one(sheet: changeset.Changeset, spec: model.ModelSpec) -> None:
     there = sheet.spec(spec.id)
     sheet.put(dataclasses.replace(spec, pinned=there.pinned if there else spec.pinned))
 
 
-def _is_of(sheet: changeset.Draft, id_: model.ModelId, origin: str) -> bool:
+def _is_of(sheet: changeset.Changeset, id_: model.ModelId, origin: str) -> bool:
     spec = sheet.spec(id_)
     return spec is not None and spec.origin == origin
 
 
-def pin(book: catalog_index.Ledger, event: events.PinChanged) -> commands.SaveChanges:
+def pin(book: catalog_index.CatalogIndex, event: events.PinRequested) -> commands.SaveChanges:
     """What the pin changes. Raises ModelNotFound."""
     sheet = book.draft()
     sheet.pin(event.id, is_pinned=event.is_pinned)
     return _checked(book, sheet)
 
 
-def set_alias(book: catalog_index.Ledger, event: events.AliasSet) -> commands.SaveChanges:
+def set_alias(
+    book: catalog_index.CatalogIndex, event: events.AliasRequested
+) -> commands.SaveChanges:
     """What the new meaning changes. Raises ModelNotFound, AlreadyExists for another's alias, Conflict where `expected` is not so."""
     sheet = book.draft()
     wanted, there = event.alias, sheet.alias(event.alias.alias)
@@ -198,7 +202,7 @@ def set_alias(book: catalog_index.Ledger, event: events.AliasSet) -> commands.Sa
     return _checked(book, sheet)
 
 
-def _check_may_set(event: events.AliasSet, there: desired.Alias | None) -> None:
+def _check_may_set(event: events.AliasRequested, there: desired.DesiredAlias | None) -> None:
     alias = event.alias.alias
     if there is None:
         if event.is_update_only:
@@ -219,7 +223,9 @@ def _check_may_set(event: events.AliasSet, there: desired.Alias | None) -> None:
         )
 
 
-def _meaning(event: events.AliasSet, there: desired.Alias | None) -> desired.Alias:
+def _meaning(
+    event: events.AliasRequested, there: desired.DesiredAlias | None
+) -> desired.DesiredAlias:
     wanted = event.alias
     if there is None:
         return wanted
@@ -233,10 +239,10 @@ def _meaning(event: events.AliasSet, there: desired.Alias | None) -> desired.Ali
 
 
 def _withdraw_unneeded(
-    book: catalog_index.Ledger,
-    sheet: changeset.Draft,
-    before: desired.Alias | None,
-    after: desired.Alias | None,
+    book: catalog_index.CatalogIndex,
+    sheet: changeset.Changeset,
+    before: desired.DesiredAlias | None,
+    after: desired.DesiredAlias | None,
 ) -> None:
     """Withdraw what was registered for aliases alone, once no alias needs it."""
     if before is None:
@@ -249,7 +255,9 @@ def _withdraw_unneeded(
             _withdraw_all(sheet, [spec.id for spec in sheet.of_name(name)])
 
 
-def clear_alias(book: catalog_index.Ledger, event: events.AliasCleared) -> commands.SaveChanges:
+def clear_alias(
+    book: catalog_index.CatalogIndex, event: events.AliasRemovalRequested
+) -> commands.SaveChanges:
     """What clearing the alias changes. Raises ModelNotFound, AlreadyExists for another's alias, Conflict for the configuration's."""
     sheet = book.draft()
     there = sheet.alias(event.alias)
@@ -266,7 +274,7 @@ def clear_alias(book: catalog_index.Ledger, event: events.AliasCleared) -> comma
     return _checked(book, sheet)
 
 
-def flip(book: catalog_index.Ledger, alias: desired.Alias) -> commands.SaveChanges:
+def flip(book: catalog_index.CatalogIndex, alias: desired.DesiredAlias) -> commands.SaveChanges:
     """The alias's target answers: it takes over."""
     sheet = book.draft()
     after = dataclasses.replace(alias, name=alias.target, version="", target="", failure="")
@@ -275,7 +283,9 @@ def flip(book: catalog_index.Ledger, alias: desired.Alias) -> commands.SaveChang
     return _checked(book, sheet)
 
 
-def blame(book: catalog_index.Ledger, alias: desired.Alias, failure: str) -> commands.SaveChanges:
+def blame(
+    book: catalog_index.CatalogIndex, alias: desired.DesiredAlias, failure: str
+) -> commands.SaveChanges:
     """The alias's target can't take over yet, for this reason."""
     sheet = book.draft()
     sheet.set_alias(dataclasses.replace(alias, failure=failure))

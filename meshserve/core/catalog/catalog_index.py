@@ -17,13 +17,13 @@ class PoolChange:
     change: catalog.Change
 
 
-class Ledger:
+class CatalogIndex:
     """All models and aliases, and beside them each pool's share, which is exactly what its workers get."""
 
     def __init__(self) -> None:
         self.desired = desired.Desired(pools=())
         self.models = catalog.Catalog()
-        self.aliases: dict[str, desired.Alias] = {}
+        self.aliases: dict[str, desired.DesiredAlias] = {}
         self.routes: dict[str, str] = {}
         self._shares: dict[str, catalog.Catalog] = {}
         self._wholes: dict[str, catalog_sync.Parts] = {}
@@ -32,9 +32,9 @@ class Ledger:
         self._moving: set[str] = set()
         self._by_origin: dict[str, set[model.ModelId]] = {}
 
-    def draft(self, wanted: desired.Desired | None = None) -> changeset.Draft:
+    def draft(self, wanted: desired.Desired | None = None) -> changeset.Changeset:
         """A sheet for changes, held against the pools and LLMs of `wanted`, or of what is desired now."""
-        return changeset.Draft(self.models, self.aliases, wanted or self.desired)
+        return changeset.Changeset(self.models, self.aliases, wanted or self.desired)
 
     def share(self, pool: str) -> catalog.Catalog:
         """What the pool's workers must know."""
@@ -56,12 +56,12 @@ class Ledger:
         """The aliases that mean the model now."""
         return frozenset(self._meant.get(name, ()))
 
-    def needing(self, name: str) -> tuple[desired.Alias, ...]:
+    def needing(self, name: str) -> tuple[desired.DesiredAlias, ...]:
         """The aliases that mean the model, or will."""
         meaning = [self.aliases[alias] for alias in sorted(self.aliases_of(name))]
         return (*meaning, *(alias for alias in self.moving() if alias.target == name))
 
-    def moving(self) -> tuple[desired.Alias, ...]:
+    def moving(self) -> tuple[desired.DesiredAlias, ...]:
         """The aliases whose target has not taken over yet."""
         return tuple(self.aliases[alias] for alias in sorted(self._moving))
 
@@ -82,14 +82,14 @@ class Ledger:
         names: dict[str, list[model.ModelId]] = {}
         for change in changes:
             match change:
-                case catalog.Declared():
+                case catalog.ModelDeclared():
                     names.setdefault(change.spec.id.name, []).append(change.spec.id)
-                case catalog.Withdrawn():
+                case catalog.ModelWithdrawn():
                     names.setdefault(change.id.name, [])
-                case desired.Alias() | catalog.AliasCleared():
+                case desired.DesiredAlias() | catalog.AliasCleared():
                     meanings = [
                         self.aliases.get(change.alias),
-                        change if isinstance(change, desired.Alias) else None,
+                        change if isinstance(change, desired.DesiredAlias) else None,
                     ]
                     names.update((each.name, names.get(each.name, [])) for each in meanings if each)
         return names
@@ -101,11 +101,11 @@ class Ledger:
 
     def _make(self, change: events.Save) -> Iterable[PoolChange]:
         match change:
-            case catalog.Declared():
+            case catalog.ModelDeclared():
                 return self._declare(change)
-            case catalog.Withdrawn():
+            case catalog.ModelWithdrawn():
                 return self._withdraw(change)
-            case desired.Alias():
+            case desired.DesiredAlias():
                 return self._set_alias(change)
             case catalog.AliasCleared():
                 return self._clear_alias(change.alias)
@@ -113,19 +113,19 @@ class Ledger:
                 self.desired = change
                 return ()
 
-    def _declare(self, declared: catalog.Declared) -> Iterator[PoolChange]:
+    def _declare(self, declared: catalog.ModelDeclared) -> Iterator[PoolChange]:
         id_, pool = declared.spec.id, declared.spec.pool
         before = self.models.declared(id_)
         if before is not None:
             self._by_origin[before.spec.origin].discard(id_)
             if before.spec.pool != pool:
-                yield PoolChange(before.spec.pool, catalog.Withdrawn(id_))
+                yield PoolChange(before.spec.pool, catalog.ModelWithdrawn(id_))
         self.models.apply(declared)
         self._by_origin.setdefault(declared.spec.origin, set()).add(id_)
         yield PoolChange(pool, declared)
         yield from self._place(id_.name, pool)
 
-    def _withdraw(self, withdrawn: catalog.Withdrawn) -> Iterator[PoolChange]:
+    def _withdraw(self, withdrawn: catalog.ModelWithdrawn) -> Iterator[PoolChange]:
         before = self.models.declared(withdrawn.id)
         if before is None:
             return
@@ -156,7 +156,7 @@ class Ledger:
             meaning = self.aliases[alias]
             yield PoolChange(pool, catalog.AliasSet(alias, meaning.name, meaning.version))
 
-    def _set_alias(self, alias: desired.Alias) -> Iterator[PoolChange]:
+    def _set_alias(self, alias: desired.DesiredAlias) -> Iterator[PoolChange]:
         before = self.pool_of(alias.alias)
         self._forget_meaning(alias.alias)
         self.aliases[alias.alias] = alias

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from meshserve import errors
 from meshserve.core.values import catalog, catalog_sync, desired, events, model
 
-ORDER = (catalog.AliasCleared, catalog.Withdrawn, catalog.Declared, desired.Alias)
+ORDER = (catalog.AliasCleared, catalog.ModelWithdrawn, catalog.ModelDeclared, desired.DesiredAlias)
 OWNERS = {
     desired.CONFIG: "the configuration",
     desired.API: "the API",
@@ -19,11 +19,14 @@ OWNERS = {
 }
 
 
-class Draft:
+class Changeset:
     """A catalog with changes that are not made yet. What is there is only read. `llms` has every name that an LLM is called by."""
 
     def __init__(
-        self, models: catalog.Catalog, aliases: dict[str, desired.Alias], wanted: desired.Desired
+        self,
+        models: catalog.Catalog,
+        aliases: dict[str, desired.DesiredAlias],
+        wanted: desired.Desired,
     ) -> None:
         self._models = models
         self._aliases = aliases
@@ -31,7 +34,7 @@ class Draft:
         self.llms = frozenset(name for each in wanted.llms for name in each.names)
         self._specs: dict[model.ModelId, model.ModelSpec | None] = {}
         self._versions: dict[str, set[str]] = {}
-        self._meanings: dict[str, desired.Alias | None] = {}
+        self._meanings: dict[str, desired.DesiredAlias | None] = {}
 
     def spec(self, id_: model.ModelId) -> model.ModelSpec | None:
         """What the id will be."""
@@ -40,7 +43,7 @@ class Draft:
         declared = self._models.declared(id_)
         return declared.spec if declared else None
 
-    def alias(self, alias: str) -> desired.Alias | None:
+    def alias(self, alias: str) -> desired.DesiredAlias | None:
         """What the alias will mean."""
         return self._meanings[alias] if alias in self._meanings else self._aliases.get(alias)
 
@@ -96,7 +99,7 @@ class Draft:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         self._touch(id_, dataclasses.replace(spec, pinned=is_pinned))
 
-    def set_alias(self, alias: desired.Alias) -> None:
+    def set_alias(self, alias: desired.DesiredAlias) -> None:
         """Give an alias its meaning."""
         self._meanings[alias.alias] = alias
 
@@ -130,15 +133,15 @@ class Draft:
         unordered = (*self._alias_changes(), *self._model_changes())
         return tuple(sorted(unordered, key=lambda change: ORDER.index(type(change))))
 
-    def _model_changes(self) -> Iterator[catalog.Declared | catalog.Withdrawn]:
+    def _model_changes(self) -> Iterator[catalog.ModelDeclared | catalog.ModelWithdrawn]:
         for id_, spec in self._specs.items():
             declared = self._models.declared(id_)
             if spec is None and declared is not None:
-                yield catalog.Withdrawn(id_)
+                yield catalog.ModelWithdrawn(id_)
             elif spec is not None and (declared is None or declared.spec != spec):
-                yield catalog.Declared(spec, measured_still(declared, spec))
+                yield catalog.ModelDeclared(spec, measured_still(declared, spec))
 
-    def _alias_changes(self) -> Iterator[desired.Alias | catalog.AliasCleared]:
+    def _alias_changes(self) -> Iterator[desired.DesiredAlias | catalog.AliasCleared]:
         for name, alias in self._meanings.items():
             if alias is None and name in self._aliases:
                 yield catalog.AliasCleared(name)
@@ -159,7 +162,7 @@ def owned_by(origin: str) -> str:
 
 
 def measured_still(
-    declared: catalog.Declared | None, spec: model.ModelSpec
+    declared: catalog.ModelDeclared | None, spec: model.ModelSpec
 ) -> model.Measured | None:
     """What was measured before, if it can be true of the new definition too."""
     if declared is None or declared.spec.uri != spec.uri or declared.spec.checksum != spec.checksum:

@@ -8,19 +8,19 @@ from meshserve.core.catalog import catalog_index
 from meshserve.core.values import catalog, desired, events, llm_spec, model
 
 
-def describe(book: catalog_index.Ledger, changes: Iterable[events.Save]) -> tuple[str, ...]:
+def describe(book: catalog_index.CatalogIndex, changes: Iterable[events.Save]) -> tuple[str, ...]:
     """One line for each thing that the changes would change in `book`."""
     return tuple(line for change in changes for line in _lines(book, change))
 
 
-def _lines(book: catalog_index.Ledger, change: events.Save) -> Iterator[str]:
+def _lines(book: catalog_index.CatalogIndex, change: events.Save) -> Iterator[str]:
     match change:
-        case catalog.Declared():
+        case catalog.ModelDeclared():
             before = book.models.declared(change.spec.id)
             yield f"model {change.spec.id} {'added' if before is None else _differences(before.spec, change.spec)}"
-        case catalog.Withdrawn():
+        case catalog.ModelWithdrawn():
             yield f"model {change.id} withdrawn"
-        case desired.Alias():
+        case desired.DesiredAlias():
             yield f"alias {change.alias} means {change.name}" + (
                 f", then {change.target}" if change.target else ""
             )
@@ -56,7 +56,7 @@ def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
     yield from (f"repository {place} removed" for place in old if place not in new)
 
 
-def _pool(before: desired.Pool | None, after: desired.Pool) -> Iterator[str]:
+def _pool(before: desired.PoolSettings | None, after: desired.PoolSettings) -> Iterator[str]:
     if before is None:
         yield f"pool {after.name} added: {after.workers} worker{'' if after.workers == 1 else 's'}"
         return
@@ -83,7 +83,7 @@ def _llms(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
     yield from (f"llm {name} removed" for name in old if name not in new)
 
 
-def _gateway(before: desired.Gateway, after: desired.Gateway) -> Iterator[str]:
+def _gateway(before: desired.GatewaySettings, after: desired.GatewaySettings) -> Iterator[str]:
     if before.listen != after.listen:
         yield f"gateway listens on {after.listen}"
     if before.request_bytes_max != after.request_bytes_max:

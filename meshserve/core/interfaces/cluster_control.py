@@ -19,14 +19,14 @@ from meshserve.core.values import (
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class WorkerCapacity:
     """What the cluster has for workers."""
 
     cores: int
     gpus: int
 
 
-class Workers(Protocol):
+class WorkerControl(Protocol):
     """The cluster's workers, by their ids. A method for a worker that is not there, or goes meanwhile, raises Unavailable."""
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
@@ -47,7 +47,7 @@ class Workers(Protocol):
         """Returns the reason once its process has ended in whatever way; at once where there is none."""
         ...
 
-    async def send_changes(self, worker_id: str, step: catalog_sync.Step) -> None:
+    async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
         """Have it take a step of its catalog in. Raises replica.Gap where a step before it is missing."""
         ...
 
@@ -69,7 +69,7 @@ class Workers(Protocol):
         """How its copies of these models are now; nothing for those that it has none of."""
         ...
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelTally]:
+    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """The numbers of every model that it has answered for."""
         ...
 
@@ -78,7 +78,7 @@ class Workers(Protocol):
         ...
 
 
-class Gateways(Protocol):
+class GatewayControl(Protocol):
     """The cluster's gateways, by their nodes. A method for a gateway that is not there raises Unavailable."""
 
     async def start_gateway(
@@ -100,7 +100,7 @@ class Gateways(Protocol):
         ...
 
 
-class Replicas(Protocol):
+class ReplicaControl(Protocol):
     """The engines of LLMs, by the ids of their replicas. A method for one that is not there, or goes meanwhile, raises Unavailable."""
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
@@ -108,7 +108,7 @@ class Replicas(Protocol):
         ...
 
     async def start_replica(
-        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.Plan
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
         """Start it, in place of any that is left of an earlier one; returns once it has made a token. Raises MeshError with the reason."""
         ...
@@ -133,15 +133,15 @@ class Replicas(Protocol):
         """How it is now."""
         ...
 
-    async def room(self) -> tuple[llm_spec.NodeRoom, ...]:
+    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """What the nodes have for engines."""
         ...
 
 
-class Cluster(Workers, Gateways, Replicas, Protocol):
+class Cluster(WorkerControl, GatewayControl, ReplicaControl, Protocol):
     """Where workers, gateways and replicas run."""
 
-    async def capacity(self) -> Capacity:
+    async def capacity(self) -> WorkerCapacity:
         """What there is for workers, all nodes together."""
         ...
 
@@ -150,10 +150,10 @@ class Cluster(Workers, Gateways, Replicas, Protocol):
         ...
 
 
-class Store(Protocol):
+class RegistryStore(Protocol):
     """The registry. Its methods block; one thread at a time calls them."""
 
-    def load(self) -> events.Contents:
+    def load(self) -> events.RegistryContents:
         """All that it holds."""
         ...
 
@@ -161,7 +161,7 @@ class Store(Protocol):
         """Make the changes durable, all or none."""
         ...
 
-    def remember(self, learned: Sequence[reports.Learned]) -> None:
+    def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
         """Keep what was learned about models that it holds."""
         ...
 
@@ -179,16 +179,18 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class RepositoryScan:
     """What a repository holds at one moment, and what in it can't be served, in words."""
 
     specs: tuple[model.ModelSpec, ...]
     problems: tuple[str, ...] = ()
 
 
-class Watch(Protocol):
+class RepositoryWatch(Protocol):
     """Repositories of models."""
 
-    def scans(self, of: desired.Repository, load_timeout_s: float) -> AsyncIterator[Scan]:
+    def scans(
+        self, of: desired.RepositorySettings, load_timeout_s: float
+    ) -> AsyncIterator[RepositoryScan]:
         """What the repository holds now, and again after each change; ends after the first where it is not to be watched."""
         ...

@@ -17,7 +17,7 @@ Backend: TypeAlias = Literal["mp", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class EngineOrder:
     """What an engine shall run: a model and adapters that are on this node, and a folder of its own for what it must write."""
 
     spec: llm_spec.LlmSpec
@@ -27,7 +27,7 @@ class Order:
     run_dir: str = "."
 
 
-class Counts(NamedTuple):
+class EngineCounts(NamedTuple):
     """An engine at one moment. `running` and `waiting` are requests now; `tokens` and `ttft` are totals since it began.
 
     `ttft`: how many requests had their first token within so many seconds, for growing bounds (the last is infinite). `progress` is any
@@ -45,7 +45,7 @@ class Counts(NamedTuple):
 class Engine(Protocol):
     """One LLM in memory, with its processes. Made once, started once, closed once."""
 
-    async def start(self, order: Order) -> None:
+    async def start(self, order: EngineOrder) -> None:
         """Load it. The event loop goes on meanwhile. Raises LoadFailed with the reason for a user, MissingExtra, InvalidRequest."""
         ...
 
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """Why it can't answer any more; empty while it lives. Costs next to nothing."""
         ...
 
-    def counts(self) -> Counts:
+    def counts(self) -> EngineCounts:
         """How it is now."""
         ...
 

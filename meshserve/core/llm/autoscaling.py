@@ -14,7 +14,7 @@ DOWN_AFTER_S = 120.0
 """So long there must have been fewer requests than replicas before one goes: starting one again takes about as long."""
 
 
-class Load(NamedTuple):
+class LlmLoad(NamedTuple):
     """What bears on the number. `wanted` is what it was so far, `ready` how many of them serve.
 
     `pressed_s` and `quiet_s`: for how long there has been too much, or too little, to do. `is_used`: not idle for as long as it may be.
@@ -27,7 +27,7 @@ class Load(NamedTuple):
     is_used: bool = True
 
 
-def wanted(spec: llm_spec.LlmSpec, load: Load) -> int:
+def wanted(spec: llm_spec.LlmSpec, load: LlmLoad) -> int:
     """The number from now on: one more or one fewer at a time, within the bounds; the least once nobody uses it."""
     least = max(spec.replicas_min, 1 if load.is_used else 0)
     if not load.is_used:

@@ -22,25 +22,25 @@ class Booking:
     replica_ids: set[str] = field(default_factory=set)
 
 
-class Room:
+class GpuBookings:
     """A holder is a replica, or a group whose replicas use the same GPUs in turn. No GPU is given to two holders."""
 
     def __init__(self) -> None:
         self.bookings: dict[str, Booking] = {}
-        self._nodes: tuple[llm_spec.NodeRoom, ...] | None = None
+        self._nodes: tuple[llm_spec.NodeCapacity, ...] | None = None
 
-    def seen(self, nodes: tuple[llm_spec.NodeRoom, ...]) -> None:
+    def seen(self, nodes: tuple[llm_spec.NodeCapacity, ...]) -> None:
         """This is what the nodes have. What an engine that runs holds is not among what is free."""
         self._nodes = nodes
         there = {id_ for node in nodes for id_ in node.replicas}
         for booking in self.bookings.values():
             booking.is_seen |= booking.is_up or bool(booking.replica_ids & there)
 
-    def free(self) -> tuple[llm_spec.NodeRoom, ...]:
+    def free(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """What is free for others than the holders there are."""
         return tuple(node._replace(gpus_free=self._free(node)) for node in self._nodes or ())
 
-    def _free(self, node: llm_spec.NodeRoom) -> int:
+    def _free(self, node: llm_spec.NodeCapacity) -> int:
         """What was seen may be older than what was given since, and newer than what was given back."""
         given = {
             holder: booking.placement.takes.get(node.node, 0)
@@ -49,7 +49,7 @@ class Room:
         unseen = sum(count for holder, count in given.items() if not self.bookings[holder].is_seen)
         return max(0, min(node.gpus_free - unseen, node.gpus - sum(given.values())))
 
-    def place(self, holder: str, replica_id: str, gpus: int) -> llm_spec.Plan | str:
+    def place(self, holder: str, replica_id: str, gpus: int) -> llm_spec.ReplicaPlan | str:
         """Where the holder's replica goes: where the holder is, if that will do; or what is missing, in words."""
         if not gpus:
             return gpu_placement.CPU
@@ -78,11 +78,11 @@ class Room:
     def _holders(self) -> Mapping[str, int]:
         return {holder: booking.gpus for holder, booking in self.bookings.items()}
 
-    def attach(self, holder: str, replica_id: str, gpus: int, node: str) -> llm_spec.Plan:
+    def attach(self, holder: str, replica_id: str, gpus: int, node: str) -> llm_spec.ReplicaPlan:
         """A replica runs already; what is seen free will be so without it."""
         if not gpus:
             return gpu_placement.CPU
-        placement = gpu_placement.Placement(llm_spec.Plan((gpus,), "mp", node), {node: gpus})
+        placement = gpu_placement.Placement(llm_spec.ReplicaPlan((gpus,), "mp", node), {node: gpus})
         booking = self.bookings.setdefault(
             holder, Booking(placement, gpus, is_seen=True, is_up=True)
         )

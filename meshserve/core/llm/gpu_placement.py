@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from meshserve.core.values import llm_spec
 
-CPU = llm_spec.Plan()
+CPU = llm_spec.ReplicaPlan()
 
 
 class Placement(NamedTuple):
     """A plan, and how many GPUs of which node it takes."""
 
-    plan: llm_spec.Plan
+    plan: llm_spec.ReplicaPlan
     takes: Mapping[str, int]
 
 
-def place(gpus: int, nodes: Sequence[llm_spec.NodeRoom]) -> Placement | None:
+def place(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement | None:
     """Where so many GPUs are free: on one node if any node has so many at all, else on several; None: they are not.
 
     Of several nodes that would do, the one that is left with the least, so that big ones find a place later.
@@ -32,11 +32,11 @@ def place(gpus: int, nodes: Sequence[llm_spec.NodeRoom]) -> Placement | None:
     return _on_several(gpus, nodes) if sum(node.gpus_free for node in nodes) >= gpus else None
 
 
-def _on_one(gpus: int, node: llm_spec.NodeRoom) -> Placement:
-    return Placement(llm_spec.Plan((gpus,), "mp", node.node), {node.node: gpus})
+def _on_one(gpus: int, node: llm_spec.NodeCapacity) -> Placement:
+    return Placement(llm_spec.ReplicaPlan((gpus,), "mp", node.node), {node.node: gpus})
 
 
-def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeRoom]) -> Placement:
+def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement:
     takes: dict[str, int] = {}
     left = gpus
     for node in sorted(nodes, key=lambda node: (-node.gpus_free, node.node)):
@@ -44,10 +44,10 @@ def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeRoom]) -> Placement:
         left -= taken
         if taken > 0:
             takes[node.node] = taken
-    return Placement(llm_spec.Plan((1,) * gpus, "ray"), takes)
+    return Placement(llm_spec.ReplicaPlan((1,) * gpus, "ray"), takes)
 
 
-def missing(gpus: int, nodes: Sequence[llm_spec.NodeRoom], holders: Mapping[str, int]) -> str:
+def missing(gpus: int, nodes: Sequence[llm_spec.NodeCapacity], holders: Mapping[str, int]) -> str:
     """What is missing for so many GPUs, and what holds it: `holders` are engines with their GPUs, the rest is others'."""
     total = sum(node.gpus for node in nodes)
     if total < gpus:

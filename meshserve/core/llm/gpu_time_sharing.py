@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 Stage = Literal["away", "coming", "up", "failed"]
 
 
-class Member(NamedTuple):
+class GroupMember(NamedTuple):
     """One LLM of the group. Away: it sleeps, is on its way to sleep, or does not run; coming: it starts or wakes.
 
     `since_s` is since when it is up, `asked_s` since when a request waits for it. `is_kept`: it should run though nobody asks for it.
@@ -23,7 +23,7 @@ class Member(NamedTuple):
     is_kept: bool = False
 
 
-def turn(members: Sequence[Member], current: str, now_s: float) -> str:
+def turn(members: Sequence[GroupMember], current: str, now_s: float) -> str:
     """The member that may be awake from now on; empty: none need be.
 
     Who is up stays until its time is over and another is asked for; who was asked for first comes next. So a group changes at most
@@ -38,7 +38,7 @@ def turn(members: Sequence[Member], current: str, now_s: float) -> str:
     return next(_choices(members, asked, holder), "")
 
 
-def _stays(holder: Member, now_s: float, *, is_other_asked: bool) -> bool:
+def _stays(holder: GroupMember, now_s: float, *, is_other_asked: bool) -> bool:
     match holder.stage:
         case "coming":
             return True
@@ -50,12 +50,12 @@ def _stays(holder: Member, now_s: float, *, is_other_asked: bool) -> bool:
             return holder.asked_s is not None
 
 
-def until_s(holder: Member) -> float:
+def until_s(holder: GroupMember) -> float:
     """Until when it stays up, whoever is asked for."""
     return holder.since_s + holder.residency_s_min
 
 
-def _asked(members: Sequence[Member]) -> list[Member]:
+def _asked(members: Sequence[GroupMember]) -> list[GroupMember]:
     """Those that requests wait for; of two that were asked for at once, the one whose last turn is longer ago first."""
     return sorted(
         (each for each in members if each.asked_s is not None),
@@ -64,7 +64,7 @@ def _asked(members: Sequence[Member]) -> list[Member]:
 
 
 def _choices(
-    members: Sequence[Member], asked: Sequence[Member], holder: Member | None = None
+    members: Sequence[GroupMember], asked: Sequence[GroupMember], holder: GroupMember | None = None
 ) -> Iterator[str]:
     yield from (each.name for each in asked)
     yield from (each.name for each in members if each.stage in ("up", "coming"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from meshserve.core.llm import hold_queue, llm_fleet, llm_state
-from meshserve.core.llm.replica_lifecycle import State
+from meshserve.core.llm.replica_lifecycle import ReplicaPhase
 from meshserve.core.values import commands, events
 
 AGAIN_S = 1.0
@@ -29,16 +29,18 @@ def arrive(
     if refusal:
         yield from _turn_away(fleet, each, [event.ticket], refusal, now_s)
     else:
-        each.held.add(hold_queue.Request(event.ticket, event.size_bytes, now_s))
+        each.held.add(hold_queue.HeldRequest(event.ticket, event.size_bytes, now_s))
 
 
-def follow(fleet: llm_fleet.Fleet, each: llm_state.Llm, now_s: float) -> Iterator[commands.Command]:
+def follow(
+    fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, now_s: float
+) -> Iterator[commands.Command]:
     """What those are told that wait."""
     if not each.is_wanted:
         yield from _turn_away(fleet, each, each.held.take_all(), "it is not served any more", now_s)
     elif fleet.can_serve(each):
         yield from (commands.Admit(ticket) for ticket in each.held.take_all())
-    elif each.living() and all(replica.state is State.FAILED for replica in each.living()):
+    elif each.living() and all(replica.state is ReplicaPhase.FAILED for replica in each.living()):
         yield from _turn_away(fleet, each, each.held.take_all(), each.reason, now_s)
     else:
         limits = each.spec.held
@@ -51,7 +53,11 @@ def follow(fleet: llm_fleet.Fleet, each: llm_state.Llm, now_s: float) -> Iterato
 
 
 def _turn_away(
-    fleet: llm_fleet.Fleet, each: llm_state.Llm, tickets: Iterable[str], reason: str, now_s: float
+    fleet: llm_fleet.Fleet,
+    each: llm_state.LlmRecord,
+    tickets: Iterable[str],
+    reason: str,
+    now_s: float,
 ) -> Iterator[commands.Command]:
     for ticket in tickets:
         each.turned_away += 1

@@ -9,7 +9,7 @@ from meshserve.core.values import llm_spec
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HeldRequest:
     """One that waits, since when, and how many bytes of it lie at a gateway meanwhile."""
 
     ticket: str
@@ -17,11 +17,11 @@ class Request:
     since_s: float
 
 
-class Held:
+class HoldQueue:
     """All that wait, the longest waiting first."""
 
     def __init__(self) -> None:
-        self._requests: dict[str, Request] = {}
+        self._requests: dict[str, HeldRequest] = {}
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class Held:
     def __contains__(self, ticket: str) -> bool:
         return ticket in self._requests
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[HeldRequest]:
         return iter(tuple(self._requests.values()))
 
     @property
@@ -38,7 +38,7 @@ class Held:
         """Since when the first one waits, if any does."""
         return next((request.since_s for request in self._requests.values()), None)
 
-    def refusal(self, limits: llm_spec.HeldLimits, size_bytes: int) -> str:
+    def refusal(self, limits: llm_spec.HoldLimits, size_bytes: int) -> str:
         """Why one more of that size may not wait; empty if it may."""
         if len(self) >= limits.requests_max:
             return f"{len(self)} requests wait for it already"
@@ -46,7 +46,7 @@ class Held:
             return f"requests of {self.size_bytes} bytes wait for it already, and {limits.bytes_max} may"
         return ""
 
-    def add(self, request: Request) -> None:
+    def add(self, request: HeldRequest) -> None:
         """It waits, behind all others."""
         assert request.ticket not in self._requests, f"ticket {request.ticket!r} waits already"
         self._requests[request.ticket] = request
@@ -65,7 +65,7 @@ class Held:
         self.size_bytes = 0
         return tickets
 
-    def take_overdue(self, limits: llm_spec.HeldLimits, now_s: float) -> list[str]:
+    def take_overdue(self, limits: llm_spec.HoldLimits, now_s: float) -> list[str]:
         """Those that have waited as long as anybody may."""
         overdue = [
             request.ticket for request in self if now_s - request.since_s >= limits.wait_s_max
@@ -74,7 +74,7 @@ class Held:
             self.leave(ticket)
         return overdue
 
-    def take_surplus(self, limits: llm_spec.HeldLimits) -> list[str]:
+    def take_surplus(self, limits: llm_spec.HoldLimits) -> list[str]:
         """The last that came, while more wait than may: the limits have become narrower."""
         surplus: list[str] = []
         while len(self) > limits.requests_max or self.size_bytes > limits.bytes_max:
@@ -82,7 +82,7 @@ class Held:
             self.leave(surplus[-1])
         return surplus
 
-    def check(self, limits: llm_spec.HeldLimits) -> None:
+    def check(self, limits: llm_spec.HoldLimits) -> None:
         """State what always holds: nothing is over its bound, and bytes are counted right."""
         assert len(self) <= limits.requests_max
         assert self.size_bytes == sum(request.size_bytes for request in self) <= limits.bytes_max

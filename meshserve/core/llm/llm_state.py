@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from meshserve.core.llm import hold_queue, replica_lifecycle
-from meshserve.core.llm.replica_lifecycle import Move, State
+from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
 from meshserve.core.values import llm_spec, model, model_stats, snapshots
 
 RETRY_S = 1.0
@@ -43,7 +43,7 @@ def is_same_engine(one: llm_spec.LlmSpec, other: llm_spec.LlmSpec) -> bool:
 class Pace:
     """How long something takes: all of them counted, the newest ones count most for what is expected."""
 
-    span: model_stats.Span = field(default_factory=model_stats.Span)
+    span: model_stats.DurationStat = field(default_factory=model_stats.DurationStat)
     expected_s: float = EXPECTED_S
 
     def took(self, seconds: float) -> None:
@@ -54,7 +54,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Trouble:
+class StartFailure:
     """How often in a row a replica was lost, why last, where it has not come up since, and when it is tried again."""
 
     losses: int = 0
@@ -68,7 +68,7 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Replica:
+class ReplicaRecord:
     """One replica. `reason` says why it is not ready, where there is more to say than its state does.
 
     `ordered_s` is when it was last told to start or wake, `up_s` since when it is up. `pid` is 0 while no process is known.
@@ -76,9 +76,9 @@ class Replica:
 
     id: str
     spec: llm_spec.LlmSpec
-    trouble: Trouble
-    state: State = State.WAITING
-    plan: llm_spec.Plan | None = None
+    trouble: StartFailure
+    state: ReplicaPhase = ReplicaPhase.WAITING
+    plan: llm_spec.ReplicaPlan | None = None
     endpoint: model.Endpoint | None = None
     pid: int = 0
     reason: str = ""
@@ -87,7 +87,7 @@ class Replica:
     starts: int = 0
     report: llm_spec.LlmReport | None = field(default=None, repr=False)
 
-    def move(self, move: Move) -> None:
+    def move(self, move: ReplicaMove) -> None:
         """It happened to it."""
         self.state = replica_lifecycle.after(self.state, move)
 
@@ -99,7 +99,7 @@ class Replica:
     def fail(self, reason: str, now_s: float) -> None:
         """It is gone, or good for nothing. What is left of it goes when it is started again or stopped: until then it keeps its GPUs."""
         self.calm(now_s)
-        self.move(Move.LOST)
+        self.move(ReplicaMove.LOST)
         self.trouble.happened(reason, now_s)
         self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None
 
@@ -122,27 +122,27 @@ class Replica:
 
     def is_failing(self) -> bool:
         """Whether it failed, and is at most being tried again."""
-        return self.state is State.FAILED or (
+        return self.state is ReplicaPhase.FAILED or (
             self.state in replica_lifecycle.COMING and self.trouble.losses > 0
         )
 
     def rank(self) -> tuple[int, int]:
         """Who stays when there are too many: the smallest."""
         order = (
-            State.READY,
-            State.LEAVING,
-            State.WAKING,
-            State.STARTING,
-            State.ASLEEP,
-            State.DROWSING,
-            State.FAILED,
-            State.WAITING,
+            ReplicaPhase.READY,
+            ReplicaPhase.LEAVING,
+            ReplicaPhase.WAKING,
+            ReplicaPhase.STARTING,
+            ReplicaPhase.ASLEEP,
+            ReplicaPhase.DROWSING,
+            ReplicaPhase.FAILED,
+            ReplicaPhase.WAITING,
         )
         return order.index(self.state), int(self.id.rpartition("/")[2])
 
 
 @dataclass(slots=True)
-class Llm:
+class LlmRecord:
     """One LLM. `is_wanted`: it is in the configuration. `count`: how many replicas it should have now.
 
     `used_s` is when it was last in use; `pressed_s` and `quiet_s` since when there is too much or too little to do. `route` is what
@@ -152,9 +152,9 @@ class Llm:
     name: str
     spec: llm_spec.LlmSpec
     is_wanted: bool = False
-    replicas: dict[str, Replica] = field(default_factory=dict)
-    held: hold_queue.Held = field(default_factory=hold_queue.Held)
-    troubles: dict[str, Trouble] = field(default_factory=dict)
+    replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
+    held: hold_queue.HoldQueue = field(default_factory=hold_queue.HoldQueue)
+    troubles: dict[str, StartFailure] = field(default_factory=dict)
     count: int = 0
     used_s: float = -math.inf
     pressed_s: float | None = None
@@ -187,14 +187,14 @@ class Llm:
         ]
         return next(filter(None, told), "")
 
-    def living(self) -> list[Replica]:
+    def living(self) -> list[ReplicaRecord]:
         """The replicas that are not on their way out, those first that should stay."""
         return sorted(
-            (each for each in self.replicas.values() if each.state is not State.STOPPING),
-            key=Replica.rank,
+            (each for each in self.replicas.values() if each.state is not ReplicaPhase.STOPPING),
+            key=ReplicaRecord.rank,
         )
 
-    def among(self, states: frozenset[State] | set[State]) -> list[Replica]:
+    def among(self, states: frozenset[ReplicaPhase] | set[ReplicaPhase]) -> list[ReplicaRecord]:
         """Its replicas in one of these states."""
         return [replica for replica in self.replicas.values() if replica.state in states]
 
@@ -224,16 +224,16 @@ class Llm:
         """What gateways should know of it. A replica that leaves is named while no other serves, for those who come meanwhile."""
         if not self.is_wanted:
             return None
-        ready, leaving = self.among({State.READY}), self.among({State.LEAVING})
+        ready, leaving = self.among({ReplicaPhase.READY}), self.among({ReplicaPhase.LEAVING})
         serving = ready or leaving
         members = tuple(
-            snapshots.Member(each.id, each.endpoint) for each in serving if each.endpoint
+            snapshots.RingMember(each.id, each.endpoint) for each in serving if each.endpoint
         )
         return snapshots.LlmRoute(
             self.name, self.spec.names, members, not ready, self.spec.held.wait_s_max
         )
 
-    def failure(self, now_s: float) -> Trouble | None:
+    def failure(self, now_s: float) -> StartFailure | None:
         """What keeps every one of its replicas from serving, if nothing else does."""
         living = self.living()
         if living:
@@ -248,15 +248,15 @@ class Llm:
             default=self._retry_s(now_s) + self.starts.expected_s,
         )
 
-    def _expected_of(self, replica: Replica, now_s: float) -> float:
+    def _expected_of(self, replica: ReplicaRecord, now_s: float) -> float:
         match replica.state:
-            case State.READY | State.LEAVING:
+            case ReplicaPhase.READY | ReplicaPhase.LEAVING:
                 return 1.0
-            case State.STARTING:
+            case ReplicaPhase.STARTING:
                 return max(1.0, replica.ordered_s + self.starts.expected_s - now_s)
-            case State.WAKING:
+            case ReplicaPhase.WAKING:
                 return max(1.0, replica.ordered_s + self.wakes.expected_s - now_s)
-            case State.ASLEEP | State.DROWSING:
+            case ReplicaPhase.ASLEEP | ReplicaPhase.DROWSING:
                 return self.wakes.expected_s
             case _:
                 return max(0.0, replica.trouble.retry_at_s - now_s) + self.starts.expected_s

@@ -12,7 +12,7 @@ from meshserve.core.llm import (
     llm_state,
     replica_lifecycle,
 )
-from meshserve.core.llm.replica_lifecycle import Move, State
+from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, llm_spec, snapshots
 
@@ -22,22 +22,22 @@ Commands = Iterable[commands.Command]
 class Llms:
     """Engines start, sleep and stop by commands. None stops or sleeps before every gateway holds its requests, or sends them elsewhere."""
 
-    def __init__(self, gateways: gateways.Gates) -> None:
+    def __init__(self, gateways: gateways.Gateways) -> None:
         self.fleet = llm_fleet.Fleet(gateways)
         self.handlers: Mapping[type, Callable[[Any, float], Commands]] = {
             events.RequestHeld: self._request_held,
-            events.HeldLeft: self._held_left,
+            events.HeldRequestLeft: self._held_left,
             events.ReplicaReady: self._ready,
             events.ReplicaReported: self._reported,
             events.ReplicaLost: self._lost,
             events.ReplicaStopped: self._stopped,
             events.ReplicaSlept: self._slept,
             events.ReplicaWoken: self._woken,
-            events.RoomSeen: self._room_seen,
+            events.CapacitySeen: self._room_seen,
         }
 
     @property
-    def llms(self) -> Mapping[str, llm_state.Llm]:
+    def llms(self) -> Mapping[str, llm_state.LlmRecord]:
         """All LLMs by name, those too that are not wanted any more and not gone yet."""
         return self.fleet.llms
 
@@ -53,9 +53,9 @@ class Llms:
     def attach(self, living: llm_spec.LivingReplica, now_s: float) -> None:
         """Take over a replica that runs already."""
         name = llm_fleet.name_of(living.replica_id)
-        each = self.fleet.llms.setdefault(name, llm_state.Llm(name, living.spec))
+        each = self.fleet.llms.setdefault(name, llm_state.LlmRecord(name, living.spec))
         replica = self.fleet.add(each, living.replica_id, living.spec)
-        replica.state = State.ASLEEP if living.is_asleep else State.READY
+        replica.state = ReplicaPhase.ASLEEP if living.is_asleep else ReplicaPhase.READY
         replica.endpoint, replica.pid = living.endpoint, living.pid
         replica.plan = self.fleet.room.attach(
             replica.holder, replica.id, living.spec.gpus, living.endpoint.node
@@ -94,7 +94,7 @@ class Llms:
     def _request_held(self, event: events.RequestHeld, now_s: float) -> Commands:
         return hold_admission.arrive(self.fleet, event, now_s)
 
-    def _held_left(self, event: events.HeldLeft, _: float) -> Commands:
+    def _held_left(self, event: events.HeldRequestLeft, _: float) -> Commands:
         for each in self.llms.values():
             each.held.leave(event.ticket)
         return ()
@@ -103,7 +103,7 @@ class Llms:
         each, replica = self.fleet.of(event.replica_id), self.fleet.replica(event.replica_id)
         if each is None or replica is None:
             return (commands.StopReplica(event.replica_id),)
-        if replica.state is State.STARTING:
+        if replica.state is ReplicaPhase.STARTING:
             each.starts.took(event.took_s)
             replica.endpoint, replica.pid = event.endpoint, event.pid
             self._came_up(each, replica, now_s)
@@ -111,13 +111,15 @@ class Llms:
 
     def _woken(self, event: events.ReplicaWoken, now_s: float) -> Commands:
         each, replica = self.fleet.of(event.replica_id), self.fleet.replica(event.replica_id)
-        if each is not None and replica is not None and replica.state is State.WAKING:
+        if each is not None and replica is not None and replica.state is ReplicaPhase.WAKING:
             each.wakes.took(event.took_s)
             self._came_up(each, replica, now_s)
         return ()
 
-    def _came_up(self, each: llm_state.Llm, replica: llm_state.Replica, now_s: float) -> None:
-        replica.move(Move.ANSWERED)
+    def _came_up(
+        self, each: llm_state.LlmRecord, replica: llm_state.ReplicaRecord, now_s: float
+    ) -> None:
+        replica.move(ReplicaMove.ANSWERED)
         replica.up_s = each.used_s = now_s
         replica.reason, replica.trouble.reason, replica.report = "", "", None
         self.fleet.room.is_up(replica.holder)
@@ -149,17 +151,17 @@ class Llms:
 
     def _stopped(self, event: events.ReplicaStopped, _: float) -> Commands:
         replica = self.fleet.replica(event.replica_id)
-        if replica is not None and replica.state is State.STOPPING:
-            self.fleet.remove(replica, Move.STOPPED)
+        if replica is not None and replica.state is ReplicaPhase.STOPPING:
+            self.fleet.remove(replica, ReplicaMove.STOPPED)
         return ()
 
     def _slept(self, event: events.ReplicaSlept, _: float) -> Commands:
         replica = self.fleet.replica(event.replica_id)
-        if replica is not None and replica.state is State.DROWSING:
-            replica.move(Move.SLEPT)
+        if replica is not None and replica.state is ReplicaPhase.DROWSING:
+            replica.move(ReplicaMove.SLEPT)
         return ()
 
-    def _room_seen(self, event: events.RoomSeen, _: float) -> Commands:
+    def _room_seen(self, event: events.CapacitySeen, _: float) -> Commands:
         self.fleet.room.seen(event.nodes)
         return ()
 

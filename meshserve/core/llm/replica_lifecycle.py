@@ -21,7 +21,7 @@ from meshserve import errors
 from meshserve.core.values import llm_spec
 
 
-class State(enum.Enum):
+class ReplicaPhase(enum.Enum):
     """Where a replica is in its life.
 
     Waiting: for GPUs, or for its turn. Leaving: it serves, while gateways learn to send it nothing more. Drowsing: on its way to sleep.
@@ -39,7 +39,7 @@ class State(enum.Enum):
     STOPPING = "stopping"
 
 
-class Move(enum.Enum):
+class ReplicaMove(enum.Enum):
     """What can happen to a replica."""
 
     WANTED = "wanted"
@@ -56,62 +56,62 @@ class Move(enum.Enum):
     LOST = "lost"
 
 
-MOVES: dict[tuple[State, Move], State] = {
-    (State.ABSENT, Move.WANTED): State.WAITING,
-    (State.WAITING, Move.START_ORDERED): State.STARTING,
-    (State.WAITING, Move.GIVEN_UP): State.ABSENT,
-    (State.STARTING, Move.ANSWERED): State.READY,
-    (State.STARTING, Move.LOST): State.FAILED,
-    (State.STARTING, Move.STOP_ORDERED): State.STOPPING,
-    (State.READY, Move.LEAVE_ORDERED): State.LEAVING,
-    (State.READY, Move.LOST): State.FAILED,
-    (State.LEAVING, Move.KEPT): State.READY,
-    (State.LEAVING, Move.SLEEP_ORDERED): State.DROWSING,
-    (State.LEAVING, Move.STOP_ORDERED): State.STOPPING,
-    (State.LEAVING, Move.LOST): State.FAILED,
-    (State.DROWSING, Move.SLEPT): State.ASLEEP,
-    (State.DROWSING, Move.LOST): State.FAILED,
-    (State.ASLEEP, Move.WAKE_ORDERED): State.WAKING,
-    (State.ASLEEP, Move.STOP_ORDERED): State.STOPPING,
-    (State.ASLEEP, Move.LOST): State.FAILED,
-    (State.WAKING, Move.ANSWERED): State.READY,
-    (State.WAKING, Move.STOP_ORDERED): State.STOPPING,
-    (State.WAKING, Move.LOST): State.FAILED,
-    (State.FAILED, Move.START_ORDERED): State.STARTING,
-    (State.FAILED, Move.STOP_ORDERED): State.STOPPING,
-    (State.STOPPING, Move.STOPPED): State.ABSENT,
+MOVES: dict[tuple[ReplicaPhase, ReplicaMove], ReplicaPhase] = {
+    (ReplicaPhase.ABSENT, ReplicaMove.WANTED): ReplicaPhase.WAITING,
+    (ReplicaPhase.WAITING, ReplicaMove.START_ORDERED): ReplicaPhase.STARTING,
+    (ReplicaPhase.WAITING, ReplicaMove.GIVEN_UP): ReplicaPhase.ABSENT,
+    (ReplicaPhase.STARTING, ReplicaMove.ANSWERED): ReplicaPhase.READY,
+    (ReplicaPhase.STARTING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.STARTING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.READY, ReplicaMove.LEAVE_ORDERED): ReplicaPhase.LEAVING,
+    (ReplicaPhase.READY, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.LEAVING, ReplicaMove.KEPT): ReplicaPhase.READY,
+    (ReplicaPhase.LEAVING, ReplicaMove.SLEEP_ORDERED): ReplicaPhase.DROWSING,
+    (ReplicaPhase.LEAVING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.LEAVING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.DROWSING, ReplicaMove.SLEPT): ReplicaPhase.ASLEEP,
+    (ReplicaPhase.DROWSING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.ASLEEP, ReplicaMove.WAKE_ORDERED): ReplicaPhase.WAKING,
+    (ReplicaPhase.ASLEEP, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.ASLEEP, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.WAKING, ReplicaMove.ANSWERED): ReplicaPhase.READY,
+    (ReplicaPhase.WAKING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.WAKING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.FAILED, ReplicaMove.START_ORDERED): ReplicaPhase.STARTING,
+    (ReplicaPhase.FAILED, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.STOPPING, ReplicaMove.STOPPED): ReplicaPhase.ABSENT,
 }
 
-SERVING = frozenset({State.READY, State.LEAVING})
+SERVING = frozenset({ReplicaPhase.READY, ReplicaPhase.LEAVING})
 """Requests that reach it are answered."""
 
-COMING = frozenset({State.STARTING, State.WAKING})
+COMING = frozenset({ReplicaPhase.STARTING, ReplicaPhase.WAKING})
 """It will answer, if all goes well."""
 
-AWAKE = SERVING | COMING | {State.DROWSING}
+AWAKE = SERVING | COMING | {ReplicaPhase.DROWSING}
 """It uses the memory of its GPUs, by order: one of a group at a time."""
 
-LOSABLE = frozenset(state for state, move in MOVES if move is Move.LOST)
+LOSABLE = frozenset(state for state, move in MOVES if move is ReplicaMove.LOST)
 """There is something to be lost. Of one that is stopping all goes anyway, and its GPUs are free when that is done."""
 
-PLACED = frozenset(State) - {State.ABSENT, State.WAITING}
+PLACED = frozenset(ReplicaPhase) - {ReplicaPhase.ABSENT, ReplicaPhase.WAITING}
 """GPUs are kept for it."""
 
-SAID: Mapping[State, llm_spec.ReplicaState] = {
-    State.WAITING: "starting",
-    State.STARTING: "starting",
-    State.WAKING: "starting",
-    State.READY: "ready",
-    State.LEAVING: "draining",
-    State.DROWSING: "draining",
-    State.STOPPING: "draining",
-    State.ASLEEP: "asleep",
-    State.FAILED: "failed",
+SAID: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
+    ReplicaPhase.WAITING: "starting",
+    ReplicaPhase.STARTING: "starting",
+    ReplicaPhase.WAKING: "starting",
+    ReplicaPhase.READY: "ready",
+    ReplicaPhase.LEAVING: "draining",
+    ReplicaPhase.DROWSING: "draining",
+    ReplicaPhase.STOPPING: "draining",
+    ReplicaPhase.ASLEEP: "asleep",
+    ReplicaPhase.FAILED: "failed",
 }
 """What users are told."""
 
 
-def after(state: State, move: Move) -> State:
+def after(state: ReplicaPhase, move: ReplicaMove) -> ReplicaPhase:
     """The state that follows. Raises IllegalMove where the table has none."""
     try:
         return MOVES[state, move]
@@ -121,10 +121,10 @@ def after(state: State, move: Move) -> State:
 
 def diagram() -> str:
     """The table in words, a line for each state: the one at the head of this file."""
-    return "\n".join(f"{state.value:<8} → {_next(state)}" for state in State)
+    return "\n".join(f"{state.value:<8} → {_next(state)}" for state in ReplicaPhase)
 
 
-def _next(state: State) -> str:
+def _next(state: ReplicaPhase) -> str:
     return ", ".join(
         f"{after_.value}: {move.value}"
         for (before, move), after_ in MOVES.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meshserve.core.memory import copies, memory_pool, waiters
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import Move
+from meshserve.core.memory.copy_lifecycle import CopyMove
 from meshserve.core.values import model
 
 OVERTAKERS_MAX = 8
@@ -30,7 +30,7 @@ class Admission:
     """
 
     def __init__(
-        self, space: memory_pool.Room, waiting: waiters.Tickets, limits: copies.Limits
+        self, space: memory_pool.MemoryPool, waiting: waiters.Waiters, limits: copies.WorkerLimits
     ) -> None:
         self.queue: dict[str, copies.Copy] = {}
         self.moving: dict[str, copies.Copy] = {}
@@ -42,13 +42,13 @@ class Admission:
     def want(self, copy: copies.Copy) -> None:
         """Queue the copy."""
         self._room.hold(copy)
-        self._room.move(copy, Move.WANTED)
+        self._room.move(copy, CopyMove.WANTED)
         self.queue[copy.key] = copy
 
     def give_up(self, copy: copies.Copy) -> None:
         """Nobody waits for it any more: out of the queue."""
         del self.queue[copy.key]
-        self._room.move(copy, Move.SHELVED if copy.is_shelved else Move.GIVEN_UP)
+        self._room.move(copy, CopyMove.SHELVED if copy.is_shelved else CopyMove.GIVEN_UP)
         self._room.settle(copy)
 
     def arrived(self, copy: copies.Copy) -> None:
@@ -126,6 +126,6 @@ class Admission:
         is_shelved, takes = copy.is_shelved, copy.booked.plus(copy.need_now)
         del self.queue[copy.key]
         self.moving[copy.key] = copy
-        self._room.move(copy, Move.RESTORED if is_shelved else Move.ADMITTED)
+        self._room.move(copy, CopyMove.RESTORED if is_shelved else CopyMove.ADMITTED)
         self._ledger.book(copy, takes)
-        self._room.order(ev.Unpark(copy.key) if is_shelved else ev.Load(copy.key))
+        self._room.order(ev.OnloadCopy(copy.key) if is_shelved else ev.LoadCopy(copy.key))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from meshserve import errors
 from meshserve.core.memory import copy_lifecycle
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import Move, State
+from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
 NOTHING = model.Footprint()
@@ -19,7 +19,7 @@ DOUBLINGS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkerLimits:
     """What one worker may do.
 
     `patience_s`: how long a load that waits for leases to end lets others overtake it, before copies in use are drained for it.
@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Counts:
+class ResidencyCounts:
     """How often what happened since the worker began. An eviction is a copy that left for another's room or for not being used."""
 
     hits: int = 0
@@ -46,14 +46,14 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Trouble:
+class LoadFailure:
     """Why something failed, how often in a row, and when it is tried again."""
 
     error: errors.MeshError
     failures: int = 0
     retry_at_s: float = 0.0
 
-    def happened(self, error: errors.MeshError, now_s: float, limits: Limits) -> None:
+    def happened(self, error: errors.MeshError, now_s: float, limits: WorkerLimits) -> None:
         """Once more: the wait doubles up to its bound."""
         wait_s = min(
             limits.back_off_max_s, limits.back_off_s * 2.0 ** min(self.failures, DOUBLINGS_MAX)
@@ -67,10 +67,10 @@ class Trouble:
 
 
 def failed_again(
-    trouble: Trouble | None, error: errors.MeshError, now_s: float, limits: Limits
-) -> Trouble:
+    trouble: LoadFailure | None, error: errors.MeshError, now_s: float, limits: WorkerLimits
+) -> LoadFailure:
     """The trouble with one more failure."""
-    trouble = trouble or Trouble(error)
+    trouble = trouble or LoadFailure(error)
     trouble.happened(error, now_s, limits)
     return trouble
 
@@ -88,7 +88,7 @@ class Copy:
     can_park: bool = False
     load_timeout_s: float = 120.0
     load_extra_bytes: int = 0
-    state: State = State.ABSENT
+    state: CopyPhase = CopyPhase.ABSENT
     booked: model.Footprint = NOTHING
     leaving: model.Footprint = NOTHING
     fixed: model.Footprint = NOTHING
@@ -103,14 +103,14 @@ class Copy:
     waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
     names: set[model.ModelId] = field(default_factory=set)
     pins: frozenset[model.ModelId] = frozenset()
-    trouble: Trouble | None = None
+    trouble: LoadFailure | None = None
 
-    def move(self, move: Move, now_s: float) -> None:
+    def move(self, move: CopyMove, now_s: float) -> None:
         """Take the step that the table allows."""
         self.state = copy_lifecycle.after(self.state, move)
         self.since_s = now_s
 
-    def expect(self, artifact: ev.Fetched) -> None:
+    def expect(self, artifact: ev.ArtifactFetched) -> None:
         """Take over what its artifact promises; what was measured here is better."""
         self.can_park, self.load_timeout_s = artifact.can_park, artifact.load_timeout_s
         self.expect_extra(artifact.load_extra_bytes)
@@ -123,7 +123,7 @@ class Copy:
 
     def expect_extra(self, load_extra_bytes: int) -> None:
         """What its next load takes beside what it leaves; what is booked for the one under way stays."""
-        if self.state is not State.LOADING:
+        if self.state is not CopyPhase.LOADING:
             self.load_extra_bytes = load_extra_bytes
 
     def measured(self, footprint: model.Footprint, load_s: float) -> None:
@@ -139,16 +139,16 @@ class Copy:
     def is_there(self) -> bool:
         """Whether some of it is in memory, and not on its way out."""
         return self.is_shelved or self.state not in {
-            State.ABSENT,
-            State.QUEUED,
-            State.FAILED,
-            State.EVICTING,
+            CopyPhase.ABSENT,
+            CopyPhase.QUEUED,
+            CopyPhase.FAILED,
+            CopyPhase.EVICTING,
         }
 
     @property
     def is_shelved(self) -> bool:
         """Whether it is queued and comes back from host memory, without its file."""
-        return self.state is State.QUEUED and self.booked != NOTHING
+        return self.state is CopyPhase.QUEUED and self.booked != NOTHING
 
     @property
     def parked(self) -> model.Footprint:
@@ -172,10 +172,10 @@ class Binding:
     attempt: int = 0
     is_fetching: bool = False
     waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
-    trouble: Trouble | None = None
+    trouble: LoadFailure | None = None
 
 
-class Ledger:
+class MemoryAccount:
     """Bytes: who has booked them, how many are about to be free or could be, and what the process takes beside its copies."""
 
     def __init__(self, budget: model.Footprint) -> None:
@@ -207,10 +207,10 @@ class Ledger:
         """
         fixed = (
             copy.booked.minus(copy.leaving)
-            if copy.pins and copy.state is not State.DRAINING
+            if copy.pins and copy.state is not CopyPhase.DRAINING
             else NOTHING
         )
-        if copy.state not in {State.PARKED, State.PARKING}:
+        if copy.state not in {CopyPhase.PARKED, CopyPhase.PARKING}:
             fixed = smaller(fixed, copy.need)
         if fixed != copy.fixed:
             self.pinned = self.pinned.minus(copy.fixed).plus(fixed)

@@ -20,7 +20,7 @@ import enum
 from meshserve import errors
 
 
-class State(enum.Enum):
+class CopyPhase(enum.Enum):
     """Where a copy is in its life.
 
     Stuck: its load takes too long and has not ended. Draining: those who use it finish, nobody new gets it. Parked: in host memory only.
@@ -39,7 +39,7 @@ class State(enum.Enum):
     EVICTING = "evicting"
 
 
-class Move(enum.Enum):
+class CopyMove(enum.Enum):
     """What can happen to a copy."""
 
     WANTED = "wanted"
@@ -57,44 +57,51 @@ class Move(enum.Enum):
     GIVEN_UP = "given up"
 
 
-MOVES: dict[tuple[State, Move], State] = {
-    (State.ABSENT, Move.WANTED): State.QUEUED,
-    (State.QUEUED, Move.ADMITTED): State.LOADING,
-    (State.QUEUED, Move.RESTORED): State.UNPARKING,
-    (State.QUEUED, Move.GIVEN_UP): State.ABSENT,
-    (State.QUEUED, Move.SHELVED): State.PARKED,
-    (State.LOADING, Move.LOADED): State.READY,
-    (State.LOADING, Move.LOAD_FAILED): State.FAILED,
-    (State.LOADING, Move.TIMED_OUT): State.STUCK,
-    (State.STUCK, Move.LOADED): State.READY,
-    (State.STUCK, Move.LOAD_FAILED): State.FAILED,
-    (State.FAILED, Move.WANTED): State.QUEUED,
-    (State.READY, Move.DRAIN_ORDERED): State.DRAINING,
-    (State.READY, Move.PARK_ORDERED): State.PARKING,
-    (State.READY, Move.EVICTION_ORDERED): State.EVICTING,
-    (State.DRAINING, Move.EVICTION_ORDERED): State.EVICTING,
-    (State.PARKING, Move.SHELVED): State.PARKED,
-    (State.PARKING, Move.MOVE_FAILED): State.EVICTING,
-    (State.PARKED, Move.WANTED): State.QUEUED,
-    (State.PARKED, Move.EVICTION_ORDERED): State.EVICTING,
-    (State.UNPARKING, Move.LOADED): State.READY,
-    (State.UNPARKING, Move.MOVE_FAILED): State.EVICTING,
-    (State.EVICTING, Move.FREED): State.ABSENT,
+MOVES: dict[tuple[CopyPhase, CopyMove], CopyPhase] = {
+    (CopyPhase.ABSENT, CopyMove.WANTED): CopyPhase.QUEUED,
+    (CopyPhase.QUEUED, CopyMove.ADMITTED): CopyPhase.LOADING,
+    (CopyPhase.QUEUED, CopyMove.RESTORED): CopyPhase.UNPARKING,
+    (CopyPhase.QUEUED, CopyMove.GIVEN_UP): CopyPhase.ABSENT,
+    (CopyPhase.QUEUED, CopyMove.SHELVED): CopyPhase.PARKED,
+    (CopyPhase.LOADING, CopyMove.LOADED): CopyPhase.READY,
+    (CopyPhase.LOADING, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
+    (CopyPhase.LOADING, CopyMove.TIMED_OUT): CopyPhase.STUCK,
+    (CopyPhase.STUCK, CopyMove.LOADED): CopyPhase.READY,
+    (CopyPhase.STUCK, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
+    (CopyPhase.FAILED, CopyMove.WANTED): CopyPhase.QUEUED,
+    (CopyPhase.READY, CopyMove.DRAIN_ORDERED): CopyPhase.DRAINING,
+    (CopyPhase.READY, CopyMove.PARK_ORDERED): CopyPhase.PARKING,
+    (CopyPhase.READY, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
+    (CopyPhase.DRAINING, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
+    (CopyPhase.PARKING, CopyMove.SHELVED): CopyPhase.PARKED,
+    (CopyPhase.PARKING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
+    (CopyPhase.PARKED, CopyMove.WANTED): CopyPhase.QUEUED,
+    (CopyPhase.PARKED, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
+    (CopyPhase.UNPARKING, CopyMove.LOADED): CopyPhase.READY,
+    (CopyPhase.UNPARKING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
+    (CopyPhase.EVICTING, CopyMove.FREED): CopyPhase.ABSENT,
 }
 
-IDLE = frozenset({State.READY, State.PARKED})
+IDLE = frozenset({CopyPhase.READY, CopyPhase.PARKED})
 """In memory, and free to go if nobody uses or pins it."""
 
-MOVING = frozenset({State.LOADING, State.UNPARKING})
+MOVING = frozenset({CopyPhase.LOADING, CopyPhase.UNPARKING})
 """On its way in: what `loads_parallel` bounds."""
 
 WAITABLE = frozenset(
-    {State.QUEUED, State.LOADING, State.DRAINING, State.PARKING, State.UNPARKING, State.EVICTING}
+    {
+        CopyPhase.QUEUED,
+        CopyPhase.LOADING,
+        CopyPhase.DRAINING,
+        CopyPhase.PARKING,
+        CopyPhase.UNPARKING,
+        CopyPhase.EVICTING,
+    }
 )
 """Requests may wait for it, because an answer is on its way."""
 
 
-def after(state: State, move: Move) -> State:
+def after(state: CopyPhase, move: CopyMove) -> CopyPhase:
     """The state that follows. Raises IllegalMove where the table has none."""
     try:
         return MOVES[state, move]
@@ -104,10 +111,10 @@ def after(state: State, move: Move) -> State:
 
 def diagram() -> str:
     """The table in words, a line for each state: the one at the head of this file."""
-    return "\n".join(f"{state.value:<10} → {_next(state)}" for state in State if _next(state))
+    return "\n".join(f"{state.value:<10} → {_next(state)}" for state in CopyPhase if _next(state))
 
 
-def _next(state: State) -> str:
+def _next(state: CopyPhase) -> str:
     return ", ".join(
         f"{after_.value}: {move.value}"
         for (before, move), after_ in MOVES.items()

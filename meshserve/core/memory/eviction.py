@@ -68,7 +68,7 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class HostBuffer:
     """Host memory for those who only leave the GPU: what is free now, what soon, and the parked who could make way, cheapest first."""
 
     now_bytes: int = 0
@@ -77,7 +77,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvictionPlan:
     """Who is freed altogether, and who only leaves the GPU. `is_postponed`: others are to be parked once those that leave have made way."""
 
     free: tuple[str, ...] = ()
@@ -85,21 +85,21 @@ class Plan:
     is_postponed: bool = False
 
 
-NO_SHELF = Shelf()
+NO_SHELF = HostBuffer()
 
 
 def plan(
     candidates: Iterable[Candidate],
     room: model.Footprint,
     need: model.Footprint,
-    shelf: Shelf = NO_SHELF,
-) -> Plan | None:
+    shelf: HostBuffer = NO_SHELF,
+) -> EvictionPlan | None:
     """The fewest of the cheapest candidates whose leaving makes `need` fit into `room`; None if not even all of them would do.
 
     `candidates` come cheapest first and are read only as far as needed. `room` and `need` may be negative.
     """
     if need.fits_in(room):
-        return Plan()
+        return EvictionPlan()
     victims: list[Candidate] = []
     left = room
     for candidate in candidates:
@@ -131,7 +131,7 @@ def _needed(
     return needed
 
 
-def _placed(leaving: Sequence[Candidate], shelf: Shelf) -> Plan:
+def _placed(leaving: Sequence[Candidate], shelf: HostBuffer) -> EvictionPlan:
     """Where each goes, the dearest first: into host memory if there is room, or if cheaper ones there can make it; else it is freed."""
     free: list[str] = []
     park: list[str] = []
@@ -151,7 +151,7 @@ def _placed(leaving: Sequence[Candidate], shelf: Shelf) -> Plan:
         else:
             free.append(victim.key)
     free.extend(older.gone)
-    return Plan(tuple(reversed(free)), tuple(reversed(park)), is_postponed)
+    return EvictionPlan(tuple(reversed(free)), tuple(reversed(park)), is_postponed)
 
 
 class _MakingWay:

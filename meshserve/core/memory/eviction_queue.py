@@ -12,7 +12,7 @@ STALE_MIN = 64
 """So many stale entries are not worth sweeping up."""
 
 
-class Ranking:
+class EvictionQueue:
     """Keys by score, cheapest first. Scores only grow, so an old entry is a lower bound and is put right when it surfaces."""
 
     def __init__(self, score_of: Callable[[str], float]) -> None:

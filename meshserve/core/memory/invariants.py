@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from meshserve.core.memory import admission, copies, memory_pool, waiters
-from meshserve.core.memory.copy_lifecycle import IDLE, MOVING, WAITABLE, State
+from meshserve.core.memory.copy_lifecycle import IDLE, MOVING, WAITABLE, CopyPhase
 from meshserve.core.values import model
 
 
@@ -34,31 +34,37 @@ def check_copies(
 
 def _check_copy(copy: copies.Copy) -> None:
     who = f"{copy.key} ({copy.state.value})"
-    assert not copy.leases or copy.state in {State.READY, State.DRAINING}, f"{who} is leased"
-    assert copy.leases or copy.state is not State.DRAINING, (
+    assert not copy.leases or copy.state in {CopyPhase.READY, CopyPhase.DRAINING}, (
+        f"{who} is leased"
+    )
+    assert copy.leases or copy.state is not CopyPhase.DRAINING, (
         f"{who} is in nobody's use and has not left"
     )
     assert not copy.waiters or copy.state in WAITABLE, f"{who} has waiters who wait for nothing"
-    assert copy.waiters or copy.state is not State.QUEUED, f"{who} is queued for nobody"
+    assert copy.waiters or copy.state is not CopyPhase.QUEUED, f"{who} is queued for nobody"
     assert copy.pins <= copy.names, f"{who} is pinned by a model that it does not serve"
-    assert copy.names or copy.state not in IDLE | {State.ABSENT, State.FAILED}, (
+    assert copy.names or copy.state not in IDLE | {CopyPhase.ABSENT, CopyPhase.FAILED}, (
         f"{who} serves no model and was kept"
     )
-    assert not copy.unload_wanted or copy.state is not State.READY, (
+    assert not copy.unload_wanted or copy.state is not CopyPhase.READY, (
         f"{who} should have been sent off"
     )
     assert set(copy.waiters.values()) <= copy.names, (
         f"{who} is waited for by requests for a model that it does not serve"
     )
-    assert copy.trouble or copy.state not in {State.FAILED, State.STUCK}, f"{who} can't say why"
+    assert copy.trouble or copy.state not in {CopyPhase.FAILED, CopyPhase.STUCK}, (
+        f"{who} can't say why"
+    )
 
 
-def check_bytes(space: memory_pool.Room, there: Mapping[str, copies.Copy]) -> None:
+def check_bytes(space: memory_pool.MemoryPool, there: Mapping[str, copies.Copy]) -> None:
     """The ledger is the sum of the copies, those that stay are within the budget, and only what may leave is offered."""
     ledger, known = space.ledger, there.values()
     assert ledger.booked == _sum(copy.booked for copy in known)
     assert ledger.leaving == _sum(copy.leaving for copy in known)
-    assert ledger.draining == _sum(copy.booked for copy in known if copy.state is State.DRAINING)
+    assert ledger.draining == _sum(
+        copy.booked for copy in known if copy.state is CopyPhase.DRAINING
+    )
     assert ledger.spared == _sum(copy.booked for copy in known if copy.is_idle)
     assert ledger.pinned == _sum(copy.fixed for copy in known)
     staying = ledger.booked.minus(ledger.leaving)
@@ -69,25 +75,28 @@ def check_bytes(space: memory_pool.Room, there: Mapping[str, copies.Copy]) -> No
         assert space.ranks(copy) == (copy.state in IDLE and not copy.pins), (
             f"{who} is ranked wrongly"
         )
-        assert copy.booked == copies.NOTHING or copy.state not in {State.ABSENT, State.FAILED}, (
-            f"{who} has bytes booked"
-        )
+        assert copy.booked == copies.NOTHING or copy.state not in {
+            CopyPhase.ABSENT,
+            CopyPhase.FAILED,
+        }, f"{who} has bytes booked"
         assert (copy.leaving != copies.NOTHING) <= (
-            copy.state in {State.EVICTING, State.PARKING}
+            copy.state in {CopyPhase.EVICTING, CopyPhase.PARKING}
         ), f"{who} is counted as leaving"
-        assert copy.leaving == copy.booked or copy.state is not State.EVICTING, (
+        assert copy.leaving == copy.booked or copy.state is not CopyPhase.EVICTING, (
             f"{who} leaves something behind"
         )
 
 
 def check_admission(
     way_in: admission.Admission,
-    space: memory_pool.Room,
+    space: memory_pool.MemoryPool,
     there: Mapping[str, copies.Copy],
-    limits: copies.Limits,
+    limits: copies.WorkerLimits,
 ) -> None:
     """The queue and the loads are those of the copies' states, bounded, and nobody waits first in line for room that is there."""
-    assert set(way_in.queue) == {key for key, copy in there.items() if copy.state is State.QUEUED}
+    assert set(way_in.queue) == {
+        key for key, copy in there.items() if copy.state is CopyPhase.QUEUED
+    }
     assert set(way_in.moving) == {key for key, copy in there.items() if copy.state in MOVING}
     assert len(way_in.moving) <= limits.loads_parallel
     if way_in.queue and len(way_in.moving) < limits.loads_parallel:
@@ -97,7 +106,7 @@ def check_admission(
         )
 
 
-def check_tickets(waiting: waiters.Tickets, records: Iterable[waiters.Record]) -> None:
+def check_tickets(waiting: waiters.Waiters, records: Iterable[waiters.Record]) -> None:
     """Each waiting request waits for one thing."""
     found = [ticket for record in records for ticket in record.waiters]
     assert len(found) == len(set(found)) == len(waiting)

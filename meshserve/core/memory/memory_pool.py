@@ -10,7 +10,7 @@ from collections.abc import Generator
 from meshserve import errors
 from meshserve.core.memory import copies, eviction, eviction_queue
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import Move, State
+from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
 
@@ -22,28 +22,28 @@ class Promise(enum.Enum):
     POSTPONED = "postponed"
 
 
-class Room:
+class MemoryPool:
     """The memory of one worker. Orders go to `out`; `there` is every copy by its key; `changed` collects the models whose copies did."""
 
     def __init__(
         self,
-        limits: copies.Limits,
+        limits: copies.WorkerLimits,
         policy: eviction.Policy,
         there: dict[str, copies.Copy],
         out: list[ev.Command],
     ) -> None:
-        self.ledger = copies.Ledger(limits.budget)
-        self.counts = copies.Counts()
+        self.ledger = copies.MemoryAccount(limits.budget)
+        self.counts = copies.ResidencyCounts()
         self.now_s = 0.0
         self.changed: set[model.ModelId] = set()
         self._policy = policy
         self._copies = there
         self._out = out
         self._age = 0.0
-        self._ready = eviction_queue.Ranking(self._score)
-        self._parked = eviction_queue.Ranking(self._score)
+        self._ready = eviction_queue.EvictionQueue(self._score)
+        self._parked = eviction_queue.EvictionQueue(self._score)
 
-    def move(self, copy: copies.Copy, move: Move) -> None:
+    def move(self, copy: copies.Copy, move: CopyMove) -> None:
         """Take the step that the table allows, now."""
         copy.move(move, self.now_s)
         self.ledger.note_pins(copy)
@@ -79,7 +79,7 @@ class Room:
         copy.last_used_s = self.now_s
         self.changed.update(copy.names)
         self.rate(copy)
-        if copy.state is State.DRAINING:
+        if copy.state is CopyPhase.DRAINING:
             self.free(copy)
         elif not copy.pins:
             self.ledger.spare(copy)
@@ -110,14 +110,14 @@ class Room:
     def settle(self, copy: copies.Copy) -> None:
         """The copy has changed: it leaves if that is wanted, is ranked if it may leave, and is forgotten if nothing is left of it."""
         state = copy.state
-        if state is State.READY or state is State.PARKED:
+        if state is CopyPhase.READY or state is CopyPhase.PARKED:
             if copy.unload_wanted or not copy.names:
                 self._send_off(copy)
             elif not copy.pins:
-                (self._ready if state is State.READY else self._parked).add(copy.key)
+                (self._ready if state is CopyPhase.READY else self._parked).add(copy.key)
                 if not copy.leases:
                     self.ledger.spare(copy)
-        elif not copy.names and (state is State.ABSENT or state is State.FAILED):
+        elif not copy.names and (state is CopyPhase.ABSENT or state is CopyPhase.FAILED):
             del self._copies[copy.key]
 
     def hold(self, copy: copies.Copy) -> None:
@@ -146,44 +146,44 @@ class Room:
             self.free(copy)
             return
         self.hold(copy)
-        self.move(copy, Move.DRAIN_ORDERED)
+        self.move(copy, CopyMove.DRAIN_ORDERED)
         self.ledger.draining = self.ledger.draining.plus(copy.booked)
 
     def free(self, copy: copies.Copy) -> None:
         """Order the copy out. Nobody may use it."""
         assert not copy.leases, f"{copy.key} is in use"
         self.hold(copy)
-        if copy.state is State.DRAINING:
+        if copy.state is CopyPhase.DRAINING:
             self.ledger.draining = self.ledger.draining.minus(copy.booked)
-        self.move(copy, Move.EVICTION_ORDERED)
+        self.move(copy, CopyMove.EVICTION_ORDERED)
         self._order_out(copy)
 
     def abandon(self, copy: copies.Copy) -> None:
         """Its move between the devices has failed: what there is of it goes."""
-        self.move(copy, Move.MOVE_FAILED)
+        self.move(copy, CopyMove.MOVE_FAILED)
         self._order_out(copy)
 
     def _order_out(self, copy: copies.Copy) -> None:
         copy.unload_wanted = False
         self.ledger.book(copy, copy.booked, leaving=copy.booked)
-        self.order(ev.Free(copy.key))
+        self.order(ev.FreeCopy(copy.key))
 
     def freed(self, copy: copies.Copy) -> None:
         """It has left."""
-        self.move(copy, Move.FREED)
+        self.move(copy, CopyMove.FREED)
         copy.score = 0.0
         self.ledger.book(copy, copies.NOTHING)
 
     def _park(self, copy: copies.Copy) -> None:
         self.hold(copy)
-        self.move(copy, Move.PARK_ORDERED)
+        self.move(copy, CopyMove.PARK_ORDERED)
         takes = model.Footprint(copy.parked.host_bytes, copy.booked.gpu_bytes)
         self.ledger.book(copy, takes, leaving=model.Footprint(0, copy.booked.gpu_bytes))
-        self.order(ev.Park(copy.key))
+        self.order(ev.OffloadCopy(copy.key))
 
     def parked(self, copy: copies.Copy) -> None:
         """It has left the GPU."""
-        self.move(copy, Move.SHELVED)
+        self.move(copy, CopyMove.SHELVED)
         self.ledger.book(copy, copy.parked)
 
     # Making room
@@ -196,7 +196,7 @@ class Room:
             return self._make(
                 need,
                 left,
-                eviction.Shelf(
+                eviction.HostBuffer(
                     min(shelf_bytes, self.ledger.room.host_bytes), shelf_bytes, may_make_way
                 ),
             )
@@ -215,9 +215,11 @@ class Room:
         reach = left.plus(self.ledger.spared)
         need = model.Footprint(min(0, reach.host_bytes), min(0, reach.gpu_bytes))
         now_bytes = min(left.host_bytes - need.host_bytes, self.ledger.room.host_bytes)
-        self._make(need, left, eviction.Shelf(now_bytes, now_bytes))
+        self._make(need, left, eviction.HostBuffer(now_bytes, now_bytes))
 
-    def _make(self, need: model.Footprint, left: model.Footprint, shelf: eviction.Shelf) -> Promise:
+    def _make(
+        self, need: model.Footprint, left: model.Footprint, shelf: eviction.HostBuffer
+    ) -> Promise:
         if not need.fits_in(left.plus(self.ledger.spared)):
             return Promise.NONE
         may_leave = (
@@ -246,7 +248,7 @@ class Room:
         return True
 
     def _offers(
-        self, *rankings: eviction_queue.Ranking, with_leased: bool = False
+        self, *rankings: eviction_queue.EvictionQueue, with_leased: bool = False
     ) -> Generator[eviction.Candidate, None, None]:
         with contextlib.ExitStack() as stack:
             ranked = [
@@ -258,7 +260,7 @@ class Room:
                 copy = self._copies[key]
                 if with_leased or not copy.leases:
                     yield eviction.Candidate(
-                        key, copy.booked, copy.can_park and copy.state is State.READY, score
+                        key, copy.booked, copy.can_park and copy.state is CopyPhase.READY, score
                     )
 
     def evict(self, copy: copies.Copy) -> None:

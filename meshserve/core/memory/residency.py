@@ -13,7 +13,7 @@ from typing import Any
 from meshserve import errors
 from meshserve.core.memory import admission, copies, eviction, invariants, memory_pool, waiters
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import WAITABLE, Move, State
+from meshserve.core.memory.copy_lifecycle import WAITABLE, CopyMove, CopyPhase
 from meshserve.core.values import model
 
 SWEEPS_PER_IDLE_TIME = 16
@@ -32,13 +32,13 @@ class Residency:
     `changed` collects the models of which something else could be told than before; whoever tells it empties it.
     """
 
-    def __init__(self, limits: copies.Limits, policy: eviction.Policy = eviction.lru) -> None:
+    def __init__(self, limits: copies.WorkerLimits, policy: eviction.Policy = eviction.lru) -> None:
         self.limits = limits
         self.bindings: dict[model.ModelId, copies.Binding] = {}
         self.copies: dict[str, copies.Copy] = {}
         self._out: list[ev.Command] = []
-        self._tickets = waiters.Tickets(self._out)
-        self._room = memory_pool.Room(limits, policy, self.copies, self._out)
+        self._tickets = waiters.Waiters(self._out)
+        self._room = memory_pool.MemoryPool(limits, policy, self.copies, self._out)
         self._admission = admission.Admission(self._room, self._tickets, limits)
         self.counts = self._room.counts
         self.ledger = self._room.ledger
@@ -47,23 +47,23 @@ class Residency:
         self._attempts = itertools.count(1)
         self._swept_s = 0.0
         self._steps: dict[type, Callable[[Any], None]] = {
-            ev.Asked: self._asked,
-            ev.Left: self._left,
-            ev.Released: self._released,
-            ev.Fetched: self._fetched,
+            ev.LeaseRequested: self._asked,
+            ev.RequesterLeft: self._left,
+            ev.LeaseReleased: self._released,
+            ev.ArtifactFetched: self._fetched,
             ev.FetchFailed: self._fetch_failed,
-            ev.Loaded: self._loaded,
-            ev.LoadEnded: self._load_ended,
-            ev.Freed: self._freed,
-            ev.ExtraKnown: self._extra_known,
-            ev.Parked: self._parked,
-            ev.Unparked: self._unparked,
-            ev.MoveFailed: self._move_failed,
-            ev.Forgotten: self._forgotten,
-            ev.PinChanged: self._pin_changed,
-            ev.UnloadWanted: self._unload_wanted,
-            ev.MemorySeen: self._memory_seen,
-            ev.Ticked: self._ticked,
+            ev.CopyLoaded: self._loaded,
+            ev.CopyLoadFailed: self._load_ended,
+            ev.CopyFreed: self._freed,
+            ev.LoadOverheadKnown: self._extra_known,
+            ev.CopyOffloaded: self._parked,
+            ev.CopyOnloaded: self._unparked,
+            ev.DeviceMoveFailed: self._move_failed,
+            ev.ModelForgotten: self._forgotten,
+            ev.PinSet: self._pin_changed,
+            ev.UnloadRequested: self._unload_wanted,
+            ev.MemoryMeasured: self._memory_seen,
+            ev.TimerFired: self._ticked,
         }
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:
@@ -80,7 +80,7 @@ class Residency:
         if (
             binding is None
             or binding.key is None
-            or self.copies[binding.key].state is not State.READY
+            or self.copies[binding.key].state is not CopyPhase.READY
         ):
             return None
         return binding.key
@@ -117,10 +117,10 @@ class Residency:
 
     # Requests
 
-    def _asked(self, event: ev.Asked) -> None:
+    def _asked(self, event: ev.LeaseRequested) -> None:
         key = self.lease(event.id, self._room.now_s)
         if key is not None:
-            self._out.append(ev.Grant(event.ticket, key))
+            self._out.append(ev.GrantLease(event.ticket, key))
             return
         self.counts.misses += 1
         if len(self._tickets) >= self.limits.waiters_max:
@@ -155,7 +155,7 @@ class Residency:
         if refusal is not None:
             self._refuse(ticket, refusal)
             return
-        if copy.state is State.READY:
+        if copy.state is CopyPhase.READY:
             self._grant(copy, ticket)
             return
         self._tickets.wait(ticket, id_, copy)
@@ -166,15 +166,15 @@ class Residency:
         """Why nobody may wait for the copy now, if so."""
         trouble, state = copy.trouble, copy.state
         if trouble and (
-            state is State.STUCK
-            or (state is State.FAILED and self._room.now_s < trouble.retry_at_s)
+            state is CopyPhase.STUCK
+            or (state is CopyPhase.FAILED and self._room.now_s < trouble.retry_at_s)
         ):
             return trouble.refusal(self._room.now_s)
-        if state in {State.ABSENT, State.FAILED, State.PARKED}:
+        if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.PARKED}:
             return self._room.too_big(copy, self.ledger.overhead_min_bytes)
         return None
 
-    def _left(self, event: ev.Left) -> None:
+    def _left(self, event: ev.RequesterLeft) -> None:
         record = self._tickets.leave(event.ticket)
         if isinstance(record, copies.Copy):
             self._reconsider(record)
@@ -182,21 +182,21 @@ class Residency:
 
     def _reconsider(self, copy: copies.Copy) -> None:
         """Somebody wants it no longer."""
-        if copy.state is State.QUEUED and not copy.waiters:
+        if copy.state is CopyPhase.QUEUED and not copy.waiters:
             self._admission.give_up(copy)
         else:
             self._room.settle(copy)
 
-    def _released(self, event: ev.Released) -> None:
+    def _released(self, event: ev.LeaseReleased) -> None:
         if self._room.take_back(self.copies[event.key]) and self._admission.queue:
             self._admission.admit()
 
     def _grant(self, copy: copies.Copy, ticket: ev.Ticket) -> None:
         self._room.lend(copy, self._room.now_s)
-        self._out.append(ev.Grant(ticket, copy.key))
+        self._out.append(ev.GrantLease(ticket, copy.key))
 
     def _refuse(self, ticket: ev.Ticket, error: errors.MeshError) -> None:
-        self._out.append(ev.Refuse(ticket, error))
+        self._out.append(ev.RefuseLease(ticket, error))
 
     def _refuse_all(self, record: waiters.Record, error: errors.MeshError) -> None:
         self._tickets.refuse(self._tickets.take(record), error)
@@ -207,9 +207,9 @@ class Residency:
         binding.attempt = next(self._attempts)
         binding.is_fetching = True
         self.changed.add(binding.id)
-        self._out.append(ev.Fetch(binding.id, binding.attempt))
+        self._out.append(ev.FetchArtifact(binding.id, binding.attempt))
 
-    def _fetching(self, event: ev.Fetched | ev.FetchFailed) -> copies.Binding | None:
+    def _fetching(self, event: ev.ArtifactFetched | ev.FetchFailed) -> copies.Binding | None:
         """The binding that waits for this very answer; its fetch has ended."""
         binding = self.bindings.get(event.id)
         if binding is None or not binding.is_fetching or binding.attempt != event.attempt:
@@ -218,7 +218,7 @@ class Residency:
         self.changed.add(binding.id)
         return binding
 
-    def _fetched(self, event: ev.Fetched) -> None:
+    def _fetched(self, event: ev.ArtifactFetched) -> None:
         binding = self._fetching(event)
         if binding is None:
             return
@@ -242,7 +242,7 @@ class Residency:
         )
         self._refuse_all(binding, binding.trouble.refusal(self._room.now_s))
 
-    def _forgotten(self, event: ev.Forgotten) -> None:
+    def _forgotten(self, event: ev.ModelForgotten) -> None:
         if not event.is_replaced:
             self._pinned.discard(event.id)
         binding = self.bindings.pop(event.id, None)
@@ -272,10 +272,10 @@ class Residency:
 
     # What comes of commands
 
-    def _loaded(self, event: ev.Loaded) -> None:
+    def _loaded(self, event: ev.CopyLoaded) -> None:
         copy = self.copies[event.key]
         self.counts.loads += 1
-        self._room.move(copy, Move.LOADED)
+        self._room.move(copy, CopyMove.LOADED)
         copy.measured(event.footprint, event.load_s)
         self.ledger.book(copy, event.footprint)
         if self._room.keep_within():
@@ -284,9 +284,9 @@ class Residency:
             self._expel(copy)
         self._end_move(copy)
 
-    def _unparked(self, event: ev.Unparked) -> None:
+    def _unparked(self, event: ev.CopyOnloaded) -> None:
         copy = self.copies[event.key]
-        self._room.move(copy, Move.LOADED)
+        self._room.move(copy, CopyMove.LOADED)
         self.ledger.book(copy, copy.need)
         self._settle_in(copy)
         self._end_move(copy)
@@ -309,10 +309,10 @@ class Residency:
         self._admission.arrived(copy)
         self._admission.admit()
 
-    def _load_ended(self, event: ev.LoadEnded) -> None:
+    def _load_ended(self, event: ev.CopyLoadFailed) -> None:
         copy = self.copies[event.key]
-        was_stuck = copy.state is State.STUCK
-        self._room.move(copy, Move.LOAD_FAILED)
+        was_stuck = copy.state is CopyPhase.STUCK
+        self._room.move(copy, CopyMove.LOAD_FAILED)
         self.ledger.book(copy, copies.NOTHING)
         copy.unload_wanted = False
         if was_stuck and copy.trouble:
@@ -327,18 +327,18 @@ class Residency:
         copy.trouble = copies.failed_again(copy.trouble, error, self._room.now_s, self.limits)
         self._refuse_all(copy, copy.trouble.refusal(self._room.now_s))
 
-    def _freed(self, event: ev.Freed) -> None:
+    def _freed(self, event: ev.CopyFreed) -> None:
         copy = self.copies[event.key]
         self._room.freed(copy)
         self._resume(copy)
 
-    def _extra_known(self, event: ev.ExtraKnown) -> None:
+    def _extra_known(self, event: ev.LoadOverheadKnown) -> None:
         copy = self.copies.get(event.key)
         if copy is not None:
             copy.expect_extra(event.load_extra_bytes)
             self._admission.admit()
 
-    def _parked(self, event: ev.Parked) -> None:
+    def _parked(self, event: ev.CopyOffloaded) -> None:
         copy = self.copies[event.key]
         self._room.parked(copy)
         self._resume(copy)
@@ -351,14 +351,14 @@ class Residency:
             self._room.settle(copy)
         self._admission.admit()
 
-    def _move_failed(self, event: ev.MoveFailed) -> None:
+    def _move_failed(self, event: ev.DeviceMoveFailed) -> None:
         copy = self.copies[event.key]
         self._room.abandon(copy)
         self._end_move(copy)
 
     # Wishes and time
 
-    def _pin_changed(self, event: ev.PinChanged) -> None:
+    def _pin_changed(self, event: ev.PinSet) -> None:
         binding = self.bindings.get(event.id)
         copy = self.copies[binding.key] if binding and binding.key is not None else None
         if event.is_pinned:
@@ -372,16 +372,18 @@ class Residency:
                 self._room.settle(copy)
         self._admission.admit()
 
-    def _unload_wanted(self, event: ev.UnloadWanted) -> None:
+    def _unload_wanted(self, event: ev.UnloadRequested) -> None:
         binding = self.bindings.get(event.id)
         copy = self.copies[binding.key] if binding and binding.key is not None else None
         if copy is not None and copy.is_there and not copy.pins:
             copy.unload_wanted = True
             self._room.settle(copy)
 
-    def _memory_seen(self, event: ev.MemorySeen) -> None:
+    def _memory_seen(self, event: ev.MemoryMeasured) -> None:
         """What a load takes beyond its hint looks like the process's own until it ends: nobody goes for what may be turned away then."""
-        loading = [copy for copy in self._admission.moving.values() if copy.state is State.LOADING]
+        loading = [
+            copy for copy in self._admission.moving.values() if copy.state is CopyPhase.LOADING
+        ]
         reused_bytes = min(event.free_bytes, self.ledger.budget.host_bytes // REUSED_PART)
         self.ledger.see(
             max(0, event.private_bytes - reused_bytes),
@@ -391,10 +393,10 @@ class Residency:
             self._room.shed()
         self._admission.admit()
 
-    def _ticked(self, _event: ev.Ticked) -> None:
+    def _ticked(self, _event: ev.TimerFired) -> None:
         for copy in list(self._admission.moving.values()):
             if (
-                copy.state is State.LOADING
+                copy.state is CopyPhase.LOADING
                 and self._room.now_s - copy.since_s > copy.load_timeout_s
             ):
                 self._time_out(copy)
@@ -405,7 +407,7 @@ class Residency:
 
     def _time_out(self, copy: copies.Copy) -> None:
         """Its bytes stay booked, for nobody knows what the load still takes; nobody waits for it, and nobody starts it twice."""
-        self._room.move(copy, Move.TIMED_OUT)
+        self._room.move(copy, CopyMove.TIMED_OUT)
         self._admission.arrived(copy)
         self._note_failure(
             copy, errors.LoadFailed(f"the load has not ended within {copy.load_timeout_s:g} s")

@@ -16,7 +16,7 @@ Ticket = Hashable
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LeaseRequested:
     """A request wants a lease on the model's copy. It is answered by exactly one Grant or Refuse, unless it leaves first."""
 
     ticket: Ticket
@@ -24,21 +24,21 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class RequesterLeft:
     """A waiting request went away."""
 
     ticket: Ticket
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class LeaseReleased:
     """A lease ended."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class ArtifactFetched:
     """The artifact of a model is here. `need` is its measured footprint if it is known, else a hint.
 
     `load_extra_bytes` is what a load takes beside that while it goes on.
@@ -64,7 +64,7 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class CopyLoaded:
     """A copy is in memory and takes `footprint`."""
 
     key: str
@@ -73,7 +73,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadEnded:
+class CopyLoadFailed:
     """A load ended without a copy; nothing of it is left in memory."""
 
     key: str
@@ -81,14 +81,14 @@ class LoadEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
+class CopyFreed:
     """A copy's memory is free again."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class ExtraKnown:
+class LoadOverheadKnown:
     """From now on a load of the copy takes so many bytes beside what it leaves: something was kept of it that eases it, or is no more."""
 
     key: str
@@ -96,28 +96,28 @@ class ExtraKnown:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class CopyOffloaded:
     """A copy has left the GPU and is in host memory."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unparked:
+class CopyOnloaded:
     """A copy is back on the GPU."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class MoveFailed:
+class DeviceMoveFailed:
     """A copy could not be moved between the devices; it is of no use any more."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ModelForgotten:
     """The model is withdrawn, or declared anew with another artifact (`is_replaced`: whoever waits goes on waiting, for the new one)."""
 
     id: model.ModelId
@@ -125,7 +125,7 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class PinChanged:
+class PinSet:
     """The model must stay once it is there, or need not any more."""
 
     id: model.ModelId
@@ -133,14 +133,14 @@ class PinChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class UnloadWanted:
+class UnloadRequested:
     """The model's copy shall go as soon as nobody uses it."""
 
     id: model.ModelId
 
 
 @dataclass(frozen=True, slots=True)
-class MemorySeen:
+class MemoryMeasured:
     """The whole process has so much private memory; what no copy accounts for is taken off the budget.
 
     `free_bytes`: what the allocator holds free between what is in use, and can't give back.
@@ -151,18 +151,18 @@ class MemorySeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticked:
+class TimerFired:
     """Time went by."""
 
 
 Event = (
-    Asked | Left | Released | Fetched | FetchFailed | Loaded | LoadEnded | Freed | ExtraKnown | Parked | Unparked | MoveFailed | Forgotten
-    | PinChanged | UnloadWanted | MemorySeen | Ticked
+    LeaseRequested | RequesterLeft | LeaseReleased | ArtifactFetched | FetchFailed | CopyLoaded | CopyLoadFailed | CopyFreed | LoadOverheadKnown | CopyOffloaded | CopyOnloaded | DeviceMoveFailed | ModelForgotten
+    | PinSet | UnloadRequested | MemoryMeasured | TimerFired
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class FetchArtifact:
     """Bring the model's artifact here and say what it is: answered by Fetched or FetchFailed with the same attempt."""
 
     id: model.ModelId
@@ -170,35 +170,35 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadCopy:
     """Load the copy: answered by Loaded or LoadEnded, however late."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class FreeCopy:
     """Give the copy's memory back: answered by Freed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Park:
+class OffloadCopy:
     """Move the copy off the GPU: answered by Parked or MoveFailed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unpark:
+class OnloadCopy:
     """Move the copy back to the GPU: answered by Unparked or MoveFailed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class GrantLease:
     """The request has a lease on the copy, until Released."""
 
     ticket: Ticket
@@ -206,11 +206,11 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RefuseLease:
     """The request gets this error."""
 
     ticket: Ticket
     error: errors.MeshError
 
 
-Command = Fetch | Load | Free | Park | Unpark | Grant | Refuse
+Command = FetchArtifact | LoadCopy | FreeCopy | OffloadCopy | OnloadCopy | GrantLease | RefuseLease

@@ -12,7 +12,7 @@ from meshserve.core.values import model
 Record = copies.Copy | copies.Binding
 
 
-class Tickets:
+class Waiters:
     """All requests that wait. Refusals go to `out`."""
 
     def __init__(self, out: list[ev.Command]) -> None:
@@ -53,4 +53,4 @@ class Tickets:
 
     def refuse(self, tickets: Iterable[ev.Ticket], error: errors.MeshError) -> None:
         """The answer for requests that wait for nothing any more."""
-        self._out.extend(ev.Refuse(ticket, error) for ticket in tickets)
+        self._out.extend(ev.RefuseLease(ticket, error) for ticket in tickets)

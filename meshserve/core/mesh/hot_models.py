@@ -31,7 +31,7 @@ def wanted(load: float, workers_max: int) -> int:
 
 
 @dataclass(slots=True)
-class Hot:
+class HotModel:
     """A model that was busy; `id` is the version of which there was most to do when that began.
 
     `loads`: how busy it keeps each worker; `places`: where it shall be, its home first; `loaded`: where it is.
@@ -72,19 +72,19 @@ class Hot:
         return not self.places and self.more_since_s is None and sum(self.loads.values()) < BUSY
 
 
-class Hots:
+class HotModels:
     """All models that were busy, by name. Nothing here is saved: a controller that begins anew finds out again."""
 
     def __init__(
-        self, book: catalog_index.Ledger, workers: workers.Roster, gates_: gateways.Gates
+        self, book: catalog_index.CatalogIndex, workers: workers.Workers, gates_: gateways.Gateways
     ) -> None:
-        self.models: dict[str, Hot] = {}
+        self.models: dict[str, HotModel] = {}
         self._book = book
         self._workers = workers
         self._gates = gates_
 
     def reported(
-        self, worker_id: str, demands: Sequence[reports.Demand], now_s: float
+        self, worker_id: str, demands: Sequence[reports.ModelDemand], now_s: float
     ) -> Iterator[commands.Command]:
         """What a worker's report asks for."""
         shares: defaultdict[str, float] = defaultdict(float)
@@ -101,16 +101,16 @@ class Hots:
     def _meet(self, id_: model.ModelId) -> None:
         declared = self._book.models.declared(id_)
         if declared is not None:
-            self.models[id_.name] = Hot(id_, declared.spec.pool)
+            self.models[id_.name] = HotModel(id_, declared.spec.pool)
 
-    def _follow(self, hot: Hot, now_s: float) -> Iterator[commands.Command]:
+    def _follow(self, hot: HotModel, now_s: float) -> Iterator[commands.Command]:
         pool = self._book.desired.pool(hot.pool)
         workers_max = min(pool.copies_max if pool else 1, len(self._workers.ready(hot.pool)))
         count = wanted(sum(hot.loads.values()), workers_max)
         if hot.notes(count, now_s):
             yield from self._place(hot, count)
 
-    def _place(self, hot: Hot, count: int) -> Iterator[commands.Command]:
+    def _place(self, hot: HotModel, count: int) -> Iterator[commands.Command]:
         """Have it on so many workers; on one, that is its home, as any model is."""
         before = hot.routed
         hot.places = self._workers.homes(hot.pool, hot.id.name, count) if count > 1 else ()
@@ -136,7 +136,7 @@ class Hots:
             worker_id, id_, declared.spec.load_timeout_s if declared else 0.0
         )
 
-    def _routed(self, hot: Hot, before: tuple[str, ...]) -> Iterator[commands.Command]:
+    def _routed(self, hot: HotModel, before: tuple[str, ...]) -> Iterator[commands.Command]:
         if hot.routed != before:
             yield from self._gates.configure()
 

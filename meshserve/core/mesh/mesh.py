@@ -23,11 +23,11 @@ class Mesh:
     """
 
     def __init__(self) -> None:
-        self.book = catalog_index.Ledger()
-        self.roster = workers.Roster()
-        self.gates = gateways.Gates()
+        self.book = catalog_index.CatalogIndex()
+        self.roster = workers.Workers()
+        self.gates = gateways.Gateways()
         self.pins = pins.Pins(self.book, self.roster)
-        self.hots = hot_models.Hots(self.book, self.roster, self.gates)
+        self.hots = hot_models.HotModels(self.book, self.roster, self.gates)
         self.llms = llms.Llms(self.gates)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
@@ -62,9 +62,11 @@ class Mesh:
             events.ModelsRegistered: lambda event: admin_requests.register(self.book, event),
             events.ModelRemoved: lambda event: admin_requests.remove(self.book, event),
             events.RepositoryScanned: self._scanned,
-            events.AliasSet: lambda event: admin_requests.set_alias(self.book, event),
-            events.AliasCleared: lambda event: admin_requests.clear_alias(self.book, event),
-            events.PinChanged: lambda event: admin_requests.pin(self.book, event),
+            events.AliasRequested: lambda event: admin_requests.set_alias(self.book, event),
+            events.AliasRemovalRequested: lambda event: admin_requests.clear_alias(
+                self.book, event
+            ),
+            events.PinRequested: lambda event: admin_requests.pin(self.book, event),
         }
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:
@@ -133,7 +135,7 @@ class Mesh:
         seen = names.keys() | {
             change.alias
             for change in event.changes
-            if isinstance(change, desired.Alias | catalog.AliasCleared)
+            if isinstance(change, desired.DesiredAlias | catalog.AliasCleared)
         }
         before = (self.book.desired.gateway, self.book.routes_of(seen))
         yield from self._tell(made for change in event.changes for made in self.book.make(change))
@@ -187,19 +189,19 @@ class Mesh:
         if not self.is_draining:
             yield from self.hots.reported(worker.id, event.report.demands, now_s)
 
-    def _learn(self, learned: Iterable[reports.Learned]) -> Iterator[commands.Command]:
+    def _learn(self, learned: Iterable[reports.LearnedMeasurement]) -> Iterator[commands.Command]:
         news = tuple(each for each in learned if self._is_news(each))
         declared = ((self.book.models.declared(each.id), each.measured) for each in news)
         yield from self._tell(
             made
             for each, measured in declared
             if each
-            for made in self.book.make(catalog.Declared(each.spec, measured))
+            for made in self.book.make(catalog.ModelDeclared(each.spec, measured))
         )
         if news:
             yield commands.RememberMeasured(news)
 
-    def _is_news(self, learned: reports.Learned) -> bool:
+    def _is_news(self, learned: reports.LearnedMeasurement) -> bool:
         declared = self.book.models.declared(learned.id)
         if declared is None:
             return False
@@ -293,10 +295,10 @@ class Mesh:
             hot=self.hots.routes(),
         )
 
-    def _members(self, pool: str) -> tuple[snapshots.Member, ...]:
+    def _members(self, pool: str) -> tuple[snapshots.RingMember, ...]:
         workers = self.roster.of_pool(pool)
         return tuple(
-            snapshots.Member(each.id, each.endpoint, each.state == "ready")
+            snapshots.RingMember(each.id, each.endpoint, each.state == "ready")
             for each in workers
             if each.endpoint
         )

@@ -22,7 +22,7 @@ class Pins:
     `held` says where each pinned model is pinned, `sought` where the target of each moving alias is loaded.
     """
 
-    def __init__(self, book: catalog_index.Ledger, workers: workers.Roster) -> None:
+    def __init__(self, book: catalog_index.CatalogIndex, workers: workers.Workers) -> None:
         self.held: dict[model.ModelId, frozenset[str]] = {}
         self.sought: dict[str, Place] = {}
         self._book = book
@@ -77,7 +77,7 @@ class Pins:
             del self._pools[id_]
             self._versions[id_.name].discard(id_.version)
 
-    def _pinned(self, id_: model.ModelId) -> catalog.Declared | None:
+    def _pinned(self, id_: model.ModelId) -> catalog.ModelDeclared | None:
         declared = self._book.models.declared(id_)
         return declared if declared and declared.spec.pinned else None
 
@@ -107,7 +107,7 @@ class Pins:
                 self.sought[alias.alias] = place
                 yield self._ensure(*place)
 
-    def _target(self, alias: desired.Alias) -> Place | None:
+    def _target(self, alias: desired.DesiredAlias) -> Place | None:
         pool = self._book.pool_of(alias.target)
         home = self._workers.home(pool, alias.alias) if pool else None
         try:
@@ -121,7 +121,7 @@ class Pins:
             worker_id, id_, declared.spec.load_timeout_s if declared else 0.0
         )
 
-    def ensured(self, event: events.CopyEnsured, now_s: float) -> tuple[desired.Alias, ...]:
+    def ensured(self, event: events.CopyEnsured, now_s: float) -> tuple[desired.DesiredAlias, ...]:
         """The aliases that waited for this end of a load. What failed is tried again some time later."""
         place = (event.worker_id, event.id)
         if event.failure or place in self.sought.values():
@@ -130,7 +130,7 @@ class Pins:
             alias for alias in self._book.moving() if self.sought.get(alias.alias) == place
         )
 
-    def seek_again(self, aliases: Iterable[desired.Alias]) -> None:
+    def seek_again(self, aliases: Iterable[desired.DesiredAlias]) -> None:
         """Ask once more for these aliases' targets."""
         for alias in aliases:
             self.sought.pop(alias.alias, None)

@@ -13,7 +13,7 @@ RESTART_DELAY_S_MAX = 10.0
 
 
 @dataclass(slots=True)
-class Gate:
+class GatewayRecord:
     """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 if by none."""
 
     node: str
@@ -26,11 +26,11 @@ class Gate:
     configured: int = -1
 
 
-class Gates:
+class Gateways:
     """All gateways by node. `revision` counts the snapshots that they were to take; `needed` is the last without which some can't serve."""
 
     def __init__(self) -> None:
-        self.gates: dict[str, Gate] = {}
+        self.gates: dict[str, GatewayRecord] = {}
         self.revision = 0
         self.needed = 0
         self._calm: tuple[tuple[str, ...], float] | None = None
@@ -117,10 +117,12 @@ class Gates:
             yield from self._follow(gate, now_s, is_wanted=gate.node in wanted)
         for node in nodes:
             if node not in self.gates:
-                self.gates[node] = Gate(node)
+                self.gates[node] = GatewayRecord(node)
                 yield commands.StartGateway(node)
 
-    def _follow(self, gate: Gate, now_s: float, *, is_wanted: bool) -> Iterator[commands.Command]:
+    def _follow(
+        self, gate: GatewayRecord, now_s: float, *, is_wanted: bool
+    ) -> Iterator[commands.Command]:
         if gate.state == "lost" and not is_wanted:
             del self.gates[gate.node]
         elif gate.state in ("starting", "ready") and not is_wanted:

@@ -25,7 +25,7 @@ def ring_size(workers: int) -> int:
     return size
 
 
-class Ring:
+class HashRing:
     """The workers of one pool on a ring of hashes. The order in which they are named does not matter."""
 
     def __init__(self, worker_ids: Iterable[str], size: int = RING_SIZE_MIN) -> None:

@@ -14,7 +14,7 @@ RESTART_DELAY_S_MAX = 30.0
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerRecord:
     """One worker as the mesh knows it. `is_up`: its process runs and takes steps. It is ready once it has had a whole catalog.
 
     `sent` and `synced` are revisions of its catalog; `whole_after`, `whole_at` those before and at the end of the last whole one.
@@ -56,17 +56,17 @@ class Worker:
             self.copies[id_] = copy
 
 
-class Roster:
+class Workers:
     """All workers by id. `changed` collects the pools whose ready workers changed since it was last emptied."""
 
     def __init__(self) -> None:
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, WorkerRecord] = {}
         self.changed: set[str] = set()
-        self._rings: dict[str, hash_ring.Ring] = {}
+        self._rings: dict[str, hash_ring.HashRing] = {}
         self._ring_sizes: dict[str, int] = {}
-        self._calm: tuple[tuple[desired.Pool, ...], float] | None = None
+        self._calm: tuple[tuple[desired.PoolSettings, ...], float] | None = None
 
-    def of_pool(self, pool: str) -> list[Worker]:
+    def of_pool(self, pool: str) -> list[WorkerRecord]:
         """The pool's workers, by id."""
         return [
             self.workers[id_]
@@ -91,30 +91,30 @@ class Roster:
         """The first so many ready workers from the name's place on the ring on; fewer where there are not so many."""
         ring = self._rings.get(pool)
         if ring is None:
-            ring = self._rings[pool] = hash_ring.Ring(self.ready(pool), self.ring_size(pool))
+            ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool), self.ring_size(pool))
         return ring.homes(name, count)
 
     def ring_size(self, pool: str) -> int:
         """How many points the pool's ring has: by the workers that there should be, so that it stays when one is lost."""
         return self._ring_sizes.get(pool, hash_ring.RING_SIZE_MIN)
 
-    def attach(self, living: events.LivingWorker, now_s: float) -> Worker:
+    def attach(self, living: events.LivingWorker, now_s: float) -> WorkerRecord:
         """Take over a worker that runs already."""
         state: reports.WorkerState = "ready" if living.is_ready else "starting"
-        worker = Worker(
+        worker = WorkerRecord(
             living.worker_id,
             living.settings,
             state,
-            True,
+            True,  # noqa: FBT003
             living.endpoint,
             living.pid,
             started_s=now_s,
-        )  # noqa: FBT003 - is_up
+        )
         self.workers[worker.id] = worker
         self._touch(worker)
         return worker
 
-    def started(self, event: events.WorkerStarted) -> Worker | None:
+    def started(self, event: events.WorkerStarted) -> WorkerRecord | None:
         """The worker that is up now; nothing if nobody waits for it any more."""
         worker = self.workers.get(event.worker_id)
         if worker is None or worker.state not in ("starting", "ready"):
@@ -130,18 +130,22 @@ class Roster:
         worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
         return worker
 
-    def give_whole(self, worker: Worker, share: catalog_sync.Parts) -> Iterator[commands.Command]:
+    def give_whole(
+        self, worker: WorkerRecord, share: catalog_sync.Parts
+    ) -> Iterator[commands.Command]:
         """Bring the worker's catalog in as a whole."""
         steps = catalog_sync.whole_of(share, worker.sent)
         worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
         return self._send(worker, steps)
 
-    def give(self, worker: Worker, changes: Iterable[catalog.Change]) -> Iterator[commands.Command]:
+    def give(
+        self, worker: WorkerRecord, changes: Iterable[catalog.Change]
+    ) -> Iterator[commands.Command]:
         """Bring the worker's catalog forward by these changes."""
         return self._send(worker, tuple(catalog_sync.steps(changes, worker.sent)))
 
     def _send(
-        self, worker: Worker, steps: tuple[catalog_sync.Step, ...]
+        self, worker: WorkerRecord, steps: tuple[catalog_sync.SyncStep, ...]
     ) -> Iterator[commands.Command]:
         worker.sent = steps[-1].revision if steps else worker.sent
         return (commands.SendChanges(worker.id, step) for step in steps)
@@ -177,7 +181,9 @@ class Roster:
             del self.workers[worker_id]
             self._touch(worker)
 
-    def reconcile(self, pools: Iterable[desired.Pool], now_s: float) -> Iterator[commands.Command]:
+    def reconcile(
+        self, pools: Iterable[desired.PoolSettings], now_s: float
+    ) -> Iterator[commands.Command]:
         """What brings the workers nearer to what should be. Costs nothing while neither has changed and nobody is due to start again."""
         asked = tuple(pools)
         if self._calm is not None and self._calm[0] == asked and now_s < self._calm[1]:
@@ -191,7 +197,7 @@ class Roster:
             self._calm = (asked, min(retries_s, default=math.inf))
 
     def _bring_about(
-        self, pools: Iterable[desired.Pool], now_s: float
+        self, pools: Iterable[desired.PoolSettings], now_s: float
     ) -> Iterator[commands.Command]:
         for pool in pools:
             self._size_ring(pool)
@@ -199,12 +205,12 @@ class Roster:
         there = list(self.workers.values())
         # What is missing comes first: while it starts, nobody else of its pool may go.
         for id_ in [id_ for id_ in wanted if id_ not in self.workers]:
-            self.workers[id_] = worker = Worker(id_, wanted[id_])
+            self.workers[id_] = worker = WorkerRecord(id_, wanted[id_])
             yield from self._start(worker, now_s)
         for worker in there:
             yield from self._follow(worker, wanted.get(worker.id), now_s)
 
-    def _size_ring(self, pool: desired.Pool) -> None:
+    def _size_ring(self, pool: desired.PoolSettings) -> None:
         size = hash_ring.ring_size(pool.workers)
         if size != self.ring_size(pool.name):
             self._ring_sizes[pool.name] = size
@@ -212,7 +218,7 @@ class Roster:
             self.changed.add(pool.name)
 
     def _follow(
-        self, worker: Worker, wanted: desired.WorkerSettings | None, now_s: float
+        self, worker: WorkerRecord, wanted: desired.WorkerSettings | None, now_s: float
     ) -> Iterator[commands.Command]:
         if worker.state == "lost":
             yield from self._follow_lost(worker, wanted, now_s)
@@ -223,7 +229,7 @@ class Roster:
             yield commands.StopWorker(worker.id)
 
     def _follow_lost(
-        self, worker: Worker, wanted: desired.WorkerSettings | None, now_s: float
+        self, worker: WorkerRecord, wanted: desired.WorkerSettings | None, now_s: float
     ) -> Iterator[commands.Command]:
         if wanted is None:
             del self.workers[worker.id]
@@ -234,21 +240,21 @@ class Roster:
             self._move(worker, "starting")
             yield from self._start(worker, now_s)
 
-    def _start(self, worker: Worker, now_s: float) -> Iterator[commands.Command]:
+    def _start(self, worker: WorkerRecord, now_s: float) -> Iterator[commands.Command]:
         worker.started_s = now_s
         yield commands.StartWorker(worker.id, worker.settings)
 
-    def _may_replace(self, worker: Worker) -> bool:
+    def _may_replace(self, worker: WorkerRecord) -> bool:
         """One at a time: while another of the pool is not there, nobody else goes."""
         others = [other for other in self.of_pool(worker.settings.pool) if other is not worker]
         return all(other.state == "ready" for other in others)
 
-    def _move(self, worker: Worker, state: reports.WorkerState) -> None:
+    def _move(self, worker: WorkerRecord, state: reports.WorkerState) -> None:
         if worker.state != state:
             worker.state = state
             self._touch(worker)
 
-    def _touch(self, worker: Worker) -> None:
+    def _touch(self, worker: WorkerRecord) -> None:
         self._calm = None
         self._rings.pop(worker.settings.pool, None)
         self.changed.add(worker.settings.pool)

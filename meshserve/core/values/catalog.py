@@ -10,7 +10,7 @@ from meshserve.core.values import model
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class ModelDeclared:
     """The spec is to be served, in place of any earlier one with the same id. `measured` is what earlier loads of its bytes taught."""
 
     spec: model.ModelSpec
@@ -18,7 +18,7 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class ModelWithdrawn:
     """The version is not to be served any more."""
 
     id: model.ModelId
@@ -40,7 +40,7 @@ class AliasCleared:
     alias: str
 
 
-Change = Declared | Withdrawn | AliasSet | AliasCleared
+Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
 
 
 def version_order(version: str) -> tuple[int, int, str, str]:
@@ -55,7 +55,7 @@ class Catalog:
     """Models by name and version, and aliases. Where a name is both, the alias is meant; whoever declares sees to it that none is."""
 
     def __init__(self, changes: Iterable[Change] = ()) -> None:
-        self._versions: dict[str, dict[str, Declared]] = {}
+        self._versions: dict[str, dict[str, ModelDeclared]] = {}
         self._newest: dict[str, str] = {}
         self._aliases: dict[str, AliasSet] = {}
         for change in changes:
@@ -64,16 +64,16 @@ class Catalog:
     def apply(self, change: Change) -> None:
         """Take a change in. Withdrawing what is not there changes nothing."""
         match change:
-            case Declared():
+            case ModelDeclared():
                 self._declare(change)
-            case Withdrawn():
+            case ModelWithdrawn():
                 self._withdraw(change.id)
             case AliasSet():
                 self._aliases[change.alias] = change
             case AliasCleared():
                 self._aliases.pop(change.alias, None)
 
-    def _declare(self, declared: Declared) -> None:
+    def _declare(self, declared: ModelDeclared) -> None:
         name, version = declared.spec.id
         versions = self._versions.setdefault(name, {})
         versions[version] = declared
@@ -105,7 +105,7 @@ class Catalog:
             )
         return model.ModelId(name, version)
 
-    def declared(self, id_: model.ModelId) -> Declared | None:
+    def declared(self, id_: model.ModelId) -> ModelDeclared | None:
         """What was declared under this id, if anything."""
         return self._versions.get(id_.name, {}).get(id_.version)
 
@@ -125,7 +125,7 @@ class Catalog:
         """Whether a model or an alias has that name."""
         return name in self._versions or name in self._aliases
 
-    def __iter__(self) -> Iterator[Declared]:
+    def __iter__(self) -> Iterator[ModelDeclared]:
         for versions in self._versions.values():
             yield from versions.values()
 

@@ -12,12 +12,12 @@ CHANGES_MAX = 1000
 Parts = tuple[tuple[catalog.Change, ...], ...]
 
 
-class Gap(errors.MeshError):
+class MissedStep(errors.MeshError):
     """A step came that can't follow the last one: the whole catalog is needed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SyncStep:
     """Changes that bring a catalog from the revision before to `revision`.
 
     A whole catalog comes in several steps: the first `begins` it, whatever was there before, and it holds from the one that `ends` it.
@@ -29,22 +29,22 @@ class Step:
     ends: bool = False
 
 
-def steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[Step]:
+def steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[SyncStep]:
     """The changes in messages of bounded size, from the revision after `revision` on."""
     for number, part in enumerate(parts(changes), revision + 1):
-        yield Step(number, part)
+        yield SyncStep(number, part)
 
 
-def whole(changes: Iterable[catalog.Change], revision: int) -> tuple[Step, ...]:
+def whole(changes: Iterable[catalog.Change], revision: int) -> tuple[SyncStep, ...]:
     """A whole catalog in messages of bounded size; at least one, however empty."""
     return whole_of(parts(changes), revision)
 
 
-def whole_of(cut: Parts, revision: int) -> tuple[Step, ...]:
+def whole_of(cut: Parts, revision: int) -> tuple[SyncStep, ...]:
     """The same of a catalog that is cut already: many workers may share the parts."""
     last = max(0, len(cut) - 1)
     return tuple(
-        Step(revision + 1 + i, part, begins=i == 0, ends=i == last)
+        SyncStep(revision + 1 + i, part, begins=i == 0, ends=i == last)
         for i, part in enumerate(cut or ((),))
     )
 
@@ -55,7 +55,7 @@ def parts(changes: Iterable[catalog.Change]) -> Parts:
     return tuple(every[start : start + CHANGES_MAX] for start in range(0, len(every), CHANGES_MAX))
 
 
-class Replica:
+class CatalogFollower:
     """A worker's catalog. `revision` is the last step's, 0 before the first; `is_whole` once a whole one has come."""
 
     def __init__(self) -> None:
@@ -64,10 +64,10 @@ class Replica:
         self.catalog = catalog.Catalog()
         self._coming: catalog.Catalog | None = None
 
-    def take(self, step: Step) -> tuple[catalog.Change, ...]:
+    def take(self, step: SyncStep) -> tuple[catalog.Change, ...]:
         """Take a step in and say what it changes here: nothing until a whole catalog has ended. Raises Gap, and changes nothing then."""
         if not step.begins and (step.revision != self.revision + 1 or self.revision == 0):
-            raise Gap(f"step {step.revision} can't follow revision {self.revision}")
+            raise MissedStep(f"step {step.revision} can't follow revision {self.revision}")
         if step.begins:
             self._coming = catalog.Catalog()
         self.revision = step.revision
@@ -77,7 +77,7 @@ class Replica:
             self.catalog.apply(change)
         return step.changes
 
-    def _take_part(self, coming: catalog.Catalog, step: Step) -> tuple[catalog.Change, ...]:
+    def _take_part(self, coming: catalog.Catalog, step: SyncStep) -> tuple[catalog.Change, ...]:
         for change in step.changes:
             coming.apply(change)
         if not step.ends:
@@ -95,7 +95,9 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
         if after.alias(alias.alias) is None
     )
     yield from (
-        catalog.Withdrawn(each.spec.id) for each in before if after.declared(each.spec.id) is None
+        catalog.ModelWithdrawn(each.spec.id)
+        for each in before
+        if after.declared(each.spec.id) is None
     )
     yield from (each for each in after if before.declared(each.spec.id) != each)
     yield from (alias for alias in after.aliases() if before.alias(alias.alias) != alias)

@@ -19,7 +19,7 @@ class SaveChanges:
 class RememberMeasured:
     """Keep what was learned about models; it may get lost."""
 
-    learned: tuple[reports.Learned, ...]
+    learned: tuple[reports.LearnedMeasurement, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SendChanges:
     """Bring the worker's catalog forward: answered by WorkerSynced or SyncFailed."""
 
     worker_id: str
-    step: catalog_sync.Step
+    step: catalog_sync.SyncStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class StartReplica:
 
     replica_id: str
     spec: llm_spec.LlmSpec
-    plan: llm_spec.Plan
+    plan: llm_spec.ReplicaPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class PoolSettings:
     """A number of equal workers. `load_timeout_s` is for models that name none; a busy model is on `copies_max` of them at most."""
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
@@ -51,7 +51,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class GatewaySettings:
     """What every gateway is configured with."""
 
     listen: str = "127.0.0.1:8080"
@@ -60,7 +60,7 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class RepositorySettings:
     """A place whose models are all served; `place` is a path or a URI."""
 
     place: str
@@ -75,7 +75,7 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
+class DesiredAlias:
     """What a name means besides its own model.
 
     Requests go to `name` (an empty `version` is its newest). `target`, where it is not empty, is the model that takes over once it answers;
@@ -95,14 +95,14 @@ class Alias:
 class Desired:
     """A whole configuration. `document` is its JSON text, kept so that a restarted controller knows what was last asked for."""
 
-    pools: tuple[Pool, ...] = (Pool(),)
-    gateway: Gateway = Gateway()
+    pools: tuple[PoolSettings, ...] = (PoolSettings(),)
+    gateway: GatewaySettings = GatewaySettings()
     models: tuple[model.ModelSpec, ...] = ()
-    aliases: tuple[Alias, ...] = ()
-    repositories: tuple[Repository, ...] = ()
+    aliases: tuple[DesiredAlias, ...] = ()
+    repositories: tuple[RepositorySettings, ...] = ()
     llms: tuple[llm_spec.LlmSpec, ...] = ()
     document: str = ""
 
-    def pool(self, name: str) -> Pool | None:
+    def pool(self, name: str) -> PoolSettings | None:
         """The pool of that name, if there is one."""
         return next((pool for pool in self.pools if pool.name == name), None)

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from meshserve.core.values import catalog, desired, llm_spec, model, reports
 
-Save = catalog.Declared | catalog.Withdrawn | desired.Alias | catalog.AliasCleared | desired.Desired
+Save = (
+    catalog.ModelDeclared
+    | catalog.ModelWithdrawn
+    | desired.DesiredAlias
+    | catalog.AliasCleared
+    | desired.Desired
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class RegistryContents:
     """All that a registry holds: changes that make the catalog, and the last configuration's document (empty: there was none)."""
 
     changes: tuple[Save, ...] = ()
@@ -50,13 +56,13 @@ class RepositoryScanned:
 
 
 @dataclass(frozen=True, slots=True)
-class AliasSet:
+class AliasRequested:
     """The alias shall mean the model: at once, or where `is_gradual` once the model answers.
 
     `expected` is the target that it must have before, where it is not empty. `spec` registers the model with it.
     """
 
-    alias: desired.Alias
+    alias: desired.DesiredAlias
     is_gradual: bool = False
     is_update_only: bool = False
     expected: str = ""
@@ -64,7 +70,7 @@ class AliasSet:
 
 
 @dataclass(frozen=True, slots=True)
-class AliasCleared:
+class AliasRemovalRequested:
     """The alias shall mean nothing any more. `owner` must be its owner, where it is not empty."""
 
     alias: str
@@ -72,7 +78,7 @@ class AliasCleared:
 
 
 @dataclass(frozen=True, slots=True)
-class PinChanged:
+class PinRequested:
     """The model shall stay in memory, or need not any more."""
 
     id: model.ModelId
@@ -230,7 +236,7 @@ class RequestHeld:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldLeft:
+class HeldRequestLeft:
     """The client of a held request has gone, or was answered otherwise."""
 
     ticket: str
@@ -288,10 +294,10 @@ class ReplicaWoken:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomSeen:
+class CapacitySeen:
     """What the cluster's nodes have for engines."""
 
-    nodes: tuple[llm_spec.NodeRoom, ...]
+    nodes: tuple[llm_spec.NodeCapacity, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +310,9 @@ Wish = (
     | ModelsRegistered
     | ModelRemoved
     | RepositoryScanned
-    | AliasSet
-    | AliasCleared
-    | PinChanged
+    | AliasRequested
+    | AliasRemovalRequested
+    | PinRequested
 )
 WorkerEvent = (
     WorkerStarted
@@ -321,14 +327,14 @@ WorkerEvent = (
 GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
 LlmEvent = (
     RequestHeld
-    | HeldLeft
+    | HeldRequestLeft
     | ReplicaReady
     | ReplicaReported
     | ReplicaLost
     | ReplicaStopped
     | ReplicaSlept
     | ReplicaWoken
-    | RoomSeen
+    | CapacitySeen
 )
 Event = (
     Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | LlmEvent | Ticked

@@ -20,7 +20,7 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldLimits:
+class HoldLimits:
     """How much may wait for an engine that is not there: requests, their bytes together, and how long each."""
 
     requests_max: int = 1000
@@ -53,7 +53,7 @@ class LlmSpec:
     cpu_kv_cache_bytes: int = 1 << 30
     start_timeout_s: float = 900.0
     stall_timeout_s: float = 60.0
-    held: HeldLimits = HeldLimits()
+    held: HoldLimits = HoldLimits()
     engine: Mapping[str, object] = field(default_factory=dict)
     runtime: str = "vllm"
 
@@ -70,7 +70,7 @@ class LlmSpec:
         )
 
 
-class NodeRoom(NamedTuple):
+class NodeCapacity(NamedTuple):
     """What one node has for engines: all its GPUs, and those that nobody holds now.
 
     `replicas` are those that are known to hold GPUs of it, so that these are not counted as still to be taken.
@@ -84,7 +84,7 @@ class NodeRoom(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplicaPlan:
     """Where one replica's processes go: a bundle of GPUs for each entry of `bundles`; no bundles: on the CPU of any node.
 
     `backend` is vLLM's `distributed_executor_backend`. `node` names the node where all of it must be; empty: Ray chooses.

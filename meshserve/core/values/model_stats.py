@@ -9,7 +9,7 @@ BATCH_SIZES_MAX = 32
 
 
 @dataclass(slots=True)
-class Span:
+class DurationStat:
     """How often and how long in all."""
 
     count: int = 0
@@ -22,20 +22,20 @@ class Span:
 
 
 @dataclass(slots=True)
-class ModelTally:
+class ModelStats:
     """One model's numbers. `rows` counts inferences (rows of batches), `runs` executions of the model.
 
     `pressed_s`: how long more requests waited than could run next, since somebody last asked and set it to nothing.
     """
 
-    success: Span = field(default_factory=Span)
-    failure: Span = field(default_factory=Span)
-    queued: Span = field(default_factory=Span)
-    computed: Span = field(default_factory=Span)
+    success: DurationStat = field(default_factory=DurationStat)
+    failure: DurationStat = field(default_factory=DurationStat)
+    queued: DurationStat = field(default_factory=DurationStat)
+    computed: DurationStat = field(default_factory=DurationStat)
     pressed_s: float = 0.0
     rows: int = 0
     last_ms: int = 0
-    batches: dict[int, Span] = field(default_factory=dict)
+    batches: dict[int, DurationStat] = field(default_factory=dict)
 
     def answered(self, rows: int, took_s: float, at_s: float) -> None:
         """A request was answered; `at_s` is the wall clock."""
@@ -47,4 +47,4 @@ class ModelTally:
         """The model was executed once on so many rows."""
         self.computed.add(took_s)
         if rows in self.batches or len(self.batches) < BATCH_SIZES_MAX:
-            self.batches.setdefault(rows, Span()).add(took_s)
+            self.batches.setdefault(rows, DurationStat()).add(took_s)

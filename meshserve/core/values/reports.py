@@ -42,14 +42,14 @@ class CopyReport(NamedTuple):
     pinned: bool = False
 
 
-class Learned(NamedTuple):
+class LearnedMeasurement(NamedTuple):
     """A model's bytes and what loading them taught."""
 
     id: model.ModelId
     measured: model.Measured
 
 
-class Demand(NamedTuple):
+class ModelDemand(NamedTuple):
     """How busy one model kept a worker since its last report: 1.0 is all that the worker can do for it."""
 
     id: model.ModelId
@@ -80,8 +80,8 @@ class WorkerReport:
     copies: tuple[CopyReport, ...] = ()
     gone: tuple[model.ModelId, ...] = ()
     is_more: bool = False
-    measured: tuple[Learned, ...] = ()
-    demands: tuple[Demand, ...] = ()
+    measured: tuple[LearnedMeasurement, ...] = ()
+    demands: tuple[ModelDemand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

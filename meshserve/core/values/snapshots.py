@@ -9,7 +9,7 @@ from meshserve.core.values import model
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class RingMember:
     """A worker as a gateway sees it. A member that is not ready keeps its place on the ring, but gets no requests."""
 
     worker_id: str
@@ -35,7 +35,7 @@ class LlmRoute:
 
     name: str
     names: tuple[str, ...]
-    members: tuple[Member, ...] = ()
+    members: tuple[RingMember, ...] = ()
     is_held: bool = False
     wait_s_max: float = 600.0
 
@@ -64,7 +64,7 @@ class GatewaySnapshot:
 
     listen: str
     node: str
-    pools: Mapping[str, tuple[Member, ...]]
+    pools: Mapping[str, tuple[RingMember, ...]]
     default_pool: str = "default"
     routes: Mapping[str, str] = field(default_factory=dict)
     controller: model.Endpoint | None = None

@@ -47,7 +47,7 @@ def busy_cluster(pool: str) -> str:
     return f"busy-{pool}"
 
 
-def clusters(snap: snapshots.GatewaySnapshot, at: gateway_paths.Paths) -> list[Json]:
+def clusters(snap: snapshots.GatewaySnapshot, at: gateway_paths.GatewayPaths) -> list[Json]:
     """Every cluster: two for each pool, two for each LLM, the controller, the node's own two servers."""
     llms = sorted(llm.name for llm in snap.llms)
     return [
@@ -85,7 +85,7 @@ def members(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
     }
 
 
-def _pool_members(pool_members: Sequence[snapshots.Member], node: str) -> list[Json]:
+def _pool_members(pool_members: Sequence[snapshots.RingMember], node: str) -> list[Json]:
     # The order decides about rounding on the ring, so it must be placement's.
     return [
         _pool_member(member, node)
@@ -104,11 +104,11 @@ def _busy_members(snap: snapshots.GatewaySnapshot, pool: str) -> list[Json]:
     ]
 
 
-def _pool_member(member: snapshots.Member, node: str) -> Json:
+def _pool_member(member: snapshots.RingMember, node: str) -> Json:
     return _member(member, node, {"hash_key": member.worker_id})
 
 
-def _member(member: snapshots.Member, node: str, known: Json) -> Json:
+def _member(member: snapshots.RingMember, node: str, known: Json) -> Json:
     return {
         "endpoint": {"address": _address(member.endpoint, node)},
         "health_status": "HEALTHY" if member.ready else "UNHEALTHY",
@@ -130,14 +130,14 @@ def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
     }
 
 
-def _pool(pool: str, ring_size: int, at: gateway_paths.Paths) -> Json:
+def _pool(pool: str, ring_size: int, at: gateway_paths.GatewayPaths) -> Json:
     return _checked(pool_cluster(pool), at) | {
         "lb_policy": "RING_HASH",
         "ring_hash_lb_config": {"minimum_ring_size": ring_size, "hash_function": "XX_HASH"},
     }
 
 
-def _busy(pool: str, at: gateway_paths.Paths) -> Json:
+def _busy(pool: str, at: gateway_paths.GatewayPaths) -> Json:
     # Where a route asks for a model that is on no worker, it has changed this very moment: any worker can load it.
     subsets = {
         "fallback_policy": "ANY_ENDPOINT",
@@ -150,7 +150,7 @@ def _busy(pool: str, at: gateway_paths.Paths) -> Json:
     }
 
 
-def _checked(name: str, at: gateway_paths.Paths) -> Json:
+def _checked(name: str, at: gateway_paths.GatewayPaths) -> Json:
     return _changing(name, at) | {
         # One per cent is less than one worker of a hundred: when all seem unhealthy, requests are tried instead of refused.
         # Without a merge window a change of readiness counts at once, not a second later.
@@ -169,18 +169,18 @@ def _checked(name: str, at: gateway_paths.Paths) -> Json:
     }
 
 
-def _llm(llm: str, at: gateway_paths.Paths) -> Json:
+def _llm(llm: str, at: gateway_paths.GatewayPaths) -> Json:
     # All are looked at: there are few, and two of them taken by chance may both be busy.
     least = {"@type": LEAST_REQUEST, "selection_method": "FULL_SCAN"}
     policy = {"typed_extension_config": {"name": "least-request", "typed_config": least}}
     return _replicas(llm_cluster(llm), at) | {"load_balancing_policy": {"policies": [policy]}}
 
 
-def _sticky(llm: str, at: gateway_paths.Paths) -> Json:
+def _sticky(llm: str, at: gateway_paths.GatewayPaths) -> Json:
     return _replicas(sticky_cluster(llm), at) | {"lb_policy": "RING_HASH"}
 
 
-def _replicas(name: str, at: gateway_paths.Paths) -> Json:
+def _replicas(name: str, at: gateway_paths.GatewayPaths) -> Json:
     # No health checks: a busy engine answers them late, and the controller knows more. One that is not ready gets nothing, even where
     # there is no other.
     return _changing(name, at) | {
@@ -188,7 +188,7 @@ def _replicas(name: str, at: gateway_paths.Paths) -> Json:
     }
 
 
-def _changing(name: str, at: gateway_paths.Paths) -> Json:
+def _changing(name: str, at: gateway_paths.GatewayPaths) -> Json:
     source = {
         "path_config_source": {"path": at.config(gateway_paths.members_file(name))},
         "resource_api_version": "V3",

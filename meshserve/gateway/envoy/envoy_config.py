@@ -23,7 +23,7 @@ CONNECTIONS: Json = {
 
 def files(snap: snapshots.GatewaySnapshot, run_dir: str) -> dict[str, str]:
     """File name → text, in the order in which they must appear: who is named comes before who names it."""
-    at = gateway_paths.Paths(run_dir)
+    at = gateway_paths.GatewayPaths(run_dir)
     return {
         **{
             gateway_paths.members_file(name): _discovery([assignment])
@@ -46,7 +46,7 @@ def _discovery(resources: Sequence[Json]) -> str:
     return json.dumps({"version_info": digest, "resources": resources})
 
 
-def _bootstrap(snap: snapshots.GatewaySnapshot, at: gateway_paths.Paths) -> Json:
+def _bootstrap(snap: snapshots.GatewaySnapshot, at: gateway_paths.GatewayPaths) -> Json:
     return {
         "node": {"id": f"gateway-{snap.node}", "cluster": "meshserve"},
         "admin": {"address": {"pipe": {"path": at.admin_socket, "mode": 0o600}}},
@@ -65,5 +65,5 @@ def _bootstrap(snap: snapshots.GatewaySnapshot, at: gateway_paths.Paths) -> Json
     }
 
 
-def _file(at: gateway_paths.Paths, name: str) -> Json:
+def _file(at: gateway_paths.GatewayPaths, name: str) -> Json:
     return {"path_config_source": {"path": at.config(name)}, "resource_api_version": "V3"}

@@ -40,7 +40,7 @@ class EnvoyFailed(Exception):
 class EnvoyProcess:
     """Keeps one Envoy running on the configuration it was last given."""
 
-    def __init__(self, at: gateway_paths.Paths, concurrency: int) -> None:
+    def __init__(self, at: gateway_paths.GatewayPaths, concurrency: int) -> None:
         self.admin = envoy_admin.Admin(at.admin_socket)
         self.restarts = 0
         self._at = at

@@ -10,7 +10,7 @@ SOCKET_PATH_BYTES_MAX = 107
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class GatewayPaths:
     """Names below `run_dir`, which should be short: a Unix socket's path may have 107 bytes."""
 
     run_dir: str

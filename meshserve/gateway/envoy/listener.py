@@ -72,7 +72,7 @@ FORMED: Json = {
 }
 
 
-def listener(snap: snapshots.GatewaySnapshot, at: gateway_paths.Paths) -> Json:
+def listener(snap: snapshots.GatewaySnapshot, at: gateway_paths.GatewayPaths) -> Json:
     """The one listener: HTTP/1.1, HTTP/2 and gRPC on one port, without TLS."""
     host, port = split_address(snap.listen)
     return {
@@ -106,7 +106,7 @@ def check_is_free(listen: str) -> None:
             raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from fault
 
 
-def _http(at: gateway_paths.Paths) -> Json:
+def _http(at: gateway_paths.GatewayPaths) -> Json:
     return {
         "@type": HTTP,
         "stat_prefix": STAT_PREFIX,

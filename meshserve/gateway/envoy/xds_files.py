@@ -13,7 +13,7 @@ from meshserve.gateway.envoy import envoy_config, gateway_paths, listener, route
 class ConfigFolder:
     """What Envoy was last told."""
 
-    def __init__(self, at: gateway_paths.Paths) -> None:
+    def __init__(self, at: gateway_paths.GatewayPaths) -> None:
         self._at = at
         self.files: Mapping[str, str] = {}
 

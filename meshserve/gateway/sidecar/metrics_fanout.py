@@ -17,7 +17,7 @@ GATEWAY = "gateway"
 FAILURES = "meshserve_scrape_failures_total"
 
 
-class Scraper:
+class MetricsFanout:
     """Counts, for as long as it lives, who did not answer."""
 
     def __init__(self, envoy: envoy_admin.Admin) -> None:

@@ -13,7 +13,7 @@ WORKER_LABEL = re.compile(r'(?:^|,)\s*worker="')
 
 
 @dataclass(slots=True)
-class Family:
+class MetricFamily:
     """What belongs below one name: at most one line each of help and type, and samples."""
 
     comments: dict[str, str] = field(default_factory=dict)
@@ -28,7 +28,7 @@ def merged(
     Every series of a process in `labels` gets those labels, but for what it has itself. Of the others, a series without a `worker` label
     gets `process="<name>"`. So equal series of two processes stay two. Other lines are dropped.
     """
-    families: dict[str, Family] = {}
+    families: dict[str, MetricFamily] = {}
     for process, page in pages.items():
         _gather(
             families,
@@ -48,7 +48,7 @@ def escaped(value: str) -> str:
 
 
 def _gather(
-    families: dict[str, Family], labelled: Callable[[str], str], lines: Iterable[str]
+    families: dict[str, MetricFamily], labelled: Callable[[str], str], lines: Iterable[str]
 ) -> None:
     current = ""
     for line in lines:
@@ -57,15 +57,15 @@ def _gather(
         elif sample := SAMPLE.fullmatch(line.strip()):
             name, labels, value = sample.groups()
             belongs = current if _is_of(name, current) else name
-            families.setdefault(belongs, Family()).samples.append(
+            families.setdefault(belongs, MetricFamily()).samples.append(
                 f"{name}{{{labelled((labels or '').strip().rstrip(','))}}} {value}"
             )
 
 
-def _comment(families: dict[str, Family], line: str) -> str:
+def _comment(families: dict[str, MetricFamily], line: str) -> str:
     match line.split(maxsplit=3):
         case ["#", "HELP" | "TYPE" as kind, name, *_]:
-            families.setdefault(name, Family()).comments.setdefault(kind, line)
+            families.setdefault(name, MetricFamily()).comments.setdefault(kind, line)
             return name
     return ""
 

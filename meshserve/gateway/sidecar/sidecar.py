@@ -8,21 +8,21 @@ from meshserve.gateway.sidecar import metrics_fanout, server_metadata, sidecar_g
 from meshserve.protocol import asgi_server
 
 
-class Node:
+class Sidecar:
     """The grpc.aio server and the HTTP app, each on its Unix socket, following the same snapshot."""
 
-    def __init__(self, at: gateway_paths.Paths, envoy: envoy_admin.Admin) -> None:
+    def __init__(self, at: gateway_paths.GatewayPaths, envoy: envoy_admin.Admin) -> None:
         self._at = at
         self._is_draining = False
-        self._scraper = metrics_fanout.Scraper(envoy)
+        self._scraper = metrics_fanout.MetricsFanout(envoy)
         self._snapshot: snapshots.GatewaySnapshot | None = None
-        self._grpc: sidecar_grpc.NodeServer | None = None
-        self._http: asgi_server.Serving | None = None
+        self._grpc: sidecar_grpc.SidecarGrpc | None = None
+        self._http: asgi_server.RunningServer | None = None
 
     async def start(self, snap: snapshots.GatewaySnapshot) -> None:
         """Listen on both sockets. Raises OSError."""
         self._snapshot, self._is_draining = snap, False
-        app = sidecar_http.NodeApp(self.is_ready, self.metrics, self.request_bytes_max)
+        app = sidecar_http.SidecarHttp(self.is_ready, self.metrics, self.request_bytes_max)
         self._http = await asgi_server.serve(app, [asgi_server.unix_socket(self._at.http_socket)])
         await self._start_grpc(snap)
 

@@ -27,7 +27,7 @@ SLACK_BYTES = 64 * 1024
 Handlers = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
-class NodeServer:
+class SidecarGrpc:
     """A server that listens. `is_ready` is asked on every question for readiness."""
 
     def __init__(
@@ -56,13 +56,13 @@ class NodeServer:
 
 async def listen(
     socket_path: str, snap: snapshots.GatewaySnapshot, is_ready: Callable[[], bool]
-) -> NodeServer:
+) -> SidecarGrpc:
     """Serve on a Unix socket behind Envoy, and relay to the snapshot's `listen`."""
     limit = ("grpc.max_receive_message_length", snap.request_bytes_max + SLACK_BYTES)
     server = grpc.aio.server(
         interceptors=(decoding.Decoding(),), options=(limit, ("grpc.max_send_message_length", -1))
     )
-    listening = NodeServer(server, relay.Relay(snap.listen), is_ready)
+    listening = SidecarGrpc(server, relay.Relay(snap.listen), is_ready)
     server.add_generic_rpc_handlers(tuple(_services(listening.relay, is_ready)))
     health_pb2_grpc.add_HealthServicer_to_server(listening.health, server)
     server.add_insecure_port(f"unix:{socket_path}")

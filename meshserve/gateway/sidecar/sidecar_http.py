@@ -18,7 +18,7 @@ TOO_LARGE_FOR_LLM = (TURN_HEADER, shared.TOO_LARGE_FOR_LLM.encode())
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-class NodeApp:
+class SidecarHttp:
     """Asks `is_ready`, `metrics` and `request_bytes_max` anew for every answer."""
 
     def __init__(

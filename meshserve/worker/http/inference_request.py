@@ -16,7 +16,7 @@ Answer = tuple[int, Sequence[error_responses.Header], bytes]
 """Status, headers and body."""
 
 
-class Request:
+class InferenceRequest:
     """One request. `path` is as the client wrote it, still quoted; `expires_s` is on the event loop's clock.
 
     `named` is the model that gRPC metadata names instead of the message.

@@ -15,14 +15,16 @@ from meshserve.worker.http import compression, inference_request, inference_serv
 PREDICT = ":predict"
 
 
-class Rest:
+class InferenceRest:
     """Answers `/v2/models/{m}[/versions/{v}][/infer|ready|config|stats]` and `/v1/models/{m}[/versions/{v}][:predict]`."""
 
-    def __init__(self, on: inference_service.Inferences) -> None:
+    def __init__(self, on: inference_service.InferenceService) -> None:
         self._on = on
         self._gets: dict[
             str,
-            Callable[[str, str, inference_request.Request], Awaitable[inference_request.Answer]],
+            Callable[
+                [str, str, inference_request.InferenceRequest], Awaitable[inference_request.Answer]
+            ],
         ] = {
             "": self._metadata,
             "ready": self._ready,
@@ -30,7 +32,7 @@ class Rest:
             "stats": self._stats,
         }
 
-    async def answer(self, request: inference_request.Request) -> inference_request.Answer:
+    async def answer(self, request: inference_request.InferenceRequest) -> inference_request.Answer:
         """The answer to a request. Raises every error that it can end with."""
         parts = [unquote(part) for part in request.path.strip("/").split("/")]
         match parts:
@@ -46,7 +48,7 @@ class Rest:
                 raise errors.ModelNotFound(f"there is nothing at {request.path}")
 
     async def _v2(
-        self, name: str, version: str, what: str, request: inference_request.Request
+        self, name: str, version: str, what: str, request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         if what == "infer" and request.method == "POST":
             return await self._infer(name, version, request)
@@ -56,7 +58,7 @@ class Rest:
         return await get(name, version, request)
 
     async def _infer(
-        self, name: str, version: str, request: inference_request.Request
+        self, name: str, version: str, request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         asked = rest.decode_infer(
             compression.inflated(request.body, request.headers), request.headers
@@ -67,7 +69,7 @@ class Rest:
         return 200, headers, body
 
     async def _metadata(
-        self, name: str, version: str, request: inference_request.Request
+        self, name: str, version: str, request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         return _json(
             model_description.metadata_json(
@@ -76,7 +78,7 @@ class Rest:
         )
 
     async def _config(
-        self, name: str, version: str, request: inference_request.Request
+        self, name: str, version: str, request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         return _json(
             model_description.config_json(
@@ -85,18 +87,18 @@ class Rest:
         )
 
     async def _ready(
-        self, name: str, version: str, _request: inference_request.Request
+        self, name: str, version: str, _request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         is_ready = self._on.is_ready(name, version)
         return _json({"name": name, "ready": is_ready}, 200 if is_ready else 424)
 
     async def _stats(
-        self, name: str, version: str, _request: inference_request.Request
+        self, name: str, version: str, _request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         return _json(model_description.statistics_json(self._on.statistics(name, version)))
 
     async def _v1(
-        self, name: str, version: str, request: inference_request.Request
+        self, name: str, version: str, request: inference_request.InferenceRequest
     ) -> inference_request.Answer:
         if not unquote(request.path).endswith(PREDICT):
             return _json({"name": name, "ready": self._on.is_ready(name, version)})

@@ -13,10 +13,10 @@ from meshserve.protocol import inference, model_description
 from meshserve.worker.models import batcher, model_host
 
 
-class Inferences:
+class InferenceService:
     """Answers calls with a host's models."""
 
-    def __init__(self, of: model_host.Host) -> None:
+    def __init__(self, of: model_host.ModelHost) -> None:
         self._host = of
 
     async def infer(self, call: inference.InferCall, expires_s: float) -> inference.InferReply:
@@ -50,7 +50,7 @@ class Inferences:
         self,
         call: inference.InferCall,
         id_: model.ModelId,
-        resident: model_host.Resident,
+        resident: model_host.ResidentModel,
         expires_s: float,
     ) -> inference.InferReply:
         counts = self._host.tallies[id_]
@@ -63,7 +63,7 @@ class Inferences:
                 outputs = resident.runner.run_now(inputs, call.outputs, rows, counts)
             else:
                 outputs = await resident.runner.run(
-                    batcher.Ask(inputs, call.outputs, rows, expires_s), counts
+                    batcher.RunRequest(inputs, call.outputs, rows, expires_s), counts
                 )
         except errors.MeshError:
             counts.failure.add(time.perf_counter() - began_s)

@@ -32,19 +32,19 @@ class WorkerApp:
     `at_once`: what may be answered without a task, by path, for `serving.serve`.
     """
 
-    def __init__(self, of: model_host.Host, worker_id: str) -> None:
+    def __init__(self, of: model_host.ModelHost, worker_id: str) -> None:
         self.is_synced = False
         self.is_draining = False
-        self.load = worker_stats.Load()
+        self.load = worker_stats.WorkerLoad()
         self._host = of
         self._worker_id = worker_id
-        inferences = inference_service.Inferences(of)
+        inferences = inference_service.InferenceService(of)
         self._methods = inference_grpc.methods(inferences)
         self._methods_at_once = inference_grpc.at_once(inferences)
         self.at_once = {
             path: functools.partial(self._answer_at_once, path) for path in self._methods_at_once
         }
-        self._rest = inference_rest.Rest(inferences)
+        self._rest = inference_rest.InferenceRest(inferences)
         self._idle = asyncio.Event()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -73,7 +73,7 @@ class WorkerApp:
         began_s = time.perf_counter()
         try:
             message = self._methods_at_once[path](
-                inference_request.Request("POST", path, headers, body)
+                inference_request.InferenceRequest("POST", path, headers, body)
             )
         except Exception:  # noqa: BLE001 - asked once more in the usual way, it fails again, and is told and counted there
             return None
@@ -114,7 +114,7 @@ class WorkerApp:
         method = self._methods.get(scope["path"])
         tell = error_responses.rest_error if method is None else error_responses.grpc_error
         try:
-            request = inference_request.Request(
+            request = inference_request.InferenceRequest(
                 scope["method"],
                 scope.get("raw_path") or scope["path"].encode(),
                 scope["headers"],

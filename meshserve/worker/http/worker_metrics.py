@@ -18,10 +18,12 @@ from meshserve.worker.http import inference_request, worker_stats
 from meshserve.worker.models import model_host, process_memory
 
 
-class Numbers:
+class WorkerMetrics:
     """A Prometheus collector over one host."""
 
-    def __init__(self, of: model_host.Host, load: worker_stats.Load, worker_id: str) -> None:
+    def __init__(
+        self, of: model_host.ModelHost, load: worker_stats.WorkerLoad, worker_id: str
+    ) -> None:
         self._host = of
         self._load = load
         self._worker = worker_id
@@ -126,16 +128,16 @@ class Numbers:
 
     def _booked(self) -> Iterator[tuple[model.ModelId, model.Footprint]]:
         for copy in self._host.residency.copies.values():
-            if copy.state not in (copy_lifecycle.State.ABSENT, copy_lifecycle.State.FAILED):
+            if copy.state not in (copy_lifecycle.CopyPhase.ABSENT, copy_lifecycle.CopyPhase.FAILED):
                 yield from ((id_, copy.booked) for id_ in copy.names)
 
 
 def answer(
-    of: model_host.Host, load: worker_stats.Load, worker_id: str
+    of: model_host.ModelHost, load: worker_stats.WorkerLoad, worker_id: str
 ) -> inference_request.Answer:
     """The text that Prometheus scrapes."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(of, load, worker_id))
+    registry.register(WorkerMetrics(of, load, worker_id))
     return (
         200,
         [(b"content-type", exposition.CONTENT_TYPE_PLAIN_0_0_4.encode())],

@@ -38,7 +38,7 @@ class Latencies:
 
 
 @dataclass(slots=True)
-class Load:
+class WorkerLoad:
     """The whole worker's requests: all that were answered, those answered with an error, and those that it holds now."""
 
     requests: int = 0

@@ -25,7 +25,7 @@ SMOOTHING = 0.2
 
 
 @dataclass(slots=True)
-class Ask:
+class RunRequest:
     """What a run is asked for: checked inputs, output names (empty: all), rows, and until when, on the event loop's clock."""
 
     inputs: Tensors
@@ -36,13 +36,13 @@ class Ask:
 
 @dataclass(slots=True)
 class _Job:
-    ask: Ask
+    ask: RunRequest
     came_s: float
     answer: asyncio.Future[Tensors]
 
 
 @dataclass(frozen=True, slots=True)
-class RunLimits:
+class BatchLimits:
     """`rows_max`: rows in a joined batch, 1 for no joining. `queue_max`: requests that may wait. `parallel`: runs at a time.
 
     `is_steady`: equal calls take equal times. A user's code may wait for anything, and must not make the event loop wait with it.
@@ -54,7 +54,7 @@ class RunLimits:
     is_steady: bool = True
 
 
-class Runner:
+class Batcher:
     """One copy's executions. Lives on one event loop; `pool` runs what is too slow for it."""
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Runner:
     def __init__(
         self,
         loaded: model_runtime.LoadedModel,
-        limits: RunLimits,
+        limits: BatchLimits,
         pool: ThreadPoolExecutor,
         run_s: float | None,
     ) -> None:
@@ -93,7 +93,7 @@ class Runner:
         return self._call_s < AT_ONCE_S and self._row_s * rows < AT_ONCE_S
 
     def run_now(
-        self, inputs: Tensors, outputs: tuple[str, ...], rows: int, counts: model_stats.ModelTally
+        self, inputs: Tensors, outputs: tuple[str, ...], rows: int, counts: model_stats.ModelStats
     ) -> Tensors:
         """Run on this very thread. Raises what the model's code raised as ModelRaised."""
         began_s = time.perf_counter()
@@ -101,7 +101,7 @@ class Runner:
         self._learn(rows, time.perf_counter() - began_s, counts)
         return answer
 
-    async def run(self, ask: Ask, counts: model_stats.ModelTally) -> Tensors:
+    async def run(self, ask: RunRequest, counts: model_stats.ModelStats) -> Tensors:
         """Run in a thread, perhaps together with others.
 
         Raises Overloaded if too many wait, DeadlineExceeded if its time came before its turn, ModelRaised for the model's own faults.
@@ -118,7 +118,7 @@ class Runner:
         self._press(job.came_s, counts)
         return await job.answer
 
-    def _start(self, counts: model_stats.ModelTally) -> None:
+    def _start(self, counts: model_stats.ModelStats) -> None:
         while self._waiting and self._running < self._limits.parallel:
             batch = self._next_batch(counts)
             if not batch:
@@ -127,7 +127,7 @@ class Runner:
             done = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
             done.add_done_callback(functools.partial(self._finished, batch, counts))
 
-    def _next_batch(self, counts: model_stats.ModelTally) -> list[_Job]:
+    def _next_batch(self, counts: model_stats.ModelStats) -> list[_Job]:
         """The next jobs that may run together, in order; those whose time is over are told so."""
         batch: list[_Job] = []
         rows = 0
@@ -185,7 +185,7 @@ class Runner:
     def _finished(
         self,
         batch: Sequence[_Job],
-        counts: model_stats.ModelTally,
+        counts: model_stats.ModelStats,
         done: asyncio.Future[tuple[list[Outcome], float]],
     ) -> None:
         self._running -= 1
@@ -196,13 +196,13 @@ class Runner:
         self._start(counts)
         self._press(asyncio.get_running_loop().time(), counts)
 
-    def _press(self, now_s: float, counts: model_stats.ModelTally) -> None:
+    def _press(self, now_s: float, counts: model_stats.ModelStats) -> None:
         """Count the time in which more wait than the next run takes in."""
         if self._pressed_at_s is not None:
             counts.pressed_s += now_s - self._pressed_at_s
         self._pressed_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
 
-    def _learn(self, rows: int, took_s: float, counts: model_stats.ModelTally) -> None:
+    def _learn(self, rows: int, took_s: float, counts: model_stats.ModelStats) -> None:
         self._call_s = _smoothed(self._call_s, took_s)
         self._row_s = _smoothed(self._row_s, took_s / max(1, rows))
         counts.ran(rows, took_s)
@@ -222,7 +222,7 @@ def _settle(job: _Job, outcome: Outcome) -> None:
         job.answer.set_result(outcome)
 
 
-def _can_join(first: Ask, other: Ask) -> bool:
+def _can_join(first: RunRequest, other: RunRequest) -> bool:
     return first.outputs == other.outputs and all(
         name in other.inputs and array.shape[1:] == other.inputs[name].shape[1:]
         for name, array in first.inputs.items()

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 TURN_S = 0.25
 
 
-class Loading:
+class LoadQueue:
     """The loads of one process. A footprint is what the process grew by while nothing else was loaded.
 
     Where something was, the copy takes what it was expected to take, and is measured when it is loaded again. So that this is rare, loads
@@ -26,13 +26,13 @@ class Loading:
     """
 
     def __init__(self, kept_bytes_max: int = 0) -> None:
-        self.skeletons = detached.Skeletons(kept_bytes_max)
+        self.skeletons = detached.DetachedModels(kept_bytes_max)
         self._threads = threads.Threads("load", allocators.current().tune_loader)
-        self._under_way: set[loader.Window] = set()
+        self._under_way: set[loader.LoadWindow] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
-    def let_go(self, made: loader.Made, *, is_kept: bool) -> None:
+    def let_go(self, made: loader.LoadedCopy, *, is_kept: bool) -> None:
         """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
         before_bytes = allocators.current().own_bytes()
         if is_kept:
@@ -49,11 +49,11 @@ class Loading:
         self.skeletons.clear()
         self._threads.close()
 
-    async def load(self, recipe: loader.Recipe, need: model.Footprint) -> loader.Made:
+    async def load(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
         """Load in a thread of its own, or attach what was kept. Raises LoadFailed with a reason for the user, whatever went wrong."""
         return await self._attached(recipe) or await self._measured(recipe, need)
 
-    async def _attached(self, recipe: loader.Recipe) -> loader.Made | None:
+    async def _attached(self, recipe: loader.LoadRecipe) -> loader.LoadedCopy | None:
         """Nothing where nothing was kept, or the file is not what it was: then the whole load says what is wrong with it."""
         skeleton = self.skeletons.take(recipe.key)
         if skeleton is None:
@@ -64,7 +64,9 @@ class Loading:
             skeleton.loaded.close()
             return None
 
-    async def _measured(self, recipe: loader.Recipe, need: model.Footprint) -> loader.Made:
+    async def _measured(
+        self, recipe: loader.LoadRecipe, need: model.Footprint
+    ) -> loader.LoadedCopy:
         has_turn = await self._had_turn()
         window = self._enter(recipe.spec.load_timeout_s)
         try:
@@ -74,9 +76,9 @@ class Loading:
             if has_turn:
                 self._turn.release()
 
-    async def _in_thread(self, make: Callable[[], loader.Made]) -> loader.Made:
+    async def _in_thread(self, make: Callable[[], loader.LoadedCopy]) -> loader.LoadedCopy:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[loader.Made] = loop.create_future()
+        answer: asyncio.Future[loader.LoadedCopy] = loop.create_future()
 
         def run() -> threads.Task:
             try:
@@ -105,19 +107,21 @@ class Loading:
                 self._turn_since_s = loop.time()
                 return True
 
-    def _enter(self, timeout_s: float) -> loader.Window:
+    def _enter(self, timeout_s: float) -> loader.LoadWindow:
         """Begin a load's time. One that is over its time may hang for ever: it disturbs nobody."""
         now_s = time.monotonic()
         others = [each for each in self._under_way if each.until_s > now_s]
         for other in others:
             other.is_disturbed = True
-        window = loader.Window(now_s + timeout_s, is_disturbed=bool(others))
+        window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(others))
         self._under_way.add(window)
         return window
 
 
 def _settle(
-    answer: asyncio.Future[loader.Made], made: loader.Made | None, error: errors.MeshError | None
+    answer: asyncio.Future[loader.LoadedCopy],
+    made: loader.LoadedCopy | None,
+    error: errors.MeshError | None,
 ) -> None:
     if answer.done():
         return

@@ -23,7 +23,7 @@ SLOW_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class LoadRecipe:
     """All that a copy is made of. Equal keys mean equal copies."""
 
     key: str
@@ -34,7 +34,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class LoadedCopy:
     """A copy that was just loaded.
 
     `footprint` is what the process grew by and, `mapped_bytes` of it, what the copy maps. `run_s` is how long one made-up row takes, if one
@@ -56,7 +56,7 @@ class Made:
 
 
 @dataclass(slots=True, eq=False)
-class Window:
+class LoadWindow:
     """The time of one load, until when it counts, what was freed within it, and whether another load fell into it."""
 
     until_s: float
@@ -64,14 +64,14 @@ class Window:
     freed_bytes: int = 0
 
 
-def recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> Recipe:
+def recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
     """How to load the spec's artifact. Raises LoadFailed where no runtime takes it."""
     runtime = lookup.find(spec, artifact)
     shape = [_tensors(spec.inputs), _tensors(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
         [runtime.name, device, spec.trust, shape, dict(spec.options)], sort_keys=True, default=str
     )
-    return Recipe(
+    return LoadRecipe(
         f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
         spec,
         artifact,
@@ -84,7 +84,7 @@ def _tensors(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
     return [[spec.name, spec.datatype, list(spec.shape)] for spec in specs]
 
 
-def made(recipe: Recipe, need: model.Footprint, window: Window) -> Made:
+def made(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> LoadedCopy:
     """Load and measure. `need` is what the copy is expected to take. Raises LoadFailed, whatever went wrong."""
     try:
         recipe.runtime.prepare(recipe.device)
@@ -105,7 +105,7 @@ def made(recipe: Recipe, need: model.Footprint, window: Window) -> Made:
         if window.is_disturbed
         else process_memory.grown_bytes(before, window.freed_bytes) + mapped_bytes
     )
-    return Made(
+    return LoadedCopy(
         loaded=loaded,
         footprint=model.Footprint(host_bytes, int(getattr(loaded, "gpu_bytes", need.gpu_bytes))),
         load_s=load_s,
@@ -116,7 +116,7 @@ def made(recipe: Recipe, need: model.Footprint, window: Window) -> Made:
     )
 
 
-def attached(skeleton: Made, artifact: model_runtime.Artifact) -> Made:
+def attached(skeleton: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:
     """A copy out of what was kept of it. It is not measured again. Raises LoadFailed."""
     began_s = time.perf_counter()
     cast("model_runtime.Detachable", skeleton.loaded).attach(artifact)

@@ -35,37 +35,39 @@ USERS_CODE = "python"
 
 
 @dataclass(slots=True)
-class Resident:
+class ResidentModel:
     """A copy in memory, ready to run."""
 
     key: str
     spec: model.ModelSpec
-    made: loader.Made
+    made: loader.LoadedCopy
     signature: model.Signature
-    runner: batcher.Runner
+    runner: batcher.Batcher
     platform: str
 
 
-class Host:
+class ModelHost:
     """One worker's models: its catalog, its residency, and the memory behind them."""
 
     def __init__(self, told: desired.WorkerSettings, storage: model_runtime.Storage) -> None:
         self.settings = told
-        self.replica = catalog_sync.Replica()
-        limits = copies.Limits(told.memory, told.loads_parallel, told.queue_max, told.idle_unload_s)
+        self.replica = catalog_sync.CatalogFollower()
+        limits = copies.WorkerLimits(
+            told.memory, told.loads_parallel, told.queue_max, told.idle_unload_s
+        )
         self.residency = residency.Residency(limits, eviction.POLICIES[told.eviction])
-        self.tallies: collections.defaultdict[model.ModelId, model_stats.ModelTally] = (
-            collections.defaultdict(model_stats.ModelTally)
+        self.tallies: collections.defaultdict[model.ModelId, model_stats.ModelStats] = (
+            collections.defaultdict(model_stats.ModelStats)
         )
         self.asked: collections.defaultdict[model.ModelId, int] = collections.defaultdict(int)
         self.learned: dict[model.ModelId, model.Measured] = {}
         self.news: dict[model.ModelId, model.Measured] = {}
         self._storage = storage
         self._asked_for: dict[model.ModelId, model.ModelSpec] = {}
-        self._loading = load_queue.Loading(int(told.memory.host_bytes * detached.SHARE_MAX))
-        self._recipes: dict[str, loader.Recipe] = {}
-        self._residents: dict[str, Resident] = {}
-        self._waiting: dict[ev.Ticket, asyncio.Future[Resident]] = {}
+        self._loading = load_queue.LoadQueue(int(told.memory.host_bytes * detached.SHARE_MAX))
+        self._recipes: dict[str, loader.LoadRecipe] = {}
+        self._residents: dict[str, ResidentModel] = {}
+        self._waiting: dict[ev.Ticket, asyncio.Future[ResidentModel]] = {}
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
         self._freed_bytes = 0
@@ -82,12 +84,12 @@ class Host:
         """What is to be served."""
         return self.replica.catalog
 
-    def apply(self, step: catalog_sync.Step) -> None:
+    def apply(self, step: catalog_sync.SyncStep) -> None:
         """Take a step of the catalog in; copies of what changed or went are dropped as soon as nobody uses them. Raises replica.Gap."""
         for change in self.replica.take(step):
-            if isinstance(change, catalog.Withdrawn):
+            if isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
-            elif isinstance(change, catalog.Declared):
+            elif isinstance(change, catalog.ModelDeclared):
                 old = self._asked_for.get(change.spec.id)
                 if old is not None and not catalog_sync.same_copy(old, change.spec):
                     self._forget_model(change.spec.id, is_replaced=True)
@@ -95,33 +97,33 @@ class Host:
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         self._asked_for.pop(id_, None)
         self.learned.pop(id_, None)
-        self._handle(ev.Forgotten(id_, is_replaced))
+        self._handle(ev.ModelForgotten(id_, is_replaced))
 
     # Leases
 
-    def at_hand(self, id_: model.ModelId) -> Resident | None:
+    def at_hand(self, id_: model.ModelId) -> ResidentModel | None:
         """The model's copy if it can be run this moment. Whoever runs it says `used` before anything else can happen."""
         key = self.residency.ready(id_)
         return None if key is None else self._residents[key]
 
-    def used(self, resident: Resident) -> None:
+    def used(self, resident: ResidentModel) -> None:
         """The copy at hand was run."""
         self.residency.used(resident.key, self._loop.time())
 
-    def lease_now(self, id_: model.ModelId) -> Resident | None:
+    def lease_now(self, id_: model.ModelId) -> ResidentModel | None:
         """A lease if the model is ready this moment, else None."""
         key = self.residency.lease(id_, self._loop.time())
         return None if key is None else self._residents[key]
 
-    async def lease(self, id_: model.ModelId, expires_s: float) -> Resident:
+    async def lease(self, id_: model.ModelId, expires_s: float) -> ResidentModel:
         """A lease on the model's copy, which is loaded first if need be. `expires_s` is on the event loop's clock.
 
         Raises DeadlineExceeded, or why the model can't be had. Whoever gets a lease owes a `release`.
         """
         ticket = object()
-        answer: asyncio.Future[Resident] = self._loop.create_future()
+        answer: asyncio.Future[ResidentModel] = self._loop.create_future()
         self._waiting[ticket] = answer
-        self._handle(ev.Asked(ticket, id_))
+        self._handle(ev.LeaseRequested(ticket, id_))
         try:
             async with asyncio.timeout_at(expires_s):
                 return await answer
@@ -131,11 +133,11 @@ class Host:
             ) from None
         finally:
             if self._waiting.pop(ticket, None) is not None:
-                self._handle(ev.Left(ticket))
+                self._handle(ev.RequesterLeft(ticket))
 
-    def release(self, resident: Resident) -> None:
+    def release(self, resident: ResidentModel) -> None:
         """End a lease."""
-        self._handle(ev.Released(resident.key))
+        self._handle(ev.LeaseReleased(resident.key))
 
     # Wishes
 
@@ -146,11 +148,11 @@ class Host:
 
     def unload(self, id_: model.ModelId) -> None:
         """Free the model's copy as soon as nobody uses it."""
-        self._handle(ev.UnloadWanted(id_))
+        self._handle(ev.UnloadRequested(id_))
 
     def set_pinned(self, id_: model.ModelId, is_pinned: bool) -> None:
         """Keep the model once it is there, or no longer."""
-        self._handle(ev.PinChanged(id_, is_pinned))
+        self._handle(ev.PinSet(id_, is_pinned))
 
     def has_failed(self, id_: model.ModelId) -> bool:
         """Whether the last try to have the model failed."""
@@ -185,15 +187,15 @@ class Host:
                 self._freed_bytes = 0
                 await self._loop.run_in_executor(self._free_pool, allocators.current().trim)
             self._handle(self._memory_seen())
-            self._handle(ev.Ticked())
+            self._handle(ev.TimerFired())
             self._forget_gone()
             if self.residency.is_short:
                 self._not_kept(self._loading.skeletons.clear())
 
-    def _memory_seen(self) -> ev.MemorySeen:
+    def _memory_seen(self) -> ev.MemoryMeasured:
         taken_bytes = process_memory.private_bytes() + self.mapped_bytes
         is_short = taken_bytes > SHORT_SHARE * self.settings.memory.host_bytes
-        return ev.MemorySeen(taken_bytes, allocators.current().free_bytes() if is_short else 0)
+        return ev.MemoryMeasured(taken_bytes, allocators.current().free_bytes() if is_short else 0)
 
     async def close(self) -> None:
         """Give everything back. Loads that hang are left to the end of the process."""
@@ -225,29 +227,29 @@ class Host:
 
     def _perform(self, command: ev.Command) -> None:
         match command:
-            case ev.Grant(ticket, key):
+            case ev.GrantLease(ticket, key):
                 self._grant(ticket, key)
-            case ev.Refuse(ticket, error):
+            case ev.RefuseLease(ticket, error):
                 self._waiting.pop(ticket).set_exception(error)
-            case ev.Fetch():
+            case ev.FetchArtifact():
                 self._spawn(self._fetch(command))
-            case ev.Load(key):
+            case ev.LoadCopy(key):
                 self._spawn(self._load(key))
-            case ev.Free(key):
+            case ev.FreeCopy(key):
                 self._free(key)
-            case ev.Park(key):
-                self._spawn(self._move(key, "park", ev.Parked(key)))
-            case ev.Unpark(key):
-                self._spawn(self._move(key, "unpark", ev.Unparked(key)))
+            case ev.OffloadCopy(key):
+                self._spawn(self._move(key, "park", ev.CopyOffloaded(key)))
+            case ev.OnloadCopy(key):
+                self._spawn(self._move(key, "unpark", ev.CopyOnloaded(key)))
 
     def _grant(self, ticket: ev.Ticket, key: str) -> None:
         answer = self._waiting.pop(ticket)
         if answer.done():
-            self._events.append(ev.Released(key))
+            self._events.append(ev.LeaseReleased(key))
         else:
             answer.set_result(self._residents[key])
 
-    async def _fetch(self, command: ev.Fetch) -> None:
+    async def _fetch(self, command: ev.FetchArtifact) -> None:
         declared = self.served.declared(command.id)
         if declared is None:
             self._handle(
@@ -269,8 +271,8 @@ class Host:
         self._handle(self._fetched(command, declared, recipe))
 
     def _fetched(
-        self, command: ev.Fetch, declared: catalog.Declared, recipe: loader.Recipe
-    ) -> ev.Fetched:
+        self, command: ev.FetchArtifact, declared: catalog.ModelDeclared, recipe: loader.LoadRecipe
+    ) -> ev.ArtifactFetched:
         known = self.learned.get(command.id) or declared.measured
         is_known = known is not None and known.digest == recipe.artifact.digest
         need = (
@@ -278,7 +280,7 @@ class Host:
             if known and is_known
             else recipe.runtime.footprint_hint(recipe.artifact, recipe.device)
         )
-        return ev.Fetched(
+        return ev.ArtifactFetched(
             id=command.id,
             attempt=command.attempt,
             key=recipe.key,
@@ -301,7 +303,7 @@ class Host:
             if isinstance(error, _ArtifactChanged):
                 for id_ in tuple(copy.names):
                     self._forget_model(id_, is_replaced=True)
-            self._handle(ev.LoadEnded(key, error))
+            self._handle(ev.CopyLoadFailed(key, error))
             return
         self._residents[key] = self._resident(recipe, made)
         self.mapped_bytes += made.mapped_bytes
@@ -312,9 +314,9 @@ class Host:
             }
             self.learned.update(fresh)
             self.news.update(fresh)
-        self._handle(ev.Loaded(key, made.footprint, made.load_s))
+        self._handle(ev.CopyLoaded(key, made.footprint, made.load_s))
 
-    async def _made(self, recipe: loader.Recipe, need: model.Footprint) -> loader.Made:
+    async def _made(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
         if not _needs_files(recipe):
             return await self._loading.load(recipe, need)
         self._storage.hold(recipe.artifact)
@@ -324,7 +326,7 @@ class Host:
             self._storage.release(recipe.artifact)
             raise
 
-    async def _check_unchanged(self, recipe: loader.Recipe) -> None:
+    async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
         """The bytes that the copy's key promises must be here still: the cache may have let them go, or somebody may have changed them."""
         spec = recipe.spec
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
@@ -339,7 +341,7 @@ class Host:
         asked, self.asked = self.asked, collections.defaultdict(int)
         return asked
 
-    def _resident(self, recipe: loader.Recipe, made: loader.Made) -> Resident:
+    def _resident(self, recipe: loader.LoadRecipe, made: loader.LoadedCopy) -> ResidentModel:
         signature = made.loaded.signature
         can_join = signature.batchable and recipe.spec.batching
         limits = _limits(
@@ -348,8 +350,8 @@ class Host:
             parallel=(os.cpu_count() or 1) if made.loaded.is_reentrant and not can_join else 1,
             is_steady=recipe.runtime.name != USERS_CODE,
         )
-        running = batcher.Runner(made.loaded, limits, self._run_pool, made.run_s)
-        return Resident(
+        running = batcher.Batcher(made.loaded, limits, self._run_pool, made.run_s)
+        return ResidentModel(
             recipe.key,
             recipe.spec,
             made,
@@ -371,7 +373,7 @@ class Host:
             return
         self._spawn(self._let_go(key, resident.made, is_kept=is_kept))
 
-    async def _let_go(self, key: str, made: loader.Made, *, is_kept: bool) -> None:
+    async def _let_go(self, key: str, made: loader.LoadedCopy, *, is_kept: bool) -> None:
         """This may be slow or a user's code: it is done in a thread, and whatever it raises the copy is gone."""
         kept, mapped_bytes = made if is_kept else None, made.mapped_bytes
         try:
@@ -385,18 +387,20 @@ class Host:
             del made
             self._left(key, mapped_bytes, kept)
 
-    def _left(self, key: str, mapped_bytes: int, kept: loader.Made | None) -> None:
+    def _left(self, key: str, mapped_bytes: int, kept: loader.LoadedCopy | None) -> None:
         """A copy's memory is free, but for what is kept of it."""
         self.mapped_bytes -= mapped_bytes
         if mapped_bytes:
-            self._handle(ev.ExtraKnown(key, 0 if kept else self._recipes[key].artifact.size_bytes))
+            self._handle(
+                ev.LoadOverheadKnown(key, 0 if kept else self._recipes[key].artifact.size_bytes)
+            )
         if kept is not None:
             self._not_kept(self._loading.skeletons.keep(key, kept))
-        self._handle(ev.Freed(key))
+        self._handle(ev.CopyFreed(key))
 
     def _not_kept(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._handle(ev.ExtraKnown(key, self._recipes[key].artifact.size_bytes))
+            self._handle(ev.LoadOverheadKnown(key, self._recipes[key].artifact.size_bytes))
 
     def _forget_gone(self) -> None:
         """Nothing is kept of copies that no model means any more."""
@@ -412,7 +416,7 @@ class Host:
         outcomes: list[object] = await asyncio.gather(
             self._loop.run_in_executor(self._run_pool, step), return_exceptions=True
         )
-        self._handle(then if outcomes == [None] else ev.MoveFailed(key))
+        self._handle(then if outcomes == [None] else ev.DeviceMoveFailed(key))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -420,7 +424,7 @@ class Host:
         task.add_done_callback(functools.partial(_forget, self._tasks))
 
 
-def _needs_files(recipe: loader.Recipe) -> bool:
+def _needs_files(recipe: loader.LoadRecipe) -> bool:
     """Whether the artifact must be held while the copy lives. A small one that is only read once is loaded long before it could go.
 
     A hold makes a file and removes one, which may take longer than the load.
@@ -430,7 +434,7 @@ def _needs_files(recipe: loader.Recipe) -> bool:
     )
 
 
-_limits = functools.lru_cache(maxsize=1024)(batcher.RunLimits)
+_limits = functools.lru_cache(maxsize=1024)(batcher.BatchLimits)
 """Equal limits are one object, however many copies have them."""
 
 

@@ -28,7 +28,7 @@ def private_bytes() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class MemoryMark:
     """What was in use at one moment: by the thread that asked, if that can be told, and by all."""
 
     own_bytes: int
@@ -36,13 +36,13 @@ class Mark:
     private_bytes: int
 
 
-def mark() -> Mark:
+def mark() -> MemoryMark:
     """What is in use now."""
     allocator = allocators.current()
-    return Mark(allocator.own_bytes(), allocator.in_use_bytes(), private_bytes())
+    return MemoryMark(allocator.own_bytes(), allocator.in_use_bytes(), private_bytes())
 
 
-def grown_bytes(since: Mark, freed_bytes: int) -> int:
+def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
     """What this thread came to use since then, or all did, if others gave `freed_bytes` back meanwhile; never under 16 KiB.
 
     What is seen of all threads, by the allocator or the kernel, counts only where it is more by more than noise.

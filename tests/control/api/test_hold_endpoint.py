@@ -15,13 +15,13 @@ class Stage:
 
     def __init__(self):
         self.events = []
-        self.room = hold_endpoint.WaitingRoom(self.events.append)
+        self.room = hold_endpoint.HoldEndpoint(self.events.append)
         self.left = asyncio.Event()
 
     def come(self, **query):
         return asyncio.ensure_future(
             self.room.wait(
-                http_messages.Request("POST", hold_endpoint.PATH, query, [], b""), self._receive
+                http_messages.HttpRequest("POST", hold_endpoint.PATH, query, [], b""), self._receive
             )
         )
 
@@ -41,7 +41,7 @@ async def test_one_that_is_let_through_gets_200(stage):
     assert stage.events == [events.RequestHeld("1", "tiny llm", 17)]
     assert not waiting.done()
     stage.room.perform(commands.Admit("1"))
-    assert await waiting == http_messages.Answer()
+    assert await waiting == http_messages.HttpAnswer()
     assert len(stage.events) == 1
 
 
@@ -64,7 +64,7 @@ async def test_one_whose_client_leaves_is_dropped(stage):
     await asyncio.sleep(0)
     stage.left.set()
     assert await waiting is None
-    assert stage.events[-1] == events.HeldLeft("1")
+    assert stage.events[-1] == events.HeldRequestLeft("1")
     stage.room.perform(commands.Admit("1"))
 
 
@@ -77,7 +77,7 @@ async def test_every_one_has_a_ticket_of_its_own(stage):
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert stage.events[-2:] == [events.HeldLeft("1"), events.HeldLeft("3")]
+    assert stage.events[-2:] == [events.HeldRequestLeft("1"), events.HeldRequestLeft("3")]
 
 
 @pytest.mark.parametrize(

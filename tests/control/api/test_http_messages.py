@@ -25,7 +25,7 @@ def receiving(*messages):
 
 
 def request(body=b"", query=None):
-    return http_messages.Request("GET", "/", query or {}, [], body)
+    return http_messages.HttpRequest("GET", "/", query or {}, [], body)
 
 
 async def test_a_request_is_read_whole():
@@ -34,7 +34,7 @@ async def test_a_request_is_read_whole():
         {"type": "http.request", "body": b"cd"},
     ]
     found = await http_messages.read(dict(SCOPE), receiving(*parts))
-    assert found == http_messages.Request(
+    assert found == http_messages.HttpRequest(
         "PUT", "/a%20b", {"x": "1", "y": "ä", "z": ""}, [(b"a", b"b")], b"abcd"
     )
 

@@ -10,7 +10,7 @@ from tests.control import llms
 async def test_states_waiting_requests_and_starts_are_told(fresh):
     await fresh.start(llms.CONFIG)
     await fresh.until(lambda: fresh.mesh.llms.llms["always"].state == "ready")
-    text = mesh_metrics.Metrics(fresh.plane.controller).text().decode()
+    text = mesh_metrics.MeshMetrics(fresh.plane.controller).text().decode()
     found = [
         each for family in parser.text_string_to_metric_families(text) for each in family.samples
     ]

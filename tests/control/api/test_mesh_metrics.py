@@ -9,7 +9,7 @@ from meshserve.control.api import mesh_metrics
 @pytest.fixture
 def samples(stage):
     def read():
-        text = mesh_metrics.Metrics(stage.plane.controller).text().decode()
+        text = mesh_metrics.MeshMetrics(stage.plane.controller).text().decode()
         families = parser.text_string_to_metric_families(text)
         return {
             (sample.name, *sorted(sample.labels.values())): sample.value

@@ -202,9 +202,9 @@ def test_a_model_info_that_is_no_json_is_refused():
 @pytest.mark.parametrize(
     ("alias", "state"),
     [
-        (desired.Alias("v", "a"), VStatus.DEFINED),
-        (desired.Alias("v", "a", target="b"), VStatus.TRANSITIONING),
-        (desired.Alias("v", "a", target="b", failure="x"), VStatus.TRANSITION_FAILED),
+        (desired.DesiredAlias("v", "a"), VStatus.DEFINED),
+        (desired.DesiredAlias("v", "a", target="b"), VStatus.TRANSITIONING),
+        (desired.DesiredAlias("v", "a", target="b", failure="x"), VStatus.TRANSITION_FAILED),
     ],
 )
 def test_an_aliass_state_in_model_meshs_words(alias, state):

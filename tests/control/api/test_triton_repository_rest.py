@@ -104,7 +104,7 @@ async def test_there_is_nothing_else(http, method, path):
 async def test_statistics_add_up_over_workers(http, stage):
     for worker_id in ("default-0", "default-1"):
         counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
-            model_stats.ModelTally()
+            model_stats.ModelStats()
         )
         counted.answered(2, 0.5, 1.0)
     stats = {

@@ -9,7 +9,7 @@ import pytest
 from meshserve.core.values import desired, events, llm_spec, model
 from tests.core import world
 
-REPOSITORY = desired.Repository("/repo")
+REPOSITORY = desired.RepositorySettings("/repo")
 POOLS = (world.pool(workers=1), world.pool("gpu", 1))
 
 
@@ -23,7 +23,7 @@ def made():
     fresh.apply(
         pools=POOLS,
         models=configured("conf"),
-        aliases=(desired.Alias("al", "conf", origin="config"),),
+        aliases=(desired.DesiredAlias("al", "conf", origin="config"),),
         repositories=(REPOSITORY,),
     )
     fresh.feed(events.ModelsRegistered((world.spec("api"),)))
@@ -39,7 +39,9 @@ def scanned(*specs):
 
 
 def alias(name, target, **fields):
-    return events.AliasSet(desired.Alias(name, target, owner=fields.pop("owner", "")), **fields)
+    return events.AliasRequested(
+        desired.DesiredAlias(name, target, owner=fields.pop("owner", "")), **fields
+    )
 
 
 # The configuration
@@ -62,7 +64,7 @@ def test_what_others_registered_outlives_a_configuration(made):
 
 
 def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(made):
-    made.feed(events.PinChanged(model.ModelId("conf"), is_pinned=True))
+    made.feed(events.PinRequested(model.ModelId("conf"), is_pinned=True))
     made.apply(pools=POOLS, models=configured("conf", "more"))
     assert made.saved_models[model.ModelId("conf")].pinned
 
@@ -80,7 +82,7 @@ def test_a_configuration_against_a_set_alias_is_refused(made):
     wanted = desired.Desired(
         pools=POOLS,
         models=configured("conf"),
-        aliases=(desired.Alias("mine", "conf", origin="config"),),
+        aliases=(desired.DesiredAlias("mine", "conf", origin="config"),),
     )
     assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
 
@@ -141,7 +143,7 @@ def test_one_version_is_removed_alone(made):
 def test_a_model_that_an_alias_means_stays(made):
     made.feed(alias("mine", "api"))
     assert made.refused(events.ModelRemoved("api")) == "Conflict"
-    made.feed(events.AliasCleared("mine"))
+    made.feed(events.AliasRemovalRequested("mine"))
     assert made.refused(events.ModelRemoved("api")) == ""
 
 
@@ -179,7 +181,7 @@ def test_a_scan_leaves_the_names_of_llms_alone():
 
 def test_a_scan_keeps_pins(made):
     made.feed(scanned(world.spec("r")))
-    made.feed(events.PinChanged(model.ModelId("r"), is_pinned=True))
+    made.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
     made.feed(scanned(world.spec("r", uri="/new")))
     assert made.saved_models[model.ModelId("r")].pinned
 
@@ -210,7 +212,7 @@ def test_an_alias_whose_target_fails_stays_and_says_why(made):
     made.failing_loads = {"next"}
     made.feed(alias("mine", "next", is_gradual=True))
     made.perform_all()
-    assert made.saved_aliases["mine"] == desired.Alias(
+    assert made.saved_aliases["mine"] == desired.DesiredAlias(
         "mine", "api", target="next", failure="it is broken"
     )
 
@@ -221,7 +223,7 @@ def test_an_alias_that_moves_can_be_sent_back(made):
     made.feed(alias("mine", "next", is_gradual=True))
     made.feed(alias("mine", "api", is_gradual=True))
     made.settle()
-    assert made.saved_aliases["mine"] == desired.Alias("mine", "api")
+    assert made.saved_aliases["mine"] == desired.DesiredAlias("mine", "api")
 
 
 @pytest.mark.parametrize(
@@ -247,11 +249,11 @@ def test_an_alias_is_set_under_conditions(made, wish, refusal):
 @pytest.mark.parametrize(
     ("wish", "refusal"),
     [
-        (events.AliasCleared("none"), "ModelNotFound"),
-        (events.AliasCleared("al"), "Conflict"),
-        (events.AliasCleared("mine", "somebody"), "AlreadyExists"),
-        (events.AliasCleared("mine", "me"), ""),
-        (events.AliasCleared("mine"), ""),
+        (events.AliasRemovalRequested("none"), "ModelNotFound"),
+        (events.AliasRemovalRequested("al"), "Conflict"),
+        (events.AliasRemovalRequested("mine", "somebody"), "AlreadyExists"),
+        (events.AliasRemovalRequested("mine", "me"), ""),
+        (events.AliasRemovalRequested("mine"), ""),
     ],
 )
 def test_an_alias_is_cleared_under_conditions(made, wish, refusal):
@@ -265,7 +267,7 @@ def registered_for_alias(name):
 
 def test_what_was_registered_for_an_alias_goes_with_it(made):
     made.feed(registered_for_alias("v1"))
-    made.feed(events.AliasCleared("mine"))
+    made.feed(events.AliasRemovalRequested("mine"))
     assert model.ModelId("v1") not in made.saved_models
 
 
@@ -281,5 +283,5 @@ def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(made):
 def test_what_another_alias_needs_stays(made):
     made.feed(registered_for_alias("v1"))
     made.feed(alias("other", "v1"))
-    made.feed(events.AliasCleared("mine"))
+    made.feed(events.AliasRemovalRequested("mine"))
     assert model.ModelId("v1") in made.saved_models

@@ -14,7 +14,7 @@ REPOSITORY = "repository:/r"
 
 @pytest.fixture
 def book():
-    made = catalog_index.Ledger()
+    made = catalog_index.CatalogIndex()
     made.make(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
     for name, origin in (
         ("api", "api"),
@@ -22,8 +22,8 @@ def book():
         ("repo", REPOSITORY),
         ("auto", "alias"),
     ):
-        made.make(catalog.Declared(world.spec(name, origin=origin)))
-    made.make(desired.Alias("alias", "api"))
+        made.make(catalog.ModelDeclared(world.spec(name, origin=origin)))
+    made.make(desired.DesiredAlias("alias", "api"))
     return made
 
 
@@ -43,7 +43,7 @@ def test_a_changed_definition_is_refused_unless_it_shall_replace(book):
     changed = world.spec("api", uri="/new")
     with pytest.raises(errors.AlreadyExists, match="another definition"):
         changes(book, changed)
-    assert changes(book, changed, is_replacing=True) == (catalog.Declared(changed),)
+    assert changes(book, changed, is_replacing=True) == (catalog.ModelDeclared(changed),)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_anothers_very_same_definition_is_no_change(book):
 
 
 def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(book):
-    book.make(catalog.Declared(world.spec("repo", "2", origin=REPOSITORY)))
+    book.make(catalog.ModelDeclared(world.spec("repo", "2", origin=REPOSITORY)))
     taken = world.spec("repo", uri="/new", origin="config")
     assert changes(book, taken) == (
-        catalog.Withdrawn(model.ModelId("repo", "2")),
-        catalog.Declared(taken),
+        catalog.ModelWithdrawn(model.ModelId("repo", "2")),
+        catalog.ModelDeclared(taken),
     )
 
 
@@ -94,7 +94,10 @@ def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(book):
     sheet.clear_alias("alias")
     sheet.declare(world.spec("alias"), is_replacing=False)
     sheet.check()
-    assert [type(change) for change in sheet.changes()] == [catalog.AliasCleared, catalog.Declared]
+    assert [type(change) for change in sheet.changes()] == [
+        catalog.AliasCleared,
+        catalog.ModelDeclared,
+    ]
 
 
 def test_all_versions_are_in_one_pool(book):
@@ -111,14 +114,14 @@ def test_a_pin_changes_nothing_else(book):
     sheet = book.draft()
     sheet.pin(model.ModelId("config"), is_pinned=True)
     assert sheet.changes() == (
-        catalog.Declared(world.spec("config", origin="config", pinned=True)),
+        catalog.ModelDeclared(world.spec("config", origin="config", pinned=True)),
     )
     with pytest.raises(errors.ModelNotFound):
         sheet.pin(model.ModelId("none"), is_pinned=True)
 
 
 def test_what_was_measured_holds_for_the_same_bytes_only():
-    known = catalog.Declared(world.spec("a"), world.measured("a", 1).measured)
+    known = catalog.ModelDeclared(world.spec("a"), world.measured("a", 1).measured)
     assert changeset.measured_still(known, world.spec("a", pinned=True)) == known.measured
     assert changeset.measured_still(known, world.spec("a", uri="/new")) is None
 
@@ -132,7 +135,7 @@ def test_no_model_and_no_alias_has_a_name_of_an_llm(book, name):
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         changes(book, world.spec(name, origin="api"))
     sheet = book.draft()
-    sheet.set_alias(desired.Alias(name, "api"))
+    sheet.set_alias(desired.DesiredAlias(name, "api"))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         sheet.check()
 

@@ -8,7 +8,7 @@ from tests.core import world
 
 BEFORE = desired.Desired(
     pools=(world.pool(workers=1), world.pool("old")),
-    repositories=(desired.Repository("/gone"), desired.Repository("/kept")),
+    repositories=(desired.RepositorySettings("/gone"), desired.RepositorySettings("/kept")),
     llms=(llm_spec.LlmSpec("kept", "/kept"), llm_spec.LlmSpec("old", "/old")),
 )
 KEY = snapshots.ApiKey("c", "k")
@@ -16,23 +16,23 @@ KEY = snapshots.ApiKey("c", "k")
 
 @pytest.fixture
 def book():
-    made = catalog_index.Ledger()
+    made = catalog_index.CatalogIndex()
     made.make(BEFORE)
-    made.make(catalog.Declared(world.spec("a")))
+    made.make(catalog.ModelDeclared(world.spec("a")))
     return made
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (catalog.Declared(world.spec("b", "2")), "model b:2 added"),
+        (catalog.ModelDeclared(world.spec("b", "2")), "model b:2 added"),
         (
-            catalog.Declared(world.spec("a", uri="/new", trust=True)),
+            catalog.ModelDeclared(world.spec("a", uri="/new", trust=True)),
             "model a:1 changed (uri, trust)",
         ),
-        (catalog.Withdrawn(model.ModelId("a")), "model a:1 withdrawn"),
-        (desired.Alias("al", "a"), "alias al means a"),
-        (desired.Alias("al", "a", target="b"), "alias al means a, then b"),
+        (catalog.ModelWithdrawn(model.ModelId("a")), "model a:1 withdrawn"),
+        (desired.DesiredAlias("al", "a"), "alias al means a"),
+        (desired.DesiredAlias("al", "a", target="b"), "alias al means a, then b"),
         (catalog.AliasCleared("al"), "alias al cleared"),
     ],
 )
@@ -43,8 +43,11 @@ def test_a_change_of_the_catalog_is_one_line(book, change, words):
 def test_settings_are_told_by_what_changes(book):
     after = desired.Desired(
         pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
-        gateway=desired.Gateway("0.0.0.0:80", 10, (KEY,)),
-        repositories=(desired.Repository("/kept", trust=True), desired.Repository("/added")),
+        gateway=desired.GatewaySettings("0.0.0.0:80", 10, (KEY,)),
+        repositories=(
+            desired.RepositorySettings("/kept", trust=True),
+            desired.RepositorySettings("/added"),
+        ),
         llms=(
             llm_spec.LlmSpec("kept", "/kept", replicas_min=0, engine={"seed": 1}),
             llm_spec.LlmSpec("new", "/new"),

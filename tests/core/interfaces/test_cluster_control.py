@@ -8,10 +8,10 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 
 PAIRS = [
-    (cluster_control.Workers, fake_cluster.FakeCluster),
-    (cluster_control.Gateways, fake_cluster.FakeCluster),
-    (cluster_control.Store, fake_store.FakeStore),
-    (cluster_control.Watch, fake_store.FakeWatch),
+    (cluster_control.WorkerControl, fake_cluster.FakeCluster),
+    (cluster_control.GatewayControl, fake_cluster.FakeCluster),
+    (cluster_control.RegistryStore, fake_store.FakeStore),
+    (cluster_control.RepositoryWatch, fake_store.FakeWatch),
     (cluster_control.Clock, manual_clock.ManualClock),
 ]
 METHODS = [

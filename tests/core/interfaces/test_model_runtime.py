@@ -27,7 +27,7 @@ PAIRS = [
     (model_runtime.Parkable, torch_export.CudaModel),
     (model_runtime.LoadedModel, torch_export.CudaModel),
     (model_runtime.Detachable, torch_export.MappedModel),
-    (model_runtime.Storage, store.Store),
+    (model_runtime.Storage, store.ArtifactStore),
 ]
 METHODS = [
     (port, shipped, name)

@@ -14,7 +14,7 @@ def spec(least, most):
 
 
 LOADS = st.builds(
-    autoscaling.Load,
+    autoscaling.LlmLoad,
     st.integers(0, 9),
     st.integers(0, 9),
     st.floats(0, 500),
@@ -41,16 +41,16 @@ def test_it_changes_by_one_at_a_time(most, load):
 @pytest.mark.parametrize(
     ("load", "number"),
     [
-        (autoscaling.Load(0, 0, is_used=False), 0),
-        (autoscaling.Load(0, 0), 1),
-        (autoscaling.Load(1, 1, pressed_s=9.9), 1),
-        (autoscaling.Load(1, 1, pressed_s=10.0), 2),
-        (autoscaling.Load(2, 1, pressed_s=99.0), 2),
-        (autoscaling.Load(3, 3, pressed_s=99.0), 3),
-        (autoscaling.Load(3, 3, quiet_s=119.0), 3),
-        (autoscaling.Load(3, 3, quiet_s=120.0), 2),
-        (autoscaling.Load(1, 1, quiet_s=999.0), 1),
-        (autoscaling.Load(3, 3, is_used=False), 0),
+        (autoscaling.LlmLoad(0, 0, is_used=False), 0),
+        (autoscaling.LlmLoad(0, 0), 1),
+        (autoscaling.LlmLoad(1, 1, pressed_s=9.9), 1),
+        (autoscaling.LlmLoad(1, 1, pressed_s=10.0), 2),
+        (autoscaling.LlmLoad(2, 1, pressed_s=99.0), 2),
+        (autoscaling.LlmLoad(3, 3, pressed_s=99.0), 3),
+        (autoscaling.LlmLoad(3, 3, quiet_s=119.0), 3),
+        (autoscaling.LlmLoad(3, 3, quiet_s=120.0), 2),
+        (autoscaling.LlmLoad(1, 1, quiet_s=999.0), 1),
+        (autoscaling.LlmLoad(3, 3, is_used=False), 0),
     ],
 )
 def test_the_number_follows_the_load(load, number):
@@ -58,7 +58,7 @@ def test_the_number_follows_the_load(load, number):
 
 
 def test_there_are_never_fewer_than_the_least_though_nobody_uses_it():
-    assert autoscaling.wanted(spec(2, 3), autoscaling.Load(3, 3, is_used=False)) == 2
+    assert autoscaling.wanted(spec(2, 3), autoscaling.LlmLoad(3, 3, is_used=False)) == 2
 
 
 def reports(*counts):

@@ -4,26 +4,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve.core.llm import gpu_time_sharing
-from meshserve.core.llm.gpu_time_sharing import Member
+from meshserve.core.llm.gpu_time_sharing import GroupMember
 
-UP = Member("up", "up", since_s=100.0, residency_s_min=30.0)
-ASKED = Member("asked", "away", asked_s=110.0)
+UP = GroupMember("up", "up", since_s=100.0, residency_s_min=30.0)
+ASKED = GroupMember("asked", "away", asked_s=110.0)
 
 
 def test_the_first_that_is_to_be_kept_begins():
     assert (
         gpu_time_sharing.turn(
             [
-                Member("a", "away"),
-                Member("b", "away", is_kept=True),
-                Member("c", "away", is_kept=True),
+                GroupMember("a", "away"),
+                GroupMember("b", "away", is_kept=True),
+                GroupMember("c", "away", is_kept=True),
             ],
             "",
             0.0,
         )
         == "b"
     )
-    assert gpu_time_sharing.turn([Member("a", "away")], "", 0.0) == ""
+    assert gpu_time_sharing.turn([GroupMember("a", "away")], "", 0.0) == ""
 
 
 def test_who_is_up_stays_while_nobody_else_is_asked_for():
@@ -57,17 +57,17 @@ def test_who_failed_makes_way_for_who_is_asked_for_and_else_tries_again():
 
 
 def test_who_was_asked_for_first_comes_next():
-    later = Member("later", "away", asked_s=111.0)
+    later = GroupMember("later", "away", asked_s=111.0)
     assert gpu_time_sharing.turn([later, ASKED, UP], "up", 130.0) == "asked"
 
 
 def test_of_two_asked_for_at_once_the_least_recently_used_comes_next():
-    older = Member("older", "away", asked_s=110.0, used_s=5.0)
+    older = GroupMember("older", "away", asked_s=110.0, used_s=5.0)
     assert gpu_time_sharing.turn([ASKED._replace(used_s=6.0), older, UP], "up", 130.0) == "older"
 
 
 def test_who_had_the_turn_and_is_to_be_kept_has_it_again():
-    members = [Member("a", "away", is_kept=True), Member("b", "away", is_kept=True)]
+    members = [GroupMember("a", "away", is_kept=True), GroupMember("b", "away", is_kept=True)]
     assert gpu_time_sharing.turn(members, "b", 0.0) == "b"
     assert gpu_time_sharing.turn(members, "gone", 0.0) == "a"
 
@@ -76,7 +76,7 @@ STAGES = st.sampled_from(["away", "coming", "up", "failed"])
 TIMES = st.floats(0, 200)
 MEMBERS = st.lists(
     st.builds(
-        Member,
+        GroupMember,
         st.sampled_from("abc"),
         STAGES,
         TIMES,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve.core.llm import hold_admission, llm_fleet
-from meshserve.core.llm.replica_lifecycle import State
+from meshserve.core.llm.replica_lifecycle import ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, llm_spec, model
 from tests.core import llm_world
@@ -13,8 +13,8 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 @pytest.fixture
 def fleet():
-    made = llm_fleet.Fleet(gateways.Gates())
-    made.want([llm_world.spec("a", aliases=("also",), held=llm_spec.HeldLimits(2, 100, 10.0))])
+    made = llm_fleet.Fleet(gateways.Gateways())
+    made.want([llm_world.spec("a", aliases=("also",), held=llm_spec.HoldLimits(2, 100, 10.0))])
     return made
 
 
@@ -50,7 +50,7 @@ def test_an_alias_waits_like_the_name(fleet):
 
 
 def test_what_can_be_served_goes_on_however_full_the_queue_is(fleet):
-    put(fleet, State.READY)
+    put(fleet, ReplicaPhase.READY)
     assert arrive(fleet, "t", size_bytes=999) == [commands.Admit("t")]
 
 
@@ -59,7 +59,7 @@ def test_over_a_bound_the_expected_wait_is_told(fleet):
 
 
 def test_while_it_is_tried_again_nobody_waits(fleet):
-    put(fleet, State.STARTING, losses=1)
+    put(fleet, ReplicaPhase.STARTING, losses=1)
     told = arrive(fleet, "t")[0]
     assert (told.reason, told.retry_after_s) == ("model 'a' is not ready: broken", 60.0)
     assert fleet.llms["a"].turned_away == 1
@@ -69,13 +69,13 @@ def test_those_that_wait_go_on_in_order_when_it_serves(fleet):
     arrive(fleet, "first")
     arrive(fleet, "second")
     assert follow(fleet) == []
-    put(fleet, State.READY)
+    put(fleet, ReplicaPhase.READY)
     assert follow(fleet) == [commands.Admit("first"), commands.Admit("second")]
 
 
 def test_those_that_wait_when_it_fails_are_turned_away(fleet):
     arrive(fleet, "t")
-    put(fleet, State.FAILED)
+    put(fleet, ReplicaPhase.FAILED)
     assert [command.reason for command in follow(fleet)] == ["model 'a' is not ready: broken"]
 
 

@@ -5,14 +5,14 @@ import pytest
 from meshserve.core.llm import hold_queue
 from meshserve.core.values import llm_spec
 
-LIMITS = llm_spec.HeldLimits(requests_max=2, bytes_max=100, wait_s_max=10.0)
+LIMITS = llm_spec.HoldLimits(requests_max=2, bytes_max=100, wait_s_max=10.0)
 
 
 @pytest.fixture
 def waiting():
-    made = hold_queue.Held()
-    made.add(hold_queue.Request("first", 10, 0.0))
-    made.add(hold_queue.Request("second", 50, 5.0))
+    made = hold_queue.HoldQueue()
+    made.add(hold_queue.HeldRequest("first", 10, 0.0))
+    made.add(hold_queue.HeldRequest("second", 50, 5.0))
     yield made
     made.check(LIMITS)
 
@@ -32,7 +32,7 @@ def test_whoever_leaves_is_not_counted_any_more(waiting):
 
 def test_nobody_waits_twice(waiting):
     with pytest.raises(AssertionError):
-        waiting.add(hold_queue.Request("first", 1, 6.0))
+        waiting.add(hold_queue.HeldRequest("first", 1, 6.0))
 
 
 def test_no_more_wait_than_may(waiting):
@@ -53,5 +53,5 @@ def test_nobody_waits_longer_than_may_be(waiting):
 
 def test_narrower_limits_send_the_last_ones_away(waiting):
     assert waiting.take_surplus(LIMITS) == []
-    assert waiting.take_surplus(llm_spec.HeldLimits(1, 100)) == ["second"]
-    assert waiting.take_surplus(llm_spec.HeldLimits(1, 5)) == ["first"]
+    assert waiting.take_surplus(llm_spec.HoldLimits(1, 100)) == ["second"]
+    assert waiting.take_surplus(llm_spec.HoldLimits(1, 5)) == ["first"]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from meshserve.core.llm import llm_state
-from meshserve.core.llm.replica_lifecycle import State
+from meshserve.core.llm.replica_lifecycle import ReplicaPhase
 from meshserve.core.values import llm_spec, model
 from tests.core import llm_world
 
@@ -15,12 +15,14 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 @pytest.fixture
 def each():
-    return llm_state.Llm("a", SPEC, is_wanted=True)
+    return llm_state.LlmRecord("a", SPEC, is_wanted=True)
 
 
 def add(each, number, state, **fields):
-    trouble = llm_state.Trouble(fields.pop("losses", 0), "broken", fields.pop("retry_at_s", 0.0))
-    replica = llm_state.Replica(
+    trouble = llm_state.StartFailure(
+        fields.pop("losses", 0), "broken", fields.pop("retry_at_s", 0.0)
+    )
+    replica = llm_state.ReplicaRecord(
         f"a/{number}", each.spec, trouble, state, endpoint=ENDPOINT, **fields
     )
     each.replicas[replica.id] = replica
@@ -60,7 +62,7 @@ def test_what_is_expected_follows_what_was_measured():
 
 
 def test_each_loss_doubles_the_wait_up_to_a_minute():
-    trouble, delays = llm_state.Trouble(), []
+    trouble, delays = llm_state.StartFailure(), []
     for _ in range(8):
         trouble.happened("broken", 100.0)
         delays.append(trouble.retry_at_s - 100.0)
@@ -68,7 +70,7 @@ def test_each_loss_doubles_the_wait_up_to_a_minute():
 
 
 def test_one_that_was_up_for_long_has_not_failed_in_a_row(each):
-    replica = add(each, 0, State.READY, losses=5, up_s=0.0)
+    replica = add(each, 0, ReplicaPhase.READY, losses=5, up_s=0.0)
     replica.fail("killed", 61.0)
     assert (replica.trouble.losses, replica.trouble.retry_at_s, replica.reason) == (
         1,
@@ -78,14 +80,21 @@ def test_one_that_was_up_for_long_has_not_failed_in_a_row(each):
 
 
 def test_numbers_that_are_free_again_are_taken_again(each):
-    add(each, 0, State.READY)
-    add(each, 2, State.READY)
+    add(each, 0, ReplicaPhase.READY)
+    add(each, 2, ReplicaPhase.READY)
     assert each.next_id() == "a/1"
 
 
 def test_those_that_serve_stay_before_others(each):
     for number, state in enumerate(
-        [State.WAITING, State.FAILED, State.STARTING, State.LEAVING, State.STOPPING, State.READY]
+        [
+            ReplicaPhase.WAITING,
+            ReplicaPhase.FAILED,
+            ReplicaPhase.STARTING,
+            ReplicaPhase.LEAVING,
+            ReplicaPhase.STOPPING,
+            ReplicaPhase.READY,
+        ]
     ):
         add(each, number, state)
     assert [replica.id for replica in each.living()] == ["a/5", "a/3", "a/2", "a/1", "a/0"]
@@ -93,23 +102,23 @@ def test_those_that_serve_stay_before_others(each):
 
 def test_its_state_is_that_of_the_replica_that_is_furthest(each):
     assert (each.state, each.reason) == ("idle", "")
-    add(each, 0, State.FAILED, reason="broken")
+    add(each, 0, ReplicaPhase.FAILED, reason="broken")
     assert (each.state, each.reason) == ("failed", "broken")
-    add(each, 1, State.WAITING)
+    add(each, 1, ReplicaPhase.WAITING)
     assert each.state == "starting"
-    add(each, 2, State.READY)
+    add(each, 2, ReplicaPhase.READY)
     assert each.state == "ready"
 
 
 def test_one_that_failed_and_is_not_tried_again_says_so(each):
-    each.troubles["a/0"] = llm_state.Trouble(1, "broken")
+    each.troubles["a/0"] = llm_state.StartFailure(1, "broken")
     assert (each.state, each.reason) == ("failed", "broken")
-    add(each, 0, State.STARTING)
+    add(each, 0, ReplicaPhase.STARTING)
     assert (each.state, each.reason) == ("starting", "")
 
 
 def test_one_that_has_not_reported_may_be_in_use(each):
-    replica = add(each, 0, State.READY)
+    replica = add(each, 0, ReplicaPhase.READY)
     assert each.is_used(100.0)
     replica.report = llm_spec.LlmReport("a/0", running=1)
     assert each.is_used(100.0)
@@ -120,12 +129,12 @@ def test_one_that_has_not_reported_may_be_in_use(each):
 
 
 def test_a_replica_that_leaves_is_named_while_no_other_serves(each):
-    add(each, 0, State.LEAVING)
+    add(each, 0, ReplicaPhase.LEAVING)
     assert [
         (route.is_held, [member.worker_id for member in route.members])
         for route in [each.wanted_route()]
     ] == [(True, ["a/0"])]
-    add(each, 1, State.READY)
+    add(each, 1, ReplicaPhase.READY)
     assert [
         (route.is_held, [member.worker_id for member in route.members])
         for route in [each.wanted_route()]
@@ -141,12 +150,12 @@ def test_what_is_not_wanted_has_no_route_and_no_names(each):
 @pytest.mark.parametrize(
     ("state", "expected_s"),
     [
-        (State.READY, 1.0),
-        (State.STARTING, 50.0),
-        (State.WAKING, 20.0),
-        (State.ASLEEP, 30.0),
-        (State.FAILED, 65.0),
-        (State.WAITING, 65.0),
+        (ReplicaPhase.READY, 1.0),
+        (ReplicaPhase.STARTING, 50.0),
+        (ReplicaPhase.WAKING, 20.0),
+        (ReplicaPhase.ASLEEP, 30.0),
+        (ReplicaPhase.FAILED, 65.0),
+        (ReplicaPhase.WAITING, 65.0),
     ],
 )
 def test_the_expected_wait_follows_the_state(each, state, expected_s):
@@ -157,21 +166,21 @@ def test_the_expected_wait_follows_the_state(each, state, expected_s):
 
 def test_without_a_replica_a_whole_start_is_expected(each):
     assert each.expected_s(0.0) == 60.0
-    each.troubles["a/0"] = llm_state.Trouble(1, "broken", 5.0)
+    each.troubles["a/0"] = llm_state.StartFailure(1, "broken", 5.0)
     assert each.expected_s(0.0) == 65.0
 
 
 def test_a_first_start_is_no_failure_and_one_after_a_loss_is(each):
     assert each.failure(0.0) is None
-    replica = add(each, 0, State.STARTING)
+    replica = add(each, 0, ReplicaPhase.STARTING)
     assert each.failure(0.0) is None
     replica.trouble.losses = 1
     assert each.failure(0.0) is replica.trouble
-    add(each, 1, State.STARTING)
+    add(each, 1, ReplicaPhase.STARTING)
     assert each.failure(0.0) is None
 
 
 def test_a_loss_that_is_waited_for_is_a_failure_without_a_replica(each):
-    each.troubles["a/0"] = llm_state.Trouble(1, "broken", 5.0)
+    each.troubles["a/0"] = llm_state.StartFailure(1, "broken", 5.0)
     assert each.failure(4.0) is each.troubles["a/0"]
     assert each.failure(5.0) is None

@@ -56,7 +56,7 @@ def route(made, name="a"):
 def test_an_llm_is_started_and_gateways_hear_of_it(made):
     made.apply_llms(llm_world.spec("a", tensor_parallel_size=2))
     start = next(command for command in made.log if isinstance(command, commands.StartReplica))
-    assert (start.replica_id, start.plan) == ("a/0", llm_spec.Plan((2,), "mp", "n1"))
+    assert (start.replica_id, start.plan) == ("a/0", llm_spec.ReplicaPlan((2,), "mp", "n1"))
     assert route(made).is_held
     made.perform_all()
     assert [member.worker_id for member in route(made).members] == ["a/0"]
@@ -120,7 +120,7 @@ def cold(made):
     apply(
         made,
         llm_world.spec(
-            "a", replicas_min=0, idle_timeout_s=20.0, held=llm_spec.HeldLimits(50, 1000, 100.0)
+            "a", replicas_min=0, idle_timeout_s=20.0, held=llm_spec.HoldLimits(50, 1000, 100.0)
         ),
     )
     return made
@@ -290,7 +290,7 @@ def test_an_engine_that_is_up_for_long_has_no_past(made):
 def test_what_the_engine_does_not_see_changes_without_a_restart(made):
     apply(made, llm_world.spec("a"))
     before = len(made.log)
-    apply(made, llm_world.spec("a", idle_timeout_s=1.0, held=llm_spec.HeldLimits(1)))
+    apply(made, llm_world.spec("a", idle_timeout_s=1.0, held=llm_spec.HoldLimits(1)))
     assert replica_orders(made, before) == []
 
 
@@ -336,7 +336,7 @@ def test_narrower_limits_hold_for_those_that_wait(cold):
     tickets = [cold.ask("a") for _ in range(3)]
     cold.apply_llms(
         llm_world.spec(
-            "a", replicas_min=0, idle_timeout_s=20.0, held=llm_spec.HeldLimits(2, 1000, 100.0)
+            "a", replicas_min=0, idle_timeout_s=20.0, held=llm_spec.HoldLimits(2, 1000, 100.0)
         )
     )
     assert list(cold.answers) == tickets[2:]

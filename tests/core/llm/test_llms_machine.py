@@ -11,7 +11,7 @@ from tests.core import llm_world
 
 NAMES = ["a", "b", "c"]
 CALLED = st.sampled_from([*NAMES, "b-too", "nobody"])
-LIMITS = llm_spec.HeldLimits(requests_max=3, bytes_max=100, wait_s_max=200.0)
+LIMITS = llm_spec.HoldLimits(requests_max=3, bytes_max=100, wait_s_max=200.0)
 
 
 def spec_of(name, uri, size, bounds, share):
@@ -60,7 +60,7 @@ class LlmsMachine(RuleBasedStateMachine):
 
     @rule()
     def leave_twice(self):
-        self.world.feed(events.HeldLeft("nobody's"))
+        self.world.feed(events.HeldRequestLeft("nobody's"))
 
     @precondition(lambda self: any(self.world.lanes.values()))
     @rule(data=st.data(), is_lost=st.booleans())

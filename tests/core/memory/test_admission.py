@@ -99,7 +99,7 @@ def test_copies_in_use_drain_only_if_that_will_do():
     play = stage({"a": 50, "b": 50})
     play.ask("a")
     play.ask("b")
-    play.tell(ev.PinChanged(named("b"), is_pinned=True))
+    play.tell(ev.PinSet(named("b"), is_pinned=True))
     request = want(play, "c", 60)
     play.wait(3.0)
     assert isinstance(request.error, errors.ModelTooBig)
@@ -174,7 +174,7 @@ def test_a_pin_that_leaves_no_room_turns_away_who_waits_for_it():
     play = stage({"a": 80})
     play.ask("a")
     request = want(play, "b", 60)
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     assert isinstance(request.error, errors.ModelTooBig)
     assert play.state("b") == "absent"
 
@@ -182,7 +182,7 @@ def test_a_pin_that_leaves_no_room_turns_away_who_waits_for_it():
 def test_of_two_pinned_models_that_can_not_both_stay_the_first_does():
     play = stage({})
     for name in "ab":
-        play.tell(ev.PinChanged(named(name), is_pinned=True))
+        play.tell(ev.PinSet(named(name), is_pinned=True))
     first = want(play, "a", 60)
     second = want(play, "b", 60)
     assert isinstance(second.error, errors.ModelTooBig)

@@ -5,7 +5,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.memory import copies, copy_lifecycle
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import Move, State
+from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 from meshserve.core.values.model import Footprint
 
@@ -20,7 +20,7 @@ def booked(ledger, key, host, gpu=0):
 
 
 def test_a_ledger_counts_what_is_booked_and_what_is_leaving():
-    ledger = copies.Ledger(Footprint(100, 50))
+    ledger = copies.MemoryAccount(Footprint(100, 50))
     copy = booked(ledger, "k", 60, 20)
     ledger.book(copy, Footprint(80, 20), leaving=Footprint(0, 20))
     assert ledger.room == (20, 30)
@@ -30,7 +30,7 @@ def test_a_ledger_counts_what_is_booked_and_what_is_leaving():
 
 
 def test_what_may_leave_is_counted_once():
-    ledger = copies.Ledger(Footprint(100))
+    ledger = copies.MemoryAccount(Footprint(100))
     copy = booked(ledger, "k", 60, 5)
     ledger.spare(copy)
     ledger.spare(copy)
@@ -41,7 +41,7 @@ def test_what_may_leave_is_counted_once():
 
 
 def test_the_bytes_of_what_may_leave_are_fixed():
-    ledger = copies.Ledger(Footprint(100))
+    ledger = copies.MemoryAccount(Footprint(100))
     copy = booked(ledger, "k", 60)
     ledger.spare(copy)
     with pytest.raises(AssertionError, match="until it is held"):
@@ -49,7 +49,7 @@ def test_the_bytes_of_what_may_leave_are_fixed():
 
 
 def test_overhead_is_what_no_copy_accounts_for():
-    ledger = copies.Ledger(Footprint(100))
+    ledger = copies.MemoryAccount(Footprint(100))
     booked(ledger, "k", 60)
     for private_bytes, overhead, least in [(90, 30, 30), (70, 10, 10), (95, 35, 10), (20, 0, 0)]:
         ledger.see(private_bytes, 0)
@@ -58,7 +58,7 @@ def test_overhead_is_what_no_copy_accounts_for():
 
 
 def test_what_is_pinned_can_never_be_free_for_others():
-    ledger = copies.Ledger(Footprint(100, 100))
+    ledger = copies.MemoryAccount(Footprint(100, 100))
     pinned, other = booked(ledger, "pinned", 30, 10), booked(ledger, "other", 50)
     pinned.pins = frozenset({A})
     ledger.note_pins(pinned)
@@ -69,9 +69,9 @@ def test_what_is_pinned_can_never_be_free_for_others():
 
 
 def test_a_pin_that_comes_too_late_keeps_nothing():
-    ledger = copies.Ledger(Footprint(100))
+    ledger = copies.MemoryAccount(Footprint(100))
     copy = booked(ledger, "k", 30)
-    copy.state, copy.pins = State.DRAINING, frozenset({A})
+    copy.state, copy.pins = CopyPhase.DRAINING, frozenset({A})
     ledger.note_pins(copy)
     assert ledger.pinned == copies.NOTHING
 
@@ -80,14 +80,20 @@ def test_a_back_off_is_bounded_however_often_it_fails():
     trouble = None
     for _ in range(2000):
         trouble = copies.failed_again(
-            trouble, errors.LoadFailed("no"), 10.0, copies.Limits(Footprint(), back_off_max_s=60.0)
+            trouble,
+            errors.LoadFailed("no"),
+            10.0,
+            copies.WorkerLimits(Footprint(), back_off_max_s=60.0),
         )
     assert (trouble.failures, trouble.retry_at_s) == (2000, 70.0)
 
 
 def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again():
     trouble = copies.failed_again(
-        None, errors.MissingExtra("install it"), 10.0, copies.Limits(Footprint(), back_off_s=2.0)
+        None,
+        errors.MissingExtra("install it"),
+        10.0,
+        copies.WorkerLimits(Footprint(), back_off_s=2.0),
     )
     refusal = trouble.refusal(11.5)
     assert (type(refusal), refusal.message, refusal.retry_after_s) == (
@@ -99,7 +105,7 @@ def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again():
 
 
 def fetched(need, load_s=0.0):
-    return ev.Fetched(A, 1, "k", Footprint(need), load_s, can_park=True, load_timeout_s=7.0)
+    return ev.ArtifactFetched(A, 1, "k", Footprint(need), load_s, can_park=True, load_timeout_s=7.0)
 
 
 def test_a_copy_believes_its_artifact_until_it_is_measured():
@@ -120,31 +126,31 @@ def test_a_copy_believes_its_artifact_until_it_is_measured():
 
 
 def test_a_copy_that_is_being_loaded_keeps_what_it_has_booked():
-    copy = booked(copies.Ledger(Footprint(100)), "k", 30)
+    copy = booked(copies.MemoryAccount(Footprint(100)), "k", 30)
     copy.expect(fetched(5))
     assert copy.need == (30, 0)
 
 
 def test_a_shelved_copy_needs_only_the_gpu():
-    ledger = copies.Ledger(Footprint(100, 100))
-    copy = copies.Copy("k", Footprint(10, 40), state=State.PARKED)
+    ledger = copies.MemoryAccount(Footprint(100, 100))
+    copy = copies.Copy("k", Footprint(10, 40), state=CopyPhase.PARKED)
     ledger.book(copy, copy.parked)
     assert copy.booked == (50, 0)
-    copy.move(Move.WANTED, 5.0)
+    copy.move(CopyMove.WANTED, 5.0)
     assert copy.is_shelved
     assert copy.is_there
     assert copy.need_now == (0, 40)
     assert copy.since_s == 5.0
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", CopyPhase)
 def test_what_is_absent_failed_queued_or_leaving_is_not_there(state):
     assert copies.Copy("k", Footprint(1), state=state).is_there == (
         state.value not in {"absent", "failed", "queued", "evicting"}
     )
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", CopyPhase)
 def test_only_unused_and_unpinned_copies_in_memory_are_idle(state):
     copy = copies.Copy("k", Footprint(1), state=state)
     assert copy.is_idle == (state in copy_lifecycle.IDLE)
@@ -155,7 +161,7 @@ def test_only_unused_and_unpinned_copies_in_memory_are_idle(state):
 
 
 def test_bytes_booked_for_loads_under_way_do_not_hide_what_the_process_takes():
-    ledger = copies.Ledger(model.Footprint(100))
+    ledger = copies.MemoryAccount(model.Footprint(100))
     ledger.see(30, 0)
     ledger.book(copies.Copy("a", model.Footprint(50)), model.Footprint(50))
     ledger.see(30, 50)

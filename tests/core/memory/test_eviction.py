@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshserve.core.memory import eviction
-from meshserve.core.memory.eviction import Candidate, Shelf
+from meshserve.core.memory.eviction import Candidate, HostBuffer
 from meshserve.core.values.model import Footprint
 
 sizes = st.integers(0, 40)
@@ -84,7 +84,7 @@ def test_among_equals_the_cheapest_leave(many, need_bytes):
 
 def test_candidates_are_read_no_further_than_needed():
     candidates = iter(lined_up([(Footprint(10), False)] * 5))
-    assert eviction.plan(candidates, Footprint(5), Footprint(20)) == eviction.Plan(
+    assert eviction.plan(candidates, Footprint(5), Footprint(20)) == eviction.EvictionPlan(
         free=("c0", "c1")
     )
     assert [each.key for each in candidates] == ["c2", "c3", "c4"]
@@ -92,12 +92,14 @@ def test_candidates_are_read_no_further_than_needed():
 
 def test_a_bigger_one_spares_the_cheaper_ones_before_it():
     candidates = lined_up([(Footprint(5), False), (Footprint(5), False), (Footprint(50), False)])
-    assert eviction.plan(candidates, Footprint(), Footprint(45)) == eviction.Plan(free=("c2",))
+    assert eviction.plan(candidates, Footprint(), Footprint(45)) == eviction.EvictionPlan(
+        free=("c2",)
+    )
 
 
 def test_whoever_has_nothing_of_what_is_lacking_stays():
     candidates = lined_up([(Footprint(50, 0), False), (Footprint(0, 50), False)])
-    assert eviction.plan(candidates, Footprint(0, 0), Footprint(0, 20)) == eviction.Plan(
+    assert eviction.plan(candidates, Footprint(0, 0), Footprint(0, 20)) == eviction.EvictionPlan(
         free=("c1",)
     )
 
@@ -105,7 +107,7 @@ def test_whoever_has_nothing_of_what_is_lacking_stays():
 def test_nobody_leaves_where_there_is_room():
     assert (
         eviction.plan(lined_up([(Footprint(5), False)]), Footprint(10), Footprint(10))
-        == eviction.Plan()
+        == eviction.EvictionPlan()
     )
 
 
@@ -119,7 +121,7 @@ def on_gpu(*gpu_bytes):
 @settings(deadline=None)
 @given(queues, rooms, footprints, sizes, sizes, shelves)
 def test_host_memory_is_never_promised_twice(candidates, room, need, now_bytes, more_bytes, older):
-    shelf = Shelf(now_bytes, now_bytes + more_bytes, older)
+    shelf = HostBuffer(now_bytes, now_bytes + more_bytes, older)
     planned = eviction.plan(candidates, room, need, shelf)
     plain = eviction.plan(candidates, room, need)
     assert (planned is None) == (plain is None)
@@ -141,31 +143,31 @@ def test_host_memory_is_never_promised_twice(candidates, room, need, now_bytes, 
 
 
 def test_it_is_parked_if_host_memory_has_room():
-    planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), Shelf(50, 50))
-    assert planned == eviction.Plan(park=("c0",))
+    planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(50, 50))
+    assert planned == eviction.EvictionPlan(park=("c0",))
 
 
 def test_the_dearest_are_parked_first():
-    planned = eviction.plan(on_gpu(30, 30), Footprint(40, 0), Footprint(0, 60), Shelf(40, 40))
-    assert planned == eviction.Plan(free=("c0",), park=("c1",))
+    planned = eviction.plan(on_gpu(30, 30), Footprint(40, 0), Footprint(0, 60), HostBuffer(40, 40))
+    assert planned == eviction.EvictionPlan(free=("c0",), park=("c1",))
 
 
 def test_it_is_freed_if_host_memory_has_no_room():
     assert eviction.plan(
-        on_gpu(30), Footprint(20, 0), Footprint(0, 30), Shelf(20, 20)
-    ) == eviction.Plan(free=("c0",))
+        on_gpu(30), Footprint(20, 0), Footprint(0, 30), HostBuffer(20, 20)
+    ) == eviction.EvictionPlan(free=("c0",))
 
 
 def test_it_waits_for_room_in_host_memory_that_is_coming():
-    planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), Shelf(10, 50))
-    assert planned == eviction.Plan(is_postponed=True)
+    planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(10, 50))
+    assert planned == eviction.EvictionPlan(is_postponed=True)
 
 
 def test_the_cheapest_parked_ones_make_way_for_it_and_no_more_than_needed():
     older = [Candidate(f"old{i}", Footprint(20), score=i / 10) for i in range(1, 5)]
     candidates = [Candidate("new", Footprint(1, 30), can_park=True, score=1.0)]
-    planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), Shelf(0, 0, older))
-    assert planned == eviction.Plan(free=("old1", "old2"), is_postponed=True)
+    planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older))
+    assert planned == eviction.EvictionPlan(free=("old1", "old2"), is_postponed=True)
 
 
 def test_nobody_makes_way_twice():
@@ -173,8 +175,8 @@ def test_nobody_makes_way_twice():
     candidates = [
         Candidate(f"new{i}", Footprint(1, 30), can_park=True, score=1.0) for i in range(2)
     ]
-    planned = eviction.plan(candidates, Footprint(), Footprint(0, 60), Shelf(0, 0, older))
-    assert planned == eviction.Plan(free=("old1", "old0"), is_postponed=True)
+    planned = eviction.plan(candidates, Footprint(), Footprint(0, 60), HostBuffer(0, 0, older))
+    assert planned == eviction.EvictionPlan(free=("old1", "old0"), is_postponed=True)
 
 
 def test_dearer_parked_ones_do_not_make_way():
@@ -184,8 +186,8 @@ def test_dearer_parked_ones_do_not_make_way():
     ]
     candidates = [Candidate("new", Footprint(1, 30), can_park=True, score=1.0)]
     assert eviction.plan(
-        candidates, Footprint(), Footprint(0, 30), Shelf(0, 0, older)
-    ) == eviction.Plan(free=("new",))
+        candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older)
+    ) == eviction.EvictionPlan(free=("new",))
 
 
 def test_not_everybody_makes_way_for_one():
@@ -194,8 +196,8 @@ def test_not_everybody_makes_way_for_one():
         Candidate("new", Footprint(1, eviction.MAKE_WAY_MAX + 1), can_park=True, score=1.0)
     ]
     assert eviction.plan(
-        candidates, Footprint(), Footprint(0, 1), Shelf(0, 0, older)
-    ) == eviction.Plan(free=("new",))
+        candidates, Footprint(), Footprint(0, 1), HostBuffer(0, 0, older)
+    ) == eviction.EvictionPlan(free=("new",))
 
 
 # Scores

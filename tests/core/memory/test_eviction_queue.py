@@ -32,7 +32,7 @@ def looked(ranked, many=None):
 @given(steps)
 def test_it_is_a_sorted_list(history):
     scores, there = Scores(), set()
-    ranked = eviction_queue.Ranking(scores.__getitem__)
+    ranked = eviction_queue.EvictionQueue(scores.__getitem__)
     for step, key, number in history:
         if step == "use":
             scores[key] += number
@@ -52,7 +52,7 @@ def test_it_is_a_sorted_list(history):
 
 
 def test_one_that_left_and_came_back_with_the_same_score_is_there_once():
-    ranked = eviction_queue.Ranking(lambda _key: 1)
+    ranked = eviction_queue.EvictionQueue(lambda _key: 1)
     for _ in range(3):
         ranked.add("a")
         ranked.discard("a")
@@ -62,7 +62,7 @@ def test_one_that_left_and_came_back_with_the_same_score_is_there_once():
 
 def test_looking_again_finds_the_same():
     scores = Scores(a=2, b=1, c=3)
-    ranked = eviction_queue.Ranking(scores.__getitem__)
+    ranked = eviction_queue.EvictionQueue(scores.__getitem__)
     for key in scores:
         ranked.add(key)
     assert looked(ranked, 2) == [(1, "b"), (2, "a")]
@@ -70,7 +70,7 @@ def test_looking_again_finds_the_same():
 
 
 def test_many_comings_and_goings_leave_nothing_behind():
-    ranked = eviction_queue.Ranking(lambda _key: 1)
+    ranked = eviction_queue.EvictionQueue(lambda _key: 1)
     ranked.add("stays")
     for number in range(10_000):
         ranked.add(f"k{number}")
@@ -81,7 +81,7 @@ def test_many_comings_and_goings_leave_nothing_behind():
 
 def test_after_many_uses_all_are_put_right_at_once():
     scores, asked = Scores(dict.fromkeys(range(1000), 0)), []
-    ranked = eviction_queue.Ranking(lambda key: asked.append(key) or scores[key])
+    ranked = eviction_queue.EvictionQueue(lambda key: asked.append(key) or scores[key])
     for key in scores:
         ranked.add(key)
     for key in scores:

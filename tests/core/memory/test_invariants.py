@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve.core.memory import copies
-from meshserve.core.memory.copy_lifecycle import State
+from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values.model import Footprint
 from tests.core.play import BROKEN, Play, named
 
@@ -57,14 +57,14 @@ def ledger(**fields):
 
 BREAKS = {
     "is leased": set_("loading", leases=1),
-    "has not left": set_("ready", state=State.DRAINING),
-    "wait for nothing": set_("loading", state=State.STUCK, trouble=copies.Trouble(BROKEN)),
+    "has not left": set_("ready", state=CopyPhase.DRAINING),
+    "wait for nothing": set_("loading", state=CopyPhase.STUCK, trouble=copies.LoadFailure(BROKEN)),
     "queued for nobody": set_("queued", waiters={}),
     "pinned by a model": set_("ready", pins=frozenset({named("stranger")})),
     "serves no model": set_("ready", names=set()),
     "sent off": set_("used", unload_wanted=True),
     "does not serve": set_("loading", waiters={1: named("stranger")}),
-    "can't say why": set_("loading", state=State.STUCK, waiters={}),
+    "can't say why": set_("loading", state=CopyPhase.STUCK, waiters={}),
     "does not know it": bind("fetching", key="ready!"),
     "bound and still": bind("ready", is_fetching=True),
     "nobody fetches": bind("fetching", is_fetching=False),
@@ -72,7 +72,7 @@ BREAKS = {
     "offered wrongly": set_("ready", is_spare=False),
     "ranked wrongly": lambda play: play.residency._room._ready.discard("ready!"),
     "waits for room": lambda play: setattr(
-        play.residency, "limits", copies.Limits(Footprint(100), loads_parallel=2)
+        play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=2)
     ),
     "not handed out": lambda play: play.residency._out.append(None),
 }
@@ -95,7 +95,7 @@ SUMS = {
     "queue": lambda play: play.residency._admission.queue.clear(),
     "moving": lambda play: play.residency._admission.moving.clear(),
     "parallel": lambda play: setattr(
-        play.residency, "limits", copies.Limits(Footprint(100), loads_parallel=0)
+        play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=0)
     ),
     "waiters": lambda play: play.residency._tickets._records.clear(),
     "names": lambda play: play.residency.bindings.pop(named("ready")),

@@ -131,8 +131,8 @@ def test_the_last_of_several_leases_counts():
 
 def test_unpinning_what_nobody_has_loaded_is_remembered():
     play = stage("a")
-    play.tell(ev.PinChanged(named("b"), is_pinned=True))
-    play.tell(ev.PinChanged(named("b"), is_pinned=False))
+    play.tell(ev.PinSet(named("b"), is_pinned=True))
+    play.tell(ev.PinSet(named("b"), is_pinned=False))
     play.declare("b", 40)
     play.bring("b")
     want(play, "c", 90)
@@ -141,14 +141,14 @@ def test_unpinning_what_nobody_has_loaded_is_remembered():
 
 def test_a_pinned_copy_is_never_freed():
     play = stage("a", "b")
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     want(play, "c")
     assert play.free_orders == ["b"]
 
 
 def test_a_pin_holds_from_before_the_load():
     play = stage()
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     play.declare("a", 40)
     play.declare("b", 40)
     play.bring("a", "b")
@@ -159,10 +159,10 @@ def test_a_pin_holds_from_before_the_load():
 def test_an_unpinned_copy_may_leave_again():
     play = stage("a", "b")
     for name in "ab":
-        play.tell(ev.PinChanged(named(name), is_pinned=True))
+        play.tell(ev.PinSet(named(name), is_pinned=True))
     request = want(play, "c")
     assert isinstance(request.error, errors.ModelTooBig)
-    play.tell(ev.PinChanged(named("a"), is_pinned=False))
+    play.tell(ev.PinSet(named("a"), is_pinned=False))
     play.ask("c")
     assert play.free_orders == ["a"]
 
@@ -236,7 +236,7 @@ def test_the_next_load_reserves_what_the_last_one_took():
     play = stage()
     play.declare("a", 60, hint=(10, 0))
     play.bring("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.freed("a")
     play.ask("a")
     assert play.copy("a").booked.host_bytes == 60
@@ -307,7 +307,7 @@ def test_copies_in_use_stay_though_the_process_takes_the_whole_budget():
 
 def test_a_model_is_unloaded_when_asked_to():
     play = stage("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     assert play.free_orders == ["a"]
     assert play.residency.counts.evictions == 0
 
@@ -315,7 +315,7 @@ def test_a_model_is_unloaded_when_asked_to():
 def test_a_model_in_use_is_unloaded_when_its_users_are_done_and_nobody_new_gets_it():
     play = stage("a")
     user = play.ask("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     late = play.ask("a")
     assert late.is_waiting
     play.release(user)
@@ -327,7 +327,7 @@ def test_a_model_in_use_is_unloaded_when_its_users_are_done_and_nobody_new_gets_
 def test_a_model_unloaded_while_it_loads_serves_who_waited_and_goes():
     play = stage()
     request = want(play, "a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.loaded("a")
     assert request.key
     play.release(request)
@@ -337,8 +337,8 @@ def test_a_model_unloaded_while_it_loads_serves_who_waited_and_goes():
 def test_a_model_that_is_pinned_is_unloaded_no_more():
     play = stage()
     request = want(play, "a")
-    play.tell(ev.UnloadWanted(named("a")))
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.UnloadRequested(named("a")))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     play.loaded("a")
     play.release(request)
     assert play.state("a") == "ready"
@@ -346,19 +346,19 @@ def test_a_model_that_is_pinned_is_unloaded_no_more():
 
 def test_a_pinned_model_is_not_unloaded():
     play = stage("a")
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
-    play.tell(ev.UnloadWanted(named("a")))
-    play.tell(ev.PinChanged(named("a"), is_pinned=False))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
+    play.tell(ev.UnloadRequested(named("a")))
+    play.tell(ev.PinSet(named("a"), is_pinned=False))
     assert play.state("a") == "ready"
 
 
 def test_unloading_what_is_not_there_changes_nothing():
     play = stage("a")
-    play.tell(ev.UnloadWanted(named("nobody")))
-    play.tell(ev.UnloadWanted(named("a")))
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("nobody")))
+    play.tell(ev.UnloadRequested(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.freed("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.bring("a")
     assert play.state("a") == "ready"
 
@@ -375,7 +375,7 @@ def test_idle_models_are_unloaded_after_their_time():
 
 def test_the_time_of_an_idle_model_begins_when_it_is_there():
     play = stage("a", idle_unload_s=60.0)
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.freed("a")
     request = play.ask("a")
     play.now_s += 100.0
@@ -394,6 +394,6 @@ def test_idle_models_stay_if_nobody_says_for_how_long():
 def test_used_and_pinned_models_are_not_idle():
     play = stage("a", "b", idle_unload_s=60.0)
     play.ask("a")
-    play.tell(ev.PinChanged(named("b"), is_pinned=True))
+    play.tell(ev.PinSet(named("b"), is_pinned=True))
     play.wait(1000.0)
     assert play.free_orders == []

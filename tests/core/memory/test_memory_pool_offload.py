@@ -158,14 +158,14 @@ def test_a_lost_copy_gives_its_place_on_the_way_in_to_the_next():
     assert list(play.orders.loading) == ["c!"]
 
 
-@pytest.mark.parametrize("event", [ev.Forgotten(named("a")), ev.UnloadWanted(named("a"))])
+@pytest.mark.parametrize("event", [ev.ModelForgotten(named("a")), ev.UnloadRequested(named("a"))])
 def test_a_parked_copy_that_nobody_wants_is_freed(event):
     play = parked({"a": 60, "b": 60})
     play.tell(event)
     assert play.free_orders == ["a"]
 
 
-@pytest.mark.parametrize("event", [ev.Forgotten(named("a")), ev.UnloadWanted(named("a"))])
+@pytest.mark.parametrize("event", [ev.ModelForgotten(named("a")), ev.UnloadRequested(named("a"))])
 def test_a_copy_that_nobody_wants_any_more_while_it_parks_is_freed(event):
     play = stage({"a": 60})
     want(play, "b", 60)
@@ -179,7 +179,7 @@ def test_a_parked_copy_that_is_wanted_is_unloaded_after_its_use():
     play = parked({"a": 60, "b": 60}, host=200)
     in_use = play.ask("b")
     request = play.ask("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.release(in_use)
     play.has_parked("b")
     play.has_unparked("a")
@@ -189,7 +189,7 @@ def test_a_parked_copy_that_is_wanted_is_unloaded_after_its_use():
 
 def test_a_pinned_copy_stays_on_the_gpu():
     play = stage({"a": 50, "b": 50})
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     want(play, "c", 50)
     assert list(play.orders.parking) == ["b!"]
 
@@ -205,7 +205,7 @@ def test_a_copy_bigger_on_the_gpu_than_thought_parks_others():
 
 def test_a_pinned_copy_on_its_way_back_keeps_no_more_of_host_memory_than_it_will():
     play = parked({"a": 60, "b": 60})
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     play.ask("a")
     play.declare("c", 90)
     request = play.ask("c")
@@ -215,7 +215,7 @@ def test_a_pinned_copy_on_its_way_back_keeps_no_more_of_host_memory_than_it_will
 
 def test_a_parked_copy_that_is_pinned_keeps_all_that_it_takes():
     play = parked({"a": 60, "b": 60})
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
     play.declare("c", 10, 10)
     request = play.ask("c")
     play.answer_fetch(next(iter(play.orders.fetching)), load_extra_bytes=60)

@@ -91,9 +91,9 @@ def test_a_shared_copy_stays_until_its_last_name_goes():
     play.declare("a", key="same")
     play.declare("b", key="same")
     play.bring("a", "b")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     assert play.state("b") == "ready"
-    play.tell(ev.Forgotten(named("b")))
+    play.tell(ev.ModelForgotten(named("b")))
     assert list(play.orders.freeing) == ["same"]
 
 
@@ -155,7 +155,7 @@ def test_a_lease_that_nobody_has_can_not_end():
     play.declare("a")
     play.bring("a")
     with pytest.raises(AssertionError, match="nobody had"):
-        play.tell(ev.Released("a!"))
+        play.tell(ev.LeaseReleased("a!"))
 
 
 def test_a_ticket_waits_once():
@@ -163,7 +163,7 @@ def test_a_ticket_waits_once():
     play.declare("a")
     play.ask("a")
     with pytest.raises(AssertionError, match="waits already"):
-        play.tell(ev.Asked(1, named("a")))
+        play.tell(ev.LeaseRequested(1, named("a")))
 
 
 # Models come and go
@@ -174,7 +174,7 @@ def test_a_withdrawn_model_leaves_memory_once_nobody_uses_it():
     play.declare("a")
     play.bring("a")
     request = play.ask("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     assert play.free_orders == []
     play.release(request)
     assert play.free_orders == ["a"]
@@ -187,8 +187,8 @@ def test_a_withdrawn_model_is_pinned_no_longer():
     play = Play()
     play.declare("a")
     play.bring("a")
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
+    play.tell(ev.ModelForgotten(named("a")))
     assert play.free_orders == ["a"]
     play.freed("a")
     play.bring("a")
@@ -199,8 +199,8 @@ def test_a_replaced_model_is_pinned_still():
     play = Play()
     play.declare("a", key="old")
     play.bring("a")
-    play.tell(ev.PinChanged(named("a"), is_pinned=True))
-    play.tell(ev.Forgotten(named("a"), is_replaced=True))
+    play.tell(ev.PinSet(named("a"), is_pinned=True))
+    play.tell(ev.ModelForgotten(named("a"), is_replaced=True))
     play.declare("a", key="new")
     play.bring("a")
     assert play.copy("a").pins
@@ -213,7 +213,7 @@ def test_requests_for_a_withdrawn_model_hear_it(is_fetched):
     request = play.ask("a")
     if is_fetched:
         play.fetched("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     assert isinstance(request.error, errors.ModelNotFound)
 
 
@@ -225,7 +225,7 @@ def test_requests_for_a_replaced_model_get_the_new_one(is_fetched):
     if is_fetched:
         play.fetched("a")
     play.declare("a", key="new")
-    play.tell(ev.Forgotten(named("a"), is_replaced=True))
+    play.tell(ev.ModelForgotten(named("a"), is_replaced=True))
     play.answer_fetch(max(play.orders.fetching))
     assert request.key is None
     play.loaded("a")
@@ -236,7 +236,7 @@ def test_a_late_fetch_of_the_old_artifact_is_not_taken_for_the_new():
     play = Play()
     play.declare("a", key="old")
     play.ask("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     play.declare("a", key="new")
     play.ask("a")
     play.answer_fetch(min(play.orders.fetching))
@@ -249,7 +249,7 @@ def test_a_late_failure_to_fetch_the_old_artifact_harms_nobody():
     play = Play()
     play.declare("a", key="old")
     play.ask("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     play.declare("a", key="new")
     request = play.ask("a")
     play.fetch_failed("a", GONE)
@@ -263,7 +263,7 @@ def test_a_model_withdrawn_while_it_loads_leaves_at_once():
     play.declare("a")
     play.ask("a")
     play.fetched("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     assert play.state("a") == "loading"
     play.loaded("a")
     assert play.free_orders == ["a"]
@@ -274,21 +274,21 @@ def test_a_withdrawn_model_whose_load_fails_leaves_nothing():
     play.declare("a")
     play.ask("a")
     play.fetched("a")
-    play.tell(ev.Forgotten(named("a")))
+    play.tell(ev.ModelForgotten(named("a")))
     play.load_failed("a")
     assert not play.residency.copies
 
 
 def test_forgetting_what_nobody_knows_changes_nothing():
     play = Play()
-    assert play.tell(ev.Forgotten(named("a"))) == []
+    assert play.tell(ev.ModelForgotten(named("a"))) == []
 
 
 def test_a_replaced_model_that_nobody_waits_for_is_fetched_when_it_is_asked_for():
     play = Play()
     play.declare("a")
     play.bring("a")
-    play.tell(ev.Forgotten(named("a"), is_replaced=True))
+    play.tell(ev.ModelForgotten(named("a"), is_replaced=True))
     assert not play.orders.fetching
     play.ask("a")
     assert len(play.orders.fetching) == 1
@@ -298,7 +298,7 @@ def test_a_request_for_a_copy_on_its_way_out_brings_it_back():
     play = Play()
     play.declare("a")
     play.bring("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     request = play.ask("a")
     play.freed("a")
     play.loaded("a")
@@ -316,7 +316,7 @@ def test_a_load_that_is_eased_asks_for_no_room_beside_the_copy():
     request = play.ask("a")
     play.answer_fetch(*play.orders.fetching, load_extra_bytes=40)
     assert play.free_orders == ["b"]
-    play.tell(ev.ExtraKnown(play.key("a"), 0))
+    play.tell(ev.LoadOverheadKnown(play.key("a"), 0))
     assert play.orders.loading == {play.key("a"): None}
     play.loaded("a")
     assert request.key == play.key("a")
@@ -327,10 +327,10 @@ def test_what_is_booked_for_a_load_under_way_stays():
     play.declare("a", 40)
     play.ask("a")
     play.answer_fetch(*play.orders.fetching, load_extra_bytes=20)
-    play.tell(ev.ExtraKnown(play.key("a"), 0))
+    play.tell(ev.LoadOverheadKnown(play.key("a"), 0))
     assert play.copy("a").booked.host_bytes == 60
     assert play.copy("a").load_extra_bytes == 20
-    play.tell(ev.ExtraKnown("nobody", 5))
+    play.tell(ev.LoadOverheadKnown("nobody", 5))
 
 
 def test_memory_is_short_where_not_even_all_that_may_leave_would_do():
@@ -355,9 +355,9 @@ def test_what_the_allocator_holds_free_is_room_up_to_a_part_of_the_budget(
     play = Play(1600)
     play.declare("a", 600)
     play.bring("a")
-    play.tell(ev.MemorySeen(1100, free_bytes))
+    play.tell(ev.MemoryMeasured(1100, free_bytes))
     assert play.residency.ledger.overhead_bytes == overhead_bytes
-    play.tell(ev.MemorySeen(0, 900))
+    play.tell(ev.MemoryMeasured(0, 900))
     assert play.residency.ledger.overhead_bytes == 0
 
 

@@ -29,7 +29,7 @@ def test_a_back_off_doubles_up_to_its_bound_and_starts_anew_after_a_success():
     play.declare("a")
     assert [fail(play, "a") for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
     play.bring("a")
-    play.tell(ev.UnloadWanted(named("a")))
+    play.tell(ev.UnloadRequested(named("a")))
     play.freed("a")
     assert fail(play, "a") == 1.0
 

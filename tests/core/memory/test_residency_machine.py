@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from meshserve import errors
 from meshserve.core.memory import eviction
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import State
+from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import model
 from tests.core import play
 
@@ -113,7 +113,7 @@ class World(RuleBasedStateMachine):
             self.play.answer_load(key, load_s)
         else:
             del self.play.orders.loading[key]
-            self.play.tell(ev.LoadEnded(key, play.BROKEN))
+            self.play.tell(ev.CopyLoadFailed(key, play.BROKEN))
 
     @precondition(lambda self: self.play.orders.freeing)
     @rule(data=st.data())
@@ -132,13 +132,13 @@ class World(RuleBasedStateMachine):
         is_parking = key in orders.parking
         (orders.parking if is_parking else orders.unparking).pop(key)
         if not is_good:
-            self.play.tell(ev.MoveFailed(key))
+            self.play.tell(ev.DeviceMoveFailed(key))
         elif is_parking:
             self.play.parked.add(key)
-            self.play.tell(ev.Parked(key))
+            self.play.tell(ev.CopyOffloaded(key))
         else:
             self.play.parked.discard(key)
-            self.play.tell(ev.Unparked(key))
+            self.play.tell(ev.CopyOnloaded(key))
 
     # Wishes and the world
 
@@ -157,7 +157,7 @@ class World(RuleBasedStateMachine):
                 name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_park=bool(self.gpu)
             )
         self.play.artifacts[play.named(name)] = self.play.truth[f"k{key}"]
-        self.play.tell(ev.Forgotten(play.named(name), is_replaced))
+        self.play.tell(ev.ModelForgotten(play.named(name), is_replaced))
 
     @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
     def grow_or_shrink(self, key, host, gpu):
@@ -167,15 +167,15 @@ class World(RuleBasedStateMachine):
 
     @rule(name=names, is_pinned=st.booleans())
     def pin(self, name, is_pinned):
-        self.play.tell(ev.PinChanged(play.named(name), is_pinned))
+        self.play.tell(ev.PinSet(play.named(name), is_pinned))
 
     @rule(name=names)
     def unload(self, name):
-        self.play.tell(ev.UnloadWanted(play.named(name)))
+        self.play.tell(ev.UnloadRequested(play.named(name)))
 
     @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
     def ease(self, key, load_extra_bytes):
-        self.play.tell(ev.ExtraKnown(f"k{key}", load_extra_bytes))
+        self.play.tell(ev.LoadOverheadKnown(f"k{key}", load_extra_bytes))
 
     @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
     def see_memory(self, overhead):
@@ -192,7 +192,7 @@ class World(RuleBasedStateMachine):
         assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), "there is no end to it"
         assert not any(request.is_waiting for request in self.play.requests.values())
         assert self.play.orders == play.Orders()
-        resting = {State.READY, State.PARKED, State.ABSENT, State.FAILED}
+        resting = {CopyPhase.READY, CopyPhase.PARKED, CopyPhase.ABSENT, CopyPhase.FAILED}
         assert {copy.state for copy in self.play.residency.copies.values()} <= resting
         assert all(
             isinstance(request.error, errors.MeshError | None)

@@ -18,7 +18,7 @@ def out():
 
 @pytest.fixture
 def waiting(out):
-    return waiters.Tickets(out)
+    return waiters.Waiters(out)
 
 
 def test_requests_are_taken_in_their_order(waiting):
@@ -56,4 +56,4 @@ def test_nobody_waits_for_two_things(waiting):
 
 def test_all_are_told_the_same(waiting, out):
     waiting.refuse([1, 2], NO)
-    assert out == [ev.Refuse(1, NO), ev.Refuse(2, NO)]
+    assert out == [ev.RefuseLease(1, NO), ev.RefuseLease(2, NO)]

@@ -27,7 +27,7 @@ def tell(of, share, *, id_=ID, workers=None):
     there = workers or routed(of) or [of.mesh.home(id_.name)]
     for worker_id in there:
         process, known = of.processes[worker_id], of.mesh.roster.workers[worker_id]
-        demands = (reports.Demand(id_, share),) if share else ()
+        demands = (reports.ModelDemand(id_, share),) if share else ()
         said = reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
         )
@@ -114,7 +114,7 @@ def test_a_worker_that_tells_nothing_of_it_any_more_is_not_busy_with_it(of):
 
 
 def test_aliases_go_where_the_model_goes(of):
-    of.feed(events.AliasSet(desired.Alias("al", "m")))
+    of.feed(events.AliasRequested(desired.DesiredAlias("al", "m")))
     of.settle()
     tell_for(of, 5, HOT)
     (route,) = of.mesh.gateway_snapshot(world.NODE).hot
@@ -123,7 +123,7 @@ def test_aliases_go_where_the_model_goes(of):
 
 def test_a_pool_says_on_how_many_workers_a_model_may_be(of):
     of.apply(
-        pools=(desired.Pool(desired.WorkerSettings(), 4, copies_max=2),),
+        pools=(desired.PoolSettings(desired.WorkerSettings(), 4, copies_max=2),),
         models=(world.spec("m", origin=desired.CONFIG),),
     )
     tell_for(of, 60, HOT)
@@ -180,7 +180,7 @@ def test_versions_of_a_model_are_busy_together(of):
     home, process = of.mesh.home("m"), of.processes[of.mesh.home("m")]
     for _ in range(5):
         of.tick(1.0)
-        demands = (reports.Demand(ID, 0.4), reports.Demand(second, 0.5))
+        demands = (reports.ModelDemand(ID, 0.4), reports.ModelDemand(second, 0.5))
         said = reports.WorkerReport(
             home, process.pid, "n1", "ready", process.replica.revision, demands=demands
         )

@@ -43,7 +43,9 @@ def test_nothing_is_started_before_the_configuration_that_is_coming():
 
 def test_a_controller_that_begins_again_restarts_nothing():
     fresh = mesh.Mesh()
-    wanted = desired.Desired(pools=(world.pool(workers=1),), gateway=desired.Gateway("0.0.0.0:80"))
+    wanted = desired.Desired(
+        pools=(world.pool(workers=1),), gateway=desired.GatewaySettings("0.0.0.0:80")
+    )
     living = events.LivingWorker("default-0", world.pool().settings, ENDPOINT, 7)
     asked = fresh.handle(events.Restored((wanted,), (living,)), 0.0)
     assert [type(command).__name__ for command in asked] == ["SendChanges"]
@@ -127,7 +129,7 @@ def test_steps_after_a_missed_one_bring_everything_only_once(made):
 def test_a_worker_whose_report_lags_behind_what_it_had_gets_everything(made):
     made.feed(events.ModelsRegistered((world.spec("a"),)))
     made.settle()
-    made.processes["default-0"].replica = catalog_sync.Replica()
+    made.processes["default-0"].replica = catalog_sync.CatalogFollower()
     made.feed(events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "starting", 0), 2))
     made.settle()
     made.check_settled()
@@ -208,9 +210,9 @@ def test_gateways_hear_of_models_outside_the_default_pool_alone(made):
 
 def test_gateways_hear_when_an_alias_leaves_the_default_pool(made):
     made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"), world.spec("a"))))
-    made.feed(events.AliasSet(desired.Alias("al", "a")))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     before = len(made.log)
-    made.feed(events.AliasSet(desired.Alias("al", "g")))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
     assert "ConfigureGateway" in since(made, before)
     assert made.mesh.gateway_snapshot("n1").routes["al"] == "gpu"
 
@@ -218,7 +220,7 @@ def test_gateways_hear_when_an_alias_leaves_the_default_pool(made):
 def test_another_address_reconfigures_the_gateway_and_restarts_nothing(made):
     before = len(made.log)
     wanted = desired.Desired(
-        pools=made.mesh.book.desired.pools, gateway=desired.Gateway("0.0.0.0:9")
+        pools=made.mesh.book.desired.pools, gateway=desired.GatewaySettings("0.0.0.0:9")
     )
     made.feed(events.ConfigApplied(wanted))
     assert since(made, before) == ["SaveChanges", "ConfigureGateway"]
@@ -259,7 +261,7 @@ def test_a_worker_that_nobody_asked_for_is_stopped(made):
 
 def test_homes_are_by_the_name_that_is_called(made):
     made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
-    made.feed(events.AliasSet(desired.Alias("al", "g")))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
     assert (made.mesh.home("g"), made.mesh.home("al"), made.mesh.home("none")) == (
         "gpu-0",
         "gpu-0",

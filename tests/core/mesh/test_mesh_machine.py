@@ -14,7 +14,7 @@ from tests.core import world
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 POOLS = st.sampled_from(["default", "gpu"])
-REPOSITORY = desired.Repository("/repo")
+REPOSITORY = desired.RepositorySettings("/repo")
 SPECS = st.builds(
     lambda name, version, pool, uri, pinned: world.spec(
         name, version, pool=pool, uri=uri, pinned=pinned
@@ -35,7 +35,7 @@ CONFIGS = st.builds(
     lambda workers, gpu, specs, alias, is_watching, memory: desired.Desired(
         pools=(world.pool(workers=workers, memory=model.Footprint(memory)), world.pool("gpu", gpu)),
         models=from_origin(specs, desired.CONFIG),
-        aliases=(desired.Alias("alias", alias, origin=desired.CONFIG),) if alias else (),
+        aliases=(desired.DesiredAlias("alias", alias, origin=desired.CONFIG),) if alias else (),
         repositories=(REPOSITORY,) if is_watching else (),
     ),
     st.integers(1, 3),
@@ -97,16 +97,18 @@ class MeshMachine(RuleBasedStateMachine):
             else None
         )
         self.wish(
-            events.AliasSet(desired.Alias(alias, name), is_gradual=is_gradual, spec=registered)
+            events.AliasRequested(
+                desired.DesiredAlias(alias, name), is_gradual=is_gradual, spec=registered
+            )
         )
 
     @rule(alias=st.sampled_from(["alias", "other", "a"]))
     def clear_alias(self, alias):
-        self.wish(events.AliasCleared(alias))
+        self.wish(events.AliasRemovalRequested(alias))
 
     @rule(name=NAMES, is_pinned=st.booleans())
     def pin(self, name, is_pinned):
-        self.wish(events.PinChanged(model.ModelId(name), is_pinned))
+        self.wish(events.PinRequested(model.ModelId(name), is_pinned))
 
     @rule(names=st.sets(NAMES))
     def break_loads(self, names):
@@ -147,7 +149,7 @@ class MeshMachine(RuleBasedStateMachine):
     def be_busy(self, data, name, share):
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         process = self.world.processes[worker_id]
-        demands = (world.reports.Demand(model.ModelId(name), share),)
+        demands = (world.reports.ModelDemand(model.ModelId(name), share),)
         said = world.reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
         )

@@ -38,7 +38,7 @@ def test_a_pinned_model_is_loaded_and_pinned_at_home(made):
 def test_a_pinned_model_is_at_home_under_each_of_its_names(made):
     made.feed(events.ModelsRegistered((world.spec("a", pinned=True),)))
     for number in range(8):
-        made.feed(events.AliasSet(desired.Alias(f"al{number}", "a")))
+        made.feed(events.AliasRequested(desired.DesiredAlias(f"al{number}", "a")))
     made.settle()
     assert homes(made) == sorted(
         {made.mesh.home(name) for name in ("a", *(f"al{number}" for number in range(8)))}
@@ -49,7 +49,7 @@ def test_a_pinned_model_is_at_home_under_each_of_its_names(made):
 def test_a_pinned_model_that_is_no_more_pinned_is_let_go(made):
     made.feed(events.ModelsRegistered((world.spec("a", pinned=True),)))
     made.settle()
-    made.feed(events.PinChanged(A, is_pinned=False))
+    made.feed(events.PinRequested(A, is_pinned=False))
     made.settle()
     assert homes(made) == []
 
@@ -100,7 +100,7 @@ def test_nothing_is_tried_again_that_nobody_wants_any_more(made):
 
 def test_the_newest_version_is_what_an_alias_without_version_pins(made):
     made.feed(events.ModelsRegistered((world.spec("a", pinned=True),)))
-    made.feed(events.AliasSet(desired.Alias("al", "a")))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     made.feed(events.ModelsRegistered((world.spec("a", "2"),)))
     assert made.mesh.pins.homes(A) == {made.mesh.home("a")}
 
@@ -109,9 +109,9 @@ def test_an_alias_goes_on_moving_when_the_worker_that_loaded_its_target_is_lost(
     made = world.World()
     made.apply(pools=(world.pool(workers=1),))
     made.feed(events.ModelsRegistered((world.spec("a"), world.spec("b"))))
-    made.feed(events.AliasSet(desired.Alias("al", "a")))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     made.settle()
-    made.feed(events.AliasSet(desired.Alias("al", "b"), is_gradual=True))
+    made.feed(events.AliasRequested(desired.DesiredAlias("al", "b"), is_gradual=True))
     made.kill("default-0")
     made.perform_all()
     assert made.saved_aliases["al"].name == "b"
@@ -120,8 +120,8 @@ def test_an_alias_goes_on_moving_when_the_worker_that_loaded_its_target_is_lost(
 def test_two_aliases_that_wait_for_one_model_both_move(made):
     made.feed(events.ModelsRegistered((world.spec("a"), world.spec("b"))))
     for name in ("one", "two", "three", "four"):
-        made.feed(events.AliasSet(desired.Alias(name, "a")))
-        made.feed(events.AliasSet(desired.Alias(name, "b"), is_gradual=True))
+        made.feed(events.AliasRequested(desired.DesiredAlias(name, "a")))
+        made.feed(events.AliasRequested(desired.DesiredAlias(name, "b"), is_gradual=True))
     made.settle()
     assert {alias.name for alias in made.saved_aliases.values()} == {"b"}
 

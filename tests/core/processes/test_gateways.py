@@ -8,7 +8,7 @@ from meshserve.core.values import commands, events, reports
 
 @pytest.fixture
 def running():
-    made = gateways.Gates()
+    made = gateways.Gateways()
     assert list(made.reconcile(("n1", "n2"), 0.0)) == [
         commands.StartGateway("n1"),
         commands.StartGateway("n2"),
@@ -100,7 +100,7 @@ def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
 
 
 def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
-    assert not gateways.Gates().are_serving
+    assert not gateways.Gateways().are_serving
     running.configured(events.GatewayConfigured("n9", 5))
     assert "n9" not in running.gates
 

@@ -20,7 +20,7 @@ names = st.text(min_size=1, max_size=40)
 
 @functools.cache
 def ring_of(count):
-    return hash_ring.Ring(f"default-{number}" for number in range(count))
+    return hash_ring.HashRing(f"default-{number}" for number in range(count))
 
 
 @settings(deadline=None)
@@ -32,7 +32,7 @@ def test_a_home_is_one_of_the_workers(count, name):
 @given(st.permutations([f"default-{number}" for number in range(6)]))
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_workers_does_not_matter(shuffled):
-    ring = hash_ring.Ring(shuffled)
+    ring = hash_ring.HashRing(shuffled)
     assert [ring.home(name) for name in NAMES[:100]] == [
         ring_of(6).home(name) for name in NAMES[:100]
     ]
@@ -72,7 +72,7 @@ def test_a_ring_grows_with_its_pool_in_steps(workers, size):
 
 @pytest.mark.parametrize("count", [1000, 2048])
 def test_many_workers_have_even_shares_too(count):
-    ring = hash_ring.Ring(
+    ring = hash_ring.HashRing(
         [f"default-{number}" for number in range(count)], hash_ring.ring_size(count)
     )
     arcs = np.diff(
@@ -94,5 +94,5 @@ def test_one_more_worker_takes_its_share_and_moves_little_else(count):
 
 def test_an_empty_ring_is_nobodys_home():
     with pytest.raises(LookupError, match="without workers"):
-        hash_ring.Ring([]).home("iris")
-    assert hash_ring.Ring([]).homes("iris", 3) == ()
+        hash_ring.HashRing([]).home("iris")
+    assert hash_ring.HashRing([]).homes("iris", 3) == ()

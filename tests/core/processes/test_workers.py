@@ -18,7 +18,7 @@ def up(made, worker_id, pid=1):
 
 @pytest.fixture
 def made():
-    fresh = workers.Roster()
+    fresh = workers.Workers()
     list(fresh.reconcile([POOL], 0.0))
     for worker_id in POOL.worker_ids():
         up(fresh, worker_id)
@@ -33,11 +33,11 @@ def asked(made, now_s=0.0, pool=POOL):
 
 
 def test_missing_workers_are_started():
-    assert asked(workers.Roster()) == [("StartWorker", "default-0"), ("StartWorker", "default-1")]
+    assert asked(workers.Workers()) == [("StartWorker", "default-0"), ("StartWorker", "default-1")]
 
 
 def test_a_worker_is_ready_once_it_has_a_whole_catalog():
-    made = workers.Roster()
+    made = workers.Workers()
     list(made.reconcile([POOL], 0.0))
     worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
     sent = list(made.give_whole(worker, catalog_sync.parts([1] * 2500)))
@@ -151,7 +151,7 @@ def test_a_ring_is_for_the_workers_that_there_should_be(made):
     assert len(asked(made, pool=world.pool(workers=129))) == 127
     assert made.ring_size("default") == hash_ring.ring_size(129)
     assert made.changed == {"default"}
-    assert made.home("default", "m") == hash_ring.Ring(
+    assert made.home("default", "m") == hash_ring.HashRing(
         ["default-0", "default-1"], hash_ring.ring_size(129)
     ).home("m")
     asked(made, pool=POOL)
@@ -159,7 +159,7 @@ def test_a_ring_is_for_the_workers_that_there_should_be(made):
 
 
 def test_a_living_worker_is_taken_over_as_it_is():
-    made = workers.Roster()
+    made = workers.Workers()
     for worker_id, is_ready in (("default-0", True), ("default-1", False)):
         made.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
     assert made.ready("default") == ["default-0"]

@@ -11,21 +11,21 @@ names = st.sampled_from(["a", "b", "c"])
 versions = st.sampled_from(["1", "2", "10", "010", "beta", "v2", ""])
 ids = st.builds(model.ModelId, names, versions)
 declarations = st.builds(
-    catalog.Declared,
+    catalog.ModelDeclared,
     st.builds(model.ModelSpec, ids, st.sampled_from(["file:///x", "file:///y"])),
     st.none() | st.just(model.Measured("sha256:0", model.Footprint(5), 0.1)),
 )
 aliases = st.sampled_from(["x", "y"])
 changes = st.one_of(
     declarations,
-    st.builds(catalog.Withdrawn, ids),
+    st.builds(catalog.ModelWithdrawn, ids),
     st.builds(catalog.AliasSet, aliases, names, versions),
     st.builds(catalog.AliasCleared, aliases),
 )
 
 
 def declared(name, version="1", uri="file:///m"):
-    return catalog.Declared(model.ModelSpec(model.ModelId(name, version), uri))
+    return catalog.ModelDeclared(model.ModelSpec(model.ModelId(name, version), uri))
 
 
 def test_a_model_without_a_version_means_the_newest():
@@ -37,7 +37,7 @@ def test_a_model_without_a_version_means_the_newest():
 
 def test_the_newest_is_another_once_it_is_withdrawn():
     there = catalog.Catalog(
-        [declared("a", "2"), declared("a", "1"), catalog.Withdrawn(model.ModelId("a", "2"))]
+        [declared("a", "2"), declared("a", "1"), catalog.ModelWithdrawn(model.ModelId("a", "2"))]
     )
     assert there.resolve("a") == model.ModelId("a", "1")
 
@@ -53,7 +53,7 @@ def test_an_unknown_version_is_answered_with_those_there_are():
 
 
 def test_a_model_whose_last_version_goes_is_gone():
-    there = catalog.Catalog([declared("a"), catalog.Withdrawn(model.ModelId("a"))])
+    there = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
     assert not there.has_name("a")
     assert there.versions("a") == ()
     assert there.declared(model.ModelId("a")) is None
@@ -85,8 +85,8 @@ def test_a_cleared_alias_means_nothing():
 
 def test_withdrawing_what_is_not_there_changes_nothing():
     there = catalog.Catalog([declared("a")])
-    there.apply(catalog.Withdrawn(model.ModelId("b")))
-    there.apply(catalog.Withdrawn(model.ModelId("a", "7")))
+    there.apply(catalog.ModelWithdrawn(model.ModelId("b")))
+    there.apply(catalog.ModelWithdrawn(model.ModelId("a", "7")))
     assert there.changes() == (declared("a"),)
 
 

@@ -9,22 +9,22 @@ from tests.core import world
 
 CHANGES = st.one_of(
     st.builds(
-        lambda name, uri: catalog.Declared(world.spec(name, uri=uri)),
+        lambda name, uri: catalog.ModelDeclared(world.spec(name, uri=uri)),
         st.sampled_from("abc"),
         st.sampled_from("xy"),
     ),
-    st.builds(lambda name: catalog.Withdrawn(model.ModelId(name)), st.sampled_from("abc")),
+    st.builds(lambda name: catalog.ModelWithdrawn(model.ModelId(name)), st.sampled_from("abc")),
     st.builds(catalog.AliasSet, st.sampled_from("pq"), st.sampled_from("abc")),
     st.builds(catalog.AliasCleared, st.sampled_from("pq")),
 )
 
 
 def declared(*names):
-    return [catalog.Declared(world.spec(name)) for name in names]
+    return [catalog.ModelDeclared(world.spec(name)) for name in names]
 
 
 def taken(*steps):
-    made = catalog_sync.Replica()
+    made = catalog_sync.CatalogFollower()
     for step in steps:
         made.take(step)
     return made
@@ -45,28 +45,28 @@ def test_an_empty_catalog_is_whole_too():
 
 def test_a_step_says_what_it_changes():
     made = taken(*catalog_sync.whole(declared("a"), 0))
-    (step,) = catalog_sync.steps([catalog.Withdrawn(model.ModelId("a"))], 1)
+    (step,) = catalog_sync.steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
     assert made.take(step) == step.changes
     assert len(made.catalog) == 0
 
 
 def test_a_missed_step_is_a_gap_and_changes_nothing():
     made = taken(*catalog_sync.whole(declared("a"), 0))
-    with pytest.raises(catalog_sync.Gap, match="step 3 can't follow revision 1"):
-        made.take(catalog_sync.Step(3, tuple(declared("b"))))
+    with pytest.raises(catalog_sync.MissedStep, match="step 3 can't follow revision 1"):
+        made.take(catalog_sync.SyncStep(3, tuple(declared("b"))))
     assert (made.revision, len(made.catalog)) == (1, 1)
 
 
 def test_a_step_before_any_whole_catalog_is_a_gap():
-    with pytest.raises(catalog_sync.Gap):
-        taken(catalog_sync.Step(1, tuple(declared("a"))))
+    with pytest.raises(catalog_sync.MissedStep):
+        taken(catalog_sync.SyncStep(1, tuple(declared("a"))))
 
 
 def test_a_second_whole_catalog_tells_only_the_differences():
     made = taken(*catalog_sync.whole(declared("a", "b"), 0))
     (step,) = catalog_sync.whole(declared("b", "c"), 1)
     assert set(map(str, made.take(step))) == {
-        str(catalog.Withdrawn(model.ModelId("a"))),
+        str(catalog.ModelWithdrawn(model.ModelId("a"))),
         str(declared("c")[0]),
     }
 

@@ -21,4 +21,4 @@ def test_a_pool_is_found_by_its_name():
 
 
 def test_an_origin_tells_the_repository():
-    assert desired.Repository("s3://models").origin == "repository:s3://models"
+    assert desired.RepositorySettings("s3://models").origin == "repository:s3://models"

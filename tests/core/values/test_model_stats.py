@@ -11,7 +11,7 @@ answers = st.lists(st.tuples(st.integers(1, 100), st.floats(0, 10)), max_size=60
 
 @given(answers)
 def test_answers_are_counted_by_request_and_by_row(history):
-    counted = model_stats.ModelTally()
+    counted = model_stats.ModelStats()
     for at_s, (rows, took_s) in enumerate(history):
         counted.answered(rows, took_s, at_s)
     assert (counted.success.count, counted.rows) == (len(history), sum(rows for rows, _ in history))
@@ -21,7 +21,7 @@ def test_answers_are_counted_by_request_and_by_row(history):
 
 @given(answers)
 def test_runs_are_told_apart_by_batch_size_up_to_a_number_of_sizes(history):
-    counted = model_stats.ModelTally()
+    counted = model_stats.ModelStats()
     for rows, took_s in history:
         counted.ran(rows, took_s)
     first_sizes = list(dict.fromkeys(rows for rows, _ in history))[: model_stats.BATCH_SIZES_MAX]
@@ -33,14 +33,18 @@ def test_runs_are_told_apart_by_batch_size_up_to_a_number_of_sizes(history):
 
 
 def test_an_answer_is_no_run_and_a_run_no_answer():
-    counted = model_stats.ModelTally()
+    counted = model_stats.ModelStats()
     counted.answered(2, 0.5, 1.5)
-    assert (counted.computed, counted.batches, counted.last_ms) == (model_stats.Span(), {}, 1500)
+    assert (counted.computed, counted.batches, counted.last_ms) == (
+        model_stats.DurationStat(),
+        {},
+        1500,
+    )
     counted.ran(2, 0.25)
     assert (counted.success.count, counted.rows, counted.computed.total_s) == (1, 2, 0.25)
 
 
 def test_each_model_has_numbers_of_its_own():
-    one, other = model_stats.ModelTally(), model_stats.ModelTally()
+    one, other = model_stats.ModelStats(), model_stats.ModelStats()
     one.ran(1, 0.1)
-    assert other == model_stats.ModelTally()
+    assert other == model_stats.ModelStats()

@@ -9,7 +9,7 @@ def test_a_report_survives_the_way_to_the_controller():
     copy = reports.CopyReport(
         model.ModelId("a"), "failed", "it is corrupt", model.Footprint(1, 2), 3, pinned=True
     )
-    learned = reports.Learned(
+    learned = reports.LearnedMeasurement(
         model.ModelId("a"), model.Measured("sha256:0", model.Footprint(1, 2), 0.5)
     )
     said = reports.WorkerReport(

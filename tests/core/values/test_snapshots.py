@@ -9,7 +9,7 @@ from meshserve.core.values import model, snapshots
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 7000, "/run/w.sock")
 SNAP = snapshots.GatewaySnapshot(
-    "127.0.0.1:8080", "n1", {"default": (snapshots.Member("default-0", ENDPOINT),)}
+    "127.0.0.1:8080", "n1", {"default": (snapshots.RingMember("default-0", ENDPOINT),)}
 )
 
 
@@ -20,7 +20,7 @@ def test_a_snapshot_can_t_be_changed():
 
 def test_without_keys_routes_and_controller_it_is_complete():
     assert (SNAP.keys, SNAP.routes, SNAP.controller, SNAP.default_pool) == ((), {}, None, "default")
-    assert snapshots.Member("default-0", ENDPOINT).ready
+    assert snapshots.RingMember("default-0", ENDPOINT).ready
     assert not snapshots.ApiKey("client", "secret").admin
 
 

@@ -44,13 +44,13 @@ async def test_its_requests_go_to_all_that_have_it_and_to_nobody_else(mesh):
 
 async def test_all_others_stay_at_home(mesh):
     await mesh.gateway.apply(spread(mesh, "default-1", "big-0"))
-    home = hash_ring.Ring(NAMES).home
+    home = hash_ring.HashRing(NAMES).home
     for name in ("hotter", "iris", "other"):
         assert set(await answered(mesh, name, 10)) == {home(name)}
 
 
 async def test_what_comes_while_it_spreads_and_goes_home_is_all_answered(mesh):
-    home = hash_ring.Ring(NAMES).home("hot")
+    home = hash_ring.HashRing(NAMES).home("hot")
     await mesh.gateway.apply(spread(mesh))
     seen, is_over = Counter(), asyncio.Event()
 

@@ -29,9 +29,9 @@ def endpoints(*members, node="n1"):
 
 
 async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port():
-    near = snapshots.Member("default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock"))
-    far = snapshots.Member("default-1", model.Endpoint("n2", "10.0.0.2", 9001, "/run/1.sock"))
-    bare = snapshots.Member("default-2", model.Endpoint("n1", "10.0.0.1", 9002))
+    near = snapshots.RingMember("default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock"))
+    far = snapshots.RingMember("default-1", model.Endpoint("n2", "10.0.0.2", 9001, "/run/1.sock"))
+    bare = snapshots.RingMember("default-2", model.Endpoint("n1", "10.0.0.1", 9002))
     addresses = [each["endpoint"]["address"] for each in endpoints(near, far, bare)]
     assert addresses == [
         {"pipe": {"path": "/run/0.sock"}},
@@ -41,7 +41,9 @@ async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port
 
 
 async def test_the_key_on_the_ring_is_the_workers_name_on_every_node():
-    member_of = snapshots.Member("default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock"))
+    member_of = snapshots.RingMember(
+        "default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock")
+    )
     keys = {
         endpoints(member_of, node=node)[0]["metadata"]["filter_metadata"]["envoy.lb"]["hash_key"]
         for node in ("n1", "n2")
@@ -70,7 +72,9 @@ async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others():
     assert [
         each["health_status"] for each in found["llm-tiny"]["endpoints"][0]["lb_endpoints"]
     ] == ["UNHEALTHY", "HEALTHY"]
-    names = [cluster["name"] for cluster in clusters.clusters(snap, gateway_paths.Paths("/run"))]
+    names = [
+        cluster["name"] for cluster in clusters.clusters(snap, gateway_paths.GatewayPaths("/run"))
+    ]
     assert names == ["llm-tiny", "sticky-tiny", "controller", "node-http", "node-grpc"]
 
 
@@ -85,14 +89,14 @@ async def test_envoys_ring_is_ours(mesh):
         member(mesh.run_dir, "default-1"),
         member(mesh.run_dir, "default-0"),
     )
-    ring = hash_ring.Ring(["default-0", "default-1", "big-0"])
+    ring = hash_ring.HashRing(["default-0", "default-1", "big-0"])
     await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": three}, routes={}))
     await settled(mesh, "default", 3)
     assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
     rest = (replace(three[0], ready=False), *three[1:])
     await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": rest}, routes={}))
     await settled(mesh, "default", 2)
-    two = hash_ring.Ring(["default-0", "default-1"])
+    two = hash_ring.HashRing(["default-0", "default-1"])
     assert await homes(mesh) == {name: two.home(name) for name in NAMES}
 
 
@@ -107,7 +111,7 @@ async def test_envoys_ring_has_the_size_that_ours_has(mesh):
     await settled(mesh, "default", 3)
     stat = "cluster.pool-default.ring_hash_lb.size"
     stats = await mesh.gateway._envoy.admin.stats(f"^{stat}$")
-    ring = hash_ring.Ring([each.worker_id for each in three], size)
+    ring = hash_ring.HashRing([each.worker_id for each in three], size)
     assert int(stats[stat]) == len(ring._hashes) >= size
     assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
 
@@ -119,7 +123,7 @@ async def settled(mesh, pool, healthy):
 
 
 async def test_a_draining_workers_requests_go_to_the_next_one(mesh):
-    ring = hash_ring.Ring(["default-0", "default-1"])
+    ring = hash_ring.HashRing(["default-0", "default-1"])
     mesh.echoes[ring.home("iris")].is_unavailable = True
     for _ in range(20):
         assert (await mesh.call(first_field(b"iris")))["by"] == ring.homes("iris", 2)[1]
@@ -191,6 +195,6 @@ async def test_a_worker_that_comes_back_is_used_again(mesh):
     os.link(f"{mesh.run_dir}/default-1.sock", f"{mesh.run_dir}/late.sock")
     await settled(mesh, "default", 2)
     name = next(
-        name for name in NAMES if hash_ring.Ring(["default-0", "late"]).home(name) == "late"
+        name for name in NAMES if hash_ring.HashRing(["default-0", "late"]).home(name) == "late"
     )
     assert (await mesh.call(first_field(name.encode())))["by"] == "default-1"

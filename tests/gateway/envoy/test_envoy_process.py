@@ -32,7 +32,7 @@ def snap_for(run_dir, listen=None):
 
 @pytest.fixture
 def at(run_dir):
-    made = gateway_paths.Paths(run_dir)
+    made = gateway_paths.GatewayPaths(run_dir)
     made.make_folders()
     return made
 
@@ -146,7 +146,7 @@ async def test_envoy_does_not_outlive_its_parent(run_dir):
         "from meshserve.core.values import snapshots\n"
         "from meshserve.gateway import gateway\n"
         "async def main():\n"
-        "    door = gateway.Gateway(sys.argv[1])\n"
+        "    door = gateway.NodeGateway(sys.argv[1])\n"
         "    await door.start(snapshots.GatewaySnapshot(sys.argv[2], 'n1', {}))\n"
         "    print(door.report()['envoy_pid'], flush=True)\n"
         "    await asyncio.Event().wait()\n"
@@ -168,7 +168,7 @@ async def test_envoy_does_not_outlive_its_parent(run_dir):
 
 
 async def test_a_second_gateway_may_not_share_the_port(mesh, run_dir):
-    other = gateway_paths.Paths(f"{run_dir}/other")
+    other = gateway_paths.GatewayPaths(f"{run_dir}/other")
     other.make_folders()
     files = envoy_config.files(snap_for(other.run_dir, mesh.snapshot.listen), other.run_dir)
     with pytest.raises(envoy_process.EnvoyFailed, match="Address already in use"):

@@ -18,19 +18,19 @@ def test_any_cluster_has_a_file_of_its_own_in_the_folder(cluster):
 
 def test_a_folder_too_long_for_sockets_is_refused_at_once(tmp_path):
     with pytest.raises(OSError, match="too long a name"):
-        gateway_paths.Paths(str(tmp_path / ("x" * 100))).make_folders()
+        gateway_paths.GatewayPaths(str(tmp_path / ("x" * 100))).make_folders()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_everything_lies_below_the_folder(tmp_path):
-    at = gateway_paths.Paths(str(tmp_path))
+    at = gateway_paths.GatewayPaths(str(tmp_path))
     at.make_folders()
     assert {path.name for path in tmp_path.iterdir()} == {"envoy", "logs"}
     assert at.config("lds.json") == f"{tmp_path}/envoy/lds.json"
 
 
 def test_stale_sockets_are_removed(tmp_path):
-    at = gateway_paths.Paths(str(tmp_path))
+    at = gateway_paths.GatewayPaths(str(tmp_path))
     for stale in (at.admin_socket, at.grpc_socket, at.http_socket):
         (tmp_path / stale).touch()
     at.remove_sockets()

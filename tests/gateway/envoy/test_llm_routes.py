@@ -133,8 +133,9 @@ async def test_the_least_busy_replica_answers(llms):
     for count in range(1, 7):
         streams.append(asyncio.ensure_future(chat(llms, headers={"x-say": "stream"})))
         await support.wait_until_async(
-            lambda: sum(len(each.seen) for each in replicas) == count, what="it has come"
-        )  # noqa: B023
+            lambda: sum(len(each.seen) for each in replicas) == count,
+            what="it has come",  # noqa: B023
+        )
     assert [len(each.seen) for each in replicas] == [2, 2, 2]
     for _ in range(2):
         replicas[0].words.put_nowait("")

@@ -15,7 +15,7 @@ from tests.gateway.conftest import INFER, first_field, member
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 PREFIX = "/inference.GRPCInferenceService"
-HOME = hash_ring.Ring(["default-0", "default-1"]).home
+HOME = hash_ring.HashRing(["default-0", "default-1"]).home
 
 
 def text(snap):

@@ -17,7 +17,7 @@ SNAPSHOT = snapshots.GatewaySnapshot(
 
 @pytest.fixture
 def at(tmp_path):
-    made = gateway_paths.Paths(str(tmp_path))
+    made = gateway_paths.GatewayPaths(str(tmp_path))
     made.make_folders()
     return made
 

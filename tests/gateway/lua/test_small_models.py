@@ -62,7 +62,7 @@ async def test_every_method_of_one_model_goes_to_its_home(shared_mesh, method):
         first_field(b"iris") + first_field(b"1", 2), f"{PREFIX}/{method}"
     )
     assert key(answer) == "iris"
-    assert answer["by"] == hash_ring.Ring(["default-0", "default-1"]).home("iris")
+    assert answer["by"] == hash_ring.HashRing(["default-0", "default-1"]).home("iris")
 
 
 @pytest.mark.parametrize(

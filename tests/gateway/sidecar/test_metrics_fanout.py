@@ -50,7 +50,7 @@ def snap(run_dir):
 
 async def test_the_page_has_all_who_answer_and_counts_the_others(run_dir, snap):
     nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
-    scraper = metrics_fanout.Scraper(nobody)
+    scraper = metrics_fanout.MetricsFanout(nobody)
     async with echo.serving(exposing(gauge("default-0")), f"{run_dir}/default-0.sock"):
         for _ in range(2):
             page = await scraper.page(snap)
@@ -66,7 +66,7 @@ async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monke
         echo.serving(exposing(gauge("default-0"), status=500), f"{run_dir}/default-0.sock"),
         echo.serving(exposing(gauge("default-1"), delay_s=1.0), f"{run_dir}/default-1.sock"),
     ):
-        page = await metrics_fanout.Scraper(nobody).page(snap)
+        page = await metrics_fanout.MetricsFanout(nobody).page(snap)
     await nobody.close()
     assert values(page, "resident") == {}
     assert values(page, "meshserve_scrape_failures_total") == {
@@ -81,10 +81,10 @@ async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
     served = await asgi_server.serve(
         exposing(gauge("far-0")), [asgi_server.tcp_socket("127.0.0.1")]
     )
-    far = snapshots.Member(
+    far = snapshots.RingMember(
         "far-0", model.Endpoint("n2", "127.0.0.1", served.port, "/run/of/another/node.sock")
     )
-    page = await metrics_fanout.Scraper(nobody).page(replace(snap, pools={"default": (far,)}))
+    page = await metrics_fanout.MetricsFanout(nobody).page(replace(snap, pools={"default": (far,)}))
     await served.stop()
     await nobody.close()
     assert values(page, "resident") == {"far-0": 1}
@@ -101,7 +101,7 @@ async def test_an_engines_own_series_say_which_replica_and_model_they_are_of(run
         echo.serving(exposing(text), f"{run_dir}/tiny-0.sock"),
         echo.serving(exposing(text), f"{run_dir}/tiny-1.sock"),
     ):
-        page = await metrics_fanout.Scraper(nobody).page(
+        page = await metrics_fanout.MetricsFanout(nobody).page(
             replace(snap, pools={}, llms=(snapshots.LlmRoute("tiny", ("tiny", "t"), replicas),))
         )
     await nobody.close()

@@ -20,7 +20,7 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 @pytest.fixture
 def at(run_dir):
-    made = gateway_paths.Paths(run_dir)
+    made = gateway_paths.GatewayPaths(run_dir)
     made.make_folders()
     return made
 
@@ -32,7 +32,7 @@ async def health(at):
 
 async def test_it_follows_the_snapshot_and_drains(at):
     envoy = envoy_admin.Admin(at.admin_socket)
-    small = sidecar.Node(at, envoy)
+    small = sidecar.Sidecar(at, envoy)
     assert (small.is_ready(), small.request_bytes_max(), await small.metrics()) == (False, 0, "")
     snap = snapshots.GatewaySnapshot(
         "127.0.0.1:1", "n1", {"default": (member(at.run_dir, "default-0"),)}

@@ -16,7 +16,7 @@ async def metrics():
 
 
 def client(*, is_ready=True):
-    app = sidecar_http.NodeApp(lambda: is_ready, metrics, lambda: 1000)
+    app = sidecar_http.SidecarHttp(lambda: is_ready, metrics, lambda: 1000)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
 
 
@@ -71,7 +71,7 @@ async def refused(turn):
         "path": "/v2/models/iris/infer",
         "headers": [(b"x-mesh-turn", turn)],
     }
-    await sidecar_http.NodeApp(lambda: True, metrics, lambda: 1000)(scope, receive, send)
+    await sidecar_http.SidecarHttp(lambda: True, metrics, lambda: 1000)(scope, receive, send)
     assert sent[0]["status"] == 413
     return json.loads(sent[1]["body"])
 
@@ -83,6 +83,6 @@ async def test_what_is_refused_is_read_to_its_end_first():
 
 
 async def test_it_speaks_nothing_but_http():
-    await sidecar_http.NodeApp(lambda: True, metrics, lambda: 1000)(
+    await sidecar_http.SidecarHttp(lambda: True, metrics, lambda: 1000)(
         {"type": "lifespan"}, None, None
     )

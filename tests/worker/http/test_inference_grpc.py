@@ -13,12 +13,14 @@ async def ask(hosting, shelf):
     """Calls a method by its name with a message, or with bytes."""
     host = hosting()
     bench.told(host, *bench.declared(bench.spec("doubled", shelf.put("doubled"))))
-    methods = inference_grpc.methods(inference_service.Inferences(host))
+    methods = inference_grpc.methods(inference_service.InferenceService(host))
 
     async def asking(name, message, *headers):
         body = message if isinstance(message, bytes) else message.SerializeToString()
         path = inference_grpc.SERVICE + name
-        return await methods[path](inference_request.Request("POST", path.encode(), headers, body))
+        return await methods[path](
+            inference_request.InferenceRequest("POST", path.encode(), headers, body)
+        )
 
     return asking
 

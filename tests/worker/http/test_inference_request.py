@@ -10,7 +10,7 @@ from meshserve.worker.http import inference_request
 
 
 def request(*headers, path="/v2/models/a%2Fb/infer"):
-    return inference_request.Request("POST", path.encode(), headers, b"body")
+    return inference_request.InferenceRequest("POST", path.encode(), headers, b"body")
 
 
 async def test_a_request_is_read_as_it_was_written():

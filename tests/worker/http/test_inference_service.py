@@ -29,7 +29,7 @@ async def host(hosting, shelf):
 
 
 def call(name="m", version="", rows=((1.0, 2.0),), outputs=()):
-    tensor = inference.Tensor("FP32", np.array(rows, np.float32))
+    tensor = inference.WireTensor("FP32", np.array(rows, np.float32))
     return inference.InferCall(name, version, "7", {"x": tensor}, outputs)
 
 
@@ -39,13 +39,13 @@ def later():
 
 @pytest.mark.parametrize(("version", "factor"), [("1", 2), ("2", 5), ("", 5)])
 async def test_a_version_answers(host, version, factor):
-    reply = await inference_service.Inferences(host).infer(call(version=version), later())
+    reply = await inference_service.InferenceService(host).infer(call(version=version), later())
     assert (reply.model, reply.version, reply.id) == ("m", version or "2", "7")
     assert reply.outputs["y"].tolist() == [[factor, 2 * factor]]
 
 
 async def test_every_lease_ends(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     await on.infer(call(version="1"), later())
     for wrong, error in (
         (call(rows=[1.0]), errors.InvalidRequest),
@@ -62,13 +62,13 @@ async def test_every_lease_ends(host):
 def make_quick(host, id_):
     """Have the model's runs look as short as a tiny model's."""
     resident = host.at_hand(id_)
-    resident.runner = batcher.Runner(
-        resident.made.loaded, batcher.RunLimits(1, 8, 1), pool=None, run_s=1e-6
+    resident.runner = batcher.Batcher(
+        resident.made.loaded, batcher.BatchLimits(1, 8, 1), pool=None, run_s=1e-6
     )
 
 
 async def test_what_is_here_and_quick_is_answered_at_once(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     assert on.infer_now(call(version="1")) is None
     await on.infer(call(version="1"), later())
     assert on.infer_now(call(version="1")) is None
@@ -94,7 +94,7 @@ async def test_what_is_here_and_quick_is_answered_at_once(host):
     ("rows", "error"), [([1.0], errors.InvalidRequest), ([[-1, 0]], errors.ModelRaised)]
 )
 async def test_what_fails_at_once_is_not_counted(host, rows, error):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     await on.infer(call(version="1"), later())
     make_quick(host, ID)
     hits = host.residency.counts.hits
@@ -108,7 +108,7 @@ async def test_what_fails_at_once_is_not_counted(host, rows, error):
 
 
 async def test_many_together_get_their_own_rows(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     replies = await asyncio.gather(
         *(on.infer(call(version="1", rows=[[n, n]] * (n % 3 + 1)), later()) for n in range(60))
     )
@@ -121,7 +121,7 @@ async def test_many_together_get_their_own_rows(host):
 
 
 async def test_what_is_unknown_is_not_found(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     for name, version in (("nobody", ""), ("m", "9")):
         with pytest.raises(errors.ModelNotFound):
             await on.infer(call(name, version), later())
@@ -131,7 +131,7 @@ async def test_what_is_unknown_is_not_found(host):
 
 
 async def test_a_description_is_of_the_loaded_model(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     about = await on.described("m", "1", later())
     assert (about.id, about.versions, about.platform, about.max_batch_size) == (
         ID,
@@ -144,7 +144,7 @@ async def test_a_description_is_of_the_loaded_model(host):
 
 
 async def test_statistics_are_of_one_version_or_all(host):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     await on.infer(call(version="1"), later())
     [only] = on.statistics("m", "1")
     assert (only.id, only.counts.success.count) == (ID, 1)
@@ -153,7 +153,7 @@ async def test_statistics_are_of_one_version_or_all(host):
 
 
 async def test_readiness_is_lost_with_a_failed_load(host, shelf):
-    on = inference_service.Inferences(host)
+    on = inference_service.InferenceService(host)
     assert on.is_ready("m", "1")
     shelf.failure = errors.LoadFailed("gone")
     with pytest.raises(errors.LoadFailed):

@@ -98,8 +98,8 @@ async def quick(http, one):
     id_ = model.ModelId("doubled")
     await call(http, bench.infer())
     resident = one.app._host.at_hand(id_)
-    resident.runner = batcher.Runner(
-        resident.made.loaded, batcher.RunLimits(1, 8, 1), pool=None, run_s=1e-6
+    resident.runner = batcher.Batcher(
+        resident.made.loaded, batcher.BatchLimits(1, 8, 1), pool=None, run_s=1e-6
     )
     one.app._methods = {}
     return one.app.load, one.app._host.tallies[id_]
@@ -119,7 +119,7 @@ async def test_what_is_quick_is_answered_without_a_task(http, quick):
 
 async def test_what_fails_at_once_is_told_and_counted_once(http, one, quick):
     load, counts = quick
-    one.app._methods = inference_grpc.methods(inference_service.Inferences(one.app._host))
+    one.app._methods = inference_grpc.methods(inference_service.InferenceService(one.app._host))
     for message, code in (
         (bench.infer(rows=[1.0]), "3"),
         (bench.infer(rows=[[-1.0, 1]]), "13"),

@@ -13,7 +13,7 @@ def test_latencies_fall_into_their_buckets():
 
 
 def test_failures_are_answers_too():
-    load = worker_stats.Load()
+    load = worker_stats.WorkerLoad()
     load.failed("InvalidRequest")
     load.failed("InvalidRequest")
     load.answered(0.1)

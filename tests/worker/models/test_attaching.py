@@ -39,8 +39,9 @@ def save(folder, name):
 @pytest.fixture
 async def attaching(tmp_path):
     """A host with two models of 4 MiB in a real store."""
-    made = model_host.Host(
-        bench.settings(memory=BUDGET), store.Store(str(tmp_path / "cache"), 1 << 30, 1 << 30)
+    made = model_host.ModelHost(
+        bench.settings(memory=BUDGET),
+        store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
     )
     bench.told(made, *bench.declared(*(save(tmp_path, name) for name in NAMES)))
     yield made
@@ -95,7 +96,7 @@ async def test_what_is_kept_goes_when_memory_is_short(attaching):
         lambda: copy.load_extra_bytes > 0, 10, "its load is a whole one again"
     )
     attaching.mapped_bytes = 0
-    attaching._handle(ev.MemorySeen(0))
+    attaching._handle(ev.MemoryMeasured(0))
     _, again = await answer(attaching, "a")
     ticking.cancel()
     assert again.loaded is not made.loaded
@@ -105,7 +106,7 @@ async def test_nothing_is_kept_of_a_model_that_was_withdrawn(attaching):
     await answer(attaching, "a")
     await unload(attaching, "a")
     assert attaching._loading.skeletons.size_bytes
-    bench.told(attaching, catalog.Withdrawn(model.ModelId("a")))
+    bench.told(attaching, catalog.ModelWithdrawn(model.ModelId("a")))
     ticking = asyncio.ensure_future(attaching.run())
     await support.wait_until_async(lambda: not attaching._recipes, 10, "its recipe is forgotten")
     ticking.cancel()

@@ -53,15 +53,15 @@ def adding():
 
 @pytest.fixture
 def counts():
-    return model_stats.ModelTally()
+    return model_stats.ModelStats()
 
 
 def ask(*values, outputs=("y",), expires_s=FOREVER_S):
-    return batcher.Ask({"x": np.array(values, np.float64)}, outputs, len(values), expires_s)
+    return batcher.RunRequest({"x": np.array(values, np.float64)}, outputs, len(values), expires_s)
 
 
 def limits(rows_max=8, queue_max=100, parallel=1, **more):
-    return batcher.RunLimits(rows_max, queue_max, parallel, **more)
+    return batcher.BatchLimits(rows_max, queue_max, parallel, **more)
 
 
 async def begun(running, counts, *asks):
@@ -78,7 +78,7 @@ async def results(tasks):
 
 
 async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=4), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=4), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
     adding.gate.set()
     assert await results(tasks) == [[2], [3, 4], [5], [6], [7, 8, 9, 10, 11]]
@@ -87,7 +87,7 @@ async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, po
 
 
 async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=2), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=2), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2))
     await asyncio.sleep(0.02)
     assert counts.pressed_s == 0
@@ -102,8 +102,8 @@ async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, 
 
 
 async def test_others_are_not_joined(adding, pool, counts):
-    running = batcher.Runner(adding, limits(), pool, None)
-    wide = batcher.Ask({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
+    running = batcher.Batcher(adding, limits(), pool, None)
+    wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
     tasks = await begun(running, counts, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [[1, 1]], [4], [5]]
@@ -111,7 +111,7 @@ async def test_others_are_not_joined(adding, pool, counts):
 
 
 async def test_without_joining_each_runs_alone(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2), ask(3))
     adding.gate.set()
     await results(tasks)
@@ -119,7 +119,7 @@ async def test_without_joining_each_runs_alone(adding, pool, counts):
 
 
 async def test_several_run_at_a_time_where_they_may(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=1, parallel=3), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=1, parallel=3), pool, None)
     tasks = await begun(running, counts, *(ask(number) for number in range(4)))
     await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
     adding.gate.set()
@@ -128,7 +128,7 @@ async def test_several_run_at_a_time_where_they_may(adding, pool, counts):
 
 
 async def test_one_that_fails_fails_alone(adding, pool, counts):
-    running = batcher.Runner(adding, limits(), pool, None)
+    running = batcher.Batcher(adding, limits(), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2), ask(-3), ask(4))
     adding.gate.set()
     first, second, bad, last = await results(tasks)
@@ -139,7 +139,7 @@ async def test_one_that_fails_fails_alone(adding, pool, counts):
 
 async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, pool, counts):
     adding.forget = 1
-    running = batcher.Runner(adding, limits(), pool, None)
+    running = batcher.Batcher(adding, limits(), pool, None)
     tasks = await begun(
         running, counts, ask(1), ask(2, outputs=("y", "z")), ask(3, outputs=("y", "z"))
     )
@@ -149,7 +149,7 @@ async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, 
 
 
 async def test_a_full_queue_refuses(adding, pool, counts):
-    running = batcher.Runner(adding, limits(queue_max=2), pool, None)
+    running = batcher.Batcher(adding, limits(queue_max=2), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2), ask(3))
     with pytest.raises(errors.Overloaded, match="2 requests wait") as caught:
         await running.run(ask(4), counts)
@@ -159,7 +159,7 @@ async def test_a_full_queue_refuses(adding, pool, counts):
 
 
 async def test_what_has_expired_is_not_computed(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     now_s = asyncio.get_running_loop().time()
     tasks = await begun(running, counts, ask(1), ask(2, expires_s=now_s), ask(3))
     adding.gate.set()
@@ -170,7 +170,7 @@ async def test_what_has_expired_is_not_computed(adding, pool, counts):
 
 
 async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, counts):
-    running = batcher.Runner(adding, limits(rows_max=1), pool, None)
+    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2), ask(3))
     tasks[1].cancel()
     await asyncio.sleep(0)
@@ -181,7 +181,7 @@ async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, counts
 
 async def test_what_is_quick_runs_at_once(adding, pool, counts):
     adding.gate.set()
-    running = batcher.Runner(adding, limits(), pool, run_s=1e-6)
+    running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
     assert running.is_quick(1)
     assert not running.is_quick(10_000)
     assert running.run_now({"x": np.array([1.0])}, ("y",), 1, counts)["y"].tolist() == [2]
@@ -189,9 +189,9 @@ async def test_what_is_quick_runs_at_once(adding, pool, counts):
 
 
 async def test_what_is_not_known_to_be_quick_or_steady_does_not(adding, pool, counts):
-    assert not batcher.Runner(adding, limits(), pool, run_s=None).is_quick(1)
-    assert not batcher.Runner(adding, limits(is_steady=False), pool, run_s=1e-6).is_quick(1)
-    busy = batcher.Runner(adding, limits(), pool, run_s=1e-6)
+    assert not batcher.Batcher(adding, limits(), pool, run_s=None).is_quick(1)
+    assert not batcher.Batcher(adding, limits(is_steady=False), pool, run_s=1e-6).is_quick(1)
+    busy = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
     tasks = await begun(busy, counts, ask(1))
     assert not busy.is_quick(1)
     adding.gate.set()

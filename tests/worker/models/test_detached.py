@@ -14,7 +14,7 @@ class Loaded:
 
 def made(private_bytes, mapped_bytes=1000, *, can_detach=True):
     footprint = model.Footprint(private_bytes + mapped_bytes)
-    return loader.Made(
+    return loader.LoadedCopy(
         Loaded(),
         footprint,
         1.0,
@@ -26,7 +26,7 @@ def made(private_bytes, mapped_bytes=1000, *, can_detach=True):
 
 
 def test_what_is_kept_can_be_taken_once():
-    kept, one = detached.Skeletons(100), made(10)
+    kept, one = detached.DetachedModels(100), made(10)
     assert kept.keep("a", one) == []
     assert "a" in kept
     assert kept.size_bytes == 10
@@ -36,7 +36,7 @@ def test_what_is_kept_can_be_taken_once():
 
 
 def test_those_that_left_longest_ago_make_way():
-    kept, all_ = detached.Skeletons(100), {key: made(40) for key in "abcd"}
+    kept, all_ = detached.DetachedModels(100), {key: made(40) for key in "abcd"}
     gone = [kept.keep(key, one) for key, one in all_.items()]
     assert gone == [[], [], ["a"], ["b"]]
     assert [key for key, one in all_.items() if one.loaded.is_closed] == ["a", "b"]
@@ -44,14 +44,14 @@ def test_those_that_left_longest_ago_make_way():
 
 
 def test_only_what_can_be_detached_and_is_small_fits():
-    kept = detached.Skeletons(100)
+    kept = detached.DetachedModels(100)
     assert kept.fits(made(100))
     assert not kept.fits(made(101))
     assert not kept.fits(made(10, can_detach=False))
 
 
 def test_nothing_is_left_of_what_is_dropped():
-    kept, all_ = detached.Skeletons(100), {key: made(10) for key in "abc"}
+    kept, all_ = detached.DetachedModels(100), {key: made(10) for key in "abc"}
     for key, one in all_.items():
         kept.keep(key, one)
     kept.drop("b")

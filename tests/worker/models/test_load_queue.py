@@ -82,13 +82,13 @@ class Scripted:
 
 
 def recipe(load, **fields):
-    return loader.Recipe(
+    return loader.LoadRecipe(
         "key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu"
     )
 
 
 async def test_what_a_model_takes_is_measured():
-    made = await load_queue.Loading().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    made = await load_queue.LoadQueue().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
     assert BIG_BYTES <= made.footprint.host_bytes < BIG_BYTES * 1.5
     assert made.is_measured
     assert made.load_s > 0
@@ -97,7 +97,7 @@ async def test_what_a_model_takes_is_measured():
 
 
 async def test_a_small_one_takes_something_too():
-    made = await load_queue.Loading().load(recipe(Loaded), NEED)
+    made = await load_queue.LoadQueue().load(recipe(Loaded), NEED)
     assert process_memory.COPY_BYTES_MIN <= made.footprint.host_bytes < 8 << 20
 
 
@@ -110,7 +110,7 @@ async def test_loads_that_overlap_are_not_measured_and_take_what_was_expected():
         both.wait()
         return made
 
-    one = load_queue.Loading()
+    one = load_queue.LoadQueue()
     makes = await asyncio.gather(one.load(recipe(load), NEED), one.load(recipe(load), NEED))
     assert [(made.is_measured, made.footprint) for made in makes] == [(False, NEED)] * 2
     alone = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
@@ -124,7 +124,7 @@ async def test_a_load_that_hangs_disturbs_nobody_once_its_time_is_over():
         stuck.wait(20)
         return Loaded()
 
-    one = load_queue.Loading()
+    one = load_queue.LoadQueue()
     hanging = asyncio.ensure_future(one.load(recipe(hang, load_timeout_s=0.05), NEED))
     await asyncio.sleep(0.1)
     made = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
@@ -152,13 +152,13 @@ def raising(error):
 )
 async def test_whatever_a_load_raises_is_told(error, words):
     with pytest.raises(errors.LoadFailed) as caught:
-        await load_queue.Loading().load(recipe(raising(error)), NEED)
+        await load_queue.LoadQueue().load(recipe(raising(error)), NEED)
     assert words in caught.value.message
 
 
 async def test_the_kind_of_a_failure_stays():
     with pytest.raises(errors.MissingExtra, match="install it"):
-        await load_queue.Loading().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
+        await load_queue.LoadQueue().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
 
 
 async def test_nothing_is_kept_of_what_a_failed_load_had_made():
@@ -170,7 +170,7 @@ async def test_nothing_is_kept_of_what_a_failed_load_had_made():
         raise ValueError(f"with {half.calls} of it done")
 
     with pytest.raises(errors.LoadFailed) as caught:
-        await load_queue.Loading().load(recipe(load), NEED)
+        await load_queue.LoadQueue().load(recipe(load), NEED)
     await support.wait_until_async(
         lambda: gc.collect() is not None and made[0]() is None, 10, "the half-made model is gone"
     )
@@ -178,7 +178,7 @@ async def test_nothing_is_kept_of_what_a_failed_load_had_made():
 
 
 async def test_what_is_mapped_counts_as_taken():
-    made = await load_queue.Loading().load(recipe(Mapped), NEED)
+    made = await load_queue.LoadQueue().load(recipe(Mapped), NEED)
     assert made.mapped_bytes == BIG_BYTES
     assert BIG_BYTES < made.footprint.host_bytes < BIG_BYTES * 1.2
     assert made.private_bytes == made.footprint.host_bytes - BIG_BYTES
@@ -193,7 +193,7 @@ async def left(one, load):
 
 
 async def test_what_was_kept_is_attached_and_not_loaded_again():
-    one, loads = load_queue.Loading(BIG_BYTES), []
+    one, loads = load_queue.LoadQueue(BIG_BYTES), []
     made = await left(one, lambda: loads.append(1) or Mapped())
     again = await one.load(recipe(lambda: loads.append(2)), NEED)
     assert (again.loaded, again.footprint, again.run_s) == (made.loaded, made.footprint, made.run_s)
@@ -203,7 +203,7 @@ async def test_what_was_kept_is_attached_and_not_loaded_again():
 
 
 async def test_what_can_t_be_attached_is_loaded_anew():
-    one = load_queue.Loading(BIG_BYTES)
+    one = load_queue.LoadQueue(BIG_BYTES)
     made = await left(one, Mapped)
     made.loaded.is_there = False
     again = await one.load(recipe(Mapped), NEED)

@@ -176,7 +176,7 @@ async def test_who_is_not_used_makes_room(hosting, shelf):
 
 async def test_a_model_in_use_is_not_freed(host):
     resident = await host.lease(ID, later())
-    bench.told(host, catalog.Withdrawn(ID))
+    bench.told(host, catalog.ModelWithdrawn(ID))
     assert resident.made.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())["y"].tolist() == [
         [2, 2]
     ]
@@ -201,7 +201,7 @@ async def test_a_withdrawn_model_is_refused_to_who_waits(host, shelf):
     shelf.gate.clear()
     waiting = asyncio.ensure_future(host.lease(ID, later()))
     await asyncio.sleep(0)
-    bench.told(host, catalog.Withdrawn(ID))
+    bench.told(host, catalog.ModelWithdrawn(ID))
     with pytest.raises(errors.ModelNotFound, match="removed while requests waited"):
         await waiting
     shelf.gate.set()
