@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import ray
 from ray import exceptions
 
-from meshserve import errors
+from meshserve import errors, tasks
 
 NAMESPACE = "meshserve"
 CALL_S = 10.0
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 async def to_the_end(call: Callable[..., T], *args: object) -> T:
     """What it gives, from a thread. Who cancels this waits until the call is through: what it made must be there for whoever removes it."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args))
+    running = tasks.spawn(asyncio.to_thread(call, *args), "to the end", is_awaited=True)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control import desired_from_config, effects, monitor, tallying
 from meshserve.control.api import hold_endpoint
 from meshserve.core.interfaces import cluster_control as ports
@@ -80,9 +80,8 @@ class Controller:
         for replica in replicas:
             self._watching.watch_replica(replica.replica_id, replica.pid)
         words = await self._handle(events.ConfigApplied(wanted)) if wanted is not None else ()
-        loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(work, name=name)
+            tasks.spawn(work, name)
             for name, work in (
                 ("events", self._run()),
                 ("tick", self._tick()),

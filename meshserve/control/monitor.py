@@ -7,7 +7,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.values import events
 
@@ -81,9 +81,7 @@ class Monitor:
 
     def _spawn(self, kind: str, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._cancel(kind, name)
-        self._tasks[kind, name] = asyncio.get_running_loop().create_task(
-            work, name=f"watch {kind} {name}"
-        )
+        self._tasks[kind, name] = tasks.spawn(work, f"watch {kind} {name}")
 
     def _cancel(self, kind: str, name: str) -> None:
         task = self._tasks.pop((kind, name), None)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.values import commands, events
 
@@ -32,16 +32,14 @@ class ReplicaEffects:
             for task in before:
                 task.cancel()
         work = self._perform_after(before, command)
-        task = asyncio.get_running_loop().create_task(
-            work, name=f"{type(command).__name__} {command.replica_id}"
-        )
+        task = tasks.spawn(work, f"{type(command).__name__} {command.replica_id}")
         self._tasks[command.replica_id] = [*before, task]
         task.add_done_callback(lambda _: self._forget(command.replica_id))
 
     def close(self) -> None:
         """Let go of everything; what is half started is ended by whoever begins next."""
-        for tasks in self._tasks.values():
-            for task in tasks:
+        for running in self._tasks.values():
+            for task in running:
                 task.cancel()
 
     def _forget(self, replica_id: str) -> None:

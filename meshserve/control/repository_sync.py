@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control import controller
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.values import desired, events
@@ -31,12 +31,9 @@ class RepositorySync:
         keys = {(each, _load_timeout_s(wanted, each)) for each in wanted.repositories}
         for key in self._tasks.keys() - keys:
             self._tasks.pop(key).cancel()
-        loop = asyncio.get_running_loop()
         for each, load_timeout_s in keys - self._tasks.keys():
             work = self._follow(each, load_timeout_s)
-            self._tasks[each, load_timeout_s] = loop.create_task(
-                work, name=f"repository {each.place}"
-            )
+            self._tasks[each, load_timeout_s] = tasks.spawn(work, f"repository {each.place}")
 
     def close(self) -> None:
         """Follow nothing any more."""

@@ -7,6 +7,8 @@ import collections
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from meshserve import tasks
+
 T = TypeVar("T")
 Perform = Callable[[T], Awaitable[None]]
 
@@ -30,7 +32,7 @@ class SerialQueue(Generic[T]):
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the lane what would hold it up; it ends with the lane."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._name} aside")
+        task = tasks.spawn(work, f"{self._name} aside")
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
 
@@ -52,7 +54,7 @@ class SerialQueue(Generic[T]):
 
     def _wake(self) -> None:
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=self._name)
+            self._task = tasks.spawn(self._run(), self._name)
 
     async def _run(self) -> None:
         while self._waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from meshserve import tasks
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths, listener
 from meshserve.gateway.sidecar import sidecar
@@ -36,9 +37,7 @@ class NodeGateway:
         except BaseException:
             await self.stop()
             raise
-        self._follower = asyncio.get_running_loop().create_task(
-            self._follow(), name="gateway-follow"
-        )
+        self._follower = tasks.spawn(self._follow(), "gateway-follow")
         self._state = "ready"
 
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_app, progress, replica_address
@@ -63,7 +63,7 @@ class LlmServer:
             asgi_server.tcp_socket(self.place.host),
         ]
         self._serving = await asgi_server.serve(self._app, sockets)
-        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch")
+        self._watching = tasks.spawn(self._watch(), "watch")
         return model.Endpoint(
             self.place.node, self.place.host, self._serving.port, self.place.socket_path
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from meshserve import tasks
 from meshserve.protocol import http_protocol
 
 KEEP_ALIVE_S = 3600
@@ -103,7 +104,7 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = _Server(config)
-    task = asyncio.get_running_loop().create_task(server.serve(sockets=list(sockets)), name="serve")
+    task = tasks.spawn(server.serve(sockets=list(sockets)), "serve", is_awaited=True)
     while not server.started:
         if task.done():
             await task

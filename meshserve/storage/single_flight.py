@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from meshserve import tasks
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,7 @@ class SingleFlight(Generic[T]):
         """The work for `key`, begun now if none is under way."""
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(make())
+            task = tasks.spawn(make(), f"single flight {key}", is_awaited=True)
             self._under_way[key] = task
             task.add_done_callback(functools.partial(self._landed, key))
         return task
@@ -36,7 +38,7 @@ class SingleFlight(Generic[T]):
 
     async def close(self) -> None:
         """End all work and wait until it has ended."""
-        tasks = tuple(self._under_way.values())
-        for task in tasks:
+        under_way = tuple(self._under_way.values())
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -143,8 +143,10 @@ class FakeEngine:
             raise Dead(self._failure)
 
     async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        asked = asyncio.ensure_future(self._respond(scope["path"], await _body(receive), send))
-        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        asked = tasks.spawn(
+            self._respond(scope["path"], await _body(receive), send), "respond", is_awaited=True
+        )
+        gone = tasks.spawn(_wait_until_gone(receive), "wait until gone", is_awaited=True)
         await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
         if not asked.done():
             self.aborted += 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 
+from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog_sync, desired, model, reports
 from meshserve.protocol import asgi_server
@@ -39,7 +40,7 @@ class PoolWorker:
             asgi_server.tcp_socket(self.place.host),
         ]
         self._serving = await asgi_server.serve(self.app, sockets, at_once=self.app.at_once)
-        self._ticking = asyncio.get_running_loop().create_task(self.host.run(), name="tick")
+        self._ticking = tasks.spawn(self.host.run(), "tick")
         process_memory.calm_collector()
         return model.Endpoint(
             self.place.node, self.place.host, self._serving.port, self.place.socket_path

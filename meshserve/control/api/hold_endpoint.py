@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control.api import http_messages, openai_models
 from meshserve.core.values import commands, events
 
@@ -40,7 +40,7 @@ class HoldEndpoint:
         name, size_bytes = _asked(request)
         ticket = str(next(self._numbers))
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        gone = tasks.spawn(_wait_until_gone(receive), "wait until gone")
         self._post(events.RequestHeld(ticket, name, size_bytes))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control import admin_service, mesh_views
 from meshserve.core.values import desired, events, model, reports
 from meshserve.protocol.pb import modelmesh_pb2 as pb
@@ -133,7 +133,7 @@ class ModelMesh:
             return
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="load")
+        task = tasks.spawn(work, "load")
         self._loads.add(task)
         task.add_done_callback(self._loads.discard)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import envoy
 import httpx
 
+from meshserve import tasks
 from meshserve.gateway.envoy import (
     die_with_parent,
     envoy_admin,
@@ -68,9 +69,7 @@ class EnvoyProcess:
         except BaseException:
             await self.stop()
             raise
-        self._watch = asyncio.get_running_loop().create_task(
-            self._keep_running(), name="envoy-watch"
-        )
+        self._watch = tasks.spawn(self._keep_running(), "envoy-watch")
 
     async def apply(self, files: Mapping[str, str]) -> None:
         """Change what differs; returns when Envoy works by it. Raises EnvoyFailed, after which what was before is in force again."""

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency
 from meshserve.core.memory import residency_events as ev
@@ -419,7 +419,7 @@ class ModelHost:
         self._handle(then if outcomes == [None] else ev.DeviceMoveFailed(key))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
+        task = tasks.spawn(work, "model host")
         self._tasks.add(task)
         task.add_done_callback(functools.partial(_forget, self._tasks))
 
