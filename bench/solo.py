@@ -12,7 +12,7 @@ from pathlib import Path
 from meshserve.cluster import allocator_env
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.storage import store
-from meshserve.worker import worker, worker_address
+from meshserve.worker import worker
 from meshserve.worker.models import allocators
 
 
@@ -55,7 +55,7 @@ async def serving(
     storage = store.ArtifactStore(
         str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max
     )
-    made = worker.PoolWorker(worker_address.WorkerAddress("solo", str(folder)), settings, storage)
+    made = worker.PoolWorker(model.ServerAddress("solo", str(folder)), settings, storage)
     await made.start()
     try:
         for step in catalog_sync.whole([declared(entry) for entry in entries], 0):

@@ -23,13 +23,13 @@ import httpx
 
 from meshserve import config, errors, logs
 from meshserve.cluster import controller_process, ray_cluster, session
-from meshserve.core.values import desired, llm_spec
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
-from meshserve.llm import replica_address as llm_place
 from meshserve.registry import registry
 from meshserve.storage import store, watch
-from meshserve.worker import worker, worker_address
+from meshserve.worker import worker
 
 POLL_S = 0.1
 WATCH_S = 1.0
@@ -54,12 +54,12 @@ class CacheLimits(NamedTuple):
 
 
 def build_worker(
-    logs_dir: str, where: worker_address.WorkerAddress, settings: desired.WorkerSettings
+    logs_dir: str, address: model.ServerAddress, settings: desired.WorkerSettings
 ) -> worker.PoolWorker:
     """A pool worker with its storage."""
-    logs.to_file(logs_dir, where.worker_id)
+    logs.to_file(logs_dir, address.id)
     return worker.PoolWorker(
-        where,
+        address,
         settings,
         store.ArtifactStore(
             settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
@@ -74,14 +74,20 @@ def build_gateway(logs_dir: str, run_dir: str) -> gateway.NodeGateway:
 
 
 async def build_llm_server(
-    logs_dir: str, cache: CacheLimits, where: llm_place.ReplicaAddress, spec: llm_spec.LlmSpec
+    logs_dir: str,
+    cache: CacheLimits,
+    address: model.ServerAddress,
+    spec: llm_spec.LlmSpec,
+    backend: llm_spec.ExecutorBackend,
 ) -> llm_server.LlmServer:
     """One replica of an LLM, its weights and adapters on this node. Raises LoadFailed where they can't be had."""
-    logs.to_file(logs_dir, where.replica_id.replace("/", "-")[-LOG_NAME_MAX:])
+    logs.to_file(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
     make = engine_lookup.find(spec.runtime)
     fetched = functools.cache(lambda: store.ArtifactStore(*cache))
     adapters = {adapter.name: await _weights(fetched, adapter.uri) for adapter in spec.adapters}
-    return llm_server.LlmServer(where, spec, await _weights(fetched, spec.uri), adapters, make)
+    weights = await _weights(fetched, spec.uri)
+    order = llm_engine.EngineOrder(spec, weights, adapters, backend, address.run_dir)
+    return llm_server.LlmServer(address, order, make)
 
 
 async def _weights(fetched: Callable[[], store.ArtifactStore], uri: str) -> str:

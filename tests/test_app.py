@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import app, config, errors
-from meshserve.core.values import llm_spec
-from meshserve.llm import replica_address
+from meshserve.core.values import llm_spec, model
 from meshserve.storage import store
 from tests import support
 
@@ -325,8 +324,9 @@ async def test_an_llm_is_built_with_its_engine_and_adapters(tmp_path):
     made = await app.build_llm_server(
         str(tmp_path),
         app.CacheLimits("/none", 1, 1),
-        replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
+        model.ServerAddress("tiny/0", str(tmp_path)),
         spec,
+        "mp",
     )
     assert (made.engine.__class__.__name__, made.spec) == ("VllmEngine", spec)
     assert made._order.model_path == "/models/tiny"
@@ -340,6 +340,7 @@ async def test_an_engine_that_does_not_exist_is_said_before_anything_is_fetched(
         await app.build_llm_server(
             str(tmp_path),
             app.CacheLimits("/none", 1, 1),
-            replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
+            model.ServerAddress("tiny/0", str(tmp_path)),
             spec,
+            "mp",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 import threading
@@ -24,7 +25,7 @@ from meshserve.core.values import (
 )
 from meshserve.gateway import gateway
 from meshserve.gateway.envoy import envoy_process
-from meshserve.worker import worker, worker_address
+from meshserve.worker import worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,7 +33,7 @@ T = TypeVar("T")
 BEGIN_POLL_S = 0.01
 DRAIN_S = 30.0
 
-WorkerMaker = Callable[[worker_address.WorkerAddress, desired.WorkerSettings], worker.PoolWorker]
+WorkerMaker = Callable[[model.ServerAddress, desired.WorkerSettings], worker.PoolWorker]
 GatewayMaker = Callable[[str], gateway.NodeGateway]
 
 
@@ -62,13 +63,11 @@ class WorkerActor:
     def __init__(
         self,
         make: WorkerMaker,
-        where: worker_address.WorkerAddress,
+        address: model.ServerAddress,
         settings: desired.WorkerSettings,
     ) -> None:
         self._make = make
-        self._place = worker_address.WorkerAddress(
-            where.worker_id, where.run_dir, node_id(), where.host
-        )
+        self._address = dataclasses.replace(address, node=node_id())
         self._settings = settings
         self._endpoint: model.Endpoint | None = None
         self._worker: worker.PoolWorker | None = None
@@ -76,25 +75,25 @@ class WorkerActor:
     @property
     def _held(self) -> worker.PoolWorker:
         if self._worker is None:
-            raise errors.Unavailable(f"worker {self._place.worker_id} is not started")
+            raise errors.Unavailable(f"worker {self._address.id} is not started")
         return self._worker
 
     @told
     async def start(self) -> events.WorkerStarted:
         """Listen; returns where."""
-        make_run_dir(self._place.run_dir)
-        self._worker = self._make(self._place, self._settings)
+        make_run_dir(self._address.run_dir)
+        self._worker = self._make(self._address, self._settings)
         self._endpoint = await self._worker.start()
-        return events.WorkerStarted(self._place.worker_id, self._endpoint, os.getpid())
+        return events.WorkerStarted(self._address.id, self._endpoint, os.getpid())
 
     @told
     async def living(self) -> events.LivingWorker:
         """What a controller that begins must know of it."""
         if self._endpoint is None:
-            raise errors.Unavailable(f"worker {self._place.worker_id} is not started")
+            raise errors.Unavailable(f"worker {self._address.id} is not started")
         is_ready = self._held.app.is_synced and not self._held.app.is_draining
         return events.LivingWorker(
-            self._place.worker_id, self._settings, self._endpoint, os.getpid(), is_ready
+            self._address.id, self._settings, self._endpoint, os.getpid(), is_ready
         )
 
     async def live(self) -> None:

@@ -21,7 +21,6 @@ from meshserve.core.values import (
     reports,
     snapshots,
 )
-from meshserve.worker import worker_address
 
 WORKER = "worker:"
 GATEWAY = "gateway:"
@@ -65,7 +64,7 @@ class RayCluster(ray_replicas.RayReplicas):
         """Start its process, in place of any that is left of an earlier one; returns once it listens."""
         name = WORKER + worker_id
         await self._actors.remove(name)
-        where = worker_address.WorkerAddress(
+        address = model.ServerAddress(
             worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address()
         )
         gpus = 1 if settings.device == "cuda" else 0
@@ -78,7 +77,7 @@ class RayCluster(ray_replicas.RayReplicas):
             "runtime_env": around,
         }
         await self._actors.create(
-            name, actors.WorkerActor, options, self._makers.worker, where, settings
+            name, actors.WorkerActor, options, self._makers.worker, address, settings
         )
         started: events.WorkerStarted = await self._actors.call(name, "start", timeout_s=START_S)
         return started

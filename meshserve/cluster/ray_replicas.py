@@ -21,8 +21,7 @@ from ray.util import (
 
 from meshserve import errors
 from meshserve.cluster import actors, gpu_lease, named_actors, replica_actor
-from meshserve.core.values import events, llm_spec
-from meshserve.llm import replica_address
+from meshserve.core.values import events, llm_spec, model
 
 REPLICA = "replica:"
 NODE_LABEL = "ray.io/node-id"
@@ -77,12 +76,18 @@ class RayReplicas:
         await self._remove(replica_id)
         try:
             gpus, options = await self._placed(replica_id, spec, plan)
-            where = replica_address.ReplicaAddress(
-                replica_id, self._run_dir, host=self._host or node_address(), backend=plan.backend
+            address = model.ServerAddress(
+                replica_id, self._run_dir, host=self._host or node_address()
             )
             options = {"num_cpus": 0, "max_restarts": 0, **options}
             await self._named.create(
-                name, replica_actor.ReplicaActor, options, self._make, where, spec
+                name,
+                replica_actor.ReplicaActor,
+                options,
+                self._make,
+                address,
+                spec,
+                plan.backend,
             )
             started: replica_actor.Started = await self._named.call(
                 name, "start", gpus, timeout_s=spec.start_timeout_s + STARTED_MARGIN_S

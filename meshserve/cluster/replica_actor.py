@@ -10,10 +10,11 @@ from typing import NamedTuple
 from meshserve import errors
 from meshserve.cluster import actors, process_guard
 from meshserve.core.values import llm_spec, model
-from meshserve.llm import llm_server, replica_address
+from meshserve.llm import llm_server
 
 ReplicaMaker = Callable[
-    [replica_address.ReplicaAddress, llm_spec.LlmSpec], Awaitable[llm_server.LlmServer]
+    [model.ServerAddress, llm_spec.LlmSpec, llm_spec.ExecutorBackend],
+    Awaitable[llm_server.LlmServer],
 ]
 
 
@@ -28,11 +29,16 @@ class ReplicaActor:
     """Holds one replica. What its process starts ends with it, in whatever way it ends."""
 
     def __init__(
-        self, make: ReplicaMaker, where: replica_address.ReplicaAddress, spec: llm_spec.LlmSpec
+        self,
+        make: ReplicaMaker,
+        address: model.ServerAddress,
+        spec: llm_spec.LlmSpec,
+        backend: llm_spec.ExecutorBackend,
     ) -> None:
         self._make = make
-        self._place = dataclasses.replace(where, node=actors.node_id())
+        self._address = dataclasses.replace(address, node=actors.node_id())
         self._spec = spec
+        self._backend = backend
         self._server: llm_server.LlmServer | None = None
         self._endpoint: model.Endpoint | None = None
         self._is_asleep = False
@@ -41,7 +47,7 @@ class ReplicaActor:
     @property
     def _held(self) -> llm_server.LlmServer:
         if self._server is None or self._endpoint is None:
-            raise errors.Unavailable(f"replica {self._place.replica_id} is not started")
+            raise errors.Unavailable(f"replica {self._address.id} is not started")
         return self._server
 
     @actors.told
@@ -49,8 +55,8 @@ class ReplicaActor:
         """Return once it has made a token. `gpus` are those that it may use beside what Ray gave it."""
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        actors.make_run_dir(self._place.run_dir)
-        self._server = await self._make(self._place, self._spec)
+        actors.make_run_dir(self._address.run_dir)
+        self._server = await self._make(self._address, self._spec, self._backend)
         self._endpoint = await self._server.start()
         return Started(self._endpoint, os.getpid())
 
@@ -58,9 +64,9 @@ class ReplicaActor:
     async def living(self) -> llm_spec.LivingReplica:
         """What a controller that begins must know of it."""
         if self._endpoint is None:
-            raise errors.Unavailable(f"replica {self._place.replica_id} is not started")
+            raise errors.Unavailable(f"replica {self._address.id} is not started")
         return llm_spec.LivingReplica(
-            self._place.replica_id, self._spec, self._endpoint, os.getpid(), self._is_asleep
+            self._address.id, self._spec, self._endpoint, os.getpid(), self._is_asleep
         )
 
     @actors.told

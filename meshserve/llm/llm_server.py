@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
-from meshserve.llm import llm_app, progress, replica_address
+from meshserve.llm import llm_app, progress
 from meshserve.protocol import asgi_server
 
 WATCH_S = 0.1
@@ -21,18 +20,14 @@ class LlmServer:
 
     def __init__(
         self,
-        where: replica_address.ReplicaAddress,
-        spec: llm_spec.LlmSpec,
-        model_path: str,
-        adapter_paths: Mapping[str, str],
-        make: llm_engine.EngineMaker,
+        address: model.ServerAddress,
+        order: llm_engine.EngineOrder,
+        make_engine: llm_engine.EngineMaker,
     ) -> None:
-        self.place = where
-        self.spec = spec
-        self.engine = make()
-        self._order = llm_engine.EngineOrder(
-            spec, model_path, adapter_paths, where.backend, where.run_dir
-        )
+        self.address = address
+        self.spec = order.spec
+        self.engine = make_engine()
+        self._order = order
         self._gauge = progress.EngineProgress()
         self._app: llm_app.LlmApp | None = None
         self._serving: asgi_server.RunningServer | None = None
@@ -59,13 +54,13 @@ class LlmServer:
     async def _serve(self) -> model.Endpoint:
         self._app = llm_app.LlmApp(self.engine.app, self._failure)
         sockets = [
-            asgi_server.unix_socket(self.place.socket_path),
-            asgi_server.tcp_socket(self.place.host),
+            asgi_server.unix_socket(self.address.socket_path),
+            asgi_server.tcp_socket(self.address.host),
         ]
         self._serving = await asgi_server.serve(self._app, sockets)
         self._watching = tasks.spawn(self._watch(), "watch")
         return model.Endpoint(
-            self.place.node, self.place.host, self._serving.port, self.place.socket_path
+            self.address.node, self.address.host, self._serving.port, self.address.socket_path
         )
 
     async def _watch(self) -> None:
@@ -107,7 +102,7 @@ class LlmServer:
             else llm_engine.EngineCounts()
         )
         return llm_spec.LlmReport(
-            replica_id=self.place.replica_id,
+            replica_id=self.address.id,
             running=counts.running,
             waiting=counts.waiting,
             requests=self._app.requests if self._app is not None else 0,
@@ -168,5 +163,5 @@ class LlmServer:
 
     def _started(self) -> llm_app.LlmApp:
         if self._app is None:
-            raise errors.Unavailable(f"{self.place.replica_id} is not started")
+            raise errors.Unavailable(f"{self.address.id} is not started")
         return self._app

@@ -10,7 +10,7 @@ from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog_sync, desired, model, reports
 from meshserve.protocol import asgi_server
-from meshserve.worker import load_signal, worker_address, worker_report
+from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import allocators, model_host, process_memory
 
@@ -20,30 +20,30 @@ class PoolWorker:
 
     def __init__(
         self,
-        where: worker_address.WorkerAddress,
+        address: model.ServerAddress,
         told: desired.WorkerSettings,
         storage: model_runtime.Storage,
     ) -> None:
         allocators.current().tune()
-        self.place = where
+        self.address = address
         self.host = model_host.ModelHost(told, storage)
         self._pages = worker_report.ReportPages(self.host)
         self._demands = load_signal.LoadSignal(self.host)
-        self.app = worker_app.WorkerApp(self.host, where.worker_id)
+        self.app = worker_app.WorkerApp(self.host, address.id)
         self._serving: asgi_server.RunningServer | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
         """Listen on a Unix socket and on a free TCP port; returns where."""
         sockets = [
-            asgi_server.unix_socket(self.place.socket_path),
-            asgi_server.tcp_socket(self.place.host),
+            asgi_server.unix_socket(self.address.socket_path),
+            asgi_server.tcp_socket(self.address.host),
         ]
         self._serving = await asgi_server.serve(self.app, sockets, at_once=self.app.at_once)
         self._ticking = tasks.spawn(self.host.run(), "tick")
         process_memory.calm_collector()
         return model.Endpoint(
-            self.place.node, self.place.host, self._serving.port, self.place.socket_path
+            self.address.node, self.address.host, self._serving.port, self.address.socket_path
         )
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
@@ -62,9 +62,9 @@ class PoolWorker:
             "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
         )
         return reports.WorkerReport(
-            worker_id=self.place.worker_id,
+            worker_id=self.address.id,
             pid=os.getpid(),
-            node=self.place.node,
+            node=self.address.node,
             state=state,
             revision=self.host.replica.revision,
             budget=self.host.settings.memory,

@@ -7,8 +7,9 @@ import json
 import pytest
 import streaming
 
-from meshserve.core.values import llm_spec
-from meshserve.llm import llm_server, replica_address
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import llm_spec, model
+from meshserve.llm import llm_server
 from meshserve.testing import fake_engine
 
 EVENTS = (
@@ -52,10 +53,8 @@ def test_speed_and_percentiles_are_of_all_answers():
 @contextlib.asynccontextmanager
 async def serving(tmp_path):
     made = llm_server.LlmServer(
-        replica_address.ReplicaAddress("tiny/0", str(tmp_path)),
-        llm_spec.LlmSpec("tiny", "/m"),
-        "/m",
-        {},
+        model.ServerAddress("tiny/0", str(tmp_path)),
+        llm_engine.EngineOrder(llm_spec.LlmSpec("tiny", "/m"), "/m"),
         fake_engine.FakeEngine,
     )
     endpoint = await made.start()

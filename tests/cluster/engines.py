@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from meshserve.core.interfaces import llm_engine
 from meshserve.llm import llm_server
 from meshserve.testing import fake_engine
 
@@ -20,9 +21,10 @@ class Forking(fake_engine.FakeEngine):
         self.child = subprocess.Popen(command)  # noqa: ASYNC220 - it begins in no time
 
 
-async def make(where, spec):
+async def make(address, spec, backend):
     """The engine's manners follow from the model's place."""
     failure = spec.uri.partition("broken:")[2]
     is_slow = spec.uri == "slow"
     engine = Forking(start_failure=failure, start_s=600.0 if is_slow else 0.0)
-    return llm_server.LlmServer(where, spec, spec.uri, {}, lambda: engine)
+    order = llm_engine.EngineOrder(spec, spec.uri, {}, backend, address.run_dir)
+    return llm_server.LlmServer(address, order, lambda: engine)

@@ -11,7 +11,6 @@ from meshserve import errors
 from meshserve.cluster import actors
 from meshserve.core.values import catalog_sync, desired, model, snapshots
 from meshserve.gateway.envoy import envoy_process
-from meshserve.worker import worker_address
 
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
 
@@ -58,7 +57,7 @@ class FakeGateway:
 
 @pytest.fixture
 def worker(run_dir):
-    where = worker_address.WorkerAddress("default-0", f"{run_dir}/new")
+    where = model.ServerAddress("default-0", f"{run_dir}/new")
     return actors.WorkerActor(FakeWorker, where, desired.WorkerSettings())
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from meshserve import errors
 from meshserve.cluster import actors, process_guard, replica_actor
-from meshserve.core.values import llm_spec
-from meshserve.llm import llm_server, replica_address
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import llm_spec, model
+from meshserve.llm import llm_server
 from meshserve.testing import fake_engine
 
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
@@ -28,12 +29,13 @@ async def actor(run_dir, engine, monkeypatch):
         process_guard, "watch_over_this_process", lambda: None
     )  # this process is the test's
 
-    async def make(where, spec):
+    async def make(address, spec, backend):
         engine.append(fake_engine.FakeEngine(can_sleep=True))
-        return llm_server.LlmServer(where, spec, spec.uri, {}, lambda: engine[0])
+        order = llm_engine.EngineOrder(spec, spec.uri, {}, backend, address.run_dir)
+        return llm_server.LlmServer(address, order, lambda: engine[0])
 
     made = replica_actor.ReplicaActor(
-        make, replica_address.ReplicaAddress("a/0", f"{run_dir}/new"), SPEC
+        make, model.ServerAddress("a/0", f"{run_dir}/new"), SPEC, "mp"
     )
     yield made
     await made.stop()

@@ -24,8 +24,9 @@ import openai
 import psutil
 
 from meshserve import errors
-from meshserve.core.values import llm_spec
-from meshserve.llm import llm_server, replica_address, vllm_engine
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import llm_spec, model
+from meshserve.llm import llm_server, vllm_engine
 from meshserve.testing import fake_engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,11 +49,11 @@ class Model:
 class Served:
     """A program that serves, from the outside."""
 
-    def __init__(self, model: Model):
+    def __init__(self, wanted: Model):
         self.run_dir = tempfile.mkdtemp(prefix="llm")
         self.segments: set[str] = set()
         self._answers, their_end = os.pipe()
-        order = json.dumps([model.engine, model.path, model.adapters, model.spec, self.run_dir])
+        order = json.dumps([wanted.engine, wanted.path, wanted.adapters, wanted.spec, self.run_dir])
         command = [sys.executable, "-m", "tests.llm.program", order, str(their_end)]
         self.client = httpx.Client(timeout=ANSWER_S, trust_env=False)
         self.process = subprocess.Popen(
@@ -135,7 +136,9 @@ class Program:
             "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path)),
         }[engine]
         self.server = llm_server.LlmServer(
-            replica_address.ReplicaAddress(f"{NAME}/0", run_dir), told, path, adapters, make
+            model.ServerAddress(f"{NAME}/0", run_dir),
+            llm_engine.EngineOrder(told, path, adapters, "mp", run_dir),
+            make,
         )
 
     async def start(self):

@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from meshserve import errors
-from meshserve.core.values import llm_spec
-from meshserve.llm import llm_server, replica_address
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import llm_spec, model
+from meshserve.llm import llm_server
 from meshserve.testing import fake_engine
 from tests import support
 
@@ -17,7 +18,9 @@ SPEC = llm_spec.LlmSpec("tiny", "/m", start_timeout_s=5.0, stall_timeout_s=0.5)
 
 def made_of(engine, run_dir, spec=SPEC):
     return llm_server.LlmServer(
-        replica_address.ReplicaAddress("tiny/0", str(run_dir)), spec, "/m", {}, lambda: engine
+        model.ServerAddress("tiny/0", str(run_dir)),
+        llm_engine.EngineOrder(spec, "/m"),
+        lambda: engine,
     )
 
 
@@ -46,7 +49,7 @@ async def test_it_listens_once_a_token_was_made(tmp_path):
     async with started(engine, tmp_path) as (made, client):
         assert engine.calls == ["start", "token"]
         assert (await ask(client)).status_code == 200
-        assert [str(path) for path in tmp_path.iterdir()] == [made.place.socket_path]
+        assert [str(path) for path in tmp_path.iterdir()] == [made.address.socket_path]
     assert list(tmp_path.iterdir()) == []
     assert engine.calls[-1] == "close"
 

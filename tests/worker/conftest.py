@@ -6,7 +6,8 @@ import tempfile
 import httpx
 import pytest
 
-from meshserve.worker import worker, worker_address
+from meshserve.core.values import model
+from meshserve.worker import worker
 from meshserve.worker.models import model_host
 from tests.worker import bench
 
@@ -34,9 +35,7 @@ async def hosting(shelf):
 async def one(shelf):
     """A worker that serves `doubled`, with nothing in memory."""
     folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
-    made = worker.PoolWorker(
-        worker_address.WorkerAddress("pool-0", folder), bench.settings(), shelf
-    )
+    made = worker.PoolWorker(model.ServerAddress("pool-0", folder), bench.settings(), shelf)
     await made.start()
     bench.told(made, *bench.declared(bench.spec("doubled", shelf.put("doubled"))))
     yield made
@@ -47,7 +46,7 @@ async def one(shelf):
 @pytest.fixture
 async def http(one):
     """A client of its Unix socket, as Envoy is one."""
-    transport = httpx.AsyncHTTPTransport(uds=one.place.socket_path)
+    transport = httpx.AsyncHTTPTransport(uds=one.address.socket_path)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://worker", timeout=20
     ) as client:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from meshserve.core.values import catalog, catalog_sync, model
-from meshserve.worker import worker, worker_address
+from meshserve.worker import worker
 from tests.worker import bench
 
 ID = model.ModelId("doubled")
@@ -26,13 +26,11 @@ async def test_it_listens_on_a_socket_and_a_port(one):
         "ready",
         bench.MEMORY,
     )
-    assert one.place.socket_path in sockets()
+    assert one.address.socket_path in sockets()
 
 
 async def test_its_port_answers_too(tmp_path, shelf):
-    short = worker.PoolWorker(
-        worker_address.WorkerAddress("w", str(tmp_path)), bench.settings(), shelf
-    )
+    short = worker.PoolWorker(model.ServerAddress("w", str(tmp_path)), bench.settings(), shelf)
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
         assert (await client.get("/healthz")).status_code == 503

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from meshserve.core.values import llm_spec
 
@@ -12,8 +12,6 @@ Asgi: TypeAlias = Callable[
     [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
     Awaitable[None],
 ]
-
-Backend: TypeAlias = Literal["mp", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class EngineOrder:
     spec: llm_spec.LlmSpec
     model_path: str
     adapter_paths: Mapping[str, str] = field(default_factory=dict)
-    backend: Backend = "mp"
+    backend: llm_spec.ExecutorBackend = "mp"
     run_dir: str = "."
 
 

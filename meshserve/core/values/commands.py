@@ -148,3 +148,6 @@ HeldCommand = Admit | TurnAway
 Command = (
     SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand | ReplicaCommand | HeldCommand
 )
+
+Outbox = list[Command]
+"""Commands in the order in which they were decided; the parts of a mesh append, one owner drains."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from meshserve.core.values import model
 
 ReplicaState = Literal["starting", "ready", "draining", "asleep", "failed"]
+
+ExecutorBackend: TypeAlias = Literal["mp", "ray"]
+"""vLLM's `distributed_executor_backend`: processes of one node, or Ray over several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class ReplicaPlan:
     """
 
     bundles: tuple[int, ...] = ()
-    backend: Literal["mp", "ray"] = "mp"
+    backend: ExecutorBackend = "mp"
     node: str = ""
 
 

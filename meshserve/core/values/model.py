@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+import xxhash
+
 NOISE = 0.1
 """The same load's memory, measured twice, differs by about so much of itself."""
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
@@ -106,9 +108,32 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a worker or another server listens. `socket_path` is preferred by peers on the same node; `host`/`port` by all others."""
+    """Where a server listens: peers on the same node use `socket_path`, others `host` and `port`."""
 
     node: str
     host: str
     port: int
     socket_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """The id, node and run folder of a worker or an LLM replica, before it listens.
+
+    `run_dir` is a folder of its node alone, for its socket; other nodes reach it on `host`.
+    """
+
+    id: str
+    run_dir: str
+    node: str = "local"
+    host: str = "127.0.0.1"
+
+    @property
+    def socket_path(self) -> str:
+        """Path of the Unix socket for peers on the same node.
+
+        An LLM replica's id holds a slash and may be long; its digest takes its place, because
+        Linux bounds the path of a socket to 107 bytes.
+        """
+        name = f"llm-{xxhash.xxh64_hexdigest(self.id.encode())}" if "/" in self.id else self.id
+        return f"{self.run_dir}/{name}.sock"

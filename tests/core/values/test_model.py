@@ -96,3 +96,17 @@ def test_a_measurement_is_known_if_the_same_bytes_took_about_as_much(
     fresh = model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), 5.0)
     assert fresh.is_known(earlier) is is_known
     assert not fresh.is_known(None)
+
+
+def test_a_workers_socket_has_its_name():
+    address = model.ServerAddress("pool-3", "/run/mesh")
+    assert address.socket_path == "/run/mesh/pool-3.sock"
+
+
+def test_a_replicas_socket_has_a_short_name_of_its_own():
+    paths = {
+        model.ServerAddress(f"{'company/a-long-name' * 10}/{index}", "/run/mesh").socket_path
+        for index in range(2)
+    }
+    assert len(paths) == 2
+    assert all(path.startswith("/run/mesh/llm-") and len(path) < 50 for path in paths)

@@ -148,7 +148,7 @@ async def test_our_own_mistakes_are_answered_too(http, one, caplog):
 
 
 async def test_a_caller_who_leaves_early_is_no_error(one):
-    reader, writer = await asyncio.open_unix_connection(one.place.socket_path)
+    reader, writer = await asyncio.open_unix_connection(one.address.socket_path)
     writer.write(
         b"POST /v2/models/doubled/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"
     )
