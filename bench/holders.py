@@ -25,7 +25,7 @@ def main() -> None:
     runtime.prepare("cpu")
     if args.how != "none":
         artifact = model_runtime.Artifact(
-            args.file, "", args.file.stat().st_size, is_ours=args.how == "mapped"
+            args.file, "", args.file.stat().st_size, is_cached=args.how == "mapped"
         )
         held = runtime.load(artifact, model.ModelSpec(model.ModelId("held"), ""), "cpu")
         held.predict(held.probe or {}, ())

@@ -68,7 +68,7 @@ def written(*folders: str) -> list[Path]:
 
 
 NOTHING_RUNS = {
-    "core/interfaces/model_runtime.py": "Protocols",
+    "core/interfaces/model_runtime.py": "base classes and Protocols",
     "core/values/snapshots.py": "frozen values without methods",
 }
 SOURCES = [

@@ -198,7 +198,7 @@ def check(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
         shape = array.shape
         if shape != spec.shape:
             _check_shape(spec, shape)
-        if signature.batchable:
+        if signature.has_batch_dimension:
             rows = _check_rows(spec, shape[0], rows)
         inputs[spec.name] = array
     if len(given) > len(inputs):

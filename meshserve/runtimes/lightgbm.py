@@ -32,11 +32,11 @@ def _looks_like_lightgbm(file: Path) -> bool:
 LAYOUT = files.Layout(("model.txt",), (".txt", ".lgb"), _looks_like_lightgbm, is_strict=True)
 
 
-class LightgbmRuntime:
+class LightgbmRuntime(model_runtime.Runtime):
     """Loads text files that `Booster.save_model` wrote."""
 
     name = "lightgbm"
-    reads_files = False
+    needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is a booster's text, by name and first line."""

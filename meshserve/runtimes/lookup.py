@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from importlib import metadata
-from typing import cast
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -90,10 +89,13 @@ def _made(name: str) -> model_runtime.Runtime:
     point = _third_party()[name]
     try:
         loaded = point.load()
-        return cast("model_runtime.Runtime", loaded() if isinstance(loaded, type) else loaded)
+        runtime = loaded() if isinstance(loaded, type) else loaded
     except (
         Exception
     ) as error:  # another package's code may raise anything; its name must be in the message
         raise errors.LoadFailed(
             f"runtime {name!r} ({point.value}) can't be loaded: {files.first_line(error)}"
         ) from error
+    if not isinstance(runtime, model_runtime.Runtime):
+        raise errors.LoadFailed(f"runtime {name!r} ({point.value}) is not a model_runtime.Runtime")
+    return runtime

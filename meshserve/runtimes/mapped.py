@@ -99,7 +99,7 @@ def let_go(torch: Any, given: Sequence[Any]) -> None:
 def opened(torch: Any, artifact: model_runtime.Artifact, path: Path) -> Mapped | None:
     """The artifact's file, mapped; None where that is no gain, or not safe."""
     file = _File(path.relative_to(artifact.path), path.stat().st_size)
-    if file.size_bytes < FILE_BYTES_MIN or not artifact.is_ours:
+    if file.size_bytes < FILE_BYTES_MIN or not artifact.is_cached:
         return None
     return Mapped(torch, file, file.mapping(torch, artifact), _stored(path))
 

@@ -93,12 +93,12 @@ def _form(session: Any, signature: model.Signature, probe: Mapping[str, np.ndarr
     )
 
 
-class OnnxModel:
+class OnnxModel(model_runtime.LoadedModel):
     """A session and its signature. Sessions may be run by many threads at once."""
 
     __slots__ = ("_decoders", "_names", "_run", "_session", "_texts", "probe", "signature")
 
-    is_reentrant = True
+    capabilities = model_runtime.Capabilities(is_reentrant=True)
 
     def __init__(self, session: Any, form: Form) -> None:
         self.signature = form.signature
@@ -165,11 +165,11 @@ _FORMS: probe_cache.ProbeCache[tuple[object, ...], Form] = probe_cache.ProbeCach
 """By digest and what was declared: the same bytes need no second proof."""
 
 
-class OnnxRuntime:
+class OnnxRuntime(model_runtime.Runtime):
     """Loads `.onnx` (also with weights in files beside it) and `.ort`."""
 
     name = "onnx"
-    reads_files = False
+    needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is an ONNX file, by name or first bytes."""
@@ -199,7 +199,7 @@ class OnnxRuntime:
         chosen = _session_options(library, spec, artifact.size_bytes)
         session = _session(library, file, chosen, _providers(library, device))
         key = (artifact.digest, str(spec.options.get("file", "")), spec.inputs, spec.outputs)
-        form = _FORMS.get(key) if artifact.is_ours else None
+        form = _FORMS.get(key) if artifact.is_cached else None
         return OnnxModel(session, form or _FORMS.put(key, _verified(session, spec)))
 
 
@@ -273,7 +273,9 @@ def _verified(session: Any, spec: model.ModelSpec) -> Form:
     is_batchable = (
         probed is not None and probed.is_batchable and signatures.are_batches((*inputs, *outputs))
     )
-    signature = model.Signature(inputs, outputs, is_batchable, PLATFORM)
+    signature = model.Signature(
+        inputs, outputs, has_batch_dimension=is_batchable, can_join=is_batchable, platform=PLATFORM
+    )
     return _form(session, signature, probed.inputs if probed else None)
 
 

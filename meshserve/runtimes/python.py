@@ -115,10 +115,11 @@ def _advice(error: BaseException) -> str:
     return ""
 
 
-class PythonModel:
+class PythonModel(model_runtime.LoadedModel):
     """A user's object and its signature."""
 
-    is_reentrant = False
+    # The user's code may wait for anything, and must not make the event loop wait with it.
+    capabilities = model_runtime.Capabilities(is_steady=False)
 
     def __init__(
         self, code: _Code, user: Any, signature: model.Signature, names: Mapping[str, str]
@@ -170,7 +171,7 @@ class PythonModel:
         return array
 
 
-class PythonRuntime:
+class PythonRuntime(model_runtime.Runtime):
     """Loads `model.py`, or the only `.py` file of a folder without models of another kind."""
 
     name = "python"
@@ -264,7 +265,13 @@ def _verified(code: _Code, user: Any, spec: model.ModelSpec) -> PythonModel:
         and probed.is_batchable
         and signatures.are_batches((*inputs, *given))
     )
-    signature = model.Signature(inputs, tuple(given), is_batchable, PLATFORM)
+    signature = model.Signature(
+        inputs,
+        tuple(given),
+        has_batch_dimension=is_batchable,
+        can_join=is_batchable,
+        platform=PLATFORM,
+    )
     loaded = PythonModel(code, user, signature, {out.name: name for out, name in given.items()})
     loaded.probe = probed.inputs
     return loaded
@@ -297,7 +304,9 @@ def _unprobed(
     is_batchable = bool(getattr(user, "batchable", False)) and signatures.are_batches(
         (*inputs, *outputs)
     )
-    signature = model.Signature(inputs, outputs, is_batchable, PLATFORM)
+    signature = model.Signature(
+        inputs, outputs, has_batch_dimension=is_batchable, can_join=is_batchable, platform=PLATFORM
+    )
     return PythonModel(code, user, signature, {spec.name: spec.name for spec in outputs})
 
 

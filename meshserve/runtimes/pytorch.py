@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import logging
+import math
 import pickle
 import threading
 import warnings
@@ -73,10 +74,11 @@ class _Archive:
     mapping: mapped.Mapped | None
 
 
-class TorchRuntime:
+class TorchRuntime(model_runtime.Runtime):
     """Loads TorchScript and `torch.export` archives. Both are programs: load only what you would run."""
 
     name = "torch"
+    can_offload = True
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is such an archive, by name or content."""
@@ -334,14 +336,15 @@ def _spec_of(name: str, value: Any) -> model.TensorSpec:
     )
 
 
-def _rows_max(program: Any, taken: Sequence[Any]) -> float:
-    """The most rows that the exported program was made for; `inf` if any number."""
+def _rows_max(program: Any, taken: Sequence[Any]) -> int | None:
+    """Return the most rows that the program was exported for, or None for any number."""
     bounds = [
         program.range_constraints.get(value.shape[0].node.expr)
         for value in taken
         if value.dim() and not isinstance(value.shape[0], int)
     ]
-    return min((float(bound.upper) for bound in bounds if bound is not None), default=float("inf"))
+    rows_max = min((float(bound.upper) for bound in bounds if bound is not None), default=math.inf)
+    return int(rows_max) if rows_max < math.inf else None
 
 
 def _renamed_inputs(
@@ -411,12 +414,16 @@ def _verified(
     found = runner.in_words(probed.outputs)
     signatures.check_words(found, "output")
     given = signatures.agreed(program.outputs, found, "output")
-    is_batchable = (
-        probed.is_batchable
-        and signatures.are_batches((*program.inputs, *given))
-        and program.rows_max >= spec.max_batch_size
+    has_rows = probed.is_batchable and signatures.are_batches((*program.inputs, *given))
+    rows_max = program.rows_max if has_rows else None
+    signature = model.Signature(
+        program.inputs,
+        tuple(given),
+        has_batch_dimension=has_rows,
+        can_join=has_rows and (rows_max is None or rows_max >= spec.max_batch_size),
+        rows_max=rows_max,
+        platform=PLATFORM,
     )
-    signature = model.Signature(program.inputs, tuple(given), is_batchable, PLATFORM)
     loaded = class_(torch, program, signature, {out.name: own for out, own in given.items()})
     loaded.probe = probed.inputs
     return loaded

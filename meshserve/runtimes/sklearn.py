@@ -62,11 +62,11 @@ LAYOUT = files.Layout(
 )
 
 
-class SklearnRuntime:
+class SklearnRuntime(model_runtime.Runtime):
     """Loads `.skops`, and with `trust: true` `.joblib` and `.pkl`."""
 
     name = "sklearn"
-    reads_files = False
+    needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is a skops, joblib or pickle file, by name or first bytes."""

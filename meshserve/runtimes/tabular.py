@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import datatypes, files, probing, signatures
 
@@ -31,14 +32,14 @@ class Estimator:
     """What the library raises for values that it can't take."""
 
 
-class TabularModel:
+class TabularModel(model_runtime.LoadedModel):
     """An estimator and its signature: one input, and an output for each function that can be asked for."""
 
     def __init__(
         self, estimator: Estimator, signature: model.Signature, functions: Mapping[str, Predict]
     ) -> None:
         self.signature = signature
-        self.is_reentrant = estimator.is_reentrant
+        self.capabilities = model_runtime.Capabilities(is_reentrant=estimator.is_reentrant)
         self.probe: Mapping[str, np.ndarray] | None = None
         self._functions = dict(functions)
         self._faults = estimator.faults
@@ -80,7 +81,13 @@ def verified(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
     signatures.check_words(probed.outputs, "output")
     given = signatures.agreed(spec.outputs, probed.outputs, "output")
     is_batchable = probed.is_batchable and signatures.are_batches((taken, *given))
-    signature = model.Signature((taken,), tuple(given), is_batchable, estimator.platform)
+    signature = model.Signature(
+        (taken,),
+        tuple(given),
+        has_batch_dimension=is_batchable,
+        can_join=is_batchable,
+        platform=estimator.platform,
+    )
     loaded = TabularModel(
         estimator, signature, {out.name: estimator.functions[name] for out, name in given.items()}
     )

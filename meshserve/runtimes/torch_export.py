@@ -26,15 +26,15 @@ class TorchProgram:
     call: Callable[..., Any]
     inputs: tuple[model.TensorSpec, ...]
     outputs: tuple[model.TensorSpec, ...] = ()
-    rows_max: float = float("inf")
+    rows_max: int | None = None
     is_pure: bool = True
     weights: mapped.Weights | None = None
 
 
-class TorchModel:
+class TorchModel(model_runtime.LoadedModel):
     """A program and its signature. Modules without gradients may be called by many threads at once."""
 
-    is_reentrant = True
+    capabilities = model_runtime.Capabilities(is_reentrant=True)
 
     def __init__(
         self,
@@ -119,22 +119,26 @@ class TorchModel:
 
 
 class CudaModel(TorchModel):
-    """The same on a GPU, from which it can be parked in host memory."""
+    """A program on a GPU, whose weights can be offloaded to host memory."""
 
-    @property
-    def gpu_bytes(self) -> int:
-        """What its parameters and buffers take on the GPU."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for tensor in (*self._module.parameters(), *self._module.buffers())
-        )
+    def __init__(
+        self,
+        torch: Any,
+        program: TorchProgram,
+        signature: model.Signature,
+        names: Mapping[str, str],
+    ) -> None:
+        super().__init__(torch, program, signature, names)
+        weights = (*program.module.parameters(), *program.module.buffers())
+        gpu_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+        self.capabilities = replace(self.capabilities, gpu_bytes=gpu_bytes)
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Move parameters and buffers to host memory."""
         self._module.to("cpu")
         self._torch.cuda.empty_cache()
 
-    def unpark(self) -> None:
+    def onload(self) -> None:
         """Move them back."""
         self._module.to("cuda")
 
@@ -155,8 +159,11 @@ class MappedModel(TorchModel):
         assert program.weights is not None, "there is nothing mapped"
         super().__init__(torch, program, signature, names)
         self._weights = program.weights
-        self.mapped_bytes = program.weights.mapped_bytes
-        self.can_detach = program.is_pure and program.weights.is_all
+        self.capabilities = replace(
+            self.capabilities,
+            can_detach=program.is_pure and program.weights.is_all,
+            mapped_bytes=program.weights.mapped_bytes,
+        )
 
     def detach(self) -> None:
         """Let the mapped weights go."""

@@ -35,11 +35,11 @@ LAYOUT = files.Layout(
 )
 
 
-class XgboostRuntime:
+class XgboostRuntime(model_runtime.Runtime):
     """Loads `.json`, `.ubj` and `.bst` files that `Booster.save_model` wrote."""
 
     name = "xgboost"
-    reads_files = False
+    needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Whether there is a booster's JSON or UBJSON, by name and first bytes."""

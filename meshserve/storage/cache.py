@@ -61,7 +61,7 @@ class ArtifactCache:
             self.objects.path(known.digest, known.name),
             known.digest,
             known.size_bytes,
-            is_ours=True,
+            is_cached=True,
         )
 
     def recorded(self, uri: str) -> source_index.KnownSource | None:

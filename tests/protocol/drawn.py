@@ -39,7 +39,8 @@ patient = settings(deadline=None)
 SIGNATURE = model.Signature(
     (model.TensorSpec("x", "FP32", (-1, 2)), model.TensorSpec("name", "BYTES", (-1, 1))),
     (model.TensorSpec("y", "FP32", (-1, 3)), model.TensorSpec("label", "BYTES", (-1,))),
-    batchable=True,
+    has_batch_dimension=True,
+    can_join=True,
 )
 
 

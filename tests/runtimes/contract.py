@@ -108,7 +108,7 @@ class RuntimeContract:
         assert all(len(array) == 1 for array in loaded.probe.values())
 
     def test_it_is_batchable_as_expected_and_rows_are_independent(self, sample, loaded):
-        assert loaded.signature.batchable == sample.batchable
+        assert loaded.signature.can_join == sample.batchable
         whole = loaded.predict(sample.rows, ())
         halves = [
             loaded.predict({name: rows[part] for name, rows in sample.rows.items()}, ())
@@ -129,7 +129,7 @@ class RuntimeContract:
         assert loaded.predict(rows, ()).keys() == sample.answers.keys()
 
     def test_threads_don_t_disturb_each_other(self, sample, loaded):
-        if not loaded.is_reentrant:
+        if not loaded.capabilities.is_reentrant:
             pytest.skip("one thread at a time")
         with ThreadPoolExecutor(4) as threads:
             given = list(threads.map(lambda _: loaded.predict(sample.rows, ()), range(40)))

@@ -11,18 +11,36 @@ from tests.runtimes import contract
 
 @pytest.fixture
 def another_package(tmp_path, monkeypatch):
-    """A package with a runtime for files ending in `.echo`, one that is broken, and one that would take a built-in's name."""
+    """A package with a runtime for `.echo` files, three broken ones, and one with a built-in runtime's name."""
     site = tmp_path / "site"
     about = site / "echo_runtime-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-runtime\nVersion: 1\n")
-    points = "echo = echo_runtime:Echo\nbroken = echo_runtime:Missing\nonnx = echo_runtime:Echo\n"
+    classes = {
+        "echo": "Echo",
+        "broken": "Missing",
+        "unfinished": "Unfinished",
+        "stranger": "Stranger",
+        "onnx": "Echo",
+    }
+    points = "".join(f"{name} = echo_runtime:{class_}\n" for name, class_ in classes.items())
     (about / "entry_points.txt").write_text(f"[meshserve.runtimes]\n{points}")
     source = """
-        class Echo:
+        from meshserve.core.interfaces import model_runtime
+
+        class Echo(model_runtime.Runtime):
             name = "echo"
             def accepts(self, artifact):
                 return artifact.path.suffix == ".echo"
+            def prepare(self, device): ...
+            def footprint_hint(self, artifact, device): ...
+            def load(self, artifact, spec, device): ...
+
+        class Unfinished(model_runtime.Runtime):
+            name = "unfinished"
+
+        class Stranger:
+            name = "stranger"
     """
     (site / "echo_runtime.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(site)
@@ -85,7 +103,7 @@ def test_another_package_adds_a_runtime(tmp_path):
     (tmp_path / "m.echo").touch()
     assert lookup.named("echo").name == "echo"
     assert lookup.find(contract.spec(), contract.artifact(tmp_path / "m.echo")).name == "echo"
-    assert set(lookup.names()) == {*lookup.BUILT_IN, "echo", "broken"}
+    assert set(lookup.names()) == {*lookup.BUILT_IN, "echo", "broken", "unfinished", "stranger"}
 
 
 @pytest.mark.usefixtures("another_package")
@@ -94,8 +112,18 @@ def test_another_package_can_t_take_a_built_in_s_name():
 
 
 @pytest.mark.usefixtures("another_package")
-def test_a_broken_runtime_of_another_package_is_named():
-    with pytest.raises(
-        errors.LoadFailed, match=r"runtime 'broken' \(echo_runtime:Missing\) can't be loaded"
-    ):
-        lookup.named("broken")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("broken", r"\(echo_runtime:Missing\) can't be loaded"),
+        ("unfinished", r"\(echo_runtime:Unfinished\) can't be loaded: .*abstract.*accepts"),
+        ("stranger", r"\(echo_runtime:Stranger\) is not a model_runtime\.Runtime"),
+    ],
+)
+def test_a_broken_runtime_of_another_package_is_named(name, reason):
+    with pytest.raises(errors.LoadFailed, match=rf"runtime '{name}' {reason}"):
+        lookup.named(name)
+
+
+def test_built_in_runtimes_have_different_names():
+    assert len(lookup.BUILT_IN) == len(lookup.RUNTIMES)

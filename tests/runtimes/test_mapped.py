@@ -72,8 +72,8 @@ def path(request, tmp_path_factory):
     return file(tmp_path_factory.mktemp("mapped") / request.param, Tied())
 
 
-def load(path, *, is_ours=True):
-    artifact = replace(contract.artifact(path), is_ours=is_ours)
+def load(path, *, is_cached=True):
+    artifact = replace(contract.artifact(path), is_cached=is_cached)
     return pytorch.TorchRuntime().load(artifact, contract.spec(), "cpu"), artifact
 
 
@@ -82,10 +82,10 @@ def answer(loaded):
 
 
 def test_a_mapped_model_answers_bit_for_bit_as_a_plain_one(path):
-    (there, artifact), (plain, _) = load(path), load(path, is_ours=False)
+    (there, artifact), (plain, _) = load(path), load(path, is_cached=False)
     assert answer(there) == answer(plain)
-    assert BYTES < there.mapped_bytes < BYTES * 1.05
-    assert there.can_detach
+    assert BYTES < there.capabilities.mapped_bytes < BYTES * 1.05
+    assert there.capabilities.can_detach
     for _ in range(3):
         there.detach()
         there.attach(artifact)
@@ -101,9 +101,9 @@ def test_its_weights_take_no_memory_of_the_process_s_own(path):
 
 
 def test_what_may_change_under_a_mapping_or_is_small_is_copied(path, tmp_path):
-    assert not hasattr(load(path, is_ours=False)[0], "mapped_bytes")
+    assert not load(path, is_cached=False)[0].capabilities.mapped_bytes
     small = exported(tmp_path / "model.pt2", torch.nn.Linear(4, 4), torch.zeros(2, 4))
-    assert not hasattr(load(small)[0], "mapped_bytes")
+    assert not load(small)[0].capabilities.mapped_bytes
 
 
 def test_it_is_found_in_its_folder_and_when_that_was_moved(path, tmp_path):
@@ -137,7 +137,7 @@ def test_compressed_weights_are_not_mapped(path, tmp_path):
             target.writestr(name, source.read(name))
     loaded, _ = load(packed)
     assert answer(loaded) == answer(load(path)[0])
-    assert not hasattr(loaded, "mapped_bytes")
+    assert not loaded.capabilities.mapped_bytes
 
 
 def test_weights_that_lie_askew_are_copied(path, tmp_path):
@@ -163,8 +163,8 @@ def test_what_a_run_writes_is_gone_when_it_is_attached_again(tmp_path, name):
 
 def test_a_scripted_model_that_remembers_outside_of_its_tensors_is_not_kept(tmp_path):
     loaded, _ = load(file(tmp_path / "model.pt", Numbering()))
-    assert loaded.mapped_bytes
-    assert not loaded.can_detach
+    assert loaded.capabilities.mapped_bytes
+    assert not loaded.capabilities.can_detach
 
 
 def test_two_tensors_never_share_a_place_in_the_file(path):
@@ -174,7 +174,7 @@ def test_two_tensors_never_share_a_place_in_the_file(path):
 
 
 def test_a_member_is_there_only_where_it_is_stored_as_it_is(path):
-    artifact = replace(contract.artifact(path), is_ours=True)
+    artifact = replace(contract.artifact(path), is_cached=True)
     there = mapped.opened(torch, artifact, path)
     start, length_bytes = next(iter(there._stored))
     assert there.member(start, length_bytes).nbytes() == length_bytes

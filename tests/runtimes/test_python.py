@@ -67,7 +67,7 @@ def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path):
     """
     loaded = load(tmp_path, source, options={"class": "Scale", "plus": 1})
     assert loaded.predict({"x": np.array([2.0])}, ())["y"].tolist() == [12.0]
-    assert not loaded.signature.batchable
+    assert not loaded.signature.can_join
 
 
 def test_a_single_array_is_the_only_output(tmp_path):
@@ -183,7 +183,7 @@ PICKY = """
 def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outputs(tmp_path):
     loaded = load(tmp_path, PICKY)
     assert loaded.probe is None
-    assert loaded.signature.batchable
+    assert loaded.signature.can_join
     assert loaded.predict({"x": np.array([3.0])}, ["y"])["y"].tolist() == [3.0]
     with pytest.raises(errors.LoadFailed, match=r"made-up inputs failed.*below two"):
         load(
@@ -216,7 +216,7 @@ def test_meshserve_s_own_errors_pass_through(tmp_path):
 
 def test_claimed_batching_that_rows_contradict_is_off(tmp_path):
     source = DOUBLE.replace("2 * x", "x - x.mean(0)")
-    assert not load(tmp_path, source).signature.batchable
+    assert not load(tmp_path, source).signature.can_join
 
 
 def test_a_lone_file_beside_another_kind_of_model_is_not_the_model(tmp_path):

@@ -161,7 +161,7 @@ def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
     loaded = contract.load(path)
     assert [said.name for said in loaded.signature.outputs] == ["sum", "first"]
     assert [said.shape for said in loaded.signature.inputs] == [(2, 3)] * 3
-    assert not loaded.signature.batchable
+    assert not loaded.signature.can_join
     given = loaded.predict(
         {said.name: np.full((2, 3), 2, np.float32) for said in loaded.signature.inputs}, ["sum"]
     )
@@ -175,8 +175,8 @@ def test_a_bound_on_the_batch_below_the_spec_s_turns_batching_off(tmp_path):
         torch.zeros(2, 1, 8, 8),
         dynamic={0: torch.export.Dim("batch", max=16)},
     )
-    assert not contract.load(path).signature.batchable
-    assert contract.load(path, max_batch_size=16).signature.batchable
+    assert not contract.load(path).signature.can_join
+    assert contract.load(path, max_batch_size=16).signature.can_join
 
 
 def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):

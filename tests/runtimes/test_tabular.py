@@ -38,7 +38,11 @@ def loaded():
 def test_the_signature_is_found(loaded):
     outputs = (model.TensorSpec("total", "FP64", (-1,)), model.TensorSpec("sign", "BYTES", (-1,)))
     assert loaded.signature == model.Signature(
-        (model.TensorSpec("input", "FP64", (-1, 3)),), outputs, batchable=True, platform="toy"
+        (model.TensorSpec("input", "FP64", (-1, 3)),),
+        outputs,
+        has_batch_dimension=True,
+        can_join=True,
+        platform="toy",
     )
 
 

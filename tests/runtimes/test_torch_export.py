@@ -10,7 +10,7 @@ from meshserve.runtimes import torch_export
 from tests.runtimes.test_pytorch import IMAGES, Cnn
 
 
-def test_parking_moves_the_module_and_brings_it_back():
+def test_offloading_moves_the_module_and_brings_it_back():
     moves = []
 
     class Recorder(torch.nn.Module):
@@ -20,9 +20,9 @@ def test_parking_moves_the_module_and_brings_it_back():
 
     program = torch_export.TorchProgram(Recorder(), Recorder(), (IMAGES,))
     copy = torch_export.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
-    assert copy.gpu_bytes == 0
-    copy.park()
-    copy.unpark()
+    assert copy.capabilities.gpu_bytes == 0
+    copy.offload()
+    copy.onload()
     assert moves == ["cpu", "cuda"]
 
 
@@ -30,7 +30,7 @@ def test_the_bytes_on_a_gpu_are_those_of_the_weights():
     program = torch_export.TorchProgram(Cnn(), Cnn(), (IMAGES,))
     assert torch_export.CudaModel(
         torch, program, model.Signature((IMAGES,), ()), {}
-    ).gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
+    ).capabilities.gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
 
 
 def test_a_closed_program_takes_nothing_whoever_still_knows_it():

@@ -77,7 +77,7 @@ def test_every_kind_of_booster_answers_as_it_does(tmp_path, booster):
     np.testing.assert_array_equal(
         loaded.predict({"input": rows}, ())["predict"], fitted.predict(xgboost.DMatrix(rows))
     )
-    assert loaded.is_reentrant == (booster == "gbtree")
+    assert loaded.capabilities.is_reentrant == (booster == "gbtree")
 
 
 def test_early_stopping_is_honoured(tmp_path):

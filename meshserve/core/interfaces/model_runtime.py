@@ -1,7 +1,12 @@
-"""What the core's decisions need from the outside, as Protocols that the edges implement."""
+"""What the core needs from model libraries and from storage.
+
+A third party adds a kind of model by subclassing `Runtime` and `LoadedModel`: see docs/write-a-runtime.md.
+They are base classes, not Protocols, so that a plug-in written today keeps working when a capability is added.
+"""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -17,112 +22,147 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model's bytes on this node: a file or a folder that nobody changes any more.
+    """A model's bytes on this node: a file, or a folder of files.
 
-    `digest` is `sha256:<hex>` of the content and the same for the same bytes wherever they came from; `size_bytes` is their sum.
-    `is_ours`: the files belong to meshserve. What was found out about them stays true, and they may be mapped: nobody truncates them.
+    The files at `path` do not change and stay readable while the artifact is held (`Storage.hold`), and for some
+    minutes after it was fetched. `digest` is `sha256:<hex>` of the content: equal bytes have equal digests, whatever
+    their URI. `size_bytes` is the sum of the files' sizes. `is_cached`: the files lie in meshserve's own cache, so
+    that no other program truncates them: only such files may be memory-mapped.
     """
 
     path: PurePath
     digest: str
     size_bytes: int
-    is_ours: bool = False
+    is_cached: bool = False
 
 
-class LoadedModel(Protocol):
-    """A model in memory. One thread at a time calls `predict`, unless `is_reentrant`."""
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the worker may do with one loaded model.
+
+    `is_reentrant`: several threads may call `predict` at the same time.
+    `is_steady`: equal calls of `predict` and `close` take about equal, short times; quick ones may then run on the
+    event loop. False for code that may wait for something, such as a user's own class.
+    `can_detach`: the model implements `detach` and `attach`.
+    `mapped_bytes`: bytes of the artifact that the model has memory-mapped; they are counted on top of what the
+    process's private memory grew by.
+    `gpu_bytes`: bytes that the model takes on the GPU; None if unknown, then the runtime's hint is used.
+    """
+
+    is_reentrant: bool = False
+    is_steady: bool = True
+    can_detach: bool = False
+    mapped_bytes: int = 0
+    gpu_bytes: int | None = None
+
+
+class LoadedModel(abc.ABC):
+    """A model in memory.
+
+    `signature` describes the tensors that `predict` takes and returns; it was verified while loading, where possible.
+    `probe` is an input for `predict` with one row, or None: the worker times it to learn how long a run takes.
+    """
+
+    __slots__ = ()
 
     signature: model.Signature
-    is_reentrant: bool
+    capabilities: Capabilities = Capabilities()
+    probe: Tensors | None = None
 
-    def predict(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """Run the model.
+    @abc.abstractmethod
+    def predict(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Run the model once.
 
-        `inputs` were checked against the signature (names, datatypes, ranks, fixed dimensions). `outputs` names what is asked for; empty
-        means all.
-        Datatypes are numpy's for the protocol's words: BYTES is an object array of bytes, BF16 is carried as uint16 bits.
-        Raises InvalidRequest for values that the model can't take, and anything else that the model's own code raises.
+        `inputs` has an array for each input of the signature, already checked for its datatype and shape (a dimension
+        of -1 has any size). Arrays are C-contiguous and may be read-only views of a received message: they must not
+        be changed, nor kept after the call. `outputs` names the outputs to return; empty means all.
+
+        Returns the outputs by name, with the signature's datatypes and shapes. They belong to the caller: the model
+        must not write to them later. If the signature has a batch dimension, all arrays have the same first dimension.
+
+        Datatypes in numpy: BYTES is an object array of `bytes`, BF16 its bits as uint16, others as they are called.
+
+        Called from any thread, the event loop's too if `is_steady`; by one thread at a time unless `is_reentrant`.
+        Raises InvalidRequest for values that the model can't take. Anything else that it raises reaches the caller as
+        ModelRaised.
         """
-        ...
 
+    @abc.abstractmethod
     def close(self) -> None:
-        """Give the memory back. Called once, when nobody uses the model any more."""
-        ...
+        """Free the model's memory. Called once, after the last `predict`, even if the model is offloaded or detached."""
 
+    def offload(self) -> None:
+        """Move everything from the GPU to host memory. Called only if the runtime `can_offload`, never during `predict`."""
+        raise NotImplementedError
 
-class Parkable(Protocol):
-    """A loaded model that can leave its GPU, keep its weights in host memory, and come back without its file."""
-
-    def park(self) -> None:
-        """Move everything from the GPU to host memory."""
-        ...
-
-    def unpark(self) -> None:
-        """Move everything back to the GPU."""
-        ...
-
-
-class Detachable(Protocol):
-    """A loaded model with weights in a mapped file, whose pages all processes of a node share."""
-
-    mapped_bytes: int
-    can_detach: bool
+    def onload(self) -> None:
+        """Move everything back to the GPU. Called only after `offload`."""
+        raise NotImplementedError
 
     def detach(self) -> None:
-        """Let the weights go. What is left takes little, and is of no use until they are attached again. Only if it `can_detach`."""
-        ...
+        """Unmap the weights, keeping the small rest. Called only if `can_detach`; `attach` or `close` comes next."""
+        raise NotImplementedError
 
     def attach(self, artifact: Artifact) -> None:
-        """Have the same weights again from the same bytes. Raises LoadFailed."""
-        ...
+        """Map the weights again from an artifact of the same digest. Raises LoadFailed if that is impossible."""
+        raise NotImplementedError
 
 
-class Runtime(Protocol):
-    """Loads one kind of model. The only code that imports that kind's library.
+class Runtime(abc.ABC):
+    """Loads one kind of model. Its module is the only code that imports that kind's library.
 
-    It may say `reads_files = False`: its models need no file any more once they are loaded.
+    `name` is what a user writes as a model's `runtime`. `needs_files`: its models read the artifact's files after
+    `load` too, so the artifact is held until they are closed. `can_offload`: its models on a GPU implement `offload`
+    and `onload`.
     """
 
     name: str
+    needs_files: bool = True
+    can_offload: bool = False
 
+    @abc.abstractmethod
     def accepts(self, artifact: Artifact) -> bool:
-        """Whether this artifact looks like one of its own, judged by names and first bytes without importing the library."""
-        ...
+        """Return whether the artifact looks like this kind, by names and first bytes, without importing the library."""
 
+    @abc.abstractmethod
     def prepare(self, device: str) -> None:
-        """Import the library and check the device, so that the first load's footprint is the model's alone.
+        """Import the library and check the device (`cpu` or `cuda`), so that a load's growth is the model's alone.
 
-        Raises MissingExtra or LoadFailed.
+        Called before each load, from any thread; the second call must be cheap. Raises MissingExtra or LoadFailed.
         """
-        ...
 
+    @abc.abstractmethod
     def footprint_hint(self, artifact: Artifact, device: str) -> model.Footprint:
-        """An upper guess of the footprint, used only until the first load has measured it."""
-        ...
+        """Return an upper guess of the footprint in bytes, used until a first load has measured it."""
 
+    @abc.abstractmethod
     def load(self, artifact: Artifact, spec: model.ModelSpec, device: str) -> LoadedModel:
-        """Load onto `device` (`cpu` or `cuda`), and run once where inputs can be made up.
+        """Load the model onto the device, and run it once if inputs can be made up.
 
-        Raises LoadFailed with the reason for a user, MissingExtra where the library is not installed.
+        Called from a thread of its own, at the same time as other loads. The signature must agree with the tensors
+        that `spec` declares. Raises LoadFailed with the reason for a user, or MissingExtra if the library is missing.
         """
-        ...
 
 
 class Storage(Protocol):
-    """Brings artifacts to this node."""
+    """Brings artifacts to this node. Used from one event loop."""
 
     async def fetch(self, uri: str, checksum: str) -> Artifact:
-        """The artifact behind `uri`, from the cache where it is there. Raises LoadFailed with the reason for a user."""
+        """Return the artifact at `uri` as it is now, from the node's cache if its content is there.
+
+        `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. Raises LoadFailed with the reason
+        for a user.
+        """
         ...
 
     def hold(self, artifact: Artifact) -> None:
-        """The artifact's files must stay from now on: a copy may read them while it lives."""
+        """Keep the artifact's files until as many calls of `release`."""
         ...
 
     def release(self, artifact: Artifact) -> None:
-        """Take one hold back."""
+        """End one hold."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything that only this process needed."""
+        """Stop fetching and end all holds. The cache on disk stays for other processes."""
         ...

@@ -54,14 +54,18 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives.
+    """The tensors that a model takes and returns.
 
-    `batchable`: the first dimension of every tensor is the batch, rows don't influence each other, and requests may be joined along it.
+    `has_batch_dimension`: the first dimension of every tensor counts rows, and one row in gives one row out.
+    `can_join`: rows of different requests may share a run, because no row influences another. Implies
+    `has_batch_dimension`. `rows_max`: the most rows that one run takes; None for any number.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    batchable: bool = False
+    has_batch_dimension: bool = False
+    can_join: bool = False
+    rows_max: int | None = None
     platform: str = ""
 
 

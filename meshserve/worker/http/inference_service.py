@@ -78,7 +78,7 @@ class InferenceService:
         id_ = self._host.served.resolve(name, version)
         resident = self._host.lease_now(id_) or await self._host.lease(id_, expires_s)
         self._host.release(resident)
-        joins = resident.signature.batchable and resident.spec.batching
+        joins = resident.signature.can_join and resident.spec.batching
         return model_description.Described(
             id=model.ModelId(name, id_.version),
             versions=self._host.served.versions(id_.name),
@@ -107,7 +107,7 @@ class InferenceService:
 
 
 def _rows(inputs: Mapping[str, np.ndarray], signature: model.Signature) -> int:
-    if not signature.batchable:
+    if not signature.has_batch_dimension:
         return 1
     for array in inputs.values():
         return int(array.shape[0])

@@ -7,10 +7,8 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import cast
 
 from meshserve import errors
-from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.worker.models import allocators, detached, loader, threads
 
@@ -36,7 +34,7 @@ class LoadQueue:
         """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
         before_bytes = allocators.current().own_bytes()
         if is_kept:
-            cast("model_runtime.Detachable", made.loaded).detach()
+            made.loaded.detach()
         else:
             made.loaded.close()
         if self._under_way:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -99,7 +97,9 @@ def made(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         Exception
     ) as error:  # a library may raise anything on a user's file, and the user must hear it
         raise errors.LoadFailed(f"{type(error).__name__}: {error}") from error
-    mapped_bytes = int(getattr(loaded, "mapped_bytes", 0))
+    capabilities = loaded.capabilities
+    mapped_bytes = capabilities.mapped_bytes
+    gpu_bytes = need.gpu_bytes if capabilities.gpu_bytes is None else capabilities.gpu_bytes
     host_bytes = (
         need.host_bytes
         if window.is_disturbed
@@ -107,29 +107,28 @@ def made(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     )
     return LoadedCopy(
         loaded=loaded,
-        footprint=model.Footprint(host_bytes, int(getattr(loaded, "gpu_bytes", need.gpu_bytes))),
+        footprint=model.Footprint(host_bytes, gpu_bytes),
         load_s=load_s,
         run_s=run_s,
         is_measured=not window.is_disturbed,
         mapped_bytes=mapped_bytes,
-        can_detach=bool(getattr(loaded, "can_detach", False)),
+        can_detach=capabilities.can_detach,
     )
 
 
 def attached(skeleton: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:
     """A copy out of what was kept of it. It is not measured again. Raises LoadFailed."""
     began_s = time.perf_counter()
-    cast("model_runtime.Detachable", skeleton.loaded).attach(artifact)
+    skeleton.loaded.attach(artifact)
     return replace(skeleton, load_s=time.perf_counter() - began_s, is_measured=False)
 
 
 def _timed(loaded: model_runtime.LoadedModel) -> float | None:
-    probe: Mapping[str, object] | None = getattr(loaded, "probe", None)
-    if probe is None:
+    if loaded.probe is None:
         return None
     took_s: list[float] = []
     while len(took_s) < PROBES and max(took_s, default=0.0) < SLOW_S:
         began_s = time.perf_counter()
-        loaded.predict(probe, ())  # type: ignore[arg-type]
+        loaded.predict(loaded.probe, ())
         took_s.append(time.perf_counter() - began_s)
     return min(took_s)

@@ -6,7 +6,7 @@ import asyncio
 import collections
 import functools
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,6 @@ SHORT_SHARE = 0.9
 QUICK_FREE_BYTES = 32 << 20
 HELD_BYTES_MIN = 1 << 20
 RUN_THREADS_MAX = 64
-USERS_CODE = "python"
 
 
 @dataclass(slots=True)
@@ -238,9 +237,11 @@ class ModelHost:
             case ev.FreeCopy(key):
                 self._free(key)
             case ev.OffloadCopy(key):
-                self._spawn(self._move(key, "park", ev.CopyOffloaded(key)))
+                offload = self._residents[key].made.loaded.offload
+                self._spawn(self._move(key, offload, ev.CopyOffloaded(key)))
             case ev.OnloadCopy(key):
-                self._spawn(self._move(key, "unpark", ev.CopyOnloaded(key)))
+                onload = self._residents[key].made.loaded.onload
+                self._spawn(self._move(key, onload, ev.CopyOnloaded(key)))
 
     def _grant(self, ticket: ev.Ticket, key: str) -> None:
         answer = self._waiting.pop(ticket)
@@ -286,7 +287,7 @@ class ModelHost:
             key=recipe.key,
             need=need,
             load_s=known.load_s if known and is_known else 0.0,
-            can_park=recipe.device != "cpu",
+            can_park=recipe.device != "cpu" and recipe.runtime.can_offload,
             load_timeout_s=declared.spec.load_timeout_s,
             load_extra_bytes=0
             if recipe.key in self._loading.skeletons
@@ -342,13 +343,13 @@ class ModelHost:
         return asked
 
     def _resident(self, recipe: loader.LoadRecipe, made: loader.LoadedCopy) -> ResidentModel:
-        signature = made.loaded.signature
-        can_join = signature.batchable and recipe.spec.batching
+        signature, capabilities = made.loaded.signature, made.loaded.capabilities
+        can_join = signature.can_join and recipe.spec.batching
         limits = _limits(
             rows_max=recipe.spec.max_batch_size if can_join else 1,
             queue_max=self.settings.queue_max,
-            parallel=(os.cpu_count() or 1) if made.loaded.is_reentrant and not can_join else 1,
-            is_steady=recipe.runtime.name != USERS_CODE,
+            parallel=(os.cpu_count() or 1) if capabilities.is_reentrant and not can_join else 1,
+            is_steady=capabilities.is_steady,
         )
         running = batcher.Batcher(made.loaded, limits, self._run_pool, made.run_s)
         return ResidentModel(
@@ -367,7 +368,8 @@ class ModelHost:
         copy = self.residency.copies[key]
         is_kept = bool(copy.names) and self._loading.skeletons.fits(resident.made)
         self._freed_bytes += copy.booked.host_bytes - resident.made.mapped_bytes
-        if copy.booked.host_bytes < QUICK_FREE_BYTES and resident.platform != USERS_CODE:
+        is_steady = resident.made.loaded.capabilities.is_steady
+        if copy.booked.host_bytes < QUICK_FREE_BYTES and is_steady:
             self._loading.let_go(resident.made, is_kept=is_kept)
             self._left(key, resident.made.mapped_bytes, resident.made if is_kept else None)
             return
@@ -410,13 +412,12 @@ class ModelHost:
                 del self._recipes[key]
                 self._loading.skeletons.drop(key)
 
-    async def _move(self, key: str, how: str, then: ev.Event) -> None:
-        """Park or unpark. Whatever the library raises, the copy is then of no use on either device."""
-        step = getattr(self._residents[key].made.loaded, how)
-        outcomes: list[object] = await asyncio.gather(
+    async def _move(self, key: str, step: Callable[[], None], then: ev.Event) -> None:
+        """Offload or onload the copy. If the library raises, the copy is of no use on either device."""
+        (failure,) = await asyncio.gather(
             self._loop.run_in_executor(self._run_pool, step), return_exceptions=True
         )
-        self._handle(then if outcomes == [None] else ev.DeviceMoveFailed(key))
+        self._handle(then if failure is None else ev.DeviceMoveFailed(key))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.spawn(work, "model host")
@@ -429,9 +430,7 @@ def _needs_files(recipe: loader.LoadRecipe) -> bool:
 
     A hold makes a file and removes one, which may take longer than the load.
     """
-    return recipe.artifact.size_bytes >= HELD_BYTES_MIN or getattr(
-        recipe.runtime, "reads_files", True
-    )
+    return recipe.artifact.size_bytes >= HELD_BYTES_MIN or recipe.runtime.needs_files
 
 
 _limits = functools.lru_cache(maxsize=1024)(batcher.BatchLimits)

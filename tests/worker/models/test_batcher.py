@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model, model_stats
 from meshserve.worker.models import batcher
 from tests import support
@@ -15,11 +16,11 @@ from tests import support
 FOREVER_S = float("inf")
 
 
-class Adding:
+class Adding(model_runtime.LoadedModel):
     """Adds one to `x`, once `gate` is open. Keeps the rows of each run; negative numbers raise."""
 
     signature = model.Signature((), ())
-    is_reentrant = True
+    capabilities = model_runtime.Capabilities(is_reentrant=True)
 
     def __init__(self):
         self.gate = threading.Event()

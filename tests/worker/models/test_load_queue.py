@@ -20,9 +20,8 @@ NEED = model.Footprint(32 << 20)
 ARTIFACT = model_runtime.Artifact(PurePath("/nowhere"), "sha256:0", 1)
 
 
-class Loaded:
+class Loaded(model_runtime.LoadedModel):
     signature = model.Signature((), ())
-    is_reentrant = False
 
     def __init__(self, size_bytes=0):
         self.weights = np.ones(size_bytes, np.uint8)
@@ -40,8 +39,7 @@ class Loaded:
 class Mapped(Loaded):
     """One with weights in a file; `attach` fails where `is_there` is not set."""
 
-    mapped_bytes = BIG_BYTES
-    can_detach = True
+    capabilities = model_runtime.Capabilities(can_detach=True, mapped_bytes=BIG_BYTES)
 
     def __init__(self):
         super().__init__()
@@ -60,7 +58,7 @@ class Mapped(Loaded):
         self.log.append("close")
 
 
-class Scripted:
+class Scripted(model_runtime.Runtime):
     """A runtime whose load is a test's own function."""
 
     name = "scripted"
