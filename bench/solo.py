@@ -58,7 +58,9 @@ async def serving(
     made = worker.PoolWorker(model.ServerAddress("solo", str(folder)), settings, storage)
     await made.start()
     try:
-        for step in catalog_sync.whole([declared(entry) for entry in entries], 0):
+        for step in catalog_sync.full_steps(
+            catalog_sync.split_changes([declared(entry) for entry in entries]), 0
+        ):
             made.apply(step)
         yield made
     finally:

@@ -29,7 +29,7 @@ class AdminService:
         self._on_applied(wanted)
         return words
 
-    async def _wish(self, wish: events.Wish) -> tuple[str, ...]:
+    async def _wish(self, wish: events.AdminRequest) -> tuple[str, ...]:
         words = await self.controller.submit(wish)
         if words:
             await self.controller.wait_until_settled()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from meshserve import errors, tasks
-from meshserve.control import desired_from_config, effects, monitor, tallying
+from meshserve.control import desired_from_config, effects, monitor
 from meshserve.control.api import hold_endpoint
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.mesh import mesh
@@ -313,7 +313,7 @@ class Controller:
             except errors.Unavailable:
                 continue
             for id_, numbers in counted.items():
-                tallying.add(whole.setdefault(id_, model_stats.ModelStats()), numbers)
+                whole.setdefault(id_, model_stats.ModelStats()).add(numbers)
         return whole
 
     def _holders(self, id_: model.ModelId) -> list[str]:

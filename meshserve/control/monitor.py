@@ -101,7 +101,7 @@ class Monitor:
             if said is not None:
                 self._desk.post(events.WorkerReported(said, revision))
             await self._clock.sleep(
-                PAGE_PERIOD_S if said is not None and said.is_more else REPORT_PERIOD_S
+                PAGE_PERIOD_S if said is not None and said.has_more else REPORT_PERIOD_S
             )
         self._desk.post(events.WorkerLost(worker_id, "it does not report any more", pid))
 

@@ -32,10 +32,13 @@ class SqlRegistry:
         """All that it holds. Raises ConfigInvalid where the database can't be reached or is not one of ours."""
         with self._begin() as connection:
             kept = {row.key: row.value for row in connection.execute(sa.select(tables.settings))}
-            changes: tuple[events.Save, ...] = (*_models(connection), *_aliases(connection))
+            changes: tuple[events.RegistryChange, ...] = (
+                *_models(connection),
+                *_aliases(connection),
+            )
         return events.RegistryContents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
 
-    def save(self, changes: Sequence[events.Save]) -> None:
+    def save(self, changes: Sequence[events.RegistryChange]) -> None:
         """Make the changes durable, all or none. Raises Unavailable where the database can't be written."""
         with self._begin() as connection:
             for kind, alike in itertools.groupby(changes, type):

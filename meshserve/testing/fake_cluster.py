@@ -46,7 +46,7 @@ class FakeWorker:
 
     def take(self, step: catalog_sync.SyncStep) -> None:
         """Take a step in; copies of what it changes are gone. Raises Gap."""
-        for change in self.replica.take(step):
+        for change in self.replica.apply(step):
             match change:
                 case catalog.ModelDeclared(spec=spec):
                     self.copies.pop(spec.id, None)
@@ -97,7 +97,7 @@ class FakeWorker:
             worker_id=self.id,
             pid=self.pid,
             node=self.endpoint.node,
-            state="ready" if self.replica.is_whole else "starting",
+            state="ready" if self.replica.is_complete else "starting",
             revision=self.replica.revision,
             budget=self.settings.memory,
             booked=model.Footprint(sum(copy.footprint.host_bytes for copy in copies)),
@@ -106,7 +106,7 @@ class FakeWorker:
             since=base,
             copies=page,
             gone=gone,
-            is_more=len(page) < len(news),
+            has_more=len(page) < len(news),
             measured=learned,
         )
 
@@ -150,7 +150,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         """The workers that run."""
         return tuple(
             events.LivingWorker(
-                worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_whole
+                worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_complete
             )
             for worker in self.workers.values()
         )

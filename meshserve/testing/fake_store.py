@@ -28,13 +28,13 @@ class FakeStore:
         )
         return events.RegistryContents((*measured, *self.aliases.values()), self.document, "fake")
 
-    def save(self, changes: Sequence[events.Save]) -> None:
+    def save(self, changes: Sequence[events.RegistryChange]) -> None:
         """Keep the changes. Raises Unavailable where it is broken."""
         self._check()
         for change in changes:
             self._save(change)
 
-    def _save(self, change: events.Save) -> None:
+    def _save(self, change: events.RegistryChange) -> None:
         match change:
             case catalog.ModelDeclared():
                 self.models[change.spec.id] = change

@@ -36,7 +36,9 @@ class LoadSignal:
         asked = self._host.take_asked()
         each_share = loop_share / max(1, sum(asked.values()))
         found = (
-            reports.ModelDemand(id_, max(count * each_share, self._pressed_s(id_) / elapsed_s))
+            reports.ModelDemand(
+                id_, max(count * each_share, self._take_saturated_s(id_) / elapsed_s)
+            )
             for id_, count in asked.items()
         )
         return tuple(
@@ -47,7 +49,7 @@ class LoadSignal:
             )
         )
 
-    def _pressed_s(self, id_: model.ModelId) -> float:
+    def _take_saturated_s(self, id_: model.ModelId) -> float:
         counts = self._host.tallies[id_]
-        pressed_s, counts.pressed_s = counts.pressed_s, 0.0
-        return pressed_s
+        saturated_s, counts.saturated_s = counts.saturated_s, 0.0
+        return saturated_s

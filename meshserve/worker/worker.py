@@ -47,9 +47,9 @@ class PoolWorker:
         )
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Take a step of the catalog in. Raises replica.Gap if one before it is missing."""
+        """Take a step of the catalog in. Raises catalog_sync.MissedStep if one before it is missing."""
         self.host.apply(step)
-        self.app.is_synced = self.host.replica.is_whole
+        self.app.is_synced = self.host.replica.is_complete
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
         """Return once the model is in memory. Raises why it can't be."""
@@ -68,14 +68,14 @@ class PoolWorker:
             state=state,
             revision=self.host.replica.revision,
             budget=self.host.settings.memory,
-            booked=self.host.residency.ledger.booked,
+            booked=self.host.residency.account.booked,
             private_bytes=process_memory.private_bytes(),
             counters=worker_report.counters(self.host, self.app.load),
             number=page.number,
             since=page.since,
             copies=page.copies,
             gone=page.gone,
-            is_more=page.is_more,
+            has_more=page.has_more,
             measured=worker_report.learned(self.host),
             demands=self._demands.take(),
         )

@@ -19,9 +19,9 @@ STATES: dict[copy_lifecycle.CopyPhase, reports.CopyState] = {
     copy_lifecycle.CopyPhase.LOADING: "loading",
     copy_lifecycle.CopyPhase.STUCK: "failed",
     copy_lifecycle.CopyPhase.READY: "ready",
-    copy_lifecycle.CopyPhase.PARKING: "parked",
-    copy_lifecycle.CopyPhase.PARKED: "parked",
-    copy_lifecycle.CopyPhase.UNPARKING: "loading",
+    copy_lifecycle.CopyPhase.OFFLOADING: "parked",
+    copy_lifecycle.CopyPhase.OFFLOADED: "parked",
+    copy_lifecycle.CopyPhase.ONLOADING: "loading",
     copy_lifecycle.CopyPhase.DRAINING: "evicting",
     copy_lifecycle.CopyPhase.EVICTING: "evicting",
     copy_lifecycle.CopyPhase.FAILED: "failed",
@@ -67,7 +67,7 @@ class ReportPage:
     since: int
     copies: tuple[reports.CopyReport, ...]
     gone: tuple[model.ModelId, ...]
-    is_more: bool
+    has_more: bool
 
 
 class ReportPages:
@@ -103,7 +103,7 @@ def _copy(of: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport | 
         return None
     if binding.key is None:
         return reports.CopyReport(
-            id_, "fetching" if binding.is_fetching else "failed", _reason(binding.trouble)
+            id_, "fetching" if binding.is_fetching else "failed", _reason(binding.failure)
         )
     copy = of.residency.copies[binding.key]
     state = STATES[copy.state]
@@ -113,12 +113,12 @@ def _copy(of: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport | 
     return reports.CopyReport(
         id=id_,
         state=state,
-        reason=_reason(copy.trouble) if state == "failed" else "",
+        reason=_reason(copy.failure) if state == "failed" else "",
         footprint=copy.booked,
         requests=known.success.count + known.failure.count if known else 0,
         pinned=id_ in copy.pins,
     )
 
 
-def _reason(trouble: records.LoadFailure | None) -> str:
-    return trouble.error.message if trouble and trouble.error else ""
+def _reason(failure: records.LoadFailure | None) -> str:
+    return failure.error.message if failure and failure.error else ""

@@ -30,7 +30,9 @@ class Stage:
 
     async def start_with(self, *specs):
         started = await self.start()
-        for step in catalog_sync.whole([catalog.ModelDeclared(spec) for spec in specs], 0):
+        for step in catalog_sync.full_steps(
+            catalog_sync.split_changes([catalog.ModelDeclared(spec) for spec in specs]), 0
+        ):
             await self.cluster.send_changes(WORKER, step)
         return started
 
@@ -67,7 +69,9 @@ class ClusterContract:
             (await stage.cluster.report(WORKER, 0)).state,
             (await stage.cluster.report(WORKER, 0)).revision,
         ) == ("starting", 0)
-        await stage.cluster.send_changes(WORKER, catalog_sync.whole([], 0)[0])
+        await stage.cluster.send_changes(
+            WORKER, catalog_sync.full_steps(catalog_sync.split_changes([]), 0)[0]
+        )
         assert (await stage.cluster.living_workers())[0].is_ready
         assert (
             (await stage.cluster.report(WORKER, 0)).state,

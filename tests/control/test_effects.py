@@ -67,8 +67,9 @@ async def stage():
 def sent(*names):
     return [
         commands.SendChanges(W, step)
-        for step in catalog_sync.whole(
-            [catalog.ModelDeclared(world.spec(name)) for name in names], 0
+        for step in catalog_sync.full_steps(
+            catalog_sync.split_changes([catalog.ModelDeclared(world.spec(name)) for name in names]),
+            0,
         )
     ]
 

@@ -68,7 +68,7 @@ async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
     }
     await stage.clock.advance(0.9)
     said = [event.report for event in stage.desk.events]
-    assert [(each.since, len(each.copies), each.is_more) for each in said] == [
+    assert [(each.since, len(each.copies), each.has_more) for each in said] == [
         (0, 2, True),
         (1, 2, True),
         (2, 1, False),

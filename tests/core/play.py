@@ -21,7 +21,7 @@ class Artifact:
     key: str
     hint: model.Footprint
     really: model.Footprint
-    can_park: bool = False
+    can_offload: bool = False
     load_s: float = 0.0
     load_timeout_s: float = 10.0
 
@@ -73,7 +73,7 @@ class Play:
         self.parked: set[str] = set()
         self.leases = collections.Counter()
         self.shown: dict[model.ModelId, tuple] = {}
-        self._tickets = itertools.count(1)
+        self._waiters = itertools.count(1)
 
     # What happens
 
@@ -125,18 +125,18 @@ class Play:
     def _look(self, id_):
         binding = self.residency.bindings[id_]
         if binding.key is None:
-            return binding.is_fetching, binding.trouble and binding.trouble.error.message
+            return binding.is_fetching, binding.failure and binding.failure.error.message
         copy = self.residency.copies[binding.key]
         return (
             copy.state,
             copy.booked,
             id_ in copy.pins,
-            copy.trouble and copy.trouble.error.message,
+            copy.failure and copy.failure.error.message,
         )
 
     def ask(self, name):
         """A request for a model."""
-        request = Request(next(self._tickets), named(name))
+        request = Request(next(self._waiters), named(name))
         self.requests[request.ticket] = request
         self.tell(ev.LeaseRequested(request.ticket, request.id))
         return request
@@ -166,7 +166,7 @@ class Play:
         id_, artifact = self.orders.fetching.pop(attempt)
         more = {
             "load_s": artifact.load_s,
-            "can_park": artifact.can_park,
+            "can_offload": artifact.can_offload,
             "load_timeout_s": artifact.load_timeout_s,
         }
         self.tell(
@@ -233,7 +233,7 @@ class Play:
 
     def see(self, overhead):
         """The process takes so many bytes beside what is booked."""
-        self.tell(ev.MemoryMeasured(self.residency.ledger.booked.host_bytes + overhead))
+        self.tell(ev.MemoryMeasured(self.residency.account.booked.host_bytes + overhead))
 
     def bring(self, *names):
         """Models come into memory, used once, a second apart."""
@@ -305,6 +305,6 @@ class Play:
 
     def _check_room(self, commands):
         """What is brought in has its room already, whatever is still to be freed."""
-        room, kinds = self.residency.ledger.room, {type(command) for command in commands}
+        room, kinds = self.residency.account.free, {type(command) for command in commands}
         assert room.host_bytes >= 0 or not kinds & {ev.LoadCopy, ev.OffloadCopy}
         assert room.gpu_bytes >= 0 or not kinds & {ev.LoadCopy, ev.OnloadCopy}

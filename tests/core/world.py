@@ -79,7 +79,7 @@ class World:
             return type(error).__name__
         return ""
 
-    def _save(self, changes: tuple[events.Save, ...]) -> None:
+    def _save(self, changes: tuple[events.RegistryChange, ...]) -> None:
         for change in changes:
             match change:
                 case catalog.ModelDeclared():
@@ -154,7 +154,7 @@ class World:
 
     def _send(self, process: Process, command: commands.SendChanges) -> None:
         try:
-            changes = process.replica.take(command.step)
+            changes = process.replica.apply(command.step)
         except catalog_sync.MissedStep:
             self.feed(events.SyncFailed(command.worker_id, command.step.revision))
             return

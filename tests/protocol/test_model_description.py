@@ -79,10 +79,10 @@ def test_configuration_over_rest_has_numbers_and_names():
 
 def counted():
     counts = model_stats.ModelStats()
-    counts.answered(5, 0.25, 1700000000.5)
-    counts.failure.add(0.125)
-    counts.queued.add(0.5)
-    counts.ran(5, 0.0625)
+    counts.record_answer(5, 0.25, 1700000000.5)
+    counts.failure.record(0.125)
+    counts.queued.record(0.5)
+    counts.record_run(5, 0.0625)
     return model_description.Statistics(ID, counts, model.Footprint(7, 9))
 
 

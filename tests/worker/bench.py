@@ -87,8 +87,8 @@ def spec(name, uri, version="1", **fields):
 def told(of, *changes):
     """Have a host or worker take these changes in, after a whole empty catalog if it has none yet."""
     seen = getattr(of, "host", of).replica
-    if not seen.is_whole:
-        of.apply(catalog_sync.SyncStep(1, (), begins=True, ends=True))
+    if not seen.is_complete:
+        of.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
     of.apply(catalog_sync.SyncStep(seen.revision + 1, changes))
 
 

@@ -52,10 +52,10 @@ async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
 async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
-    host.tallies[ONE].pressed_s = 0.9
+    host.tallies[ONE].saturated_s = 0.9
     time.goes(1.0, 0.01)
     assert demands.take() == (reports.ModelDemand(ONE, 0.9),)
-    assert host.tallies[ONE].pressed_s == 0
+    assert host.tallies[ONE].saturated_s == 0
 
 
 async def test_what_is_asked_sooner_was_said_before(host, time):

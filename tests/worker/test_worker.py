@@ -34,7 +34,7 @@ async def test_its_port_answers_too(tmp_path, shelf):
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
         assert (await client.get("/healthz")).status_code == 503
-        short.apply(catalog_sync.SyncStep(1, (), begins=True, ends=True))
+        short.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
         assert (await client.get("/healthz")).status_code == 200
     await short.stop()
     assert endpoint.socket_path not in sockets()

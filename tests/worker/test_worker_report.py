@@ -66,19 +66,19 @@ async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
         ),
     )
     pages = worker_report.ReportPages(host)
-    assert pages.next(0) == worker_report.ReportPage(1, 0, (), (), is_more=False)
+    assert pages.next(0) == worker_report.ReportPage(1, 0, (), (), has_more=False)
     for id_ in ids:
         await host.ensure_loaded(id_, 20)
     first = pages.next(1)
     second = pages.next(2)
-    assert (len(first.copies), first.is_more, len(second.copies), second.is_more) == (
+    assert (len(first.copies), first.has_more, len(second.copies), second.has_more) == (
         2,
         True,
         1,
         False,
     )
     assert {copy.id for copy in first.copies + second.copies} == set(ids)
-    assert pages.next(3) == worker_report.ReportPage(4, 3, (), (), is_more=False)
+    assert pages.next(3) == worker_report.ReportPage(4, 3, (), (), has_more=False)
     host.unload(ids[0])
     host.release(host.lease_now(ids[1]))
     await support.wait_until_async(lambda: not host.footprint(ids[0]).host_bytes, what="unloaded")

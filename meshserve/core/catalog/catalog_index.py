@@ -44,7 +44,7 @@ class CatalogIndex:
         """All of it, cut for sending: the same parts for every worker until they change."""
         there = self._wholes.get(pool)
         if there is None:
-            there = self._wholes[pool] = catalog_sync.parts(self.share(pool).changes())
+            there = self._wholes[pool] = catalog_sync.split_changes(self.share(pool).changes())
         return there
 
     def pool_of(self, name: str) -> str | None:
@@ -69,7 +69,7 @@ class CatalogIndex:
         """What was declared by that origin."""
         return frozenset(self._by_origin.get(origin, ()))
 
-    def make(self, change: events.Save) -> tuple[PoolChange, ...]:
+    def make(self, change: events.RegistryChange) -> tuple[PoolChange, ...]:
         """Make a change and say what the workers of which pools must know of it."""
         made = tuple(self._make(change))
         for each in made:
@@ -77,7 +77,7 @@ class CatalogIndex:
             self._wholes.pop(each.pool, None)
         return made
 
-    def touched(self, changes: Iterable[events.Save]) -> dict[str, list[model.ModelId]]:
+    def touched(self, changes: Iterable[events.RegistryChange]) -> dict[str, list[model.ModelId]]:
         """The names of models that the changes, not made yet, bear on, each with its versions that are declared anew."""
         names: dict[str, list[model.ModelId]] = {}
         for change in changes:
@@ -99,7 +99,7 @@ class CatalogIndex:
         wider = {each for name in names for each in (name, *self.aliases_of(name))}
         return {name: self.routes[name] for name in wider if name in self.routes}
 
-    def _make(self, change: events.Save) -> Iterable[PoolChange]:
+    def _make(self, change: events.RegistryChange) -> Iterable[PoolChange]:
         match change:
             case catalog.ModelDeclared():
                 return self._declare(change)
@@ -199,7 +199,7 @@ class CatalogIndex:
             assert self._pools[declared.spec.id.name] == declared.spec.pool
             assert declared.spec.id in self._by_origin[declared.spec.origin]
         for pool, cut in self._wholes.items():
-            assert cut == catalog_sync.parts(self.share(pool).changes())
+            assert cut == catalog_sync.split_changes(self.share(pool).changes())
         named = {declared.spec.id.name for declared in self.models}
         assert named == set(self._pools)
         assert not named & set(self.aliases)

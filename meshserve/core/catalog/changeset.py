@@ -58,7 +58,7 @@ class Changeset:
         """Declare a version; the same once more changes nothing. Raises AlreadyExists where the name is somebody else's."""
         current = self.spec(spec.id)
         owner = self.owner(spec.id.name) or spec.origin
-        is_same = current is not None and catalog_sync.same_copy(current, spec)
+        is_same = current is not None and catalog_sync.can_share_copy(current, spec)
         if not may_take(owner, spec.origin):
             if not is_same:
                 raise errors.AlreadyExists(f"model {spec.id.name!r} belongs to {owned_by(owner)}")
@@ -128,7 +128,7 @@ class Changeset:
                 f"model {name!r}: there is no pool {pool!r}; there are: {', '.join(sorted(self._pools))}"
             )
 
-    def changes(self) -> tuple[events.Save, ...]:
+    def changes(self) -> tuple[events.RegistryChange, ...]:
         """What is to be saved, and nothing that is so already: names are freed before they are taken."""
         unordered = (*self._alias_changes(), *self._model_changes())
         return tuple(sorted(unordered, key=lambda change: ORDER.index(type(change))))

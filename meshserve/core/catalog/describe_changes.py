@@ -8,12 +8,14 @@ from meshserve.core.catalog import catalog_index
 from meshserve.core.values import catalog, desired, events, llm_spec, model
 
 
-def describe(book: catalog_index.CatalogIndex, changes: Iterable[events.Save]) -> tuple[str, ...]:
+def describe(
+    book: catalog_index.CatalogIndex, changes: Iterable[events.RegistryChange]
+) -> tuple[str, ...]:
     """One line for each thing that the changes would change in `book`."""
     return tuple(line for change in changes for line in _lines(book, change))
 
 
-def _lines(book: catalog_index.CatalogIndex, change: events.Save) -> Iterator[str]:
+def _lines(book: catalog_index.CatalogIndex, change: events.RegistryChange) -> Iterator[str]:
     match change:
         case catalog.ModelDeclared():
             before = book.models.declared(change.spec.id)

@@ -48,7 +48,7 @@ class WorkerControl(Protocol):
         ...
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
-        """Have it take a step of its catalog in. Raises replica.Gap where a step before it is missing."""
+        """Have it take a step of its catalog in. Raises catalog_sync.MissedStep where a step before it is missing."""
         ...
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
@@ -157,7 +157,7 @@ class RegistryStore(Protocol):
         """All that it holds."""
         ...
 
-    def save(self, changes: Sequence[events.Save]) -> None:
+    def save(self, changes: Sequence[events.RegistryChange]) -> None:
         """Make the changes durable, all or none."""
         ...
 

@@ -50,7 +50,7 @@ class Pace:
         """It took so long once more."""
         known_s = self.expected_s if self.span.count else seconds
         self.expected_s = known_s + NEWEST_COUNTS * (seconds - known_s)
-        self.span.add(seconds)
+        self.span.record(seconds)
 
 
 @dataclass(slots=True)

@@ -30,30 +30,32 @@ class Admission:
     """
 
     def __init__(
-        self, space: memory_pool.MemoryPool, waiting: waiters.Waiters, limits: copies.WorkerLimits
+        self, pool: memory_pool.MemoryPool, waiting: waiters.Waiters, limits: copies.WorkerLimits
     ) -> None:
         self.queue: dict[str, copies.Copy] = {}
-        self.moving: dict[str, copies.Copy] = {}
-        self._room = space
-        self._ledger = space.ledger
-        self._tickets = waiting
+        self.in_progress: dict[str, copies.Copy] = {}
+        self._pool = pool
+        self._account = pool.account
+        self._waiters = waiting
         self._limits = limits
 
-    def want(self, copy: copies.Copy) -> None:
+    def enqueue(self, copy: copies.Copy) -> None:
         """Queue the copy."""
-        self._room.hold(copy)
-        self._room.move(copy, CopyMove.WANTED)
+        self._pool.hold(copy)
+        self._pool.move(copy, CopyMove.REQUESTED)
         self.queue[copy.key] = copy
 
-    def give_up(self, copy: copies.Copy) -> None:
+    def cancel(self, copy: copies.Copy) -> None:
         """Nobody waits for it any more: out of the queue."""
         del self.queue[copy.key]
-        self._room.move(copy, CopyMove.SHELVED if copy.is_shelved else CopyMove.GIVEN_UP)
-        self._room.settle(copy)
+        self._pool.move(
+            copy, CopyMove.ONLOAD_GIVEN_UP if copy.is_queued_for_onload else CopyMove.GIVEN_UP
+        )
+        self._pool.update(copy)
 
-    def arrived(self, copy: copies.Copy) -> None:
+    def finish(self, copy: copies.Copy) -> None:
         """The copy is on its way no longer, however that ended."""
-        self.moving.pop(copy.key, None)
+        self.in_progress.pop(copy.key, None)
 
     def admit(self, *, may_drain: bool = False) -> None:
         """Start what can start, and order out who is in the way of what could start then.
@@ -65,7 +67,7 @@ class Admission:
             itertools.islice(self.queue.values(), self._limits.loads_parallel + OVERTAKERS_MAX)
         ):
             if len(
-                self.moving
+                self.in_progress
             ) + claims.starts >= self._limits.loads_parallel or not self._consider(
                 copy, claims, may_drain
             ):
@@ -73,14 +75,14 @@ class Admission:
 
     def _consider(self, copy: copies.Copy, claims: _Claims, may_drain: bool) -> bool:
         """Do what can be done for it; whether those behind it may be looked at."""
-        is_impatient = self._room.now_s - copy.since_s > self._limits.patience_s
+        is_impatient = self._pool.now_s - copy.since_s > self._limits.patience_s
         if self._refuse_if_never(copy, is_impatient):
             return True
-        need, left = copy.need_now, self._ledger.room_soon.minus(claims.soon)
-        if need.fits_in(left) and need.fits_in(self._ledger.room):
+        need, left = copy.admission_need, self._account.free_soon.minus(claims.soon)
+        if need.fits_in(left) and need.fits_in(self._account.free):
             self._start(copy)
             return True
-        promise = self._room.make(need, left)
+        promise = self._pool.make_room(need, left)
         if promise is not memory_pool.Promise.NONE:
             claims.starts += 1
             claims.soon = claims.soon.plus(need)
@@ -91,19 +93,19 @@ class Admission:
     def _refuse_if_never(self, copy: copies.Copy, is_impatient: bool) -> bool:
         """Turn away whoever waits for what can never fit; in the end it is held against what the process itself takes now."""
         overhead_bytes = (
-            self._ledger.overhead_bytes if is_impatient else self._ledger.overhead_min_bytes
+            self._account.overhead_bytes if is_impatient else self._account.overhead_min_bytes
         )
-        too_big = self._room.too_big(copy, overhead_bytes)
+        too_big = self._pool.too_big(copy, overhead_bytes)
         if too_big is None:
             self._spare_extra(copy, overhead_bytes)
             return False
-        self._tickets.refuse(self._tickets.take(copy), too_big)
-        self.give_up(copy)
+        self._waiters.refuse(self._waiters.take(copy), too_big)
+        self.cancel(copy)
         return True
 
     def _spare_extra(self, copy: copies.Copy, overhead_bytes: int) -> None:
         """A copy that fits, but not with what its load takes beside it, is loaded all the same."""
-        if not copy.need_now.fits_in(self._ledger.room_at_most(copy, overhead_bytes)):
+        if not copy.admission_need.fits_in(self._account.free_at_most(copy, overhead_bytes)):
             copy.load_extra_bytes = 0
 
     def _drain(
@@ -111,7 +113,7 @@ class Admission:
     ) -> None:
         """Keep for it what copies in use will give and what it takes beside that; they stay in use until then, so it holds no start up."""
         later = left.plus(self._coming(claims))
-        if not need.fits_in(later) and not (may_drain and self._room.drain(need, later)):
+        if not need.fits_in(later) and not (may_drain and self._pool.drain_in_use(need, later)):
             return
         given = copies.smaller(need, self._coming(claims))
         claims.draining = claims.draining.plus(given)
@@ -119,13 +121,18 @@ class Admission:
 
     def _coming(self, claims: _Claims) -> model.Footprint:
         """What copies in use will give to those who have not claimed it."""
-        return self._ledger.draining.minus(claims.draining)
+        return self._account.draining.minus(claims.draining)
 
     def _start(self, copy: copies.Copy) -> None:
         """There is room: bring it in."""
-        is_shelved, takes = copy.is_shelved, copy.booked.plus(copy.need_now)
+        is_queued_for_onload, takes = (
+            copy.is_queued_for_onload,
+            copy.booked.plus(copy.admission_need),
+        )
         del self.queue[copy.key]
-        self.moving[copy.key] = copy
-        self._room.move(copy, CopyMove.RESTORED if is_shelved else CopyMove.ADMITTED)
-        self._ledger.book(copy, takes)
-        self._room.order(ev.OnloadCopy(copy.key) if is_shelved else ev.LoadCopy(copy.key))
+        self.in_progress[copy.key] = copy
+        self._pool.move(
+            copy, CopyMove.ONLOAD_ORDERED if is_queued_for_onload else CopyMove.ADMITTED
+        )
+        self._account.book(copy, takes)
+        self._pool.order(ev.OnloadCopy(copy.key) if is_queued_for_onload else ev.LoadCopy(copy.key))

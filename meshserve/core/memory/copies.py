@@ -1,4 +1,4 @@
-"""What residency keeps: a record for each copy, one for each model's name, and the ledger of booked bytes."""
+"""What residency keeps: a record for each copy, one for each model's name, and the account of booked bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
 NOTHING = model.Footprint()
-NOBODY: dict[ev.Ticket, model.ModelId] = {}
+NO_WAITERS: dict[ev.Ticket, model.ModelId] = {}
 """The waiters of all for which nobody waits: a dictionary of its own would take as much memory as the rest of the record."""
 
 DOUBLINGS_MAX = 64
@@ -53,7 +53,7 @@ class LoadFailure:
     failures: int = 0
     retry_at_s: float = 0.0
 
-    def happened(self, error: errors.MeshError, now_s: float, limits: WorkerLimits) -> None:
+    def record(self, error: errors.MeshError, now_s: float, limits: WorkerLimits) -> None:
         """Once more: the wait doubles up to its bound."""
         wait_s = min(
             limits.back_off_max_s, limits.back_off_s * 2.0 ** min(self.failures, DOUBLINGS_MAX)
@@ -66,54 +66,54 @@ class LoadFailure:
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
 
 
-def failed_again(
-    trouble: LoadFailure | None, error: errors.MeshError, now_s: float, limits: WorkerLimits
+def add_failure(
+    failure: LoadFailure | None, error: errors.MeshError, now_s: float, limits: WorkerLimits
 ) -> LoadFailure:
-    """The trouble with one more failure."""
-    trouble = trouble or LoadFailure(error)
-    trouble.happened(error, now_s, limits)
-    return trouble
+    """The failure with one more failure."""
+    failure = failure or LoadFailure(error)
+    failure.record(error, now_s, limits)
+    return failure
 
 
 @dataclass(slots=True, eq=False)
 class Copy:
     """One copy: what it needs, what it has booked, who holds it and who waits for it.
 
-    The ledger writes `booked`, of it `leaving` (about to be free) and `fixed` (kept by a pin), and `is_spare` (it may leave at any moment).
+    The account writes `booked`, of it `leaving` (about to be free) and `fixed` (kept by a pin), and `is_evictable` (it may leave at any moment).
     """
 
     key: str
     need: model.Footprint
     load_s: float = 0.0
-    can_park: bool = False
+    can_offload: bool = False
     load_timeout_s: float = 120.0
     load_extra_bytes: int = 0
     state: CopyPhase = CopyPhase.ABSENT
     booked: model.Footprint = NOTHING
-    leaving: model.Footprint = NOTHING
-    fixed: model.Footprint = NOTHING
+    freeing: model.Footprint = NOTHING
+    pinned: model.Footprint = NOTHING
     leases: int = 0
     uses: float = 0.0
     score: float = 0.0
     last_used_s: float = 0.0
     since_s: float = 0.0
     is_measured: bool = False
-    is_spare: bool = False
-    unload_wanted: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
+    is_evictable: bool = False
+    is_unload_requested: bool = False
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NO_WAITERS)
     names: set[model.ModelId] = field(default_factory=set)
     pins: frozenset[model.ModelId] = frozenset()
-    trouble: LoadFailure | None = None
+    failure: LoadFailure | None = None
 
     def move(self, move: CopyMove, now_s: float) -> None:
         """Take the step that the table allows."""
         self.state = copy_lifecycle.after(self.state, move)
         self.since_s = now_s
 
-    def expect(self, artifact: ev.ArtifactFetched) -> None:
+    def apply_artifact(self, artifact: ev.ArtifactFetched) -> None:
         """Take over what its artifact promises; what was measured here is better."""
-        self.can_park, self.load_timeout_s = artifact.can_park, artifact.load_timeout_s
-        self.expect_extra(artifact.load_extra_bytes)
+        self.can_offload, self.load_timeout_s = artifact.can_offload, artifact.load_timeout_s
+        self.set_load_extra(artifact.load_extra_bytes)
         if not self.is_measured and self.booked == NOTHING:
             self.need, self.load_s, self.is_measured = (
                 artifact.need,
@@ -121,14 +121,14 @@ class Copy:
                 artifact.load_s > 0,
             )
 
-    def expect_extra(self, load_extra_bytes: int) -> None:
+    def set_load_extra(self, load_extra_bytes: int) -> None:
         """What its next load takes beside what it leaves; what is booked for the one under way stays."""
         if self.state is not CopyPhase.LOADING:
             self.load_extra_bytes = load_extra_bytes
 
-    def measured(self, footprint: model.Footprint, load_s: float) -> None:
+    def record_load(self, footprint: model.Footprint, load_s: float) -> None:
         """A load has shown what it takes."""
-        self.need, self.load_s, self.is_measured, self.trouble = footprint, load_s, True, None
+        self.need, self.load_s, self.is_measured, self.failure = footprint, load_s, True, None
 
     @property
     def is_idle(self) -> bool:
@@ -136,9 +136,9 @@ class Copy:
         return self.state in copy_lifecycle.IDLE and not (self.leases or self.pins)
 
     @property
-    def is_there(self) -> bool:
+    def is_in_memory(self) -> bool:
         """Whether some of it is in memory, and not on its way out."""
-        return self.is_shelved or self.state not in {
+        return self.is_queued_for_onload or self.state not in {
             CopyPhase.ABSENT,
             CopyPhase.QUEUED,
             CopyPhase.FAILED,
@@ -146,19 +146,19 @@ class Copy:
         }
 
     @property
-    def is_shelved(self) -> bool:
+    def is_queued_for_onload(self) -> bool:
         """Whether it is queued and comes back from host memory, without its file."""
         return self.state is CopyPhase.QUEUED and self.booked != NOTHING
 
     @property
-    def parked(self) -> model.Footprint:
+    def offloaded_need(self) -> model.Footprint:
         """What it takes while it is parked: everything in host memory."""
         return model.Footprint(self.need.host_bytes + self.need.gpu_bytes, 0)
 
     @property
-    def need_now(self) -> model.Footprint:
+    def admission_need(self) -> model.Footprint:
         """What must be free before it comes in: a shelved one's bytes are in host memory already, a load takes more than what it leaves."""
-        if self.is_shelved:
+        if self.is_queued_for_onload:
             return model.Footprint(0, self.need.gpu_bytes)
         return model.Footprint(self.need.host_bytes + self.load_extra_bytes, self.need.gpu_bytes)
 
@@ -171,8 +171,8 @@ class Binding:
     key: str | None = None
     attempt: int = 0
     is_fetching: bool = False
-    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NOBODY)
-    trouble: LoadFailure | None = None
+    waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NO_WAITERS)
+    failure: LoadFailure | None = None
 
 
 class MemoryAccount:
@@ -181,56 +181,56 @@ class MemoryAccount:
     def __init__(self, budget: model.Footprint) -> None:
         self.budget = budget
         self.booked = NOTHING
-        self.leaving = NOTHING
+        self.freeing = NOTHING
         self.draining = NOTHING
         self.pinned = NOTHING
         self.overhead_bytes = 0
         self.overhead_min_bytes = 0
         self._was_seen = False
-        self._spare_host_bytes = 0
-        self._spare_gpu_bytes = 0
+        self._evictable_host_bytes = 0
+        self._evictable_gpu_bytes = 0
 
-    def book(self, copy: Copy, takes: model.Footprint, leaving: model.Footprint = NOTHING) -> None:
+    def book(self, copy: Copy, takes: model.Footprint, freeing: model.Footprint = NOTHING) -> None:
         """From now on the copy takes `takes` instead of what it had, and `leaving` of it is about to be free."""
-        assert not copy.is_spare, (
+        assert not copy.is_evictable, (
             f"{copy.key} may leave at any moment; its bytes are fixed until it is held"
         )
         self.booked = self.booked.minus(copy.booked).plus(takes)
-        self.leaving = self.leaving.minus(copy.leaving).plus(leaving)
-        copy.booked, copy.leaving = takes, leaving
-        self.note_pins(copy)
+        self.freeing = self.freeing.minus(copy.freeing).plus(freeing)
+        copy.booked, copy.freeing = takes, freeing
+        self.update_pinned(copy)
 
-    def note_pins(self, copy: Copy) -> None:
+    def update_pinned(self, copy: Copy) -> None:
         """Count what the copy's pins keep: what stays of it, but for bytes that it holds only on its way back to the GPU.
 
         A parked one stays as it is, for nobody asks for it.
         """
         fixed = (
-            copy.booked.minus(copy.leaving)
+            copy.booked.minus(copy.freeing)
             if copy.pins and copy.state is not CopyPhase.DRAINING
             else NOTHING
         )
-        if copy.state not in {CopyPhase.PARKED, CopyPhase.PARKING}:
+        if copy.state not in {CopyPhase.OFFLOADED, CopyPhase.OFFLOADING}:
             fixed = smaller(fixed, copy.need)
-        if fixed != copy.fixed:
-            self.pinned = self.pinned.minus(copy.fixed).plus(fixed)
-            copy.fixed = fixed
+        if fixed != copy.pinned:
+            self.pinned = self.pinned.minus(copy.pinned).plus(fixed)
+            copy.pinned = fixed
 
-    def spare(self, copy: Copy) -> None:
+    def mark_evictable(self, copy: Copy) -> None:
         """The copy may leave."""
-        if not copy.is_spare:
-            copy.is_spare = True
-            self._spare_host_bytes += copy.booked.host_bytes
-            self._spare_gpu_bytes += copy.booked.gpu_bytes
+        if not copy.is_evictable:
+            copy.is_evictable = True
+            self._evictable_host_bytes += copy.booked.host_bytes
+            self._evictable_gpu_bytes += copy.booked.gpu_bytes
 
-    def hold(self, copy: Copy) -> None:
+    def mark_held(self, copy: Copy) -> None:
         """The copy may not leave."""
-        if copy.is_spare:
-            copy.is_spare = False
-            self._spare_host_bytes -= copy.booked.host_bytes
-            self._spare_gpu_bytes -= copy.booked.gpu_bytes
+        if copy.is_evictable:
+            copy.is_evictable = False
+            self._evictable_host_bytes -= copy.booked.host_bytes
+            self._evictable_gpu_bytes -= copy.booked.gpu_bytes
 
-    def see(self, private_bytes: int, loading_bytes: int) -> None:
+    def record_process_memory(self, private_bytes: int, loading_bytes: int) -> None:
         """Take off the budget what the process has beside its copies.
 
         Of `loading_bytes`, booked for loads under way, nobody knows how much is taken yet: what was known before holds as far as it can.
@@ -246,12 +246,12 @@ class MemoryAccount:
         self._was_seen = True
 
     @property
-    def spared(self) -> model.Footprint:
+    def evictable(self) -> model.Footprint:
         """What all that may leave take together."""
-        return model.Footprint(self._spare_host_bytes, self._spare_gpu_bytes)
+        return model.Footprint(self._evictable_host_bytes, self._evictable_gpu_bytes)
 
     @property
-    def room(self) -> model.Footprint:
+    def free(self) -> model.Footprint:
         """What is free now; negative while too much is booked."""
         budget, booked = self.budget, self.booked
         return model.Footprint(
@@ -260,15 +260,15 @@ class MemoryAccount:
         )
 
     @property
-    def room_soon(self) -> model.Footprint:
+    def free_soon(self) -> model.Footprint:
         """What is free once those that are leaving have left."""
-        return self.room.plus(self.leaving)
+        return self.free.plus(self.freeing)
 
-    def room_at_most(self, copy: Copy, overhead_bytes: int) -> model.Footprint:
+    def free_at_most(self, copy: Copy, overhead_bytes: int) -> model.Footprint:
         """What could ever be free for the copy: the budget without the process itself and without what is pinned."""
         return (
             self.budget.minus(self.pinned)
-            .plus(copy.fixed)
+            .plus(copy.pinned)
             .minus(model.Footprint(overhead_bytes, 0))
         )
 

@@ -1,15 +1,15 @@
-"""The life of one copy on a worker: its states and every legal move. Nothing else decides what may follow what.
+"""The lifecycle of one copy on a worker: its states and every legal move.
 
-absent     → queued: wanted
-queued     → loading: admitted, unparking: restored, absent: given up, parked: shelved
+absent     → queued: requested
+queued     → loading: admitted, onloading: onload ordered, absent: given up, offloaded: onload given up
 loading    → ready: loaded, failed: load failed, stuck: timed out
 stuck      → ready: loaded, failed: load failed
-failed     → queued: wanted
-ready      → draining: drain ordered, parking: park ordered, evicting: eviction ordered
+failed     → queued: requested
+ready      → draining: drain ordered, offloading: offload ordered, evicting: eviction ordered
 draining   → evicting: eviction ordered
-parking    → parked: shelved, evicting: move failed
-parked     → queued: wanted, evicting: eviction ordered
-unparking  → ready: loaded, evicting: move failed
+offloading → offloaded: offloaded, evicting: move failed
+offloaded  → queued: requested, evicting: eviction ordered
+onloading  → ready: loaded, evicting: move failed
 evicting   → absent: freed
 """
 
@@ -33,59 +33,60 @@ class CopyPhase(enum.Enum):
     FAILED = "failed"
     READY = "ready"
     DRAINING = "draining"
-    PARKING = "parking"
-    PARKED = "parked"
-    UNPARKING = "unparking"
+    OFFLOADING = "offloading"
+    OFFLOADED = "offloaded"
+    ONLOADING = "onloading"
     EVICTING = "evicting"
 
 
 class CopyMove(enum.Enum):
     """What can happen to a copy."""
 
-    WANTED = "wanted"
+    REQUESTED = "requested"
     ADMITTED = "admitted"
-    RESTORED = "restored"
+    ONLOAD_ORDERED = "onload ordered"
     LOADED = "loaded"
     LOAD_FAILED = "load failed"
     TIMED_OUT = "timed out"
     DRAIN_ORDERED = "drain ordered"
-    PARK_ORDERED = "park ordered"
-    SHELVED = "shelved"
+    OFFLOAD_ORDERED = "offload ordered"
+    OFFLOADED = "offloaded"
     MOVE_FAILED = "move failed"
     EVICTION_ORDERED = "eviction ordered"
     FREED = "freed"
     GIVEN_UP = "given up"
+    ONLOAD_GIVEN_UP = "onload given up"
 
 
 MOVES: dict[tuple[CopyPhase, CopyMove], CopyPhase] = {
-    (CopyPhase.ABSENT, CopyMove.WANTED): CopyPhase.QUEUED,
+    (CopyPhase.ABSENT, CopyMove.REQUESTED): CopyPhase.QUEUED,
     (CopyPhase.QUEUED, CopyMove.ADMITTED): CopyPhase.LOADING,
-    (CopyPhase.QUEUED, CopyMove.RESTORED): CopyPhase.UNPARKING,
+    (CopyPhase.QUEUED, CopyMove.ONLOAD_ORDERED): CopyPhase.ONLOADING,
     (CopyPhase.QUEUED, CopyMove.GIVEN_UP): CopyPhase.ABSENT,
-    (CopyPhase.QUEUED, CopyMove.SHELVED): CopyPhase.PARKED,
+    (CopyPhase.QUEUED, CopyMove.ONLOAD_GIVEN_UP): CopyPhase.OFFLOADED,
     (CopyPhase.LOADING, CopyMove.LOADED): CopyPhase.READY,
     (CopyPhase.LOADING, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
     (CopyPhase.LOADING, CopyMove.TIMED_OUT): CopyPhase.STUCK,
     (CopyPhase.STUCK, CopyMove.LOADED): CopyPhase.READY,
     (CopyPhase.STUCK, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
-    (CopyPhase.FAILED, CopyMove.WANTED): CopyPhase.QUEUED,
+    (CopyPhase.FAILED, CopyMove.REQUESTED): CopyPhase.QUEUED,
     (CopyPhase.READY, CopyMove.DRAIN_ORDERED): CopyPhase.DRAINING,
-    (CopyPhase.READY, CopyMove.PARK_ORDERED): CopyPhase.PARKING,
+    (CopyPhase.READY, CopyMove.OFFLOAD_ORDERED): CopyPhase.OFFLOADING,
     (CopyPhase.READY, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
     (CopyPhase.DRAINING, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
-    (CopyPhase.PARKING, CopyMove.SHELVED): CopyPhase.PARKED,
-    (CopyPhase.PARKING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
-    (CopyPhase.PARKED, CopyMove.WANTED): CopyPhase.QUEUED,
-    (CopyPhase.PARKED, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
-    (CopyPhase.UNPARKING, CopyMove.LOADED): CopyPhase.READY,
-    (CopyPhase.UNPARKING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
+    (CopyPhase.OFFLOADING, CopyMove.OFFLOADED): CopyPhase.OFFLOADED,
+    (CopyPhase.OFFLOADING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
+    (CopyPhase.OFFLOADED, CopyMove.REQUESTED): CopyPhase.QUEUED,
+    (CopyPhase.OFFLOADED, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
+    (CopyPhase.ONLOADING, CopyMove.LOADED): CopyPhase.READY,
+    (CopyPhase.ONLOADING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
     (CopyPhase.EVICTING, CopyMove.FREED): CopyPhase.ABSENT,
 }
 
-IDLE = frozenset({CopyPhase.READY, CopyPhase.PARKED})
+IDLE = frozenset({CopyPhase.READY, CopyPhase.OFFLOADED})
 """In memory, and free to go if nobody uses or pins it."""
 
-MOVING = frozenset({CopyPhase.LOADING, CopyPhase.UNPARKING})
+MOVING = frozenset({CopyPhase.LOADING, CopyPhase.ONLOADING})
 """On its way in: what `loads_parallel` bounds."""
 
 WAITABLE = frozenset(
@@ -93,8 +94,8 @@ WAITABLE = frozenset(
         CopyPhase.QUEUED,
         CopyPhase.LOADING,
         CopyPhase.DRAINING,
-        CopyPhase.PARKING,
-        CopyPhase.UNPARKING,
+        CopyPhase.OFFLOADING,
+        CopyPhase.ONLOADING,
         CopyPhase.EVICTING,
     }
 )

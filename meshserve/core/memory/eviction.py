@@ -59,11 +59,11 @@ def decayed(uses: float, idle_s: float) -> float:
 
 
 class Candidate(NamedTuple):
-    """A copy that could leave: nobody uses it and nothing pins it. `can_park`: it may leave the GPU alone."""
+    """A copy that could leave: nobody uses it and nothing pins it. `can_offload`: it may leave the GPU alone."""
 
     key: str
     footprint: model.Footprint
-    can_park: bool = False
+    can_offload: bool = False
     score: float = 0.0
 
 
@@ -85,14 +85,14 @@ class EvictionPlan:
     is_postponed: bool = False
 
 
-NO_SHELF = HostBuffer()
+NO_HOST_BUFFER = HostBuffer()
 
 
 def plan(
     candidates: Iterable[Candidate],
     room: model.Footprint,
     need: model.Footprint,
-    shelf: HostBuffer = NO_SHELF,
+    shelf: HostBuffer = NO_HOST_BUFFER,
 ) -> EvictionPlan | None:
     """The fewest of the cheapest candidates whose leaving makes `need` fit into `room`; None if not even all of them would do.
 
@@ -120,7 +120,7 @@ def _helps(takes: model.Footprint, room: model.Footprint, need: model.Footprint)
 def _needed(
     victims: Sequence[Candidate], left: model.Footprint, need: model.Footprint
 ) -> list[Candidate]:
-    """The victims, dearest first, without those that a later, bigger one made needless: the dearest are spared first."""
+    """The victims, dearest first, without those that a later, bigger one made needless: the dearest are evictable first."""
     needed: list[Candidate] = []
     for victim in reversed(victims):
         without = left.minus(victim.footprint)
@@ -139,13 +139,13 @@ def _placed(leaving: Sequence[Candidate], shelf: HostBuffer) -> EvictionPlan:
     older = _MakingWay(shelf.older)
     for victim in leaving:
         moved_bytes = victim.footprint.gpu_bytes
-        if not (victim.can_park and moved_bytes):
+        if not (victim.can_offload and moved_bytes):
             free.append(victim.key)
         elif moved_bytes <= min(now_bytes, soon_bytes):
             park.append(victim.key)
             now_bytes -= moved_bytes
             soon_bytes -= moved_bytes
-        elif moved_bytes <= soon_bytes or older.make(moved_bytes - soon_bytes, victim.score):
+        elif moved_bytes <= soon_bytes or older.make_room(moved_bytes - soon_bytes, victim.score):
             soon_bytes += older.take() - moved_bytes
             is_postponed = True
         else:
@@ -163,7 +163,7 @@ class _MakingWay:
         self._read: list[Candidate] = []
         self._chosen: list[Candidate] = []
 
-    def make(self, lacking_bytes: int, score: float) -> bool:
+    def make_room(self, lacking_bytes: int, score: float) -> bool:
         """Choose the cheapest below `score` that have so many bytes together; False if there are not enough."""
         while (
             len(self._read) < MAKE_WAY_MAX

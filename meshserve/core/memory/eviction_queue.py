@@ -28,7 +28,7 @@ class EvictionQueue:
         return len(self._entries)
 
     @property
-    def kept(self) -> int:
+    def entry_count(self) -> int:
         """How many entries are kept, stale ones too: bounded by the number of keys."""
         return len(self._heap)
 
@@ -46,7 +46,7 @@ class EvictionQueue:
             self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
 
-    def cheapest(self) -> Generator[tuple[float, str], None, None]:
+    def in_order(self) -> Generator[tuple[float, str], None, None]:
         """All scores and keys as of now, cheapest first. Nothing may be added or discarded until the iteration has ended or is closed."""
         seen: dict[str, Entry] = {}
         refreshed = 0

@@ -46,50 +46,50 @@ def _check_copy(copy: copies.Copy) -> None:
     assert copy.names or copy.state not in IDLE | {CopyPhase.ABSENT, CopyPhase.FAILED}, (
         f"{who} serves no model and was kept"
     )
-    assert not copy.unload_wanted or copy.state is not CopyPhase.READY, (
+    assert not copy.is_unload_requested or copy.state is not CopyPhase.READY, (
         f"{who} should have been sent off"
     )
     assert set(copy.waiters.values()) <= copy.names, (
         f"{who} is waited for by requests for a model that it does not serve"
     )
-    assert copy.trouble or copy.state not in {CopyPhase.FAILED, CopyPhase.STUCK}, (
+    assert copy.failure or copy.state not in {CopyPhase.FAILED, CopyPhase.STUCK}, (
         f"{who} can't say why"
     )
 
 
-def check_bytes(space: memory_pool.MemoryPool, there: Mapping[str, copies.Copy]) -> None:
-    """The ledger is the sum of the copies, those that stay are within the budget, and only what may leave is offered."""
-    ledger, known = space.ledger, there.values()
-    assert ledger.booked == _sum(copy.booked for copy in known)
-    assert ledger.leaving == _sum(copy.leaving for copy in known)
-    assert ledger.draining == _sum(
+def check_bytes(pool: memory_pool.MemoryPool, there: Mapping[str, copies.Copy]) -> None:
+    """The account is the sum of the copies, those that stay are within the budget, and only what may leave is offered."""
+    account, known = pool.account, there.values()
+    assert account.booked == _sum(copy.booked for copy in known)
+    assert account.freeing == _sum(copy.freeing for copy in known)
+    assert account.draining == _sum(
         copy.booked for copy in known if copy.state is CopyPhase.DRAINING
     )
-    assert ledger.spared == _sum(copy.booked for copy in known if copy.is_idle)
-    assert ledger.pinned == _sum(copy.fixed for copy in known)
-    staying = ledger.booked.minus(ledger.leaving)
-    assert staying.fits_in(ledger.budget), f"{staying} stay, over the budget {ledger.budget}"
+    assert account.evictable == _sum(copy.booked for copy in known if copy.is_idle)
+    assert account.pinned == _sum(copy.pinned for copy in known)
+    staying = account.booked.minus(account.freeing)
+    assert staying.fits_in(account.budget), f"{staying} stay, over the budget {account.budget}"
     for copy in known:
         who = f"{copy.key} ({copy.state.value})"
-        assert copy.is_spare == copy.is_idle, f"{who} is offered wrongly"
-        assert space.ranks(copy) == (copy.state in IDLE and not copy.pins), (
+        assert copy.is_evictable == copy.is_idle, f"{who} is offered wrongly"
+        assert pool.ranks(copy) == (copy.state in IDLE and not copy.pins), (
             f"{who} is ranked wrongly"
         )
         assert copy.booked == copies.NOTHING or copy.state not in {
             CopyPhase.ABSENT,
             CopyPhase.FAILED,
         }, f"{who} has bytes booked"
-        assert (copy.leaving != copies.NOTHING) <= (
-            copy.state in {CopyPhase.EVICTING, CopyPhase.PARKING}
+        assert (copy.freeing != copies.NOTHING) <= (
+            copy.state in {CopyPhase.EVICTING, CopyPhase.OFFLOADING}
         ), f"{who} is counted as leaving"
-        assert copy.leaving == copy.booked or copy.state is not CopyPhase.EVICTING, (
+        assert copy.freeing == copy.booked or copy.state is not CopyPhase.EVICTING, (
             f"{who} leaves something behind"
         )
 
 
 def check_admission(
     way_in: admission.Admission,
-    space: memory_pool.MemoryPool,
+    pool: memory_pool.MemoryPool,
     there: Mapping[str, copies.Copy],
     limits: copies.WorkerLimits,
 ) -> None:
@@ -97,21 +97,21 @@ def check_admission(
     assert set(way_in.queue) == {
         key for key, copy in there.items() if copy.state is CopyPhase.QUEUED
     }
-    assert set(way_in.moving) == {key for key, copy in there.items() if copy.state in MOVING}
-    assert len(way_in.moving) <= limits.loads_parallel
-    if way_in.queue and len(way_in.moving) < limits.loads_parallel:
+    assert set(way_in.in_progress) == {key for key, copy in there.items() if copy.state in MOVING}
+    assert len(way_in.in_progress) <= limits.loads_parallel
+    if way_in.queue and len(way_in.in_progress) < limits.loads_parallel:
         first = next(iter(way_in.queue.values()))
-        assert not first.need_now.fits_in(space.ledger.room), (
+        assert not first.admission_need.fits_in(pool.account.free), (
             f"{first.key} waits for room that is there"
         )
 
 
-def check_tickets(waiting: waiters.Waiters, records: Iterable[waiters.Record]) -> None:
+def check_waiters(waiting: waiters.Waiters, records: Iterable[waiters.Record]) -> None:
     """Each waiting request waits for one thing."""
     found = [ticket for record in records for ticket in record.waiters]
     assert len(found) == len(set(found)) == len(waiting)
     assert all(ticket in waiting for ticket in found)
-    assert not copies.NOBODY, "those for whom nobody waits share one record of it"
+    assert not copies.NO_WAITERS, "those for whom nobody waits share one record of it"
 
 
 def _sum(footprints: Iterable[model.Footprint]) -> model.Footprint:

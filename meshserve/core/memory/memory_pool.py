@@ -32,7 +32,7 @@ class MemoryPool:
         there: dict[str, copies.Copy],
         out: list[ev.Command],
     ) -> None:
-        self.ledger = copies.MemoryAccount(limits.budget)
+        self.account = copies.MemoryAccount(limits.budget)
         self.counts = copies.ResidencyCounts()
         self.now_s = 0.0
         self.changed: set[model.ModelId] = set()
@@ -41,12 +41,12 @@ class MemoryPool:
         self._out = out
         self._age = 0.0
         self._ready = eviction_queue.EvictionQueue(self._score)
-        self._parked = eviction_queue.EvictionQueue(self._score)
+        self._offloaded = eviction_queue.EvictionQueue(self._score)
 
     def move(self, copy: copies.Copy, move: CopyMove) -> None:
         """Take the step that the table allows, now."""
         copy.move(move, self.now_s)
-        self.ledger.note_pins(copy)
+        self.account.update_pinned(copy)
         self.changed.update(copy.names)
 
     def order(self, command: ev.Command) -> None:
@@ -55,10 +55,10 @@ class MemoryPool:
 
     # Use
 
-    def lend(self, copy: copies.Copy, now_s: float) -> None:
+    def acquire(self, copy: copies.Copy, now_s: float) -> None:
         """One lease more."""
-        if copy.is_spare:
-            self.ledger.hold(copy)
+        if copy.is_evictable:
+            self.account.mark_held(copy)
         _count_use(copy, now_s)
         copy.leases += 1
 
@@ -70,7 +70,7 @@ class MemoryPool:
             self.changed.update(copy.names)
             self.rate(copy)
 
-    def take_back(self, copy: copies.Copy) -> bool:
+    def release(self, copy: copies.Copy) -> bool:
         """One lease less; whether it was the last."""
         assert copy.leases > 0, f"a lease on {copy.key} ended that nobody had"
         copy.leases -= 1
@@ -82,7 +82,7 @@ class MemoryPool:
         if copy.state is CopyPhase.DRAINING:
             self.free(copy)
         elif not copy.pins:
-            self.ledger.spare(copy)
+            self.account.mark_evictable(copy)
         return True
 
     def rate(self, copy: copies.Copy) -> None:
@@ -103,58 +103,58 @@ class MemoryPool:
 
     def ranks(self, copy: copies.Copy) -> bool:
         """Whether it has a rank among those that may leave once nobody uses them."""
-        return copy.key in self._ready or copy.key in self._parked
+        return copy.key in self._ready or copy.key in self._offloaded
 
     # Staying and going
 
-    def settle(self, copy: copies.Copy) -> None:
+    def update(self, copy: copies.Copy) -> None:
         """The copy has changed: it leaves if that is wanted, is ranked if it may leave, and is forgotten if nothing is left of it."""
         state = copy.state
-        if state is CopyPhase.READY or state is CopyPhase.PARKED:
-            if copy.unload_wanted or not copy.names:
-                self._send_off(copy)
+        if state is CopyPhase.READY or state is CopyPhase.OFFLOADED:
+            if copy.is_unload_requested or not copy.names:
+                self._drain(copy)
             elif not copy.pins:
-                (self._ready if state is CopyPhase.READY else self._parked).add(copy.key)
+                (self._ready if state is CopyPhase.READY else self._offloaded).add(copy.key)
                 if not copy.leases:
-                    self.ledger.spare(copy)
+                    self.account.mark_evictable(copy)
         elif not copy.names and (state is CopyPhase.ABSENT or state is CopyPhase.FAILED):
             del self._copies[copy.key]
 
     def hold(self, copy: copies.Copy) -> None:
         """It may not leave until it is settled again."""
-        self.ledger.hold(copy)
+        self.account.mark_held(copy)
         self._ready.discard(copy.key)
-        self._parked.discard(copy.key)
+        self._offloaded.discard(copy.key)
 
     def pin(self, copy: copies.Copy, id_: model.ModelId) -> None:
         """The copy stays as long as the model has it pinned."""
         copy.pins |= {id_}
         self.changed.add(id_)
-        copy.unload_wanted = False
+        copy.is_unload_requested = False
         self.hold(copy)
-        self.ledger.note_pins(copy)
+        self.account.update_pinned(copy)
 
     def unpin(self, copy: copies.Copy, id_: model.ModelId) -> None:
         """The model needs the copy to stay no longer."""
         copy.pins -= {id_}
         self.changed.add(id_)
-        self.ledger.note_pins(copy)
+        self.account.update_pinned(copy)
 
-    def _send_off(self, copy: copies.Copy) -> None:
+    def _drain(self, copy: copies.Copy) -> None:
         """Out as soon as nobody uses it, and nobody new gets it until then."""
         if not copy.leases:
             self.free(copy)
             return
         self.hold(copy)
         self.move(copy, CopyMove.DRAIN_ORDERED)
-        self.ledger.draining = self.ledger.draining.plus(copy.booked)
+        self.account.draining = self.account.draining.plus(copy.booked)
 
     def free(self, copy: copies.Copy) -> None:
         """Order the copy out. Nobody may use it."""
         assert not copy.leases, f"{copy.key} is in use"
         self.hold(copy)
         if copy.state is CopyPhase.DRAINING:
-            self.ledger.draining = self.ledger.draining.minus(copy.booked)
+            self.account.draining = self.account.draining.minus(copy.booked)
         self.move(copy, CopyMove.EVICTION_ORDERED)
         self._order_out(copy)
 
@@ -164,66 +164,66 @@ class MemoryPool:
         self._order_out(copy)
 
     def _order_out(self, copy: copies.Copy) -> None:
-        copy.unload_wanted = False
-        self.ledger.book(copy, copy.booked, leaving=copy.booked)
+        copy.is_unload_requested = False
+        self.account.book(copy, copy.booked, freeing=copy.booked)
         self.order(ev.FreeCopy(copy.key))
 
     def freed(self, copy: copies.Copy) -> None:
         """It has left."""
         self.move(copy, CopyMove.FREED)
         copy.score = 0.0
-        self.ledger.book(copy, copies.NOTHING)
+        self.account.book(copy, copies.NOTHING)
 
     def _park(self, copy: copies.Copy) -> None:
         self.hold(copy)
-        self.move(copy, CopyMove.PARK_ORDERED)
-        takes = model.Footprint(copy.parked.host_bytes, copy.booked.gpu_bytes)
-        self.ledger.book(copy, takes, leaving=model.Footprint(0, copy.booked.gpu_bytes))
+        self.move(copy, CopyMove.OFFLOAD_ORDERED)
+        takes = model.Footprint(copy.offloaded_need.host_bytes, copy.booked.gpu_bytes)
+        self.account.book(copy, takes, freeing=model.Footprint(0, copy.booked.gpu_bytes))
         self.order(ev.OffloadCopy(copy.key))
 
     def parked(self, copy: copies.Copy) -> None:
         """It has left the GPU."""
-        self.move(copy, CopyMove.SHELVED)
-        self.ledger.book(copy, copy.parked)
+        self.move(copy, CopyMove.OFFLOADED)
+        self.account.book(copy, copy.offloaded_need)
 
     # Making room
 
-    def make(self, need: model.Footprint, left: model.Footprint) -> Promise:
+    def make_room(self, need: model.Footprint, left: model.Footprint) -> Promise:
         """Order out as many idle copies as `need` takes beyond what is `left` soon; nobody if not even all of them would do."""
         shelf_bytes = left.host_bytes - need.host_bytes
-        with contextlib.closing(self._offers(self._parked)) as older:
+        with contextlib.closing(self._offers(self._offloaded)) as older:
             may_make_way = older if shelf_bytes >= 0 else ()
-            return self._make(
+            return self._order_out_of(
                 need,
                 left,
                 eviction.HostBuffer(
-                    min(shelf_bytes, self.ledger.room.host_bytes), shelf_bytes, may_make_way
+                    min(shelf_bytes, self.account.free.host_bytes), shelf_bytes, may_make_way
                 ),
             )
 
     def keep_within(self) -> bool:
         """More may be booked than there is: order idle copies out; False if they don't suffice and copies alone are over the budget."""
-        if copies.NOTHING.fits_in(self.ledger.room_soon.plus(self.ledger.spared)):
+        if copies.NOTHING.fits_in(self.account.free_soon.plus(self.account.evictable)):
             self.shed()
-        return self.ledger.booked.minus(self.ledger.leaving).fits_in(self.ledger.budget)
+        return self.account.booked.minus(self.account.freeing).fits_in(self.account.budget)
 
     def shed(self) -> None:
         """Order idle copies out until no more is booked than there is, as far as they reach."""
-        left = self.ledger.room_soon
+        left = self.account.free_soon
         if copies.NOTHING.fits_in(left):
             return
-        reach = left.plus(self.ledger.spared)
+        reach = left.plus(self.account.evictable)
         need = model.Footprint(min(0, reach.host_bytes), min(0, reach.gpu_bytes))
-        now_bytes = min(left.host_bytes - need.host_bytes, self.ledger.room.host_bytes)
-        self._make(need, left, eviction.HostBuffer(now_bytes, now_bytes))
+        now_bytes = min(left.host_bytes - need.host_bytes, self.account.free.host_bytes)
+        self._order_out_of(need, left, eviction.HostBuffer(now_bytes, now_bytes))
 
-    def _make(
+    def _order_out_of(
         self, need: model.Footprint, left: model.Footprint, shelf: eviction.HostBuffer
     ) -> Promise:
-        if not need.fits_in(left.plus(self.ledger.spared)):
+        if not need.fits_in(left.plus(self.account.evictable)):
             return Promise.NONE
         may_leave = (
-            (self._ready, self._parked) if need.host_bytes > left.host_bytes else (self._ready,)
+            (self._ready, self._offloaded) if need.host_bytes > left.host_bytes else (self._ready,)
         )
         with contextlib.closing(self._offers(*may_leave)) as candidates:
             planned = eviction.plan(candidates, left, need, shelf)
@@ -235,10 +235,10 @@ class MemoryPool:
             self._park(self._copies[key])
         return Promise.POSTPONED if planned.is_postponed else Promise.COMING
 
-    def drain(self, need: model.Footprint, left: model.Footprint) -> bool:
+    def drain_in_use(self, need: model.Footprint, left: model.Footprint) -> bool:
         """The same with copies in use, which nobody new gets from now on and which leave with their last lease; whether that will do."""
         with contextlib.closing(
-            self._offers(self._ready, self._parked, with_leased=True)
+            self._offers(self._ready, self._offloaded, with_leased=True)
         ) as candidates:
             planned = eviction.plan(candidates, left, need)
         if planned is None:
@@ -252,7 +252,7 @@ class MemoryPool:
     ) -> Generator[eviction.Candidate, None, None]:
         with contextlib.ExitStack() as stack:
             ranked = [
-                stack.enter_context(contextlib.closing(each.cheapest()))
+                stack.enter_context(contextlib.closing(each.in_order()))
                 for each in rankings
                 if len(each)
             ]
@@ -260,21 +260,21 @@ class MemoryPool:
                 copy = self._copies[key]
                 if with_leased or not copy.leases:
                     yield eviction.Candidate(
-                        key, copy.booked, copy.can_park and copy.state is CopyPhase.READY, score
+                        key, copy.booked, copy.can_offload and copy.state is CopyPhase.READY, score
                     )
 
     def evict(self, copy: copies.Copy) -> None:
         """Out, because others need the room or nobody has used it for long."""
         self._leave_for_room(copy)
         self.counts.evictions += 1
-        self._send_off(copy)
+        self._drain(copy)
 
     def _leave_for_room(self, copy: copies.Copy) -> None:
         self._age = max(self._age, copy.score)
 
     def too_big(self, copy: copies.Copy, overhead_bytes: int) -> errors.ModelTooBig | None:
         """Why there can never be room for the copy while the process itself takes so many bytes, if that is so."""
-        most = self.ledger.room_at_most(copy, overhead_bytes)
+        most = self.account.free_at_most(copy, overhead_bytes)
         if copy.need.fits_in(most):
             return None
         itself = _words(model.Footprint(overhead_bytes))

@@ -37,12 +37,12 @@ class Residency:
         self.bindings: dict[model.ModelId, copies.Binding] = {}
         self.copies: dict[str, copies.Copy] = {}
         self._out: list[ev.Command] = []
-        self._tickets = waiters.Waiters(self._out)
-        self._room = memory_pool.MemoryPool(limits, policy, self.copies, self._out)
-        self._admission = admission.Admission(self._room, self._tickets, limits)
-        self.counts = self._room.counts
-        self.ledger = self._room.ledger
-        self.changed = self._room.changed
+        self._waiters = waiters.Waiters(self._out)
+        self._pool = memory_pool.MemoryPool(limits, policy, self.copies, self._out)
+        self._admission = admission.Admission(self._pool, self._waiters, limits)
+        self.counts = self._pool.counts
+        self.account = self._pool.account
+        self.changed = self._pool.changed
         self._pinned: set[model.ModelId] = set()
         self._attempts = itertools.count(1)
         self._swept_s = 0.0
@@ -68,13 +68,13 @@ class Residency:
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:
         """Take one event in and say what is to be done, in that order."""
-        self._room.now_s = now_s
+        self._pool.now_s = now_s
         self._steps[type(event)](event)
         commands = self._out.copy()
         self._out.clear()
         return commands
 
-    def ready(self, id_: model.ModelId) -> str | None:
+    def find_ready(self, id_: model.ModelId) -> str | None:
         """The key of the model's copy if it is ready to run."""
         binding = self.bindings.get(id_)
         if (
@@ -87,47 +87,49 @@ class Residency:
 
     def lease(self, id_: model.ModelId, now_s: float) -> str | None:
         """The hot path of Asked: a lease at once if the copy is ready, else None and nothing changed."""
-        key = self.ready(id_)
+        key = self.find_ready(id_)
         if key is not None:
             self.counts.hits += 1
-            self._room.lend(self.copies[key], now_s)
+            self._pool.acquire(self.copies[key], now_s)
         return key
 
-    def used(self, key: str, now_s: float) -> None:
+    def record_use(self, key: str, now_s: float) -> None:
         """A lease on a ready copy that ended before the next event: it counts as any other, and changes nothing for whoever waits."""
         self.counts.hits += 1
-        self._room.use(self.copies[key], now_s)
+        self._pool.use(self.copies[key], now_s)
 
     @property
     def is_short(self) -> bool:
         """Whether not even all idle copies would make the room that is needed, or somebody has waited long for some."""
         waiting = next(iter(self._admission.queue.values()), None)
         is_late = (
-            waiting is not None and self._room.now_s - waiting.since_s > self.limits.patience_s / 2
+            waiting is not None and self._pool.now_s - waiting.since_s > self.limits.patience_s / 2
         )
-        return is_late or not copies.NOTHING.fits_in(self.ledger.room_soon.plus(self.ledger.spared))
+        return is_late or not copies.NOTHING.fits_in(
+            self.account.free_soon.plus(self.account.evictable)
+        )
 
     def check(self) -> None:
         """Assert every promise about the state as it is now."""
         assert not self._out, "a command was not handed out"
         invariants.check_copies(self.copies, self.bindings)
-        invariants.check_bytes(self._room, self.copies)
-        invariants.check_admission(self._admission, self._room, self.copies, self.limits)
-        invariants.check_tickets(self._tickets, (*self.copies.values(), *self.bindings.values()))
+        invariants.check_bytes(self._pool, self.copies)
+        invariants.check_admission(self._admission, self._pool, self.copies, self.limits)
+        invariants.check_waiters(self._waiters, (*self.copies.values(), *self.bindings.values()))
 
     # Requests
 
     def _asked(self, event: ev.LeaseRequested) -> None:
-        key = self.lease(event.id, self._room.now_s)
+        key = self.lease(event.id, self._pool.now_s)
         if key is not None:
             self._out.append(ev.GrantLease(event.ticket, key))
             return
         self.counts.misses += 1
-        if len(self._tickets) >= self.limits.waiters_max:
+        if len(self._waiters) >= self.limits.waiters_max:
             self._refuse(
                 event.ticket,
                 errors.Overloaded(
-                    f"{len(self._tickets)} requests wait for models to load", retry_after_s=1.0
+                    f"{len(self._waiters)} requests wait for models to load", retry_after_s=1.0
                 ),
             )
             return
@@ -140,13 +142,13 @@ class Residency:
 
     def _ask_binding(self, binding: copies.Binding, ticket: ev.Ticket) -> None:
         if (
-            binding.trouble
+            binding.failure
             and not binding.is_fetching
-            and self._room.now_s < binding.trouble.retry_at_s
+            and self._pool.now_s < binding.failure.retry_at_s
         ):
-            self._refuse(ticket, binding.trouble.refusal(self._room.now_s))
+            self._refuse(ticket, binding.failure.refusal(self._pool.now_s))
             return
-        self._tickets.wait(ticket, binding.id, binding)
+        self._waiters.wait(ticket, binding.id, binding)
         if not binding.is_fetching:
             self._fetch(binding)
 
@@ -158,24 +160,24 @@ class Residency:
         if copy.state is CopyPhase.READY:
             self._grant(copy, ticket)
             return
-        self._tickets.wait(ticket, id_, copy)
+        self._waiters.wait(ticket, id_, copy)
         if copy.state not in WAITABLE:
-            self._admission.want(copy)
+            self._admission.enqueue(copy)
 
     def _refusal(self, copy: copies.Copy) -> errors.MeshError | None:
         """Why nobody may wait for the copy now, if so."""
-        trouble, state = copy.trouble, copy.state
-        if trouble and (
+        failure, state = copy.failure, copy.state
+        if failure and (
             state is CopyPhase.STUCK
-            or (state is CopyPhase.FAILED and self._room.now_s < trouble.retry_at_s)
+            or (state is CopyPhase.FAILED and self._pool.now_s < failure.retry_at_s)
         ):
-            return trouble.refusal(self._room.now_s)
-        if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.PARKED}:
-            return self._room.too_big(copy, self.ledger.overhead_min_bytes)
+            return failure.refusal(self._pool.now_s)
+        if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:
+            return self._pool.too_big(copy, self.account.overhead_min_bytes)
         return None
 
     def _left(self, event: ev.RequesterLeft) -> None:
-        record = self._tickets.leave(event.ticket)
+        record = self._waiters.leave(event.ticket)
         if isinstance(record, copies.Copy):
             self._reconsider(record)
             self._admission.admit()
@@ -183,23 +185,23 @@ class Residency:
     def _reconsider(self, copy: copies.Copy) -> None:
         """Somebody wants it no longer."""
         if copy.state is CopyPhase.QUEUED and not copy.waiters:
-            self._admission.give_up(copy)
+            self._admission.cancel(copy)
         else:
-            self._room.settle(copy)
+            self._pool.update(copy)
 
     def _released(self, event: ev.LeaseReleased) -> None:
-        if self._room.take_back(self.copies[event.key]) and self._admission.queue:
+        if self._pool.release(self.copies[event.key]) and self._admission.queue:
             self._admission.admit()
 
     def _grant(self, copy: copies.Copy, ticket: ev.Ticket) -> None:
-        self._room.lend(copy, self._room.now_s)
+        self._pool.acquire(copy, self._pool.now_s)
         self._out.append(ev.GrantLease(ticket, copy.key))
 
     def _refuse(self, ticket: ev.Ticket, error: errors.MeshError) -> None:
         self._out.append(ev.RefuseLease(ticket, error))
 
     def _refuse_all(self, record: waiters.Record, error: errors.MeshError) -> None:
-        self._tickets.refuse(self._tickets.take(record), error)
+        self._waiters.refuse(self._waiters.take(record), error)
 
     # Artifacts
 
@@ -222,13 +224,13 @@ class Residency:
         binding = self._fetching(event)
         if binding is None:
             return
-        binding.trouble, binding.key = None, event.key
+        binding.failure, binding.key = None, event.key
         copy = self.copies.setdefault(event.key, copies.Copy(event.key, event.need))
-        copy.expect(event)
+        copy.apply_artifact(event)
         copy.names.add(event.id)
         if event.id in self._pinned:
-            self._room.pin(copy, event.id)
-        for ticket in self._tickets.take(binding):
+            self._pool.pin(copy, event.id)
+        for ticket in self._waiters.take(binding):
             self._ask_copy(copy, ticket, event.id)
         self._admission.admit()
 
@@ -237,10 +239,10 @@ class Residency:
         if binding is None:
             return
         self.counts.load_failures += 1
-        binding.trouble = copies.failed_again(
-            binding.trouble, event.error, self._room.now_s, self.limits
+        binding.failure = copies.add_failure(
+            binding.failure, event.error, self._pool.now_s, self.limits
         )
-        self._refuse_all(binding, binding.trouble.refusal(self._room.now_s))
+        self._refuse_all(binding, binding.failure.refusal(self._pool.now_s))
 
     def _forgotten(self, event: ev.ModelForgotten) -> None:
         if not event.is_replaced:
@@ -250,13 +252,13 @@ class Residency:
             return
         self.changed.add(event.id)
         record = self.copies[binding.key] if binding.key is not None else binding
-        waiting = self._tickets.take(record, event.id)
+        waiting = self._waiters.take(record, event.id)
         if isinstance(record, copies.Copy):
             record.names.discard(event.id)
-            self._room.unpin(record, event.id)
+            self._pool.unpin(record, event.id)
             self._reconsider(record)
         if not event.is_replaced:
-            self._tickets.refuse(
+            self._waiters.refuse(
                 waiting,
                 errors.ModelNotFound(f"model {event.id} was removed while requests waited for it"),
             )
@@ -267,7 +269,7 @@ class Residency:
     def _fetch_anew(self, id_: model.ModelId, waiting: list[ev.Ticket]) -> None:
         binding = self.bindings[id_] = copies.Binding(id_)
         for ticket in waiting:
-            self._tickets.wait(ticket, id_, binding)
+            self._waiters.wait(ticket, id_, binding)
         self._fetch(binding)
 
     # What comes of commands
@@ -275,10 +277,10 @@ class Residency:
     def _loaded(self, event: ev.CopyLoaded) -> None:
         copy = self.copies[event.key]
         self.counts.loads += 1
-        self._room.move(copy, CopyMove.LOADED)
-        copy.measured(event.footprint, event.load_s)
-        self.ledger.book(copy, event.footprint)
-        if self._room.keep_within():
+        self._pool.move(copy, CopyMove.LOADED)
+        copy.record_load(event.footprint, event.load_s)
+        self.account.book(copy, event.footprint)
+        if self._pool.keep_within():
             self._settle_in(copy)
         else:
             self._expel(copy)
@@ -286,74 +288,74 @@ class Residency:
 
     def _unparked(self, event: ev.CopyOnloaded) -> None:
         copy = self.copies[event.key]
-        self._room.move(copy, CopyMove.LOADED)
-        self.ledger.book(copy, copy.need)
+        self._pool.move(copy, CopyMove.LOADED)
+        self.account.book(copy, copy.need)
         self._settle_in(copy)
         self._end_move(copy)
 
     def _settle_in(self, copy: copies.Copy) -> None:
         """It is ready: whoever waited has it."""
-        self._room.freshen(copy)
-        for ticket in self._tickets.take(copy):
+        self._pool.freshen(copy)
+        for ticket in self._waiters.take(copy):
             self._grant(copy, ticket)
-        self._room.settle(copy)
+        self._pool.update(copy)
 
     def _expel(self, copy: copies.Copy) -> None:
         """It turned out bigger than the room that can be made now: it goes. Who waits, waits for more or hears that it can't be."""
-        self._room.free(copy)
-        too_big = self._room.too_big(copy, self.ledger.overhead_min_bytes)
+        self._pool.free(copy)
+        too_big = self._pool.too_big(copy, self.account.overhead_min_bytes)
         if too_big is not None:
             self._refuse_all(copy, too_big)
 
     def _end_move(self, copy: copies.Copy) -> None:
-        self._admission.arrived(copy)
+        self._admission.finish(copy)
         self._admission.admit()
 
     def _load_ended(self, event: ev.CopyLoadFailed) -> None:
         copy = self.copies[event.key]
         was_stuck = copy.state is CopyPhase.STUCK
-        self._room.move(copy, CopyMove.LOAD_FAILED)
-        self.ledger.book(copy, copies.NOTHING)
-        copy.unload_wanted = False
-        if was_stuck and copy.trouble:
-            copy.trouble.error = event.error
+        self._pool.move(copy, CopyMove.LOAD_FAILED)
+        self.account.book(copy, copies.NOTHING)
+        copy.is_unload_requested = False
+        if was_stuck and copy.failure:
+            copy.failure.error = event.error
         else:
             self._note_failure(copy, event.error)
-        self._room.settle(copy)
+        self._pool.update(copy)
         self._end_move(copy)
 
     def _note_failure(self, copy: copies.Copy, error: errors.MeshError) -> None:
         self.counts.load_failures += 1
-        copy.trouble = copies.failed_again(copy.trouble, error, self._room.now_s, self.limits)
-        self._refuse_all(copy, copy.trouble.refusal(self._room.now_s))
+        copy.failure = copies.add_failure(copy.failure, error, self._pool.now_s, self.limits)
+        self._refuse_all(copy, copy.failure.refusal(self._pool.now_s))
 
     def _freed(self, event: ev.CopyFreed) -> None:
         copy = self.copies[event.key]
-        self._room.freed(copy)
+        self._pool.freed(copy)
         self._resume(copy)
 
     def _extra_known(self, event: ev.LoadOverheadKnown) -> None:
         copy = self.copies.get(event.key)
         if copy is not None:
-            copy.expect_extra(event.load_extra_bytes)
+            copy.set_load_extra(event.load_extra_bytes)
             self._admission.admit()
 
     def _parked(self, event: ev.CopyOffloaded) -> None:
         copy = self.copies[event.key]
-        self._room.parked(copy)
+        self._pool.parked(copy)
         self._resume(copy)
 
     def _resume(self, copy: copies.Copy) -> None:
         """It has left; whoever asked for it meanwhile brings it back, unless there can be no room for it."""
         if copy.waiters:
-            self._admission.want(copy)
+            self._admission.enqueue(copy)
         else:
-            self._room.settle(copy)
+            self._pool.update(copy)
         self._admission.admit()
 
     def _move_failed(self, event: ev.DeviceMoveFailed) -> None:
         copy = self.copies[event.key]
-        self._room.abandon(copy)
+        self._pool.abandon(copy)
         self._end_move(copy)
 
     # Wishes and time
@@ -364,57 +366,57 @@ class Residency:
         if event.is_pinned:
             self._pinned.add(event.id)
             if copy is not None:
-                self._room.pin(copy, event.id)
+                self._pool.pin(copy, event.id)
         else:
             self._pinned.discard(event.id)
             if copy is not None:
-                self._room.unpin(copy, event.id)
-                self._room.settle(copy)
+                self._pool.unpin(copy, event.id)
+                self._pool.update(copy)
         self._admission.admit()
 
     def _unload_wanted(self, event: ev.UnloadRequested) -> None:
         binding = self.bindings.get(event.id)
         copy = self.copies[binding.key] if binding and binding.key is not None else None
-        if copy is not None and copy.is_there and not copy.pins:
-            copy.unload_wanted = True
-            self._room.settle(copy)
+        if copy is not None and copy.is_in_memory and not copy.pins:
+            copy.is_unload_requested = True
+            self._pool.update(copy)
 
     def _memory_seen(self, event: ev.MemoryMeasured) -> None:
         """What a load takes beyond its hint looks like the process's own until it ends: nobody goes for what may be turned away then."""
         loading = [
-            copy for copy in self._admission.moving.values() if copy.state is CopyPhase.LOADING
+            copy for copy in self._admission.in_progress.values() if copy.state is CopyPhase.LOADING
         ]
-        reused_bytes = min(event.free_bytes, self.ledger.budget.host_bytes // REUSED_PART)
-        self.ledger.see(
+        reused_bytes = min(event.free_bytes, self.account.budget.host_bytes // REUSED_PART)
+        self.account.record_process_memory(
             max(0, event.private_bytes - reused_bytes),
             sum(copy.booked.host_bytes for copy in loading),
         )
         if not loading:
-            self._room.shed()
+            self._pool.shed()
         self._admission.admit()
 
     def _ticked(self, _event: ev.TimerFired) -> None:
-        for copy in list(self._admission.moving.values()):
+        for copy in list(self._admission.in_progress.values()):
             if (
                 copy.state is CopyPhase.LOADING
-                and self._room.now_s - copy.since_s > copy.load_timeout_s
+                and self._pool.now_s - copy.since_s > copy.load_timeout_s
             ):
                 self._time_out(copy)
         idle_s = self.limits.idle_unload_s
-        if idle_s is not None and self._room.now_s - self._swept_s >= idle_s / SWEEPS_PER_IDLE_TIME:
+        if idle_s is not None and self._pool.now_s - self._swept_s >= idle_s / SWEEPS_PER_IDLE_TIME:
             self._unload_idle(idle_s)
         self._admission.admit(may_drain=True)
 
     def _time_out(self, copy: copies.Copy) -> None:
         """Its bytes stay booked, for nobody knows what the load still takes; nobody waits for it, and nobody starts it twice."""
-        self._room.move(copy, CopyMove.TIMED_OUT)
-        self._admission.arrived(copy)
+        self._pool.move(copy, CopyMove.TIMED_OUT)
+        self._admission.finish(copy)
         self._note_failure(
             copy, errors.LoadFailed(f"the load has not ended within {copy.load_timeout_s:g} s")
         )
 
     def _unload_idle(self, idle_s: float) -> None:
-        self._swept_s = self._room.now_s
+        self._swept_s = self._pool.now_s
         for copy in list(self.copies.values()):
-            if copy.is_spare and self._room.now_s - copy.last_used_s >= idle_s:
-                self._room.evict(copy)
+            if copy.is_evictable and self._pool.now_s - copy.last_used_s >= idle_s:
+                self._pool.evict(copy)

@@ -49,7 +49,7 @@ class ArtifactFetched:
     key: str
     need: model.Footprint
     load_s: float = 0.0
-    can_park: bool = False
+    can_offload: bool = False
     load_timeout_s: float = 120.0
     load_extra_bytes: int = 0
 

@@ -39,7 +39,7 @@ class Waiters:
         record = self._records.pop(ticket, None)
         if record is not None:
             del record.waiters[ticket]
-            record.waiters = record.waiters or copies.NOBODY
+            record.waiters = record.waiters or copies.NO_WAITERS
         return record
 
     def take(self, record: Record, id_: model.ModelId | None = None) -> list[ev.Ticket]:

@@ -134,7 +134,7 @@ class Workers:
         self, worker: WorkerRecord, share: catalog_sync.Parts
     ) -> Iterator[commands.Command]:
         """Bring the worker's catalog in as a whole."""
-        steps = catalog_sync.whole_of(share, worker.sent)
+        steps = catalog_sync.full_steps(share, worker.sent)
         worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
         return self._send(worker, steps)
 
@@ -142,7 +142,7 @@ class Workers:
         self, worker: WorkerRecord, changes: Iterable[catalog.Change]
     ) -> Iterator[commands.Command]:
         """Bring the worker's catalog forward by these changes."""
-        return self._send(worker, tuple(catalog_sync.steps(changes, worker.sent)))
+        return self._send(worker, tuple(catalog_sync.incremental_steps(changes, worker.sent)))
 
     def _send(
         self, worker: WorkerRecord, steps: tuple[catalog_sync.SyncStep, ...]

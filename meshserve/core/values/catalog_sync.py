@@ -1,7 +1,11 @@
-"""How a worker keeps its catalog equal to its pool's: numbered steps, and a whole catalog wherever one was missed."""
+"""The protocol by which workers follow their pool's catalog: numbered steps of catalog changes.
+
+A worker that missed a step gets the full catalog again, and serves by the old one until then.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,101 +13,107 @@ from meshserve import errors
 from meshserve.core.values import catalog, model
 
 CHANGES_MAX = 1000
+"""Changes in one step: bounds the size of one message, and the time that a worker spends on it."""
+
 Parts = tuple[tuple[catalog.Change, ...], ...]
 
 
 class MissedStep(errors.MeshError):
-    """A step came that can't follow the last one: the whole catalog is needed."""
+    """A step does not follow the last one, so the worker needs the full catalog.
+
+    A MeshError although no user sees it: it crosses from the worker's process to the controller's.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStep:
-    """Changes that bring a catalog from the revision before to `revision`.
+    """Changes that bring a catalog from revision `revision` − 1 to `revision`.
 
-    A whole catalog comes in several steps: the first `begins` it, whatever was there before, and it holds from the one that `ends` it.
+    A full catalog is a series of steps: `is_first` begins an empty catalog, `is_last` puts it in
+    the place of the old one.
     """
 
     revision: int
     changes: tuple[catalog.Change, ...]
-    begins: bool = False
-    ends: bool = False
+    is_first: bool = False
+    is_last: bool = False
 
 
-def steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[SyncStep]:
-    """The changes in messages of bounded size, from the revision after `revision` on."""
-    for number, part in enumerate(parts(changes), revision + 1):
-        yield SyncStep(number, part)
-
-
-def whole(changes: Iterable[catalog.Change], revision: int) -> tuple[SyncStep, ...]:
-    """A whole catalog in messages of bounded size; at least one, however empty."""
-    return whole_of(parts(changes), revision)
-
-
-def whole_of(cut: Parts, revision: int) -> tuple[SyncStep, ...]:
-    """The same of a catalog that is cut already: many workers may share the parts."""
-    last = max(0, len(cut) - 1)
-    return tuple(
-        SyncStep(revision + 1 + i, part, begins=i == 0, ends=i == last)
-        for i, part in enumerate(cut or ((),))
-    )
-
-
-def parts(changes: Iterable[catalog.Change]) -> Parts:
-    """The changes in parts of bounded size."""
+def split_changes(changes: Iterable[catalog.Change]) -> Parts:
+    """Return the changes in parts of at most `CHANGES_MAX`."""
     every = tuple(changes)
     return tuple(every[start : start + CHANGES_MAX] for start in range(0, len(every), CHANGES_MAX))
 
 
+def incremental_steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[SyncStep]:
+    """Yield the steps that make the changes in a catalog of revision `revision`."""
+    for number, part in enumerate(split_changes(changes), revision + 1):
+        yield SyncStep(number, part)
+
+
+def full_steps(parts: Parts, revision: int) -> tuple[SyncStep, ...]:
+    """Return the steps that replace a catalog of revision `revision` by the catalog in `parts`.
+
+    All workers of a pool share the parts. An empty catalog takes one step.
+    """
+    last = max(0, len(parts) - 1)
+    return tuple(
+        SyncStep(revision + 1 + i, part, is_first=i == 0, is_last=i == last)
+        for i, part in enumerate(parts or ((),))
+    )
+
+
 class CatalogFollower:
-    """A worker's catalog. `revision` is the last step's, 0 before the first; `is_whole` once a whole one has come."""
+    """A worker's catalog.
+
+    `revision` is the last step's, 0 before the first; `is_complete` turns true with the first
+    full catalog.
+    """
 
     def __init__(self) -> None:
         self.revision = 0
-        self.is_whole = False
+        self.is_complete = False
         self.catalog = catalog.Catalog()
-        self._coming: catalog.Catalog | None = None
+        self._incoming: catalog.Catalog | None = None
 
-    def take(self, step: SyncStep) -> tuple[catalog.Change, ...]:
-        """Take a step in and say what it changes here: nothing until a whole catalog has ended. Raises Gap, and changes nothing then."""
-        if not step.begins and (step.revision != self.revision + 1 or self.revision == 0):
+    def apply(self, step: SyncStep) -> tuple[catalog.Change, ...]:
+        """Apply a step and return the changes of `catalog`: none before a full catalog's last step.
+
+        Raises MissedStep, without any change, if the step does not follow the last one.
+        """
+        if not step.is_first and (step.revision != self.revision + 1 or self.revision == 0):
             raise MissedStep(f"step {step.revision} can't follow revision {self.revision}")
-        if step.begins:
-            self._coming = catalog.Catalog()
+        if step.is_first:
+            self._incoming = catalog.Catalog()
         self.revision = step.revision
-        if self._coming is not None:
-            return self._take_part(self._coming, step)
+        if self._incoming is not None:
+            return self._apply_part(self._incoming, step)
         for change in step.changes:
             self.catalog.apply(change)
         return step.changes
 
-    def _take_part(self, coming: catalog.Catalog, step: SyncStep) -> tuple[catalog.Change, ...]:
+    def _apply_part(self, incoming: catalog.Catalog, step: SyncStep) -> tuple[catalog.Change, ...]:
         for change in step.changes:
-            coming.apply(change)
-        if not step.ends:
+            incoming.apply(change)
+        if not step.is_last:
             return ()
-        before, self.catalog, self._coming = self.catalog, coming, None
-        self.is_whole = True
-        return tuple(difference(before, coming))
+        before, self.catalog, self._incoming = self.catalog, incoming, None
+        self.is_complete = True
+        return tuple(difference(before, incoming))
 
 
 def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[catalog.Change]:
-    """The changes that make `after` out of `before`: names are freed before they are taken."""
-    yield from (
-        catalog.AliasCleared(alias.alias)
-        for alias in before.aliases()
-        if after.alias(alias.alias) is None
-    )
-    yield from (
-        catalog.ModelWithdrawn(each.spec.id)
-        for each in before
-        if after.declared(each.spec.id) is None
-    )
-    yield from (each for each in after if before.declared(each.spec.id) != each)
+    """Yield the changes that make `after` out of `before`; names are freed before they are reused."""
+    for alias in before.aliases():
+        if after.alias(alias.alias) is None:
+            yield catalog.AliasCleared(alias.alias)
+    for declared in before:
+        if after.declared(declared.spec.id) is None:
+            yield catalog.ModelWithdrawn(declared.spec.id)
+    yield from (declared for declared in after if before.declared(declared.spec.id) != declared)
     yield from (alias for alias in after.aliases() if before.alias(alias.alias) != alias)
 
 
-def same_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:
-    """Whether a copy of the one serves the other as well: what differs is only who declared it, and whether it is pinned."""
-    fields = (field for field in model.ModelSpec.__slots__ if field not in ("origin", "pinned"))
-    return all(getattr(one, field) == getattr(other, field) for field in fields)
+def can_share_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:
+    """Return whether one copy serves both specs: they differ at most in origin and pin."""
+    return one == dataclasses.replace(other, origin=one.origin, pinned=one.pinned)

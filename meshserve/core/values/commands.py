@@ -11,7 +11,7 @@ from meshserve.core.values import catalog_sync, desired, events, llm_spec, model
 class SaveChanges:
     """Make the changes durable, all or none: answered by ChangesSaved, or by giving up. `words` tells the user what changes."""
 
-    changes: tuple[events.Save, ...]
+    changes: tuple[events.RegistryChange, ...]
     words: tuple[str, ...] = ()
 
 

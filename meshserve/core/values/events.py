@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshserve.core.values import catalog, desired, llm_spec, model, reports
 
-Save = (
+RegistryChange = (
     catalog.ModelDeclared
     | catalog.ModelWithdrawn
     | desired.DesiredAlias
@@ -19,7 +19,7 @@ Save = (
 class RegistryContents:
     """All that a registry holds: changes that make the catalog, and the last configuration's document (empty: there was none)."""
 
-    changes: tuple[Save, ...] = ()
+    changes: tuple[RegistryChange, ...] = ()
     document: str = ""
     mesh_id: str = ""
 
@@ -94,7 +94,7 @@ class DrainRequested:
 class ChangesSaved:
     """What SaveChanges asked for is durable. It comes before any other event."""
 
-    changes: tuple[Save, ...]
+    changes: tuple[RegistryChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Restored:
     `is_config_coming`: nothing is to be started before the first ConfigApplied is saved.
     """
 
-    changes: tuple[Save, ...] = ()
+    changes: tuple[RegistryChange, ...] = ()
     workers: tuple[LivingWorker, ...] = ()
     controller: model.Endpoint | None = None
     is_config_coming: bool = False
@@ -305,7 +305,7 @@ class Ticked:
     """Time went by."""
 
 
-Wish = (
+AdminRequest = (
     ConfigApplied
     | ModelsRegistered
     | ModelRemoved
@@ -337,5 +337,12 @@ LlmEvent = (
     | CapacitySeen
 )
 Event = (
-    Wish | Restored | ChangesSaved | DrainRequested | WorkerEvent | GatewayEvent | LlmEvent | Ticked
+    AdminRequest
+    | Restored
+    | ChangesSaved
+    | DrainRequested
+    | WorkerEvent
+    | GatewayEvent
+    | LlmEvent
+    | Ticked
 )

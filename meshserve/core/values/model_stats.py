@@ -1,50 +1,67 @@
-"""What is counted for each model: plain numbers, read when somebody asks."""
+"""Counters of one model on one worker: requests, runs and batch sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 BATCH_SIZES_MAX = 32
-"""How many batch sizes of one model are told apart; further ones count in the totals only."""
+"""Batch sizes that are counted separately for a model; others count only in the totals."""
 
 
 @dataclass(slots=True)
 class DurationStat:
-    """How often and how long in all."""
+    """How many times something happened, and how long that took in total."""
 
     count: int = 0
     total_s: float = 0.0
 
-    def add(self, took_s: float) -> None:
-        """Once more."""
+    def record(self, took_s: float) -> None:
+        """Count one more that took `took_s`."""
         self.count += 1
         self.total_s += took_s
+
+    def add(self, other: DurationStat) -> None:
+        """Add what another one has counted."""
+        self.count += other.count
+        self.total_s += other.total_s
 
 
 @dataclass(slots=True)
 class ModelStats:
-    """One model's numbers. `rows` counts inferences (rows of batches), `runs` executions of the model.
+    """One model's counters. `rows` counts rows of answered batches; `last_ms` is Unix time in ms.
 
-    `pressed_s`: how long more requests waited than could run next, since somebody last asked and set it to nothing.
+    `saturated_s` is the time in which more requests waited than the next run could take. The
+    load signal sets it back to 0.0 with each report.
     """
 
     success: DurationStat = field(default_factory=DurationStat)
     failure: DurationStat = field(default_factory=DurationStat)
     queued: DurationStat = field(default_factory=DurationStat)
     computed: DurationStat = field(default_factory=DurationStat)
-    pressed_s: float = 0.0
+    saturated_s: float = 0.0
     rows: int = 0
     last_ms: int = 0
     batches: dict[int, DurationStat] = field(default_factory=dict)
 
-    def answered(self, rows: int, took_s: float, at_s: float) -> None:
-        """A request was answered; `at_s` is the wall clock."""
-        self.success.add(took_s)
+    def record_answer(self, rows: int, took_s: float, at_s: float) -> None:
+        """Count an answered request of `rows` rows; `at_s` is Unix time."""
+        self.success.record(took_s)
         self.rows += rows
         self.last_ms = int(at_s * 1000)
 
-    def ran(self, rows: int, took_s: float) -> None:
-        """The model was executed once on so many rows."""
-        self.computed.add(took_s)
+    def record_run(self, rows: int, took_s: float) -> None:
+        """Count one execution of the model on `rows` rows."""
+        self.computed.record(took_s)
         if rows in self.batches or len(self.batches) < BATCH_SIZES_MAX:
-            self.batches.setdefault(rows, DurationStat()).add(took_s)
+            self.batches.setdefault(rows, DurationStat()).record(took_s)
+
+    def add(self, other: ModelStats) -> None:
+        """Add what another worker has counted for the same model; `other` stays unchanged."""
+        self.success.add(other.success)
+        self.failure.add(other.failure)
+        self.queued.add(other.queued)
+        self.computed.add(other.computed)
+        self.rows += other.rows
+        self.last_ms = max(self.last_ms, other.last_ms)
+        for size, stat in other.batches.items():
+            self.batches.setdefault(size, DurationStat()).add(stat)

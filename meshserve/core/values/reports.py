@@ -62,7 +62,7 @@ class WorkerReport:
 
     `revision` is that of its catalog (0: it has none yet); `measured` is what it learned since its last report.
 
-    `copies` and `gone` are what changed since its report `since`, and all there is where that is 0; with `is_more` the next report has
+    `copies` and `gone` are what changed since its report `since`, and all there is where that is 0; with `has_more` the next report has
     the rest of it. This report's own `number` is never 0. `demands` are the models that kept it busiest.
     """
 
@@ -79,7 +79,7 @@ class WorkerReport:
     since: int = 0
     copies: tuple[CopyReport, ...] = ()
     gone: tuple[model.ModelId, ...] = ()
-    is_more: bool = False
+    has_more: bool = False
     measured: tuple[LearnedMeasurement, ...] = ()
     demands: tuple[ModelDemand, ...] = ()
 

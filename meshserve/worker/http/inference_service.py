@@ -43,7 +43,7 @@ class InferenceService:
         outputs = resident.runner.run_now(inputs, call.outputs, rows, counts)
         self._host.used(resident)
         self._host.asked[id_] += 1
-        counts.answered(rows, time.perf_counter() - began_s, time.time())
+        counts.record_answer(rows, time.perf_counter() - began_s, time.time())
         return inference.InferReply(call.model, id_.version, call.id, outputs, resident.signature)
 
     async def _run(
@@ -66,9 +66,9 @@ class InferenceService:
                     batcher.RunRequest(inputs, call.outputs, rows, expires_s), counts
                 )
         except errors.MeshError:
-            counts.failure.add(time.perf_counter() - began_s)
+            counts.failure.record(time.perf_counter() - began_s)
             raise
-        counts.answered(rows, time.perf_counter() - began_s, time.time())
+        counts.record_answer(rows, time.perf_counter() - began_s, time.time())
         return inference.InferReply(call.model, id_.version, call.id, outputs, resident.signature)
 
     async def described(

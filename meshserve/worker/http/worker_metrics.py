@@ -72,7 +72,7 @@ class WorkerMetrics:
         return family
 
     def _memory(self) -> Iterator[Metric]:
-        ledger = self._host.residency.ledger
+        ledger = self._host.residency.account
         booked = GaugeMetricFamily(
             "meshserve_booked_bytes", "Memory booked for models", labels=["worker", "device"]
         )

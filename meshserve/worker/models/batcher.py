@@ -148,7 +148,7 @@ class Batcher:
             ):
                 break
             self._waiting.pop(0)
-            counts.queued.add(now_s - job.came_s)
+            counts.queued.record(now_s - job.came_s)
             batch.append(job)
             rows += job.ask.rows
         return batch
@@ -199,13 +199,13 @@ class Batcher:
     def _press(self, now_s: float, counts: model_stats.ModelStats) -> None:
         """Count the time in which more wait than the next run takes in."""
         if self._pressed_at_s is not None:
-            counts.pressed_s += now_s - self._pressed_at_s
+            counts.saturated_s += now_s - self._pressed_at_s
         self._pressed_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
 
     def _learn(self, rows: int, took_s: float, counts: model_stats.ModelStats) -> None:
         self._call_s = _smoothed(self._call_s, took_s)
         self._row_s = _smoothed(self._row_s, took_s / max(1, rows))
-        counts.ran(rows, took_s)
+        counts.record_run(rows, took_s)
 
 
 def _smoothed(known_s: float, took_s: float) -> float:

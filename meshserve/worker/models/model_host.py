@@ -84,13 +84,13 @@ class ModelHost:
         return self.replica.catalog
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Take a step of the catalog in; copies of what changed or went are dropped as soon as nobody uses them. Raises replica.Gap."""
-        for change in self.replica.take(step):
+        """Take a step of the catalog in; copies of what changed or went are dropped as soon as nobody uses them. Raises catalog_sync.MissedStep."""
+        for change in self.replica.apply(step):
             if isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
             elif isinstance(change, catalog.ModelDeclared):
                 old = self._asked_for.get(change.spec.id)
-                if old is not None and not catalog_sync.same_copy(old, change.spec):
+                if old is not None and not catalog_sync.can_share_copy(old, change.spec):
                     self._forget_model(change.spec.id, is_replaced=True)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
@@ -102,12 +102,12 @@ class ModelHost:
 
     def at_hand(self, id_: model.ModelId) -> ResidentModel | None:
         """The model's copy if it can be run this moment. Whoever runs it says `used` before anything else can happen."""
-        key = self.residency.ready(id_)
+        key = self.residency.find_ready(id_)
         return None if key is None else self._residents[key]
 
     def used(self, resident: ResidentModel) -> None:
         """The copy at hand was run."""
-        self.residency.used(resident.key, self._loop.time())
+        self.residency.record_use(resident.key, self._loop.time())
 
     def lease_now(self, id_: model.ModelId) -> ResidentModel | None:
         """A lease if the model is ready this moment, else None."""
@@ -159,8 +159,8 @@ class ModelHost:
         if binding is None:
             return False
         if binding.key is None:
-            return binding.trouble is not None and not binding.is_fetching
-        return self.residency.copies[binding.key].trouble is not None
+            return binding.failure is not None and not binding.is_fetching
+        return self.residency.copies[binding.key].failure is not None
 
     def footprint(self, id_: model.ModelId) -> model.Footprint:
         """What the model's copy has booked now."""
@@ -287,7 +287,7 @@ class ModelHost:
             key=recipe.key,
             need=need,
             load_s=known.load_s if known and is_known else 0.0,
-            can_park=recipe.device != "cpu" and recipe.runtime.can_offload,
+            can_offload=recipe.device != "cpu" and recipe.runtime.can_offload,
             load_timeout_s=declared.spec.load_timeout_s,
             load_extra_bytes=0
             if recipe.key in self._loading.skeletons

@@ -106,7 +106,7 @@ async def test_statistics_add_up_over_workers(http, stage):
         counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
             model_stats.ModelStats()
         )
-        counted.answered(2, 0.5, 1.0)
+        counted.record_answer(2, 0.5, 1.0)
     stats = {
         each["name"]: each for each in (await http.get("/v2/models/stats")).json()["model_stats"]
     }

@@ -51,7 +51,7 @@ def test_what_the_table_knows_happens(state, move):
 def test_only_what_is_on_its_way_can_be_waited_for():
     for state in copy_lifecycle.WAITABLE - {CopyPhase.QUEUED, CopyPhase.DRAINING}:
         assert not any(
-            move in {CopyMove.WANTED, CopyMove.EVICTION_ORDERED}
+            move in {CopyMove.REQUESTED, CopyMove.EVICTION_ORDERED}
             for before, move in MOVES
             if before is state
         )

@@ -30,8 +30,8 @@ class Used:
 def lined_up(offered, prefix="c"):
     """Candidates in the order in which they would leave, each a footprint and whether it can be parked."""
     return [
-        Candidate(f"{prefix}{i}", footprint, can_park, i)
-        for i, (footprint, can_park) in enumerate(offered)
+        Candidate(f"{prefix}{i}", footprint, can_offload, i)
+        for i, (footprint, can_offload) in enumerate(offered)
     ]
 
 
@@ -68,8 +68,8 @@ def test_a_plan_makes_the_room_and_nobody_leaves_in_vain(candidates, room, need)
     leaving = [each.footprint for each in candidates if each.key in planned.free]
     assert len(leaving) == len(planned.free)
     assert need.fits_in(room.plus(together(leaving)))
-    for spared in leaving:
-        assert not need.fits_in(room.plus(together(leaving)).minus(spared))
+    for evictable in leaving:
+        assert not need.fits_in(room.plus(together(leaving)).minus(evictable))
 
 
 @settings(deadline=None)
@@ -130,7 +130,7 @@ def test_host_memory_is_never_promised_twice(candidates, room, need, now_bytes, 
     moved = {
         each.key: each.footprint.gpu_bytes
         for each in candidates
-        if each.can_park and each.footprint.gpu_bytes
+        if each.can_offload and each.footprint.gpu_bytes
     }
     gone = {each.key: each for each in older if each.key in planned.free}
     postponed = set(plain.free) - set(planned.free) - set(planned.park)
@@ -165,7 +165,7 @@ def test_it_waits_for_room_in_host_memory_that_is_coming():
 
 def test_the_cheapest_parked_ones_make_way_for_it_and_no_more_than_needed():
     older = [Candidate(f"old{i}", Footprint(20), score=i / 10) for i in range(1, 5)]
-    candidates = [Candidate("new", Footprint(1, 30), can_park=True, score=1.0)]
+    candidates = [Candidate("new", Footprint(1, 30), can_offload=True, score=1.0)]
     planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older))
     assert planned == eviction.EvictionPlan(free=("old1", "old2"), is_postponed=True)
 
@@ -173,7 +173,7 @@ def test_the_cheapest_parked_ones_make_way_for_it_and_no_more_than_needed():
 def test_nobody_makes_way_twice():
     older = [Candidate(f"old{i}", Footprint(30)) for i in range(3)]
     candidates = [
-        Candidate(f"new{i}", Footprint(1, 30), can_park=True, score=1.0) for i in range(2)
+        Candidate(f"new{i}", Footprint(1, 30), can_offload=True, score=1.0) for i in range(2)
     ]
     planned = eviction.plan(candidates, Footprint(), Footprint(0, 60), HostBuffer(0, 0, older))
     assert planned == eviction.EvictionPlan(free=("old1", "old0"), is_postponed=True)
@@ -184,7 +184,7 @@ def test_dearer_parked_ones_do_not_make_way():
         Candidate("cheap", Footprint(20), score=0.1),
         Candidate("dear", Footprint(20), score=2.0),
     ]
-    candidates = [Candidate("new", Footprint(1, 30), can_park=True, score=1.0)]
+    candidates = [Candidate("new", Footprint(1, 30), can_offload=True, score=1.0)]
     assert eviction.plan(
         candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older)
     ) == eviction.EvictionPlan(free=("new",))
@@ -193,7 +193,7 @@ def test_dearer_parked_ones_do_not_make_way():
 def test_not_everybody_makes_way_for_one():
     older = [Candidate(f"old{i}", Footprint(1)) for i in range(2 * eviction.MAKE_WAY_MAX)]
     candidates = [
-        Candidate("new", Footprint(1, eviction.MAKE_WAY_MAX + 1), can_park=True, score=1.0)
+        Candidate("new", Footprint(1, eviction.MAKE_WAY_MAX + 1), can_offload=True, score=1.0)
     ]
     assert eviction.plan(
         candidates, Footprint(), Footprint(0, 1), HostBuffer(0, 0, older)

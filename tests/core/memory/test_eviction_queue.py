@@ -24,7 +24,7 @@ class Scores(dict):
 
 def looked(ranked, many=None):
     """The cheapest, read no further than asked."""
-    with contextlib.closing(ranked.cheapest()) as cheapest:
+    with contextlib.closing(ranked.in_order()) as cheapest:
         return list(itertools.islice(cheapest, many))
 
 
@@ -75,7 +75,7 @@ def test_many_comings_and_goings_leave_nothing_behind():
     for number in range(10_000):
         ranked.add(f"k{number}")
         ranked.discard(f"k{number}")
-    assert ranked.kept <= 2 + eviction_queue.STALE_MIN + 1
+    assert ranked.entry_count <= 2 + eviction_queue.STALE_MIN + 1
     assert looked(ranked) == [(1, "stays")]
 
 
@@ -88,5 +88,5 @@ def test_after_many_uses_all_are_put_right_at_once():
         scores[key] = 1000 - key
     asked.clear()
     assert looked(ranked, 3) == [(1, 999), (2, 998), (3, 997)]
-    assert ranked.kept == 1000
+    assert ranked.entry_count == 1000
     assert len(asked) < 1.6 * len(scores)

@@ -45,12 +45,12 @@ def bind(name, **fields):
     return breaks
 
 
-def ledger(**fields):
-    """The ledger has other values than it should."""
+def account(**fields):
+    """The account has other values than it should."""
 
     def breaks(play):
         for field, value in fields.items():
-            setattr(play.residency.ledger, field, value)
+            setattr(play.residency.account, field, value)
 
     return breaks
 
@@ -58,19 +58,19 @@ def ledger(**fields):
 BREAKS = {
     "is leased": set_("loading", leases=1),
     "has not left": set_("ready", state=CopyPhase.DRAINING),
-    "wait for nothing": set_("loading", state=CopyPhase.STUCK, trouble=copies.LoadFailure(BROKEN)),
+    "wait for nothing": set_("loading", state=CopyPhase.STUCK, failure=copies.LoadFailure(BROKEN)),
     "queued for nobody": set_("queued", waiters={}),
     "pinned by a model": set_("ready", pins=frozenset({named("stranger")})),
     "serves no model": set_("ready", names=set()),
-    "sent off": set_("used", unload_wanted=True),
+    "sent off": set_("used", is_unload_requested=True),
     "does not serve": set_("loading", waiters={1: named("stranger")}),
     "can't say why": set_("loading", state=CopyPhase.STUCK, waiters={}),
     "does not know it": bind("fetching", key="ready!"),
     "bound and still": bind("ready", is_fetching=True),
     "nobody fetches": bind("fetching", is_fetching=False),
-    "over the budget": ledger(budget=Footprint(20)),
-    "offered wrongly": set_("ready", is_spare=False),
-    "ranked wrongly": lambda play: play.residency._room._ready.discard("ready!"),
+    "over the budget": account(budget=Footprint(20)),
+    "offered wrongly": set_("ready", is_evictable=False),
+    "ranked wrongly": lambda play: play.residency._pool._ready.discard("ready!"),
     "waits for room": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=2)
     ),
@@ -87,17 +87,17 @@ def test_a_broken_promise_is_noticed_and_named(play, promise):
 
 
 SUMS = {
-    "booked": ledger(booked=Footprint(99)),
-    "leaving": ledger(leaving=Footprint(1)),
-    "draining": ledger(draining=Footprint(1)),
-    "spared": ledger(_spare_host_bytes=0),
-    "pinned": ledger(pinned=Footprint(1)),
+    "booked": account(booked=Footprint(99)),
+    "leaving": account(freeing=Footprint(1)),
+    "draining": account(draining=Footprint(1)),
+    "evictable": account(_evictable_host_bytes=0),
+    "pinned": account(pinned=Footprint(1)),
     "queue": lambda play: play.residency._admission.queue.clear(),
-    "moving": lambda play: play.residency._admission.moving.clear(),
+    "moving": lambda play: play.residency._admission.in_progress.clear(),
     "parallel": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=0)
     ),
-    "waiters": lambda play: play.residency._tickets._records.clear(),
+    "waiters": lambda play: play.residency._waiters._records.clear(),
     "names": lambda play: play.residency.bindings.pop(named("ready")),
     "keys": set_("ready", key="other"),
 }

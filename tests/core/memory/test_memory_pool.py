@@ -54,7 +54,7 @@ def test_the_end_of_its_use_counts():
 def test_a_use_between_two_events_counts():
     play = stage("a", "b")
     play.now_s += 1.0
-    play.residency.used(play.key("a"), play.now_s)
+    play.residency.record_use(play.key("a"), play.now_s)
     want(play, "c")
     assert play.free_orders == ["b"]
 

@@ -12,7 +12,7 @@ def stage(sizes, host=100, gpu=100, **more):
     """A worker with a GPU, on which models with these bytes on it are ready, used in that order."""
     play = Play(host, gpu, **more)
     for name, size in sizes.items():
-        play.declare(name, 1, size, can_park=True)
+        play.declare(name, 1, size, can_offload=True)
     play.bring(*sizes)
     return play
 
@@ -20,7 +20,7 @@ def stage(sizes, host=100, gpu=100, **more):
 def want(play, name, gpu):
     """A request for another model, whose file is there, a second later."""
     play.now_s += 1.0
-    play.declare(name, 1, gpu, can_park=True)
+    play.declare(name, 1, gpu, can_offload=True)
     request = play.ask(name)
     play.fetched(name)
     return request
@@ -41,10 +41,10 @@ def parked(sizes, **more):
 def test_an_idle_copy_leaves_the_gpu_for_host_memory():
     play = stage({"a": 60})
     request = want(play, "b", 60)
-    assert play.state("a") == "parking"
-    assert play.residency.ledger.booked == (61, 60)
+    assert play.state("a") == "offloading"
+    assert play.residency.account.booked == (61, 60)
     play.has_parked("a")
-    assert play.residency.ledger.booked.host_bytes == 61 + 1
+    assert play.residency.account.booked.host_bytes == 61 + 1
     play.loaded("b")
     assert request.key
 
@@ -52,7 +52,7 @@ def test_an_idle_copy_leaves_the_gpu_for_host_memory():
 def test_it_comes_back_without_its_file():
     play = parked({"a": 60, "b": 60}, host=200)
     request = play.ask("a")
-    assert play.state("b") == "parking"
+    assert play.state("b") == "offloading"
     play.has_parked("b")
     assert list(play.orders.unparking) == ["a!"]
     assert not play.orders.loading
@@ -89,7 +89,7 @@ def test_older_parked_copies_make_way_for_one_that_is_parked_now():
     assert play.free_orders == ["a"]
     assert play.state("b") == "ready"
     play.freed("a")
-    assert play.state("b") == "parking"
+    assert play.state("b") == "offloading"
     play.has_parked("b")
     play.loaded("c")
     assert request.key
@@ -102,7 +102,7 @@ def test_nothing_more_leaves_while_room_for_parking_is_being_made():
     assert play.free_orders == ["a"]
     assert not play.orders.parking
     play.freed("a")
-    assert play.state("b") == "parking"
+    assert play.state("b") == "offloading"
     assert "d!" in play.orders.loading
 
 
@@ -125,7 +125,7 @@ def test_who_gives_up_leaves_it_parked():
     request = play.ask("a")
     assert play.state("a") == "queued"
     play.leave(request)
-    assert play.state("a") == "parked"
+    assert play.state("a") == "offloaded"
 
 
 def test_a_copy_lost_on_its_way_off_the_gpu_is_freed():
@@ -196,7 +196,7 @@ def test_a_pinned_copy_stays_on_the_gpu():
 
 def test_a_copy_bigger_on_the_gpu_than_thought_parks_others():
     play = stage({"a": 60})
-    play.declare("b", 1, 70, hint=(1, 20), can_park=True)
+    play.declare("b", 1, 70, hint=(1, 20), can_offload=True)
     play.ask("b")
     play.fetched("b")
     play.loaded("b")

@@ -38,12 +38,12 @@ def test_a_ready_model_is_lent_at_once():
 def test_a_use_that_is_over_counts_as_a_lease_does():
     play = Play()
     play.declare("a")
-    assert play.residency.ready(named("a")) is None
+    assert play.residency.find_ready(named("a")) is None
     play.bring("a")
-    key = play.residency.ready(named("a"))
+    key = play.residency.find_ready(named("a"))
     assert key == play.key("a")
     play.now_s += 5.0
-    play.residency.used(key, play.now_s)
+    play.residency.record_use(key, play.now_s)
     play.residency.check()
     copy = play.copy("a")
     assert (copy.leases, copy.last_used_s, play.residency.counts.hits) == (0, play.now_s, 1)
@@ -356,9 +356,9 @@ def test_what_the_allocator_holds_free_is_room_up_to_a_part_of_the_budget(
     play.declare("a", 600)
     play.bring("a")
     play.tell(ev.MemoryMeasured(1100, free_bytes))
-    assert play.residency.ledger.overhead_bytes == overhead_bytes
+    assert play.residency.account.overhead_bytes == overhead_bytes
     play.tell(ev.MemoryMeasured(0, 900))
-    assert play.residency.ledger.overhead_bytes == 0
+    assert play.residency.account.overhead_bytes == 0
 
 
 def test_memory_is_short_where_somebody_has_waited_long_for_room():

@@ -66,7 +66,7 @@ def test_a_failed_load_evicted_nobody_who_need_not_go():
     play.fetched("b")
     play.load_failed("b")
     assert play.state("a") == "ready"
-    assert play.residency.ledger.booked == (40, 0)
+    assert play.residency.account.booked == (40, 0)
 
 
 def test_a_load_that_hangs_is_refused_and_not_started_twice():

@@ -38,7 +38,7 @@ class World(RuleBasedStateMachine):
         )
         for number, name in enumerate(NAMES):
             size = (5, 15 + 10 * (number % 4)) if gpu else (10 + 10 * number, 0)
-            self.play.declare(name, *size, key=f"k{number}", can_park=bool(gpu))
+            self.play.declare(name, *size, key=f"k{number}", can_offload=bool(gpu))
 
     def _any(self, data, pending):
         return data.draw(st.sampled_from(list(pending)))
@@ -58,9 +58,9 @@ class World(RuleBasedStateMachine):
 
     @rule(name=names)
     def use(self, name):
-        key = self.play.residency.ready(play.named(name))
+        key = self.play.residency.find_ready(play.named(name))
         if key is not None:
-            self.play.residency.used(key, self.play.now_s)
+            self.play.residency.record_use(key, self.play.now_s)
         self.play.residency.check()
 
     @precondition(lambda self: +self.play.leases)
@@ -154,7 +154,7 @@ class World(RuleBasedStateMachine):
         gpu = gpu if self.gpu else 0
         if f"k{key}" not in self.play.truth:
             self.play.declare(
-                name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_park=bool(self.gpu)
+                name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_offload=bool(self.gpu)
             )
         self.play.artifacts[play.named(name)] = self.play.truth[f"k{key}"]
         self.play.tell(ev.ModelForgotten(play.named(name), is_replaced))
@@ -192,7 +192,7 @@ class World(RuleBasedStateMachine):
         assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), "there is no end to it"
         assert not any(request.is_waiting for request in self.play.requests.values())
         assert self.play.orders == play.Orders()
-        resting = {CopyPhase.READY, CopyPhase.PARKED, CopyPhase.ABSENT, CopyPhase.FAILED}
+        resting = {CopyPhase.READY, CopyPhase.OFFLOADED, CopyPhase.ABSENT, CopyPhase.FAILED}
         assert {copy.state for copy in self.play.residency.copies.values()} <= resting
         assert all(
             isinstance(request.error, errors.MeshError | None)

@@ -76,7 +76,7 @@ def test_a_worker_that_starts_gets_the_whole_catalog_of_its_pool(made):
         if isinstance(each, commands.SendChanges) and each.worker_id == "default-0"
     ]
     assert [len(step.changes) for step in sent] == [1000, 1000, 100]
-    assert (sent[0].begins, sent[-1].ends) == (True, True)
+    assert (sent[0].is_first, sent[-1].is_last) == (True, True)
 
 
 def test_a_registration_goes_to_its_pools_workers_as_one_step(made):
@@ -121,7 +121,7 @@ def test_steps_after_a_missed_one_bring_everything_only_once(made):
     wholes = [
         each
         for each in made.log[before:]
-        if isinstance(each, commands.SendChanges) and each.step.begins
+        if isinstance(each, commands.SendChanges) and each.step.is_first
     ]
     assert len(wholes) == 1
 

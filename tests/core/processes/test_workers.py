@@ -40,7 +40,7 @@ def test_a_worker_is_ready_once_it_has_a_whole_catalog():
     made = workers.Workers()
     list(made.reconcile([POOL], 0.0))
     worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
-    sent = list(made.give_whole(worker, catalog_sync.parts([1] * 2500)))
+    sent = list(made.give_whole(worker, catalog_sync.split_changes([1] * 2500)))
     made.synced(events.WorkerSynced("default-0", 2))
     assert not made.is_ready("default-0")
     made.synced(events.WorkerSynced("default-0", sent[-1].step.revision))
@@ -133,7 +133,7 @@ def test_steps_are_numbered_without_a_gap(made):
         *made.give(worker, [1]),
     ]
     assert [command.step.revision for command in sent] == [2, 3, 4, 5]
-    assert [command.step.begins for command in sent] == [False, False, True, False]
+    assert [command.step.is_first for command in sent] == [False, False, True, False]
     assert max(len(command.step.changes) for command in sent) == catalog_sync.CHANGES_MAX
 
 

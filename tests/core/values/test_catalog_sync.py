@@ -26,34 +26,36 @@ def declared(*names):
 def taken(*steps):
     made = catalog_sync.CatalogFollower()
     for step in steps:
-        made.take(step)
+        made.apply(step)
     return made
 
 
 def test_nothing_holds_before_a_whole_catalog_has_come():
-    first, *rest = catalog_sync.whole(declared(*(f"m{n}" for n in range(2500))), 0)
+    first, *rest = catalog_sync.full_steps(
+        catalog_sync.split_changes(declared(*(f"m{n}" for n in range(2500)))), 0
+    )
     made = taken(first)
-    assert (len(made.catalog), made.is_whole, len(rest)) == (0, False, 2)
+    assert (len(made.catalog), made.is_complete, len(rest)) == (0, False, 2)
     for step in rest:
-        made.take(step)
-    assert (len(made.catalog), made.is_whole, made.revision) == (2500, True, 3)
+        made.apply(step)
+    assert (len(made.catalog), made.is_complete, made.revision) == (2500, True, 3)
 
 
-def test_an_empty_catalog_is_whole_too():
-    assert taken(*catalog_sync.whole([], 0)).is_whole
+def test_an_empty_catalog_is_complete_too():
+    assert taken(*catalog_sync.full_steps(catalog_sync.split_changes([]), 0)).is_complete
 
 
 def test_a_step_says_what_it_changes():
-    made = taken(*catalog_sync.whole(declared("a"), 0))
-    (step,) = catalog_sync.steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
-    assert made.take(step) == step.changes
+    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
+    (step,) = catalog_sync.incremental_steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
+    assert made.apply(step) == step.changes
     assert len(made.catalog) == 0
 
 
 def test_a_missed_step_is_a_gap_and_changes_nothing():
-    made = taken(*catalog_sync.whole(declared("a"), 0))
+    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
     with pytest.raises(catalog_sync.MissedStep, match="step 3 can't follow revision 1"):
-        made.take(catalog_sync.SyncStep(3, tuple(declared("b"))))
+        made.apply(catalog_sync.SyncStep(3, tuple(declared("b"))))
     assert (made.revision, len(made.catalog)) == (1, 1)
 
 
@@ -63,20 +65,22 @@ def test_a_step_before_any_whole_catalog_is_a_gap():
 
 
 def test_a_second_whole_catalog_tells_only_the_differences():
-    made = taken(*catalog_sync.whole(declared("a", "b"), 0))
-    (step,) = catalog_sync.whole(declared("b", "c"), 1)
-    assert set(map(str, made.take(step))) == {
+    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a", "b")), 0))
+    (step,) = catalog_sync.full_steps(catalog_sync.split_changes(declared("b", "c")), 1)
+    assert set(map(str, made.apply(step))) == {
         str(catalog.ModelWithdrawn(model.ModelId("a"))),
         str(declared("c")[0]),
     }
 
 
 def test_the_old_catalog_serves_until_the_new_one_has_ended():
-    made = taken(*catalog_sync.whole(declared("old"), 0))
-    first, last = catalog_sync.whole(declared(*(f"m{n}" for n in range(1500))), 1)
-    made.take(first)
+    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("old")), 0))
+    first, last = catalog_sync.full_steps(
+        catalog_sync.split_changes(declared(*(f"m{n}" for n in range(1500)))), 1
+    )
+    made.apply(first)
     assert made.catalog.has_name("old")
-    made.take(last)
+    made.apply(last)
     assert not made.catalog.has_name("old")
 
 
@@ -90,5 +94,7 @@ def test_differences_lead_from_one_catalog_to_the_other(before, after):
 
 
 def test_who_declared_a_model_and_its_pin_make_no_other_copy():
-    assert catalog_sync.same_copy(world.spec("a"), world.spec("a", origin="config", pinned=True))
-    assert not catalog_sync.same_copy(world.spec("a"), world.spec("a", uri="/elsewhere"))
+    assert catalog_sync.can_share_copy(
+        world.spec("a"), world.spec("a", origin="config", pinned=True)
+    )
+    assert not catalog_sync.can_share_copy(world.spec("a"), world.spec("a", uri="/elsewhere"))

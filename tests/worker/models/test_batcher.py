@@ -91,15 +91,15 @@ async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, 
     running = batcher.Batcher(adding, limits(rows_max=2), pool, None)
     tasks = await begun(running, counts, ask(1), ask(2))
     await asyncio.sleep(0.02)
-    assert counts.pressed_s == 0
+    assert counts.saturated_s == 0
     tasks += await begun(running, counts, ask(3))
     await asyncio.sleep(0.05)
     adding.gate.set()
     await results(tasks)
-    assert 0.04 < counts.pressed_s < 5
-    told_s = counts.pressed_s
+    assert 0.04 < counts.saturated_s < 5
+    told_s = counts.saturated_s
     await results(await begun(running, counts, ask(4)))
-    assert counts.pressed_s == told_s
+    assert counts.saturated_s == told_s
 
 
 async def test_others_are_not_joined(adding, pool, counts):
