@@ -158,7 +158,7 @@ class World(scale.World):
 
     def places(self) -> tuple[str, ...]:
         """Where its requests go."""
-        routes = self.mesh.hots.routes()
+        routes = self.mesh.hot_models.routes()
         return routes[0].worker_ids if routes else (self.mesh.home(NAME) or "",)
 
     def second(self, load: float) -> float:
@@ -167,7 +167,7 @@ class World(scale.World):
         places = self.places()
         shares = {
             worker.id: min(1.0, load / len(places)) if worker.id in places else 0.0
-            for worker in self.mesh.roster.workers.values()
+            for worker in self.mesh.workers.records.values()
         }
         loaded, self.loaded = self.loaded, []
         self.phase("second", [*loaded, *self._reports(shares), events.Ticked()])
@@ -176,7 +176,7 @@ class World(scale.World):
     def _reports(self, shares: dict[str, float]) -> Iterator[events.Event]:
         for worker_id, share in shares.items():
             demands = (reports.ModelDemand(self.id, share),) if share else ()
-            known = self.mesh.roster.workers[worker_id]
+            known = self.mesh.workers.records[worker_id]
             yield events.WorkerReported(
                 reports.WorkerReport(
                     worker_id, known.pid, "node", "ready", known.synced, demands=demands

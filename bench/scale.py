@@ -107,7 +107,7 @@ class World:
                     )
                 )
             case commands.ConfigureGateway(node=node):
-                self._queue.append(events.GatewayConfigured(node, self.mesh.gates.revision))
+                self._queue.append(events.GatewayConfigured(node, self.mesh.gateways.revision))
 
 
 def wanted(workers: int) -> desired.Desired:
@@ -136,7 +136,7 @@ def all_reports(
     world: World, homes: dict[str, list[int]], sizes: np.ndarray, *, is_first: bool
 ) -> Iterable[events.Event]:
     """Each worker's report: what it has, and the first time what loading it taught."""
-    for worker in list(world.mesh.roster.workers.values()):
+    for worker in list(world.mesh.workers.records.values()):
         numbers = homes.get(worker.id, [])[:RESIDENT]
         ids = [model.ModelId(name(number)) for number in numbers]
         footprints = [model.Footprint(int(sizes[number])) for number in numbers]
@@ -242,7 +242,7 @@ def _changes(
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
     without = homes_on(
         hash_ring.HashRing(
-            set(world.mesh.roster.workers).difference(down), hash_ring.ring_size(workers)
+            set(world.mesh.workers.records).difference(down), hash_ring.ring_size(workers)
         ),
         len(homes),
     )

@@ -41,8 +41,8 @@ class AdminService:
 
     def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
         """The model that a name means. Raises ModelNotFound."""
-        id_ = self.mesh.book.models.resolve(name, version)
-        declared = self.mesh.book.models.declared(id_)
+        id_ = self.mesh.catalog.models.resolve(name, version)
+        declared = self.mesh.catalog.models.declared(id_)
         if declared is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         return declared
@@ -50,7 +50,7 @@ class AdminService:
     def spec(self, entry: dict[str, Any], origin: str = desired.API) -> model.ModelSpec:
         """A spec from an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
         parsed = config.parse_model(entry)
-        pool = self.mesh.book.desired.pool(parsed.pool)
+        pool = self.mesh.catalog.desired.pool(parsed.pool)
         return parsed.spec(
             pool.load_timeout_s if pool else desired.PoolSettings().load_timeout_s, origin
         )

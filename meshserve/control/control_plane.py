@@ -59,7 +59,7 @@ class ControlPlane:
         )
         contents = await asyncio.to_thread(self._outside.store.load)
         words = await self.controller.start(endpoint, wanted, contents)
-        self._repositories.follow(self.controller.mesh.book.desired)
+        self._repositories.follow(self.controller.mesh.catalog.desired)
         return words
 
     def status(self) -> mesh_views.Json:

@@ -124,12 +124,12 @@ class Controller:
 
     def synced(self, worker_id: str) -> int:
         """The revision that the worker is known to have."""
-        worker = self.mesh.roster.workers.get(worker_id)
+        worker = self.mesh.workers.records.get(worker_id)
         return worker.synced if worker else 0
 
     def reported(self, worker_id: str) -> int:
         """The number of the worker's last report that was taken in; 0 where there was none."""
-        worker = self.mesh.roster.workers.get(worker_id)
+        worker = self.mesh.workers.records.get(worker_id)
         return worker.said.number if worker and worker.said else 0
 
     async def _run(self) -> None:
@@ -185,7 +185,7 @@ class Controller:
             self._watching.forget_replica(event.replica_id)
 
     def _note_end(self, event: events.WorkerLost | events.WorkerStopped) -> None:
-        worker = self.mesh.roster.workers.get(event.worker_id)
+        worker = self.mesh.workers.records.get(event.worker_id)
         if worker is None:
             return
         if worker.state == "draining":
@@ -263,8 +263,8 @@ class Controller:
         self, name: str, version: str, timeout_s: float | None
     ) -> model.ModelId:
         """Have the model loaded where requests for `name` go; returns which it was. Raises why it can't be."""
-        id_ = self.mesh.book.models.resolve(name, version)
-        declared = self.mesh.book.models.declared(id_)
+        id_ = self.mesh.catalog.models.resolve(name, version)
+        declared = self.mesh.catalog.models.declared(id_)
         home = self.mesh.home(name)
         if home is None or declared is None:
             raise errors.Unavailable(
@@ -278,13 +278,13 @@ class Controller:
 
     async def unload(self, name: str, version: str) -> model.ModelId:
         """Have every copy of the model go. Raises Conflict where it is pinned."""
-        id_ = self.mesh.book.models.resolve(name, version)
-        declared = self.mesh.book.models.declared(id_)
+        id_ = self.mesh.catalog.models.resolve(name, version)
+        declared = self.mesh.catalog.models.declared(id_)
         if declared is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         if declared.spec.pinned:
             raise errors.Conflict(f"model {str(id_)!r} is pinned: unpin it first")
-        for worker_id in self.mesh.roster.ready(declared.spec.pool):
+        for worker_id in self.mesh.workers.ready(declared.spec.pool):
             with contextlib.suppress(errors.Unavailable):
                 await self.cluster.unload(worker_id, id_)
         await self.copies(id_)
@@ -306,7 +306,7 @@ class Controller:
         """The numbers of every model that any ready worker has answered for, all workers together."""
         whole: dict[model.ModelId, model_stats.ModelStats] = {}
         for worker in [
-            worker for worker in self.mesh.roster.workers.values() if worker.state == "ready"
+            worker for worker in self.mesh.workers.records.values() if worker.state == "ready"
         ]:
             try:
                 counted = await self.cluster.tallies(worker.id)
@@ -317,11 +317,11 @@ class Controller:
         return whole
 
     def _holders(self, id_: model.ModelId) -> list[str]:
-        names = (id_.name, *self.mesh.book.aliases_of(id_.name))
+        names = (id_.name, *self.mesh.catalog.aliases_of(id_.name))
         homes = {self.mesh.home(name) for name in names}
         had = {
             worker.id
-            for worker in self.mesh.roster.workers.values()
+            for worker in self.mesh.workers.records.values()
             if worker.state == "ready" and id_ in worker.copies
         }
         return sorted(home for home in homes | had if home is not None)

@@ -23,20 +23,21 @@ Place = tuple[str, tuple[Any, ...]]
 
 def status(state: mesh.Mesh) -> Json:
     """Pools with their workers, gateways, and how many models there are in which state."""
-    pools = [_pool(state, pool.name, pool.settings.device) for pool in state.book.desired.pools]
+    pools = [_pool(state, pool.name, pool.settings.device) for pool in state.catalog.desired.pools]
     workers = [worker for pool in pools for worker in pool["workers"]]
-    is_ready = all(each["state"] == "ready" for each in workers) and state.gates.are_serving
+    is_ready = all(each["state"] == "ready" for each in workers) and state.gateways.are_serving
     return {
         "state": "draining" if state.is_draining else "ready" if is_ready else "starting",
-        "endpoint": state.book.desired.gateway.listen,
+        "endpoint": state.catalog.desired.gateway.listen,
         "pools": pools,
         "gateways": [
-            _gateway(gate, state.book.desired.gateway.listen) for gate in state.gates.gates.values()
+            _gateway(gate, state.catalog.desired.gateway.listen)
+            for gate in state.gateways.records.values()
         ],
         "models": _counts(state),
         "spread": [
             {"model": route.name, "workers": list(route.worker_ids)}
-            for route in state.hots.routes()
+            for route in state.hot_models.routes()
         ],
         "llms": [_llm(each) for each in state.llms.llms.values()],
     }
@@ -46,7 +47,7 @@ def _pool(state: mesh.Mesh, name: str, device: str) -> Json:
     return {
         "name": name,
         "device": device,
-        "workers": [_worker(worker) for worker in state.roster.of_pool(name)],
+        "workers": [_worker(worker) for worker in state.workers.of_pool(name)],
     }
 
 
@@ -116,12 +117,12 @@ def _replica(replica: llm_state.ReplicaRecord) -> Json:
 
 def _counts(state: mesh.Mesh) -> Json:
     states: dict[model.ModelId, str] = {}
-    for worker in state.roster.workers.values():
+    for worker in state.workers.records.values():
         for id_, copy in worker.copies.items():
             states[id_] = min(states.get(id_, "absent"), copy.state, key=STATE_ORDER.index)
     counts = Counter(states.values())
     return {
-        "registered": len(state.book.models),
+        "registered": len(state.catalog.models),
         "resident": counts["ready"] + counts["parked"],
         "loading": sum(counts[each] for each in UNDER_WAY),
         "failed": counts["failed"],
@@ -136,7 +137,7 @@ def reported_copies(state: mesh.Mesh, id_: model.ModelId) -> dict[str, reports.C
     """The model's copies as the workers last reported them."""
     return {
         worker.id: worker.copies[id_]
-        for worker in state.roster.workers.values()
+        for worker in state.workers.records.values()
         if id_ in worker.copies
     }
 
@@ -153,7 +154,7 @@ def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies)
     return {
         "name": spec.id.name,
         "version": spec.id.version,
-        "versions": list(state.book.models.versions(spec.id.name)),
+        "versions": list(state.catalog.models.versions(spec.id.name)),
         "state": copy.state,
         "reason": copy.reason,
         "runtime": spec.runtime,
@@ -166,7 +167,7 @@ def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies)
             copy.footprint if any(copy.footprint) else last_measured(declared)
         ),
         "requests": sum(each.requests for each in copies.values()),
-        "aliases": sorted(state.book.aliases_of(spec.id.name)),
+        "aliases": sorted(state.catalog.aliases_of(spec.id.name)),
     }
 
 
@@ -209,7 +210,7 @@ def models(state: mesh.Mesh, choice: ModelFilter) -> Json:
 def _chosen(
     state: mesh.Mesh, choice: ModelFilter, after: Place | None
 ) -> Iterator[catalog.ModelDeclared]:
-    for declared in state.book.models:
+    for declared in state.catalog.models:
         id_ = declared.spec.id
         is_after = after is None or _place(id_) > after
         if (

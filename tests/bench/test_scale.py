@@ -31,7 +31,7 @@ def test_the_mesh_itself_finds_nothing_wrong():
     )
     world.phase("register", scale.registrations(1_500))
     world.mesh.check()
-    assert len(world.mesh.book.models) == 1_500
+    assert len(world.mesh.catalog.models) == 1_500
     assert set(scale.homes_of(world, 500)[0].tolist()) == {"default-0", "default-1", "default-2"}
 
 

@@ -53,7 +53,7 @@ class Stage:
         return self.plane.controller.mesh
 
     def is_ready(self):
-        workers, gates = self.mesh.roster.workers.values(), self.mesh.gates.gates.values()
+        workers, gates = self.mesh.workers.records.values(), self.mesh.gateways.records.values()
         return bool(gates) and all(each.state == "ready" for each in (*workers, *gates))
 
     async def until(self, is_true, what="it"):

@@ -47,7 +47,7 @@ async def test_a_registration_that_can_t_be_kept_does_not_hold(stage):
     with pytest.raises(errors.Unavailable, match="registry is broken"):
         await register(stage, "new")
     stage.store.is_broken = False
-    assert stage.mesh.book.models.declared(model.ModelId("new")) is None
+    assert stage.mesh.catalog.models.declared(model.ModelId("new")) is None
     assert await register(stage, "new") == ("model new:1 added",)
 
 
@@ -64,7 +64,7 @@ async def test_a_lost_worker_is_replaced_and_knows_all_again(stage):
     await stage.until(lambda: "default-0" in stage.cluster.workers and stage.is_ready())
     assert stage.cluster.workers["default-0"].pid != before
     assert stage.knowing("new") == ["default-0", "default-1"]
-    assert stage.mesh.roster.workers["default-0"].restarts == 1
+    assert stage.mesh.workers.records["default-0"].restarts == 1
 
 
 async def test_a_worker_that_can_t_be_started_is_tried_again(fresh):
@@ -103,7 +103,7 @@ async def test_a_controller_that_begins_again_restarts_nothing_and_has_lost_noth
         for call in stage.cluster.calls[len(calls) :]
         if call.startswith(("start d", "start g", "stop"))
     ] == ["start gateway n1"]
-    assert stage.mesh.book.models.declared(model.ModelId("new")).spec.pinned
+    assert stage.mesh.catalog.models.declared(model.ModelId("new")).spec.pinned
     assert stage.cluster.gateways["n1"].pools["default"][0].ready
 
 
@@ -137,7 +137,7 @@ async def test_what_can_t_be_remembered_holds_nothing_up(stage):
     stage.store.is_broken = True
     stage.cluster.workers["default-0"].learned.append(world.measured("new", 5))
     await stage.clock.advance(1.1)
-    await stage.until(lambda: stage.mesh.book.models.declared(model.ModelId("new")).measured)
+    await stage.until(lambda: stage.mesh.catalog.models.declared(model.ModelId("new")).measured)
 
 
 async def test_a_model_is_loaded_where_its_requests_go(stage):

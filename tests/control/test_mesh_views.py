@@ -88,7 +88,7 @@ def test_a_model_that_is_on_several_workers_is_told_with_them(made):
         say(made, home, demands=(reports.ModelDemand(A, 1.0),))
         made.perform_all()
     assert mesh_views.status(made.mesh)["spread"] == [
-        {"model": "a", "workers": list(made.mesh.roster.homes("default", "a", 2))}
+        {"model": "a", "workers": list(made.mesh.workers.homes("default", "a", 2))}
     ]
 
 

@@ -83,7 +83,7 @@ class LlmWorld(world.World):
             return
         for node in [
             gate.node
-            for gate in self.mesh.gates.gates.values()
+            for gate in self.mesh.gateways.records.values()
             if gate.state in ("starting", "ready")
         ]:
             members = next(route.members for route in self.served[node].llms if name in route.names)
@@ -287,7 +287,7 @@ class LlmWorld(world.World):
     def check_engines_settled(self):
         """Nobody waits, and engines run for exactly those that have room and are in use or to be kept."""
         assert self.waiting == {}
-        wanted = {each.name: each for each in self.mesh.book.desired.llms}
+        wanted = {each.name: each for each in self.mesh.catalog.desired.llms}
         assert {engine.spec.name for engine in self.engines.values()} <= set(wanted)
         for name, each in self.mesh.llms.llms.items():
             running = [engine for engine in self.engines.values() if engine.spec.name == name]

@@ -95,7 +95,7 @@ class World:
 
     def _queue(self, command: commands.Command) -> None:
         name = getattr(command, "worker_id", "") or f"gateway {command.node}"
-        worker = self.mesh.roster.workers.get(name)
+        worker = self.mesh.workers.records.get(name)
         if isinstance(
             command, commands.SendChanges | commands.EnsureLoaded | commands.Pin | commands.Unpin
         ):
@@ -166,7 +166,7 @@ class World:
     def kill(self, worker_id: str) -> None:
         """End a worker's process, and everything under way with it."""
         process = self.processes.pop(worker_id)
-        draining = self.mesh.roster.workers[worker_id].state == "draining"
+        draining = self.mesh.workers.records[worker_id].state == "draining"
         if not draining:
             self.lanes[worker_id].clear()
         self.feed(events.WorkerLost(worker_id, "killed", process.pid))
@@ -201,21 +201,21 @@ class World:
         """What holds at every moment."""
         self.mesh.check()
         assert {
-            declared.spec.id: declared.spec for declared in self.mesh.book.models
+            declared.spec.id: declared.spec for declared in self.mesh.catalog.models
         } == self.saved_models
-        assert self.mesh.book.aliases == self.saved_aliases
+        assert self.mesh.catalog.aliases == self.saved_aliases
 
     def check_settled(self) -> None:
         """What holds when all is performed: workers are as desired, know exactly their pool's catalog, and pin what is at home there."""
         wanted = {
             id_: pool_.settings
-            for pool_ in self.mesh.book.desired.pools
+            for pool_ in self.mesh.catalog.desired.pools
             for id_ in pool_.worker_ids()
         }
         assert {
             worker_id: process.settings for worker_id, process in self.processes.items()
         } == wanted
-        assert set(self.mesh.roster.workers) == set(wanted)
+        assert set(self.mesh.workers.records) == set(wanted)
         for worker_id, process in self.processes.items():
             self._check_process(worker_id, process)
         assert set(self.mesh.pins.held) == {
@@ -223,16 +223,16 @@ class World:
         }
         assert [
             alias
-            for alias in self.mesh.book.moving()
-            if self.mesh.roster.ready(self.mesh.book.pool_of(alias.target) or "")
+            for alias in self.mesh.catalog.moving()
+            if self.mesh.workers.ready(self.mesh.catalog.pool_of(alias.target) or "")
         ] == []
         assert self.gateways == {NODE}
-        assert self.mesh.gates.are_serving
-        assert self.mesh.gates.have_all_taken(self.mesh.gates.revision)
+        assert self.mesh.gateways.are_serving
+        assert self.mesh.gateways.have_all_taken(self.mesh.gateways.revision)
 
     def _check_process(self, worker_id: str, process: Process) -> None:
-        assert self.mesh.roster.is_ready(worker_id)
-        share = self.mesh.book.share(process.settings.pool)
+        assert self.mesh.workers.is_ready(worker_id)
+        share = self.mesh.catalog.share(process.settings.pool)
         assert list(catalog_sync.difference(process.replica.catalog, share)) == []
         assert process.pins == {
             id_ for id_, homes in self.mesh.pins.held.items() if worker_id in homes

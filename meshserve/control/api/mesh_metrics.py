@@ -33,9 +33,9 @@ class MeshMetrics:
         yield GaugeMetricFamily(
             "meshserve_models_registered",
             "Registered versions of models.",
-            value=len(mesh.book.models),
+            value=len(mesh.catalog.models),
         )
-        yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(mesh.book.aliases))
+        yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(mesh.catalog.aliases))
         yield self._workers()
         yield CounterMetricFamily(
             "meshserve_controller_restarts",
@@ -50,7 +50,7 @@ class MeshMetrics:
         restarts = CounterMetricFamily(
             "meshserve_worker_restarts", "Restarts of workers after a loss.", labels=["worker"]
         )
-        for worker in mesh.roster.workers.values():
+        for worker in mesh.workers.records.values():
             restarts.add_metric([worker.id], worker.restarts)
         yield restarts
         copies = GaugeMetricFamily(
@@ -58,7 +58,7 @@ class MeshMetrics:
             "Workers of a model that one is not enough for.",
             labels=["model"],
         )
-        for route in mesh.hots.routes():
+        for route in mesh.hot_models.routes():
             copies.add_metric([route.name], len(route.worker_ids))
         yield copies
         yield from llm_metrics.families(mesh.llms.llms)
@@ -68,8 +68,8 @@ class MeshMetrics:
             "meshserve_workers", "Workers by pool and state.", labels=["pool", "state"]
         )
         mesh = self._controller.mesh
-        for pool in mesh.book.desired.pools:
-            counts = Counter(worker.state for worker in mesh.roster.of_pool(pool.name))
+        for pool in mesh.catalog.desired.pools:
+            counts = Counter(worker.state for worker in mesh.workers.of_pool(pool.name))
             for state in STATES:
                 family.add_metric([pool.name, state], counts[state])
         return family

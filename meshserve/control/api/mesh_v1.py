@@ -86,7 +86,7 @@ class MeshApi:
         return await self._clerk.view(*spec.id)
 
     async def _set_aliases(self, id_: model.ModelId, wanted: list[str]) -> None:
-        book = self._clerk.mesh.book
+        book = self._clerk.mesh.catalog
         for alias in book.aliases_of(id_.name).difference(wanted):
             meant = book.aliases[alias]
             if meant.version == id_.version and meant.origin == desired.API:
@@ -104,7 +104,7 @@ class MeshApi:
     async def _aliases(
         self, request: http_messages.HttpRequest, rest: list[str]
     ) -> http_messages.HttpAnswer | None:
-        aliases = self._clerk.mesh.book.aliases
+        aliases = self._clerk.mesh.catalog.aliases
         match request.method, rest:
             case "GET", []:
                 return http_messages.json_answer(
@@ -121,7 +121,7 @@ class MeshApi:
         return None
 
     def _known(self, alias: str) -> desired.DesiredAlias:
-        found = self._clerk.mesh.book.aliases.get(alias)
+        found = self._clerk.mesh.catalog.aliases.get(alias)
         if found is None:
             raise errors.ModelNotFound(f"alias {alias!r} is not set")
         return found

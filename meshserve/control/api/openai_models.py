@@ -61,7 +61,7 @@ class ModelList:
         )
 
     def _llms(self) -> tuple[llm_spec.LlmSpec, ...]:
-        return self._mesh.book.desired.llms
+        return self._mesh.catalog.desired.llms
 
     def _listed(self) -> Iterator[tuple[str, str | None]]:
         for spec in self._llms():

@@ -28,7 +28,7 @@ class TritonRepository:
     def index(self, *, only_ready: bool) -> Iterator[model_description.Indexed]:
         """Every registered version, by name."""
         state = self._clerk.mesh
-        for declared in sorted(state.book.models, key=lambda each: each.spec.id):
+        for declared in sorted(state.catalog.models, key=lambda each: each.spec.id):
             found = mesh_views.foremost(mesh_views.reported_copies(state, declared.spec.id))
             word, reason = told(*(found[1].state, found[1].reason) if found else ("absent", ""))
             if word == "READY" or not only_ready:
@@ -93,7 +93,7 @@ class TritonRepository:
         """Have every copy of the model go; it stays registered."""
         if not name:
             raise errors.InvalidRequest("an unload must name a model")
-        for version in self._clerk.mesh.book.models.versions(name) or ("",):
+        for version in self._clerk.mesh.catalog.models.versions(name) or ("",):
             await self._clerk.unload(name, version)
 
     async def statistics(self) -> list[model_description.Statistics]:
@@ -106,7 +106,7 @@ class TritonRepository:
                 counted.get(each.spec.id, model_stats.ModelStats()),
                 mesh_views.footprint(state, each),
             )
-            for each in sorted(state.book.models, key=lambda each: each.spec.id)
+            for each in sorted(state.catalog.models, key=lambda each: each.spec.id)
         ]
 
 

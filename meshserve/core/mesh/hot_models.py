@@ -127,7 +127,7 @@ class HotModels:
         yield from self._routed(hot, before)
 
     def _has(self, worker_id: str, id_: model.ModelId) -> bool:
-        copy = self._workers.workers[worker_id].copies.get(id_)
+        copy = self._workers.records[worker_id].copies.get(id_)
         return copy is not None and copy.state == "ready"
 
     def _ensure(self, worker_id: str, id_: model.ModelId) -> commands.EnsureLoaded:

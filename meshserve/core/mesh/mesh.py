@@ -23,12 +23,12 @@ class Mesh:
     """
 
     def __init__(self) -> None:
-        self.book = catalog_index.CatalogIndex()
-        self.roster = workers.Workers()
-        self.gates = gateways.Gateways()
-        self.pins = pins.Pins(self.book, self.roster)
-        self.hots = hot_models.HotModels(self.book, self.roster, self.gates)
-        self.llms = llms.Llms(self.gates)
+        self.catalog = catalog_index.CatalogIndex()
+        self.workers = workers.Workers()
+        self.gateways = gateways.Gateways()
+        self.pins = pins.Pins(self.catalog, self.workers)
+        self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways)
+        self.llms = llms.Llms(self.gateways)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
@@ -59,14 +59,14 @@ class Mesh:
     def _wish_handlers(self) -> dict[type, Callable[[Any], commands.SaveChanges]]:
         return {
             events.ConfigApplied: self._config_applied,
-            events.ModelsRegistered: lambda event: admin_requests.register(self.book, event),
-            events.ModelRemoved: lambda event: admin_requests.remove(self.book, event),
+            events.ModelsRegistered: lambda event: admin_requests.register(self.catalog, event),
+            events.ModelRemoved: lambda event: admin_requests.remove(self.catalog, event),
             events.RepositoryScanned: self._scanned,
-            events.AliasRequested: lambda event: admin_requests.set_alias(self.book, event),
+            events.AliasRequested: lambda event: admin_requests.set_alias(self.catalog, event),
             events.AliasRemovalRequested: lambda event: admin_requests.clear_alias(
-                self.book, event
+                self.catalog, event
             ),
-            events.PinRequested: lambda event: admin_requests.pin(self.book, event),
+            events.PinRequested: lambda event: admin_requests.pin(self.catalog, event),
         }
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:
@@ -78,35 +78,35 @@ class Mesh:
     def _follow(self, now_s: float) -> Iterator[commands.Command]:
         if self._is_waiting:
             return
-        yield from self.gates.reconcile(() if self.is_draining else self._nodes, now_s)
-        if not self.is_draining or not self.gates.gates:
+        yield from self.gateways.reconcile(() if self.is_draining else self._nodes, now_s)
+        if not self.is_draining or not self.gateways.records:
             yield from self._follow_workers(now_s)
-        yield from self.llms.follow(() if self.is_draining else self.book.desired.llms, now_s)
+        yield from self.llms.follow(() if self.is_draining else self.catalog.desired.llms, now_s)
 
     def _follow_workers(self, now_s: float) -> Iterator[commands.Command]:
         stops = list(
-            self.roster.reconcile(() if self.is_draining else self.book.desired.pools, now_s)
+            self.workers.reconcile(() if self.is_draining else self.catalog.desired.pools, now_s)
         )
-        changed, self.roster.changed = self.roster.changed, set()
+        changed, self.workers.changed = self.workers.changed, set()
         if changed:
-            yield from self.gates.configure()
-            self.gates.needed = self.gates.revision
+            yield from self.gateways.configure()
+            self.gateways.needed = self.gateways.revision
         yield from stops
         for pool in sorted(changed):
             yield from self.pins.follow_pool(pool)
-            yield from self.hots.follow_pool(pool)
+            yield from self.hot_models.follow_pool(pool)
         yield from self.pins.follow_moving()
 
     def _save(self, wish: commands.SaveChanges) -> Commands:
         return (wish,) if wish.changes or wish.words else ()
 
     def _config_applied(self, event: events.ConfigApplied) -> commands.SaveChanges:
-        wish = admin_requests.configure(self.book, event.desired, self._scans)
+        wish = admin_requests.configure(self.catalog, event.desired, self._scans)
         self._is_waiting = self._is_waiting and bool(wish.changes)
         return wish
 
     def _scanned(self, event: events.RepositoryScanned) -> commands.SaveChanges:
-        wish = admin_requests.scan(self.book, event)
+        wish = admin_requests.scan(self.catalog, event)
         self._scans[event.origin] = event.specs
         return wish
 
@@ -117,31 +117,33 @@ class Mesh:
     def _restored(self, event: events.Restored, now_s: float) -> Iterator[commands.Command]:
         self._controller = event.controller
         for change in event.changes:
-            self.book.make(change)
+            self.catalog.make(change)
         for living in event.workers:
-            worker = self.roster.attach(living, now_s)
-            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
+            worker = self.workers.attach(living, now_s)
+            yield from self.workers.give_whole(worker, self.catalog.whole(worker.settings.pool))
         for replica in event.replicas:
             self.llms.attach(replica, now_s)
         self._is_waiting = event.is_config_coming
         for name in {
-            declared.spec.id.name for declared in self.book.models if declared.spec.pinned
+            declared.spec.id.name for declared in self.catalog.models if declared.spec.pinned
         }:
             yield from self.pins.follow_name(name, ())
 
     def _saved(self, event: events.ChangesSaved, _: float) -> Iterator[commands.Command]:
         self._is_waiting = False
-        names = self.book.touched(event.changes)
+        names = self.catalog.touched(event.changes)
         seen = names.keys() | {
             change.alias
             for change in event.changes
             if isinstance(change, desired.DesiredAlias | catalog.AliasCleared)
         }
-        before = (self.book.desired.gateway, self.book.routes_of(seen))
-        yield from self._tell(made for change in event.changes for made in self.book.make(change))
-        if before != (self.book.desired.gateway, self.book.routes_of(seen)):
-            yield from self.gates.configure()
-        yield from self.hots.forget_names(names)
+        before = (self.catalog.desired.gateway, self.catalog.routes_of(seen))
+        yield from self._tell(
+            made for change in event.changes for made in self.catalog.make(change)
+        )
+        if before != (self.catalog.desired.gateway, self.catalog.routes_of(seen)):
+            yield from self.gateways.configure()
+        yield from self.hot_models.forget_names(names)
         for name, declared in names.items():
             yield from self.pins.follow_name(name, declared)
 
@@ -151,58 +153,58 @@ class Mesh:
             told.setdefault(each.pool, []).append(each.change)
         for pool, changes in told.items():
             shared = tuple(changes)
-            for worker in self.roster.of_pool(pool):
+            for worker in self.workers.of_pool(pool):
                 if worker.is_up:
-                    yield from self.roster.give(worker, shared)
+                    yield from self.workers.give(worker, shared)
 
     def _worker_started(self, event: events.WorkerStarted, _: float) -> Commands:
-        worker = self.roster.started(event)
+        worker = self.workers.started(event)
         if worker is None:
             return (
                 ()
-                if event.worker_id in self.roster.workers
+                if event.worker_id in self.workers.records
                 else (commands.StopWorker(event.worker_id),)
             )
         self._forget(worker.id)
-        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
+        return self.workers.give_whole(worker, self.catalog.whole(worker.settings.pool))
 
     def _worker_synced(self, event: events.WorkerSynced, _: float) -> Commands:
-        self.roster.synced(event)
+        self.workers.synced(event)
         return ()
 
     def _sync_failed(self, event: events.SyncFailed, _: float) -> Commands:
-        worker = self.roster.workers.get(event.worker_id)
+        worker = self.workers.records.get(event.worker_id)
         if worker is None or not worker.is_up or event.revision <= worker.whole_after:
             return ()
-        return self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
+        return self.workers.give_whole(worker, self.catalog.whole(worker.settings.pool))
 
     def _worker_reported(
         self, event: events.WorkerReported, now_s: float
     ) -> Iterator[commands.Command]:
-        worker = self.roster.workers.get(event.report.worker_id)
+        worker = self.workers.records.get(event.report.worker_id)
         if worker is None or not worker.is_up:
             return
         worker.take_report(event.report)
         if event.report.revision < event.revision and worker.whole_after < event.revision:
-            yield from self.roster.give_whole(worker, self.book.whole(worker.settings.pool))
+            yield from self.workers.give_whole(worker, self.catalog.whole(worker.settings.pool))
         yield from self._learn(event.report.measured)
         if not self.is_draining:
-            yield from self.hots.reported(worker.id, event.report.demands, now_s)
+            yield from self.hot_models.reported(worker.id, event.report.demands, now_s)
 
     def _learn(self, learned: Iterable[reports.LearnedMeasurement]) -> Iterator[commands.Command]:
         news = tuple(each for each in learned if self._is_news(each))
-        declared = ((self.book.models.declared(each.id), each.measured) for each in news)
+        declared = ((self.catalog.models.declared(each.id), each.measured) for each in news)
         yield from self._tell(
             made
             for each, measured in declared
             if each
-            for made in self.book.make(catalog.ModelDeclared(each.spec, measured))
+            for made in self.catalog.make(catalog.ModelDeclared(each.spec, measured))
         )
         if news:
             yield commands.RememberMeasured(news)
 
     def _is_news(self, learned: reports.LearnedMeasurement) -> bool:
-        declared = self.book.models.declared(learned.id)
+        declared = self.catalog.models.declared(learned.id)
         if declared is None:
             return False
         known, new = declared.measured, learned.measured
@@ -213,39 +215,39 @@ class Mesh:
         )
 
     def _copy_seen(self, event: events.CopySeen, _: float) -> Commands:
-        worker = self.roster.workers.get(event.worker_id)
+        worker = self.workers.records.get(event.worker_id)
         if worker is not None and worker.is_up:
             worker.see_copy(event.id, event.copy)
         return ()
 
     def _worker_lost(self, event: events.WorkerLost, now_s: float) -> Commands:
-        self.roster.lost(event, now_s)
+        self.workers.lost(event, now_s)
         self._forget(event.worker_id)
         return ()
 
     def _worker_stopped(self, event: events.WorkerStopped, _: float) -> Commands:
-        self.roster.stopped(event.worker_id)
+        self.workers.stopped(event.worker_id)
         self._forget(event.worker_id)
         return ()
 
     def _forget(self, worker_id: str) -> None:
         self.pins.forget_worker(worker_id)
-        self.hots.forget_worker(worker_id)
+        self.hot_models.forget_worker(worker_id)
 
     def _copy_ensured(self, event: events.CopyEnsured, now_s: float) -> Iterator[commands.Command]:
-        yield from self.hots.ensured(event, now_s)
+        yield from self.hot_models.ensured(event, now_s)
         waiting = self.pins.ensured(event, now_s)
         if waiting:
             self.pins.seek_again(waiting[1:])
             failed = event.failure
             yield from self._save(
-                admin_requests.blame(self.book, waiting[0], failed)
+                admin_requests.blame(self.catalog, waiting[0], failed)
                 if failed
-                else admin_requests.flip(self.book, waiting[0])
+                else admin_requests.flip(self.catalog, waiting[0])
             )
 
     def _ticked(self, _: events.Ticked, now_s: float) -> Iterator[commands.Command]:
-        self.hots.tidy()
+        self.hot_models.tidy()
         yield from self.pins.retry(now_s)
 
     def _nodes_seen(self, event: events.NodesSeen, _: float) -> Commands:
@@ -253,19 +255,19 @@ class Mesh:
         return ()
 
     def _gateway_reported(self, event: events.GatewayReported, _: float) -> Commands:
-        self.gates.reported(event)
+        self.gateways.reported(event)
         return ()
 
     def _gateway_configured(self, event: events.GatewayConfigured, _: float) -> Commands:
-        self.gates.configured(event)
+        self.gateways.configured(event)
         return ()
 
     def _gateway_lost(self, event: events.GatewayLost, now_s: float) -> Commands:
-        self.gates.lost(event, now_s)
+        self.gateways.lost(event, now_s)
         return ()
 
     def _gateway_stopped(self, event: events.GatewayStopped, _: float) -> Commands:
-        self.gates.stopped(event)
+        self.gateways.stopped(event)
         return ()
 
     @property
@@ -273,30 +275,30 @@ class Mesh:
         """Whether everything has ended after a DrainRequested."""
         return (
             self.is_draining
-            and not (self.gates.gates or self.roster.workers)
+            and not (self.gateways.records or self.workers.records)
             and self.llms.is_empty
         )
 
     def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
         """What the node's gateway is to be configured from, now."""
-        wanted = self.book.desired
+        wanted = self.catalog.desired
         return snapshots.GatewaySnapshot(
             listen=wanted.gateway.listen,
             node=node,
             pools={pool.name: self._members(pool.name) for pool in wanted.pools},
             default_pool=desired.DEFAULT_POOL,
-            routes=dict(self.book.routes),
+            routes=dict(self.catalog.routes),
             controller=self._controller,
             request_bytes_max=wanted.gateway.request_bytes_max,
             keys=wanted.gateway.keys,
-            revision=self.gates.revision,
-            ring_sizes={pool.name: self.roster.ring_size(pool.name) for pool in wanted.pools},
+            revision=self.gateways.revision,
+            ring_sizes={pool.name: self.workers.ring_size(pool.name) for pool in wanted.pools},
             llms=self.llms.routes(),
-            hot=self.hots.routes(),
+            hot=self.hot_models.routes(),
         )
 
     def _members(self, pool: str) -> tuple[snapshots.RingMember, ...]:
-        workers = self.roster.of_pool(pool)
+        workers = self.workers.of_pool(pool)
         return tuple(
             snapshots.RingMember(each.id, each.endpoint, each.state == "ready")
             for each in workers
@@ -305,17 +307,17 @@ class Mesh:
 
     def home(self, name: str) -> str | None:
         """The ready worker to which requests for this model or alias go, if there is one."""
-        pool = self.book.pool_of(name)
-        return self.roster.home(pool, name) if pool else None
+        pool = self.catalog.pool_of(name)
+        return self.workers.home(pool, name) if pool else None
 
     def check(self) -> None:
         """State what always holds."""
-        self.book.check()
+        self.catalog.check()
         self.llms.check()
-        self.hots.check()
+        self.hot_models.check()
         if not (self.is_draining or self._is_waiting):
             self.pins.check()
-        for worker in self.roster.workers.values():
+        for worker in self.workers.records.values():
             assert worker.synced <= worker.sent
             assert worker.state != "ready" or (worker.is_up and worker.endpoint)
             assert worker.is_up or worker.state != "ready"

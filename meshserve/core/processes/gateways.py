@@ -30,7 +30,7 @@ class Gateways:
     """All gateways by node. `revision` counts the snapshots that they were to take; `needed` is the last without which some can't serve."""
 
     def __init__(self) -> None:
-        self.gates: dict[str, GatewayRecord] = {}
+        self.records: dict[str, GatewayRecord] = {}
         self.revision = 0
         self.needed = 0
         self._calm: tuple[tuple[str, ...], float] | None = None
@@ -38,7 +38,7 @@ class Gateways:
     @property
     def are_serving(self) -> bool:
         """Whether there are any, and all of them know the workers that there are."""
-        gates = self.gates.values()
+        gates = self.records.values()
         return bool(gates) and all(
             gate.state == "ready" and gate.configured >= self.needed for gate in gates
         )
@@ -47,36 +47,36 @@ class Gateways:
         """Whether every gateway that takes snapshots serves by this one or a later one."""
         return all(
             gate.configured >= revision
-            for gate in self.gates.values()
+            for gate in self.records.values()
             if gate.state in ("starting", "ready")
         )
 
     def have_all_taken(self, revision: int) -> bool:
         """Whether every gateway that may pass requests on does: those too that drain, and take no snapshots any more."""
         return all(
-            gate.configured >= revision for gate in self.gates.values() if gate.state != "lost"
+            gate.configured >= revision for gate in self.records.values() if gate.state != "lost"
         )
 
     def reported(self, event: events.GatewayReported) -> None:
         """A gateway serves."""
-        gate = self.gates.get(event.report.node)
+        gate = self.records.get(event.report.node)
         if gate is not None and gate.state in ("starting", "ready"):
             gate.state, gate.report, gate.losses, gate.reason = "ready", event.report, 0, ""
 
     def configured(self, event: events.GatewayConfigured) -> None:
         """A gateway serves by a snapshot."""
-        gate = self.gates.get(event.node)
+        gate = self.records.get(event.node)
         if gate is not None:
             gate.configured = max(gate.configured, event.revision)
 
     def lost(self, event: events.GatewayLost, now_s: float) -> None:
         """A gateway is gone; it is started again, the later the more often that failed."""
-        gate = self.gates.get(event.node)
+        gate = self.records.get(event.node)
         if gate is None or gate.state == "lost":
             return
         self._calm = None
         if gate.state == "draining":
-            del self.gates[event.node]
+            del self.records[event.node]
             return
         gate.retry_at_s = now_s + (
             min(2.0 ** (gate.losses - 1), RESTART_DELAY_S_MAX) if gate.losses else 0.0
@@ -86,17 +86,17 @@ class Gateways:
 
     def stopped(self, event: events.GatewayStopped) -> None:
         """A gateway has ended as it was told to."""
-        gate = self.gates.get(event.node)
+        gate = self.records.get(event.node)
         if gate is not None and gate.state == "draining":
             self._calm = None
-            del self.gates[event.node]
+            del self.records[event.node]
 
     def configure(self) -> Iterator[commands.Command]:
         """Have every gateway take the newest snapshot."""
         self.revision += 1
         return (
             commands.ConfigureGateway(gate.node)
-            for gate in self.gates.values()
+            for gate in self.records.values()
             if gate.state in ("starting", "ready")
         )
 
@@ -108,23 +108,23 @@ class Gateways:
         self._calm = (asked, math.inf)
         yield from self._bring_about(asked, now_s)
         if self._calm is not None:
-            retries_s = (gate.retry_at_s for gate in self.gates.values() if gate.state == "lost")
+            retries_s = (gate.retry_at_s for gate in self.records.values() if gate.state == "lost")
             self._calm = (asked, min(retries_s, default=math.inf))
 
     def _bring_about(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
         wanted = frozenset(nodes)
-        for gate in list(self.gates.values()):
+        for gate in list(self.records.values()):
             yield from self._follow(gate, now_s, is_wanted=gate.node in wanted)
         for node in nodes:
-            if node not in self.gates:
-                self.gates[node] = GatewayRecord(node)
+            if node not in self.records:
+                self.records[node] = GatewayRecord(node)
                 yield commands.StartGateway(node)
 
     def _follow(
         self, gate: GatewayRecord, now_s: float, *, is_wanted: bool
     ) -> Iterator[commands.Command]:
         if gate.state == "lost" and not is_wanted:
-            del self.gates[gate.node]
+            del self.records[gate.node]
         elif gate.state in ("starting", "ready") and not is_wanted:
             gate.state = "draining"
             yield commands.StopGateway(gate.node)

@@ -60,7 +60,7 @@ class Workers:
     """All workers by id. `changed` collects the pools whose ready workers changed since it was last emptied."""
 
     def __init__(self) -> None:
-        self.workers: dict[str, WorkerRecord] = {}
+        self.records: dict[str, WorkerRecord] = {}
         self.changed: set[str] = set()
         self._rings: dict[str, hash_ring.HashRing] = {}
         self._ring_sizes: dict[str, int] = {}
@@ -69,9 +69,9 @@ class Workers:
     def of_pool(self, pool: str) -> list[WorkerRecord]:
         """The pool's workers, by id."""
         return [
-            self.workers[id_]
-            for id_ in sorted(self.workers)
-            if self.workers[id_].settings.pool == pool
+            self.records[id_]
+            for id_ in sorted(self.records)
+            if self.records[id_].settings.pool == pool
         ]
 
     def ready(self, pool: str) -> list[str]:
@@ -80,7 +80,7 @@ class Workers:
 
     def is_ready(self, worker_id: str) -> bool:
         """Whether the worker is there and ready."""
-        worker = self.workers.get(worker_id)
+        worker = self.records.get(worker_id)
         return worker is not None and worker.state == "ready"
 
     def home(self, pool: str, name: str) -> str | None:
@@ -110,13 +110,13 @@ class Workers:
             living.pid,
             started_s=now_s,
         )
-        self.workers[worker.id] = worker
+        self.records[worker.id] = worker
         self._touch(worker)
         return worker
 
     def started(self, event: events.WorkerStarted) -> WorkerRecord | None:
         """The worker that is up now; nothing if nobody waits for it any more."""
-        worker = self.workers.get(event.worker_id)
+        worker = self.records.get(event.worker_id)
         if worker is None or worker.state not in ("starting", "ready"):
             return None
         worker.is_up, worker.endpoint, worker.pid, worker.reason = (
@@ -152,7 +152,7 @@ class Workers:
 
     def synced(self, event: events.WorkerSynced) -> None:
         """The worker has the steps up to a revision."""
-        worker = self.workers.get(event.worker_id)
+        worker = self.records.get(event.worker_id)
         if worker is not None and worker.is_up:
             worker.synced = max(worker.synced, min(event.revision, worker.sent))
             if worker.state == "starting" and worker.synced >= worker.whole_at:
@@ -160,7 +160,7 @@ class Workers:
 
     def lost(self, event: events.WorkerLost, now_s: float) -> None:
         """The worker is gone: it is started again, the later the more often it is lost soon after its start."""
-        worker = self.workers.get(event.worker_id)
+        worker = self.records.get(event.worker_id)
         if worker is None or worker.state == "lost" or event.pid not in (0, worker.pid):
             return
         if worker.state == "draining":
@@ -176,9 +176,9 @@ class Workers:
 
     def stopped(self, worker_id: str) -> None:
         """The worker has ended as it was told to."""
-        worker = self.workers.get(worker_id)
+        worker = self.records.get(worker_id)
         if worker is not None and worker.state == "draining":
-            del self.workers[worker_id]
+            del self.records[worker_id]
             self._touch(worker)
 
     def reconcile(
@@ -192,7 +192,7 @@ class Workers:
         yield from self._bring_about(asked, now_s)
         if self._calm is not None:
             retries_s = (
-                worker.retry_at_s for worker in self.workers.values() if worker.state == "lost"
+                worker.retry_at_s for worker in self.records.values() if worker.state == "lost"
             )
             self._calm = (asked, min(retries_s, default=math.inf))
 
@@ -202,10 +202,10 @@ class Workers:
         for pool in pools:
             self._size_ring(pool)
         wanted = {id_: pool.settings for pool in pools for id_ in pool.worker_ids()}
-        there = list(self.workers.values())
+        there = list(self.records.values())
         # What is missing comes first: while it starts, nobody else of its pool may go.
-        for id_ in [id_ for id_ in wanted if id_ not in self.workers]:
-            self.workers[id_] = worker = WorkerRecord(id_, wanted[id_])
+        for id_ in [id_ for id_ in wanted if id_ not in self.records]:
+            self.records[id_] = worker = WorkerRecord(id_, wanted[id_])
             yield from self._start(worker, now_s)
         for worker in there:
             yield from self._follow(worker, wanted.get(worker.id), now_s)
@@ -232,7 +232,7 @@ class Workers:
         self, worker: WorkerRecord, wanted: desired.WorkerSettings | None, now_s: float
     ) -> Iterator[commands.Command]:
         if wanted is None:
-            del self.workers[worker.id]
+            del self.records[worker.id]
             self._touch(worker)
         elif now_s >= worker.retry_at_s:
             worker.settings = wanted

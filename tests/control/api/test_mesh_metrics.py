@@ -30,7 +30,7 @@ async def test_what_is_registered_and_runs_is_counted(samples):
 
 async def test_restarts_are_counted(stage, samples):
     stage.cluster.kill("gpu-0")
-    await stage.until(lambda: stage.mesh.roster.workers["gpu-0"].restarts)
+    await stage.until(lambda: stage.mesh.workers.records["gpu-0"].restarts)
     assert samples()["meshserve_worker_restarts_total", "gpu-0"] == 1
     await stage.plane.close()
     await stage.start(restarts=3)

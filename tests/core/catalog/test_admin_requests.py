@@ -48,7 +48,7 @@ def alias(name, target, **fields):
 
 
 def test_the_same_configuration_changes_nothing(made):
-    assert made.feed(events.ConfigApplied(made.mesh.book.desired)) == ()
+    assert made.feed(events.ConfigApplied(made.mesh.catalog.desired)) == ()
 
 
 def test_only_what_differs_is_touched(made):
@@ -123,7 +123,7 @@ def test_the_same_registration_twice_is_one(made):
 
 def test_what_the_store_does_not_keep_does_not_hold(made):
     made.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
-    assert made.mesh.book.models.declared(model.ModelId("new")) is None
+    assert made.mesh.catalog.models.declared(model.ModelId("new")) is None
 
 
 @pytest.mark.parametrize(

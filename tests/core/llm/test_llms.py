@@ -396,7 +396,10 @@ def test_pools_come_up_whatever_becomes_of_llms(made):
     made.failing_starts = {"a"}
     made.apply_llms(llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=99))
     made.perform_all()
-    assert (made.mesh.roster.ready("default"), made.mesh.gates.are_serving) == (["default-0"], True)
+    assert (made.mesh.workers.ready("default"), made.mesh.gateways.are_serving) == (
+        ["default-0"],
+        True,
+    )
 
 
 def test_engines_end_after_the_gateways_before_them(made):

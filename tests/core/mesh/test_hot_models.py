@@ -26,7 +26,7 @@ def tell(of, share, *, id_=ID, workers=None):
     """One report of each of these workers, by default of all that have the model."""
     there = workers or routed(of) or [of.mesh.home(id_.name)]
     for worker_id in there:
-        process, known = of.processes[worker_id], of.mesh.roster.workers[worker_id]
+        process, known = of.processes[worker_id], of.mesh.workers.records[worker_id]
         demands = (reports.ModelDemand(id_, share),) if share else ()
         said = reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
@@ -68,9 +68,9 @@ def test_a_busy_model_comes_to_more_workers_until_none_is_too_busy(of):
     tell_for(of, 3, HOT)
     assert routed(of) == []
     tell_for(of, 2, HOT)
-    assert routed(of) == list(of.mesh.roster.homes("default", "m", 2))
+    assert routed(of) == list(of.mesh.workers.homes("default", "m", 2))
     tell_for(of, 30, HOT)
-    assert routed(of) == list(of.mesh.roster.homes("default", "m", 4))
+    assert routed(of) == list(of.mesh.workers.homes("default", "m", 4))
     assert routed(of)[0] == of.mesh.home("m")
 
 
@@ -86,7 +86,7 @@ def test_requests_go_nowhere_before_the_model_is_loaded_there(of):
     }
     assert (asked.id, asked.worker_id, routed(of)) == (
         ID,
-        of.mesh.roster.homes("default", "m", 2)[1],
+        of.mesh.workers.homes("default", "m", 2)[1],
         [],
     )
     of.perform_all()
@@ -96,7 +96,7 @@ def test_requests_go_nowhere_before_the_model_is_loaded_there(of):
 def test_a_moment_of_many_requests_moves_nothing(of):
     tell_for(of, 2, HOT)
     tell_for(of, 60, QUIET)
-    assert (routed(of), of.mesh.hots.models) == ([], {})
+    assert (routed(of), of.mesh.hot_models.models) == ([], {})
 
 
 def test_it_goes_home_when_it_has_been_quiet_for_long(of):
@@ -104,7 +104,7 @@ def test_it_goes_home_when_it_has_been_quiet_for_long(of):
     tell_for(of, 55, QUIET)
     assert len(routed(of)) == 4
     tell_for(of, 70, QUIET)
-    assert (routed(of), of.mesh.hots.models) == ([], {})
+    assert (routed(of), of.mesh.hot_models.models) == ([], {})
 
 
 def test_a_worker_that_tells_nothing_of_it_any_more_is_not_busy_with_it(of):
@@ -155,7 +155,7 @@ def test_the_home_may_be_lost_too(of):
     of.kill(routed(of)[0])
     of.check()
     of.settle()
-    assert routed(of) == list(of.mesh.roster.homes("default", "m", 2))
+    assert routed(of) == list(of.mesh.workers.homes("default", "m", 2))
 
 
 def test_one_that_is_declared_anew_begins_at_home(of):
@@ -164,13 +164,13 @@ def test_one_that_is_declared_anew_begins_at_home(of):
         pools=(world.pool(workers=4),),
         models=(world.spec("m", uri="/other", origin=desired.CONFIG),),
     )
-    assert (routed(of), of.mesh.hots.models) == ([], {})
+    assert (routed(of), of.mesh.hot_models.models) == ([], {})
 
 
 def test_one_that_is_removed_is_forgotten(of):
     tell_for(of, 30, HOT)
     of.apply(pools=(world.pool(workers=4),))
-    assert (routed(of), of.mesh.hots.models) == ([], {})
+    assert (routed(of), of.mesh.hot_models.models) == ([], {})
 
 
 def test_versions_of_a_model_are_busy_together(of):
@@ -184,7 +184,7 @@ def test_versions_of_a_model_are_busy_together(of):
         said = reports.WorkerReport(
             home, process.pid, "n1", "ready", process.replica.revision, demands=demands
         )
-        of.feed(events.WorkerReported(said, of.mesh.roster.workers[home].synced))
+        of.feed(events.WorkerReported(said, of.mesh.workers.records[home].synced))
         of.perform_all()
-    assert {name: hot.id for name, hot in of.mesh.hots.models.items()} == {"m": second}
+    assert {name: hot.id for name, hot in of.mesh.hot_models.models.items()} == {"m": second}
     assert len(routed(of)) == 2

@@ -162,7 +162,7 @@ def learned(made, size):
 def test_what_is_measured_first_is_told_to_all_and_remembered(made):
     made.feed(events.ModelsRegistered((world.spec("a"),)))
     assert learned(made, 1000) == ["SendChanges", "SendChanges", "RememberMeasured"]
-    assert made.mesh.book.models.declared(A).measured.footprint.host_bytes == 1000
+    assert made.mesh.catalog.models.declared(A).measured.footprint.host_bytes == 1000
 
 
 def test_what_is_measured_again_is_told_only_where_it_differs(made):
@@ -181,10 +181,10 @@ def test_what_is_measured_of_a_model_that_is_gone_is_forgotten(made):
 
 def test_a_copy_that_is_seen_between_reports_is_known(made):
     made.feed(events.CopySeen("default-0", A, reports.CopyReport(A, "ready")))
-    assert made.mesh.roster.workers["default-0"].copies[A].state == "ready"
+    assert made.mesh.workers.records["default-0"].copies[A].state == "ready"
     made.feed(events.CopySeen("default-0", A, None))
     made.feed(events.CopySeen("default-9", A, reports.CopyReport(A, "ready")))
-    assert made.mesh.roster.workers["default-0"].copies == {}
+    assert made.mesh.workers.records["default-0"].copies == {}
 
 
 # Gateways
@@ -220,7 +220,7 @@ def test_gateways_hear_when_an_alias_leaves_the_default_pool(made):
 def test_another_address_reconfigures_the_gateway_and_restarts_nothing(made):
     before = len(made.log)
     wanted = desired.Desired(
-        pools=made.mesh.book.desired.pools, gateway=desired.GatewaySettings("0.0.0.0:9")
+        pools=made.mesh.catalog.desired.pools, gateway=desired.GatewaySettings("0.0.0.0:9")
     )
     made.feed(events.ConfigApplied(wanted))
     assert since(made, before) == ["SaveChanges", "ConfigureGateway"]

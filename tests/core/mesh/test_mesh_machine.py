@@ -141,7 +141,7 @@ class MeshMachine(RuleBasedStateMachine):
             measured=(world.measured(name, size),),
         )
         self.world.feed(
-            events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced)
+            events.WorkerReported(said, self.world.mesh.workers.records[worker_id].synced)
         )
 
     @precondition(lambda self: self.world.processes)
@@ -154,7 +154,7 @@ class MeshMachine(RuleBasedStateMachine):
             worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
         )
         self.world.feed(
-            events.WorkerReported(said, self.world.mesh.roster.workers[worker_id].synced)
+            events.WorkerReported(said, self.world.mesh.workers.records[worker_id].synced)
         )
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))

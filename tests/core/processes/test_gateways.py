@@ -25,28 +25,28 @@ def test_what_is_as_it_should_be_is_left_alone(running):
 def test_a_node_that_goes_loses_its_gateway(running):
     assert list(running.reconcile(("n1",), 0.0)) == [commands.StopGateway("n2")]
     running.stopped(events.GatewayStopped("n2"))
-    assert list(running.gates) == ["n1"]
+    assert list(running.records) == ["n1"]
 
 
 def test_a_lost_gateway_is_started_again_ever_later(running):
     delays = []
     for _ in range(6):
         running.lost(events.GatewayLost("n1", "gone"), 0.0)
-        delays.append(running.gates["n1"].retry_at_s)
+        delays.append(running.records["n1"].retry_at_s)
         assert list(running.reconcile(("n1", "n2"), delays[-1])) == [commands.StartGateway("n1")]
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 10.0]
-    assert running.gates["n1"].restarts == 6
+    assert running.records["n1"].restarts == 6
 
 
 def test_a_gateway_that_serves_again_starts_from_the_beginning(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     list(running.reconcile(("n1", "n2"), 0.0))
     running.reported(events.GatewayReported(reports.GatewayReport("n1", 3, 4, "ready", ":80")))
-    assert (running.gates["n1"].state, running.gates["n1"].losses) == ("ready", 0)
+    assert (running.records["n1"].state, running.records["n1"].losses) == ("ready", 0)
 
 
 def test_a_lost_gateway_waits_for_its_time(running):
-    running.gates["n1"].losses = 3
+    running.records["n1"].losses = 3
     running.lost(events.GatewayLost("n1", "gone"), 100.0)
     assert [list(running.reconcile(("n1", "n2"), now_s)) for now_s in (100.0, 103.9)] == [[], []]
     assert list(running.reconcile(("n1", "n2"), 104.0)) == [commands.StartGateway("n1")]
@@ -56,13 +56,13 @@ def test_a_lost_gateway_waits_for_its_time(running):
 def test_a_lost_gateway_that_nobody_wants_is_forgotten(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     assert list(running.reconcile(("n2",), 0.0)) == []
-    assert list(running.gates) == ["n2"]
+    assert list(running.records) == ["n2"]
 
 
 def test_a_gateway_lost_while_it_drains_is_gone(running):
     list(running.reconcile(("n2",), 0.0))
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
-    assert list(running.gates) == ["n2"]
+    assert list(running.records) == ["n2"]
 
 
 def test_reports_of_gateways_that_are_gone_or_going_change_nothing(running):
@@ -70,7 +70,7 @@ def test_reports_of_gateways_that_are_gone_or_going_change_nothing(running):
     for node in ("n1", "n9"):
         running.reported(events.GatewayReported(reports.GatewayReport(node, 3, 4, "ready", ":80")))
         running.lost(events.GatewayLost("n9", "gone"), 0.0)
-    assert {node: gate.state for node, gate in running.gates.items()} == {
+    assert {node: gate.state for node, gate in running.records.items()} == {
         "n1": "draining",
         "n2": "ready",
     }
@@ -102,7 +102,7 @@ def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
 def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
     assert not gateways.Gateways().are_serving
     running.configured(events.GatewayConfigured("n9", 5))
-    assert "n9" not in running.gates
+    assert "n9" not in running.records
 
 
 def test_only_gateways_that_run_are_configured(running):

@@ -51,7 +51,7 @@ def test_a_worker_is_ready_once_it_has_a_whole_catalog():
 def test_workers_that_are_too_many_are_drained(made):
     assert asked(made, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
     made.stopped("default-1")
-    assert list(made.workers) == ["default-0"]
+    assert list(made.records) == ["default-0"]
 
 
 def test_workers_with_other_settings_are_replaced_one_at_a_time(made):
@@ -69,14 +69,14 @@ def test_a_lost_worker_is_started_again_ever_later(made):
     delays = []
     for _ in range(7):
         made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-        delays.append(made.workers["default-0"].retry_at_s)
+        delays.append(made.records["default-0"].retry_at_s)
         assert asked(made, delays[-1]) == [("StartWorker", "default-0")]
-        made.workers["default-0"].started_s = 0.0
+        made.records["default-0"].started_s = 0.0
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
 def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
-    made.workers["default-0"].losses = 2
+    made.records["default-0"].losses = 2
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert [asked(made, now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
     assert asked(made, 2.0) == [("StartWorker", "default-0")]
@@ -84,7 +84,7 @@ def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
 
 
 def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
-    made.workers["default-0"].losses = 5
+    made.records["default-0"].losses = 5
     made.lost(events.WorkerLost("default-0", "killed"), 100.0)
     assert asked(made, 100.0) == [("StartWorker", "default-0")]
 
@@ -98,7 +98,7 @@ def test_a_lost_worker_gets_its_pools_newest_settings(made):
 def test_a_lost_worker_that_nobody_wants_is_forgotten(made):
     made.lost(events.WorkerLost("default-1", "killed"), 0.0)
     assert asked(made, pool=world.pool(workers=1)) == []
-    assert list(made.workers) == ["default-0"]
+    assert list(made.records) == ["default-0"]
 
 
 def test_the_loss_of_an_earlier_process_says_nothing_of_this_one(made):
@@ -110,13 +110,13 @@ def test_a_loss_is_told_once(made):
     made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
     asked(made)
     made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
-    assert made.workers["default-0"].state == "starting"
+    assert made.records["default-0"].state == "starting"
 
 
 def test_a_worker_lost_while_it_drains_is_gone(made):
     asked(made, pool=world.pool(workers=1))
     made.lost(events.WorkerLost("default-1", "killed"), 0.0)
-    assert list(made.workers) == ["default-0"]
+    assert list(made.records) == ["default-0"]
 
 
 def test_a_start_that_nobody_waits_for_is_no_worker(made):
@@ -126,7 +126,7 @@ def test_a_start_that_nobody_waits_for_is_no_worker(made):
 
 
 def test_steps_are_numbered_without_a_gap(made):
-    worker = made.workers["default-0"]
+    worker = made.records["default-0"]
     sent = [
         *made.give(worker, [1] * 1500),
         *made.give_whole(worker, ((1,),)),
@@ -167,7 +167,7 @@ def test_a_living_worker_is_taken_over_as_it_is():
 
 
 def test_a_report_is_kept_by_model_until_the_loss(made):
-    worker = made.workers["default-0"]
+    worker = made.records["default-0"]
     copy = reports.CopyReport(model.ModelId("a"), "ready")
     worker.take_report(reports.WorkerReport("default-0", 1, "n1", "ready", 1, copies=(copy,)))
     assert worker.copies == {model.ModelId("a"): copy}
