@@ -27,6 +27,7 @@ from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
+from meshserve.protocol import paths
 from meshserve.registry import registry
 from meshserve.storage import store, watch
 from meshserve.worker import worker
@@ -348,7 +349,7 @@ def running(state_dir: Path) -> str | None:
 
 def _answers(endpoint: str) -> bool:
     try:
-        return not httpx.get(endpoint + "/healthz", timeout=HEALTH_S).is_client_error
+        return not httpx.get(endpoint + paths.HEALTHZ, timeout=HEALTH_S).is_client_error
     except httpx.TransportError:
         return False
 
@@ -370,7 +371,7 @@ def starting_llms(endpoint: str, read: config.Config) -> list[str]:
     """The LLMs that shall always run and don't yet, as far as the mesh tells."""
     try:
         answer = httpx.get(
-            f"{endpoint}/mesh/v1/status", headers=_headers(_admin_key(read)), timeout=HEALTH_S
+            f"{endpoint}{paths.MESH_V1}status", headers=_headers(_admin_key(read)), timeout=HEALTH_S
         ).raise_for_status()
         return [
             each["name"]
@@ -395,7 +396,7 @@ def _post(endpoint: str, order: str, key: str = "", body: object = None) -> dict
     """What the mesh answers. Raises Unavailable where there is none, ConfigInvalid for a wrong body, MeshError where it refuses."""
     try:
         answer = httpx.post(
-            f"{endpoint}/mesh/v1/{order}", json=body, headers=_headers(key), timeout=READY_S
+            f"{endpoint}{paths.MESH_V1}{order}", json=body, headers=_headers(key), timeout=READY_S
         )
         said: dict[str, Any] = answer.json()
     except httpx.HTTPError as error:

@@ -1,18 +1,39 @@
-"""Ask models over gRPC: `Client` in threads, `AsyncClient` in an event loop. Speaks the Open Inference Protocol to any server of it.
+"""Clients of a mesh: `Client` for threads, `AsyncClient` for event loops, `admin` for management.
 
     with meshserve.Client("127.0.0.1:8080") as client:
-        client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])                      # one input, one output: an array in, an array out
-        client.predict("ranker", {"user": users, "items": items})          # several: by name
-        client.models()                                                    # what there is
+        client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])                # one input, one output: arrays
+        client.predict("ranker", {"user": users, "items": items})    # several: by name
+        client.models()                                              # every registered model
 
-Errors are those of `meshserve.errors`, with the server's message; `retry_after_s` is set where waiting that long is expected to help.
+They speak the Open Inference Protocol over gRPC, to any server of it. Errors are those of
+`meshserve.errors`, with the server's message; `retry_after_s` is set where a retry is expected to help.
 """
 
 from __future__ import annotations
 
-from meshserve.client.arrays import Inputs
-from meshserve.client.async_client import AsyncClient
-from meshserve.client.conversation import ListedModel, ModelMetadata, Prediction
-from meshserve.client.sync_client import Client
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshserve.client.arrays import Inputs
+    from meshserve.client.async_client import AsyncClient
+    from meshserve.client.conversation import ListedModel, ModelMetadata, Prediction
+    from meshserve.client.sync_client import Client
 
 __all__ = ["AsyncClient", "Client", "Inputs", "ListedModel", "ModelMetadata", "Prediction"]
+
+_MODULES = {
+    "AsyncClient": "async_client",
+    "Client": "sync_client",
+    "Inputs": "arrays",
+    "ListedModel": "conversation",
+    "ModelMetadata": "conversation",
+    "Prediction": "conversation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The command line uses `admin` alone, and importing gRPC and numpy takes most of a second.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"meshserve.client.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

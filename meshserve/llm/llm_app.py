@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from meshserve.core.interfaces import llm_engine
+from meshserve.protocol import paths
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -16,7 +17,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 RETRY_S = 5
 """What a caller is told to wait: an engine may take longer to come back, but by then the gateway knows that it is gone."""
 
-PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/version"})
+PROBES = frozenset({"/health", "/load", paths.METRICS, "/ping", "/version"})
 """What is asked about an engine, not of it."""
 
 
@@ -38,7 +39,7 @@ class LlmApp:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         path: str = scope["path"]
-        if path == "/healthz":
+        if path == paths.HEALTHZ:
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
             await _refuse(send, refusal)

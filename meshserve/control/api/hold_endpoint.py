@@ -10,8 +10,8 @@ from collections.abc import Callable
 from meshserve import errors, tasks
 from meshserve.control.api import http_messages, openai_models
 from meshserve.core.values import commands, events
+from meshserve.protocol import paths
 
-PATH = "/mesh/internal/held"
 SIZE_DIGITS_MAX = 15
 
 
@@ -55,7 +55,7 @@ class HoldEndpoint:
 def _asked(request: http_messages.HttpRequest) -> tuple[str, int]:
     name, size = request.query.get("model", ""), request.query.get("bytes", "0")
     if not name or not size.isdecimal() or len(size) > SIZE_DIGITS_MAX:
-        raise errors.InvalidRequest(f"{PATH} needs ?model=NAME&bytes=NUMBER")
+        raise errors.InvalidRequest(f"{paths.HOLD} needs ?model=NAME&bytes=NUMBER")
     return name, int(size)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from meshserve import errors
 from meshserve.control import admin_service
 from meshserve.control.api import (
-    hold_endpoint,
     http_messages,
     mesh_metrics,
     mesh_v1,
@@ -17,7 +16,7 @@ from meshserve.control.api import (
     triton_repository_rest,
 )
 from meshserve.control.api import management_grpc as methods
-from meshserve.protocol import error_responses
+from meshserve.protocol import error_responses, paths
 
 logger = logging.getLogger(__name__)
 Rest = Callable[[http_messages.HttpRequest], Awaitable[http_messages.HttpAnswer | None]]
@@ -33,17 +32,17 @@ class ManagementApp:
         rest = triton_repository_rest.TritonRepositoryRest(of, files_dir)
         listed = openai_models.ModelList(of.mesh)
         self._rest: dict[str, Rest] = {
-            mesh_v1.PREFIX: mesh_v1.MeshApi(of).answer,
-            triton_repository_rest.PREFIX: rest.answer,
-            triton_repository_rest.STATISTICS: rest.statistics,
-            triton_extensions.SYSTEM_MEMORY: triton_extensions.shared_memory,
-            triton_extensions.CUDA_MEMORY: triton_extensions.shared_memory,
-            triton_extensions.TRACE: triton_extensions.trace,
-            triton_extensions.LOG: triton_extensions.log,
-            openai_models.MODELS: listed.answer,
-            openai_models.OTHER_MODELS: listed.answer,
-            "/metrics": self._metrics_text,
-            "/healthz": self._health,
+            paths.MESH_V1: mesh_v1.MeshApi(of).answer,
+            paths.V2_REPOSITORY: rest.answer,
+            paths.V2_STATISTICS: rest.statistics,
+            paths.V2_SYSTEM_SHARED_MEMORY: triton_extensions.shared_memory,
+            paths.V2_CUDA_SHARED_MEMORY: triton_extensions.shared_memory,
+            paths.V2_TRACE_SETTING: triton_extensions.trace,
+            paths.V2_LOGGING: triton_extensions.log,
+            paths.OPENAI_MODELS: listed.answer,
+            paths.PREFIXED_OPENAI_MODELS: listed.answer,
+            paths.METRICS: self._metrics_text,
+            paths.HEALTHZ: self._health,
         }
 
     async def __call__(
@@ -73,7 +72,7 @@ class ManagementApp:
         """The answer; nothing where the client has left meanwhile."""
         if is_grpc:
             return await self._grpc_answer(request)
-        if request.path == hold_endpoint.PATH:
+        if request.path == paths.HOLD:
             return await self._waiting_room.wait(request, receive)
         return await self._rest_answer(request)
 

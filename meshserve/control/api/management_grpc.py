@@ -10,13 +10,10 @@ from google.protobuf import message
 from meshserve import errors
 from meshserve.control import admin_service
 from meshserve.control.api import http_messages, modelmesh, triton_repository
-from meshserve.protocol import model_description
+from meshserve.protocol import model_description, paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import modelmesh_pb2 as mm
 
-INFERENCE = "/inference.GRPCInferenceService/"
-REPOSITORY = "/inference.model_repository.ModelRepositoryService/"
-MODEL_MESH = "/mmesh.ModelMesh/"
 TRACE = {
     "trace_file": [""],
     "trace_level": ["OFF"],
@@ -44,11 +41,12 @@ class ManagementMethods:
     def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
         self._repository = triton_repository.TritonRepository(of, files_dir)
         self._methods: dict[str, Method] = {
-            **_under(
-                INFERENCE, self._verbs() | self._statistics() | _shared_memory() | _settings()
-            ),
-            **_under(REPOSITORY, self._verbs()),
-            **_under(MODEL_MESH, _model_mesh(modelmesh.ModelMesh(of))),
+            **self._verbs(),
+            **{paths.in_repository_service(path): verb for path, verb in self._verbs().items()},
+            **self._statistics(),
+            **_shared_memory(),
+            **_settings(),
+            **_model_mesh(modelmesh.ModelMesh(of)),
         }
 
     async def answer(self, request: http_messages.HttpRequest) -> bytes:
@@ -65,9 +63,9 @@ class ManagementMethods:
 
     def _verbs(self) -> dict[str, Method]:
         return {
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
-            "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
-            "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
+            paths.REPOSITORY_INDEX: (pb.RepositoryIndexRequest, self._index),
+            paths.REPOSITORY_MODEL_LOAD: (pb.RepositoryModelLoadRequest, self._load),
+            paths.REPOSITORY_MODEL_UNLOAD: (pb.RepositoryModelUnloadRequest, self._unload),
         }
 
     async def _index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
@@ -91,7 +89,7 @@ class ManagementMethods:
         async def statistics(_: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
             return model_description.statistics_message(await self._repository.statistics())
 
-        return {"ModelStatistics": (pb.ModelStatisticsRequest, statistics)}
+        return {paths.MODEL_STATISTICS: (pb.ModelStatisticsRequest, statistics)}
 
 
 def named(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
@@ -108,10 +106,6 @@ def _parameter(key: str, found: pb.ModelRepositoryParameter) -> str | bytes:
     raise errors.InvalidRequest(f"parameter {key!r} must be a string or bytes")
 
 
-def _under(prefix: str, methods: dict[str, Method]) -> dict[str, Method]:
-    return {prefix + name: method for name, method in methods.items()}
-
-
 def _shared_memory() -> dict[str, Method]:
     async def refuse(_: message.Message) -> message.Message:
         raise errors.Unsupported(NO_SHARED_MEMORY)
@@ -126,19 +120,19 @@ def _shared_memory() -> dict[str, Method]:
         return pb.SystemSharedMemoryUnregisterResponse()
 
     return {
-        "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, no_system),
-        "SystemSharedMemoryRegister": (pb.SystemSharedMemoryRegisterRequest, refuse),
-        "SystemSharedMemoryUnregister": (pb.SystemSharedMemoryUnregisterRequest, nothing),
-        "CudaSharedMemoryStatus": (pb.CudaSharedMemoryStatusRequest, no_cuda),
-        "CudaSharedMemoryRegister": (pb.CudaSharedMemoryRegisterRequest, refuse),
-        "CudaSharedMemoryUnregister": (pb.CudaSharedMemoryUnregisterRequest, nothing),
+        paths.SYSTEM_SHARED_MEMORY_STATUS: (pb.SystemSharedMemoryStatusRequest, no_system),
+        paths.SYSTEM_SHARED_MEMORY_REGISTER: (pb.SystemSharedMemoryRegisterRequest, refuse),
+        paths.SYSTEM_SHARED_MEMORY_UNREGISTER: (pb.SystemSharedMemoryUnregisterRequest, nothing),
+        paths.CUDA_SHARED_MEMORY_STATUS: (pb.CudaSharedMemoryStatusRequest, no_cuda),
+        paths.CUDA_SHARED_MEMORY_REGISTER: (pb.CudaSharedMemoryRegisterRequest, refuse),
+        paths.CUDA_SHARED_MEMORY_UNREGISTER: (pb.CudaSharedMemoryUnregisterRequest, nothing),
     }
 
 
 def _settings() -> dict[str, Method]:
     return {
-        "TraceSetting": (pb.TraceSettingRequest, trace_setting),
-        "LogSettings": (pb.LogSettingsRequest, log_settings),
+        paths.TRACE_SETTING: (pb.TraceSettingRequest, trace_setting),
+        paths.LOG_SETTINGS: (pb.LogSettingsRequest, log_settings),
     }
 
 
@@ -170,11 +164,11 @@ async def log_settings(request: pb.LogSettingsRequest) -> pb.LogSettingsResponse
 
 def _model_mesh(of: modelmesh.ModelMesh) -> dict[str, Method]:
     return {
-        "registerModel": (mm.RegisterModelRequest, of.register_model),
-        "unregisterModel": (mm.UnregisterModelRequest, of.unregister_model),
-        "getModelStatus": (mm.GetStatusRequest, of.model_status),
-        "ensureLoaded": (mm.EnsureLoadedRequest, of.ensure_loaded),
-        "setVModel": (mm.SetVModelRequest, of.set_vmodel),
-        "deleteVModel": (mm.DeleteVModelRequest, of.delete_vmodel),
-        "getVModelStatus": (mm.GetVModelStatusRequest, of.vmodel_status),
+        paths.REGISTER_MODEL: (mm.RegisterModelRequest, of.register_model),
+        paths.UNREGISTER_MODEL: (mm.UnregisterModelRequest, of.unregister_model),
+        paths.GET_MODEL_STATUS: (mm.GetStatusRequest, of.model_status),
+        paths.ENSURE_LOADED: (mm.EnsureLoadedRequest, of.ensure_loaded),
+        paths.SET_VMODEL: (mm.SetVModelRequest, of.set_vmodel),
+        paths.DELETE_VMODEL: (mm.DeleteVModelRequest, of.delete_vmodel),
+        paths.GET_VMODEL_STATUS: (mm.GetVModelStatusRequest, of.vmodel_status),
     }

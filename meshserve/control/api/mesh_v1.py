@@ -11,13 +11,13 @@ from meshserve import errors
 from meshserve.control import admin_service, mesh_views
 from meshserve.control.api import http_messages
 from meshserve.core.values import desired, events, model
+from meshserve.protocol import paths
 
-PREFIX = "/mesh/v1/"
 Action = Callable[[str, str], Awaitable[model.ModelId]]
 
 
 class MeshApi:
-    """Answers requests whose path begins with PREFIX."""
+    """Answers requests whose path begins with `/mesh/v1/`."""
 
     def __init__(self, of: admin_service.AdminService) -> None:
         self._clerk = of
@@ -30,7 +30,10 @@ class MeshApi:
 
     async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method. Raises MeshError."""
-        parts = [unquote(part) for part in request.path.removeprefix(PREFIX).rstrip("/").split("/")]
+        parts = [
+            unquote(part)
+            for part in request.path.removeprefix(paths.MESH_V1).rstrip("/").split("/")
+        ]
         match request.method, parts:
             case "GET", ["status"]:
                 return http_messages.json_answer(self._status())

@@ -12,10 +12,8 @@ import orjson
 from meshserve.control.api import http_messages
 from meshserve.core.mesh import mesh
 from meshserve.core.values import llm_spec
-from meshserve.protocol import error_responses
+from meshserve.protocol import error_responses, paths
 
-MODELS = "/v1/models"
-OTHER_MODELS = "/openai/v1/models"
 OWNER = "meshserve"
 
 
@@ -45,7 +43,11 @@ class ModelList:
 
     async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method."""
-        rest = request.path.removeprefix("/openai").removeprefix(MODELS).rstrip("/")
+        rest = (
+            request.path.removeprefix(paths.OPENAI_PREFIX)
+            .removeprefix(paths.OPENAI_MODELS)
+            .rstrip("/")
+        )
         if request.method != "GET" or (rest and not rest.startswith("/")):
             return None
         if not rest:

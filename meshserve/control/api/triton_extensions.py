@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from meshserve import errors
 from meshserve.control.api import http_messages, management_grpc
-
-SYSTEM_MEMORY = "/v2/systemsharedmemory/"
-CUDA_MEMORY = "/v2/cudasharedmemory/"
-TRACE = "/v2/trace/setting"
-LOG = "/v2/logging"
+from meshserve.protocol import paths
 
 
 async def shared_memory(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
@@ -25,7 +21,7 @@ async def shared_memory(request: http_messages.HttpRequest) -> http_messages.Htt
 
 async def trace(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
     """Tracing as it is. Raises Unsupported where it is to be changed."""
-    if request.path != TRACE:
+    if request.path != paths.V2_TRACE_SETTING:
         return None
     _refuse_changes(request, management_grpc.NO_TRACE_CHANGES)
     return http_messages.json_answer(
@@ -38,7 +34,7 @@ async def trace(request: http_messages.HttpRequest) -> http_messages.HttpAnswer 
 
 async def log(request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
     """Logging as it is. Raises Unsupported where it is to be changed."""
-    if request.path != LOG:
+    if request.path != paths.V2_LOGGING:
         return None
     _refuse_changes(request, management_grpc.NO_LOG_CHANGES)
     return http_messages.json_answer(management_grpc.LOG)

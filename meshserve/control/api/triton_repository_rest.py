@@ -9,21 +9,21 @@ from urllib.parse import unquote
 from meshserve import errors
 from meshserve.control import admin_service
 from meshserve.control.api import http_messages, triton_repository
-from meshserve.protocol import model_description
-
-PREFIX = "/v2/repository/"
-STATISTICS = "/v2/models/stats"
+from meshserve.protocol import model_description, paths
 
 
 class TritonRepositoryRest:
-    """Answers requests whose path begins with PREFIX, or is STATISTICS."""
+    """Answers requests below `/v2/repository/`, and `/v2/models/stats`."""
 
     def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
         self._repository = triton_repository.TritonRepository(of, files_dir)
 
     async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
         """The answer; nothing where there is no such path or method. Raises MeshError."""
-        parts = [unquote(part) for part in request.path.removeprefix(PREFIX).rstrip("/").split("/")]
+        parts = [
+            unquote(part)
+            for part in request.path.removeprefix(paths.V2_REPOSITORY).rstrip("/").split("/")
+        ]
         if request.method != "POST":
             return None
         match parts:
@@ -44,7 +44,7 @@ class TritonRepositoryRest:
         self, request: http_messages.HttpRequest
     ) -> http_messages.HttpAnswer | None:
         """The statistics of all models."""
-        if request.method != "GET" or request.path != STATISTICS:
+        if request.method != "GET" or request.path != paths.V2_STATISTICS:
             return None
         return http_messages.json_answer(
             model_description.statistics_json(await self._repository.statistics())

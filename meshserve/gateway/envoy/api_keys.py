@@ -18,7 +18,7 @@ API_KEYS_ROUTE = (
 )
 
 
-class Level(enum.Enum):
+class AccessLevel(enum.Enum):
     """Who may: everybody, every client with a key, clients with an admin's key."""
 
     OPEN = "open"
@@ -38,11 +38,11 @@ def http_filter() -> Json:
     }
 
 
-def rule(level: Level, keys: Sequence[snapshots.ApiKey]) -> Json:
+def rule(level: AccessLevel, keys: Sequence[snapshots.ApiKey]) -> Json:
     """The filter's settings for paths of that level, as entries of `typed_per_filter_config`: none where everybody may."""
-    if not keys or level is Level.OPEN:
+    if not keys or level is AccessLevel.OPEN:
         return {}
-    return {FILTER: _admins_only(keys) if level is Level.ADMIN else _all_clients(keys)}
+    return {FILTER: _admins_only(keys) if level is AccessLevel.ADMIN else _all_clients(keys)}
 
 
 def _all_clients(keys: Sequence[snapshots.ApiKey]) -> Json:

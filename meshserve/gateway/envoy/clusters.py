@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import gateway_paths
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, paths
 
 Json = dict[str, object]
 
@@ -163,7 +163,7 @@ def _checked(name: str, at: gateway_paths.GatewayPaths) -> Json:
                 "no_traffic_interval": "0.5s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": "/healthz"},
+                "http_health_check": {"path": paths.HEALTHZ},
             }
         ],
     }

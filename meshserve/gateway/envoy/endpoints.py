@@ -1,43 +1,54 @@
-"""Every path behind the one port, and who answers it."""
+"""Every path that the gateway serves, and which cluster answers it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from meshserve.gateway.envoy import api_keys, clusters, openai_errors
+from meshserve.gateway.envoy import api_keys, clusters
 from meshserve.gateway.lua import small_models
+from meshserve.protocol import paths
 
-INFERENCE = "/inference.GRPCInferenceService/"
-REPOSITORY = "/inference.model_repository.ModelRepositoryService/"
-MODEL_MESH = "/mmesh.ModelMesh/"
-STATISTICS = f"{INFERENCE}ModelStatistics"
-OF_MODELS = ("ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig")
-OF_NODE = ("ServerLive", "ServerReady", "ServerMetadata", "ModelStreamInfer")
-OF_CONTROLLER = (
-    "RepositoryIndex",
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-    "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister",
-    "SystemSharedMemoryUnregister",
-    "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister",
-    "CudaSharedMemoryUnregister",
-    "TraceSetting",
-    "LogSettings",
+MODEL_METHODS = (
+    paths.MODEL_INFER,
+    paths.MODEL_READY,
+    paths.MODEL_METADATA,
+    paths.MODEL_CONFIG,
 )
-# What a client may have compressed its message with. Only the node's server can undo it, so such calls take a turn through there.
+SIDECAR_METHODS = (
+    paths.SERVER_LIVE,
+    paths.SERVER_READY,
+    paths.SERVER_METADATA,
+    paths.MODEL_STREAM_INFER,
+)
+CONTROLLER_METHODS = (
+    paths.REPOSITORY_INDEX,
+    paths.REPOSITORY_MODEL_LOAD,
+    paths.REPOSITORY_MODEL_UNLOAD,
+    paths.SYSTEM_SHARED_MEMORY_STATUS,
+    paths.SYSTEM_SHARED_MEMORY_REGISTER,
+    paths.SYSTEM_SHARED_MEMORY_UNREGISTER,
+    paths.CUDA_SHARED_MEMORY_STATUS,
+    paths.CUDA_SHARED_MEMORY_REGISTER,
+    paths.CUDA_SHARED_MEMORY_UNREGISTER,
+    paths.TRACE_SETTING,
+    paths.LOG_SETTINGS,
+)
+# Envoy's bridge cannot decompress a message. Calls compressed like this go to the sidecar, which
+# decompresses them and sends them through Envoy again.
 COMPRESSIONS = ("gzip", "deflate")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path leads to: a cluster, the script's task on the way there, and who may go. Paths of OpenAI's API lose `/openai`."""
+    """The cluster behind a path, where the script looks for the model's name, and who may call.
+
+    `is_whole_path`: nothing below the path is served. `is_openai`: the prefix `/openai` is removed.
+    """
 
     cluster: str
-    key: small_models.Key
-    level: api_keys.Level
+    key: small_models.NameSource
+    level: api_keys.AccessLevel = api_keys.AccessLevel.CLIENT
     is_grpc: bool = False
     is_whole_path: bool = False
     is_openai: bool = False
@@ -45,98 +56,93 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Targets by the whole path (a query makes it another), and by how the path begins (the longest beginning counts)."""
+    """Targets by exact path (query included) and by prefix, of which the longest one counts."""
 
     exact: Mapping[str, Target]
     under: Mapping[str, Target]
 
 
+STATISTICS = Target(clusters.CONTROLLER, small_models.NameSource.MESSAGE, is_grpc=True)
+"""The target of `ModelStatistics` without a model's name; the script must look for one."""
+
+LLM_LISTING = Target(clusters.CONTROLLER, small_models.NameSource.NONE, is_openai=True)
+"""The target of OpenAI's model listing."""
+
+_SIDECAR_GRPC = Target(clusters.NODE_GRPC, small_models.NameSource.NONE, is_grpc=True)
+
+
 def targets(default_cluster: str) -> Targets:
-    """Where every path leads, when no model's name says otherwise."""
-    node = Target(clusters.NODE_GRPC, small_models.Key.NONE, api_keys.Level.CLIENT, is_grpc=True)
+    """Return the target of every path, for requests whose model has no route of its own."""
     controller = Target(
-        clusters.CONTROLLER, small_models.Key.NONE, api_keys.Level.ADMIN, is_grpc=True
+        clusters.CONTROLLER,
+        small_models.NameSource.NONE,
+        api_keys.AccessLevel.ADMIN,
+        is_grpc=True,
     )
-    worker = Target(default_cluster, small_models.Key.MESSAGE, api_keys.Level.CLIENT, is_grpc=True)
+    worker = Target(default_cluster, small_models.NameSource.MESSAGE, is_grpc=True)
     exact = {
-        **_each(OF_MODELS, worker),
-        **_each(OF_NODE, node),
-        **_each(OF_CONTROLLER, controller),
-        STATISTICS: statistics(),
-        "/v2/models/stats": Target(
-            clusters.CONTROLLER, small_models.Key.NONE, api_keys.Level.CLIENT
-        ),
+        **dict.fromkeys(MODEL_METHODS, worker),
+        **dict.fromkeys(SIDECAR_METHODS, _SIDECAR_GRPC),
+        **dict.fromkeys(CONTROLLER_METHODS, controller),
+        paths.MODEL_STATISTICS: STATISTICS,
+        paths.V2_STATISTICS: Target(clusters.CONTROLLER, small_models.NameSource.NONE),
     }
     under = {
-        REPOSITORY: controller,
-        MODEL_MESH: controller,
-        "/grpc.health.v1.Health/": replace(node, level=api_keys.Level.OPEN),
-        "/grpc.reflection.v1.ServerReflection/": node,
-        "/grpc.reflection.v1alpha.ServerReflection/": node,
+        paths.REPOSITORY: controller,
+        paths.MODEL_MESH: controller,
+        paths.HEALTH: replace(_SIDECAR_GRPC, level=api_keys.AccessLevel.OPEN),
+        paths.REFLECTION: _SIDECAR_GRPC,
+        paths.REFLECTION_ALPHA: _SIDECAR_GRPC,
         **_rest(default_cluster),
         **_openai(),
     }
     return Targets(exact, under)
 
 
-def statistics() -> Target:
-    """Where the question for statistics leads that names no model; the script must look."""
-    return Target(
-        clusters.CONTROLLER, small_models.Key.MESSAGE, api_keys.Level.CLIENT, is_grpc=True
-    )
-
-
-def about_llms() -> Target:
-    """Where questions about LLMs lead."""
-    return Target(clusters.CONTROLLER, small_models.Key.NONE, api_keys.Level.CLIENT, is_openai=True)
-
-
-def relayed() -> Targets:
-    """Where unary calls with a compressed message lead."""
-    node = Target(clusters.NODE_GRPC, small_models.Key.NONE, api_keys.Level.CLIENT, is_grpc=True)
+def compressed() -> Targets:
+    """Return the targets of unary calls whose message is compressed: the sidecar relays them."""
+    methods = (*MODEL_METHODS, *CONTROLLER_METHODS, paths.MODEL_STATISTICS)
     return Targets(
-        _each((*OF_MODELS, *OF_CONTROLLER, "ModelStatistics"), node),
-        {REPOSITORY: node, MODEL_MESH: node},
+        dict.fromkeys(methods, _SIDECAR_GRPC),
+        {paths.REPOSITORY: _SIDECAR_GRPC, paths.MODEL_MESH: _SIDECAR_GRPC},
     )
 
 
 def _rest(default_cluster: str) -> dict[str, Target]:
-    worker = Target(default_cluster, small_models.Key.URL, api_keys.Level.CLIENT)
-    controller = Target(clusters.CONTROLLER, small_models.Key.NONE, api_keys.Level.ADMIN)
-    page = Target(
-        clusters.NODE_HTTP, small_models.Key.NONE, api_keys.Level.CLIENT, is_whole_path=True
+    worker = Target(default_cluster, small_models.NameSource.URL)
+    controller = Target(
+        clusters.CONTROLLER, small_models.NameSource.NONE, api_keys.AccessLevel.ADMIN
     )
+    page = Target(clusters.NODE_HTTP, small_models.NameSource.NONE, is_whole_path=True)
+    open_page = replace(page, level=api_keys.AccessLevel.OPEN)
     return {
-        "/v2/models/": worker,
-        "/v1/models/": worker,
-        "/v2/repository/": controller,
-        "/mesh/v1/": controller,
-        "/v2/systemsharedmemory/": controller,
-        "/v2/cudasharedmemory/": controller,
-        "/v2/trace/setting": controller,
-        "/v2/logging": controller,
-        "/v2": page,
-        "/v2/health/live": page,
-        "/v2/health/ready": page,
-        "/metrics": page,
-        "/healthz": replace(page, level=api_keys.Level.OPEN),
-        "/readyz": replace(page, level=api_keys.Level.OPEN),
+        paths.V2_MODELS: worker,
+        paths.V1_MODELS: worker,
+        paths.V2_REPOSITORY: controller,
+        paths.MESH_V1: controller,
+        paths.V2_SYSTEM_SHARED_MEMORY: controller,
+        paths.V2_CUDA_SHARED_MEMORY: controller,
+        paths.V2_TRACE_SETTING: controller,
+        paths.V2_LOGGING: controller,
+        paths.V2: page,
+        paths.V2_LIVE: page,
+        paths.V2_READY: page,
+        paths.METRICS: page,
+        paths.HEALTHZ: open_page,
+        paths.READYZ: open_page,
     }
 
 
 def _openai() -> dict[str, Target]:
-    # The script sends every request on by its model or answers it. Where it breaks down, the controller says that it has no such page.
-    llm = replace(about_llms(), key=small_models.Key.LLM)
-    models = replace(about_llms(), is_whole_path=True)
+    # The script answers each request or sends it to its LLM. The controller gets it only if the
+    # script fails, and answers 404.
+    llm = replace(LLM_LISTING, key=small_models.NameSource.LLM)
+    models = replace(LLM_LISTING, is_whole_path=True)
     return {
-        openai_errors.API: llm,
-        openai_errors.OTHER_API: llm,
-        **dict.fromkeys(openai_errors.BARE, replace(llm, is_whole_path=True)),
-        openai_errors.MODELS: models,
-        openai_errors.OTHER_MODELS: models,
-        f"{openai_errors.OTHER_MODELS}/": about_llms(),
+        paths.OPENAI: llm,
+        paths.PREFIXED_OPENAI: llm,
+        **dict.fromkeys(paths.ENGINE_PATHS, replace(llm, is_whole_path=True)),
+        paths.OPENAI_MODELS: models,
+        paths.PREFIXED_OPENAI_MODELS: models,
+        f"{paths.PREFIXED_OPENAI_MODELS}/": LLM_LISTING,
     }
-
-
-def _each(names: tuple[str, ...], target: Target) -> dict[str, Target]:
-    return {f"{INFERENCE}{name}": target for name in names}

@@ -176,7 +176,7 @@ def _own_answers() -> Json:
 def _of_openai() -> list[Json]:
     answers = {
         status: _formed(
-            _both(openai_errors.is_spoken(), _has_status(status)),
+            _both(openai_errors.is_openai_path(), _has_status(status)),
             openai_errors.error(words, status),
         )
         for status, words in OWN_WORDS.items()
@@ -189,7 +189,7 @@ def _of_openai() -> list[Json]:
     answers[503]["headers_to_add"] = [retry]
     return [
         *answers.values(),
-        _formed(openai_errors.is_spoken(), openai_errors.error("%LOCAL_REPLY_BODY%")),
+        _formed(openai_errors.is_openai_path(), openai_errors.error("%LOCAL_REPLY_BODY%")),
     ]
 
 

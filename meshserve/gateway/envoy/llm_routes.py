@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import api_keys, clusters, matchers, openai_errors
 from meshserve.gateway.lua import small_models
+from meshserve.protocol import paths
 
 Json = dict[str, object]
 
@@ -43,7 +44,7 @@ def model_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
     names = [name for llm in llms for name in llm.names]
     return sorted(
         {
-            f"{openai_errors.MODELS}/{urllib.parse.quote(name, safe=safe)}"
+            f"{paths.OPENAI_MODELS}/{urllib.parse.quote(name, safe=safe)}"
             for name in names
             for safe in ("", "/", UNQUOTED, f"/{UNQUOTED}")
         }

@@ -1,34 +1,23 @@
-"""OpenAI's part of the one port: which paths speak its language, and the form of Envoy's own errors there. Pure."""
+"""The form of Envoy's own errors on paths of OpenAI's API, and the filter that finds these paths. Pure.
+
+Source of the form: https://platform.openai.com/docs/guides/error-codes, as vLLM sends it.
+"""
 
 from __future__ import annotations
 
 import http
 
 from meshserve.gateway.lua import shared
+from meshserve.protocol import paths
 
 Json = dict[str, object]
 
-API = "/v1/"
-# Where clients may look for all of it too.
-OTHER_API = "/openai/v1/"
-MODELS = "/v1/models"
-OTHER_MODELS = "/openai/v1/models"
-# What engines serve beside OpenAI's own paths.
-BARE = (
-    "/tokenize",
-    "/detokenize",
-    "/score",
-    "/rerank",
-    "/pooling",
-    "/classify",
-    "/v2/rerank",
-    "/v2/embed",
-    "/invocations",
-    "/inference/v1/generate",
-)
 RETRY_AFTER_S = 1
-REWRITE: Json = {"pattern": {"regex": f"^{OTHER_API}"}, "substitution": API}
-# What a route adds to requests whose path it may rewrite, so that the form of their errors is known all the same.
+REWRITE: Json = {
+    "pattern": {"regex": f"^{paths.PREFIXED_OPENAI}"},
+    "substitution": paths.OPENAI,
+}
+# A route that rewrites the path adds this header, because the form of errors depends on the path.
 MARK: Json = {
     "header": {"key": shared.TURN_HEADER, "value": shared.OPENAI},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
@@ -45,31 +34,34 @@ CODES = {
 
 
 def error(message: str, status: int = 500) -> Json:
-    """The body of an answer with that status."""
-    kind = (
-        "server_error"
-        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
-        else "invalid_request_error"
-    )
+    """Return the body of an error answer with this HTTP status."""
+    is_ours = status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "server_error" if is_ours else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": CODES.get(status)}}
 
 
-def is_spoken() -> Json:
-    """Envoy's filter for requests whose errors have OpenAI's form.
+def is_openai_path() -> Json:
+    """Return Envoy's access-log filter for requests whose errors have OpenAI's form.
 
-    Below `/v1/models/` they keep that of V1, whose paths these are too, unless the route has told that the model is an LLM.
+    Below `/v1/models/` errors keep V1's form, unless the route has marked the model as an LLM.
     """
-    is_known: Json = {
+    is_marked: Json = {
         "header_filter": {
             "header": {"name": shared.TURN_HEADER, "string_match": {"exact": shared.OPENAI}}
         }
     }
-    # One by one: Envoy takes no long expressions.
-    whole = [_path(regex=rf"{path}(\?.*)?") for path in (MODELS, *BARE)]
-    not_models = {
-        "and_filter": {"filters": [_path(prefix=API), _path(prefix=MODELS, is_inverted=True)]}
+    # One expression a path, because Envoy limits the size of a regular expression's program.
+    whole = [_path(regex=rf"{path}(\?.*)?") for path in (paths.OPENAI_MODELS, *paths.ENGINE_PATHS)]
+    below_api = {
+        "and_filter": {
+            "filters": [
+                _path(prefix=paths.OPENAI),
+                _path(prefix=paths.OPENAI_MODELS, is_inverted=True),
+            ]
+        }
     }
-    return {"or_filter": {"filters": [is_known, *whole, _path(prefix=OTHER_API), not_models]}}
+    prefixed = _path(prefix=paths.PREFIXED_OPENAI)
+    return {"or_filter": {"filters": [is_marked, *whole, prefixed, below_api]}}
 
 
 def _path(prefix: str = "", regex: str = "", *, is_inverted: bool = False) -> Json:

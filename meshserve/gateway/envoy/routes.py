@@ -19,6 +19,7 @@ from meshserve.gateway.envoy import (
     openai_errors,
 )
 from meshserve.gateway.lua import shared, small_models
+from meshserve.protocol import paths
 
 Json = dict[str, object]
 
@@ -69,9 +70,9 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
 
 def _tree(snap: snapshots.GatewaySnapshot) -> Json:
     default = clusters.pool_cluster(snap.default_pool)
-    about_llm = matchers.action(_to(snap, endpoints.about_llms()))
+    about_llm = matchers.action(_to(snap, endpoints.LLM_LISTING))
     special = {
-        endpoints.STATISTICS: _unless_named(snap, default),
+        paths.MODEL_STATISTICS: _unless_named(snap, default),
         **dict.fromkeys(llm_routes.model_paths(snap.llms), about_llm),
     }
     by_path = _by_path(snap, endpoints.targets(default), special)
@@ -81,7 +82,7 @@ def _tree(snap: snapshots.GatewaySnapshot) -> Json:
     }
     by_name = {name: pools[pool] for name, pool in snap.routes.items()} | _hot(snap)
     by_model = matchers.lookup("exact_match_map", shared.MODEL_HEADER, by_name, by_path)
-    relayed: Json = {"matcher": _by_path(snap, endpoints.relayed(), {})}
+    relayed: Json = {"matcher": _by_path(snap, endpoints.compressed(), {})}
     by_encoding = matchers.lookup(
         "exact_match_map", "grpc-encoding", dict.fromkeys(endpoints.COMPRESSIONS, relayed), by_model
     )
@@ -128,7 +129,7 @@ def _by_path(
 
 def _unless_named(snap: snapshots.GatewaySnapshot, default: str) -> Json:
     """Statistics of one model are its worker's, those of all models the controller's."""
-    of_all = matchers.action(_to(snap, endpoints.statistics()))
+    of_all = matchers.action(_to(snap, endpoints.STATISTICS))
     return matchers.if_present(shared.MODEL_HEADER, matchers.action(_route(snap, default)), of_all)
 
 

@@ -15,7 +15,7 @@ FRAME_BYTES = 5
 LLM_SCRIPT = "llm"
 
 
-class Key(enum.Enum):
+class NameSource(enum.Enum):
     """Where the script looks for the model's name: field 1 of a gRPC message (and metadata), the URL, an LLM's request, or nowhere."""
 
     MESSAGE = "message"
@@ -33,9 +33,9 @@ def http_filter() -> Json:
     return {"name": FILTER, "disabled": True, "typed_config": {"@type": LUA, **scripts}}
 
 
-def task(key: Key, request_bytes_max: int) -> Json:
+def task(key: NameSource, request_bytes_max: int) -> Json:
     """What the filter does on a route, as its setting there."""
-    script = {"name": LLM_SCRIPT} if key is Key.LLM else {}
+    script = {"name": LLM_SCRIPT} if key is NameSource.LLM else {}
     return {
         "@type": LUA_ROUTE,
         **script,

@@ -11,6 +11,7 @@ import httpx
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import envoy_admin
 from meshserve.gateway.sidecar import metrics_merge
+from meshserve.protocol import paths
 
 TIMEOUT_S = 2.0
 GATEWAY = "gateway"
@@ -81,7 +82,7 @@ async def _fetched(endpoint: model.Endpoint, node: str) -> str:
     )
     async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S) as http:
         return (
-            (await http.get(f"http://{endpoint.host}:{endpoint.port}/metrics"))
+            (await http.get(f"http://{endpoint.host}:{endpoint.port}{paths.METRICS}"))
             .raise_for_status()
             .text
         )

@@ -9,7 +9,8 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from meshserve.gateway.envoy import endpoints, listener
+from meshserve.gateway.envoy import listener
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
 IN_FLIGHT_MAX = 32
@@ -77,9 +78,7 @@ class Relay:
                 error_message="the element is not a ModelInferRequest"
             )
         try:
-            answer = await self._call(
-                f"{endpoints.INFERENCE}ModelInfer", request.SerializeToString(), context
-            )
+            answer = await self._call(paths.MODEL_INFER, request.SerializeToString(), context)
         except grpc.aio.AioRpcError as fault:
             named = pb.ModelInferResponse(
                 id=request.id, model_name=request.model_name, model_version=request.model_version

@@ -14,12 +14,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from meshserve.core.values import snapshots
 from meshserve.gateway.sidecar import decoding, relay, server_metadata
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2, model_repository_pb2, modelmesh_pb2
 
 pb = inference_pb2
 
-INFERENCE = "inference.GRPCInferenceService"
-REFLECTION = "grpc.reflection.v1.ServerReflection"
 OURS = (inference_pb2, model_repository_pb2, modelmesh_pb2)
 # Over the limit of a message, which Envoy enforces on what is relayed and explains better.
 SLACK_BYTES = 64 * 1024
@@ -45,7 +44,7 @@ class SidecarGrpc:
             if self._is_ready()
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
-        for service in ("", INFERENCE):
+        for service in ("", paths.INFERENCE_SERVICE):
             await self.health.set(service, status)
 
     async def stop(self, grace_s: float = 1.0) -> None:
@@ -72,7 +71,7 @@ async def listen(
 
 
 def _services(to: relay.Relay, is_ready: Callable[[], bool]) -> list[grpc.GenericRpcHandler]:
-    own = {INFERENCE: _own_methods(to, is_ready)}
+    own = {paths.INFERENCE_SERVICE: _own_methods(to, is_ready)}
     services = [
         service for module in OURS for service in module.DESCRIPTOR.services_by_name.values()
     ]
@@ -80,7 +79,7 @@ def _services(to: relay.Relay, is_ready: Callable[[], bool]) -> list[grpc.Generi
         *(service.full_name for service in services),
         health.SERVICE_NAME,
         reflection.SERVICE_NAME,
-        REFLECTION,
+        paths.REFLECTION_SERVICE,
     )
     handlers = [
         grpc.method_handlers_generic_handler(
@@ -92,7 +91,7 @@ def _services(to: relay.Relay, is_ready: Callable[[], bool]) -> list[grpc.Generi
         *handlers,
         *(
             grpc.method_handlers_generic_handler(name, _reflection(names))
-            for name in (reflection.SERVICE_NAME, REFLECTION)
+            for name in (reflection.SERVICE_NAME, paths.REFLECTION_SERVICE)
         ),
     ]
 

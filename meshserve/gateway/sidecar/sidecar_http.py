@@ -9,6 +9,7 @@ from typing import Any
 from meshserve.gateway.envoy import openai_errors
 from meshserve.gateway.lua import shared
 from meshserve.gateway.sidecar import server_metadata
+from meshserve.protocol import paths
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -49,22 +50,22 @@ class SidecarHttp:
             await _answer_json(
                 send, 405, {"error": f"{scope['method']} is not what {scope['path']} is for"}
             )
-        elif scope["path"] == "/metrics":
+        elif scope["path"] == paths.METRICS:
             await _answer(send, 200, METRICS_TYPE, (await self._metrics()).encode())
         else:
             await _answer_json(send, *self._fact(scope["path"]))
 
     def _fact(self, path: str) -> tuple[int, dict[str, Any]]:
         match path:
-            case "/v2":
+            case paths.V2:
                 return 200, {
                     "name": server_metadata.NAME,
                     "version": server_metadata.VERSION,
                     "extensions": list(server_metadata.EXTENSIONS),
                 }
-            case "/v2/health/live" | "/healthz":
+            case paths.V2_LIVE | paths.HEALTHZ:
                 return 200, {"live": True}
-            case "/v2/health/ready" | "/readyz":
+            case paths.V2_READY | paths.READYZ:
                 return (200 if self._is_ready() else 503), {"ready": self._is_ready()}
         return 404, {"error": f"nothing is served under {path}"}
 

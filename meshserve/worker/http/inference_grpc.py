@@ -8,11 +8,9 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from meshserve import errors
-from meshserve.protocol import inference, model_description
+from meshserve.protocol import inference, model_description, paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker.http import inference_request, inference_service
-
-SERVICE = "/inference.GRPCInferenceService/"
 
 M = TypeVar("M", bound=Message)
 Method = Callable[[inference_request.InferenceRequest], Awaitable[bytes]]
@@ -24,17 +22,17 @@ def methods(on: inference_service.InferenceService) -> dict[str, Method]:
     """Every method by its path."""
     of = _Methods(on)
     return {
-        SERVICE + "ModelInfer": of.model_infer,
-        SERVICE + "ModelReady": of.model_ready,
-        SERVICE + "ModelMetadata": of.model_metadata,
-        SERVICE + "ModelConfig": of.model_config,
-        SERVICE + "ModelStatistics": of.model_statistics,
+        paths.MODEL_INFER: of.model_infer,
+        paths.MODEL_READY: of.model_ready,
+        paths.MODEL_METADATA: of.model_metadata,
+        paths.MODEL_CONFIG: of.model_config,
+        paths.MODEL_STATISTICS: of.model_statistics,
     }
 
 
 def at_once(on: inference_service.InferenceService) -> dict[bytes, AtOnce]:
     """Those that may have their answer without waiting for anything, by path."""
-    return {f"{SERVICE}ModelInfer".encode(): _Methods(on).infer_now}
+    return {paths.MODEL_INFER.encode(): _Methods(on).infer_now}
 
 
 class _Methods:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from meshserve import errors
-from meshserve.protocol import error_responses, http_protocol
+from meshserve.protocol import error_responses, http_protocol, paths
 from meshserve.worker.http import (
     inference_grpc,
     inference_request,
@@ -50,9 +50,9 @@ class WorkerApp:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         path: str = scope["path"]
-        if path == "/healthz":
+        if path == paths.HEALTHZ:
             await _send(send, self._health())
-        elif path == "/metrics":
+        elif path == paths.METRICS:
             await _send(send, worker_metrics.answer(self._host, self.load, self._worker_id))
         elif self.is_draining or not self.is_synced:
             await _send(

@@ -8,6 +8,7 @@ import pytest
 from meshserve import errors
 from meshserve.control.api import hold_endpoint, http_messages
 from meshserve.core.values import commands, events
+from meshserve.protocol import paths
 
 
 class Stage:
@@ -21,7 +22,7 @@ class Stage:
     def come(self, **query):
         return asyncio.ensure_future(
             self.room.wait(
-                http_messages.HttpRequest("POST", hold_endpoint.PATH, query, [], b""), self._receive
+                http_messages.HttpRequest("POST", paths.HOLD, query, [], b""), self._receive
             )
         )
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.control.api import management_app, management_grpc
+from meshserve.control.api import management_app
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
 GRPC = {"content-type": "application/grpc"}
@@ -25,7 +26,7 @@ async def test_what_is_not_there_is_404(http):
 
 
 async def test_a_grpc_answer_is_a_bare_message(http):
-    answer = await http.post(management_grpc.INFERENCE + "RepositoryIndex", headers=GRPC)
+    answer = await http.post(paths.REPOSITORY_INDEX, headers=GRPC)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc")
     assert [each.name for each in pb.RepositoryIndexResponse.FromString(answer.content).models] == [
         "big",
@@ -35,9 +36,7 @@ async def test_a_grpc_answer_is_a_bare_message(http):
 
 async def test_a_grpc_error_is_in_the_headers(http):
     body = pb.RepositoryModelLoadRequest(model_name="none").SerializeToString()
-    answer = await http.post(
-        management_grpc.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=body
-    )
+    answer = await http.post(paths.REPOSITORY_MODEL_LOAD, headers=GRPC, content=body)
     assert (answer.status_code, answer.headers["x-mesh-grpc-status"], answer.content) == (
         200,
         "5",
@@ -51,9 +50,7 @@ async def test_our_own_mistake_is_an_answer_and_a_line_in_the_log(http, stage, m
     rest = await http.get("/mesh/v1/models/conf")
     body = pb.RepositoryModelLoadRequest(model_name="conf").SerializeToString()
     monkeypatch.setattr(stage.cluster, "ensure_loaded", None)
-    grpc = await http.post(
-        management_grpc.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=body
-    )
+    grpc = await http.post(paths.REPOSITORY_MODEL_LOAD, headers=GRPC, content=body)
     assert (rest.status_code, rest.json()) == (500, {"error": "the controller failed: TypeError"})
     assert grpc.headers["x-mesh-grpc-status"] == "2"
     assert "/mesh/v1/models/conf failed" in caplog.text

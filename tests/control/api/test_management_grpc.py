@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.control.api import management_grpc as methods
 from meshserve.core.values import model
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import model_repository_pb2 as repository_pb
 
@@ -22,7 +22,7 @@ def call(http):
 
 async def load(call, answer=pb.RepositoryModelLoadResponse, **fields):
     return await call(
-        methods.INFERENCE + "RepositoryModelLoad", pb.RepositoryModelLoadRequest(**fields), answer
+        paths.INFERENCE + "RepositoryModelLoad", pb.RepositoryModelLoadRequest(**fields), answer
     )
 
 
@@ -62,7 +62,7 @@ async def test_a_parameter_of_another_kind_is_refused(call):
 
 async def test_an_unload_is_answered_in_kserves_fields(call):
     told = await call(
-        methods.INFERENCE + "RepositoryModelUnload",
+        paths.INFERENCE + "RepositoryModelUnload",
         pb.RepositoryModelUnloadRequest(model_name="conf"),
         pb.RepositoryModelUnloadResponse,
     )
@@ -71,7 +71,7 @@ async def test_an_unload_is_answered_in_kserves_fields(call):
 
 async def test_mlservers_clients_have_the_same_under_another_name(call):
     told = await call(
-        methods.REPOSITORY + "RepositoryIndex",
+        paths.REPOSITORY + "RepositoryIndex",
         repository_pb.RepositoryIndexRequest(),
         repository_pb.RepositoryIndexResponse,
     )
@@ -79,7 +79,7 @@ async def test_mlservers_clients_have_the_same_under_another_name(call):
     request = repository_pb.RepositoryModelLoadRequest(model_name="conf")
     assert (
         await call(
-            methods.REPOSITORY + "RepositoryModelLoad",
+            paths.REPOSITORY + "RepositoryModelLoad",
             request,
             repository_pb.RepositoryModelLoadResponse,
         )
@@ -89,7 +89,7 @@ async def test_mlservers_clients_have_the_same_under_another_name(call):
 
 async def test_statistics_name_every_model(call):
     told = await call(
-        methods.INFERENCE + "ModelStatistics",
+        paths.INFERENCE + "ModelStatistics",
         pb.ModelStatisticsRequest(),
         pb.ModelStatisticsResponse,
     )
@@ -104,7 +104,7 @@ async def test_there_is_no_shared_memory(call, kind):
 
     for verb, expected in (("Status", 0), ("Register", 12), ("Unregister", 0)):
         told = await call(
-            f"{methods.INFERENCE}{kind}SharedMemory{verb}",
+            f"{paths.INFERENCE}{kind}SharedMemory{verb}",
             of(verb, "Request")(),
             of(verb, "Response"),
         )
@@ -112,7 +112,7 @@ async def test_there_is_no_shared_memory(call, kind):
 
 
 async def test_traces_are_off_and_stay_so(call):
-    path = methods.INFERENCE + "TraceSetting"
+    path = paths.INFERENCE + "TraceSetting"
     told = await call(path, pb.TraceSettingRequest(), pb.TraceSettingResponse)
     assert list(told.settings["trace_level"].value) == ["OFF"]
     changed = pb.TraceSettingRequest(
@@ -122,7 +122,7 @@ async def test_traces_are_off_and_stay_so(call):
 
 
 async def test_logs_are_told_and_stay_so(call):
-    path = methods.INFERENCE + "LogSettings"
+    path = paths.INFERENCE + "LogSettings"
     told = await call(path, pb.LogSettingsRequest(), pb.LogSettingsResponse)
     assert (told.settings["log_error"].bool_param, told.settings["log_format"].string_param) == (
         True,
@@ -145,6 +145,6 @@ async def test_an_unknown_method_is_unimplemented(call):
 
 async def test_what_is_no_message_is_refused(http):
     answer = await http.post(
-        methods.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=b"\xff\xff\xff"
+        paths.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=b"\xff\xff\xff"
     )
     assert answer.headers["x-mesh-grpc-status"] == "3"

@@ -35,11 +35,11 @@ def bearer(key):
 
 
 async def test_without_keys_there_are_no_rules():
-    assert [api_keys.rule(level, ()) for level in api_keys.Level] == [{}, {}, {}]
+    assert [api_keys.rule(level, ()) for level in api_keys.AccessLevel] == [{}, {}, {}]
 
 
 async def test_without_an_admins_key_nobody_manages():
-    rule = api_keys.rule(api_keys.Level.ADMIN, (snapshots.ApiKey("shop", "shop-key"),))[
+    rule = api_keys.rule(api_keys.AccessLevel.ADMIN, (snapshots.ApiKey("shop", "shop-key"),))[
         api_keys.FILTER
     ]
     assert rule["allowed_clients"]

@@ -30,8 +30,8 @@ def test_every_method_of_every_service_leads_somewhere():
 
 
 def test_every_unary_method_may_come_compressed():
-    own = {f"{endpoints.INFERENCE}{name}" for name in endpoints.OF_NODE}
-    assert {path for path in every_method() if not is_served(endpoints.relayed(), path)} == own
+    own = set(endpoints.SIDECAR_METHODS)
+    assert {path for path in every_method() if not is_served(endpoints.compressed(), path)} == own
 
 
 def test_the_default_cluster_is_where_models_are_looked_for():
@@ -41,8 +41,8 @@ def test_the_default_cluster_is_where_models_are_looked_for():
         for path, target in {**targets.exact, **targets.under}.items()
         if target.cluster == "pool-x"
     }
-    assert to_pool == {f"{endpoints.INFERENCE}{name}" for name in endpoints.OF_MODELS} | {
+    assert to_pool == set(endpoints.MODEL_METHODS) | {
         "/v2/models/",
         "/v1/models/",
     }
-    assert endpoints.statistics().cluster == clusters.CONTROLLER
+    assert endpoints.STATISTICS.cluster == clusters.CONTROLLER

@@ -134,7 +134,7 @@ async def test_the_least_busy_replica_answers(llms):
         streams.append(asyncio.ensure_future(chat(llms, headers={"x-say": "stream"})))
         await support.wait_until_async(
             lambda: sum(len(each.seen) for each in replicas) == count,
-            what="it has come",  # noqa: B023
+            what="it has come",
         )
     assert [len(each.seen) for each in replicas] == [2, 2, 2]
     for _ in range(2):

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from meshserve.gateway.envoy import openai_errors
+from meshserve.protocol import paths
 from tests.gateway import engines
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -42,7 +43,7 @@ async def test_errors_have_openais_form_on_its_paths(deserted, path):
     )
 
 
-@pytest.mark.parametrize("path", [path for path in openai_errors.BARE if path != "/invocations"])
+@pytest.mark.parametrize("path", [path for path in paths.ENGINE_PATHS if path != "/invocations"])
 async def test_errors_have_openais_form_on_the_bare_paths_of_engines(deserted, path):
     answer = await engines.chat(deserted, "gone", f"{path}?x=1")
     assert engines.fault(answer)[:2] == (503, "service_unavailable")

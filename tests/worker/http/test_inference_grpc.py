@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker.http import inference_grpc, inference_request, inference_service
 from tests.worker import bench
@@ -17,7 +18,7 @@ async def ask(hosting, shelf):
 
     async def asking(name, message, *headers):
         body = message if isinstance(message, bytes) else message.SerializeToString()
-        path = inference_grpc.SERVICE + name
+        path = paths.INFERENCE + name
         return await methods[path](
             inference_request.InferenceRequest("POST", path.encode(), headers, body)
         )

@@ -1,0 +1,175 @@
+"""The client of the management API `/mesh/v1`, for the command line and for programs.
+
+Must not import gRPC: commands that only look at a mesh start in a fraction of its import time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from meshserve import errors
+from meshserve.protocol import mesh_status, paths
+
+API_KEY = "MESHSERVE_API_KEY"
+TIMEOUT_S = 30.0
+# The mesh has limits of its own for loads and for changes of the configuration, and states them.
+LOAD_TIMEOUT_S = 3600.0
+APPLY_TIMEOUT_S = 120.0
+HEALTH_TIMEOUT_S = 5.0
+REASON_CHARS_MAX = 300
+
+Query = Mapping[str, str | int | None]
+"""A query string; keys whose value is None are left out."""
+
+
+class AdminClient:
+    """The management API of the mesh at `endpoint`, a URL. Close it, or use it as a context manager.
+
+    The key comes from the environment variable MESHSERVE_API_KEY where `api_key` is empty.
+    Every method raises DeadlineExceeded or Unavailable where no answer comes, ConfigInvalid for a
+    configuration that the mesh refuses, and MeshError, with one line for a user, for other refusals.
+    """
+
+    def __init__(self, endpoint: str, api_key: str = "") -> None:
+        self.endpoint = endpoint
+        key = api_key or os.environ.get(API_KEY, "")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=endpoint, headers=headers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_answering(self) -> bool:
+        """Return whether a mesh answers at the endpoint, be it ready or not. Raises nothing."""
+        try:
+            answer = self._http.get(paths.HEALTHZ, timeout=HEALTH_TIMEOUT_S)
+        except httpx.TransportError:
+            return False
+        return not answer.is_client_error
+
+    def status(self, timeout_s: float = TIMEOUT_S) -> mesh_status.MeshStatus:
+        """Return the state of pools, workers, gateways and LLMs, and the number of models."""
+        path = paths.MESH_V1 + "status"
+        return cast("mesh_status.MeshStatus", self.request("GET", path, timeout_s=timeout_s))
+
+    def models(self, **query: str | int | None) -> mesh_status.ModelPage:
+        """Return a page of models. `prefix`, `state`, `limit` and `after` choose it."""
+        page = self.request("GET", paths.MESH_V1 + "models", query=query)
+        return cast("mesh_status.ModelPage", page)
+
+    def model(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Return one model, by default its newest version."""
+        return self._of_model("GET", name, version)
+
+    def register(self, name: str, entry: Mapping[str, Any]) -> mesh_status.ModelStatus:
+        """Register a model or replace it; `entry` has the keys of a `models:` entry of the config."""
+        return self._of_model("PUT", name, None, body=entry)
+
+    def remove(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Remove a model, all its versions or one; return it as it was."""
+        return self._of_model("DELETE", name, version)
+
+    def load(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Load a model; return it when the load is over."""
+        return self._order(name, "load", version)
+
+    def unload(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Free a model's memory; the next request loads it again."""
+        return self._order(name, "unload", version)
+
+    def pin(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Load a model and keep it in memory."""
+        return self._order(name, "pin", version)
+
+    def unpin(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """Let a pinned model be evicted again."""
+        return self._order(name, "unpin", version)
+
+    def apply(self, document: Mapping[str, Any]) -> list[str]:
+        """Make the mesh follow this configuration; return what changed, one line each."""
+        answer = self._send("POST", paths.MESH_V1 + "apply", None, document, APPLY_TIMEOUT_S)
+        if answer.status_code == httpx.codes.BAD_REQUEST:
+            # Not joined into one line: each line is one mistake in the configuration.
+            raise errors.ConfigInvalid(_reason(answer, self.endpoint))
+        return list(_object(answer, self.endpoint)["changes"])
+
+    def drain(self) -> None:
+        """Make the mesh answer what it has accepted, and end; return before it has ended."""
+        self.request("POST", paths.MESH_V1 + "drain", timeout_s=APPLY_TIMEOUT_S)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """Send one request, below `/mesh/v1` or not, and return the JSON object of its answer."""
+        return _object(self._send(method, path, query, body, timeout_s), self.endpoint)
+
+    def _order(self, name: str, verb: str, version: str | None) -> mesh_status.ModelStatus:
+        return self._of_model("POST", name, version, verb=f"/{verb}", timeout_s=LOAD_TIMEOUT_S)
+
+    def _of_model(
+        self, method: str, name: str, version: str | None, *, verb: str = "", **more: Any
+    ) -> mesh_status.ModelStatus:
+        path = f"{paths.MESH_V1}models/{quote(name, safe='')}{verb}"
+        answer = self.request(method, path, query={"version": version}, **more)
+        return cast("mesh_status.ModelStatus", answer)
+
+    def _send(
+        self, method: str, path: str, query: Query | None, body: object, timeout_s: float
+    ) -> httpx.Response:
+        params = {key: value for key, value in (query or {}).items() if value is not None}
+        try:
+            return self._http.request(method, path, params=params, json=body, timeout=timeout_s)
+        except httpx.TimeoutException:
+            raise errors.DeadlineExceeded(
+                f"the mesh at {self.endpoint} did not answer within {timeout_s:g} s"
+            ) from None
+        except httpx.TransportError as failure:
+            raise errors.Unavailable(
+                f"no mesh answers at {self.endpoint} ({failure}); start one with: meshserve up CONFIG"
+            ) from None
+
+
+def _object(answer: httpx.Response, endpoint: str) -> dict[str, Any]:
+    if answer.is_error:
+        raise errors.MeshError(" ".join(_reason(answer, endpoint).split()))
+    try:
+        content: dict[str, Any] = answer.json() if answer.content else {}
+    except ValueError:
+        raise errors.Unavailable(
+            f"what answers at {endpoint} is no mesh: {answer.text[:REASON_CHARS_MAX]}"
+        ) from None
+    return content
+
+
+def _reason(answer: httpx.Response, endpoint: str) -> str:
+    try:
+        reason = str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        status = f"{answer.status_code} {answer.reason_phrase}"
+        reason = f"the mesh at {endpoint} answered {status}: {answer.text[:REASON_CHARS_MAX]}"
+    is_refused = answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+    return reason + (f" (the key is read from {API_KEY})" if is_refused else "")

@@ -1,0 +1,158 @@
+"""The JSON objects that the management API `/mesh/v1` answers with, for the controller and its client."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class ByteCounts(TypedDict):
+    """Bytes of host memory and of GPU memory."""
+
+    host: int
+    gpu: int
+
+
+class WorkerStatus(TypedDict):
+    """One pool worker. Totals such as `requests` count since its process began; `in_flight` is now."""
+
+    id: str
+    node: str
+    pid: int
+    state: str
+    reason: str
+    restarts: int
+    resident: int
+    loading: int
+    booked_bytes: ByteCounts
+    budget_bytes: ByteCounts
+    private_bytes: int
+    requests: int
+    failures: int
+    hits: int
+    misses: int
+    loads: int
+    load_failures: int
+    evictions: int
+    in_flight: int
+
+
+class PoolStatus(TypedDict):
+    """One pool and its workers."""
+
+    name: str
+    device: str
+    workers: list[WorkerStatus]
+
+
+class GatewayStatus(TypedDict):
+    """One node's gateway. A pid is 0 while the process is not running."""
+
+    node: str
+    pid: int
+    envoy_pid: int
+    state: str
+    reason: str
+    listen: str
+    restarts: int
+
+
+class ModelCounts(TypedDict):
+    """How many models are registered, and how many of them are in which state."""
+
+    registered: int
+    resident: int
+    loading: int
+    failed: int
+
+
+class SpreadModel(TypedDict):
+    """A busy model that several workers serve."""
+
+    model: str
+    workers: list[str]
+
+
+class ReplicaStatus(TypedDict):
+    """One replica of an LLM. `kv_used` is a share from 0 to 1; `requests` and `tokens` are totals."""
+
+    id: str
+    node: str
+    pid: int
+    state: str
+    reason: str
+    restarts: int
+    running: int
+    waiting: int
+    requests: int
+    tokens: int
+    tokens_per_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
+    kv_used: float
+    stalled_s: float
+
+
+class LlmStatus(TypedDict):
+    """One LLM. `start_s` and `wake_s` are the expected durations, None before the first measurement."""
+
+    name: str
+    state: str
+    reason: str
+    device: str
+    names: list[str]
+    replicas_min: int
+    replicas_max: int
+    replicas: list[ReplicaStatus]
+    held: int
+    turned_away: int
+    starts: int
+    start_s: float | None
+    wakes: int
+    wake_s: float | None
+
+
+class ControllerStatus(TypedDict):
+    """The controller's process."""
+
+    pid: int
+    restarts: int
+
+
+class MeshStatus(TypedDict):
+    """The answer of `GET /mesh/v1/status`. `state` is `starting`, `ready` or `draining`."""
+
+    version: str
+    state: str
+    endpoint: str
+    pools: list[PoolStatus]
+    gateways: list[GatewayStatus]
+    models: ModelCounts
+    spread: list[SpreadModel]
+    llms: list[LlmStatus]
+    controller: ControllerStatus
+
+
+class ModelStatus(TypedDict):
+    """One version of a model. `worker` is where its foremost copy is, empty if it has none."""
+
+    name: str
+    version: str
+    versions: list[str]
+    state: str
+    reason: str
+    runtime: str
+    uri: str
+    pool: str
+    pinned: bool
+    origin: str
+    worker: str
+    footprint_bytes: ByteCounts
+    requests: int
+    aliases: list[str]
+
+
+class ModelPage(TypedDict):
+    """A page of models. `next` is the `after` of the next page, None on the last one."""
+
+    models: list[ModelStatus]
+    next: str | None
