@@ -189,7 +189,7 @@ def simulate(load: float) -> Simulated:
     """The model under one load, from a mesh in which nothing has happened yet."""
     world = World()
     pool = desired.PoolSettings(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
-    spec = model.ModelSpec(world.id, "/hot", origin=desired.CONFIG)
+    spec = model.ModelSpec(world.id, "/hot", origin=model.FROM_CONFIG)
     world.phase(
         "up",
         [

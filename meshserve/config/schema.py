@@ -213,7 +213,7 @@ class ModelSection(Section):
         default=(), description="Other names for this version."
     )
 
-    def spec(self, load_timeout_s: float, origin: str) -> model.ModelSpec:
+    def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:
         """The same as a value of the core; `load_timeout_s` holds where the model has none of its own."""
         return model.ModelSpec(
             id=model.ModelId(self.name, self.version),
@@ -303,7 +303,7 @@ class Config(Section):
     def model_specs(self) -> tuple[tuple[model.ModelSpec, tuple[str, ...]], ...]:
         """Every model as a value of the core with its aliases, in the file's order."""
         return tuple(
-            (entry.spec(self.pools[entry.pool].load_timeout_s, "config"), entry.aliases)
+            (entry.spec(self.pools[entry.pool].load_timeout_s, model.FROM_CONFIG), entry.aliases)
             for entry in self.models
         )
 

@@ -47,7 +47,7 @@ class AdminService:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         return declared
 
-    def spec(self, entry: dict[str, Any], origin: str = desired.API) -> model.ModelSpec:
+    def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
         """A spec from an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
         parsed = config.parse_model(entry)
         pool = self.mesh.catalog.desired.pool(parsed.pool)

@@ -25,7 +25,7 @@ def desired_from(wanted: config.Config, capacity: ports.WorkerCapacity) -> desir
         ),
         models=tuple(spec for spec, _ in specs),
         aliases=tuple(
-            desired.DesiredAlias(alias, spec.id.name, spec.id.version, desired.CONFIG)
+            desired.DesiredAlias(alias, spec.id.name, spec.id.version, model.FROM_CONFIG)
             for spec, aliases in specs
             for alias in aliases
         ),
@@ -63,7 +63,7 @@ def last_desired(
             change.spec for change in contents.changes if isinstance(change, catalog.ModelDeclared)
         ]
         return desired.Desired(
-            pools=(), models=tuple(spec for spec in declared if spec.origin == desired.CONFIG)
+            pools=(), models=tuple(spec for spec in declared if spec.origin == model.FROM_CONFIG)
         )
 
 

@@ -161,7 +161,7 @@ def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies)
         "uri": spec.uri,
         "pool": spec.pool,
         "pinned": spec.pinned,
-        "origin": spec.origin,
+        "origin": str(spec.origin),
         "worker": worker,
         "footprint_bytes": _bytes(
             copy.footprint if any(copy.footprint) else last_measured(declared)

@@ -14,7 +14,8 @@ def spec_text(spec: model.ModelSpec) -> str:
     """A spec as JSON, without its id."""
     fields = {field: getattr(spec, field) for field in model.ModelSpec.__slots__ if field != "id"}
     return orjson.dumps(
-        {**fields, "options": dict(spec.options)}, option=orjson.OPT_SORT_KEYS
+        {**fields, "options": dict(spec.options), "origin": str(spec.origin)},
+        option=orjson.OPT_SORT_KEYS,
     ).decode()
 
 
@@ -26,23 +27,28 @@ def spec_from(name: str, version: str, text: str) -> model.ModelSpec:
             model.TensorSpec(each["name"], each["datatype"], tuple(each["shape"]))
             for each in fields.get(side, ())
         )
+    _parse_origin(fields)
     return model.ModelSpec(id=model.ModelId(name, version), **fields)
 
 
 def alias_text(alias: desired.DesiredAlias) -> str:
     """What an alias means, as JSON."""
-    return orjson.dumps(
-        {
-            field: getattr(alias, field)
-            for field in desired.DesiredAlias.__slots__
-            if field != "alias"
-        }
-    ).decode()
+    fields = {
+        field: getattr(alias, field) for field in desired.DesiredAlias.__slots__ if field != "alias"
+    }
+    return orjson.dumps({**fields, "origin": str(alias.origin)}).decode()
 
 
 def alias_from(name: str, text: str) -> desired.DesiredAlias:
     """The alias back."""
-    return desired.DesiredAlias(alias=name, **_known(desired.DesiredAlias, orjson.loads(text)))
+    fields = _known(desired.DesiredAlias, orjson.loads(text))
+    _parse_origin(fields)
+    return desired.DesiredAlias(alias=name, **fields)
+
+
+def _parse_origin(fields: dict[str, Any]) -> None:
+    if "origin" in fields:
+        fields["origin"] = model.Origin.parse(fields["origin"])
 
 
 def _known(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:

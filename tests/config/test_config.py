@@ -266,7 +266,7 @@ def test_model_specs_are_values_of_the_core(good, folder):
         pinned=True,
         load_timeout_s=7.0,
         options={"a": [1, None]},
-        origin="config",
+        origin=model.FROM_CONFIG,
     )
     assert aliases == ("d",)
     assert (second.uri, second.load_timeout_s) == ("s3://bucket/far/", 9.0)
@@ -330,8 +330,8 @@ def test_a_document_that_is_no_mapping():
 
 def test_one_model_for_the_management_api():
     entry = config.parse_model({"name": "a", "uri": "https://host/a.onnx", "version": 3})
-    assert entry.spec(11.0, "api") == model.ModelSpec(
-        model.ModelId("a", "3"), "https://host/a.onnx", load_timeout_s=11.0, origin="api"
+    assert entry.spec(11.0, model.FROM_API) == model.ModelSpec(
+        model.ModelId("a", "3"), "https://host/a.onnx", load_timeout_s=11.0, origin=model.FROM_API
     )
 
 

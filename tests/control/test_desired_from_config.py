@@ -59,9 +59,9 @@ def test_a_gateway_is_taken_over(wanted):
 
 def test_models_are_the_configurations_own_with_their_aliases(wanted):
     assert wanted.models == (
-        world.spec("a", uri="/a", pinned=True, load_timeout_s=9.0, origin="config"),
+        world.spec("a", uri="/a", pinned=True, load_timeout_s=9.0, origin=model.FROM_CONFIG),
     )
-    assert wanted.aliases == (desired.DesiredAlias("b", "a", "1", "config"),)
+    assert wanted.aliases == (desired.DesiredAlias("b", "a", "1", model.FROM_CONFIG),)
 
 
 def test_repositories_are_named_by_their_place(wanted):
@@ -106,7 +106,8 @@ def test_a_registry_without_a_document_wants_nothing():
 
 def test_a_document_that_can_t_be_read_any_more_still_tells_which_models_were_its_own():
     declared = tuple(
-        catalog.ModelDeclared(world.spec(name, origin=name)) for name in ("config", "api")
+        catalog.ModelDeclared(world.spec(str(origin), origin=origin))
+        for origin in (model.FROM_CONFIG, model.FROM_API)
     )
     contents = events.RegistryContents(declared, '{"retired": 1}')
     assert desired_from_config.last_desired(contents, CAPACITY, is_needed=False).models == (

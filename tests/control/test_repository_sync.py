@@ -13,7 +13,10 @@ WATCHED = {**conftest.CONFIG, "repositories": [{"path": "/r"}]}
 
 
 def scan(*names, problems=()):
-    specs = (dataclasses.replace(world.spec(name), origin="repository:/r") for name in names)
+    specs = (
+        dataclasses.replace(world.spec(name), origin=model.Origin.parse("repository:/r"))
+        for name in names
+    )
     return cluster_control.RepositoryScan(tuple(specs), problems)
 
 

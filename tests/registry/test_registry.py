@@ -27,9 +27,9 @@ RICH = world.spec(
     inputs=(model.TensorSpec("x", "FP32", (-1, 4)),),
     outputs=(model.TensorSpec("y", "BYTES", ()),),
     options={"nested": {"list": [1, None, "a"]}, "big": 2**40},
-    origin="repository:/r",
+    origin=model.Origin.parse("repository:/r"),
 )
-ALIAS = desired.DesiredAlias("al", "m", "1", "api", "me", "n", "it is broken")
+ALIAS = desired.DesiredAlias("al", "m", "1", model.FROM_API, "me", "n", "it is broken")
 
 
 def reopened(url):

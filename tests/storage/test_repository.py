@@ -17,7 +17,7 @@ from meshserve.core.values import model
 from meshserve.storage import repository
 
 PATTERN = model.ModelSpec(
-    model.ModelId(""), "", pool="small", trust=True, origin="repository:/models"
+    model.ModelId(""), "", pool="small", trust=True, origin=model.Origin.parse("repository:/models")
 )
 NAMES = st.text(alphabet="ab1é ", min_size=1, max_size=3).filter(lambda name: name == name.strip())
 TREES = st.dictionaries(
@@ -100,7 +100,7 @@ def test_what_is_no_model_is_passed_over(tree):
 def test_specs_have_what_their_repository_gives_them(tree):
     path = tree.put("a b/1/model.onnx")
     spec = tree.scan().specs[0]
-    assert (spec.pool, spec.trust, spec.origin, spec.runtime) == (
+    assert (spec.pool, spec.trust, str(spec.origin), spec.runtime) == (
         "small",
         True,
         "repository:/models",

@@ -81,7 +81,7 @@ async def test_specs_say_where_they_come_from(folder, follower, make_file):
     make_file("a.onnx")
     await follower.until("a:1")
     spec = follower.scans[-1].specs[0]
-    assert (spec.pool, spec.trust, spec.origin, spec.load_timeout_s) == (
+    assert (spec.pool, spec.trust, str(spec.origin), spec.load_timeout_s) == (
         "small",
         True,
         f"repository:{folder}",

@@ -92,7 +92,7 @@ class MeshApi:
         book = self._clerk.mesh.catalog
         for alias in book.aliases_of(id_.name).difference(wanted):
             meant = book.aliases[alias]
-            if meant.version == id_.version and meant.origin == desired.API:
+            if meant.version == id_.version and meant.origin == model.FROM_API:
                 await self._clerk.clear_alias(alias)
         for alias in wanted:
             await self._clerk.set_alias(
@@ -148,7 +148,7 @@ def alias_view(alias: desired.DesiredAlias) -> mesh_views.Json:
         "alias": alias.alias,
         "model": alias.name,
         "version": alias.version,
-        "origin": alias.origin,
+        "origin": str(alias.origin),
         "owner": alias.owner,
         "target": alias.target,
         "failure": alias.failure,

@@ -40,7 +40,7 @@ class ModelMesh:
         """Register a model, and load it where asked to. Raises AlreadyExists for another definition."""
         name = _needed(request.modelId, "modelId")
         await self._clerk.register(
-            self._spec(name, request.modelInfo, desired.API), is_replacing=False
+            self._spec(name, request.modelInfo, model.FROM_API), is_replacing=False
         )
         if request.loadNow:
             return await self._load(name, is_waiting=request.sync)
@@ -91,7 +91,7 @@ class ModelMesh:
         return self._spec(
             target,
             request.modelInfo,
-            desired.FOR_ALIASES if request.autoDeleteTargetModel else desired.API,
+            model.FROM_ALIAS if request.autoDeleteTargetModel else model.FROM_API,
         )
 
     async def delete_vmodel(self, request: pb.DeleteVModelRequest) -> pb.DeleteVModelResponse:
@@ -175,7 +175,7 @@ class ModelMesh:
             )
         return told
 
-    def _spec(self, name: str, about: pb.ModelInfo, origin: str) -> model.ModelSpec:
+    def _spec(self, name: str, about: pb.ModelInfo, origin: model.Origin) -> model.ModelSpec:
         return self._clerk.spec({"name": name, **entry_from(about)}, origin)
 
 

@@ -13,7 +13,7 @@ from meshserve.core.values import commands, desired, events, model
 def configure(
     book: catalog_index.CatalogIndex,
     wanted: desired.Desired,
-    scans: Mapping[str, tuple[model.ModelSpec, ...]],
+    scans: Mapping[model.Origin, tuple[model.ModelSpec, ...]],
 ) -> commands.SaveChanges:
     """What the new configuration changes, beside the last one: what both say alike is not touched.
 
@@ -41,7 +41,8 @@ def _configure_models(
     before = {spec.id: spec for spec in book.desired.models}
     after = {spec.id: spec for spec in wanted.models}
     _withdraw_all(
-        sheet, (id_ for id_ in before if id_ not in after and id_ in book.of_origin(desired.CONFIG))
+        sheet,
+        (id_ for id_ in before if id_ not in after and id_ in book.of_origin(model.FROM_CONFIG)),
     )
     for id_, spec in after.items():
         if before.get(id_) != spec or sheet.spec(id_) is None:
@@ -53,19 +54,19 @@ def _configure_aliases(
 ) -> None:
     after = {alias.alias: alias for alias in wanted.aliases}
     for alias in book.aliases.values():
-        if alias.origin == desired.CONFIG and alias.alias not in after:
+        if alias.origin == model.FROM_CONFIG and alias.alias not in after:
             sheet.clear_alias(alias.alias)
     for name, alias in after.items():
         there = sheet.alias(name)
         if (
             there is not None
-            and there.origin != desired.CONFIG
+            and there.origin != model.FROM_CONFIG
             and (there.name, there.version) != (alias.name, alias.version)
         ):
             raise errors.AlreadyExists(
                 f"alias {name!r} was set through the API and means {there.name!r}"
             )
-        if there is None or there.origin == desired.CONFIG:
+        if there is None or there.origin == model.FROM_CONFIG:
             sheet.set_alias(alias)
 
 
@@ -112,7 +113,7 @@ def remove(book: catalog_index.CatalogIndex, event: events.ModelRemoved) -> comm
             f"model {event.name!r} is not registered"
             + (f" in version {event.version!r}" if event.version else "")
         )
-    if not changeset.may_take(gone[0].origin, desired.API):
+    if not changeset.may_take(gone[0].origin, model.FROM_API):
         raise errors.Conflict(
             f"model {event.name!r} belongs to {changeset.owned_by(gone[0].origin)}: remove it there"
         )
@@ -138,15 +139,15 @@ def scan(book: catalog_index.CatalogIndex, event: events.RepositoryScanned) -> c
 def _scan(
     book: catalog_index.CatalogIndex,
     sheet: changeset.Changeset,
-    origin: str,
+    origin: model.Origin,
     specs: Iterable[model.ModelSpec],
 ) -> list[str]:
     problems, seen = [], set()
     for spec in specs:
         owner = sheet.owner(spec.id.name)
-        if owner not in (None, origin):
+        if owner is not None and owner != origin:
             problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: the name belongs to {changeset.owned_by(owner or '')}"
+                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: the name belongs to {changeset.owned_by(owner)}"
             )
         elif sheet.alias(spec.id.name):
             problems.append(
@@ -170,7 +171,7 @@ def _scan_one(sheet: changeset.Changeset, spec: model.ModelSpec) -> None:
     sheet.put(dataclasses.replace(spec, pinned=there.pinned if there else spec.pinned))
 
 
-def _is_of(sheet: changeset.Changeset, id_: model.ModelId, origin: str) -> bool:
+def _is_of(sheet: changeset.Changeset, id_: model.ModelId, origin: model.Origin) -> bool:
     spec = sheet.spec(id_)
     return spec is not None and spec.origin == origin
 
@@ -212,7 +213,7 @@ def _check_may_set(event: events.AliasRequested, there: desired.DesiredAlias | N
                 f"alias {alias!r} is not set, but was expected to mean {event.expected!r}"
             )
         return
-    if there.origin == desired.CONFIG:
+    if there.origin == model.FROM_CONFIG:
         raise errors.AlreadyExists(f"alias {alias!r} belongs to the configuration")
     if event.alias.owner not in ("", there.owner):
         raise errors.AlreadyExists(f"alias {alias!r} has another owner: {there.owner!r}")
@@ -249,7 +250,7 @@ def _withdraw_unneeded(
         return
     kept = {after.name, after.target} if after else set()
     for name in {before.name, before.target} - kept - {""}:
-        if sheet.owner(name) == desired.FOR_ALIASES and all(
+        if sheet.owner(name) == model.FROM_ALIAS and all(
             alias.alias == before.alias for alias in book.needing(name)
         ):
             _withdraw_all(sheet, [spec.id for spec in sheet.of_name(name)])
@@ -263,7 +264,7 @@ def clear_alias(
     there = sheet.alias(event.alias)
     if there is None:
         raise errors.ModelNotFound(f"alias {event.alias!r} is not set")
-    if there.origin == desired.CONFIG:
+    if there.origin == model.FROM_CONFIG:
         raise errors.Conflict(
             f"alias {event.alias!r} belongs to the configuration: remove it there"
         )

@@ -30,7 +30,7 @@ class CatalogIndex:
         self._pools: dict[str, str] = {}
         self._meant: dict[str, set[str]] = {}
         self._moving: set[str] = set()
-        self._by_origin: dict[str, set[model.ModelId]] = {}
+        self._by_origin: dict[model.Origin, set[model.ModelId]] = {}
 
     def draft(self, wanted: desired.Desired | None = None) -> changeset.Changeset:
         """A sheet for changes, held against the pools and LLMs of `wanted`, or of what is desired now."""
@@ -65,7 +65,7 @@ class CatalogIndex:
         """The aliases whose target has not taken over yet."""
         return tuple(self.aliases[alias] for alias in sorted(self._moving))
 
-    def of_origin(self, origin: str) -> frozenset[model.ModelId]:
+    def of_origin(self, origin: model.Origin) -> frozenset[model.ModelId]:
         """What was declared by that origin."""
         return frozenset(self._by_origin.get(origin, ()))
 

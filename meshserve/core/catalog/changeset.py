@@ -13,9 +13,9 @@ from meshserve.core.values import catalog, catalog_sync, desired, events, model
 
 ORDER = (catalog.AliasCleared, catalog.ModelWithdrawn, catalog.ModelDeclared, desired.DesiredAlias)
 OWNERS = {
-    desired.CONFIG: "the configuration",
-    desired.API: "the API",
-    desired.FOR_ALIASES: "the API",
+    model.OriginKind.CONFIG: "the configuration",
+    model.OriginKind.API: "the API",
+    model.OriginKind.ALIAS: "the API",
 }
 
 
@@ -76,7 +76,7 @@ class Changeset:
             self.withdraw(other.id)
         self.put(spec)
 
-    def owner(self, name: str) -> str | None:
+    def owner(self, name: str) -> model.Origin | None:
         """The origin that declared the name's versions."""
         return next((spec.origin for spec in self.of_name(name)), None)
 
@@ -149,16 +149,16 @@ class Changeset:
                 yield alias
 
 
-def may_take(owner: str, origin: str) -> bool:
-    """Whether `origin` may declare a name that belongs to `owner`."""
-    if origin == desired.CONFIG:
-        return owner == desired.CONFIG or owner.startswith(desired.REPOSITORY)
-    return OWNERS.get(owner, owner) == OWNERS.get(origin, origin)
+def may_take(owner: model.Origin, origin: model.Origin) -> bool:
+    """Return whether `origin` may declare a name that belongs to `owner`."""
+    if origin == model.FROM_CONFIG:
+        return owner.kind in {model.OriginKind.CONFIG, model.OriginKind.REPOSITORY}
+    return owned_by(owner) == owned_by(origin)
 
 
-def owned_by(origin: str) -> str:
-    """An origin in words."""
-    return OWNERS.get(origin) or f"repository {origin.removeprefix(desired.REPOSITORY)}"
+def owned_by(origin: model.Origin) -> str:
+    """Return the origin in words for users."""
+    return OWNERS.get(origin.kind) or f"repository {origin.place}"
 
 
 def measured_still(

@@ -32,7 +32,7 @@ class Mesh:
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
-        self._scans: dict[str, tuple[model.ModelSpec, ...]] = {}
+        self._scans: dict[model.Origin, tuple[model.ModelSpec, ...]] = {}
         self._is_waiting = True
         self._wishes = self._wish_handlers()
         self._facts: dict[type, Callable[[Any, float], Commands]] = {

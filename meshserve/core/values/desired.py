@@ -7,10 +7,6 @@ from dataclasses import dataclass, field
 from meshserve.core.values import llm_spec, model, snapshots
 
 DEFAULT_POOL = "default"
-CONFIG = "config"
-API = "api"
-FOR_ALIASES = "alias"
-REPOSITORY = "repository:"
 MEMORY = model.Footprint(4 << 30)
 
 
@@ -69,9 +65,9 @@ class RepositorySettings:
     trust: bool = False
 
     @property
-    def origin(self) -> str:
-        """What the specs of its models name as their origin."""
-        return REPOSITORY + self.place
+    def origin(self) -> model.Origin:
+        """The origin of its models' specs."""
+        return model.Origin(model.OriginKind.REPOSITORY, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class DesiredAlias:
     alias: str
     name: str
     version: str = ""
-    origin: str = API
+    origin: model.Origin = model.FROM_API
     owner: str = ""
     target: str = ""
     failure: str = ""

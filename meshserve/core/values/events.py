@@ -51,7 +51,7 @@ class ModelRemoved:
 class RepositoryScanned:
     """A repository holds exactly these models now."""
 
-    origin: str
+    origin: model.Origin
     specs: tuple[model.ModelSpec, ...]
 
 

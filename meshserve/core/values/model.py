@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -69,13 +70,46 @@ class Signature:
     platform: str = ""
 
 
+class OriginKind(enum.Enum):
+    """The kinds of `Origin`. ALIAS: the API, for an alias that removes its model with itself."""
+
+    CONFIG = "config"
+    API = "api"
+    ALIAS = "alias"
+    REPOSITORY = "repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of a declaration. `place` is the path or URI of a repository, else empty."""
+
+    kind: OriginKind
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Return the text for the registry and the API: `config` or `repository:<place>`."""
+        is_repository = self.kind is OriginKind.REPOSITORY
+        return f"{self.kind.value}:{self.place}" if is_repository else self.kind.value
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """Return the origin whose text this is. Raises ValueError for a kind that does not exist."""
+        kind, _, place = text.partition(":")
+        return cls(OriginKind(kind), place)
+
+
+FROM_CONFIG = Origin(OriginKind.CONFIG)
+FROM_API = Origin(OriginKind.API)
+FROM_ALIAS = Origin(OriginKind.ALIAS)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One version of one model, as it should be served.
 
     `runtime` and `pool` may be empty: then they are inferred from the artifact, or the default. `trust` allows artifacts that are code
     (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are declared where the artifact can't tell.
-    `origin` says who declared it: `config`, `api`, or `repository:<path>`; only its origin may change it without being asked to.
+    Only its `origin` may change it without `is_replacing`.
     """
 
     id: ModelId
@@ -91,7 +125,7 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
-    origin: str = "api"
+    origin: Origin = FROM_API
 
 
 @dataclass(frozen=True, slots=True)

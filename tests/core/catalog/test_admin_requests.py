@@ -13,7 +13,7 @@ REPOSITORY = desired.RepositorySettings("/repo")
 POOLS = (world.pool(workers=1), world.pool("gpu", 1))
 
 
-def configured(*names, origin=desired.CONFIG, **fields):
+def configured(*names, origin=model.FROM_CONFIG, **fields):
     return tuple(world.spec(name, origin=origin, **fields) for name in names)
 
 
@@ -23,7 +23,7 @@ def made():
     fresh.apply(
         pools=POOLS,
         models=configured("conf"),
-        aliases=(desired.DesiredAlias("al", "conf", origin="config"),),
+        aliases=(desired.DesiredAlias("al", "conf", origin=model.FROM_CONFIG),),
         repositories=(REPOSITORY,),
     )
     fresh.feed(events.ModelsRegistered((world.spec("api"),)))
@@ -82,7 +82,7 @@ def test_a_configuration_against_a_set_alias_is_refused(made):
     wanted = desired.Desired(
         pools=POOLS,
         models=configured("conf"),
-        aliases=(desired.DesiredAlias("mine", "conf", origin="config"),),
+        aliases=(desired.DesiredAlias("mine", "conf", origin=model.FROM_CONFIG),),
     )
     assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
 
@@ -101,7 +101,7 @@ def test_a_repository_that_is_not_configured_any_more_is_not_served(made):
 def test_a_name_taken_over_from_a_repository_comes_back_to_it(made):
     made.feed(scanned(world.spec("r")))
     made.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
-    assert made.saved_models[model.ModelId("r")].origin == "config"
+    assert made.saved_models[model.ModelId("r")].origin == model.FROM_CONFIG
     made.apply(pools=POOLS, repositories=(REPOSITORY,))
     assert made.saved_models[model.ModelId("r")].origin == REPOSITORY.origin
 
@@ -262,7 +262,7 @@ def test_an_alias_is_cleared_under_conditions(made, wish, refusal):
 
 
 def registered_for_alias(name):
-    return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=desired.FOR_ALIASES))
+    return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=model.FROM_ALIAS))
 
 
 def test_what_was_registered_for_an_alias_goes_with_it(made):

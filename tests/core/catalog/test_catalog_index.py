@@ -99,10 +99,10 @@ def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(book):
 
 
 def test_what_an_origin_declared_is_known(book):
-    book.make(catalog.ModelDeclared(world.spec("a", origin="config")))
-    assert book.of_origin("config") == {model.ModelId("a")}
-    book.make(catalog.ModelDeclared(world.spec("a", origin="api")))
-    assert book.of_origin("config") == set()
+    book.make(catalog.ModelDeclared(world.spec("a", origin=model.FROM_CONFIG)))
+    assert book.of_origin(model.FROM_CONFIG) == {model.ModelId("a")}
+    book.make(catalog.ModelDeclared(world.spec("a", origin=model.FROM_API)))
+    assert book.of_origin(model.FROM_CONFIG) == set()
 
 
 def test_withdrawing_what_is_not_there_changes_nothing(book):

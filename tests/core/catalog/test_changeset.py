@@ -9,7 +9,7 @@ from meshserve.core.catalog import catalog_index, changeset
 from meshserve.core.values import catalog, desired, llm_spec, model
 from tests.core import world
 
-REPOSITORY = "repository:/r"
+REPOSITORY = model.Origin.parse("repository:/r")
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def book():
     made = catalog_index.CatalogIndex()
     made.make(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
     for name, origin in (
-        ("api", "api"),
-        ("config", "config"),
+        ("api", model.FROM_API),
+        ("config", model.FROM_CONFIG),
         ("repo", REPOSITORY),
-        ("auto", "alias"),
+        ("auto", model.FROM_ALIAS),
     ):
         made.make(catalog.ModelDeclared(world.spec(name, origin=origin)))
     made.make(desired.DesiredAlias("alias", "api"))
@@ -49,11 +49,11 @@ def test_a_changed_definition_is_refused_unless_it_shall_replace(book):
 @pytest.mark.parametrize(
     ("name", "origin"),
     [
-        ("config", "api"),
-        ("repo", "api"),
-        ("api", "config"),
+        ("config", model.FROM_API),
+        ("repo", model.FROM_API),
+        ("api", model.FROM_CONFIG),
         ("config", REPOSITORY),
-        ("repo", "repository:/other"),
+        ("repo", model.Origin.parse("repository:/other")),
     ],
 )
 def test_nobody_takes_anothers_name(book, name, origin):
@@ -67,12 +67,12 @@ def test_another_version_of_anothers_name_is_refused_too(book):
 
 
 def test_anothers_very_same_definition_is_no_change(book):
-    assert changes(book, world.spec("config", origin="api")) == ()
+    assert changes(book, world.spec("config", origin=model.FROM_API)) == ()
 
 
 def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(book):
     book.make(catalog.ModelDeclared(world.spec("repo", "2", origin=REPOSITORY)))
-    taken = world.spec("repo", uri="/new", origin="config")
+    taken = world.spec("repo", uri="/new", origin=model.FROM_CONFIG)
     assert changes(book, taken) == (
         catalog.ModelWithdrawn(model.ModelId("repo", "2")),
         catalog.ModelDeclared(taken),
@@ -114,7 +114,7 @@ def test_a_pin_changes_nothing_else(book):
     sheet = book.draft()
     sheet.pin(model.ModelId("config"), is_pinned=True)
     assert sheet.changes() == (
-        catalog.ModelDeclared(world.spec("config", origin="config", pinned=True)),
+        catalog.ModelDeclared(world.spec("config", origin=model.FROM_CONFIG, pinned=True)),
     )
     with pytest.raises(errors.ModelNotFound):
         sheet.pin(model.ModelId("none"), is_pinned=True)
@@ -133,7 +133,7 @@ def test_no_model_and_no_alias_has_a_name_of_an_llm(book, name):
     )
     book.make(dataclasses.replace(book.desired, llms=(made,)))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
-        changes(book, world.spec(name, origin="api"))
+        changes(book, world.spec(name, origin=model.FROM_API))
     sheet = book.draft()
     sheet.set_alias(desired.DesiredAlias(name, "api"))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):

@@ -17,7 +17,10 @@ def of():
     made = world.World()
     made.apply(
         pools=(world.pool(workers=4),),
-        models=(world.spec("m", origin=desired.CONFIG), world.spec("n", origin=desired.CONFIG)),
+        models=(
+            world.spec("m", origin=model.FROM_CONFIG),
+            world.spec("n", origin=model.FROM_CONFIG),
+        ),
     )
     return made
 
@@ -124,7 +127,7 @@ def test_aliases_go_where_the_model_goes(of):
 def test_a_pool_says_on_how_many_workers_a_model_may_be(of):
     of.apply(
         pools=(desired.PoolSettings(desired.WorkerSettings(), 4, copies_max=2),),
-        models=(world.spec("m", origin=desired.CONFIG),),
+        models=(world.spec("m", origin=model.FROM_CONFIG),),
     )
     tell_for(of, 60, HOT)
     assert len(routed(of)) == 2
@@ -162,7 +165,7 @@ def test_one_that_is_declared_anew_begins_at_home(of):
     tell_for(of, 30, HOT)
     of.apply(
         pools=(world.pool(workers=4),),
-        models=(world.spec("m", uri="/other", origin=desired.CONFIG),),
+        models=(world.spec("m", uri="/other", origin=model.FROM_CONFIG),),
     )
     assert (routed(of), of.mesh.hot_models.models) == ([], {})
 
@@ -175,7 +178,7 @@ def test_one_that_is_removed_is_forgotten(of):
 
 def test_versions_of_a_model_are_busy_together(of):
     second = model.ModelId("m", "2")
-    both = tuple(world.spec("m", version, origin=desired.CONFIG) for version in ("1", "2"))
+    both = tuple(world.spec("m", version, origin=model.FROM_CONFIG) for version in ("1", "2"))
     of.apply(pools=(world.pool(workers=4),), models=both)
     home, process = of.mesh.home("m"), of.processes[of.mesh.home("m")]
     for _ in range(5):

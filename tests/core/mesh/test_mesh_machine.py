@@ -34,8 +34,8 @@ def from_origin(specs, origin):
 CONFIGS = st.builds(
     lambda workers, gpu, specs, alias, is_watching, memory: desired.Desired(
         pools=(world.pool(workers=workers, memory=model.Footprint(memory)), world.pool("gpu", gpu)),
-        models=from_origin(specs, desired.CONFIG),
-        aliases=(desired.DesiredAlias("alias", alias, origin=desired.CONFIG),) if alias else (),
+        models=from_origin(specs, model.FROM_CONFIG),
+        aliases=(desired.DesiredAlias("alias", alias, origin=model.FROM_CONFIG),) if alias else (),
         repositories=(REPOSITORY,) if is_watching else (),
     ),
     st.integers(1, 3),
@@ -69,7 +69,7 @@ class MeshMachine(RuleBasedStateMachine):
     )
     def register(self, specs, is_replacing, is_store_broken):
         self.wish(
-            events.ModelsRegistered(from_origin(specs, desired.API), is_replacing),
+            events.ModelsRegistered(from_origin(specs, model.FROM_API), is_replacing),
             is_store_broken=is_store_broken,
         )
 
@@ -92,7 +92,7 @@ class MeshMachine(RuleBasedStateMachine):
     )
     def set_alias(self, alias, name, is_gradual, spec):
         registered = (
-            dataclasses.replace(spec, id=model.ModelId(name), origin=desired.FOR_ALIASES)
+            dataclasses.replace(spec, id=model.ModelId(name), origin=model.FROM_ALIAS)
             if spec
             else None
         )

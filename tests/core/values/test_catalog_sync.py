@@ -95,6 +95,6 @@ def test_differences_lead_from_one_catalog_to_the_other(before, after):
 
 def test_who_declared_a_model_and_its_pin_make_no_other_copy():
     assert catalog_sync.can_share_copy(
-        world.spec("a"), world.spec("a", origin="config", pinned=True)
+        world.spec("a"), world.spec("a", origin=model.FROM_CONFIG, pinned=True)
     )
     assert not catalog_sync.can_share_copy(world.spec("a"), world.spec("a", uri="/elsewhere"))

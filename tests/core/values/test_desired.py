@@ -20,5 +20,5 @@ def test_a_pool_is_found_by_its_name():
     assert wanted.pool("none") is None
 
 
-def test_an_origin_tells_the_repository():
-    assert desired.RepositorySettings("s3://models").origin == "repository:s3://models"
+def test_the_models_of_a_repository_have_it_as_their_origin():
+    assert str(desired.RepositorySettings("s3://models").origin) == "repository:s3://models"

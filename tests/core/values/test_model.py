@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import pickle
 
 import pytest
@@ -59,13 +58,14 @@ def test_an_id_is_shown_as_users_write_it():
     assert f"{model.ModelId('iris', '7')}" == "iris:7"
 
 
-def test_values_can_t_be_changed_and_equal_values_are_one():
-    spec = model.ModelSpec(model.ModelId("iris"), "/m")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.uri = "/other"
-    assert spec == model.ModelSpec(model.ModelId("iris"), "/m")
-    tensors = (model.TensorSpec("x", "FP32", (-1, 4)),)
-    assert len({model.Signature(tensors, ()), model.Signature(tensors, ())}) == 1
+@pytest.mark.parametrize("text", ["config", "api", "alias", "repository:s3://bucket/a:b"])
+def test_an_origin_is_read_back_from_its_text(text):
+    assert str(model.Origin.parse(text)) == text
+
+
+def test_an_origin_of_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="nowhere"):
+        model.Origin.parse("nowhere:a")
 
 
 def test_a_spec_survives_the_way_to_another_process():
