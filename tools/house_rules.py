@@ -17,8 +17,10 @@ from tools import measure_style, module_facts
 
 FILLERS = frozenset({"each", "there", "found", "told", "of", "made"})
 ARRAY = re.compile(r"\b(ndarray|NDArray|ArrayLike|Arrays?|Tensors?)\b")
-SAYS_SHAPE = re.compile(r"\b(shapes?|dtypes?|datatypes?|rows?|scalars?|dimensions?)\b", re.I)
-SAYS_RAISES = re.compile(r"\brais(es?|ing)\b", re.I)
+SAYS_SHAPE = re.compile(
+    r"\b(shapes?|dtypes?|datatypes?|rows?|scalars?|dimensions?)\b", re.IGNORECASE
+)
+SAYS_RAISES = re.compile(r"\brais(es?|ing)\b", re.IGNORECASE)
 # Some proper names begin with a small letter.
 STARTS_WELL = re.compile(r"[A-Z`\"'0-9(]|vLLM\b|gRPC\b|scikit-learn\b|jemalloc\b|glibc\b")
 ENDS_WELL = (".", "?", "!", "…", ".)", '."', ".`")

@@ -96,5 +96,5 @@ def test_comments_tell_what_is_unfinished_and_untyped() -> None:
     ("name", "is_vague"),
     [("utils", True), ("ModelManager", True), ("ModelIndex", False), ("catalog", False)],
 )
-def test_vague_names(name: str, is_vague: bool) -> None:  # noqa: FBT001 - a table's column
+def test_vague_names(name: str, is_vague: bool) -> None:
     assert module_facts.is_vague(name) == is_vague
