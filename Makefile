@@ -9,6 +9,9 @@ TORCH := torch==2.13.0
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or from the slow ones alone.
 pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
+# What stands before each Lua file when Envoy compiles it, and the functions that Envoy calls.
+LUACHECK := -q --std luajit --max-line-length 100 --read-globals constants shared json_scan \
+	--globals envoy_on_request envoy_on_response
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 
@@ -33,6 +36,8 @@ lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v luacheck >/dev/null; then luacheck $(LUACHECK) -- meshserve/gateway/lua; \
+	else echo "Lua scripts were not linted: luacheck is not here (Debian package lua-check)"; fi
 
 proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 	$(BIN)/python proto/generate.py

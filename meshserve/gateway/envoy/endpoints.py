@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from meshserve.gateway.envoy import api_keys, clusters
-from meshserve.gateway.lua import small_models
+from meshserve.gateway.envoy import api_keys, clusters, lua_filter
 from meshserve.protocol import paths
 
 MODEL_METHODS = (
@@ -47,7 +46,7 @@ class Target:
     """
 
     cluster: str
-    key: small_models.NameSource
+    name_source: lua_filter.NameSource
     level: api_keys.AccessLevel = api_keys.AccessLevel.CLIENT
     is_grpc: bool = False
     is_whole_path: bool = False
@@ -62,30 +61,30 @@ class Targets:
     under: Mapping[str, Target]
 
 
-STATISTICS = Target(clusters.CONTROLLER, small_models.NameSource.MESSAGE, is_grpc=True)
+STATISTICS = Target(clusters.CONTROLLER, lua_filter.NameSource.MESSAGE, is_grpc=True)
 """The target of `ModelStatistics` without a model's name; the script must look for one."""
 
-LLM_LISTING = Target(clusters.CONTROLLER, small_models.NameSource.NONE, is_openai=True)
+LLM_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE, is_openai=True)
 """The target of OpenAI's model listing."""
 
-_SIDECAR_GRPC = Target(clusters.NODE_GRPC, small_models.NameSource.NONE, is_grpc=True)
+_SIDECAR_GRPC = Target(clusters.NODE_GRPC, lua_filter.NameSource.NONE, is_grpc=True)
 
 
 def targets(default_cluster: str) -> Targets:
     """Return the target of every path, for requests whose model has no route of its own."""
     controller = Target(
         clusters.CONTROLLER,
-        small_models.NameSource.NONE,
+        lua_filter.NameSource.NONE,
         api_keys.AccessLevel.ADMIN,
         is_grpc=True,
     )
-    worker = Target(default_cluster, small_models.NameSource.MESSAGE, is_grpc=True)
+    worker = Target(default_cluster, lua_filter.NameSource.MESSAGE, is_grpc=True)
     exact = {
         **dict.fromkeys(MODEL_METHODS, worker),
         **dict.fromkeys(SIDECAR_METHODS, _SIDECAR_GRPC),
         **dict.fromkeys(CONTROLLER_METHODS, controller),
         paths.MODEL_STATISTICS: STATISTICS,
-        paths.V2_STATISTICS: Target(clusters.CONTROLLER, small_models.NameSource.NONE),
+        paths.V2_STATISTICS: Target(clusters.CONTROLLER, lua_filter.NameSource.NONE),
     }
     under = {
         paths.REPOSITORY: controller,
@@ -109,11 +108,9 @@ def compressed() -> Targets:
 
 
 def _rest(default_cluster: str) -> dict[str, Target]:
-    worker = Target(default_cluster, small_models.NameSource.URL)
-    controller = Target(
-        clusters.CONTROLLER, small_models.NameSource.NONE, api_keys.AccessLevel.ADMIN
-    )
-    page = Target(clusters.NODE_HTTP, small_models.NameSource.NONE, is_whole_path=True)
+    worker = Target(default_cluster, lua_filter.NameSource.URL)
+    controller = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE, api_keys.AccessLevel.ADMIN)
+    page = Target(clusters.NODE_HTTP, lua_filter.NameSource.NONE, is_whole_path=True)
     open_page = replace(page, level=api_keys.AccessLevel.OPEN)
     return {
         paths.V2_MODELS: worker,
@@ -136,7 +133,7 @@ def _rest(default_cluster: str) -> dict[str, Target]:
 def _openai() -> dict[str, Target]:
     # The script answers each request or sends it to its LLM. The controller gets it only if the
     # script fails, and answers 404.
-    llm = replace(LLM_LISTING, key=small_models.NameSource.LLM)
+    llm = replace(LLM_LISTING, name_source=lua_filter.NameSource.LLM)
     models = replace(LLM_LISTING, is_whole_path=True)
     return {
         paths.OPENAI: llm,

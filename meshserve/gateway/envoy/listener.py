@@ -9,8 +9,7 @@ import ipaddress
 import socket
 
 from meshserve.core.values import snapshots
-from meshserve.gateway.envoy import api_keys, gateway_paths, openai_errors, routes
-from meshserve.gateway.lua import shared, small_models
+from meshserve.gateway.envoy import api_keys, gateway_paths, lua_filter, openai_errors, routes
 
 Json = dict[str, object]
 
@@ -47,7 +46,7 @@ ANSWERS_OF_CALLS: list[Json] = [
     },
     {
         "append": {
-            "header": {"key": "x-mesh-http-status", "value": "%RESP(:STATUS)%"},
+            "header": {"key": lua_filter.HTTP_STATUS_HEADER, "value": "%RESP(:STATUS)%"},
             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
         }
     },
@@ -62,7 +61,10 @@ IS_CALL: Json = {
 FORMED: Json = {
     "filter": {
         "header_filter": {
-            "header": {"name": shared.TURN_HEADER, "string_match": {"exact": shared.ANSWERED}}
+            "header": {
+                "name": lua_filter.TURN_HEADER,
+                "string_match": {"exact": lua_filter.ANSWERED},
+            }
         }
     },
     "body_format_override": {
@@ -147,7 +149,7 @@ def _http_filters() -> list[Json]:
     return [
         {"name": "internal-headers", "typed_config": drop},
         api_keys.http_filter(),
-        small_models.http_filter(),
+        lua_filter.http_filter(),
         {"name": routes.BRIDGE, "disabled": True, "typed_config": bridge},
         {"name": routes.ANSWERS, "disabled": True, "typed_config": answers},
         {

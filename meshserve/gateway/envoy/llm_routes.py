@@ -9,8 +9,7 @@ import urllib.parse
 from collections.abc import Iterable
 
 from meshserve.core.values import snapshots
-from meshserve.gateway.envoy import api_keys, clusters, matchers, openai_errors
-from meshserve.gateway.lua import small_models
+from meshserve.gateway.envoy import api_keys, clusters, lua_filter, matchers, openai_errors
 from meshserve.protocol import paths
 
 Json = dict[str, object]
@@ -67,7 +66,7 @@ def _route(llm: snapshots.LlmRoute, cluster: str) -> Json:
     return {
         "@type": matchers.ROUTE,
         "match": {"prefix": "/"},
-        "metadata": {"filter_metadata": {small_models.FILTER: known}},
+        "metadata": {"filter_metadata": {lua_filter.FILTER: known}},
         "route": {
             "cluster": cluster,
             "timeout": "0s",
@@ -77,5 +76,5 @@ def _route(llm: snapshots.LlmRoute, cluster: str) -> Json:
         },
         # Engines ask for no keys, and clients of OpenAI's always send one, which may be good elsewhere.
         "request_headers_to_remove": list(api_keys.KEY_HEADERS),
-        "typed_per_filter_config": {small_models.FILTER: small_models.no_task()},
+        "typed_per_filter_config": {lua_filter.FILTER: lua_filter.no_task()},
     }

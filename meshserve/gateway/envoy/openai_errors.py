@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http
 
-from meshserve.gateway.lua import shared
+from meshserve.gateway.envoy import lua_filter
 from meshserve.protocol import paths
 
 Json = dict[str, object]
@@ -19,7 +19,7 @@ REWRITE: Json = {
 }
 # A route that rewrites the path adds this header, because the form of errors depends on the path.
 MARK: Json = {
-    "header": {"key": shared.TURN_HEADER, "value": shared.OPENAI},
+    "header": {"key": lua_filter.TURN_HEADER, "value": lua_filter.OPENAI},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
 CODES = {
@@ -47,7 +47,7 @@ def is_openai_path() -> Json:
     """
     is_marked: Json = {
         "header_filter": {
-            "header": {"name": shared.TURN_HEADER, "string_match": {"exact": shared.OPENAI}}
+            "header": {"name": lua_filter.TURN_HEADER, "string_match": {"exact": lua_filter.OPENAI}}
         }
     }
     # One expression a path, because Envoy limits the size of a regular expression's program.

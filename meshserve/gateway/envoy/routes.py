@@ -15,10 +15,10 @@ from meshserve.gateway.envoy import (
     clusters,
     endpoints,
     llm_routes,
+    lua_filter,
     matchers,
     openai_errors,
 )
-from meshserve.gateway.lua import shared, small_models
 from meshserve.protocol import paths
 
 Json = dict[str, object]
@@ -58,7 +58,7 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
     host = {
         "name": TABLE,
         "domains": ["*"],
-        "request_body_buffer_limit": small_models.body_bytes_max(snap.request_bytes_max),
+        "request_body_buffer_limit": lua_filter.body_bytes_max(snap.request_bytes_max),
         "metadata": {
             "filter_metadata": {"meshserve": {"request_bytes_max": str(snap.request_bytes_max)}}
         },
@@ -81,12 +81,12 @@ def _tree(snap: snapshots.GatewaySnapshot) -> Json:
         for pool in set(snap.routes.values())
     }
     by_name = {name: pools[pool] for name, pool in snap.routes.items()} | _hot(snap)
-    by_model = matchers.lookup("exact_match_map", shared.MODEL_HEADER, by_name, by_path)
+    by_model = matchers.lookup("exact_match_map", lua_filter.MODEL_HEADER, by_name, by_path)
     relayed: Json = {"matcher": _by_path(snap, endpoints.compressed(), {})}
     by_encoding = matchers.lookup(
         "exact_match_map", "grpc-encoding", dict.fromkeys(endpoints.COMPRESSIONS, relayed), by_model
     )
-    return matchers.lookup("exact_match_map", shared.TURN_HEADER, _turns(snap), by_encoding)
+    return matchers.lookup("exact_match_map", lua_filter.TURN_HEADER, _turns(snap), by_encoding)
 
 
 def _hot(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
@@ -103,12 +103,12 @@ def _to_busy(snap: snapshots.GatewaySnapshot, hot: snapshots.HotRoute) -> Json:
 def _turns(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
     """Where the scripts send requests: to be thrown away, or to an LLM. One look-up for both, so that LLMs cost others nothing."""
     thrown_away = matchers.action(_route(snap, clusters.NODE_HTTP))
-    turns = {shared.TOO_LARGE: thrown_away, shared.TOO_LARGE_FOR_LLM: thrown_away}
+    turns = {lua_filter.TOO_LARGE: thrown_away, lua_filter.TOO_LARGE_FOR_LLM: thrown_away}
     if snap.llms:
         by_name = matchers.lookup(
-            "exact_match_map", shared.MODEL_HEADER, llm_routes.by_model(snap.llms), None
+            "exact_match_map", lua_filter.MODEL_HEADER, llm_routes.by_model(snap.llms), None
         )
-        turns[shared.LLM] = {"matcher": by_name}
+        turns[lua_filter.LLM] = {"matcher": by_name}
     return turns
 
 
@@ -130,7 +130,9 @@ def _by_path(
 def _unless_named(snap: snapshots.GatewaySnapshot, default: str) -> Json:
     """Statistics of one model are its worker's, those of all models the controller's."""
     of_all = matchers.action(_to(snap, endpoints.STATISTICS))
-    return matchers.if_present(shared.MODEL_HEADER, matchers.action(_route(snap, default)), of_all)
+    return matchers.if_present(
+        lua_filter.MODEL_HEADER, matchers.action(_route(snap, default)), of_all
+    )
 
 
 def _to(snap: snapshots.GatewaySnapshot, target: endpoints.Target, path: str = "") -> Json:
@@ -150,7 +152,7 @@ def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = F
     if cluster in SERVERS:
         action["retry_policy"] = COMMAND_RETRIES
     else:
-        action["hash_policy"] = [{"header": {"header_name": shared.MODEL_HEADER}}]
+        action["hash_policy"] = [{"header": {"header_name": lua_filter.MODEL_HEADER}}]
     route: Json = {"@type": matchers.ROUTE, "match": {"prefix": "/"}, "route": action}
     if is_openai:
         action["regex_rewrite"] = openai_errors.REWRITE
@@ -165,5 +167,5 @@ def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
     rules = api_keys.rule(target.level, snap.keys)
     if target.cluster == clusters.NODE_GRPC:
         return rules
-    task = {**rules, small_models.FILTER: small_models.task(target.key, snap.request_bytes_max)}
+    task = {**rules, lua_filter.FILTER: lua_filter.task(target.name_source, snap.request_bytes_max)}
     return {**task, BRIDGE: BRIDGED, ANSWERS: ANSWERED} if target.is_grpc else task

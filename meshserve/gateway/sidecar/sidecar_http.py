@@ -6,16 +6,15 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from meshserve.gateway.envoy import openai_errors
-from meshserve.gateway.lua import shared
+from meshserve.gateway.envoy import lua_filter, openai_errors
 from meshserve.gateway.sidecar import server_metadata
 from meshserve.protocol import paths
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-TURN_HEADER = shared.TURN_HEADER.encode()
-TOO_LARGE = (TURN_HEADER, shared.TOO_LARGE.encode())
-TOO_LARGE_FOR_LLM = (TURN_HEADER, shared.TOO_LARGE_FOR_LLM.encode())
+TURN_HEADER = lua_filter.TURN_HEADER.encode()
+TOO_LARGE = (TURN_HEADER, lua_filter.TOO_LARGE.encode())
+TOO_LARGE_FOR_LLM = (TURN_HEADER, lua_filter.TOO_LARGE_FOR_LLM.encode())
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -1,0 +1,122 @@
+-- The script for requests to LLMs: find the model's name, send the request to the model's route,
+-- and wait for the controller while no replica can answer. Refusals have the form of OpenAI's
+-- errors.
+--
+-- What the script knows about a model is metadata of the model's route, which is the request's
+-- route once the model's header is set. The filter's context can't hold it, because Envoy keeps
+-- for each stream the context of the first route.
+
+local JSON_ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
+-- Headers of the controller's answer that belong to its connection, or that Envoy writes anew.
+local HOP_HEADERS = {
+  connection = true, date = true, server = true, ["keep-alive"] = true,
+  ["transfer-encoding"] = true, ["content-length"] = true,
+}
+-- Copies of bodies from this size on are collected at once.
+local COLLECTED_BYTES_MIN = 2 ^ 20
+
+local function to_json(text)
+  local function escape(character)
+    return JSON_ESCAPES[character] or ("\\u%04x"):format(character:byte())
+  end
+  return '"' .. text:gsub('[%c"\\]', escape) .. '"'
+end
+
+local function to_url(text)
+  local function escape(character) return ("%%%02X"):format(character:byte()) end
+  return (text:gsub("[^%w%-._~]", escape))
+end
+
+-- Answer the client. The header keeps Envoy's local_reply_config from wrapping the body again.
+local function answer(handle, headers, body)
+  handle:headers():replace(constants.TURN_HEADER, constants.ANSWERED)
+  handle:respond(headers, body)
+end
+
+-- Answer with an error. `param` is JSON.
+local function refuse(handle, status, message, param, code)
+  local kind = status:sub(1, 1) == "5" and "server_error" or "invalid_request_error"
+  local body = '{"error": {"message": %s, "type": "%s", "param": %s, "code": "%s"}}'
+  local headers = {[":status"] = status, ["retry-after"] = status == "503" and "1" or nil}
+  answer(handle, headers, body:format(to_json(message), kind, param, code))
+end
+
+local function model_in_query(path)
+  local query = path:match("%?(.*)$")
+  local name = query and ("&" .. query):match(".*&model=([^&]*)")
+  name = name and shared.from_url((name:gsub("+", " ")))
+  if name == nil or name == "" or not json_scan.is_utf8(name) then
+    return nil, json_scan.NO_MODEL .. ", such as ?model=NAME where there is no body"
+  end
+  return name
+end
+
+local function model_in_body(body, size, content_type)
+  local text = body:getBytes(0, size)
+  local kind = content_type ~= nil and content_type:lower()
+  local boundary_start = kind and kind:match("^multipart/form%-data;.*boundary=()")
+  local boundary = boundary_start and content_type:match('^"?([^";]+)', boundary_start)
+  if boundary then return json_scan.model_in_form(text, boundary) end
+  return json_scan.model_in_json(text)
+end
+
+-- Return the model's name, or nil and the reason; and the size of the body.
+local function find_model(handle)
+  local headers = handle:headers()
+  local path, content_type = headers:get(":path"), headers:get("content-type")
+  local body = handle:body()
+  local size = body ~= nil and body:length() or 0
+  local name, reason
+  if size == 0 then
+    name, reason = model_in_query(path)
+    return name, reason, 0
+  end
+  name, reason = model_in_body(body, size, content_type)
+  -- The request may be held for minutes, and Envoy keeps its body already: free the script's copy.
+  if size >= COLLECTED_BYTES_MIN then collectgarbage() end
+  return name, reason, size
+end
+
+-- Return once the controller lets the request go on; otherwise answer the client.
+local function wait_for_turn(handle, llm, size, wait_ms)
+  local headers, body = handle:httpCall(constants.CONTROLLER, {
+    [":method"] = "POST",
+    [":authority"] = constants.CONTROLLER,
+    [":path"] = constants.HOLD .. "?model=" .. to_url(llm) .. "&bytes=" .. size,
+  }, "", wait_ms)
+  local status = headers[":status"]
+  if status == "200" then return end
+  -- The controller's refusals are JSON, Envoy's own (no controller, no answer in time) are not.
+  if (headers["content-type"] or ""):sub(1, 16) ~= "application/json" then
+    local message = "The model `" .. llm .. "` is not ready, and nobody can say when it will be."
+    return refuse(handle, "503", message, '"model"', "service_unavailable")
+  end
+  local forwarded = {}
+  for name, value in pairs(headers) do
+    if not HOP_HEADERS[name] then forwarded[name] = value end
+  end
+  answer(handle, forwarded, body)
+end
+
+function envoy_on_request(handle)
+  local limit = handle:filterContext():get("request_bytes_max")
+  local size = handle:headers():get("content-length")
+  size = size and tonumber(size)
+  if not shared.is_small_enough(handle, size, limit, constants.TOO_LARGE_FOR_LLM) then return end
+  local name, reason, body_bytes = find_model(handle)
+  if name == nil then
+    local param = reason == json_scan.NOT_JSON and "null" or '"model"'
+    return refuse(handle, "400", reason, param, "invalid_request")
+  end
+  handle:headers():replace(constants.MODEL_HEADER, shared.for_header(name))
+  handle:headers():replace(constants.TURN_HEADER, constants.LLM)
+  handle:clearRouteCache()
+  local route = handle:metadata()
+  local llm = route:get("llm")
+  if llm == nil then
+    local message = "The model `" .. name .. "` does not exist."
+    return refuse(handle, "404", message, '"model"', "model_not_found")
+  end
+  local wait_ms = route:get("wait_ms")
+  if wait_ms ~= nil then wait_for_turn(handle, llm, body_bytes, wait_ms) end
+end

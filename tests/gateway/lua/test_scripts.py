@@ -1,0 +1,70 @@
+"""Every Lua file compiles, and the scripts are complete. What they do is tested in a real Envoy."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+
+import lupa.luajit21
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.gateway.envoy import lua_filter
+from meshserve.gateway.lua import scripts
+
+FILES = sorted(
+    file.name.removesuffix(".lua")
+    for file in importlib.resources.files("meshserve.gateway.lua").iterdir()
+    if file.name.endswith(".lua")
+)
+
+
+@pytest.fixture
+def lua():
+    # Bytes, because bodies are: the scripts never take them for text.
+    return lupa.luajit21.LuaRuntime(encoding=None)
+
+
+def test_the_files_are_those_of_two_scripts_and_what_they_share():
+    assert FILES == ["json_scan", "llm", "shared", "small_models"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_compiles(lua, file):
+    lua.compile(scripts.read(file).encode())
+
+
+@pytest.mark.parametrize(
+    ("script", "functions"),
+    [
+        ("small_models", {b"envoy_on_request", b"envoy_on_response"}),
+        ("llm", {b"envoy_on_request"}),
+    ],
+)
+def test_a_script_defines_what_envoy_calls_and_no_other_global(lua, script, functions):
+    before = set(lua.globals())
+    lua.execute(scripts.source(script, lua_filter.CONSTANTS).encode())
+    assert set(lua.globals()) - before == functions
+
+
+def test_every_constant_is_used():
+    text = "".join(map(scripts.read, FILES))
+    assert [name for name in lua_filter.CONSTANTS if f"constants.{name}" not in text] == []
+
+
+MODULES = """
+local constants = {}
+local shared = (function() %s end)()
+return (function() %s end)()
+"""
+
+
+@given(st.dictionaries(st.sampled_from(["model", "m", "messages"]), st.text(max_size=9)))
+def test_the_scan_finds_what_pythons_json_finds(body):
+    runtime = lupa.luajit21.LuaRuntime(encoding=None)
+    text = MODULES % (scripts.read("shared"), scripts.read("json_scan"))
+    found = runtime.execute(text.encode())[b"model_in_json"](json.dumps(body).encode())
+    name = found[0] if isinstance(found, tuple) else found
+    wanted = body.get("model", "").encode(errors="replace")
+    assert (name or b"") == wanted
