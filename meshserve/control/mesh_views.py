@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshserve.core.llm import llm_state
+from meshserve.core.llm import llm_state, replica_state
 from meshserve.core.mesh import mesh
 from meshserve.core.processes import gateways, workers
 from meshserve.core.values import catalog, llm_spec, model, reports
@@ -95,20 +95,20 @@ def _llm(each: llm_state.LlmRecord) -> Json:
         "replicas": [_replica(replica) for replica in each.replicas.values()],
         "held": len(each.held),
         "turned_away": each.turned_away,
-        "starts": each.starts.span.count,
-        "start_s": each.starts.expected_s if each.starts.span.count else None,
-        "wakes": each.wakes.span.count,
-        "wake_s": each.wakes.expected_s if each.wakes.span.count else None,
+        "starts": each.starts.stat.count,
+        "start_s": each.starts.expected_s if each.starts.stat.count else None,
+        "wakes": each.wakes.stat.count,
+        "wake_s": each.wakes.expected_s if each.wakes.stat.count else None,
     }
 
 
-def _replica(replica: llm_state.ReplicaRecord) -> Json:
+def _replica(replica: replica_state.ReplicaRecord) -> Json:
     said = (replica.report or llm_spec.LlmReport(replica.id))._asdict()
     return {
         "id": replica.id,
         "node": replica.endpoint.node if replica.endpoint else "",
         "pid": replica.pid,
-        "state": replica.said,
+        "state": replica.public_state,
         "reason": replica.reason,
         "restarts": max(0, replica.starts - 1),
         **{name: value for name, value in said.items() if name != "replica_id"},

@@ -1,4 +1,4 @@
-"""A world with engines in it: GPUs, processes that start, sleep and die, gateways that hold requests, and clients that wait."""
+"""A world with LLM engines: GPUs, processes that start, sleep and die, and held requests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WAKE_S = 3.0
 
 
 def spec(name: str, **fields) -> llm_spec.LlmSpec:
-    """An LLM whose URI tells its name."""
+    """Return an LLM whose URI has its name."""
     return llm_spec.LlmSpec(name, f"/models/{name}", **fields)
 
 
-def holder(replica_id: str, of: llm_spec.LlmSpec) -> str:
-    """In whose name the replica has its GPUs."""
-    return of.share or replica_id
+def holder_of(replica_id: str, spec: llm_spec.LlmSpec) -> str:
+    """Return the name in which the replica has its GPUs."""
+    return spec.share or replica_id
 
 
 @dataclass
@@ -41,12 +41,15 @@ class Engine:
 
 
 class LlmWorld(world.World):
-    """Also performs what replicas are ordered, and holds the mesh to its promises about them and about held requests."""
+    """A world that also performs commands to replicas.
+
+    It checks what the mesh promises about replicas and about held requests.
+    """
 
     def __init__(self, **gpus):
         self.gpus = gpus or {NODE: 4}
         self.engines: dict[str, Engine] = {}
-        self.left: dict[str, str] = {}
+        self.holders: dict[str, str] = {}
         self.taken: dict[str, dict[str, int]] = {}
         self.others = Counter()
         self.served: dict[str, snapshots.GatewaySnapshot] = {}
@@ -55,9 +58,9 @@ class LlmWorld(world.World):
         self.failing_starts: set[str] = set()
         self._tickets = itertools.count(1)
         super().__init__()
-        self.see_room()
+        self.see_capacity()
 
-    # What is ordered
+    # Commands
 
     def _queue(self, command):
         match command:
@@ -67,7 +70,7 @@ class LlmWorld(world.World):
                 self._check_start(command)
                 self.lanes[f"replica {command.replica_id}"].append(command)
             case commands.StopReplica() | commands.SleepReplica():
-                self._check_nobody_is_sent_to(command.replica_id)
+                self._check_gets_no_requests(command.replica_id)
                 self.lanes[f"replica {command.replica_id}"].append(command)
             case commands.WakeReplica():
                 self.lanes[f"replica {command.replica_id}"].append(command)
@@ -90,21 +93,20 @@ class LlmWorld(world.World):
             assert members, f"{node} knows no replica for {command.ticket}"
 
     def _check_start(self, command):
-        each = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
-        assert (
-            len(each.living()) <= each.count <= max(each.spec.replicas_max, each.spec.replicas_min)
-        )
+        llm = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
+        most = max(llm.spec.replicas_max, llm.spec.replicas_min)
+        assert len(llm.lasting()) <= llm.desired_replicas <= most
         group = [
             other
             for other in self.mesh.llms.fleet.replicas()
             if command.spec.share and other.spec.share == command.spec.share
         ]
-        assert {other.state.value for other in group if other.id != command.replica_id} <= {
+        assert {other.phase.value for other in group if other.id != command.replica_id} <= {
             "asleep",
             "waiting",
         }
 
-    def _check_nobody_is_sent_to(self, replica_id):
+    def _check_gets_no_requests(self, replica_id):
         for node in self.gateways:
             for route in self.served[node].llms if node in self.served else ():
                 ids = {member.worker_id for member in route.members}
@@ -116,7 +118,7 @@ class LlmWorld(world.World):
         engine = self.engines.get(replica_id)
         return engine is not None and not engine.is_stalled
 
-    # What is performed
+    # Performing commands
 
     def step(self, lane, *, is_lost=False):
         command = self.lanes[lane][0]
@@ -156,13 +158,13 @@ class LlmWorld(world.World):
         )
 
     def _take(self, id_, command):
-        who = holder(id_, command.spec)
+        holder = holder_of(id_, command.spec)
         need = sum(command.plan.bundles)
-        self.left[id_] = who
-        if who in self.taken:
-            assert sum(self.taken[who].values()) == need
+        self.holders[id_] = holder
+        if holder in self.taken:
+            assert sum(self.taken[holder].values()) == need
         elif need:
-            self.taken[who] = self._allocated(command.plan)
+            self.taken[holder] = self._allocated(command.plan)
 
     def _allocated(self, plan):
         free = self.free()
@@ -183,9 +185,9 @@ class LlmWorld(world.World):
         return {node: count - held[node] for node, count in self.gpus.items()}
 
     def _release(self, id_):
-        who = self.left.pop(id_, None)
-        if who not in self.left.values():
-            self.taken.pop(who, None)
+        holder = self.holders.pop(id_, None)
+        if holder not in self.holders.values():
+            self.taken.pop(holder, None)
 
     def _stop_engine(self, id_):
         self.engines.pop(id_, None)
@@ -212,52 +214,55 @@ class LlmWorld(world.World):
         ]
         assert len(awake) <= 1, f"{awake} of {share} are awake"
 
-    # What happens
+    # Events
 
     def ask(self, name, size_bytes=10):
-        """A request for an LLM is held at a gateway; its ticket."""
+        """Hold a request for an LLM at a gateway, and return its ticket."""
         ticket = f"t{next(self._tickets)}"
         self.waiting[ticket] = name
         self.feed(events.RequestHeld(ticket, name, size_bytes))
         return ticket
 
     def leave(self, ticket):
-        """Its client goes."""
+        """Have the client of a held request leave."""
         self.waiting.pop(ticket, None)
         self.feed(events.HeldRequestLeft(ticket))
 
-    def see_room(self, *, is_telling=True):
-        """The nodes are looked at."""
+    def see_capacity(self, *, has_replicas=True):
+        """Report the GPUs of all nodes, as if no replica were known unless `has_replicas`."""
         free = self.free()
-        rooms = (
+        nodes = (
             llm_spec.NodeCapacity(
-                node, count, free[node], replicas=tuple(sorted(self.left)) if is_telling else ()
+                node,
+                count,
+                free[node],
+                replicas=tuple(sorted(self.holders)) if has_replicas else (),
             )
             for node, count in self.gpus.items()
         )
-        self.feed(events.CapacitySeen(tuple(rooms)))
+        self.feed(events.CapacitySeen(tuple(nodes)))
 
     def report(self, **more):
-        """Every engine that is awake tells how it is."""
+        """Have every engine that is awake report."""
         for id_, engine in list(self.engines.items()):
             engine.is_stalled |= more.get("stalled_s", 0.0) > engine.spec.stall_timeout_s
             if engine.is_awake:
                 self.feed(events.ReplicaReported(engine.report(id_, **more)))
 
     def kill_engine(self, id_):
-        """Its process ends; what it held is left until it is started again or stopped."""
+        """End a process; its GPUs stay taken until it is started again or stopped."""
         engine = self.engines.pop(id_)
         self.feed(events.ReplicaLost(id_, "killed", engine.pid))
 
     def perform_all(self):
         super().perform_all()
-        self.see_room()
+        self.see_capacity()
         while any(self.lanes.values()):
             super().perform_all()
-            self.see_room()
+            self.see_capacity()
 
     def pass_time(self, seconds, *, each_s=1.0):
-        """Let time go by, with everything performed at once and reports each second."""
+        """Let time go by, with all commands performed at once and reports each second."""
         for _ in range(int(seconds / each_s)):
             self.perform_all()
             self.report()
@@ -265,33 +270,33 @@ class LlmWorld(world.World):
         self.perform_all()
 
     def settle(self):
-        """Have everything succeed and all requests end, until nothing is left to be done."""
+        """Have everything succeed and all requests end, until no command is left."""
         self.failing_loads, self.failing_starts = set(), set()
         for engine in self.engines.values():
             engine.running = engine.waiting = 0
         self.pass_time(1500.0, each_s=31.0)
 
     def apply_llms(self, *specs):
-        """These LLMs are to be served, beside a pool; what comes of it is not performed yet."""
+        """Configure these LLMs, beside a pool, and perform no command yet."""
         return self.feed(
             events.ConfigApplied(desired.Desired(pools=(world.pool(workers=1),), llms=specs))
         )
 
-    # What holds
+    # Checks
 
     def check(self):
         super().check()
-        held = {request.ticket for each in self.mesh.llms.llms.values() for request in each.held}
+        held = {request.ticket for llm in self.mesh.llms.llms.values() for request in llm.held}
         assert held == set(self.waiting)
 
     def check_engines_settled(self):
-        """Nobody waits, and engines run for exactly those that have room and are in use or to be kept."""
+        """Assert that no request waits and that each LLM has its replicas, or too few GPUs."""
         assert self.waiting == {}
-        wanted = {each.name: each for each in self.mesh.catalog.desired.llms}
+        wanted = {spec.name: spec for spec in self.mesh.catalog.desired.llms}
         assert {engine.spec.name for engine in self.engines.values()} <= set(wanted)
-        for name, each in self.mesh.llms.llms.items():
+        for name, llm in self.mesh.llms.llms.items():
             running = [engine for engine in self.engines.values() if engine.spec.name == name]
             assert {engine.spec.uri for engine in running} <= {wanted[name].uri}
-            waiting = [replica for replica in each.living() if replica.state.value == "waiting"]
-            assert len(running) + len(waiting) == each.count, f"{each} has {running}"
-            assert all("GPU" in replica.reason for replica in waiting), f"{each} waits for nothing"
+            waiting = [replica for replica in llm.lasting() if replica.phase.value == "waiting"]
+            assert len(running) + len(waiting) == llm.desired_replicas, f"{llm} has {running}"
+            assert all("GPU" in replica.reason for replica in waiting), f"{llm} waits for nothing"

@@ -66,13 +66,13 @@ def _replicas(llms: Llms) -> Metric:
         "meshserve_llm_replicas", "Replicas of LLMs by state.", labels=["llm", "state"]
     )
     for name, each in llms.items():
-        counts = Counter(replica.said for replica in each.replicas.values())
+        counts = Counter(replica.public_state for replica in each.replicas.values())
         for state in REPLICA_STATES:
             family.add_metric([name, state], counts[state])
     return family
 
 
-def _paces(word: str, what: str, paces: Mapping[str, llm_state.Pace]) -> Iterator[Metric]:
+def _paces(word: str, what: str, paces: Mapping[str, llm_state.DurationEstimate]) -> Iterator[Metric]:
     count = CounterMetricFamily(f"meshserve_llm_{word}s", f"{what} that succeeded.", labels=["llm"])
     seconds = SummaryMetricFamily(
         f"meshserve_llm_{word}_seconds",
@@ -80,6 +80,6 @@ def _paces(word: str, what: str, paces: Mapping[str, llm_state.Pace]) -> Iterato
         labels=["llm"],
     )
     for name, pace in paces.items():
-        count.add_metric([name], pace.span.count)
-        seconds.add_metric([name], pace.span.count, pace.span.total_s)
+        count.add_metric([name], pace.stat.count)
+        seconds.add_metric([name], pace.stat.count, pace.stat.total_s)
     yield from (count, seconds)

@@ -1,111 +1,180 @@
-"""The GPUs of the cluster: what was seen free, and what was given to engines since."""
+"""Which GPUs each replica has: bookings, made from what the nodes were last seen to have free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from meshserve.core.llm import gpu_placement
 from meshserve.core.values import llm_spec
 
 UNKNOWN = "what the nodes have is not known yet"
+ON_CPU = llm_spec.ReplicaPlan()
+
+
+class Placement(NamedTuple):
+    """A plan, and how many GPUs it takes on each node."""
+
+    plan: llm_spec.ReplicaPlan
+    gpus_by_node: Mapping[str, int]
 
 
 @dataclass(slots=True)
 class Booking:
-    """What one holder was given. `is_seen`: what was seen free is so without it. `is_up`: its engine runs, so it surely holds them."""
+    """The GPUs of one holder.
 
-    placement: gpu_placement.Placement
+    `is_observed`: the last observation of free GPUs was made without them. `is_running`: its
+    engine is up, so the next observation will be.
+    """
+
+    placement: Placement
     gpus: int
-    is_seen: bool = False
-    is_up: bool = False
+    is_observed: bool = False
+    is_running: bool = False
     replica_ids: set[str] = field(default_factory=set)
 
 
 class GpuBookings:
-    """A holder is a replica, or a group whose replicas use the same GPUs in turn. No GPU is given to two holders."""
+    """All bookings by holder. No GPU is booked twice.
+
+    A holder is a replica, or a `share` group whose replicas use the same GPUs in turn.
+    """
 
     def __init__(self) -> None:
         self.bookings: dict[str, Booking] = {}
         self._nodes: tuple[llm_spec.NodeCapacity, ...] | None = None
 
-    def seen(self, nodes: tuple[llm_spec.NodeCapacity, ...]) -> None:
-        """This is what the nodes have. What an engine that runs holds is not among what is free."""
+    def observe(self, nodes: tuple[llm_spec.NodeCapacity, ...]) -> None:
+        """Take in what the nodes have. GPUs of an engine that runs are not among the free ones."""
         self._nodes = nodes
-        there = {id_ for node in nodes for id_ in node.replicas}
+        replica_ids = {replica_id for node in nodes for replica_id in node.replicas}
         for booking in self.bookings.values():
-            booking.is_seen |= booking.is_up or bool(booking.replica_ids & there)
+            booking.is_observed |= booking.is_running or bool(booking.replica_ids & replica_ids)
 
-    def free(self) -> tuple[llm_spec.NodeCapacity, ...]:
-        """What is free for others than the holders there are."""
-        return tuple(node._replace(gpus_free=self._free(node)) for node in self._nodes or ())
+    def free_capacity(self) -> tuple[llm_spec.NodeCapacity, ...]:
+        """Return the nodes with the GPUs that are free for new holders."""
+        return tuple(node._replace(gpus_free=self._free_gpus(node)) for node in self._nodes or ())
 
-    def _free(self, node: llm_spec.NodeCapacity) -> int:
-        """What was seen may be older than what was given since, and newer than what was given back."""
-        given = {
-            holder: booking.placement.takes.get(node.node, 0)
+    def _free_gpus(self, node: llm_spec.NodeCapacity) -> int:
+        # An observation may be older than a booking, whose GPUs it then shows as free, and newer
+        # than an engine's death, whose GPUs it shows as free although they are still booked.
+        booked = {
+            holder: booking.placement.gpus_by_node.get(node.node, 0)
             for holder, booking in self.bookings.items()
         }
-        unseen = sum(count for holder, count in given.items() if not self.bookings[holder].is_seen)
-        return max(0, min(node.gpus_free - unseen, node.gpus - sum(given.values())))
+        unobserved = sum(
+            gpus for holder, gpus in booked.items() if not self.bookings[holder].is_observed
+        )
+        return max(0, min(node.gpus_free - unobserved, node.gpus - sum(booked.values())))
 
-    def place(self, holder: str, replica_id: str, gpus: int) -> llm_spec.ReplicaPlan | str:
-        """Where the holder's replica goes: where the holder is, if that will do; or what is missing, in words."""
+    def book(self, holder: str, replica_id: str, gpus: int) -> llm_spec.ReplicaPlan | str:
+        """Book GPUs for a holder's replica, the same as before if they will do.
+
+        Returns where the replica goes, or what is missing, in words.
+        """
         if not gpus:
-            return gpu_placement.CPU
+            return ON_CPU
         booking = self.bookings.get(holder)
-        if booking is None or not self._is_there(booking, gpus):
-            placement = self._place_anew(holder, gpus)
+        if booking is None or not self._will_do(booking, gpus):
+            placement = self._choose_anew(holder, gpus)
             if isinstance(placement, str):
                 return placement
             booking = self.bookings[holder] = Booking(placement, gpus)
         booking.replica_ids.add(replica_id)
         return booking.placement.plan
 
-    def _place_anew(self, holder: str, gpus: int) -> gpu_placement.Placement | str:
+    def _choose_anew(self, holder: str, gpus: int) -> Placement | str:
         if self._nodes is None:
             return UNKNOWN
         self.bookings.pop(holder, None)
-        free = self.free()
-        return gpu_placement.place(gpus, free) or gpu_placement.missing(gpus, free, self._holders())
+        free = self.free_capacity()
+        holders = {other: booking.gpus for other, booking in self.bookings.items()}
+        return choose_nodes(gpus, free) or explain_shortage(gpus, free, holders)
 
-    def _is_there(self, booking: Booking, gpus: int) -> bool:
+    def _will_do(self, booking: Booking, gpus: int) -> bool:
         nodes = {node.node for node in self._nodes or ()}
         return booking.gpus >= gpus and (
-            self._nodes is None or set(booking.placement.takes) <= nodes
+            self._nodes is None or set(booking.placement.gpus_by_node) <= nodes
         )
 
-    def _holders(self) -> Mapping[str, int]:
-        return {holder: booking.gpus for holder, booking in self.bookings.items()}
-
-    def attach(self, holder: str, replica_id: str, gpus: int, node: str) -> llm_spec.ReplicaPlan:
-        """A replica runs already; what is seen free will be so without it."""
+    def book_running(
+        self, holder: str, replica_id: str, gpus: int, node: str
+    ) -> llm_spec.ReplicaPlan:
+        """Book the GPUs of a replica that already runs, and return its plan."""
         if not gpus:
-            return gpu_placement.CPU
-        placement = gpu_placement.Placement(llm_spec.ReplicaPlan((gpus,), "mp", node), {node: gpus})
-        booking = self.bookings.setdefault(
-            holder, Booking(placement, gpus, is_seen=True, is_up=True)
-        )
+            return ON_CPU
+        placement = Placement(llm_spec.ReplicaPlan((gpus,), "mp", node), {node: gpus})
+        running = Booking(placement, gpus, is_observed=True, is_running=True)
+        booking = self.bookings.setdefault(holder, running)
         booking.replica_ids.add(replica_id)
         return booking.placement.plan
 
-    def is_up(self, holder: str) -> None:
-        """The holder's engine runs."""
+    def mark_running(self, holder: str) -> None:
+        """Note that the holder's engine runs."""
         if holder in self.bookings:
-            self.bookings[holder].is_up = True
+            self.bookings[holder].is_running = True
 
     def gpus_of(self, holder: str) -> int:
-        """How many GPUs the holder was given."""
+        """Return how many GPUs are booked for the holder."""
         return self.bookings[holder].gpus if holder in self.bookings else 0
 
-    def keep(self, holders: Iterable[str]) -> None:
-        """Nobody else holds anything any more."""
-        kept = set(holders)
+    def keep_only(self, holders: Collection[str]) -> None:
+        """Give back the GPUs of all other holders."""
         self.bookings = {
-            holder: booking for holder, booking in self.bookings.items() if holder in kept
+            holder: booking for holder, booking in self.bookings.items() if holder in holders
         }
 
     def check(self) -> None:
-        """State what always holds: every holder has what it was given on some node, and no node that is known gave more than it has."""
+        """Assert that every booking has its GPUs on some node."""
         for booking in self.bookings.values():
-            assert sum(booking.placement.takes.values()) == booking.gpus > 0
+            assert sum(booking.placement.gpus_by_node.values()) == booking.gpus > 0
+
+
+def choose_nodes(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement | None:
+    """Return where `gpus` GPUs are free, None if they are not.
+
+    One node takes all of them if any node has as many at all: waiting for it is better than an
+    engine that talks over the network. Otherwise several nodes take one GPU a bundle.
+    """
+    if any(node.gpus >= gpus for node in nodes):
+        fitting = [node for node in nodes if node.gpus_free >= gpus]
+        if not fitting:
+            return None
+        # Best fit: nodes with many free GPUs stay free for engines that need many.
+        node = min(fitting, key=lambda node: (node.gpus_free, node.node))
+        return Placement(llm_spec.ReplicaPlan((gpus,), "mp", node.node), {node.node: gpus})
+    return _on_several(gpus, nodes) if sum(node.gpus_free for node in nodes) >= gpus else None
+
+
+def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement:
+    gpus_by_node: dict[str, int] = {}
+    missing = gpus
+    for node in sorted(nodes, key=lambda node: (-node.gpus_free, node.node)):
+        taken = min(missing, node.gpus_free)
+        missing -= taken
+        if taken > 0:
+            gpus_by_node[node.node] = taken
+    return Placement(llm_spec.ReplicaPlan((1,) * gpus, "ray"), gpus_by_node)
+
+
+def explain_shortage(
+    gpus: int, nodes: Sequence[llm_spec.NodeCapacity], holders: Mapping[str, int]
+) -> str:
+    """Return in words why `gpus` GPUs are not free; `holders` are engines with their GPUs."""
+    total = sum(node.gpus for node in nodes)
+    if total < gpus:
+        return f"it needs {_in_words(gpus)} and the cluster has {total}"
+    if not any(node.gpus >= gpus for node in nodes):
+        free, place = sum(node.gpus_free for node in nodes), "the cluster"
+    else:
+        best = max(nodes, key=lambda node: (node.gpus_free, node.gpus, node.node))
+        free, place = best.gpus_free, f"one node: {best.node}" if len(nodes) > 1 else best.node
+    shares = [f"{name} holds {count}" for name, count in sorted(holders.items())]
+    rest = total - sum(node.gpus_free for node in nodes) - sum(holders.values())
+    if rest > 0:
+        shares.append(f"others hold {rest}")
+    return "; ".join([f"it needs {_in_words(gpus)} and {free} are free on {place}", *shares])
+
+
+def _in_words(gpus: int) -> str:
+    return f"{gpus} GPU{'' if gpus == 1 else 's'}"

@@ -1,73 +1,75 @@
-"""Whose turn it is on the GPUs that a group of LLMs shares: a function of how its members are."""
+"""Which LLM of a group that shares GPUs may be awake: a function of the state of its members."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
-Stage = Literal["away", "coming", "up", "failed"]
+Stage = Literal["down", "coming up", "up", "failed"]
 
 
 class GroupMember(NamedTuple):
-    """One LLM of the group. Away: it sleeps, is on its way to sleep, or does not run; coming: it starts or wakes.
+    """One LLM of a group. `down`: it sleeps, is going to sleep, or does not run.
 
-    `since_s` is since when it is up, `asked_s` since when a request waits for it. `is_kept`: it should run though nobody asks for it.
+    It serves since `up_s`; a request waits for it since `requested_s`. `is_always_on`: it runs
+    without requests too, when no other member needs the GPUs.
     """
 
     name: str
     stage: Stage
-    since_s: float = 0.0
+    up_s: float = 0.0
     residency_s_min: float = 0.0
     used_s: float = 0.0
-    asked_s: float | None = None
-    is_kept: bool = False
+    requested_s: float | None = None
+    is_always_on: bool = False
+
+    @property
+    def stays_until_s(self) -> float:
+        """The time before which no other member takes its turn."""
+        return self.up_s + self.residency_s_min
 
 
-def turn(members: Sequence[GroupMember], current: str, now_s: float) -> str:
-    """The member that may be awake from now on; empty: none need be.
+def next_turn(members: Sequence[GroupMember], current: str, now_s: float) -> str:
+    """Return the name of the member that may be awake from now on, "" if none need be.
 
-    Who is up stays until its time is over and another is asked for; who was asked for first comes next. So a group changes at most
-    once in each member's `residency_s_min`, however busy its members are.
+    The member that is up stays until its residency time is over and another one is requested;
+    the one that was requested first comes next. So a group swaps at most once in each member's
+    `residency_s_min`, however many requests its members get.
     """
-    holder = next((each for each in members if each.name == current), None)
-    asked = _asked([each for each in members if each is not holder])
-    if holder is None:
-        return next(_choices(members, asked), "")
-    if _stays(holder, now_s, is_other_asked=bool(asked)):
+    holder = next((member for member in members if member.name == current), None)
+    requested = _in_order_of_requests([member for member in members if member is not holder])
+    if holder is not None and _stays(holder, now_s, is_other_requested=bool(requested)):
         return current
-    return next(_choices(members, asked, holder), "")
+    return next(_candidates(members, requested, holder), "")
 
 
-def _stays(holder: GroupMember, now_s: float, *, is_other_asked: bool) -> bool:
+def _stays(holder: GroupMember, now_s: float, *, is_other_requested: bool) -> bool:
     match holder.stage:
-        case "coming":
+        case "coming up":
             return True
         case "up":
-            return not is_other_asked or now_s < until_s(holder)
+            return not is_other_requested or now_s < holder.stays_until_s
         case "failed":
-            return not is_other_asked
-        case "away":
-            return holder.asked_s is not None
+            return not is_other_requested
+        case "down":
+            return holder.requested_s is not None
+        case _:
+            assert_never(holder.stage)
 
 
-def until_s(holder: GroupMember) -> float:
-    """Until when it stays up, whoever is asked for."""
-    return holder.since_s + holder.residency_s_min
-
-
-def _asked(members: Sequence[GroupMember]) -> list[GroupMember]:
-    """Those that requests wait for; of two that were asked for at once, the one whose last turn is longer ago first."""
+def _in_order_of_requests(members: Sequence[GroupMember]) -> list[GroupMember]:
+    # Of two members that were requested at once, the least recently used one comes first.
     return sorted(
-        (each for each in members if each.asked_s is not None),
-        key=lambda each: (each.asked_s, each.used_s, each.name),
+        (member for member in members if member.requested_s is not None),
+        key=lambda member: (member.requested_s, member.used_s, member.name),
     )
 
 
-def _choices(
-    members: Sequence[GroupMember], asked: Sequence[GroupMember], holder: GroupMember | None = None
+def _candidates(
+    members: Sequence[GroupMember], requested: Sequence[GroupMember], holder: GroupMember | None
 ) -> Iterator[str]:
-    yield from (each.name for each in asked)
-    yield from (each.name for each in members if each.stage in ("up", "coming"))
-    if holder is not None and holder.is_kept:
+    yield from (member.name for member in requested)
+    yield from (member.name for member in members if member.stage in ("up", "coming up"))
+    if holder is not None and holder.is_always_on:
         yield holder.name
-    yield from (each.name for each in members if each.is_kept)
+    yield from (member.name for member in members if member.is_always_on)

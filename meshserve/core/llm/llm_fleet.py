@@ -1,186 +1,197 @@
-"""All LLMs with their replicas, GPUs and turns: the one state that events change, that decisions read, and what it means."""
+"""The state of all LLMs together, which events change and decisions read.
+
+It holds the LLMs with their replicas, the GPU bookings, the turns of groups that share GPUs, and
+the outbox that commands go to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from meshserve.core.llm import gpu_bookings, gpu_time_sharing, llm_state, replica_lifecycle
-from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
+from meshserve.core.llm import gpu_bookings, gpu_time_sharing, replica_state
+from meshserve.core.llm.llm_state import LlmRecord
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
 from meshserve.core.processes import gateways
-from meshserve.core.values import llm_spec
-
-
-def name_of(replica_id: str) -> str:
-    """The LLM that the replica belongs to."""
-    return replica_id.rpartition("/")[0]
+from meshserve.core.values import commands, llm_spec
 
 
 class Fleet:
-    """`turns` says for each group of LLMs that share GPUs which of them may be awake."""
+    """`turns` has the LLM of each `share` group that may be awake; `out` takes commands."""
 
-    def __init__(self, gateways: gateways.Gateways) -> None:
-        self.llms: dict[str, llm_state.LlmRecord] = {}
+    def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
+        self.llms: dict[str, LlmRecord] = {}
         self.turns: dict[str, str] = {}
-        self.room = gpu_bookings.GpuBookings()
-        self.gates = gateways
+        self.bookings = gpu_bookings.GpuBookings()
+        self.gateways = gateways
+        self.out = out
 
-    def called(self, name: str) -> llm_state.LlmRecord | None:
-        """The LLM that clients mean by this name, if one is served."""
-        return next((each for each in self.llms.values() if name in each.callable_names()), None)
+    # LLMs and replicas
 
-    def of(self, replica_id: str) -> llm_state.LlmRecord | None:
-        """The LLM of a replica."""
-        return self.llms.get(name_of(replica_id))
+    def called(self, name: str) -> LlmRecord | None:
+        """Return the LLM that clients call by `name`, None if none is served."""
+        served = (llm for llm in self.llms.values() if llm.is_wanted)
+        return next((llm for llm in served if name in llm.spec.names), None)
 
-    def replica(self, replica_id: str) -> llm_state.ReplicaRecord | None:
-        """The replica of that id, if there is one."""
-        each = self.of(replica_id)
-        return each.replicas.get(replica_id) if each else None
+    def llm_of(self, replica_id: str) -> LlmRecord | None:
+        """Return the LLM that a replica belongs to."""
+        return self.llms.get(llm_name(replica_id))
 
-    def replicas(self) -> Iterator[llm_state.ReplicaRecord]:
-        """All replicas of all LLMs."""
-        return (replica for each in self.llms.values() for replica in each.replicas.values())
+    def replica(self, replica_id: str) -> ReplicaRecord | None:
+        """Return the replica, None if none has this id."""
+        llm = self.llm_of(replica_id)
+        return llm.replicas.get(replica_id) if llm else None
 
-    def add(
-        self, each: llm_state.LlmRecord, replica_id: str, spec: llm_spec.LlmSpec
-    ) -> llm_state.ReplicaRecord:
-        """One replica more, which has nothing yet. What is known of its last failures is known of it."""
-        trouble = each.troubles.setdefault(replica_id, llm_state.StartFailure())
-        each.replicas[replica_id] = replica = llm_state.ReplicaRecord(
-            replica_id, spec, trouble, reason=trouble.reason
-        )
+    def replicas(self) -> Iterator[ReplicaRecord]:
+        """Return all replicas of all LLMs."""
+        return (replica for llm in self.llms.values() for replica in llm.replicas.values())
+
+    def add_replica(self, llm: LlmRecord, replica_id: str, spec: llm_spec.LlmSpec) -> ReplicaRecord:
+        """Add a replica without a process. It has the failures of the last one with its id."""
+        failures = llm.failures.setdefault(replica_id, replica_state.StartFailures())
+        replica = ReplicaRecord(replica_id, spec, failures, reason=failures.reason)
+        llm.replicas[replica_id] = replica
         return replica
 
-    def remove(self, replica: llm_state.ReplicaRecord, move: ReplicaMove) -> None:
-        """The replica is there no more, and with the last one of its holder its GPUs are given back."""
+    def remove_replica(self, replica: ReplicaRecord, move: ReplicaMove) -> None:
+        """Remove a replica. GPUs that no replica holds any more are free."""
         replica.move(move)
-        del self.llms[name_of(replica.id)].replicas[replica.id]
-        self.room.keep(
-            each.holder for each in self.replicas() if each.state in replica_lifecycle.PLACED
-        )
+        del self.llms[llm_name(replica.id)].replicas[replica.id]
+        placed = (other for other in self.replicas() if other.phase in replica_state.PLACED)
+        self.bookings.keep_only({other.holder for other in placed})
 
-    def want(self, wanted: Iterable[llm_spec.LlmSpec]) -> None:
-        """From now on exactly these are to be served. What failed with another engine says nothing about this one."""
+    def set_wanted(self, wanted: Iterable[llm_spec.LlmSpec]) -> None:
+        """Serve exactly these LLMs from now on."""
         specs = {spec.name: spec for spec in wanted}
         for name, spec in specs.items():
-            each = self.llms.setdefault(name, llm_state.LlmRecord(name, spec))
-            if not llm_state.is_same_engine(each.spec, spec):
-                each.troubles.clear()
-            each.spec = spec
-        for name, each in self.llms.items():
-            each.is_wanted = name in specs
+            llm = self.llms.setdefault(name, LlmRecord(name, spec))
+            if not llm.spec.is_same_engine(spec):
+                # Failures of another engine say nothing about this one: it starts at once.
+                llm.failures.clear()
+            llm.spec = spec
+        for name, llm in self.llms.items():
+            llm.is_wanted = name in specs
 
     def forget_gone(self) -> None:
-        """Let go of what is neither wanted nor there."""
+        """Forget the LLMs that are not wanted and have no replica and no route any more."""
         self.llms = {
-            name: each
-            for name, each in self.llms.items()
-            if each.is_wanted or each.replicas or each.route
+            name: llm
+            for name, llm in self.llms.items()
+            if llm.is_wanted or llm.replicas or llm.route
         }
 
-    # Turns
+    # Turns on shared GPUs
 
-    def take_turns(self, now_s: float) -> None:
-        """Decide in each group who may be awake."""
+    def assign_turns(self, now_s: float) -> None:
+        """Decide for each group which LLM may be awake."""
         groups: dict[str, list[gpu_time_sharing.GroupMember]] = {}
-        for each in self.llms.values():
-            if each.spec.share and each.is_wanted:
-                groups.setdefault(each.spec.share, []).append(member(each))
+        for llm in self.llms.values():
+            if llm.spec.share and llm.is_wanted:
+                groups.setdefault(llm.spec.share, []).append(group_member(llm))
         self.turns = {
-            group: gpu_time_sharing.turn(members, self.turns.get(group, ""), now_s)
+            group: gpu_time_sharing.next_turn(members, self.turns.get(group, ""), now_s)
             for group, members in groups.items()
         }
 
-    def has_turn(self, each: llm_state.LlmRecord) -> bool:
-        """Whether it may be awake."""
-        return not each.spec.share or self.turns.get(each.spec.share) == each.name
+    def has_turn(self, llm: LlmRecord) -> bool:
+        """Whether the LLM may be awake."""
+        return not llm.spec.share or self.turns.get(llm.spec.share) == llm.name
 
-    def is_blocked(self, replica: llm_state.ReplicaRecord) -> bool:
-        """Whether another one of its group is not out of the way yet."""
+    def is_blocked(self, replica: ReplicaRecord) -> bool:
+        """Whether another replica of its group still uses the memory of their GPUs."""
         share = replica.spec.share
         others = (
             other for other in self.replicas() if other is not replica and other.spec.share == share
         )
         return bool(share) and any(
-            other.state not in (ReplicaPhase.WAITING, ReplicaPhase.ASLEEP) for other in others
+            other.phase not in (ReplicaPhase.WAITING, ReplicaPhase.ASLEEP) for other in others
         )
 
-    def gpus(self, each: llm_state.LlmRecord) -> int:
-        """How many GPUs its replica is given: as many as the biggest of its group needs."""
-        group = (
-            other.spec.gpus
-            for other in self.llms.values()
-            if other.is_wanted and other.spec.share == each.spec.share
+    def gpus_for(self, llm: LlmRecord) -> int:
+        """Return how many GPUs its replica gets: those of the biggest member of its group."""
+        if not llm.spec.share:
+            return llm.spec.gpus
+        members = (other for other in self.llms.values() if other.is_wanted)
+        return max(
+            (other.spec.gpus for other in members if other.spec.share == llm.spec.share), default=0
         )
-        return max(group, default=0) if each.spec.share else each.spec.gpus
 
-    def is_stale(self, each: llm_state.LlmRecord, replica: llm_state.ReplicaRecord) -> bool:
-        """Whether its engine is not the one that is asked for, or its group has too few GPUs for all of its members now."""
-        if not llm_state.is_same_engine(replica.spec, each.spec):
+    def is_outdated(self, llm: LlmRecord, replica: ReplicaRecord) -> bool:
+        """Whether it runs another engine than is wanted, or its group needs more GPUs now."""
+        if not replica.spec.is_same_engine(llm.spec):
             return True
-        return bool(each.spec.share and replica.plan) and self.room.gpus_of(
+        return bool(llm.spec.share and replica.plan) and self.bookings.gpus_of(
             replica.holder
-        ) < self.gpus(each)
+        ) < self.gpus_for(llm)
 
     # What gateways know
 
-    def is_shown(self, each: llm_state.LlmRecord) -> bool:
-        """Whether every gateway that takes snapshots knows of it what it should."""
-        return each.route == each.wanted_route() and self.gates.have_taken(each.revision)
+    def is_route_known(self, llm: LlmRecord) -> bool:
+        """Whether every gateway that takes snapshots has applied the LLM's current route."""
+        return llm.route == llm.desired_route() and self.gateways.have_taken(llm.revision)
 
-    def may_go(self, each: llm_state.LlmRecord) -> bool:
-        """Whether no gateway sends requests any more to those of its replicas that leave, unless it was told to."""
-        return self.is_shown(each) and self.gates.have_all_taken(each.revision)
+    def is_diverted(self, llm: LlmRecord) -> bool:
+        """Whether no gateway sends requests to its draining replicas any more.
 
-    def can_serve(self, each: llm_state.LlmRecord) -> bool:
-        """Whether a request that is let through now finds a replica, wherever it is held."""
-        return bool(each.among({ReplicaPhase.READY})) and self.is_shown(each)
+        Gateways that drain take no snapshots, and still pass on the requests that they have.
+        """
+        return self.is_route_known(llm) and self.gateways.have_all_taken(llm.revision)
 
-    def expected_s(self, each: llm_state.LlmRecord, now_s: float) -> float:
-        """In how many seconds it is expected to serve, the wait for its turn included."""
-        holder = self.llms.get(self.turns.get(each.spec.share, "")) if each.spec.share else None
-        if holder is None or holder is each or not holder.among(replica_lifecycle.SERVING):
-            return each.expected_s(now_s)
-        return max(0.0, gpu_time_sharing.until_s(member(holder)) - now_s) + each.expected_s(now_s)
+    def can_serve(self, llm: LlmRecord) -> bool:
+        """Whether a request that is let through now finds a replica, at whichever gateway."""
+        return bool(llm.replicas_in({ReplicaPhase.READY})) and self.is_route_known(llm)
+
+    def expected_s(self, llm: LlmRecord, now_s: float) -> float:
+        """Return in how many seconds it is expected to serve, with the wait for its turn."""
+        holder = self.llms.get(self.turns.get(llm.spec.share, "")) if llm.spec.share else None
+        if holder is None or holder is llm or not holder.replicas_in(replica_state.SERVING):
+            return llm.expected_s(now_s)
+        return max(0.0, group_member(holder).stays_until_s - now_s) + llm.expected_s(now_s)
 
     def check(self) -> None:
-        """State what always holds."""
-        groups: dict[str, list[llm_state.ReplicaRecord]] = {}
+        """Assert the invariants of replicas, groups, held requests and bookings."""
+        awake_by_group: dict[str, list[str]] = {}
         for replica in self.replicas():
-            assert replica.state is not ReplicaPhase.ABSENT
-            assert (replica.state in replica_lifecycle.SERVING) <= (replica.endpoint is not None), (
+            assert replica.phase is not ReplicaPhase.ABSENT
+            assert (replica.phase in replica_state.SERVING) <= (replica.endpoint is not None), (
                 f"{replica.id} serves nowhere"
             )
-            assert (replica.state in replica_lifecycle.PLACED) == (replica.plan is not None), (
+            assert (replica.phase in replica_state.PLACED) == (replica.plan is not None), (
                 f"{replica.id} has no place"
             )
-            if replica.spec.share and replica.state in replica_lifecycle.AWAKE:
-                groups.setdefault(replica.spec.share, []).append(replica)
-        for name, awake in groups.items():
-            assert len(awake) == 1, f"{[each.id for each in awake]} of group {name} are awake"
-        tickets = [request.ticket for each in self.llms.values() for request in each.held]
+            if replica.spec.share and replica.phase in replica_state.AWAKE:
+                awake_by_group.setdefault(replica.spec.share, []).append(replica.id)
+        for group, awake in awake_by_group.items():
+            assert len(awake) == 1, f"{awake} of group {group} are awake"
+        tickets = [request.ticket for llm in self.llms.values() for request in llm.held]
         assert len(tickets) == len(set(tickets))
-        self.room.check()
+        for llm in self.llms.values():
+            llm.held.check(llm.spec.held)
+            assert llm.is_wanted or not llm.held
+        self.bookings.check()
 
 
-def member(each: llm_state.LlmRecord) -> gpu_time_sharing.GroupMember:
-    """How the LLM is, for deciding whose turn it is."""
-    replica = next(iter(each.living()), None)
-    state = replica.state if replica else ReplicaPhase.ABSENT
-    stage: gpu_time_sharing.Stage = "away"
-    if state in replica_lifecycle.SERVING:
+def llm_name(replica_id: str) -> str:
+    """Return the name of the LLM that a replica belongs to."""
+    return replica_id.rpartition("/")[0]
+
+
+def group_member(llm: LlmRecord) -> gpu_time_sharing.GroupMember:
+    """Return the state of an LLM as the decision about its group's turn needs it."""
+    replica = next(iter(llm.lasting()), None)
+    phase = replica.phase if replica else ReplicaPhase.ABSENT
+    stage: gpu_time_sharing.Stage = "down"
+    if phase in replica_state.SERVING:
         stage = "up"
-    elif state in replica_lifecycle.COMING:
-        stage = "coming"
-    elif state is ReplicaPhase.FAILED:
+    elif phase in replica_state.COMING_UP:
+        stage = "coming up"
+    elif phase is ReplicaPhase.FAILED:
         stage = "failed"
-    since_s = replica.up_s if replica else 0.0
     return gpu_time_sharing.GroupMember(
-        each.name,
+        llm.name,
         stage,
-        since_s,
-        each.spec.residency_s_min,
-        each.used_s,
-        each.held.since_s,
-        is_kept=each.spec.replicas_min > 0,
+        replica.up_s if replica else 0.0,
+        llm.spec.residency_s_min,
+        llm.used_s,
+        llm.held.since_s,
+        is_always_on=llm.spec.replicas_min > 0,
     )

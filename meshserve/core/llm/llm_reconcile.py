@@ -1,138 +1,176 @@
-"""The next step of every replica: who goes, who comes, who sleeps. Follows from how all is; nothing is kept here."""
+"""The number of replicas of one LLM, and the next step of each of them.
+
+Each function looks at the state of the fleet, changes it, and appends commands to its outbox.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
-from meshserve.core.llm import autoscaling, llm_fleet, llm_state, replica_lifecycle
-from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
-from meshserve.core.values import commands
+from meshserve.core.llm import llm_fleet, replica_state
+from meshserve.core.llm.llm_state import LlmRecord
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
+from meshserve.core.values import commands, llm_spec
 
+SCALE_UP_AFTER_S = 10.0
+"""How long requests must wait inside the engines before another one is started."""
 
-def count(fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, now_s: float) -> None:
-    """Decide how many replicas it should have, and note since when they have too much or too little to do."""
-    before = each.count
-    each.count = _wanted(fleet, each, now_s)
-    reports = each.reports()
-    is_same = before == each.count and bool(reports)
-    each.pressed_s = (
-        _since(each.pressed_s, now_s) if is_same and autoscaling.is_pressed(reports) else None
-    )
-    each.quiet_s = (
-        _since(each.quiet_s, now_s) if is_same and autoscaling.is_quiet(reports) else None
-    )
+SCALE_DOWN_AFTER_S = 120.0
+"""How long fewer requests than replicas must run before one goes: about as long as a start."""
 
 
-def _since(since_s: float | None, now_s: float) -> float:
+class LlmLoad(NamedTuple):
+    """What decides the number of replicas: how many are desired so far, and how many are ready.
+
+    `overloaded_s` and `quiet_s` say for how long there has been too much or too little to do.
+    """
+
+    desired: int
+    ready: int
+    overloaded_s: float = 0.0
+    quiet_s: float = 0.0
+    is_used: bool = True
+
+
+def desired_replicas(spec: llm_spec.LlmSpec, load: LlmLoad) -> int:
+    """Return the number of replicas from now on, one more or one fewer at a time.
+
+    It stays within the bounds of the spec; an LLM that is not used has the least.
+    """
+    least = max(spec.replicas_min, 1 if load.is_used else 0)
+    if not load.is_used:
+        return least
+    most = max(spec.replicas_max, least)
+    count = min(max(load.desired, least), most)
+    # The load says nothing about one more replica before all that are desired share it.
+    if load.overloaded_s >= SCALE_UP_AFTER_S and load.ready >= count:
+        return min(count + 1, most)
+    if load.quiet_s >= SCALE_DOWN_AFTER_S:
+        return max(count - 1, least)
+    return count
+
+
+def is_overloaded(reports: Collection[llm_spec.LlmReport]) -> bool:
+    """Whether requests wait inside the engines."""
+    return any(report.waiting for report in reports)
+
+
+def is_quiet(reports: Collection[llm_spec.LlmReport]) -> bool:
+    """Whether one engine fewer could still give every request an engine to itself."""
+    return not is_overloaded(reports) and sum(report.running for report in reports) < len(reports)
+
+
+def count_replicas(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
+    """Decide how many replicas the LLM should have, and note since when its load is unusual."""
+    before = llm.desired_replicas
+    llm.desired_replicas = _desired_now(fleet, llm, now_s)
+    reports = llm.reports()
+    # A new number of replicas changes the load of each: the time is measured anew from there.
+    is_steady = before == llm.desired_replicas and bool(reports)
+    llm.overloaded_s = _since(llm.overloaded_s, now_s, is_on=is_steady and is_overloaded(reports))
+    llm.quiet_s = _since(llm.quiet_s, now_s, is_on=is_steady and is_quiet(reports))
+
+
+def _since(since_s: float | None, now_s: float, *, is_on: bool) -> float | None:
+    if not is_on:
+        return None
     return now_s if since_s is None else since_s
 
 
-def _wanted(fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, now_s: float) -> int:
-    if not each.is_wanted:
+def _desired_now(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> int:
+    if not llm.is_wanted:
         return 0
-    is_used = each.is_used(now_s)
-    if each.spec.share:
-        is_there = bool(each.living()) or fleet.has_turn(each)
-        return 1 if is_there and (is_used or each.spec.replicas_min) else 0
-    pressed_s, quiet_s = (
-        0.0 if since_s is None else now_s - since_s for since_s in (each.pressed_s, each.quiet_s)
+    is_used = llm.is_used(now_s)
+    if llm.spec.share:
+        # A member of a group comes when it has its turn, and sleeps instead of stopping after it.
+        may_run = bool(llm.lasting()) or fleet.has_turn(llm)
+        return 1 if may_run and (is_used or llm.spec.replicas_min) else 0
+    overloaded_s, quiet_s = (
+        0.0 if since_s is None else now_s - since_s for since_s in (llm.overloaded_s, llm.quiet_s)
     )
-    return autoscaling.wanted(
-        each.spec,
-        autoscaling.LlmLoad(
-            each.count, len(each.among({ReplicaPhase.READY})), pressed_s, quiet_s, is_used
-        ),
-    )
+    ready = len(llm.replicas_in({ReplicaPhase.READY}))
+    load = LlmLoad(llm.desired_replicas, ready, overloaded_s, quiet_s, is_used)
+    return desired_replicas(llm.spec, load)
 
 
-def shed(fleet: llm_fleet.Fleet, each: llm_state.LlmRecord) -> Iterator[commands.Command]:
-    """What goes: replicas that are too many, were started for another engine, or whose turn is over. What need not go stays."""
-    living = each.living()
-    extra = {replica.id for replica in living[each.count :]}
-    for replica in living:
-        is_stale = fleet.is_stale(each, replica)
-        if replica.id in extra or (is_stale and _may_replace(living, replica)):
-            yield from _stop(fleet, each, replica)
-        elif not fleet.has_turn(each):
-            yield from _rest(fleet, each, replica)
+def stop_surplus(fleet: llm_fleet.Fleet, llm: LlmRecord) -> None:
+    """Drain, put to sleep or stop replicas: surplus, outdated ones, and those without the turn.
+
+    Replicas that drain and need not go after all serve again.
+    """
+    lasting = llm.lasting()
+    surplus = {replica.id for replica in lasting[llm.desired_replicas :]}
+    for replica in lasting:
+        is_outdated = fleet.is_outdated(llm, replica)
+        if replica.id in surplus or (is_outdated and _may_replace(lasting, replica)):
+            _stop(fleet, llm, replica)
+        elif not fleet.has_turn(llm):
+            _make_way(fleet, llm, replica)
         else:
-            replica.spec = replica.spec if is_stale else each.spec
-            if replica.state is ReplicaPhase.LEAVING:
+            replica.spec = replica.spec if is_outdated else llm.spec
+            if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
 
 
-def _may_replace(
-    living: Iterable[llm_state.ReplicaRecord], replica: llm_state.ReplicaRecord
-) -> bool:
-    """One that serves goes only while all others do."""
-    others = (other for other in living if other is not replica)
-    return replica.state not in replica_lifecycle.SERVING or all(
-        other.state is ReplicaPhase.READY for other in others
+def _may_replace(lasting: Iterable[ReplicaRecord], replica: ReplicaRecord) -> bool:
+    # A rolling update: one that serves goes only while all others are ready.
+    others = (other for other in lasting if other is not replica)
+    return replica.phase not in replica_state.SERVING or all(
+        other.phase is ReplicaPhase.READY for other in others
     )
 
 
-def _stop(
-    fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, replica: llm_state.ReplicaRecord
-) -> Iterator[commands.Command]:
-    if replica.state is ReplicaPhase.READY:
-        replica.move(ReplicaMove.LEAVE_ORDERED)
-    elif replica.state is ReplicaPhase.WAITING:
-        fleet.remove(replica, ReplicaMove.GIVEN_UP)
-    elif replica.state is ReplicaPhase.DROWSING or (
-        replica.state is ReplicaPhase.LEAVING and not fleet.may_go(each)
+def _stop(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> None:
+    if replica.phase is ReplicaPhase.READY:
+        replica.move(ReplicaMove.DRAIN_ORDERED)
+    elif replica.phase is ReplicaPhase.WAITING:
+        fleet.remove_replica(replica, ReplicaMove.GIVEN_UP)
+    elif replica.phase is ReplicaPhase.GOING_TO_SLEEP or (
+        replica.phase is ReplicaPhase.DRAINING and not fleet.is_diverted(llm)
     ):
         return
     else:
-        if replica.state is not ReplicaPhase.FAILED:
-            each.troubles.pop(replica.id, None)
+        if replica.phase is not ReplicaPhase.FAILED:
+            llm.failures.pop(replica.id, None)
         replica.move(ReplicaMove.STOP_ORDERED)
-        yield commands.StopReplica(replica.id)
+        fleet.out.append(commands.StopReplica(replica.id))
 
 
-def _rest(
-    fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, replica: llm_state.ReplicaRecord
-) -> Iterator[commands.Command]:
-    """Another one has its turn. What has failed may have left something on the GPUs, which must go first."""
-    if replica.state is ReplicaPhase.READY:
-        replica.move(ReplicaMove.LEAVE_ORDERED)
-    elif replica.state is ReplicaPhase.LEAVING and fleet.may_go(each):
+def _make_way(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> None:
+    """Put a replica to sleep whose group has given the turn to another LLM."""
+    if replica.phase is ReplicaPhase.READY:
+        replica.move(ReplicaMove.DRAIN_ORDERED)
+    elif replica.phase is ReplicaPhase.DRAINING and fleet.is_diverted(llm):
         replica.move(ReplicaMove.SLEEP_ORDERED)
-        yield commands.SleepReplica(replica.id, each.spec.sleep_level)
-    elif replica.state in (ReplicaPhase.FAILED, ReplicaPhase.WAITING):
-        yield from _stop(fleet, each, replica)
+        fleet.out.append(commands.SleepReplica(replica.id, llm.spec.sleep_level))
+    elif replica.phase in (ReplicaPhase.FAILED, ReplicaPhase.WAITING):
+        # A failed engine may have left something on the GPUs that the other one needs.
+        _stop(fleet, llm, replica)
 
 
-def raise_(
-    fleet: llm_fleet.Fleet, each: llm_state.LlmRecord, now_s: float
-) -> Iterator[commands.Command]:
-    """What comes: replicas that are too few, have failed and waited long enough, or sleep and have their turn."""
-    if not fleet.has_turn(each):
+def start_missing(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
+    """Start or wake replicas, if the LLM has its turn: missing, failed and sleeping ones."""
+    if not fleet.has_turn(llm):
         return
-    for _ in range(each.count - len(each.living())):
-        fleet.add(each, each.next_id(), each.spec)
-    for replica in [one for one in each.living() if not fleet.is_blocked(one)]:
-        if replica.state is ReplicaPhase.ASLEEP:
+    for _ in range(llm.desired_replicas - len(llm.lasting())):
+        fleet.add_replica(llm, llm.next_id(), llm.spec)
+    for replica in [replica for replica in llm.lasting() if not fleet.is_blocked(replica)]:
+        is_startable = replica.phase in (ReplicaPhase.WAITING, ReplicaPhase.FAILED)
+        if replica.phase is ReplicaPhase.ASLEEP:
             replica.move(ReplicaMove.WAKE_ORDERED)
             replica.ordered_s = now_s
-            yield commands.WakeReplica(replica.id)
-        elif (
-            replica.state in (ReplicaPhase.WAITING, ReplicaPhase.FAILED)
-            and now_s >= replica.trouble.retry_at_s
-        ):
-            yield from _start(fleet, each, replica, now_s)
+            fleet.out.append(commands.WakeReplica(replica.id))
+        elif is_startable and now_s >= replica.failures.retry_at_s:
+            _start(fleet, llm, replica, now_s)
 
 
-def _start(
-    fleet: llm_fleet.Fleet,
-    each: llm_state.LlmRecord,
-    replica: llm_state.ReplicaRecord,
-    now_s: float,
-) -> Iterator[commands.Command]:
-    plan = fleet.room.place(replica.holder, replica.id, fleet.gpus(each))
+def _start(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord, now_s: float) -> None:
+    plan = fleet.bookings.book(replica.holder, replica.id, fleet.gpus_for(llm))
     if isinstance(plan, str):
         replica.reason = plan
         return
     replica.move(ReplicaMove.START_ORDERED)
-    replica.plan, replica.reason, replica.ordered_s = plan, replica.trouble.reason, now_s
+    replica.plan, replica.reason, replica.ordered_s = plan, replica.failures.reason, now_s
     replica.starts += 1
-    yield commands.StartReplica(replica.id, each.spec, plan)
+    fleet.out.append(commands.StartReplica(replica.id, llm.spec, plan))

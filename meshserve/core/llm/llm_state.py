@@ -1,205 +1,183 @@
-"""What the mesh knows of each LLM and of each of its replicas. Who decides changes it; who asks reads it."""
+"""One LLM as the mesh knows it: its replicas, and the requests that wait for one of them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from meshserve.core.llm import hold_queue, replica_lifecycle
-from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
-from meshserve.core.values import llm_spec, model, model_stats, snapshots
+from meshserve.core.llm import replica_state
+from meshserve.core.llm.replica_state import ReplicaPhase, ReplicaRecord, StartFailures
+from meshserve.core.values import llm_spec, model_stats, snapshots
 
-RETRY_S = 1.0
-RETRY_S_MAX = 60.0
-CALM_S = 60.0
-"""A replica that was up for so long is not held to have failed in a row."""
+DEFAULT_EXPECTED_S = 60.0
+"""Expected duration of a start or a wake before any was measured."""
 
-EXPECTED_S = 60.0
-"""How long a start or a wake is expected to take before any was measured."""
-
-NEWEST_COUNTS = 0.3
-DOUBLINGS_MAX = 16
-NOT_THE_ENGINES = (
-    "replicas_min",
-    "replicas_max",
-    "idle_timeout_s",
-    "residency_s_min",
-    "sleep_level",
-    "start_timeout_s",
-    "held",
-)
-
-
-def is_same_engine(one: llm_spec.LlmSpec, other: llm_spec.LlmSpec) -> bool:
-    """Whether an engine that was started for the one serves the other too: what differs is only when it runs, and who may wait for it."""
-    return one == dataclasses.replace(
-        other, **{name: getattr(one, name) for name in NOT_THE_ENGINES}
-    )
+NEWEST_WEIGHT = 0.3
+PUBLIC_STATE_ORDER = ("ready", "starting", "asleep", "draining", "failed")
 
 
 @dataclass(slots=True)
-class Pace:
-    """How long something takes: all of them counted, the newest ones count most for what is expected."""
+class DurationEstimate:
+    """How long something takes: a sum of all measurements, and an expectation for the next one."""
 
-    span: model_stats.DurationStat = field(default_factory=model_stats.DurationStat)
-    expected_s: float = EXPECTED_S
+    stat: model_stats.DurationStat = field(default_factory=model_stats.DurationStat)
+    expected_s: float = DEFAULT_EXPECTED_S
 
-    def took(self, seconds: float) -> None:
-        """It took so long once more."""
-        known_s = self.expected_s if self.span.count else seconds
-        self.expected_s = known_s + NEWEST_COUNTS * (seconds - known_s)
-        self.span.record(seconds)
-
-
-@dataclass(slots=True)
-class StartFailure:
-    """How often in a row a replica was lost, why last, where it has not come up since, and when it is tried again."""
-
-    losses: int = 0
-    reason: str = ""
-    retry_at_s: float = -math.inf
-
-    def happened(self, reason: str, now_s: float) -> None:
-        """Once more: the wait doubles up to its bound."""
-        self.retry_at_s = now_s + min(RETRY_S * 2.0 ** min(self.losses, DOUBLINGS_MAX), RETRY_S_MAX)
-        self.losses, self.reason = self.losses + 1, reason
+    def record(self, took_s: float) -> None:
+        """Add one measurement. `expected_s` is their exponentially weighted mean."""
+        known_s = self.expected_s if self.stat.count else took_s
+        self.expected_s = known_s + NEWEST_WEIGHT * (took_s - known_s)
+        self.stat.record(took_s)
 
 
-@dataclass(slots=True)
-class ReplicaRecord:
-    """One replica. `reason` says why it is not ready, where there is more to say than its state does.
+@dataclass(frozen=True, slots=True)
+class HeldRequest:
+    """A request that waits since `since_s`; a gateway keeps its `size_bytes` meanwhile."""
 
-    `ordered_s` is when it was last told to start or wake, `up_s` since when it is up. `pid` is 0 while no process is known.
+    ticket: str
+    size_bytes: int
+    since_s: float
+
+
+class HoldQueue:
+    """The requests that wait for one LLM, the longest waiting first.
+
+    First come, first served, and bounded in number, bytes and time.
     """
 
-    id: str
-    spec: llm_spec.LlmSpec
-    trouble: StartFailure
-    state: ReplicaPhase = ReplicaPhase.WAITING
-    plan: llm_spec.ReplicaPlan | None = None
-    endpoint: model.Endpoint | None = None
-    pid: int = 0
-    reason: str = ""
-    ordered_s: float = 0.0
-    up_s: float = 0.0
-    starts: int = 0
-    report: llm_spec.LlmReport | None = field(default=None, repr=False)
+    def __init__(self) -> None:
+        self._requests: dict[str, HeldRequest] = {}
+        self.size_bytes = 0
 
-    def move(self, move: ReplicaMove) -> None:
-        """It happened to it."""
-        self.state = replica_lifecycle.after(self.state, move)
+    def __len__(self) -> int:
+        return len(self._requests)
 
-    def calm(self, now_s: float) -> None:
-        """It has been up for long enough to count as well."""
-        if self.state in replica_lifecycle.SERVING and now_s - self.up_s > CALM_S:
-            self.trouble.losses = 0
+    def __contains__(self, ticket: str) -> bool:
+        return ticket in self._requests
 
-    def fail(self, reason: str, now_s: float) -> None:
-        """It is gone, or good for nothing. What is left of it goes when it is started again or stopped: until then it keeps its GPUs."""
-        self.calm(now_s)
-        self.move(ReplicaMove.LOST)
-        self.trouble.happened(reason, now_s)
-        self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None
+    def __iter__(self) -> Iterator[HeldRequest]:
+        return iter(tuple(self._requests.values()))
 
     @property
-    def said(self) -> llm_spec.ReplicaState:
-        """Its state as users are told."""
-        return replica_lifecycle.SAID[self.state]
+    def since_s(self) -> float | None:
+        """Time since when the first request waits, None without any."""
+        return next((request.since_s for request in self._requests.values()), None)
 
-    @property
-    def holder(self) -> str:
-        """In whose name it has its GPUs: its own, or its group's."""
-        return f"group {self.spec.share}" if self.spec.share else self.id
+    def refusal(self, limits: llm_spec.HoldLimits, size_bytes: int) -> str:
+        """Return why one more request of `size_bytes` may not wait, "" if it may."""
+        if len(self) >= limits.requests_max:
+            return f"{len(self)} requests wait for it already"
+        if self.size_bytes + size_bytes > limits.bytes_max:
+            return (
+                f"requests of {self.size_bytes} bytes wait for it already, "
+                f"and {limits.bytes_max} may"
+            )
+        return ""
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has requests, as far as is known: one that has not reported may have."""
-        return self.state in replica_lifecycle.SERVING and (
-            self.report is None or bool(self.report.running or self.report.waiting)
-        )
+    def add(self, request: HeldRequest) -> None:
+        """Append a request. Its ticket must not wait already."""
+        assert request.ticket not in self._requests, f"ticket {request.ticket!r} waits already"
+        self._requests[request.ticket] = request
+        self.size_bytes += request.size_bytes
 
-    def is_failing(self) -> bool:
-        """Whether it failed, and is at most being tried again."""
-        return self.state is ReplicaPhase.FAILED or (
-            self.state in replica_lifecycle.COMING and self.trouble.losses > 0
-        )
+    def remove(self, ticket: str) -> None:
+        """Remove a request, if it waits."""
+        request = self._requests.pop(ticket, None)
+        self.size_bytes -= request.size_bytes if request else 0
 
-    def rank(self) -> tuple[int, int]:
-        """Who stays when there are too many: the smallest."""
-        order = (
-            ReplicaPhase.READY,
-            ReplicaPhase.LEAVING,
-            ReplicaPhase.WAKING,
-            ReplicaPhase.STARTING,
-            ReplicaPhase.ASLEEP,
-            ReplicaPhase.DROWSING,
-            ReplicaPhase.FAILED,
-            ReplicaPhase.WAITING,
-        )
-        return order.index(self.state), int(self.id.rpartition("/")[2])
+    def take_all(self) -> list[str]:
+        """Remove all requests and return their tickets in order."""
+        tickets = list(self._requests)
+        self._requests.clear()
+        self.size_bytes = 0
+        return tickets
+
+    def take_overdue(self, limits: llm_spec.HoldLimits, now_s: float) -> list[str]:
+        """Remove the requests that have waited for the longest time allowed; return tickets."""
+        overdue = [
+            request.ticket for request in self if now_s - request.since_s >= limits.wait_s_max
+        ]
+        for ticket in overdue:
+            self.remove(ticket)
+        return overdue
+
+    def take_surplus(self, limits: llm_spec.HoldLimits) -> list[str]:
+        """Remove the newest requests until the rest keeps to (narrowed) limits; return tickets."""
+        surplus: list[str] = []
+        while len(self) > limits.requests_max or self.size_bytes > limits.bytes_max:
+            surplus.append(next(reversed(self._requests)))
+            self.remove(surplus[-1])
+        return surplus
+
+    def check(self, limits: llm_spec.HoldLimits) -> None:
+        """Assert that the queue keeps its limits and order and counts bytes right."""
+        assert len(self) <= limits.requests_max
+        assert self.size_bytes == sum(request.size_bytes for request in self) <= limits.bytes_max
+        arrivals = [request.since_s for request in self]
+        assert arrivals == sorted(arrivals)
 
 
 @dataclass(slots=True)
 class LlmRecord:
-    """One LLM. `is_wanted`: it is in the configuration. `count`: how many replicas it should have now.
+    """One LLM. `is_wanted` says whether the configuration has it.
 
-    `used_s` is when it was last in use; `pressed_s` and `quiet_s` since when there is too much or too little to do. `route` is what
-    gateways were told last, with the snapshot `revision`. `turned_away` counts requests that were.
+    `overloaded_s` and `quiet_s` are times since when its replicas have too much or too little to
+    do. `route` is what gateways were last ordered to apply, with snapshot `revision`. `failures`
+    outlive their replicas: one that is stopped and started again is still failing in a row.
     """
 
     name: str
     spec: llm_spec.LlmSpec
     is_wanted: bool = False
     replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
-    held: hold_queue.HoldQueue = field(default_factory=hold_queue.HoldQueue)
-    troubles: dict[str, StartFailure] = field(default_factory=dict)
-    count: int = 0
+    held: HoldQueue = field(default_factory=HoldQueue)
+    failures: dict[str, StartFailures] = field(default_factory=dict)
+    desired_replicas: int = 0
     used_s: float = -math.inf
-    pressed_s: float | None = None
+    overloaded_s: float | None = None
     quiet_s: float | None = None
-    starts: Pace = field(default_factory=Pace)
-    wakes: Pace = field(default_factory=Pace)
+    starts: DurationEstimate = field(default_factory=DurationEstimate)
+    wakes: DurationEstimate = field(default_factory=DurationEstimate)
     turned_away: int = 0
     route: snapshots.LlmRoute | None = None
     revision: int = 0
 
     @property
     def state(self) -> str:
-        """Its state as users are told: that of the replica that is furthest; without any, idle, or failed where the last one did."""
-        said = {replica.said for replica in self.replicas.values()}
-        alone = "failed" if self.reason and not said else "idle"
-        return next(
-            (
-                state
-                for state in ("ready", "starting", "asleep", "draining", "failed")
-                if state in said
-            ),
-            alone,
-        )
+        """The state that users see: that of the replica that has come furthest.
+
+        Without replicas it is `idle`, or `failed` if the last one failed.
+        """
+        states = {replica.public_state for replica in self.replicas.values()}
+        without_replicas = "failed" if self.reason and not states else "idle"
+        return next((state for state in PUBLIC_STATE_ORDER if state in states), without_replicas)
 
     @property
     def reason(self) -> str:
-        """Why not all is well, in words; empty where all is."""
-        told = [replica.reason for replica in self.replicas.values()] or [
-            trouble.reason for trouble in self.troubles.values()
+        """Why a replica does not serve, in words; "" if nothing is wrong."""
+        reasons = [replica.reason for replica in self.replicas.values()] or [
+            failures.reason for failures in self.failures.values()
         ]
-        return next(filter(None, told), "")
+        return next(filter(None, reasons), "")
 
-    def living(self) -> list[ReplicaRecord]:
-        """The replicas that are not on their way out, those first that should stay."""
+    def lasting(self) -> list[ReplicaRecord]:
+        """Return the replicas that are not stopping, those first that stay if some must go."""
         return sorted(
-            (each for each in self.replicas.values() if each.state is not ReplicaPhase.STOPPING),
-            key=ReplicaRecord.rank,
+            (
+                replica
+                for replica in self.replicas.values()
+                if replica.phase is not ReplicaPhase.STOPPING
+            ),
+            key=lambda replica: replica.keep_rank,
         )
 
-    def among(self, states: frozenset[ReplicaPhase] | set[ReplicaPhase]) -> list[ReplicaRecord]:
-        """Its replicas in one of these states."""
-        return [replica for replica in self.replicas.values() if replica.state in states]
+    def replicas_in(self, phases: Collection[ReplicaPhase]) -> list[ReplicaRecord]:
+        """Return the replicas that are in one of `phases`."""
+        return [replica for replica in self.replicas.values() if replica.phase in phases]
 
     def next_id(self) -> str:
-        """The id of the replica that comes next: numbers that are free again are taken again."""
+        """Return an id for one more replica: the smallest number that is free."""
         number = next(
             number
             for number in range(len(self.replicas) + 1)
@@ -208,65 +186,63 @@ class LlmRecord:
         return f"{self.name}/{number}"
 
     def reports(self) -> list[llm_spec.LlmReport]:
-        """What the replicas that serve told last."""
-        return [
-            replica.report
-            for replica in self.among(replica_lifecycle.SERVING)
-            if replica.report is not None
-        ]
+        """Return the last reports of the replicas that serve."""
+        serving = self.replicas_in(replica_state.SERVING)
+        return [replica.report for replica in serving if replica.report is not None]
 
     def is_used(self, now_s: float) -> bool:
-        """Whether somebody uses it, or did so lately."""
+        """Whether requests wait or run, or did so within `idle_timeout_s`."""
         is_busy = len(self.held) > 0 or any(replica.is_busy for replica in self.replicas.values())
         return is_busy or now_s - self.used_s < self.spec.idle_timeout_s
 
-    def wanted_route(self) -> snapshots.LlmRoute | None:
-        """What gateways should know of it. A replica that leaves is named while no other serves, for those who come meanwhile."""
+    def desired_route(self) -> snapshots.LlmRoute | None:
+        """Return what gateways should know of it, None if it is not wanted.
+
+        Without a ready replica the draining ones stay in the route, for requests that a gateway
+        lets through before it has learned to hold them.
+        """
         if not self.is_wanted:
             return None
-        ready, leaving = self.among({ReplicaPhase.READY}), self.among({ReplicaPhase.LEAVING})
-        serving = ready or leaving
+        ready = self.replicas_in({ReplicaPhase.READY})
+        serving = ready or self.replicas_in({ReplicaPhase.DRAINING})
         members = tuple(
-            snapshots.RingMember(each.id, each.endpoint) for each in serving if each.endpoint
+            snapshots.RingMember(replica.id, replica.endpoint)
+            for replica in serving
+            if replica.endpoint
         )
         return snapshots.LlmRoute(
             self.name, self.spec.names, members, not ready, self.spec.held.wait_s_max
         )
 
-    def failure(self, now_s: float) -> StartFailure | None:
-        """What keeps every one of its replicas from serving, if nothing else does."""
-        living = self.living()
-        if living:
-            return living[0].trouble if all(each.is_failing() for each in living) else None
-        pending = (trouble for trouble in self.troubles.values() if trouble.retry_at_s > now_s)
-        return min(pending, key=lambda trouble: trouble.retry_at_s, default=None)
+    def blocking_failure(self, now_s: float) -> StartFailures | None:
+        """Return a failure that keeps every replica from serving, None if one may come up."""
+        lasting = self.lasting()
+        if lasting:
+            is_failing = all(replica.is_failing for replica in lasting)
+            return lasting[0].failures if is_failing else None
+        pending = (failures for failures in self.failures.values() if failures.retry_at_s > now_s)
+        return min(pending, key=lambda failures: failures.retry_at_s, default=None)
 
     def expected_s(self, now_s: float) -> float:
-        """In how many seconds a replica is expected to serve."""
+        """Return in how many seconds a replica is expected to serve."""
         return min(
-            (self._expected_of(each, now_s) for each in self.living()),
+            (self._expected_of(replica, now_s) for replica in self.lasting()),
             default=self._retry_s(now_s) + self.starts.expected_s,
         )
 
     def _expected_of(self, replica: ReplicaRecord, now_s: float) -> float:
-        match replica.state:
-            case ReplicaPhase.READY | ReplicaPhase.LEAVING:
+        match replica.phase:
+            case ReplicaPhase.READY | ReplicaPhase.DRAINING:
                 return 1.0
             case ReplicaPhase.STARTING:
                 return max(1.0, replica.ordered_s + self.starts.expected_s - now_s)
             case ReplicaPhase.WAKING:
                 return max(1.0, replica.ordered_s + self.wakes.expected_s - now_s)
-            case ReplicaPhase.ASLEEP | ReplicaPhase.DROWSING:
+            case ReplicaPhase.ASLEEP | ReplicaPhase.GOING_TO_SLEEP:
                 return self.wakes.expected_s
             case _:
-                return max(0.0, replica.trouble.retry_at_s - now_s) + self.starts.expected_s
+                return max(0.0, replica.failures.retry_at_s - now_s) + self.starts.expected_s
 
     def _retry_s(self, now_s: float) -> float:
-        return max(
-            (max(0.0, trouble.retry_at_s - now_s) for trouble in self.troubles.values()),
-            default=0.0,
-        )
-
-    def callable_names(self) -> Iterator[str]:
-        """Every name that clients may call, while it is served."""
-        return iter(self.spec.names if self.is_wanted else ())
+        waits_s = (failures.retry_at_s - now_s for failures in self.failures.values())
+        return max(0.0, max(waits_s, default=0.0))

@@ -1,173 +1,222 @@
-"""All LLMs: who runs where, who sleeps, who waits. `handlers` take in what happens; `follow` says what is to be done."""
+"""All LLMs: what happens to them, and what follows from it, in the order of the decisions.
+
+Engines start, sleep and stop by commands. None stops or sleeps before every gateway holds its
+requests or sends them elsewhere (docs/decisions/0030-drain-at-the-gateways-first.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import assert_never
 
-from meshserve.core.llm import (
-    hold_admission,
-    llm_fleet,
-    llm_reconcile,
-    llm_state,
-    replica_lifecycle,
-)
-from meshserve.core.llm.replica_lifecycle import ReplicaMove, ReplicaPhase
+from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
+from meshserve.core.llm.llm_state import LlmRecord
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, llm_spec, snapshots
 
-Commands = Iterable[commands.Command]
+DEFAULT_RETRY_S = 1.0
+"""Retry-After for a name that no LLM has: it may be configured any moment."""
 
 
 class Llms:
-    """Engines start, sleep and stop by commands. None stops or sleeps before every gateway holds its requests, or sends them elsewhere."""
+    """All LLMs; commands go to the outbox `out`.
 
-    def __init__(self, gateways: gateways.Gateways) -> None:
-        self.fleet = llm_fleet.Fleet(gateways)
-        self.handlers: Mapping[type, Callable[[Any, float], Commands]] = {
-            events.RequestHeld: self._request_held,
-            events.HeldRequestLeft: self._held_left,
-            events.ReplicaReady: self._ready,
-            events.ReplicaReported: self._reported,
-            events.ReplicaLost: self._lost,
-            events.ReplicaStopped: self._stopped,
-            events.ReplicaSlept: self._slept,
-            events.ReplicaWoken: self._woken,
-            events.CapacitySeen: self._room_seen,
-        }
+    `handle` takes in one event; `reconcile` brings what runs nearer to what is wanted. Every held
+    request is answered exactly once, by Admit or TurnAway, in the order of arrival.
+    """
+
+    def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
+        self.fleet = llm_fleet.Fleet(gateways, out)
+        self._out = out
 
     @property
-    def llms(self) -> Mapping[str, llm_state.LlmRecord]:
-        """All LLMs by name, those too that are not wanted any more and not gone yet."""
+    def llms(self) -> Mapping[str, LlmRecord]:
+        """All LLMs by name, with those that are not wanted any more and not gone yet."""
         return self.fleet.llms
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing runs."""
+        """Whether no replica is left."""
         return not any(self.fleet.replicas())
 
     def routes(self) -> tuple[snapshots.LlmRoute, ...]:
-        """What gateways are to know."""
-        return tuple(each.route for each in self.llms.values() if each.route is not None)
+        """Return what gateways should apply."""
+        return tuple(llm.route for llm in self.llms.values() if llm.route is not None)
 
-    def attach(self, living: llm_spec.LivingReplica, now_s: float) -> None:
-        """Take over a replica that runs already."""
-        name = llm_fleet.name_of(living.replica_id)
-        each = self.fleet.llms.setdefault(name, llm_state.LlmRecord(name, living.spec))
-        replica = self.fleet.add(each, living.replica_id, living.spec)
-        replica.state = ReplicaPhase.ASLEEP if living.is_asleep else ReplicaPhase.READY
-        replica.endpoint, replica.pid = living.endpoint, living.pid
-        replica.plan = self.fleet.room.attach(
-            replica.holder, replica.id, living.spec.gpus, living.endpoint.node
-        )
-        replica.up_s = each.used_s = now_s
-        each.count = len(each.replicas)
-        if living.spec.share and not living.is_asleep:
-            self.fleet.turns.setdefault(living.spec.share, name)
+    # What happens
 
-    def follow(
-        self, wanted: Iterable[llm_spec.LlmSpec], now_s: float
-    ) -> Iterator[commands.Command]:
-        """What brings all LLMs nearer to these. What is in the way goes before anything comes."""
-        fleet = self.fleet
-        fleet.want(wanted)
-        fleet.take_turns(now_s)
-        for each in fleet.llms.values():
-            llm_reconcile.count(fleet, each, now_s)
-        for each in fleet.llms.values():
-            yield from llm_reconcile.shed(fleet, each)
-        for each in fleet.llms.values():
-            yield from llm_reconcile.raise_(fleet, each, now_s)
-        yield from self._show()
-        for each in fleet.llms.values():
-            yield from hold_admission.follow(fleet, each, now_s)
-        fleet.forget_gone()
+    def handle(self, event: events.LlmEvent, now_s: float) -> None:  # noqa: C901 - a case an event
+        """Take in an event. News of a replica that is not known, or not any more, is ignored."""
+        match event:
+            case events.RequestHeld():
+                self._receive(event, now_s)
+            case events.HeldRequestLeft():
+                for llm in self.llms.values():
+                    llm.held.remove(event.ticket)
+            case events.ReplicaReady():
+                self._started(event, now_s)
+            case events.ReplicaWoken():
+                self._woken(event, now_s)
+            case events.ReplicaReported():
+                self._reported(event.report, now_s)
+            case events.ReplicaLost():
+                self._lost(event, now_s)
+            case events.ReplicaStopped():
+                self._stopped(event.replica_id)
+            case events.ReplicaSlept():
+                self._slept(event.replica_id)
+            case events.CapacitySeen():
+                self.fleet.bookings.observe(event.nodes)
+            case _:
+                assert_never(event)
 
-    def _show(self) -> Iterator[commands.Command]:
-        changed = [each for each in self.llms.values() if each.route != each.wanted_route()]
-        if not changed:
+    def _in_phase(self, replica_id: str, phase: ReplicaPhase) -> ReplicaRecord | None:
+        replica = self.fleet.replica(replica_id)
+        return replica if replica is not None and replica.phase is phase else None
+
+    def _started(self, event: events.ReplicaReady, now_s: float) -> None:
+        if self.fleet.replica(event.replica_id) is None:
+            # An earlier controller ordered it: nothing else would ever stop it.
+            self._out.append(commands.StopReplica(event.replica_id))
             return
-        yield from self.fleet.gates.configure()
-        for each in changed:
-            each.route, each.revision = each.wanted_route(), self.fleet.gates.revision
-
-    def _request_held(self, event: events.RequestHeld, now_s: float) -> Commands:
-        return hold_admission.arrive(self.fleet, event, now_s)
-
-    def _held_left(self, event: events.HeldRequestLeft, _: float) -> Commands:
-        for each in self.llms.values():
-            each.held.leave(event.ticket)
-        return ()
-
-    def _ready(self, event: events.ReplicaReady, now_s: float) -> Commands:
-        each, replica = self.fleet.of(event.replica_id), self.fleet.replica(event.replica_id)
-        if each is None or replica is None:
-            return (commands.StopReplica(event.replica_id),)
-        if replica.state is ReplicaPhase.STARTING:
-            each.starts.took(event.took_s)
+        replica = self._in_phase(event.replica_id, ReplicaPhase.STARTING)
+        if replica is not None:
             replica.endpoint, replica.pid = event.endpoint, event.pid
-            self._came_up(each, replica, now_s)
-        return ()
+            llm = self._come_up(replica, now_s)
+            llm.starts.record(event.took_s)
 
-    def _woken(self, event: events.ReplicaWoken, now_s: float) -> Commands:
-        each, replica = self.fleet.of(event.replica_id), self.fleet.replica(event.replica_id)
-        if each is not None and replica is not None and replica.state is ReplicaPhase.WAKING:
-            each.wakes.took(event.took_s)
-            self._came_up(each, replica, now_s)
-        return ()
+    def _woken(self, event: events.ReplicaWoken, now_s: float) -> None:
+        replica = self._in_phase(event.replica_id, ReplicaPhase.WAKING)
+        if replica is not None:
+            llm = self._come_up(replica, now_s)
+            llm.wakes.record(event.took_s)
 
-    def _came_up(
-        self, each: llm_state.LlmRecord, replica: llm_state.ReplicaRecord, now_s: float
-    ) -> None:
-        replica.move(ReplicaMove.ANSWERED)
-        replica.up_s = each.used_s = now_s
-        replica.reason, replica.trouble.reason, replica.report = "", "", None
-        self.fleet.room.is_up(replica.holder)
+    def _come_up(self, replica: ReplicaRecord, now_s: float) -> LlmRecord:
+        llm = self.llms[llm_fleet.llm_name(replica.id)]
+        replica.come_up(now_s)
+        llm.used_s = now_s
+        self.fleet.bookings.mark_running(replica.holder)
+        return llm
 
-    def _reported(self, event: events.ReplicaReported, now_s: float) -> Commands:
-        each, replica = (
-            self.fleet.of(event.report.replica_id),
-            self.fleet.replica(event.report.replica_id),
+    def _reported(self, report: llm_spec.LlmReport, now_s: float) -> None:
+        llm, replica = (
+            self.fleet.llm_of(report.replica_id),
+            self.fleet.replica(report.replica_id),
         )
-        if each is None or replica is None or replica.state not in replica_lifecycle.SERVING:
-            return ()
-        before, replica.report = replica.report, event.report
-        if replica.is_busy or (before is not None and event.report.requests > before.requests):
-            each.used_s = now_s
-        replica.calm(now_s)
-        if event.report.stalled_s > replica.spec.stall_timeout_s:
-            replica.fail(f"its requests got no token for {event.report.stalled_s:.0f} s", now_s)
-        return ()
+        if llm is None or replica is None or replica.phase not in replica_state.SERVING:
+            return
+        before, replica.report = replica.report, report
+        # Requests that came and went between two reports show only in their total.
+        if replica.is_busy or (before is not None and report.requests > before.requests):
+            llm.used_s = now_s
+        replica.forgive(now_s)
+        if report.stalled_s > replica.spec.stall_timeout_s:
+            replica.fail(f"its requests got no token for {report.stalled_s:.0f} s", now_s)
 
-    def _lost(self, event: events.ReplicaLost, now_s: float) -> Commands:
+    def _lost(self, event: events.ReplicaLost, now_s: float) -> None:
         replica = self.fleet.replica(event.replica_id)
+        # News of an earlier process of the same replica may come late.
         if (
             replica is not None
             and event.pid in (0, replica.pid)
-            and replica.state in replica_lifecycle.LOSABLE
+            and replica.phase in replica_state.LOSABLE
         ):
             replica.fail(event.reason, now_s)
-        return ()
 
-    def _stopped(self, event: events.ReplicaStopped, _: float) -> Commands:
-        replica = self.fleet.replica(event.replica_id)
-        if replica is not None and replica.state is ReplicaPhase.STOPPING:
-            self.fleet.remove(replica, ReplicaMove.STOPPED)
-        return ()
+    def _stopped(self, replica_id: str) -> None:
+        replica = self._in_phase(replica_id, ReplicaPhase.STOPPING)
+        if replica is not None:
+            self.fleet.remove_replica(replica, ReplicaMove.STOPPED)
 
-    def _slept(self, event: events.ReplicaSlept, _: float) -> Commands:
-        replica = self.fleet.replica(event.replica_id)
-        if replica is not None and replica.state is ReplicaPhase.DROWSING:
+    def _slept(self, replica_id: str) -> None:
+        replica = self._in_phase(replica_id, ReplicaPhase.GOING_TO_SLEEP)
+        if replica is not None:
             replica.move(ReplicaMove.SLEPT)
-        return ()
 
-    def _room_seen(self, event: events.CapacitySeen, _: float) -> Commands:
-        self.fleet.room.seen(event.nodes)
-        return ()
+    def attach(self, living: llm_spec.LivingReplica, now_s: float) -> None:
+        """Take over a replica that already runs when the controller begins."""
+        name = llm_fleet.llm_name(living.replica_id)
+        llm = self.fleet.llms.setdefault(name, LlmRecord(name, living.spec))
+        replica = self.fleet.add_replica(llm, living.replica_id, living.spec)
+        replica.phase = ReplicaPhase.ASLEEP if living.is_asleep else ReplicaPhase.READY
+        replica.endpoint, replica.pid = living.endpoint, living.pid
+        replica.plan = self.fleet.bookings.book_running(
+            replica.holder, replica.id, living.spec.gpus, living.endpoint.node
+        )
+        replica.up_s = llm.used_s = now_s
+        llm.desired_replicas = len(llm.replicas)
+        if living.spec.share and not living.is_asleep:
+            self.fleet.turns.setdefault(living.spec.share, name)
+
+    # What follows
+
+    def reconcile(self, wanted: Iterable[llm_spec.LlmSpec], now_s: float) -> None:
+        """Append the commands that bring all LLMs nearer to these."""
+        self.fleet.set_wanted(wanted)
+        self.fleet.assign_turns(now_s)
+        llms = list(self.llms.values())
+        for llm in llms:
+            llm_reconcile.count_replicas(self.fleet, llm, now_s)
+        # Replicas of all LLMs go before any comes: what they free may be what another one needs.
+        for llm in llms:
+            llm_reconcile.stop_surplus(self.fleet, llm)
+        for llm in llms:
+            llm_reconcile.start_missing(self.fleet, llm, now_s)
+        self._update_routes()
+        for llm in llms:
+            self._answer_held(llm, now_s)
+        self.fleet.forget_gone()
+
+    def _update_routes(self) -> None:
+        changed = [llm for llm in self.llms.values() if llm.route != llm.desired_route()]
+        if changed:
+            self._out.extend(self.fleet.gateways.configure())
+        for llm in changed:
+            llm.route, llm.revision = llm.desired_route(), self.fleet.gateways.revision
+
+    # Held requests
+
+    def _receive(self, event: events.RequestHeld, now_s: float) -> None:
+        """Answer a request that has just come, or let it wait."""
+        llm = self.fleet.called(event.name)
+        if llm is None:
+            reason = f"no model {event.name!r} is served"
+            self._out.append(commands.TurnAway(event.ticket, reason, DEFAULT_RETRY_S))
+            return
+        llm.used_s = now_s
+        if self.fleet.can_serve(llm):
+            self._out.append(commands.Admit(event.ticket))
+            return
+        failure = llm.blocking_failure(now_s)
+        refusal = failure.reason if failure else llm.held.refusal(llm.spec.held, event.size_bytes)
+        if refusal:
+            self._turn_away(llm, [event.ticket], refusal, now_s)
+        else:
+            llm.held.add(llm_state.HeldRequest(event.ticket, event.size_bytes, now_s))
+
+    def _answer_held(self, llm: LlmRecord, now_s: float) -> None:
+        """Let waiting requests through or turn them away, if it is time for either."""
+        lasting, limits = llm.lasting(), llm.spec.held
+        if not llm.is_wanted:
+            self._turn_away(llm, llm.held.take_all(), "it is not served any more", now_s)
+        elif self.fleet.can_serve(llm):
+            self._out.extend(commands.Admit(ticket) for ticket in llm.held.take_all())
+        elif lasting and all(replica.phase is ReplicaPhase.FAILED for replica in lasting):
+            self._turn_away(llm, llm.held.take_all(), llm.reason, now_s)
+        else:
+            overdue = llm.held.take_overdue(limits, now_s)
+            self._turn_away(llm, overdue, "it took too long to come up", now_s)
+            surplus = llm.held.take_surplus(limits)
+            self._turn_away(llm, surplus, "fewer may wait for it from now on", now_s)
+
+    def _turn_away(self, llm: LlmRecord, tickets: Iterable[str], reason: str, now_s: float) -> None:
+        for ticket in tickets:
+            llm.turned_away += 1
+            sentence = f"model {llm.name!r} is not ready: {reason}"
+            retry_after_s = self.fleet.expected_s(llm, now_s)
+            self._out.append(commands.TurnAway(ticket, sentence, retry_after_s))
 
     def check(self) -> None:
-        """State what always holds."""
+        """Assert what always holds of LLMs."""
         self.fleet.check()
-        for each in self.llms.values():
-            each.held.check(each.spec.held)
-            assert each.is_wanted or not each.held

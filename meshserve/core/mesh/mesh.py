@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,7 +29,8 @@ class Mesh:
         self.gateways = gateways.Gateways()
         self.pins = pins.Pins(self.catalog, self.workers)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways)
-        self.llms = llms.Llms(self.gateways)
+        self._out: commands.Outbox = []
+        self.llms = llms.Llms(self.gateways, self._out)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
@@ -53,7 +55,7 @@ class Mesh:
             events.GatewayLost: self._gateway_lost,
             events.GatewayStopped: self._gateway_stopped,
             events.Ticked: self._ticked,
-            **self.llms.handlers,
+            **dict.fromkeys(typing.get_args(events.LlmEvent), self._llm_event),
         }
 
     def _wish_handlers(self) -> dict[type, Callable[[Any], commands.SaveChanges]]:
@@ -81,7 +83,17 @@ class Mesh:
         yield from self.gateways.reconcile(() if self.is_draining else self._nodes, now_s)
         if not self.is_draining or not self.gateways.records:
             yield from self._follow_workers(now_s)
-        yield from self.llms.follow(() if self.is_draining else self.catalog.desired.llms, now_s)
+        self.llms.reconcile(() if self.is_draining else self.catalog.desired.llms, now_s)
+        yield from self._drain_outbox()
+
+    def _llm_event(self, event: events.LlmEvent, now_s: float) -> Commands:
+        self.llms.handle(event, now_s)
+        return self._drain_outbox()
+
+    def _drain_outbox(self) -> list[commands.Command]:
+        drained = list(self._out)
+        self._out.clear()
+        return drained
 
     def _follow_workers(self, now_s: float) -> Iterator[commands.Command]:
         stops = list(

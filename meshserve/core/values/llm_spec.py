@@ -1,7 +1,8 @@
-"""Large language models: what a user asks for, and what their engines tell. Frozen values only."""
+"""Large language models: what a user asks for, and what their engines report. Frozen values."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ ExecutorBackend: TypeAlias = Literal["mp", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter: a name that clients call, and where its weights are."""
+    """A LoRA adapter: the name that clients call, and where its weights are."""
 
     name: str
     uri: str
@@ -24,7 +25,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class HoldLimits:
-    """How much may wait for an engine that is not there: requests, their bytes together, and how long each."""
+    """How much may wait for an LLM that does not serve: requests, their bytes, and how long."""
 
     requests_max: int = 1000
     bytes_max: int = 64 << 20
@@ -33,11 +34,15 @@ class HoldLimits:
 
 @dataclass(frozen=True, slots=True)
 class LlmSpec:
-    """One LLM, as it should be served. `engine` holds vLLM's own arguments by their names in Python; `runtime` names the kind of engine.
+    """One LLM as it should be served.
 
-    `replicas_min` 0 lets the last engine go after `idle_timeout_s` without a request. LLMs of one `share` group take turns on the same
-    GPUs: one is awake, the others sleep at `sleep_level` (1: weights in host memory, 2: nothing kept), and none is put to sleep within
-    `residency_s_min` of having come up. `stall_timeout_s`: how long requests may run without a new token.
+    `runtime` names the kind of engine, and `engine` holds its own arguments: for vLLM by their
+    names in Python. `replicas_min` 0 lets the last replica stop after `idle_timeout_s` without a
+    request. `stall_timeout_s` is how long requests may run without a new token.
+
+    LLMs of one `share` group take turns on the same GPUs. One is awake, the others sleep at
+    `sleep_level` (1: weights in host memory, 2: nothing kept); none is put to sleep within
+    `residency_s_min` after it came up.
     """
 
     name: str
@@ -67,16 +72,32 @@ class LlmSpec:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs one replica takes."""
+        """How many GPUs one replica needs."""
         return (
             self.tensor_parallel_size * self.pipeline_parallel_size if self.device == "cuda" else 0
         )
 
+    def is_same_engine(self, other: LlmSpec) -> bool:
+        """Whether an engine that was started for this spec serves the other one too.
+
+        They may differ in what the mesh alone decides by: when engines run, and what may wait.
+        """
+        return self == dataclasses.replace(
+            other,
+            replicas_min=self.replicas_min,
+            replicas_max=self.replicas_max,
+            idle_timeout_s=self.idle_timeout_s,
+            residency_s_min=self.residency_s_min,
+            sleep_level=self.sleep_level,
+            start_timeout_s=self.start_timeout_s,
+            held=self.held,
+        )
+
 
 class NodeCapacity(NamedTuple):
-    """What one node has for engines: all its GPUs, and those that nobody holds now.
+    """What one node has for engines: all its GPUs, and those that are free.
 
-    `replicas` are those that are known to hold GPUs of it, so that these are not counted as still to be taken.
+    `replicas` are the ones that are known to hold GPUs of it: `gpus_free` counts without them.
     """
 
     node: str
@@ -88,9 +109,10 @@ class NodeCapacity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """Where one replica's processes go: a bundle of GPUs for each entry of `bundles`; no bundles: on the CPU of any node.
+    """Where one replica's processes go.
 
-    `backend` is vLLM's `distributed_executor_backend`. `node` names the node where all of it must be; empty: Ray chooses.
+    `bundles` has the number of GPUs of each placement bundle; without any, the replica runs on
+    CPUs. `node` is the node of all bundles, "" if Ray may choose.
     """
 
     bundles: tuple[int, ...] = ()
@@ -99,9 +121,11 @@ class ReplicaPlan:
 
 
 class LlmReport(NamedTuple):
-    """One replica at one moment. Counts are since its engine began, but for `running` and `waiting`, which are requests now.
+    """One replica at one moment.
 
-    `stalled_s`: for how long requests have run without a new token (0: they advance, or there are none).
+    `running` and `waiting` are requests now; `requests` and `tokens` count from the engine's
+    start. `kv_used` is the used share of the KV cache, 0 to 1. `stalled_s` says for how long
+    requests have run without a new token, 0 while they advance or none runs.
     """
 
     replica_id: str
@@ -118,7 +142,7 @@ class LlmReport(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LivingReplica:
-    """A replica that runs while the controller begins."""
+    """A replica that already runs when the controller begins."""
 
     replica_id: str
     spec: LlmSpec

@@ -3,76 +3,68 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshserve.core.llm import gpu_time_sharing
-from meshserve.core.llm.gpu_time_sharing import GroupMember
+from meshserve.core.llm.gpu_time_sharing import GroupMember, next_turn
 
-UP = GroupMember("up", "up", since_s=100.0, residency_s_min=30.0)
-ASKED = GroupMember("asked", "away", asked_s=110.0)
-
-
-def test_the_first_that_is_to_be_kept_begins():
-    assert (
-        gpu_time_sharing.turn(
-            [
-                GroupMember("a", "away"),
-                GroupMember("b", "away", is_kept=True),
-                GroupMember("c", "away", is_kept=True),
-            ],
-            "",
-            0.0,
-        )
-        == "b"
-    )
-    assert gpu_time_sharing.turn([GroupMember("a", "away")], "", 0.0) == ""
+UP = GroupMember("up", "up", up_s=100.0, residency_s_min=30.0)
+REQUESTED = GroupMember("requested", "down", requested_s=110.0)
+NOT_REQUESTED = REQUESTED._replace(requested_s=None)
 
 
-def test_who_is_up_stays_while_nobody_else_is_asked_for():
-    assert gpu_time_sharing.turn([ASKED._replace(asked_s=None), UP], "up", 9999.0) == "up"
+def test_the_first_member_that_is_always_on_begins():
+    members = [
+        GroupMember("a", "down"),
+        GroupMember("b", "down", is_always_on=True),
+        GroupMember("c", "down", is_always_on=True),
+    ]
+    assert next_turn(members, "", 0.0) == "b"
+    assert next_turn(members[:1], "", 0.0) == ""
 
 
-def test_who_is_up_stays_for_its_time_whoever_is_asked_for():
-    assert gpu_time_sharing.turn([ASKED, UP], "up", 129.9) == "up"
-    assert gpu_time_sharing.turn([ASKED, UP], "up", 130.0) == "asked"
+def test_the_member_that_is_up_stays_while_no_other_is_requested():
+    assert next_turn([NOT_REQUESTED, UP], "up", 9999.0) == "up"
 
 
-def test_who_comes_up_is_not_overtaken():
-    assert gpu_time_sharing.turn([ASKED, UP._replace(stage="coming")], "up", 9999.0) == "up"
+def test_the_member_that_is_up_stays_for_its_residency_time():
+    assert next_turn([REQUESTED, UP], "up", 129.9) == "up"
+    assert next_turn([REQUESTED, UP], "up", 130.0) == "requested"
 
 
-def test_whose_turn_is_still_to_come_keeps_it_while_asked_for():
-    assert gpu_time_sharing.turn([UP._replace(asked_s=90.0), ASKED], "asked", 9999.0) == "asked"
+def test_a_member_that_comes_up_keeps_its_turn():
+    assert next_turn([REQUESTED, UP._replace(stage="coming up")], "up", 9999.0) == "up"
 
 
-def test_a_turn_that_nobody_wants_any_more_goes_to_who_is_up_still():
-    assert (
-        gpu_time_sharing.turn([ASKED._replace(asked_s=None, is_kept=True), UP], "asked", 9999.0)
-        == "up"
-    )
+def test_a_member_keeps_a_turn_that_has_not_begun_while_it_is_requested():
+    assert next_turn([UP._replace(requested_s=90.0), REQUESTED], "requested", 9999.0) == "requested"
 
 
-def test_who_failed_makes_way_for_who_is_asked_for_and_else_tries_again():
-    failed = UP._replace(stage="failed", asked_s=90.0)
-    assert gpu_time_sharing.turn([ASKED, failed], "up", 0.0) == "asked"
-    assert gpu_time_sharing.turn([ASKED._replace(asked_s=None), failed], "up", 0.0) == "up"
+def test_a_turn_that_is_not_needed_any_more_goes_to_the_member_that_is_still_up():
+    always_on = NOT_REQUESTED._replace(is_always_on=True)
+    assert next_turn([always_on, UP], "requested", 9999.0) == "up"
 
 
-def test_who_was_asked_for_first_comes_next():
-    later = GroupMember("later", "away", asked_s=111.0)
-    assert gpu_time_sharing.turn([later, ASKED, UP], "up", 130.0) == "asked"
+def test_a_failed_member_makes_way_for_a_requested_one_and_else_tries_again():
+    failed = UP._replace(stage="failed", requested_s=90.0)
+    assert next_turn([REQUESTED, failed], "up", 0.0) == "requested"
+    assert next_turn([NOT_REQUESTED, failed], "up", 0.0) == "up"
 
 
-def test_of_two_asked_for_at_once_the_least_recently_used_comes_next():
-    older = GroupMember("older", "away", asked_s=110.0, used_s=5.0)
-    assert gpu_time_sharing.turn([ASKED._replace(used_s=6.0), older, UP], "up", 130.0) == "older"
+def test_the_member_that_was_requested_first_comes_next():
+    later = GroupMember("later", "down", requested_s=111.0)
+    assert next_turn([later, REQUESTED, UP], "up", 130.0) == "requested"
 
 
-def test_who_had_the_turn_and_is_to_be_kept_has_it_again():
-    members = [GroupMember("a", "away", is_kept=True), GroupMember("b", "away", is_kept=True)]
-    assert gpu_time_sharing.turn(members, "b", 0.0) == "b"
-    assert gpu_time_sharing.turn(members, "gone", 0.0) == "a"
+def test_of_two_requested_at_once_the_least_recently_used_comes_next():
+    older = GroupMember("older", "down", requested_s=110.0, used_s=5.0)
+    assert next_turn([REQUESTED._replace(used_s=6.0), older, UP], "up", 130.0) == "older"
 
 
-STAGES = st.sampled_from(["away", "coming", "up", "failed"])
+def test_a_member_that_had_the_turn_and_is_always_on_gets_it_again():
+    members = [GroupMember(name, "down", is_always_on=True) for name in "ab"]
+    assert next_turn(members, "b", 0.0) == "b"
+    assert next_turn(members, "gone", 0.0) == "a"
+
+
+STAGES = st.sampled_from(["down", "coming up", "up", "failed"])
 TIMES = st.floats(0, 200)
 MEMBERS = st.lists(
     st.builds(
@@ -85,12 +77,13 @@ MEMBERS = st.lists(
         st.none() | TIMES,
         st.booleans(),
     ),
-    unique_by=lambda each: each.name,
+    unique_by=lambda member: member.name,
 )
 
 
 @given(MEMBERS, st.sampled_from(["", "a", "b", "z"]), TIMES)
-def test_the_turn_is_a_members_and_does_not_change_again_at_once(members, current, now_s):
-    chosen = gpu_time_sharing.turn(members, current, now_s)
-    assert chosen in {each.name for each in members} | {""}
-    assert (chosen == "") <= (not any(each.asked_s is not None for each in members))
+def test_the_turn_goes_to_a_member_and_to_none_only_without_requests(members, current, now_s):
+    chosen = next_turn(members, current, now_s)
+    assert chosen in {member.name for member in members} | {""}
+    is_requested = any(member.requested_s is not None for member in members)
+    assert (chosen == "") <= (not is_requested)

@@ -1,4 +1,4 @@
-"""Groups that share GPUs, under traffic: nobody is forgotten, nobody thrashes, and the clock is the test's."""
+"""Groups that share GPUs, under traffic: every model is served, and they do not thrash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def shared(name, **fields):
 
 
 @pytest.fixture
-def made():
+def world():
     fresh = llm_world.LlmWorld(n1=1)
     fresh.apply_llms(shared("a"), shared("b"), shared("c"))
     fresh.perform_all()
@@ -23,117 +23,117 @@ def made():
     fresh.check()
 
 
-def ask(made, name):
-    """A request as a client makes it: it is held only where the gateway holds, and else is the engine's at once."""
-    route = next(each for each in made.served["n1"].llms if each.name == name)
+def ask(world, name):
+    """Send a request as a client does: it waits only if the gateway holds it."""
+    route = next(route for route in world.served["n1"].llms if route.name == name)
     if route.is_held:
-        made.ask(name)
+        world.ask(name)
     else:
-        made.engines[route.members[0].worker_id].requests += 1
+        world.engines[route.members[0].worker_id].requests += 1
 
 
-def awake(made):
-    return [engine.spec.name for engine in made.engines.values() if engine.is_awake]
+def awake(world):
+    return [engine.spec.name for engine in world.engines.values() if engine.is_awake]
 
 
-def swaps(made):
-    return sum(isinstance(command, commands.SleepReplica) for command in made.log)
+def swaps(world):
+    return sum(isinstance(command, commands.SleepReplica) for command in world.log)
 
 
-def turned_away(made):
-    return [answer for answer in made.answers.values() if isinstance(answer, commands.TurnAway)]
+def turned_away(world):
+    return [answer for answer in world.answers.values() if isinstance(answer, commands.TurnAway)]
 
 
-def test_one_starts_and_the_others_when_they_are_asked_for(made):
-    assert awake(made) == ["a"]
-    made.pass_time(100.0)
-    assert sorted(made.engines) == ["a/0"]
-    made.ask("b")
-    made.perform_all()
-    assert (awake(made), sorted(made.engines)) == (["b"], ["a/0", "b/0"])
+def test_one_model_starts_and_the_others_when_they_are_requested(world):
+    assert awake(world) == ["a"]
+    world.pass_time(100.0)
+    assert sorted(world.engines) == ["a/0"]
+    world.ask("b")
+    world.perform_all()
+    assert (awake(world), sorted(world.engines)) == (["b"], ["a/0", "b/0"])
 
 
-def test_two_busy_models_take_turns_and_do_not_thrash(made):
-    before_s, seconds = made.now_s, 600
+def test_two_busy_models_take_turns_and_do_not_thrash(world):
+    before_s, seconds = world.now_s, 600
     for _ in range(seconds):
-        ask(made, "a")
-        ask(made, "b")
-        made.pass_time(1.0)
-    assert swaps(made) <= (made.now_s - before_s) / RESIDENCY_S + 1
-    assert swaps(made) >= seconds / RESIDENCY_S / 2
-    made.pass_time(60.0)
-    assert (made.waiting, turned_away(made)) == ({}, [])
+        ask(world, "a")
+        ask(world, "b")
+        world.pass_time(1.0)
+    assert swaps(world) <= (world.now_s - before_s) / RESIDENCY_S + 1
+    assert swaps(world) >= seconds / RESIDENCY_S / 2
+    world.pass_time(60.0)
+    assert (world.waiting, turned_away(world)) == ({}, [])
 
 
-def test_a_model_that_came_up_stays_for_its_time_whoever_is_asked_for(made):
-    made.pass_time(RESIDENCY_S - 1.0)
-    made.ask("b")
-    made.perform_all()
-    assert awake(made) == ["a"]
-    made.pass_time(2.0)
-    assert awake(made) == ["b"]
+def test_a_model_that_came_up_stays_for_its_residency_time(world):
+    world.pass_time(RESIDENCY_S - 1.0)
+    world.ask("b")
+    world.perform_all()
+    assert awake(world) == ["a"]
+    world.pass_time(2.0)
+    assert awake(world) == ["b"]
 
 
-def test_an_idle_model_makes_way_at_once_when_its_time_is_over(made):
-    made.pass_time(RESIDENCY_S)
-    ticket = made.ask("c")
-    made.perform_all()
-    assert awake(made) == ["c"]
-    assert isinstance(made.answers[ticket], commands.Admit)
+def test_an_idle_model_makes_way_at_once_after_its_residency_time(world):
+    world.pass_time(RESIDENCY_S)
+    ticket = world.ask("c")
+    world.perform_all()
+    assert awake(world) == ["c"]
+    assert isinstance(world.answers[ticket], commands.Admit)
 
 
-def test_a_model_that_sleeps_is_woken_and_not_started(made):
-    made.pass_time(RESIDENCY_S)
-    made.ask("b")
-    made.pass_time(RESIDENCY_S)
-    before = len(made.log)
-    made.ask("a")
-    made.perform_all()
-    assert [type(each) for each in made.log[before:] if hasattr(each, "replica_id")] == [
+def test_a_sleeping_model_is_woken_and_not_started(world):
+    world.pass_time(RESIDENCY_S)
+    world.ask("b")
+    world.pass_time(RESIDENCY_S)
+    before = len(world.log)
+    world.ask("a")
+    world.perform_all()
+    assert [type(command) for command in world.log[before:] if hasattr(command, "replica_id")] == [
         commands.SleepReplica,
         commands.WakeReplica,
     ]
-    assert made.mesh.llms.llms["a"].wakes.expected_s == llm_world.WAKE_S
+    assert world.mesh.llms.llms["a"].wakes.expected_s == llm_world.WAKE_S
 
 
-def test_three_that_are_asked_for_all_the_time_are_all_served(made):
+def test_three_models_that_are_always_requested_are_all_served(world):
     served = dict.fromkeys("abc", 0)
     for _ in range(400):
         for name in "abc":
-            ask(made, name)
-        made.pass_time(1.0)
-        served[awake(made)[0]] += 1
+            ask(world, name)
+        world.pass_time(1.0)
+        served[awake(world)[0]] += 1
     assert min(served.values()) >= RESIDENCY_S
-    made.pass_time(120.0)
-    assert (made.waiting, turned_away(made)) == ({}, [])
+    world.pass_time(120.0)
+    assert (world.waiting, turned_away(world)) == ({}, [])
 
 
-def test_a_model_that_can_not_be_started_costs_the_others_little(made):
-    made.failing_starts = {"b"}
+def test_a_model_that_can_not_be_started_costs_the_others_little(world):
+    world.failing_starts = {"b"}
     for _ in range(300):
-        made.ask("b")
-        ask(made, "a")
-        made.pass_time(1.0)
+        world.ask("b")
+        ask(world, "a")
+        world.pass_time(1.0)
     starts = [
         command
-        for command in made.log
+        for command in world.log
         if isinstance(command, commands.StartReplica) and command.spec.name == "b"
     ]
     assert len(starts) <= 300 / RESIDENCY_S
-    assert awake(made) == ["a"]
-    assert made.mesh.llms.llms["b"].turned_away > 0
+    assert awake(world) == ["a"]
+    assert world.mesh.llms.llms["b"].turned_away > 0
 
 
-def test_a_member_without_a_least_number_goes_when_it_is_idle_and_leaves_its_gpus():
-    made = llm_world.LlmWorld(n1=1)
-    made.apply_llms(
+def test_an_idle_model_without_a_least_number_stops_and_frees_its_gpus():
+    world = llm_world.LlmWorld(n1=1)
+    world.apply_llms(
         shared("a", replicas_min=0, idle_timeout_s=50.0), llm_world.spec("alone", replicas_min=0)
     )
-    made.perform_all()
-    assert made.engines == {}
-    made.ask("a")
-    made.pass_time(60.0)
-    assert (made.engines, made.taken) == ({}, {})
-    made.ask("alone")
-    made.perform_all()
-    assert awake(made) == ["alone"]
+    world.perform_all()
+    assert world.engines == {}
+    world.ask("a")
+    world.pass_time(60.0)
+    assert (world.engines, world.taken) == ({}, {})
+    world.ask("alone")
+    world.perform_all()
+    assert awake(world) == ["alone"]

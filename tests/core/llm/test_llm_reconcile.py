@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshserve.core.llm import llm_fleet, llm_reconcile
-from meshserve.core.llm.replica_lifecycle import ReplicaPhase
+from meshserve.core.llm.llm_reconcile import LlmLoad
+from meshserve.core.llm.replica_state import ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, llm_spec, model
 from tests.core import llm_world
@@ -11,55 +14,139 @@ from tests.core import llm_world
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
-@pytest.fixture
-def fleet():
-    made = llm_fleet.Fleet(gateways.Gateways())
-    made.room.seen((llm_spec.NodeCapacity("n1", 4, 4),))
-    return made
+# The number of replicas
 
 
-def want(fleet, **fields):
-    fleet.want([llm_world.spec("a", **fields)])
-    fleet.take_turns(0.0)
-    return fleet.llms["a"]
+def bounded(least, most):
+    return llm_world.spec("a", replicas_min=least, replicas_max=most)
 
 
-def add(fleet, each, state):
-    replica = fleet.add(each, each.next_id(), each.spec)
-    replica.state, replica.endpoint = state, ENDPOINT
-    return replica
+LOADS = st.builds(
+    LlmLoad,
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.floats(0, 500),
+    st.floats(0, 500),
+    st.booleans(),
+)
 
 
-def shed(fleet, each):
-    each.route = each.wanted_route()
-    return list(llm_reconcile.shed(fleet, each))
+@given(st.integers(0, 3), st.integers(1, 5), LOADS)
+def test_the_number_of_replicas_stays_within_its_bounds(least, more, load):
+    count = llm_reconcile.desired_replicas(bounded(least, least + more), load)
+    assert max(least, load.is_used) <= count <= least + more or not load.is_used
 
 
-def test_what_is_missing_comes_and_is_given_its_place(fleet):
-    each = want(fleet, replicas_min=2, replicas_max=2)
-    llm_reconcile.count(fleet, each, 0.0)
-    plan = llm_spec.ReplicaPlan((1,), "mp", "n1")
-    started = [commands.StartReplica(id_, each.spec, plan) for id_ in ("a/0", "a/1")]
-    assert list(llm_reconcile.raise_(fleet, each, 0.0)) == started
-    assert list(llm_reconcile.raise_(fleet, each, 0.0)) == []
-
-
-def test_what_failed_comes_again_when_it_is_time(fleet):
-    each = want(fleet)
-    llm_reconcile.count(fleet, each, 0.0)
-    add(fleet, each, ReplicaPhase.FAILED).trouble.retry_at_s = 5.0
-    assert list(llm_reconcile.raise_(fleet, each, 4.9)) == []
-    assert [type(command) for command in llm_reconcile.raise_(fleet, each, 5.0)] == [
-        commands.StartReplica
-    ]
+@given(st.integers(1, 5), LOADS)
+def test_the_number_of_replicas_changes_by_one_at_a_time(most, load):
+    before = min(max(load.desired, 1), most)
+    steady = load._replace(desired=before, is_used=True)
+    assert abs(llm_reconcile.desired_replicas(bounded(1, most), steady) - before) <= 1
 
 
 @pytest.mark.parametrize(
-    ("state", "after", "is_ordered"),
+    ("load", "count"),
     [
-        (ReplicaPhase.READY, ReplicaPhase.LEAVING, False),
-        (ReplicaPhase.LEAVING, ReplicaPhase.STOPPING, True),
-        (ReplicaPhase.DROWSING, ReplicaPhase.DROWSING, False),
+        (LlmLoad(0, 0, is_used=False), 0),
+        (LlmLoad(0, 0), 1),
+        (LlmLoad(1, 1, overloaded_s=9.9), 1),
+        (LlmLoad(1, 1, overloaded_s=10.0), 2),
+        (LlmLoad(2, 1, overloaded_s=99.0), 2),
+        (LlmLoad(3, 3, overloaded_s=99.0), 3),
+        (LlmLoad(3, 3, quiet_s=119.0), 3),
+        (LlmLoad(3, 3, quiet_s=120.0), 2),
+        (LlmLoad(1, 1, quiet_s=999.0), 1),
+        (LlmLoad(3, 3, is_used=False), 0),
+    ],
+)
+def test_the_number_of_replicas_follows_the_load(load, count):
+    assert llm_reconcile.desired_replicas(bounded(0, 3), load) == count
+
+
+def test_an_unused_llm_keeps_its_least_number_of_replicas():
+    assert llm_reconcile.desired_replicas(bounded(2, 3), LlmLoad(3, 3, is_used=False)) == 2
+
+
+def reports(*counts):
+    return [
+        llm_spec.LlmReport(f"a/{number}", running, waiting)
+        for number, (running, waiting) in enumerate(counts)
+    ]
+
+
+def test_requests_that_wait_inside_an_engine_are_overload():
+    assert llm_reconcile.is_overloaded(reports((8, 0), (8, 1)))
+    assert not llm_reconcile.is_overloaded(reports((8, 0), (8, 0)))
+
+
+def test_fewer_requests_than_engines_are_quiet():
+    assert llm_reconcile.is_quiet(reports((1, 0), (0, 0)))
+    assert not llm_reconcile.is_quiet(reports((1, 0), (1, 0)))
+    assert not llm_reconcile.is_quiet(reports((0, 1), (0, 0)))
+
+
+# The next step of each replica
+
+
+@pytest.fixture
+def fleet():
+    fresh = llm_fleet.Fleet(gateways.Gateways(), [])
+    fresh.bookings.observe((llm_spec.NodeCapacity("n1", 4, 4),))
+    return fresh
+
+
+def want(fleet, **fields):
+    fleet.set_wanted([llm_world.spec("a", **fields)])
+    fleet.assign_turns(0.0)
+    return fleet.llms["a"]
+
+
+def add(fleet, llm, phase):
+    replica = fleet.add_replica(llm, llm.next_id(), llm.spec)
+    replica.phase, replica.endpoint = phase, ENDPOINT
+    return replica
+
+
+def drained(fleet):
+    ordered = list(fleet.out)
+    fleet.out.clear()
+    return ordered
+
+
+def stop_surplus(fleet, llm):
+    llm.route = llm.desired_route()
+    llm_reconcile.stop_surplus(fleet, llm)
+    return drained(fleet)
+
+
+def start_missing(fleet, llm, now_s=0.0):
+    llm_reconcile.start_missing(fleet, llm, now_s)
+    return drained(fleet)
+
+
+def test_missing_replicas_are_started_on_their_nodes(fleet):
+    llm = want(fleet, replicas_min=2, replicas_max=2)
+    llm_reconcile.count_replicas(fleet, llm, 0.0)
+    plan = llm_spec.ReplicaPlan((1,), "mp", "n1")
+    starts = [commands.StartReplica(id_, llm.spec, plan) for id_ in ("a/0", "a/1")]
+    assert start_missing(fleet, llm) == starts
+    assert start_missing(fleet, llm) == []
+
+
+def test_a_failed_replica_is_started_again_when_it_is_time(fleet):
+    llm = want(fleet)
+    llm_reconcile.count_replicas(fleet, llm, 0.0)
+    add(fleet, llm, ReplicaPhase.FAILED).failures.retry_at_s = 5.0
+    assert start_missing(fleet, llm, 4.9) == []
+    assert [type(command) for command in start_missing(fleet, llm, 5.0)] == [commands.StartReplica]
+
+
+@pytest.mark.parametrize(
+    ("phase", "after", "is_ordered"),
+    [
+        (ReplicaPhase.READY, ReplicaPhase.DRAINING, False),
+        (ReplicaPhase.DRAINING, ReplicaPhase.STOPPING, True),
+        (ReplicaPhase.GOING_TO_SLEEP, ReplicaPhase.GOING_TO_SLEEP, False),
         (ReplicaPhase.STARTING, ReplicaPhase.STOPPING, True),
         (ReplicaPhase.WAKING, ReplicaPhase.STOPPING, True),
         (ReplicaPhase.ASLEEP, ReplicaPhase.STOPPING, True),
@@ -67,63 +154,63 @@ def test_what_failed_comes_again_when_it_is_time(fleet):
         (ReplicaPhase.WAITING, ReplicaPhase.ABSENT, False),
     ],
 )
-def test_one_too_many_goes_as_its_state_allows(fleet, state, after, is_ordered):
-    each = want(fleet)
-    replica = add(fleet, each, state)
-    assert shed(fleet, each) == ([commands.StopReplica("a/0")] if is_ordered else [])
-    assert replica.state is after
+def test_a_surplus_replica_goes_as_its_phase_allows(fleet, phase, after, is_ordered):
+    llm = want(fleet)
+    replica = add(fleet, llm, phase)
+    assert stop_surplus(fleet, llm) == ([commands.StopReplica("a/0")] if is_ordered else [])
+    assert replica.phase is after
 
 
-def test_one_that_need_not_go_stays(fleet):
-    each = want(fleet)
-    each.count = 1
-    replica = add(fleet, each, ReplicaPhase.LEAVING)
-    assert shed(fleet, each) == []
-    assert replica.state is ReplicaPhase.READY
+def test_a_draining_replica_that_is_needed_again_stays(fleet):
+    llm = want(fleet)
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.DRAINING)
+    assert stop_surplus(fleet, llm) == []
+    assert replica.phase is ReplicaPhase.READY
 
 
-def test_a_failure_is_remembered_beyond_the_stop_and_a_good_end_is_none(fleet):
-    each = want(fleet)
-    failed, good = add(fleet, each, ReplicaPhase.FAILED), add(fleet, each, ReplicaPhase.ASLEEP)
-    shed(fleet, each)
-    assert failed.id in each.troubles
-    assert good.id not in each.troubles
+def test_failures_are_remembered_beyond_the_stop_of_a_failed_replica_only(fleet):
+    llm = want(fleet)
+    failed, asleep = add(fleet, llm, ReplicaPhase.FAILED), add(fleet, llm, ReplicaPhase.ASLEEP)
+    stop_surplus(fleet, llm)
+    assert failed.id in llm.failures
+    assert asleep.id not in llm.failures
 
 
 @pytest.mark.parametrize(
-    ("state", "after", "ordered"),
+    ("phase", "after", "ordered"),
     [
-        (ReplicaPhase.READY, ReplicaPhase.LEAVING, []),
-        (ReplicaPhase.LEAVING, ReplicaPhase.DROWSING, [commands.SleepReplica("a/0", 2)]),
+        (ReplicaPhase.READY, ReplicaPhase.DRAINING, []),
+        (ReplicaPhase.DRAINING, ReplicaPhase.GOING_TO_SLEEP, [commands.SleepReplica("a/0", 2)]),
         (ReplicaPhase.FAILED, ReplicaPhase.STOPPING, [commands.StopReplica("a/0")]),
         (ReplicaPhase.STARTING, ReplicaPhase.STARTING, []),
         (ReplicaPhase.ASLEEP, ReplicaPhase.ASLEEP, []),
     ],
 )
-def test_one_whose_turn_is_over_rests_as_its_state_allows(fleet, state, after, ordered):
-    each = want(fleet, share="g", sleep_level=2)
-    each.count, fleet.turns["g"] = 1, "another"
-    replica = add(fleet, each, state)
-    assert shed(fleet, each) == ordered
-    assert replica.state is after
-    assert list(llm_reconcile.raise_(fleet, each, 0.0)) == []
+def test_a_replica_without_the_turn_makes_way_as_its_phase_allows(fleet, phase, after, ordered):
+    llm = want(fleet, share="g", sleep_level=2)
+    llm.desired_replicas, fleet.turns["g"] = 1, "another"
+    replica = add(fleet, llm, phase)
+    assert stop_surplus(fleet, llm) == ordered
+    assert replica.phase is after
+    assert start_missing(fleet, llm) == []
 
 
 def test_a_group_that_needs_more_gpus_is_placed_anew(fleet):
-    each = want(fleet, share="g")
-    each.count = 1
-    list(llm_reconcile.raise_(fleet, each, 0.0))
-    fleet.want([each.spec, llm_world.spec("big", share="g", tensor_parallel_size=3)])
-    assert shed(fleet, each) == [commands.StopReplica("a/0")]
+    llm = want(fleet, share="g")
+    llm.desired_replicas = 1
+    start_missing(fleet, llm)
+    fleet.set_wanted([llm.spec, llm_world.spec("big", share="g", tensor_parallel_size=3)])
+    assert stop_surplus(fleet, llm) == [commands.StopReplica("a/0")]
 
 
-def test_how_long_there_is_too_much_to_do_is_counted_from_when_it_began(fleet):
-    each = want(fleet, replicas_max=2)
-    each.count = 1
-    replica = add(fleet, each, ReplicaPhase.READY)
+def test_overload_is_timed_from_when_it_began(fleet):
+    llm = want(fleet, replicas_max=2)
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.READY)
     replica.report = llm_spec.LlmReport("a/0", running=3, waiting=1)
     for now_s in (100.0, 105.0):
-        llm_reconcile.count(fleet, each, now_s)
-    assert (each.pressed_s, each.count) == (100.0, 1)
-    llm_reconcile.count(fleet, each, 110.0)
-    assert (each.pressed_s, each.count) == (None, 2)
+        llm_reconcile.count_replicas(fleet, llm, now_s)
+    assert (llm.overloaded_s, llm.desired_replicas) == (100.0, 1)
+    llm_reconcile.count_replicas(fleet, llm, 110.0)
+    assert (llm.overloaded_s, llm.desired_replicas) == (None, 2)

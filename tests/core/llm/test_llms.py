@@ -3,27 +3,27 @@ from __future__ import annotations
 import pytest
 
 from meshserve.core.mesh import mesh
-from meshserve.core.values import commands, events, llm_spec, model
-from tests.core import llm_world, world
+from meshserve.core.values import commands, desired, events, llm_spec, model
+from tests.core import llm_world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
 @pytest.fixture
-def made():
+def world():
     fresh = llm_world.LlmWorld()
     fresh.settle()
     yield fresh
     fresh.check()
 
 
-def apply(made, *specs):
-    made.apply_llms(*specs)
-    made.perform_all()
+def apply(world, *specs):
+    world.apply_llms(*specs)
+    world.perform_all()
 
 
-def orders(made, before=0):
-    """What was ordered of replicas since, and of gateways, in order."""
+def orders(world, before=0):
+    """Return the commands to replicas and gateways since `before`, as words."""
     kinds = (
         commands.StartReplica,
         commands.StopReplica,
@@ -32,108 +32,110 @@ def orders(made, before=0):
         commands.ConfigureGateway,
     )
     return [
-        f"{type(each).__name__} {getattr(each, 'replica_id', each)}"
-        for each in made.log[before:]
-        if isinstance(each, kinds)
+        f"{type(command).__name__} {getattr(command, 'replica_id', command)}"
+        for command in world.log[before:]
+        if isinstance(command, kinds)
     ]
 
 
-def replica_orders(made, before=0):
-    return [order for order in orders(made, before) if "Gateway" not in order]
+def replica_orders(world, before=0):
+    return [order for order in orders(world, before) if "Gateway" not in order]
 
 
-def retry_s(made, ticket):
-    return made.answers[ticket].retry_after_s
+def retry_s(world, ticket):
+    return world.answers[ticket].retry_after_s
 
 
-def route(made, name="a"):
-    return next(each for each in made.mesh.gateway_snapshot("n1").llms if each.name == name)
+def route(world, name="a"):
+    llms = world.mesh.gateway_snapshot("n1").llms
+    return next(route for route in llms if route.name == name)
 
 
 # Starting
 
 
-def test_an_llm_is_started_and_gateways_hear_of_it(made):
-    made.apply_llms(llm_world.spec("a", tensor_parallel_size=2))
-    start = next(command for command in made.log if isinstance(command, commands.StartReplica))
+def test_a_configured_llm_is_started_and_routed_to(world):
+    world.apply_llms(llm_world.spec("a", tensor_parallel_size=2))
+    start = next(command for command in world.log if isinstance(command, commands.StartReplica))
     assert (start.replica_id, start.plan) == ("a/0", llm_spec.ReplicaPlan((2,), "mp", "n1"))
-    assert route(made).is_held
-    made.perform_all()
-    assert [member.worker_id for member in route(made).members] == ["a/0"]
-    assert not route(made).is_held
+    assert route(world).is_held
+    world.perform_all()
+    assert [member.worker_id for member in route(world).members] == ["a/0"]
+    assert not route(world).is_held
 
 
-def test_an_llm_without_room_waits_and_says_why_and_holds_nobody_up(made):
+def test_an_llm_without_gpus_waits_with_a_reason_and_others_start(world):
     apply(
-        made,
+        world,
         llm_world.spec("a", tensor_parallel_size=3),
         llm_world.spec("b", tensor_parallel_size=2),
         llm_world.spec("c"),
     )
-    llms = made.mesh.llms.llms
+    llms = world.mesh.llms.llms
     assert (llms["b"].state, llms["b"].reason) == (
         "starting",
         "it needs 2 GPUs and 0 are free on n1; a/0 holds 3; c/0 holds 1",
     )
     assert llms["c"].state == "ready"
-    made.apply_llms(llm_world.spec("b", tensor_parallel_size=2), llm_world.spec("c"))
-    made.perform_all()
+    world.apply_llms(llm_world.spec("b", tensor_parallel_size=2), llm_world.spec("c"))
+    world.perform_all()
     assert llms["b"].state == "ready"
 
 
-def test_an_engine_that_fails_is_tried_again_ever_later_and_says_why(made):
-    made.failing_starts = {"a"}
-    apply(made, llm_world.spec("a"))
-    made.pass_time(20.0)
-    assert made.mesh.llms.llms["a"].reason == "it can't be loaded"
-    assert replica_orders(made) == ["StartReplica a/0"] * 5
-    made.failing_starts = set()
-    made.pass_time(20.0)
-    assert made.mesh.llms.llms["a"].state == "ready"
+def test_a_failing_start_is_tried_again_after_growing_waits(world):
+    world.failing_starts = {"a"}
+    apply(world, llm_world.spec("a"))
+    world.pass_time(20.0)
+    assert world.mesh.llms.llms["a"].reason == "it can't be loaded"
+    assert replica_orders(world) == ["StartReplica a/0"] * 5
+    world.failing_starts = set()
+    world.pass_time(20.0)
+    assert world.mesh.llms.llms["a"].state == "ready"
 
 
-def test_news_of_a_replica_that_nobody_knows_is_answered_by_stopping_it(made):
-    made.feed(events.ReplicaReady("z/0", ENDPOINT, 1, 1.0))
-    assert replica_orders(made) == ["StopReplica z/0"]
+def test_an_unknown_replica_that_comes_up_is_stopped(world):
+    world.feed(events.ReplicaReady("z/0", ENDPOINT, 1, 1.0))
+    assert replica_orders(world) == ["StopReplica z/0"]
     for late in (
         events.ReplicaStopped("z/0"),
         events.ReplicaSlept("z/0"),
         events.ReplicaWoken("z/0", 1.0),
         events.ReplicaLost("z/0", "gone"),
     ):
-        made.feed(late)
-    made.feed(events.ReplicaReported(llm_spec.LlmReport("z/0")))
-    assert len(replica_orders(made)) == 1
+        world.feed(late)
+    world.feed(events.ReplicaReported(llm_spec.LlmReport("z/0")))
+    assert len(replica_orders(world)) == 1
 
 
-def test_news_of_an_earlier_process_is_nothing(made):
-    apply(made, llm_world.spec("a"))
-    made.feed(events.ReplicaLost("a/0", "gone", 999))
-    assert made.mesh.llms.llms["a"].state == "ready"
+def test_the_loss_of_an_earlier_process_changes_nothing(world):
+    apply(world, llm_world.spec("a"))
+    world.feed(events.ReplicaLost("a/0", "gone", 999))
+    assert world.mesh.llms.llms["a"].state == "ready"
 
 
 # From zero
 
 
 @pytest.fixture
-def cold(made):
+def cold(world):
     apply(
-        made,
+        world,
         llm_world.spec(
             "a", replicas_min=0, idle_timeout_s=20.0, held=llm_spec.HoldLimits(50, 1000, 100.0)
         ),
     )
-    return made
+    return world
 
 
-def test_fifty_first_requests_make_one_start_and_are_let_through_in_order(cold):
+def test_fifty_first_requests_make_one_start_and_are_admitted_in_order(cold):
     tickets = [cold.ask("a") for _ in range(50)]
     assert replica_orders(cold) == ["StartReplica a/0"]
     cold.perform_all()
-    assert [each.ticket for each in cold.log if isinstance(each, commands.Admit)] == tickets
+    admitted = [command for command in cold.log if isinstance(command, commands.Admit)]
+    assert [command.ticket for command in admitted] == tickets
 
 
-def test_nobody_is_let_through_before_gateways_know(cold):
+def test_requests_are_admitted_only_when_gateways_know_the_replica(cold):
     cold.ask("a")
     cold.step("replica a/0")
     assert cold.answers == {}
@@ -141,14 +143,14 @@ def test_nobody_is_let_through_before_gateways_know(cold):
     assert isinstance(cold.answers["t1"], commands.Admit)
 
 
-def test_over_the_limit_the_expected_rest_of_the_start_is_told(cold):
+def test_a_request_over_the_limit_hears_the_expected_rest_of_the_start(cold):
     for _ in range(50):
         cold.ask("a")
     cold.tick(15.0)
     assert retry_s(cold, cold.ask("a")) == 45.0
 
 
-def test_whoever_waited_too_long_is_turned_away(cold):
+def test_a_request_that_waited_too_long_is_turned_away(cold):
     first = cold.ask("a")
     cold.tick(99.0)
     assert cold.answers == {}
@@ -156,24 +158,13 @@ def test_whoever_waited_too_long_is_turned_away(cold):
     assert isinstance(cold.answers[first], commands.TurnAway)
 
 
-def test_whoever_left_is_not_answered(cold):
-    ticket = cold.ask("a")
-    cold.leave(ticket)
-    cold.perform_all()
-    assert cold.answers == {}
-
-
-def test_a_start_that_nobody_waits_for_any_more_is_given_up(cold):
+def test_a_start_is_given_up_when_no_request_waits_for_it_any_more(cold):
     cold.leave(cold.ask("a"))
     cold.tick(20.0)
     assert replica_orders(cold) == ["StartReplica a/0", "StopReplica a/0"]
 
 
-def test_names_that_nobody_serves_are_turned_away_at_once(cold):
-    assert isinstance(cold.answers[cold.ask("nobody")], commands.TurnAway)
-
-
-def test_an_idle_engine_goes_only_when_gateways_hold(cold):
+def test_an_idle_engine_stops_only_when_gateways_hold_its_requests(cold):
     cold.ask("a")
     cold.perform_all()
     before = len(cold.log)
@@ -188,7 +179,7 @@ def test_an_idle_engine_goes_only_when_gateways_hold(cold):
     assert (cold.engines, cold.taken, route(cold).members) == ({}, {}, ())
 
 
-def test_a_request_that_comes_before_the_stop_is_ordered_keeps_the_engine(cold):
+def test_a_request_before_the_order_to_stop_keeps_the_engine(cold):
     cold.ask("a")
     cold.pass_time(19.0)
     before = len(cold.log)
@@ -199,7 +190,7 @@ def test_a_request_that_comes_before_the_stop_is_ordered_keeps_the_engine(cold):
     assert isinstance(cold.answers[ticket], commands.Admit)
 
 
-def test_a_request_that_comes_after_the_stop_is_ordered_starts_another(cold):
+def test_a_request_after_the_order_to_stop_starts_another_engine(cold):
     cold.ask("a")
     cold.pass_time(19.0)
     cold.tick(1.0)
@@ -210,7 +201,7 @@ def test_a_request_that_comes_after_the_stop_is_ordered_starts_another(cold):
     assert isinstance(cold.answers[ticket], commands.Admit)
 
 
-def test_an_engine_in_use_does_not_go(cold):
+def test_an_engine_in_use_is_not_stopped(cold):
     cold.ask("a")
     cold.perform_all()
     cold.engines["a/0"].running = 1
@@ -234,18 +225,18 @@ def test_requests_between_two_reports_count_as_use(cold):
 # Failures
 
 
-def test_callers_of_a_failed_llm_hear_when_it_is_expected_back(made):
-    apply(made, llm_world.spec("a"))
-    made.kill_engine("a/0")
-    assert retry_s(made, made.ask("a")) == 31.0
-    made.tick(1.0)
-    assert retry_s(made, made.ask("a")) == 30.0
-    assert route(made).is_held
-    made.perform_all()
-    assert isinstance(made.answers[made.ask("a")], commands.Admit)
+def test_a_request_for_a_failed_llm_hears_when_it_is_expected_back(world):
+    apply(world, llm_world.spec("a"))
+    world.kill_engine("a/0")
+    assert retry_s(world, world.ask("a")) == 31.0
+    world.tick(1.0)
+    assert retry_s(world, world.ask("a")) == 30.0
+    assert route(world).is_held
+    world.perform_all()
+    assert isinstance(world.answers[world.ask("a")], commands.Admit)
 
 
-def test_those_that_wait_are_turned_away_when_the_start_fails(cold):
+def test_waiting_requests_are_turned_away_when_the_start_fails(cold):
     cold.failing_starts = {"a"}
     ticket = cold.ask("a")
     cold.perform_all()
@@ -265,74 +256,68 @@ def test_those_that_wait_are_turned_away_when_the_start_fails(cold):
     assert (cold.mesh.llms.llms["a"].state, cold.mesh.llms.llms["a"].reason) == ("ready", "")
 
 
-def test_an_engine_that_stalls_counts_as_lost(made):
-    apply(made, llm_world.spec("a", stall_timeout_s=5.0))
-    made.report(stalled_s=5.0)
-    assert made.mesh.llms.llms["a"].state == "ready"
-    made.report(stalled_s=6.0)
-    assert made.mesh.llms.llms["a"].reason == "its requests got no token for 6 s"
-    made.tick(1.0)
-    assert replica_orders(made) == ["StartReplica a/0", "StartReplica a/0"]
+def test_a_stalled_engine_counts_as_lost(world):
+    apply(world, llm_world.spec("a", stall_timeout_s=5.0))
+    world.report(stalled_s=5.0)
+    assert world.mesh.llms.llms["a"].state == "ready"
+    world.report(stalled_s=6.0)
+    assert world.mesh.llms.llms["a"].reason == "its requests got no token for 6 s"
+    world.tick(1.0)
+    assert replica_orders(world) == ["StartReplica a/0", "StartReplica a/0"]
 
 
-def test_an_engine_that_is_up_for_long_has_no_past(made):
-    made.failing_starts = {"a"}
-    apply(made, llm_world.spec("a"))
-    made.pass_time(5.0)
-    made.failing_starts = set()
-    made.pass_time(70.0)
-    assert made.mesh.llms.fleet.replica("a/0").trouble.losses == 0
+def test_failures_are_forgotten_after_a_minute_of_service(world):
+    world.failing_starts = {"a"}
+    apply(world, llm_world.spec("a"))
+    world.pass_time(5.0)
+    world.failing_starts = set()
+    world.pass_time(70.0)
+    assert world.mesh.llms.fleet.replica("a/0").failures.count == 0
 
 
 # Changes
 
 
-def test_what_the_engine_does_not_see_changes_without_a_restart(made):
-    apply(made, llm_world.spec("a"))
-    before = len(made.log)
-    apply(made, llm_world.spec("a", idle_timeout_s=1.0, held=llm_spec.HoldLimits(1)))
-    assert replica_orders(made, before) == []
+def test_settings_of_the_mesh_alone_change_without_a_restart(world):
+    apply(world, llm_world.spec("a"))
+    before = len(world.log)
+    apply(world, llm_world.spec("a", idle_timeout_s=1.0, held=llm_spec.HoldLimits(1)))
+    assert replica_orders(world, before) == []
 
 
-def test_a_changed_engine_is_replaced_when_gateways_hold(made):
-    apply(made, llm_world.spec("a", tensor_parallel_size=4))
-    before = len(made.log)
-    made.apply_llms(llm_world.spec("a", tensor_parallel_size=3))
-    ticket = made.ask("a")
-    made.perform_all()
-    assert replica_orders(made, before) == ["StopReplica a/0", "StartReplica a/1"]
-    assert isinstance(made.answers[ticket], commands.Admit)
+def test_a_changed_engine_is_replaced_when_gateways_hold_its_requests(world):
+    apply(world, llm_world.spec("a", tensor_parallel_size=4))
+    before = len(world.log)
+    world.apply_llms(llm_world.spec("a", tensor_parallel_size=3))
+    ticket = world.ask("a")
+    world.perform_all()
+    assert replica_orders(world, before) == ["StopReplica a/0", "StartReplica a/1"]
+    assert isinstance(world.answers[ticket], commands.Admit)
 
 
-def test_of_several_replicas_one_at_a_time_is_replaced(made):
+def test_several_replicas_are_replaced_one_at_a_time(world):
     two = {"replicas_min": 2, "replicas_max": 2}
-    apply(made, llm_world.spec("a", **two))
-    made.apply_llms(llm_world.spec("a", engine={"seed": 1}, **two))
-    while any(made.lanes.values()):
-        made.see_room()
-        made.step(next(name for name, lane in made.lanes.items() if lane))
-        assert route(made).members
-    assert all(engine.spec.engine for engine in made.engines.values())
-    assert len(made.engines) == 2
+    apply(world, llm_world.spec("a", **two))
+    world.apply_llms(llm_world.spec("a", engine={"seed": 1}, **two))
+    while any(world.lanes.values()):
+        world.see_capacity()
+        world.step(next(name for name, lane in world.lanes.items() if lane))
+        assert route(world).members
+    assert all(engine.spec.engine for engine in world.engines.values())
+    assert len(world.engines) == 2
 
 
-def test_a_removed_llm_is_forgotten_when_gateways_know(made):
-    apply(made, llm_world.spec("a"))
-    before = len(made.log)
-    made.apply_llms()
-    assert made.mesh.gateway_snapshot("n1").llms == ()
-    assert replica_orders(made, before) == []
-    made.perform_all()
-    assert (replica_orders(made, before), made.mesh.llms.llms) == (["StopReplica a/0"], {})
+def test_a_removed_llm_is_forgotten_when_gateways_know(world):
+    apply(world, llm_world.spec("a"))
+    before = len(world.log)
+    world.apply_llms()
+    assert world.mesh.gateway_snapshot("n1").llms == ()
+    assert replica_orders(world, before) == []
+    world.perform_all()
+    assert (replica_orders(world, before), world.mesh.llms.llms) == (["StopReplica a/0"], {})
 
 
-def test_those_that_wait_for_a_removed_llm_are_turned_away(cold):
-    ticket = cold.ask("a")
-    cold.apply_llms()
-    assert isinstance(cold.answers[ticket], commands.TurnAway)
-
-
-def test_narrower_limits_hold_for_those_that_wait(cold):
+def test_narrower_limits_turn_the_newest_requests_away(cold):
     tickets = [cold.ask("a") for _ in range(3)]
     cold.apply_llms(
         llm_world.spec(
@@ -345,30 +330,30 @@ def test_narrower_limits_hold_for_those_that_wait(cold):
 # Numbers
 
 
-def test_requests_that_wait_inside_engines_bring_another_and_quiet_lets_it_go(made):
-    apply(made, llm_world.spec("a", replicas_max=3))
-    made.engines["a/0"].waiting = made.engines["a/0"].running = 5
-    made.pass_time(12.0)
-    assert sorted(made.engines) == ["a/0", "a/1"]
-    made.engines["a/0"].waiting = made.engines["a/0"].running = 0
-    made.pass_time(130.0)
-    assert sorted(made.engines) == ["a/0"]
-    assert [member.worker_id for member in route(made).members] == ["a/0"]
+def test_overload_starts_another_replica_and_quiet_stops_it(world):
+    apply(world, llm_world.spec("a", replicas_max=3))
+    world.engines["a/0"].waiting = world.engines["a/0"].running = 5
+    world.pass_time(12.0)
+    assert sorted(world.engines) == ["a/0", "a/1"]
+    world.engines["a/0"].waiting = world.engines["a/0"].running = 0
+    world.pass_time(130.0)
+    assert sorted(world.engines) == ["a/0"]
+    assert [member.worker_id for member in route(world).members] == ["a/0"]
 
 
 # Beginning and ending
 
 
-def test_replicas_that_run_already_are_taken_over():
+def test_replicas_that_already_run_are_taken_over():
     fresh, specs = mesh.Mesh(), (llm_world.spec("a"), llm_world.spec("b"), llm_world.spec("gone"))
     living = tuple(
-        llm_spec.LivingReplica(f"{each.name}/3", each, ENDPOINT, 7, is_asleep=each.name == "b")
-        for each in specs
+        llm_spec.LivingReplica(f"{spec.name}/3", spec, ENDPOINT, 7, is_asleep=spec.name == "b")
+        for spec in specs
     )
-    wanted = world.desired.Desired(pools=(), llms=specs[:2])
-    asked = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
-    assert asked == [commands.WakeReplica("b/3")]
-    assert [(each.name, each.is_held) for each in fresh.gateway_snapshot("n1").llms] == [
+    wanted = desired.Desired(pools=(), llms=specs[:2])
+    ordered = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
+    assert ordered == [commands.WakeReplica("b/3")]
+    assert [(route.name, route.is_held) for route in fresh.gateway_snapshot("n1").llms] == [
         ("a", False),
         ("b", True),
     ]
@@ -376,15 +361,15 @@ def test_replicas_that_run_already_are_taken_over():
     fresh.check()
 
 
-def test_who_is_awake_when_the_controller_begins_has_its_groups_turn():
+def test_the_llm_that_is_awake_when_the_controller_begins_has_the_turn():
     fresh, specs = mesh.Mesh(), tuple(llm_world.spec(name, share="g") for name in "ab")
     living = tuple(
-        llm_spec.LivingReplica(f"{each.name}/0", each, ENDPOINT, 7, is_asleep=each.name == "a")
-        for each in specs
+        llm_spec.LivingReplica(f"{spec.name}/0", spec, ENDPOINT, 7, is_asleep=spec.name == "a")
+        for spec in specs
     )
     assert (
         fresh.handle(
-            events.Restored((world.desired.Desired(pools=(), llms=specs),), replicas=living), 0.0
+            events.Restored((desired.Desired(pools=(), llms=specs),), replicas=living), 0.0
         )
         == []
     )
@@ -392,22 +377,22 @@ def test_who_is_awake_when_the_controller_begins_has_its_groups_turn():
     fresh.check()
 
 
-def test_pools_come_up_whatever_becomes_of_llms(made):
-    made.failing_starts = {"a"}
-    made.apply_llms(llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=99))
-    made.perform_all()
-    assert (made.mesh.workers.ready("default"), made.mesh.gateways.are_serving) == (
+def test_pools_come_up_although_llms_do_not(world):
+    world.failing_starts = {"a"}
+    world.apply_llms(llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=99))
+    world.perform_all()
+    assert (world.mesh.workers.ready("default"), world.mesh.gateways.are_serving) == (
         ["default-0"],
         True,
     )
 
 
-def test_engines_end_after_the_gateways_before_them(made):
-    apply(made, llm_world.spec("a"), llm_world.spec("b", replicas_min=0, device="cpu"))
-    ticket = made.ask("b")
-    before = len(made.log)
-    made.feed(events.DrainRequested())
-    assert isinstance(made.answers[ticket], commands.TurnAway)
-    assert replica_orders(made, before) == ["StopReplica b/0"]
-    made.perform_all()
-    assert (made.engines, made.mesh.is_drained) == ({}, True)
+def test_a_drain_turns_requests_away_and_stops_engines_after_gateways(world):
+    apply(world, llm_world.spec("a"), llm_world.spec("b", replicas_min=0, device="cpu"))
+    ticket = world.ask("b")
+    before = len(world.log)
+    world.feed(events.DrainRequested())
+    assert isinstance(world.answers[ticket], commands.TurnAway)
+    assert replica_orders(world, before) == ["StopReplica b/0"]
+    world.perform_all()
+    assert (world.engines, world.mesh.is_drained) == ({}, True)

@@ -1,4 +1,8 @@
-"""In whatever order things happen to LLMs: everyone is answered once, nothing is started in vain or stopped too early, GPUs suffice."""
+"""LLMs under events in any order.
+
+Every request is answered once, no replica starts in vain or stops too early, and no GPU is taken
+twice.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from meshserve.core.values import events, llm_spec
 from tests.core import llm_world
 
 NAMES = ["a", "b", "c"]
-CALLED = st.sampled_from([*NAMES, "b-too", "nobody"])
+CALLED = st.sampled_from([*NAMES, "b-too", "unknown"])
 LIMITS = llm_spec.HoldLimits(requests_max=3, bytes_max=100, wait_s_max=200.0)
 
 
@@ -37,7 +41,7 @@ SPECS = st.builds(
     st.sampled_from([(0, 1), (1, 1), (0, 2), (1, 2)]),
     st.sampled_from(["", "g"]),
 )
-CONFIGS = st.lists(SPECS, max_size=3, unique_by=lambda each: each.name)
+CONFIGS = st.lists(SPECS, max_size=3, unique_by=lambda spec: spec.name)
 
 
 class LlmsMachine(RuleBasedStateMachine):
@@ -60,7 +64,7 @@ class LlmsMachine(RuleBasedStateMachine):
 
     @rule()
     def leave_twice(self):
-        self.world.feed(events.HeldRequestLeft("nobody's"))
+        self.world.feed(events.HeldRequestLeft("unknown"))
 
     @precondition(lambda self: any(self.world.lanes.values()))
     @rule(data=st.data(), is_lost=st.booleans())
@@ -93,9 +97,9 @@ class LlmsMachine(RuleBasedStateMachine):
     def report(self, stalled_s):
         self.world.report(stalled_s=stalled_s)
 
-    @rule(is_telling=st.booleans())
-    def see_room(self, is_telling):
-        self.world.see_room(is_telling=is_telling)
+    @rule(has_replicas=st.booleans())
+    def see_capacity(self, has_replicas):
+        self.world.see_capacity(has_replicas=has_replicas)
 
     @rule(seconds=st.sampled_from([0.5, 11.0, 31.0, 130.0]))
     def tick(self, seconds):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from meshserve.core.values import llm_spec
@@ -17,3 +19,27 @@ def test_a_replica_takes_a_gpu_for_each_part_of_it(device, gpus):
         llm_world.spec("a", tensor_parallel_size=2, pipeline_parallel_size=3, device=device).gpus
         == gpus
     )
+
+
+SPEC = llm_world.spec("a")
+MESH_FIELDS = {
+    "replicas_min": 0,
+    "replicas_max": 7,
+    "idle_timeout_s": 7.0,
+    "residency_s_min": 7.0,
+    "sleep_level": 2,
+    "start_timeout_s": 7.0,
+    "held": llm_spec.HoldLimits(7),
+}
+
+
+@pytest.mark.parametrize("field", MESH_FIELDS)
+def test_an_engine_serves_a_spec_that_differs_in_its_times_or_limits(field):
+    assert SPEC.is_same_engine(dataclasses.replace(SPEC, **{field: MESH_FIELDS[field]}))
+
+
+@pytest.mark.parametrize(
+    "field", [field.name for field in dataclasses.fields(SPEC) if field.name not in MESH_FIELDS]
+)
+def test_an_engine_does_not_serve_a_spec_that_differs_otherwise(field):
+    assert not SPEC.is_same_engine(dataclasses.replace(SPEC, **{field: "else"}))

@@ -1,0 +1,230 @@
+"""One replica of an LLM: the table of its lifecycle, and what the mesh knows of it.
+
+absent         → waiting: wanted
+waiting        → starting: start ordered, absent: given up
+starting       → ready: answered, failed: lost, stopping: stop ordered
+ready          → draining: drain ordered, failed: lost
+draining       → ready: kept, going to sleep: sleep ordered, stopping: stop ordered, failed: lost
+going to sleep → asleep: slept, failed: lost
+asleep         → waking: wake ordered, stopping: stop ordered, failed: lost
+waking         → ready: answered, stopping: stop ordered, failed: lost
+failed         → starting: start ordered, stopping: stop ordered
+stopping       → absent: stopped
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from meshserve.core import state_table
+from meshserve.core.values import llm_spec, model
+
+RETRY_S = 1.0
+RETRY_S_MAX = 60.0
+DOUBLINGS_MAX = 16
+STABLE_S = 60.0
+"""A replica that served for this long starts its next failure with the shortest wait again."""
+
+
+class ReplicaPhase(enum.Enum):
+    """Where a replica is in its lifecycle.
+
+    WAITING lacks GPUs or its turn. DRAINING still serves, while gateways stop sending to it.
+    """
+
+    ABSENT = "absent"
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GOING_TO_SLEEP = "going to sleep"
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class ReplicaMove(enum.Enum):
+    """What can happen to a replica."""
+
+    WANTED = "wanted"
+    GIVEN_UP = "given up"
+    START_ORDERED = "start ordered"
+    ANSWERED = "answered"
+    DRAIN_ORDERED = "drain ordered"
+    KEPT = "kept"
+    SLEEP_ORDERED = "sleep ordered"
+    SLEPT = "slept"
+    WAKE_ORDERED = "wake ordered"
+    STOP_ORDERED = "stop ordered"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+# A ready replica stops or sleeps only by way of DRAINING: no request may reach one that is gone.
+# A stopping one can't be lost: it ends anyway, and its GPUs are free only after it has.
+MOVES: dict[tuple[ReplicaPhase, ReplicaMove], ReplicaPhase] = {
+    (ReplicaPhase.ABSENT, ReplicaMove.WANTED): ReplicaPhase.WAITING,
+    (ReplicaPhase.WAITING, ReplicaMove.START_ORDERED): ReplicaPhase.STARTING,
+    (ReplicaPhase.WAITING, ReplicaMove.GIVEN_UP): ReplicaPhase.ABSENT,
+    (ReplicaPhase.STARTING, ReplicaMove.ANSWERED): ReplicaPhase.READY,
+    (ReplicaPhase.STARTING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.STARTING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.READY, ReplicaMove.DRAIN_ORDERED): ReplicaPhase.DRAINING,
+    (ReplicaPhase.READY, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.DRAINING, ReplicaMove.KEPT): ReplicaPhase.READY,
+    (ReplicaPhase.DRAINING, ReplicaMove.SLEEP_ORDERED): ReplicaPhase.GOING_TO_SLEEP,
+    (ReplicaPhase.DRAINING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.DRAINING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.GOING_TO_SLEEP, ReplicaMove.SLEPT): ReplicaPhase.ASLEEP,
+    (ReplicaPhase.GOING_TO_SLEEP, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.ASLEEP, ReplicaMove.WAKE_ORDERED): ReplicaPhase.WAKING,
+    (ReplicaPhase.ASLEEP, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.ASLEEP, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.WAKING, ReplicaMove.ANSWERED): ReplicaPhase.READY,
+    (ReplicaPhase.WAKING, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.WAKING, ReplicaMove.LOST): ReplicaPhase.FAILED,
+    (ReplicaPhase.FAILED, ReplicaMove.START_ORDERED): ReplicaPhase.STARTING,
+    (ReplicaPhase.FAILED, ReplicaMove.STOP_ORDERED): ReplicaPhase.STOPPING,
+    (ReplicaPhase.STOPPING, ReplicaMove.STOPPED): ReplicaPhase.ABSENT,
+}
+LIFECYCLE = state_table.Lifecycle("replica", MOVES)
+ReplicaMoveLog: TypeAlias = state_table.MoveLog[ReplicaPhase, ReplicaMove]
+
+SERVING = frozenset({ReplicaPhase.READY, ReplicaPhase.DRAINING})
+"""Requests that reach the replica are answered."""
+
+COMING_UP = frozenset({ReplicaPhase.STARTING, ReplicaPhase.WAKING})
+"""The replica has been ordered to serve and does not yet."""
+
+AWAKE = SERVING | COMING_UP | {ReplicaPhase.GOING_TO_SLEEP}
+"""The replica uses the memory of its GPUs: in a `share` group one at a time."""
+
+LOSABLE = frozenset(phase for phase, move in MOVES if move is ReplicaMove.LOST)
+"""A process or an engine exists that can be lost."""
+
+PLACED = frozenset(ReplicaPhase) - {ReplicaPhase.ABSENT, ReplicaPhase.WAITING}
+"""GPUs are booked for the replica."""
+
+PUBLIC_STATES: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
+    ReplicaPhase.WAITING: "starting",
+    ReplicaPhase.STARTING: "starting",
+    ReplicaPhase.WAKING: "starting",
+    ReplicaPhase.READY: "ready",
+    ReplicaPhase.DRAINING: "draining",
+    ReplicaPhase.GOING_TO_SLEEP: "draining",
+    ReplicaPhase.STOPPING: "draining",
+    ReplicaPhase.ASLEEP: "asleep",
+    ReplicaPhase.FAILED: "failed",
+}
+"""The state that commands, views and metrics show for each phase."""
+
+KEEP_ORDER = (
+    ReplicaPhase.READY,
+    ReplicaPhase.DRAINING,
+    ReplicaPhase.WAKING,
+    ReplicaPhase.STARTING,
+    ReplicaPhase.ASLEEP,
+    ReplicaPhase.GOING_TO_SLEEP,
+    ReplicaPhase.FAILED,
+    ReplicaPhase.WAITING,
+)
+"""Which replicas stay when an LLM has too many: the first ones."""
+
+
+@dataclass(slots=True)
+class StartFailures:
+    """A replica's failures in a row. `reason` is empty once it has served again."""
+
+    count: int = 0
+    reason: str = ""
+    retry_at_s: float = -math.inf
+
+    def record(self, reason: str, now_s: float) -> None:
+        """Count one more failure. The wait until the next try doubles, up to a minute."""
+        self.retry_at_s = now_s + min(RETRY_S * 2.0 ** min(self.count, DOUBLINGS_MAX), RETRY_S_MAX)
+        self.count, self.reason = self.count + 1, reason
+
+
+@dataclass(slots=True)
+class ReplicaRecord:
+    """One replica. `reason` says why it is not ready, where its state alone does not.
+
+    `ordered_s` is the time of the last order to start or wake, `up_s` the time since which it
+    serves. `pid` is 0 while no process is known.
+    """
+
+    id: str
+    spec: llm_spec.LlmSpec
+    failures: StartFailures
+    phase: ReplicaPhase = ReplicaPhase.WAITING
+    plan: llm_spec.ReplicaPlan | None = None
+    endpoint: model.Endpoint | None = None
+    pid: int = 0
+    reason: str = ""
+    ordered_s: float = 0.0
+    up_s: float = 0.0
+    starts: int = 0
+    report: llm_spec.LlmReport | None = field(default=None, repr=False)
+    log: ReplicaMoveLog = field(
+        default_factory=lambda: state_table.MoveLog(LIFECYCLE), repr=False, compare=False
+    )
+
+    def move(self, move: ReplicaMove) -> None:
+        """Apply a lifecycle move. Raises IllegalMove, with the moves before, if it can't follow."""
+        self.phase = self.log.after(self.id, self.phase, move)
+
+    def come_up(self, now_s: float) -> None:
+        """Note that the engine answers; its failures are no longer the reason for anything."""
+        self.move(ReplicaMove.ANSWERED)
+        self.up_s, self.report = now_s, None
+        self.reason = self.failures.reason = ""
+
+    def forgive(self, now_s: float) -> None:
+        """Forget how often the replica failed in a row, if it has served for STABLE_S."""
+        if self.phase in SERVING and now_s - self.up_s > STABLE_S:
+            self.failures.count = 0
+
+    def fail(self, reason: str, now_s: float) -> None:
+        """Mark the replica failed and schedule the next try.
+
+        Its GPUs stay booked until it is started again or stopped: a dead engine's processes may
+        still hold memory on them, and both orders clear that away first.
+        """
+        self.forgive(now_s)
+        self.move(ReplicaMove.LOST)
+        self.failures.record(reason, now_s)
+        self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None
+
+    @property
+    def public_state(self) -> llm_spec.ReplicaState:
+        """The state that users see."""
+        return PUBLIC_STATES[self.phase]
+
+    @property
+    def holder(self) -> str:
+        """The name in which its GPUs are booked: its own, or its share group's."""
+        return f"group {self.spec.share}" if self.spec.share else self.id
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests. One that serves and has not reported yet may have some."""
+        return self.phase in SERVING and (
+            self.report is None or bool(self.report.running or self.report.waiting)
+        )
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it failed, and is at most being tried again."""
+        return self.phase is ReplicaPhase.FAILED or (
+            self.phase in COMING_UP and self.failures.count > 0
+        )
+
+    @property
+    def keep_rank(self) -> tuple[int, int]:
+        """Sort key: of too many replicas those with the smallest stay."""
+        return KEEP_ORDER.index(self.phase), int(self.id.rpartition("/")[2])

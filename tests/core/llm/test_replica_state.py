@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from meshserve.core import state_table
+from meshserve.core.llm import replica_state
+from meshserve.core.llm.replica_state import MOVES, ReplicaMove, ReplicaPhase
+from tests.core import llm_world
+
+
+def replica_in(phase, *, failures=0, **fields):
+    record = replica_state.StartFailures(failures, "broken", 0.0)
+    return replica_state.ReplicaRecord("a/0", llm_world.spec("a"), record, phase, **fields)
+
+
+# The table
+
+
+def test_the_diagram_at_the_head_of_the_file_is_the_table():
+    assert replica_state.LIFECYCLE.diagram(ReplicaPhase) in inspect.cleandoc(replica_state.__doc__)
+
+
+def test_every_phase_can_be_reached_from_absent_and_left_for_it():
+    steps = {(before, after) for (before, _), after in MOVES.items()}
+    backwards = {(after, before) for before, after in steps}
+    assert reachable(ReplicaPhase.ABSENT, steps) == set(ReplicaPhase)
+    assert reachable(ReplicaPhase.ABSENT, backwards) == set(ReplicaPhase)
+
+
+def reachable(start, steps):
+    """Return all phases that lie some steps behind `start`, and itself."""
+    phases, newest = set(), {start}
+    while newest:
+        phases |= newest
+        newest = {after for before, after in steps if before in phases} - phases
+    return phases
+
+
+def test_every_move_follows_some_phase():
+    assert {move for _, move in MOVES} == set(ReplicaMove)
+
+
+def test_a_ready_replica_stops_or_sleeps_only_by_way_of_draining():
+    for move in (ReplicaMove.STOP_ORDERED, ReplicaMove.SLEEP_ORDERED):
+        assert (ReplicaPhase.READY, move) not in MOVES
+
+
+def test_an_illegal_move_is_an_assertion_with_the_moves_before():
+    replica = replica_in(ReplicaPhase.WAITING)
+    replica.move(ReplicaMove.START_ORDERED)
+    with pytest.raises(
+        state_table.IllegalMove, match="can't be slept; moves before: start ordered"
+    ):
+        replica.move(ReplicaMove.SLEPT)
+
+
+def test_every_replica_has_a_public_state_and_a_rank():
+    phases = set(ReplicaPhase) - {ReplicaPhase.ABSENT}
+    assert set(replica_state.PUBLIC_STATES) == phases
+    assert set(replica_state.KEEP_ORDER) == phases - {ReplicaPhase.STOPPING}
+
+
+# The record
+
+
+def test_each_failure_doubles_the_wait_up_to_a_minute():
+    failures, delays = replica_state.StartFailures(), []
+    for _ in range(8):
+        failures.record("broken", 100.0)
+        delays.append(failures.retry_at_s - 100.0)
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_a_replica_that_served_for_long_fails_as_if_for_the_first_time():
+    replica = replica_in(ReplicaPhase.READY, failures=5, up_s=0.0)
+    replica.fail("killed", 61.0)
+    failures = replica.failures
+    assert (failures.count, failures.retry_at_s, replica.reason) == (1, 62.0, "killed")
+
+
+def test_a_replica_that_comes_up_has_no_reason_and_no_report():
+    replica = replica_in(ReplicaPhase.STARTING, failures=1, reason="broken")
+    replica.come_up(7.0)
+    assert (replica.phase, replica.up_s) == (ReplicaPhase.READY, 7.0)
+    assert (replica.reason, replica.failures.reason, replica.failures.count) == ("", "", 1)
+
+
+@pytest.mark.parametrize(
+    ("phase", "failures", "is_failing"),
+    [
+        (ReplicaPhase.FAILED, 1, True),
+        (ReplicaPhase.STARTING, 1, True),
+        (ReplicaPhase.STARTING, 0, False),
+        (ReplicaPhase.READY, 1, False),
+    ],
+)
+def test_a_replica_is_failing_until_it_has_come_up_again(phase, failures, is_failing):
+    assert replica_in(phase, failures=failures).is_failing == is_failing
