@@ -130,7 +130,7 @@ class Controller:
     def reported(self, worker_id: str) -> int:
         """The number of the worker's last report that was taken in; 0 where there was none."""
         worker = self.mesh.workers.records.get(worker_id)
-        return worker.said.number if worker and worker.said else 0
+        return worker.report.number if worker and worker.report else 0
 
     async def _run(self) -> None:
         while True:

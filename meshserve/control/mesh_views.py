@@ -52,7 +52,7 @@ def _pool(state: mesh.Mesh, name: str, device: str) -> Json:
 
 
 def _worker(worker: workers.WorkerRecord) -> Json:
-    said = worker.said
+    said = worker.report
     states: Counter[str] = Counter(copy.state for copy in worker.copies.values())
     return {
         "id": worker.id,

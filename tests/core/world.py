@@ -218,7 +218,7 @@ class World:
         assert set(self.mesh.workers.records) == set(wanted)
         for worker_id, process in self.processes.items():
             self._check_process(worker_id, process)
-        assert set(self.mesh.pins.held) == {
+        assert set(self.mesh.pins.pinned) == {
             id_ for id_, spec_ in self.saved_models.items() if spec_.pinned
         }
         assert [
@@ -235,5 +235,5 @@ class World:
         share = self.mesh.catalog.share(process.settings.pool)
         assert list(catalog_sync.difference(process.replica.catalog, share)) == []
         assert process.pins == {
-            id_ for id_, homes in self.mesh.pins.held.items() if worker_id in homes
+            id_ for id_, homes in self.mesh.pins.pinned.items() if worker_id in homes
         }

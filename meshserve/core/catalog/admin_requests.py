@@ -1,293 +1,355 @@
-"""What each wish of a user or of a repository would change: a command to save it, or a refusal. Nothing is changed here."""
+"""What each admin request would change: a command to save it, or the error that refuses it.
+
+Every function is pure: the index changes only once the changes are saved.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 from meshserve import errors
 from meshserve.core.catalog import catalog_index, changeset, describe_changes
 from meshserve.core.values import commands, desired, events, model
 
+Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
+"""What each repository held when it was scanned last."""
+
+
+def decide(
+    index: catalog_index.CatalogIndex, request: events.AdminRequest, scans: Scans
+) -> commands.SaveChanges:
+    """Return what the request would change. Raises the MeshError that refuses it."""
+    match request:
+        case events.ConfigApplied():
+            return configure(index, request.desired, scans)
+        case events.RepositoryScanned():
+            return scan(index, request)
+        case events.ModelsRegistered():
+            return register(index, request)
+        case events.ModelRemoved():
+            return remove(index, request)
+        case events.PinRequested():
+            return pin(index, request)
+        case events.AliasRequested():
+            return set_alias(index, request)
+        case events.AliasRemovalRequested():
+            return clear_alias(index, request)
+        case _:
+            assert_never(request)
+
+
+# The configuration
+
 
 def configure(
-    book: catalog_index.CatalogIndex,
-    wanted: desired.Desired,
-    scans: Mapping[model.Origin, tuple[model.ModelSpec, ...]],
+    index: catalog_index.CatalogIndex, wanted: desired.Desired, scans: Scans
 ) -> commands.SaveChanges:
-    """What the new configuration changes, beside the last one: what both say alike is not touched.
+    """Return what a new configuration changes.
 
-    `scans` is what each repository held last: its models come back where the configuration no longer stands above them.
+    It is compared with the last configuration, not with the catalog: what was registered or pinned
+    through the API stays. Models of a repository come back where the new configuration no longer
+    declares their names itself.
+
+    Raises AlreadyExists for a name of the API's, Conflict if a pool with models would be removed,
+    InvalidRequest for a model in an unknown pool.
     """
-    sheet = book.draft(wanted)
-    _configure_models(book, sheet, wanted)
-    _configure_aliases(book, sheet, wanted)
-    for gone in {each.origin for each in book.desired.repositories} - {
-        each.origin for each in wanted.repositories
-    }:
-        _withdraw_all(sheet, book.of_origin(gone))
-    for each in wanted.repositories:
-        if each.origin in scans:
-            _scan(book, sheet, each.origin, scans[each.origin])
-    sheet.check()
-    _check_removed_pools(book, sheet, wanted)
-    changes = sheet.changes() if wanted == book.desired else (wanted, *sheet.changes())
-    return commands.SaveChanges(changes, describe_changes.describe(book, changes))
+    draft = index.draft(wanted)
+    _configure_models(index, draft, wanted)
+    _configure_aliases(index, draft, wanted)
+    origins = [repository.origin for repository in wanted.repositories]
+    for repository in index.desired.repositories:
+        if repository.origin not in origins:
+            _withdraw_all(draft, sorted(index.of_origin(repository.origin)))
+    for origin in origins:
+        if origin in scans:
+            _scan(index, draft, origin, scans[origin])
+    draft.check()
+    _check_removed_pools(index, draft, wanted)
+    changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())
+    return commands.SaveChanges(changes, describe_changes.describe(index, changes))
 
 
 def _configure_models(
-    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, wanted: desired.Desired
 ) -> None:
-    before = {spec.id: spec for spec in book.desired.models}
+    before = {spec.id: spec for spec in index.desired.models}
     after = {spec.id: spec for spec in wanted.models}
-    _withdraw_all(
-        sheet,
-        (id_ for id_ in before if id_ not in after and id_ in book.of_origin(model.FROM_CONFIG)),
-    )
+    of_config = index.of_origin(model.FROM_CONFIG)
+    _withdraw_all(draft, (id_ for id_ in before if id_ not in after and id_ in of_config))
     for id_, spec in after.items():
-        if before.get(id_) != spec or sheet.spec(id_) is None:
-            sheet.declare(spec, is_replacing=True)
+        if before.get(id_) != spec or draft.spec(id_) is None:
+            draft.declare(spec, is_replacing=True)
 
 
 def _configure_aliases(
-    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, wanted: desired.Desired
 ) -> None:
     after = {alias.alias: alias for alias in wanted.aliases}
-    for alias in book.aliases.values():
+    for alias in index.aliases.values():
         if alias.origin == model.FROM_CONFIG and alias.alias not in after:
-            sheet.clear_alias(alias.alias)
+            draft.clear_alias(alias.alias)
     for name, alias in after.items():
-        there = sheet.alias(name)
-        if (
-            there is not None
-            and there.origin != model.FROM_CONFIG
-            and (there.name, there.version) != (alias.name, alias.version)
-        ):
+        current = draft.alias(name)
+        if current is None or current.origin == model.FROM_CONFIG:
+            draft.set_alias(alias)
+        elif (current.name, current.version) != (alias.name, alias.version):
             raise errors.AlreadyExists(
-                f"alias {name!r} was set through the API and means {there.name!r}"
+                f"alias {name!r} was set through the API and means {current.name!r}"
             )
-        if there is None or there.origin == model.FROM_CONFIG:
-            sheet.set_alias(alias)
 
 
 def _check_removed_pools(
-    book: catalog_index.CatalogIndex, sheet: changeset.Changeset, wanted: desired.Desired
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, wanted: desired.Desired
 ) -> None:
-    for gone in [pool.name for pool in book.desired.pools if wanted.pool(pool.name) is None]:
-        for declared in book.share(gone):
-            spec = sheet.spec(declared.spec.id)
-            if spec is not None and spec.pool == gone:
+    removed = [pool.name for pool in index.desired.pools if wanted.pool(pool.name) is None]
+    for pool in removed:
+        for declared in index.share(pool):
+            spec = draft.spec(declared.spec.id)
+            if spec is not None and spec.pool == pool:
                 raise errors.Conflict(
-                    f"pool {gone!r} can't be removed: model {str(spec.id)!r} is registered in it"
+                    f"pool {pool!r} can't be removed: model {str(spec.id)!r} is registered in it"
                 )
 
 
-def _withdraw_all(sheet: changeset.Changeset, ids: Iterable[model.ModelId]) -> None:
-    for id_ in ids:
-        sheet.withdraw(id_)
+# Models
 
 
 def register(
-    book: catalog_index.CatalogIndex, event: events.ModelsRegistered
+    index: catalog_index.CatalogIndex, request: events.ModelsRegistered
 ) -> commands.SaveChanges:
-    """What the registration changes. Raises AlreadyExists where a name is somebody else's or means something else."""
-    sheet = book.draft()
-    for spec in event.specs:
-        sheet.declare(spec, is_replacing=event.is_replacing)
-    return _checked(book, sheet)
+    """Return what the registration changes.
+
+    Raises AlreadyExists if a name belongs to another origin or has another definition.
+    """
+    draft = index.draft()
+    for spec in request.specs:
+        draft.declare(spec, is_replacing=request.is_replacing)
+    return _finished(index, draft)
 
 
-def _checked(book: catalog_index.CatalogIndex, sheet: changeset.Changeset) -> commands.SaveChanges:
-    sheet.check()
-    changes = sheet.changes()
-    return commands.SaveChanges(changes, describe_changes.describe(book, changes))
+def _finished(
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset
+) -> commands.SaveChanges:
+    draft.check()
+    changes = draft.changes()
+    return commands.SaveChanges(changes, describe_changes.describe(index, changes))
 
 
-def remove(book: catalog_index.CatalogIndex, event: events.ModelRemoved) -> commands.SaveChanges:
-    """What the removal changes. Raises ModelNotFound; Conflict where the model is not the API's, or is needed by an alias."""
-    sheet = book.draft()
-    specs = list(sheet.of_name(event.name))
-    gone = [spec for spec in specs if event.version in ("", spec.id.version)]
-    if not gone:
-        raise errors.ModelNotFound(
-            f"model {event.name!r} is not registered"
-            + (f" in version {event.version!r}" if event.version else "")
-        )
-    if not changeset.may_take(gone[0].origin, model.FROM_API):
-        raise errors.Conflict(
-            f"model {event.name!r} belongs to {changeset.owned_by(gone[0].origin)}: remove it there"
-        )
-    for alias in book.needing(event.name):
-        if len(gone) == len(specs) or alias.version == event.version:
+def remove(index: catalog_index.CatalogIndex, request: events.ModelRemoved) -> commands.SaveChanges:
+    """Return what the removal changes.
+
+    Raises ModelNotFound; Conflict if the model is not the API's, or an alias needs it.
+    """
+    draft = index.draft()
+    specs = list(draft.of_name(request.name))
+    removed = [spec for spec in specs if request.version in ("", spec.id.version)]
+    if not removed:
+        raise _not_registered(request.name, request.version)
+    if not changeset.may_take(removed[0].origin, model.FROM_API):
+        owner = changeset.owned_by(removed[0].origin)
+        raise errors.Conflict(f"model {request.name!r} belongs to {owner}: remove it there")
+    for alias in index.needing(request.name):
+        if len(removed) == len(specs) or alias.version == request.version:
             raise errors.Conflict(
-                f"model {event.name!r} is what alias {alias.alias!r} means: clear the alias first"
+                f"model {request.name!r} is what alias {alias.alias!r} means: clear the alias first"
             )
-    _withdraw_all(sheet, (spec.id for spec in gone))
-    return _checked(book, sheet)
+    _withdraw_all(draft, (spec.id for spec in removed))
+    return _finished(index, draft)
 
 
-def scan(book: catalog_index.CatalogIndex, event: events.RepositoryScanned) -> commands.SaveChanges:
-    """What changed in a repository. Names that belong to somebody else are left alone; the words say so."""
-    sheet = book.draft()
-    if event.origin not in {each.origin for each in book.desired.repositories}:
+def _not_registered(name: str, version: str) -> errors.ModelNotFound:
+    of_version = f" in version {version!r}" if version else ""
+    return errors.ModelNotFound(f"model {name!r} is not registered{of_version}")
+
+
+def _withdraw_all(draft: changeset.Changeset, ids: Iterable[model.ModelId]) -> None:
+    for id_ in ids:
+        draft.withdraw(id_)
+
+
+def pin(index: catalog_index.CatalogIndex, request: events.PinRequested) -> commands.SaveChanges:
+    """Return what pinning or unpinning the model changes. Raises ModelNotFound."""
+    draft = index.draft()
+    draft.pin(request.id, is_pinned=request.is_pinned)
+    return _finished(index, draft)
+
+
+# Repositories
+
+
+def scan(
+    index: catalog_index.CatalogIndex, request: events.RepositoryScanned
+) -> commands.SaveChanges:
+    """Return what changed in a repository.
+
+    A model whose name belongs to another origin is left out; the words say so.
+    """
+    draft = index.draft()
+    if request.origin not in {repository.origin for repository in index.desired.repositories}:
         return commands.SaveChanges(())
-    problems = _scan(book, sheet, event.origin, event.specs)
-    saved = _checked(book, sheet)
+    problems = _scan(index, draft, request.origin, request.specs)
+    saved = _finished(index, draft)
     return dataclasses.replace(saved, words=(*saved.words, *problems))
 
 
 def _scan(
-    book: catalog_index.CatalogIndex,
-    sheet: changeset.Changeset,
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
     origin: model.Origin,
     specs: Iterable[model.ModelSpec],
 ) -> list[str]:
-    problems, seen = [], set()
+    problems, served = [], set()
     for spec in specs:
-        owner = sheet.owner(spec.id.name)
-        if owner is not None and owner != origin:
+        problem = _name_problem(draft, spec.id.name, origin)
+        if problem:
             problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: the name belongs to {changeset.owned_by(owner)}"
-            )
-        elif sheet.alias(spec.id.name):
-            problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: the name is an alias"
-            )
-        elif spec.id.name in sheet.llms:
-            problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: the name is an LLM's"
+                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: {problem}"
             )
         else:
-            seen.add(spec.id)
-            _scan_one(sheet, spec)
-    _withdraw_all(
-        sheet, (id_ for id_ in book.of_origin(origin) - seen if _is_of(sheet, id_, origin))
-    )
+            served.add(spec.id)
+            # A repository knows nothing of pins: what was pinned through the API stays pinned.
+            current = draft.spec(spec.id)
+            pinned = current.pinned if current else spec.pinned
+            draft.put(dataclasses.replace(spec, pinned=pinned))
+    removed = sorted(index.of_origin(origin) - served)
+    _withdraw_all(draft, (id_ for id_ in removed if _is_of(draft, id_, origin)))
     return problems
 
 
-def _scan_one(sheet: changeset.Changeset, spec: model.ModelSpec) -> None:
-    there = sheet.spec(spec.id)
-    sheet.put(dataclasses.replace(spec, pinned=there.pinned if there else spec.pinned))
+def _name_problem(draft: changeset.Changeset, name: str, origin: model.Origin) -> str:
+    """Return why the repository can't serve a model of this name, empty if it can."""
+    owner = draft.owner(name)
+    if owner is not None and owner != origin:
+        return f"the name belongs to {changeset.owned_by(owner)}"
+    if draft.alias(name):
+        return "the name is an alias"
+    return "the name is an LLM's" if name in draft.llms else ""
 
 
-def _is_of(sheet: changeset.Changeset, id_: model.ModelId, origin: model.Origin) -> bool:
-    spec = sheet.spec(id_)
+def _is_of(draft: changeset.Changeset, id_: model.ModelId, origin: model.Origin) -> bool:
+    spec = draft.spec(id_)
     return spec is not None and spec.origin == origin
 
 
-def pin(book: catalog_index.CatalogIndex, event: events.PinRequested) -> commands.SaveChanges:
-    """What the pin changes. Raises ModelNotFound."""
-    sheet = book.draft()
-    sheet.pin(event.id, is_pinned=event.is_pinned)
-    return _checked(book, sheet)
+# Aliases
 
 
 def set_alias(
-    book: catalog_index.CatalogIndex, event: events.AliasRequested
+    index: catalog_index.CatalogIndex, request: events.AliasRequested
 ) -> commands.SaveChanges:
-    """What the new meaning changes. Raises ModelNotFound, AlreadyExists for another's alias, Conflict where `expected` is not so."""
-    sheet = book.draft()
-    wanted, there = event.alias, sheet.alias(event.alias.alias)
-    _check_may_set(event, there)
-    if event.spec is not None:
-        sheet.declare(event.spec, is_replacing=False)
-    if not any(wanted.version in ("", spec.id.version) for spec in sheet.of_name(wanted.name)):
-        raise errors.ModelNotFound(
-            f"model {wanted.name!r} is not registered"
-            + (f" in version {wanted.version!r}" if wanted.version else "")
-        )
-    set_ = _meaning(event, there)
-    sheet.set_alias(set_)
-    _withdraw_unneeded(book, sheet, there, set_)
-    return _checked(book, sheet)
+    """Return what the alias's new meaning changes.
+
+    Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict if the alias does
+    not mean the model that is `expected`.
+    """
+    draft = index.draft()
+    wanted, current = request.alias, draft.alias(request.alias.alias)
+    if current is None:
+        _check_may_add(request)
+    else:
+        _check_may_change(request, current)
+    if request.spec is not None:
+        draft.declare(request.spec, is_replacing=False)
+    if not any(wanted.version in ("", spec.id.version) for spec in draft.of_name(wanted.name)):
+        raise _not_registered(wanted.name, wanted.version)
+    meaning = _new_meaning(request, current)
+    draft.set_alias(meaning)
+    _withdraw_unneeded(index, draft, current, meaning)
+    return _finished(index, draft)
 
 
-def _check_may_set(event: events.AliasRequested, there: desired.DesiredAlias | None) -> None:
-    alias = event.alias.alias
-    if there is None:
-        if event.is_update_only:
-            raise errors.ModelNotFound(f"alias {alias!r} is not set")
-        if event.expected not in ("", event.alias.name):
-            raise errors.Conflict(
-                f"alias {alias!r} is not set, but was expected to mean {event.expected!r}"
-            )
-        return
-    if there.origin == model.FROM_CONFIG:
-        raise errors.AlreadyExists(f"alias {alias!r} belongs to the configuration")
-    if event.alias.owner not in ("", there.owner):
-        raise errors.AlreadyExists(f"alias {alias!r} has another owner: {there.owner!r}")
-    target = there.target or there.name
-    if event.expected not in ("", target) and event.alias.name != target:
+def _check_may_add(request: events.AliasRequested) -> None:
+    alias = request.alias.alias
+    if request.is_update_only:
+        raise errors.ModelNotFound(f"alias {alias!r} is not set")
+    if request.expected not in ("", request.alias.name):
         raise errors.Conflict(
-            f"alias {alias!r} is to mean {target!r}, but was expected to mean {event.expected!r}"
+            f"alias {alias!r} is not set, but was expected to mean {request.expected!r}"
         )
 
 
-def _meaning(
-    event: events.AliasRequested, there: desired.DesiredAlias | None
+def _check_may_change(request: events.AliasRequested, current: desired.DesiredAlias) -> None:
+    alias = request.alias.alias
+    if current.origin == model.FROM_CONFIG:
+        raise errors.AlreadyExists(f"alias {alias!r} belongs to the configuration")
+    if request.alias.owner not in ("", current.owner):
+        raise errors.AlreadyExists(f"alias {alias!r} has another owner: {current.owner!r}")
+    target = current.target or current.name
+    if request.expected not in ("", target) and request.alias.name != target:
+        raise errors.Conflict(
+            f"alias {alias!r} is to mean {target!r}, but was expected to mean {request.expected!r}"
+        )
+
+
+def _new_meaning(
+    request: events.AliasRequested, current: desired.DesiredAlias | None
 ) -> desired.DesiredAlias:
-    wanted = event.alias
-    if there is None:
+    wanted = request.alias
+    if current is None:
         return wanted
-    if event.is_gradual and there.name != wanted.name:
-        return (
-            there
-            if there.target == wanted.name
-            else dataclasses.replace(there, target=wanted.name, failure="")
-        )
-    return dataclasses.replace(wanted, owner=there.owner)
+    if not request.is_gradual or current.name == wanted.name:
+        return dataclasses.replace(wanted, owner=current.owner)
+    if current.target == wanted.name:
+        return current
+    return dataclasses.replace(current, target=wanted.name, failure="")
 
 
 def _withdraw_unneeded(
-    book: catalog_index.CatalogIndex,
-    sheet: changeset.Changeset,
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
     before: desired.DesiredAlias | None,
     after: desired.DesiredAlias | None,
 ) -> None:
-    """Withdraw what was registered for aliases alone, once no alias needs it."""
+    """Withdraw models that were registered for aliases alone, once no alias needs them."""
     if before is None:
         return
     kept = {after.name, after.target} if after else set()
-    for name in {before.name, before.target} - kept - {""}:
-        if sheet.owner(name) == model.FROM_ALIAS and all(
-            alias.alias == before.alias for alias in book.needing(name)
-        ):
-            _withdraw_all(sheet, [spec.id for spec in sheet.of_name(name)])
+    for name in sorted({before.name, before.target} - kept - {""}):
+        others = (alias for alias in index.needing(name) if alias.alias != before.alias)
+        if draft.owner(name) == model.FROM_ALIAS and not any(others):
+            _withdraw_all(draft, [spec.id for spec in draft.of_name(name)])
 
 
 def clear_alias(
-    book: catalog_index.CatalogIndex, event: events.AliasRemovalRequested
+    index: catalog_index.CatalogIndex, request: events.AliasRemovalRequested
 ) -> commands.SaveChanges:
-    """What clearing the alias changes. Raises ModelNotFound, AlreadyExists for another's alias, Conflict for the configuration's."""
-    sheet = book.draft()
-    there = sheet.alias(event.alias)
-    if there is None:
-        raise errors.ModelNotFound(f"alias {event.alias!r} is not set")
-    if there.origin == model.FROM_CONFIG:
+    """Return what clearing the alias changes.
+
+    Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict for an alias of
+    the configuration.
+    """
+    draft = index.draft()
+    current = draft.alias(request.alias)
+    if current is None:
+        raise errors.ModelNotFound(f"alias {request.alias!r} is not set")
+    if current.origin == model.FROM_CONFIG:
         raise errors.Conflict(
-            f"alias {event.alias!r} belongs to the configuration: remove it there"
+            f"alias {request.alias!r} belongs to the configuration: remove it there"
         )
-    if event.owner not in ("", there.owner):
-        raise errors.AlreadyExists(f"alias {event.alias!r} has another owner: {there.owner!r}")
-    sheet.clear_alias(event.alias)
-    _withdraw_unneeded(book, sheet, there, None)
-    return _checked(book, sheet)
+    if request.owner not in ("", current.owner):
+        raise errors.AlreadyExists(f"alias {request.alias!r} has another owner: {current.owner!r}")
+    draft.clear_alias(request.alias)
+    _withdraw_unneeded(index, draft, current, None)
+    return _finished(index, draft)
 
 
-def flip(book: catalog_index.CatalogIndex, alias: desired.DesiredAlias) -> commands.SaveChanges:
-    """The alias's target answers: it takes over."""
-    sheet = book.draft()
-    after = dataclasses.replace(alias, name=alias.target, version="", target="", failure="")
-    sheet.set_alias(after)
-    _withdraw_unneeded(book, sheet, alias, after)
-    return _checked(book, sheet)
-
-
-def blame(
-    book: catalog_index.CatalogIndex, alias: desired.DesiredAlias, failure: str
+def finish_move(
+    index: catalog_index.CatalogIndex, alias: desired.DesiredAlias
 ) -> commands.SaveChanges:
-    """The alias's target can't take over yet, for this reason."""
-    sheet = book.draft()
-    sheet.set_alias(dataclasses.replace(alias, failure=failure))
-    return _checked(book, sheet)
+    """Return what changes when the alias's target takes over."""
+    draft = index.draft()
+    after = dataclasses.replace(alias, name=alias.target, version="", target="", failure="")
+    draft.set_alias(after)
+    _withdraw_unneeded(index, draft, alias, after)
+    return _finished(index, draft)
+
+
+def fail_move(
+    index: catalog_index.CatalogIndex, alias: desired.DesiredAlias, failure: str
+) -> commands.SaveChanges:
+    """Return what changes when the alias's target can't be loaded: users see why."""
+    draft = index.draft()
+    draft.set_alias(dataclasses.replace(alias, failure=failure))
+    return _finished(index, draft)

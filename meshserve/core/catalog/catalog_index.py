@@ -1,9 +1,10 @@
-"""What is served, by whose wish, and in which pool: all models and aliases, and what each pool's workers must know of them."""
+"""All models and aliases that are served, and the share of them that each pool's workers get."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 from meshserve.core.catalog import changeset
 from meshserve.core.values import catalog, catalog_sync, desired, events, model
@@ -11,14 +12,17 @@ from meshserve.core.values import catalog, catalog_sync, desired, events, model
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """A change of what one pool's workers must know."""
+    """A change of the catalog of one pool's workers."""
 
     pool: str
     change: catalog.Change
 
 
 class CatalogIndex:
-    """All models and aliases, and beside them each pool's share, which is exactly what its workers get."""
+    """All models and aliases, and for each pool the share of them that its workers get.
+
+    Every query costs the same however many models there are, so that events do, too.
+    """
 
     def __init__(self) -> None:
         self.desired = desired.Desired(pools=())
@@ -26,59 +30,65 @@ class CatalogIndex:
         self.aliases: dict[str, desired.DesiredAlias] = {}
         self.routes: dict[str, str] = {}
         self._shares: dict[str, catalog.Catalog] = {}
-        self._wholes: dict[str, catalog_sync.Parts] = {}
+        # A share cut for sending, kept until it changes: cut once for all workers of the pool.
+        # In simulation, losing a tenth of 1,000 workers with 1,000,000 models took 31 s without
+        # this and without looking at changed workers alone, 1.4 s with both.
+        self._parts: dict[str, catalog_sync.Parts] = {}
         self._pools: dict[str, str] = {}
-        self._meant: dict[str, set[str]] = {}
+        self._aliases_of: dict[str, set[str]] = {}
         self._moving: set[str] = set()
         self._by_origin: dict[model.Origin, set[model.ModelId]] = {}
+        self._pool_changes: list[PoolChange] = []
+
+    # Reading
 
     def draft(self, wanted: desired.Desired | None = None) -> changeset.Changeset:
-        """A sheet for changes, held against the pools and LLMs of `wanted`, or of what is desired now."""
+        """Return an empty changeset, checked against the pools and LLMs of `wanted`.
+
+        Without `wanted` these are the pools and LLMs of the current configuration.
+        """
         return changeset.Changeset(self.models, self.aliases, wanted or self.desired)
 
     def share(self, pool: str) -> catalog.Catalog:
-        """What the pool's workers must know."""
+        """Return the catalog of the pool's workers."""
         return self._shares.setdefault(pool, catalog.Catalog())
 
-    def whole(self, pool: str) -> catalog_sync.Parts:
-        """All of it, cut for sending: the same parts for every worker until they change."""
-        there = self._wholes.get(pool)
-        if there is None:
-            there = self._wholes[pool] = catalog_sync.split_changes(self.share(pool).changes())
-        return there
+    def parts(self, pool: str) -> catalog_sync.Parts:
+        """Return the catalog of the pool's workers, cut for sending."""
+        parts = self._parts.get(pool)
+        if parts is None:
+            parts = self._parts[pool] = catalog_sync.split_changes(self.share(pool).changes())
+        return parts
 
     def pool_of(self, name: str) -> str | None:
-        """The pool that serves a model or an alias."""
+        """Return the pool that serves a model or an alias, None if nothing has this name."""
         alias = self.aliases.get(name)
         return self._pools.get(alias.name if alias else name)
 
     def aliases_of(self, name: str) -> frozenset[str]:
-        """The aliases that mean the model now."""
-        return frozenset(self._meant.get(name, ()))
+        """Return the aliases that mean the model now."""
+        return frozenset(self._aliases_of.get(name, ()))
 
     def needing(self, name: str) -> tuple[desired.DesiredAlias, ...]:
-        """The aliases that mean the model, or will."""
+        """Return the aliases that mean the model now, or will once they have moved."""
         meaning = [self.aliases[alias] for alias in sorted(self.aliases_of(name))]
         return (*meaning, *(alias for alias in self.moving() if alias.target == name))
 
     def moving(self) -> tuple[desired.DesiredAlias, ...]:
-        """The aliases whose target has not taken over yet."""
+        """Return the aliases whose target has not taken over yet."""
         return tuple(self.aliases[alias] for alias in sorted(self._moving))
 
     def of_origin(self, origin: model.Origin) -> frozenset[model.ModelId]:
-        """What was declared by that origin."""
+        """Return the versions that the origin has declared."""
         return frozenset(self._by_origin.get(origin, ()))
 
-    def make(self, change: events.RegistryChange) -> tuple[PoolChange, ...]:
-        """Make a change and say what the workers of which pools must know of it."""
-        made = tuple(self._make(change))
-        for each in made:
-            self.share(each.pool).apply(each.change)
-            self._wholes.pop(each.pool, None)
-        return made
+    def affected_names(
+        self, changes: Iterable[events.RegistryChange]
+    ) -> dict[str, list[model.ModelId]]:
+        """Return the model names that changes, not applied yet, affect.
 
-    def touched(self, changes: Iterable[events.RegistryChange]) -> dict[str, list[model.ModelId]]:
-        """The names of models that the changes, not made yet, bear on, each with its versions that are declared anew."""
+        The value holds the versions that the changes declare anew.
+        """
         names: dict[str, list[model.ModelId]] = {}
         for change in changes:
             match change:
@@ -86,57 +96,76 @@ class CatalogIndex:
                     names.setdefault(change.spec.id.name, []).append(change.spec.id)
                 case catalog.ModelWithdrawn():
                     names.setdefault(change.id.name, [])
-                case desired.DesiredAlias() | catalog.AliasCleared():
-                    meanings = [
-                        self.aliases.get(change.alias),
-                        change if isinstance(change, desired.DesiredAlias) else None,
-                    ]
-                    names.update((each.name, names.get(each.name, [])) for each in meanings if each)
+                case desired.DesiredAlias():
+                    names.setdefault(change.name, [])
+                    self._add_meaning(names, change.alias)
+                case catalog.AliasCleared():
+                    self._add_meaning(names, change.alias)
+                case desired.Desired():
+                    pass
+                case _:
+                    assert_never(change)
         return names
 
-    def routes_of(self, names: Iterable[str]) -> dict[str, str]:
-        """The routes of these models or aliases, and of the aliases that mean them."""
-        wider = {each for name in names for each in (name, *self.aliases_of(name))}
-        return {name: self.routes[name] for name in wider if name in self.routes}
+    def _add_meaning(self, names: dict[str, list[model.ModelId]], alias: str) -> None:
+        before = self.aliases.get(alias)
+        if before is not None:
+            names.setdefault(before.name, [])
 
-    def _make(self, change: events.RegistryChange) -> Iterable[PoolChange]:
+    def routes_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the routes of these models and aliases, and of the aliases that mean them."""
+        with_aliases = {alias for name in names for alias in (name, *self.aliases_of(name))}
+        return {name: self.routes[name] for name in with_aliases if name in self.routes}
+
+    # Changing
+
+    def apply(self, change: events.RegistryChange) -> tuple[PoolChange, ...]:
+        """Apply a saved change; return the changes of the catalogs of pools that follow from it."""
         match change:
             case catalog.ModelDeclared():
-                return self._declare(change)
+                self._declare(change)
             case catalog.ModelWithdrawn():
-                return self._withdraw(change)
+                self._withdraw(change)
             case desired.DesiredAlias():
-                return self._set_alias(change)
+                self._set_alias(change)
             case catalog.AliasCleared():
-                return self._clear_alias(change.alias)
+                self._clear_alias(change.alias)
             case desired.Desired():
                 self.desired = change
-                return ()
+            case _:
+                assert_never(change)
+        pool_changes, self._pool_changes = self._pool_changes, []
+        return tuple(pool_changes)
 
-    def _declare(self, declared: catalog.ModelDeclared) -> Iterator[PoolChange]:
+    def _change_pool(self, pool: str, change: catalog.Change) -> None:
+        self.share(pool).apply(change)
+        self._parts.pop(pool, None)
+        self._pool_changes.append(PoolChange(pool, change))
+
+    def _declare(self, declared: catalog.ModelDeclared) -> None:
         id_, pool = declared.spec.id, declared.spec.pool
         before = self.models.declared(id_)
         if before is not None:
             self._by_origin[before.spec.origin].discard(id_)
             if before.spec.pool != pool:
-                yield PoolChange(before.spec.pool, catalog.ModelWithdrawn(id_))
+                self._change_pool(before.spec.pool, catalog.ModelWithdrawn(id_))
         self.models.apply(declared)
         self._by_origin.setdefault(declared.spec.origin, set()).add(id_)
-        yield PoolChange(pool, declared)
-        yield from self._place(id_.name, pool)
+        self._change_pool(pool, declared)
+        self._move_name(id_.name, pool)
 
-    def _withdraw(self, withdrawn: catalog.ModelWithdrawn) -> Iterator[PoolChange]:
+    def _withdraw(self, withdrawn: catalog.ModelWithdrawn) -> None:
         before = self.models.declared(withdrawn.id)
         if before is None:
             return
         self.models.apply(withdrawn)
         self._by_origin[before.spec.origin].discard(withdrawn.id)
-        yield PoolChange(before.spec.pool, withdrawn)
+        self._change_pool(before.spec.pool, withdrawn)
         if not self.models.versions(withdrawn.id.name):
-            yield from self._place(withdrawn.id.name, None)
+            self._move_name(withdrawn.id.name, None)
 
-    def _place(self, name: str, pool: str | None) -> Iterator[PoolChange]:
-        """The name is served by another pool now, or by none, and with it all that means it."""
+    def _move_name(self, name: str, pool: str | None) -> None:
+        """Have the name, and all aliases that mean it, served by another pool, or by none."""
         before = self._pools.get(name)
         if before == pool:
             return
@@ -145,72 +174,71 @@ class CatalogIndex:
         else:
             self._pools[name] = pool
         for alias in sorted(self.aliases_of(name)):
-            yield from self._tell(alias, before, pool)
-            self._route(alias, pool)
+            self._move_alias(alias, before, pool)
         self._route(name, pool)
 
-    def _tell(self, alias: str, before: str | None, pool: str | None) -> Iterator[PoolChange]:
+    def _move_alias(self, alias: str, before: str | None, pool: str | None) -> None:
         if before is not None and before != pool:
-            yield PoolChange(before, catalog.AliasCleared(alias))
+            self._change_pool(before, catalog.AliasCleared(alias))
         if pool is not None:
             meaning = self.aliases[alias]
-            yield PoolChange(pool, catalog.AliasSet(alias, meaning.name, meaning.version))
+            self._change_pool(pool, catalog.AliasSet(alias, meaning.name, meaning.version))
+        self._route(alias, pool)
 
-    def _set_alias(self, alias: desired.DesiredAlias) -> Iterator[PoolChange]:
+    def _set_alias(self, alias: desired.DesiredAlias) -> None:
         before = self.pool_of(alias.alias)
         self._forget_meaning(alias.alias)
         self.aliases[alias.alias] = alias
         if alias.target:
             self._moving.add(alias.alias)
-        self._meant.setdefault(alias.name, set()).add(alias.alias)
+        self._aliases_of.setdefault(alias.name, set()).add(alias.alias)
         self.models.apply(catalog.AliasSet(alias.alias, alias.name, alias.version))
-        pool = self._pools.get(alias.name)
-        self._route(alias.alias, pool)
-        yield from self._tell(alias.alias, before, pool)
+        self._move_alias(alias.alias, before, self._pools.get(alias.name))
 
-    def _clear_alias(self, alias: str) -> Iterator[PoolChange]:
+    def _clear_alias(self, alias: str) -> None:
         if alias not in self.aliases:
             return
         before = self.pool_of(alias)
         self._forget_meaning(alias)
         self.models.apply(catalog.AliasCleared(alias))
-        self._route(alias, None)
-        yield from self._tell(alias, before, None)
+        self._move_alias(alias, before, None)
 
     def _forget_meaning(self, alias: str) -> None:
-        old = self.aliases.pop(alias, None)
+        before = self.aliases.pop(alias, None)
         self._moving.discard(alias)
-        if old is not None:
-            self._meant[old.name].discard(alias)
-            if not self._meant[old.name]:
-                del self._meant[old.name]
+        if before is not None:
+            self._aliases_of[before.name].discard(alias)
+            if not self._aliases_of[before.name]:
+                del self._aliases_of[before.name]
 
     def _route(self, name: str, pool: str | None) -> None:
+        # Gateways send every name without a route to the default pool, so that a registration
+        # there changes no gateway's configuration.
         if pool is None or pool == desired.DEFAULT_POOL:
             self.routes.pop(name, None)
         else:
             self.routes[name] = pool
 
     def check(self) -> None:
-        """State what always holds: every version in exactly one share, and routes for exactly the names outside the default pool."""
+        """Assert that each version is in one share, and that routes and aliases fit them."""
         assert sum(map(len, self._shares.values())) == len(self.models)
         for declared in self.models:
             assert self.share(declared.spec.pool).declared(declared.spec.id) == declared
             assert self._pools[declared.spec.id.name] == declared.spec.pool
             assert declared.spec.id in self._by_origin[declared.spec.origin]
-        for pool, cut in self._wholes.items():
-            assert cut == catalog_sync.split_changes(self.share(pool).changes())
-        named = {declared.spec.id.name for declared in self.models}
-        assert named == set(self._pools)
-        assert not named & set(self.aliases)
-        self._check_aliases(named)
+        for pool, parts in self._parts.items():
+            assert parts == catalog_sync.split_changes(self.share(pool).changes())
+        names = {declared.spec.id.name for declared in self.models}
+        assert names == set(self._pools)
+        assert not names & set(self.aliases)
+        self._check_aliases(names)
 
-    def _check_aliases(self, named: set[str]) -> None:
+    def _check_aliases(self, names: set[str]) -> None:
         for alias in self.aliases.values():
-            assert alias.alias in self._meant[alias.name]
+            assert alias.alias in self._aliases_of[alias.name]
             for pool, share in self._shares.items():
                 assert (share.alias(alias.alias) is not None) == (pool == self.pool_of(alias.alias))
-        pools = {name: self.pool_of(name) for name in named.union(self.aliases)}
+        pools = {name: self.pool_of(name) for name in names.union(self.aliases)}
         assert self.routes == {
             name: pool for name, pool in pools.items() if pool not in (None, desired.DEFAULT_POOL)
         }

@@ -1,6 +1,7 @@
-"""Changes to the catalog before they are made: collected, held against the rules, and only then anybody's business.
+"""A set of changes to the catalog that is checked as a whole before any of it is saved.
 
-A name belongs to whoever declared it. The configuration may take a repository's names over; nobody else may take anybody's.
+A name belongs to the origin that declared it. Only the configuration may take over names of another
+origin, and only those of repositories.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ OWNERS = {
 
 
 class Changeset:
-    """A catalog with changes that are not made yet. What is there is only read. `llms` has every name that an LLM is called by."""
+    """A catalog with changes on top of it; the catalog itself is only read.
+
+    `llms` holds all names of LLMs, which no model may have.
+    """
 
     def __init__(
         self,
@@ -31,31 +35,35 @@ class Changeset:
         self._models = models
         self._aliases = aliases
         self._pools = {pool.name for pool in wanted.pools}
-        self.llms = frozenset(name for each in wanted.llms for name in each.names)
+        self.llms = frozenset(name for llm in wanted.llms for name in llm.names)
         self._specs: dict[model.ModelId, model.ModelSpec | None] = {}
         self._versions: dict[str, set[str]] = {}
         self._meanings: dict[str, desired.DesiredAlias | None] = {}
 
     def spec(self, id_: model.ModelId) -> model.ModelSpec | None:
-        """What the id will be."""
+        """Return the spec that the version will have, None if it will not exist."""
         if id_ in self._specs:
             return self._specs[id_]
         declared = self._models.declared(id_)
         return declared.spec if declared else None
 
     def alias(self, alias: str) -> desired.DesiredAlias | None:
-        """What the alias will mean."""
+        """Return the meaning that the alias will have, None if it will not exist."""
         return self._meanings[alias] if alias in self._meanings else self._aliases.get(alias)
 
     def of_name(self, name: str) -> Iterator[model.ModelSpec]:
-        """Every version that the name will have."""
+        """Yield the specs of all versions that the name will have."""
         for version in sorted(self._versions.get(name, set()).union(self._models.versions(name))):
             spec = self.spec(model.ModelId(name, version))
             if spec is not None:
                 yield spec
 
     def declare(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
-        """Declare a version; the same once more changes nothing. Raises AlreadyExists where the name is somebody else's."""
+        """Declare a version; declaring it a second time changes nothing.
+
+        Raises AlreadyExists if the name belongs to another origin, or if the version has another
+        definition and may not be replaced.
+        """
         current = self.spec(spec.id)
         owner = self.owner(spec.id.name) or spec.origin
         is_same = current is not None and catalog_sync.can_share_copy(current, spec)
@@ -77,11 +85,11 @@ class Changeset:
         self.put(spec)
 
     def owner(self, name: str) -> model.Origin | None:
-        """The origin that declared the name's versions."""
+        """Return the origin that declared the name's versions, None for a free name."""
         return next((spec.origin for spec in self.of_name(name)), None)
 
     def put(self, spec: model.ModelSpec) -> None:
-        """Declare a version, whatever was there."""
+        """Declare a version in place of any other definition."""
         self._touch(spec.id, spec)
 
     def withdraw(self, id_: model.ModelId) -> None:
@@ -93,22 +101,22 @@ class Changeset:
         self._versions.setdefault(id_.name, set()).add(id_.version)
 
     def pin(self, id_: model.ModelId, *, is_pinned: bool) -> None:
-        """Change nothing of a version but whether it is pinned. Raises ModelNotFound."""
+        """Pin or unpin a version. Raises ModelNotFound."""
         spec = self.spec(id_)
         if spec is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         self._touch(id_, dataclasses.replace(spec, pinned=is_pinned))
 
     def set_alias(self, alias: desired.DesiredAlias) -> None:
-        """Give an alias its meaning."""
+        """Set the meaning of an alias."""
         self._meanings[alias.alias] = alias
 
     def clear_alias(self, alias: str) -> None:
-        """Take an alias's meaning away."""
+        """Remove an alias."""
         self._meanings[alias] = None
 
     def check(self) -> None:
-        """Hold every touched name against the rules. Raises AlreadyExists or InvalidRequest."""
+        """Check all names that are changed. Raises AlreadyExists or InvalidRequest."""
         for name in self.llms.union(self._versions, self._meanings):
             self._check_name(name)
 
@@ -121,15 +129,18 @@ class Changeset:
             raise errors.AlreadyExists(f"{name!r} is the name of an LLM")
         if len(pools) > 1:
             raise errors.InvalidRequest(
-                f"all versions of model {name!r} must be in one pool, not in {' and '.join(sorted(pools))}"
+                f"all versions of model {name!r} must be in one pool, "
+                f"not in {' and '.join(sorted(pools))}"
             )
         for pool in pools - self._pools:
             raise errors.InvalidRequest(
-                f"model {name!r}: there is no pool {pool!r}; there are: {', '.join(sorted(self._pools))}"
+                f"model {name!r}: there is no pool {pool!r}; "
+                f"there are: {', '.join(sorted(self._pools))}"
             )
 
     def changes(self) -> tuple[events.RegistryChange, ...]:
-        """What is to be saved, and nothing that is so already: names are freed before they are taken."""
+        """Return the changes to save, without those that change nothing."""
+        # Names are freed before they are taken: each change alone must leave a valid catalog.
         unordered = (*self._alias_changes(), *self._model_changes())
         return tuple(sorted(unordered, key=lambda change: ORDER.index(type(change))))
 
@@ -164,7 +175,7 @@ def owned_by(origin: model.Origin) -> str:
 def measured_still(
     declared: catalog.ModelDeclared | None, spec: model.ModelSpec
 ) -> model.Measured | None:
-    """What was measured before, if it can be true of the new definition too."""
+    """Return the earlier measurement if it holds for the new definition too: for the same bytes."""
     if declared is None or declared.spec.uri != spec.uri or declared.spec.checksum != spec.checksum:
         return None
     return declared.measured

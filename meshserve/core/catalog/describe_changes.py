@@ -1,25 +1,29 @@
-"""Changes in words for a user."""
+"""Describe changes in words for users."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 from meshserve.core.catalog import catalog_index
 from meshserve.core.values import catalog, desired, events, llm_spec, model
 
+Settings = model.ModelSpec | llm_spec.LlmSpec | desired.WorkerSettings
+
 
 def describe(
-    book: catalog_index.CatalogIndex, changes: Iterable[events.RegistryChange]
+    index: catalog_index.CatalogIndex, changes: Iterable[events.RegistryChange]
 ) -> tuple[str, ...]:
-    """One line for each thing that the changes would change in `book`."""
-    return tuple(line for change in changes for line in _lines(book, change))
+    """Return one line for each thing that the changes would change in `index`."""
+    return tuple(line for change in changes for line in _lines(index, change))
 
 
-def _lines(book: catalog_index.CatalogIndex, change: events.RegistryChange) -> Iterator[str]:
+def _lines(index: catalog_index.CatalogIndex, change: events.RegistryChange) -> Iterator[str]:
     match change:
         case catalog.ModelDeclared():
-            before = book.models.declared(change.spec.id)
-            yield f"model {change.spec.id} {'added' if before is None else _differences(before.spec, change.spec)}"
+            before = index.models.declared(change.spec.id)
+            how = "added" if before is None else _differences(before.spec, change.spec)
+            yield f"model {change.spec.id} {how}"
         case catalog.ModelWithdrawn():
             yield f"model {change.id} withdrawn"
         case desired.DesiredAlias():
@@ -29,16 +33,16 @@ def _lines(book: catalog_index.CatalogIndex, change: events.RegistryChange) -> I
         case catalog.AliasCleared():
             yield f"alias {change.alias} cleared"
         case desired.Desired():
-            yield from _settings(book.desired, change)
+            yield from _settings(index.desired, change)
 
 
-def _differences(
-    before: model.ModelSpec | llm_spec.LlmSpec, after: model.ModelSpec | llm_spec.LlmSpec
-) -> str:
-    fields = [
-        field for field in type(after).__slots__ if getattr(before, field) != getattr(after, field)
-    ]
-    return f"changed ({', '.join(fields)})"
+def _differences(before: Settings, after: Settings) -> str:
+    return f"changed ({', '.join(_changed_fields(before, after))})"
+
+
+def _changed_fields(before: Settings, after: Settings) -> list[str]:
+    names = (field.name for field in dataclasses.fields(after))
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 
 def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
@@ -49,7 +53,10 @@ def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
     )
     yield from _llms(before, after)
     yield from _gateway(before.gateway, after.gateway)
-    old, new = ({each.place: each for each in wanted.repositories} for wanted in (before, after))
+    old, new = (
+        {repository.place: repository for repository in config.repositories}
+        for config in (before, after)
+    )
     yield from (
         f"repository {place} {'changed' if place in old else 'added'}"
         for place in new
@@ -64,18 +71,13 @@ def _pool(before: desired.PoolSettings | None, after: desired.PoolSettings) -> I
         return
     if before.workers != after.workers:
         yield f"pool {after.name}: {before.workers} → {after.workers} workers"
-    slots = desired.WorkerSettings.__slots__
-    changed = [
-        field
-        for field in slots
-        if getattr(before.settings, field) != getattr(after.settings, field)
-    ]
+    changed = ", ".join(_changed_fields(before.settings, after.settings))
     if changed:
-        yield f"pool {after.name}: its workers are replaced, one after the other ({', '.join(changed)})"
+        yield f"pool {after.name}: its workers are replaced, one after the other ({changed})"
 
 
 def _llms(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
-    old, new = ({each.name: each for each in wanted.llms} for wanted in (before, after))
+    old, new = ({llm.name: llm for llm in config.llms} for config in (before, after))
     yield from (f"llm {name} added" for name in new if name not in old)
     yield from (
         f"llm {name} {_differences(old[name], new[name])}"

@@ -171,7 +171,7 @@ class Llms:
     def _update_routes(self) -> None:
         changed = [llm for llm in self.llms.values() if llm.route != llm.desired_route()]
         if changed:
-            self._out.extend(self.fleet.gateways.configure())
+            self.fleet.gateways.configure()
         for llm in changed:
             llm.route, llm.revision = llm.desired_route(), self.fleet.gateways.revision
 

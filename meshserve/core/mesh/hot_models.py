@@ -1,14 +1,15 @@
-"""Models that one worker is not enough for: on which workers each is, and which of these its requests go to.
+"""Models that keep more than one worker busy: their workers, and where their requests go.
 
-A model is at its home alone until that is busy with it. Then the workers that come next on the ring load it too, and its requests go to the
-least busy of all that have it; when it is quiet again they go to its home.
+A model is at its home alone until the home is busy with it. Then the next workers on the ring load
+it too, and its requests go to the least busy of all that have it. When it is quiet again, its
+requests go to its home.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshserve.core.catalog import catalog_index
@@ -16,25 +17,33 @@ from meshserve.core.processes import gateways, workers
 from meshserve.core.values import commands, events, model, reports, snapshots
 
 BUSY = 0.7
-"""How busy each of a model's workers shall be with it, where there are enough of them."""
+"""The share of a worker that one model may take before another worker joins."""
 
+# Growing is quick, because requests wait meanwhile; shrinking is slow, because a copy that is
+# given up too early has to be loaded again.
 GROW_AFTER_S, SHRINK_AFTER_S = 3.0, 60.0
-REST_S = 30.0
-"""How long nothing is added after a load that failed."""
+
+LOAD_PAUSE_S = 30.0
+"""After a load that failed no worker is added for so long."""
 
 SMOOTHING = 0.5
+"""Weight of the newest report, so that one busy second does not count as load."""
 
 
-def wanted(load: float, workers_max: int) -> int:
-    """On how many workers a model should be that keeps so many busy: ⌈load ÷ BUSY⌉, within what may be."""
+def worker_count(load: float, workers_max: int) -> int:
+    """Return on how many workers a model should be: ⌈load ÷ BUSY⌉, within 1 and the maximum.
+
+    `load` is the sum over the workers of the share of its time that each is busy with the model.
+    """
     return max(1, min(workers_max, math.ceil(load / BUSY)))
 
 
 @dataclass(slots=True)
 class HotModel:
-    """A model that was busy; `id` is the version of which there was most to do when that began.
+    """A model that was busy. `id` is the version that was busiest when that began.
 
-    `loads`: how busy it keeps each worker; `places`: where it shall be, its home first; `loaded`: where it is.
+    `loads`: the share of each worker that it takes; `places`: the workers that should have it, its
+    home first; `loaded`: those of them that have it.
     """
 
     id: model.ModelId
@@ -44,26 +53,26 @@ class HotModel:
     loaded: set[str] = field(default_factory=set)
     more_since_s: float | None = None
     less_since_s: float | None = None
-    rests_until_s: float = 0.0
+    paused_until_s: float = 0.0
 
     @property
     def routed(self) -> tuple[str, ...]:
-        """The workers that answer for it; none while its home does alone."""
-        there = tuple(place for place in self.places if place in self.loaded)
-        return there if len(there) > 1 else ()
+        """The workers that share its requests; none while its home gets all of them."""
+        having = tuple(place for place in self.places if place in self.loaded)
+        return having if len(having) > 1 else ()
 
-    def hears(self, worker_id: str, share: float) -> None:
-        """A worker told how busy it is with the model. One moment more or less doesn't count for much."""
+    def add_report(self, worker_id: str, share: float) -> None:
+        """Update a worker's load by the share in its newest report."""
         known = self.loads.get(worker_id, share)
         self.loads[worker_id] = known + SMOOTHING * (share - known)
 
-    def notes(self, count: int, now_s: float) -> bool:
-        """Note that it is wanted on so many workers; whether more, or fewer, have been wanted for long enough."""
-        now = max(1, len(self.places))
-        self.more_since_s = (self.more_since_s or now_s) if count > now else None
-        self.less_since_s = (self.less_since_s or now_s) if count < now else None
+    def is_due(self, count: int, now_s: float) -> bool:
+        """Note that `count` workers are needed; return whether this has held for long enough."""
+        current = max(1, len(self.places))
+        self.more_since_s = (self.more_since_s or now_s) if count > current else None
+        self.less_since_s = (self.less_since_s or now_s) if count < current else None
         if self.more_since_s is not None:
-            return now_s - self.more_since_s >= GROW_AFTER_S and now_s >= self.rests_until_s
+            return now_s - self.more_since_s >= GROW_AFTER_S and now_s >= self.paused_until_s
         return self.less_since_s is not None and now_s - self.less_since_s >= SHRINK_AFTER_S
 
     @property
@@ -73,124 +82,140 @@ class HotModel:
 
 
 class HotModels:
-    """All models that were busy, by name. Nothing here is saved: a controller that begins anew finds out again."""
+    """All models that were busy, by name. Not saved: a new controller learns it from reports."""
 
     def __init__(
-        self, book: catalog_index.CatalogIndex, workers: workers.Workers, gates_: gateways.Gateways
+        self,
+        index: catalog_index.CatalogIndex,
+        workers_: workers.Workers,
+        gateways_: gateways.Gateways,
+        out: commands.Outbox,
     ) -> None:
         self.models: dict[str, HotModel] = {}
-        self._book = book
-        self._workers = workers
-        self._gates = gates_
+        self._index = index
+        self._workers = workers_
+        self._gateways = gateways_
+        self._out = out
 
-    def reported(
+    def worker_reported(
         self, worker_id: str, demands: Sequence[reports.ModelDemand], now_s: float
-    ) -> Iterator[commands.Command]:
-        """What a worker's report asks for."""
+    ) -> None:
+        """Take in the demands of a worker's report, and order more or fewer copies."""
         shares: defaultdict[str, float] = defaultdict(float)
         for demand in demands:
             shares[demand.id.name] += demand.share
-        for demand in sorted(demands, key=lambda each: -each.share):
+        for demand in sorted(demands, key=lambda demand: -demand.share):
             if demand.id.name not in self.models and shares[demand.id.name] >= BUSY:
-                self._meet(demand.id)
-        for name, hot in list(self.models.items()):
-            if name in shares or worker_id in hot.loads:
-                hot.hears(worker_id, shares[name])
-                yield from self._follow(hot, now_s)
+                self._add(demand.id)
+        for name, hot_model in list(self.models.items()):
+            if name in shares or worker_id in hot_model.loads:
+                hot_model.add_report(worker_id, shares[name])
+                self._follow(hot_model, now_s)
 
-    def _meet(self, id_: model.ModelId) -> None:
-        declared = self._book.models.declared(id_)
+    def _add(self, id_: model.ModelId) -> None:
+        declared = self._index.models.declared(id_)
         if declared is not None:
             self.models[id_.name] = HotModel(id_, declared.spec.pool)
 
-    def _follow(self, hot: HotModel, now_s: float) -> Iterator[commands.Command]:
-        pool = self._book.desired.pool(hot.pool)
-        workers_max = min(pool.copies_max if pool else 1, len(self._workers.ready(hot.pool)))
-        count = wanted(sum(hot.loads.values()), workers_max)
-        if hot.notes(count, now_s):
-            yield from self._place(hot, count)
+    def _follow(self, hot_model: HotModel, now_s: float) -> None:
+        pool = self._index.desired.pool(hot_model.pool)
+        workers_max = min(pool.copies_max if pool else 1, len(self._workers.ready(hot_model.pool)))
+        count = worker_count(sum(hot_model.loads.values()), workers_max)
+        if hot_model.is_due(count, now_s):
+            self._place(hot_model, count)
 
-    def _place(self, hot: HotModel, count: int) -> Iterator[commands.Command]:
-        """Have it on so many workers; on one, that is its home, as any model is."""
-        before = hot.routed
-        hot.places = self._workers.homes(hot.pool, hot.id.name, count) if count > 1 else ()
-        hot.loaded = {place for place in hot.places if self._has(place, hot.id)}
-        hot.more_since_s = hot.less_since_s = None
-        hot.loads = {
-            place: load
-            for place, load in hot.loads.items()
-            if place in hot.places or not hot.places
+    def _place(self, hot_model: HotModel, count: int) -> None:
+        """Have the model on `count` workers; on one, that is its home, as for any model."""
+        before = hot_model.routed
+        hot_model.places = (
+            self._workers.homes(hot_model.pool, hot_model.id.name, count) if count > 1 else ()
+        )
+        hot_model.loaded = {
+            place for place in hot_model.places if self._is_loaded(place, hot_model.id)
         }
-        for place in hot.places:
-            if place not in hot.loaded:
-                yield self._ensure(place, hot.id)
-        yield from self._routed(hot, before)
+        hot_model.more_since_s = hot_model.less_since_s = None
+        hot_model.loads = {
+            place: load
+            for place, load in hot_model.loads.items()
+            if place in hot_model.places or not hot_model.places
+        }
+        self._out.extend(
+            self._load(place, hot_model.id)
+            for place in hot_model.places
+            if place not in hot_model.loaded
+        )
+        self._configure_if_rerouted(hot_model, before)
 
-    def _has(self, worker_id: str, id_: model.ModelId) -> bool:
+    def _is_loaded(self, worker_id: str, id_: model.ModelId) -> bool:
         copy = self._workers.records[worker_id].copies.get(id_)
         return copy is not None and copy.state == "ready"
 
-    def _ensure(self, worker_id: str, id_: model.ModelId) -> commands.EnsureLoaded:
-        declared = self._book.models.declared(id_)
+    def _load(self, worker_id: str, id_: model.ModelId) -> commands.EnsureLoaded:
+        declared = self._index.models.declared(id_)
         return commands.EnsureLoaded(
             worker_id, id_, declared.spec.load_timeout_s if declared else 0.0
         )
 
-    def _routed(self, hot: HotModel, before: tuple[str, ...]) -> Iterator[commands.Command]:
-        if hot.routed != before:
-            yield from self._gates.configure()
+    def _configure_if_rerouted(self, hot_model: HotModel, before: tuple[str, ...]) -> None:
+        if hot_model.routed != before:
+            self._gateways.configure()
 
-    def ensured(self, event: events.CopyEnsured, now_s: float) -> Iterator[commands.Command]:
-        """A load came to its end: the model answers there too, or it is left as it is for a while."""
-        hot = self.models.get(event.id.name)
-        if hot is None or hot.id != event.id or event.worker_id not in hot.places:
+    def copy_ensured(self, event: events.CopyEnsured, now_s: float) -> None:
+        """Route requests to a worker that has loaded the model, or leave out one that could not."""
+        hot_model = self.models.get(event.id.name)
+        if hot_model is None or hot_model.id != event.id or event.worker_id not in hot_model.places:
             return
-        before = hot.routed
+        before = hot_model.routed
         if event.failure:
-            hot.places = tuple(place for place in hot.places if place != event.worker_id)
-            hot.rests_until_s = now_s + REST_S
+            hot_model.places = tuple(
+                place for place in hot_model.places if place != event.worker_id
+            )
+            hot_model.paused_until_s = now_s + LOAD_PAUSE_S
         else:
-            hot.loaded.add(event.worker_id)
-        yield from self._routed(hot, before)
+            hot_model.loaded.add(event.worker_id)
+        self._configure_if_rerouted(hot_model, before)
 
     def forget_worker(self, worker_id: str) -> None:
-        """The worker's process holds nothing any more."""
-        for hot in self.models.values():
-            hot.loads.pop(worker_id, None)
-            hot.loaded.discard(worker_id)
+        """Forget what a worker had whose process has ended."""
+        for hot_model in self.models.values():
+            hot_model.loads.pop(worker_id, None)
+            hot_model.loaded.discard(worker_id)
 
-    def follow_pool(self, pool: str) -> Iterator[commands.Command]:
-        """What a change among the pool's ready workers asks for."""
-        for hot in list(self.models.values()):
-            if hot.pool == pool and hot.places:
-                yield from self._place(hot, min(len(hot.places), len(self._workers.ready(pool))))
+    def follow_pool(self, pool: str) -> None:
+        """Place the pool's hot models anew after a change of its ready workers."""
+        for hot_model in list(self.models.values()):
+            if hot_model.pool == pool and hot_model.places:
+                workers_max = len(self._workers.ready(pool))
+                self._place(hot_model, min(len(hot_model.places), workers_max))
 
-    def forget_names(self, names: Iterable[str]) -> Iterator[commands.Command]:
-        """The models of these names, or what they mean, are not what they were: each is at its home alone, until it is busy again."""
+    def forget_names(self, names: Iterable[str]) -> None:
+        """Forget models that were declared anew or renamed: each begins at its home alone."""
         for name in names:
-            hot = self.models.pop(name, None)
-            if hot is not None and hot.routed:
-                yield from self._gates.configure()
+            hot_model = self.models.pop(name, None)
+            if hot_model is not None and hot_model.routed:
+                self._gateways.configure()
 
-    def tidy(self) -> None:
-        """Forget what is quiet."""
-        for name in [name for name, hot in self.models.items() if hot.is_over]:
+    def forget_quiet(self) -> None:
+        """Forget the models that are quiet again."""
+        for name in [name for name, hot_model in self.models.items() if hot_model.is_over]:
             del self.models[name]
 
     def routes(self) -> tuple[snapshots.HotRoute, ...]:
-        """What gateways must know."""
-        busy = (hot for hot in self.models.values() if hot.routed)
+        """Return the routes of the models that several workers share."""
         return tuple(
             snapshots.HotRoute(
-                hot.pool, (hot.id.name, *sorted(self._book.aliases_of(hot.id.name))), hot.routed
+                hot_model.pool,
+                (hot_model.id.name, *sorted(self._index.aliases_of(hot_model.id.name))),
+                hot_model.routed,
             )
-            for hot in busy
+            for hot_model in self.models.values()
+            if hot_model.routed
         )
 
     def check(self) -> None:
-        """State what always holds: what is routed is in the model's pool, on workers that are ready."""
-        for name, hot in self.models.items():
-            assert hot.id.name == name
-            assert hot.loaded <= set(hot.places)
-            assert self._book.pool_of(name) == hot.pool
-            assert all(self._workers.is_ready(place) for place in hot.routed)
+        """Assert that requests are routed to ready workers of the model's pool alone."""
+        for name, hot_model in self.models.items():
+            assert hot_model.id.name == name
+            assert hot_model.loaded <= set(hot_model.places)
+            assert self._index.pool_of(name) == hot_model.pool
+            assert all(self._workers.is_ready(place) for place in hot_model.routed)

@@ -1,134 +1,116 @@
-"""The gateways there are against the nodes that should have one."""
+"""The gateways: one on each node, each serving by a numbered snapshot."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from meshserve.core.processes import backoff, reconcile
+from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import commands, events, reports
 
-RESTART_DELAY_S_MAX = 10.0
+BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=10.0, is_first_immediate=True)
+NO_SNAPSHOT = -1
 
 
 @dataclass(slots=True)
-class GatewayRecord:
-    """One node's gateway as the mesh knows it. `configured` is the revision of the snapshot that it serves by, -1 if by none."""
+class GatewayRecord(reconcile.ProcessRecord[str]):
+    """One node's gateway. `configured` is the revision of the snapshot that it serves by."""
 
-    node: str
-    state: Literal["starting", "ready", "lost", "draining"] = "starting"
-    restarts: int = 0
-    losses: int = 0
-    retry_at_s: float = 0.0
-    reason: str = ""
     report: reports.GatewayReport | None = None
-    configured: int = -1
+    configured: int = NO_SNAPSHOT
+
+    @property
+    def node(self) -> str:
+        """The node, by which gateways are known."""
+        return self.id
 
 
-class Gateways:
-    """All gateways by node. `revision` counts the snapshots that they were to take; `needed` is the last without which some can't serve."""
+class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
+    """All gateways by node.
 
-    def __init__(self) -> None:
-        self.records: dict[str, GatewayRecord] = {}
+    `revision` counts the snapshots that they were to take; `needed` is the last one without which
+    some of the workers get no requests.
+    """
+
+    def __init__(self, out: commands.Outbox) -> None:
+        super().__init__(out)
         self.revision = 0
         self.needed = 0
-        self._calm: tuple[tuple[str, ...], float] | None = None
+
+    def _settings_by_id(self, wanted: tuple[str, ...]) -> dict[str, str]:
+        return {node: node for node in wanted}
+
+    def _new_record(self, id_: str, settings: str) -> GatewayRecord:
+        return GatewayRecord(id_, settings, backoff.Backoff(BACKOFF))
+
+    def _order_start(self, record: GatewayRecord) -> None:
+        self._out.append(commands.StartGateway(record.node))
+
+    def _order_stop(self, record: GatewayRecord) -> None:
+        self._out.append(commands.StopGateway(record.node))
 
     @property
     def are_serving(self) -> bool:
-        """Whether there are any, and all of them know the workers that there are."""
-        gates = self.records.values()
-        return bool(gates) and all(
-            gate.state == "ready" and gate.configured >= self.needed for gate in gates
+        """Whether all gateways, and at least one, know every worker that can take requests."""
+        gateways = self.records.values()
+        return bool(gateways) and all(
+            gateway.state is ProcessState.READY and gateway.configured >= self.needed
+            for gateway in gateways
         )
 
     def have_taken(self, revision: int) -> bool:
-        """Whether every gateway that takes snapshots serves by this one or a later one."""
+        """Return whether every gateway that takes snapshots serves by `revision` or later."""
         return all(
-            gate.configured >= revision
-            for gate in self.records.values()
-            if gate.state in ("starting", "ready")
+            gateway.configured >= revision
+            for gateway in self.records.values()
+            if gateway.state in reconcile.RUNNING
         )
 
     def have_all_taken(self, revision: int) -> bool:
-        """Whether every gateway that may pass requests on does: those too that drain, and take no snapshots any more."""
+        """Return whether every gateway that may forward requests serves by `revision` or later.
+
+        A draining gateway takes no snapshots any more, but still forwards requests.
+        """
         return all(
-            gate.configured >= revision for gate in self.records.values() if gate.state != "lost"
+            gateway.configured >= revision
+            for gateway in self.records.values()
+            if gateway.state is not ProcessState.LOST
         )
 
     def reported(self, event: events.GatewayReported) -> None:
-        """A gateway serves."""
-        gate = self.records.get(event.report.node)
-        if gate is not None and gate.state in ("starting", "ready"):
-            gate.state, gate.report, gate.losses, gate.reason = "ready", event.report, 0, ""
+        """Mark a gateway ready, and keep its report."""
+        gateway = self.records.get(event.report.node)
+        if gateway is None or gateway.state not in reconcile.RUNNING:
+            return
+        gateway.report, gateway.reason = event.report, ""
+        gateway.backoff.reset()
+        if gateway.state is ProcessState.STARTING:
+            self._move(gateway, ProcessMove.SERVING)
 
     def configured(self, event: events.GatewayConfigured) -> None:
-        """A gateway serves by a snapshot."""
-        gate = self.records.get(event.node)
-        if gate is not None:
-            gate.configured = max(gate.configured, event.revision)
+        """Note the snapshot that a gateway serves by."""
+        gateway = self.records.get(event.node)
+        if gateway is not None:
+            gateway.configured = max(gateway.configured, event.revision)
 
     def lost(self, event: events.GatewayLost, now_s: float) -> None:
-        """A gateway is gone; it is started again, the later the more often that failed."""
-        gate = self.records.get(event.node)
-        if gate is None or gate.state == "lost":
-            return
-        self._calm = None
-        if gate.state == "draining":
-            del self.records[event.node]
-            return
-        gate.retry_at_s = now_s + (
-            min(2.0 ** (gate.losses - 1), RESTART_DELAY_S_MAX) if gate.losses else 0.0
-        )
-        gate.state, gate.report, gate.reason, gate.configured = "lost", None, event.reason, -1
-        gate.losses += 1
+        """Mark a gateway lost; reconcile starts it again after its back-off."""
+        gateway = self.records.get(event.node)
+        if gateway is not None and gateway.state is not ProcessState.LOST:
+            gateway.report, gateway.configured = None, NO_SNAPSHOT
+            self._lose(gateway, event.reason, now_s)
 
     def stopped(self, event: events.GatewayStopped) -> None:
-        """A gateway has ended as it was told to."""
-        gate = self.records.get(event.node)
-        if gate is not None and gate.state == "draining":
-            self._calm = None
-            del self.records[event.node]
+        """Forget a gateway that has drained and ended."""
+        gateway = self.records.get(event.node)
+        if gateway is not None and gateway.state is ProcessState.DRAINING:
+            self._remove(gateway, ProcessMove.STOPPED)
 
-    def configure(self) -> Iterator[commands.Command]:
-        """Have every gateway take the newest snapshot."""
+    def configure(self) -> None:
+        """Order every gateway to take the newest snapshot."""
         self.revision += 1
-        return (
-            commands.ConfigureGateway(gate.node)
-            for gate in self.records.values()
-            if gate.state in ("starting", "ready")
+        self._out.extend(
+            commands.ConfigureGateway(gateway.node)
+            for gateway in self.records.values()
+            if gateway.state in reconcile.RUNNING
         )
-
-    def reconcile(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
-        """What brings the gateways nearer to what should be. Costs nothing while neither has changed and none is due to start again."""
-        asked = tuple(nodes)
-        if self._calm is not None and self._calm[0] == asked and now_s < self._calm[1]:
-            return
-        self._calm = (asked, math.inf)
-        yield from self._bring_about(asked, now_s)
-        if self._calm is not None:
-            retries_s = (gate.retry_at_s for gate in self.records.values() if gate.state == "lost")
-            self._calm = (asked, min(retries_s, default=math.inf))
-
-    def _bring_about(self, nodes: Collection[str], now_s: float) -> Iterator[commands.Command]:
-        wanted = frozenset(nodes)
-        for gate in list(self.records.values()):
-            yield from self._follow(gate, now_s, is_wanted=gate.node in wanted)
-        for node in nodes:
-            if node not in self.records:
-                self.records[node] = GatewayRecord(node)
-                yield commands.StartGateway(node)
-
-    def _follow(
-        self, gate: GatewayRecord, now_s: float, *, is_wanted: bool
-    ) -> Iterator[commands.Command]:
-        if gate.state == "lost" and not is_wanted:
-            del self.records[gate.node]
-        elif gate.state in ("starting", "ready") and not is_wanted:
-            gate.state = "draining"
-            yield commands.StopGateway(gate.node)
-        elif gate.state == "lost" and now_s >= gate.retry_at_s:
-            gate.state = "starting"
-            gate.restarts += 1
-            yield commands.StartGateway(gate.node)

@@ -1,4 +1,8 @@
-"""Where a model is at home: the ring that Envoy's RING_HASH builds, computed here too, so that both always agree."""
+"""The hash ring on which each model has its home: the same as Envoy's, so that both agree.
+
+Follows `source/extensions/load_balancing_policies/ring_hash/ring_hash_lb.cc` of Envoy, with
+`hash_function: XX_HASH` and equal weights; a test holds it against a real Envoy.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +13,61 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import xxhash
 
-# Enough that of 32 workers the busiest has a tenth more than its share; with Envoy's default of 1,024 it has half as much again.
 RING_SIZE_MIN = 16_384
+"""Of 32 workers the busiest gets 1.1 × its share; with Envoy's default of 1,024 points 1.47 ×."""
+
 RING_SIZE_MAX = 8 * 1024 * 1024
-POINTS_MIN = 128
-"""For a worker: with 16 the busiest of a thousand has twice its share, with so many a third more."""
-STEP = 16
+"""Envoy's own limit."""
+
+POINTS_PER_WORKER_MIN = 128
+"""Of 1,000 workers the busiest gets 1.20 × its share, with 16 points a worker 2.11 ×."""
+
+GROWTH = 16
+"""Rings grow in few and wide steps, because at each step most models get another home."""
 
 
 def ring_size(workers: int) -> int:
-    """The points on the ring of a pool that should have so many workers. In few and wide steps: at each of them most models move."""
+    """Return the number of points on the ring of a pool of `workers` workers."""
     size = RING_SIZE_MIN
-    while size < POINTS_MIN * workers and size < RING_SIZE_MAX:
-        size = min(size * STEP, RING_SIZE_MAX)
+    while size < POINTS_PER_WORKER_MIN * workers and size < RING_SIZE_MAX:
+        size = min(size * GROWTH, RING_SIZE_MAX)
     return size
 
 
 class HashRing:
-    """The workers of one pool on a ring of hashes. The order in which they are named does not matter."""
+    """The workers of one pool on a ring of `size` points. Their order does not matter."""
 
     def __init__(self, worker_ids: Iterable[str], size: int = RING_SIZE_MIN) -> None:
         self._workers = sorted(set(worker_ids))
-        counts = _counts(len(self._workers), size)
-        parts = [
-            _hashes(worker_id, count)
-            for worker_id, count in zip(self._workers, counts, strict=True)
-        ]
-        hashes = np.concatenate([*parts, np.empty(0, np.uint64)])
+        counts = _point_counts(len(self._workers), size)
+        hashes = np.concatenate(
+            [
+                *(
+                    _point_hashes(worker_id, count)
+                    for worker_id, count in zip(self._workers, counts, strict=True)
+                ),
+                np.empty(0, np.uint64),
+            ]
+        )
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
         self._owners = np.repeat(np.arange(len(counts)), counts)[order]
 
     def home(self, name: str) -> str:
-        """The worker that loads the model called `name`. Raises LookupError on an empty ring."""
+        """Return the worker that loads the model `name`. Raises LookupError on an empty ring."""
         return next(self._clockwise(name))
 
-    def homes(self, name: str, n: int) -> tuple[str, ...]:
-        """The first `n` different workers from the model's place on: where requests go when those before are gone."""
-        distinct: dict[str, None] = {}
+    def homes(self, name: str, count: int) -> tuple[str, ...]:
+        """Return the first `count` different workers on the ring from the name's point on.
+
+        Requests go to the next of them when those before it are gone.
+        """
+        homes: dict[str, None] = {}
         for owner in self._clockwise(name) if self._workers else ():
-            distinct.setdefault(owner)
-            if len(distinct) >= n:
+            homes.setdefault(owner)
+            if len(homes) >= count:
                 break
-        return tuple(distinct)[:n]
+        return tuple(homes)[:count]
 
     def _clockwise(self, name: str) -> Iterator[str]:
         if not self._workers:
@@ -61,22 +77,25 @@ class HashRing:
             yield self._workers[self._owners[(first + step) % len(self._owners)]]
 
 
-def _counts(workers: int, size: int) -> list[int]:
-    """How many points each has. Floating point like Envoy's, in the same order: whether one gets a point more is a matter of rounding."""
+def _point_counts(workers: int, size: int) -> list[int]:
+    """Return the number of points of each worker."""
     if not workers:
         return []
+    # Floating point in the same order of operations as Envoy's: rounding decides who gets a point
+    # more, and one point more moves models.
     weight = 1.0 / workers
     scale = min(math.ceil(weight * size) / weight, float(RING_SIZE_MAX))
-    counts, made, wanted = [], 0, 0.0
+    counts, placed, target = [], 0, 0.0
     for _ in range(workers):
-        wanted += scale * weight
-        counts.append(max(0, math.ceil(wanted) - made))
-        made += counts[-1]
+        target += scale * weight
+        counts.append(max(0, math.ceil(target) - placed))
+        placed += counts[-1]
     return counts
 
 
 @functools.lru_cache(maxsize=4096)
-def _hashes(worker_id: str, count: int) -> np.ndarray:
+def _point_hashes(worker_id: str, count: int) -> np.ndarray:
+    """Return the hashes of a worker's points: `count` numbers of type uint64, unsorted."""
     return np.array(
         [xxhash.xxh64_intdigest(f"{worker_id}_{number}".encode()) for number in range(count)],
         np.uint64,

@@ -1,73 +1,76 @@
-"""The workers there are against the workers there should be: who is started, replaced, drained, and started again after a loss."""
+"""The workers: which run, which catalog steps each has, and where a model is at home."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from meshserve.core.processes import hash_ring
+from meshserve.core.processes import backoff, hash_ring, reconcile
+from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 
-CALM_S = 60.0
-RESTART_DELAY_S_MAX = 30.0
+BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=30.0, calm_s=60.0, is_first_immediate=True)
 
 
 @dataclass(slots=True)
-class WorkerRecord:
-    """One worker as the mesh knows it. `is_up`: its process runs and takes steps. It is ready once it has had a whole catalog.
+class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
+    """One worker. It is ready once a full catalog has arrived.
 
-    `sent` and `synced` are revisions of its catalog; `whole_after`, `whole_at` those before and at the end of the last whole one.
+    `is_up`: its process runs and takes catalog steps.
+    `sent` and `synced` are revisions of its catalog; `full_after` and `full_at` are the revisions
+    before and at the end of the last full catalog that was sent.
     """
 
-    id: str
-    settings: desired.WorkerSettings
-    state: reports.WorkerState = "starting"
     is_up: bool = False
     endpoint: model.Endpoint | None = None
     pid: int = 0
-    restarts: int = 0
-    losses: int = 0
-    started_s: float = 0.0
-    retry_at_s: float = 0.0
-    reason: str = ""
     sent: int = 0
     synced: int = 0
-    whole_after: int = 0
-    whole_at: int = 0
-    said: reports.WorkerReport | None = field(default=None, repr=False)
+    full_after: int = 0
+    full_at: int = 0
+    report: reports.WorkerReport | None = field(default=None, repr=False)
     copies: dict[model.ModelId, reports.CopyReport] = field(default_factory=dict, repr=False)
 
-    def take_report(self, said: reports.WorkerReport | None) -> None:
-        """Keep what it said last, or nothing."""
-        self.said = said
-        if said is None or not said.since:
+    def take_report(self, report: reports.WorkerReport) -> None:
+        """Keep the newest report, and bring `copies` up to it."""
+        self.report = report
+        # A report that names none before it holds all copies: what was known is outdated.
+        if not report.since:
             self.copies = {}
-        if said is not None:
-            self.copies.update((copy.id, copy) for copy in said.copies)
-            for id_ in said.gone:
-                self.copies.pop(id_, None)
+        self.copies.update((copy.id, copy) for copy in report.copies)
+        for id_ in report.gone:
+            self.copies.pop(id_, None)
+
+    def forget_reports(self) -> None:
+        """Drop what an earlier process has reported."""
+        self.report, self.copies = None, {}
 
     def see_copy(self, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
-        """Keep how one copy was seen, until it is reported."""
+        """Keep how one copy was seen (None: the worker has none), until the next report."""
         if copy is None:
             self.copies.pop(id_, None)
         else:
             self.copies[id_] = copy
 
 
-class Workers:
-    """All workers by id. `changed` collects the pools whose ready workers changed since it was last emptied."""
+class Workers(
+    reconcile.Reconciler[WorkerRecord, desired.WorkerSettings, desired.PoolSettings],
+):
+    """All workers by id.
 
-    def __init__(self) -> None:
-        self.records: dict[str, WorkerRecord] = {}
+    `changed` collects the pools whose ready workers may have changed; the mesh empties it.
+    """
+
+    def __init__(self, out: commands.Outbox) -> None:
+        super().__init__(out)
         self.changed: set[str] = set()
         self._rings: dict[str, hash_ring.HashRing] = {}
         self._ring_sizes: dict[str, int] = {}
-        self._calm: tuple[tuple[desired.PoolSettings, ...], float] | None = None
+
+    # Reading
 
     def of_pool(self, pool: str) -> list[WorkerRecord]:
-        """The pool's workers, by id."""
+        """Return the pool's workers, by id."""
         return [
             self.records[id_]
             for id_ in sorted(self.records)
@@ -75,140 +78,118 @@ class Workers:
         ]
 
     def ready(self, pool: str) -> list[str]:
-        """The ids of the pool's ready workers."""
-        return [worker.id for worker in self.of_pool(pool) if worker.state == "ready"]
+        """Return the ids of the pool's ready workers."""
+        return [worker.id for worker in self.of_pool(pool) if worker.state is ProcessState.READY]
 
     def is_ready(self, worker_id: str) -> bool:
-        """Whether the worker is there and ready."""
+        """Return whether a worker of that id exists and is ready."""
         worker = self.records.get(worker_id)
-        return worker is not None and worker.state == "ready"
+        return worker is not None and worker.state is ProcessState.READY
+
+    def running(self, worker_id: str) -> WorkerRecord | None:
+        """Return the worker if its process runs and takes catalog steps."""
+        worker = self.records.get(worker_id)
+        return worker if worker is not None and worker.is_up else None
 
     def home(self, pool: str, name: str) -> str | None:
-        """The ready worker to which requests for `name` go, if any is ready."""
+        """Return the ready worker that gets the requests for `name`, None if none is ready."""
         return next(iter(self.homes(pool, name, 1)), None)
 
     def homes(self, pool: str, name: str, count: int) -> tuple[str, ...]:
-        """The first so many ready workers from the name's place on the ring on; fewer where there are not so many."""
+        """Return the first `count` ready workers on the ring from the name's point on, or all."""
         ring = self._rings.get(pool)
         if ring is None:
             ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool), self.ring_size(pool))
         return ring.homes(name, count)
 
     def ring_size(self, pool: str) -> int:
-        """How many points the pool's ring has: by the workers that there should be, so that it stays when one is lost."""
+        """Return the number of points on the pool's ring.
+
+        It follows from the number of workers that are wanted, not of those that are ready: a ring
+        that changed its size with each loss would move most models.
+        """
         return self._ring_sizes.get(pool, hash_ring.RING_SIZE_MIN)
 
+    # Events
+
     def attach(self, living: events.LivingWorker, now_s: float) -> WorkerRecord:
-        """Take over a worker that runs already."""
-        state: reports.WorkerState = "ready" if living.is_ready else "starting"
-        worker = WorkerRecord(
-            living.worker_id,
-            living.settings,
-            state,
-            True,  # noqa: FBT003
-            living.endpoint,
-            living.pid,
-            started_s=now_s,
-        )
+        """Take over a worker that an earlier controller has started."""
+        worker = self._new_record(living.worker_id, living.settings)
+        worker.state = ProcessState.READY if living.is_ready else ProcessState.STARTING
+        worker.is_up, worker.started_s = True, now_s
+        worker.endpoint, worker.pid = living.endpoint, living.pid
         self.records[worker.id] = worker
-        self._touch(worker)
+        self._changed(worker)
         return worker
 
     def started(self, event: events.WorkerStarted) -> WorkerRecord | None:
-        """The worker that is up now; nothing if nobody waits for it any more."""
+        """Note a worker's new process and return the worker, None if it is not wanted any more."""
         worker = self.records.get(event.worker_id)
-        if worker is None or worker.state not in ("starting", "ready"):
+        if worker is None or worker.state not in reconcile.RUNNING:
             return None
-        worker.is_up, worker.endpoint, worker.pid, worker.reason = (
-            True,
-            event.endpoint,
-            event.pid,
-            "",
-        )
-        worker.take_report(None)
-        self._move(worker, "starting")
-        worker.sent = worker.synced = worker.whole_after = worker.whole_at = 0
+        worker.is_up, worker.endpoint, worker.pid = True, event.endpoint, event.pid
+        worker.reason = ""
+        worker.forget_reports()
+        if worker.state is ProcessState.READY:
+            self._move(worker, ProcessMove.RESTARTED)
+        worker.sent = worker.synced = worker.full_after = worker.full_at = 0
         return worker
 
-    def give_whole(
-        self, worker: WorkerRecord, share: catalog_sync.Parts
-    ) -> Iterator[commands.Command]:
-        """Bring the worker's catalog in as a whole."""
-        steps = catalog_sync.full_steps(share, worker.sent)
-        worker.whole_after, worker.whole_at = worker.sent, steps[-1].revision
-        return self._send(worker, steps)
-
-    def give(
-        self, worker: WorkerRecord, changes: Iterable[catalog.Change]
-    ) -> Iterator[commands.Command]:
-        """Bring the worker's catalog forward by these changes."""
-        return self._send(worker, tuple(catalog_sync.incremental_steps(changes, worker.sent)))
-
-    def _send(
-        self, worker: WorkerRecord, steps: tuple[catalog_sync.SyncStep, ...]
-    ) -> Iterator[commands.Command]:
-        worker.sent = steps[-1].revision if steps else worker.sent
-        return (commands.SendChanges(worker.id, step) for step in steps)
-
     def synced(self, event: events.WorkerSynced) -> None:
-        """The worker has the steps up to a revision."""
-        worker = self.records.get(event.worker_id)
-        if worker is not None and worker.is_up:
-            worker.synced = max(worker.synced, min(event.revision, worker.sent))
-            if worker.state == "starting" and worker.synced >= worker.whole_at:
-                self._move(worker, "ready")
+        """Note up to which revision the worker has its catalog; with a full one it is ready."""
+        worker = self.running(event.worker_id)
+        if worker is None:
+            return
+        worker.synced = max(worker.synced, min(event.revision, worker.sent))
+        if worker.state is ProcessState.STARTING and worker.synced >= worker.full_at:
+            self._move(worker, ProcessMove.SERVING)
 
     def lost(self, event: events.WorkerLost, now_s: float) -> None:
-        """The worker is gone: it is started again, the later the more often it is lost soon after its start."""
+        """Mark a worker lost; reconcile starts it again after its back-off.
+
+        The loss of an earlier process of the same worker changes nothing.
+        """
         worker = self.records.get(event.worker_id)
-        if worker is None or worker.state == "lost" or event.pid not in (0, worker.pid):
-            return
-        if worker.state == "draining":
-            self.stopped(event.worker_id)
-            return
-        worker.losses = 0 if now_s - worker.started_s > CALM_S else worker.losses
-        delay_s = min(2.0 ** (worker.losses - 1), RESTART_DELAY_S_MAX) if worker.losses else 0.0
-        worker.losses += 1
-        worker.retry_at_s = now_s + delay_s
-        worker.is_up, worker.pid, worker.reason = False, 0, event.reason
-        worker.take_report(None)
-        self._move(worker, "lost")
+        if (
+            worker is not None
+            and worker.state is not ProcessState.LOST
+            and event.pid in (0, worker.pid)
+        ):
+            worker.is_up, worker.pid = False, 0
+            worker.forget_reports()
+            self._lose(worker, event.reason, now_s)
 
     def stopped(self, worker_id: str) -> None:
-        """The worker has ended as it was told to."""
+        """Forget a worker that has drained and ended."""
         worker = self.records.get(worker_id)
-        if worker is not None and worker.state == "draining":
-            del self.records[worker_id]
-            self._touch(worker)
+        if worker is not None and worker.state is ProcessState.DRAINING:
+            self._remove(worker, ProcessMove.STOPPED)
 
-    def reconcile(
-        self, pools: Iterable[desired.PoolSettings], now_s: float
-    ) -> Iterator[commands.Command]:
-        """What brings the workers nearer to what should be. Costs nothing while neither has changed and nobody is due to start again."""
-        asked = tuple(pools)
-        if self._calm is not None and self._calm[0] == asked and now_s < self._calm[1]:
-            return
-        self._calm = (asked, math.inf)
-        yield from self._bring_about(asked, now_s)
-        if self._calm is not None:
-            retries_s = (
-                worker.retry_at_s for worker in self.records.values() if worker.state == "lost"
-            )
-            self._calm = (asked, min(retries_s, default=math.inf))
+    # Catalogs
 
-    def _bring_about(
-        self, pools: Iterable[desired.PoolSettings], now_s: float
-    ) -> Iterator[commands.Command]:
-        for pool in pools:
+    def send_full(self, worker: WorkerRecord, parts: catalog_sync.Parts) -> None:
+        """Send the worker a full catalog, in place of the one that it has."""
+        steps = catalog_sync.full_steps(parts, worker.sent)
+        worker.full_after, worker.full_at = worker.sent, steps[-1].revision
+        self._send(worker, steps)
+
+    def send(self, worker: WorkerRecord, changes: Iterable[catalog.Change]) -> None:
+        """Send the worker changes of its catalog."""
+        self._send(worker, catalog_sync.incremental_steps(changes, worker.sent))
+
+    def _send(self, worker: WorkerRecord, steps: Iterable[catalog_sync.SyncStep]) -> None:
+        for step in steps:
+            worker.sent = step.revision
+            self._out.append(commands.SendChanges(worker.id, step))
+
+    # Reconciling
+
+    def _settings_by_id(
+        self, wanted: tuple[desired.PoolSettings, ...]
+    ) -> dict[str, desired.WorkerSettings]:
+        for pool in wanted:
             self._size_ring(pool)
-        wanted = {id_: pool.settings for pool in pools for id_ in pool.worker_ids()}
-        there = list(self.records.values())
-        # What is missing comes first: while it starts, nobody else of its pool may go.
-        for id_ in [id_ for id_ in wanted if id_ not in self.records]:
-            self.records[id_] = worker = WorkerRecord(id_, wanted[id_])
-            yield from self._start(worker, now_s)
-        for worker in there:
-            yield from self._follow(worker, wanted.get(worker.id), now_s)
+        return {id_: pool.settings for pool in wanted for id_ in pool.worker_ids()}
 
     def _size_ring(self, pool: desired.PoolSettings) -> None:
         size = hash_ring.ring_size(pool.workers)
@@ -217,44 +198,20 @@ class Workers:
             self._rings.pop(pool.name, None)
             self.changed.add(pool.name)
 
-    def _follow(
-        self, worker: WorkerRecord, wanted: desired.WorkerSettings | None, now_s: float
-    ) -> Iterator[commands.Command]:
-        if worker.state == "lost":
-            yield from self._follow_lost(worker, wanted, now_s)
-        elif worker.state == "draining":
-            return
-        elif wanted is None or (worker.settings != wanted and self._may_replace(worker)):
-            self._move(worker, "draining")
-            yield commands.StopWorker(worker.id)
+    def _new_record(self, id_: str, settings: desired.WorkerSettings) -> WorkerRecord:
+        return WorkerRecord(id_, settings, backoff.Backoff(BACKOFF))
 
-    def _follow_lost(
-        self, worker: WorkerRecord, wanted: desired.WorkerSettings | None, now_s: float
-    ) -> Iterator[commands.Command]:
-        if wanted is None:
-            del self.records[worker.id]
-            self._touch(worker)
-        elif now_s >= worker.retry_at_s:
-            worker.settings = wanted
-            worker.restarts += 1
-            self._move(worker, "starting")
-            yield from self._start(worker, now_s)
+    def _order_start(self, record: WorkerRecord) -> None:
+        self._out.append(commands.StartWorker(record.id, record.settings))
 
-    def _start(self, worker: WorkerRecord, now_s: float) -> Iterator[commands.Command]:
-        worker.started_s = now_s
-        yield commands.StartWorker(worker.id, worker.settings)
+    def _order_stop(self, record: WorkerRecord) -> None:
+        self._out.append(commands.StopWorker(record.id))
 
-    def _may_replace(self, worker: WorkerRecord) -> bool:
-        """One at a time: while another of the pool is not there, nobody else goes."""
-        others = [other for other in self.of_pool(worker.settings.pool) if other is not worker]
-        return all(other.state == "ready" for other in others)
+    def _may_replace(self, record: WorkerRecord) -> bool:
+        # One at a time: a pool that restarts all of its workers at once answers nothing meanwhile.
+        others = (other for other in self.of_pool(record.settings.pool) if other is not record)
+        return all(other.state is ProcessState.READY for other in others)
 
-    def _move(self, worker: WorkerRecord, state: reports.WorkerState) -> None:
-        if worker.state != state:
-            worker.state = state
-            self._touch(worker)
-
-    def _touch(self, worker: WorkerRecord) -> None:
-        self._calm = None
-        self._rings.pop(worker.settings.pool, None)
-        self.changed.add(worker.settings.pool)
+    def _on_change(self, record: WorkerRecord) -> None:
+        self._rings.pop(record.settings.pool, None)
+        self.changed.add(record.settings.pool)

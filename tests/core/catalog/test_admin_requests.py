@@ -1,4 +1,4 @@
-"""What each wish changes, seen through the mesh: the words of what was saved, or the class of the refusal."""
+"""What each admin request changes, or the class of the error that refuses it."""
 
 from __future__ import annotations
 

@@ -13,37 +13,37 @@ REPOSITORY = model.Origin.parse("repository:/r")
 
 
 @pytest.fixture
-def book():
+def index():
     made = catalog_index.CatalogIndex()
-    made.make(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
+    made.apply(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
     for name, origin in (
         ("api", model.FROM_API),
         ("config", model.FROM_CONFIG),
         ("repo", REPOSITORY),
         ("auto", model.FROM_ALIAS),
     ):
-        made.make(catalog.ModelDeclared(world.spec(name, origin=origin)))
-    made.make(desired.DesiredAlias("alias", "api"))
+        made.apply(catalog.ModelDeclared(world.spec(name, origin=origin)))
+    made.apply(desired.DesiredAlias("alias", "api"))
     return made
 
 
-def changes(book, *specs, is_replacing=False):
-    sheet = book.draft()
+def changes(index, *specs, is_replacing=False):
+    sheet = index.draft()
     for spec in specs:
         sheet.declare(spec, is_replacing=is_replacing)
     sheet.check()
     return sheet.changes()
 
 
-def test_the_same_once_more_changes_nothing(book):
-    assert changes(book, world.spec("api")) == ()
+def test_the_same_once_more_changes_nothing(index):
+    assert changes(index, world.spec("api")) == ()
 
 
-def test_a_changed_definition_is_refused_unless_it_shall_replace(book):
+def test_a_changed_definition_is_refused_unless_it_shall_replace(index):
     changed = world.spec("api", uri="/new")
     with pytest.raises(errors.AlreadyExists, match="another definition"):
-        changes(book, changed)
-    assert changes(book, changed, is_replacing=True) == (catalog.ModelDeclared(changed),)
+        changes(index, changed)
+    assert changes(index, changed, is_replacing=True) == (catalog.ModelDeclared(changed),)
 
 
 @pytest.mark.parametrize(
@@ -56,41 +56,41 @@ def test_a_changed_definition_is_refused_unless_it_shall_replace(book):
         ("repo", model.Origin.parse("repository:/other")),
     ],
 )
-def test_nobody_takes_anothers_name(book, name, origin):
+def test_nobody_takes_anothers_name(index, name, origin):
     with pytest.raises(errors.AlreadyExists, match="belongs to"):
-        changes(book, world.spec(name, uri="/new", origin=origin), is_replacing=True)
+        changes(index, world.spec(name, uri="/new", origin=origin), is_replacing=True)
 
 
-def test_another_version_of_anothers_name_is_refused_too(book):
+def test_another_version_of_anothers_name_is_refused_too(index):
     with pytest.raises(errors.AlreadyExists, match="belongs to the configuration"):
-        changes(book, world.spec("config", "2"))
+        changes(index, world.spec("config", "2"))
 
 
-def test_anothers_very_same_definition_is_no_change(book):
-    assert changes(book, world.spec("config", origin=model.FROM_API)) == ()
+def test_anothers_very_same_definition_is_no_change(index):
+    assert changes(index, world.spec("config", origin=model.FROM_API)) == ()
 
 
-def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(book):
-    book.make(catalog.ModelDeclared(world.spec("repo", "2", origin=REPOSITORY)))
+def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(index):
+    index.apply(catalog.ModelDeclared(world.spec("repo", "2", origin=REPOSITORY)))
     taken = world.spec("repo", uri="/new", origin=model.FROM_CONFIG)
-    assert changes(book, taken) == (
+    assert changes(index, taken) == (
         catalog.ModelWithdrawn(model.ModelId("repo", "2")),
         catalog.ModelDeclared(taken),
     )
 
 
-def test_what_was_registered_for_an_alias_belongs_to_the_api(book):
+def test_what_was_registered_for_an_alias_belongs_to_the_api(index):
     with pytest.raises(errors.AlreadyExists, match="another definition"):
-        changes(book, world.spec("auto", uri="/new"))
+        changes(index, world.spec("auto", uri="/new"))
 
 
-def test_a_name_is_not_both_a_model_and_an_alias(book):
+def test_a_name_is_not_both_a_model_and_an_alias(index):
     with pytest.raises(errors.AlreadyExists, match="both a model and an alias"):
-        changes(book, world.spec("alias"))
+        changes(index, world.spec("alias"))
 
 
-def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(book):
-    sheet = book.draft()
+def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(index):
+    sheet = index.draft()
     sheet.clear_alias("alias")
     sheet.declare(world.spec("alias"), is_replacing=False)
     sheet.check()
@@ -100,18 +100,18 @@ def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(book):
     ]
 
 
-def test_all_versions_are_in_one_pool(book):
+def test_all_versions_are_in_one_pool(index):
     with pytest.raises(errors.InvalidRequest, match="must be in one pool"):
-        changes(book, world.spec("api", "2", pool="gpu"))
+        changes(index, world.spec("api", "2", pool="gpu"))
 
 
-def test_there_must_be_such_a_pool(book):
+def test_there_must_be_such_a_pool(index):
     with pytest.raises(errors.InvalidRequest, match="no pool 'tpu'; there are: default, gpu"):
-        changes(book, world.spec("new", pool="tpu"))
+        changes(index, world.spec("new", pool="tpu"))
 
 
-def test_a_pin_changes_nothing_else(book):
-    sheet = book.draft()
+def test_a_pin_changes_nothing_else(index):
+    sheet = index.draft()
     sheet.pin(model.ModelId("config"), is_pinned=True)
     assert sheet.changes() == (
         catalog.ModelDeclared(world.spec("config", origin=model.FROM_CONFIG, pinned=True)),
@@ -127,20 +127,22 @@ def test_what_was_measured_holds_for_the_same_bytes_only():
 
 
 @pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
-def test_no_model_and_no_alias_has_a_name_of_an_llm(book, name):
+def test_no_model_and_no_alias_has_a_name_of_an_llm(index, name):
     made = llm_spec.LlmSpec(
         "chat", "/chat", aliases=("gpt",), adapters=(llm_spec.Adapter("sql", "/sql"),)
     )
-    book.make(dataclasses.replace(book.desired, llms=(made,)))
+    index.apply(dataclasses.replace(index.desired, llms=(made,)))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
-        changes(book, world.spec(name, origin=model.FROM_API))
-    sheet = book.draft()
+        changes(index, world.spec(name, origin=model.FROM_API))
+    sheet = index.draft()
     sheet.set_alias(desired.DesiredAlias(name, "api"))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         sheet.check()
 
 
-def test_no_llm_takes_the_name_of_a_model(book):
-    sheet = book.draft(dataclasses.replace(book.desired, llms=(llm_spec.LlmSpec("api", "/chat"),)))
+def test_no_llm_takes_the_name_of_a_model(index):
+    sheet = index.draft(
+        dataclasses.replace(index.desired, llms=(llm_spec.LlmSpec("api", "/chat"),))
+    )
     with pytest.raises(errors.AlreadyExists, match="'api' is the name of an LLM"):
         sheet.check()

@@ -15,10 +15,10 @@ KEY = snapshots.ApiKey("c", "k")
 
 
 @pytest.fixture
-def book():
+def index():
     made = catalog_index.CatalogIndex()
-    made.make(BEFORE)
-    made.make(catalog.ModelDeclared(world.spec("a")))
+    made.apply(BEFORE)
+    made.apply(catalog.ModelDeclared(world.spec("a")))
     return made
 
 
@@ -36,11 +36,11 @@ def book():
         (catalog.AliasCleared("al"), "alias al cleared"),
     ],
 )
-def test_a_change_of_the_catalog_is_one_line(book, change, words):
-    assert describe_changes.describe(book, [change]) == (words,)
+def test_a_change_of_the_catalog_is_one_line(index, change, words):
+    assert describe_changes.describe(index, [change]) == (words,)
 
 
-def test_settings_are_told_by_what_changes(book):
+def test_settings_are_told_by_what_changes(index):
     after = desired.Desired(
         pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
         gateway=desired.GatewaySettings("0.0.0.0:80", 10, (KEY,)),
@@ -53,7 +53,7 @@ def test_settings_are_told_by_what_changes(book):
             llm_spec.LlmSpec("new", "/new"),
         ),
     )
-    assert describe_changes.describe(book, [after]) == (
+    assert describe_changes.describe(index, [after]) == (
         "pool default: 1 → 3 workers",
         "pool default: its workers are replaced, one after the other (queue_max)",
         "pool new added: 1 worker",
@@ -70,5 +70,5 @@ def test_settings_are_told_by_what_changes(book):
     )
 
 
-def test_what_does_not_change_is_not_told(book):
-    assert describe_changes.describe(book, [BEFORE]) == ()
+def test_what_does_not_change_is_not_told(index):
+    assert describe_changes.describe(index, [BEFORE]) == ()

@@ -14,7 +14,7 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 @pytest.fixture
 def fleet():
-    fresh = llm_fleet.Fleet(gateways.Gateways(), [])
+    fresh = llm_fleet.Fleet(gateways.Gateways([]), [])
     a, b = llm_world.spec("a", **SHARED), llm_world.spec("b", tensor_parallel_size=2, **SHARED)
     fresh.set_wanted([a, b, llm_world.spec("c")])
     fresh.assign_turns(0.0)

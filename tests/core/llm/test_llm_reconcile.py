@@ -90,7 +90,7 @@ def test_fewer_requests_than_engines_are_quiet():
 
 @pytest.fixture
 def fleet():
-    fresh = llm_fleet.Fleet(gateways.Gateways(), [])
+    fresh = llm_fleet.Fleet(gateways.Gateways([]), [])
     fresh.bookings.observe((llm_spec.NodeCapacity("n1", 4, 4),))
     return fresh
 

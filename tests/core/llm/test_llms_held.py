@@ -19,7 +19,7 @@ class Held:
 
     def __init__(self):
         self.out = []
-        self.llms = llms.Llms(gateways.Gateways(), self.out)
+        self.llms = llms.Llms(gateways.Gateways([]), self.out)
         self.reconcile()
 
     @property

@@ -64,7 +64,7 @@ def routed(of, name="m"):
     ],
 )
 def test_as_many_workers_are_wanted_as_bring_each_below_the_bound(load, workers_max, count):
-    assert hot_models.wanted(load, workers_max) == count
+    assert hot_models.worker_count(load, workers_max) == count
 
 
 def test_a_busy_model_comes_to_more_workers_until_none_is_too_busy(of):

@@ -3,9 +3,20 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from meshserve import errors
 from meshserve.core.mesh import mesh
-from meshserve.core.values import catalog_sync, commands, desired, events, model, reports
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    commands,
+    desired,
+    events,
+    model,
+    reports,
+)
 from tests.core import world
 
 A = model.ModelId("a")
@@ -273,3 +284,54 @@ def test_footprints_differ_by_more_than_measuring_does():
     assert not mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(125, 0))
     assert mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(126, 0))
     assert mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(100, 1))
+
+
+# Determinism
+
+WORKERS = st.sampled_from(["default-0", "default-1", "gpu-0", "none"])
+SPECS = st.builds(
+    lambda name, uri, pinned: world.spec(name, uri=uri, pinned=pinned),
+    st.sampled_from("abc"),
+    st.sampled_from(["/x", "/y"]),
+    st.booleans(),
+)
+EVENTS = st.one_of(
+    st.builds(events.WorkerStarted, WORKERS, st.just(ENDPOINT), st.integers(1, 3)),
+    st.builds(events.WorkerSynced, WORKERS, st.integers(0, 9)),
+    st.builds(events.SyncFailed, WORKERS, st.integers(0, 9)),
+    st.builds(events.WorkerLost, WORKERS, st.just("killed"), st.integers(0, 3)),
+    st.builds(events.WorkerStopped, WORKERS),
+    st.builds(events.CopyEnsured, WORKERS, st.just(A), st.sampled_from(["", "broken"])),
+    st.builds(events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
+    st.builds(events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
+    st.builds(events.ModelsRegistered, st.lists(SPECS, max_size=3).map(tuple), st.booleans()),
+    st.builds(events.ModelRemoved, st.sampled_from("abc")),
+    st.builds(
+        events.ChangesSaved,
+        st.lists(st.builds(catalog.ModelDeclared, SPECS), max_size=2).map(tuple),
+    ),
+    st.builds(
+        events.ConfigApplied,
+        st.builds(
+            lambda count: desired.Desired(pools=(world.pool(workers=count),)), st.integers(0, 2)
+        ),
+    ),
+    st.just(events.Ticked()),
+)
+
+
+def replay(history):
+    """What a new mesh answers to each of these events; of a refusal its text."""
+    fresh, answers = mesh.Mesh(), []
+    for number, event in enumerate(history):
+        try:
+            answers.append(fresh.handle(event, float(number)))
+        except errors.MeshError as error:
+            answers.append(error.message)
+    return answers
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_the_same_events_bring_the_same_commands(following):
+    history = [events.Restored((desired.Desired(pools=(world.pool(),)),)), *following]
+    assert replay(history) == replay(history)

@@ -1,4 +1,4 @@
-"""In whatever order things happen: nothing saved is lost, no lost worker is spoken to, in the end all know and hold what they should."""
+"""In any order of events: nothing saved is lost, and in the end every worker has its catalog."""
 
 from __future__ import annotations
 

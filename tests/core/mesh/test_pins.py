@@ -132,4 +132,4 @@ def test_a_model_that_was_measured_is_still_pinned(made):
     home = made.mesh.home("a")
     said = reports.WorkerReport(home, 1, "n1", "ready", 1, measured=(world.measured("a", 5),))
     made.feed(events.WorkerReported(said, 0))
-    assert made.mesh.pins.held[A] == {home}
+    assert made.mesh.pins.pinned[A] == {home}

@@ -6,24 +6,28 @@ from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, reports
 
 
+def orders(gateways_, *nodes, now_s=0.0):
+    """The commands that reconciling orders."""
+    gateways_._out.clear()
+    gateways_.reconcile(nodes, now_s)
+    return list(gateways_._out)
+
+
 @pytest.fixture
 def running():
-    made = gateways.Gateways()
-    assert list(made.reconcile(("n1", "n2"), 0.0)) == [
-        commands.StartGateway("n1"),
-        commands.StartGateway("n2"),
-    ]
+    made = gateways.Gateways([])
+    assert orders(made, "n1", "n2") == [commands.StartGateway("n1"), commands.StartGateway("n2")]
     for node in ("n1", "n2"):
         made.reported(events.GatewayReported(reports.GatewayReport(node, 1, 2, "ready", ":80")))
     return made
 
 
 def test_what_is_as_it_should_be_is_left_alone(running):
-    assert list(running.reconcile(("n1", "n2"), 0.0)) == []
+    assert orders(running, "n1", "n2") == []
 
 
 def test_a_node_that_goes_loses_its_gateway(running):
-    assert list(running.reconcile(("n1",), 0.0)) == [commands.StopGateway("n2")]
+    assert orders(running, "n1") == [commands.StopGateway("n2")]
     running.stopped(events.GatewayStopped("n2"))
     assert list(running.records) == ["n1"]
 
@@ -32,41 +36,41 @@ def test_a_lost_gateway_is_started_again_ever_later(running):
     delays = []
     for _ in range(6):
         running.lost(events.GatewayLost("n1", "gone"), 0.0)
-        delays.append(running.records["n1"].retry_at_s)
-        assert list(running.reconcile(("n1", "n2"), delays[-1])) == [commands.StartGateway("n1")]
+        delays.append(running.records["n1"].backoff.retry_at_s)
+        assert orders(running, "n1", "n2", now_s=delays[-1]) == [commands.StartGateway("n1")]
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 10.0]
     assert running.records["n1"].restarts == 6
 
 
 def test_a_gateway_that_serves_again_starts_from_the_beginning(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
-    list(running.reconcile(("n1", "n2"), 0.0))
+    orders(running, "n1", "n2")
     running.reported(events.GatewayReported(reports.GatewayReport("n1", 3, 4, "ready", ":80")))
-    assert (running.records["n1"].state, running.records["n1"].losses) == ("ready", 0)
+    assert (running.records["n1"].state, running.records["n1"].backoff.failures) == ("ready", 0)
 
 
 def test_a_lost_gateway_waits_for_its_time(running):
-    running.records["n1"].losses = 3
+    running.records["n1"].backoff.failures = 3
     running.lost(events.GatewayLost("n1", "gone"), 100.0)
-    assert [list(running.reconcile(("n1", "n2"), now_s)) for now_s in (100.0, 103.9)] == [[], []]
-    assert list(running.reconcile(("n1", "n2"), 104.0)) == [commands.StartGateway("n1")]
-    assert list(running.reconcile(("n1", "n2"), 104.0)) == []
+    assert [orders(running, "n1", "n2", now_s=now_s) for now_s in (100.0, 103.9)] == [[], []]
+    assert orders(running, "n1", "n2", now_s=104.0) == [commands.StartGateway("n1")]
+    assert orders(running, "n1", "n2", now_s=104.0) == []
 
 
 def test_a_lost_gateway_that_nobody_wants_is_forgotten(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
-    assert list(running.reconcile(("n2",), 0.0)) == []
+    assert orders(running, "n2") == []
     assert list(running.records) == ["n2"]
 
 
 def test_a_gateway_lost_while_it_drains_is_gone(running):
-    list(running.reconcile(("n2",), 0.0))
+    orders(running, "n2")
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     assert list(running.records) == ["n2"]
 
 
 def test_reports_of_gateways_that_are_gone_or_going_change_nothing(running):
-    list(running.reconcile(("n2",), 0.0))
+    orders(running, "n2")
     for node in ("n1", "n9"):
         running.reported(events.GatewayReported(reports.GatewayReport(node, 3, 4, "ready", ":80")))
         running.lost(events.GatewayLost("n9", "gone"), 0.0)
@@ -81,7 +85,7 @@ def test_gateways_serve_once_all_have_the_snapshot_that_is_needed(running):
     for node in ("n1", "n2"):
         running.configured(events.GatewayConfigured(node, 0))
     assert running.are_serving
-    list(running.configure())
+    running.configure()
     assert running.are_serving
     running.needed = running.revision
     running.configured(events.GatewayConfigured("n1", 1))
@@ -94,20 +98,22 @@ def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
     for node in ("n1", "n2"):
         running.configured(events.GatewayConfigured(node, 0))
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
-    list(running.reconcile(("n1", "n2"), 0.0))
+    orders(running, "n1", "n2")
     running.reported(events.GatewayReported(reports.GatewayReport("n1", 3, 4, "ready", ":80")))
     assert not running.are_serving
 
 
 def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
-    assert not gateways.Gateways().are_serving
+    assert not gateways.Gateways([]).are_serving
     running.configured(events.GatewayConfigured("n9", 5))
     assert "n9" not in running.records
 
 
 def test_only_gateways_that_run_are_configured(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
-    assert list(running.configure()) == [commands.ConfigureGateway("n2")]
+    running._out.clear()
+    running.configure()
+    assert running._out == [commands.ConfigureGateway("n2")]
 
 
 def test_whoever_takes_snapshots_has_taken_one_once_all_of_them_have(running):
@@ -120,7 +126,7 @@ def test_whoever_takes_snapshots_has_taken_one_once_all_of_them_have(running):
 
 def test_a_gateway_that_drains_takes_no_snapshots_and_may_still_pass_requests_on(running):
     running.configured(events.GatewayConfigured("n1", 3))
-    list(running.reconcile(("n1",), 0.0))
+    orders(running, "n1")
     assert running.have_taken(3)
     assert not running.have_all_taken(3)
     running.stopped(events.GatewayStopped("n2"))

@@ -1,4 +1,4 @@
-"""The ring: balanced, stable, and the same whoever computes it. That Envoy's is the same, tests/gateway/envoy/test_clusters.py shows."""
+"""The ring is Envoy's own: its points, their order, and the homes that follow from them."""
 
 from __future__ import annotations
 

@@ -10,94 +10,105 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 1)
 POOL = world.pool(workers=2)
 
 
-def up(made, worker_id, pid=1):
-    worker = made.started(events.WorkerStarted(worker_id, ENDPOINT, pid))
-    for command in list(made.give_whole(worker, ())):
-        made.synced(events.WorkerSynced(worker_id, command.step.revision))
+def orders(workers_, pool=POOL, now_s=0.0):
+    """What reconciling orders: the commands' names and their workers."""
+    workers_._out.clear()
+    workers_.reconcile((pool,), now_s)
+    return [(type(command).__name__, command.worker_id) for command in workers_._out]
+
+
+def sent(workers_, send, *args):
+    """The steps that `send` sends."""
+    workers_._out.clear()
+    send(*args)
+    return [command.step for command in workers_._out]
+
+
+def bring_up(workers_, worker_id, pid=1):
+    worker = workers_.started(events.WorkerStarted(worker_id, ENDPOINT, pid))
+    for step in sent(workers_, workers_.send_full, worker, ()):
+        workers_.synced(events.WorkerSynced(worker_id, step.revision))
 
 
 @pytest.fixture
 def made():
-    fresh = workers.Workers()
-    list(fresh.reconcile([POOL], 0.0))
+    fresh = workers.Workers([])
+    orders(fresh)
     for worker_id in POOL.worker_ids():
-        up(fresh, worker_id)
+        bring_up(fresh, worker_id)
     fresh.changed.clear()
     return fresh
 
 
-def asked(made, now_s=0.0, pool=POOL):
-    return [
-        (type(command).__name__, command.worker_id) for command in made.reconcile([pool], now_s)
+def test_missing_workers_are_started():
+    assert orders(workers.Workers([])) == [
+        ("StartWorker", "default-0"),
+        ("StartWorker", "default-1"),
     ]
 
 
-def test_missing_workers_are_started():
-    assert asked(workers.Workers()) == [("StartWorker", "default-0"), ("StartWorker", "default-1")]
-
-
 def test_a_worker_is_ready_once_it_has_a_whole_catalog():
-    made = workers.Workers()
-    list(made.reconcile([POOL], 0.0))
+    made = workers.Workers([])
+    orders(made)
     worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
-    sent = list(made.give_whole(worker, catalog_sync.split_changes([1] * 2500)))
+    steps = sent(made, made.send_full, worker, catalog_sync.split_changes([1] * 2500))
     made.synced(events.WorkerSynced("default-0", 2))
     assert not made.is_ready("default-0")
-    made.synced(events.WorkerSynced("default-0", sent[-1].step.revision))
+    made.synced(events.WorkerSynced("default-0", steps[-1].revision))
     assert made.ready("default") == ["default-0"]
     assert made.changed == {"default"}
 
 
 def test_workers_that_are_too_many_are_drained(made):
-    assert asked(made, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
+    assert orders(made, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
     made.stopped("default-1")
     assert list(made.records) == ["default-0"]
 
 
 def test_workers_with_other_settings_are_replaced_one_at_a_time(made):
     changed = world.pool(workers=2, queue_max=7)
-    assert asked(made, pool=changed) == [("StopWorker", "default-0")]
-    assert asked(made, pool=changed) == []
+    assert orders(made, pool=changed) == [("StopWorker", "default-0")]
+    assert orders(made, pool=changed) == []
     made.stopped("default-0")
-    assert asked(made, pool=changed) == [("StartWorker", "default-0")]
-    assert asked(made, pool=changed) == []
-    up(made, "default-0")
-    assert asked(made, pool=changed) == [("StopWorker", "default-1")]
+    assert orders(made, pool=changed) == [("StartWorker", "default-0")]
+    assert orders(made, pool=changed) == []
+    bring_up(made, "default-0")
+    assert orders(made, pool=changed) == [("StopWorker", "default-1")]
 
 
 def test_a_lost_worker_is_started_again_ever_later(made):
     delays = []
     for _ in range(7):
         made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-        delays.append(made.records["default-0"].retry_at_s)
-        assert asked(made, delays[-1]) == [("StartWorker", "default-0")]
+        delays.append(made.records["default-0"].backoff.retry_at_s)
+        assert orders(made, now_s=delays[-1]) == [("StartWorker", "default-0")]
         made.records["default-0"].started_s = 0.0
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
 def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
-    made.records["default-0"].losses = 2
+    made.records["default-0"].backoff.failures = 2
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    assert [asked(made, now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
-    assert asked(made, 2.0) == [("StartWorker", "default-0")]
-    assert asked(made, 2.0) == []
+    assert [orders(made, now_s=now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
+    assert orders(made, now_s=2.0) == [("StartWorker", "default-0")]
+    assert orders(made, now_s=2.0) == []
 
 
 def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
-    made.records["default-0"].losses = 5
+    made.records["default-0"].backoff.failures = 5
     made.lost(events.WorkerLost("default-0", "killed"), 100.0)
-    assert asked(made, 100.0) == [("StartWorker", "default-0")]
+    assert orders(made, now_s=100.0) == [("StartWorker", "default-0")]
 
 
 def test_a_lost_worker_gets_its_pools_newest_settings(made):
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    (start,) = made.reconcile([world.pool(workers=2, queue_max=7)], 0.0)
-    assert start == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
+    made.reconcile((world.pool(workers=2, queue_max=7),), 0.0)
+    assert made._out[-1] == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
 
 
 def test_a_lost_worker_that_nobody_wants_is_forgotten(made):
     made.lost(events.WorkerLost("default-1", "killed"), 0.0)
-    assert asked(made, pool=world.pool(workers=1)) == []
+    assert orders(made, pool=world.pool(workers=1)) == []
     assert list(made.records) == ["default-0"]
 
 
@@ -108,33 +119,33 @@ def test_the_loss_of_an_earlier_process_says_nothing_of_this_one(made):
 
 def test_a_loss_is_told_once(made):
     made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
-    asked(made)
+    orders(made)
     made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
     assert made.records["default-0"].state == "starting"
 
 
 def test_a_worker_lost_while_it_drains_is_gone(made):
-    asked(made, pool=world.pool(workers=1))
+    orders(made, pool=world.pool(workers=1))
     made.lost(events.WorkerLost("default-1", "killed"), 0.0)
     assert list(made.records) == ["default-0"]
 
 
 def test_a_start_that_nobody_waits_for_is_no_worker(made):
     assert made.started(events.WorkerStarted("default-7", ENDPOINT, 1)) is None
-    asked(made, pool=world.pool(workers=1))
+    orders(made, pool=world.pool(workers=1))
     assert made.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
 
 
 def test_steps_are_numbered_without_a_gap(made):
     worker = made.records["default-0"]
-    sent = [
-        *made.give(worker, [1] * 1500),
-        *made.give_whole(worker, ((1,),)),
-        *made.give(worker, [1]),
+    steps = [
+        *sent(made, made.send, worker, [1] * 1500),
+        *sent(made, made.send_full, worker, ((1,),)),
+        *sent(made, made.send, worker, [1]),
     ]
-    assert [command.step.revision for command in sent] == [2, 3, 4, 5]
-    assert [command.step.is_first for command in sent] == [False, False, True, False]
-    assert max(len(command.step.changes) for command in sent) == catalog_sync.CHANGES_MAX
+    assert [step.revision for step in steps] == [2, 3, 4, 5]
+    assert [step.is_first for step in steps] == [False, False, True, False]
+    assert max(len(step.changes) for step in steps) == catalog_sync.CHANGES_MAX
 
 
 def test_homes_are_among_ready_workers(made):
@@ -148,22 +159,22 @@ def test_homes_are_among_ready_workers(made):
 def test_a_ring_is_for_the_workers_that_there_should_be(made):
     assert made.ring_size("default") == hash_ring.RING_SIZE_MIN
     home = made.home("default", "m")
-    assert len(asked(made, pool=world.pool(workers=129))) == 127
+    assert len(orders(made, pool=world.pool(workers=129))) == 127
     assert made.ring_size("default") == hash_ring.ring_size(129)
     assert made.changed == {"default"}
     assert made.home("default", "m") == hash_ring.HashRing(
         ["default-0", "default-1"], hash_ring.ring_size(129)
     ).home("m")
-    asked(made, pool=POOL)
+    orders(made, pool=POOL)
     assert made.home("default", "m") == home
 
 
 def test_a_living_worker_is_taken_over_as_it_is():
-    made = workers.Workers()
+    made = workers.Workers([])
     for worker_id, is_ready in (("default-0", True), ("default-1", False)):
         made.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
     assert made.ready("default") == ["default-0"]
-    assert asked(made) == []
+    assert orders(made) == []
 
 
 def test_a_report_is_kept_by_model_until_the_loss(made):
@@ -190,4 +201,4 @@ def test_a_report_is_kept_by_model_until_the_loss(made):
     )
     assert worker.copies == {copy.id: copy}
     made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    assert (worker.said, worker.copies) == (None, {})
+    assert (worker.report, worker.copies) == (None, {})

@@ -1,0 +1,184 @@
+"""One lifecycle for workers and gateways, and the reconciler that leads it to what is wanted.
+
+absent   → starting: start ordered
+starting → ready: serving, draining: stop ordered, lost: lost
+ready    → starting: restarted, draining: stop ordered, lost: lost
+draining → absent: stopped
+lost     → starting: start ordered, absent: given up
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import math
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from meshserve.core import state_table
+from meshserve.core.processes import backoff
+from meshserve.core.values import commands
+
+
+class ProcessState(enum.StrEnum):
+    """Where a worker or gateway is in its life; all but `absent` are the words that users see."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    LOST = "lost"
+
+
+class ProcessMove(enum.Enum):
+    """What can happen to a worker or gateway."""
+
+    START_ORDERED = "start ordered"
+    SERVING = "serving"
+    RESTARTED = "restarted"
+    STOP_ORDERED = "stop ordered"
+    STOPPED = "stopped"
+    LOST = "lost"
+    GIVEN_UP = "given up"
+
+
+LIFECYCLE = state_table.Lifecycle(
+    "process",
+    {
+        (ProcessState.ABSENT, ProcessMove.START_ORDERED): ProcessState.STARTING,
+        (ProcessState.STARTING, ProcessMove.SERVING): ProcessState.READY,
+        (ProcessState.STARTING, ProcessMove.STOP_ORDERED): ProcessState.DRAINING,
+        (ProcessState.STARTING, ProcessMove.LOST): ProcessState.LOST,
+        (ProcessState.READY, ProcessMove.RESTARTED): ProcessState.STARTING,
+        (ProcessState.READY, ProcessMove.STOP_ORDERED): ProcessState.DRAINING,
+        (ProcessState.READY, ProcessMove.LOST): ProcessState.LOST,
+        (ProcessState.DRAINING, ProcessMove.STOPPED): ProcessState.ABSENT,
+        (ProcessState.LOST, ProcessMove.START_ORDERED): ProcessState.STARTING,
+        (ProcessState.LOST, ProcessMove.GIVEN_UP): ProcessState.ABSENT,
+    },
+)
+
+RUNNING = frozenset({ProcessState.STARTING, ProcessState.READY})
+"""States of a process that is wanted and was not lost."""
+
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclass(slots=True)
+class ProcessRecord(Generic[SettingsT]):
+    """One process as the mesh knows it. `reason` says why it was lost last, if it is not back."""
+
+    id: str
+    settings: SettingsT
+    backoff: backoff.Backoff
+    state: ProcessState = ProcessState.ABSENT
+    restarts: int = 0
+    started_s: float = 0.0
+    reason: str = ""
+
+
+RecordT = TypeVar("RecordT", bound=ProcessRecord)  # type: ignore[type-arg]  # bounds can't be generic
+WantedT = TypeVar("WantedT")
+
+
+class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
+    """Starts missing processes, starts lost ones again, and drains those that are not wanted.
+
+    A subclass names the commands of its kind. `WantedT` is one element of what is wanted.
+    """
+
+    def __init__(self, out: commands.Outbox) -> None:
+        self.records: dict[str, RecordT] = {}
+        self._out = out
+        self._moves = state_table.MoveLog(LIFECYCLE)
+        # What was wanted at the last look, and until when nothing is to be done about it.
+        self._settled: tuple[tuple[WantedT, ...], float] | None = None
+
+    @abc.abstractmethod
+    def _settings_by_id(self, wanted: tuple[WantedT, ...]) -> dict[str, SettingsT]: ...
+
+    @abc.abstractmethod
+    def _new_record(self, id_: str, settings: SettingsT) -> RecordT: ...
+
+    @abc.abstractmethod
+    def _order_start(self, record: RecordT) -> None: ...
+
+    @abc.abstractmethod
+    def _order_stop(self, record: RecordT) -> None: ...
+
+    def _may_replace(self, record: RecordT) -> bool:  # noqa: ARG002 - subclasses look at it
+        """Return whether a process with outdated settings may be stopped now."""
+        return True
+
+    def _on_change(self, record: RecordT) -> None:
+        """Hook: the record has changed its state, or is removed."""
+
+    def reconcile(self, wanted: tuple[WantedT, ...], now_s: float) -> None:
+        """Order what brings the processes nearer to what is wanted.
+
+        Costs one comparison while nothing has changed and no restart is due.
+        """
+        if self._settled is not None and self._settled[0] == wanted and now_s < self._settled[1]:
+            return
+        self._settled = (wanted, math.inf)
+        self._start_missing_and_follow(self._settings_by_id(wanted), now_s)
+        if self._settled is not None:
+            lost = (r for r in self.records.values() if r.state is ProcessState.LOST)
+            self._settled = (
+                wanted,
+                min((record.backoff.retry_at_s for record in lost), default=math.inf),
+            )
+
+    def _start_missing_and_follow(self, settings: dict[str, SettingsT], now_s: float) -> None:
+        existing = list(self.records.values())
+        # Missing processes come first: while one of them starts, `_may_replace` keeps the others.
+        for id_ in [id_ for id_ in settings if id_ not in self.records]:
+            self.records[id_] = self._new_record(id_, settings[id_])
+            self._start(self.records[id_], now_s)
+        for record in existing:
+            self._follow(record, settings.get(record.id), now_s)
+
+    def _start(self, record: RecordT, now_s: float) -> None:
+        is_new = record.state is ProcessState.ABSENT
+        record.state = self._moves.after(record.id, record.state, ProcessMove.START_ORDERED)
+        record.started_s = now_s
+        record.restarts += not is_new
+        self._order_start(record)
+
+    def _follow(self, record: RecordT, wanted: SettingsT | None, now_s: float) -> None:
+        if record.state is ProcessState.LOST:
+            self._follow_lost(record, wanted, now_s)
+        elif record.state in RUNNING and (
+            wanted is None or (record.settings != wanted and self._may_replace(record))
+        ):
+            self._move(record, ProcessMove.STOP_ORDERED)
+            self._order_stop(record)
+
+    def _follow_lost(self, record: RecordT, wanted: SettingsT | None, now_s: float) -> None:
+        if wanted is None:
+            self._remove(record, ProcessMove.GIVEN_UP)
+        elif record.backoff.is_due(now_s):
+            record.settings = wanted
+            self._start(record, now_s)
+
+    def _lose(self, record: RecordT, reason: str, now_s: float) -> None:
+        """Mark a process lost and schedule its restart; one that drains has only ended early."""
+        if record.state is ProcessState.DRAINING:
+            self._remove(record, ProcessMove.STOPPED)
+            return
+        record.backoff.record_failure(now_s, ran_s=now_s - record.started_s)
+        record.reason = reason
+        self._move(record, ProcessMove.LOST)
+
+    def _move(self, record: RecordT, move: ProcessMove) -> None:
+        record.state = self._moves.after(record.id, record.state, move)
+        self._changed(record)
+
+    def _remove(self, record: RecordT, move: ProcessMove) -> None:
+        record.state = self._moves.after(record.id, record.state, move)
+        del self.records[record.id]
+        self._changed(record)
+
+    def _changed(self, record: RecordT) -> None:
+        self._settled = None
+        self._on_change(record)

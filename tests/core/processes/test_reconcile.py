@@ -1,0 +1,102 @@
+"""The reconciler alone; workers and gateways have tests of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshserve.core import state_table
+from meshserve.core.processes import backoff, reconcile
+from meshserve.core.processes.reconcile import ProcessMove, ProcessState
+
+POLICY = backoff.BackoffPolicy(base_s=1.0, cap_s=8.0, is_first_immediate=True)
+
+
+class Processes(reconcile.Reconciler):
+    """Processes by name; a pair of name and settings is what is wanted."""
+
+    looks = 0
+
+    def _settings_by_id(self, wanted):
+        self.looks += 1
+        return dict(wanted)
+
+    def _new_record(self, id_, settings):
+        return reconcile.ProcessRecord(id_, settings, backoff.Backoff(POLICY))
+
+    def _order_start(self, record):
+        self._out.append(f"start {record.id}")
+
+    def _order_stop(self, record):
+        self._out.append(f"stop {record.id}")
+
+    def orders(self, *wanted, now_s=0.0):
+        self._out.clear()
+        self.reconcile(wanted, now_s)
+        return list(self._out)
+
+
+@pytest.fixture
+def processes():
+    made = Processes([])
+    made.orders(("a", 1), ("b", 1))
+    return made
+
+
+def states(processes):
+    return {id_: record.state.value for id_, record in processes.records.items()}
+
+
+def test_what_is_missing_is_started(processes):
+    assert processes.orders(("a", 1), ("b", 1), ("c", 1)) == ["start c"]
+    assert states(processes) == {"a": "starting", "b": "starting", "c": "starting"}
+
+
+def test_what_is_not_wanted_is_stopped_once(processes):
+    assert processes.orders(("a", 1)) == ["stop b"]
+    assert processes.orders(("a", 1)) == []
+
+
+def test_what_has_other_settings_is_stopped_and_then_started_with_them(processes):
+    assert processes.orders(("a", 1), ("b", 2)) == ["stop b"]
+    processes._remove(processes.records["b"], ProcessMove.STOPPED)
+    assert processes.orders(("a", 1), ("b", 2)) == ["start b"]
+    assert processes.records["b"].settings == 2
+
+
+def test_what_is_lost_is_started_again_when_it_is_due(processes):
+    wanted, lost = (("a", 1), ("b", 1)), processes.records["a"]
+    for wait_s in (0.0, 1.0, 2.0):
+        processes._lose(lost, "killed", 0.0)
+        assert not wait_s or processes.orders(*wanted, now_s=wait_s - 0.1) == []
+        assert processes.orders(*wanted, now_s=wait_s) == ["start a"]
+    assert (lost.restarts, lost.reason) == (3, "killed")
+
+
+def test_what_is_lost_and_not_wanted_is_forgotten(processes):
+    processes._lose(processes.records["a"], "killed", 0.0)
+    assert processes.orders(("b", 1)) == []
+    assert states(processes) == {"b": "starting"}
+
+
+def test_nothing_is_looked_at_while_nothing_has_changed_and_nothing_is_due(processes):
+    wanted = (("a", 1), ("b", 1))
+    processes._lose(processes.records["a"], "killed", 0.0)
+    processes.orders(*wanted)
+    processes._lose(processes.records["a"], "killed", 0.0)
+    processes.orders(*wanted)
+    looks = processes.looks
+    for now_s in (0.1, 0.5, 0.9):
+        processes.orders(*wanted, now_s=now_s)
+    assert processes.looks == looks
+    assert processes.orders(*wanted, now_s=1.0) == ["start a"]
+
+
+def test_an_illegal_move_tells_the_process_s_history(processes):
+    with pytest.raises(
+        state_table.IllegalMove, match=r"starting can't be stopped; moves before: start ordered"
+    ):
+        processes._move(processes.records["a"], ProcessMove.STOPPED)
+
+
+def test_the_diagram_in_the_module_is_the_table():
+    assert reconcile.LIFECYCLE.diagram(ProcessState) in reconcile.__doc__
