@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cachetools
 import numpy as np
 
 from meshserve import errors
@@ -20,7 +22,6 @@ from meshserve.runtimes import (
     files,
     optional_import,
     options,
-    probe_cache,
     probing,
     signatures,
 )
@@ -47,6 +48,8 @@ _NOISE = ("[ONNXRuntimeError] :",)
 
 _FIRST_FIELDS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 """Protobuf whose first field is `ir_version`, followed by another field of ModelProto."""
+
+FORMS_MAX = 1 << 17
 
 _SMALL_BYTES = 64 * 1024
 """Up to this size `basic` is the default optimisation: a third less memory and load time than `all`, and no slower to run."""
@@ -161,8 +164,31 @@ def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
     return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
 
 
-_FORMS: probe_cache.ProbeCache[tuple[object, ...], Form] = probe_cache.ProbeCache()
-"""By digest and what was declared: the same bytes need no second proof."""
+class _VerifiedForms:
+    """Forms by an artifact's digest and what was declared: the same bytes need no second proof.
+
+    Equal forms are kept once. Several threads may call.
+    """
+
+    def __init__(self) -> None:
+        self._forms: cachetools.LRUCache[object, Form] = cachetools.LRUCache(FORMS_MAX)
+        self._equal_forms: cachetools.LRUCache[Form, Form] = cachetools.LRUCache(FORMS_MAX)
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> Form | None:
+        """Return the form that was put for the key, if it is still known."""
+        with self._lock:
+            return self._forms.get(key)
+
+    def put(self, key: object, form: Form) -> Form:
+        """Remember the form; return it, or the equal one that other models have already."""
+        with self._lock:
+            form = self._equal_forms.setdefault(form, form)
+            self._forms[key] = form
+            return form
+
+
+_FORMS = _VerifiedForms()
 
 
 class OnnxRuntime(model_runtime.Runtime):

@@ -1,10 +1,17 @@
-"""Triton's `config.pbtxt`, as far as it says what meshserve can honour; everything else in it is passed over."""
+"""Reads what meshserve can honour of Triton's `config.pbtxt`; everything else in it is ignored.
+
+The format is documented at
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html
+"""
 
 from __future__ import annotations
 
+from google.protobuf import text_format
+
 from meshserve.core.values import model
-from meshserve.storage import model_metadata, text_format
-from meshserve.storage.text_format import Message, Value
+from meshserve.protocol.pb import model_config_pb2
+from meshserve.protocol.pb.pool import POOL
+from meshserve.storage import model_metadata
 
 FILE = "config.pbtxt"
 RUNTIMES = {
@@ -15,96 +22,70 @@ RUNTIMES = {
     "python": "python",
     "fil": "",
 }
-"""Backends and platforms whose models a runtime here loads; FIL's are told apart by their files. Any other is kept as it is."""
-TYPES = (
-    None,
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-    "BF16",
-)
-"""By the numbers of `inference.DataType`."""
+"""Our runtimes by Triton's backend or platform; FIL's models are recognised by their files.
+
+Other names are kept, because a third party's runtime may have them.
+"""
+NOT_STATED = -(1 << 31)
+"""Stands for a missing `max_batch_size`, which leaves batching as it is, while 0 turns it off.
+
+proto3 itself does not tell a missing number from 0.
+"""
 
 
 def read(text: str) -> model_metadata.ModelDescription:
-    """What the configuration declares. Raises ValueError with what is wrong, and in which line where that is known."""
-    config = text_format.parse(text)
-    if "ensemble_scheduling" in config or _text(config, "platform") == "ensemble":
+    """Return what the configuration declares.
+
+    Raises ValueError with what is wrong, and in which line if that is known.
+    """
+    config = _parsed(text)
+    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
         raise ValueError("ensembles are not served")
-    rows = _count(config, "max_batch_size")
-    has_batch_dimension = bool(rows)
-    file = _text(config, "default_model_filename")
+    rows_max = config.max_batch_size
+    is_stated = rows_max != NOT_STATED
+    if is_stated and rows_max < 0:
+        raise ValueError(f"max_batch_size: expected a whole number, got {rows_max}")
+    has_batch_dimension = is_stated and rows_max > 0
+    runtime = config.backend or config.platform
     return model_metadata.ModelDescription(
-        name=_text(config, "name"),
-        runtime=_runtime(config),
-        inputs=tuple(_tensor(each, has_batch_dimension) for each in config.get("input", ())),
-        outputs=tuple(_tensor(each, has_batch_dimension) for each in config.get("output", ())),
-        max_batch_size=rows or None,
-        batching=None if rows is None else has_batch_dimension and "dynamic_batching" in config,
-        versions=_versions(config),
-        options={"file": file} if file else {},
+        name=config.name,
+        runtime=RUNTIMES.get(runtime, runtime),
+        inputs=tuple(_tensor(tensor, has_batch_dimension) for tensor in config.input),
+        outputs=tuple(_tensor(tensor, has_batch_dimension) for tensor in config.output),
+        max_batch_size=rows_max if has_batch_dimension else None,
+        batching=has_batch_dimension and config.HasField("dynamic_batching") if is_stated else None,
+        versions=_versions(config.version_policy),
+        options={"file": config.default_model_filename} if config.default_model_filename else {},
     )
 
 
-def _runtime(config: Message) -> str:
-    named = _text(config, "backend") or _text(config, "platform")
-    return RUNTIMES.get(named, named)
+def _parsed(text: str) -> model_config_pb2.ModelConfig:
+    config = model_config_pb2.ModelConfig(max_batch_size=NOT_STATED)
+    try:
+        # Merge instead of Parse, which raises for the number that is set already.
+        text_format.Merge(text, config, descriptor_pool=POOL, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        place, _, reason = str(error).rpartition(" : ")
+        line = f"line {error.GetLine()}: " if error.GetLine() else ""
+        raise ValueError(f"{line}{reason if place else error}") from None
+    except RecursionError:
+        raise ValueError("too many messages in each other") from None
+    return config
 
 
-def _tensor(value: Value, has_batch_dimension: bool) -> model.TensorSpec:
-    fields = _message(value)
-    shape = [-1] * has_batch_dimension + list(fields.get("dims", ()))
-    return model_metadata.tensor(
-        _text(fields, "name"), _datatype(fields.get("data_type", [0])[-1]), shape
-    )
+def _tensor(
+    tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput, has_batch_dimension: bool
+) -> model.TensorSpec:
+    types = model_config_pb2.DataType.DESCRIPTOR.values_by_number
+    word = types[tensor.data_type].name.removeprefix("TYPE_") if tensor.data_type in types else ""
+    shape = [-1] * has_batch_dimension + list(tensor.dims)
+    return model_metadata.tensor(tensor.name, "BYTES" if word == "STRING" else word, shape)
 
 
-def _datatype(value: Value) -> object:
-    if isinstance(value, int):
-        return TYPES[value] if 0 <= value < len(TYPES) else value
-    word = str(value).removeprefix("TYPE_")
-    return "BYTES" if word == "STRING" else word
-
-
-def _versions(config: Message) -> model_metadata.Versions:
-    policy = _message(config.get("version_policy", [{}])[-1])
-    if "specific" in policy:
-        listed = _message(policy["specific"][-1]).get("versions", ())
-        return model_metadata.Versions(listed=frozenset(str(version) for version in listed))
-    if "latest" in policy:
-        return model_metadata.Versions(
-            latest=_count(_message(policy["latest"][-1]), "num_versions") or 1
-        )
+def _versions(policy: model_config_pb2.ModelVersionPolicy) -> model_metadata.Versions:
+    match policy.WhichOneof("policy_choice"):
+        case "specific":
+            return model_metadata.Versions(listed=frozenset(map(str, policy.specific.versions)))
+        case "latest":
+            return model_metadata.Versions(latest=policy.latest.num_versions or 1)
     return model_metadata.Versions()
-
-
-def _message(value: Value) -> Message:
-    if isinstance(value, (str, int, float)):
-        raise ValueError(f"expected a message in {{}}, got {value!r}")  # noqa: TRY004  # the text's fault, not the caller's
-    return value
-
-
-def _text(fields: Message, name: str) -> str:
-    value = fields.get(name, [""])[-1]
-    if not isinstance(value, str):
-        raise ValueError(f"{name}: expected a text, got {value!r}")  # noqa: TRY004  # the text's fault, not the caller's
-    return value
-
-
-def _count(fields: Message, name: str) -> int | None:
-    if name not in fields:
-        return None
-    value = fields[name][-1]
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name}: expected a whole number, got {value!r}")
-    return value

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from google.protobuf import text_format
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshserve.core.values import model
 from meshserve.protocol.pb import model_config_pb2
@@ -10,7 +15,10 @@ CONFIG = """
 name: "digits"
 platform: "onnxruntime_onnx"
 max_batch_size: 8
-input [ { name: "x" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 1, 8, 8 ] }, { name: "t" data_type: TYPE_STRING dims: 1 } ]
+input [
+  { name: "x" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 1, 8, 8 ] },
+  { name: "t" data_type: TYPE_STRING dims: 1 }
+]
 output { name: "y" data_type: 3 dims: [ -1 ] label_filename: "labels.txt" }
 instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]
 dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
@@ -89,12 +97,21 @@ def test_runtimes(text, runtime):
         ('platform: "ensemble"', "ensembles"),
         ("ensemble_scheduling { }", "ensembles"),
         ("max_batch_size: -1", "max_batch_size: expected a whole number"),
-        ("name: 1", "name: expected a text"),
-        ("input: 1", "expected a message"),
+        ("name: 1", "line 1: .*Expected string"),
+        ("input: 1", r"line 1: .*Expected \"{\""),
         ('input { name: "x" dims: 1 }', "is not a datatype"),
         ('input { name: "x" data_type: 99 dims: 1 }', "is not a datatype"),
-        ('input { name: "x" data_type: TYPE_FP32 dims: "4" }', "is not a shape"),
-        ("name: {", "line 1"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: "4" }', "line 1: .*integer"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: -4 }', "is not a shape"),
+        ("\n\ninput { data_type: TYPE_FP33 }", "line 3: .*no value named TYPE_FP33"),
+        ("name: {", "line 1: .*Expected string"),
+        ('name "a"', 'line 1: .*Expected ":"'),
+        ("a {\n b: 1", "line 2: .*Expected identifier"),
+        ("a: [1 2]", 'line 1: .*Expected ","'),
+        ('a: "open', "Invalid field value"),
+        (r"name: '\xff'", "line 1: .*utf-8"),
+        ("}", "line 1: .*Expected identifier"),
+        ("a { " * 10_000, "too many messages"),
     ],
 )
 def test_what_can_not_be_served_is_said(text, words):
@@ -102,11 +119,49 @@ def test_what_can_not_be_served_is_said(text, words):
         triton.read(text)
 
 
-def test_data_types_have_protobufs_numbers():
-    names = [
-        name.removeprefix("TYPE_") for name in model_config_pb2.DataType.DESCRIPTOR.values_by_name
+def test_what_is_not_honoured_is_ignored():
+    text = """
+        # a comment, even "with quotes {"
+        name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
+        new_list: [ { x: 1 }, { x: [ 2, -017 ] } ] new_message { a < b: 1 > }
+    """
+    assert triton.read(text) == model_metadata.ModelDescription(name="ab\nAAé")
+
+
+CONFIGS = st.builds(
+    model_config_pb2.ModelConfig,
+    name=st.text(),
+    max_batch_size=st.integers(1, 2**31 - 1),
+    input=st.lists(
+        st.builds(
+            model_config_pb2.ModelInput,
+            name=st.text(min_size=1),
+            data_type=st.integers(1, 14),
+            dims=st.lists(st.integers(-1, 2**40), max_size=3),
+            optional=st.booleans(),
+        ),
+        max_size=3,
+    ),
+    metric_tags=st.dictionaries(st.text(max_size=3), st.text(), max_size=2),
+)
+
+
+@given(CONFIGS, st.booleans(), st.booleans())
+def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
+    written = text_format.MessageToString(config, as_one_line=as_one_line, as_utf8=as_utf8)
+    read = triton.read(written)
+    assert (read.name, read.max_batch_size) == (config.name, config.max_batch_size)
+    assert [(spec.name, list(spec.shape)) for spec in read.inputs] == [
+        (tensor.name, [-1, *tensor.dims]) for tensor in config.input
     ]
-    assert [
-        "INVALID",
-        *("STRING" if word == "BYTES" else word for word in triton.TYPES[1:]),
-    ] == names
+
+
+@given(st.text(alphabet="a1{}<>[]:,;\"'\\#\n x-.", max_size=40))
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(ValueError):
+        triton.read(text)
+
+
+def test_datatypes_are_those_of_the_protocol():
+    names = {name.removeprefix("TYPE_") for name in dict(model_config_pb2.DataType.items())}
+    assert names - {"INVALID", "STRING"} | {"BYTES"} == model_metadata.DATATYPES
