@@ -91,7 +91,7 @@ def _rest(there: mesh.MeshConnection, question: InferCommand) -> dict[str, Any]:
     ]
     tensors = [
         _tensor(spec.name, spec.datatype, array)
-        for spec, array in arrays.fitted(question.model, question.inputs, specs)
+        for spec, array in arrays.fit_all(question.model, question.inputs, specs)
     ]
     try:
         answer: dict[str, Any] = there.ask("POST", f"{path}/infer", body={"inputs": tensors}).json()

@@ -1,4 +1,4 @@
-"""Clients of a mesh: `Client` for threads, `AsyncClient` for event loops, `admin` for management.
+"""Clients of a mesh: `Client` for threads, `AsyncClient` for event loops, `admin` to manage.
 
     with meshserve.Client("127.0.0.1:8080") as client:
         client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])                # one input, one output: arrays
@@ -6,7 +6,8 @@
         client.models()                                              # every registered model
 
 They speak the Open Inference Protocol over gRPC, to any server of it. Errors are those of
-`meshserve.errors`, with the server's message; `retry_after_s` is set where a retry is expected to help.
+`meshserve.errors`, with the server's message; `retry_after_s` is set where a retry is expected to
+help.
 """
 
 from __future__ import annotations

@@ -29,11 +29,12 @@ Query = Mapping[str, str | int | None]
 
 
 class AdminClient:
-    """The management API of the mesh at `endpoint`, a URL. Close it, or use it as a context manager.
+    """A client of the mesh at `endpoint`, a URL. Close it, or use it as a context manager.
 
     The key comes from the environment variable MESHSERVE_API_KEY where `api_key` is empty.
-    Every method raises DeadlineExceeded or Unavailable where no answer comes, ConfigInvalid for a
-    configuration that the mesh refuses, and MeshError, with one line for a user, for other refusals.
+
+    Every method raises DeadlineExceeded or Unavailable if no mesh answers, and MeshError, with one
+    line for a user, if the mesh refuses; `apply` also ConfigInvalid.
     """
 
     def __init__(self, endpoint: str, api_key: str = "") -> None:
@@ -80,7 +81,7 @@ class AdminClient:
         return self._of_model("GET", name, version)
 
     def register(self, name: str, entry: Mapping[str, Any]) -> mesh_status.ModelStatus:
-        """Register a model or replace it; `entry` has the keys of a `models:` entry of the config."""
+        """Register a model or replace it; `entry` is one of the config's `models:` as a dict."""
         return self._of_model("PUT", name, None, body=entry)
 
     def remove(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
@@ -104,10 +105,13 @@ class AdminClient:
         return self._order(name, "unpin", version)
 
     def apply(self, document: Mapping[str, Any]) -> list[str]:
-        """Make the mesh follow this configuration; return what changed, one line each."""
+        """Make the mesh follow this configuration; return the changes, a line for each.
+
+        Raises ConfigInvalid, with a line for each mistake.
+        """
         answer = self._send("POST", paths.MESH_V1 + "apply", None, document, APPLY_TIMEOUT_S)
         if answer.status_code == httpx.codes.BAD_REQUEST:
-            # Not joined into one line: each line is one mistake in the configuration.
+            # Not joined into one line: each line is a mistake.
             raise errors.ConfigInvalid(_reason(answer, self.endpoint))
         return list(_object(answer, self.endpoint)["changes"])
 
@@ -149,7 +153,8 @@ class AdminClient:
             ) from None
         except httpx.TransportError as failure:
             raise errors.Unavailable(
-                f"no mesh answers at {self.endpoint} ({failure}); start one with: meshserve up CONFIG"
+                f"no mesh answers at {self.endpoint} ({failure}); "
+                "start one with: meshserve up CONFIG"
             ) from None
 
 

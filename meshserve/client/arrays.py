@@ -1,4 +1,8 @@
-"""A caller's values ↔ tensors: made to fit a model's inputs where nothing is lost, refused with the remedy where something would be."""
+"""A caller's values as tensors, and tensors as arrays.
+
+Values are cast to the model's datatypes where nothing is lost; where something would be, the error
+names the remedy.
+"""
 
 from __future__ import annotations
 
@@ -14,50 +18,61 @@ from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
 Inputs: TypeAlias = "npt.ArrayLike | Mapping[str, npt.ArrayLike]"
-TEXT_KINDS = "USO"
 
 
-def fitted(
+def fit_all(
     name: str, inputs: Inputs, specs: Sequence[model.TensorSpec]
 ) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
-    """Each tensor with its specification. Raises InvalidRequest for names and datatypes that model `name` does not take."""
-    wanted = ", ".join(f"{spec.name} ({spec.datatype})" for spec in specs)
+    """Yield each input of model `name` with its specification, cast to the specified datatype.
+
+    Shapes are left to the server. Raises InvalidRequest for names and datatypes that do not fit.
+    """
+    expected = ", ".join(f"{spec.name} ({spec.datatype})" for spec in specs)
     if not isinstance(inputs, Mapping):
         if len(specs) != 1:
             raise errors.InvalidRequest(
-                f"model {name} takes {len(specs)} inputs, {wanted}: give a dict of arrays by name"
+                f"model {name} takes {len(specs)} inputs, {expected}: give a dict of arrays by name"
             )
         inputs = {specs[0].name: inputs}
     by_name = {spec.name: spec for spec in specs}
-    for given, value in inputs.items():
-        if given not in by_name:
-            raise errors.InvalidRequest(f"model {name} has no input {given!r}: it takes {wanted}")
-        yield by_name[given], fit(value, by_name[given])
+    for key, value in inputs.items():
+        if key not in by_name:
+            raise errors.InvalidRequest(f"model {name} has no input {key!r}: it takes {expected}")
+        yield by_name[key], fit(value, by_name[key])
 
 
 def fit(value: npt.ArrayLike, spec: model.TensorSpec) -> np.ndarray:
-    """`value` with the datatype of `spec`. An array is cast only where no value can change; Python's own numbers as numpy would.
+    """Return `value` in its shape, with the dtype that stands for the datatype of `spec`.
 
-    BYTES take strings (as UTF-8) and bytes; BF16 its bits as uint16. Raises InvalidRequest.
+    An array is cast only if no value changes, Python's own numbers as numpy would cast them. BYTES
+    takes strings (encoded as UTF-8) and bytes, BF16 its bits as uint16. Raises InvalidRequest.
     """
-    wanted = tensors.dtype(spec.datatype)
-    array = _array(value, spec, object if wanted.hasobject else None)
-    if wanted.hasobject:
+    dtype = tensors.dtype(spec.datatype)
+    array = _array(value, spec, object if dtype.hasobject else None)
+    if dtype.hasobject:
         return _encoded(array, spec)
-    if array.dtype == wanted:
+    if array.dtype == dtype:
         return array
     is_typed = isinstance(value, np.ndarray | np.generic)
-    cast = _cast(array, wanted, is_typed=is_typed)
+    cast = _cast(array, dtype, is_typed=is_typed)
     if cast is None:
-        remedy = (
-            f"; if that is meant, give .astype(np.{wanted})"
-            if array.dtype.kind == wanted.kind
-            else ""
-        )
+        is_same_kind = array.dtype.kind == dtype.kind
+        remedy = f"; if that is meant, give .astype(np.{dtype})" if is_same_kind else ""
         raise errors.InvalidRequest(
-            f"input {spec.name} wants {spec.datatype}: {array.dtype} can't be cast to it without loss{remedy}"
+            f"input {spec.name} wants {spec.datatype}: "
+            f"{array.dtype} can't be cast to it without loss{remedy}"
         )
     return cast
+
+
+def from_answer(answer: pb.ModelInferResponse) -> dict[str, np.ndarray]:
+    """Return the outputs by name in their shapes, as arrays that the caller may change.
+
+    BYTES become arrays of dtype object with bytes, BF16 becomes float32. Raises InvalidRequest for
+    a broken answer.
+    """
+    raws = iter(answer.raw_output_contents)
+    return {output.name: _output(output, next(raws, None)) for output in answer.outputs}
 
 
 def _array(value: npt.ArrayLike, spec: model.TensorSpec, dtype: type[object] | None) -> np.ndarray:
@@ -68,50 +83,44 @@ def _array(value: npt.ArrayLike, spec: model.TensorSpec, dtype: type[object] | N
 
 
 def _encoded(array: np.ndarray, spec: model.TensorSpec) -> np.ndarray:
-    """An object array of bytes."""
     encoded = np.empty(array.shape, object)
-    for place, element in np.ndenumerate(array):
+    for index, element in np.ndenumerate(array):
         if not isinstance(element, str | bytes):
             raise errors.InvalidRequest(
                 f"input {spec.name} wants BYTES: {element!r} is neither a string nor bytes"
             )
-        encoded[place] = element.encode() if isinstance(element, str) else element
+        encoded[index] = element.encode() if isinstance(element, str) else element
     return encoded
 
 
-def _cast(array: np.ndarray, wanted: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
-    """Nothing where something would be lost."""
+def _cast(array: np.ndarray, dtype: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
+    """Return the array with this dtype, or None if a value would change."""
     if array.dtype.kind == "f":
-        return _cast_floats(array, wanted, is_typed=is_typed)
-    if array.dtype.kind not in "iu" or wanted.kind not in "iuf":
+        return _cast_floats(array, dtype, is_typed=is_typed)
+    if array.dtype.kind not in "iu" or dtype.kind not in "iuf":
         return None
     with np.errstate(invalid="ignore", over="ignore"):
-        cast = array.astype(wanted)
-        # Through the float and back: comparing an integer with a float rounds the integer first.
-        seen = cast.astype(array.dtype) if wanted.kind == "f" else cast
+        cast = array.astype(dtype)
+        # Cast back to compare: comparing an integer with a float would round the integer first.
+        seen = cast.astype(array.dtype) if dtype.kind == "f" else cast
     return cast if np.array_equal(seen, array) else None
 
 
-def _cast_floats(array: np.ndarray, wanted: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
-    """Who wrote `0.1` in Python means the model's nearest number; who made an array of float64 may mean all its digits."""
+def _cast_floats(array: np.ndarray, dtype: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
+    """Return the array with this dtype, or None if it may not be cast or a value overflows.
+
+    `0.1` in Python means the nearest number of the model's datatype; an array of float64 may mean
+    all of its digits.
+    """
     is_empty_list = not is_typed and not array.size
     is_allowed = is_empty_list or (
-        wanted.kind == "f" and (not is_typed or np.can_cast(array.dtype, wanted))
+        dtype.kind == "f" and (not is_typed or np.can_cast(array.dtype, dtype))
     )
     if not is_allowed:
         return None
     with np.errstate(over="ignore"):
-        cast = array.astype(wanted)
+        cast = array.astype(dtype)
     return cast if np.array_equal(np.isfinite(cast), np.isfinite(array)) else None
-
-
-def of_answer(answer: pb.ModelInferResponse) -> dict[str, np.ndarray]:
-    """The outputs by name, raw or typed, for the caller to keep and change. BYTES is an object array of bytes; BF16 becomes float32.
-
-    Raises InvalidRequest for a broken answer.
-    """
-    raws = iter(answer.raw_output_contents)
-    return {output.name: _output(output, next(raws, None)) for output in answer.outputs}
 
 
 def _output(output: pb.ModelInferResponse.InferOutputTensor, raw: bytes | None) -> np.ndarray:
@@ -120,8 +129,8 @@ def _output(output: pb.ModelInferResponse.InferOutputTensor, raw: bytes | None) 
         values = getattr(output.contents, inference.CONTENTS[output.datatype])
         return np.array(values, tensors.dtype(output.datatype)).reshape(shape)
     array = tensors.from_raw(raw, output.datatype, shape, output.name)
-    return (
-        (array.astype(np.uint32) << 16).view(np.float32)
-        if output.datatype == "BF16"
-        else array.copy()
-    )
+    if output.datatype == "BF16":
+        # BF16 is the upper half of a float32.
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    # The array is a view of the message: a copy outlives it and may be changed.
+    return array.copy()

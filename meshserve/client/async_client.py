@@ -14,20 +14,20 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Asks the models of one mesh from an event loop: `Client` with every method awaited, and `async with`.
+    """`Client` for one event loop: every method is awaited, the context manager is asynchronous.
 
     Make it inside the loop that uses it. A cancelled call is cancelled on the server too.
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
-        where = channels.place(endpoint)
+        server = channels.parse_endpoint(endpoint)
         self._channel = (
-            grpc.aio.secure_channel(where.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
-            if where.is_secure
-            else grpc.aio.insecure_channel(where.target, channels.OPTIONS)
+            grpc.aio.secure_channel(server.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
+            if server.is_secure
+            else grpc.aio.insecure_channel(server.target, channels.OPTIONS)
         )
-        self._stub = channels.stub(self._channel)
-        self._exchange = conversation.Conversation()
+        self._methods = channels.methods(self._channel)
+        self._conversation = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
         self._timeout_s = timeout_s
 
@@ -41,24 +41,24 @@ class AsyncClient:
         timeout_s: float | None = None,
         request_id: str = "",
     ) -> conversation.Prediction:
-        """As `Client.predict`."""
-        question = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
-        return await self._finish(self._exchange.predict(question), timeout_s)
+        """Predict as `Client.predict` does: shapes, datatypes and errors are the same."""
+        request = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
+        return await self._perform(self._conversation.predict(request), timeout_s)
 
     async def metadata(self, model: str, version: str = "") -> conversation.ModelMetadata:
-        """As `Client.metadata`."""
-        return await self._finish(self._exchange.metadata(model, version))
+        """Return what `Client.metadata` returns. Raises ModelNotFound."""
+        return await self._perform(self._conversation.metadata(model, version))
 
     async def is_ready(self, model: str, version: str = "") -> bool:
-        """As `Client.is_ready`."""
-        return await self._finish(self._exchange.is_ready(model, version))
+        """Return what `Client.is_ready` returns."""
+        return await self._perform(self._conversation.is_ready(model, version))
 
     async def models(self) -> tuple[conversation.ListedModel, ...]:
-        """As `Client.models`."""
-        return await self._finish(self._exchange.models())
+        """Return what `Client.models` returns."""
+        return await self._perform(self._conversation.models())
 
     async def close(self) -> None:
-        """End the connection. Calls under way fail."""
+        """Close the connection. Calls under way fail."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -72,17 +72,15 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _finish(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
-        """Make the calls that `steps` asks for, all within one deadline."""
+    async def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
+        """Make the calls that `steps` yields, all within one deadline."""
         end_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(steps)
             while True:
-                method = getattr(self._stub, call.method)
+                method, left_s = self._methods[call.path], end_s - time.monotonic()
                 try:
-                    answer = await method(
-                        call.request, timeout=end_s - time.monotonic(), metadata=self._metadata
-                    )
+                    answer = await method(call.request, timeout=left_s, metadata=self._metadata)
                 except grpc.RpcError as failure:
                     call = steps.throw(grpc_errors.raised_by(failure))
                 else:

@@ -1,24 +1,34 @@
-"""How a connection is made: what the blocking client and the coroutines share."""
+"""Channels to a mesh: what the blocking and the asynchronous client share."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from meshserve.protocol.pb import inference_pb2_grpc as rpc
+import grpc
 
-# The server has a limit of its own and says so better than the channel would.
+from meshserve.client import grpc_errors
+from meshserve.protocol import paths
+from meshserve.protocol.pb import inference_pb2 as pb
+
+# The server limits messages itself, and its error names the setting; the channel's would not.
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+ANSWERS: dict[str, Any] = {
+    paths.MODEL_INFER: pb.ModelInferResponse,
+    paths.MODEL_METADATA: pb.ModelMetadataResponse,
+    paths.MODEL_READY: pb.ModelReadyResponse,
+    paths.REPOSITORY_INDEX: pb.RepositoryIndexResponse,
+}
 
 
 class ServerTarget(NamedTuple):
-    """Where a mesh listens, as gRPC wants it."""
+    """A server as gRPC names it, and whether it is reached over TLS."""
 
     target: str
     is_secure: bool
 
 
-def place(endpoint: str) -> ServerTarget:
-    """`host:port`, `http://host:port` or `https://host[:port]`. Raises ValueError for anything else."""
+def parse_endpoint(endpoint: str) -> ServerTarget:
+    """Parse `host:port`, `http://host:port` or `https://host[:port]`. Raises ValueError."""
     scheme, separator, rest = endpoint.rpartition("://")
     rest = rest.rstrip("/")
     if (separator and scheme not in {"http", "https"}) or not rest or "/" in rest:
@@ -29,11 +39,30 @@ def place(endpoint: str) -> ServerTarget:
 
 
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    """What goes with every call."""
+    """Return the metadata of every call."""
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
-def stub(channel: Any) -> Any:
-    """The generated methods on a channel, blocking or not."""
-    made_for: Any = rpc.GRPCInferenceServiceStub
-    return made_for(channel)
+def methods(channel: Any) -> dict[str, Any]:
+    """Return a client's methods on a channel, blocking or asynchronous, by path."""
+    return {
+        path: channel.unary_unary(
+            path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        for path, answer in ANSWERS.items()
+    }
+
+
+def check_health(address: str, timeout_s: float) -> None:
+    """Return once a gRPC server at `address` (host:port) has answered a health check.
+
+    Raises MeshError where none answers. Source: https://grpc.io/docs/guides/health-checking/
+    """
+    with grpc.insecure_channel(address) as channel:
+        try:
+            # An empty message asks for the server as a whole; its state does not matter here.
+            channel.unary_unary(f"{paths.HEALTH}Check")(b"", timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise grpc_errors.raised_by(failure) from failure

@@ -1,8 +1,12 @@
-"""What a client says and how it takes the answers, without a connection: generators that yield calls and are sent answers."""
+"""The calls that a client makes and how it reads their answers, without a connection.
+
+Each method is a generator that yields calls and is sent their answers, so that the blocking and the
+asynchronous client share it (the style of https://sans-io.readthedocs.io).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -11,18 +15,17 @@ import numpy as np
 from meshserve import errors
 from meshserve.client import arrays
 from meshserve.core.values import model
-from meshserve.protocol import tensors
+from meshserve.protocol import paths, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
 T = TypeVar("T")
 Prediction: TypeAlias = "np.ndarray | dict[str, np.ndarray]"
-Specs: TypeAlias = "Mapping[str, model.TensorSpec]"
 
 
 class UnaryCall(NamedTuple):
-    """One unary call: a method of the inference service, and its message."""
+    """One unary call: the method's path, and the request's message."""
 
-    method: str
+    path: str
     request: Any
 
 
@@ -31,7 +34,7 @@ Steps: TypeAlias = Generator[UnaryCall, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What a model takes and gives. -1 in a shape is any size."""
+    """A model's versions, and the tensors it takes and returns. -1 in a shape is any size."""
 
     name: str
     versions: tuple[str, ...]
@@ -42,7 +45,7 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One version of one model, its state on the server, and why it is in it."""
+    """One version of a model, its state on the server, and the reason of that state."""
 
     name: str
     version: str
@@ -62,49 +65,52 @@ class PredictRequest:
 
 
 class Conversation:
-    """One client's talk with one mesh. Remembers models' metadata, and asks again when it turns out to be old."""
+    """One client's calls. Caches models' metadata, and fetches it again when it has changed."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], ModelMetadata] = {}
+        self._metadata: dict[tuple[str, str], ModelMetadata] = {}
 
-    def predict(self, question: PredictRequest) -> Steps[Prediction]:
-        """Raises InvalidRequest where the inputs don't fit, by metadata that is not old."""
-        known = self._known.get((question.model, question.version))
-        if known is None:
-            known = yield from self.metadata(question.model, question.version)
-            return (yield from _infer(question, known))
+    def predict(self, request: PredictRequest) -> Steps[Prediction]:
+        """Predict. Raises InvalidRequest for inputs that don't fit, judged by fresh metadata."""
+        cached = self._metadata.get((request.model, request.version))
+        if cached is None:
+            metadata = yield from self.metadata(request.model, request.version)
+            return (yield from _infer(request, metadata))
         try:
-            return (yield from _infer(question, known))
+            return (yield from _infer(request, cached))
         except errors.InvalidRequest:
-            fresh = yield from self.metadata(question.model, question.version)
-            if fresh == known:
+            # The model may have been replaced by one with other inputs.
+            fresh = yield from self.metadata(request.model, request.version)
+            if fresh == cached:
                 raise
-            return (yield from _infer(question, fresh))
+            return (yield from _infer(request, fresh))
 
     def metadata(self, name: str, version: str) -> Steps[ModelMetadata]:
-        """What the server says now."""
-        self._known.pop((name, version), None)
-        answer = yield UnaryCall(
-            "ModelMetadata", pb.ModelMetadataRequest(name=name, version=version)
-        )
+        """Fetch the model's metadata and cache it."""
+        self._metadata.pop((name, version), None)
+        request = pb.ModelMetadataRequest(name=name, version=version)
+        answer = yield UnaryCall(paths.MODEL_METADATA, request)
         inputs, outputs = (
             tuple(_spec(tensor) for tensor in side) for side in (answer.inputs, answer.outputs)
         )
-        known = ModelMetadata(answer.name, tuple(answer.versions), answer.platform, inputs, outputs)
-        self._known[name, version] = known
-        return known
+        metadata = ModelMetadata(
+            answer.name, tuple(answer.versions), answer.platform, inputs, outputs
+        )
+        self._metadata[name, version] = metadata
+        return metadata
 
     def is_ready(self, name: str, version: str) -> Steps[bool]:
-        """Whether the model can be asked."""
+        """Ask whether the model answers predictions; an unknown model does not."""
+        request = pb.ModelReadyRequest(name=name, version=version)
         try:
-            answer = yield UnaryCall("ModelReady", pb.ModelReadyRequest(name=name, version=version))
+            answer = yield UnaryCall(paths.MODEL_READY, request)
         except errors.ModelNotFound:
             return False
         return bool(answer.ready)
 
     def models(self) -> Steps[tuple[ListedModel, ...]]:
-        """Every version of every model."""
-        answer = yield UnaryCall("RepositoryIndex", pb.RepositoryIndexRequest())
+        """List every version of every model."""
+        answer = yield UnaryCall(paths.REPOSITORY_INDEX, pb.RepositoryIndexRequest())
         return tuple(
             ListedModel(entry.name, entry.version, entry.state, entry.reason)
             for entry in answer.models
@@ -115,15 +121,14 @@ def _spec(tensor: Any) -> model.TensorSpec:
     return model.TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))
 
 
-def _infer(question: PredictRequest, known: ModelMetadata) -> Steps[Prediction]:
-    request = pb.ModelInferRequest(
-        model_name=question.model, model_version=question.version, id=question.request_id
+def _infer(request: PredictRequest, metadata: ModelMetadata) -> Steps[Prediction]:
+    message = pb.ModelInferRequest(
+        model_name=request.model, model_version=request.version, id=request.request_id
     )
-    for spec, array in arrays.fitted(question.model, question.inputs, known.inputs):
-        request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        request.raw_input_contents.append(tensors.to_raw(array))
-    for name in question.outputs:
-        request.outputs.add(name=name)
-    answer = yield UnaryCall("ModelInfer", request)
-    answered = arrays.of_answer(answer)
-    return next(iter(answered.values())) if len(answered) == 1 else answered
+    for spec, array in arrays.fit_all(request.model, request.inputs, metadata.inputs):
+        message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        message.raw_input_contents.append(tensors.to_raw(array))
+    for name in request.outputs:
+        message.outputs.add(name=name)
+    outputs = arrays.from_answer((yield UnaryCall(paths.MODEL_INFER, message)))
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs

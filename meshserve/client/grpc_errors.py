@@ -1,4 +1,8 @@
-"""gRPC errors ↔ meshserve's: the code chooses the class, the server's message stays, RetryInfo becomes `retry_after_s`."""
+"""Errors of gRPC as errors of meshserve.
+
+The status code chooses the class, the server's message stays, and a RetryInfo among the details
+(https://cloud.google.com/apis/design/errors) becomes `retry_after_s`.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +34,15 @@ BY_CODE: dict[int, type[errors.MeshError]] = {
 
 
 def raised_by(failure: grpc.RpcError) -> errors.MeshError:
-    """What to raise instead of `failure`."""
-    code, retry_after_s = failure.code(), _retry_after_s(failure.trailing_metadata() or ())
+    """Return the error to raise instead of `failure`."""
+    code, details = failure.code(), failure.details() or ""
+    retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     kind = BY_CODE.get(code.value[0], errors.MeshError)
-    if (
-        kind is errors.Overloaded
-        and retry_after_s is None
-        and "larger than" in (failure.details() or "")
-    ):
+    # RESOURCE_EXHAUSTED stands for a full queue and for a message over the limit: only the text of
+    # the second says so, and it never comes with a RetryInfo.
+    if kind is errors.Overloaded and retry_after_s is None and "larger than" in details:
         kind = errors.PayloadTooLarge
-    return kind(failure.details() or code.name, retry_after_s=retry_after_s)
+    return kind(details or code.name, retry_after_s=retry_after_s)
 
 
 def _retry_after_s(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:

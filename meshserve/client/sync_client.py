@@ -14,20 +14,21 @@ T = TypeVar("T")
 
 
 class Client:
-    """Asks the models of one mesh. May be used by many threads at once; close it, or use it as a context manager.
+    """A client of one mesh's models, for use by many threads at once.
 
-    `endpoint` is `host:port`, or a URL of `http` or `https`. `timeout_s` bounds every call that says nothing else.
+    `endpoint` is `host:port`, or a URL of `http` or `https`. `timeout_s` bounds every call that
+    names no other limit. Close the client, or use it as a context manager.
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
-        where = channels.place(endpoint)
+        server = channels.parse_endpoint(endpoint)
         self._channel = (
-            grpc.secure_channel(where.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
-            if where.is_secure
-            else grpc.insecure_channel(where.target, channels.OPTIONS)
+            grpc.secure_channel(server.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
+            if server.is_secure
+            else grpc.insecure_channel(server.target, channels.OPTIONS)
         )
-        self._stub = channels.stub(self._channel)
-        self._exchange = conversation.Conversation()
+        self._methods = channels.methods(self._channel)
+        self._conversation = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
         self._timeout_s = timeout_s
 
@@ -41,28 +42,31 @@ class Client:
         timeout_s: float | None = None,
         request_id: str = "",
     ) -> conversation.Prediction:
-        """The model's answer: an array if it has one output (or one is asked for), else a dict by name.
+        """Return the model's answer: one array if it has one output, otherwise a dict by name.
 
-        `inputs` is an array for a model of one input, else a dict; lists and strings will do. They are cast only where nothing is lost.
-        Raises InvalidRequest where they don't fit the model's inputs, and whatever the server answers.
+        `inputs` is an array if the model has one input, otherwise a dict; lists and strings are
+        taken too. Shapes are as the model's metadata has them, datatypes are cast only where
+        nothing is lost. `outputs` names the ones to return.
+
+        Raises InvalidRequest for inputs that don't fit the model, and every error of the server.
         """
-        question = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
-        return self._finish(self._exchange.predict(question), timeout_s)
+        request = conversation.PredictRequest(model, inputs, version, tuple(outputs), request_id)
+        return self._perform(self._conversation.predict(request), timeout_s)
 
     def metadata(self, model: str, version: str = "") -> conversation.ModelMetadata:
-        """The model's inputs and outputs, as the server knows them now. Raises ModelNotFound."""
-        return self._finish(self._exchange.metadata(model, version))
+        """Return the model's inputs and outputs as they are now. Raises ModelNotFound."""
+        return self._perform(self._conversation.metadata(model, version))
 
     def is_ready(self, model: str, version: str = "") -> bool:
-        """Whether the model can be asked. False too where there is none of that name."""
-        return self._finish(self._exchange.is_ready(model, version))
+        """Return whether the model answers predictions; False for an unknown model too."""
+        return self._perform(self._conversation.is_ready(model, version))
 
     def models(self) -> tuple[conversation.ListedModel, ...]:
-        """Every version of every model."""
-        return self._finish(self._exchange.models())
+        """Return every version of every model."""
+        return self._perform(self._conversation.models())
 
     def close(self) -> None:
-        """End the connection. Calls under way fail."""
+        """Close the connection. Calls under way fail."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -76,17 +80,15 @@ class Client:
     ) -> None:
         self.close()
 
-    def _finish(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
-        """Make the calls that `steps` asks for, all within one deadline."""
+    def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
+        """Make the calls that `steps` yields, all within one deadline."""
         end_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(steps)
             while True:
-                method = getattr(self._stub, call.method)
+                method, left_s = self._methods[call.path], end_s - time.monotonic()
                 try:
-                    answer = method(
-                        call.request, timeout=end_s - time.monotonic(), metadata=self._metadata
-                    )
+                    answer = method(call.request, timeout=left_s, metadata=self._metadata)
                 except grpc.RpcError as failure:
                     call = steps.throw(grpc_errors.raised_by(failure))
                 else:

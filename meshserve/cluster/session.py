@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc
 import ray
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import exceptions
 from ray._private.authentication import authentication_token_setup
 
 from meshserve import errors
+from meshserve.client import channels
 from meshserve.cluster import actors, named_actors, ray_cluster
 
 AUTO = "auto"
@@ -106,15 +105,10 @@ def _check_health(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise errors.ConfigInvalid(f"--address {address}: expected auto or HOST:PORT")
-    with grpc.insecure_channel(address) as channel:
-        try:
-            health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=HEALTH_S
-            )
-        except grpc.RpcError as error:
-            raise errors.Unavailable(
-                f"no Ray cluster answers at {address}: {error.details()}"
-            ) from error
+    try:
+        channels.check_health(address, HEALTH_S)
+    except errors.MeshError as error:
+        raise errors.Unavailable(f"no Ray cluster answers at {address}: {error.message}") from error
 
 
 def end() -> None:

@@ -1,4 +1,4 @@
-"""The JSON objects that the management API `/mesh/v1` answers with, for the controller and its client."""
+"""The JSON of the management API `/mesh/v1`: the controller writes it, its client reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ByteCounts(TypedDict):
 
 
 class WorkerStatus(TypedDict):
-    """One pool worker. Totals such as `requests` count since its process began; `in_flight` is now."""
+    """One pool worker. Counts are since its process began, but for `in_flight`, which is now."""
 
     id: str
     node: str
@@ -73,7 +73,7 @@ class SpreadModel(TypedDict):
 
 
 class ReplicaStatus(TypedDict):
-    """One replica of an LLM. `kv_used` is a share from 0 to 1; `requests` and `tokens` are totals."""
+    """One replica of an LLM. `kv_used` is from 0 to 1; `requests` and `tokens` are totals."""
 
     id: str
     node: str
@@ -93,7 +93,7 @@ class ReplicaStatus(TypedDict):
 
 
 class LlmStatus(TypedDict):
-    """One LLM. `start_s` and `wake_s` are the expected durations, None before the first measurement."""
+    """One LLM. `start_s` and `wake_s` are expected durations, None before the first one."""
 
     name: str
     state: str

@@ -1,7 +1,8 @@
 """Every gRPC method and every HTTP path that the mesh serves. Pure names; must not import anything.
 
-Sources: the Open Inference Protocol (KServe's V2) with Triton's extensions, TensorFlow Serving's REST
-API (V1), KServe ModelMesh's management service, OpenAI's API with vLLM's additions, and our own `/mesh`.
+Sources: the Open Inference Protocol (KServe's V2) with Triton's extensions, TensorFlow Serving's
+REST API (V1), KServe ModelMesh's management service, OpenAI's API with vLLM's additions, and our
+own `/mesh`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real gRPC server with a few models, small enough to read: what the clients are tested against."""
+"""A real gRPC server with a few models, against which the clients are tested."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def signature(inputs: dict[str, str], outputs: dict[str, str]) -> pb.ModelMetada
 
 
 class Inference(rpc.GRPCInferenceServiceServicer):
-    """Answers inputs as the outputs of the same place. `models` maps names to signatures; `seen` keeps requests with their metadata."""
+    """Answers each output with the input of the same position.
+
+    `models` maps names to signatures; `seen` keeps requests with their metadata.
+    """
 
     def __init__(self) -> None:
         self.models = {
@@ -39,7 +42,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         }
         self.seen: list[tuple[str, object, dict[str, str]]] = []
 
-    def _noted(
+    def _record(
         self, method: str, request: object, name: str, context: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
         self.seen.append((method, request, dict(context.invocation_metadata())))
@@ -52,13 +55,13 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         return [request for called, request, _ in self.seen if called == method]
 
     def ModelMetadata(self, request, context):  # noqa: N802 - the generated base names it
-        found = self._noted("ModelMetadata", request, request.name, context)
+        metadata = self._record("ModelMetadata", request, request.name, context)
         answer = pb.ModelMetadataResponse(name=request.name)
-        answer.MergeFrom(found)
+        answer.MergeFrom(metadata)
         return answer
 
     def ModelReady(self, request, context):  # noqa: N802 - the generated base names it
-        self._noted("ModelReady", request, request.name, context)
+        self._record("ModelReady", request, request.name, context)
         return pb.ModelReadyResponse(ready=request.name != "words")
 
     def RepositoryIndex(self, request, context):  # noqa: N802, ARG002 - the generated base names it
@@ -68,17 +71,19 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         return pb.RepositoryIndexResponse(models=[entry])
 
     def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
-        known = self._noted("ModelInfer", request, request.model_name, context)
-        if [tensor.name for tensor in request.inputs] != [tensor.name for tensor in known.inputs]:
+        metadata = self._record("ModelInfer", request, request.model_name, context)
+        if [tensor.name for tensor in request.inputs] != [
+            tensor.name for tensor in metadata.inputs
+        ]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "these are not its inputs")
         answer = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-        wanted = {tensor.name for tensor in request.outputs} or {
-            tensor.name for tensor in known.outputs
+        names = {tensor.name for tensor in request.outputs} or {
+            tensor.name for tensor in metadata.outputs
         }
         for tensor, raw, output in zip(
-            request.inputs, request.raw_input_contents, known.outputs, strict=True
+            request.inputs, request.raw_input_contents, metadata.outputs, strict=True
         ):
-            if output.name in wanted:
+            if output.name in names:
                 self._fill(answer, output.name, tensor, raw)
         return answer
 
@@ -91,7 +96,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
 
 
 class Failing(rpc.GRPCInferenceServiceServicer):
-    """Fails every prediction as it is told to; knows one model, `echo`."""
+    """Fails every prediction with this error; knows one model, `echo`."""
 
     def __init__(
         self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None

@@ -1,6 +1,8 @@
 import pytest
 
+from meshserve import errors
 from meshserve.client import channels
+from tests import support
 
 
 @pytest.mark.parametrize(
@@ -13,15 +15,26 @@ from meshserve.client import channels
     ],
 )
 def test_endpoints(endpoint, target, is_secure):
-    assert channels.place(endpoint) == (target, is_secure)
+    assert channels.parse_endpoint(endpoint) == (target, is_secure)
 
 
 @pytest.mark.parametrize("endpoint", ["", "ftp://mesh:1", "http://mesh:80/v2", "http://"])
-def test_what_is_no_endpoint(endpoint):
+def test_other_text_is_no_endpoint(endpoint):
     with pytest.raises(ValueError, match="expected host:port"):
-        channels.place(endpoint)
+        channels.parse_endpoint(endpoint)
 
 
 def test_a_key_is_a_bearer_token():
     assert channels.metadata("k") == (("authorization", "Bearer k"),)
     assert channels.metadata(None) == ()
+
+
+def test_any_answer_to_a_health_check_is_a_server(endpoint):
+    # The server of these tests has no health service, and says so.
+    with pytest.raises(errors.Unsupported):
+        channels.check_health(endpoint, 5.0)
+
+
+def test_no_answer_to_a_health_check_is_no_server():
+    with pytest.raises(errors.Unavailable):
+        channels.check_health(f"127.0.0.1:{support.free_port()}", 5.0)

@@ -3,68 +3,74 @@ import pytest
 
 from meshserve import errors
 from meshserve.client import conversation
+from meshserve.protocol import paths
 from tests.client import server
 
 
-def said(steps, *answers):
-    """The methods that `steps` calls when it is answered so, and what it returns."""
-    methods = []
+def perform(steps, *answers):
+    """Give these answers; return the paths that were called, and the result."""
+    called = []
     try:
         call = next(steps)
         for answer in answers:
-            methods.append(call.method)
+            called.append(call.path)
             call = (
                 steps.throw(answer) if isinstance(answer, errors.MeshError) else steps.send(answer)
             )
     except StopIteration as end:
-        return methods, end.value
-    raise AssertionError(f"unanswered: {call.method}")
+        return called, end.value
+    raise AssertionError(f"unanswered: {call.path}")
 
 
-QUESTION = conversation.PredictRequest("echo", np.ones((1, 2), np.float32))
-KNOWN = server.signature({"x": "FP32"}, {"y": "FP32"})
+REQUEST = conversation.PredictRequest("echo", np.ones((1, 2), np.float32))
+METADATA = server.signature({"x": "FP32"}, {"y": "FP32"})
 RENAMED = server.signature({"z": "FP32"}, {"y": "FP32"})
 
 
-def answered(value):
+def prediction(value):
     answer = server.pb.ModelInferResponse(raw_output_contents=[np.float32(value).tobytes()])
     answer.outputs.add(name="y", datatype="FP32", shape=[1])
     return answer
 
 
 def test_the_first_prediction_asks_for_metadata_and_the_next_does_not():
-    talk = conversation.Conversation()
-    assert said(talk.predict(QUESTION), KNOWN, answered(1)) == (
-        ["ModelMetadata", "ModelInfer"],
+    client = conversation.Conversation()
+    assert perform(client.predict(REQUEST), METADATA, prediction(1)) == (
+        [paths.MODEL_METADATA, paths.MODEL_INFER],
         np.float32(1),
     )
-    assert said(talk.predict(QUESTION), answered(2)) == (["ModelInfer"], np.float32(2))
+    assert perform(client.predict(REQUEST), prediction(2)) == ([paths.MODEL_INFER], np.float32(2))
 
 
 def test_a_refusal_with_the_same_metadata_is_final():
-    talk = conversation.Conversation()
-    said(talk.predict(QUESTION), KNOWN, answered(1))
+    client = conversation.Conversation()
+    perform(client.predict(REQUEST), METADATA, prediction(1))
     with pytest.raises(errors.InvalidRequest, match="no"):
-        said(talk.predict(QUESTION), errors.InvalidRequest("no"), KNOWN)
+        perform(client.predict(REQUEST), errors.InvalidRequest("no"), METADATA)
 
 
-def test_a_refusal_with_other_metadata_is_asked_again():
-    talk = conversation.Conversation()
-    said(talk.predict(QUESTION), KNOWN, answered(1))
-    methods, _ = said(talk.predict(QUESTION), errors.InvalidRequest("no"), RENAMED, answered(2))
-    assert methods == ["ModelInfer", "ModelMetadata", "ModelInfer"]
+def test_a_refusal_with_other_metadata_is_tried_again():
+    client = conversation.Conversation()
+    perform(client.predict(REQUEST), METADATA, prediction(1))
+    called, _ = perform(
+        client.predict(REQUEST), errors.InvalidRequest("no"), RENAMED, prediction(2)
+    )
+    assert called == [paths.MODEL_INFER, paths.MODEL_METADATA, paths.MODEL_INFER]
 
 
 def test_metadata_of_a_model_that_is_gone_is_forgotten():
-    talk = conversation.Conversation()
-    said(talk.metadata("echo", ""), KNOWN)
+    client = conversation.Conversation()
+    perform(client.metadata("echo", ""), METADATA)
     with pytest.raises(errors.ModelNotFound):
-        said(talk.metadata("echo", ""), errors.ModelNotFound("gone"))
-    assert said(talk.predict(QUESTION), KNOWN, answered(1))[0] == ["ModelMetadata", "ModelInfer"]
+        perform(client.metadata("echo", ""), errors.ModelNotFound("gone"))
+    assert perform(client.predict(REQUEST), METADATA, prediction(1))[0] == [
+        paths.MODEL_METADATA,
+        paths.MODEL_INFER,
+    ]
 
 
-def test_a_model_that_nobody_knows_is_not_ready():
+def test_an_unknown_model_is_not_ready():
     assert (
-        said(conversation.Conversation().is_ready("echo", ""), errors.ModelNotFound("no"))[1]
+        perform(conversation.Conversation().is_ready("echo", ""), errors.ModelNotFound("no"))[1]
         is False
     )

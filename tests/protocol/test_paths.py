@@ -1,4 +1,4 @@
-"""Every method of every service that we define has its path here, and no two names mean one path."""
+"""Every method of our services has a path, and no path has two names."""
 
 from __future__ import annotations
 
