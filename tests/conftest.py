@@ -1,27 +1,47 @@
-"""What holds for every test."""
+"""Settings and fixtures of every test."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background job ignores Ctrl-C, and so would every program that is started from here, where some are tested with it.
+    # A shell's background job ignores Ctrl-C, and so would every program that a test starts, while
+    # some tests end programs with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What CI says of a commit must not depend on chance; new examples are looked for wherever else the tests run.
+# What CI says of a commit must not depend on chance; elsewhere new examples are searched for.
 hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+# `make test-core`: few examples, the same ones each time, in seconds.
+hypothesis.settings.register_profile(
+    "quick", max_examples=15, stateful_step_count=25, derandomize=True, database=None
+)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+)
+
+
+# Seconds for tests of real processes that have no timeout of their own; all others have the short
+# one of pyproject.toml.
+PROCESS_TIMEOUT_S = 120
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of real processes, and slow ones, the time that they need."""
+    for item in items:
+        is_long = item.get_closest_marker("edge") or item.get_closest_marker("slow")
+        if is_long and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(PROCESS_TIMEOUT_S))
 
 
 @pytest.fixture(autouse=True)
-def _quiet_again():
-    """What a test has built may have told the package where to log, and what: the next one finds it as it was."""
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a test did to the package's logger: level, handlers, propagation."""
     ours = logging.getLogger("meshserve")
     level, handlers, propagates = ours.level, ours.handlers[:], ours.propagate
     yield

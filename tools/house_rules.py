@@ -20,7 +20,7 @@ ARRAY = re.compile(r"\b(ndarray|NDArray|ArrayLike|Arrays?|Tensors?)\b")
 SAYS_SHAPE = re.compile(
     r"\b(shapes?|dtypes?|datatypes?|rows?|scalars?|dimensions?)\b", re.IGNORECASE
 )
-SAYS_RAISES = re.compile(r"\brais(es?|ing)\b", re.IGNORECASE)
+SAYS_RAISES = re.compile(r"(?i)\brais(es?|ing)\b")
 # Some proper names begin with a small letter.
 STARTS_WELL = re.compile(r"[A-Z`\"'0-9(]|vLLM\b|gRPC\b|scikit-learn\b|jemalloc\b|glibc\b")
 ENDS_WELL = (".", "?", "!", "…", ".)", '."', ".`")

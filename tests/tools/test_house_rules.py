@@ -29,16 +29,16 @@ BREAKS = [
 ]
 KEEPS = [
     ("filler names", "def f(model): ...\nx.each = each\ng(each=1)"),
-    ("raises unsaid", 'def f():\n    """Return one. Raises ValueError for two."""\n    raise ValueError'),
+    ("raises unsaid", 'def f():\n    """Raise ValueError."""\n    raise ValueError'),
     ("raises unsaid", "def f():\n    try:\n        g()\n    except OSError:\n        raise"),
     ("raises unsaid", "def f():\n    raise AssertionError('our bug')"),
     ("raises unsaid", "def _f():\n    raise ValueError"),
     ("raises unsaid", "def f():\n    def g():\n        raise ValueError\n    return g"),
     ("shapes unsaid", 'def f(x: np.ndarray):\n    """Add to x of shape (n, 3)."""'),
     ("shapes unsaid", "def _f(x: np.ndarray): ..."),
-    ("docstrings unfinished", 'def f():\n    """Return one.\n\n    Example:\n\n        f()\n    """'),
+    ("docstrings unfinished", 'def f():\n    """Return one:\n\n        f()\n    """'),
     ("docstrings unfinished", '"""vLLM\'s arguments."""'),
-    ("tasks loose", "async def f():\n    async with asyncio.TaskGroup() as group:\n        group.create_task(g())"),
+    ("tasks loose", "async with asyncio.TaskGroup() as group:\n    group.create_task(g())"),
     ("tasks loose", "tasks.spawn(f(), 'watch')"),
 ]  # fmt: skip
 
