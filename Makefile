@@ -22,8 +22,8 @@ help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scores, serve on (ONCE=1: stop after the comparison)
-	$(BIN)/python bench/demo.py train
-	$(BIN)/python bench/demo.py serve $(SERVE)
+	$(BIN)/python -m bench.demo train
+	$(BIN)/python -m bench.demo serve $(SERVE)
 
 llm-cpu: $(VENV)/.made-llm-cpu  ## vLLM for machines without a GPU, into .venv
 
@@ -46,10 +46,10 @@ readme: $(VENV)/.made-test  ## write the README's config reference from meshserv
 	$(BIN)/python bench/readme.py
 
 bench: $(VENV)/.made-test  ## every benchmark, beside its peers (h2load: Debian package nghttp2-client; QUICK=1: minutes, fails on regressions)
-	$(BIN)/python bench/suite.py $(QUICKLY) $(ARGS)
+	$(BIN)/python -m bench.suite $(QUICKLY) $(ARGS)
 
 report: $(VENV)/.made-test  ## write bench/results into charts and the README
-	$(BIN)/python bench/report.py
+	$(BIN)/python -m bench.report
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) .venv-peers build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import statistics
 import sys
@@ -18,20 +19,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import holders
 import httpx
-import meshes
 import numpy as np
-import program
-import results
-import served
-import solo
 import torch
-import torch_models
 from rich.console import Console
 from tritonclient import grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
+from bench import holders, meshes, program, results, served, solo, torch_models
 from meshserve.core.values import model
 from meshserve.worker import worker
 from meshserve.worker.models import allocators, process_memory
@@ -149,24 +144,33 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
     torch_ms = statistics.median(
         timed_ms(lambda: torch_models.load(sample.path)) for _ in range(LOADS)
     )
+    attach_ms, first_answer_ms, warm_ms = (tuple(column) for column in zip(*taken, strict=True))
     return Figures(
-        torch_ms, measured.load_s * 1e3, *zip(*taken, strict=True), private_bytes, mapped_bytes
-    )  # type: ignore[arg-type]
+        torch_ms=torch_ms,
+        first_load_ms=measured.load_s * 1e3,
+        attach_ms=attach_ms,
+        first_answer_ms=first_answer_ms,
+        warm_ms=warm_ms,
+        private_bytes=private_bytes,
+        mapped_bytes=mapped_bytes,
+    )
 
 
 def held_bytes(folder: Path, sample: Sample, how: str) -> int:
     """The memory of several processes that hold the model; what they share counts once."""
-    command = [sys.executable, Path(holders.__file__), how, sample.path]
+    command = served.own_program("holders", how, sample.path)
     with contextlib.ExitStack() as stack:
         systems = [
             stack.enter_context(served.serving(command, folder / f"{how}-{number}.log"))
             for number in range(HOLDERS)
         ]
         for system in systems:
-            system.wait_until(
-                lambda log=system.log: holders.HOLDING in log.read_text(), READY_S_MAX
-            )
+            system.wait_until(functools.partial(_is_holding, system.log), READY_S_MAX)
         return sum(system.memory_bytes() for system in systems)
+
+
+def _is_holding(log: Path) -> bool:
+    return holders.HOLDING in log.read_text()
 
 
 def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, list[float]]:
@@ -253,7 +257,7 @@ def claim(what: str, each: Figures, *, is_quick: bool) -> results.Claim:
 
 def found(
     plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]
-) -> results.Found:
+) -> results.Results:
     """The tables, and the targets."""
     size = f"{plan.size_bytes >> 20} MB"
     claims = [
@@ -296,7 +300,7 @@ def found(
         "held bytes": held,
         "mesh ms": mesh,
     }
-    return results.Found(
+    return results.Results(
         1,
         asdict(plan) | {"kinds": [kind.name for kind in plan.kinds]},
         tuple(claims),
@@ -310,7 +314,7 @@ def spans(each: Figures) -> tuple[tuple[str, float], ...]:
     return ("torch's load", each.torch_ms), ("attached", percentile(each.attach_ms, 50))
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     plan = QUICK if args.quick else WHOLE
     torch.set_num_threads(1)
     samples = [

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
-import free_ports
-import served
+
+from bench import free_ports, served
 
 BUCKET = "bench"
 START_S_MAX = 60
@@ -44,7 +45,7 @@ class Bucket:
         """Make the bucket."""
         self._client().create_bucket(Bucket=BUCKET)
 
-    def _client(self):
+    def _client(self) -> Any:
         keys = {
             "aws_access_key_id": "bench",
             "aws_secret_access_key": "bench",

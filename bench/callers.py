@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
 
+from bench import served
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -55,7 +55,7 @@ class Seen:
 
 def run(calls: Calls, row: Path) -> Seen:
     """Call from a process of its own; `row` is an .npz with the input `x` and the right answer `y`. Raises CallFailed."""
-    command = [sys.executable, __file__, json.dumps(asdict(calls)), str(row)]
+    command = served.own_program("callers", json.dumps(asdict(calls)), row)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise CallFailed(

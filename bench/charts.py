@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-import results
+from bench import results
 
 WIDTH, LABEL_WIDTH, VALUE_WIDTH = 780, 280, 90
 TOP, BAR_HEIGHT, STEP, BOTTOM = 46, 18, 28, 14

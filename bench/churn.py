@@ -20,13 +20,9 @@ from concurrent import futures
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import program
-import results
-import samples
-import solo
-import tiny
 from rich.console import Console
 
+from bench import program, results, samples, solo, tiny
 from meshserve.core.values import model
 from meshserve.worker import worker
 from meshserve.worker.models import allocators, process_memory
@@ -162,7 +158,7 @@ async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> d
     return churned
 
 
-def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Found:
+def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Results:
     """The table, and the targets."""
     rows = tuple((runtime, *_cells(each)) for runtime, each in churned.items())
     head = (
@@ -196,7 +192,7 @@ def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Found:
     )
     figures = {runtime: asdict(each) for runtime, each in churned.items()}
     table = results.Table("loads and unloads through one worker, without Ray", head, rows)
-    return results.Found(
+    return results.Results(
         1, {"loads": onnx.loads, "models": MODELS}, claims, (table,), figures=figures
     )
 
@@ -215,7 +211,7 @@ def _cells(each: Churned) -> tuple[str, ...]:
     return tuple(results.figure(float(figure)) for figure in figures)
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     args.loads = args.loads or (1_000 if args.quick else 10_000)
     return found(asyncio.run(run_all(console, args, folder)), is_quick=args.quick)
 

@@ -19,20 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import buckets
-import cold_tables
 import grpc
 import httpx
-import meshes
 import numpy as np
-import pages
-import program
-import results
-import thrash
-import tiny
-from peers import sessions
 from rich.console import Console
 
+from bench import buckets, cold_tables, meshes, pages, program, results, thrash, tiny
+from bench.peers import sessions
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -281,7 +274,7 @@ def _measure_all(
     return list(stampedes(asking, once, plan.callers))
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     plan = QUICK if args.quick else WHOLE
     for name in ("places", "thrash"):
         (folder / name).mkdir()

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import results
-import thrash
-import traffic
+
+from bench import results, thrash, traffic
 
 CACHED, DISK, LOCAL, S3 = (
     "evicted, page cache",
@@ -41,7 +40,7 @@ def found(
     thrashed: thrash.Thrashed,
     *,
     is_quick: bool,
-) -> results.Found:
+) -> results.Results:
     """Everything."""
     claims = (
         *(floors if is_quick else targets)(took_ms, in_process_ms),
@@ -56,7 +55,7 @@ def found(
     figures = {
         "took_ms": {f"{place}, {size}": list(each) for (place, size), each in took_ms.items()}
     }
-    return results.Found(1, sizes, claims, tables, (chart(took_ms),), figures)
+    return results.Results(1, sizes, claims, tables, (chart(took_ms),), figures)
 
 
 def targets(

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import samples
-import served
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import meshserve
+from bench import samples, served
 from meshserve import config, errors
 
 HERE = Path(__file__).parent.parent
@@ -84,7 +83,7 @@ def train(console: Console, place: Place) -> None:
         }
         line = f"{shown(path)}  score {samples.score(answers, rows.held_y):.4f}  ({time.monotonic() - started_s:.1f} s)"
         console.print(f"trained {sample.name:<14} {line}", highlight=False)
-    np.savez(place.held_out, **kept)
+    np.savez(place.held_out, allow_pickle=False, **kept)
 
 
 def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:

@@ -17,19 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import environments
-import families
-import filling
 import numpy as np
-import program
-import results
-import served
-import solo
-import systems
-import tiny
 from rich.console import Console
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
+
+from bench import environments, families, filling, program, results, served, solo, systems, tiny
 
 GIB = 1 << 30
 RESIDENT_MIN, BYTES_MAX_QUICK = 30_000, 100 * 1024
@@ -90,13 +83,7 @@ Fillings = dict[str, dict[float, filling.Filled]]
 
 def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
     """One worker, filled in a process of its own. Raises WrongAnswer with the last that it said if it fails."""
-    command = [
-        sys.executable,
-        filling.__file__,
-        folder,
-        str(int(budget_gib * GIB)),
-        str(registered),
-    ]
+    command = served.own_program("filling", folder, str(int(budget_gib * GIB)), str(registered))
     done = subprocess.run(
         command,
         capture_output=True,
@@ -230,7 +217,7 @@ def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.C
 
 def found(
     plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool
-) -> results.Found:
+) -> results.Results:
     """The table, the chart, and the targets."""
     gib = plan.budgets_gib[-1]
     bars = [
@@ -252,12 +239,12 @@ def found(
     }
     figures = by_name | ({systems.MLSERVER: asdict(beside)} if beside else {})
     tables = (table(plan, fillings, beside, missing),)
-    return results.Found(
+    return results.Results(
         1, asdict(plan), claims(plan, fillings, is_quick=is_quick), tables, (chart,), figures
     )
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     plan = QUICK if args.quick else WHOLE
     if args.families:
         plan = Plan(

@@ -15,12 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import program
-import results
-import shelves
-import traces
 from rich.console import Console
 
+from bench import program, results, shelves, traces
 from meshserve.core.memory import eviction
 
 BUDGET_SHARES = (0.05, 0.2)
@@ -170,7 +167,7 @@ def charts(played: list[Played]) -> Iterator[results.Chart]:
     )
 
 
-def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Results:
     models = traces.models(args.models or (2_000 if args.quick else 20_000))
     requests = args.requests or (20_000 if args.quick else 400_000)
     workers = (8,) if args.quick else (8, 32, 128)
@@ -197,7 +194,7 @@ def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Fo
         (policies_table(played), ring_table(sharded)),
         tuple(charts(played)),
     )
-    return results.Found(
+    return results.Results(
         1, {"models": len(models), "requests": requests, "workers": workers}, *found, figures
     )
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import samples
-import tiny
-import torch_models
 import xgboost
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skops import io as skops_io
+
+from bench import samples, tiny, torch_models
 
 Write = Callable[[Path, int], Iterator[Path]]
 Ask = Callable[[Path], tuple[np.ndarray, np.ndarray]]

@@ -18,9 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import program
-import solo
 
+from bench import program, solo
 from meshserve.core.memory import copy_lifecycle
 from meshserve.core.values import model
 from meshserve.worker.models import allocators, model_host, process_memory

@@ -78,7 +78,15 @@ def run(
             for key, value in {**GRPC_HEADERS, **metadata}.items()
             for word in ("-H", f"{key}: {value}")
         ]
-        command = [program, *counts, *headers, "-d", body_file, f"--log-file={log_file}", url]
+        command: list[str | Path] = [
+            program,
+            *counts,
+            *headers,
+            "-d",
+            body_file,
+            f"--log-file={log_file}",
+            url,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             raise LoadFailed(f"h2load ended with {done.returncode}: {done.stderr.strip()}")

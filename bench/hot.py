@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import meshes
 import numpy as np
-import program
-import results
-import scale
 from rich.console import Console
 
+from bench import meshes, program, results, scale
 from meshserve.core.values import commands, desired, events, model, reports
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
@@ -205,7 +202,7 @@ def simulate(load: float) -> Simulated:
     return Simulated(load, *seen[-1], settled_s)
 
 
-def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Found:
+def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Results:
     """The tables, and the target."""
     head = ("the model is on", "req/s", "p50 ms", "s until it is")
     rows = tuple(
@@ -245,10 +242,10 @@ def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.
             RATIO_MIN,
         ),
     )
-    return results.Found(1, {"workers": WORKERS, "requests in flight": IN_FLIGHT}, claims, tables)
+    return results.Results(1, {"workers": WORKERS, "requests in flight": IN_FLIGHT}, claims, tables)
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     seconds = args.seconds or (3.0 if args.quick else 15.0)
     simulated = [simulate(load) for load in LOADS]
     alone, spread = (

@@ -23,17 +23,11 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import free_ports
 import httpx
-import meshes
 import numpy as np
-import program
-import results
-import routing
-import served
-import streaming
 from rich.console import Console
 
+from bench import free_ports, meshes, program, results, routing, served, streaming
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec
 from meshserve.llm import engine_env, vllm_engine
@@ -349,7 +343,7 @@ def spread(beside: Sequence[Compared]) -> results.Table:
 
 def found(
     args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]
-) -> results.Found:
+) -> results.Results:
     """The table of medians and the targets."""
     middle, beside = medians(rounds), compared(rounds)
     resting = results.Table(
@@ -357,7 +351,7 @@ def found(
         ("system", "cores"),
         tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest),
     )
-    return results.Found(
+    return results.Results(
         rounds=len(rounds),
         sizes={"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
         claims=tuple(claim for each in beside for claim in each.claims(middle[each.streams])),
@@ -373,7 +367,7 @@ def _plain(figures: Round) -> dict[str, dict[str, object]]:
     }
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     """All rounds of all starts, and what each system takes at rest."""
     args.starts, args.rounds = (
         args.starts or (1 if args.quick else 3),
@@ -419,7 +413,7 @@ def all_rounds(
         )
         program.show(
             console,
-            results.Found(
+            results.Results(
                 1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)
             ),
         )

@@ -9,28 +9,26 @@ import argparse
 import sys
 from pathlib import Path
 
-import cold_tables
-import program
-import results
-import thrash
 from rich.console import Console
+
+from bench import cold_tables, program, results, thrash
 
 WHOLE = thrash.Plan(models=5_000, memory="175MiB", seconds=60, in_flight=8)
 QUICK = thrash.Plan(models=1_600, memory="160MiB", seconds=4, in_flight=4)
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     return found(thrash.run(console, QUICK if args.quick else WHOLE, folder))
 
 
-def found(thrashed: thrash.Thrashed) -> results.Found:
+def found(thrashed: thrash.Thrashed) -> results.Results:
     """Requests by whether the model was there, and that none failed."""
     sizes = {
         "models": thrashed.models,
         "resident": thrashed.resident,
         "requests": len(thrashed.asked),
     }
-    return results.Found(
+    return results.Results(
         1, sizes, tuple(cold_tables.thrash_claims(thrashed)), (cold_tables.thrash_table(thrashed),)
     )
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import free_ports
 import httpx
-import served
 import yaml
+
+from bench import free_ports, served
 
 COUNTERS = (
     "requests",

@@ -12,12 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-import meshes
 import numpy as np
-import program
-import results
-import traffic
 from rich.console import Console
+
+from bench import meshes, program, results, traffic
 
 P99_MS_MAX = 10.0
 QUICK_RATIO = 0.3
@@ -46,7 +44,7 @@ def found(
     warm_up: list[traffic.Asked],
     asked: list[traffic.Asked],
     seconds: float,
-) -> results.Found:
+) -> results.Results:
     """The table, and the target."""
     faults = traffic.faults([*warm_up, *asked])
     if faults:
@@ -60,7 +58,7 @@ def found(
     table = results.Table(
         f"open loop to {args.models:,} models, registered after {seconds:.0f} s", head, rows
     )
-    return results.Found(1, sizes, (claim(args, warm_up, asked),), (table,))
+    return results.Results(1, sizes, (claim(args, warm_up, asked),), (table,))
 
 
 def claim(
@@ -85,7 +83,7 @@ def _cells(asked: list[traffic.Asked]) -> tuple[str, ...]:
     return (f"{len(asked):,}", *(results.figure(float(each)) for each in percentiles))
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     args.models = args.models or (500 if args.quick else 20_000)
     args.rate = args.rate or (200.0 if args.quick else 1_000.0)
     args.seconds = args.seconds or (4.0 if args.quick else 60.0)

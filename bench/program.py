@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import h2load
-import results
-import served
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench import h2load, results, served
 from meshserve import errors
 
-Measure = Callable[[Console, argparse.Namespace, Path], results.Found]
+Measure = Callable[[Console, argparse.Namespace, Path], results.Results]
 WIDTH = 130
 
 
@@ -73,7 +71,7 @@ def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -
     return int((args.strict or args.quick) and not all(claim.is_reached for claim in found.claims))
 
 
-def show(console: Console, found: results.Found) -> None:
+def show(console: Console, found: results.Results) -> None:
     """Tables, then each figure beside its target."""
     for table in found.tables:
         drawn = Table(title=table.title, box=box.SIMPLE)

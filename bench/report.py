@@ -1,22 +1,22 @@
-"""Writes what bench/results/ holds: a chart file for each chart beside the results, and the tables between two marks into the README.
+"""Write what bench/results/ holds: a chart file for each chart, and the tables of bench/README.md.
 
-With --check it only says whether that has been done.
+With --check only say, by the exit code, whether that has been done.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import charts
-import results
+from bench import charts, results
+from tools import marked_text
 
-README = results.ROOT / "README.md"
-BEGIN, END = "<!-- bench: written by `make bench` from bench/results -->", "<!-- end -->"
+PAGE = results.ROOT / "bench" / "README.md"
+RESULTS = marked_text.begin("results", "make report")
+GOALS = marked_text.begin("goals", "make report")
 ORDER = (
     "routing",
     "density",
@@ -32,11 +32,12 @@ ORDER = (
     "llm_overhead",
 )
 NOTHING = "Nothing was measured yet: `make bench`."
-CLAIMS_HEAD = ("what", "measured", "target", "", "beside", "its figure", "ratio")
+RESULTS_HEAD = ("what", "measured", "beside", "its figure", "ratio")
+GOALS_HEAD = ("benchmark", "what", "measured", "goal", "")
 
 
 def paths(folder: Path) -> list[Path]:
-    """The results that there are, in the order in which a reader wants them."""
+    """Return the files of results in the order in which a reader wants them."""
     rank = {name: place for place, name in enumerate(ORDER)}
     return sorted(
         folder.glob("*.json"), key=lambda path: (rank.get(path.stem, len(ORDER)), path.stem)
@@ -44,67 +45,78 @@ def paths(folder: Path) -> list[Path]:
 
 
 def sections(folder: Path) -> Iterator[str]:
-    """One for each benchmark."""
+    """Yield one section for each benchmark."""
     for path in paths(folder):
-        head, found = results.load(path)
-        yield "\n\n".join(_section(path, head, found))
+        head, measured = results.load(path)
+        yield "\n\n".join(_section(path, head, measured))
 
 
-def _section(path: Path, head: Mapping[str, Any], found: results.Found) -> Iterator[str]:
-    yield f"### {path.stem.replace('_', ' ').capitalize()}"
-    yield _origin(head, found)
-    if found.claims:
-        yield markdown(CLAIMS_HEAD, [_claim(each) for each in found.claims])
-    for chart in found.charts:
-        place = (path.parent / f"{chart.name}.svg").relative_to(results.ROOT).as_posix()
-        yield f"![{chart.title}]({place})"
-    yield from _tables(found)
+def _section(path: Path, head: Mapping[str, Any], measured: results.Results) -> Iterator[str]:
+    yield f"### {title(path.stem)}"
+    yield _origin(head, measured)
+    if measured.claims:
+        yield markdown(RESULTS_HEAD, map(_result, measured.claims))
+    for chart in measured.charts:
+        yield f"![{chart.title}]({path.parent.name}/{chart.name}.svg)"
+    yield from _tables(measured)
 
 
-def _origin(head: Mapping[str, Any], found: results.Found) -> str:
+def title(benchmark: str) -> str:
+    """Return a benchmark's name as a heading has it."""
+    return benchmark.replace("_", " ").capitalize().replace("Llm", "LLM")
+
+
+def _origin(head: Mapping[str, Any], measured: results.Results) -> str:
     here = head["machine"]
     machine = (
         f"{here['cores']} cores of {here['cpu']}, {here['memory_gib']} GiB, Python {here['python']}"
     )
-    rounds = "one round" if found.rounds == 1 else f"medians of {found.rounds} rounds"
+    rounds = "one round" if measured.rounds == 1 else f"medians of {measured.rounds} rounds"
     return f"{head['date']}, {machine}; `{head['command']}`, {rounds}."
 
 
-def _claim(claim: results.Claim) -> tuple[str, ...]:
-    measured = f"{results.figure(claim.ours)} {claim.unit}".strip()
-    theirs = "" if claim.theirs is None else f"{results.figure(claim.theirs)} {claim.unit}".strip()
+def _result(claim: results.Claim) -> tuple[str, ...]:
+    theirs = "" if claim.theirs is None else _figure(claim.theirs, claim.unit)
     ratio = "" if claim.ratio is None else f"{claim.ratio:.2f} ×"
-    return (
-        claim.what,
-        measured,
-        claim.target,
-        "reached" if claim.is_reached else "**missed**",
-        claim.peer,
-        theirs,
-        ratio,
-    )
+    return (claim.what, _figure(claim.ours, claim.unit), claim.peer, theirs, ratio)
 
 
-def _tables(found: results.Found) -> Iterator[str]:
-    if not found.tables:
+def _figure(value: float, unit: str) -> str:
+    return f"{results.figure(value)} {unit}".strip()
+
+
+def goals(folder: Path) -> str:
+    """Return one table of every goal, reached or missed."""
+    rows = [
+        (title(path.stem), claim.what, *_goal(claim))
+        for path in paths(folder)
+        for claim in results.load(path)[1].claims
+    ]
+    return markdown(GOALS_HEAD, rows) if rows else NOTHING
+
+
+def _goal(claim: results.Claim) -> tuple[str, str, str]:
+    measured = _figure(claim.ours, claim.unit)
+    if claim.ratio is not None:
+        measured = f"{claim.ratio:.2f} × {claim.peer}"
+    return measured, claim.target, "reached" if claim.is_reached else "**missed**"
+
+
+def _tables(measured: results.Results) -> Iterator[str]:
+    if not measured.tables:
         return
     yield "<details><summary>All figures</summary>"
-    for table in found.tables:
+    for table in measured.tables:
         yield f"**{table.title}**"
         yield markdown(table.head, table.rows)
         if table.missing:
-            yield (
-                "Not measured: "
-                + "; ".join(f"{what} ({why})" for what, why in table.missing.items())
-                + "."
-            )
+            reasons = "; ".join(f"{what} ({why})" for what, why in table.missing.items())
+            yield f"Not measured: {reasons}."
     yield "</details>"
 
 
-def markdown(
-    head: tuple[str, ...], rows: list[tuple[str, ...]] | tuple[tuple[str, ...], ...]
-) -> str:
-    """A table; the first column is text, the others are figures."""
+def markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table; the first column is text, the others are figures."""
     lines = (head, ("---", *["---:"] * (len(head) - 1)), *rows)
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
@@ -113,39 +125,37 @@ def markdown(
 
 
 def with_results(text: str, folder: Path) -> str:
-    """The README with the results of this folder."""
+    """Return the page with the results and the goals of this folder.
+
+    Raises ValueError if the page lacks one of the marks.
+    """
     written = "\n\n".join(sections(folder)) or NOTHING
-    return re.sub(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}",
-        lambda _: f"{BEGIN}\n{written}\n{END}",
-        text,
-        flags=re.DOTALL,
-    )
+    return marked_text.replace(marked_text.replace(text, RESULTS, written), GOALS, goals(folder))
 
 
 def drawn(folder: Path) -> dict[Path, str]:
-    """Every chart's file and its text."""
-    found = (results.load(path)[1] for path in paths(folder))
+    """Return every chart's file and its text."""
     return {
-        folder / f"{chart.name}.svg": charts.svg(chart) for each in found for chart in each.charts
+        folder / f"{chart.name}.svg": charts.svg(chart)
+        for path in paths(folder)
+        for chart in results.load(path)[1].charts
     }
 
 
 def main() -> int:
+    """Write the page and the charts, or with --check return 1 if one of them is out of date."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    files = {README: with_results(README.read_text(), results.FOLDER), **drawn(results.FOLDER)}
+    files = {PAGE: with_results(PAGE.read_text(), results.FOLDER), **drawn(results.FOLDER)}
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if not args.check:
         for path in stale:
             path.write_text(files[path])
-        print(
-            "\n".join(f"wrote {path.relative_to(results.ROOT)}" for path in stale)
-            or "everything is up to date"
-        )
+        names = [f"wrote {path.relative_to(results.ROOT)}" for path in stale]
+        print("\n".join(names) or "everything is up to date")
     return int(args.check and bool(stale))
 
 

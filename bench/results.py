@@ -1,6 +1,7 @@
-"""What a benchmark found, as a file: where, when and how it was measured, what it claims, its tables and its charts.
+"""The file of one benchmark's results: where, when and how it was measured, claims, tables, charts.
 
-Every file in bench/results/ has this form, so that bench/report.py can write the README's tables without knowing any of them.
+Every file in bench/results/ has this form, so that bench/report.py can write the tables of
+bench/README.md without knowing the benchmarks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ QUICK_FOLDER = ROOT / "build" / "bench"
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure held against its target. `theirs` is a peer's figure for the same, `ratio` what the target speaks of if it has one."""
+    """One figure beside its goal.
+
+    `theirs` is a peer's figure for the same thing. `ratio` is ours by theirs, for a goal of "times".
+    """
 
     what: str
     ours: float
@@ -40,7 +44,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words under a heading each; the first column is what the row is about. `missing` says what could not be measured, and why."""
+    """Rows of words under headings; the first column names the row.
+
+    `missing` has what could not be measured, and why.
+    """
 
     title: str
     head: tuple[str, ...]
@@ -59,7 +66,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars that are compared with each other. `name` is that of its file; `is_log` where they differ by orders of magnitude."""
+    """Bars to compare. `name` is its file's; `is_log` is for bars of several orders of magnitude."""
 
     name: str
     title: str
@@ -69,8 +76,8 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that one benchmark found. `figures` is everything that was measured, for who wants to look closer."""
+class Results:
+    """The results of one benchmark. `figures` has every single measurement, for a closer look."""
 
     rounds: int
     sizes: Mapping[str, object]
@@ -81,22 +88,22 @@ class Found:
 
 
 def at_most(what: str, ours: float, unit: str, bound: float) -> Claim:
-    """The claim that our figure is no greater than `bound`."""
+    """Return the claim that our figure is no greater than `bound`."""
     return Claim(what, ours, unit, f"≤ {bound:,g} {unit}".rstrip(), ours <= bound)
 
 
 def at_least(what: str, ours: float, unit: str, bound: float) -> Claim:
-    """The claim that our figure is no smaller than `bound`."""
+    """Return the claim that our figure is no smaller than `bound`."""
     return Claim(what, ours, unit, f"≥ {bound:,g} {unit}".rstrip(), ours >= bound)
 
 
 def exactly(what: str, ours: float, unit: str, bound: float) -> Claim:
-    """The claim that our figure is `bound`."""
+    """Return the claim that our figure is `bound`."""
     return Claim(what, ours, unit, f"{bound:,g} {unit}".rstrip(), ours == bound)
 
 
 def times(what: str, unit: str, ours: float, peer: tuple[str, float], bound: float) -> Claim:
-    """The claim that our figure is at least `bound` times the peer's (name, figure)."""
+    """Return the claim that our figure is at least `bound` times the peer's (name, figure)."""
     ratio = ours / peer[1]
     return Claim(what, ours, unit, f"≥ {bound:g} ×", ratio >= bound, *peer, ratio)
 
@@ -104,13 +111,13 @@ def times(what: str, unit: str, ours: float, peer: tuple[str, float], bound: flo
 def times_at_most(
     what: str, unit: str, ours: float, peer: tuple[str, float], bound: float
 ) -> Claim:
-    """The claim that our figure is at most `bound` times the peer's (name, figure)."""
+    """Return the claim that our figure is at most `bound` times the peer's (name, figure)."""
     ratio = ours / peer[1]
     return Claim(what, ours, unit, f"≤ {bound:g} ×", ratio <= bound, *peer, ratio)
 
 
 def machine() -> dict[str, object]:
-    """Where it was measured, and how busy that was before."""
+    """Describe this machine, and how busy it is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
@@ -128,50 +135,50 @@ def machine() -> dict[str, object]:
 
 
 def command() -> str:
-    """How this program was called, to be typed in the repository's root."""
-    return shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """Return the command line of this program, for a shell in the repository's root."""
+    return shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
-def document(benchmark: str, found: Found, here: Mapping[str, object]) -> dict[str, Any]:
-    """The file's content."""
+def document(benchmark: str, measured: Results, here: Mapping[str, object]) -> dict[str, Any]:
+    """Return the content of the file, as JSON can say it."""
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     head = {"benchmark": benchmark, "date": today, "command": command(), "machine": dict(here)}
-    return {key: _plain(value) for key, value in {**head, **asdict(found)}.items()}
+    return {key: _plain(value) for key, value in {**head, **asdict(measured)}.items()}
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: not a number is nothing."""
+    """Return the value as JSON can say it: not-a-number becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return None if math.isnan(value) else round(float(value), 4)
     return int(value) if isinstance(value, np.integer) else value
 
 
-def save(benchmark: str, found: Found, here: Mapping[str, object], folder: Path) -> Path:
-    """Write the file into `folder`."""
+def save(benchmark: str, measured: Results, here: Mapping[str, object], folder: Path) -> Path:
+    """Write the file into `folder` and return its path."""
     path = folder / f"{benchmark}.json"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        json.dumps(document(benchmark, found, here), indent=1, ensure_ascii=False) + "\n"
+        json.dumps(document(benchmark, measured, here), indent=1, ensure_ascii=False) + "\n"
     )
     return path
 
 
-def load(path: Path) -> tuple[dict[str, Any], Found]:
-    """A file's header, and what was found."""
+def load(path: Path) -> tuple[dict[str, Any], Results]:
+    """Return a file's header, and its results."""
     read = json.loads(path.read_text())
-    found = Found(
+    measured = Results(
         rounds=read.pop("rounds"),
         sizes=read.pop("sizes"),
-        claims=tuple(Claim(**each) for each in read.pop("claims")),
-        tables=tuple(_table(each) for each in read.pop("tables")),
-        charts=tuple(_chart(each) for each in read.pop("charts")),
+        claims=tuple(Claim(**claim) for claim in read.pop("claims")),
+        tables=tuple(_table(table) for table in read.pop("tables")),
+        charts=tuple(_chart(chart) for chart in read.pop("charts")),
         figures=read.pop("figures"),
     )
-    return read, found
+    return read, measured
 
 
 def _table(read: dict[str, Any]) -> Table:
@@ -181,11 +188,11 @@ def _table(read: dict[str, Any]) -> Table:
 
 
 def _chart(read: dict[str, Any]) -> Chart:
-    return Chart(**{**read, "bars": tuple(Bar(**each) for each in read["bars"])})
+    return Chart(**{**read, "bars": tuple(Bar(**bar) for bar in read["bars"])})
 
 
 def figure(value: float) -> str:
-    """A number as a reader wants it: three digits that count."""
+    """Return a number with three significant digits, for a reader."""
     if math.isnan(value):
         return "-"
     size = abs(value)

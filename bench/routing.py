@@ -12,28 +12,30 @@ import argparse
 import contextlib
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import callers
-import environments
-import h2load
 import numpy as np
-import program
-import results
-import routing_tables
-import runs
-import served
-import systems
-import tiny
-import wide
-from peers import sessions
 from rich.console import Console
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from bench import (
+    callers,
+    environments,
+    h2load,
+    program,
+    results,
+    routing_tables,
+    runs,
+    served,
+    systems,
+    tiny,
+    wide,
+)
+from bench.peers import sessions
 from meshserve.protocol.pb import inference_pb2 as pb
 
 SEED = 1
@@ -120,7 +122,7 @@ class Load:
         self.seconds = seconds
         self.cpu_us_by_process: dict[str, float] = {}
 
-    def h2load(self, model: str, x: np.ndarray, number: int) -> runs.Run:
+    def by_h2load(self, model: str, x: np.ndarray, number: int) -> runs.Run:
         """`number` requests in flight: a few to learn how many to send, then all of them, measured."""
         once = self._send(model, x, h2load.Load(1, 1, 1))
         probe = self._send(model, x, h2load.in_flight(number, max(REQUESTS_MIN, 8 * number)))
@@ -170,10 +172,14 @@ def cpu_us_by_process(
     before: Mapping[int, float], after: Mapping[int, float], requests: int
 ) -> dict[str, float]:
     """Microseconds a request by what processes call themselves, the greatest first."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for pid, now_s in after.items():
         spent[served.title(pid)] += (now_s - before.get(pid, 0.0)) / requests * 1e6
-    return {title: round(us, 1) for title, us in spent.most_common() if us >= 0.1}
+    return {
+        title: round(us, 1)
+        for title, us in sorted(spent.items(), key=lambda item: -item[1])
+        if us >= 0.1
+    }
 
 
 def measure(
@@ -184,22 +190,26 @@ def measure(
     running.served.wait_until(lambda: answers(running), READY_S)
     ready_s = time.monotonic() - began_s
     check(running, models)
-    load, made, shares = Load(running, plan.seconds), {}, {}
+    load = Load(running, plan.seconds)
+    measured: dict[str, runs.Run] = {}
+    shares: dict[str, float] = {}
     if running.is_ray:
         load.settle()
     for number in plan.in_flight:
         tell(runs.in_flight(number))
-        made[runs.in_flight(number)] = load.h2load("tiny", X, number)
+        measured[runs.in_flight(number)] = load.by_h2load("tiny", X, number)
         shares = load.cpu_us_by_process if number == routing_tables.USUAL else shares
     memory_mib = running.served.memory_bytes() / 2**20
     for kind, number in plan.clients:
         tell(runs.by_client(kind, number))
-        made[runs.by_client(kind, number)] = load.clients(kind, number, models / "row.npz")
+        measured[runs.by_client(kind, number)] = load.clients(kind, number, models / "row.npz")
     for size in plan.sizes:
         tell(size)
-        made[size] = load.h2load("wide", wide.rows(SIZES[size]), routing_tables.SIZE_IN_FLIGHT)
+        measured[size] = load.by_h2load(
+            "wide", wide.rows(SIZES[size]), routing_tables.SIZE_IN_FLIGHT
+        )
     check(running, models)
-    return runs.Figures(made, memory_mib, ready_s, shares)
+    return runs.Figures(measured, memory_mib, ready_s, shares)
 
 
 def alone(models: Path, seconds: float) -> runs.Figures:
@@ -211,9 +221,10 @@ def alone(models: Path, seconds: float) -> runs.Figures:
         session.run(None, {"x": X})
         took_ms.append((time.perf_counter() - call_s) * 1e3)
     elapsed_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_began_s
-    percentiles = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
-    run = runs.Run(len(took_ms) / elapsed_s, *percentiles, cpu_s / len(took_ms) * 1e6)
-    return runs.Figures({runs.in_flight(1): run})
+    p50_ms, p99_ms, p999_ms = map(float, np.percentile(took_ms, [50, 99, 99.9]))
+    cpu_us = cpu_s / len(took_ms) * 1e6
+    one = runs.Run(len(took_ms) / elapsed_s, p50_ms, p99_ms, p999_ms, cpu_us)
+    return runs.Figures({runs.in_flight(1): one})
 
 
 def write_models(folder: Path) -> Path:
@@ -262,9 +273,11 @@ def reason(failure: Exception) -> str:
     )
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     """All rounds."""
-    plan, missing, rounds = QUICK if args.quick else WHOLE, {}, []
+    plan = QUICK if args.quick else WHOLE
+    missing: dict[str, str] = {}
+    rounds: list[runs.Round] = []
     if args.systems:
         plan = Plan(tuple(args.systems), plan.in_flight, plan.clients, plan.sizes, plan.seconds)
     if args.seconds:

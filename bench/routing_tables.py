@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import results
-import runs
-import systems
+from bench import results, runs, systems
 
 USUAL = 32
 SIZE_IN_FLIGHT = 4
@@ -28,11 +26,11 @@ def found(
     missing: Mapping[str, str],
     *,
     is_quick: bool = False,
-) -> results.Found:
+) -> results.Results:
     """Everything of these rounds; `missing` peers with why they are."""
     middle = runs.medians(rounds)
     if systems.OURS not in middle:
-        return results.Found(
+        return results.Results(
             len(rounds),
             sizes,
             tables=tuple(tables(middle, missing)),
@@ -40,7 +38,7 @@ def found(
         )
     claims = floors(middle) if is_quick else targets(middle)
     figures = {"rounds": runs.as_json(rounds)}
-    return results.Found(
+    return results.Results(
         len(rounds),
         sizes,
         tuple(claims),

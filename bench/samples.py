@@ -13,7 +13,6 @@ import onnxruntime
 import skl2onnx
 import torch
 import xgboost
-from diabetes_model import Model as DiabetesModel
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -23,6 +22,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skops import io as skops_io
+
+from bench.diabetes_model import Model as DiabetesModel
 
 SEED = 7
 

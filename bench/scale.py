@@ -17,11 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import program
-import results
-import traces
 from rich.console import Console
 
+from bench import program, results, traces
 from meshserve.core.mesh import mesh
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import commands, desired, events, model, reports
@@ -272,7 +270,7 @@ def homes_on(ring: hash_ring.HashRing, models: int) -> np.ndarray:
     return np.array([ring.home(name(number)) for number in range(models)])
 
 
-def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Found:
+def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Results:
     """Tables and targets; in the quick version floors, for a size at which a step over all workers or models is still seen."""
     rows = tuple(
         (
@@ -318,12 +316,12 @@ def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> result
         ),
     )
     tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
-    return results.Found(
+    return results.Results(
         1, sizes, claims[:2] if is_quick else claims, tables, figures=asdict(scaled)
     )
 
 
-def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Results:
     models = args.models or (10_000 if args.quick else 1_000_000)
     workers = args.workers or (200 if args.quick else 1_000)
     scaled = scale(console, models, workers)

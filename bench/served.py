@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -94,6 +95,11 @@ class Served:
         ) and time.monotonic() < end_s:
             time.sleep(0.05)
         return left
+
+
+def own_program(name: str, *arguments: str | Path) -> list[str | Path]:
+    """Return the command that runs `bench/NAME.py` in a process of its own, from the same folder."""
+    return [sys.executable, "-m", f"bench.{name}", *arguments]
 
 
 @contextlib.contextmanager

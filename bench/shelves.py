@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import traces
 
+from bench import traces
 from meshserve.core.memory import copies, eviction, residency
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.processes import hash_ring

@@ -13,18 +13,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import demo
 import httpx
-import meshes
 import numpy as np
-import program
-import results
-import samples
-import served
-import tiny
 import yaml
 from rich.console import Console
+
+from bench import demo, meshes, program, results, samples, served, tiny
 
 ANSWER_S_MAX, QUICK_RATIO = 10.0, 2.8
 START_S_MAX = 120
@@ -71,7 +67,7 @@ def asked(endpoint: str, model: Model) -> bool:
     return False
 
 
-def started(folder: Path, document: dict[str, object], model: Model) -> Started:
+def started(folder: Path, document: dict[str, Any], model: Model) -> Started:
     """Bring a mesh up with these sections and stop it."""
     folder.mkdir()
     sections = {key: value for key, value in document.items() if key != "pools"}
@@ -123,7 +119,7 @@ def middle(several: list[Started]) -> Started:
     )
 
 
-def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Found:
+def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Results:
     """The table, the chart, and the target."""
     middles = {what: middle([each[what] for each in rounds]) for what in rounds[0]}
     slowest = {what: max(each[what].answer_s for each in rounds) for what in rounds[0]}
@@ -156,10 +152,10 @@ def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Found:
     bars = tuple(results.Bar(what, each.answer_s, what != RAY) for what, each in middles.items())
     chart = results.Chart("startup", "From the start to the first answer", "s", bars)
     figures = {"rounds": [{what: asdict(each) for what, each in one.items()} for one in rounds]}
-    return results.Found(len(rounds), {}, (claim,), (table,), (chart,), figures)
+    return results.Results(len(rounds), {}, (claim,), (table,), (chart,), figures)
 
 
-def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Found:
+def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     prepared = {TINY: one_tiny(folder)} | ({} if args.quick else {QUICKSTART: quickstart(folder)})
     rounds, count = [], args.rounds or (1 if args.quick else 5)
     for number in range(1, count + 1):

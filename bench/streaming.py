@@ -113,6 +113,7 @@ class _Connection(asyncio.Protocol):
         self._parts, self._tail, self._first_s = [], b"", None
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
+        assert self._transport is not None, "ask before the connection was made"
         self._transport.write(
             b"POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
             % (PATH.encode(), len(body), body)
@@ -124,7 +125,8 @@ class _Connection(asyncio.Protocol):
         return (self._first_s - began_s) * 1e3, came
 
     def close(self) -> None:
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
 
 def answer(ttft_ms: float, came: bytes) -> Answer:

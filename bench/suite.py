@@ -1,7 +1,8 @@
-"""Runs every benchmark in turn, each a program of its own, then writes charts and tables from what they found.
+"""Run every benchmark in turn, each as a program of its own, then write charts and tables.
 
-One that fails does not keep the others from running; the exit code tells. With --quick the figures stay on the screen and in build/bench,
-and one that fails runs once more: a regression falls through its floors twice, a busy moment of the machine does not.
+One that fails does not keep the others from running, and the exit code is 1. With --quick the
+figures stay on the screen and in build/bench, and one that fails runs once more: a regression
+misses its floors twice, a busy moment of the machine does not.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import served
+from bench import served
 
 HERE = Path(__file__).parent
 BENCHMARKS = (
@@ -29,16 +31,19 @@ BENCHMARKS = (
     "eviction",
     "scale",
 )
+# Measured beside a peer and for minutes: not among the quick ones.
 LLMS = ("llm_overhead",)
-"""Beside a peer, and of minutes: not among the quick ones."""
 
 INTERRUPTED = 130
 QUICK_TRIES = 2
 
 
-def run(program: Path, arguments: list[str]) -> int:
-    """A program's exit code. An interruption reaches it once, however often it comes, and its end is waited for."""
-    with subprocess.Popen([sys.executable, program, *arguments], start_new_session=True) as process:
+def run(command: Sequence[str | Path]) -> int:
+    """Run a program and return its exit code.
+
+    An interruption reaches it once, however often it comes, and its end is awaited.
+    """
+    with subprocess.Popen(command, start_new_session=True) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -49,31 +54,32 @@ def run(program: Path, arguments: list[str]) -> int:
             return INTERRUPTED
 
 
-def run_all(programs: list[Path], arguments: list[str], tries: int = 1) -> dict[str, int]:
-    """The exit code of each, by name, up to the first that was interrupted. One that fails is run as often as it may be tried."""
+def run_all(commands: Mapping[str, Sequence[str | Path]], tries: int = 1) -> dict[str, int]:
+    """Run programs in turn and return the exit code of each, by name.
+
+    One that fails runs again, `tries` times in all. The first that is interrupted ends the rest.
+    """
     codes: dict[str, int] = {}
-    for program in programs:
+    for name, command in commands.items():
         for _ in range(tries):
-            codes[program.stem] = run_told(program, arguments)
-            if codes[program.stem] in (0, INTERRUPTED):
+            codes[name] = _run_and_print(name, command)
+            if codes[name] in (0, INTERRUPTED):
                 break
-        if codes[program.stem] == INTERRUPTED:
+        if codes[name] == INTERRUPTED:
             break
     return codes
 
 
-def run_told(program: Path, arguments: list[str]) -> int:
-    """The same, told before and after."""
+def _run_and_print(name: str, command: Sequence[str | Path]) -> int:
     began_s = time.monotonic()
-    print(f"== {program.stem}", flush=True)
-    code = run(program, arguments)
-    print(
-        f"== {program.stem}: exit code {code} after {time.monotonic() - began_s:.0f} s", flush=True
-    )
+    print(f"== {name}", flush=True)
+    code = run(command)
+    print(f"== {name}: exit code {code} after {time.monotonic() - began_s:.0f} s", flush=True)
     return code
 
 
 def main() -> int:
+    """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,17 +87,19 @@ def main() -> int:
     parser.add_argument(
         "benchmarks",
         nargs="*",
-        help=f"of {', '.join((*BENCHMARKS, *LLMS))}; default: all, quick all but the last",
+        choices=(*BENCHMARKS, *LLMS, []),
+        help="default: all; with --quick all but the last",
     )
     args = parser.parse_args()
     served.end_by_signals()
-    named = args.benchmarks or (BENCHMARKS if args.quick else (*BENCHMARKS, *LLMS))
-    programs = [path for path in (HERE / f"{name}.py" for name in named) if path.exists()]
-    codes = run_all(programs, ["--quick"], QUICK_TRIES) if args.quick else run_all(programs, [])
+    names = args.benchmarks or (BENCHMARKS if args.quick else (*BENCHMARKS, *LLMS))
+    options = ["--quick"] if args.quick else []
+    commands = {name: served.own_program(name, *options) for name in names}
+    codes = run_all(commands, QUICK_TRIES if args.quick else 1)
     if INTERRUPTED in codes.values():
         return INTERRUPTED
     if not args.quick:
-        codes["report"] = run(HERE / "report.py", [])
+        codes["report"] = run(served.own_program("report"))
     failed = [name for name, code in codes.items() if code]
     print(f"failed: {', '.join(failed)}" if failed else "all benchmarks ended well")
     return int(bool(failed))

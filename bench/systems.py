@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import environments
-import free_ports
-import meshes
-import served
+from bench import environments, free_ports, meshes, served
 
 OURS, BARE, ALONE = "meshserve", "bare grpc.aio", "onnxruntime in process"
 MLSERVER, PYTRITON = "MLServer 1.7.1", "PyTriton 0.7"
@@ -56,7 +53,7 @@ def _peer(
     python: Path, program: str, models: Path, folder: Path, **environment: str
 ) -> Iterator[Running]:
     port = free_ports.free_port()
-    command = [python, PEERS / f"{program}.py", models, str(port)]
+    command: list[str | Path] = [python, PEERS / f"{program}.py", models, str(port)]
     with served.serving(command, folder / f"{program}.log", **environment) as system:
         yield Running(system, f"127.0.0.1:{port}")
 

@@ -6,10 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-import meshes
-import program
-import traffic
 from rich.console import Console
+
+from bench import meshes, program, traffic
 
 TIMES = 4
 FILL_IN_FLIGHT = 8

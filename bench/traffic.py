@@ -16,8 +16,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tiny
 
+from bench import tiny
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -140,7 +140,9 @@ def reuse_distances(models: Sequence[int]) -> list[int]:
 
     A Fenwick tree over the requests marks each model's latest one: what is marked after a place was asked since.
     """
-    tree, latest, distances = np.zeros(len(models) + 1, np.int64), {}, []
+    tree = np.zeros(len(models) + 1, np.int64)
+    latest: dict[int, int] = {}
+    distances: list[int] = []
 
     def add(place: int, amount: int) -> None:
         while place < len(tree):

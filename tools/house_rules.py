@@ -91,12 +91,13 @@ def unfinished_docstrings(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, DOCUMENTED):
             continue
-        text = ast.get_docstring(node)
+        text = ast.get_docstring(node, clean=False)
         if text is None:
             continue
-        last = text.splitlines()[-1] if text else ""
-        ends_well = last.startswith(" ") or last.endswith(ENDS_WELL)
-        if not STARTS_WELL.match(text) or not ends_well:
+        first, *others = text.strip().splitlines() or [""]
+        last = others[-1] if others else first
+        is_block = bool(others) and len(last) - len(last.lstrip()) > node.body[0].col_offset
+        if not STARTS_WELL.match(first) or not (is_block or last.endswith(ENDS_WELL)):
             yield f"{node.body[0].lineno}: {getattr(node, 'name', 'the module')}"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from multiprocessing import resource_tracker
 from types import TracebackType
+from typing import Any
 
 
 class Lock:
     """The tracker's own lock, with a recursion count."""
 
-    def __init__(self, lock) -> None:
+    def __init__(self, lock: Any) -> None:
         self._lock = lock
         self._depth = 0
 
@@ -30,4 +31,5 @@ class Lock:
         return self._depth
 
 
-resource_tracker._resource_tracker._lock = Lock(resource_tracker._resource_tracker._lock)  # noqa: SLF001 - the very attribute that it asks
+tracker: Any = resource_tracker._resource_tracker  # noqa: SLF001 - its lock lacks the attribute
+tracker._lock = Lock(tracker._lock)  # noqa: SLF001 - the same

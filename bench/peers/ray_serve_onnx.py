@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import inference_pb2 as pb
 import numpy as np
@@ -54,7 +55,8 @@ def main() -> None:
             http_options=http,
             grpc_options=gRPCOptions(port=args.port, grpc_servicer_functions=[SERVICE]),
         )
-        serve.run(Pool.bind(args.models), name="pool", route_prefix="/pool")
+        deployment: Any = Pool  # the decorator's, which has no types
+        serve.run(deployment.bind(args.models), name="pool", route_prefix="/pool")
         signal.pause()
     finally:
         serve.shutdown()

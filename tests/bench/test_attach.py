@@ -1,10 +1,9 @@
 import asyncio
 
-import attach
 import numpy as np
-import program
 import pytest
-import torch_models
+
+from bench import attach, program, torch_models
 
 PLAN = attach.Plan(2 << 20, (torch_models.WIDE,), 2, 0)
 

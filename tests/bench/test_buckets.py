@@ -1,5 +1,6 @@
-import buckets
 import pytest
+
+from bench import buckets
 
 
 @pytest.mark.edge

@@ -1,8 +1,8 @@
 from xml.etree import ElementTree as ET
 
-import charts
 import pytest
-import results
+
+from bench import charts, results
 
 SVG = "{http://www.w3.org/2000/svg}"
 

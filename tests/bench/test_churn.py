@@ -1,7 +1,6 @@
-import churn
 import pytest
-import solo
 
+from bench import churn, solo
 from meshserve.core.values import model
 
 

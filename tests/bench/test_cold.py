@@ -1,9 +1,8 @@
-import cold
 import numpy as np
 import onnxruntime
-import pages
 import pytest
 
+from bench import cold, pages
 from meshserve.protocol.pb import inference_pb2 as pb
 
 

@@ -1,7 +1,7 @@
-import cold_tables as tables
 import pytest
-import thrash
-import traffic
+
+from bench import cold_tables as tables
+from bench import thrash, traffic
 
 IN_PROCESS = {tables.TINY: 0.5}
 

@@ -2,11 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demo
-import free_ports
 import pytest
-import samples
 import yaml
+
+from bench import demo, free_ports, samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +19,7 @@ def test_scores_are_equal_only_over_both_protocols(over_grpc, over_rest, is_equa
 
 
 def run(*arguments):
-    command = [sys.executable, ROOT / "bench" / "demo.py", *arguments]
+    command = [sys.executable, "-m", "bench.demo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

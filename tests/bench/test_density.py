@@ -1,9 +1,6 @@
-import density
-import families
-import filling
-import program
 import pytest
-import systems
+
+from bench import density, families, filling, program, systems
 
 GIB = 1 << 30
 ONE = filling.Filled(

@@ -1,8 +1,9 @@
 import dataclasses
 import subprocess
 
-import environments
 import pytest
+
+from bench import environments
 
 EMPTY = environments.Environment("empty", ())
 

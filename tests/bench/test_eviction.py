@@ -1,6 +1,4 @@
-import eviction
-import shelves
-import traces
+from bench import eviction, shelves, traces
 
 MODELS = traces.models(200)
 

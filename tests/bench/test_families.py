@@ -1,7 +1,7 @@
-import families
 import numpy as np
 import pytest
-import tiny
+
+from bench import families, tiny
 
 SMALL = families.Family(
     "torch, 1 MB",

@@ -1,12 +1,10 @@
 import asyncio
 from dataclasses import replace
 
-import density
-import families
-import filling
 import numpy as np
-import program
 import pytest
+
+from bench import density, families, filling, program
 
 MEMORY_BYTES = 2 << 30
 

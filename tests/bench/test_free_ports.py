@@ -1,6 +1,6 @@
 import socket
 
-import free_ports
+from bench import free_ports
 
 
 def test_a_port_is_one_that_the_system_gives_to_nobody():

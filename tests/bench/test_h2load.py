@@ -1,5 +1,6 @@
-import h2load
 import pytest
+
+from bench import h2load
 
 REPORT = """
 finished in 3.02s, {rate} req/s, 1.21MB/s

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import hot
 import pytest
+
+from bench import hot
 
 
 @pytest.mark.parametrize(("load", "workers"), [(0.5, 1), (2.0, 3), (8.0, 8)])

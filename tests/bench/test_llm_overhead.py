@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import llm_overhead
 import pytest
+
+from bench import llm_overhead
 
 
 def figures(speed, p50_ms):

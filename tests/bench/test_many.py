@@ -1,6 +1,4 @@
-import many
-import thrash
-import traffic
+from bench import many, thrash, traffic
 
 
 def test_requests_are_told_apart_by_whether_the_model_was_there():

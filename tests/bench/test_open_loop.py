@@ -1,8 +1,8 @@
 import argparse
 
-import open_loop
 import pytest
-import traffic
+
+from bench import open_loop, traffic
 
 ARGS = argparse.Namespace(models=2, rate=10.0, seconds=1.0, workers=1, memory="1GiB", quick=False)
 

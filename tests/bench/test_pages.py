@@ -1,7 +1,8 @@
 import os
 
-import pages
 import pytest
+
+from bench import pages
 
 
 def test_dropped_pages_are_gone_and_read_ones_are_back(tmp_path):

@@ -1,9 +1,8 @@
 import sys
 
-import program
 import pytest
-import results
-import served
+
+from bench import program, results, served
 
 REACHED, MISSED = results.at_most("w", 1, "ms", 2), results.at_most("w", 3, "ms", 2)
 
@@ -21,7 +20,7 @@ def run(tmp_path, monkeypatch):
             assert folder.is_dir()
             if failure:
                 raise failure
-            return results.Found(
+            return results.Results(
                 1, {}, claims, (results.Table("t", ("a", "b"), (("x", "1"),), {"y": "why"}),)
             )
 

@@ -2,7 +2,8 @@ import json
 import math
 
 import pytest
-import results
+
+from bench import results
 
 CLAIM = results.times("speed", "req/s", 200.0, ("other", 100.0), 1.5)
 TABLE = results.Table("a table", ("what", "ms"), (("a", "1"), ("b", "2")), {"c": "not there"})
@@ -34,7 +35,7 @@ def test_a_peers_figure_and_the_ratio_are_kept():
 
 
 def test_what_was_saved_is_what_is_loaded(tmp_path):
-    found = results.Found(
+    found = results.Results(
         3, {"requests": 10}, (CLAIM,), (TABLE,), (CHART,), {"deep": [{"figure": 1.0}]}
     )
     head, loaded = results.load(results.save("one", found, results.machine(), tmp_path))
@@ -46,7 +47,7 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
 
 def test_what_was_not_measured_is_nothing_in_json(tmp_path):
     path = results.save(
-        "one", results.Found(1, {}, figures={"a": math.nan, "b": [math.nan]}), {}, tmp_path
+        "one", results.Results(1, {}, figures={"a": math.nan, "b": [math.nan]}), {}, tmp_path
     )
     assert json.loads(path.read_text())["figures"] == {"a": None, "b": [None]}
 

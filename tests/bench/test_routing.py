@@ -1,15 +1,11 @@
 import contextlib
 import os
 
-import callers
-import environments
 import numpy as np
 import pytest
-import routing
-import runs
-import systems
-import tiny
 from rich.console import Console
+
+from bench import callers, environments, routing, runs, systems, tiny
 
 CONSOLE = Console(quiet=True)
 BRIEF = routing.Plan(
@@ -53,7 +49,7 @@ def test_errors_are_not_taken_for_answers(bare):
     send = load._send
     load._send = lambda model, x, how: send(model if how.requests == 1 else "nobody", x, how)
     with pytest.raises(routing.program.WrongAnswer, match="another length"):
-        load.h2load("tiny", routing.X, 2)
+        load.by_h2load("tiny", routing.X, 2)
 
 
 @pytest.mark.edge

@@ -1,7 +1,7 @@
 import pytest
-import routing_tables as tables
-import runs
-import systems
+
+from bench import routing_tables as tables
+from bench import runs, systems
 
 
 def figures(rate, cpu_us=100.0, p50_ms=0.3, p99_ms=1.0):

@@ -1,6 +1,6 @@
 import math
 
-import runs
+from bench import runs
 
 
 def figures(rate, **more):

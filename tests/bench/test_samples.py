@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-import samples
+
+from bench import samples
 
 CLASSES = np.array([0, 1, 1])
 

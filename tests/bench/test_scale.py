@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import scale
 from rich.console import Console
+
+from bench import scale
 
 PHASE = scale.Phase("register", 2_000, 10, 1.0, 5.0)
 

@@ -2,8 +2,8 @@ import os
 import sys
 
 import pytest
-import served
 
+from bench import served
 from tests import support
 
 LEAVING = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True)"

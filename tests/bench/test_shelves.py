@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
-import shelves
-import traces
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bench import shelves, traces
 
 EQUAL = traces.Models(np.full(4, 10), np.ones(4))
 NOWHERE_ELSE = np.zeros(4, np.int64)

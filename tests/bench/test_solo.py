@@ -1,7 +1,6 @@
 import pytest
-import solo
-import tiny
 
+from bench import solo, tiny
 from meshserve import errors
 from meshserve.core.values import model
 

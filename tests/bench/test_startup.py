@@ -1,6 +1,7 @@
 import pytest
-import startup
 import yaml
+
+from bench import startup
 
 FAST, SLOW = startup.Started(4.0, 5.0), startup.Started(10.0, 11.0)
 

@@ -5,8 +5,8 @@ import contextlib
 import json
 
 import pytest
-import streaming
 
+from bench import streaming
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server

@@ -3,7 +3,8 @@ import subprocess
 import sys
 
 import pytest
-import suite
+
+from bench import suite
 
 SLEEPING = """
 import pathlib, sys, time
@@ -13,23 +14,12 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
-RUNNING = "import pathlib, served, suite, sys; served.end_by_signals(); sys.exit(suite.run(pathlib.Path(sys.argv[1]), sys.argv[2:]))"
-
-
-def written(folder, name, text):
-    (folder / name).write_text(text)
-    return folder / name
-
-
-def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path, capsys):
-    programs = [
-        written(tmp_path, "bad.py", "raise SystemExit(1)"),
-        written(tmp_path, "good.py", ""),
-    ]
-    assert suite.run_all(programs, []) == {"bad": 1, "good": 0}
-    assert "== bad: exit code 1" in capsys.readouterr().out
-
-
+RUNNING = """
+import sys
+from bench import served, suite
+served.end_by_signals()
+sys.exit(suite.run([sys.executable, *sys.argv[1:]]))
+"""
 ONCE_BAD = """
 import pathlib, sys
 seen = pathlib.Path(sys.argv[1])
@@ -37,37 +27,44 @@ sys.exit(0 if seen.exists() else seen.touch() or 1)
 """
 
 
+def python(text, *arguments):
+    return [sys.executable, "-c", text, *arguments]
+
+
+def test_a_failure_does_not_keep_the_others_from_running(capsys):
+    commands = {"bad": python("raise SystemExit(1)"), "good": python("")}
+    assert suite.run_all(commands) == {"bad": 1, "good": 0}
+    assert "== bad: exit code 1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("tries", "code"), [(1, 1), (2, 0)])
-def test_one_that_fails_is_run_as_often_as_it_may_be_tried(tmp_path, tries, code):
-    program = written(tmp_path, "noisy.py", ONCE_BAD)
-    assert suite.run_all([program], [tmp_path / "seen"], tries) == {"noisy": code}
+def test_a_failed_benchmark_runs_as_often_as_allowed(tmp_path, tries, code):
+    commands = {"noisy": python(ONCE_BAD, tmp_path / "seen")}
+    assert suite.run_all(commands, tries) == {"noisy": code}
 
 
-def test_one_that_always_fails_has_failed(tmp_path, capsys):
-    assert suite.run_all([written(tmp_path, "bad.py", "raise SystemExit(1)")], [], 2) == {"bad": 1}
+def test_a_benchmark_that_always_fails_has_failed(capsys):
+    assert suite.run_all({"bad": python("raise SystemExit(1)")}, 2) == {"bad": 1}
     assert capsys.readouterr().out.count("== bad: exit code 1") == 2
 
 
-def test_an_interruption_ends_all(tmp_path):
-    programs = [
-        written(tmp_path, "stopped.py", "raise SystemExit(130)"),
-        written(tmp_path, "good.py", ""),
-    ]
-    assert suite.run_all(programs, [], 2) == {"stopped": 130}
+def test_an_interruption_ends_all():
+    commands = {"stopped": python("raise SystemExit(130)"), "good": python("")}
+    assert suite.run_all(commands, 2) == {"stopped": 130}
 
 
 @pytest.mark.edge
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_the_program_that_runs(tmp_path, number):
-    program, begun = written(tmp_path, "sleeping.py", SLEEPING), tmp_path / "begun"
-    command = [sys.executable, "-c", RUNNING, program, begun]
-    with subprocess.Popen(command, cwd=suite.HERE) as running:
+def test_a_signal_reaches_the_running_program(tmp_path, number):
+    begun = tmp_path / "begun"
+    command = [sys.executable, "-c", RUNNING, "-c", SLEEPING, begun]
+    with subprocess.Popen(command, cwd=suite.HERE.parent) as running:
         while not begun.exists():
             assert running.poll() is None
         running.send_signal(number)
         assert running.wait(20) == suite.INTERRUPTED
 
 
-def test_every_benchmark_that_is_here_is_in_it():
+def test_the_suite_has_every_benchmark():
     mains = {path.stem for path in suite.HERE.glob("*.py") if "program.main(" in path.read_text()}
     assert mains - {"program"} <= {*suite.BENCHMARKS, *suite.LLMS}

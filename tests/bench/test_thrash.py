@@ -1,7 +1,7 @@
-import meshes
 import pytest
-import thrash
 from rich.console import Console
+
+from bench import meshes, thrash
 
 
 @pytest.mark.edge

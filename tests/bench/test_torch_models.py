@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-import torch_models
+
+from bench import torch_models
 
 SIZE_BYTES = 1 << 20
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-import traces
+
+from bench import traces
 
 COUNT, REQUESTS = 300, 6_000
 

@@ -1,11 +1,10 @@
 import asyncio
 
 import grpc
-import tiny
-import traffic
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import tiny, traffic
 from meshserve.protocol.pb import inference_pb2 as pb
 
 

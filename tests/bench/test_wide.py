@@ -1,6 +1,7 @@
 import numpy as np
 import onnxruntime
-import wide
+
+from bench import wide
 
 
 def test_the_file_says_what_numpy_says(tmp_path):

@@ -1,0 +1,1 @@
+"""Benchmarks: programs that are run from the repository's root as `python -m bench.NAME`."""
