@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meshserve.cluster import allocator_env
 from meshserve.core.values import catalog, catalog_sync, desired, model
-from meshserve.storage import store
+from meshserve.storage import artifact_store
 from meshserve.worker import worker
 from meshserve.worker.models import allocators
 
@@ -52,7 +52,7 @@ async def serving(
 ) -> AsyncIterator[worker.PoolWorker]:
     """A worker that knows these models and has loaded none; ends with the block."""
     settings = desired.WorkerSettings(memory=model.Footprint(memory_bytes))
-    storage = store.ArtifactStore(
+    storage = artifact_store.ArtifactStore(
         str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max
     )
     made = worker.PoolWorker(model.ServerAddress("solo", str(folder)), settings, storage)

@@ -28,8 +28,8 @@ from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
 from meshserve.protocol import paths
-from meshserve.registry import registry
-from meshserve.storage import store, watch
+from meshserve.registry import sql_registry
+from meshserve.storage import artifact_store, repository_watch
 from meshserve.worker import worker
 
 POLL_S = 0.1
@@ -62,7 +62,7 @@ def build_worker(
     return worker.PoolWorker(
         address,
         settings,
-        store.ArtifactStore(
+        artifact_store.ArtifactStore(
             settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
         ),
     )
@@ -84,14 +84,14 @@ async def build_llm_server(
     """One replica of an LLM, its weights and adapters on this node. Raises LoadFailed where they can't be had."""
     logs.to_file(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
     make = engine_lookup.find(spec.runtime)
-    fetched = functools.cache(lambda: store.ArtifactStore(*cache))
+    fetched = functools.cache(lambda: artifact_store.ArtifactStore(*cache))
     adapters = {adapter.name: await _weights(fetched, adapter.uri) for adapter in spec.adapters}
     weights = await _weights(fetched, spec.uri)
     order = llm_engine.EngineOrder(spec, weights, adapters, backend, address.run_dir)
     return llm_server.LlmServer(address, order, make)
 
 
-async def _weights(fetched: Callable[[], store.ArtifactStore], uri: str) -> str:
+async def _weights(fetched: Callable[[], artifact_store.ArtifactStore], uri: str) -> str:
     """Where an engine finds them: a local folder as it is, a name at Hugging Face for the engine to fetch, all else from the cache."""
     scheme, separator, name = uri.partition("://")
     if not separator:
@@ -117,9 +117,9 @@ def build_control_plane(
         run_dir=plan.run_dir,
         host=plan.host,
     )
-    kept = registry.SqlRegistry(plan.registry_url)
+    kept = sql_registry.SqlRegistry(plan.registry_url)
     outside = controller_process.ControllerParts(
-        ray_cluster.RayCluster(makers), kept, watch.FolderWatch(), kept.close
+        ray_cluster.RayCluster(makers), kept, repository_watch.FolderWatch(), kept.close
     )
     return controller_process.HostedControlPlane(plan, outside)
 

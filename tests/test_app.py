@@ -16,7 +16,7 @@ import pytest
 
 from meshserve import app, config, errors
 from meshserve.core.values import llm_spec, model
-from meshserve.storage import store
+from meshserve.storage import artifact_store
 from tests import support
 
 HEALTHY = (200, '{"live": true}')
@@ -311,7 +311,7 @@ async def test_weights_that_nobody_need_fetch(uri, there):
 
 async def test_weights_from_elsewhere_are_fetched_and_held(tmp_path):
     (tmp_path / "tiny.bin").write_text("weights")
-    kept = store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
+    kept = artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
     found = Path(await app._weights(lambda: kept, f"file://{tmp_path}/tiny.bin"))
     assert found.is_relative_to(tmp_path / "cache")
     await kept.close()

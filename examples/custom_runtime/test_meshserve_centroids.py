@@ -5,7 +5,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.runtimes import lookup
+from meshserve.runtimes import runtime_lookup
 from meshserve.testing import artifact_at, check_runtime
 
 SPEC = model.ModelSpec(model.ModelId("iris"), "file:///models/iris.centroids")
@@ -25,7 +25,7 @@ def test_the_runtime_keeps_the_contract(path):
         "distance": np.array([1.0, 0.0, 0.0]),
     }
     artifact = artifact_at(path)
-    runtime = lookup.find(SPEC, artifact)  # by the entry point, as a worker finds it
+    runtime = runtime_lookup.find(SPEC, artifact)  # by the entry point, as a worker finds it
     check_runtime(runtime, artifact, spec=SPEC, inputs={"features": rows}, expected=expected)
 
 
@@ -33,4 +33,4 @@ def test_a_broken_table_says_why(path):
     path.write_text("setosa,1.4,wide\n")
     artifact = artifact_at(path)
     with pytest.raises(errors.LoadFailed, match=r"is not a table of centroids: .*wide"):
-        lookup.named("centroids").load(artifact, SPEC, "cpu")
+        runtime_lookup.named("centroids").load(artifact, SPEC, "cpu")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from meshserve.registry.registry import SqlRegistry
+from meshserve.registry.sql_registry import SqlRegistry
 
 __all__ = ["SqlRegistry"]

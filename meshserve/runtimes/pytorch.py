@@ -26,12 +26,12 @@ from meshserve.core.values import model
 from meshserve.runtimes import (
     devices,
     files,
-    mapped,
+    mapped_weights,
     optional_import,
     options,
     probing,
     signatures,
-    torch_export,
+    torch_model,
 )
 
 PLATFORM = "pytorch_libtorch"
@@ -71,7 +71,7 @@ class _Archive:
     """A file, and its mapping if there is one."""
 
     file: Path
-    mapping: mapped.Mapped | None
+    mapping: mapped_weights.Mapped | None
 
 
 class TorchRuntime(model_runtime.Runtime):
@@ -101,7 +101,7 @@ class TorchRuntime(model_runtime.Runtime):
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
-    ) -> torch_export.TorchModel:
+    ) -> torch_model.TorchModel:
         """The program in the archive, on the device. Raises LoadFailed."""
         self.prepare(device)
         file = files.require(spec, artifact, LAYOUT)
@@ -109,7 +109,7 @@ class TorchRuntime(model_runtime.Runtime):
         _quieten()
         open_ = _opener(file)
         try:
-            mapping = mapped.opened(_library(), artifact, file) if device == "cpu" else None
+            mapping = mapped_weights.opened(_library(), artifact, file) if device == "cpu" else None
             program = open_(_library(), _Archive(file, mapping), spec, device)
             if mapping is not None:
                 program = replace(program, weights=mapping.weights(program.module, artifact))
@@ -119,7 +119,7 @@ class TorchRuntime(model_runtime.Runtime):
             Exception
         ) as error:  # a corrupt archive surfaces as whatever its bytes happen to mean
             raise errors.LoadFailed(
-                f"torch can't load {file.name}: {torch_export.reason(error)}"
+                f"torch can't load {file.name}: {torch_model.reason(error)}"
             ) from error
         return _verified(_library(), program, spec, device)
 
@@ -149,7 +149,7 @@ def _quieten() -> None:
 
 def _opener(
     file: Path,
-) -> Callable[[Any, _Archive, model.ModelSpec, str], torch_export.TorchProgram]:
+) -> Callable[[Any, _Archive, model.ModelSpec, str], torch_model.TorchProgram]:
     """How to open the archive, by what is in it. Raises LoadFailed for anything but a TorchScript or exported program."""
     names = files.members(file)
     if not names:
@@ -171,7 +171,7 @@ def _opener(
 
 def _scripted(
     torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
-) -> torch_export.TorchProgram:
+) -> torch_model.TorchProgram:
     module = torch.jit.load(str(archive.file), map_location=device).eval()
     inputs, outputs = _declared(archive.file, spec)
     signatures.check_words(inputs, "input")
@@ -195,7 +195,7 @@ def _scripted(
     if {spec.name for spec in inputs} <= set(names):
         keys = [spec.name for spec in inputs]
         call = lambda *tensors: module(**dict(zip(keys, tensors, strict=True)))  # noqa: E731 one of two ways to call
-    return torch_export.TorchProgram(module, call, inputs, outputs, is_pure=_is_pure(module))
+    return torch_model.TorchProgram(module, call, inputs, outputs, is_pure=_is_pure(module))
 
 
 def _is_pure(module: Any) -> bool:
@@ -246,7 +246,7 @@ def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
 
 def _exported(
     torch: Any, archive: _Archive, spec: model.ModelSpec, device: str
-) -> torch_export.TorchProgram:
+) -> torch_model.TorchProgram:
     if not spec.trust:
         _check_no_pickles(torch, archive.file)
     with _EXPORTING:
@@ -267,9 +267,9 @@ def _exported(
     )
     structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)  # noqa: SLF001 how torch.export itself names what it gives
     outputs = spec.outputs or tuple(
-        _spec_of(name, value) for name, value in torch_export.named(structure).items()
+        _spec_of(name, value) for name, value in torch_model.named(structure).items()
     )
-    read = torch_export.TorchProgram(
+    read = torch_model.TorchProgram(
         module,
         _flat_call(torch, module, program.call_spec.in_spec),
         inputs,
@@ -292,7 +292,7 @@ def _read(torch: Any, archive: _Archive) -> Any:
 class _MappedRecords:
     """torch's reader of an archive's members, which hands out those that hold tensors without copying them."""
 
-    def __init__(self, torch: Any, records: Any, mapping: mapped.Mapped) -> None:
+    def __init__(self, torch: Any, records: Any, mapping: mapped_weights.Mapped) -> None:
         self._torch = torch
         self._records = records
         self._mapping = mapping
@@ -348,8 +348,8 @@ def _rows_max(program: Any, taken: Sequence[Any]) -> int | None:
 
 
 def _renamed_inputs(
-    program: torch_export.TorchProgram, spec: model.ModelSpec
-) -> torch_export.TorchProgram:
+    program: torch_model.TorchProgram, spec: model.ModelSpec
+) -> torch_model.TorchProgram:
     """With the inputs that were declared, in the program's order."""
     if not spec.inputs:
         return program
@@ -399,15 +399,15 @@ def _is_plain(torch: Any, sample: bytes) -> bool:
 
 
 def _verified(
-    torch: Any, program: torch_export.TorchProgram, spec: model.ModelSpec, device: str
-) -> torch_export.TorchModel:
+    torch: Any, program: torch_model.TorchProgram, spec: model.ModelSpec, device: str
+) -> torch_model.TorchModel:
     """The program with a signature that predictions with made-up inputs have confirmed."""
     class_ = (
-        torch_export.CudaModel
+        torch_model.CudaModel
         if device == "cuda"
-        else torch_export.MappedModel
+        else torch_model.MappedModel
         if program.weights
-        else torch_export.TorchModel
+        else torch_model.TorchModel
     )
     runner = class_(torch, program, model.Signature(program.inputs, ()), {})
     probed = _probed(runner, program)
@@ -429,7 +429,7 @@ def _verified(
     return loaded
 
 
-def _probed(runner: torch_export.TorchModel, program: torch_export.TorchProgram) -> probing.Probed:
+def _probed(runner: torch_model.TorchModel, program: torch_model.TorchProgram) -> probing.Probed:
     try:
         return probing.explore(runner.everything, program.inputs)
     except probing.ProbeFailed as failed:
@@ -437,5 +437,5 @@ def _probed(runner: torch_export.TorchModel, program: torch_export.TorchProgram)
             f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs
         )
         raise errors.LoadFailed(
-            f"the model does not take its inputs ({shapes}): {torch_export.reason(failed.cause)}"
+            f"the model does not take its inputs ({shapes}): {torch_model.reason(failed.cause)}"
         ) from failed.cause

@@ -54,7 +54,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class RemoteObject:
     """One object: its key, its place below the source's folder ("" for a source that is one object), and its state in the store's words.
 
     An empty state means that the store says nothing by which a change would be seen.
@@ -66,25 +66,25 @@ class Blob:
     state: str
 
 
-class Blobs:
+class RemoteObjects:
     """The objects of one source."""
 
     def __init__(self, source: model_uri.ModelUri) -> None:
         self._source = source
         self._store, self._key = _http(source.uri) if source.kind == "http" else _objects(source)
 
-    async def look(self) -> tuple[Blob, ...]:
+    async def look(self) -> tuple[RemoteObject, ...]:
         """What there is: one object of the name "", or all of a folder's that are not hidden. Raises FileNotFoundError where nothing is."""
         if self._source.kind == "http" or not self._key.endswith("/"):
             with contextlib.suppress(FileNotFoundError):
                 return (_blob(await self._store.head_async(self._key), self._key, ""),)
         return await self._listed(self._key.rstrip("/"))
 
-    async def _listed(self, folder: str) -> tuple[Blob, ...]:
+    async def _listed(self, folder: str) -> tuple[RemoteObject, ...]:
         if self._source.kind == "http":
             raise FileNotFoundError
         prefix = f"{folder}/" if folder else ""
-        found: dict[str, Blob] = {}
+        found: dict[str, RemoteObject] = {}
         async for batch in _batches(self._store, prefix):
             for meta in batch:
                 name = meta["path"].removeprefix(prefix)
@@ -101,14 +101,14 @@ class Blobs:
             raise FileNotFoundError
         return tuple(found[name] for name in sorted(found))
 
-    async def get(self, blob: Blob | None) -> tuple[Blob, GetResult]:
+    async def get(self, blob: RemoteObject | None) -> tuple[RemoteObject, GetResult]:
         """One object as it is now with its bytes to come; None is the source itself, for servers that answer GET but not HEAD."""
         key, name = (blob.key, blob.name) if blob else (self._key, "")
         result = await self._store.get_async(key)
         return _blob(result.meta, key, name), result
 
 
-def stamp(blobs: tuple[Blob, ...]) -> str:
+def stamp(blobs: tuple[RemoteObject, ...]) -> str:
     """One text for the state of all; empty where one of them has none."""
     if not all(blob.state for blob in blobs):
         return ""
@@ -171,7 +171,7 @@ async def _batches(store: Any, prefix: str) -> AsyncIterator[list[ObjectMeta]]:
         yield batch
 
 
-def _drop_folder_marks(found: dict[str, Blob]) -> None:
+def _drop_folder_marks(found: dict[str, RemoteObject]) -> None:
     """Consoles mark folders by empty objects, whose names obstore gives without their last slash."""
     folders = {name.rsplit("/", cut)[0] for name in found for cut in range(1, name.count("/") + 1)}
     for name in folders & found.keys():
@@ -179,9 +179,9 @@ def _drop_folder_marks(found: dict[str, Blob]) -> None:
             del found[name]
 
 
-def _blob(meta: ObjectMeta, key: str, name: str) -> Blob:
+def _blob(meta: ObjectMeta, key: str, name: str) -> RemoteObject:
     changed: datetime = meta["last_modified"]
     state = meta["e_tag"] or (
         f"{changed.isoformat()} {meta['size']}" if changed.timestamp() > 0 else ""
     )
-    return Blob(key, name, meta["size"], state)
+    return RemoteObject(key, name, meta["size"], state)

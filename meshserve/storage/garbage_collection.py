@@ -20,7 +20,7 @@ class CacheEntry:
     used_s: float
 
 
-def leaving(
+def choose_removals(
     entries: Iterable[CacheEntry], size_bytes_max: int, held: Collection[str], young_s: float
 ) -> list[CacheEntry]:
     """Those that go, used longest ago first, until what stays is within the limit.

@@ -116,16 +116,16 @@ def fits(array: np.ndarray, spec: model.TensorSpec) -> bool:
 
 
 def _assert_same(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], message: str
+    answer: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], message: str
 ) -> None:
-    assert found.keys() == expected.keys(), f"{message}: {[*found]} instead of {[*expected]}"
+    assert answer.keys() == expected.keys(), f"{message}: {[*answer]} instead of {[*expected]}"
     for name, array in expected.items():
         is_same = (
-            np.allclose(found[name], array, rtol=1e-5, atol=1e-6, equal_nan=True)
+            np.allclose(answer[name], array, rtol=1e-5, atol=1e-6, equal_nan=True)
             if array.dtype.kind == "f"
-            else np.array_equal(found[name], array)
+            else np.array_equal(answer[name], array)
         )
-        assert is_same, f"{message}: {name} is {found[name]!r} instead of {array!r}"
+        assert is_same, f"{message}: {name} is {answer[name]!r} instead of {array!r}"
 
 
 def check_that_it_recognises_its_files(case: RuntimeCase) -> None:

@@ -7,7 +7,7 @@ import os
 
 from meshserve import errors
 from meshserve.cluster import controller_process, session
-from meshserve.registry import registry
+from meshserve.registry import sql_registry
 from meshserve.testing import fake_cluster, fake_store
 
 
@@ -47,7 +47,7 @@ def broken():
 
 def control_plane_on_fakes(plan):
     """The control plane with a registry of its own and nothing real to command."""
-    kept = registry.SqlRegistry(plan.registry_url)
+    kept = sql_registry.SqlRegistry(plan.registry_url)
     return controller_process.HostedControlPlane(
         plan,
         controller_process.ControllerParts(

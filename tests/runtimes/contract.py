@@ -15,7 +15,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, lookup
+from meshserve.runtimes import devices, runtime_lookup
 from meshserve.testing import runtime_suite
 
 ID = model.ModelId("m")
@@ -36,7 +36,7 @@ def spec(**fields: object) -> model.ModelSpec:
 def load(path: Path, device: str = "cpu", **fields: object) -> model_runtime.LoadedModel:
     """Load the model at `path` as the worker does it."""
     declared, found = spec(**fields), artifact(path)
-    return lookup.find(declared, found).load(found, declared, device)
+    return runtime_lookup.find(declared, found).load(found, declared, device)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Sample:
     @property
     def case(self) -> runtime_suite.RuntimeCase:
         return runtime_suite.make_case(
-            lookup.named(self.runtime), artifact(self.path), spec(**self.fields), self.rows
+            runtime_lookup.named(self.runtime), artifact(self.path), spec(**self.fields), self.rows
         )
 
 
@@ -68,14 +68,14 @@ class RuntimeContract:
         check(sample.case)
 
     def test_its_file_is_recognised(self, sample):
-        assert lookup.find(spec(), artifact(sample.path)).name == sample.runtime
+        assert runtime_lookup.find(spec(), artifact(sample.path)).name == sample.runtime
 
     def test_its_file_is_recognised_in_a_folder_beside_others(self, sample, tmp_path):
         shutil.copy(sample.path, tmp_path)
         (tmp_path / "config.json").write_text("{}")
         (tmp_path / "README.md").write_text("a model")
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
-        assert lookup.find(spec(), artifact(tmp_path)).name == sample.runtime
+        assert runtime_lookup.find(spec(), artifact(tmp_path)).name == sample.runtime
         load(tmp_path, **sample.fields).close()
 
     def test_answers_are_the_library_s_own(self, sample, loaded):
@@ -109,7 +109,7 @@ class RuntimeContract:
 
     def test_the_hint_is_an_upper_guess(self, sample):
         found = artifact(sample.path)
-        hint = lookup.named(sample.runtime).footprint_hint(found, "cpu")
+        hint = runtime_lookup.named(sample.runtime).footprint_hint(found, "cpu")
         assert hint.host_bytes > found.size_bytes
 
     def test_an_unknown_option_is_refused_with_the_nearest(self, sample):

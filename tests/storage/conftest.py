@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import cache, store
+from meshserve.storage import artifact_cache, artifact_store
 from tests import support
 from tests.storage import web
 
@@ -68,14 +68,14 @@ def make_file(tmp_path):
 
 @pytest.fixture
 async def artifacts(tmp_path):
-    made = store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    made = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
     yield made
     await made.close()
 
 
 @pytest.fixture
 def disk(tmp_path):
-    made = cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
+    made = artifact_cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
     made.seat.take()
     yield made
     made.seat.give_back()

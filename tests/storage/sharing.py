@@ -7,13 +7,13 @@ import random
 import sys
 from pathlib import Path
 
-from meshserve.storage import content, store
+from meshserve.storage import artifact_store, content
 
 YOUNG_S = 1.0
 
 
 async def fetch_any(cache: str, sources: list[Path], rounds: int) -> None:
-    artifacts = store.ArtifactStore(cache, 40_000, 1 << 20, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(cache, 40_000, 1 << 20, young_s=YOUNG_S)
     for _ in range(rounds):
         source = random.choice(sources)
         artifact = await artifacts.fetch(str(source), "")

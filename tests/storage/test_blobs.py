@@ -11,7 +11,11 @@ from meshserve.storage import blobs, model_uri
 SOURCE = model_uri.parse("https://user:word@host/a?sig=secret")
 BLOBS = st.lists(
     st.builds(
-        blobs.Blob, key=st.text(), name=st.text(), size_bytes=st.integers(0), state=st.text()
+        blobs.RemoteObject,
+        key=st.text(),
+        name=st.text(),
+        size_bytes=st.integers(0),
+        state=st.text(),
     ),
     min_size=1,
 )
@@ -61,7 +65,9 @@ def test_a_failure_that_is_understood_is_left_alone():
 @given(BLOBS)
 def test_a_stamp_knows_every_state(found):
     stamp = blobs.stamp(tuple(found))
-    changed = [blobs.Blob(each.key, each.name, each.size_bytes, each.state + "x") for each in found]
+    changed = [
+        blobs.RemoteObject(each.key, each.name, each.size_bytes, each.state + "x") for each in found
+    ]
     assert (stamp == "") == any(not each.state for each in found)
     assert blobs.stamp(tuple(changed)) != stamp
 
@@ -76,21 +82,21 @@ def test_a_stamp_knows_every_state(found):
     ],
 )
 def test_every_scheme_is_wired(uri):
-    assert blobs.Blobs(model_uri.parse(uri))
+    assert blobs.RemoteObjects(model_uri.parse(uri))
 
 
 def test_a_missing_account_is_said():
     with pytest.raises(errors.LoadFailed, match="az://box/a can't be fetched: no account"):
-        blobs.Blobs(model_uri.parse("az://box/a"))
+        blobs.RemoteObjects(model_uri.parse("az://box/a"))
 
 
 @pytest.mark.edge
 async def test_a_look_tells_an_object_from_a_folder(bucket):
     bucket("m/a", b"model")
     bucket("m/w/b", b"weights")
-    one = await blobs.Blobs(model_uri.parse("s3://models/m/a")).look()
-    all_of_them = await blobs.Blobs(model_uri.parse("s3://models/m")).look()
+    one = await blobs.RemoteObjects(model_uri.parse("s3://models/m/a")).look()
+    all_of_them = await blobs.RemoteObjects(model_uri.parse("s3://models/m")).look()
     assert [(each.name, each.size_bytes) for each in one] == [("", 5)]
     assert [(each.name, each.key) for each in all_of_them] == [("a", "m/a"), ("w/b", "m/w/b")]
     with pytest.raises(FileNotFoundError):
-        await blobs.Blobs(model_uri.parse("s3://models/nothing")).look()
+        await blobs.RemoteObjects(model_uri.parse("s3://models/nothing")).look()

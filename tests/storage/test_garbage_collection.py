@@ -27,7 +27,10 @@ def entry(digest: str, used_s: float, size_bytes: int = 400) -> garbage_collecti
 def gone(
     *entries: garbage_collection.CacheEntry, held: tuple[str, ...] = (), young_s: float = 100.0
 ) -> list[str]:
-    return [each.digest for each in garbage_collection.leaving(entries, LIMIT_BYTES, held, young_s)]
+    return [
+        each.digest
+        for each in garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
+    ]
 
 
 def test_nothing_leaves_while_there_is_room():
@@ -51,7 +54,7 @@ def test_what_is_held_or_young_stays():
 @given(ENTRIES, st.data(), st.floats(0, 100))
 def test_what_stays_fits_unless_it_must_stay(entries, data, young_s):
     held = {each.digest for each in entries if data.draw(st.booleans())}
-    leaving = garbage_collection.leaving(entries, LIMIT_BYTES, held, young_s)
+    leaving = garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
     staying = [each for each in entries if each not in leaving]
     assert all(each.digest not in held and each.used_s < young_s for each in leaving)
     if sum(each.size_bytes for each in staying) > LIMIT_BYTES:

@@ -93,19 +93,19 @@ class LoadedModel(abc.ABC):
 
     def offload(self) -> None:
         """Move everything from the GPU to host memory. Called only if the runtime `can_offload`, never during `predict`."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} does not implement offload")
 
     def onload(self) -> None:
         """Move everything back to the GPU. Called only after `offload`."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} does not implement onload")
 
     def detach(self) -> None:
         """Unmap the weights, keeping the small rest. Called only if `can_detach`; `attach` or `close` comes next."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} does not implement detach")
 
     def attach(self, artifact: Artifact) -> None:
         """Map the weights again from an artifact of the same digest. Raises LoadFailed if that is impossible."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} does not implement attach")
 
 
 class Runtime(abc.ABC):

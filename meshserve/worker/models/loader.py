@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import lookup
+from meshserve.runtimes import runtime_lookup
 from meshserve.worker.models import process_memory
 
 PROBES = 3
@@ -64,7 +64,7 @@ class LoadWindow:
 
 def recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
     """How to load the spec's artifact. Raises LoadFailed where no runtime takes it."""
-    runtime = lookup.find(spec, artifact)
+    runtime = runtime_lookup.find(spec, artifact)
     shape = [_tensors(spec.inputs), _tensors(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
         [runtime.name, device, spec.trust, shape, dict(spec.options)], sort_keys=True, default=str

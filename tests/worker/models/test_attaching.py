@@ -11,7 +11,7 @@ import torch
 
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, model
-from meshserve.storage import store
+from meshserve.storage import artifact_store
 from meshserve.worker.models import model_host
 from tests import support
 from tests.runtimes.test_onnx import linear
@@ -41,7 +41,7 @@ async def attaching(tmp_path):
     """A host with two models of 4 MiB in a real store."""
     made = model_host.ModelHost(
         bench.settings(memory=BUDGET),
-        store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
+        artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
     )
     bench.told(made, *bench.declared(*(save(tmp_path, name) for name in NAMES)))
     yield made

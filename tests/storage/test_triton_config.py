@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshserve.core.values import model
 from meshserve.protocol.pb import model_config_pb2
-from meshserve.storage import model_metadata, triton
+from meshserve.storage import model_metadata, triton_config
 
 CONFIG = """
 name: "digits"
@@ -28,7 +28,7 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 
 
 def test_a_whole_configuration():
-    assert triton.read(CONFIG) == model_metadata.ModelDescription(
+    assert triton_config.read(CONFIG) == model_metadata.ModelDescription(
         name="digits",
         runtime="onnx",
         inputs=(
@@ -53,7 +53,7 @@ def test_a_whole_configuration():
     ],
 )
 def test_batches(text, rows, batching, shape):
-    read = triton.read(text + ' input { name: "x" data_type: TYPE_BF16 dims: 4 }')
+    read = triton_config.read(text + ' input { name: "x" data_type: TYPE_BF16 dims: 4 }')
     assert (read.max_batch_size, read.batching, read.inputs) == (
         rows,
         batching,
@@ -75,7 +75,7 @@ def test_batches(text, rows, batching, shape):
     ],
 )
 def test_version_policies(text, versions):
-    assert triton.read(text).versions == versions
+    assert triton_config.read(text).versions == versions
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_version_policies(text, versions):
     ],
 )
 def test_runtimes(text, runtime):
-    assert triton.read(text).runtime == runtime
+    assert triton_config.read(text).runtime == runtime
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_runtimes(text, runtime):
 )
 def test_what_can_not_be_served_is_said(text, words):
     with pytest.raises(ValueError, match=words):
-        triton.read(text)
+        triton_config.read(text)
 
 
 def test_what_is_not_honoured_is_ignored():
@@ -125,7 +125,7 @@ def test_what_is_not_honoured_is_ignored():
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
         new_list: [ { x: 1 }, { x: [ 2, -017 ] } ] new_message { a < b: 1 > }
     """
-    assert triton.read(text) == model_metadata.ModelDescription(name="ab\nAAé")
+    assert triton_config.read(text) == model_metadata.ModelDescription(name="ab\nAAé")
 
 
 CONFIGS = st.builds(
@@ -149,7 +149,7 @@ CONFIGS = st.builds(
 @given(CONFIGS, st.booleans(), st.booleans())
 def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
     written = text_format.MessageToString(config, as_one_line=as_one_line, as_utf8=as_utf8)
-    read = triton.read(written)
+    read = triton_config.read(written)
     assert (read.name, read.max_batch_size) == (config.name, config.max_batch_size)
     assert [(spec.name, list(spec.shape)) for spec in read.inputs] == [
         (tensor.name, [-1, *tensor.dims]) for tensor in config.input
@@ -159,7 +159,7 @@ def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
 @given(st.text(alphabet="a1{}<>[]:,;\"'\\#\n x-.", max_size=40))
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(ValueError):
-        triton.read(text)
+        triton_config.read(text)
 
 
 def test_datatypes_are_those_of_the_protocol():

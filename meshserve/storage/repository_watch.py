@@ -15,7 +15,7 @@ import watchfiles
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired, model
-from meshserve.storage import content, model_uri, repository
+from meshserve.storage import content, model_uri, repository_scan
 
 PULSE_S = 0.5
 RESCAN_S = 3.0
@@ -53,14 +53,14 @@ class FolderWatch:
             load_timeout_s=load_timeout_s,
             origin=of.origin,
         )
-        seen = Seen(Path(source.path), pattern)
+        seen = RepositoryView(Path(source.path), pattern)
         if not of.watch:
-            yield await asyncio.to_thread(repository.scan, seen.folder, pattern, 0)
+            yield await asyncio.to_thread(repository_scan.scan, seen.folder, pattern, 0)
             return
         async for scan in self._watched(seen):
             yield scan
 
-    async def _watched(self, seen: Seen) -> AsyncIterator[cluster_control.RepositoryScan]:
+    async def _watched(self, seen: RepositoryView) -> AsyncIterator[cluster_control.RepositoryScan]:
         last: cluster_control.RepositoryScan | None = None
         async for changed in self._pulses(seen.folder):
             scan = await asyncio.to_thread(seen.look, changed)
@@ -100,27 +100,27 @@ class FolderWatch:
             yield frozenset()
 
 
-class Seen:
+class RepositoryView:
     """What was last seen of each entry of a repository."""
 
     def __init__(self, folder: Path, pattern: model.ModelSpec) -> None:
         self.folder = folder
         self._pattern = pattern
-        self._entries: dict[str, repository.RepositoryEntry] = {}
+        self._entries: dict[str, repository_scan.RepositoryEntry] = {}
         self._rescan_s = 0.0
 
     def look(self, changed: frozenset[str]) -> cluster_control.RepositoryScan | None:
         """What there is now, by looking at what changed and what is being written, or at all; None if there was nothing to look at."""
-        look = repository.Look(self.folder, self._pattern, time.time_ns())
+        look = repository_scan.RepositoryLook(self.folder, self._pattern, time.time_ns())
         if self._must_rescan(changed):
             self._rescan(look)
-            return repository.join(self._entries)
+            return repository_scan.join(self._entries)
         unsettled = {name for name, entry in self._entries.items() if entry.is_settling}
         if not changed | unsettled:
             return None
         for name in changed | unsettled:
-            self._take(name, look.entry(name, self._entries.get(name, repository.NOTHING)))
-        return repository.join(self._entries)
+            self._take(name, look.entry(name, self._entries.get(name, repository_scan.NOTHING)))
+        return repository_scan.join(self._entries)
 
     def _must_rescan(self, changed: frozenset[str]) -> bool:
         """Also where links may have changed under hidden names, as Kubernetes does it, or the whole folder is one model."""
@@ -130,18 +130,18 @@ class Seen:
             or "." in self._entries
         )
 
-    def _rescan(self, look: repository.Look) -> None:
+    def _rescan(self, look: repository_scan.RepositoryLook) -> None:
         began_s = time.monotonic()
-        names = repository.names(self.folder)
+        names = repository_scan.names(self.folder)
         for gone in self._entries.keys() - set(names):
             del self._entries[gone]
         for name in names:
-            self._take(name, look.entry(name, self._entries.get(name, repository.NOTHING)))
+            self._take(name, look.entry(name, self._entries.get(name, repository_scan.NOTHING)))
         took_s = time.monotonic() - began_s
         self._rescan_s = time.monotonic() + max(RESCAN_S, took_s / RESCAN_SHARE_MAX)
 
-    def _take(self, name: str, entry: repository.RepositoryEntry) -> None:
-        if entry == repository.NOTHING:
+    def _take(self, name: str, entry: repository_scan.RepositoryEntry) -> None:
+        if entry == repository_scan.NOTHING:
             self._entries.pop(name, None)
         else:
             self._entries[name] = entry

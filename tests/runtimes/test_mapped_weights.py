@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from meshserve import errors
-from meshserve.runtimes import mapped, pytorch
+from meshserve.runtimes import mapped_weights, pytorch
 from meshserve.worker.models import process_memory
 from tests.runtimes import contract
 from tests.runtimes.test_pytorch import exported, rewritten, scripted
@@ -175,7 +175,7 @@ def test_two_tensors_never_share_a_place_in_the_file(path):
 
 def test_a_member_is_there_only_where_it_is_stored_as_it_is(path):
     artifact = replace(contract.artifact(path), is_cached=True)
-    there = mapped.opened(torch, artifact, path)
+    there = mapped_weights.opened(torch, artifact, path)
     start, length_bytes = next(iter(there._stored))
     assert there.member(start, length_bytes).nbytes() == length_bytes
     assert there.member(start + 64, length_bytes) is None

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from meshserve.storage import content, objects
+from meshserve.storage import cache_entries, content
 from tests.storage.conftest import sha
 
 DIGEST = sha(b"model")
@@ -16,7 +16,7 @@ DIGEST = sha(b"model")
 
 @pytest.fixture
 def held(tmp_path):
-    return objects.Objects(tmp_path / "objects")
+    return cache_entries.CacheEntries(tmp_path / "objects")
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def test_an_empty_cache_has_no_entries(held):
 
 def test_names_in_the_cache(make_file):
     path = make_file("m/a.onnx")
-    assert (objects.name_in_cache(path), objects.name_in_cache(path.parent)) == (
+    assert (cache_entries.name_in_cache(path), cache_entries.name_in_cache(path.parent)) == (
         "a.onnx",
-        objects.FOLDER,
+        cache_entries.FOLDER,
     )
     assert content.digest(path) == DIGEST

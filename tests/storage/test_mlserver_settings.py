@@ -5,7 +5,7 @@ import json
 import pytest
 
 from meshserve.core.values import model
-from meshserve.storage import mlserver, model_metadata
+from meshserve.storage import mlserver_settings, model_metadata
 
 SETTINGS = {
     "name": "iris",
@@ -21,7 +21,7 @@ SETTINGS = {
 
 
 def test_whole_settings():
-    assert mlserver.read(json.dumps(SETTINGS)) == model_metadata.ModelDescription(
+    assert mlserver_settings.read(json.dumps(SETTINGS)) == model_metadata.ModelDescription(
         name="iris",
         version="v0.1.0",
         uri="./iris.joblib",
@@ -34,14 +34,14 @@ def test_whole_settings():
 
 def test_nothing_need_be_said():
     assert (
-        mlserver.read("{}")
-        == mlserver.read('{"parameters": null, "max_batch_size": 0}')
+        mlserver_settings.read("{}")
+        == mlserver_settings.read('{"parameters": null, "max_batch_size": 0}')
         == model_metadata.ModelDescription()
     )
 
 
 def test_an_unknown_implementation_is_kept():
-    assert mlserver.read('{"implementation": "mine.Model"}').runtime == "mine.Model"
+    assert mlserver_settings.read('{"implementation": "mine.Model"}').runtime == "mine.Model"
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_what_is_wrong_is_said(text):
     with pytest.raises(
         ValueError
     ) as raised:  # in the words of whoever found it: json, the codec or we
-        mlserver.read(text)
+        mlserver_settings.read(text)
     assert str(raised.value)

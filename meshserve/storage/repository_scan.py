@@ -22,7 +22,7 @@ from urllib.parse import quote
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
-from meshserve.storage import content, mlserver, model_metadata, model_uri, triton
+from meshserve.storage import content, mlserver_settings, model_metadata, model_uri, triton_config
 
 ENDINGS = (
     ".onnx",
@@ -63,7 +63,7 @@ NOTHING = RepositoryEntry()
 def names(folder: Path) -> list[str]:
     """The entries to look at. Raises LoadFailed where the folder can't be read."""
     try:
-        if (folder / mlserver.FILE).is_file():
+        if (folder / mlserver_settings.FILE).is_file():
             return ["."]
         return sorted(path.name for path in folder.iterdir() if not content.is_hidden(path.name))
     except OSError as error:
@@ -74,7 +74,7 @@ def names(folder: Path) -> list[str]:
 
 def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control.RepositoryScan:
     """All that the folder holds. `pattern` is a spec with what all of its models have in common. Raises LoadFailed as `names` does."""
-    look = Look(folder, pattern, now_ns)
+    look = RepositoryLook(folder, pattern, now_ns)
     return join({name: look.entry(name, NOTHING) for name in names(folder)})
 
 
@@ -95,7 +95,7 @@ def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositorySc
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RepositoryLook:
     """One look at a repository at the time `now_ns`."""
 
     folder: Path
@@ -124,7 +124,7 @@ class _StillWrittenError(Exception):
 class _Found:
     """What a look at one entry has found so far."""
 
-    def __init__(self, look: Look, name: str, before: RepositoryEntry) -> None:
+    def __init__(self, look: RepositoryLook, name: str, before: RepositoryEntry) -> None:
         self._look = look
         self._name = name.encode("utf-8", "replace").decode()
         self._before = {spec.id: spec for spec in before.specs}
@@ -161,7 +161,7 @@ class _Found:
             self._add_versions(path)
 
     def _add_mlserver(self, settings: Path) -> None:
-        said = mlserver.read(self._read(settings))
+        said = mlserver_settings.read(self._read(settings))
         folder = settings.parent
         if model_uri.SCHEME.match(said.uri):
             self._add_spec(
@@ -179,9 +179,9 @@ class _Found:
             self._add(said, said.version or "1", path, content.stamp(path))
 
     def _add_versions(self, path: Path) -> None:
-        configuration = path / triton.FILE
+        configuration = path / triton_config.FILE
         said = (
-            triton.read(self._read(configuration))
+            triton_config.read(self._read(configuration))
             if configuration.is_file()
             else model_metadata.ModelDescription()
         )
@@ -199,7 +199,7 @@ class _Found:
             self._add(said, version, path / version, stamps[version])
 
     def _add_unversioned(self, said: model_metadata.ModelDescription, path: Path) -> None:
-        if not any(each.is_file() and each.name != triton.FILE for each in _visible(path)):
+        if not any(each.is_file() and each.name != triton_config.FILE for each in _visible(path)):
             self.is_settling = self.is_settling or self._look.is_settling(path.stat().st_mtime_ns)
             raise ValueError(
                 "there is neither a folder of a version (a whole number), nor a file of a model, nor model-settings.json"
@@ -279,11 +279,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _settings(folder: Path) -> Iterator[Path]:
     """MLServer's settings in the folder, or in those directly below."""
-    if (folder / mlserver.FILE).is_file():
-        yield folder / mlserver.FILE
+    if (folder / mlserver_settings.FILE).is_file():
+        yield folder / mlserver_settings.FILE
         return
     yield from (
-        path / mlserver.FILE for path in _folders(folder) if (path / mlserver.FILE).is_file()
+        path / mlserver_settings.FILE
+        for path in _folders(folder)
+        if (path / mlserver_settings.FILE).is_file()
     )
 
 

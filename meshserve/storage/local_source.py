@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from meshserve import errors
-from meshserve.storage import content, model_uri, objects, source_index
-from meshserve.storage.cache import ArtifactCache
+from meshserve.storage import cache_entries, content, model_uri, source_index
+from meshserve.storage.artifact_cache import ArtifactCache
 
 RECORD_BYTES_MIN = 1 << 20
 """Below it, reading the bytes again is cheaper than keeping a record of them."""
@@ -87,7 +87,9 @@ def _taken(path: Path, stamp: content.Stamp, cache: ArtifactCache) -> source_ind
             return known
     try:
         with cache.temp() as made:
-            known = _described(path, stamp, content.copy(path, made / objects.name_in_cache(path)))
+            known = _described(
+                path, stamp, content.copy(path, made / cache_entries.name_in_cache(path))
+            )
             cache.objects.adopt(made, known.digest, known.name)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -109,7 +111,7 @@ def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.Kn
         digest,
         digest,
         stamp.size_bytes,
-        objects.name_in_cache(path),
+        cache_entries.name_in_cache(path),
         files=stamp.files,
     )
 
@@ -117,5 +119,5 @@ def _described(path: Path, stamp: content.Stamp, digest: str) -> source_index.Kn
 def _unpacked(path: Path, stamp: content.Stamp, cache: ArtifactCache) -> source_index.KnownSource:
     digest, size_bytes = cache.take_archive(path, str(path))
     return source_index.KnownSource(
-        _trusted(stamp), digest, content.digest(path), size_bytes, objects.FOLDER
+        _trusted(stamp), digest, content.digest(path), size_bytes, cache_entries.FOLDER
     )

@@ -6,39 +6,46 @@ from pathlib import Path
 import pytest
 
 from meshserve import errors
-from meshserve.storage import cache, content, local, model_uri, objects, source_index
+from meshserve.storage import (
+    artifact_cache,
+    cache_entries,
+    content,
+    local_source,
+    model_uri,
+    source_index,
+)
 from tests.storage.conftest import MIB, sha
 from tests.storage.test_archives import zipped
 
 
 def bring(disk, path: Path):
-    return local.bring(model_uri.parse(str(path)), disk)
+    return local_source.bring(model_uri.parse(str(path)), disk)
 
 
 def test_a_file_is_copied_and_known_by_its_stamp(disk, make_file):
     path = make_file("a.onnx")
     known = bring(disk, path)
     assert (known.digest, known.stamp) == (sha(b"model"), content.stamp(path).text)
-    assert local.is_current(model_uri.parse(str(path)), known)
+    assert local_source.is_current(model_uri.parse(str(path)), known)
     path.write_bytes(b"other")
-    assert not local.is_current(model_uri.parse(str(path)), known)
+    assert not local_source.is_current(model_uri.parse(str(path)), known)
     path.unlink()
-    assert not local.is_current(model_uri.parse(str(path)), known)
+    assert not local_source.is_current(model_uri.parse(str(path)), known)
 
 
 def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
     path = make_file("a.onnx", is_old=False)
     known = bring(disk, path)
     assert known.stamp == ""
-    assert not local.is_current(model_uri.parse(str(path)), known)
+    assert not local_source.is_current(model_uri.parse(str(path)), known)
 
 
-class FullDisk(cache.ArtifactCache):
+class FullDisk(artifact_cache.ArtifactCache):
     def temp(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class Meddler(cache.ArtifactCache):
+class Meddler(artifact_cache.ArtifactCache):
     """Writes to the source whenever a copy of it is looked for."""
 
     source: Path
@@ -62,7 +69,7 @@ def test_what_is_dear_to_read_is_read_once_for_all_processes(disk, make_file):
 def test_an_archive_has_the_checksum_of_its_own_bytes(disk, make_file):
     packed = zipped({"a.onnx": b"model"})
     known = bring(disk, make_file("m.zip", packed))
-    assert (known.checksum, known.name) == (sha(packed), objects.FOLDER)
+    assert (known.checksum, known.name) == (sha(packed), cache_entries.FOLDER)
 
 
 def test_a_full_disk_leaves_files_where_they_are(tmp_path, make_file):
@@ -89,4 +96,4 @@ def test_what_changes_whenever_it_is_read_is_refused(tmp_path, make_file):
     ],
 )
 def test_the_systems_errors_in_words(error, words):
-    assert words in local.reason(error)
+    assert words in local_source.reason(error)

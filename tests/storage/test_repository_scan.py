@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.storage import repository
+from meshserve.storage import repository_scan
 
 PATTERN = model.ModelSpec(
     model.ModelId(""), "", pool="small", trust=True, origin=model.Origin.parse("repository:/models")
@@ -38,7 +38,7 @@ class Tree:
         return path
 
     def scan(self, later_s: float = 5.0):
-        return repository.scan(self.folder, PATTERN, time.time_ns() + int(later_s * 1e9))
+        return repository_scan.scan(self.folder, PATTERN, time.time_ns() + int(later_s * 1e9))
 
     def ids(self) -> list[str]:
         return [str(spec.id) for spec in self.scan().specs]
@@ -218,11 +218,11 @@ def test_what_is_being_written_is_not_there_yet(tree):
 @pytest.mark.parametrize("name", ["a/1/model.onnx", "a/config.pbtxt", "a/1/more.bin"])
 def test_what_is_being_written_again_is_as_it_was(tree, name):
     tree.put("a/1/model.onnx")
-    before = repository.Look(tree.folder, PATTERN, time.time_ns() + 10**10).entry(
-        "a", repository.NOTHING
+    before = repository_scan.RepositoryLook(tree.folder, PATTERN, time.time_ns() + 10**10).entry(
+        "a", repository_scan.NOTHING
     )
     tree.put(name, "")
-    now = repository.Look(tree.folder, PATTERN, time.time_ns()).entry("a", before)
+    now = repository_scan.RepositoryLook(tree.folder, PATTERN, time.time_ns()).entry("a", before)
     assert (now.specs, now.is_settling) == (before.specs, True)
 
 
@@ -230,15 +230,17 @@ def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree):
     path = tree.put("a/1/model.onnx")
     tree.put("a/config.pbtxt", "version_policy { latest { } }")
     settled_ns = path.stat().st_ctime_ns + 2 * 10**9
-    before = repository.Look(tree.folder, PATTERN, settled_ns).entry("a", repository.NOTHING)
-    new = repository.Look(tree.folder, PATTERN, settled_ns)
+    before = repository_scan.RepositoryLook(tree.folder, PATTERN, settled_ns).entry(
+        "a", repository_scan.NOTHING
+    )
+    new = repository_scan.RepositoryLook(tree.folder, PATTERN, settled_ns)
     os.utime(tree.put("a/2/model.onnx"), ns=(settled_ns, settled_ns))
     assert new.entry("a", before).specs == before.specs
 
 
 def test_what_is_no_folder_is_said(tree):
     with pytest.raises(errors.LoadFailed, match="can't be read"):
-        repository.scan(tree.folder / "nothing", PATTERN, 0)
+        repository_scan.scan(tree.folder / "nothing", PATTERN, 0)
 
 
 @given(TREES)
@@ -261,4 +263,4 @@ def test_any_tree_of_versions_is_read(versions_by_name):
     ("name", "stem"), [("a.onnx", "a"), ("a.v2.tar.gz", "a.v2"), ("a.TGZ", "a"), ("a.b.ubj", "a.b")]
 )
 def test_names_without_their_endings(name, stem):
-    assert repository.stem(name) == stem
+    assert repository_scan.stem(name) == stem

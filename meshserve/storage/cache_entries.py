@@ -22,7 +22,7 @@ TRIES = 5
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
-class Objects:
+class CacheEntries:
     """The entries of one cache, by digest."""
 
     def __init__(self, folder: Path) -> None:

@@ -11,9 +11,9 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.storage import (
     archives,
+    cache_entries,
     content,
     garbage_collection,
-    objects,
     process_slot,
     source_index,
 )
@@ -29,7 +29,7 @@ class ArtifactCache:
     ) -> None:
         self.size_bytes_max = size_bytes_max
         self.artifact_bytes_max = artifact_bytes_max
-        self.objects = objects.Objects(folder / "objects")
+        self.objects = cache_entries.CacheEntries(folder / "objects")
         self.records = source_index.SourceIndex(folder / "sources")
         self.seat = process_slot.ProcessSlot(folder / "seats")
         self._young_s = young_s
@@ -76,13 +76,13 @@ class ArtifactCache:
                 folder = archives.unpack(archive, made / "unpacked", self.artifact_bytes_max)
             except errors.LoadFailed as error:
                 raise errors.LoadFailed(f"{shown}: {error.message}") from None
-            return self.take(folder, objects.FOLDER)
+            return self.take(folder, cache_entries.FOLDER)
 
     def take(self, made: Path, name: str) -> tuple[str, int]:
         """Take a finished file or folder in as `name`; its digest and its bytes."""
         digest = content.digest(made)
         size_bytes = sum(stat.st_size for _, stat in content.files(made))
-        if name == objects.FOLDER:
+        if name == cache_entries.FOLDER:
             self.objects.adopt(made, digest, name)
             return digest, size_bytes
         with self.temp() as entry:
@@ -98,7 +98,7 @@ class ArtifactCache:
     def trim(self) -> int:
         """Bring the cache below its limit as far as its rules allow; the bytes that left. See `trimming.leaving`."""
         entries = list(itertools.chain.from_iterable(self.objects.entries()))
-        leaving = garbage_collection.leaving(
+        leaving = garbage_collection.choose_removals(
             entries, self.size_bytes_max, self.seat.held_by_all(), time.time() - self._young_s
         )
         with self.temp() as made:

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import local, model_uri, remote, single_flight, source_index
-from meshserve.storage.cache import ArtifactCache
+from meshserve.storage import local_source, model_uri, remote_source, single_flight, source_index
+from meshserve.storage.artifact_cache import ArtifactCache
 
 T = TypeVar("T")
 THREADS_MAX = 8
@@ -68,7 +68,7 @@ class ArtifactStore:
         known = self._known.get(source.uri)
         if known is None or known.files > FEW_FILES or checksum not in ("", known.checksum):
             return None
-        if source.kind == "local" and not local.is_current(source, known):
+        if source.kind == "local" and not local_source.is_current(source, known):
             return None
         return self._cache.artifact(known, self._artifacts.get(source.uri))
 
@@ -109,9 +109,9 @@ class ArtifactStore:
         try:
             self._cache.seat.take()
             if source.kind == "local":
-                known = await self._in_thread(local.bring, source, self._cache)
+                known = await self._in_thread(local_source.bring, source, self._cache)
             else:
-                known = await remote.bring(source, self._cache, self._in_thread)
+                known = await remote_source.bring(source, self._cache, self._in_thread)
         except OSError as error:
             raise errors.LoadFailed(f"the cache of artifacts fails: {error}") from None
         self._known[source.uri] = known

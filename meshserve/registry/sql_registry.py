@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from meshserve import errors
 from meshserve.core.values import catalog, desired, events, model, reports
-from meshserve.registry import rows, tables
+from meshserve.registry import registry_tables, rows
 
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
@@ -31,7 +31,10 @@ class SqlRegistry:
     def load(self) -> events.RegistryContents:
         """All that it holds. Raises ConfigInvalid where the database can't be reached or is not one of ours."""
         with self._begin() as connection:
-            kept = {row.key: row.value for row in connection.execute(sa.select(tables.settings))}
+            kept = {
+                row.key: row.value
+                for row in connection.execute(sa.select(registry_tables.settings))
+            }
             changes: tuple[events.RegistryChange, ...] = (
                 *_models(connection),
                 *_aliases(connection),
@@ -132,12 +135,12 @@ def _tune_sqlite(connection: Any, _: Any) -> None:
 
 def _check_schema(connection: sa.Connection) -> None:
     there = set(sa.inspect(connection).get_table_names())
-    ours = set(tables.metadata.tables)
+    ours = set(registry_tables.metadata.tables)
     if not there & ours:
-        tables.metadata.create_all(connection)
-        found = {VERSION: str(tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
+        registry_tables.metadata.create_all(connection)
+        found = {VERSION: str(registry_tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
         connection.execute(
-            sa.insert(tables.settings),
+            sa.insert(registry_tables.settings),
             [{"key": key, "value": value} for key, value in found.items()],
         )
         return
@@ -146,11 +149,11 @@ def _check_schema(connection: sa.Connection) -> None:
             f"it was not made by meshserve: tables are missing: {', '.join(sorted(ours - there))}"
         )
     version = connection.scalar(
-        sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION)
+        sa.select(registry_tables.settings.c.value).where(registry_tables.settings.c.key == VERSION)
     )
-    if version != str(tables.SCHEMA_VERSION):
+    if version != str(registry_tables.SCHEMA_VERSION):
         raise errors.ConfigInvalid(
-            f"its schema has version {version}, this meshserve reads version {tables.SCHEMA_VERSION}"
+            f"its schema has version {version}, this meshserve reads version {registry_tables.SCHEMA_VERSION}"
         )
 
 
@@ -160,14 +163,15 @@ def _reason(error: sa.exc.SQLAlchemyError) -> str:
 
 
 def _models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
-    known = tables.models.outerjoin(
-        tables.measured, tables.models.c.digest == tables.measured.c.digest
+    known = registry_tables.models.outerjoin(
+        registry_tables.measured,
+        registry_tables.models.c.digest == registry_tables.measured.c.digest,
     )
     query = sa.select(
-        tables.models,
-        tables.measured.c.host_bytes,
-        tables.measured.c.gpu_bytes,
-        tables.measured.c.load_s,
+        registry_tables.models,
+        registry_tables.measured.c.host_bytes,
+        registry_tables.measured.c.gpu_bytes,
+        registry_tables.measured.c.load_s,
     ).select_from(known)
     for name, version, spec, digest, host_bytes, gpu_bytes, load_s in connection.execute(query):
         measured = (
@@ -179,7 +183,7 @@ def _models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
 
 
 def _aliases(connection: sa.Connection) -> Iterator[desired.DesiredAlias]:
-    for alias, meaning in connection.execute(sa.select(tables.aliases)):
+    for alias, meaning in connection.execute(sa.select(registry_tables.aliases)):
         yield rows.alias_from(alias, meaning)
 
 
@@ -187,7 +191,7 @@ Row = dict[str, Any]
 
 
 def _declare(connection: sa.Connection, declared: Sequence[catalog.ModelDeclared]) -> None:
-    _put(connection, tables.models, [_model_row(each) for each in declared])
+    _put(connection, registry_tables.models, [_model_row(each) for each in declared])
 
 
 def _model_row(declared: catalog.ModelDeclared) -> Row:
@@ -196,24 +200,26 @@ def _model_row(declared: catalog.ModelDeclared) -> Row:
 
 
 def _withdraw(connection: sa.Connection, withdrawn: Sequence[catalog.ModelWithdrawn]) -> None:
-    _delete(connection, tables.models, [each.id._asdict() for each in withdrawn])
+    _delete(connection, registry_tables.models, [each.id._asdict() for each in withdrawn])
 
 
 def _set_aliases(connection: sa.Connection, aliases: Sequence[desired.DesiredAlias]) -> None:
     _put(
         connection,
-        tables.aliases,
+        registry_tables.aliases,
         [{"alias": each.alias, "meaning": rows.alias_text(each)} for each in aliases],
     )
 
 
 def _clear_aliases(connection: sa.Connection, cleared: Sequence[catalog.AliasCleared]) -> None:
-    _delete(connection, tables.aliases, [{"alias": each.alias} for each in cleared])
+    _delete(connection, registry_tables.aliases, [{"alias": each.alias} for each in cleared])
 
 
 def _keep_document(connection: sa.Connection, wanted: Sequence[desired.Desired]) -> None:
     _put(
-        connection, tables.settings, [{"key": DOCUMENT, "value": each.document} for each in wanted]
+        connection,
+        registry_tables.settings,
+        [{"key": DOCUMENT, "value": each.document} for each in wanted],
     )
 
 
@@ -229,19 +235,19 @@ SAVES: Mapping[type, Callable[[sa.Connection, list[Any]], None]] = {
 def _remember(connection: sa.Connection, learned: Sequence[reports.LearnedMeasurement]) -> None:
     _put(
         connection,
-        tables.measured,
+        registry_tables.measured,
         list({each.measured.digest: _measured_row(each.measured) for each in learned}.values()),
     )
     where = (
-        tables.models.c.name == sa.bindparam("of_name"),
-        tables.models.c.version == sa.bindparam("of_version"),
+        registry_tables.models.c.name == sa.bindparam("of_name"),
+        registry_tables.models.c.version == sa.bindparam("of_version"),
     )
     digests = [
         {"of_name": each.id.name, "of_version": each.id.version, "digest": each.measured.digest}
         for each in learned
     ]
     if digests:
-        connection.execute(sa.update(tables.models).where(*where), digests)
+        connection.execute(sa.update(registry_tables.models).where(*where), digests)
 
 
 def _measured_row(measured: model.Measured) -> Row:

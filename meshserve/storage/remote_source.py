@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from meshserve import errors
-from meshserve.storage import archives, blobs, content, model_uri, objects, source_index
-from meshserve.storage.cache import ArtifactCache
+from meshserve.storage import archives, blobs, cache_entries, content, model_uri, source_index
+from meshserve.storage.artifact_cache import ArtifactCache
 
 T = TypeVar("T")
 CHUNK_BYTES = 4 << 20
@@ -30,7 +30,7 @@ async def bring(
     source: model_uri.ModelUri, cache: ArtifactCache, in_thread: InThread
 ) -> source_index.KnownSource:
     """The source's content, downloaded unless it is here and unchanged. Raises LoadFailed with the reason for a user."""
-    there = blobs.Blobs(source)
+    there = blobs.RemoteObjects(source)
     recorded = await in_thread(cache.recorded, source.uri)
     if recorded is not None and await _is_current(there, recorded):
         return recorded
@@ -45,7 +45,7 @@ async def bring(
     return known
 
 
-async def _is_current(there: blobs.Blobs, recorded: source_index.KnownSource) -> bool:
+async def _is_current(there: blobs.RemoteObjects, recorded: source_index.KnownSource) -> bool:
     """Whether the source is as it was, as far as can be told: one that does not answer now keeps nobody from using what is here."""
     try:
         async with asyncio.timeout(LOOK_S):
@@ -60,7 +60,7 @@ class Download:
     def __init__(
         self,
         source: model_uri.ModelUri,
-        there: blobs.Blobs,
+        there: blobs.RemoteObjects,
         cache: ArtifactCache,
         in_thread: InThread,
     ) -> None:
@@ -80,12 +80,12 @@ class Download:
         return await self._in_thread(self._take_file, target, blob, hexes)
 
     async def _folder(
-        self, folder: Path, found: tuple[blobs.Blob, ...]
+        self, folder: Path, found: tuple[blobs.RemoteObject, ...]
     ) -> source_index.KnownSource:
         self._check_fits(sum(blob.size_bytes for blob in found))
         gate = asyncio.Semaphore(PARALLEL)
 
-        async def save(blob: blobs.Blob) -> blobs.Blob:
+        async def save(blob: blobs.RemoteObject) -> blobs.RemoteObject:
             async with gate:
                 return (await self._save(blob, folder / archives.relative(blob.name)))[0]
 
@@ -95,7 +95,9 @@ class Download:
             self._take_folder, folder, tuple(task.result() for task in tasks)
         )
 
-    async def _save(self, blob: blobs.Blob | None, target: Path) -> tuple[blobs.Blob, str]:
+    async def _save(
+        self, blob: blobs.RemoteObject | None, target: Path
+    ) -> tuple[blobs.RemoteObject, str]:
         """Download one object; how it was, and its digest in hex."""
         blob, result = await self._there.get(blob)
         self._check_fits(blob.size_bytes)
@@ -115,22 +117,26 @@ class Download:
                 f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes"
             )
 
-    def _take_file(self, made: Path, blob: blobs.Blob, hexes: str) -> source_index.KnownSource:
+    def _take_file(
+        self, made: Path, blob: blobs.RemoteObject, hexes: str
+    ) -> source_index.KnownSource:
         checksum = f"sha256:{hexes}"
         if self._source.is_archive:
             digest, size_bytes = self._cache.take_archive(made, self._source.shown)
             return source_index.KnownSource(
-                blobs.stamp((blob,)), digest, checksum, size_bytes, objects.FOLDER
+                blobs.stamp((blob,)), digest, checksum, size_bytes, cache_entries.FOLDER
             )
         digest, size_bytes = self._cache.take(made, made.name)
         return source_index.KnownSource(
             blobs.stamp((blob,)), digest, checksum, size_bytes, made.name
         )
 
-    def _take_folder(self, made: Path, found: tuple[blobs.Blob, ...]) -> source_index.KnownSource:
-        digest, size_bytes = self._cache.take(made, objects.FOLDER)
+    def _take_folder(
+        self, made: Path, found: tuple[blobs.RemoteObject, ...]
+    ) -> source_index.KnownSource:
+        digest, size_bytes = self._cache.take(made, cache_entries.FOLDER)
         return source_index.KnownSource(
-            blobs.stamp(found), digest, digest, size_bytes, objects.FOLDER
+            blobs.stamp(found), digest, digest, size_bytes, cache_entries.FOLDER
         )
 
 

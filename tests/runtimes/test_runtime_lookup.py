@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from meshserve import errors
-from meshserve.runtimes import lookup
+from meshserve.runtimes import runtime_lookup
 from tests.runtimes import contract
 
 
@@ -45,33 +45,35 @@ def another_package(tmp_path, monkeypatch):
     (site / "echo_runtime.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(site)
     yield
-    lookup._third_party.cache_clear()
-    lookup._made.cache_clear()
+    runtime_lookup._third_party.cache_clear()
+    runtime_lookup._made.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    lookup._third_party.cache_clear()
-    lookup._made.cache_clear()
+    runtime_lookup._third_party.cache_clear()
+    runtime_lookup._made.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch", "sklearn", "xgboost", "lightgbm", "python"])
 def test_a_runtime_is_found_by_its_name(tmp_path, name):
-    assert lookup.find(contract.spec(runtime=name), contract.artifact(tmp_path)).name == name
+    assert (
+        runtime_lookup.find(contract.spec(runtime=name), contract.artifact(tmp_path)).name == name
+    )
 
 
-@pytest.mark.parametrize(("alias", "name"), sorted(lookup.ALIASES.items()))
+@pytest.mark.parametrize(("alias", "name"), sorted(runtime_lookup.ALIASES.items()))
 def test_what_others_call_it_is_known(alias, name):
-    assert lookup.named(alias).name == name
+    assert runtime_lookup.named(alias).name == name
 
 
 def test_an_unknown_name_gets_the_nearest(tmp_path):
     with pytest.raises(
         errors.LoadFailed, match="runtime 'xgbost' does not exist; did you mean 'xgboost'"
     ):
-        lookup.find(contract.spec(runtime="xgbost"), contract.artifact(tmp_path))
+        runtime_lookup.find(contract.spec(runtime="xgbost"), contract.artifact(tmp_path))
     with pytest.raises(errors.LoadFailed, match=r"there is: .*onnx, .*python"):
-        lookup.named("qqq")
+        runtime_lookup.named("qqq")
 
 
 def test_what_nothing_knows_is_told_what_is_understood(tmp_path):
@@ -80,7 +82,7 @@ def test_what_nothing_knows_is_told_what_is_understood(tmp_path):
         errors.LoadFailed,
         match=r"weights\.h5.*understood are model\.onnx \(onnx\).*model\.py \(python\)",
     ):
-        lookup.find(contract.spec(), contract.artifact(tmp_path))
+        runtime_lookup.find(contract.spec(), contract.artifact(tmp_path))
 
 
 def test_the_option_file_narrows_the_choice(tmp_path):
@@ -89,26 +91,34 @@ def test_the_option_file_narrows_the_choice(tmp_path):
     (tmp_path / "c.pt2").touch()
     there = contract.artifact(tmp_path)
     for file, name in (("b.onnx", "onnx"), ("c.pt2", "torch")):
-        assert lookup.find(contract.spec(options={"file": file}), there).name == name
+        assert runtime_lookup.find(contract.spec(options={"file": file}), there).name == name
 
 
 def test_a_users_class_comes_before_what_lies_beside_it(tmp_path):
     (tmp_path / "model.onnx").touch()
     (tmp_path / "model.py").touch()
-    assert lookup.find(contract.spec(), contract.artifact(tmp_path)).name == "python"
+    assert runtime_lookup.find(contract.spec(), contract.artifact(tmp_path)).name == "python"
 
 
 @pytest.mark.usefixtures("another_package")
 def test_another_package_adds_a_runtime(tmp_path):
     (tmp_path / "m.echo").touch()
-    assert lookup.named("echo").name == "echo"
-    assert lookup.find(contract.spec(), contract.artifact(tmp_path / "m.echo")).name == "echo"
-    assert set(lookup.names()) == {*lookup.BUILT_IN, "echo", "broken", "unfinished", "stranger"}
+    assert runtime_lookup.named("echo").name == "echo"
+    assert (
+        runtime_lookup.find(contract.spec(), contract.artifact(tmp_path / "m.echo")).name == "echo"
+    )
+    assert set(runtime_lookup.names()) == {
+        *runtime_lookup.BUILT_IN,
+        "echo",
+        "broken",
+        "unfinished",
+        "stranger",
+    }
 
 
 @pytest.mark.usefixtures("another_package")
 def test_another_package_can_t_take_a_built_in_s_name():
-    assert lookup.named("onnx") is lookup.BUILT_IN["onnx"]
+    assert runtime_lookup.named("onnx") is runtime_lookup.BUILT_IN["onnx"]
 
 
 @pytest.mark.usefixtures("another_package")
@@ -122,8 +132,8 @@ def test_another_package_can_t_take_a_built_in_s_name():
 )
 def test_a_broken_runtime_of_another_package_is_named(name, reason):
     with pytest.raises(errors.LoadFailed, match=rf"runtime '{name}' {reason}"):
-        lookup.named(name)
+        runtime_lookup.named(name)
 
 
 def test_built_in_runtimes_have_different_names():
-    assert len(lookup.BUILT_IN) == len(lookup.RUNTIMES)
+    assert len(runtime_lookup.BUILT_IN) == len(runtime_lookup.RUNTIMES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import errors
-from meshserve.storage import store
+from meshserve.storage import artifact_store
 from tests import support
 from tests.storage.conftest import MIB, WRONG, bytes_of, files_below, sha
 from tests.storage.test_archives import tarred, zipped
@@ -29,9 +29,9 @@ def read(folder: os.PathLike[str]) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files_below(Path(folder))}
 
 
-def again(tmp_path: Path) -> store.ArtifactStore:
+def again(tmp_path: Path) -> artifact_store.ArtifactStore:
     """What another process, or the same one started anew, sees."""
-    return store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    return artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
 
 
 async def test_a_file_comes_over_http_with_its_query(artifacts, site):

@@ -9,7 +9,7 @@ import watchfiles
 
 from meshserve import errors
 from meshserve.core.values import desired
-from meshserve.storage import watch
+from meshserve.storage import repository_watch
 from tests import support
 
 pytestmark = pytest.mark.edge
@@ -20,9 +20,11 @@ class Follower:
 
     def __init__(self, of: desired.RepositorySettings, tell=watchfiles.watch) -> None:
         self.scans = []
-        self._task = asyncio.ensure_future(self._follow(watch.FolderWatch(tell), of))
+        self._task = asyncio.ensure_future(self._follow(repository_watch.FolderWatch(tell), of))
 
-    async def _follow(self, folders: watch.FolderWatch, of: desired.RepositorySettings) -> None:
+    async def _follow(
+        self, folders: repository_watch.FolderWatch, of: desired.RepositorySettings
+    ) -> None:
         async with contextlib.aclosing(folders.scans(of, 60.0)) as scans:
             async for scan in scans:
                 self.scans.append(scan)
@@ -141,7 +143,7 @@ async def test_a_repository_that_is_not_watched_is_told_once(folder, make_file):
     make_file("a.onnx")
     scans = [
         scan
-        async for scan in watch.FolderWatch().scans(
+        async for scan in repository_watch.FolderWatch().scans(
             desired.RepositorySettings(str(folder), watch=False), 60.0
         )
     ]
@@ -159,4 +161,4 @@ async def test_a_folder_that_goes_away_withdraws_nothing(folder, follower, make_
 @pytest.mark.parametrize("place", ["s3://bucket/models", "/nowhere/at/all"])
 async def test_what_is_no_folder_here_is_said(place):
     with pytest.raises(errors.LoadFailed, match=place):
-        await anext(watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))
+        await anext(repository_watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))

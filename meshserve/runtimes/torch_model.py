@@ -11,7 +11,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, mapped
+from meshserve.runtimes import files, mapped_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TorchProgram:
     outputs: tuple[model.TensorSpec, ...] = ()
     rows_max: int | None = None
     is_pure: bool = True
-    weights: mapped.Weights | None = None
+    weights: mapped_weights.Weights | None = None
 
 
 class TorchModel(model_runtime.LoadedModel):
@@ -84,13 +84,13 @@ class TorchModel(model_runtime.LoadedModel):
 
     def close(self) -> None:
         """Let the module go, and its memory with it."""
-        self._let_go(mapped.tensors(self._module))
+        self._let_go(mapped_weights.tensors(self._module))
         del self._module, self._call
 
     def _let_go(self, tensors: Sequence[Any]) -> None:
         """A run whose caller left goes on, and may be reading what these point to: unmapping that would kill the process."""
         storages = [tensor.untyped_storage() for tensor in tensors]
-        mapped.let_go(self._torch, tensors)
+        mapped_weights.let_go(self._torch, tensors)
         if self._running:
             self._still_read.extend(storages)
 

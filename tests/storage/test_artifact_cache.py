@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
-from meshserve.storage import cache, objects, source_index
+from meshserve.storage import artifact_cache, cache_entries, source_index
 from tests.storage.conftest import MIB, age, sha
 
 KNOWN = source_index.KnownSource("stamp", sha(b"model"), sha(b"model"), 5, "a.onnx")
@@ -48,10 +48,10 @@ def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
 
 
 def test_trimming_says_how_much_left(tmp_path, taken):
-    small = cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
+    small = artifact_cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
     small.seat.take()
     age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
-    assert small.trim() == 2 * objects.BLOCK_BYTES
+    assert small.trim() == 2 * cache_entries.BLOCK_BYTES
     assert small.trim() == 0
     assert small.artifact(KNOWN) is None
     small.seat.give_back()

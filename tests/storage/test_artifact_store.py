@@ -10,7 +10,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import store
+from meshserve.storage import artifact_store
 from tests import support
 from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
 
@@ -112,7 +112,7 @@ async def test_checksums_are_held_against_the_bytes(artifacts, make_file):
 
 async def test_what_is_a_quarter_of_the_cache_stays_where_it_lies(tmp_path, make_file):
     path = make_file("big.pt", os.urandom(3 * MIB))
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
     fetched = await artifacts.fetch(str(path), "")
     assert Path(fetched.path) == path
     assert artifacts.cached(str(path), "") == fetched
@@ -123,7 +123,7 @@ async def test_what_is_a_quarter_of_the_cache_stays_where_it_lies(tmp_path, make
 async def test_a_damaged_entry_is_replaced(tmp_path, artifacts, make_file):
     path = str(make_file("a.onnx"))
     spoil(await artifacts.fetch(path, ""), b"")
-    other = store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
     assert bytes_of(await other.fetch(path, "")) == b"model"
     await other.close()
 
@@ -137,14 +137,14 @@ async def test_a_removed_entry_is_fetched_again(artifacts, make_file):
 
 async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
     (tmp_path / "cache").write_bytes(b"no folder")
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), MIB, MIB)
     with pytest.raises(errors.LoadFailed, match="cache of artifacts fails"):
         await artifacts.fetch(str(make_file("a.onnx")), "")
     await artifacts.close()
 
 
 async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file):
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
     held = await artifacts.fetch(paths[0], "")
     artifacts.hold(held)
@@ -164,7 +164,7 @@ async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file)
 
 
 async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file):
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(40)]
     for _ in range(20):
         for entry in (tmp_path / "cache" / "objects").glob("*/*"):
@@ -177,7 +177,7 @@ async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file)
 
 
 async def test_trimming_happens_by_itself(tmp_path, make_file):
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     objects = tmp_path / "cache" / "objects"
     for number in range(30):
         fetched = await artifacts.fetch(str(make_file(f"{number}.bin", os.urandom(10_000))), "")
@@ -187,7 +187,7 @@ async def test_trimming_happens_by_itself(tmp_path, make_file):
 
 
 async def test_closing_leaves_only_the_content(tmp_path, make_file):
-    artifacts = store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, MIB)
     held = await artifacts.fetch(str(make_file("a.onnx")), "")
     artifacts.hold(held)
     await artifacts.close()

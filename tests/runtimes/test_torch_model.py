@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from meshserve.core.values import model
-from meshserve.runtimes import torch_export
+from meshserve.runtimes import torch_model
 from tests.runtimes.test_pytorch import IMAGES, Cnn
 
 
@@ -18,8 +18,8 @@ def test_offloading_moves_the_module_and_brings_it_back():
             moves.append(device)
             return self
 
-    program = torch_export.TorchProgram(Recorder(), Recorder(), (IMAGES,))
-    copy = torch_export.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
+    program = torch_model.TorchProgram(Recorder(), Recorder(), (IMAGES,))
+    copy = torch_model.CudaModel(torch, program, model.Signature((IMAGES,), ()), {})
     assert copy.capabilities.gpu_bytes == 0
     copy.offload()
     copy.onload()
@@ -27,8 +27,8 @@ def test_offloading_moves_the_module_and_brings_it_back():
 
 
 def test_the_bytes_on_a_gpu_are_those_of_the_weights():
-    program = torch_export.TorchProgram(Cnn(), Cnn(), (IMAGES,))
-    assert torch_export.CudaModel(
+    program = torch_model.TorchProgram(Cnn(), Cnn(), (IMAGES,))
+    assert torch_model.CudaModel(
         torch, program, model.Signature((IMAGES,), ()), {}
     ).capabilities.gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
 
@@ -37,9 +37,9 @@ def test_a_closed_program_takes_nothing_whoever_still_knows_it():
     module = Cnn()
     weights = [each.untyped_storage() for each in module.parameters()]
     answer = module(torch.zeros(1, 1, 8, 8))
-    copy = torch_export.TorchModel(
+    copy = torch_model.TorchModel(
         torch,
-        torch_export.TorchProgram(module, module, (IMAGES,)),
+        torch_model.TorchProgram(module, module, (IMAGES,)),
         model.Signature((IMAGES,), ()),
         {},
     )
@@ -66,9 +66,9 @@ class Waiting(torch.nn.Module):
 def test_what_a_run_still_reads_stays_until_it_ends():
     module = Waiting()
     storage = module.weight.untyped_storage()
-    copy = torch_export.TorchModel(
+    copy = torch_model.TorchModel(
         torch,
-        torch_export.TorchProgram(module, module, (IMAGES,)),
+        torch_model.TorchProgram(module, module, (IMAGES,)),
         model.Signature((IMAGES,), ()),
         {"output": "output"},
     )
@@ -86,14 +86,14 @@ def test_what_a_run_still_reads_stays_until_it_ends():
 
 def test_outputs_have_names_however_they_are_given():
     one, other = np.zeros(1), np.ones(1)
-    assert torch_export.named({"a": one}) == {"a": one}
-    assert torch_export.named((one, other)) == {"output_0": one, "output_1": other}
-    assert list(torch_export.named(one)) == ["output"]
+    assert torch_model.named({"a": one}) == {"a": one}
+    assert torch_model.named((one, other)) == {"output_0": one, "output_1": other}
+    assert list(torch_model.named(one)) == ["output"]
 
 
 def test_the_reason_is_the_last_of_torchscript_s_own():
     assert (
-        torch_export.reason(RuntimeError("The following\nRuntimeError: index out of range"))
+        torch_model.reason(RuntimeError("The following\nRuntimeError: index out of range"))
         == "index out of range"
     )
-    assert torch_export.reason(RuntimeError("plain.")) == "plain"
+    assert torch_model.reason(RuntimeError("plain.")) == "plain"
