@@ -83,7 +83,7 @@ def make_case(
 ) -> RuntimeCase:
     """Return the case that `CHECKS` take, so that each check can be a test of its own.
 
-    The parameters are those of `check_runtime`.
+    The parameters are those of `check_runtime`, with the same datatypes and shapes.
     """
     assert isinstance(runtime, model_runtime.Runtime), "a runtime is a model_runtime.Runtime"
     if inputs is None:
