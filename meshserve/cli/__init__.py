@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. It decides nothing, and speaks to a running mesh over HTTP like any other client."""
+"""The command line: parse, call, print. It speaks to a running mesh as any other client does."""

@@ -1,15 +1,18 @@
-"""What happened between two answers of the mesh. Counters only grow; one that shrank belongs to a restarted worker and counts from 0."""
+"""What happened between two answers of the mesh.
+
+Counters only grow. One that shrank belongs to a restarted worker, and has counted from 0 since.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-Json = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 
 class Traffic(NamedTuple):
-    """Events of one worker, or of several, in `interval_s` seconds."""
+    """The requests, loads and evictions of one worker, or of several, in `interval_s` seconds."""
 
     interval_s: float
     requests: int = 0
@@ -38,32 +41,33 @@ class Traffic(NamedTuple):
 COUNTERS = Traffic._fields[1:]
 
 
-def traffic(before: Json | None, after: Json, interval_s: float) -> Traffic:
-    """What one worker did between two answers about it; `before` is None for a worker that is new."""
-    return Traffic(interval_s, *(_grown(before, after, counter) for counter in COUNTERS))
+def traffic(before: Row | None, after: Row, interval_s: float) -> Traffic:
+    """Return a worker's traffic between two answers; `before` is None for a new worker."""
+    return Traffic(interval_s, *(_growth(before, after, counter) for counter in COUNTERS))
 
 
-def together(parts: Iterable[Traffic], interval_s: float) -> Traffic:
-    """What several did in the same interval."""
-    listed = list(parts)
-    return Traffic(
-        interval_s, *(sum(getattr(part, counter) for part in listed) for counter in COUNTERS)
-    )
+def total(parts: Iterable[Traffic], interval_s: float) -> Traffic:
+    """Return the sum of several workers' traffic in the same interval."""
+    counts = zip(*(part[1:] for part in parts), strict=True)
+    return Traffic(interval_s, *(int(sum(column)) for column in counts))
 
 
 def hottest(
-    before: Iterable[Json], after: Iterable[Json], interval_s: float
-) -> list[tuple[Json, float]]:
-    """Models with their requests a second, busiest first; among equals the one with more requests ever."""
+    before: Iterable[Row], after: Iterable[Row], interval_s: float
+) -> list[tuple[Row, float]]:
+    """Return models with their requests a second, busiest first.
+
+    Among equally busy models the one with more requests ever comes first.
+    """
     earlier = {(row["name"], row["version"]): row for row in before}
-    rated = [
-        (row, _grown(earlier.get((row["name"], row["version"])), row, "requests") / interval_s)
+    rates = [
+        (row, _growth(earlier.get((row["name"], row["version"])), row, "requests") / interval_s)
         for row in after
     ]
-    return sorted(rated, key=lambda pair: (-pair[1], -pair[0]["requests"], pair[0]["name"]))
+    return sorted(rates, key=lambda pair: (-pair[1], -pair[0]["requests"], pair[0]["name"]))
 
 
-def _grown(before: Json | None, after: Json, counter: str) -> int:
+def _growth(before: Row | None, after: Row, counter: str) -> int:
     earlier = before[counter] if before else after[counter]
     growth: int = after[counter] - earlier
     return growth if growth >= 0 else after[counter]

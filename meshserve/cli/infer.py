@@ -13,24 +13,25 @@ import typer
 from rich.console import Console
 
 from meshserve import client, errors
-from meshserve.cli import input_values, mesh, terminal
-from meshserve.client import arrays
+from meshserve.cli import connection, input_values, terminal
+from meshserve.client import admin, arrays
 from meshserve.core.values import model as core
+from meshserve.protocol import paths
 
-command = typer.Typer(add_completion=False)
+commands = {"infer": typer.Typer(add_completion=False)}
 
 SHOWN_MAX = 200
 
 
-class InferCommand(NamedTuple):
-    """One prediction, as it was asked for."""
+class Question(NamedTuple):
+    """The prediction that the command line asks for. An empty version means the newest."""
 
     model: str
     version: str
     inputs: arrays.Inputs
 
 
-@command.command("infer")
+@commands["infer"].command("infer")
 def infer(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="The model's name, or an alias of it.")
@@ -53,55 +54,57 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer as the protocol's JSON.")
     ] = False,
-    endpoint: mesh.Endpoint = None,
+    endpoint: connection.Endpoint = None,
 ) -> None:
     """Send one prediction to a model and print what it answers."""
-    question = InferCommand(model, version, input_values.inputs(given))
-    with mesh.connect(endpoint) as there:
-        answer = _rest(there, question) if is_rest else _grpc(there.endpoint, question)
+    question = Question(model, version, input_values.inputs(given))
+    with connection.connect(endpoint) as mesh:
+        answer = _ask_rest(mesh, question) if is_rest else _ask_grpc(mesh.endpoint, question)
     if as_json:
         sys.stdout.write(f"{json.dumps(answer, indent=2)}\n")
     else:
         _print_outputs(terminal.out(), answer)
 
 
-def _grpc(endpoint: str, question: InferCommand) -> dict[str, Any]:
-    with client.Client(endpoint, os.environ.get(mesh.API_KEY)) as there:
-        known = there.metadata(question.model, question.version)
-        predicted = there.predict(question.model, question.inputs, version=question.version)
-    datatypes = {spec.name: spec.datatype for spec in known.outputs}
-    named = (
-        predicted if isinstance(predicted, dict) else {next(iter(datatypes), "output"): predicted}
+def _ask_grpc(endpoint: str, question: Question) -> dict[str, Any]:
+    """Return the answer as the REST protocol would have it."""
+    with client.Client(endpoint, os.environ.get(admin.API_KEY)) as mesh:
+        metadata = mesh.metadata(question.model, question.version)
+        answer = mesh.predict(question.model, question.inputs, version=question.version)
+    datatypes = {spec.name: spec.datatype for spec in metadata.outputs}
+    arrays_by_name = (
+        answer if isinstance(answer, dict) else {next(iter(datatypes), "output"): answer}
     )
-    outputs = [_tensor(name, datatypes.get(name, ""), array) for name, array in named.items()]
+    outputs = [
+        _tensor(name, datatypes.get(name, ""), array) for name, array in arrays_by_name.items()
+    ]
     return {
         "model_name": question.model,
-        "model_version": question.version or (known.versions or ("",))[-1],
+        "model_version": question.version or (metadata.versions or ("",))[-1],
         "outputs": outputs,
     }
 
 
-def _rest(there: mesh.MeshConnection, question: InferCommand) -> dict[str, Any]:
+def _ask_rest(mesh: admin.AdminClient, question: Question) -> dict[str, Any]:
     version = f"/versions/{quote(question.version, safe='')}" if question.version else ""
-    path = f"/v2/models/{quote(question.model, safe='')}{version}"
-    known = there.ask("GET", path).json()
+    path = f"{paths.V2_MODELS}{quote(question.model, safe='')}{version}"
+    metadata = mesh.request("GET", path)
     specs = [
         core.TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"]))
-        for spec in known["inputs"]
+        for spec in metadata["inputs"]
     ]
     tensors = [
         _tensor(spec.name, spec.datatype, array)
         for spec, array in arrays.fit_all(question.model, question.inputs, specs)
     ]
     try:
-        answer: dict[str, Any] = there.ask("POST", f"{path}/infer", body={"inputs": tensors}).json()
+        return mesh.request("POST", f"{path}/infer", body={"inputs": tensors})
     except ValueError:
         raise errors.InvalidRequest("JSON has no NaN and no infinity: ask with --grpc") from None
-    return answer
 
 
 def _tensor(name: str, datatype: str, array: np.ndarray) -> dict[str, Any]:
-    """A tensor as the protocol's JSON has it, its values flat in row-major order."""
+    """Return an array of any shape as the REST protocol's tensor, its values in row-major order."""
     flat = [
         value.decode(errors="replace") if isinstance(value, bytes) else value
         for value in array.ravel().tolist()

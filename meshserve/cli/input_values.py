@@ -1,4 +1,4 @@
-"""What a user gives a model on the command line: values, files, standard input."""
+"""The inputs of `meshserve infer`: values, files and standard input."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from meshserve import errors
 
 
 def inputs(given: Sequence[str]) -> Any:
-    """Values for a client: by name, or as they are for a model of one input. Raises ConfigInvalid for what can't be read."""
-    named: dict[str, Any] = {}
+    """Return what `Client.predict` takes: values by name, or plain values for a single input.
+
+    Raises ConfigInvalid for a value or file that cannot be read.
+    """
+    values: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if equals:
-            named[name] = _value(text, value)
+            values[name] = _value(text, value)
         elif len(given) == 1:
-            return _whole(text)
+            return _all_inputs(text)
         else:
             raise errors.ConfigInvalid(
-                f"--input {text}: a file has all inputs, so it is given alone; a single one is NAME=VALUE"
+                f"--input {text}: a file has all inputs, so it is given alone; "
+                "a single one is NAME=VALUE"
             )
-    return named
+    return values
 
 
 def _value(text: str, value: str) -> Any:
@@ -41,13 +45,18 @@ def _value(text: str, value: str) -> Any:
         ) from None
 
 
-def _whole(place: str) -> Any:
-    read = _json(sys.stdin.read(), "standard input") if place == "-" else _file(place)
-    listed = read.get("inputs") if isinstance(read, dict) else None
-    is_request = isinstance(listed, list) and all(
-        isinstance(tensor, dict) and {"name", "shape", "data"} <= tensor.keys() for tensor in listed
+def _all_inputs(path: str) -> Any:
+    """Return the content of a JSON file, which may be a whole request of the REST protocol."""
+    content = _json(sys.stdin.read(), "standard input") if path == "-" else _file(path)
+    tensors = content.get("inputs") if isinstance(content, dict) else None
+    # A model may have an input called `inputs`: only a list of whole tensors is a request.
+    is_request = isinstance(tensors, list) and all(
+        isinstance(tensor, dict) and {"name", "shape", "data"} <= tensor.keys()
+        for tensor in tensors
     )
-    return {tensor["name"]: _tensor(tensor) for tensor in listed} if is_request and listed else read
+    if is_request and tensors:
+        return {tensor["name"]: _tensor(tensor) for tensor in tensors}
+    return content
 
 
 def _tensor(tensor: dict[str, Any]) -> Any:
@@ -59,24 +68,24 @@ def _tensor(tensor: dict[str, Any]) -> Any:
         ) from None
 
 
-def _file(place: str) -> Any:
-    path = Path(place)
+def _file(name: str) -> Any:
+    path = Path(name)
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        return _json(path.read_text(encoding="utf-8"), place)
+        return _json(path.read_text(encoding="utf-8"), name)
     except OSError as error:
         raise errors.ConfigInvalid(
-            f"--input: {place}: {(error.strerror or str(error)).lower()}"
+            f"--input: {name}: {(error.strerror or str(error)).lower()}"
         ) from None
     except ValueError as error:
-        raise errors.ConfigInvalid(f"--input: {place}: {error}") from None
+        raise errors.ConfigInvalid(f"--input: {name}: {error}") from None
 
 
-def _json(text: str, place: str) -> Any:
+def _json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise errors.ConfigInvalid(
-            f"--input: {place}:{error.lineno}:{error.colno}: invalid JSON: {error.msg.lower()}"
+            f"--input: {name}:{error.lineno}:{error.colno}: invalid JSON: {error.msg.lower()}"
         ) from None

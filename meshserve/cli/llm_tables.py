@@ -1,4 +1,4 @@
-"""LLMs as a table that a person likes to read. Nothing here speaks to anybody."""
+"""The LLMs of a mesh as a table."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from meshserve.cli import tables, units
+from meshserve.protocol import mesh_status
 
-Json = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 
-def llms(answer: Json, width: int) -> RenderableType:
-    """The LLMs of a mesh's status, and why those that are not well are so."""
-    rows: Sequence[Json] = answer["llms"]
+def llms(rows: Sequence[mesh_status.LlmStatus], width: int) -> RenderableType:
+    """Return the LLMs as a table, followed by the reasons why replicas are not ready."""
     return Group(
-        Text(""), tables.table(COLUMNS, rows, width), *tables.reasons(list(_troubled(rows)))
+        Text(""), tables.table(COLUMNS, rows, width), *tables.reasons(list(_with_reasons(rows)))
     )
 
 
-def _troubled(rows: Sequence[Json]) -> Iterator[tuple[str, Json]]:
+def _with_reasons(rows: Sequence[mesh_status.LlmStatus]) -> Iterator[tuple[str, Row]]:
     for row in rows:
-        told = [(replica["id"], replica) for replica in row["replicas"] if replica["reason"]]
-        yield from told or [(row["name"], row)]
+        replicas: list[tuple[str, Row]] = [
+            (replica["id"], replica) for replica in row["replicas"] if replica["reason"]
+        ]
+        yield from replicas or [(row["name"], row)]
 
 
-def _replicas(row: Json) -> str:
-    """`1`, or `1 of 2` where not all of them serve."""
+def _replicas(row: Row) -> str:
+    """Return `1`, or `1 of 2` where one replica is not ready."""
     ready = sum(replica["state"] == "ready" for replica in row["replicas"])
     return f"{ready}" if ready == len(row["replicas"]) else f"{ready} of {len(row['replicas'])}"
 
 
-def _sum(row: Json, key: str) -> float:
+def _sum(row: Row, key: str) -> float:
     return sum(float(replica[key]) for replica in row["replicas"])
 
 
-def _worst(row: Json, key: str) -> float:
+def _worst(row: Row, key: str) -> float:
     return max((float(replica[key]) for replica in row["replicas"]), default=0.0)
 
 

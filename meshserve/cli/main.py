@@ -1,35 +1,40 @@
-"""The commands, and what becomes of their errors."""
+"""The commands in their order, and the exit codes of their errors."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from meshserve import config, errors
-from meshserve.cli import llm_tables, load_config, mesh, models, tables, terminal, top, units
+from meshserve import errors
+from meshserve.cli import config_commands, connection, llm_tables, models, tables, terminal, top
 
-# These import Ray or numpy and gRPC, which takes a second or more: the others shall not wait for it.
-LATE = {"up": "meshserve.cli.up", "down": "meshserve.cli.down", "infer": "meshserve.cli.infer"}
+# These modules import Ray, or numpy and gRPC, which takes a second or more. They are imported when
+# their command is called, so that every other command starts in a fraction of that time.
+LATE = {
+    "up": "meshserve.cli.up_down",
+    "down": "meshserve.cli.up_down",
+    "infer": "meshserve.cli.infer",
+}
 
 
 class Commands(typer.core.TyperGroup):
-    """A group whose late commands are imported when they are called, and whose errors end in one line and an exit code."""
+    """A group that imports late commands when they are called, and prints errors in one line."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is called."""
-        module = LATE.get(args[0]) if args else None
-        if module:
-            self.commands[args[0]] = typer.main.get_command(importlib.import_module(module).command)
+        """Return the called command."""
+        if args and args[0] in LATE:
+            module = importlib.import_module(LATE[args[0]])
+            self.commands[args[0]] = typer.main.get_command(module.commands[args[0]])
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it. A user's mistake ends with exit code 2, what the mesh says with 1."""
+        """Run the called command.
+
+        Raises typer.Exit, with code 2 for a mistake of the user and 1 for an error of the mesh.
+        """
         try:
             return super().invoke(ctx)
         except errors.ConfigInvalid as error:
@@ -43,11 +48,10 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-checks = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         typer.echo(f"meshserve {importlib.metadata.version('meshserve')}")
         raise typer.Exit
 
@@ -67,63 +71,32 @@ def about(
 @app.command("down", help="End the mesh that was started from this machine.")
 @app.command("up", help="Bring a mesh up, or apply a changed configuration to the one that runs.")
 def late() -> None:
-    """Stand for a command in the list of commands until it is called."""
+    """Stand for a late command in the list of commands."""
 
 
 @app.command()
-def status(as_json: mesh.Json = False, endpoint: mesh.Endpoint = None) -> None:
+def status(as_json: connection.AsJson = False, endpoint: connection.Endpoint = None) -> None:
     """Show how the mesh is: workers, gateways, number of models, LLMs."""
-    with mesh.connect(endpoint) as there:
-        answer = there.status()
-        if as_json:
-            return terminal.print_json(answer)
-        out, said = terminal.out(), answer.json()
-        out.print(tables.status(said, there.endpoint, out.width))
-        return out.print(llm_tables.llms(said, out.width)) if said["llms"] else None
+    with connection.connect(endpoint) as client:
+        answer = client.status()
+    if as_json:
+        return terminal.print_json(answer)
+    out = terminal.out()
+    out.print(tables.status(answer, client.endpoint, out.width))
+    return out.print(llm_tables.llms(answer["llms"], out.width)) if answer["llms"] else None
 
 
+# In the order in which `meshserve --help` lists them.
 app.command("top")(top.top)
 app.add_typer(models.app, name="models")
 app.command("infer", help="Send one prediction to a model and print what it answers.")(late)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of config.yaml, for editors."""
-    sys.stdout.write(f"{json.dumps(config.json_schema(), indent=2)}\n")
-
-
-@checks.command("check")
-def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.yaml.")]) -> None:
-    """Say whether a configuration is good; start nothing."""
-    read = load_config.load(file)
-    pools = ", ".join(
-        f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})"
-        for name, pool in read.pools.items()
-    )
-    counts = [
-        (read.models, "model"),
-        (read.repositories, "repository"),
-        *([(read.llms, "LLM")] if read.llms else []),
-    ]
-    terminal.out().print(
-        f"{file} is good: {', '.join(units.number(len(found), noun) for found, noun in counts)}",
-        soft_wrap=True,
-    )
-    if read.llms and not load_config.can_judge():
-        terminal.out().print(
-            "  vLLM is not installed here (extras llm, llm-cpu): arguments of engines were not checked",
-            style="yellow",
-        )
-    terminal.out().print(
-        f"  gateway {read.gateway.listen}\n  pools   {pools}\n  state   {read.state_dir}",
-        soft_wrap=True,
-    )
-
-
-app.add_typer(checks, name="config")
+app.command("schema")(config_commands.schema)
+app.add_typer(config_commands.app, name="config")
 
 
 def main() -> None:
-    """Run the command line. Ends the process with 0, with 2 for a bad command line or configuration, or with 1."""
+    """Run the command line.
+
+    Ends the process with 0, with 2 for a bad command line or configuration, or with 1.
+    """
     app(prog_name="meshserve")

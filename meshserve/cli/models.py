@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 import yaml
 
 from meshserve import config, errors
-from meshserve.cli import mesh, tables, terminal
+from meshserve.cli import connection, tables, terminal
+from meshserve.client import admin
+from meshserve.protocol import mesh_status
 
 app = typer.Typer(no_args_is_help=True, help="List, show and change the models of a running mesh.")
 
@@ -31,25 +33,28 @@ def list_models(
     after: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only names that come after this one.")
     ] = None,
-    as_json: mesh.Json = False,
-    endpoint: mesh.Endpoint = None,
+    as_json: connection.AsJson = False,
+    endpoint: connection.Endpoint = None,
 ) -> None:
     """List models with their state, worker, footprint and requests."""
-    with mesh.connect(endpoint) as there:
-        answer = there.models(prefix=prefix, state=state, limit=limit, after=after)
+    with connection.connect(endpoint) as client:
+        page = client.models(prefix=prefix, state=state, limit=limit, after=after)
     if as_json:
-        return terminal.print_json(answer)
+        return terminal.print_json(page)
     out = terminal.out()
-    return out.print(tables.models(answer.json(), out.width))
+    return out.print(tables.models(page, out.width))
 
 
 @app.command()
 def show(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
+    name: Name,
+    version: Version = None,
+    as_json: connection.AsJson = False,
+    endpoint: connection.Endpoint = None,
 ) -> None:
     """Show all that is known of one model."""
-    with mesh.connect(endpoint) as there:
-        _print_model(there.model("GET", name, version), as_json)
+    with connection.connect(endpoint) as client:
+        _print_model(client.model(name, version), as_json)
 
 
 @app.command()
@@ -69,73 +74,72 @@ def add(
             help="Any other key of a `models:` entry, e.g. pinned=true.",
         ),
     ] = None,
-    as_json: mesh.Json = False,
-    endpoint: mesh.Endpoint = None,
+    as_json: connection.AsJson = False,
+    endpoint: connection.Endpoint = None,
 ) -> None:
-    """Register a model, or change one that is there. It stays registered when the mesh is restarted."""
+    """Register a model, or change one that is there.
+    It stays registered when the mesh is restarted.
+    """  # noqa: D205 - typer prints the first paragraph
     entry = {"name": name, "uri": _absolute(uri), **dict(_setting(text) for text in settings or ())}
     body = config.parse_model(entry).model_dump(mode="json", exclude_unset=True, exclude={"name"})
-    with mesh.connect(endpoint) as there:
-        _print_model(there.model("PUT", name, None, body), as_json)
+    with connection.connect(endpoint) as client:
+        _print_model(client.register(name, body), as_json)
 
 
 @app.command()
 def remove(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
+    name: Name,
+    version: Version = None,
+    as_json: connection.AsJson = False,
+    endpoint: connection.Endpoint = None,
 ) -> None:
     """Take a model out of the mesh: all its versions, or one. Its files stay where they are."""
-    with mesh.connect(endpoint) as there:
-        answer = there.model("DELETE", name, version)
+    with connection.connect(endpoint) as client:
+        removed = client.remove(name, version)
     if as_json:
-        return terminal.print_json(answer)
+        return terminal.print_json(removed)
     return terminal.out().print(f"{name}{f' version {version}' if version else ''} removed")
 
 
-@app.command()
-def load(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
-) -> None:
-    """Load a model now, rather than with its first request; answers when it is loaded."""
-    _order(endpoint, (name, "load", version), as_json)
+Verb = Callable[[admin.AdminClient, str, str | None], mesh_status.ModelStatus]
 
 
-@app.command()
-def unload(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
-) -> None:
-    """Free a model's memory. It stays registered, and the next request loads it again."""
-    _order(endpoint, (name, "unload", version), as_json)
+def _add_verb(name: str, verb: Verb, description: str) -> None:
+    """Add a command that calls one method of the client for one model."""
+
+    @app.command(name, help=description)
+    def command(
+        name: Name,
+        version: Version = None,
+        as_json: connection.AsJson = False,
+        endpoint: connection.Endpoint = None,
+    ) -> None:
+        with connection.connect(endpoint) as client:
+            _print_model(verb(client, name, version), as_json)
 
 
-@app.command()
-def pin(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
-) -> None:
-    """Load a model and keep it in memory."""
-    _order(endpoint, (name, "pin", version), as_json)
+_add_verb(
+    "load",
+    admin.AdminClient.load,
+    "Load a model now, rather than with its first request; answers when it is loaded.",
+)
+_add_verb(
+    "unload",
+    admin.AdminClient.unload,
+    "Free a model's memory. It stays registered, and the next request loads it again.",
+)
+_add_verb("pin", admin.AdminClient.pin, "Load a model and keep it in memory.")
+_add_verb("unpin", admin.AdminClient.unpin, "Let a pinned model make room for others again.")
 
 
-@app.command()
-def unpin(
-    name: Name, version: Version = None, as_json: mesh.Json = False, endpoint: mesh.Endpoint = None
-) -> None:
-    """Let a pinned model make room for others again."""
-    _order(endpoint, (name, "unpin", version), as_json)
-
-
-def _order(endpoint: str | None, order: tuple[str, str, str | None], as_json: bool) -> None:
-    with mesh.connect(endpoint) as there:
-        _print_model(there.order(*order), as_json)
-
-
-def _print_model(answer: httpx.Response, as_json: bool) -> None:
+def _print_model(model: mesh_status.ModelStatus, as_json: bool) -> None:
     if as_json:
-        return terminal.print_json(answer)
-    return terminal.out().print(tables.model(answer.json()))
+        return terminal.print_json(model)
+    return terminal.out().print(tables.model(model))
 
 
 def _absolute(uri: str) -> str:
-    """A local path made absolute, so that it means the same to the mesh."""
+    # The mesh's process has a working directory of its own.
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

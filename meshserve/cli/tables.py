@@ -1,4 +1,4 @@
-"""The mesh's JSON as tables that a person likes to read. Nothing here speaks to anybody."""
+"""The answers of the management API as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from meshserve.cli import units
+from meshserve.protocol import mesh_status
 
-Json = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 WIDE = 110
 LEADING_WIDTH_MAX = 40
-# of a node's 56: enough to tell it by, as in Ray's own listings
 NODE_LETTERS = 12
+"""Of the 56 letters of a node's id, as in Ray's own listings."""
+
 GAP = 3
-# what things are measured on, nothing is printed there
-PAPER = Console(width=1000, file=io.StringIO())
-# by whether the terminal is wide, and whether there are two kinds of memory to show
+# Measures cells; nothing is printed on it.
+MEASURE = Console(width=1000, file=io.StringIO())
+# By whether the terminal is wide, and whether GPU memory is shown beside host memory.
 BAR_WIDTHS = {(True, False): 12, (True, True): 6, (False, False): 8, (False, True): 0}
 STYLES = {
     "ready": "green",
@@ -43,7 +45,10 @@ STYLES = {
 
 
 class Column(NamedTuple):
-    """A column of a table: what it says of a row. Where room is short those with the biggest `dropped` go first; those with 0 stay."""
+    """A column of a table; `cell` gives its content for a row.
+
+    Where the table is too wide, columns with the biggest `dropped` go first; those with 0 stay.
+    """
 
     title: str
     cell: Callable[[Any], RenderableType]
@@ -52,33 +57,37 @@ class Column(NamedTuple):
 
 
 def state(word: str) -> Text:
-    """A state in its colour."""
+    """Return a state in its colour."""
     return Text(word, STYLES.get(word, ""))
 
 
 def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
-    """Rows as a table of at most `width`: some columns go, then the leading one takes several lines."""
+    """Return rows as a table of at most `width` columns of the terminal.
+
+    Columns are dropped until the table fits; the leading one may take several lines.
+    """
     cells = [[_text(column.cell(row)) for row in rows] for column in columns]
     widths = [
-        max([len(column.title), *map(_width, listed)])
-        for column, listed in zip(columns, cells, strict=True)
+        max([len(column.title), *map(_width, column_cells)])
+        for column, column_cells in zip(columns, cells, strict=True)
     ]
     widths[0] = min(widths[0], LEADING_WIDTH_MAX)
     shown = _fitting(columns, widths, width)
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for place in shown:
-        justify: JustifyMethod = "right" if columns[place].is_number else "left"
-        drawn.add_column(columns[place].title, justify=justify, no_wrap=place > 0, overflow="fold")
-    for row in zip(*(cells[place] for place in shown), strict=True):
-        drawn.add_row(*row)
-    return drawn
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for index in shown:
+        justify: JustifyMethod = "right" if columns[index].is_number else "left"
+        grid.add_column(columns[index].title, justify=justify, no_wrap=index > 0, overflow="fold")
+    for row in zip(*(cells[index] for index in shown), strict=True):
+        grid.add_row(*row)
+    return grid
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """Return the indices of the columns that fit."""
     shown = list(range(len(columns)))
-    for place in sorted(shown, key=lambda place: (-columns[place].dropped, -place)):
-        if columns[place].dropped and sum(widths[kept] + GAP for kept in shown) - GAP > width:
-            shown.remove(place)
+    for index in sorted(shown, key=lambda index: (-columns[index].dropped, -index)):
+        if columns[index].dropped and sum(widths[other] + GAP for other in shown) - GAP > width:
+            shown.remove(index)
     return shown
 
 
@@ -87,35 +96,36 @@ def _text(cell: RenderableType) -> RenderableType:
 
 
 def _width(cell: RenderableType) -> int:
-    return Measurement.get(PAPER, PAPER.options, cell).maximum
+    return Measurement.get(MEASURE, MEASURE.options, cell).maximum
 
 
 def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType:
-    """A bar, where it has any width, and the figures that it stands for."""
+    """Return used bytes of a budget as a bar, unless `bar_width` is 0, and in figures."""
     if not budget_bytes:
         return "–"
     figures = Text(f"{units.size(used_bytes)} / {units.size(budget_bytes)}", no_wrap=True)
     if not bar_width:
         return figures
     style = "red" if used_bytes > budget_bytes else "green"
-    drawn = Table.grid(padding=(0, 1))
-    completed = min(used_bytes, budget_bytes)
-    drawn.add_row(
-        ProgressBar(
-            total=budget_bytes,
-            completed=completed,
-            width=bar_width,
-            complete_style=style,
-            finished_style=style,
-        ),
-        figures,
+    bar = ProgressBar(
+        total=budget_bytes,
+        completed=min(used_bytes, budget_bytes),
+        width=bar_width,
+        complete_style=style,
+        finished_style=style,
     )
-    return drawn
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(bar, figures)
+    return grid
 
 
-def status(answer: Json, endpoint: str, width: int) -> RenderableType:
-    """`meshserve status`."""
-    parts: list[RenderableType] = [
+def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> RenderableType:
+    """Return what `meshserve status` prints; `endpoint` is where the mesh was asked."""
+    named_rows = [
+        *((worker["id"], worker) for worker in workers(answer)),
+        *((f"gateway {gateway['node']}", gateway) for gateway in answer["gateways"]),
+    ]
+    return Group(
         Text.assemble(
             ("meshserve ", "bold"),
             f"{answer['version']} · ",
@@ -128,36 +138,30 @@ def status(answer: Json, endpoint: str, width: int) -> RenderableType:
         table(GATEWAY_COLUMNS, answer["gateways"], width),
         Text(""),
         _models_line(answer),
-        *(_spread_line(each) for each in answer.get("spread", ())),
-        *reasons(
-            [(row["id"], row) for row in workers(answer)]
-            + [(f"gateway {row['node']}", row) for row in answer["gateways"]]
-        ),
-    ]
-    return Group(*parts)
-
-
-def reasons(named: Sequence[tuple[str, Json]]) -> list[RenderableType]:
-    """Why things are as they are, a line for each that says so."""
-    said = [
-        (name, " ".join(str(row["reason"]).split())) for name, row in named if row.get("reason")
-    ]
-    return (
-        [Text(""), *(Text.assemble((f"{name} ", "bold red"), reason) for name, reason in said)]
-        if said
-        else []
+        *(_spread_line(model) for model in answer.get("spread", ())),
+        *reasons(named_rows),
     )
 
 
-def workers(answer: Json) -> Iterator[Json]:
-    """Every worker with its pool's name and device."""
+def reasons(named_rows: Sequence[tuple[str, Row]]) -> list[RenderableType]:
+    """Return an empty line and a line for each row that has a reason; nothing if none has."""
+    lines = [
+        Text.assemble((f"{name} ", "bold red"), " ".join(str(row["reason"]).split()))
+        for name, row in named_rows
+        if row.get("reason")
+    ]
+    return [Text(""), *lines] if lines else []
+
+
+def workers(answer: mesh_status.MeshStatus) -> Iterator[Row]:
+    """Yield every worker with its pool's name and device."""
     for pool in answer["pools"]:
         for worker in pool["workers"]:
             yield {**worker, "pool": pool["name"], "device": pool["device"]}
 
 
-def worker_columns(answer: Json, width: int) -> list[Column]:
-    """The columns for a mesh's workers; GPU memory where one has any."""
+def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
+    """Return the columns for the workers; GPU memory has one if any worker has GPU memory."""
     has_gpu = any(worker["budget_bytes"]["gpu"] for worker in workers(answer))
     bar_width = BAR_WIDTHS[width >= WIDE, has_gpu]
     gpu = [
@@ -190,7 +194,7 @@ def worker_columns(answer: Json, width: int) -> list[Column]:
     ]
 
 
-def _resident(row: Json) -> str:
+def _resident(row: Row) -> str:
     loading = f" +{row['loading']}" if row["loading"] else ""
     return f"{row['resident']:,}{loading}"
 
@@ -205,19 +209,22 @@ GATEWAY_COLUMNS = (
 )
 
 
-def _models_line(answer: Json) -> Text:
+def _models_line(answer: mesh_status.MeshStatus) -> Text:
     models, controller = answer["models"], answer["controller"]
     line = Text.assemble(
         ("models ", "bold"),
-        f"{models['registered']:,} registered · {models['resident']:,} resident · {models['loading']:,} loading · ",
+        f"{models['registered']:,} registered · {models['resident']:,} resident · "
+        f"{models['loading']:,} loading · ",
     )
     line.append(f"{models['failed']:,} failed", "bold red" if models["failed"] else "")
     restarts = f" · {controller['restarts']} restarts" if controller["restarts"] else ""
     return line.append(f"    controller {controller['pid']}{restarts}", "dim")
 
 
-def _spread_line(each: Json) -> Text:
-    return Text.assemble(("busy   ", "bold"), f"{each['model']} is on {', '.join(each['workers'])}")
+def _spread_line(model: mesh_status.SpreadModel) -> Text:
+    return Text.assemble(
+        ("busy   ", "bold"), f"{model['model']} is on {', '.join(model['workers'])}"
+    )
 
 
 MODEL_COLUMNS = (
@@ -234,38 +241,38 @@ MODEL_COLUMNS = (
 )
 
 
-def footprint(by_device: Json | None) -> str:
-    """Bytes by device, as far as they are known."""
+def footprint(by_device: mesh_status.ByteCounts | None) -> str:
+    """Return the bytes by device, or a dash if none is known."""
     if not by_device or not any(by_device.values()):
         return "–"
     gpu = f" + {units.size(by_device['gpu'])} gpu" if by_device.get("gpu") else ""
     return f"{units.size(by_device['host'])}{gpu}"
 
 
-def models(answer: Json, width: int) -> RenderableType:
-    """`meshserve models list`: the table, then why those that failed did, then how to go on."""
-    rows = answer["models"]
+def models(page: mesh_status.ModelPage, width: int) -> RenderableType:
+    """Return what `meshserve models list` prints: the table, reasons, and how to see more."""
+    rows = page["models"]
     parts: list[RenderableType] = [
         table(MODEL_COLUMNS, rows, width) if rows else Text("no models", "dim")
     ]
     parts += reasons([(row["name"], row) for row in rows])
-    if answer.get("next"):
-        parts += [Text(""), Text(f"There are more: --after {answer['next']}", "dim")]
+    if page.get("next"):
+        parts += [Text(""), Text(f"There are more: --after {page['next']}", "dim")]
     return Group(*parts)
 
 
-def model(answer: Json) -> RenderableType:
-    """`meshserve models show`: one model, a line for each thing known of it."""
-    drawn = Table.grid(padding=(0, 2))
-    drawn.add_column(style="bold", no_wrap=True)
-    drawn.add_column(overflow="fold")
+def model(answer: mesh_status.ModelStatus) -> RenderableType:
+    """Return what `meshserve models show` prints: a line for each known thing."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
     for title, cell in _model_lines(answer):
         if cell:
-            drawn.add_row(title, cell)
-    return drawn
+            grid.add_row(title, cell)
+    return grid
 
 
-def _model_lines(answer: Json) -> Iterator[tuple[str, RenderableType]]:
+def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, RenderableType]]:
     yield "name", Text(answer["name"])
     yield "version", Text(answer["version"])
     yield "versions", Text(", ".join(answer["versions"]))

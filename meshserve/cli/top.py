@@ -1,4 +1,4 @@
-"""`meshserve top`: what the mesh does now, refreshed in place."""
+"""`meshserve top`: the present traffic of the mesh, refreshed in place."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from rich.live import Live
 from rich.text import Text
 
 from meshserve import errors
-from meshserve.cli import deltas, key_presses, llm_tables, mesh, tables, terminal, units
+from meshserve.cli import connection, deltas, llm_tables, tables, terminal, units
+from meshserve.client import admin
+from meshserve.protocol import mesh_status
 
-Json = Mapping[str, Any]
-
-# the hottest are looked for among so many resident models
 MODELS_MAX = 500
+"""The hottest models are looked for among this many of the ready ones with the most requests."""
+
 ONCE_ROWS = 10
-# header, totals, and the heads of two tables
-LINES_AROUND = 11
-LLM_LINES_AROUND = 5
+FIXED_LINES = 11
+"""The header, the totals, and the heads of the tables of workers and models."""
+
+FIXED_LLM_LINES = 5
 
 
 class Sample(NamedTuple):
-    """What the mesh said at one moment."""
+    """The answers of the mesh at one moment of a monotonic clock."""
 
     at_s: float
-    status: Json
-    models: tuple[Json, ...]
+    status: mesh_status.MeshStatus
+    models: tuple[mesh_status.ModelStatus, ...]
 
 
 def top(
@@ -38,36 +40,35 @@ def top(
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="How long to measure.")
     ] = 1.0,
-    endpoint: mesh.Endpoint = None,
+    endpoint: connection.Endpoint = None,
 ) -> None:
     """Watch requests, hit rate, memory, LLMs and the hottest models; q or Ctrl-C ends it."""
-    with mesh.connect(endpoint) as there:
-        first = _sample(there)
-        with key_presses.pressed() as wait:
-            if once or not sys.stdout.isatty():
-                wait(interval_s)
-                out = terminal.out()
-                out.print(view(first, _sample(there), out.width, ONCE_ROWS))
-            else:
-                _watch(there, first, lambda: wait(interval_s))
+    with connection.connect(endpoint) as client, terminal.key_presses() as wait:
+        first = _sample(client)
+        if once or not sys.stdout.isatty():
+            wait(interval_s)
+            out = terminal.out()
+            out.print(view(first, _sample(client), out.width, ONCE_ROWS))
+        else:
+            _watch(client, first, lambda: wait(interval_s))
 
 
-def _watch(there: mesh.MeshConnection, before: Sample, wait: Callable[[], str]) -> None:
+def _watch(client: admin.AdminClient, before: Sample, wait: Callable[[], str]) -> None:
     out = terminal.out()
     try:
         with Live(
-            Text(f"asking {there.endpoint} …"), console=out, screen=True, auto_refresh=False
+            Text(f"asking {client.endpoint} …"), console=out, screen=True, auto_refresh=False
         ) as live:
             while wait() != "q":
-                before = _refreshed(there, before, live, out)
+                before = _refresh(client, before, live, out)
     except KeyboardInterrupt:
         return
 
 
-def _refreshed(there: mesh.MeshConnection, before: Sample, live: Live, out: Console) -> Sample:
-    """Show what is new. A mesh that doesn't answer may come back: that is said, and asked again."""
+def _refresh(client: admin.AdminClient, before: Sample, live: Live, out: Console) -> Sample:
+    """Draw the time since `before`; return the new sample, or `before` if the mesh is silent."""
     try:
-        after = _sample(there)
+        after = _sample(client)
     except errors.MeshError as error:
         live.update(
             Group(
@@ -78,65 +79,64 @@ def _refreshed(there: mesh.MeshConnection, before: Sample, live: Live, out: Cons
             refresh=True,
         )
         return before
-    live.update(
-        view(before, after, out.width, max(1, out.height - _lines_taken(after.status))),
-        refresh=True,
-    )
+    models_max = max(1, out.height - _other_lines(after.status))
+    live.update(view(before, after, out.width, models_max), refresh=True)
     return after
 
 
-def _lines_taken(status: Json) -> int:
-    """Lines that the hottest models can't have. LLMs have a table with a head, and a line each, or two where something is wrong."""
-    llms = (
-        LLM_LINES_AROUND + sum(1 + bool(each["reason"]) for each in status["llms"])
-        if status["llms"]
-        else 0
-    )
-    return LINES_AROUND + len(list(tables.workers(status))) + llms
+def _other_lines(status: mesh_status.MeshStatus) -> int:
+    """Return the number of lines that are not models."""
+    # An LLM has a line, and a second one for the reason why it is not ready.
+    llms = sum(1 + bool(llm["reason"]) for llm in status["llms"])
+    return FIXED_LINES + len(list(tables.workers(status))) + (llms and FIXED_LLM_LINES + llms)
 
 
-def _sample(there: mesh.MeshConnection) -> Sample:
-    status = there.status().json()
-    models = there.models(state="ready", sort="requests", limit=MODELS_MAX).json()["models"]
-    return Sample(time.monotonic(), status, tuple(models))
+def _sample(client: admin.AdminClient) -> Sample:
+    status = client.status()
+    page = client.models(state="ready", sort="requests", limit=MODELS_MAX)
+    return Sample(time.monotonic(), status, tuple(page["models"]))
 
 
 def view(before: Sample, after: Sample, width: int, models_max: int) -> RenderableType:
-    """Two samples as a picture of the time between them."""
+    """Return a picture of the time between two samples, with at most `models_max` models."""
     interval_s = max(after.at_s - before.at_s, 1e-3)
     earlier = {worker["id"]: worker for worker in tables.workers(before.status)}
-    did = {
+    traffic = {
         worker["id"]: deltas.traffic(earlier.get(worker["id"]), worker, interval_s)
         for worker in tables.workers(after.status)
     }
+    llms = after.status["llms"]
     hottest = deltas.hottest(before.models, after.models, interval_s)[:models_max]
     return Group(
         _headline(after.status),
-        _totals(after.status, deltas.together(did.values(), interval_s)),
+        _totals(after.status, deltas.total(traffic.values(), interval_s)),
         Text(""),
         tables.table(
-            _worker_columns(after.status, did, width), list(tables.workers(after.status)), width
+            _worker_columns(after.status, traffic, width),
+            list(tables.workers(after.status)),
+            width,
         ),
         Text(""),
-        *([llm_tables.llms(after.status, width), Text("")] if after.status["llms"] else []),
+        *([llm_tables.llms(llms, width), Text("")] if llms else []),
         tables.table(MODEL_COLUMNS, hottest, width)
         if hottest
         else Text("no model is resident", "dim"),
     )
 
 
-def _headline(status: Json) -> Text:
+def _headline(status: mesh_status.MeshStatus) -> Text:
     models = status["models"]
     line = Text.assemble(
         ("meshserve top ", "bold"), f"{status['endpoint']} · ", tables.state(status["state"])
     )
     return line.append(
-        f" · {models['resident']:,} of {models['registered']:,} models resident · {models['failed']:,} failed",
+        f" · {models['resident']:,} of {models['registered']:,} models resident"
+        f" · {models['failed']:,} failed",
         "dim",
     )
 
 
-def _totals(status: Json, total: deltas.Traffic) -> Text:
+def _totals(status: mesh_status.MeshStatus, total: deltas.Traffic) -> Text:
     in_flight = sum(worker["in_flight"] for worker in tables.workers(status))
     parts = [
         f"{units.rate(total.requests_per_s)} req/s",
@@ -149,7 +149,7 @@ def _totals(status: Json, total: deltas.Traffic) -> Text:
     return Text(" · ".join(parts), "bold")
 
 
-def _latencies(answer: Json) -> list[str]:
+def _latencies(answer: Mapping[str, Any]) -> list[str]:
     measured = answer.get("latency_s") or {}
     return [
         f"{quantile} {units.duration(measured[quantile])}"
@@ -159,25 +159,28 @@ def _latencies(answer: Json) -> list[str]:
 
 
 def _worker_columns(
-    status: Json, did: Mapping[str, deltas.Traffic], width: int
+    status: mesh_status.MeshStatus, traffic: Mapping[str, deltas.Traffic], width: int
 ) -> list[tables.Column]:
     kept = {column.title: column for column in tables.worker_columns(status, width)}
     return [
         kept["worker"],
         kept["state"],
         tables.Column(
-            "req/s", lambda row: units.rate(did[row["id"]].requests_per_s), is_number=True
+            "req/s", lambda row: units.rate(traffic[row["id"]].requests_per_s), is_number=True
         ),
         tables.Column(
             "hits",
             lambda row: units.share(
-                did[row["id"]].hits, did[row["id"]].hits + did[row["id"]].misses
+                traffic[row["id"]].hits, traffic[row["id"]].hits + traffic[row["id"]].misses
             ),
             is_number=True,
         ),
         *(kept[title] for title in ("models", "memory", "gpu memory") if title in kept),
         tables.Column(
-            "loads/s", lambda row: units.rate(did[row["id"]].loads_per_s), dropped=2, is_number=True
+            "loads/s",
+            lambda row: units.rate(traffic[row["id"]].loads_per_s),
+            dropped=2,
+            is_number=True,
         ),
         tables.Column(
             "evictions", lambda row: units.count(row["evictions"]), dropped=2, is_number=True

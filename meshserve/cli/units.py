@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers in the form that people read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TWO_DIGITS = 10
 
 
 def size(size_bytes: float) -> str:
-    """`312 MiB`, `1.5 GiB`, `0 B`: three digits at most, without a fraction of nothing."""
+    """Return bytes as `312 MiB`, `1.5 GiB` or `0 B`, with three digits at most."""
     for unit, factor in SIZES:
         if size_bytes >= factor:
             return f"{_digits(size_bytes / factor)} {unit}"
@@ -20,7 +20,7 @@ def size(size_bytes: float) -> str:
 
 
 def count(number: float) -> str:
-    """`12,345`, `1.2 M`."""
+    """Return a number as `12,345` or `1.2 M`."""
     for unit, factor in COUNTS:
         if number >= factor:
             return f"{_digits(number / factor)} {unit}"
@@ -28,12 +28,12 @@ def count(number: float) -> str:
 
 
 def rate(per_s: float) -> str:
-    """A number per second: `0`, `0.4`, `12`, `1,234`."""
+    """Return a number per second as `0`, `0.4`, `12` or `1,234`."""
     return f"{per_s:.1f}" if 0 < per_s < TWO_DIGITS else f"{per_s:,.0f}"
 
 
 def duration(time_s: float) -> str:
-    """`0.41 ms`, `3.2 s`, `4m 05s`, `3h 12m`, `2d 4h`."""
+    """Return seconds as `0.41 ms`, `3.2 s`, `4m 05s`, `3h 12m` or `2d 4h`."""
     if time_s < 1:
         return f"{_digits(time_s * 1000)} ms"
     if time_s < MINUTE_S:
@@ -46,7 +46,10 @@ def duration(time_s: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """`99.9 %` of a whole, or a dash where there is no whole. Never rounded up to all."""
+    """Return a part as `99.9 %` of a whole, or a dash if the whole is 0.
+
+    Only the whole is `100 %`: nothing is rounded up to it.
+    """
     if not whole:
         return "–"
     percent = 100 * part / whole
@@ -56,7 +59,7 @@ def share(part: float, whole: float) -> str:
 
 
 def number(count: int, noun: str) -> str:
-    """`1 model`, `6 models`, `2 repositories`."""
+    """Return a count with its noun: `1 model`, `6 models`, `2 repositories`."""
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 

@@ -1,1 +1,4 @@
-"""The edge to Ray, and the only folder that imports it: thin actors around worker, gateway and control. No request passes through here."""
+"""The edge to Ray: actors around the worker, gateway, LLM replica and controller.
+
+The only folder that imports `ray`. No request of a client passes through it.
+"""

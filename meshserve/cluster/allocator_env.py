@@ -1,4 +1,4 @@
-"""What a process must be started with to have another allocator than the system's."""
+"""The environment variables that give a worker's process its memory allocator."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import ray
 from meshserve.worker.models import allocators
 
 JEMALLOC = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-"""Ray's own, which its servers are started with. Where a build of Ray has none, all do with the system's."""
+"""The library that Ray preloads into its own servers. Some builds of Ray come without it."""
 
 
 def variables(allocator: str) -> dict[str, str]:
-    """The environment for `jemalloc` or `system`, as `pools.*.allocator` has it."""
+    """Return the variables for `jemalloc` or `system`, the values of `pools.*.allocator`."""
     if allocator == "system" or not JEMALLOC.is_file():
         return {}
     return {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": allocators.JEMALLOC_CONF}

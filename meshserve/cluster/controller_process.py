@@ -1,4 +1,4 @@
-"""The controller's process: the control plane, begun on its sockets."""
+"""What runs in the controller's process: the control plane, served on its sockets."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshserve.cluster import actors, ray_replicas, session
+from meshserve.cluster import actor_process
 from meshserve.control import control_plane
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
 from meshserve.protocol import asgi_server
 
 SOCKET = "controller.sock"
-STARTS = "controller.starts"
+STARTS_FILE = "controller.starts"
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerPlan:
-    """What a controller begins with. `document` is the configuration of the first start; the last one is in the registry.
+    """What a controller starts with.
 
-    `host` is what it and the workers listen on beside their Unix sockets; empty: the address of their node.
+    `document` is the configuration of the first start; a restarted controller reads the last one
+    from the registry. `host` is the address to listen on beside the Unix socket, for the workers
+    too; an empty one means the address of the node.
     """
 
     document: str
@@ -36,7 +38,7 @@ class ControllerPlan:
 
 @dataclass(frozen=True, slots=True)
 class ControllerParts:
-    """What the control plane is joined with: built by the composition root."""
+    """The edges of the control plane. `close` is called when the controller has ended."""
 
     cluster: cluster_control.Cluster
     store: cluster_control.RegistryStore
@@ -45,47 +47,50 @@ class ControllerParts:
 
 
 class HostedControlPlane:
-    """Implements actors.Held."""
+    """Implements `controller_actor.HostedController` with a control plane."""
 
-    def __init__(self, plan: ControllerPlan, outside: ControllerParts) -> None:
-        actors.make_run_dir(plan.run_dir)
+    def __init__(self, plan: ControllerPlan, parts: ControllerParts) -> None:
+        actor_process.make_run_dir(plan.run_dir)
         self._plan = plan
-        self._outside = outside
-        joined = control_plane.ControlPlaneParts(
-            outside.cluster, outside.store, outside.watch, plan.state_dir
+        self._parts = parts
+        self._plane = control_plane.ControlPlane(
+            control_plane.ControlPlaneParts(
+                parts.cluster, parts.store, parts.watch, plan.state_dir
+            ),
+            _count_start(plan.run_dir) - 1,
         )
-        self._plane = control_plane.ControlPlane(joined, _starts(plan.run_dir) - 1)
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until drained, and leave nothing in the folder of sockets."""
-        host = self._plan.host or ray_replicas.node_address()
+        """Serve until drained, then remove the folder of sockets."""
+        host = self._plan.host or actor_process.node_address()
         socket_path = str(Path(self._plan.run_dir) / SOCKET)
-        served = await asgi_server.serve(
+        server = await asgi_server.serve(
             self._plane.app, [asgi_server.unix_socket(socket_path), asgi_server.tcp_socket(host)]
         )
-        endpoint = model.Endpoint(actors.node_id(), host, served.port, socket_path)
-        await self._plane.start(endpoint, "" if session.was_restarted() else self._plan.document)
+        endpoint = model.Endpoint(actor_process.node_id(), host, server.port, socket_path)
+        document = "" if actor_process.was_restarted() else self._plan.document
+        await self._plane.start(endpoint, document)
         await self._plane.controller.wait_until_drained()
         await self._plane.close()
-        await served.stop()
-        self._outside.close()
+        await server.stop()
+        self._parts.close()
         await asyncio.to_thread(shutil.rmtree, self._plan.run_dir, ignore_errors=True)
         self._ended.set()
 
     async def status(self) -> dict[str, Any]:
-        """How the mesh is, as /mesh/v1/status tells it."""
+        """Return the body of `/mesh/v1/status`."""
         return self._plane.status()
 
     async def drain(self) -> None:
-        """End the mesh in good order; returns when all of it has ended."""
+        """Drain the mesh; return when all of it has ended."""
         await self._plane.drain()
         await self._ended.wait()
 
 
-def _starts(run_dir: str) -> int:
-    """How often a controller of this mesh has begun on this node, this time included."""
-    path = Path(run_dir) / STARTS
+def _count_start(run_dir: str) -> int:
+    """Return how often this mesh's controller started on this node, this start included."""
+    path = Path(run_dir) / STARTS_FILE
     starts = int(path.read_text()) + 1 if path.exists() else 1
     path.write_text(str(starts))
     return starts

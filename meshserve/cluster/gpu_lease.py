@@ -1,86 +1,87 @@
-"""GPUs that LLMs of one group use in turn: an actor of their own holds them in Ray's books as long as a replica of the group is there."""
+"""GPUs that the LLMs of one `share` group use in turn.
+
+A lease is an actor that holds the group's GPUs in Ray's accounts while the group has a replica.
+"""
 
 from __future__ import annotations
 
 import contextlib
 
 import ray
-from ray.util import scheduling_strategies
 
 from meshserve import errors
 from meshserve.cluster import named_actors
 from meshserve.core.values import llm_spec
 
-SEAT = "seat:"
-TAKEN_S = 30.0
+PREFIX = "lease:"
+START_S = 30.0
 
 
 class GpuLeaseActor:
-    """Holds a group's GPUs, and knows who uses them."""
+    """Holds a group's GPUs and the ids of the replicas that use them."""
 
     def __init__(self) -> None:
-        self._users: set[str] = set()
+        self._replica_ids: set[str] = set()
 
     async def take(self, replica_id: str) -> tuple[str, ...]:
-        """Have one more user; returns the GPUs, as CUDA numbers them on this node."""
-        self._users.add(replica_id)
+        """Add a user; return the GPUs by CUDA's numbers on this node."""
+        self._replica_ids.add(replica_id)
         return tuple(str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids()["GPU"])
 
-    async def leave(self, replica_id: str) -> bool:
-        """Have it not use them any more; whether nobody does."""
-        self._users.discard(replica_id)
-        return not self._users
+    async def release(self, replica_id: str) -> bool:
+        """Remove a user; return True if no user is left."""
+        self._replica_ids.discard(replica_id)
+        return not self._replica_ids
 
 
 class GpuLeases:
-    """All groups' seats, whoever made them."""
+    """The leases of all groups, also those that an earlier controller created."""
 
-    def __init__(self, named: named_actors.NamedActors) -> None:
-        self._named = named
+    def __init__(self, actors: named_actors.NamedActors) -> None:
+        self._actors = actors
 
     async def take(
         self, replica_id: str, group: str, plan: llm_spec.ReplicaPlan
     ) -> tuple[str, ...]:
-        """The GPUs of the group's seat, which is made where there is none with so many. Raises Unavailable where there is no room."""
-        name = SEAT + group
+        """Return the CUDA numbers of the group's GPUs, for a replica that will use them.
+
+        Creates the lease if the group has none with enough GPUs. Raises Unavailable if the cluster
+        has not enough free GPUs, Unsupported if the plan needs more than one node.
+        """
+        name = PREFIX + group
         if len(plan.bundles) > 1:
             raise errors.Unsupported("LLMs that share GPUs must fit on one node")
         with contextlib.suppress(errors.Unavailable):
-            gpus: tuple[str, ...] = await self._named.call(name, "take", replica_id)
+            gpus: tuple[str, ...] = await self._actors.call(name, "take", replica_id)
             if len(gpus) >= plan.bundles[0]:
                 return gpus
-        await self._named.remove(name)
-        return await self._made(name, replica_id, plan)
+        await self._actors.remove(name)
+        return await self._create(name, replica_id, plan)
 
-    async def _made(
+    async def _create(
         self, name: str, replica_id: str, plan: llm_spec.ReplicaPlan
     ) -> tuple[str, ...]:
-        there = (
-            scheduling_strategies.NodeAffinitySchedulingStrategy(plan.node, soft=False)
-            if plan.node
-            else "DEFAULT"
-        )
         options = {
             "num_cpus": 0,
             "num_gpus": plan.bundles[0],
-            "scheduling_strategy": there,
+            "scheduling_strategy": named_actors.on_node(plan.node) if plan.node else "DEFAULT",
             "max_restarts": 0,
         }
-        await self._named.create(name, GpuLeaseActor, options)
+        await self._actors.create(name, GpuLeaseActor, options)
         try:
-            gpus: tuple[str, ...] = await self._named.call(
-                name, "take", replica_id, timeout_s=TAKEN_S
+            gpus: tuple[str, ...] = await self._actors.call(
+                name, "take", replica_id, timeout_s=START_S
             )
         except errors.Unavailable as error:
-            await self._named.remove(name)
+            await self._actors.remove(name)
             raise errors.Unavailable(
                 f"no room for {plan.bundles[0]} GPUs: {error.message}"
             ) from None
         return gpus
 
-    async def leave(self, replica_id: str) -> None:
-        """The replica is gone; a seat that nobody uses any more goes too."""
-        for name in await self._named.names(SEAT):
+    async def release(self, replica_id: str) -> None:
+        """Remove the replica from every lease, and end leases without users."""
+        for name in await self._actors.names(PREFIX):
             with contextlib.suppress(errors.Unavailable):
-                if await self._named.call(name, "leave", replica_id):
-                    await self._named.remove(name)
+                if await self._actors.call(name, "release", replica_id):
+                    await self._actors.remove(name)

@@ -1,4 +1,4 @@
-"""Named actors in Ray: made, called, ended. What goes wrong with one is Unavailable, in words."""
+"""Named Ray actors: created, called and ended. Whatever Ray raises becomes errors.Unavailable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import exceptions
+from ray.util import scheduling_strategies
 
 from meshserve import errors, tasks
 
@@ -20,9 +21,13 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-async def to_the_end(call: Callable[..., T], *args: object) -> T:
-    """What it gives, from a thread. Who cancels this waits until the call is through: what it made must be there for whoever removes it."""
-    running = tasks.spawn(asyncio.to_thread(call, *args), "to the end", is_awaited=True)
+async def run_to_end(call: Callable[..., T], *args: object) -> T:
+    """Run a blocking call in a thread and return its result.
+
+    If this is cancelled it waits for the call to finish first, so that a half-created actor or
+    placement group exists by name and can be removed.
+    """
+    running = tasks.spawn(asyncio.to_thread(call, *args), "run to end", is_awaited=True)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -30,52 +35,63 @@ async def to_the_end(call: Callable[..., T], *args: object) -> T:
         raise
 
 
+def on_node(node: str) -> scheduling_strategies.NodeAffinitySchedulingStrategy:
+    """Return Ray's scheduling strategy for an actor that may run on this node alone."""
+    return scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 class NamedActors:
-    """The actors of one mesh, by name, whoever made them."""
+    """The actors of one mesh by name, also those that an earlier controller created."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Any] = {}
 
     async def names(self, prefix: str) -> list[str]:
-        """The names of those that begin so."""
+        """Return the names of all actors that begin with `prefix`."""
         return [
             name
             for name in await asyncio.to_thread(ray.util.list_named_actors)
             if name.startswith(prefix)
         ]
 
-    async def create(self, name: str, kind: type, options: dict[str, Any], *args: object) -> None:
-        """Make one that outlives this process."""
-        make: Any = ray.remote(kind).options(
+    async def create(
+        self, name: str, actor_class: type, options: dict[str, Any], *args: object
+    ) -> None:
+        """Create an actor that outlives this process. Raises Unavailable if Ray refuses."""
+        remote_class: Any = ray.remote(actor_class).options(
             name=name, namespace=NAMESPACE, lifetime="detached", **options
         )
         try:
-            self._handles[name] = await to_the_end(make.remote, *args)
+            self._handles[name] = await run_to_end(remote_class.remote, *args)
         except (ValueError, exceptions.RayError) as error:
             raise errors.Unavailable(f"{name} can't be started: {error}") from error
 
     async def call(self, name: str, method: str, *args: object, timeout_s: float = CALL_S) -> Any:
-        """Call an actor's method. Raises its own errors, and Unavailable where it is gone or does not answer."""
+        """Call an actor's method and return its result.
+
+        Raises the MeshError that the method returned, or Unavailable if the actor does not exist,
+        dies or does not answer in time.
+        """
         handle = await self.handle(name)
         try:
             async with asyncio.timeout(timeout_s):
                 result = await getattr(handle, method).remote(*args)
         except exceptions.RayTaskError as error:
-            # It may pass for a TimeoutError of ours: it is of its cause's class as well.
-            raise errors.Unavailable(f"{name}: {in_words(error)}") from None
+            # Before TimeoutError: Ray gives this error the class of its cause as a second base.
+            raise errors.Unavailable(f"{name}: {one_line(error)}") from None
         except TimeoutError:
             raise errors.Unavailable(f"{name} does not answer within {timeout_s:g} s") from None
         except exceptions.RayActorError as error:
             self._handles.pop(name, None)
-            raise errors.Unavailable(f"{name} is gone: {in_words(error)}") from None
+            raise errors.Unavailable(f"{name} is gone: {one_line(error)}") from None
         except exceptions.RayError as error:
-            raise errors.Unavailable(f"{name}: {in_words(error)}") from None
+            raise errors.Unavailable(f"{name}: {one_line(error)}") from None
         if isinstance(result, errors.MeshError):
             raise result
         return result
 
     async def handle(self, name: str) -> Any:
-        """Ray's handle of it. Raises Unavailable where it is not there."""
+        """Return Ray's handle of the actor. Raises Unavailable if it does not exist."""
         handle = self._handles.get(name)
         if handle is None:
             try:
@@ -86,7 +102,7 @@ class NamedActors:
         return handle
 
     async def exists(self, name: str) -> bool:
-        """Whether it is there."""
+        """Return whether the actor exists."""
         try:
             await self.handle(name)
         except errors.Unavailable:
@@ -94,18 +110,21 @@ class NamedActors:
         return True
 
     async def wait_until_ended(self, name: str) -> str:
-        """Returns the reason once it has ended or says so itself (its `live` returns); at once where there is none."""
+        """Return the reason once the actor has ended or its `live` has returned.
+
+        Returns at once if the actor does not exist.
+        """
         try:
             handle = await self.handle(name)
-            said = await handle.live.remote()
+            reason = await handle.live.remote()
         except errors.Unavailable as error:
             return error.message
         except exceptions.RayError as error:
-            return in_words(error)
-        return str(said) if said else "it ended"
+            return one_line(error)
+        return str(reason) if reason else "it ended"
 
     async def stop(self, name: str, timeout_s: float) -> None:
-        """Have it end in good order, or else end it. No error where it is not there."""
+        """Call the actor's `stop`, then end it. Does nothing if the actor does not exist."""
         if not await self.exists(name):
             return
         try:
@@ -115,13 +134,14 @@ class NamedActors:
         await self.remove(name)
 
     async def remove(self, name: str) -> None:
-        """End what is left of an actor, so that its name is free."""
+        """Kill the actor and return when its name is free. Raises Unavailable if it stays."""
         if not await self.exists(name):
             return
         handle = self._handles.pop(name)
         await asyncio.to_thread(ray.kill, handle)
         try:
             async with asyncio.timeout(CALL_S):
+                # Ray gives no event for a name that became free.
                 while name in await asyncio.to_thread(ray.util.list_named_actors):
                     self._handles.pop(name, None)
                     await asyncio.sleep(POLL_S)
@@ -129,9 +149,10 @@ class NamedActors:
             raise errors.Unavailable(f"{name} has not ended within {CALL_S:g} s") from None
 
 
-def in_words(error: exceptions.RayError) -> str:
-    """What happened, in one line: Ray's own words have colours and tracebacks in them."""
+def one_line(error: exceptions.RayError) -> str:
+    """Return the cause in one line, without the colours and tracebacks of Ray's messages."""
     if isinstance(error, exceptions.RayTaskError) and error.cause is not None:
         return f"{type(error.cause).__name__}: {error.cause}"
     first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    # An error in a constructor has a general first line; its last line names the error.
     return rest[-1] if rest and "creation task" in first else first

@@ -1,6 +1,8 @@
-"""Ends what a dead process leaves behind: `guard.py PID` waits until the leader of a process group has ended, and kills the rest of it.
+"""Kills what a dead process leaves behind.
 
-A program of its own: the leader may be killed or stopped at any moment, and its children may be too stuck to notice.
+Run as a program, `process_guard.py PID` waits until the leader of a process group has ended and
+kills the rest of the group. It is a process of its own because the leader may be killed or stopped
+at any moment, and its children may be too stuck to notice.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import subprocess
 import sys
 
 
-def watch_over_this_process() -> subprocess.Popen[bytes]:
-    """Make this process the leader of a group with a guard over it: whatever it starts, and stays in the group, ends with it."""
+def guard_this_process() -> subprocess.Popen[bytes]:
+    """Make this process the leader of a process group, and start a guard over the group."""
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
+    # -I and -S: the guard needs the standard library alone, so it starts in milliseconds.
     command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
@@ -24,7 +27,7 @@ def watch_over_this_process() -> subprocess.Popen[bytes]:
 
 
 def guard(leader_pid: int) -> None:
-    """Return when the leader has ended and nobody of its group is left."""
+    """Wait until the leader has ended, then kill every process of its group."""
     with contextlib.suppress(ProcessLookupError):
         leader = os.pidfd_open(leader_pid)
         select.select([leader], [], [])

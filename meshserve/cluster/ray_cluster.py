@@ -1,4 +1,4 @@
-"""The control plane's port to Ray: workers and gateways as named actors."""
+"""The controller's port to Ray: workers and gateways as named actors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from dataclasses import dataclass
 
 import ray
 from ray import exceptions
-from ray.util import scheduling_strategies
 
 from meshserve import errors
-from meshserve.cluster import actors, allocator_env, named_actors, ray_replicas, replica_actor
+from meshserve.cluster import (
+    actor_process,
+    allocator_env,
+    gateway_actor,
+    named_actors,
+    ray_replicas,
+    replica_actor,
+    worker_actor,
+)
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
     catalog_sync,
@@ -24,78 +31,77 @@ from meshserve.core.values import (
 
 WORKER = "worker:"
 GATEWAY = "gateway:"
-CONTROLLER = "controller"
 START_S = 60.0
-STOP_S = actors.DRAIN_S + 30.0
+STOP_S = actor_process.DRAIN_S + 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Makers:
-    """How the parts are built inside their actors, and where. `host` is what workers listen on; empty: the address of their node."""
+    """Functions that build the parts inside their actors, and the folder of their sockets.
 
-    worker: actors.WorkerMaker
-    gateway: actors.GatewayMaker
+    `host` is the address that workers listen on; an empty one means the address of their node.
+    """
+
+    worker: worker_actor.WorkerMaker
+    gateway: gateway_actor.GatewayMaker
     replica: replica_actor.ReplicaMaker
     run_dir: str
     host: str = ""
 
 
 class RayCluster(ray_replicas.RayReplicas):
-    """Implements control_ports.Cluster."""
+    """Implements `cluster_control.Cluster`; RayReplicas is the part of it for LLMs."""
 
     def __init__(self, makers: Makers) -> None:
+        super().__init__(named_actors.NamedActors(), makers.replica, makers.run_dir, makers.host)
         self._makers = makers
-        self._actors = named_actors.NamedActors()
-        super().__init__(self._actors, makers.replica, makers.run_dir, makers.host)
 
     # Workers
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
-        """The workers that run, whoever started them."""
+        """Return the workers that run, also those that an earlier controller started."""
         names = await self._actors.names(WORKER)
-        found = await asyncio.gather(
+        answers = await asyncio.gather(
             *(self._actors.call(name, "living") for name in names), return_exceptions=True
         )
-        return tuple(each for each in found if isinstance(each, events.LivingWorker))
+        return tuple(answer for answer in answers if isinstance(answer, events.LivingWorker))
 
     async def start_worker(
         self, worker_id: str, settings: desired.WorkerSettings
     ) -> events.WorkerStarted:
-        """Start its process, in place of any that is left of an earlier one; returns once it listens."""
+        """Start a worker's process, in place of any earlier one; return once it listens."""
         name = WORKER + worker_id
         await self._actors.remove(name)
         address = model.ServerAddress(
-            worker_id, self._makers.run_dir, "", self._makers.host or ray_replicas.node_address()
+            worker_id, self._makers.run_dir, "", self._makers.host or actor_process.node_address()
         )
-        gpus = 1 if settings.device == "cuda" else 0
-        around = {"env_vars": allocator_env.variables(settings.allocator)}
         options = {
             "num_cpus": 0,
-            "num_gpus": gpus,
+            "num_gpus": 1 if settings.device == "cuda" else 0,
             "scheduling_strategy": "SPREAD",
             "max_restarts": 0,
-            "runtime_env": around,
+            "runtime_env": {"env_vars": allocator_env.variables(settings.allocator)},
         }
         await self._actors.create(
-            name, actors.WorkerActor, options, self._makers.worker, address, settings
+            name, worker_actor.WorkerActor, options, self._makers.worker, address, settings
         )
         started: events.WorkerStarted = await self._actors.call(name, "start", timeout_s=START_S)
         return started
 
     async def stop_worker(self, worker_id: str) -> None:
-        """Let it answer what it has accepted, end it, and leave nothing behind."""
+        """Let the worker answer what it accepted, then end its process."""
         await self._actors.stop(WORKER + worker_id, STOP_S)
 
     async def wait_until_lost(self, worker_id: str) -> str:
-        """Returns the reason once its process has ended in whatever way; at once where there is none."""
+        """Return the reason once the worker's process has ended; at once if it does not exist."""
         return await self._actors.wait_until_ended(WORKER + worker_id)
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
-        """Have it take a step of its catalog in."""
+        """Send the worker one step of its catalog."""
         await self._actors.call(WORKER + worker_id, "send_changes", step)
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
-        """Returns once it has the model in memory."""
+        """Return once the worker has the model in memory."""
         await self._actors.call(
             WORKER + worker_id,
             "ensure_loaded",
@@ -105,76 +111,86 @@ class RayCluster(ray_replicas.RayReplicas):
         )
 
     async def unload(self, worker_id: str, id_: model.ModelId) -> None:
-        """Have its copy go as soon as nobody uses it."""
+        """Have the worker evict its copy as soon as no request uses it."""
         await self._actors.call(WORKER + worker_id, "unload", id_)
 
     async def pin(self, worker_id: str, id_: model.ModelId, *, is_pinned: bool) -> None:
-        """Have it keep its copy from when it has one, or treat it like any other again."""
+        """Have the worker protect its copy from eviction, or no longer."""
         await self._actors.call(WORKER + worker_id, "pin", id_, is_pinned)
 
     async def copies(
         self, worker_id: str, ids: tuple[model.ModelId, ...]
     ) -> tuple[reports.CopyReport, ...]:
-        """How its copies of these models are now."""
-        found: tuple[reports.CopyReport, ...] = await self._actors.call(
+        """Return the present state of the worker's copies of these models."""
+        copies: tuple[reports.CopyReport, ...] = await self._actors.call(
             WORKER + worker_id, "copies", ids
         )
-        return found
+        return copies
 
     async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
-        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
-        found: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
-        return found
+        """Return the worker's state and the copies that changed since its report `since`.
+
+        The report has all copies if `since` was not the worker's last one.
+        """
+        report: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
+        return report
 
     async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
-        """What it has counted for each model since its process began."""
-        found: dict[model.ModelId, model_stats.ModelStats] = await self._actors.call(
+        """Return the worker's request statistics by model since its process began."""
+        tallies: dict[model.ModelId, model_stats.ModelStats] = await self._actors.call(
             WORKER + worker_id, "tallies"
         )
-        return found
+        return tallies
 
     # Gateways
 
     async def start_gateway(
         self, node: str, snap: snapshots.GatewaySnapshot
     ) -> reports.GatewayReport:
-        """Start it, or take over the one that runs and configure it; returns once it serves."""
+        """Start the node's gateway, or configure the one that runs; return once it serves."""
         name = GATEWAY + node
         if not await self._actors.exists(name):
-            there = scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-            options = {"num_cpus": 0, "scheduling_strategy": there, "max_restarts": 0}
+            options = {
+                "num_cpus": 0,
+                "scheduling_strategy": named_actors.on_node(node),
+                "max_restarts": 0,
+            }
             await self._actors.create(
-                name, actors.GatewayActor, options, self._makers.gateway, self._makers.run_dir
+                name,
+                gateway_actor.GatewayActor,
+                options,
+                self._makers.gateway,
+                self._makers.run_dir,
             )
-        started: reports.GatewayReport = await self._actors.call(
+        report: reports.GatewayReport = await self._actors.call(
             name, "start", snap, timeout_s=START_S
         )
-        return started
+        return report
 
     async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
-        """Have it serve by this snapshot; returns once it does."""
+        """Have the node's gateway route by this snapshot; return once it does."""
         await self._actors.call(GATEWAY + node, "apply", snap, timeout_s=START_S)
 
     async def stop_gateway(self, node: str) -> None:
-        """Let it answer what it has accepted, and end it."""
+        """Let the gateway answer what it accepted, then end it."""
         await self._actors.stop(GATEWAY + node, STOP_S)
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
-        """How it is now."""
-        found: reports.GatewayReport = await self._actors.call(GATEWAY + node, "report")
-        return found
+        """Return the gateway's present state."""
+        report: reports.GatewayReport = await self._actors.call(GATEWAY + node, "report")
+        return report
 
     # The cluster
 
     async def capacity(self) -> cluster_control.WorkerCapacity:
-        """What there is for workers, all nodes together."""
+        """Return the CPU cores and GPUs of all nodes together."""
         resources = await asyncio.to_thread(ray.cluster_resources)
         return cluster_control.WorkerCapacity(
             int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         )
 
     async def nodes(self) -> tuple[str, ...]:
-        """The nodes that shall have a gateway: all that live."""
+        """Return the ids of all living nodes. Raises Unavailable if Ray does not answer."""
         try:
             nodes = await asyncio.to_thread(ray.nodes)
         except exceptions.RayError as error:

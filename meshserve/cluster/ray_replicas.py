@@ -1,4 +1,4 @@
-"""The control plane's port to the engines of LLMs: an actor for each replica, with a placement group where it has GPUs."""
+"""The controller's port to LLM replicas: an actor each, with a placement group for its GPUs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions
-from ray._private import state as ray_state  # what is free on each node has no public name
+
+# Private API, because no public one tells what is free on each node: `ray.available_resources`
+# adds all nodes up, and `ray.util.state` needs the dashboard.
+from ray._private import state as ray_state
 from ray.util import (
     get_placement_group,
     placement_group,
@@ -20,48 +23,58 @@ from ray.util import (
 )
 
 from meshserve import errors
-from meshserve.cluster import actors, gpu_lease, named_actors, replica_actor
+from meshserve.cluster import actor_process, gpu_lease, named_actors, replica_actor
 from meshserve.core.values import events, llm_spec, model
 
 REPLICA = "replica:"
 NODE_LABEL = "ray.io/node-id"
 PLACED_S = 30.0
-STARTED_MARGIN_S = 30.0
-"""The server gives up a start by itself, and knows better why."""
+START_MARGIN_S = 30.0
+"""Added to the actor call's limit: the server gives up a start by itself and knows the reason."""
 
-STOP_S = actors.DRAIN_S + 30.0
-ASLEEP_S = actors.DRAIN_S + 120.0
-AWAKE_S = 600.0
+STOP_S = actor_process.DRAIN_S + 30.0
+SLEEP_S = actor_process.DRAIN_S + 120.0
+WAKE_S = 600.0
 
 logger = logging.getLogger(__name__)
 
 
+class ReplicaPlacement(NamedTuple):
+    """The GPUs that a lease gave a replica, by CUDA's numbers, and Ray's options for its actor."""
+
+    gpus: tuple[str, ...]
+    options: dict[str, Any]
+
+
 class RayReplicas:
-    """Implements control_ports.Replicas."""
+    """Implements `cluster_control.ReplicaControl`."""
 
     def __init__(
         self,
-        named: named_actors.NamedActors,
+        actors: named_actors.NamedActors,
         make: replica_actor.ReplicaMaker,
         run_dir: str,
         host: str,
     ) -> None:
-        self._named = named
+        self._actors = actors
         self._make = make
         self._run_dir = run_dir
         self._host = host
-        self._seats = gpu_lease.GpuLeases(named)
-        self._takers: dict[str, tuple[str, ...]] = {}
+        self._leases = gpu_lease.GpuLeases(actors)
+        self._nodes_with_gpus: dict[str, tuple[str, ...]] = {}
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
-        """The replicas that run, whoever started them. One that is still starting is ended: nobody waits for it any more."""
-        names = await self._named.names(REPLICA)
-        found = await asyncio.gather(*(self._living(name) for name in names))
-        return tuple(each for each in found if each is not None)
+        """Return the replicas that serve, and end those that are still starting.
+
+        No controller waits for the start of a replica that an earlier controller began.
+        """
+        names = await self._actors.names(REPLICA)
+        answers = await asyncio.gather(*(self._living(name) for name in names))
+        return tuple(answer for answer in answers if answer is not None)
 
     async def _living(self, name: str) -> llm_spec.LivingReplica | None:
         try:
-            living: llm_spec.LivingReplica = await self._named.call(name, "living")
+            living: llm_spec.LivingReplica = await self._actors.call(name, "living")
         except errors.Unavailable:
             await self._try_to_remove(name.removeprefix(REPLICA))
             return None
@@ -70,27 +83,26 @@ class RayReplicas:
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
-        """Start it, in place of any that is left of an earlier one; returns once it has made a token. Raises MeshError with the reason."""
+        """Start a replica, in place of any earlier one; return once it has made a token.
+
+        Raises a MeshError with the reason if it does not start.
+        """
         name = REPLICA + replica_id
         begun_s = time.monotonic()
         await self._remove(replica_id)
         try:
-            gpus, options = await self._placed(replica_id, spec, plan)
-            address = model.ServerAddress(
-                replica_id, self._run_dir, host=self._host or node_address()
-            )
-            options = {"num_cpus": 0, "max_restarts": 0, **options}
-            await self._named.create(
+            placement = await self._place(replica_id, spec, plan)
+            host = self._host or actor_process.node_address()
+            address = model.ServerAddress(replica_id, self._run_dir, host=host)
+            options = {"num_cpus": 0, "max_restarts": 0, **placement.options}
+            await self._actors.create(
                 name,
                 replica_actor.ReplicaActor,
                 options,
-                self._make,
-                address,
-                spec,
-                plan.backend,
+                *(self._make, address, spec, plan.backend),
             )
-            started: replica_actor.Started = await self._named.call(
-                name, "start", gpus, timeout_s=spec.start_timeout_s + STARTED_MARGIN_S
+            started: replica_actor.StartedReplica = await self._actors.call(
+                name, "start", placement.gpus, timeout_s=spec.start_timeout_s + START_MARGIN_S
             )
         except errors.MeshError:
             await self._try_to_remove(replica_id)
@@ -100,96 +112,98 @@ class RayReplicas:
         )
 
     async def stop_replica(self, replica_id: str) -> None:
-        """Let it answer what it has accepted, end it with all its processes, and free what it held."""
+        """Let the replica answer what it accepted, end all its processes and free its GPUs."""
         name = REPLICA + replica_id
         if await self._is_started(name):
-            await self._named.stop(name, STOP_S)
+            await self._actors.stop(name, STOP_S)
         await self._remove(replica_id)
 
     async def _is_started(self, name: str) -> bool:
-        """Whether there is an engine to drain. One that starts is in the middle of it, and would not hear for a long time."""
+        # An actor that is starting its engine would not answer `stop` for minutes.
         try:
-            await self._named.call(name, "living")
+            await self._actors.call(name, "living")
         except errors.Unavailable:
             return False
         return True
 
     async def wait_until_replica_lost(self, replica_id: str) -> str:
-        """Returns the reason once its process or its engine has ended, or its tokens stall; at once where there is none."""
-        return await self._named.wait_until_ended(REPLICA + replica_id)
+        """Return the reason once the process or engine has ended or its tokens have stalled.
+
+        Returns at once if the replica does not exist.
+        """
+        return await self._actors.wait_until_ended(REPLICA + replica_id)
 
     async def sleep_replica(self, replica_id: str, level: int) -> None:
-        """Let it answer what it has accepted, and have it sleep."""
-        await self._named.call(REPLICA + replica_id, "sleep", level, timeout_s=ASLEEP_S)
+        """Let the replica answer what it accepted, then put its engine to sleep at `level`."""
+        await self._actors.call(REPLICA + replica_id, "sleep", level, timeout_s=SLEEP_S)
 
     async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
-        """Returns once it has made a token again."""
+        """Wake the replica's engine; return once it has made a token again."""
         begun_s = time.monotonic()
-        await self._named.call(REPLICA + replica_id, "wake", timeout_s=AWAKE_S)
+        await self._actors.call(REPLICA + replica_id, "wake", timeout_s=WAKE_S)
         return events.ReplicaWoken(replica_id, time.monotonic() - begun_s)
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
-        """How it is now."""
-        found: llm_spec.LlmReport = await self._named.call(REPLICA + replica_id, "report")
-        return found
+        """Return the replica's present state."""
+        report: llm_spec.LlmReport = await self._actors.call(REPLICA + replica_id, "report")
+        return report
 
     async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
-        """What the nodes have for engines."""
-        # What is noted as taken before Ray is asked is not among what it says is free.
-        taken = dict(self._takers)
+        """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
+        # Copied before Ray is asked: its figures then account for at least these replicas.
+        nodes_with_gpus = dict(self._nodes_with_gpus)
         try:
             nodes = await asyncio.to_thread(ray.nodes)
             free = await asyncio.to_thread(ray_state.available_resources_per_node)
         except exceptions.RayError as error:
             raise errors.Unavailable(f"Ray does not answer: {error}") from error
         return tuple(
-            _room(node, free.get(node["NodeID"], {}), taken) for node in nodes if node["Alive"]
+            _node_capacity(node, free.get(node["NodeID"], {}), nodes_with_gpus)
+            for node in nodes
+            if node["Alive"]
         )
 
-    async def _placed(
+    async def _place(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
-    ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """GPUs that were taken for it beside Ray's way, and Ray's options for its actor. Raises Unavailable where there is no room."""
-        there = (
-            scheduling_strategies.NodeAffinitySchedulingStrategy(plan.node, soft=False)
-            if plan.node
-            else "SPREAD"
-        )
+    ) -> ReplicaPlacement:
+        """Book the replica's GPUs. Raises Unavailable if they are not free in time."""
+        strategy = named_actors.on_node(plan.node) if plan.node else "SPREAD"
         if not plan.bundles:
-            return (), {"scheduling_strategy": there}
+            return ReplicaPlacement((), {"scheduling_strategy": strategy})
         if spec.share:
-            gpus = await self._seats.take(replica_id, spec.share, plan)
-            self._takers[replica_id] = (plan.node,)
-            return gpus, {"scheduling_strategy": there}
-        group = await named_actors.to_the_end(_group, REPLICA + replica_id, plan)
+            gpus = await self._leases.take(replica_id, spec.share, plan)
+            self._nodes_with_gpus[replica_id] = (plan.node,)
+            return ReplicaPlacement(gpus, {"scheduling_strategy": strategy})
+        group = await named_actors.run_to_end(_create_group, REPLICA + replica_id, plan)
         if not await asyncio.to_thread(group.wait, PLACED_S):
             raise errors.Unavailable(
                 f"no room for its GPUs within {PLACED_S:g} s: bundles of {list(plan.bundles)}"
             )
-        self._takers[replica_id] = await asyncio.to_thread(_nodes, group)
-        return (), {
-            "num_gpus": _gpus(plan),
-            "scheduling_strategy": scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0),
-        }
+        self._nodes_with_gpus[replica_id] = await asyncio.to_thread(_nodes_of_group, group)
+        in_group = scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0)
+        return ReplicaPlacement(
+            (), {"num_gpus": _actor_gpus(plan), "scheduling_strategy": in_group}
+        )
 
     async def _try_to_remove(self, replica_id: str) -> None:
-        """The same where something else matters more: what is left goes when it is started or stopped the next time."""
+        # A failure here must not hide the reason why the start failed; `_remove` runs again
+        # before the next start and after the next stop.
         try:
             await self._remove(replica_id)
         except errors.Unavailable as error:
             logger.warning("what is left of replica %s: %s", replica_id, error.message)
 
     async def _remove(self, replica_id: str) -> None:
-        """End what is left of it, and give back what it held."""
+        """Kill the replica's actor and free its GPUs."""
         name = REPLICA + replica_id
-        await self._named.remove(name)
+        await self._actors.remove(name)
         await asyncio.to_thread(_remove_group, name)
-        await self._seats.leave(replica_id)
-        self._takers.pop(replica_id, None)
+        await self._leases.release(replica_id)
+        self._nodes_with_gpus.pop(replica_id, None)
 
 
-def _group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
-    """The placement group of an actor, named as it is: whoever ends the actor finds it by that."""
+def _create_group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
+    """Create a placement group with its actor's name, by which `_remove_group` finds it."""
     strategy = "STRICT_PACK" if len(plan.bundles) == 1 else "PACK"
     labels = [{NODE_LABEL: plan.node} for _ in plan.bundles] if plan.node else None
     bundles = [{"GPU": float(gpus)} for gpus in plan.bundles]
@@ -198,31 +212,28 @@ def _group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
     )
 
 
-def _nodes(group: Any) -> tuple[str, ...]:
-    """The nodes of a group that was placed."""
+def _nodes_of_group(group: Any) -> tuple[str, ...]:
     return tuple(set(placement_group_table(group)["bundles_to_node_id"].values()))
 
 
 def _remove_group(name: str) -> None:
-    with contextlib.suppress(ValueError):  # there is none
+    with contextlib.suppress(ValueError):  # no group has this name
         remove_placement_group(get_placement_group(name))
 
 
-def _gpus(plan: llm_spec.ReplicaPlan) -> int:
-    """The GPUs of the actor itself: with vLLM's Ray backend its engine has actors of its own in the bundles."""
+def _actor_gpus(plan: llm_spec.ReplicaPlan) -> int:
+    # With vLLM's Ray backend the engine creates actors of its own, which take the bundles' GPUs.
     return plan.bundles[0] if plan.bundles and plan.backend == "mp" else 0
 
 
-def _room(
-    node: dict[str, Any], free: dict[str, float], taken: dict[str, tuple[str, ...]]
+def _node_capacity(
+    node: dict[str, Any], free: dict[str, float], nodes_with_gpus: dict[str, tuple[str, ...]]
 ) -> llm_spec.NodeCapacity:
-    whole, name = node["Resources"], node["NodeID"]
-    replicas = tuple(replica_id for replica_id, nodes in taken.items() if name in nodes)
+    total, node_id = node["Resources"], node["NodeID"]
     return llm_spec.NodeCapacity(
-        name, int(whole.get("GPU", 0)), int(free.get("GPU", 0)), int(whole.get("CPU", 0)), replicas
+        node_id,
+        int(total.get("GPU", 0)),
+        int(free.get("GPU", 0)),
+        int(total.get("CPU", 0)),
+        tuple(replica_id for replica_id, nodes in nodes_with_gpus.items() if node_id in nodes),
     )
-
-
-def node_address() -> str:
-    """The address under which other nodes reach this one."""
-    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

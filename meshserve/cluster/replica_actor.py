@@ -1,4 +1,4 @@
-"""The actor around one replica of an LLM. No request and no token passes through it."""
+"""The actor that holds one replica of an LLM. No request and no token passes through it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from meshserve import errors
-from meshserve.cluster import actors, process_guard
+from meshserve.cluster import actor_process, process_guard
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server
 
@@ -18,15 +18,19 @@ ReplicaMaker = Callable[
 ]
 
 
-class Started(NamedTuple):
-    """Where a replica listens, and in which process."""
+class StartedReplica(NamedTuple):
+    """Where a replica listens, and its process id."""
 
     endpoint: model.Endpoint
     pid: int
 
 
 class ReplicaActor:
-    """Holds one replica. What its process starts ends with it, in whatever way it ends."""
+    """Passes the controller's calls on to one replica.
+
+    Every process that the engine starts ends with the actor, however it ends.
+    Every method but `start` and `stop` raises Unavailable before the replica has started.
+    """
 
     def __init__(
         self,
@@ -36,64 +40,67 @@ class ReplicaActor:
         backend: llm_spec.ExecutorBackend,
     ) -> None:
         self._make = make
-        self._address = dataclasses.replace(address, node=actors.node_id())
+        self._address = dataclasses.replace(address, node=actor_process.node_id())
         self._spec = spec
         self._backend = backend
         self._server: llm_server.LlmServer | None = None
         self._endpoint: model.Endpoint | None = None
         self._is_asleep = False
-        process_guard.watch_over_this_process()
+        process_guard.guard_this_process()
 
     @property
-    def _held(self) -> llm_server.LlmServer:
+    def _started(self) -> llm_server.LlmServer:
         if self._server is None or self._endpoint is None:
             raise errors.Unavailable(f"replica {self._address.id} is not started")
         return self._server
 
-    @actors.told
-    async def start(self, gpus: tuple[str, ...] = ()) -> Started:
-        """Return once it has made a token. `gpus` are those that it may use beside what Ray gave it."""
+    @actor_process.errors_as_values
+    async def start(self, gpus: tuple[str, ...] = ()) -> StartedReplica:
+        """Start the engine; return once it has made a token.
+
+        `gpus` are the CUDA numbers of leased GPUs, which Ray did not give to this actor.
+        """
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        actors.make_run_dir(self._address.run_dir)
+        actor_process.make_run_dir(self._address.run_dir)
         self._server = await self._make(self._address, self._spec, self._backend)
         self._endpoint = await self._server.start()
-        return Started(self._endpoint, os.getpid())
+        return StartedReplica(self._endpoint, os.getpid())
 
-    @actors.told
+    @actor_process.errors_as_values
     async def living(self) -> llm_spec.LivingReplica:
-        """What a controller that begins must know of it."""
+        """Return what a restarted controller must know. Raises Unavailable before the start."""
         if self._endpoint is None:
             raise errors.Unavailable(f"replica {self._address.id} is not started")
         return llm_spec.LivingReplica(
             self._address.id, self._spec, self._endpoint, os.getpid(), self._is_asleep
         )
 
-    @actors.told
+    @actor_process.errors_as_values
     async def live(self) -> str:
-        """Returns why the engine ended; whoever waits for it hears at once when the whole process ends."""
-        return await self._held.wait_until_failed()
+        """Return the reason when the engine fails; the call itself fails if the process ends."""
+        return await self._started.wait_until_failed()
 
-    @actors.told
+    @actor_process.errors_as_values
     async def report(self) -> llm_spec.LlmReport:
-        """How it is."""
-        return self._held.report()
+        """Return the replica's present state."""
+        return self._started.report()
 
-    @actors.told
+    @actor_process.errors_as_values
     async def sleep(self, level: int) -> None:
-        """Answer what was accepted, and sleep."""
-        await self._held.sleep(level)
+        """Answer the accepted requests, then put the engine to sleep at `level`."""
+        await self._started.sleep(level)
         self._is_asleep = True
 
-    @actors.told
+    @actor_process.errors_as_values
     async def wake(self) -> None:
-        """Return once it has made a token again."""
-        await self._held.wake()
+        """Wake the engine; return once it has made a token again."""
+        await self._started.wake()
         self._is_asleep = False
 
-    @actors.told
+    @actor_process.errors_as_values
     async def stop(self) -> None:
-        """Answer what was accepted, and end. One whose engine does not run yet only ends."""
+        """Answer the accepted requests, then stop. A replica that never started only ends."""
         if self._server is not None and self._endpoint is not None:
-            await self._server.drain(actors.DRAIN_S)
+            await self._server.drain(actor_process.DRAIN_S)
             await self._server.stop()

@@ -1,4 +1,4 @@
-"""A mesh for the command line to speak to: the management API over real HTTP, its state in a dictionary."""
+"""A fake mesh: the management API over real HTTP, its state in dictionaries."""
 
 from __future__ import annotations
 
@@ -15,34 +15,87 @@ MIB = 1 << 20
 
 def worker(id_: str, **changes: Any) -> dict[str, Any]:
     return {
-        "id": id_, "node": "node-1", "pid": 4711, "state": "ready", "restarts": 0, "resident": 3, "loading": 0,
-        "booked_bytes": {"host": 312 * MIB, "gpu": 0}, "budget_bytes": {"host": 1024 * MIB, "gpu": 0}, "private_bytes": 400 * MIB,
-        "requests": 120_000, "failures": 2, "hits": 119_900, "misses": 100, "loads": 100, "load_failures": 1, "evictions": 40,
-        "in_flight": 7, **changes,
-    }  # fmt: skip
+        "id": id_,
+        "node": "node-1",
+        "pid": 4711,
+        "state": "ready",
+        "restarts": 0,
+        "resident": 3,
+        "loading": 0,
+        "booked_bytes": {"host": 312 * MIB, "gpu": 0},
+        "budget_bytes": {"host": 1024 * MIB, "gpu": 0},
+        "private_bytes": 400 * MIB,
+        "requests": 120_000,
+        "failures": 2,
+        "hits": 119_900,
+        "misses": 100,
+        "loads": 100,
+        "load_failures": 1,
+        "evictions": 40,
+        "in_flight": 7,
+        **changes,
+    }
 
 
 def model(name: str, **changes: Any) -> dict[str, Any]:
     return {
-        "name": name, "version": "1", "versions": ["1"], "state": "ready", "reason": "", "runtime": "onnx", "uri": f"/models/{name}.onnx",
-        "pool": "default", "pinned": False, "origin": "config", "worker": "default-0", "footprint_bytes": {"host": 90_000, "gpu": 0},
-        "requests": 1234, "aliases": [], **changes,
-    }  # fmt: skip
+        "name": name,
+        "version": "1",
+        "versions": ["1"],
+        "state": "ready",
+        "reason": "",
+        "runtime": "onnx",
+        "uri": f"/models/{name}.onnx",
+        "pool": "default",
+        "pinned": False,
+        "origin": "config",
+        "worker": "default-0",
+        "footprint_bytes": {"host": 90_000, "gpu": 0},
+        "requests": 1234,
+        "aliases": [],
+        **changes,
+    }
 
 
 def llm(name: str, *replicas: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
-        "name": name, "state": "ready", "reason": "", "device": "cuda", "names": [name], "replicas_min": 1, "replicas_max": 2,
-        "replicas": list(replicas), "held": 0, "turned_away": 0, "starts": 1, "start_s": 42.0, "wakes": 0, "wake_s": None, **changes,
-    }  # fmt: skip
+        "name": name,
+        "state": "ready",
+        "reason": "",
+        "device": "cuda",
+        "names": [name],
+        "replicas_min": 1,
+        "replicas_max": 2,
+        "replicas": list(replicas),
+        "held": 0,
+        "turned_away": 0,
+        "starts": 1,
+        "start_s": 42.0,
+        "wakes": 0,
+        "wake_s": None,
+        **changes,
+    }
 
 
 def replica(id_: str, **changes: Any) -> dict[str, Any]:
     return {
-        "id": id_, "node": "node-1", "pid": 4712, "state": "ready", "reason": "", "restarts": 0, "running": 3, "waiting": 1,
-        "requests": 50, "tokens": 9000, "tokens_per_s": 120.5, "ttft_p50_s": 0.042, "ttft_p95_s": 0.31, "kv_used": 0.25, "stalled_s": 0.0,
+        "id": id_,
+        "node": "node-1",
+        "pid": 4712,
+        "state": "ready",
+        "reason": "",
+        "restarts": 0,
+        "running": 3,
+        "waiting": 1,
+        "requests": 50,
+        "tokens": 9000,
+        "tokens_per_s": 120.5,
+        "ttft_p50_s": 0.042,
+        "ttft_p95_s": 0.31,
+        "kv_used": 0.25,
+        "stalled_s": 0.0,
         **changes,
-    }  # fmt: skip
+    }
 
 
 MODELS = (
@@ -83,13 +136,17 @@ MODELS = (
 
 
 class FakeMesh(ThreadingHTTPServer):
-    """What it was asked is in `asked`; `refusal` is a (status, body) for every answer; each look at the counters adds `growth` to them."""
+    """Records requests in `requests` and authorization headers in `keys`.
+
+    Every answer is `refusal`, a (status, body), if one is set. Each status request adds `growth`
+    to the counters.
+    """
 
     daemon_threads = True
 
     def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Answers)
-        self.asked: list[tuple[str, str, Any]] = []
+        super().__init__(("127.0.0.1", port), FakeMeshHandler)
+        self.requests: list[tuple[str, str, Any]] = []
         self.refusal: tuple[int, str] | None = None
         self.keys: list[str | None] = []
         self.growth = 0
@@ -101,12 +158,24 @@ class FakeMesh(ThreadingHTTPServer):
             ),
         ]
         self.state: dict[str, Any] = {
-            "version": "0.1.0", "state": "ready", "endpoint": self.endpoint,
+            "version": "0.1.0",
+            "state": "ready",
+            "endpoint": self.endpoint,
             "pools": [{"name": "default", "device": "cpu", "workers": self.workers}],
-            "gateways": [{"node": "node-1", "pid": 99, "envoy_pid": 100, "state": "ready", "listen": "127.0.0.1:8080", "restarts": 0}],
-            "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1}, "controller": {"pid": 77, "restarts": 0},
+            "gateways": [
+                {
+                    "node": "node-1",
+                    "pid": 99,
+                    "envoy_pid": 100,
+                    "state": "ready",
+                    "listen": "127.0.0.1:8080",
+                    "restarts": 0,
+                }
+            ],
+            "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1},
+            "controller": {"pid": 77, "restarts": 0},
             "llms": [],
-        }  # fmt: skip
+        }
 
     @property
     def endpoint(self) -> str:
@@ -125,19 +194,19 @@ class FakeMesh(ThreadingHTTPServer):
             for name in sorted(self.models)
             if name.startswith(query.get("prefix", "")) and name > query.get("after", "")
         ]
-        found = [
+        models = [
             self.models[name]
             for name in names
             if self.models[name]["state"] == query.get("state", self.models[name]["state"])
         ]
-        limit = int(query.get("limit", len(found)))
+        limit = int(query.get("limit", len(models)))
         return {
-            "models": found[:limit],
-            "next": found[limit - 1]["name"] if len(found) > limit else None,
+            "models": models[:limit],
+            "next": models[limit - 1]["name"] if len(models) > limit else None,
         }
 
 
-class Answers(BaseHTTPRequestHandler):
+class FakeMeshHandler(BaseHTTPRequestHandler):
     server: FakeMesh
 
     def log_message(self, *_: object) -> None:
@@ -151,7 +220,7 @@ class Answers(BaseHTTPRequestHandler):
     def answer(self) -> None:
         length = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
-        self.server.asked.append((self.command, self.path, body))
+        self.server.requests.append((self.command, self.path, body))
         self.server.keys.append(self.headers.get("authorization"))
         status, text = self.server.refusal or self.reply(body)
         self.send_response(status)

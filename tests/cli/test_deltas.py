@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,21 +10,25 @@ from tests.cli import fake_mesh
 COUNTS = st.fixed_dictionaries(dict.fromkeys(deltas.COUNTERS, st.integers(0, 10**6)))
 
 
-def test_traffic_is_what_was_counted_in_between():
+def test_traffic_is_the_growth_of_the_counters():
     before, after = (
         fake_mesh.worker("a"),
         fake_mesh.worker("a", requests=120_500, hits=120_300, loads=104),
     )
-    did = deltas.traffic(before, after, 2.0)
-    assert (did.requests, did.hits, did.misses, did.loads) == (500, 400, 0, 4)
-    assert (did.requests_per_s, did.loads_per_s, did.failures_per_s) == (250.0, 2.0, 0.0)
+    traffic = deltas.traffic(before, after, 2.0)
+    assert (traffic.requests, traffic.hits, traffic.misses, traffic.loads) == (500, 400, 0, 4)
+    assert (traffic.requests_per_s, traffic.loads_per_s, traffic.failures_per_s) == (
+        250.0,
+        2.0,
+        0.0,
+    )
 
 
-def test_a_worker_that_is_new_did_nothing_yet():
+def test_a_new_worker_has_no_traffic_yet():
     assert deltas.traffic(None, fake_mesh.worker("a"), 1.0) == deltas.Traffic(1.0)
 
 
-def test_a_worker_that_was_restarted_counts_from_nothing():
+def test_a_restarted_worker_counts_from_zero():
     assert (
         deltas.traffic(fake_mesh.worker("a"), fake_mesh.worker("a", requests=30), 1.0).requests
         == 30
@@ -30,14 +36,14 @@ def test_a_worker_that_was_restarted_counts_from_nothing():
 
 
 @given(COUNTS, COUNTS, st.floats(0.1, 100))
-def test_nothing_is_ever_negative(before, after, interval_s):
+def test_traffic_is_never_negative(before, after, interval_s):
     assert min(deltas.traffic(before, after, interval_s)) >= 0
 
 
 @given(st.lists(COUNTS, max_size=4))
-def test_together_is_the_sum_of_the_parts(counts):
+def test_total_is_the_sum_of_the_parts(counts):
     parts = [deltas.Traffic(1.0, **count) for count in counts]
-    assert deltas.together(parts, 1.0).requests == sum(part.requests for part in parts)
+    assert deltas.total(parts, 1.0).requests == sum(part.requests for part in parts)
 
 
 def test_the_hottest_come_first():
@@ -47,8 +53,8 @@ def test_the_hottest_come_first():
         fake_mesh.model(name, requests=100 + more)
         for name, more in zip(names, (0, 20, 300, 900), strict=True)
     ]
-    found = [(row["name"], per_s) for row, per_s in deltas.hottest(before, after, 2.0)]
-    assert found == [
+    rates = [(row["name"], per_s) for row, per_s in deltas.hottest(before, after, 2.0)]
+    assert rates == [
         ("hot", pytest.approx(150)),
         ("warm", pytest.approx(10)),
         ("new", 0),

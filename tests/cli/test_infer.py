@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 
 import grpc
@@ -8,7 +10,7 @@ from tests.client import server
 
 @pytest.fixture
 def mesh(monkeypatch):
-    """The endpoint of a gRPC server with a few models; the command line finds it by the environment."""
+    """A gRPC server with a few models that the command line finds by the environment."""
     servicer = server.Inference()
     with server.serving(servicer) as endpoint:
         monkeypatch.setenv("MESHSERVE_ENDPOINT", endpoint)
@@ -42,12 +44,12 @@ def test_text(run):
 
 
 @pytest.mark.usefixtures("mesh")
-def test_standard_input_for_a_model_of_one_input(run):
+def test_standard_input_is_the_only_input(run):
     assert "FP32 [1, 2]" in run("infer", "echo", "--input", "-", input="[[5, 6]]").stdout
 
 
 @pytest.mark.parametrize("version", ["", "1"])
-def test_the_version_that_is_asked_for(mesh, run, version):
+def test_a_version_can_be_named(mesh, run, version):
     done = run("infer", "echo", "-i", "x=[[1, 2]]", "--version", version, "--json")
     assert mesh.asked("ModelInfer")[0].model_version == version
     assert json.loads(done.stdout)["model_version"] == (version or "2")
@@ -66,7 +68,7 @@ def test_the_version_that_is_asked_for(mesh, run, version):
         (["echo", "-i", "no.json"], 2, "--input: no.json: no such file or directory\n"),
     ],
 )
-def test_what_goes_wrong_is_one_line(run, words, code, said):
+def test_errors_are_one_line(run, words, code, said):
     done = run("infer", *words)
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", said)
 
@@ -78,7 +80,7 @@ def test_a_model_that_raises(run, monkeypatch):
         assert run("infer", "echo", "-i", "x=[[1, 2]]").stderr == "error: division by zero\n"
 
 
-def test_the_key_goes_along(mesh, run, monkeypatch):
+def test_the_api_key_is_sent(mesh, run, monkeypatch):
     monkeypatch.setenv("MESHSERVE_API_KEY", "s3cret")
     run("infer", "echo", "-i", "x=[[1, 2]]")
     assert {metadata["authorization"] for _, _, metadata in mesh.seen} == {"Bearer s3cret"}
@@ -88,16 +90,16 @@ def test_rest(fake, run):
     done = run("infer", "m", "--rest", "--input", "x=[[1, 2.5]]")
     assert done.stdout.splitlines() == ["y  FP32 [1, 2]", "[[2. 5.]]"]
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.5]}
-    assert fake.asked[-1] == ("POST", "/v2/models/m/infer", {"inputs": [tensor]})
+    assert fake.requests[-1] == ("POST", "/v2/models/m/infer", {"inputs": [tensor]})
 
 
 def test_rest_of_one_version(fake, run):
     run("infer", "a/b", "--rest", "--version", "2", "--input", "x=[[1, 2]]")
-    assert fake.asked[0][1] == "/v2/models/a%2Fb/versions/2"
+    assert fake.requests[0][1] == "/v2/models/a%2Fb/versions/2"
 
 
 @pytest.mark.usefixtures("fake")
-def test_rest_can_not_say_nan(run):
+def test_rest_has_no_nan(run):
     done = run("infer", "m", "--rest", "--input", "x=[[.nan, 1]]")
     assert (done.exit_code, done.stderr) == (
         1,

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import io
 import json
 
@@ -68,12 +70,15 @@ def test_a_file_for_one_name(folder):
         ),
         (
             ["x=1", "f.json"],
-            "--input f.json: a file has all inputs, so it is given alone; a single one is NAME=VALUE",
+            (
+                "--input f.json: a file has all inputs, so it is given alone; "
+                "a single one is NAME=VALUE"
+            ),
         ),
         (["short.json"], "--input: the data of 'x' does not fill its shape [3]"),
     ],
 )
-def test_what_can_not_be_read(folder, given, said):
+def test_unreadable_input_has_its_reason(folder, given, said):
     (folder / "bad.json").write_text("[\n")
     (folder / "short.json").write_text('{"inputs": [{"name": "x", "shape": [3], "data": [1]}]}')
     with pytest.raises(errors.ConfigInvalid) as caught:

@@ -11,7 +11,7 @@ from tests.cli import fake_mesh
 
 def drawn(*llms, width=160):
     paper = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
-    paper.print(llm_tables.llms({"llms": list(llms)}, width))
+    paper.print(llm_tables.llms(list(llms), width))
     return paper.file.getvalue().splitlines()
 
 
@@ -19,14 +19,14 @@ def line_of(lines, name):
     return next(line for line in lines if line.startswith(name)).split()
 
 
-def test_replicas_are_taken_together():
+def test_replicas_are_summed_up():
     both = [fake_mesh.replica("tiny/0"), fake_mesh.replica("tiny/1", ttft_p95_s=1.5, kv_used=0.5)]
     line = line_of(drawn(fake_mesh.llm("tiny", *both, held=4)), "tiny")
     assert line[:8] == ["tiny", "ready", "cuda", "2", "4", "6", "2", "241"]
     assert " ".join(line[8:14]) == "42 ms 1.5 s 50 %"
 
 
-def test_one_without_replicas_is_a_line_of_nothing():
+def test_an_llm_without_replicas_has_a_line_of_zeros():
     assert line_of(drawn(fake_mesh.llm("off", state="idle", start_s=None)), "off")[:9] == [
         "off",
         "idle",
@@ -40,7 +40,7 @@ def test_one_without_replicas_is_a_line_of_nothing():
     ]
 
 
-def test_what_is_not_ready_is_counted_and_says_why():
+def test_a_starting_replica_is_counted_and_has_its_reason():
     waiting = fake_mesh.replica(
         "big/0", state="starting", reason="it needs 4 GPUs\nand 0 are free on n1"
     )
@@ -49,7 +49,7 @@ def test_what_is_not_ready_is_counted_and_says_why():
     assert lines[-1] == "big/0 it needs 4 GPUs and 0 are free on n1"
 
 
-def test_a_reason_without_a_replica_is_the_llm_s():
+def test_an_llm_without_replicas_has_its_own_reason():
     assert (
         drawn(fake_mesh.llm("off", state="idle", reason="its weights are cut off"))[-1]
         == "off its weights are cut off"
@@ -57,7 +57,7 @@ def test_a_reason_without_a_replica_is_the_llm_s():
 
 
 @pytest.mark.parametrize("width", [80, 110, 160])
-def test_it_fits(width):
+def test_the_table_fits_its_width(width):
     assert (
         max(
             map(

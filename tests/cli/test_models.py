@@ -1,9 +1,11 @@
+from __future__ import annotations
+
 import json
 
 import pytest
 
 
-def test_a_table(fake, run):
+def test_list_prints_a_table(fake, run):
     done = run("models", "list")
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines() if "default" in line] == sorted(
@@ -11,32 +13,32 @@ def test_a_table(fake, run):
     )
 
 
-def test_the_page_that_is_asked_for(fake, run):
+def test_list_asks_for_a_page(fake, run):
     done = run(
         "models", "list", "--prefix", "d", "--limit", "1", "--after", "a", "--state", "ready"
     )
-    assert fake.asked == [("GET", "/mesh/v1/models?prefix=d&state=ready&limit=1&after=a", None)]
+    assert fake.requests == [("GET", "/mesh/v1/models?prefix=d&state=ready&limit=1&after=a", None)]
     assert "digits" in done.stdout
 
 
-def test_a_listing_as_json_is_the_meshs_own(fake, run):
+def test_list_as_json_is_the_answer_of_the_mesh(fake, run):
     done = run("models", "list", "--json")
     assert json.loads(done.stdout) == fake.page({})
 
 
 @pytest.mark.parametrize("verb", ["load", "unload", "pin", "unpin"])
-def test_orders(fake, run, verb):
+def test_verbs_for_one_model(fake, run, verb):
     done = run("models", verb, "digits", "--version", "1", "--json")
-    assert fake.asked == [("POST", f"/mesh/v1/models/digits/{verb}?version=1", None)]
+    assert fake.requests == [("POST", f"/mesh/v1/models/digits/{verb}?version=1", None)]
     assert json.loads(done.stdout)["pinned"] == (verb != "unpin")
 
 
 def test_show(fake, run):
     assert "/models/digits.onnx" in run("models", "show", "digits").stdout
-    assert fake.asked[0][:2] == ("GET", "/mesh/v1/models/digits")
+    assert fake.requests[0][:2] == ("GET", "/mesh/v1/models/digits")
 
 
-def test_add_sends_what_was_given_and_no_more(fake, run):
+def test_add_sends_the_given_keys_alone(fake, run):
     done = run(
         "models",
         "add",
@@ -49,7 +51,7 @@ def test_add_sends_what_was_given_and_no_more(fake, run):
         "--set",
         "aliases=[n]",
     )
-    assert fake.asked == [
+    assert fake.requests == [
         (
             "PUT",
             "/mesh/v1/models/new",
@@ -59,10 +61,10 @@ def test_add_sends_what_was_given_and_no_more(fake, run):
     assert (done.exit_code, "s3://b/new" in done.stdout) == (0, True)
 
 
-def test_a_local_place_means_the_same_to_the_mesh(fake, run, monkeypatch, tmp_path):
+def test_add_makes_a_local_path_absolute(fake, run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     run("models", "add", "new", "m.onnx")
-    assert fake.asked[0][2]["uri"] == f"{tmp_path}/m.onnx"
+    assert fake.requests[0][2]["uri"] == f"{tmp_path}/m.onnx"
 
 
 @pytest.mark.parametrize(
@@ -77,9 +79,9 @@ def test_a_local_place_means_the_same_to_the_mesh(fake, run, monkeypatch, tmp_pa
         ),
     ],
 )
-def test_add_with_what_is_no_setting(fake, run, setting, said):
+def test_add_refuses_a_wrong_setting(fake, run, setting, said):
     done = run("models", "add", "new", "/m.onnx", "--set", setting)
-    assert (done.exit_code, done.stderr.strip(), fake.asked) == (2, said, [])
+    assert (done.exit_code, done.stderr.strip(), fake.requests) == (2, said, [])
 
 
 def test_remove(fake, run):
@@ -89,11 +91,11 @@ def test_remove(fake, run):
 
 def test_remove_as_json(fake, run):
     assert json.loads(run("models", "remove", "wine", "--json").stdout)["name"] == "wine"
-    assert fake.asked == [("DELETE", "/mesh/v1/models/wine", None)]
+    assert fake.requests == [("DELETE", "/mesh/v1/models/wine", None)]
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_model_that_is_not_there(run):
+def test_an_unknown_model_ends_with_1(run):
     done = run("models", "show", "nobody")
     assert (done.exit_code, done.stdout, done.stderr) == (
         1,

@@ -1,5 +1,7 @@
 """What the tables show, drawn on paper of a given width."""
 
+from __future__ import annotations
+
 import io
 
 import pytest
@@ -41,14 +43,14 @@ def line_with(text, *words):
     return next(line for line in text.splitlines() if all(word in line for word in words))
 
 
-def test_status_says_how_the_mesh_is():
+def test_status_has_state_models_and_gateways():
     text = drawn(tables.status(status(fake_mesh.worker("default-0")), "http://asked", 140))
     assert text.startswith("meshserve 0.1.0 · ready · http://host:8080\n")
     assert "models 5 registered · 2 resident · 1 loading · 1 failed" in text
     assert line_with(text, "node-1", "127.0.0.1:8080")
 
 
-def test_a_nodes_long_id_is_told_by_its_beginning():
+def test_the_id_of_a_node_is_cut():
     gateway = {
         "node": "0123456789ab" + "f" * 44,
         "pid": 99,
@@ -61,13 +63,13 @@ def test_a_nodes_long_id_is_told_by_its_beginning():
     assert "0123456789ab " in line_with(text, "h:1")
 
 
-def test_status_says_why_a_worker_is_lost():
+def test_status_has_the_reason_of_a_lost_worker():
     lost = fake_mesh.worker("default-1", state="lost", reason="killed by\nsignal 9")
     text = drawn(tables.status(status(fake_mesh.worker("default-0"), lost), "", 140))
     assert text.splitlines()[-1] == "default-1 killed by signal 9"
 
 
-def test_status_says_which_models_are_on_several_workers():
+def test_status_names_models_on_several_workers():
     text = drawn(
         tables.status(
             status(spread=[{"model": "digits", "workers": ["default-1", "default-0"]}]), "", 140
@@ -76,7 +78,7 @@ def test_status_says_which_models_are_on_several_workers():
     assert line_with(text, "busy") == "busy   digits is on default-1, default-0"
 
 
-def test_a_mesh_that_does_not_know_its_endpoint_yet():
+def test_a_starting_mesh_shows_the_asked_endpoint():
     assert "http://asked" in drawn(
         tables.status(status(endpoint="", state="starting"), "http://asked", 140)
     )
@@ -101,7 +103,7 @@ def test_tables_fit_their_width_with_whole_figures(width, gpu_bytes):
     assert "…" not in text
 
 
-def test_a_narrow_table_drops_what_can_be_dropped():
+def test_a_narrow_table_drops_columns():
     answer = status(fake_mesh.worker("default-0"))
     narrow, wide = (drawn(tables.status(answer, "", width), width) for width in (80, 140))
     assert ("restarts" in line_with(narrow, "worker"), "restarts" in line_with(wide, "worker")) == (
@@ -126,12 +128,12 @@ def test_models_in_lines():
     assert "There are more" not in text
 
 
-def test_names_are_not_taken_for_markup_and_reasons_are_one_line():
+def test_markup_in_names_is_printed_and_reasons_are_one_line():
     text = drawn(tables.models({"models": list(fake_mesh.MODELS), "next": None}, 80), 80)
     assert "churn[beta] no such key: s3://bucket/churn" in text.splitlines()
 
 
-def test_more_models_than_asked_for():
+def test_a_further_page_is_announced():
     assert "There are more: --after wine" in drawn(
         tables.models({"models": [fake_mesh.model("wine")], "next": "wine"}, 80)
     )

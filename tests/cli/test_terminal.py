@@ -1,6 +1,11 @@
-import io
+from __future__ import annotations
 
-import httpx
+import io
+import os
+import pty
+import sys
+import termios
+
 import pytest
 
 from meshserve.cli import terminal
@@ -23,25 +28,59 @@ def test_a_pipe_is_wide(monkeypatch):
     assert terminal.out().width == terminal.PIPE_WIDTH
 
 
-def test_a_width_that_the_user_gives_holds(monkeypatch, columns):
+def test_columns_sets_the_width(monkeypatch, columns):
     columns("77")
     monkeypatch.setattr("sys.stdout", io.StringIO())
     assert terminal.out().width == 77
 
 
-def test_a_terminal_is_as_wide_as_it_is(monkeypatch, columns):
+def test_a_terminal_has_its_own_width(monkeypatch, columns):
     columns("66")
     monkeypatch.setattr("sys.stdout", Screen())
     assert terminal.out().width == 66
 
 
-def test_names_are_not_taken_for_markup(capsys):
+def test_markup_in_names_is_printed(capsys):
     terminal.out().print("[red]x[/red] :smile:")
     terminal.err().print("[b]")
     assert capsys.readouterr() == ("[red]x[/red] :smile:\n", "[b]\n")
 
 
-@pytest.mark.parametrize("text", ['{"b":1,  "a":2}', '{"b":1,  "a":2}\n'])
-def test_json_is_untouched(capsys, text):
-    terminal.print_json(httpx.Response(200, text=text))
-    assert capsys.readouterr().out == '{"b":1,  "a":2}\n'
+def test_json_is_printed_in_one_line(capsys):
+    terminal.print_json({"b": 1, "a": ["é"]})
+    assert capsys.readouterr().out == '{"b":1,"a":["é"]}\n'
+
+
+@pytest.fixture
+def keyboard(monkeypatch):
+    """The far end of a terminal that is this process's standard input."""
+    near, far = pty.openpty()
+    with os.fdopen(far, closefd=True) as screen:
+        monkeypatch.setattr(sys, "stdin", screen)
+        yield near
+    os.close(near)
+
+
+def test_a_key_needs_no_enter(keyboard):
+    with terminal.key_presses() as wait:
+        os.write(keyboard, b"q")
+        assert wait(10.0) == "q"
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_without_a_key_the_wait_ends():
+    with terminal.key_presses() as wait:
+        assert wait(0.01) == ""
+
+
+def test_the_settings_of_the_terminal_are_restored(keyboard):
+    before = termios.tcgetattr(keyboard)
+    with terminal.key_presses():
+        assert termios.tcgetattr(keyboard) != before
+    assert termios.tcgetattr(keyboard) == before
+
+
+def test_without_a_terminal_no_key_is_pressed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q"))
+    with terminal.key_presses() as wait:
+        assert wait(0.01) == ""

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import io
 import os
 import pty
@@ -37,7 +39,7 @@ def drawn(before, after, width=140, models_max=10):
     return paper.file.getvalue().splitlines()
 
 
-def test_the_time_between_two_samples():
+def test_totals_are_those_between_two_samples():
     lines = drawn(sample(10.0), sample(12.0, requests=800))
     assert (
         lines[0]
@@ -46,7 +48,7 @@ def test_the_time_between_two_samples():
     assert lines[1] == "400 req/s · hit rate 50.0 % · 0 loads/s · 0 failures/s · 7 in flight"
 
 
-def test_latencies_where_the_mesh_gives_them():
+def test_latencies_are_shown_if_the_mesh_gives_them():
     assert (
         " · p50 0.41 ms · p99 12.3 ms · "
         in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
@@ -60,7 +62,7 @@ def test_workers_and_the_hottest_models_in_order():
     assert [line.split()[0] for line in lines[-2:]] == ["hot", "cold"]
 
 
-def test_no_more_models_than_there_is_room_for():
+def test_models_are_limited_to_the_room():
     assert drawn(sample(0.0), sample(1.0), models_max=1)[-1].startswith("hot")
 
 
@@ -83,12 +85,12 @@ def test_llms_stand_between_workers_and_models():
     ]
     assert places == sorted(places)
     assert (
-        top._lines_taken({"pools": [], "llms": llms}) == top.LINES_AROUND + top.LLM_LINES_AROUND + 3
+        top._other_lines({"pools": [], "llms": llms}) == top.FIXED_LINES + top.FIXED_LLM_LINES + 3
     )
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_it_fits(width):
+def test_the_view_fits_its_width(width):
     assert max(map(len, drawn(sample(0.0), sample(1.0), width))) <= width
 
 
@@ -140,7 +142,7 @@ def watching(fake):
 
 @pytest.mark.edge
 @pytest.mark.parametrize("ending", ["q", "SIGINT"])
-def test_it_refreshes_until_it_is_ended(watching, ending):
+def test_top_refreshes_until_it_is_ended(watching, ending):
     near, process = watching
     read_until(near, b"req/s")
     if ending == "q":
@@ -151,7 +153,7 @@ def test_it_refreshes_until_it_is_ended(watching, ending):
 
 
 @pytest.mark.edge
-def test_it_outlives_a_mesh_that_does_not_answer_for_a_while(watching, fake):
+def test_top_goes_on_when_the_mesh_answers_again(watching, fake):
     near, _ = watching
     read_until(near, b"digits")
     fake.refusal = 503, "no healthy upstream"

@@ -48,7 +48,7 @@ def test_names_are_quoted_in_paths_and_absent_arguments_left_out(client, mesh):
     client.register("a b%/é", {"uri": "/x"})
     client.pin("a b%/é", "2")
     client.models(prefix="a b", limit=3, after=None)
-    assert [(method, path) for method, path, _ in mesh.asked] == [
+    assert [(method, path) for method, path, _ in mesh.requests] == [
         ("PUT", "/mesh/v1/models/a%20b%25%2F%C3%A9"),
         ("POST", "/mesh/v1/models/a%20b%25%2F%C3%A9/pin?version=2"),
         ("GET", "/mesh/v1/models?prefix=a+b&limit=3"),
@@ -58,7 +58,7 @@ def test_names_are_quoted_in_paths_and_absent_arguments_left_out(client, mesh):
 def test_apply_sends_the_document_and_returns_the_changes(client, mesh):
     mesh.refusal = 200, '{"changes": ["model a:1 added"]}'
     assert client.apply({"models": []}) == ["model a:1 added"]
-    assert mesh.asked == [("POST", "/mesh/v1/apply", {"models": []})]
+    assert mesh.requests == [("POST", "/mesh/v1/apply", {"models": []})]
 
 
 def test_a_refused_configuration_keeps_its_lines(client, mesh):
@@ -73,7 +73,7 @@ def test_a_refused_configuration_keeps_its_lines(client, mesh):
 def test_drain_is_an_order_without_a_body(client, mesh):
     mesh.refusal = 200, '{"draining": true}'
     client.drain()
-    assert mesh.asked == [("POST", "/mesh/v1/drain", None)]
+    assert mesh.requests == [("POST", "/mesh/v1/drain", None)]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from meshserve import app
 from meshserve.cluster import ray_cluster, session
 from meshserve.core.values import desired, model
+from meshserve.launch import compose
 from tests import support
 from tests.cluster import engines
 from tests.contracts import cluster as contract
@@ -28,7 +28,7 @@ def short_folder():
 
 @pytest.fixture(scope="session")
 def ray_session(short_folder):
-    # Ray counts what it is told: two GPUs, which nothing here uses
+    # Ray believes this number; no test uses a GPU
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
         session.begin(str(short_folder / "ray"))
@@ -54,8 +54,8 @@ def settings(tmp_path):
 def makers(run_dir, tmp_path):
     logs = str(tmp_path / "logs")
     return ray_cluster.Makers(
-        worker=functools.partial(app.build_worker, logs),
-        gateway=functools.partial(app.build_gateway, logs),
+        worker=functools.partial(compose.build_worker, logs),
+        gateway=functools.partial(compose.build_gateway, logs),
         replica=engines.make,
         run_dir=run_dir,
         host="127.0.0.1",
@@ -64,12 +64,12 @@ def makers(run_dir, tmp_path):
 
 @pytest.fixture
 async def cluster(ray_session, makers):  # noqa: ARG001 - it must run
-    made = ray_cluster.RayCluster(makers)
-    yield made
-    for each in await made.living_workers():
-        await made.stop_worker(each.worker_id)
-    for node in await made.nodes():
-        await made.stop_gateway(node)
+    cluster = ray_cluster.RayCluster(makers)
+    yield cluster
+    for worker in await cluster.living_workers():
+        await cluster.stop_worker(worker.worker_id)
+    for node in await cluster.nodes():
+        await cluster.stop_gateway(node)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""LLM servers for replicas' actors: real ones, around engines that need no vLLM and some processes of their own."""
+"""Real LLM servers around fake engines that start processes of their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from meshserve.testing import fake_engine
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
-class Forking(fake_engine.FakeEngine):
-    """One with a child that ends only when it is killed, and never by itself."""
+class ForkingEngine(fake_engine.FakeEngine):
+    """An engine with a child process that ignores SIGTERM."""
 
     async def start(self, order):
         await super().start(order)
@@ -22,9 +22,9 @@ class Forking(fake_engine.FakeEngine):
 
 
 async def make(address, spec, backend):
-    """The engine's manners follow from the model's place."""
+    """Build a server whose engine fails or hangs where the model's URI says so."""
     failure = spec.uri.partition("broken:")[2]
     is_slow = spec.uri == "slow"
-    engine = Forking(start_failure=failure, start_s=600.0 if is_slow else 0.0)
+    engine = ForkingEngine(start_failure=failure, start_s=600.0 if is_slow else 0.0)
     order = llm_engine.EngineOrder(spec, spec.uri, {}, backend, address.run_dir)
     return llm_server.LlmServer(address, order, lambda: engine)

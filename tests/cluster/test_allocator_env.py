@@ -13,7 +13,7 @@ def mapped_by(pid):
     return Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_jemalloc_is_rays_own():
+def test_jemalloc_is_the_one_that_ray_ships():
     assert allocator_env.variables("jemalloc") == {
         "LD_PRELOAD": str(allocator_env.JEMALLOC),
         "MALLOC_CONF": allocators.JEMALLOC_CONF,
@@ -21,19 +21,19 @@ def test_jemalloc_is_rays_own():
     assert allocator_env.JEMALLOC.is_file()
 
 
-def test_without_it_all_have_the_systems(monkeypatch, tmp_path):
+def test_without_jemalloc_the_system_allocator_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(allocator_env, "JEMALLOC", tmp_path / "none.so")
     assert allocator_env.variables("jemalloc") == {}
 
 
-def test_the_systems_needs_nothing():
+def test_the_system_allocator_needs_no_variables():
     assert allocator_env.variables("system") == {}
 
 
 @pytest.mark.edge
 @pytest.mark.slow
 @pytest.mark.parametrize("allocator", ["jemalloc", "system"])
-async def test_a_worker_has_the_allocator_that_its_pool_says(cluster, settings, allocator):
+async def test_a_worker_has_the_allocator_of_its_pool(cluster, settings, allocator):
     started = await cluster.start_worker(
         "default-0", dataclasses.replace(settings, allocator=allocator)
     )

@@ -1,4 +1,4 @@
-"""The control plane in its actor: a cluster of fakes to command, and a registry that outlives it."""
+"""The control plane in its actor, with a fake cluster and a registry that outlives it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from meshserve import errors
-from meshserve.cluster import controller_process, session
+from meshserve.cluster import controller_actor, controller_process
 from tests import support
-from tests.cluster import held
+from tests.cluster import controllers
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
@@ -43,17 +43,17 @@ def plan(run_dir, tmp_path):
 
 @pytest.fixture
 def start(plan):
-    """Starts a control plane with this document."""
+    """A function that starts a control plane with a configuration document."""
 
     def starting(document=None):
-        return session.start_controller(
-            functools.partial(held.control_plane_on_fakes, plan(document or DOCUMENT))
+        return controller_actor.start_controller(
+            functools.partial(controllers.control_plane_on_fakes, plan(document or DOCUMENT))
         )
 
     yield starting
-    there = session.find_controller()
-    if there is not None:
-        there.drain(ANSWER_S)
+    controller = controller_actor.find_controller()
+    if controller is not None:
+        controller.drain(ANSWER_S)
     support.wait_until(is_gone, ANSWER_S, "the controller's name is free")
 
 
@@ -66,55 +66,54 @@ def http(run_dir):
 
 
 def is_gone():
-    return session.find_controller() is None
+    return controller_actor.find_controller() is None
 
 
 def wait_until_ready(controller):
     def is_ready():
         try:
             return controller.status(ANSWER_S)["state"] == "ready"
-        except session.NoAnswer:
+        except controller_actor.NoAnswer:
             return False
 
     support.wait_until(is_ready, ANSWER_S, "the mesh is ready")
 
 
-def test_it_serves_on_its_socket_until_it_is_drained_there(start, http, run_dir):
+def test_a_control_plane_serves_on_its_socket_until_it_is_drained(start, http, run_dir):
     controller = start()
     wait_until_ready(controller)
-    told = http.get("/mesh/v1/status").json()
-    assert (told["state"], told["models"]["registered"], told["controller"]["restarts"]) == (
-        "ready",
-        1,
-        0,
-    )
+    status = http.get("/mesh/v1/status").json()
+    assert (status["state"], status["models"]["registered"]) == ("ready", 1)
+    assert status["controller"]["restarts"] == 0
     assert http.post("/mesh/v1/drain").json() == {"draining": True}
     support.wait_until(is_gone, ANSWER_S, "the controller is gone")
     assert list(Path(run_dir).iterdir()) == []
     controller.drain(ANSWER_S)
 
 
-def test_a_drain_is_over_when_everything_has_ended(start, run_dir):
+def test_a_drain_returns_when_everything_has_ended(start, run_dir):
     controller = start()
     wait_until_ready(controller)
     controller.drain(ANSWER_S)
     assert list(Path(run_dir).iterdir()) == []
 
 
-def test_a_killed_one_goes_on_where_the_registry_left_off(start, http):
+def test_a_restarted_control_plane_continues_from_the_registry(start, http):
     controller = start()
     wait_until_ready(controller)
     http.put("/mesh/v1/models/more", json={"uri": "/models/more"}).raise_for_status()
-    first = http.get("/mesh/v1/status").json()["controller"]["pid"]
-    os.kill(first, signal.SIGKILL)
-    support.wait_until(lambda: not Path(f"/proc/{first}").exists(), ANSWER_S, "it is dead")
+    killed_pid = http.get("/mesh/v1/status").json()["controller"]["pid"]
+    os.kill(killed_pid, signal.SIGKILL)
+    support.wait_until(
+        lambda: not Path(f"/proc/{killed_pid}").exists(), ANSWER_S, "the process is dead"
+    )
     wait_until_ready(controller)
-    again = http.get("/mesh/v1/status").json()
-    assert (again["controller"]["restarts"], again["models"]["registered"]) == (1, 2)
-    assert again["controller"]["pid"] != first
+    status = http.get("/mesh/v1/status").json()
+    assert (status["controller"]["restarts"], status["models"]["registered"]) == (1, 2)
+    assert status["controller"]["pid"] != killed_pid
 
 
-def test_a_configuration_that_can_t_be_is_told_at_once(start):
+def test_an_impossible_configuration_is_reported_at_once(start):
     controller = start(
         {"pools": {"default": {"device": "cuda", "workers": "auto", "gpu_memory": "1GiB"}}}
     )

@@ -11,36 +11,36 @@ pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.usefixtures("ray_s
 
 @pytest.fixture
 async def named():
-    made = named_actors.NamedActors()
-    yield made
-    for name in await made.names(gpu_lease.SEAT):
-        await made.remove(name)
+    actors = named_actors.NamedActors()
+    yield actors
+    for name in await actors.names(gpu_lease.PREFIX):
+        await actors.remove(name)
 
 
-async def test_a_seat_is_made_once_and_goes_with_the_last_of_its_users(named):
+async def test_a_lease_is_created_once_and_ends_with_its_last_user(named):
     first, second = gpu_lease.GpuLeases(named), gpu_lease.GpuLeases(named_actors.NamedActors())
     assert await first.take("a/0", "g", llm_spec.ReplicaPlan((1,))) == await second.take(
         "b/0", "g", llm_spec.ReplicaPlan((1,))
     )
-    await first.leave("a/0")
-    assert await named.names(gpu_lease.SEAT) == ["seat:g"]
-    await second.leave("b/0")
-    assert await named.names(gpu_lease.SEAT) == []
+    await first.release("a/0")
+    assert await named.names(gpu_lease.PREFIX) == ["lease:g"]
+    await second.release("b/0")
+    assert await named.names(gpu_lease.PREFIX) == []
 
 
-async def test_a_seat_that_is_too_small_is_replaced(named):
-    kept = gpu_lease.GpuLeases(named)
-    assert len(await kept.take("a/0", "g", llm_spec.ReplicaPlan((1,)))) == 1
-    assert len(await kept.take("a/0", "g", llm_spec.ReplicaPlan((2,)))) == 2
+async def test_a_lease_with_too_few_gpus_is_replaced(named):
+    leases = gpu_lease.GpuLeases(named)
+    assert len(await leases.take("a/0", "g", llm_spec.ReplicaPlan((1,)))) == 1
+    assert len(await leases.take("a/0", "g", llm_spec.ReplicaPlan((2,)))) == 2
 
 
-async def test_a_group_is_on_one_node(named):
+async def test_a_group_must_fit_on_one_node(named):
     with pytest.raises(errors.Unsupported, match="one node"):
         await gpu_lease.GpuLeases(named).take("a/0", "g", llm_spec.ReplicaPlan((1, 1), "ray"))
 
 
-async def test_no_room_is_said(named, monkeypatch):
-    monkeypatch.setattr(gpu_lease, "TAKEN_S", 0.5)
+async def test_too_few_free_gpus_are_unavailable(named, monkeypatch):
+    monkeypatch.setattr(gpu_lease, "START_S", 0.5)
     with pytest.raises(errors.Unavailable, match="no room for 9 GPUs"):
         await gpu_lease.GpuLeases(named).take("a/0", "g", llm_spec.ReplicaPlan((9,)))
-    assert await named.names(gpu_lease.SEAT) == []
+    assert await named.names(gpu_lease.PREFIX) == []

@@ -132,8 +132,8 @@ def assert_nothing_is_left(head):
 def test_a_detached_mesh_is_ended_by_its_controller(head, config):
     up = head.run(BIN / "meshserve", "up", config, "--address", head.address, "--detach")
     assert up.returncode == 0, up.stdout + up.stderr
-    noted = json.loads(head.mesh_file.read_text())
-    assert (noted["endpoint"], noted["pid"]) == (endpoint_in(config), 0)
+    mesh = json.loads(head.mesh_file.read_text())
+    assert (mesh["endpoint"], mesh["pid"]) == (endpoint_in(config), 0)
     assert httpx.get(endpoint_in(config) + "/v2/models/m0", timeout=START_S).json()["name"] == "m0"
     assert sorted(name.partition(":")[0] for name in head.actors()) == [
         "controller",
@@ -146,7 +146,7 @@ def test_a_detached_mesh_is_ended_by_its_controller(head, config):
 
 
 @pytest.mark.parametrize("is_signalled", [True, False])
-def test_a_mesh_that_a_process_holds_ends_with_it_and_it_with_the_mesh(head, config, is_signalled):
+def test_a_mesh_and_the_process_that_holds_it_end_together(head, config, is_signalled):
     words = [BIN / "meshserve", "up", config, "--address", head.address]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=head.variables, text=True

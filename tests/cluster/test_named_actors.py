@@ -13,7 +13,7 @@ from meshserve.cluster import named_actors
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
 
 
-class Told:
+class StubActor:
     """Answers, raises, or ends."""
 
     async def pid(self):
@@ -34,57 +34,57 @@ class Told:
 
 @pytest.fixture
 async def named():
-    made = named_actors.NamedActors()
-    await made.create("told:1", Told, {"num_cpus": 0})
-    yield made
-    await made.remove("told:1")
+    actors = named_actors.NamedActors()
+    await actors.create("stub:1", StubActor, {"num_cpus": 0})
+    yield actors
+    await actors.remove("stub:1")
 
 
-async def test_one_is_found_by_whoever_asks_for_its_name(named):
+async def test_an_actor_is_found_by_its_name(named):
     other = named_actors.NamedActors()
-    assert await other.names("told:") == ["told:1"]
-    assert await other.call("told:1", "pid") == await named.call("told:1", "pid")
-    assert (await other.exists("told:1"), await other.exists("told:2")) == (True, False)
+    assert await other.names("stub:") == ["stub:1"]
+    assert await other.call("stub:1", "pid") == await named.call("stub:1", "pid")
+    assert (await other.exists("stub:1"), await other.exists("stub:2")) == (True, False)
 
 
-async def test_errors_of_ours_and_of_others(named):
+async def test_mesh_errors_keep_their_class_and_others_become_unavailable(named):
     with pytest.raises(errors.Conflict, match=r"^not now$"):
-        await named.call("told:1", "refuse")
-    with pytest.raises(errors.Unavailable, match=r"^told:1: TimeoutError: too slow$"):
-        await named.call("told:1", "fail")
+        await named.call("stub:1", "refuse")
+    with pytest.raises(errors.Unavailable, match=r"^stub:1: TimeoutError: too slow$"):
+        await named.call("stub:1", "fail")
 
 
-async def test_why_one_has_ended(named):
-    assert await named.wait_until_ended("told:1") == "it had enough"
-    assert await named.wait_until_ended("told:2") == "told:2 is not there"
+async def test_waiting_for_the_end_returns_the_reason(named):
+    assert await named.wait_until_ended("stub:1") == "it had enough"
+    assert await named.wait_until_ended("stub:2") == "stub:2 is not there"
 
 
-async def test_one_that_was_killed_is_gone(named):
-    os.kill(await named.call("told:1", "pid"), signal.SIGKILL)
+async def test_a_killed_actor_is_unavailable(named):
+    os.kill(await named.call("stub:1", "pid"), signal.SIGKILL)
     with pytest.raises(errors.Unavailable):
-        await named.call("told:1", "pid")
+        await named.call("stub:1", "pid")
 
 
-async def test_who_gives_up_a_call_waits_until_it_is_through():
+async def test_a_cancelled_call_is_waited_for():
     began, may_end, ended = threading.Event(), threading.Event(), []
 
-    def making():
+    def create():
         began.set()
         may_end.wait(10)
         ended.append(True)
 
-    given_up = asyncio.ensure_future(named_actors.to_the_end(making))
+    cancelled = asyncio.ensure_future(named_actors.run_to_end(create))
     await asyncio.to_thread(began.wait, 10)
-    given_up.cancel()
+    cancelled.cancel()
     await asyncio.sleep(0.05)
-    assert not given_up.done()
+    assert not cancelled.done()
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
-        await given_up
+        await cancelled
     assert ended == [True]
 
 
-async def test_one_that_is_stopped_leaves_its_name(named):
-    await named.stop("told:1", 10.0)
-    assert await named.names("told:") == []
-    await named.stop("told:1", 10.0)
+async def test_a_stopped_actor_frees_its_name(named):
+    await named.stop("stub:1", 10.0)
+    assert await named.names("stub:") == []
+    await named.stop("stub:1", 10.0)

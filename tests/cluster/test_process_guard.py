@@ -14,9 +14,9 @@ from tests import support
 FAMILY = (
     "import subprocess, sys, time\n"
     "from meshserve.cluster import process_guard\n"
-    "over = process_guard.watch_over_this_process()\n"
+    "guard = process_guard.guard_this_process()\n"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print(over.pid, child.pid, flush=True)\n"
+    "print(guard.pid, child.pid, flush=True)\n"
     "time.sleep(600)\n"
 )
 
@@ -39,18 +39,18 @@ def family():
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_what_a_killed_process_started_ends_with_it(family, is_stuck):
-    process, over, child = family
+def test_children_end_with_a_killed_process(family, is_stuck):
+    process, guard, child = family
     if is_stuck:
         os.kill(child, signal.SIGSTOP)
     process.kill()
     process.wait()
     support.wait_until(
-        lambda: not is_alive(child) and not is_alive(over), what="child and guard have ended"
+        lambda: not is_alive(child) and not is_alive(guard), what="child and guard have ended"
     )
 
 
-def test_a_leader_that_is_gone_already_is_no_error():
+def test_a_leader_that_has_ended_already_is_no_error():
     with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
         process.wait()
     process_guard.guard(process.pid)

@@ -22,7 +22,7 @@ class TestRayCluster(contract.ClusterContract):
     """Real workers and a real gateway, in real processes."""
 
 
-class Refusing:
+class RefusingWorker:
     """A worker that can't be started."""
 
     def __init__(self, failure):
@@ -70,11 +70,11 @@ def snap_for(stage, node):
         ),
     ],
 )
-async def test_what_a_worker_raises_arrives_as_it_was(
+async def test_errors_of_a_worker_arrive_with_class_and_message(
     cluster, makers, settings, failure, kind, message
 ):
     refusing = ray_cluster.RayCluster(
-        dataclasses.replace(makers, worker=lambda *_: Refusing(failure))
+        dataclasses.replace(makers, worker=lambda *_: RefusingWorker(failure))
     )
     with pytest.raises(kind, match=message) as caught:
         await refusing.start_worker(contract.WORKER, settings)
@@ -84,18 +84,18 @@ async def test_what_a_worker_raises_arrives_as_it_was(
     assert is_alive(started.pid)
 
 
-async def test_a_gateway_that_can_t_be_made_says_why(stage, makers):
-    def made(_run_dir):
+async def test_a_gateway_that_cannot_be_built_has_a_reason(stage, makers):
+    def build(_run_dir):
         raise OSError("no Envoy here")
 
     (node,) = await stage.cluster.nodes()
-    refusing = ray_cluster.RayCluster(dataclasses.replace(makers, gateway=made))
+    refusing = ray_cluster.RayCluster(dataclasses.replace(makers, gateway=build))
     with pytest.raises(errors.Unavailable, match="is gone: OSError: no Envoy here"):
         await refusing.start_gateway(node, snap_for(stage, node))
     assert (await stage.cluster.start_gateway(node, snap_for(stage, node))).state == "ready"
 
 
-async def test_a_killed_worker_is_lost_at_once_and_another_takes_its_place(stage):
+async def test_a_killed_worker_is_lost_at_once_and_can_be_replaced(stage):
     first = await stage.start_with(stage.good)
     lost = asyncio.ensure_future(stage.cluster.wait_until_lost(contract.WORKER))
     os.kill(first.pid, signal.SIGKILL)
@@ -108,18 +108,18 @@ async def test_a_killed_worker_is_lost_at_once_and_another_takes_its_place(stage
     await stage.cluster.ensure_loaded(contract.WORKER, stage.good.id, contract.WAIT_S)
 
 
-async def test_a_controller_that_begins_anew_finds_what_runs(stage, makers):
+async def test_a_restarted_controller_finds_running_workers_and_gateways(stage, makers):
     started = await stage.start_with()
     (node,) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
-    anew = ray_cluster.RayCluster(makers)
-    (living,) = await anew.living_workers()
+    restarted = ray_cluster.RayCluster(makers)
+    (living,) = await restarted.living_workers()
     assert (living.pid, living.endpoint, living.is_ready) == (started.pid, started.endpoint, True)
-    again = await anew.start_gateway(node, snap_for(stage, node))
-    assert (again.pid, again.envoy_pid) == (gateway.pid, gateway.envoy_pid)
+    same_gateway = await restarted.start_gateway(node, snap_for(stage, node))
+    assert (same_gateway.pid, same_gateway.envoy_pid) == (gateway.pid, gateway.envoy_pid)
 
 
-async def test_what_is_stopped_leaves_no_process_and_no_socket(stage, makers):
+async def test_stopping_leaves_no_process_and_no_socket(stage, makers):
     worker = await stage.start_with()
     (node,) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
@@ -129,7 +129,7 @@ async def test_what_is_stopped_leaves_no_process_and_no_socket(stage, makers):
     assert sockets_in(makers.run_dir) == []
 
 
-async def test_a_gateway_whose_address_is_taken_says_so_and_serves_once_it_is_free(stage):
+async def test_a_gateway_with_a_taken_port_fails_and_can_be_started_later(stage):
     (node,) = await stage.cluster.nodes()
     host, _, port = stage.listen.partition(":")
     with (

@@ -24,9 +24,11 @@ SHARING = llm_spec.LlmSpec("tiny llm", "/weights", share="g")
 
 @pytest.fixture
 async def replicas(ray_session, run_dir):  # noqa: ARG001 - it must run
-    made = ray_replicas.RayReplicas(named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1")
-    yield made
-    await made.stop_replica(contract.REPLICA)
+    replicas = ray_replicas.RayReplicas(
+        named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
+    )
+    yield replicas
+    await replicas.stop_replica(contract.REPLICA)
 
 
 class TestRayReplicas(contract.ReplicasContract):
@@ -54,7 +56,7 @@ async def wait_until_alone(pid):
     )
 
 
-async def test_it_answers_where_it_says_that_it_listens(replicas):
+async def test_a_replica_answers_on_its_endpoint(replicas):
     ready = await contract.start(replicas)
     transport = httpx.AsyncHTTPTransport(uds=ready.endpoint.socket_path)
     async with httpx.AsyncClient(
@@ -68,7 +70,7 @@ async def test_it_answers_where_it_says_that_it_listens(replicas):
 
 
 @pytest.mark.parametrize("ending", ["stop", "kill"])
-async def test_the_engine_s_processes_end_with_it(replicas, ending):
+async def test_the_processes_of_the_engine_end_with_the_replica(replicas, ending):
     ready = await contract.start(replicas)
     assert children(ready.pid)
     if ending == "stop":
@@ -80,16 +82,16 @@ async def test_the_engine_s_processes_end_with_it(replicas, ending):
         assert await replicas.wait_until_replica_lost(contract.REPLICA)
 
 
-async def test_one_that_stands_still_is_replaced_with_all_its_processes(replicas):
+async def test_a_stopped_replica_is_replaced_with_all_its_processes(replicas):
     ready = await contract.start(replicas)
     for pid in (ready.pid, *children(ready.pid)):
         os.kill(pid, signal.SIGSTOP)
-    again = await contract.start(replicas)
-    assert again.pid != ready.pid
+    restarted = await contract.start(replicas)
+    assert restarted.pid != ready.pid
     await wait_until_alone(ready.pid)
 
 
-async def test_a_start_that_fails_says_why_and_leaves_nothing(replicas):
+async def test_a_failed_start_has_its_reason_and_leaves_nothing(replicas):
     with pytest.raises(errors.LoadFailed, match=r"^the weights are cut off$"):
         await contract.start(
             replicas, llm_spec.LlmSpec("tiny llm", "broken:the weights are cut off")
@@ -98,13 +100,13 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(replicas):
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_start_that_takes_too_long_is_given_up(replicas):
+async def test_a_start_has_a_time_limit(replicas):
     with pytest.raises(errors.MeshError, match="within 3 s"):
         await contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow", start_timeout_s=3.0))
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_start_can_be_stopped_in_the_middle(replicas):
+async def test_a_replica_can_be_stopped_while_it_starts(replicas):
     starting = asyncio.ensure_future(contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow")))
     while contract.REPLICA not in str(ray.util.list_named_actors()):  # noqa: ASYNC110 - another process decides
         await asyncio.sleep(0.05)
@@ -113,24 +115,26 @@ async def test_a_start_can_be_stopped_in_the_middle(replicas):
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_controller_that_begins_anew_finds_what_runs_and_ends_what_only_starts(
+async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_ones(
     replicas, run_dir
 ):
     ready = await contract.start(replicas)
-    anew = ray_replicas.RayReplicas(named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1")
+    restarted = ray_replicas.RayReplicas(
+        named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
+    )
     starting = asyncio.ensure_future(
         replicas.start_replica("other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan())
     )
     await support.wait_until_async(
         lambda: "other/0" in str(ray.util.list_named_actors()), contract.WAIT_S
     )
-    (living,) = await anew.living_replicas()
+    (living,) = await restarted.living_replicas()
     assert (living.pid, living.endpoint) == (ready.pid, ready.endpoint)
     with pytest.raises(errors.Unavailable):
         await starting
 
 
-async def test_gpus_that_are_not_there_are_waited_for_and_then_said(replicas, monkeypatch):
+async def test_gpus_that_stay_taken_are_unavailable(replicas, monkeypatch):
     monkeypatch.setattr(ray_replicas, "PLACED_S", 0.5)
     with pytest.raises(
         errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"
@@ -149,7 +153,7 @@ async def free(replicas, gpus):
     return room
 
 
-async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
+async def test_a_replica_books_its_gpus_until_it_is_stopped(replicas):
     node = (await free(replicas, 2)).node
     await replicas.start_replica(contract.REPLICA, ON_GPU, llm_spec.ReplicaPlan((2,), node=node))
     assert (await free(replicas, 0)).replicas == (contract.REPLICA,)
@@ -158,7 +162,7 @@ async def test_a_replica_holds_its_gpus_until_it_is_gone(replicas):
     assert (await free(replicas, 2)).replicas == ()
 
 
-async def test_replicas_that_share_take_the_same_gpus_and_the_last_one_gives_them_back(replicas):
+async def test_sharing_replicas_use_the_same_gpus_and_the_last_one_frees_them(replicas):
     node = (await free(replicas, 2)).node
     for name in ("a/0", "b/0"):
         await replicas.start_replica(name, SHARING, llm_spec.ReplicaPlan((1,), node=node))
@@ -176,7 +180,7 @@ async def visible_gpus(replicas, replica_id):
         living.pid for living in await replicas.living_replicas() if living.replica_id == replica_id
     ]
     return (
-        await replicas._named.call(ray_replicas.REPLICA + replica_id, "__ray_call__", _visible)
+        await replicas._actors.call(ray_replicas.REPLICA + replica_id, "__ray_call__", _visible)
         if pid
         else ""
     )

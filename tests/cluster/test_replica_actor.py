@@ -1,4 +1,4 @@
-"""The actor as a plain object in this process; in a process of its own, test_ray_replicas.py has it."""
+"""The actor as a plain object in this process; test_ray_replicas.py has it in its own process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from meshserve import errors
-from meshserve.cluster import actors, process_guard, replica_actor
+from meshserve.cluster import actor_process, process_guard, replica_actor
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server
@@ -26,7 +26,7 @@ def engine():
 @pytest.fixture
 async def actor(run_dir, engine, monkeypatch):
     monkeypatch.setattr(
-        process_guard, "watch_over_this_process", lambda: None
+        process_guard, "guard_this_process", lambda: None
     )  # this process is the test's
 
     async def make(address, spec, backend):
@@ -41,30 +41,30 @@ async def actor(run_dir, engine, monkeypatch):
     await made.stop()
 
 
-async def test_one_that_was_not_started_is_unavailable(actor):
-    told = [
+async def test_a_replica_that_was_not_started_is_unavailable(actor):
+    answers = [
         await actor.living(),
         await actor.report(),
         await actor.live(),
         await actor.sleep(1),
         await actor.wake(),
     ]
-    assert {(type(each), each.message) for each in told} == {
+    assert {(type(answer), answer.message) for answer in answers} == {
         (errors.Unavailable, "replica a/0 is not started")
     }
     assert await actor.stop() is None
 
 
-async def test_it_is_made_where_it_runs(actor):
+async def test_a_replica_is_built_on_the_node_of_its_actor(actor):
     started = await actor.start()
-    assert (started.pid, started.endpoint.node) == (os.getpid(), actors.node_id())
+    assert (started.pid, started.endpoint.node) == (os.getpid(), actor_process.node_id())
     assert await actor.living() == llm_spec.LivingReplica(
         "a/0", SPEC, started.endpoint, os.getpid()
     )
     assert (await actor.report()).replica_id == "a/0"
 
 
-async def test_whether_it_sleeps_is_told(actor, engine):
+async def test_living_says_whether_the_engine_sleeps(actor, engine):
     await actor.start()
     await actor.sleep(2)
     assert (await actor.living()).is_asleep
@@ -73,7 +73,7 @@ async def test_whether_it_sleeps_is_told(actor, engine):
     assert engine[0].calls[-3:] == ["sleep 2", "wake", "token"]
 
 
-async def test_why_its_engine_ended_is_told(actor, engine):
+async def test_live_returns_the_reason_why_the_engine_ended(actor, engine):
     await actor.start()
     engine[0].die("the engine core was killed")
     assert await actor.live() == "the engine core was killed"

@@ -72,7 +72,9 @@ def _replicas(llms: Llms) -> Metric:
     return family
 
 
-def _paces(word: str, what: str, paces: Mapping[str, llm_state.DurationEstimate]) -> Iterator[Metric]:
+def _paces(
+    word: str, what: str, paces: Mapping[str, llm_state.DurationEstimate]
+) -> Iterator[Metric]:
     count = CounterMetricFamily(f"meshserve_llm_{word}s", f"{what} that succeeded.", labels=["llm"])
     seconds = SummaryMetricFamily(
         f"meshserve_llm_{word}_seconds",

@@ -69,7 +69,9 @@ class MeshMetrics:
         )
         mesh = self._controller.mesh
         for pool in mesh.catalog.desired.pools:
-            counts: Counter[str] = Counter(worker.state for worker in mesh.workers.of_pool(pool.name))
+            counts: Counter[str] = Counter(
+                worker.state for worker in mesh.workers.of_pool(pool.name)
+            )
             for state in STATES:
                 family.add_metric([pool.name, state], counts[state])
         return family

@@ -1,17 +1,16 @@
+from __future__ import annotations
+
 import io
-from typing import NamedTuple
 
 import pytest
 from rich.console import Console
 
-from meshserve.cli import start_progress
+from meshserve.cli import progress_view
+from meshserve.launch import start_status
 
 
-class Step(NamedTuple):
-    step: str
-    done: int = 0
-    total: int = 1
-    detail: str = ""
+def step_of(step, done=0, total=1, detail=""):
+    return start_status.StartProgress(step, done, total, detail)
 
 
 def console(**more):
@@ -25,26 +24,26 @@ def written(console_):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (Step("ray"), "starting"),
-        (Step("ray", 1, 1, "started here"), "ready, started here"),
-        (Step("workers", 1, 2), "1 of 2"),
-        (Step("models", 1200, 5000), "1,200 of 5,000"),
-        (Step("models", 0, 0), "none"),
+        (step_of("ray"), "starting"),
+        (step_of("ray", 1, 1, "started here"), "ready, started here"),
+        (step_of("workers", 1, 2), "1 of 2"),
+        (step_of("models", 1200, 5000), "1,200 of 5,000"),
+        (step_of("models", 0, 0), "none"),
     ],
 )
 def test_words(step, words):
-    assert start_progress.said(step) == words
+    assert progress_view.words(step) == words
 
 
-def test_elsewhere_there_is_a_line_for_each_thing_that_is_new():
+def test_a_pipe_gets_a_line_for_each_change():
     out = console()
-    with start_progress.shown(out, is_plain=False) as report:
+    with progress_view.shown(out, is_plain=False) as report:
         for step in (
-            Step("ray"),
-            Step("ray"),
-            Step("ray", 1),
-            Step("workers", 1, 2),
-            Step("models", 2, 2),
+            step_of("ray"),
+            step_of("ray"),
+            step_of("ray", 1),
+            step_of("workers", 1, 2),
+            step_of("models", 2, 2),
         ):
             report(step)
     assert written(out).splitlines() == [
@@ -57,9 +56,9 @@ def test_elsewhere_there_is_a_line_for_each_thing_that_is_new():
 
 def test_thousands_of_models_are_not_thousands_of_lines():
     out = console()
-    with start_progress.shown(out, is_plain=True) as report:
+    with progress_view.shown(out, is_plain=True) as report:
         for done in range(5001):
-            report(Step("models", done, 5000))
+            report(step_of("models", done, 5000))
     lines = written(out).splitlines()
     assert (len(lines), lines[0], lines[-1]) == (
         11,
@@ -68,12 +67,12 @@ def test_thousands_of_models_are_not_thousands_of_lines():
     )
 
 
-def test_steps_show_what_is_done_what_runs_and_what_is_to_come():
+def test_the_list_shows_done_running_and_coming_steps():
     clock = iter((10.0, 10.0, 14.0)).__next__
-    steps = start_progress.Steps(clock)
-    for step in (Step("ray"), Step("ray", 1)):
+    steps = progress_view.ProgressList(clock)
+    for step in (step_of("ray"), step_of("ray", 1)):
         steps.report(step)
-    steps.report(Step("workers", 1, 2))
+    steps.report(step_of("workers", 1, 2))
     out = console()
     out.print(steps)
     lines = written(out).splitlines()
@@ -82,11 +81,11 @@ def test_steps_show_what_is_done_what_runs_and_what_is_to_come():
     assert lines[2].split()[1:] == ["workers", "1", "of", "2"]
 
 
-def test_a_step_keeps_the_time_that_it_took():
+def test_a_done_step_keeps_its_duration():
     clock = iter((10.0, 13.5, 99.0)).__next__
-    steps = start_progress.Steps(clock)
+    steps = progress_view.ProgressList(clock)
     for done in (0, 1, 1):
-        steps.report(Step("ray", done))
+        steps.report(step_of("ray", done))
     out = console()
     out.print(steps)
     assert "3.5 s" in written(out)
@@ -94,7 +93,7 @@ def test_a_step_keeps_the_time_that_it_took():
 
 def test_a_terminal_gets_the_live_list():
     out = console(force_terminal=True)
-    with start_progress.shown(out, is_plain=False) as report:
-        report(Step("gateway", 1, 1, "127.0.0.1:8080"))
+    with progress_view.shown(out, is_plain=False) as report:
+        report(step_of("gateway", 1, 1, "127.0.0.1:8080"))
     assert "ready, 127.0.0.1:8080" in written(out)
     assert "\x1b[" in written(out)

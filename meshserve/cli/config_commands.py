@@ -1,0 +1,76 @@
+"""`meshserve schema` and `meshserve config check`; how commands read a configuration file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshserve import config
+from meshserve.cli import terminal, units
+from meshserve.llm import validate_args
+
+VLLM = "vllm"
+
+app = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
+
+
+def load(file: str | os.PathLike[str]) -> config.Config:
+    """Return the configuration in a file, its engine arguments checked by vLLM's own parser.
+
+    Raises ConfigInvalid with everything that is wrong, a line each.
+    """
+    return config.load(file, _check_engine_arguments)
+
+
+def can_check_engines() -> bool:
+    """Return whether vLLM is installed here, so that engine arguments can be checked."""
+    return importlib.util.find_spec(VLLM) is not None
+
+
+def _check_engine_arguments(settings: config.Config) -> Iterator[config.Diagnostic]:
+    # Yields nothing where vLLM is not installed: the machines that run the engines may have it.
+    llms = {llm.name: index for index, llm in enumerate(settings.llms) if llm.runtime == VLLM}
+    engines = {name: settings.llms[index].engine for name, index in llms.items()}
+    for name, faults in validate_args.check_all(engines).items():
+        for key, message in faults:
+            yield config.Diagnostic(("llms", llms[name], "engine", key), message)
+
+
+def schema() -> None:
+    """Print the JSON Schema of config.yaml, for editors."""
+    sys.stdout.write(f"{json.dumps(config.json_schema(), indent=2)}\n")
+
+
+@app.command("check")
+def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.yaml.")]) -> None:
+    """Say whether a configuration is good; start nothing."""
+    settings = load(file)
+    out = terminal.out()
+    counts = [
+        units.number(len(settings.models), "model"),
+        units.number(len(settings.repositories), "repository"),
+        *([units.number(len(settings.llms), "LLM")] if settings.llms else []),
+    ]
+    out.print(f"{file} is good: {', '.join(counts)}", soft_wrap=True)
+    if settings.llms and not can_check_engines():
+        out.print(
+            "  vLLM is not installed here (extras llm, llm-cpu): "
+            "arguments of engines were not checked",
+            style="yellow",
+            soft_wrap=True,
+        )
+    pools = ", ".join(
+        f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})"
+        for name, pool in settings.pools.items()
+    )
+    out.print(
+        f"  gateway {settings.gateway.listen}\n  pools   {pools}\n  state   {settings.state_dir}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,138 @@
+"""`meshserve up` and `meshserve down`: start, change and end a mesh."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shlex
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from meshserve import config
+from meshserve.cli import config_commands, connection, progress_view, terminal, units
+from meshserve.launch import detach, lifecycle, mesh_file
+
+commands = {name: typer.Typer(add_completion=False) for name in ("up", "down")}
+
+
+@commands["up"].command("up")
+def up(
+    file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A config.yaml.")],
+    is_detached: Annotated[
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Return when the mesh is ready; `meshserve down` ends it."
+        ),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting one."
+        ),
+    ] = None,
+    is_verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Plain lines, with everything that is logged.")
+    ] = False,
+) -> None:
+    """Bring a mesh up, or apply a changed configuration to the one that runs."""
+    settings = config_commands.load(file)
+    if is_verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    out = terminal.out()
+    running = mesh_file.running_endpoint(settings.state_dir)
+    if running:
+        _apply(running, settings, out)
+    elif is_detached:
+        with out.status("starting …"):
+            endpoint = detach.start(str(file), address)
+        _print_ready(out, endpoint, settings, f"`{_down_command(settings)}` drains and ends it.")
+    else:
+        _serve(settings, file, address, is_verbose)
+
+
+def _serve(settings: config.Config, file: Path, address: str | None, is_plain: bool) -> None:
+    """Start a mesh, and end it at Ctrl-C or SIGTERM or when it has ended by itself."""
+    out = terminal.out()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with progress_view.shown(out, is_plain) as report:
+        mesh = lifecycle.up(settings, str(file), address, report)
+    with contextlib.suppress(KeyboardInterrupt), mesh:
+        _print_ready(out, mesh.endpoint, settings, "Ctrl-C drains and ends it.")
+        mesh.wait()
+    out.print("the mesh has ended")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _apply(endpoint: str, settings: config.Config, out: Console) -> None:
+    changes = lifecycle.apply(endpoint, settings)
+    out.print(f"a mesh is running at {endpoint}: {'applied' if changes else 'nothing to change'}")
+    for change in changes:
+        out.print(f"  {change}", soft_wrap=True)
+
+
+def _print_ready(out: Console, endpoint: str, settings: config.Config, ending: str) -> None:
+    out.print(f"\nmeshserve is ready at {endpoint} (gRPC and REST)\n", style="bold green")
+    for command in _next_commands(endpoint, settings):
+        out.print(f"  {command}", soft_wrap=True)
+    starting = lifecycle.starting_llms(endpoint, settings)
+    if starting:
+        verb = "is" if len(starting) == 1 else "are"
+        out.print(
+            f"\n{units.number(len(starting), 'LLM')} {verb} still starting: {', '.join(starting)}",
+            style="yellow",
+            soft_wrap=True,
+        )
+    out.print(f"\n{ending}", style="dim")
+
+
+def _has_default_home(settings: config.Config) -> bool:
+    return settings.state_dir == config.home()
+
+
+def _down_command(settings: config.Config) -> str:
+    if _has_default_home(settings):
+        return "meshserve down"
+    return f"MESHSERVE_HOME={shlex.quote(str(settings.state_dir))} meshserve down"
+
+
+def _next_commands(endpoint: str, settings: config.Config) -> list[str]:
+    """Return commands for a new user to copy."""
+    # Other commands look for a mesh in the default state directory alone.
+    option = "" if _has_default_home(settings) else f" --endpoint {endpoint}"
+    commands = [f"meshserve status{option}", f"meshserve models list{option}"]
+    if settings.models:
+        commands.append(f"curl {endpoint}/v2/models/{settings.models[0].name}")
+    if settings.llms:
+        body = {
+            "model": settings.llms[0].name,
+            "stream": True,
+            "messages": [{"role": "user", "content": "Say hello."}],
+        }
+        commands.append(
+            f"curl -N {endpoint}/v1/chat/completions -H 'content-type: application/json' "
+            f"-d {shlex.quote(json.dumps(body))}"
+        )
+    return commands
+
+
+@commands["down"].command("down")
+def down(endpoint: connection.Endpoint = None) -> None:
+    """End the mesh that was started from this machine: it drains first."""
+    out = terminal.out()
+    named = connection.parse_endpoint(endpoint) if endpoint else None
+    running = named or mesh_file.running_endpoint(config.home())
+    if running is None:
+        out.print("no mesh is running")
+        return
+    with out.status(f"draining {running} …"):
+        lifecycle.down(config.home(), named)
+    out.print(f"{running} has ended")

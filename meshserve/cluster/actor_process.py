@@ -1,0 +1,60 @@
+"""What all our actors have in common: errors as values, their node, their folder of sockets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import ray
+
+from meshserve import errors
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DRAIN_S = 30.0
+"""How long a worker, gateway or replica that stops may take for the requests that it accepted."""
+
+
+def errors_as_values(
+    method: Callable[P, Awaitable[T]],
+) -> Callable[P, Coroutine[Any, Any, T | errors.MeshError]]:
+    """Decorate an actor's method so that it returns a MeshError instead of raising it."""
+
+    # Ray would wrap a raised error in a RayTaskError and lose its class and its retry_after_s.
+    # `named_actors.NamedActors.call` raises the returned error again at the caller.
+    @functools.wraps(method)
+    async def returning(*args: P.args, **kwargs: P.kwargs) -> T | errors.MeshError:
+        try:
+            return await method(*args, **kwargs)
+        except errors.MeshError as error:
+            return error
+
+    return returning
+
+
+def node_id() -> str:
+    """Return the id that Ray gave to the node of this process."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def node_address() -> str:
+    """Return the IP address under which other nodes reach the node of this process."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def was_restarted() -> bool:
+    """Return whether Ray started this actor again after its process died."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+def kill_this_actor() -> None:
+    """End the actor of this process for good: Ray does not restart it."""
+    ray.kill(ray.get_runtime_context().current_actor)
+
+
+def make_run_dir(run_dir: str) -> None:
+    """Create the folder for this node's Unix sockets, readable by this user alone."""
+    Path(run_dir).mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,143 @@
+"""The actor that holds the controller, and the handle by which other processes reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import ray
+from ray import exceptions
+
+from meshserve import errors
+from meshserve.cluster import actor_process, named_actors
+from meshserve.protocol import mesh_status
+
+T = TypeVar("T")
+
+NAME = "controller"
+POLL_S = 0.01
+
+
+class HostedController(Protocol):
+    """What the controller's actor holds. It runs on an event loop of its own."""
+
+    async def run(self) -> None:
+        """Start, and return once the mesh was drained."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Return the body of `/mesh/v1/status`."""
+        ...
+
+    async def drain(self) -> None:
+        """Drain the mesh; return when all of it has ended."""
+        ...
+
+
+class ControllerActor:
+    """Starts a controller when it is created, and ends itself when the controller was drained.
+
+    Starting in the constructor is what makes Ray's restart of a killed actor a full recovery:
+    no other process has to act.
+    """
+
+    def __init__(self, make: Callable[[], HostedController]) -> None:
+        self._controller: HostedController | None = None
+        # A loop of its own, because Ray's loop must stay free to answer `status`.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="controller", daemon=True).start()
+        self._running = asyncio.run_coroutine_threadsafe(self._run(make), self._loop)
+
+    async def _run(self, make: Callable[[], HostedController]) -> None:
+        self._controller = make()
+        await self._controller.run()
+        actor_process.kill_this_actor()
+
+    @actor_process.errors_as_values
+    async def status(self) -> dict[str, Any]:
+        """Return the status of the mesh. Raises the reason if the controller could not start."""
+        while self._controller is None and not self._running.done():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(POLL_S)
+        if self._controller is None or self._running.done():
+            self._raise_failure()
+            raise errors.Unavailable("the controller has ended")
+        return await self._on_its_loop(self._controller.status())
+
+    @actor_process.errors_as_values
+    async def drain(self) -> None:
+        """Drain the mesh. A controller that could not start has nothing to drain."""
+        if self._controller is not None and not self._running.done():
+            await self._on_its_loop(self._controller.drain())
+
+    def _raise_failure(self) -> None:
+        failure = self._running.exception()
+        if failure is not None and not isinstance(failure, errors.MeshError):
+            raise errors.MeshError(f"the controller could not begin: {failure!r}") from failure
+        self._running.result()
+
+    async def _on_its_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+class NoAnswer(errors.Unavailable):
+    """The controller does not answer: it may be starting, or restarting."""
+
+
+class ControllerHandle:
+    """The controller, as the process that starts a mesh sees it."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def status(self, timeout_s: float) -> mesh_status.MeshStatus:
+        """Return the status of the mesh.
+
+        Raises NoAnswer while the controller does not answer, or the reason why it could not start.
+        """
+        status: mesh_status.MeshStatus = self._result(self._actor.status.remote(), timeout_s)
+        return status
+
+    def drain(self, timeout_s: float) -> None:
+        """Drain the mesh and end the controller. Raises NoAnswer if it does not answer in time."""
+        try:
+            self._result(self._actor.drain.remote(), timeout_s)
+        except NoAnswer:
+            # A controller that ended by itself meanwhile cannot answer: it is drained all the same.
+            if find_controller() is not None:
+                raise
+        ray.kill(self._actor)
+
+    def _result(self, reference: Any, timeout_s: float) -> Any:
+        try:
+            result = ray.get(reference, timeout=timeout_s)
+        except exceptions.GetTimeoutError:
+            raise NoAnswer("the controller does not answer") from None
+        except exceptions.RayError as error:
+            raise NoAnswer(f"the controller is gone: {named_actors.one_line(error)}") from error
+        if isinstance(result, errors.MeshError):
+            raise result
+        return result
+
+
+def start_controller(make: Callable[[], HostedController]) -> ControllerHandle:
+    """Create the controller's actor, which Ray restarts whenever its process dies."""
+    actor_class = ray.remote(ControllerActor)
+    options = {
+        "name": NAME,
+        "namespace": named_actors.NAMESPACE,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "num_cpus": 0,
+    }
+    return ControllerHandle(actor_class.options(**options).remote(make))
+
+
+def find_controller() -> ControllerHandle | None:
+    """Return the controller that runs in the cluster, or None."""
+    try:
+        return ControllerHandle(ray.get_actor(NAME, named_actors.NAMESPACE))
+    except ValueError:
+        return None

@@ -1,0 +1,71 @@
+"""The actor that holds one node's gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from meshserve import errors
+from meshserve.cluster import actor_process
+from meshserve.core.values import reports, snapshots
+from meshserve.gateway import gateway
+from meshserve.gateway.envoy import envoy_process
+
+GatewayMaker = Callable[[str], gateway.NodeGateway]
+
+
+class GatewayActor:
+    """Passes the controller's calls on to one gateway."""
+
+    def __init__(self, make: GatewayMaker, run_dir: str) -> None:
+        actor_process.make_run_dir(run_dir)
+        self._gateway = make(run_dir)
+        self._node = actor_process.node_id()
+        self._is_started = False
+
+    @actor_process.errors_as_values
+    async def start(self, snap: snapshots.GatewaySnapshot) -> reports.GatewayReport:
+        """Start the gateway with this snapshot; a gateway that runs already only applies it.
+
+        Raises Unavailable if Envoy or the system refuses.
+        """
+        if self._is_started:
+            await _raising_unavailable(self._gateway.apply(snap))
+        else:
+            await _raising_unavailable(self._gateway.start(snap))
+            self._is_started = True
+        return self._report()
+
+    @actor_process.errors_as_values
+    async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
+        """Route by this snapshot from now on. Raises Unavailable if Envoy refuses it."""
+        await _raising_unavailable(self._gateway.apply(snap))
+
+    @actor_process.errors_as_values
+    async def report(self) -> reports.GatewayReport:
+        """Return the gateway's present state."""
+        return self._report()
+
+    @actor_process.errors_as_values
+    async def stop(self) -> None:
+        """Answer the accepted requests, then stop the gateway."""
+        await self._gateway.drain(actor_process.DRAIN_S)
+        await self._gateway.stop()
+
+    def _report(self) -> reports.GatewayReport:
+        now: dict[str, Any] = self._gateway.report()
+        return reports.GatewayReport(
+            node=self._node,
+            pid=now["pid"],
+            envoy_pid=now["envoy_pid"] or 0,
+            state=now["state"],
+            listen=now["listen"],
+            restarts=now["restarts"],
+        )
+
+
+async def _raising_unavailable(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except (OSError, envoy_process.EnvoyFailed) as error:
+        raise errors.Unavailable(f"the gateway: {error}") from error

@@ -1,0 +1,106 @@
+"""Builds the real parts, each inside the process that holds it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+from meshserve import config, logs
+from meshserve.cluster import controller_process, ray_cluster
+from meshserve.core.interfaces import llm_engine
+from meshserve.core.values import desired, llm_spec, model
+from meshserve.gateway import gateway
+from meshserve.llm import engine_lookup, llm_server
+from meshserve.registry import sql_registry
+from meshserve.storage import artifact_store, repository_watch
+from meshserve.worker import worker
+
+LOG_NAME_MAX = 60
+
+
+class CacheLimits(NamedTuple):
+    """The folder of fetched artifacts, its size limit, and the size limit of one artifact."""
+
+    path: str
+    size_bytes_max: int
+    artifact_bytes_max: int
+
+
+def build_worker(
+    logs_dir: str, address: model.ServerAddress, settings: desired.WorkerSettings
+) -> worker.PoolWorker:
+    """Build a pool worker with its artifact cache."""
+    logs.to_file(logs_dir, address.id)
+    cache = artifact_store.ArtifactStore(
+        settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
+    )
+    return worker.PoolWorker(address, settings, cache)
+
+
+def build_gateway(logs_dir: str, run_dir: str) -> gateway.NodeGateway:
+    """Build the gateway of one node."""
+    logs.to_file(logs_dir, "gateway")
+    return gateway.NodeGateway(run_dir)
+
+
+async def build_llm_server(
+    logs_dir: str,
+    cache: CacheLimits,
+    address: model.ServerAddress,
+    spec: llm_spec.LlmSpec,
+    backend: llm_spec.ExecutorBackend,
+) -> llm_server.LlmServer:
+    """Build one replica of an LLM, its weights and adapters fetched to this node.
+
+    Raises LoadFailed if they cannot be fetched or the engine does not exist.
+    """
+    logs.to_file(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
+    # Looked up before anything is fetched: a misspelt engine must not cost a download.
+    make_engine = engine_lookup.find(spec.runtime)
+    get_store = functools.cache(lambda: artifact_store.ArtifactStore(*cache))
+    adapters = {
+        adapter.name: await _weights_path(get_store, adapter.uri) for adapter in spec.adapters
+    }
+    weights = await _weights_path(get_store, spec.uri)
+    order = llm_engine.EngineOrder(spec, weights, adapters, backend, address.run_dir)
+    return llm_server.LlmServer(address, order, make_engine)
+
+
+async def _weights_path(get_store: Callable[[], artifact_store.ArtifactStore], uri: str) -> str:
+    """Return what an engine takes as a model: a local path or a repository of Hugging Face.
+
+    Engines download from Hugging Face by themselves; all other remote weights come from the cache.
+    """
+    scheme, separator, name = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() == "hf":
+        return name
+    artifact = await get_store().fetch(uri, "")
+    get_store().hold(artifact)
+    return str(artifact.path)
+
+
+def build_control_plane(
+    plan: controller_process.ControllerPlan,
+) -> controller_process.HostedControlPlane:
+    """Build the control plane with its registry, its repository watch and its port to Ray."""
+    logs.to_file(plan.logs_dir, "controller")
+    settings = config.parse(json.loads(plan.document))
+    cache = CacheLimits(
+        str(settings.cache_path), settings.cache.size, settings.cache.artifact_bytes_max
+    )
+    makers = ray_cluster.Makers(
+        worker=functools.partial(build_worker, plan.logs_dir),
+        gateway=functools.partial(build_gateway, plan.logs_dir),
+        replica=functools.partial(build_llm_server, plan.logs_dir, cache),
+        run_dir=plan.run_dir,
+        host=plan.host,
+    )
+    database = sql_registry.SqlRegistry(plan.registry_url)
+    parts = controller_process.ControllerParts(
+        ray_cluster.RayCluster(makers), database, repository_watch.FolderWatch(), database.close
+    )
+    return controller_process.HostedControlPlane(plan, parts)

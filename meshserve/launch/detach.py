@@ -1,0 +1,48 @@
+"""Starts a mesh that goes on after this process has ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from meshserve import config, errors
+from meshserve.launch import lifecycle, mesh_file
+
+POLL_S = 0.1
+
+
+def start(config_path: str, address: str | None) -> str:
+    """Start a mesh detached from this process; return its endpoint once it is ready.
+
+    Raises Unavailable with the output of the start if it failed.
+    """
+    settings = config.load(config_path)
+    if address is not None:
+        # Its processes belong to the cluster that it joined: none of ours has to stay.
+        mesh = lifecycle.up(settings, config_path, address, lambda _: None)
+        mesh.detach()
+        return mesh.endpoint
+    return _start_process(settings.state_dir, config_path)
+
+
+def _start_process(state_dir: Path, config_path: str) -> str:
+    # A Ray cluster of our own ends with the process that started it, so this one must stay.
+    log = state_dir / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "meshserve.cli", "up", config_path],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    while True:
+        mesh = mesh_file.read(state_dir)
+        if mesh is not None and mesh.pid == process.pid:
+            return mesh.endpoint
+        if process.poll() is not None:
+            raise errors.Unavailable(f"the mesh did not start:\n{log.read_text().strip()}")
+        time.sleep(POLL_S)

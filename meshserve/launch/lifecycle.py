@@ -1,0 +1,254 @@
+"""Starts a mesh, changes a running one, and ends it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from meshserve import config, errors
+from meshserve.client import admin
+from meshserve.cluster import controller_actor, controller_process, session
+from meshserve.launch import compose, mesh_file, start_status
+from meshserve.protocol import mesh_status
+
+POLL_S = 0.1
+WATCH_S = 1.0
+READY_S = 120.0
+DRAIN_S = 90.0
+VLLM = "vllm"
+
+ReportProgress = Callable[[start_status.StartProgress], None]
+
+
+class RunningMesh:
+    """A mesh that this process started. Leaving the context drains and ends it."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        controller: controller_actor.ControllerHandle,
+        state_dir: Path,
+        run_dir: Path,
+    ) -> None:
+        self.endpoint = endpoint
+        self._controller = controller
+        self._state_dir = state_dir
+        self._run_dir = run_dir
+
+    def wait(self) -> None:
+        """Return when the mesh has been ended from elsewhere."""
+        # Polled, because Ray gives no event for the end of an actor to a process outside it.
+        while controller_actor.find_controller() is not None:
+            time.sleep(WATCH_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Drain the mesh, end all its processes, and remove its temporary files."""
+        try:
+            self._controller.drain(DRAIN_S)
+        finally:
+            session.end()
+            mesh_file.remove(self._state_dir)
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+
+    def detach(self) -> None:
+        """Leave the mesh running on the cluster that it joined, and end this process's part."""
+        mesh = mesh_file.read(self._state_dir)
+        if mesh is not None:
+            mesh_file.write(self._state_dir, mesh._replace(pid=0))
+        session.end()
+
+
+def up(
+    settings: config.Config,
+    config_path: str,
+    address: str | None,
+    report: ReportProgress,
+) -> RunningMesh:
+    """Start a mesh on a Ray cluster of its own, or on the one at `address`; return once ready.
+
+    Raises a MeshError with the reason if it cannot start; nothing is left running then.
+    """
+    if address is None:
+        _require_vllm(settings)
+    run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
+    try:
+        controller = _start_controller(settings, run_dir, address, report)
+    except BaseException:
+        session.end()
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+    endpoint = _client_endpoint(settings.gateway.listen)
+    mesh = RunningMesh(endpoint, controller, settings.state_dir, run_dir)
+    try:
+        _wait_until_ready(controller, report)
+        path = str(Path(config_path).absolute())
+        mesh_file.write(settings.state_dir, mesh_file.MeshFile(endpoint, os.getpid(), path))
+    except BaseException:
+        mesh.end()
+        raise
+    return mesh
+
+
+def _require_vllm(settings: config.Config) -> None:
+    # Checked only for a cluster of our own: the nodes of another one may have what this one lacks.
+    is_needed = any(llm.runtime == VLLM for llm in settings.llms)
+    if is_needed and importlib.util.find_spec(VLLM) is None:
+        raise errors.MissingExtra(
+            "LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or "
+            "'meshserve[llm-cpu]' (none), not both"
+        )
+
+
+def _start_controller(
+    settings: config.Config, run_dir: Path, address: str | None, report: ReportProgress
+) -> controller_actor.ControllerHandle:
+    report(start_status.StartProgress("ray", 0, 1))
+    if address is None:
+        session.begin(str(run_dir / "ray"))
+    else:
+        session.join(address)
+    report(start_status.StartProgress("ray", 1, 1))
+    report(start_status.StartProgress("controller", 0, 1))
+    plan = _controller_plan(settings, run_dir, is_joined=address is not None)
+    return controller_actor.start_controller(functools.partial(compose.build_control_plane, plan))
+
+
+def _controller_plan(
+    settings: config.Config, run_dir: Path, *, is_joined: bool
+) -> controller_process.ControllerPlan:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return controller_process.ControllerPlan(
+        document=json.dumps(config.document(settings)),
+        registry_url=settings.registry_url,
+        state_dir=str(settings.state_dir),
+        logs_dir=str(settings.state_dir / "logs"),
+        # The controller removes its folder when it ends. A Ray of our own, whose files are in
+        # `run_dir` too, ends after it.
+        run_dir=str(run_dir if is_joined else run_dir / "run"),
+        host="" if is_joined else "127.0.0.1",
+    )
+
+
+def _wait_until_ready(
+    controller: controller_actor.ControllerHandle, report: ReportProgress
+) -> None:
+    end_s = time.monotonic() + READY_S
+    while True:
+        status = _status(controller, end_s)
+        if status is not None:
+            for step in start_status.progress(status):
+                report(step)
+            # LLMs are not waited for: an engine takes minutes, or waits for a free GPU.
+            if status["state"] == "ready":
+                return
+        if time.monotonic() > end_s:
+            raise errors.Unavailable(
+                f"the mesh is not ready after {READY_S:g} s{start_status.failures(status)}"
+            )
+        time.sleep(POLL_S)
+
+
+def _status(
+    controller: controller_actor.ControllerHandle, end_s: float
+) -> mesh_status.MeshStatus | None:
+    try:
+        return controller.status(READY_S)
+    except controller_actor.NoAnswer:
+        if time.monotonic() > end_s or controller_actor.find_controller() is None:
+            raise
+        return None
+
+
+def _client_endpoint(listen: str) -> str:
+    """Return the URL of a mesh on this machine that listens at HOST:PORT."""
+    host, _, port = listen.rpartition(":")
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '', '[::]') else host}:{port}"
+
+
+def down(state_dir: Path, endpoint: str | None) -> None:
+    """End the mesh at `endpoint`, or the one that was started with this state directory.
+
+    Sends SIGTERM to the process that holds the mesh, or a drain request if no process of this
+    machine does. Returns when the process has ended or the mesh takes no more requests.
+    Raises Unavailable if no mesh is known or it does not end in time.
+    """
+    mesh = mesh_file.read(state_dir)
+    if mesh is not None and endpoint in (None, mesh.endpoint) and mesh.pid:
+        _end_process(mesh.pid)
+    elif target := endpoint or (mesh.endpoint if mesh else ""):
+        _drain(target)
+    else:
+        raise errors.Unavailable("no mesh was started from this machine")
+    if mesh is not None and endpoint in (None, mesh.endpoint):
+        mesh_file.remove(state_dir)
+
+
+def _end_process(pid: int) -> None:
+    # A pidfd, because a number may be given to another process between the signal and the wait.
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        has_ended, _, _ = select.select([process], [], [], DRAIN_S)
+    finally:
+        os.close(process)
+    if not has_ended:
+        raise errors.Unavailable(f"process {pid} has not ended within {DRAIN_S:g} s")
+
+
+def _drain(endpoint: str) -> None:
+    with admin.AdminClient(endpoint) as client:
+        client.drain()
+        end_s = time.monotonic() + DRAIN_S
+        while client.is_answering():
+            if time.monotonic() > end_s:
+                raise errors.Unavailable(
+                    f"the mesh at {endpoint} has not ended within {DRAIN_S:g} s"
+                )
+            time.sleep(POLL_S)
+
+
+def apply(endpoint: str, settings: config.Config) -> list[str]:
+    """Have the running mesh follow this configuration; return the changes, a line each.
+
+    Raises ConfigInvalid if the mesh refuses it, Unavailable if no mesh answers.
+    """
+    with admin.AdminClient(endpoint, _admin_key(settings)) as client:
+        return client.apply(config.document(settings))
+
+
+def starting_llms(endpoint: str, settings: config.Config) -> list[str]:
+    """Return the LLMs that always run and are not ready yet; none if the mesh does not answer."""
+    try:
+        with admin.AdminClient(endpoint, _admin_key(settings)) as client:
+            return start_status.starting_llms(client.status())
+    except errors.MeshError:
+        return []
+
+
+def _admin_key(settings: config.Config) -> str:
+    return next((key.key for key in settings.api_keys() if key.admin), "")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshserve import config, errors
+from meshserve.cli import config_commands
+from meshserve.llm import validate_args
+from tests.cli import conftest
+
+TEXT = """
+llms:
+  - {name: other, uri: /other, runtime: sglang, engine: {anything: 1}}
+  - name: tiny
+    uri: hf://org/tiny
+    engine:
+      max_model_len: 512
+      max_modl_len: 512
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "c.yaml").write_text(TEXT.replace("/other", str(tmp_path)))
+    return tmp_path / "c.yaml"
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments that vLLM's parser is asked to check; it knows `max_model_len` alone."""
+    calls: list[dict[str, Any]] = []
+
+    def check_all(engines: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+        calls.append(engines)
+        return {
+            name: [(key, "no such argument") for key in engine if key != "max_model_len"]
+            for name, engine in engines.items()
+        }
+
+    monkeypatch.setattr(validate_args, "check_all", check_all)
+    return calls
+
+
+def test_a_wrong_engine_argument_has_file_line_and_field(
+    file: Path, checked: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        config_commands.load(file)
+    assert caught.value.message == f"{file}:8: llms[1].engine.max_modl_len: no such argument"
+    assert checked == [{"tiny": {"max_model_len": 512, "max_modl_len": 512}}]
+
+
+@pytest.mark.usefixtures("checked")
+def test_good_engine_arguments_pass(file: Path) -> None:
+    file.write_text(file.read_text().replace("      max_modl_len: 512\n", ""))
+    assert config_commands.load(file) == config.load(file)
+
+
+def test_schema_prints_the_json_schema(run: conftest.Run) -> None:
+    assert json.loads(run("schema").stdout) == config.json_schema()
+
+
+def test_check_describes_a_good_configuration(run: conftest.Run, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "c.yaml").write_text(
+        "pools: {gpu: {device: cuda, gpu_memory: 1GiB, workers: 2}}\n"
+        "models: [{name: a, uri: m.onnx}]\n"
+    )
+    done = run("config", "check", str(tmp_path / "c.yaml"))
+    assert done.exit_code == 0
+    assert "c.yaml is good: 1 model, 0 repositories" in done.stdout
+    assert "default (auto × 4 GiB, cpu), gpu (2 × 4 GiB, cuda)" in done.stdout
+
+
+def test_check_prints_every_fault_in_a_line_and_ends_with_2(
+    run: conftest.Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("modles: []\npools: {a: {workers: 0}}\n")
+    done = run("config", "check", str(file))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"{file}:1: modles: unknown key; did you mean 'models'?",
+        f"{file}:2: pools.a.workers: expected auto or a whole number of at least 1, got 0",
+    ]
+
+
+def test_check_counts_llms(run: conftest.Run, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("llms: [{name: tiny, uri: hf://org/tiny}]\n")
+    done = run("config", "check", str(tmp_path / "c.yaml"))
+    assert done.exit_code == 0
+    assert "is good: 0 models, 0 repositories, 1 LLM" in done.stdout
+    assert ("were not checked" in done.stdout) != config_commands.can_check_engines()

@@ -1,0 +1,198 @@
+"""`meshserve up` and `meshserve down`, with fakes in the place of `launch`."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from meshserve import errors
+from meshserve.cli import up_down
+from meshserve.launch import start_status
+from meshserve.llm import validate_args
+
+ENDPOINT = "http://127.0.0.1:8080"
+CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
+
+
+class FakeLaunch:
+    """Stands for the three modules of `launch` that the commands call; records the calls.
+
+    `wait` raises `failure` if one is set.
+    """
+
+    endpoint = ENDPOINT
+
+    def __init__(self):
+        self.calls = []
+        self.changes, self.starting = [], []
+        self.running = None
+        self.failure = None
+
+    def running_endpoint(self, _state_dir):
+        return self.running
+
+    def up(self, settings, config_path, address, report):
+        name = (*settings.models, *settings.llms)[0].name
+        self.calls.append(("up", name, config_path, address))
+        report(start_status.StartProgress("ray", 1, 1, "started"))
+        return self
+
+    def apply(self, endpoint, settings):
+        self.calls.append(("apply", endpoint, len(settings.models)))
+        return self.changes
+
+    def start(self, config_path, address):
+        self.calls.append(("detach", config_path, address))
+        return self.endpoint
+
+    def down(self, state_dir, endpoint):
+        self.calls.append(("down", state_dir, endpoint))
+
+    def starting_llms(self, _endpoint, _settings):
+        return self.starting
+
+    def wait(self):
+        if self.failure:
+            raise self.failure
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append("drained")
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("MESHSERVE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MESHSERVE_ENDPOINT", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def launch(monkeypatch, tmp_path, home):  # noqa: ARG001 - no test may find the user's mesh
+    fake = FakeLaunch()
+    for module in ("lifecycle", "detach", "mesh_file"):
+        monkeypatch.setattr(up_down, module, fake)
+    monkeypatch.setattr(up_down.signal, "signal", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return fake
+
+
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt()])
+def test_up_serves_until_it_is_ended_and_drains(launch, run, failure):
+    launch.failure = failure
+    done = run("up", "c.yaml", "--address", "auto")
+    assert done.exit_code == 0
+    assert launch.calls == [("up", "digits", "c.yaml", "auto"), "drained"]
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("Ray: ready, started", "the mesh has ended")
+
+
+@pytest.mark.usefixtures("launch")
+def test_up_prints_commands_to_copy(run):
+    lines = run("up", "c.yaml").stdout.splitlines()
+    assert "meshserve is ready at http://127.0.0.1:8080 (gRPC and REST)" in lines
+    assert "  curl http://127.0.0.1:8080/v2/models/digits" in lines
+    assert "  meshserve status" in lines
+
+
+@pytest.mark.usefixtures("launch")
+def test_commands_to_copy_name_a_mesh_with_its_own_state_directory(run, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"state_dir: elsewhere\n{CONFIG}")
+    lines = run("up", "c.yaml", "--detach").stdout.splitlines()
+    assert "  meshserve status --endpoint http://127.0.0.1:8080" in lines
+    assert lines[-1] == f"`MESHSERVE_HOME={tmp_path}/elsewhere meshserve down` drains and ends it."
+
+
+def test_up_names_llms_that_are_starting(launch, run, tmp_path):
+    launch.starting = ["big", "bigger"]
+    (tmp_path / "c.yaml").write_text(
+        "llms: [{name: big, uri: hf://org/big}, {name: bigger, uri: hf://org/bigger}]\n"
+    )
+    lines = run("up", "c.yaml").stdout.splitlines()
+    assert "2 LLMs are still starting: big, bigger" in lines
+    (curl,) = [line for line in lines if "chat/completions" in line]
+    assert '"model": "big"' in curl
+
+
+def test_a_wrong_engine_argument_starts_nothing(launch, run, tmp_path, monkeypatch):
+    faults = {"big": [("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]}
+    monkeypatch.setattr(validate_args, "check_all", lambda _: faults)
+    (tmp_path / "c.yaml").write_text(
+        "llms:\n  - name: big\n    uri: hf://org/big\n    engine:\n      max_modl_len: 7\n"
+    )
+    done = run("up", "c.yaml")
+    assert (done.exit_code, launch.calls) == (2, [])
+    assert done.stderr == (
+        "c.yaml:5: llms[0].engine.max_modl_len: vLLM has no such argument; "
+        "did you mean 'max_model_len'?\n"
+    )
+
+
+def test_up_detached(launch, run):
+    done = run("up", "c.yaml", "--detach")
+    assert launch.calls == [("detach", "c.yaml", None)]
+    assert done.stdout.splitlines()[-1] == "`meshserve down` drains and ends it."
+
+
+def test_a_second_up_applies_the_difference(launch, run):
+    launch.running, launch.changes = ENDPOINT, ["model [x] added", "pool default: 2 → 3 workers"]
+    done = run("up", "c.yaml")
+    assert launch.calls == [("apply", ENDPOINT, 1)]
+    assert done.stdout.splitlines() == [
+        f"a mesh is running at {ENDPOINT}: applied",
+        "  model [x] added",
+        "  pool default: 2 → 3 workers",
+    ]
+
+
+def test_a_second_up_without_a_difference(launch, run):
+    launch.running = ENDPOINT
+    assert run("up", "c.yaml").stdout == f"a mesh is running at {ENDPOINT}: nothing to change\n"
+
+
+def test_a_bad_config_starts_nothing(launch, run, tmp_path):
+    (tmp_path / "c.yaml").write_text("modles: []\n")
+    done = run("up", "c.yaml")
+    assert (done.exit_code, launch.calls) == (2, [])
+    assert done.stderr == "c.yaml:1: modles: unknown key; did you mean 'models'?\n"
+
+
+def test_a_failed_start_is_one_line(launch, run):
+    launch.failure = errors.Unavailable("no worker\ncame up")
+    done = run("up", "c.yaml")
+    assert (done.exit_code, done.stderr) == (1, "error: no worker came up\n")
+    assert launch.calls[-1] == "drained"
+
+
+@pytest.mark.usefixtures("launch")
+def test_verbose_logs_everything(run, monkeypatch):
+    levels = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: levels.append(given["level"]))
+    run("up", "c.yaml", "--verbose")
+    assert levels == [logging.INFO]
+
+
+def test_sigterm_ends_up_like_ctrl_c():
+    with pytest.raises(KeyboardInterrupt):
+        up_down._interrupt(15, None)
+
+
+def test_down_ends_the_mesh_that_was_started_here(launch, run, home):
+    launch.running = "http://h:1"
+    assert run("down").stdout == "http://h:1 has ended\n"
+    assert launch.calls == [("down", home, None)]
+
+
+def test_down_ends_a_named_mesh(launch, run, home):
+    assert run("down", "--endpoint", "http://h:2").stdout == "http://h:2 has ended\n"
+    assert launch.calls == [("down", home, "http://h:2")]
+
+
+def test_down_without_a_running_mesh(launch, run):
+    done = run("down")
+    assert (done.exit_code, done.stdout, launch.calls) == (0, "no mesh is running\n", [])

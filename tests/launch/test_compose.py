@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.values import llm_spec, model
+from meshserve.launch import compose
+from meshserve.storage import artifact_store
+
+NO_CACHE = compose.CacheLimits("/none", 1, 1)
+
+
+def no_store() -> artifact_store.ArtifactStore:
+    raise AssertionError("these weights need no cache")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("/models/tiny", "/models/tiny"),
+        ("hf://org/tiny", "org/tiny"),
+        ("HF://org/tiny", "org/tiny"),
+    ],
+)
+async def test_local_and_hugging_face_weights_are_left_to_the_engine(uri: str, path: str) -> None:
+    assert await compose._weights_path(no_store, uri) == path
+
+
+async def test_other_weights_are_fetched_into_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "tiny.bin").write_text("weights")
+    cache = artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
+    path = await compose._weights_path(lambda: cache, f"file://{tmp_path}/tiny.bin")
+    assert Path(path).is_relative_to(tmp_path / "cache")
+    await cache.close()
+
+
+async def test_an_llm_server_has_its_engine_and_adapters(tmp_path: Path) -> None:
+    adapter = llm_spec.Adapter("sql", "hf://org/sql")
+    spec = llm_spec.LlmSpec("tiny", "/models/tiny", adapters=(adapter,))
+    address = model.ServerAddress("tiny/0", str(tmp_path))
+    server = await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+    assert server.engine.__class__.__name__ == "VllmEngine"
+    assert server._order.spec == spec
+    assert server._order.model_path == "/models/tiny"
+    assert server._order.adapter_paths == {"sql": "org/sql"}
+    assert (tmp_path / "tiny-0.log").exists()
+
+
+async def test_an_unknown_engine_fails_before_anything_is_fetched(tmp_path: Path) -> None:
+    spec = llm_spec.LlmSpec("tiny", "s3://bucket/tiny", runtime="vlm")
+    address = model.ServerAddress("tiny/0", str(tmp_path))
+    with pytest.raises(errors.LoadFailed, match="engine 'vlm' does not exist; there are: vllm"):
+        await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")

@@ -1,0 +1,48 @@
+"""How the process of a detached mesh is awaited; tests/e2e starts a real one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshserve import errors
+from meshserve.launch import detach
+
+READY = """#!/bin/sh
+echo '{"endpoint": "http://h:1", "pid": '$$'}' > STATE/mesh.json.new
+mv STATE/mesh.json.new STATE/mesh.json
+"""
+FAILED = """#!/bin/sh
+echo 'port 8080 is in use' >&2
+exit 1
+"""
+
+
+def use_program(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> str:
+    """Put a script in the place of Python; return the path of a configuration to start it with."""
+    program = folder / "program"
+    program.write_text(text.replace("STATE", str(folder / "state")))
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    config_path = folder / "config.yaml"
+    config_path.write_text("state_dir: state\n")
+    return str(config_path)
+
+
+# The process goes on by design: nothing waits for it.
+@pytest.mark.filterwarnings("ignore:.*Popen.__del__")
+def test_start_returns_the_endpoint_that_the_new_process_wrote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config_path = use_program(monkeypatch, tmp_path, READY)
+    assert detach.start(config_path, None) == "http://h:1"
+
+
+def test_a_failed_start_raises_the_output_of_the_new_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config_path = use_program(monkeypatch, tmp_path, FAILED)
+    with pytest.raises(errors.Unavailable, match="did not start:\nport 8080 is in use"):
+        detach.start(config_path, None)

@@ -1,0 +1,175 @@
+"""How a running mesh is changed and ended; tests/e2e shows how one is started."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshserve import config, errors
+from meshserve.launch import lifecycle, mesh_file
+from tests import support
+from tests.launch import conftest
+
+ADMIN_KEY = "gateway: {keys: [{client: a, key: plain}, {client: b, key: k, admin: true}]}\n"
+CATCH_SIGTERM = (
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
+    "print(flush=True); signal.pause()"
+)
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:81", "http://127.0.0.1:81"),
+        (":82", "http://127.0.0.1:82"),
+        ("10.0.0.7:83", "http://10.0.0.7:83"),
+    ],
+)
+def test_the_endpoint_of_a_mesh_follows_from_its_listen_address(listen: str, endpoint: str) -> None:
+    assert lifecycle._client_endpoint(listen) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("runtime", "is_installed", "is_refused"),
+    [("vllm", False, True), ("vllm", True, False), ("other", False, False)],
+)
+def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, is_installed: bool, is_refused: bool
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if is_installed else None)
+    settings = config.parse({"llms": [{"name": "a", "uri": "/a", "runtime": runtime}]})
+    refused = pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]")
+    with refused if is_refused else contextlib.nullcontext():
+        lifecycle._require_vllm(settings)
+
+
+# Starting LLMs
+
+
+def test_starting_llms_are_read_with_the_admin_key(
+    mesh: conftest.StubMesh, settings: conftest.Settings
+) -> None:
+    llms = [{"name": "b", "replicas_min": 1, "state": "starting"}]
+    mesh.answers["/mesh/v1/status"] = (200, json.dumps({"llms": llms}))
+    assert lifecycle.starting_llms(mesh.endpoint, settings(ADMIN_KEY)) == ["b"]
+    assert mesh.requests == [("/mesh/v1/status", "Bearer k", None)]
+
+
+@pytest.mark.parametrize("answer", [(503, "{}"), (200, "<html>")])
+def test_no_llm_is_starting_where_the_mesh_gives_no_status(
+    mesh: conftest.StubMesh, settings: conftest.Settings, answer: tuple[int, str]
+) -> None:
+    mesh.answers["/mesh/v1/status"] = answer
+    assert lifecycle.starting_llms(mesh.endpoint, settings()) == []
+
+
+# Apply
+
+
+def test_apply_sends_the_whole_configuration_and_returns_the_changes(
+    mesh: conftest.StubMesh, settings: conftest.Settings
+) -> None:
+    mesh.answers["/mesh/v1/apply"] = (200, '{"changes": ["model a:1 added"]}')
+    assert lifecycle.apply(mesh.endpoint, settings(ADMIN_KEY)) == ["model a:1 added"]
+    document = json.loads(json.dumps(config.document(settings(ADMIN_KEY))))
+    assert mesh.requests == [("/mesh/v1/apply", "Bearer k", document)]
+
+
+def test_apply_takes_the_key_from_the_environment_where_the_configuration_has_none(
+    mesh: conftest.StubMesh, settings: conftest.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHSERVE_API_KEY", "from-env")
+    mesh.answers["/mesh/v1/apply"] = (200, '{"changes": []}')
+    lifecycle.apply(mesh.endpoint, settings())
+    assert mesh.requests[0][1] == "Bearer from-env"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error_class", "message"),
+    [
+        ((400, '{"error": "pools: unknown"}'), errors.ConfigInvalid, "^pools: unknown$"),
+        ((403, '{"error": "not an admin"}'), errors.MeshError, "^not an admin"),
+        ((502, "<html>bad gateway"), errors.MeshError, "502 .*<html>bad gateway"),
+    ],
+)
+def test_apply_raises_the_reason_of_the_mesh(
+    mesh: conftest.StubMesh,
+    settings: conftest.Settings,
+    answer: tuple[int, str],
+    error_class: type[errors.MeshError],
+    message: str,
+) -> None:
+    mesh.answers["/mesh/v1/apply"] = answer
+    with pytest.raises(error_class, match=message) as caught:
+        lifecycle.apply(mesh.endpoint, settings())
+    assert type(caught.value) is error_class
+
+
+def test_apply_without_a_mesh_is_unavailable(settings: conftest.Settings) -> None:
+    with pytest.raises(errors.Unavailable, match="no mesh answers"):
+        lifecycle.apply(f"http://127.0.0.1:{support.free_port()}", settings())
+
+
+# Down
+
+
+def test_down_ends_the_process_that_holds_the_mesh(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CATCH_SIGTERM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        mesh_file.write(tmp_path, mesh_file.MeshFile("http://h:1", process.pid))
+        lifecycle.down(tmp_path, None)
+        assert process.wait() == 7
+    assert mesh_file.read(tmp_path) is None
+
+
+def test_down_forgets_a_mesh_whose_process_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    mesh_file.write(tmp_path, mesh_file.MeshFile("http://h:1", process.pid))
+    lifecycle.down(tmp_path, None)
+    assert mesh_file.read(tmp_path) is None
+
+
+def test_down_drains_a_mesh_that_no_process_holds(
+    mesh: conftest.StubMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHSERVE_API_KEY", "k")
+    mesh.answers["/mesh/v1/drain"] = (200, '{"draining": true}')
+    mesh_file.write(tmp_path, mesh_file.MeshFile(mesh.endpoint))
+    lifecycle.down(tmp_path, None)
+    assert mesh.requests[0] == ("/mesh/v1/drain", "Bearer k", None)
+    assert mesh_file.read(tmp_path) is None
+
+
+def test_down_of_another_mesh_leaves_the_own_file(mesh: conftest.StubMesh, tmp_path: Path) -> None:
+    mesh.answers["/mesh/v1/drain"] = (200, '{"draining": true}')
+    own = mesh_file.MeshFile("http://127.0.0.1:1", os.getpid())
+    mesh_file.write(tmp_path, own)
+    lifecycle.down(tmp_path, mesh.endpoint)
+    assert mesh_file.read(tmp_path) == own
+
+
+def test_a_refused_down_raises_the_reason_and_keeps_the_file(
+    mesh: conftest.StubMesh, tmp_path: Path
+) -> None:
+    mesh.answers["/mesh/v1/drain"] = (401, '{"error": "no credentials"}')
+    mesh_file.write(tmp_path, mesh_file.MeshFile(mesh.endpoint))
+    with pytest.raises(errors.MeshError, match="no credentials"):
+        lifecycle.down(tmp_path, None)
+    assert mesh_file.read(tmp_path) is not None
+
+
+def test_down_without_a_known_mesh_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unavailable, match="no mesh was started"):
+        lifecycle.down(tmp_path, None)
