@@ -1,4 +1,4 @@
-"""Lifecycles as tables: which state follows which move, and nothing else decides it."""
+"""Lifecycles as tables: which state follows which move."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ MoveT = TypeVar("MoveT", bound=enum.Enum)
 
 
 class IllegalMove(AssertionError):
-    """A bug of ours: the table has no such move from the object's state. The text holds its history."""
+    """A bug of ours: the table has no such move. The message holds the object's history.
+
+    Not a MeshError: no user could have caused it, and it must not be handled as an answer.
+    """
 
 
 class Lifecycle(Generic[StateT, MoveT]):
@@ -30,17 +33,19 @@ class Lifecycle(Generic[StateT, MoveT]):
         following = self.moves.get((state, move))
         if following is None:
             past = ", ".join(str(past_move.value) for past_move in history) or "not recorded"
-            message = f"a {self.subject} that is {state.value} can't be {move.value}; moves before: {past}"
-            raise IllegalMove(message)
+            raise IllegalMove(
+                f"a {self.subject} that is {state.value} can't be {move.value}; "
+                f"moves before: {past}"
+            )
         return following
 
     def diagram(self, states: Iterable[StateT]) -> str:
-        """Return the table in words, one line for each of `states` that can be left."""
+        """Return the table in words: one line for each of `states` that can be left."""
         width = max(len(str(state.value)) for state in states)
-        lines = ((state, self._leaving(state)) for state in states)
+        lines = ((state, self._moves_from(state)) for state in states)
         return "\n".join(f"{state.value:<{width}} → {moves}" for state, moves in lines if moves)
 
-    def _leaving(self, state: StateT) -> str:
+    def _moves_from(self, state: StateT) -> str:
         pairs = ((move, after) for (before, move), after in self.moves.items() if before is state)
         return ", ".join(f"{after.value}: {move.value}" for move, after in pairs)
 

@@ -1,28 +1,30 @@
-"""What residency keeps: a record for each copy, one for each model's name, and the account of booked bytes."""
+"""The records of one worker's memory: its limits and counters, its copies, and what names mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from meshserve import errors
-from meshserve.core.memory import copy_lifecycle
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
+from meshserve.core.memory.copy_lifecycle import IDLE, CopyPhase
 from meshserve.core.values import model
 
-NOTHING = model.Footprint()
 NO_WAITERS: dict[ev.Ticket, model.ModelId] = {}
-"""The waiters of all for which nobody waits: a dictionary of its own would take as much memory as the rest of the record."""
+"""The empty dictionary that all records without waiters share; nothing may be added to it.
+
+One dictionary for each record would take as much memory as the rest of the record.
+"""
 
 DOUBLINGS_MAX = 64
-"""From there on a back-off is at its bound, and the power would overflow some day."""
+"""More doublings than any back-off needs; the power would overflow without a bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """What one worker may do.
+    """The limits of one worker.
 
-    `patience_s`: how long a load that waits for leases to end lets others overtake it, before copies in use are drained for it.
+    `patience_s` is how long a load that waits for leases to end lets other loads overtake it;
+    then copies in use are drained for it.
     """
 
     budget: model.Footprint
@@ -36,7 +38,7 @@ class WorkerLimits:
 
 @dataclass(slots=True)
 class ResidencyCounts:
-    """How often what happened since the worker began. An eviction is a copy that left for another's room or for not being used."""
+    """Totals since the worker began. `evictions`: copies freed for others or for being idle."""
 
     hits: int = 0
     misses: int = 0
@@ -47,21 +49,21 @@ class ResidencyCounts:
 
 @dataclass(slots=True)
 class LoadFailure:
-    """Why something failed, how often in a row, and when it is tried again."""
+    """The last error of a fetch or load, the failures in a row, and the time of the next try."""
 
     error: errors.MeshError
     failures: int = 0
     retry_at_s: float = 0.0
 
     def record(self, error: errors.MeshError, now_s: float, limits: WorkerLimits) -> None:
-        """Once more: the wait doubles up to its bound."""
+        """Count another failure; the wait before the next try doubles up to its bound."""
         wait_s = min(
             limits.back_off_max_s, limits.back_off_s * 2.0 ** min(self.failures, DOUBLINGS_MAX)
         )
         self.error, self.failures, self.retry_at_s = error, self.failures + 1, now_s + wait_s
 
     def refusal(self, now_s: float) -> errors.MeshError:
-        """The reason, with the time until the next try if there is one to wait for."""
+        """Return the error for a request at `now_s`, with the seconds until the next try if any."""
         wait_s = self.retry_at_s - now_s
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
 
@@ -69,7 +71,7 @@ class LoadFailure:
 def add_failure(
     failure: LoadFailure | None, error: errors.MeshError, now_s: float, limits: WorkerLimits
 ) -> LoadFailure:
-    """The failure with one more failure."""
+    """Return `failure`, or a new one, with one more failure in it."""
     failure = failure or LoadFailure(error)
     failure.record(error, now_s, limits)
     return failure
@@ -77,9 +79,14 @@ def add_failure(
 
 @dataclass(slots=True, eq=False)
 class Copy:
-    """One copy: what it needs, what it has booked, who holds it and who waits for it.
+    """One copy of a model's artifact: its needs, its bookings, its users and its waiters.
 
-    The account writes `booked`, of it `leaving` (about to be free) and `fixed` (kept by a pin), and `is_evictable` (it may leave at any moment).
+    `need` is what it takes once loaded; `load_extra_bytes` of host memory come on top during a
+    load. `uses` is a count that decays with time, `score` the eviction policy's. `names` are the
+    models that it serves, `pins` those that keep it.
+
+    Only the memory account writes `booked`, its parts `freeing` (ordered out, not free yet) and
+    `pinned` (kept by a pin), and `is_evictable`.
     """
 
     key: str
@@ -89,9 +96,9 @@ class Copy:
     load_timeout_s: float = 120.0
     load_extra_bytes: int = 0
     state: CopyPhase = CopyPhase.ABSENT
-    booked: model.Footprint = NOTHING
-    freeing: model.Footprint = NOTHING
-    pinned: model.Footprint = NOTHING
+    booked: model.Footprint = model.NO_BYTES
+    freeing: model.Footprint = model.NO_BYTES
+    pinned: model.Footprint = model.NO_BYTES
     leases: int = 0
     uses: float = 0.0
     score: float = 0.0
@@ -105,39 +112,31 @@ class Copy:
     pins: frozenset[model.ModelId] = frozenset()
     failure: LoadFailure | None = None
 
-    def move(self, move: CopyMove, now_s: float) -> None:
-        """Take the step that the table allows."""
-        self.state = copy_lifecycle.after(self.state, move)
-        self.since_s = now_s
-
     def apply_artifact(self, artifact: ev.ArtifactFetched) -> None:
-        """Take over what its artifact promises; what was measured here is better."""
+        """Take over what the artifact promises, but keep what a load here has measured."""
         self.can_offload, self.load_timeout_s = artifact.can_offload, artifact.load_timeout_s
         self.set_load_extra(artifact.load_extra_bytes)
-        if not self.is_measured and self.booked == NOTHING:
-            self.need, self.load_s, self.is_measured = (
-                artifact.need,
-                artifact.load_s,
-                artifact.load_s > 0,
-            )
+        if not self.is_measured and self.booked == model.NO_BYTES:
+            self.need, self.load_s = artifact.need, artifact.load_s
+            self.is_measured = artifact.load_s > 0
 
     def set_load_extra(self, load_extra_bytes: int) -> None:
-        """What its next load takes beside what it leaves; what is booked for the one under way stays."""
+        """Set what the next load takes on top; a load in progress keeps what it has booked."""
         if self.state is not CopyPhase.LOADING:
             self.load_extra_bytes = load_extra_bytes
 
     def record_load(self, footprint: model.Footprint, load_s: float) -> None:
-        """A load has shown what it takes."""
+        """Keep what a load has measured: `footprint`, in `load_s` seconds."""
         self.need, self.load_s, self.is_measured, self.failure = footprint, load_s, True, None
 
     @property
     def is_idle(self) -> bool:
-        """Whether it may leave: in memory, unused and unpinned."""
-        return self.state in copy_lifecycle.IDLE and not (self.leases or self.pins)
+        """Whether it is in memory without a lease or a pin."""
+        return self.state in IDLE and not (self.leases or self.pins)
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether some of it is in memory, and not on its way out."""
+        """Whether some of it is in memory, or on the way there, and no eviction is ordered."""
         return self.is_queued_for_onload or self.state not in {
             CopyPhase.ABSENT,
             CopyPhase.QUEUED,
@@ -147,17 +146,20 @@ class Copy:
 
     @property
     def is_queued_for_onload(self) -> bool:
-        """Whether it is queued and comes back from host memory, without its file."""
-        return self.state is CopyPhase.QUEUED and self.booked != NOTHING
+        """Whether it waits to move from host memory back to the GPU."""
+        return self.state is CopyPhase.QUEUED and self.booked != model.NO_BYTES
 
     @property
     def offloaded_need(self) -> model.Footprint:
-        """What it takes while it is parked: everything in host memory."""
+        """The footprint while it is offloaded: all of its bytes are in host memory."""
         return model.Footprint(self.need.host_bytes + self.need.gpu_bytes, 0)
 
     @property
     def admission_need(self) -> model.Footprint:
-        """What must be free before it comes in: a shelved one's bytes are in host memory already, a load takes more than what it leaves."""
+        """The bytes that must be free before it comes in.
+
+        A move back to the GPU needs GPU memory only; a load needs its extra bytes as well.
+        """
         if self.is_queued_for_onload:
             return model.Footprint(0, self.need.gpu_bytes)
         return model.Footprint(self.need.host_bytes + self.load_extra_bytes, self.need.gpu_bytes)
@@ -165,7 +167,7 @@ class Copy:
 
 @dataclass(slots=True, eq=False)
 class Binding:
-    """What a model's name is bound to: the key of its copy, once its artifact is here."""
+    """The copy that a model's name stands for: `key` is None until its artifact is fetched."""
 
     id: model.ModelId
     key: str | None = None
@@ -173,108 +175,3 @@ class Binding:
     is_fetching: bool = False
     waiters: dict[ev.Ticket, model.ModelId] = field(default_factory=lambda: NO_WAITERS)
     failure: LoadFailure | None = None
-
-
-class MemoryAccount:
-    """Bytes: who has booked them, how many are about to be free or could be, and what the process takes beside its copies."""
-
-    def __init__(self, budget: model.Footprint) -> None:
-        self.budget = budget
-        self.booked = NOTHING
-        self.freeing = NOTHING
-        self.draining = NOTHING
-        self.pinned = NOTHING
-        self.overhead_bytes = 0
-        self.overhead_min_bytes = 0
-        self._was_seen = False
-        self._evictable_host_bytes = 0
-        self._evictable_gpu_bytes = 0
-
-    def book(self, copy: Copy, takes: model.Footprint, freeing: model.Footprint = NOTHING) -> None:
-        """From now on the copy takes `takes` instead of what it had, and `leaving` of it is about to be free."""
-        assert not copy.is_evictable, (
-            f"{copy.key} may leave at any moment; its bytes are fixed until it is held"
-        )
-        self.booked = self.booked.minus(copy.booked).plus(takes)
-        self.freeing = self.freeing.minus(copy.freeing).plus(freeing)
-        copy.booked, copy.freeing = takes, freeing
-        self.update_pinned(copy)
-
-    def update_pinned(self, copy: Copy) -> None:
-        """Count what the copy's pins keep: what stays of it, but for bytes that it holds only on its way back to the GPU.
-
-        A parked one stays as it is, for nobody asks for it.
-        """
-        fixed = (
-            copy.booked.minus(copy.freeing)
-            if copy.pins and copy.state is not CopyPhase.DRAINING
-            else NOTHING
-        )
-        if copy.state not in {CopyPhase.OFFLOADED, CopyPhase.OFFLOADING}:
-            fixed = smaller(fixed, copy.need)
-        if fixed != copy.pinned:
-            self.pinned = self.pinned.minus(copy.pinned).plus(fixed)
-            copy.pinned = fixed
-
-    def mark_evictable(self, copy: Copy) -> None:
-        """The copy may leave."""
-        if not copy.is_evictable:
-            copy.is_evictable = True
-            self._evictable_host_bytes += copy.booked.host_bytes
-            self._evictable_gpu_bytes += copy.booked.gpu_bytes
-
-    def mark_held(self, copy: Copy) -> None:
-        """The copy may not leave."""
-        if copy.is_evictable:
-            copy.is_evictable = False
-            self._evictable_host_bytes -= copy.booked.host_bytes
-            self._evictable_gpu_bytes -= copy.booked.gpu_bytes
-
-    def record_process_memory(self, private_bytes: int, loading_bytes: int) -> None:
-        """Take off the budget what the process has beside its copies.
-
-        Of `loading_bytes`, booked for loads under way, nobody knows how much is taken yet: what was known before holds as far as it can.
-        """
-        least = max(0, private_bytes - self.booked.host_bytes)
-        most = least + loading_bytes
-        self.overhead_bytes = min(most, max(least, self.overhead_bytes)) if self._was_seen else most
-        self.overhead_min_bytes = (
-            min(self.overhead_min_bytes, self.overhead_bytes)
-            if self._was_seen
-            else self.overhead_bytes
-        )
-        self._was_seen = True
-
-    @property
-    def evictable(self) -> model.Footprint:
-        """What all that may leave take together."""
-        return model.Footprint(self._evictable_host_bytes, self._evictable_gpu_bytes)
-
-    @property
-    def free(self) -> model.Footprint:
-        """What is free now; negative while too much is booked."""
-        budget, booked = self.budget, self.booked
-        return model.Footprint(
-            budget.host_bytes - booked.host_bytes - self.overhead_bytes,
-            budget.gpu_bytes - booked.gpu_bytes,
-        )
-
-    @property
-    def free_soon(self) -> model.Footprint:
-        """What is free once those that are leaving have left."""
-        return self.free.plus(self.freeing)
-
-    def free_at_most(self, copy: Copy, overhead_bytes: int) -> model.Footprint:
-        """What could ever be free for the copy: the budget without the process itself and without what is pinned."""
-        return (
-            self.budget.minus(self.pinned)
-            .plus(copy.pinned)
-            .minus(model.Footprint(overhead_bytes, 0))
-        )
-
-
-def smaller(one: model.Footprint, other: model.Footprint) -> model.Footprint:
-    """The smaller of the two on each device."""
-    return model.Footprint(
-        min(one.host_bytes, other.host_bytes), min(one.gpu_bytes, other.gpu_bytes)
-    )

@@ -1,4 +1,7 @@
-"""Who leaves: policies and plans as functions of a snapshot. Nothing here knows how a copy is freed."""
+"""Eviction policies and plans: pure functions that choose which copies leave memory, and where to.
+
+A policy scores copies; a plan picks the fewest of the lowest scores. The memory pool performs it.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +13,51 @@ from typing import NamedTuple, Protocol
 from meshserve.core.values import model
 
 HALF_LIFE_S = 600.0
-"""How fast past uses lose weight in GDSF."""
+"""The time in which a past use loses half of its weight."""
 
-MAKE_WAY_MAX = 16
-"""How many parked copies may leave host memory for one that is parked now."""
+DISPLACED_MAX = 16
+"""How many offloaded copies a plan looks at to make room in host memory: bounds its work."""
 
 
 class Usage(Protocol):
-    """What a policy may know of a copy when it is used. `uses` is the frequency with past uses decayed, this one included."""
+    """What a policy sees of a copy that is being used."""
 
     @property
     def need(self) -> model.Footprint:
-        """What it takes in memory."""
+        """The memory that it takes."""
         ...
 
     @property
     def uses(self) -> float:
-        """How often it is used."""
+        """The number of uses, this one included, each decayed by its age (see `decayed`)."""
         ...
 
     @property
     def load_s(self) -> float:
-        """What bringing it back costs."""
+        """The seconds that the next load would take."""
         ...
 
 
 Policy = Callable[[Usage, float, float], float]
-"""(usage, now in s, age) → score; the copy with the lowest score leaves first. `age` is the highest score of any that had to leave."""
+"""(usage, now in s, age) → score; the lowest score leaves first.
+
+`age` is the highest score of any copy that has left so far.
+"""
 
 
 def lru(_usage: Usage, now_s: float, _age: float) -> float:
-    """Least recently used leaves first."""
+    """Return a score by which the least recently used copy leaves first."""
     return now_s
 
 
 def gdsf(usage: Usage, _now_s: float, age: float) -> float:
-    """Greedy-Dual-Size-Frequency (Cherkasova 1998): age + uses × load time / bytes. Small, hot and slow to load stays."""
+    """Return a score that keeps copies that are small, often used and slow to load.
+
+    Greedy-Dual-Size-Frequency: age + uses × load time / bytes (L. Cherkasova, "Improving WWW
+    Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy", HPL-98-69R1, 1998).
+    """
     size_bytes = max(1, usage.need.host_bytes + usage.need.gpu_bytes)
+    # A load time that was never measured is 0.0; without a floor such a copy would have no score.
     return age + usage.uses * max(usage.load_s, 1e-6) / size_bytes
 
 
@@ -54,12 +65,12 @@ POLICIES: dict[str, Policy] = {"lru": lru, "gdsf": gdsf}
 
 
 def decayed(uses: float, idle_s: float) -> float:
-    """Uses after not being used for a while: half after `HALF_LIFE_S`."""
+    """Return the weight of `uses` after `idle_s` seconds without another use."""
     return uses * math.exp2(-idle_s / HALF_LIFE_S)
 
 
 class Candidate(NamedTuple):
-    """A copy that could leave: nobody uses it and nothing pins it. `can_offload`: it may leave the GPU alone."""
+    """A copy that may leave. `can_offload`: it can leave the GPU for host memory."""
 
     key: str
     footprint: model.Footprint
@@ -69,19 +80,27 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HostBuffer:
-    """Host memory for those who only leave the GPU: what is free now, what soon, and the parked who could make way, cheapest first."""
+    """Host memory for copies that leave the GPU.
 
-    now_bytes: int = 0
-    soon_bytes: int = 0
-    older: Iterable[Candidate] = ()
+    `free_bytes` now, `free_soon_bytes` once all evictions under way have ended; `offloaded` are the
+    copies that could be evicted for others, lowest score first.
+    """
+
+    free_bytes: int = 0
+    free_soon_bytes: int = 0
+    offloaded: Iterable[Candidate] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EvictionPlan:
-    """Who is freed altogether, and who only leaves the GPU. `is_postponed`: others are to be parked once those that leave have made way."""
+    """The keys of copies to free and to offload.
+
+    `is_postponed`: more copies are to be offloaded, but host memory for them becomes free only
+    with the evictions of this plan or earlier ones. A new plan after those will contain them.
+    """
 
     free: tuple[str, ...] = ()
-    park: tuple[str, ...] = ()
+    offload: tuple[str, ...] = ()
     is_postponed: bool = False
 
 
@@ -90,102 +109,111 @@ NO_HOST_BUFFER = HostBuffer()
 
 def plan(
     candidates: Iterable[Candidate],
-    room: model.Footprint,
+    free: model.Footprint,
     need: model.Footprint,
-    shelf: HostBuffer = NO_HOST_BUFFER,
+    buffer: HostBuffer = NO_HOST_BUFFER,
 ) -> EvictionPlan | None:
-    """The fewest of the cheapest candidates whose leaving makes `need` fit into `room`; None if not even all of them would do.
+    """Return the evictions that make `need` fit into `free`, or None if not even all would do.
 
-    `candidates` come cheapest first and are read only as far as needed. `room` and `need` may be negative.
+    `candidates` come lowest score first, and are read only as far as needed. No victim of a plan
+    could be left out. `free` and `need` may be negative: more is booked than there is.
     """
-    if need.fits_in(room):
+    if need.fits_in(free):
         return EvictionPlan()
     victims: list[Candidate] = []
-    left = room
     for candidate in candidates:
-        if _helps(candidate.footprint, left, need):
+        if _is_helpful(candidate.footprint, free, need):
             victims.append(candidate)
-            left = left.plus(candidate.footprint)
-        if need.fits_in(left):
-            return _placed(_needed(victims, left, need), shelf)
+            free = free.plus(candidate.footprint)
+        if need.fits_in(free):
+            return _with_destinations(_without_needless(victims, free, need), buffer)
     return None
 
 
-def _helps(takes: model.Footprint, room: model.Footprint, need: model.Footprint) -> bool:
-    return (need.host_bytes > room.host_bytes and takes.host_bytes > 0) or (
-        need.gpu_bytes > room.gpu_bytes and takes.gpu_bytes > 0
+def _is_helpful(takes: model.Footprint, free: model.Footprint, need: model.Footprint) -> bool:
+    return (need.host_bytes > free.host_bytes and takes.host_bytes > 0) or (
+        need.gpu_bytes > free.gpu_bytes and takes.gpu_bytes > 0
     )
 
 
-def _needed(
-    victims: Sequence[Candidate], left: model.Footprint, need: model.Footprint
+def _without_needless(
+    victims: Sequence[Candidate], free: model.Footprint, need: model.Footprint
 ) -> list[Candidate]:
-    """The victims, dearest first, without those that a later, bigger one made needless: the dearest are evictable first."""
+    """Return the victims, highest score first, without those that a bigger one made needless.
+
+    `free` counts all victims as gone. The highest score is spared first.
+    """
     needed: list[Candidate] = []
     for victim in reversed(victims):
-        without = left.minus(victim.footprint)
-        if need.fits_in(without):
-            left = without
+        free_without = free.minus(victim.footprint)
+        if need.fits_in(free_without):
+            free = free_without
         else:
             needed.append(victim)
     return needed
 
 
-def _placed(leaving: Sequence[Candidate], shelf: HostBuffer) -> EvictionPlan:
-    """Where each goes, the dearest first: into host memory if there is room, or if cheaper ones there can make it; else it is freed."""
+def _with_destinations(victims: Sequence[Candidate], buffer: HostBuffer) -> EvictionPlan:
+    """Return the plan that offloads victims, the highest score first, while host memory lasts.
+
+    The others are freed, and so are offloaded copies of lower scores that make room for victims.
+    """
     free: list[str] = []
-    park: list[str] = []
-    now_bytes, soon_bytes, is_postponed = shelf.now_bytes, shelf.soon_bytes, False
-    older = _MakingWay(shelf.older)
-    for victim in leaving:
+    offload: list[str] = []
+    free_bytes, free_soon_bytes, is_postponed = buffer.free_bytes, buffer.free_soon_bytes, False
+    displaced = _Displaced(buffer.offloaded)
+    for victim in victims:
         moved_bytes = victim.footprint.gpu_bytes
         if not (victim.can_offload and moved_bytes):
             free.append(victim.key)
-        elif moved_bytes <= min(now_bytes, soon_bytes):
-            park.append(victim.key)
-            now_bytes -= moved_bytes
-            soon_bytes -= moved_bytes
-        elif moved_bytes <= soon_bytes or older.make_room(moved_bytes - soon_bytes, victim.score):
-            soon_bytes += older.take() - moved_bytes
+            continue
+        if moved_bytes <= min(free_bytes, free_soon_bytes):
+            offload.append(victim.key)
+            free_bytes -= moved_bytes
+            free_soon_bytes -= moved_bytes
+            continue
+        lacking_bytes = moved_bytes - free_soon_bytes
+        gained_bytes = displaced.evict(lacking_bytes, victim.score) if lacking_bytes > 0 else 0
+        if gained_bytes >= lacking_bytes:
+            free_soon_bytes += gained_bytes - moved_bytes
             is_postponed = True
         else:
             free.append(victim.key)
-    free.extend(older.gone)
-    return EvictionPlan(tuple(reversed(free)), tuple(reversed(park)), is_postponed)
+    free.extend(displaced.keys)
+    return EvictionPlan(tuple(reversed(free)), tuple(reversed(offload)), is_postponed)
 
 
-class _MakingWay:
-    """Parked copies that leave for a dearer one; read only as far as needed, and none goes unless enough do."""
+class _Displaced:
+    """Offloaded copies that are evicted to make room in host memory; `keys` are those chosen."""
 
-    def __init__(self, older: Iterable[Candidate]) -> None:
-        self.gone: list[str] = []
-        self._older = iter(older)
-        self._read: list[Candidate] = []
-        self._chosen: list[Candidate] = []
+    def __init__(self, offloaded: Iterable[Candidate]) -> None:
+        self.keys: list[str] = []
+        self._unread = iter(offloaded)
+        self._remaining: list[Candidate] = []
 
-    def make_room(self, lacking_bytes: int, score: float) -> bool:
-        """Choose the cheapest below `score` that have so many bytes together; False if there are not enough."""
-        while (
-            len(self._read) < MAKE_WAY_MAX
-            and sum(each.footprint.host_bytes for each in self._read) < lacking_bytes
-        ):
-            candidate = next(self._older, None)
+    def evict(self, lacking_bytes: int, score: float) -> int:
+        """Choose copies of lower scores with `lacking_bytes` together; return their host bytes.
+
+        Chooses none and returns 0 if they have too few, so that no copy leaves in vain.
+        """
+        self._read(lacking_bytes)
+        lower = [candidate for candidate in self._remaining if candidate.score < score]
+        total = _host_bytes(lower)
+        if total < lacking_bytes:
+            return 0
+        chosen = _without_needless(lower, model.Footprint(total), model.Footprint(lacking_bytes))
+        self._remaining = [other for other in self._remaining if other not in chosen]
+        self.keys.extend(candidate.key for candidate in chosen)
+        return _host_bytes(chosen)
+
+    def _read(self, lacking_bytes: int) -> None:
+        """Read on until those not chosen yet have `lacking_bytes`, or the bound is reached."""
+        while len(self._remaining) < DISPLACED_MAX and _host_bytes(self._remaining) < lacking_bytes:
+            candidate = next(self._unread, None)
             if candidate is None:
-                break
-            self._read.append(candidate)
-        cheaper = [each for each in self._read if each.score < score]
-        if sum(each.footprint.host_bytes for each in cheaper) < lacking_bytes:
-            return False
-        self._chosen = _needed(
-            cheaper,
-            model.Footprint(sum(each.footprint.host_bytes for each in cheaper)),
-            model.Footprint(lacking_bytes),
-        )
-        return True
+                return
+            self._remaining.append(candidate)
 
-    def take(self) -> int:
-        """Let the chosen go; their bytes in host memory."""
-        taken, self._chosen = self._chosen, []
-        self._read = [each for each in self._read if each not in taken]
-        self.gone.extend(each.key for each in taken)
-        return sum(each.footprint.host_bytes for each in taken)
+
+def _host_bytes(candidates: Iterable[Candidate]) -> int:
+    return sum(candidate.footprint.host_bytes for candidate in candidates)

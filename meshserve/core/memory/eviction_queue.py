@@ -1,4 +1,4 @@
-"""Copies in the order in which they would leave, kept without work on each use."""
+"""A priority queue of copies by eviction score that does no work when a copy is used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections.abc import Callable, Collection, Generator
 Entry = tuple[float, int, str]
 
 STALE_MIN = 64
-"""So many stale entries are not worth sweeping up."""
+"""Fewer stale entries are cheaper to skip than to remove."""
 
 
 class EvictionQueue:
-    """Keys by score, cheapest first. Scores only grow, so an old entry is a lower bound and is put right when it surfaces."""
+    """Keys by score, lowest first.
+
+    Scores only grow, so the score in an entry is a lower bound; it is corrected when the entry
+    comes to the front. A removed key leaves its entry behind, which is skipped there.
+    """
 
     def __init__(self, score_of: Callable[[str], float]) -> None:
         self._score_of = score_of
@@ -29,27 +33,28 @@ class EvictionQueue:
 
     @property
     def entry_count(self) -> int:
-        """How many entries are kept, stale ones too: bounded by the number of keys."""
+        """The entries in the heap, stale ones included: bounded by the number of keys."""
         return len(self._heap)
 
     def add(self, key: str) -> None:
-        """Rank a key; adding one that is there changes nothing."""
+        """Add a key; a key that is in the queue stays as it is."""
         if key not in self._entries:
             heapq.heappush(self._heap, self._entry(key))
 
     def discard(self, key: str) -> None:
-        """Take a key out, if it is there. Its entry is swept up later."""
-        if (
-            self._entries.pop(key, None) is not None
-            and len(self._heap) > 2 * len(self._entries) + STALE_MIN
-        ):
+        """Remove a key if it is in the queue."""
+        is_removed = self._entries.pop(key, None) is not None
+        if is_removed and len(self._heap) > 2 * len(self._entries) + STALE_MIN:
             self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
 
     def in_order(self) -> Generator[tuple[float, str], None, None]:
-        """All scores and keys as of now, cheapest first. Nothing may be added or discarded until the iteration has ended or is closed."""
+        """Yield current scores and keys, lowest score first.
+
+        No key may be added or discarded before the iteration has ended or is closed.
+        """
         seen: dict[str, Entry] = {}
-        refreshed = 0
+        corrected = 0
         try:
             while self._heap:
                 entry = heapq.heappop(self._heap)
@@ -61,10 +66,11 @@ class EvictionQueue:
                     yield score, key
                     continue
                 heapq.heappush(self._heap, self._entry(key))
-                refreshed += 1
-                if refreshed > STALE_MIN + len(self._entries) // 8:
-                    self._refresh(seen)
-                    refreshed = 0
+                corrected += 1
+                # Where most entries are stale, one heapify is cheaper than a push for each.
+                if corrected > STALE_MIN + len(self._entries) // 8:
+                    self._correct_all(seen)
+                    corrected = 0
         finally:
             for entry in seen.values():
                 heapq.heappush(self._heap, entry)
@@ -74,7 +80,7 @@ class EvictionQueue:
         self._entries[key] = entry
         return entry
 
-    def _refresh(self, but: Collection[str]) -> None:
-        """Put all entries right at once, which costs less than one by one where most are stale."""
-        self._heap = [self._entry(key) for key in self._entries if key not in but]
+    def _correct_all(self, seen: Collection[str]) -> None:
+        """Give all keys but those in `seen`, which the iteration has taken out, a current entry."""
+        self._heap = [self._entry(key) for key in self._entries if key not in seen]
         heapq.heapify(self._heap)

@@ -1,4 +1,4 @@
-"""What is in memory and who leaves it: bytes, ranks, and the orders to leave."""
+"""The memory of one worker: which copies hold it, which may leave, and the orders to make room."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ import heapq
 from collections.abc import Generator
 
 from meshserve import errors
-from meshserve.core.memory import copies, eviction, eviction_queue
+from meshserve.core import state_table
+from meshserve.core.memory import (
+    copies,
+    copy_lifecycle,
+    eviction,
+    eviction_queue,
+    memory_account,
+)
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
+MIB = 2**20
+
 
 class Promise(enum.Enum):
-    """What comes of asking for room. Postponed: it comes, but by steps that nobody else may disturb."""
+    """The outcome of asking for room.
+
+    POSTPONED: room will come, but in several steps, and nothing else may order evictions before
+    the last of them is planned.
+    """
 
     NONE = "none"
     COMING = "coming"
@@ -23,61 +36,57 @@ class Promise(enum.Enum):
 
 
 class MemoryPool:
-    """The memory of one worker. Orders go to `out`; `there` is every copy by its key; `changed` collects the models whose copies did."""
+    """All copies of one worker by key, with the bytes they have booked.
+
+    `changed` collects the models whose copies have changed since a reporter last cleared it.
+    Commands are appended to `out`.
+    """
 
     def __init__(
-        self,
-        limits: copies.WorkerLimits,
-        policy: eviction.Policy,
-        there: dict[str, copies.Copy],
-        out: list[ev.Command],
+        self, limits: copies.WorkerLimits, policy: eviction.Policy, out: list[ev.Command]
     ) -> None:
-        self.account = copies.MemoryAccount(limits.budget)
+        self.copies: dict[str, copies.Copy] = {}
+        self.account = memory_account.MemoryAccount(limits.budget)
         self.counts = copies.ResidencyCounts()
-        self.now_s = 0.0
         self.changed: set[model.ModelId] = set()
+        self.now_s = 0.0
         self._policy = policy
-        self._copies = there
         self._out = out
+        self._moves = state_table.MoveLog(copy_lifecycle.LIFECYCLE)
+        # The highest score of any copy that has left: GDSF's "age", which lets new copies win
+        # against those that were used often long ago.
         self._age = 0.0
         self._ready = eviction_queue.EvictionQueue(self._score)
         self._offloaded = eviction_queue.EvictionQueue(self._score)
 
     def move(self, copy: copies.Copy, move: CopyMove) -> None:
-        """Take the step that the table allows, now."""
-        copy.move(move, self.now_s)
+        """Make a move of the copy's lifecycle. Raises IllegalMove if the table has none."""
+        copy.state = self._moves.after(copy.key, copy.state, move)
+        copy.since_s = self.now_s
         self.account.update_pinned(copy)
-        self.changed.update(copy.names)
+        self.changed |= copy.names
 
     def order(self, command: ev.Command) -> None:
-        """Say what is to be done next."""
+        """Append a command."""
         self._out.append(command)
 
     # Use
 
     def acquire(self, copy: copies.Copy, now_s: float) -> None:
-        """One lease more."""
+        """Add a lease."""
         if copy.is_evictable:
             self.account.mark_held(copy)
         _count_use(copy, now_s)
         copy.leases += 1
 
-    def use(self, copy: copies.Copy, now_s: float) -> None:
-        """One lease that is over already."""
-        self.now_s = now_s
-        _count_use(copy, now_s)
-        if not copy.leases:
-            self.changed.update(copy.names)
-            self.rate(copy)
-
     def release(self, copy: copies.Copy) -> bool:
-        """One lease less; whether it was the last."""
+        """End a lease and return whether it was the last. A draining copy is then freed."""
         assert copy.leases > 0, f"a lease on {copy.key} ended that nobody had"
         copy.leases -= 1
         if copy.leases:
             return False
         copy.last_used_s = self.now_s
-        self.changed.update(copy.names)
+        self.changed |= copy.names
         self.rate(copy)
         if copy.state is CopyPhase.DRAINING:
             self.free(copy)
@@ -85,49 +94,61 @@ class MemoryPool:
             self.account.mark_evictable(copy)
         return True
 
+    def record_use(self, copy: copies.Copy, now_s: float) -> None:
+        """Count a use that began and ended between two events, so that no lease was needed."""
+        self.now_s = now_s
+        _count_use(copy, now_s)
+        if not copy.leases:
+            self.changed |= copy.names
+            self.rate(copy)
+
     def rate(self, copy: copies.Copy) -> None:
-        """Score the copy as one that is used now."""
+        """Raise the copy's score to that of a use now. Scores never fall (see EvictionQueue)."""
         copy.score = max(copy.score, self._policy(copy, self.now_s, self._age))
 
-    def freshen(self, copy: copies.Copy) -> None:
-        """It has just come into memory."""
+    def record_arrival(self, copy: copies.Copy) -> None:
+        """Rate a copy that has just come into memory like one that has just been used."""
         copy.uses = eviction.decayed(copy.uses, self.now_s - copy.last_used_s)
         copy.last_used_s = self.now_s
         self.rate(copy)
 
     def _score(self, key: str) -> float:
-        copy = self._copies[key]
+        copy = self.copies[key]
         if copy.leases:
             self.rate(copy)
         return copy.score
 
-    def ranks(self, copy: copies.Copy) -> bool:
-        """Whether it has a rank among those that may leave once nobody uses them."""
+    def is_ranked(self, copy: copies.Copy) -> bool:
+        """Return whether the copy is in an eviction queue; leased copies stay in theirs."""
         return copy.key in self._ready or copy.key in self._offloaded
 
-    # Staying and going
+    # Staying and leaving
 
     def update(self, copy: copies.Copy) -> None:
-        """The copy has changed: it leaves if that is wanted, is ranked if it may leave, and is forgotten if nothing is left of it."""
+        """Act on a change of the copy: drain it if it is not wanted, else make it evictable.
+
+        A copy without bytes and without a model is forgotten.
+        """
         state = copy.state
         if state is CopyPhase.READY or state is CopyPhase.OFFLOADED:
             if copy.is_unload_requested or not copy.names:
                 self._drain(copy)
             elif not copy.pins:
-                (self._ready if state is CopyPhase.READY else self._offloaded).add(copy.key)
+                queue = self._ready if state is CopyPhase.READY else self._offloaded
+                queue.add(copy.key)
                 if not copy.leases:
                     self.account.mark_evictable(copy)
         elif not copy.names and (state is CopyPhase.ABSENT or state is CopyPhase.FAILED):
-            del self._copies[copy.key]
+            del self.copies[copy.key]
 
     def hold(self, copy: copies.Copy) -> None:
-        """It may not leave until it is settled again."""
+        """Keep the copy in memory until the next `update`."""
         self.account.mark_held(copy)
         self._ready.discard(copy.key)
         self._offloaded.discard(copy.key)
 
     def pin(self, copy: copies.Copy, id_: model.ModelId) -> None:
-        """The copy stays as long as the model has it pinned."""
+        """Keep the copy until the model unpins it; an unload that was requested is dropped."""
         copy.pins |= {id_}
         self.changed.add(id_)
         copy.is_unload_requested = False
@@ -135,13 +156,13 @@ class MemoryPool:
         self.account.update_pinned(copy)
 
     def unpin(self, copy: copies.Copy, id_: model.ModelId) -> None:
-        """The model needs the copy to stay no longer."""
+        """Drop the model's pin of the copy, if any. The caller calls `update` next."""
         copy.pins -= {id_}
         self.changed.add(id_)
         self.account.update_pinned(copy)
 
     def _drain(self, copy: copies.Copy) -> None:
-        """Out as soon as nobody uses it, and nobody new gets it until then."""
+        """Free the copy with its last lease; new requests wait for it to come back."""
         if not copy.leases:
             self.free(copy)
             return
@@ -150,149 +171,161 @@ class MemoryPool:
         self.account.draining = self.account.draining.plus(copy.booked)
 
     def free(self, copy: copies.Copy) -> None:
-        """Order the copy out. Nobody may use it."""
+        """Order the eviction of a copy without leases."""
         assert not copy.leases, f"{copy.key} is in use"
         self.hold(copy)
         if copy.state is CopyPhase.DRAINING:
             self.account.draining = self.account.draining.minus(copy.booked)
         self.move(copy, CopyMove.EVICTION_ORDERED)
-        self._order_out(copy)
+        self._order_free(copy)
 
     def abandon(self, copy: copies.Copy) -> None:
-        """Its move between the devices has failed: what there is of it goes."""
+        """Order the eviction of a copy whose move between the devices failed."""
         self.move(copy, CopyMove.MOVE_FAILED)
-        self._order_out(copy)
+        self._order_free(copy)
 
-    def _order_out(self, copy: copies.Copy) -> None:
+    def _order_free(self, copy: copies.Copy) -> None:
         copy.is_unload_requested = False
         self.account.book(copy, copy.booked, freeing=copy.booked)
         self.order(ev.FreeCopy(copy.key))
 
-    def freed(self, copy: copies.Copy) -> None:
-        """It has left."""
+    def record_freed(self, copy: copies.Copy) -> None:
+        """Give the copy's bytes back: its eviction has ended."""
         self.move(copy, CopyMove.FREED)
         copy.score = 0.0
-        self.account.book(copy, copies.NOTHING)
+        self.account.book(copy, model.NO_BYTES)
 
-    def _park(self, copy: copies.Copy) -> None:
+    def _offload(self, copy: copies.Copy) -> None:
+        """Order the copy to host memory, where its bytes are booked at once."""
         self.hold(copy)
         self.move(copy, CopyMove.OFFLOAD_ORDERED)
         takes = model.Footprint(copy.offloaded_need.host_bytes, copy.booked.gpu_bytes)
         self.account.book(copy, takes, freeing=model.Footprint(0, copy.booked.gpu_bytes))
         self.order(ev.OffloadCopy(copy.key))
 
-    def parked(self, copy: copies.Copy) -> None:
-        """It has left the GPU."""
+    def record_offloaded(self, copy: copies.Copy) -> None:
+        """Give the copy's GPU bytes back: its move to host memory has ended."""
         self.move(copy, CopyMove.OFFLOADED)
         self.account.book(copy, copy.offloaded_need)
 
     # Making room
 
-    def make_room(self, need: model.Footprint, left: model.Footprint) -> Promise:
-        """Order out as many idle copies as `need` takes beyond what is `left` soon; nobody if not even all of them would do."""
-        shelf_bytes = left.host_bytes - need.host_bytes
-        with contextlib.closing(self._offers(self._offloaded)) as older:
-            may_make_way = older if shelf_bytes >= 0 else ()
-            return self._order_out_of(
-                need,
-                left,
-                eviction.HostBuffer(
-                    min(shelf_bytes, self.account.free.host_bytes), shelf_bytes, may_make_way
-                ),
-            )
+    def make_room(self, need: model.Footprint, free: model.Footprint) -> Promise:
+        """Order out as many evictable copies as `need` takes beyond `free`, or none if too few.
 
-    def keep_within(self) -> bool:
-        """More may be booked than there is: order idle copies out; False if they don't suffice and copies alone are over the budget."""
-        if copies.NOTHING.fits_in(self.account.free_soon.plus(self.account.evictable)):
-            self.shed()
+        `free` is what is free soon and not claimed by loads ahead.
+        """
+        buffer_bytes = free.host_bytes - need.host_bytes
+        with contextlib.closing(self._candidates(self._offloaded)) as offloaded:
+            # A load that lacks host memory itself takes the offloaded copies as victims.
+            buffer = eviction.HostBuffer(
+                min(buffer_bytes, self.account.free.host_bytes),
+                buffer_bytes,
+                offloaded if buffer_bytes >= 0 else (),
+            )
+            plan = self._plan(need, free, buffer)
+        return Promise.NONE if plan is None else self._perform(plan)
+
+    def keep_within_budget(self) -> bool:
+        """Order evictable copies out if more is booked than there is, unless they do not suffice.
+
+        Return False if the copies that stay are over the budget all the same.
+        """
+        if model.NO_BYTES.fits_in(self.account.free_soon.plus(self.account.evictable)):
+            self.evict_excess()
         return self.account.booked.minus(self.account.freeing).fits_in(self.account.budget)
 
-    def shed(self) -> None:
-        """Order idle copies out until no more is booked than there is, as far as they reach."""
-        left = self.account.free_soon
-        if copies.NOTHING.fits_in(left):
+    def evict_excess(self) -> None:
+        """Order evictable copies out until no more is booked than there is, as far as they go."""
+        free = self.account.free_soon
+        if model.NO_BYTES.fits_in(free):
             return
-        reach = left.plus(self.account.evictable)
-        need = model.Footprint(min(0, reach.host_bytes), min(0, reach.gpu_bytes))
-        now_bytes = min(left.host_bytes - need.host_bytes, self.account.free.host_bytes)
-        self._order_out_of(need, left, eviction.HostBuffer(now_bytes, now_bytes))
+        reachable = free.plus(self.account.evictable)
+        need = reachable.limited_to(model.NO_BYTES)
+        buffer_bytes = min(free.host_bytes - need.host_bytes, self.account.free.host_bytes)
+        plan = self._plan(need, free, eviction.HostBuffer(buffer_bytes, buffer_bytes))
+        if plan is not None:
+            self._perform(plan)
 
-    def _order_out_of(
-        self, need: model.Footprint, left: model.Footprint, shelf: eviction.HostBuffer
-    ) -> Promise:
-        if not need.fits_in(left.plus(self.account.evictable)):
-            return Promise.NONE
-        may_leave = (
-            (self._ready, self._offloaded) if need.host_bytes > left.host_bytes else (self._ready,)
-        )
-        with contextlib.closing(self._offers(*may_leave)) as candidates:
-            planned = eviction.plan(candidates, left, need, shelf)
-        assert planned is not None, "all that may leave would do, and yet they don't"
-        for key in planned.free:
-            self.evict(self._copies[key])
-        for key in planned.park:
-            self._leave_for_room(self._copies[key])
-            self._park(self._copies[key])
-        return Promise.POSTPONED if planned.is_postponed else Promise.COMING
+    def _plan(
+        self, need: model.Footprint, free: model.Footprint, buffer: eviction.HostBuffer
+    ) -> eviction.EvictionPlan | None:
+        if not need.fits_in(free.plus(self.account.evictable)):
+            return None
+        lacks_host_memory = need.host_bytes > free.host_bytes
+        queues = (self._ready, self._offloaded) if lacks_host_memory else (self._ready,)
+        with contextlib.closing(self._candidates(*queues)) as candidates:
+            plan = eviction.plan(candidates, free, need, buffer)
+        assert plan is not None, "all evictable copies would do, and yet no plan was found"
+        return plan
 
-    def drain_in_use(self, need: model.Footprint, left: model.Footprint) -> bool:
-        """The same with copies in use, which nobody new gets from now on and which leave with their last lease; whether that will do."""
+    def _perform(self, plan: eviction.EvictionPlan) -> Promise:
+        for key in plan.free:
+            self.evict(self.copies[key])
+        for key in plan.offload:
+            self._raise_age(self.copies[key])
+            self._offload(self.copies[key])
+        return Promise.POSTPONED if plan.is_postponed else Promise.COMING
+
+    def drain_for(self, need: model.Footprint, free: model.Footprint) -> bool:
+        """Drain as many copies, leased ones too, as `need` takes beyond `free`.
+
+        Return False, and drain none, if all of them are too few.
+        """
         with contextlib.closing(
-            self._offers(self._ready, self._offloaded, with_leased=True)
+            self._candidates(self._ready, self._offloaded, with_leased=True)
         ) as candidates:
-            planned = eviction.plan(candidates, left, need)
-        if planned is None:
-            return False
-        for key in planned.free:
-            self.evict(self._copies[key])
-        return True
+            plan = eviction.plan(candidates, free, need)
+        if plan is not None:
+            self._perform(plan)
+        return plan is not None
 
-    def _offers(
-        self, *rankings: eviction_queue.EvictionQueue, with_leased: bool = False
+    def _candidates(
+        self, *queues: eviction_queue.EvictionQueue, with_leased: bool = False
     ) -> Generator[eviction.Candidate, None, None]:
+        """Yield the copies of the queues, lowest score first; close it before changing a queue."""
         with contextlib.ExitStack() as stack:
-            ranked = [
-                stack.enter_context(contextlib.closing(each.in_order()))
-                for each in rankings
-                if len(each)
+            in_order = [
+                stack.enter_context(contextlib.closing(queue.in_order()))
+                for queue in queues
+                if len(queue)
             ]
-            for score, key in heapq.merge(*ranked):
-                copy = self._copies[key]
+            for score, key in heapq.merge(*in_order):
+                copy = self.copies[key]
                 if with_leased or not copy.leases:
-                    yield eviction.Candidate(
-                        key, copy.booked, copy.can_offload and copy.state is CopyPhase.READY, score
-                    )
+                    can_offload = copy.can_offload and copy.state is CopyPhase.READY
+                    yield eviction.Candidate(key, copy.booked, can_offload, score)
 
     def evict(self, copy: copies.Copy) -> None:
-        """Out, because others need the room or nobody has used it for long."""
-        self._leave_for_room(copy)
+        """Free the copy, with its last lease, for others or because it was idle for long."""
+        self._raise_age(copy)
         self.counts.evictions += 1
         self._drain(copy)
 
-    def _leave_for_room(self, copy: copies.Copy) -> None:
+    def _raise_age(self, copy: copies.Copy) -> None:
         self._age = max(self._age, copy.score)
 
     def too_big(self, copy: copies.Copy, overhead_bytes: int) -> errors.ModelTooBig | None:
-        """Why there can never be room for the copy while the process itself takes so many bytes, if that is so."""
+        """Return the error if the copy can never fit while the overhead is `overhead_bytes`."""
         most = self.account.free_at_most(copy, overhead_bytes)
         if copy.need.fits_in(most):
             return None
-        itself = _words(model.Footprint(overhead_bytes))
         return errors.ModelTooBig(
-            f"the model needs {_words(copy.need)}; this worker could free at most {_words(_not_negative(most))} of its budget: "
-            f"its process itself takes {itself}"
+            f"the model needs {_in_words(copy.need)}; this worker could free at most "
+            f"{_in_words(_not_negative(most))} of its budget: its process itself takes "
+            f"{_in_words(model.Footprint(overhead_bytes))}"
         )
+
+
+def _count_use(copy: copies.Copy, now_s: float) -> None:
+    copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
+    copy.last_used_s = now_s
 
 
 def _not_negative(footprint: model.Footprint) -> model.Footprint:
     return model.Footprint(max(0, footprint.host_bytes), max(0, footprint.gpu_bytes))
 
 
-def _words(footprint: model.Footprint) -> str:
-    gpu = f" and {footprint.gpu_bytes / 2**20:.1f} MiB of GPU memory" if footprint.gpu_bytes else ""
-    return f"{footprint.host_bytes / 2**20:.1f} MiB of memory{gpu}"
-
-
-def _count_use(copy: copies.Copy, now_s: float) -> None:
-    copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
-    copy.last_used_s = now_s
+def _in_words(footprint: model.Footprint) -> str:
+    gpu = f" and {footprint.gpu_bytes / MIB:.1f} MiB of GPU memory" if footprint.gpu_bytes else ""
+    return f"{footprint.host_bytes / MIB:.1f} MiB of memory{gpu}"

@@ -1,92 +1,119 @@
-"""One worker's memory: who is loaded, who waits, who leaves. Events in, commands out; it never does anything itself.
+"""The decisions about one worker's memory: events in, commands out, no I/O.
 
-Promises, in any order of events (`check` states them): copies that stay never take more than the budget, a copy in use is never freed,
-every request is answered exactly once, one load serves however many wait, and no load is forgotten.
+In any order of events (`check` asserts it): copies that stay never exceed the budget, a leased
+copy is never freed, each request is answered exactly once, one load serves all requests that wait
+for it, and no load is forgotten.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from typing import Any
+from typing import assert_never
 
 from meshserve import errors
-from meshserve.core.memory import admission, copies, eviction, invariants, memory_pool, waiters
+from meshserve.core.memory import (
+    admission,
+    copies,
+    eviction,
+    invariants,
+    lease_requests,
+    memory_pool,
+    waiters,
+)
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.memory.copy_lifecycle import WAITABLE, CopyMove, CopyPhase
+from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
 SWEEPS_PER_IDLE_TIME = 16
-"""How exactly `idle_unload_s` is kept: looking at every copy takes time."""
+"""How often idle copies are looked for within `idle_unload_s`: each search looks at every copy."""
 
 REUSED_PART = 16
-"""What the allocator holds free counts as room, for the next copy lies in it; but no more than this part of the budget: it may not fit.
+"""The part of the budget (1/16) up to which memory that the allocator holds free counts as free.
 
-Counted as taken it was made up for by evictions, of which each left more of it behind, until a worker held nothing any more.
+The next copy will lie in it, so evictions must not make up for it: each would leave more of it
+behind, until the worker held nothing. But the next copy may not fit into the gaps, hence the bound.
 """
 
 
 class Residency:
-    """The decisions of one worker. All times are in seconds of any one steady clock.
+    """One worker's copies and requests. All times are seconds of one monotonic clock.
 
-    `changed` collects the models of which something else could be told than before; whoever tells it empties it.
+    `changed` collects the models whose report has changed since the reporter last cleared it.
     """
 
     def __init__(self, limits: copies.WorkerLimits, policy: eviction.Policy = eviction.lru) -> None:
         self.limits = limits
-        self.bindings: dict[model.ModelId, copies.Binding] = {}
-        self.copies: dict[str, copies.Copy] = {}
         self._out: list[ev.Command] = []
+        self._pool = memory_pool.MemoryPool(limits, policy, self._out)
         self._waiters = waiters.Waiters(self._out)
-        self._pool = memory_pool.MemoryPool(limits, policy, self.copies, self._out)
         self._admission = admission.Admission(self._pool, self._waiters, limits)
-        self.counts = self._pool.counts
+        self._requests = lease_requests.LeaseRequests(
+            self._pool, self._waiters, self._admission, limits
+        )
+        self.bindings = self._requests.bindings
+        self.copies = self._pool.copies
         self.account = self._pool.account
+        self.counts = self._pool.counts
         self.changed = self._pool.changed
         self._pinned: set[model.ModelId] = set()
-        self._attempts = itertools.count(1)
         self._swept_s = 0.0
-        self._steps: dict[type, Callable[[Any], None]] = {
-            ev.LeaseRequested: self._asked,
-            ev.RequesterLeft: self._left,
-            ev.LeaseReleased: self._released,
-            ev.ArtifactFetched: self._fetched,
-            ev.FetchFailed: self._fetch_failed,
-            ev.CopyLoaded: self._loaded,
-            ev.CopyLoadFailed: self._load_ended,
-            ev.CopyFreed: self._freed,
-            ev.LoadOverheadKnown: self._extra_known,
-            ev.CopyOffloaded: self._parked,
-            ev.CopyOnloaded: self._unparked,
-            ev.DeviceMoveFailed: self._move_failed,
-            ev.ModelForgotten: self._forgotten,
-            ev.PinSet: self._pin_changed,
-            ev.UnloadRequested: self._unload_wanted,
-            ev.MemoryMeasured: self._memory_seen,
-            ev.TimerFired: self._ticked,
-        }
 
-    def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:
-        """Take one event in and say what is to be done, in that order."""
+    def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:  # noqa: C901, PLR0912
+        """Apply an event and return the commands that it causes, to be performed in order."""
+        # Not split, although it is long: mypy proves that each event has its case.
         self._pool.now_s = now_s
-        self._steps[type(event)](event)
+        match event:
+            case ev.LeaseReleased():  # first, because it is the only event of a hit
+                self._release(event)
+            case ev.LeaseRequested():
+                self._request(event)
+            case ev.RequesterLeft():
+                self._remove_waiter(event)
+            case ev.ArtifactFetched() | ev.FetchFailed():
+                self._finish_fetch(event)
+            case ev.CopyLoaded():
+                self._finish_load(event)
+            case ev.CopyLoadFailed():
+                self._fail_load(event)
+            case ev.CopyFreed() | ev.CopyOffloaded():
+                self._finish_leaving(event)
+            case ev.LoadOverheadKnown():
+                self._set_load_extra(event)
+            case ev.CopyOnloaded():
+                self._finish_onload(event)
+            case ev.DeviceMoveFailed():
+                self._fail_move(event)
+            case ev.ModelForgotten():
+                self._forget(event)
+            case ev.PinSet():
+                self._set_pin(event)
+            case ev.UnloadRequested():
+                self._unload(event)
+            case ev.MemoryMeasured():
+                self._record_memory(event)
+            case ev.TimerFired():
+                self._check_time()
+            case _:
+                assert_never(event)
+        if not self._out:
+            return []
         commands = self._out.copy()
         self._out.clear()
         return commands
 
+    # The hot path of a request for a ready copy: no event, no command
+
     def find_ready(self, id_: model.ModelId) -> str | None:
-        """The key of the model's copy if it is ready to run."""
+        """Return the key of the model's copy if it is ready to run."""
         binding = self.bindings.get(id_)
-        if (
-            binding is None
-            or binding.key is None
-            or self.copies[binding.key].state is not CopyPhase.READY
-        ):
-            return None
-        return binding.key
+        key = binding.key if binding is not None else None
+        is_ready = key is not None and self.copies[key].state is CopyPhase.READY
+        return key if is_ready else None
 
     def lease(self, id_: model.ModelId, now_s: float) -> str | None:
-        """The hot path of Asked: a lease at once if the copy is ready, else None and nothing changed."""
+        """Return the key of the model's copy, leased until LeaseReleased, if it is ready.
+
+        Otherwise return None and change nothing; LeaseRequested then waits for it.
+        """
         key = self.find_ready(id_)
         if key is not None:
             self.counts.hits += 1
@@ -94,23 +121,22 @@ class Residency:
         return key
 
     def record_use(self, key: str, now_s: float) -> None:
-        """A lease on a ready copy that ended before the next event: it counts as any other, and changes nothing for whoever waits."""
+        """Count a use of a ready copy that began and ended between two events."""
         self.counts.hits += 1
-        self._pool.use(self.copies[key], now_s)
+        self._pool.record_use(self.copies[key], now_s)
+
+    # State
 
     @property
     def is_short(self) -> bool:
-        """Whether not even all idle copies would make the room that is needed, or somebody has waited long for some."""
-        waiting = next(iter(self._admission.queue.values()), None)
-        is_late = (
-            waiting is not None and self._pool.now_s - waiting.since_s > self.limits.patience_s / 2
-        )
-        return is_late or not copies.NOTHING.fits_in(
-            self.account.free_soon.plus(self.account.evictable)
-        )
+        """Whether memory is short: evicting all idle copies is too little, or a load waits long."""
+        first = next(iter(self._admission.queue.values()), None)
+        if first and self._pool.now_s - first.since_s > self.limits.patience_s / 2:
+            return True
+        return not model.NO_BYTES.fits_in(self.account.free_soon.plus(self.account.evictable))
 
     def check(self) -> None:
-        """Assert every promise about the state as it is now."""
+        """Assert all invariants of the current state."""
         assert not self._out, "a command was not handed out"
         invariants.check_copies(self.copies, self.bindings)
         invariants.check_bytes(self._pool, self.copies)
@@ -119,250 +145,159 @@ class Residency:
 
     # Requests
 
-    def _asked(self, event: ev.LeaseRequested) -> None:
+    def _request(self, event: ev.LeaseRequested) -> None:
         key = self.lease(event.id, self._pool.now_s)
         if key is not None:
             self._out.append(ev.GrantLease(event.ticket, key))
             return
         self.counts.misses += 1
-        if len(self._waiters) >= self.limits.waiters_max:
-            self._refuse(
-                event.ticket,
-                errors.Overloaded(
-                    f"{len(self._waiters)} requests wait for models to load", retry_after_s=1.0
-                ),
-            )
-            return
-        binding = self.bindings.setdefault(event.id, copies.Binding(event.id))
-        if binding.key is None:
-            self._ask_binding(binding, event.ticket)
-        else:
-            self._ask_copy(self.copies[binding.key], event.ticket, event.id)
-            self._admission.admit()
+        self._requests.request(event.ticket, event.id)
 
-    def _ask_binding(self, binding: copies.Binding, ticket: ev.Ticket) -> None:
-        if (
-            binding.failure
-            and not binding.is_fetching
-            and self._pool.now_s < binding.failure.retry_at_s
-        ):
-            self._refuse(ticket, binding.failure.refusal(self._pool.now_s))
-            return
-        self._waiters.wait(ticket, binding.id, binding)
-        if not binding.is_fetching:
-            self._fetch(binding)
-
-    def _ask_copy(self, copy: copies.Copy, ticket: ev.Ticket, id_: model.ModelId) -> None:
-        refusal = self._refusal(copy)
-        if refusal is not None:
-            self._refuse(ticket, refusal)
-            return
-        if copy.state is CopyPhase.READY:
-            self._grant(copy, ticket)
-            return
-        self._waiters.wait(ticket, id_, copy)
-        if copy.state not in WAITABLE:
-            self._admission.enqueue(copy)
-
-    def _refusal(self, copy: copies.Copy) -> errors.MeshError | None:
-        """Why nobody may wait for the copy now, if so."""
-        failure, state = copy.failure, copy.state
-        if failure and (
-            state is CopyPhase.STUCK
-            or (state is CopyPhase.FAILED and self._pool.now_s < failure.retry_at_s)
-        ):
-            return failure.refusal(self._pool.now_s)
-        if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:
-            return self._pool.too_big(copy, self.account.overhead_min_bytes)
-        return None
-
-    def _left(self, event: ev.RequesterLeft) -> None:
-        record = self._waiters.leave(event.ticket)
+    def _remove_waiter(self, event: ev.RequesterLeft) -> None:
+        record = self._waiters.remove(event.ticket)
         if isinstance(record, copies.Copy):
-            self._reconsider(record)
+            self._requests.reconsider(record)
             self._admission.admit()
 
-    def _reconsider(self, copy: copies.Copy) -> None:
-        """Somebody wants it no longer."""
-        if copy.state is CopyPhase.QUEUED and not copy.waiters:
-            self._admission.cancel(copy)
-        else:
-            self._pool.update(copy)
-
-    def _released(self, event: ev.LeaseReleased) -> None:
+    def _release(self, event: ev.LeaseReleased) -> None:
         if self._pool.release(self.copies[event.key]) and self._admission.queue:
             self._admission.admit()
 
-    def _grant(self, copy: copies.Copy, ticket: ev.Ticket) -> None:
-        self._pool.acquire(copy, self._pool.now_s)
-        self._out.append(ev.GrantLease(ticket, copy.key))
+    # Artifacts and names
 
-    def _refuse(self, ticket: ev.Ticket, error: errors.MeshError) -> None:
-        self._out.append(ev.RefuseLease(ticket, error))
-
-    def _refuse_all(self, record: waiters.Record, error: errors.MeshError) -> None:
-        self._waiters.refuse(self._waiters.take(record), error)
-
-    # Artifacts
-
-    def _fetch(self, binding: copies.Binding) -> None:
-        binding.attempt = next(self._attempts)
-        binding.is_fetching = True
-        self.changed.add(binding.id)
-        self._out.append(ev.FetchArtifact(binding.id, binding.attempt))
-
-    def _fetching(self, event: ev.ArtifactFetched | ev.FetchFailed) -> copies.Binding | None:
-        """The binding that waits for this very answer; its fetch has ended."""
-        binding = self.bindings.get(event.id)
-        if binding is None or not binding.is_fetching or binding.attempt != event.attempt:
-            return None
-        binding.is_fetching = False
-        self.changed.add(binding.id)
-        return binding
-
-    def _fetched(self, event: ev.ArtifactFetched) -> None:
-        binding = self._fetching(event)
+    def _finish_fetch(self, event: ev.ArtifactFetched | ev.FetchFailed) -> None:
+        binding = self._requests.end_fetch(event)
         if binding is None:
             return
-        binding.failure, binding.key = None, event.key
-        copy = self.copies.setdefault(event.key, copies.Copy(event.key, event.need))
-        copy.apply_artifact(event)
-        copy.names.add(event.id)
-        if event.id in self._pinned:
-            self._pool.pin(copy, event.id)
+        if isinstance(event, ev.FetchFailed):
+            self._record_failure(binding, event.error)
+        else:
+            self._bind(binding, event)
+
+    def _bind(self, binding: copies.Binding, artifact: ev.ArtifactFetched) -> None:
+        """Bind the model to the copy of its artifact; its waiters wait for the copy from now on."""
+        binding.failure, binding.key = None, artifact.key
+        copy = self.copies.setdefault(artifact.key, copies.Copy(artifact.key, artifact.need))
+        copy.apply_artifact(artifact)
+        copy.names.add(binding.id)
+        if binding.id in self._pinned:
+            self._pool.pin(copy, binding.id)
         for ticket in self._waiters.take(binding):
-            self._ask_copy(copy, ticket, event.id)
+            self._requests.request_copy(copy, ticket, binding.id)
         self._admission.admit()
 
-    def _fetch_failed(self, event: ev.FetchFailed) -> None:
-        binding = self._fetching(event)
-        if binding is None:
-            return
-        self.counts.load_failures += 1
-        binding.failure = copies.add_failure(
-            binding.failure, event.error, self._pool.now_s, self.limits
-        )
-        self._refuse_all(binding, binding.failure.refusal(self._pool.now_s))
-
-    def _forgotten(self, event: ev.ModelForgotten) -> None:
+    def _forget(self, event: ev.ModelForgotten) -> None:
+        """Unbind a model that is withdrawn, or declared anew with another artifact."""
         if not event.is_replaced:
             self._pinned.discard(event.id)
+        copy = self._requests.copy_of(event.id)
         binding = self.bindings.pop(event.id, None)
         if binding is None:
             return
         self.changed.add(event.id)
-        record = self.copies[binding.key] if binding.key is not None else binding
-        waiting = self._waiters.take(record, event.id)
-        if isinstance(record, copies.Copy):
-            record.names.discard(event.id)
-            self._pool.unpin(record, event.id)
-            self._reconsider(record)
+        tickets = self._waiters.take(copy or binding, event.id)
+        if copy is not None:
+            copy.names.discard(event.id)
+            self._pool.unpin(copy, event.id)
+            self._requests.reconsider(copy)
         if not event.is_replaced:
-            self._waiters.refuse(
-                waiting,
-                errors.ModelNotFound(f"model {event.id} was removed while requests waited for it"),
-            )
-        elif waiting:
-            self._fetch_anew(event.id, waiting)
+            message = f"model {event.id} was removed while requests waited for it"
+            self._waiters.refuse(tickets, errors.ModelNotFound(message))
+        elif tickets:
+            self._requests.fetch_again(event.id, tickets)
         self._admission.admit()
 
-    def _fetch_anew(self, id_: model.ModelId, waiting: list[ev.Ticket]) -> None:
-        binding = self.bindings[id_] = copies.Binding(id_)
-        for ticket in waiting:
-            self._waiters.wait(ticket, id_, binding)
-        self._fetch(binding)
+    def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
+        """Count a failed fetch or load, start its back-off, and refuse all who wait for it."""
+        self.counts.load_failures += 1
+        record.failure = copies.add_failure(record.failure, error, self._pool.now_s, self.limits)
+        self._requests.refuse_all(record, record.failure.refusal(self._pool.now_s))
 
-    # What comes of commands
+    # Outcomes of commands
 
-    def _loaded(self, event: ev.CopyLoaded) -> None:
+    def _finish_load(self, event: ev.CopyLoaded) -> None:
         copy = self.copies[event.key]
         self.counts.loads += 1
         self._pool.move(copy, CopyMove.LOADED)
         copy.record_load(event.footprint, event.load_s)
         self.account.book(copy, event.footprint)
-        if self._pool.keep_within():
-            self._settle_in(copy)
+        if self._pool.keep_within_budget():
+            self._grant_waiters(copy)
         else:
             self._expel(copy)
-        self._end_move(copy)
+        self._finish_admission(copy)
 
-    def _unparked(self, event: ev.CopyOnloaded) -> None:
+    def _finish_onload(self, event: ev.CopyOnloaded) -> None:
         copy = self.copies[event.key]
         self._pool.move(copy, CopyMove.LOADED)
         self.account.book(copy, copy.need)
-        self._settle_in(copy)
-        self._end_move(copy)
+        self._grant_waiters(copy)
+        self._finish_admission(copy)
 
-    def _settle_in(self, copy: copies.Copy) -> None:
-        """It is ready: whoever waited has it."""
-        self._pool.freshen(copy)
+    def _grant_waiters(self, copy: copies.Copy) -> None:
+        """Give a copy that has become ready to all who wait for it."""
+        self._pool.record_arrival(copy)
         for ticket in self._waiters.take(copy):
-            self._grant(copy, ticket)
+            self._requests.grant(copy, ticket)
         self._pool.update(copy)
 
     def _expel(self, copy: copies.Copy) -> None:
-        """It turned out bigger than the room that can be made now: it goes. Who waits, waits for more or hears that it can't be."""
+        """Free a copy that turned out too big for the room that can be made now.
+
+        Its waiters wait for more room, unless it is known that there can never be enough.
+        """
         self._pool.free(copy)
         too_big = self._pool.too_big(copy, self.account.overhead_min_bytes)
         if too_big is not None:
-            self._refuse_all(copy, too_big)
+            self._requests.refuse_all(copy, too_big)
 
-    def _end_move(self, copy: copies.Copy) -> None:
+    def _finish_admission(self, copy: copies.Copy) -> None:
         self._admission.finish(copy)
         self._admission.admit()
 
-    def _load_ended(self, event: ev.CopyLoadFailed) -> None:
+    def _fail_load(self, event: ev.CopyLoadFailed) -> None:
         copy = self.copies[event.key]
         was_stuck = copy.state is CopyPhase.STUCK
         self._pool.move(copy, CopyMove.LOAD_FAILED)
-        self.account.book(copy, copies.NOTHING)
+        self.account.book(copy, model.NO_BYTES)
         copy.is_unload_requested = False
         if was_stuck and copy.failure:
+            # The time-out was counted as a failure; the error that ended the load says more.
             copy.failure.error = event.error
         else:
-            self._note_failure(copy, event.error)
+            self._record_failure(copy, event.error)
         self._pool.update(copy)
-        self._end_move(copy)
+        self._finish_admission(copy)
 
-    def _note_failure(self, copy: copies.Copy, error: errors.MeshError) -> None:
-        self.counts.load_failures += 1
-        copy.failure = copies.add_failure(copy.failure, error, self._pool.now_s, self.limits)
-        self._refuse_all(copy, copy.failure.refusal(self._pool.now_s))
-
-    def _freed(self, event: ev.CopyFreed) -> None:
+    def _finish_leaving(self, event: ev.CopyFreed | ev.CopyOffloaded) -> None:
+        """Give the memory that the copy left back; queue it again if requests have come for it."""
         copy = self.copies[event.key]
-        self._pool.freed(copy)
-        self._resume(copy)
-
-    def _extra_known(self, event: ev.LoadOverheadKnown) -> None:
-        copy = self.copies.get(event.key)
-        if copy is not None:
-            copy.set_load_extra(event.load_extra_bytes)
-            self._admission.admit()
-
-    def _parked(self, event: ev.CopyOffloaded) -> None:
-        copy = self.copies[event.key]
-        self._pool.parked(copy)
-        self._resume(copy)
-
-    def _resume(self, copy: copies.Copy) -> None:
-        """It has left; whoever asked for it meanwhile brings it back, unless there can be no room for it."""
+        if isinstance(event, ev.CopyFreed):
+            self._pool.record_freed(copy)
+        else:
+            self._pool.record_offloaded(copy)
         if copy.waiters:
             self._admission.enqueue(copy)
         else:
             self._pool.update(copy)
         self._admission.admit()
 
-    def _move_failed(self, event: ev.DeviceMoveFailed) -> None:
+    def _fail_move(self, event: ev.DeviceMoveFailed) -> None:
         copy = self.copies[event.key]
         self._pool.abandon(copy)
-        self._end_move(copy)
+        self._finish_admission(copy)
 
-    # Wishes and time
+    def _set_load_extra(self, event: ev.LoadOverheadKnown) -> None:
+        copy = self.copies.get(event.key)
+        if copy is not None:
+            copy.set_load_extra(event.load_extra_bytes)
+            self._admission.admit()
 
-    def _pin_changed(self, event: ev.PinSet) -> None:
-        binding = self.bindings.get(event.id)
-        copy = self.copies[binding.key] if binding and binding.key is not None else None
+    # Admin requests
+
+    def _set_pin(self, event: ev.PinSet) -> None:
+        """Pin or unpin the model's copy, now and whenever its artifact is bound later."""
+        copy = self._requests.copy_of(event.id)
         if event.is_pinned:
             self._pinned.add(event.id)
             if copy is not None:
@@ -374,15 +309,16 @@ class Residency:
                 self._pool.update(copy)
         self._admission.admit()
 
-    def _unload_wanted(self, event: ev.UnloadRequested) -> None:
-        binding = self.bindings.get(event.id)
-        copy = self.copies[binding.key] if binding and binding.key is not None else None
+    def _unload(self, event: ev.UnloadRequested) -> None:
+        copy = self._requests.copy_of(event.id)
         if copy is not None and copy.is_in_memory and not copy.pins:
             copy.is_unload_requested = True
             self._pool.update(copy)
 
-    def _memory_seen(self, event: ev.MemoryMeasured) -> None:
-        """What a load takes beyond its hint looks like the process's own until it ends: nobody goes for what may be turned away then."""
+    # Memory and time
+
+    def _record_memory(self, event: ev.MemoryMeasured) -> None:
+        """Take what the process has beside its copies off the budget, and evict what is over it."""
         loading = [
             copy for copy in self._admission.in_progress.values() if copy.state is CopyPhase.LOADING
         ]
@@ -391,29 +327,31 @@ class Residency:
             max(0, event.private_bytes - reused_bytes),
             sum(copy.booked.host_bytes for copy in loading),
         )
+        # What a load takes beyond its hint looks like overhead until it ends, and then it may be
+        # refused as too big. Until then no copy is evicted for it.
         if not loading:
-            self._pool.shed()
+            self._pool.evict_excess()
         self._admission.admit()
 
-    def _ticked(self, _event: ev.TimerFired) -> None:
+    def _check_time(self) -> None:
+        now_s, idle_s = self._pool.now_s, self.limits.idle_unload_s
         for copy in list(self._admission.in_progress.values()):
-            if (
-                copy.state is CopyPhase.LOADING
-                and self._pool.now_s - copy.since_s > copy.load_timeout_s
-            ):
+            is_late = now_s - copy.since_s > copy.load_timeout_s
+            if is_late and copy.state is CopyPhase.LOADING:
                 self._time_out(copy)
-        idle_s = self.limits.idle_unload_s
-        if idle_s is not None and self._pool.now_s - self._swept_s >= idle_s / SWEEPS_PER_IDLE_TIME:
+        if idle_s is not None and now_s - self._swept_s >= idle_s / SWEEPS_PER_IDLE_TIME:
             self._unload_idle(idle_s)
         self._admission.admit(may_drain=True)
 
     def _time_out(self, copy: copies.Copy) -> None:
-        """Its bytes stay booked, for nobody knows what the load still takes; nobody waits for it, and nobody starts it twice."""
+        """Give a load that hangs up, without booking less for it or starting it again.
+
+        What it has taken, and will take until its thread ends, is unknown.
+        """
         self._pool.move(copy, CopyMove.TIMED_OUT)
         self._admission.finish(copy)
-        self._note_failure(
-            copy, errors.LoadFailed(f"the load has not ended within {copy.load_timeout_s:g} s")
-        )
+        message = f"the load has not ended within {copy.load_timeout_s:g} s"
+        self._record_failure(copy, errors.LoadFailed(message))
 
     def _unload_idle(self, idle_s: float) -> None:
         self._swept_s = self._pool.now_s

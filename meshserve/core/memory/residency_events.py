@@ -1,7 +1,8 @@
-"""What can happen to one worker's memory, and what its decisions ask for.
+"""The events that happen to one worker's memory, and the commands that its residency answers with.
 
-A `key` names a copy by what it is made of (bytes, runtime, options): two models with equal keys share one copy.
-A `ticket` is any hashable that names one waiting request.
+A `key` names a copy by its content (digest, runtime, options, tensors, batching), so equal models
+share one copy, and a changed artifact is another copy. A `ticket` is any hashable that names one
+waiting request.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ Ticket = Hashable
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequested:
-    """A request wants a lease on the model's copy. It is answered by exactly one Grant or Refuse, unless it leaves first."""
+    """A request wants a lease on the model's copy.
+
+    Exactly one GrantLease or RefuseLease answers it, unless RequesterLeft comes first.
+    """
 
     ticket: Ticket
     id: model.ModelId
@@ -25,7 +29,7 @@ class LeaseRequested:
 
 @dataclass(frozen=True, slots=True)
 class RequesterLeft:
-    """A waiting request went away."""
+    """A request stopped waiting: its client disconnected or its deadline passed."""
 
     ticket: Ticket
 
@@ -39,9 +43,10 @@ class LeaseReleased:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactFetched:
-    """The artifact of a model is here. `need` is its measured footprint if it is known, else a hint.
+    """FetchArtifact succeeded.
 
-    `load_extra_bytes` is what a load takes beside that while it goes on.
+    `need` is the footprint that earlier loads measured, then with their `load_s`, or a hint with
+    0.0. A load takes `load_extra_bytes` of host memory on top of it.
     """
 
     id: model.ModelId
@@ -56,7 +61,7 @@ class ArtifactFetched:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """The artifact of a model could not be had."""
+    """FetchArtifact failed."""
 
     id: model.ModelId
     attempt: int
@@ -65,7 +70,7 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class CopyLoaded:
-    """A copy is in memory and takes `footprint`."""
+    """LoadCopy succeeded after `load_s` seconds: the copy takes `footprint`."""
 
     key: str
     footprint: model.Footprint
@@ -74,7 +79,7 @@ class CopyLoaded:
 
 @dataclass(frozen=True, slots=True)
 class CopyLoadFailed:
-    """A load ended without a copy; nothing of it is left in memory."""
+    """LoadCopy failed, and nothing of the copy is left in memory."""
 
     key: str
     error: errors.MeshError
@@ -82,14 +87,17 @@ class CopyLoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class CopyFreed:
-    """A copy's memory is free again."""
+    """FreeCopy is done: the copy's memory is free."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOverheadKnown:
-    """From now on a load of the copy takes so many bytes beside what it leaves: something was kept of it that eases it, or is no more."""
+    """The host memory that the copy's next loads take on top of their footprint has changed.
+
+    Parts kept of a freed copy make its next load cheaper, until they are dropped.
+    """
 
     key: str
     load_extra_bytes: int
@@ -97,28 +105,31 @@ class LoadOverheadKnown:
 
 @dataclass(frozen=True, slots=True)
 class CopyOffloaded:
-    """A copy has left the GPU and is in host memory."""
+    """OffloadCopy succeeded: the copy is in host memory only."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class CopyOnloaded:
-    """A copy is back on the GPU."""
+    """OnloadCopy succeeded: the copy is on the GPU."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceMoveFailed:
-    """A copy could not be moved between the devices; it is of no use any more."""
+    """OffloadCopy or OnloadCopy failed: the copy is unusable and must be freed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class ModelForgotten:
-    """The model is withdrawn, or declared anew with another artifact (`is_replaced`: whoever waits goes on waiting, for the new one)."""
+    """The model was withdrawn, or `is_replaced` by one with another artifact.
+
+    The requests that wait for it are refused, or wait for the new one.
+    """
 
     id: model.ModelId
     is_replaced: bool = False
@@ -126,7 +137,7 @@ class ModelForgotten:
 
 @dataclass(frozen=True, slots=True)
 class PinSet:
-    """The model must stay once it is there, or need not any more."""
+    """The model's copy must stay in memory, from when it is loaded, or need not any longer."""
 
     id: model.ModelId
     is_pinned: bool
@@ -134,16 +145,16 @@ class PinSet:
 
 @dataclass(frozen=True, slots=True)
 class UnloadRequested:
-    """The model's copy shall go as soon as nobody uses it."""
+    """The model's copy must be freed with its last lease. Pinned copies stay."""
 
     id: model.ModelId
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeasured:
-    """The whole process has so much private memory; what no copy accounts for is taken off the budget.
+    """The private memory of the whole process; what no copy accounts for counts as overhead.
 
-    `free_bytes`: what the allocator holds free between what is in use, and can't give back.
+    `free_bytes`: of it, gaps in the allocator's heap that it can't return to the system.
     """
 
     private_bytes: int
@@ -152,18 +163,33 @@ class MemoryMeasured:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """Time went by."""
+    """Time has passed."""
 
 
 Event = (
-    LeaseRequested | RequesterLeft | LeaseReleased | ArtifactFetched | FetchFailed | CopyLoaded | CopyLoadFailed | CopyFreed | LoadOverheadKnown | CopyOffloaded | CopyOnloaded | DeviceMoveFailed | ModelForgotten
-    | PinSet | UnloadRequested | MemoryMeasured | TimerFired
-)  # fmt: skip
+    LeaseRequested
+    | RequesterLeft
+    | LeaseReleased
+    | ArtifactFetched
+    | FetchFailed
+    | CopyLoaded
+    | CopyLoadFailed
+    | CopyFreed
+    | LoadOverheadKnown
+    | CopyOffloaded
+    | CopyOnloaded
+    | DeviceMoveFailed
+    | ModelForgotten
+    | PinSet
+    | UnloadRequested
+    | MemoryMeasured
+    | TimerFired
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchArtifact:
-    """Bring the model's artifact here and say what it is: answered by Fetched or FetchFailed with the same attempt."""
+    """Fetch the model's artifact; answered by ArtifactFetched or FetchFailed of this attempt."""
 
     id: model.ModelId
     attempt: int
@@ -171,35 +197,35 @@ class FetchArtifact:
 
 @dataclass(frozen=True, slots=True)
 class LoadCopy:
-    """Load the copy: answered by Loaded or LoadEnded, however late."""
+    """Load the copy; answered by CopyLoaded or CopyLoadFailed, however late."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class FreeCopy:
-    """Give the copy's memory back: answered by Freed."""
+    """Free the copy's memory; answered by CopyFreed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class OffloadCopy:
-    """Move the copy off the GPU: answered by Parked or MoveFailed."""
+    """Move the copy from the GPU to host memory; answered by CopyOffloaded or DeviceMoveFailed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class OnloadCopy:
-    """Move the copy back to the GPU: answered by Unparked or MoveFailed."""
+    """Move the copy back to the GPU; answered by CopyOnloaded or DeviceMoveFailed."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class GrantLease:
-    """The request has a lease on the copy, until Released."""
+    """Let the request use the copy until LeaseReleased."""
 
     ticket: Ticket
     key: str
@@ -207,7 +233,7 @@ class GrantLease:
 
 @dataclass(frozen=True, slots=True)
 class RefuseLease:
-    """The request gets this error."""
+    """Answer the request with the error."""
 
     ticket: Ticket
     error: errors.MeshError

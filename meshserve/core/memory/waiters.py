@@ -1,4 +1,4 @@
-"""Who waits for what, and what they are told: each ticket is answered once, or leaves."""
+"""The requests that wait for a fetch or a copy; each is answered once, or leaves."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model
 
 Record = copies.Copy | copies.Binding
+"""What a request waits for: its model's copy, or before that the fetch of its artifact."""
 
 
 class Waiters:
-    """All requests that wait. Refusals go to `out`."""
+    """All waiting requests by ticket. Refusals are appended to `out`."""
 
     def __init__(self, out: list[ev.Command]) -> None:
         self._records: dict[ev.Ticket, Record] = {}
@@ -25,8 +26,8 @@ class Waiters:
     def __contains__(self, ticket: ev.Ticket) -> bool:
         return ticket in self._records
 
-    def wait(self, ticket: ev.Ticket, id_: model.ModelId, record: Record) -> None:
-        """The request waits for the record's next step."""
+    def add(self, ticket: ev.Ticket, id_: model.ModelId, record: Record) -> None:
+        """Let the request for the model wait for the record."""
         assert ticket not in self._records, f"ticket {ticket!r} waits already"
         if record.waiters:
             record.waiters[ticket] = id_
@@ -34,8 +35,8 @@ class Waiters:
             record.waiters = {ticket: id_}
         self._records[ticket] = record
 
-    def leave(self, ticket: ev.Ticket) -> Record | None:
-        """The request waits no longer; for what it waited, if it did."""
+    def remove(self, ticket: ev.Ticket) -> Record | None:
+        """Let the request wait no longer; return what it waited for, if it did."""
         record = self._records.pop(ticket, None)
         if record is not None:
             del record.waiters[ticket]
@@ -43,14 +44,14 @@ class Waiters:
         return record
 
     def take(self, record: Record, id_: model.ModelId | None = None) -> list[ev.Ticket]:
-        """All that waited for the record, in their order, or those of one model: they wait for it no longer."""
+        """Remove and return the record's tickets in order of arrival, or only those for `id_`."""
         tickets = [
-            ticket for ticket, asked in record.waiters.items() if id_ is None or asked == id_
+            ticket for ticket, other in record.waiters.items() if id_ is None or other == id_
         ]
         for ticket in tickets:
-            self.leave(ticket)
+            self.remove(ticket)
         return tickets
 
     def refuse(self, tickets: Iterable[ev.Ticket], error: errors.MeshError) -> None:
-        """The answer for requests that wait for nothing any more."""
+        """Answer requests that do not wait any more with an error."""
         self._out.extend(ev.RefuseLease(ticket, error) for ticket in tickets)

@@ -26,22 +26,31 @@ class ModelId(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """Bytes by device. A tuple, because it is added and compared on every decision."""
+    """Bytes of host and GPU memory. A tuple, because every decision adds and compares many."""
 
     host_bytes: int = 0
     gpu_bytes: int = 0
 
     def plus(self, other: Footprint) -> Footprint:
-        """Both together."""
+        """Return the sum of both."""
         return Footprint(self.host_bytes + other.host_bytes, self.gpu_bytes + other.gpu_bytes)
 
     def minus(self, other: Footprint) -> Footprint:
-        """What is left; negative where `other` is bigger."""
+        """Return the difference; negative where `other` is bigger."""
         return Footprint(self.host_bytes - other.host_bytes, self.gpu_bytes - other.gpu_bytes)
 
-    def fits_in(self, room: Footprint) -> bool:
-        """Whether `room` is enough on every device."""
-        return self.host_bytes <= room.host_bytes and self.gpu_bytes <= room.gpu_bytes
+    def limited_to(self, other: Footprint) -> Footprint:
+        """Return the smaller of both amounts for each device."""
+        return Footprint(
+            min(self.host_bytes, other.host_bytes), min(self.gpu_bytes, other.gpu_bytes)
+        )
+
+    def fits_in(self, free: Footprint) -> bool:
+        """Return whether `free` is enough on each device."""
+        return self.host_bytes <= free.host_bytes and self.gpu_bytes <= free.gpu_bytes
+
+
+NO_BYTES = Footprint()
 
 
 @dataclass(frozen=True, slots=True)

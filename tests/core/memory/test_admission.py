@@ -4,215 +4,215 @@ from __future__ import annotations
 
 from meshserve import errors
 from meshserve.core.memory import residency_events as ev
-from tests.core.play import Play, named
+from tests.core.play import Play, id_of
 
 
-def stage(sizes, **more):
+def worker_with(sizes, **more):
     """A worker on which models of these sizes are in memory, used in that order."""
     play = Play(100, **more)
     for name, size in sizes.items():
         play.declare(name, size)
-    play.bring(*sizes)
+    play.load(*sizes)
     return play
 
 
-def want(play, name, host):
+def request_new(play, name, host):
     """A request for another model, whose file is there."""
     play.declare(name, host)
-    request = play.ask(name)
-    play.fetched(name)
+    request = play.request(name)
+    play.finish_fetch(name)
     return request
 
 
 def test_loads_start_in_the_order_of_arrival():
-    play = stage({}, loads_parallel=1)
+    play = worker_with({}, loads_parallel=1)
     for name in "abc":
-        want(play, name, 10)
+        request_new(play, name, 10)
     order = []
     while play.orders.loading:
         order += play.orders.loading
-        play.answer_load(order[-1])
+        play.finish_load_of(order[-1])
     assert order == ["a!", "b!", "c!"]
 
 
 def test_room_is_made_for_as_many_as_may_load_at_once():
-    play = stage({"a": 50, "b": 50}, loads_parallel=2)
-    want(play, "c", 50)
-    want(play, "d", 50)
+    play = worker_with({"a": 50, "b": 50}, loads_parallel=2)
+    request_new(play, "c", 50)
+    request_new(play, "d", 50)
     assert play.free_orders == ["a", "b"]
 
 
-def test_nobody_leaves_for_a_load_whose_turn_has_not_come():
-    play = stage({"a": 50, "b": 50}, loads_parallel=1)
-    want(play, "c", 50)
-    want(play, "d", 50)
+def test_no_copy_is_evicted_for_a_load_beyond_the_parallel_ones():
+    play = worker_with({"a": 50, "b": 50}, loads_parallel=1)
+    request_new(play, "c", 50)
+    request_new(play, "d", 50)
     assert play.free_orders == ["a"]
 
 
-def test_nobody_takes_the_room_that_was_made_for_those_ahead():
-    play = stage({"a": 50, "b": 50})
-    want(play, "c", 60)
-    want(play, "d", 50)
+def test_room_that_was_made_for_loads_ahead_is_not_taken():
+    play = worker_with({"a": 50, "b": 50})
+    request_new(play, "c", 60)
+    request_new(play, "d", 50)
     assert play.free_orders == ["a", "b"]
-    play.freed("a")
+    play.finish_free("a")
     assert not play.orders.loading
-    play.freed("b")
+    play.finish_free("b")
     assert list(play.orders.loading) == ["c!"]
 
 
-def test_room_that_nobody_ahead_needs_is_taken_at_once():
-    play = stage({"a": 80})
-    want(play, "b", 60)
-    want(play, "c", 20)
+def test_room_that_loads_ahead_do_not_need_is_taken_at_once():
+    play = worker_with({"a": 80})
+    request_new(play, "b", 60)
+    request_new(play, "c", 20)
     assert play.free_orders == ["a"]
     assert list(play.orders.loading) == ["c!"]
 
 
-def test_who_waits_for_leases_is_overtaken():
-    play = stage({"a": 80})
-    play.ask("a")
-    want(play, "b", 60)
-    want(play, "c", 20)
+def test_a_load_that_waits_for_leases_is_overtaken():
+    play = worker_with({"a": 80})
+    play.request("a")
+    request_new(play, "b", 60)
+    request_new(play, "c", 20)
     assert list(play.orders.loading) == ["c!"]
 
 
-def test_who_has_lost_its_patience_gets_room_from_copies_in_use():
-    play = stage({"a": 80}, patience_s=2.0)
-    user = play.ask("a")
-    request = want(play, "b", 60)
+def test_copies_in_use_are_drained_for_an_impatient_load():
+    play = worker_with({"a": 80}, patience_s=2.0)
+    user = play.request("a")
+    request = request_new(play, "b", 60)
     play.wait(1.0)
     assert play.state("a") == "ready"
     play.wait(1.5)
     assert play.state("a") == "draining"
-    late = play.ask("a")
+    late = play.request("a")
     play.release(user)
-    play.freed("a")
-    play.loaded("b")
+    play.finish_free("a")
+    play.finish_load("b")
     assert request.key
     play.release(request)
-    play.freed("b")
-    play.loaded("a")
+    play.finish_free("b")
+    play.finish_load("a")
     assert late.key
 
 
-def test_copies_in_use_drain_only_if_that_will_do():
-    play = stage({"a": 50, "b": 50})
-    play.ask("a")
-    play.ask("b")
-    play.tell(ev.PinSet(named("b"), is_pinned=True))
-    request = want(play, "c", 60)
+def test_no_copy_in_use_is_drained_for_a_load_that_is_refused():
+    play = worker_with({"a": 50, "b": 50})
+    play.request("a")
+    play.request("b")
+    play.send(ev.PinSet(id_of("b"), is_pinned=True))
+    request = request_new(play, "c", 60)
     play.wait(3.0)
     assert isinstance(request.error, errors.ModelTooBig)
     assert play.state("a") == "ready"
 
 
-def test_no_copy_in_use_drains_where_not_even_all_would_do():
-    play = stage({"a": 30})
-    play.ask("a")
-    want(play, "hangs", 60)
-    want(play, "c", 60)
+def test_no_copy_in_use_is_drained_if_all_together_are_too_small():
+    play = worker_with({"a": 30})
+    play.request("a")
+    request_new(play, "hangs", 60)
+    request_new(play, "c", 60)
     play.wait(3.0)
     assert play.state("a") == "ready"
-    want(play, "d", 10)
+    request_new(play, "d", 10)
     assert list(play.orders.loading) == ["hangs!", "d!"]
 
 
-def test_no_more_copies_drain_than_needed():
-    play = stage({"a": 50, "b": 50})
-    play.ask("a")
-    play.ask("b")
-    want(play, "c", 40)
+def test_no_more_copies_are_drained_than_needed():
+    play = worker_with({"a": 50, "b": 50})
+    play.request("a")
+    play.request("b")
+    request_new(play, "c", 40)
     for _ in range(3):
         play.wait(3.0)
     assert sorted([play.state("a"), play.state("b")]) == ["draining", "ready"]
 
 
-def test_idle_copies_leave_with_those_that_drain():
-    play = stage({"a": 50, "b": 50})
-    play.ask("a")
-    want(play, "c", 90)
+def test_idle_copies_are_evicted_together_with_drained_ones():
+    play = worker_with({"a": 50, "b": 50})
+    play.request("a")
+    request_new(play, "c", 90)
     play.wait(3.0)
     assert play.state("a") == "draining"
     assert play.free_orders == ["b"]
 
 
-def test_who_waits_for_drained_copies_keeps_its_share_from_those_behind():
-    play = stage({"a": 50, "b": 40})
-    user = play.ask("a")
-    first = want(play, "c", 60)
+def test_a_load_that_waits_for_drained_copies_keeps_its_claim():
+    play = worker_with({"a": 50, "b": 40})
+    user = play.request("a")
+    first = request_new(play, "c", 60)
     play.wait(3.0)
     assert play.free_orders == []
-    second = want(play, "d", 50)
-    third = want(play, "e", 40)
+    second = request_new(play, "d", 50)
+    third = request_new(play, "e", 40)
     play.release(user)
     assert play.free_orders == ["a", "b"]
-    play.freed("a")
-    play.loaded("c")
+    play.finish_free("a")
+    play.finish_load("c")
     assert first.key
     assert second.is_waiting
     assert third.is_waiting
     assert list(play.orders.loading) == []
-    play.freed("b")
+    play.finish_free("b")
     assert list(play.orders.loading) == ["e!"]
 
 
-def test_who_leaves_the_queue_lets_those_behind_go_on():
-    play = stage({"a": 100})
-    play.ask("a")
-    request = want(play, "b", 60)
-    want(play, "c", 10)
+def test_a_load_that_is_given_up_lets_the_next_start():
+    play = worker_with({"a": 100})
+    play.request("a")
+    request = request_new(play, "b", 60)
+    request_new(play, "c", 10)
     play.wait(3.0)
     play.leave(request)
     assert play.state("b") == "absent"
     assert play.state("c") == "queued"
     play.end_lease("a!")
-    play.freed("a")
+    play.finish_free("a")
     assert list(play.orders.loading) == ["c!"]
 
 
-def test_a_pin_that_leaves_no_room_turns_away_who_waits_for_it():
-    play = stage({"a": 80})
-    play.ask("a")
-    request = want(play, "b", 60)
-    play.tell(ev.PinSet(named("a"), is_pinned=True))
+def test_a_pin_that_leaves_too_little_room_refuses_a_waiting_load():
+    play = worker_with({"a": 80})
+    play.request("a")
+    request = request_new(play, "b", 60)
+    play.send(ev.PinSet(id_of("a"), is_pinned=True))
     assert isinstance(request.error, errors.ModelTooBig)
     assert play.state("b") == "absent"
 
 
-def test_of_two_pinned_models_that_can_not_both_stay_the_first_does():
-    play = stage({})
+def test_of_two_pinned_models_that_do_not_fit_together_the_first_stays():
+    play = worker_with({})
     for name in "ab":
-        play.tell(ev.PinSet(named(name), is_pinned=True))
-    first = want(play, "a", 60)
-    second = want(play, "b", 60)
+        play.send(ev.PinSet(id_of(name), is_pinned=True))
+    first = request_new(play, "a", 60)
+    second = request_new(play, "b", 60)
     assert isinstance(second.error, errors.ModelTooBig)
-    play.loaded("a")
+    play.finish_load("a")
     assert first.key
 
 
-def test_what_can_never_fit_is_refused_at_once_though_others_are_loading():
-    play = stage({}, loads_parallel=1)
-    want(play, "a", 10)
-    request = want(play, "b", 101)
+def test_a_model_that_can_never_fit_is_refused_while_others_load():
+    play = worker_with({}, loads_parallel=1)
+    request_new(play, "a", 10)
+    request = request_new(play, "b", 101)
     assert isinstance(request.error, errors.ModelTooBig)
 
 
-def test_a_failed_load_makes_place_for_the_next():
-    play = stage({}, loads_parallel=1)
-    want(play, "a", 10)
-    want(play, "b", 10)
-    play.load_failed("a")
+def test_the_next_load_starts_after_a_failed_one():
+    play = worker_with({}, loads_parallel=1)
+    request_new(play, "a", 10)
+    request_new(play, "b", 10)
+    play.fail_load("a")
     assert list(play.orders.loading) == ["b!"]
 
 
-def test_a_copy_that_is_expelled_makes_place_for_the_next():
-    play = stage({"a": 60}, loads_parallel=1)
-    play.ask("a")
+def test_the_next_load_starts_after_one_that_turned_out_too_big():
+    play = worker_with({"a": 60}, loads_parallel=1)
+    play.request("a")
     play.declare("b", 60, hint=(10, 0))
-    play.ask("b")
-    play.fetched("b")
-    want(play, "c", 10)
-    play.loaded("b")
+    play.request("b")
+    play.finish_fetch("b")
+    request_new(play, "c", 10)
+    play.finish_load("b")
     assert play.free_orders == ["b"]
-    play.freed("b")
+    play.finish_free("b")
     assert list(play.orders.loading) == ["c!"]

@@ -12,7 +12,7 @@ from meshserve.core.values.model import Footprint
 
 sizes = st.integers(0, 40)
 footprints = st.builds(Footprint, sizes, sizes)
-rooms = st.builds(Footprint, st.integers(-60, 60), st.integers(-60, 60))
+frees = st.builds(Footprint, st.integers(-60, 60), st.integers(-60, 60))
 
 
 BIG = Footprint(100, 0)
@@ -27,176 +27,182 @@ class Used:
     load_s: float = 1.0
 
 
-def lined_up(offered, prefix="c"):
-    """Candidates in the order in which they would leave, each a footprint and whether it can be parked."""
+def queue_of(offered, prefix="c"):
+    """Return candidates of these footprints, lowest score first; the flag is `can_offload`."""
     return [
         Candidate(f"{prefix}{i}", footprint, can_offload, i)
         for i, (footprint, can_offload) in enumerate(offered)
     ]
 
 
-queues = st.lists(st.tuples(footprints, st.booleans()), max_size=8).map(lined_up)
-shelves = st.lists(sizes, max_size=5).map(
-    lambda offered: lined_up([(Footprint(each), False) for each in offered], "old")
+queues = st.lists(st.tuples(footprints, st.booleans()), max_size=8).map(queue_of)
+buffers = st.lists(sizes, max_size=5).map(
+    lambda offered: queue_of([(Footprint(size), False) for size in offered], "old")
 )
 
 
-def together(footprints_):
-    """Their sum."""
-    total = Footprint()
+def total(footprints_):
+    """Return the sum."""
+    result = Footprint()
     for footprint in footprints_:
-        total = total.plus(footprint)
-    return total
+        result = result.plus(footprint)
+    return result
 
 
-# Who leaves
-
-
-@settings(deadline=None)
-@given(queues, rooms, footprints)
-def test_there_is_a_plan_if_and_only_if_all_together_would_do(candidates, room, need):
-    would_do = need.fits_in(room.plus(together(each.footprint for each in candidates)))
-    assert (eviction.plan(candidates, room, need) is not None) == would_do
+# Victims
 
 
 @settings(deadline=None)
-@given(queues, rooms, footprints)
-def test_a_plan_makes_the_room_and_nobody_leaves_in_vain(candidates, room, need):
-    planned = eviction.plan(candidates, room, need)
+@given(queues, frees, footprints)
+def test_a_plan_exists_exactly_if_all_candidates_would_do(candidates, free, need):
+    would_do = need.fits_in(free.plus(total(candidate.footprint for candidate in candidates)))
+    assert (eviction.plan(candidates, free, need) is not None) == would_do
+
+
+@settings(deadline=None)
+@given(queues, frees, footprints)
+def test_a_plan_makes_enough_room_and_has_no_needless_victim(candidates, free, need):
+    planned = eviction.plan(candidates, free, need)
     if planned is None:
         return
-    leaving = [each.footprint for each in candidates if each.key in planned.free]
+    leaving = [candidate.footprint for candidate in candidates if candidate.key in planned.free]
     assert len(leaving) == len(planned.free)
-    assert need.fits_in(room.plus(together(leaving)))
-    for evictable in leaving:
-        assert not need.fits_in(room.plus(together(leaving)).minus(evictable))
+    assert need.fits_in(free.plus(total(leaving)))
+    for victim in leaving:
+        assert not need.fits_in(free.plus(total(leaving)).minus(victim))
 
 
 @settings(deadline=None)
 @given(st.integers(1, 8), st.integers(0, 100))
-def test_among_equals_the_cheapest_leave(many, need_bytes):
-    candidates = lined_up([(Footprint(10), False)] * many)
+def test_of_equal_sizes_the_lowest_scores_leave(many, need_bytes):
+    candidates = queue_of([(Footprint(10), False)] * many)
     planned = eviction.plan(candidates, Footprint(), Footprint(need_bytes))
     leaving = -(-need_bytes // 10)
-    expected = None if leaving > many else tuple(each.key for each in candidates[:leaving])
+    expected = (
+        None if leaving > many else tuple(candidate.key for candidate in candidates[:leaving])
+    )
     assert (planned and planned.free) == expected
 
 
 def test_candidates_are_read_no_further_than_needed():
-    candidates = iter(lined_up([(Footprint(10), False)] * 5))
+    candidates = iter(queue_of([(Footprint(10), False)] * 5))
     assert eviction.plan(candidates, Footprint(5), Footprint(20)) == eviction.EvictionPlan(
         free=("c0", "c1")
     )
-    assert [each.key for each in candidates] == ["c2", "c3", "c4"]
+    assert [candidate.key for candidate in candidates] == ["c2", "c3", "c4"]
 
 
-def test_a_bigger_one_spares_the_cheaper_ones_before_it():
-    candidates = lined_up([(Footprint(5), False), (Footprint(5), False), (Footprint(50), False)])
+def test_a_bigger_victim_spares_those_of_lower_scores():
+    candidates = queue_of([(Footprint(5), False), (Footprint(5), False), (Footprint(50), False)])
     assert eviction.plan(candidates, Footprint(), Footprint(45)) == eviction.EvictionPlan(
         free=("c2",)
     )
 
 
-def test_whoever_has_nothing_of_what_is_lacking_stays():
-    candidates = lined_up([(Footprint(50, 0), False), (Footprint(0, 50), False)])
+def test_a_copy_that_has_no_bytes_on_the_lacking_device_stays():
+    candidates = queue_of([(Footprint(50, 0), False), (Footprint(0, 50), False)])
     assert eviction.plan(candidates, Footprint(0, 0), Footprint(0, 20)) == eviction.EvictionPlan(
         free=("c1",)
     )
 
 
-def test_nobody_leaves_where_there_is_room():
+def test_no_copy_leaves_if_enough_is_free():
     assert (
-        eviction.plan(lined_up([(Footprint(5), False)]), Footprint(10), Footprint(10))
+        eviction.plan(queue_of([(Footprint(5), False)]), Footprint(10), Footprint(10))
         == eviction.EvictionPlan()
     )
 
 
-# Who only leaves the GPU
+# Offloading
 
 
 def on_gpu(*gpu_bytes):
-    return lined_up([(Footprint(1, each), True) for each in gpu_bytes])
+    return queue_of([(Footprint(1, size), True) for size in gpu_bytes])
 
 
 @settings(deadline=None)
-@given(queues, rooms, footprints, sizes, sizes, shelves)
-def test_host_memory_is_never_promised_twice(candidates, room, need, now_bytes, more_bytes, older):
-    shelf = HostBuffer(now_bytes, now_bytes + more_bytes, older)
-    planned = eviction.plan(candidates, room, need, shelf)
-    plain = eviction.plan(candidates, room, need)
+@given(queues, frees, footprints, sizes, sizes, buffers)
+def test_host_memory_is_promised_once(candidates, free, need, now_bytes, more_bytes, offloaded):
+    buffer = HostBuffer(now_bytes, now_bytes + more_bytes, offloaded)
+    planned = eviction.plan(candidates, free, need, buffer)
+    plain = eviction.plan(candidates, free, need)
     assert (planned is None) == (plain is None)
     if planned is None:
         return
     moved = {
-        each.key: each.footprint.gpu_bytes
-        for each in candidates
-        if each.can_offload and each.footprint.gpu_bytes
+        candidate.key: candidate.footprint.gpu_bytes
+        for candidate in candidates
+        if candidate.can_offload and candidate.footprint.gpu_bytes
     }
-    gone = {each.key: each for each in older if each.key in planned.free}
-    postponed = set(plain.free) - set(planned.free) - set(planned.park)
-    assert set(planned.free) | set(planned.park) | postponed == set(plain.free) | set(gone)
-    assert sum(moved[key] for key in planned.park) <= now_bytes
-    kept_bytes = sum(moved[key] for key in {*planned.park, *postponed})
-    assert kept_bytes <= shelf.soon_bytes + sum(each.footprint.host_bytes for each in gone.values())
+    displaced = {
+        candidate.key: candidate for candidate in offloaded if candidate.key in planned.free
+    }
+    postponed = set(plain.free) - set(planned.free) - set(planned.offload)
+    assert set(planned.free) | set(planned.offload) | postponed == set(plain.free) | set(displaced)
+    assert sum(moved[key] for key in planned.offload) <= now_bytes
+    kept_bytes = sum(moved[key] for key in {*planned.offload, *postponed})
+    assert kept_bytes <= buffer.free_soon_bytes + sum(
+        candidate.footprint.host_bytes for candidate in displaced.values()
+    )
     assert planned.is_postponed == bool(postponed)
-    assert not gone or postponed
+    assert not displaced or postponed
 
 
-def test_it_is_parked_if_host_memory_has_room():
+def test_a_victim_is_offloaded_if_host_memory_is_free():
     planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(50, 50))
-    assert planned == eviction.EvictionPlan(park=("c0",))
+    assert planned == eviction.EvictionPlan(offload=("c0",))
 
 
-def test_the_dearest_are_parked_first():
+def test_the_highest_scores_are_offloaded_first():
     planned = eviction.plan(on_gpu(30, 30), Footprint(40, 0), Footprint(0, 60), HostBuffer(40, 40))
-    assert planned == eviction.EvictionPlan(free=("c0",), park=("c1",))
+    assert planned == eviction.EvictionPlan(free=("c0",), offload=("c1",))
 
 
-def test_it_is_freed_if_host_memory_has_no_room():
+def test_a_victim_is_freed_if_host_memory_is_full():
     assert eviction.plan(
         on_gpu(30), Footprint(20, 0), Footprint(0, 30), HostBuffer(20, 20)
     ) == eviction.EvictionPlan(free=("c0",))
 
 
-def test_it_waits_for_room_in_host_memory_that_is_coming():
+def test_offloading_is_postponed_while_host_memory_is_being_freed():
     planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(10, 50))
     assert planned == eviction.EvictionPlan(is_postponed=True)
 
 
-def test_the_cheapest_parked_ones_make_way_for_it_and_no_more_than_needed():
-    older = [Candidate(f"old{i}", Footprint(20), score=i / 10) for i in range(1, 5)]
+def test_no_more_offloaded_copies_than_needed_are_displaced():
+    offloaded = [Candidate(f"old{i}", Footprint(20), score=i / 10) for i in range(1, 5)]
     candidates = [Candidate("new", Footprint(1, 30), can_offload=True, score=1.0)]
-    planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older))
+    planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, offloaded))
     assert planned == eviction.EvictionPlan(free=("old1", "old2"), is_postponed=True)
 
 
-def test_nobody_makes_way_twice():
-    older = [Candidate(f"old{i}", Footprint(30)) for i in range(3)]
+def test_an_offloaded_copy_is_displaced_once():
+    offloaded = [Candidate(f"old{i}", Footprint(30)) for i in range(3)]
     candidates = [
         Candidate(f"new{i}", Footprint(1, 30), can_offload=True, score=1.0) for i in range(2)
     ]
-    planned = eviction.plan(candidates, Footprint(), Footprint(0, 60), HostBuffer(0, 0, older))
+    planned = eviction.plan(candidates, Footprint(), Footprint(0, 60), HostBuffer(0, 0, offloaded))
     assert planned == eviction.EvictionPlan(free=("old1", "old0"), is_postponed=True)
 
 
-def test_dearer_parked_ones_do_not_make_way():
-    older = [
+def test_offloaded_copies_of_higher_scores_are_not_displaced():
+    offloaded = [
         Candidate("cheap", Footprint(20), score=0.1),
         Candidate("dear", Footprint(20), score=2.0),
     ]
     candidates = [Candidate("new", Footprint(1, 30), can_offload=True, score=1.0)]
     assert eviction.plan(
-        candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, older)
+        candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, offloaded)
     ) == eviction.EvictionPlan(free=("new",))
 
 
-def test_not_everybody_makes_way_for_one():
-    older = [Candidate(f"old{i}", Footprint(1)) for i in range(2 * eviction.MAKE_WAY_MAX)]
+def test_a_bounded_number_of_offloaded_copies_is_displaced_for_one():
+    offloaded = [Candidate(f"old{i}", Footprint(1)) for i in range(2 * eviction.DISPLACED_MAX)]
     candidates = [
-        Candidate("new", Footprint(1, eviction.MAKE_WAY_MAX + 1), can_offload=True, score=1.0)
+        Candidate("new", Footprint(1, eviction.DISPLACED_MAX + 1), can_offload=True, score=1.0)
     ]
     assert eviction.plan(
-        candidates, Footprint(), Footprint(0, 1), HostBuffer(0, 0, older)
+        candidates, Footprint(), Footprint(0, 1), HostBuffer(0, 0, offloaded)
     ) == eviction.EvictionPlan(free=("new",))
 
 
@@ -208,11 +214,11 @@ def test_lru_scores_by_time_alone():
 
 
 @pytest.mark.parametrize(
-    "dearer",
+    "keeper",
     [Used(uses=2.0), Used(load_s=2.0), Used(need=Footprint(50, 0)), Used(need=Footprint(20, 30))],
 )
-def test_gdsf_keeps_what_is_hot_slow_to_load_or_small(dearer):
-    assert eviction.gdsf(dearer, 0.0, 0.0) > eviction.gdsf(Used(), 0.0, 0.0)
+def test_gdsf_keeps_what_is_hot_slow_to_load_or_small(keeper):
+    assert eviction.gdsf(keeper, 0.0, 0.0) > eviction.gdsf(Used(), 0.0, 0.0)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
@@ -221,7 +227,7 @@ def test_gdsf_never_scores_below_its_age(age, uses):
 
 
 @pytest.mark.parametrize("used", [Used(load_s=0.0), Used(need=Footprint())])
-def test_gdsf_takes_copies_that_cost_or_weigh_nothing(used):
+def test_gdsf_scores_copies_without_load_time_or_bytes(used):
     assert 0 < eviction.gdsf(used, 0.0, 0.0) < float("inf")
 
 

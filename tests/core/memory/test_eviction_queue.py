@@ -30,7 +30,7 @@ def looked(ranked, many=None):
 
 @settings(deadline=None)
 @given(steps)
-def test_it_is_a_sorted_list(history):
+def test_the_queue_behaves_like_a_sorted_list(history):
     scores, there = Scores(), set()
     ranked = eviction_queue.EvictionQueue(scores.__getitem__)
     for step, key, number in history:
@@ -51,7 +51,7 @@ def test_it_is_a_sorted_list(history):
     assert sorted(key for _, key in looked(ranked)) == sorted(there)
 
 
-def test_one_that_left_and_came_back_with_the_same_score_is_there_once():
+def test_a_key_that_was_discarded_and_added_again_comes_once():
     ranked = eviction_queue.EvictionQueue(lambda _key: 1)
     for _ in range(3):
         ranked.add("a")
@@ -60,7 +60,7 @@ def test_one_that_left_and_came_back_with_the_same_score_is_there_once():
     assert looked(ranked) == [(1, "a")]
 
 
-def test_looking_again_finds_the_same():
+def test_an_aborted_iteration_loses_no_key():
     scores = Scores(a=2, b=1, c=3)
     ranked = eviction_queue.EvictionQueue(scores.__getitem__)
     for key in scores:
@@ -69,7 +69,7 @@ def test_looking_again_finds_the_same():
     assert looked(ranked) == [(1, "b"), (2, "a"), (3, "c")]
 
 
-def test_many_comings_and_goings_leave_nothing_behind():
+def test_stale_entries_are_removed_in_time():
     ranked = eviction_queue.EvictionQueue(lambda _key: 1)
     ranked.add("stays")
     for number in range(10_000):
@@ -79,7 +79,7 @@ def test_many_comings_and_goings_leave_nothing_behind():
     assert looked(ranked) == [(1, "stays")]
 
 
-def test_after_many_uses_all_are_put_right_at_once():
+def test_many_stale_scores_are_corrected_at_once():
     scores, asked = Scores(dict.fromkeys(range(1000), 0)), []
     ranked = eviction_queue.EvictionQueue(lambda key: asked.append(key) or scores[key])
     for key in scores:

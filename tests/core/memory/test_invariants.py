@@ -7,7 +7,7 @@ import pytest
 from meshserve.core.memory import copies
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values.model import Footprint
-from tests.core.play import BROKEN, Play, named
+from tests.core.play import BROKEN, Play, id_of
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def play():
     play = Play(100, loads_parallel=1)
     for name in ("ready", "used", "loading", "queued", "fetching"):
         play.declare(name, 10)
-    play.bring("ready", "used")
-    play.ask("used")
+    play.load("ready", "used")
+    play.request("used")
     for name in ("loading", "queued"):
-        play.ask(name)
-        play.fetched(name)
-    play.ask("fetching")
+        play.request(name)
+        play.finish_fetch(name)
+    play.request("fetching")
     return play
 
 
@@ -40,12 +40,12 @@ def bind(name, **fields):
 
     def breaks(play):
         for field, value in fields.items():
-            setattr(play.residency.bindings[named(name)], field, value)
+            setattr(play.residency.bindings[id_of(name)], field, value)
 
     return breaks
 
 
-def account(**fields):
+def set_account(**fields):
     """The account has other values than it should."""
 
     def breaks(play):
@@ -57,21 +57,21 @@ def account(**fields):
 
 BREAKS = {
     "is leased": set_("loading", leases=1),
-    "has not left": set_("ready", state=CopyPhase.DRAINING),
+    "drains without": set_("ready", state=CopyPhase.DRAINING),
     "wait for nothing": set_("loading", state=CopyPhase.STUCK, failure=copies.LoadFailure(BROKEN)),
-    "queued for nobody": set_("queued", waiters={}),
-    "pinned by a model": set_("ready", pins=frozenset({named("stranger")})),
+    "queued without": set_("queued", waiters={}),
+    "pinned by a model": set_("ready", pins=frozenset({id_of("stranger")})),
     "serves no model": set_("ready", names=set()),
-    "sent off": set_("used", is_unload_requested=True),
-    "does not serve": set_("loading", waiters={1: named("stranger")}),
-    "can't say why": set_("loading", state=CopyPhase.STUCK, waiters={}),
+    "been drained": set_("used", is_unload_requested=True),
+    "waiters for a model": set_("loading", waiters={1: id_of("stranger")}),
+    "no failure": set_("loading", state=CopyPhase.STUCK, waiters={}),
     "does not know it": bind("fetching", key="ready!"),
     "bound and still": bind("ready", is_fetching=True),
-    "nobody fetches": bind("fetching", is_fetching=False),
-    "over the budget": account(budget=Footprint(20)),
-    "offered wrongly": set_("ready", is_evictable=False),
+    "no fetch is under way": bind("fetching", is_fetching=False),
+    "over the budget": set_account(budget=Footprint(20)),
+    "evictable wrongly": set_("ready", is_evictable=False),
     "ranked wrongly": lambda play: play.residency._pool._ready.discard("ready!"),
-    "waits for room": lambda play: setattr(
+    "waits for memory": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=2)
     ),
     "not handed out": lambda play: play.residency._out.append(None),
@@ -79,7 +79,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("promise", BREAKS)
-def test_a_broken_promise_is_noticed_and_named(play, promise):
+def test_a_broken_invariant_is_noticed_and_named(play, promise):
     play.residency.check()
     BREAKS[promise](play)
     with pytest.raises(AssertionError, match=promise):
@@ -87,18 +87,18 @@ def test_a_broken_promise_is_noticed_and_named(play, promise):
 
 
 SUMS = {
-    "booked": account(booked=Footprint(99)),
-    "leaving": account(freeing=Footprint(1)),
-    "draining": account(draining=Footprint(1)),
-    "evictable": account(_evictable_host_bytes=0),
-    "pinned": account(pinned=Footprint(1)),
+    "booked": set_account(booked=Footprint(99)),
+    "leaving": set_account(freeing=Footprint(1)),
+    "draining": set_account(draining=Footprint(1)),
+    "evictable": set_account(_evictable_host_bytes=0),
+    "pinned": set_account(pinned=Footprint(1)),
     "queue": lambda play: play.residency._admission.queue.clear(),
     "moving": lambda play: play.residency._admission.in_progress.clear(),
     "parallel": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=0)
     ),
     "waiters": lambda play: play.residency._waiters._records.clear(),
-    "names": lambda play: play.residency.bindings.pop(named("ready")),
+    "names": lambda play: play.residency.bindings.pop(id_of("ready")),
     "keys": set_("ready", key="other"),
 }
 

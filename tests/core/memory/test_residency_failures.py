@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshserve import errors
 from meshserve.core.memory import residency_events as ev
-from tests.core.play import BROKEN, Play, named
+from tests.core.play import BROKEN, Play, id_of
 
 GONE = errors.LoadFailed("the bucket is gone")
 
@@ -12,15 +12,15 @@ GONE = errors.LoadFailed("the bucket is gone")
 def test_a_failed_load_is_refused_with_its_reason_until_its_back_off_ends():
     play = Play(back_off_s=4.0)
     play.declare("a")
-    first = play.ask("a")
-    play.fetched("a")
-    play.load_failed("a")
-    second = play.ask("a")
+    first = play.request("a")
+    play.finish_fetch("a")
+    play.fail_load("a")
+    second = play.request("a")
     assert first.error.message == second.error.message == BROKEN.message
     assert second.error.retry_after_s == 4.0
     play.wait(4.0)
-    third = play.ask("a")
-    play.loaded("a")
+    third = play.request("a")
+    play.finish_load("a")
     assert third.key
 
 
@@ -28,18 +28,18 @@ def test_a_back_off_doubles_up_to_its_bound_and_starts_anew_after_a_success():
     play = Play(back_off_s=1.0, back_off_max_s=5.0)
     play.declare("a")
     assert [fail(play, "a") for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
-    play.bring("a")
-    play.tell(ev.UnloadRequested(named("a")))
-    play.freed("a")
+    play.load("a")
+    play.send(ev.UnloadRequested(id_of("a")))
+    play.finish_free("a")
     assert fail(play, "a") == 1.0
 
 
 def fail(play, name):
     """A load fails as soon as it may; for how long none is tried then."""
-    request = play.ask(name)
+    request = play.request(name)
     if play.orders.fetching:
-        play.fetched(name)
-    play.load_failed(name)
+        play.finish_fetch(name)
+    play.fail_load(name)
     play.now_s += request.error.retry_after_s
     return request.error.retry_after_s
 
@@ -47,24 +47,24 @@ def fail(play, name):
 def test_a_failed_fetch_is_refused_with_its_reason_until_its_back_off_ends():
     play = Play(back_off_s=4.0)
     play.declare("a")
-    first = play.ask("a")
-    play.fetch_failed("a", GONE)
-    second = play.ask("a")
+    first = play.request("a")
+    play.fail_fetch("a", GONE)
+    second = play.request("a")
     assert first.error.message == second.error.message == GONE.message
     assert play.residency.counts.load_failures == 1
     play.wait(5.0)
-    play.bring("a")
+    play.load("a")
     assert play.state("a") == "ready"
 
 
-def test_a_failed_load_evicted_nobody_who_need_not_go():
+def test_a_failed_load_leaves_other_copies_alone():
     play = Play(host=100)
     play.declare("a", 40)
     play.declare("b", 40)
-    play.bring("a")
-    play.ask("b")
-    play.fetched("b")
-    play.load_failed("b")
+    play.load("a")
+    play.request("b")
+    play.finish_fetch("b")
+    play.fail_load("b")
     assert play.state("a") == "ready"
     assert play.residency.account.booked == (40, 0)
 
@@ -73,52 +73,52 @@ def test_a_load_that_hangs_is_refused_and_not_started_twice():
     play = Play(loads_parallel=1)
     play.declare("a", load_timeout_s=5.0)
     play.declare("b")
-    waiting = play.ask("a")
-    play.fetched("a")
+    waiting = play.request("a")
+    play.finish_fetch("a")
     play.wait(6.0)
-    late = play.ask("a")
+    late = play.request("a")
     assert "within 5 s" in waiting.error.message
     assert "within 5 s" in late.error.message
-    play.ask("b")
-    play.fetched("b")
+    play.request("b")
+    play.finish_fetch("b")
     assert list(play.orders.loading) == ["a!", "b!"]
     play.wait(100.0)
-    assert play.ask("a").error.retry_after_s is None
+    assert play.request("a").error.retry_after_s is None
 
 
 def test_the_bytes_of_a_load_that_hangs_stay_booked():
     play = Play(host=100)
     play.declare("a", 60)
     play.declare("b", 60)
-    play.ask("a")
-    play.fetched("a")
+    play.request("a")
+    play.finish_fetch("a")
     play.wait(11.0)
-    play.ask("b")
-    play.fetched("b")
+    play.request("b")
+    play.finish_fetch("b")
     assert list(play.orders.loading) == ["a!"]
-    play.load_failed("a")
+    play.fail_load("a")
     assert list(play.orders.loading) == ["b!"]
 
 
 def test_a_load_that_ends_well_after_its_time_is_used():
     play = Play()
     play.declare("a")
-    play.ask("a")
-    play.fetched("a")
+    play.request("a")
+    play.finish_fetch("a")
     play.wait(11.0)
-    play.loaded("a")
-    assert play.ask("a").key
+    play.finish_load("a")
+    assert play.request("a").key
 
 
 def test_a_load_that_fails_after_its_time_failed_once_and_says_why():
     play = Play(back_off_s=4.0)
     play.declare("a")
-    play.ask("a")
-    play.fetched("a")
+    play.request("a")
+    play.finish_fetch("a")
     play.wait(11.0)
-    play.load_failed("a")
+    play.fail_load("a")
     assert play.residency.counts.load_failures == 1
-    assert play.ask("a").error.message == BROKEN.message
+    assert play.request("a").error.message == BROKEN.message
     play.wait(4.0)
-    play.ask("a")
+    play.request("a")
     assert list(play.orders.loading) == ["a!"]

@@ -47,18 +47,18 @@ class World(RuleBasedStateMachine):
 
     @rule(name=names)
     def ask(self, name):
-        self.play.ask(name)
+        self.play.request(name)
 
     @rule(name=names)
     def lease(self, name):
-        id_ = play.named(name)
+        id_ = play.id_of(name)
         key = self.play.residency.lease(id_, self.play.now_s)
         self.play.leases[key] += key is not None
         self.play.residency.check()
 
     @rule(name=names)
     def use(self, name):
-        key = self.play.residency.find_ready(play.named(name))
+        key = self.play.residency.find_ready(play.id_of(name))
         if key is not None:
             self.play.residency.record_use(key, self.play.now_s)
         self.play.residency.check()
@@ -77,13 +77,13 @@ class World(RuleBasedStateMachine):
     def ask_and_answer(self, wanted):
         """What happens mostly: it is there soon, and stays in use for a while."""
         for name in wanted:
-            self.play.ask(name)
+            self.play.request(name)
         for attempt in list(self.play.orders.fetching):
-            self.play.answer_fetch(attempt)
+            self.play.finish_attempt(attempt)
         for key in list(self.play.orders.freeing):
-            self.play.answer_free(key)
+            self.play.finish_free_of(key)
         for key in list(self.play.orders.loading):
-            self.play.answer_load(key)
+            self.play.finish_load_of(key)
 
     # Answers
 
@@ -93,13 +93,13 @@ class World(RuleBasedStateMachine):
         is_good=st.sampled_from([True, True, True, False]),
         load_extra_bytes=st.sampled_from([0, 0, 10, 60]),
     )
-    def answer_fetch(self, data, is_good, load_extra_bytes):
+    def finish_attempt(self, data, is_good, load_extra_bytes):
         attempt = self._any(data, self.play.orders.fetching)
         if is_good:
-            self.play.answer_fetch(attempt, load_extra_bytes)
+            self.play.finish_attempt(attempt, load_extra_bytes)
         else:
             id_, _ = self.play.orders.fetching.pop(attempt)
-            self.play.tell(ev.FetchFailed(id_, attempt, play.BROKEN))
+            self.play.send(ev.FetchFailed(id_, attempt, play.BROKEN))
 
     @precondition(lambda self: self.play.orders.loading)
     @rule(
@@ -107,38 +107,38 @@ class World(RuleBasedStateMachine):
         is_good=st.sampled_from([True, True, True, False]),
         load_s=st.sampled_from([0.0, 0.1, 5.0]),
     )
-    def answer_load(self, data, is_good, load_s):
+    def finish_load_of(self, data, is_good, load_s):
         key = self._any(data, self.play.orders.loading)
         if is_good:
-            self.play.answer_load(key, load_s)
+            self.play.finish_load_of(key, load_s)
         else:
             del self.play.orders.loading[key]
-            self.play.tell(ev.CopyLoadFailed(key, play.BROKEN))
+            self.play.send(ev.CopyLoadFailed(key, play.BROKEN))
 
     @precondition(lambda self: self.play.orders.freeing)
     @rule(data=st.data())
-    def answer_free(self, data):
-        self.play.answer_free(self._any(data, self.play.orders.freeing))
+    def finish_free_of(self, data):
+        self.play.finish_free_of(self._any(data, self.play.orders.freeing))
 
-    @precondition(lambda self: self.play.orders.parking or self.play.orders.unparking)
+    @precondition(lambda self: self.play.orders.offloading or self.play.orders.onloading)
     @rule(data=st.data(), is_good=st.sampled_from([True, True, False]))
     def answer_move(self, data, is_good):
         self._answer_move(
-            self._any(data, [*self.play.orders.parking, *self.play.orders.unparking]), is_good
+            self._any(data, [*self.play.orders.offloading, *self.play.orders.onloading]), is_good
         )
 
     def _answer_move(self, key, is_good):
         orders = self.play.orders
-        is_parking = key in orders.parking
-        (orders.parking if is_parking else orders.unparking).pop(key)
+        is_offloading = key in orders.offloading
+        (orders.offloading if is_offloading else orders.onloading).pop(key)
         if not is_good:
-            self.play.tell(ev.DeviceMoveFailed(key))
-        elif is_parking:
-            self.play.parked.add(key)
-            self.play.tell(ev.CopyOffloaded(key))
+            self.play.send(ev.DeviceMoveFailed(key))
+        elif is_offloading:
+            self.play.offloaded.add(key)
+            self.play.send(ev.CopyOffloaded(key))
         else:
-            self.play.parked.discard(key)
-            self.play.tell(ev.CopyOnloaded(key))
+            self.play.offloaded.discard(key)
+            self.play.send(ev.CopyOnloaded(key))
 
     # Wishes and the world
 
@@ -152,34 +152,36 @@ class World(RuleBasedStateMachine):
     )
     def forget(self, name, is_replaced, host, gpu, hint, key):
         gpu = gpu if self.gpu else 0
-        if f"k{key}" not in self.play.truth:
+        if f"k{key}" not in self.play.artifacts_by_key:
             self.play.declare(
                 name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_offload=bool(self.gpu)
             )
-        self.play.artifacts[play.named(name)] = self.play.truth[f"k{key}"]
-        self.play.tell(ev.ModelForgotten(play.named(name), is_replaced))
+        self.play.artifacts[play.id_of(name)] = self.play.artifacts_by_key[f"k{key}"]
+        self.play.send(ev.ModelForgotten(play.id_of(name), is_replaced))
 
     @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
     def grow_or_shrink(self, key, host, gpu):
         """The next load of these bytes takes another size than the last."""
-        if f"k{key}" in self.play.truth:
-            self.play.truth[f"k{key}"].really = model.Footprint(host, gpu if self.gpu else 0)
+        if f"k{key}" in self.play.artifacts_by_key:
+            self.play.artifacts_by_key[f"k{key}"].actual = model.Footprint(
+                host, gpu if self.gpu else 0
+            )
 
     @rule(name=names, is_pinned=st.booleans())
     def pin(self, name, is_pinned):
-        self.play.tell(ev.PinSet(play.named(name), is_pinned))
+        self.play.send(ev.PinSet(play.id_of(name), is_pinned))
 
     @rule(name=names)
     def unload(self, name):
-        self.play.tell(ev.UnloadRequested(play.named(name)))
+        self.play.send(ev.UnloadRequested(play.id_of(name)))
 
     @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
     def ease(self, key, load_extra_bytes):
-        self.play.tell(ev.LoadOverheadKnown(f"k{key}", load_extra_bytes))
+        self.play.send(ev.LoadOverheadKnown(f"k{key}", load_extra_bytes))
 
     @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
     def see_memory(self, overhead):
-        self.play.see(overhead)
+        self.play.measure_memory(overhead)
 
     @rule(seconds=waits)
     def wait(self, seconds):
@@ -188,7 +190,7 @@ class World(RuleBasedStateMachine):
     # The end: everything is answered
 
     def teardown(self):
-        self.play.see(0)
+        self.play.measure_memory(0)
         assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), "there is no end to it"
         assert not any(request.is_waiting for request in self.play.requests.values())
         assert self.play.orders == play.Orders()
@@ -205,12 +207,12 @@ class World(RuleBasedStateMachine):
         for key in list(+self.play.leases):
             self.play.end_lease(key)
         for attempt in list(orders.fetching):
-            self.play.answer_fetch(attempt)
+            self.play.finish_attempt(attempt)
         for key in list(orders.loading):
-            self.play.answer_load(key)
+            self.play.finish_load_of(key)
         for key in list(orders.freeing):
-            self.play.answer_free(key)
-        for key in [*orders.parking, *orders.unparking]:
+            self.play.finish_free_of(key)
+        for key in [*orders.offloading, *orders.onloading]:
             self._answer_move(key, is_good=True)
         self.play.wait(0.5)
         return (

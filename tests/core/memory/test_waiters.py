@@ -24,7 +24,7 @@ def waiting(out):
 def test_requests_are_taken_in_their_order(waiting):
     copy = copies.Copy("k", model.Footprint())
     for ticket in (3, 1, 2):
-        waiting.wait(ticket, A, copy)
+        waiting.add(ticket, A, copy)
     assert waiting.take(copy) == [3, 1, 2]
     assert len(waiting) == 0
     assert not copy.waiters
@@ -33,27 +33,27 @@ def test_requests_are_taken_in_their_order(waiting):
 def test_requests_of_one_model_are_taken_from_a_copy_that_serves_several(waiting):
     copy = copies.Copy("k", model.Footprint())
     for ticket, id_ in ((1, A), (2, B), (3, A)):
-        waiting.wait(ticket, id_, copy)
+        waiting.add(ticket, id_, copy)
     assert waiting.take(copy, A) == [1, 3]
     assert copy.waiters == {2: B}
     assert 2 in waiting
     assert 1 not in waiting
 
 
-def test_who_leaves_waited_for_something_or_not(waiting):
+def test_removing_a_ticket_returns_what_it_waited_for(waiting):
     binding = copies.Binding(A)
-    waiting.wait(1, A, binding)
-    assert waiting.leave(1) is binding
-    assert waiting.leave(1) is None
+    waiting.add(1, A, binding)
+    assert waiting.remove(1) is binding
+    assert waiting.remove(1) is None
     assert not binding.waiters
 
 
-def test_nobody_waits_for_two_things(waiting):
-    waiting.wait(1, A, copies.Binding(A))
+def test_a_ticket_waits_for_one_record(waiting):
+    waiting.add(1, A, copies.Binding(A))
     with pytest.raises(AssertionError, match="waits already"):
-        waiting.wait(1, B, copies.Binding(B))
+        waiting.add(1, B, copies.Binding(B))
 
 
-def test_all_are_told_the_same(waiting, out):
+def test_all_tickets_are_refused_with_the_same_error(waiting, out):
     waiting.refuse([1, 2], NO)
     assert out == [ev.RefuseLease(1, NO), ev.RefuseLease(2, NO)]

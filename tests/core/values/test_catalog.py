@@ -35,7 +35,7 @@ def test_a_model_without_a_version_means_the_newest():
     assert there.versions("a") == ("2", "9", "10")
 
 
-def test_the_newest_is_another_once_it_is_withdrawn():
+def test_withdrawing_the_newest_version_makes_another_the_newest():
     there = catalog.Catalog(
         [declared("a", "2"), declared("a", "1"), catalog.ModelWithdrawn(model.ModelId("a", "2"))]
     )
@@ -47,12 +47,12 @@ def test_an_unknown_model_is_not_found():
         catalog.Catalog([declared("a")]).resolve("b")
 
 
-def test_an_unknown_version_is_answered_with_those_there_are():
+def test_the_error_of_an_unknown_version_lists_the_known_ones():
     with pytest.raises(errors.ModelNotFound, match="no version '3'; there is: 1, 2"):
         catalog.Catalog([declared("a", "2"), declared("a", "1")]).resolve("a", "3")
 
 
-def test_a_model_whose_last_version_goes_is_gone():
+def test_a_model_goes_with_its_last_version():
     there = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
     assert not there.has_name("a")
     assert there.versions("a") == ()
@@ -83,7 +83,7 @@ def test_a_cleared_alias_means_nothing():
     assert there.alias("x") is None
 
 
-def test_withdrawing_what_is_not_there_changes_nothing():
+def test_withdrawing_an_unknown_model_changes_nothing():
     there = catalog.Catalog([declared("a")])
     there.apply(catalog.ModelWithdrawn(model.ModelId("b")))
     there.apply(catalog.ModelWithdrawn(model.ModelId("a", "7")))
@@ -135,7 +135,7 @@ def test_a_catalog_is_made_again_from_its_changes(history):
 
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20), names | aliases, versions)
-def test_whatever_is_resolved_was_declared(history, name, version):
+def test_each_resolved_model_was_declared(history, name, version):
     there = catalog.Catalog(history)
     try:
         found = there.resolve(name, version)

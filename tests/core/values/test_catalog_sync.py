@@ -30,7 +30,7 @@ def taken(*steps):
     return made
 
 
-def test_nothing_holds_before_a_whole_catalog_has_come():
+def test_the_catalog_is_empty_before_the_last_step_of_a_full_one():
     first, *rest = catalog_sync.full_steps(
         catalog_sync.split_changes(declared(*(f"m{n}" for n in range(2500)))), 0
     )
@@ -41,30 +41,30 @@ def test_nothing_holds_before_a_whole_catalog_has_come():
     assert (len(made.catalog), made.is_complete, made.revision) == (2500, True, 3)
 
 
-def test_an_empty_catalog_is_complete_too():
+def test_an_empty_full_catalog_is_complete():
     assert taken(*catalog_sync.full_steps(catalog_sync.split_changes([]), 0)).is_complete
 
 
-def test_a_step_says_what_it_changes():
+def test_a_step_returns_its_changes():
     made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
     (step,) = catalog_sync.incremental_steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
     assert made.apply(step) == step.changes
     assert len(made.catalog) == 0
 
 
-def test_a_missed_step_is_a_gap_and_changes_nothing():
+def test_a_step_after_a_missed_one_is_refused():
     made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
     with pytest.raises(catalog_sync.MissedStep, match="step 3 can't follow revision 1"):
         made.apply(catalog_sync.SyncStep(3, tuple(declared("b"))))
     assert (made.revision, len(made.catalog)) == (1, 1)
 
 
-def test_a_step_before_any_whole_catalog_is_a_gap():
+def test_a_step_before_any_full_catalog_is_refused():
     with pytest.raises(catalog_sync.MissedStep):
         taken(catalog_sync.SyncStep(1, tuple(declared("a"))))
 
 
-def test_a_second_whole_catalog_tells_only_the_differences():
+def test_a_second_full_catalog_returns_only_the_differences():
     made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a", "b")), 0))
     (step,) = catalog_sync.full_steps(catalog_sync.split_changes(declared("b", "c")), 1)
     assert set(map(str, made.apply(step))) == {
@@ -73,7 +73,7 @@ def test_a_second_whole_catalog_tells_only_the_differences():
     }
 
 
-def test_the_old_catalog_serves_until_the_new_one_has_ended():
+def test_the_old_catalog_serves_until_the_last_step_of_the_new_one():
     made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("old")), 0))
     first, last = catalog_sync.full_steps(
         catalog_sync.split_changes(declared(*(f"m{n}" for n in range(1500)))), 1
@@ -93,7 +93,7 @@ def test_differences_lead_from_one_catalog_to_the_other(before, after):
     assert set(map(str, one.changes())) == set(map(str, other.changes()))
 
 
-def test_who_declared_a_model_and_its_pin_make_no_other_copy():
+def test_specs_share_a_copy_if_only_origin_and_pin_differ():
     assert catalog_sync.can_share_copy(
         world.spec("a"), world.spec("a", origin=model.FROM_CONFIG, pinned=True)
     )

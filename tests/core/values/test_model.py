@@ -14,7 +14,7 @@ sizes = st.builds(model.Footprint, st.integers(0, 1 << 50), st.integers(0, 1 << 
 
 
 @given(footprints, footprints)
-def test_what_is_taken_away_can_be_added_again(one, other):
+def test_minus_undoes_plus(one, other):
     assert one.minus(other).plus(other) == one
     assert one.plus(other).minus(one) == other
 
@@ -36,20 +36,20 @@ def test_each_device_is_counted_apart(one, other):
 
 
 @given(footprints, footprints)
-def test_what_fits_leaves_no_debt(need, room):
+def test_a_need_that_fits_leaves_no_negative_bytes(need, room):
     left = room.minus(need)
     assert need.fits_in(room) == (left.host_bytes >= 0 and left.gpu_bytes >= 0)
 
 
 @given(sizes, sizes, sizes)
-def test_what_fits_together_fits_alone(one, other, room):
+def test_needs_that_fit_together_fit_one_after_the_other(one, other, room):
     if one.plus(other).fits_in(room):
         assert one.fits_in(room)
         assert other.fits_in(room.minus(one))
 
 
 @pytest.mark.parametrize(("need", "fits"), [((5, 5), True), ((6, 0), False), ((0, 6), False)])
-def test_room_on_one_device_is_none_on_another(need, fits):
+def test_free_memory_of_one_device_is_no_use_on_another(need, fits):
     assert model.Footprint(*need).fits_in(model.Footprint(5, 5)) is fits
 
 
@@ -68,7 +68,7 @@ def test_an_origin_of_an_unknown_kind_is_refused():
         model.Origin.parse("nowhere:a")
 
 
-def test_a_spec_survives_the_way_to_another_process():
+def test_a_spec_can_be_pickled():
     spec = model.ModelSpec(
         model.ModelId("iris"),
         "/m",

@@ -5,7 +5,7 @@ import pickle
 from meshserve.core.values import model, reports
 
 
-def test_a_report_survives_the_way_to_the_controller():
+def test_a_report_can_be_pickled():
     copy = reports.CopyReport(
         model.ModelId("a"), "failed", "it is corrupt", model.Footprint(1, 2), 3, pinned=True
     )
@@ -18,6 +18,6 @@ def test_a_report_survives_the_way_to_the_controller():
     assert pickle.loads(pickle.dumps(said)) == said
 
 
-def test_a_report_that_says_no_more_tells_of_an_empty_worker():
+def test_the_defaults_of_a_report_describe_an_empty_worker():
     said = reports.WorkerReport("default-0", 1, "n1", "starting", 0)
     assert (said.copies, said.booked, said.counters.requests) == ((), model.Footprint(), 0)

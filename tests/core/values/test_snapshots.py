@@ -3,8 +3,6 @@ from __future__ import annotations
 import dataclasses
 import pickle
 
-import pytest
-
 from meshserve.core.values import model, snapshots
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 7000, "/run/w.sock")
@@ -13,18 +11,13 @@ SNAP = snapshots.GatewaySnapshot(
 )
 
 
-def test_a_snapshot_can_t_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        SNAP.listen = "0.0.0.0:80"
-
-
 def test_without_keys_routes_and_controller_it_is_complete():
     assert (SNAP.keys, SNAP.routes, SNAP.controller, SNAP.default_pool) == ((), {}, None, "default")
     assert snapshots.RingMember("default-0", ENDPOINT).ready
     assert not snapshots.ApiKey("client", "secret").admin
 
 
-def test_it_survives_the_way_to_another_process():
+def test_a_snapshot_can_be_pickled():
     again = pickle.loads(pickle.dumps(SNAP))
     assert again == SNAP
     assert dataclasses.replace(again, node="n2") != SNAP

@@ -1,0 +1,110 @@
+"""The bytes of one worker: booked, about to be free, evictable, pinned, and overhead."""
+
+from __future__ import annotations
+
+from meshserve.core.memory import copies
+from meshserve.core.memory.copy_lifecycle import CopyPhase
+from meshserve.core.values import model
+
+OFFLOAD_PHASES = frozenset({CopyPhase.OFFLOADED, CopyPhase.OFFLOADING})
+
+
+class MemoryAccount:
+    """Sums over all copies, so that no decision has to look at every copy.
+
+    `booked`: taken or promised. `freeing`: the part of it that is ordered out and not free yet.
+    `draining`: of copies that leave with their last lease. `pinned`: kept by pins.
+    `overhead_bytes`: private memory of the process that no copy accounts for, and
+    `overhead_min_bytes` the least of it that was ever seen.
+    """
+
+    def __init__(self, budget: model.Footprint) -> None:
+        self.budget = budget
+        self.booked = model.NO_BYTES
+        self.freeing = model.NO_BYTES
+        self.draining = model.NO_BYTES
+        self.pinned = model.NO_BYTES
+        self.overhead_bytes = 0
+        self.overhead_min_bytes = 0
+        self._is_process_measured = False
+        # Two integers instead of a Footprint: both change with each lease, the hot path.
+        self._evictable_host_bytes = 0
+        self._evictable_gpu_bytes = 0
+
+    def book(
+        self, copy: copies.Copy, takes: model.Footprint, freeing: model.Footprint = model.NO_BYTES
+    ) -> None:
+        """Replace the copy's booking by `takes`, of which `freeing` is ordered out."""
+        assert not copy.is_evictable, (
+            f"{copy.key} is evictable; its bytes are fixed until it is held"
+        )
+        self.booked = self.booked.minus(copy.booked).plus(takes)
+        self.freeing = self.freeing.minus(copy.freeing).plus(freeing)
+        copy.booked, copy.freeing = takes, freeing
+        self.update_pinned(copy)
+
+    def update_pinned(self, copy: copies.Copy) -> None:
+        """Count the bytes that the copy's pins keep, after a change of its pins, phase or bytes."""
+        pinned = model.NO_BYTES
+        if copy.pins and copy.state is not CopyPhase.DRAINING:
+            pinned = copy.booked.minus(copy.freeing)
+            # On its way back to the GPU a copy holds host memory that it gives back on arrival.
+            # An offloaded one keeps it: without a request nothing moves it back.
+            if copy.state not in OFFLOAD_PHASES:
+                pinned = pinned.limited_to(copy.need)
+        if pinned != copy.pinned:
+            self.pinned = self.pinned.minus(copy.pinned).plus(pinned)
+            copy.pinned = pinned
+
+    def mark_evictable(self, copy: copies.Copy) -> None:
+        """Count the copy's bytes as evictable; they may not change until `mark_held`."""
+        if not copy.is_evictable:
+            copy.is_evictable = True
+            self._evictable_host_bytes += copy.booked.host_bytes
+            self._evictable_gpu_bytes += copy.booked.gpu_bytes
+
+    def mark_held(self, copy: copies.Copy) -> None:
+        """Count the copy's bytes as evictable no longer."""
+        if copy.is_evictable:
+            copy.is_evictable = False
+            self._evictable_host_bytes -= copy.booked.host_bytes
+            self._evictable_gpu_bytes -= copy.booked.gpu_bytes
+
+    def record_process_memory(self, private_bytes: int, loading_bytes: int) -> None:
+        """Take private memory of the process that no copy accounts for off the budget.
+
+        `loading_bytes` are booked for loads in progress. How much of them is taken already is
+        unknown, so the overhead lies in a range, and the last known value holds within it.
+        """
+        least = max(0, private_bytes - self.booked.host_bytes)
+        most = least + loading_bytes
+        if self._is_process_measured:
+            self.overhead_bytes = min(most, max(least, self.overhead_bytes))
+            self.overhead_min_bytes = min(self.overhead_min_bytes, self.overhead_bytes)
+        else:
+            self.overhead_bytes = self.overhead_min_bytes = most
+            self._is_process_measured = True
+
+    @property
+    def evictable(self) -> model.Footprint:
+        """The bytes of all evictable copies."""
+        return model.Footprint(self._evictable_host_bytes, self._evictable_gpu_bytes)
+
+    @property
+    def free(self) -> model.Footprint:
+        """The bytes that are free now; negative while more is booked than there is."""
+        budget, booked = self.budget, self.booked
+        return model.Footprint(
+            budget.host_bytes - booked.host_bytes - self.overhead_bytes,
+            budget.gpu_bytes - booked.gpu_bytes,
+        )
+
+    @property
+    def free_soon(self) -> model.Footprint:
+        """The bytes that are free once all that is ordered out has left."""
+        return self.free.plus(self.freeing)
+
+    def free_at_most(self, copy: copies.Copy, overhead_bytes: int) -> model.Footprint:
+        """Return what could ever be free for the copy: the budget less overhead and other pins."""
+        overhead = model.Footprint(overhead_bytes)
+        return self.budget.minus(self.pinned).plus(copy.pinned).minus(overhead)
