@@ -135,10 +135,10 @@ class RayCluster(ray_replicas.RayReplicas):
         report: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
         return report
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
+    async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the worker's request statistics by model since its process began."""
         tallies: dict[model.ModelId, model_stats.ModelStats] = await self._actors.call(
-            WORKER + worker_id, "tallies"
+            WORKER + worker_id, "stats"
         )
         return tallies
 

@@ -148,7 +148,7 @@ class RayReplicas:
         report: llm_spec.LlmReport = await self._actors.call(REPLICA + replica_id, "report")
         return report
 
-    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
+    async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
         # Copied before Ray is asked: its figures then account for at least these replicas.
         nodes_with_gpus = dict(self._nodes_with_gpus)

@@ -92,7 +92,7 @@ class WorkerActor:
         return self._started.report(since)
 
     @actor_process.errors_as_values
-    async def tallies(self) -> dict[model.ModelId, model_stats.ModelStats]:
+    async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the request statistics of every model since the process began."""
         return dict(self._started.host.tallies)
 

@@ -248,7 +248,7 @@ class Controller:
 
     async def _tell_room(self) -> None:
         try:
-            self.post(events.CapacitySeen(await self.cluster.room()))
+            self.post(events.CapacitySeen(await self.cluster.node_capacities()))
         except errors.MeshError as error:
             logger.warning("what the nodes have for LLMs can't be told: %s", error.message)
 
@@ -309,7 +309,7 @@ class Controller:
             worker for worker in self.mesh.workers.records.values() if worker.state == "ready"
         ]:
             try:
-                counted = await self.cluster.tallies(worker.id)
+                counted = await self.cluster.stats(worker.id)
             except errors.Unavailable:
                 continue
             for id_, numbers in counted.items():

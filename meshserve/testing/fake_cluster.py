@@ -215,7 +215,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         """Its copies of these models."""
         return self._there(worker_id).copies_of(ids)
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
+    async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """What a test put there."""
         return self._there(worker_id).tallies
 

@@ -104,7 +104,7 @@ class FakeReplicas:
         """What a test put there."""
         return self._replica(replica_id).said
 
-    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
+    async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """`gpus`, less those that replicas hold."""
         return tuple(self._room(node, gpus) for node, gpus in self.gpus.items())
 

@@ -147,7 +147,7 @@ async def test_gpus_that_stay_taken_are_unavailable(replicas, monkeypatch):
 async def free(replicas, gpus):
     """Ray tells what is free a little later."""
     end_s = asyncio.get_running_loop().time() + contract.WAIT_S
-    while (room := (await replicas.room())[0]).gpus_free != gpus:
+    while (room := (await replicas.node_capacities())[0]).gpus_free != gpus:
         assert asyncio.get_running_loop().time() < end_s, room
         await asyncio.sleep(0.05)
     return room

@@ -159,7 +159,7 @@ class ClusterContract:
 
     async def test_numbers_of_a_model_that_answered_nothing_are_not_there(self, stage):
         await stage.start_with(stage.good)
-        assert await stage.cluster.tallies(WORKER) == {}
+        assert await stage.cluster.stats(WORKER) == {}
 
     async def test_a_stopped_worker_is_gone_and_stopping_it_again_is_no_error(self, stage):
         await stage.start()

@@ -20,7 +20,7 @@ async def start(replicas, spec=SPEC):
 
 class ReplicasContract:
     async def test_nodes_have_room(self, replicas):
-        (room, *_) = await replicas.room()
+        (room, *_) = await replicas.node_capacities()
         assert (room.node != "", room.cores >= 1, room.gpus >= room.gpus_free >= 0) == (
             True,
             True,

@@ -40,7 +40,7 @@ async def test_a_start_takes_as_long_as_a_test_wants(replicas):
 async def test_one_on_a_gpu_holds_it_sleeps_and_wakes(replicas):
     replicas.gpus = {"n1": 4}
     await replicas.start_replica("g/0", ON_GPU, llm_spec.ReplicaPlan((2,), node="n1"))
-    assert await replicas.room() == (llm_spec.NodeCapacity("n1", 4, 2, 2, ("g/0",)),)
+    assert await replicas.node_capacities() == (llm_spec.NodeCapacity("n1", 4, 2, 2, ("g/0",)),)
     await replicas.sleep_replica("g/0", 1)
     assert (await replicas.living_replicas())[0].is_asleep
     assert (await replicas.wake_replica("g/0")).took_s == fake_replicas.TOOK_S

@@ -1,4 +1,7 @@
-"""What the control plane needs from the outside, as Protocols that the edges and the fakes implement and `app` joins."""
+"""The Protocols through which the control plane acts on the outside: cluster, registry, clock.
+
+The edges implement them, and so do the fakes in `meshserve.testing`.
+"""
 
 from __future__ import annotations
 
@@ -20,177 +23,216 @@ from meshserve.core.values import (
 
 @dataclass(frozen=True, slots=True)
 class WorkerCapacity:
-    """What the cluster has for workers."""
+    """The CPU cores and GPUs of the whole cluster that workers may use."""
 
     cores: int
     gpus: int
 
 
 class WorkerControl(Protocol):
-    """The cluster's workers, by their ids. A method for a worker that is not there, or goes meanwhile, raises Unavailable."""
+    """The cluster's workers by id.
+
+    Each method that names a worker raises Unavailable if it does not run or ends meanwhile.
+    """
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
-        """The workers that run, whoever started them."""
+        """Return the workers that run, also those that an earlier controller has started."""
         ...
 
     async def start_worker(
         self, worker_id: str, settings: desired.WorkerSettings
     ) -> events.WorkerStarted:
-        """Start its process, in place of any that is left of an earlier one; returns once it listens. Raises MeshError with the reason."""
+        """Start a worker and return once it listens; one of the same id is replaced.
+
+        Raises MeshError with the reason if it does not start.
+        """
         ...
 
     async def stop_worker(self, worker_id: str) -> None:
-        """Let it answer what it has accepted, end it, and leave nothing behind. No error where it is not there."""
+        """Let the worker answer its requests, then end it. Does nothing if it does not run."""
         ...
 
     async def wait_until_lost(self, worker_id: str) -> str:
-        """Returns the reason once its process has ended in whatever way; at once where there is none."""
+        """Return the reason once the worker's process has ended; at once if it does not run."""
         ...
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
-        """Have it take a step of its catalog in. Raises catalog_sync.MissedStep where a step before it is missing."""
+        """Apply a step of the worker's catalog. Raises MissedStep if one before it is missing."""
         ...
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
-        """Returns once it has the model in memory. Raises why it can't be: LoadFailed, ModelNotFound, DeadlineExceeded."""
+        """Return once the worker has the model in memory.
+
+        Raises LoadFailed, ModelNotFound, Overloaded or DeadlineExceeded if it can't.
+        """
         ...
 
     async def unload(self, worker_id: str, id_: model.ModelId) -> None:
-        """Have its copy go as soon as nobody uses it. No error where it has none."""
+        """Free the worker's copy of the model with its last lease. Does nothing without a copy."""
         ...
 
     async def pin(self, worker_id: str, id_: model.ModelId, *, is_pinned: bool) -> None:
-        """Have it keep its copy from when it has one, or treat it like any other again."""
+        """Keep the worker's copy in memory, now or from its next load, or end that."""
         ...
 
     async def copies(
         self, worker_id: str, ids: tuple[model.ModelId, ...]
     ) -> tuple[reports.CopyReport, ...]:
-        """How its copies of these models are now; nothing for those that it has none of."""
+        """Return the reports of the copies of these models; an absent copy has none."""
         ...
 
-    async def tallies(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
-        """The numbers of every model that it has answered for."""
+    async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
+        """Return the counters of each model that the worker has had requests for."""
         ...
 
     async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
-        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
+        """Return the worker's report with the copies that have changed since its report `since`.
+
+        It has all copies if `since` is 0 or not the number of its last report.
+        """
         ...
 
 
 class GatewayControl(Protocol):
-    """The cluster's gateways, by their nodes. A method for a gateway that is not there raises Unavailable."""
+    """The cluster's gateways by node.
+
+    Each method that names a node raises Unavailable if no gateway runs there.
+    """
 
     async def start_gateway(
-        self, node: str, snap: snapshots.GatewaySnapshot
+        self, node: str, snapshot: snapshots.GatewaySnapshot
     ) -> reports.GatewayReport:
-        """Start it, or take over the one that runs and configure it; returns once it serves. Raises MeshError with the reason."""
+        """Start the node's gateway, or take over the one that runs; return once it serves.
+
+        Raises MeshError with the reason if it does not start.
+        """
         ...
 
-    async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
-        """Have it serve by this snapshot; returns once it does. Raises MeshError where it goes on with the one before."""
+    async def configure_gateway(self, node: str, snapshot: snapshots.GatewaySnapshot) -> None:
+        """Return once the gateway serves by the snapshot.
+
+        Raises MeshError if it goes on with the one before.
+        """
         ...
 
     async def stop_gateway(self, node: str) -> None:
-        """Let it answer what it has accepted, and end it. No error where it is not there."""
+        """Let the gateway answer its requests, then end it. Does nothing if it does not run."""
         ...
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
-        """How it is now."""
+        """Return the gateway's report."""
         ...
 
 
 class ReplicaControl(Protocol):
-    """The engines of LLMs, by the ids of their replicas. A method for one that is not there, or goes meanwhile, raises Unavailable."""
+    """The engines of LLMs by replica id.
+
+    Each method that names a replica raises Unavailable if it does not run or ends meanwhile.
+    """
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
-        """The replicas that run, whoever started them."""
+        """Return the replicas that run, also those that an earlier controller has started."""
         ...
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
-        """Start it, in place of any that is left of an earlier one; returns once it has made a token. Raises MeshError with the reason."""
+        """Start a replica and return once it has made a token; one of the same id is replaced.
+
+        Raises MeshError with the reason if it does not start.
+        """
         ...
 
     async def stop_replica(self, replica_id: str) -> None:
-        """Let it answer what it has accepted, end it with all its processes, and free what it held. No error where it is not there."""
+        """Let the replica answer its requests, then end its processes and free its GPUs.
+
+        Does nothing if it does not run.
+        """
         ...
 
     async def wait_until_replica_lost(self, replica_id: str) -> str:
-        """Returns the reason once its process or its engine has ended, or its tokens stall; at once where there is none."""
+        """Return the reason once the replica's process or engine has ended, or its tokens stall.
+
+        Returns at once if it does not run.
+        """
         ...
 
     async def sleep_replica(self, replica_id: str, level: int) -> None:
-        """Let it answer what it has accepted, and have it sleep. Raises MeshError."""
+        """Let the replica answer its requests, then put it to sleep at vLLM's `level` (1 or 2).
+
+        Raises MeshError if its engine fails.
+        """
         ...
 
     async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
-        """Returns once it has made a token again. Raises MeshError."""
+        """Wake the replica and return once it has made a token. Raises MeshError if it fails."""
         ...
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
-        """How it is now."""
+        """Return the replica's report."""
         ...
 
-    async def room(self) -> tuple[llm_spec.NodeCapacity, ...]:
-        """What the nodes have for engines."""
+    async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
+        """Return the GPUs and memory of each node that engines may use."""
         ...
 
 
 class Cluster(WorkerControl, GatewayControl, ReplicaControl, Protocol):
-    """Where workers, gateways and replicas run."""
+    """The cluster that runs workers, gateways and replicas."""
 
     async def capacity(self) -> WorkerCapacity:
-        """What there is for workers, all nodes together."""
+        """Return what workers may use on all nodes together."""
         ...
 
     async def nodes(self) -> tuple[str, ...]:
-        """The nodes that shall have a gateway."""
+        """Return the nodes that must have a gateway."""
         ...
 
 
 class RegistryStore(Protocol):
-    """The registry. Its methods block; one thread at a time calls them."""
+    """The durable registry. Its methods block; one thread at a time may call them."""
 
     def load(self) -> events.RegistryContents:
-        """All that it holds."""
+        """Return all that the registry holds."""
         ...
 
     def save(self, changes: Sequence[events.RegistryChange]) -> None:
-        """Make the changes durable, all or none."""
+        """Make all of the changes durable, or none."""
         ...
 
     def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep what was learned about models that it holds."""
+        """Keep the measurements of models that the registry holds; others are ignored."""
         ...
 
 
 class Clock(Protocol):
-    """Time, so that tests can move it by hand."""
+    """Time, as a Protocol so that tests can move it by hand."""
 
     def now_s(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Return the seconds since an arbitrary moment; never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return when so much time has gone by."""
+        """Return after so many seconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryScan:
-    """What a repository holds at one moment, and what in it can't be served, in words."""
+    """The models of a repository at one moment. `problems` say in words what can't be served."""
 
     specs: tuple[model.ModelSpec, ...]
     problems: tuple[str, ...] = ()
 
 
 class RepositoryWatch(Protocol):
-    """Repositories of models."""
+    """The model repositories."""
 
     def scans(
-        self, of: desired.RepositorySettings, load_timeout_s: float
+        self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> AsyncIterator[RepositoryScan]:
-        """What the repository holds now, and again after each change; ends after the first where it is not to be watched."""
+        """Yield what the repository holds, and again after each change if it is to be watched.
+
+        Models that name no time-out of their own get `load_timeout_s`.
+        """
         ...

@@ -11,6 +11,8 @@ offloading → offloaded: offloaded, evicting: move failed
 offloaded  → queued: requested, evicting: eviction ordered
 onloading  → ready: loaded, evicting: move failed
 evicting   → absent: freed
+
+Each line is "phase → next phase: move"; a test holds the diagram against the table.
 """
 
 from __future__ import annotations

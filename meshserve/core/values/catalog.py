@@ -1,9 +1,13 @@
-"""What should exist: models with their versions, and aliases. The controller owns one; every worker keeps a copy of its pool's."""
+"""The catalog: the models to be served, by name and version, and their aliases.
+
+The controller owns one for the mesh; each worker holds that of its pool.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from meshserve import errors
 from meshserve.core.values import model
@@ -11,7 +15,10 @@ from meshserve.core.values import model
 
 @dataclass(frozen=True, slots=True)
 class ModelDeclared:
-    """The spec is to be served, in place of any earlier one with the same id. `measured` is what earlier loads of its bytes taught."""
+    """The spec is to be served, in place of an earlier one with the same id.
+
+    `measured` is what earlier loads of its artifact have shown.
+    """
 
     spec: model.ModelSpec
     measured: model.Measured | None = None
@@ -19,14 +26,14 @@ class ModelDeclared:
 
 @dataclass(frozen=True, slots=True)
 class ModelWithdrawn:
-    """The version is not to be served any more."""
+    """The version is not to be served any longer."""
 
     id: model.ModelId
 
 
 @dataclass(frozen=True, slots=True)
 class AliasSet:
-    """`alias` means `name`; an empty version means the newest."""
+    """`alias` stands for the model `name`; an empty version for its newest one."""
 
     alias: str
     name: str
@@ -35,7 +42,7 @@ class AliasSet:
 
 @dataclass(frozen=True, slots=True)
 class AliasCleared:
-    """`alias` means nothing any more."""
+    """`alias` stands for no model any longer."""
 
     alias: str
 
@@ -44,25 +51,38 @@ Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
 
 
 def version_order(version: str) -> tuple[int, int, str, str]:
-    """Sort key of versions: numbers by value, however long, and above them all that are not numbers, by letter. No two have the same."""
+    """Return the sort key of a version: numbers by value, then other texts by letter.
+
+    Numbers may be longer than `int` may parse, and different versions never have equal keys.
+    """
     if not (version.isascii() and version.isdecimal()):
         return (1, 0, version, version)
     digits = version.lstrip("0")
     return (0, len(digits), digits, version)
 
 
+def newest(versions: Iterable[str]) -> str:
+    """Return the version that serves requests without one: the last in `version_order`."""
+    return max(versions, key=version_order)
+
+
 class Catalog:
-    """Models by name and version, and aliases. Where a name is both, the alias is meant; whoever declares sees to it that none is."""
+    """Models by name and version, and aliases.
+
+    An alias wins over a model of the same name; the catalog index of the controller sees to it
+    that no name is both.
+    """
 
     def __init__(self, changes: Iterable[Change] = ()) -> None:
         self._versions: dict[str, dict[str, ModelDeclared]] = {}
+        # Kept, because `resolve` is on the path of each request and sorting versions is not cheap.
         self._newest: dict[str, str] = {}
         self._aliases: dict[str, AliasSet] = {}
         for change in changes:
             self.apply(change)
 
     def apply(self, change: Change) -> None:
-        """Take a change in. Withdrawing what is not there changes nothing."""
+        """Apply a change. Withdrawing or clearing an unknown name changes nothing."""
         match change:
             case ModelDeclared():
                 self._declare(change)
@@ -72,11 +92,12 @@ class Catalog:
                 self._aliases[change.alias] = change
             case AliasCleared():
                 self._aliases.pop(change.alias, None)
+            case _:
+                assert_never(change)
 
     def _declare(self, declared: ModelDeclared) -> None:
         name, version = declared.spec.id
-        versions = self._versions.setdefault(name, {})
-        versions[version] = declared
+        self._versions.setdefault(name, {})[version] = declared
         self._newest[name] = newest((version, self._newest.get(name, version)))
 
     def _withdraw(self, id_: model.ModelId) -> None:
@@ -89,7 +110,7 @@ class Catalog:
             self._newest.pop(id_.name, None)
 
     def resolve(self, name: str, version: str = "") -> model.ModelId:
-        """The id that a request means. Raises ModelNotFound with the names of what there is."""
+        """Return the id that a request for `name` means. Raises ModelNotFound if none does."""
         alias = self._aliases.get(name)
         if alias is not None:
             name, version = alias.name, version or alias.version
@@ -99,30 +120,30 @@ class Catalog:
         if not version:
             return model.ModelId(name, self._newest[name])
         if version not in versions:
-            there = ", ".join(sorted(versions, key=version_order))
+            known = ", ".join(sorted(versions, key=version_order))
             raise errors.ModelNotFound(
-                f"model {name!r} has no version {version!r}; there is: {there}"
+                f"model {name!r} has no version {version!r}; there is: {known}"
             )
         return model.ModelId(name, version)
 
     def declared(self, id_: model.ModelId) -> ModelDeclared | None:
-        """What was declared under this id, if anything."""
+        """Return the declaration with this id, if any."""
         return self._versions.get(id_.name, {}).get(id_.version)
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions of a model, oldest first; none if there is no such model."""
+        """Return the versions of a model, oldest first; none if the model is unknown."""
         return tuple(sorted(self._versions.get(name, ()), key=version_order))
 
     def alias(self, alias: str) -> AliasSet | None:
-        """What an alias means, if it is one."""
+        """Return the meaning of an alias, if it is one."""
         return self._aliases.get(alias)
 
     def aliases(self) -> tuple[AliasSet, ...]:
-        """All aliases, by name."""
+        """Return all aliases in the order of their names."""
         return tuple(self._aliases[alias] for alias in sorted(self._aliases))
 
     def has_name(self, name: str) -> bool:
-        """Whether a model or an alias has that name."""
+        """Return whether a model or an alias has the name."""
         return name in self._versions or name in self._aliases
 
     def __iter__(self) -> Iterator[ModelDeclared]:
@@ -133,10 +154,5 @@ class Catalog:
         return sum(map(len, self._versions.values()))
 
     def changes(self) -> tuple[Change, ...]:
-        """The changes that make an equal catalog out of an empty one."""
+        """Return the changes that make an equal catalog out of an empty one."""
         return (*self, *self._aliases.values())
-
-
-def newest(versions: Iterable[str]) -> str:
-    """The version that is served where a request names none."""
-    return max(versions, key=version_order)
