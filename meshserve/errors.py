@@ -1,24 +1,25 @@
-"""Every way in which a request can fail, and what each looks like on the wire.
+"""Every error that a request or command can end with, and its codes on the wire.
 
     MeshError
-    ├── InvalidRequest        the caller's message is wrong        INVALID_ARGUMENT      400
-    ├── ModelNotFound         no such model or version             NOT_FOUND             404
-    ├── AlreadyExists         the name means something else        ALREADY_EXISTS        409
-    ├── Conflict              the mesh is not as it would have to be  FAILED_PRECONDITION  409
-    ├── PayloadTooLarge       the message is over the limit        RESOURCE_EXHAUSTED    413
-    ├── LoadFailed            the model can't be loaded            FAILED_PRECONDITION   424
+    ├── InvalidRequest        the caller's message is wrong           INVALID_ARGUMENT     400
+    ├── ModelNotFound         no such model or version                NOT_FOUND            404
+    ├── AlreadyExists         the name means something else           ALREADY_EXISTS       409
+    ├── Conflict              the mesh is in another state            FAILED_PRECONDITION  409
+    ├── PayloadTooLarge       the message is over the limit           RESOURCE_EXHAUSTED   413
+    ├── LoadFailed            the model can't be loaded               FAILED_PRECONDITION  424
     │   ├── ModelTooBig       it is bigger than the whole budget
     │   └── MissingExtra      its library is not installed
-    ├── Overloaded            a queue, rate or quota is full       RESOURCE_EXHAUSTED    429
-    ├── Unauthenticated       no or bad credentials                UNAUTHENTICATED       401
-    ├── PermissionDenied      good credentials, not allowed        PERMISSION_DENIED     403
-    ├── ModelRaised           the model's own code raised          INTERNAL              500
-    ├── Unsupported           a known method that we don't offer   UNIMPLEMENTED         501
-    ├── Unavailable           draining, or no worker left          UNAVAILABLE           503
-    ├── DeadlineExceeded      the caller's time is over            DEADLINE_EXCEEDED     504
-    └── ConfigInvalid         the user's configuration is wrong    (never on the wire; exit code 2)
+    ├── Overloaded            a queue, rate or quota is full          RESOURCE_EXHAUSTED   429
+    ├── Unauthenticated       no or unknown credentials               UNAUTHENTICATED      401
+    ├── PermissionDenied      known credentials, not allowed          PERMISSION_DENIED    403
+    ├── ModelRaised           the model's own code raised             INTERNAL             500
+    ├── Unsupported           a known method that is not offered      UNIMPLEMENTED        501
+    ├── Unavailable           draining, or no worker left             UNAVAILABLE          503
+    ├── DeadlineExceeded      the caller's time is over               DEADLINE_EXCEEDED    504
+    └── ConfigInvalid         a configuration or an entry is wrong    INVALID_ARGUMENT     400
 
-gRPC codes are numbers of `google.rpc.Code`.
+gRPC codes are numbers of `google.rpc.Code`. The command line ends with exit code 2 for
+ConfigInvalid, with 1 for all others. Our own bugs are AssertionErrors, never members of this tree.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import ClassVar
 
 
 class MeshError(Exception):
-    """Base of the tree. `retry_after_s` is set where waiting that long is expected to help."""
+    """Base of the tree. `retry_after_s` is set if waiting that long is expected to help."""
 
     grpc_code: ClassVar[int] = 2
     http_status: ClassVar[int] = 500
@@ -38,11 +39,12 @@ class MeshError(Exception):
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuilt, (type(self), self.message, self.retry_after_s))
+        # Exceptions are pickled with their positional arguments alone, which would lose the wait.
+        return (_rebuild, (type(self), self.message, self.retry_after_s))
 
 
-def _rebuilt(kind: type[MeshError], message: str, retry_after_s: float | None) -> MeshError:
-    return kind(message, retry_after_s=retry_after_s)
+def _rebuild(error_class: type[MeshError], message: str, retry_after_s: float | None) -> MeshError:
+    return error_class(message, retry_after_s=retry_after_s)
 
 
 class InvalidRequest(MeshError):
@@ -64,7 +66,7 @@ class AlreadyExists(MeshError):
 
 
 class Conflict(MeshError):
-    """The request is good, but the mesh is not in the state that it needs; the message says which."""
+    """The request is valid, but needs the mesh in another state; the message says which."""
 
     grpc_code, http_status = 9, 409
 
@@ -76,7 +78,7 @@ class PayloadTooLarge(MeshError):
 
 
 class LoadFailed(MeshError):
-    """The model could not be loaded; the message says why, `retry_after_s` when it is tried again."""
+    """The model could not be loaded; `retry_after_s` says when it is tried again."""
 
     grpc_code, http_status = 9, 424
 
@@ -86,7 +88,7 @@ class ModelTooBig(LoadFailed):
 
 
 class MissingExtra(LoadFailed):
-    """The library that runs the model is not installed; the message names the extra that brings it."""
+    """The library that runs the model is not installed; the message names the extra to install."""
 
 
 class Overloaded(MeshError):
@@ -96,13 +98,13 @@ class Overloaded(MeshError):
 
 
 class Unauthenticated(MeshError):
-    """No credentials, or credentials that nobody holds."""
+    """No credentials, or unknown ones."""
 
     grpc_code, http_status = 16, 401
 
 
 class PermissionDenied(MeshError):
-    """The credentials are good, but not for this."""
+    """The credentials are known, but do not allow this."""
 
     grpc_code, http_status = 7, 403
 
@@ -114,24 +116,28 @@ class ModelRaised(MeshError):
 
 
 class Unsupported(MeshError):
-    """A method that the protocol knows and meshserve does not offer."""
+    """A method or option that the protocol knows and meshserve does not offer."""
 
     grpc_code, http_status = 12, 501
 
 
 class Unavailable(MeshError):
-    """Nobody can answer now: the worker drains, or none is left."""
+    """No process can answer now: the mesh drains, or no worker is left."""
 
     grpc_code, http_status = 14, 503
 
 
 class DeadlineExceeded(MeshError):
-    """The caller's time ran out before the answer was there."""
+    """The caller's time ran out before the answer."""
 
     grpc_code, http_status = 4, 504
 
 
 class ConfigInvalid(MeshError):
-    """The user's configuration is wrong; the message has file, line, field and what would be right."""
+    """A configuration, or one entry of it in a management request, is wrong.
+
+    The message has a line for each mistake, with file and line if there is a file, the field, and
+    what would be right.
+    """
 
     grpc_code, http_status = 3, 400

@@ -1,4 +1,4 @@
-"""Where the log lines of a process go."""
+"""Log files of the processes of a mesh."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ OLD_FILES = 3
 
 
 def to_file(folder: str, name: str) -> None:
-    """Write what this process logs from now on to `folder/name.log`; old lines go when it grows."""
+    """Write what this process logs to `folder/name.log`, and to three older files of 10 MiB."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
         path / f"{name}.log", maxBytes=BYTES_MAX, backupCount=OLD_FILES
     )
     handler.setFormatter(logging.Formatter(FORMAT))
-    ours = logging.getLogger("meshserve")
-    ours.setLevel(logging.INFO)
-    ours.addHandler(handler)
-    ours.propagate = False
+    logger = logging.getLogger("meshserve")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False

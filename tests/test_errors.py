@@ -1,4 +1,4 @@
-"""The tree in the module's docstring is what users are told: the classes must be it."""
+"""The tree in the docstring of `errors` is documentation for users: the classes must match it."""
 
 from __future__ import annotations
 
@@ -14,54 +14,47 @@ from meshserve import errors
 LINE = re.compile(
     r"^ *[│ ]*[├└]── (?P<name>\w+) +(?P<words>.*?)(?:  +(?P<code>[A-Z_]+) +(?P<status>\d{3}))?$"
 )
-DOCUMENTED = [found.groupdict() for found in map(LINE.match, errors.__doc__.splitlines()) if found]
+LINES = {
+    match["name"]: match for match in map(LINE.match, (errors.__doc__ or "").splitlines()) if match
+}
 CLASSES = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, errors.MeshError)
+    error_class
+    for _, error_class in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(error_class, errors.MeshError)
 ]
 
 
-def documented(kind):
-    """The line of the class, or of the nearest base that has codes in its line."""
-    lines = {line["name"]: line for line in DOCUMENTED}
-    return next(
-        (lines[base.__name__] for base in kind.__mro__ if lines.get(base.__name__, {}).get("code")),
-        None,
-    )
+def documented_codes(error_class: type[errors.MeshError]) -> tuple[str, int]:
+    """Return the codes in the line of the class, or of its nearest base that has codes."""
+    for base in error_class.__mro__:
+        line = LINES.get(base.__name__)
+        if line and line["code"]:
+            return line["code"], int(line["status"])
+    raise AssertionError(f"{error_class.__name__} has no codes in the tree")
 
 
-def test_the_tree_has_every_class_and_no_other():
-    assert {line["name"] for line in DOCUMENTED} == {kind.__name__ for kind in CLASSES} - {
-        "MeshError"
-    }
+def test_the_tree_has_every_class_and_no_other() -> None:
+    names = {error_class.__name__ for error_class in CLASSES}
+    assert set(LINES) == names - {"MeshError"}
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in CLASSES if documented(kind)], ids=lambda kind: kind.__name__
+    "error_class",
+    [error_class for error_class in CLASSES if error_class is not errors.MeshError],
+    ids=lambda error_class: error_class.__name__,
 )
-def test_a_class_has_the_codes_that_the_tree_says(kind):
-    line = documented(kind)
-    assert (code_pb2.Code.Name(kind.grpc_code), kind.http_status) == (
-        line["code"],
-        int(line["status"]),
-    )
+def test_a_class_has_the_codes_of_the_tree(error_class: type[errors.MeshError]) -> None:
+    codes = code_pb2.Code.Name(error_class.grpc_code), error_class.http_status
+    assert codes == documented_codes(error_class)
 
 
-def test_only_the_base_and_what_is_never_on_the_wire_have_no_codes_in_the_tree():
-    assert {kind for kind in CLASSES if not documented(kind)} == {
-        errors.MeshError,
-        errors.ConfigInvalid,
-    }
-
-
-@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("error_class", CLASSES, ids=lambda error_class: error_class.__name__)
 @pytest.mark.parametrize("retry_after_s", [None, 0.0, 2.5])
-def test_pickling_keeps_everything(kind, retry_after_s):
-    again = pickle.loads(pickle.dumps(kind("what is wrong: ü", retry_after_s=retry_after_s)))
-    assert type(again) is kind
-    assert (again.message, str(again), again.retry_after_s) == (
-        "what is wrong: ü",
-        "what is wrong: ü",
-        retry_after_s,
-    )
+def test_pickling_keeps_message_and_wait(
+    error_class: type[errors.MeshError], retry_after_s: float | None
+) -> None:
+    error = error_class("what is wrong: ü", retry_after_s=retry_after_s)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is error_class
+    assert copy.message == str(copy) == "what is wrong: ü"
+    assert copy.retry_after_s == retry_after_s

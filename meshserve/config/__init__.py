@@ -1,4 +1,7 @@
-"""config.yaml ↔ frozen values. Reads files and the environment, starts nothing."""
+"""config.yaml, checked and turned into frozen values.
+
+Must not start anything: it reads files and the environment alone.
+"""
 
 from __future__ import annotations
 
@@ -10,73 +13,92 @@ from typing import Any, TypeVar
 import pydantic
 
 from meshserve import errors
-from meshserve.config import checks, diagnostics, reference, sections, values, yaml_positions
-from meshserve.config.diagnostics import Diagnostic
-from meshserve.config.llm_schema import LlmSection
-from meshserve.config.schema import (
-    CacheSection,
-    Config,
-    GatewaySection,
-    KeySection,
-    ModelSection,
-    PoolSection,
-    RegistrySection,
-    RepositorySection,
-    TensorSection,
-    home,
+from meshserve.config import (
+    diagnostics,
+    fields,
+    name_conflicts,
+    reference,
+    schema,
+    schema_errors,
+    yaml_positions,
 )
+from meshserve.config.diagnostics import Diagnostic
+from meshserve.config.model_schema import ModelSection
+from meshserve.config.schema import Config, home
 
 __all__ = [
-    "CacheSection", "Config", "Diagnostic", "GatewaySection", "KeySection", "LlmSection", "ModelSection",
-    "PoolSection", "RegistrySection", "RepositorySection", "TensorSection",
-    "document", "home", "json_schema", "load", "parse", "parse_model", "parse_size", "reference_markdown",
-]  # fmt: skip
+    "Config",
+    "Diagnostic",
+    "ModelSection",
+    "document",
+    "home",
+    "json_schema",
+    "load",
+    "parse",
+    "parse_model",
+    "parse_size",
+    "reference_markdown",
+]
 
-SectionT = TypeVar("SectionT", bound=sections.Section)
+SectionT = TypeVar("SectionT", bound=fields.Section)
+Check = Callable[[Config], Iterable[Diagnostic]]
 
 json_schema = reference.json_schema
 reference_markdown = reference.markdown
-parse_size = values.parse_size
+parse_size = fields.parse_size
 
 
-def load(
-    path: str | os.PathLike[str], judge: Callable[[Config], Iterable[Diagnostic]] = lambda _: ()
-) -> Config:
-    """The configuration in a file. Raises ConfigInvalid with all that is wrong, one `file:line: field: …` a line.
+def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
+    """Return the configuration in a file.
 
-    `judge` is asked about one that is good so far, and says what else is wrong with it.
+    `check` yields what else is wrong with a configuration that is good so far.
+    Raises ConfigInvalid with everything that is wrong, one `file:line: field: …` a line.
     """
     file = os.fspath(path)
-    marked = yaml_positions.read(_text(file), file)
-    if not isinstance(marked.document, dict):
+    positioned = yaml_positions.read(_text(file), file)
+    content = positioned.document
+    if not isinstance(content, dict):
         raise errors.ConfigInvalid(
-            f"{file}:{marked.line(())}: expected a mapping of keys such as `models:`, got {diagnostics.shown(marked.document)}"
+            f"{file}:{positioned.line(())}: expected a mapping of keys such as `models:`, "
+            f"got {diagnostics.shown(content)}"
         )
-    folder = Path(file).absolute().parent
-    config, found = _validated(Config, marked.document, {"folder": folder, "environ": os.environ})
-    found = [*marked.repeated, *found, *checks.across(marked.document)]
-    if config is not None and not found:
-        found = list(judge(config))
-    if config is None or found:
-        placed = sorted(found, key=lambda fault: marked.line(fault.path))
-        raise errors.ConfigInvalid("\n".join(_placed(fault, marked, file) for fault in placed))
+    context = {"folder": Path(file).absolute().parent, "environ": os.environ}
+    config, faults = _validate(schema.Config, content, context)
+    faults = [*positioned.repeated, *faults, *name_conflicts.check(content)]
+    if config is not None and not faults:
+        faults = list(check(config))
+    if config is None or faults:
+        faults.sort(key=lambda fault: positioned.line(fault.path))
+        raise errors.ConfigInvalid(
+            "\n".join(_with_position(fault, positioned, file) for fault in faults)
+        )
     return config
 
 
 def parse(document: Mapping[str, Any]) -> Config:
-    """The configuration in a JSON document such as `document` writes. Paths must be absolute; none is looked for. Raises ConfigInvalid."""
-    config, found = _validated(Config, document, {})
-    return _unless_faulty(config, [*found, *checks.across(document)])
+    """Return the configuration in a JSON document such as `document` returns.
+
+    Paths must be absolute and need not exist here. Raises ConfigInvalid with all that is wrong.
+    """
+    config, faults = _validate(schema.Config, document, {})
+    return _unless_faulty(config, [*faults, *name_conflicts.check(document)])
 
 
 def parse_model(entry: Mapping[str, Any]) -> ModelSection:
-    """One entry of `models:`, as the management API takes it. Raises ConfigInvalid; whether its pool exists is not checked."""
-    return _unless_faulty(*_validated(ModelSection, entry, {}))
+    """Return one entry of `models:`, as the management API takes it.
+
+    Whether its pool exists is not checked. Raises ConfigInvalid with all that is wrong.
+    """
+    return _unless_faulty(*_validate(ModelSection, entry, {}))
 
 
 def document(config: Config) -> dict[str, Any]:
-    """What `parse` reads back to an equal configuration, ready for JSON. It holds the API keys."""
+    """Return the JSON document from which `parse` makes an equal configuration.
+
+    It holds the API keys. Keys that have their default are left out.
+    """
     return {
+        # Named even if it is the default, because another process may have another MESHSERVE_HOME.
         "state_dir": str(config.state_dir),
         **config.model_dump(mode="json", exclude_defaults=True),
     }
@@ -91,32 +113,35 @@ def _text(file: str) -> str:
         raise errors.ConfigInvalid(f"{file}: not UTF-8 text (byte {error.start})") from None
 
 
-def _validated(
-    root: type[SectionT], given: Any, context: dict[str, Any]
-) -> tuple[SectionT | None, list[diagnostics.Diagnostic]]:
+def _validate(
+    section: type[SectionT], content: Any, context: dict[str, Any]
+) -> tuple[SectionT | None, list[Diagnostic]]:
     try:
-        return root.model_validate(given, context=context), []
+        return section.model_validate(content, context=context), []
     except pydantic.ValidationError as error:
-        return None, [checks.of_schema(root, found) for found in error.errors(include_url=False)]
+        return None, [
+            schema_errors.diagnostic(section, details)
+            for details in error.errors(include_url=False)
+        ]
 
 
-def _unless_faulty(section: SectionT | None, found: list[diagnostics.Diagnostic]) -> SectionT:
-    if section is None or found:
-        raise errors.ConfigInvalid("\n".join(map(_unplaced, found)))
+def _unless_faulty(section: SectionT | None, faults: list[Diagnostic]) -> SectionT:
+    if section is None or faults:
+        raise errors.ConfigInvalid("\n".join(map(_without_position, faults)))
     return section
 
 
-def _placed(
-    fault: diagnostics.Diagnostic, marked: yaml_positions.PositionedDocument, file: str
+def _with_position(
+    fault: Diagnostic, positioned: yaml_positions.PositionedDocument, file: str
 ) -> str:
-    earlier = (
-        ""
-        if fault.earlier is None
-        else f"; first as {diagnostics.field(fault.earlier)} on line {marked.line(fault.earlier)}"
-    )
-    return f"{file}:{marked.line(fault.path)}: {diagnostics.field(fault.path)}: {fault.message}{earlier}"
+    line = positioned.line(fault.path)
+    text = f"{file}:{line}: {diagnostics.field(fault.path)}: {fault.message}"
+    if fault.earlier is None:
+        return text
+    earlier = diagnostics.field(fault.earlier)
+    return f"{text}; first as {earlier} on line {positioned.line(fault.earlier)}"
 
 
-def _unplaced(fault: diagnostics.Diagnostic) -> str:
+def _without_position(fault: Diagnostic) -> str:
     earlier = "" if fault.earlier is None else f"; first as {diagnostics.field(fault.earlier)}"
     return f"{diagnostics.field(fault.path) or 'the document'}: {fault.message}{earlier}"

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in a user's words."""
+"""What is wrong with a configuration, in words for its author."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_MAX = 60
 
 
 class Diagnostic(NamedTuple):
-    """One thing that is wrong at `path`; `earlier` is the place that it collides with, if any."""
+    """One mistake at `path`; `earlier` is the entry that it collides with, if any."""
 
     path: Path
     message: str
@@ -20,13 +20,13 @@ class Diagnostic(NamedTuple):
 
 
 def field(path: Path) -> str:
-    """A path as users write it: `models[2].uri`."""
+    """Return a path as its author writes it: `models[2].uri`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
 
 
 def shown(value: object) -> str:
-    """A value as part of a sentence, cut where it is long."""
+    """Return a value as part of a sentence, cut at 60 characters."""
     kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
     text = kinds.get(type(value)) or (
         str(value).lower() if isinstance(value, bool) else repr(value)
@@ -35,6 +35,12 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the nearest of the known words, or nothing where none is near."""
+    """Return `; did you mean 'x'?` with the nearest known word, or nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """Return `did_you_mean`, or the list of all known words if none is near."""
+    words = list(known)
+    return did_you_mean(word, words) or f"; there are: {', '.join(words)}"

@@ -6,23 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from meshserve.config import values
-from meshserve.config.sections import Section
+from meshserve import errors
+from meshserve.config import fields
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import llm_spec
 
 
-class ReplicasSection(Section):
+class ReplicasSection(fields.Section):
     """How many engines of one LLM there may be."""
 
-    min: values.Whole = Field(
+    min: fields.Whole = Field(
         default=1,
         ge=0,
-        description="At least so many; with 0 the last one goes after `idle_timeout_s`.",
+        description="The least number; with 0 the last one ends after `idle_timeout_s`.",
     )
-    max: values.Whole | None = Field(
+    max: fields.Whole | None = Field(
         default=None,
         ge=1,
-        description="At most so many, while requests queue. Default: `min`, or 1.",
+        description="The largest number, while requests queue. Default: `min`, or 1.",
     )
 
     @model_validator(mode="after")
@@ -32,85 +33,88 @@ class ReplicasSection(Section):
         return self
 
     @property
-    def most(self) -> int:
-        """`max`, where it is given."""
+    def largest(self) -> int:
+        """`max`, or its default."""
         return self.max or self.min or 1
 
 
-class AdapterSection(Section):
+class AdapterSection(fields.Section):
     """A LoRA adapter of an LLM, which clients call by its name."""
 
-    name: values.ClientName = Field(description="What clients call it.")
-    uri: values.Source = Field(
+    name: fields.ClientName = Field(description="What clients call it.")
+    uri: fields.Source = Field(
         description="Its folder, or where it is fetched from, as for the LLM itself."
     )
 
 
-class HeldSection(Section):
-    """How much may wait at the gateway for an engine that is not there yet. What is over gets 503 with Retry-After."""
+class HeldSection(fields.Section):
+    """How much may wait while no engine is ready; further requests get 503 with Retry-After."""
 
-    requests: values.Whole = Field(default=1000, ge=0, description="How many requests for the LLM.")
-    bytes: values.PositiveSize = Field(default=64 << 20, description="Their bodies together.")
-    wait_s: values.Seconds = Field(default=600.0, description="How long each of them.")
+    requests: fields.Whole = Field(default=1000, ge=0, description="How many requests for the LLM.")
+    bytes: fields.PositiveSize = Field(default=64 << 20, description="Their bodies together.")
+    wait_s: fields.Seconds = Field(default=600.0, description="How long each of them.")
 
     def limits(self) -> llm_spec.HoldLimits:
-        """The same as a value of the core."""
+        """Return the core's value for it."""
         return llm_spec.HoldLimits(self.requests, self.bytes, self.wait_s)
 
 
-class LlmSection(Section):
+class LlmSection(fields.Section):
     """A large language model, served by vLLM's engine. Only `name` and `uri` are needed."""
 
-    name: values.Name = Field(description="What clients call it: `model` in the request.")
-    uri: values.Source = Field(
-        description="A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or `s3://`, `gs://`, `az://`."
+    name: fields.Name = Field(description="What clients call it: `model` in the request.")
+    uri: fields.Source = Field(
+        description="A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or "
+        "`s3://`, `gs://`, `az://`."
     )
-    aliases: tuple[values.ClientName, ...] = Field(default=(), description="Other names for it.")
+    aliases: tuple[fields.ClientName, ...] = Field(default=(), description="Other names for it.")
     adapters: tuple[AdapterSection, ...] = Field(
         default=(), description="LoRA adapters that are served with it."
     )
-    tensor_parallel_size: values.Whole = Field(
+    tensor_parallel_size: fields.Whole = Field(
         default=1, ge=1, description="How many GPUs each layer is split over."
     )
-    pipeline_parallel_size: values.Whole = Field(
+    pipeline_parallel_size: fields.Whole = Field(
         default=1, ge=1, description="How many stages the layers are split into."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where it runs; `auto`: on GPUs where the cluster has any."
     )
     replicas: ReplicasSection = Field(default=ReplicasSection(), description="How many engines.")
-    idle_timeout_s: values.Seconds = Field(
+    idle_timeout_s: fields.Seconds = Field(
         default=300.0,
-        description="With `replicas.min: 0`: the last engine goes after so long unused.",
+        description="With `replicas.min: 0`: the last engine ends after this long without use.",
     )
-    share: values.Text = Field(
+    share: fields.Text = Field(
         default="",
-        description="LLMs with the same word here take turns on the same GPUs: one is awake, the others sleep.",
+        description="LLMs with the same word here take turns on the same GPUs: "
+        "one is awake, the others sleep.",
     )
-    sleep_level: Annotated[Literal[1, 2], values.NotFlag] = Field(
+    sleep_level: Annotated[Literal[1, 2], fields.NotFlag] = Field(
         default=1, description="Asleep, weights stay in host memory (1), or nothing does (2)."
     )
-    residency_s_min: values.Duration = Field(
+    residency_s_min: fields.Duration = Field(
         default=30.0, description="How long it stays awake at least, where it shares."
     )
     engine: dict[str, JsonValue] = Field(
         default={},
-        description="Any of vLLM's engine arguments by its name in Python, such as `max_model_len`.",
+        description="Any of vLLM's engine arguments by its name in Python, "
+        "such as `max_model_len`.",
     )
-    cpu_kv_cache: values.PositiveSize = Field(
+    cpu_kv_cache: fields.PositiveSize = Field(
         default=1 << 30, description="Memory for the KV cache on a CPU."
     )
-    start_timeout_s: values.Seconds = Field(
+    start_timeout_s: fields.Seconds = Field(
         default=900.0, description="How long a start may take, the weights' download included."
     )
-    stall_timeout_s: values.Seconds = Field(
+    stall_timeout_s: fields.Seconds = Field(
         default=60.0,
         description="How long requests may run without a new token before the engine is restarted.",
     )
     held: HeldSection = Field(
         default=HeldSection(), description="How much waits while no engine is ready."
     )
-    runtime: values.Text = Field(
+    runtime: fields.Text = Field(
         default="vllm",
         min_length=1,
         description="`vllm`, or a third party's engine (entry points `meshserve.engines`).",
@@ -120,26 +124,37 @@ class LlmSection(Section):
     def _can_share(self) -> LlmSection:
         if self.share and self.device == "cpu":
             raise ValueError("share needs GPUs: on a CPU engines can't sleep")
-        if self.share and self.replicas.most > 1:
+        if self.share and self.replicas.largest > 1:
             raise ValueError("LLMs that share GPUs have one replica each: leave replicas.max out")
         return self
 
-    def spec(self, device: str) -> llm_spec.LlmSpec:
-        """The same as a value of the core; `device` holds where the LLM says `auto`."""
+    def spec_on(self, capacity: cluster_control.WorkerCapacity) -> llm_spec.LlmSpec:
+        """Return the core's value for it; `device: auto` is `cuda` if the cluster has a GPU.
+
+        Raises ConfigInvalid if it shares GPUs and the cluster has none.
+        """
+        device = ("cuda" if capacity.gpus else "cpu") if self.device == "auto" else self.device
+        if self.share and device == "cpu":
+            raise errors.ConfigInvalid(
+                f"LLM {self.name!r} shares GPUs with others, but the cluster has no GPU: "
+                "leave share out"
+            )
         return llm_spec.LlmSpec(
             name=self.name,
             uri=self.uri,
             aliases=self.aliases,
-            adapters=tuple(llm_spec.Adapter(each.name, each.uri) for each in self.adapters),
+            adapters=tuple(
+                llm_spec.Adapter(adapter.name, adapter.uri) for adapter in self.adapters
+            ),
             tensor_parallel_size=self.tensor_parallel_size,
             pipeline_parallel_size=self.pipeline_parallel_size,
             replicas_min=self.replicas.min,
-            replicas_max=self.replicas.most,
+            replicas_max=self.replicas.largest,
             idle_timeout_s=self.idle_timeout_s,
             share=self.share,
             sleep_level=self.sleep_level,
             residency_s_min=self.residency_s_min,
-            device=device if self.device == "auto" else self.device,
+            device=device,
             cpu_kv_cache_bytes=self.cpu_kv_cache,
             start_timeout_s=self.start_timeout_s,
             stall_timeout_s=self.stall_timeout_s,

@@ -1,92 +1,115 @@
-"""Names that clients call: which of a document's entries take one that another has."""
+"""Names in a document that clash with each other or that nothing has.
+
+Works on the raw document, so that these mistakes are reported together with those of the schema.
+Entries of a wrong shape are skipped: the schema reports them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from meshserve.config import diagnostics
+from meshserve.config import diagnostics, schema
 
 Entry = tuple[int, dict[Any, Any]]
 
 
-class Taken(NamedTuple):
-    """Who has a name: what it is there, and where that is said."""
-
-    what: str
-    path: diagnostics.Path
-
-
-def duplicates(models: Sequence[Entry], llms: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
-    """Models declared twice, and names that mean two things. Entries of a wrong shape are passed over."""
-    yield from _versions(models)
-    taken: dict[str, Taken] = {}
-    for index, entry in models:
-        if isinstance(entry.get("name"), str):
-            taken.setdefault(entry["name"], Taken("the name of a model", ("models", index, "name")))
-    yield from _repeated(taken, _aliases("models", models))
-    yield from _repeated(taken, _names_of_llms(llms))
-    yield from _repeated(taken, _aliases("llms", llms))
-    yield from _repeated(taken, _adapters(llms))
+def check(document: Any) -> Iterator[diagnostics.Diagnostic]:
+    """Yield unknown pools, models that are declared twice, and names with two meanings."""
+    models = list(_entries(document, "models"))
+    repositories = list(_entries(document, "repositories"))
+    yield from _unknown_pools(document, "models", models)
+    yield from _unknown_pools(document, "repositories", repositories)
+    yield from _repeated_models(models)
+    yield from _repeated_names(models, list(_entries(document, "llms")))
 
 
-def _versions(models: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
+def _entries(document: Any, key: str) -> Iterator[Entry]:
+    entries = document.get(key) if isinstance(document, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict):
+            yield index, entry
+
+
+def _unknown_pools(
+    document: Any, key: str, entries: Sequence[Entry]
+) -> Iterator[diagnostics.Diagnostic]:
+    pools = document.get("pools") if isinstance(document, dict) else None
+    known = sorted({schema.DEFAULT_POOL, *map(str, pools if isinstance(pools, dict) else ())})
+    for index, entry in entries:
+        pool = entry.get("pool")
+        if isinstance(pool, str) and pool not in known:
+            message = f"there is no pool {pool!r}{diagnostics.hint(pool, known)}"
+            yield diagnostics.Diagnostic((key, index, "pool"), message)
+
+
+def _repeated_models(models: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
     versions: dict[tuple[str, str], diagnostics.Path] = {}
     for index, entry in models:
         name, version = entry.get("name"), str(entry.get("version", "1"))
-        path: diagnostics.Path = ("models", index, "name")
         if not isinstance(name, str):
             continue
-        if (name, version) in versions:
-            yield diagnostics.Diagnostic(
-                path,
-                f"model {name!r} version {version!r} is declared twice",
-                versions[name, version],
-            )
-        versions.setdefault((name, version), path)
+        path: diagnostics.Path = ("models", index, "name")
+        earlier = versions.setdefault((name, version), path)
+        if earlier is not path:
+            message = f"model {name!r} version {version!r} is declared twice"
+            yield diagnostics.Diagnostic(path, message, earlier)
 
 
-class Named(NamedTuple):
-    """A name, what has it (`alias 'x'`), and what it is to be called when another takes it."""
+class NameUse(NamedTuple):
+    """One use of a name: `label` begins the sentence of a conflict, `meaning` may end it."""
 
     name: object
-    said: str
-    taken: Taken
+    label: str
+    meaning: str
+    path: diagnostics.Path
 
 
-def _repeated(taken: dict[str, Taken], named: Iterator[Named]) -> Iterator[diagnostics.Diagnostic]:
-    for name, said, mine in named:
-        if not isinstance(name, str):
+def _repeated_names(
+    models: Sequence[Entry], llms: Sequence[Entry]
+) -> Iterator[diagnostics.Diagnostic]:
+    # In this order: a model's name wins over an LLM's, a name over an alias of its own kind.
+    first_uses: dict[str, NameUse] = {}
+    for use in _names("models", "model", "the name of a model", models):
+        if isinstance(use.name, str):
+            # Versions of one model share its name.
+            first_uses.setdefault(use.name, use)
+    uses = [
+        *_aliases("models", models),
+        *_names("llms", "LLM", "the name of an LLM", llms),
+        *_aliases("llms", llms),
+        *_adapters(llms),
+    ]
+    yield from _conflicts(first_uses, uses)
+
+
+def _conflicts(
+    first_uses: dict[str, NameUse], uses: Iterable[NameUse]
+) -> Iterator[diagnostics.Diagnostic]:
+    for use in uses:
+        if not isinstance(use.name, str):
             continue
-        earlier = taken.setdefault(name, mine)
-        if earlier is not mine:
-            is_same = earlier.what == mine.what
-            yield diagnostics.Diagnostic(
-                mine.path,
-                f"{said} {name!r} is {'given twice' if is_same else earlier.what}",
-                earlier.path,
-            )
+        first = first_uses.setdefault(use.name, use)
+        if first is not use:
+            problem = "given twice" if first.meaning == use.meaning else first.meaning
+            message = f"{use.label} {use.name!r} is {problem}"
+            yield diagnostics.Diagnostic(use.path, message, first.path)
 
 
-def _aliases(key: str, entries: Sequence[Entry]) -> Iterator[Named]:
+def _names(key: str, label: str, meaning: str, entries: Sequence[Entry]) -> Iterator[NameUse]:
     for index, entry in entries:
-        given = entry.get("aliases")
-        for place, alias in enumerate(given if isinstance(given, list) else ()):
-            yield Named(alias, "alias", Taken("an alias", (key, index, "aliases", place)))
+        yield NameUse(entry.get("name"), label, meaning, (key, index, "name"))
 
 
-def _names_of_llms(llms: Sequence[Entry]) -> Iterator[Named]:
+def _aliases(key: str, entries: Sequence[Entry]) -> Iterator[NameUse]:
+    for index, entry in entries:
+        aliases = entry.get("aliases")
+        for place, alias in enumerate(aliases if isinstance(aliases, list) else ()):
+            yield NameUse(alias, "alias", "an alias", (key, index, "aliases", place))
+
+
+def _adapters(llms: Sequence[Entry]) -> Iterator[NameUse]:
     for index, entry in llms:
-        yield Named(entry.get("name"), "LLM", Taken("the name of an LLM", ("llms", index, "name")))
-
-
-def _adapters(llms: Sequence[Entry]) -> Iterator[Named]:
-    for index, entry in llms:
-        given = entry.get("adapters")
-        for place, adapter in enumerate(given if isinstance(given, list) else ()):
-            if isinstance(adapter, dict):
-                yield Named(
-                    adapter.get("name"),
-                    "adapter",
-                    Taken("an adapter", ("llms", index, "adapters", place, "name")),
-                )
+        for place, adapter in _entries(entry, "adapters"):
+            path = ("llms", index, "adapters", place, "name")
+            yield NameUse(adapter.get("name"), "adapter", "an adapter", path)

@@ -1,23 +1,24 @@
-"""The configuration described: as JSON Schema for editors, as Markdown for the README."""
+"""Descriptions of the configuration: JSON Schema for editors, Markdown for docs/config.md."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from meshserve.config import llm_schema, schema, sections
+from meshserve.config import fields, llm_schema, model_schema, schema
 
-SECTIONS: tuple[tuple[str, type[sections.Section]], ...] = (
+SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("top level", schema.Config),
     ("gateway", schema.GatewaySection),
     ("gateway.keys[]", schema.KeySection),
     ("registry", schema.RegistrySection),
     ("cache", schema.CacheSection),
     ("pools.NAME", schema.PoolSection),
-    ("models[]", schema.ModelSection),
-    ("models[].inputs[], models[].outputs[]", schema.TensorSection),
-    ("repositories[]", schema.RepositorySection),
+    ("models[]", model_schema.ModelSection),
+    ("models[].inputs[], models[].outputs[]", model_schema.TensorSection),
+    ("repositories[]", model_schema.RepositorySection),
     ("llms[]", llm_schema.LlmSection),
     ("llms[].replicas", llm_schema.ReplicasSection),
     ("llms[].adapters[]", llm_schema.AdapterSection),
@@ -28,7 +29,7 @@ BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of config.yaml, draft 2020-12."""
+    """Return the JSON Schema of config.yaml, draft 2020-12."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema.Config.model_json_schema(),
@@ -36,17 +37,18 @@ def json_schema() -> dict[str, Any]:
 
 
 def markdown() -> str:
-    """A table for each section: key, value, default, what it does."""
+    """Return a table for each section with the key, value, default and meaning of each setting."""
     return "\n".join(_section(title, section) for title, section in SECTIONS)
 
 
-def _section(title: str, section: type[sections.Section]) -> str:
-    shape = section.model_json_schema()
+def _section(title: str, section: type[fields.Section]) -> str:
+    description = section.model_json_schema()
     rows = (
-        _row(key, described, key in shape.get("required", ()))
-        for key, described in shape["properties"].items()
+        _row(key, described, key in description.get("required", ()))
+        for key, described in description["properties"].items()
     )
-    return "\n".join((f"### `{title}`\n\n{section.__doc__}\n\n{HEAD}", *rows, ""))
+    summary = inspect.cleandoc(section.__doc__ or "").replace("\n", " ")
+    return "\n".join((f"### `{title}`\n\n{summary}\n\n{HEAD}", *rows, ""))
 
 
 def _row(key: str, described: Mapping[str, Any], is_required: bool) -> str:

@@ -1,4 +1,7 @@
-"""The keys of config.yaml: the one place where settings are named, described, defaulted and checked."""
+"""The keys of config.yaml: the one place where settings are named, described and checked.
+
+Each section builds its own core value, so that a new key is declared and passed on in one file.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +10,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from meshserve.config import diagnostics, llm_schema, values
-from meshserve.config.sections import Section
-from meshserve.core.values import model, snapshots
+from meshserve import errors
+from meshserve.config import diagnostics, fields, llm_schema, model_schema
+from meshserve.core.interfaces import cluster_control
+from meshserve.core.values import desired, model, snapshots
 
-DEFAULT_POOL = "default"
+DEFAULT_POOL = desired.DEFAULT_POOL
+WORKERS_AUTO_MAX = 16
 
 
 def home() -> Path:
-    """The state directory where nothing else is said: `MESHSERVE_HOME`, or `~/.meshserve`."""
+    """Return the default state directory: `MESHSERVE_HOME`, or `~/.meshserve`."""
     return Path(os.environ.get("MESHSERVE_HOME") or "~/.meshserve").expanduser().absolute()
 
 
-class KeySection(Section):
+class KeySection(fields.Section):
     """A client's credential: either the key itself or the environment variable that holds it."""
 
-    client: values.Name = Field(
+    client: fields.Name = Field(
         description="Who uses the key; the name appears in logs and metrics."
     )
-    key: values.Text = Field(
+    key: fields.Text = Field(
         default="",
         min_length=1,
         validate_default=False,
         description="The secret itself. Give this or `key_env`.",
         repr=False,
     )
-    key_env: values.Text | None = Field(
+    key_env: fields.Text | None = Field(
         default=None,
-        description="The environment variable that holds the secret, read when `meshserve up` starts.",
+        description="The environment variable that holds the secret, "
+        "read when `meshserve up` starts.",
     )
-    admin: values.Flag = Field(
+    admin: fields.Flag = Field(
         default=False, description="Whether the client may use the management paths."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _read_environment(cls, given: Any, info: ValidationInfo) -> Any:
-        variable = given.get("key_env") if isinstance(given, dict) else None
+    def _read_environment(cls, content: Any, info: ValidationInfo) -> Any:
+        variable = content.get("key_env") if isinstance(content, dict) else None
         if not isinstance(variable, str):
-            return given
-        if "key" in given:
+            return content
+        if "key" in content:
             raise ValueError("give key or key_env, not both")
         secret = (info.context or {}).get("environ", os.environ).get(variable)
         if not secret:
             raise ValueError(f"key_env: the environment variable {variable} is not set")
-        return {**given, "key": secret, "key_env": None}
+        return {**content, "key": secret, "key_env": None}
 
     @model_validator(mode="after")
     def _has_key(self) -> KeySection:
@@ -62,206 +68,138 @@ class KeySection(Section):
         return self
 
 
-class GatewaySection(Section):
+class GatewaySection(fields.Section):
     """The one port that clients see."""
 
-    listen: values.Address = Field(
+    listen: fields.Address = Field(
         default="127.0.0.1:8080",
-        description="HOST:PORT for gRPC and REST alike; 0.0.0.0 as host listens on every interface.",
+        description="HOST:PORT for gRPC and REST alike; "
+        "0.0.0.0 as host listens on every interface.",
     )
-    request_bytes_max: values.PositiveSize = Field(
+    request_bytes_max: fields.PositiveSize = Field(
         default=64 << 20, description="The biggest request that is accepted."
     )
     keys: tuple[KeySection, ...] = Field(
         default=(), description="API keys. Without any, every client may do everything."
     )
 
+    def settings(self) -> desired.GatewaySettings:
+        """Return the core's value for it."""
+        keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
+        return desired.GatewaySettings(self.listen, self.request_bytes_max, keys)
 
-class RegistrySection(Section):
+
+class RegistrySection(fields.Section):
     """Where registered models are remembered."""
 
-    url: values.Database | None = Field(
+    url: fields.Database | None = Field(
         default=None,
-        description="`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Default: `registry.db` in `state_dir`.",
+        description="`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. "
+        "Default: `registry.db` in `state_dir`.",
     )
 
 
-class CacheSection(Section):
+class CacheSection(fields.Section):
     """Where fetched artifacts are kept on each node."""
 
-    path: values.Place | None = Field(
+    path: fields.AbsolutePath | None = Field(
         default=None, description="The folder. Default: `cache` in `state_dir`."
     )
-    size: values.PositiveSize = Field(
+    size: fields.PositiveSize = Field(
         default=20 << 30, description="How much is kept; what was used longest ago goes first."
     )
-    artifact_bytes_max: values.PositiveSize = Field(
+    artifact_bytes_max: fields.PositiveSize = Field(
         default=10 << 30, description="The biggest single artifact that is fetched."
     )
 
 
-class PoolSection(Section):
+class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
-    workers: values.Workers = Field(
+    workers: fields.Workers = Field(
         default="auto",
         description="How many worker processes; `auto` chooses by the cores there are.",
     )
-    memory: values.PositiveSize = Field(
+    memory: fields.PositiveSize = Field(
         default=4 << 30, description="Host memory that one worker may use for models."
     )
-    gpu_memory: values.Size = Field(
+    gpu_memory: fields.Size = Field(
         default=0,
         description="GPU memory that one worker may use for models; needed with `device: cuda`.",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
     eviction: Literal["gdsf", "lru"] = Field(
         default="gdsf",
-        description="Who leaves when memory is short: `gdsf` weighs uses, load time and size; `lru` is the least recently used.",
+        description="Which model is evicted when memory is short: `gdsf` weighs uses, load time "
+        "and size; `lru` is the least recently used.",
     )
     allocator: Literal["jemalloc", "system"] = Field(
         default="jemalloc",
-        description="Who hands out memory in a worker. `jemalloc`, if Ray has it, leaves fewer gaps; `system` is the C library.",
+        description="The memory allocator of a worker. `jemalloc`, if Ray has it, leaves fewer "
+        "gaps; `system` is the C library's.",
     )
-    idle_unload_s: values.Seconds | None = Field(
-        default=None, description="Unload a model that nobody used for so long. Default: never."
+    idle_unload_s: fields.Seconds | None = Field(
+        default=None,
+        description="Unload a model that has not been used for this long. Default: never.",
     )
-    loads_parallel: values.Whole = Field(
+    loads_parallel: fields.Whole = Field(
         default=4, ge=1, description="How many models one worker loads at the same time."
     )
-    queue_max: values.Whole = Field(
+    queue_max: fields.Whole = Field(
         default=1000, ge=1, description="How many requests one worker holds before it answers 429."
     )
-    load_timeout_s: values.Seconds = Field(
+    load_timeout_s: fields.Seconds = Field(
         default=120.0, description="How long a load may take before it counts as failed."
     )
-    copies_max: values.Whole = Field(
+    copies_max: fields.Whole = Field(
         default=8,
         ge=1,
-        description="On how many workers a model may be at once that one worker is not enough for. 1: on one.",
+        description="On how many workers at most a model is, if one worker is too few for its "
+        "load. 1: always on one.",
     )
 
     @model_validator(mode="after")
     def _fits_device(self) -> PoolSection:
         if self.device == "cuda" and not self.gpu_memory:
             raise ValueError(
-                "device: cuda needs gpu_memory, the bytes of GPU memory for each worker, for example gpu_memory: 8GiB"
+                "device: cuda needs gpu_memory, the bytes of GPU memory for each worker, "
+                "for example gpu_memory: 8GiB"
             )
         if self.device == "cpu" and self.gpu_memory:
             raise ValueError("gpu_memory is only used with device: cuda")
         return self
 
+    def workers_in(self, capacity: cluster_control.WorkerCapacity) -> int:
+        """Return the number of workers in a cluster.
 
-class TensorSection(Section):
-    """One input or output of a model."""
+        `auto` is one for each GPU with `device: cuda`, else one for each core, 16 at most.
+        Raises ConfigInvalid if the cluster has too few GPUs.
+        """
+        if self.device == "cuda":
+            return self._workers_on_gpus(capacity.gpus)
+        if isinstance(self.workers, int):
+            return self.workers
+        return max(1, min(capacity.cores, WORKERS_AUTO_MAX))
 
-    name: values.Name = Field(description="Its name on the wire.")
-    datatype: values.Datatype = Field(description="A word of the Open Inference Protocol.")
-    shape: tuple[Annotated[values.Whole, Field(ge=-1)], ...] = Field(
-        description="Its dimensions with the batch first; -1 is any size."
-    )
-
-    def spec(self) -> model.TensorSpec:
-        """The same as a value of the core."""
-        return model.TensorSpec(self.name, self.datatype, self.shape)
-
-
-class ModelSection(Section):
-    """A model that is served. Only `name` and `uri` are needed."""
-
-    name: values.Name = Field(description="What clients call it.")
-    uri: values.Source = Field(
-        description="A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`."
-    )
-    version: values.Version = Field(
-        default="1", description="Its version; where a client names none, the newest is served."
-    )
-    runtime: values.Text = Field(
-        default="",
-        description="`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or a third party's. Default: told from the files.",
-    )
-    pool: values.Text = Field(default=DEFAULT_POOL, description="The pool that serves it.")
-    pinned: values.Flag = Field(default=False, description="Load it at once and never evict it.")
-    trust: values.Flag = Field(
-        default=False, description="Allow artifacts that are code: pickle, joblib, Python."
-    )
-    checksum: values.Text = Field(
-        default="",
-        pattern=values.CHECKSUM,
-        description="`sha256:<hex>` that the fetched bytes must have.",
-    )
-    load_timeout_s: values.Seconds | None = Field(
-        default=None, description="How long its load may take. Default: its pool's."
-    )
-    batching: values.Flag = Field(
-        default=True,
-        description="Whether requests that arrive together may be run together, where the model can.",
-    )
-    max_batch_size: values.Whole = Field(
-        default=256, ge=1, description="How many rows are run together at most."
-    )
-    inputs: tuple[TensorSection, ...] = Field(
-        default=(), description="Its inputs, where the files can't tell."
-    )
-    outputs: tuple[TensorSection, ...] = Field(
-        default=(), description="Its outputs, where the files can't tell."
-    )
-    options: dict[str, JsonValue] = Field(
-        default={}, description="Anything its runtime understands."
-    )
-    aliases: tuple[values.Name, ...] = Field(
-        default=(), description="Other names for this version."
-    )
-
-    def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:
-        """The same as a value of the core; `load_timeout_s` holds where the model has none of its own."""
-        return model.ModelSpec(
-            id=model.ModelId(self.name, self.version),
-            uri=self.uri,
-            runtime=self.runtime,
-            pool=self.pool,
-            pinned=self.pinned,
-            trust=self.trust,
-            checksum=self.checksum,
-            load_timeout_s=self.load_timeout_s or load_timeout_s,
-            batching=self.batching,
-            max_batch_size=self.max_batch_size,
-            inputs=tuple(tensor.spec() for tensor in self.inputs),
-            outputs=tuple(tensor.spec() for tensor in self.outputs),
-            options=self.options,
-            origin=origin,
-        )
-
-
-class RepositorySection(Section):
-    """A place with one folder for each model and its versions as sub-folders, or one file for each model."""
-
-    path: values.Folder | None = Field(
-        default=None, description="A local folder. Give this or `uri`."
-    )
-    uri: values.Source | None = Field(
-        default=None, description="A folder elsewhere, such as `s3://bucket/models`."
-    )
-    watch: values.Flag = Field(
-        default=True, description="Whether changes are taken over while the mesh runs."
-    )
-    pool: values.Text = Field(default=DEFAULT_POOL, description="The pool that serves its models.")
-    trust: values.Flag = Field(
-        default=False, description="Allow models that are code: pickle, joblib, Python."
-    )
-
-    @model_validator(mode="after")
-    def _has_one_place(self) -> RepositorySection:
-        if (self.path is None) == (self.uri is None):
-            raise ValueError("give path or uri, and not both")
-        return self
+    def _workers_on_gpus(self, gpus: int) -> int:
+        if not gpus:
+            raise errors.ConfigInvalid(
+                "a pool has device: cuda, but the cluster has no GPU; use device: cpu"
+            )
+        workers = self.workers if isinstance(self.workers, int) else gpus
+        if workers > gpus:
+            raise errors.ConfigInvalid(
+                f"a pool has device: cuda and {workers} workers, one a GPU, "
+                f"but the cluster has {gpus} GPUs"
+            )
+        return workers
 
 
 def _with_default(pools: dict[str, PoolSection]) -> dict[str, PoolSection]:
     return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: PoolSection(), **pools}
 
 
-class Config(Section):
+class Config(fields.Section):
     """A whole config.yaml. Every path in it is absolute."""
 
     gateway: GatewaySection = Field(
@@ -270,19 +208,22 @@ class Config(Section):
     registry: RegistrySection = Field(
         default=RegistrySection(), description="The database that outlives the mesh."
     )
-    state_dir: values.Place = Field(
+    state_dir: fields.AbsolutePath = Field(
         default_factory=home,
-        description="Where the mesh keeps its state on this machine. Default: `MESHSERVE_HOME`, or `~/.meshserve`.",
+        description="Where the mesh keeps its state on this machine. "
+        "Default: `MESHSERVE_HOME`, or `~/.meshserve`.",
     )
     cache: CacheSection = Field(
         default=CacheSection(), description="The disk that fetched artifacts may use."
     )
-    pools: Annotated[dict[values.PoolName, PoolSection], AfterValidator(_with_default)] = Field(
+    pools: Annotated[dict[fields.PoolName, PoolSection], AfterValidator(_with_default)] = Field(
         default={},
-        description="Groups of workers by name. The one named `default` is always there.",
+        description="Groups of workers by name. The one named `default` always exists.",
     )
-    models: tuple[ModelSection, ...] = Field(default=(), description="The models to serve.")
-    repositories: tuple[RepositorySection, ...] = Field(
+    models: tuple[model_schema.ModelSection, ...] = Field(
+        default=(), description="The models to serve."
+    )
+    repositories: tuple[model_schema.RepositorySection, ...] = Field(
         default=(), description="Folders whose models are all served."
     )
     llms: tuple[llm_schema.LlmSection, ...] = Field(
@@ -300,37 +241,60 @@ class Config(Section):
         """The folder of fetched artifacts."""
         return self.cache.path or self.state_dir / "cache"
 
-    def model_specs(self) -> tuple[tuple[model.ModelSpec, tuple[str, ...]], ...]:
-        """Every model as a value of the core with its aliases, in the file's order."""
+    @property
+    def admin_key(self) -> str:
+        """The first API key that opens the management paths, or an empty text."""
+        return next((key.key for key in self.gateway.keys if key.admin), "")
+
+    def pool_settings(
+        self, name: str, capacity: cluster_control.WorkerCapacity
+    ) -> desired.PoolSettings:
+        """Return the core's value for a pool. Raises ConfigInvalid for too few GPUs."""
+        pool = self.pools[name]
+        worker = desired.WorkerSettings(
+            pool=name,
+            device=pool.device,
+            memory=model.Footprint(pool.memory, pool.gpu_memory),
+            eviction=pool.eviction,
+            allocator=pool.allocator,
+            idle_unload_s=pool.idle_unload_s,
+            loads_parallel=pool.loads_parallel,
+            queue_max=pool.queue_max,
+            cache_path=str(self.cache_path),
+            cache_bytes_max=self.cache.size,
+            artifact_bytes_max=self.cache.artifact_bytes_max,
+        )
+        return desired.PoolSettings(
+            worker, pool.workers_in(capacity), pool.load_timeout_s, pool.copies_max
+        )
+
+    def model_specs(self) -> tuple[model.ModelSpec, ...]:
+        """Return the core's value for every model, in the order of the file."""
         return tuple(
-            (entry.spec(self.pools[entry.pool].load_timeout_s, model.FROM_CONFIG), entry.aliases)
+            entry.spec(self.pools[entry.pool].load_timeout_s, model.FROM_CONFIG)
             for entry in self.models
         )
 
-    def api_keys(self) -> tuple[snapshots.ApiKey, ...]:
-        """The clients' credentials, as the gateway takes them."""
-        return tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.gateway.keys)
 
-
-PARTS: Mapping[tuple[type[Section], str | int], type[Section]] = {
+PARTS: Mapping[tuple[type[fields.Section], str | int], type[fields.Section]] = {
     (Config, "gateway"): GatewaySection,
     (Config, "registry"): RegistrySection,
     (Config, "cache"): CacheSection,
     (Config, "pools"): PoolSection,
-    (Config, "models"): ModelSection,
-    (Config, "repositories"): RepositorySection,
+    (Config, "models"): model_schema.ModelSection,
+    (Config, "repositories"): model_schema.RepositorySection,
     (Config, "llms"): llm_schema.LlmSection,
     (GatewaySection, "keys"): KeySection,
-    (ModelSection, "inputs"): TensorSection,
-    (ModelSection, "outputs"): TensorSection,
+    (model_schema.ModelSection, "inputs"): model_schema.TensorSection,
+    (model_schema.ModelSection, "outputs"): model_schema.TensorSection,
     (llm_schema.LlmSection, "replicas"): llm_schema.ReplicasSection,
     (llm_schema.LlmSection, "adapters"): llm_schema.AdapterSection,
     (llm_schema.LlmSection, "held"): llm_schema.HeldSection,
 }
 
 
-def known_keys(root: type[Section], path: diagnostics.Path) -> tuple[str, ...]:
-    """The keys that may stand in the section at `path` under `root`."""
+def known_keys(root: type[fields.Section], path: diagnostics.Path) -> tuple[str, ...]:
+    """Return the keys that may stand in the section at `path` under `root`."""
     section = root
     for part in path:
         section = PARTS.get((section, part), section)

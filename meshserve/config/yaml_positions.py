@@ -1,4 +1,4 @@
-"""YAML read with the line of everything in it."""
+"""YAML with the line of each key and each list entry."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import yaml
 from meshserve import errors
 from meshserve.config import diagnostics
 
-# libyaml reads thousands of models ten times faster; PyYAML built without it still works
+# libyaml reads thousands of models ten times faster. PyYAML may be built without it.
 Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class PositionedDocument(NamedTuple):
-    """A document, the line (from 1) of each path in it, and the keys that were given twice."""
+    """A document, the line of each path in it, counted from 1, and its repeated keys."""
 
     document: Any
     lines: dict[diagnostics.Path, int]
     repeated: tuple[diagnostics.Diagnostic, ...]
 
     def line(self, path: diagnostics.Path) -> int:
-        """The line of `path`, or of the nearest thing around it that has one."""
+        """Return the line of `path`, or of the nearest entry around it."""
         while path:
-            # a key that YAML takes for a number is a number in the path
+            # YAML reads an unquoted 1 as a number; the lines are kept by text.
             for known in (path, (*path[:-1], str(path[-1]))):
                 if known in self.lines:
                     return self.lines[known]
@@ -33,19 +33,20 @@ class PositionedDocument(NamedTuple):
 
 
 def read(text: str, file: str) -> PositionedDocument:
-    """Parse YAML. Raises ConfigInvalid with line and column where it is none."""
+    """Parse YAML. Raises ConfigInvalid for an empty file or a syntax error, with its position."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             raise errors.ConfigInvalid(
-                f"{file}: the file is empty; a smallest one is `models: [{{name: NAME, uri: FILE}}]`"
+                f"{file}: the file is empty; "
+                "a smallest one is `models: [{name: NAME, uri: FILE}]`"
             )
         lines: dict[diagnostics.Path, int] = {(): node.start_mark.line + 1}
-        found = tuple(_walk(node, (), lines, ()))
-        return PositionedDocument(loader.construct_document(node), lines, found)
+        repeated = tuple(_walk(node, (), lines, ()))
+        return PositionedDocument(loader.construct_document(node), lines, repeated)
     except yaml.MarkedYAMLError as error:
-        raise errors.ConfigInvalid(_where(error, file)) from None
+        raise errors.ConfigInvalid(_syntax_error(error, file)) from None
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         raise errors.ConfigInvalid(f"{file}:{line}: invalid YAML: {error.reason}") from None
@@ -53,7 +54,7 @@ def read(text: str, file: str) -> PositionedDocument:
         loader.dispose()
 
 
-def _where(error: yaml.MarkedYAMLError, file: str) -> str:
+def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> str:
     mark = error.problem_mark or error.context_mark
     place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
     context = f" ({error.context})" if error.context else ""
@@ -64,25 +65,26 @@ def _walk(
     node: yaml.Node,
     path: diagnostics.Path,
     lines: dict[diagnostics.Path, int],
-    around: tuple[yaml.Node, ...],
+    ancestors: tuple[yaml.Node, ...],
 ) -> Iterator[diagnostics.Diagnostic]:
-    if node in around:
+    """Fill `lines` and yield repeated keys. Raises ConstructorError for a node inside itself."""
+    if node in ancestors:
         raise yaml.constructor.ConstructorError(
             None, None, "a value that contains itself", node.start_mark
         )
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[*path, index] = item.start_mark.line + 1
-            yield from _walk(item, (*path, index), lines, (*around, node))
+            yield from _walk(item, (*path, index), lines, (*ancestors, node))
     elif isinstance(node, yaml.MappingNode):
-        yield from _walk_mapping(node, path, lines, (*around, node))
+        yield from _walk_mapping(node, path, lines, (*ancestors, node))
 
 
 def _walk_mapping(
     node: yaml.MappingNode,
     path: diagnostics.Path,
     lines: dict[diagnostics.Path, int],
-    around: tuple[yaml.Node, ...],
+    ancestors: tuple[yaml.Node, ...],
 ) -> Iterator[diagnostics.Diagnostic]:
     seen: dict[str, int] = {}
     for key, value in node.value:
@@ -94,4 +96,4 @@ def _walk_mapping(
             )
         seen.setdefault(name, line)
         lines[*path, name] = line
-        yield from _walk(value, (*path, name), lines, around)
+        yield from _walk(value, (*path, name), lines, ancestors)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from meshserve import config, errors
-from meshserve.control import controller, desired_from_config, mesh_views
+from meshserve.config import desired_state
+from meshserve.control import controller, mesh_views
 from meshserve.core.values import catalog, desired, events, model, reports
 
 Applied = Callable[[desired.Desired], None]
@@ -22,7 +23,7 @@ class AdminService:
 
     async def apply(self, document: bytes) -> tuple[str, ...]:
         """Bring a configuration about; returns what it changed, in words. Raises what is wrong with it, and changes nothing then."""
-        wanted = desired_from_config.desired_in(
+        wanted = desired_state.from_document(
             document.decode("utf-8", "replace"), await self.controller.cluster.capacity()
         )
         words = await self._wish(events.ConfigApplied(wanted))

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
     clock,
     controller,
-    desired_from_config,
     mesh_views,
     repository_sync,
 )
@@ -53,7 +53,7 @@ class ControlPlane:
         Raises ConfigInvalid, AlreadyExists or Conflict for what is wrong with it; nothing is started then.
         """
         wanted = (
-            desired_from_config.desired_in(document, await self._outside.cluster.capacity())
+            desired_state.from_document(document, await self._outside.cluster.capacity())
             if document
             else None
         )

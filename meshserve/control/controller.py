@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from meshserve import errors, tasks
-from meshserve.control import desired_from_config, effects, monitor
+from meshserve.config import desired_state
+from meshserve.control import effects, monitor
 from meshserve.control.api import hold_endpoint
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.mesh import mesh
@@ -65,7 +66,7 @@ class Controller:
 
         Without `wanted`, what the registry's configuration says holds. Raises what is wrong with it; nothing is started then.
         """
-        last = desired_from_config.last_desired(
+        last = desired_state.from_registry(
             contents, await self.cluster.capacity(), is_needed=wanted is None
         )
         living, replicas = await self.cluster.living_workers(), await self.cluster.living_replicas()

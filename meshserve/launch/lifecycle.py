@@ -237,18 +237,14 @@ def apply(endpoint: str, settings: config.Config) -> list[str]:
 
     Raises ConfigInvalid if the mesh refuses it, Unavailable if no mesh answers.
     """
-    with admin.AdminClient(endpoint, _admin_key(settings)) as client:
+    with admin.AdminClient(endpoint, settings.admin_key) as client:
         return client.apply(config.document(settings))
 
 
 def starting_llms(endpoint: str, settings: config.Config) -> list[str]:
     """Return the LLMs that always run and are not ready yet; none if the mesh does not answer."""
     try:
-        with admin.AdminClient(endpoint, _admin_key(settings)) as client:
+        with admin.AdminClient(endpoint, settings.admin_key) as client:
             return start_status.starting_llms(client.status())
     except errors.MeshError:
         return []
-
-
-def _admin_key(settings: config.Config) -> str:
-    return next((key.key for key in settings.api_keys() if key.admin), "")

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from meshserve.config import diagnostics
@@ -35,9 +37,13 @@ def test_long_values_are_cut():
     assert diagnostics.shown("x" * 100) == "'" + "x" * 58 + "…"
 
 
-def test_the_nearest_word():
+def test_the_nearest_word_is_suggested():
     assert diagnostics.did_you_mean("runtim", ["uri", "runtime"]) == "; did you mean 'runtime'?"
 
 
 def test_no_word_is_near():
     assert diagnostics.did_you_mean("zzz", ["uri", "runtime"]) == ""
+
+
+def test_without_a_near_word_all_are_listed():
+    assert diagnostics.hint("zzz", ["uri", "runtime"]) == "; there are: uri, runtime"

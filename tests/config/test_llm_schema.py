@@ -1,13 +1,18 @@
 """LLMs in whole files: good ones, and what bad ones say."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
 import pytest
 
 from meshserve import config, errors
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import llm_spec
 
+ON_CPUS = cluster_control.WorkerCapacity(4, 0)
+ON_GPUS = cluster_control.WorkerCapacity(4, 2)
 BAD = {
     "unknown key": (
         "tensor_parallel: 2",
@@ -89,7 +94,7 @@ def load(text):
     return config.load("c.yaml")
 
 
-def said(text):
+def message_for(text):
     with pytest.raises(errors.ConfigInvalid) as caught:
         load(text)
     return caught.value.message
@@ -98,21 +103,21 @@ def said(text):
 @pytest.mark.parametrize(("keys", "words"), BAD.values(), ids=BAD)
 def test_a_bad_llm_says_where_and_what(folder, keys, words):
     where = "llms[0]: " if words.startswith(("share", "LLMs")) else "llms[0]."
-    message = said(f"llms:\n  -\n    {{name: tiny, uri: weights, {keys}}}\n")
+    message = message_for(f"llms:\n  -\n    {{name: tiny, uri: weights, {keys}}}\n")
     assert message == f"c.yaml:3: {where}{words}".replace("{folder}", str(folder))
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_name_that_a_model_has_is_refused():
     text = GOOD.replace("name: digits", "name: tiny-sql")
-    assert (
-        said(text)
-        == "c.yaml:7: llms[0].adapters[0].name: adapter 'tiny-sql' is the name of a model; first as models[0].name on line 2"
+    assert message_for(text) == (
+        "c.yaml:7: llms[0].adapters[0].name: adapter 'tiny-sql' is the name of a model; "
+        "first as models[0].name on line 2"
     )
 
 
-def test_llms_are_values_of_the_core(folder):
-    tiny, big = (each.spec("cuda") for each in load(GOOD).llms)
+def test_an_llm_becomes_the_cores_value(folder):
+    tiny, big = (llm.spec_on(ON_GPUS) for llm in load(GOOD).llms)
     assert tiny == llm_spec.LlmSpec(
         name="tiny",
         uri=f"{folder}/weights",
@@ -142,27 +147,29 @@ def test_a_document_with_llms_reads_back_equal():
 
 
 @pytest.mark.parametrize(
-    ("given", "most"), [({}, 1), ({"min": 0}, 1), ({"min": 3}, 3), ({"min": 1, "max": 4}, 4)]
+    ("replicas", "largest"), [({}, 1), ({"min": 0}, 1), ({"min": 3}, 3), ({"min": 1, "max": 4}, 4)]
 )
-def test_there_may_be_as_many_as_there_must(given, most):
-    read = config.parse({"llms": [{"name": "l", "uri": "/l", "replicas": given}]})
-    assert read.llms[0].spec("cpu").replicas_max == most
+def test_the_largest_number_of_replicas_has_a_default(replicas, largest):
+    read = config.parse({"llms": [{"name": "l", "uri": "/l", "replicas": replicas}]})
+    assert read.llms[0].spec_on(ON_CPUS).replicas_max == largest
 
 
 def test_the_defaults_are_those_of_the_core():
-    assert config.parse({"llms": [{"name": "l", "uri": "/l"}]}).llms[0].spec(
-        "cuda"
+    assert config.parse({"llms": [{"name": "l", "uri": "/l"}]}).llms[0].spec_on(
+        ON_GPUS
     ) == llm_spec.LlmSpec("l", "/l")
 
 
-@pytest.mark.parametrize(("device", "got"), [("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")])
-def test_a_device_that_is_named_holds(device, got):
+@pytest.mark.parametrize(
+    ("device", "expected"), [("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")]
+)
+def test_a_named_device_is_kept(device, expected):
     read = config.parse({"llms": [{"name": "l", "uri": "/l", "device": device}]})
-    assert read.llms[0].spec("cuda").device == got
+    assert read.llms[0].spec_on(ON_GPUS).device == expected
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_others_judge_of_a_good_file_has_its_place_too():
+def test_faults_of_a_further_check_have_their_position():
     Path("c.yaml").write_text(GOOD)
     with pytest.raises(
         errors.ConfigInvalid, match=r"^c\.yaml:16: llms\[0\]\.engine\.enforce_eager: not today$"
@@ -178,7 +185,7 @@ def test_what_others_judge_of_a_good_file_has_its_place_too():
 
 
 @pytest.mark.usefixtures("folder")
-def test_nobody_else_judges_a_bad_file():
+def test_a_bad_file_is_not_checked_further():
     Path("c.yaml").write_text("llms: [{name: a}]\n")
     with pytest.raises(errors.ConfigInvalid, match=r"llms\[0\]\.uri"):
         config.load("c.yaml", lambda _: pytest.fail("it is bad already"))

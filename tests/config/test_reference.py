@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from meshserve.config import reference, schema
@@ -21,12 +23,21 @@ def test_the_schema_refuses_unknown_keys():
 @pytest.mark.parametrize(
     "row",
     [
-        "| `listen` | text | `127.0.0.1:8080` | HOST:PORT for gRPC and REST alike; 0.0.0.0 as host listens on every interface. |",
+        (
+            "| `listen` | text | `127.0.0.1:8080` | HOST:PORT for gRPC and REST alike; "
+            "0.0.0.0 as host listens on every interface. |"
+        ),
         "| `memory` | size | `4GiB` | Host memory that one worker may use for models. |",
         "| `device` | `cpu` or `cuda` | `cpu` | Where models run. |",
-        "| `workers` | whole number or `auto` | `auto` | How many worker processes; `auto` chooses by the cores there are. |",
+        (
+            "| `workers` | whole number or `auto` | `auto` | How many worker processes; "
+            "`auto` chooses by the cores there are. |"
+        ),
         "| `name` | text | **needed** | What clients call it. |",
-        "| `sleep_level` | `1` or `2` | `1` | Asleep, weights stay in host memory (1), or nothing does (2). |",
+        (
+            "| `sleep_level` | `1` or `2` | `1` | Asleep, weights stay in host memory (1), "
+            "or nothing does (2). |"
+        ),
         "| `keys` | list |  | API keys. Without any, every client may do everything. |",
     ],
 )

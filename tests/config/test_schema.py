@@ -1,16 +1,18 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 
-from meshserve.config import schema
+from meshserve.config import model_schema, schema
 
 
-def test_home_is_what_the_environment_says(monkeypatch):
+def test_home_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("MESHSERVE_HOME", "/var/lib/meshserve")
     assert schema.home() == Path("/var/lib/meshserve")
 
 
-def test_home_is_in_the_users_folder_else(monkeypatch):
+def test_home_is_in_the_users_folder_by_default(monkeypatch):
     monkeypatch.delenv("MESHSERVE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
     assert schema.home() == Path("/home/someone/.meshserve")
@@ -36,4 +38,4 @@ def test_known_keys_are_those_of_the_section(path, key):
 
 
 def test_known_keys_of_a_model_alone():
-    assert "datatype" in schema.known_keys(schema.ModelSection, ("outputs", 0))
+    assert "datatype" in schema.known_keys(model_schema.ModelSection, ("outputs", 0))

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import yaml
 
@@ -27,7 +29,7 @@ b:
         (("q",), 1),
     ],
 )
-def test_the_line_of_a_path_or_of_what_is_around_it(path, line):
+def test_the_line_of_a_path_or_of_the_nearest_entry_around_it(path, line):
     assert yaml_positions.read(TEXT, "f").line(path) == line
 
 
@@ -35,10 +37,10 @@ def test_the_document_is_what_yaml_says():
     assert yaml_positions.read(TEXT, "f").document == yaml.safe_load(TEXT)
 
 
-def test_merged_keys_are_known_by_what_they_stand_in():
-    marked = yaml_positions.read("a: &a {x: 1}\nb:\n  <<: *a\n  <<: {z: 3}\n", "f")
-    assert marked.document["b"] == {"x": 1, "z": 3}
-    assert (marked.repeated, marked.line(("b", "x"))) == ((), 2)
+def test_merged_keys_have_the_line_of_their_mapping():
+    positioned = yaml_positions.read("a: &a {x: 1}\nb:\n  <<: *a\n  <<: {z: 3}\n", "f")
+    assert positioned.document["b"] == {"x": 1, "z": 3}
+    assert (positioned.repeated, positioned.line(("b", "x"))) == ((), 2)
 
 
 def test_keys_given_twice_at_any_depth():
@@ -63,7 +65,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "begin"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_yaml_says_line_and_column(text, begin):
+def test_a_syntax_error_has_line_and_column(text, begin):
     with pytest.raises(errors.ConfigInvalid) as caught:
         yaml_positions.read(text, "f")
     assert caught.value.message.startswith(begin)

@@ -1,4 +1,7 @@
-"""The small types of the configuration (sizes, names, places). Each brings what a user writes into one form, or says what is wrong."""
+"""The base class of all sections, and the types of their keys.
+
+Each type brings what a user writes into one form, or raises ValueError with what would be right.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from meshserve.config import diagnostics
 
@@ -24,21 +36,28 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
-FORMS = {
+PATTERNS = {
     POOL_NAME: "a name of letters, digits, '.', '_' and '-'",
     CHECKSUM: "sha256: and 64 hexadecimal digits in lower case",
 }
 
 
+class Section(BaseModel):
+    """A part of config.yaml: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
 def parse_size(value: object) -> int:
-    """Bytes of `4GiB`, `1.5GB` or a plain number. Raises ValueError with what would be right."""
+    """Return the bytes of `4GiB`, `1.5GB` or a plain number. Raises ValueError otherwise."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = UNITS.get(match[2].upper()) if match else None
     if match is None or factor is None:
         raise ValueError(
-            f"expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, got {diagnostics.shown(value)}"
+            "expected a size such as 512MiB, 4GiB, 1.5GB or a number of bytes, "
+            f"got {diagnostics.shown(value)}"
         )
     return round(float(match[1]) * factor)
 
@@ -60,7 +79,8 @@ def _workers(value: object) -> object:
 
 def _version(value: object) -> object:
     if isinstance(value, float):
-        raise ValueError(f"put it in quotes: a version is text, and {value} is a number")  # noqa: TRY004 - pydantic collects ValueError
+        # Not TypeError: pydantic collects ValueError alone.
+        raise ValueError(f"put it in quotes: a version is text, and {value} is a number")  # noqa: TRY004
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -83,14 +103,15 @@ def _client_name(value: str) -> str:
 
 def _not_flag(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError(f"expected a whole number, got {diagnostics.shown(value)}")  # noqa: TRY004 - pydantic collects ValueError
+        raise ValueError(f"expected a whole number, got {diagnostics.shown(value)}")  # noqa: TRY004
     return value
 
 
 def _name(value: str) -> str:
     if not value or value != value.strip() or "/" in value or not value.isprintable():
         raise ValueError(
-            f"a name is printable text without '/' and without spaces at its ends, got {diagnostics.shown(value)}"
+            "a name is printable text without '/' and without spaces at its ends, "
+            f"got {diagnostics.shown(value)}"
         )
     return value
 
@@ -109,25 +130,26 @@ def _absolute(value: str, folder: Path | None) -> Path:
     return Path(os.path.normpath(folder / path))
 
 
-def _place(value: Path, info: ValidationInfo) -> Path:
+def _absolute_path(value: Path, info: ValidationInfo) -> Path:
     return _absolute(str(value), _folder(info))
 
 
-def _there(path: Path, info: ValidationInfo) -> Path:
-    """Files are looked for only where the configuration was read: a document may speak of another machine."""
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    # Only a configuration that comes from a file speaks of this machine for certain.
     if _folder(info) is None or _exists(path):
         return path
     try:
-        beside = [other.name for other in path.parent.iterdir()]
+        neighbours = [other.name for other in path.parent.iterdir()]
     except OSError:
-        beside = []
-    raise ValueError(f"no such file or folder: {path}{diagnostics.did_you_mean(path.name, beside)}")
+        neighbours = []
+    hint = diagnostics.did_you_mean(path.name, neighbours)
+    raise ValueError(f"no such file or folder: {path}{hint}")
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long, or a folder that may not be looked into
+    except OSError:  # a name that is too long, or a folder without permission
         return False
 
 
@@ -136,11 +158,11 @@ def _source(value: str, info: ValidationInfo) -> str:
     if scheme and scheme[1].lower() != "file":
         return value
     local = unquote(value[len("file://") :].removeprefix("localhost")) if scheme else value
-    return str(_there(_absolute(local, _folder(info)), info))
+    return str(_existing(_absolute(local, _folder(info)), info))
 
 
 def _local_folder(value: Path, info: ValidationInfo) -> Path:
-    return _there(_place(value, info), info)
+    return _existing(_absolute_path(value, info), info)
 
 
 def _database(value: str, info: ValidationInfo) -> str:
@@ -159,7 +181,7 @@ Whole = Annotated[int, Strict()]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NotFlag = BeforeValidator(_not_flag)
-"""For literal numbers: to Python, true is 1."""
+"""For keys whose values are literal numbers: in Python `true` equals 1."""
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
@@ -185,10 +207,23 @@ Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]
 PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
 Address = Annotated[Text, AfterValidator(_address)]
-Place = Annotated[Path, AfterValidator(_place)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
 Folder = Annotated[Path, AfterValidator(_local_folder)]
 Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
 Database = Annotated[Text, AfterValidator(_database)]
 Datatype = Literal[
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"
-]  # fmt: skip
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "BF16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]

@@ -1,9 +1,11 @@
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import config, errors
-from meshserve.config import values
+from meshserve.config import fields
 
 
 @pytest.mark.parametrize(
@@ -21,28 +23,28 @@ from meshserve.config import values
     ],
 )
 def test_sizes(text, size_bytes):
-    assert values.parse_size(text) == size_bytes
+    assert fields.parse_size(text) == size_bytes
 
 
 @pytest.mark.parametrize(
     "text", ["", "GiB", "-1", -1, "1.5.2GB", "4XB", "1e3", True, None, 1.5, [4], "4GiBB"]
 )
-def test_what_is_no_size(text):
+def test_other_texts_are_no_size(text):
     with pytest.raises(ValueError, match="expected a size such as"):
-        values.parse_size(text)
+        fields.parse_size(text)
 
 
-@given(st.integers(0, 1 << 20), st.sampled_from(sorted(values.UNITS)))
+@given(st.integers(0, 1 << 20), st.sampled_from(sorted(fields.UNITS)))
 def test_every_unit_is_a_factor(number, unit):
-    assert values.parse_size(f"{number}{unit.lower()}") == number * values.UNITS[unit]
+    assert fields.parse_size(f"{number}{unit.lower()}") == number * fields.UNITS[unit]
 
 
-def uri_of(place):
-    return config.parse_model({"name": "a", "uri": place}).uri
+def uri_of(source):
+    return config.parse_model({"name": "a", "uri": source}).uri
 
 
 @pytest.mark.parametrize(
-    ("place", "uri"),
+    ("source", "uri"),
     [
         ("/a/b.onnx", "/a/b.onnx"),
         ("file:///a/b%20c", "/a/b c"),
@@ -51,8 +53,8 @@ def uri_of(place):
         ("HTTPS://h/x", "HTTPS://h/x"),
     ],
 )
-def test_sources(place, uri):
-    assert uri_of(place) == uri
+def test_sources(source, uri):
+    assert uri_of(source) == uri
 
 
 def test_a_source_in_the_home_folder(monkeypatch):
@@ -81,18 +83,23 @@ def test_addresses(listen):
 @pytest.mark.parametrize(
     "listen", ["", ":80", "host:", "host:0", "host:65536", "host:http", "8080"]
 )
-def test_what_is_no_address(listen):
+def test_other_texts_are_no_address(listen):
     with pytest.raises(errors.ConfigInvalid, match="expected HOST:PORT"):
         config.parse({"gateway": {"listen": listen}})
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a/b", "a\x00b", "x" * 256])
-def test_what_is_no_name(name):
+def test_other_texts_are_no_name(name):
     with pytest.raises(errors.ConfigInvalid, match=r"^name: "):
         config.parse_model({"name": name, "uri": "/a"})
 
 
 @given(st.from_regex(r"[\w.:@ -]{1,40}", fullmatch=True))
-def test_a_name_stays_as_it_is(name):
+def test_a_name_is_kept_unchanged(name):
     name = f"m{name}m"
     assert config.parse_model({"name": name, "uri": "/a"}).name == name
+
+
+def test_a_section_refuses_unknown_keys() -> None:
+    with pytest.raises(ValueError, match="Extra inputs"):
+        fields.Section.model_validate({"key": 1})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import config, errors
-from meshserve.control import desired_from_config
+from meshserve.config import desired_state
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import catalog, desired, events, llm_spec, model, snapshots
 from tests.core import world
@@ -32,12 +32,12 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def wanted():
-    return desired_from_config.desired_from(config.parse(DOCUMENT), CAPACITY)
+def state():
+    return desired_state.from_config(config.parse(DOCUMENT), CAPACITY)
 
 
-def test_a_pool_becomes_settings_of_its_workers(wanted):
-    pool = wanted.pool("default")
+def test_a_pool_becomes_settings_of_its_workers(state):
+    pool = state.pool("default")
     assert (pool.workers, pool.load_timeout_s) == (3, 9.0)
     assert pool.settings == desired.WorkerSettings(
         memory=model.Footprint(100),
@@ -48,24 +48,24 @@ def test_a_pool_becomes_settings_of_its_workers(wanted):
         cache_bytes_max=10,
         artifact_bytes_max=5,
     )
-    assert wanted.pool("gpu").settings.memory == model.Footprint(200, 50)
+    assert state.pool("gpu").settings.memory == model.Footprint(200, 50)
 
 
-def test_a_gateway_is_taken_over(wanted):
-    assert wanted.gateway == desired.GatewaySettings(
+def test_the_gateway_has_its_settings(state):
+    assert state.gateway == desired.GatewaySettings(
         "0.0.0.0:9", 64 << 20, (snapshots.ApiKey("c", "k", admin=True),)
     )
 
 
-def test_models_are_the_configurations_own_with_their_aliases(wanted):
-    assert wanted.models == (
+def test_models_and_aliases_originate_from_the_configuration(state):
+    assert state.models == (
         world.spec("a", uri="/a", pinned=True, load_timeout_s=9.0, origin=model.FROM_CONFIG),
     )
-    assert wanted.aliases == (desired.DesiredAlias("b", "a", "1", model.FROM_CONFIG),)
+    assert state.aliases == (desired.DesiredAlias("b", "a", "1", model.FROM_CONFIG),)
 
 
-def test_repositories_are_named_by_their_place(wanted):
-    assert wanted.repositories == (
+def test_repositories_are_named_by_their_place(state):
+    assert state.repositories == (
         desired.RepositorySettings("/r", watch=False, pool="gpu", trust=True),
         desired.RepositorySettings("s3://b/r"),
     )
@@ -73,48 +73,43 @@ def test_repositories_are_named_by_their_place(wanted):
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (4, 4), (200, 16)])
 def test_auto_is_a_worker_for_each_core_up_to_a_limit(cores, workers):
-    wanted = desired_from_config.desired_from(
-        config.parse({}), cluster_control.WorkerCapacity(cores, 0)
-    )
-    assert wanted.pool("default").workers == workers
+    state = desired_state.from_config(config.parse({}), cluster_control.WorkerCapacity(cores, 0))
+    assert state.pool("default").workers == workers
 
 
-def test_auto_on_a_gpu_is_a_worker_for_each_of_them(wanted):
-    assert wanted.pool("gpu").workers == 2
+def test_auto_is_a_worker_for_each_gpu(state):
+    assert state.pool("gpu").workers == 2
     with pytest.raises(errors.ConfigInvalid, match="no GPU"):
-        desired_from_config.desired_from(
-            config.parse(DOCUMENT), cluster_control.WorkerCapacity(4, 0)
-        )
+        desired_state.from_config(config.parse(DOCUMENT), cluster_control.WorkerCapacity(4, 0))
 
 
-def test_a_kept_document_says_the_same(wanted):
-    assert desired_from_config.desired_in(wanted.document, CAPACITY) == wanted
+def test_the_document_gives_the_same_state(state):
+    assert desired_state.from_document(state.document, CAPACITY) == state
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]", '{"poolz": {}}'])
-def test_a_document_that_is_none_is_refused(text):
+def test_a_broken_document_is_refused(text):
     with pytest.raises(errors.ConfigInvalid):
-        desired_from_config.desired_in(text, CAPACITY)
+        desired_state.from_document(text, CAPACITY)
 
 
-def test_a_registry_without_a_document_wants_nothing():
+def test_a_registry_without_a_document_gives_an_empty_state():
     assert (
-        desired_from_config.last_desired(events.RegistryContents(), CAPACITY, is_needed=True).pools
-        == ()
+        desired_state.from_registry(events.RegistryContents(), CAPACITY, is_needed=True).pools == ()
     )
 
 
-def test_a_document_that_can_t_be_read_any_more_still_tells_which_models_were_its_own():
+def test_an_unreadable_document_keeps_the_models_of_the_configuration():
     declared = tuple(
         catalog.ModelDeclared(world.spec(str(origin), origin=origin))
         for origin in (model.FROM_CONFIG, model.FROM_API)
     )
     contents = events.RegistryContents(declared, '{"retired": 1}')
-    assert desired_from_config.last_desired(contents, CAPACITY, is_needed=False).models == (
+    assert desired_state.from_registry(contents, CAPACITY, is_needed=False).models == (
         declared[0].spec,
     )
     with pytest.raises(errors.ConfigInvalid):
-        desired_from_config.last_desired(contents, CAPACITY, is_needed=True)
+        desired_state.from_registry(contents, CAPACITY, is_needed=True)
 
 
 @pytest.mark.parametrize(
@@ -123,35 +118,38 @@ def test_a_document_that_can_t_be_read_any_more_still_tells_which_models_were_it
 def test_a_gpu_pool_without_the_gpus_is_refused(workers, gpus, words):
     document = {"pools": {"gpu": {"device": "cuda", "gpu_memory": 50, "workers": workers}}}
     with pytest.raises(errors.ConfigInvalid, match=words):
-        desired_from_config.desired_from(
-            config.parse(document), cluster_control.WorkerCapacity(8, gpus)
-        )
+        desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(8, gpus))
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (2, "cuda")])
-def test_an_llm_runs_on_gpus_where_there_are_any(gpus, device):
-    wanted = desired_from_config.desired_from(
+def test_an_llm_runs_on_gpus_if_the_cluster_has_any(gpus, device):
+    state = desired_state.from_config(
         config.parse({"llms": [{"name": "l", "uri": "/l"}]}),
         cluster_control.WorkerCapacity(4, gpus),
     )
-    assert wanted.llms == (llm_spec.LlmSpec("l", "/l", device=device),)
+    assert state.llms == (llm_spec.LlmSpec("l", "/l", device=device),)
 
 
-def test_an_llm_that_needs_more_gpus_than_there_are_is_wanted_all_the_same():
+def test_an_llm_that_needs_too_many_gpus_is_kept():
     document = {"llms": [{"name": "l", "uri": "/l", "device": "cuda", "tensor_parallel_size": 8}]}
     assert (
-        desired_from_config.desired_from(
-            config.parse(document), cluster_control.WorkerCapacity(4, 0)
-        )
+        desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(4, 0))
         .llms[0]
         .gpus
         == 8
     )
 
 
-def test_llms_can_t_share_what_is_not_there():
+def test_llms_cannot_share_without_gpus():
     document = {"llms": [{"name": "l", "uri": "/l", "share": "g"}]}
     with pytest.raises(errors.ConfigInvalid, match="the cluster has no GPU"):
-        desired_from_config.desired_from(
-            config.parse(document), cluster_control.WorkerCapacity(4, 0)
-        )
+        desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(4, 0))
+
+
+def test_the_defaults_are_those_of_the_core():
+    """The core states them for its own tests, the schema for users."""
+    settings = config.parse({"models": [{"name": "a", "uri": "/a"}], "state_dir": "/s"})
+    state = desired_state.from_config(settings, cluster_control.WorkerCapacity(1, 0))
+    assert state.gateway == desired.GatewaySettings()
+    assert state.models == (world.spec("a", uri="/a", origin=model.FROM_CONFIG),)
+    assert state.pools == (desired.PoolSettings(desired.WorkerSettings(cache_path="/s/cache")),)

@@ -1,0 +1,135 @@
+"""The keys of one model and of one repository of models in config.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, JsonValue, model_validator
+
+from meshserve.config import fields
+from meshserve.core.values import desired, model
+
+
+class TensorSection(fields.Section):
+    """One input or output of a model."""
+
+    name: fields.Name = Field(description="Its name on the wire.")
+    datatype: fields.Datatype = Field(description="A word of the Open Inference Protocol.")
+    shape: tuple[Annotated[fields.Whole, Field(ge=-1)], ...] = Field(
+        description="Its dimensions with the batch first; -1 is any size."
+    )
+
+    def spec(self) -> model.TensorSpec:
+        """Return the core's value for it, with the same name, datatype and shape."""
+        return model.TensorSpec(self.name, self.datatype, self.shape)
+
+
+class ModelSection(fields.Section):
+    """A model that is served. Only `name` and `uri` are needed."""
+
+    name: fields.Name = Field(description="What clients call it.")
+    uri: fields.Source = Field(
+        description="A file or folder (relative to this file), or "
+        "`https://`, `s3://`, `gs://`, `az://`."
+    )
+    version: fields.Version = Field(
+        default="1", description="Its version; where a client names none, the newest is served."
+    )
+    runtime: fields.Text = Field(
+        default="",
+        description="`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or "
+        "a third party's. Default: inferred from the files.",
+    )
+    pool: fields.Text = Field(default=desired.DEFAULT_POOL, description="The pool that serves it.")
+    pinned: fields.Flag = Field(default=False, description="Load it at once and never evict it.")
+    trust: fields.Flag = Field(
+        default=False, description="Allow artifacts that are code: pickle, joblib, Python."
+    )
+    checksum: fields.Text = Field(
+        default="",
+        pattern=fields.CHECKSUM,
+        description="`sha256:<hex>` that the fetched bytes must have.",
+    )
+    load_timeout_s: fields.Seconds | None = Field(
+        default=None, description="How long its load may take. Default: its pool's."
+    )
+    batching: fields.Flag = Field(
+        default=True,
+        description="Whether requests that arrive together may be run together, "
+        "where the model can.",
+    )
+    max_batch_size: fields.Whole = Field(
+        default=256, ge=1, description="How many rows are run together at most."
+    )
+    inputs: tuple[TensorSection, ...] = Field(
+        default=(), description="Its inputs, if the files do not describe them."
+    )
+    outputs: tuple[TensorSection, ...] = Field(
+        default=(), description="Its outputs, if the files do not describe them."
+    )
+    options: dict[str, JsonValue] = Field(
+        default={}, description="Anything its runtime understands."
+    )
+    aliases: tuple[fields.Name, ...] = Field(
+        default=(), description="Other names for this version."
+    )
+
+    def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:
+        """Return the core's value for it.
+
+        `load_timeout_s` is its pool's, for a model that has none of its own.
+        """
+        return model.ModelSpec(
+            id=model.ModelId(self.name, self.version),
+            uri=self.uri,
+            runtime=self.runtime,
+            pool=self.pool,
+            pinned=self.pinned,
+            trust=self.trust,
+            checksum=self.checksum,
+            load_timeout_s=self.load_timeout_s or load_timeout_s,
+            batching=self.batching,
+            max_batch_size=self.max_batch_size,
+            inputs=tuple(tensor.spec() for tensor in self.inputs),
+            outputs=tuple(tensor.spec() for tensor in self.outputs),
+            options=self.options,
+            origin=origin,
+        )
+
+    def desired_aliases(self) -> tuple[desired.DesiredAlias, ...]:
+        """Return its aliases as the core's values, declared by the configuration."""
+        return tuple(
+            desired.DesiredAlias(alias, self.name, self.version, model.FROM_CONFIG)
+            for alias in self.aliases
+        )
+
+
+class RepositorySection(fields.Section):
+    """A place with a folder for each model, versions as sub-folders, or a file for each model."""
+
+    path: fields.Folder | None = Field(
+        default=None, description="A local folder. Give this or `uri`."
+    )
+    uri: fields.Source | None = Field(
+        default=None, description="A folder elsewhere, such as `s3://bucket/models`."
+    )
+    watch: fields.Flag = Field(
+        default=True, description="Whether changes are taken over while the mesh runs."
+    )
+    pool: fields.Text = Field(
+        default=desired.DEFAULT_POOL, description="The pool that serves its models."
+    )
+    trust: fields.Flag = Field(
+        default=False, description="Allow models that are code: pickle, joblib, Python."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> RepositorySection:
+        if (self.path is None) == (self.uri is None):
+            raise ValueError("give path or uri, and not both")
+        return self
+
+    def settings(self) -> desired.RepositorySettings:
+        """Return the core's value for it."""
+        place = str(self.path or self.uri)
+        return desired.RepositorySettings(place, self.watch, self.pool, self.trust)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from meshserve import config
+from meshserve.config import model_schema
+from meshserve.core.values import desired, model
+
+
+def test_a_model_has_its_own_load_timeout_or_its_pools() -> None:
+    own = config.parse_model({"name": "a", "uri": "/a", "load_timeout_s": 9})
+    assert own.spec(11.0, model.FROM_API).load_timeout_s == 9.0
+    default = config.parse_model({"name": "a", "uri": "/a"})
+    assert default.spec(11.0, model.FROM_API).load_timeout_s == 11.0
+
+
+def test_aliases_mean_one_version() -> None:
+    entry = config.parse_model({"name": "a", "uri": "/a", "version": 3, "aliases": ["b"]})
+    assert entry.desired_aliases() == (desired.DesiredAlias("b", "a", "3", model.FROM_CONFIG),)
+
+
+def test_a_repository_is_a_path_or_a_uri() -> None:
+    section = model_schema.RepositorySection.model_validate({"uri": "s3://b/r", "trust": True})
+    assert section.settings() == desired.RepositorySettings("s3://b/r", trust=True)
