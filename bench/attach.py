@@ -113,7 +113,7 @@ class Asking:
         began_s = time.perf_counter()
         resident = await self._host.lease(self._id, asyncio.get_running_loop().time() + WAIT_S)
         there_ms = (time.perf_counter() - began_s) * 1e3
-        rows, loaded = {resident.signature.inputs[0].name: self._sample.rows}, resident.made.loaded
+        rows, loaded = {resident.signature.inputs[0].name: self._sample.rows}, resident.loaded_copy.loaded
         first_ms, warm_ms = (timed_ms(lambda: loaded.predict(rows, ())) for _ in range(2))
         check(self._sample, next(iter(loaded.predict(rows, ()).values())))
         self._host.release(resident)
@@ -135,7 +135,7 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
         before_bytes = process_memory.private_bytes()
         await asking.back_ms()
         private_bytes = process_memory.private_bytes() - before_bytes
-        measured = of.host.learned[model.ModelId(sample.name)]
+        measured = of.host.take_measured()[model.ModelId(sample.name)]
         mapped_bytes = of.host.mapped_bytes
         taken = []
         for _ in range(rounds):

@@ -98,7 +98,7 @@ async def brought(of: model_host.ModelHost, number: int, rows: np.ndarray) -> np
     try:
         return next(
             iter(
-                resident.made.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()
+                resident.loaded_copy.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()
             )
         )
     finally:

@@ -13,7 +13,7 @@ from meshserve.cluster import actor_process
 from meshserve.control import control_plane
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, sockets
 
 SOCKET = "controller.sock"
 STARTS_FILE = "controller.starts"
@@ -66,7 +66,7 @@ class HostedControlPlane:
         host = self._plan.host or actor_process.node_address()
         socket_path = str(Path(self._plan.run_dir) / SOCKET)
         server = await asgi_server.serve(
-            self._plane.app, [asgi_server.unix_socket(socket_path), asgi_server.tcp_socket(host)]
+            self._plane.app, [sockets.unix_socket(socket_path), sockets.tcp_socket(host)]
         )
         endpoint = model.Endpoint(actor_process.node_id(), host, server.port, socket_path)
         document = "" if actor_process.was_restarted() else self._plan.document

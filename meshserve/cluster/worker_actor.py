@@ -94,7 +94,7 @@ class WorkerActor:
     @actor_process.errors_as_values
     async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the request statistics of every model since the process began."""
-        return dict(self._started.host.tallies)
+        return dict(self._started.stats())
 
     @actor_process.errors_as_values
     async def stop(self) -> None:

@@ -10,7 +10,7 @@ from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_app, progress
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, sockets
 
 WATCH_S = 0.1
 
@@ -53,11 +53,11 @@ class LlmServer:
 
     async def _serve(self) -> model.Endpoint:
         self._app = llm_app.LlmApp(self.engine.app, self._failure)
-        sockets = [
-            asgi_server.unix_socket(self.address.socket_path),
-            asgi_server.tcp_socket(self.address.host),
+        listeners = [
+            sockets.unix_socket(self.address.socket_path),
+            sockets.tcp_socket(self.address.host),
         ]
-        self._serving = await asgi_server.serve(self._app, sockets)
+        self._serving = await asgi_server.serve(self._app, listeners)
         self._watching = tasks.spawn(self._watch(), "watch")
         return model.Endpoint(
             self.address.node, self.address.host, self._serving.port, self.address.socket_path

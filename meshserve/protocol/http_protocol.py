@@ -1,125 +1,366 @@
-"""A server's connections with whole bodies: each comes in one piece, goes out with its head, and may be answered without a task.
+"""An HTTP/1.1 server that calls one handler with whole requests (RFC 9112, parsed by llhttp).
 
-uvicorn gives each request a task, a cycle and an event, which take as long as a tiny model's whole prediction.
+An ASGI server gives each request a task, a cycle and an event, which take as long as a tiny
+model's whole prediction. Here a handler that has its answer at once is answered where the last
+byte of the request is read; only a handler that must wait costs a task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import http
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, cast
 
-from uvicorn.protocols.http import httptools_impl
+import httptools
 
-JOINED_BYTES_MAX = 64 << 10
-"""A bigger body is not copied behind its head."""
+from meshserve import tasks
+from meshserve.protocol import sockets
 
 Header = tuple[bytes, bytes]
 Answer = tuple[int, tuple[Header, ...], bytes]
-"""Status, headers without the body's length, and body."""
-AtOnce = Mapping[bytes, Callable[[Sequence[Header], bytes], Answer | None]]
-"""By path: headers and body of a POST to its answer, or to nothing where the app shall answer. Never raises."""
+"""Status, headers without `content-length`, and body."""
+Handler = Callable[[str, bytes, Sequence[Header], bytes], Answer | Awaitable[Answer]]
+"""Takes method, path, headers with names in lower case, and body. It must not raise.
+
+The path is percent-encoded as it came, without the query.
+"""
+
+HEAD_BYTES_MAX = 64 << 10
+"""Envoy's own limit for a request's headers is 60 KiB."""
+
+BODY_BYTES_MAX = 2 << 30
+"""protobuf's limit for a message. The gateway's own limit is lower."""
+
+JOINED_BYTES_MAX = 64 << 10
+"""Larger bodies are not copied behind their heads."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE: Header = (b"connection", b"close")
+TEXT: tuple[Header, ...] = ((b"content-type", b"text/plain; charset=utf-8"),)
+INVALID: Answer = (400, TEXT, b"Invalid HTTP request received.")
 
 
-class _HeadWithBody:
-    """The transport of one answer: its head waits for the body, and both are one system call, and one piece of work for who reads them."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head: bytes | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """The first is the head."""
-        head, self._head = self._head, b""
-        if head is None:
-            self._head = data
-        else:
-            _write(self._transport, head, data)
-
-    def close(self) -> None:
-        """What waits goes out first."""
-        if self._head:
-            self._transport.write(self._head)
-        self._transport.close()
+class _Request(NamedTuple):
+    method: str
+    path: bytes
+    headers: Sequence[Header]
+    body: bytes
+    keeps_alive: bool
 
 
-def whole_bodies(at_once: AtOnce) -> type[asyncio.Protocol]:
-    """The protocol that asks `at_once` before it begins the app's task for a request."""
-    return type("WholeBodies", (_WholeBodies,), {"at_once": at_once})
+class _RequestRefused(Exception):
+    """The request breaks a limit; `answer` says which."""
+
+    def __init__(self, status: int, reason: bytes) -> None:
+        super().__init__(reason)
+        self.answer: Answer = (status, TEXT, reason)
 
 
-class _WholeBodies(httptools_impl.HttpToolsProtocol):
-    """Hands each body over in one piece: given part by part, as uvicorn does, a big one stops and starts the connection at every 64 KB."""
+class HttpConnection(asyncio.Protocol):
+    """One connection. Requests are answered in the order of their arrival, one at a time."""
 
-    at_once: AtOnce
+    def __init__(self, handler: Handler, connections: _Connections) -> None:
+        self._handler = handler
+        self._connections = connections
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[Header] = []
+        self._chunks: list[bytes] = []
+        self._is_incomplete = False
+        self._has_head = False
+        self._is_continued = False
+        self._size_bytes = 0
+        self._queued: collections.deque[_Request] = collections.deque()
+        self._task: asyncio.Task[None] | None = None
+        self._is_write_paused = False
+        self._is_stopping = False
+        self._was_heard = True
+
+    # Reading
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection's transport (asyncio)."""
+        # uvloop's transports are none of asyncio's classes, and have their methods.
+        self._transport = cast("asyncio.Transport", transport)
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the next bytes (asyncio). What is no HTTP is answered with 400."""
+        self._was_heard = True
+        try:
+            self._parser.feed_data(data)
+            if self._is_incomplete:
+                self._check_incomplete(len(data))
+        except httptools.HttpParserUpgrade:
+            pass  # The request was answered as if it had not asked for the upgrade (RFC 9110, 7.8).
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, _RequestRefused):
+                self._refuse(cause.answer)
+            elif isinstance(cause, httptools.HttpParserInvalidURLError):
+                self._refuse(INVALID)
+            else:
+                raise
+        except _RequestRefused as refusal:
+            self._refuse(refusal.answer)
+        except httptools.HttpParserError:
+            self._refuse(INVALID)
+
+    def _check_incomplete(self, size_bytes: int) -> None:
+        """Bound an unfinished head, and send 100 Continue to a client that waits for it."""
+        if not self._has_head:
+            self._size_bytes += size_bytes
+            if self._size_bytes > HEAD_BYTES_MAX:
+                raise _RequestRefused(431, b"The request's head is too large.")
+        elif not (self._chunks or self._is_busy or self._is_continued):
+            self._is_continued = True
+            if self._expects_continue():
+                self._transport.write(CONTINUE)
+
+    def _expects_continue(self) -> bool:
+        """Return whether the client waits for 100 Continue before it sends the body."""
+        values = (value.lower() for name, value in self._headers if name == b"expect")
+        return b"100-continue" in values and self._parser.get_http_version() != "1.0"
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._parts: list[bytes] = []
+        """Begin a request (httptools)."""
+        self._target = b""
+        self._headers = []
+        self._chunks = []
+        self._is_incomplete = True
+        self._has_head = False
+        self._is_continued = False
+        self._size_bytes = 0
+
+    def on_url(self, part: bytes) -> None:
+        """Append a part of the request's target (httptools)."""
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Append a header (httptools)."""
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """All is known but the body, for which a request waits that may be answered at once."""
-        self._waits = self.url in self.at_once and self._may_wait()
-        if not self._waits:
-            self._begin()
+        """End the head (httptools)."""
+        self._has_head = True
+        self._size_bytes = 0
 
-    def _may_wait(self) -> bool:
-        parser = self.parser
-        is_next = self.cycle is None or self.cycle.response_complete
-        is_plain = (
-            parser.get_method() == b"POST"
-            and parser.get_http_version() == "1.1"
-            and parser.should_keep_alive()
-        )
-        return is_next and is_plain and not self.expect_100_continue and not self.flow.write_paused
-
-    def _begin(self) -> None:
-        """Begin the app's task, as if the head had come only now."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
-        if self.scope["method"] != "HEAD" and not expects:
-            self.cycle.transport = _HeadWithBody(self.transport)  # type: ignore[assignment]
-
-    def on_body(self, body: bytes) -> None:
-        """Some of its body has come."""
-        self._parts.append(body)
+    def on_body(self, chunk: bytes) -> None:
+        """Append a chunk of the body (httptools). Raises if the body is over its limit."""
+        self._chunks.append(chunk)
+        self._size_bytes += len(chunk)
+        if self._size_bytes > BODY_BYTES_MAX:
+            raise _RequestRefused(413, b"The request's body is too large.")
 
     def on_message_complete(self) -> None:
-        """All of it has come."""
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        if self._waits:
-            answer = self.at_once[self.url](self.headers, body)
-            if answer is not None:
-                status, headers, content = answer
-                _write(self.transport, _head(status, headers) % len(content), content)
-                self.on_response_complete()
-                return
-            self._begin()
-        self.cycle.body = body  # type: ignore[assignment]  # it only reads it
-        super().on_message_complete()
+        """Answer the request, or queue it behind those before it (httptools)."""
+        self._is_incomplete = False
+        parser, chunks = self._parser, self._chunks
+        request = _Request(
+            parser.get_method().decode(),
+            _path(self._target),
+            self._headers,
+            chunks[0] if len(chunks) == 1 else b"".join(chunks),
+            parser.should_keep_alive() and not parser.should_upgrade(),
+        )
+        if self._is_busy:
+            self._queued.append(request)
+            self._transport.pause_reading()
+        else:
+            self._answer(request)
+
+    # Answering
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._task is not None or self._is_write_paused or bool(self._queued)
+
+    def _answer(self, request: _Request) -> None:
+        method, path, headers, body, _ = request
+        outcome = self._handler(method, path, headers, body)
+        if isinstance(outcome, tuple):
+            self._write(outcome, request)
+        else:
+            self._task = tasks.spawn(self._answer_later(outcome, request), "request")
+
+    async def _answer_later(self, outcome: Awaitable[Answer], request: _Request) -> None:
+        try:
+            answer = await outcome
+        except BaseException:
+            self._transport.abort()
+            raise
+        finally:
+            self._task = None
+        self._write(answer, request)
+        self._answer_queued()
+
+    def _answer_queued(self) -> None:
+        """Answer the requests that came meanwhile, then read on."""
+        while self._queued and self._task is None and not self._is_write_paused:
+            self._answer(self._queued.popleft())
+        if self._is_busy or self._transport.is_closing():
+            return
+        if self._is_stopping:
+            self._transport.close()
+            return
+        self._transport.resume_reading()
+        if self._is_incomplete:
+            self._check_incomplete(0)
+
+    def _write(self, answer: Answer, request: _Request) -> None:
+        if self._transport.is_closing():
+            return
+        status, headers, body = answer
+        keeps_alive = request.keeps_alive and not self._is_stopping
+        head = _head(status, headers if keeps_alive else (*headers, CLOSE)) % len(body)
+        if request.method == "HEAD":
+            self._transport.write(head)
+        elif len(body) <= JOINED_BYTES_MAX:
+            # One system call, and one event for the reader, instead of two.
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        if not keeps_alive:
+            self._queued.clear()
+            self._transport.close()
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer bytes that are no request, unless answers to earlier ones are due; then close."""
+        self._is_stopping = True
+        self._is_incomplete = False
+        if self._is_busy:
+            self._transport.pause_reading()
+        else:
+            self._write(answer, _Request("", b"", (), b"", keeps_alive=False))
+
+    # Flow and end
+
+    def pause_writing(self) -> None:
+        """Answer nothing more until the client has read what was written (asyncio)."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on with requests that came meanwhile (asyncio)."""
+        self._is_write_paused = False
+        self._answer_queued()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio's signature
+        """Forget the connection (asyncio). A request under way ends, and is answered to no one."""
+        self._queued.clear()
+        self._connections.discard(self)
+
+    def close_when_idle(self) -> None:
+        """Close now if no answer is due, else after it."""
+        self._is_stopping = True
+        if not self._is_busy:
+            self._transport.close()
+
+    def close_if_silent(self) -> None:
+        """Close unless something came since the last call, or an answer is due."""
+        if not (self._was_heard or self._is_busy):
+            self._transport.close()
+        self._was_heard = False
+
+    def abort(self) -> None:
+        """Drop the connection and the request under way."""
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.abort()
+
+
+def _path(target: bytes) -> bytes:
+    """Return the path of a request's target. Raises HttpParserInvalidURLError for garbage."""
+    if target.startswith(b"/"):
+        return target.partition(b"?")[0]
+    # A server must accept the absolute form too (RFC 9112, 3.2.2).
+    return httptools.parse_url(target).path or b"/"
+
+
+class _Connections:
+    """The open connections of one server; `all_closed` is set while there are none."""
+
+    def __init__(self) -> None:
+        self.open: set[HttpConnection] = set()
+        self.all_closed = asyncio.Event()
+        self.all_closed.set()
+
+    def add(self, connection: HttpConnection) -> None:
+        """Add a connection that was opened."""
+        self.open.add(connection)
+        self.all_closed.clear()
+
+    def discard(self, connection: HttpConnection) -> None:
+        """Remove a connection that was closed."""
+        self.open.discard(connection)
+        if not self.open:
+            self.all_closed.set()
 
 
 @functools.lru_cache(maxsize=64)
 def _head(status: int, headers: tuple[Header, ...]) -> bytes:
-    """A format for the length."""
-    lines = b"".join(b"%b: %b\r\n" % header for header in headers).replace(b"%", b"%%")
-    return httptools_impl.STATUS_LINE[status] + lines + b"content-length: %d\r\n\r\n"
+    """Return the answer's head as a format for the length of its body."""
+    reason = http.HTTPStatus(status).phrase.encode()
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    head = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, lines)
+    return head.replace(b"%", b"%%") + b"content-length: %d\r\n\r\n"
 
 
-def _write(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-    if len(body) <= JOINED_BYTES_MAX:
-        transport.write(head + body)
-    else:
-        transport.writelines((head, body))
+class HttpServer:
+    """A handler that is being served. `port` is 0 without a TCP socket."""
+
+    def __init__(self, handler: Handler, listeners: Sequence[socket.socket]) -> None:
+        self.port = sockets.tcp_port(listeners)
+        self._handler = handler
+        self._listeners = listeners
+        self._servers: list[asyncio.Server] = []
+        self._connections = _Connections()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            self._servers.append(
+                await loop.create_server(self._connect, sock=listener, backlog=sockets.BACKLOG)
+            )
+        self._close_silent()
+
+    def _connect(self) -> HttpConnection:
+        return HttpConnection(self._handler, self._connections)
+
+    def _close_silent(self) -> None:
+        """Close connections that were silent for a whole period. A timer for each costs more."""
+        for connection in tuple(self._connections.open):
+            connection.close_if_silent()
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(sockets.KEEP_ALIVE_S, self._close_silent)
+
+    async def stop(self, grace_s: float = sockets.STOP_S) -> None:
+        """Close idle connections, leave busy ones `grace_s` seconds, remove the socket files."""
+        paths = sockets.unix_paths(self._listeners)
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections.open):
+            connection.close_when_idle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._connections.all_closed.wait()
+        for connection in tuple(self._connections.open):
+            connection.abort()
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+async def serve(handler: Handler, listeners: Sequence[socket.socket]) -> HttpServer:
+    """Serve the handler on bound sockets; return once connections are accepted."""
+    server = HttpServer(handler, listeners)
+    await server.start()
+    return server

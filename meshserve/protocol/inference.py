@@ -71,7 +71,7 @@ class InferReply(NamedTuple):
 
 def decode_infer(body: bytes) -> InferCall:
     """The call in a ModelInferRequest. Raises InvalidRequest for whatever is wrong with it."""
-    rest, raw = zero_copy.lifted(body)
+    rest, raw = zero_copy.lifted(body) if len(body) >= zero_copy.BYTES_MIN else (body, ())
     try:
         message = pb.ModelInferRequest.FromString(rest)
     except DecodeError:

@@ -146,7 +146,7 @@ def _text(entry: Mapping[str, Any], key: str, of: str, default: str | None = Non
 
 def encode_infer(
     reply: inference.InferReply, asked: RestCall
-) -> tuple[list[error_responses.Header], bytes]:
+) -> tuple[tuple[error_responses.Header, ...], bytes]:
     """Headers and body of the answer, with the binary outputs behind the JSON. Raises InvalidRequest for outputs that JSON can't carry."""
     entries, parts = [], list[bytes]()
     for spec, found in inference.answered(reply):
@@ -170,6 +170,6 @@ def encode_infer(
         document["id"] = reply.id
     text = json_tensors.dumped(document)
     if not parts:
-        return [error_responses.JSON_TYPE], text
-    headers = [(b"content-type", b"application/octet-stream"), (LENGTH, str(len(text)).encode())]
+        return (error_responses.JSON_TYPE,), text
+    headers = ((b"content-type", b"application/octet-stream"), (LENGTH, str(len(text)).encode()))
     return headers, b"".join((text, *parts))

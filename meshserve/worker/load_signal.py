@@ -1,55 +1,49 @@
-"""How busy each model keeps this worker, taken between two reports."""
+"""How busy each model keeps this worker, for the controller to spread busy ones."""
 
 from __future__ import annotations
 
 import heapq
 import time
 
-from meshserve.core.values import model, reports
+from meshserve.core.values import reports
 from meshserve.worker.models import model_host
 
 PERIOD_S_MIN = 0.5
-"""What is asked for sooner is what was said before: less time tells too little."""
+"""Shorter times say too little: a report that comes sooner repeats the last one."""
 
-TOLD_MAX, SHARE_MIN = 3, 0.05
+DEMANDS_MAX, SHARE_MIN = 3, 0.05
 
 
 class LoadSignal:
-    """Made and asked on the event loop's thread, whose time it measures."""
+    """The load since the last report. Lives on the event loop's thread, whose time it measures."""
 
-    def __init__(self, of: model_host.ModelHost) -> None:
-        self._host = of
+    def __init__(self, host: model_host.ModelHost) -> None:
+        self._host = host
         self._at_s = time.monotonic()
         self._spent_s = time.thread_time()
-        self._told: tuple[reports.ModelDemand, ...] = ()
+        self._demands: tuple[reports.ModelDemand, ...] = ()
 
     def take(self) -> tuple[reports.ModelDemand, ...]:
-        """The busiest models since the last time. One keeps the worker busy by its requests' part of the event loop, or by its queue."""
+        """Return the busiest models since the last call.
+
+        A model's share is the larger of its requests' part of the event loop's time and the part of
+        the time in which its queue was longer than one run.
+        """
         now_s, spent_s = time.monotonic(), time.thread_time()
         elapsed_s = now_s - self._at_s
         if elapsed_s >= PERIOD_S_MIN:
-            self._told = self._demands(elapsed_s, (spent_s - self._spent_s) / elapsed_s)
+            self._demands = self._measure(elapsed_s, (spent_s - self._spent_s) / elapsed_s)
             self._at_s, self._spent_s = now_s, spent_s
-        return self._told
+        return self._demands
 
-    def _demands(self, elapsed_s: float, loop_share: float) -> tuple[reports.ModelDemand, ...]:
-        asked = self._host.take_asked()
-        each_share = loop_share / max(1, sum(asked.values()))
-        found = (
+    def _measure(self, elapsed_s: float, loop_share: float) -> tuple[reports.ModelDemand, ...]:
+        loads = self._host.take_load()
+        request_share = loop_share / max(1, sum(load.requests for load in loads.values()))
+        demands = (
             reports.ModelDemand(
-                id_, max(count * each_share, self._take_saturated_s(id_) / elapsed_s)
+                id_, max(load.requests * request_share, load.saturated_s / elapsed_s)
             )
-            for id_, count in asked.items()
+            for id_, load in loads.items()
         )
-        return tuple(
-            heapq.nlargest(
-                TOLD_MAX,
-                (each for each in found if each.share >= SHARE_MIN),
-                key=lambda each: each.share,
-            )
-        )
-
-    def _take_saturated_s(self, id_: model.ModelId) -> float:
-        counts = self._host.tallies[id_]
-        saturated_s, counts.saturated_s = counts.saturated_s, 0.0
-        return saturated_s
+        busy = (demand for demand in demands if demand.share >= SHARE_MIN)
+        return tuple(heapq.nlargest(DEMANDS_MAX, busy, key=lambda demand: demand.share))

@@ -1,63 +1,71 @@
-"""A whole worker without Ray: its host, its app, its sockets."""
+"""A whole worker without Ray: its models, its application, its sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 
 from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.values import catalog_sync, desired, model, reports
-from meshserve.protocol import asgi_server
+from meshserve.core.values import catalog_sync, desired, model, model_stats, reports
+from meshserve.protocol import http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
-from meshserve.worker.http import worker_app
+from meshserve.worker.http import inference_rest, worker_app, worker_metrics
 from meshserve.worker.models import allocators, model_host, process_memory
 
 
 class PoolWorker:
-    """Serves one pool's models in this process. Made and used inside one running event loop."""
+    """Serves one pool's models in this process, inside the event loop that creates it."""
 
     def __init__(
         self,
         address: model.ServerAddress,
-        told: desired.WorkerSettings,
+        settings: desired.WorkerSettings,
         storage: model_runtime.Storage,
     ) -> None:
         allocators.current().tune()
         self.address = address
-        self.host = model_host.ModelHost(told, storage)
-        self._pages = worker_report.ReportPages(self.host)
-        self._demands = load_signal.LoadSignal(self.host)
-        self.app = worker_app.WorkerApp(self.host, address.id)
-        self._serving: asgi_server.RunningServer | None = None
+        self.host = model_host.ModelHost(settings, storage)
+        load = worker_app.WorkerLoad()
+        metrics = worker_metrics.WorkerMetrics(self.host, load, address.id)
+        self.app = worker_app.WorkerApp(
+            self.host,
+            load,
+            inference_rest.InferenceRest(self.host).answer,
+            {paths.METRICS: metrics.page},
+        )
+        self._settings = settings
+        self._report_pages = worker_report.ReportPages(self.host)
+        self._load_signal = load_signal.LoadSignal(self.host)
+        self._server: http_protocol.HttpServer | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
-        """Listen on a Unix socket and on a free TCP port; returns where."""
-        sockets = [
-            asgi_server.unix_socket(self.address.socket_path),
-            asgi_server.tcp_socket(self.address.host),
-        ]
-        self._serving = await asgi_server.serve(self.app, sockets, at_once=self.app.at_once)
+        """Listen on a Unix socket and on a free TCP port, and return both addresses."""
+        address = self.address
+        listeners = [sockets.unix_socket(address.socket_path), sockets.tcp_socket(address.host)]
+        self._server = await http_protocol.serve(self.app.handle, listeners)
         self._ticking = tasks.spawn(self.host.run(), "tick")
         process_memory.calm_collector()
-        return model.Endpoint(
-            self.address.node, self.address.host, self._serving.port, self.address.socket_path
-        )
+        return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Take a step of the catalog in. Raises catalog_sync.MissedStep if one before it is missing."""
+        """Apply a step of the catalog. Raises catalog_sync.MissedStep if an earlier one is missing."""
         self.host.apply(step)
-        self.app.is_synced = self.host.replica.is_complete
+        self.app.is_synced = self.host.follower.is_complete
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
-        """Return once the model is in memory. Raises why it can't be."""
+        """Return once the model is in memory. Raises DeadlineExceeded, or why it is not loaded."""
         await self.host.ensure_loaded(id_, timeout_s)
 
     def report(self, since: int = 0) -> reports.WorkerReport:
-        """How it is now, and what has changed of its copies since its report `since`; all of them where that was not its last."""
-        page = self._pages.next(since)
+        """Return the worker's state, and what changed of its copies since its report `since`.
+
+        All copies are in it if `since` was not the last report.
+        """
+        page = self._report_pages.next(since)
         state: reports.WorkerState = (
             "draining" if self.app.is_draining else "ready" if self.app.is_synced else "starting"
         )
@@ -66,8 +74,8 @@ class PoolWorker:
             pid=os.getpid(),
             node=self.address.node,
             state=state,
-            revision=self.host.replica.revision,
-            budget=self.host.settings.memory,
+            revision=self.host.follower.revision,
+            budget=self._settings.memory,
             booked=self.host.residency.account.booked,
             private_bytes=process_memory.private_bytes(),
             counters=worker_report.counters(self.host, self.app.load),
@@ -76,26 +84,30 @@ class PoolWorker:
             copies=page.copies,
             gone=page.gone,
             has_more=page.has_more,
-            measured=worker_report.learned(self.host),
-            demands=self._demands.take(),
+            measured=worker_report.take_measurements(self.host),
+            demands=self._load_signal.take(),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
-        """How its copies of these models are now; nothing for those that it has none of."""
+        """Return a report of each of these models that has a copy here."""
         return worker_report.copies(self.host, ids)
 
+    def stats(self) -> Mapping[model.ModelId, model_stats.ModelStats]:
+        """Return the counters of every model that had a request here."""
+        return self.host.stats
+
     async def drain(self, timeout_s: float) -> None:
-        """Say that no more shall come, and wait until every request that came is answered, or the time is over."""
+        """Refuse new requests, and wait at most `timeout_s` for those that came before."""
         self.app.is_draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.app.wait_until_idle()
 
     async def stop(self) -> None:
-        """End: no socket, file or task is left."""
+        """Close the sockets, end the tasks, free the models."""
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
-        if self._serving is not None:
-            await self._serving.stop()
+        if self._server is not None:
+            await self._server.stop()
         await self.host.close()

@@ -15,7 +15,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 
-from meshserve.protocol import asgi_server as protocol_serving
+from meshserve.protocol import asgi_server, sockets
 from meshserve.protocol.pb import inference_pb2 as pb
 
 GRPC_ERROR = [
@@ -108,7 +108,7 @@ async def answer(send, status, body, headers):
 @contextlib.asynccontextmanager
 async def serving(app, path):
     """Serve on a Unix socket until the block ends."""
-    running = await protocol_serving.serve(app, [protocol_serving.unix_socket(path)])
+    running = await asgi_server.serve(app, [sockets.unix_socket(path)])
     try:
         yield app
     finally:

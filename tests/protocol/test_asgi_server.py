@@ -1,10 +1,11 @@
+from __future__ import annotations
+
 import asyncio
-from pathlib import Path
 
 import httpx
 import pytest
 
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, sockets
 
 
 async def hello(scope, _receive, send):
@@ -21,7 +22,7 @@ async def get(url, socket_path=None):
 async def test_an_app_is_served_on_every_socket_from_the_start(tmp_path):
     path = str(tmp_path / "app.sock")
     served = await asgi_server.serve(
-        hello, [asgi_server.tcp_socket("127.0.0.1"), asgi_server.unix_socket(path)]
+        hello, [sockets.tcp_socket("127.0.0.1"), sockets.unix_socket(path)]
     )
     try:
         assert await get(f"http://127.0.0.1:{served.port}/a") == "/a"
@@ -33,7 +34,7 @@ async def test_an_app_is_served_on_every_socket_from_the_start(tmp_path):
 async def test_nothing_is_left_once_it_stopped(tmp_path):
     path = tmp_path / "app.sock"
     served = await asgi_server.serve(
-        hello, [asgi_server.tcp_socket("127.0.0.1"), asgi_server.unix_socket(str(path))]
+        hello, [sockets.tcp_socket("127.0.0.1"), sockets.unix_socket(str(path))]
     )
     await served.stop()
     assert not path.exists()
@@ -49,7 +50,7 @@ async def test_a_busy_connection_is_answered_before_the_end():
         await may_end.wait()
         await hello(scope, receive, send)
 
-    served = await asgi_server.serve(slow, [asgi_server.tcp_socket("127.0.0.1")])
+    served = await asgi_server.serve(slow, [sockets.tcp_socket("127.0.0.1")])
     asked = asyncio.ensure_future(get(f"http://127.0.0.1:{served.port}/a"))
     await began.wait()
     stopped = asyncio.ensure_future(served.stop())
@@ -66,7 +67,7 @@ async def test_a_connection_that_is_busy_for_too_long_does_not_hold_up_the_end()
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    served = await asgi_server.serve(stuck, [asgi_server.tcp_socket("127.0.0.1")])
+    served = await asgi_server.serve(stuck, [sockets.tcp_socket("127.0.0.1")])
     asked = asyncio.ensure_future(get(f"http://127.0.0.1:{served.port}/a"))
     await began.wait()
     await served.stop(grace_s=0.05)
@@ -75,21 +76,6 @@ async def test_a_connection_that_is_busy_for_too_long_does_not_hold_up_the_end()
 
 
 async def test_without_a_tcp_socket_there_is_no_port(tmp_path):
-    served = await asgi_server.serve(hello, [asgi_server.unix_socket(str(tmp_path / "app.sock"))])
+    served = await asgi_server.serve(hello, [sockets.unix_socket(str(tmp_path / "app.sock"))])
     assert served.port == 0
     await served.stop()
-
-
-def test_a_dead_servers_socket_file_is_replaced(tmp_path):
-    path = str(tmp_path / "app.sock")
-    asgi_server.unix_socket(path).close()
-    assert Path(path).exists()
-    with asgi_server.unix_socket(path) as bound:
-        assert bound.getsockname() == path
-
-
-def test_a_taken_port_is_an_error():
-    with asgi_server.tcp_socket("127.0.0.1") as taken:
-        taken.listen()
-        with pytest.raises(OSError, match="in use"):
-            asgi_server.tcp_socket("127.0.0.1", taken.getsockname()[1])

@@ -1,282 +1,376 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import httpx
 import pytest
+import uvloop
 
-from meshserve.protocol import asgi_server
-
-
-async def sizes(_scope, receive, send):
-    """Answers with the sizes of the parts in which the body came."""
-    parts = [await receive()]
-    while parts[-1].get("more_body"):
-        parts.append(await receive())
-    told = [len(each["body"]) if each["type"] == "http.request" else each["type"] for each in parts]
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": str(told).encode()})
+from meshserve.protocol import http_protocol, sockets
 
 
-async def in_parts(count):
+class Handler:
+    """Answers with method, path, body and `x-echo`; requests to `/later` once `gate` is open."""
+
+    def __init__(self):
+        self.requests = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def __call__(self, method, path, headers, body):
+        self.requests.append((method, path, headers, body))
+        echo = dict(headers).get(b"x-echo", b"")
+        if path == b"/raises":
+            raise RuntimeError("the handler is broken")
+        answer = (200, ((b"x-echo", echo),), b"%b %b %b" % (method.encode(), path, body))
+        if path == b"/empty":
+            return 503, (), b""
+        return self._later(answer, path) if path.startswith(b"/later") else answer
+
+    async def _later(self, answer, path):
+        await self.gate.wait()
+        if path == b"/later/raises":
+            raise RuntimeError("the handler is broken")
+        return answer
+
+
+@pytest.fixture
+async def handler():
+    return Handler()
+
+
+@pytest.fixture
+async def server(handler):
+    running = await http_protocol.serve(handler, [sockets.tcp_socket("127.0.0.1")])
+    yield running
+    await running.stop(grace_s=0)
+
+
+@pytest.fixture
+async def connection(server):
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    yield reader, writer
+    writer.close()
+
+
+def request(line, *headers, body=b""):
+    """Return a request's bytes."""
+    length = (b"content-length: %d" % len(body),) if body else ()
+    return b"\r\n".join([line + b" HTTP/1.1", b"host: x", *length, *headers, b"", body])
+
+
+async def answer_of(reader):
+    """Read one answer; return its status line, its headers and its body."""
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, *lines = head[:-4].split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines)
+        return status, headers, await reader.readexactly(int(headers[b"content-length"]))
+
+
+async def ends(reader):
+    """Return whether the server closes the connection without more bytes."""
+    async with asyncio.timeout(10):
+        return await reader.read() == b""
+
+
+async def chunks(count):
     for _ in range(count):
         yield b"x" * 70_000
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [(b"", "[0]"), (b"abc", "[3]"), (b"x" * 3_000_000, "[3000000]"), (in_parts, "[700000]")],
-)
-async def test_a_body_comes_in_one_piece(body, told):
-    served = await asgi_server.serve(sizes, [asgi_server.tcp_socket("127.0.0.1")], at_once={})
-    try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(2):
-                content = body if isinstance(body, bytes) else body(10)
-                assert (
-                    await client.post(f"http://127.0.0.1:{served.port}/", content=content)
-                ).text == told
-    finally:
-        await served.stop()
-
-
-async def test_requests_that_follow_each_other_at_once_keep_their_bodies():
-    served = await asgi_server.serve(sizes, [asgi_server.tcp_socket("127.0.0.1")], at_once={})
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    for size in (5, 0, 200_000, 1):
-        writer.write(
-            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (size, b"x" * size)
-        )
-    answers = b""
-    while answers.count(b"[") < 4:
-        answers += await reader.read(65536)
-    writer.close()
-    await served.stop()
-    assert [size for size in (b"[5]", b"[0]", b"[200000]", b"[1]") if size not in answers] == []
-
-
-async def test_a_caller_that_leaves_in_the_middle_of_what_may_be_answered_at_once_never_asked():
-    asked = []
-
-    async def app(scope, _receive, _send):
-        asked.append(scope["path"])
-
-    served = await asgi_server.serve(
-        app,
-        [asgi_server.tcp_socket("127.0.0.1")],
-        at_once={b"/now": lambda *_: asked.append("at once")},
-    )
-    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(b"POST /now HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
-    await served.stop()
-    assert asked == []
-
-
-async def test_a_caller_that_leaves_half_way_is_told_of():
-    seen = asyncio.get_running_loop().create_future()
-
-    async def told(_scope, receive, _send):
-        seen.set_result((await receive())["type"])
-
-    served = await asgi_server.serve(told, [asgi_server.tcp_socket("127.0.0.1")], at_once={})
-    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
-    await writer.drain()
-    writer.close()
-    assert await asyncio.wait_for(seen, 10) == "http.disconnect"
-    await served.stop()
-
-
-async def answering(scope, receive, send):
-    """Answers as its path says."""
-    await receive()
-    body = {"/empty": b"", "/big": b"x" * 200_000}.get(scope["path"], b"small")
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-length", b"%d" % len(body))],
-        }
-    )
-    if scope["path"] == "/fails":
-        raise RuntimeError("it failed between head and body")
-    await send({"type": "http.response.body", "body": body})
-
-
-@pytest.fixture
-async def answers():
-    served = await asgi_server.serve(answering, [asgi_server.tcp_socket("127.0.0.1")], at_once={})
-    yield served.port
-    await served.stop()
-
-
-def echo(headers, body):
-    """Answers with the body and a header's value."""
-    return 200, ((b"x-told", dict(headers).get(b"x-told", b"")),), body
-
-
-AT_ONCE = {b"/now": echo, b"/now/empty": lambda *_: (503, (), b""), b"/later": lambda *_: None}
-
-
-@pytest.fixture
-async def echoes():
-    served = await asgi_server.serve(
-        answering, [asgi_server.tcp_socket("127.0.0.1")], at_once=AT_ONCE
-    )
-    yield served.port
-    await served.stop()
-
-
-async def first_part(port, head):
-    """What the first read of an answer gives, and what comes until the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
-    first = await reader.read(65536)
-    rest = await reader.read()
-    writer.close()
-    return first, first + rest
-
-
-async def test_a_head_and_its_body_come_together(answers):
-    first, whole = await first_part(answers, b"GET / HTTP/1.1")
-    assert first == whole
-    assert whole.endswith(b"\r\n\r\nsmall")
-
-
-@pytest.mark.parametrize(("path", "size"), [(b"/empty", 0), (b"/big", 200_000)])
-async def test_every_body_follows_its_head(answers, path, size):
-    head, _, body = (await first_part(answers, b"GET %s HTTP/1.1" % path))[1].partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert len(body) == size
-
-
-async def test_a_head_that_is_asked_for_alone_comes_alone(answers):
-    assert (await first_part(answers, b"HEAD / HTTP/1.1"))[1].endswith(
-        b"content-length: 5\r\nconnection: close\r\n\r\n"
-    )
-
-
-async def test_an_answer_that_fails_half_way_ends_the_connection(answers):
-    head, _, body = (await first_part(answers, b"GET /fails HTTP/1.1"))[1].partition(b"\r\n\r\n")
-    assert b"content-length: 5" in head
-    assert body == b""
-
-
-async def test_a_caller_that_waits_to_be_told_to_go_on_is_told(answers):
-    reader, writer = await asyncio.open_connection("127.0.0.1", answers)
-    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
-    assert (
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        == b"HTTP/1.1 100 Continue\r\n\r\n"
-    )
-    writer.write(b"abc")
-    assert (await asyncio.wait_for(reader.readuntil(b"small"), 10)).startswith(b"HTTP/1.1 200 OK")
-    writer.close()
-
-
-@pytest.mark.parametrize("size", [0, 5, 70_000, 3_000_000])
-async def test_what_can_be_answered_at_once_never_reaches_the_app(echoes, size):
+@pytest.mark.parametrize("path", ["/now", "/later"])
+@pytest.mark.parametrize("body", [b"", b"abc", b"x" * 70_000, b"x" * 3_000_000])
+async def test_a_request_comes_whole_and_its_answer_goes_out_whole(server, handler, path, body):
     async with httpx.AsyncClient(trust_env=False) as client:
-        for told in ("one", "50%d"):
+        for echo in ("one", "50%d"):
             answer = await client.post(
-                f"http://127.0.0.1:{echoes}/now", content=b"x" * size, headers={"x-told": told}
+                f"http://127.0.0.1:{server.port}{path}?q=1", content=body, headers={"x-echo": echo}
             )
-            assert (answer.status_code, answer.headers["x-told"], answer.content) == (
-                200,
-                told,
-                b"x" * size,
-            )
-        answer = await client.post(f"http://127.0.0.1:{echoes}/now/empty", content=b"x")
-        assert (answer.status_code, answer.headers["content-length"]) == (503, "0")
+            assert (answer.status_code, answer.headers["x-echo"]) == (200, echo)
+            assert answer.content == b"POST %b %b" % (path.encode(), body)
+    assert handler.requests[0][3] == body
+
+
+async def test_a_chunked_body_comes_in_one_piece(server):
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"http://127.0.0.1:{server.port}/now", content=chunks(10))
+    assert answer.content == b"POST /now " + b"x" * 700_000
+
+
+async def test_headers_have_lower_case_names(connection, handler):
+    reader, writer = connection
+    writer.write(request(b"GET /now", b"X-Echo: A  B"))
+    _, headers, _ = await answer_of(reader)
+    assert headers == {b"x-echo": b"A  B", b"content-length": b"9"}
+    assert handler.requests[0][2] == [(b"host", b"x"), (b"x-echo", b"A  B")]
+
+
+async def test_a_head_and_its_body_come_together(connection):
+    reader, writer = connection
+    writer.write(request(b"GET /now"))
+    assert (await reader.read(65536)).endswith(b"\r\n\r\nGET /now ")
+
+
+async def test_an_empty_answer_has_a_length(connection):
+    reader, writer = connection
+    writer.write(request(b"GET /empty"))
+    status, headers, _ = await answer_of(reader)
+    assert (status, headers) == (
+        b"HTTP/1.1 503 Service Unavailable",
+        {b"content-length": b"0"},
+    )
+
+
+async def test_head_is_answered_without_a_body(connection):
+    reader, writer = connection
+    writer.write(request(b"HEAD /now") + request(b"GET /now"))
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert b"content-length: 10\r\n" in head
+    assert (await answer_of(reader))[2] == b"GET /now "
+
+
+async def test_an_absolute_target_has_its_path(connection, handler):
+    reader, writer = connection
+    writer.write(request(b"GET http://x/now?q=1") + request(b"GET http://x"))
+    assert (await answer_of(reader))[2] == b"GET /now "
+    assert (await answer_of(reader))[2] == b"GET / "
 
 
 @pytest.mark.parametrize(
-    "request_line_and_headers",
+    "bytes_",
     [
-        b"GET /now HTTP/1.1",
-        b"POST /now HTTP/1.0",
-        b"POST /now HTTP/1.1\r\nconnection: close",
-        b"POST /now HTTP/1.1\r\nexpect: 100-continue",
-        b"POST /later HTTP/1.1",
-        b"POST /now?x=1 HTTP/1.1",
+        request(b"GET /now", b"connection: close"),
+        b"GET /now HTTP/1.0\r\n\r\n",
+        request(b"GET /later", b"connection: close"),
     ],
 )
-async def test_all_else_is_the_apps(echoes, request_line_and_headers):
-    reader, writer = await asyncio.open_connection("127.0.0.1", echoes)
-    writer.write(request_line_and_headers + b"\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc")
-    answer = await asyncio.wait_for(reader.readuntil(b"small"), 10)
-    assert answer.endswith(b"\r\n\r\nsmall")
-    writer.close()
+async def test_a_connection_that_is_not_kept_is_closed_after_its_answer(connection, bytes_):
+    reader, writer = connection
+    writer.write(bytes_)
+    _, headers, body = await answer_of(reader)
+    assert headers[b"connection"] == b"close"
+    assert body.startswith(b"GET /")
+    assert await ends(reader)
 
 
-async def mirror(_scope, receive, send):
-    """Answers with the body, after a while."""
-    body = (await receive())["body"]
-    await asyncio.sleep(0.01)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-length", b"%d" % len(body))],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+async def test_an_upgrade_that_is_not_offered_is_ignored(connection):
+    reader, writer = connection
+    writer.write(request(b"GET /now", b"connection: upgrade", b"upgrade: h2c"))
+    assert (await answer_of(reader))[2] == b"GET /now "
+    assert await ends(reader)
 
 
-async def test_answers_keep_the_order_of_their_requests():
-    served = await asgi_server.serve(mirror, [asgi_server.tcp_socket("127.0.0.1")], at_once=AT_ONCE)
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+async def test_a_client_that_expects_100_continue_gets_it(connection):
+    reader, writer = connection
+    writer.write(request(b"POST /now", b"expect: 100-Continue", b"content-length: 3"))
+    async with asyncio.timeout(10):
+        assert await reader.readuntil(b"\r\n\r\n") == http_protocol.CONTINUE
+    writer.write(b"abc")
+    assert (await answer_of(reader))[2] == b"POST /now abc"
+
+
+async def test_100_continue_comes_after_the_answer_that_is_due_first(connection, handler):
+    reader, writer = connection
+    handler.gate.clear()
+    head = request(b"POST /now", b"expect: 100-continue", b"content-length: 3")
+    writer.write(request(b"GET /later") + head)
+    await asyncio.sleep(0.02)
+    handler.gate.set()
+    assert (await answer_of(reader))[2] == b"GET /later "
+    async with asyncio.timeout(10):
+        assert await reader.readuntil(b"\r\n\r\n") == http_protocol.CONTINUE
+
+
+@pytest.mark.parametrize("bytes_", [b"\x16\x03\x01 not HTTP\r\n\r\n", request(b"GET nonsense")])
+async def test_garbage_is_answered_with_400(connection, handler, bytes_):
+    reader, writer = connection
+    writer.write(bytes_)
+    status, headers, body = await answer_of(reader)
+    assert (status, body) == (b"HTTP/1.1 400 Bad Request", b"Invalid HTTP request received.")
+    assert headers[b"connection"] == b"close"
+    assert await ends(reader)
+    assert handler.requests == []
+
+
+async def test_garbage_behind_a_request_does_not_disturb_its_answer(connection, handler):
+    reader, writer = connection
+    handler.gate.clear()
+    writer.write(request(b"GET /later") + b"\x16\x03\x01 not HTTP\r\n\r\n")
+    await asyncio.sleep(0.02)
+    handler.gate.set()
+    assert (await answer_of(reader))[2] == b"GET /later "
+    assert await ends(reader)
+
+
+async def test_a_head_has_a_limit(connection):
+    reader, writer = connection
+    line = b"x-long: " + b"x" * 1000 + b"\r\n"
+    writer.write(b"GET /now HTTP/1.1\r\n" + line * (http_protocol.HEAD_BYTES_MAX // len(line) + 1))
+    assert (await answer_of(reader))[0] == b"HTTP/1.1 431 Request Header Fields Too Large"
+
+
+async def test_a_body_has_a_limit(connection, monkeypatch):
+    monkeypatch.setattr(http_protocol, "BODY_BYTES_MAX", 1000)
+    reader, writer = connection
+    writer.write(request(b"POST /now", body=b"x" * 1000))
+    assert (await answer_of(reader))[0] == b"HTTP/1.1 200 OK"
+    writer.write(request(b"POST /now", body=b"x" * 1001))
+    assert (await answer_of(reader))[0] == b"HTTP/1.1 413 Request Entity Too Large"
+
+
+async def test_answers_keep_the_order_of_their_requests(connection, handler):
+    reader, writer = connection
     paths = [b"/now", b"/later", b"/now", b"/now", b"/later", b"/later", b"/now"]
     for number, path in enumerate(paths):
-        writer.write(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n%d" % (path, number))
-    bodies = []
-    for _ in paths:
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        bodies.append(await reader.readexactly(1))
-    assert b"".join(bodies) == b"0123456"
-    writer.close()
-    await served.stop()
+        writer.write(request(b"POST " + path, body=b"%d" % number))
+    bodies = [(await answer_of(reader))[2] for _ in paths]
+    assert [body.rpartition(b" ")[2] for body in bodies] == [b"%d" % n for n in range(len(paths))]
 
 
-async def test_a_body_in_parts_is_answered_once_it_is_whole(echoes):
-    async with httpx.AsyncClient(trust_env=False) as client:
-        assert (
-            await client.post(f"http://127.0.0.1:{echoes}/now", content=in_parts(10))
-        ).content == b"x" * 700_000
+async def test_requests_of_one_connection_are_handled_one_at_a_time(connection, handler):
+    reader, writer = connection
+    handler.gate.clear()
+    writer.write(request(b"GET /later") * 3)
+    await asyncio.sleep(0.02)
+    assert len(handler.requests) == 1
+    handler.gate.set()
+    for _ in range(3):
+        await answer_of(reader)
 
 
-async def test_a_client_that_does_not_read_is_not_answered_without_end(echoes):
-    """What it does not take waits in its connection, and what comes then is not answered before it is taken."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", echoes)
+async def test_a_client_that_does_not_read_is_not_answered_without_end(connection, handler):
+    reader, writer = connection
     body = b"x" * 500_000
-    request = b"POST /now HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    sending = asyncio.ensure_future(send_all(writer, [request] * 40))
+    sending = asyncio.ensure_future(send_all(writer, [request(b"POST /now", body=body)] * 40))
     done, _ = await asyncio.wait([sending], timeout=1.0)
     assert not done
+    assert len(handler.requests) < 40
     for _ in range(40):
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        await reader.readexactly(5 if b"content-length: 5\r\n" in head else len(body))
+        assert (await answer_of(reader))[2] == b"POST /now " + body
     await sending
-    writer.close()
 
 
 async def send_all(writer, requests):
-    for each in requests:
-        writer.write(each)
+    for bytes_ in requests:
+        writer.write(bytes_)
         await writer.drain()
 
 
-async def test_a_connection_that_is_idle_after_an_answer_at_once_does_not_hold_up_the_end():
-    served = await asgi_server.serve(
-        answering, [asgi_server.tcp_socket("127.0.0.1")], at_once=AT_ONCE
-    )
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(b"POST /now HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc")
-    await asyncio.wait_for(reader.readuntil(b"abc"), 10)
-    await asyncio.wait_for(served.stop(grace_s=60), 10)
-    assert await reader.read() == b""
+async def test_a_client_that_leaves_in_the_middle_of_a_request_never_asked(connection, handler):
+    reader, writer = connection
+    writer.write(request(b"POST /now", b"content-length: 100") + b"half")
+    writer.write_eof()
+    assert await ends(reader)
+    assert handler.requests == []
+
+
+async def test_a_client_that_leaves_before_its_answer_disturbs_nothing(server, handler, caplog):
+    handler.gate.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(b"GET /later"))
+    await asyncio.sleep(0.02)
     writer.close()
+    await asyncio.sleep(0.02)
+    handler.gate.set()
+    await asyncio.sleep(0.02)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("path", [b"/raises", b"/later/raises"])
+async def test_a_handler_that_raises_loses_its_connection_alone(connection, server, path, caplog):
+    reader, writer = connection
+    with caplog.at_level(logging.ERROR):
+        writer.write(request(b"GET " + path))
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await answer_of(reader)
+    assert "the handler is broken" in caplog.text
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"http://127.0.0.1:{server.port}/now")).status_code == 200
+
+
+# The end
+
+
+async def test_every_socket_is_served_and_nothing_is_left_after_the_end(tmp_path, handler):
+    path = tmp_path / "app.sock"
+    listeners = [sockets.tcp_socket("127.0.0.1"), sockets.unix_socket(str(path))]
+    running = await http_protocol.serve(handler, listeners)
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(request(b"GET /now"))
+    assert (await answer_of(reader))[2] == b"GET /now "
+    writer.close()
+    await running.stop()
+    assert not path.exists()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", running.port)
+
+
+async def test_an_idle_connection_does_not_hold_up_the_end(connection, server):
+    reader, writer = connection
+    writer.write(request(b"GET /now"))
+    await answer_of(reader)
+    async with asyncio.timeout(10):
+        await server.stop(grace_s=60)
+    assert await ends(reader)
+
+
+async def test_a_request_under_way_is_answered_before_the_end(connection, server, handler):
+    reader, writer = connection
+    handler.gate.clear()
+    writer.write(request(b"GET /later"))
+    await asyncio.sleep(0.02)
+    stopping = asyncio.ensure_future(server.stop(grace_s=60))
+    await asyncio.sleep(0)
+    handler.gate.set()
+    _, headers, body = await answer_of(reader)
+    assert (headers[b"connection"], body) == (b"close", b"GET /later ")
+    await stopping
+
+
+async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(connection, server, handler):
+    reader, writer = connection
+    handler.gate.clear()
+    writer.write(request(b"GET /later"))
+    await asyncio.sleep(0.02)
+    await server.stop(grace_s=0.05)
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await answer_of(reader)
+
+
+async def test_a_connection_that_is_silent_for_long_is_closed(connection, server, monkeypatch):
+    reader, writer = connection
+    writer.write(request(b"GET /now"))
+    await answer_of(reader)
+    server._close_silent()
+    writer.write(request(b"GET /now"))
+    await answer_of(reader)
+    server._close_silent()
+    server._close_silent()
+    assert await ends(reader)
+
+
+def test_it_runs_on_uvloop_too():
+    """Ray's actors have uvloop, whose transports are none of asyncio's classes."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(exchange())
+
+
+async def exchange():
+    """Have requests answered at once and later, small and big, pipelined, to the end."""
+    server = await http_protocol.serve(Handler(), [sockets.tcp_socket("127.0.0.1")])
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    body = b"x" * 500_000
+    lines = [b"POST /now", b"POST /later", b"POST /later", b"POST /now"] * 5
+    sending = asyncio.ensure_future(send_all(writer, [request(line, body=body) for line in lines]))
+    for line in lines:
+        assert (await answer_of(reader))[2] == line + b" " + body
+    await sending
+    writer.write(b"not HTTP")
+    assert (await answer_of(reader))[0] == b"HTTP/1.1 400 Bad Request"
+    assert await ends(reader)
+    writer.close()
+    await server.stop()

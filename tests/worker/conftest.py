@@ -9,44 +9,44 @@ import pytest
 from meshserve.core.values import model
 from meshserve.worker import worker
 from meshserve.worker.models import model_host
-from tests.worker import bench
+from tests.worker import helpers
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    return bench.Shelf(tmp_path)
+def storage(tmp_path):
+    return helpers.FakeStorage(tmp_path)
 
 
 @pytest.fixture
-async def hosting(shelf):
-    """Makes hosts; ends them."""
-    made = []
+async def hosting(storage):
+    """Return a function that makes hosts, and close them."""
+    hosts = []
 
     def make(**changes):
-        made.append(model_host.ModelHost(bench.settings(**changes), shelf))
-        return made[-1]
+        hosts.append(model_host.ModelHost(helpers.settings(**changes), storage))
+        return hosts[-1]
 
     yield make
-    for each in made:
-        await each.close()
+    for host in hosts:
+        await host.close()
 
 
 @pytest.fixture
-async def one(shelf):
+async def pool_worker(storage):
     """A worker that serves `doubled`, with nothing in memory."""
     folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
-    made = worker.PoolWorker(model.ServerAddress("pool-0", folder), bench.settings(), shelf)
-    await made.start()
-    bench.told(made, *bench.declared(bench.spec("doubled", shelf.put("doubled"))))
-    yield made
-    await made.stop()
+    running = worker.PoolWorker(model.ServerAddress("pool-0", folder), helpers.settings(), storage)
+    await running.start()
+    helpers.apply(running, *helpers.declared(helpers.spec("doubled", storage.put("doubled"))))
+    yield running
+    await running.stop()
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-async def http(one):
-    """A client of its Unix socket, as Envoy is one."""
-    transport = httpx.AsyncHTTPTransport(uds=one.address.socket_path)
+async def http(pool_worker):
+    """A client of the worker's Unix socket, which Envoy uses too."""
+    transport = httpx.AsyncHTTPTransport(uds=pool_worker.address.socket_path)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://worker", timeout=20
     ) as client:

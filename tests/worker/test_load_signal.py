@@ -33,18 +33,18 @@ async def host(hosting):
 
 def asked(host, **counts):
     for name, count in counts.items():
-        host.asked[model.ModelId(name)] += count
+        host._requests[model.ModelId(name)] += count
 
 
-def told(demands):
-    return [(each.id.name, round(each.share, 3)) for each in demands]
+def shares(demands):
+    return [(demand.id.name, round(demand.share, 3)) for demand in demands]
 
 
 async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=75, other=25)
     time.goes(2.0, 0.8)
-    assert told(demands.take()) == [("one", 0.6), ("other", 0.2)]
+    assert shares(demands.take()) == [("one", 0.6), ("other", 0.2)]
     time.goes(2.0, 0.8)
     assert demands.take() == (), "nobody asked for anything since"
 
@@ -52,10 +52,10 @@ async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
 async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
-    host.tallies[ONE].saturated_s = 0.9
+    host._stats[ONE].saturated_s = 0.9
     time.goes(1.0, 0.01)
     assert demands.take() == (reports.ModelDemand(ONE, 0.9),)
-    assert host.tallies[ONE].saturated_s == 0
+    assert host.stats[ONE].saturated_s == 0
 
 
 async def test_what_is_asked_sooner_was_said_before(host, time):
@@ -67,14 +67,14 @@ async def test_what_is_asked_sooner_was_said_before(host, time):
     time.goes(0.1, 1.0)
     assert demands.take() == first == (reports.ModelDemand(ONE, 0.5),)
     time.goes(0.9, 0.5)
-    assert told(demands.take()) == [("other", 0.55)]
+    assert shares(demands.take()) == [("other", 0.55)]
 
 
 async def test_only_the_busiest_are_told(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=40, other=30, third=20, fourth=10)
     time.goes(1.0, 1.0)
-    assert told(demands.take()) == [("one", 0.4), ("other", 0.3), ("third", 0.2)]
+    assert shares(demands.take()) == [("one", 0.4), ("other", 0.3), ("third", 0.2)]
     asked(host, one=96, other=4)
     time.goes(1.0, 1.0)
-    assert told(demands.take()) == [("one", 0.96)]
+    assert shares(demands.take()) == [("one", 0.96)]

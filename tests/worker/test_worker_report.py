@@ -5,23 +5,23 @@ import pytest
 from meshserve import errors
 from meshserve.core.values import model, reports
 from meshserve.worker import worker_report
-from meshserve.worker.http import worker_stats
+from meshserve.worker.http import worker_app
 from tests import support
-from tests.worker import bench
+from tests.worker import helpers
 
 ID = model.ModelId("m")
 
 
 @pytest.fixture
-async def host(hosting, shelf):
+async def host(hosting, storage):
     made = hosting()
-    bench.told(made, *bench.declared(bench.spec("m", shelf.put("m"))))
+    helpers.apply(made, *helpers.declared(helpers.spec("m", storage.put("m"))))
     return made
 
 
 async def test_counters_are_the_hosts_and_the_apps(host):
     await host.ensure_loaded(ID, 20)
-    load = worker_stats.WorkerLoad(requests=7, failures=2, in_flight=1)
+    load = worker_app.WorkerLoad(requests=7, failures=2, in_flight=1)
     assert worker_report.counters(host, load) == reports.Counters(
         requests=7, failures=2, hits=0, misses=1, loads=1, load_failures=0, evictions=0, in_flight=1
     )
@@ -29,10 +29,10 @@ async def test_counters_are_the_hosts_and_the_apps(host):
 
 async def test_what_was_learned_is_told_once(host):
     await host.ensure_loaded(ID, 20)
-    [learned] = worker_report.learned(host)
+    [learned] = worker_report.take_measurements(host)
     assert learned.id == ID
     assert learned.measured.footprint == host.footprint(ID)
-    assert worker_report.learned(host) == ()
+    assert worker_report.take_measurements(host) == ()
 
 
 async def test_copies_are_told_with_their_state(host):
@@ -45,22 +45,24 @@ async def test_copies_are_told_with_their_state(host):
     assert worker_report.copies(host, [model.ModelId("nobody")]) == ()
 
 
-async def test_a_failed_one_says_why(host, shelf):
-    shelf.failure = errors.LoadFailed("the shelf is empty")
+async def test_a_failed_one_says_why(host, storage):
+    storage.failure = errors.LoadFailed("the storage is empty")
     with pytest.raises(errors.LoadFailed):
         await host.ensure_loaded(ID, 20)
     [copy] = worker_report.copies(host, [ID])
-    assert (copy.state, copy.reason) == ("failed", "the shelf is empty")
+    assert (copy.state, copy.reason) == ("failed", "the storage is empty")
 
 
-async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
+async def test_pages_tell_what_changed_in_parts(host, storage, monkeypatch):
     monkeypatch.setattr(worker_report, "PAGE_COPIES", 2)
     ids = [model.ModelId(name) for name in "abc"]
-    bench.told(
+    helpers.apply(
         host,
-        *bench.declared(
+        *helpers.declared(
             *(
-                bench.spec(id_.name, shelf.put(id_.name, f"{bench.DOUBLED}    # {id_.name}\n"))
+                helpers.spec(
+                    id_.name, storage.put(id_.name, f"{helpers.DOUBLED}    # {id_.name}\n")
+                )
                 for id_ in ids
             )
         ),
@@ -80,7 +82,7 @@ async def test_pages_tell_what_changed_in_parts(host, shelf, monkeypatch):
     assert {copy.id for copy in first.copies + second.copies} == set(ids)
     assert pages.next(3) == worker_report.ReportPage(4, 3, (), (), has_more=False)
     host.unload(ids[0])
-    host.release(host.lease_now(ids[1]))
+    await host.ensure_loaded(ids[1], 20)
     await support.wait_until_async(lambda: not host.footprint(ids[0]).host_bytes, what="unloaded")
     last = pages.next(4)
     assert ([copy.id for copy in last.copies], last.gone) == ([ids[1]], (ids[0],))

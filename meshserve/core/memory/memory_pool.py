@@ -94,10 +94,10 @@ class MemoryPool:
             self.account.mark_evictable(copy)
         return True
 
-    def record_use(self, copy: copies.Copy, now_s: float) -> None:
-        """Count a use that began and ended between two events, so that no lease was needed."""
+    def record_use(self, copy: copies.Copy, now_s: float, uses: int = 1) -> None:
+        """Count uses that began and ended between two events, the last one at `now_s`."""
         self.now_s = now_s
-        _count_use(copy, now_s)
+        _count_use(copy, now_s, uses)
         if not copy.leases:
             self.changed |= copy.names
             self.rate(copy)
@@ -317,8 +317,8 @@ class MemoryPool:
         )
 
 
-def _count_use(copy: copies.Copy, now_s: float) -> None:
-    copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + 1.0
+def _count_use(copy: copies.Copy, now_s: float, uses: int = 1) -> None:
+    copy.uses = eviction.decayed(copy.uses, now_s - copy.last_used_s) + uses
     copy.last_used_s = now_s
 
 

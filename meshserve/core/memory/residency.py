@@ -120,10 +120,13 @@ class Residency:
             self._pool.acquire(self.copies[key], now_s)
         return key
 
-    def record_use(self, key: str, now_s: float) -> None:
-        """Count a use of a ready copy that began and ended between two events."""
-        self.counts.hits += 1
-        self._pool.record_use(self.copies[key], now_s)
+    def record_use(self, key: str, now_s: float, uses: int = 1) -> None:
+        """Count uses of a ready copy between two events, the last one at `now_s`.
+
+        Must be called before the next event is handled: it may take the copy away.
+        """
+        self.counts.hits += uses
+        self._pool.record_use(self.copies[key], now_s, uses)
 
     # State
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import gateway_paths
-from meshserve.protocol import asgi_server, paths
+from meshserve.protocol import paths, sockets
 
 Json = dict[str, object]
 
@@ -22,7 +22,7 @@ LEAST_REQUEST = (
 HOT_KEY = "hot"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Well below the servers' own: who closes an idle connection must be the side that would use it next, or requests race with the close.
-IDLE_TIMEOUT = f"{asgi_server.KEEP_ALIVE_S // 60}s"
+IDLE_TIMEOUT = f"{sockets.KEEP_ALIVE_S // 60}s"
 # HTTP/1.1 needs a connection for each request in flight; queues are bounded in the workers, where the reason can be told.
 IN_FLIGHT_MAX = 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import envoy_admin, gateway_paths
 from meshserve.gateway.sidecar import metrics_fanout, server_metadata, sidecar_grpc, sidecar_http
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, sockets
 
 
 class Sidecar:
@@ -23,7 +23,7 @@ class Sidecar:
         """Listen on both sockets. Raises OSError."""
         self._snapshot, self._is_draining = snap, False
         app = sidecar_http.SidecarHttp(self.is_ready, self.metrics, self.request_bytes_max)
-        self._http = await asgi_server.serve(app, [asgi_server.unix_socket(self._at.http_socket)])
+        self._http = await asgi_server.serve(app, [sockets.unix_socket(self._at.http_socket)])
         await self._start_grpc(snap)
 
     async def follow(self, snap: snapshots.GatewaySnapshot) -> None:

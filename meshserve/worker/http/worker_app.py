@@ -1,158 +1,285 @@
-"""The worker's ASGI app: takes a request apart, has it answered, and says what came of it. gRPC comes bridged to HTTP/1.1 by Envoy."""
+"""A worker's requests, from whole HTTP messages to answers.
+
+gRPC comes bridged to HTTP/1.1 by Envoy: one message in each direction, errors in headers. The
+application is one function for `http_protocol.serve`; it answers a quick prediction within the call.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import base64
+import binascii
+import bisect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from meshserve import errors
-from meshserve.protocol import error_responses, http_protocol, paths
-from meshserve.worker.http import (
-    inference_grpc,
-    inference_request,
-    inference_rest,
-    inference_service,
-    worker_metrics,
-    worker_stats,
+from meshserve.protocol import (
+    error_responses,
+    http_protocol,
+    inference,
+    model_description,
+    paths,
 )
+from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker.models import model_host
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+Answer = http_protocol.Answer
+
+GRPC_HEADERS = (error_responses.GRPC_TYPE,)
+TEXT_HEADERS = ((b"content-type", b"text/plain"),)
+
+PATIENCE_S = 600.0
+"""Time that a request without a deadline waits for its model and its turn."""
+
+MODEL_METADATA = (b"mm-vmodel-id", b"mm-model-id")
+"""ModelMesh's gRPC metadata that names the model; the first one wins."""
+
+UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+TIMEOUT_DIGITS_MAX = 8
+
+LATENCY_BOUNDS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+
+
+class InferenceRequest:
+    """One request for a model.
+
+    `path` is still percent-encoded. `expires_s` is its deadline on the event loop's clock.
+    `metadata_model` is the model that gRPC metadata names instead of the message, or "".
+    """
+
+    __slots__ = ("body", "expires_s", "headers", "metadata_model", "method", "path")
+
+    def __init__(
+        self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
+    ) -> None:
+        """Read the deadline and the metadata. Raises InvalidRequest if they are malformed."""
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.metadata_model = ""
+        timeout_s = PATIENCE_S
+        for name, value in headers:
+            if name == b"grpc-timeout":
+                timeout_s = _timeout_s(value)
+            elif name[:3] == b"mm-":
+                self.metadata_model = _metadata_model(headers)
+        self.expires_s = asyncio.get_running_loop().time() + timeout_s
+
+
+def _timeout_s(value: bytes) -> float:
+    """Return the seconds in a `grpc-timeout` header. Raises InvalidRequest.
+
+    It has at most 8 digits and a unit (PROTOCOL-HTTP2.md in github.com/grpc/grpc).
+    """
+    digits, unit = value[:-1], value[-1:]
+    if not digits.isdigit() or len(digits) > TIMEOUT_DIGITS_MAX or unit not in UNITS_S:
+        raise errors.InvalidRequest(
+            f"grpc-timeout {value.decode('latin-1')!r} is not a number and one of H, M, S, m, u, n"
+        )
+    return int(digits) * UNITS_S[unit]
+
+
+def _metadata_model(headers: Sequence[http_protocol.Header]) -> str:
+    """Return the model that the metadata names, or "". Raises InvalidRequest."""
+    metadata = {name: value for name, value in headers if name.startswith(b"mm-")}
+    for name in MODEL_METADATA:
+        if name in metadata:
+            return metadata[name].decode("utf-8", "replace")
+        if name + b"-bin" in metadata:
+            return _from_base64(metadata[name + b"-bin"])
+    return ""
+
+
+def _from_base64(value: bytes) -> str:
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise errors.InvalidRequest(
+            "the model's name in the -bin metadata is not base64 of UTF-8"
+        ) from None
+
+
+@dataclass(slots=True)
+class WorkerLoad:
+    """Counters of a whole worker's requests since its process began.
+
+    `in_flight` is the number of requests that wait now. `failures_by_kind` has the class names of
+    errors. `latency_counts` are answers by LATENCY_BOUNDS_S, the last one above all bounds.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    in_flight: int = 0
+    failures_by_kind: dict[str, int] = field(default_factory=dict)
+    latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
+    latency_total_s: float = 0.0
+
+    def record_failure(self, kind: str) -> None:
+        """Count a request that is answered with this kind of error."""
+        self.failures += 1
+        self.failures_by_kind[kind] = self.failures_by_kind.get(kind, 0) + 1
+
+    def record_answer(self, took_s: float) -> None:
+        """Count an answer, error or not, and the time since its request's arrival."""
+        self.requests += 1
+        self.latency_counts[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
+        self.latency_total_s += took_s
+
+
+Route = Callable[[InferenceRequest], Answer | Awaitable[Answer]]
+"""Answers at once or, where it has to wait, later. Raises the errors that become answers."""
 
 
 class WorkerApp:
-    """One worker's requests. `is_synced`: it has its catalog. While it is not, or drains, it sends every request away with 503.
+    """Answers the requests of one worker.
 
-    `at_once`: what may be answered without a task, by path, for `serving.serve`.
+    `is_synced` is set once the worker has its catalog. Before that, and while it is draining, it
+    answers 503, which Envoy retries on another worker.
     """
 
-    def __init__(self, of: model_host.ModelHost, worker_id: str) -> None:
+    def __init__(
+        self,
+        host: model_host.ModelHost,
+        load: WorkerLoad,
+        rest: Route,
+        pages: Mapping[str, Callable[[], Answer]],
+    ) -> None:
+        """`rest` answers all that is neither gRPC nor one of `pages`, which are not counted."""
         self.is_synced = False
         self.is_draining = False
-        self.load = worker_stats.WorkerLoad()
-        self._host = of
-        self._worker_id = worker_id
-        inferences = inference_service.InferenceService(of)
-        self._methods = inference_grpc.methods(inferences)
-        self._methods_at_once = inference_grpc.at_once(inferences)
-        self.at_once = {
-            path: functools.partial(self._answer_at_once, path) for path in self._methods_at_once
+        self.load = load
+        self._host = host
+        self._rest = rest
+        self._grpc: dict[bytes, Route] = {
+            paths.MODEL_INFER.encode(): self._infer,
+            paths.MODEL_READY.encode(): self._ready,
+            paths.MODEL_METADATA.encode(): self._metadata,
+            paths.MODEL_CONFIG.encode(): self._config,
+            paths.MODEL_STATISTICS.encode(): self._statistics,
         }
-        self._rest = inference_rest.InferenceRest(inferences)
-        self._idle = asyncio.Event()
+        self._pages = {path.encode(): page for path, page in pages.items()}
+        self._pages[paths.HEALTHZ.encode()] = self._health
+        self._is_idle = asyncio.Event()
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
-        path: str = scope["path"]
-        if path == paths.HEALTHZ:
-            await _send(send, self._health())
-        elif path == paths.METRICS:
-            await _send(send, worker_metrics.answer(self._host, self.load, self._worker_id))
-        elif self.is_draining or not self.is_synced:
-            await _send(
-                send,
-                error_responses.rest_error(
-                    errors.Unavailable("the worker is draining or starting")
-                ),
-            )
-        else:
-            await self._serve(scope, receive, send)
-
-    def _answer_at_once(
-        self, path: bytes, headers: Sequence[error_responses.Header], body: bytes
-    ) -> http_protocol.Answer | None:
-        """The answer if it takes no waiting, else nothing; nothing for failures too, of which nothing has been counted."""
-        if self.is_draining or not self.is_synced:
-            return None
-        began_s = time.perf_counter()
-        try:
-            message = self._methods_at_once[path](
-                inference_request.InferenceRequest("POST", path, headers, body)
-            )
-        except Exception:  # noqa: BLE001 - asked once more in the usual way, it fails again, and is told and counted there
-            return None
-        if message is None:
-            return None
-        self.load.answered(time.perf_counter() - began_s)
-        return 200, inference_request.GRPC_HEADERS, message
+    @property
+    def is_ready(self) -> bool:
+        """Whether predictions are answered."""
+        return self.is_synced and not self.is_draining
 
     async def wait_until_idle(self) -> None:
-        """Return once every request that came is answered."""
+        """Return once no request waits for its answer."""
         while self.load.in_flight:
-            self._idle.clear()
-            await self._idle.wait()
+            self._is_idle.clear()
+            await self._is_idle.wait()
 
-    def _health(self) -> inference_request.Answer:
-        is_up = self.is_synced and not self.is_draining
-        return (
-            200 if is_up else 503,
-            [(b"content-type", b"text/plain")],
-            b"ok" if is_up else b"not ready",
-        )
-
-    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        load = self.load
-        load.in_flight += 1
+    def handle(
+        self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
+    ) -> Answer | Awaitable[Answer]:
+        """Answer one request: at once if nothing has to be waited for. Errors are answers too."""
+        route = self._grpc.get(path)
+        if route is None and path in self._pages:
+            return self._pages[path]()
+        if self.is_draining or not self.is_synced:
+            draining = errors.Unavailable("the worker is draining or starting")
+            return error_responses.rest_error(draining)
         began_s = time.perf_counter()
         try:
-            body = await _body(receive)
-            if body is not None:
-                await _send(send, await self._answer(scope, body))
+            request = InferenceRequest(method, path, headers, body)
+            outcome = self._rest(request) if route is None else route(request)
+        except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
+            outcome = self._failure(path, error)
+        if isinstance(outcome, tuple):
+            self.load.record_answer(time.perf_counter() - began_s)
+            return outcome
+        return self._answer_later(path, outcome, began_s)
+
+    async def _answer_later(
+        self, path: bytes, outcome: Awaitable[Answer], began_s: float
+    ) -> Answer:
+        load = self.load
+        load.in_flight += 1
+        try:
+            return await outcome
+        except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
+            return self._failure(path, error)
         finally:
             load.in_flight -= 1
             if not load.in_flight:
-                self._idle.set()
-            load.answered(time.perf_counter() - began_s)
+                self._is_idle.set()
+            load.record_answer(time.perf_counter() - began_s)
 
-    async def _answer(self, scope: dict[str, Any], body: bytes) -> inference_request.Answer:
-        method = self._methods.get(scope["path"])
-        tell = error_responses.rest_error if method is None else error_responses.grpc_error
-        try:
-            request = inference_request.InferenceRequest(
-                scope["method"],
-                scope.get("raw_path") or scope["path"].encode(),
-                scope["headers"],
-                body,
-            )
-            if method is None:
-                return await self._rest.answer(request)
-            return 200, inference_request.GRPC_HEADERS, await method(request)
-        except errors.MeshError as error:
-            self.load.failed(type(error).__name__)
-            return tell(error)
-        except Exception as error:
-            # Our own mistake in one request is that request's answer, and a line in the log.
-            logger.exception("%s failed", scope["path"])
-            self.load.failed(type(error).__name__)
-            return tell(errors.MeshError(f"the worker failed: {type(error).__name__}"))
+    def _failure(self, path: bytes, error: Exception) -> Answer:
+        """Count the error and return it as the answer of the request's protocol."""
+        self.load.record_failure(type(error).__name__)
+        if not isinstance(error, errors.MeshError):
+            logger.error("%s failed", path.decode("latin-1"), exc_info=error)
+            error = errors.MeshError(f"the worker failed: {type(error).__name__}")
+        if path in self._grpc:
+            return error_responses.grpc_error(error)
+        return error_responses.rest_error(error)
+
+    def _health(self) -> Answer:
+        return (200, TEXT_HEADERS, b"ok") if self.is_ready else (503, TEXT_HEADERS, b"not ready")
+
+    # The gRPC methods of one model
+
+    def _infer(self, request: InferenceRequest) -> Answer | Awaitable[Answer]:
+        call = inference.decode_infer(request.body)
+        if request.metadata_model:
+            call.model, call.version = request.metadata_model, ""
+        outcome = self._host.infer(call, request.expires_s)
+        if isinstance(outcome, inference.InferReply):
+            return 200, GRPC_HEADERS, inference.encode_infer(outcome, is_raw=call.is_raw)
+        return self._infer_later(outcome, is_raw=call.is_raw)
+
+    async def _infer_later(
+        self, outcome: Awaitable[inference.InferReply], *, is_raw: bool
+    ) -> Answer:
+        return 200, GRPC_HEADERS, inference.encode_infer(await outcome, is_raw=is_raw)
+
+    def _ready(self, request: InferenceRequest) -> Answer:
+        message = _parse(pb.ModelReadyRequest, request)
+        is_ready = self._host.is_ready(request.metadata_model or message.name, message.version)
+        return _encode(pb.ModelReadyResponse(ready=is_ready))
+
+    async def _metadata(self, request: InferenceRequest) -> Answer:
+        message = _parse(pb.ModelMetadataRequest, request)
+        name = request.metadata_model or message.name
+        description = await self._host.describe(name, message.version, request.expires_s)
+        return _encode(model_description.metadata_message(description))
+
+    async def _config(self, request: InferenceRequest) -> Answer:
+        message = _parse(pb.ModelConfigRequest, request)
+        name = request.metadata_model or message.name
+        description = await self._host.describe(name, message.version, request.expires_s)
+        return _encode(model_description.config_message(description))
+
+    def _statistics(self, request: InferenceRequest) -> Answer:
+        message = _parse(pb.ModelStatisticsRequest, request)
+        name = request.metadata_model or message.name
+        statistics = self._host.statistics(name, message.version)
+        return _encode(model_description.statistics_message(statistics))
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; nothing where the caller left before it was here."""
-    parts: list[bytes] = []
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _parse(kind: type[M], request: InferenceRequest) -> M:
+    try:
+        return kind.FromString(request.body)
+    except DecodeError:
+        raise errors.InvalidRequest(f"the body is not a {kind.DESCRIPTOR.name}") from None
 
 
-async def _send(send: Send, answer: inference_request.Answer) -> None:
-    status, headers, body = answer
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body))],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+def _encode(message: Message) -> Answer:
+    return 200, GRPC_HEADERS, message.SerializeToString()

@@ -1,4 +1,4 @@
-"""A worker's numbers for Prometheus, made when somebody asks: nothing of this runs for a prediction."""
+"""A worker's metrics for Prometheus, made for each scrape: nothing here runs for a prediction."""
 
 from __future__ import annotations
 
@@ -14,26 +14,35 @@ from prometheus_client.core import (
 
 from meshserve.core.memory import copy_lifecycle
 from meshserve.core.values import model
-from meshserve.worker.http import inference_request, worker_stats
+from meshserve.protocol import http_protocol
+from meshserve.worker.http import worker_app
 from meshserve.worker.models import model_host, process_memory
+
+CONTENT_TYPE = ((b"content-type", exposition.CONTENT_TYPE_PLAIN_0_0_4.encode()),)
 
 
 class WorkerMetrics:
     """A Prometheus collector over one host."""
 
     def __init__(
-        self, of: model_host.ModelHost, load: worker_stats.WorkerLoad, worker_id: str
+        self, host: model_host.ModelHost, load: worker_app.WorkerLoad, worker_id: str
     ) -> None:
-        self._host = of
+        self._host = host
         self._load = load
         self._worker = worker_id
 
-    def collect(self) -> Iterator[Metric]:
-        """All families, as they are now."""
-        yield from self._of_worker()
-        yield from self._of_models()
+    def page(self) -> http_protocol.Answer:
+        """Return the text that Prometheus scrapes."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return 200, CONTENT_TYPE, exposition.generate_latest(registry)
 
-    def _of_worker(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metric families (prometheus_client)."""
+        yield from self._worker_metrics()
+        yield from self._model_metrics()
+
+    def _worker_metrics(self) -> Iterator[Metric]:
         counts = self._host.residency.counts
         for name, text, value in (
             ("requests", "Requests that were answered, well or not", self._load.requests),
@@ -51,35 +60,33 @@ class WorkerMetrics:
             "Requests that were answered with an error",
             labels=["worker", "kind"],
         )
-        for kind, value in self._load.kinds.items():
+        for kind, value in self._load.failures_by_kind.items():
             failures.add_metric([self._worker, kind], value)
         yield failures
         yield self._latency()
         yield from self._memory()
 
     def _latency(self) -> Metric:
-        latencies = self._load.latencies
+        bounds = (*map(str, worker_app.LATENCY_BOUNDS_S), "+Inf")
         total, buckets = 0, []
-        for bound, count in zip(
-            (*map(str, worker_stats.LATENCY_BOUNDS_S), "+Inf"), latencies.counts, strict=True
-        ):
+        for bound, count in zip(bounds, self._load.latency_counts, strict=True):
             total += count
             buckets.append((bound, float(total)))
         family = HistogramMetricFamily(
             "meshserve_request_duration_seconds", "From arrival to answer", labels=["worker"]
         )
-        family.add_metric([self._worker], buckets, latencies.total_s)
+        family.add_metric([self._worker], buckets, self._load.latency_total_s)
         return family
 
     def _memory(self) -> Iterator[Metric]:
-        ledger = self._host.residency.account
+        account = self._host.residency.account
         booked = GaugeMetricFamily(
             "meshserve_booked_bytes", "Memory booked for models", labels=["worker", "device"]
         )
         budget = GaugeMetricFamily(
             "meshserve_budget_bytes", "Memory that may be booked", labels=["worker", "device"]
         )
-        for family, footprint in ((booked, ledger.booked), (budget, ledger.budget)):
+        for family, footprint in ((booked, account.booked), (budget, account.budget)):
             family.add_metric([self._worker, "host"], footprint.host_bytes)
             family.add_metric([self._worker, "gpu"], footprint.gpu_bytes)
             yield family
@@ -90,13 +97,13 @@ class WorkerMetrics:
                 "Weights in mapped files, which all workers of a node share",
                 self._host.mapped_bytes,
             ),
-            ("kept", "Memory for models that left and are quickly back", self._host.kept_bytes),
+            ("kept", "Memory for models that left and are quickly back", self._host.detached_bytes),
         ):
             gauge = GaugeMetricFamily(f"meshserve_{name}_bytes", text, labels=["worker"])
             gauge.add_metric([self._worker], size_bytes)
             yield gauge
 
-    def _of_models(self) -> Iterator[Metric]:
+    def _model_metrics(self) -> Iterator[Metric]:
         labels = ["worker", "model", "version"]
         answered = CounterMetricFamily(
             "meshserve_model_requests",
@@ -106,7 +113,7 @@ class WorkerMetrics:
         seconds = CounterMetricFamily(
             "meshserve_model_compute_seconds", "Time that the model's code took", labels=labels
         )
-        for id_, counts in self._host.tallies.items():
+        for id_, counts in self._host.stats.items():
             names = [self._worker, *id_]
             answered.add_metric([*names, "success"], counts.success.count)
             answered.add_metric([*names, "failure"], counts.failure.count)
@@ -130,16 +137,3 @@ class WorkerMetrics:
         for copy in self._host.residency.copies.values():
             if copy.state not in (copy_lifecycle.CopyPhase.ABSENT, copy_lifecycle.CopyPhase.FAILED):
                 yield from ((id_, copy.booked) for id_ in copy.names)
-
-
-def answer(
-    of: model_host.ModelHost, load: worker_stats.WorkerLoad, worker_id: str
-) -> inference_request.Answer:
-    """The text that Prometheus scrapes."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(WorkerMetrics(of, load, worker_id))
-    return (
-        200,
-        [(b"content-type", exposition.CONTENT_TYPE_PLAIN_0_0_4.encode())],
-        exposition.generate_latest(registry),
-    )

@@ -1,4 +1,4 @@
-"""Runs one model: at once where that is quicker than handing it over, else in a thread, joining what arrives meanwhile into a batch."""
+"""Run one model: on the event loop if that is quicker than a thread, else in batches in threads."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from meshserve.core.values import model_stats
 Tensors = Mapping[str, np.ndarray]
 Outcome = Tensors | errors.MeshError
 
-AT_ONCE_S = 0.0005
-"""A run that is expected to take less stays on the event loop: handing it to a thread costs about a tenth of that."""
+QUICK_RUN_S = 0.0005
+"""Runs expected to be shorter stay on the event loop: a thread would cost a tenth of that."""
 
 SMOOTHING = 0.2
+"""Weight of the newest run in the expected times (an exponential moving average)."""
 
 
 @dataclass(slots=True)
 class RunRequest:
-    """What a run is asked for: checked inputs, output names (empty: all), rows, and until when, on the event loop's clock."""
+    """A run of the model.
+
+    `inputs` were checked against the signature; `rows` is the size of their first dimension if the
+    model has a batch dimension, else 1. Empty `outputs` mean all. `expires_s` is on the event
+    loop's clock.
+    """
 
     inputs: Tensors
     outputs: tuple[str, ...]
@@ -36,16 +42,18 @@ class RunRequest:
 
 @dataclass(slots=True)
 class _Job:
-    ask: RunRequest
-    came_s: float
+    request: RunRequest
+    arrived_s: float
     answer: asyncio.Future[Tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """`rows_max`: rows in a joined batch, 1 for no joining. `queue_max`: requests that may wait. `parallel`: runs at a time.
+    """Limits of one copy's runs.
 
-    `is_steady`: equal calls take equal times. A user's code may wait for anything, and must not make the event loop wait with it.
+    `rows_max`: rows in a joined batch, 1 for no joining. `queue_max`: requests that may wait.
+    `parallel`: runs at the same time. `is_steady`: equal calls take equal times; other code may
+    wait for anything, so it never runs on the event loop.
     """
 
     rows_max: int
@@ -55,16 +63,16 @@ class BatchLimits:
 
 
 class Batcher:
-    """One copy's executions. Lives on one event loop; `pool` runs what is too slow for it."""
+    """The runs of one copy. Lives on one event loop; `pool` has the threads for longer runs."""
 
     __slots__ = (
         "_call_s",
         "_limits",
         "_loaded",
         "_pool",
-        "_pressed_at_s",
         "_row_s",
         "_running",
+        "_saturated_at_s",
         "_waiting",
     )
 
@@ -75,66 +83,70 @@ class Batcher:
         pool: ThreadPoolExecutor,
         run_s: float | None,
     ) -> None:
+        """`run_s` is the measured time of one row's run, or None if it is unknown."""
         self._loaded = loaded
         self._limits = limits
         self._pool = pool
-        self._row_s = AT_ONCE_S if run_s is None else run_s
+        self._row_s = QUICK_RUN_S if run_s is None else run_s
         self._call_s = self._row_s
-        self._waiting: list[
-            _Job
-        ] = []  # empty, it takes a tenth of what a deque takes; it is bounded, and short
+        # A list, not a deque: empty it takes a tenth, and there are tens of thousands. It is short.
+        self._waiting: list[_Job] = []
         self._running = 0
-        self._pressed_at_s: float | None = None
+        self._saturated_at_s: float | None = None
 
-    def is_quick(self, rows: int) -> bool:
-        """Whether so many rows are expected to be done before a thread would have begun."""
-        if self._running or self._waiting or not self._limits.is_steady:
-            return False
-        return self._call_s < AT_ONCE_S and self._row_s * rows < AT_ONCE_S
+    def run(
+        self, request: RunRequest, stats: model_stats.ModelStats
+    ) -> Tensors | asyncio.Future[Tensors]:
+        """Return the outputs of a run that is quick, or a future of one in a thread.
 
-    def run_now(
-        self, inputs: Tensors, outputs: tuple[str, ...], rows: int, counts: model_stats.ModelStats
-    ) -> Tensors:
-        """Run on this very thread. Raises what the model's code raised as ModelRaised."""
-        began_s = time.perf_counter()
-        answer = self._predict(inputs, outputs)
-        self._learn(rows, time.perf_counter() - began_s, counts)
-        return answer
-
-    async def run(self, ask: RunRequest, counts: model_stats.ModelStats) -> Tensors:
-        """Run in a thread, perhaps together with others.
-
-        Raises Overloaded if too many wait, DeadlineExceeded if its time came before its turn, ModelRaised for the model's own faults.
+        Raises ModelRaised if the model's code raises, Overloaded if too many requests wait. The
+        future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.
         """
+        if self._is_quick(request.rows):
+            began_s = time.perf_counter()
+            outputs = self._predict(request.inputs, request.outputs)
+            self._learn(request.rows, time.perf_counter() - began_s, stats)
+            return outputs
         if len(self._waiting) >= self._limits.queue_max:
             raise errors.Overloaded(
                 f"{len(self._waiting)} requests wait for this model",
                 retry_after_s=max(1.0, self._call_s),
             )
         loop = asyncio.get_running_loop()
-        job = _Job(ask, loop.time(), loop.create_future())
+        job = _Job(request, loop.time(), loop.create_future())
         self._waiting.append(job)
-        self._start(counts)
-        self._press(job.came_s, counts)
-        return await job.answer
+        self._start(stats)
+        self._note_saturation(job.arrived_s, stats)
+        return job.answer
 
-    def _start(self, counts: model_stats.ModelStats) -> None:
+    def _is_quick(self, rows: int) -> bool:
+        """Return whether the run is expected to end before a thread would have begun it."""
+        if self._running or self._waiting or not self._limits.is_steady:
+            return False
+        return self._call_s < QUICK_RUN_S and self._row_s * rows < QUICK_RUN_S
+
+    def _start(self, stats: model_stats.ModelStats) -> None:
+        """Start batches in threads while there are requests and free places."""
         while self._waiting and self._running < self._limits.parallel:
-            batch = self._next_batch(counts)
+            batch = self._next_batch(stats)
             if not batch:
                 return
             self._running += 1
-            done = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
-            done.add_done_callback(functools.partial(self._finished, batch, counts))
+            run = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
+            run.add_done_callback(functools.partial(self._finish, batch, stats))
 
-    def _next_batch(self, counts: model_stats.ModelStats) -> list[_Job]:
-        """The next jobs that may run together, in order; those whose time is over are told so."""
+    def _next_batch(self, stats: model_stats.ModelStats) -> list[_Job]:
+        """Take the next jobs that may run together, in order; refuse those that are too late.
+
+        A batch takes all that waits, without a delay: in a run of n rows that gains nothing over n
+        runs, callers wait as long on average (Little's law), so smaller batches win nothing.
+        """
         batch: list[_Job] = []
         rows = 0
         now_s = asyncio.get_running_loop().time()
         while self._waiting:
             job = self._waiting[0]
-            if job.answer.done() or job.ask.expires_s <= now_s:
+            if job.answer.done() or job.request.expires_s <= now_s:
                 self._waiting.pop(0)
                 _settle(
                     job,
@@ -143,34 +155,33 @@ class Batcher:
                     ),
                 )
                 continue
-            if batch and (
-                rows + job.ask.rows > self._limits.rows_max or not _can_join(batch[0].ask, job.ask)
-            ):
+            is_full = rows + job.request.rows > self._limits.rows_max
+            if batch and (is_full or not _can_join(batch[0].request, job.request)):
                 break
             self._waiting.pop(0)
-            counts.queued.record(now_s - job.came_s)
+            stats.queued.record(now_s - job.arrived_s)
             batch.append(job)
-            rows += job.ask.rows
+            rows += job.request.rows
         return batch
 
     def _run_batch(self, batch: Sequence[_Job]) -> tuple[list[Outcome], float]:
-        """In the thread: the outcomes in order, and the seconds that they took."""
+        """Return the outcomes in order and the seconds that they took. Runs in a thread."""
         began_s = time.perf_counter()
         outcomes = self._outcomes(batch)
         return outcomes, time.perf_counter() - began_s
 
     def _outcomes(self, batch: Sequence[_Job]) -> list[Outcome]:
-        """Joined if there are several; one by one if joined they fail, so that each gets only its own fault."""
+        """Run the jobs joined, and one by one if that fails: each gets only its own error."""
         if len(batch) > 1:
             try:
-                return list(_split(self._predict(_joined(batch), batch[0].ask.outputs), batch))
+                return list(_split(self._predict(_join(batch), batch[0].request.outputs), batch))
             except errors.MeshError:
                 return [self._outcome(job) for job in batch]
         return [self._outcome(batch[0])]
 
     def _outcome(self, job: _Job) -> Outcome:
         try:
-            return self._predict(job.ask.inputs, job.ask.outputs)
+            return self._predict(job.request.inputs, job.request.outputs)
         except errors.MeshError as error:
             return error
 
@@ -179,38 +190,43 @@ class Batcher:
             return self._loaded.predict(inputs, outputs)
         except errors.MeshError:
             raise
-        except Exception as error:  # a model's code may raise anything, and its caller must hear it
+        except Exception as error:
+            # A model's code may raise anything, and its caller must hear of it.
             raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
 
-    def _finished(
+    def _finish(
         self,
         batch: Sequence[_Job],
-        counts: model_stats.ModelStats,
-        done: asyncio.Future[tuple[list[Outcome], float]],
+        stats: model_stats.ModelStats,
+        run: asyncio.Future[tuple[list[Outcome], float]],
     ) -> None:
         self._running -= 1
-        outcomes, took_s = done.result()
-        self._learn(sum(job.ask.rows for job in batch), took_s, counts)
+        outcomes, took_s = run.result()
+        self._learn(sum(job.request.rows for job in batch), took_s, stats)
         for job, outcome in zip(batch, outcomes, strict=True):
             _settle(job, outcome)
-        self._start(counts)
-        self._press(asyncio.get_running_loop().time(), counts)
+        self._start(stats)
+        self._note_saturation(asyncio.get_running_loop().time(), stats)
 
-    def _press(self, now_s: float, counts: model_stats.ModelStats) -> None:
-        """Count the time in which more wait than the next run takes in."""
-        if self._pressed_at_s is not None:
-            counts.saturated_s += now_s - self._pressed_at_s
-        self._pressed_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
+    def _note_saturation(self, now_s: float, stats: model_stats.ModelStats) -> None:
+        """Count the time in which more requests wait than the next run can take."""
+        if self._saturated_at_s is not None:
+            stats.saturated_s += now_s - self._saturated_at_s
+        self._saturated_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
 
-    def _learn(self, rows: int, took_s: float, counts: model_stats.ModelStats) -> None:
-        self._call_s = _smoothed(self._call_s, took_s)
-        self._row_s = _smoothed(self._row_s, took_s / max(1, rows))
-        counts.record_run(rows, took_s)
+    def _learn(self, rows: int, took_s: float, stats: model_stats.ModelStats) -> None:
+        self._call_s = _smooth(self._call_s, took_s)
+        self._row_s = _smooth(self._row_s, took_s / max(1, rows))
+        stats.record_run(rows, took_s)
 
 
-def _smoothed(known_s: float, took_s: float) -> float:
-    """One run that took far longer than usual says more about the machine than about the model: it counts as twice the usual."""
-    return known_s + SMOOTHING * (min(took_s, 2 * known_s) - known_s)
+def _smooth(expected_s: float, took_s: float) -> float:
+    """Return the new expected time.
+
+    A run that took far longer than usual says more about the machine than about the model: it
+    counts as twice the usual.
+    """
+    return expected_s + SMOOTHING * (min(took_s, 2 * expected_s) - expected_s)
 
 
 def _settle(job: _Job, outcome: Outcome) -> None:
@@ -223,25 +239,28 @@ def _settle(job: _Job, outcome: Outcome) -> None:
 
 
 def _can_join(first: RunRequest, other: RunRequest) -> bool:
+    """Return whether both want the same outputs of inputs that differ only in their rows."""
     return first.outputs == other.outputs and all(
         name in other.inputs and array.shape[1:] == other.inputs[name].shape[1:]
         for name, array in first.inputs.items()
     )
 
 
-def _joined(batch: Sequence[_Job]) -> Tensors:
+def _join(batch: Sequence[_Job]) -> Tensors:
+    """Return the jobs' inputs, one after the other along the first dimension."""
     return {
-        name: np.concatenate([job.ask.inputs[name] for job in batch])
-        for name in batch[0].ask.inputs
+        name: np.concatenate([job.request.inputs[name] for job in batch])
+        for name in batch[0].request.inputs
     }
 
 
-def _split(answer: Tensors, batch: Sequence[_Job]) -> Iterator[Tensors]:
-    """Each job's rows of a joined answer. Raises ModelRaised if some output has not one row for each row in."""
-    total = sum(job.ask.rows for job in batch)
-    if any(array.shape[:1] != (total,) for array in answer.values()):
+def _split(outputs: Tensors, batch: Sequence[_Job]) -> Iterator[Tensors]:
+    """Yield each job's rows of joined outputs. Raises ModelRaised if an output has other rows."""
+    rows = sum(job.request.rows for job in batch)
+    if any(array.shape[:1] != (rows,) for array in outputs.values()):
         raise errors.ModelRaised("an output has not one row for each row of the batch")
     start = 0
     for job in batch:
-        yield {name: array[start : start + job.ask.rows] for name, array in answer.items()}
-        start += job.ask.rows
+        end = start + job.request.rows
+        yield {name: array[start:end] for name, array in outputs.items()}
+        start = end

@@ -1,55 +1,60 @@
-"""What is kept of copies that left: models without their weights, which are back in a millisecond while the file is in memory."""
+"""Detached models: copies that left, without their mapped weights, to be attached again.
+
+Attaching takes about a millisecond while the file is in the page cache; a load takes many.
+"""
 
 from __future__ import annotations
 
 from meshserve.worker.models import loader
 
 SHARE_MAX = 1 / 32
-"""Of the worker's budget: it is taken off what copies may have, as all that no copy accounts for."""
+"""Part of the worker's budget that they may take. It is lost to copies, as all memory is that no
+copy accounts for."""
 
 
 class DetachedModels:
-    """Detached models by their copies' keys, in the order in which they left."""
+    """Detached copies by key, in the order in which they left."""
 
     def __init__(self, bytes_max: int) -> None:
         self.size_bytes = 0
         self._bytes_max = bytes_max
-        self._kept: dict[str, loader.LoadedCopy] = {}
+        self._copies: dict[str, loader.LoadedCopy] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._kept
+        """Return whether the copy is kept."""
+        return key in self._copies
 
-    def fits(self, made: loader.LoadedCopy) -> bool:
-        """Whether the copy can be detached, and leaves so little behind that it may be kept."""
-        return made.can_detach and made.private_bytes <= self._bytes_max
+    def can_keep(self, loaded_copy: loader.LoadedCopy) -> bool:
+        """Return whether the copy can be detached and is small enough then."""
+        return loaded_copy.can_detach and loaded_copy.private_bytes <= self._bytes_max
 
-    def keep(self, key: str, made: loader.LoadedCopy) -> list[str]:
-        """Keep what is left of a copy that was detached; the keys of those that left longest ago and make way."""
-        self._kept[key] = made
-        self.size_bytes += made.private_bytes
-        oldest = iter(tuple(self._kept))
-        gone = []
+    def keep(self, key: str, detached: loader.LoadedCopy) -> list[str]:
+        """Keep a detached copy; return the keys of those that were closed to make room for it."""
+        self._copies[key] = detached
+        self.size_bytes += detached.private_bytes
+        oldest = iter(tuple(self._copies))
+        closed = []
         while self.size_bytes > self._bytes_max:
-            gone.append(next(oldest))
-            self.drop(gone[-1])
-        return gone
+            closed.append(next(oldest))
+            self.drop(closed[-1])
+        return closed
 
     def take(self, key: str) -> loader.LoadedCopy | None:
-        """What was kept of the copy, which is the caller's from now on."""
-        made = self._kept.pop(key, None)
-        if made is not None:
-            self.size_bytes -= made.private_bytes
-        return made
+        """Remove the copy and return it; the caller has to attach or close it."""
+        detached = self._copies.pop(key, None)
+        if detached is not None:
+            self.size_bytes -= detached.private_bytes
+        return detached
 
     def drop(self, key: str) -> None:
-        """Give the memory back, if there is any kept of the copy."""
-        made = self.take(key)
-        if made is not None:
-            made.loaded.close()
+        """Close the copy if it is kept."""
+        detached = self.take(key)
+        if detached is not None:
+            detached.loaded.close()
 
     def clear(self) -> list[str]:
-        """Give all of it back: memory is short, or the end has come. The keys that it was kept of."""
-        gone = list(self._kept)
-        for key in gone:
+        """Close all copies and return their keys."""
+        keys = list(self._copies)
+        for key in keys:
             self.drop(key)
-        return gone
+        return keys

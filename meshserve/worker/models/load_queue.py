@@ -1,4 +1,4 @@
-"""Loads copies, each in a thread of its own that may be given up, and keeps what is quickly whole again of those that left."""
+"""Loads of one process: which may run side by side, and what each took."""
 
 from __future__ import annotations
 
@@ -13,86 +13,98 @@ from meshserve.core.values import model
 from meshserve.worker.models import allocators, detached, loader, threads
 
 logger = logging.getLogger(__name__)
+
 TURN_S = 0.25
+"""Time after which a load that has not ended is overtaken by the next one."""
 
 
 class LoadQueue:
-    """The loads of one process. A footprint is what the process grew by while nothing else was loaded.
+    """Runs loads, each in a thread of its own that may be given up.
 
-    Where something was, the copy takes what it was expected to take, and is measured when it is loaded again. So that this is rare, loads
-    that are quick go one after another: in threads side by side they would not be done sooner.
+    A footprint is what the process grew by while nothing else was loaded. A load that overlaps with
+    another is booked as expected and is measured when it comes again. So that this is rare, quick
+    loads run one after another: side by side in threads they would not end sooner. Without this,
+    frees beside a load made it look small: 1,081 copies of 58 MB together had 31 MB booked.
     """
 
-    def __init__(self, kept_bytes_max: int = 0) -> None:
-        self.skeletons = detached.DetachedModels(kept_bytes_max)
+    def __init__(self, detached_bytes_max: int = 0) -> None:
+        self.detached = detached.DetachedModels(detached_bytes_max)
         self._threads = threads.Threads("load", allocators.current().tune_loader)
-        self._under_way: set[loader.LoadWindow] = set()
+        self._windows: set[loader.LoadWindow] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
-    def let_go(self, made: loader.LoadedCopy, *, is_kept: bool) -> None:
-        """Give a copy's memory back, or only what it maps. What that frees is not taken for a smaller footprint of what loads meanwhile."""
+    def free(self, loaded_copy: loader.LoadedCopy, *, is_detached: bool) -> None:
+        """Close the copy or only detach it, and tell the loads under way what that freed."""
         before_bytes = allocators.current().own_bytes()
-        if is_kept:
-            made.loaded.detach()
+        if is_detached:
+            loaded_copy.loaded.detach()
         else:
-            made.loaded.close()
-        if self._under_way:
+            loaded_copy.loaded.close()
+        if self._windows:
             freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
-            for window in self._under_way:
+            for window in self._windows:
                 window.freed_bytes += freed_bytes
 
     def close(self) -> None:
-        """Give back what is kept. Loads that hang are left to the end of the process."""
-        self.skeletons.clear()
+        """Close detached models and idle threads. Threads of loads that hang end with the process."""
+        self.detached.clear()
         self._threads.close()
 
     async def load(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
-        """Load in a thread of its own, or attach what was kept. Raises LoadFailed with a reason for the user, whatever went wrong."""
-        return await self._attached(recipe) or await self._measured(recipe, need)
+        """Attach the copy if it was detached, else load it. Raises LoadFailed or MissingExtra.
 
-    async def _attached(self, recipe: loader.LoadRecipe) -> loader.LoadedCopy | None:
-        """Nothing where nothing was kept, or the file is not what it was: then the whole load says what is wrong with it."""
-        skeleton = self.skeletons.take(recipe.key)
-        if skeleton is None:
+        `need` is the footprint expected of it.
+        """
+        return await self._attach(recipe) or await self._load(recipe, need)
+
+    async def _attach(self, recipe: loader.LoadRecipe) -> loader.LoadedCopy | None:
+        """Return None if the copy was not detached, or its file has changed.
+
+        A load of the whole file then reports what is wrong with it.
+        """
+        copy = self.detached.take(recipe.key)
+        if copy is None:
             return None
         try:
-            return await self._in_thread(lambda: loader.attached(skeleton, recipe.artifact))
+            return await self._in_thread(lambda: loader.attach(copy, recipe.artifact))
         except errors.LoadFailed:
-            skeleton.loaded.close()
+            copy.loaded.close()
             return None
 
-    async def _measured(
-        self, recipe: loader.LoadRecipe, need: model.Footprint
-    ) -> loader.LoadedCopy:
-        has_turn = await self._had_turn()
-        window = self._enter(recipe.spec.load_timeout_s)
+    async def _load(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
+        has_turn = await self._take_turn()
+        window = self._open_window(recipe.spec.load_timeout_s)
         try:
-            return await self._in_thread(lambda: loader.made(recipe, need, window))
+            return await self._in_thread(lambda: loader.load(recipe, need, window))
         finally:
-            self._under_way.discard(window)
+            self._windows.discard(window)
             if has_turn:
                 self._turn.release()
 
-    async def _in_thread(self, make: Callable[[], loader.LoadedCopy]) -> loader.LoadedCopy:
+    async def _in_thread(self, work: Callable[[], loader.LoadedCopy]) -> loader.LoadedCopy:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[loader.LoadedCopy] = loop.create_future()
 
         def run() -> threads.Task:
             try:
-                made, failure = make(), None
-            except (
-                BaseException
-            ) as error:  # even SystemExit of a user's code belongs to the load, not to the thread
+                loaded_copy, failure = work(), None
+            except BaseException as error:
+                # Even SystemExit of a user's code belongs to the load, not to the thread.
                 logger.info("a load failed", exc_info=error)
-                made, failure = None, _bare(error)
-            return functools.partial(loop.call_soon_threadsafe, _settle, answer, made, failure)
+                loaded_copy, failure = None, _without_traceback(error)
+            return functools.partial(
+                loop.call_soon_threadsafe, _settle, answer, loaded_copy, failure
+            )
 
         self._threads.run(run)
         return await answer
 
-    async def _had_turn(self) -> bool:
-        """Whether those before ended soon. A load that takes long is overtaken, and those who overtake it are not measured."""
+    async def _take_turn(self) -> bool:
+        """Wait until the loads before have ended; return False if one of them takes too long.
+
+        A load that takes long is overtaken; those that overtake it are not measured.
+        """
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -105,32 +117,32 @@ class LoadQueue:
                 self._turn_since_s = loop.time()
                 return True
 
-    def _enter(self, timeout_s: float) -> loader.LoadWindow:
-        """Begin a load's time. One that is over its time may hang for ever: it disturbs nobody."""
+    def _open_window(self, timeout_s: float) -> loader.LoadWindow:
+        """Begin a load's time. A load past its own time may hang for ever: it disturbs no other."""
         now_s = time.monotonic()
-        others = [each for each in self._under_way if each.until_s > now_s]
-        for other in others:
-            other.is_disturbed = True
-        window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(others))
-        self._under_way.add(window)
+        overlapping = [window for window in self._windows if window.until_s > now_s]
+        for window in overlapping:
+            window.is_disturbed = True
+        window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(overlapping))
+        self._windows.add(window)
         return window
 
 
 def _settle(
     answer: asyncio.Future[loader.LoadedCopy],
-    made: loader.LoadedCopy | None,
+    loaded_copy: loader.LoadedCopy | None,
     error: errors.MeshError | None,
 ) -> None:
     if answer.done():
         return
     if error is not None:
         answer.set_exception(error)
-    elif made is not None:
-        answer.set_result(made)
+    elif loaded_copy is not None:
+        answer.set_result(loaded_copy)
 
 
-def _bare(error: BaseException) -> errors.MeshError:
-    """What is to be told of a failure, without its traceback: that would keep all that the load had made until then."""
+def _without_traceback(error: BaseException) -> errors.MeshError:
+    """Return the error for the caller. A traceback would keep all that the load had made alive."""
     if isinstance(error, errors.MeshError):
         return type(error)(error.message, retry_after_s=error.retry_after_s)
     return errors.LoadFailed(repr(error))

@@ -1,4 +1,4 @@
-"""What a copy is made of, and its making: the part of a load that blocks."""
+"""Load one copy and measure what it takes: the part of a load that blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from meshserve.runtimes import runtime_lookup
 from meshserve.worker.models import process_memory
 
 PROBES = 3
-"""Runs of made-up inputs after a load; the quickest tells how long the model takes."""
+"""Runs of the probe after a load; the quickest is the model's expected time for one row."""
 
 SLOW_S = 0.02
-"""One run that takes so long tells enough."""
+"""After a run that takes longer, no further ones are made."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRecipe:
-    """All that a copy is made of. Equal keys mean equal copies."""
+    """All that a copy is made of. Equal keys mean equal copies.
+
+    The key is the artifact's digest and a hash of the rest, so equal bytes under two names share
+    one copy, and a changed artifact is another copy: nothing is ever reloaded in place.
+    """
 
     key: str
     spec: model.ModelSpec
@@ -33,10 +37,10 @@ class LoadRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LoadedCopy:
-    """A copy that was just loaded.
+    """A copy that was loaded or attached.
 
-    `footprint` is what the process grew by and, `mapped_bytes` of it, what the copy maps. `run_s` is how long one made-up row takes, if one
-    could be made up. `is_measured`: no other load ran beside it. `can_detach`: what is mapped can be let go of, and had again.
+    `footprint` is what the process grew by; `mapped_bytes` of it are mapped files. `run_s` is the
+    time of one row, or None without a probe. `is_measured`: no other load ran beside this one.
     """
 
     loaded: model_runtime.LoadedModel
@@ -49,13 +53,17 @@ class LoadedCopy:
 
     @property
     def private_bytes(self) -> int:
-        """What of it no file backs: what stays when it is detached."""
+        """Memory that stays when the copy is detached."""
         return self.footprint.host_bytes - self.mapped_bytes
 
 
 @dataclass(slots=True, eq=False)
 class LoadWindow:
-    """The time of one load, until when it counts, what was freed within it, and whether another load fell into it."""
+    """The time of one load, on the monotonic clock.
+
+    `until_s`: after it the load counts as hanging. `is_disturbed`: another load overlapped.
+    `freed_bytes` were freed by others meanwhile.
+    """
 
     until_s: float
     is_disturbed: bool = False
@@ -63,72 +71,69 @@ class LoadWindow:
 
 
 def recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
-    """How to load the spec's artifact. Raises LoadFailed where no runtime takes it."""
+    """Return how to load the artifact as `spec` says. Raises LoadFailed if no runtime takes it."""
     runtime = runtime_lookup.find(spec, artifact)
-    shape = [_tensors(spec.inputs), _tensors(spec.outputs), spec.batching, spec.max_batch_size]
+    shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
         [runtime.name, device, spec.trust, shape, dict(spec.options)], sort_keys=True, default=str
     )
-    return LoadRecipe(
-        f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
-        spec,
-        artifact,
-        runtime,
-        device,
-    )
+    key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return LoadRecipe(key, spec, artifact, runtime, device)
 
 
-def _tensors(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
+def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
     return [[spec.name, spec.datatype, list(spec.shape)] for spec in specs]
 
 
-def made(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> LoadedCopy:
-    """Load and measure. `need` is what the copy is expected to take. Raises LoadFailed, whatever went wrong."""
+def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> LoadedCopy:
+    """Load and measure; a disturbed load is booked as `need`, its expected footprint.
+
+    Raises LoadFailed, or MissingExtra.
+    """
     try:
         recipe.runtime.prepare(recipe.device)
         before = process_memory.mark()
         began_s = time.perf_counter()
         loaded = recipe.runtime.load(recipe.artifact, recipe.spec, recipe.device)
         load_s = time.perf_counter() - began_s
-        run_s = _timed(loaded)
+        run_s = _time_run(loaded)
     except errors.LoadFailed:
         raise
-    except (
-        Exception
-    ) as error:  # a library may raise anything on a user's file, and the user must hear it
+    except Exception as error:
+        # A library may raise anything on a user's file, and the user must hear of it.
         raise errors.LoadFailed(f"{type(error).__name__}: {error}") from error
     capabilities = loaded.capabilities
-    mapped_bytes = capabilities.mapped_bytes
+    if window.is_disturbed:
+        host_bytes = need.host_bytes
+    else:
+        grown_bytes = process_memory.grown_bytes(before, window.freed_bytes)
+        host_bytes = grown_bytes + capabilities.mapped_bytes
     gpu_bytes = need.gpu_bytes if capabilities.gpu_bytes is None else capabilities.gpu_bytes
-    host_bytes = (
-        need.host_bytes
-        if window.is_disturbed
-        else process_memory.grown_bytes(before, window.freed_bytes) + mapped_bytes
-    )
     return LoadedCopy(
         loaded=loaded,
         footprint=model.Footprint(host_bytes, gpu_bytes),
         load_s=load_s,
         run_s=run_s,
         is_measured=not window.is_disturbed,
-        mapped_bytes=mapped_bytes,
+        mapped_bytes=capabilities.mapped_bytes,
         can_detach=capabilities.can_detach,
     )
 
 
-def attached(skeleton: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:
-    """A copy out of what was kept of it. It is not measured again. Raises LoadFailed."""
+def attach(detached: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:
+    """Return the detached copy, attached to its artifact again. Raises LoadFailed."""
     began_s = time.perf_counter()
-    skeleton.loaded.attach(artifact)
-    return replace(skeleton, load_s=time.perf_counter() - began_s, is_measured=False)
+    detached.loaded.attach(artifact)
+    return replace(detached, load_s=time.perf_counter() - began_s, is_measured=False)
 
 
-def _timed(loaded: model_runtime.LoadedModel) -> float | None:
+def _time_run(loaded: model_runtime.LoadedModel) -> float | None:
+    """Return the seconds of one row's run, or None if no input could be made up."""
     if loaded.probe is None:
         return None
-    took_s: list[float] = []
-    while len(took_s) < PROBES and max(took_s, default=0.0) < SLOW_S:
+    runs_s: list[float] = []
+    while len(runs_s) < PROBES and max(runs_s, default=0.0) < SLOW_S:
         began_s = time.perf_counter()
         loaded.predict(loaded.probe, ())
-        took_s.append(time.perf_counter() - began_s)
-    return min(took_s)
+        runs_s.append(time.perf_counter() - began_s)
+    return min(runs_s)

@@ -7,11 +7,18 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshserve.core.memory import residency_events as ev
 from meshserve.worker.models import allocators
 
 PAGE_BYTES = mmap.PAGESIZE
 NOISE_BYTES = 4 << 20
+"""Growth of the whole process that is taken for other threads' doing."""
+
 COPY_BYTES_MIN = 16 << 10
+SHORT_SHARE = 0.9
+"""Part of the budget above which free bytes are worth counting."""
+
+TRIM_AFTER_BYTES = 32 << 20
 
 
 def calm_collector() -> None:
@@ -53,3 +60,35 @@ def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
     own = now.own_bytes - since.own_bytes if allocators.current().counts_by_thread else allocated
     seen = max(allocated, private)
     return max(own, seen if seen > own + NOISE_BYTES else 0, COPY_BYTES_MIN)
+
+
+class MemoryWatch:
+    """What copies map and what they left free, between two looks at this process's memory.
+
+    `mapped_bytes` are weights in mapped files; `freed_bytes` were freed since the last `trim`.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.mapped_bytes = 0
+        self.freed_bytes = 0
+        self._budget_bytes = budget_bytes
+
+    def measure(self) -> ev.MemoryMeasured:
+        """Return what the process takes now, files that copies map included.
+
+        Mapped pages count because they must be in memory to be fast. The allocator is asked for
+        its free bytes only when memory is short, for glibc counts them by walking all of them.
+        """
+        taken_bytes = private_bytes() + self.mapped_bytes
+        is_short = taken_bytes > SHORT_SHARE * self._budget_bytes
+        free_bytes = allocators.current().free_bytes() if is_short else 0
+        return ev.MemoryMeasured(taken_bytes, free_bytes)
+
+    def is_trim_due(self) -> bool:
+        """Return whether copies have left enough behind for `trim` to be worth its time."""
+        return self.freed_bytes >= TRIM_AFTER_BYTES
+
+    def trim(self) -> None:
+        """Return free pages to the kernel. Takes milliseconds; meant for a thread of its own."""
+        self.freed_bytes = 0
+        allocators.current().trim()

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import envoy_admin
 from meshserve.gateway.sidecar import metrics_fanout
-from meshserve.protocol import asgi_server
+from meshserve.protocol import asgi_server, sockets
 from tests.gateway import echo
 from tests.gateway.conftest import member
 
@@ -79,7 +79,7 @@ async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monke
 async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
     nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
     served = await asgi_server.serve(
-        exposing(gauge("far-0")), [asgi_server.tcp_socket("127.0.0.1")]
+        exposing(gauge("far-0")), [sockets.tcp_socket("127.0.0.1")]
     )
     far = snapshots.RingMember(
         "far-0", model.Endpoint("n2", "127.0.0.1", served.port, "/run/of/another/node.sock")

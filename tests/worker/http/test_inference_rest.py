@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 
 import pytest
 
-from tests.worker import bench
+from meshserve import errors
+from meshserve.worker.http import inference_rest
+from tests.worker import helpers
 
 ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
 
 
 @pytest.fixture
-def slashed(one, shelf):
+def slashed(pool_worker, storage):
     """The same model under a name that must be quoted."""
-    bench.told(one, *bench.declared(bench.spec("a/b größe", shelf.put("doubled"))))
+    helpers.apply(pool_worker, *helpers.declared(helpers.spec("a/b größe", storage.put("doubled"))))
     return "a%2Fb%20gr%C3%B6%C3%9Fe"
 
 
@@ -88,8 +91,62 @@ async def test_what_is_not_there_is_404(http, method, path):
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
-async def test_a_model_that_can_not_be_loaded_is_not_ready(http, one, shelf):
-    bench.told(one, *bench.declared(bench.spec("empty", str(shelf.folder / "empty"))))
+async def test_a_model_that_can_not_be_loaded_is_not_ready(http, pool_worker, storage):
+    helpers.apply(
+        pool_worker, *helpers.declared(helpers.spec("empty", str(storage.folder / "empty")))
+    )
     assert (await http.get("/v2/models/empty")).status_code == 424
     answer = await http.get("/v2/models/empty/ready")
     assert (answer.status_code, answer.json()["ready"]) == (424, False)
+
+
+BODY = b'{"inputs": []}' * 50
+GZIPPED = gzip.compress(BODY, mtime=0)
+
+
+def headers(coding):
+    return [(b"host", b"a"), (b"content-encoding", coding)]
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        (b"gzip", GZIPPED),
+        (b"GZIP", GZIPPED),
+        (b"deflate", zlib.compress(BODY)),
+        (b"identity", BODY),
+        (b"", BODY),
+    ],
+)
+def test_bodies_are_unpacked(coding, packed):
+    assert inference_rest.inflate(packed, headers(coding)) == BODY
+
+
+def test_a_body_that_says_nothing_is_as_it_is():
+    packed = GZIPPED
+    assert inference_rest.inflate(packed, [(b"host", b"a")]) is packed
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed", "words"),
+    [
+        (b"br", BODY, "'br' is unknown; there are: gzip, deflate"),
+        (b"gzip", BODY, "the body is not gzip"),
+        (b"deflate", b"\xff" + BODY, "the body is not deflate"),
+        (b"gzip", GZIPPED[:-9], "cut short"),
+        (b"gzip", b"", "cut short"),
+        (b"\xff\n", BODY, "is unknown"),
+    ],
+)
+def test_what_can_not_be_unpacked_is_refused(coding, packed, words):
+    with pytest.raises(errors.InvalidRequest, match=words):
+        inference_rest.inflate(packed, headers(coding))
+
+
+def test_a_small_body_can_not_become_a_huge_one(monkeypatch):
+    monkeypatch.setattr(inference_rest, "INFLATED_BYTES_MAX", 1 << 20)
+    assert (
+        len(inference_rest.inflate(zlib.compress(bytes(1 << 20)), headers(b"deflate"))) == 1 << 20
+    )
+    with pytest.raises(errors.PayloadTooLarge, match="unpacks to more than 1048576 bytes"):
+        inference_rest.inflate(zlib.compress(bytes((1 << 20) + 1)), headers(b"deflate"))

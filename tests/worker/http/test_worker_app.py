@@ -1,29 +1,52 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import urllib.parse
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from meshserve import errors
 from meshserve.core.values import model
+from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
-from meshserve.worker.http import inference_grpc, inference_service
-from meshserve.worker.models import batcher
-from tests.worker import bench
+from meshserve.worker.http import worker_app
+from tests.protocol import drawn
+from tests.worker import helpers
 
-SLOW = bench.DOUBLED.replace("class Model:", "import time\n\n    class Model:").replace(
+SLOW = helpers.DOUBLED.replace("class Model:", "import time\n\n    class Model:").replace(
     "            if", "            time.sleep(0.5)\n            if"
 )
+INFER = paths.MODEL_INFER.encode()
 STATUS, MESSAGE = "x-mesh-grpc-status", "x-mesh-grpc-message"
 
 
-async def call(http, message, path=bench.INFER, **headers):
+class Raising:
+    """A model whose code fails."""
+
+    calls = 0
+
+    def predict(self, _inputs, _outputs):
+        self.calls += 1
+        raise ValueError("broken")
+
+    def close(self):
+        pass
+
+
+def later():
+    return asyncio.get_running_loop().time() + 20
+
+
+async def call(http, message, path=helpers.INFER, **headers):
     body = message if isinstance(message, bytes) else message.SerializeToString()
-    return await http.post(path, content=body, headers={**bench.CALL, **headers})
+    return await http.post(path, content=body, headers={**helpers.CALL, **headers})
 
 
 async def test_a_call_is_answered_with_a_bare_message(http):
-    answer = await call(http, bench.infer(id="7"))
+    answer = await call(http, helpers.infer(id="7"))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc")
     assert STATUS not in answer.headers
     told = pb.ModelInferResponse.FromString(answer.content)
@@ -33,10 +56,10 @@ async def test_a_call_is_answered_with_a_bare_message(http):
 @pytest.mark.parametrize(
     ("message", "code", "words"),
     [
-        (bench.infer("größe"), "5", "'größe'"),
-        (bench.infer(version="7"), "5", "version '7'"),
-        (bench.infer(rows=[1.0]), "3", "must have 2 dimensions"),
-        (bench.infer(rows=[[-1.0, 1]]), "13", "ValueError: no negative größe"),
+        (helpers.infer("größe"), "5", "'größe'"),
+        (helpers.infer(version="7"), "5", "version '7'"),
+        (helpers.infer(rows=[1.0]), "3", "must have 2 dimensions"),
+        (helpers.infer(rows=[[-1.0, 1]]), "13", "ValueError: no negative größe"),
         (b"\xff", "3", "not a ModelInferRequest"),
     ],
 )
@@ -54,108 +77,227 @@ async def test_errors_of_rest_are_json(http):
 
 
 async def test_metadata_names_the_model(http):
-    answer = await call(http, bench.infer("nobody"), **{"mm-model-id": "doubled"})
+    answer = await call(http, helpers.infer("nobody"), **{"mm-model-id": "doubled"})
     assert pb.ModelInferResponse.FromString(answer.content).model_name == "doubled"
 
 
-async def test_a_deadline_that_is_over_is_told(http, one, shelf):
-    shelf.gate.clear()
-    answer = await call(http, bench.infer(), **{"grpc-timeout": "20m"})
+async def test_a_deadline_that_is_over_is_told(http, pool_worker, storage):
+    storage.gate.clear()
+    answer = await call(http, helpers.infer(), **{"grpc-timeout": "20m"})
     assert answer.headers[STATUS] == "4"
-    assert (await call(http, bench.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
-    shelf.gate.set()
-    assert one.app.load.kinds == {"DeadlineExceeded": 1, "InvalidRequest": 1}
+    assert (await call(http, helpers.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
+    storage.gate.set()
+    assert pool_worker.app.load.failures_by_kind == {"DeadlineExceeded": 1, "InvalidRequest": 1}
 
 
-async def test_a_worker_without_its_catalog_sends_everybody_away(http, one):
-    one.app.is_synced = False
+async def test_a_worker_without_its_catalog_sends_everybody_away(http, pool_worker):
+    pool_worker.app.is_synced = False
     assert (await http.get("/healthz")).status_code == 503
-    assert (await call(http, bench.infer())).status_code == 503
-    one.app.is_synced = True
+    assert (await call(http, helpers.infer())).status_code == 503
+    pool_worker.app.is_synced = True
     assert (await http.get("/healthz")).status_code == 200
 
 
-async def test_draining_answers_what_came_and_refuses_what_comes(http, one, shelf):
-    bench.told(one, *bench.declared(bench.spec("slow", shelf.put("slow", SLOW))))
-    await call(http, bench.infer("slow"))
-    under_way = asyncio.ensure_future(call(http, bench.infer("slow")))
-    while not one.app.load.in_flight:  # noqa: ASYNC110 it is the server's count
+async def test_draining_answers_what_came_and_refuses_what_comes(http, pool_worker, storage):
+    helpers.apply(pool_worker, *helpers.declared(helpers.spec("slow", storage.put("slow", SLOW))))
+    await call(http, helpers.infer("slow"))
+    under_way = asyncio.ensure_future(call(http, helpers.infer("slow")))
+    while not pool_worker.app.load.in_flight:  # noqa: ASYNC110 it is the server's count
         await asyncio.sleep(0.005)
-    draining = asyncio.ensure_future(one.drain(20))
+    draining = asyncio.ensure_future(pool_worker.drain(20))
     await asyncio.sleep(0)
-    refused = await call(http, bench.infer("slow"))
+    refused = await call(http, helpers.infer("slow"))
     assert (refused.status_code, "draining" in refused.json()["error"]) == (503, True)
     assert (await http.get("/healthz")).status_code == 503
     assert STATUS not in (await under_way).headers
     await draining
-    assert one.app.load.in_flight == 0
-    assert one.report().state == "draining"
+    assert pool_worker.app.load.in_flight == 0
+    assert pool_worker.report().state == "draining"
 
 
 @pytest.fixture
-async def quick(http, one):
-    """The worker's model in memory, its runs as short as a tiny model's; gives the counts of the worker and of the model."""
+async def quick(http, pool_worker):
+    """The worker's model in memory, its runs as short as a tiny model's; returns the counters."""
     id_ = model.ModelId("doubled")
-    await call(http, bench.infer())
-    resident = one.app._host.at_hand(id_)
-    resident.runner = batcher.Batcher(
-        resident.made.loaded, batcher.BatchLimits(1, 8, 1), pool=None, run_s=1e-6
-    )
-    one.app._methods = {}
-    return one.app.load, one.app._host.tallies[id_]
+    await call(http, helpers.infer())
+    helpers.make_quick(pool_worker.host, id_)
+    return pool_worker.app.load, pool_worker.host.stats[id_]
 
 
-async def test_what_is_quick_is_answered_without_a_task(http, quick):
-    load, counts = quick
-    told = pb.ModelInferResponse.FromString((await call(http, bench.infer(id="7"))).content)
-    assert (told.model_name, told.id, load.requests, counts.success.count) == ("doubled", "7", 2, 2)
-    named = await call(http, bench.infer("nobody"), **{"mm-model-id": "doubled"})
-    assert (named.status_code, named.headers["content-type"], counts.success.count) == (
-        200,
-        "application/grpc",
-        3,
-    )
+async def test_a_quick_prediction_creates_no_task(pool_worker, quick):
+    load, stats = quick
+    body = helpers.infer(id="7").SerializeToString()
+    tasks = asyncio.all_tasks()
+    status, headers, message = pool_worker.app.handle("POST", INFER, [], body)
+    assert (status, headers) == (200, ((b"content-type", b"application/grpc"),))
+    assert pb.ModelInferResponse.FromString(message).id == "7"
+    assert (load.requests, load.in_flight, stats.success.count) == (2, 0, 2)
+    assert asyncio.all_tasks() == tasks
 
 
-async def test_what_fails_at_once_is_told_and_counted_once(http, one, quick):
-    load, counts = quick
-    one.app._methods = inference_grpc.methods(inference_service.InferenceService(one.app._host))
+async def test_a_failure_is_answered_and_counted_once(http, quick):
+    load, stats = quick
     for message, code in (
-        (bench.infer(rows=[1.0]), "3"),
-        (bench.infer(rows=[[-1.0, 1]]), "13"),
+        (helpers.infer(rows=[1.0]), "3"),
+        (helpers.infer(rows=[[-1.0, 1]]), "13"),
         (b"\xff", "3"),
     ):
         assert (await call(http, message)).headers[STATUS] == code
-    assert (await call(http, bench.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
-    assert (load.requests, load.failures, counts.failure.count, load.in_flight) == (5, 4, 2, 0)
+    assert (await call(http, helpers.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
+    assert (load.requests, load.failures, stats.failure.count, load.in_flight) == (5, 4, 2, 0)
+
+
+async def test_a_model_that_raises_runs_once(http, pool_worker, quick):
+    resident = await pool_worker.host.lease(model.ModelId("doubled"), later())
+    pool_worker.host.release(resident)
+    runs = quick[1].computed.count
+    resident.batcher._loaded = Raising()
+    answer = await call(http, helpers.infer())
+    assert (answer.headers[STATUS], resident.batcher._loaded.calls) == ("13", 1)
+    assert quick[1].computed.count == runs
 
 
 @pytest.mark.usefixtures("quick")
-async def test_nothing_is_answered_at_once_while_it_drains(http, one):
-    one.app.is_draining = True
-    assert (await call(http, bench.infer())).status_code == 503
+async def test_a_draining_worker_refuses_quick_predictions_too(http, pool_worker):
+    pool_worker.app.is_draining = True
+    assert (await call(http, helpers.infer())).status_code == 503
 
 
-async def test_our_own_mistakes_are_answered_too(http, one, caplog):
-    one.app._host.replica = None
+async def test_our_own_mistakes_are_answered_too(http, pool_worker, caplog):
+    pool_worker.host._follower = None
     answer = await http.get("/v2/models/doubled")
     assert (answer.status_code, answer.json()) == (
         500,
         {"error": "the worker failed: AttributeError"},
     )
-    assert (await call(http, bench.infer())).headers[STATUS] == "2"
+    assert (await call(http, helpers.infer())).headers[STATUS] == "2"
     assert "/v2/models/doubled failed" in caplog.text
 
 
-async def test_a_caller_who_leaves_early_is_no_error(one):
-    reader, writer = await asyncio.open_unix_connection(one.address.socket_path)
+async def test_a_client_that_leaves_early_is_no_request(pool_worker):
+    reader, writer = await asyncio.open_unix_connection(pool_worker.address.socket_path)
     writer.write(
         b"POST /v2/models/doubled/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"
     )
     await writer.drain()
-    while not one.app.load.in_flight:  # noqa: ASYNC110 it is the server's count
-        await asyncio.sleep(0.005)
     writer.close()
-    await asyncio.wait_for(one.app.wait_until_idle(), 10)
-    assert one.app.load.failures == 0
     assert not await reader.read(1)
+    assert (pool_worker.app.load.requests, pool_worker.app.load.failures) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "response"),
+    [
+        ("ModelReady", pb.ModelReadyRequest(name="doubled"), pb.ModelReadyResponse),
+        ("ModelMetadata", pb.ModelMetadataRequest(name="doubled"), pb.ModelMetadataResponse),
+        ("ModelConfig", pb.ModelConfigRequest(name="doubled"), pb.ModelConfigResponse),
+        ("ModelStatistics", pb.ModelStatisticsRequest(name="doubled"), pb.ModelStatisticsResponse),
+    ],
+)
+async def test_each_method_answers(http, name, message, response):
+    path = paths.INFERENCE + name
+    answer = await call(http, message, path)
+    assert (answer.status_code, STATUS in answer.headers) == (200, False)
+    assert response.FromString(answer.content) != response()
+    message.name = "nobody"
+    named = await call(http, message, path, **{"mm-model-id": "doubled"})
+    assert named.content == answer.content
+    garbage = await call(http, b"\xff\xff", path)
+    assert (garbage.headers[STATUS], "Request" in garbage.headers[MESSAGE]) == ("3", True)
+
+
+# Requests
+
+
+def request(*headers):
+    return worker_app.InferenceRequest("POST", b"/v2/models/a%2Fb/infer", headers, b"body")
+
+
+async def test_a_request_without_a_deadline_has_patience():
+    asked = request()
+    assert (asked.path, asked.method, asked.body) == (b"/v2/models/a%2Fb/infer", "POST", b"body")
+    assert (asked.headers, asked.metadata_model) == ((), "")
+    assert left_s(asked) == pytest.approx(worker_app.PATIENCE_S, abs=5)
+
+
+def left_s(asked):
+    return asked.expires_s - asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(
+    ("value", "timeout_s"),
+    [
+        (b"2H", 7200),
+        (b"3M", 180),
+        (b"4S", 4),
+        (b"500m", 0.5),
+        (b"7u", 7e-6),
+        (b"99999999n", 0.099999999),
+        (b"0m", 0),
+    ],
+)
+async def test_a_deadline_counts_from_the_arrival(value, timeout_s):
+    assert left_s(request((b"grpc-timeout", value))) == pytest.approx(timeout_s, abs=1)
+    assert worker_app._timeout_s(value) == pytest.approx(timeout_s)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"5", b"m", b"5s", b"-1m", b"1.5S", b"123456789m", b" 1m", "\u0663m".encode(), b"\xff"],
+)
+async def test_a_timeout_that_is_none_is_refused(value):
+    with pytest.raises(errors.InvalidRequest, match="is not a number and one of H, M, S, m, u, n"):
+        request((b"grpc-timeout", value))
+
+
+BINARY = base64.b64encode("modèle".encode())
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ([(b"mm-other", b"x"), (b"model", b"y")], ""),
+        ([(b"mm-model-id", b"a")], "a"),
+        ([(b"mm-model-id", b"a"), (b"mm-vmodel-id", b"v")], "v"),
+        ([(b"mm-model-id-bin", BINARY)], "modèle"),
+        ([(b"mm-vmodel-id-bin", BINARY.rstrip(b"=")), (b"mm-model-id", b"a")], "modèle"),
+        ([(b"mm-model-id", "modèle".encode())], "modèle"),
+    ],
+)
+async def test_metadata_may_name_a_model(headers, name):
+    assert request(*headers).metadata_model == name
+
+
+@pytest.mark.parametrize("value", [b"?", b"a", base64.b64encode(b"\xff")])
+async def test_binary_metadata_that_is_no_name_is_refused(value):
+    with pytest.raises(errors.InvalidRequest, match="is not base64 of UTF-8"):
+        request((b"mm-model-id-bin", value))
+
+
+@drawn.often
+@given(
+    st.binary(max_size=12),
+    st.sampled_from([b"mm-model-id", b"mm-model-id-bin", b"mm-vmodel-id-bin"]),
+)
+def test_any_header_is_answered(value, name):
+    drawn.answers(worker_app._timeout_s, value)
+    drawn.answers(worker_app._metadata_model, [(name, value)])
+
+
+# Counters
+
+
+def test_answers_are_counted_by_their_latency():
+    load = worker_app.WorkerLoad()
+    for took_s in (0.0001, 0.0005, 0.0007, 40.0):
+        load.record_answer(took_s)
+    assert (load.latency_counts[:2], load.latency_counts[-1]) == ([2, 1], 1)
+    assert (sum(load.latency_counts), load.requests) == (4, 4)
+    assert load.latency_total_s == 0.0001 + 0.0005 + 0.0007 + 40.0
+
+
+def test_failures_are_counted_by_their_kind():
+    load = worker_app.WorkerLoad()
+    load.record_failure("InvalidRequest")
+    load.record_failure("InvalidRequest")
+    assert (load.failures, load.failures_by_kind) == (2, {"InvalidRequest": 2})

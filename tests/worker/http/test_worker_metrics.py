@@ -3,7 +3,7 @@ from __future__ import annotations
 from prometheus_client import parser
 
 from tests import support
-from tests.worker import bench
+from tests.worker import helpers
 
 
 async def numbers(http):
@@ -47,24 +47,24 @@ async def test_what_happened_is_told(http):
         == found(said, "meshserve_booked_bytes", device="host")
         > 0
     )
-    assert found(said, "meshserve_budget_bytes", device="host") == bench.MEMORY.host_bytes
+    assert found(said, "meshserve_budget_bytes", device="host") == helpers.MEMORY.host_bytes
     assert found(said, "meshserve_private_bytes") > 0
     assert (found(said, "meshserve_mapped_bytes"), found(said, "meshserve_kept_bytes")) == (0, 0)
 
 
-async def test_names_may_hold_anything(http, one, shelf):
+async def test_names_may_hold_anything(http, pool_worker, storage):
     name = 'a"b\\c\nd größe'
-    bench.told(one, *bench.declared(bench.spec(name, shelf.put("doubled"))))
-    await one.ensure_loaded(bench.spec(name, "").id, 20)
+    helpers.apply(pool_worker, *helpers.declared(helpers.spec(name, storage.put("doubled"))))
+    await pool_worker.ensure_loaded(helpers.spec(name, "").id, 20)
     said = await numbers(http)
     assert found(said, "meshserve_model_bytes", device="host", model=name, version="1") > 0
 
 
-async def test_an_unloaded_model_has_no_bytes(http, one):
+async def test_an_unloaded_model_has_no_bytes(http, pool_worker):
     await http.get("/v2/models/doubled")
-    id_ = bench.spec("doubled", "").id
-    one.host.unload(id_)
+    id_ = helpers.spec("doubled", "").id
+    pool_worker.host.unload(id_)
     await support.wait_until_async(
-        lambda: not one.host.footprint(id_).host_bytes, 10, "it is unloaded"
+        lambda: not pool_worker.host.footprint(id_).host_bytes, 10, "it is unloaded"
     )
     assert not [name for name, _ in await numbers(http) if name == "meshserve_model_bytes"]

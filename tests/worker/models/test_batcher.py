@@ -53,7 +53,7 @@ def adding():
 
 
 @pytest.fixture
-def counts():
+def stats():
     return model_stats.ModelStats()
 
 
@@ -65,11 +65,11 @@ def limits(rows_max=8, queue_max=100, parallel=1, **more):
     return batcher.BatchLimits(rows_max, queue_max, parallel, **more)
 
 
-async def begun(running, counts, *asks):
-    """Their tasks, the first of them running."""
-    tasks = [asyncio.get_running_loop().create_task(running.run(each, counts)) for each in asks]
+async def begin(running, stats, *requests):
+    """Return the requests' futures, the first of them running."""
+    answers = [running.run(request, stats) for request in requests]
     await asyncio.sleep(0)
-    return tasks
+    return answers
 
 
 async def results(tasks):
@@ -78,59 +78,59 @@ async def results(tasks):
     return [each["y"].tolist() if isinstance(each, dict) else each for each in found]
 
 
-async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, pool, counts):
+async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=4), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
+    tasks = await begin(running, stats, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
     adding.gate.set()
     assert await results(tasks) == [[2], [3, 4], [5], [6], [7, 8, 9, 10, 11]]
     assert adding.runs == [[1], [2, 3, 4, 5], [6, 7, 8, 9, 10]]
-    assert (counts.computed.count, sorted(counts.batches)) == (3, [1, 4, 5])
+    assert (stats.computed.count, sorted(stats.batches)) == (3, [1, 4, 5])
 
 
-async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, counts):
+async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=2), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2))
+    tasks = await begin(running, stats, ask(1), ask(2))
     await asyncio.sleep(0.02)
-    assert counts.saturated_s == 0
-    tasks += await begun(running, counts, ask(3))
+    assert stats.saturated_s == 0
+    tasks += await begin(running, stats, ask(3))
     await asyncio.sleep(0.05)
     adding.gate.set()
     await results(tasks)
-    assert 0.04 < counts.saturated_s < 5
-    told_s = counts.saturated_s
-    await results(await begun(running, counts, ask(4)))
-    assert counts.saturated_s == told_s
+    assert 0.04 < stats.saturated_s < 5
+    told_s = stats.saturated_s
+    running.run(ask(4), stats)
+    assert stats.saturated_s == told_s
 
 
-async def test_others_are_not_joined(adding, pool, counts):
+async def test_others_are_not_joined(adding, pool, stats):
     running = batcher.Batcher(adding, limits(), pool, None)
     wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
-    tasks = await begun(running, counts, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
+    tasks = await begin(running, stats, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [[1, 1]], [4], [5]]
     assert len(adding.runs) == 5
 
 
-async def test_without_joining_each_runs_alone(adding, pool, counts):
+async def test_without_joining_each_runs_alone(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     adding.gate.set()
     await results(tasks)
     assert adding.runs == [[1], [2], [3]]
 
 
-async def test_several_run_at_a_time_where_they_may(adding, pool, counts):
+async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1, parallel=3), pool, None)
-    tasks = await begun(running, counts, *(ask(number) for number in range(4)))
+    tasks = await begin(running, stats, *(ask(number) for number in range(4)))
     await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
     adding.gate.set()
     assert await results(tasks) == [[1], [2], [3], [4]]
     assert len(adding.threads) == 3
 
 
-async def test_one_that_fails_fails_alone(adding, pool, counts):
+async def test_one_that_fails_fails_alone(adding, pool, stats):
     running = batcher.Batcher(adding, limits(), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2), ask(-3), ask(4))
+    tasks = await begin(running, stats, ask(1), ask(2), ask(-3), ask(4))
     adding.gate.set()
     first, second, bad, last = await results(tasks)
     assert (first, second, last) == ([2], [3], [5])
@@ -138,31 +138,31 @@ async def test_one_that_fails_fails_alone(adding, pool, counts):
     assert bad.message == "ValueError: négatif"
 
 
-async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, pool, counts):
+async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, pool, stats):
     adding.forget = 1
     running = batcher.Batcher(adding, limits(), pool, None)
-    tasks = await begun(
-        running, counts, ask(1), ask(2, outputs=("y", "z")), ask(3, outputs=("y", "z"))
+    tasks = await begin(
+        running, stats, ask(1), ask(2, outputs=("y", "z")), ask(3, outputs=("y", "z"))
     )
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [4]]
     assert adding.runs == [[1], [2, 3], [2], [3]]
 
 
-async def test_a_full_queue_refuses(adding, pool, counts):
+async def test_a_full_queue_refuses(adding, pool, stats):
     running = batcher.Batcher(adding, limits(queue_max=2), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     with pytest.raises(errors.Overloaded, match="2 requests wait") as caught:
-        await running.run(ask(4), counts)
+        running.run(ask(4), stats)
     assert caught.value.retry_after_s >= 1
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [4]]
 
 
-async def test_what_has_expired_is_not_computed(adding, pool, counts):
+async def test_what_has_expired_is_not_computed(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     now_s = asyncio.get_running_loop().time()
-    tasks = await begun(running, counts, ask(1), ask(2, expires_s=now_s), ask(3))
+    tasks = await begin(running, stats, ask(1), ask(2, expires_s=now_s), ask(3))
     adding.gate.set()
     first, late, last = await results(tasks)
     assert (first, last) == ([2], [4])
@@ -170,9 +170,9 @@ async def test_what_has_expired_is_not_computed(adding, pool, counts):
     assert adding.runs == [[1], [3]]
 
 
-async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, counts):
+async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
-    tasks = await begun(running, counts, ask(1), ask(2), ask(3))
+    tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     tasks[1].cancel()
     await asyncio.sleep(0)
     adding.gate.set()
@@ -180,23 +180,32 @@ async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, counts
     assert adding.runs == [[1], [3]]
 
 
-async def test_what_is_quick_runs_at_once(adding, pool, counts):
+async def test_a_quick_run_stays_on_the_event_loop(adding, pool, stats):
     adding.gate.set()
     running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
-    assert running.is_quick(1)
-    assert not running.is_quick(10_000)
-    assert running.run_now({"x": np.array([1.0])}, ("y",), 1, counts)["y"].tolist() == [2]
+    assert running.run(ask(1), stats)["y"].tolist() == [2]
     assert adding.threads == {threading.current_thread().name}
-
-
-async def test_what_is_not_known_to_be_quick_or_steady_does_not(adding, pool, counts):
-    assert not batcher.Batcher(adding, limits(), pool, run_s=None).is_quick(1)
-    assert not batcher.Batcher(adding, limits(is_steady=False), pool, run_s=1e-6).is_quick(1)
-    busy = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
-    tasks = await begun(busy, counts, ask(1))
-    assert not busy.is_quick(1)
-    adding.gate.set()
-    await results(tasks)
-    assert busy.run_now({"x": np.array([1.0])}, (), 1, counts)["y"].tolist() == [2]
     with pytest.raises(errors.ModelRaised, match="ValueError: négatif"):
-        busy.run_now({"x": np.array([-1.0])}, (), 1, counts)
+        running.run(ask(-1), stats)
+
+
+@pytest.mark.parametrize(
+    ("run_s", "is_steady", "rows"), [(None, True, 1), (1e-6, False, 1), (1e-6, True, 10_000)]
+)
+async def test_a_run_that_may_take_long_goes_to_a_thread(
+    adding, pool, stats, run_s, is_steady, rows
+):
+    adding.gate.set()
+    running = batcher.Batcher(adding, limits(is_steady=is_steady), pool, run_s)
+    await running.run(ask(*[1] * rows), stats)
+    assert threading.current_thread().name not in adding.threads
+
+
+async def test_a_quick_run_waits_behind_one_in_a_thread(adding, pool, stats):
+    running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
+    first = running.run(ask(*[1] * 10_000), stats)
+    second = running.run(ask(1), stats)
+    assert isinstance(second, asyncio.Future)
+    adding.gate.set()
+    assert (await results([second])) == [[2]]
+    await first

@@ -45,9 +45,9 @@ def test_those_that_left_longest_ago_make_way():
 
 def test_only_what_can_be_detached_and_is_small_fits():
     kept = detached.DetachedModels(100)
-    assert kept.fits(made(100))
-    assert not kept.fits(made(101))
-    assert not kept.fits(made(10, can_detach=False))
+    assert kept.can_keep(made(100))
+    assert not kept.can_keep(made(101))
+    assert not kept.can_keep(made(10, can_detach=False))
 
 
 def test_nothing_is_left_of_what_is_dropped():

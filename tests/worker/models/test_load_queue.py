@@ -185,8 +185,8 @@ async def test_what_is_mapped_counts_as_taken():
 async def left(one, load):
     """A copy that was loaded and let go of, with what is kept of it."""
     made = await one.load(recipe(load), NEED)
-    one.let_go(made, is_kept=True)
-    one.skeletons.keep("key", made)
+    one.free(made, is_detached=True)
+    one.detached.keep("key", made)
     return made
 
 
@@ -197,7 +197,7 @@ async def test_what_was_kept_is_attached_and_not_loaded_again():
     assert (again.loaded, again.footprint, again.run_s) == (made.loaded, made.footprint, made.run_s)
     assert not again.is_measured
     assert (loads, made.loaded.log, made.loaded.calls) == ([1], ["detach", ARTIFACT], loader.PROBES)
-    assert one.skeletons.size_bytes == 0
+    assert one.detached.size_bytes == 0
 
 
 async def test_what_can_t_be_attached_is_loaded_anew():

@@ -51,6 +51,6 @@ class Slow(Loaded):
 
 
 def test_one_run_of_a_slow_model_tells_enough():
-    made = loader.made(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
+    made = loader.load(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
     assert made.loaded.calls == 1
     assert made.run_s >= loader.SLOW_S

@@ -15,7 +15,7 @@ from meshserve.storage import artifact_store
 from meshserve.worker.models import model_host
 from tests import support
 from tests.runtimes.test_onnx import linear
-from tests.worker import bench
+from tests.worker import helpers
 
 WIDTH = 1024
 WEIGHTS_BYTES = 4 * WIDTH * WIDTH
@@ -40,19 +40,19 @@ def save(folder, name):
 async def attaching(tmp_path):
     """A host with two models of 4 MiB in a real store."""
     made = model_host.ModelHost(
-        bench.settings(memory=BUDGET),
+        helpers.settings(memory=BUDGET),
         artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
     )
-    bench.told(made, *bench.declared(*(save(tmp_path, name) for name in NAMES)))
+    helpers.apply(made, *helpers.declared(*(save(tmp_path, name) for name in NAMES)))
     yield made
     await made.close()
 
 
 async def answer(of, name):
     resident = await of.lease(model.ModelId(name), asyncio.get_running_loop().time() + WAIT_S)
-    given = resident.made.loaded.predict(ROWS, ())["output"].tobytes()
+    given = resident.loaded_copy.loaded.predict(ROWS, ())["output"].tobytes()
     of.release(resident)
-    return given, resident.made
+    return given, resident.loaded_copy
 
 
 async def unload(of, name):
@@ -91,11 +91,11 @@ async def test_what_is_kept_goes_when_memory_is_short(attaching):
     copy = next(iter(attaching.residency.copies.values()))
     await unload(attaching, "a")
     ticking = asyncio.ensure_future(attaching.run())
-    attaching.mapped_bytes = 4 << 30
+    attaching._effects.memory.mapped_bytes = 4 << 30
     await support.wait_until_async(
         lambda: copy.load_extra_bytes > 0, 10, "its load is a whole one again"
     )
-    attaching.mapped_bytes = 0
+    attaching._effects.memory.mapped_bytes = 0
     attaching._handle(ev.MemoryMeasured(0))
     _, again = await answer(attaching, "a")
     ticking.cancel()
@@ -105,12 +105,14 @@ async def test_what_is_kept_goes_when_memory_is_short(attaching):
 async def test_nothing_is_kept_of_a_model_that_was_withdrawn(attaching):
     await answer(attaching, "a")
     await unload(attaching, "a")
-    assert attaching._loading.skeletons.size_bytes
-    bench.told(attaching, catalog.ModelWithdrawn(model.ModelId("a")))
+    assert attaching.detached_bytes
+    helpers.apply(attaching, catalog.ModelWithdrawn(model.ModelId("a")))
     ticking = asyncio.ensure_future(attaching.run())
-    await support.wait_until_async(lambda: not attaching._recipes, 10, "its recipe is forgotten")
+    await support.wait_until_async(
+        lambda: not attaching._effects._recipes, 10, "its recipe is forgotten"
+    )
     ticking.cancel()
-    assert not attaching._loading.skeletons.size_bytes
+    assert not attaching.detached_bytes
 
 
 def held(folder):
@@ -127,14 +129,14 @@ async def test_a_mapped_file_is_held_while_its_copy_lives(attaching, tmp_path):
 async def test_a_small_model_that_needs_its_file_no_more_holds_nothing(attaching, tmp_path):
     linear(tmp_path / "tiny.onnx")
     spec = model.ModelSpec(model.ModelId("tiny"), str(tmp_path / "tiny.onnx"))
-    bench.told(attaching, *bench.declared(spec))
+    helpers.apply(attaching, *helpers.declared(spec))
     await attaching.ensure_loaded(spec.id, WAIT_S)
     assert held(tmp_path) == []
 
 
 async def test_two_names_of_one_file_are_one_copy_with_one_mapping(attaching, tmp_path):
     twin = replace(save(tmp_path, "a"), id=model.ModelId("twin"))
-    bench.told(attaching, *bench.declared(twin))
+    helpers.apply(attaching, *helpers.declared(twin))
     (_, made), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
     assert made.loaded is other.loaded
     assert attaching.mapped_bytes == WEIGHTS_BYTES

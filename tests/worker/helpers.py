@@ -1,4 +1,4 @@
-"""A worker alone: models as users' classes, a storage that a test steers, requests over a Unix socket."""
+"""What tests of a worker share: models as users' classes, a storage that a test steers, calls."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.worker.models import batcher
 
 MEMORY = model.Footprint(1 << 30)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -32,8 +33,8 @@ DOUBLED = """
 """
 
 
-class Shelf:
-    """A storage. `gate` holds fetches up while it is not set; `failure` is what they end with."""
+class FakeStorage:
+    """A storage. Fetches wait while `gate` is not set, and raise `failure` if there is one."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -45,7 +46,7 @@ class Shelf:
         self.is_closed = False
 
     def put(self, name, source=DOUBLED):
-        """A model's folder; returns its URI."""
+        """Write a model's folder and return its URI."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.py").write_text(textwrap.dedent(source))
@@ -57,7 +58,8 @@ class Shelf:
         if self.failure is not None:
             raise self.failure
         path = self.folder / uri
-        content = b"".join(file.read_bytes() for file in sorted(path.rglob("*.py")))
+        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".py", ".onnx")]
+        content = b"".join(file.read_bytes() for file in files)
         if not content:
             raise errors.LoadFailed(f"there is nothing at {uri}")
         return model_runtime.Artifact(
@@ -84,20 +86,20 @@ def spec(name, uri, version="1", **fields):
     )
 
 
-def told(of, *changes):
-    """Have a host or worker take these changes in, after a whole empty catalog if it has none yet."""
-    seen = getattr(of, "host", of).replica
+def apply(served, *changes):
+    """Apply catalog changes to a host or worker, after a whole empty catalog if it has none yet."""
+    seen = getattr(served, "host", served).follower
     if not seen.is_complete:
-        of.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
-    of.apply(catalog_sync.SyncStep(seen.revision + 1, changes))
+        served.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
+    served.apply(catalog_sync.SyncStep(seen.revision + 1, changes))
 
 
 def declared(*specs):
-    return tuple(catalog.ModelDeclared(each) for each in specs)
+    return tuple(catalog.ModelDeclared(spec_) for spec_ in specs)
 
 
 def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):
-    """A raw ModelInferRequest."""
+    """Return a ModelInferRequest with raw contents."""
     array = np.array(rows, np.float32)
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=array.shape)
     return pb.ModelInferRequest(
@@ -106,4 +108,12 @@ def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):
         inputs=[tensor],
         raw_input_contents=[array.tobytes()],
         **fields,
+    )
+
+
+def make_quick(host, id_):
+    """Make the runs of a model that is in memory look as short as a tiny model's."""
+    resident = host._effects.resident(host.residency.find_ready(id_))
+    resident.batcher = batcher.Batcher(
+        resident.loaded_copy.loaded, batcher.BatchLimits(1, 8, 1), pool=None, run_s=1e-6
     )

@@ -1,0 +1,54 @@
+"""Listening sockets of this project's servers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+KEEP_ALIVE_S = 3600
+"""Servers keep idle connections longer than Envoy does.
+
+Envoy must close first: a request that meets a closing connection fails.
+"""
+
+STOP_S = 5.0
+"""Time that a stopping server leaves to requests under way."""
+
+BACKLOG = 2048
+
+
+def tcp_socket(host: str, port: int = 0) -> socket.socket:
+    """Return a bound TCP socket; port 0 takes a free one. Raises OSError if the port is taken."""
+    # asyncio turns Nagle's algorithm off only where the protocol is named; with it each small
+    # answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _bind(listener, (host, port))
+
+
+def unix_socket(path: str) -> socket.socket:
+    """Return a Unix socket bound to `path`; the file of an earlier server is replaced."""
+    Path(path).unlink(missing_ok=True)
+    return _bind(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
+
+
+def _bind(listener: socket.socket, address: str | tuple[str, int]) -> socket.socket:
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def tcp_port(listeners: Iterable[socket.socket]) -> int:
+    """Return the port of the first TCP socket, or 0 without one."""
+    tcp = (listener for listener in listeners if listener.family == socket.AF_INET)
+    return next((int(listener.getsockname()[1]) for listener in tcp), 0)
+
+
+def unix_paths(listeners: Iterable[socket.socket]) -> tuple[Path, ...]:
+    """Return the files of the Unix sockets."""
+    unix = (listener for listener in listeners if listener.family == socket.AF_UNIX)
+    return tuple(Path(str(listener.getsockname())) for listener in unix)

@@ -1,0 +1,339 @@
+"""Perform what residency decides: fetch, load, free, offload and onload copies."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from meshserve import errors, tasks
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.memory import copies
+from meshserve.core.memory import residency_events as ev
+from meshserve.core.values import catalog, desired, model
+from meshserve.worker.models import batcher, detached, load_queue, loader, process_memory
+
+QUICK_FREE_BYTES = 32 << 20
+"""Smaller copies are freed on the event loop: handing them to a thread would take longer."""
+
+HELD_BYTES_MIN = 1 << 20
+"""Smaller artifacts that are only read once are loaded long before the cache could drop them.
+
+A hold creates a file and removes one, which may take longer than the load.
+"""
+
+RUN_THREADS_MAX = 64
+
+Effect = ev.FetchArtifact | ev.LoadCopy | ev.FreeCopy | ev.OffloadCopy | ev.OnloadCopy
+
+
+@dataclass(slots=True)
+class ResidentModel:
+    """A copy in memory, ready to run. `platform` is what model metadata shows."""
+
+    key: str
+    spec: model.ModelSpec
+    loaded_copy: loader.LoadedCopy
+    signature: model.Signature
+    batcher: batcher.Batcher
+    platform: str
+
+
+class CopyEffects:
+    """The artifacts, threads and memory behind one worker's copies.
+
+    `records` are residency's copies by key, which are only read here. `emit` takes the events
+    that commands end with; it is called on the event loop.
+    """
+
+    def __init__(
+        self,
+        settings: desired.WorkerSettings,
+        storage: model_runtime.Storage,
+        find_declared: Callable[[model.ModelId], catalog.ModelDeclared | None],
+        records: Mapping[str, copies.Copy],
+        emit: Callable[[ev.Event], None],
+    ) -> None:
+        self.memory = process_memory.MemoryWatch(settings.memory.host_bytes)
+        self._settings = settings
+        self._storage = storage
+        self._find_declared = find_declared
+        self._records = records
+        self._emit = emit
+        self._load_queue = load_queue.LoadQueue(
+            int(settings.memory.host_bytes * detached.SHARE_MAX)
+        )
+        self._fetched_specs: dict[model.ModelId, model.ModelSpec] = {}
+        self._measured: dict[model.ModelId, model.Measured] = {}
+        self._newly_measured: dict[model.ModelId, model.Measured] = {}
+        self._recipes: dict[str, loader.LoadRecipe] = {}
+        self._residents: dict[str, ResidentModel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
+        self._trim_pool = ThreadPoolExecutor(1, "trim")
+        self._loop = asyncio.get_running_loop()
+
+    def perform(self, command: Effect) -> None:
+        """Begin what the command asks for; its end is emitted as an event."""
+        match command:
+            case ev.FetchArtifact():
+                self._spawn(self._fetch(command))
+            case ev.LoadCopy(key):
+                self._spawn(self._load(key))
+            case ev.FreeCopy(key):
+                self._free(key)
+            case ev.OffloadCopy(key):
+                loaded = self._residents[key].loaded_copy.loaded
+                self._spawn(self._move(key, loaded.offload, ev.CopyOffloaded(key)))
+            case ev.OnloadCopy(key):
+                loaded = self._residents[key].loaded_copy.loaded
+                self._spawn(self._move(key, loaded.onload, ev.CopyOnloaded(key)))
+            case _:
+                assert_never(command)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = tasks.spawn(work, "copy effect")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def resident(self, key: str) -> ResidentModel:
+        """Return the copy that is in memory under this key."""
+        return self._residents[key]
+
+    # Fetching
+
+    def fetched_spec(self, id_: model.ModelId) -> model.ModelSpec | None:
+        """Return the declaration by which the model's artifact was last fetched."""
+        return self._fetched_specs.get(id_)
+
+    def forget_model(self, id_: model.ModelId) -> None:
+        """Drop what is known of a model that was withdrawn or declared anew."""
+        self._fetched_specs.pop(id_, None)
+        self._measured.pop(id_, None)
+
+    async def _fetch(self, command: ev.FetchArtifact) -> None:
+        id_, attempt = command.id, command.attempt
+        declared = self._find_declared(id_)
+        if declared is None:
+            missing = errors.ModelNotFound(f"model {id_} is not registered")
+            self._emit(ev.FetchFailed(id_, attempt, missing))
+            return
+        spec = declared.spec
+        self._fetched_specs[id_] = spec
+        try:
+            artifact = await self._storage.fetch(spec.uri, spec.checksum)
+            recipe = loader.recipe(spec, artifact, self._settings.device)
+        except errors.MeshError as error:
+            self._emit(ev.FetchFailed(id_, attempt, error))
+            return
+        self._recipes[recipe.key] = recipe
+        self._emit(self._artifact_fetched(command, declared, recipe))
+
+    def _artifact_fetched(
+        self, command: ev.FetchArtifact, declared: catalog.ModelDeclared, recipe: loader.LoadRecipe
+    ) -> ev.ArtifactFetched:
+        """Return the event, with the footprint measured before if the artifact is still the same."""
+        runtime, artifact = recipe.runtime, recipe.artifact
+        measured = self._measured.get(command.id) or declared.measured
+        if measured is not None and measured.digest == artifact.digest:
+            need, load_s = measured.footprint, measured.load_s
+        else:
+            need, load_s = runtime.footprint_hint(artifact, recipe.device), 0.0
+        return ev.ArtifactFetched(
+            id=command.id,
+            attempt=command.attempt,
+            key=recipe.key,
+            need=need,
+            load_s=load_s,
+            can_offload=recipe.device != "cpu" and runtime.can_offload,
+            load_timeout_s=declared.spec.load_timeout_s,
+            load_extra_bytes=0 if recipe.key in self._load_queue.detached else artifact.size_bytes,
+        )
+
+    # Loading
+
+    def take_measured(self) -> dict[model.ModelId, model.Measured]:
+        """Return the footprints measured since the last call."""
+        measured, self._newly_measured = self._newly_measured, {}
+        return measured
+
+    async def _load(self, key: str) -> None:
+        recipe, record = self._recipes[key], self._records[key]
+        try:
+            await self._check_unchanged(recipe)
+            loaded_copy = await self._load_held(recipe, record.need)
+        except errors.MeshError as error:
+            if isinstance(error, _ArtifactChanged):
+                for id_ in tuple(record.names):
+                    self.forget_model(id_)
+                    self._emit(ev.ModelForgotten(id_, is_replaced=True))
+            self._emit(ev.CopyLoadFailed(key, error))
+            return
+        self._residents[key] = self._make_resident(recipe, loaded_copy)
+        self.memory.mapped_bytes += loaded_copy.mapped_bytes
+        if loaded_copy.is_measured:
+            self._remember(recipe, loaded_copy, record.names)
+        self._emit(ev.CopyLoaded(key, loaded_copy.footprint, loaded_copy.load_s))
+
+    def _remember(
+        self,
+        recipe: loader.LoadRecipe,
+        loaded_copy: loader.LoadedCopy,
+        ids: Iterable[model.ModelId],
+    ) -> None:
+        digest = recipe.artifact.digest
+        measured = model.Measured(digest, loaded_copy.footprint, loaded_copy.load_s)
+        changed = {id_: measured for id_ in ids if not measured.is_known(self._measured.get(id_))}
+        self._measured.update(changed)
+        self._newly_measured.update(changed)
+
+    async def _load_held(
+        self, recipe: loader.LoadRecipe, need: model.Footprint
+    ) -> loader.LoadedCopy:
+        if not _is_held(recipe):
+            return await self._load_queue.load(recipe, need)
+        self._storage.hold(recipe.artifact)
+        try:
+            return await self._load_queue.load(recipe, need)
+        except BaseException:
+            self._storage.release(recipe.artifact)
+            raise
+
+    async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
+        """Raise if the artifact is no longer the one of the copy's key.
+
+        The cache may have dropped it since it was fetched, and its source may have changed.
+        """
+        spec = recipe.spec
+        artifact = await self._storage.fetch(spec.uri, spec.checksum)
+        if artifact.digest != recipe.artifact.digest:
+            raise _ArtifactChanged(
+                "the artifact has changed since it was first read; it is read anew",
+                retry_after_s=0.0,
+            )
+
+    def _make_resident(
+        self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy
+    ) -> ResidentModel:
+        loaded, spec = loaded_copy.loaded, recipe.spec
+        signature, capabilities = loaded.signature, loaded.capabilities
+        can_join = signature.can_join and spec.batching
+        limits = _batch_limits(
+            rows_max=spec.max_batch_size if can_join else 1,
+            queue_max=self._settings.queue_max,
+            parallel=(os.cpu_count() or 1) if capabilities.is_reentrant and not can_join else 1,
+            is_steady=capabilities.is_steady,
+        )
+        return ResidentModel(
+            key=recipe.key,
+            spec=spec,
+            loaded_copy=loaded_copy,
+            signature=signature,
+            batcher=batcher.Batcher(loaded, limits, self._run_pool, loaded_copy.run_s),
+            platform=signature.platform or recipe.runtime.name,
+        )
+
+    # Freeing
+
+    def _free(self, key: str) -> None:
+        loaded_copy, record = self._residents.pop(key).loaded_copy, self._records[key]
+        if _is_held(self._recipes[key]):
+            self._storage.release(self._recipes[key].artifact)
+        is_detached = bool(record.names) and self._load_queue.detached.can_keep(loaded_copy)
+        self.memory.freed_bytes += record.booked.host_bytes - loaded_copy.mapped_bytes
+        is_quick = record.booked.host_bytes < QUICK_FREE_BYTES
+        if is_quick and loaded_copy.loaded.capabilities.is_steady:
+            self._load_queue.free(loaded_copy, is_detached=is_detached)
+            self._end_free(key, loaded_copy.mapped_bytes, loaded_copy if is_detached else None)
+        else:
+            self._spawn(self._free_in_thread(key, loaded_copy, is_detached=is_detached))
+
+    async def _free_in_thread(
+        self, key: str, loaded_copy: loader.LoadedCopy, *, is_detached: bool
+    ) -> None:
+        """Free a copy that may be slow to free, or run a user's code. If that raises, it is gone too."""
+        kept, mapped_bytes = loaded_copy if is_detached else None, loaded_copy.mapped_bytes
+        free = functools.partial(self._load_queue.free, loaded_copy, is_detached=is_detached)
+        try:
+            await self._loop.run_in_executor(self._run_pool, free)
+        except BaseException:
+            kept = None
+            raise
+        finally:
+            # The last references: whoever hears that the copy is freed counts its memory as free.
+            del loaded_copy, free
+            self._end_free(key, mapped_bytes, kept)
+
+    def _end_free(self, key: str, mapped_bytes: int, kept: loader.LoadedCopy | None) -> None:
+        self.memory.mapped_bytes -= mapped_bytes
+        if mapped_bytes:
+            extra_bytes = 0 if kept else self._recipes[key].artifact.size_bytes
+            self._emit(ev.LoadOverheadKnown(key, extra_bytes))
+        if kept is not None:
+            self._emit_dropped(self._load_queue.detached.keep(key, kept))
+        self._emit(ev.CopyFreed(key))
+
+    @property
+    def detached_bytes(self) -> int:
+        """Memory of detached models."""
+        return self._load_queue.detached.size_bytes
+
+    def drop_detached(self) -> None:
+        """Free the detached models: memory is short."""
+        self._emit_dropped(self._load_queue.detached.clear())
+
+    def _emit_dropped(self, keys: Iterable[str]) -> None:
+        """Emit that these copies are loaded from their whole artifacts again."""
+        for key in keys:
+            self._emit(ev.LoadOverheadKnown(key, self._recipes[key].artifact.size_bytes))
+
+    def forget_unrecorded(self) -> None:
+        """Drop recipes and detached models of copies that no model has any more."""
+        if len(self._recipes) > len(self._records):
+            for key in [key for key in self._recipes if key not in self._records]:
+                del self._recipes[key]
+                self._load_queue.detached.drop(key)
+
+    async def trim_memory(self) -> None:
+        """Return free pages to the kernel if copies left much behind."""
+        if self.memory.is_trim_due():
+            await self._loop.run_in_executor(self._trim_pool, self.memory.trim)
+
+    # Moving between host and GPU
+
+    async def _move(self, key: str, move: Callable[[], None], moved: ev.Event) -> None:
+        """Offload or onload a copy. If the library raises, the copy is of no use on either device."""
+        (failure,) = await asyncio.gather(
+            self._loop.run_in_executor(self._run_pool, move), return_exceptions=True
+        )
+        self._emit(moved if failure is None else ev.DeviceMoveFailed(key))
+
+    async def close(self) -> None:
+        """Free everything. Threads of loads that hang end with the process."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for resident in self._residents.values():
+            resident.loaded_copy.loaded.close()
+        self._residents.clear()
+        self._load_queue.close()
+        self._run_pool.shutdown(wait=False, cancel_futures=True)
+        self._trim_pool.shutdown(wait=False, cancel_futures=True)
+        await self._storage.close()
+
+
+class _ArtifactChanged(errors.LoadFailed):
+    """The file behind a copy is not the one that its key names."""
+
+
+def _is_held(recipe: loader.LoadRecipe) -> bool:
+    """Return whether the artifact is held while its copy lives."""
+    return recipe.runtime.needs_files or recipe.artifact.size_bytes >= HELD_BYTES_MIN
+
+
+_batch_limits = functools.lru_cache(maxsize=1024)(batcher.BatchLimits)
+"""Equal limits are one object: tens of thousands of copies have the same."""
