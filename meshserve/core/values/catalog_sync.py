@@ -103,7 +103,7 @@ class CatalogFollower:
 
 
 def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[catalog.Change]:
-    """Yield the changes that make `after` out of `before`; names are freed before they are reused."""
+    """Yield the changes that make `after` out of `before`; names are freed before their reuse."""
     for alias in before.aliases():
         if after.alias(alias.alias) is None:
             yield catalog.AliasCleared(alias.alias)

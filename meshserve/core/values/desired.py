@@ -1,4 +1,4 @@
-"""What a user asks of the mesh: pools, gateways, repositories, the models and aliases of the configuration."""
+"""The desired state of the mesh: pools, gateway, repositories, and the configuration's models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEMORY = model.Footprint(4 << 30)
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """All that a worker's process is started with. A worker whose settings differ from its pool's is replaced."""
+    """The settings of a worker's process; a worker is replaced when those of its pool change."""
 
     pool: str = DEFAULT_POOL
     device: str = "cpu"
@@ -29,7 +29,11 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """A number of equal workers. `load_timeout_s` is for models that name none; a busy model is on `copies_max` of them at most."""
+    """A pool of equal workers.
+
+    `load_timeout_s` is for models without one of their own. A busy model has at most `copies_max`
+    copies in the pool.
+    """
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     workers: int = 1
@@ -38,17 +42,17 @@ class PoolSettings:
 
     @property
     def name(self) -> str:
-        """The pool's name, which begins the ids of its workers."""
+        """The pool's name, the first part of its workers' ids."""
         return self.settings.pool
 
     def worker_ids(self) -> tuple[str, ...]:
-        """The ids of its workers, the same at each start."""
+        """Return the ids of its workers, the same ones at each start."""
         return tuple(f"{self.name}-{number}" for number in range(self.workers))
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """What every gateway is configured with."""
+    """The settings of all gateways."""
 
     listen: str = "127.0.0.1:8080"
     request_bytes_max: int = 64 << 20
@@ -57,7 +61,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
-    """A place whose models are all served; `place` is a path or a URI."""
+    """A folder or bucket whose models are all served; `place` is a path or a URI."""
 
     place: str
     watch: bool = True
@@ -72,10 +76,10 @@ class RepositorySettings:
 
 @dataclass(frozen=True, slots=True)
 class DesiredAlias:
-    """What a name means besides its own model.
+    """An alias: requests for it go to the model `name`, with an empty `version` to its newest.
 
-    Requests go to `name` (an empty `version` is its newest). `target`, where it is not empty, is the model that takes over once it answers;
-    `failure` says why it does not yet. `owner` is who alone may change it, if anybody.
+    `target`, if not empty, is the model that it will mean once that is loaded; `failure` says why
+    it is not yet. `owner`, if not empty, is a ModelMesh owner id; others may not change it.
     """
 
     alias: str
@@ -89,7 +93,7 @@ class DesiredAlias:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A whole configuration. `document` is its JSON text, kept so that a restarted controller knows what was last asked for."""
+    """A whole configuration. `document` is its JSON text, for a controller that starts again."""
 
     pools: tuple[PoolSettings, ...] = (PoolSettings(),)
     gateway: GatewaySettings = GatewaySettings()
@@ -100,5 +104,5 @@ class Desired:
     document: str = ""
 
     def pool(self, name: str) -> PoolSettings | None:
-        """The pool of that name, if there is one."""
+        """Return the pool of that name, if any."""
         return next((pool for pool in self.pools if pool.name == name), None)

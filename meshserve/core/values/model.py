@@ -1,22 +1,20 @@
-"""What there is: models, their signatures, footprints, copies and workers. Frozen values only."""
+"""Models as frozen values: ids, signatures, specs and their origins, footprints, addresses."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 import xxhash
 
 NOISE = 0.1
-"""The same load's memory, measured twice, differs by about so much of itself."""
-NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+"""The relative difference up to which two measurements of the same bytes count as equal."""
 
 
 class ModelId(NamedTuple):
-    """What a user calls: a name and one of its versions."""
+    """A model's name and version, as clients address it."""
 
     name: str
     version: str = "1"
@@ -55,7 +53,10 @@ NO_BYTES = Footprint()
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output. `datatype` is a word of the Open Inference Protocol; -1 in `shape` is any size."""
+    """One input or output tensor; -1 in `shape` is any size.
+
+    `datatype` is one of the Open Inference Protocol, like FP32 or BYTES.
+    """
 
     name: str
     datatype: str
@@ -66,9 +67,9 @@ class TensorSpec:
 class Signature:
     """The tensors that a model takes and returns.
 
-    `has_batch_dimension`: the first dimension of every tensor counts rows, and one row in gives one row out.
-    `can_join`: rows of different requests may share a run, because no row influences another. Implies
-    `has_batch_dimension`. `rows_max`: the most rows that one run takes; None for any number.
+    `has_batch_dimension`: the first dimension of every tensor counts rows, and a run returns as
+    many rows as it gets. `can_join`: rows of different requests may share a run, because no row
+    influences another; implies `has_batch_dimension`. `rows_max` bounds the rows of a run.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -102,7 +103,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin:
-        """Return the origin whose text this is. Raises ValueError for a kind that does not exist."""
+        """Return the origin of this text. Raises ValueError if its kind does not exist."""
         kind, _, place = text.partition(":")
         return cls(OriginKind(kind), place)
 
@@ -114,11 +115,11 @@ FROM_ALIAS = Origin(OriginKind.ALIAS)
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One version of one model, as it should be served.
+    """One version of a model, as it is to be served.
 
-    `runtime` and `pool` may be empty: then they are inferred from the artifact, or the default. `trust` allows artifacts that are code
-    (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are declared where the artifact can't tell.
-    Only its `origin` may change it without `is_replacing`.
+    An empty `runtime` is inferred from the artifact. `trust` allows artifacts that are code
+    (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are for
+    artifacts that have no signature. Only its `origin` may change the spec without `is_replacing`.
     """
 
     id: ModelId
@@ -139,14 +140,14 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was learned about an artifact by loading it: kept under its digest, so that the next load need not guess."""
+    """The footprint and load time of an artifact, by its digest, as a load has measured them."""
 
     digest: str
     footprint: Footprint
     load_s: float
 
     def is_known(self, earlier: Measured | None) -> bool:
-        """Whether there is nothing new in it: the same bytes take the same memory, but for noise."""
+        """Return whether `earlier` is of the same bytes, with the same footprint but for noise."""
         if earlier is None or earlier.digest != self.digest:
             return False
         pairs = zip(earlier.footprint, self.footprint, strict=True)
@@ -155,7 +156,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server listens: peers on the same node use `socket_path`, others `host` and `port`."""
+    """Where a server listens: `socket_path` is for peers on its node, `host` and `port` for others."""
 
     node: str
     host: str

@@ -1,4 +1,4 @@
-"""What a worker tells about itself, each second. The controller and its readers know no more about a worker than this."""
+"""The reports of workers and gateways, all that the controller knows about them; one a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WorkerState = Literal["starting", "ready", "draining", "lost"]
 
 
 class Counters(NamedTuple):
-    """Totals since the worker's process began, but for `in_flight`, the requests that it holds now."""
+    """Totals since the worker's process began; but `in_flight` is the requests of this moment."""
 
     requests: int = 0
     failures: int = 0
@@ -24,33 +24,32 @@ class Counters(NamedTuple):
     in_flight: int = 0
 
 
-NOTHING = model.Footprint()
 NO_COUNTS = Counters()
 
 
 class CopyReport(NamedTuple):
-    """One model that is not absent. A tuple, because a worker sends tens of thousands.
+    """One model that is not absent, and its copy. A tuple, because a worker has thousands of them.
 
-    `reason` says why it failed; `requests` counts since the process began.
+    `reason` is that of a failure; `requests` is a total since the worker's process began.
     """
 
     id: model.ModelId
     state: CopyState
     reason: str = ""
-    footprint: model.Footprint = NOTHING
+    footprint: model.Footprint = model.NO_BYTES
     requests: int = 0
     pinned: bool = False
 
 
 class LearnedMeasurement(NamedTuple):
-    """A model's bytes and what loading them taught."""
+    """What a load of the model's artifact has measured."""
 
     id: model.ModelId
     measured: model.Measured
 
 
 class ModelDemand(NamedTuple):
-    """How busy one model kept a worker since its last report: 1.0 is all that the worker can do for it."""
+    """How busy a model kept its worker since the last report: 1.0 is all that the worker can do."""
 
     id: model.ModelId
     share: float
@@ -58,12 +57,11 @@ class ModelDemand(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """One worker at one moment.
+    """One worker at one moment, with what has changed since an earlier report.
 
-    `revision` is that of its catalog (0: it has none yet); `measured` is what it learned since its last report.
-
-    `copies` and `gone` are what changed since its report `since`, and all there is where that is 0; with `has_more` the next report has
-    the rest of it. This report's own `number` is never 0. `demands` are the models that kept it busiest.
+    `revision` is its catalog's, 0 before the first. `number` is this report's, never 0. `copies`
+    and `gone` are the changes since the report `since`, or all copies if that is 0; with `has_more`
+    the next report has the rest. `measured` are new measurements, `demands` the busiest models.
     """
 
     worker_id: str
@@ -71,8 +69,8 @@ class WorkerReport:
     node: str
     state: WorkerState
     revision: int
-    budget: model.Footprint = NOTHING
-    booked: model.Footprint = NOTHING
+    budget: model.Footprint = model.NO_BYTES
+    booked: model.Footprint = model.NO_BYTES
     private_bytes: int = 0
     counters: Counters = NO_COUNTS
     number: int = 1
@@ -86,7 +84,7 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
-    """One gateway at one moment. `envoy_pid` is 0 while Envoy restarts; `restarts` counts Envoy's since the gateway began."""
+    """One gateway at one moment. `envoy_pid` is 0 during a restart; `restarts` counts Envoy's."""
 
     node: str
     pid: int

@@ -1,4 +1,4 @@
-"""Frozen pictures of the mesh for its edges to read."""
+"""The frozen snapshot of the mesh from which a gateway is configured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from meshserve.core.values import model
 
 @dataclass(frozen=True, slots=True)
 class RingMember:
-    """A worker as a gateway sees it. A member that is not ready keeps its place on the ring, but gets no requests."""
+    """A worker or replica as a gateway sees it.
+
+    One that is not ready keeps its place on the ring, so that it returns to the same models.
+    """
 
     worker_id: str
     endpoint: model.Endpoint
@@ -19,7 +22,7 @@ class RingMember:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A client's credential. Only `admin` clients may call the management paths."""
+    """A client's API key. Only `admin` clients may call the management API."""
 
     client: str
     key: str
@@ -28,9 +31,9 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class LlmRoute:
-    """One LLM as a gateway sees it. `names` are all that clients may call it; `members` its replicas.
+    """One LLM as a gateway sees it: all its names, and its replicas as `members`.
 
-    While `is_held` no replica is ready, and every request asks the controller first whether it may wait.
+    `is_held`: no replica is ready, so each request asks the controller whether it may wait.
     """
 
     name: str
@@ -42,7 +45,7 @@ class LlmRoute:
 
 @dataclass(frozen=True, slots=True)
 class HotRoute:
-    """A model whose requests go to the least busy of several workers of its pool. `names` are its own and all aliases."""
+    """A busy model, served by several workers of its pool. `names` are its own and its aliases."""
 
     pool: str
     names: tuple[str, ...]
@@ -50,16 +53,17 @@ class HotRoute:
 
     @property
     def name(self) -> str:
-        """The model's own."""
+        """The model's own name."""
         return self.names[0]
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySnapshot:
-    """All that one gateway's configuration is computed from.
+    """All that a gateway's configuration is computed from.
 
-    `routes` names the pool of a model or alias only where it is not `default_pool`. Without `keys` every client may do everything.
-    `ring_sizes` are the points on the pools' rings where they are not placement's least. `revision` tells a snapshot from earlier ones.
+    `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
+    every client may call everything. `ring_sizes` has the points of rings that are larger than
+    `hash_ring.RING_SIZE_MIN`. `revision` grows with each snapshot that differs.
     """
 
     listen: str
