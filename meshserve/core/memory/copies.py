@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshserve import errors
+from meshserve.core import backoff
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import IDLE, CopyPhase
 from meshserve.core.values import model
@@ -15,8 +16,8 @@ NO_WAITERS: dict[ev.Ticket, model.ModelId] = {}
 One dictionary for each record would take as much memory as the rest of the record.
 """
 
-DOUBLINGS_MAX = 64
-"""More doublings than any back-off needs; the power would overflow without a bound."""
+BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=60.0)
+"""The waits between tries of a fetch or load that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,7 @@ class WorkerLimits:
     loads_parallel: int = 4
     waiters_max: int = 1000
     idle_unload_s: float | None = None
-    back_off_s: float = 1.0
-    back_off_max_s: float = 60.0
+    backoff: backoff.BackoffPolicy = BACKOFF
     patience_s: float = 2.0
 
 
@@ -49,32 +49,15 @@ class ResidencyCounts:
 
 @dataclass(slots=True)
 class LoadFailure:
-    """The last error of a fetch or load, the failures in a row, and the time of the next try."""
+    """The last error of a fetch or load that fails, and the time of the next try."""
 
     error: errors.MeshError
-    failures: int = 0
-    retry_at_s: float = 0.0
-
-    def record(self, error: errors.MeshError, now_s: float, limits: WorkerLimits) -> None:
-        """Count another failure; the wait before the next try doubles up to its bound."""
-        wait_s = min(
-            limits.back_off_max_s, limits.back_off_s * 2.0 ** min(self.failures, DOUBLINGS_MAX)
-        )
-        self.error, self.failures, self.retry_at_s = error, self.failures + 1, now_s + wait_s
+    retry: backoff.Backoff
 
     def refusal(self, now_s: float) -> errors.MeshError:
         """Return the error for a request at `now_s`, with the seconds until the next try if any."""
-        wait_s = self.retry_at_s - now_s
+        wait_s = self.retry.retry_at_s - now_s
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
-
-
-def add_failure(
-    failure: LoadFailure | None, error: errors.MeshError, now_s: float, limits: WorkerLimits
-) -> LoadFailure:
-    """Return `failure`, or a new one, with one more failure in it."""
-    failure = failure or LoadFailure(error)
-    failure.record(error, now_s, limits)
-    return failure
 
 
 @dataclass(slots=True, eq=False)

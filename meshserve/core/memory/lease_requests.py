@@ -50,7 +50,7 @@ class LeaseRequests:
 
     def _request_fetch(self, binding: copies.Binding, ticket: ev.Ticket) -> None:
         failure, now_s = binding.failure, self._pool.now_s
-        if failure and not binding.is_fetching and now_s < failure.retry_at_s:
+        if failure and not binding.is_fetching and not failure.retry.is_due(now_s):
             self.refuse(ticket, failure.refusal(now_s))
             return
         self.waiters.add(ticket, binding.id, binding)
@@ -73,7 +73,7 @@ class LeaseRequests:
         """Return why no request may wait for the copy now, if so."""
         failure, state, now_s = copy.failure, copy.state, self._pool.now_s
         if failure:
-            is_backing_off = state is CopyPhase.FAILED and now_s < failure.retry_at_s
+            is_backing_off = state is CopyPhase.FAILED and not failure.retry.is_due(now_s)
             if is_backing_off or state is CopyPhase.STUCK:
                 return failure.refusal(now_s)
         if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:

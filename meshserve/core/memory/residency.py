@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from meshserve import errors
+from meshserve.core import backoff
 from meshserve.core.memory import (
     admission,
     copies,
@@ -213,7 +214,10 @@ class Residency:
     def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
         """Count a failed fetch or load, start its back-off, and refuse all who wait for it."""
         self.counts.load_failures += 1
-        record.failure = copies.add_failure(record.failure, error, self._pool.now_s, self.limits)
+        if record.failure is None:
+            record.failure = copies.LoadFailure(error, backoff.Backoff(self.limits.backoff))
+        record.failure.error = error
+        record.failure.retry.record_failure(self._pool.now_s)
         self._requests.refuse_all(record, record.failure.refusal(self._pool.now_s))
 
     # Outcomes of commands

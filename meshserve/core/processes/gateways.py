@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshserve.core.processes import backoff, reconcile
+from meshserve.core import backoff
+from meshserve.core.processes import reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import commands, events, reports
 

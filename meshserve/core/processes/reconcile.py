@@ -15,8 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from meshserve.core import state_table
-from meshserve.core.processes import backoff
+from meshserve.core import backoff, state_table
 from meshserve.core.values import commands
 
 

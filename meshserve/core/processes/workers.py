@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from meshserve.core.processes import backoff, hash_ring, reconcile
+from meshserve.core import backoff
+from meshserve.core.processes import hash_ring, reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 

@@ -156,7 +156,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server listens: `socket_path` is for peers on its node, `host` and `port` for others."""
+    """Where a server listens: on `socket_path` for peers of its node, else on `host` and `port`."""
 
     node: str
     host: str

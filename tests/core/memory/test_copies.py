@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
+from meshserve.core import backoff
 from meshserve.core.memory import copies, copy_lifecycle
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyPhase
@@ -12,17 +13,10 @@ from meshserve.core.values.model import Footprint
 A = model.ModelId("a")
 
 
-def test_a_back_off_is_bounded_however_often_a_load_fails():
-    failure = None
-    limits = copies.WorkerLimits(Footprint(), back_off_max_s=60.0)
-    for _ in range(2000):
-        failure = copies.add_failure(failure, errors.LoadFailed("no"), 10.0, limits)
-    assert (failure.failures, failure.retry_at_s) == (2000, 70.0)
-
-
 def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again():
-    limits = copies.WorkerLimits(Footprint(), back_off_s=2.0)
-    failure = copies.add_failure(None, errors.MissingExtra("install it"), 10.0, limits)
+    retry = backoff.Backoff(backoff.BackoffPolicy(base_s=2.0, cap_s=60.0))
+    failure = copies.LoadFailure(errors.MissingExtra("install it"), retry)
+    retry.record_failure(10.0)
     refusal = failure.refusal(11.5)
     assert type(refusal) is errors.MissingExtra
     assert (refusal.message, refusal.retry_after_s) == ("install it", 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshserve.core import backoff
 from meshserve.core.memory import copies
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values.model import Footprint
@@ -58,7 +59,11 @@ def set_account(**fields):
 BREAKS = {
     "is leased": set_("loading", leases=1),
     "drains without": set_("ready", state=CopyPhase.DRAINING),
-    "wait for nothing": set_("loading", state=CopyPhase.STUCK, failure=copies.LoadFailure(BROKEN)),
+    "wait for nothing": set_(
+        "loading",
+        state=CopyPhase.STUCK,
+        failure=copies.LoadFailure(BROKEN, backoff.Backoff(copies.BACKOFF)),
+    ),
     "queued without": set_("queued", waiters={}),
     "pinned by a model": set_("ready", pins=frozenset({id_of("stranger")})),
     "serves no model": set_("ready", names=set()),

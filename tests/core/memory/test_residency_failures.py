@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshserve import errors
+from meshserve.core.backoff import BackoffPolicy
 from meshserve.core.memory import residency_events as ev
 from tests.core.play import BROKEN, Play, id_of
 
@@ -10,7 +11,7 @@ GONE = errors.LoadFailed("the bucket is gone")
 
 
 def test_a_failed_load_is_refused_with_its_reason_until_its_back_off_ends():
-    play = Play(back_off_s=4.0)
+    play = Play(backoff=BackoffPolicy(base_s=4.0, cap_s=60.0))
     play.declare("a")
     first = play.request("a")
     play.finish_fetch("a")
@@ -25,7 +26,7 @@ def test_a_failed_load_is_refused_with_its_reason_until_its_back_off_ends():
 
 
 def test_a_back_off_doubles_up_to_its_bound_and_starts_anew_after_a_success():
-    play = Play(back_off_s=1.0, back_off_max_s=5.0)
+    play = Play(backoff=BackoffPolicy(base_s=1.0, cap_s=5.0))
     play.declare("a")
     assert [fail(play, "a") for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
     play.load("a")
@@ -45,7 +46,7 @@ def fail(play, name):
 
 
 def test_a_failed_fetch_is_refused_with_its_reason_until_its_back_off_ends():
-    play = Play(back_off_s=4.0)
+    play = Play(backoff=BackoffPolicy(base_s=4.0, cap_s=60.0))
     play.declare("a")
     first = play.request("a")
     play.fail_fetch("a", GONE)
@@ -111,7 +112,7 @@ def test_a_load_that_ends_well_after_its_time_is_used():
 
 
 def test_a_load_that_fails_after_its_time_failed_once_and_says_why():
-    play = Play(back_off_s=4.0)
+    play = Play(backoff=BackoffPolicy(base_s=4.0, cap_s=60.0))
     play.declare("a")
     play.request("a")
     play.finish_fetch("a")

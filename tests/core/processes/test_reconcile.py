@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.core import state_table
-from meshserve.core.processes import backoff, reconcile
+from meshserve.core import backoff, state_table
+from meshserve.core.processes import reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 
 POLICY = backoff.BackoffPolicy(base_s=1.0, cap_s=8.0, is_first_immediate=True)

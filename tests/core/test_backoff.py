@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshserve.core.processes import backoff
+from meshserve.core import backoff
 
 POLICY = backoff.BackoffPolicy(base_s=1.0, cap_s=10.0, calm_s=60.0)
 EAGER = backoff.BackoffPolicy(base_s=1.0, cap_s=10.0, is_first_immediate=True)
