@@ -30,7 +30,7 @@ from rich.console import Console
 from bench import free_ports, meshes, program, results, routing, served, streaming
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec
-from meshserve.llm import engine_env, vllm_engine
+from meshserve.llm import vllm_engine, vllm_env
 
 TINY_LLM = Path(__file__).parents[1] / "tests" / "tiny_llm.py"
 MESH, BARE = "meshserve", "vllm serve"
@@ -169,7 +169,7 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     order = llm_engine.EngineOrder(
         llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
     )
-    told = engine_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | engine_env.enforced(
+    told = vllm_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | vllm_env.enforced(
         order
     )
     return {name: value for name, value in told.items() if value} | named_vllm(folder)

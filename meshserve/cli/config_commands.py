@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -14,33 +13,36 @@ import typer
 
 from meshserve import config
 from meshserve.cli import terminal, units
-from meshserve.llm import validate_args
-
-VLLM = "vllm"
+from meshserve.llm import engine_lookup
 
 app = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 
 
 def load(file: str | os.PathLike[str]) -> config.Config:
-    """Return the configuration in a file, its engine arguments checked by vLLM's own parser.
+    """Return the configuration in a file, its engine arguments checked by the engines.
 
     Raises ConfigInvalid with everything that is wrong, a line each.
     """
     return config.load(file, _check_engine_arguments)
 
 
-def can_check_engines() -> bool:
-    """Return whether vLLM is installed here, so that engine arguments can be checked."""
-    return importlib.util.find_spec(VLLM) is not None
+def can_check_engines(settings: config.Config) -> bool:
+    """Return whether the engines of all LLMs are installed here, to check their arguments."""
+    kinds = (engine_lookup.installed(llm.runtime) for llm in settings.llms)
+    return not any(kind is not None and kind.install_hint() for kind in kinds)
 
 
 def _check_engine_arguments(settings: config.Config) -> Iterator[config.Diagnostic]:
-    # Yields nothing where vLLM is not installed: the machines that run the engines may have it.
-    llms = {llm.name: index for index, llm in enumerate(settings.llms) if llm.runtime == VLLM}
-    engines = {name: settings.llms[index].engine for name, index in llms.items()}
-    for name, faults in validate_args.check_all(engines).items():
-        for key, message in faults:
-            yield config.Diagnostic(("llms", llms[name], "engine", key), message)
+    # Yields nothing for an engine that is not installed: the machines that run it may have it.
+    for runtime in sorted({llm.runtime for llm in settings.llms}):
+        kind = engine_lookup.installed(runtime)
+        if kind is None:
+            continue
+        indices = [index for index, llm in enumerate(settings.llms) if llm.runtime == runtime]
+        faults_by_llm = kind.argument_faults([settings.llms[index].engine for index in indices])
+        for index, faults in zip(indices, faults_by_llm, strict=True):
+            for key, message in faults:
+                yield config.Diagnostic(("llms", index, "engine", key), message)
 
 
 def schema() -> None:
@@ -59,7 +61,7 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.ya
         *([units.number(len(settings.llms), "LLM")] if settings.llms else []),
     ]
     out.print(f"{file} is good: {', '.join(counts)}", soft_wrap=True)
-    if settings.llms and not can_check_engines():
+    if settings.llms and not can_check_engines(settings):
         out.print(
             "  vLLM is not installed here (extras llm, llm-cpu): "
             "arguments of engines were not checked",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 import select
@@ -20,13 +19,13 @@ from meshserve import config, errors
 from meshserve.client import admin
 from meshserve.cluster import controller_actor, controller_process, session
 from meshserve.launch import compose, mesh_file, start_status
+from meshserve.llm import engine_lookup
 from meshserve.protocol import mesh_status
 
 POLL_S = 0.1
 WATCH_S = 1.0
 READY_S = 120.0
 DRAIN_S = 90.0
-VLLM = "vllm"
 
 ReportProgress = Callable[[start_status.StartProgress], None]
 
@@ -91,7 +90,7 @@ def up(
     Raises a MeshError with the reason if it cannot start; nothing is left running then.
     """
     if address is None:
-        _require_vllm(settings)
+        _require_engines(settings)
     run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
     try:
         controller = _start_controller(settings, run_dir, address, report)
@@ -111,14 +110,13 @@ def up(
     return mesh
 
 
-def _require_vllm(settings: config.Config) -> None:
+def _require_engines(settings: config.Config) -> None:
     # Checked only for a cluster of our own: the nodes of another one may have what this one lacks.
-    is_needed = any(llm.runtime == VLLM for llm in settings.llms)
-    if is_needed and importlib.util.find_spec(VLLM) is None:
-        raise errors.MissingExtra(
-            "LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or "
-            "'meshserve[llm-cpu]' (none), not both"
-        )
+    for runtime in sorted({llm.runtime for llm in settings.llms}):
+        kind = engine_lookup.installed(runtime)
+        hint = kind.install_hint() if kind is not None else ""
+        if hint:
+            raise errors.MissingExtra(hint)
 
 
 def _start_controller(

@@ -1,4 +1,4 @@
-"""Why an engine's processes fail. They log it and die; what reaches their parent says only that they did."""
+"""Why an engine's processes fail: they log it and die, and their parent hears only of the death."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import logging
 import os
 from pathlib import Path
 
-FILE = "reasons.jsonl"
-CONFIG = "logging.json"
-LATELY_S = 30.0
+LOG_FILE = "reasons.jsonl"
+CONFIG_FILE = "logging.json"
+RECENT_S = 30.0
 FORMAT = "%(levelname)s %(asctime)s [%(fileinfo)s:%(lineno)d] %(message)s"
 
 
 class CrashLog(logging.Handler):
-    """Appends every exception that is logged to a file: a line each, with the time. Not in the parent, which may raise its own."""
+    """Appends every exception that a child process logs to a file, a line of JSON each.
+
+    The parent's own exceptions are left out: it can raise them.
+    """
 
     def __init__(self, path: str, parent_pid: int) -> None:
         super().__init__(logging.ERROR)
@@ -22,7 +25,7 @@ class CrashLog(logging.Handler):
         self._is_parent = os.getpid() == parent_pid
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the exception down, where there is one."""
+        """Write the record's exception, if it has one."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None or self._is_parent:
             return
@@ -34,8 +37,11 @@ class CrashLog(logging.Handler):
 
 
 def configure(folder: Path) -> Path:
-    """Write vLLM's logging configuration: its own output on stderr, and the reasons in this folder. Returns where it is."""
-    told = {
+    """Write a logging configuration for vLLM into `folder`, and return its path.
+
+    It keeps vLLM's own output on stderr, and adds a CrashLog in this folder.
+    """
+    config = {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
@@ -53,20 +59,23 @@ def configure(folder: Path) -> Path:
             },
             "reasons": {
                 "()": f"{__name__}.{CrashLog.__name__}",
-                "path": str(folder / FILE),
+                "path": str(folder / LOG_FILE),
                 "parent_pid": os.getpid(),
             },
         },
         "loggers": {"vllm": {"handlers": ["vllm", "reasons"], "level": "INFO", "propagate": False}},
     }
-    path = folder / CONFIG
-    path.write_text(json.dumps(told))
+    path = folder / CONFIG_FILE
+    path.write_text(json.dumps(config))
     return path
 
 
-def first(folder: Path, now_s: float) -> str:
-    """The first exception that was logged there lately: the later ones follow from it. Empty where there is none."""
-    path = folder / FILE
+def first_reason(folder: Path, now_s: float) -> str:
+    """Return the first exception that was logged recently, "" without any; `now_s` is time.time().
+
+    The first, because the later ones follow from it.
+    """
+    path = folder / LOG_FILE
     lines = path.read_text().splitlines() if path.exists() else []
     logged = (json.loads(line) for line in lines)
-    return next((str(reason) for logged_s, reason in logged if now_s - logged_s <= LATELY_S), "")
+    return next((str(reason) for logged_s, reason in logged if now_s - logged_s <= RECENT_S), "")

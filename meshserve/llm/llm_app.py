@@ -1,30 +1,29 @@
-"""The ASGI app around an engine's own: it answers health checks, counts requests, and lets every byte of the rest through untouched."""
+"""The ASGI app around an engine's own: health checks, a count of requests, and refusals."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import orjson
 
 from meshserve.core.interfaces import llm_engine
-from meshserve.protocol import paths
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+from meshserve.core.interfaces.llm_engine import Receive, Scope, Send
 
 RETRY_S = 5
-"""What a caller is told to wait: an engine may take longer to come back, but by then the gateway knows that it is gone."""
+"""Retry-After of a refusal: an engine needs longer, but gateways know by then that it is gone."""
 
-PROBES = frozenset({"/health", "/load", paths.METRICS, "/ping", "/version"})
-"""What is asked about an engine, not of it."""
+PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/version"})
+"""Paths about the engine, whose requests are not work for it."""
 
 
 class LlmApp:
-    """One replica's requests. With a `refusal` each is sent away with that reason; while it drains only the health check says no.
+    """Passes one replica's requests to the engine's app, every byte untouched.
 
-    `failure` is asked with each request: whoever comes after the engine's end is told so, before its server has noticed.
+    With a `refusal` it answers 503 with that reason instead. While it `is_draining`, only the
+    health check fails: requests that gateways still send are answered.
+    `failure` is asked for each request, so that none reaches a dead engine before its server has
+    noticed the death.
     """
 
     def __init__(self, engine_app: llm_engine.Asgi, failure: Callable[[], str]) -> None:
@@ -36,10 +35,10 @@ class LlmApp:
         self._failure = failure
         self._idle = asyncio.Event()
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         path: str = scope["path"]
-        if path == paths.HEALTHZ:
+        if path == "/healthz":
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
             await _refuse(send, refusal)
@@ -54,7 +53,7 @@ class LlmApp:
             self._idle.clear()
             await self._idle.wait()
 
-    async def _pass_on(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
         self.in_flight += 1
         try:
@@ -66,31 +65,22 @@ class LlmApp:
 
     async def _answer_health(self, send: Send) -> None:
         is_up = not self.refusal and not self.is_draining
-        await _send(
-            send,
-            200 if is_up else 503,
-            [(b"content-type", b"text/plain")],
-            b"ok" if is_up else b"not ready",
-        )
+        status, body = (200, b"ok") if is_up else (503, b"not ready")
+        await _send(send, status, [(b"content-type", b"text/plain")], body)
 
 
 async def _refuse(send: Send, reason: str) -> None:
-    told = {
+    error = {
         "message": reason,
         "type": "service_unavailable",
         "param": None,
         "code": "engine_unavailable",
     }
     headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % RETRY_S)]
-    await _send(send, 503, headers, orjson.dumps({"error": told}))
+    await _send(send, 503, headers, orjson.dumps({"error": error}))
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body))],
-        }
-    )
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

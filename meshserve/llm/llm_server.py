@@ -1,4 +1,4 @@
-"""A whole LLM replica without Ray: its engine, the engine's app on sockets, and the watch over it."""
+"""One replica of an LLM without Ray: its engine, the engine's app on sockets, the watch over it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WATCH_S = 0.1
 
 
 class LlmServer:
-    """Serves one LLM in this process. Made and used inside one running event loop; started once."""
+    """Serves one LLM in this process. Made and used inside one running event loop, started once."""
 
     def __init__(
         self,
@@ -28,19 +28,22 @@ class LlmServer:
         self.spec = order.spec
         self.engine = make_engine()
         self._order = order
-        self._gauge = progress.EngineProgress()
+        self._progress = progress.EngineProgress()
         self._app: llm_app.LlmApp | None = None
         self._serving: asgi_server.RunningServer | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> model.Endpoint:
-        """Load the model, have it make a token, and listen; returns where. Raises MeshError with the reason, and leaves nothing then."""
+        """Load the model, make a token, listen, and return where.
+
+        Raises MeshError with the reason, and leaves no process and no file then.
+        """
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
-                await self.engine.start(self._order)
-                await self.engine.make_token()
+                await self._start_engine()
         except TimeoutError:
+            # An engine that hangs while it starts may not hear `close`.
             self.engine.kill()
             await self.stop()
             raise errors.LoadFailed(
@@ -51,6 +54,15 @@ class LlmServer:
             raise
         return await self._serve()
 
+    async def _start_engine(self) -> None:
+        if self._order.adapter_paths and not self.engine.capabilities.has_adapters:
+            raise errors.LoadFailed(
+                f"{self.spec.name} has adapters, and engine {self.spec.runtime!r} serves none"
+            )
+        await self.engine.start(self._order)
+        # Some engines are loaded and fail with their first step: only a token shows that it works.
+        await self.engine.make_token()
+
     async def _serve(self) -> model.Endpoint:
         self._app = llm_app.LlmApp(self.engine.app, self._failure)
         listeners = [
@@ -58,17 +70,19 @@ class LlmServer:
             sockets.tcp_socket(self.address.host),
         ]
         self._serving = await asgi_server.serve(self._app, listeners)
-        self._watching = tasks.spawn(self._watch(), "watch")
+        self._watch_task = tasks.spawn(self._watch(), "watch the engine")
         return model.Endpoint(
             self.address.node, self.address.host, self._serving.port, self.address.socket_path
         )
 
     async def _watch(self) -> None:
+        # From outside the engine's core: what hangs there can't report that it hangs
+        # (docs/decisions/0031-watch-engines-from-outside.md).
         loop = asyncio.get_running_loop()
         while not self._failed.done():
             failure = self.engine.failure()
             if not failure:
-                self._gauge.take(loop.time(), self.engine.counts())
+                self._progress.observe(loop.time(), self.engine.counts())
                 failure = self._stall()
             if failure:
                 self._fail(failure)
@@ -79,7 +93,7 @@ class LlmServer:
         return f"the engine has failed: {failure}" if failure else ""
 
     def _stall(self) -> str:
-        stalled_s = self._gauge.stalled_s
+        stalled_s = self._progress.stalled_s
         return (
             f"requests run, and none got on for {stalled_s:.0f} s"
             if stalled_s >= self.spec.stall_timeout_s
@@ -87,7 +101,10 @@ class LlmServer:
         )
 
     def _fail(self, reason: str) -> None:
-        """From now on requests are sent away; those inside end with errors, which an engine that stands still can't give them."""
+        """Send requests away from now on, and end the engine.
+
+        An engine that stands still does not end its streams; killed, it ends them with errors.
+        """
         if self._app is not None:
             self._app.refusal = f"the engine has failed: {reason}"
         if not self._failed.done():
@@ -95,44 +112,54 @@ class LlmServer:
         self.engine.kill()
 
     def report(self) -> llm_spec.LlmReport:
-        """How it is now."""
-        counts = (
-            self.engine.counts()
-            if self._app is not None and not self._failed.done()
-            else llm_engine.EngineCounts()
-        )
+        """Return the replica's report of now."""
+        is_running = self._app is not None and not self._failed.done()
+        counts = self.engine.counts() if is_running else llm_engine.EngineCounts()
         return llm_spec.LlmReport(
             replica_id=self.address.id,
             running=counts.running,
             waiting=counts.waiting,
             requests=self._app.requests if self._app is not None else 0,
             tokens=counts.tokens,
-            tokens_per_s=self._gauge.tokens_per_s(),
-            ttft_p50_s=self._gauge.ttft_s(0.5),
-            ttft_p95_s=self._gauge.ttft_s(0.95),
+            tokens_per_s=self._progress.tokens_per_s(),
+            ttft_p50_s=self._progress.ttft_s(0.5),
+            ttft_p95_s=self._progress.ttft_s(0.95),
             kv_used=counts.kv_used,
-            stalled_s=self._gauge.stalled_s if counts.running + counts.waiting else 0.0,
+            stalled_s=self._progress.stalled_s if counts.running + counts.waiting else 0.0,
         )
 
     async def wait_until_failed(self) -> str:
-        """Returns the reason once the engine is dead or stands still. Nothing but `stop` is of use then."""
+        """Return the reason once the engine is dead or stands still; only `stop` is of use then."""
         return await asyncio.shield(self._failed)
 
     async def sleep(self, level: int) -> None:
-        """Answer what was accepted, then free the GPUs and send requests away. Raises Unsupported where the engine can't."""
-        serving_app = self._started()
-        serving_app.is_draining = True
+        """Answer what was accepted, then free the GPUs and send requests away.
+
+        Level 1 keeps the weights in host memory, 2 nothing. Raises Unsupported, and serves on, if
+        the engine can't sleep.
+        """
+        app = self._started_app()
+        if not self.engine.capabilities.can_sleep:
+            raise errors.Unsupported(
+                f"{self.spec.name} was not started to share its GPUs: it can't sleep"
+                if self.spec.gpus
+                else "an engine on the CPU has no GPU to free: it can't sleep"
+            )
+        app.is_draining = True
         try:
-            await serving_app.wait_until_idle()
-            serving_app.refusal = f"{self.spec.name} is asleep"
+            await app.wait_until_idle()
+            app.refusal = f"{self.spec.name} is asleep"
             await self.engine.sleep(level)
         except errors.MeshError:
-            serving_app.refusal, serving_app.is_draining = "", False
+            app.refusal, app.is_draining = "", False
             raise
 
     async def wake(self) -> None:
-        """Take the GPUs again; returns once a token was made. Raises Unavailable, and has failed then."""
-        serving_app = self._started()
+        """Take the GPUs again, and return once a token was made.
+
+        Raises Unavailable if that fails; the server has failed then.
+        """
+        app = self._started_app()
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 await self.engine.wake()
@@ -141,10 +168,10 @@ class LlmServer:
             reason = f"{self.spec.name} did not wake: {str(error) or 'no token came in time'}"
             self._fail(reason)
             raise errors.Unavailable(reason) from error
-        serving_app.refusal, serving_app.is_draining = "", False
+        app.refusal, app.is_draining = "", False
 
     async def drain(self, timeout_s: float) -> None:
-        """Say that no more shall come, and wait until every request that came is answered, or the time is over."""
+        """Fail the health check, and wait for at most `timeout_s` until all requests are done."""
         if self._app is None:
             return
         self._app.is_draining = True
@@ -153,15 +180,15 @@ class LlmServer:
                 await self._app.wait_until_idle()
 
     async def stop(self) -> None:
-        """End: no process, socket, file or task is left. Requests that still run end with errors."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        """End all processes, sockets, files and tasks. Requests that run end with errors."""
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+            await asyncio.gather(self._watch_task, return_exceptions=True)
         await self.engine.close()
         if self._serving is not None:
             await self._serving.stop()
 
-    def _started(self) -> llm_app.LlmApp:
+    def _started_app(self) -> llm_app.LlmApp:
         if self._app is None:
             raise errors.Unavailable(f"{self.address.id} is not started")
         return self._app

@@ -1,4 +1,4 @@
-"""The processes that an engine has started, and theirs: found, remembered, and ended with what they would leave behind."""
+"""The processes that an engine starts, and theirs: found, remembered, and ended without traces."""
 
 from __future__ import annotations
 
@@ -10,54 +10,59 @@ from pathlib import Path
 
 import psutil
 
-PAUSE_S = 0.02
-SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory, whoever made it
-SEGMENT = re.compile(rf"{SHARED}/(?:psm_|vllm_)\S*", re.ASCII)
+POLL_S = 0.02
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
+# Shared memory as Python, vLLM and joblib name it. A process that ends by SIGKILL leaves it there,
+# and it stays until the machine restarts.
+SEGMENT = re.compile(rf"{SHARED_MEMORY}/(?:psm_|vllm_)\S*", re.ASCII)
 SEMAPHORES = "sem.loky-{pid}-*"
-"""Shared memory as Python, vLLM and joblib name it. Who ends by SIGKILL leaves it, and it stays until the machine restarts."""
 
 
 class ProcessTree:
-    """All that is started by `multiprocessing` from when it is made, with descendants. Grandchildren whose parent died are remembered."""
+    """All processes that `multiprocessing` starts after its construction, with descendants.
+
+    Grandchildren are remembered: once their parent is dead, nothing links them to this process.
+    """
 
     def __init__(self) -> None:
-        self._strangers = {child.pid for child in multiprocessing.active_children()}
+        self._ignored = {child.pid for child in multiprocessing.active_children()}
         self._known: set[psutil.Process] = set()
         self._segments: set[str] = set()
 
     def remember(self) -> None:
-        """Note those that live now, and their shared memory, for when they can't be asked any more."""
+        """Note the processes that live now, and their shared memory."""
         for child in multiprocessing.active_children():
-            if child.pid is not None and child.pid not in self._strangers:
+            if child.pid is not None and child.pid not in self._ignored:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     parent = psutil.Process(child.pid)
                     self._known.update((parent, *parent.children(recursive=True)))
-        for each in self._known:
+        for process in self._known:
             with contextlib.suppress(OSError):
-                self._segments.update(SEGMENT.findall(Path(f"/proc/{each.pid}/maps").read_text()))
+                maps = Path(f"/proc/{process.pid}/maps").read_text()
+                self._segments.update(SEGMENT.findall(maps))
 
     def living(self) -> list[psutil.Process]:
-        """Those that are not gone."""
+        """Return the processes that have not ended."""
         self.remember()
-        return [each for each in self._known if _is_living(each)]
+        return [process for process in self._known if _is_living(process)]
 
     def kill(self) -> None:
-        """End every one of them, whatever they do."""
-        for each in self.living():
+        """Send SIGKILL to all of them; it ends stopped processes too."""
+        for process in self.living():
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                process.kill()
 
     def wait(self, timeout_s: float) -> None:
-        """Return once they are gone, or the time is over; removes what they had in shared memory."""
-        # Not psutil's waiting: it takes the exit status of a child, for which `multiprocessing` then waits for ever.
+        """Wait for at most `timeout_s` until all have ended, and remove their shared memory."""
+        # Not psutil.wait_procs: it takes the exit status of a child, and multiprocessing then
+        # waits for it for ever.
         end_s = time.monotonic() + timeout_s
         while self.living() and time.monotonic() < end_s:
-            time.sleep(PAUSE_S)
-        left = {
-            semaphore
-            for each in self._known
-            for semaphore in SHARED.glob(SEMAPHORES.format(pid=each.pid))
-        }
+            time.sleep(POLL_S)
+        semaphores = (
+            SHARED_MEMORY.glob(SEMAPHORES.format(pid=process.pid)) for process in self._known
+        )
+        left = {path for paths in semaphores for path in paths}
         for path in left | {Path(segment) for segment in self._segments}:
             path.unlink(missing_ok=True)
 

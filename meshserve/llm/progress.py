@@ -1,17 +1,22 @@
-"""What an engine's counts say over time: how fast it is, and whether it stands still. Pure; time is an argument."""
+"""What an engine's counts show over time: how fast it is, and whether it stands still."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeAlias
 
 from meshserve.core.interfaces import llm_engine
 
 WINDOW_S = 30.0
 SAMPLE_S = 1.0
+Histogram: TypeAlias = tuple[tuple[float, int], ...]
 
 
 class EngineProgress:
-    """Takes an engine's counts as they come; tells of the last half minute."""
+    """Takes an engine's counts with their times, and measures the last half minute.
+
+    `stalled_s` is how long requests have run or waited without any progress.
+    """
 
     def __init__(self) -> None:
         self.stalled_s = 0.0
@@ -19,8 +24,8 @@ class EngineProgress:
         self._latest = (0.0, llm_engine.EngineCounts())
         self._progressed_s = 0.0
 
-    def take(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
-        """See the engine at one moment."""
+    def observe(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
+        """Take in the engine's counts at one moment."""
         _, before = self._latest
         is_busy = counts.running + counts.waiting > 0
         was_busy = before.running + before.waiting > 0
@@ -38,36 +43,35 @@ class EngineProgress:
             samples.popleft()
 
     def tokens_per_s(self) -> float:
-        """Tokens made a second, all requests together."""
+        """Return the rate of tokens of all requests together."""
         if not self._samples:
             return 0.0
         (began_s, first), (now_s, last) = self._samples[0], self._latest
         return (last.tokens - first.tokens) / (now_s - began_s) if now_s > began_s else 0.0
 
     def ttft_s(self, share: float) -> float:
-        """The time to the first token that this share of requests stayed within; of all that ever came where none came lately."""
+        """Return the time to first token that `share` (0 to 1) of the requests stayed within.
+
+        Of all requests since the engine's start, if none came within the window.
+        """
         _, now = self._latest
-        lately = _difference(now.ttft, self._samples[0][1].ttft) if self._samples else ()
-        return _quantile(lately if lately and lately[-1][1] else now.ttft, share)
+        recent = _difference(now.ttft, self._samples[0][1].ttft) if self._samples else ()
+        return _quantile(recent if recent and recent[-1][1] else now.ttft, share)
 
 
-def _difference(
-    now: tuple[tuple[float, int], ...], then: tuple[tuple[float, int], ...]
-) -> tuple[tuple[float, int], ...]:
+def _difference(now: Histogram, then: Histogram) -> Histogram:
     before = dict(then)
     return tuple((bound_s, count - before.get(bound_s, 0)) for bound_s, count in now)
 
 
-def _quantile(buckets: tuple[tuple[float, int], ...], share: float) -> float:
-    """Linear between the bounds of the bucket that it falls into, as Prometheus reckons."""
-    wanted = share * buckets[-1][1] if buckets else 0.0
-    below_s, below = 0.0, 0
+def _quantile(buckets: Histogram, share: float) -> float:
+    """Interpolate within the bucket, like Prometheus' histogram_quantile."""
+    rank = share * buckets[-1][1] if buckets else 0.0
+    lower_s, below = 0.0, 0
     for bound_s, count in buckets:
-        if count >= wanted and count > below:
-            return (
-                below_s
-                if bound_s == float("inf")
-                else below_s + (bound_s - below_s) * (wanted - below) / (count - below)
-            )
-        below_s, below = bound_s, count
+        if count >= rank and count > below:
+            if bound_s == float("inf"):
+                return lower_s
+            return lower_s + (bound_s - lower_s) * (rank - below) / (count - below)
+        lower_s, below = bound_s, count
     return 0.0

@@ -1,16 +1,24 @@
-"""vLLM's engine arguments, as a user names them in `engine`: put into its command line, and judged by its own parser."""
+"""vLLM's engine arguments, as a user names them in `engine`: checked and parsed by its own parser.
+
+vLLM's command line is the only interface that validates all of them and knows all defaults.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import io
 import json
-from collections.abc import Iterator, Mapping
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
+from meshserve.core.interfaces.llm_engine import ArgumentFault
 
 OWNED = {
     "model": "it is the LLM's `uri`",
@@ -36,21 +44,53 @@ OWNED = {
     "grpc": "the gateway speaks gRPC",
     "api_server_count": "set `replicas`",
 }
-"""What may not stand in `engine`, and where it comes from instead."""
+"""Arguments that a user can't set in `engine`, and what decides them instead."""
 
-Fault = tuple[str, str]
-"""A key of `engine`, and what is wrong with it."""
+CHECK_PROGRAM = "from meshserve.llm import vllm_engine; vllm_engine.check_arguments()"
+CHECK_TIMEOUT_S = 120.0
+
+logger = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
-    """What the parser would have said before ending the process."""
+    """What the parser would have printed before ending the process."""
 
 
-def faults(parser: argparse.ArgumentParser, engine: Mapping[str, object]) -> list[Fault]:
-    """What is wrong with an LLM's `engine`, each key judged alone. Empty: vLLM takes it."""
+# Checked when a configuration is read
+
+
+def check_in_child(sections: Sequence[Mapping[str, object]]) -> list[list[ArgumentFault]]:
+    """Return vLLM's faults with each of several `engine` sections.
+
+    A child process imports vLLM, because that takes seconds, threads and memory that the process
+    that reads a configuration need not carry. None are found if vLLM is not installed here, or
+    if the child fails: the machines that run the engines will say what is wrong.
+    """
+    if not any(sections) or importlib.util.find_spec("vllm") is None:
+        return [[] for _ in sections]
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", CHECK_PROGRAM],
+            input=json.dumps([dict(section) for section in sections]),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=CHECK_TIMEOUT_S,
+        )
+    except subprocess.SubprocessError as error:
+        stderr = getattr(error, "stderr", None)
+        logger.warning("engine arguments could not be checked: %s", stderr or error)
+        return [[] for _ in sections]
+    # Importing vLLM prints what it likes; the last line is the program's.
+    answer: list[list[list[str]]] = json.loads(child.stdout.splitlines()[-1])
+    return [[ArgumentFault(*fault) for fault in faults] for faults in answer]
+
+
+def faults(parser: argparse.ArgumentParser, section: Mapping[str, object]) -> list[ArgumentFault]:
+    """Return the parser's faults with one `engine` section, each key checked alone."""
     known = _actions(parser)
-    found = ((key, _fault(parser, known, key, value)) for key, value in engine.items())
-    return [(key, message) for key, message in found if message]
+    messages = ((key, _fault(parser, known, key, value)) for key, value in section.items())
+    return [ArgumentFault(key, message) for key, message in messages if message]
 
 
 def _fault(
@@ -62,25 +102,30 @@ def _fault(
         near = difflib.get_close_matches(key.replace("-", "_"), known.keys() - OWNED.keys(), 1)
         return "vLLM has no such argument" + (f"; did you mean {near[0]!r}?" if near else "")
     try:
-        _parsed(parser, list(_words(known[key], value)))
+        _parse(parser, list(_words(known[key], value)))
     except _Refused as refused:
         return str(refused).removeprefix(f"argument {_flags(known[key])[0]}: ")
     return ""
 
 
+# Parsed when an engine starts
+
+
 def namespace(
     parser: argparse.ArgumentParser, order: llm_engine.EngineOrder, defaults: Mapping[str, object]
 ) -> argparse.Namespace:
-    """All of the order as vLLM's parser makes it of a command line; `defaults` hold where the user says nothing. Raises InvalidRequest."""
+    """Return the parser's result for an order; `defaults` hold unless the user sets them.
+
+    Raises InvalidRequest if vLLM does not take an argument.
+    """
     known = _actions(parser)
-    told = {**defaults, **order.spec.engine, **_owned(order)}
-    unknown = sorted(told.keys() - known.keys())
+    values = {**defaults, **order.spec.engine, **_owned(order)}
+    unknown = sorted(values.keys() - known.keys())
     if unknown:
         raise errors.InvalidRequest(f"vLLM has no argument {unknown[0]!r}")
+    words = [word for key, value in values.items() for word in _words(known[key], value)]
     try:
-        return _parsed(
-            parser, [word for key, value in told.items() for word in _words(known[key], value)]
-        )
+        return _parse(parser, words)
     except _Refused as refused:
         raise errors.InvalidRequest(
             f"vLLM does not take the arguments of {order.spec.name}: {refused}"
@@ -96,7 +141,7 @@ def _owned(order: llm_engine.EngineOrder) -> dict[str, object]:
         "pipeline_parallel_size": spec.pipeline_parallel_size,
     }
     if spec.tensor_parallel_size * spec.pipeline_parallel_size > 1:
-        # vLLM runs a single worker inside its core, where it can: told a backend, it would give it a process of its own.
+        # Without a backend, vLLM runs a single worker inside its core; with one, in a process.
         owned["distributed_executor_backend"] = order.backend
     if order.adapter_paths:
         modules = [
@@ -109,8 +154,9 @@ def _owned(order: llm_engine.EngineOrder) -> dict[str, object]:
 
 
 def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The parser's long options, by the names of their values."""
-    return {action.dest: action for action in parser._actions if _flags(action)}  # noqa: SLF001 - argparse has no public list of them
+    """Return the parser's long options by the names of their values."""
+    actions = parser._actions  # noqa: SLF001 - argparse has no public list of them
+    return {action.dest: action for action in actions if _flags(action)}
 
 
 def _flags(action: argparse.Action) -> list[str]:
@@ -118,18 +164,15 @@ def _flags(action: argparse.Action) -> list[str]:
 
 
 def _words(action: argparse.Action, value: object) -> Iterator[str]:
-    """The words of a command line that give the option this value: none for None, which is vLLM's own default."""
+    """Yield the words of a command line for a value; none for None, which is vLLM's default."""
     flag = _flags(action)[0]
-    if value is None or (
-        value is False
-        and action.nargs == 0
-        and not isinstance(action, argparse.BooleanOptionalAction)
-    ):
+    is_negatable = isinstance(action, argparse.BooleanOptionalAction)
+    if value is None or (value is False and action.nargs == 0 and not is_negatable):
         return
     if isinstance(value, bool) and action.nargs == 0:
         yield flag if value else f"--no-{flag[2:]}"
     elif isinstance(value, (list, tuple)) and action.nargs in {"+", "*"}:
-        yield from (flag, *(_word(each) for each in value))
+        yield from (flag, *(_word(item) for item in value))
     else:
         yield f"{flag}={_word(value)}"
 
@@ -138,13 +181,13 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """As the parser says it, which would print what is wrong and end the process."""
-    said = io.StringIO()
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    # A parser that refuses prints why and ends the process.
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             return parser.parse_args(words)
     except SystemExit:
-        raise _Refused(said.getvalue().rpartition("error: ")[2].strip()) from None
+        raise _Refused(printed.getvalue().rpartition("error: ")[2].strip()) from None
     except (TypeError, ValueError) as error:
         raise _Refused(str(error)) from error

@@ -1,10 +1,14 @@
-"""vLLM behind the engine port. The only file that imports vLLM, and none of it before an engine starts: that takes seconds and threads."""
+"""vLLM as an engine: the only file that imports it, and only when an engine starts.
+
+Importing vLLM takes seconds and starts threads, so no other process should have to.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -13,67 +17,73 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-from meshserve.llm import crash_log, engine_env, process_tree, vllm_args, vllm_metrics
+from meshserve.llm import crash_log, process_tree, vllm_args, vllm_env, vllm_metrics
 
 T = TypeVar("T")
 
 CPU_DEFAULTS: dict[str, object] = {"enforce_eager": True}
-"""On a CPU compiling takes minutes, and gains what few engines on CPUs live long enough to earn back."""
+"""On a CPU compiling takes minutes, and gains less than most engines there ever win back."""
 
-END_S = 5.0
-PROBE = "1"
-POOLING = ("embed", "classify", "token_embed", "token_classify")
+INSTALL_HINT = (
+    "LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or 'meshserve[llm-cpu]' (none), "
+    "not both"
+)
+SHUTDOWN_S = 5.0
+PROMPT = "1"
+POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
 
 
-def parser() -> Any:
-    """The parser of vLLM's own command line. Raises MissingExtra, LoadFailed."""
+def make_parser() -> Any:
+    """Return the parser of vLLM's command line.
+
+    Raises MissingExtra if vLLM is not installed, LoadFailed if it can't be imported.
+    """
     try:
         from vllm.entrypoints.launchers import cli_args
         from vllm.utils import argparse_utils
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "vllm":
             raise errors.LoadFailed(f"vLLM can't be imported: {error}") from error
-        raise errors.MissingExtra(
-            "LLMs need vLLM: pip install 'meshserve[llm]' (GPUs) or 'meshserve[llm-cpu]'"
-        ) from error
+        raise errors.MissingExtra(INSTALL_HINT) from error
     except (ImportError, RuntimeError) as error:
         raise errors.LoadFailed(f"vLLM can't be imported: {error}") from error
     return cli_args.make_arg_parser(argparse_utils.FlexibleArgumentParser(add_help=False))
 
 
-def judge() -> None:
-    """Read a list of `engine` mappings from standard input, and print what is wrong with each as one line."""
-    made = parser()
-    sys.stdout.write(
-        "\n"
-        + json.dumps([vllm_args.faults(made, engine) for engine in json.load(sys.stdin)])
-        + "\n"
-    )
+def check_arguments() -> None:
+    """Read a JSON list of `engine` sections from stdin, and print their faults as a JSON line.
+
+    The main program of the child process of `vllm_args.check_in_child`.
+    """
+    parser = make_parser()
+    faults = [vllm_args.faults(parser, section) for section in json.load(sys.stdin)]
+    sys.stdout.write(f"\n{json.dumps(faults)}\n")
 
 
 def pause_while_waiting() -> None:
-    """Have this process sleep, not spin, while it waits for another of its engine. vLLM calls it as a plugin in each of its processes.
+    """Let this process sleep instead of spin while it waits for another process of its engine.
 
-    On a CPU its core would take a core of the machine from the model, and give its own threads, which bring requests in and send tokens
-    out, the interpreter so seldom that whole answers came at once.
+    A plugin that vLLM calls in each of its processes (entry point `vllm.general_plugins`); it does
+    nothing unless our own environment variable is set.
     """
-    pause_s = os.environ.get(engine_env.PAUSE)
+    pause_s = os.environ.get(vllm_env.PAUSE)
     if pause_s:
         from vllm.distributed.device_communicators import shm_broadcast
 
         shm_broadcast.sched_yield = functools.partial(time.sleep, float(pause_s))
 
 
-class VllmEngine:
+class VllmEngine(llm_engine.Engine):
     """One LLM run by vLLM: its API in this process, its core and workers in processes of their own.
 
-    What vLLM reads from the environment is set when it starts, so a process should have one engine, and nothing else that reads it.
+    `start` sets the environment variables that vLLM reads, so a process should have one engine,
+    and no other code that reads them.
     """
 
     def __init__(self) -> None:
@@ -82,48 +92,65 @@ class VllmEngine:
         self._app: Any = None
         self._tasks: tuple[str, ...] = ()
         self._folder: Path | None = None
-        self._family = process_tree.ProcessTree()
-        self._open = contextlib.AsyncExitStack()
-        self._probes = itertools.count()
-        self._slept_at = 0
+        self._processes = process_tree.ProcessTree()
+        self._lifespan = contextlib.AsyncExitStack()
+        self._probe_numbers = itertools.count()
+        self._sleep_level = 0
+
+    @classmethod
+    def install_hint(cls) -> str:
+        """Return how to install vLLM, "" if it is installed."""
+        return "" if importlib.util.find_spec("vllm") else INSTALL_HINT
+
+    @classmethod
+    def argument_faults(
+        cls, sections: Sequence[Mapping[str, object]]
+    ) -> list[list[llm_engine.ArgumentFault]]:
+        """Return what vLLM's own parser does not take."""
+        return vllm_args.check_in_child(sections)
+
+    @property
+    def capabilities(self) -> llm_engine.EngineCapabilities:
+        """An engine sleeps if it was started for a GPU that it shares."""
+        spec = self._order.spec if self._order is not None else None
+        can_sleep = spec is not None and spec.device == "cuda" and bool(spec.share)
+        return llm_engine.EngineCapabilities(can_sleep=can_sleep, has_adapters=True)
 
     @property
     def app(self) -> llm_engine.Asgi:
-        """The OpenAI app that is vLLM's own."""
+        """VLLM's own OpenAI app."""
         app: llm_engine.Asgi = self._app
         return app
 
     async def start(self, order: llm_engine.EngineOrder) -> None:
-        """Import vLLM, start its processes, and load the model, all of that in a thread."""
+        """Import vLLM, start its processes and load the model, in a thread.
+
+        Raises LoadFailed, MissingExtra or InvalidRequest.
+        """
         self._order = order
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
         self._set_environment(order, self._folder)
-        args, self._engine = await self._in_words(asyncio.to_thread(self._load, order))
-        self._family.remember()
-        self._app = await self._in_words(self._build_app(args))
+        args, self._engine = await self._translating_errors(asyncio.to_thread(self._load, order))
+        self._processes.remember()
+        self._app = await self._translating_errors(self._build_app(args))
 
     def _set_environment(self, order: llm_engine.EngineOrder, folder: Path) -> None:
         cores = sorted(os.sched_getaffinity(0))
-        for name, value in engine_env.defaults(
-            order, cores, str(crash_log.configure(folder))
-        ).items():
+        logging_config = str(crash_log.configure(folder))
+        for name, value in vllm_env.defaults(order, cores, logging_config).items():
             os.environ.setdefault(name, value)
-        os.environ.update(engine_env.enforced(order))
+        os.environ.update(vllm_env.enforced(order))
 
     def _load(self, order: llm_engine.EngineOrder) -> tuple[Any, Any]:
-        made = parser()
+        parser = make_parser()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers import cli_args
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        is_cpu = order.spec.device == "cpu"
-        told = (
-            CPU_DEFAULTS | {"kv_cache_memory_bytes": order.spec.cpu_kv_cache_bytes}
-            if is_cpu
-            else {}
-        )
-        args = vllm_args.namespace(made, order, told)
+        cpu_defaults = CPU_DEFAULTS | {"kv_cache_memory_bytes": order.spec.cpu_kv_cache_bytes}
+        defaults = cpu_defaults if order.spec.device == "cpu" else {}
+        args = vllm_args.namespace(parser, order, defaults)
         cli_args.validate_parsed_serve_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)
         context = UsageContext.OPENAI_API_SERVER
@@ -140,13 +167,14 @@ class VllmEngine:
         self._tasks = tuple(await self._engine.get_supported_tasks())
         app = build_app(args, self._tasks, self._engine.model_config)
         await app_state.init_app_state(self._engine, app.state, args, self._tasks)
-        # vLLM tells its server to exit when the engine dies. Ours stays, to say what happened, until whoever holds it ends it.
+        # vLLM tells its server to exit when the engine dies. Ours stays until it is stopped: it
+        # still has to say what happened.
         app.state.server = types.SimpleNamespace(should_exit=False)
-        await self._open.enter_async_context(app.router.lifespan_context(app))
+        await self._lifespan.enter_async_context(app.router.lifespan_context(app))
         return app
 
-    async def _in_words(self, work: Awaitable[T]) -> T:
-        """What the work gives; its failure as one of ours, with the reason that is nearest to the cause."""
+    async def _translating_errors(self, work: Awaitable[T]) -> T:
+        """Await `work`; raise its failures as LoadFailed with the reason nearest to the cause."""
         try:
             return await work
         except errors.MeshError:
@@ -156,75 +184,69 @@ class VllmEngine:
             raise errors.LoadFailed(self._reason() or f"{type(error).__name__}: {error}") from error
 
     def _reason(self) -> str:
-        return crash_log.first(self._folder, time.time()) if self._folder is not None else ""
+        if self._folder is None:
+            return ""
+        return crash_log.first_reason(self._folder, time.time())
 
     async def make_token(self) -> None:
-        """Have one made by the engine, beside its app."""
-        await self._in_words(_exhaust(self._probe(f"ready-{next(self._probes)}")))
+        """Have the engine make one token, or one vector. Raises MeshError."""
+        await self._translating_errors(_exhaust(self._probe(f"ready-{next(self._probe_numbers)}")))
 
-    def _probe(self, id_: str) -> AsyncIterator[object]:
+    def _probe(self, request_id: str) -> AsyncIterator[object]:
         from vllm import PoolingParams, SamplingParams
 
-        pooling = next((task for task in POOLING if task in self._tasks), None)
+        pooling_task = next((task for task in POOLING_TASKS if task in self._tasks), None)
         outputs: AsyncIterator[object] = _once(self._engine.check_health)
         if "generate" in self._tasks:
-            outputs = self._engine.generate(
-                PROBE, SamplingParams(max_tokens=1, temperature=0.0), id_
-            )
-        elif pooling is not None:
-            outputs = self._engine.encode(PROBE, PoolingParams(task=pooling), id_)
+            params = SamplingParams(max_tokens=1, temperature=0.0)
+            outputs = self._engine.generate(PROMPT, params, request_id)
+        elif pooling_task is not None:
+            outputs = self._engine.encode(PROMPT, PoolingParams(task=pooling_task), request_id)
         return outputs
 
     def failure(self) -> str:
-        """As vLLM sees it, which watches its core's process; workers that die take the core with them."""
+        """Return why its core ended; a worker that dies takes the core with it."""
         if self._engine is None or not self._engine.errored:
             return ""
         reason = self._reason()
         return f"the engine core ended: {reason}" if reason else "the engine core was killed"
 
     def counts(self) -> llm_engine.EngineCounts:
-        """From vLLM's statistics and, because those stand still when the core does, from what this process waits for."""
-        return vllm_metrics.counts(
-            self._engine.get_num_unfinished_requests() if self._engine is not None else 0
-        )
+        """Return vLLM's counts.
+
+        Those stand still when its core does, so the number of requests is this process's own.
+        """
+        engine = self._engine
+        unfinished = engine.get_num_unfinished_requests() if engine is not None else 0
+        return vllm_metrics.counts(unfinished)
 
     async def sleep(self, level: int) -> None:
-        """Put it to sleep, on a GPU that is shared."""
-        self._refuse_to_sleep()
+        """Free the GPUs."""
         await self._engine.sleep(level, mode="wait")
-        self._slept_at = level
+        self._sleep_level = level
 
     async def wake(self) -> None:
-        """Take the GPU again. What level 2 dropped is read from the disk anew, before there is a cache that could hold its nonsense."""
-        self._refuse_to_sleep()
-        if self._slept_at > 1:
+        """Take the GPUs again; after level 2 also load the weights again."""
+        if self._sleep_level > 1:
+            # The KV cache comes last: it must not hold anything that wrong weights computed.
             await self._engine.wake_up(["weights"])
             await self._engine.collective_rpc("reload_weights")
             await self._engine.wake_up(["kv_cache"])
         else:
             await self._engine.wake_up()
 
-    def _refuse_to_sleep(self) -> None:
-        spec = self._order.spec if self._order is not None else None
-        if spec is None or spec.device != "cuda":
-            raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
-        if not spec.share:
-            raise errors.Unsupported(
-                f"{spec.name} was not started to share its GPUs: it can't sleep"
-            )
-
     def kill(self) -> None:
-        """SIGKILL, to stopped ones too."""
-        self._family.kill()
+        """Send SIGKILL to its processes."""
+        self._processes.kill()
 
     async def close(self) -> None:
-        """Ask its processes to end, and end those that don't."""
-        await self._open.aclose()
+        """Ask its processes to end, kill those that don't, and remove its files."""
+        await self._lifespan.aclose()
         if self._engine is not None:
-            await asyncio.to_thread(self._engine.shutdown, END_S)
+            await asyncio.to_thread(self._engine.shutdown, SHUTDOWN_S)
             self._engine = self._app = None
-        self._family.kill()
-        await asyncio.to_thread(self._family.wait, END_S)
+        self._processes.kill()
+        await asyncio.to_thread(self._processes.wait, SHUTDOWN_S)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

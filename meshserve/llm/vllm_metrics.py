@@ -1,4 +1,4 @@
-"""vLLM's own Prometheus metrics of this process, as counts. Only what is needed is collected: it is asked ten times a second."""
+"""The counts of vLLM's engine, from the Prometheus metrics that vLLM keeps in this process."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ import prometheus_client
 from meshserve.core.interfaces import llm_engine
 
 RUNNING = "vllm:num_requests_running"
-WAITING = "vllm:num_requests_waiting"
 TOKENS = "vllm:generation_tokens_total"
-PROMPT_TOKENS = "vllm:prompt_tokens_total"
-DONE = "vllm:request_success_total"
 KV_USED = "vllm:kv_cache_usage_perc"
 TTFT = "vllm:time_to_first_token_seconds_bucket"
-NAMES = (RUNNING, WAITING, TOKENS, PROMPT_TOKENS, DONE, KV_USED, TTFT)
+# All that a step can change: prompt tokens too, so that a long prompt being read is progress.
+PROGRESS = (
+    RUNNING,
+    "vllm:num_requests_waiting",
+    TOKENS,
+    "vllm:prompt_tokens_total",
+    "vllm:request_success_total",
+    KV_USED,
+)
 
 
 def counts(
     unfinished: int, registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY
 ) -> llm_engine.EngineCounts:
-    """How the engine of this process is, of which this process awaits so many requests.
+    """Return the counts of this process's engine, which has `unfinished` requests.
 
-    The engine tells of itself with every step. One that stands still tells nothing: then the last that it said of `running` stays, and
-    what came since is waiting. `progress` has all that a step can change, so that a long prompt on its way in counts as progress too.
+    vLLM updates its metrics with every step. If its core stands still, `running` keeps its last
+    value, bounded by `unfinished`, and the requests that came since count as waiting.
     """
-    totals, ttft = _collected(registry)
+    totals, ttft = _collect(registry)
     running = min(int(totals[RUNNING]), unfinished)
     return llm_engine.EngineCounts(
         running=running,
@@ -34,16 +39,17 @@ def counts(
         tokens=int(totals[TOKENS]),
         kv_used=totals[KV_USED],
         ttft=ttft,
-        progress=tuple(totals[name] for name in NAMES[:-1]),
+        progress=tuple(totals[name] for name in PROGRESS),
     )
 
 
-def _collected(
+def _collect(
     registry: prometheus_client.CollectorRegistry,
 ) -> tuple[dict[str, float], tuple[tuple[float, int], ...]]:
     totals: dict[str, float] = defaultdict(float)
     ttft: dict[float, int] = defaultdict(int)
-    for family in registry.restricted_registry(NAMES).collect():
+    # Only these names: the counts are read ten times a second, and vLLM has hundreds of metrics.
+    for family in registry.restricted_registry((*PROGRESS, TTFT)).collect():
         for sample in family.samples:
             if sample.name == TTFT:
                 ttft[float(sample.labels["le"])] += int(sample.value)

@@ -1,22 +1,21 @@
-"""An engine without vLLM: words by a rule instead of tokens by a model, in OpenAI's shapes, and failures when a test wants them."""
+"""An engine without a model: words by a rule instead of tokens, in the shapes of OpenAI's API."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
 
-from meshserve import errors, tasks
+from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+from meshserve.core.interfaces.llm_engine import Receive, Scope, Send
 
 WORDS = ("ash", "birch", "cedar", "elm", "fir", "larch", "oak", "pine", "rowan", "yew")
 MAX_TOKENS = 16
 STEP_S = 0.005
 TTFT_BOUNDS_S = (0.01, 0.1, 1.0, float("inf"))
+Json: TypeAlias = dict[str, Any]
 
 
 class Dead(Exception):
@@ -24,7 +23,7 @@ class Dead(Exception):
 
 
 class Refused(Exception):
-    """A request that OpenAI's API refuses, with the status for it."""
+    """A request that OpenAI's API answers with an error, and the HTTP status of the answer."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -32,10 +31,12 @@ class Refused(Exception):
         self.param = param
 
 
-class FakeEngine:
-    """An `engine_ports.Engine`. `start_failure` and `start_s` say how a start goes, `can_sleep` whether it has GPUs to free.
+class FakeEngine(llm_engine.Engine):
+    """Passes the same checks as vLLM's engine, and fails when a test wants it to.
 
-    `die` and `stall` are what SIGKILL and SIGSTOP do to a real one. `aborted` counts requests whose client left, `calls` is what was asked.
+    A start takes `start_s`, and fails if `start_failure` has a reason; a token takes `step_s`.
+    `die` and `stall` do what SIGKILL and SIGSTOP do to a real engine. `calls` has the names of
+    the calls, `aborted` counts the requests whose client left.
     """
 
     def __init__(
@@ -56,10 +57,15 @@ class FakeEngine:
         self._failure = ""
         self._running = 0
         self._tokens = 0
-        self._first_s: list[float] = []
+        self._first_token_s: list[float] = []
         self._died = asyncio.Event()
         self._may_step = asyncio.Event()
         self._may_step.set()
+
+    @property
+    def capabilities(self) -> llm_engine.EngineCapabilities:
+        """It sleeps if it was made so, and serves adapters."""
+        return llm_engine.EngineCapabilities(can_sleep=self.can_sleep, has_adapters=True)
 
     @property
     def app(self) -> llm_engine.Asgi:
@@ -67,7 +73,7 @@ class FakeEngine:
         return self._answer
 
     async def start(self, order: llm_engine.EngineOrder) -> None:
-        """Take the order, or fail as told."""
+        """Take the order after `start_s`. Raises LoadFailed if a test wants it to."""
         self.calls.append("start")
         await asyncio.sleep(self.start_s)
         if self.start_failure:
@@ -75,62 +81,69 @@ class FakeEngine:
         self._order = order
 
     async def make_token(self) -> None:
-        """Make one."""
+        """Make one token. Raises Unavailable if the engine has died."""
         self.calls.append("token")
-        async for _ in self._words("ready?", 1):
-            pass
+        try:
+            async for _ in self._words("ready?", 1):
+                pass
+        except Dead as dead:
+            raise errors.Unavailable(str(dead)) from dead
 
     def failure(self) -> str:
-        """What it was told to die of."""
+        """Return what it died of."""
         return self._failure
 
     def counts(self) -> llm_engine.EngineCounts:
-        """What it does and did."""
+        """Return its counts."""
         ttft = tuple(
-            (bound_s, sum(took_s <= bound_s for took_s in self._first_s))
+            (bound_s, sum(took_s <= bound_s for took_s in self._first_token_s))
             for bound_s in TTFT_BOUNDS_S
         )
         return llm_engine.EngineCounts(
-            self._running, 0, self._tokens, min(1.0, self._running / 100), ttft, self._tokens
+            running=self._running,
+            tokens=self._tokens,
+            kv_used=min(1.0, self._running / 100),
+            ttft=ttft,
+            progress=self._tokens,
         )
 
     async def sleep(self, level: int) -> None:
-        """Note it, where it can."""
+        """Record the call. Raises Unsupported if it was made without `can_sleep`."""
         if not self.can_sleep:
-            raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
+            await super().sleep(level)
         self.calls.append(f"sleep {level}")
 
     async def wake(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.calls.append("wake")
 
     def stall(self) -> None:
-        """Make no more tokens, and say nothing of it."""
+        """Make no more tokens, and report nothing of it."""
         self._may_step.clear()
 
     def die(self, reason: str = "the engine core was killed") -> None:
-        """End as a killed process does: requests in it end with errors."""
+        """End as a killed process does: its requests end with errors."""
         self._failure = self._failure or reason
         self._died.set()
         self._may_step.set()
 
     def kill(self) -> None:
-        """End at once."""
+        """Die."""
         self.die("it was ended")
 
     async def close(self) -> None:
-        """End."""
+        """Die, and record the call."""
         self.calls.append("close")
         self.die("it was closed")
 
-    async def _words(self, prompt: str, count: int) -> Any:
+    async def _words(self, prompt: str, count: int) -> AsyncIterator[str]:
         began_s = asyncio.get_running_loop().time()
         self._running += 1
         try:
             for index in range(count):
                 await self._step()
                 if not index:
-                    self._first_s.append(asyncio.get_running_loop().time() - began_s)
+                    self._first_token_s.append(asyncio.get_running_loop().time() - began_s)
                 self._tokens += 1
                 yield WORDS[(sum(prompt.encode()) + index * index) % len(WORDS)]
         finally:
@@ -142,203 +155,143 @@ class FakeEngine:
         if self._died.is_set():
             raise Dead(self._failure)
 
-    async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        asked = tasks.spawn(
-            self._respond(scope["path"], await _body(receive), send), "respond", is_awaited=True
-        )
-        gone = tasks.spawn(_wait_until_gone(receive), "wait until gone", is_awaited=True)
-        await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            self.aborted += 1
-        asked.cancel()
-        gone.cancel()
-        await asyncio.gather(asked, gone, return_exceptions=True)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read_body(receive)
+        async with asyncio.TaskGroup() as group:
+            response = group.create_task(self._respond(scope["path"], body, send))
+            departure = group.create_task(_wait_until_gone(receive))
+            await asyncio.wait((response, departure), return_when=asyncio.FIRST_COMPLETED)
+            self.aborted += not response.done()
+            response.cancel()
+            departure.cancel()
 
     async def _respond(self, path: str, body: bytes, send: Send) -> None:
         try:
             if path in {"/health", "/metrics"}:
-                await _send_text(send, b"" if path == "/health" else self._metrics())
+                await _send(send, 200, b"text/plain", b"" if path == "/health" else self._metrics())
             elif path == "/v1/models":
-                await _send_json(
-                    send,
-                    200,
-                    {
-                        "object": "list",
-                        "data": [{"id": name, "object": "model"} for name in self._names()],
-                    },
-                )
+                models = [{"id": name, "object": "model"} for name in self._names()]
+                await _send_json(send, 200, {"object": "list", "data": models})
             else:
-                await self._generate(path, self._checked(body), send)
+                await self._generate(path, self._parse(body), send)
         except Refused as refused:
-            await _send_json(
-                send,
-                refused.status,
-                _error(str(refused), "invalid_request_error", refused.param, refused.status),
-            )
+            error = _error(str(refused), "invalid_request_error", refused.status, refused.param)
+            await _send_json(send, refused.status, error)
         except Dead as dead:
-            await _send_json(send, 500, _error(str(dead), "InternalServerError", None, 500))
+            await _send_json(send, 500, _error(str(dead), "InternalServerError", 500))
 
     def _names(self) -> tuple[str, ...]:
         return self._order.spec.names if self._order else ()
 
     def _metrics(self) -> bytes:
-        return f"vllm:num_requests_running {self._running}\nvllm:generation_tokens_total {self._tokens}\n".encode()
+        return (
+            f"vllm:num_requests_running {self._running}\n"
+            f"vllm:generation_tokens_total {self._tokens}\n"
+        ).encode()
 
-    def _checked(self, body: bytes) -> dict[str, Any]:
+    def _parse(self, body: bytes) -> Json:
         try:
-            asked = json.loads(body)
+            request: Json = json.loads(body)
         except ValueError:
             raise Refused(400, "the body is not JSON") from None
-        if asked.get("model") not in self._names():
-            raise Refused(404, f"The model `{asked.get('model')}` does not exist.", "model")
-        if asked.get("max_tokens", 1) < 0:
+        if request.get("model") not in self._names():
+            raise Refused(404, f"The model `{request.get('model')}` does not exist.", "model")
+        if request.get("max_tokens", 1) < 0:
             raise Refused(400, "max_tokens must be at least 1", "max_tokens")
-        return dict(asked)
+        return request
 
-    def _adapted(self, name: str) -> str:
-        """What sets an adapter's answers apart from those of its base."""
-        return name if self._order and name in self._order.adapter_paths else ""
-
-    async def _generate(self, path: str, asked: dict[str, Any], send: Send) -> None:
-        kind = {"/v1/chat/completions": _chat, "/v1/completions": _text}.get(path)
+    async def _generate(self, path: str, request: Json, send: Send) -> None:
         if path == "/v1/embeddings":
-            await _send_json(send, 200, _embeddings(asked))
-        elif kind is None:
+            await _send_json(send, 200, _embeddings(request))
+        elif path not in {"/v1/chat/completions", "/v1/completions"}:
             raise Refused(404, "Not Found")
         else:
-            words = self._words(
-                self._adapted(asked["model"]) + _prompt(asked),
-                asked.get("max_tokens") or MAX_TOKENS,
-            )
-            if asked.get("stream"):
-                await _stream(send, asked, words, kind)
-            else:
-                made = [word async for word in words]
-                usage = {
-                    "prompt_tokens": len(_prompt(asked).split()),
-                    "completion_tokens": len(made),
-                }
-                await _send_json(
-                    send, 200, kind(asked, " ".join(made), is_whole=True) | {"usage": usage}
-                )
+            # An adapter's answers differ from those of its base by its name in the prompt.
+            has_adapter = self._order and request["model"] in self._order.adapter_paths
+            prompt = (request["model"] if has_adapter else "") + _prompt(request)
+            words = self._words(prompt, request.get("max_tokens") or MAX_TOKENS)
+            answer = _stream if request.get("stream") else _complete
+            await answer(send, request, words, is_chat="chat" in path)
 
 
-def _prompt(asked: dict[str, Any]) -> str:
-    """What is to be continued."""
-    return str(
-        asked.get("prompt")
-        or " ".join(str(message.get("content")) for message in asked.get("messages", ()))
-    )
+def _prompt(request: Json) -> str:
+    messages = " ".join(str(message.get("content")) for message in request.get("messages", ()))
+    return str(request.get("prompt") or messages)
 
 
-def _chat(asked: dict[str, Any], text: str, *, is_whole: bool) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "message" if is_whole else "delta": {"role": "assistant", "content": text},
-        "finish_reason": _reason(is_whole),
-    }
-    return {
-        "id": "chatcmpl-1",
-        "object": _kind("chat.completion", is_whole),
-        "created": 0,
-        "model": asked["model"],
-        "choices": [choice],
-    }
+async def _complete(send: Send, request: Json, words: AsyncIterator[str], *, is_chat: bool) -> None:
+    tokens = [word async for word in words]
+    usage = {"prompt_tokens": len(_prompt(request).split()), "completion_tokens": len(tokens)}
+    text = " ".join(tokens)
+    completion = (_chat if is_chat else _text)(request, text, is_whole=True)
+    await _send_json(send, 200, completion | {"usage": usage})
 
 
-def _text(asked: dict[str, Any], text: str, *, is_whole: bool) -> dict[str, Any]:
-    choice = {"index": 0, "text": text, "finish_reason": _reason(is_whole)}
-    return {
-        "id": "cmpl-1",
-        "object": "text_completion",
-        "created": 0,
-        "model": asked["model"],
-        "choices": [choice],
-    }
-
-
-def _kind(name: str, is_whole: bool) -> str:
-    return name if is_whole else f"{name}.chunk"
-
-
-def _reason(is_whole: bool) -> str | None:
-    return "length" if is_whole else None
-
-
-def _embeddings(asked: dict[str, Any]) -> dict[str, Any]:
-    texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
-    vectors = [[sum(text.encode()) / 1000, float(len(text))] for text in texts]
-    found = [
-        {"object": "embedding", "index": index, "embedding": vector}
-        for index, vector in enumerate(vectors)
-    ]
-    return {
-        "object": "list",
-        "model": asked["model"],
-        "data": found,
-        "usage": {"prompt_tokens": len(texts), "total_tokens": len(texts)},
-    }
-
-
-async def _stream(
-    send: Send, asked: dict[str, Any], words: Any, kind: Callable[..., dict[str, Any]]
-) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
-        }
-    )
+async def _stream(send: Send, request: Json, words: AsyncIterator[str], *, is_chat: bool) -> None:
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    separator = ""
     try:
-        is_first = True
         async for word in words:
-            await _event(send, kind(asked, word if is_first else f" {word}", is_whole=False))
-            is_first = False
+            chunk = (_chat if is_chat else _text)(request, separator + word, is_whole=False)
+            await _send_event(send, chunk)
+            separator = " "
     except Dead as dead:
-        await _event(send, _error(str(dead), "InternalServerError", None, 500))
+        await _send_event(send, _error(str(dead), "InternalServerError", 500))
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
-async def _event(send: Send, told: dict[str, Any]) -> None:
-    await send(
-        {
-            "type": "http.response.body",
-            "body": b"data: %s\n\n" % json.dumps(told).encode(),
-            "more_body": True,
-        }
-    )
+async def _send_event(send: Send, event: Json) -> None:
+    body = b"data: %s\n\n" % json.dumps(event).encode()
+    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def _error(message: str, kind: str, param: str | None, code: int) -> dict[str, Any]:
+def _chat(request: Json, text: str, *, is_whole: bool) -> Json:
+    message = {"role": "assistant", "content": text}
+    choice = {"message" if is_whole else "delta": message}
+    return _completion(request, "chat.completion" + ".chunk" * (not is_whole), choice, is_whole)
+
+
+def _text(request: Json, text: str, *, is_whole: bool) -> Json:
+    return _completion(request, "text_completion", {"text": text}, is_whole)
+
+
+def _completion(request: Json, kind: str, choice: Json, is_whole: bool) -> Json:
+    reason = "length" if is_whole else None
+    return {
+        "id": "cmpl-1",
+        "object": kind,
+        "created": 0,
+        "model": request["model"],
+        "choices": [{"index": 0, "finish_reason": reason, **choice}],
+    }
+
+
+def _embeddings(request: Json) -> Json:
+    texts = [request["input"]] if isinstance(request["input"], str) else request["input"]
+    data = [
+        {"object": "embedding", "index": index, "embedding": [sum(text.encode()) / 1000, len(text)]}
+        for index, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+    return {"object": "list", "model": request["model"], "data": data, "usage": usage}
+
+
+def _error(message: str, kind: str, code: int, param: str | None = None) -> Json:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-async def _send_json(send: Send, status: int, told: dict[str, Any]) -> None:
-    body = json.dumps(told).encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*_headers(b"application/json", body)],
-        }
-    )
+async def _send_json(send: Send, status: int, body: Json) -> None:
+    await _send(send, status, b"application/json", json.dumps(body).encode())
+
+
+async def _send(send: Send, status: int, content_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_text(send: Send, body: bytes) -> None:
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [*_headers(b"text/plain", body)]}
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-def _headers(kind: bytes, body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    yield b"content-type", kind
-    yield b"content-length", b"%d" % len(body)
-
-
-async def _body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     parts = []
     while True:
         message = await receive()

@@ -1,4 +1,4 @@
-"""Engines of LLMs in memory: they start, sleep, wake, report and end as real ones do, and fail when a test wants them to."""
+"""LLM replicas in memory: they start, sleep, wake, report and end as real ones do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from meshserve import errors
 from meshserve.core.values import events, llm_spec, model
 
 TOOK_S = 7.0
+"""The duration that every start and every wake reports."""
 
 
 class FakeReplica:
-    """One replica's process."""
+    """The process of one replica. `last_report` is what it reports."""
 
     def __init__(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan, pid: int
@@ -26,14 +27,16 @@ class FakeReplica:
             plan.node or "n1", "127.0.0.1", 20_000 + pid, f"/run/llm-{pid}.sock"
         )
         self.is_asleep = False
-        self.said = llm_spec.LlmReport(replica_id)
+        self.last_report = llm_spec.LlmReport(replica_id)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
 
 class FakeReplicas:
-    """A `control_ports.Replicas`. `failing_replicas` says how often a start fails; `slow` holds starts back until its event is set.
+    """A `cluster_control.Replicas` whose failures a test sets beforehand.
 
-    `failing_orders` counts sleeps and wakes that fail, by replica. `gpus` are those of each node; replicas hold theirs.
+    `failing_replicas` counts the starts that fail, and `failing_orders` the sleeps and wakes, by
+    replica. `slow` holds starts back until the replica's event is set. `gpus` are those of each
+    node; replicas hold theirs. Calls are appended to `calls` in words.
     """
 
     def __init__(self, calls: list[str]) -> None:
@@ -52,16 +55,18 @@ class FakeReplicas:
             replica.ended.set_result(reason)
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
-        """The replicas that run."""
+        """Return the replicas that run."""
         return tuple(
-            llm_spec.LivingReplica(each.id, each.spec, each.endpoint, each.pid, each.is_asleep)
-            for each in self.replicas.values()
+            llm_spec.LivingReplica(
+                replica.id, replica.spec, replica.endpoint, replica.pid, replica.is_asleep
+            )
+            for replica in self.replicas.values()
         )
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
-        """Start it, in its time, or fail as often as `failing_replicas` says."""
+        """Start a replica. Raises LoadFailed as often as `failing_replicas` says."""
         self._calls.append(f"start replica {replica_id}")
         if replica_id in self.replicas:
             self.kill_replica(replica_id)
@@ -70,59 +75,54 @@ class FakeReplicas:
         if self.failing_replicas[replica_id] > 0:
             self.failing_replicas[replica_id] -= 1
             raise errors.LoadFailed(f"{replica_id} can't be started")
-        replica = self.replicas[replica_id] = FakeReplica(
-            replica_id, spec, plan, next(self._replica_pids)
-        )
+        replica = FakeReplica(replica_id, spec, plan, next(self._replica_pids))
+        self.replicas[replica_id] = replica
         return events.ReplicaReady(replica_id, replica.endpoint, replica.pid, TOOK_S)
 
     async def stop_replica(self, replica_id: str) -> None:
-        """End it."""
+        """End a replica, if it runs."""
         self._calls.append(f"stop replica {replica_id}")
         if replica_id in self.replicas:
             self.kill_replica(replica_id, "it was stopped")
 
     async def wait_until_replica_lost(self, replica_id: str) -> str:
-        """Returns when it has ended."""
+        """Return the reason once the replica has ended."""
         replica = self.replicas.get(replica_id)
         return await asyncio.shield(replica.ended) if replica else "there is none"
 
     async def sleep_replica(self, replica_id: str, level: int) -> None:
-        """Note that it sleeps. One on a CPU can't."""
+        """Put a replica to sleep. Raises Unsupported for one on a CPU."""
         self._calls.append(f"sleep replica {replica_id} {level}")
-        replica = self._ordered(replica_id)
+        replica = self._obeying(replica_id)
         if not replica.spec.gpus:
             raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
         replica.is_asleep = True
 
     async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
-        """Note that it is awake."""
+        """Wake a replica."""
         self._calls.append(f"wake replica {replica_id}")
-        self._ordered(replica_id).is_asleep = False
+        self._obeying(replica_id).is_asleep = False
         return events.ReplicaWoken(replica_id, TOOK_S)
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
-        """What a test put there."""
-        return self._replica(replica_id).said
+        """Return the report that a test has set."""
+        return self._replica(replica_id).last_report
 
     async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
-        """`gpus`, less those that replicas hold."""
-        return tuple(self._room(node, gpus) for node, gpus in self.gpus.items())
+        """Return `gpus` without those that replicas hold."""
+        return tuple(self._node_capacity(node, gpus) for node, gpus in self.gpus.items())
 
-    def _room(self, node: str, gpus: int) -> llm_spec.NodeCapacity:
-        there = [
-            each
-            for each in self.replicas.values()
-            if each.plan.bundles and each.endpoint.node == node
+    def _node_capacity(self, node: str, gpus: int) -> llm_spec.NodeCapacity:
+        holders = [
+            replica
+            for replica in self.replicas.values()
+            if replica.plan.bundles and replica.endpoint.node == node
         ]
-        return llm_spec.NodeCapacity(
-            node,
-            gpus,
-            gpus - sum(sum(each.plan.bundles) for each in there),
-            2,
-            tuple(each.id for each in there),
-        )
+        held = sum(sum(replica.plan.bundles) for replica in holders)
+        ids = tuple(replica.id for replica in holders)
+        return llm_spec.NodeCapacity(node, gpus, gpus - held, 2, ids)
 
-    def _ordered(self, replica_id: str) -> FakeReplica:
+    def _obeying(self, replica_id: str) -> FakeReplica:
         if self.failing_orders[replica_id] > 0:
             self.failing_orders[replica_id] -= 1
             raise errors.Unavailable(f"{replica_id} does not obey")

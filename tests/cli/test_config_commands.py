@@ -8,7 +8,7 @@ import pytest
 
 from meshserve import config, errors
 from meshserve.cli import config_commands
-from meshserve.llm import validate_args
+from meshserve.llm import vllm_args
 from tests.cli import conftest
 
 TEXT = """
@@ -33,14 +33,14 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments that vLLM's parser is asked to check; it knows `max_model_len` alone."""
     calls: list[dict[str, Any]] = []
 
-    def check_all(engines: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-        calls.append(engines)
-        return {
-            name: [(key, "no such argument") for key in engine if key != "max_model_len"]
-            for name, engine in engines.items()
-        }
+    def check_in_child(sections: list[dict[str, Any]]) -> list[list[tuple[str, str]]]:
+        calls.extend(sections)
+        return [
+            [(key, "no such argument") for key in section if key != "max_model_len"]
+            for section in sections
+        ]
 
-    monkeypatch.setattr(validate_args, "check_all", check_all)
+    monkeypatch.setattr(vllm_args, "check_in_child", check_in_child)
     return calls
 
 
@@ -50,7 +50,7 @@ def test_a_wrong_engine_argument_has_file_line_and_field(
     with pytest.raises(errors.ConfigInvalid) as caught:
         config_commands.load(file)
     assert caught.value.message == f"{file}:8: llms[1].engine.max_modl_len: no such argument"
-    assert checked == [{"tiny": {"max_model_len": 512, "max_modl_len": 512}}]
+    assert checked == [{"max_model_len": 512, "max_modl_len": 512}]
 
 
 @pytest.mark.usefixtures("checked")
@@ -93,4 +93,6 @@ def test_check_counts_llms(run: conftest.Run, tmp_path: Path) -> None:
     done = run("config", "check", str(tmp_path / "c.yaml"))
     assert done.exit_code == 0
     assert "is good: 0 models, 0 repositories, 1 LLM" in done.stdout
-    assert ("were not checked" in done.stdout) != config_commands.can_check_engines()
+    settings = config.load(tmp_path / "c.yaml")
+    is_checked = config_commands.can_check_engines(settings)
+    assert ("were not checked" in done.stdout) != is_checked

@@ -9,7 +9,7 @@ import pytest
 from meshserve import errors
 from meshserve.cli import up_down
 from meshserve.launch import start_status
-from meshserve.llm import validate_args
+from meshserve.llm import vllm_args
 
 ENDPOINT = "http://127.0.0.1:8080"
 CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
@@ -120,8 +120,8 @@ def test_up_names_llms_that_are_starting(launch, run, tmp_path):
 
 
 def test_a_wrong_engine_argument_starts_nothing(launch, run, tmp_path, monkeypatch):
-    faults = {"big": [("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]}
-    monkeypatch.setattr(validate_args, "check_all", lambda _: faults)
+    faults = [[("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]]
+    monkeypatch.setattr(vllm_args, "check_in_child", lambda _: faults)
     (tmp_path / "c.yaml").write_text(
         "llms:\n  - name: big\n    uri: hf://org/big\n    engine:\n      max_modl_len: 7\n"
     )

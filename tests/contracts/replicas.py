@@ -1,4 +1,7 @@
-"""What every `control_ports.Replicas` must keep to. Subclass `ReplicasContract` and give it a `replicas` fixture with nothing in it."""
+"""What every `cluster_control.Replicas` promises.
+
+Subclass `ReplicasContract` and give it a `replicas` fixture without replicas.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +22,26 @@ async def start(replicas, spec=SPEC):
 
 
 class ReplicasContract:
-    async def test_nodes_have_room(self, replicas):
-        (room, *_) = await replicas.node_capacities()
-        assert (room.node != "", room.cores >= 1, room.gpus >= room.gpus_free >= 0) == (
-            True,
-            True,
-            True,
-        )
+    async def test_nodes_have_capacities(self, replicas):
+        (capacity, *_) = await replicas.node_capacities()
+        assert capacity.node != ""
+        assert capacity.cores >= 1
+        assert capacity.gpus >= capacity.gpus_free >= 0
 
     async def test_a_started_replica_lives_and_listens(self, replicas):
         ready = await start(replicas)
-        assert (ready.replica_id, ready.endpoint.port > 0, ready.took_s > 0) == (
-            REPLICA,
-            True,
-            True,
-        )
+        assert ready.replica_id == REPLICA
+        assert ready.endpoint.port > 0
+        assert ready.took_s > 0
         assert await replicas.living_replicas() == (
             llm_spec.LivingReplica(REPLICA, SPEC, ready.endpoint, ready.pid),
         )
 
     async def test_a_replica_reports(self, replicas):
         await start(replicas)
-        said = await replicas.replica_report(REPLICA)
-        assert (said.replica_id, said.running, said.waiting, said.stalled_s) == (REPLICA, 0, 0, 0.0)
+        report = await replicas.replica_report(REPLICA)
+        assert report.replica_id == REPLICA
+        assert (report.running, report.waiting, report.stalled_s) == (0, 0, 0.0)
 
     async def test_a_replica_that_is_started_again_is_another_process(self, replicas):
         first = await start(replicas)
@@ -53,7 +53,7 @@ class ReplicasContract:
             assert await lost
         assert len(await replicas.living_replicas()) == 1
 
-    async def test_a_stopped_replica_is_gone_and_stopping_it_again_is_no_error(self, replicas):
+    async def test_a_stopped_replica_is_gone_and_can_be_stopped_again(self, replicas):
         await start(replicas)
         lost = asyncio.ensure_future(replicas.wait_until_replica_lost(REPLICA))
         await asyncio.sleep(0.05)
@@ -64,19 +64,19 @@ class ReplicasContract:
         assert await replicas.living_replicas() == ()
         await replicas.stop_replica(REPLICA)
 
-    async def test_an_engine_on_a_cpu_says_that_it_can_t_sleep_and_goes_on(self, replicas):
+    async def test_a_replica_on_a_cpu_refuses_to_sleep_and_goes_on(self, replicas):
         await start(replicas)
         with pytest.raises(errors.Unsupported, match="can't sleep"):
             await replicas.sleep_replica(REPLICA, 1)
         assert not (await replicas.living_replicas())[0].is_asleep
         assert (await replicas.replica_report(REPLICA)).replica_id == REPLICA
 
-    async def test_a_replica_that_is_not_there_is_unavailable(self, replicas):
-        for asked in (
+    async def test_a_replica_that_does_not_exist_is_unavailable(self, replicas):
+        for call in (
             replicas.replica_report(REPLICA),
             replicas.wake_replica(REPLICA),
             replicas.sleep_replica(REPLICA, 1),
         ):
             with pytest.raises(errors.Unavailable):
-                await asked
+                await call
         assert await replicas.wait_until_replica_lost(REPLICA)

@@ -91,7 +91,7 @@ async def test_what_a_replica_tells_is_shown(fresh):
     said = llm_spec.LlmReport(
         "always/0", running=2, waiting=1, tokens_per_s=30.5, ttft_p50_s=0.25, kv_used=0.5
     )
-    fresh.cluster.replicas["always/0"].said = said
+    fresh.cluster.replicas["always/0"].last_report = said
     await fresh.clock.advance(1.1)
     await fresh.until(lambda: told(fresh, "always")["replicas"][0]["running"])
     (replica,) = told(fresh, "always")["replicas"]

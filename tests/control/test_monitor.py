@@ -126,7 +126,7 @@ async def watched_replica(stage):
 
 async def test_a_replica_is_asked_each_second(stage):
     await watched_replica(stage)
-    stage.cluster.replicas["l/0"].said = said = llm_spec.LlmReport("l/0", running=3)
+    stage.cluster.replicas["l/0"].last_report = said = llm_spec.LlmReport("l/0", running=3)
     await stage.clock.advance(2.5)
     assert stage.desk.events == [events.ReplicaReported(said)] * 3
 

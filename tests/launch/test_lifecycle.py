@@ -49,7 +49,7 @@ def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(
     settings = config.parse({"llms": [{"name": "a", "uri": "/a", "runtime": runtime}]})
     refused = pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]")
     with refused if is_refused else contextlib.nullcontext():
-        lifecycle._require_vllm(settings)
+        lifecycle._require_engines(settings)
 
 
 # Starting LLMs

@@ -1,4 +1,4 @@
-"""A hub on this machine: as much of Hugging Face's HTTP API as it takes to fetch one model by its name."""
+"""A hub on this machine: the part of Hugging Face's HTTP API that fetches one model by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY = "org/tiny"
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder: Path
-    asked: list[str]
+    requests: list[str]
 
     def do_HEAD(self):
         self._answer()
@@ -41,24 +41,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self):
         path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
-        self.asked.append(f"{self.command} {path}")
+        self.requests.append(f"{self.command} {path}")
         if re.fullmatch(rf"/api/models/{REPOSITORY}/tree/[^/]+", path):
-            self._json([self._entry(each) for each in self._files()])
+            self._json([self._entry(file) for file in self._files()])
         elif re.fullmatch(rf"/api/models/{REPOSITORY}(/revision/[^/]+)?", path):
             self._json(
                 {
                     "id": REPOSITORY,
                     "sha": COMMIT,
-                    "siblings": [{"rfilename": each.name} for each in self._files()],
+                    "siblings": [{"rfilename": file.name} for file in self._files()],
                 }
             )
-        elif found := re.fullmatch(rf"/{REPOSITORY}/resolve/[^/]+/(.+)", path):
-            self._file(self.folder / found[1])
+        elif match := re.fullmatch(rf"/{REPOSITORY}/resolve/[^/]+/(.+)", path):
+            self._file(self.folder / match[1])
         else:
             self._send(404, b"", {"x-error-code": "RepoNotFound"})
 
     def _files(self):
-        return sorted(each for each in self.folder.iterdir() if each.is_file())
+        return sorted(file for file in self.folder.iterdir() if file.is_file())
 
     def _entry(self, file):
         return {
@@ -92,12 +92,12 @@ def _digest(file):
 
 @contextlib.contextmanager
 def serving(folder):
-    """Yields its address, and the list of what it is asked."""
-    asked: list[str] = []
-    handler = type("Handler", (_Handler,), {"folder": Path(folder), "asked": asked})
+    """Yield its address, and the list of its requests."""
+    requests: list[str] = []
+    handler = type("Handler", (_Handler,), {"folder": Path(folder), "requests": requests})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+            yield f"http://127.0.0.1:{server.server_address[1]}", requests
         finally:
             server.shutdown()

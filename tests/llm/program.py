@@ -1,7 +1,7 @@
 """An LLM server in a process of its own, as it is in a mesh; and the other end of it, for tests.
 
-`python -m tests.llm.program ORDER FD` does what lines on its standard input say, and writes what came of it to FD: an engine prints what it
-likes to the standard output.
+`python -m tests.llm.program ORDER FD` reads calls from its standard input, a line each, and writes
+their results to FD, because engines print to the standard output.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from meshserve import errors
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server, vllm_engine
-from meshserve.testing import fake_engine
+from meshserve.testing import engine_suite, fake_engine
 
 ROOT = Path(__file__).parent.parent.parent
 NAME, ALIAS, ADAPTER = "tiny", "tiny-too", "tiny-lora"
@@ -38,7 +38,7 @@ STRIKES = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 @dataclass(frozen=True)
 class Model:
-    """What shall be served, by which engine: `vllm` or `fake`."""
+    """A model and the engine that is to serve it: `vllm` or `fake`."""
 
     engine: str
     path: str
@@ -47,7 +47,7 @@ class Model:
 
 
 class Served:
-    """A program that serves, from the outside."""
+    """The program that serves, seen from outside."""
 
     def __init__(self, wanted: Model):
         self.run_dir = tempfile.mkdtemp(prefix="llm")
@@ -72,7 +72,7 @@ class Served:
             max_retries=0,
             http_client=self.client,
         )
-        self.family = [self.process.pid, *(each.pid for each in self.descendants())]
+        self.family = [self.process.pid, *(process.pid for process in self.descendants())]
         maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in self.family)
         self.segments = set(re.findall(r"/dev/shm/\S+", maps))
 
@@ -88,13 +88,13 @@ class Served:
         return self._answer(ANSWER_S)
 
     def _answer(self, timeout_s):
-        said = b""
-        while not said.endswith(b"\n"):
+        answer = b""
+        while not answer.endswith(b"\n"):
             assert select.select([self._answers], [], [], timeout_s)[0], "no answer"
             part = os.read(self._answers, 65536)
             assert part, "the program has ended"
-            said += part
-        kind, value = json.loads(said)
+            answer += part
+        kind, value = json.loads(answer)
         if kind != "value":
             raise getattr(errors, kind)(value)
         return value
@@ -106,10 +106,10 @@ class Served:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self):
-        """End it whatever it does, with all that it started."""
+        """Kill the program with all that it started."""
         if self.process.poll() is None:
-            for each in self.descendants():
-                each.kill()
+            for process in self.descendants():
+                process.kill()
         self.process.kill()
         self.process.wait()
         self.process.stdin.close()
@@ -123,21 +123,22 @@ class Served:
 class Program:
     def __init__(self, order):
         engine, path, adapters, spec, run_dir = order
-        told = llm_spec.LlmSpec(
+        self.spec = llm_spec.LlmSpec(
             NAME,
             path,
             aliases=(ALIAS,),
-            adapters=tuple(llm_spec.Adapter(*each) for each in adapters.items()),
+            adapters=tuple(llm_spec.Adapter(*adapter) for adapter in adapters.items()),
             device="cpu",
             **spec,
         )
+        self.order = llm_engine.EngineOrder(self.spec, path, adapters, "mp", run_dir)
         make = {
             "vllm": vllm_engine.VllmEngine,
             "fake": lambda: fake_engine.FakeEngine(start_failure=broken(path)),
         }[engine]
         self.server = llm_server.LlmServer(
             model.ServerAddress(f"{NAME}/0", run_dir),
-            llm_engine.EngineOrder(told, path, adapters, "mp", run_dir),
+            self.order,
             make,
         )
 
@@ -147,6 +148,10 @@ class Program:
 
     async def report(self):
         return self.server.report()
+
+    async def check(self):
+        """Run the conformance suite on the engine that serves."""
+        await engine_suite.check_started_engine(self.server.engine, self.order)
 
     async def failed(self):
         return await self.server.wait_until_failed()
@@ -161,13 +166,13 @@ class Program:
         await self.server.stop()
 
     async def strike(self, how):
-        """What a user's `kill` does to the engine's core, and a fake's likeness of it."""
+        """Send a signal to the engine's core, or have a fake do what the signal does."""
         engine = self.server.engine
         if isinstance(engine, fake_engine.FakeEngine):
             (engine.die if how == "kill" else engine.stall)()
         else:
             core = next(
-                each for each in psutil.Process().children() if "EngineCore" in each.cmdline()[0]
+                child for child in psutil.Process().children() if "EngineCore" in child.cmdline()[0]
             )
             core.send_signal(STRIKES[how])
 
@@ -185,10 +190,10 @@ async def main(order, answers):
     name, args = "start", []
     while True:
         try:
-            said = ("value", await getattr(program, name)(*args))
+            answer = ("value", await getattr(program, name)(*args))
         except errors.MeshError as error:
-            said = (type(error).__name__, error.message)
-        answers.write(json.dumps(said) + "\n")
+            answer = (type(error).__name__, error.message)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
         line = await lines.readline()
         if not line:

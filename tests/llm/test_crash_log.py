@@ -13,10 +13,10 @@ ANOTHER_PID = 0
 
 
 def logger_of(parent_pid, folder):
-    made = logging.getLogger(f"vllm-like-{folder}")
-    made.propagate = False
-    made.addHandler(crash_log.CrashLog(str(folder / crash_log.FILE), parent_pid))
-    return made
+    logger = logging.getLogger(f"vllm-like-{folder}")
+    logger.propagate = False
+    logger.addHandler(crash_log.CrashLog(str(folder / crash_log.LOG_FILE), parent_pid))
+    return logger
 
 
 @pytest.fixture
@@ -34,34 +34,34 @@ def fail(log, error):
 def test_the_first_exception_is_the_reason(log, tmp_path):
     fail(log, ValueError("the weights are broken"))
     fail(log, ValueError("and so is all that follows"))
-    assert crash_log.first(tmp_path, time.time()) == "ValueError: the weights are broken"
+    assert crash_log.first_reason(tmp_path, time.time()) == "ValueError: the weights are broken"
 
 
-def test_an_error_without_an_exception_is_none(log, tmp_path):
+def test_an_error_without_an_exception_is_no_reason(log, tmp_path):
     log.error("a user's mistake")
-    assert crash_log.first(tmp_path, time.time()) == ""
+    assert crash_log.first_reason(tmp_path, time.time()) == ""
 
 
-def test_what_was_long_ago_is_no_reason(log, tmp_path):
+def test_an_old_exception_is_no_reason(log, tmp_path):
     fail(log, ValueError("long ago"))
-    assert crash_log.first(tmp_path, time.time() + crash_log.LATELY_S + 1) == ""
+    assert crash_log.first_reason(tmp_path, time.time() + crash_log.RECENT_S + 1) == ""
 
 
-def test_the_parent_s_own_exceptions_are_not_written(tmp_path):
+def test_the_parents_own_exceptions_are_not_written(tmp_path):
     fail(logger_of(os.getpid(), tmp_path), ValueError("in the parent"))
-    assert crash_log.first(tmp_path, time.time()) == ""
+    assert crash_log.first_reason(tmp_path, time.time()) == ""
 
 
-def test_where_it_can_t_be_written_the_log_goes_on(log, tmp_path, capsys):
-    (tmp_path / crash_log.FILE).mkdir()
+def test_logging_goes_on_if_the_file_can_not_be_written(log, tmp_path, capsys):
+    (tmp_path / crash_log.LOG_FILE).mkdir()
     fail(log, ValueError("lost"))
     assert "IsADirectoryError" in capsys.readouterr().err
 
 
 def test_the_configuration_names_the_file_and_this_process(tmp_path):
-    told = json.loads(crash_log.configure(tmp_path).read_text())
-    assert told["handlers"]["reasons"] == {
+    config = json.loads(crash_log.configure(tmp_path).read_text())
+    assert config["handlers"]["reasons"] == {
         "()": "meshserve.llm.crash_log.CrashLog",
-        "path": str(tmp_path / crash_log.FILE),
+        "path": str(tmp_path / crash_log.LOG_FILE),
         "parent_pid": os.getpid(),
     }

@@ -8,8 +8,8 @@ import pytest
 from meshserve.llm import llm_app
 
 
-class Inner:
-    """An engine's app that answers with what it saw, once it may."""
+class EngineApp:
+    """An engine's app that answers with the path, once it may."""
 
     def __init__(self):
         self.seen = []
@@ -26,7 +26,7 @@ class Inner:
 
 @pytest.fixture
 def inner():
-    return Inner()
+    return EngineApp()
 
 
 @pytest.fixture
@@ -38,30 +38,30 @@ def outer(inner):
 async def client(outer):
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(outer), base_url="http://llm"
-    ) as made:
-        yield made
+    ) as http:
+        yield http
 
 
-async def test_it_lets_through_what_came_untouched(outer, inner):
-    said = ({"path": "/v1/completions"}, object(), lambda _: asyncio.sleep(0))
-    await outer(*said)
-    assert inner.seen == [said]
+async def test_requests_reach_the_engine_untouched(outer, inner):
+    call = ({"path": "/v1/completions"}, object(), lambda _: asyncio.sleep(0))
+    await outer(*call)
+    assert inner.seen == [call]
     assert (outer.requests, outer.in_flight) == (1, 0)
 
 
-async def test_its_health_is_its_own(client, outer, inner):
+async def test_health_checks_do_not_reach_the_engine(client, outer, inner):
     assert (await client.get("/healthz")).text == "ok"
     outer.is_draining = True
     assert (await client.get("/healthz")).status_code == 503
     assert inner.seen == []
 
 
-async def test_while_it_drains_it_answers(client, outer):
+async def test_requests_are_answered_while_it_drains(client, outer):
     outer.is_draining = True
     assert (await client.get("/v1/models")).text == "/v1/models"
 
 
-async def test_a_refusal_is_in_openai_s_shape(client, outer, inner):
+async def test_a_refusal_has_the_shape_of_openais_errors(client, outer, inner):
     outer.refusal = "it has failed"
     answer = await client.post("/v1/completions")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, str(llm_app.RETRY_S))
@@ -75,27 +75,25 @@ async def test_a_refusal_is_in_openai_s_shape(client, outer, inner):
     assert inner.seen == []
 
 
-async def test_probes_are_no_requests(client, outer):
+async def test_probes_are_not_counted_as_requests(client, outer):
     assert (await client.get("/metrics")).text == "/metrics"
     assert outer.requests == 0
 
 
-async def test_idle_is_when_the_last_request_is_answered(client, outer, inner):
+async def test_it_is_idle_when_the_last_request_is_answered(client, outer, inner):
     inner.may_answer.clear()
-    asked = [asyncio.ensure_future(client.get("/a")), asyncio.ensure_future(client.get("/b"))]
+    requests = [asyncio.ensure_future(client.get("/a")), asyncio.ensure_future(client.get("/b"))]
     idle = asyncio.ensure_future(outer.wait_until_idle())
     await asyncio.sleep(0.01)
     assert outer.in_flight == 2
     assert not idle.done()
     inner.may_answer.set()
-    await asyncio.gather(*asked)
+    await asyncio.gather(*requests)
     await idle
     assert outer.in_flight == 0
 
 
-async def test_whoever_comes_after_the_engine_s_end_is_sent_away_before_anybody_has_noticed(
-    inner, client
-):
+async def test_a_request_after_the_engines_end_is_refused_at_once(inner, client):
     inner.failure = "it was killed"
     answer = await client.post("/v1/completions")
     assert (answer.status_code, answer.json()["error"]["message"], inner.seen) == (

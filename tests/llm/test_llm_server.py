@@ -16,7 +16,7 @@ from tests import support
 SPEC = llm_spec.LlmSpec("tiny", "/m", start_timeout_s=5.0, stall_timeout_s=0.5)
 
 
-def made_of(engine, run_dir, spec=SPEC):
+def server_of(engine, run_dir, spec=SPEC):
     return llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(run_dir)),
         llm_engine.EngineOrder(spec, "/m"),
@@ -26,16 +26,16 @@ def made_of(engine, run_dir, spec=SPEC):
 
 @contextlib.asynccontextmanager
 async def started(engine, run_dir, spec=SPEC):
-    """A server that serves, and a client of it."""
-    made = made_of(engine, run_dir, spec)
-    endpoint = await made.start()
+    """Yield a server that serves, and a client of it."""
+    server = server_of(engine, run_dir, spec)
+    endpoint = await server.start()
     try:
         async with httpx.AsyncClient(
             base_url=f"http://{endpoint.host}:{endpoint.port}", trust_env=False
         ) as client:
-            yield made, client
+            yield server, client
     finally:
-        await made.stop()
+        await server.stop()
 
 
 def ask(client, tokens=3):
@@ -44,20 +44,20 @@ def ask(client, tokens=3):
     )
 
 
-async def test_it_listens_once_a_token_was_made(tmp_path):
+async def test_it_listens_once_the_engine_has_made_a_token(tmp_path):
     engine = fake_engine.FakeEngine()
-    async with started(engine, tmp_path) as (made, client):
+    async with started(engine, tmp_path) as (server, client):
         assert engine.calls == ["start", "token"]
         assert (await ask(client)).status_code == 200
-        assert [str(path) for path in tmp_path.iterdir()] == [made.address.socket_path]
+        assert [str(path) for path in tmp_path.iterdir()] == [server.address.socket_path]
     assert list(tmp_path.iterdir()) == []
     assert engine.calls[-1] == "close"
 
 
-async def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path):
+async def test_a_failed_start_raises_the_reason_and_leaves_nothing(tmp_path):
     engine = fake_engine.FakeEngine(start_failure="no such architecture")
     with pytest.raises(errors.LoadFailed, match="no such architecture"):
-        await made_of(engine, tmp_path).start()
+        await server_of(engine, tmp_path).start()
     assert engine.calls == ["start", "close"]
     assert list(tmp_path.iterdir()) == []
 
@@ -65,81 +65,83 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path):
 async def test_a_start_that_takes_too_long_is_given_up(tmp_path):
     engine = fake_engine.FakeEngine(start_s=60)
     with pytest.raises(errors.LoadFailed, match=r"within 0.1 s"):
-        await made_of(engine, tmp_path, llm_spec.LlmSpec("tiny", "/m", start_timeout_s=0.1)).start()
+        await server_of(
+            engine, tmp_path, llm_spec.LlmSpec("tiny", "/m", start_timeout_s=0.1)
+        ).start()
     assert engine.failure() == "it was ended"
 
 
-async def test_before_its_start_it_has_nothing_to_report_drain_or_wake(tmp_path):
-    made = made_of(fake_engine.FakeEngine(), tmp_path)
-    assert made.report() == llm_spec.LlmReport("tiny/0")
-    await made.drain(1)
+async def test_before_its_start_it_reports_nothing_and_can_not_wake(tmp_path):
+    server = server_of(fake_engine.FakeEngine(), tmp_path)
+    assert server.report() == llm_spec.LlmReport("tiny/0")
+    await server.drain(1)
     with pytest.raises(errors.Unavailable):
-        await made.wake()
-    await made.stop()
+        await server.wake()
+    await server.stop()
 
 
-async def test_an_engine_that_dies_is_a_failure_with_its_reason(tmp_path):
+async def test_a_dead_engine_is_a_failure_with_its_reason(tmp_path):
     engine = fake_engine.FakeEngine()
-    async with started(engine, tmp_path) as (made, client):
+    async with started(engine, tmp_path) as (server, client):
         engine.die("out of memory")
-        assert await made.wait_until_failed() == "out of memory"
+        assert await server.wait_until_failed() == "out of memory"
         answer = await ask(client)
         assert (answer.status_code, "out of memory" in answer.text) == (503, True)
-        assert made.report().running == 0
+        assert server.report().running == 0
 
 
-async def test_an_engine_that_stalls_is_a_failure_and_is_ended(tmp_path):
+async def test_a_stalled_engine_is_a_failure_and_is_killed(tmp_path):
     engine = fake_engine.FakeEngine()
-    async with started(engine, tmp_path) as (made, client):
+    async with started(engine, tmp_path) as (server, client):
         engine.stall()
         answer = await ask(client)
         assert answer.status_code == 500
-        assert "got on" in await made.wait_until_failed()
+        assert "got on" in await server.wait_until_failed()
 
 
 async def test_a_slow_engine_is_not_a_stalled_one(tmp_path):
-    async with started(fake_engine.FakeEngine(step_s=0.2), tmp_path) as (made, client):
+    async with started(fake_engine.FakeEngine(step_s=0.2), tmp_path) as (server, client):
         assert (await ask(client, 5)).status_code == 200
-        assert made.report().stalled_s == 0
+        assert server.report().stalled_s == 0
 
 
-async def test_draining_waits_no_longer_than_it_is_told_to(tmp_path):
+async def test_draining_ends_with_its_timeout(tmp_path):
     engine = fake_engine.FakeEngine(step_s=0.1)
-    async with started(engine, tmp_path) as (made, client):
-        asked = asyncio.ensure_future(ask(client, 5))
-        await support.wait_until_async(lambda: made.report().running == 1)
-        await made.drain(0.05)
-        assert not asked.done()
-        await made.drain(20)
-        assert (await asked).status_code == 200
+    async with started(engine, tmp_path) as (server, client):
+        request = asyncio.ensure_future(ask(client, 5))
+        await support.wait_until_async(lambda: server.report().running == 1)
+        await server.drain(0.05)
+        assert not request.done()
+        await server.drain(20)
+        assert (await request).status_code == 200
         assert (await client.get("/healthz")).status_code == 503
 
 
-async def test_a_sleeper_sends_requests_away_until_it_wakes(tmp_path):
+async def test_a_sleeping_replica_refuses_requests_until_it_wakes(tmp_path):
     engine = fake_engine.FakeEngine(can_sleep=True)
-    async with started(engine, tmp_path) as (made, client):
-        await made.sleep(2)
+    async with started(engine, tmp_path) as (server, client):
+        await server.sleep(2)
         assert "asleep" in (await ask(client)).json()["error"]["message"]
-        await made.wake()
+        await server.wake()
         assert (await ask(client)).status_code == 200
         assert engine.calls[2:] == ["sleep 2", "wake", "token"]
 
 
 async def test_it_sleeps_once_its_requests_are_answered(tmp_path):
     async with started(fake_engine.FakeEngine(can_sleep=True, step_s=0.05), tmp_path) as (
-        made,
+        server,
         client,
     ):
-        asked = asyncio.ensure_future(ask(client, 5))
-        await support.wait_until_async(lambda: made.report().running == 1)
-        await made.sleep(1)
-        assert (await asked).status_code == 200
+        request = asyncio.ensure_future(ask(client, 5))
+        await support.wait_until_async(lambda: server.report().running == 1)
+        await server.sleep(1)
+        assert (await request).status_code == 200
 
 
-async def test_an_engine_that_can_t_sleep_serves_on(tmp_path):
-    async with started(fake_engine.FakeEngine(), tmp_path) as (made, client):
+async def test_an_engine_that_can_not_sleep_serves_on(tmp_path):
+    async with started(fake_engine.FakeEngine(), tmp_path) as (server, client):
         with pytest.raises(errors.Unsupported):
-            await made.sleep(1)
+            await server.sleep(1)
         assert (await ask(client)).status_code == 200
         assert (await client.get("/healthz")).status_code == 200
 
@@ -147,11 +149,33 @@ async def test_an_engine_that_can_t_sleep_serves_on(tmp_path):
 async def test_an_engine_that_does_not_wake_has_failed(tmp_path):
     engine = fake_engine.FakeEngine(can_sleep=True)
     async with started(engine, tmp_path, llm_spec.LlmSpec("tiny", "/m", start_timeout_s=0.5)) as (
-        made,
+        server,
         _,
     ):
-        await made.sleep(1)
+        await server.sleep(1)
         engine.stall()
         with pytest.raises(errors.Unavailable, match="did not wake: no token"):
-            await made.wake()
-        assert "did not wake" in await made.wait_until_failed()
+            await server.wake()
+        assert "did not wake" in await server.wait_until_failed()
+
+
+class Plain(fake_engine.FakeEngine):
+    """Declares nothing: neither sleep nor adapters."""
+
+    @property
+    def capabilities(self):
+        return llm_engine.EngineCapabilities()
+
+
+async def test_adapters_are_refused_for_an_engine_without(tmp_path):
+    address = model.ServerAddress("tiny/0", str(tmp_path))
+    order = llm_engine.EngineOrder(SPEC, "/m", {"lora": "/lora"})
+    server = llm_server.LlmServer(address, order, Plain)
+    with pytest.raises(errors.LoadFailed, match="tiny has adapters"):
+        await server.start()
+
+
+async def test_a_replica_on_unshared_gpus_says_why_it_can_not_sleep(tmp_path):
+    async with started(Plain(), tmp_path) as (server, _):
+        with pytest.raises(errors.Unsupported, match="not started to share its GPUs"):
+            await server.sleep(1)

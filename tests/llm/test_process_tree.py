@@ -15,7 +15,7 @@ import pytest
 from meshserve.llm import process_tree
 from tests import support
 
-PATIENCE_S = 60.0
+WAIT_S = 60.0
 
 
 def with_a_segment():
@@ -30,64 +30,64 @@ def with_a_child():
 
 
 @pytest.fixture
-def family():
+def tree():
     return process_tree.ProcessTree()
 
 
 @pytest.fixture
-def parent(family):
-    made = multiprocessing.get_context("spawn").Process(target=with_a_child)
-    made.start()
-    support.wait_until(lambda: len(family.living()) == 2, what="parent and child")
-    yield made
-    family.kill()
-    made.join()
-    made.close()
+def parent(tree):
+    process = multiprocessing.get_context("spawn").Process(target=with_a_child)
+    process.start()
+    support.wait_until(lambda: len(tree.living()) == 2, what="parent and child")
+    yield process
+    tree.kill()
+    process.join()
+    process.close()
 
 
-def test_it_knows_the_children_of_its_children(family, parent):
-    assert parent.pid in {each.pid for each in family.living()}
-    family.kill()
-    family.wait(PATIENCE_S)
-    assert family.living() == []
+def test_children_of_children_are_known(tree, parent):
+    assert parent.pid in {process.pid for process in tree.living()}
+    tree.kill()
+    tree.wait(WAIT_S)
+    assert tree.living() == []
 
 
-def test_a_child_whose_parent_is_dead_is_ended_too(family, parent):
+def test_a_child_whose_parent_is_dead_is_killed_too(tree, parent):
     (child,) = psutil.Process(parent.pid).children()
     parent.kill()
     parent.join()
-    assert [each.pid for each in family.living()] == [child.pid]
-    family.kill()
-    family.wait(PATIENCE_S)
+    assert [process.pid for process in tree.living()] == [child.pid]
+    tree.kill()
+    tree.wait(WAIT_S)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stopped_process_is_ended_too(family, parent):
+def test_a_stopped_process_is_killed_too(tree, parent):
     os.kill(parent.pid, signal.SIGSTOP)
     began_s = time.monotonic()
-    family.kill()
-    family.wait(PATIENCE_S)
-    assert time.monotonic() - began_s < PATIENCE_S / 2
+    tree.kill()
+    tree.wait(WAIT_S)
+    assert time.monotonic() - began_s < WAIT_S / 2
 
 
-def test_the_shared_memory_of_those_who_were_killed_is_given_back(family):
+def test_shared_memory_of_killed_processes_is_removed(tree):
     before = set(Path("/dev/shm").glob("psm_*"))
-    made = multiprocessing.get_context("spawn").Process(target=with_a_segment)
-    made.start()
-    support.wait_until(lambda: family.living() and family._segments, what="segment")
-    family.kill()
-    family.wait(PATIENCE_S)
-    made.join()
-    made.close()
-    left = {path for path in Path("/dev/shm").glob("psm_*") if str(path) in family._segments}
+    process = multiprocessing.get_context("spawn").Process(target=with_a_segment)
+    process.start()
+    support.wait_until(lambda: tree.living() and tree._segments, what="segment")
+    tree.kill()
+    tree.wait(WAIT_S)
+    process.join()
+    process.close()
+    left = {path for path in Path("/dev/shm").glob("psm_*") if str(path) in tree._segments}
     assert left - before == set()
 
 
-def test_what_ran_before_is_none_of_its_business(parent):
+def test_processes_that_ran_before_are_ignored(parent):
     assert process_tree.ProcessTree().living() == []
     assert parent.is_alive()
 
 
-def test_a_family_of_nobody_has_nobody_to_end(family):
-    family.kill()
-    family.wait(0)
+def test_an_empty_tree_can_be_killed(tree):
+    tree.kill()
+    tree.wait(0)

@@ -13,17 +13,17 @@ def counts(tokens=0, running=1, **others):
 
 
 def after(*moments):
-    made = progress.EngineProgress()
+    meter = progress.EngineProgress()
     for now_s, seen in moments:
-        made.take(now_s, seen)
-    return made
+        meter.observe(now_s, seen)
+    return meter
 
 
-def test_tokens_that_come_are_no_stall():
+def test_an_engine_that_makes_tokens_does_not_stall():
     assert after((10, counts(1)), (11, counts(2)), (12, counts(3))).stalled_s == 0
 
 
-def test_a_stall_is_as_long_as_requests_run_without_progress():
+def test_a_stall_lasts_as_long_as_requests_run_without_progress():
     assert after((10, counts(1)), (11, counts(1)), (15, counts(1))).stalled_s == 5
 
 
@@ -31,44 +31,44 @@ def test_an_idle_engine_does_not_stall():
     assert after((10, counts(1, running=0)), (90, counts(1, running=0))).stalled_s == 0
 
 
-def test_a_request_after_a_long_rest_has_its_whole_time():
+def test_the_first_request_after_a_rest_starts_a_new_stall():
     assert after((10, counts(1, running=0)), (90, counts(1)), (93, counts(1))).stalled_s == 3
 
 
-def test_requests_that_wait_can_stall_too():
+def test_an_engine_whose_requests_all_wait_stalls_too():
     waiting = llm_engine.EngineCounts(waiting=1)
     assert after((10, waiting), (14, waiting)).stalled_s == 4
 
 
-def test_the_rate_is_that_of_the_last_half_minute():
-    made = after(
+def test_the_rate_is_measured_over_half_a_minute():
+    meter = after(
         *((second, counts(second * 10)) for second in range(100)),
         *((second, counts(1000)) for second in range(100, 115)),
     )
-    assert made.tokens_per_s() == pytest.approx(5, rel=0.1)
+    assert meter.tokens_per_s() == pytest.approx(5, rel=0.1)
 
 
-def test_before_anything_was_seen_there_is_no_rate_and_no_time():
-    made = progress.EngineProgress()
-    assert (made.tokens_per_s(), made.ttft_s(0.5)) == (0, 0)
+def test_without_counts_rate_and_time_are_zero():
+    meter = progress.EngineProgress()
+    assert (meter.tokens_per_s(), meter.ttft_s(0.5)) == (0, 0)
 
 
-def test_a_time_to_the_first_token_lies_between_the_bounds_of_its_bucket():
+def test_the_time_to_first_token_is_interpolated_within_its_bucket():
     first = counts(ttft=((0.1, 0), (1.0, 0), (INFINITE, 0)))
     now = counts(ttft=((0.1, 8), (1.0, 10), (INFINITE, 10)))
-    made = after((10, first), (11, now))
-    assert made.ttft_s(0.5) == pytest.approx(0.1 * 5 / 8)
-    assert made.ttft_s(0.95) == pytest.approx(0.1 + 0.9 * 1.5 / 2)
+    meter = after((10, first), (11, now))
+    assert meter.ttft_s(0.5) == pytest.approx(0.1 * 5 / 8)
+    assert meter.ttft_s(0.95) == pytest.approx(0.1 + 0.9 * 1.5 / 2)
 
 
-def test_a_time_beyond_the_last_bound_is_that_bound():
-    made = after(
+def test_a_time_beyond_the_last_finite_bound_is_that_bound():
+    meter = after(
         (10, counts(ttft=((0.1, 0), (INFINITE, 0)))), (11, counts(ttft=((0.1, 0), (INFINITE, 4))))
     )
-    assert made.ttft_s(0.5) == 0.1
+    assert meter.ttft_s(0.5) == 0.1
 
 
-def test_lately_counts_unless_nothing_came_lately():
+def test_the_time_is_of_recent_requests_if_there_are_any():
     slow, fast = ((0.1, 0), (1.0, 10), (INFINITE, 10)), ((0.1, 10), (1.0, 20), (INFINITE, 20))
     assert after((10, counts(ttft=slow)), (11, counts(ttft=fast))).ttft_s(0.5) < 0.1
     assert after((10, counts(ttft=slow)), (11, counts(ttft=slow))).ttft_s(0.5) > 0.1

@@ -11,39 +11,35 @@ from meshserve.core.values import llm_spec
 from meshserve.llm import vllm_args
 
 
-def number(said):
-    return int(said) * 1000 if said.isdigit() else int(said.removesuffix("k")) * 1000
-
-
 @pytest.fixture
 def parser():
-    """Options of every kind that vLLM's parser has."""
-    made = argparse.ArgumentParser(add_help=False)
-    made.add_argument("model_tag", nargs="?")
-    made.add_argument("--enforce-eager", action=argparse.BooleanOptionalAction, default=False)
-    made.add_argument("--enable-lora", action=argparse.BooleanOptionalAction)
-    made.add_argument("--enable-sleep-mode", action=argparse.BooleanOptionalAction)
-    made.add_argument("--headless", action="store_true")
-    made.add_argument("--disable-docs", action="store_true")
-    made.add_argument("--max-model-len", type=int)
-    made.add_argument("--overrides", type=json.loads)
-    made.add_argument("--served-model-name", nargs="+")
-    made.add_argument("--lora-modules", nargs="+")
+    """A parser with options of every kind that vLLM's has."""
+    fake = argparse.ArgumentParser(add_help=False)
+    fake.add_argument("model_tag", nargs="?")
+    fake.add_argument("--enforce-eager", action=argparse.BooleanOptionalAction, default=False)
+    fake.add_argument("--enable-lora", action=argparse.BooleanOptionalAction)
+    fake.add_argument("--enable-sleep-mode", action=argparse.BooleanOptionalAction)
+    fake.add_argument("--headless", action="store_true")
+    fake.add_argument("--disable-docs", action="store_true")
+    fake.add_argument("--max-model-len", type=int)
+    fake.add_argument("--overrides", type=json.loads)
+    fake.add_argument("--served-model-name", nargs="+")
+    fake.add_argument("--lora-modules", nargs="+")
     for name in (
         "--model",
         "--tensor-parallel-size",
         "--pipeline-parallel-size",
         "--distributed-executor-backend",
     ):
-        made.add_argument(name)
-    return made
+        fake.add_argument(name)
+    return fake
 
 
 def order(adapters=(), **spec):
     return llm_engine.EngineOrder(llm_spec.LlmSpec("m", "/m", **spec), "/cache/m", dict(adapters))
 
 
-def test_what_vllm_takes_has_no_faults(parser):
+def test_valid_arguments_have_no_faults(parser):
     engine = {
         "max_model_len": 5,
         "enforce_eager": True,
@@ -64,39 +60,39 @@ def test_what_vllm_takes_has_no_faults(parser):
         ("tensor_parallel_size", 2, "can't be set here: it stands beside `engine`"),
     ],
 )
-def test_a_wrong_key_or_value_is_told_by_its_key(parser, key, value, message):
+def test_a_wrong_key_or_value_is_a_fault_with_its_key(parser, key, value, message):
     assert vllm_args.faults(parser, {key: value, "enforce_eager": True}) == [(key, message)]
 
 
-def test_the_order_becomes_vllm_s_own_values(parser):
-    made = vllm_args.namespace(parser, order(aliases=("too",), tensor_parallel_size=2), {})
-    assert (made.model, made.served_model_name, made.tensor_parallel_size) == (
+def test_an_order_becomes_vllms_values(parser):
+    args = vllm_args.namespace(parser, order(aliases=("too",), tensor_parallel_size=2), {})
+    assert (args.model, args.served_model_name, args.tensor_parallel_size) == (
         "/cache/m",
         ["m", "too"],
         "2",
     )
-    assert (made.distributed_executor_backend, made.enable_lora) == ("mp", None)
+    assert (args.distributed_executor_backend, args.enable_lora) == ("mp", None)
 
 
 def test_a_single_worker_is_left_to_vllm(parser):
     assert vllm_args.namespace(parser, order(), {}).distributed_executor_backend is None
 
 
-def test_adapters_are_modules_with_their_paths(parser):
-    made = vllm_args.namespace(parser, order({"tone": "/cache/tone"}.items()), {})
-    assert made.enable_lora is True
-    assert [json.loads(each) for each in made.lora_modules] == [
+def test_adapters_become_lora_modules(parser):
+    args = vllm_args.namespace(parser, order({"tone": "/cache/tone"}.items()), {})
+    assert args.enable_lora is True
+    assert [json.loads(module) for module in args.lora_modules] == [
         {"name": "tone", "path": "/cache/tone"}
     ]
 
 
-def test_what_a_user_sets_comes_before_a_default(parser):
+def test_a_users_value_overrides_a_default(parser):
     defaults = {"enforce_eager": True, "max_model_len": 5}
-    made = vllm_args.namespace(parser, order(engine={"enforce_eager": False}), defaults)
-    assert (made.enforce_eager, made.max_model_len) == (False, 5)
+    args = vllm_args.namespace(parser, order(engine={"enforce_eager": False}), defaults)
+    assert (args.enforce_eager, args.max_model_len) == (False, 5)
 
 
-def test_none_is_vllm_s_own_default(parser):
+def test_none_is_vllms_own_default(parser):
     assert (
         vllm_args.namespace(
             parser, order(engine={"enforce_eager": None}), {"enforce_eager": True}
@@ -109,7 +105,7 @@ def test_none_is_vllm_s_own_default(parser):
     ("share", "device", "sleeps"),
     [("group", "cuda", True), ("", "cuda", None), ("group", "cpu", None)],
 )
-def test_only_what_shares_gpus_can_sleep(parser, share, device, sleeps):
+def test_only_engines_that_share_gpus_get_sleep_mode(parser, share, device, sleeps):
     assert (
         vllm_args.namespace(parser, order(share=share, device=device), {}).enable_sleep_mode
         is sleeps
@@ -117,12 +113,12 @@ def test_only_what_shares_gpus_can_sleep(parser, share, device, sleeps):
 
 
 @pytest.mark.parametrize("engine", [{"max_model_len": "x"}, {"nothing": 1}])
-def test_an_order_with_a_fault_is_refused(parser, engine):
+def test_an_order_with_a_fault_raises(parser, engine):
     with pytest.raises(errors.InvalidRequest, match=r"max-model-len|nothing"):
         vllm_args.namespace(parser, order(engine=engine), {})
 
 
-def test_a_parser_that_raises_says_why(parser):
+def test_an_error_that_a_parser_raises_is_a_fault(parser):
     parser.add_argument("--grow", action=Raising)
     assert vllm_args.faults(parser, {"grow": "x"}) == [("grow", "not that")]
 
@@ -130,3 +126,28 @@ def test_a_parser_that_raises_says_why(parser):
 class Raising(argparse.Action):
     def __call__(self, *_):
         raise TypeError("not that")
+
+
+# In a child process
+
+
+@pytest.mark.edge
+@pytest.mark.slow
+def test_vllms_own_parser_checks_every_key():
+    wrong = {"max_modle_len": 5, "dtype": "foo", "max_num_seqs": "x", "port": 80}
+    good, bad = vllm_args.check_in_child([{"max_model_len": "1k", "enforce_eager": True}, wrong])
+    assert good == []
+    assert [fault.key for fault in bad] == list(wrong)
+    assert "did you mean 'max_model_len'" in dict(bad)["max_modle_len"]
+    assert "bfloat16" in dict(bad)["dtype"]
+
+
+def test_no_child_is_started_for_empty_sections(monkeypatch):
+    monkeypatch.setattr(vllm_args, "CHECK_PROGRAM", "raise SystemExit(1)")
+    assert vllm_args.check_in_child([{}, {}]) == [[], []]
+
+
+def test_a_check_that_fails_finds_nothing_and_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(vllm_args, "CHECK_PROGRAM", "raise SystemExit('vLLM is broken')")
+    assert vllm_args.check_in_child([{"dtype": "foo"}]) == [[]]
+    assert "vLLM is broken" in caplog.text

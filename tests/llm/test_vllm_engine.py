@@ -14,7 +14,7 @@ from tests.llm import program
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 STALL_S = 20.0
-"""Five of them start at once on two cores."""
+"""Five engines start at once on two cores."""
 
 SPEC = {
     "cpu_kv_cache_bytes": 64 << 20,
@@ -44,23 +44,23 @@ SPOILS = {
     "unknown": (unknown, "other"),
     "missing": (missing, "config"),
 }
-"""What is done to a model's folder, and the word that vLLM's reason for not loading it has."""
+"""How a model's folder is spoilt, and a word of vLLM's reason for not loading it."""
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A model, its adapter, and three that can't be loaded."""
-    made = {name: tmp_path_factory.mktemp(name) for name in ("llama", "adapter", *SPOILS)}
-    tiny_llm.llama(made["llama"], **tiny_llm.WIDE)
-    tiny_llm.adapter(made["adapter"], made["llama"])
+    """A model, its adapter, and three models that can't be loaded."""
+    paths = {name: tmp_path_factory.mktemp(name) for name in ("llama", "adapter", *SPOILS)}
+    tiny_llm.llama(paths["llama"], **tiny_llm.WIDE)
+    tiny_llm.adapter(paths["adapter"], paths["llama"])
     for name, (spoil, _) in SPOILS.items():
-        spoil(tiny_llm.llama(made[name]))
-    return made
+        spoil(tiny_llm.llama(paths[name]))
+    return paths
 
 
 @pytest.fixture(scope="module")
 def starts(folders):
-    """What came of starting one server for each thing that is done to one: all at once, for a start is mostly imports."""
+    """The futures of five servers that start at once, for a start is mostly imports."""
     adapters = {program.ADAPTER: str(folders["adapter"])}
     models = {name: program.Model("vllm", str(folders[name]), {}, SPEC) for name in SPOILS}
     models["whole"] = program.Model("vllm", str(folders["llama"]), adapters, SPEC)
@@ -68,11 +68,11 @@ def starts(folders):
         "vllm", str(folders["llama"]), {}, SPEC | {"tensor_parallel_size": 2}
     )
     with concurrent.futures.ThreadPoolExecutor(len(models)) as pool:
-        made = {name: pool.submit(program.Served, each) for name, each in models.items()}
-    yield made
-    for each in made.values():
-        if each.exception() is None:
-            each.result().end()
+        futures = {name: pool.submit(program.Served, model) for name, model in models.items()}
+    yield futures
+    for future in futures.values():
+        if future.exception() is None:
+            future.result().end()
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def llama(folders):
     return folders["llama"]
 
 
-def found(served, name=program.NAME):
+def token_ids(served, name=program.NAME):
     body = {
         "model": name,
         "max_tokens": llm_world.TOKENS,
@@ -106,13 +106,13 @@ def found(served, name=program.NAME):
 
 
 def test_greedy_tokens_are_those_of_transformers(served, llama):
-    assert found(served) == llm_world.tokens(llama)
+    assert token_ids(served) == llm_world.tokens(llama)
 
 
-def test_an_adapter_s_tokens_are_those_of_peft(served, folders):
+def test_tokens_of_an_adapter_are_those_of_peft(served, folders):
     llama = folders["llama"]
     assert (
-        found(served, program.ADAPTER)
+        token_ids(served, program.ADAPTER)
         == llm_world.tokens(llama, folders["adapter"])
         != llm_world.tokens(llama)
     )
@@ -127,13 +127,13 @@ def test_a_prompt_over_the_context_is_a_bad_request(served):
 
 
 class TestVllmEngine(contract.EngineContract):
-    """It keeps to what the fake keeps to."""
+    """It keeps the contract that the fake keeps."""
 
     choices = 8
 
 
 def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
-    assert found(split) == llm_world.tokens(llama)
+    assert token_ids(split) == llm_world.tokens(llama)
 
 
 class TestVllmEngineStopped(contract.StallContract):
@@ -146,7 +146,7 @@ class TestVllmEngineStopped(contract.StallContract):
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_a_model_that_can_t_be_loaded_fails_with_vllm_s_reason(starts, name):
+def test_a_model_that_can_not_be_loaded_fails_with_vllms_reason(starts, name):
     failure = starts[name].exception()
     assert isinstance(failure, errors.LoadFailed)
     assert SPOILS[name][1] in failure.message

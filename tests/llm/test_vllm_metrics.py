@@ -34,11 +34,11 @@ def engine(registry):
     }
 
 
-def test_without_metrics_all_that_is_awaited_waits(registry):
+def test_without_metrics_all_requests_wait(registry):
     assert vllm_metrics.counts(3, registry)[:4] == (0, 3, 0, 0.0)
 
 
-def test_counts_are_what_the_metrics_say(registry, engine):
+def test_counts_follow_the_metrics(registry, engine):
     engine["running"].set(2)
     engine["tokens"].inc(7)
     engine["kv"].set(0.25)
@@ -49,13 +49,13 @@ def test_counts_are_what_the_metrics_say(registry, engine):
     assert counts.ttft == ((0.1, 1), (1.0, 2), (float("inf"), 2))
 
 
-def test_what_an_engine_last_said_is_bounded_by_what_is_awaited(registry, engine):
+def test_running_requests_are_bounded_by_unfinished_ones(registry, engine):
     engine["running"].set(2)
     assert vllm_metrics.counts(0, registry)[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["running", "tokens", "prompt", "kv"])
-def test_whatever_a_step_changes_is_progress(registry, engine, name):
+def test_everything_that_a_step_changes_is_progress(registry, engine, name):
     before = vllm_metrics.counts(1, registry).progress
     assert vllm_metrics.counts(1, registry).progress == before
     engine[name].inc()

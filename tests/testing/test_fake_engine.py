@@ -11,9 +11,9 @@ from tests.llm import program
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("model")
-    (made / "config.json").write_text("{}")
-    return str(made)
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text("{}")
+    return str(folder)
 
 
 def model(folder):
@@ -24,21 +24,21 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def served(folder):
-    made = program.Served(model(folder))
-    yield made
-    made.end()
+    server = program.Served(model(folder))
+    yield server
+    server.end()
 
 
 class TestFakeEngine(contract.EngineContract):
-    """It keeps to what vLLM keeps to."""
+    """It keeps the contract that vLLM keeps."""
 
 
 class Fresh:
     @pytest.fixture
     def served(self, folder):
-        made = program.Served(model(folder))
-        yield made
-        made.end()
+        server = program.Served(model(folder))
+        yield server
+        server.end()
 
 
 class TestFakeEngineKilled(Fresh, contract.FailureContract):
@@ -49,13 +49,15 @@ class TestFakeEngineStopped(Fresh, contract.StallContract):
     pass
 
 
-def test_a_start_fails_as_it_is_told_to(tmp_path):
+def test_a_start_fails_if_a_test_wants_it(tmp_path):
     with pytest.raises(errors.LoadFailed, match="no model"):
         program.Served(program.Model("fake", str(tmp_path)))
 
 
 def test_vectors_tell_texts_apart(folder):
-    made = program.Served(model(folder))
-    answer = made.client.post("/v1/embeddings", json={"model": program.NAME, "input": ["a", "bc"]})
-    assert len({json.dumps(each["embedding"]) for each in answer.json()["data"]}) == 2
-    made.end()
+    server = program.Served(model(folder))
+    answer = server.client.post(
+        "/v1/embeddings", json={"model": program.NAME, "input": ["a", "bc"]}
+    )
+    assert len({json.dumps(vector["embedding"]) for vector in answer.json()["data"]}) == 2
+    server.end()

@@ -18,10 +18,10 @@ async def replicas():
 
 
 class TestFakeReplicas(contract.ReplicasContract):
-    """They keep to what real ones keep to."""
+    """They keep the contract that real ones keep."""
 
 
-async def test_a_start_fails_as_often_as_it_was_told_to(replicas):
+async def test_a_start_fails_as_often_as_a_test_wants(replicas):
     replicas.failing_replicas[contract.REPLICA] = 1
     with pytest.raises(errors.LoadFailed, match="can't be started"):
         await contract.start(replicas)
@@ -37,7 +37,7 @@ async def test_a_start_takes_as_long_as_a_test_wants(replicas):
     assert (await starting).replica_id == contract.REPLICA
 
 
-async def test_one_on_a_gpu_holds_it_sleeps_and_wakes(replicas):
+async def test_a_replica_on_gpus_holds_them_sleeps_and_wakes(replicas):
     replicas.gpus = {"n1": 4}
     await replicas.start_replica("g/0", ON_GPU, llm_spec.ReplicaPlan((2,), node="n1"))
     assert await replicas.node_capacities() == (llm_spec.NodeCapacity("n1", 4, 2, 2, ("g/0",)),)
@@ -47,7 +47,7 @@ async def test_one_on_a_gpu_holds_it_sleeps_and_wakes(replicas):
     assert not (await replicas.living_replicas())[0].is_asleep
 
 
-async def test_an_order_is_refused_as_often_as_it_was_told_to(replicas):
+async def test_an_order_fails_as_often_as_a_test_wants(replicas):
     await replicas.start_replica("g/0", ON_GPU, llm_spec.ReplicaPlan((1,), node="n1"))
     replicas.failing_orders["g/0"] = 1
     with pytest.raises(errors.Unavailable, match="does not obey"):

@@ -1,22 +1,34 @@
-"""What an LLM server needs from an engine, as a Protocol that vLLM's adapter and the fake implement."""
+"""What an LLM server needs from an engine, such as vLLM.
+
+A third party adds a kind of engine by subclassing `Engine`: see docs/write-an-engine.md. It is a
+base class, not a Protocol, so that an engine written today keeps working when the mesh asks for
+more: what it does not declare, it is not asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import abc
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from meshserve import errors
 from meshserve.core.values import llm_spec
 
-Asgi: TypeAlias = Callable[
-    [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
-    Awaitable[None],
-]
+Scope: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI application (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOrder:
-    """What an engine shall run: a model and adapters that are on this node, and a folder of its own for what it must write."""
+    """What an engine is to run: a model and adapters that are on this node.
+
+    `model_path` is a folder, or a name at Hugging Face. `adapter_paths` has a folder for each
+    adapter's name. `run_dir` is an existing folder for what the engine must write.
+    """
 
     spec: llm_spec.LlmSpec
     model_path: str
@@ -25,11 +37,26 @@ class EngineOrder:
     run_dir: str = "."
 
 
-class EngineCounts(NamedTuple):
-    """An engine at one moment. `running` and `waiting` are requests now; `tokens` and `ttft` are totals since it began.
+@dataclass(frozen=True, slots=True)
+class EngineCapabilities:
+    """What the mesh may ask of an engine.
 
-    `ttft`: how many requests had their first token within so many seconds, for growing bounds (the last is infinite). `progress` is any
-    value that differs from one moment to the next as long as the engine gets on with its requests.
+    `can_sleep`: it implements `sleep` and `wake`. `has_adapters`: it serves the adapters of its
+    order; LLMs with adapters do not start on an engine without.
+    """
+
+    can_sleep: bool = False
+    has_adapters: bool = False
+
+
+class EngineCounts(NamedTuple):
+    """An engine at one moment.
+
+    `running` and `waiting` are requests now; `tokens` and `ttft` are totals since it started.
+    `kv_used` is the used share of the KV cache, 0 to 1. `ttft` is a cumulative histogram of the
+    time to first token: pairs of an upper bound in seconds and the number of requests within it,
+    the last bound infinite. `progress` is any value that changes with every step that the engine
+    makes for its requests: one that stays the same for `stall_timeout_s` is a stalled engine.
     """
 
     running: int = 0
@@ -40,45 +67,85 @@ class EngineCounts(NamedTuple):
     progress: object = None
 
 
-class Engine(Protocol):
-    """One LLM in memory, with its processes. Made once, started once, closed once."""
+class ArgumentFault(NamedTuple):
+    """A key of an LLM's `engine` section, and what is wrong with it."""
 
-    async def start(self, order: EngineOrder) -> None:
-        """Load it. The event loop goes on meanwhile. Raises LoadFailed with the reason for a user, MissingExtra, InvalidRequest."""
-        ...
+    key: str
+    message: str
+
+
+class Engine(abc.ABC):
+    """One LLM in memory, with its processes. Made without arguments, started once, closed once.
+
+    Everything but `kill` is called on one event loop, which must go on while the engine works.
+    """
+
+    @classmethod
+    def install_hint(cls) -> str:
+        """Return how to install what engines of this kind lack on this machine, "" if nothing."""
+        return ""
+
+    @classmethod
+    def argument_faults(cls, sections: Sequence[Mapping[str, object]]) -> list[list[ArgumentFault]]:
+        """Return what is wrong with each of several `engine` sections, in their order.
+
+        Called when a configuration is read, also on machines that run no engine: import nothing
+        big into this process.
+        """
+        return [[] for _ in sections]
 
     @property
+    def capabilities(self) -> EngineCapabilities:
+        """What the mesh may ask of it; may depend on its order, and so change with `start`."""
+        return EngineCapabilities()
+
+    @abc.abstractmethod
+    async def start(self, order: EngineOrder) -> None:
+        """Load the model.
+
+        Raises LoadFailed with the reason for a user, MissingExtra, or InvalidRequest for an
+        argument in the `engine` section. `close` is called after a failure too.
+        """
+
+    @property
+    @abc.abstractmethod
     def app(self) -> Asgi:
-        """The engine's own OpenAI app, from when it is started."""
-        ...
+        """The engine's own app, once it is started: OpenAI's API for all names of the spec.
 
+        Errors have OpenAI's shape. A stream whose engine fails ends with an error event. A client
+        that leaves ends its request.
+        """
+
+    @abc.abstractmethod
     async def make_token(self) -> None:
-        """Returns once it has made a token, or a vector where it makes no tokens. Raises MeshError."""
-        ...
+        """Make one token beside the app, or a vector if it makes no tokens. Raises MeshError."""
 
+    @abc.abstractmethod
     def failure(self) -> str:
-        """Why it can't answer any more; empty while it lives. Costs next to nothing."""
-        ...
+        """Return why it can't answer any more, "" while it can. Called with every request."""
 
+    @abc.abstractmethod
     def counts(self) -> EngineCounts:
-        """How it is now."""
-        ...
+        """Return its counts now. Called ten times a second."""
 
     async def sleep(self, level: int) -> None:
-        """Free the GPUs once its requests are done; level 1 keeps the weights in host memory, 2 nothing. Raises Unsupported."""
-        ...
+        """Free the GPUs; called only without requests. Raises Unsupported unless it `can_sleep`.
+
+        Level 1 keeps the weights in host memory, level 2 nothing.
+        """
+        raise errors.Unsupported(f"this engine can't sleep (level {level})")
 
     async def wake(self) -> None:
-        """Take the GPUs again, and be as before. Raises MeshError."""
-        ...
+        """Take the GPUs again, and serve as before `sleep`. Raises MeshError."""
+        raise errors.Unsupported("this engine can't sleep")
 
+    @abc.abstractmethod
     def kill(self) -> None:
-        """End its processes at once, whatever they do: requests in it end with errors."""
-        ...
+        """End its processes at once, even stopped ones. Requests in it end with errors."""
 
+    @abc.abstractmethod
     async def close(self) -> None:
-        """End its processes and give everything back; whether it was started, has failed, or neither."""
-        ...
+        """End its processes, close its files and empty `run_dir`, in whatever state it is."""
 
 
 EngineMaker: TypeAlias = Callable[[], Engine]

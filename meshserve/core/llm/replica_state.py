@@ -10,6 +10,8 @@ asleep         → waking: wake ordered, stopping: stop ordered, failed: lost
 waking         → ready: answered, stopping: stop ordered, failed: lost
 failed         → starting: start ordered, stopping: stop ordered
 stopping       → absent: stopped
+
+This table is made from MOVES, which alone decides what may follow what.
 """
 
 from __future__ import annotations
