@@ -71,18 +71,22 @@ class InferReply(NamedTuple):
 
 def decode_infer(body: bytes) -> InferCall:
     """The call in a ModelInferRequest. Raises InvalidRequest for whatever is wrong with it."""
-    rest, raw = zero_copy.lifted(body) if len(body) >= zero_copy.BYTES_MIN else (body, ())
+    rest, raw = (
+        zero_copy.split_raw_tensors(body) if len(body) >= zero_copy.BYTES_MIN else (body, ())
+    )
     try:
         message = pb.ModelInferRequest.FromString(rest)
     except DecodeError:
         raise errors.InvalidRequest("the body is not a ModelInferRequest") from None
-    return call_of(message, raw)
+    return call_from_message(message, raw)
 
 
-def call_of(message: pb.ModelInferRequest, lifted: Sequence[memoryview] = ()) -> InferCall:
+def call_from_message(
+    message: pb.ModelInferRequest, raw_tensors: Sequence[memoryview] = ()
+) -> InferCall:
     """The call in a message, from which raw tensors may have been lifted before. Raises InvalidRequest."""
     sent = message.inputs
-    raw: Sequence[Raw] = lifted or message.raw_input_contents
+    raw: Sequence[Raw] = raw_tensors or message.raw_input_contents
     inputs = _raw_inputs(sent, raw) if raw else _typed_inputs(sent)
     if len(inputs) < len(sent):
         names = [each.name for each in sent]
@@ -128,11 +132,11 @@ def _typed_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor]) -> dict
 def _asked(outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor]) -> tuple[str, ...]:
     for each in outputs:
         if each.parameters:
-            refuse(each.parameters, f"output {each.name!r}")
+            refuse_parameters(each.parameters, f"output {each.name!r}")
     return tuple([each.name for each in outputs])
 
 
-def refuse(parameters: Container[str], of: str) -> None:
+def refuse_parameters(parameters: Container[str], of: str) -> None:
     """Raise InvalidRequest if a tensor's parameters ask for what is not offered; others are of no concern."""
     for name, reason in REFUSED.items():
         if name in parameters:
@@ -141,7 +145,7 @@ def refuse(parameters: Container[str], of: str) -> None:
 
 def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
     """The tensor in typed contents, which must be those of its datatype and no others."""
-    refuse(sent.parameters, f"input {sent.name!r}")
+    refuse_parameters(sent.parameters, f"input {sent.name!r}")
     dtype = tensors.dtype(sent.datatype)
     field_name = CONTENTS.get(sent.datatype)
     if field_name is None:
@@ -158,7 +162,7 @@ def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
             f"input {sent.name!r} of {sent.datatype} belongs into {field_name}, not {others[0]}"
         )
     shape = tuple(sent.shape)
-    expected = tensors.count(shape, sent.name)
+    expected = tensors.element_count(shape, sent.name)
     if len(values) != expected:
         raise errors.InvalidRequest(
             f"input {sent.name!r} of shape {list(shape)} takes {expected} elements, {len(values)} came"
@@ -181,7 +185,7 @@ def _array(
         ) from None
 
 
-def check(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
+def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
     """The call's inputs by name, fit for the model. Raises InvalidRequest that says which input is wrong, how, and what would be right."""
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
@@ -262,16 +266,16 @@ def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None
 
 def encode_infer(reply: InferReply, *, is_raw: bool) -> bytes:
     """A ModelInferResponse; `is_raw` as in the call. Raises ModelRaised for outputs that are not what the signature says."""
-    return message_of(reply, is_raw=is_raw).SerializeToString()
+    return reply_message(reply, is_raw=is_raw).SerializeToString()
 
 
-def message_of(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
+def reply_message(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
     """The reply as a message: all raw, too, where one output can't be typed."""
     message = pb.ModelInferResponse(
         model_name=reply.model, model_version=reply.version, id=reply.id
     )
     add, add_raw = message.outputs.add, message.raw_output_contents.append
-    found = answered(reply)
+    found = checked_outputs(reply)
     is_typed = not is_raw and all(spec.datatype in CONTENTS for spec, _ in found)
     for spec, array in found:
         output = add(name=spec.name, datatype=spec.datatype, shape=array.shape)
@@ -282,7 +286,7 @@ def message_of(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
     return message
 
 
-def answered(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarray]]:
+def checked_outputs(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarray]]:
     """The outputs that there are, in the signature's order. Raises ModelRaised for an array of another datatype."""
     outputs = reply.outputs
     found = [(spec, outputs[spec.name]) for spec in reply.signature.outputs if spec.name in outputs]

@@ -17,7 +17,7 @@ from meshserve.protocol import tensors
 SHOWN_MAX = 40
 """Characters of a wrong value that are shown: enough for it to be recognised."""
 
-BASE64 = "b64"
+BASE64_KEY = "b64"
 """The key of V1's form for bytes that are not text: `{"b64": "…"}`."""
 
 _TAKEN: dict[str, tuple[frozenset[type], str]] = {
@@ -29,7 +29,7 @@ _TAKEN: dict[str, tuple[frozenset[type], str]] = {
 }
 
 
-def parsed(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises InvalidRequest."""
     try:
         document = orjson.loads(body)
@@ -40,12 +40,12 @@ def parsed(body: bytes) -> dict[str, Any]:
     return document
 
 
-def dumped(document: Any) -> bytes:
+def dump(document: Any) -> bytes:
     """JSON of a document that may hold what `flat` and `nested` give; NaN and infinities, which JSON does not know, become null."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def array(values: Any, datatype: str, name: str) -> np.ndarray:
+def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
     """The array in nested lists, as nested as it came; null is NaN where that is a number. Raises InvalidRequest for what does not fit."""
     wanted = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     found, shape = _flattened(values, name)
@@ -59,7 +59,7 @@ def array(values: Any, datatype: str, name: str) -> np.ndarray:
         made = _floats(found, wanted, datatype, name)
     else:
         made = _texts(found, name) if wanted.hasobject else _exact(found, wanted, datatype, name)
-    return (tensors.bits_of(made) if datatype == "BF16" else made).reshape(shape)
+    return (tensors.bfloat16_bits(made) if datatype == "BF16" else made).reshape(shape)
 
 
 def _flattened(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
@@ -70,7 +70,7 @@ def _flattened(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
             raise errors.InvalidRequest(f"input {name!r} has rows of different lengths")
         shape.append(len(level[0]))
         level = list(itertools.chain.from_iterable(level))
-    tensors.count(shape, name)
+    tensors.element_count(shape, name)
     return level, tuple(shape)
 
 
@@ -80,7 +80,7 @@ def _floats(
     with np.errstate(over="ignore"):
         made = np.array(values, "f8").astype(wanted)
     if np.isinf(made).any() or (
-        datatype == "BF16" and np.isinf(tensors.floats_of(tensors.bits_of(made))).any()
+        datatype == "BF16" and np.isinf(tensors.bfloat16_values(tensors.bfloat16_bits(made))).any()
     ):
         raise errors.InvalidRequest(f"input {name!r} has values out of the range of {datatype}")
     return made
@@ -107,14 +107,14 @@ def _texts(values: Sequence[str | dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _from_base64(value: dict[str, Any], name: str) -> bytes:
-    text = value.get(BASE64)
+    text = value.get(BASE64_KEY)
     try:
         if len(value) == 1 and isinstance(text, str):
             return base64.b64decode(text, validate=True)
     except ValueError:
         pass
     raise errors.InvalidRequest(
-        f'input {name!r} must hold strings for BYTES, or {{"{BASE64}": "<base64>"}}, not {_shown(value)}'
+        f'input {name!r} must hold strings for BYTES, or {{"{BASE64_KEY}": "<base64>"}}, not {_shown(value)}'
     )
 
 
@@ -127,14 +127,14 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
 
 
-def flat(found: np.ndarray, datatype: str, name: str) -> Any:
+def flat_values(found: np.ndarray, datatype: str, name: str) -> Any:
     """The elements row by row, as one list for `dumped`. Raises InvalidRequest for bytes that are not text."""
     if found.dtype.kind in "OSU":
         return [_text(element, name) for element in found.flat]
     return _numbers(found, datatype).ravel()
 
 
-def nested(found: np.ndarray, datatype: str) -> Any:
+def nested_values(found: np.ndarray, datatype: str) -> Any:
     """The elements as nested lists for `dumped`; bytes that are not text become `{"b64": "…"}`."""
     if found.dtype.kind in "OSU":
         told = np.empty(found.size, object)
@@ -146,7 +146,7 @@ def nested(found: np.ndarray, datatype: str) -> Any:
 
 def _numbers(found: np.ndarray, datatype: str) -> np.ndarray:
     """Contiguous and in the machine's byte order, as `dumped` needs it."""
-    numbers = tensors.floats_of(found) if datatype == "BF16" else found
+    numbers = tensors.bfloat16_values(found) if datatype == "BF16" else found
     # Not ascontiguousarray: it would give a scalar a dimension.
     return np.asarray(numbers, numbers.dtype.newbyteorder("="), order="C")
 
@@ -165,4 +165,4 @@ def _text_or_base64(element: object) -> str | dict[str, str]:
     try:
         return encoded.decode()
     except UnicodeDecodeError:
-        return {BASE64: base64.b64encode(encoded).decode()}
+        return {BASE64_KEY: base64.b64encode(encoded).decode()}

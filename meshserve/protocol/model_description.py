@@ -21,7 +21,7 @@ Told = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class ModelDescription:
     """A model as its callers may know it. `max_batch_size` is 0 for a model whose requests are not joined."""
 
     id: model.ModelId
@@ -32,7 +32,7 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class ModelStatistics:
     """One model's numbers and the memory that its copy takes."""
 
     id: model.ModelId
@@ -41,7 +41,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Indexed:
+class IndexEntry:
     """One registered version. `state` is a word of Triton: READY, LOADING, UNLOADING or UNAVAILABLE."""
 
     id: model.ModelId
@@ -49,7 +49,7 @@ class Indexed:
     reason: str = ""
 
 
-def metadata_message(about: Described) -> pb.ModelMetadataResponse:
+def metadata_message(about: ModelDescription) -> pb.ModelMetadataResponse:
     """ModelMetadata's answer."""
     return pb.ModelMetadataResponse(
         name=about.id.name,
@@ -69,12 +69,12 @@ def _tensors(specs: Sequence[model.TensorSpec]) -> list[pb.ModelMetadataResponse
     ]
 
 
-def metadata_json(about: Described) -> dict[str, Any]:
+def metadata_json(about: ModelDescription) -> dict[str, Any]:
     """The same for REST."""
-    return plain(metadata_message(about))
+    return to_json(metadata_message(about))
 
 
-def config_message(about: Described) -> pb.ModelConfigResponse:
+def config_message(about: ModelDescription) -> pb.ModelConfigResponse:
     """ModelConfig's answer: as in Triton, dimensions leave the batch out where `max_batch_size` is not 0."""
     skipped = 1 if about.max_batch_size else 0
     config = config_pb.ModelConfig(
@@ -100,17 +100,17 @@ def _triton_type(datatype: str) -> Any:
     return config_pb.DataType.Value(TRITON_TYPES.get(datatype, f"TYPE_{datatype}"))
 
 
-def config_json(about: Described) -> dict[str, Any]:
+def config_json(about: ModelDescription) -> dict[str, Any]:
     """The same for REST."""
-    return plain(config_message(about).config)
+    return to_json(config_message(about).config)
 
 
-def statistics_message(all_of: Iterable[Statistics]) -> pb.ModelStatisticsResponse:
+def statistics_message(all_of: Iterable[ModelStatistics]) -> pb.ModelStatisticsResponse:
     """ModelStatistics' answer."""
     return pb.ModelStatisticsResponse(model_stats=[_statistics(each) for each in all_of])
 
 
-def _statistics(about: Statistics) -> pb.ModelStatistics:
+def _statistics(about: ModelStatistics) -> pb.ModelStatistics:
     counts = about.counts
     message = pb.ModelStatistics(
         name=about.id.name,
@@ -148,12 +148,12 @@ def _duration(span: model_stats.DurationStat) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=span.count, ns=int(span.total_s * 1e9))
 
 
-def statistics_json(all_of: Iterable[Statistics]) -> dict[str, Any]:
+def statistics_json(all_of: Iterable[ModelStatistics]) -> dict[str, Any]:
     """The same for REST."""
-    return plain(statistics_message(all_of))
+    return to_json(statistics_message(all_of))
 
 
-def index_message(models: Iterable[Indexed]) -> pb.RepositoryIndexResponse:
+def index_message(models: Iterable[IndexEntry]) -> pb.RepositoryIndexResponse:
     """RepositoryIndex's answer."""
     entry = pb.RepositoryIndexResponse.ModelIndex
     return pb.RepositoryIndexResponse(
@@ -164,12 +164,12 @@ def index_message(models: Iterable[Indexed]) -> pb.RepositoryIndexResponse:
     )
 
 
-def index_json(models: Iterable[Indexed]) -> list[dict[str, str]]:
+def index_json(models: Iterable[IndexEntry]) -> list[dict[str, str]]:
     """The same for REST."""
-    return [plain(each) for each in index_message(models).models]
+    return [to_json(each) for each in index_message(models).models]
 
 
-def plain(message: Message) -> dict[str, Any]:
+def to_json(message: Message) -> dict[str, Any]:
     """A message as Triton's REST tells it: every number is there and none is a string; parts that are not set are left out."""
     steps = _steps(message.DESCRIPTOR)
     return {
@@ -200,7 +200,7 @@ def _one(field: Any) -> Told:
     if field.enum_type is not None:
         numbers = field.enum_type.values_by_number
         return lambda found: numbers[found].name
-    return plain if field.message_type is not None else _same
+    return to_json if field.message_type is not None else _same
 
 
 def _same(found: Any) -> Any:

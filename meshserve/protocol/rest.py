@@ -26,7 +26,7 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     """The call in a body; the model's name is in the URL. Raises InvalidRequest for whatever is wrong with it."""
     header = next((value for name, value in headers if name == LENGTH), None)
     size = len(body) if header is None else _header_size(header, len(body))
-    document = json_tensors.parsed(body[:size])
+    document = json_tensors.parse_object(body[:size])
     reader = _Binary(body[size:])
     inputs: dict[str, inference.WireTensor] = {}
     for entry in _objects(document, "inputs"):
@@ -46,7 +46,7 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
 def _wish(entry: Mapping[str, Any]) -> tuple[str, Any]:
     """A requested output and its `binary_data`."""
     name, parameters = _text(entry, "name", "output"), _parameters(entry)
-    inference.refuse(parameters, f"output {name!r}")
+    inference.refuse_parameters(parameters, f"output {name!r}")
     return name, parameters.get("binary_data")
 
 
@@ -86,7 +86,7 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.W
     datatype = _text(entry, "datatype", f"input {name!r}")
     shape = _shape(entry, name)
     parameters = _parameters(entry)
-    inference.refuse(parameters, f"input {name!r}")
+    inference.refuse_parameters(parameters, f"input {name!r}")
     size = parameters.get("binary_data_size")
     if size is not None:
         if "data" in entry:
@@ -101,8 +101,8 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.W
     if datatype not in inference.CONTENTS:
         tensors.dtype(datatype)
         raise errors.InvalidRequest(f"input {name!r}: {datatype} can only be sent as binary data")
-    found = json_tensors.array(entry["data"], datatype, name)
-    expected = tensors.count(shape, name)
+    found = json_tensors.to_array(entry["data"], datatype, name)
+    expected = tensors.element_count(shape, name)
     if found.size != expected:
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} takes {expected} elements, {found.size} came"
@@ -149,7 +149,7 @@ def encode_infer(
 ) -> tuple[tuple[error_responses.Header, ...], bytes]:
     """Headers and body of the answer, with the binary outputs behind the JSON. Raises InvalidRequest for outputs that JSON can't carry."""
     entries, parts = [], list[bytes]()
-    for spec, found in inference.answered(reply):
+    for spec, found in inference.checked_outputs(reply):
         entry: dict[str, Any] = {
             "name": spec.name,
             "datatype": spec.datatype,
@@ -159,7 +159,7 @@ def encode_infer(
             parts.append(tensors.to_raw(found))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
-            entry["data"] = json_tensors.flat(found, spec.datatype, spec.name)
+            entry["data"] = json_tensors.flat_values(found, spec.datatype, spec.name)
         entries.append(entry)
     document: dict[str, Any] = {
         "model_name": reply.model,
@@ -168,7 +168,7 @@ def encode_infer(
     }
     if reply.id:
         document["id"] = reply.id
-    text = json_tensors.dumped(document)
+    text = json_tensors.dump(document)
     if not parts:
         return (error_responses.JSON_TYPE,), text
     headers = ((b"content-type", b"application/octet-stream"), (LENGTH, str(len(text)).encode()))

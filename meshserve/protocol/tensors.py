@@ -55,7 +55,7 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
         ) from None
 
 
-def count(shape: Sequence[int], name: str) -> int:
+def element_count(shape: Sequence[int], name: str) -> int:
     """How many elements a shape has. Raises InvalidRequest for negative or absurd sizes."""
     if len(shape) > RANK_MAX:
         raise errors.InvalidRequest(
@@ -95,7 +95,7 @@ def _aligned(array: np.ndarray) -> np.ndarray:
 def _from_odd(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> np.ndarray:
     """What is not simply numbers: it is checked value by value, or told what is wrong with it."""
     kind = dtype(datatype)
-    elements = count(shape, name)
+    elements = element_count(shape, name)
     if kind.hasobject:
         return _from_lengths(raw, elements, name).reshape(shape)
     expected = elements * kind.itemsize
@@ -156,13 +156,13 @@ def as_bytes(element: object) -> bytes:
     return element if isinstance(element, bytes) else str(element).encode(errors="replace")
 
 
-def bits_of(floats: np.ndarray) -> np.ndarray:
+def bfloat16_bits(floats: np.ndarray) -> np.ndarray:
     """BF16's bits of FP32 numbers, rounded to the nearest, ties to even."""
     bits = floats.astype("<f4").view("<u4").astype("<u8")
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(floats), 0x7FC0, rounded).astype("<u2")
 
 
-def floats_of(bits: np.ndarray) -> np.ndarray:
+def bfloat16_values(bits: np.ndarray) -> np.ndarray:
     """The FP32 numbers that BF16's bits stand for, exactly."""
     return np.asarray((bits.astype("<u4") << 16).view("<f4"))

@@ -12,7 +12,7 @@ from meshserve.protocol import inference, json_tensors
 
 def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.InferCall, bool]:
     """The call in a body, and whether it came by rows (`instances`) rather than by columns (`inputs`). Raises InvalidRequest."""
-    document = json_tensors.parsed(body)
+    document = json_tensors.parse_object(body)
     instances, columns = document.get("instances"), document.get("inputs")
     if (instances is None) == (columns is None):
         raise errors.InvalidRequest(
@@ -35,12 +35,12 @@ def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.Wi
         raise errors.InvalidRequest(
             f"the model has no input {name!r}; it has: {', '.join(datatypes)}"
         )
-    return inference.WireTensor(datatype, json_tensors.array(value, datatype, name))
+    return inference.WireTensor(datatype, json_tensors.to_array(value, datatype, name))
 
 
 def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, list[Any]]:
     if not instances or not all(
-        isinstance(row, dict) and json_tensors.BASE64 not in row for row in instances
+        isinstance(row, dict) and json_tensors.BASE64_KEY not in row for row in instances
     ):
         return {_only(signature).name: list(instances)}
     names = [spec.name for spec in signature.inputs]
@@ -62,14 +62,14 @@ def _only(signature: model.Signature) -> model.TensorSpec:
 def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
     """`predictions` by rows where the outputs have the rows' number, else by name; `outputs` by name where columns came."""
     columns = {
-        spec.name: json_tensors.nested(found, spec.datatype)
-        for spec, found in inference.answered(reply)
+        spec.name: json_tensors.nested_values(found, spec.datatype)
+        for spec, found in inference.checked_outputs(reply)
     }
-    sizes = {found.shape[:1] for _, found in inference.answered(reply)}
+    sizes = {found.shape[:1] for _, found in inference.checked_outputs(reply)}
     if len(columns) == 1:
         (told,) = columns.values()
     elif by_rows and len(sizes) == 1 and sizes != {()}:
         told = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     else:
         told = columns
-    return json_tensors.dumped({"predictions" if by_rows else "outputs": told})
+    return json_tensors.dump({"predictions" if by_rows else "outputs": told})

@@ -16,7 +16,7 @@ FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 VARINT_BYTES_MAX, LAST = 10, 0x80
 
 
-def lifted(body: bytes) -> tuple[bytes, list[memoryview]]:
+def split_raw_tensors(body: bytes) -> tuple[bytes, list[memoryview]]:
     """A ModelInferRequest without its raw_input_contents, and these in their order; all of it and none where a parser must judge it.
 
     The wire format: https://protobuf.dev/programming-guides/encoding/

@@ -30,7 +30,7 @@ def as_request(message):
 
 
 def there_and_back(datatype, array, *, is_raw):
-    message = inference.message_of(drawn.reply(datatype, array), is_raw=is_raw)
+    message = inference.reply_message(drawn.reply(datatype, array), is_raw=is_raw)
     return message, inference.decode_infer(as_request(message))
 
 
@@ -60,7 +60,7 @@ def test_every_datatype_but_the_halves_comes_back_typed(data, datatype):
 def test_an_answer_is_all_raw_where_one_output_has_no_typed_form(datatype):
     specs = (model.TensorSpec("half", datatype, (1,)), model.TensorSpec("x", "FP32", (1,)))
     outputs = {"x": np.ones(1, "f4"), "half": np.ones(1, tensors.DTYPES[datatype])}
-    message = inference.message_of(
+    message = inference.reply_message(
         inference.InferReply("m", "1", "", outputs, model.Signature((), specs)), is_raw=False
     )
     assert [output.name for output in message.outputs] == ["half", "x"]
@@ -79,7 +79,7 @@ def test_a_call_has_what_the_message_says():
         ("y",),
         True,
     )
-    taken = inference.check(came, drawn.SIGNATURE)
+    taken = inference.check_inputs(came, drawn.SIGNATURE)
     assert taken["x"].tolist() == [[1, 1], [1, 1]]
     assert taken["name"].tolist() == [[b"a"], [b"bc"]]
 
@@ -105,7 +105,7 @@ def test_an_output_of_another_datatype_is_the_models_fault():
 
 
 def test_texts_may_be_numpys_own():
-    assert inference.message_of(drawn.reply("BYTES", np.array(["ä"])), is_raw=False).outputs[
+    assert inference.reply_message(drawn.reply("BYTES", np.array(["ä"])), is_raw=False).outputs[
         0
     ].contents.bytes_contents == ["ä".encode()]
 
@@ -157,12 +157,12 @@ def test_a_message_that_contradicts_itself_is_told_how(message, expected):
 def test_what_would_change_the_answers_meaning_is_refused():
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
-    assert "shared memory is not offered" in drawn.refusal(inference.call_of, shared)
+    assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, shared)
     ranked = drawn.request(
         outputs=[{"name": "y", "parameters": {"classification": {"int64_param": 3}}}]
     )
     assert (
-        drawn.refusal(inference.call_of, ranked)
+        drawn.refusal(inference.call_from_message, ranked)
         == "output 'y': classification is not offered: ask for the output itself"
     )
 
@@ -203,14 +203,14 @@ def test_a_body_that_is_no_message_is_told_so():
     ids=lambda value: "" if isinstance(value, str) else None,
 )
 def test_a_call_that_does_not_fit_the_model_is_told_what_would(asked, expected):
-    assert drawn.refusal(inference.check, asked, drawn.SIGNATURE) == expected
+    assert drawn.refusal(inference.check_inputs, asked, drawn.SIGNATURE) == expected
 
 
 def test_an_unknown_input_is_told_with_the_nearest():
     asked = call()
     asked.inputs["xx"] = inference.WireTensor("FP32", X)
     assert (
-        drawn.refusal(inference.check, asked, drawn.SIGNATURE)
+        drawn.refusal(inference.check_inputs, asked, drawn.SIGNATURE)
         == "the model has no input 'xx'; did you mean 'x'? it has: x, name"
     )
 
@@ -219,11 +219,11 @@ def test_a_size_that_is_free_and_no_batch_may_be_nothing():
     asked = inference.InferCall(
         "m", inputs={"x": inference.WireTensor("FP32", np.ones((1, 0), "f4"))}
     )
-    assert inference.check(asked, drawn.one_input("FP32", (1, -1)))["x"].shape == (1, 0)
+    assert inference.check_inputs(asked, drawn.one_input("FP32", (1, -1)))["x"].shape == (1, 0)
 
 
 def infer(body, signature=drawn.SIGNATURE):
-    inference.check(inference.decode_infer(body), signature)
+    inference.check_inputs(inference.decode_infer(body), signature)
 
 
 @drawn.often

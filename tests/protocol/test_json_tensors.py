@@ -11,7 +11,7 @@ from tests.protocol import drawn
 
 
 def loaded(found):
-    return orjson.loads(json_tensors.dumped(found))
+    return orjson.loads(json_tensors.dump(found))
 
 
 @drawn.patient
@@ -19,8 +19,8 @@ def loaded(found):
 def test_every_datatype_comes_back_nested(data, datatype):
     array = data.draw(drawn.arrays(datatype, is_finite=True))
     if datatype == "BF16":
-        array = np.where(np.isfinite(tensors.floats_of(array)), array, 0).astype("u2")
-    came = json_tensors.array(loaded(json_tensors.nested(array, datatype)), datatype, "x")
+        array = np.where(np.isfinite(tensors.bfloat16_values(array)), array, 0).astype("u2")
+    came = json_tensors.to_array(loaded(json_tensors.nested_values(array, datatype)), datatype, "x")
     assert drawn.is_same(came.reshape(array.shape), array)
     assert 0 in array.shape or came.shape == array.shape
 
@@ -29,7 +29,9 @@ def test_every_datatype_comes_back_nested(data, datatype):
 @given(st.data(), st.sampled_from(drawn.TYPED))
 def test_every_datatype_comes_back_flat(data, datatype):
     array = data.draw(drawn.arrays(datatype, is_text=True, is_finite=True))
-    came = json_tensors.array(loaded(json_tensors.flat(array, datatype, "x")), datatype, "x")
+    came = json_tensors.to_array(
+        loaded(json_tensors.flat_values(array, datatype, "x")), datatype, "x"
+    )
     assert drawn.is_same(came.reshape(array.shape), array)
 
 
@@ -38,8 +40,8 @@ def test_every_datatype_comes_back_flat(data, datatype):
 def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, datatype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        if drawn.answers(json_tensors.array, values, datatype, "x"):
-            assert json_tensors.array(values, datatype, "x").dtype == tensors.DTYPES[datatype]
+        if drawn.answers(json_tensors.to_array, values, datatype, "x"):
+            assert json_tensors.to_array(values, datatype, "x").dtype == tensors.DTYPES[datatype]
 
 
 @pytest.mark.parametrize(
@@ -67,21 +69,24 @@ def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, data
     ],
 )  # fmt: skip
 def test_what_a_datatype_cannot_hold_is_shown(values, datatype, expected):
-    assert drawn.refusal(json_tensors.array, values, datatype, "x") == expected
+    assert drawn.refusal(json_tensors.to_array, values, datatype, "x") == expected
 
 
 def test_large_whole_numbers_are_exact():
-    assert json_tensors.array([1, 2**63, 2**64 - 1], "UINT64", "x").tolist() == [
+    assert json_tensors.to_array([1, 2**63, 2**64 - 1], "UINT64", "x").tolist() == [
         1,
         2**63,
         2**64 - 1,
     ]
-    assert json_tensors.array([-(2**63), 2**63 - 1], "INT64", "x").tolist() == [-(2**63), 2**63 - 1]
+    assert json_tensors.to_array([-(2**63), 2**63 - 1], "INT64", "x").tolist() == [
+        -(2**63),
+        2**63 - 1,
+    ]
 
 
 def test_null_is_not_a_number_and_the_other_way_round():
-    assert np.isnan(json_tensors.array([None], "FP32", "x")).all()
-    assert loaded(json_tensors.flat(np.array([np.nan, np.inf, 1], "f4"), "FP32", "y")) == [
+    assert np.isnan(json_tensors.to_array([None], "FP32", "x")).all()
+    assert loaded(json_tensors.flat_values(np.array([np.nan, np.inf, 1], "f4"), "FP32", "y")) == [
         None,
         None,
         1,
@@ -89,7 +94,9 @@ def test_null_is_not_a_number_and_the_other_way_round():
 
 
 def test_fp32_is_told_with_its_own_digits():
-    assert json_tensors.dumped(json_tensors.flat(np.array([0.1], "f4"), "FP32", "y")) == b"[0.1]"
+    assert (
+        json_tensors.dump(json_tensors.flat_values(np.array([0.1], "f4"), "FP32", "y")) == b"[0.1]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,17 +104,17 @@ def test_fp32_is_told_with_its_own_digits():
     [np.arange(6.0).reshape(2, 3).T, np.arange(6.0, dtype=">f8").reshape(3, 2), np.array(1.5)],
 )
 def test_any_layout_and_byte_order_is_told(array):
-    assert loaded(json_tensors.nested(array, "FP64")) == array.tolist()
-    assert loaded(json_tensors.flat(array, "FP64", "y")) == array.ravel().tolist()
+    assert loaded(json_tensors.nested_values(array, "FP64")) == array.tolist()
+    assert loaded(json_tensors.flat_values(array, "FP64", "y")) == array.ravel().tolist()
 
 
 def test_bytes_that_are_no_text_need_binary_data_or_base64():
     array = np.array([b"\xff", b"a"], object)
     assert (
-        drawn.refusal(json_tensors.flat, array, "BYTES", "y")
+        drawn.refusal(json_tensors.flat_values, array, "BYTES", "y")
         == "output 'y' holds bytes that are not text: ask for binary data"
     )
-    assert json_tensors.nested(array, "BYTES") == [{"b64": "/w=="}, "a"]
+    assert json_tensors.nested_values(array, "BYTES") == [{"b64": "/w=="}, "a"]
 
 
 @pytest.mark.parametrize(
@@ -124,4 +131,4 @@ def test_bytes_that_are_no_text_need_binary_data_or_base64():
     ids=lambda value: "" if isinstance(value, str) else None,
 )
 def test_a_body_that_is_no_object_is_refused(body, expected):
-    assert drawn.refusal(json_tensors.parsed, body).startswith(expected)
+    assert drawn.refusal(json_tensors.parse_object, body).startswith(expected)

@@ -8,7 +8,9 @@ from meshserve.protocol.pb import model_config_pb2 as config_pb
 from tests.protocol import drawn
 
 ID = model.ModelId("m", "3")
-JOINED = model_description.Described(ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8)
+JOINED = model_description.ModelDescription(
+    ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8
+)
 INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
     {"name": "name", "datatype": "BYTES", "shape": [-1, 1]},
@@ -51,7 +53,7 @@ def test_configuration_leaves_the_batch_out_of_joined_models():
 
 def test_configuration_keeps_every_dimension_of_other_models():
     config = model_description.config_message(
-        model_description.Described(ID, ("3",), drawn.SIGNATURE, "onnx")
+        model_description.ModelDescription(ID, ("3",), drawn.SIGNATURE, "onnx")
     ).config
     assert [list(each.dims) for each in config.input] == [[-1, 2], [-1, 1]]
     assert not config.HasField("dynamic_batching")
@@ -61,7 +63,7 @@ def test_configuration_keeps_every_dimension_of_other_models():
 @pytest.mark.parametrize("datatype", drawn.DATATYPES)
 def test_every_datatype_has_a_name_in_the_configuration(datatype):
     config = model_description.config_message(
-        model_description.Described(ID, ("3",), drawn.one_input(datatype), "onnx")
+        model_description.ModelDescription(ID, ("3",), drawn.one_input(datatype), "onnx")
     ).config
     assert config.input[0].data_type != config_pb.TYPE_INVALID
 
@@ -83,7 +85,7 @@ def counted():
     counts.failure.record(0.125)
     counts.queued.record(0.5)
     counts.record_run(5, 0.0625)
-    return model_description.Statistics(ID, counts, model.Footprint(7, 9))
+    return model_description.ModelStatistics(ID, counts, model.Footprint(7, 9))
 
 
 def span(count, ns):
@@ -131,7 +133,7 @@ def test_statistics_are_what_was_counted_and_the_memory():
 
 def test_a_model_that_nobody_asked_has_its_memory_and_noughts():
     told = model_description.statistics_json(
-        [model_description.Statistics(ID, model_stats.ModelStats(), model.Footprint())]
+        [model_description.ModelStatistics(ID, model_stats.ModelStats(), model.Footprint())]
     )["model_stats"][0]
     assert told["inference_stats"] == dict.fromkeys(STATISTICS["inference_stats"], NONE)
     assert told["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 0}]
@@ -140,8 +142,8 @@ def test_a_model_that_nobody_asked_has_its_memory_and_noughts():
 
 def test_the_index_has_every_version_and_its_state():
     index = [
-        model_description.Indexed(ID, "READY"),
-        model_description.Indexed(model.ModelId("n"), "UNAVAILABLE", "no such file"),
+        model_description.IndexEntry(ID, "READY"),
+        model_description.IndexEntry(model.ModelId("n"), "UNAVAILABLE", "no such file"),
     ]
     told = model_description.index_json(iter(index))
     assert told == [
@@ -156,7 +158,7 @@ def test_the_index_has_every_version_and_its_state():
 def test_any_message_is_plain():
     settings = pb.LogSettingsResponse()
     settings.settings["log_info"].bool_param = False
-    assert model_description.plain(settings) == {"settings": {"log_info": {"bool_param": False}}}
-    assert model_description.plain(pb.ModelStreamInferResponse(error_message="no")) == {
+    assert model_description.to_json(settings) == {"settings": {"log_info": {"bool_param": False}}}
+    assert model_description.to_json(pb.ModelStreamInferResponse(error_message="no")) == {
         "error_message": "no"
     }

@@ -59,7 +59,7 @@ def test_a_call_has_what_the_document_says():
         False,
         {"y": False},
     )
-    taken = inference.check(asked.call, drawn.SIGNATURE)
+    taken = inference.check_inputs(asked.call, drawn.SIGNATURE)
     np.testing.assert_array_equal(taken["x"], [[1, 2.5], [3, np.nan]])
     assert taken["name"].tolist() == [[b"a"], [b"\xff"]]
 
@@ -125,7 +125,10 @@ def test_tritons_client_is_understood_and_understands(is_binary):
     wanted = [tritonclient.InferRequestedOutput("y", binary_data=is_binary)]
     body, size = tritonclient.InferenceServerClient.generate_request_body(asked, outputs=wanted)
     heard = rest.decode_infer(bytes(body), [] if size is None else [(rest.LENGTH, b"%d" % size)])
-    assert inference.check(heard.call, drawn.SIGNATURE)["name"].tolist() == [[b"a"], ["ä".encode()]]
+    assert inference.check_inputs(heard.call, drawn.SIGNATURE)["name"].tolist() == [
+        [b"a"],
+        ["ä".encode()],
+    ]
     y = np.array([[0.1, np.nan, 2]], "f4")
     headers, told = rest.encode_infer(
         inference.InferReply("m", "1", "", {"y": y}, drawn.SIGNATURE), heard
@@ -214,7 +217,7 @@ def test_a_json_length_that_is_none_is_refused(header):
 
 
 def infer(body, headers=()):
-    inference.check(rest.decode_infer(body, headers).call, drawn.SIGNATURE)
+    inference.check_inputs(rest.decode_infer(body, headers).call, drawn.SIGNATURE)
 
 
 @drawn.often

@@ -82,9 +82,9 @@ def test_texts_of_any_kind_are_utf8_on_the_wire():
 @given(st.data())
 def test_every_bf16_is_an_fp32_and_back(data):
     bits = data.draw(drawn.arrays("BF16"))
-    floats = tensors.floats_of(bits)
+    floats = tensors.bfloat16_values(bits)
     expected = np.where(np.isnan(floats), 0x7FC0, bits)
-    assert np.array_equal(tensors.bits_of(floats), expected)
+    assert np.array_equal(tensors.bfloat16_bits(floats), expected)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_every_bf16_is_an_fp32_and_back(data):
     [(1.0, 0x3F80), (1.00390625, 0x3F80), (1.01171875, 0x3F82), (-3e38, 0xFF62), (np.inf, 0x7F80)],
 )
 def test_bf16_is_rounded_to_the_nearest_even(number, bits):
-    assert tensors.bits_of(np.array([number], "f4")).tolist() == [bits]
+    assert tensors.bfloat16_bits(np.array([number], "f4")).tolist() == [bits]

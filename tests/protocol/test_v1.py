@@ -59,7 +59,7 @@ def test_the_signature_gives_the_datatype(datatype, expected):
     call, _ = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype))
     assert call.inputs["x"].datatype == datatype
     assert call.inputs["x"].array.tolist() == expected
-    assert inference.check(call, drawn.one_input(datatype))
+    assert inference.check_inputs(call, drawn.one_input(datatype))
 
 
 EITHER = 'the body must have either "instances", a list of rows, or "inputs", columns by name'
@@ -88,11 +88,11 @@ def test_what_does_not_fit_the_model_is_told(document, expected):
 def test_no_rows_are_an_empty_batch():
     call, _ = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE)
     assert "input 'x' must have 2 dimensions" in drawn.refusal(
-        inference.check, call, drawn.SIGNATURE
+        inference.check_inputs, call, drawn.SIGNATURE
     )
     call, _ = v1.decode_predict(b'{"instances": []}', TEXTS)
     assert (
-        drawn.refusal(inference.check, call, TEXTS)
+        drawn.refusal(inference.check_inputs, call, TEXTS)
         == "input 'x' is an empty batch: its shape is [0]"
     )
 
@@ -149,7 +149,7 @@ def test_every_datatype_comes_back(data, datatype):
 
 def infer(body, signature):
     call, _ = v1.decode_predict(body, signature)
-    inference.check(call, signature)
+    inference.check_inputs(call, signature)
 
 
 SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), ())])

@@ -41,7 +41,7 @@ def parsed(body):
         message = pb.ModelInferRequest.FromString(body)
     except DecodeError:
         return "the body is not a ModelInferRequest"
-    return outcome(inference.call_of, message)
+    return outcome(inference.call_from_message, message)
 
 
 def request(*raw, datatype="FP32"):
@@ -79,7 +79,7 @@ def test_a_tensor_is_lifted_however_its_tag_is_written(tag):
     body = request(b"1234").SerializeToString()
     at = body.index(b"\x3a\x041234")
     odd = body[:at] + tag + body[at + 1 :] + tag + b"\x00"
-    rest, found = zero_copy.lifted(odd)
+    rest, found = zero_copy.split_raw_tensors(odd)
     assert [bytes(each) for each in found] == [b"1234", b""]
     assert pb.ModelInferRequest.FromString(rest).raw_input_contents == []
     assert outcome(inference.decode_infer, odd) == parsed(odd)
@@ -100,7 +100,7 @@ def test_a_big_tensor_is_not_copied_where_it_lies_well(monkeypatch):
 def test_a_message_of_many_fields_is_the_parser_s(monkeypatch):
     monkeypatch.setattr(zero_copy, "FIELDS_MAX", 3)
     body = request(b"1234", b"5678").SerializeToString()
-    assert zero_copy.lifted(body) == (body, [])
+    assert zero_copy.split_raw_tensors(body) == (body, [])
     assert outcome(inference.decode_infer, body) == parsed(body)
 
 

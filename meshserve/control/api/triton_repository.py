@@ -25,14 +25,14 @@ class TritonRepository:
         self._clerk = of
         self._files_dir = files_dir
 
-    def index(self, *, only_ready: bool) -> Iterator[model_description.Indexed]:
+    def index(self, *, only_ready: bool) -> Iterator[model_description.IndexEntry]:
         """Every registered version, by name."""
         state = self._clerk.mesh
         for declared in sorted(state.catalog.models, key=lambda each: each.spec.id):
             found = mesh_views.foremost(mesh_views.reported_copies(state, declared.spec.id))
             word, reason = told(*(found[1].state, found[1].reason) if found else ("absent", ""))
             if word == "READY" or not only_ready:
-                yield model_description.Indexed(declared.spec.id, word, reason)
+                yield model_description.IndexEntry(declared.spec.id, word, reason)
 
     async def load(self, name: str, parameters: Parameters) -> None:
         """Have the model in memory; where files or a configuration come with the request, register them first."""
@@ -96,12 +96,12 @@ class TritonRepository:
         for version in self._clerk.mesh.catalog.models.versions(name) or ("",):
             await self._clerk.unload(name, version)
 
-    async def statistics(self) -> list[model_description.Statistics]:
+    async def statistics(self) -> list[model_description.ModelStatistics]:
         """The numbers of every registered model, all workers together."""
         counted = await self._clerk.controller.tallies()
         state = self._clerk.mesh
         return [
-            model_description.Statistics(
+            model_description.ModelStatistics(
                 each.spec.id,
                 counted.get(each.spec.id, model_stats.ModelStats()),
                 mesh_views.footprint(state, each),

@@ -141,7 +141,7 @@ class ModelHost:
         began_s = time.perf_counter()
         signature = ready.resident.signature
         try:
-            inputs = inference.check(call, signature)
+            inputs = inference.check_inputs(call, signature)
             rows = _rows(inputs) if signature.has_batch_dimension else 1
             request = batcher.RunRequest(inputs, call.outputs, rows, expires_s)
             outputs = ready.resident.batcher.run(request, ready.stats)
@@ -211,7 +211,7 @@ class ModelHost:
 
     async def describe(
         self, name: str, version: str, expires_s: float
-    ) -> model_description.Described:
+    ) -> model_description.ModelDescription:
         """Return the signature and the versions of the model, which is loaded first if need be.
 
         Only a loaded model's signature was verified. Raises as `infer` does.
@@ -220,7 +220,7 @@ class ModelHost:
         resident = await self.lease(id_, expires_s)
         self.release(resident)
         is_joined = resident.signature.can_join and resident.spec.batching
-        return model_description.Described(
+        return model_description.ModelDescription(
             id=model.ModelId(name, id_.version),
             versions=self._follower.catalog.versions(id_.name),
             signature=resident.signature,
@@ -228,7 +228,7 @@ class ModelHost:
             max_batch_size=resident.spec.max_batch_size if is_joined else 0,
         )
 
-    def statistics(self, name: str, version: str) -> list[model_description.Statistics]:
+    def statistics(self, name: str, version: str) -> list[model_description.ModelStatistics]:
         """Return the counters of one version, or of all if `version` is empty.
 
         Raises ModelNotFound.
@@ -238,7 +238,8 @@ class ModelHost:
         versions = (id_.version,) if version else served.versions(id_.name)
         ids = [model.ModelId(id_.name, number) for number in versions]
         return [
-            model_description.Statistics(id_, self._stats[id_], self.footprint(id_)) for id_ in ids
+            model_description.ModelStatistics(id_, self._stats[id_], self.footprint(id_))
+            for id_ in ids
         ]
 
     def is_ready(self, name: str, version: str) -> bool:
