@@ -72,6 +72,7 @@ class Admission:
         copy, so it happens with the timer, not with each event.
         """
         claims = _Claims()
+        # A list, because a copy that starts or is refused leaves the queue.
         ahead = itertools.islice(self.queue.values(), self._limits.loads_parallel + OVERTAKERS_MAX)
         for copy in list(ahead):
             if len(self.in_progress) + claims.starts >= self._limits.loads_parallel:
@@ -90,10 +91,12 @@ class Admission:
             return True
         promise = self._pool.make_room(need, free)
         if promise is not memory_pool.Promise.NONE:
+            # Its evictions are ordered, so it will start: it counts among the parallel loads.
             claims.starts += 1
             claims.bytes_soon = claims.bytes_soon.plus(need)
         elif is_impatient:
             self._drain_for(need, free, claims, may_drain)
+        # Evictions for the next ones would take the host memory that a postponed offload waits for.
         return promise is not memory_pool.Promise.POSTPONED
 
     def _refuse_too_big(self, copy: copies.Copy, is_impatient: bool) -> bool:

@@ -57,9 +57,11 @@ class LoadFailure:
     def refusal(self, now_s: float) -> errors.MeshError:
         """Return the error for a request at `now_s`, with the seconds until the next try if any."""
         wait_s = self.retry.retry_at_s - now_s
+        # A new object for each request: raised in several tasks, one would collect tracebacks.
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
 
 
+# Compared by identity (eq=False): no two records are the same copy, and sets of them stay cheap.
 @dataclass(slots=True, eq=False)
 class Copy:
     """One copy of a model's artifact: its needs, its bookings, its users and its waiters.
@@ -99,6 +101,7 @@ class Copy:
         """Take over what the artifact promises, but keep what a load here has measured."""
         self.can_offload, self.load_timeout_s = artifact.can_offload, artifact.load_timeout_s
         self.set_load_extra(artifact.load_extra_bytes)
+        # Another name for the same bytes may bring a mere hint, and a load in progress is booked.
         if not self.is_measured and self.booked == model.NO_BYTES:
             self.need, self.load_s = artifact.need, artifact.load_s
             self.is_measured = artifact.load_s > 0

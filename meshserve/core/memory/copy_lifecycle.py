@@ -71,8 +71,10 @@ LIFECYCLE = state_table.Lifecycle(
         (CopyPhase.QUEUED, CopyMove.GIVEN_UP): CopyPhase.ABSENT,
         (CopyPhase.QUEUED, CopyMove.ONLOAD_GIVEN_UP): CopyPhase.OFFLOADED,
         (CopyPhase.LOADING, CopyMove.LOADED): CopyPhase.READY,
+        # A load that fails leaves nothing in memory, so FAILED needs no eviction.
         (CopyPhase.LOADING, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
         (CopyPhase.LOADING, CopyMove.TIMED_OUT): CopyPhase.STUCK,
+        # A thread can't be killed, so a load that is over its time ends later, well or badly.
         (CopyPhase.STUCK, CopyMove.LOADED): CopyPhase.READY,
         (CopyPhase.STUCK, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
         (CopyPhase.FAILED, CopyMove.REQUESTED): CopyPhase.QUEUED,
@@ -81,6 +83,7 @@ LIFECYCLE = state_table.Lifecycle(
         (CopyPhase.READY, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
         (CopyPhase.DRAINING, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,
         (CopyPhase.OFFLOADING, CopyMove.OFFLOADED): CopyPhase.OFFLOADED,
+        # A copy whose move failed is usable on neither device.
         (CopyPhase.OFFLOADING, CopyMove.MOVE_FAILED): CopyPhase.EVICTING,
         (CopyPhase.OFFLOADED, CopyMove.REQUESTED): CopyPhase.QUEUED,
         (CopyPhase.OFFLOADED, CopyMove.EVICTION_ORDERED): CopyPhase.EVICTING,

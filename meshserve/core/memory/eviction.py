@@ -121,6 +121,7 @@ def plan(
     if need.fits_in(free):
         return EvictionPlan()
     victims: list[Candidate] = []
+    # Greedy by score. A bigger candidate may then make smaller ones before it needless.
     for candidate in candidates:
         if _is_helpful(candidate.footprint, free, need):
             victims.append(candidate)
@@ -162,11 +163,13 @@ def _with_destinations(victims: Sequence[Candidate], buffer: HostBuffer) -> Evic
     offload: list[str] = []
     free_bytes, free_soon_bytes, is_postponed = buffer.free_bytes, buffer.free_soon_bytes, False
     displaced = _Displaced(buffer.offloaded)
+    # The highest scores get host memory first: they are the most likely to be used again.
     for victim in victims:
         moved_bytes = victim.footprint.gpu_bytes
         if not (victim.can_offload and moved_bytes):
             free.append(victim.key)
             continue
+        # Postponed offloads have claimed memory that is free soon: it may be the smaller amount.
         if moved_bytes <= min(free_bytes, free_soon_bytes):
             offload.append(victim.key)
             free_bytes -= moved_bytes

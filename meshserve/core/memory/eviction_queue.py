@@ -23,6 +23,7 @@ class EvictionQueue:
         self._score_of = score_of
         self._heap: list[Entry] = []
         self._entries: dict[str, Entry] = {}
+        # Breaks ties by order of arrival.
         self._serial = itertools.count()
 
     def __contains__(self, key: str) -> bool:
@@ -59,7 +60,7 @@ class EvictionQueue:
             while self._heap:
                 entry = heapq.heappop(self._heap)
                 score, _, key = entry
-                if self._entries.get(key) is not entry:
+                if self._entries.get(key) is not entry:  # stale
                     continue
                 if self._score_of(key) <= score:
                     seen[key] = entry

@@ -26,6 +26,7 @@ class LeaseRequests:
         self._pool = pool
         self._admission = queue
         self._limits = limits
+        # Numbered over all models, so that a name bound anew ignores the answer to its old fetch.
         self._attempts = itertools.count(1)
 
     def copy_of(self, id_: model.ModelId) -> copies.Copy | None:
@@ -37,6 +38,7 @@ class LeaseRequests:
 
     def request(self, ticket: ev.Ticket, id_: model.ModelId) -> None:
         """Refuse the request, or let it wait for a model that is not ready."""
+        # Each waiting request holds its body in memory, up to the gateway's limit.
         if len(self.waiters) >= self._limits.waiters_max:
             message = f"{len(self.waiters)} requests wait for models to load"
             self.refuse(ticket, errors.Overloaded(message, retry_after_s=1.0))
@@ -76,6 +78,7 @@ class LeaseRequests:
             is_backing_off = state is CopyPhase.FAILED and not failure.retry.is_due(now_s)
             if is_backing_off or state is CopyPhase.STUCK:
                 return failure.refusal(now_s)
+        # In other phases its bytes are booked, or a load decides whether it fits.
         if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:
             return self._pool.too_big(copy, self._pool.account.overhead_min_bytes)
         return None

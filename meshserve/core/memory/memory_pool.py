@@ -85,6 +85,7 @@ class MemoryPool:
         copy.leases -= 1
         if copy.leases:
             return False
+        # The end of a use counts: during a long run the copy is in use, however long ago it began.
         copy.last_used_s = self.now_s
         self.changed |= copy.names
         self.rate(copy)
@@ -114,6 +115,7 @@ class MemoryPool:
 
     def _score(self, key: str) -> float:
         copy = self.copies[key]
+        # A leased copy is in use now. Its score is raised here, not with each lease.
         if copy.leases:
             self.rate(copy)
         return copy.score
@@ -130,7 +132,7 @@ class MemoryPool:
         A copy without bytes and without a model is forgotten.
         """
         state = copy.state
-        if state is CopyPhase.READY or state is CopyPhase.OFFLOADED:
+        if state in copy_lifecycle.IDLE:
             if copy.is_unload_requested or not copy.names:
                 self._drain(copy)
             elif not copy.pins:
@@ -138,7 +140,7 @@ class MemoryPool:
                 queue.add(copy.key)
                 if not copy.leases:
                     self.account.mark_evictable(copy)
-        elif not copy.names and (state is CopyPhase.ABSENT or state is CopyPhase.FAILED):
+        elif not copy.names and state in {CopyPhase.ABSENT, CopyPhase.FAILED}:
             del self.copies[copy.key]
 
     def hold(self, copy: copies.Copy) -> None:
@@ -192,6 +194,7 @@ class MemoryPool:
     def record_freed(self, copy: copies.Copy) -> None:
         """Give the copy's bytes back: its eviction has ended."""
         self.move(copy, CopyMove.FREED)
+        # Its next load is rated by its size then: a score of today could be too high for it.
         copy.score = 0.0
         self.account.book(copy, model.NO_BYTES)
 
@@ -199,6 +202,7 @@ class MemoryPool:
         """Order the copy to host memory, where its bytes are booked at once."""
         self.hold(copy)
         self.move(copy, CopyMove.OFFLOAD_ORDERED)
+        # Booked on both devices until the move ends: host memory fills before GPU memory is free.
         takes = model.Footprint(copy.offloaded_need.host_bytes, copy.booked.gpu_bytes)
         self.account.book(copy, takes, freeing=model.Footprint(0, copy.booked.gpu_bytes))
         self.order(ev.OffloadCopy(copy.key))
@@ -256,6 +260,7 @@ class MemoryPool:
         queues = (self._ready, self._offloaded) if lacks_host_memory else (self._ready,)
         with contextlib.closing(self._candidates(*queues)) as candidates:
             plan = eviction.plan(candidates, free, need, buffer)
+        # The sum above says in constant time that a plan exists.
         assert plan is not None, "all evictable copies would do, and yet no plan was found"
         return plan
 
@@ -275,6 +280,7 @@ class MemoryPool:
         with contextlib.closing(
             self._candidates(self._ready, self._offloaded, with_leased=True)
         ) as candidates:
+            # Without a host buffer: a copy that drains is freed with its last lease.
             plan = eviction.plan(candidates, free, need)
         if plan is not None:
             self._perform(plan)

@@ -55,7 +55,9 @@ class Residency:
         self.account = self._pool.account
         self.counts = self._pool.counts
         self.changed = self._pool.changed
+        # Also of models without a copy: a pin may come before the artifact.
         self._pinned: set[model.ModelId] = set()
+        # When idle copies were last looked for.
         self._swept_s = 0.0
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:  # noqa: C901, PLR0912
@@ -228,6 +230,7 @@ class Residency:
         self._pool.move(copy, CopyMove.LOADED)
         copy.record_load(event.footprint, event.load_s)
         self.account.book(copy, event.footprint)
+        # The load may have taken more than its hint, and then others must leave, or it must.
         if self._pool.keep_within_budget():
             self._grant_waiters(copy)
         else:

@@ -29,6 +29,7 @@ class Waiters:
     def add(self, ticket: ev.Ticket, id_: model.ModelId, record: Record) -> None:
         """Let the request for the model wait for the record."""
         assert ticket not in self._records, f"ticket {ticket!r} waits already"
+        # A dictionary keeps the order of arrival. The shared empty one must not be changed.
         if record.waiters:
             record.waiters[ticket] = id_
         else:

@@ -81,10 +81,12 @@ class CatalogFollower:
 
         Raises MissedStep, without any change, if the step does not follow the last one.
         """
+        # At revision 0 the worker has no catalog that an incremental step could change.
         if not step.is_first and (step.revision != self.revision + 1 or self.revision == 0):
             raise MissedStep(f"step {step.revision} can't follow revision {self.revision}")
         if step.is_first:
             self._incoming = catalog.Catalog()
+        # It moves on with each part of a full catalog, so that a missing part is noticed too.
         self.revision = step.revision
         if self._incoming is not None:
             return self._apply_part(self._incoming, step)

@@ -8,6 +8,7 @@ from meshserve.core.values import llm_spec, model, snapshots
 
 DEFAULT_POOL = "default"
 MEMORY = model.Footprint(4 << 30)
+"""The budget of a worker whose pool names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 BATCH_SIZES_MAX = 32
-"""Batch sizes that are counted separately for a model; others count only in the totals."""
+"""Batch sizes that are counted separately for a model; others count only in the totals.
+
+Clients choose the sizes, so their number must be bounded.
+"""
 
 
 @dataclass(slots=True)

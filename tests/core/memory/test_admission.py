@@ -1,4 +1,4 @@
-"""Who comes into memory next."""
+"""The order in which copies come into memory, and the evictions for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.core.play import Play, id_of
 
 
 def worker_with(sizes, **more):
-    """A worker on which models of these sizes are in memory, used in that order."""
+    """Return a worker with models of these sizes in memory, used in that order."""
     play = Play(100, **more)
     for name, size in sizes.items():
         play.declare(name, size)
@@ -17,7 +17,7 @@ def worker_with(sizes, **more):
 
 
 def request_new(play, name, host):
-    """A request for another model, whose file is there."""
+    """Request another model, whose artifact is fetched."""
     play.declare(name, host)
     request = play.request(name)
     play.finish_fetch(name)

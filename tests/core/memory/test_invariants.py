@@ -1,4 +1,4 @@
-"""Every broken promise is noticed: each of these breaks one by hand."""
+"""Each invariant notices when it is broken: these tests break one at a time by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.core.play import BROKEN, Play, id_of
 
 @pytest.fixture
 def play():
-    """A worker with one model ready, one in use, one loading, one queued and one whose file is on its way."""
+    """Return a worker with models that are ready, in use, loading, queued and being fetched."""
     play = Play(100, loads_parallel=1)
     for name in ("ready", "used", "loading", "queued", "fetching"):
         play.declare(name, 10)
@@ -27,33 +27,33 @@ def play():
 
 
 def set_(name, **fields):
-    """The copy has other values than it should."""
+    """Return a function that sets fields of a copy."""
 
-    def breaks(play):
+    def break_it(play):
         for field, value in fields.items():
             setattr(play.copy(name), field, value)
 
-    return breaks
+    return break_it
 
 
 def bind(name, **fields):
-    """The binding has other values than it should."""
+    """Return a function that sets fields of a binding."""
 
-    def breaks(play):
+    def break_it(play):
         for field, value in fields.items():
             setattr(play.residency.bindings[id_of(name)], field, value)
 
-    return breaks
+    return break_it
 
 
 def set_account(**fields):
-    """The account has other values than it should."""
+    """Return a function that sets fields of the account."""
 
-    def breaks(play):
+    def break_it(play):
         for field, value in fields.items():
             setattr(play.residency.account, field, value)
 
-    return breaks
+    return break_it
 
 
 BREAKS = {
@@ -83,11 +83,11 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("promise", BREAKS)
-def test_a_broken_invariant_is_noticed_and_named(play, promise):
+@pytest.mark.parametrize("message", BREAKS)
+def test_a_broken_invariant_is_noticed_and_named(play, message):
     play.residency.check()
-    BREAKS[promise](play)
-    with pytest.raises(AssertionError, match=promise):
+    BREAKS[message](play)
+    with pytest.raises(AssertionError, match=message):
         play.residency.check()
 
 
@@ -108,8 +108,8 @@ SUMS = {
 }
 
 
-@pytest.mark.parametrize("what", SUMS)
-def test_sums_that_do_not_add_up_are_noticed(play, what):
-    SUMS[what](play)
+@pytest.mark.parametrize("part", SUMS)
+def test_sums_that_do_not_add_up_are_noticed(play, part):
+    SUMS[part](play)
     with pytest.raises((AssertionError, KeyError)):
         play.residency.check()

@@ -1,4 +1,4 @@
-"""Who is in memory, who leaves it, and why."""
+"""The copies that are in memory, and the reasons for which they leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.core.play import Play, id_of
 
 
 def worker_with(*names, host=100, size=40, **more):
-    """A worker on which these models, of one size, are in memory, used in that order."""
+    """Return a worker with these models of one size in memory, used in that order."""
     play = Play(host, **more)
     for name in names:
         play.declare(name, size)
@@ -20,7 +20,7 @@ def worker_with(*names, host=100, size=40, **more):
 
 
 def request_new(play, name, host=40, gpu=0, **more):
-    """A request for another model, whose file is there."""
+    """Request another model, whose artifact is fetched."""
     play.declare(name, host, gpu, **more)
     request = play.request(name)
     play.finish_fetch(name)
@@ -252,7 +252,7 @@ def test_a_measured_footprint_wins_against_another_names_hint():
     assert play.copy("b").need.host_bytes == 60
 
 
-# What the process takes beside its copies
+# Overhead of the process
 
 
 def test_memory_that_no_copy_accounts_for_is_taken_off_the_budget():

@@ -9,7 +9,7 @@ from tests.core.play import Play, id_of
 
 
 def worker_with(sizes, host=100, gpu=100, **more):
-    """A worker with a GPU, on which models with these bytes on it are ready, used in that order."""
+    """Return a worker with a GPU and ready models of these sizes on it, used in that order."""
     play = Play(host, gpu, **more)
     for name, size in sizes.items():
         play.declare(name, 1, size, can_offload=True)
@@ -18,7 +18,7 @@ def worker_with(sizes, host=100, gpu=100, **more):
 
 
 def request_new(play, name, gpu):
-    """A request for another model, whose file is there, a second later."""
+    """Request another model, whose artifact is fetched, a second later."""
     play.now_s += 1.0
     play.declare(name, 1, gpu, can_offload=True)
     request = play.request(name)
@@ -27,7 +27,7 @@ def request_new(play, name, gpu):
 
 
 def with_offloaded(sizes, **more):
-    """A worker on which the first of these models has made way for the last."""
+    """Return a worker on which the first models were offloaded for the last."""
     play = worker_with(dict(list(sizes.items())[:-1]), **more)
     *_, last = sizes
     request = request_new(play, last, sizes[last])

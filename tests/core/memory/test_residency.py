@@ -1,4 +1,4 @@
-"""What a worker promises about its models, one play for each promise."""
+"""The promises of a worker about its models, one test for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.core.play import Play, id_of
 GONE = errors.LoadFailed("the bucket is gone")
 
 
-# A request
+# Requests
 
 
 def test_a_model_is_fetched_loaded_and_leased():
@@ -102,7 +102,7 @@ def test_releasing_without_a_lease_is_a_bug():
         play.send(ev.LeaseReleased("a!"))
 
 
-# Models come and go
+# Models that are withdrawn or replaced
 
 
 def test_a_withdrawn_model_leaves_memory_with_its_last_lease():
@@ -168,7 +168,7 @@ def test_forgetting_an_unknown_model_changes_nothing():
     assert play.send(ev.ModelForgotten(id_of("a"))) == []
 
 
-# What eases a load
+# Extra bytes of a load
 
 
 def test_a_load_without_extra_bytes_starts_with_less_free_memory():

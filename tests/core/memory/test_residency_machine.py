@@ -1,4 +1,4 @@
-"""Residency under any order of events: a world that answers late, well or badly, while Hypothesis looks for a broken promise."""
+"""Hypothesis looks for an order of events and answers that breaks an invariant of residency."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDS_MAX = 400
 
 
 class World(RuleBasedStateMachine):
-    """Eight names for a few artifacts, a host of 100 bytes, and in half of the runs a GPU of 100 bytes beside it."""
+    """Eight models, 100 bytes of host memory, and in half of the runs 100 bytes of GPU memory."""
 
     @initialize(
         gpu=st.sampled_from([0, 100]),
@@ -40,13 +40,13 @@ class World(RuleBasedStateMachine):
             size = (5, 15 + 10 * (number % 4)) if gpu else (10 + 10 * number, 0)
             self.play.declare(name, *size, key=f"k{number}", can_offload=bool(gpu))
 
-    def _any(self, data, pending):
+    def _one_of(self, data, pending):
         return data.draw(st.sampled_from(list(pending)))
 
     # Requests
 
     @rule(name=names)
-    def ask(self, name):
+    def request(self, name):
         self.play.request(name)
 
     @rule(name=names)
@@ -66,17 +66,17 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: +self.play.leases)
     @rule(data=st.data())
     def release(self, data):
-        self.play.end_lease(self._any(data, sorted(+self.play.leases)))
+        self.play.end_lease(self._one_of(data, sorted(+self.play.leases)))
 
     @precondition(lambda self: self.play.requests)
     @rule(data=st.data())
     def leave(self, data):
-        self.play.leave(self.play.requests[self._any(data, self.play.requests)])
+        self.play.leave(self.play.requests[self._one_of(data, self.play.requests)])
 
-    @rule(wanted=st.lists(names, min_size=1, max_size=4))
-    def ask_and_answer(self, wanted):
-        """What happens mostly: it is there soon, and stays in use for a while."""
-        for name in wanted:
+    @rule(requested=st.lists(names, min_size=1, max_size=4))
+    def request_and_load(self, requested):
+        """Load models without failures, and keep them in use."""
+        for name in requested:
             self.play.request(name)
         for attempt in list(self.play.orders.fetching):
             self.play.finish_attempt(attempt)
@@ -94,7 +94,7 @@ class World(RuleBasedStateMachine):
         load_extra_bytes=st.sampled_from([0, 0, 10, 60]),
     )
     def finish_attempt(self, data, is_good, load_extra_bytes):
-        attempt = self._any(data, self.play.orders.fetching)
+        attempt = self._one_of(data, self.play.orders.fetching)
         if is_good:
             self.play.finish_attempt(attempt, load_extra_bytes)
         else:
@@ -108,7 +108,7 @@ class World(RuleBasedStateMachine):
         load_s=st.sampled_from([0.0, 0.1, 5.0]),
     )
     def finish_load_of(self, data, is_good, load_s):
-        key = self._any(data, self.play.orders.loading)
+        key = self._one_of(data, self.play.orders.loading)
         if is_good:
             self.play.finish_load_of(key, load_s)
         else:
@@ -118,13 +118,13 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.play.orders.freeing)
     @rule(data=st.data())
     def finish_free_of(self, data):
-        self.play.finish_free_of(self._any(data, self.play.orders.freeing))
+        self.play.finish_free_of(self._one_of(data, self.play.orders.freeing))
 
     @precondition(lambda self: self.play.orders.offloading or self.play.orders.onloading)
     @rule(data=st.data(), is_good=st.sampled_from([True, True, False]))
     def answer_move(self, data, is_good):
         self._answer_move(
-            self._any(data, [*self.play.orders.offloading, *self.play.orders.onloading]), is_good
+            self._one_of(data, [*self.play.orders.offloading, *self.play.orders.onloading]), is_good
         )
 
     def _answer_move(self, key, is_good):
@@ -140,7 +140,7 @@ class World(RuleBasedStateMachine):
             self.play.offloaded.discard(key)
             self.play.send(ev.CopyOnloaded(key))
 
-    # Wishes and the world
+    # Admin requests, memory and time
 
     @rule(
         name=names,
@@ -161,7 +161,7 @@ class World(RuleBasedStateMachine):
 
     @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
     def grow_or_shrink(self, key, host, gpu):
-        """The next load of these bytes takes another size than the last."""
+        """Change the footprint that the next load of an artifact measures."""
         if f"k{key}" in self.play.artifacts_by_key:
             self.play.artifacts_by_key[f"k{key}"].actual = model.Footprint(
                 host, gpu if self.gpu else 0
@@ -176,33 +176,35 @@ class World(RuleBasedStateMachine):
         self.play.send(ev.UnloadRequested(play.id_of(name)))
 
     @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
-    def ease(self, key, load_extra_bytes):
+    def set_load_extra(self, key, load_extra_bytes):
         self.play.send(ev.LoadOverheadKnown(f"k{key}", load_extra_bytes))
 
     @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
-    def see_memory(self, overhead):
+    def measure_memory(self, overhead):
         self.play.measure_memory(overhead)
 
     @rule(seconds=waits)
     def wait(self, seconds):
         self.play.wait(seconds)
 
-    # The end: everything is answered
+    # The end of a run
 
     def teardown(self):
         self.play.measure_memory(0)
-        assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), "there is no end to it"
+        assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), (
+            "commands never come to an end"
+        )
         assert not any(request.is_waiting for request in self.play.requests.values())
         assert self.play.orders == play.Orders()
-        resting = {CopyPhase.READY, CopyPhase.OFFLOADED, CopyPhase.ABSENT, CopyPhase.FAILED}
-        assert {copy.state for copy in self.play.residency.copies.values()} <= resting
+        final = {CopyPhase.READY, CopyPhase.OFFLOADED, CopyPhase.ABSENT, CopyPhase.FAILED}
+        assert {copy.state for copy in self.play.residency.copies.values()} <= final
         assert all(
             isinstance(request.error, errors.MeshError | None)
             for request in self.play.requests.values()
         )
 
     def _answer_all(self):
-        """Answer what is there to be answered, end every lease, let time go by; whether anything is left to do."""
+        """Answer all commands, end all leases, let time pass; return whether anything is left."""
         orders = self.play.orders
         for key in list(+self.play.leases):
             self.play.end_lease(key)
@@ -218,7 +220,7 @@ class World(RuleBasedStateMachine):
         return (
             orders != play.Orders()
             or +self.play.leases
-            or any(each.is_waiting for each in self.play.requests.values())
+            or any(request.is_waiting for request in self.play.requests.values())
         )
 
 

@@ -29,17 +29,17 @@ def declared(name, version="1", uri="file:///m"):
 
 
 def test_a_model_without_a_version_means_the_newest():
-    there = catalog.Catalog([declared("a", "2"), declared("a", "10"), declared("a", "9")])
-    assert there.resolve("a") == model.ModelId("a", "10")
-    assert there.resolve("a", "2") == model.ModelId("a", "2")
-    assert there.versions("a") == ("2", "9", "10")
+    models = catalog.Catalog([declared("a", "2"), declared("a", "10"), declared("a", "9")])
+    assert models.resolve("a") == model.ModelId("a", "10")
+    assert models.resolve("a", "2") == model.ModelId("a", "2")
+    assert models.versions("a") == ("2", "9", "10")
 
 
 def test_withdrawing_the_newest_version_makes_another_the_newest():
-    there = catalog.Catalog(
+    models = catalog.Catalog(
         [declared("a", "2"), declared("a", "1"), catalog.ModelWithdrawn(model.ModelId("a", "2"))]
     )
-    assert there.resolve("a") == model.ModelId("a", "1")
+    assert models.resolve("a") == model.ModelId("a", "1")
 
 
 def test_an_unknown_model_is_not_found():
@@ -53,14 +53,14 @@ def test_the_error_of_an_unknown_version_lists_the_known_ones():
 
 
 def test_a_model_goes_with_its_last_version():
-    there = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
-    assert not there.has_name("a")
-    assert there.versions("a") == ()
-    assert there.declared(model.ModelId("a")) is None
+    models = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
+    assert not models.has_name("a")
+    assert models.versions("a") == ()
+    assert models.declared(model.ModelId("a")) is None
 
 
 def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which():
-    there = catalog.Catalog(
+    models = catalog.Catalog(
         [
             declared("a", "1"),
             declared("a", "2"),
@@ -68,32 +68,32 @@ def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which():
             catalog.AliasSet("any", "a"),
         ]
     )
-    assert there.resolve("old") == model.ModelId("a", "1")
-    assert there.resolve("any") == model.ModelId("a", "2")
-    assert there.resolve("old", "2") == model.ModelId("a", "2")
-    assert [alias.alias for alias in there.aliases()] == ["any", "old"]
+    assert models.resolve("old") == model.ModelId("a", "1")
+    assert models.resolve("any") == model.ModelId("a", "2")
+    assert models.resolve("old", "2") == model.ModelId("a", "2")
+    assert [alias.alias for alias in models.aliases()] == ["any", "old"]
 
 
 def test_a_cleared_alias_means_nothing():
-    there = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
-    assert there.has_name("x")
-    there.apply(catalog.AliasCleared("x"))
-    there.apply(catalog.AliasCleared("x"))
-    assert not there.has_name("x")
-    assert there.alias("x") is None
+    models = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
+    assert models.has_name("x")
+    models.apply(catalog.AliasCleared("x"))
+    models.apply(catalog.AliasCleared("x"))
+    assert not models.has_name("x")
+    assert models.alias("x") is None
 
 
 def test_withdrawing_an_unknown_model_changes_nothing():
-    there = catalog.Catalog([declared("a")])
-    there.apply(catalog.ModelWithdrawn(model.ModelId("b")))
-    there.apply(catalog.ModelWithdrawn(model.ModelId("a", "7")))
-    assert there.changes() == (declared("a"),)
+    models = catalog.Catalog([declared("a")])
+    models.apply(catalog.ModelWithdrawn(model.ModelId("b")))
+    models.apply(catalog.ModelWithdrawn(model.ModelId("a", "7")))
+    assert models.changes() == (declared("a"),)
 
 
 def test_a_later_declaration_takes_the_place_of_an_earlier_one():
-    there = catalog.Catalog([declared("a", uri="file:///old"), declared("a", uri="file:///new")])
-    assert len(there) == 1
-    assert there.declared(model.ModelId("a")) == declared("a", uri="file:///new")
+    models = catalog.Catalog([declared("a", uri="file:///old"), declared("a", uri="file:///new")])
+    assert len(models) == 1
+    assert models.declared(model.ModelId("a")) == declared("a", uri="file:///new")
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,23 @@ def test_no_two_versions_are_equally_new(several):
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20))
 def test_a_catalog_is_made_again_from_its_changes(history):
-    there = catalog.Catalog(history)
-    again = catalog.Catalog(there.changes())
-    assert list(again) == list(there)
-    assert again.aliases() == there.aliases()
-    assert [again.versions(name) for name in "abc"] == [there.versions(name) for name in "abc"]
+    models = catalog.Catalog(history)
+    again = catalog.Catalog(models.changes())
+    assert list(again) == list(models)
+    assert again.aliases() == models.aliases()
+    assert [again.versions(name) for name in "abc"] == [models.versions(name) for name in "abc"]
 
 
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20), names | aliases, versions)
 def test_each_resolved_model_was_declared(history, name, version):
-    there = catalog.Catalog(history)
+    models = catalog.Catalog(history)
     try:
-        found = there.resolve(name, version)
+        resolved = models.resolve(name, version)
     except errors.ModelNotFound:
-        alias = there.alias(name)
+        alias = models.alias(name)
         meant = (alias.name, version or alias.version) if alias else (name, version)
-        assert meant[1] not in there.versions(meant[0]) or not meant[1]
-        assert meant[1] or not there.versions(meant[0])
+        assert meant[1] not in models.versions(meant[0]) or not meant[1]
+        assert meant[1] or not models.versions(meant[0])
     else:
-        assert there.declared(found) is not None
+        assert models.declared(resolved) is not None

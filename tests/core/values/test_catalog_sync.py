@@ -23,65 +23,67 @@ def declared(*names):
     return [catalog.ModelDeclared(world.spec(name)) for name in names]
 
 
-def taken(*steps):
-    made = catalog_sync.CatalogFollower()
+def full(changes, revision=0):
+    """Return the steps of a full catalog for a worker at `revision`."""
+    return catalog_sync.full_steps(catalog_sync.split_changes(changes), revision)
+
+
+def follower_of(*steps):
+    """Return a new worker's catalog after these steps."""
+    follower = catalog_sync.CatalogFollower()
     for step in steps:
-        made.apply(step)
-    return made
+        follower.apply(step)
+    return follower
 
 
 def test_the_catalog_is_empty_before_the_last_step_of_a_full_one():
-    first, *rest = catalog_sync.full_steps(
-        catalog_sync.split_changes(declared(*(f"m{n}" for n in range(2500)))), 0
-    )
-    made = taken(first)
-    assert (len(made.catalog), made.is_complete, len(rest)) == (0, False, 2)
+    first, *rest = full(declared(*(f"m{n}" for n in range(2500))))
+    follower = follower_of(first)
+    assert (len(follower.catalog), follower.is_complete, len(rest)) == (0, False, 2)
     for step in rest:
-        made.apply(step)
-    assert (len(made.catalog), made.is_complete, made.revision) == (2500, True, 3)
+        follower.apply(step)
+    assert (len(follower.catalog), follower.is_complete, follower.revision) == (2500, True, 3)
 
 
 def test_an_empty_full_catalog_is_complete():
-    assert taken(*catalog_sync.full_steps(catalog_sync.split_changes([]), 0)).is_complete
+    assert follower_of(*full([])).is_complete
 
 
 def test_a_step_returns_its_changes():
-    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
+    follower = follower_of(*full(declared("a")))
     (step,) = catalog_sync.incremental_steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
-    assert made.apply(step) == step.changes
-    assert len(made.catalog) == 0
+    assert follower.apply(step) == step.changes
+    assert len(follower.catalog) == 0
 
 
 def test_a_step_after_a_missed_one_is_refused():
-    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a")), 0))
+    follower = follower_of(*full(declared("a")))
     with pytest.raises(catalog_sync.MissedStep, match="step 3 can't follow revision 1"):
-        made.apply(catalog_sync.SyncStep(3, tuple(declared("b"))))
-    assert (made.revision, len(made.catalog)) == (1, 1)
+        follower.apply(catalog_sync.SyncStep(3, tuple(declared("b"))))
+    assert (follower.revision, len(follower.catalog)) == (1, 1)
 
 
 def test_a_step_before_any_full_catalog_is_refused():
     with pytest.raises(catalog_sync.MissedStep):
-        taken(catalog_sync.SyncStep(1, tuple(declared("a"))))
+        follower_of(catalog_sync.SyncStep(1, tuple(declared("a"))))
 
 
 def test_a_second_full_catalog_returns_only_the_differences():
-    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("a", "b")), 0))
-    (step,) = catalog_sync.full_steps(catalog_sync.split_changes(declared("b", "c")), 1)
-    assert set(map(str, made.apply(step))) == {
+    follower = follower_of(*full(declared("a", "b")))
+    (step,) = full(declared("b", "c"), 1)
+    assert set(map(str, follower.apply(step))) == {
         str(catalog.ModelWithdrawn(model.ModelId("a"))),
         str(declared("c")[0]),
     }
 
 
 def test_the_old_catalog_serves_until_the_last_step_of_the_new_one():
-    made = taken(*catalog_sync.full_steps(catalog_sync.split_changes(declared("old")), 0))
-    first, last = catalog_sync.full_steps(
-        catalog_sync.split_changes(declared(*(f"m{n}" for n in range(1500)))), 1
-    )
-    made.apply(first)
-    assert made.catalog.has_name("old")
-    made.apply(last)
-    assert not made.catalog.has_name("old")
+    follower = follower_of(*full(declared("old")))
+    first, last = full(declared(*(f"m{n}" for n in range(1500))), 1)
+    follower.apply(first)
+    assert follower.catalog.has_name("old")
+    follower.apply(last)
+    assert not follower.catalog.has_name("old")
 
 
 @given(st.lists(CHANGES), st.lists(CHANGES))

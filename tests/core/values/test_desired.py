@@ -15,9 +15,9 @@ def test_fewer_workers_keep_their_ids():
 
 
 def test_a_pool_is_found_by_its_name():
-    wanted = desired.Desired(pools=(world.pool(), world.pool("gpu")))
-    assert wanted.pool("gpu") == world.pool("gpu")
-    assert wanted.pool("none") is None
+    config = desired.Desired(pools=(world.pool(), world.pool("gpu")))
+    assert config.pool("gpu") == world.pool("gpu")
+    assert config.pool("none") is None
 
 
 def test_the_models_of_a_repository_have_it_as_their_origin():

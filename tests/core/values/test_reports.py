@@ -12,12 +12,12 @@ def test_a_report_can_be_pickled():
     learned = reports.LearnedMeasurement(
         model.ModelId("a"), model.Measured("sha256:0", model.Footprint(1, 2), 0.5)
     )
-    said = reports.WorkerReport(
+    report = reports.WorkerReport(
         "default-0", 1, "n1", "ready", 7, copies=(copy,), measured=(learned,)
     )
-    assert pickle.loads(pickle.dumps(said)) == said
+    assert pickle.loads(pickle.dumps(report)) == report
 
 
 def test_the_defaults_of_a_report_describe_an_empty_worker():
-    said = reports.WorkerReport("default-0", 1, "n1", "starting", 0)
-    assert (said.copies, said.booked, said.counters.requests) == ((), model.Footprint(), 0)
+    report = reports.WorkerReport("default-0", 1, "n1", "starting", 0)
+    assert (report.copies, report.booked, report.counters.requests) == ((), model.Footprint(), 0)
