@@ -102,8 +102,8 @@ def check(sample: Sample, given: np.ndarray) -> None:
 class Asking:
     """One caller of one model, in the worker's process."""
 
-    def __init__(self, of: worker.PoolWorker, sample: Sample) -> None:
-        self._host = of.host
+    def __init__(self, pool_worker: worker.PoolWorker, sample: Sample) -> None:
+        self._host = pool_worker.host
         self._id = model.ModelId(sample.name)
         self._sample = sample
         self.input = "x"
@@ -128,15 +128,15 @@ class Asking:
 
 async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
     """One model in a worker of its own. What its first load takes is read from the worker: before it the file is copied into the cache."""
-    async with solo.serving(folder, [solo.Entry(sample.name, sample.path)]) as of:
-        asking = Asking(of, sample)
+    async with solo.serving(folder, [solo.Entry(sample.name, sample.path)]) as pool_worker:
+        asking = Asking(pool_worker, sample)
         gc.collect()
         allocators.current().trim()
         before_bytes = process_memory.private_bytes()
         await asking.back_ms()
         private_bytes = process_memory.private_bytes() - before_bytes
-        measured = of.host.take_measured()[model.ModelId(sample.name)]
-        mapped_bytes = of.host.mapped_bytes
+        measured = pool_worker.host.take_measured()[model.ModelId(sample.name)]
+        mapped_bytes = pool_worker.host.mapped_bytes
         taken = []
         for _ in range(rounds):
             await asking.leave()
@@ -216,16 +216,16 @@ def percentile(values: tuple[float, ...] | list[float], share: float) -> float:
     return float(np.percentile(values, share))
 
 
-def row(what: str, each: Figures) -> tuple[str, ...]:
+def row(what: str, measured: Figures) -> tuple[str, ...]:
     taken = (
-        each.torch_ms,
-        each.first_load_ms,
-        percentile(each.attach_ms, 50),
-        percentile(each.attach_ms, 99),
-        percentile(each.first_answer_ms, 50),
-        percentile(each.warm_ms, 50),
-        each.mapped_bytes / 2**20,
-        each.private_bytes / 2**20,
+        measured.torch_ms,
+        measured.first_load_ms,
+        percentile(measured.attach_ms, 50),
+        percentile(measured.attach_ms, 99),
+        percentile(measured.first_answer_ms, 50),
+        percentile(measured.warm_ms, 50),
+        measured.mapped_bytes / 2**20,
+        measured.private_bytes / 2**20,
     )
     return (what, *map(results.figure, taken))
 
@@ -243,25 +243,26 @@ HEAD = (
 )
 
 
-def claim(what: str, each: Figures, *, is_quick: bool) -> results.Claim:
+def claim(what: str, measured: Figures, *, is_quick: bool) -> results.Claim:
     """The target for one kind of model; in the quick version its floor, beside the library's own load in the same run."""
     if is_quick:
-        peer = ("torch's load", each.torch_ms)
+        peer = ("torch's load", measured.torch_ms)
         return results.times_at_most(
-            f"{what}: attached, p50", "ms", percentile(each.attach_ms, 50), peer, QUICK_RATIO
+            f"{what}: attached, p50", "ms", percentile(measured.attach_ms, 50), peer, QUICK_RATIO
         )
     return results.at_most(
-        f"{what}: attached, p99", percentile(each.attach_ms, 99), "ms", ATTACH_MS_MAX
+        f"{what}: attached, p99", percentile(measured.attach_ms, 99), "ms", ATTACH_MS_MAX
     )
 
 
-def found(
+def summarise(
     plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]
 ) -> results.Results:
     """The tables, and the targets."""
     size = f"{plan.size_bytes >> 20} MB"
     claims = [
-        claim(f"{what}, {size}", each, is_quick=plan is QUICK) for what, each in figures.items()
+        claim(f"{what}, {size}", measured, is_quick=plan is QUICK)
+        for what, measured in figures.items()
     ]
     peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
     ours_mib = (held["mapped"] - held["none"]) / 2**20
@@ -274,7 +275,7 @@ def found(
         results.Table(
             f"{size} models evicted and attached again, one worker",
             HEAD,
-            tuple(row(*each) for each in figures.items()),
+            tuple(row(*pair) for pair in figures.items()),
         )
     ]
     if mesh:
@@ -289,14 +290,14 @@ def found(
         )
     bars = [
         results.Bar(f"{what}: {how}", value, how == "attached")
-        for what, each in figures.items()
-        for how, value in spans(each)
+        for what, measured in figures.items()
+        for how, value in spans(measured)
     ]
     chart = results.Chart(
         "attach", f"Until a {size} model is there", "ms", tuple(bars), is_log=True
     )
     kept = {
-        "by model": {what: asdict(each) for what, each in figures.items()},
+        "by model": {what: asdict(measured) for what, measured in figures.items()},
         "held bytes": held,
         "mesh ms": mesh,
     }
@@ -310,8 +311,8 @@ def found(
     )
 
 
-def spans(each: Figures) -> tuple[tuple[str, float], ...]:
-    return ("torch's load", each.torch_ms), ("attached", percentile(each.attach_ms, 50))
+def spans(measured: Figures) -> tuple[tuple[str, float], ...]:
+    return ("torch's load", measured.torch_ms), ("attached", percentile(measured.attach_ms, 50))
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
@@ -330,7 +331,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         )
     held = {how: held_bytes(folder, samples[0], how) for how in ("none", "plain", "mapped")}
     mesh = through_the_mesh(folder, samples[0], plan.mesh_rounds) if plan.mesh_rounds else {}
-    return found(plan, figures, held, mesh)
+    return summarise(plan, figures, held, mesh)
 
 
 def main() -> int:

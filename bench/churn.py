@@ -76,8 +76,8 @@ def middle(readings: list[Reading]) -> Reading:
     """Medians."""
     return Reading(
         *(
-            int(statistics.median(each))
-            for each in zip(*(asdict(reading).values() for reading in readings), strict=True)
+            int(statistics.median(values))
+            for values in zip(*(asdict(reading).values() for reading in readings), strict=True)
         )
     )
 
@@ -90,7 +90,10 @@ def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
 
 
 async def churn(
-    of: worker.PoolWorker, ids: list[model.ModelId], loads: int, tell: Callable[[str], None]
+    pool_worker: worker.PoolWorker,
+    ids: list[model.ModelId],
+    loads: int,
+    tell: Callable[[str], None],
 ) -> Churned:
     """Load and unload, one model after another."""
     readings, spent_s, batch = [read()], 0.0, max(1, loads // BATCHES)
@@ -98,9 +101,9 @@ async def churn(
     while part := list(itertools.islice(turns, batch)):
         began_s = time.perf_counter()
         for id_ in part:
-            await of.ensure_loaded(id_, timeout_s=120)
-            of.host.unload(id_)
-            while of.host.footprint(id_).host_bytes:  # noqa: ASYNC110 - nothing tells of a copy's end
+            await pool_worker.ensure_loaded(id_, timeout_s=120)
+            pool_worker.host.unload(id_)
+            while pool_worker.host.footprint(id_).host_bytes:  # noqa: ASYNC110 - nothing tells of a copy's end
                 await asyncio.sleep(0)
         spent_s += time.perf_counter() - began_s
         readings.append(read())
@@ -121,12 +124,12 @@ def tiny_models(folder: Path) -> Iterator[solo.Entry]:
 
 def sample_models(folder: Path) -> Iterator[tuple[str, solo.Entry]]:
     """One of the demo's models for each library but ONNX Runtime, trained anew: in another process, as for a worker."""
-    wanted = [each for each in samples.SAMPLES if each.runtime in SHARES]
+    wanted = [sample for sample in samples.SAMPLES if sample.runtime in SHARES]
     with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        for each, entry in zip(
+        for sample, entry in zip(
             wanted, apart.map(sample_model, itertools.repeat(folder), wanted), strict=False
         ):
-            yield each.runtime, entry
+            yield sample.runtime, entry
 
 
 def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
@@ -147,20 +150,20 @@ async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> d
         by_runtime |= {runtime: [entry] for runtime, entry in sample_models(folder)}
     async with solo.serving(
         folder, [entry for entries in by_runtime.values() for entry in entries]
-    ) as of:
+    ) as pool_worker:
         for runtime, entries in by_runtime.items():
             console.print(runtime)
             loads = args.loads // SHARES.get(runtime, 1)
             ids = [model.ModelId(entry.name) for entry in entries]
             churned[runtime] = await churn(
-                of, ids, loads, lambda said: console.print(f"  {said}", highlight=False)
+                pool_worker, ids, loads, lambda said: console.print(f"  {said}", highlight=False)
             )
     return churned
 
 
-def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Results:
+def summarise(churned: dict[str, Churned], *, is_quick: bool) -> results.Results:
     """The table, and the targets."""
-    rows = tuple((runtime, *_cells(each)) for runtime, each in churned.items())
+    rows = tuple((runtime, *_cells(result)) for runtime, result in churned.items())
     head = (
         "library",
         "loads",
@@ -190,21 +193,21 @@ def found(churned: dict[str, Churned], *, is_quick: bool) -> results.Results:
             QUICK_THREADS_MAX * is_quick,
         ),
     )
-    figures = {runtime: asdict(each) for runtime, each in churned.items()}
+    figures = {runtime: asdict(result) for runtime, result in churned.items()}
     table = results.Table("loads and unloads through one worker, without Ray", head, rows)
     return results.Results(
         1, {"loads": onnx.loads, "models": MODELS}, claims, (table,), figures=figures
     )
 
 
-def _cells(each: Churned) -> tuple[str, ...]:
-    before, after = each.before, each.after
+def _cells(result: Churned) -> tuple[str, ...]:
+    before, after = result.before, result.after
     mib = (before.private_bytes / 2**20, after.private_bytes / 2**20)
     figures = (
-        each.loads,
-        each.loads_per_s,
+        result.loads,
+        result.loads_per_s,
         *mib,
-        each.drift * 100,
+        result.drift * 100,
         after.files - before.files,
         after.threads - before.threads,
     )
@@ -213,7 +216,7 @@ def _cells(each: Churned) -> tuple[str, ...]:
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
     args.loads = args.loads or (1_000 if args.quick else 10_000)
-    return found(asyncio.run(run_all(console, args, folder)), is_quick=args.quick)
+    return summarise(asyncio.run(run_all(console, args, folder)), is_quick=args.quick)
 
 
 def main() -> int:

@@ -127,9 +127,9 @@ class Asking:
 
 def request(model: str) -> Any:
     """The call for the one row."""
-    made = pb.ModelInferRequest(model_name=model, raw_input_contents=[X.tobytes()])
-    made.inputs.add(name="x", datatype="FP32", shape=X.shape)
-    return made
+    request = pb.ModelInferRequest(model_name=model, raw_input_contents=[X.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=X.shape)
+    return request
 
 
 def right(answer: Any, expected: np.ndarray, model: str) -> None:
@@ -237,8 +237,8 @@ def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
     )
     distant = written(folder, "s3", plan.first)
     with buckets.serving(folder) as bucket:
-        entries = [{"name": each.name, "uri": str(each.path)} for each in (*local, *once)]
-        entries += [{"name": each.name, "uri": bucket.put(each.path)} for each in distant]
+        entries = [{"name": sample.name, "uri": str(sample.path)} for sample in (*local, *once)]
+        entries += [{"name": sample.name, "uri": bucket.put(sample.path)} for sample in distant]
         with meshes.up(folder, meshes.pool(1, "2GiB"), bucket.variables, models=entries) as mesh:
             mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), READY_S_MAX)
             asking = Asking(mesh)
@@ -268,7 +268,7 @@ def _measure_all(
     evicted(asking, local, plan, cold_tables.DISK, taken, functools.partial(checked_drop, cache))
     console.print("in process")
     for size in plan.first:
-        sample = next(each for each in local if each.size == size)
+        sample = next(sample for sample in local if sample.size == size)
         taken.in_process_ms[size] = in_process_ms(sample, min(20, plan.evicted[size]))
     console.print(f"{plan.callers} at once")
     return list(stampedes(asking, once, plan.callers))
@@ -280,7 +280,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         (folder / name).mkdir()
     taken, rushed = measure(console, plan, folder / "places")
     thrashed = thrash.run(console, plan.thrash, folder / "thrash")
-    return cold_tables.found(
+    return cold_tables.summarise(
         taken.took_ms, taken.in_process_ms, rushed, thrashed, is_quick=args.quick
     )
 

@@ -33,7 +33,7 @@ class Stampede:
     took_ms: Sequence[float]
 
 
-def found(
+def summarise(
     took_ms: Mapping[tuple[str, str], Sequence[float]],
     in_process_ms: Mapping[str, float],
     rushed: Sequence[Stampede],
@@ -49,11 +49,15 @@ def found(
     )
     tables = (places(took_ms, in_process_ms), crowds(rushed), thrash_table(thrashed))
     sizes = {
-        "requests": {f"{place}, {size}": len(each) for (place, size), each in took_ms.items()},
+        "requests": {
+            f"{place}, {size}": len(times_ms) for (place, size), times_ms in took_ms.items()
+        },
         "callers": rushed[0].callers,
     }
     figures = {
-        "took_ms": {f"{place}, {size}": list(each) for (place, size), each in took_ms.items()}
+        "took_ms": {
+            f"{place}, {size}": list(times_ms) for (place, size), times_ms in took_ms.items()
+        }
     }
     return results.Results(1, sizes, claims, tables, (chart(took_ms),), figures)
 
@@ -63,7 +67,9 @@ def targets(
 ) -> Iterator[results.Claim]:
     """The design's, for a tiny model."""
     for place in (CACHED, DISK):
-        p50_ms, p99_ms = (float(each) for each in np.percentile(took_ms[place, TINY], [50, 99]))
+        p50_ms, p99_ms = (
+            float(percentile) for percentile in np.percentile(took_ms[place, TINY], [50, 99])
+        )
         yield results.at_most(f"cold hit p50, tiny model, {place}", p50_ms, "ms", P50_MS_MAX)
         yield results.at_most(f"cold hit p99, tiny model, {place}", p99_ms, "ms", P99_MS_MAX)
 
@@ -84,16 +90,16 @@ def floors(
 
 def loads(rushed: Sequence[Stampede]) -> Iterator[results.Claim]:
     """One load however many wait, and nobody fails."""
-    for each in rushed:
+    for stampede in rushed:
         yield results.exactly(
-            f"loads for {each.callers} concurrent first requests, {each.size}",
-            each.loads,
+            f"loads for {stampede.callers} concurrent first requests, {stampede.size}",
+            stampede.loads,
             "load",
             1,
         )
         yield results.exactly(
-            f"failures of {each.callers} concurrent first requests, {each.size}",
-            each.failures,
+            f"failures of {stampede.callers} concurrent first requests, {stampede.size}",
+            stampede.failures,
             "",
             0,
         )
@@ -111,10 +117,12 @@ def places(
 ) -> results.Table:
     """Milliseconds by where the artifact was and by size."""
     rows = []
-    for (place, size), each in took_ms.items():
-        p50_ms, p99_ms, max_ms = (float(p) for p in np.percentile(each, [50, 99, 100]))
+    for (place, size), times_ms in took_ms.items():
+        p50_ms, p99_ms, max_ms = (float(p) for p in np.percentile(times_ms, [50, 99, 100]))
         figures = (p50_ms, p99_ms, max_ms, in_process_ms[size], p50_ms / in_process_ms[size])
-        rows.append((place, size, str(len(each)), *(results.figure(figure) for figure in figures)))
+        rows.append(
+            (place, size, str(len(times_ms)), *(results.figure(figure) for figure in figures))
+        )
     head = (
         "where the artifact is",
         "size",
@@ -133,14 +141,14 @@ def crowds(rushed: Sequence[Stampede]) -> results.Table:
     """Everybody at once."""
     head = ("size", "callers", "loads", "failures", "first ms", "p50 ms", "last ms")
     rows = []
-    for each in rushed:
-        figures = (float(p) for p in np.percentile(each.took_ms, [0, 50, 100]))
+    for stampede in rushed:
+        figures = (float(p) for p in np.percentile(stampede.took_ms, [0, 50, 100]))
         rows.append(
             (
-                each.size,
-                str(each.callers),
-                str(each.loads),
-                str(each.failures),
+                stampede.size,
+                str(stampede.callers),
+                str(stampede.loads),
+                str(stampede.failures),
                 *(results.figure(figure) for figure in figures),
             )
         )
@@ -166,8 +174,8 @@ def thrash_table(thrashed: thrash.Thrashed) -> results.Table:
 def chart(took_ms: Mapping[tuple[str, str], Sequence[float]]) -> results.Chart:
     """Medians."""
     bars = tuple(
-        results.Bar(f"{size}, {place}", float(np.median(each)), is_ours=True)
-        for (place, size), each in took_ms.items()
+        results.Bar(f"{size}, {place}", float(np.median(times_ms)), is_ours=True)
+        for (place, size), times_ms in took_ms.items()
     )
     return results.Chart(
         "cold", "A request for a model that is not in memory, median", "ms", bars, is_log=True

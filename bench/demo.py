@@ -101,7 +101,7 @@ def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:
         .raise_for_status()
         .json()
     )
-    output = next(each for each in answer["outputs"] if each["name"] == wanted)
+    output = next(tensor for tensor in answer["outputs"] if tensor["name"] == wanted)
     dtype = np.int64 if output["datatype"].startswith(("INT", "UINT")) else np.float64
     return np.array(output["data"], dtype).reshape(output["shape"])
 
@@ -136,7 +136,7 @@ def compare(endpoint: str, place: Place) -> list[Compared]:
                 ask_rest(http, sample.name, x),
             )
             compared.append(
-                Compared(sample, len(x), *(samples.score(each, truth) for each in answers))
+                Compared(sample, len(x), *(samples.score(answer, truth) for answer in answers))
             )
     return compared
 
@@ -147,14 +147,14 @@ def show(console: Console, compared: list[Compared]) -> None:
         drawn.add_column(heading)
     for heading in ("rows", "in process", "gRPC", "REST", "equal"):
         drawn.add_column(heading, justify="right")
-    for each in compared:
-        scores = (f"{score:.6f}" for score in (each.in_process, each.over_grpc, each.over_rest))
+    for scores in compared:
+        figures = (scores.in_process, scores.over_grpc, scores.over_rest)
         drawn.add_row(
-            each.sample.name,
-            each.sample.runtime,
-            str(each.rows),
-            *scores,
-            "yes" if each.is_equal() else "NO",
+            scores.sample.name,
+            scores.sample.runtime,
+            str(scores.rows),
+            *(f"{score:.6f}" for score in figures),
+            "yes" if scores.is_equal() else "NO",
         )
     console.print(drawn)
 
@@ -226,7 +226,7 @@ def begin(console: Console, place: Place, endpoint: str, mesh: served.Served) ->
     console.print(f"first prediction after {time.monotonic() - started_s:.1f} s", highlight=False)
     compared = compare(endpoint, place)
     show(console, compared)
-    is_equal = all(each.is_equal() for each in compared)
+    is_equal = all(scores.is_equal() for scores in compared)
     if is_equal:
         console.print(
             f"serving gRPC and REST on {endpoint}; try, in another terminal:", highlight=False

@@ -165,13 +165,13 @@ def answers(client: triton.InferenceServerClient, name: str) -> bool:
 
 
 def cells(what: str, by_budget: Mapping[float, filling.Filled]) -> tuple[str, ...]:
-    each = by_budget[max(by_budget)]
+    measured = by_budget[max(by_budget)]
     counts = (
         f"{'' if one.is_full else '≈ '}{one.room_for(int(gib * GIB)):,}"
         for gib, one in by_budget.items()
     )
-    kib = (each.private_bytes_each / 1024, each.mapped_bytes_each / 1024)
-    return (what, *counts, *map(results.figure, kib), *map(results.figure, each.load_ms))
+    kib = (measured.private_bytes_each / 1024, measured.mapped_bytes_each / 1024)
+    return (what, *counts, *map(results.figure, kib), *map(results.figure, measured.load_ms))
 
 
 def table(
@@ -215,7 +215,7 @@ def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.C
     )
 
 
-def found(
+def summarise(
     plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool
 ) -> results.Results:
     """The table, the chart, and the targets."""
@@ -263,7 +263,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
             beside = peer(folder, plan.peer)
         except (environments.NotInstalled, served.NotServing) as failure:
             missing[systems.MLSERVER] = f"not installed: {failure}"
-    return found(plan, fillings, beside, missing, is_quick=args.quick)
+    return summarise(plan, fillings, beside, missing, is_quick=args.quick)
 
 
 def main() -> int:

@@ -59,8 +59,8 @@ def play(trace: traces.Trace, models: traces.Models, share: float) -> Played:
         for policy in eviction.POLICIES
     }
     bounds = (
-        shelves.optimum(trace, models, budget_bytes, counted_from, each)
-        for each in (np.ones(len(models)), models.load_s)
+        shelves.optimum(trace, models, budget_bytes, counted_from, values)
+        for values in (np.ones(len(models)), models.load_s)
     )
     return Played(trace.name, share, outcomes, *bounds)
 
@@ -72,9 +72,9 @@ def shard(
     counted_from, hit_ratios, lost_s = int(len(trace) * FILLING_SHARE), {}, {}
     for count in (1, *workers):
         budget_bytes = int(models.bytes.sum() * RING_SHARE / count)
-        there = [shelves.Shelf(models, budget_bytes, policy) for _ in range(count)]
+        shards = [shelves.Shelf(models, budget_bytes, policy) for _ in range(count)]
         outcome = shelves.replay(
-            trace, models, there, shelves.homes(count, len(models)), counted_from
+            trace, models, shards, shelves.homes(count, len(models)), counted_from
         )
         hit_ratios[count], lost_s[count] = outcome.hit_ratio, outcome.lost_s
     return Sharded(policy, hit_ratios, lost_s)
@@ -84,7 +84,7 @@ def claims(
     played: list[Played], sharded: list[Sharded], *, is_quick: bool
 ) -> Iterator[results.Claim]:
     """The design's targets; in the quick version its floors."""
-    (lru,) = [each for each in sharded if each.policy == "lru"]
+    (lru,) = [shards for shards in sharded if shards.policy == "lru"]
     for workers, target in RING_TARGETS.items():
         if workers in lru.hit_ratios:
             peer = ("one global LRU", lru.hit_ratios[1] * 100)
@@ -96,13 +96,13 @@ def claims(
                 peer,
                 bound,
             )
-    for each in played:
-        peer = ("LRU", each.outcomes["lru"].lost_s)
-        what = f"time lost to loads with GDSF, {each.trace}, memory for {each.share:.0%}"
+    for run in played:
+        peer = ("LRU", run.outcomes["lru"].lost_s)
+        what = f"time lost to loads with GDSF, {run.trace}, memory for {run.share:.0%}"
         yield results.times_at_most(
             what,
             "s",
-            each.outcomes["gdsf"].lost_s,
+            run.outcomes["gdsf"].lost_s,
             peer,
             QUICK_LOST_RATIO_MAX if is_quick else LOST_RATIO_MAX,
         )
@@ -111,17 +111,15 @@ def claims(
 def policies_table(played: list[Played]) -> results.Table:
     """Misses and lost time, in figures and beside the bound."""
     rows = []
-    for each in played:
-        for policy, outcome in each.outcomes.items():
+    for run in played:
+        for policy, outcome in run.outcomes.items():
             ratios = (
-                outcome.misses / each.misses_min,
+                outcome.misses / run.misses_min,
                 outcome.lost_s,
-                outcome.lost_s / each.lost_s_min,
+                outcome.lost_s / run.lost_s_min,
             )
             cells = (f"{outcome.misses:,}", *(results.figure(ratio) for ratio in ratios))
-            rows.append(
-                (each.trace, f"{each.share:.0%}", policy, f"{outcome.hit_ratio:.2%}", *cells)
-            )
+            rows.append((run.trace, f"{run.share:.0%}", policy, f"{outcome.hit_ratio:.2%}", *cells))
     head = ("trace", "memory", "policy", "hits", "misses", "× bound", "lost s", "× bound")
     return results.Table(
         "policies beside what no policy can beat (PFOO-L, sees all that comes)", head, tuple(rows)
@@ -131,15 +129,15 @@ def policies_table(played: list[Played]) -> results.Table:
 def ring_table(sharded: list[Sharded]) -> results.Table:
     """Hits by workers, and their share of the global memory's."""
     rows = []
-    for each in sharded:
-        for workers, ratio in each.hit_ratios.items():
-            lost = f"{each.lost_s[workers] / each.lost_s[1]:.2f}"
+    for shards in sharded:
+        for workers, ratio in shards.hit_ratios.items():
+            lost = f"{shards.lost_s[workers] / shards.lost_s[1]:.2f}"
             rows.append(
                 (
-                    each.policy,
+                    shards.policy,
                     str(workers),
                     f"{ratio:.2%}",
-                    f"{ratio / each.hit_ratios[1]:.2%}",
+                    f"{ratio / shards.hit_ratios[1]:.2%}",
                     lost,
                 )
             )
@@ -153,12 +151,12 @@ def ring_table(sharded: list[Sharded]) -> results.Table:
 def charts(played: list[Played]) -> Iterator[results.Chart]:
     """Lost time beside the bound."""
     bars = []
-    for each in (each for each in played if each.share == BUDGET_SHARES[-1]):
-        for policy, outcome in each.outcomes.items():
+    for run in (run for run in played if run.share == BUDGET_SHARES[-1]):
+        for policy, outcome in run.outcomes.items():
             bars.append(
-                results.Bar(f"{each.trace}, {policy.upper()}", outcome.lost_s, policy == "gdsf")
+                results.Bar(f"{run.trace}, {policy.upper()}", outcome.lost_s, policy == "gdsf")
             )
-        bars.append(results.Bar(f"{each.trace}, no policy can beat", each.lost_s_min))
+        bars.append(results.Bar(f"{run.trace}, no policy can beat", run.lost_s_min))
     yield results.Chart(
         "eviction",
         f"Time lost to loads, memory for {BUDGET_SHARES[-1]:.0%} of all bytes",
@@ -186,16 +184,16 @@ def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Re
         console.print(f"the ring, {policy}")
         sharded.append(shard(traces.zipf(len(models), requests), models, workers, policy))
     figures = {
-        "played": [asdict(each) for each in played],
-        "sharded": [asdict(each) for each in sharded],
+        "played": [asdict(run) for run in played],
+        "sharded": [asdict(shards) for shards in sharded],
     }
-    found = (
+    measured = (
         tuple(claims(played, sharded, is_quick=args.quick)),
         (policies_table(played), ring_table(sharded)),
         tuple(charts(played)),
     )
     return results.Results(
-        1, {"models": len(models), "requests": requests, "workers": workers}, *found, figures
+        1, {"models": len(models), "requests": requests, "workers": workers}, *measured, figures
     )
 
 

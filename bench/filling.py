@@ -90,9 +90,9 @@ def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
     return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
 
 
-async def brought(of: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
+async def brought(host: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
     """The model's answer; it is loaded first if need be."""
-    resident = await of.lease(
+    resident = await host.lease(
         model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S
     )
     try:
@@ -102,57 +102,57 @@ async def brought(of: model_host.ModelHost, number: int, rows: np.ndarray) -> np
             )
         )
     finally:
-        of.release(resident)
+        host.release(resident)
 
 
 async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
     """Load one model after another. Raises WrongAnswer."""
     paths, rows, names = given.paths, given.rows, max(registered, len(given.paths))
     empty_bytes = settled_bytes()
-    async with solo.serving(given.folder, entries(paths, names), memory_bytes) as of:
+    async with solo.serving(given.folder, entries(paths, names), memory_bytes) as pool_worker:
         catalog_bytes = settled_bytes() - empty_bytes
-        await brought(of.host, 0, rows)
+        await brought(pool_worker.host, 0, rows)
         before_bytes = settled_bytes()
-        load_ms = [ms async for ms in loads(of.host, len(paths), rows)]
-        taken_bytes, resident = settled_bytes() - before_bytes, ready(of.host)
+        load_ms = [ms async for ms in loads(pool_worker.host, len(paths), rows)]
+        taken_bytes, resident = settled_bytes() - before_bytes, ready(pool_worker.host)
         filled = Filled(
             resident=resident,
-            is_full=of.host.residency.counts.evictions > 0,
+            is_full=pool_worker.host.residency.counts.evictions > 0,
             registered=names,
             process_bytes=before_bytes,
             registered_bytes_each=catalog_bytes / names,
             private_bytes_each=taken_bytes / max(1, resident - 1),
-            mapped_bytes_each=of.host.mapped_bytes / resident,
-            load_ms=tuple(float(each) for each in np.percentile(load_ms, (50, 99))),
+            mapped_bytes_each=pool_worker.host.mapped_bytes / resident,
+            load_ms=tuple(float(percentile) for percentile in np.percentile(load_ms, (50, 99))),
         )
-        await check(of.host, given.answers, rows)
+        await check(pool_worker.host, given.answers, rows)
     return filled
 
 
-async def loads(of: model_host.ModelHost, count: int, rows: np.ndarray) -> AsyncIterator[float]:
+async def loads(host: model_host.ModelHost, count: int, rows: np.ndarray) -> AsyncIterator[float]:
     """Milliseconds of each load but the first, until one makes another leave."""
     for number in range(1, count):
         began_s = time.perf_counter()
-        await of.ensure_loaded(model.ModelId(numbered(number)), WAIT_S)
+        await host.ensure_loaded(model.ModelId(numbered(number)), WAIT_S)
         yield (time.perf_counter() - began_s) * 1e3
-        if of.residency.counts.evictions:
+        if host.residency.counts.evictions:
             return
-        await brought(of, number, rows)
+        await brought(host, number, rows)
 
 
-def ready(of: model_host.ModelHost) -> int:
+def ready(host: model_host.ModelHost) -> int:
     """How many are in memory."""
     return sum(
-        copy.state is copy_lifecycle.CopyPhase.READY for copy in of.residency.copies.values()
+        copy.state is copy_lifecycle.CopyPhase.READY for copy in host.residency.copies.values()
     )
 
 
 async def check(
-    of: model_host.ModelHost, answers: Mapping[int, np.ndarray], rows: np.ndarray
+    host: model_host.ModelHost, answers: Mapping[int, np.ndarray], rows: np.ndarray
 ) -> None:
     """Some answers against the library's own."""
     for number, expected in answers.items():
-        if not np.allclose(await brought(of, number, rows), expected, rtol=1e-4, atol=1e-5):
+        if not np.allclose(await brought(host, number, rows), expected, rtol=1e-4, atol=1e-5):
             raise program.WrongAnswer(
                 f"{numbered(number)} gives another answer than the library's own"
             )

@@ -116,10 +116,10 @@ def outcome(report: str, log: str, requests: int) -> Outcome:
 
 
 def _number(pattern: str, report: str) -> float:
-    found = re.search(pattern, report)
-    if found is None:
+    match = re.search(pattern, report)
+    if match is None:
         raise LoadFailed(f"h2load's report is not as expected:\n{report}")
-    return float(found.group(1))
+    return float(match.group(1))
 
 
 def in_flight(number: int, requests: int) -> Load:

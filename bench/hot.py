@@ -97,7 +97,7 @@ class Load:
 
 def workers_of(endpoint: str) -> int:
     """On how many workers the model is asked for."""
-    spread = {each["model"]: each["workers"] for each in meshes.status(endpoint)["spread"]}
+    spread = {row["model"]: row["workers"] for row in meshes.status(endpoint)["spread"]}
     return len(spread.get(NAME, ())) or 1
 
 
@@ -197,24 +197,24 @@ def simulate(load: float) -> Simulated:
     )
     seen = [(world.second(load), len(world.places())) for _ in range(SIMULATED_S)]
     settled_s = next(
-        second for second in range(SIMULATED_S) if all(each == seen[-1] for each in seen[second:])
+        second for second in range(SIMULATED_S) if all(state == seen[-1] for state in seen[second:])
     )
     return Simulated(load, *seen[-1], settled_s)
 
 
-def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Results:
+def summarise(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Results:
     """The tables, and the target."""
     head = ("the model is on", "req/s", "p50 ms", "s until it is")
     rows = tuple(
         (
-            f"{each.workers} worker{'s' if each.workers > 1 else ''}",
-            *map(results.figure, (each.requests_per_s, each.p50_ms, each.spread_s)),
+            f"{served.workers} worker{'s' if served.workers > 1 else ''}",
+            *map(results.figure, (served.requests_per_s, served.p50_ms, served.spread_s)),
         )
-        for each in (alone, spread)
+        for served in (alone, spread)
     )
-    told = tuple(
-        (f"{each.load:g}", f"{each.served:.2f}", str(each.workers), str(each.settled_s))
-        for each in simulated
+    simulated_rows = tuple(
+        (f"{result.load:g}", f"{result.served:.2f}", str(result.workers), str(result.settled_s))
+        for result in simulated
     )
     tables = (
         results.Table(
@@ -225,11 +225,11 @@ def found(alone: Served, spread: Served, simulated: list[Simulated]) -> results.
         results.Table(
             "simulated: load and answers, × one worker",
             ("load", "answered", "workers", "s until it is so"),
-            told,
+            simulated_rows,
         ),
     )
     peer = ("one worker", alone.requests_per_s)
-    one, four = (next(each for each in simulated if each.load == load) for load in (1.0, 4.0))
+    one, four = (next(result for result in simulated if result.load == load) for load in (1.0, 4.0))
     claims = (
         results.times(
             f"one hot model, {WORKERS} workers", "req/s", spread.requests_per_s, peer, RATIO_MIN
@@ -255,7 +255,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         f"{alone.requests_per_s:.0f} req/s on one worker, {spread.requests_per_s:.0f} on {spread.workers}",
         highlight=False,
     )
-    return found(alone, spread, simulated)
+    return summarise(alone, spread, simulated)
 
 
 def main() -> int:

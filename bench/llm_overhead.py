@@ -148,7 +148,7 @@ def bodies(count: int, tokens: int) -> list[bytes]:
 def bare_words(model: Path, endpoint: str) -> list[str]:
     """The command line of a server that has the mesh's arguments."""
     host, _, port = endpoint.rpartition(":")
-    told = {
+    arguments = {
         **ENGINE,
         **vllm_engine.CPU_DEFAULTS,
         "kv_cache_memory_bytes": KV_BYTES,
@@ -156,7 +156,7 @@ def bare_words(model: Path, endpoint: str) -> list[str]:
         "host": host,
         "port": port,
     }
-    flags = ((f"--{name.replace('_', '-')}", value) for name, value in told.items())
+    flags = ((f"--{name.replace('_', '-')}", value) for name, value in arguments.items())
     return [
         "serve",
         str(model),
@@ -169,10 +169,10 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     order = llm_engine.EngineOrder(
         llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
     )
-    told = vllm_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | vllm_env.enforced(
-        order
-    )
-    return {name: value for name, value in told.items() if value} | named_vllm(folder)
+    variables = vllm_env.defaults(
+        order, sorted(os.sched_getaffinity(0)), ""
+    ) | vllm_env.enforced(order)
+    return {name: value for name, value in variables.items() if value} | named_vllm(folder)
 
 
 def named_vllm(folder: Path) -> dict[str, str]:
@@ -244,14 +244,14 @@ def one_round(
     systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int
 ) -> Round:
     """Each load on each system, in this order. Raises LoadFailed where their answers differ."""
-    found: dict[int, dict[str, Figures]] = {}
+    measured: dict[int, dict[str, Figures]] = {}
     for streams in STREAMS:
         asked = bodies(requests if streams == 1 else 8 * requests, tokens)
         taken = {name: measure(systems[name], asked, streams) for name in order}
         if taken[MESH][1] != taken[BARE][1]:
             raise streaming.LoadFailed("the mesh and the bare server gave different answers")
-        found[streams] = {name: taken[name][0] for name in (MESH, BARE)}
-    return found
+        measured[streams] = {name: taken[name][0] for name in (MESH, BARE)}
+    return measured
 
 
 def rest(system: System) -> dict[str, float]:
@@ -265,7 +265,10 @@ def rest(system: System) -> dict[str, float]:
 
 def medians(rounds: list[Round]) -> Round:
     return {
-        streams: {name: _median([each[streams][name] for each in rounds]) for name in (MESH, BARE)}
+        streams: {
+            name: _median([figures_by_streams[streams][name] for figures_by_streams in rounds])
+            for name in (MESH, BARE)
+        }
         for streams in STREAMS
     }
 
@@ -274,19 +277,19 @@ def _median(figures: list[Figures]) -> Figures:
     return Figures(
         *(
             statistics.median(column)
-            for column in zip(*(asdict(each).values() for each in figures), strict=True)
+            for column in zip(*(asdict(run).values() for run in figures), strict=True)
         )
     )
 
 
 def compared(rounds: list[Round]) -> list[Compared]:
     """Round by round, so that a slow minute of the machine counts for both."""
-    made = []
+    rows = []
     for streams in STREAMS:
-        pairs = [(each[streams][MESH], each[streams][BARE]) for each in rounds]
+        pairs = [(one_round[streams][MESH], one_round[streams][BARE]) for one_round in rounds]
         ratios = [ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in pairs]
         added_ms = [ours.ttft_p50_ms - theirs.ttft_p50_ms for ours, theirs in pairs]
-        made.append(
+        rows.append(
             Compared(
                 streams,
                 statistics.median(ratios),
@@ -295,7 +298,7 @@ def compared(rounds: list[Round]) -> list[Compared]:
                 between(added_ms),
             )
         )
-    return made
+    return rows
 
 
 def between(values: Sequence[float]) -> tuple[float, float]:
@@ -316,8 +319,8 @@ def table(title: str, figures: Round) -> results.Table:
             f"{f.ttft_p95_ms:.2f}",
             f"{f.cpu_us_per_token:,.0f}",
         )
-        for streams, each in figures.items()
-        for name, f in each.items()
+        for streams, by_system in figures.items()
+        for name, f in by_system.items()
     )
     return results.Table(title, head, tuple(rows))
 
@@ -326,13 +329,13 @@ def spread(beside: Sequence[Compared]) -> results.Table:
     """How sure the medians are."""
     rows = (
         (
-            f"{each.streams}",
-            f"{each.speed_ratio:.3f} ×",
-            "{:.3f} to {:.3f} ×".format(*each.speed_between),
-            f"{each.ttft_added_ms:+.2f}",
-            "{:+.2f} to {:+.2f}".format(*each.ttft_between_ms),
+            f"{comparison.streams}",
+            f"{comparison.speed_ratio:.3f} ×",
+            "{:.3f} to {:.3f} ×".format(*comparison.speed_between),
+            f"{comparison.ttft_added_ms:+.2f}",
+            "{:+.2f} to {:+.2f}".format(*comparison.ttft_between_ms),
         )
-        for each in beside
+        for comparison in beside
     )
     return results.Table(
         "medians of rounds",
@@ -341,7 +344,7 @@ def spread(beside: Sequence[Compared]) -> results.Table:
     )
 
 
-def found(
+def summarise(
     args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]
 ) -> results.Results:
     """The table of medians and the targets."""
@@ -354,16 +357,20 @@ def found(
     return results.Results(
         rounds=len(rounds),
         sizes={"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
-        claims=tuple(claim for each in beside for claim in each.claims(middle[each.streams])),
+        claims=tuple(
+            claim
+            for comparison in beside
+            for claim in comparison.claims(middle[comparison.streams])
+        ),
         tables=(table("medians", middle), spread(beside), resting),
-        figures={"at_rest_cores": at_rest, "rounds": [_plain(each) for each in rounds]},
+        figures={"at_rest_cores": at_rest, "rounds": [_plain(one_round) for one_round in rounds]},
     )
 
 
 def _plain(figures: Round) -> dict[str, dict[str, object]]:
     return {
-        str(streams): {name: asdict(f) for name, f in each.items()}
-        for streams, each in figures.items()
+        str(streams): {name: asdict(f) for name, f in by_system.items()}
+        for streams, by_system in figures.items()
     }
 
 
@@ -383,7 +390,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
                 at_rest = {name: rest(system) for name, system in systems.items()}
     except streaming.LoadFailed as failure:
         raise program.WrongAnswer(str(failure)) from failure
-    return found(args, rounds, at_rest)
+    return summarise(args, rounds, at_rest)
 
 
 @contextlib.contextmanager

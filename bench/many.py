@@ -18,10 +18,10 @@ QUICK = thrash.Plan(models=1_600, memory="160MiB", seconds=4, in_flight=4)
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
-    return found(thrash.run(console, QUICK if args.quick else WHOLE, folder))
+    return summarise(thrash.run(console, QUICK if args.quick else WHOLE, folder))
 
 
-def found(thrashed: thrash.Thrashed) -> results.Results:
+def summarise(thrashed: thrash.Thrashed) -> results.Results:
     """Requests by whether the model was there, and that none failed."""
     sizes = {
         "models": thrashed.models,

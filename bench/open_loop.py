@@ -39,7 +39,7 @@ async def load(
         )
 
 
-def found(
+def summarise(
     args: argparse.Namespace,
     warm_up: list[traffic.Asked],
     asked: list[traffic.Asked],
@@ -68,19 +68,23 @@ def claim(
     title = f"at {args.rate:,.0f} req/s to {args.models:,} models, open loop"
     if args.quick:
         first_ms, took_ms = (
-            float(np.median([each.took_ms for each in several])) for several in (warm_up, asked)
+            float(np.median([request.took_ms for request in several]))
+            for several in (warm_up, asked)
         )
         return results.times_at_most(
             f"p50 {title}", "ms", took_ms, ("first requests", first_ms), QUICK_RATIO
         )
     return results.at_most(
-        f"p99 {title}", float(np.percentile([each.took_ms for each in asked], 99)), "ms", P99_MS_MAX
+        f"p99 {title}",
+        float(np.percentile([request.took_ms for request in asked], 99)),
+        "ms",
+        P99_MS_MAX,
     )
 
 
 def _cells(asked: list[traffic.Asked]) -> tuple[str, ...]:
-    percentiles = np.percentile([each.took_ms for each in asked], [50, 99, 99.9, 100])
-    return (f"{len(asked):,}", *(results.figure(float(each)) for each in percentiles))
+    percentiles = np.percentile([request.took_ms for request in asked], [50, 99, 99.9, 100])
+    return (f"{len(asked):,}", *(results.figure(float(percentile)) for percentile in percentiles))
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
@@ -103,7 +107,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
             "  ".join(f"{key} {value:,}" for key, value in meshes.totals(mesh.endpoint).items()),
             highlight=False,
         )
-    return found(args, warm_up, asked, registered_s)
+    return summarise(args, warm_up, asked, registered_s)
 
 
 def main() -> int:

@@ -26,20 +26,20 @@ class WrongAnswer(Exception):
 
 def parser(text: str | None) -> argparse.ArgumentParser:
     """The arguments that every benchmark takes. Defaults that `--quick` changes are None and chosen by the benchmark."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument(
+    arguments.add_argument(
         "--quick",
         action="store_true",
         help="small sizes and generous floors; writes to build/bench, not bench/results",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--strict",
         action="store_true",
         help="exit code 1 where a target is missed; with --quick that is so anyhow",
     )
-    return made
+    return arguments
 
 
 def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -> int:
@@ -49,7 +49,7 @@ def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -
     served.end_by_signals()
     try:
         with tempfile.TemporaryDirectory(prefix=f"bench-{benchmark}-") as folder:
-            found = measure(console, args, Path(folder))
+            measured = measure(console, args, Path(folder))
     except (
         served.NotServing,
         h2load.LoadFailed,
@@ -62,18 +62,20 @@ def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
-    show(console, found)
+    show(console, measured)
     path = results.save(
-        benchmark, found, here, results.QUICK_FOLDER if args.quick else results.FOLDER
+        benchmark, measured, here, results.QUICK_FOLDER if args.quick else results.FOLDER
     )
     shown = path.relative_to(results.ROOT)
     console.print(f"{shown} after {time.monotonic() - started_s:.0f} s", highlight=False)
-    return int((args.strict or args.quick) and not all(claim.is_reached for claim in found.claims))
+    return int(
+        (args.strict or args.quick) and not all(claim.is_reached for claim in measured.claims)
+    )
 
 
-def show(console: Console, found: results.Results) -> None:
+def show(console: Console, measured: results.Results) -> None:
     """Tables, then each figure beside its target."""
-    for table in found.tables:
+    for table in measured.tables:
         drawn = Table(title=table.title, box=box.SIMPLE)
         for column, heading in enumerate(table.head):
             drawn.add_column(heading, justify="right" if column else "left")
@@ -82,7 +84,7 @@ def show(console: Console, found: results.Results) -> None:
         console.print(drawn)
         for what, why in table.missing.items():
             console.print(f"not measured: {what}: {why}", markup=False, highlight=False)
-    for claim in found.claims:
+    for claim in measured.claims:
         console.print(said(claim), highlight=False, markup=False)
 
 

@@ -294,7 +294,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         "inputs": plan.sizes,
         "requests at most": REQUESTS_MAX,
     }
-    return routing_tables.found(rounds, sizes, missing, is_quick=args.quick)
+    return routing_tables.summarise(rounds, sizes, missing, is_quick=args.quick)
 
 
 def main() -> int:

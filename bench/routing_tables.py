@@ -20,7 +20,7 @@ SPEEDS = ("req/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs/req", "req/s ×", "C
 ONE, MANY, BIG = runs.in_flight(1), runs.in_flight(USUAL), "1 MB"
 
 
-def found(
+def summarise(
     rounds: Sequence[runs.Round],
     sizes: Mapping[str, object],
     missing: Mapping[str, str],
@@ -98,9 +98,9 @@ def tables(middle: runs.Round, missing: Mapping[str, str]) -> Iterator[results.T
 
 
 def _table(key: str, middle: runs.Round, missing: Mapping[str, str]) -> results.Table:
-    there = {name: figures.runs[key] for name, figures in middle.items() if key in figures.runs}
-    bare = there.get(systems.BARE)
-    rows = tuple((name, *_cells(run, bare)) for name, run in there.items())
+    by_system = {name: figures.runs[key] for name, figures in middle.items() if key in figures.runs}
+    bare = by_system.get(systems.BARE)
+    rows = tuple((name, *_cells(run, bare)) for name, run in by_system.items())
     title = (
         f"input of {key}, {SIZE_IN_FLIGHT} in flight"
         if key.endswith("B")
@@ -116,23 +116,25 @@ def _cells(run: runs.Run, bare: runs.Run | None) -> tuple[str, ...]:
         if bare
         else (runs.NOT_MEASURED,) * 2
     )
-    return tuple(results.figure(each) for each in (*figures, *ratios))
+    return tuple(results.figure(value) for value in (*figures, *ratios))
 
 
 def charts(middle: runs.Round) -> Iterator[results.Chart]:
     """Speed and CPU beside every peer."""
-    there = {name: figures.runs[MANY] for name, figures in middle.items() if MANY in figures.runs}
+    by_system = {
+        name: figures.runs[MANY] for name, figures in middle.items() if MANY in figures.runs
+    }
     yield _chart(
         "routing-speed",
         f"Predictions a second, {MANY}",
         "req/s",
-        {name: run.requests_per_s for name, run in there.items()},
+        {name: run.requests_per_s for name, run in by_system.items()},
     )
     yield _chart(
         "routing-cpu",
         "CPU of a prediction, all serving processes",
         "µs",
-        {name: run.cpu_us for name, run in there.items()},
+        {name: run.cpu_us for name, run in by_system.items()},
     )
     single = {
         name: figures.runs[ONE].p50_ms

@@ -46,19 +46,23 @@ def by_client(kind: str, number: int) -> str:
 
 def medians(rounds: Sequence[Round]) -> dict[str, Figures]:
     """Each system's figures in the middle of the rounds in which it was measured."""
-    names = dict.fromkeys(name for each in rounds for name in each)
-    return {name: _middle([each[name] for each in rounds if name in each]) for name in names}
+    names = dict.fromkeys(name for one_round in rounds for name in one_round)
+    return {
+        name: _middle([one_round[name] for one_round in rounds if name in one_round])
+        for name in names
+    }
 
 
 def _middle(several: Sequence[Figures]) -> Figures:
-    keys = dict.fromkeys(key for each in several for key in each.runs)
+    keys = dict.fromkeys(key for figures in several for key in figures.runs)
     runs = {
-        key: _middle_run([each.runs[key] for each in several if key in each.runs]) for key in keys
+        key: _middle_run([figures.runs[key] for figures in several if key in figures.runs])
+        for key in keys
     }
     return Figures(
         runs,
         *(
-            statistics.median(getattr(each, name) for each in several)
+            statistics.median(getattr(figures, name) for figures in several)
             for name in ("memory_mib", "ready_s")
         ),
     )
@@ -66,10 +70,10 @@ def _middle(several: Sequence[Figures]) -> Figures:
 
 def _middle_run(several: Sequence[Run]) -> Run:
     return Run(
-        *(statistics.median(getattr(each, field.name) for each in several) for field in fields(Run))
+        *(statistics.median(getattr(run, field.name) for run in several) for field in fields(Run))
     )
 
 
 def as_json(rounds: Sequence[Round]) -> list[dict[str, object]]:
     """The rounds as a file has them."""
-    return [{name: asdict(figures) for name, figures in each.items()} for each in rounds]
+    return [{name: asdict(figures) for name, figures in one_round.items()} for one_round in rounds]

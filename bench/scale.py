@@ -119,8 +119,8 @@ def registrations(models: int) -> Iterable[events.Event]:
         numbers = range(first, min(first + BATCH, models))
         yield events.ModelsRegistered(
             tuple(
-                model.ModelSpec(model.ModelId(name(each)), f"s3://bucket/{name(each)}.onnx")
-                for each in numbers
+                model.ModelSpec(model.ModelId(name(number)), f"s3://bucket/{name(number)}.onnx")
+                for number in numbers
             )
         )
 
@@ -223,13 +223,13 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
     bytes_a_model = (process_memory.private_bytes() - before_bytes) / models
     homes, homes_per_s = homes_of(world, models)
     console.print(f"homes: {homes_per_s:,.0f} a second", highlight=False)
-    there = by_worker(homes)
-    tell(world.phase("first reports", all_reports(world, there, sizes, is_first=True)))
-    tell(world.phase("reports", all_reports(world, there, sizes, is_first=False)))
+    counts = by_worker(homes)
+    tell(world.phase("first reports", all_reports(world, counts, sizes, is_first=True)))
+    tell(world.phase("reports", all_reports(world, counts, sizes, is_first=False)))
     tell(world.phase("time", [events.Ticked()] * 100))
     moved = dict(_changes(world, workers, homes, tell))
     even = {"models": np.ones(models), "bytes": sizes.astype(float), "requests (Zipf)": weights}
-    imbalances = {what: imbalance(homes, each) for what, each in even.items()}
+    imbalances = {what: imbalance(homes, weights) for what, weights in even.items()}
     return Scaled(tuple(world.phases), bytes_a_model, homes_per_s, moved, imbalances)
 
 
@@ -270,16 +270,16 @@ def homes_on(ring: hash_ring.HashRing, models: int) -> np.ndarray:
     return np.array([ring.home(name(number)) for number in range(models)])
 
 
-def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Results:
+def summarise(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Results:
     """Tables and targets; in the quick version floors, for a size at which a step over all workers or models is still seen."""
     rows = tuple(
         (
-            each.name,
-            f"{each.events:,}",
-            f"{each.commands:,}",
-            *map(results.figure, (each.seconds, each.per_s, each.slowest_ms)),
+            phase.name,
+            f"{phase.events:,}",
+            f"{phase.commands:,}",
+            *map(results.figure, (phase.seconds, phase.per_s, phase.slowest_ms)),
         )
-        for each in scaled.phases
+        for phase in scaled.phases
     )
     phases = results.Table(
         "the controller's decisions",
@@ -296,7 +296,7 @@ def found(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> result
         *shares,
         *ratios,
     )
-    slowest = min(scaled.phases, key=lambda each: each.per_s)
+    slowest = min(scaled.phases, key=lambda phase: phase.per_s)
     claims = (
         results.at_least(
             f"events a second, slowest phase ({slowest.name})", slowest.per_s, "", EVENTS_PER_S_MIN
@@ -325,7 +325,7 @@ def run(console: Console, args: argparse.Namespace, _folder: Path) -> results.Re
     models = args.models or (10_000 if args.quick else 1_000_000)
     workers = args.workers or (200 if args.quick else 1_000)
     scaled = scale(console, models, workers)
-    return found(
+    return summarise(
         scaled,
         {"models": models, "workers": workers, "copies reported": RESIDENT},
         is_quick=args.quick,

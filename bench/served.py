@@ -40,14 +40,14 @@ class Served:
     def pids(self) -> set[int]:
         """Every process of the server that lives now."""
         parents = _parents()
-        found = {
+        own = {
             pid
             for pid in parents
             if pid == self.process.pid or self.tag.encode() in _environment(pid)
         }
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        return found
+        while more := {pid for pid, parent in parents.items() if parent in own} - own:
+            own |= more
+        return own
 
     def cpu_s(self) -> dict[int, float]:
         """User and system seconds so far, by process."""

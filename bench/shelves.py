@@ -53,9 +53,9 @@ class Shelf:
 
     def _feed(self, event: ev.Event, now_s: float) -> None:
         waiting = [event]
-        for each in waiting:
+        for pending in waiting:
             waiting.extend(
-                self._performed(command) for command in self.residency.handle(each, now_s)
+                self._performed(command) for command in self.residency.handle(pending, now_s)
             )
 
     def _performed(self, command: ev.Command) -> ev.Event:

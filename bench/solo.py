@@ -55,13 +55,13 @@ async def serving(
     storage = artifact_store.ArtifactStore(
         str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max
     )
-    made = worker.PoolWorker(model.ServerAddress("solo", str(folder)), settings, storage)
-    await made.start()
+    pool_worker = worker.PoolWorker(model.ServerAddress("solo", str(folder)), settings, storage)
+    await pool_worker.start()
     try:
         for step in catalog_sync.full_steps(
             catalog_sync.split_changes([declared(entry) for entry in entries]), 0
         ):
-            made.apply(step)
-        yield made
+            pool_worker.apply(step)
+        yield pool_worker
     finally:
-        await made.stop()
+        await pool_worker.stop()

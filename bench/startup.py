@@ -114,23 +114,23 @@ def ray_alone(folder: Path) -> Started:
 def middle(several: list[Started]) -> Started:
     """Medians."""
     return Started(
-        statistics.median(each.ready_s for each in several),
-        statistics.median(each.answer_s for each in several),
+        statistics.median(start.ready_s for start in several),
+        statistics.median(start.answer_s for start in several),
     )
 
 
-def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Results:
+def summarise(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Results:
     """The table, the chart, and the target."""
-    middles = {what: middle([each[what] for each in rounds]) for what in rounds[0]}
-    slowest = {what: max(each[what].answer_s for each in rounds) for what in rounds[0]}
+    middles = {what: middle([one_round[what] for one_round in rounds]) for what in rounds[0]}
+    slowest = {what: max(one_round[what].answer_s for one_round in rounds) for what in rounds[0]}
     rows = tuple(
         (
             what,
-            results.figure(each.ready_s),
-            results.figure(each.answer_s),
+            results.figure(start.ready_s),
+            results.figure(start.answer_s),
             results.figure(slowest[what]),
         )
-        for what, each in middles.items()
+        for what, start in middles.items()
     )
     table = results.Table(
         "from the start to the first answer",
@@ -149,9 +149,9 @@ def found(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Result
             "s",
             ANSWER_S_MAX,
         )
-    bars = tuple(results.Bar(what, each.answer_s, what != RAY) for what, each in middles.items())
+    bars = tuple(results.Bar(what, start.answer_s, what != RAY) for what, start in middles.items())
     chart = results.Chart("startup", "From the start to the first answer", "s", bars)
-    figures = {"rounds": [{what: asdict(each) for what, each in one.items()} for one in rounds]}
+    figures = {"rounds": [{what: asdict(start) for what, start in one.items()} for one in rounds]}
     return results.Results(len(rounds), {}, (claim,), (table,), (chart,), figures)
 
 
@@ -165,10 +165,10 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         rounds.append(seen)
         console.print(
             f"{number} of {count}: "
-            + ", ".join(f"{what} {each.answer_s:.1f} s" for what, each in seen.items()),
+            + ", ".join(f"{what} {start.answer_s:.1f} s" for what, start in seen.items()),
             highlight=False,
         )
-    return found(rounds, is_quick=args.quick)
+    return summarise(rounds, is_quick=args.quick)
 
 
 def main() -> int:

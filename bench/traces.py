@@ -85,7 +85,7 @@ def day(count: int, requests: int, seed: int = 4) -> Trace:
     rates = np.exp(2.5 * chance.standard_normal(count))
     wanted = np.maximum(1, rates / rates.sum() * requests).astype(np.int64)
     kinds = chance.random(count)
-    made: list[tuple[int, np.ndarray]] = []
+    calls: list[tuple[int, np.ndarray]] = []
     for number in range(count):
         kind = (
             by_timer
@@ -94,9 +94,9 @@ def day(count: int, requests: int, seed: int = 4) -> Trace:
             if kinds[number] < TIMER_SHARE + BURST_SHARE
             else by_wave
         )
-        made.append((number, kind(chance, int(wanted[number]))))
-    numbers = np.concatenate([np.full(len(times), number) for number, times in made])
-    at_s = np.concatenate([times for _, times in made])
+        calls.append((number, kind(chance, int(wanted[number]))))
+    numbers = np.concatenate([np.full(len(times), number) for number, times in calls])
+    at_s = np.concatenate([times for _, times in calls])
     order = np.argsort(at_s, kind="stable")
     return Trace("a day of functions", numbers[order], at_s[order])
 

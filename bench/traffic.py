@@ -132,7 +132,7 @@ async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
 
 def faults(asked: Sequence[Asked]) -> list[str]:
     """What was wrong, with the model's name."""
-    return [f"{name(each.model)}: {each.fault}" for each in asked if each.fault]
+    return [f"{name(request.model)}: {request.fault}" for request in asked if request.fault]
 
 
 def reuse_distances(models: Sequence[int]) -> list[int]:
@@ -171,8 +171,8 @@ def kinds(asked: Sequence[Asked], resident: int) -> dict[str, np.ndarray]:
 
     It must have been evicted if so many other models were asked since the model's last request; it can't have been if so few were.
     """
-    took_ms = np.array([each.took_ms for each in asked])
-    distances = np.array(reuse_distances([each.model for each in asked]))
+    took_ms = np.array([request.took_ms for request in asked])
+    distances = np.array(reuse_distances([request.model for request in asked]))
     return {
         "all": took_ms,
         "resident": took_ms[(distances >= 0) & (distances < resident // 2)],

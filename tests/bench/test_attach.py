@@ -18,14 +18,14 @@ def test_a_model_that_left_is_attached_and_answers_bit_for_bit(tmp_path, sample)
     figures = asyncio.run(attach.measure(tmp_path / "worker", sample, 2))
     assert len(figures.attach_ms) == len(figures.first_answer_ms) == len(figures.warm_ms) == 2
     assert figures.mapped_bytes == pytest.approx(PLAN.size_bytes, rel=0.1)
-    found = attach.found(
+    measured = attach.summarise(
         PLAN,
         {"wide": figures},
         {"none": 0, "plain": 4 << 20, "mapped": 1 << 20},
         {"evicted": [3.0], "resident": [2.0]},
     )
-    assert [claim.is_reached for claim in found.claims][-1]
-    assert found.tables[1].rows == (("evicted", "3", "3"), ("resident", "2", "2"))
+    assert [claim.is_reached for claim in measured.claims][-1]
+    assert measured.tables[1].rows == (("evicted", "3", "3"), ("resident", "2", "2"))
 
 
 @pytest.mark.parametrize(

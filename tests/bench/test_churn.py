@@ -26,8 +26,8 @@ def test_drift_is_of_the_last_tenth_against_the_first_after_warm_up():
     ],
 )
 def test_every_target_can_be_missed(after, missed):
-    found = churn.found({"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False)
-    assert sum(not claim.is_reached for claim in found.claims) == missed
+    measured = churn.summarise({"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False)
+    assert sum(not claim.is_reached for claim in measured.claims) == missed
 
 
 @pytest.mark.slow

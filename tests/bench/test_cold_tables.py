@@ -6,13 +6,13 @@ from bench import thrash, traffic
 IN_PROCESS = {tables.TINY: 0.5}
 
 
-def found(p50_ms=2.0, loads=1, fault="", *, is_quick=False):
+def summarise(p50_ms=2.0, loads=1, fault="", *, is_quick=False):
     took_ms = {(place, tables.TINY): [p50_ms] * 10 for place in (tables.CACHED, tables.DISK)}
     rushed = [tables.Stampede(tables.TINY, 500, loads, 0, [1.0, 2.0])]
     thrashed = thrash.Thrashed(
         400, 100, 50.0, 30, [traffic.Asked(number % 7, 1.0, fault) for number in range(30)]
     )
-    return tables.found(took_ms, IN_PROCESS, rushed, thrashed, is_quick=is_quick)
+    return tables.summarise(took_ms, IN_PROCESS, rushed, thrashed, is_quick=is_quick)
 
 
 def missed(each):
@@ -24,13 +24,13 @@ def missed(each):
     [({}, 0), ({"p50_ms": 4.0}, 2), ({"p50_ms": 20.0}, 4), ({"loads": 2}, 1), ({"fault": "x"}, 1)],
 )
 def test_every_target_can_be_missed(changes, count):
-    assert len(missed(found(**changes))) == count
+    assert len(missed(summarise(**changes))) == count
 
 
 @pytest.mark.parametrize(("p50_ms", "count"), [(5.9, 0), (6.1, 1)])
 def test_the_quick_floor_is_beside_the_load_in_process(p50_ms, count):
-    assert len(missed(found(p50_ms, is_quick=True))) == count
+    assert len(missed(summarise(p50_ms, is_quick=True))) == count
 
 
 def test_attached_models_have_their_place_in_the_table():
-    assert tables.ATTACHED in found().tables[0].missing
+    assert tables.ATTACHED in summarise().tables[0].missing

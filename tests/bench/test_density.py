@@ -18,23 +18,25 @@ PLAN = density.Plan({families.TINY.name: 5}, (1, 2), 20, (1, 2))
 
 def test_what_fits_is_reckoned_and_marked():
     beside = density.Peer(GIB / 2, 131072.0, 0.8)
-    found = density.found(PLAN, {families.TINY.name: {1: ONE, 2: ONE}}, beside, {}, is_quick=False)
-    (table,) = found.tables
+    measured = density.summarise(
+        PLAN, {families.TINY.name: {1: ONE, 2: ONE}}, beside, {}, is_quick=False
+    )
+    (table,) = measured.tables
     assert table.rows[0][:3] == (families.TINY.name, "≈ 8,192", "≈ 24,576")
     assert table.rows[1][:3] == (f"{families.TINY.name}: {systems.MLSERVER}", "≈ 4,096", "≈ 12,288")
-    assert [claim.is_reached for claim in found.claims] == [False, True]
+    assert [claim.is_reached for claim in measured.claims] == [False, True]
 
 
 def test_the_quick_claim_is_about_what_one_takes():
-    found = density.found(
+    measured = density.summarise(
         density.QUICK,
         {families.TINY.name: {1: ONE}},
         None,
         {"MLServer": "not installed"},
         is_quick=True,
     )
-    assert [(claim.ours, claim.is_reached) for claim in found.claims] == [(65536.0, True)]
-    assert found.tables[0].missing == {"MLServer": "not installed"}
+    assert [(claim.ours, claim.is_reached) for claim in measured.claims] == [(65536.0, True)]
+    assert measured.tables[0].missing == {"MLServer": "not installed"}
 
 
 @pytest.mark.edge

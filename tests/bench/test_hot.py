@@ -19,9 +19,9 @@ def test_targets_are_held_beside_one_worker():
         (hot.Served(301.0, 1.0, 4, 5.0), True),
         (hot.Served(299.0, 1.0, 4, 5.0), False),
     ):
-        found = hot.found(hot.Served(100.0, 3.0, 1), several, simulated)
-        assert [claim.is_reached for claim in found.claims] == [is_reached, True]
-        assert found.tables[0].rows[1][0] == "4 workers"
+        measured = hot.summarise(hot.Served(100.0, 3.0, 1), several, simulated)
+        assert [claim.is_reached for claim in measured.claims] == [is_reached, True]
+        assert measured.tables[0].rows[1][0] == "4 workers"
 
 
 @pytest.mark.edge

@@ -85,7 +85,7 @@ def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
 
 def test_what_is_found_can_be_saved_and_read_again(tmp_path):
     args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
-    made = llm_overhead.found(
+    made = llm_overhead.summarise(
         args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}}
     )
     _, read = llm_overhead.results.load(

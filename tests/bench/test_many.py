@@ -3,7 +3,7 @@ from bench import many, thrash, traffic
 
 def test_requests_are_told_apart_by_whether_the_model_was_there():
     asked = [traffic.Asked(number % 8, 1.0 + number, "") for number in range(40)]
-    told = many.found(
+    told = many.summarise(
         thrash.Thrashed(models=8, resident=4, requests_per_s=40.0, evictions=7, asked=asked)
     )
     assert [claim.is_reached for claim in told.claims] == [True]
@@ -13,7 +13,7 @@ def test_requests_are_told_apart_by_whether_the_model_was_there():
 
 def test_a_failure_is_no_figure_of_ours_to_be_proud_of():
     asked = [traffic.Asked(0, 1.0, ""), traffic.Asked(1, 1.0, "UNAVAILABLE: gone")]
-    told = many.found(
+    told = many.summarise(
         thrash.Thrashed(models=2, resident=1, requests_per_s=2.0, evictions=0, asked=asked)
     )
     assert [claim.is_reached for claim in told.claims] == [False]

@@ -13,13 +13,13 @@ def asked(took_ms, fault=""):
 
 @pytest.mark.parametrize(("took_ms", "is_reached"), [(9.0, True), (11.0, False)])
 def test_only_the_loop_counts_and_not_the_warm_up(took_ms, is_reached):
-    found = open_loop.found(ARGS, asked(500.0), asked(took_ms), 1.0)
-    assert [claim.is_reached for claim in found.claims] == [is_reached]
+    measured = open_loop.summarise(ARGS, asked(500.0), asked(took_ms), 1.0)
+    assert [claim.is_reached for claim in measured.claims] == [is_reached]
 
 
 @pytest.mark.parametrize(("took_ms", "is_reached"), [(30.0, True), (31.0, False)])
 def test_the_quick_version_holds_a_request_beside_first_ones(took_ms, is_reached):
-    (claim,) = open_loop.found(
+    (claim,) = open_loop.summarise(
         argparse.Namespace(**vars(ARGS) | {"quick": True}), asked(100.0), asked(took_ms), 1.0
     ).claims
     assert (claim.is_reached, claim.theirs) == (is_reached, 100.0)
@@ -27,4 +27,4 @@ def test_the_quick_version_holds_a_request_beside_first_ones(took_ms, is_reached
 
 def test_one_failure_is_no_result():
     with pytest.raises(open_loop.program.WrongAnswer, match="2 requests failed"):
-        open_loop.found(ARGS, asked(1.0, "UNAVAILABLE: x"), asked(1.0), 1.0)
+        open_loop.summarise(ARGS, asked(1.0, "UNAVAILABLE: x"), asked(1.0), 1.0)

@@ -35,11 +35,11 @@ def test_a_peers_figure_and_the_ratio_are_kept():
 
 
 def test_what_was_saved_is_what_is_loaded(tmp_path):
-    found = results.Results(
+    measured = results.Results(
         3, {"requests": 10}, (CLAIM,), (TABLE,), (CHART,), {"deep": [{"figure": 1.0}]}
     )
-    head, loaded = results.load(results.save("one", found, results.machine(), tmp_path))
-    assert loaded == found
+    head, loaded = results.load(results.save("one", measured, results.machine(), tmp_path))
+    assert loaded == measured
     assert head["benchmark"] == "one"
     assert head["machine"]["cores"] >= 1
     assert {"date", "command"} <= head.keys()

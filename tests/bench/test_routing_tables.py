@@ -37,15 +37,15 @@ def test_a_floor_is_beside_the_bare_server(rate, cpu_us, holds):
 
 
 def test_a_peer_that_is_missing_is_in_the_table_with_its_reason():
-    found = tables.found([middle(figures(10.0), bare=5.0)], {}, {"PyTriton 0.7": "no wheel"})
-    assert found.tables[0].missing == {"PyTriton 0.7": "no wheel"}
-    assert [row[0] for row in found.tables[0].rows] == [systems.OURS, systems.BARE]
-    assert found.tables[0].rows[0][-2:] == ("2", "1")
+    measured = tables.summarise([middle(figures(10.0), bare=5.0)], {}, {"PyTriton 0.7": "no wheel"})
+    assert measured.tables[0].missing == {"PyTriton 0.7": "no wheel"}
+    assert [row[0] for row in measured.tables[0].rows] == [systems.OURS, systems.BARE]
+    assert measured.tables[0].rows[0][-2:] == ("2", "1")
 
 
 def test_without_ours_there_are_tables_and_no_claims():
-    found = tables.found([{systems.BARE: figures(5.0)}], {}, {})
-    assert (found.claims, len(found.tables)) == ((), 4)
+    measured = tables.summarise([{systems.BARE: figures(5.0)}], {}, {})
+    assert (measured.claims, len(measured.tables)) == ((), 4)
 
 
 def test_ours_is_marked_in_the_charts():

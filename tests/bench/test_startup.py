@@ -12,16 +12,16 @@ def test_the_middle_of_several_starts():
 
 @pytest.mark.parametrize(("quickstart", "is_reached"), [(FAST, True), (SLOW, False)])
 def test_the_quick_start_is_held_against_its_target(quickstart, is_reached):
-    found = startup.found([{startup.RAY: FAST, startup.QUICKSTART: quickstart}], is_quick=False)
-    assert [claim.is_reached for claim in found.claims] == [is_reached]
+    measured = startup.summarise([{startup.RAY: FAST, startup.QUICKSTART: quickstart}], is_quick=False)
+    assert [claim.is_reached for claim in measured.claims] == [is_reached]
 
 
 @pytest.mark.parametrize(("ray_s", "is_reached"), [(5.0, True), (1.0, False)])
 def test_the_quick_version_is_held_against_ray_alone(ray_s, is_reached):
-    found = startup.found(
+    measured = startup.summarise(
         [{startup.RAY: startup.Started(ray_s, ray_s), startup.TINY: FAST}], is_quick=True
     )
-    assert [claim.is_reached for claim in found.claims] == [is_reached]
+    assert [claim.is_reached for claim in measured.claims] == [is_reached]
 
 
 def test_the_quick_start_is_the_readmes(tmp_path, monkeypatch):
