@@ -1,8 +1,10 @@
-"""What it takes to have a big PyTorch model back: evicted, its file on the node's disk and in the page cache.
+"""Measure how long an evicted PyTorch model of 400 MB takes to be back.
 
-Through one real worker without Ray: the time until the model is there again, its first answer, and a warm one; beside the first load, and
-beside torch itself loading the same file in this process. Every answer is held bit for bit against torch's. Then the same through a whole
-mesh, and the memory of four processes that hold one model: mapped as workers do it, and as torch loads it.
+Its file is on the node's disk and in the page cache. Measured through one real worker without Ray:
+the attach, the first answer after it and a warm one, beside the first load and beside torch's own
+load of the same file in this process. Every answer is compared bit for bit with torch's. Then the
+same through a whole mesh, and the memory of four processes that hold one model: mapped as workers
+do it, and loaded as torch does.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ WAIT_S, GONE_S_MAX, READY_S_MAX = 120, 30, 120
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how often."""
+    """The models to measure, and how often."""
 
     size_bytes: int
     kinds: tuple[torch_models.Kind, ...]
@@ -62,13 +64,13 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """What the mesh calls it."""
+        """The model's name in the mesh."""
         return self.path.stem
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Milliseconds, and the bytes of one resident copy that are the process's own. `torch_ms` is the library's own load."""
+    """Milliseconds, and the private bytes of one resident copy. `torch_ms` is torch's own load."""
 
     torch_ms: float
     first_load_ms: float
@@ -92,7 +94,7 @@ def timed_ms(work: Callable[[], object]) -> float:
 
 
 def check(sample: Sample, given: np.ndarray) -> None:
-    """Raises WrongAnswer unless every bit is torch's."""
+    """Compare an answer bit for bit with torch's; any shape. Raises WrongAnswer."""
     if given.tobytes() != sample.answer.tobytes():
         raise program.WrongAnswer(
             f"{sample.name} ({sample.kind.name}) answers something else than torch"
@@ -109,7 +111,7 @@ class Asking:
         self.input = "x"
 
     async def back_ms(self) -> tuple[float, float, float]:
-        """How long until the model is there, until its first answer, and for another one."""
+        """Return milliseconds to the attached model, to its first answer, and to another one."""
         began_s = time.perf_counter()
         resident = await self._host.lease(self._id, asyncio.get_running_loop().time() + WAIT_S)
         there_ms = (time.perf_counter() - began_s) * 1e3
@@ -120,14 +122,18 @@ class Asking:
         return there_ms, first_ms, warm_ms
 
     async def leave(self) -> None:
-        """Have it evicted, and wait until it is."""
+        """Have the model evicted, and wait until it is."""
         self._host.unload(self._id)
         while self._host.footprint(self._id).host_bytes:  # noqa: ASYNC110 - nothing tells of a copy's end
             await asyncio.sleep(0.001)
 
 
 async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
-    """One model in a worker of its own. What its first load takes is read from the worker: before it the file is copied into the cache."""
+    """Measure one model in a worker of its own.
+
+    The duration of the first load is the worker's own figure: before it the file is copied into the
+    cache.
+    """
     async with solo.serving(folder, [solo.Entry(sample.name, sample.path)]) as pool_worker:
         asking = Asking(pool_worker, sample)
         gc.collect()
@@ -157,7 +163,7 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
 
 
 def held_bytes(folder: Path, sample: Sample, how: str) -> int:
-    """The memory of several processes that hold the model; what they share counts once."""
+    """Return the memory of several processes that hold the model; shared pages count once."""
     command = served.own_program("holders", how, sample.path)
     with contextlib.ExitStack() as stack:
         systems = [
@@ -174,7 +180,7 @@ def _is_holding(log: Path) -> bool:
 
 
 def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of requests through gateway and worker: to the evicted model, and to the resident one."""
+    """Return milliseconds of requests through gateway and worker, evicted and resident."""
     taken: dict[str, list[float]] = {"evicted": [], "resident": []}
     models = [{"name": sample.name, "uri": str(sample.path)}]
     with meshes.up(folder, meshes.pool(1, "2GiB"), models=models) as mesh:
@@ -200,6 +206,7 @@ def input_name(client: triton.InferenceServerClient, sample: Sample) -> str:
 def asked(
     client: triton.InferenceServerClient, sample: Sample, given: triton.InferInput
 ) -> np.ndarray:
+    """Return the mesh's answer of any shape. Raises InferenceServerException."""
     answer = client.infer(sample.name, [given], client_timeout=WAIT_S)
     return answer.as_numpy(answer.get_response().outputs[0].name)
 
@@ -244,7 +251,7 @@ HEAD = (
 
 
 def claim(what: str, measured: Figures, *, is_quick: bool) -> results.Claim:
-    """The target for one kind of model; in the quick version its floor, beside the library's own load in the same run."""
+    """Return one kind's goal; in the quick version, its floor beside torch's own load."""
     if is_quick:
         peer = ("torch's load", measured.torch_ms)
         return results.times_at_most(
@@ -258,7 +265,7 @@ def claim(what: str, measured: Figures, *, is_quick: bool) -> results.Claim:
 def summarise(
     plan: Plan, figures: dict[str, Figures], held: dict[str, int], mesh: dict[str, list[float]]
 ) -> results.Results:
-    """The tables, and the targets."""
+    """Return the tables and the goals."""
     size = f"{plan.size_bytes >> 20} MB"
     claims = [
         claim(f"{what}, {size}", measured, is_quick=plan is QUICK)
@@ -325,8 +332,9 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
     for number, sample in enumerate(samples):
         (place := folder / f"worker-{number}").mkdir()
         figures[sample.kind.name] = asyncio.run(measure(place, sample, args.rounds or plan.rounds))
+        attach_ms = percentile(figures[sample.kind.name].attach_ms, 50)
         console.print(
-            f"{sample.kind.name}: attached in {percentile(figures[sample.kind.name].attach_ms, 50):.2f} ms",
+            f"{sample.kind.name}: attached in {attach_ms:.2f} ms",
             highlight=False,
         )
     held = {how: held_bytes(folder, samples[0], how) for how in ("none", "plain", "mapped")}

@@ -1,4 +1,4 @@
-"""A bucket of S3's kind on this machine, served by moto."""
+"""An S3 bucket on this machine, served by moto."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ START_S_MAX = 60
 
 @dataclass(frozen=True)
 class Bucket:
-    """Its address, and the variables that tell an S3 client of it."""
+    """A bucket's address, and the variables that point an S3 client to it."""
 
     endpoint: str
 
     @property
     def variables(self) -> dict[str, str]:
-        """For the environment of who reads from it."""
+        """The environment of a process that reads from the bucket."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": "true",
@@ -37,12 +37,12 @@ class Bucket:
         }
 
     def put(self, path: Path) -> str:
-        """Upload the file; returns its URI."""
+        """Upload the file and return its URI."""
         self._client().upload_file(str(path), BUCKET, path.name)
         return f"s3://{BUCKET}/{path.name}"
 
     def make(self) -> None:
-        """Make the bucket."""
+        """Create the bucket."""
         self._client().create_bucket(Bucket=BUCKET)
 
     def _client(self) -> Any:
@@ -56,7 +56,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Bucket]:
-    """An empty bucket; it ends with the block."""
+    """Serve an empty bucket until the block ends."""
     port = free_ports.free_port()
     with served.serving(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

@@ -1,6 +1,6 @@
-"""Real Python clients as load, in a process of their own, which prints what they saw as JSON.
+"""Put load on a server from real Python clients, in a process of its own that prints JSON.
 
-Every answer is held against the right one. What they cost themselves is many times what h2load costs.
+Every answer is compared with the right one. These clients cost many times what h2load costs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True)
 class Calls:
-    """Who is called how: `kind` is tritonclient or grpc.aio."""
+    """The server and the load; `kind` is tritonclient or grpc.aio."""
 
     endpoint: str
     model: str
@@ -46,7 +46,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one run saw."""
+    """The figures of one run."""
 
     requests_per_s: float
     p50_ms: float
@@ -54,7 +54,10 @@ class Seen:
 
 
 def run(calls: Calls, row: Path) -> Seen:
-    """Call from a process of its own; `row` is an .npz with the input `x` and the right answer `y`. Raises CallFailed."""
+    """Run the load in a process of its own. Raises CallFailed.
+
+    `row` is an .npz with the input `x` and the right answer `y`.
+    """
     command = served.own_program("callers", json.dumps(asdict(calls)), row)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
@@ -69,7 +72,7 @@ def run(calls: Calls, row: Path) -> Seen:
 async def by_tritonclient(
     calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]
 ) -> None:
-    """What tritonclient's users do: a new InferInput for each request."""
+    """Call as tritonclient's users do, with a new InferInput a request; `x` has shape (rows, n)."""
 
     async def ask() -> np.ndarray:
         tensor = InferInput("x", list(x.shape), "FP32")
@@ -84,7 +87,7 @@ async def by_tritonclient(
 
 
 async def by_grpc(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[None]]) -> None:
-    """Generated stubs, a new message for each request."""
+    """Call through generated stubs, with a new message a request; `x` has shape (rows, n)."""
     raw_x, metadata = x.tobytes(), tuple(calls.metadata.items())
 
     async def ask() -> np.ndarray:
@@ -104,7 +107,11 @@ KINDS = {"tritonclient": by_tritonclient, "grpc.aio": by_grpc}
 
 
 async def seen(calls: Calls, x: np.ndarray, y: np.ndarray) -> Seen:
-    """Keep `in_flight` requests in flight until all are answered. Raises AssertionError for a wrong answer."""
+    """Keep `in_flight` requests in flight until all are answered.
+
+    `x` and `y` are a FP32 input and its answer, of shapes (rows, n) and (rows, m). Raises
+    AssertionError for a wrong answer.
+    """
     took_ms: list[float] = []
     elapsed_s = 0.0
 

@@ -1,7 +1,9 @@
-"""Thousands of loads and unloads through one real worker, in this process and without Ray: what its memory, files and threads come to.
+"""Load and unload thousands of models in one real worker, and watch memory, files and threads.
 
-For each library in turn the same few models come and go, one after another. What is read before each batch, with free pages handed back to
-the kernel, is private memory, open files and threads. Drift is the middle of the last tenth against that of the first tenth after warm-up.
+It runs in this process and without Ray. For each library in turn the same few models are loaded and
+unloaded. Before each batch free pages are given back to the kernel, and private memory, open files
+and threads are read. Drift is the median of the last tenth against that of the first tenth after
+warm-up.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ SHARES = {"sklearn": 10, "xgboost": 10, "lightgbm": 10, "python": 10, "torch": 1
 
 @dataclass(frozen=True)
 class Reading:
-    """What the process has at one moment."""
+    """What the process uses at one moment."""
 
     private_bytes: int
     files: int
@@ -48,7 +50,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Churned:
-    """What came of one library's loads. `drift` is a share of the memory after warm-up."""
+    """The figures of one library. `drift` is a share of the memory after warm-up."""
 
     loads: int
     loads_per_s: float
@@ -57,12 +59,12 @@ class Churned:
 
     @property
     def drift(self) -> float:
-        """How much more memory at the end."""
+        """The growth of memory as a share."""
         return (self.after.private_bytes - self.before.private_bytes) / self.before.private_bytes
 
 
 def read() -> Reading:
-    """After everything that can be given back is."""
+    """Give back all that can be given back, then read."""
     gc.collect()
     allocators.current().trim()
     return Reading(
@@ -73,7 +75,7 @@ def read() -> Reading:
 
 
 def middle(readings: list[Reading]) -> Reading:
-    """Medians."""
+    """Return the medians."""
     return Reading(
         *(
             int(statistics.median(values))
@@ -83,7 +85,7 @@ def middle(readings: list[Reading]) -> Reading:
 
 
 def drifted(readings: list[Reading]) -> tuple[Reading, Reading]:
-    """The first tenth after warm-up, and the last tenth."""
+    """Return the first tenth after warm-up, and the last tenth."""
     steady = readings[int(len(readings) * WARM_UP_SHARE) :]
     tenth = max(1, len(steady) // 10)
     return middle(steady[:tenth]), middle(steady[-tenth:])
@@ -95,7 +97,7 @@ async def churn(
     loads: int,
     tell: Callable[[str], None],
 ) -> Churned:
-    """Load and unload, one model after another."""
+    """Load and unload one model after another."""
     readings, spent_s, batch = [read()], 0.0, max(1, loads // BATCHES)
     turns = itertools.islice(itertools.cycle(ids), loads)
     while part := list(itertools.islice(turns, batch)):
@@ -109,13 +111,14 @@ async def churn(
         readings.append(read())
         if len(readings) % (BATCHES // 4) == 0:
             tell(
-                f"{len(readings) * batch:,} loads, {readings[-1].private_bytes / 2**20:.1f} MiB private"
+                f"{len(readings) * batch:,} loads, "
+                f"{readings[-1].private_bytes / 2**20:.1f} MiB private"
             )
     return Churned(loads, loads / spent_s, *drifted(readings))
 
 
 def tiny_models(folder: Path) -> Iterator[solo.Entry]:
-    """ONNX models that differ."""
+    """Write ONNX models that differ."""
     for number in range(MODELS):
         path = folder / f"tiny-{number}.onnx"
         tiny.write(path, number)
@@ -123,7 +126,10 @@ def tiny_models(folder: Path) -> Iterator[solo.Entry]:
 
 
 def sample_models(folder: Path) -> Iterator[tuple[str, solo.Entry]]:
-    """One of the demo's models for each library but ONNX Runtime, trained anew: in another process, as for a worker."""
+    """Train one of the demo's models for each library but ONNX Runtime.
+
+    It happens in another process, as for a worker.
+    """
     wanted = [sample for sample in samples.SAMPLES if sample.runtime in SHARES]
     with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         for sample, entry in zip(
@@ -133,7 +139,7 @@ def sample_models(folder: Path) -> Iterator[tuple[str, solo.Entry]]:
 
 
 def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
-    """It, on disk."""
+    """Train the model and write it to the disk."""
     path = folder / sample.name / sample.path
     path.parent.mkdir(parents=True)
     sample.train(sample.rows(), path)
@@ -143,7 +149,7 @@ def sample_model(folder: Path, sample: samples.Sample) -> solo.Entry:
 
 
 async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> dict[str, Churned]:
-    """Every library, each through the same worker."""
+    """Run every library, each through the same worker."""
     churned: dict[str, Churned] = {}
     by_runtime = {"onnx": list(tiny_models(folder))}
     if not args.quick:
@@ -162,7 +168,7 @@ async def run_all(console: Console, args: argparse.Namespace, folder: Path) -> d
 
 
 def summarise(churned: dict[str, Churned], *, is_quick: bool) -> results.Results:
-    """The table, and the targets."""
+    """Return the table and the goals."""
     rows = tuple((runtime, *_cells(result)) for runtime, result in churned.items())
     head = (
         "library",

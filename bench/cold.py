@@ -1,8 +1,10 @@
-"""What a request costs that finds its model not in memory: by the model's size, and by where its artifact is.
+"""Measure a request for a model that is not in memory, by its size and its artifact's place.
 
-Through a whole mesh with one worker. An evicted model's artifact is in the page cache, or on the disk after its pages were dropped; one
-that nobody asked for before is in a local folder, or in a bucket of S3's kind on this machine. Beside each stands the same file loaded and
-run by ONNX Runtime in this process. Then 500 callers at once for one cold model, and random requests to four times what fits.
+Everything goes through a whole mesh with one worker. An evicted model's artifact is in the page
+cache, or on the disk after its pages were dropped. A model's first request finds it in a local
+folder, or in an S3 bucket on this machine. Beside each stands the same file loaded and run by ONNX
+Runtime in this process. Then 500 callers ask for one cold model at once, and random requests go to
+four times as many models as fit.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ Rushed = list[cold_tables.Stampede]
 
 @dataclass(frozen=True)
 class Plan:
-    """How often each is measured, by size; how many call at once."""
+    """How often each size is measured, and how many call at once."""
 
     evicted: dict[str, int]
     first: dict[str, int]
@@ -58,7 +60,7 @@ QUICK = Plan({"5.6 KB": 40}, {"5.6 KB": 10}, 200, thrash.QUICK)
 
 @dataclass(frozen=True)
 class Sample:
-    """One model: what it is called, its number, its size's name and its file."""
+    """One model: its name, number, size and file."""
 
     name: str
     seed: int
@@ -67,7 +69,7 @@ class Sample:
 
     @property
     def hidden(self) -> int:
-        """The width of its middle."""
+        """The width of the model's middle layer."""
         return tiny.hidden_for(SIZES[self.size])
 
 
@@ -82,7 +84,7 @@ class Taken:
 
 
 def written(folder: Path, kind: str, counts: dict[str, int]) -> list[Sample]:
-    """So many models of each size, all different, and from those of other kinds too: equal bytes would be one copy."""
+    """Write models of each size, all different: equal bytes would be one copy."""
     samples, seeds = [], itertools.count(FIRST_SEEDS[kind])
     for size, count in counts.items():
         for number in range(count):
@@ -95,7 +97,7 @@ def written(folder: Path, kind: str, counts: dict[str, int]) -> list[Sample]:
 
 
 class Asking:
-    """One caller of the mesh, one request in flight."""
+    """One caller of the mesh with one request in flight."""
 
     def __init__(self, mesh: meshes.Mesh) -> None:
         self.mesh = mesh
@@ -104,12 +106,12 @@ class Asking:
         self._http = httpx.Client(base_url=f"http://{mesh.endpoint}/mesh/v1/models", timeout=60)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._channel.close()
         self._http.close()
 
     def took_ms(self, sample: Sample, expected: np.ndarray) -> float:
-        """How long one prediction takes. Raises WrongAnswer."""
+        """Return the milliseconds of one prediction of one FP32 row. Raises WrongAnswer."""
         asked = request(sample.name)
         began_s = time.perf_counter()
         answer = self._stub.ModelInfer(asked, timeout=CALL_S_MAX)
@@ -118,7 +120,7 @@ class Asking:
         return took_ms
 
     def evict(self, sample: Sample) -> None:
-        """Have its copy leave, and wait until it has."""
+        """Have the copy evicted, and wait until it is."""
         self._http.post(f"/{sample.name}/unload").raise_for_status()
         self.mesh.system.wait_until(
             lambda: self._http.get(f"/{sample.name}").json()["state"] == "absent", GONE_S_MAX
@@ -126,14 +128,14 @@ class Asking:
 
 
 def request(model: str) -> Any:
-    """The call for the one row."""
+    """Return the call for the one row."""
     request = pb.ModelInferRequest(model_name=model, raw_input_contents=[X.tobytes()])
     request.inputs.add(name="x", datatype="FP32", shape=X.shape)
     return request
 
 
 def right(answer: Any, expected: np.ndarray, model: str) -> None:
-    """Raises WrongAnswer unless it is."""
+    """Compare an answer of shape (1, 4) with the right one. Raises WrongAnswer."""
     if not np.allclose(
         np.frombuffer(answer.raw_output_contents[0], np.float32), expected, rtol=1e-3, atol=1e-2
     ):
@@ -141,12 +143,12 @@ def right(answer: Any, expected: np.ndarray, model: str) -> None:
 
 
 def expected(sample: Sample) -> np.ndarray:
-    """The right answer."""
+    """Return the right answer, FP32 of shape (1, 4)."""
     return tiny.answer(sample.seed, X, sample.hidden)[0]
 
 
 def in_process_ms(sample: Sample, times: int) -> float:
-    """The same file loaded and run by ONNX Runtime here, the middle of several times."""
+    """Return the median time of ONNX Runtime with the same file in this process."""
     took_ms = []
     for _ in range(times):
         began_s = time.perf_counter()
@@ -156,7 +158,7 @@ def in_process_ms(sample: Sample, times: int) -> float:
 
 
 def first_requests(asking: Asking, samples: list[Sample], place: str, taken: Taken) -> None:
-    """Models that nobody asked for before."""
+    """Ask for models that were never asked for."""
     for sample in samples:
         taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected(sample)))
 
@@ -169,7 +171,10 @@ def evicted(
     taken: Taken,
     prepare: Callable[[Sample], None],
 ) -> None:
-    """Models that were there, in turn; `prepare` brings a model's artifact to where it shall be."""
+    """Ask in turn for models that were evicted.
+
+    `prepare` moves a model's artifact to the place that is measured.
+    """
     for size, times in plan.evicted.items():
         several = [(sample, expected(sample)) for sample in samples if sample.size == size]
         for sample, answer in itertools.islice(itertools.cycle(several), times):
@@ -179,9 +184,10 @@ def evicted(
 
 
 def checked_drop(cache: Path, sample: Sample) -> None:
-    """Drop the artifact's pages, in the cache and where it came from. Raises WrongAnswer where the kernel keeps them.
+    """Drop the artifact's pages, of its source and in the cache. Raises WrongAnswer if they stay.
 
-    No others: to write and drop hundreds of files before each request takes so long that everything else has gone cold too.
+    Only those: writing and dropping hundreds of files before each request takes so long that
+    everything else gets cold too.
     """
     paths = [sample.path, *cache.rglob(sample.path.name)]
     for path in paths:
@@ -194,7 +200,10 @@ def checked_drop(cache: Path, sample: Sample) -> None:
 
 
 async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
-    """Everybody at once for one cold model; milliseconds each. Raises WrongAnswer, and what a call fails with."""
+    """Have many callers ask for one cold model at once; return milliseconds for each.
+
+    Raises WrongAnswer, or the error of a call.
+    """
     answer, took_ms = expected(sample), []
 
     async def call(stub: Any) -> None:
@@ -213,7 +222,7 @@ async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
 def stampedes(
     asking: Asking, samples: list[Sample], callers: int
 ) -> Iterator[cold_tables.Stampede]:
-    """One for each size, with the loads that the worker counted meanwhile."""
+    """Run one stampede for each size, and count the worker's loads meanwhile."""
     before = meshes.settled_totals(asking.mesh)
     for sample in samples:
         took_ms = asyncio.run(stampede(asking.mesh.endpoint, sample, callers))
@@ -229,7 +238,7 @@ def stampedes(
 
 
 def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
-    """Everything but the thrash, in one mesh."""
+    """Measure everything but the thrash in one mesh."""
     taken = Taken()
     local, once = (
         written(folder, "local", plan.first),

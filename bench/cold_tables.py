@@ -1,4 +1,4 @@
-"""What bench/cold.py's figures say: tables, a chart, and the targets that they are held against."""
+"""Tables, a chart and goals for the figures of bench/cold.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK_RATIO = 12.0
 
 @dataclass(frozen=True)
 class Stampede:
-    """Many callers at once for one cold model: what the worker counted meanwhile, and how long each waited."""
+    """Many callers of one cold model at once: the worker's counts, and how long each waited."""
 
     size: str
     callers: int
@@ -41,7 +41,7 @@ def summarise(
     *,
     is_quick: bool,
 ) -> results.Results:
-    """Everything."""
+    """Return tables, chart and goals."""
     claims = (
         *(floors if is_quick else targets)(took_ms, in_process_ms),
         *loads(rushed),
@@ -65,7 +65,7 @@ def summarise(
 def targets(
     took_ms: Mapping[tuple[str, str], Sequence[float]], _in_process_ms: Mapping[str, float]
 ) -> Iterator[results.Claim]:
-    """The design's, for a tiny model."""
+    """Return the goals for a tiny model."""
     for place in (CACHED, DISK):
         p50_ms, p99_ms = (
             float(percentile) for percentile in np.percentile(took_ms[place, TINY], [50, 99])
@@ -77,7 +77,7 @@ def targets(
 def floors(
     took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]
 ) -> Iterator[results.Claim]:
-    """What a busy machine does not fall through."""
+    """Return floors that a busy machine does not miss."""
     peer = ("onnxruntime in process", in_process_ms[TINY])
     yield results.times_at_most(
         f"cold hit p50, tiny model, {CACHED}",
@@ -89,7 +89,7 @@ def floors(
 
 
 def loads(rushed: Sequence[Stampede]) -> Iterator[results.Claim]:
-    """One load however many wait, and nobody fails."""
+    """Return the claims of one load however many wait, and of no failure."""
     for stampede in rushed:
         yield results.exactly(
             f"loads for {stampede.callers} concurrent first requests, {stampede.size}",
@@ -106,16 +106,17 @@ def loads(rushed: Sequence[Stampede]) -> Iterator[results.Claim]:
 
 
 def thrash_claims(thrashed: thrash.Thrashed) -> Iterator[results.Claim]:
-    """Answers were checked: there would be no figures otherwise."""
+    """Return the claim of no failure: all answers were checked."""
     wrong = len(traffic.faults(thrashed.asked))
-    what = f"failures of {len(thrashed.asked):,} requests to {thrashed.models / thrashed.resident:.1f} × the models that fit"
+    times = thrashed.models / thrashed.resident
+    what = f"failures of {len(thrashed.asked):,} requests to {times:.1f} × the models that fit"
     yield results.exactly(what, wrong, "", 0)
 
 
 def places(
     took_ms: Mapping[tuple[str, str], Sequence[float]], in_process_ms: Mapping[str, float]
 ) -> results.Table:
-    """Milliseconds by where the artifact was and by size."""
+    """Return the table by place and size."""
     rows = []
     for (place, size), times_ms in took_ms.items():
         p50_ms, p99_ms, max_ms = (float(p) for p in np.percentile(times_ms, [50, 99, 100]))
@@ -133,12 +134,15 @@ def places(
         "in process ms",
         "×",
     )
-    title = "a request for an ONNX model that is not in memory (×: p50 beside the file loaded in process)"
+    title = (
+        "a request for an ONNX model that is not in memory "
+        "(×: p50 beside the file loaded in process)"
+    )
     return results.Table(title, head, tuple(rows), {ATTACHED: "bench/attach.py measures it"})
 
 
 def crowds(rushed: Sequence[Stampede]) -> results.Table:
-    """Everybody at once."""
+    """Return the table of stampedes."""
     head = ("size", "callers", "loads", "failures", "first ms", "p50 ms", "last ms")
     rows = []
     for stampede in rushed:
@@ -156,7 +160,7 @@ def crowds(rushed: Sequence[Stampede]) -> results.Table:
 
 
 def thrash_table(thrashed: thrash.Thrashed) -> results.Table:
-    """Requests by whether the model's copy was there."""
+    """Return the table by whether the model was resident."""
     rows = []
     for kind, took_ms in traffic.kinds(thrashed.asked, thrashed.resident).items():
         figures = (
@@ -165,14 +169,17 @@ def thrash_table(thrashed: thrash.Thrashed) -> results.Table:
             else ["-"] * 3
         )
         rows.append((kind, f"{len(took_ms):,}", *figures))
-    what = f"{thrashed.models:,} models, {thrashed.resident:,} fit; {thrashed.requests_per_s:,.0f} req/s, {thrashed.evictions:,} evictions"
+    what = (
+        f"{thrashed.models:,} models, {thrashed.resident:,} fit; "
+        f"{thrashed.requests_per_s:,.0f} req/s, {thrashed.evictions:,} evictions"
+    )
     return results.Table(
         f"thrash: {what}", ("requests", "number", "p50 ms", "p99 ms", "max ms"), tuple(rows)
     )
 
 
 def chart(took_ms: Mapping[tuple[str, str], Sequence[float]]) -> results.Chart:
-    """Medians."""
+    """Return the chart of medians."""
     bars = tuple(
         results.Bar(f"{size}, {place}", float(np.median(times_ms)), is_ours=True)
         for (place, size), times_ms in took_ms.items()

@@ -1,7 +1,9 @@
-"""The demo: sample models trained on real data, served by `meshserve up configs/quickstart.yaml`, and asked over gRPC and REST.
+"""Train sample models on real data, serve them, and ask them over gRPC and REST.
 
-python bench/demo.py train     # writes models/, a few seconds
-python bench/demo.py serve     # starts the mesh, compares each model's score with the one computed in process, serves until Ctrl-C
+    python -m bench.demo train     # writes models/, in seconds
+    python -m bench.demo serve     # starts a mesh, compares scores, serves until Ctrl-C
+
+With `serve --once` the mesh ends after the comparison.
 """
 
 from __future__ import annotations
@@ -33,19 +35,19 @@ READY_S = 180  # longer than `meshserve up` itself waits: its reason says more
 
 @dataclass(frozen=True)
 class Place:
-    """Where the demo works: the folder of its models, state and log, and the configuration that it starts."""
+    """The folder of the demo's models, state and log, and the configuration that it starts."""
 
     models: Path
     config: Path
 
     @property
     def held_out(self) -> Path:
-        """Rows that no model was trained on, their truth, and each model's answers in process."""
+        """The file of rows that no model was trained on, their truth and the answers in process."""
         return self.models / "heldout.npz"
 
     @property
     def log(self) -> Path:
-        """What `meshserve up` writes."""
+        """The log of `meshserve up`."""
         return self.models / "meshserve.log"
 
 
@@ -60,7 +62,7 @@ class Compared:
     over_rest: float
 
     def is_equal(self) -> bool:
-        """Up to the rounding of sums."""
+        """Tell whether all scores are equal up to rounding."""
         return (
             max(abs(self.over_grpc - self.in_process), abs(self.over_rest - self.in_process))
             <= SCORE_TOLERANCE
@@ -68,7 +70,7 @@ class Compared:
 
 
 def train(console: Console, place: Place) -> None:
-    """Write every model, the held-out rows, their truth, and the answers of each model's own library."""
+    """Write every model, the held-out rows, their truth, and each library's own answers."""
     kept: dict[str, np.ndarray] = {}
     for sample in samples.SAMPLES:
         started_s = time.monotonic()
@@ -81,13 +83,14 @@ def train(console: Console, place: Place) -> None:
             f"{sample.name}/truth": rows.held_y,
             f"{sample.name}/answers": answers,
         }
-        line = f"{shown(path)}  score {samples.score(answers, rows.held_y):.4f}  ({time.monotonic() - started_s:.1f} s)"
+        score, took_s = samples.score(answers, rows.held_y), time.monotonic() - started_s
+        line = f"{shown(path)}  score {score:.4f}  ({took_s:.1f} s)"
         console.print(f"trained {sample.name:<14} {line}", highlight=False)
     np.savez(place.held_out, allow_pickle=False, **kept)
 
 
 def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:
-    """The model's first output over REST, as any HTTP client would ask for it."""
+    """Return the model's first output over REST; `x` and the answer have their rows first."""
     signature = client.get(f"/v2/models/{model}").raise_for_status().json()
     described, wanted = signature["inputs"][0], signature["outputs"][0]["name"]
     tensor = {
@@ -107,21 +110,21 @@ def ask_rest(client: httpx.Client, model: str, x: np.ndarray) -> np.ndarray:
 
 
 def ask_grpc(client: meshserve.Client, model: str, x: np.ndarray) -> np.ndarray:
-    """The model's first output through meshserve's own client."""
+    """Return the model's first output by our client; `x` and the answer have their rows first."""
     first = client.metadata(model).outputs[0].name
     answer = client.predict(model, x, outputs=(first,))
     return answer if isinstance(answer, np.ndarray) else answer[first]
 
 
 def first_prediction(endpoint: str, place: Place) -> None:
-    """The first row of the first model."""
+    """Ask the first model for its first row."""
     name = samples.SAMPLES[0].name
     with np.load(place.held_out) as kept, meshserve.Client(endpoint) as mesh:
         ask_grpc(mesh, name, kept[f"{name}/x"][:1])
 
 
 def compare(endpoint: str, place: Place) -> list[Compared]:
-    """Every sample through both protocols."""
+    """Ask for every sample over both protocols."""
     compared = []
     with (
         np.load(place.held_out) as kept,
@@ -166,12 +169,12 @@ def is_ready(endpoint: str) -> bool:
 
 
 def shown(path: Path) -> Path:
-    """As short as it can be typed here."""
+    """Return the path as short as it can be typed here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def commands(endpoint: str, place: Place) -> str:
-    """What to try next: lines to copy."""
+    """Return lines to copy: what to try next."""
     program, python = (shown(path) for path in (PROGRAM, Path(sys.executable)))
     with np.load(place.held_out) as kept:
         row = [round(float(value), 3) for value in kept["iris/x"][0]]
@@ -185,21 +188,22 @@ curl -s http://{endpoint}/v1/models/iris:predict -d '{{"instances": [{row}]}}'
 
 
 def is_taken(endpoint: str) -> bool:
-    """Whether somebody else listens there: he would be asked in the mesh's place."""
+    """Tell whether another server listens at the address and would answer in the mesh's place."""
     host, _, port = endpoint.rpartition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
 
 
 def serve(console: Console, place: Place, *, once: bool) -> int:
-    """0 when every score is equal and nothing is left behind, else 1."""
+    """Return 0 if every score is equal and no process is left behind, else 1."""
     if not place.held_out.exists():
-        console.print("no models yet: python bench/demo.py train")
+        console.print("no models yet: python -m bench.demo train")
         return 1
     endpoint = config.load(place.config).gateway.listen
     if is_taken(endpoint):
         console.print(
-            f"{endpoint} is taken: stop what listens there, or change gateway.listen in {shown(place.config)}",
+            f"{endpoint} is taken: stop what listens there, or change gateway.listen "
+            f"in {shown(place.config)}",
             highlight=False,
         )
         return 1
@@ -218,7 +222,7 @@ def serve(console: Console, place: Place, *, once: bool) -> int:
 
 
 def begin(console: Console, place: Place, endpoint: str, mesh: served.Served) -> bool:
-    """Wait for the mesh, compare the scores, and say what to try next. Whether all scores are equal."""
+    """Wait for the mesh, compare scores, show what to try; tell whether scores are equal."""
     started_s = time.monotonic()
     mesh.wait_until(lambda: is_ready(endpoint), READY_S)
     console.print(f"ready after {time.monotonic() - started_s:.1f} s", highlight=False)

@@ -1,7 +1,8 @@
-"""How many models are in memory at once: in 1, 2 and 4 GiB, of five kinds, and what each takes to be there.
+"""Count the models that fit into one worker of 1, 2 and 4 GiB, of five kinds.
 
-A worker of its own for each figure, filled until a model has to leave for another; the names that it knows are 100,000. Where a kind is not
-filled up, what fits is reckoned from what each takes, and marked ≈. Beside it MLServer with the same ONNX models: what each adds to it.
+Each figure has a worker of its own, filled until a model must be evicted for another; it knows
+100,000 names. Where there are too few models to fill it, the number is computed from what each
+takes, and marked ≈. Beside it stands MLServer with the same ONNX models.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CHECKED = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """For each family how many models are written at most; budgets; names; how many models MLServer has, twice."""
+    """Files of each family at most, budgets, names, and models of MLServer (few, many)."""
 
     models: Mapping[str, int]
     budgets_gib: tuple[float, ...]
@@ -74,7 +75,7 @@ class Peer:
     load_ms: float
 
     def room_for(self, memory_bytes: int) -> int:
-        """How many would fit, if it minded."""
+        """Return how many would fit into a budget."""
         return int((memory_bytes - self.empty_bytes) / self.bytes_each)
 
 
@@ -82,7 +83,7 @@ Fillings = dict[str, dict[float, filling.Filled]]
 
 
 def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
-    """One worker, filled in a process of its own. Raises WrongAnswer with the last that it said if it fails."""
+    """Fill one worker in a process of its own. Raises WrongAnswer with its last line."""
     command = served.own_program("filling", folder, str(int(budget_gib * GIB)), str(registered))
     done = subprocess.run(
         command,
@@ -100,7 +101,7 @@ def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filli
 
 
 def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
-    """Every family in every budget. Its models and the worker's cache go before the next family comes."""
+    """Fill every budget with every family. Files and caches of a family go before the next one."""
     fillings: Fillings = {}
     for name, count in plan.models.items():
         with prepared(families.FAMILIES[name], folder / "family", count) as place:
@@ -117,7 +118,7 @@ def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
 
 @contextlib.contextmanager
 def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]:
-    """A folder with so many models of the family, rows for them, and what the library itself says of some."""
+    """Write models of the family, rows for them, and the library's own answers for some."""
     (place / "models").mkdir(parents=True)
     (place / "answers").mkdir()
     try:
@@ -132,7 +133,7 @@ def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]
 
 
 def peer(folder: Path, counts: tuple[int, int]) -> Peer:
-    """MLServer with few and with many models; the difference is the models'. Raises NotInstalled."""
+    """Compare MLServer with few and with many models. Raises NotInstalled."""
     (few, few_bytes, few_s), (many, many_bytes, many_s) = (
         started(folder, count) for count in counts
     )
@@ -141,7 +142,7 @@ def peer(folder: Path, counts: tuple[int, int]) -> Peer:
 
 
 def started(folder: Path, count: int) -> tuple[int, int, float]:
-    """MLServer with so many models, each asked once: their number, its memory, and how long it took to be ready."""
+    """Start MLServer and ask each model once; return their number, memory, seconds to ready."""
     place = folder / f"peer-{count}"
     (place / "models").mkdir(parents=True)
     names = [path.stem for path in families.TINY.write(place / "models", count)]
@@ -196,7 +197,7 @@ def table(
 
 
 def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.Claim, ...]:
-    """The targets of the biggest budget."""
+    """Return the goals of the biggest budget."""
     gib, one = max(fillings[families.TINY.name].items())
     if is_quick:
         return (
@@ -218,7 +219,7 @@ def claims(plan: Plan, fillings: Fillings, *, is_quick: bool) -> tuple[results.C
 def summarise(
     plan: Plan, fillings: Fillings, beside: Peer | None, missing: dict[str, str], *, is_quick: bool
 ) -> results.Results:
-    """The table, the chart, and the targets."""
+    """Return the table, the chart and the goals."""
     gib = plan.budgets_gib[-1]
     bars = [
         results.Bar(name, by_budget[gib].room_for(int(gib * GIB)), is_ours=True)

@@ -1,4 +1,4 @@
-"""A user's own model: any class `Model` that loads in its constructor and predicts. The demo serves this file as it is."""
+"""A user's own model: any class `Model` that predicts. The demo serves this file as it is."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Model:
             self.coefficients, self.intercept = weights["coefficients"], weights["intercept"]
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One number a row."""
+        """Return one number a row: `inputs` are of shape (rows, 10)."""
         return {"progression": inputs["features"] @ self.coefficients + self.intercept}

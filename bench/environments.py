@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, made when first needed and kept: no peer's packages meet ours, or another's."""
+"""Make a virtual environment for each peer when first needed, so that no packages meet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class NotInstalled(Exception):
 class Environment:
     """The packages of one environment.
 
-    Of `protos`, files in proto/, it has generated Python modules; `patch` is a module that it imports whenever it starts.
+    `protos` are files of proto/ whose Python modules it has. `patch` is a module that it imports at
+    each start.
     """
 
     name: str
@@ -31,17 +32,17 @@ class Environment:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The environment's folder."""
         return FOLDER / self.name
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The environment's interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def generated(self) -> Path:
-        """Where its generated modules are, to be imported by their plain names."""
+        """The folder of its generated modules."""
         return self.folder / "generated"
 
     def contents(self) -> str:
@@ -52,7 +53,7 @@ class Environment:
 
 
 def make(wanted: Environment) -> Path:
-    """The environment's interpreter. Raises NotInstalled, and leaves nothing half made."""
+    """Return the environment's interpreter, made if need be. Raises NotInstalled."""
     made_of = wanted.folder / "made-of"
     if made_of.exists() and made_of.read_text() == wanted.contents():
         return wanted.python
@@ -89,7 +90,7 @@ def _install(wanted: Environment) -> None:
 
 
 def _patch(wanted: Environment, source: Path) -> None:
-    """A line of a .pth file that begins with `import` runs at each start of the interpreter."""
+    """Install the patch: `import` lines of a .pth file run at each start of the interpreter."""
     (site,) = wanted.folder.glob("lib/python*/site-packages")
     shutil.copyfile(source, site / source.name)
     (site / f"{source.stem}.pth").write_text(f"import {source.stem}\n")

@@ -1,8 +1,9 @@
-"""Who leaves, and where models live: the core's policies and its ring on traces made with a fixed seed.
+"""Replay traces with a fixed seed through the core's eviction policies and its hash ring.
 
-Every decision is made by the product's own residency; only loads take no time. Misses and the time that they cost are held against a bound
-that no policy can beat, and many workers on the ring against one worker with all their bytes. The first quarter of a trace fills the memory
-and is not counted. The result is the same on every machine.
+Every decision is made by the product's own residency; only loads take no time. Misses and the time
+that they cost are compared with a bound that no policy can beat, and many workers on the ring with
+one worker that has all their bytes. The first quarter of a trace fills the memory and is not
+counted. The result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ QUICK_RING_RATIO = 0.95
 
 @dataclass(frozen=True)
 class Played:
-    """A trace with one worker whose memory is a share of all bytes: by policy, and what cannot be undercut."""
+    """A trace and one worker with a share of all bytes: outcomes by policy, and bounds."""
 
     trace: str
     share: float
@@ -41,7 +42,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Sharded:
-    """A policy's hit ratio by the number of workers that share the bytes; 1 is the global memory."""
+    """A policy's hit ratio by the number of workers; with 1 there is one memory of all."""
 
     policy: str
     hit_ratios: dict[int, float]
@@ -49,7 +50,7 @@ class Sharded:
 
 
 def play(trace: traces.Trace, models: traces.Models, share: float) -> Played:
-    """Both policies, and the bounds."""
+    """Replay the trace with both policies, and compute the bounds."""
     budget_bytes, counted_from = int(models.bytes.sum() * share), int(len(trace) * FILLING_SHARE)
     nowhere_else = np.zeros(len(models), np.int64)
     outcomes = {
@@ -68,7 +69,7 @@ def play(trace: traces.Trace, models: traces.Models, share: float) -> Played:
 def shard(
     trace: traces.Trace, models: traces.Models, workers: tuple[int, ...], policy: str
 ) -> Sharded:
-    """The same bytes in one worker, and cut in equal parts."""
+    """Replay the trace with the same bytes in one worker, and cut in equal parts."""
     counted_from, hit_ratios, lost_s = int(len(trace) * FILLING_SHARE), {}, {}
     for count in (1, *workers):
         budget_bytes = int(models.bytes.sum() * RING_SHARE / count)
@@ -83,7 +84,7 @@ def shard(
 def claims(
     played: list[Played], sharded: list[Sharded], *, is_quick: bool
 ) -> Iterator[results.Claim]:
-    """The design's targets; in the quick version its floors."""
+    """Return the goals; in the quick version, floors."""
     (lru,) = [shards for shards in sharded if shards.policy == "lru"]
     for workers, target in RING_TARGETS.items():
         if workers in lru.hit_ratios:
@@ -109,7 +110,7 @@ def claims(
 
 
 def policies_table(played: list[Played]) -> results.Table:
-    """Misses and lost time, in figures and beside the bound."""
+    """Return misses and lost time, as figures and beside the bound."""
     rows = []
     for run in played:
         for policy, outcome in run.outcomes.items():
@@ -127,7 +128,7 @@ def policies_table(played: list[Played]) -> results.Table:
 
 
 def ring_table(sharded: list[Sharded]) -> results.Table:
-    """Hits by workers, and their share of the global memory's."""
+    """Return hits by workers, and their share of one memory's."""
     rows = []
     for shards in sharded:
         for workers, ratio in shards.hit_ratios.items():
@@ -149,7 +150,7 @@ def ring_table(sharded: list[Sharded]) -> results.Table:
 
 
 def charts(played: list[Played]) -> Iterator[results.Chart]:
-    """Lost time beside the bound."""
+    """Return the chart of lost time beside the bound."""
     bars = []
     for run in (run for run in played if run.share == BUDGET_SHARES[-1]):
         for policy, outcome in run.outcomes.items():

@@ -1,4 +1,4 @@
-"""The kinds of models that bench/density.py fills a worker with: any number of each, all different, and what each must answer."""
+"""Kinds of models that bench/density.py fills a worker with: many of each, all different."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ask = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Family:
-    """`write` puts so many different models into a folder, one by one; `ask` is rows for one, and what its own library says of them."""
+    """One kind. `write` writes different models; `ask` returns rows and right answers."""
 
     name: str
     write: Write
@@ -30,7 +30,7 @@ class Family:
 
 
 def tiny_models(folder: Path, count: int) -> Iterator[Path]:
-    """One is built; the others are it with other weights in the same places, for building takes longer than loading."""
+    """Write ONNX models: one is built, others get other weights, which is quicker than building."""
     tiny.write(folder / "tiny-0.onnx", 0)
     content, built = (folder / "tiny-0.onnx").read_bytes(), tiny.weights(0)["w1"].tobytes()
     yield folder / "tiny-0.onnx"
@@ -41,7 +41,7 @@ def tiny_models(folder: Path, count: int) -> Iterator[Path]:
 
 
 def sklearn_models(folder: Path, count: int) -> Iterator[Path]:
-    """Scaling and logistic regression, in skops' format, each fitted with another strength."""
+    """Write scaling and logistic regression in skops' format, each fitted with another strength."""
     rows = samples.iris()
     for number in range(count):
         path = folder / f"iris-{number}.skops"
@@ -55,7 +55,7 @@ def sklearn_models(folder: Path, count: int) -> Iterator[Path]:
 
 
 def xgboost_models(folder: Path, count: int) -> Iterator[Path]:
-    """Sixty trees of depth three, each with another learning rate."""
+    """Write boosters of sixty trees of depth three, each with another learning rate."""
     rows = samples.breast_cancer()
     for number in range(count):
         path = folder / f"cancer-{number}.ubj"
@@ -67,7 +67,7 @@ def xgboost_models(folder: Path, count: int) -> Iterator[Path]:
 
 
 def torch_family(size_bytes: int) -> Write:
-    """Six wide layers, exported."""
+    """Return the family of six wide exported layers."""
 
     def write(folder: Path, count: int) -> Iterator[Path]:
         first = folder / "wide-0.pt2"
@@ -86,11 +86,12 @@ def torch_family(size_bytes: int) -> Write:
 
 
 def asks(rows: Callable[[], np.ndarray], ask: Callable[[Path, np.ndarray], np.ndarray]) -> Ask:
-    """The same rows for every model of a family."""
+    """Return a function that gives the same rows for every model of a family."""
     return lambda path: (rows(), ask(path, rows()))
 
 
 def wide_rows(size_bytes: int) -> Callable[[], np.ndarray]:
+    """Return a function that returns two FP32 rows, of shape (2, width)."""
     return lambda: torch_models.Wide.rows_of(torch_models.Wide.width_of(size_bytes))
 
 

@@ -1,8 +1,10 @@
-"""Fills one worker with models until one has to leave: a process of its own, so that no more than they need is in its memory.
+"""Fill one worker with models until one must be evicted, in a process of its own.
 
-`python bench/filling.py FOLDER MEMORY_BYTES REGISTERED`: prints what came of it as JSON. In FOLDER are the files NAME-NUMBER of `models`,
-`rows.npy` to ask them, and right answers NUMBER.npy in `answers`. Names beyond the files mean the same files again. What a model takes is
-what the process grew by, with its first prediction, and what it maps.
+    python -m bench.filling FOLDER MEMORY_BYTES REGISTERED
+
+It prints its figures as JSON. FOLDER has the files NAME-NUMBER in `models`, `rows.npy` to ask them,
+and right answers NUMBER.npy in `answers`. Names beyond the files mean the same files again. A model
+takes what the process grew by, with its first prediction, and what it maps.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ WAIT_S = 120
 
 @dataclass(frozen=True)
 class Filled:
-    """`is_full`: some model had to leave for the last one; else there were no more."""
+    """The figures. `is_full`: some model was evicted for the last one; otherwise all fitted."""
 
     resident: int
     is_full: bool
@@ -42,11 +44,11 @@ class Filled:
 
     @property
     def bytes_each(self) -> float:
-        """All that one takes."""
+        """The bytes that one model takes, private and mapped."""
         return self.private_bytes_each + self.mapped_bytes_each
 
     def room_for(self, memory_bytes: int) -> int:
-        """How many fit: counted where it was filled up, else by what each takes."""
+        """Return how many fit: counted if the worker was filled, else by the bytes of each."""
         return (
             self.resident
             if self.is_full
@@ -56,7 +58,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Given:
-    """What is in the folder."""
+    """The contents of the folder."""
 
     folder: Path
     paths: list[Path]
@@ -65,7 +67,7 @@ class Given:
 
 
 def read(folder: Path) -> Given:
-    """Models by their numbers, rows and answers."""
+    """Return models by number, rows and answers."""
     paths = sorted(
         (folder / "models").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2])
     )
@@ -74,7 +76,7 @@ def read(folder: Path) -> Given:
 
 
 def settled_bytes() -> int:
-    """Private memory once everything that can be given back is."""
+    """Return private memory once everything that can be given back is."""
     gc.collect()
     allocators.current().trim()
     return process_memory.private_bytes()
@@ -85,13 +87,13 @@ def numbered(number: int) -> str:
 
 
 def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
-    """All names, each with its file."""
+    """Return all names, each with its file."""
     files = itertools.cycle(paths)
     return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
 
 
 async def brought(host: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
-    """The model's answer; it is loaded first if need be."""
+    """Return the model's answer to the FP32 `rows` of shape (rows, n); load it first if need be."""
     resident = await host.lease(
         model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S
     )
@@ -130,7 +132,7 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
 
 
 async def loads(host: model_host.ModelHost, count: int, rows: np.ndarray) -> AsyncIterator[float]:
-    """Milliseconds of each load but the first, until one makes another leave."""
+    """Yield milliseconds of loads but the first, until one evicts; `rows` has shape (n, m)."""
     for number in range(1, count):
         began_s = time.perf_counter()
         await host.ensure_loaded(model.ModelId(numbered(number)), WAIT_S)
@@ -141,7 +143,7 @@ async def loads(host: model_host.ModelHost, count: int, rows: np.ndarray) -> Asy
 
 
 def ready(host: model_host.ModelHost) -> int:
-    """How many are in memory."""
+    """Return how many models are in memory."""
     return sum(
         copy.state is copy_lifecycle.CopyPhase.READY for copy in host.residency.copies.values()
     )
@@ -150,7 +152,7 @@ def ready(host: model_host.ModelHost) -> int:
 async def check(
     host: model_host.ModelHost, answers: Mapping[int, np.ndarray], rows: np.ndarray
 ) -> None:
-    """Some answers against the library's own."""
+    """Compare some answers, of shape (rows, m), with the library's own. Raises WrongAnswer."""
     for number, expected in answers.items():
         if not np.allclose(await brought(host, number, rows), expected, rtol=1e-4, atol=1e-5):
             raise program.WrongAnswer(

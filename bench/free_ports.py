@@ -1,4 +1,4 @@
-"""A TCP port for a server that is about to be started."""
+"""Find a TCP port for a server that is about to start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import random
 import socket
 
-# Above those that Ray gives its workers, below those that systems give to whom does not choose (Linux: ip_local_port_range): what was
-# free a moment ago is then still free when the server comes.
+# Above the ports that Ray gives its workers, and below those that Linux gives to programs that
+# choose none (ip_local_port_range), so that a free port is still free when the server starts.
 PORTS = (20_000, 32_000)
 
 
 def free_port() -> int:
-    """A port of the loopback interface that no program listens on."""
+    """Return a port of the loopback interface that no program listens on."""
     system = random.SystemRandom()
     while True:
         port = system.randrange(*PORTS)

@@ -1,4 +1,4 @@
-"""Load over HTTP/2 by nghttp2's h2load: a client that costs little beside what it measures."""
+"""Put load on a server over HTTP/2 with nghttp2's h2load, which costs little itself."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-HOW_TO_INSTALL = "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client (apt-get install nghttp2-client), elsewhere in nghttp2"
+HOW_TO_INSTALL = (
+    "h2load is missing: it is in Debian's and Ubuntu's package nghttp2-client "
+    "(apt-get install nghttp2-client), elsewhere in nghttp2"
+)
 
 GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
 NO_METADATA: Mapping[str, str] = {}
 
 
 class LoadFailed(Exception):
-    """h2load is missing, or not every request was answered with HTTP 200."""
+    """`h2load` is missing, or not every request was answered with HTTP 200."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much: `requests` in all over `connections` with `streams` requests in flight on each."""
+    """`requests` in all over `connections`, with `streams` requests in flight on each."""
 
     requests: int
     connections: int = 4
@@ -34,7 +37,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run saw. `answer_bytes` is the length of all answers together: an error's answer, which is HTTP 200 in gRPC, has none."""
+    """The figures of one run.
+
+    `answer_bytes` is the length of all answers together: an error of gRPC, which is HTTP 200, has
+    none.
+    """
 
     requests: int
     requests_per_s: float
@@ -45,7 +52,7 @@ class Outcome:
 
 
 def framed(message: bytes) -> bytes:
-    """A gRPC frame, not compressed."""
+    """Return a gRPC frame that is not compressed."""
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
@@ -56,7 +63,10 @@ def run(
     metadata: Mapping[str, str] = NO_METADATA,
     name: str = "h2load",
 ) -> Outcome:
-    """POST `body` as gRPC. Raises LoadFailed unless every answer is HTTP 200; what is in them, h2load does not see."""
+    """POST `body` as gRPC. Raises LoadFailed unless every answer is HTTP 200.
+
+    h2load does not look into the answers.
+    """
     program = shutil.which(name)
     if program is None:
         raise LoadFailed(HOW_TO_INSTALL)
@@ -94,13 +104,17 @@ def run(
 
 
 def outcome(report: str, log: str, requests: int) -> Outcome:
-    """Read h2load's report, and its log: a line for each answer with start, status and microseconds."""
+    """Read h2load's report, and its log. Raises LoadFailed for an answer that is not HTTP 200.
+
+    A line of the log has the start, status and microseconds of one answer.
+    """
     succeeded = _number(r"(\d+) succeeded", report)
     if succeeded != requests or _number(r"status codes: (\d+) 2xx", report) != requests:
         statuses = re.search(r"status codes: .*", report)
         said = f" ({statuses.group()})" if statuses else ""
         raise LoadFailed(
-            f"{requests - succeeded:.0f} of {requests} requests were not answered with HTTP 200{said}"
+            f"{requests - succeeded:.0f} of {requests} requests were not answered "
+            f"with HTTP 200{said}"
         )
     took_ms = np.array([int(line.split()[2]) for line in log.splitlines()]) / 1000
     p50_ms, p99_ms, p999_ms = (float(p) for p in np.percentile(took_ms, [50, 99, 99.9]))
@@ -123,6 +137,6 @@ def _number(pattern: str, report: str) -> float:
 
 
 def in_flight(number: int, requests: int) -> Load:
-    """So many requests in flight, over four connections where there are enough."""
+    """Return a load with this many requests in flight, over four connections where possible."""
     connections = min(4, number)
     return Load(requests, connections, number // connections)

@@ -1,6 +1,9 @@
-"""Holds one PyTorch model in a process of its own until it is told to end: `python bench/holders.py none|plain|mapped FILE`.
+"""Hold one PyTorch model in a process of its own until it is ended.
 
-`plain` is a load as torch does it, `mapped` as meshserve does it where the file is its own, `none` the library alone.
+    python -m bench.holders none|plain|mapped FILE
+
+`plain` is a load as torch does it, `mapped` as meshserve does it where the file is its own, `none`
+the library alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""One model that everybody asks for: on one worker, and on as many as the mesh puts it.
+"""Ask for one model on one worker, and on as many as the mesh puts it on.
 
-The model waits as one on an accelerator would, so that what limits it are workers and not the cores of this machine. Load is a number of
-requests in flight, from Python's grpc.aio; every answer is checked, those too that come while the model spreads. Beside it the product's
-own controller in simulation: workers with a fixed capacity, any load, one second at a time. Writes bench/results/hot.json.
+The model waits, as one on an accelerator would, so that workers limit it and not the cores of this
+machine. Load is a number of requests in flight from Python's grpc.aio; every answer is checked,
+also while the model spreads. Beside it runs the product's own controller in simulation: workers of
+a fixed capacity, any load, one second at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from bench import meshes, program, results, scale
+from meshserve import tasks
 from meshserve.core.values import commands, desired, events, model, reports
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
@@ -46,7 +48,7 @@ SIMULATED_WORKERS, SIMULATED_S = 8, 120
 
 @dataclass(frozen=True)
 class Served:
-    """One load: requests a second, their median time, and on how many workers the model was in the end."""
+    """One load: requests a second, their median time, and the model's workers in the end."""
 
     requests_per_s: float
     p50_ms: float
@@ -56,7 +58,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Simulated:
-    """A load, as a multiple of what one worker can do: how much of it was served in the end, by how many workers, and since when."""
+    """A simulated load in units of one worker: how much was served, by how many, since when."""
 
     load: float
     served: float
@@ -65,7 +67,7 @@ class Simulated:
 
 
 class Load:
-    """Requests for the one model, a number in flight, until it is stopped."""
+    """Keep requests for the one model in flight until stopped."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.took_ms: list[float] = []
@@ -73,13 +75,13 @@ class Load:
         self._is_over = False
 
     async def run(self) -> None:
-        """Raises program.WrongAnswer, grpc.RpcError."""
+        """Ask until stopped. Raises program.WrongAnswer, grpc.RpcError."""
         async with asyncio.TaskGroup() as callers:
             for _ in range(IN_FLIGHT):
                 callers.create_task(self._call())
 
     def stop(self) -> None:
-        """Ask nothing new."""
+        """Send no new requests."""
         self._is_over = True
 
     async def _call(self) -> None:
@@ -96,16 +98,16 @@ class Load:
 
 
 def workers_of(endpoint: str) -> int:
-    """On how many workers the model is asked for."""
+    """Return on how many workers the model is asked for."""
     spread = {row["model"]: row["workers"] for row in meshes.status(endpoint)["spread"]}
     return len(spread.get(NAME, ())) or 1
 
 
 async def measure(endpoint: str, workers: int, seconds: float) -> Served:
-    """Load until the model is on so many workers, then so many seconds that count."""
+    """Put load on the model until it is on that many workers, then measure. Raises WrongAnswer."""
     async with grpc.aio.insecure_channel(endpoint) as channel:
         load = Load(channel)
-        running = asyncio.get_running_loop().create_task(load.run())
+        running = tasks.spawn(load.run(), "load", is_awaited=True)
         began_s = time.monotonic()
         while await asyncio.to_thread(workers_of, endpoint) < workers and not running.done():
             if time.monotonic() - began_s > SPREAD_S:
@@ -129,7 +131,7 @@ async def measure(endpoint: str, workers: int, seconds: float) -> Served:
 
 
 def serve(folder: Path, copies_max: int, seconds: float) -> Served:
-    """A mesh of its own in which the model may be on so many workers."""
+    """Run a mesh in which the model may be on that many workers."""
     artifact = folder / "model"
     artifact.mkdir(parents=True)
     (artifact / "model.py").write_text(WAITING)
@@ -141,7 +143,7 @@ def serve(folder: Path, copies_max: int, seconds: float) -> Served:
 
 
 class World(scale.World):
-    """Workers of which each can do one unit of load a second for the model."""
+    """Workers that can each do one unit of load a second for the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,12 +156,12 @@ class World(scale.World):
         super()._perform(command)
 
     def places(self) -> tuple[str, ...]:
-        """Where its requests go."""
+        """Return where the model's requests go."""
         routes = self.mesh.hot_models.routes()
         return routes[0].worker_ids if routes else (self.mesh.home(NAME) or "",)
 
     def second(self, load: float) -> float:
-        """Let one go by under this load; what was served of it."""
+        """Let one second pass under this load; return how much was served."""
         self.now_s += 1.0
         places = self.places()
         shares = {
@@ -183,7 +185,7 @@ class World(scale.World):
 
 
 def simulate(load: float) -> Simulated:
-    """The model under one load, from a mesh in which nothing has happened yet."""
+    """Run the model under one load, beginning with a fresh mesh."""
     world = World()
     pool = desired.PoolSettings(workers=SIMULATED_WORKERS, copies_max=SIMULATED_WORKERS)
     spec = model.ModelSpec(world.id, "/hot", origin=model.FROM_CONFIG)
@@ -203,7 +205,7 @@ def simulate(load: float) -> Simulated:
 
 
 def summarise(alone: Served, spread: Served, simulated: list[Simulated]) -> results.Results:
-    """The tables, and the target."""
+    """Return the tables and the goal."""
     head = ("the model is on", "req/s", "p50 ms", "s until it is")
     rows = tuple(
         (
@@ -218,7 +220,8 @@ def summarise(alone: Served, spread: Served, simulated: list[Simulated]) -> resu
     )
     tables = (
         results.Table(
-            f"one model that waits {WAIT_S * 1e3:g} ms, {IN_FLIGHT} requests in flight, {WORKERS} workers",
+            f"one model that waits {WAIT_S * 1e3:g} ms, {IN_FLIGHT} requests in flight, "
+            f"{WORKERS} workers",
             head,
             rows,
         ),
@@ -252,7 +255,8 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
         serve(folder / str(copies_max), copies_max, seconds) for copies_max in (1, WORKERS)
     )
     console.print(
-        f"{alone.requests_per_s:.0f} req/s on one worker, {spread.requests_per_s:.0f} on {spread.workers}",
+        f"{alone.requests_per_s:.0f} req/s on one worker, "
+        f"{spread.requests_per_s:.0f} on {spread.workers}",
         highlight=False,
     )
     return summarise(alone, spread, simulated)

@@ -1,11 +1,14 @@
-"""What the way through the mesh costs an LLM: vLLM through meshserve, and bare `vllm serve` with the same arguments.
+"""Measure what the way through the mesh costs an LLM, beside bare `vllm serve`.
 
-Both are up, and are loaded in turn, round after round, with streamed completions: one at a time, then many. Every answer must be the
-same from both. Two starts of the same server differ by more than what is looked for here, so both are started several times; two loads
-one after the other differ by less. Between them is a pause, for an engine spins for a second after its last token, and would slow down
-the other. Answers differ in length, so that requests come at any moment of an engine's step. What a system takes at rest is told by
-itself, for then it slows down both. On a CPU both leave one core to whatever is no engine: what passes tokens on would else wait for the
-engine itself, which spins on every core that it has. Writes bench/results/llm_overhead.json.
+Both servers have the same arguments, run at the same time, and get load in turn, round after round:
+streamed completions, one at a time and then many. Every answer must be the same from both.
+
+Two starts of one server differ by more than the difference that is measured, so both are started
+several times. A pause separates their loads, because an engine spins for a second after its last
+token. Answers differ in length, so that requests come at any moment of an engine's step. The cost
+at rest is reported by itself, because it slows both. On a CPU both leave one core to processes that
+are no engine: what passes tokens on would otherwise wait for the engine, which spins on every core
+it has.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Compared:
-    """What the mesh adds at one number of streams: medians of what it added in each round, and where those of 95 in 100 runs would lie."""
+    """What the mesh adds at one number of streams: medians of rounds, and 95 % intervals."""
 
     streams: int
     speed_ratio: float
@@ -77,7 +80,7 @@ class Compared:
     ttft_between_ms: tuple[float, float]
 
     def claims(self, medians: Mapping[str, Figures]) -> tuple[results.Claim, ...]:
-        """What was to be reached, beside the medians of both."""
+        """Return the goals, beside the medians of both."""
         at, ours, theirs = (
             f"{self.streams} stream{'s' if self.streams > 1 else ''}",
             medians[MESH],
@@ -101,13 +104,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class System:
-    """A server that is loaded: its processes and where it answers."""
+    """A server under load: its processes and its address."""
 
     served: served.Served
     endpoint: str
 
     def is_answering(self) -> bool:
-        """Whether it makes a token."""
+        """Tell whether the server makes a token."""
         with contextlib.suppress(httpx.HTTPError):
             url, kind = (
                 f"http://{self.endpoint}{streaming.PATH}",
@@ -137,7 +140,10 @@ def body(prompt: str, tokens: int) -> bytes:
 
 
 def bodies(count: int, tokens: int) -> list[bytes]:
-    """Prompts that differ, so that no two requests at a time are the same, and answers of half as many tokens to half as many more."""
+    """Return prompts that differ, and ask for answers of half to one and a half times the tokens.
+
+    So no two requests at a time are the same.
+    """
     lengths = (tokens // 2 + number * LENGTH_STEP % (tokens + 1) for number in range(count))
     return [
         body(f"{PROMPTS[number % len(PROMPTS)]} {number}", length)
@@ -146,7 +152,7 @@ def bodies(count: int, tokens: int) -> list[bytes]:
 
 
 def bare_words(model: Path, endpoint: str) -> list[str]:
-    """The command line of a server that has the mesh's arguments."""
+    """Return the command line of a server with the mesh's arguments."""
     host, _, port = endpoint.rpartition(":")
     arguments = {
         **ENGINE,
@@ -165,7 +171,7 @@ def bare_words(model: Path, endpoint: str) -> list[str]:
 
 
 def bare_environment(model: Path, folder: Path) -> dict[str, str]:
-    """What a replica sets for its engine too."""
+    """Return the variables that a replica sets for its engine too."""
     order = llm_engine.EngineOrder(
         llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
     )
@@ -176,7 +182,7 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
 
 
 def named_vllm(folder: Path) -> dict[str, str]:
-    """A path on which the package is called `vllm`, where it is not: its command line asks for its version by that name."""
+    """Return a path where the package is called `vllm`, whose version its command asks for."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         metadata.version("vllm")
         return {}
@@ -189,9 +195,10 @@ def named_vllm(folder: Path) -> dict[str, str]:
 
 
 def write_model(folder: Path) -> Path:
-    """A Llama of the tests, made wide enough that a token takes about as long as one of a real model on a GPU.
+    """Write a Llama of the tests, with a token as slow as a real model's on a GPU.
 
-    Where a step takes but a millisecond vLLM's core starves its own thread that sends tokens, and they arrive all at once, from both.
+    Where a step takes only a millisecond, vLLM's core starves its own sending thread, and tokens
+    arrive all at once, from both.
     """
     folder.mkdir()
     tiny_llm = runpy.run_path(str(TINY_LLM))
@@ -228,7 +235,7 @@ STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[Sy
 
 
 def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
-    """One load, and what was answered."""
+    """Run one load; return its figures and the answers."""
     time.sleep(SPIN_S)
     before = system.served.cpu_s()
     outcome = streaming.run(system.endpoint, asked, streams)
@@ -243,7 +250,7 @@ def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, 
 def one_round(
     systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int
 ) -> Round:
-    """Each load on each system, in this order. Raises LoadFailed where their answers differ."""
+    """Run each load on each system, in this order. Raises LoadFailed where their answers differ."""
     measured: dict[int, dict[str, Figures]] = {}
     for streams in STREAMS:
         asked = bodies(requests if streams == 1 else 8 * requests, tokens)
@@ -255,7 +262,7 @@ def one_round(
 
 
 def rest(system: System) -> dict[str, float]:
-    """Share of one core that its processes take while nobody asks, by what they call themselves."""
+    """Return the share of one core that each process takes at rest, by its title."""
     time.sleep(REST_S)  # engines spin for a while after their last request
     before = system.served.cpu_s()
     time.sleep(REST_S)
@@ -283,7 +290,7 @@ def _median(figures: list[Figures]) -> Figures:
 
 
 def compared(rounds: list[Round]) -> list[Compared]:
-    """Round by round, so that a slow minute of the machine counts for both."""
+    """Compare round by round, so that a slow minute of the machine counts for both."""
     rows = []
     for streams in STREAMS:
         pairs = [(one_round[streams][MESH], one_round[streams][BARE]) for one_round in rounds]
@@ -302,14 +309,14 @@ def compared(rounds: list[Round]) -> list[Compared]:
 
 
 def between(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median of 95 of 100 runs would lie, by the percentile bootstrap (Efron 1979)."""
+    """Return where the median of 95 of 100 runs would lie: percentile bootstrap (Efron 1979)."""
     drawn = np.random.default_rng(0).choice(values, (CHANCES, len(values)))
     low, high = np.percentile(np.median(drawn, axis=1), CHANCE_PERCENTS)
     return float(low), float(high)
 
 
 def table(title: str, figures: Round) -> results.Table:
-    """A row for each number of streams and system."""
+    """Return a row for each number of streams and system."""
     head = ("streams, system", "tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token")
     rows = (
         (
@@ -326,7 +333,7 @@ def table(title: str, figures: Round) -> results.Table:
 
 
 def spread(beside: Sequence[Compared]) -> results.Table:
-    """How sure the medians are."""
+    """Return the table of intervals."""
     rows = (
         (
             f"{comparison.streams}",
@@ -347,7 +354,7 @@ def spread(beside: Sequence[Compared]) -> results.Table:
 def summarise(
     args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]
 ) -> results.Results:
-    """The table of medians and the targets."""
+    """Return the table of medians and the goals."""
     middle, beside = medians(rounds), compared(rounds)
     resting = results.Table(
         "cores taken at rest",
@@ -375,7 +382,7 @@ def _plain(figures: Round) -> dict[str, dict[str, object]]:
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
-    """All rounds of all starts, and what each system takes at rest."""
+    """Run all rounds of all starts, and measure each system at rest. Raises LoadFailed."""
     args.starts, args.rounds = (
         args.starts or (1 if args.quick else 3),
         args.rounds or (2 if args.quick else 8),
@@ -395,7 +402,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
 
 @contextlib.contextmanager
 def both(folder: Path, model: Path, tokens: int) -> Iterator[Mapping[str, System]]:
-    """Both systems, warm."""
+    """Run both systems, warm."""
     with contextlib.ExitStack() as stack:
         systems = {
             name: stack.enter_context(start(_made(folder / name), model))
@@ -410,7 +417,7 @@ def both(folder: Path, model: Path, tokens: int) -> Iterator[Mapping[str, System
 def all_rounds(
     console: Console, args: argparse.Namespace, systems: Mapping[str, System]
 ) -> list[Round]:
-    """The rounds of one start, each shown; who comes first alternates."""
+    """Run the rounds of one start and show each; the systems take turns in going first."""
     rounds = []
     for number in range(args.rounds):
         rounds.append(

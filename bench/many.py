@@ -1,6 +1,7 @@
-"""Five thousand tiny models registered, about a thousand in memory at a time, and random requests for a minute.
+"""Register five thousand tiny models, and send random requests for a minute.
 
-Through a whole mesh with one worker. Every answer is checked; any that is wrong or missing ends the program with exit code 1.
+About a thousand are in memory at a time. Everything goes through a whole mesh with one worker.
+Every answer is checked; one that is wrong or missing ends the program with exit code 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
 
 
 def summarise(thrashed: thrash.Thrashed) -> results.Results:
-    """Requests by whether the model was there, and that none failed."""
+    """Return requests by whether the model was resident, and the claim of no failure."""
     sizes = {
         "models": thrashed.models,
         "resident": thrashed.resident,

@@ -1,4 +1,4 @@
-"""A mesh of its own for one measurement: its config, state and log in one folder, on a free port."""
+"""Run a mesh for one measurement: config, state and log in one folder, on a free port."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class Mesh:
 
 
 def pool(workers: int, memory: str) -> dict[str, Any]:
-    """The `pools` section with one pool."""
+    """Return the `pools` section with one pool."""
     return {"default": {"workers": workers, "memory": memory}}
 
 
 def status(endpoint: str) -> dict[str, Any]:
-    """What `meshserve status` shows."""
+    """Return what `meshserve status --json` shows."""
     answer = httpx.get(f"http://{endpoint}/mesh/v1/status", timeout=30).raise_for_status().json()
     return dict(answer)
 
 
 def registered(endpoint: str) -> int:
-    """How many models it serves; none while it does not answer."""
+    """Return how many models it serves; 0 while it does not answer."""
     try:
         return int(status(endpoint)["models"]["registered"])
     except httpx.HTTPError:
@@ -58,20 +58,20 @@ def registered(endpoint: str) -> int:
 
 
 def is_ready(endpoint: str) -> bool:
-    """Whether it says so."""
+    """Tell whether the mesh says that it is ready."""
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"http://{endpoint}/readyz", timeout=5).is_success
     return False
 
 
 def totals(endpoint: str) -> dict[str, int]:
-    """Counters of all workers together, as they reported them last."""
+    """Return the counters of all workers together, as last reported."""
     workers = [worker for pool in status(endpoint)["pools"] for worker in pool["workers"]]
     return {key: sum(worker[key] for worker in workers) for key in COUNTERS}
 
 
 def settled_totals(mesh: Mesh, requests: int = 0) -> dict[str, int]:
-    """The counters once so many requests are in them and nothing changes any more: workers report now and then."""
+    """Return the counters once that many requests are in them and nothing changes any more."""
     mesh.system.wait_until(lambda: totals(mesh.endpoint)["requests"] >= requests, SETTLE_S_MAX)
     seen: dict[str, int] = {}
     while (now := totals(mesh.endpoint)) != seen:
@@ -87,7 +87,7 @@ def up(
     variables: Mapping[str, str] = NO_VARIABLES,
     **sections: object,
 ) -> Iterator[Mesh]:
-    """`meshserve up` with these sections of config.yaml and environment variables, stopped at the end of the block."""
+    """Run `meshserve up` with these sections and variables until the block ends."""
     endpoint, path = f"127.0.0.1:{free_ports.free_port()}", folder / "config.yaml"
     path.write_text(
         yaml.safe_dump(

@@ -1,7 +1,8 @@
-"""Tens of thousands of tiny models, and requests to random ones at a fixed rate, whatever became of those before.
+"""Send requests to random ones of tens of thousands of tiny models at a fixed rate.
 
-Every model is asked once to warm up; then a request's time counts from when it was to be sent, so that a stall counts for all who waited.
-Every answer is held against the same sum in numpy. Callers are Python's grpc.aio in this process, and take their share of the machine.
+Every model is asked once to warm up. Then a request's time counts from when it was due, so that a
+stall counts for all who wait. Every answer is compared with the same sum in numpy. The callers are
+Python's grpc.aio in this process, and take their share of the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ REGISTER_S_MAX = 600
 async def load(
     console: Console, args: argparse.Namespace, endpoint: str
 ) -> tuple[list[traffic.Asked], list[traffic.Asked]]:
-    """The warm-up, and what counts."""
+    """Run the warm-up and the load that counts."""
     chance, requests = np.random.default_rng(0), int(args.rate * args.seconds)
     async with traffic.callers(endpoint, args.models) as callers:
         began_s = time.monotonic()
@@ -45,7 +46,7 @@ def summarise(
     asked: list[traffic.Asked],
     seconds: float,
 ) -> results.Results:
-    """The table, and the target."""
+    """Return the table and the goal. Raises WrongAnswer if an answer was wrong."""
     faults = traffic.faults([*warm_up, *asked])
     if faults:
         raise program.WrongAnswer(f"{len(faults)} requests failed, the first: {faults[0]}")
@@ -64,7 +65,7 @@ def summarise(
 def claim(
     args: argparse.Namespace, warm_up: list[traffic.Asked], asked: list[traffic.Asked]
 ) -> results.Claim:
-    """The target; in the quick version its floor, beside first requests of the same run."""
+    """Return the goal; in the quick version, a floor beside first requests of the same run."""
     title = f"at {args.rate:,.0f} req/s to {args.models:,} models, open loop"
     if args.quick:
         first_ms, took_ms = (

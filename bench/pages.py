@@ -1,4 +1,4 @@
-"""Files in and out of the kernel's page cache."""
+"""Move files into and out of the kernel's page cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def drop(folder: Path) -> None:
-    """Write every file under the folder to the disk and have the kernel forget its pages; those that somebody maps stay."""
+    """Write every file under the folder to the disk, and drop its pages.
+
+    Pages that a process maps stay.
+    """
     for path in files(folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -22,7 +25,7 @@ def drop(folder: Path) -> None:
 
 
 def cached_share(path: Path) -> float:
-    """How much of the file is in the page cache."""
+    """Return the share of the file that is in the page cache. Raises OSError."""
     size = path.stat().st_size
     if not size:
         return 0.0
@@ -45,7 +48,7 @@ def cached_share(path: Path) -> float:
 
 
 def files(folder: Path) -> list[Path]:
-    """Every plain file under the folder, or the file itself."""
+    """Return every plain file under the folder, or the file itself."""
     return (
         [folder]
         if folder.is_file()

@@ -1,4 +1,4 @@
-"""What every benchmark's program has in common: its arguments, its end by a signal, its exit code, and the file that it writes."""
+"""The arguments, the end by a signal, the exit code and the file of every benchmark's program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class WrongAnswer(Exception):
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """The arguments that every benchmark takes. Defaults that `--quick` changes are None and chosen by the benchmark."""
+    """Return the arguments that every benchmark takes.
+
+    Defaults that `--quick` changes are None and chosen by the benchmark.
+    """
     arguments = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +46,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -> int:
-    """Measure in a folder that goes afterwards, show and save. 0; 1 for a failure; 130 after Ctrl-C."""
+    """Measure in a temporary folder, show and save; return 0, 1 for a failure, 130 after Ctrl-C."""
     args, here, started_s = arguments.parse_args(), results.machine(), time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     served.end_by_signals()
@@ -74,7 +77,7 @@ def main(benchmark: str, arguments: argparse.ArgumentParser, measure: Measure) -
 
 
 def show(console: Console, measured: results.Results) -> None:
-    """Tables, then each figure beside its target."""
+    """Print the tables, then each figure beside its goal."""
     for table in measured.tables:
         drawn = Table(title=table.title, box=box.SIMPLE)
         for column, heading in enumerate(table.head):
@@ -89,11 +92,13 @@ def show(console: Console, measured: results.Results) -> None:
 
 
 def said(claim: results.Claim) -> str:
-    """A claim in a line."""
+    """Return a claim as a line."""
     beside = (
         f" beside {results.figure(claim.theirs)} of {claim.peer}: {claim.ratio:.2f} ×"
         if claim.theirs and claim.ratio
         else ""
     )
     unit = f" {claim.unit}" if claim.unit else ""
-    return f"{'reached' if claim.is_reached else 'MISSED '}  {claim.what}: {results.figure(claim.ours)}{unit}{beside} ({claim.target})"
+    word = "reached" if claim.is_reached else "MISSED "
+    figure = results.figure(claim.ours)
+    return f"{word}  {claim.what}: {figure}{unit}{beside} ({claim.target})"

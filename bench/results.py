@@ -29,7 +29,7 @@ QUICK_FOLDER = ROOT / "build" / "bench"
 class Claim:
     """One figure beside its goal.
 
-    `theirs` is a peer's figure for the same thing. `ratio` is ours by theirs, for a goal of "times".
+    `theirs` is a peer's figure for the same. `ratio` is ours by theirs, for a goal of "times".
     """
 
     what: str
@@ -66,7 +66,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars to compare. `name` is its file's; `is_log` is for bars of several orders of magnitude."""
+    """Bars to compare. `name` is its file's; `is_log` is for orders of magnitude."""
 
     name: str
     title: str

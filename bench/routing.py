@@ -1,9 +1,11 @@
-"""What routing costs: one tiny ONNX model through meshserve, through the servers that people would pick instead, and in process.
+"""Measure what routing costs: one tiny ONNX model through a mesh, through its peers, in process.
 
-In turn, round after round, under the same load on this machine: 1, 8, 32 and 128 requests in flight from h2load, which costs little itself;
-then the same from real Python clients; then inputs of 1 KB to 10 MB. CPU is user and system time of every process of the serving side,
-memory what all of them take together. Answers are checked by tritonclient before and after each system's load, by the Python clients one by
-one, and under h2load by their length, because it takes an error for an answer.
+The systems take turns, round after round, under the same load on this machine: 1, 8, 32 and 128
+requests in flight from h2load, which costs little itself; then the same from real Python clients;
+then inputs of 1 KB to 10 MB. CPU is user and system time of every process of the serving side,
+memory what all of them take together. Answers are checked by tritonclient before and after each
+system's load, one by one by the Python clients, and under h2load by their length, because it takes
+an error for an answer.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ FAILURES = (*PEERS_FAULTS, program.WrongAnswer)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run against each system, and for how long each time."""
+    """What is run against each system, and for how long."""
 
     systems: tuple[str, ...]
     in_flight: tuple[int, ...]
@@ -79,7 +81,7 @@ QUICK = Plan(
 
 
 def infer(running: systems.Running, model: str, x: np.ndarray) -> np.ndarray:
-    """One answer, by a real client."""
+    """Return one answer by a real client; `x` and the answer are FP32 of shape (rows, n)."""
     with contextlib.closing(triton.InferenceServerClient(running.endpoint)) as client:
         tensor = triton.InferInput("x", list(x.shape), "FP32")
         tensor.set_data_from_numpy(x)
@@ -87,7 +89,7 @@ def infer(running: systems.Running, model: str, x: np.ndarray) -> np.ndarray:
 
 
 def check(running: systems.Running, models: Path) -> None:
-    """Hold a real client's answers against ONNX Runtime's. Raises WrongAnswer."""
+    """Compare a real client's answers with ONNX Runtime's. Raises WrongAnswer."""
     session, chance = sessions.load(str(models / "tiny.onnx")), np.random.default_rng(SEED)
     for rows in (1, 1, 3, 8):
         x = chance.standard_normal((rows, tiny.INPUTS)).astype(np.float32)
@@ -98,7 +100,7 @@ def check(running: systems.Running, models: Path) -> None:
 
 
 def answers(running: systems.Running) -> bool:
-    """Whether both models answer."""
+    """Tell whether both models answer."""
     with contextlib.suppress(InferenceServerException):
         return (
             infer(running, "tiny", X) is not None
@@ -108,14 +110,14 @@ def answers(running: systems.Running) -> bool:
 
 
 def request_body(model: str, x: np.ndarray) -> bytes:
-    """A call as h2load sends it."""
+    """Return a call as h2load sends it; `x` is FP32 of shape (rows, n)."""
     message = pb.ModelInferRequest(model_name=model, raw_input_contents=[x.tobytes()])
     message.inputs.add(name="x", datatype="FP32", shape=x.shape)
     return h2load.framed(message.SerializeToString())
 
 
 class Load:
-    """Load on one running system, as long as the plan says each time."""
+    """Load on one running system, for the plan's seconds each time."""
 
     def __init__(self, running: systems.Running, seconds: float) -> None:
         self.running = running
@@ -123,7 +125,10 @@ class Load:
         self.cpu_us_by_process: dict[str, float] = {}
 
     def by_h2load(self, model: str, x: np.ndarray, number: int) -> runs.Run:
-        """`number` requests in flight: a few to learn how many to send, then all of them, measured."""
+        """Keep `number` requests in flight: a few to learn how many to send, then a measured run.
+
+        `x` is FP32 of shape (rows, n). Raises WrongAnswer if answers differ in length.
+        """
         once = self._send(model, x, h2load.Load(1, 1, 1))
         probe = self._send(model, x, h2load.in_flight(number, max(REQUESTS_MIN, 8 * number)))
         requests = counted(probe.requests_per_s * self.seconds)
@@ -139,13 +144,13 @@ class Load:
         return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms, seen.p999_ms, cpu_us)
 
     def clients(self, kind: str, number: int, row: Path) -> runs.Run:
-        """`number` requests in flight from a Python client of this kind, the same way."""
+        """Keep `number` requests in flight from a Python client of this kind, the same way."""
         probe = self._call(kind, number, row, REQUESTS_MIN * number)
         seen = self._call(kind, number, row, counted(probe.requests_per_s * self.seconds))
         return runs.Run(seen.requests_per_s, seen.p50_ms, seen.p99_ms)
 
     def settle(self) -> None:
-        """Ray Serve's HAProxy begins anew some time after the first answer, and drops connections then: wait until it does not."""
+        """Wait until Ray Serve's HAProxy, which restarts once, drops no connection."""
         for _ in range(SETTLE_TRIES):
             with contextlib.suppress(h2load.LoadFailed):
                 self._send("tiny", X, h2load.Load(SETTLE_REQUESTS, 1, 1))
@@ -164,14 +169,14 @@ class Load:
 
 
 def counted(wanted: float) -> int:
-    """A number of requests within bounds."""
+    """Return a number of requests within bounds."""
     return int(min(REQUESTS_MAX, max(REQUESTS_MIN, wanted)))
 
 
 def cpu_us_by_process(
     before: Mapping[int, float], after: Mapping[int, float], requests: int
 ) -> dict[str, float]:
-    """Microseconds a request by what processes call themselves, the greatest first."""
+    """Return microseconds a request by the processes' titles, the greatest first."""
     spent: dict[str, float] = defaultdict(float)
     for pid, now_s in after.items():
         spent[served.title(pid)] += (now_s - before.get(pid, 0.0)) / requests * 1e6
@@ -185,7 +190,7 @@ def cpu_us_by_process(
 def measure(
     running: systems.Running, models: Path, plan: Plan, tell: Callable[[str], None]
 ) -> runs.Figures:
-    """Everything that the plan has for one system. Raises one of FAILURES."""
+    """Run the whole plan on one system. Raises one of FAILURES."""
     began_s = time.monotonic()
     running.served.wait_until(lambda: answers(running), READY_S)
     ready_s = time.monotonic() - began_s
@@ -213,7 +218,7 @@ def measure(
 
 
 def alone(models: Path, seconds: float) -> runs.Figures:
-    """ONNX Runtime in this process, one call after another."""
+    """Measure ONNX Runtime in this process, one call after another."""
     session, took_ms = sessions.load(str(models / "tiny.onnx")), []
     began_s, cpu_began_s = time.perf_counter(), time.process_time()
     while time.perf_counter() - began_s < seconds:
@@ -228,7 +233,7 @@ def alone(models: Path, seconds: float) -> runs.Figures:
 
 
 def write_models(folder: Path) -> Path:
-    """The folder that every system serves, and beside the models a row with its answer."""
+    """Write the folder that every system serves, and a row with its answer beside the models."""
     tiny.write(folder / "tiny.onnx", SEED)
     wide.write(folder / "wide.onnx")
     np.savez(folder / "row.npz", x=X, y=tiny.answer(SEED, X))
@@ -236,7 +241,10 @@ def write_models(folder: Path) -> Path:
 
 
 def one_round(console: Console, plan: Plan, folder: Path, missing: dict[str, str]) -> runs.Round:
-    """Each system once, but those that are `missing` already; who fails now becomes so, with the reason. Ours must not."""
+    """Measure each system once, except those in `missing`.
+
+    A peer that fails now is added to them, with the reason; our own system must not fail.
+    """
     models, figures = write_models(folder / "models"), {}
     for name in [name for name in plan.systems if name not in missing]:
         console.print(f"  {name}", highlight=False)
@@ -264,7 +272,7 @@ def _started(console: Console, name: str, places: tuple[Path, Path], plan: Plan)
 
 
 def reason(failure: Exception) -> str:
-    """Why a peer is missing, in a line: the last one of its log is nearest to the cause."""
+    """Return in a line why a peer is missing: the last one of its log is nearest to the cause."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
     return (
         (lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}")[:300]
@@ -274,7 +282,7 @@ def reason(failure: Exception) -> str:
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
-    """All rounds."""
+    """Run all rounds."""
     plan = QUICK if args.quick else WHOLE
     missing: dict[str, str] = {}
     rounds: list[runs.Round] = []

@@ -1,4 +1,4 @@
-"""What bench/routing.py's figures say: tables, charts, and the targets that they are held against."""
+"""Tables, charts and goals for the figures of bench/routing.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def summarise(
     *,
     is_quick: bool = False,
 ) -> results.Results:
-    """Everything of these rounds; `missing` peers with why they are."""
+    """Return everything of these rounds; `missing` has peers and reasons."""
     middle = runs.medians(rounds)
     if systems.OURS not in middle:
         return results.Results(
@@ -49,7 +49,7 @@ def summarise(
 
 
 def targets(middle: runs.Round) -> Iterator[results.Claim]:
-    """The design's targets for a routed prediction."""
+    """Return the goals of a routed prediction."""
     ours = middle[systems.OURS].runs
     yield results.at_most(
         "CPU per routed gRPC prediction, everything on", ours[MANY].cpu_us, "µs", CPU_US_MAX
@@ -65,7 +65,7 @@ def targets(middle: runs.Round) -> Iterator[results.Claim]:
 
 
 def floors(middle: runs.Round) -> Iterator[results.Claim]:
-    """What a regression of 2 × falls through, beside the bare server in the same run; a busy machine does not."""
+    """Return floors that a regression of 2 × misses and a busy machine does not."""
     ours, bare = middle[systems.OURS].runs, middle[systems.BARE].runs
     for key, floor in {MANY: QUICK_SPEED_RATIO, BIG: QUICK_BIG_RATIO}.items():
         yield results.times(
@@ -81,7 +81,7 @@ def floors(middle: runs.Round) -> Iterator[results.Claim]:
 
 
 def tables(middle: runs.Round, missing: Mapping[str, str]) -> Iterator[results.Table]:
-    """A table for each run, and one for what is beside them."""
+    """Return a table for each run, and one of memory and start."""
     keys = dict.fromkeys(key for figures in middle.values() for key in figures.runs)
     for number, key in enumerate(keys):
         yield _table(key, middle, missing if number == 0 else {})
@@ -120,7 +120,7 @@ def _cells(run: runs.Run, bare: runs.Run | None) -> tuple[str, ...]:
 
 
 def charts(middle: runs.Round) -> Iterator[results.Chart]:
-    """Speed and CPU beside every peer."""
+    """Return speed and CPU beside every peer."""
     by_system = {
         name: figures.runs[MANY] for name, figures in middle.items() if MANY in figures.runs
     }

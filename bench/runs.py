@@ -1,4 +1,4 @@
-"""Runs of load and what they showed, for each system and in the middle of all rounds."""
+"""Figures of runs of load, for each system, and the medians of all rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_MEASURED = float("nan")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of load, or the medians of several. CPU and the farthest percentile are not always measured."""
+    """One run of load, or the medians of several. CPU and p99.9 are not always measured."""
 
     requests_per_s: float
     p50_ms: float
@@ -22,7 +22,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Figures:
-    """One system in one round, or the medians of all rounds. `runs` is by what was run, in order; `ready_s` from start to first answer."""
+    """One system in one round, or the medians of all rounds.
+
+    `runs` has each run by its name, in order; `ready_s` is from start to first answer.
+    """
 
     runs: Mapping[str, Run]
     memory_mib: float = NOT_MEASURED
@@ -35,17 +38,17 @@ Round = Mapping[str, Figures]
 
 
 def in_flight(number: int) -> str:
-    """The name of a run of h2load with so many requests in flight."""
+    """Return the name of a run of h2load with that many requests in flight."""
     return f"{number} in flight"
 
 
 def by_client(kind: str, number: int) -> str:
-    """The name of a run of Python clients."""
+    """Return the name of a run of Python clients."""
     return f"{kind}, {number} in flight"
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, Figures]:
-    """Each system's figures in the middle of the rounds in which it was measured."""
+    """Return each system's medians of the rounds in which it was measured."""
     names = dict.fromkeys(name for one_round in rounds for name in one_round)
     return {
         name: _middle([one_round[name] for one_round in rounds if name in one_round])
@@ -75,5 +78,5 @@ def _middle_run(several: Sequence[Run]) -> Run:
 
 
 def as_json(rounds: Sequence[Round]) -> list[dict[str, object]]:
-    """The rounds as a file has them."""
+    """Return the rounds as a file has them."""
     return [{name: asdict(figures) for name, figures in one_round.items()} for one_round in rounds]

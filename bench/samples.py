@@ -1,4 +1,7 @@
-"""The demo's models: trained on scikit-learn's bundled data with fixed seeds, saved, and asked again through their own libraries."""
+"""The demo's models, trained on scikit-learn's bundled data with fixed seeds.
+
+They are saved, and asked again through their own libraries.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Rows:
-    """One data set, cut in two. Features are float32: every runtime can take them without loss."""
+    """One data set, cut in two. Features are float32, which every runtime takes without loss."""
 
     x: np.ndarray
     y: np.ndarray
@@ -40,7 +43,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sample:
-    """One model of the quick start. `train` writes the artifact, `ask` loads it with its own library and answers rows in process."""
+    """One model of the quick start.
+
+    `train` writes the artifact; `ask` loads it with its own library and answers rows in process.
+    """
 
     name: str
     runtime: str
@@ -51,7 +57,7 @@ class Sample:
 
 
 def cut(x: np.ndarray, y: np.ndarray) -> Rows:
-    """A quarter is held out."""
+    """Hold out a quarter of the rows; `x` and `y` have their rows first."""
     train_x, held_x, train_y, held_y = train_test_split(
         x.astype(np.float32), y, test_size=0.25, random_state=SEED
     )
@@ -59,39 +65,39 @@ def cut(x: np.ndarray, y: np.ndarray) -> Rows:
 
 
 def digits() -> Rows:
-    """1,797 images of 8 × 8, ten classes, as rows of 64."""
+    """Return 1,797 images of 8 × 8, ten classes, as rows of 64."""
     x, y = datasets.load_digits(return_X_y=True)
     return cut(x / 16, y)
 
 
 def digit_images() -> Rows:
-    """The same as images [1, 8, 8]."""
+    """Return the same as images of shape (1, 8, 8)."""
     rows = digits()
     return Rows(rows.x.reshape(-1, 1, 8, 8), rows.y, rows.held_x.reshape(-1, 1, 8, 8), rows.held_y)
 
 
 def breast_cancer() -> Rows:
-    """569 rows of 30, two classes."""
+    """Return 569 rows of 30, two classes."""
     return cut(*datasets.load_breast_cancer(return_X_y=True))
 
 
 def wine() -> Rows:
-    """178 rows of 13, three classes."""
+    """Return 178 rows of 13, three classes."""
     return cut(*datasets.load_wine(return_X_y=True))
 
 
 def iris() -> Rows:
-    """150 rows of 4, three classes."""
+    """Return 150 rows of 4, three classes."""
     return cut(*datasets.load_iris(return_X_y=True))
 
 
 def diabetes() -> Rows:
-    """442 rows of 10, one number."""
+    """Return 442 rows of 10, one number."""
     return cut(*datasets.load_diabetes(return_X_y=True))
 
 
 def train_digits(rows: Rows, path: Path) -> None:
-    """A multi-layer perceptron, exported to ONNX with plain tensors as its outputs."""
+    """Train a multi-layer perceptron, exported to ONNX with plain tensors as outputs."""
     fitted = MLPClassifier((64,), max_iter=120, early_stopping=True, random_state=SEED).fit(
         rows.x, rows.y
     )
@@ -103,7 +109,7 @@ def train_digits(rows: Rows, path: Path) -> None:
 
 
 def ask_onnx(path: Path, x: np.ndarray) -> np.ndarray:
-    """The first output of ONNX Runtime."""
+    """Return ONNX Runtime's first output; `x` has its rows first."""
     session = onnxruntime.InferenceSession(path)
     return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
 
@@ -124,12 +130,12 @@ class DigitsCnn(torch.nn.Module):
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits of the ten classes."""
+        """Return logits of the ten classes, of shape (n, 10)."""
         return self.layers(image)
 
 
 def train_digits_cnn(rows: Rows, path: Path) -> None:
-    """The convolutional network, exported by torch.export with any number of images."""
+    """Train the convolutional network, exported with any number of images."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     network = DigitsCnn()
@@ -147,25 +153,25 @@ def train_digits_cnn(rows: Rows, path: Path) -> None:
 
 
 def ask_torch(path: Path, x: np.ndarray) -> np.ndarray:
-    """The output of the exported program."""
+    """Return the exported program's output for images of shape (n, 1, 8, 8)."""
     with torch.inference_mode():
         return torch.export.load(path).module()(torch.from_numpy(x)).numpy()
 
 
 def train_breast_cancer(rows: Rows, path: Path) -> None:
-    """XGBoost's own binary format."""
+    """Train a booster, saved in XGBoost's binary format."""
     xgboost.XGBClassifier(n_estimators=60, max_depth=3, n_jobs=1, random_state=SEED).fit(
         rows.x, rows.y
     ).save_model(path)
 
 
 def ask_xgboost(path: Path, x: np.ndarray) -> np.ndarray:
-    """The probability of the second class."""
+    """Return the probability of the second class for each row."""
     return xgboost.Booster(model_file=path).inplace_predict(x)
 
 
 def train_wine(rows: Rows, path: Path) -> None:
-    """LightGBM's text format."""
+    """Train a booster, saved in LightGBM's text format."""
     parameters = {
         "objective": "multiclass",
         "num_class": 3,
@@ -180,22 +186,22 @@ def train_wine(rows: Rows, path: Path) -> None:
 
 
 def ask_lightgbm(path: Path, x: np.ndarray) -> np.ndarray:
-    """Probabilities of the three classes."""
+    """Return the probabilities of the three classes for each row."""
     return np.asarray(lightgbm.Booster(model_file=path).predict(x))
 
 
 def train_iris(rows: Rows, path: Path) -> None:
-    """A scikit-learn pipeline in skops' format, which holds no code."""
+    """Train a scikit-learn pipeline, saved in skops' format, which holds no code."""
     skops_io.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows.x, rows.y), path)
 
 
 def ask_skops(path: Path, x: np.ndarray) -> np.ndarray:
-    """The classes."""
+    """Return the class of each row."""
     return np.asarray(skops_io.load(path, trusted=[]).predict(x))
 
 
 def train_diabetes(rows: Rows, path: Path) -> None:
-    """A ridge regression whose weights a user's own class applies: that class's file, and the weights beside it."""
+    """Train a ridge regression; its weights lie beside the user's class that applies them."""
     fitted = Ridge(alpha=0.1).fit(rows.x, rows.y)
     shutil.copyfile(Path(__file__).with_name("diabetes_model.py"), path)
     np.savez(
@@ -206,7 +212,7 @@ def train_diabetes(rows: Rows, path: Path) -> None:
 
 
 def ask_diabetes(path: Path, x: np.ndarray) -> np.ndarray:
-    """The class itself, called in this process."""
+    """Return the class's own predictions, one for each row."""
     return DiabetesModel(path.parent, {}).predict({"features": x})["progression"]
 
 
@@ -228,7 +234,10 @@ SAMPLES = (
 
 
 def decided(answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Answers as what is scored: numbers, or classes from labels, from one probability, or from one for each class."""
+    """Return answers as they are scored, one for each row: numbers or classes.
+
+    Classes come from labels, from one probability, or from one for each class.
+    """
     if truth.dtype.kind == "f":
         return answers.reshape(-1)
     if answers.ndim > 1 and answers.shape[1] > 1:
@@ -238,6 +247,6 @@ def decided(answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def score(answers: np.ndarray, truth: np.ndarray) -> float:
-    """Share of right classes, or R² of numbers."""
+    """Return the share of right classes, or R² of numbers, over all rows."""
     measure = r2_score if truth.dtype.kind == "f" else accuracy_score
     return float(measure(truth, decided(answers, truth)))

@@ -1,8 +1,10 @@
-"""The controller's own decisions at a size that no test machine has: a million models on a thousand workers that exist in name only.
+"""Run the controller's decisions for a million models on a thousand simulated workers.
 
-The mesh is the product's; workers and gateways answer each command at once. Everything is registered, every worker reports copies and what
-it measured, then a tenth of the workers are lost and come back, and the pool grows by a tenth. Counted are events and commands, the memory
-of a model, the models whose home moved, and how evenly models, bytes and requests (Zipf) lie on the ring.
+The mesh is the product's; workers and gateways answer each command at once. Everything is
+registered, every worker reports copies and what it measured, then a tenth of the workers are lost
+and come back, and the pool grows by a tenth. Measured are events and commands, the memory of a
+model, the models whose home moved, and how evenly models, bytes and requests (Zipf) lie on the
+ring.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ EXPONENT = 1.0
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase took: events that were handled, commands that came of them, seconds in the mesh, and the slowest single event."""
+    """One phase: events handled, commands that followed, seconds in the mesh, the slowest event."""
 
     name: str
     events: int
@@ -48,12 +50,12 @@ class Phase:
 
     @property
     def per_s(self) -> float:
-        """Events a second, with the commands that came of them."""
+        """Events a second, with the commands that followed."""
         return self.events / self.seconds
 
 
 class World:
-    """Everything around the mesh, which does at once whatever it is told."""
+    """Everything around the mesh, which does at once what it is ordered."""
 
     def __init__(self) -> None:
         self.mesh = mesh.Mesh()
@@ -64,7 +66,7 @@ class World:
         self._commands = 0
 
     def phase(self, name: str, wanted: Iterable[events.Event]) -> Phase:
-        """Have these events, and all that come of them, handled."""
+        """Handle these events and all that follow."""
         took_s, self._commands = [], 0
         for event in wanted:
             self._queue.append(event)
@@ -74,7 +76,7 @@ class World:
         return self.phases[-1]
 
     def _handle(self, event: events.Event) -> float:
-        """Have the mesh take it in, and do what it says; the seconds that the mesh took."""
+        """Have the mesh handle the event and perform its commands; return the mesh's seconds."""
         began_s = time.perf_counter()
         asked = self.mesh.handle(event, self.now_s)
         took_s = time.perf_counter() - began_s
@@ -109,12 +111,12 @@ class World:
 
 
 def wanted(workers: int) -> desired.Desired:
-    """One pool."""
+    """Return the wanted state: one pool."""
     return desired.Desired(pools=(desired.PoolSettings(workers=workers),))
 
 
 def registrations(models: int) -> Iterable[events.Event]:
-    """All models, so many at a time."""
+    """Yield all models, some at a time."""
     for first in range(0, models, BATCH):
         numbers = range(first, min(first + BATCH, models))
         yield events.ModelsRegistered(
@@ -126,14 +128,14 @@ def registrations(models: int) -> Iterable[events.Event]:
 
 
 def name(number: int) -> str:
-    """A model's name."""
+    """Return a model's name."""
     return f"model-{number:07d}"
 
 
 def all_reports(
     world: World, homes: dict[str, list[int]], sizes: np.ndarray, *, is_first: bool
 ) -> Iterable[events.Event]:
-    """Each worker's report: what it has, and the first time what loading it taught."""
+    """Yield each worker's report; `homes` has a worker's number for each model, shape (models,)."""
     for worker in list(world.mesh.workers.records.values()):
         numbers = homes.get(worker.id, [])[:RESIDENT]
         ids = [model.ModelId(name(number)) for number in numbers]
@@ -159,7 +161,7 @@ def all_reports(
 
 
 def homes_of(world: World, models: int) -> tuple[np.ndarray, float]:
-    """The worker of each model as a number that is its own, and look-ups a second."""
+    """Return each model's worker as a number, shape (models,), and look-ups a second."""
     began_s = time.perf_counter()
     ids = [world.mesh.home(name(number)) or "" for number in range(models)]
     per_s = models / (time.perf_counter() - began_s)
@@ -167,7 +169,7 @@ def homes_of(world: World, models: int) -> tuple[np.ndarray, float]:
 
 
 def by_worker(homes: np.ndarray) -> dict[str, list[int]]:
-    """Numbers of models by their worker."""
+    """Return the models' numbers by worker; `homes` has shape (models,)."""
     order = np.argsort(homes, kind="stable")
     ids, starts = np.unique(homes[order], return_index=True)
     return {
@@ -176,7 +178,7 @@ def by_worker(homes: np.ndarray) -> dict[str, list[int]]:
 
 
 def imbalance(homes: np.ndarray, weights: np.ndarray) -> float:
-    """The busiest worker's share against the mean."""
+    """Return the busiest worker's share against the mean; `homes`, `weights` of shape (models,)."""
     _, places = np.unique(homes, return_inverse=True)
     shares = np.bincount(places, weights=weights)
     return float(shares.max() / shares.mean())
@@ -184,7 +186,7 @@ def imbalance(homes: np.ndarray, weights: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Scaled:
-    """Everything that was counted."""
+    """All figures."""
 
     phases: tuple[Phase, ...]
     bytes_a_model: float
@@ -194,7 +196,7 @@ class Scaled:
 
 
 def scale(console: Console, models: int, workers: int) -> Scaled:
-    """All phases."""
+    """Run all phases."""
     world, sizes = World(), traces.models(models).bytes
     weights = np.random.default_rng(5).permutation(
         np.arange(1, models + 1, dtype=float) ** -EXPONENT
@@ -236,7 +238,7 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
 def _changes(
     world: World, workers: int, homes: np.ndarray, tell: Callable[[Phase], None]
 ) -> Iterable[tuple[str, float]]:
-    """Loss and growth: the share of models that moved."""
+    """Return the shares of models that moved, for a loss and for growth."""
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
     without = homes_on(
         hash_ring.HashRing(
@@ -266,12 +268,15 @@ def _changes(
 
 
 def homes_on(ring: hash_ring.HashRing, models: int) -> np.ndarray:
-    """The same on a ring of other workers."""
+    """Return each model's worker on a ring of other workers, shape (models,)."""
     return np.array([ring.home(name(number)) for number in range(models)])
 
 
 def summarise(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> results.Results:
-    """Tables and targets; in the quick version floors, for a size at which a step over all workers or models is still seen."""
+    """Return tables and goals.
+
+    The quick version has floors, for a size at which a step over all workers or models still shows.
+    """
     rows = tuple(
         (
             phase.name,

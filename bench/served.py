@@ -27,8 +27,8 @@ class NotServing(Exception):
 class Served:
     """A started server.
 
-    Its processes are found by an environment variable that they inherit, and by descent: daemons leave the tree, and a process that
-    sets its title overwrites its environment.
+    Its processes are found by an environment variable that they inherit, and by descent: daemons
+    leave the tree, and a process that sets its title overwrites its environment.
     """
 
     process: subprocess.Popen[bytes]
@@ -38,7 +38,7 @@ class Served:
     """Processes that outlived `stop` and were killed."""
 
     def pids(self) -> set[int]:
-        """Every process of the server that lives now."""
+        """Return every living process of the server."""
         parents = _parents()
         own = {
             pid
@@ -50,15 +50,15 @@ class Served:
         return own
 
     def cpu_s(self) -> dict[int, float]:
-        """User and system seconds so far, by process."""
+        """Return user and system seconds so far, by process."""
         return {pid: spent for pid in self.pids() if (spent := _cpu_s(pid)) is not None}
 
     def memory_bytes(self) -> int:
-        """Memory of all its processes together; what several share counts once (PSS)."""
+        """Return the memory of all processes together (PSS: shared pages count once)."""
         return sum(_memory_bytes(pid) for pid in self.pids())
 
     def wait_until(self, is_true: Callable[[], bool], timeout_s: float) -> None:
-        """Poll. Raises NotServing when the server has ended or the time is over."""
+        """Poll until `is_true()`. Raises NotServing if the server ended or time is over."""
         end_s = time.monotonic() + timeout_s
         while not is_true():
             if self.process.poll() is not None:
@@ -70,11 +70,11 @@ class Served:
             time.sleep(0.05)
 
     def log_end(self) -> str:
-        """The last lines that it wrote."""
+        """Return the last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
     def stop(self, timeout_s: float = 60.0) -> None:
-        """Ask it to end, by SIGTERM; kill what it leaves behind."""
+        """Ask the server to end, by SIGTERM; kill what it leaves behind."""
         pids = self.pids()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -88,7 +88,7 @@ class Served:
         self._living(self.left)
 
     def _living(self, pids: set[int]) -> set[int]:
-        """Which of them, and of all others of the server, still live after a moment."""
+        """Return the processes of these, and of the server, that still live after a moment."""
         end_s = time.monotonic() + GRACE_S
         while (
             left := {pid for pid in pids | self.pids() if _is_alive(pid)}
@@ -98,13 +98,16 @@ class Served:
 
 
 def own_program(name: str, *arguments: str | Path) -> list[str | Path]:
-    """Return the command that runs `bench/NAME.py` in a process of its own, from the same folder."""
+    """Return the command that runs `bench/NAME.py`, from the repository's root."""
     return [sys.executable, "-m", f"bench.{name}", *arguments]
 
 
 @contextlib.contextmanager
 def serving(command: Sequence[str | Path], log: Path, **environment: str) -> Iterator[Served]:
-    """Start a server away from the terminal's Ctrl-C, its output in `log`; stop it at the end of the block."""
+    """Start a server, its output in `log`, and stop it when the block ends.
+
+    The terminal's Ctrl-C does not reach it.
+    """
     tag = f"{TAG}={uuid.uuid4().hex}"
     variables = {**os.environ, **environment, TAG: tag.partition("=")[2]}
     with log.open("wb") as sink:
@@ -122,12 +125,13 @@ def serving(command: Sequence[str | Path], log: Path, **environment: str) -> Ite
         served.stop()
         if served.left:
             print(
-                f"warning: {len(served.left)} processes were left behind and killed: {sorted(served.left)}"
+                f"warning: {len(served.left)} processes were left behind and killed: "
+                f"{sorted(served.left)}"
             )
 
 
 def end_by_signals() -> None:
-    """Let Ctrl-C, SIGTERM and a closed terminal all unwind the program, so that no server outlives it."""
+    """Let Ctrl-C, SIGTERM and a closed terminal unwind the program: no server outlives it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
@@ -137,7 +141,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def title(pid: int) -> str:
-    """What a process calls itself; Ray's actors by their class."""
+    """Return a process's title; Ray's actors have their class's."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
@@ -145,12 +149,12 @@ def title(pid: int) -> str:
 
 
 def spent_s(before: dict[int, float], after: dict[int, float]) -> float:
-    """CPU seconds between two readings; processes that ended in between are not counted."""
+    """Return CPU seconds between two readings, without processes that ended in between."""
     return sum(now - before.get(pid, 0.0) for pid, now in after.items())
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third on; none if it is gone."""
+    """Return the fields of /proc/PID/stat from the third on; none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,7 @@
-"""The core's own residency and ring under a trace: every decision is the product's, only loads take no time."""
+"""The core's own residency and ring under a trace.
+
+Every decision is the product's; only loads take no time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LOADS_PARALLEL = 1_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was missed of the requests that count, and the loads' time that it took."""
+    """Misses of the requests that count, and the load time that they cost."""
 
     requests: int
     misses: int
@@ -27,7 +30,7 @@ class Outcome:
 
     @property
     def hit_ratio(self) -> float:
-        """The share that was there."""
+        """The share of hits."""
         return 1 - self.misses / self.requests
 
 
@@ -42,7 +45,7 @@ class Shelf:
         self._numbers = {str(id_.name): number for number, id_ in enumerate(self._ids)}
 
     def ask(self, number: int, now_s: float) -> bool:
-        """One request; whether the model was there."""
+        """Perform one request; tell whether the model was resident."""
         id_ = self._ids[number]
         key = self.residency.lease(id_, now_s)
         if key is not None:
@@ -79,7 +82,7 @@ class Shelf:
 
 
 def homes(workers: int, count: int) -> np.ndarray:
-    """Each model's worker, by the ring that Envoy builds too."""
+    """Return each model's worker by Envoy's ring, integers of shape (models,)."""
     ids = [f"default-{number}" for number in range(workers)]
     ring, places = hash_ring.HashRing(ids), {id_: place for place, id_ in enumerate(ids)}
     return np.array([places[ring.home(f"model-{number}")] for number in range(count)])
@@ -92,7 +95,10 @@ def replay(
     at: np.ndarray,
     counted_from: int,
 ) -> Outcome:
-    """The whole trace; what comes before `counted_from` only fills the memory."""
+    """Replay the trace; requests before `counted_from` only fill the memory.
+
+    `homes` has a worker's number for each model, shape (models,).
+    """
     misses, lost_s = 0, 0.0
     for place, (number, now_s) in enumerate(
         zip(trace.models.tolist(), trace.at_s.tolist(), strict=True)
@@ -110,11 +116,13 @@ def optimum(
     counted_from: int,
     values: np.ndarray,
 ) -> float:
-    """No policy, however far it sees ahead, can lose less than this: the sum of `values` over requests that must miss.
+    """Return a bound: the least sum of `values`, shape (models,), over requests that must miss.
 
-    The bound that Berger, Beckmann and Harchol-Balter call PFOO-L (2018), for sizes that differ, where Belady's rule is not the best. To
-    hit, a model must stay from one request for it to the next, which takes its bytes for so many requests. In the mean over the trace all
-    that stay take no more than the budget, so what is worth most for its bytes and time stays, up to that sum.
+    No policy can lose less, however far it sees ahead. It is the bound that Berger, Beckmann and
+    Harchol-Balter call PFOO-L (2018), for sizes that differ, where Belady's rule is not the best.
+    To hit, a model must stay from one request for it to the next, which takes its bytes for that
+    many requests. In the mean over the trace all that stay take no more than the budget, so what is
+    worth most for its bytes and time stays, up to that sum.
     """
     order = np.lexsort((np.arange(len(trace)), trace.models))
     sorted_models = trace.models[order]

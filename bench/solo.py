@@ -1,4 +1,7 @@
-"""One real worker in this process: its residency, storage and runtimes as they are in a mesh, without Ray, gateway and controller."""
+"""One real worker in this process, without Ray, gateway and controller.
+
+Its residency, storage and runtimes are as they are in a mesh.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ from meshserve.worker.models import allocators
 
 
 def environment() -> dict[str, str]:
-    """That of a process which is to have a worker's allocator."""
+    """Return the environment of a process with a worker's allocator."""
     return os.environ | allocator_env.variables(desired.WorkerSettings().allocator)
 
 
 def be_a_worker() -> None:
-    """Begin this program again if it has not a worker's allocator; what it starts then has the system's."""
+    """Restart this program if it lacks a worker's allocator.
+
+    Processes that it starts have the system's.
+    """
     added = allocator_env.variables(desired.WorkerSettings().allocator)
     if added and not allocators.current().counts_by_thread:
         os.execve(sys.executable, sys.orig_argv, environment())
@@ -32,7 +38,7 @@ def be_a_worker() -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model: its name, its file or folder, and its runtime where that is not told from the file."""
+    """A model: its name, its file or folder, and its runtime if the file does not show it."""
 
     name: str
     path: Path
@@ -40,7 +46,7 @@ class Entry:
 
 
 def declared(entry: Entry) -> catalog.ModelDeclared:
-    """The entry as a worker hears of it."""
+    """Return the entry as a worker is told of it."""
     return catalog.ModelDeclared(
         model.ModelSpec(model.ModelId(entry.name), str(entry.path), entry.runtime, trust=True)
     )
@@ -50,7 +56,7 @@ def declared(entry: Entry) -> catalog.ModelDeclared:
 async def serving(
     folder: Path, entries: Iterable[Entry], memory_bytes: int = 4 << 30
 ) -> AsyncIterator[worker.PoolWorker]:
-    """A worker that knows these models and has loaded none; ends with the block."""
+    """Run a worker that knows these models and has loaded none, until the block ends."""
     settings = desired.WorkerSettings(memory=model.Footprint(memory_bytes))
     storage = artifact_store.ArtifactStore(
         str(folder / "cache"), settings.cache_bytes_max, settings.artifact_bytes_max

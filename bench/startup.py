@@ -1,7 +1,7 @@
-"""From `meshserve up` to the first answer, with everything installed: the quick start's six models, and one tiny model.
+"""Measure `meshserve up` to the first answer: the quick start's models, and one tiny model.
 
-Each start is a new mesh with empty state, on a Ray of its own; files that the kernel keeps are warm. Beside it stands what Ray alone takes
-from the start of Python to the answer of one task.
+Each start is a new mesh with empty state, on a Ray of its own; the kernel's page cache is warm.
+Beside it stands what Ray alone takes from the start of Python to the answer of one task.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ray.shutdown()
 
 @dataclass(frozen=True)
 class Started:
-    """Seconds from the start: until it says that it is ready, and until the first answer."""
+    """Seconds from the start: to its ready line, and to the first answer."""
 
     ready_s: float
     answer_s: float
@@ -53,7 +53,7 @@ class Model:
 
 
 def asked(endpoint: str, model: Model) -> bool:
-    """Whether it answers, over REST as the first user of the README would ask."""
+    """Tell whether the model answers over REST."""
     tensor = {
         "name": model.tensor,
         "datatype": "FP32",
@@ -80,7 +80,7 @@ def started(folder: Path, document: dict[str, Any], model: Model) -> Started:
 
 
 def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
-    """The quick start's own pools and models, trained here."""
+    """Return the quick start's own pools and models, trained here."""
     place = demo.Place(folder / "models", demo.QUICKSTART)
     demo.train(Console(quiet=True), place)
     document = yaml.safe_load(demo.QUICKSTART.read_text())
@@ -93,7 +93,7 @@ def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
 
 
 def one_tiny(folder: Path) -> tuple[dict[str, object], Model]:
-    """One worker, one model."""
+    """Return one worker with one model."""
     tiny.write(folder / "tiny.onnx", 1)
     models = [{"name": "tiny", "uri": str(folder / "tiny.onnx")}]
     return {"pools": meshes.pool(1, "1GiB"), "models": models}, Model(
@@ -102,7 +102,7 @@ def one_tiny(folder: Path) -> tuple[dict[str, object], Model]:
 
 
 def ray_alone(folder: Path) -> Started:
-    """What nobody who builds on Ray can be quicker than."""
+    """Measure Ray alone: no program on Ray can be quicker."""
     folder.mkdir()
     began_s = time.monotonic()
     with served.serving([sys.executable, "-c", ACTOR], folder / "ray.log") as system:
@@ -112,7 +112,7 @@ def ray_alone(folder: Path) -> Started:
 
 
 def middle(several: list[Started]) -> Started:
-    """Medians."""
+    """Return the medians."""
     return Started(
         statistics.median(start.ready_s for start in several),
         statistics.median(start.answer_s for start in several),
@@ -120,7 +120,7 @@ def middle(several: list[Started]) -> Started:
 
 
 def summarise(rounds: list[dict[str, Started]], *, is_quick: bool) -> results.Results:
-    """The table, the chart, and the target."""
+    """Return the table, the chart and the goal."""
     middles = {what: middle([one_round[what] for one_round in rounds]) for what in rounds[0]}
     slowest = {what: max(one_round[what].answer_s for one_round in rounds) for what in rounds[0]}
     rows = tuple(

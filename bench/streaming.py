@@ -1,6 +1,7 @@
-"""Load of streamed completions over HTTP/1.1, in one event loop: a client that costs little beside what it measures.
+"""Put load of streamed completions on a server over HTTP/1.1, in one event loop.
 
-What comes is kept as it comes, with the times of its first token and of its end, and read when the load is over.
+The client costs little beside what it measures: bytes are kept as they come, with the times of the
+first token and of the end, and parsed when the load is over.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """One stream: when its first token came, what it said, and how many tokens that was."""
+    """One stream: when its first token came, its text, and its number of tokens."""
 
     ttft_ms: float
     text: str
@@ -36,29 +37,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one load saw: answers in the order of their requests."""
+    """The figures of one load; answers in the order of their requests."""
 
     answers: tuple[Answer, ...]
     elapsed_s: float
 
     @property
     def tokens_per_s(self) -> float:
-        """Of all streams together."""
+        """Return tokens a second of all streams together."""
         return sum(answer.tokens for answer in self.answers) / self.elapsed_s
 
     def ttft_ms(self, percent: float) -> float:
-        """That many per cent of the streams had their first token by then."""
+        """Return the time by which that many per cent of the streams had their first token."""
         return float(np.percentile([answer.ttft_ms for answer in self.answers], percent))
 
 
 def run(endpoint: str, bodies: Sequence[bytes], streams: int) -> Outcome:
-    """POST the bodies over as many connections as there shall be streams at a time. Raises LoadFailed."""
+    """POST the bodies over one connection for each concurrent stream. Raises LoadFailed."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(load(endpoint, bodies, streams))
 
 
 async def load(endpoint: str, bodies: Sequence[bytes], streams: int) -> Outcome:
-    """The same in the event loop that runs."""
+    """Do the same in the running event loop."""
     host, _, port = endpoint.rpartition(":")
     loop = asyncio.get_running_loop()
     connections = [
@@ -81,7 +82,7 @@ async def load(endpoint: str, bodies: Sequence[bytes], streams: int) -> Outcome:
 
 
 class _Connection(asyncio.Protocol):
-    """One that is kept alive, with at most one request at a time."""
+    """One kept-alive connection with at most one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -109,14 +110,14 @@ class _Connection(asyncio.Protocol):
             self._done.set_result(None)
 
     async def ask(self, body: bytes) -> tuple[float, bytes]:
-        """Milliseconds to the first token, and all that came."""
+        """Return milliseconds to the first token, and all bytes. Raises LoadFailed."""
         self._parts, self._tail, self._first_s = [], b"", None
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
         assert self._transport is not None, "ask before the connection was made"
         self._transport.write(
-            b"POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-            % (PATH.encode(), len(body), body)
+            b"POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body)
         )
         await asyncio.wait_for(self._done, ANSWER_S)
         came = b"".join(self._parts)
@@ -130,7 +131,7 @@ class _Connection(asyncio.Protocol):
 
 
 def answer(ttft_ms: float, came: bytes) -> Answer:
-    """What an HTTP response in chunks said, whose last event but one tells the usage. Raises LoadFailed."""
+    """Parse a chunked HTTP response whose last event but one has the usage. Raises LoadFailed."""
     events = [
         json.loads(line[len(EVENT) :])
         for line in _body(came).splitlines()

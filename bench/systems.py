@@ -1,4 +1,7 @@
-"""The systems that bench/routing.py compares: how each is started with a folder of ONNX models, and what its callers must send along."""
+"""The systems that bench/routing.py compares.
+
+For each: how it starts with a folder of ONNX models, and what its callers must send along.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +35,20 @@ class Running:
     is_ray: bool = False
 
     def metadata(self, model: str) -> dict[str, str]:
-        """What a call for the model must carry beside its message."""
+        """Return what a call for the model must carry beside its message."""
         return {"application": "pool", "multiplexed_model_id": model} if self.is_ray else {}
 
 
 Start = Callable[[Path, Path], contextlib.AbstractContextManager[Running]]
-"""(folder of models, a folder for its log and state) → the system, which stops with the block. Raises NotInstalled if it can't be had."""
+"""(folder of models, folder for log and state) → the system, which stops with the block.
+
+Raises NotInstalled if it can't be had.
+"""
 
 
 @contextlib.contextmanager
 def meshserve(models: Path, folder: Path) -> Iterator[Running]:
-    """Everything on: gateway, controller, one worker, for one model has one home."""
+    """Start a whole mesh with one worker, because one model has one home."""
     entries = [{"name": path.stem, "uri": str(path)} for path in sorted(models.glob("*.onnx"))]
     with meshes.up(folder, meshes.pool(1, "1GiB"), models=entries) as mesh:
         yield Running(mesh.system, mesh.endpoint)
@@ -60,14 +66,14 @@ def _peer(
 
 @contextlib.contextmanager
 def bare(models: Path, folder: Path) -> Iterator[Running]:
-    """No routing at all; runs in our own environment, whose gRPC and ONNX Runtime it shares."""
+    """Start a server without routing, in our own environment and with its libraries."""
     with _peer(Path(sys.executable), "bare", models, folder) as running:
         yield running
 
 
 @contextlib.contextmanager
 def mlserver(models: Path, folder: Path) -> Iterator[Running]:
-    """Without worker processes."""
+    """Start MLServer without worker processes."""
     with _peer(
         environments.make(environments.MLSERVER), "mlserver_onnx", models, folder
     ) as running:
@@ -76,7 +82,7 @@ def mlserver(models: Path, folder: Path) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def pytriton(models: Path, folder: Path) -> Iterator[Running]:
-    """Triton's own front."""
+    """Start PyTriton."""
     with _peer(
         environments.make(environments.PYTRITON), "pytriton_onnx", models, folder
     ) as running:
@@ -95,12 +101,12 @@ def _ray_serve(models: Path, folder: Path, settings: Mapping[str, str]) -> Itera
 
 
 def ray_default(models: Path, folder: Path) -> contextlib.AbstractContextManager[Running]:
-    """As it comes."""
+    """Start Ray Serve as it comes."""
     return _ray_serve(models, folder, {})
 
 
 def ray_tuned(models: Path, folder: Path) -> contextlib.AbstractContextManager[Running]:
-    """With every setting that its documentation gives for throughput."""
+    """Start Ray Serve with every setting that its documentation gives for throughput."""
     return _ray_serve(models, folder, RAY_TUNING)
 
 

@@ -1,4 +1,4 @@
-"""Random requests to four times as many tiny models as fit into one worker."""
+"""Send random requests to four times as many tiny models as fit into one worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REGISTER_S_MAX = 600
 
 @dataclass(frozen=True)
 class Plan:
-    """Models in the repository, at most; the worker's memory; how long, and how many requests in flight."""
+    """Files at most, the worker's memory, seconds, and requests in flight."""
 
     models: int
     memory: str
@@ -31,7 +31,7 @@ QUICK = Plan(models=1_600, memory="160MiB", seconds=4, in_flight=4)
 
 @dataclass(frozen=True)
 class Thrashed:
-    """What came of it. `resident` models fitted; `models` were asked for."""
+    """The figures. `resident` models fitted; `models` were asked for."""
 
     models: int
     resident: int
@@ -41,7 +41,7 @@ class Thrashed:
 
 
 def run(console: Console, plan: Plan, folder: Path) -> Thrashed:
-    """A mesh of its own. Raises WrongAnswer for anything but right answers."""
+    """Run it in a mesh of its own. Raises WrongAnswer for anything but right answers."""
     console.print(f"writing {plan.models:,} models", highlight=False)
     traffic.write_repository(folder / "models", plan.models)
     repository = [{"path": str(folder / "models"), "watch": False}]
@@ -54,7 +54,7 @@ def run(console: Console, plan: Plan, folder: Path) -> Thrashed:
 
 
 async def _thrash(console: Console, plan: Plan, mesh: meshes.Mesh) -> Thrashed:
-    """Fill the worker until models leave again; then ask for four times what it holds."""
+    """Fill the worker until models are evicted, then ask for four times what it holds."""
     async with traffic.callers(mesh.endpoint, plan.models) as callers:
         filled = await callers.each(range(plan.models), FILL_IN_FLIGHT)
         before = await asyncio.to_thread(meshes.settled_totals, mesh)

@@ -1,4 +1,7 @@
-"""A tiny ONNX model (16 → 64 → 4, 5.6 KB), or the same with a wider middle and more bytes, and the same sum in numpy."""
+"""A tiny ONNX model (16 → 64 → 4, 5.6 KB), and the same sum in numpy.
+
+A wider middle makes a bigger file.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ INPUTS, HIDDEN, OUTPUTS = 16, 64, 4
 
 
 def hidden_for(size_bytes: int) -> int:
-    """The width of the middle that makes a file of about so many bytes."""
+    """Return the width of the middle that makes a file of about that many bytes."""
     return max(HIDDEN, size_bytes // (4 * (INPUTS + OUTPUTS + 1)))
 
 
 def weights(seed: int, hidden: int = HIDDEN) -> dict[str, np.ndarray]:
-    """Those of model number `seed`."""
+    """Return the FP32 weights of model number `seed`; shapes (16, hidden) and (hidden, 4)."""
     chance = np.random.default_rng(seed)
     shapes = {"w1": (INPUTS, hidden), "b1": (hidden,), "w2": (hidden, OUTPUTS), "b2": (OUTPUTS,)}
     return {name: chance.standard_normal(shape, np.float32) / 4 for name, shape in shapes.items()}
 
 
 def write(path: Path, seed: int, hidden: int = HIDDEN) -> None:
-    """The model as a file: FP32 `x` [-1, 16] to FP32 `y` [-1, 4]."""
+    """Write the model as a file: FP32 `x` [-1, 16] to FP32 `y` [-1, 4]."""
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
         helper.make_node("Relu", ["hidden"], ["active"]),
@@ -43,6 +46,6 @@ def write(path: Path, seed: int, hidden: int = HIDDEN) -> None:
 
 
 def answer(seed: int, x: np.ndarray, hidden: int = HIDDEN) -> np.ndarray:
-    """What the model must answer to `x` [n, 16], up to rounding."""
+    """Return the right answer to `x` of shape (n, 16), up to rounding."""
     w = weights(seed, hidden)
     return np.maximum(x @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]

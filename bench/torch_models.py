@@ -1,4 +1,7 @@
-"""PyTorch models of a wanted size: few wide layers, or a deep transformer; exported, or traced as TorchScript."""
+"""PyTorch models of a wanted size: a few wide layers, or a deep transformer.
+
+They are exported, or traced as TorchScript.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,21 @@ class Wide(torch.nn.Module):
         self.layers = torch.nn.Sequential(*(part for pair in parts for part in pair))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """All layers in turn."""
+        """Apply all layers in turn; `x` has shape (n, width)."""
         return self.layers(x)
 
     def rows(self) -> np.ndarray:
-        """Two rows that it takes."""
+        """Return two rows for the model."""
         return self.rows_of(self.width)
 
     @staticmethod
     def width_of(size_bytes: int) -> int:
-        """The width that makes a model of about so many bytes."""
+        """Return the width that makes a model of about that many bytes."""
         return math.isqrt(size_bytes // FLOAT_BYTES // LAYERS)
 
     @staticmethod
     def rows_of(width: int) -> np.ndarray:
-        """Two rows of so many numbers."""
+        """Return two rows of that many numbers."""
         return np.random.default_rng(SHAPE_SEED).standard_normal((2, width), np.float32)
 
 
@@ -59,14 +62,14 @@ class Deep(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean over the words."""
+        """Return the mean over the words; `x` has shape (n, 16)."""
         h = self.words(x)
         for block in self.blocks:
             h = block(h)
         return h.mean(1)
 
     def rows(self) -> np.ndarray:
-        """Two rows that it takes."""
+        """Return two rows for the model."""
         return np.random.default_rng(SHAPE_SEED).integers(WORDS, size=(2, LENGTH))
 
 
@@ -85,7 +88,7 @@ SCRIPTED = Kind("6 wide layers, TorchScript", Wide, ".pt")
 
 
 def write(path: Path, kind: Kind, size_bytes: int) -> np.ndarray:
-    """Save a model of about so many bytes; rows that it takes."""
+    """Save a model of about that many bytes; return rows for it."""
     torch.manual_seed(SHAPE_SEED)
     module = kind.module(size_bytes).eval().requires_grad_(requires_grad=False)
     rows = module.rows()
@@ -109,7 +112,7 @@ def write(path: Path, kind: Kind, size_bytes: int) -> np.ndarray:
 
 
 def load(path: Path) -> torch.nn.Module:
-    """As torch itself does it."""
+    """Load the file as torch itself does."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
     with warnings.catch_warnings():
@@ -118,12 +121,12 @@ def load(path: Path) -> torch.nn.Module:
 
 
 def answer(module: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
-    """What torch itself says."""
+    """Return torch's own answer; rows first, of any dtype."""
     with torch.inference_mode():
         return np.asarray(module(torch.from_numpy(rows)).numpy())
 
 
 def first_weights(path: Path) -> bytes:
-    """Some of the model's weights, as they are in its file."""
+    """Return some of the model's weights, as they are in its file."""
     module = load(path)
     return next(iter(module.parameters())).detach().numpy().ravel()[:64].tobytes()

@@ -1,4 +1,7 @@
-"""Requests to many models, made with a fixed seed: which, and when. Sizes are log-normal; load times grow with them, by library."""
+"""Requests to many models over time, made with a fixed seed.
+
+Sizes are log-normal; load times grow with them, by library.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ TIMER_SHARE, BURST_SHARE, BURST_S, BURST_REQUESTS_MAX = 0.3, 0.1, 600.0, 200
 
 @dataclass(frozen=True)
 class Models:
-    """What there is to be asked for."""
+    """The models: their sizes and load times."""
 
     bytes: np.ndarray
     load_s: np.ndarray
@@ -39,7 +42,7 @@ class Trace:
 
 
 def models(count: int, seed: int = 1) -> Models:
-    """Sizes between a 32nd and 32 times their median."""
+    """Return models with sizes between a 32nd and 32 times their median."""
     chance = np.random.default_rng(seed)
     sizes = MEDIAN_BYTES * np.exp(SIZE_SIGMA * chance.standard_normal(count))
     sizes = np.clip(sizes, MEDIAN_BYTES / SIZE_MAX_TIMES, MEDIAN_BYTES * SIZE_MAX_TIMES).astype(
@@ -50,7 +53,7 @@ def models(count: int, seed: int = 1) -> Models:
 
 
 def zipf(count: int, requests: int, exponent: float = 1.0, seed: int = 2) -> Trace:
-    """The same models are popular all the time: the n-th in n ** -exponent of the requests."""
+    """Return a trace of constant popularity: the n-th model has n ** -exponent of it."""
     chance = np.random.default_rng(seed)
     places = chance.permutation(count)
     return Trace(
@@ -59,7 +62,7 @@ def zipf(count: int, requests: int, exponent: float = 1.0, seed: int = 2) -> Tra
 
 
 def zipf_drift(count: int, requests: int, exponent: float = 1.0, seed: int = 3) -> Trace:
-    """The same, but every fiftieth of the trace a twentieth of the models trade their places."""
+    """Return the same, but a twentieth of the models trade places every fiftieth of the trace."""
     chance = np.random.default_rng(seed)
     places, ranks = chance.permutation(count), _ranks(chance, count, requests, exponent)
     parts = []
@@ -77,9 +80,10 @@ def _ranks(chance: np.random.Generator, count: int, requests: int, exponent: flo
 
 
 def day(count: int, requests: int, seed: int = 4) -> Trace:
-    """A day shaped like that of serverless functions: few models get nearly all requests, and most a handful.
+    """Return a day like that of serverless functions: few models get nearly all requests.
 
-    Three in ten are called by timers, the others at random with a wave over the day; one in ten of these also gets bursts.
+    Three in ten are called by timers, the others at random with a wave over the day; one in ten of
+    these also gets bursts.
     """
     chance = np.random.default_rng(seed)
     rates = np.exp(2.5 * chance.standard_normal(count))
@@ -102,12 +106,15 @@ def day(count: int, requests: int, seed: int = 4) -> Trace:
 
 
 def by_timer(chance: np.random.Generator, wanted: int) -> np.ndarray:
-    """At equal distances, from any moment on."""
+    """Return times at equal distances, shape (count,)."""
     return (chance.random() + np.arange(wanted)) * DAY_S / wanted
 
 
 def by_wave(chance: np.random.Generator, wanted: int) -> np.ndarray:
-    """At random, most of them at one time of the day: the nights of a few time zones are quiet."""
+    """Return random times, most of them at one time of day, shape (count,).
+
+    Nights of a few time zones are quiet.
+    """
     noon_s = chance.choice([0.25, 0.5, 0.75]) * DAY_S
     at_s = chance.random(3 * wanted) * DAY_S
     wave = 0.5 + 0.5 * np.cos((at_s - noon_s) / DAY_S * 2 * np.pi)
@@ -115,7 +122,7 @@ def by_wave(chance: np.random.Generator, wanted: int) -> np.ndarray:
 
 
 def by_bursts(chance: np.random.Generator, wanted: int) -> np.ndarray:
-    """All within a few windows of ten minutes."""
+    """Return times within a few windows of ten minutes, shape (count,)."""
     windows = chance.random(max(1, wanted // BURST_REQUESTS_MAX)) * (DAY_S - BURST_S)
     return np.sort(chance.choice(windows, wanted) + chance.random(wanted) * BURST_S)
 

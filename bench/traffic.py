@@ -1,6 +1,6 @@
-"""Requests to many tiny models: a number in flight all the time, or so many each second whatever became of those before.
+"""Send requests to many tiny models, a number in flight or a number a second.
 
-Every answer is held against the same sum in numpy.
+Every answer is compared with the same sum in numpy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNSHARED = (("grpc.use_local_subchannel_pool", 1),)
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: which model, how long it took from when it was to be sent, and what was wrong with the answer, if anything."""
+    """One request: its model, its time since it was due, and what was wrong with the answer."""
 
     model: int
     took_ms: float
@@ -38,25 +38,25 @@ class Asked:
 
 
 def name(number: int) -> str:
-    """The model's name in the repository."""
+    """Return the model's name in the repository."""
     return f"tiny-{number:05d}"
 
 
 def write_repository(folder: Path, count: int) -> None:
-    """`name/1/model.onnx`: Triton's layout."""
+    """Write `name/1/model.onnx`: Triton's layout."""
     for number in range(count):
         tiny.write(folder / name(number) / "1" / "model.onnx", number)
 
 
 class Callers:
-    """Asks one mesh for its tiny models over several connections."""
+    """Ask one mesh for its tiny models over several connections."""
 
     def __init__(self, stubs: Sequence[Any], count: int) -> None:
         self._stubs = stubs
         self._expected = [tiny.answer(number, X)[0] for number in range(count)]
 
     async def ask(self, number: int, due_s: float | None = None) -> Asked:
-        """One request, timed from `due_s` on time.perf_counter's clock, or from now."""
+        """Send one request, timed from `due_s` on time.perf_counter's clock, or from now."""
         request = pb.ModelInferRequest(model_name=name(number), raw_input_contents=[RAW_X])
         request.inputs.add(name="x", datatype="FP32", shape=X.shape)
         began_s = time.perf_counter() if due_s is None else due_s
@@ -76,7 +76,7 @@ class Callers:
         return Asked(number, took_ms, "" if is_right else "wrong answer")
 
     async def each(self, numbers: Sequence[int], in_flight: int) -> list[Asked]:
-        """These models, in this order, `in_flight` at a time."""
+        """Ask for these models in this order, `in_flight` at a time."""
         asked: list[Asked] = []
         left = iter(numbers)
 
@@ -90,7 +90,10 @@ class Callers:
         return asked
 
     async def closed(self, count: int, seconds: float, in_flight: int) -> list[Asked]:
-        """Uniformly random of the first `count` models, `in_flight` at a time, in the order of their answers."""
+        """Ask for random ones of the first `count` models, `in_flight` at a time.
+
+        Returns them in the order of their answers.
+        """
         asked: list[Asked] = []
         end_s = time.monotonic() + seconds
 
@@ -105,7 +108,7 @@ class Callers:
         return asked
 
     async def open(self, numbers: Sequence[int], per_s: float) -> list[Asked]:
-        """Each model at its time, `per_s` a second, however long others take; a request's time begins when it was to be sent."""
+        """Ask for each model when it is due, `per_s` a second, however long others take."""
         tasks: list[asyncio.Task[Asked]] = []
         began_s = time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -119,7 +122,10 @@ class Callers:
 
 @contextlib.asynccontextmanager
 async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
-    """Callers of a mesh that serves the first `count` models. Passes of this program's own collector would be told as the mesh's pauses."""
+    """Open callers of a mesh that serves the first `count` models.
+
+    This program's own garbage collector is off: its passes would count as the mesh's pauses.
+    """
     async with contextlib.AsyncExitStack() as stack:
         gc.disable()
         stack.callback(gc.enable)
@@ -131,14 +137,15 @@ async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
 
 
 def faults(asked: Sequence[Asked]) -> list[str]:
-    """What was wrong, with the model's name."""
+    """Return what was wrong, with the model's name."""
     return [f"{name(request.model)}: {request.fault}" for request in asked if request.fault]
 
 
 def reuse_distances(models: Sequence[int]) -> list[int]:
-    """For each request, how many other models were asked since the last request for the same one; -1 for a first request.
+    """Return for each request how many other models were asked since its model; -1 for a first.
 
-    A Fenwick tree over the requests marks each model's latest one: what is marked after a place was asked since.
+    A Fenwick tree over the requests marks each model's latest one: marks after a place are models
+    that were asked since.
     """
     tree = np.zeros(len(models) + 1, np.int64)
     latest: dict[int, int] = {}
@@ -167,9 +174,10 @@ def reuse_distances(models: Sequence[int]) -> list[int]:
 
 
 def kinds(asked: Sequence[Asked], resident: int) -> dict[str, np.ndarray]:
-    """Milliseconds of all requests, and of those whose copy was certainly there or certainly not.
+    """Return milliseconds, shape (requests,), of all, of certainly resident and evicted models.
 
-    It must have been evicted if so many other models were asked since the model's last request; it can't have been if so few were.
+    A model was evicted if that many others were asked since its last request; it can't have been if
+    only that few were.
     """
     took_ms = np.array([request.took_ms for request in asked])
     distances = np.array(reuse_distances([request.model for request in asked]))

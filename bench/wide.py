@@ -1,4 +1,7 @@
-"""An ONNX model with much to carry and little to do: rows of 1 KB (256 numbers) to 4 numbers each, and the same sum in numpy."""
+"""An ONNX model with much to carry and little to do, and the same sum in numpy.
+
+It maps rows of 1 KB (256 numbers) to 4 numbers each.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ ROW_BYTES = INPUTS * 4
 
 
 def weights() -> np.ndarray:
-    """The one matrix."""
+    """Return the one matrix, FP32 of shape (256, 4)."""
     return np.random.default_rng(0).standard_normal((INPUTS, OUTPUTS)).astype(np.float32) / 16
 
 
 def write(path: Path) -> None:
-    """The model as a file: FP32 `x` [-1, 256] to FP32 `y` [-1, 4]."""
+    """Write the model as a file: FP32 `x` [-1, 256] to FP32 `y` [-1, 4]."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "wide",
@@ -32,7 +35,7 @@ def write(path: Path) -> None:
 
 
 def rows(size_bytes: int) -> np.ndarray:
-    """An input of so many bytes."""
+    """Return an FP32 input of that many bytes, of shape (rows, 256)."""
     return (
         np.random.default_rng(1)
         .standard_normal((size_bytes // ROW_BYTES, INPUTS))
@@ -41,5 +44,5 @@ def rows(size_bytes: int) -> np.ndarray:
 
 
 def answer(x: np.ndarray) -> np.ndarray:
-    """What the model must answer, up to rounding."""
+    """Return the right answer of shape (rows, 4), up to rounding."""
     return x @ weights()

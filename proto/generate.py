@@ -1,7 +1,7 @@
-"""Generates meshserve/protocol/pb from the .proto files beside this one. Run by `make proto`.
+"""Generate meshserve/protocol/pb from the .proto files beside this one. Run by `make proto`.
 
-The messages get a descriptor pool of their own: other clients (tritonclient) define the same names in the default pool, and both must
-live in one process.
+The messages get a descriptor pool of their own: other clients (tritonclient) define the same names
+in the default pool, and both must live in one process.
 """
 
 from __future__ import annotations

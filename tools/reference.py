@@ -1,7 +1,9 @@
 """Write the generated parts of docs/config.md, docs/errors.md and docs/cli.md from the code.
 
-python -m tools.reference            # write them
-python -m tools.reference --check    # exit code 1 if they are out of date
+    python -m tools.reference            # write them
+    python -m tools.reference --check    # exit code 1 if they are out of date
+
+The text around the generated parts stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server to compare with: grpc.aio and ONNX Runtime, a dictionary of models, no routing, no checks."""
+"""The server to compare with: grpc.aio and ONNX Runtime, a dictionary of models, no routing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 
 
 class Inference(rpc.GRPCInferenceServiceServicer):
-    """ModelInfer for FP32 `x` to FP32 `y`, raw."""
+    """ModelInfer from FP32 `x` to FP32 `y`, raw."""
 
     def __init__(self, models: dict[str, onnxruntime.InferenceSession]) -> None:
         self.models = models
@@ -26,7 +26,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         request: pb.ModelInferRequest,
         context: grpc.aio.ServicerContext,  # noqa: ARG002
     ) -> pb.ModelInferResponse:
-        """One prediction."""
+        """Return one prediction."""
         x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(
             tuple(request.inputs[0].shape)
         )
@@ -38,7 +38,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
 
 
 async def serve(models: dict[str, str], port: int) -> None:
-    """Until the end."""
+    """Serve until the process ends."""
     loaded = {name: sessions.load(path) for name, path in models.items()}
     server = grpc.aio.server(options=UNLIMITED)
     rpc.add_GRPCInferenceServiceServicer_to_server(Inference(loaded), server)

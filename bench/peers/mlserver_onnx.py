@@ -1,4 +1,7 @@
-"""MLServer with a model class of our own, because it has none for ONNX: no worker processes, which is its fastest for a tiny model."""
+"""MLServer with a model class of our own, since it has none for ONNX.
+
+It runs without worker processes, which is its fastest for a tiny model.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ class OnnxModel(MLModel):
     """One ONNX file."""
 
     async def load(self) -> bool:
-        """The session."""
+        """Load the session."""
         self.session = sessions.load(self.settings.parameters.uri)
         return True
 
     async def predict(self, payload: types.InferenceRequest) -> types.InferenceResponse:
-        """One prediction."""
+        """Return one prediction."""
         x = NumpyCodec.decode_input(payload.inputs[0])
         y = self.session.run(None, {"x": np.asarray(x, np.float32)})[0]
         return types.InferenceResponse(
@@ -33,7 +36,7 @@ class OnnxModel(MLModel):
 
 
 async def serve(models: dict[str, str], port: int, folder: Path) -> None:
-    """Until SIGTERM, which MLServer takes itself."""
+    """Serve until SIGTERM, which MLServer handles itself."""
     settings = Settings(
         host="127.0.0.1",
         grpc_port=port,

@@ -1,4 +1,7 @@
-"""PyTriton: Triton's C++ front, and a Python function behind it that takes whole batches, formed without waiting."""
+"""PyTriton: Triton's C++ front, and a Python function behind it.
+
+The function takes whole batches, which are formed without waiting.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""PyTriton's backend embeds another patch release of Python, whose lock lacks an attribute that multiprocessing asks for: give it one."""
+"""Give PyTriton's embedded Python the attribute that multiprocessing asks its lock for.
+
+PyTriton's backend embeds another patch release of Python, whose lock lacks it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ray Serve over gRPC with `serve.multiplexed`: the settings come from the environment, as its documentation has them."""
+"""Ray Serve over gRPC with `serve.multiplexed`.
+
+Its settings come from the environment, as its documentation has them.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ class Pool:
 
     @serve.multiplexed(max_num_models_per_replica=RESIDENT_MAX)
     async def session(self, name: str) -> onnxruntime.InferenceSession:
-        """The model's session, loaded when first asked for."""
+        """Return the model's session, loaded when first asked for."""
         return sessions.load(self.models[name])
 
     async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802 - the protocol's name
-        """One prediction."""
+        """Return one prediction."""
         session = await self.session(serve.get_multiplexed_model_id())
         x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(
             tuple(request.inputs[0].shape)

@@ -1,4 +1,7 @@
-"""What every peer's program has in common: its arguments, its end, and ONNX Runtime with one thread, fastest for a tiny model."""
+"""The arguments, the end and the ONNX sessions of every peer's program.
+
+ONNX Runtime has one thread, which is fastest for a tiny model.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,17 @@ import onnxruntime
 
 
 def load(path: str) -> onnxruntime.InferenceSession:
-    """The model in `path`."""
+    """Load the model in `path`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def arguments(text: str | None) -> argparse.Namespace:
-    """What every peer's program is told: a folder whose every NAME.onnx it serves as NAME, and the port where it answers gRPC.
+    """Parse a peer's command line: a folder of NAME.onnx to serve as NAME, and a gRPC port.
 
-    It serves the Open Inference Protocol's ModelInfer on the loopback interface until SIGTERM, and leaves no process behind.
+    A peer serves the Open Inference Protocol's ModelInfer on the loopback interface until SIGTERM,
+    and leaves no process behind.
     """
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument(
@@ -34,7 +38,7 @@ def arguments(text: str | None) -> argparse.Namespace:
 
 
 def free_port() -> int:
-    """For what a peer opens beside gRPC."""
+    """Return a port for what a peer opens beside gRPC."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -13,7 +13,7 @@ def drawn(*values, **more):
 
 
 def widths(picture):
-    return [float(each.get("width")) for each in picture.iter(f"{SVG}rect")]
+    return [float(bar.get("width")) for bar in picture.iter(f"{SVG}rect")]
 
 
 def test_bars_are_as_long_as_their_values():
@@ -35,8 +35,8 @@ def test_nothing_reaches_beyond_the_picture():
 
 def test_ours_is_marked_and_every_bar_is_named_and_told():
     picture = drawn(3.0, 4.0)
-    assert [each.get("class") for each in picture.iter(f"{SVG}rect")] == ["ours", "theirs"]
-    assert {"<0>", "<1>", "3", "4"} <= {each.text for each in picture.iter(f"{SVG}text")}
+    assert [bar.get("class") for bar in picture.iter(f"{SVG}rect")] == ["ours", "theirs"]
+    assert {"<0>", "<1>", "3", "4"} <= {text.text for text in picture.iter(f"{SVG}text")}
 
 
 def test_a_dark_page_has_its_own_colours():

@@ -26,7 +26,9 @@ def test_drift_is_of_the_last_tenth_against_the_first_after_warm_up():
     ],
 )
 def test_every_target_can_be_missed(after, missed):
-    measured = churn.summarise({"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False)
+    measured = churn.summarise(
+        {"onnx": churn.Churned(10, 1.0, reading(100), after)}, is_quick=False
+    )
     assert sum(not claim.is_reached for claim in measured.claims) == missed
 
 
@@ -34,10 +36,10 @@ def test_every_target_can_be_missed(after, missed):
 async def test_models_come_and_go_through_a_real_worker(tmp_path):
     entries = list(churn.tiny_models(tmp_path))[:2]
     said = []
-    async with solo.serving(tmp_path, entries) as of:
+    async with solo.serving(tmp_path, entries) as pool_worker:
         churned = await churn.churn(
-            of, [model.ModelId(entry.name) for entry in entries], 200, said.append
+            pool_worker, [model.ModelId(entry.name) for entry in entries], 200, said.append
         )
-        assert of.host.residency.counts.loads == 200
-        assert of.report().copies == ()
+        assert pool_worker.host.residency.counts.loads == 200
+        assert pool_worker.report().copies == ()
     assert (churned.loads, len(said)) == (200, 4)

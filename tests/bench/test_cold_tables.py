@@ -15,8 +15,8 @@ def summarise(p50_ms=2.0, loads=1, fault="", *, is_quick=False):
     return tables.summarise(took_ms, IN_PROCESS, rushed, thrashed, is_quick=is_quick)
 
 
-def missed(each):
-    return [claim.what for claim in each.claims if not claim.is_reached]
+def missed(result):
+    return [claim.what for claim in result.claims if not claim.is_reached]
 
 
 @pytest.mark.parametrize(

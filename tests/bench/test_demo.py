@@ -68,11 +68,3 @@ def test_a_taken_port_is_told(tmp_path, capsys):
         other.listen()
         assert demo.serve(demo.Console(), demo.Place(tmp_path, path), once=True) == 1
     assert "is taken" in capsys.readouterr().out
-
-
-def test_the_readme_asks_the_demos_mesh_by_its_address():
-    """The demo keeps its mesh's state to itself: no command finds it there."""
-    minute = (ROOT / "README.md").read_text().partition("## One minute")[2].partition("\n## ")[0]
-    listen = yaml.safe_load(demo.QUICKSTART.read_text())["gateway"]["listen"]
-    asked = [line.strip() for line in minute.splitlines() if "meshserve status" in line]
-    assert asked == [f".venv/bin/meshserve status --endpoint http://{listen}"]

@@ -10,7 +10,7 @@ EMPTY = environments.Environment("empty", ())
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Environments without a network: what would be run is noted; a command that has `broken` in it fails."""
+    """Record the commands of environments instead of running them; one with `broken` fails."""
     commands = []
 
     def run(command):
@@ -27,9 +27,9 @@ def installed(tmp_path, monkeypatch):
 
 def test_it_is_made_once(installed):
     environments.make(EMPTY)
-    made = len(installed)
+    folder = len(installed)
     assert environments.make(EMPTY).exists()
-    assert len(installed) == made
+    assert len(installed) == folder
 
 
 def test_a_change_of_what_it_is_made_of_makes_it_anew(installed):

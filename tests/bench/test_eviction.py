@@ -31,18 +31,18 @@ def test_every_target_can_be_missed():
 
 
 def test_both_policies_are_played_and_neither_beats_the_bound():
-    each = eviction.play(traces.zipf(len(MODELS), 2_000), MODELS, 0.2)
-    assert set(each.outcomes) == {"lru", "gdsf"}
+    played = eviction.play(traces.zipf(len(MODELS), 2_000), MODELS, 0.2)
+    assert set(played.outcomes) == {"lru", "gdsf"}
     assert all(
-        outcome.misses >= each.misses_min and outcome.lost_s >= each.lost_s_min
-        for outcome in each.outcomes.values()
+        outcome.misses >= played.misses_min and outcome.lost_s >= played.lost_s_min
+        for outcome in played.outcomes.values()
     )
 
 
 def test_one_worker_of_all_bytes_is_what_the_ring_is_held_against():
-    each = eviction.shard(traces.zipf(len(MODELS), 2_000), MODELS, (2,), "lru")
-    assert set(each.hit_ratios) == {1, 2}
-    assert 0.5 < each.hit_ratios[2] / each.hit_ratios[1] < 1.2
+    sharded = eviction.shard(traces.zipf(len(MODELS), 2_000), MODELS, (2,), "lru")
+    assert set(sharded.hit_ratios) == {1, 2}
+    assert 0.5 < sharded.hit_ratios[2] / sharded.hit_ratios[1] < 1.2
 
 
 def test_the_chart_has_the_bound_beside_each_trace():

@@ -32,8 +32,8 @@ def test_medians_are_of_each_figure():
 
 
 def test_rounds_are_compared_each_by_itself():
-    for each in llm_overhead.compared(ROUNDS):
-        assert (each.speed_ratio, each.ttft_added_ms) == (0.99, pytest.approx(1.0))
+    for comparison in llm_overhead.compared(ROUNDS):
+        assert (comparison.speed_ratio, comparison.ttft_added_ms) == (0.99, pytest.approx(1.0))
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_the_table_has_both_at_every_number_of_streams():
 
 
 def test_no_two_requests_of_a_load_are_the_same():
-    asked = [json.loads(each) for each in llm_overhead.bodies(64, 8)]
-    assert len({each["prompt"] for each in asked}) == 64
-    assert {(each["stream"], each["temperature"]) for each in asked} == {(True, 0)}
-    assert {each["max_tokens"] for each in asked} == set(range(4, 13))
+    asked = [json.loads(body) for body in llm_overhead.bodies(64, 8)]
+    assert len({body["prompt"] for body in asked}) == 64
+    assert {(body["stream"], body["temperature"]) for body in asked} == {(True, 0)}
+    assert {body["max_tokens"] for body in asked} == set(range(4, 13))
 
 
 def test_a_median_lies_between_what_chance_could_make_of_it():
@@ -85,11 +85,11 @@ def test_the_bare_server_has_the_mesh_s_arguments_and_surroundings(tmp_path):
 
 def test_what_is_found_can_be_saved_and_read_again(tmp_path):
     args = llm_overhead.argparse.Namespace(requests=4, tokens=8)
-    made = llm_overhead.summarise(
+    config = llm_overhead.summarise(
         args, ROUNDS, {llm_overhead.MESH: {"envoy": 0.01, "raylet": 0.02}, llm_overhead.BARE: {}}
     )
     _, read = llm_overhead.results.load(
-        llm_overhead.results.save("llm_overhead", made, {"cores": 2}, tmp_path)
+        llm_overhead.results.save("llm_overhead", config, {"cores": 2}, tmp_path)
     )
     assert (read.rounds, len(read.claims), read.tables[2].rows[0]) == (
         3,

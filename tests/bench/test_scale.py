@@ -43,6 +43,6 @@ def test_imbalance_is_the_busiest_against_the_mean():
 
 @pytest.mark.parametrize(("homes_per_s", "missed"), [(60_000.0, 0), (40_000.0, 1)])
 def test_targets_are_held(homes_per_s, missed):
-    made = scale.Scaled((PHASE,), 1_000.0, homes_per_s, {"x": 0.1}, {"models": 1.2})
-    claims = scale.summarise(made, {}, is_quick=False).claims
+    result = scale.Scaled((PHASE,), 1_000.0, homes_per_s, {"x": 0.1}, {"models": 1.2})
+    claims = scale.summarise(result, {}, is_quick=False).claims
     assert [claim.is_reached for claim in claims].count(False) == missed

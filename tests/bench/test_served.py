@@ -6,7 +6,10 @@ import pytest
 from bench import served
 from tests import support
 
-LEAVING = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True)"
+LEAVING = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+"""
 
 
 def started(tmp_path, program):

@@ -15,9 +15,9 @@ def trace(*models):
     return traces.Trace("t", np.array(models), np.arange(len(models), dtype=float))
 
 
-def misses(of, budget_bytes, models=EQUAL, counted_from=0):
+def misses(model, budget_bytes, models=EQUAL, counted_from=0):
     return shelves.replay(
-        of, models, [shelves.Shelf(models, budget_bytes, "lru")], NOWHERE_ELSE, counted_from
+        model, models, [shelves.Shelf(models, budget_bytes, "lru")], NOWHERE_ELSE, counted_from
     ).misses
 
 

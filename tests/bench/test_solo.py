@@ -7,9 +7,9 @@ from meshserve.core.values import model
 
 async def test_a_worker_serves_what_it_was_told_of_and_nothing_else(tmp_path):
     tiny.write(tmp_path / "tiny.onnx", 1)
-    async with solo.serving(tmp_path, [solo.Entry("tiny", tmp_path / "tiny.onnx")]) as of:
-        await of.ensure_loaded(model.ModelId("tiny"), 20)
+    async with solo.serving(tmp_path, [solo.Entry("tiny", tmp_path / "tiny.onnx")]) as pool_worker:
+        await pool_worker.ensure_loaded(model.ModelId("tiny"), 20)
         with pytest.raises(errors.ModelNotFound):
-            await of.ensure_loaded(model.ModelId("other"), 20)
-        assert of.report().state == "ready"
+            await pool_worker.ensure_loaded(model.ModelId("other"), 20)
+        assert pool_worker.report().state == "ready"
     assert list(tmp_path.glob("*.sock")) == []

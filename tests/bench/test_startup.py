@@ -12,7 +12,9 @@ def test_the_middle_of_several_starts():
 
 @pytest.mark.parametrize(("quickstart", "is_reached"), [(FAST, True), (SLOW, False)])
 def test_the_quick_start_is_held_against_its_target(quickstart, is_reached):
-    measured = startup.summarise([{startup.RAY: FAST, startup.QUICKSTART: quickstart}], is_quick=False)
+    measured = startup.summarise(
+        [{startup.RAY: FAST, startup.QUICKSTART: quickstart}], is_quick=False
+    )
     assert [claim.is_reached for claim in measured.claims] == [is_reached]
 
 

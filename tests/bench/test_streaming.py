@@ -52,14 +52,14 @@ def test_speed_and_percentiles_are_of_all_answers():
 
 @contextlib.asynccontextmanager
 async def serving(tmp_path):
-    made = llm_server.LlmServer(
+    outcome = llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(tmp_path)),
         llm_engine.EngineOrder(llm_spec.LlmSpec("tiny", "/m"), "/m"),
         fake_engine.FakeEngine,
     )
-    endpoint = await made.start()
+    endpoint = await outcome.start()
     yield f"{endpoint.host}:{endpoint.port}"
-    await made.stop()
+    await outcome.stop()
 
 
 @pytest.mark.edge

@@ -19,7 +19,7 @@ def test_a_saved_model_has_about_its_size_and_takes_its_rows(tmp_path, kind):
 def test_a_deep_one_has_about_its_size():
     size_bytes = 60 << 20
     module = torch_models.Deep(size_bytes)
-    assert sum(each.numel() * 4 for each in module.parameters()) == pytest.approx(
+    assert sum(weight.numel() * 4 for weight in module.parameters()) == pytest.approx(
         size_bytes, rel=0.3
     )
     assert module.rows().shape == (2, torch_models.LENGTH)

@@ -9,7 +9,7 @@ from meshserve.protocol.pb import inference_pb2 as pb
 
 
 class Stub:
-    """Answers as the tiny models do; `wrong` names models that don't. `busy` counts requests in flight."""
+    """Answers as the tiny models do, except those in `wrong`. `busy` counts requests in flight."""
 
     def __init__(self, wrong=(), took_s=0.0):
         self.wrong = wrong
@@ -59,13 +59,13 @@ async def test_wrong_answers_and_failures_are_told_with_the_models_name():
 async def test_each_asks_all_and_no_more_than_so_many_at_a_time():
     stub = Stub()
     asked = await traffic.Callers([stub], 9).each(range(9), 3)
-    assert sorted(each.model for each in asked) == list(range(9))
+    assert sorted(request.model for request in asked) == list(range(9))
     assert stub.most_busy == 3
 
 
 async def test_a_closed_loop_asks_only_models_below_its_count():
     asked = await traffic.Callers([Stub(took_s=0.001)], 5).closed(3, 0.05, 2)
-    assert {each.model for each in asked} <= {0, 1, 2}
+    assert {request.model for request in asked} <= {0, 1, 2}
 
 
 async def test_an_open_loop_does_not_wait_for_answers():
