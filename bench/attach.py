@@ -115,7 +115,10 @@ class Asking:
         began_s = time.perf_counter()
         resident = await self._host.lease(self._id, asyncio.get_running_loop().time() + WAIT_S)
         there_ms = (time.perf_counter() - began_s) * 1e3
-        rows, loaded = {resident.signature.inputs[0].name: self._sample.rows}, resident.loaded_copy.loaded
+        rows, loaded = (
+            {resident.signature.inputs[0].name: self._sample.rows},
+            resident.loaded_copy.loaded,
+        )
         first_ms, warm_ms = (timed_ms(lambda: loaded.predict(rows, ())) for _ in range(2))
         check(self._sample, next(iter(loaded.predict(rows, ()).values())))
         self._host.release(resident)

@@ -100,7 +100,9 @@ async def brought(host: model_host.ModelHost, number: int, rows: np.ndarray) -> 
     try:
         return next(
             iter(
-                resident.loaded_copy.loaded.predict({resident.signature.inputs[0].name: rows}, ()).values()
+                resident.loaded_copy.loaded.predict(
+                    {resident.signature.inputs[0].name: rows}, ()
+                ).values()
             )
         )
     finally:

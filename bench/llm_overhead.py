@@ -175,9 +175,9 @@ def bare_environment(model: Path, folder: Path) -> dict[str, str]:
     order = llm_engine.EngineOrder(
         llm_spec.LlmSpec("tiny", str(model), device="cpu"), str(model), {}, "mp", str(folder)
     )
-    variables = vllm_env.defaults(
-        order, sorted(os.sched_getaffinity(0)), ""
-    ) | vllm_env.enforced(order)
+    variables = vllm_env.defaults(order, sorted(os.sched_getaffinity(0)), "") | vllm_env.enforced(
+        order
+    )
     return {name: value for name, value in variables.items() if value} | named_vllm(folder)
 
 
