@@ -194,7 +194,9 @@ def simulate(load: float) -> Simulated:
         [
             events.Restored(),
             events.NodesSeen(("node",)),
-            events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,))),
+            events.AdminRequested(
+                "up", events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,)))
+            ),
         ],
     )
     seen = [(world.second(load), len(world.places())) for _ in range(SIMULATED_S)]

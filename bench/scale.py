@@ -119,12 +119,13 @@ def registrations(models: int) -> Iterable[events.Event]:
     """Yield all models, some at a time."""
     for first in range(0, models, BATCH):
         numbers = range(first, min(first + BATCH, models))
-        yield events.ModelsRegistered(
+        request = events.ModelsRegistered(
             tuple(
                 model.ModelSpec(model.ModelId(name(number)), f"s3://bucket/{name(number)}.onnx")
                 for number in numbers
             )
         )
+        yield events.AdminRequested(f"register {first}", request)
 
 
 def name(number: int) -> str:
@@ -213,7 +214,7 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
             "start",
             [
                 events.Restored(is_config_coming=True),
-                events.ConfigApplied(wanted(workers)),
+                events.AdminRequested("start", events.ConfigApplied(wanted(workers))),
                 events.NodesSeen(nodes),
             ],
         )
@@ -260,7 +261,11 @@ def _changes(
     tell(
         world.phase(
             "a tenth more workers",
-            [events.ConfigApplied(wanted(int(workers * (1 + GROWTH_SHARE))))],
+            [
+                events.AdminRequested(
+                    "grow", events.ConfigApplied(wanted(int(workers * (1 + GROWTH_SHARE))))
+                )
+            ],
         )
     )
     grown, _ = homes_of(world, len(homes))

@@ -1,98 +1,145 @@
-"""What users can ask for, whichever protocol they speak. Each answer holds for every worker and gateway that can be reached."""
+"""What users can ask of the mesh, whichever protocol they speak."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from meshserve import config, errors
 from meshserve.config import desired_state
 from meshserve.control import controller, mesh_views
-from meshserve.core.values import catalog, desired, events, model, reports
+from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.mesh import mesh_view
+from meshserve.core.values import catalog, desired, events, model, model_stats, reports
 
-Applied = Callable[[desired.Desired], None]
+OnApplied = Callable[[desired.Desired], None]
 
 
 class AdminService:
-    """Turns wishes into events and waits for what comes of them. `on_applied` hears of each configuration that holds from now on."""
+    """Turns calls into requests to the controller, and reads its view.
 
-    def __init__(self, of: controller.Controller, on_applied: Applied) -> None:
-        self.controller = of
-        self.mesh = of.mesh
+    A change is answered once every worker and gateway that can be reached knows it. `on_applied` is
+    called with each configuration that holds from then on.
+    """
+
+    def __init__(
+        self, controller_: controller.Controller, cluster: ports.Cluster, on_applied: OnApplied
+    ) -> None:
+        self.controller = controller_
+        self._cluster = cluster
         self._on_applied = on_applied
 
+    # Reads
+
+    def view(self) -> mesh_view.MeshView:
+        """Return the mesh as it is now."""
+        return self.controller.view()
+
+    def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
+        """Return the declaration that a name means. Raises ModelNotFound."""
+        return self.view().declared(name, version)
+
+    async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
+        """Return the model's copies by worker, as the workers say now.
+
+        Only workers are asked that may have one; one that can't be reached is left out.
+        """
+        copies: dict[str, reports.CopyReport] = {}
+        for worker_id in self.view().holders(id_):
+            with contextlib.suppress(errors.Unavailable):
+                for copy in await self._cluster.copies(worker_id, (id_,)):
+                    copies[worker_id] = copy
+        return copies
+
+    async def describe(self, name: str, version: str = "") -> mesh_views.Json:
+        """Return one model as users see it, as it is now. Raises ModelNotFound."""
+        declared = self.declared(name, version)
+        copies = await self.copies(declared.spec.id)
+        return mesh_views.one_model(self.view(), declared, copies)
+
+    async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
+        """Return the counts of every model, over all ready workers that can be reached."""
+        total: dict[model.ModelId, model_stats.ModelStats] = {}
+        for worker in self.view().workers:
+            if worker.is_ready:
+                with contextlib.suppress(errors.Unavailable):
+                    for id_, stats in (await self._cluster.stats(worker.id)).items():
+                        total.setdefault(id_, model_stats.ModelStats()).add(stats)
+        return total
+
+    def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
+        """Return the spec of an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
+        parsed = config.parse_model(entry)
+        pool = self.view().config.pool(parsed.pool) or desired.PoolSettings()
+        return parsed.spec(pool.load_timeout_s, origin)
+
+    # Changes
+
     async def apply(self, document: bytes) -> tuple[str, ...]:
-        """Bring a configuration about; returns what it changed, in words. Raises what is wrong with it, and changes nothing then."""
+        """Apply a configuration and return what it changed, in words.
+
+        Raises the MeshError that refuses it; then nothing has changed.
+        """
         wanted = desired_state.from_document(
-            document.decode("utf-8", "replace"), await self.controller.cluster.capacity()
+            document.decode("utf-8", "replace"), await self._cluster.capacity()
         )
-        words = await self._wish(events.ConfigApplied(wanted))
+        words = await self._submit(events.ConfigApplied(wanted))
         self._on_applied(wanted)
         return words
 
-    async def _wish(self, wish: events.AdminRequest) -> tuple[str, ...]:
-        words = await self.controller.submit(wish)
+    async def _submit(self, request: events.AdminRequest) -> tuple[str, ...]:
+        words = await self.controller.submit(request)
         if words:
             await self.controller.wait_until_settled()
         return words
 
     def drain(self) -> None:
-        """Have everything end in good order, in its own time."""
+        """Begin to end everything in good order."""
         self.controller.post(events.DrainRequested())
 
-    def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
-        """The model that a name means. Raises ModelNotFound."""
-        id_ = self.mesh.catalog.models.resolve(name, version)
-        declared = self.mesh.catalog.models.declared(id_)
-        if declared is None:
-            raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
-        return declared
-
-    def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
-        """A spec from an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
-        parsed = config.parse_model(entry)
-        pool = self.mesh.catalog.desired.pool(parsed.pool)
-        return parsed.spec(
-            pool.load_timeout_s if pool else desired.PoolSettings().load_timeout_s, origin
-        )
-
     async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
-        """Have the model served. Raises AlreadyExists where the name means something else."""
-        await self._wish(events.ModelsRegistered((spec,), is_replacing))
+        """Register the model. Raises AlreadyExists if its name means something else."""
+        await self._submit(events.ModelsRegistered((spec,), is_replacing))
 
     async def remove(self, name: str, version: str = "") -> None:
-        """Have the model, or one version of it, not served any more. Raises ModelNotFound, Conflict."""
-        await self._wish(events.ModelRemoved(name, version))
+        """Remove the model, or one version of it. Raises ModelNotFound, Conflict."""
+        await self._submit(events.ModelRemoved(name, version))
 
-    async def set_alias(self, wish: events.AliasRequested) -> None:
-        """Give an alias its meaning. Raises ModelNotFound, AlreadyExists, Conflict."""
-        await self._wish(wish)
+    async def set_alias(self, request: events.AliasRequested) -> None:
+        """Set an alias. Raises ModelNotFound, AlreadyExists, Conflict."""
+        await self._submit(request)
+
+    async def wait_until_moved(self, alias: str, target: str) -> None:
+        """Return once the alias means the target, or can't, or is to mean another model."""
+        await self.controller.wait_until(lambda view: not view.is_moving(alias, target))
 
     async def clear_alias(self, alias: str, owner: str = "") -> None:
-        """Take an alias's meaning away. Raises ModelNotFound, AlreadyExists, Conflict."""
-        await self._wish(events.AliasRemovalRequested(alias, owner))
+        """Remove an alias. Raises ModelNotFound, AlreadyExists, Conflict."""
+        await self._submit(events.AliasRemovalRequested(alias, owner))
 
     async def pin(self, name: str, version: str, *, is_pinned: bool) -> model.ModelId:
-        """Have the model stay in memory, or not any more; returns which it is."""
+        """Pin or unpin the model that the name means, and return it. Raises ModelNotFound."""
         id_ = self.declared(name, version).spec.id
-        await self._wish(events.PinRequested(id_, is_pinned))
+        await self._submit(events.PinRequested(id_, is_pinned))
         return id_
 
     async def load(
         self, name: str, version: str = "", timeout_s: float | None = None
     ) -> model.ModelId:
-        """Have the model in memory where requests for `name` go; returns which it is. Raises why it can't be."""
-        return await self.controller.ensure_loaded(name, version, timeout_s)
+        """Load the model where requests for `name` go, and return it.
+
+        Raises ModelNotFound, Unavailable, or the error of the load.
+        """
+        id_ = self.declared(name, version).spec.id
+        await self.controller.load(name, id_, timeout_s)
+        return id_
 
     async def unload(self, name: str, version: str = "") -> model.ModelId:
-        """Have every copy of the model go; the next request brings it back. Raises Conflict where it is pinned."""
-        return await self.controller.unload(name, version)
+        """Unload every copy of the model, and return it; the next request loads it again.
 
-    async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
-        """The model's copies by worker, as they are now."""
-        return await self.controller.copies(id_)
-
-    async def view(self, name: str, version: str = "") -> mesh_views.Json:
-        """One model as users see it, as it is now. Raises ModelNotFound."""
-        declared = self.declared(name, version)
-        return mesh_views.one_model(self.mesh, declared, await self.copies(declared.spec.id))
+        Raises ModelNotFound, Conflict if it is pinned.
+        """
+        id_ = self.declared(name, version).spec.id
+        await self.controller.unload(id_)
+        return id_

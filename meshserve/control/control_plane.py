@@ -1,24 +1,36 @@
-"""The control plane as one thing: registry, controller, repositories and the app, begun and ended together."""
+"""The control plane as one thing: registry, controller, repositories and the app."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
-    clock,
     controller,
     mesh_views,
     repository_sync,
 )
-from meshserve.control.api import management_app
+from meshserve.control.api import hold_endpoint, management_app
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.values import events, model
 
 UPLOADS = "uploads"
+
+
+class RealClock:
+    """The machine's monotonic clock."""
+
+    def now_s(self) -> float:
+        """Return the seconds since an arbitrary moment; never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,50 +41,56 @@ class ControlPlaneParts:
     store: ports.RegistryStore
     watch: ports.RepositoryWatch
     state_dir: str
-    time: ports.Clock = field(default_factory=clock.RealClock)
+    time: ports.Clock = field(default_factory=RealClock)
 
 
 class ControlPlane:
-    """Made and used inside one running event loop. `app` is the ASGI app; it answers from when `start` has returned."""
+    """Made and used inside one running event loop; `app` answers once `start` has returned."""
 
-    def __init__(self, outside: ControlPlaneParts, restarts: int = 0) -> None:
-        self._outside = outside
+    def __init__(self, parts: ControlPlaneParts, restarts: int = 0) -> None:
+        self._parts = parts
+        held = hold_endpoint.HoldEndpoint(self._post)
         self.controller = controller.Controller(
-            outside.cluster, outside.store, outside.time, restarts
+            controller.Surroundings(parts.cluster, parts.store, parts.time, held.perform), restarts
         )
         self._repositories = repository_sync.RepositorySync(
-            self.controller, outside.watch, outside.time
+            self.controller, parts.watch, parts.time
         )
-        self._clerk = admin_service.AdminService(self.controller, self._repositories.follow)
-        self.app = management_app.ManagementApp(self._clerk, str(Path(outside.state_dir) / UPLOADS))
+        self.admin = admin_service.AdminService(
+            self.controller, parts.cluster, self._repositories.follow
+        )
+        self.app = management_app.ManagementApp(
+            self.admin, held, str(Path(parts.state_dir) / UPLOADS)
+        )
+
+    def _post(self, event: events.Event) -> None:
+        self.controller.post(event)
 
     async def start(self, endpoint: model.Endpoint, document: str = "") -> tuple[str, ...]:
-        """Begin where the registry left off, and bring the configuration in `document` about; returns what it changes.
+        """Begin where the registry left off, and return what the configuration `document` changes.
 
-        Without a document the last one holds. `endpoint` is where `app` listens.
-        Raises ConfigInvalid, AlreadyExists or Conflict for what is wrong with it; nothing is started then.
+        Without a document the last configuration holds. `app` listens at `endpoint`.
+        Raises ConfigInvalid, AlreadyExists or Conflict; then nothing is started.
         """
-        wanted = (
-            desired_state.from_document(document, await self._outside.cluster.capacity())
-            if document
-            else None
-        )
-        contents = await asyncio.to_thread(self._outside.store.load)
-        words = await self.controller.start(endpoint, wanted, contents)
-        self._repositories.follow(self.controller.mesh.catalog.desired)
+        capacity = await self._parts.cluster.capacity()
+        wanted = desired_state.from_document(document, capacity) if document else None
+        contents = await asyncio.to_thread(self._parts.store.load)
+        last = desired_state.from_registry(contents, capacity, is_needed=wanted is None)
+        words = await self.controller.start(endpoint, last, wanted, contents)
+        self._repositories.follow(self.controller.view().config)
         return words
 
     def status(self) -> mesh_views.Json:
-        """How the mesh is, as /mesh/v1/status tells it, without what is known only there."""
-        return mesh_views.status(self.controller.mesh)
+        """Return the mesh's state as /mesh/v1/status shows it, without the process's own part."""
+        return mesh_views.status(self.controller.view())
 
     async def drain(self) -> None:
         """End everything in good order: every accepted request is answered."""
         self._repositories.close()
-        await self.controller.submit(events.DrainRequested())
+        self.controller.post(events.DrainRequested())
         await self.controller.wait_until_drained()
 
     async def close(self) -> None:
-        """Let go of everything; what runs in the cluster goes on."""
+        """Stop everything here; what runs in the cluster goes on."""
         self._repositories.close()
         await self.controller.close()

@@ -1,175 +1,235 @@
-"""Performs the mesh's commands on a cluster. What comes of each is the next event."""
+"""Performs the mesh's commands on a cluster; the outcome of each is the next event."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from meshserve import errors
-from meshserve.control import replica_effects, serial_queue
+from meshserve.control import serial_queue
 from meshserve.core.interfaces import cluster_control as ports
-from meshserve.core.values import catalog_sync, commands, events, snapshots
+from meshserve.core.values import catalog_sync, commands, events, model, reports, snapshots
 
 CALL_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 120.0
 SETTLED_TIMEOUT_S = 5.0
-AGAIN_AFTER_S = 2.0
+RETRY_S = 2.0
 
 logger = logging.getLogger(__name__)
+ProcessCommand = commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
 
 
 class EffectsHost(Protocol):
-    """Where events go, and where a gateway's snapshot comes from."""
+    """The controller as effects see it."""
 
     def post(self, event: events.Event) -> None:
-        """Take an event in."""
+        """Take in an event."""
         ...
 
     def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
-        """What the node's gateway is to be configured from, now."""
+        """Return what the node's gateway is to be configured from, as of now."""
         ...
 
 
 class Effects:
-    """All lanes. A command that fails because its worker or gateway is gone is forgotten: whoever watches it says that it is lost."""
+    """One queue for each worker, gateway and replica.
 
-    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, desk: EffectsHost) -> None:
+    A command that fails because its process is gone is dropped: the monitor reports the loss.
+    """
+
+    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, host: EffectsHost) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._desk = desk
+        self._host = host
         self._workers: dict[str, serial_queue.SerialQueue[commands.WorkerCommand]] = {}
         self._gateways: dict[str, serial_queue.SerialQueue[commands.GatewayCommand]] = {}
-        self._replicas = replica_effects.ReplicaEffects(cluster, desk.post)
+        self._replicas: dict[str, serial_queue.SerialQueue[commands.ReplicaCommand]] = {}
 
-    def perform(
-        self, command: commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
-    ) -> None:
-        """Have the command performed after those given before for the same worker, gateway or replica."""
-        if isinstance(command, commands.ReplicaCommand):
-            self._replicas.perform(command)
-        elif isinstance(
-            command, commands.StartGateway | commands.ConfigureGateway | commands.StopGateway
-        ):
-            self._gateway_lane(command.node).put(
-                command, is_once=isinstance(command, commands.ConfigureGateway)
-            )
-        else:
-            self._worker_lane(command.worker_id).put(command)
+    def perform(self, command: ProcessCommand) -> None:
+        """Perform the command after those given before for the same process."""
+        match command:
+            case commands.AbandonWorker():
+                queue = self._workers.pop(command.worker_id, None)
+                if queue is not None:
+                    queue.clear()
+            case commands.ConfigureGateway():
+                # A snapshot is taken when it is performed: one that waits already is new enough.
+                self._gateway(command.node).put(command, is_once=True)
+            case commands.StartGateway() | commands.StopGateway():
+                self._gateway(command.node).put(command)
+            case commands.StopReplica():
+                # Starts take minutes: one that is to be stopped is given up.
+                self._replica(command.replica_id).interrupt()
+                self._replica(command.replica_id).put(command)
+            case commands.StartReplica() | commands.SleepReplica() | commands.WakeReplica():
+                self._replica(command.replica_id).put(command)
+            case _:
+                self._worker(command.worker_id).put(command)
 
-    def _worker_lane(self, worker_id: str) -> serial_queue.SerialQueue[commands.WorkerCommand]:
+    def _worker(self, worker_id: str) -> serial_queue.SerialQueue[commands.WorkerCommand]:
         return self._workers.setdefault(
             worker_id, serial_queue.SerialQueue(f"worker {worker_id}", self._on_worker)
         )
 
-    def _gateway_lane(self, node: str) -> serial_queue.SerialQueue[commands.GatewayCommand]:
+    def _gateway(self, node: str) -> serial_queue.SerialQueue[commands.GatewayCommand]:
         return self._gateways.setdefault(
             node, serial_queue.SerialQueue(f"gateway {node}", self._on_gateway)
         )
 
-    def forget_worker(self, worker_id: str) -> None:
-        """Drop what was to be done with a worker that is gone."""
-        lane = self._workers.pop(worker_id, None)
-        if lane is not None:
-            lane.clear()
-
-    async def wait_until_settled(self) -> None:
-        """Return when all that was given so far for workers and gateways is performed, or a few seconds have gone by."""
-        await self._within(asyncio.gather(*(lane.wait_until_settled() for lane in self._lanes())))
-
-    async def _gateways_settled(self) -> None:
-        await self._within(
-            asyncio.gather(*(lane.wait_until_settled() for lane in self._gateways.values()))
+    def _replica(self, replica_id: str) -> serial_queue.SerialQueue[commands.ReplicaCommand]:
+        return self._replicas.setdefault(
+            replica_id, serial_queue.SerialQueue(f"replica {replica_id}", self._on_replica)
         )
 
-    async def _within(self, waiting: asyncio.Future[list[None]]) -> None:
+    async def wait_until_settled(self) -> None:
+        """Return when all commands so far for workers and gateways are performed.
+
+        Returns after SETTLED_TIMEOUT_S seconds at the latest.
+        """
+        await self._wait_until_settled([*self._workers.values(), *self._gateways.values()])
+
+    async def _wait_until_settled(self, queues: list[serial_queue.SerialQueue[Any]]) -> None:
         try:
             async with asyncio.timeout(SETTLED_TIMEOUT_S):
-                await waiting
+                await asyncio.gather(*(queue.wait_until_settled() for queue in queues))
         except TimeoutError:
             logger.warning("commands are still being performed after %s s", SETTLED_TIMEOUT_S)
 
     def close(self) -> None:
-        """Let go of everything."""
-        self._replicas.close()
-        for lane in self._lanes():
-            lane.clear()
+        """Drop all commands; the next controller ends what is half started."""
+        queues: list[serial_queue.SerialQueue[Any]] = [
+            *self._workers.values(),
+            *self._gateways.values(),
+            *self._replicas.values(),
+        ]
+        for queue in queues:
+            queue.clear()
 
-    def _lanes(self) -> list[serial_queue.SerialQueue[Any]]:
-        return [*self._workers.values(), *self._gateways.values()]
+    # Workers
 
     async def _on_worker(self, command: commands.WorkerCommand) -> None:
         match command:
             case commands.StartWorker():
-                await self._start(command)
+                await self._start_worker(command)
             case commands.StopWorker():
-                await self._stop(command)
+                await self._stop_worker(command.worker_id)
             case commands.SendChanges():
                 await self._send(command)
             case commands.EnsureLoaded():
-                self._worker_lane(command.worker_id).aside(self._ensure(command))
+                # A load may take minutes, and the catalog must not wait for it.
+                self._worker(command.worker_id).run_in_background(self._ensure_loaded(command))
+            case commands.Unload():
+                await self._unload(command)
             case commands.Pin() | commands.Unpin():
                 await self._pin(command)
+            case commands.AbandonWorker():
+                raise AssertionError("performed at once, never queued")
+            case _:
+                assert_never(command)
 
-    async def _start(self, command: commands.StartWorker) -> None:
+    async def _start_worker(self, command: commands.StartWorker) -> None:
         try:
             started = await self._cluster.start_worker(command.worker_id, command.settings)
         except errors.MeshError as error:
             logger.warning("worker %s could not be started: %s", command.worker_id, error.message)
-            self._desk.post(events.WorkerLost(command.worker_id, error.message))
+            self._host.post(events.WorkerLost(command.worker_id, error.message))
         else:
-            self._desk.post(started)
+            self._host.post(started)
 
-    async def _stop(self, command: commands.StopWorker) -> None:
-        await self._gateways_settled()
-        await self._try(
-            self._cluster.stop_worker, command.worker_id, f"stopping worker {command.worker_id}"
-        )
-        self._desk.post(events.WorkerStopped(command.worker_id))
+    async def _stop_worker(self, worker_id: str) -> None:
+        # Gateways must know that the worker takes no more requests before it stops taking them.
+        await self._wait_until_settled(list(self._gateways.values()))
+        await self._try_stop(self._cluster.stop_worker, worker_id, f"stopping worker {worker_id}")
+        self._host.post(events.WorkerStopped(worker_id))
 
-    async def _try(self, stop: Callable[[str], Awaitable[None]], name: str, doing: str) -> None:
+    async def _try_stop(
+        self, stop: Callable[[str], Awaitable[None]], name: str, action: str
+    ) -> None:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await stop(name)
         except (errors.MeshError, TimeoutError) as error:
-            logger.warning("%s: %s", doing, error)
+            logger.warning("%s: %s", action, error)
 
     async def _send(self, command: commands.SendChanges) -> None:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._cluster.send_changes(command.worker_id, command.step)
         except (errors.Unavailable, TimeoutError):
-            self._worker_lane(command.worker_id).aside(self._sync_later(command))
+            self._worker(command.worker_id).run_in_background(self._fail_sync_later(command))
         except catalog_sync.MissedStep:
-            self._desk.post(events.SyncFailed(command.worker_id, command.step.revision))
+            self._host.post(events.SyncFailed(command.worker_id, command.step.revision))
         else:
-            self._desk.post(events.WorkerSynced(command.worker_id, command.step.revision))
+            self._host.post(events.WorkerSynced(command.worker_id, command.step.revision))
 
-    async def _sync_later(self, command: commands.SendChanges) -> None:
-        """Either the worker is gone, and this with it, or it was only slow: then it needs the whole catalog."""
-        await self._clock.sleep(AGAIN_AFTER_S)
-        self._desk.post(events.SyncFailed(command.worker_id, command.step.revision))
+    async def _fail_sync_later(self, command: commands.SendChanges) -> None:
+        # If the worker is gone, its queue is cleared meanwhile, and this with it. If it was only
+        # slow, it needs the full catalog.
+        await self._clock.sleep(RETRY_S)
+        self._host.post(events.SyncFailed(command.worker_id, command.step.revision))
 
-    async def _ensure(self, command: commands.EnsureLoaded) -> None:
-        failure = ""
-        try:
-            await self._cluster.ensure_loaded(command.worker_id, command.id, command.timeout_s)
-        except errors.MeshError as error:
-            failure = error.message
+    async def _ensure_loaded(self, command: commands.EnsureLoaded) -> None:
+        error, copy = await self._end_of(
+            command,
+            lambda: self._cluster.ensure_loaded(command.worker_id, command.id, command.timeout_s),
+        )
+        if error is not None:
             logger.warning(
-                "model %s is not loaded on %s: %s", command.id, command.worker_id, failure
+                "model %s is not loaded on %s: %s", command.id, command.worker_id, error.message
             )
-        self._desk.post(events.CopyEnsured(command.worker_id, command.id, failure))
+        self._host.post(
+            events.CopyEnsured(command.worker_id, command.id, error, copy, command.ticket)
+        )
 
-    async def _pin(self, command: commands.Pin | commands.Unpin) -> None:
+    async def _unload(self, command: commands.Unload) -> None:
+        async def unload() -> None:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._cluster.unload(command.worker_id, command.id)
+
+        error, copy = await self._end_of(command, unload)
+        self._host.post(
+            events.CopyUnloaded(command.worker_id, command.id, error, copy, command.ticket)
+        )
+
+    async def _end_of(
+        self,
+        command: commands.EnsureLoaded | commands.Unload,
+        call: Callable[[], Awaitable[None]],
+    ) -> tuple[errors.MeshError | None, reports.CopyReport | None]:
+        """Return the error that the call ends with, if any, and the worker's copy after that."""
+        failure: errors.MeshError | None = None
+        try:
+            try:
+                await call()
+            except errors.MeshError as error:
+                failure = error
+            except TimeoutError:
+                failure = errors.Unavailable(f"worker {command.worker_id} does not answer")
+            return failure, await self._copy(command.worker_id, command.id)
+        except Exception as error:
+            # A bug of ours is an end as well: a user may wait for the ticket.
+            logger.exception("%s failed", type(command).__name__)
+            return errors.MeshError(f"the controller failed: {type(error).__name__}"), None
+
+    async def _copy(self, worker_id: str, id_: model.ModelId) -> reports.CopyReport | None:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await self._cluster.pin(
-                    command.worker_id, command.id, is_pinned=isinstance(command, commands.Pin)
-                )
+                copies = await self._cluster.copies(worker_id, (id_,))
+        except (errors.MeshError, TimeoutError):
+            return None
+        return copies[0] if copies else None
+
+    async def _pin(self, command: commands.Pin | commands.Unpin) -> None:
+        is_pinned = isinstance(command, commands.Pin)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._cluster.pin(command.worker_id, command.id, is_pinned=is_pinned)
         except (errors.MeshError, TimeoutError) as error:
             logger.warning("pinning of %s on %s: %s", command.id, command.worker_id, error)
+
+    # Gateways
 
     async def _on_gateway(self, command: commands.GatewayCommand) -> None:
         match command:
@@ -178,36 +238,61 @@ class Effects:
             case commands.ConfigureGateway():
                 await self._configure_gateway(command.node)
             case commands.StopGateway():
-                await self._try(
-                    self._cluster.stop_gateway,
-                    command.node,
-                    f"stopping the gateway on {command.node}",
-                )
-                self._desk.post(events.GatewayStopped(command.node))
+                action = f"stopping the gateway on {command.node}"
+                await self._try_stop(self._cluster.stop_gateway, command.node, action)
+                self._host.post(events.GatewayStopped(command.node))
+            case _:
+                assert_never(command)
 
     async def _start_gateway(self, node: str) -> None:
-        snap = self._desk.gateway_snapshot(node)
+        snapshot = self._host.gateway_snapshot(node)
         try:
-            report = await self._cluster.start_gateway(node, snap)
+            report = await self._cluster.start_gateway(node, snapshot)
         except errors.MeshError as error:
             logger.warning("the gateway on %s could not be started: %s", node, error.message)
-            self._desk.post(events.GatewayLost(node, error.message))
+            self._host.post(events.GatewayLost(node, error.message))
         else:
-            self._desk.post(events.GatewayReported(report))
-            self._desk.post(events.GatewayConfigured(node, snap.revision))
+            self._host.post(events.GatewayReported(report))
+            self._host.post(events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_gateway(self, node: str) -> None:
-        snap = self._desk.gateway_snapshot(node)
+        snapshot = self._host.gateway_snapshot(node)
         try:
-            await self._cluster.configure_gateway(node, snap)
+            await self._cluster.configure_gateway(node, snapshot)
         except errors.Unavailable:
             return
         except errors.MeshError as error:
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
-            self._gateway_lane(node).aside(self._configure_later(node))
+            self._gateway(node).run_in_background(self._configure_later(node))
         else:
-            self._desk.post(events.GatewayConfigured(node, snap.revision))
+            self._host.post(events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_later(self, node: str) -> None:
-        await self._clock.sleep(AGAIN_AFTER_S)
+        await self._clock.sleep(RETRY_S)
         self.perform(commands.ConfigureGateway(node))
+
+    # Replicas
+
+    async def _on_replica(self, command: commands.ReplicaCommand) -> None:
+        try:
+            self._host.post(await self._outcome(command))
+        except errors.MeshError as error:
+            logger.warning("%s %s: %s", type(command).__name__, command.replica_id, error.message)
+            self._host.post(events.ReplicaLost(command.replica_id, error.message))
+
+    async def _outcome(self, command: commands.ReplicaCommand) -> events.LlmEvent:
+        replica_id = command.replica_id
+        match command:
+            case commands.StartReplica():
+                return await self._cluster.start_replica(replica_id, command.spec, command.plan)
+            case commands.WakeReplica():
+                return await self._cluster.wake_replica(replica_id)
+            case commands.SleepReplica():
+                await self._cluster.sleep_replica(replica_id, command.level)
+                return events.ReplicaSlept(replica_id)
+            case commands.StopReplica():
+                action = f"stopping replica {replica_id}"
+                await self._try_stop(self._cluster.stop_replica, replica_id, action)
+                return events.ReplicaStopped(replica_id)
+            case _:
+                assert_never(command)

@@ -1,4 +1,4 @@
-"""What users see of the mesh: its state joined with the workers' last reports, ready for JSON."""
+"""The JSON that users see of the mesh: its state joined with the workers' last reports."""
 
 from __future__ import annotations
 
@@ -10,100 +10,98 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshserve.core.llm import llm_state, replica_state
-from meshserve.core.mesh import mesh
-from meshserve.core.processes import gateways, workers
+from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports
 
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
-UNDER_WAY = ("loading", "fetching")
+"""A model has the first of these states that any of its copies has."""
+
+LOADING_STATES = ("loading", "fetching")
 Json = dict[str, Any]
 Copies = Mapping[str, reports.CopyReport]
-Place = tuple[str, tuple[Any, ...]]
+Cursor = tuple[str, tuple[Any, ...]]
 
 
-def status(state: mesh.Mesh) -> Json:
-    """Pools with their workers, gateways, and how many models there are in which state."""
-    pools = [_pool(state, pool.name, pool.settings.device) for pool in state.catalog.desired.pools]
-    workers = [worker for pool in pools for worker in pool["workers"]]
-    is_ready = all(each["state"] == "ready" for each in workers) and state.gateways.are_serving
+def status(view: mesh_view.MeshView) -> Json:
+    """Return pools with their workers, gateways, LLMs, and the number of models by state."""
+    workers_ready = all(
+        worker.is_ready for pool in view.config.pools for worker in view.of_pool(pool.name)
+    )
+    is_ready = workers_ready and view.are_gateways_serving
+    listen = view.config.gateway.listen
     return {
-        "state": "draining" if state.is_draining else "ready" if is_ready else "starting",
-        "endpoint": state.catalog.desired.gateway.listen,
-        "pools": pools,
-        "gateways": [
-            _gateway(gate, state.catalog.desired.gateway.listen)
-            for gate in state.gateways.records.values()
+        "state": "draining" if view.is_draining else "ready" if is_ready else "starting",
+        "endpoint": listen,
+        "pools": [
+            {
+                "name": pool.name,
+                "device": pool.settings.device,
+                "workers": [_worker(worker) for worker in view.of_pool(pool.name)],
+            }
+            for pool in view.config.pools
         ],
-        "models": _counts(state),
+        "gateways": [_gateway(gateway, listen) for gateway in view.gateways],
+        "models": _counts(view),
         "spread": [
-            {"model": route.name, "workers": list(route.worker_ids)}
-            for route in state.hot_models.routes()
+            {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
         ],
-        "llms": [_llm(each) for each in state.llms.llms.values()],
+        "llms": [_llm(llm) for llm in view.llms.values()],
     }
 
 
-def _pool(state: mesh.Mesh, name: str, device: str) -> Json:
-    return {
-        "name": name,
-        "device": device,
-        "workers": [_worker(worker) for worker in state.workers.of_pool(name)],
-    }
-
-
-def _worker(worker: workers.WorkerRecord) -> Json:
-    said = worker.report
+def _worker(worker: mesh_view.WorkerView) -> Json:
+    report = worker.report
     states: Counter[str] = Counter(copy.state for copy in worker.copies.values())
     return {
         "id": worker.id,
         "node": worker.endpoint.node if worker.endpoint else "",
         "pid": worker.pid,
-        "state": worker.state,
+        "state": worker.state.value,
         "reason": worker.reason,
         "restarts": worker.restarts,
         "resident": states["ready"] + states["parked"],
-        "loading": sum(states[each] for each in UNDER_WAY),
-        "booked_bytes": _bytes(said.booked if said else model.Footprint()),
-        "budget_bytes": _bytes(said.budget if said else worker.settings.memory),
-        "private_bytes": said.private_bytes if said else 0,
-        **(said.counters if said else reports.NO_COUNTS)._asdict(),
+        "loading": sum(states[state] for state in LOADING_STATES),
+        "booked_bytes": _bytes(report.booked if report else model.Footprint()),
+        "budget_bytes": _bytes(report.budget if report else worker.settings.memory),
+        "private_bytes": report.private_bytes if report else 0,
+        **(report.counters if report else reports.NO_COUNTS)._asdict(),
     }
 
 
-def _gateway(gate: gateways.GatewayRecord, listen: str) -> Json:
-    said = gate.report
+def _gateway(gateway: mesh_view.GatewayView, listen: str) -> Json:
+    report = gateway.report
     return {
-        "node": gate.node,
-        "pid": said.pid if said else 0,
-        "envoy_pid": said.envoy_pid if said else 0,
-        "state": gate.state,
-        "reason": gate.reason,
-        "listen": said.listen if said else listen,
-        "restarts": gate.restarts + (said.restarts if said else 0),
+        "node": gateway.node,
+        "pid": report.pid if report else 0,
+        "envoy_pid": report.envoy_pid if report else 0,
+        "state": gateway.state.value,
+        "reason": gateway.reason,
+        "listen": report.listen if report else listen,
+        "restarts": gateway.restarts + (report.restarts if report else 0),
     }
 
 
-def _llm(each: llm_state.LlmRecord) -> Json:
+def _llm(llm: llm_state.LlmRecord) -> Json:
     return {
-        "name": each.name,
-        "state": each.state,
-        "reason": each.reason,
-        "device": each.spec.device,
-        "names": list(each.spec.names),
-        "replicas_min": each.spec.replicas_min,
-        "replicas_max": each.spec.replicas_max,
-        "replicas": [_replica(replica) for replica in each.replicas.values()],
-        "held": len(each.held),
-        "turned_away": each.turned_away,
-        "starts": each.starts.stat.count,
-        "start_s": each.starts.expected_s if each.starts.stat.count else None,
-        "wakes": each.wakes.stat.count,
-        "wake_s": each.wakes.expected_s if each.wakes.stat.count else None,
+        "name": llm.name,
+        "state": llm.state,
+        "reason": llm.reason,
+        "device": llm.spec.device,
+        "names": list(llm.spec.names),
+        "replicas_min": llm.spec.replicas_min,
+        "replicas_max": llm.spec.replicas_max,
+        "replicas": [_replica(replica) for replica in llm.replicas.values()],
+        "held": len(llm.held),
+        "turned_away": llm.turned_away,
+        "starts": llm.starts.stat.count,
+        "start_s": llm.starts.expected_s if llm.starts.stat.count else None,
+        "wakes": llm.wakes.stat.count,
+        "wake_s": llm.wakes.expected_s if llm.wakes.stat.count else None,
     }
 
 
 def _replica(replica: replica_state.ReplicaRecord) -> Json:
-    said = (replica.report or llm_spec.LlmReport(replica.id))._asdict()
+    report = (replica.report or llm_spec.LlmReport(replica.id))._asdict()
     return {
         "id": replica.id,
         "node": replica.endpoint.node if replica.endpoint else "",
@@ -111,20 +109,20 @@ def _replica(replica: replica_state.ReplicaRecord) -> Json:
         "state": replica.public_state,
         "reason": replica.reason,
         "restarts": max(0, replica.starts - 1),
-        **{name: value for name, value in said.items() if name != "replica_id"},
+        **{name: value for name, value in report.items() if name != "replica_id"},
     }
 
 
-def _counts(state: mesh.Mesh) -> Json:
+def _counts(view: mesh_view.MeshView) -> Json:
     states: dict[model.ModelId, str] = {}
-    for worker in state.workers.records.values():
+    for worker in view.workers:
         for id_, copy in worker.copies.items():
             states[id_] = min(states.get(id_, "absent"), copy.state, key=STATE_ORDER.index)
     counts = Counter(states.values())
     return {
-        "registered": len(state.catalog.models),
+        "registered": len(view.models),
         "resident": counts["ready"] + counts["parked"],
-        "loading": sum(counts[each] for each in UNDER_WAY),
+        "loading": sum(counts[state] for state in LOADING_STATES),
         "failed": counts["failed"],
     }
 
@@ -133,28 +131,19 @@ def _bytes(footprint: model.Footprint) -> Json:
     return {"host": footprint.host_bytes, "gpu": footprint.gpu_bytes}
 
 
-def reported_copies(state: mesh.Mesh, id_: model.ModelId) -> dict[str, reports.CopyReport]:
-    """The model's copies as the workers last reported them."""
-    return {
-        worker.id: worker.copies[id_]
-        for worker in state.workers.records.values()
-        if id_ in worker.copies
-    }
-
-
 def foremost(copies: Copies) -> tuple[str, reports.CopyReport] | None:
-    """The worker and the copy that tell the model's state: a ready one before all others."""
-    return min(copies.items(), key=lambda each: STATE_ORDER.index(each[1].state), default=None)
+    """Return the worker and the copy that decide the model's state, None without copies."""
+    return min(copies.items(), key=lambda item: STATE_ORDER.index(item[1].state), default=None)
 
 
-def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies) -> Json:
-    """One model as users see it, its state told by `copies`."""
+def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies: Copies) -> Json:
+    """Return one model as users see it, with the state of `copies`."""
     spec = declared.spec
     worker, copy = foremost(copies) or ("", reports.CopyReport(spec.id, "absent"))
     return {
         "name": spec.id.name,
         "version": spec.id.version,
-        "versions": list(state.catalog.models.versions(spec.id.name)),
+        "versions": list(view.models.versions(spec.id.name)),
         "state": copy.state,
         "reason": copy.reason,
         "runtime": spec.runtime,
@@ -166,25 +155,25 @@ def one_model(state: mesh.Mesh, declared: catalog.ModelDeclared, copies: Copies)
         "footprint_bytes": _bytes(
             copy.footprint if any(copy.footprint) else last_measured(declared)
         ),
-        "requests": sum(each.requests for each in copies.values()),
-        "aliases": sorted(state.catalog.aliases_of(spec.id.name)),
+        "requests": sum(copy.requests for copy in copies.values()),
+        "aliases": sorted(view.aliases_of(spec.id.name)),
     }
 
 
 def last_measured(declared: catalog.ModelDeclared) -> model.Footprint:
-    """What the model took when it was last measured; nothing if it never was."""
+    """Return the model's footprint when it was measured last, zero if it never was."""
     return declared.measured.footprint if declared.measured else model.Footprint()
 
 
-def footprint(state: mesh.Mesh, declared: catalog.ModelDeclared) -> model.Footprint:
-    """What the model takes now, or did when it was last measured."""
-    found = foremost(reported_copies(state, declared.spec.id))
+def footprint(view: mesh_view.MeshView, declared: catalog.ModelDeclared) -> model.Footprint:
+    """Return the model's footprint now, or when it was measured last."""
+    found = foremost(view.reported_copies(declared.spec.id))
     return found[1].footprint if found and any(found[1].footprint) else last_measured(declared)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFilter:
-    """Which models a listing is asked for. `after` is the last line of the page before, as `next` gave it."""
+    """What a listing shows. `after` is `next` of the page before; empty filters show all."""
 
     prefix: str = ""
     state: str = ""
@@ -192,50 +181,48 @@ class ModelFilter:
     after: str = ""
 
 
-def models(state: mesh.Mesh, choice: ModelFilter) -> Json:
-    """A page of models by name and version, and where the next one begins."""
-    after = cursor(choice.after)
-    found = heapq.nsmallest(
+def models(view: mesh_view.MeshView, choice: ModelFilter) -> Json:
+    """Return a page of models by name and version, and the cursor of the next page."""
+    # `limit` of 100,000 models without sorting them all; one more tells whether a page follows.
+    chosen = heapq.nsmallest(
         choice.limit + 1,
-        _chosen(state, choice, after),
-        key=lambda declared: _place(declared.spec.id),
+        _chosen(view, choice, cursor(choice.after)),
+        key=lambda declared: _position(declared.spec.id),
     )
-    page, rest = found[: choice.limit], found[choice.limit :]
-    views = [
-        one_model(state, declared, reported_copies(state, declared.spec.id)) for declared in page
-    ]
-    return {"models": views, "next": _mark(page[-1].spec.id) if rest else None}
+    page, rest = chosen[: choice.limit], chosen[choice.limit :]
+    shown = [one_model(view, declared, view.reported_copies(declared.spec.id)) for declared in page]
+    return {"models": shown, "next": _cursor_text(page[-1].spec.id) if rest else None}
 
 
 def _chosen(
-    state: mesh.Mesh, choice: ModelFilter, after: Place | None
+    view: mesh_view.MeshView, choice: ModelFilter, after: Cursor | None
 ) -> Iterator[catalog.ModelDeclared]:
-    for declared in state.catalog.models:
+    for declared in view.models:
         id_ = declared.spec.id
-        is_after = after is None or _place(id_) > after
+        is_after = after is None or _position(id_) > after
         if (
             is_after
             and id_.name.startswith(choice.prefix)
-            and choice.state in ("", _state(state, id_))
+            and choice.state in ("", _state(view, id_))
         ):
             yield declared
 
 
-def _state(state: mesh.Mesh, id_: model.ModelId) -> str:
-    found = foremost(reported_copies(state, id_))
+def _state(view: mesh_view.MeshView, id_: model.ModelId) -> str:
+    found = foremost(view.reported_copies(id_))
     return found[1].state if found else "absent"
 
 
-def _place(id_: model.ModelId) -> Place:
+def _position(id_: model.ModelId) -> Cursor:
     return id_.name, catalog.version_order(id_.version)
 
 
-def _mark(id_: model.ModelId) -> str:
+def _cursor_text(id_: model.ModelId) -> str:
     return f"{id_.name}/{id_.version}"
 
 
-def cursor(after: str) -> Place | None:
-    """The place in the listing that `next` named; a bare name is the end of its versions."""
+def cursor(after: str) -> Cursor | None:
+    """Return the position that a cursor's text names; a bare name is after all its versions."""
     if not after:
         return None
     name, slash, version = after.partition("/")

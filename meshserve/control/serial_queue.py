@@ -1,69 +1,82 @@
-"""Performs commands one after the other, in the order in which they were given: one lane for each worker and each gateway."""
+"""Performs commands one after the other, in the order in which they were given."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from meshserve import tasks
 
 T = TypeVar("T")
-Perform = Callable[[T], Awaitable[None]]
+Perform = Callable[[T], Coroutine[Any, Any, None]]
 
 
 class SerialQueue(Generic[T]):
-    """A queue with one task that performs what is in it. `perform` must not raise."""
+    """A queue of commands for one worker, gateway, replica or registry."""
 
     def __init__(self, name: str, perform: Perform[T]) -> None:
         self._name = name
         self._perform = perform
         self._waiting: collections.deque[T | asyncio.Future[None]] = collections.deque()
-        self._asides: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._current: asyncio.Task[None] | None = None
 
     def put(self, command: T, *, is_once: bool = False) -> None:
-        """Have the command performed after all before it. `is_once`: not if an equal one still waits."""
+        """Perform the command after all before it; with `is_once` not if an equal one waits."""
         if is_once and command in self._waiting:
             return
         self._waiting.append(command)
-        self._wake()
+        if self._runner is None:
+            self._runner = tasks.spawn(self._run(), self._name)
 
-    def aside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the lane what would hold it up; it ends with the lane."""
-        task = tasks.spawn(work, f"{self._name} aside")
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the queue what would hold it up; `clear` cancels it."""
+        task = tasks.spawn(work, f"{self._name} background")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def wait_until_settled(self) -> None:
-        """Return when everything put so far is performed, or the lane was cleared."""
-        if self._task is None:
+        """Return when every command so far is performed, or dropped."""
+        if self._runner is None:
             return
-        mark = asyncio.get_running_loop().create_future()
-        self._waiting.append(mark)
-        await mark
+        settled = asyncio.get_running_loop().create_future()
+        self._waiting.append(settled)
+        await settled
 
-    def clear(self) -> None:
-        """Forget what waits, and let go of what is being performed: there is nobody left to perform it on."""
+    def interrupt(self) -> None:
+        """Drop the commands that wait, and cancel the current one.
+
+        A command that is put next begins only once the cancelled one has ended, for it may have to
+        remove what that one has half made.
+        """
         while self._waiting:
             self._release(self._waiting.popleft())
-        for task in (*self._asides, *([self._task] if self._task else [])):
-            task.cancel()
-        self._task = None
+        if self._current is not None:
+            self._current.cancel()
 
-    def _wake(self) -> None:
-        if self._task is None:
-            self._task = tasks.spawn(self._run(), self._name)
+    def clear(self) -> None:
+        """Drop all commands, and cancel what runs: the process that they were for is gone."""
+        self.interrupt()
+        for task in (*self._background, *([self._runner] if self._runner else [])):
+            task.cancel()
+        self._runner = None
 
     async def _run(self) -> None:
         while self._waiting:
             command = self._waiting.popleft()
             if isinstance(command, asyncio.Future):
                 self._release(command)
-            else:
-                await self._perform(command)
-        self._task = None
+                continue
+            # A task of its own: a bug in one command must not end the queue, and is logged.
+            work = self._perform(command)
+            current = self._current = tasks.spawn(work, f"{self._name}: {type(command).__name__}")
+            await asyncio.wait((current,))
+            if self._current is current:
+                self._current = None
+        self._runner = None
 
     def _release(self, item: T | asyncio.Future[None]) -> None:
         if isinstance(item, asyncio.Future) and not item.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 
 from meshserve import errors
@@ -19,6 +20,7 @@ class FakeStore:
         self.document = ""
         self.learned: dict[model.ModelId, model.Measured] = {}
         self.is_broken = False
+        self.stall: threading.Event | None = None
 
     def load(self) -> events.RegistryContents:
         """All that was saved."""
@@ -53,6 +55,8 @@ class FakeStore:
         self.learned.update((each.id, each.measured) for each in learned)
 
     def _check(self) -> None:
+        if self.stall is not None:
+            self.stall.wait()
         if self.is_broken:
             raise errors.Unavailable("the registry is broken")
 

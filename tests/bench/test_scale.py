@@ -28,7 +28,10 @@ def test_the_mesh_itself_finds_nothing_wrong():
     world = scale.World()
     world.phase(
         "start",
-        [scale.events.Restored(is_config_coming=True), scale.events.ConfigApplied(scale.wanted(3))],
+        [
+            scale.events.Restored(is_config_coming=True),
+            scale.events.AdminRequested("start", scale.events.ConfigApplied(scale.wanted(3))),
+        ],
     )
     world.phase("register", scale.registrations(1_500))
     world.mesh.check()

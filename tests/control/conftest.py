@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def mesh(self):
-        return self.plane.controller.mesh
+        return self.plane.controller._mesh
 
     def is_ready(self):
         workers, gates = self.mesh.workers.records.values(), self.mesh.gateways.records.values()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
+from meshserve.control import control_plane
 from tests.control import conftest
 
 
@@ -44,3 +45,10 @@ async def test_a_drained_plane_has_ended_everything(stage):
 async def test_what_runs_goes_on_without_it(stage):
     await stage.plane.close()
     assert (len(stage.cluster.workers), len(stage.cluster.gateways)) == (3, 1)
+
+
+async def test_time_goes_on_while_the_real_clock_sleeps():
+    clock = control_plane.RealClock()
+    before_s = clock.now_s()
+    await clock.sleep(0.02)
+    assert clock.now_s() - before_s >= 0.015

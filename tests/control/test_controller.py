@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from meshserve import errors
+from meshserve.core.processes import reconcile
 from meshserve.core.values import desired, events, model, reports
 from tests.control import conftest
 from tests.core import world
@@ -127,7 +129,7 @@ async def test_a_configuration_that_is_refused_starts_nothing(stage):
 
 async def test_what_workers_learn_is_remembered(stage):
     await register(stage, "new")
-    await stage.plane.controller.ensure_loaded("new", "", None)
+    await stage.plane.admin.load("new")
     await stage.clock.advance(1.1)
     await stage.until(lambda: model.ModelId("new") in stage.store.learned)
 
@@ -141,7 +143,7 @@ async def test_what_can_t_be_remembered_holds_nothing_up(stage):
 
 
 async def test_a_model_is_loaded_where_its_requests_go(stage):
-    assert await stage.plane.controller.ensure_loaded("al", "", None) == model.ModelId("conf")
+    assert await stage.plane.admin.load("al") == model.ModelId("conf")
     home = stage.mesh.home("al")
     assert f"load conf:1 on {home}" in stage.cluster.calls
 
@@ -151,7 +153,7 @@ async def test_a_load_without_a_worker_is_told_to_wait(stage):
     stage.cluster.kill("gpu-0")
     await stage.until(lambda: stage.mesh.home("big") is None)
     with pytest.raises(errors.Unavailable) as caught:
-        await stage.plane.controller.ensure_loaded("big", "", None)
+        await stage.plane.admin.load("big")
     assert caught.value.retry_after_s
 
 
@@ -159,19 +161,72 @@ async def test_every_copy_is_unloaded_unless_it_is_pinned(stage):
     for worker in stage.cluster.workers.values():
         if worker.settings.pool == "default":
             worker.load(model.ModelId("conf"), "")
-    await stage.plane.controller.unload("conf", "")
+    await stage.plane.admin.unload("conf")
     assert not any(worker.copies for worker in stage.cluster.workers.values())
     await stage.plane.controller.submit(events.PinRequested(model.ModelId("conf"), is_pinned=True))
     with pytest.raises(errors.Conflict, match="unpin it first"):
-        await stage.plane.controller.unload("conf", "")
+        await stage.plane.admin.unload("conf")
 
 
 async def test_copies_are_told_as_they_are_now(stage):
-    await stage.plane.controller.ensure_loaded("conf", "", None)
+    await stage.plane.admin.load("conf")
     home = stage.mesh.home("conf")
-    assert (await stage.plane.controller.copies(model.ModelId("conf")))[home].state == "ready"
+    assert (await stage.plane.admin.copies(model.ModelId("conf")))[home].state == "ready"
     stage.cluster.kill(home)
-    assert await stage.plane.controller.copies(model.ModelId("conf")) == {}
+    assert await stage.plane.admin.copies(model.ModelId("conf")) == {}
+
+
+async def test_a_stalled_registry_holds_up_admin_requests_alone(stage):
+    stage.store.stall = threading.Event()
+    first = asyncio.ensure_future(register(stage, "one"))
+    second = asyncio.ensure_future(register(stage, "two"))
+    before = stage.cluster.workers["default-0"].pid
+    await stage.until(lambda: "default-0" in stage.cluster.workers)
+    stage.cluster.kill("default-0")
+    await stage.until(
+        lambda: (
+            "default-0" in stage.cluster.workers
+            and stage.cluster.workers["default-0"].pid != before
+            and stage.is_ready()
+        ),
+        "the lost worker is back",
+    )
+    assert await stage.plane.admin.load("conf") == model.ModelId("conf")
+    assert not (first.done() or second.done())
+    stage.store.stall.set()
+    assert (await first, await second) == (("model one:1 added",), ("model two:1 added",))
+    assert stage.knowing("two") == ["default-0", "default-1"]
+
+
+async def test_requests_that_wait_are_refused_when_the_controller_ends(stage):
+    stage.store.stall = threading.Event()
+    first = asyncio.ensure_future(register(stage, "one"))
+    second = asyncio.ensure_future(register(stage, "two"))
+    await asyncio.sleep(0)
+    stage.store.stall.set()
+    await stage.plane.close()
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {errors.Unavailable}
+
+
+async def test_a_read_posts_no_event(stage):
+    handled = stage.plane.controller.events_handled
+    await stage.plane.admin.describe("conf")
+    await stage.plane.admin.stats()
+    await asyncio.sleep(0)
+    assert stage.plane.controller.events_handled == handled
+
+
+async def test_a_condition_is_waited_for_without_polling(stage):
+    controller = stage.plane.controller
+    waiting = asyncio.ensure_future(
+        controller.wait_until(lambda view: bool(view.models.versions("new")))
+    )
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await register(stage, "new")
+    await asyncio.wait_for(waiting, 1)
+    await controller.wait_until(lambda view: bool(view.models.versions("new")))
 
 
 async def test_an_event_that_can_t_be_handled_ends_nothing(stage, caplog):
@@ -179,6 +234,18 @@ async def test_an_event_that_can_t_be_handled_ends_nothing(stage, caplog):
     stage.plane.controller.post(events.WorkerReported(broken, 0))
     assert await register(stage, "new") == ("model new:1 added",)
     assert "WorkerReported could not be handled" in caplog.text
+    assert stage.plane.controller.failures == 1
+
+
+async def test_an_illegal_move_is_logged_with_its_history(stage, caplog):
+    workers = stage.mesh.workers
+    workers.records["default-0"].state = reconcile.ProcessState.ABSENT
+    stage.plane.controller.post(events.WorkerLost("default-0", "killed"))
+    await stage.until(lambda: stage.plane.controller.failures)
+    (record,) = [record for record in caplog.records if "could not be handled" in record.message]
+    assert record.levelname == "ERROR"
+    assert "IllegalMove" in caplog.text
+    assert "moves before: start ordered, serving" in caplog.text
 
 
 async def test_what_fails_inside_is_told_to_who_asked(stage):

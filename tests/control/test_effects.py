@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from meshserve import errors
 from meshserve.control import effects
 from meshserve.core.values import (
     catalog,
@@ -13,6 +14,7 @@ from meshserve.core.values import (
     events,
     llm_spec,
     model,
+    reports,
     snapshots,
 )
 from meshserve.testing import fake_cluster, manual_clock
@@ -22,9 +24,13 @@ from tests.core import world
 W = "default-0"
 START = commands.StartWorker(W, desired.WorkerSettings())
 A = model.ModelId("a")
+R = "l/0"
+START_REPLICA = commands.StartReplica(
+    R, llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan((1,), node="n1")
+)
 
 
-class Desk:
+class Host:
     def __init__(self):
         self.events = []
 
@@ -39,29 +45,41 @@ class Desk:
 
 class Stage:
     def __init__(self):
-        self.cluster, self.clock, self.desk = (
+        self.cluster, self.clock, self.host = (
             fake_cluster.FakeCluster(),
             manual_clock.ManualClock(),
-            Desk(),
+            Host(),
         )
-        self.hands = effects.Effects(self.cluster, self.clock, self.desk)
+        self.effects = effects.Effects(self.cluster, self.clock, self.host)
 
     async def perform(self, *asked):
         for command in asked:
-            self.hands.perform(command)
-        await self.hands.wait_until_settled()
+            self.effects.perform(command)
+        await self.effects.wait_until_settled()
         await self.clock.advance(0)
-        return self.desk.events
+        return self.host.events
 
     def kinds(self):
-        return [type(event).__name__ for event in self.desk.events]
+        return [type(event).__name__ for event in self.host.events]
+
+    async def order(self, *asked, events_=1):
+        """Order without waiting for the queues, and return the events once there are so many."""
+        for command in asked:
+            self.effects.perform(command)
+        return await self.until(events_)
+
+    async def until(self, count):
+        await support.wait_until_async(
+            lambda: len(self.host.events) >= count, what=f"{count} events"
+        )
+        return self.host.events
 
 
 @pytest.fixture
 async def stage():
     made = Stage()
     yield made
-    made.hands.close()
+    made.effects.close()
 
 
 def sent(*names):
@@ -78,7 +96,8 @@ async def test_a_worker_is_started_told_and_pinned_in_order(stage):
     await stage.perform(START, *sent("a"), commands.Pin(W, A), commands.EnsureLoaded(W, A, 1.0))
     assert stage.kinds() == ["WorkerStarted", "WorkerSynced", "CopyEnsured"]
     assert stage.cluster.workers[W].pins == {A}
-    assert stage.desk.events[-1] == events.CopyEnsured(W, A)
+    copy = reports.CopyReport(A, "ready", "", fake_cluster.SIZE, pinned=True)
+    assert stage.host.events[-1] == events.CopyEnsured(W, A, copy=copy)
     await stage.perform(commands.Unpin(W, A))
     assert stage.cluster.workers[W].pins == set()
 
@@ -90,28 +109,42 @@ async def test_a_start_that_fails_is_a_loss(stage):
 
 async def test_a_load_that_fails_says_why(stage):
     stage.cluster.failing_loads["a"] = "it is corrupt"
+    await stage.perform(START, *sent("a"), commands.EnsureLoaded(W, A, 1.0, "t"))
+    ended = stage.host.events[-1]
+    assert (type(ended.error), ended.failure) == (errors.LoadFailed, "it is corrupt")
+    assert (ended.copy.state, ended.ticket) == ("failed", "t")
+
+
+async def test_an_unload_says_what_is_left(stage):
     await stage.perform(START, *sent("a"), commands.EnsureLoaded(W, A, 1.0))
-    assert stage.desk.events[-1] == events.CopyEnsured(W, A, "it is corrupt")
+    await stage.perform(commands.Unload(W, A, "t"))
+    assert stage.host.events[-1] == events.CopyUnloaded(W, A, ticket="t")
+
+
+async def test_an_unload_on_a_worker_that_is_gone_fails(stage):
+    await stage.perform(commands.Unload(W, A, "t"))
+    (ended,) = stage.host.events
+    assert (type(ended.error), ended.ticket) == (errors.Unavailable, "t")
 
 
 async def test_a_gap_is_told(stage):
     await stage.perform(START, *sent("a"), commands.SendChanges(W, catalog_sync.SyncStep(5, ())))
-    assert stage.desk.events[-1] == events.SyncFailed(W, 5)
+    assert stage.host.events[-1] == events.SyncFailed(W, 5)
 
 
 async def test_a_worker_that_does_not_answer_is_told_everything_a_little_later(stage):
     await stage.perform(*sent("a"))
-    assert stage.desk.events == []
-    await stage.clock.advance(effects.AGAIN_AFTER_S)
-    assert stage.desk.events == [events.SyncFailed(W, 1)]
+    assert stage.host.events == []
+    await stage.clock.advance(effects.RETRY_S)
+    assert stage.host.events == [events.SyncFailed(W, 1)]
 
 
 async def test_what_was_to_be_done_with_a_lost_worker_is_forgotten(stage):
     await stage.perform(*sent("a"))
-    stage.hands.perform(commands.Pin(W, A))
-    stage.hands.forget_worker(W)
-    await stage.clock.advance(effects.AGAIN_AFTER_S)
-    assert stage.desk.events == []
+    stage.effects.perform(commands.Pin(W, A))
+    stage.effects.perform(commands.AbandonWorker(W))
+    await stage.clock.advance(effects.RETRY_S)
+    assert stage.host.events == []
 
 
 async def test_a_pin_on_a_worker_that_is_gone_is_no_event(stage, caplog):
@@ -122,7 +155,7 @@ async def test_a_pin_on_a_worker_that_is_gone_is_no_event(stage, caplog):
 async def test_a_worker_is_stopped_once_gateways_know(stage):
     await stage.perform(commands.StartGateway("n1"), START)
     await stage.perform(commands.ConfigureGateway("n1"), commands.StopWorker(W))
-    assert stage.desk.events[-1] == events.WorkerStopped(W)
+    assert stage.host.events[-1] == events.WorkerStopped(W)
     assert W not in stage.cluster.workers
 
 
@@ -141,17 +174,17 @@ async def test_a_gateway_is_started_configured_and_stopped(stage):
     assert stage.kinds() == ["GatewayReported", "GatewayConfigured"]
     await stage.perform(commands.ConfigureGateway("n1"))
     assert stage.cluster.gateways["n1"].listen == ":2"
-    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 2)
+    assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
     await stage.perform(commands.StopGateway("n1"))
-    assert stage.desk.events[-1] == events.GatewayStopped("n1")
+    assert stage.host.events[-1] == events.GatewayStopped("n1")
 
 
 async def test_a_gateway_takes_many_changes_at_once(stage):
     await stage.perform(commands.StartGateway("n1"))
     for _ in range(5):
-        stage.desk.post(events.Ticked())
-        stage.hands.perform(commands.ConfigureGateway("n1"))
-    await stage.hands.wait_until_settled()
+        stage.host.post(events.Ticked())
+        stage.effects.perform(commands.ConfigureGateway("n1"))
+    await stage.effects.wait_until_settled()
     assert stage.cluster.gateways["n1"].listen == ":7"
 
 
@@ -160,12 +193,85 @@ async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage):
     stage.cluster.failing_configures["n1"] = 1
     await stage.perform(commands.ConfigureGateway("n1"))
     assert stage.cluster.gateways["n1"].listen == ":0"
-    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 0)
-    await stage.clock.advance(effects.AGAIN_AFTER_S)
-    await stage.hands.wait_until_settled()
+    assert stage.host.events[-1] == events.GatewayConfigured("n1", 0)
+    await stage.clock.advance(effects.RETRY_S)
+    await stage.effects.wait_until_settled()
     assert stage.cluster.gateways["n1"].listen == ":2"
-    assert stage.desk.events[-1] == events.GatewayConfigured("n1", 2)
+    assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
 
 
 async def test_a_gateway_that_is_gone_is_not_configured(stage):
     assert await stage.perform(commands.ConfigureGateway("n1")) == []
+
+
+# Replicas
+
+
+async def test_a_replica_starts_sleeps_wakes_and_stops_in_order(stage):
+    await stage.order(START_REPLICA)
+    await stage.order(commands.SleepReplica(R, 2), commands.WakeReplica(R), events_=3)
+    await stage.order(commands.StopReplica(R), events_=4)
+    assert [type(event).__name__ for event in stage.host.events] == [
+        "ReplicaReady",
+        "ReplicaSlept",
+        "ReplicaWoken",
+        "ReplicaStopped",
+    ]
+    assert stage.cluster.calls == [
+        "start replica l/0",
+        "sleep replica l/0 2",
+        "wake replica l/0",
+        "stop replica l/0",
+    ]
+
+
+async def test_what_a_replica_can_t_do_is_its_loss_with_the_reason(stage):
+    stage.cluster.failing_replicas[R] = 1
+    assert await stage.order(START_REPLICA) == [events.ReplicaLost(R, "l/0 can't be started")]
+    await stage.order(START_REPLICA, events_=2)
+    stage.cluster.failing_orders[R] = 2
+    await stage.order(commands.SleepReplica(R, 1), commands.WakeReplica(R), events_=4)
+    assert stage.host.events[2:] == [events.ReplicaLost(R, "l/0 does not obey")] * 2
+
+
+async def test_a_slow_start_holds_up_no_other_replica(stage):
+    stage.cluster.slow[R] = asyncio.Event()
+    other = commands.StartReplica("m/0", llm_spec.LlmSpec("m", "/m"), llm_spec.ReplicaPlan())
+    assert (await stage.order(START_REPLICA, other))[0].replica_id == "m/0"
+
+
+async def test_a_start_is_given_up_to_stop_and_what_comes_after_is_performed(stage):
+    stage.cluster.slow[R] = asyncio.Event()
+    stage.effects.perform(START_REPLICA)
+    await asyncio.sleep(0)
+    assert await stage.order(commands.StopReplica(R)) == [events.ReplicaStopped(R)]
+    stage.cluster.slow.clear()
+    assert (await stage.order(START_REPLICA, events_=2))[1].replica_id == R
+
+
+async def test_what_waits_behind_a_start_is_given_up_with_it(stage):
+    stage.cluster.slow[R] = asyncio.Event()
+    assert await stage.order(
+        START_REPLICA, commands.SleepReplica(R, 1), commands.StopReplica(R)
+    ) == [events.ReplicaStopped(R)]
+    assert "sleep replica l/0 1" not in stage.cluster.calls
+
+
+async def test_a_stop_that_takes_too_long_is_over(stage, monkeypatch, caplog):
+    async def forever(_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(effects, "STOP_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(stage.cluster, "stop_replica", forever)
+    assert await stage.order(commands.StopReplica(R)) == [events.ReplicaStopped(R)]
+    assert "stopping replica l/0" in caplog.text
+
+
+async def test_nothing_is_performed_any_more_after_the_end(stage):
+    stage.cluster.slow[R] = asyncio.Event()
+    stage.effects.perform(START_REPLICA)
+    await asyncio.sleep(0)
+    stage.effects.close()
+    stage.cluster.slow[R].set()
+    await asyncio.sleep(0.02)
+    assert stage.host.events == []

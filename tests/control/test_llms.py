@@ -21,7 +21,9 @@ async def client(fresh):
 
 
 def told(stage, name):
-    return next(each for each in mesh_views.status(stage.mesh)["llms"] if each["name"] == name)
+    return next(
+        each for each in mesh_views.status(stage.mesh.view())["llms"] if each["name"] == name
+    )
 
 
 def starts(stage, name):
@@ -115,7 +117,7 @@ async def test_one_that_waits_for_gpus_says_which_and_holds_up_nobody(fresh, cli
     assert (await client.post("/mesh/v1/apply", json=document)).status_code == 200
     await fresh.clock.advance(2.1)
     await fresh.until(lambda: "4 GPUs" in told(fresh, "big")["reason"])
-    assert (told(fresh, "big")["state"], mesh_views.status(fresh.mesh)["state"]) == (
+    assert (told(fresh, "big")["state"], mesh_views.status(fresh.mesh.view())["state"]) == (
         "starting",
         "ready",
     )

@@ -25,14 +25,14 @@ def say(made, worker_id, *copies, **fields):
 def names(made, **choice):
     return [
         each["name"]
-        for each in mesh_views.models(made.mesh, mesh_views.ModelFilter(**choice))["models"]
+        for each in mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(**choice))["models"]
     ]
 
 
 def test_the_best_copy_tells_a_models_state(made):
     say(made, "default-0", reports.CopyReport(A, "failed", "it is corrupt", requests=2))
     say(made, "default-1", reports.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3))
-    (found,) = mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"]
+    (found,) = mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"]
     assert (found["state"], found["worker"], found["requests"], found["reason"]) == (
         "ready",
         "default-1",
@@ -45,7 +45,7 @@ def test_the_best_copy_tells_a_models_state(made):
 def test_a_model_that_is_absent_takes_what_it_took_last(made):
     say(made, "default-0", measured=(world.measured("a", 7),))
     assert (
-        mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"][0][
+        mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
             "footprint_bytes"
         ]["host"]
         == 7
@@ -55,7 +55,7 @@ def test_a_model_that_is_absent_takes_what_it_took_last(made):
 def test_models_are_counted_once_wherever_they_are(made):
     say(made, "default-0", reports.CopyReport(A, "ready"), reports.CopyReport(B, "loading"))
     say(made, "default-1", reports.CopyReport(A, "failed"))
-    assert mesh_views.status(made.mesh)["models"] == {
+    assert mesh_views.status(made.mesh.view())["models"] == {
         "registered": 3,
         "resident": 1,
         "loading": 1,
@@ -71,7 +71,7 @@ def test_a_workers_numbers_are_its_reports(made):
         private_bytes=9,
         counters=reports.Counters(requests=4),
     )
-    worker = mesh_views.status(made.mesh)["pools"][0]["workers"][0]
+    worker = mesh_views.status(made.mesh.view())["pools"][0]["workers"][0]
     assert (
         worker["resident"],
         worker["private_bytes"],
@@ -81,64 +81,66 @@ def test_a_workers_numbers_are_its_reports(made):
 
 
 def test_a_model_that_is_on_several_workers_is_told_with_them(made):
-    assert mesh_views.status(made.mesh)["spread"] == []
+    assert mesh_views.status(made.mesh.view())["spread"] == []
     home = made.mesh.home("a")
     for _ in range(5):
         made.tick(1.0)
         say(made, home, demands=(reports.ModelDemand(A, 1.0),))
         made.perform_all()
-    assert mesh_views.status(made.mesh)["spread"] == [
+    assert mesh_views.status(made.mesh.view())["spread"] == [
         {"model": "a", "workers": list(made.mesh.workers.homes("default", "a", 2))}
     ]
 
 
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(made):
     made.settle()
-    assert mesh_views.status(made.mesh)["state"] == "ready"
+    assert mesh_views.status(made.mesh.view())["state"] == "ready"
     made.kill("default-0")
-    assert mesh_views.status(made.mesh)["state"] == "starting"
+    assert mesh_views.status(made.mesh.view())["state"] == "starting"
     for lane in ("default-0", "default-0"):
         made.step(lane)
     assert all(
-        worker["state"] == "ready" for worker in mesh_views.status(made.mesh)["pools"][0]["workers"]
+        worker["state"] == "ready"
+        for worker in mesh_views.status(made.mesh.view())["pools"][0]["workers"]
     )
-    assert mesh_views.status(made.mesh)["state"] == "starting"
+    assert mesh_views.status(made.mesh.view())["state"] == "starting"
     made.settle()
-    assert mesh_views.status(made.mesh)["state"] == "ready"
+    assert mesh_views.status(made.mesh.view())["state"] == "ready"
 
 
 def test_a_worker_that_is_lost_says_why(made):
     made.kill("default-0")
     made.feed(events.WorkerLost("default-0", "again"))
-    status = mesh_views.status(made.mesh)
+    status = mesh_views.status(made.mesh.view())
     assert status["state"] == "starting"
     assert status["pools"][0]["workers"][0]["restarts"] == 1
 
 
 def test_a_mesh_that_ends_is_draining(made):
     made.feed(events.DrainRequested())
-    assert mesh_views.status(made.mesh)["state"] == "draining"
+    assert mesh_views.status(made.mesh.view())["state"] == "draining"
 
 
 def test_a_mesh_without_a_gateway_is_not_ready():
     fresh = world.World()
     fresh.feed(events.NodesSeen(()))
-    assert mesh_views.status(fresh.mesh)["state"] == "starting"
+    assert mesh_views.status(fresh.mesh.view())["state"] == "starting"
 
 
 def test_versions_are_listed_by_number(made):
     for version in ("10", "9", "beta"):
         made.feed(events.ModelsRegistered((world.spec("c", version),)))
-    page = mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="c"))
+    page = mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="c"))
     assert [each["version"] for each in page["models"]] == ["1", "9", "10", "beta"]
 
 
 def test_a_page_begins_after_the_last_one(made):
     assert names(made, limit=2) == ["a", "b"]
-    assert mesh_views.models(made.mesh, mesh_views.ModelFilter(limit=2))["next"] == "b/1"
+    assert mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(limit=2))["next"] == "b/1"
     assert names(made, limit=2, after="b/1") == ["c"]
     assert (
-        mesh_views.models(made.mesh, mesh_views.ModelFilter(limit=2, after="b/1"))["next"] is None
+        mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(limit=2, after="b/1"))["next"]
+        is None
     )
 
 
@@ -150,6 +152,6 @@ def test_a_bare_name_is_the_end_of_its_versions(made):
 
 def test_aliases_are_shown_with_their_model(made):
     made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    assert mesh_views.models(made.mesh, mesh_views.ModelFilter(prefix="a"))["models"][0][
+    assert mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
         "aliases"
     ] == ["al"]

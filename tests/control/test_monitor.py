@@ -9,17 +9,17 @@ from meshserve.testing import fake_cluster, manual_clock
 W = "default-0"
 
 
-class Desk:
+class Host:
     def __init__(self):
         self.events = []
 
     def post(self, event):
         self.events.append(event)
 
-    def synced(self, worker_id):
+    def synced_revision(self, worker_id):
         return {W: 7}[worker_id]
 
-    def reported(self, worker_id):
+    def report_number(self, worker_id):
         said = [
             event.report
             for event in self.events
@@ -33,16 +33,16 @@ class Desk:
 
 class Stage:
     def __init__(self):
-        self.cluster, self.clock, self.desk = (
+        self.cluster, self.clock, self.host = (
             fake_cluster.FakeCluster(),
             manual_clock.ManualClock(),
-            Desk(),
+            Host(),
         )
-        self.watching = monitor.Monitor(self.cluster, self.clock, self.desk)
+        self.monitor = monitor.Monitor(self.cluster, self.clock, self.host)
 
     async def start(self):
         started = await self.cluster.start_worker(W, desired.WorkerSettings())
-        self.watching.watch_worker(W, started.pid)
+        self.monitor.watch("worker", W, started.pid)
         return started
 
 
@@ -50,14 +50,14 @@ class Stage:
 async def stage():
     made = Stage()
     yield made
-    made.watching.close()
+    made.monitor.close()
 
 
 async def test_a_worker_is_asked_each_second(stage):
     await stage.start()
     await stage.clock.advance(3.5)
-    assert stage.desk.kinds() == ["WorkerReported"] * 4
-    assert stage.desk.events[0].revision == 7
+    assert stage.host.kinds() == ["WorkerReported"] * 4
+    assert stage.host.events[0].revision == 7
 
 
 async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
@@ -67,7 +67,7 @@ async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
         id_: reports.CopyReport(id_, "ready") for id_ in map(model.ModelId, "abcde")
     }
     await stage.clock.advance(0.9)
-    said = [event.report for event in stage.desk.events]
+    said = [event.report for event in stage.host.events]
     assert [(each.since, len(each.copies), each.has_more) for each in said] == [
         (0, 2, True),
         (1, 2, True),
@@ -80,7 +80,7 @@ async def test_a_process_that_ends_is_noticed_at_once(stage):
     await stage.clock.advance(0.1)
     stage.cluster.kill(W, "signal 9")
     await stage.clock.advance(0.1)
-    assert stage.desk.events[-1] == events.WorkerLost(W, "signal 9", started.pid)
+    assert stage.host.events[-1] == events.WorkerLost(W, "signal 9", started.pid)
 
 
 async def test_a_worker_that_falls_silent_is_lost(stage):
@@ -88,39 +88,39 @@ async def test_a_worker_that_falls_silent_is_lost(stage):
     await stage.clock.advance(0.1)
     del stage.cluster.workers[W]
     await stage.clock.advance(5.0)
-    assert stage.desk.events[-1] == events.WorkerLost(W, "it does not report any more", started.pid)
+    assert stage.host.events[-1] == events.WorkerLost(W, "it does not report any more", started.pid)
 
 
 async def test_a_worker_that_is_forgotten_is_not_asked(stage):
     await stage.start()
-    stage.watching.forget_worker(W)
+    stage.monitor.unwatch("worker", W)
     await stage.clock.advance(5.0)
-    assert stage.desk.events == []
+    assert stage.host.events == []
 
 
 async def test_a_gateway_is_asked_and_its_loss_noticed(stage):
     await stage.cluster.start_gateway("n1", snapshots.GatewaySnapshot("", "n1", {}))
-    stage.watching.watch_gateway("n1")
-    stage.watching.watch_gateway("n1")
+    stage.monitor.watch("gateway", "n1", 0)
+    stage.monitor.watch("gateway", "n1", 0)
     await stage.clock.advance(2.5)
-    assert stage.desk.kinds() == ["GatewayReported"] * 2
+    assert stage.host.kinds() == ["GatewayReported"] * 2
     stage.cluster.gateways.clear()
     await stage.clock.advance(5.0)
-    assert stage.desk.events[-1] == events.GatewayLost("n1", "it does not report any more")
+    assert stage.host.events[-1] == events.GatewayLost("n1", "it does not report any more")
 
 
 async def test_a_gateway_that_is_forgotten_is_not_asked(stage):
-    stage.watching.watch_gateway("n1")
-    stage.watching.forget_gateway("n1")
+    stage.monitor.watch("gateway", "n1", 0)
+    stage.monitor.unwatch("gateway", "n1")
     await stage.clock.advance(9.0)
-    assert stage.desk.events == []
+    assert stage.host.events == []
 
 
 async def watched_replica(stage):
     ready = await stage.cluster.start_replica(
         "l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan()
     )
-    stage.watching.watch_replica("l/0", ready.pid)
+    stage.monitor.watch("replica", "l/0", ready.pid)
     return ready
 
 
@@ -128,7 +128,7 @@ async def test_a_replica_is_asked_each_second(stage):
     await watched_replica(stage)
     stage.cluster.replicas["l/0"].last_report = said = llm_spec.LlmReport("l/0", running=3)
     await stage.clock.advance(2.5)
-    assert stage.desk.events == [events.ReplicaReported(said)] * 3
+    assert stage.host.events == [events.ReplicaReported(said)] * 3
 
 
 async def test_a_replica_that_ends_or_whose_engine_does_is_noticed_at_once(stage):
@@ -136,7 +136,7 @@ async def test_a_replica_that_ends_or_whose_engine_does_is_noticed_at_once(stage
     await stage.clock.advance(0.1)
     stage.cluster.kill_replica("l/0", "its tokens stall")
     await stage.clock.advance(0.1)
-    assert stage.desk.events[-1] == events.ReplicaLost("l/0", "its tokens stall", ready.pid)
+    assert stage.host.events[-1] == events.ReplicaLost("l/0", "its tokens stall", ready.pid)
 
 
 async def test_a_replica_that_falls_silent_is_lost(stage):
@@ -144,13 +144,13 @@ async def test_a_replica_that_falls_silent_is_lost(stage):
     await stage.clock.advance(0.1)
     del stage.cluster.replicas["l/0"]
     await stage.clock.advance(5.0)
-    assert stage.desk.events[-1] == events.ReplicaLost(
+    assert stage.host.events[-1] == events.ReplicaLost(
         "l/0", "it does not report any more", ready.pid
     )
 
 
 async def test_a_replica_that_is_forgotten_is_not_asked(stage):
     await watched_replica(stage)
-    stage.watching.forget_replica("l/0")
+    stage.monitor.unwatch("replica", "l/0")
     await stage.clock.advance(5.0)
-    assert stage.desk.events == []
+    assert stage.host.events == []

@@ -23,63 +23,63 @@ async def performed():
 
 
 @pytest.fixture
-async def lane(performed):
+async def queue(performed):
     made = serial_queue.SerialQueue("test", performed)
     yield made
     made.clear()
 
 
-async def test_commands_are_performed_in_order(lane, performed):
+async def test_commands_are_performed_in_order(queue, performed):
     performed.gate.set()
     for number in range(5):
-        lane.put(number)
-    await lane.wait_until_settled()
+        queue.put(number)
+    await queue.wait_until_settled()
     assert performed.commands == [0, 1, 2, 3, 4]
 
 
-async def test_a_lane_goes_on_after_it_was_idle(lane, performed):
+async def test_a_queue_goes_on_after_it_was_idle(queue, performed):
     performed.gate.set()
     for number in range(2):
-        lane.put(number)
-        await lane.wait_until_settled()
+        queue.put(number)
+        await queue.wait_until_settled()
     assert performed.commands == [0, 1]
 
 
-async def test_an_idle_lane_is_settled(lane):
-    await asyncio.wait_for(lane.wait_until_settled(), 1)
+async def test_an_idle_queue_is_settled(queue):
+    await asyncio.wait_for(queue.wait_until_settled(), 1)
 
 
-async def test_what_is_put_once_is_not_put_twice(lane, performed):
+async def test_what_is_put_once_is_not_put_twice(queue, performed):
     for _ in range(3):
-        lane.put("a", is_once=True)
+        queue.put("a", is_once=True)
     performed.gate.set()
-    await lane.wait_until_settled()
+    await queue.wait_until_settled()
     assert performed.commands == ["a"]
 
 
-async def test_what_is_being_performed_is_put_once_more(lane, performed):
-    lane.put("a", is_once=True)
+async def test_what_is_being_performed_is_put_once_more(queue, performed):
+    queue.put("a", is_once=True)
     await asyncio.sleep(0)
-    lane.put("a", is_once=True)
+    queue.put("a", is_once=True)
     performed.gate.set()
-    await lane.wait_until_settled()
+    await queue.wait_until_settled()
     assert performed.commands == ["a", "a"]
 
 
-async def test_a_cleared_lane_forgets_and_lets_waiters_go(lane, performed):
-    lane.put(1)
-    lane.put(2)
-    settled = asyncio.ensure_future(lane.wait_until_settled())
+async def test_a_cleared_queue_forgets_and_lets_waiters_go(queue, performed):
+    queue.put(1)
+    queue.put(2)
+    settled = asyncio.ensure_future(queue.wait_until_settled())
     await asyncio.sleep(0)
-    lane.clear()
+    queue.clear()
     await asyncio.wait_for(settled, 1)
     performed.gate.set()
-    lane.put(3)
-    await lane.wait_until_settled()
+    queue.put(3)
+    await queue.wait_until_settled()
     assert performed.commands == [3]
 
 
-async def test_what_runs_aside_ends_with_the_lane(lane):
+async def test_what_runs_in_the_background_ends_with_the_queue(queue):
     ended = asyncio.Event()
 
     async def work():
@@ -88,7 +88,46 @@ async def test_what_runs_aside_ends_with_the_lane(lane):
         finally:
             ended.set()
 
-    lane.aside(work())
+    queue.run_in_background(work())
     await asyncio.sleep(0)
-    lane.clear()
+    queue.clear()
     await asyncio.wait_for(ended.wait(), 1)
+
+
+async def test_an_interrupted_command_ends_before_the_next_begins():
+    order, started = [], asyncio.Event()
+
+    async def perform(command):
+        order.append(f"begin {command}")
+        started.set()
+        try:
+            if command == "start":
+                await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            order.append(f"end {command}")
+
+    made = serial_queue.SerialQueue("test", perform)
+    made.put("start")
+    made.put("sleep")
+    await started.wait()
+    made.interrupt()
+    made.put("stop")
+    await made.wait_until_settled()
+    assert order == ["begin start", "end start", "begin stop", "end stop"]
+
+
+async def test_a_command_that_raises_is_logged_and_ends_nothing(caplog):
+    performed = []
+
+    async def perform(command):
+        if command == "bad":
+            raise AssertionError("a bug")
+        performed.append(command)
+
+    made = serial_queue.SerialQueue("test", perform)
+    for command in ("bad", "good"):
+        made.put(command)
+    await made.wait_until_settled()
+    assert performed == ["good"]
+    assert "a bug" in caplog.text

@@ -1,9 +1,10 @@
-"""A mesh and a world around it that performs its commands one by one, in any order that the lanes allow."""
+"""A mesh and a world around it that performs its commands one by one, in any legal order."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict, deque
+from collections.abc import Callable
 
 from meshserve import errors
 from meshserve.core.mesh import mesh
@@ -42,9 +43,12 @@ class Process:
 
 
 class World:
-    """Performs commands, keeps what is saved, and holds the mesh to its promises."""
+    """Performs commands, keeps what is saved, and holds the mesh to its promises.
 
-    def __init__(self) -> None:
+    With `is_saving_slowly` the registry is a lane like a worker: saves are performed by `step`.
+    """
+
+    def __init__(self, *, is_saving_slowly: bool = False) -> None:
         self.mesh = mesh.Mesh()
         self.now_s = 0.0
         self.lanes: dict[str, deque[commands.Command]] = defaultdict(deque)
@@ -54,33 +58,88 @@ class World:
         self.saved_aliases: dict[str, desired.DesiredAlias] = {}
         self.failing_loads: set[str] = set()
         self.log: list[commands.Command] = []
+        self.watched: dict[tuple[str, str], int] = {}
+        self.open_tickets: set[str] = set()
+        self.ticket_answers: dict[str, commands.AnswerCommand] = {}
+        self.is_store_broken = False
+        self._is_saving_slowly = is_saving_slowly
+        self._numbers = itertools.count(1)
         self._pids = itertools.count(1)
         self.feed(events.Restored())
         self.feed(events.NodesSeen((NODE,)))
 
-    def feed(self, event: events.Event, *, is_store_broken: bool = False) -> tuple[str, ...]:
-        """Have the mesh take the event in; returns the words of what is saved."""
-        words: tuple[str, ...] = ()
-        for command in self.mesh.handle(event, self.now_s):
-            self.log.append(command)
-            if isinstance(command, commands.SaveChanges):
-                words += command.words
-                if not is_store_broken:
-                    self._save(command.changes)
-            elif not isinstance(command, commands.RememberMeasured):
-                self._queue(command)
-        return words
+    def feed(
+        self, event: events.Event | events.AdminRequest, *, is_store_broken: bool = False
+    ) -> tuple[str, ...]:
+        """Have the mesh handle the event, and return the words that answer an admin request.
 
-    def refused(self, event: events.Event) -> str:
-        """The class of the error that refuses the wish; empty if it was granted."""
+        Raises the error that refuses it.
+        """
+        if isinstance(event, events.AdminRequest):
+            self.is_store_broken = is_store_broken
+            answer = self.request(lambda ticket: events.AdminRequested(ticket, event))
+            self.is_store_broken = False
+            if isinstance(answer, commands.Refuse):
+                raise answer.error
+            return answer.words if answer else ()
+        for command in self.mesh.handle(event, self.now_s):
+            self._perform(command)
+        return ()
+
+    def request(
+        self, make: Callable[[str], events.TicketedRequest]
+    ) -> commands.AnswerCommand | None:
+        """Make a request with a ticket; return its answer, None if it is not answered yet."""
+        ticket = f"request {next(self._numbers)}"
+        self.open_tickets.add(ticket)
+        self.feed(make(ticket))
+        return self.ticket_answers.get(ticket)
+
+    def load(self, name: str) -> commands.AnswerCommand | None:
+        """Ask for a load of the newest version of the model that the name means."""
+        id_ = self.mesh.catalog.models.resolve(name)
+        return self.request(lambda ticket: events.ModelLoadRequested(ticket, name, id_))
+
+    def unload(self, name: str) -> commands.AnswerCommand | None:
+        """Ask for an unload of the newest version of the model that the name means."""
+        id_ = self.mesh.catalog.models.resolve(name)
+        return self.request(lambda ticket: events.ModelUnloadRequested(ticket, id_))
+
+    def refused(self, event: events.AdminRequest) -> str:
+        """The class of the error that refuses the request; empty if it was granted."""
         try:
             self.feed(event)
         except errors.MeshError as error:
             return type(error).__name__
         return ""
 
-    def _save(self, changes: tuple[events.RegistryChange, ...]) -> None:
-        for change in changes:
+    def _perform(self, command: commands.Command) -> None:
+        match command:
+            case commands.Acknowledge() | commands.Refuse():
+                self.open_tickets.remove(command.ticket)
+                self.ticket_answers[command.ticket] = command
+            case commands.Watch():
+                self.watched[command.kind, command.id] = command.pid
+            case commands.Unwatch():
+                self.watched.pop((command.kind, command.id), None)
+            case commands.AbandonWorker():
+                self.lanes[command.worker_id].clear()
+            case commands.RememberMeasured():
+                self.log.append(command)
+            case commands.SaveChanges() if not self._is_saving_slowly:
+                self.log.append(command)
+                self._save(command, is_failing=self.is_store_broken)
+            case commands.SaveChanges():
+                self.lanes["registry"].append(command)
+            case _:
+                self.log.append(command)
+                self._queue(command)
+
+    def _save(self, command: commands.SaveChanges, *, is_failing: bool) -> None:
+        if is_failing:
+            self.feed(events.SaveFailed(errors.Unavailable("the registry is broken")))
+            return
+        for change in command.changes:
             match change:
                 case catalog.ModelDeclared():
                     self.saved_models[change.spec.id] = change.spec
@@ -90,23 +149,29 @@ class World:
                     self.saved_aliases[change.alias] = change
                 case catalog.AliasCleared():
                     del self.saved_aliases[change.alias]
-        if changes:
-            self.feed(events.ChangesSaved(changes))
+        self.feed(events.ChangesSaved(command.changes))
 
     def _queue(self, command: commands.Command) -> None:
         name = getattr(command, "worker_id", "") or f"gateway {command.node}"
         worker = self.mesh.workers.records.get(name)
         if isinstance(
-            command, commands.SendChanges | commands.EnsureLoaded | commands.Pin | commands.Unpin
+            command,
+            commands.SendChanges
+            | commands.EnsureLoaded
+            | commands.Unload
+            | commands.Pin
+            | commands.Unpin,
         ):
             assert worker is not None, f"{command} to a worker that is not there"
             assert worker.is_up, f"{command} to a lost worker"
         self.lanes[name].append(command)
 
     def step(self, lane: str, *, is_lost: bool = False) -> None:
-        """Perform the first command of a lane. `is_lost`: the worker's call gets lost on the way."""
+        """Perform the first command of a lane. `is_lost`: the call gets lost, or the save fails."""
         command = self.lanes[lane].popleft()
         match command:
+            case commands.SaveChanges():
+                self._save(command, is_failing=is_lost)
             case commands.StartGateway():
                 self.gateways.add(command.node)
                 self.feed(
@@ -149,8 +214,14 @@ class World:
             case commands.Unpin():
                 process.pins.discard(command.id)
             case commands.EnsureLoaded():
-                failure = "it is broken" if command.id.name in self.failing_loads else ""
-                self.feed(events.CopyEnsured(command.worker_id, command.id, failure))
+                is_failing = command.id.name in self.failing_loads
+                error = errors.LoadFailed("it is broken") if is_failing else None
+                copy = self.mesh.workers.records[command.worker_id].copies.get(command.id)
+                self.feed(
+                    events.CopyEnsured(command.worker_id, command.id, error, copy, command.ticket)
+                )
+            case commands.Unload():
+                self.feed(events.CopyUnloaded(command.worker_id, command.id, ticket=command.ticket))
 
     def _send(self, process: Process, command: commands.SendChanges) -> None:
         try:
@@ -164,11 +235,8 @@ class World:
         self.feed(events.WorkerSynced(command.worker_id, command.step.revision))
 
     def kill(self, worker_id: str) -> None:
-        """End a worker's process, and everything under way with it."""
+        """End a worker's process."""
         process = self.processes.pop(worker_id)
-        draining = self.mesh.workers.records[worker_id].state == "draining"
-        if not draining:
-            self.lanes[worker_id].clear()
         self.feed(events.WorkerLost(worker_id, "killed", process.pid))
 
     def tick(self, seconds: float) -> None:
@@ -182,7 +250,7 @@ class World:
             self.step(next(name for name, lane in self.lanes.items() if lane))
 
     def settle(self) -> None:
-        """Have loads succeed, perform everything, and let time go by, until nothing is left to be done."""
+        """Have loads succeed, perform everything, and let time go by, until nothing is left."""
         self.failing_loads = set()
         for _ in range(50):
             self.perform_all()
@@ -204,9 +272,18 @@ class World:
             declared.spec.id: declared.spec for declared in self.mesh.catalog.models
         } == self.saved_models
         assert self.mesh.catalog.aliases == self.saved_aliases
+        watched = {id_: pid for (kind, id_), pid in self.watched.items() if kind == "worker"}
+        assert watched == {
+            worker.id: worker.pid for worker in self.mesh.workers.records.values() if worker.is_up
+        }
 
     def check_settled(self) -> None:
-        """What holds when all is performed: workers are as desired, know exactly their pool's catalog, and pin what is at home there."""
+        """What holds when all is performed.
+
+        Workers are as desired, have exactly their pool's catalog, and pin what is at home there.
+        """
+        assert self.open_tickets == set()
+        assert not self.mesh.admin_queue.has_open
         wanted = {
             id_: pool_.settings
             for pool_ in self.mesh.catalog.desired.pools

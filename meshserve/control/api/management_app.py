@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from meshserve import errors
 from meshserve.control import admin_service
 from meshserve.control.api import (
+    hold_endpoint,
     http_messages,
     mesh_metrics,
     mesh_v1,
@@ -25,12 +26,14 @@ Rest = Callable[[http_messages.HttpRequest], Awaitable[http_messages.HttpAnswer 
 class ManagementApp:
     """One app for everything that is not inference. Every error becomes an answer; none gets out."""
 
-    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
+    def __init__(
+        self, of: admin_service.AdminService, held: hold_endpoint.HoldEndpoint, files_dir: str
+    ) -> None:
         self._grpc = methods.ManagementMethods(of, files_dir)
         self._metrics = mesh_metrics.MeshMetrics(of.controller)
-        self._waiting_room = of.controller.waiting_room
+        self._waiting_room = held
         rest = triton_repository_rest.TritonRepositoryRest(of, files_dir)
-        listed = openai_models.ModelList(of.mesh)
+        listed = openai_models.ModelList(of.view)
         self._rest: dict[str, Rest] = {
             paths.MESH_V1: mesh_v1.MeshApi(of).answer,
             paths.V2_REPOSITORY: rest.answer,

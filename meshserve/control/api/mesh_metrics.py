@@ -29,13 +29,13 @@ class MeshMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus' library asks for."""
-        mesh = self._controller.mesh
+        view = self._controller.view()
         yield GaugeMetricFamily(
             "meshserve_models_registered",
             "Registered versions of models.",
-            value=len(mesh.catalog.models),
+            value=len(view.models),
         )
-        yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(mesh.catalog.aliases))
+        yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(view.aliases))
         yield self._workers()
         yield CounterMetricFamily(
             "meshserve_controller_restarts",
@@ -47,10 +47,15 @@ class MeshMetrics:
             "Events that the controller handled.",
             value=self._controller.events_handled,
         )
+        yield CounterMetricFamily(
+            "meshserve_controller_failures",
+            "Events whose handling failed by a bug of the controller's.",
+            value=self._controller.failures,
+        )
         restarts = CounterMetricFamily(
             "meshserve_worker_restarts", "Restarts of workers after a loss.", labels=["worker"]
         )
-        for worker in mesh.workers.records.values():
+        for worker in view.workers:
             restarts.add_metric([worker.id], worker.restarts)
         yield restarts
         copies = GaugeMetricFamily(
@@ -58,20 +63,18 @@ class MeshMetrics:
             "Workers of a model that one is not enough for.",
             labels=["model"],
         )
-        for route in mesh.hot_models.routes():
+        for route in view.hot_routes:
             copies.add_metric([route.name], len(route.worker_ids))
         yield copies
-        yield from llm_metrics.families(mesh.llms.llms)
+        yield from llm_metrics.families(view.llms)
 
     def _workers(self) -> Metric:
         family = GaugeMetricFamily(
             "meshserve_workers", "Workers by pool and state.", labels=["pool", "state"]
         )
-        mesh = self._controller.mesh
-        for pool in mesh.catalog.desired.pools:
-            counts: Counter[str] = Counter(
-                worker.state for worker in mesh.workers.of_pool(pool.name)
-            )
+        view = self._controller.view()
+        for pool in view.config.pools:
+            counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
             for state in STATES:
                 family.add_metric([pool.name, state], counts[state])
         return family

@@ -52,7 +52,7 @@ class MeshApi:
         process = {"pid": os.getpid(), "restarts": self._clerk.controller.restarts}
         return {
             "version": importlib.metadata.version("meshserve"),
-            **mesh_views.status(self._clerk.mesh),
+            **mesh_views.status(self._clerk.view()),
             "controller": process,
         }
 
@@ -63,17 +63,17 @@ class MeshApi:
         match request.method, rest:
             case "GET", []:
                 return http_messages.json_answer(
-                    mesh_views.models(self._clerk.mesh, choice(request))
+                    mesh_views.models(self._clerk.view(), choice(request))
                 )
             case "GET", [name]:
-                return http_messages.json_answer(await self._clerk.view(name, version))
+                return http_messages.json_answer(await self._clerk.describe(name, version))
             case "PUT", [name]:
                 return http_messages.json_answer(await self._put(name, version, request.json()))
             case "DELETE", [name]:
                 return http_messages.json_answer(await self._delete(name, version))
             case "POST", [name, verb] if verb in self._verbs:
                 id_ = await self._verbs[verb](name, version)
-                return http_messages.json_answer(await self._clerk.view(*id_))
+                return http_messages.json_answer(await self._clerk.describe(*id_))
         return None
 
     async def _put(self, name: str, version: str, body: mesh_views.Json) -> mesh_views.Json:
@@ -86,12 +86,12 @@ class MeshApi:
         await self._clerk.register(spec, is_replacing=True)
         if "aliases" in entry:
             await self._set_aliases(spec.id, entry["aliases"])
-        return await self._clerk.view(*spec.id)
+        return await self._clerk.describe(*spec.id)
 
     async def _set_aliases(self, id_: model.ModelId, wanted: list[str]) -> None:
-        book = self._clerk.mesh.catalog
-        for alias in book.aliases_of(id_.name).difference(wanted):
-            meant = book.aliases[alias]
+        view = self._clerk.view()
+        for alias in view.aliases_of(id_.name).difference(wanted):
+            meant = view.aliases[alias]
             if meant.version == id_.version and meant.origin == model.FROM_API:
                 await self._clerk.clear_alias(alias)
         for alias in wanted:
@@ -100,14 +100,14 @@ class MeshApi:
             )
 
     async def _delete(self, name: str, version: str) -> mesh_views.Json:
-        gone = await self._clerk.view(name, version)
+        gone = await self._clerk.describe(name, version)
         await self._clerk.remove(name, version)
         return gone
 
     async def _aliases(
         self, request: http_messages.HttpRequest, rest: list[str]
     ) -> http_messages.HttpAnswer | None:
-        aliases = self._clerk.mesh.catalog.aliases
+        aliases = self._clerk.view().aliases
         match request.method, rest:
             case "GET", []:
                 return http_messages.json_answer(
@@ -124,7 +124,7 @@ class MeshApi:
         return None
 
     def _known(self, alias: str) -> desired.DesiredAlias:
-        found = self._clerk.mesh.catalog.aliases.get(alias)
+        found = self._clerk.view().aliases.get(alias)
         if found is None:
             raise errors.ModelNotFound(f"alias {alias!r} is not set")
         return found

@@ -25,7 +25,6 @@ STATES = {
     "evicting": Status.NOT_LOADED,
     "failed": Status.LOADING_FAILED,
 }
-MOVE_POLL_S = 0.05
 MOVE_TIMEOUT_S = 240.0
 
 
@@ -51,7 +50,7 @@ class ModelMesh:
     ) -> pb.UnregisterModelResponse:
         """Remove a model; no error where there is none. Raises Conflict where an alias needs it."""
         name = _needed(request.modelId, "modelId")
-        if self._clerk.mesh.catalog.models.versions(name):
+        if self._clerk.view().models.versions(name):
             await self._clerk.remove(name)
         return pb.UnregisterModelResponse()
 
@@ -69,7 +68,7 @@ class ModelMesh:
         """Have an alias mean a model: a new one at once, another one once the new target answers, or is forced."""
         alias = _needed(request.vModelId, "vModelId")
         target = _needed(request.targetModelId, "targetModelId")
-        is_new = alias not in self._clerk.mesh.catalog.aliases
+        is_new = alias not in self._clerk.view().aliases
         await self._clerk.set_alias(
             events.AliasRequested(
                 desired.DesiredAlias(alias, target, owner=request.owner),
@@ -106,7 +105,7 @@ class ModelMesh:
         return await self._vstatus(_needed(request.vModelId, "vModelId"), request.owner)
 
     def _owned(self, alias: str, owner: str) -> desired.DesiredAlias | None:
-        found = self._clerk.mesh.catalog.aliases.get(alias)
+        found = self._clerk.view().aliases.get(alias)
         return found if found is not None and owner in ("", found.owner) else None
 
     async def _load(self, name: str, *, is_waiting: bool) -> pb.ModelStatusInfo:
@@ -141,12 +140,7 @@ class ModelMesh:
         """Return when the alias moved or could not; after a long time also when it still moves, as its status then says."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_TIMEOUT_S):
-                while self._is_moving(alias, target):  # noqa: ASYNC110 - the mesh's state is read, not waited for
-                    await asyncio.sleep(MOVE_POLL_S)
-
-    def _is_moving(self, alias: str, target: str) -> bool:
-        found = self._clerk.mesh.catalog.aliases.get(alias)
-        return found is not None and found.target == target and not found.failure
+                await self._clerk.wait_until_moved(alias, target)
 
     async def _status(self, name: str) -> pb.ModelStatusInfo:
         try:

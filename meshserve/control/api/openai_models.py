@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import orjson
 
 from meshserve.control.api import http_messages
-from meshserve.core.mesh import mesh
+from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec
 from meshserve.protocol import error_responses, paths
 
@@ -37,8 +37,8 @@ def refusal(status: int, message: str, kind: Kind) -> http_messages.HttpAnswer:
 class ModelList:
     """Answers `/v1/models` and `/v1/models/NAME`, below `/openai` too: LLMs and their adapters."""
 
-    def __init__(self, of: mesh.Mesh) -> None:
-        self._mesh = of
+    def __init__(self, view: Callable[[], mesh_view.MeshView]) -> None:
+        self._view = view
         self._created_s = int(time.time())
 
     async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
@@ -63,7 +63,7 @@ class ModelList:
         )
 
     def _llms(self) -> tuple[llm_spec.LlmSpec, ...]:
-        return self._mesh.catalog.desired.llms
+        return self._view().config.llms
 
     def _listed(self) -> Iterator[tuple[str, str | None]]:
         for spec in self._llms():

@@ -27,9 +27,9 @@ class TritonRepository:
 
     def index(self, *, only_ready: bool) -> Iterator[model_description.IndexEntry]:
         """Every registered version, by name."""
-        state = self._clerk.mesh
-        for declared in sorted(state.catalog.models, key=lambda each: each.spec.id):
-            found = mesh_views.foremost(mesh_views.reported_copies(state, declared.spec.id))
+        view = self._clerk.view()
+        for declared in sorted(view.models, key=lambda each: each.spec.id):
+            found = mesh_views.foremost(view.reported_copies(declared.spec.id))
             word, reason = told(*(found[1].state, found[1].reason) if found else ("absent", ""))
             if word == "READY" or not only_ready:
                 yield model_description.IndexEntry(declared.spec.id, word, reason)
@@ -93,20 +93,20 @@ class TritonRepository:
         """Have every copy of the model go; it stays registered."""
         if not name:
             raise errors.InvalidRequest("an unload must name a model")
-        for version in self._clerk.mesh.catalog.models.versions(name) or ("",):
+        for version in self._clerk.view().models.versions(name) or ("",):
             await self._clerk.unload(name, version)
 
     async def statistics(self) -> list[model_description.ModelStatistics]:
         """The numbers of every registered model, all workers together."""
-        counted = await self._clerk.controller.tallies()
-        state = self._clerk.mesh
+        counted = await self._clerk.stats()
+        view = self._clerk.view()
         return [
             model_description.ModelStatistics(
                 each.spec.id,
                 counted.get(each.spec.id, model_stats.ModelStats()),
-                mesh_views.footprint(state, each),
+                mesh_views.footprint(view, each),
             )
-            for each in sorted(state.catalog.models, key=lambda each: each.spec.id)
+            for each in sorted(view.models, key=lambda each: each.spec.id)
         ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve import errors
@@ -17,8 +18,20 @@ Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
 """What each repository held when it was scanned last."""
 
 
-def decide(
-    index: catalog_index.CatalogIndex, request: events.AdminRequest, scans: Scans
+@dataclass(frozen=True, slots=True)
+class AliasMoveEnded:
+    """The mesh's own request: the target of a moving alias was loaded, or failed to load."""
+
+    alias: str
+    target: str
+    failure: str = ""
+
+
+Request = events.AdminRequest | AliasMoveEnded
+
+
+def decide(  # noqa: C901 - one case for each request
+    index: catalog_index.CatalogIndex, request: Request, scans: Scans
 ) -> commands.SaveChanges:
     """Return what the request would change. Raises the MeshError that refuses it."""
     match request:
@@ -36,6 +49,8 @@ def decide(
             return set_alias(index, request)
         case events.AliasRemovalRequested():
             return clear_alias(index, request)
+        case AliasMoveEnded():
+            return end_move(index, request)
         case _:
             assert_never(request)
 
@@ -335,21 +350,19 @@ def clear_alias(
     return _finished(index, draft)
 
 
-def finish_move(
-    index: catalog_index.CatalogIndex, alias: desired.DesiredAlias
-) -> commands.SaveChanges:
-    """Return what changes when the alias's target takes over."""
-    draft = index.draft()
-    after = dataclasses.replace(alias, name=alias.target, version="", target="", failure="")
-    draft.set_alias(after)
-    _withdraw_unneeded(index, draft, alias, after)
-    return _finished(index, draft)
+def end_move(index: catalog_index.CatalogIndex, request: AliasMoveEnded) -> commands.SaveChanges:
+    """Return what changes when the alias's target takes over, or can't.
 
-
-def fail_move(
-    index: catalog_index.CatalogIndex, alias: desired.DesiredAlias, failure: str
-) -> commands.SaveChanges:
-    """Return what changes when the alias's target can't be loaded: users see why."""
+    Nothing changes if the alias was cleared or got another target meanwhile.
+    """
     draft = index.draft()
-    draft.set_alias(dataclasses.replace(alias, failure=failure))
+    current = draft.alias(request.alias)
+    if current is None or current.target != request.target:
+        return commands.SaveChanges(())
+    if request.failure:
+        draft.set_alias(dataclasses.replace(current, failure=request.failure))
+    else:
+        moved = dataclasses.replace(current, name=request.target, version="", target="", failure="")
+        draft.set_alias(moved)
+        _withdraw_unneeded(index, draft, current, moved)
     return _finished(index, draft)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from types import MappingProxyType
 from typing import assert_never
 
-from meshserve.core.catalog import admin_requests, catalog_index
+from meshserve.core.catalog import admin_queue, admin_requests, catalog_index
 from meshserve.core.llm import llms
-from meshserve.core.mesh import hot_models, pins
+from meshserve.core.mesh import catalog_distribution, copy_requests, hot_models, mesh_view, pins
 from meshserve.core.processes import gateways, workers
 from meshserve.core.processes.reconcile import ProcessState
-from meshserve.core.values import catalog, commands, desired, events, model, reports, snapshots
+from meshserve.core.values import catalog, commands, desired, events, model, snapshots
 
-REMEASURED_RATIO = 1.25
-"""Footprints that differ by less are one footprint, measured twice."""
+OwnEvent = (
+    events.Restored
+    | events.ChangesSaved
+    | events.SaveFailed
+    | events.DrainRequested
+    | events.Ticked
+)
 
 
 class Mesh:
     """What is wanted, what runs, and the commands that lead from the one to the other.
 
-    An admin request is answered by SaveChanges (or by no command if it changes nothing), and
-    changes the mesh only once ChangesSaved has come. A refused request raises, and changes nothing.
+    Every ticketed request is answered once, by Acknowledge or Refuse. An admin request changes the
+    mesh only once its changes are saved.
     """
 
     def __init__(self) -> None:
@@ -31,52 +36,72 @@ class Mesh:
         self.pins = pins.Pins(self.catalog, self.workers, self._out)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways, self._out)
         self.llms = llms.Llms(self.gateways, self._out)
+        self._distribution = catalog_distribution.CatalogDistribution(
+            self.catalog, self.workers, self._out
+        )
+        self.admin_queue = admin_queue.AdminQueue(self.catalog, self._out)
+        self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
-        self._scans: dict[model.Origin, tuple[model.ModelSpec, ...]] = {}
-        # Nothing starts before the first configuration holds: without it, no pool has a size.
-        self._is_unconfigured = True
+        self._is_restored = False
+        self._is_config_coming = False
+        self._view: mesh_view.MeshView | None = None
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:
         """Take in an event that happened at `now_s`, and return the commands that follow, in order.
 
-        Raises the MeshError that refuses an admin request. If it raises anything else, commands
-        that were decided before are returned by the next call.
+        An exception is a bug of ours: what was decided before it is still to be performed, and
+        `take_commands` returns it.
         """
+        self._view = None
         self._take_in(event, now_s)
         self._follow(now_s)
+        return self.take_commands()
+
+    def take_commands(self) -> list[commands.Command]:
+        """Return the commands that no call has returned yet."""
         following = self._out[:]
         self._out.clear()
         return following
 
     def _take_in(self, event: events.Event, now_s: float) -> None:
-        if isinstance(event, events.AdminRequest):
-            self._request(event)
+        if isinstance(event, events.TicketedRequest):
+            self._take_in_request(event)
         elif isinstance(event, events.WorkerEvent):
             self._take_in_worker(event, now_s)
         elif isinstance(event, events.GatewayEvent):
             self._take_in_gateway(event, now_s)
         elif isinstance(event, events.LlmEvent):
-            self.llms.handle(event, now_s)
+            self._take_in_llm(event, now_s)
         else:
             self._take_in_own(event, now_s)
 
-    def _take_in_own(
-        self,
-        event: events.Restored | events.ChangesSaved | events.DrainRequested | events.Ticked,
-        now_s: float,
-    ) -> None:
+    def _take_in_own(self, event: OwnEvent, now_s: float) -> None:
         match event:
             case events.Restored():
                 self._restore(event, now_s)
             case events.ChangesSaved():
                 self._apply_saved(event.changes)
+                self.admin_queue.saved()
+            case events.SaveFailed():
+                self.admin_queue.save_failed(event.error)
             case events.DrainRequested():
                 self.is_draining = True
             case events.Ticked():
                 self.hot_models.forget_quiet()
                 self.pins.retry(now_s)
+            case _:
+                assert_never(event)
+
+    def _take_in_request(self, event: events.TicketedRequest) -> None:
+        match event:
+            case events.AdminRequested():
+                self.admin_queue.add(event.request, event.ticket)
+            case events.ModelLoadRequested():
+                self.copy_requests.load(event)
+            case events.ModelUnloadRequested():
+                self.copy_requests.unload(event)
             case _:
                 assert_never(event)
 
@@ -90,10 +115,6 @@ class Mesh:
                 self._sync_failed(event)
             case events.WorkerReported():
                 self._worker_reported(event, now_s)
-            case events.CopySeen():
-                worker = self.workers.running(event.worker_id)
-                if worker is not None:
-                    worker.see_copy(event.id, event.copy)
             case events.WorkerLost():
                 self.workers.lost(event, now_s)
                 self._forget_copies(event.worker_id)
@@ -102,6 +123,9 @@ class Mesh:
                 self._forget_copies(event.worker_id)
             case events.CopyEnsured():
                 self._copy_ensured(event, now_s)
+            case events.CopyUnloaded():
+                self.workers.see_copy(event.worker_id, event.id, event.copy)
+                self.copy_requests.copy_unloaded(event)
             case _:
                 assert_never(event)
 
@@ -120,10 +144,29 @@ class Mesh:
             case _:
                 assert_never(event)
 
+    def _take_in_llm(self, event: events.LlmEvent, now_s: float) -> None:
+        replica_id = _replica_of(event)
+        before = self.llms.fleet.replica(replica_id)
+        pid_before = before.pid if before else 0
+        self.llms.handle(event, now_s)
+        after = self.llms.fleet.replica(replica_id)
+        pid = after.pid if after else 0
+        if pid and pid != pid_before:
+            self._out.append(commands.Watch("replica", replica_id, pid))
+        elif pid_before and not pid:
+            reason = after.reason if after else ""
+            self._out.append(commands.Unwatch("replica", replica_id, reason))
+
     # What follows from any event
 
+    @property
+    def _is_waiting(self) -> bool:
+        # Nothing starts before the configuration that is coming holds: it may change every pool.
+        is_unconfigured = self._is_config_coming and not self.admin_queue.is_configured
+        return not self._is_restored or is_unconfigured
+
     def _follow(self, now_s: float) -> None:
-        if self._is_unconfigured:
+        if self._is_waiting:
             return
         self.gateways.reconcile(() if self.is_draining else self._nodes, now_s)
         # Workers end after the gateways, which have requests for them until they have drained.
@@ -147,19 +190,7 @@ class Mesh:
             self.pins.follow_pool(pool)
             self.hot_models.follow_pool(pool)
 
-    # Admin requests and the catalog
-
-    def _request(self, request: events.AdminRequest) -> None:
-        save = admin_requests.decide(self.catalog, request, self._scans)
-        if isinstance(request, events.ConfigApplied) and not save.changes:
-            self._is_unconfigured = False
-        elif isinstance(request, events.RepositoryScanned):
-            self._scans[request.origin] = request.specs
-        self._save(save)
-
-    def _save(self, save: commands.SaveChanges) -> None:
-        if save.changes or save.words:
-            self._out.append(save)
+    # The catalog
 
     def _restore(self, event: events.Restored, now_s: float) -> None:
         self._controller = event.controller
@@ -167,16 +198,16 @@ class Mesh:
             self.catalog.apply(change)
         for living in event.workers:
             worker = self.workers.attach(living, now_s)
-            self.workers.send_full(worker, self.catalog.parts(worker.settings.pool))
+            self._distribution.send_full(worker)
         for replica in event.replicas:
             self.llms.attach(replica, now_s)
-        self._is_unconfigured = event.is_config_coming
+            self._out.append(commands.Watch("replica", replica.replica_id, replica.pid))
+        self._is_restored, self._is_config_coming = True, event.is_config_coming
         pinned = {declared.spec.id.name for declared in self.catalog.models if declared.spec.pinned}
         for name in sorted(pinned):
             self.pins.follow_name(name, ())
 
     def _apply_saved(self, changes: tuple[events.RegistryChange, ...]) -> None:
-        self._is_unconfigured = False
         names = self.catalog.affected_names(changes)
         aliases = {
             change.alias
@@ -185,23 +216,12 @@ class Mesh:
         }
         routed = names.keys() | aliases
         before = (self.catalog.desired.gateway, self.catalog.routes_of(routed))
-        self._send_to_pools(
-            pool_change for change in changes for pool_change in self.catalog.apply(change)
-        )
+        self._distribution.apply(changes)
         if before != (self.catalog.desired.gateway, self.catalog.routes_of(routed)):
             self.gateways.configure()
         self.hot_models.forget_names(names)
         for name, declared in names.items():
             self.pins.follow_name(name, declared)
-
-    def _send_to_pools(self, pool_changes: Iterable[catalog_index.PoolChange]) -> None:
-        by_pool: dict[str, list[catalog.Change]] = {}
-        for pool_change in pool_changes:
-            by_pool.setdefault(pool_change.pool, []).append(pool_change.change)
-        for pool, changes in by_pool.items():
-            for worker in self.workers.of_pool(pool):
-                if worker.is_up:
-                    self.workers.send(worker, changes)
 
     # Workers
 
@@ -209,7 +229,7 @@ class Mesh:
         worker = self.workers.started(event)
         if worker is not None:
             self._forget_copies(worker.id)
-            self.workers.send_full(worker, self.catalog.parts(worker.settings.pool))
+            self._distribution.send_full(worker)
         elif event.worker_id not in self.workers.records:
             self._out.append(commands.StopWorker(event.worker_id))
 
@@ -217,7 +237,7 @@ class Mesh:
         worker = self.workers.running(event.worker_id)
         # After a missed step every later one fails too: the first failure brings a full catalog.
         if worker is not None and event.revision > worker.full_after:
-            self.workers.send_full(worker, self.catalog.parts(worker.settings.pool))
+            self._distribution.send_full(worker)
 
     def _worker_reported(self, event: events.WorkerReported, now_s: float) -> None:
         worker = self.workers.running(event.report.worker_id)
@@ -226,42 +246,52 @@ class Mesh:
         worker.take_report(event.report)
         # It has an older catalog than when the report was asked for: its process was replaced.
         if event.report.revision < event.revision and worker.full_after < event.revision:
-            self.workers.send_full(worker, self.catalog.parts(worker.settings.pool))
-        self._learn(event.report.measured)
+            self._distribution.send_full(worker)
+        self._distribution.learn(event.report.measured)
         if not self.is_draining:
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)
-
-    def _learn(self, measurements: Iterable[reports.LearnedMeasurement]) -> None:
-        learned = []
-        pool_changes: list[catalog_index.PoolChange] = []
-        for measurement in measurements:
-            declared = self.catalog.models.declared(measurement.id)
-            if declared is not None and _is_news(declared.measured, measurement.measured):
-                learned.append(measurement)
-                changed = catalog.ModelDeclared(declared.spec, measurement.measured)
-                pool_changes += self.catalog.apply(changed)
-        if learned:
-            self._send_to_pools(pool_changes)
-            self._out.append(commands.RememberMeasured(tuple(learned)))
 
     def _forget_copies(self, worker_id: str) -> None:
         self.pins.forget_worker(worker_id)
         self.hot_models.forget_worker(worker_id)
+        self.copy_requests.forget_worker(worker_id)
 
     def _copy_ensured(self, event: events.CopyEnsured, now_s: float) -> None:
+        self.workers.see_copy(event.worker_id, event.id, event.copy)
+        if event.ticket:
+            # A user's own load says nothing about ours: its time may have been shorter.
+            self.copy_requests.copy_ensured(event)
+            return
         self.hot_models.copy_ensured(event, now_s)
         waiting = self.pins.copy_ensured(event, now_s)
         if not waiting:
             return
         # One alias at a time: moving the first may withdraw the model that the next ones mean.
         self.pins.load_again(waiting[1:])
-        self._save(
-            admin_requests.fail_move(self.catalog, waiting[0], event.failure)
-            if event.failure
-            else admin_requests.finish_move(self.catalog, waiting[0])
+        alias = waiting[0]
+        self.admin_queue.add(
+            admin_requests.AliasMoveEnded(alias.alias, alias.target, event.failure)
         )
 
     # Reading
+
+    def view(self) -> mesh_view.MeshView:
+        """Return the mesh as it is now, for reading; built once for all readers of one state."""
+        if self._view is None:
+            self._view = mesh_view.MeshView(
+                config=self.catalog.desired,
+                is_draining=self.is_draining,
+                are_gateways_serving=self.gateways.are_serving,
+                workers=mesh_view.worker_views(self.workers.records.values()),
+                gateways=mesh_view.gateway_views(self.gateways.records.values()),
+                hot_routes=self.hot_models.routes(),
+                llms=MappingProxyType(self.llms.llms),
+                models=self.catalog.models,
+                aliases=MappingProxyType(self.catalog.aliases),
+                _index=self.catalog,
+                _workers=self.workers,
+            )
+        return self._view
 
     @property
     def is_drained(self) -> bool:
@@ -307,20 +337,19 @@ class Mesh:
         self.catalog.check()
         self.llms.check()
         self.hot_models.check()
-        if not (self.is_draining or self._is_unconfigured):
+        self.copy_requests.check()
+        if not (self.is_draining or self._is_waiting):
             self.pins.check()
         for worker in self.workers.records.values():
             assert worker.synced <= worker.sent
             assert worker.state is not ProcessState.READY or (worker.is_up and worker.endpoint)
 
 
-def _is_news(known: model.Measured | None, new: model.Measured) -> bool:
-    return (
-        known is None or known.digest != new.digest or is_remeasured(known.footprint, new.footprint)
-    )
-
-
-def is_remeasured(known: model.Footprint, new: model.Footprint) -> bool:
-    """Return whether a footprint differs from the known one by more than two measurements do."""
-    pairs = zip(known, new, strict=True)
-    return any(max(pair) > REMEASURED_RATIO * min(pair) for pair in pairs)
+def _replica_of(event: events.LlmEvent) -> str:
+    match event:
+        case events.ReplicaReported():
+            return event.report.replica_id
+        case events.RequestHeld() | events.HeldRequestLeft() | events.CapacitySeen():
+            return ""
+        case _:
+            return event.replica_id

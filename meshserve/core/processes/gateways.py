@@ -87,6 +87,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
         gateway.backoff.reset()
         if gateway.state is ProcessState.STARTING:
             self._move(gateway, ProcessMove.SERVING)
+            self._out.append(commands.Watch("gateway", gateway.node))
 
     def configured(self, event: events.GatewayConfigured) -> None:
         """Note the snapshot that a gateway serves by."""
@@ -99,12 +100,14 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
         gateway = self.records.get(event.node)
         if gateway is not None and gateway.state is not ProcessState.LOST:
             gateway.report, gateway.configured = None, NO_SNAPSHOT
+            self._out.append(commands.Unwatch("gateway", gateway.node, event.reason))
             self._lose(gateway, event.reason, now_s)
 
     def stopped(self, event: events.GatewayStopped) -> None:
         """Forget a gateway that has drained and ended."""
         gateway = self.records.get(event.node)
         if gateway is not None and gateway.state is ProcessState.DRAINING:
+            self._out.append(commands.Unwatch("gateway", gateway.node))
             self._remove(gateway, ProcessMove.STOPPED)
 
     def configure(self) -> None:

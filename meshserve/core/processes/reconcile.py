@@ -1,10 +1,14 @@
 """One lifecycle for workers and gateways, and the reconciler that leads it to what is wanted.
 
+The lifecycle is the table below:
+
 absent   → starting: start ordered
 starting → ready: serving, draining: stop ordered, lost: lost
 ready    → starting: restarted, draining: stop ordered, lost: lost
 draining → absent: stopped
 lost     → starting: start ordered, absent: given up
+
+Nothing else moves a process from one state to another.
 """
 
 from __future__ import annotations

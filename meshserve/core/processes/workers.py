@@ -46,13 +46,6 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
         """Drop what an earlier process has reported."""
         self.report, self.copies = None, {}
 
-    def see_copy(self, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
-        """Keep how one copy was seen (None: the worker has none), until the next report."""
-        if copy is None:
-            self.copies.pop(id_, None)
-        else:
-            self.copies[id_] = copy
-
 
 class Workers(
     reconcile.Reconciler[WorkerRecord, desired.WorkerSettings, desired.PoolSettings],
@@ -121,6 +114,7 @@ class Workers(
         worker.endpoint, worker.pid = living.endpoint, living.pid
         self.records[worker.id] = worker
         self._changed(worker)
+        self._out.append(commands.Watch("worker", worker.id, worker.pid))
         return worker
 
     def started(self, event: events.WorkerStarted) -> WorkerRecord | None:
@@ -134,6 +128,7 @@ class Workers(
         if worker.state is ProcessState.READY:
             self._move(worker, ProcessMove.RESTARTED)
         worker.sent = worker.synced = worker.full_after = worker.full_at = 0
+        self._out.append(commands.Watch("worker", worker.id, worker.pid))
         return worker
 
     def synced(self, event: events.WorkerSynced) -> None:
@@ -158,13 +153,26 @@ class Workers(
         ):
             worker.is_up, worker.pid = False, 0
             worker.forget_reports()
+            # A draining worker keeps its commands: the one that stops it also cleans up.
+            if worker.state is not ProcessState.DRAINING:
+                self._out.append(commands.AbandonWorker(worker.id))
+            self._out.append(commands.Unwatch("worker", worker.id, event.reason))
             self._lose(worker, event.reason, now_s)
 
     def stopped(self, worker_id: str) -> None:
         """Forget a worker that has drained and ended."""
         worker = self.records.get(worker_id)
         if worker is not None and worker.state is ProcessState.DRAINING:
+            self._out.append(commands.Unwatch("worker", worker.id))
             self._remove(worker, ProcessMove.STOPPED)
+
+    def see_copy(self, worker_id: str, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
+        """Keep how one copy was seen (None: the worker has none), until the next report."""
+        worker = self.running(worker_id)
+        if worker is not None and copy is not None:
+            worker.copies[id_] = copy
+        elif worker is not None:
+            worker.copies.pop(id_, None)
 
     # Catalogs
 

@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from meshserve import errors
 from meshserve.core.values import catalog_sync, desired, events, llm_spec, model, reports
+
+ProcessKind = Literal["worker", "gateway", "replica"]
 
 
 @dataclass(frozen=True, slots=True)
 class SaveChanges:
-    """Make the changes durable, all or none: answered by ChangesSaved, or by giving up. `words` tells the user what changes."""
+    """Make the changes durable, all or none: answered by ChangesSaved or SaveFailed.
+
+    The next SaveChanges follows only after the answer. `words` tell users what changes.
+    """
 
     changes: tuple[events.RegistryChange, ...]
     words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Answer a ticketed request: it is done. `words` tell users what it has changed."""
+
+    ticket: str
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a ticketed request: it is refused, or has failed."""
+
+    ticket: str
+    error: errors.MeshError
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Ask the process for reports, and notice its end. A gateway has no `pid` here."""
+
+    kind: ProcessKind
+    id: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Stop watching the process, which has ended. `reason` says why, if it was lost."""
+
+    kind: ProcessKind
+    id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +79,13 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class AbandonWorker:
+    """Drop the commands for a worker that were not performed yet: its process was lost."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SendChanges:
     """Bring the worker's catalog forward: answered by WorkerSynced or SyncFailed."""
 
@@ -47,11 +95,21 @@ class SendChanges:
 
 @dataclass(frozen=True, slots=True)
 class EnsureLoaded:
-    """Have the worker load the model: answered by CopyEnsured."""
+    """Have the worker load the model: answered by CopyEnsured with the same ticket."""
 
     worker_id: str
     id: model.ModelId
     timeout_s: float
+    ticket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Have the worker drop its copy of the model: answered by CopyUnloaded."""
+
+    worker_id: str
+    id: model.ModelId
+    ticket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +199,23 @@ class TurnAway:
     retry_after_s: float
 
 
-WorkerCommand = StartWorker | StopWorker | SendChanges | EnsureLoaded | Pin | Unpin
+WorkerCommand = (
+    StartWorker | StopWorker | AbandonWorker | SendChanges | EnsureLoaded | Unload | Pin | Unpin
+)
 GatewayCommand = StartGateway | ConfigureGateway | StopGateway
 ReplicaCommand = StartReplica | StopReplica | SleepReplica | WakeReplica
 HeldCommand = Admit | TurnAway
+RegistryCommand = SaveChanges | RememberMeasured
+AnswerCommand = Acknowledge | Refuse
+MonitorCommand = Watch | Unwatch
 Command = (
-    SaveChanges | RememberMeasured | WorkerCommand | GatewayCommand | ReplicaCommand | HeldCommand
+    RegistryCommand
+    | AnswerCommand
+    | MonitorCommand
+    | WorkerCommand
+    | GatewayCommand
+    | ReplicaCommand
+    | HeldCommand
 )
 
 Outbox = list[Command]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshserve import errors
 from meshserve.core.values import catalog, desired, llm_spec, model, reports
 
 RegistryChange = (
@@ -57,9 +58,9 @@ class RepositoryScanned:
 
 @dataclass(frozen=True, slots=True)
 class AliasRequested:
-    """The alias shall mean the model: at once, or where `is_gradual` once the model answers.
+    """The alias is to mean the model: at once, or with `is_gradual` once the model is loaded.
 
-    `expected` is the target that it must have before, where it is not empty. `spec` registers the model with it.
+    `expected`, if not empty, is its target before. `spec` registers the model with it.
     """
 
     alias: desired.DesiredAlias
@@ -85,6 +86,43 @@ class PinRequested:
     is_pinned: bool
 
 
+AdminRequest = (
+    ConfigApplied
+    | ModelsRegistered
+    | ModelRemoved
+    | RepositoryScanned
+    | AliasRequested
+    | AliasRemovalRequested
+    | PinRequested
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRequested:
+    """An admin request: answered by Acknowledge once its changes are saved, or by Refuse."""
+
+    ticket: str
+    request: AdminRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoadRequested:
+    """A user wants the model in memory where requests for `name` go: answered like the above."""
+
+    ticket: str
+    name: str
+    id: model.ModelId
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnloadRequested:
+    """A user wants no copy of the model in memory: answered by Acknowledge or Refuse."""
+
+    ticket: str
+    id: model.ModelId
+
+
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
     """Everything shall end in good order, and nothing be started any more."""
@@ -92,9 +130,16 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class ChangesSaved:
-    """What SaveChanges asked for is durable. It comes before any other event."""
+    """The changes of the last SaveChanges are durable."""
 
     changes: tuple[RegistryChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed:
+    """The registry could not save the changes of the last SaveChanges; it has none of them."""
+
+    error: errors.MeshError
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +201,6 @@ class WorkerReported:
 
 
 @dataclass(frozen=True, slots=True)
-class CopySeen:
-    """One copy of a worker, looked at between its reports; None: it has none."""
-
-    worker_id: str
-    id: model.ModelId
-    copy: reports.CopyReport | None
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """A worker's process is gone, or could not be started. `pid` is the process's, 0 where there was none."""
 
@@ -182,11 +218,32 @@ class WorkerStopped:
 
 @dataclass(frozen=True, slots=True)
 class CopyEnsured:
-    """An EnsureLoaded came to its end: the copy is ready, or `failure` says why not."""
+    """An EnsureLoaded has ended: with an `error`, or the worker has the model in memory.
+
+    `copy` is the worker's copy after that, None if it has none.
+    """
 
     worker_id: str
     id: model.ModelId
-    failure: str = ""
+    error: errors.MeshError | None = None
+    copy: reports.CopyReport | None = None
+    ticket: str = ""
+
+    @property
+    def failure(self) -> str:
+        """The error's message, empty without an error."""
+        return self.error.message if self.error else ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyUnloaded:
+    """An Unload has ended: with an `error`, or the worker's copy goes once it is not in use."""
+
+    worker_id: str
+    id: model.ModelId
+    error: errors.MeshError | None = None
+    copy: reports.CopyReport | None = None
+    ticket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,24 +362,16 @@ class Ticked:
     """Time went by."""
 
 
-AdminRequest = (
-    ConfigApplied
-    | ModelsRegistered
-    | ModelRemoved
-    | RepositoryScanned
-    | AliasRequested
-    | AliasRemovalRequested
-    | PinRequested
-)
+TicketedRequest = AdminRequested | ModelLoadRequested | ModelUnloadRequested
 WorkerEvent = (
     WorkerStarted
     | WorkerSynced
     | SyncFailed
     | WorkerReported
-    | CopySeen
     | WorkerLost
     | WorkerStopped
     | CopyEnsured
+    | CopyUnloaded
 )
 GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
 LlmEvent = (
@@ -337,9 +386,10 @@ LlmEvent = (
     | CapacitySeen
 )
 Event = (
-    AdminRequest
+    TicketedRequest
     | Restored
     | ChangesSaved
+    | SaveFailed
     | DrainRequested
     | WorkerEvent
     | GatewayEvent

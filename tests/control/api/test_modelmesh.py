@@ -13,7 +13,7 @@ ABOUT = pb.ModelInfo(type="onnx", path="/models/m")
 
 @pytest.fixture
 def api(stage):
-    return modelmesh.ModelMesh(stage.plane._clerk)
+    return modelmesh.ModelMesh(stage.plane.admin)
 
 
 async def register(api, name="m", **fields):

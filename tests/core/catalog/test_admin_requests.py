@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from meshserve import errors
 from meshserve.core.values import desired, events, llm_spec, model
 from tests.core import world
 
@@ -122,7 +123,8 @@ def test_the_same_registration_twice_is_one(made):
 
 
 def test_what_the_store_does_not_keep_does_not_hold(made):
-    made.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
+    with pytest.raises(errors.Unavailable):
+        made.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
     assert made.mesh.catalog.models.declared(model.ModelId("new")) is None
 
 

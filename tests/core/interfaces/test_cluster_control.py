@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from meshserve.control import clock
+from meshserve.control import control_plane
 from meshserve.core.interfaces import cluster_control
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 
 CLUSTERS: tuple[type[cluster_control.Cluster], ...] = (fake_cluster.FakeCluster,)
 STORES: tuple[type[cluster_control.RegistryStore], ...] = (fake_store.FakeStore,)
 WATCHES: tuple[type[cluster_control.RepositoryWatch], ...] = (fake_store.FakeWatch,)
-CLOCKS: tuple[type[cluster_control.Clock], ...] = (clock.RealClock, manual_clock.ManualClock)
+CLOCKS: tuple[type[cluster_control.Clock], ...] = (
+    control_plane.RealClock,
+    manual_clock.ManualClock,
+)
 
 
 def test_a_fake_cluster_controls_workers_gateways_and_replicas() -> None:

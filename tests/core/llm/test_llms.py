@@ -352,7 +352,8 @@ def test_replicas_that_already_run_are_taken_over():
     )
     wanted = desired.Desired(pools=(), llms=specs[:2])
     ordered = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
-    assert ordered == [commands.WakeReplica("b/3")]
+    assert ordered[:3] == [commands.Watch("replica", f"{spec.name}/3", 7) for spec in specs]
+    assert ordered[3:] == [commands.WakeReplica("b/3")]
     assert [(route.name, route.is_held) for route in fresh.gateway_snapshot("n1").llms] == [
         ("a", False),
         ("b", True),
@@ -367,12 +368,9 @@ def test_the_llm_that_is_awake_when_the_controller_begins_has_the_turn():
         llm_spec.LivingReplica(f"{spec.name}/0", spec, ENDPOINT, 7, is_asleep=spec.name == "a")
         for spec in specs
     )
-    assert (
-        fresh.handle(
-            events.Restored((desired.Desired(pools=(), llms=specs),), replicas=living), 0.0
-        )
-        == []
-    )
+    wanted = desired.Desired(pools=(), llms=specs)
+    ordered = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
+    assert {type(command) for command in ordered} == {commands.Watch}
     assert (fresh.llms.fleet.turns, fresh.llms.llms["a"].state) == ({"g": "b"}, "asleep")
     fresh.check()
 

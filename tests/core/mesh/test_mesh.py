@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from meshserve import errors
 from meshserve.core.mesh import mesh
 from meshserve.core.values import (
-    catalog,
     catalog_sync,
     commands,
     desired,
@@ -43,9 +42,10 @@ def test_nothing_is_started_before_the_configuration_that_is_coming():
     wanted = desired.Desired(pools=(world.pool(),))
     assert fresh.handle(events.Restored((wanted,), is_config_coming=True), 0.0) == []
     assert fresh.handle(events.NodesSeen(("n1",)), 0.0) == []
-    started = fresh.handle(events.ConfigApplied(wanted), 0.0)
+    started = fresh.handle(events.AdminRequested("t", events.ConfigApplied(wanted)), 0.0)
     settings = world.pool().settings
     assert started == [
+        commands.Acknowledge("t"),
         commands.StartGateway("n1"),
         commands.StartWorker("default-0", settings),
         commands.StartWorker("default-1", settings),
@@ -59,7 +59,7 @@ def test_a_controller_that_begins_again_restarts_nothing():
     )
     living = events.LivingWorker("default-0", world.pool().settings, ENDPOINT, 7)
     asked = fresh.handle(events.Restored((wanted,), (living,)), 0.0)
-    assert [type(command).__name__ for command in asked] == ["SendChanges"]
+    assert [type(command).__name__ for command in asked] == ["Watch", "SendChanges"]
     assert fresh.gateway_snapshot("n1").pools["default"][0].ready
 
 
@@ -191,10 +191,11 @@ def test_what_is_measured_of_a_model_that_is_gone_is_forgotten(made):
 
 
 def test_a_copy_that_is_seen_between_reports_is_known(made):
-    made.feed(events.CopySeen("default-0", A, reports.CopyReport(A, "ready")))
-    assert made.mesh.workers.records["default-0"].copies[A].state == "ready"
-    made.feed(events.CopySeen("default-0", A, None))
-    made.feed(events.CopySeen("default-9", A, reports.CopyReport(A, "ready")))
+    copy = reports.CopyReport(A, "ready")
+    made.feed(events.CopyEnsured("default-0", A, copy=copy))
+    assert made.mesh.workers.records["default-0"].copies == {A: copy}
+    made.feed(events.CopyUnloaded("default-0", A))
+    made.feed(events.CopyEnsured("default-9", A, copy=copy))
     assert made.mesh.workers.records["default-0"].copies == {}
 
 
@@ -280,14 +281,9 @@ def test_homes_are_by_the_name_that_is_called(made):
     )
 
 
-def test_footprints_differ_by_more_than_measuring_does():
-    assert not mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(125, 0))
-    assert mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(126, 0))
-    assert mesh.is_remeasured(model.Footprint(100, 0), model.Footprint(100, 1))
-
-
 # Determinism
 
+BROKEN = errors.LoadFailed("it is broken")
 WORKERS = st.sampled_from(["default-0", "default-1", "gpu-0", "none"])
 SPECS = st.builds(
     lambda name, uri, pinned: world.spec(name, uri=uri, pinned=pinned),
@@ -295,39 +291,44 @@ SPECS = st.builds(
     st.sampled_from(["/x", "/y"]),
     st.booleans(),
 )
-EVENTS = st.one_of(
-    st.builds(events.WorkerStarted, WORKERS, st.just(ENDPOINT), st.integers(1, 3)),
-    st.builds(events.WorkerSynced, WORKERS, st.integers(0, 9)),
-    st.builds(events.SyncFailed, WORKERS, st.integers(0, 9)),
-    st.builds(events.WorkerLost, WORKERS, st.just("killed"), st.integers(0, 3)),
-    st.builds(events.WorkerStopped, WORKERS),
-    st.builds(events.CopyEnsured, WORKERS, st.just(A), st.sampled_from(["", "broken"])),
-    st.builds(events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
-    st.builds(events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
+TICKETS = st.uuids().map(str)
+REQUESTS = st.one_of(
     st.builds(events.ModelsRegistered, st.lists(SPECS, max_size=3).map(tuple), st.booleans()),
     st.builds(events.ModelRemoved, st.sampled_from("abc")),
-    st.builds(
-        events.ChangesSaved,
-        st.lists(st.builds(catalog.ModelDeclared, SPECS), max_size=2).map(tuple),
-    ),
     st.builds(
         events.ConfigApplied,
         st.builds(
             lambda count: desired.Desired(pools=(world.pool(workers=count),)), st.integers(0, 2)
         ),
     ),
+)
+EVENTS = st.one_of(
+    st.builds(events.WorkerStarted, WORKERS, st.just(ENDPOINT), st.integers(1, 3)),
+    st.builds(events.WorkerSynced, WORKERS, st.integers(0, 9)),
+    st.builds(events.SyncFailed, WORKERS, st.integers(0, 9)),
+    st.builds(events.WorkerLost, WORKERS, st.just("killed"), st.integers(0, 3)),
+    st.builds(events.WorkerStopped, WORKERS),
+    st.builds(events.CopyEnsured, WORKERS, st.just(A), st.sampled_from([None, BROKEN])),
+    st.builds(events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
+    st.builds(events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
+    st.builds(events.ModelLoadRequested, TICKETS, st.sampled_from("abc"), st.just(A)),
+    st.builds(events.ModelUnloadRequested, TICKETS, st.just(A)),
+    st.builds(events.AdminRequested, TICKETS, REQUESTS),
+    st.just("the registry answers"),
     st.just(events.Ticked()),
 )
 
 
 def replay(history):
-    """What a new mesh answers to each of these events; of a refusal its text."""
-    fresh, answers = mesh.Mesh(), []
+    """What a new mesh answers to each of these events; the registry saves what it is asked to."""
+    fresh, answers, saving = mesh.Mesh(), [], []
     for number, event in enumerate(history):
-        try:
-            answers.append(fresh.handle(event, float(number)))
-        except errors.MeshError as error:
-            answers.append(error.message)
+        if event == "the registry answers" and not saving:
+            continue
+        saved = event == "the registry answers" and events.ChangesSaved(saving.pop().changes)
+        following = fresh.handle(saved or event, float(number))
+        saving += [command for command in following if isinstance(command, commands.SaveChanges)]
+        answers.append([repr(command) for command in following])
     return answers
 
 

@@ -50,37 +50,43 @@ CONFIGS = st.builds(
 class MeshMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.world = world.World()
+        self.world = world.World(is_saving_slowly=True)
 
-    def wish(self, event, *, is_store_broken=False):
+    def request(self, request):
         try:
-            self.world.feed(event, is_store_broken=is_store_broken)
+            self.world.feed(request)
         except errors.MeshError:
             self.world.check()
 
     @rule(config=CONFIGS)
     def apply(self, config):
-        self.wish(events.ConfigApplied(config))
+        self.request(events.ConfigApplied(config))
 
     @rule(
         specs=st.lists(SPECS, min_size=1, max_size=3),
         is_replacing=st.booleans(),
-        is_store_broken=st.booleans(),
     )
-    def register(self, specs, is_replacing, is_store_broken):
-        self.wish(
-            events.ModelsRegistered(from_origin(specs, model.FROM_API), is_replacing),
-            is_store_broken=is_store_broken,
-        )
+    def register(self, specs, is_replacing):
+        self.request(events.ModelsRegistered(from_origin(specs, model.FROM_API), is_replacing))
+
+    @rule(name=NAMES)
+    def load(self, name):
+        if self.world.mesh.catalog.models.versions(name):
+            self.world.load(name)
+
+    @rule(name=NAMES)
+    def unload(self, name):
+        if self.world.mesh.catalog.models.versions(name):
+            self.world.unload(name)
 
     @rule(name=NAMES, version=st.sampled_from(["", "1", "2"]))
     def remove(self, name, version):
-        self.wish(events.ModelRemoved(name, version))
+        self.request(events.ModelRemoved(name, version))
 
     @rule(specs=st.lists(SPECS, max_size=3))
     def scan(self, specs):
         one_pool = tuple(dataclasses.replace(each, pool="default") for each in specs)
-        self.wish(
+        self.request(
             events.RepositoryScanned(REPOSITORY.origin, from_origin(one_pool, REPOSITORY.origin))
         )
 
@@ -96,7 +102,7 @@ class MeshMachine(RuleBasedStateMachine):
             if spec
             else None
         )
-        self.wish(
+        self.request(
             events.AliasRequested(
                 desired.DesiredAlias(alias, name), is_gradual=is_gradual, spec=registered
             )
@@ -104,11 +110,11 @@ class MeshMachine(RuleBasedStateMachine):
 
     @rule(alias=st.sampled_from(["alias", "other", "a"]))
     def clear_alias(self, alias):
-        self.wish(events.AliasRemovalRequested(alias))
+        self.request(events.AliasRemovalRequested(alias))
 
     @rule(name=NAMES, is_pinned=st.booleans())
     def pin(self, name, is_pinned):
-        self.wish(events.PinRequested(model.ModelId(name), is_pinned))
+        self.request(events.PinRequested(model.ModelId(name), is_pinned))
 
     @rule(names=st.sets(NAMES))
     def break_loads(self, names):

@@ -1,0 +1,78 @@
+"""Changes of the catalog on their way to workers, and workers' measurements on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshserve.core.catalog import catalog_index, changeset
+from meshserve.core.processes import workers
+from meshserve.core.values import catalog, commands, events, model, reports
+
+REMEASURED_RATIO = 1.25
+"""Footprints that differ by less are one footprint, measured twice."""
+
+
+class CatalogDistribution:
+    """Applies changes to the catalog, and sends them to the workers of their pools."""
+
+    def __init__(
+        self, index: catalog_index.CatalogIndex, workers_: workers.Workers, out: commands.Outbox
+    ) -> None:
+        self._index = index
+        self._workers = workers_
+        self._out = out
+
+    def apply(self, changes: Iterable[events.RegistryChange]) -> None:
+        """Apply saved changes."""
+        self._send(
+            pool_change
+            for change in changes
+            for pool_change in self._index.apply(self._with_measurement(change))
+        )
+
+    def _with_measurement(self, change: events.RegistryChange) -> events.RegistryChange:
+        # What was learned while the change was being saved must not be lost with it.
+        if not isinstance(change, catalog.ModelDeclared):
+            return change
+        declared = self._index.models.declared(change.spec.id)
+        measured = changeset.measured_still(declared, change.spec)
+        return catalog.ModelDeclared(change.spec, measured or change.measured)
+
+    def learn(self, measurements: Iterable[reports.LearnedMeasurement]) -> None:
+        """Keep the measurements that differ from what is known, and tell all workers."""
+        learned: list[reports.LearnedMeasurement] = []
+        pool_changes: list[catalog_index.PoolChange] = []
+        for measurement in measurements:
+            declared = self._index.models.declared(measurement.id)
+            if declared is not None and _is_news(declared.measured, measurement.measured):
+                learned.append(measurement)
+                changed = catalog.ModelDeclared(declared.spec, measurement.measured)
+                pool_changes += self._index.apply(changed)
+        if learned:
+            self._send(pool_changes)
+            self._out.append(commands.RememberMeasured(tuple(learned)))
+
+    def send_full(self, worker: workers.WorkerRecord) -> None:
+        """Send a worker the full catalog of its pool."""
+        self._workers.send_full(worker, self._index.parts(worker.settings.pool))
+
+    def _send(self, pool_changes: Iterable[catalog_index.PoolChange]) -> None:
+        by_pool: dict[str, list[catalog.Change]] = {}
+        for pool_change in pool_changes:
+            by_pool.setdefault(pool_change.pool, []).append(pool_change.change)
+        for pool, changes in by_pool.items():
+            for worker in self._workers.of_pool(pool):
+                if worker.is_up:
+                    self._workers.send(worker, changes)
+
+
+def _is_news(known: model.Measured | None, new: model.Measured) -> bool:
+    return (
+        known is None or known.digest != new.digest or is_remeasured(known.footprint, new.footprint)
+    )
+
+
+def is_remeasured(known: model.Footprint, new: model.Footprint) -> bool:
+    """Return whether a footprint differs from the known one by more than two measurements do."""
+    pairs = zip(known, new, strict=True)
+    return any(max(pair) > REMEASURED_RATIO * min(pair) for pair in pairs)

@@ -1,0 +1,150 @@
+"""The mesh as readers see it: the only way in which the control plane's APIs read its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from meshserve import errors
+from meshserve.core.catalog import catalog_index
+from meshserve.core.llm import llm_state
+from meshserve.core.processes import gateways
+from meshserve.core.processes import workers as workers_part
+from meshserve.core.processes.reconcile import ProcessState
+from meshserve.core.values import catalog, desired, model, reports, snapshots
+
+
+class ModelsView(Protocol):
+    """All registered models, for reading."""
+
+    def __iter__(self) -> Iterator[catalog.ModelDeclared]: ...
+
+    def __len__(self) -> int: ...
+
+    def resolve(self, name: str, version: str = "") -> model.ModelId:
+        """Return the version that a request means. Raises ModelNotFound."""
+        ...
+
+    def declared(self, id_: model.ModelId) -> catalog.ModelDeclared | None:
+        """Return the declaration of a version, None if it is not registered."""
+        ...
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the versions of a model, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker. `copies` are its copies as it reported them last."""
+
+    id: str
+    settings: desired.WorkerSettings
+    state: ProcessState
+    reason: str
+    restarts: int
+    pid: int
+    endpoint: model.Endpoint | None
+    report: reports.WorkerReport | None = field(repr=False)
+    copies: Mapping[model.ModelId, reports.CopyReport] = field(repr=False)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker takes requests."""
+        return self.state is ProcessState.READY
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayView:
+    """One node's gateway."""
+
+    node: str
+    state: ProcessState
+    reason: str
+    restarts: int
+    report: reports.GatewayReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeshView:
+    """The mesh after one event.
+
+    What is small is copied. Models, aliases and copies are shared with the mesh, for there may be
+    100,000 of them: read those before the next `await`, after which they may have changed.
+    """
+
+    config: desired.Desired
+    is_draining: bool
+    are_gateways_serving: bool
+    workers: tuple[WorkerView, ...]
+    gateways: tuple[GatewayView, ...]
+    hot_routes: tuple[snapshots.HotRoute, ...]
+    llms: Mapping[str, llm_state.LlmRecord]
+    models: ModelsView
+    aliases: Mapping[str, desired.DesiredAlias]
+    _index: catalog_index.CatalogIndex = field(repr=False)
+    _workers: workers_part.Workers = field(repr=False)
+
+    def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
+        """Return the declaration that a name, version or alias means. Raises ModelNotFound."""
+        id_ = self.models.resolve(name, version)
+        declared = self.models.declared(id_)
+        if declared is None:
+            raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
+        return declared
+
+    def aliases_of(self, name: str) -> frozenset[str]:
+        """Return the aliases that mean the model now."""
+        return self._index.aliases_of(name)
+
+    def is_moving(self, alias: str, target: str) -> bool:
+        """Return whether the alias still waits for this target, which has not failed to load."""
+        current = self.aliases.get(alias)
+        return current is not None and current.target == target and not current.failure
+
+    def home(self, name: str) -> str | None:
+        """Return the ready worker that gets the requests for a model or alias, or None."""
+        pool = self._index.pool_of(name)
+        return self._workers.home(pool, name) if pool else None
+
+    def of_pool(self, pool: str) -> list[WorkerView]:
+        """Return the pool's workers, by id."""
+        return [worker for worker in self.workers if worker.settings.pool == pool]
+
+    def reported_copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
+        """Return the model's copies by worker, as the workers reported them last."""
+        return {worker.id: worker.copies[id_] for worker in self.workers if id_ in worker.copies}
+
+    def holders(self, id_: model.ModelId) -> list[str]:
+        """Return the ready workers that may have a copy: its homes, and those that reported one."""
+        homes = {self.home(name) for name in (id_.name, *self.aliases_of(id_.name))}
+        having = {worker.id for worker in self.workers if worker.is_ready and id_ in worker.copies}
+        return sorted(having.union(home for home in homes if home is not None))
+
+
+def worker_views(records: Iterable[workers_part.WorkerRecord]) -> tuple[WorkerView, ...]:
+    """Return the views of the workers, by id."""
+    return tuple(
+        WorkerView(
+            worker.id,
+            worker.settings,
+            worker.state,
+            worker.reason,
+            worker.restarts,
+            worker.pid,
+            worker.endpoint,
+            worker.report,
+            MappingProxyType(worker.copies),
+        )
+        for worker in sorted(records, key=lambda worker: worker.id)
+    )
+
+
+def gateway_views(records: Iterable[gateways.GatewayRecord]) -> tuple[GatewayView, ...]:
+    """Return the views of the gateways, in the order of their nodes' appearance."""
+    return tuple(
+        GatewayView(gateway.node, gateway.state, gateway.reason, gateway.restarts, gateway.report)
+        for gateway in records
+    )

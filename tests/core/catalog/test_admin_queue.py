@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from meshserve import errors
+from meshserve.core.catalog import admin_queue, catalog_index
+from meshserve.core.values import commands, desired, events
+from tests.core import world
+
+
+@pytest.fixture
+def index():
+    made = catalog_index.CatalogIndex()
+    made.apply(desired.Desired(pools=(world.pool(),)))
+    return made
+
+
+@pytest.fixture
+def out():
+    return []
+
+
+@pytest.fixture
+def queue(index, out):
+    return admin_queue.AdminQueue(index, out)
+
+
+def registration(*names, **fields):
+    return events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names))
+
+
+def drain(out):
+    drained = [(type(command).__name__, getattr(command, "ticket", None)) for command in out]
+    out.clear()
+    return drained
+
+
+def save(queue, index, changes):
+    for change in changes:
+        index.apply(change)
+    queue.saved()
+
+
+def test_a_request_is_acknowledged_once_its_changes_are_saved(queue, index, out):
+    queue.add(registration("a"), "t1")
+    (command,) = out
+    assert drain(out) == [("SaveChanges", None)]
+    save(queue, index, command.changes)
+    assert out == [commands.Acknowledge("t1", ("model a:1 added",))]
+    assert not queue.has_open
+
+
+def test_the_next_request_is_decided_on_what_the_one_before_has_left(queue, index, out):
+    queue.add(registration("a"), "t1")
+    queue.add(registration("a", uri="/other"), "t2")
+    queue.add(registration("b"), "t3")
+    (command,) = out
+    assert drain(out) == [("SaveChanges", None)]
+    save(queue, index, command.changes)
+    (_, refusal, _) = out
+    assert isinstance(refusal.error, errors.AlreadyExists)
+    assert drain(out) == [("Acknowledge", "t1"), ("Refuse", "t2"), ("SaveChanges", None)]
+
+
+def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(queue, index, out):
+    queue.add(registration("a"), "t1")
+    queue.add(registration("b"), "t2")
+    out.clear()
+    error = errors.Unavailable("the registry is broken")
+    queue.save_failed(error)
+    assert out[0] == commands.Refuse("t1", error)
+    assert drain(out)[1:] == [("SaveChanges", None)]
+    assert index.models.versions("a") == ()
+
+
+def test_a_request_that_changes_nothing_is_acknowledged_at_once(queue, index, out):
+    queue.add(events.ConfigApplied(index.desired), "t")
+    assert out == [commands.Acknowledge("t")]
+    assert queue.is_configured
+
+
+def test_a_request_without_a_ticket_is_answered_by_nothing(queue, out):
+    queue.add(events.ModelRemoved("none"))
+    assert out == []
+
+
+def test_a_bug_in_one_decision_is_an_answer_and_holds_up_nothing(queue, out):
+    with pytest.raises(AttributeError):
+        queue.add(events.ModelsRegistered((None,)), "t1")
+    queue.add(registration("a"), "t2")
+    assert drain(out) == [("Refuse", "t1"), ("SaveChanges", None)]
+
+
+def test_an_answer_of_the_registry_without_a_save_is_a_bug(queue):
+    with pytest.raises(AssertionError, match="no changes are being saved"):
+        queue.saved()
