@@ -77,7 +77,7 @@ class LlmServer:
 
     async def _watch(self) -> None:
         # From outside the engine's core: what hangs there can't report that it hangs
-        # (docs/decisions/0031-watch-engines-from-outside.md).
+        # (docs/decisions/0085-engines-are-watched-from-outside.md).
         loop = asyncio.get_running_loop()
         while not self._failed.done():
             failure = self.engine.failure()

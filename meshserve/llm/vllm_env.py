@@ -46,7 +46,7 @@ def defaults(
         "VLLM_LOGGING_CONFIG_PATH": logging_config,
     }
     if order.spec.device == "cpu":
-        # See docs/decisions/0032-pause-vllm-on-cpus.md.
+        # See docs/decisions/0009-engine-pause-on-cpus.md.
         variables[PAUSE] = str(PAUSE_S)
     processes = order.spec.tensor_parallel_size * order.spec.pipeline_parallel_size
     if order.spec.device == "cpu" and processes > 1:

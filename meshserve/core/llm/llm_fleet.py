@@ -47,8 +47,8 @@ class Fleet:
 
     def add_replica(self, llm: LlmRecord, replica_id: str, spec: llm_spec.LlmSpec) -> ReplicaRecord:
         """Add a replica without a process. It has the failures of the last one with its id."""
-        failures = llm.failures.setdefault(replica_id, replica_state.StartFailures())
-        replica = ReplicaRecord(replica_id, spec, failures, reason=failures.reason)
+        retry = llm.retries.setdefault(replica_id, replica_state.ReplicaRetry())
+        replica = ReplicaRecord(replica_id, spec, retry, reason=retry.reason)
         llm.replicas[replica_id] = replica
         return replica
 
@@ -66,7 +66,7 @@ class Fleet:
             llm = self.llms.setdefault(name, LlmRecord(name, spec))
             if not llm.spec.is_same_engine(spec):
                 # Failures of another engine say nothing about this one: it starts at once.
-                llm.failures.clear()
+                llm.retries.clear()
             llm.spec = spec
         for name, llm in self.llms.items():
             llm.is_wanted = name in specs

@@ -132,7 +132,7 @@ def _stop(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> Non
         return
     else:
         if replica.phase is not ReplicaPhase.FAILED:
-            llm.failures.pop(replica.id, None)
+            llm.retries.pop(replica.id, None)
         replica.move(ReplicaMove.STOP_ORDERED)
         fleet.out.append(commands.StopReplica(replica.id))
 
@@ -161,7 +161,7 @@ def start_missing(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
             replica.move(ReplicaMove.WAKE_ORDERED)
             replica.ordered_s = now_s
             fleet.out.append(commands.WakeReplica(replica.id))
-        elif is_startable and now_s >= replica.failures.retry_at_s:
+        elif is_startable and replica.retry.is_due(now_s):
             _start(fleet, llm, replica, now_s)
 
 
@@ -171,6 +171,6 @@ def _start(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord, now_s
         replica.reason = plan
         return
     replica.move(ReplicaMove.START_ORDERED)
-    replica.plan, replica.reason, replica.ordered_s = plan, replica.failures.reason, now_s
+    replica.plan, replica.reason, replica.ordered_s = plan, replica.retry.reason, now_s
     replica.starts += 1
     fleet.out.append(commands.StartReplica(replica.id, llm.spec, plan))

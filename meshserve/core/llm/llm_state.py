@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from meshserve.core.llm import replica_state
-from meshserve.core.llm.replica_state import ReplicaPhase, ReplicaRecord, StartFailures
+from meshserve.core.llm.replica_state import ReplicaPhase, ReplicaRecord, ReplicaRetry
 from meshserve.core.values import llm_spec, model_stats, snapshots
 
 DEFAULT_EXPECTED_S = 60.0
@@ -123,7 +123,7 @@ class LlmRecord:
     """One LLM. `is_wanted` says whether the configuration has it.
 
     `overloaded_s` and `quiet_s` are times since when its replicas have too much or too little to
-    do. `route` is what gateways were last ordered to apply, with snapshot `revision`. `failures`
+    do. `route` is what gateways were last ordered to apply, with snapshot `revision`. `retries`
     outlive their replicas: one that is stopped and started again is still failing in a row.
     """
 
@@ -132,7 +132,7 @@ class LlmRecord:
     is_wanted: bool = False
     replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
     held: HoldQueue = field(default_factory=HoldQueue)
-    failures: dict[str, StartFailures] = field(default_factory=dict)
+    retries: dict[str, ReplicaRetry] = field(default_factory=dict)
     desired_replicas: int = 0
     used_s: float = -math.inf
     overloaded_s: float | None = None
@@ -157,7 +157,7 @@ class LlmRecord:
     def reason(self) -> str:
         """Why a replica does not serve, in words; "" if nothing is wrong."""
         reasons = [replica.reason for replica in self.replicas.values()] or [
-            failures.reason for failures in self.failures.values()
+            retry.reason for retry in self.retries.values()
         ]
         return next(filter(None, reasons), "")
 
@@ -214,14 +214,14 @@ class LlmRecord:
             self.name, self.spec.names, members, not ready, self.spec.held.wait_s_max
         )
 
-    def blocking_failure(self, now_s: float) -> StartFailures | None:
+    def blocking_failure(self, now_s: float) -> ReplicaRetry | None:
         """Return a failure that keeps every replica from serving, None if one may come up."""
         lasting = self.lasting()
         if lasting:
             is_failing = all(replica.is_failing for replica in lasting)
-            return lasting[0].failures if is_failing else None
-        pending = (failures for failures in self.failures.values() if failures.retry_at_s > now_s)
-        return min(pending, key=lambda failures: failures.retry_at_s, default=None)
+            return lasting[0].retry if is_failing else None
+        pending = (retry for retry in self.retries.values() if not retry.is_due(now_s))
+        return min(pending, key=lambda retry: retry.retry_at_s, default=None)
 
     def expected_s(self, now_s: float) -> float:
         """Return in how many seconds a replica is expected to serve."""
@@ -241,8 +241,8 @@ class LlmRecord:
             case ReplicaPhase.ASLEEP | ReplicaPhase.GOING_TO_SLEEP:
                 return self.wakes.expected_s
             case _:
-                return max(0.0, replica.failures.retry_at_s - now_s) + self.starts.expected_s
+                return max(0.0, replica.retry.retry_at_s - now_s) + self.starts.expected_s
 
     def _retry_s(self, now_s: float) -> float:
-        waits_s = (failures.retry_at_s - now_s for failures in self.failures.values())
+        waits_s = (retry.retry_at_s - now_s for retry in self.retries.values())
         return max(0.0, max(waits_s, default=0.0))

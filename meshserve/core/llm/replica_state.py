@@ -17,19 +17,14 @@ This table is made from MOVES, which alone decides what may follow what.
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from meshserve.core import state_table
+from meshserve.core import backoff, state_table
 from meshserve.core.values import llm_spec, model
 
-RETRY_S = 1.0
-RETRY_S_MAX = 60.0
-DOUBLINGS_MAX = 16
-STABLE_S = 60.0
-"""A replica that served for this long starts its next failure with the shortest wait again."""
+BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=60.0, calm_s=60.0)
 
 
 class ReplicaPhase(enum.Enum):
@@ -139,17 +134,11 @@ KEEP_ORDER = (
 
 
 @dataclass(slots=True)
-class StartFailures:
-    """A replica's failures in a row. `reason` is empty once it has served again."""
+class ReplicaRetry(backoff.Backoff):
+    """A replica's failures in a row, and its next try. `reason` is "" once it has served again."""
 
-    count: int = 0
+    policy: backoff.BackoffPolicy = BACKOFF
     reason: str = ""
-    retry_at_s: float = -math.inf
-
-    def record(self, reason: str, now_s: float) -> None:
-        """Count one more failure. The wait until the next try doubles, up to a minute."""
-        self.retry_at_s = now_s + min(RETRY_S * 2.0 ** min(self.count, DOUBLINGS_MAX), RETRY_S_MAX)
-        self.count, self.reason = self.count + 1, reason
 
 
 @dataclass(slots=True)
@@ -162,7 +151,7 @@ class ReplicaRecord:
 
     id: str
     spec: llm_spec.LlmSpec
-    failures: StartFailures
+    retry: ReplicaRetry
     phase: ReplicaPhase = ReplicaPhase.WAITING
     plan: llm_spec.ReplicaPlan | None = None
     endpoint: model.Endpoint | None = None
@@ -184,12 +173,12 @@ class ReplicaRecord:
         """Note that the engine answers; its failures are no longer the reason for anything."""
         self.move(ReplicaMove.ANSWERED)
         self.up_s, self.report = now_s, None
-        self.reason = self.failures.reason = ""
+        self.reason = self.retry.reason = ""
 
     def forgive(self, now_s: float) -> None:
-        """Forget how often the replica failed in a row, if it has served for STABLE_S."""
-        if self.phase in SERVING and now_s - self.up_s > STABLE_S:
-            self.failures.count = 0
+        """Forget the failures of a replica that has served for the calm time of its back-off."""
+        if self.phase in SERVING and now_s - self.up_s > BACKOFF.calm_s:
+            self.retry.reset()
 
     def fail(self, reason: str, now_s: float) -> None:
         """Mark the replica failed and schedule the next try.
@@ -199,7 +188,8 @@ class ReplicaRecord:
         """
         self.forgive(now_s)
         self.move(ReplicaMove.LOST)
-        self.failures.record(reason, now_s)
+        self.retry.record_failure(now_s)
+        self.retry.reason = reason
         self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None
 
     @property
@@ -223,7 +213,7 @@ class ReplicaRecord:
     def is_failing(self) -> bool:
         """Whether it failed, and is at most being tried again."""
         return self.phase is ReplicaPhase.FAILED or (
-            self.phase in COMING_UP and self.failures.count > 0
+            self.phase in COMING_UP and self.retry.failures > 0
         )
 
     @property

@@ -63,9 +63,9 @@ def test_a_replica_is_blocked_while_another_of_its_group_uses_gpu_memory(fleet, 
 def test_failures_of_another_engine_are_forgotten(fleet):
     add(fleet, "c", ReplicaPhase.FAILED)
     fleet.set_wanted([llm_world.spec("c", idle_timeout_s=1.0)])
-    assert fleet.llms["c"].failures
+    assert fleet.llms["c"].retries
     fleet.set_wanted([llm_world.spec("c", engine={"seed": 1})])
-    assert not fleet.llms["c"].failures
+    assert not fleet.llms["c"].retries
 
 
 def test_an_llm_that_is_not_wanted_is_forgotten_with_its_last_replica(fleet):

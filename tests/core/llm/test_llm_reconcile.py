@@ -136,7 +136,7 @@ def test_missing_replicas_are_started_on_their_nodes(fleet):
 def test_a_failed_replica_is_started_again_when_it_is_time(fleet):
     llm = want(fleet)
     llm_reconcile.count_replicas(fleet, llm, 0.0)
-    add(fleet, llm, ReplicaPhase.FAILED).failures.retry_at_s = 5.0
+    add(fleet, llm, ReplicaPhase.FAILED).retry.retry_at_s = 5.0
     assert start_missing(fleet, llm, 4.9) == []
     assert [type(command) for command in start_missing(fleet, llm, 5.0)] == [commands.StartReplica]
 
@@ -173,8 +173,8 @@ def test_failures_are_remembered_beyond_the_stop_of_a_failed_replica_only(fleet)
     llm = want(fleet)
     failed, asleep = add(fleet, llm, ReplicaPhase.FAILED), add(fleet, llm, ReplicaPhase.ASLEEP)
     stop_surplus(fleet, llm)
-    assert failed.id in llm.failures
-    assert asleep.id not in llm.failures
+    assert failed.id in llm.retries
+    assert asleep.id not in llm.retries
 
 
 @pytest.mark.parametrize(

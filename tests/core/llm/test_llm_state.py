@@ -83,9 +83,9 @@ def llm():
 
 
 def add(llm, number, phase, *, failures=0, retry_at_s=0.0, **fields):
-    record = replica_state.StartFailures(failures, "broken", retry_at_s)
+    retry = replica_state.ReplicaRetry(failures=failures, retry_at_s=retry_at_s, reason="broken")
     replica = replica_state.ReplicaRecord(
-        f"a/{number}", llm.spec, record, phase, endpoint=ENDPOINT, **fields
+        f"a/{number}", llm.spec, retry, phase, endpoint=ENDPOINT, **fields
     )
     llm.replicas[replica.id] = replica
     return replica
@@ -122,7 +122,7 @@ def test_its_state_is_that_of_the_replica_that_has_come_furthest(llm):
 
 
 def test_an_llm_whose_last_replica_failed_says_so(llm):
-    llm.failures["a/0"] = replica_state.StartFailures(1, "broken")
+    llm.retries["a/0"] = replica_state.ReplicaRetry(failures=1, reason="broken")
     assert (llm.state, llm.reason) == ("failed", "broken")
     add(llm, 0, ReplicaPhase.STARTING)
     assert (llm.state, llm.reason) == ("starting", "")
@@ -174,7 +174,7 @@ def test_the_expected_wait_follows_the_phase(llm, phase, expected_s):
 
 def test_without_a_replica_a_whole_start_is_expected(llm):
     assert llm.expected_s(0.0) == 60.0
-    llm.failures["a/0"] = replica_state.StartFailures(1, "broken", 5.0)
+    llm.retries["a/0"] = replica_state.ReplicaRetry(failures=1, retry_at_s=5.0, reason="broken")
     assert llm.expected_s(0.0) == 65.0
 
 
@@ -182,13 +182,13 @@ def test_only_a_start_after_a_failure_keeps_requests_from_waiting(llm):
     assert llm.blocking_failure(0.0) is None
     replica = add(llm, 0, ReplicaPhase.STARTING)
     assert llm.blocking_failure(0.0) is None
-    replica.failures.count = 1
-    assert llm.blocking_failure(0.0) is replica.failures
+    replica.retry.failures = 1
+    assert llm.blocking_failure(0.0) is replica.retry
     add(llm, 1, ReplicaPhase.STARTING)
     assert llm.blocking_failure(0.0) is None
 
 
 def test_a_failure_without_a_replica_blocks_until_the_next_try(llm):
-    llm.failures["a/0"] = replica_state.StartFailures(1, "broken", 5.0)
-    assert llm.blocking_failure(4.0) is llm.failures["a/0"]
+    llm.retries["a/0"] = replica_state.ReplicaRetry(failures=1, retry_at_s=5.0, reason="broken")
+    assert llm.blocking_failure(4.0) is llm.retries["a/0"]
     assert llm.blocking_failure(5.0) is None

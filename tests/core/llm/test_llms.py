@@ -272,7 +272,7 @@ def test_failures_are_forgotten_after_a_minute_of_service(world):
     world.pass_time(5.0)
     world.failing_starts = set()
     world.pass_time(70.0)
-    assert world.mesh.llms.fleet.replica("a/0").failures.count == 0
+    assert world.mesh.llms.fleet.replica("a/0").retry.failures == 0
 
 
 # Changes

@@ -47,8 +47,8 @@ class Held:
         self.llm.replicas.clear()
         replica = self.llms.fleet.add_replica(self.llm, "a/0", self.llm.spec)
         replica.phase, replica.endpoint = phase, ENDPOINT
-        replica.reason = replica.failures.reason = "broken"
-        replica.failures.count, replica.failures.retry_at_s = failures, 5.0 * failures
+        replica.reason = replica.retry.reason = "broken"
+        replica.retry.failures, replica.retry.retry_at_s = failures, 5.0 * failures
         self.llm.route = self.llm.desired_route()
 
 

@@ -11,8 +11,8 @@ from tests.core import llm_world
 
 
 def replica_in(phase, *, failures=0, **fields):
-    record = replica_state.StartFailures(failures, "broken", 0.0)
-    return replica_state.ReplicaRecord("a/0", llm_world.spec("a"), record, phase, **fields)
+    retry = replica_state.ReplicaRetry(failures=failures, retry_at_s=0.0, reason="broken")
+    return replica_state.ReplicaRecord("a/0", llm_world.spec("a"), retry, phase, **fields)
 
 
 # The table
@@ -66,25 +66,27 @@ def test_every_replica_has_a_public_state_and_a_rank():
 
 
 def test_each_failure_doubles_the_wait_up_to_a_minute():
-    failures, delays = replica_state.StartFailures(), []
+    delays = []
+    replica = replica_in(ReplicaPhase.STARTING)
     for _ in range(8):
-        failures.record("broken", 100.0)
-        delays.append(failures.retry_at_s - 100.0)
+        replica.fail("broken", 100.0)
+        delays.append(replica.retry.retry_at_s - 100.0)
+        replica.move(ReplicaMove.START_ORDERED)
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
 def test_a_replica_that_served_for_long_fails_as_if_for_the_first_time():
     replica = replica_in(ReplicaPhase.READY, failures=5, up_s=0.0)
     replica.fail("killed", 61.0)
-    failures = replica.failures
-    assert (failures.count, failures.retry_at_s, replica.reason) == (1, 62.0, "killed")
+    retry = replica.retry
+    assert (retry.failures, retry.retry_at_s, retry.reason) == (1, 62.0, "killed")
 
 
 def test_a_replica_that_comes_up_has_no_reason_and_no_report():
     replica = replica_in(ReplicaPhase.STARTING, failures=1, reason="broken")
     replica.come_up(7.0)
     assert (replica.phase, replica.up_s) == (ReplicaPhase.READY, 7.0)
-    assert (replica.reason, replica.failures.reason, replica.failures.count) == ("", "", 1)
+    assert (replica.reason, replica.retry.reason, replica.retry.failures) == ("", "", 1)
 
 
 @pytest.mark.parametrize(
