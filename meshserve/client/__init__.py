@@ -1,7 +1,7 @@
-"""Clients of a mesh: `Client` for threads, `AsyncClient` for event loops, `admin` to manage.
+"""Clients of a mesh: `Client` for threads, `AsyncClient` for loops, `admin` for management.
 
     with meshserve.Client("127.0.0.1:8080") as client:
-        client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])                # one input, one output: arrays
+        client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])               # one input, one output: arrays
         client.predict("ranker", {"user": users, "items": items})    # several: by name
         client.models()                                              # every registered model
 
@@ -13,16 +13,9 @@ help.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from meshserve.client.arrays import Inputs
-    from meshserve.client.async_client import AsyncClient
-    from meshserve.client.conversation import ListedModel, ModelMetadata, Prediction
-    from meshserve.client.sync_client import Client
+from typing import Any
 
 __all__ = ["AsyncClient", "Client", "Inputs", "ListedModel", "ModelMetadata", "Prediction"]
-
 _MODULES = {
     "AsyncClient": "async_client",
     "Client": "sync_client",

@@ -58,7 +58,7 @@ def methods(channel: Any) -> dict[str, Any]:
 def check_health(address: str, timeout_s: float) -> None:
     """Return once a gRPC server at `address` (host:port) has answered a health check.
 
-    Raises MeshError where none answers. Source: https://grpc.io/docs/guides/health-checking/
+    Raises MeshError if none answers. Source: gRPC's health checking protocol.
     """
     with grpc.insecure_channel(address) as channel:
         try:
