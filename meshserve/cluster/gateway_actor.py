@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from meshserve import errors
 from meshserve.cluster import actor_process
@@ -34,7 +33,7 @@ class GatewayActor:
         else:
             await _raising_unavailable(self._gateway.start(snap))
             self._is_started = True
-        return self._report()
+        return self._gateway.report(self._node)
 
     @actor_process.errors_as_values
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
@@ -44,24 +43,13 @@ class GatewayActor:
     @actor_process.errors_as_values
     async def report(self) -> reports.GatewayReport:
         """Return the gateway's present state."""
-        return self._report()
+        return self._gateway.report(self._node)
 
     @actor_process.errors_as_values
     async def stop(self) -> None:
         """Answer the accepted requests, then stop the gateway."""
         await self._gateway.drain(actor_process.DRAIN_S)
         await self._gateway.stop()
-
-    def _report(self) -> reports.GatewayReport:
-        now: dict[str, Any] = self._gateway.report()
-        return reports.GatewayReport(
-            node=self._node,
-            pid=now["pid"],
-            envoy_pid=now["envoy_pid"] or 0,
-            state=now["state"],
-            listen=now["listen"],
-            restarts=now["restarts"],
-        )
 
 
 async def _raising_unavailable(work: Awaitable[None]) -> None:

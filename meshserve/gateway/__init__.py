@@ -1,1 +1,1 @@
-"""The front door: Envoy, configured from a snapshot, and the node's small servers. Must not know how workers are started."""
+"""One node's gateway: Envoy and its sidecar. Must not know how workers are started."""

@@ -1,4 +1,4 @@
-"""One node's front door: Envoy and the node's two small servers, as one thing that starts, follows snapshots, drains and stops."""
+"""One node's gateway: Envoy and its sidecar, started, configured, drained and stopped together."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ import asyncio
 import os
 
 from meshserve import tasks
-from meshserve.core.values import snapshots
+from meshserve.core.values import reports, snapshots
 from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths, listener
 from meshserve.gateway.sidecar import sidecar
 
-Order = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
+Change = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 
 
 class NodeGateway:
-    """Everything below `run_dir`, on one event loop, whose thread must live as long as Envoy shall."""
+    """The gateway whose files are below `run_dir`.
+
+    It belongs to one event loop, whose thread must live as long as Envoy should: Envoy is killed
+    when the thread ends.
+    """
 
     def __init__(self, run_dir: str, envoy_concurrency: int = 1) -> None:
-        self._at = gateway_paths.GatewayPaths(run_dir)
-        self._envoy = envoy_process.EnvoyProcess(self._at, envoy_concurrency)
-        self._node = sidecar.Sidecar(self._at, self._envoy.admin)
+        self._layout = gateway_paths.GatewayPaths(run_dir)
+        self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency)
+        self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin)
         self._state = "stopped"
         self._listen = ""
-        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self, snap: snapshots.GatewaySnapshot) -> None:
-        """Listen and serve. Raises EnvoyFailed, or OSError where the address is taken, with nothing left running."""
+        """Listen and serve.
+
+        Raises EnvoyFailed, or OSError if the address is taken, with nothing left running.
+        """
         listener.check_is_free(snap.listen)
         self._state, self._listen = "starting", snap.listen
-        self._at.make_folders()
-        self._at.remove_sockets()
+        self._layout.make_folders()
+        self._layout.remove_sockets()
         try:
-            await self._node.start(snap)
-            await self._envoy.start(envoy_config.files(snap, self._at.run_dir))
+            await self._sidecar.start(snap)
+            await self._envoy.start(envoy_config.files(snap, self._layout.run_dir))
         except BaseException:
             await self.stop()
             raise
@@ -41,27 +48,35 @@ class NodeGateway:
         self._state = "ready"
 
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
-        """Serve by this snapshot from now on; one after another, in the order asked for. Raises EnvoyFailed: the one before is in force."""
+        """Serve by this snapshot from now on. Snapshots are applied one by one, in order of calls.
+
+        A cancelled call's snapshot is applied all the same. Raises EnvoyFailed, after which the
+        snapshot of before is in force.
+        """
         if self._state == "stopped":
             raise envoy_process.EnvoyFailed("the gateway is not running")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._orders.put_nowait((snap, done))
+        self._changes.put_nowait((snap, done))
         await done
 
-    def report(self) -> dict[str, object]:
-        """How it is: `pid`, `envoy_pid` (None while it restarts), `state` (starting, ready, draining or stopped), `listen`, `restarts`."""
-        return {
-            "pid": os.getpid(),
-            "envoy_pid": self._envoy.pid,
-            "state": self._state,
-            "listen": self._listen,
-            "restarts": self._envoy.restarts,
-        }
+    def report(self, node: str) -> reports.GatewayReport:
+        """Return the report of this gateway, which runs on `node`.
+
+        `state` is starting, ready, draining or stopped.
+        """
+        return reports.GatewayReport(
+            node=node,
+            pid=os.getpid(),
+            envoy_pid=self._envoy.pid or 0,
+            state=self._state,
+            listen=self._listen,
+            restarts=self._envoy.restarts,
+        )
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take nothing new and wait for what is under way; whether all of it ended in time."""
+        """Take no new connections and wait for requests; return whether all ended in time."""
         self._state = "draining"
-        await self._node.drain()
+        await self._sidecar.drain()
         return await self._envoy.drain(timeout_s)
 
     async def stop(self) -> None:
@@ -69,37 +84,30 @@ class NodeGateway:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.wait([self._follower])
-        while not self._orders.empty():
-            self._orders.get_nowait()[1].cancel()
+        while not self._changes.empty():
+            self._changes.get_nowait()[1].cancel()
         await self._envoy.stop()
-        await self._node.stop()
-        self._at.remove_sockets()
+        await self._sidecar.stop()
+        self._layout.remove_sockets()
         self._state, self._follower = "stopped", None
 
     async def _follow(self) -> None:
         while True:
-            snap, done = await self._orders.get()
+            snap, done = await self._changes.get()
             try:
                 await self._change(snap)
             except asyncio.CancelledError:
                 done.cancel()
                 raise
-            except Exception as fault:  # noqa: BLE001 - who asked is told, and the next snapshot is followed all the same
-                _end(done, fault)
+            # The caller of `apply` gets the failure, and the next snapshot is applied all the same.
+            except Exception as failure:  # noqa: BLE001
+                if not done.cancelled():
+                    done.set_exception(failure)
             else:
-                _end(done, None)
+                if not done.cancelled():
+                    done.set_result(None)
 
     async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
-        await self._envoy.apply(envoy_config.files(snap, self._at.run_dir))
-        await self._node.follow(snap)
+        await self._envoy.apply(envoy_config.files(snap, self._layout.run_dir))
+        await self._sidecar.follow(snap)
         self._listen = snap.listen
-
-
-def _end(done: asyncio.Future[None], fault: Exception | None) -> None:
-    """Tell who asked, unless nobody waits any more."""
-    if done.cancelled():
-        return
-    if fault is None:
-        done.set_result(None)
-    else:
-        done.set_exception(fault)

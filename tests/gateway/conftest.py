@@ -1,4 +1,4 @@
-"""A gateway with real Envoy in front of echoing servers."""
+"""A gateway with a real Envoy in front of echoing servers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,11 @@ def run_dir():
 
 @contextlib.asynccontextmanager
 async def running(run_dir, **changes):
-    """A gateway before default-0, default-1 (pool default), big-0 (pool big, of the model `huge`) and a controller."""
+    """A gateway in front of echoing workers and an echoing controller.
+
+    The workers are default-0 and default-1 of the pool default, and big-0 of the pool big, which
+    has the model `huge`.
+    """
     async with contextlib.AsyncExitStack() as stack:
         names = ("default-0", "default-1", "big-0", "controller")
         echoes = {

@@ -1,10 +1,10 @@
-"""A server that stands behind the gateway in tests: it answers every request with what it saw, as JSON, over gRPC's bridge and REST alike.
+"""A server behind the gateway in tests: it answers every request with its picture, as JSON.
 
 `python -m tests.gateway.echo SOCKET NAME` runs one as a process of its own, to be killed.
 
-A request's header `x-say` makes it answer otherwise: `grpc-error`, `unavailable` (503), `crash` (500 as plain text),
-`slow` (after a second), `infer` (as a model would), `slow-infer`,
-`hang` (until the caller goes), `big` (20 MB).
+It serves REST and, behind Envoy's bridge, gRPC. A request's header `x-say` makes it answer
+otherwise: `grpc-error`, `unavailable` (503), `crash` (500 as plain text), `slow` (after a second),
+`infer` (as a model would), `slow-infer`, `hang` (until the caller goes), `big` (20 MB).
 """
 
 from __future__ import annotations

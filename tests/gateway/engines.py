@@ -1,4 +1,4 @@
-"""What stands behind the gateway for LLMs in tests: replicas that speak when they are told to, and the controller's waiting room."""
+"""Servers behind the gateway for LLMs in tests: replicas, and the controller's hold endpoint."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from meshserve.core.values import model, snapshots
 from tests.gateway import echo
 from tests.gateway.conftest import running
 
-ERROR = b'{"error": {"message": "full", "type": "server_error", "param": null, "code": "service_unavailable"}}'
+ERROR = (
+    b'{"error": {"message": "full", "type": "server_error", "param": null, '
+    b'"code": "service_unavailable"}}'
+)
 
 
 @dataclass
 class Speaker(echo.Echo):
-    """A replica. With `x-say: stream` it sends each word of `words` as an event as soon as it is there, until an empty one."""
+    """A replica. With `x-say: stream` it sends every word put into `words` as an event.
+
+    An empty word ends the stream.
+    """
 
     words: asyncio.Queue = field(default_factory=asyncio.Queue)
 
@@ -44,7 +50,7 @@ class Speaker(echo.Echo):
 
 @dataclass
 class WaitingRoom(echo.Echo):
-    """The controller: who asks whether to go on waits in `waiting` for an answer."""
+    """The controller: questions of the script wait in `waiting` for their answer."""
 
     asked: list = field(default_factory=list)
     waiting: list = field(default_factory=list)
@@ -94,7 +100,10 @@ def replica(run_dir, llm, number, *, is_ready=True):
 
 
 def routes(run_dir):
-    """`tiny` has three replicas and three more names, `cold` waits for its first, `gone` has none and nobody waits."""
+    """Return routes to `tiny` with three replicas, `cold` without one yet, and `gone` without any.
+
+    Requests for `cold` are held, those for `gone` are not.
+    """
     tiny = tuple(replica(run_dir, "tiny", number) for number in range(3))
     return (
         snapshots.LlmRoute("tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny),

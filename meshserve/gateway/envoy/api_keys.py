@@ -1,4 +1,7 @@
-"""Who may call what: Envoy's API key filter, switched by route so that keys change without touching the listener. Pure."""
+"""Envoy's API key filter: which clients may call a path. Pure.
+
+The keys come with the route table, so that they change without closing the listener's connections.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import enum
 from collections.abc import Sequence
 
 from meshserve.core.values import snapshots
-
-Json = dict[str, object]
+from meshserve.gateway.envoy import Json
 
 FILTER = "envoy.filters.http.api_key_auth"
 CLIENT_HEADER = "x-mesh-client"
@@ -19,7 +21,7 @@ API_KEYS_ROUTE = (
 
 
 class AccessLevel(enum.Enum):
-    """Who may: everybody, every client with a key, clients with an admin's key."""
+    """Who may call a path: everybody, every client with a key, or clients with an admin's key."""
 
     OPEN = "open"
     CLIENT = "client"
@@ -27,7 +29,7 @@ class AccessLevel(enum.Enum):
 
 
 def http_filter() -> Json:
-    """The filter itself, which knows where keys are found but not one of them; it sleeps where a route has no rule."""
+    """Return the filter, without any key, and disabled on routes that have no rule for it."""
     return {
         "name": FILTER,
         "disabled": True,
@@ -39,7 +41,10 @@ def http_filter() -> Json:
 
 
 def rule(level: AccessLevel, keys: Sequence[snapshots.ApiKey]) -> Json:
-    """The filter's settings for paths of that level, as entries of `typed_per_filter_config`: none where everybody may."""
+    """Return the filter's settings for a level as an entry of `typed_per_filter_config`.
+
+    Without keys, and on open paths, there is no entry.
+    """
     if not keys or level is AccessLevel.OPEN:
         return {}
     return {FILTER: _admins_only(keys) if level is AccessLevel.ADMIN else _all_clients(keys)}
@@ -50,13 +55,13 @@ def _all_clients(keys: Sequence[snapshots.ApiKey]) -> Json:
 
 
 def _admins_only(keys: Sequence[snapshots.ApiKey]) -> Json:
-    # Rights belong to keys, the filter knows clients: keys without rights are given to a client that is nobody.
-    # The list of the allowed must not be empty, which would allow all.
+    # Our rights belong to keys, but the filter's to clients, and a client may have keys of both
+    # kinds. Keys without rights are therefore given to a client that does not exist.
     admins = sorted({key.client for key in keys if key.admin})
     nobody = "-" + "".join(key.client for key in keys)
-    return _rule({key.key: key.client if key.admin else nobody for key in keys}) | {
-        "allowed_clients": admins or [f"-{nobody}"]
-    }
+    clients = {key.key: key.client if key.admin else nobody for key in keys}
+    # An empty list would allow every client.
+    return _rule(clients) | {"allowed_clients": admins or [f"-{nobody}"]}
 
 
 def _rule(clients: dict[str, str]) -> Json:

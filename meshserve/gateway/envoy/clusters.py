@@ -1,4 +1,4 @@
-"""Who can answer: Envoy's clusters, and the members of each, from a snapshot. Pure."""
+"""Envoy's clusters, which are the groups of servers that can answer, and their members. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
-from meshserve.gateway.envoy import gateway_paths
+from meshserve.gateway.envoy import Json, gateway_paths
 from meshserve.protocol import paths, sockets
-
-Json = dict[str, object]
 
 CONTROLLER = "controller"
 NODE_GRPC = "node-grpc"
@@ -21,98 +19,105 @@ LEAST_REQUEST = (
 )
 HOT_KEY = "hot"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# Well below the servers' own: who closes an idle connection must be the side that would use it next, or requests race with the close.
+# Well below the servers' own. The side that would use an idle connection next must be the one that
+# closes it, or requests race with the close.
 IDLE_TIMEOUT = f"{sockets.KEEP_ALIVE_S // 60}s"
-# HTTP/1.1 needs a connection for each request in flight; queues are bounded in the workers, where the reason can be told.
+# HTTP/1.1 needs a connection for each request in flight. Workers bound their queues themselves, and
+# their refusals give the reason.
 IN_FLIGHT_MAX = 1_000_000
+# A change of a member's readiness counts at once, not after Envoy's default of a second.
+NO_MERGE_WINDOW = "0s"
 
 
 def pool_cluster(pool: str) -> str:
-    """The name of a pool's cluster."""
+    """Return the cluster of a pool's workers, of which a model's name chooses one."""
     return f"pool-{pool}"
 
 
+def busy_cluster(pool: str) -> str:
+    """Return the cluster for hot models: the least busy of a model's several workers answers."""
+    return f"busy-{pool}"
+
+
 def llm_cluster(llm: str) -> str:
-    """The name of the cluster of an LLM's replicas, of which the least busy answers."""
+    """Return the cluster of an LLM's replicas, of which the least busy answers."""
     return f"llm-{llm}"
 
 
 def sticky_cluster(llm: str) -> str:
-    """The name of the cluster of the same replicas, of which a session always gets the same."""
+    """Return the cluster of the same replicas for sessions: each stays with one replica."""
     return f"sticky-{llm}"
 
 
-def busy_cluster(pool: str) -> str:
-    """The name of the cluster of the pool's workers for models that are on several of them, of which the least busy answers."""
-    return f"busy-{pool}"
-
-
-def clusters(snap: snapshots.GatewaySnapshot, at: gateway_paths.GatewayPaths) -> list[Json]:
-    """Every cluster: two for each pool, two for each LLM, the controller, the node's own two servers."""
+def clusters(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPaths) -> list[Json]:
+    """Return two clusters for each pool and each LLM, the controller's, and the sidecar's two."""
+    pools = sorted(snap.pools)
+    # An LLM's clusters exist from its declaration on, without members at first: a stream keeps the
+    # route table that it began with, but sees the members of the moment in which it goes on.
     llms = sorted(llm.name for llm in snap.llms)
     return [
         *(
-            _pool(pool, snap.ring_sizes.get(pool, hash_ring.RING_SIZE_MIN), at)
-            for pool in sorted(snap.pools)
+            _pool(pool, snap.ring_sizes.get(pool, hash_ring.RING_SIZE_MIN), layout)
+            for pool in pools
         ),
-        *(_busy(pool, at) for pool in sorted(snap.pools)),
-        *(_llm(llm, at) for llm in llms),
-        *(_sticky(llm, at) for llm in llms),
-        _changing(CONTROLLER, at),
-        _node(NODE_HTTP, at.http_socket, "http_protocol_options"),
-        _node(NODE_GRPC, at.grpc_socket, "http2_protocol_options"),
+        *(_busy(pool, layout) for pool in pools),
+        *(_llm(llm, layout) for llm in llms),
+        *(_sticky(llm, layout) for llm in llms),
+        _discovered(CONTROLLER, layout),
+        _sidecar(NODE_HTTP, layout.http_socket, "http_protocol_options"),
+        _sidecar(NODE_GRPC, layout.grpc_socket, "http2_protocol_options"),
     ]
 
 
 def members(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """The assignment of each cluster whose members change, by cluster name."""
-    assignments = {
-        pool_cluster(pool): _pool_members(pool_members, snap.node)
-        for pool, pool_members in snap.pools.items()
+    """Return the members of each cluster whose members change, by cluster name."""
+    members_by_cluster = {
+        pool_cluster(pool): _ring(ring, snap.node) for pool, ring in snap.pools.items()
     }
     for llm in snap.llms:
-        replicas = _pool_members(llm.members, snap.node)
-        assignments |= {llm_cluster(llm.name): replicas, sticky_cluster(llm.name): replicas}
-    assignments |= {busy_cluster(pool): _busy_members(snap, pool) for pool in snap.pools}
-    controller: list[Json] = (
+        replicas = _ring(llm.members, snap.node)
+        members_by_cluster[llm_cluster(llm.name)] = replicas
+        members_by_cluster[sticky_cluster(llm.name)] = replicas
+    for pool in snap.pools:
+        members_by_cluster[busy_cluster(pool)] = _busy_members(snap, pool)
+    members_by_cluster[CONTROLLER] = (
         []
         if snap.controller is None
         else [{"endpoint": {"address": _address(snap.controller, snap.node)}}]
     )
-    return {
-        name: _assignment(name, endpoints)
-        for name, endpoints in {**assignments, CONTROLLER: controller}.items()
-    }
+    return {name: _assignment(name, endpoints) for name, endpoints in members_by_cluster.items()}
 
 
-def _pool_members(pool_members: Sequence[snapshots.RingMember], node: str) -> list[Json]:
-    # The order decides about rounding on the ring, so it must be placement's.
+def _ring(ring: Sequence[snapshots.RingMember], node: str) -> list[Json]:
+    # The order decides how Envoy rounds the members' shares of the ring, so it must be that of
+    # core/processes/hash_ring.py.
     return [
-        _pool_member(member, node)
-        for member in sorted(pool_members, key=lambda member: member.worker_id)
+        _member(member, node, {"hash_key": member.worker_id})
+        for member in sorted(ring, key=lambda member: member.worker_id)
     ]
 
 
 def _busy_members(snap: snapshots.GatewaySnapshot, pool: str) -> list[Json]:
-    """The pool's members, each with the models that several have."""
-    on: dict[str, list[str]] = {}
+    """Return the pool's members, each with the hot models that it serves as metadata.
+
+    Metadata instead of a cluster for each model: no cluster comes or goes, and a request that was
+    routed a moment ago still finds a worker.
+    """
+    models: dict[str, list[str]] = {}
     for hot in snap.hot:
         for worker_id in hot.worker_ids if hot.pool == pool else ():
-            on.setdefault(worker_id, []).append(hot.name)
+            models.setdefault(worker_id, []).append(hot.name)
     return [
-        _member(each, snap.node, {HOT_KEY: on.get(each.worker_id, [])}) for each in snap.pools[pool]
+        _member(member, snap.node, {HOT_KEY: models.get(member.worker_id, [])})
+        for member in snap.pools[pool]
     ]
 
 
-def _pool_member(member: snapshots.RingMember, node: str) -> Json:
-    return _member(member, node, {"hash_key": member.worker_id})
-
-
-def _member(member: snapshots.RingMember, node: str, known: Json) -> Json:
+def _member(member: snapshots.RingMember, node: str, metadata: Json) -> Json:
     return {
         "endpoint": {"address": _address(member.endpoint, node)},
         "health_status": "HEALTHY" if member.ready else "UNHEALTHY",
-        "metadata": {"filter_metadata": {"envoy.lb": known}},
+        "metadata": {"filter_metadata": {"envoy.lb": metadata}},
     }
 
 
@@ -130,67 +135,72 @@ def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
     }
 
 
-def _pool(pool: str, ring_size: int, at: gateway_paths.GatewayPaths) -> Json:
-    return _checked(pool_cluster(pool), at) | {
+def _pool(pool: str, ring_size: int, layout: gateway_paths.GatewayPaths) -> Json:
+    return _health_checked(pool_cluster(pool), layout) | {
         "lb_policy": "RING_HASH",
         "ring_hash_lb_config": {"minimum_ring_size": ring_size, "hash_function": "XX_HASH"},
     }
 
 
-def _busy(pool: str, at: gateway_paths.GatewayPaths) -> Json:
-    # Where a route asks for a model that is on no worker, it has changed this very moment: any worker can load it.
+def _busy(pool: str, layout: gateway_paths.GatewayPaths) -> Json:
+    # A route may ask for a model that left every worker a moment ago: any worker can load it.
     subsets = {
         "fallback_policy": "ANY_ENDPOINT",
         "list_as_any": True,
         "subset_selectors": [{"keys": [HOT_KEY]}],
     }
-    return _checked(busy_cluster(pool), at) | {
+    return _health_checked(busy_cluster(pool), layout) | {
         "lb_policy": "LEAST_REQUEST",
         "lb_subset_config": subsets,
     }
 
 
-def _checked(name: str, at: gateway_paths.GatewayPaths) -> Json:
-    return _changing(name, at) | {
-        # One per cent is less than one worker of a hundred: when all seem unhealthy, requests are tried instead of refused.
-        # Without a merge window a change of readiness counts at once, not a second later.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
+def _health_checked(name: str, layout: gateway_paths.GatewayPaths) -> Json:
+    check = {
+        "timeout": "2s",
+        "interval": "0.5s",
+        "no_traffic_interval": "0.5s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": paths.HEALTHZ},
+    }
+    return _discovered(name, layout) | {
+        # 1 % is less than one of a hundred workers: only when all seem unhealthy, requests are
+        # tried all the same instead of refused.
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 1},
+            "update_merge_window": NO_MERGE_WINDOW,
+        },
         "ignore_health_on_host_removal": True,
-        "health_checks": [
-            {
-                "timeout": "2s",
-                "interval": "0.5s",
-                "no_traffic_interval": "0.5s",
-                "unhealthy_threshold": 2,
-                "healthy_threshold": 1,
-                "http_health_check": {"path": paths.HEALTHZ},
-            }
-        ],
+        "health_checks": [check],
     }
 
 
-def _llm(llm: str, at: gateway_paths.GatewayPaths) -> Json:
-    # All are looked at: there are few, and two of them taken by chance may both be busy.
+def _llm(llm: str, layout: gateway_paths.GatewayPaths) -> Json:
+    # Of two replicas chosen by chance, Envoy's default, both may be busy; and there are few.
     least = {"@type": LEAST_REQUEST, "selection_method": "FULL_SCAN"}
     policy = {"typed_extension_config": {"name": "least-request", "typed_config": least}}
-    return _replicas(llm_cluster(llm), at) | {"load_balancing_policy": {"policies": [policy]}}
+    return _replicas(llm_cluster(llm), layout) | {"load_balancing_policy": {"policies": [policy]}}
 
 
-def _sticky(llm: str, at: gateway_paths.GatewayPaths) -> Json:
-    return _replicas(sticky_cluster(llm), at) | {"lb_policy": "RING_HASH"}
+def _sticky(llm: str, layout: gateway_paths.GatewayPaths) -> Json:
+    return _replicas(sticky_cluster(llm), layout) | {"lb_policy": "RING_HASH"}
 
 
-def _replicas(name: str, at: gateway_paths.GatewayPaths) -> Json:
-    # No health checks: a busy engine answers them late, and the controller knows more. One that is not ready gets nothing, even where
-    # there is no other.
-    return _changing(name, at) | {
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}
+def _replicas(name: str, layout: gateway_paths.GatewayPaths) -> Json:
+    # Without health checks, because a busy engine answers them late and the controller knows more.
+    # A replica that is not ready gets no request, even if there is no other: no panic.
+    return _discovered(name, layout) | {
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},
+            "update_merge_window": NO_MERGE_WINDOW,
+        }
     }
 
 
-def _changing(name: str, at: gateway_paths.GatewayPaths) -> Json:
+def _discovered(name: str, layout: gateway_paths.GatewayPaths) -> Json:
     source = {
-        "path_config_source": {"path": at.config(gateway_paths.members_file(name))},
+        "path_config_source": {"path": layout.config(gateway_paths.members_file(name))},
         "resource_api_version": "V3",
     }
     return _cluster(name, "http_protocol_options") | {
@@ -199,7 +209,7 @@ def _changing(name: str, at: gateway_paths.GatewayPaths) -> Json:
     }
 
 
-def _node(name: str, socket_path: str, protocol: str) -> Json:
+def _sidecar(name: str, socket_path: str, protocol: str) -> Json:
     endpoint = {"endpoint": {"address": {"pipe": {"path": socket_path}}}}
     return _cluster(name, protocol) | {
         "type": "STATIC",
@@ -229,5 +239,6 @@ def _thresholds(priority: str) -> Json:
         "max_connections": IN_FLIGHT_MAX,
         "max_pending_requests": IN_FLIGHT_MAX,
         "max_requests": IN_FLIGHT_MAX,
+        # Retries may be half of all requests, so that they never double a load that is too high.
         "retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1000},
     }

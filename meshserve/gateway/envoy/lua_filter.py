@@ -1,14 +1,12 @@
-"""Envoy's Lua filter: our scripts, what they do on a route, and the words they share with routes. Pure."""
+"""Envoy's Lua filter: our scripts, and the words that scripts and routes share. Pure."""
 
 from __future__ import annotations
 
 import enum
 
-from meshserve.gateway.envoy import clusters
+from meshserve.gateway.envoy import Json, clusters
 from meshserve.gateway.lua import scripts
 from meshserve.protocol import paths
-
-Json = dict[str, object]
 
 FILTER = "envoy.filters.http.lua"
 LUA = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"

@@ -1,18 +1,18 @@
-"""What Envoy's route tables are made of: look-ups by a header's value that end in routes. Pure."""
+"""The pieces of Envoy's route tables: look-ups by a header's value that end in routes. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-Json = dict[str, object]
+from meshserve.gateway.envoy import Json
 
 ROUTE = "type.googleapis.com/envoy.config.route.v3.Route"
 HEADER_INPUT = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 PREVIOUS_HOSTS = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
-# A second attempt goes to somebody else, where there is one.
-ELSEWHERE: list[Json] = [
+# Makes a retry go to another member of the cluster, if it has one.
+OTHER_HOSTS: list[Json] = [
     {
         "name": "envoy.retry_host_predicates.previous_hosts",
         "typed_config": {"@type": PREVIOUS_HOSTS},
@@ -21,24 +21,22 @@ ELSEWHERE: list[Json] = [
 
 
 def action(route: Json) -> Json:
-    """The end of a look-up: this route."""
+    """Return the end of a look-up: this route."""
     return {"action": {"name": "route", "typed_config": route}}
 
 
-def lookup(kind: str, header: str, entries: Mapping[str, Json], otherwise: Json | None) -> Json:
-    """One look-up of a header's value; without entries it is left out, because Envoy takes no empty one."""
-    if not entries and otherwise is not None:
-        return otherwise
-    found = {"input": _header(header), kind: {"map": dict(entries)}}
-    return (
-        {"matcher_tree": found}
-        if otherwise is None
-        else {"matcher_tree": found, "on_no_match": {"matcher": otherwise}}
-    )
+def exact(header: str, entries: Mapping[str, Json], otherwise: Json | None) -> Json:
+    """Return a look-up of the header's value among the keys of `entries`."""
+    return _lookup("exact_match_map", header, entries, otherwise)
+
+
+def longest_prefix(header: str, entries: Mapping[str, Json]) -> Json:
+    """Return a look-up of the longest key that the header's value begins with."""
+    return _lookup("prefix_match_map", header, entries, None)
 
 
 def if_present(header: str, then: Json, otherwise: Json) -> Json:
-    """One of two ends, by whether the header is there and not empty."""
+    """Return one of two ends, by whether the header is present and not empty."""
     predicate = {
         "single_predicate": {
             "input": _header(header),
@@ -51,6 +49,14 @@ def if_present(header: str, then: Json, otherwise: Json) -> Json:
             "on_no_match": otherwise,
         }
     }
+
+
+def _lookup(kind: str, header: str, entries: Mapping[str, Json], otherwise: Json | None) -> Json:
+    # Envoy refuses a look-up without entries.
+    if not entries and otherwise is not None:
+        return otherwise
+    tree: Json = {"matcher_tree": {"input": _header(header), kind: {"map": dict(entries)}}}
+    return tree if otherwise is None else tree | {"on_no_match": {"matcher": otherwise}}
 
 
 def _header(name: str) -> Json:

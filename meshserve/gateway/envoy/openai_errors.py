@@ -1,4 +1,4 @@
-"""The form of Envoy's own errors on paths of OpenAI's API, and the filter that finds these paths. Pure.
+"""The form of Envoy's own errors on OpenAI's paths, and the filter that finds these paths. Pure.
 
 Source of the form: https://platform.openai.com/docs/guides/error-codes, as vLLM sends it.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import http
 
-from meshserve.gateway.envoy import lua_filter
+from meshserve.gateway.envoy import Json, lua_filter
 from meshserve.protocol import paths
-
-Json = dict[str, object]
 
 RETRY_AFTER_S = 1
 REWRITE: Json = {

@@ -1,7 +1,8 @@
-"""Who answers what: Envoy's route table from a snapshot. Pure.
+"""Envoy's route table: which cluster answers a request. Pure.
 
-A tree of hash look-ups, so that its size costs nothing. A prediction walks it twice: by path, for the API key and the script's
-task; and, once the script has set `x-mesh-model`, by that name first.
+It is a tree of hash look-ups, so that its size costs nothing. A prediction walks it twice: first by
+path, for the API key's rule and the script's task; then, once the script has set `x-mesh-model`, by
+the model's name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import cast
 
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import (
+    Json,
     api_keys,
     clusters,
     endpoints,
@@ -21,28 +23,29 @@ from meshserve.gateway.envoy import (
 )
 from meshserve.protocol import paths
 
-Json = dict[str, object]
-
 TABLE = "mesh"
 SERVERS = frozenset({clusters.CONTROLLER, clusters.NODE_GRPC, clusters.NODE_HTTP})
-BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
 ROUTE_TABLE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-BRIDGED: Json = {
-    "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfigPerRoute"
+# The bridge turns a unary gRPC call into an HTTP/1.1 request with a bare message, and back.
+BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
+BRIDGE_ON: Json = {
+    "@type": "type.googleapis.com/"
+    "envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfigPerRoute"
 }
-ANSWERS = "answers-of-calls"
-ANSWERED: Json = {
-    "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
+CALL_ANSWERS = "answers-of-calls"
+CALL_ANSWERS_ON: Json = {
+    "@type": "type.googleapis.com/"
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 }
 
-# A prediction changes nothing, so it may be tried again whatever became of the first attempt.
+# A prediction changes no state, so it may be tried again whatever became of the first attempt.
 PREDICTION_RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream,reset,reset-before-request,retriable-status-codes",
     "retriable_status_codes": [503],
     "num_retries": 5,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.5s"},
-    "retry_host_predicate": matchers.ELSEWHERE,
-    # Each attempt at another host looks at the next point of the ring, which may be the same worker's.
+    "retry_host_predicate": matchers.OTHER_HOSTS,
+    # Each attempt to find another host takes the ring's next point, which may be the same worker's.
     "host_selection_retry_max_attempts": 32,
 }
 # A command is tried again only if it can't have arrived.
@@ -54,7 +57,7 @@ COMMAND_RETRIES: Json = {
 
 
 def table(snap: snapshots.GatewaySnapshot) -> Json:
-    """The route table of everything behind the one port."""
+    """Return the route table of everything behind the one port."""
     host = {
         "name": TABLE,
         "domains": ["*"],
@@ -70,44 +73,49 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
 
 def _tree(snap: snapshots.GatewaySnapshot) -> Json:
     default = clusters.pool_cluster(snap.default_pool)
-    about_llm = matchers.action(_to(snap, endpoints.LLM_LISTING))
+    listing = matchers.action(_target_route(snap, endpoints.LLM_LISTING))
     special = {
-        paths.MODEL_STATISTICS: _unless_named(snap, default),
-        **dict.fromkeys(llm_routes.model_paths(snap.llms), about_llm),
+        paths.MODEL_STATISTICS: _statistics(snap, default),
+        **dict.fromkeys(llm_routes.model_paths(snap.llms), listing),
     }
     by_path = _by_path(snap, endpoints.targets(default), special)
+    by_model = matchers.exact(lua_filter.MODEL_HEADER, _pools(snap) | _hot_models(snap), by_path)
+    compressed: Json = {"matcher": _by_path(snap, endpoints.compressed(), {})}
+    encodings = dict.fromkeys(endpoints.COMPRESSIONS, compressed)
+    by_encoding = matchers.exact("grpc-encoding", encodings, by_model)
+    return matchers.exact(lua_filter.TURN_HEADER, _turns(snap), by_encoding)
+
+
+def _pools(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
+    """Return the end of the look-up for each model and alias outside of the default pool."""
+    # One route a pool, shared by its models: the table is written with it once for each of them.
     pools = {
         pool: matchers.action(_route(snap, clusters.pool_cluster(pool)))
         for pool in set(snap.routes.values())
     }
-    by_name = {name: pools[pool] for name, pool in snap.routes.items()} | _hot(snap)
-    by_model = matchers.lookup("exact_match_map", lua_filter.MODEL_HEADER, by_name, by_path)
-    relayed: Json = {"matcher": _by_path(snap, endpoints.compressed(), {})}
-    by_encoding = matchers.lookup(
-        "exact_match_map", "grpc-encoding", dict.fromkeys(endpoints.COMPRESSIONS, relayed), by_model
-    )
-    return matchers.lookup("exact_match_map", lua_filter.TURN_HEADER, _turns(snap), by_encoding)
+    return {name: pools[pool] for name, pool in snap.routes.items()}
 
 
-def _hot(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """Where the requests for busy models go, by each of their names."""
-    return {name: matchers.action(_to_busy(snap, hot)) for hot in snap.hot for name in hot.names}
+def _hot_models(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
+    """Return the end of the look-up for each name of a model that several workers serve."""
+    return {name: matchers.action(_hot(snap, hot)) for hot in snap.hot for name in hot.names}
 
 
-def _to_busy(snap: snapshots.GatewaySnapshot, hot: snapshots.HotRoute) -> Json:
+def _hot(snap: snapshots.GatewaySnapshot, hot: snapshots.HotRoute) -> Json:
     route = _route(snap, clusters.busy_cluster(hot.pool))
-    known = {"filter_metadata": {"envoy.lb": {clusters.HOT_KEY: hot.name}}}
-    return route | {"route": {**cast("Json", route["route"]), "metadata_match": known}}
+    match = {"filter_metadata": {"envoy.lb": {clusters.HOT_KEY: hot.name}}}
+    return route | {"route": {**cast("Json", route["route"]), "metadata_match": match}}
 
 
 def _turns(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """Where the scripts send requests: to be thrown away, or to an LLM. One look-up for both, so that LLMs cost others nothing."""
-    thrown_away = matchers.action(_route(snap, clusters.NODE_HTTP))
-    turns = {lua_filter.TOO_LARGE: thrown_away, lua_filter.TOO_LARGE_FOR_LLM: thrown_away}
+    """Return the ends for requests that a script has marked: too large, or for an LLM.
+
+    One look-up serves both, so that LLMs cost the other requests nothing.
+    """
+    discarded = matchers.action(_route(snap, clusters.NODE_HTTP))
+    turns = {lua_filter.TOO_LARGE: discarded, lua_filter.TOO_LARGE_FOR_LLM: discarded}
     if snap.llms:
-        by_name = matchers.lookup(
-            "exact_match_map", lua_filter.MODEL_HEADER, llm_routes.by_model(snap.llms), None
-        )
+        by_name = matchers.exact(lua_filter.MODEL_HEADER, llm_routes.by_model(snap.llms), None)
         turns[lua_filter.LLM] = {"matcher": by_name}
     return turns
 
@@ -115,27 +123,27 @@ def _turns(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
 def _by_path(
     snap: snapshots.GatewaySnapshot, targets: endpoints.Targets, special: Mapping[str, Json]
 ) -> Json:
-    exact = {path: matchers.action(_to(snap, target)) for path, target in targets.exact.items()}
-    under = {
-        path: matchers.action(_to(snap, target, path)) for path, target in targets.under.items()
+    exact = {
+        path: matchers.action(_target_route(snap, target)) for path, target in targets.exact.items()
     }
-    return matchers.lookup(
-        "exact_match_map",
-        ":path",
-        {**exact, **special},
-        matchers.lookup("prefix_match_map", ":path", under, None),
-    )
+    under = {
+        path: matchers.action(_target_route(snap, target, path))
+        for path, target in targets.under.items()
+    }
+    by_prefix = matchers.longest_prefix(":path", under)
+    return matchers.exact(":path", {**exact, **special}, by_prefix)
 
 
-def _unless_named(snap: snapshots.GatewaySnapshot, default: str) -> Json:
-    """Statistics of one model are its worker's, those of all models the controller's."""
-    of_all = matchers.action(_to(snap, endpoints.STATISTICS))
-    return matchers.if_present(
-        lua_filter.MODEL_HEADER, matchers.action(_route(snap, default)), of_all
-    )
+def _statistics(snap: snapshots.GatewaySnapshot, default: str) -> Json:
+    """Return the end for ModelStatistics: a worker knows one model's, the controller all."""
+    all_models = matchers.action(_target_route(snap, endpoints.STATISTICS))
+    one_model = matchers.action(_route(snap, default))
+    return matchers.if_present(lua_filter.MODEL_HEADER, one_model, all_models)
 
 
-def _to(snap: snapshots.GatewaySnapshot, target: endpoints.Target, path: str = "") -> Json:
+def _target_route(
+    snap: snapshots.GatewaySnapshot, target: endpoints.Target, path: str = ""
+) -> Json:
     match: Json = {"path": path} if target.is_whole_path else {"prefix": "/"}
     return _route(snap, target.cluster, is_openai=target.is_openai) | {
         "match": match | ({"grpc": {}} if target.is_grpc else {}),
@@ -144,9 +152,13 @@ def _to(snap: snapshots.GatewaySnapshot, target: endpoints.Target, path: str = "
 
 
 def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = False) -> Json:
-    """To a cluster by any path. Small, because there is one for each model that is not in the default pool."""
+    """Return a route to the cluster by any path.
+
+    It is small, because each model outside of the default pool has one.
+    """
     action: Json = {"cluster": cluster, "timeout": "0s"}
-    # The node's own server keeps deadlines by itself, and can say so on a stream that has begun: Envoy could only reset it.
+    # The sidecar keeps deadlines itself: it can end a stream that has begun with a status, which
+    # Envoy could only reset.
     if cluster != clusters.NODE_GRPC:
         action["max_stream_duration"] = {"grpc_timeout_header_max": "0s"}
     if cluster in SERVERS:
@@ -157,15 +169,22 @@ def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = F
     if is_openai:
         action["regex_rewrite"] = openai_errors.REWRITE
         route["request_headers_to_add"] = [openai_errors.MARK]
+    # The sidecar sends calls through Envoy again, where their key is checked once more.
     if snap.keys and cluster != clusters.NODE_GRPC:
         route["request_headers_to_remove"] = list(api_keys.KEY_HEADERS)
     return route
 
 
 def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
-    """Filters sleep where a route says nothing about them. Which of them a request meets is decided by the first route that it finds."""
+    """Return the filters that the route enables; all others are disabled on it.
+
+    Only the route by path decides this: filters keep the settings of a request's first route.
+    """
     rules = api_keys.rule(target.level, snap.keys)
     if target.cluster == clusters.NODE_GRPC:
         return rules
-    task = {**rules, lua_filter.FILTER: lua_filter.task(target.name_source, snap.request_bytes_max)}
-    return {**task, BRIDGE: BRIDGED, ANSWERS: ANSWERED} if target.is_grpc else task
+    task = lua_filter.task(target.name_source, snap.request_bytes_max)
+    filters = {**rules, lua_filter.FILTER: task}
+    if target.is_grpc:
+        filters |= {BRIDGE: BRIDGE_ON, CALL_ANSWERS: CALL_ANSWERS_ON}
+    return filters

@@ -1,4 +1,4 @@
-"""The folder of Envoy's configuration files: each appears whole, in order, and only if it differs."""
+"""The folder of Envoy's configuration files: each is replaced at once, in order, if it differs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from meshserve.gateway.envoy import envoy_config, gateway_paths, listener, route
 
 
 class ConfigFolder:
-    """What Envoy was last told."""
+    """The files that Envoy follows. `files` has the text of each by its name."""
 
-    def __init__(self, at: gateway_paths.GatewayPaths) -> None:
-        self._at = at
+    def __init__(self, layout: gateway_paths.GatewayPaths) -> None:
+        self._layout = layout
         self.files: Mapping[str, str] = {}
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Replace the files that differ, in the order given. Raises OSError."""
+        """Replace the files that differ, in the given order. Raises OSError."""
         for name, text in files.items():
             if self.files.get(name) != text:
                 self._replace(name, text)
         self.files = dict(files)
 
     def versions(self) -> dict[str, str]:
-        """What Envoy's statistics say once it works by these files: name of the statistic → value."""
+        """Return the value of each of Envoy's statistics once it works by these files."""
         return {
             _statistic(name): envoy_config.version(text)
             for name, text in self.files.items()
@@ -33,24 +33,24 @@ class ConfigFolder:
         }
 
     def prune(self) -> None:
-        """Remove the files of members that no cluster has any more."""
-        for entry in Path(self._at.config_dir).iterdir():
+        """Remove the members' files of clusters that are gone."""
+        for entry in Path(self._layout.config_dir).iterdir():
             if entry.name not in self.files:
                 entry.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self._at.config_dir, ignore_errors=True)
+        shutil.rmtree(self._layout.config_dir, ignore_errors=True)
         self.files = {}
 
     def _replace(self, name: str, text: str) -> None:
-        unfinished = self._at.config(f".{name}")
-        # The files hold API keys.
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-        ) as file:
+        # Envoy reads a file when one is moved to its path, and must never see a part of it. Only
+        # the owner may read it, because it holds API keys.
+        unfinished = self._layout.config(f".{name}")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(unfinished).replace(self._at.config(name))
+        Path(unfinished).replace(self._layout.config(name))
 
 
 def _statistic(name: str) -> str:
@@ -59,5 +59,6 @@ def _statistic(name: str) -> str:
         envoy_config.CLUSTERS: "cluster_manager.cds",
         envoy_config.ROUTES: f"http.{listener.STAT_PREFIX}.rds.{routes.TABLE}",
     }
+    # Envoy writes `_` for a colon in the names of statistics.
     subscription = fixed.get(name) or f"cluster.{gateway_paths.cluster_of(name).replace(':', '_')}"
     return f"{subscription}.version_text"

@@ -1,4 +1,7 @@
-"""A message that can't be read is its sender's mistake: gRPC's own servers call it an unknown error of theirs."""
+"""An interceptor that answers INVALID_ARGUMENT to messages that can't be decoded.
+
+grpcio answers UNKNOWN, which blames the server for its client's mistake.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,34 @@ from google.protobuf.message import DecodeError
 Handler = Any
 
 
-class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC comes without types
-    """Answers INVALID_ARGUMENT to calls whose one message can't be decoded. Streams of messages see to that themselves."""
+class DecodeErrors(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC comes without types
+    """Wraps methods with one request message; methods with a stream decode for themselves."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """The method's handler, decoding with care."""
-        found = await continuation(details)
-        if found is None or found.request_streaming or found.request_deserializer is None:
-            return found
-        if found.response_streaming:
-            perform = _careful(found.request_deserializer, found.unary_stream, details.method)
-            return grpc.unary_stream_rpc_method_handler(perform, None, found.response_serializer)
-        perform = _careful(found.request_deserializer, found.unary_unary, details.method)
-        return grpc.unary_unary_rpc_method_handler(perform, None, found.response_serializer)
+        """Return the method's handler, with decoding moved into the method."""
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+            return handler
+        if handler.response_streaming:
+            method = _decoding(handler.request_deserializer, handler.unary_stream, details.method)
+            return grpc.unary_stream_rpc_method_handler(method, None, handler.response_serializer)
+        method = _decoding(handler.request_deserializer, handler.unary_unary, details.method)
+        return grpc.unary_unary_rpc_method_handler(method, None, handler.response_serializer)
 
 
-def _careful(
-    decode: Callable[[bytes], Any], perform: Callable[..., Awaitable[Any]], method: str
+def _decoding(
+    decode: Callable[[bytes], Any], method: Callable[..., Awaitable[Any]], path: str
 ) -> Callable[..., Awaitable[Any]]:
-    async def careful(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def decoding(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             request = decode(body)
         except DecodeError:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"the body is no request of {method}"
-            )
-        return await perform(request, context)
+            message = f"the body is no request of {path}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        return await method(request, context)
 
-    return careful
+    return decoding

@@ -1,4 +1,4 @@
-"""Asks every process of the mesh for its metrics, and makes one page of them."""
+"""One page of metrics for the whole mesh: every process is asked for its own, at the same time."""
 
 from __future__ import annotations
 
@@ -16,36 +16,41 @@ from meshserve.protocol import paths
 TIMEOUT_S = 2.0
 GATEWAY = "gateway"
 FAILURES = "meshserve_scrape_failures_total"
+FAILURES_HELP = (
+    f"# HELP {FAILURES} Times that a process did not answer when asked for its metrics.\n"
+    f"# TYPE {FAILURES} counter\n"
+)
 
 
 class MetricsFanout:
-    """Counts, for as long as it lives, who did not answer."""
+    """Collects pages, and counts for each process how often it did not answer."""
 
-    def __init__(self, envoy: envoy_admin.Admin) -> None:
+    def __init__(self, envoy: envoy_admin.EnvoyAdmin) -> None:
         self._envoy = envoy
         self._failures: Counter[str] = Counter()
 
     async def page(self, snap: snapshots.GatewaySnapshot) -> str:
-        """The metrics of workers, replicas, the controller and this node's Envoy. Who does not answer in time is left out and counted."""
-        endpoints = _endpoints(snap)
-        texts = await asyncio.gather(
-            self._envoy_text(),
-            *(self._text(name, endpoint, snap.node) for name, endpoint in endpoints.items()),
-        )
-        envoys, *others = texts
-        return metrics_merge.merged(
-            {GATEWAY: f"{envoys}\n{self._own_page()}", **dict(zip(endpoints, others, strict=True))},
-            _labels(snap),
-        )
+        """Return the metrics of workers, LLM replicas, the controller and this node's Envoy.
 
-    async def _text(self, name: str, endpoint: model.Endpoint, node: str) -> str:
+        A process that does not answer within 2 s is left out and counted.
+        """
+        endpoints = _endpoints(snap)
+        envoys, *others = await asyncio.gather(
+            self._envoy_page(),
+            *(self._page(name, endpoint, snap.node) for name, endpoint in endpoints.items()),
+        )
+        pages = {GATEWAY: f"{envoys}\n{self._own_page()}"}
+        pages |= dict(zip(endpoints, others, strict=True))
+        return metrics_merge.merge(pages, _replica_labels(snap))
+
+    async def _page(self, name: str, endpoint: model.Endpoint, node: str) -> str:
         try:
-            return await _fetched(endpoint, node)
+            return await _fetch(endpoint, node)
         except httpx.HTTPError:
             self._failures[name] += 1
             return ""
 
-    async def _envoy_text(self) -> str:
+    async def _envoy_page(self) -> str:
         try:
             return await self._envoy.prometheus()
         except httpx.HTTPError:
@@ -53,21 +58,20 @@ class MetricsFanout:
             return ""
 
     def _own_page(self) -> str:
-        help_text = f"# HELP {FAILURES} Times that a process did not answer when asked for its metrics.\n# TYPE {FAILURES} counter\n"
-        return help_text + "".join(
-            f'{FAILURES}{{asked="{metrics_merge.escaped(name)}"}} {count}\n'
+        return FAILURES_HELP + "".join(
+            f'{FAILURES}{{asked="{metrics_merge.escape(name)}"}} {count}\n'
             for name, count in self._failures.items()
         )
 
 
 def _endpoints(snap: snapshots.GatewaySnapshot) -> Mapping[str, model.Endpoint]:
     groups = [*snap.pools.values(), *(llm.members for llm in snap.llms)]
-    members = {member.worker_id: member.endpoint for group in groups for member in group}
-    return members if snap.controller is None else {**members, "controller": snap.controller}
+    endpoints = {member.worker_id: member.endpoint for group in groups for member in group}
+    return endpoints if snap.controller is None else {**endpoints, "controller": snap.controller}
 
 
-def _labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]]:
-    """Engines say of their series neither which replica they are nor by which name their model is known here."""
+def _replica_labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]]:
+    """Return the labels of each replica's series, which engines do not know."""
     return {
         member.worker_id: {"model": llm.name, "replica": member.worker_id}
         for llm in snap.llms
@@ -75,14 +79,11 @@ def _labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]]:
     }
 
 
-async def _fetched(endpoint: model.Endpoint, node: str) -> str:
-    is_near = bool(endpoint.socket_path) and endpoint.node == node
-    transport = httpx.AsyncHTTPTransport(
-        uds=endpoint.socket_path if is_near else None, verify=False
-    )
+async def _fetch(endpoint: model.Endpoint, node: str) -> str:
+    is_on_node = bool(endpoint.socket_path) and endpoint.node == node
+    socket_path = endpoint.socket_path if is_on_node else None
+    # Without TLS, but the default loads certificates, which takes longer than the request.
+    transport = httpx.AsyncHTTPTransport(uds=socket_path, verify=False)
     async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S) as http:
-        return (
-            (await http.get(f"http://{endpoint.host}:{endpoint.port}{paths.METRICS}"))
-            .raise_for_status()
-            .text
-        )
+        answer = await http.get(f"http://{endpoint.host}:{endpoint.port}{paths.METRICS}")
+        return answer.raise_for_status().text

@@ -1,40 +1,45 @@
-"""Several processes' metrics as one page in Prometheus' text format: every family named once, every series told apart. Pure."""
+"""Several processes' metrics as one page: every family once, every series told apart. Pure.
+
+The format is Prometheus' text format 0.0.4. Samples are passed on as text, never parsed into
+numbers: docs/decisions/0042 has the reason.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S.*)")
 LABEL = re.compile(r'(?:^|,)\s*([a-zA-Z_][a-zA-Z0-9_]*)="')
 WORKER_LABEL = re.compile(r'(?:^|,)\s*worker="')
+# What the samples of one family have behind its name.
+SUFFIXES = frozenset({"", "_bucket", "_sum", "_count", "_total", "_created", "_info"})
+
+AddLabels = Callable[[str], str]
 
 
 @dataclass(slots=True)
 class MetricFamily:
-    """What belongs below one name: at most one line each of help and type, and samples."""
+    """One family: at most one line each of HELP and TYPE, and its samples."""
 
     comments: dict[str, str] = field(default_factory=dict)
     samples: list[str] = field(default_factory=list)
 
 
-def merged(
+def merge(
     pages: Mapping[str, str], labels: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 ) -> str:
-    """One page of many, by the name of the process each is from.
+    """Return one page for many, given by the name of their process.
 
-    Every series of a process in `labels` gets those labels, but for what it has itself. Of the others, a series without a `worker` label
-    gets `process="<name>"`. So equal series of two processes stay two. Other lines are dropped.
+    Series of a process in `labels` get those labels that they do not have. Series of the others
+    get `process="<name>"` if they have no `worker` label. Lines that are no metrics are dropped.
     """
     families: dict[str, MetricFamily] = {}
     for process, page in pages.items():
-        _gather(
-            families,
-            _of_all(labels[process]) if process in labels else _unless_a_workers(process),
-            page.split("\n"),
-        )
+        own = labels.get(process)
+        _add_page(families, page, _process_label(process) if own is None else _all_labels(own))
     return "".join(
         f"{line}\n"
         for family in families.values()
@@ -42,60 +47,41 @@ def merged(
     )
 
 
-def escaped(value: str) -> str:
-    """A label's value as it is written between quotes."""
+def escape(value: str) -> str:
+    """Return a label's value as it is written between quotes."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _gather(
-    families: dict[str, MetricFamily], labelled: Callable[[str], str], lines: Iterable[str]
-) -> None:
-    current = ""
-    for line in lines:
+def _add_page(families: dict[str, MetricFamily], page: str, add_labels: AddLabels) -> None:
+    family = ""
+    # Not `splitlines`, which also splits at characters that are valid in a label's value.
+    for line in page.split("\n"):
         if line.startswith("#"):
-            current = _comment(families, line) or current
+            match line.split(maxsplit=3):
+                case ["#", "HELP" | "TYPE" as kind, family, *_]:
+                    families.setdefault(family, MetricFamily()).comments.setdefault(kind, line)
         elif sample := SAMPLE.fullmatch(line.strip()):
             name, labels, value = sample.groups()
-            belongs = current if _is_of(name, current) else name
-            families.setdefault(belongs, MetricFamily()).samples.append(
-                f"{name}{{{labelled((labels or '').strip().rstrip(','))}}} {value}"
-            )
+            is_in_family = family and name.removeprefix(family) in SUFFIXES
+            labels = add_labels((labels or "").strip().rstrip(","))
+            owner = families.setdefault(family if is_in_family else name, MetricFamily())
+            owner.samples.append(f"{name}{{{labels}}} {value}")
 
 
-def _comment(families: dict[str, MetricFamily], line: str) -> str:
-    match line.split(maxsplit=3):
-        case ["#", "HELP" | "TYPE" as kind, name, *_]:
-            families.setdefault(name, MetricFamily()).comments.setdefault(kind, line)
-            return name
-    return ""
+def _process_label(process: str) -> AddLabels:
+    own = f'process="{escape(process)}"'
+    return lambda labels: labels if WORKER_LABEL.search(labels) else _join(labels, own)
 
 
-def _is_of(name: str, family: str) -> bool:
-    return bool(family) and name.removeprefix(family) in {
-        "",
-        "_bucket",
-        "_sum",
-        "_count",
-        "_total",
-        "_created",
-        "_info",
-    }
+def _all_labels(own: Mapping[str, str]) -> AddLabels:
+    written = {name: f'{name}="{escape(value)}"' for name, value in own.items()}
 
-
-def _unless_a_workers(process: str) -> Callable[[str], str]:
-    own = f'process="{escaped(process)}"'
-    return lambda labels: labels if WORKER_LABEL.search(labels) else _joined(labels, own)
-
-
-def _of_all(own: Mapping[str, str]) -> Callable[[str], str]:
-    written = {name: f'{name}="{escaped(value)}"' for name, value in own.items()}
-
-    def labelled(labels: str) -> str:
+    def add(labels: str) -> str:
         present = set(LABEL.findall(labels))
-        return _joined(labels, *(label for name, label in written.items() if name not in present))
+        return _join(labels, *(label for name, label in written.items() if name not in present))
 
-    return labelled
+    return add
 
 
-def _joined(*labels: str) -> str:
+def _join(*labels: str) -> str:
     return ",".join(filter(None, labels))

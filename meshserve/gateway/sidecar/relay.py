@@ -1,4 +1,4 @@
-"""Sends calls that came to the node's own server through Envoy, as the unary calls that workers understand."""
+"""The way of the sidecar's calls back through Envoy, as unary calls that workers understand."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from meshserve.gateway.envoy import listener
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
+# Requests of one stream that are under way at a time; more wait in the stream.
 IN_FLIGHT_MAX = 32
 NO_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 DETAILS = "grpc-status-details-bin"
+# Triton's parameters for streams: a client asks for them, and the answer marks a request's end.
 FINAL = "triton_final_response"
-FINAL_WANTED = "triton_enable_empty_final_response"
-# What the hop from Envoy to this server said, not the caller.
-NOT_THE_CALLERS = ("grpc-", "x-forwarded-", "x-envoy-", "x-mesh-")
-OF_THE_HOP = frozenset(
+WANTS_FINAL = "triton_enable_empty_final_response"
+# Metadata of the hop from Envoy to the sidecar, not the caller's.
+HOP_PREFIXES = ("grpc-", "x-forwarded-", "x-envoy-", "x-mesh-")
+HOP_KEYS = frozenset(
     {"user-agent", "content-type", "te", "accept", "content-length", "x-request-id"}
 )
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 Request = pb.ModelInferRequest | None
-"""One element of a stream; nothing where it could not be decoded."""
+"""One element of a stream, None if it could not be decoded."""
 
 
 class Relay:
-    """One channel to the gateway's own port, so that a relayed call is authenticated, routed, limited and retried like any other."""
+    """A channel to the gateway's own port.
+
+    A relayed call is authenticated, routed, limited and retried there like any other.
+    """
 
     def __init__(self, listen: str) -> None:
         self._channel = grpc.aio.insecure_channel(own_address(listen), options=NO_LIMIT)
@@ -42,31 +47,33 @@ class Relay:
     async def unary(
         self, method: str, message: bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> bytes:
-        """The answer to the same call as the one in `context`, which is aborted with the same status if that fails."""
+        """Return the answer to the call in `context`, or abort it with the same status."""
         try:
             return bytes(await self._call(method, message, context))
-        except grpc.aio.AioRpcError as fault:
-            details = tuple(
-                (key, value) for key, value in fault.trailing_metadata() or () if key == DETAILS
-            )
-            await context.abort(fault.code(), fault.details() or "", details)
+        except grpc.aio.AioRpcError as failure:
+            trailers = failure.trailing_metadata() or ()
+            details = tuple((key, value) for key, value in trailers if key == DETAILS)
+            await context.abort(failure.code(), failure.details() or "", details)
             raise
 
     async def stream_infer(
         self, requests: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        """Answer a stream's requests in their order, several under way at a time. A failed one is an element with `error_message`."""
+        """Answer a stream's requests in their order, several of them under way at a time.
+
+        The answer to a request that fails is an element with `error_message`.
+        """
         answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(
             IN_FLIGHT_MAX
         )
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as group:
 
-            async def ask_all() -> None:
+            async def send_all() -> None:
                 async for request in requests:
-                    await answers.put(tasks.create_task(self._element(request, context)))
+                    await answers.put(group.create_task(self._element(request, context)))
                 await answers.put(None)
 
-            tasks.create_task(ask_all())
+            group.create_task(send_all())
             while (answer := await answers.get()) is not None:
                 await context.write(await answer)
 
@@ -74,22 +81,21 @@ class Relay:
         self, request: Request, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ModelStreamInferResponse:
         if request is None:
-            return pb.ModelStreamInferResponse(
-                error_message="the element is not a ModelInferRequest"
-            )
+            message = "the element is not a ModelInferRequest"
+            return pb.ModelStreamInferResponse(error_message=message)
         try:
             answer = await self._call(paths.MODEL_INFER, request.SerializeToString(), context)
-        except grpc.aio.AioRpcError as fault:
+        except grpc.aio.AioRpcError as failure:
+            # Named, so that the client can tell which of its requests failed.
             named = pb.ModelInferResponse(
                 id=request.id, model_name=request.model_name, model_version=request.model_version
             )
-            return pb.ModelStreamInferResponse(
-                error_message=fault.details() or fault.code().name, infer_response=named
-            )
+            message = failure.details() or failure.code().name
+            return pb.ModelStreamInferResponse(error_message=message, infer_response=named)
         element = pb.ModelStreamInferResponse(
             infer_response=pb.ModelInferResponse.FromString(answer)
         )
-        if request.parameters[FINAL_WANTED].bool_param:
+        if request.parameters[WANTS_FINAL].bool_param:
             element.infer_response.parameters[FINAL].bool_param = True
         return element
 
@@ -97,31 +103,28 @@ class Relay:
         self, method: str, message: bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
         call = self._channel.unary_unary(method)
-        return call(
-            message,
-            metadata=_of_the_caller(context.invocation_metadata() or ()),
-            timeout=context.time_remaining(),
-        )
+        metadata = _callers(context.invocation_metadata() or ())
+        return call(message, metadata=metadata, timeout=context.time_remaining())
 
 
-def decoded(body: bytes) -> Request:
-    """An element of a stream, if it is one."""
+def decode_element(body: bytes) -> Request:
+    """Return an element of a stream, None if it can't be decoded."""
     try:
         return pb.ModelInferRequest.FromString(body)
     except DecodeError:
         return None
 
 
-def _of_the_caller(metadata: Sequence[tuple[str, str | bytes]]) -> Metadata:
+def own_address(listen: str) -> str:
+    """Return the address at which a gateway that listens on `listen` is reached on its node."""
+    host, port = listener.split_address(listen)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _callers(metadata: Sequence[tuple[str, str | bytes]]) -> Metadata:
     return tuple(
         (key, value)
         for key, value in metadata
-        if key not in OF_THE_HOP and not key.startswith(NOT_THE_CALLERS)
+        if key not in HOP_KEYS and not key.startswith(HOP_PREFIXES)
     )
-
-
-def own_address(listen: str) -> str:
-    """Where a gateway that listens there is reached from its own node."""
-    host, port = listener.split_address(listen)
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{near}]:{port}" if ":" in near else f"{near}:{port}"

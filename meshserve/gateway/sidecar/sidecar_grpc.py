@@ -1,4 +1,7 @@
-"""The node's grpc.aio server: streams, compressed messages, health, reflection, the server's own facts; what a bridge can't carry."""
+"""The sidecar's gRPC server: what Envoy's bridge to HTTP/1.1 can't carry.
+
+These are streams, compressed messages, health, reflection and the server's metadata.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from meshserve.core.values import snapshots
-from meshserve.gateway.sidecar import decoding, relay, server_metadata
+from meshserve.gateway.sidecar import decoding, relay, sidecar_http
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2, model_repository_pb2, modelmesh_pb2
 
 pb = inference_pb2
 
-OURS = (inference_pb2, model_repository_pb2, modelmesh_pb2)
-# Over the limit of a message, which Envoy enforces on what is relayed and explains better.
+MODULES = (inference_pb2, model_repository_pb2, modelmesh_pb2)
+# Room above the limit of a message: Envoy enforces it on the relayed call, and explains it better.
 SLACK_BYTES = 64 * 1024
 
 Handlers = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
 class SidecarGrpc:
-    """A server that listens. `is_ready` is asked on every question for readiness."""
+    """A server that listens. `is_ready` is called anew for every question about readiness."""
 
     def __init__(
         self, server: grpc.aio.Server, to: relay.Relay, is_ready: Callable[[], bool]
@@ -38,7 +41,7 @@ class SidecarGrpc:
         self._is_ready = is_ready
 
     async def refresh(self) -> None:
-        """Tell those who watch the health service how it is now."""
+        """Publish readiness to the watchers of the health service."""
         status = (
             health_pb2.HealthCheckResponse.SERVING
             if self._is_ready()
@@ -59,7 +62,8 @@ async def listen(
     """Serve on a Unix socket behind Envoy, and relay to the snapshot's `listen`."""
     limit = ("grpc.max_receive_message_length", snap.request_bytes_max + SLACK_BYTES)
     server = grpc.aio.server(
-        interceptors=(decoding.Decoding(),), options=(limit, ("grpc.max_send_message_length", -1))
+        interceptors=(decoding.DecodeErrors(),),
+        options=(limit, ("grpc.max_send_message_length", -1)),
     )
     listening = SidecarGrpc(server, relay.Relay(snap.listen), is_ready)
     server.add_generic_rpc_handlers(tuple(_services(listening.relay, is_ready)))
@@ -71,37 +75,28 @@ async def listen(
 
 
 def _services(to: relay.Relay, is_ready: Callable[[], bool]) -> list[grpc.GenericRpcHandler]:
-    own = {paths.INFERENCE_SERVICE: _own_methods(to, is_ready)}
     services = [
-        service for module in OURS for service in module.DESCRIPTOR.services_by_name.values()
+        service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()
     ]
-    names = (
-        *(service.full_name for service in services),
-        health.SERVICE_NAME,
-        reflection.SERVICE_NAME,
-        paths.REFLECTION_SERVICE,
-    )
-    handlers = [
-        grpc.method_handlers_generic_handler(
-            service.full_name, _relayed(service, to) | own.get(service.full_name, {})
-        )
-        for service in services
-    ]
+    handlers = {service.full_name: _relayed(service, to) for service in services}
+    handlers[paths.INFERENCE_SERVICE] |= _own_methods(to, is_ready)
+    reflections = (reflection.SERVICE_NAME, paths.REFLECTION_SERVICE)
+    shown = _reflection((*handlers, health.SERVICE_NAME, *reflections))
     return [
-        *handlers,
-        *(
-            grpc.method_handlers_generic_handler(name, _reflection(names))
-            for name in (reflection.SERVICE_NAME, paths.REFLECTION_SERVICE)
-        ),
+        grpc.method_handlers_generic_handler(service, methods)
+        for service, methods in (handlers | dict.fromkeys(reflections, shown)).items()
     ]
 
 
 def _relayed(service: Any, to: relay.Relay) -> Handlers:
-    """Every method of the service, its messages untouched: they come here only if they were compressed."""
-    paths = {name: f"/{service.full_name}/{name}" for name in service.methods_by_name}
+    """Return a handler for each of the service's methods that relays the message as it is.
+
+    Such calls come to the sidecar only if their message is compressed.
+    """
+    methods = {name: f"/{service.full_name}/{name}" for name in service.methods_by_name}
     return {
         name: grpc.unary_unary_rpc_method_handler(functools.partial(to.unary, path))
-        for name, path in paths.items()
+        for name, path in methods.items()
     }
 
 
@@ -113,37 +108,32 @@ def _own_methods(to: relay.Relay, is_ready: Callable[[], bool]) -> Handlers:
         return pb.ServerReadyResponse(ready=is_ready())
 
     async def metadata(_: Message, __: Any) -> Message:
-        return pb.ServerMetadataResponse(
-            name=server_metadata.NAME,
-            version=server_metadata.VERSION,
-            extensions=server_metadata.EXTENSIONS,
-        )
+        return pb.ServerMetadataResponse(**sidecar_http.SERVER_METADATA)
 
-    return {
-        "ServerLive": _unary(live, pb.ServerLiveRequest),
-        "ServerReady": _unary(ready, pb.ServerReadyRequest),
-        "ServerMetadata": _unary(metadata, pb.ServerMetadataRequest),
-        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
+    handlers = {
+        paths.SERVER_LIVE: _unary(live, pb.ServerLiveRequest),
+        paths.SERVER_READY: _unary(ready, pb.ServerReadyRequest),
+        paths.SERVER_METADATA: _unary(metadata, pb.ServerMetadataRequest),
+        paths.MODEL_STREAM_INFER: grpc.stream_stream_rpc_method_handler(
             to.stream_infer,
-            request_deserializer=relay.decoded,
+            request_deserializer=relay.decode_element,
             response_serializer=pb.ModelStreamInferResponse.SerializeToString,
         ),
     }
+    return {paths.method_name(path): handler for path, handler in handlers.items()}
 
 
 def _unary(answer: Callable[..., Any], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=request.FromString, response_serializer=_bytes
+        answer,
+        request_deserializer=request.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
     )
 
 
-def _bytes(message: Message) -> bytes:
-    return message.SerializeToString()
-
-
-def _reflection(names: tuple[str, ...]) -> Handlers:
-    """Both versions of the protocol have the same messages."""
-    servicer = reflection.aio.ReflectionServicer(names, pool=_described())
+def _reflection(services: tuple[str, ...]) -> Handlers:
+    """Return the handler of both versions of reflection, whose messages are the same."""
+    servicer = reflection.aio.ReflectionServicer(services, pool=_descriptors())
     return {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
@@ -153,15 +143,18 @@ def _reflection(names: tuple[str, ...]) -> Handlers:
     }
 
 
-def _described() -> descriptor_pool.DescriptorPool:
-    """Our messages, which live in a pool of their own, with those of the services that came with gRPC."""
+def _descriptors() -> descriptor_pool.DescriptorPool:
+    """Return a pool with our messages and those of gRPC's own services.
+
+    Ours live in a pool of their own, because tritonclient defines the same names.
+    """
     pool = descriptor_pool.DescriptorPool()
-    for module in (*OURS, health_pb2, reflection_pb2):
+    for module in (*MODULES, health_pb2, reflection_pb2):
         _add(pool, module.DESCRIPTOR)
     return pool
 
 
 def _add(pool: descriptor_pool.DescriptorPool, file: Any) -> None:
-    for needed in file.dependencies:
-        _add(pool, needed)
+    for dependency in file.dependencies:
+        _add(pool, dependency)
     pool.AddSerializedFile(file.serialized_pb)

@@ -1,25 +1,32 @@
-"""The node's own pages: what the server is, whether it is ready, everybody's metrics; and refusals that take a while. Raw ASGI."""
+"""The sidecar's HTTP app (ASGI): server metadata, readiness, all metrics, and slow refusals."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from meshserve.gateway.envoy import lua_filter, openai_errors
-from meshserve.gateway.sidecar import server_metadata
 from meshserve.protocol import paths
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-TURN_HEADER = lua_filter.TURN_HEADER.encode()
-TOO_LARGE = (TURN_HEADER, lua_filter.TOO_LARGE.encode())
-TOO_LARGE_FOR_LLM = (TURN_HEADER, lua_filter.TOO_LARGE_FOR_LLM.encode())
+
+SERVER_METADATA: dict[str, Any] = {
+    "name": "meshserve",
+    "version": importlib.metadata.version("meshserve"),
+    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
+}
+"""The Open Inference Protocol's server metadata, over REST and gRPC alike."""
+
+TOO_LARGE = (lua_filter.TURN_HEADER.encode(), lua_filter.TOO_LARGE.encode())
+TOO_LARGE_FOR_LLM = (lua_filter.TURN_HEADER.encode(), lua_filter.TOO_LARGE_FOR_LLM.encode())
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class SidecarHttp:
-    """Asks `is_ready`, `metrics` and `request_bytes_max` anew for every answer."""
+    """The app. It calls `is_ready`, `metrics` and `request_bytes_max` anew for every answer."""
 
     def __init__(
         self,
@@ -35,50 +42,46 @@ class SidecarHttp:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             return
-        if TOO_LARGE in scope["headers"] or TOO_LARGE_FOR_LLM in scope["headers"]:
-            await _thrown_away(receive)
-            words = f"the request is larger than the limit of {self._request_bytes_max()} bytes (gateway.request_bytes_max)"
-            await _answer_json(
-                send,
-                413,
-                openai_errors.error(words, 413)
-                if TOO_LARGE_FOR_LLM in scope["headers"]
-                else {"error": words},
-            )
-        elif scope["method"] not in {"GET", "HEAD"}:
-            await _answer_json(
-                send, 405, {"error": f"{scope['method']} is not what {scope['path']} is for"}
-            )
-        elif scope["path"] == paths.METRICS:
+        method, path, headers = scope["method"], scope["path"], scope["headers"]
+        if TOO_LARGE in headers or TOO_LARGE_FOR_LLM in headers:
+            await _discard_body(receive)
+            await _answer_json(send, 413, self._refusal(is_for_llm=TOO_LARGE_FOR_LLM in headers))
+        elif method not in {"GET", "HEAD"}:
+            await _answer_json(send, 405, {"error": f"{method} is not what {path} is for"})
+        elif path == paths.METRICS:
             await _answer(send, 200, METRICS_TYPE, (await self._metrics()).encode())
         else:
-            await _answer_json(send, *self._fact(scope["path"]))
+            await _answer_json(send, *self._page(path))
 
-    def _fact(self, path: str) -> tuple[int, dict[str, Any]]:
+    def _refusal(self, *, is_for_llm: bool) -> dict[str, Any]:
+        limit = self._request_bytes_max()
+        message = (
+            f"the request is larger than the limit of {limit} bytes (gateway.request_bytes_max)"
+        )
+        return openai_errors.error(message, 413) if is_for_llm else {"error": message}
+
+    def _page(self, path: str) -> tuple[int, dict[str, Any]]:
         match path:
             case paths.V2:
-                return 200, {
-                    "name": server_metadata.NAME,
-                    "version": server_metadata.VERSION,
-                    "extensions": list(server_metadata.EXTENSIONS),
-                }
+                return 200, SERVER_METADATA
             case paths.V2_LIVE | paths.HEALTHZ:
                 return 200, {"live": True}
             case paths.V2_READY | paths.READYZ:
-                return (200 if self._is_ready() else 503), {"ready": self._is_ready()}
+                is_ready = self._is_ready()
+                return (200 if is_ready else 503), {"ready": is_ready}
         return 404, {"error": f"nothing is served under {path}"}
 
 
-async def _thrown_away(receive: Receive) -> None:
+async def _discard_body(receive: Receive) -> None:
     while (await receive()).get("more_body", False):
         pass
 
 
-async def _answer_json(send: Send, status: int, fact: dict[str, Any]) -> None:
-    await _answer(send, status, b"application/json", json.dumps(fact).encode())
+async def _answer_json(send: Send, status: int, content: dict[str, Any]) -> None:
+    await _answer(send, status, b"application/json", json.dumps(content).encode())
 
 
-async def _answer(send: Send, status: int, kind: bytes, body: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+async def _answer(send: Send, status: int, content_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

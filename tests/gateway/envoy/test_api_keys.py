@@ -1,4 +1,4 @@
-"""API keys: who has none, who may predict, who may manage."""
+"""API keys: calls without one, with a client's, and with an admin's."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def test_without_keys_there_are_no_rules():
     assert [api_keys.rule(level, ()) for level in api_keys.AccessLevel] == [{}, {}, {}]
 
 
-async def test_without_an_admins_key_nobody_manages():
+async def test_managing_needs_an_admins_key():
     rule = api_keys.rule(api_keys.AccessLevel.ADMIN, (snapshots.ApiKey("shop", "shop-key"),))[
         api_keys.FILTER
     ]
     assert rule["allowed_clients"]
-    assert not set(rule["allowed_clients"]) & {each["client"] for each in rule["credentials"]}
+    assert not set(rule["allowed_clients"]) & {entry["client"] for entry in rule["credentials"]}
 
 
 @pytest.mark.parametrize("key", ["shop-key", "ops-key", "ops-reading-key"])
@@ -71,7 +71,7 @@ async def test_a_key_lets_its_client_predict(guarded, key):
         [("authorization", "Basic shop-key")],
     ],
 )
-async def test_without_a_good_key_nothing_is_answered(guarded, metadata):
+async def test_without_a_valid_key_every_path_is_refused(guarded, metadata):
     for path in (INFER, REGISTER, "/inference.GRPCInferenceService/ServerReady"):
         code, reason = await guarded.fault(first_field(b"iris"), path, metadata=metadata)
         assert code is grpc.StatusCode.UNAUTHENTICATED
@@ -106,7 +106,7 @@ async def test_an_admins_key_manages(guarded):
     ] == "controller"
 
 
-async def test_a_detour_gives_no_rights(guarded):
+async def test_a_compressed_call_needs_its_key_too(guarded):
     register = guarded.channel.unary_unary(REGISTER)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await register(b"x" * 100, compression=grpc.Compression.Gzip, metadata=bearer("shop-key"))
@@ -116,16 +116,18 @@ async def test_a_detour_gives_no_rights(guarded):
     )
 
 
-async def test_a_streams_messages_are_its_callers(guarded):
+async def test_a_streams_key_is_used_for_its_messages(guarded):
     stream = guarded.channel.stream_stream(
         STREAM, pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString
     )
     metadata = [*bearer("shop-key"), ("x-say", "infer")]
     elements = [
-        each
-        async for each in stream(iter([pb.ModelInferRequest(model_name="iris")]), metadata=metadata)
+        element
+        async for element in stream(
+            iter([pb.ModelInferRequest(model_name="iris")]), metadata=metadata
+        )
     ]
-    assert [each.error_message for each in elements] == [""]
+    assert [element.error_message for element in elements] == [""]
     assert (
         guarded.echoes[elements[0].infer_response.id].seen[-1]["headers"]["x-mesh-client"] == "shop"
     )
@@ -137,7 +139,7 @@ async def test_health_needs_no_key(guarded, path):
     assert await guarded.channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
 
 
-async def test_keys_change_while_it_runs(mesh):
+async def test_keys_change_while_envoy_runs(mesh):
     assert (await mesh.http.get("/v2/models/iris")).status_code == 200
     await mesh.gateway.apply(replace(mesh.snapshot, keys=KEYS))
     assert (await mesh.http.get("/v2/models/iris")).status_code == 401

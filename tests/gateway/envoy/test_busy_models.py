@@ -1,4 +1,4 @@
-"""A model that is on several workers, with real Envoy before them."""
+"""A model that several workers serve, behind a real Envoy."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ ASKED = 60
 
 
 def spread(mesh, *workers, names=("hot", "an-alias")):
-    """The same mesh with three workers in the default pool, and the model on these."""
+    """Return the mesh with three workers in the default pool, and the hot model on `workers`."""
     members = tuple(member(mesh.run_dir, name) for name in NAMES)
     hot = (snapshots.HotRoute("default", names, workers),) if workers else ()
     return replace(mesh.snapshot, pools={"default": members}, routes={}, hot=hot)
 
 
 async def answered(mesh, name="hot", count=ASKED):
-    """How many of so many requests at once each worker answered."""
+    """Send `count` requests at once and count them by the worker that answered."""
     seen = await asyncio.gather(
         *(mesh.call(first_field(name.encode()), metadata=[("x-say", "slow")]) for _ in range(count))
     )
-    return Counter(each["by"] for each in seen)
+    return Counter(picture["by"] for picture in seen)
 
 
-async def test_its_requests_go_to_all_that_have_it_and_to_nobody_else(mesh):
+async def test_a_hot_models_requests_go_to_its_workers_and_no_other(mesh):
     await mesh.gateway.apply(spread(mesh, "default-1", "big-0"))
     for name in ("hot", "an-alias"):
-        found = await answered(mesh, name)
-        assert set(found) == {"default-1", "big-0"}
-        assert min(found.values()) > ASKED / 4
+        counts = await answered(mesh, name)
+        assert set(counts) == {"default-1", "big-0"}
+        assert min(counts.values()) > ASKED / 4
     assert (await mesh.http.post("/v2/models/hot/infer")).json()["by"] in {"default-1", "big-0"}
 
 
-async def test_all_others_stay_at_home(mesh):
+async def test_other_models_stay_at_their_home(mesh):
     await mesh.gateway.apply(spread(mesh, "default-1", "big-0"))
     home = hash_ring.HashRing(NAMES).home
     for name in ("hotter", "iris", "other"):
         assert set(await answered(mesh, name, 10)) == {home(name)}
 
 
-async def test_what_comes_while_it_spreads_and_goes_home_is_all_answered(mesh):
+async def test_no_request_fails_while_a_model_spreads_and_returns(mesh):
     home = hash_ring.HashRing(NAMES).home("hot")
     await mesh.gateway.apply(spread(mesh))
     seen, is_over = Counter(), asyncio.Event()
@@ -68,12 +68,12 @@ async def test_what_comes_while_it_spreads_and_goes_home_is_all_answered(mesh):
     assert set(await answered(mesh, "hot", 10)) == {home}
 
 
-async def test_where_no_worker_is_known_to_have_it_any_one_is_asked(mesh):
+async def test_a_hot_model_without_workers_is_answered_by_any(mesh):
     await mesh.gateway.apply(spread(mesh, "nobody", "gone"))
     assert set(await answered(mesh)) <= set(NAMES)
 
 
-async def test_one_that_sends_requests_away_is_passed_over(mesh):
+async def test_a_worker_that_answers_503_is_skipped(mesh):
     await mesh.gateway.apply(spread(mesh, *NAMES))
     mesh.echoes["default-0"].is_unavailable = True
     seen = [(await mesh.call(first_field(b"hot")))["by"] for _ in range(ASKED)]

@@ -1,4 +1,4 @@
-"""Who of a pool answers: the ring, readiness, and what happens when somebody dies."""
+"""Which worker of a pool answers: the ring, readiness, and the death of a worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port
     near = snapshots.RingMember("default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock"))
     far = snapshots.RingMember("default-1", model.Endpoint("n2", "10.0.0.2", 9001, "/run/1.sock"))
     bare = snapshots.RingMember("default-2", model.Endpoint("n1", "10.0.0.1", 9002))
-    addresses = [each["endpoint"]["address"] for each in endpoints(near, far, bare)]
+    addresses = [entry["endpoint"]["address"] for entry in endpoints(near, far, bare)]
     assert addresses == [
         {"pipe": {"path": "/run/0.sock"}},
         {"socket_address": {"address": "10.0.0.2", "port_value": 9001}},
@@ -40,7 +40,7 @@ async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port
     ]
 
 
-async def test_the_key_on_the_ring_is_the_workers_name_on_every_node():
+async def test_the_rings_key_is_the_workers_id_on_every_node():
     member_of = snapshots.RingMember(
         "default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock")
     )
@@ -53,8 +53,8 @@ async def test_the_key_on_the_ring_is_the_workers_name_on_every_node():
 
 async def test_a_member_that_is_not_ready_stays_a_member():
     states = [
-        each["health_status"]
-        for each in endpoints(member("/run", "b"), member("/run", "a", is_ready=False))
+        entry["health_status"]
+        for entry in endpoints(member("/run", "b"), member("/run", "a", is_ready=False))
     ]
     assert states == ["UNHEALTHY", "HEALTHY"]
 
@@ -66,11 +66,11 @@ async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others():
         (member("/run", "tiny/1"), member("/run", "tiny/0", is_ready=False)),
     )
     snap = snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}, llms=(llm,))
-    found = clusters.members(snap)
-    assert list(found) == ["llm-tiny", "sticky-tiny", "controller"]
-    assert found["llm-tiny"]["endpoints"] == found["sticky-tiny"]["endpoints"]
+    assigned = clusters.members(snap)
+    assert list(assigned) == ["llm-tiny", "sticky-tiny", "controller"]
+    assert assigned["llm-tiny"]["endpoints"] == assigned["sticky-tiny"]["endpoints"]
     assert [
-        each["health_status"] for each in found["llm-tiny"]["endpoints"][0]["lb_endpoints"]
+        entry["health_status"] for entry in assigned["llm-tiny"]["endpoints"][0]["lb_endpoints"]
     ] == ["UNHEALTHY", "HEALTHY"]
     names = [
         cluster["name"] for cluster in clusters.clusters(snap, gateway_paths.GatewayPaths("/run"))
@@ -111,7 +111,7 @@ async def test_envoys_ring_has_the_size_that_ours_has(mesh):
     await settled(mesh, "default", 3)
     stat = "cluster.pool-default.ring_hash_lb.size"
     stats = await mesh.gateway._envoy.admin.stats(f"^{stat}$")
-    ring = hash_ring.HashRing([each.worker_id for each in three], size)
+    ring = hash_ring.HashRing([worker.worker_id for worker in three], size)
     assert int(stats[stat]) == len(ring._hashes) >= size
     assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
 
@@ -131,9 +131,9 @@ async def test_a_draining_workers_requests_go_to_the_next_one(mesh):
     assert answer.json()["by"] == ring.homes("iris", 2)[1]
 
 
-async def test_where_nobody_is_left_the_caller_is_told(mesh):
-    for each in mesh.echoes.values():
-        each.is_unavailable = True
+async def test_without_a_worker_the_refusal_has_a_reason(mesh):
+    for server in mesh.echoes.values():
+        server.is_unavailable = True
     assert (await mesh.fault(first_field(b"iris")))[0] is grpc.StatusCode.UNAVAILABLE
     assert (await mesh.http.get("/v2/models/iris")).status_code == 503
     await mesh.gateway.apply(
@@ -153,7 +153,7 @@ async def test_where_nobody_is_left_the_caller_is_told(mesh):
 
 
 async def test_when_all_seem_unready_requests_are_tried_all_the_same(mesh):
-    pool = tuple(replace(each, ready=False) for each in mesh.snapshot.pools["default"])
+    pool = tuple(replace(worker, ready=False) for worker in mesh.snapshot.pools["default"])
     await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": pool}, routes={}))
     await settled(mesh, "default", 0)
     assert (await mesh.call(first_field(b"iris")))["by"] in {"default-0", "default-1"}
@@ -184,7 +184,7 @@ async def test_a_killed_workers_requests_are_answered_by_another(mesh):
     assert "doomed" not in (await homes(mesh)).values()
 
 
-async def test_a_worker_that_comes_back_is_used_again(mesh):
+async def test_a_restarted_worker_is_used_again(mesh):
     gone = replace(
         mesh.snapshot,
         pools={"default": (mesh.snapshot.pools["default"][0], member(mesh.run_dir, "late"))},

@@ -1,4 +1,4 @@
-"""Becoming another program that dies with its parent. That Envoy does, tests/gateway/envoy/test_envoy_process.py shows."""
+"""The program that becomes another one. That Envoy dies so is shown in test_envoy_process.py."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ async def run(parent_pid, *command):
     return process.returncode, output.decode()
 
 
-async def test_the_program_takes_its_place():
+async def test_the_program_replaces_the_process():
     code, output = await run(
         os.getpid(), "/bin/sh", "-c", "echo $1; ulimit -n; exit 3", "sh", "hello"
     )
     assert (code, output.split()[0]) == (3, "hello")
 
 
-async def test_it_may_open_as_many_files_as_the_system_allows():
+async def test_the_program_may_open_as_many_files_as_the_system_allows():
     _, output = await run(os.getpid(), "/bin/sh", "-c", "ulimit -Sn; ulimit -Hn")
     soft, hard = output.split()
     assert soft == hard
 
 
-async def test_it_starts_nothing_if_its_parent_is_gone_already():
+async def test_no_program_starts_if_the_parent_has_ended():
     assert await run(1, "/bin/sh", "-c", "echo started") == (0, "")

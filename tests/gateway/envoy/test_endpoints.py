@@ -1,4 +1,4 @@
-"""No method and no path is forgotten."""
+"""Every method and path has a target."""
 
 from __future__ import annotations
 

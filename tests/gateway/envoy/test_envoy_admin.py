@@ -10,12 +10,12 @@ from meshserve.gateway.envoy import envoy_admin
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 
-async def test_it_answers(shared_mesh):
+async def test_admin_answers_readiness_and_statistics(shared_mesh):
     envoy = shared_mesh.gateway._envoy.admin
     assert await envoy.is_ready()
-    found = await envoy.stats("^listener_manager.(total_listeners_active|lds.version_text)$")
-    assert found["listener_manager.total_listeners_active"] == "1"
-    assert len(found["listener_manager.lds.version_text"]) == 16
+    stats = await envoy.stats("^listener_manager.(total_listeners_active|lds.version_text)$")
+    assert stats["listener_manager.total_listeners_active"] == "1"
+    assert len(stats["listener_manager.lds.version_text"]) == 16
     assert "envoy_server_uptime" in await envoy.prometheus()
 
 
@@ -24,8 +24,8 @@ async def test_a_bad_command_is_an_error(shared_mesh):
         await shared_mesh.gateway._envoy.admin.post("/no-such-command")
 
 
-async def test_nobody_there_is_an_error(tmp_path):
-    envoy = envoy_admin.Admin(str(tmp_path / "nobody.sock"))
+async def test_no_envoy_is_an_error(tmp_path):
+    envoy = envoy_admin.EnvoyAdmin(str(tmp_path / "nobody.sock"))
     with pytest.raises(httpx.HTTPError):
         await envoy.is_ready()
     await envoy.close()

@@ -34,14 +34,14 @@ def changed(snap, since=SNAPSHOT):
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-def test_the_same_snapshot_gives_the_same_text():
+def test_equal_snapshots_give_equal_text():
     assert (
         changed(replace(SNAPSHOT, routes=dict(SNAPSHOT.routes), pools=dict(SNAPSHOT.pools)))
         == set()
     )
 
 
-def test_who_is_named_comes_before_who_names_it():
+def test_a_resource_comes_before_the_ones_that_name_it():
     *members, clusters, routes, listeners, bootstrap = envoy_config.files(SNAPSHOT, "/run")
     names = ["busy-default", "busy-gpu", "controller", "pool-default", "pool-gpu"]
     assert members == [f"eds-{name}.json" for name in names]
@@ -53,7 +53,7 @@ def test_who_is_named_comes_before_who_names_it():
     )
 
 
-def test_what_changes_while_it_runs_never_changes_the_listener():
+def test_routes_keys_and_limits_never_change_the_listener():
     not_ready = {**SNAPSHOT.pools, "default": (member("/run", "default-0", is_ready=False),)}
     assert changed(replace(SNAPSHOT, pools=not_ready)) == {
         "eds-pool-default.json",
@@ -99,7 +99,7 @@ def test_an_llm_never_changes_the_listener():
         ) == {"rds.json"}
 
 
-def test_what_may_wait_is_told_to_the_script_with_its_limit_and_a_little_more():
+def test_a_held_route_has_the_wait_limit_as_metadata():
     texts = [
         envoy_config.files(
             replace(SNAPSHOT, llms=(replace(LLMS[1], is_held=held, wait_s_max=2.5),)), "/run"
@@ -117,7 +117,7 @@ def test_a_version_is_its_contents():
     assert first == third != second
 
 
-def test_keys_stand_nowhere_but_in_the_routes():
+def test_keys_are_only_in_the_routes():
     assert {
         name for name, text in envoy_config.files(SNAPSHOT, "/run").items() if "secret" in text
     } == {"rds.json"}

@@ -1,4 +1,4 @@
-"""Envoy as a process: it starts, it comes back, it goes."""
+"""Envoy as a process: start, change, restart, drain, stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.gateway.conftest import first_field, member
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
-AWAY = "192.0.2.1:80"
+UNREACHABLE = "192.0.2.1:80"
 
 
 def snap_for(run_dir, listen=None):
@@ -31,10 +31,10 @@ def snap_for(run_dir, listen=None):
 
 
 @pytest.fixture
-def at(run_dir):
-    made = gateway_paths.GatewayPaths(run_dir)
-    made.make_folders()
-    return made
+def layout(run_dir):
+    paths = gateway_paths.GatewayPaths(run_dir)
+    paths.make_folders()
+    return paths
 
 
 def is_alive(pid):
@@ -45,8 +45,8 @@ def is_alive(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def config_files(at):
-    return list(Path(at.config_dir).glob("*"))
+def config_files(layout):
+    return list(Path(layout.config_dir).glob("*"))
 
 
 async def status(mesh_or_listen, path="/nothing"):
@@ -57,37 +57,37 @@ async def status(mesh_or_listen, path="/nothing"):
         return 0
 
 
-async def test_it_serves_when_start_returns_and_is_gone_when_stop_does(at):
-    snap = snap_for(at.run_dir)
-    envoy = envoy_process.EnvoyProcess(at, 1)
-    await envoy.start(envoy_config.files(snap, at.run_dir))
+async def test_envoy_serves_when_start_returns_and_has_ended_when_stop_does(layout):
+    snap = snap_for(layout.run_dir)
+    envoy = envoy_process.EnvoyProcess(layout, 1)
+    await envoy.start(envoy_config.files(snap, layout.run_dir))
     pid = envoy.pid
     assert await status(snap.listen) == 404
     await envoy.stop()
     assert (envoy.pid, is_alive(pid), await status(snap.listen)) == (None, False, 0)
-    assert config_files(at) == []
+    assert config_files(layout) == []
 
 
-async def test_a_configuration_that_envoy_refuses_is_an_error_in_its_words(at):
-    envoy = envoy_process.EnvoyProcess(at, 1)
+async def test_a_refused_configuration_is_an_error_that_quotes_envoys_log(layout):
+    envoy = envoy_process.EnvoyProcess(layout, 1)
     with pytest.raises(envoy_process.EnvoyFailed, match=r"cannot bind '192\.0\.2\.1:80'"):
-        await envoy.start(envoy_config.files(snap_for(at.run_dir, AWAY), at.run_dir))
+        await envoy.start(envoy_config.files(snap_for(layout.run_dir, UNREACHABLE), layout.run_dir))
     assert envoy.pid is None
-    assert config_files(at) == []
+    assert config_files(layout) == []
 
 
-async def test_one_that_can_not_even_be_read_is_too(at):
+async def test_an_unreadable_configuration_is_an_error_too(layout):
     files = {
-        **envoy_config.files(snap_for(at.run_dir), at.run_dir),
+        **envoy_config.files(snap_for(layout.run_dir), layout.run_dir),
         "bootstrap.json": '{"surprise": 1}',
     }
     with pytest.raises(envoy_process.EnvoyFailed, match="surprise"):
-        await envoy_process.EnvoyProcess(at, 1).start(files)
+        await envoy_process.EnvoyProcess(layout, 1).start(files)
 
 
-async def test_after_a_refused_change_what_was_before_is_in_force(mesh):
+async def test_after_a_refused_change_the_configuration_of_before_is_in_force(mesh):
     with pytest.raises(envoy_process.EnvoyFailed, match="cannot bind"):
-        await mesh.gateway.apply(replace(mesh.snapshot, listen=AWAY, routes={"iris": "big"}))
+        await mesh.gateway.apply(replace(mesh.snapshot, listen=UNREACHABLE, routes={"iris": "big"}))
     assert (await mesh.call(first_field(b"iris")))["by"].startswith("default")
     await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
     assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
@@ -95,20 +95,20 @@ async def test_after_a_refused_change_what_was_before_is_in_force(mesh):
 
 async def test_a_killed_envoy_is_back_with_its_last_configuration(mesh):
     await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
-    first = mesh.gateway.report()["envoy_pid"]
+    first = mesh.gateway.report("n1").envoy_pid
     for restarts in (1, 2):
-        os.kill(mesh.gateway.report()["envoy_pid"], signal.SIGKILL)
+        os.kill(mesh.gateway.report("n1").envoy_pid, signal.SIGKILL)
         began_s = time.monotonic()
         while await status(mesh.snapshot.listen, "/v2/models/iris") != 200:  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.01)
         assert time.monotonic() - began_s < 10
-        assert mesh.gateway.report()["restarts"] == restarts
+        assert mesh.gateway.report("n1").restarts == restarts
     assert (await mesh.http.get("/v2/models/iris")).json()["by"] == "big-0"
     assert not is_alive(first)
 
 
 async def test_a_change_while_envoy_is_down_is_not_lost(mesh):
-    os.kill(mesh.gateway.report()["envoy_pid"], signal.SIGKILL)
+    os.kill(mesh.gateway.report("n1").envoy_pid, signal.SIGKILL)
     await mesh.gateway.apply(replace(mesh.snapshot, routes={"iris": "big"}))
     assert (await mesh.http.get("/v2/models/iris")).json()["by"] == "big-0"
 
@@ -116,7 +116,7 @@ async def test_a_change_while_envoy_is_down_is_not_lost(mesh):
 async def test_a_drain_waits_for_calls_under_way_and_takes_no_new_ones(mesh):
     call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
     await support.wait_until_async(
-        lambda: any(each.seen for each in mesh.echoes.values()), what="the call arrives"
+        lambda: any(server.seen for server in mesh.echoes.values()), what="the call arrives"
     )
     assert await mesh.gateway.drain(10) is True
     assert (await call)["by"].startswith("default")
@@ -134,7 +134,7 @@ def is_listening(listen):
 async def test_a_drain_ends_in_bounded_time(mesh):
     call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
     await support.wait_until_async(
-        lambda: any(each.seen for each in mesh.echoes.values()), what="the call arrives"
+        lambda: any(server.seen for server in mesh.echoes.values()), what="the call arrives"
     )
     assert await mesh.gateway.drain(0.1) is False
     await call
@@ -146,9 +146,9 @@ async def test_envoy_does_not_outlive_its_parent(run_dir):
         "from meshserve.core.values import snapshots\n"
         "from meshserve.gateway import gateway\n"
         "async def main():\n"
-        "    door = gateway.NodeGateway(sys.argv[1])\n"
-        "    await door.start(snapshots.GatewaySnapshot(sys.argv[2], 'n1', {}))\n"
-        "    print(door.report()['envoy_pid'], flush=True)\n"
+        "    node = gateway.NodeGateway(sys.argv[1])\n"
+        "    await node.start(snapshots.GatewaySnapshot(sys.argv[2], 'n1', {}))\n"
+        "    print(node.report('n1').envoy_pid, flush=True)\n"
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )

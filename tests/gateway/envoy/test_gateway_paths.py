@@ -1,4 +1,4 @@
-"""Names below a folder."""
+"""Paths below a run folder."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def test_a_folder_too_long_for_sockets_is_refused_at_once(tmp_path):
 
 
 def test_everything_lies_below_the_folder(tmp_path):
-    at = gateway_paths.GatewayPaths(str(tmp_path))
-    at.make_folders()
+    layout = gateway_paths.GatewayPaths(str(tmp_path))
+    layout.make_folders()
     assert {path.name for path in tmp_path.iterdir()} == {"envoy", "logs"}
-    assert at.config("lds.json") == f"{tmp_path}/envoy/lds.json"
+    assert layout.config("lds.json") == f"{tmp_path}/envoy/lds.json"
 
 
 def test_stale_sockets_are_removed(tmp_path):
-    at = gateway_paths.GatewayPaths(str(tmp_path))
-    for stale in (at.admin_socket, at.grpc_socket, at.http_socket):
+    layout = gateway_paths.GatewayPaths(str(tmp_path))
+    for stale in (layout.admin_socket, layout.grpc_socket, layout.http_socket):
         (tmp_path / stale).touch()
-    at.remove_sockets()
-    at.remove_sockets()
+    layout.remove_sockets()
+    layout.remove_sockets()
     assert list(tmp_path.iterdir()) == []

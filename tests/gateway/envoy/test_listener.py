@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
         ("0.0.0.0:65535", "0.0.0.0", 65535),
     ],
 )
-async def test_addresses_are_taken_apart(listen, host, port):
+async def test_addresses_are_split(listen, host, port):
     assert listener.split_address(listen) == (host, port)
 
 
 @pytest.mark.parametrize("listen", ["", "8080", "127.0.0.1", "example.com:80", "127.0.0.1:http"])
-async def test_what_is_no_address_is_refused(listen):
+async def test_invalid_addresses_are_refused(listen):
     with pytest.raises(ValueError, match=r"invalid literal|does not appear"):
         listener.split_address(listen)
 
@@ -59,7 +59,7 @@ async def test_a_call_without_an_answer_ends_at_its_deadline(shared_mesh):
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_envoy_ends_the_call_and_tells_the_worker_the_deadline(shared_mesh):
+async def test_envoy_ends_the_call_and_passes_the_deadline_on(shared_mesh):
     """By hand, so that no client's own clock ends the call first."""
     headers = {
         "content-type": "application/grpc",
@@ -76,10 +76,10 @@ async def test_envoy_ends_the_call_and_tells_the_worker_the_deadline(shared_mesh
     )  # not at once; Envoy's clock counts whole milliseconds, from a little before ours
     assert frame == b"\x00" * 5
     seen = [
-        each
+        picture
         for echo in shared_mesh.echoes.values()
-        for each in echo.seen
-        if each["headers"].get("grpc-timeout") == "251m"
+        for picture in echo.seen
+        if picture["headers"].get("grpc-timeout") == "251m"
     ]
     assert len(seen) == 1
 
@@ -89,7 +89,7 @@ async def test_a_path_in_another_spelling_is_the_same_path(shared_mesh):
     assert answer.json()["path"] == "/v2/models/iris"
 
 
-async def test_what_is_not_http_breaks_nothing(shared_mesh):
+async def test_bytes_that_are_no_http_break_nothing(shared_mesh):
     host, port = listener.split_address(shared_mesh.snapshot.listen)
     for junk in (b"\x16\x03\x01\x02\x00" + b"\x00" * 600, b"GET\r\n\r\n", b"\x00" * 10_000):
         reader, writer = await asyncio.open_connection(host, port)

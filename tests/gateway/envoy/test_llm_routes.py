@@ -1,4 +1,4 @@
-"""Which replica answers: by name, by load, by session; and all the paths around LLMs, with real Envoy between."""
+"""Which replica answers, by name, load and session, and the paths around LLMs, in a real Envoy."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ async def llms(run_dir):
         yield started
 
 
-async def test_the_same_snapshot_gives_the_same_routes():
+async def test_equal_snapshots_give_equal_routes():
     first, again = (json.dumps(llm_routes.by_model(engines.routes("/run"))) for _ in range(2))
     assert first == again
 
 
 @pytest.mark.parametrize("path", [*OF_OPENAI, *BARE])
-async def test_every_path_of_an_engine_goes_by_the_model(shared, path):
+async def test_every_engine_path_is_routed_by_model(shared, path):
     for asked in (path, f"{path}?x=1"):
         answer = (await chat(shared, path=asked)).json()
         assert (answer["by"].partition("/")[0], answer["path"]) == ("tiny", path)
 
 
 @pytest.mark.parametrize("path", OF_OPENAI)
-async def test_openais_other_address_is_the_same(shared, path):
+async def test_the_prefixed_api_is_the_same(shared, path):
     assert (await chat(shared, path=f"/openai{path}")).json()["path"] == path
 
 
 @pytest.mark.parametrize("name", ["org/tiny 1", "modèle-日本", "lora"])
-async def test_aliases_and_adapters_are_their_llms(shared, name):
+async def test_aliases_and_adapters_lead_to_their_llm(shared, name):
     answer = (await chat(shared, name)).json()
     assert answer["by"].startswith("tiny/")
     assert answer["headers"]["x-mesh-model"].encode("latin-1").decode() == name
@@ -123,7 +123,8 @@ async def test_sessions_of_replicas_that_stay_stay(llms):
         await llms.gateway.apply(replace(llms.snapshot, llms=(changed, *others)))
         after = await homes()
         stayed = [old == new for old, new in zip(before, after, strict=True) if old != "tiny/0"]
-        # With fewer replicas each has more points on the ring, so that a few move between those that stay.
+        # With fewer replicas each has more points on the ring, so that a few sessions move
+        # between the replicas that stay.
         assert sum(stayed) > 0.7 * len(stayed)
         assert "tiny/0" not in after
 
@@ -133,18 +134,18 @@ async def test_the_least_busy_replica_answers(llms):
     for count in range(1, 7):
         streams.append(asyncio.ensure_future(chat(llms, headers={"x-say": "stream"})))
         await support.wait_until_async(
-            lambda: sum(len(each.seen) for each in replicas) == count,
+            lambda count=count: sum(len(replica.seen) for replica in replicas) == count,
             what="it has come",
         )
-    assert [len(each.seen) for each in replicas] == [2, 2, 2]
+    assert [len(replica.seen) for replica in replicas] == [2, 2, 2]
     for _ in range(2):
         replicas[0].words.put_nowait("")
     await support.wait_until_async(
         lambda: sum(stream.done() for stream in streams) == 2, what="two have ended"
     )
     assert {(await chat(llms)).json()["by"] for _ in range(5)} == {"tiny/0"}
-    for each in replicas[1:] * 2:
-        each.words.put_nowait("")
+    for replica in replicas[1:] * 2:
+        replica.words.put_nowait("")
     assert {answer.text for answer in await asyncio.gather(*streams)} == {"data: [DONE]\n\n"}
 
 
@@ -168,7 +169,7 @@ async def test_each_token_arrives_before_the_next_is_made(llms, path):
         assert b"".join([chunk async for chunk in chunks]) == b"data: [DONE]\n\n"
 
 
-async def test_a_stream_of_a_replica_that_leaves_goes_on_to_its_end(llms):
+async def test_a_stream_of_a_removed_replica_goes_on_to_its_end(llms):
     tiny, *others = llms.snapshot.llms
     only = replace(tiny, members=tiny.members[:1])
     await llms.gateway.apply(replace(llms.snapshot, llms=(only, *others)))
@@ -189,7 +190,7 @@ async def test_a_stream_of_a_replica_that_leaves_goes_on_to_its_end(llms):
             assert await answer.aread() == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
 
 
-async def test_a_client_that_stops_reading_holds_up_nobody(llms):
+async def test_a_client_that_stops_reading_does_not_block_others(llms):
     only = replace(llms.snapshot.llms[0], members=llms.snapshot.llms[0].members[:1])
     await llms.gateway.apply(replace(llms.snapshot, llms=(only,)))
     content, headers = b'{"model":"tiny"}', {"x-say": "big"}
@@ -201,23 +202,23 @@ async def test_a_client_that_stops_reading_holds_up_nobody(llms):
         assert len(await unread.aread()) > 20_000_000
 
 
-async def test_an_engine_learns_at_once_that_its_client_has_left(shared):
+async def test_a_client_that_leaves_cancels_its_request_at_the_engine(shared):
     replicas = [shared.echoes[f"tiny/{number}"] for number in range(3)]
-    before = sum(each.abandoned for each in replicas)
-    seen = sum(len(each.seen) for each in replicas)
+    before = sum(replica.abandoned for replica in replicas)
+    seen = sum(len(replica.seen) for replica in replicas)
     hanging = asyncio.ensure_future(chat(shared, headers={"x-say": "hang"}))
     await support.wait_until_async(
-        lambda: sum(len(each.seen) for each in replicas) > seen, what="it has come"
+        lambda: sum(len(replica.seen) for replica in replicas) > seen, what="it has come"
     )
     hanging.cancel()
     await support.wait_until_async(
-        lambda: sum(each.abandoned for each in replicas) == before + 1,
+        lambda: sum(replica.abandoned for replica in replicas) == before + 1,
         timeout_s=1,
         what="it is missed",
     )
 
 
-async def test_an_engines_own_errors_pass_as_they_are(shared):
+async def test_an_engines_own_errors_pass_unchanged(shared):
     answer = await chat(shared, headers={"x-say": "unavailable"})
     assert (answer.status_code, answer.json(), answer.headers.get("retry-after")) == (
         503,
@@ -227,13 +228,13 @@ async def test_an_engines_own_errors_pass_as_they_are(shared):
     assert (await chat(shared, headers={"x-say": "crash"})).text == "Internal Server Error"
 
 
-async def test_what_may_have_reached_an_engine_is_not_asked_again(shared):
+async def test_a_request_that_may_have_reached_an_engine_is_not_retried(shared):
     count = sum(len(shared.echoes[f"tiny/{number}"].seen) for number in range(3))
     await chat(shared, headers={"x-say": "unavailable"})
     assert sum(len(shared.echoes[f"tiny/{number}"].seen) for number in range(3)) == count + 1
 
 
-async def test_a_replica_that_can_not_be_reached_is_passed_over(llms):
+async def test_an_unreachable_replica_is_skipped(llms):
     tiny, *others = llms.snapshot.llms
     dead = tuple(engines.replica(llms.run_dir, "dead", number) for number in range(2))
     await llms.gateway.apply(
@@ -243,7 +244,7 @@ async def test_a_replica_that_can_not_be_reached_is_passed_over(llms):
         assert (await chat(llms, headers=headers)).json()["by"] == "tiny/0"
 
 
-async def test_where_no_replica_is_left_the_client_is_told_when_to_try_again(shared):
+async def test_without_a_replica_the_refusal_says_when_to_retry(shared):
     for headers in ({}, {"x-session-id": "one"}):
         answer = await chat(shared, "gone", headers=headers)
         status, code, error = fault(answer)
@@ -251,9 +252,9 @@ async def test_where_no_replica_is_left_the_client_is_told_when_to_try_again(sha
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_replica_that_is_not_ready_gets_nothing_even_where_there_is_no_other(llms):
+async def test_an_unready_replica_gets_no_request_even_if_it_is_the_only_one(llms):
     tiny, *others = llms.snapshot.llms
-    unready = tuple(replace(each, ready=False) for each in tiny.members)
+    unready = tuple(replace(replica, ready=False) for replica in tiny.members)
     await llms.gateway.apply(replace(llms.snapshot, llms=(replace(tiny, members=unready), *others)))
     assert fault(await chat(llms))[0] == 503
 
@@ -268,14 +269,14 @@ async def test_models_are_listed_by_the_controller(shared):
     "written",
     ["tiny", "lora", "cold", "org/tiny%201", "org%2Ftiny%201", "mod%C3%A8le-%E6%97%A5%E6%9C%AC"],
 )
-async def test_one_llm_is_the_controllers_to_describe(shared, written):
+async def test_the_controller_describes_one_llm(shared, written):
     for api in ("/v1", "/openai/v1"):
         answer = (await shared.http.get(f"{api}/models/{written}")).json()
         assert (answer["by"], answer["path"]) == ("controller", f"/v1/models/{written}")
 
 
 @pytest.mark.parametrize("name", ["iris", "tin", "tinyy", "huge"])
-async def test_other_models_are_their_pools_as_before(shared, name):
+async def test_other_models_keep_their_pools(shared, name):
     pool = "big" if name == "huge" else "default"
     for method, path in (
         ("GET", f"/v1/models/{name}"),
@@ -305,7 +306,7 @@ async def test_an_llms_name_means_nothing_to_the_paths_of_small_models(shared):
         "//mesh/internal/held",
     ],
 )
-async def test_the_waiting_room_can_not_be_reached_from_outside(shared, path):
+async def test_the_hold_endpoint_can_not_be_reached_from_outside(shared, path):
     raw = shared.http.base_url.copy_with(raw_path=path.encode())
     assert (await shared.http.post(raw)).status_code == 404
     assert shared.echoes["room"].asked == []
@@ -314,7 +315,7 @@ async def test_the_waiting_room_can_not_be_reached_from_outside(shared, path):
 KEYS = (snapshots.ApiKey("shop", "shop-key"), snapshots.ApiKey("ops", "ops-key", admin=True))
 
 
-async def test_keys_are_asked_for_and_stay_here(run_dir):
+async def test_keys_are_required_and_not_passed_on(run_dir):
     async with engines.running_llms(run_dir, keys=KEYS) as mesh:
         for path in (
             "/v1/chat/completions",
@@ -333,7 +334,7 @@ async def test_keys_are_asked_for_and_stay_here(run_dir):
             assert (await mesh.http.get("/v1/models", headers=headers)).json()["by"] == "controller"
 
 
-async def test_without_keys_a_clients_key_stays_here_too(shared):
+async def test_without_keys_a_clients_key_is_not_passed_on(shared):
     seen = (await chat(shared, headers={"authorization": "Bearer sk-of-another-house"})).json()[
         "headers"
     ]

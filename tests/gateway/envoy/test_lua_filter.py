@@ -14,7 +14,7 @@ def test_only_requests_to_llms_run_the_second_script(source):
     assert (task.get("name") == "llm") == (source is lua_filter.NameSource.LLM)
 
 
-def test_the_filter_sleeps_until_a_route_wakes_it():
+def test_the_filter_is_disabled_without_a_task():
     assert lua_filter.http_filter()["disabled"]
 
 

@@ -1,25 +1,34 @@
-"""The shapes of look-ups; that Envoy takes them is what test_routes and test_llm_routes show."""
+"""The shapes of look-ups. test_routes and test_llm_routes show that Envoy takes them."""
 
 from __future__ import annotations
 
 from meshserve.gateway.envoy import matchers
 
 END = matchers.action({"route": {"cluster": "a"}})
-OTHER = matchers.lookup("exact_match_map", "x", {"1": END}, None)
+OTHER = matchers.exact("x", {"1": END}, None)
 
 
 def test_an_empty_look_up_is_left_out():
-    assert matchers.lookup("exact_match_map", "y", {}, OTHER) is OTHER
+    assert matchers.exact("y", {}, OTHER) is OTHER
 
 
-def test_what_is_not_found_is_looked_for_in_the_next():
-    found = matchers.lookup("prefix_match_map", ":path", {"/": END}, OTHER)
-    assert found["matcher_tree"]["prefix_match_map"] == {"map": {"/": END}}
-    assert found["on_no_match"] == {"matcher": OTHER}
+def test_a_failed_look_up_goes_on_to_the_next():
+    tree = matchers.exact(":path", {"/": END}, OTHER)
+    assert tree["matcher_tree"]["exact_match_map"] == {"map": {"/": END}}
+    assert tree["on_no_match"] == {"matcher": OTHER}
     assert "on_no_match" not in OTHER
 
 
 def test_a_header_decides_between_two_ends():
     other = matchers.action({"route": {"cluster": "b"}})
-    found = matchers.if_present("x", END, other)["matcher"]
-    assert (found["matcher_list"]["matchers"][0]["on_match"], found["on_no_match"]) == (END, other)
+    choice = matchers.if_present("x", END, other)["matcher"]
+    assert (choice["matcher_list"]["matchers"][0]["on_match"], choice["on_no_match"]) == (
+        END,
+        other,
+    )
+
+
+def test_the_last_look_up_has_no_next():
+    tree = matchers.longest_prefix(":path", {"/": END})
+    assert tree["matcher_tree"]["prefix_match_map"] == {"map": {"/": END}}
+    assert "on_no_match" not in tree

@@ -63,7 +63,7 @@ async def test_errors_keep_their_form_elsewhere(deserted, path):
     "path",
     ["/scores", "/tokenize/x", "/v1", "/openai", "/openai/v2/x", "/v2/rerankk", "/x/v1/models"],
 )
-async def test_what_is_not_a_path_of_openais_is_not_found(deserted, path):
+async def test_paths_beside_openais_are_not_found(deserted, path):
     answer = await deserted.http.post(path, content=b'{"model":"tiny"}')
     assert (answer.status_code, answer.json()) == (
         404,
@@ -78,7 +78,7 @@ async def test_a_page_beside_the_list_of_models_is_not_found(deserted):
     assert engines.fault(await deserted.http.get("/openai/v1/modelss"))[:2] == (404, "not_found")
 
 
-async def test_an_error_says_whose_fault_it_is():
+async def test_an_errors_type_tells_client_from_server():
     kinds = {
         status: openai_errors.error("x", status)["error"]["type"]
         for status in (400, 404, 413, 500, 503)

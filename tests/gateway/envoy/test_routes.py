@@ -1,4 +1,4 @@
-"""Who gets which request, with real Envoy between."""
+"""Which server gets which request, in a real Envoy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def text(snap):
     return str(routes.table(snap))
 
 
-async def test_the_same_snapshot_gives_the_same_table(shared_mesh):
+async def test_equal_snapshots_give_equal_tables(shared_mesh):
     snap = shared_mesh.snapshot
     assert text(snap) == text(replace(snap, routes=dict(snap.routes)))
     assert text(snap) != text(replace(snap, routes={"other": "big"}))
@@ -39,7 +39,7 @@ async def test_a_model_of_another_pool_is_found_by_every_path(shared_mesh):
 
 
 @pytest.mark.parametrize("name", ["iris", "hug", "hugeandmore", "Huge"])
-async def test_every_other_model_is_the_default_pools(shared_mesh, name):
+async def test_models_without_a_route_go_to_the_default_pool(shared_mesh, name):
     assert (await shared_mesh.call(first_field(name.encode())))["by"] == HOME(name)
     assert (await shared_mesh.http.get(f"/v2/models/{name}")).json()["by"] == HOME(name)
 
@@ -59,13 +59,13 @@ async def test_every_other_model_is_the_default_pools(shared_mesh, name):
         "/mmesh.ModelMesh/registerModel",
     ],
 )
-async def test_calls_about_the_mesh_go_to_the_controller(shared_mesh, path):
+async def test_the_controller_answers_calls_about_the_mesh(shared_mesh, path):
     answer = await shared_mesh.call(first_field(b"") + first_field(b"huge", 2), path)
     assert (answer["by"], answer["path"]) == ("controller", path)
     assert "x-mesh-model" not in answer["headers"]
 
 
-async def test_a_load_is_the_controllers_whatever_it_names(shared_mesh):
+async def test_the_controller_answers_loads_of_any_model(shared_mesh):
     for path in (f"{PREFIX}/RepositoryModelLoad", "/mmesh.ModelMesh/ensureLoaded"):
         assert (await shared_mesh.call(first_field(b"huge"), path))["by"] == "controller"
 
@@ -79,7 +79,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_pages_about_the_mesh_are_the_controllers(shared_mesh, path):
+async def test_the_controller_answers_pages_about_the_mesh(shared_mesh, path):
     answer = (await shared_mesh.http.post(path, content=b"{}")).json()
     assert (answer["by"], answer["path"]) == ("controller", path.partition("?")[0])
 
@@ -112,11 +112,11 @@ async def test_an_unknown_path_is_not_found(shared_mesh, path):
     assert answer.json() == {"error": f"nothing is served under {path}"}
 
 
-async def test_what_is_not_grpc_is_not_taken_for_it(shared_mesh):
+async def test_a_rest_request_to_a_grpc_path_is_not_found(shared_mesh):
     assert (await shared_mesh.http.post(INFER, content=first_field(b"iris"))).status_code == 404
 
 
-async def test_a_compressed_message_arrives_as_if_it_were_not(shared_mesh):
+async def test_a_compressed_message_arrives_decompressed(shared_mesh):
     body = first_field(b"huge") + first_field(b"x" * 1000, 7)
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         answer = await shared_mesh.channel.unary_unary(INFER)(

@@ -1,4 +1,4 @@
-"""What is written, and what is left alone."""
+"""Which files are written, and which are left alone."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ SNAPSHOT = snapshots.GatewaySnapshot(
 
 
 @pytest.fixture
-def at(tmp_path):
-    made = gateway_paths.GatewayPaths(str(tmp_path))
-    made.make_folders()
-    return made
+def layout(tmp_path):
+    paths = gateway_paths.GatewayPaths(str(tmp_path))
+    paths.make_folders()
+    return paths
 
 
 def inodes(tmp_path):
     return {path.name: path.stat().st_ino for path in (tmp_path / "envoy").iterdir()}
 
 
-def test_only_what_differs_is_replaced(tmp_path, at):
-    folder = xds_files.ConfigFolder(at)
-    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
+def test_only_files_that_differ_are_replaced(tmp_path, layout):
+    folder = xds_files.ConfigFolder(layout)
+    folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
     before = inodes(tmp_path)
     folder.write(
         envoy_config.files(
-            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": ()}), at.run_dir
+            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": ()}), layout.run_dir
         )
     )
     different = {name for name, inode in inodes(tmp_path).items() if inode != before[name]}
     assert different == {"eds-pool-default.json", "eds-busy-default.json"}
 
 
-def test_files_that_hold_keys_are_for_their_owner_alone(tmp_path, at):
-    xds_files.ConfigFolder(at).write(envoy_config.files(SNAPSHOT, at.run_dir))
+def test_files_that_hold_keys_are_for_their_owner_alone(tmp_path, layout):
+    xds_files.ConfigFolder(layout).write(envoy_config.files(SNAPSHOT, layout.run_dir))
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "envoy").iterdir()} == {0o600}
 
 
-def test_members_of_pools_that_are_gone_are_pruned(tmp_path, at):
-    folder = xds_files.ConfigFolder(at)
-    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
-    folder.write(envoy_config.files(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}), at.run_dir))
+def test_members_files_of_removed_pools_are_pruned(tmp_path, layout):
+    folder = xds_files.ConfigFolder(layout)
+    folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
+    folder.write(
+        envoy_config.files(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}), layout.run_dir)
+    )
     folder.prune()
     assert set(inodes(tmp_path)) == {
         "eds-controller.json",
@@ -58,8 +60,8 @@ def test_members_of_pools_that_are_gone_are_pruned(tmp_path, at):
     }
 
 
-def test_versions_are_those_of_the_files(at):
-    folder = xds_files.ConfigFolder(at)
+def test_versions_are_those_of_the_files(layout):
+    folder = xds_files.ConfigFolder(layout)
     folder.write(
         {
             "lds.json": '{"version_info": "7"}',
@@ -73,9 +75,9 @@ def test_versions_are_those_of_the_files(at):
     }
 
 
-def test_nothing_is_left_behind(tmp_path, at):
-    folder = xds_files.ConfigFolder(at)
-    folder.write(envoy_config.files(SNAPSHOT, at.run_dir))
+def test_a_removed_folder_leaves_nothing(tmp_path, layout):
+    folder = xds_files.ConfigFolder(layout)
+    folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
     folder.remove()
     assert {path.name for path in tmp_path.iterdir()} == {"logs"}
     assert folder.files == {}

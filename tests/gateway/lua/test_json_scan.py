@@ -55,7 +55,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("body", GOOD, ids=lambda body: body[:60])
-async def test_the_name_is_found_wherever_it_stands(mesh, body):
+async def test_the_name_is_found_at_any_place_of_the_message(mesh, body):
     assert json.loads(body.encode())["model"] == "tiny"
     assert await found(mesh, body.encode()) == "tiny"
 
@@ -69,7 +69,7 @@ async def test_names_may_be_escaped_or_not(mesh, name):
 @pytest.mark.parametrize(
     "name", ['a"b', "a\\b", "a/b", "😀", "\ud800x", "\b\f\n\r\t\x00\x7f", "é" * 900, "model"]
 )
-async def test_a_name_that_nobody_has_is_understood_all_the_same(mesh, name):
+async def test_an_unknown_name_is_read_like_any_other(mesh, name):
     expected = name.replace("\ud800", "\ufffd")
     assert await found(mesh, json.dumps({"model": name})) == expected
 
@@ -104,12 +104,12 @@ BROKEN = [
 @pytest.mark.parametrize(
     "body", [*BROKEN, b'{"model":"\xff"}', b'{"model":"\xc3"}'], ids=lambda body: repr(body[:40])
 )
-async def test_broken_json_is_told(mesh, body):
+async def test_broken_json_is_refused(mesh, body):
     assert await found(mesh, body) == "the body is not valid JSON"
 
 
 @pytest.mark.parametrize("body", ["{}", " { } ", '{"messages":[{"model":"tiny"}]}', '{"model":""}'])
-async def test_a_missing_name_is_told(mesh, body):
+async def test_a_missing_name_is_refused(mesh, body):
     assert await found(mesh, body) == "you must provide a model parameter"
 
 
@@ -174,7 +174,7 @@ async def test_a_form_of_httpx_is_read(mesh):
     "body",
     [b"", b"--xYz", form(FILE), form((MODEL, b"")), form((MODEL, b"\xff")), b"--xYz\r\n" * 10_000],
 )
-async def test_a_form_without_a_model_is_told(mesh, body):
+async def test_a_form_without_a_model_is_refused(mesh, body):
     assert (await found(mesh, body, "multipart/form-data; boundary=xYz")).startswith(
         "you must provide a model parameter"
     )
@@ -202,7 +202,7 @@ values = st.recursive(
     indent=st.sampled_from([None, 1]),
     is_ascii=st.booleans(),
 )
-async def test_whatever_stands_around_it_the_name_is_pythons(mesh, before, indent, is_ascii):
+async def test_the_name_is_the_one_that_pythons_json_finds(mesh, before, indent, is_ascii):
     after = {**before, "model": "tiny"}
     text = json.dumps(after, indent=indent, ensure_ascii=is_ascii).encode(errors="replace")
     assert await found(mesh, text) == "tiny"

@@ -1,4 +1,4 @@
-"""What the script does with a request to an LLM: where it goes, whether it waits, what it is told."""
+"""Requests to LLMs in the script of a real Envoy: routing, holding and refusals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_an_unknown_model_is_not_found(shared):
     assert (await chat(shared, "iris")).headers["content-type"] == "application/json"
 
 
-async def test_what_is_wrong_with_a_request_is_told(shared):
+async def test_a_refusal_names_the_mistake(shared):
     for body, param in ((b"{}", "model"), (b'{"model":1}', "model"), (b"{", None)):
         status, code, error = fault(await shared.http.post("/v1/completions", content=body))
         assert (status, code, error["param"]) == (400, "invalid_request", param)
@@ -96,7 +96,7 @@ async def test_without_a_body_and_a_query_the_model_is_missing(shared, query):
     assert "?model=NAME" in error["message"]
 
 
-async def test_a_request_over_the_limit_is_told_the_limit(run_dir):
+async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
     async with engines.running_llms(run_dir, request_bytes_max=100_000) as mesh:
         big = '{"model": "tiny", "text": "' + "x" * 200_000 + '"}'
 
@@ -139,7 +139,7 @@ async def test_internal_headers_can_not_be_forged(shared):
     }
 
 
-async def test_a_held_request_goes_on_once_it_may(llms):
+async def test_a_held_request_goes_on_once_admitted(llms):
     body = {"model": "frosty", "text": "x" * 1000}
     answer = later(chat(llms, "frosty", text=body["text"]))
     await until_waiting(llms, 1)
@@ -176,7 +176,7 @@ async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitte
     assert [seen["headers"]["x-number"] for seen in llms.echoes["cold/0"].seen] == list("01234")
 
 
-async def test_who_is_turned_away_hears_the_controllers_words(llms):
+async def test_a_rejected_request_gets_the_controllers_answer(llms):
     answer = later(chat(llms, "cold"))
     await until_waiting(llms, 1)
     llms.echoes["room"].turn_away()
@@ -190,7 +190,7 @@ async def test_who_is_turned_away_hears_the_controllers_words(llms):
     assert int(headers["content-length"]) == len(engines.ERROR)
 
 
-async def test_who_leaves_is_missed_at_once(llms):
+async def test_a_client_that_leaves_ends_its_hold(llms):
     room = llms.echoes["room"]
     for size in (10, 4 << 20):
         gone_before, waiting = room.left, later(chat(llms, "cold", text="x" * size))
@@ -201,7 +201,7 @@ async def test_who_leaves_is_missed_at_once(llms):
         assert time.monotonic() - began_s < 1
 
 
-async def test_without_a_controller_nobody_waits(llms):
+async def test_without_a_controller_requests_are_refused_at_once(llms):
     for controller in (None, model.Endpoint("n1", "127.0.0.1", 1, f"{llms.run_dir}/nobody.sock")):
         await llms.gateway.apply(replace(llms.snapshot, controller=controller))
         answer = await chat(llms, "cold")
@@ -213,16 +213,14 @@ async def test_without_a_controller_nobody_waits(llms):
         assert (await chat(llms)).status_code == 200
 
 
-async def test_a_controller_that_does_not_answer_is_not_waited_for_much_longer_than_it_should_be(
-    llms, monkeypatch
-):
+async def test_a_silent_controller_is_awaited_little_longer_than_the_limit(llms, monkeypatch):
     monkeypatch.setattr("meshserve.gateway.envoy.llm_routes.WAIT_SLACK_S", 0.3)
     await llms.gateway.apply(with_llm(llms, "cold", wait_s_max=0.2))
     answer = await chat(llms, "cold")
     assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
 
 
-async def test_a_controller_that_dies_leaves_nobody_hanging(llms):
+async def test_a_controller_that_dies_ends_held_requests(llms):
     async def die(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -234,7 +232,7 @@ async def test_a_controller_that_dies_leaves_nobody_hanging(llms):
     assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
 
 
-async def test_an_llm_that_is_gone_is_unknown(llms):
+async def test_a_removed_llm_is_unknown(llms):
     await llms.gateway.apply(replace(llms.snapshot, llms=()))
     assert fault(await chat(llms))[:2] == (404, "model_not_found")
     await llms.gateway.apply(

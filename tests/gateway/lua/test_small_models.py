@@ -1,4 +1,4 @@
-"""The script inside Envoy: whose request is it, is it too big, and what became of it."""
+"""Requests to small models in the script of a real Envoy: names, limits and statuses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def key(picture):
         ),
     ],
 )
-async def test_the_name_is_found_wherever_it_stands(shared_mesh, body):
+async def test_the_name_is_found_at_any_place_of_the_message(shared_mesh, body):
     assert key(await shared_mesh.call(body)) == "iris"
 
 
@@ -168,7 +168,7 @@ async def test_internal_headers_of_servers_do_not_reach_clients(shared_mesh):
     assert [name for name in seen if name.startswith("x-mesh")] == []
 
 
-async def test_a_workers_error_reaches_the_caller_as_it_is(shared_mesh):
+async def test_a_workers_error_reaches_the_caller_unchanged(shared_mesh):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.call(metadata=[("x-say", "grpc-error")])
     assert (caught.value.code(), caught.value.details()) == (
@@ -180,7 +180,7 @@ async def test_a_workers_error_reaches_the_caller_as_it_is(shared_mesh):
     )
 
 
-async def test_a_server_that_breaks_down_is_told_apart(shared_mesh):
+async def test_a_failed_server_is_answered_with_its_http_status(shared_mesh):
     code, reason = await shared_mesh.fault(metadata=[("x-say", "crash")])
     assert (code, reason) == (
         grpc.StatusCode.INTERNAL,
@@ -204,7 +204,7 @@ async def raw_call(mesh, body):
     ("body", "reason"),
     [(b"", "has none"), (b"\x00\x00", "has none"), (b"\x00\x00\x00\x00\x09abc", "length")],
 )
-async def test_a_broken_frame_is_the_callers_fault(shared_mesh, body, reason):
+async def test_a_broken_frame_is_an_invalid_argument(shared_mesh, body, reason):
     status, message = await raw_call(shared_mesh, body)
     assert status == "3"
     assert reason in message
@@ -216,7 +216,7 @@ async def test_an_unknown_compression_is_unimplemented(shared_mesh):
     assert "gzip" in message
 
 
-async def test_a_big_answer_passes_whole(shared_mesh):
+async def test_a_large_answer_passes_whole(shared_mesh):
     answer = await shared_mesh.call(first_field(b"iris"), metadata=[("x-say", "big")])
     assert len(answer["much"]) == 20_000_000
     answer = (await shared_mesh.http.get("/v2/models/iris", headers={"x-say": "big"})).json()
@@ -228,7 +228,7 @@ async def chunks(size):
         yield b"x" * 1000
 
 
-async def test_a_request_over_the_limit_is_told_the_limit(run_dir):
+async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
     async with running(run_dir, request_bytes_max=100_000) as mesh:
         path, words = "/v2/models/iris/infer", "larger than the limit of 100000 bytes"
         for content in (b"x" * 100_001, b"x" * 5_000_000, chunks(101_000)):
@@ -244,7 +244,7 @@ async def test_a_request_over_the_limit_is_told_the_limit(run_dir):
         assert (await mesh.call(b"x" * 100_000))["bytes"] == 100_000
 
 
-async def test_a_big_request_within_the_limit_passes_whole(shared_mesh):
+async def test_a_large_request_within_the_limit_passes_whole(shared_mesh):
     body = first_field(b"x" * 20_000_000, 7) + first_field(b"iris")
     answer = await shared_mesh.call(body)
     assert (answer["bytes"], key(answer)) == (len(body), "iris")

@@ -1,4 +1,4 @@
-"""Messages that can't be read, sent to the node's own gRPC server."""
+"""Messages that can't be decoded, sent to the sidecar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS = (
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_garbage_is_its_senders_mistake(shared_mesh, method):
+async def test_an_undecodable_message_is_an_invalid_argument(shared_mesh, method):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.channel.unary_unary(method)(GARBAGE, timeout=10)
     assert (caught.value.code(), caught.value.details()) == (
@@ -29,7 +29,7 @@ async def test_garbage_is_its_senders_mistake(shared_mesh, method):
     )
 
 
-async def test_who_asks_to_watch_with_garbage_hears_it_too(shared_mesh):
+async def test_an_undecodable_watch_is_an_invalid_argument(shared_mesh):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.channel.unary_stream("/grpc.health.v1.Health/Watch")(
             GARBAGE, timeout=10
@@ -41,7 +41,7 @@ async def test_garbage_in_a_stream_is_one_elements_error(shared_mesh):
     call = shared_mesh.channel.stream_stream(
         f"{INFERENCE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
     )
-    elements = [each async for each in call(iter([GARBAGE, GARBAGE]), timeout=10)]
-    assert [each.error_message for each in elements] == [
+    elements = [element async for element in call(iter([GARBAGE, GARBAGE]), timeout=10)]
+    assert [element.error_message for element in elements] == [
         "the element is not a ModelInferRequest"
     ] * 2

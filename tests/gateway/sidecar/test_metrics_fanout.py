@@ -1,4 +1,4 @@
-"""Everybody's metrics, also of those who don't answer."""
+"""The metrics of all processes, also if some do not answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def exposing(text, status=200, delay_s=0.0):
 
 
 def gauge(worker):
-    return f'# HELP resident Models in memory.\n# TYPE resident gauge\nresident{{worker="{worker}"}} 1\n'
+    comments = "# HELP resident Models in memory.\n# TYPE resident gauge\n"
+    return f'{comments}resident{{worker="{worker}"}} 1\n'
 
 
 def values(page, family):
@@ -36,8 +37,8 @@ def values(page, family):
         sample.labels.get("worker")
         or sample.labels.get("asked")
         or sample.labels["process"]: sample.value
-        for each in text_string_to_metric_families(page)
-        for sample in each.samples
+        for parsed in text_string_to_metric_families(page)
+        for sample in parsed.samples
         if sample.name == family
     }
 
@@ -48,8 +49,8 @@ def snap(run_dir):
     return snapshots.GatewaySnapshot("127.0.0.1:1", "n1", pools)
 
 
-async def test_the_page_has_all_who_answer_and_counts_the_others(run_dir, snap):
-    nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
+async def test_the_page_has_all_that_answer_and_counts_the_others(run_dir, snap):
+    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     scraper = metrics_fanout.MetricsFanout(nobody)
     async with echo.serving(exposing(gauge("default-0")), f"{run_dir}/default-0.sock"):
         for _ in range(2):
@@ -61,7 +62,7 @@ async def test_the_page_has_all_who_answer_and_counts_the_others(run_dir, snap):
 
 async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monkeypatch):
     monkeypatch.setattr(metrics_fanout, "TIMEOUT_S", 0.2)
-    nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
+    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     async with (
         echo.serving(exposing(gauge("default-0"), status=500), f"{run_dir}/default-0.sock"),
         echo.serving(exposing(gauge("default-1"), delay_s=1.0), f"{run_dir}/default-1.sock"),
@@ -76,11 +77,9 @@ async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monke
     }
 
 
-async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
-    nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
-    served = await asgi_server.serve(
-        exposing(gauge("far-0")), [sockets.tcp_socket("127.0.0.1")]
-    )
+async def test_workers_on_other_nodes_are_asked_by_port(run_dir, snap):
+    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    served = await asgi_server.serve(exposing(gauge("far-0")), [sockets.tcp_socket("127.0.0.1")])
     far = snapshots.RingMember(
         "far-0", model.Endpoint("n2", "127.0.0.1", served.port, "/run/of/another/node.sock")
     )
@@ -90,9 +89,10 @@ async def test_those_on_other_nodes_are_asked_by_port(run_dir, snap):
     assert values(page, "resident") == {"far-0": 1}
 
 
-async def test_an_engines_own_series_say_which_replica_and_model_they_are_of(run_dir, snap):
-    nobody = envoy_admin.Admin(f"{run_dir}/no-envoy.sock")
-    text = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0",model_name="/models/x"} 2\n'
+async def test_an_engines_series_get_labels_for_replica_and_model(run_dir, snap):
+    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    name = "vllm:num_requests_running"
+    text = f'# TYPE {name} gauge\n{name}{{engine="0",model_name="/models/x"}} 2\n'
     replicas = tuple(
         replace(member(run_dir, f"tiny-{number}"), worker_id=f"tiny/{number}")
         for number in range(3)
@@ -107,8 +107,8 @@ async def test_an_engines_own_series_say_which_replica_and_model_they_are_of(run
     await nobody.close()
     series = [
         sample.labels
-        for each in text_string_to_metric_families(page)
-        for sample in each.samples
+        for parsed in text_string_to_metric_families(page)
+        for sample in parsed.samples
         if sample.name[:5] == "vllm:"
     ]
     assert series == [

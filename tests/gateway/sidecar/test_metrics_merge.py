@@ -1,4 +1,4 @@
-"""Pages of metrics made into one."""
+"""Pages of metrics merged into one, read back by Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parsed(page):
 
 
 def test_every_family_is_named_once_and_keeps_its_samples():
-    page = metrics_merge.merged(
+    page = metrics_merge.merge(
         {"default-0": WORKER, "default-1": WORKER.replace("default-0", "default-1")}
     )
     for name in ("requests_total", "latency_seconds"):
@@ -45,8 +45,8 @@ def test_every_family_is_named_once_and_keeps_its_samples():
     assert lines[-1].startswith("process_cpu_seconds_total")
 
 
-def test_series_without_a_worker_are_told_apart_by_process():
-    page = metrics_merge.merged({"default-0": WORKER, "controller": WORKER})
+def test_series_without_a_worker_get_their_process():
+    page = metrics_merge.merge({"default-0": WORKER, "controller": WORKER})
     assert 'process_cpu_seconds_total{process="default-0"} 12' in page
     assert 'process_cpu_seconds_total{process="controller"} 12' in page
     assert 'requests_total{model="iris",worker="default-0"} 3.0' in page
@@ -55,15 +55,15 @@ def test_series_without_a_worker_are_told_apart_by_process():
     )
 
 
-def test_the_series_of_a_replica_say_which_and_of_what():
-    page = metrics_merge.merged(
+def test_a_replicas_series_get_its_labels():
+    page = metrics_merge.merge(
         {"a/0": 'hits{model_name="/x"} 1\nhits{model="own",worker="w",} 2\nup 3\n', "b": "up 4\n"},
         {"a/0": {"model": 'a"\\\n', "replica": "a/0"}},
     )
     samples = [
         (sample.name, sample.labels, sample.value)
-        for each in text_string_to_metric_families(page)
-        for sample in each.samples
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
     ]
     assert samples == [
         ("hits", {"model_name": "/x", "model": 'a"\\\n', "replica": "a/0"}, 1),
@@ -73,8 +73,8 @@ def test_the_series_of_a_replica_say_which_and_of_what():
     ]
 
 
-def test_a_sample_is_not_put_below_a_family_whose_name_it_only_begins_with():
-    page = metrics_merge.merged(
+def test_a_sample_that_only_begins_with_a_familys_name_is_not_its():
+    page = metrics_merge.merge(
         {"a": "# TYPE up gauge\nup 1\nuptime 5\n", "b": "# TYPE up gauge\nup 2\n"}
     )
     assert page.splitlines() == [
@@ -85,8 +85,8 @@ def test_a_sample_is_not_put_below_a_family_whose_name_it_only_begins_with():
     ]
 
 
-def test_what_is_no_metric_is_dropped():
-    assert metrics_merge.merged({"a": "<html>502</html>\n\n# a remark\n{} 1\nup\n", "b": ""}) == ""
+def test_lines_that_are_no_metric_are_dropped():
+    assert metrics_merge.merge({"a": "<html>502</html>\n\n# a remark\n{} 1\nup\n", "b": ""}) == ""
 
 
 names = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
@@ -102,7 +102,7 @@ def test_no_two_series_are_the_same(labels, processes):
         f'{name}="{value}"' for name, value in labels.items() if name not in {"process", "worker"}
     )
     sample = f"metric{{{inside}}} 1\n"
-    page = metrics_merge.merged(dict.fromkeys(processes, sample))
+    page = metrics_merge.merge(dict.fromkeys(processes, sample))
     samples = [
         tuple(sorted(sample.labels.items()))
         for family in text_string_to_metric_families(page)

@@ -1,4 +1,4 @@
-"""Streams of inferences, and calls that took a turn through the node's server."""
+"""Streams of inferences, and compressed calls, both relayed by the sidecar."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ def numbered(count):
 
 
 async def test_answers_come_in_the_order_of_requests(shared_mesh):
-    elements = [each async for each in stream(shared_mesh, iter(numbered(200)))]
-    assert [each.infer_response.model_name for each in elements] == [
+    elements = [element async for element in stream(shared_mesh, iter(numbered(200)))]
+    assert [element.infer_response.model_name for element in elements] == [
         f"model-{number}" for number in range(200)
     ]
-    assert {each.error_message for each in elements} == {""}
+    assert {element.error_message for element in elements} == {""}
 
 
-async def test_several_are_under_way_at_a_time(shared_mesh):
+async def test_several_requests_are_under_way_at_a_time(shared_mesh):
     began_s = time.monotonic()
     elements = [
-        each async for each in stream(shared_mesh, iter(numbered(20)), [("x-say", "slow-infer")])
+        element
+        async for element in stream(shared_mesh, iter(numbered(20)), [("x-say", "slow-infer")])
     ]
     assert len(elements) == 20
     assert time.monotonic() - began_s < 15
@@ -61,23 +62,24 @@ async def test_an_answer_comes_before_the_stream_ends(shared_mesh):
 async def test_a_failed_request_is_an_element_and_the_stream_goes_on(shared_mesh):
     requests = numbered(3)
     elements = [
-        each async for each in stream(shared_mesh, iter(requests), [("x-say", "grpc-error")])
+        element async for element in stream(shared_mesh, iter(requests), [("x-say", "grpc-error")])
     ]
-    assert [each.error_message for each in elements] == ["no model ä"] * 3
-    assert [each.infer_response.id for each in elements] == ["0", "1", "2"]
+    assert [element.error_message for element in elements] == ["no model ä"] * 3
+    assert [element.infer_response.id for element in elements] == ["0", "1", "2"]
 
 
-async def test_the_end_is_marked_for_those_who_ask(shared_mesh):
+async def test_the_final_answer_is_marked_on_request(shared_mesh):
     request = pb.ModelInferRequest(model_name="iris")
     request.parameters["triton_enable_empty_final_response"].bool_param = True
-    elements = [each async for each in stream(shared_mesh, iter([request, *numbered(1)]))]
+    elements = [element async for element in stream(shared_mesh, iter([request, *numbered(1)]))]
     flags = [
-        each.infer_response.parameters["triton_final_response"].bool_param for each in elements
+        element.infer_response.parameters["triton_final_response"].bool_param
+        for element in elements
     ]
     assert flags == [True, False]
 
 
-async def test_metadata_and_deadline_are_the_callers(shared_mesh):
+async def test_metadata_and_deadline_are_relayed(shared_mesh):
     metadata = [
         *INFERRING,
         ("mm-model-id", "huge"),
@@ -86,9 +88,9 @@ async def test_metadata_and_deadline_are_the_callers(shared_mesh):
         ("x-mesh-client", "forged"),
     ]
     elements = [
-        each async for each in stream(shared_mesh, iter(numbered(1)), metadata, timeout_s=20)
+        element async for element in stream(shared_mesh, iter(numbered(1)), metadata, timeout_s=20)
     ]
-    assert [each.infer_response.id for each in elements] == ["big-0"]
+    assert [element.infer_response.id for element in elements] == ["big-0"]
     headers = shared_mesh.echoes["big-0"].seen[-1]["headers"]
     assert (headers["x-own"], headers["own-bin"]) == ("1", "AP8")
     assert "x-mesh-client" not in headers
@@ -104,27 +106,28 @@ async def test_a_stream_ends_at_its_deadline(shared_mesh):
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_caller_who_goes_leaves_nothing_under_way(mesh):
+async def test_a_cancelled_stream_cancels_its_calls(mesh):
     call = stream(mesh, iter(numbered(5)), [("x-say", "hang")])
     await support.wait_until_async(
-        lambda: sum(len(each.seen) for each in mesh.echoes.values()) == 5,
+        lambda: sum(len(server.seen) for server in mesh.echoes.values()) == 5,
         what="all requests arrive",
     )
     call.cancel()
     await support.wait_until_async(
-        lambda: sum(each.abandoned for each in mesh.echoes.values()) == 5, what="all are given up"
+        lambda: sum(server.abandoned for server in mesh.echoes.values()) == 5,
+        what="all are given up",
     )
 
 
 async def test_a_message_over_the_limit_is_an_element_like_any_other(run_dir):
     async with running(run_dir, request_bytes_max=10_000) as mesh:
         big = pb.ModelInferRequest(model_name="iris", raw_input_contents=[b"x" * 20_000])
-        elements = [each async for each in stream(mesh, iter([big, *numbered(1)]))]
+        elements = [element async for element in stream(mesh, iter([big, *numbered(1)]))]
         assert "larger than the limit of 10000 bytes" in elements[0].error_message
         assert elements[1].infer_response.model_name == "model-0"
 
 
-async def test_an_error_of_a_relayed_call_is_the_workers(shared_mesh):
+async def test_a_relayed_call_fails_with_the_workers_error(shared_mesh):
     call = shared_mesh.channel.unary_unary(INFER)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(
@@ -148,14 +151,14 @@ async def test_an_error_of_a_relayed_call_is_the_workers(shared_mesh):
         ("[::]:80", "[::1]:80"),
     ],
 )
-async def test_it_finds_its_own_port(listen, target):
+async def test_the_relay_reaches_the_gateways_own_port(listen, target):
     assert relay.own_address(listen) == target
 
 
 async def test_no_task_is_left_behind(shared_mesh):
     before = len(asyncio.all_tasks())
     for _ in range(3):
-        assert len([each async for each in stream(shared_mesh, iter(numbered(10)))]) == 10
+        assert len([element async for element in stream(shared_mesh, iter(numbered(10)))]) == 10
     await support.wait_until_async(
         lambda: len(asyncio.all_tasks()) <= before, what="the streams' tasks end"
     )

@@ -1,4 +1,4 @@
-"""The node's two servers together."""
+"""Both servers of the sidecar together."""
 
 from __future__ import annotations
 
@@ -12,41 +12,67 @@ from meshserve.gateway.envoy import envoy_admin, gateway_paths
 from meshserve.gateway.sidecar import sidecar
 from tests.gateway.conftest import member
 
-pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
-
 CHECK = "/grpc.health.v1.Health/Check"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
 @pytest.fixture
-def at(run_dir):
-    made = gateway_paths.GatewayPaths(run_dir)
-    made.make_folders()
-    return made
+def layout(run_dir):
+    paths = gateway_paths.GatewayPaths(run_dir)
+    paths.make_folders()
+    return paths
 
 
-async def health(at):
-    async with grpc.aio.insecure_channel(f"unix:{at.grpc_socket}") as channel:
+async def health(layout):
+    async with grpc.aio.insecure_channel(f"unix:{layout.grpc_socket}") as channel:
         return await channel.unary_unary(CHECK)(b"", timeout=5)
 
 
-async def test_it_follows_the_snapshot_and_drains(at):
-    envoy = envoy_admin.Admin(at.admin_socket)
-    small = sidecar.Sidecar(at, envoy)
-    assert (small.is_ready(), small.request_bytes_max(), await small.metrics()) == (False, 0, "")
+@pytest.mark.edge
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_sidecar_follows_the_snapshot_and_drains(layout):
+    envoy = envoy_admin.EnvoyAdmin(layout.admin_socket)
+    beside = sidecar.Sidecar(layout, envoy)
+    assert (beside.is_ready(), beside.request_bytes_max(), await beside.metrics()) == (False, 0, "")
     snap = snapshots.GatewaySnapshot(
-        "127.0.0.1:1", "n1", {"default": (member(at.run_dir, "default-0"),)}
+        "127.0.0.1:1", "n1", {"default": (member(layout.run_dir, "default-0"),)}
     )
-    await small.start(snap)
-    assert (small.is_ready(), await health(at)) == (True, SERVING)
-    await small.follow(replace(snap, pools={}))
-    assert (small.is_ready(), await health(at)) == (False, NOT_SERVING)
-    await small.follow(replace(snap, request_bytes_max=5))
-    assert (small.is_ready(), await health(at), small.request_bytes_max()) == (True, SERVING, 5)
-    await small.drain()
-    assert (small.is_ready(), await health(at)) == (False, NOT_SERVING)
-    await small.stop()
-    await small.stop()
+    await beside.start(snap)
+    assert (beside.is_ready(), await health(layout)) == (True, SERVING)
+    await beside.follow(replace(snap, pools={}))
+    assert (beside.is_ready(), await health(layout)) == (False, NOT_SERVING)
+    await beside.follow(replace(snap, request_bytes_max=5))
+    assert (beside.is_ready(), await health(layout), beside.request_bytes_max()) == (
+        True,
+        SERVING,
+        5,
+    )
+    await beside.drain()
+    assert (beside.is_ready(), await health(layout)) == (False, NOT_SERVING)
+    await beside.stop()
+    await beside.stop()
     await envoy.close()
     with pytest.raises(grpc.aio.AioRpcError):
-        await health(at)
+        await health(layout)
+
+
+def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool():
+    def can_answer(**pools):
+        return sidecar.can_answer(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", pools))
+
+    assert not can_answer()
+    assert not can_answer(default=(), big=(member("/run", "big-0", is_ready=False),))
+    assert can_answer(
+        default=(), big=(member("/run", "big-0", is_ready=False), member("/run", "big-1"))
+    )
+
+
+def test_a_mesh_without_workers_is_ready_with_an_llm():
+    def can_answer(*members):
+        llms = (snapshots.LlmRoute("tiny", ("tiny",), is_held=True),)
+        return sidecar.can_answer(
+            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": members}, llms=llms)
+        )
+
+    assert can_answer()
+    assert not can_answer(member("/run", "default-0", is_ready=False))

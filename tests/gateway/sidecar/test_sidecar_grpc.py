@@ -1,4 +1,4 @@
-"""The node's own gRPC server, reached through Envoy."""
+"""The sidecar's gRPC server, reached through Envoy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stub(mesh):
     return inference_pb2_grpc.GRPCInferenceServiceStub(mesh.channel)
 
 
-async def test_the_server_tells_of_itself(shared_mesh):
+async def test_the_server_answers_live_ready_and_metadata(shared_mesh):
     assert (await stub(shared_mesh).ServerLive(pb.ServerLiveRequest())).live
     assert (await stub(shared_mesh).ServerReady(pb.ServerReadyRequest())).ready
     facts = await stub(shared_mesh).ServerMetadata(pb.ServerMetadataRequest())
@@ -39,7 +39,7 @@ async def test_the_server_tells_of_itself(shared_mesh):
     assert list(facts.extensions) == (await shared_mesh.http.get("/v2")).json()["extensions"]
 
 
-async def test_readiness_is_the_snapshots(mesh):
+async def test_readiness_follows_the_snapshot(mesh):
     health = health_pb2_grpc.HealthStub(mesh.channel)
     watch = health.Watch(CHECK)
     assert (await watch.read()).status == SERVING
@@ -60,7 +60,7 @@ def with_readiness(mesh, *, is_ready):
     return type(mesh.snapshot)(mesh.snapshot.listen, mesh.snapshot.node, pools)
 
 
-async def test_an_unknown_service_has_no_health(shared_mesh):
+async def test_an_unknown_service_has_no_health_status(shared_mesh):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await health_pb2_grpc.HealthStub(shared_mesh.channel).Check(
             health_pb2.HealthCheckRequest(service="nobody")
@@ -79,7 +79,9 @@ async def test_reflection_shows_every_service_and_its_messages(shared_mesh, vers
         )
         return call(iter([reflection_pb2.ServerReflectionRequest(**what)])).read()
 
-    services = {each.name for each in (await ask(list_services="")).list_services_response.service}
+    services = {
+        service.name for service in (await ask(list_services="")).list_services_response.service
+    }
     assert services >= OURS | {"grpc.health.v1.Health"}
     for service in OURS:
         assert (
@@ -87,14 +89,14 @@ async def test_reflection_shows_every_service_and_its_messages(shared_mesh, vers
         ).file_descriptor_response.file_descriptor_proto
 
 
-async def test_a_method_of_ours_that_is_not_the_nodes_does_not_reach_it_uncompressed(shared_mesh):
+async def test_an_uncompressed_call_does_not_go_through_the_sidecar(shared_mesh):
     answer = await shared_mesh.call(
         first_field(b"iris"), "/inference.GRPCInferenceService/ModelReady"
     )
     assert answer["by"].startswith("default")
 
 
-async def test_many_ask_at_once(shared_mesh):
+async def test_many_streams_run_at_once(shared_mesh):
     answers = await asyncio.gather(
         *(stub(shared_mesh).ServerLive(pb.ServerLiveRequest()) for _ in range(200))
     )

@@ -1,4 +1,4 @@
-"""The node's pages, called as an ASGI app."""
+"""The sidecar's pages, called as an ASGI app."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def client(*, is_ready=True):
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/healthz"])
-async def test_it_lives_whether_ready_or_not(path):
+async def test_liveness_does_not_depend_on_readiness(path):
     for is_ready in (True, False):
         answer = await client(is_ready=is_ready).get(path)
         assert (answer.status_code, answer.json()) == (200, {"live": True})
 
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/readyz"])
-async def test_it_says_whether_it_is_ready(path):
+async def test_readiness_is_a_page_with_a_status(path):
     ready, unready = await client().get(path), await client(is_ready=False).get(path)
     assert (ready.status_code, ready.json()) == (200, {"ready": True})
     assert (unready.status_code, unready.json()) == (503, {"ready": False})
 
 
-async def test_it_says_what_it_is():
+async def test_the_root_page_is_the_servers_metadata():
     facts = (await client().get("/v2")).json()
     assert facts["name"] == "meshserve"
     assert "binary_tensor_data" in facts["extensions"]
@@ -48,7 +48,7 @@ async def test_metrics_are_text():
     )
 
 
-async def test_what_it_does_not_know_is_an_error():
+async def test_unknown_pages_and_methods_are_errors():
     assert (await client().get("/v2/other")).status_code == 404
     answer = await client().post("/v2", content=b"{}")
     assert (answer.status_code, answer.json()) == (405, {"error": "POST is not what /v2 is for"})
@@ -76,13 +76,13 @@ async def refused(turn):
     return json.loads(sent[1]["body"])
 
 
-async def test_what_is_refused_is_read_to_its_end_first():
+async def test_a_refused_body_is_read_to_its_end_first():
     words = "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"
     assert await refused(b"too-large") == {"error": words}
     assert await refused(b"too-large-for-llm") == openai_errors.error(words, 413)
 
 
-async def test_it_speaks_nothing_but_http():
+async def test_other_protocols_are_ignored():
     await sidecar_http.SidecarHttp(lambda: True, metrics, lambda: 1000)(
         {"type": "lifespan"}, None, None
     )
