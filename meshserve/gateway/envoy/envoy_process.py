@@ -14,7 +14,7 @@ import envoy
 import httpx
 
 from meshserve import tasks
-from meshserve.core.processes import backoff
+from meshserve.core import backoff
 from meshserve.gateway.envoy import (
     die_with_parent,
     envoy_admin,
