@@ -42,6 +42,12 @@ class Request:
     def is_waiting(self) -> bool:
         return self.key is None and self.error is None and not self.has_left
 
+    @property
+    def refusal(self) -> errors.MeshError:
+        """The error of a request that was refused."""
+        assert self.error is not None, f"{self} was not refused"
+        return self.error
+
 
 @dataclass
 class Orders:

@@ -81,7 +81,7 @@ class MemoryPool:
 
     def release(self, copy: copies.Copy) -> bool:
         """End a lease and return whether it was the last. A draining copy is then freed."""
-        assert copy.leases > 0, f"a lease on {copy.key} ended that nobody had"
+        assert copy.leases > 0, f"{copy.key} was released more often than acquired"
         copy.leases -= 1
         if copy.leases:
             return False

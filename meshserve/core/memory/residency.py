@@ -214,7 +214,7 @@ class Residency:
         self._admission.admit()
 
     def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
-        """Count a failed fetch or load, start its back-off, and refuse all who wait for it."""
+        """Count a failed fetch or load, start its back-off, and refuse its waiters."""
         self.counts.load_failures += 1
         if record.failure is None:
             record.failure = copies.LoadFailure(error, backoff.Backoff(self.limits.backoff))
@@ -245,7 +245,7 @@ class Residency:
         self._finish_admission(copy)
 
     def _grant_waiters(self, copy: copies.Copy) -> None:
-        """Give a copy that has become ready to all who wait for it."""
+        """Give a copy that has become ready to its waiters."""
         self._pool.record_arrival(copy)
         for ticket in self._waiters.take(copy):
             self._requests.grant(copy, ticket)
@@ -254,7 +254,7 @@ class Residency:
     def _expel(self, copy: copies.Copy) -> None:
         """Free a copy that turned out too big for the room that can be made now.
 
-        Its waiters wait for more room, unless it is known that there can never be enough.
+        Its waiters wait for more room, unless the budget can never be enough.
         """
         self._pool.free(copy)
         too_big = self._pool.too_big(copy, self.account.overhead_min_bytes)

@@ -13,7 +13,7 @@ from meshserve.core.values.model import Footprint
 A = model.ModelId("a")
 
 
-def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again():
+def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again() -> None:
     retry = backoff.Backoff(backoff.BackoffPolicy(base_s=2.0, cap_s=60.0))
     failure = copies.LoadFailure(errors.MissingExtra("install it"), retry)
     retry.record_failure(10.0)
@@ -23,13 +23,13 @@ def test_a_refusal_keeps_the_kind_of_the_error_and_says_when_to_try_again():
     assert failure.refusal(12.0).retry_after_s is None
 
 
-def fetched(need, load_s=0.0):
+def fetched(need: int, load_s: float = 0.0) -> ev.ArtifactFetched:
     return ev.ArtifactFetched(
         A, 1, "k", Footprint(need), load_s, can_offload=True, load_timeout_s=7.0
     )
 
 
-def test_a_copy_believes_its_artifact_until_a_load_has_measured_it():
+def test_a_copy_believes_its_artifact_until_a_load_has_measured_it() -> None:
     copy = copies.Copy("k", Footprint(1))
     copy.apply_artifact(fetched(5))
     assert (copy.need, copy.is_measured) == ((5, 0), False)
@@ -42,13 +42,13 @@ def test_a_copy_believes_its_artifact_until_a_load_has_measured_it():
     assert (copy.need, copy.load_s) == ((8, 0), 0.5)
 
 
-def test_a_copy_that_is_being_loaded_keeps_what_it_has_booked():
+def test_a_copy_that_is_being_loaded_keeps_what_it_has_booked() -> None:
     copy = copies.Copy("k", Footprint(30), booked=Footprint(30))
     copy.apply_artifact(fetched(5))
     assert copy.need == (30, 0)
 
 
-def test_an_offloaded_copy_needs_only_gpu_memory_to_come_back():
+def test_an_offloaded_copy_needs_only_gpu_memory_to_come_back() -> None:
     copy = copies.Copy("k", Footprint(10, 40))
     assert copy.offloaded_need == (50, 0)
     copy.state, copy.booked = CopyPhase.QUEUED, copy.offloaded_need
@@ -57,19 +57,19 @@ def test_an_offloaded_copy_needs_only_gpu_memory_to_come_back():
     assert copy.admission_need == (0, 40)
 
 
-def test_a_load_needs_more_than_the_loaded_copy():
+def test_a_load_needs_more_than_the_loaded_copy() -> None:
     assert copies.Copy("a", Footprint(50, 7), load_extra_bytes=20).admission_need == (70, 7)
 
 
 @pytest.mark.parametrize("state", CopyPhase)
-def test_absent_failed_queued_and_evicted_copies_are_not_in_memory(state):
+def test_absent_failed_queued_and_evicted_copies_are_not_in_memory(state: CopyPhase) -> None:
     assert copies.Copy("k", Footprint(1), state=state).is_in_memory == (
         state.value not in {"absent", "failed", "queued", "evicting"}
     )
 
 
 @pytest.mark.parametrize("state", CopyPhase)
-def test_only_unused_and_unpinned_copies_in_memory_are_idle(state):
+def test_only_unused_and_unpinned_copies_in_memory_are_idle(state: CopyPhase) -> None:
     copy = copies.Copy("k", Footprint(1), state=state)
     assert copy.is_idle == (state in copy_lifecycle.IDLE)
     copy.leases = 1

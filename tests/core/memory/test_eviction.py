@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -27,7 +28,7 @@ class Used:
     load_s: float = 1.0
 
 
-def queue_of(offered, prefix="c"):
+def queue_of(offered: Sequence[tuple[Footprint, bool]], prefix: str = "c") -> list[Candidate]:
     """Return candidates of these footprints, lowest score first; the flag is `can_offload`."""
     return [
         Candidate(f"{prefix}{i}", footprint, can_offload, i)
@@ -41,7 +42,7 @@ buffers = st.lists(sizes, max_size=5).map(
 )
 
 
-def total(footprints_):
+def total(footprints_: Iterable[Footprint]) -> Footprint:
     """Return the sum."""
     result = Footprint()
     for footprint in footprints_:
@@ -54,14 +55,18 @@ def total(footprints_):
 
 @settings(deadline=None)
 @given(queues, frees, footprints)
-def test_a_plan_exists_exactly_if_all_candidates_would_do(candidates, free, need):
+def test_a_plan_exists_exactly_if_all_candidates_would_do(
+    candidates: list[Candidate], free: Footprint, need: Footprint
+) -> None:
     would_do = need.fits_in(free.plus(total(candidate.footprint for candidate in candidates)))
     assert (eviction.plan(candidates, free, need) is not None) == would_do
 
 
 @settings(deadline=None)
 @given(queues, frees, footprints)
-def test_a_plan_makes_enough_room_and_has_no_needless_victim(candidates, free, need):
+def test_a_plan_makes_enough_room_and_has_no_needless_victim(
+    candidates: list[Candidate], free: Footprint, need: Footprint
+) -> None:
     planned = eviction.plan(candidates, free, need)
     if planned is None:
         return
@@ -74,7 +79,7 @@ def test_a_plan_makes_enough_room_and_has_no_needless_victim(candidates, free, n
 
 @settings(deadline=None)
 @given(st.integers(1, 8), st.integers(0, 100))
-def test_of_equal_sizes_the_lowest_scores_leave(many, need_bytes):
+def test_of_equal_sizes_the_lowest_scores_leave(many: int, need_bytes: int) -> None:
     candidates = queue_of([(Footprint(10), False)] * many)
     planned = eviction.plan(candidates, Footprint(), Footprint(need_bytes))
     leaving = -(-need_bytes // 10)
@@ -84,7 +89,7 @@ def test_of_equal_sizes_the_lowest_scores_leave(many, need_bytes):
     assert (planned and planned.free) == expected
 
 
-def test_candidates_are_read_no_further_than_needed():
+def test_candidates_are_read_no_further_than_needed() -> None:
     candidates = iter(queue_of([(Footprint(10), False)] * 5))
     assert eviction.plan(candidates, Footprint(5), Footprint(20)) == eviction.EvictionPlan(
         free=("c0", "c1")
@@ -92,21 +97,21 @@ def test_candidates_are_read_no_further_than_needed():
     assert [candidate.key for candidate in candidates] == ["c2", "c3", "c4"]
 
 
-def test_a_bigger_victim_spares_those_of_lower_scores():
+def test_a_bigger_victim_spares_those_of_lower_scores() -> None:
     candidates = queue_of([(Footprint(5), False), (Footprint(5), False), (Footprint(50), False)])
     assert eviction.plan(candidates, Footprint(), Footprint(45)) == eviction.EvictionPlan(
         free=("c2",)
     )
 
 
-def test_a_copy_that_has_no_bytes_on_the_lacking_device_stays():
+def test_a_copy_that_has_no_bytes_on_the_lacking_device_stays() -> None:
     candidates = queue_of([(Footprint(50, 0), False), (Footprint(0, 50), False)])
     assert eviction.plan(candidates, Footprint(0, 0), Footprint(0, 20)) == eviction.EvictionPlan(
         free=("c1",)
     )
 
 
-def test_no_copy_leaves_if_enough_is_free():
+def test_no_copy_leaves_if_enough_is_free() -> None:
     assert (
         eviction.plan(queue_of([(Footprint(5), False)]), Footprint(10), Footprint(10))
         == eviction.EvictionPlan()
@@ -116,18 +121,25 @@ def test_no_copy_leaves_if_enough_is_free():
 # Offloading
 
 
-def on_gpu(*gpu_bytes):
+def on_gpu(*gpu_bytes: int) -> list[Candidate]:
     return queue_of([(Footprint(1, size), True) for size in gpu_bytes])
 
 
 @settings(deadline=None)
 @given(queues, frees, footprints, sizes, sizes, buffers)
-def test_host_memory_is_promised_once(candidates, free, need, now_bytes, more_bytes, offloaded):
+def test_host_memory_is_promised_once(
+    candidates: list[Candidate],
+    free: Footprint,
+    need: Footprint,
+    now_bytes: int,
+    more_bytes: int,
+    offloaded: list[Candidate],
+) -> None:
     buffer = HostBuffer(now_bytes, now_bytes + more_bytes, offloaded)
     planned = eviction.plan(candidates, free, need, buffer)
     plain = eviction.plan(candidates, free, need)
     assert (planned is None) == (plain is None)
-    if planned is None:
+    if planned is None or plain is None:
         return
     moved = {
         candidate.key: candidate.footprint.gpu_bytes
@@ -148,35 +160,35 @@ def test_host_memory_is_promised_once(candidates, free, need, now_bytes, more_by
     assert not displaced or postponed
 
 
-def test_a_victim_is_offloaded_if_host_memory_is_free():
+def test_a_victim_is_offloaded_if_host_memory_is_free() -> None:
     planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(50, 50))
     assert planned == eviction.EvictionPlan(offload=("c0",))
 
 
-def test_the_highest_scores_are_offloaded_first():
+def test_the_highest_scores_are_offloaded_first() -> None:
     planned = eviction.plan(on_gpu(30, 30), Footprint(40, 0), Footprint(0, 60), HostBuffer(40, 40))
     assert planned == eviction.EvictionPlan(free=("c0",), offload=("c1",))
 
 
-def test_a_victim_is_freed_if_host_memory_is_full():
+def test_a_victim_is_freed_if_host_memory_is_full() -> None:
     assert eviction.plan(
         on_gpu(30), Footprint(20, 0), Footprint(0, 30), HostBuffer(20, 20)
     ) == eviction.EvictionPlan(free=("c0",))
 
 
-def test_offloading_is_postponed_while_host_memory_is_being_freed():
+def test_offloading_is_postponed_while_host_memory_is_being_freed() -> None:
     planned = eviction.plan(on_gpu(30), Footprint(50, 0), Footprint(0, 30), HostBuffer(10, 50))
     assert planned == eviction.EvictionPlan(is_postponed=True)
 
 
-def test_no_more_offloaded_copies_than_needed_are_displaced():
+def test_no_more_offloaded_copies_than_needed_are_displaced() -> None:
     offloaded = [Candidate(f"old{i}", Footprint(20), score=i / 10) for i in range(1, 5)]
     candidates = [Candidate("new", Footprint(1, 30), can_offload=True, score=1.0)]
     planned = eviction.plan(candidates, Footprint(), Footprint(0, 30), HostBuffer(0, 0, offloaded))
     assert planned == eviction.EvictionPlan(free=("old1", "old2"), is_postponed=True)
 
 
-def test_an_offloaded_copy_is_displaced_once():
+def test_an_offloaded_copy_is_displaced_once() -> None:
     offloaded = [Candidate(f"old{i}", Footprint(30)) for i in range(3)]
     candidates = [
         Candidate(f"new{i}", Footprint(1, 30), can_offload=True, score=1.0) for i in range(2)
@@ -185,7 +197,7 @@ def test_an_offloaded_copy_is_displaced_once():
     assert planned == eviction.EvictionPlan(free=("old1", "old0"), is_postponed=True)
 
 
-def test_offloaded_copies_of_higher_scores_are_not_displaced():
+def test_offloaded_copies_of_higher_scores_are_not_displaced() -> None:
     offloaded = [
         Candidate("cheap", Footprint(20), score=0.1),
         Candidate("dear", Footprint(20), score=2.0),
@@ -196,7 +208,7 @@ def test_offloaded_copies_of_higher_scores_are_not_displaced():
     ) == eviction.EvictionPlan(free=("new",))
 
 
-def test_a_bounded_number_of_offloaded_copies_is_displaced_for_one():
+def test_a_bounded_number_of_offloaded_copies_is_displaced_for_one() -> None:
     offloaded = [Candidate(f"old{i}", Footprint(1)) for i in range(2 * eviction.DISPLACED_MAX)]
     candidates = [
         Candidate("new", Footprint(1, eviction.DISPLACED_MAX + 1), can_offload=True, score=1.0)
@@ -209,7 +221,7 @@ def test_a_bounded_number_of_offloaded_copies_is_displaced_for_one():
 # Scores
 
 
-def test_lru_scores_by_time_alone():
+def test_lru_scores_by_time_alone() -> None:
     assert eviction.lru(Used(uses=9), 5.0, 3.0) == 5.0
 
 
@@ -217,24 +229,24 @@ def test_lru_scores_by_time_alone():
     "keeper",
     [Used(uses=2.0), Used(load_s=2.0), Used(need=Footprint(50, 0)), Used(need=Footprint(20, 30))],
 )
-def test_gdsf_keeps_what_is_hot_slow_to_load_or_small(keeper):
+def test_gdsf_keeps_what_is_hot_slow_to_load_or_small(keeper: Used) -> None:
     assert eviction.gdsf(keeper, 0.0, 0.0) > eviction.gdsf(Used(), 0.0, 0.0)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_gdsf_never_scores_below_its_age(age, uses):
+def test_gdsf_never_scores_below_its_age(age: float, uses: float) -> None:
     assert eviction.gdsf(Used(uses=uses), 0.0, age) >= age
 
 
 @pytest.mark.parametrize("used", [Used(load_s=0.0), Used(need=Footprint())])
-def test_gdsf_scores_copies_without_load_time_or_bytes(used):
+def test_gdsf_scores_copies_without_load_time_or_bytes(used: Used) -> None:
     assert 0 < eviction.gdsf(used, 0.0, 0.0) < float("inf")
 
 
-def test_uses_halve_in_their_half_life():
+def test_uses_halve_in_their_half_life() -> None:
     assert eviction.decayed(8.0, eviction.HALF_LIFE_S) == 4.0
     assert eviction.decayed(8.0, 0.0) == 8.0
 
 
-def test_the_policies_have_the_names_of_the_configuration():
+def test_the_policies_have_the_names_of_the_configuration() -> None:
     assert {"lru": eviction.lru, "gdsf": eviction.gdsf} == eviction.POLICIES

@@ -15,14 +15,14 @@ steps = st.lists(
 )
 
 
-class Scores(dict):
+class Scores(dict[str, float]):
     """Scores by key, 0 for keys that were never used."""
 
-    def __missing__(self, key):
+    def __missing__(self, key: str) -> int:
         return 0
 
 
-def first(queue, count=None):
+def first(queue: eviction_queue.EvictionQueue, count: int | None = None) -> list[tuple[float, str]]:
     """Return the first entries, read no further than needed."""
     with contextlib.closing(queue.in_order()) as entries:
         return list(itertools.islice(entries, count))
@@ -30,7 +30,7 @@ def first(queue, count=None):
 
 @settings(deadline=None)
 @given(steps)
-def test_the_queue_behaves_like_a_sorted_list(history):
+def test_the_queue_behaves_like_a_sorted_list(history: list[tuple[str, str, int]]) -> None:
     scores, present = Scores(), set()
     queue = eviction_queue.EvictionQueue(scores.__getitem__)
     for step, key, number in history:
@@ -53,7 +53,7 @@ def test_the_queue_behaves_like_a_sorted_list(history):
     assert sorted(key for _, key in first(queue)) == sorted(present)
 
 
-def test_a_key_that_was_discarded_and_added_again_comes_once():
+def test_a_key_that_was_discarded_and_added_again_comes_once() -> None:
     queue = eviction_queue.EvictionQueue(lambda _key: 1)
     for _ in range(3):
         queue.add("a")
@@ -62,7 +62,7 @@ def test_a_key_that_was_discarded_and_added_again_comes_once():
     assert first(queue) == [(1, "a")]
 
 
-def test_an_aborted_iteration_loses_no_key():
+def test_an_aborted_iteration_loses_no_key() -> None:
     scores = Scores(a=2, b=1, c=3)
     queue = eviction_queue.EvictionQueue(scores.__getitem__)
     for key in scores:
@@ -71,7 +71,7 @@ def test_an_aborted_iteration_loses_no_key():
     assert first(queue) == [(1, "b"), (2, "a"), (3, "c")]
 
 
-def test_stale_entries_are_removed_in_time():
+def test_stale_entries_are_removed_in_time() -> None:
     queue = eviction_queue.EvictionQueue(lambda _key: 1)
     queue.add("stays")
     for number in range(10_000):
@@ -81,14 +81,20 @@ def test_stale_entries_are_removed_in_time():
     assert first(queue) == [(1, "stays")]
 
 
-def test_many_stale_scores_are_corrected_at_once():
-    scores, asked = Scores(dict.fromkeys(range(1000), 0)), []
-    queue = eviction_queue.EvictionQueue(lambda key: asked.append(key) or scores[key])
-    for key in scores:
+def test_many_stale_scores_are_corrected_at_once() -> None:
+    names = [f"k{number:03}" for number in range(1000)]
+    scores, asked = Scores(dict.fromkeys(names, 0)), []
+
+    def score_of(key: str) -> float:
+        asked.append(key)
+        return scores[key]
+
+    queue = eviction_queue.EvictionQueue(score_of)
+    for key in names:
         queue.add(key)
-    for key in scores:
-        scores[key] = 1000 - key
+    for number, key in enumerate(names):
+        scores[key] = 1000 - number
     asked.clear()
-    assert first(queue, 3) == [(1, 999), (2, 998), (3, 997)]
+    assert first(queue, 3) == [(1, "k999"), (2, "k998"), (3, "k997")]
     assert queue.entry_count == 1000
     assert len(asked) < 1.6 * len(scores)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from meshserve.core import backoff
 from meshserve.core.memory import copies
+from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values.model import Footprint
 from tests.core.play import BROKEN, Play, id_of
 
 
 @pytest.fixture
-def play():
+def play() -> Play:
     """Return a worker with models that are ready, in use, loading, queued and being fetched."""
     play = Play(100, loads_parallel=1)
     for name in ("ready", "used", "loading", "queued", "fetching"):
@@ -26,37 +30,37 @@ def play():
     return play
 
 
-def set_(name, **fields):
+def set_(name: str, **fields: Any) -> Callable[[Play], None]:
     """Return a function that sets fields of a copy."""
 
-    def break_it(play):
+    def break_it(play: Play) -> None:
         for field, value in fields.items():
             setattr(play.copy(name), field, value)
 
     return break_it
 
 
-def bind(name, **fields):
+def bind(name: str, **fields: Any) -> Callable[[Play], None]:
     """Return a function that sets fields of a binding."""
 
-    def break_it(play):
+    def break_it(play: Play) -> None:
         for field, value in fields.items():
             setattr(play.residency.bindings[id_of(name)], field, value)
 
     return break_it
 
 
-def set_account(**fields):
+def set_account(**fields: Any) -> Callable[[Play], None]:
     """Return a function that sets fields of the account."""
 
-    def break_it(play):
+    def break_it(play: Play) -> None:
         for field, value in fields.items():
             setattr(play.residency.account, field, value)
 
     return break_it
 
 
-BREAKS = {
+BREAKS: dict[str, Callable[[Play], object]] = {
     "is leased": set_("loading", leases=1),
     "drains without": set_("ready", state=CopyPhase.DRAINING),
     "wait for nothing": set_(
@@ -79,19 +83,19 @@ BREAKS = {
     "waits for memory": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=2)
     ),
-    "not handed out": lambda play: play.residency._out.append(None),
+    "not handed out": lambda play: play.residency._out.append(ev.FreeCopy("k")),
 }
 
 
 @pytest.mark.parametrize("message", BREAKS)
-def test_a_broken_invariant_is_noticed_and_named(play, message):
+def test_a_broken_invariant_is_noticed_and_named(play: Play, message: str) -> None:
     play.residency.check()
     BREAKS[message](play)
     with pytest.raises(AssertionError, match=message):
         play.residency.check()
 
 
-SUMS = {
+SUMS: dict[str, Callable[[Play], object]] = {
     "booked": set_account(booked=Footprint(99)),
     "leaving": set_account(freeing=Footprint(1)),
     "draining": set_account(draining=Footprint(1)),
@@ -109,7 +113,7 @@ SUMS = {
 
 
 @pytest.mark.parametrize("part", SUMS)
-def test_sums_that_do_not_add_up_are_noticed(play, part):
+def test_sums_that_do_not_add_up_are_noticed(play: Play, part: str) -> None:
     SUMS[part](play)
     with pytest.raises((AssertionError, KeyError)):
         play.residency.check()

@@ -11,7 +11,7 @@ from tests.core.play import Play, id_of
 GONE = errors.LoadFailed("the bucket is gone")
 
 
-def test_a_model_that_is_not_ready_is_not_leased_at_once():
+def test_a_model_that_is_not_ready_is_not_leased_at_once() -> None:
     play = Play()
     play.declare("a")
     assert play.residency.lease(id_of("a"), play.now_s) is None
@@ -22,7 +22,7 @@ def test_a_model_that_is_not_ready_is_not_leased_at_once():
     assert play.residency.counts.hits == 0
 
 
-def test_one_load_serves_all_waiting_requests():
+def test_one_load_serves_all_waiting_requests() -> None:
     play = Play()
     play.declare("a")
     requests = [play.request("a") for _ in range(100)]
@@ -35,7 +35,7 @@ def test_one_load_serves_all_waiting_requests():
     assert all(request.key for request in requests)
 
 
-def test_a_request_that_left_is_not_answered():
+def test_a_request_that_left_is_not_answered() -> None:
     play = Play()
     play.declare("a")
     request = play.request("a")
@@ -45,7 +45,7 @@ def test_a_request_that_left_is_not_answered():
     assert request.key is None
 
 
-def test_leaving_after_the_answer_changes_nothing():
+def test_leaving_after_the_answer_changes_nothing() -> None:
     play = Play()
     play.declare("a")
     request = play.request("a")
@@ -55,19 +55,19 @@ def test_leaving_after_the_answer_changes_nothing():
     assert play.copy("a").leases == 1
 
 
-def test_the_number_of_waiting_requests_is_bounded():
+def test_the_number_of_waiting_requests_is_bounded() -> None:
     play = Play(waiters_max=2)
     play.declare("a")
     waiting = [play.request("a"), play.request("a")]
     refused = play.request("a")
     assert isinstance(refused.error, errors.Overloaded)
-    assert refused.error.retry_after_s
+    assert refused.refusal.retry_after_s
     play.finish_fetch("a")
     play.finish_load("a")
     assert all(request.key for request in waiting)
 
 
-def test_waiting_twice_with_one_ticket_is_a_bug():
+def test_waiting_twice_with_one_ticket_is_a_bug() -> None:
     play = Play()
     play.declare("a")
     play.request("a")
@@ -76,7 +76,7 @@ def test_waiting_twice_with_one_ticket_is_a_bug():
 
 
 @pytest.mark.parametrize("is_fetched", [False, True])
-def test_requests_for_a_withdrawn_model_are_refused(is_fetched):
+def test_requests_for_a_withdrawn_model_are_refused(is_fetched: bool) -> None:
     play = Play()
     play.declare("a")
     request = play.request("a")
@@ -87,7 +87,7 @@ def test_requests_for_a_withdrawn_model_are_refused(is_fetched):
 
 
 @pytest.mark.parametrize("is_fetched", [False, True])
-def test_requests_for_a_replaced_model_get_the_new_one(is_fetched):
+def test_requests_for_a_replaced_model_get_the_new_one(is_fetched: bool) -> None:
     play = Play()
     play.declare("a", key="old")
     request = play.request("a")
@@ -101,7 +101,7 @@ def test_requests_for_a_replaced_model_get_the_new_one(is_fetched):
     assert request.key == "new"
 
 
-def test_a_late_fetch_of_the_old_artifact_is_ignored():
+def test_a_late_fetch_of_the_old_artifact_is_ignored() -> None:
     play = Play()
     play.declare("a", key="old")
     play.request("a")
@@ -114,7 +114,7 @@ def test_a_late_fetch_of_the_old_artifact_is_ignored():
     assert not play.residency.copies
 
 
-def test_a_late_failure_to_fetch_the_old_artifact_is_ignored():
+def test_a_late_failure_to_fetch_the_old_artifact_is_ignored() -> None:
     play = Play()
     play.declare("a", key="old")
     play.request("a")
@@ -127,7 +127,7 @@ def test_a_late_failure_to_fetch_the_old_artifact_is_ignored():
     assert request.key == "new"
 
 
-def test_a_replaced_model_is_fetched_with_its_next_request():
+def test_a_replaced_model_is_fetched_with_its_next_request() -> None:
     play = Play()
     play.declare("a")
     play.load("a")
@@ -137,7 +137,7 @@ def test_a_replaced_model_is_fetched_with_its_next_request():
     assert len(play.orders.fetching) == 1
 
 
-def test_a_request_during_the_eviction_brings_the_copy_back():
+def test_a_request_during_the_eviction_brings_the_copy_back() -> None:
     play = Play()
     play.declare("a")
     play.load("a")

@@ -10,14 +10,14 @@ from meshserve.core.values.model import NO_BYTES, Footprint
 A = model.ModelId("a")
 
 
-def booked(account, key, host, gpu=0):
+def booked(account: memory_account.MemoryAccount, key: str, host: int, gpu: int = 0) -> copies.Copy:
     """Return a new copy that has booked so many bytes."""
     copy = copies.Copy(key, Footprint(host, gpu))
     account.book(copy, copy.need)
     return copy
 
 
-def test_booked_and_freeing_bytes_are_counted():
+def test_booked_and_freeing_bytes_are_counted() -> None:
     account = memory_account.MemoryAccount(Footprint(100, 50))
     copy = booked(account, "k", 60, 20)
     account.book(copy, Footprint(80, 20), freeing=Footprint(0, 20))
@@ -27,7 +27,7 @@ def test_booked_and_freeing_bytes_are_counted():
     assert account.free == account.free_soon == (100, 50)
 
 
-def test_evictable_bytes_are_counted_once():
+def test_evictable_bytes_are_counted_once() -> None:
     account = memory_account.MemoryAccount(Footprint(100))
     copy = booked(account, "k", 60, 5)
     account.mark_evictable(copy)
@@ -38,7 +38,7 @@ def test_evictable_bytes_are_counted_once():
     assert account.evictable == (0, 0)
 
 
-def test_the_bytes_of_an_evictable_copy_can_not_change():
+def test_the_bytes_of_an_evictable_copy_can_not_change() -> None:
     account = memory_account.MemoryAccount(Footprint(100))
     copy = booked(account, "k", 60)
     account.mark_evictable(copy)
@@ -46,7 +46,7 @@ def test_the_bytes_of_an_evictable_copy_can_not_change():
         account.book(copy, NO_BYTES)
 
 
-def test_overhead_is_the_memory_that_no_copy_accounts_for():
+def test_overhead_is_the_memory_that_no_copy_accounts_for() -> None:
     account = memory_account.MemoryAccount(Footprint(100))
     booked(account, "k", 60)
     for private_bytes, overhead, least in [(90, 30, 30), (70, 10, 10), (95, 35, 10), (20, 0, 0)]:
@@ -55,7 +55,7 @@ def test_overhead_is_the_memory_that_no_copy_accounts_for():
         assert account.free == (40 - overhead, 0)
 
 
-def test_bytes_booked_for_loads_in_progress_do_not_hide_overhead():
+def test_bytes_booked_for_loads_in_progress_do_not_hide_overhead() -> None:
     account = memory_account.MemoryAccount(Footprint(100))
     account.record_process_memory(30, 0)
     booked(account, "a", 50)
@@ -67,7 +67,7 @@ def test_bytes_booked_for_loads_in_progress_do_not_hide_overhead():
     assert (account.overhead_bytes, account.overhead_min_bytes) == (30, 30)
 
 
-def test_pinned_bytes_can_never_be_free_for_other_copies():
+def test_pinned_bytes_can_never_be_free_for_other_copies() -> None:
     account = memory_account.MemoryAccount(Footprint(100, 100))
     pinned, other = booked(account, "pinned", 30, 10), booked(account, "other", 50)
     pinned.pins = frozenset({A})
@@ -78,7 +78,7 @@ def test_pinned_bytes_can_never_be_free_for_other_copies():
     assert account.free_at_most(other, 0) == (70, 100)
 
 
-def test_a_pin_of_a_draining_copy_keeps_no_bytes():
+def test_a_pin_of_a_draining_copy_keeps_no_bytes() -> None:
     account = memory_account.MemoryAccount(Footprint(100))
     copy = booked(account, "k", 30)
     copy.state, copy.pins = CopyPhase.DRAINING, frozenset({A})

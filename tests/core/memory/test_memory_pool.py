@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve import errors
 from meshserve.core.memory import eviction
 from meshserve.core.memory import residency_events as ev
-from tests.core.play import Play, id_of
+from tests.core.play import Play, Request, id_of
 
 
-def worker_with(*names, host=100, size=40, **more):
+def worker_with(*names: str, host: int = 100, size: int = 40, **more: Any) -> Play:
     """Return a worker with these models of one size in memory, used in that order."""
     play = Play(host, **more)
     for name in names:
@@ -19,7 +21,7 @@ def worker_with(*names, host=100, size=40, **more):
     return play
 
 
-def request_new(play, name, host=40, gpu=0, **more):
+def request_new(play: Play, name: str, host: int = 40, gpu: int = 0, **more: Any) -> Request:
     """Request another model, whose artifact is fetched."""
     play.declare(name, host, gpu, **more)
     request = play.request(name)
@@ -30,7 +32,7 @@ def request_new(play, name, host=40, gpu=0, **more):
 # Making room
 
 
-def test_the_least_recently_used_leaves():
+def test_the_least_recently_used_leaves() -> None:
     play = worker_with("a", "b")
     play.load("a")
     request_new(play, "c")
@@ -41,7 +43,7 @@ def test_the_least_recently_used_leaves():
     assert play.residency.counts.evictions == 1
 
 
-def test_the_end_of_a_lease_counts_as_a_use():
+def test_the_end_of_a_lease_counts_as_a_use() -> None:
     play = worker_with("a", "b")
     in_use = play.request("a")
     play.load("b")
@@ -51,7 +53,7 @@ def test_the_end_of_a_lease_counts_as_a_use():
     assert play.free_orders == ["b"]
 
 
-def test_a_use_between_two_events_counts():
+def test_a_use_between_two_events_counts() -> None:
     play = worker_with("a", "b")
     play.now_s += 1.0
     play.residency.record_use(play.key("a"), play.now_s)
@@ -59,7 +61,7 @@ def test_a_use_between_two_events_counts():
     assert play.free_orders == ["b"]
 
 
-def test_uses_are_counted_and_lose_their_weight_with_time():
+def test_uses_are_counted_and_lose_their_weight_with_time() -> None:
     play = worker_with("a")
     play.now_s += eviction.HALF_LIFE_S
     for _ in range(2):
@@ -67,7 +69,7 @@ def test_uses_are_counted_and_lose_their_weight_with_time():
     assert play.copy("a").uses == pytest.approx(2.5)
 
 
-def test_a_copy_without_a_request_left_ranks_as_just_used():
+def test_a_copy_without_a_request_left_ranks_as_just_used() -> None:
     play = worker_with("a")
     play.declare("b", 40)
     play.now_s += 1.0
@@ -79,7 +81,7 @@ def test_a_copy_without_a_request_left_ranks_as_just_used():
     assert play.free_orders == ["a"]
 
 
-def test_gdsf_frees_what_is_cheap_to_bring_back():
+def test_gdsf_frees_what_is_cheap_to_bring_back() -> None:
     play = Play(100, policy=eviction.gdsf)
     for name, load_s in (("slow", 9.0), ("quick", 0.1)):
         play.declare(name, 40)
@@ -92,7 +94,7 @@ def test_gdsf_frees_what_is_cheap_to_bring_back():
     assert play.free_orders == ["quick"]
 
 
-def test_gdsf_evicts_a_copy_that_was_used_often_long_ago():
+def test_gdsf_evicts_a_copy_that_was_used_often_long_ago() -> None:
     play = Play(100, policy=eviction.gdsf)
     play.declare("once hot", 40)
     play.load(*["once hot"] * 5)
@@ -107,7 +109,7 @@ def test_gdsf_evicts_a_copy_that_was_used_often_long_ago():
     pytest.fail("it never left")
 
 
-def test_a_copy_in_use_is_never_freed():
+def test_a_copy_in_use_is_never_freed() -> None:
     play = worker_with("a", "b")
     leases = [play.request("a"), play.request("b")]
     waiting = request_new(play, "c")
@@ -119,7 +121,7 @@ def test_a_copy_in_use_is_never_freed():
     assert waiting.key
 
 
-def test_a_copy_is_evictable_after_the_last_of_several_leases():
+def test_a_copy_is_evictable_after_the_last_of_several_leases() -> None:
     play = worker_with("a", "b")
     leases = [play.request("a"), play.request("a"), play.request("b")]
     request_new(play, "c")
@@ -129,7 +131,7 @@ def test_a_copy_is_evictable_after_the_last_of_several_leases():
     assert play.free_orders == ["a"]
 
 
-def test_an_unpin_before_the_load_is_remembered():
+def test_an_unpin_before_the_load_is_remembered() -> None:
     play = worker_with("a")
     play.send(ev.PinSet(id_of("b"), is_pinned=True))
     play.send(ev.PinSet(id_of("b"), is_pinned=False))
@@ -139,14 +141,14 @@ def test_an_unpin_before_the_load_is_remembered():
     assert play.free_orders == ["a", "b"]
 
 
-def test_a_pinned_copy_is_never_freed():
+def test_a_pinned_copy_is_never_freed() -> None:
     play = worker_with("a", "b")
     play.send(ev.PinSet(id_of("a"), is_pinned=True))
     request_new(play, "c")
     assert play.free_orders == ["b"]
 
 
-def test_a_pin_holds_from_before_the_load():
+def test_a_pin_holds_from_before_the_load() -> None:
     play = worker_with()
     play.send(ev.PinSet(id_of("a"), is_pinned=True))
     play.declare("a", 40)
@@ -156,7 +158,7 @@ def test_a_pin_holds_from_before_the_load():
     assert play.free_orders == ["b"]
 
 
-def test_an_unpinned_copy_may_leave_again():
+def test_an_unpinned_copy_may_leave_again() -> None:
     play = worker_with("a", "b")
     for name in "ab":
         play.send(ev.PinSet(id_of(name), is_pinned=True))
@@ -167,31 +169,31 @@ def test_an_unpinned_copy_may_leave_again():
     assert play.free_orders == ["a"]
 
 
-def test_no_copy_is_evicted_if_all_together_are_too_small():
+def test_no_copy_is_evicted_if_all_together_are_too_small() -> None:
     play = worker_with("a", "b", size=20)
     play.request("b")
     request_new(play, "c", 90)
     assert play.free_orders == []
 
 
-def test_a_model_bigger_than_the_budget_is_refused_at_once():
+def test_a_model_bigger_than_the_budget_is_refused_at_once() -> None:
     play = worker_with("a", "b")
     request = request_new(play, "big", 101)
     assert isinstance(request.error, errors.ModelTooBig)
-    assert "could free at most" in request.error.message
+    assert "could free at most" in request.refusal.message
     assert not play.orders.loading
     assert play.free_orders == []
 
 
-def test_the_refusal_of_a_model_too_big_for_the_gpu_names_the_gpu():
+def test_the_refusal_of_a_model_too_big_for_the_gpu_names_the_gpu() -> None:
     play = Play(100, gpu=50)
-    assert "of GPU memory" in request_new(play, "big", 10, 60).error.message
+    assert "of GPU memory" in request_new(play, "big", 10, 60).refusal.message
 
 
 # Measured footprints
 
 
-def test_a_copy_smaller_than_its_hint_leaves_room():
+def test_a_copy_smaller_than_its_hint_leaves_room() -> None:
     play = worker_with()
     request_new(play, "a", 10, hint=(90, 0))
     play.declare("b", 50)
@@ -202,7 +204,7 @@ def test_a_copy_smaller_than_its_hint_leaves_room():
     assert list(play.orders.loading) == ["b!"]
 
 
-def test_a_copy_bigger_than_its_hint_evicts_idle_ones():
+def test_a_copy_bigger_than_its_hint_evicts_idle_ones() -> None:
     play = worker_with("a", "b")
     request = request_new(play, "c", 50, hint=(20, 0))
     play.finish_load("c")
@@ -210,7 +212,7 @@ def test_a_copy_bigger_than_its_hint_evicts_idle_ones():
     assert play.free_orders == ["a"]
 
 
-def test_a_copy_too_big_for_now_is_freed_and_loaded_again_later():
+def test_a_copy_too_big_for_now_is_freed_and_loaded_again_later() -> None:
     play = worker_with("a", "b")
     leases = [play.request("a"), play.request("b")]
     request = request_new(play, "c", 50, hint=(20, 0))
@@ -224,7 +226,7 @@ def test_a_copy_too_big_for_now_is_freed_and_loaded_again_later():
     assert request.key
 
 
-def test_a_copy_bigger_than_the_budget_is_refused_without_evictions():
+def test_a_copy_bigger_than_the_budget_is_refused_without_evictions() -> None:
     play = worker_with("a")
     request = request_new(play, "c", 120, hint=(20, 0))
     play.finish_load("c")
@@ -232,7 +234,7 @@ def test_a_copy_bigger_than_the_budget_is_refused_without_evictions():
     assert play.free_orders == ["c"]
 
 
-def test_the_next_load_reserves_what_the_last_one_took():
+def test_the_next_load_reserves_what_the_last_one_took() -> None:
     play = worker_with()
     play.declare("a", 60, hint=(10, 0))
     play.load("a")
@@ -242,7 +244,7 @@ def test_the_next_load_reserves_what_the_last_one_took():
     assert play.copy("a").booked.host_bytes == 60
 
 
-def test_a_measured_footprint_wins_against_another_names_hint():
+def test_a_measured_footprint_wins_against_another_names_hint() -> None:
     play = worker_with()
     play.declare("a", 60, hint=(10, 0), key="same")
     play.load("a")
@@ -255,7 +257,7 @@ def test_a_measured_footprint_wins_against_another_names_hint():
 # Overhead of the process
 
 
-def test_memory_that_no_copy_accounts_for_is_taken_off_the_budget():
+def test_memory_that_no_copy_accounts_for_is_taken_off_the_budget() -> None:
     play = worker_with("a", "b")
     play.measure_memory(30)
     assert play.free_orders == ["a"]
@@ -264,14 +266,14 @@ def test_memory_that_no_copy_accounts_for_is_taken_off_the_budget():
     assert play.free_orders == ["b"]
 
 
-def test_all_idle_copies_are_evicted_if_they_are_too_few():
+def test_all_idle_copies_are_evicted_if_they_are_too_few() -> None:
     play = worker_with("a", "b")
     play.request("b")
     play.measure_memory(90)
     assert play.free_orders == ["a"]
 
 
-def test_a_load_starts_when_the_process_gives_memory_back():
+def test_a_load_starts_when_the_process_gives_memory_back() -> None:
     play = worker_with()
     play.measure_memory(20)
     play.measure_memory(70)
@@ -281,7 +283,7 @@ def test_a_load_starts_when_the_process_gives_memory_back():
     assert list(play.orders.loading) == ["a!"]
 
 
-def test_a_model_that_does_not_fit_beside_the_overhead_is_refused_later():
+def test_a_model_that_does_not_fit_beside_the_overhead_is_refused_later() -> None:
     play = worker_with(patience_s=2.0)
     play.measure_memory(0)
     play.measure_memory(70)
@@ -292,7 +294,7 @@ def test_a_model_that_does_not_fit_beside_the_overhead_is_refused_later():
     assert isinstance(request.error, errors.ModelTooBig)
 
 
-def test_copies_in_use_stay_though_the_process_takes_the_whole_budget():
+def test_copies_in_use_stay_though_the_process_takes_the_whole_budget() -> None:
     play = worker_with("a", "b")
     leases = [play.request("a"), play.request("b")]
     play.measure_memory(100)
@@ -305,14 +307,14 @@ def test_copies_in_use_stay_though_the_process_takes_the_whole_budget():
 # Unloading
 
 
-def test_a_model_is_unloaded_when_asked_to():
+def test_a_model_is_unloaded_when_asked_to() -> None:
     play = worker_with("a")
     play.send(ev.UnloadRequested(id_of("a")))
     assert play.free_orders == ["a"]
     assert play.residency.counts.evictions == 0
 
 
-def test_a_model_in_use_is_unloaded_with_its_last_lease():
+def test_a_model_in_use_is_unloaded_with_its_last_lease() -> None:
     play = worker_with("a")
     user = play.request("a")
     play.send(ev.UnloadRequested(id_of("a")))
@@ -324,7 +326,7 @@ def test_a_model_in_use_is_unloaded_with_its_last_lease():
     assert late.key
 
 
-def test_a_model_unloaded_during_its_load_serves_its_waiters_first():
+def test_a_model_unloaded_during_its_load_serves_its_waiters_first() -> None:
     play = worker_with()
     request = request_new(play, "a")
     play.send(ev.UnloadRequested(id_of("a")))
@@ -334,7 +336,7 @@ def test_a_model_unloaded_during_its_load_serves_its_waiters_first():
     assert play.free_orders == ["a"]
 
 
-def test_a_pin_cancels_an_unload():
+def test_a_pin_cancels_an_unload() -> None:
     play = worker_with()
     request = request_new(play, "a")
     play.send(ev.UnloadRequested(id_of("a")))
@@ -344,7 +346,7 @@ def test_a_pin_cancels_an_unload():
     assert play.state("a") == "ready"
 
 
-def test_a_pinned_model_is_not_unloaded():
+def test_a_pinned_model_is_not_unloaded() -> None:
     play = worker_with("a")
     play.send(ev.PinSet(id_of("a"), is_pinned=True))
     play.send(ev.UnloadRequested(id_of("a")))
@@ -352,9 +354,9 @@ def test_a_pinned_model_is_not_unloaded():
     assert play.state("a") == "ready"
 
 
-def test_unloading_an_absent_model_changes_nothing():
+def test_unloading_an_absent_model_changes_nothing() -> None:
     play = worker_with("a")
-    play.send(ev.UnloadRequested(id_of("nobody")))
+    play.send(ev.UnloadRequested(id_of("unknown")))
     play.send(ev.UnloadRequested(id_of("a")))
     play.send(ev.UnloadRequested(id_of("a")))
     play.finish_free("a")
@@ -363,7 +365,7 @@ def test_unloading_an_absent_model_changes_nothing():
     assert play.state("a") == "ready"
 
 
-def test_idle_models_are_unloaded_after_their_time():
+def test_idle_models_are_unloaded_after_their_time() -> None:
     play = worker_with("a", "b", idle_unload_s=60.0)
     play.wait(30.0)
     play.load("b")
@@ -373,7 +375,7 @@ def test_idle_models_are_unloaded_after_their_time():
     assert play.free_orders == ["a", "b"]
 
 
-def test_the_idle_time_begins_with_the_load():
+def test_the_idle_time_begins_with_the_load() -> None:
     play = worker_with("a", idle_unload_s=60.0)
     play.send(ev.UnloadRequested(id_of("a")))
     play.finish_free("a")
@@ -385,13 +387,13 @@ def test_the_idle_time_begins_with_the_load():
     assert play.state("a") == "ready"
 
 
-def test_idle_models_stay_without_a_limit():
+def test_idle_models_stay_without_a_limit() -> None:
     play = worker_with("a")
     play.wait(1e9)
     assert play.state("a") == "ready"
 
 
-def test_used_and_pinned_models_are_not_idle():
+def test_used_and_pinned_models_are_not_idle() -> None:
     play = worker_with("a", "b", idle_unload_s=60.0)
     play.request("a")
     play.send(ev.PinSet(id_of("b"), is_pinned=True))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -19,6 +22,7 @@ hosts = st.sampled_from([0, 1, 5, 10, 20, 30, 45, 60, 90, 130])
 gpus = st.sampled_from([0, 0, 5, 20, 40, 70, 120])
 waits = st.sampled_from([0.0, 0.1, 0.7, 3.0, 12.0, 100.0])
 ROUNDS_MAX = 400
+KeyT = TypeVar("KeyT", int, str)
 
 
 class World(RuleBasedStateMachine):
@@ -31,7 +35,14 @@ class World(RuleBasedStateMachine):
         idle_s=st.sampled_from([None, 20.0]),
         waiters_max=st.sampled_from([3, 50]),
     )
-    def begin(self, gpu, policy, parallel, idle_s, waiters_max):
+    def begin(
+        self,
+        gpu: int,
+        policy: eviction.Policy,
+        parallel: int,
+        idle_s: float | None,
+        waiters_max: int,
+    ) -> None:
         self.gpu = gpu
         self.play = play.Play(
             100, gpu, policy, loads_parallel=parallel, idle_unload_s=idle_s, waiters_max=waiters_max
@@ -40,24 +51,25 @@ class World(RuleBasedStateMachine):
             size = (5, 15 + 10 * (number % 4)) if gpu else (10 + 10 * number, 0)
             self.play.declare(name, *size, key=f"k{number}", can_offload=bool(gpu))
 
-    def _one_of(self, data, pending):
+    def _one_of(self, data: st.DataObject, pending: Iterable[KeyT]) -> KeyT:
         return data.draw(st.sampled_from(list(pending)))
 
     # Requests
 
     @rule(name=names)
-    def request(self, name):
+    def request(self, name: str) -> None:
         self.play.request(name)
 
     @rule(name=names)
-    def lease(self, name):
+    def lease(self, name: str) -> None:
         id_ = play.id_of(name)
         key = self.play.residency.lease(id_, self.play.now_s)
-        self.play.leases[key] += key is not None
+        if key is not None:
+            self.play.leases[key] += 1
         self.play.residency.check()
 
     @rule(name=names)
-    def use(self, name):
+    def use(self, name: str) -> None:
         key = self.play.residency.find_ready(play.id_of(name))
         if key is not None:
             self.play.residency.record_use(key, self.play.now_s)
@@ -65,16 +77,16 @@ class World(RuleBasedStateMachine):
 
     @precondition(lambda self: +self.play.leases)
     @rule(data=st.data())
-    def release(self, data):
+    def release(self, data: st.DataObject) -> None:
         self.play.end_lease(self._one_of(data, sorted(+self.play.leases)))
 
     @precondition(lambda self: self.play.requests)
     @rule(data=st.data())
-    def leave(self, data):
+    def leave(self, data: st.DataObject) -> None:
         self.play.leave(self.play.requests[self._one_of(data, self.play.requests)])
 
     @rule(requested=st.lists(names, min_size=1, max_size=4))
-    def request_and_load(self, requested):
+    def request_and_load(self, requested: list[str]) -> None:
         """Load models without failures, and keep them in use."""
         for name in requested:
             self.play.request(name)
@@ -93,7 +105,7 @@ class World(RuleBasedStateMachine):
         is_good=st.sampled_from([True, True, True, False]),
         load_extra_bytes=st.sampled_from([0, 0, 10, 60]),
     )
-    def finish_attempt(self, data, is_good, load_extra_bytes):
+    def finish_attempt(self, data: st.DataObject, is_good: bool, load_extra_bytes: int) -> None:
         attempt = self._one_of(data, self.play.orders.fetching)
         if is_good:
             self.play.finish_attempt(attempt, load_extra_bytes)
@@ -107,7 +119,7 @@ class World(RuleBasedStateMachine):
         is_good=st.sampled_from([True, True, True, False]),
         load_s=st.sampled_from([0.0, 0.1, 5.0]),
     )
-    def finish_load_of(self, data, is_good, load_s):
+    def finish_load_of(self, data: st.DataObject, is_good: bool, load_s: float) -> None:
         key = self._one_of(data, self.play.orders.loading)
         if is_good:
             self.play.finish_load_of(key, load_s)
@@ -117,17 +129,17 @@ class World(RuleBasedStateMachine):
 
     @precondition(lambda self: self.play.orders.freeing)
     @rule(data=st.data())
-    def finish_free_of(self, data):
+    def finish_free_of(self, data: st.DataObject) -> None:
         self.play.finish_free_of(self._one_of(data, self.play.orders.freeing))
 
     @precondition(lambda self: self.play.orders.offloading or self.play.orders.onloading)
     @rule(data=st.data(), is_good=st.sampled_from([True, True, False]))
-    def answer_move(self, data, is_good):
+    def answer_move(self, data: st.DataObject, is_good: bool) -> None:
         self._answer_move(
             self._one_of(data, [*self.play.orders.offloading, *self.play.orders.onloading]), is_good
         )
 
-    def _answer_move(self, key, is_good):
+    def _answer_move(self, key: str, is_good: bool) -> None:
         orders = self.play.orders
         is_offloading = key in orders.offloading
         (orders.offloading if is_offloading else orders.onloading).pop(key)
@@ -150,7 +162,9 @@ class World(RuleBasedStateMachine):
         hint=hosts,
         key=st.integers(0, 11),
     )
-    def forget(self, name, is_replaced, host, gpu, hint, key):
+    def forget(
+        self, name: str, is_replaced: bool, host: int, gpu: int, hint: int, key: str
+    ) -> None:
         gpu = gpu if self.gpu else 0
         if f"k{key}" not in self.play.artifacts_by_key:
             self.play.declare(
@@ -160,7 +174,7 @@ class World(RuleBasedStateMachine):
         self.play.send(ev.ModelForgotten(play.id_of(name), is_replaced))
 
     @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
-    def grow_or_shrink(self, key, host, gpu):
+    def grow_or_shrink(self, key: str, host: int, gpu: int) -> None:
         """Change the footprint that the next load of an artifact measures."""
         if f"k{key}" in self.play.artifacts_by_key:
             self.play.artifacts_by_key[f"k{key}"].actual = model.Footprint(
@@ -168,28 +182,28 @@ class World(RuleBasedStateMachine):
             )
 
     @rule(name=names, is_pinned=st.booleans())
-    def pin(self, name, is_pinned):
+    def pin(self, name: str, is_pinned: bool) -> None:
         self.play.send(ev.PinSet(play.id_of(name), is_pinned))
 
     @rule(name=names)
-    def unload(self, name):
+    def unload(self, name: str) -> None:
         self.play.send(ev.UnloadRequested(play.id_of(name)))
 
     @rule(key=st.integers(0, 11), load_extra_bytes=st.sampled_from([0, 10, 60]))
-    def set_load_extra(self, key, load_extra_bytes):
+    def set_load_extra(self, key: str, load_extra_bytes: int) -> None:
         self.play.send(ev.LoadOverheadKnown(f"k{key}", load_extra_bytes))
 
     @rule(overhead=st.sampled_from([-20, 0, 0, 5, 30, 80, 200]))
-    def measure_memory(self, overhead):
+    def measure_memory(self, overhead: int) -> None:
         self.play.measure_memory(overhead)
 
     @rule(seconds=waits)
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> None:
         self.play.wait(seconds)
 
     # The end of a run
 
-    def teardown(self):
+    def teardown(self) -> None:
         self.play.measure_memory(0)
         assert any(not self._answer_all() for _ in range(ROUNDS_MAX)), (
             "commands never come to an end"
@@ -203,7 +217,7 @@ class World(RuleBasedStateMachine):
             for request in self.play.requests.values()
         )
 
-    def _answer_all(self):
+    def _answer_all(self) -> bool:
         """Answer all commands, end all leases, let time pass; return whether anything is left."""
         orders = self.play.orders
         for key in list(+self.play.leases):
@@ -219,7 +233,7 @@ class World(RuleBasedStateMachine):
         self.play.wait(0.5)
         return (
             orders != play.Orders()
-            or +self.play.leases
+            or any(self.play.leases.values())
             or any(request.is_waiting for request in self.play.requests.values())
         )
 

@@ -12,16 +12,16 @@ NO = errors.LoadFailed("no")
 
 
 @pytest.fixture
-def out():
+def out() -> list[ev.Command]:
     return []
 
 
 @pytest.fixture
-def waiting(out):
+def waiting(out: list[ev.Command]) -> waiters.Waiters:
     return waiters.Waiters(out)
 
 
-def test_requests_are_taken_in_their_order(waiting):
+def test_requests_are_taken_in_their_order(waiting: waiters.Waiters) -> None:
     copy = copies.Copy("k", model.Footprint())
     for ticket in (3, 1, 2):
         waiting.add(ticket, A, copy)
@@ -30,7 +30,9 @@ def test_requests_are_taken_in_their_order(waiting):
     assert not copy.waiters
 
 
-def test_requests_of_one_model_are_taken_from_a_copy_that_serves_several(waiting):
+def test_requests_of_one_model_are_taken_from_a_copy_that_serves_several(
+    waiting: waiters.Waiters,
+) -> None:
     copy = copies.Copy("k", model.Footprint())
     for ticket, id_ in ((1, A), (2, B), (3, A)):
         waiting.add(ticket, id_, copy)
@@ -40,7 +42,7 @@ def test_requests_of_one_model_are_taken_from_a_copy_that_serves_several(waiting
     assert 1 not in waiting
 
 
-def test_removing_a_ticket_returns_what_it_waited_for(waiting):
+def test_removing_a_ticket_returns_what_it_waited_for(waiting: waiters.Waiters) -> None:
     binding = copies.Binding(A)
     waiting.add(1, A, binding)
     assert waiting.remove(1) is binding
@@ -48,12 +50,14 @@ def test_removing_a_ticket_returns_what_it_waited_for(waiting):
     assert not binding.waiters
 
 
-def test_a_ticket_waits_for_one_record(waiting):
+def test_a_ticket_waits_for_one_record(waiting: waiters.Waiters) -> None:
     waiting.add(1, A, copies.Binding(A))
     with pytest.raises(AssertionError, match="waits already"):
         waiting.add(1, B, copies.Binding(B))
 
 
-def test_all_tickets_are_refused_with_the_same_error(waiting, out):
+def test_all_tickets_are_refused_with_the_same_error(
+    waiting: waiters.Waiters, out: list[ev.Command]
+) -> None:
     waiting.refuse([1, 2], NO)
     assert out == [ev.RefuseLease(1, NO), ev.RefuseLease(2, NO)]

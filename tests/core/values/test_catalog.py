@@ -24,42 +24,42 @@ changes = st.one_of(
 )
 
 
-def declared(name, version="1", uri="file:///m"):
+def declared(name: str, version: str = "1", uri: str = "file:///m") -> catalog.ModelDeclared:
     return catalog.ModelDeclared(model.ModelSpec(model.ModelId(name, version), uri))
 
 
-def test_a_model_without_a_version_means_the_newest():
+def test_a_model_without_a_version_means_the_newest() -> None:
     models = catalog.Catalog([declared("a", "2"), declared("a", "10"), declared("a", "9")])
     assert models.resolve("a") == model.ModelId("a", "10")
     assert models.resolve("a", "2") == model.ModelId("a", "2")
     assert models.versions("a") == ("2", "9", "10")
 
 
-def test_withdrawing_the_newest_version_makes_another_the_newest():
+def test_withdrawing_the_newest_version_makes_another_the_newest() -> None:
     models = catalog.Catalog(
         [declared("a", "2"), declared("a", "1"), catalog.ModelWithdrawn(model.ModelId("a", "2"))]
     )
     assert models.resolve("a") == model.ModelId("a", "1")
 
 
-def test_an_unknown_model_is_not_found():
+def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(errors.ModelNotFound, match="'b' is not registered"):
         catalog.Catalog([declared("a")]).resolve("b")
 
 
-def test_the_error_of_an_unknown_version_lists_the_known_ones():
+def test_the_error_of_an_unknown_version_lists_the_known_ones() -> None:
     with pytest.raises(errors.ModelNotFound, match="no version '3'; there is: 1, 2"):
         catalog.Catalog([declared("a", "2"), declared("a", "1")]).resolve("a", "3")
 
 
-def test_a_model_goes_with_its_last_version():
+def test_a_model_goes_with_its_last_version() -> None:
     models = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
     assert not models.has_name("a")
     assert models.versions("a") == ()
     assert models.declared(model.ModelId("a")) is None
 
 
-def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which():
+def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which() -> None:
     models = catalog.Catalog(
         [
             declared("a", "1"),
@@ -74,7 +74,7 @@ def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which():
     assert [alias.alias for alias in models.aliases()] == ["any", "old"]
 
 
-def test_a_cleared_alias_means_nothing():
+def test_a_cleared_alias_means_nothing() -> None:
     models = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
     assert models.has_name("x")
     models.apply(catalog.AliasCleared("x"))
@@ -83,14 +83,14 @@ def test_a_cleared_alias_means_nothing():
     assert models.alias("x") is None
 
 
-def test_withdrawing_an_unknown_model_changes_nothing():
+def test_withdrawing_an_unknown_model_changes_nothing() -> None:
     models = catalog.Catalog([declared("a")])
     models.apply(catalog.ModelWithdrawn(model.ModelId("b")))
     models.apply(catalog.ModelWithdrawn(model.ModelId("a", "7")))
     assert models.changes() == (declared("a"),)
 
 
-def test_a_later_declaration_takes_the_place_of_an_earlier_one():
+def test_a_later_declaration_takes_the_place_of_an_earlier_one() -> None:
     models = catalog.Catalog([declared("a", uri="file:///old"), declared("a", uri="file:///new")])
     assert len(models) == 1
     assert models.declared(model.ModelId("a")) == declared("a", uri="file:///new")
@@ -108,12 +108,12 @@ def test_a_later_declaration_takes_the_place_of_an_earlier_one():
         ("07", "8"),
     ],
 )
-def test_versions_are_ordered_by_value_and_words_come_last(older, newer):
+def test_versions_are_ordered_by_value_and_words_come_last(older: str, newer: str) -> None:
     assert catalog.newest([newer, older]) == newer
 
 
 @given(st.lists(st.text("0123456789ab-", max_size=4), unique=True))
-def test_no_two_versions_are_equally_new(several):
+def test_no_two_versions_are_equally_new(several: list[str]) -> None:
     assert len({catalog.version_order(version) for version in several}) == len(several)
     numbers = [
         int(version)
@@ -125,7 +125,7 @@ def test_no_two_versions_are_equally_new(several):
 
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20))
-def test_a_catalog_is_made_again_from_its_changes(history):
+def test_a_catalog_is_made_again_from_its_changes(history: list[catalog.Change]) -> None:
     models = catalog.Catalog(history)
     again = catalog.Catalog(models.changes())
     assert list(again) == list(models)
@@ -135,7 +135,9 @@ def test_a_catalog_is_made_again_from_its_changes(history):
 
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20), names | aliases, versions)
-def test_each_resolved_model_was_declared(history, name, version):
+def test_each_resolved_model_was_declared(
+    history: list[catalog.Change], name: str, version: str
+) -> None:
     models = catalog.Catalog(history)
     try:
         resolved = models.resolve(name, version)

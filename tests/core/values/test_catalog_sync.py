@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,16 +21,16 @@ CHANGES = st.one_of(
 )
 
 
-def declared(*names):
+def declared(*names: str) -> list[catalog.Change]:
     return [catalog.ModelDeclared(world.spec(name)) for name in names]
 
 
-def full(changes, revision=0):
+def full(changes: Iterable[catalog.Change], revision: int = 0) -> tuple[catalog_sync.SyncStep, ...]:
     """Return the steps of a full catalog for a worker at `revision`."""
     return catalog_sync.full_steps(catalog_sync.split_changes(changes), revision)
 
 
-def follower_of(*steps):
+def follower_of(*steps: catalog_sync.SyncStep) -> catalog_sync.CatalogFollower:
     """Return a new worker's catalog after these steps."""
     follower = catalog_sync.CatalogFollower()
     for step in steps:
@@ -36,7 +38,7 @@ def follower_of(*steps):
     return follower
 
 
-def test_the_catalog_is_empty_before_the_last_step_of_a_full_one():
+def test_the_catalog_is_empty_before_the_last_step_of_a_full_one() -> None:
     first, *rest = full(declared(*(f"m{n}" for n in range(2500))))
     follower = follower_of(first)
     assert (len(follower.catalog), follower.is_complete, len(rest)) == (0, False, 2)
@@ -45,30 +47,30 @@ def test_the_catalog_is_empty_before_the_last_step_of_a_full_one():
     assert (len(follower.catalog), follower.is_complete, follower.revision) == (2500, True, 3)
 
 
-def test_an_empty_full_catalog_is_complete():
+def test_an_empty_full_catalog_is_complete() -> None:
     assert follower_of(*full([])).is_complete
 
 
-def test_a_step_returns_its_changes():
+def test_a_step_returns_its_changes() -> None:
     follower = follower_of(*full(declared("a")))
     (step,) = catalog_sync.incremental_steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
     assert follower.apply(step) == step.changes
     assert len(follower.catalog) == 0
 
 
-def test_a_step_after_a_missed_one_is_refused():
+def test_a_step_after_a_missed_one_is_refused() -> None:
     follower = follower_of(*full(declared("a")))
     with pytest.raises(catalog_sync.MissedStep, match="step 3 can't follow revision 1"):
         follower.apply(catalog_sync.SyncStep(3, tuple(declared("b"))))
     assert (follower.revision, len(follower.catalog)) == (1, 1)
 
 
-def test_a_step_before_any_full_catalog_is_refused():
+def test_a_step_before_any_full_catalog_is_refused() -> None:
     with pytest.raises(catalog_sync.MissedStep):
         follower_of(catalog_sync.SyncStep(1, tuple(declared("a"))))
 
 
-def test_a_second_full_catalog_returns_only_the_differences():
+def test_a_second_full_catalog_returns_only_the_differences() -> None:
     follower = follower_of(*full(declared("a", "b")))
     (step,) = full(declared("b", "c"), 1)
     assert set(map(str, follower.apply(step))) == {
@@ -77,7 +79,7 @@ def test_a_second_full_catalog_returns_only_the_differences():
     }
 
 
-def test_the_old_catalog_serves_until_the_last_step_of_the_new_one():
+def test_the_old_catalog_serves_until_the_last_step_of_the_new_one() -> None:
     follower = follower_of(*full(declared("old")))
     first, last = full(declared(*(f"m{n}" for n in range(1500))), 1)
     follower.apply(first)
@@ -87,7 +89,9 @@ def test_the_old_catalog_serves_until_the_last_step_of_the_new_one():
 
 
 @given(st.lists(CHANGES), st.lists(CHANGES))
-def test_differences_lead_from_one_catalog_to_the_other(before, after):
+def test_differences_lead_from_one_catalog_to_the_other(
+    before: list[catalog.Change], after: list[catalog.Change]
+) -> None:
     one, other = catalog.Catalog(before), catalog.Catalog(after)
     for change in list(catalog_sync.difference(one, other)):
         one.apply(change)
@@ -95,7 +99,7 @@ def test_differences_lead_from_one_catalog_to_the_other(before, after):
     assert set(map(str, one.changes())) == set(map(str, other.changes()))
 
 
-def test_specs_share_a_copy_if_only_origin_and_pin_differ():
+def test_specs_share_a_copy_if_only_origin_and_pin_differ() -> None:
     assert catalog_sync.can_share_copy(
         world.spec("a"), world.spec("a", origin=model.FROM_CONFIG, pinned=True)
     )

@@ -10,7 +10,7 @@ answers = st.lists(st.tuples(st.integers(1, 100), st.floats(0, 10)), max_size=60
 
 
 @given(answers)
-def test_answers_are_counted_by_request_and_by_row(history):
+def test_answers_are_counted_by_request_and_by_row(history: list[tuple[int, float]]) -> None:
     stats = model_stats.ModelStats()
     for at_s, (rows, took_s) in enumerate(history):
         stats.record_answer(rows, took_s, at_s)
@@ -20,7 +20,9 @@ def test_answers_are_counted_by_request_and_by_row(history):
 
 
 @given(answers)
-def test_runs_are_counted_by_batch_size_for_the_first_sizes_only(history):
+def test_runs_are_counted_by_batch_size_for_the_first_sizes_only(
+    history: list[tuple[int, float]],
+) -> None:
     stats = model_stats.ModelStats()
     for rows, took_s in history:
         stats.record_run(rows, took_s)
@@ -32,7 +34,7 @@ def test_runs_are_counted_by_batch_size_for_the_first_sizes_only(history):
     assert stats.computed.count == len(history)
 
 
-def test_an_answer_is_no_run_and_a_run_no_answer():
+def test_an_answer_is_no_run_and_a_run_no_answer() -> None:
     stats = model_stats.ModelStats()
     stats.record_answer(2, 0.5, 1.5)
     assert (stats.computed, stats.batches, stats.last_ms) == (model_stats.DurationStat(), {}, 1500)
@@ -40,14 +42,14 @@ def test_an_answer_is_no_run_and_a_run_no_answer():
     assert (stats.success.count, stats.rows, stats.computed.total_s) == (1, 2, 0.25)
 
 
-def counted(rows, at_s):
+def counted(rows: int, at_s: float) -> model_stats.ModelStats:
     stats = model_stats.ModelStats()
     stats.record_answer(rows, 0.5, at_s)
     stats.record_run(rows, 0.25)
     return stats
 
 
-def test_the_counters_of_several_workers_add_up():
+def test_the_counters_of_several_workers_add_up() -> None:
     total = model_stats.ModelStats()
     for stats in (counted(2, 100.0), counted(3, 50.0), counted(2, 10.0)):
         total.add(stats)
@@ -59,7 +61,7 @@ def test_the_counters_of_several_workers_add_up():
     }
 
 
-def test_adding_changes_only_the_sum():
+def test_adding_changes_only_the_sum() -> None:
     stats = counted(2, 1.0)
     total = model_stats.ModelStats()
     total.add(stats)

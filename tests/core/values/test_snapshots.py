@@ -11,13 +11,13 @@ SNAP = snapshots.GatewaySnapshot(
 )
 
 
-def test_without_keys_routes_and_controller_it_is_complete():
+def test_without_keys_routes_and_controller_it_is_complete() -> None:
     assert (SNAP.keys, SNAP.routes, SNAP.controller, SNAP.default_pool) == ((), {}, None, "default")
     assert snapshots.RingMember("default-0", ENDPOINT).ready
     assert not snapshots.ApiKey("client", "secret").admin
 
 
-def test_a_snapshot_can_be_pickled():
+def test_a_snapshot_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(SNAP))
     assert again == SNAP
     assert dataclasses.replace(again, node="n2") != SNAP
