@@ -1,4 +1,4 @@
-"""Everything that the mesh can ask for. Commands to one worker, and to one gateway, are performed in the order in which they are given."""
+"""The commands of the mesh. Those for one process are performed in the order of their decision."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Unwatch:
 
 @dataclass(frozen=True, slots=True)
 class RememberMeasured:
-    """Keep what was learned about models; it may get lost."""
+    """Save measurements of models; not answered, because losing them costs only a measurement."""
 
     learned: tuple[reports.LearnedMeasurement, ...]
 
@@ -87,7 +87,7 @@ class AbandonWorker:
 
 @dataclass(frozen=True, slots=True)
 class SendChanges:
-    """Bring the worker's catalog forward: answered by WorkerSynced or SyncFailed."""
+    """Apply a step to the worker's catalog: answered by WorkerSynced or SyncFailed."""
 
     worker_id: str
     step: catalog_sync.SyncStep
@@ -114,7 +114,7 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Have the worker keep its copy of the model, from when it has one."""
+    """Pin the model on the worker: its copy stays in memory, from its next load if it has none."""
 
     worker_id: str
     id: model.ModelId
@@ -122,7 +122,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Unpin:
-    """Let the worker treat its copy of the model like any other."""
+    """Unpin the model on the worker: its copy may be evicted."""
 
     worker_id: str
     id: model.ModelId
@@ -130,14 +130,21 @@ class Unpin:
 
 @dataclass(frozen=True, slots=True)
 class StartGateway:
-    """Start the node's gateway with its snapshot: answered by GatewayReported and GatewayConfigured, or by GatewayLost."""
+    """Start the node's gateway with its snapshot.
+
+    Answered by GatewayReported and GatewayConfigured, or by GatewayLost.
+    """
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigureGateway:
-    """Give the node's gateway its snapshot as it is when this is performed: answered by GatewayConfigured once it serves by it."""
+    """Configure the node's gateway: answered by GatewayConfigured once it serves by the snapshot.
+
+    The snapshot is that of the moment when the command is performed, so commands that wait in the
+    queue become one.
+    """
 
     node: str
 
@@ -151,7 +158,7 @@ class StopGateway:
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
-    """Start the LLM's engine where the plan says: answered by ReplicaReady or ReplicaLost."""
+    """Start a replica on the GPUs of the plan: answered by ReplicaReady or ReplicaLost."""
 
     replica_id: str
     spec: llm_spec.LlmSpec
@@ -160,9 +167,9 @@ class StartReplica:
 
 @dataclass(frozen=True, slots=True)
 class StopReplica:
-    """Let the replica finish its requests and end: answered by ReplicaStopped, also where it is lost meanwhile, or not there.
+    """Let the replica finish its requests and end: answered by ReplicaStopped, lost or not.
 
-    It ends a start or a wake that is under way. Gateways were told before it is asked.
+    Aborts a start or a wake in progress. It comes after all gateways have stopped sending to it.
     """
 
     replica_id: str
@@ -178,21 +185,21 @@ class SleepReplica:
 
 @dataclass(frozen=True, slots=True)
 class WakeReplica:
-    """Have the replica serve again: answered by ReplicaWoken or ReplicaLost."""
+    """Wake the replica: answered by ReplicaWoken or ReplicaLost."""
 
     replica_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Let the held request go on: gateways know a replica that is ready."""
+    """Let the held request go on: all gateways know a replica that is ready."""
 
     ticket: str
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAway:
-    """Answer the held request with 503, the reason, and when to try again."""
+    """Answer the held request with 503, the reason, and a Retry-After of so many seconds."""
 
     ticket: str
     reason: str
@@ -219,4 +226,4 @@ Command = (
 )
 
 Outbox = list[Command]
-"""Commands in the order in which they were decided; the parts of a mesh append, one owner drains."""
+"""Commands in the order of their decision: the parts of a mesh append, `Mesh.handle` drains."""

@@ -1,4 +1,7 @@
-"""Everything that can happen to the mesh. Users' wishes come first: they may be refused, and hold once they are saved."""
+"""The events that the mesh handles: requests of admins, and what happens to its processes.
+
+An admin request may be refused; one that is granted takes effect once its changes are saved.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ RegistryChange = (
 
 @dataclass(frozen=True, slots=True)
 class RegistryContents:
-    """All that a registry holds: changes that make the catalog, and the last configuration's document (empty: there was none)."""
+    """The content of a registry: the changes that make the catalog, and the last configuration.
+
+    `document` is the JSON text of the last configuration, empty if none was ever applied.
+    """
 
     changes: tuple[RegistryChange, ...] = ()
     document: str = ""
@@ -27,14 +33,17 @@ class RegistryContents:
 
 @dataclass(frozen=True, slots=True)
 class ConfigApplied:
-    """This configuration shall hold from now on, in place of the last one."""
+    """A configuration is to replace the last one."""
 
     desired: desired.Desired
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsRegistered:
-    """These models shall be served: all of them, or none. `is_replacing` allows to change what the API registered before."""
+    """Models are to be served, all of them or none.
+
+    With `is_replacing` they may change models that the API has registered.
+    """
 
     specs: tuple[model.ModelSpec, ...]
     is_replacing: bool = False
@@ -42,7 +51,7 @@ class ModelsRegistered:
 
 @dataclass(frozen=True, slots=True)
 class ModelRemoved:
-    """The model, or one version of it, shall not be served any more."""
+    """The model is to be withdrawn; with an empty `version`, all of its versions."""
 
     name: str
     version: str = ""
@@ -50,7 +59,7 @@ class ModelRemoved:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryScanned:
-    """A repository holds exactly these models now."""
+    """A repository holds exactly these models at the moment."""
 
     origin: model.Origin
     specs: tuple[model.ModelSpec, ...]
@@ -72,7 +81,7 @@ class AliasRequested:
 
 @dataclass(frozen=True, slots=True)
 class AliasRemovalRequested:
-    """The alias shall mean nothing any more. `owner` must be its owner, where it is not empty."""
+    """The alias is to be cleared. `owner`, if not empty, must be its owner."""
 
     alias: str
     owner: str = ""
@@ -80,7 +89,7 @@ class AliasRemovalRequested:
 
 @dataclass(frozen=True, slots=True)
 class PinRequested:
-    """The model shall stay in memory, or need not any more."""
+    """The model is to be pinned in the memory of its home, or unpinned."""
 
     id: model.ModelId
     is_pinned: bool
@@ -107,7 +116,7 @@ class AdminRequested:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoadRequested:
-    """A user wants the model in memory where requests for `name` go: answered like the above."""
+    """The model is to be loaded where requests for `name` go: answered by Acknowledge or Refuse."""
 
     ticket: str
     name: str
@@ -117,7 +126,7 @@ class ModelLoadRequested:
 
 @dataclass(frozen=True, slots=True)
 class ModelUnloadRequested:
-    """A user wants no copy of the model in memory: answered by Acknowledge or Refuse."""
+    """All copies of the model are to be unloaded: answered by Acknowledge or Refuse."""
 
     ticket: str
     id: model.ModelId
@@ -125,7 +134,7 @@ class ModelUnloadRequested:
 
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
-    """Everything shall end in good order, and nothing be started any more."""
+    """All processes are to answer their requests and end; no new ones are to be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ class SaveFailed:
 
 @dataclass(frozen=True, slots=True)
 class LivingWorker:
-    """A worker that runs while the controller begins. `is_ready`: it has had a whole catalog and serves."""
+    """A worker that runs when the controller starts; `is_ready` if it has a full catalog."""
 
     worker_id: str
     settings: desired.WorkerSettings
@@ -155,9 +164,9 @@ class LivingWorker:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The controller begins: what the registry holds, and what runs already. The first event of all.
+    """The first event: the content of the registry, and the processes that run already.
 
-    `is_config_coming`: nothing is to be started before the first ConfigApplied is saved.
+    With `is_config_coming` no process is to be started before the first ConfigApplied is saved.
     """
 
     changes: tuple[RegistryChange, ...] = ()
@@ -169,7 +178,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """A worker's process is up and listens; it knows no models yet."""
+    """A worker's process listens; its catalog is empty."""
 
     worker_id: str
     endpoint: model.Endpoint
@@ -178,7 +187,7 @@ class WorkerStarted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSynced:
-    """A worker has taken in all catalog steps up to this revision."""
+    """A worker has applied all catalog steps up to this revision."""
 
     worker_id: str
     revision: int
@@ -186,7 +195,7 @@ class WorkerSynced:
 
 @dataclass(frozen=True, slots=True)
 class SyncFailed:
-    """A worker could not take this step in."""
+    """A worker could not apply this catalog step."""
 
     worker_id: str
     revision: int
@@ -194,7 +203,10 @@ class SyncFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReported:
-    """A worker's report. It was asked for when the worker was known to have `revision`."""
+    """A worker has reported.
+
+    `revision` is the catalog revision that the mesh knew of it when the report was requested.
+    """
 
     report: reports.WorkerReport
     revision: int
@@ -202,7 +214,7 @@ class WorkerReported:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker's process is gone, or could not be started. `pid` is the process's, 0 where there was none."""
+    """A worker's process has ended unasked, or did not start; then `pid` is 0."""
 
     worker_id: str
     reason: str
@@ -211,7 +223,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped:
-    """A worker has drained and ended, as it was told to."""
+    """A worker has answered its requests and ended, after StopWorker."""
 
     worker_id: str
 
@@ -248,14 +260,14 @@ class CopyUnloaded:
 
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
-    """These nodes shall have a gateway."""
+    """The nodes of the cluster, each of which is to have a gateway."""
 
     nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayReported:
-    """A node's gateway serves, and this is how it is."""
+    """A node's gateway serves and has reported."""
 
     report: reports.GatewayReport
 
@@ -270,7 +282,7 @@ class GatewayConfigured:
 
 @dataclass(frozen=True, slots=True)
 class GatewayLost:
-    """A node's gateway is gone, or could not be started."""
+    """A node's gateway has ended unasked, or did not start."""
 
     node: str
     reason: str
@@ -278,14 +290,17 @@ class GatewayLost:
 
 @dataclass(frozen=True, slots=True)
 class GatewayStopped:
-    """A node's gateway has drained and ended, as it was told to."""
+    """A node's gateway has answered its requests and ended, after StopGateway."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHeld:
-    """A request for an LLM waits at a gateway: it is answered by Admit or TurnAway. `name` is any of the LLM's names."""
+    """A request for an LLM waits at a gateway: answered by Admit or TurnAway.
+
+    `name` is any of the LLM's names, `size_bytes` the length of the body that the gateway holds.
+    """
 
     ticket: str
     name: str
@@ -294,14 +309,14 @@ class RequestHeld:
 
 @dataclass(frozen=True, slots=True)
 class HeldRequestLeft:
-    """The client of a held request has gone, or was answered otherwise."""
+    """A held request needs no answer any longer: its client has disconnected."""
 
     ticket: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReady:
-    """A replica's engine answers: it has made a token. `took_s` is how long the start took."""
+    """A replica has started and made a token, after `took_s` seconds."""
 
     replica_id: str
     endpoint: model.Endpoint
@@ -311,16 +326,16 @@ class ReplicaReady:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReported:
-    """A replica's report."""
+    """A replica has reported."""
 
     report: llm_spec.LlmReport
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLost:
-    """A replica's process or engine is gone, or could not be started, woken or put to sleep.
+    """A replica's process or engine has ended unasked, or did not start, wake or go to sleep.
 
-    `pid` is the process's, 0 where there was none.
+    `pid` is 0 if no process was started.
     """
 
     replica_id: str
@@ -330,21 +345,21 @@ class ReplicaLost:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStopped:
-    """A replica has drained and ended, as it was told to: its GPUs are free."""
+    """A replica has answered its requests and ended, after StopReplica: its GPUs are free."""
 
     replica_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSlept:
-    """A replica has drained and is asleep, as it was told to."""
+    """A replica has answered its requests and is asleep, after SleepReplica."""
 
     replica_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaWoken:
-    """A replica is awake again and has made a token. `took_s` is how long that took."""
+    """A replica is awake and has made a token, `took_s` seconds after WakeReplica."""
 
     replica_id: str
     took_s: float
@@ -352,14 +367,14 @@ class ReplicaWoken:
 
 @dataclass(frozen=True, slots=True)
 class CapacitySeen:
-    """What the cluster's nodes have for engines."""
+    """The GPUs and memory that the cluster's nodes have for engines."""
 
     nodes: tuple[llm_spec.NodeCapacity, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time went by."""
+    """Time has passed; comes every 0.5 s."""
 
 
 TicketedRequest = AdminRequested | ModelLoadRequested | ModelUnloadRequested
