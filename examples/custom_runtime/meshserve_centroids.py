@@ -10,7 +10,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, files, options, signatures
+from meshserve.runtimes import prerequisites, files, options, signatures
 
 LAYOUT = files.Layout(("model.centroids",), (".centroids",), sniff=lambda _: False)
 
@@ -24,8 +24,8 @@ class CentroidsModel(model_runtime.LoadedModel):
         features = model.TensorSpec("features", "FP64", (-1, centroids.shape[1]))
         label = model.TensorSpec("label", "BYTES", (-1,))
         distance = model.TensorSpec("distance", "FP64", (-1,))
-        inputs = signatures.agreed(spec.inputs, (features,), "input")
-        outputs = signatures.agreed(spec.outputs, (label, distance), "output")
+        inputs = signatures.agree(spec.inputs, (features,), "input")
+        outputs = signatures.agree(spec.outputs, (label, distance), "output")
         self.signature = model.Signature(
             tuple(inputs), tuple(outputs), has_batch_dimension=True, can_join=True
         )
@@ -62,7 +62,7 @@ class CentroidsRuntime(model_runtime.Runtime):
 
     def prepare(self, device: str) -> None:
         """Check the device; numpy is imported already."""
-        devices.require_known(device)
+        prerequisites.check_device(device)
 
     def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
         """Return 16 bytes for each of the file: a number takes 8, and at least 2 characters."""
@@ -72,7 +72,7 @@ class CentroidsRuntime(model_runtime.Runtime):
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> CentroidsModel:
         """Read the file. Raises LoadFailed if its lines are not a label and as many numbers."""
-        file: Path = files.require(spec, artifact, LAYOUT)
+        file: Path = files.find_model_file(spec, artifact, LAYOUT)
         options.Options(spec).check_known()
         try:
             lines = [line.split(",") for line in file.read_text().splitlines()]

@@ -33,4 +33,4 @@ def test_a_broken_table_says_why(path):
     path.write_text("setosa,1.4,wide\n")
     artifact = artifact_at(path)
     with pytest.raises(errors.LoadFailed, match=r"is not a table of centroids: .*wide"):
-        runtime_lookup.named("centroids").load(artifact, SPEC, "cpu")
+        runtime_lookup.by_name("centroids").load(artifact, SPEC, "cpu")

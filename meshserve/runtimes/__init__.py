@@ -1,4 +1,4 @@
-"""The edge to model libraries: one file per library, the only one that imports it, and only when such a model is loaded.
+"""The edge to model libraries: one file per library, which alone imports it, when it is needed.
 
-Nothing here decides what is loaded or freed; nothing here knows the wire.
+Nothing here decides what is loaded or freed, and nothing here knows the wire.
 """

@@ -1,4 +1,4 @@
-"""The protocol's words for datatypes and numpy's, and arrays as they go to and from a model."""
+"""The protocol's datatypes and numpy's, and the conversion of arrays to and from a model."""
 
 from __future__ import annotations
 
@@ -23,64 +23,73 @@ NUMPY_TYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(np.uint16),
     "BYTES": np.dtype(np.object_),
 }
-"""Word → how numpy holds it: BF16 as its bits, BYTES as objects of `bytes`."""
+"""The dtype of a datatype's arrays. BF16 is held as its bits, BYTES as objects of type `bytes`."""
 
-NUMERIC = frozenset(NUMPY_TYPES) - {"BYTES", "BF16"}
-
-_WORDS = {dtype: word for word, dtype in NUMPY_TYPES.items() if word != "BF16"}
+_DATATYPES = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BF16"}
 
 
-def word_of(dtype: np.dtype) -> str | None:
-    """The word for arrays of this dtype as models give them (texts are BYTES), None if there is none."""
-    return "BYTES" if dtype.kind in "USO" else _WORDS.get(dtype)
+def datatype_of(dtype: np.dtype) -> str | None:
+    """Return the datatype for arrays of a dtype, texts being BYTES; None if there is none."""
+    return "BYTES" if dtype.kind in "USO" else _DATATYPES.get(dtype)
 
 
-def as_wire(values: object) -> np.ndarray:
-    """What a model gave as an array that has a word: texts become objects of bytes, sparse matrices dense.
+def to_wire(values: object) -> np.ndarray:
+    """Return a model's output as an array of the same shape that has a datatype.
 
-    Raises ModelRaised for values that no word covers.
+    Texts become objects of type `bytes`, sparse matrices dense. Raises ModelRaised for values that
+    no datatype covers.
     """
     to_dense = getattr(values, "toarray", None)
     array = np.asarray(to_dense() if to_dense else values)
     if array.dtype.kind in "USO":
-        return as_bytes(array)
-    if array.dtype not in _WORDS:
+        return to_bytes(array)
+    if array.dtype not in _DATATYPES:
         raise errors.ModelRaised(
             f"the model gave values of type {array.dtype}, which the protocol has no datatype for"
         )
     return array
 
 
-def as_bytes(array: np.ndarray) -> np.ndarray:
-    """Texts, bytes or other objects, each as `bytes` (texts in UTF-8, the rest as they print), in an object array of the same shape."""
-    flat = [_one_as_bytes(item) for item in array.ravel().tolist()]
-    encoded = np.empty(len(flat), dtype=np.object_)
-    encoded[:] = flat
-    return encoded.reshape(array.shape)
-
-
-def _one_as_bytes(item: object) -> bytes:
-    return item if isinstance(item, bytes) else str(item).encode()
-
-
-def as_texts(array: np.ndarray) -> np.ndarray:
-    """An object array of bytes as one of `str`. Raises InvalidRequest where it is not UTF-8."""
-    try:
-        flat = [
-            item.decode() if isinstance(item, bytes) else str(item)
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """Return an object array of `bytes` of the same shape: texts in UTF-8, the rest as printed."""
+    return _objects(
+        [
+            item if isinstance(item, bytes) else str(item).encode()
             for item in array.ravel().tolist()
-        ]
+        ],
+        array.shape,
+    )
+
+
+def to_texts(array: np.ndarray) -> np.ndarray:
+    """Return an object array of `bytes` as one of `str`, of the same shape.
+
+    Raises InvalidRequest if an item is not UTF-8.
+    """
+    try:
+        return _objects(
+            [
+                item.decode() if isinstance(item, bytes) else str(item)
+                for item in array.ravel().tolist()
+            ],
+            array.shape,
+        )
     except UnicodeDecodeError as error:
         raise errors.InvalidRequest(
             f"the model takes texts, and one of them is not UTF-8: {error.reason}"
         ) from None
-    texts = np.empty(len(flat), dtype=np.object_)
-    texts[:] = flat
-    return texts.reshape(array.shape)
 
 
-def spec_of(name: str, array: np.ndarray, shape: tuple[int, ...] | None = None) -> model.TensorSpec:
-    """The spec that an array in wire form fits."""
-    return model.TensorSpec(
-        name, word_of(array.dtype) or str(array.dtype), array.shape if shape is None else shape
-    )
+def _objects(items: list[object], shape: tuple[int, ...]) -> np.ndarray:
+    # np.array would make a fixed-width text type of them.
+    array = np.empty(len(items), dtype=np.object_)
+    array[:] = items
+    return array.reshape(shape)
+
+
+def spec_for(
+    name: str, array: np.ndarray, shape: tuple[int, ...] | None = None
+) -> model.TensorSpec:
+    """Return the spec of an array in wire form; `shape` replaces the array's own."""
+    datatype = datatype_of(array.dtype) or str(array.dtype)
+    return model.TensorSpec(name, datatype, array.shape if shape is None else shape)

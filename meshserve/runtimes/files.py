@@ -1,9 +1,9 @@
-"""Which file of an artifact is the model, judged by names and first bytes."""
+"""Finds the model's file in an artifact, by names and first bytes."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -14,15 +14,16 @@ from meshserve.core.values import model
 HEAD_BYTES = 4096
 
 DIGESTS_MAX = 1 << 14
-"""How many files found sound are remembered by their digest, so that a model that comes back is not read twice."""
+"""The number of verified files that are remembered by digest, so that they are read once only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one kind of model lies on disk: the names it goes by, the endings it may have, and what its first bytes say.
+    """The form of one kind of model on disk.
 
-    `sniff` answers whether a file's content is of this kind; a file with a known ending must pass it too where `is_strict`
-    (endings that other files have as well). A file without any ending is judged by `sniff` alone.
+    `names` are file names to look for first, `endings` the endings that it may have. `sniff`
+    returns whether a file's content is of this kind; it judges files without an ending, and if
+    `is_strict` also those with a known ending, for endings that other kinds of files have too.
     """
 
     names: tuple[str, ...]
@@ -31,20 +32,20 @@ class Layout:
     is_strict: bool = False
 
     def find(self, path: PurePath) -> Path | None:
-        """The model's file in an artifact that is a file or a folder, None if there is no one file of this kind."""
-        place = Path(path)
-        if place.is_dir():
-            return self._in_folder(place)
-        return place if place.is_file() and self._fits(place) else None
+        """Return the model's file in a file or folder, or None unless exactly one file fits."""
+        path = Path(path)
+        if path.is_dir():
+            return self._find_in_folder(path)
+        return path if path.is_file() and self._fits(path) else None
 
-    def _in_folder(self, folder: Path) -> Path | None:
+    def _find_in_folder(self, folder: Path) -> Path | None:
         for name in self.names:
             if (folder / name).is_file() and self._fits(folder / name):
                 return folder / name
         fitting = [
-            entry
-            for entry in visible(folder)
-            if entry.suffix.lower() in self.endings and self._fits(entry)
+            file
+            for file in visible_files(folder)
+            if file.suffix.lower() in self.endings and self._fits(file)
         ]
         return fitting[0] if len(fitting) == 1 else None
 
@@ -54,15 +55,15 @@ class Layout:
         return not file.suffix[1:].isalpha() and self.sniff(file)
 
 
-def visible(folder: Path) -> list[Path]:
-    """The files of a folder that are not hidden, by name."""
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not hidden, sorted by name."""
     return sorted(
-        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
+        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
     )
 
 
-def head(file: Path, size_bytes: int = HEAD_BYTES) -> bytes:
-    """The first bytes of a file; none if it can't be read."""
+def read_head(file: Path, size_bytes: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a file; none if it can't be read."""
     try:
         with file.open("rb") as stream:
             return stream.read(size_bytes)
@@ -70,9 +71,9 @@ def head(file: Path, size_bytes: int = HEAD_BYTES) -> bytes:
         return b""
 
 
-def members(file: Path) -> tuple[str, ...]:
-    """The names in a zip archive; none if it is not a whole one."""
-    if head(file, 4) != b"PK\x03\x04":
+def zip_members(file: Path) -> tuple[str, ...]:
+    """Return the names in a zip archive; none if it is not a whole one."""
+    if read_head(file, 4) != b"PK\x03\x04":
         return ()
     try:
         with zipfile.ZipFile(file) as archive:
@@ -81,8 +82,11 @@ def members(file: Path) -> tuple[str, ...]:
         return ()
 
 
-def named_by(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> PurePath:
-    """The artifact's path, or the file in it that the option `file` names. Raises LoadFailed if that leads out or nowhere."""
+def chosen_path(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> PurePath:
+    """Return the artifact's path, or that of the file in it that the option `file` names.
+
+    Raises LoadFailed if the option names a file outside the artifact, or none.
+    """
     name = spec.options.get("file")
     if name is None:
         return artifact.path
@@ -93,26 +97,32 @@ def named_by(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> PurePat
         return artifact.path
     if not Path(artifact.path / relative).is_file():
         raise errors.LoadFailed(
-            f"option file: there is no {name!r} in the model's folder; there is: {listing(artifact.path)}"
+            f"option file: there is no {name!r} in the model's folder; "
+            f"there is: {list_names(artifact.path)}"
         )
     return artifact.path / relative
 
 
-def require(spec: model.ModelSpec, artifact: model_runtime.Artifact, layout: Layout) -> Path:
-    """The file to load. Raises LoadFailed, saying what was looked for, if there is none or it is empty."""
-    path = named_by(spec, artifact)
+def find_model_file(
+    spec: model.ModelSpec, artifact: model_runtime.Artifact, layout: Layout
+) -> Path:
+    """Return the file to load. Raises LoadFailed, naming what was looked for, if none fits.
+
+    An empty file is a LoadFailed too.
+    """
+    path = chosen_path(spec, artifact)
     if path != artifact.path or Path(path).is_file():
-        return _not_empty(Path(path))
-    found = layout.find(path)
-    if found is None:
+        return _check_not_empty(Path(path))
+    file = layout.find(path)
+    if file is None:
         looked_for = " or ".join(
             [*layout.names, *(f"one file *{ending}" for ending in layout.endings)]
         )
-        raise errors.LoadFailed(f"the folder has no {looked_for}; there is: {listing(path)}")
-    return _not_empty(found)
+        raise errors.LoadFailed(f"the folder has no {looked_for}; there is: {list_names(path)}")
+    return _check_not_empty(file)
 
 
-def _not_empty(file: Path) -> Path:
+def _check_not_empty(file: Path) -> Path:
     try:
         size_bytes = file.stat().st_size
     except OSError as error:
@@ -124,24 +134,21 @@ def _not_empty(file: Path) -> Path:
     return file
 
 
-def listing(path: PurePath, count_max: int = 8) -> str:
-    """Names in a folder for a message, or the file's own name."""
-    place = Path(path)
-    if not place.is_dir():
-        return place.name
-    names = sorted(entry.name for entry in place.iterdir())
-    return _joined(names[:count_max], len(names) - count_max)
+def list_names(path: PurePath, count_max: int = 8) -> str:
+    """Return the names in a folder for a message, or the file's own name."""
+    path = Path(path)
+    if not path.is_dir():
+        return path.name
+    names = sorted(entry.name for entry in path.iterdir())
+    shown = ", ".join(names[:count_max]) or "nothing"
+    more = len(names) - count_max
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _joined(names: Sequence[str], left: int) -> str:
-    shown = ", ".join(names) or "nothing"
-    return f"{shown} and {left} more" if left > 0 else shown
-
-
-def first_line(error: BaseException, words_from: Iterable[str] = ()) -> str:
-    """A library's message as one sentence: its first line that says something, without the given prefixes and without trailing dots."""
+def summarize(error: BaseException, prefixes: Iterable[str] = ()) -> str:
+    """Return a library's message as one line: the first that is not blank, without the prefixes."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = next((line for line in lines if line), type(error).__name__)
-    for prefix in words_from:
-        said = said.removeprefix(prefix).strip()
-    return said[:400].rstrip(".:")
+    message = next((line for line in lines if line), type(error).__name__)
+    for prefix in prefixes:
+        message = message.removeprefix(prefix).strip()
+    return message[:400].rstrip(".:")

@@ -1,4 +1,7 @@
-"""LightGBM boosters from text, checked before the library reads them: a broken tree ends its process."""
+"""LightGBM boosters from text.
+
+Files are checked before the library reads them, because a broken tree ends the process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, files, optional_import, options, tabular, trees
+from meshserve.runtimes import files, options, prerequisites, tabular, trees
 
 PLATFORM = "lightgbm"
 
@@ -26,7 +29,7 @@ _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
 
 
 def _looks_like_lightgbm(file: Path) -> bool:
-    return re.match(rb"tree\r?\n", files.head(file, 16)) is not None
+    return re.match(rb"tree\r?\n", files.read_head(file, 16)) is not None
 
 
 LAYOUT = files.Layout(("model.txt",), (".txt", ".lgb"), _looks_like_lightgbm, is_strict=True)
@@ -39,74 +42,75 @@ class LightgbmRuntime(model_runtime.Runtime):
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
-        """Whether there is a booster's text, by name and first line."""
+        """Return whether there is a booster's text, by name and first line."""
         return LAYOUT.find(artifact.path) is not None
 
     def prepare(self, device: str) -> None:
-        """Import LightGBM. Raises MissingExtra, or LoadFailed where the device is not there."""
-        devices.require_known(device)
+        """Import LightGBM. Raises MissingExtra or LoadFailed."""
+        prerequisites.check_device(device)
         _library()
 
     def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
-        """Trees are about as big in memory as their text, which is held twice while it is read."""
+        """Return four times the file's size: the trees, and their text twice while it is read."""
         return model.Footprint(4 * artifact.size_bytes + (1 << 20))
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> tabular.TabularModel:
-        """The booster in the file (options: `num_threads`, 1 by default). Raises LoadFailed."""
+        """Load the booster in the file. Options: `num_threads`, 1 by default. Raises LoadFailed."""
         self.prepare(device)
-        file = files.require(spec, artifact, LAYOUT)
-        read = options.Options(spec)
-        threads = read.count("num_threads", 1)
-        read.check_known()
-        booster = _booster(_library(), artifact.digest, file)
-        return tabular.verified(_described(booster, threads), spec)
+        file = files.find_model_file(spec, artifact, LAYOUT)
+        reader = options.Options(spec)
+        threads = reader.count("num_threads", 1)
+        reader.check_known()
+        booster = _read_booster(_library(), artifact.digest, file)
+        return tabular.verify(_estimator(booster, threads), spec)
 
 
 def _library() -> Any:
-    library = optional_import.require("lightgbm", "LightGBM", "lightgbm")
-    library.register_logger(_silent())
+    library = prerequisites.import_library("lightgbm", "LightGBM", "lightgbm")
+    library.register_logger(_silent_logger())
     return library
 
 
 @functools.cache
-def _silent() -> logging.Logger:
-    """LightGBM prints what it also raises."""
+def _silent_logger() -> logging.Logger:
+    """Return a logger for LightGBM, which prints what it also raises."""
     logger = logging.getLogger("meshserve.runtimes.lightgbm.library")
     logger.disabled = True
     return logger
 
 
-def _booster(library: Any, digest: str, file: Path) -> Any:
-    """Read without its table of tree sizes: with it, trees are parsed in threads from which an exception ends the process."""
+def _read_booster(library: Any, digest: str, file: Path) -> Any:
     try:
         _check_file(digest, file)
-        return library.Booster(
-            model_str=_SIZES.sub("", _text(file), count=1), params={"verbosity": -1}
-        )
+        # With the table of tree sizes LightGBM parses trees in threads of its own, and an exception
+        # in one of them ends the process.
+        text = _SIZES.sub("", _read_trees(file), count=1)
+        return library.Booster(model_str=text, params={"verbosity": -1})
     except UnicodeDecodeError as error:
         raise errors.LoadFailed(f"{file.name} is not a LightGBM model: it is not text") from error
     except trees.BadTree as error:
         raise errors.LoadFailed(f"{file.name} is not a whole LightGBM model: {error}") from error
     except library.basic.LightGBMError as error:
         raise errors.LoadFailed(
-            f"LightGBM can't load {file.name}: {files.first_line(error)}"
+            f"LightGBM can't load {file.name}: {files.summarize(error)}"
         ) from error
 
 
-def _described(booster: Any, threads: int) -> tabular.Estimator:
+def _estimator(booster: Any, threads: int) -> tabular.Estimator:
     return tabular.Estimator(
         functions={"predict": functools.partial(booster.predict, num_threads=threads)},
         columns=booster.num_feature(),
         datatypes=("FP64", "FP32"),
         platform=PLATFORM,
-        is_reentrant=True,  # its maintainers on LightGBM issue 666: safe for predictions with the same number of iterations
+        # Predictions with the same number of iterations are thread-safe: LightGBM issue 666.
+        is_reentrant=True,
     )
 
 
-def _text(file: Path) -> str:
-    """The part that predictions need, up to the end of the trees; what follows tells how the booster was trained. Raises BadTree."""
+def _read_trees(file: Path) -> str:
+    """Return the text up to the end of the trees; the rest is about training. Raises BadTree."""
     text, end, _ = file.read_bytes().decode().replace("\r\n", "\n").partition(_END)
     if not end:
         raise trees.BadTree("its end is missing")
@@ -115,12 +119,12 @@ def _text(file: Path) -> str:
 
 @functools.lru_cache(maxsize=files.DIGESTS_MAX)
 def _check_file(_digest: str, file: Path) -> None:
-    """The check, once for the same bytes."""
-    _check(_text(file))
+    """Raise BadTree unless the file is a whole booster. The same bytes are checked once."""
+    _check(_read_trees(file))
 
 
 def _check(text: str) -> None:
-    """Refuse a text that is cut short or whose trees point where there is nothing. Raises BadTree."""
+    """Raise BadTree for a text that is cut short, or whose trees have wrong indices."""
     if not text.startswith("tree\n"):
         raise trees.BadTree("its first line is not `tree`")
     head, *sections = re.split(r"^Tree=\d+\n", text.removesuffix(_END), flags=re.MULTILINE)
@@ -137,8 +141,8 @@ def _check_header(header: Mapping[str, str], features: int, count: int) -> None:
     outputs = _number(header, "num_tree_per_iteration")
     if outputs < 1 or _number(header, "num_class") != outputs or count % outputs:
         raise trees.BadTree("its number of trees does not fit its number of classes")
-    told = re.search(r"num_class:(\d+)", header.get("objective", ""))
-    if told and int(told[1]) != outputs:
+    classes = re.search(r"num_class:(\d+)", header.get("objective", ""))
+    if classes and int(classes[1]) != outputs:
         raise trees.BadTree("its objective has another number of classes")
     sizes = header.get("tree_sizes", "").split()
     if "tree_sizes" in header and len(sizes) != count:
@@ -169,7 +173,7 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
 
 
 def _check_categories(tree: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Categorical splits have, for a threshold, the number of a range of one array; most models have none."""
+    """Raise BadTree if a categorical split, whose threshold numbers a range, has a wrong one."""
     count = _number(tree, "num_cat")
     is_categorical = (trees.integers(arrays["decision_type"]) & 1).astype(bool)
     trees.check_indices(

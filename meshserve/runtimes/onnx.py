@@ -1,4 +1,4 @@
-"""ONNX models by ONNX Runtime: names, datatypes and shapes are the session's, held against a first prediction."""
+"""ONNX models in ONNX Runtime. Signatures are the session's, verified by a first prediction."""
 
 from __future__ import annotations
 
@@ -16,54 +16,49 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import (
-    datatypes,
-    devices,
-    files,
-    optional_import,
-    options,
-    probing,
-    signatures,
-)
+from meshserve.runtimes import datatypes, files, options, prerequisites, probing, signatures
 
 PLATFORM = "onnxruntime_onnx"
+FORMS_MAX = 1 << 17
 
-_WORDS = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16",
-    "int32": "INT32", "int64": "INT64", "float16": "FP16", "float": "FP32", "double": "FP64", "string": "BYTES",
-}  # fmt: skip
+_INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+_DATATYPES = {name: name.upper() for name in _INTEGERS} | {
+    "bool": "BOOL",
+    "float16": "FP16",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+}
 
 _CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
-"""What a classifier's ZipMap gives: for each row, a score by class."""
+"""Types of a classifier's output after ZipMap: for each row, a score by class."""
 
-_LEVELS = {
+_OPTIMIZATIONS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
     "off": "ORT_DISABLE_ALL",
 }
 
-_NOISE = ("[ONNXRuntimeError] :",)
-
+_PREFIXES = ("[ONNXRuntimeError] :",)
 
 _FIRST_FIELDS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 """Protobuf whose first field is `ir_version`, followed by another field of ModelProto."""
 
-FORMS_MAX = 1 << 17
-
 _SMALL_BYTES = 64 * 1024
-"""Up to this size `basic` is the default optimisation: a third less memory and load time than `all`, and no slower to run."""
+"""Up to this size `basic` is the default optimization: it takes a third less memory and load time
+than `all`, and the model runs as fast."""
 
 _SMALLEST_MODEL = (
     b'\x08\x08:/\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0b\n\x01x\x12\x06\n\x04\x08\x01'
     b"\x12\x00b\x0b\n\x01y\x12\x06\n\x04\x08\x01\x12\x00B\x04\n\x00\x10\r"
 )
-"""y = Identity(x): run once, it makes ONNX Runtime allocate what all sessions share."""
+"""The graph y = Identity(x): its run makes ONNX Runtime allocate what all sessions share."""
 
 
 def _looks_like_onnx(file: Path) -> bool:
-    first = files.head(file, 8)
-    return _FIRST_FIELDS.match(first) is not None or first[4:8] == b"ORTM"
+    head = files.read_head(file, 8)
+    return _FIRST_FIELDS.match(head) is not None or head[4:8] == b"ORTM"
 
 
 LAYOUT = files.Layout(("model.onnx",), (".onnx", ".ort"), _looks_like_onnx)
@@ -72,118 +67,55 @@ Decode = Callable[[Any], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What sessions that take and give the same have in common. Kept once, however many such models are in memory."""
+class SessionForm:
+    """The part of a model that is equal for sessions with the same inputs and outputs.
+
+    Equal forms are kept once, because a worker holds thousands of models of few forms.
+    """
 
     signature: model.Signature
-    scores: tuple[tuple[str, str], ...]
+    output_types: tuple[tuple[str, str], ...]
     probe_shapes: tuple[tuple[int, ...], ...]
     probe: Mapping[str, np.ndarray] | None = field(compare=False)
-    names: list[str] = field(compare=False)
-    texts: frozenset[str] = field(compare=False)
+    output_names: list[str] = field(compare=False)
+    text_inputs: frozenset[str] = field(compare=False)
     decoders: Mapping[str, Decode] = field(compare=False)
 
 
-def _form(session: Any, signature: model.Signature, probe: Mapping[str, np.ndarray] | None) -> Form:
-    return Form(
+def _form(
+    session: Any, signature: model.Signature, probe: Mapping[str, np.ndarray] | None
+) -> SessionForm:
+    return SessionForm(
         signature=signature,
-        scores=tuple((node.name, node.type) for node in session.get_outputs()),
+        output_types=tuple((node.name, node.type) for node in session.get_outputs()),
         probe_shapes=tuple(array.shape for array in (probe or {}).values()),
         probe=probe,
-        names=[spec.name for spec in signature.outputs],
-        texts=frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
+        output_names=[spec.name for spec in signature.outputs],
+        text_inputs=frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
         decoders=_decoders(session, {spec.name: spec.shape for spec in signature.outputs}),
     )
 
 
-class OnnxModel(model_runtime.LoadedModel):
-    """A session and its signature. Sessions may be run by many threads at once."""
-
-    __slots__ = ("_decoders", "_names", "_run", "_session", "_texts", "probe", "signature")
-
-    capabilities = model_runtime.Capabilities(is_reentrant=True)
-
-    def __init__(self, session: Any, form: Form) -> None:
-        self.signature = form.signature
-        self.probe = form.probe
-        self._session = session
-        self._run = session.run
-        self._names = form.names
-        self._texts = form.texts
-        self._decoders = form.decoders
-
-    def predict(
-        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        """Run the session for the outputs asked for. Raises InvalidRequest where ONNX Runtime finds the values at fault."""
-        names = list(outputs) or self._names
-        if self._texts:
-            inputs = {
-                name: datatypes.as_texts(array) if name in self._texts else array
-                for name, array in inputs.items()
-            }
-        try:
-            given = self._run(names, inputs)
-        except Exception as error:
-            if type(error).__name__ == "InvalidArgument":
-                raise errors.InvalidRequest(files.first_line(error, _NOISE)) from None
-            raise
-        if self._decoders:
-            return {
-                name: self._decoders.get(name, _as_is)(value)
-                for name, value in zip(names, given, strict=True)
-            }
-        return dict(zip(names, given, strict=True))
-
-    def close(self) -> None:
-        """Let the session go, and its memory with it."""
-        del self._session, self._run
-
-
-def _as_is(value: Any) -> np.ndarray:
-    return np.asarray(value)
-
-
-def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Decode]:
-    """How outputs that are not plain tensors become tensors, by name; empty for most models."""
-    decoders: dict[str, Decode] = {}
-    for node in session.get_outputs():
-        if node.type in _CLASS_SCORES:
-            decoders[node.name] = functools.partial(
-                _scores, classes=shapes.get(node.name, (-1, 0))[1]
-            )
-        elif node.type == "tensor(string)":
-            decoders[node.name] = datatypes.as_bytes
-    return decoders
-
-
-def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
-    """Scores by class as [rows, classes] FP32, in the order of the classes."""
-    if not rows:
-        return np.empty((0, classes), np.float32)
-    return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
-
-
 class _VerifiedForms:
-    """Forms by an artifact's digest and what was declared: the same bytes need no second proof.
+    """Forms by an artifact's digest and declaration: the same bytes are verified once.
 
-    Equal forms are kept once. Several threads may call.
+    Several threads may call.
     """
 
     def __init__(self) -> None:
-        self._forms: cachetools.LRUCache[object, Form] = cachetools.LRUCache(FORMS_MAX)
-        self._equal_forms: cachetools.LRUCache[Form, Form] = cachetools.LRUCache(FORMS_MAX)
+        self._forms: cachetools.LRUCache[object, SessionForm] = cachetools.LRUCache(FORMS_MAX)
+        self._equal: cachetools.LRUCache[SessionForm, SessionForm] = cachetools.LRUCache(FORMS_MAX)
         self._lock = threading.Lock()
 
-    def get(self, key: object) -> Form | None:
+    def get(self, key: object) -> SessionForm | None:
         """Return the form that was put for the key, if it is still known."""
         with self._lock:
             return self._forms.get(key)
 
-    def put(self, key: object, form: Form) -> Form:
+    def put(self, key: object, form: SessionForm) -> SessionForm:
         """Remember the form; return it, or the equal one that other models have already."""
         with self._lock:
-            form = self._equal_forms.setdefault(form, form)
+            form = self._equal.setdefault(form, form)
             self._forms[key] = form
             return form
 
@@ -191,50 +123,128 @@ class _VerifiedForms:
 _FORMS = _VerifiedForms()
 
 
+class OnnxModel(model_runtime.LoadedModel):
+    """A session and its signature."""
+
+    __slots__ = (
+        "_decoders",
+        "_output_names",
+        "_run",
+        "_session",
+        "_text_inputs",
+        "probe",
+        "signature",
+    )
+
+    capabilities = model_runtime.Capabilities(is_reentrant=True)
+
+    def __init__(self, session: Any, form: SessionForm) -> None:
+        self.signature = form.signature
+        self.probe = form.probe
+        self._session = session
+        self._run = session.run
+        self._output_names = form.output_names
+        self._text_inputs = form.text_inputs
+        self._decoders = form.decoders
+
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Run the session. Shapes and datatypes are the signature's.
+
+        Raises InvalidRequest if ONNX Runtime refuses the values.
+        """
+        names = list(outputs) or self._output_names
+        if self._text_inputs:
+            inputs = {
+                name: datatypes.to_texts(array) if name in self._text_inputs else array
+                for name, array in inputs.items()
+            }
+        try:
+            values = self._run(names, inputs)
+        except Exception as error:
+            # The class can be named only where the library is imported.
+            if type(error).__name__ == "InvalidArgument":
+                raise errors.InvalidRequest(files.summarize(error, _PREFIXES)) from None
+            raise
+        if self._decoders:
+            return {
+                name: self._decoders.get(name, np.asarray)(value)
+                for name, value in zip(names, values, strict=True)
+            }
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        """Free the session, and its memory with it."""
+        del self._session, self._run
+
+
+def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Decode]:
+    """Return by output name how values that are not plain tensors become arrays."""
+    decoders: dict[str, Decode] = {}
+    for node in session.get_outputs():
+        if node.type in _CLASS_SCORES:
+            classes = shapes.get(node.name, (-1, 0))[1]
+            decoders[node.name] = functools.partial(_scores, classes=classes)
+        elif node.type == "tensor(string)":
+            decoders[node.name] = datatypes.to_bytes
+    return decoders
+
+
+def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
+    """Return scores by class as FP32 of shape [rows, classes], sorted by class."""
+    if not rows:
+        return np.empty((0, classes), np.float32)
+    return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
+
+
 class OnnxRuntime(model_runtime.Runtime):
-    """Loads `.onnx` (also with weights in files beside it) and `.ort`."""
+    """Loads `.onnx`, also with weights in files beside it, and `.ort`."""
 
     name = "onnx"
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
-        """Whether there is an ONNX file, by name or first bytes."""
+        """Return whether there is an ONNX file, by name or first bytes."""
         return LAYOUT.find(artifact.path) is not None
 
     def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
-        """Weights are copied out of the file, and some are packed a second time for the kernels."""
+        """Return twice the file's size: weights are copied, and some packed again for kernels."""
         bytes_max = 2 * artifact.size_bytes + 256 * 1024
-        return (
-            model.Footprint(bytes_max, bytes_max + (16 << 20))
-            if device == "cuda"
-            else model.Footprint(bytes_max)
-        )
+        return model.Footprint(bytes_max, bytes_max + (16 << 20) if device == "cuda" else 0)
 
     def prepare(self, device: str) -> None:
-        """Import ONNX Runtime and run a session once. Raises MissingExtra, or LoadFailed where the device is not there."""
-        devices.require_known(device)
-        _warmed_up(device)
+        """Import ONNX Runtime and run a session once. Raises MissingExtra or LoadFailed."""
+        prerequisites.check_device(device)
+        _warm_up(device)
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> OnnxModel:
-        """A session with one thread and no arena; see `_session_options` for what options change. Raises LoadFailed."""
+        """Load a session, by default with one thread and no arena. Raises LoadFailed.
+
+        Options: see `_session_options`.
+        """
         self.prepare(device)
-        file = files.require(spec, artifact, LAYOUT)
+        file = files.find_model_file(spec, artifact, LAYOUT)
         library = _library()
-        chosen = _session_options(library, spec, artifact.size_bytes)
-        session = _session(library, file, chosen, _providers(library, device))
+        session = _session(
+            library,
+            file,
+            _session_options(library, spec, artifact.size_bytes),
+            _providers(library, device),
+        )
         key = (artifact.digest, str(spec.options.get("file", "")), spec.inputs, spec.outputs)
         form = _FORMS.get(key) if artifact.is_cached else None
-        return OnnxModel(session, form or _FORMS.put(key, _verified(session, spec)))
+        return OnnxModel(session, form or _FORMS.put(key, _verify(session, spec)))
 
 
 def _library() -> Any:
-    return optional_import.require("onnxruntime", "ONNX Runtime", "onnx")
+    return prerequisites.import_library("onnxruntime", "ONNX Runtime", "onnx")
 
 
 @functools.cache
-def _warmed_up(device: str) -> None:
+def _warm_up(device: str) -> None:
     library = _library()
     plain = _session_options(library, model.ModelSpec(model.ModelId(""), ""), 0)
     session = library.InferenceSession(
@@ -244,19 +254,25 @@ def _warmed_up(device: str) -> None:
 
 
 def _session_options(library: Any, spec: model.ModelSpec, size_bytes: int) -> Any:
-    """Read from `intra_op_num_threads`, `inter_op_num_threads`, `enable_cpu_mem_arena`, `enable_mem_pattern`, `graph_optimization`."""
-    read = options.Options(spec)
+    """Return ONNX Runtime's SessionOptions from the spec's options.
+
+    These are `intra_op_num_threads`, `inter_op_num_threads`, `enable_cpu_mem_arena`,
+    `enable_mem_pattern` and `graph_optimization`.
+    """
+    reader = options.Options(spec)
     chosen = library.SessionOptions()
-    chosen.intra_op_num_threads = read.count("intra_op_num_threads", 1)
-    chosen.inter_op_num_threads = read.count("inter_op_num_threads", 1)
-    chosen.enable_cpu_mem_arena = read.flag("enable_cpu_mem_arena", default=False)
-    chosen.enable_mem_pattern = read.flag("enable_mem_pattern", default=False)
-    level = _LEVELS[
-        read.choice("graph_optimization", _LEVELS, "basic" if size_bytes <= _SMALL_BYTES else "all")
-    ]
+    # Thousands of sessions share the cores: a pool of threads and an arena each would take more
+    # memory than a small model.
+    chosen.intra_op_num_threads = reader.count("intra_op_num_threads", 1)
+    chosen.inter_op_num_threads = reader.count("inter_op_num_threads", 1)
+    chosen.enable_cpu_mem_arena = reader.flag("enable_cpu_mem_arena", default=False)
+    chosen.enable_mem_pattern = reader.flag("enable_mem_pattern", default=False)
+    default = "basic" if size_bytes <= _SMALL_BYTES else "all"
+    level = _OPTIMIZATIONS[reader.choice("graph_optimization", _OPTIMIZATIONS, default)]
     chosen.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
-    chosen.log_severity_level = 4  # what goes wrong is in the exception
-    read.check_known()
+    # Nothing is logged, because the exceptions have all of it.
+    chosen.log_severity_level = 4
+    reader.check_known()
     return chosen
 
 
@@ -265,107 +281,101 @@ def _providers(library: Any, device: str) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in library.get_available_providers():
         raise errors.LoadFailed(
-            "ONNX Runtime is installed without CUDA: pip install onnxruntime-gpu in place of onnxruntime"
+            "ONNX Runtime is installed without CUDA: "
+            "pip install onnxruntime-gpu in place of onnxruntime"
         )
-    return [
-        ("CUDAExecutionProvider", {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}),
-        "CPUExecutionProvider",
-    ]
+    cuda_options = {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}
+    return [("CUDAExecutionProvider", cuda_options), "CPUExecutionProvider"]
 
 
 def _session(library: Any, file: Path, chosen: Any, providers: list[Any]) -> Any:
     try:
         return library.InferenceSession(str(file), chosen, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise errors.LoadFailed(
-            f"ONNX Runtime can't load {file.name}: {files.first_line(error, _NOISE)}"
+            f"ONNX Runtime can't load {file.name}: {files.summarize(error, _PREFIXES)}"
         ) from error
 
 
-def _verified(session: Any, spec: model.ModelSpec) -> Form:
-    """The form with a signature that a prediction has confirmed, and that agrees with what was declared."""
+def _verify(session: Any, spec: model.ModelSpec) -> SessionForm:
+    """Return the form, with a signature that agrees with a prediction and the declaration."""
     nodes = session.get_outputs()
     for node in nodes:
         _check_output(node)
     inputs = _inputs(session, spec)
-    probed = _probed(session, inputs, [node.name for node in nodes])
-    found = tuple(_output_spec(node, probed) for node in nodes)
-    signatures.check_names(spec.outputs, found, "output")
-    outputs = (
-        tuple(signatures.agreed(spec.outputs, probed.outputs if probed else found, "output"))
-        if spec.outputs
-        else found
-    )
-    is_batchable = (
-        probed is not None and probed.is_batchable and signatures.are_batches((*inputs, *outputs))
-    )
+    probed = _probe(session, inputs, [node.name for node in nodes])
+    actual = tuple(_output_spec(node, probed) for node in nodes)
+    signatures.check_names(spec.outputs, actual, "output")
+    outputs = actual
+    if spec.outputs:
+        actual = probed.outputs if probed else actual
+        outputs = tuple(signatures.agree(spec.outputs, actual, "output"))
+    has_rows = bool(probed and probed.is_batchable and signatures.have_rows((*inputs, *outputs)))
     signature = model.Signature(
-        inputs, outputs, has_batch_dimension=is_batchable, can_join=is_batchable, platform=PLATFORM
+        inputs, outputs, has_batch_dimension=has_rows, can_join=has_rows, platform=PLATFORM
     )
     return _form(session, signature, probed.inputs if probed else None)
 
 
 def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:
-    """What the graph takes, narrowed to what was declared."""
-    found = tuple(_input_spec(node) for node in session.get_inputs())
-    signatures.check_names(spec.inputs, found, "input")
+    """Return the graph's inputs, narrowed to the declared ones."""
+    actual = tuple(_input_spec(node) for node in session.get_inputs())
+    signatures.check_names(spec.inputs, actual, "input")
     if spec.inputs:
-        signatures.check_all(spec.inputs, [input_.name for input_ in found], "input")
-    return tuple(signatures.agreed(spec.inputs, found, "input"))
+        signatures.check_complete(spec.inputs, [input_.name for input_ in actual], "input")
+    return tuple(signatures.agree(spec.inputs, actual, "input"))
 
 
-def _dimensions(node: Any) -> tuple[int, ...]:
+def _shape(node: Any) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
 
 
-def _word(node: Any) -> str | None:
-    return (
-        _WORDS.get(node.type.removeprefix("tensor(").removesuffix(")"))
-        if node.type.startswith("tensor(")
-        else None
-    )
+def _datatype(node: Any) -> str | None:
+    if not node.type.startswith("tensor("):
+        return None
+    return _DATATYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
 
 
 def _input_spec(node: Any) -> model.TensorSpec:
-    word = _word(node)
-    if word is None:
+    datatype = _datatype(node)
+    if datatype is None:
         raise errors.LoadFailed(
-            f"input {node.name!r} is {node.type}, which can't be sent; add a Cast or a conversion to the graph"
+            f"input {node.name!r} is {node.type}, which can't be sent; "
+            "add a Cast or a conversion to the graph"
         )
-    return model.TensorSpec(node.name, word, _dimensions(node))
+    return model.TensorSpec(node.name, datatype, _shape(node))
 
 
 def _check_output(node: Any) -> None:
-    if _word(node) is None and node.type not in _CLASS_SCORES:
+    if _datatype(node) is None and node.type not in _CLASS_SCORES:
         raise errors.LoadFailed(
-            f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; convert it in the graph"
+            f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; "
+            "convert it in the graph"
         )
 
 
-def _output_spec(node: Any, probed: probing.Probed | None) -> model.TensorSpec:
-    """As the graph says, corrected by what came out: graphs may lie about their outputs, and ONNX Runtime lets them."""
-    found = {spec.name: spec for spec in probed.outputs}.get(node.name) if probed else None
+def _output_spec(node: Any, probed: probing.ProbeResult | None) -> model.TensorSpec:
+    """Return the graph's spec of an output, or the probed one if the two contradict each other.
+
+    ONNX Runtime lets graphs lie about the shapes of their outputs.
+    """
+    actual = {spec.name: spec for spec in probed.outputs}.get(node.name) if probed else None
     if node.type in _CLASS_SCORES:
-        if found is None:
+        if actual is None:
             raise errors.LoadFailed(
-                f"output {node.name!r} is a map by class, and no first prediction could tell how many: export with zipmap=False"
+                f"output {node.name!r} is a map by class, and no first prediction could tell "
+                "how many: export with zipmap=False"
             )
-        return found
-    said = model.TensorSpec(node.name, _word(node) or "", _dimensions(node))
-    return said if found is None or _covers(said.shape, found.shape) else found
+        return actual
+    stated = model.TensorSpec(node.name, _datatype(node) or "", _shape(node))
+    return stated if actual is None or signatures.covers(stated.shape, actual.shape) else actual
 
 
-def _covers(wide: Sequence[int], narrow: Sequence[int]) -> bool:
-    return len(wide) == len(narrow) and all(
-        any_ in (-1, one) for any_, one in zip(wide, narrow, strict=True)
-    )
-
-
-def _probed(
+def _probe(
     session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]
-) -> probing.Probed | None:
-    runner = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
+) -> probing.ProbeResult | None:
+    unverified = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
     try:
-        return probing.explore(lambda feed: runner.predict(feed, names), inputs)
+        return probing.probe(lambda feed: unverified.predict(feed, names), inputs)
     except probing.ProbeFailed:
         return None

@@ -10,74 +10,66 @@ from meshserve.core.values import model
 
 
 class Options:
-    """Reads options by name and type; `check_known` refuses what nobody read. Every fault is LoadFailed."""
+    """Reads options by name and type; `check_known` refuses what was not read."""
 
     def __init__(self, spec: model.ModelSpec) -> None:
         self._values = spec.options
         self._known = {"file"}
 
-    def _get(self, name: str) -> object:
-        self._known.add(name)
-        return self._values.get(name)
-
     def count(self, name: str, default: int) -> int:
-        """A whole number that is not negative."""
-        value = self._get(name)
-        if value is None:
-            return default
+        """Return a whole number. Raises LoadFailed if the option is negative or no number."""
+        value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise errors.LoadFailed(f"option {name}: {value!r} is not a count")
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """True or false."""
-        value = self._get(name)
-        if value is None:
-            return default
+        """Return True or False. Raises LoadFailed if the option is neither."""
+        value = self._get(name, default)
         if not isinstance(value, bool):
             raise errors.LoadFailed(f"option {name}: {value!r} is neither true nor false")
         return value
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
-        """One of the given words. YAML's bare `off` and `on` are taken as the words they look like."""
-        value = self._get(name)
+        """Return one of the given words. Raises LoadFailed if the option is another."""
+        value = self._get(name, default)
+        # YAML reads a bare `off` as False.
         if isinstance(value, bool):
             value = "on" if value else "off"
-        if value is None:
-            return default
         if value not in choices:
             raise errors.LoadFailed(f"option {name}: {value!r} is not one of {', '.join(choices)}")
         return str(value)
 
     def text(self, name: str, default: str) -> str:
-        """A word."""
-        value = self._get(name)
-        if value is None:
-            return default
+        """Return a text. Raises LoadFailed if the option is not one."""
+        value = self._get(name, default)
         if not isinstance(value, str):
             raise errors.LoadFailed(f"option {name}: {value!r} is not a text")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of words, empty if there is none."""
-        value = self._get(name)
-        if value is None:
-            return ()
+        """Return a list of texts, empty by default. Raises LoadFailed if the option is no list."""
+        value = self._get(name, ())
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise errors.LoadFailed(f"option {name}: {value!r} is not a list of texts")
         return tuple(value)
 
     def check_known(self) -> None:
-        """Refuse an option that was not read, with the nearest one that is known."""
+        """Raise LoadFailed for an option that was not read, with the nearest that was."""
         for name in self._values:
             if name not in self._known:
                 raise errors.LoadFailed(
-                    f"option {name!r} is not known here{nearest(name, self._known)}"
+                    f"option {name!r} is not known here{suggest(name, self._known)}"
                 )
 
+    def _get(self, name: str, default: object) -> object:
+        self._known.add(name)
+        value = self._values.get(name)
+        return default if value is None else value
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?`, or what there is where nothing is near."""
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean …?`, or `; there is: …` if no known word is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(names)}"
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""What a model does with made-up inputs: the check that its signature is true, and its warm-up."""
+"""Runs a model with made-up inputs: to verify its signature, and to warm it up."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from meshserve.runtimes import datatypes
 
 ROWS = 3
 FREE_SIZES = (4, 32, 224)
-"""Sizes tried, in this order, for dimensions other than the first that may have any."""
+"""Sizes to try, in this order, for dimensions of any size other than the first."""
 
 OTHER_SIZES = (5, 64)
-"""Then these, to see which dimensions of the outputs follow."""
+"""Sizes to try then, to find the dimensions of the outputs that follow those of the inputs."""
 
-Given = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
-Run = Callable[[Mapping[str, np.ndarray]], Given]
+Run = Callable[[Arrays], Arrays]
 """One prediction of all outputs, in wire form."""
 
 
 class ProbeFailed(Exception):
-    """The model did not take any made-up inputs; `cause` is what it raised for the last ones."""
+    """The model refused all made-up inputs; `cause` is what it raised for the last ones."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -32,35 +32,46 @@ class ProbeFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What a model gave: `inputs` of one row that it takes, `outputs` as found, and whether it treats the first dimension as a batch."""
+class ProbeResult:
+    """What a model did with made-up inputs.
 
-    inputs: Mapping[str, np.ndarray]
+    `inputs` have one row, and the model takes them. `outputs` are specs of what it returned.
+    `is_batchable`: with several rows it returned one row for each, the same as for the row alone.
+    """
+
+    inputs: Arrays
     outputs: tuple[model.TensorSpec, ...]
     is_batchable: bool
 
 
-def explore(run: Run, inputs: Sequence[model.TensorSpec]) -> Probed:
-    """Run with one row and with several, and with another size where other dimensions are free. Raises ProbeFailed."""
-    feeds, given = _first_that_runs(run, inputs)
-    runs = [given]
-    has_rows = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
+    """Run with one row, with several, and with other sizes where dimensions may have any.
+
+    Raises ProbeFailed if the model refuses all made-up inputs of one row.
+    """
+    feeds, first = _find_inputs_that_run(run, inputs)
+    runs = [first]
     is_batchable = False
     if any(spec.shape[:1] == (-1,) for spec in inputs):
         many = _attempt(run, feeds)
         if not isinstance(many, Exception):
             runs.append(many)
-            is_batchable = has_rows and _follows(given, many)
+            all_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
+            is_batchable = all_have_rows and _has_same_rows(first, many)
     if any(-1 in spec.shape[1:] for spec in inputs):
-        others = (_attempt(run, _one_row(made_up(inputs, size), inputs)) for size in OTHER_SIZES)
-        runs.append(next((other for other in others if not isinstance(other, Exception)), given))
-    return Probed(_one_row(feeds, inputs), _common_specs(runs), is_batchable)
+        others = (_attempt(run, _first_rows(make_up(inputs, size), inputs)) for size in OTHER_SIZES)
+        runs.append(next((other for other in others if not isinstance(other, Exception)), first))
+    return ProbeResult(_first_rows(feeds, inputs), _common_specs(runs), is_batchable)
 
 
-def made_up(
+def make_up(
     inputs: Sequence[model.TensorSpec], free_size: int, rows: int = ROWS
 ) -> dict[str, np.ndarray]:
-    """Inputs that fit: rows differ, numbers are small, and the same at every call."""
+    """Return inputs with the specs' datatypes and shapes, the same at every call.
+
+    A first dimension of any size gets `rows`, others of any size `free_size`. Rows differ, and
+    numbers are small, because inputs are often indices.
+    """
     return {
         spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows)) for spec in inputs
     }
@@ -85,38 +96,37 @@ def _fractions(steps: np.ndarray) -> np.ndarray:
     return np.asarray(steps * 61 % 97 / 97)
 
 
-def _one_row(
-    feeds: Mapping[str, np.ndarray], inputs: Sequence[model.TensorSpec]
-) -> dict[str, np.ndarray]:
+def _first_rows(feeds: Arrays, inputs: Sequence[model.TensorSpec]) -> dict[str, np.ndarray]:
     return {
         spec.name: feeds[spec.name][:1] if spec.shape[:1] == (-1,) else feeds[spec.name]
         for spec in inputs
     }
 
 
-def _first_that_runs(
+def _find_inputs_that_run(
     run: Run, inputs: Sequence[model.TensorSpec]
-) -> tuple[dict[str, np.ndarray], Given]:
+) -> tuple[dict[str, np.ndarray], Arrays]:
+    """Return inputs of several rows of which the first one runs, and that row's outputs."""
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
-    cause = None
+    cause: Exception = AssertionError("no size was tried")
     for size in sizes:
-        feeds = made_up(inputs, size)
-        given = _attempt(run, _one_row(feeds, inputs))
-        if not isinstance(given, Exception):
-            return feeds, given
-        cause = given
-    raise ProbeFailed(cause or ValueError("there was no size to try"))
+        feeds = make_up(inputs, size)
+        answer = _attempt(run, _first_rows(feeds, inputs))
+        if not isinstance(answer, Exception):
+            return feeds, answer
+        cause = answer
+    raise ProbeFailed(cause)
 
 
-def _attempt(run: Run, feeds: Mapping[str, np.ndarray]) -> Given | Exception:
+def _attempt(run: Run, feeds: Arrays) -> Arrays | Exception:
     try:
         return run(feeds)
-    except Exception as error:  # noqa: BLE001 a model's code may raise anything for inputs that nobody meant
+    except Exception as error:  # noqa: BLE001 a model may raise anything for inputs without a meaning
         return error
 
 
-def _follows(one: Mapping[str, np.ndarray], many: Mapping[str, np.ndarray]) -> bool:
-    """Whether each output has a row for each row, and the first row's is what it was alone."""
+def _has_same_rows(one: Arrays, many: Arrays) -> bool:
+    """Return whether each output has a row for each input row, the first being that of `one`."""
     return one.keys() == many.keys() and all(
         array.shape[:1] == (1,)
         and many[name].shape == (ROWS, *array.shape[1:])
@@ -128,19 +138,20 @@ def _follows(one: Mapping[str, np.ndarray], many: Mapping[str, np.ndarray]) -> b
 def _is_close(left: np.ndarray, right: np.ndarray) -> bool:
     if np.array_equal(left, right):
         return True
+    # Kernels sum in another order for several rows.
     return left.dtype.kind == "f" and bool(
         np.allclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True)
     )
 
 
-def _common_specs(runs: Sequence[Mapping[str, np.ndarray]]) -> tuple[model.TensorSpec, ...]:
-    """Outputs with the dimensions in which all runs agree; the others may have any size."""
+def _common_specs(runs: Sequence[Arrays]) -> tuple[model.TensorSpec, ...]:
+    """Return specs with the dimensions in which all runs agree, and -1 for the others."""
     return tuple(_common_spec(name, [run[name] for run in runs if name in run]) for name in runs[0])
 
 
 def _common_spec(name: str, arrays: Sequence[np.ndarray]) -> model.TensorSpec:
     shapes = [array.shape for array in arrays if array.ndim == arrays[0].ndim]
     sizes = zip(*shapes, strict=True)
-    return datatypes.spec_of(
+    return datatypes.spec_for(
         name, arrays[0], tuple(seen[0] if len(set(seen)) == 1 else -1 for seen in sizes)
     )

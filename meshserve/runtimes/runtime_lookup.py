@@ -1,4 +1,4 @@
-"""Which runtime loads an artifact: the one that the spec names, else the first that knows the artifact."""
+"""Finds the runtime of an artifact: the one that the spec names, or the first that accepts it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from meshserve.core.values import model
 from meshserve.runtimes import files, lightgbm, onnx, options, python, pytorch, sklearn, xgboost
 
 GROUP = "meshserve.runtimes"
-"""Entry points of this group add runtimes: each names a class without arguments, or a ready object, that is a `ports.Runtime`."""
+"""The group of entry points that add runtimes.
 
+Each names a class without parameters, or an object, that is a `model_runtime.Runtime`.
+"""
+
+# A user's class is asked first: it may load the files of other kinds that lie beside it.
 RUNTIMES: tuple[model_runtime.Runtime, ...] = (
     python.PythonRuntime(),
     onnx.OnnxRuntime(),
@@ -21,7 +25,6 @@ RUNTIMES: tuple[model_runtime.Runtime, ...] = (
     xgboost.XgboostRuntime(),
     lightgbm.LightgbmRuntime(),
 )
-"""In the order in which they are asked. A `model.py` comes first: it may load what lies beside it."""
 
 BUILT_IN: dict[str, model_runtime.Runtime] = {runtime.name: runtime for runtime in RUNTIMES}
 
@@ -36,45 +39,50 @@ ALIASES = {
     "mlserver_xgboost.XGBoostModel": "xgboost",
     "mlserver_lightgbm.LightGBMModel": "lightgbm",
 }
-"""What others call the same: Triton's backends and platforms, KServe's formats, MLServer's implementations."""
+"""Our runtimes by Triton's backends and platforms, KServe's formats, MLServer's implementations."""
 
 UNDERSTOOD = (
-    "model.onnx (onnx), model.pt or model.pt2 (torch), model.skops, model.joblib or model.pkl (sklearn), "
-    "model.json, model.ubj or model.bst (xgboost), model.txt (lightgbm), model.py (python), or the one file with such an ending"
+    "model.onnx (onnx), model.pt or model.pt2 (torch), "
+    "model.skops, model.joblib or model.pkl (sklearn), "
+    "model.json, model.ubj or model.bst (xgboost), model.txt (lightgbm), model.py (python), "
+    "or the one file with such an ending"
 )
 
 
 def names() -> tuple[str, ...]:
-    """The runtimes there are: the built-in ones, then those of other packages."""
+    """Return the names of all runtimes: the built-in ones, then those of other packages."""
     return (*BUILT_IN, *_third_party())
 
 
 def find(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> model_runtime.Runtime:
-    """The runtime for this artifact. Raises LoadFailed where the named one does not exist or nothing knows the artifact."""
+    """Return the runtime for an artifact.
+
+    Raises LoadFailed if the named runtime does not exist, or if no runtime accepts the artifact.
+    """
     if spec.runtime:
-        return named(spec.runtime)
-    path = files.named_by(spec, artifact)
+        return by_name(spec.runtime)
+    path = files.chosen_path(spec, artifact)
     candidate = model_runtime.Artifact(path, artifact.digest, artifact.size_bytes)
     for runtime in BUILT_IN.values():
         if runtime.accepts(candidate):
             return runtime
     for name in _third_party():
-        if (runtime := _made(name)).accepts(candidate):
+        if (runtime := _load_third_party(name)).accepts(candidate):
             return runtime
     raise errors.LoadFailed(
-        f"no runtime knows this artifact ({files.listing(path)}); understood are {UNDERSTOOD}"
+        f"no runtime knows this artifact ({files.list_names(path)}); understood are {UNDERSTOOD}"
     )
 
 
-def named(name: str) -> model_runtime.Runtime:
-    """The runtime of that name or alias. Raises LoadFailed with the nearest name."""
-    known = ALIASES.get(name, name)
-    if known in BUILT_IN:
-        return BUILT_IN[known]
-    if known in _third_party():
-        return _made(known)
+def by_name(name: str) -> model_runtime.Runtime:
+    """Return the runtime of a name or alias. Raises LoadFailed with the nearest name."""
+    name_here = ALIASES.get(name, name)
+    if name_here in BUILT_IN:
+        return BUILT_IN[name_here]
+    if name_here in _third_party():
+        return _load_third_party(name_here)
     raise errors.LoadFailed(
-        f"runtime {name!r} does not exist{options.nearest(name, [*names(), *ALIASES])}"
+        f"runtime {name!r} does not exist{options.suggest(name, [*names(), *ALIASES])}"
     )
 
 
@@ -85,16 +93,14 @@ def _third_party() -> dict[str, metadata.EntryPoint]:
 
 
 @functools.cache
-def _made(name: str) -> model_runtime.Runtime:
+def _load_third_party(name: str) -> model_runtime.Runtime:
     point = _third_party()[name]
     try:
-        loaded = point.load()
-        runtime = loaded() if isinstance(loaded, type) else loaded
-    except (
-        Exception
-    ) as error:  # another package's code may raise anything; its name must be in the message
+        target = point.load()
+        runtime = target() if isinstance(target, type) else target
+    except Exception as error:  # another package may raise anything when it is imported
         raise errors.LoadFailed(
-            f"runtime {name!r} ({point.value}) can't be loaded: {files.first_line(error)}"
+            f"runtime {name!r} ({point.value}) can't be loaded: {files.summarize(error)}"
         ) from error
     if not isinstance(runtime, model_runtime.Runtime):
         raise errors.LoadFailed(f"runtime {name!r} ({point.value}) is not a model_runtime.Runtime")

@@ -1,4 +1,4 @@
-"""What was declared of a model held against what is true of it."""
+"""Compares the tensors that are declared for a model with those that the model itself has."""
 
 from __future__ import annotations
 
@@ -12,86 +12,105 @@ Specs = Sequence[model.TensorSpec]
 
 
 def pair(
-    declared: Specs, found: Specs, what: str
+    declared: Specs, actual: Specs, kind: str
 ) -> tuple[tuple[model.TensorSpec, model.TensorSpec], ...]:
-    """Each declared tensor with the one it means: by name, or by place where no declared name is the artifact's. Raises LoadFailed."""
-    by_name = {spec.name: spec for spec in found}
-    strange = [spec.name for spec in declared if spec.name not in by_name]
-    if not strange:
+    """Return each declared tensor with the model's own that it means.
+
+    Tensors are paired by name, or by position if no declared name is one of the model's. `kind` is
+    `input` or `output`, for messages. Raises LoadFailed for a name that the model does not have.
+    """
+    by_name = {spec.name: spec for spec in actual}
+    unknown = [spec.name for spec in declared if spec.name not in by_name]
+    if not unknown:
         return tuple((spec, by_name[spec.name]) for spec in declared)
-    if len(strange) == len(declared) == len(found):
-        return tuple(zip(declared, found, strict=True))
-    raise errors.LoadFailed(
-        f"the declared {what} {strange[0]!r} does not exist in the model{options.nearest(strange[0], by_name)}"
+    if len(unknown) == len(declared) == len(actual):
+        return tuple(zip(declared, actual, strict=True))
+    raise _unknown_name(unknown[0], by_name, kind)
+
+
+def _unknown_name(name: str, known: Iterable[str], kind: str) -> errors.LoadFailed:
+    return errors.LoadFailed(
+        f"the declared {kind} {name!r} does not exist in the model{options.suggest(name, known)}"
     )
 
 
-def check_names(declared: Specs, found: Specs, what: str) -> None:
-    """Refuse a declared name that the artifact, which knows its names, does not have."""
-    names = {spec.name for spec in found}
+def check_names(declared: Specs, actual: Specs, kind: str) -> None:
+    """Raise LoadFailed for a declared name that the model does not have."""
+    names = {spec.name for spec in actual}
     for spec in declared:
         if spec.name not in names:
-            raise errors.LoadFailed(
-                f"the declared {what} {spec.name!r} does not exist in the model{options.nearest(spec.name, names)}"
-            )
+            raise _unknown_name(spec.name, names, kind)
 
 
-def check_all(declared: Specs, needed: Iterable[str], what: str) -> None:
-    """Refuse a declaration that leaves out a tensor that the model needs."""
+def check_complete(declared: Specs, needed: Iterable[str], kind: str) -> None:
+    """Raise LoadFailed if the declaration leaves out a tensor that the model needs."""
     names = {spec.name for spec in declared}
     for name in needed:
         if name not in names:
             raise errors.LoadFailed(
-                f"the model needs the {what} {name!r}, which the declaration leaves out"
+                f"the model needs the {kind} {name!r}, which the declaration leaves out"
             )
 
 
-def check_true(declared: model.TensorSpec, found: model.TensorSpec, what: str) -> None:
-    """Refuse a declared datatype or shape that the model contradicts.
+def check_true(declared: model.TensorSpec, actual: model.TensorSpec, kind: str) -> None:
+    """Raise LoadFailed if the model contradicts a declared datatype or shape.
 
-    An input may be declared narrower than what the model takes (a size where it takes any), an output wider than what it gives.
+    An input may be declared narrower than the model takes it (a size where the model takes any),
+    an output wider than the model gives it.
     """
-    if declared.datatype != found.datatype:
+    if declared.datatype != actual.datatype:
         raise errors.LoadFailed(
-            f"{what} {declared.name!r} is declared {declared.datatype}, but the model has {found.datatype}"
+            f"{kind} {declared.name!r} is declared {declared.datatype}, "
+            f"but the model has {actual.datatype}"
         )
-    wide, narrow = (found, declared) if what == "input" else (declared, found)
-    sizes = zip(wide.shape, narrow.shape, strict=False)
-    if len(declared.shape) != len(found.shape) or any(any_ not in (-1, one) for any_, one in sizes):
-        said, is_ = list(declared.shape), list(found.shape)
+    wide, narrow = (actual, declared) if kind == "input" else (declared, actual)
+    if not covers(wide.shape, narrow.shape):
         raise errors.LoadFailed(
-            f"{what} {declared.name!r} is declared with shape {said}, but the model has {is_}"
+            f"{kind} {declared.name!r} is declared with shape {list(declared.shape)}, "
+            f"but the model has {list(actual.shape)}"
         )
 
 
-def check_words(specs: Specs, what: str) -> None:
-    """Refuse datatypes that the protocol has no word for, impossible shapes and repeated names."""
+def covers(wide: Sequence[int], narrow: Sequence[int]) -> bool:
+    """Return whether every array of shape `narrow` has the shape `wide` as well."""
+    return len(wide) == len(narrow) and all(
+        size in (-1, narrow_size) for size, narrow_size in zip(wide, narrow, strict=True)
+    )
+
+
+def check_specs(specs: Specs, kind: str) -> None:
+    """Raise LoadFailed for unknown datatypes, impossible shapes and repeated names."""
     for spec in specs:
         if spec.datatype not in datatypes.NUMPY_TYPES:
-            near = options.nearest(spec.datatype, datatypes.NUMPY_TYPES)
+            near = options.suggest(spec.datatype, datatypes.NUMPY_TYPES)
             raise errors.LoadFailed(
-                f"{what} {spec.name!r} has datatype {spec.datatype!r}, which does not exist{near}"
+                f"{kind} {spec.name!r} has datatype {spec.datatype!r}, which does not exist{near}"
             )
         if any(size < -1 for size in spec.shape):
             raise errors.LoadFailed(
-                f"{what} {spec.name!r} has shape {list(spec.shape)}: a dimension is a size, or -1 for any"
+                f"{kind} {spec.name!r} has shape {list(spec.shape)}: "
+                "a dimension is a size, or -1 for any"
             )
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
-        raise errors.LoadFailed(f"two {what}s have the same name: {', '.join(sorted(names))}")
+        raise errors.LoadFailed(f"two {kind}s have the same name: {', '.join(sorted(names))}")
 
 
-def agreed(declared: Specs, found: Specs, what: str) -> dict[model.TensorSpec, str]:
-    """Declared tensors, verified, each with the artifact's own name for it; all as found where nothing is declared. Raises LoadFailed."""
+def agree(declared: Specs, actual: Specs, kind: str) -> dict[model.TensorSpec, str]:
+    """Return the tensors to serve, each with the model's own name for it.
+
+    These are the declared ones after a check, or the model's own if none are declared.
+    Raises LoadFailed if the declaration is wrong.
+    """
     if not declared:
-        return {spec: spec.name for spec in found}
-    check_words(declared, what)
-    pairs = pair(declared, found, what)
-    for said, is_ in pairs:
-        check_true(said, is_, what)
-    return {said: is_.name for said, is_ in pairs}
+        return {spec: spec.name for spec in actual}
+    check_specs(declared, kind)
+    pairs = pair(declared, actual, kind)
+    for spec, own in pairs:
+        check_true(spec, own, kind)
+    return {spec: own.name for spec, own in pairs}
 
 
-def are_batches(specs: Iterable[model.TensorSpec]) -> bool:
-    """Whether every tensor's first dimension may have any size."""
+def have_rows(specs: Iterable[model.TensorSpec]) -> bool:
+    """Return whether the first dimension of every tensor may have any size."""
     return all(spec.shape[:1] == (-1,) for spec in specs)

@@ -1,4 +1,4 @@
-"""A PyTorch program in memory, ready to predict, wherever its weights lie."""
+"""A PyTorch program in memory, with its weights on the CPU, on a GPU or in a mapped file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from meshserve.runtimes import files, mapped_weights
 
 @dataclass(frozen=True, slots=True)
 class TorchProgram:
-    """What a file holds, ready to be called with one tensor for each of `inputs`, in that order.
+    """The content of a file.
 
-    `outputs` are as the file says, none if it doesn't. `rows_max` bounds the first dimension where the program does.
-    `is_pure`: running it changes nothing of it but its tensors. `weights` are those of them that lie in a mapped file.
+    `call` takes one tensor for each of `inputs`, in that order. `outputs` are as the file says,
+    empty if it doesn't. `rows_max` bounds the first dimension; None for any number of rows.
+    `is_pure`: a run changes nothing of the module but its tensors. `weights` are the module's
+    tensors that lie in a mapped file.
     """
 
     module: Any
@@ -28,12 +30,13 @@ class TorchProgram:
     outputs: tuple[model.TensorSpec, ...] = ()
     rows_max: int | None = None
     is_pure: bool = True
-    weights: mapped_weights.Weights | None = None
+    weights: mapped_weights.MappedTensors | None = None
 
 
 class TorchModel(model_runtime.LoadedModel):
-    """A program and its signature. Modules without gradients may be called by many threads at once."""
+    """A program and its signature. `own_names` are the program's names of the outputs, by ours."""
 
+    # Modules without gradients may be called by several threads.
     capabilities = model_runtime.Capabilities(is_reentrant=True)
 
     def __init__(
@@ -41,16 +44,15 @@ class TorchModel(model_runtime.LoadedModel):
         torch: Any,
         program: TorchProgram,
         signature: model.Signature,
-        names: Mapping[str, str],
+        own_names: Mapping[str, str],
     ) -> None:
         self.signature = signature
-        self.probe: Mapping[str, np.ndarray] | None = None
         self._torch = torch
         self._inference_mode = torch.inference_mode
         self._module = program.module
         self._call = program.call
         self._inputs = tuple((spec.name, spec.datatype == "BF16") for spec in program.inputs)
-        self._names = dict(names)
+        self._own_names = dict(own_names)
         self._bf16_outputs: set[str] = set()
         self._running: set[object] = set()
         self._still_read: list[Any] = []
@@ -58,12 +60,19 @@ class TorchModel(model_runtime.LoadedModel):
     def predict(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Call the program. Raises InvalidRequest where sizes break what it was exported for, ModelRaised for its own errors."""
-        given = self.everything(inputs)
-        return {name: given[self._names[name]] for name in outputs or self._names}
+        """Call the program. Shapes and datatypes are the signature's.
 
-    def everything(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs under the program's own names."""
+        Raises InvalidRequest if sizes are none that it was exported for, ModelRaised for its own
+        errors.
+        """
+        answer = self.predict_all(inputs)
+        return {name: answer[self._own_names[name]] for name in outputs or self._own_names}
+
+    def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return all outputs under the program's own names, with shapes and errors as `predict`.
+
+        Raises InvalidRequest and ModelRaised.
+        """
         tensors = [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs]
         run = object()
         self._running.add(run)
@@ -71,10 +80,11 @@ class TorchModel(model_runtime.LoadedModel):
             with self._inference_mode():
                 return {
                     name: self._array(name, value)
-                    for name, value in named(self._call(*tensors)).items()
+                    for name, value in name_outputs(self._call(*tensors)).items()
                 }
         except AssertionError as error:
-            raise errors.InvalidRequest(files.first_line(error)) from None
+            # torch.export checks sizes by assertions.
+            raise errors.InvalidRequest(files.summarize(error)) from None
         except RuntimeError as error:
             raise errors.ModelRaised(reason(error)) from None
         finally:
@@ -83,19 +93,20 @@ class TorchModel(model_runtime.LoadedModel):
                 self._still_read.clear()
 
     def close(self) -> None:
-        """Let the module go, and its memory with it."""
-        self._let_go(mapped_weights.tensors(self._module))
+        """Free the module, and its memory with it."""
+        self._free(mapped_weights.tensors_of(self._module))
         del self._module, self._call
 
-    def _let_go(self, tensors: Sequence[Any]) -> None:
-        """A run whose caller left goes on, and may be reading what these point to: unmapping that would kill the process."""
+    def _free(self, tensors: Sequence[Any]) -> None:
+        # A run goes on after its caller has left, and may be reading the storages: unmapping them
+        # now would kill the process.
         storages = [tensor.untyped_storage() for tensor in tensors]
-        mapped_weights.let_go(self._torch, tensors)
+        mapped_weights.free(self._torch, tensors)
         if self._running:
             self._still_read.extend(storages)
 
     def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
-        # torch warns of arrays that it must not write to, as those that lie in a received message are
+        # torch warns of read-only arrays, such as those that lie in a received message.
         tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.view(self._torch.bfloat16) if is_bf16 else tensor
 
@@ -110,11 +121,11 @@ class TorchModel(model_runtime.LoadedModel):
             plain = plain.view(self._torch.uint16)
         return np.asarray(plain.numpy())
 
-    def in_words(self, found: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
-        """Outputs as their arrays look, with BF16 where the arrays are only its bits."""
+    def with_bf16(self, outputs: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
+        """Return specs of outputs, with BF16 for those whose arrays are the bits of bfloat16."""
         return tuple(
             replace(spec, datatype="BF16") if spec.name in self._bf16_outputs else spec
-            for spec in found
+            for spec in outputs
         )
 
 
@@ -126,9 +137,9 @@ class CudaModel(TorchModel):
         torch: Any,
         program: TorchProgram,
         signature: model.Signature,
-        names: Mapping[str, str],
+        own_names: Mapping[str, str],
     ) -> None:
-        super().__init__(torch, program, signature, names)
+        super().__init__(torch, program, signature, own_names)
         weights = (*program.module.parameters(), *program.module.buffers())
         gpu_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
         self.capabilities = replace(self.capabilities, gpu_bytes=gpu_bytes)
@@ -136,10 +147,11 @@ class CudaModel(TorchModel):
     def offload(self) -> None:
         """Move parameters and buffers to host memory."""
         self._module.to("cpu")
+        # torch keeps freed GPU memory for itself otherwise.
         self._torch.cuda.empty_cache()
 
     def onload(self) -> None:
-        """Move them back."""
+        """Move parameters and buffers back to the GPU."""
         self._module.to("cuda")
 
     def _tensor(self, array: np.ndarray, is_bf16: bool) -> Any:
@@ -147,17 +159,17 @@ class CudaModel(TorchModel):
 
 
 class MappedModel(TorchModel):
-    """The same with its weights in a mapped file, which it can let go of and have again."""
+    """A program with weights in a mapped file, which it can detach and attach again."""
 
     def __init__(
         self,
         torch: Any,
         program: TorchProgram,
         signature: model.Signature,
-        names: Mapping[str, str],
+        own_names: Mapping[str, str],
     ) -> None:
-        assert program.weights is not None, "there is nothing mapped"
-        super().__init__(torch, program, signature, names)
+        assert program.weights is not None, "a program without mapped weights"
+        super().__init__(torch, program, signature, own_names)
         self._weights = program.weights
         self.capabilities = replace(
             self.capabilities,
@@ -166,24 +178,27 @@ class MappedModel(TorchModel):
         )
 
     def detach(self) -> None:
-        """Let the mapped weights go."""
-        self._let_go(self._weights.tensors)
+        """Unmap the weights."""
+        self._free(self._weights.tensors)
 
     def attach(self, artifact: model_runtime.Artifact) -> None:
-        """Map them again. Raises LoadFailed."""
+        """Map the weights again. Raises LoadFailed."""
         self._weights.attach(artifact)
 
 
-def named(given: Any) -> dict[str, Any]:
-    """What a program gave, by name: a dictionary's own, `output` for one tensor, `output_0`, … for several."""
-    if isinstance(given, Mapping):
-        return {str(name): value for name, value in given.items()}
-    if isinstance(given, (tuple, list)):
-        return {f"output_{place}": value for place, value in enumerate(given)}
-    return {"output": given}
+def name_outputs(outputs: Any) -> dict[str, Any]:
+    """Return a program's outputs by name.
+
+    These are a dictionary's own names, `output` for one tensor, `output_0`, … for several.
+    """
+    if isinstance(outputs, Mapping):
+        return {str(name): value for name, value in outputs.items()}
+    if isinstance(outputs, (tuple, list)):
+        return {f"output_{position}": value for position, value in enumerate(outputs)}
+    return {"output": outputs}
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, from among the lines of TorchScript's own traceback."""
+    """Return the message of an error, without the traceback that TorchScript adds to it."""
     lines = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
-    return lines[-1].removeprefix("RuntimeError: ") if lines else files.first_line(error)
+    return lines[-1].removeprefix("RuntimeError: ") if lines else files.summarize(error)

@@ -1,4 +1,7 @@
-"""Universal Binary JSON, strictly: XGBoost's own reader may crash the process on a file that is cut short."""
+"""A strict reader of Universal Binary JSON (https://ubjson.org, draft 12).
+
+XGBoost's own reader may crash the process on a file that is cut short.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ class Malformed(ValueError):
 
 
 def loads(content: bytes) -> Any:
-    """The value, with typed arrays as numpy arrays. Raises Malformed."""
+    """Return the value in the bytes, with typed arrays as one-dimensional numpy arrays.
+
+    Raises Malformed if they are not exactly one value.
+    """
     reader = _Reader(content)
     try:
         value = reader.value(0)

@@ -1,9 +1,13 @@
-"""XGBoost boosters from JSON or UBJSON, checked before the library reads them: its UBJSON reader crashes on broken files."""
+"""XGBoost boosters from JSON or UBJSON.
+
+Files are checked before the library reads them, because its UBJSON reader crashes on broken ones.
+The format is described at https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import orjson
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, files, optional_import, options, tabular, trees, ubjson
+from meshserve.runtimes import files, options, prerequisites, tabular, trees, ubjson
 
 PLATFORM = "xgboost"
 
@@ -21,10 +25,9 @@ FEATURES_MAX = 1 << 24
 
 
 def _looks_like_xgboost(file: Path) -> bool:
-    first = files.head(file)
-    return (first[:2] == b"{L" and b"learner" in first) or (
-        first[:1] == b"{" and b'"learner"' in first
-    )
+    head = files.read_head(file)
+    is_ubjson = head[:2] == b"{L" and b"learner" in head
+    return is_ubjson or (head[:1] == b"{" and b'"learner"' in head)
 
 
 LAYOUT = files.Layout(
@@ -42,94 +45,92 @@ class XgboostRuntime(model_runtime.Runtime):
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
-        """Whether there is a booster's JSON or UBJSON, by name and first bytes."""
+        """Return whether there is a booster's JSON or UBJSON, by name and first bytes."""
         return LAYOUT.find(artifact.path) is not None
 
     def prepare(self, device: str) -> None:
-        """Import XGBoost. Raises MissingExtra, or LoadFailed where the device is not there."""
-        devices.require_known(device)
-        optional_import.require("xgboost", "XGBoost", "xgboost")
+        """Import XGBoost. Raises MissingExtra or LoadFailed."""
+        prerequisites.check_device(device)
+        _library()
 
     def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:  # noqa: ARG002 boosters live on the host
-        """The file is read whole and checked before its trees are built from it."""
+        """Return six times the file's size: it is parsed whole before trees are built from it."""
         return model.Footprint(6 * artifact.size_bytes + (1 << 20))
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> tabular.TabularModel:
-        """The booster, up to its best iteration if early stopping found one (options: `nthread`, 1 by default). Raises LoadFailed."""
+        """Load the booster, which predicts up to the best iteration that early stopping found.
+
+        Options: `nthread`, 1 by default. Raises LoadFailed.
+        """
         self.prepare(device)
-        file = files.require(spec, artifact, LAYOUT)
-        read = options.Options(spec)
-        threads = read.count("nthread", 1)
-        read.check_known()
-        library = optional_import.require("xgboost", "XGBoost", "xgboost")
-        _check(artifact.digest, file)
-        booster = _booster(library, file, threads)
-        return tabular.verified(_described(library, booster), spec)
+        file = files.find_model_file(spec, artifact, LAYOUT)
+        reader = options.Options(spec)
+        threads = reader.count("nthread", 1)
+        reader.check_known()
+        library = _library()
+        _check_file(artifact.digest, file)
+        booster = _read_booster(library, file, threads)
+        return tabular.verify(_estimator(library, booster), spec)
 
 
-def _booster(library: Any, file: Path, threads: int) -> Any:
+def _library() -> Any:
+    return prerequisites.import_library("xgboost", "XGBoost", "xgboost")
+
+
+def _read_booster(library: Any, file: Path, threads: int) -> Any:
     booster = library.Booster({"nthread": threads, "verbosity": 0})
     try:
-        booster.load_model(_with_known_ending(file))
+        # XGBoost tells formats apart by the ending, or of bytes by the first ones.
+        has_known_ending = file.suffix in (".json", ".ubj")
+        booster.load_model(str(file) if has_known_ending else bytearray(file.read_bytes()))
     except (library.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         raise errors.LoadFailed(f"XGBoost can't load {file.name}: {_reason(error)}") from error
     return booster
 
 
-def _with_known_ending(file: Path) -> str | bytearray:
-    """XGBoost tells formats apart by the ending; without a known one it gets the bytes, which it tells apart by the first."""
-    return str(file) if file.suffix in (".json", ".ubj") else bytearray(file.read_bytes())
-
-
 def _reason(error: Exception) -> str:
-    """What XGBoost said, without the place in its sources and the stack that it adds."""
-    said = files.first_line(error)
-    return (
-        said.rpartition("Check failed: ")[2]
-        if "Check failed: " in said
-        else said.partition("] ")[2] or said
-    )
+    """Return XGBoost's message without the place in its sources and the stack that it adds."""
+    message = files.summarize(error)
+    if "Check failed: " in message:
+        return message.rpartition("Check failed: ")[2]
+    return message.partition("] ")[2] or message
 
 
-def _described(library: Any, booster: Any) -> tabular.Estimator:
+def _estimator(library: Any, booster: Any) -> tabular.Estimator:
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
-    is_plain = _kind(booster) == "gbtree"
-    predict: Callable[[np.ndarray], object] = functools.partial(
-        _predicted_in_place, booster, rounds
-    )
-    if not is_plain:  # in place, dart rounds its sums otherwise and gblinear gives nothing
-        predict = functools.partial(_predicted, library, booster, rounds)
+    config = orjson.loads(booster.save_config())
+    is_plain = config["learner"]["gradient_booster"]["name"] == "gbtree"
+    predict: tabular.Function = functools.partial(_predict_in_place, booster, rounds)
+    # In place, dart rounds its sums in another way, and gblinear gives nothing.
+    if not is_plain:
+        predict = functools.partial(_predict, library, booster, rounds)
     return tabular.Estimator(
         functions={"predict": predict},
         columns=booster.num_features(),
         datatypes=("FP32", "FP64"),
         platform=PLATFORM,
-        is_reentrant=is_plain,  # `inplace_predict` promises it, `predict` does not
-        faults=(ValueError, library.core.XGBoostError),
+        # The documentation of `inplace_predict` promises thread safety, that of `predict` does not.
+        is_reentrant=is_plain,
+        refusals=(ValueError, library.core.XGBoostError),
     )
 
 
-def _kind(booster: Any) -> str:
-    config = orjson.loads(booster.save_config())
-    return str(config["learner"]["gradient_booster"]["name"])
-
-
-def _predicted_in_place(booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
+def _predict_in_place(booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
     return booster.inplace_predict(rows, iteration_range=rounds, validate_features=False)
 
 
-def _predicted(library: Any, booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
+def _predict(library: Any, booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
     return booster.predict(
         library.DMatrix(rows, nthread=1), iteration_range=rounds, validate_features=False
     )
 
 
 @functools.lru_cache(maxsize=files.DIGESTS_MAX)
-def _check(_digest: str, file: Path) -> None:
-    """Refuse a file that is no whole booster; the same bytes are read once only. Raises LoadFailed."""
+def _check_file(_digest: str, file: Path) -> None:
+    """Raise LoadFailed unless the file is a whole booster. The same bytes are checked once."""
     content = file.read_bytes()
     is_binary = content[1:2] == b"L"
     try:
@@ -149,10 +150,8 @@ def _check(_digest: str, file: Path) -> None:
 
 def _check_learner(learner: Mapping[str, Any]) -> None:
     shape = learner["learner_model_param"]
-    features, groups = (
-        int(shape["num_feature"]),
-        max(1, int(shape.get("num_class", 0)), int(shape.get("num_target", 1))),
-    )
+    features = int(shape["num_feature"])
+    groups = max(1, int(shape.get("num_class", 0)), int(shape.get("num_target", 1)))
     if not 0 < features <= FEATURES_MAX or groups > FEATURES_MAX:
         raise trees.BadTree(f"it has {features} features and {groups} outputs")
     booster = learner["gradient_booster"]
@@ -222,14 +221,12 @@ def _check_tree(tree: Mapping[str, Any], features: int) -> None:
 
 
 def _check_categories(tree: Mapping[str, Any], nodes: int) -> None:
-    """Categorical splits name ranges of one array; most models have none."""
+    """Raise BadTree if a categorical split names a range outside the array of categories."""
     owners = trees.integers(tree.get("categories_nodes", []))
     if not owners.size:
         return
-    starts, sizes = (
-        trees.integers(tree["categories_segments"]),
-        trees.integers(tree["categories_sizes"]),
-    )
+    starts = trees.integers(tree["categories_segments"])
+    sizes = trees.integers(tree["categories_sizes"])
     trees.check_indices(owners, nodes, "categorical split")
     trees.check_lengths({"categories_segments": starts, "categories_sizes": sizes}, owners.size)
     if (starts < 0).any() or (sizes < 0).any() or (starts + sizes).max() > len(tree["categories"]):

@@ -1,7 +1,6 @@
 """Reads what meshserve can honour of Triton's `config.pbtxt`; everything else in it is ignored.
 
-The format is documented at
-https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html
+The format is documented in `docs/user_guide/model_configuration.md` of the Triton server.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def make_case(
     assert isinstance(runtime, model_runtime.Runtime), "a runtime is a model_runtime.Runtime"
     if inputs is None:
         loaded = RuntimeCase(runtime, artifact, spec, {}).load()
-        inputs = probing.made_up(loaded.signature.inputs, probing.FREE_SIZES[0])
+        inputs = probing.make_up(loaded.signature.inputs, probing.FREE_SIZES[0])
         loaded.close()
     # Arrays that lie in a received message are read-only too.
     copies = {name: array.copy() for name, array in inputs.items()}
@@ -160,13 +160,13 @@ def check_that_the_signature_is_consistent(case: RuntimeCase) -> None:
     """Names are unique, datatypes are the protocol's, and a batch dimension is -1 everywhere."""
     loaded = case.load()
     signature = loaded.signature
-    signatures.check_words(signature.inputs, "input")
-    signatures.check_words(signature.outputs, "output")
+    signatures.check_specs(signature.inputs, "input")
+    signatures.check_specs(signature.outputs, "output")
     assert signature.outputs, "a model must have an output"
     assert signature.has_batch_dimension or not signature.can_join, (
         "can_join must imply has_batch_dimension"
     )
-    assert not signature.has_batch_dimension or signatures.are_batches(
+    assert not signature.has_batch_dimension or signatures.have_rows(
         (*signature.inputs, *signature.outputs)
     ), "with a batch dimension, the first dimension of every tensor must be -1"
     assert {spec.name for spec in signature.inputs} == case.inputs.keys(), (

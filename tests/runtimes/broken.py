@@ -2,8 +2,8 @@
 
     python -m tests.runtimes.broken RUNTIME FILE SEED COUNT FIELDS
 
-Cuts the file at COUNT lengths, changes bytes in COUNT copies, and makes COUNT files of random bytes. Prints how many were refused and how
-many loaded; anything but LoadFailed ends it with an error.
+Cuts the file at COUNT lengths, changes bytes in COUNT copies, and makes COUNT files of random
+bytes. Prints the numbers of refused and loaded ones; anything but LoadFailed ends it with an error.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, runtime_lookup
+from meshserve.runtimes import prerequisites, runtime_lookup
 from meshserve.testing import runtime_suite
 
 ID = model.ModelId("m")
@@ -35,8 +35,8 @@ def spec(**fields: object) -> model.ModelSpec:
 
 def load(path: Path, device: str = "cpu", **fields: object) -> model_runtime.LoadedModel:
     """Load the model at `path` as the worker does it."""
-    declared, found = spec(**fields), artifact(path)
-    return runtime_lookup.find(declared, found).load(found, declared, device)
+    declared, files = spec(**fields), artifact(path)
+    return runtime_lookup.find(declared, files).load(files, declared, device)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ class Sample:
     @property
     def case(self) -> runtime_suite.RuntimeCase:
         return runtime_suite.make_case(
-            runtime_lookup.named(self.runtime), artifact(self.path), spec(**self.fields), self.rows
+            runtime_lookup.by_name(self.runtime),
+            artifact(self.path),
+            spec(**self.fields),
+            self.rows,
         )
 
 
@@ -108,9 +111,9 @@ class RuntimeContract:
             sample.load(inputs=loaded.signature.inputs, outputs=(replace(first, **change), *others))
 
     def test_the_hint_is_an_upper_guess(self, sample):
-        found = artifact(sample.path)
-        hint = runtime_lookup.named(sample.runtime).footprint_hint(found, "cpu")
-        assert hint.host_bytes > found.size_bytes
+        files = artifact(sample.path)
+        hint = runtime_lookup.by_name(sample.runtime).footprint_hint(files, "cpu")
+        assert hint.host_bytes > files.size_bytes
 
     def test_an_unknown_option_is_refused_with_the_nearest(self, sample):
         if sample.runtime == "python":
@@ -118,7 +121,7 @@ class RuntimeContract:
         with pytest.raises(errors.LoadFailed, match="did you mean 'file'"):
             sample.load(options={**sample.fields.get("options", {}), "fil": 1})
 
-    @pytest.mark.skipif(devices.cuda_is_available(), reason="this machine has a GPU")
+    @pytest.mark.skipif(prerequisites.has_cuda(), reason="this machine has a GPU")
     def test_cuda_without_a_gpu_is_a_clear_error(self, sample):
         with pytest.raises(errors.LoadFailed, match="no CUDA GPU"):
             sample.load(device="cuda")

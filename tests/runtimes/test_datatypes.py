@@ -13,8 +13,8 @@ from meshserve.runtimes import datatypes
     [(word, dtype) for word, dtype in datatypes.NUMPY_TYPES.items() if word != "BF16"],
 )
 def test_each_word_comes_back_from_its_arrays(word, dtype):
-    assert datatypes.word_of(dtype) == word
-    assert datatypes.spec_of("x", np.zeros((2, 3), dtype)).datatype == word
+    assert datatypes.datatype_of(dtype) == word
+    assert datatypes.spec_for("x", np.zeros((2, 3), dtype)).datatype == word
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,19 @@ def test_each_word_comes_back_from_its_arrays(word, dtype):
     ids=["U", "S", "O"],
 )
 def test_texts_become_bytes_of_the_same_shape(array):
-    given = datatypes.as_wire(array.reshape(2, 1))
+    given = datatypes.to_wire(array.reshape(2, 1))
     assert given.shape == (2, 1)
     assert given.ravel().tolist() == ["é".encode(), b"b"]
 
 
 def test_other_objects_become_what_they_print():
-    assert datatypes.as_wire(np.array([1, None], dtype=object)).tolist() == [b"1", b"None"]
+    assert datatypes.to_wire(np.array([1, None], dtype=object)).tolist() == [b"1", b"None"]
 
 
 def test_sparse_becomes_dense_and_numbers_stay():
-    assert datatypes.as_wire(scipy.sparse.eye(2, format="csr")).tolist() == [[1, 0], [0, 1]]
+    assert datatypes.to_wire(scipy.sparse.eye(2, format="csr")).tolist() == [[1, 0], [0, 1]]
     array = np.ones(3)
-    assert datatypes.as_wire(array) is array
+    assert datatypes.to_wire(array) is array
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_sparse_becomes_dense_and_numbers_stay():
 )
 def test_what_has_no_word_is_the_model_s_fault(array):
     with pytest.raises(errors.ModelRaised, match=str(array.dtype)[:8]):
-        datatypes.as_wire(array)
+        datatypes.to_wire(array)
 
 
 def test_bytes_become_texts_where_they_are():
-    assert datatypes.as_texts(np.array([["é".encode()]], dtype=object)).tolist() == [["é"]]
+    assert datatypes.to_texts(np.array([["é".encode()]], dtype=object)).tolist() == [["é"]]
     with pytest.raises(errors.InvalidRequest, match="not UTF-8"):
-        datatypes.as_texts(np.array([b"\xff"], dtype=object))
+        datatypes.to_texts(np.array([b"\xff"], dtype=object))
 
 
 def test_no_texts_are_no_texts():
     empty = np.empty((0, 2), dtype=object)
-    assert datatypes.as_bytes(empty).shape == datatypes.as_texts(empty).shape == (0, 2)
+    assert datatypes.to_bytes(empty).shape == datatypes.to_texts(empty).shape == (0, 2)

@@ -10,9 +10,12 @@ from meshserve.runtimes import files
 from tests.runtimes import contract
 
 STRICT = files.Layout(
-    ("model.toy",), (".toy", ".txt"), lambda file: files.head(file, 3) == b"toy", is_strict=True
+    ("model.toy",),
+    (".toy", ".txt"),
+    lambda file: files.read_head(file, 3) == b"toy",
+    is_strict=True,
 )
-LOOSE = files.Layout(("model.toy",), (".toy",), lambda file: files.head(file, 3) == b"toy")
+LOOSE = files.Layout(("model.toy",), (".toy",), lambda file: files.read_head(file, 3) == b"toy")
 
 
 def write(folder, **contents):
@@ -59,36 +62,39 @@ def test_hidden_files_and_folders_don_t_count(tmp_path):
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret"])
 def test_the_option_file_stays_inside(tmp_path, name):
     with pytest.raises(errors.LoadFailed, match="inside the model's folder"):
-        files.named_by(contract.spec(options={"file": name}), contract.artifact(tmp_path))
+        files.chosen_path(contract.spec(options={"file": name}), contract.artifact(tmp_path))
 
 
-def test_the_option_file_names_what_is_there(tmp_path):
+def test_the_option_file_names_a_file_of_the_artifact(tmp_path):
     write(tmp_path, a_toy=b"1", b_toy=b"2")
-    there = contract.artifact(tmp_path)
+    artifact = contract.artifact(tmp_path)
     assert (
-        files.require(contract.spec(options={"file": "b.toy"}), there, LOOSE) == tmp_path / "b.toy"
+        files.find_model_file(contract.spec(options={"file": "b.toy"}), artifact, LOOSE)
+        == tmp_path / "b.toy"
     )
     with pytest.raises(errors.LoadFailed, match=r"no 'c\.toy' .*there is: a\.toy, b\.toy"):
-        files.named_by(contract.spec(options={"file": "c.toy"}), there)
+        files.chosen_path(contract.spec(options={"file": "c.toy"}), artifact)
     alone = contract.artifact(tmp_path / "a.toy")
-    assert files.named_by(contract.spec(options={"file": "a.toy"}), alone) == tmp_path / "a.toy"
+    assert files.chosen_path(contract.spec(options={"file": "a.toy"}), alone) == tmp_path / "a.toy"
 
 
-def test_what_is_required_must_be_there_and_not_empty(tmp_path):
-    there = contract.artifact(tmp_path)
+def test_the_model_file_must_exist_and_not_be_empty(tmp_path):
+    artifact = contract.artifact(tmp_path)
     with pytest.raises(
         errors.LoadFailed, match=r"no model\.toy or one file \*\.toy; there is: nothing"
     ):
-        files.require(contract.spec(), there, LOOSE)
+        files.find_model_file(contract.spec(), artifact, LOOSE)
     write(tmp_path, a_toy=b"")
     with pytest.raises(errors.LoadFailed, match=r"'a\.toy' is empty"):
-        files.require(contract.spec(), there, LOOSE)
+        files.find_model_file(contract.spec(), artifact, LOOSE)
 
 
 def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
     write(tmp_path, b_dat=b"x")
     assert (
-        files.require(contract.spec(runtime="toy"), contract.artifact(tmp_path / "b.dat"), LOOSE)
+        files.find_model_file(
+            contract.spec(runtime="toy"), contract.artifact(tmp_path / "b.dat"), LOOSE
+        )
         == tmp_path / "b.dat"
     )
 
@@ -96,21 +102,21 @@ def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
 def test_members_of_what_is_no_whole_archive_are_none(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x", "1")
-    assert files.members(tmp_path / "a.zip") == ("x",)
+    assert files.zip_members(tmp_path / "a.zip") == ("x",)
     (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-5])
-    assert files.members(tmp_path / "cut.zip") == ()
-    assert files.members(tmp_path / "gone.zip") == ()
+    assert files.zip_members(tmp_path / "cut.zip") == ()
+    assert files.zip_members(tmp_path / "gone.zip") == ()
 
 
 def test_a_listing_is_short(tmp_path):
     for number in range(10):
         (tmp_path / f"{number}").touch()
-    assert files.listing(tmp_path) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
-    assert files.listing(PurePath("/nowhere/m.toy")) == "m.toy"
+    assert files.list_names(tmp_path) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert files.list_names(PurePath("/nowhere/m.toy")) == "m.toy"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "line"),
     [
         ("\n  [Lib] : it broke.\nmore", "it broke"),
         ("", "ValueError"),
@@ -118,5 +124,5 @@ def test_a_listing_is_short(tmp_path):
         ("x" * 500, "x" * 400),
     ],
 )
-def test_one_line_of_what_a_library_says(said, told):
-    assert files.first_line(ValueError(said), ("[Lib] :",)) == told
+def test_a_library_s_message_becomes_one_line(message, line):
+    assert files.summarize(ValueError(message), ("[Lib] :",)) == line

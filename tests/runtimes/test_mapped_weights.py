@@ -11,7 +11,7 @@ from meshserve import errors
 from meshserve.runtimes import mapped_weights, pytorch
 from meshserve.worker.models import process_memory
 from tests.runtimes import contract
-from tests.runtimes.test_pytorch import exported, rewritten, scripted
+from tests.runtimes.torch_files import exported, rewritten, scripted
 
 WIDTH = 640
 ROWS = {"x": np.random.default_rng(0).standard_normal((4, WIDTH)).astype(np.float32)}
@@ -20,7 +20,7 @@ BYTES = 3 * WIDTH * WIDTH * 4
 
 
 class Tied(torch.nn.Module):
-    """Three matrices of one size, two of them equal, one used twice, and what batch normalisation keeps."""
+    """Three matrices of one size, two of them equal, one used twice, and batch normalisation."""
 
     def __init__(self):
         super().__init__()
@@ -82,14 +82,14 @@ def answer(loaded):
 
 
 def test_a_mapped_model_answers_bit_for_bit_as_a_plain_one(path):
-    (there, artifact), (plain, _) = load(path), load(path, is_cached=False)
-    assert answer(there) == answer(plain)
-    assert BYTES < there.capabilities.mapped_bytes < BYTES * 1.05
-    assert there.capabilities.can_detach
+    (mapped, artifact), (plain, _) = load(path), load(path, is_cached=False)
+    assert answer(mapped) == answer(plain)
+    assert BYTES < mapped.capabilities.mapped_bytes < BYTES * 1.05
+    assert mapped.capabilities.can_detach
     for _ in range(3):
-        there.detach()
-        there.attach(artifact)
-        assert answer(there) == answer(plain)
+        mapped.detach()
+        mapped.attach(artifact)
+        assert answer(mapped) == answer(plain)
 
 
 def test_its_weights_take_no_memory_of_the_process_s_own(path):
@@ -169,16 +169,16 @@ def test_a_scripted_model_that_remembers_outside_of_its_tensors_is_not_kept(tmp_
 
 def test_two_tensors_never_share_a_place_in_the_file(path):
     loaded, _ = load(path)
-    matrices = [place for place in loaded._weights._places if place.shape == (WIDTH, WIDTH)]
+    matrices = [place for place in loaded._weights._locations if place.shape == (WIDTH, WIDTH)]
     assert len({place.first for place in matrices}) == 3
 
 
-def test_a_member_is_there_only_where_it_is_stored_as_it_is(path):
+def test_only_an_uncompressed_member_is_found(path):
     artifact = replace(contract.artifact(path), is_cached=True)
-    there = mapped_weights.opened(torch, artifact, path)
-    start, length_bytes = next(iter(there._stored))
-    assert there.member(start, length_bytes).nbytes() == length_bytes
-    assert there.member(start + 64, length_bytes) is None
+    mapped = mapped_weights.map_file(torch, artifact, path)
+    start, length_bytes = next(iter(mapped._stored))
+    assert mapped.member(start, length_bytes).nbytes() == length_bytes
+    assert mapped.member(start + 64, length_bytes) is None
 
 
 @pytest.mark.edge

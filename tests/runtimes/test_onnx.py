@@ -21,7 +21,7 @@ DIGITS = load_digits(return_X_y=True)
 
 def save(path, nodes, inputs, outputs, constants=None, **saving):
     """A graph of (op, inputs, outputs, attributes) between (name, type, shape) triples."""
-    made = [
+    nodes = [
         helper.make_node(op, taken, given, **attributes) for op, taken, given, attributes in nodes
     ]
     values = [
@@ -30,7 +30,7 @@ def save(path, nodes, inputs, outputs, constants=None, **saving):
     ]
     weights = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     proto = helper.make_model(
-        helper.make_graph(made, "g", *values, weights), opset_imports=[helper.make_opsetid("", 17)]
+        helper.make_graph(nodes, "g", *values, weights), opset_imports=[helper.make_opsetid("", 17)]
     )
     proto.ir_version = 8
     onnx.save(proto, path, **saving)
@@ -268,7 +268,7 @@ def ours(path, **fields):
     )
 
 
-def test_the_same_bytes_are_proved_once_and_models_alike_share_what_they_have_in_common(
+def test_the_same_bytes_are_verified_once_and_models_alike_share_what_they_have_in_common(
     tmp_path, monkeypatch
 ):
     path = linear(tmp_path / "one.onnx")
@@ -281,16 +281,16 @@ def test_the_same_bytes_are_proved_once_and_models_alike_share_what_they_have_in
     first, alike = ours(path), ours(other.parent)
     assert alike.signature is first.signature
     assert alike.probe is first.probe
-    monkeypatch.setattr(onnx_runtime.probing, "explore", None)
+    monkeypatch.setattr(onnx_runtime.probing, "probe", None)
     assert ours(path).signature is first.signature
     with pytest.raises(TypeError):
         contract.load(path)
 
 
-def test_the_same_bytes_declared_otherwise_are_proved_again(tmp_path):
+def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path):
     path = linear(tmp_path / "one.onnx")
-    found = ours(path).signature
+    whole = ours(path).signature
     narrow = model.TensorSpec("x", "FP32", (2, 64))
     assert ours(path, inputs=(narrow,)).signature.inputs == (narrow,)
     assert not ours(path, inputs=(narrow,)).signature.can_join
-    assert ours(path).signature == found
+    assert ours(path).signature == whole

@@ -63,4 +63,4 @@ def test_an_option_that_nobody_read_is_refused():
 
 
 def test_where_nothing_is_near_all_there_is_is_told():
-    assert options.nearest("zzz", ["b", "a"]) == "; there is: a, b"
+    assert options.suggest("zzz", ["b", "a"]) == "; there is: a, b"

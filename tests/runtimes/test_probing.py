@@ -15,7 +15,7 @@ def out(shape, word="FP32"):
 
 def of(function, *inputs):
     """What is found of a function of `x`."""
-    return probing.explore(lambda feed: {"y": function(feed["x"])}, inputs or (X,))
+    return probing.probe(lambda feed: {"y": function(feed["x"])}, inputs or (X,))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_what_never_runs_fails_with_its_own_reason():
 
 def test_a_fixed_input_beside_a_free_one_is_no_batch():
     weights = model.TensorSpec("w", "FP32", (4,))
-    probed = probing.explore(lambda feed: {"y": feed["x"] @ feed["w"]}, (X, weights))
+    probed = probing.probe(lambda feed: {"y": feed["x"] @ feed["w"]}, (X, weights))
     assert probed.outputs == out((-1,))
     assert not probed.is_batchable
     assert probed.inputs["w"].shape == (4,)
 
 
 def test_a_model_without_inputs_is_run_all_the_same():
-    probed = probing.explore(lambda _: {"y": np.ones(2, np.float32)}, ())
+    probed = probing.probe(lambda _: {"y": np.ones(2, np.float32)}, ())
     assert probed.outputs == out((2,))
     assert not probed.is_batchable
 
@@ -87,7 +87,7 @@ def test_missing_values_may_come_out():
 @pytest.mark.parametrize("word", sorted(datatypes.NUMPY_TYPES))
 def test_every_datatype_can_be_made_up_the_same_each_time(word):
     specs = (model.TensorSpec("x", word, (-1, 3, -1)),)
-    first, second = probing.made_up(specs, 2)["x"], probing.made_up(specs, 2)["x"]
+    first, second = probing.make_up(specs, 2)["x"], probing.make_up(specs, 2)["x"]
     assert first.dtype == datatypes.NUMPY_TYPES[word]
     assert first.shape == (probing.ROWS, 3, 2)
     assert np.array_equal(first, second)

@@ -19,7 +19,8 @@ DOUBLE = """
 
         def predict(self, inputs):
             x = inputs["x"]
-            return {"double": 2 * x, "name": np.array(["many" if row.sum() > 3 else "few" for row in x])}
+            names = ["many" if row.sum() > 3 else "few" for row in x]
+            return {"double": 2 * x, "name": np.array(names)}
 """
 
 X = (model.TensorSpec("x", "FP64", (-1, 3)),)
@@ -143,15 +144,24 @@ def test_nothing_is_written_beside_the_model(sample, tmp_path):
             r"'FLOAT', which does not exist",
         ),
         (
-            "class Model:\n  def __init__(self):\n    raise KeyError('k')\n  def predict(self, inputs): pass\n",
+            (
+                "class Model:\n  def __init__(self):\n    raise KeyError('k')\n"
+                "  def predict(self, inputs): pass\n"
+            ),
             r"model\.py:3: KeyError: 'k'",
         ),
         (
-            "class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1 + None\n",
+            (
+                "class Model:\n  inputs = [('x', 'FP64', [1])]\n"
+                "  def predict(self, inputs):\n    return 1 + None\n"
+            ),
             r"model\.py:4: TypeError",
         ),
         (
-            "class Model:\n  inputs = [('x', 'FP64', [1])]\n  def predict(self, inputs):\n    return 1j * inputs['x']\n",
+            (
+                "class Model:\n  inputs = [('x', 'FP64', [1])]\n"
+                "  def predict(self, inputs):\n    return 1j * inputs['x']\n"
+            ),
             r"complex128",
         ),
     ],

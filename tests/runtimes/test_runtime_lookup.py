@@ -11,7 +11,7 @@ from tests.runtimes import contract
 
 @pytest.fixture
 def another_package(tmp_path, monkeypatch):
-    """A package with a runtime for `.echo` files, three broken ones, and one with a built-in runtime's name."""
+    """A package with a runtime for `.echo` files, three broken ones, and a built-in's name."""
     site = tmp_path / "site"
     about = site / "echo_runtime-1.dist-info"
     about.mkdir(parents=True)
@@ -46,13 +46,13 @@ def another_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(site)
     yield
     runtime_lookup._third_party.cache_clear()
-    runtime_lookup._made.cache_clear()
+    runtime_lookup._load_third_party.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh():
     runtime_lookup._third_party.cache_clear()
-    runtime_lookup._made.cache_clear()
+    runtime_lookup._load_third_party.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch", "sklearn", "xgboost", "lightgbm", "python"])
@@ -64,7 +64,7 @@ def test_a_runtime_is_found_by_its_name(tmp_path, name):
 
 @pytest.mark.parametrize(("alias", "name"), sorted(runtime_lookup.ALIASES.items()))
 def test_what_others_call_it_is_known(alias, name):
-    assert runtime_lookup.named(alias).name == name
+    assert runtime_lookup.by_name(alias).name == name
 
 
 def test_an_unknown_name_gets_the_nearest(tmp_path):
@@ -73,7 +73,7 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
     ):
         runtime_lookup.find(contract.spec(runtime="xgbost"), contract.artifact(tmp_path))
     with pytest.raises(errors.LoadFailed, match=r"there is: .*onnx, .*python"):
-        runtime_lookup.named("qqq")
+        runtime_lookup.by_name("qqq")
 
 
 def test_what_nothing_knows_is_told_what_is_understood(tmp_path):
@@ -89,9 +89,9 @@ def test_the_option_file_narrows_the_choice(tmp_path):
     (tmp_path / "a.onnx").touch()
     (tmp_path / "b.onnx").touch()
     (tmp_path / "c.pt2").touch()
-    there = contract.artifact(tmp_path)
+    artifact = contract.artifact(tmp_path)
     for file, name in (("b.onnx", "onnx"), ("c.pt2", "torch")):
-        assert runtime_lookup.find(contract.spec(options={"file": file}), there).name == name
+        assert runtime_lookup.find(contract.spec(options={"file": file}), artifact).name == name
 
 
 def test_a_users_class_comes_before_what_lies_beside_it(tmp_path):
@@ -103,7 +103,7 @@ def test_a_users_class_comes_before_what_lies_beside_it(tmp_path):
 @pytest.mark.usefixtures("another_package")
 def test_another_package_adds_a_runtime(tmp_path):
     (tmp_path / "m.echo").touch()
-    assert runtime_lookup.named("echo").name == "echo"
+    assert runtime_lookup.by_name("echo").name == "echo"
     assert (
         runtime_lookup.find(contract.spec(), contract.artifact(tmp_path / "m.echo")).name == "echo"
     )
@@ -118,7 +118,7 @@ def test_another_package_adds_a_runtime(tmp_path):
 
 @pytest.mark.usefixtures("another_package")
 def test_another_package_can_t_take_a_built_in_s_name():
-    assert runtime_lookup.named("onnx") is runtime_lookup.BUILT_IN["onnx"]
+    assert runtime_lookup.by_name("onnx") is runtime_lookup.BUILT_IN["onnx"]
 
 
 @pytest.mark.usefixtures("another_package")
@@ -132,7 +132,7 @@ def test_another_package_can_t_take_a_built_in_s_name():
 )
 def test_a_broken_runtime_of_another_package_is_named(name, reason):
     with pytest.raises(errors.LoadFailed, match=rf"runtime '{name}' {reason}"):
-        runtime_lookup.named(name)
+        runtime_lookup.by_name(name)
 
 
 def test_built_in_runtimes_have_different_names():

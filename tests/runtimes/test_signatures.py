@@ -15,13 +15,13 @@ FOUND = specs(("a", "FP32", (-1, 4)), ("b", "INT64", (-1,)))
 
 
 def test_nothing_declared_is_all_as_found():
-    assert signatures.agreed((), FOUND, "input") == {FOUND[0]: "a", FOUND[1]: "b"}
+    assert signatures.agree((), FOUND, "input") == {FOUND[0]: "a", FOUND[1]: "b"}
 
 
 def test_declared_names_are_the_artifact_s_or_go_by_place():
-    assert list(signatures.agreed(FOUND[::-1], FOUND, "input").values()) == ["b", "a"]
+    assert list(signatures.agree(FOUND[::-1], FOUND, "input").values()) == ["b", "a"]
     renamed = specs(("first", "FP32", (-1, 4)), ("second", "INT64", (-1,)))
-    assert list(signatures.agreed(renamed, FOUND, "input").values()) == ["a", "b"]
+    assert list(signatures.agree(renamed, FOUND, "input").values()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_declared_names_are_the_artifact_s_or_go_by_place():
 )
 def test_names_that_fit_neither_way_are_refused(declared):
     with pytest.raises(errors.LoadFailed, match="input 'c' does not exist in the model"):
-        signatures.agreed(declared, FOUND, "input")
+        signatures.agree(declared, FOUND, "input")
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_another_datatype_is_refused():
 )
 def test_impossible_declarations_are_refused(declared, reason):
     with pytest.raises(errors.LoadFailed, match=reason):
-        signatures.check_words(declared, "input")
+        signatures.check_specs(declared, "input")
 
 
 def test_strange_and_missing_names_are_told():
     with pytest.raises(errors.LoadFailed, match="'ab' does not exist in the model; did you mean"):
         signatures.check_names(specs(("ab", "FP32", ())), specs(("abc", "FP32", ())), "output")
     with pytest.raises(errors.LoadFailed, match="the model needs the input 'b'"):
-        signatures.check_all(FOUND[:1], ["a", "b"], "input")
+        signatures.check_complete(FOUND[:1], ["a", "b"], "input")
 
 
 def test_batches_are_free_in_the_first_dimension():
-    assert signatures.are_batches(FOUND)
-    assert not signatures.are_batches((*FOUND, model.TensorSpec("c", "FP32", ())))
-    assert not signatures.are_batches((*FOUND, model.TensorSpec("c", "FP32", (1, -1))))
+    assert signatures.have_rows(FOUND)
+    assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", ())))
+    assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", (1, -1))))

@@ -129,7 +129,7 @@ def test_a_compressed_forest_gets_a_bigger_hint(tmp_path, forest):
     packed = contract.artifact(saved(tmp_path, forest, "packed.joblib"))
     joblib.dump(forest, tmp_path / "plain.joblib")
     plain = contract.artifact(tmp_path / "plain.joblib")
-    hint = runtime_lookup.named("sklearn").footprint_hint
+    hint = runtime_lookup.by_name("sklearn").footprint_hint
     assert hint(packed, "cpu").host_bytes - (1 << 20) >= 8 * packed.size_bytes
     assert hint(plain, "cpu").host_bytes - (1 << 20) < 8 * plain.size_bytes
 

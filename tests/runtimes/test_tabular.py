@@ -30,7 +30,7 @@ ESTIMATOR = tabular.Estimator({"total": total, "sign": sign}, 3, ("FP64", "FP32"
 
 @pytest.fixture
 def loaded():
-    loaded = tabular.verified(ESTIMATOR, contract.spec())
+    loaded = tabular.verify(ESTIMATOR, contract.spec())
     CALLS.clear()
     return loaded
 
@@ -74,7 +74,7 @@ def test_an_estimator_that_does_not_predict_is_refused():
     with pytest.raises(
         errors.LoadFailed, match=r"does not predict from FP64 rows of shape \[-1, 3\]: 'nothing'"
     ):
-        tabular.verified(replace(ESTIMATOR, functions={"y": _refuse}), contract.spec())
+        tabular.verify(replace(ESTIMATOR, functions={"y": _refuse}), contract.spec())
 
 
 def _refuse(_rows):
@@ -93,12 +93,12 @@ def _refuse(_rows):
 def test_an_untrue_declaration_is_refused(inputs, reason):
     declared = tuple(model.TensorSpec(*triple) for triple in inputs)
     with pytest.raises(errors.LoadFailed, match=reason):
-        tabular.verified(ESTIMATOR, contract.spec(inputs=declared))
+        tabular.verify(ESTIMATOR, contract.spec(inputs=declared))
 
 
 def test_an_unknown_width_must_be_declared():
     unknown = replace(ESTIMATOR, columns=None)
     with pytest.raises(errors.LoadFailed, match="declare inputs"):
-        tabular.verified(unknown, contract.spec())
+        tabular.verify(unknown, contract.spec())
     declared = (model.TensorSpec("x", "FP64", (-1, 5)),)
-    assert tabular.verified(unknown, contract.spec(inputs=declared)).signature.inputs == declared
+    assert tabular.verify(unknown, contract.spec(inputs=declared)).signature.inputs == declared

@@ -7,7 +7,7 @@ import torch
 
 from meshserve.core.values import model
 from meshserve.runtimes import torch_model
-from tests.runtimes.test_pytorch import IMAGES, Cnn
+from tests.runtimes.torch_files import IMAGES, Cnn
 
 
 def test_offloading_moves_the_module_and_brings_it_back():
@@ -35,7 +35,7 @@ def test_the_bytes_on_a_gpu_are_those_of_the_weights():
 
 def test_a_closed_program_takes_nothing_whoever_still_knows_it():
     module = Cnn()
-    weights = [each.untyped_storage() for each in module.parameters()]
+    weights = [weight.untyped_storage() for weight in module.parameters()]
     answer = module(torch.zeros(1, 1, 8, 8))
     copy = torch_model.TorchModel(
         torch,
@@ -44,7 +44,7 @@ def test_a_closed_program_takes_nothing_whoever_still_knows_it():
         {},
     )
     copy.close()
-    assert not any(each.untyped_storage().nbytes() for each in module.parameters())
+    assert not any(weight.untyped_storage().nbytes() for weight in module.parameters())
     assert all(storage.nbytes() for storage in weights)
     assert answer.shape == (1, 10)
 
@@ -78,7 +78,7 @@ def test_what_a_run_still_reads_stays_until_it_ends():
     running.start()
     assert module.has_begun.wait(20)
     copy.close()
-    assert [each.data_ptr() for each in copy._still_read] == [storage.data_ptr()]
+    assert [weight.data_ptr() for weight in copy._still_read] == [storage.data_ptr()]
     module.may_end.set()
     running.join(20)
     assert copy._still_read == []
@@ -86,9 +86,9 @@ def test_what_a_run_still_reads_stays_until_it_ends():
 
 def test_outputs_have_names_however_they_are_given():
     one, other = np.zeros(1), np.ones(1)
-    assert torch_model.named({"a": one}) == {"a": one}
-    assert torch_model.named((one, other)) == {"output_0": one, "output_1": other}
-    assert list(torch_model.named(one)) == ["output"]
+    assert torch_model.name_outputs({"a": one}) == {"a": one}
+    assert torch_model.name_outputs((one, other)) == {"output_0": one, "output_1": other}
+    assert list(torch_model.name_outputs(one)) == ["output"]
 
 
 def test_the_reason_is_the_last_of_torchscript_s_own():

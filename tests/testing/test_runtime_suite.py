@@ -9,7 +9,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import devices, signatures
+from meshserve.runtimes import prerequisites, signatures
 from meshserve.testing import runtime_suite
 
 ROWS = {"x": np.array([[1.0, -2.0], [3.0, 4.0], [5.0, 6.0]])}
@@ -52,13 +52,13 @@ class SummingRuntime(model_runtime.Runtime):
         return artifact.path.suffix == ".factor"
 
     def prepare(self, device):
-        devices.require_known(device)
+        prerequisites.check_device(device)
 
     def footprint_hint(self, artifact, device):
         return model.Footprint(artifact.size_bytes + 100)
 
     def load(self, artifact, spec, device):
-        signatures.agreed(spec.outputs, OUTPUTS, "output")
+        signatures.agree(spec.outputs, OUTPUTS, "output")
         text = Path(artifact.path).read_text()
         if not text:
             raise errors.LoadFailed("the file is empty")
@@ -118,7 +118,7 @@ class IgnoresDeclarations(SummingRuntime):
 
 class LoadsEmptyFiles(SummingRuntime):
     def load(self, artifact, spec, device):
-        signatures.agreed(spec.outputs, OUTPUTS, "output")
+        signatures.agree(spec.outputs, OUTPUTS, "output")
         return Summing(artifact.path, 1)
 
 

@@ -1,0 +1,117 @@
+"""TorchScript archives.
+
+A `.pt` does not say what it takes. That is declared in the spec, or in a file `signature.json` in
+the archive: {"inputs": [{"name", "datatype", "shape"}], "outputs": […]}, saved by
+`torch.jit.save(m, path, _extra_files={"signature.json": …})`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meshserve import errors
+from meshserve.core.values import model
+from meshserve.runtimes import files, signatures, torch_model
+
+_HOW_TO_DECLARE = (
+    "a TorchScript file does not say what it takes: "
+    "declare inputs: [{name, datatype, shape}] with the model, or save it with "
+    '_extra_files={"signature.json": '
+    '\'{"inputs": [{"name": …, "datatype": …, "shape": […]}]}\'}'
+)
+
+_CHANGEABLE = frozenset({"ListType", "DictType", "AnyType"})
+
+
+def open_program(
+    torch: Any, file: Path, spec: model.ModelSpec, device: str
+) -> torch_model.TorchProgram:
+    """Load a scripted module. Raises LoadFailed, and what torch raises for a broken file."""
+    module = torch.jit.load(str(file), map_location=device).eval()
+    inputs, outputs = _declared(file, spec)
+    signatures.check_specs(inputs, "input")
+    call = _call(module, inputs)
+    return torch_model.TorchProgram(module, call, inputs, outputs, is_pure=_is_pure(module))
+
+
+def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]:
+    """Return the module as a function of the inputs in their order.
+
+    Raises LoadFailed if its `forward` takes others.
+    """
+    arguments = module.forward.schema.arguments[1:]
+    names = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
+    needed = [argument for argument in arguments if not argument.has_default_value()]
+    for argument in needed:
+        if argument.name not in names:
+            raise errors.LoadFailed(
+                f"forward needs {argument.name!r} of type {argument.type}, which is not a tensor"
+            )
+    if not len(needed) <= len(inputs) <= len(names):
+        raise errors.LoadFailed(
+            f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared"
+        )
+    keys = [spec.name for spec in inputs]
+    if not set(keys) <= set(names):
+        return module  # type: ignore[no-any-return]
+
+    def call(*tensors: Any) -> Any:
+        return module(**dict(zip(keys, tensors, strict=True)))
+
+    return call
+
+
+def _is_pure(module: Any) -> bool:
+    """Return whether a run can change nothing of the module but its tensors.
+
+    That is so if it sets no attribute, and has none that can grow.
+    """
+    graph = module.inlined_graph
+    kinds = {
+        node.output().type().kind() for node in graph.findAllNodes("prim::GetAttr", recurse=True)
+    }
+    return not graph.findAllNodes("prim::SetAttr", recurse=True) and not kinds & _CHANGEABLE
+
+
+def _declared(
+    file: Path, spec: model.ModelSpec
+) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
+    """Return the inputs and outputs that the spec, or else the archive's file, declares.
+
+    Raises LoadFailed if neither declares inputs.
+    """
+    in_archive = _signature_file(file)
+    inputs = spec.inputs or in_archive.get("inputs", ())
+    if not inputs:
+        raise errors.LoadFailed(f"{file.name}: {_HOW_TO_DECLARE}")
+    return inputs, spec.outputs or in_archive.get("outputs", ())
+
+
+def _signature_file(file: Path) -> dict[str, tuple[model.TensorSpec, ...]]:
+    names = files.zip_members(file)
+    member = next((name for name in names if name.endswith("/extra/signature.json")), None)
+    if member is None:
+        return {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            document = json.loads(archive.read(member))
+        return {
+            key: tuple(map(_tensor_spec, document[key]))
+            for key in ("inputs", "outputs")
+            if key in document
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.LoadFailed(
+            f"{file.name}: signature.json must be "
+            f"{{inputs: [{{name, datatype, shape}}], outputs: […]}}: {error}"
+        ) from error
+
+
+def _tensor_spec(entry: Mapping[str, Any]) -> model.TensorSpec:
+    return model.TensorSpec(
+        str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"])
+    )

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from meshserve import errors
+from tests.runtimes import contract
+from tests.runtimes.torch_files import Cnn, exported, rewritten
+
+
+def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
+    class Named(torch.nn.Module):
+        def forward(self, pair, *, scale):
+            return {"sum": (pair[0] + pair[1]) * scale, "first": pair[0]}
+
+    row = torch.ones(2, 3)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(Named(), ((row, row),), {"scale": row}), path)
+    loaded = contract.load(path)
+    assert [spec.name for spec in loaded.signature.outputs] == ["sum", "first"]
+    assert [spec.shape for spec in loaded.signature.inputs] == [(2, 3)] * 3
+    assert not loaded.signature.can_join
+    answer = loaded.predict(
+        {spec.name: np.full((2, 3), 2, np.float32) for spec in loaded.signature.inputs}, ["sum"]
+    )
+    np.testing.assert_array_equal(answer["sum"], np.full((2, 3), 8, np.float32))
+
+
+def test_a_bound_on_the_batch_below_the_spec_s_turns_batching_off(tmp_path):
+    path = exported(
+        tmp_path / "model.pt2",
+        Cnn(),
+        torch.zeros(2, 1, 8, 8),
+        dynamic={0: torch.export.Dim("batch", max=16)},
+    )
+    bounded = contract.load(path).signature
+    assert (bounded.has_batch_dimension, bounded.can_join, bounded.rows_max) == (True, False, 16)
+    assert contract.load(path, max_batch_size=16).signature.can_join
+
+
+def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):
+    class Sum(torch.nn.Module):
+        def forward(self, a, b):
+            return a + b
+
+    batch = {0: torch.export.Dim("batch")}
+    loaded = contract.load(
+        exported(tmp_path / "model.pt2", Sum(), torch.ones(2, 3), torch.ones(2, 3), dynamic=batch)
+    )
+    with pytest.raises(errors.InvalidRequest, match="Guard failed"):
+        loaded.predict({"a": np.ones((2, 3), np.float32), "b": np.ones((4, 3), np.float32)}, ())
+
+
+def test_bf16_travels_as_its_bits(tmp_path):
+    loaded = contract.load(
+        exported(tmp_path / "model.pt2", torch.nn.ReLU(), torch.ones(2, 3, dtype=torch.bfloat16))
+    )
+    assert loaded.signature.inputs[0].datatype == "BF16"
+    bits = torch.tensor([[1.5, -2.0, 3.0]], dtype=torch.bfloat16).view(torch.uint16).numpy()
+    answer = loaded.predict({loaded.signature.inputs[0].name: bits}, ())["output"]
+    assert torch.from_numpy(answer).view(torch.bfloat16).tolist() == [[1.5, 0.0, 3.0]]
+
+
+def test_pickled_weights_are_code_that_must_be_trusted(tmp_path):
+    path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
+    rewritten(
+        path,
+        lambda name, content: (
+            content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            if "weights" in name
+            else content
+        ),
+    )
+    with pytest.raises(errors.LoadFailed, match=r"holds code \(weight_0.* set trust: true"):
+        contract.load(path)
+
+
+def test_a_pickle_among_the_example_inputs_must_be_trusted(tmp_path):
+    path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
+    rewritten(
+        path,
+        lambda name, content: b"cos\nsystem\n(S'true'\ntR." if "sample_inputs" in name else content,
+    )
+    with pytest.raises(errors.LoadFailed, match="sample_inputs"):
+        contract.load(path)

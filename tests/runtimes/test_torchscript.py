@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from meshserve import errors
+from meshserve.core.values import model
+from tests.runtimes import contract
+from tests.runtimes.torch_files import IMAGES, Cnn, scripted
+
+
+def test_an_undeclared_torchscript_says_how_to_declare(tmp_path):
+    path = scripted(tmp_path / "model.pt", Cnn())
+    with pytest.raises(
+        errors.LoadFailed, match=r"declare inputs: \[\{name, datatype, shape\}\].*signature\.json"
+    ):
+        contract.load(path)
+    assert contract.load(path, inputs=(IMAGES,)).signature.outputs == (
+        model.TensorSpec("output", "FP32", (-1, 10)),
+    )
+
+
+@pytest.mark.parametrize("content", [[], {"inputs": [{"name": "x"}]}, {"inputs": 3}], ids=str)
+def test_a_broken_signature_file_is_refused(tmp_path, content):
+    path = scripted(tmp_path / "model.pt", Cnn(), **{"signature.json": content})
+    with pytest.raises(errors.LoadFailed, match=r"signature\.json"):
+        contract.load(path)
+
+
+def test_several_outputs_can_be_named(tmp_path):
+    class Two(torch.nn.Module):
+        def forward(self, a, b):
+            return a + b, (a * b).sum(1)
+
+    signature = {
+        "inputs": [
+            {"name": "b", "datatype": "FP64", "shape": [-1, 3]},
+            {"name": "a", "datatype": "FP64", "shape": [-1, 3]},
+        ],
+        "outputs": [
+            {"name": "sum", "datatype": "FP64", "shape": [-1, 3]},
+            {"name": "dot", "datatype": "FP64", "shape": [-1]},
+        ],
+    }
+    loaded = contract.load(scripted(tmp_path / "model.pt", Two(), **{"signature.json": signature}))
+    a, b = np.arange(6.0).reshape(2, 3), np.ones((2, 3)) * 3
+    answer = loaded.predict({"a": a, "b": b}, ())
+    np.testing.assert_array_equal(answer["sum"], a + b)
+    np.testing.assert_array_equal(answer["dot"], (a * b).sum(1))
+
+
+def test_names_other_than_those_of_forward_go_by_position(tmp_path):
+    class Less(torch.nn.Module):
+        def forward(self, a, b):
+            return a - b
+
+    inputs = tuple(model.TensorSpec(name, "FP32", (-1,)) for name in ("INPUT__0", "INPUT__1"))
+    loaded = contract.load(scripted(tmp_path / "model.pt", Less()), inputs=inputs)
+    one = np.ones(2, np.float32)
+    assert loaded.predict({"INPUT__0": 3 * one, "INPUT__1": one}, ())["output"].tolist() == [2, 2]
+    with pytest.raises(errors.LoadFailed, match="forward takes a, b, but 1 inputs are declared"):
+        contract.load(tmp_path / "model.pt", inputs=inputs[:1])
+
+
+def test_an_argument_that_is_no_tensor_is_refused(tmp_path):
+    class Scaled(torch.nn.Module):
+        def forward(self, x, by: float):
+            return x * by
+
+    with pytest.raises(errors.LoadFailed, match="'by' of type float"):
+        contract.load(
+            scripted(tmp_path / "model.pt", Scaled()),
+            inputs=(model.TensorSpec("x", "FP32", (-1,)),),
+        )
