@@ -1,6 +1,6 @@
 """Weights that stay in their file: a module's tensors point into a mapping of the archive.
 
-See docs/decisions/0062-torch-weights-stay-mapped.md for why, and for what it costs.
+See docs/decisions/0082-weights-are-mapped.md for why, and for what it costs.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ RUNTIMES = {
 """Implementations whose files a runtime here loads. Any other is kept as it is, for a runtime of that name may be installed."""
 
 
-def read(text: str | bytes) -> model_metadata.ModelDescription:
+def read(text: str | bytes) -> model_metadata.ModelDeclaration:
     """What the settings declare. Raises ValueError with what is wrong."""
     settings = json.loads(text)
     if not isinstance(settings, dict):
@@ -27,7 +27,7 @@ def read(text: str | bytes) -> model_metadata.ModelDescription:
         raise ValueError("parameters: expected an object in {}")  # noqa: TRY004
     rows = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
-    return model_metadata.ModelDescription(
+    return model_metadata.ModelDeclaration(
         name=_text(settings, "name"),
         version=_text(parameters, "version"),
         uri=_text(parameters, "uri"),

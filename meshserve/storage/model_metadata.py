@@ -43,7 +43,7 @@ class Versions:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelDescription:
+class ModelDeclaration:
     """What was stated; all else is empty or None. `version` and `uri` only where the description is of a single version."""
 
     name: str = ""

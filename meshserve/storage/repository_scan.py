@@ -147,7 +147,7 @@ class _Found:
         if not path.is_dir():
             if is_model_file(path):
                 self._add(
-                    model_metadata.ModelDescription(name=stem(path.name)),
+                    model_metadata.ModelDeclaration(name=stem(path.name)),
                     "1",
                     path,
                     content.stamp(path),
@@ -183,7 +183,7 @@ class _Found:
         said = (
             triton_config.read(self._read(configuration))
             if configuration.is_file()
-            else model_metadata.ModelDescription()
+            else model_metadata.ModelDeclaration()
         )
         said = dataclasses.replace(said, name=said.name or path.name)
         versions = sorted((each.name for each in _folders(path) if is_version(each.name)), key=int)
@@ -198,7 +198,7 @@ class _Found:
         for version in said.versions.chosen(list(stamps)):
             self._add(said, version, path / version, stamps[version])
 
-    def _add_unversioned(self, said: model_metadata.ModelDescription, path: Path) -> None:
+    def _add_unversioned(self, said: model_metadata.ModelDeclaration, path: Path) -> None:
         if not any(each.is_file() and each.name != triton_config.FILE for each in _visible(path)):
             self.is_settling = self.is_settling or self._look.is_settling(path.stat().st_mtime_ns)
             raise ValueError(
@@ -218,7 +218,7 @@ class _Found:
         return None
 
     def _add(
-        self, said: model_metadata.ModelDescription, version: str, path: Path, stamp: content.Stamp
+        self, said: model_metadata.ModelDeclaration, version: str, path: Path, stamp: content.Stamp
     ) -> None:
         """A model of this node's disk, unless it is being written."""
         if not self._look.is_settling(stamp.touched_ns):
@@ -291,7 +291,7 @@ def _settings(folder: Path) -> Iterator[Path]:
 
 def _spec(
     pattern: model.ModelSpec,
-    said: model_metadata.ModelDescription,
+    said: model_metadata.ModelDeclaration,
     name: str,
     version: str,
     uri: str,

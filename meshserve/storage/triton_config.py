@@ -32,7 +32,7 @@ proto3 itself does not tell a missing number from 0.
 """
 
 
-def read(text: str) -> model_metadata.ModelDescription:
+def read(text: str) -> model_metadata.ModelDeclaration:
     """Return what the configuration declares.
 
     Raises ValueError with what is wrong, and in which line if that is known.
@@ -46,7 +46,7 @@ def read(text: str) -> model_metadata.ModelDescription:
         raise ValueError(f"max_batch_size: expected a whole number, got {rows_max}")
     has_batch_dimension = is_stated and rows_max > 0
     runtime = config.backend or config.platform
-    return model_metadata.ModelDescription(
+    return model_metadata.ModelDeclaration(
         name=config.name,
         runtime=RUNTIMES.get(runtime, runtime),
         inputs=tuple(_tensor(tensor, has_batch_dimension) for tensor in config.input),

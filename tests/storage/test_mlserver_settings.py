@@ -21,7 +21,7 @@ SETTINGS = {
 
 
 def test_whole_settings():
-    assert mlserver_settings.read(json.dumps(SETTINGS)) == model_metadata.ModelDescription(
+    assert mlserver_settings.read(json.dumps(SETTINGS)) == model_metadata.ModelDeclaration(
         name="iris",
         version="v0.1.0",
         uri="./iris.joblib",
@@ -36,7 +36,7 @@ def test_nothing_need_be_said():
     assert (
         mlserver_settings.read("{}")
         == mlserver_settings.read('{"parameters": null, "max_batch_size": 0}')
-        == model_metadata.ModelDescription()
+        == model_metadata.ModelDeclaration()
     )
 
 

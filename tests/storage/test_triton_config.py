@@ -28,7 +28,7 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 
 
 def test_a_whole_configuration():
-    assert triton_config.read(CONFIG) == model_metadata.ModelDescription(
+    assert triton_config.read(CONFIG) == model_metadata.ModelDeclaration(
         name="digits",
         runtime="onnx",
         inputs=(
@@ -125,7 +125,7 @@ def test_what_is_not_honoured_is_ignored():
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
         new_list: [ { x: 1 }, { x: [ 2, -017 ] } ] new_message { a < b: 1 > }
     """
-    assert triton_config.read(text) == model_metadata.ModelDescription(name="ab\nAAé")
+    assert triton_config.read(text) == model_metadata.ModelDeclaration(name="ab\nAAé")
 
 
 CONFIGS = st.builds(
