@@ -18,7 +18,7 @@ ERROR = (
 
 
 @dataclass
-class Speaker(echo.Echo):
+class StreamingReplica(echo.Echo):
     """A replica. With `x-say: stream` it sends every word put into `words` as an event.
 
     An empty word ends the stream.
@@ -49,7 +49,7 @@ class Speaker(echo.Echo):
 
 
 @dataclass
-class WaitingRoom(echo.Echo):
+class HoldServer(echo.Echo):
     """The controller: questions of the script wait in `waiting` for their answer."""
 
     asked: list = field(default_factory=list)
@@ -116,23 +116,23 @@ def routes(run_dir):
 async def running_llms(run_dir, **changes):
     """The gateway of `running`, with LLMs and a waiting room."""
     async with contextlib.AsyncExitStack() as stack:
-        speakers = {
-            f"{llm}/{number}": Speaker(f"{llm}/{number}")
+        replicas = {
+            f"{llm}/{number}": StreamingReplica(f"{llm}/{number}")
             for llm, count in (("tiny", 3), ("cold", 1))
             for number in range(count)
         }
-        for name, speaker in speakers.items():
+        for name, server in replicas.items():
             await stack.enter_async_context(
-                echo.serving(speaker, f"{run_dir}/{name.replace('/', '-')}.sock")
+                echo.serving(server, f"{run_dir}/{name.replace('/', '-')}.sock")
             )
-        room = await stack.enter_async_context(
-            echo.serving(WaitingRoom("controller"), f"{run_dir}/room.sock")
+        hold = await stack.enter_async_context(
+            echo.serving(HoldServer("controller"), f"{run_dir}/hold.sock")
         )
-        controller = model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/room.sock")
+        controller = model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/hold.sock")
         mesh = await stack.enter_async_context(
             running(run_dir, **{"llms": routes(run_dir), "controller": controller, **changes})
         )
-        mesh.echoes |= {**speakers, "room": room}
+        mesh.echoes |= {**replicas, "hold": hold}
         yield mesh
 
 

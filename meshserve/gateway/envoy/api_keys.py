@@ -58,10 +58,10 @@ def _admins_only(keys: Sequence[snapshots.ApiKey]) -> Json:
     # Our rights belong to keys, but the filter's to clients, and a client may have keys of both
     # kinds. Keys without rights are therefore given to a client that does not exist.
     admins = sorted({key.client for key in keys if key.admin})
-    nobody = "-" + "".join(key.client for key in keys)
-    clients = {key.key: key.client if key.admin else nobody for key in keys}
+    no_client = "-" + "".join(key.client for key in keys)
+    clients = {key.key: key.client if key.admin else no_client for key in keys}
     # An empty list would allow every client.
-    return _rule(clients) | {"allowed_clients": admins or [f"-{nobody}"]}
+    return _rule(clients) | {"allowed_clients": admins or [f"-{no_client}"]}
 
 
 def _rule(clients: dict[str, str]) -> Json:

@@ -1,7 +1,7 @@
 """Several processes' metrics as one page: every family once, every series told apart. Pure.
 
 The format is Prometheus' text format 0.0.4. Samples are passed on as text, never parsed into
-numbers: docs/decisions/0042 has the reason.
+numbers: the reason is in docs/decisions/0040.
 """
 
 from __future__ import annotations

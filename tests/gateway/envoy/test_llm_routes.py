@@ -92,9 +92,9 @@ async def test_an_llm_may_have_any_name(llms):
     await llms.gateway.apply(replace(llms.snapshot, llms=held))
     for name in names:
         answer = asyncio.ensure_future(chat(llms, name))
-        await support.wait_until_async(lambda: llms.echoes["room"].waiting, what="it waits")
-        assert parse_qs(llms.echoes["room"].asked[-1][1])["model"] == [name]
-        llms.echoes["room"].turn_away()
+        await support.wait_until_async(lambda: llms.echoes["hold"].waiting, what="it waits")
+        assert parse_qs(llms.echoes["hold"].asked[-1][1])["model"] == [name]
+        llms.echoes["hold"].turn_away()
         assert (await answer).status_code == 503
 
 
@@ -153,7 +153,7 @@ async def test_the_least_busy_replica_answers(llms):
 async def test_each_token_arrives_before_the_next_is_made(llms, path):
     content = json.dumps({"model": "tiny", "stream": True})
     headers = {"x-say": "stream", "accept-encoding": "gzip, br", "x-session-id": "one"}
-    speaker = llms.echoes[(await chat(llms, headers={"x-session-id": "one"})).json()["by"]]
+    server = llms.echoes[(await chat(llms, headers={"x-session-id": "one"})).json()["by"]]
     async with (
         llms.http.stream("POST", path, content=content, headers=headers) as answer,
     ):
@@ -163,9 +163,9 @@ async def test_each_token_arrives_before_the_next_is_made(llms, path):
         )
         chunks = answer.aiter_raw()
         for word in ("one", "t", "ö"):
-            speaker.words.put_nowait(word)
+            server.words.put_nowait(word)
             assert await anext(chunks) == f"data: {word}\n\n".encode()
-        speaker.words.put_nowait("")
+        server.words.put_nowait("")
         assert b"".join([chunk async for chunk in chunks]) == b"data: [DONE]\n\n"
 
 
@@ -309,7 +309,7 @@ async def test_an_llms_name_means_nothing_to_the_paths_of_small_models(shared):
 async def test_the_hold_endpoint_can_not_be_reached_from_outside(shared, path):
     raw = shared.http.base_url.copy_with(raw_path=path.encode())
     assert (await shared.http.post(raw)).status_code == 404
-    assert shared.echoes["room"].asked == []
+    assert shared.echoes["hold"].asked == []
 
 
 KEYS = (snapshots.ApiKey("shop", "shop-key"), snapshots.ApiKey("ops", "ops-key", admin=True))

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def deserted(tmp_path_factory):
-    """A gateway behind which nobody answers."""
+    """A gateway without any server behind it."""
     async with engines.running_llms(
         str(tmp_path_factory.mktemp("gw")), controller=None, pools={"default": ()}, routes={}
     ) as mesh:

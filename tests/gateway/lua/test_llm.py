@@ -39,7 +39,7 @@ def later(call):
 
 async def until_waiting(mesh, count):
     await support.wait_until_async(
-        lambda: len(mesh.echoes["room"].waiting) == count, what=f"{count} wait"
+        lambda: len(mesh.echoes["hold"].waiting) == count, what=f"{count} wait"
     )
 
 
@@ -143,14 +143,14 @@ async def test_a_held_request_goes_on_once_admitted(llms):
     body = {"model": "frosty", "text": "x" * 1000}
     answer = later(chat(llms, "frosty", text=body["text"]))
     await until_waiting(llms, 1)
-    assert llms.echoes["room"].asked == [("POST", f"model=cold&bytes={len(json.dumps(body))}")]
+    assert llms.echoes["hold"].asked == [("POST", f"model=cold&bytes={len(json.dumps(body))}")]
     await llms.gateway.apply(ready(llms))
     assert not answer.done()
-    llms.echoes["room"].admit()
+    llms.echoes["hold"].admit()
     seen = (await answer).json()
     assert (seen["by"], seen["bytes"]) == ("cold/0", len(json.dumps(body)))
     assert (await chat(llms, "cold")).json()["by"] == "cold/0"
-    assert len(llms.echoes["room"].asked) == 1
+    assert len(llms.echoes["hold"].asked) == 1
 
 
 async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms):
@@ -159,7 +159,7 @@ async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms):
     await until_waiting(llms, 2)
     await llms.gateway.apply(ready(llms))
     for _ in range(2):
-        llms.echoes["room"].admit()
+        llms.echoes["hold"].admit()
     assert ((await big).json()["by"], (await bare).json()["path"]) == ("cold/0", "/v1/responses/r1")
     assert (await big).json()["bytes"] > 8 << 20
 
@@ -171,7 +171,7 @@ async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitte
         await until_waiting(llms, number + 1)
     await llms.gateway.apply(ready(llms))
     for answer in answers:
-        llms.echoes["room"].admit()
+        llms.echoes["hold"].admit()
         await answer
     assert [seen["headers"]["x-number"] for seen in llms.echoes["cold/0"].seen] == list("01234")
 
@@ -179,7 +179,7 @@ async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitte
 async def test_a_rejected_request_gets_the_controllers_answer(llms):
     answer = later(chat(llms, "cold"))
     await until_waiting(llms, 1)
-    llms.echoes["room"].turn_away()
+    llms.echoes["hold"].turn_away()
     assert ((await answer).status_code, (await answer).content) == (503, engines.ERROR)
     headers = (await answer).headers
     assert (headers["retry-after"], headers["x-more"], headers["content-type"]) == (
@@ -191,7 +191,7 @@ async def test_a_rejected_request_gets_the_controllers_answer(llms):
 
 
 async def test_a_client_that_leaves_ends_its_hold(llms):
-    room = llms.echoes["room"]
+    room = llms.echoes["hold"]
     for size in (10, 4 << 20):
         gone_before, waiting = room.left, later(chat(llms, "cold", text="x" * size))
         await support.wait_until_async(lambda: len(room.asked) == gone_before + 1, what="it waits")  # noqa: B023 - awaited here

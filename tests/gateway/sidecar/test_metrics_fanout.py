@@ -50,25 +50,25 @@ def snap(run_dir):
 
 
 async def test_the_page_has_all_that_answer_and_counts_the_others(run_dir, snap):
-    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
-    scraper = metrics_fanout.MetricsFanout(nobody)
+    envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    scraper = metrics_fanout.MetricsFanout(envoy)
     async with echo.serving(exposing(gauge("default-0")), f"{run_dir}/default-0.sock"):
         for _ in range(2):
             page = await scraper.page(snap)
-    await nobody.close()
+    await envoy.close()
     assert values(page, "resident") == {"default-0": 1}
     assert values(page, "meshserve_scrape_failures_total") == {"default-1": 2, "gateway": 2}
 
 
 async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monkeypatch):
     monkeypatch.setattr(metrics_fanout, "TIMEOUT_S", 0.2)
-    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     async with (
         echo.serving(exposing(gauge("default-0"), status=500), f"{run_dir}/default-0.sock"),
         echo.serving(exposing(gauge("default-1"), delay_s=1.0), f"{run_dir}/default-1.sock"),
     ):
-        page = await metrics_fanout.MetricsFanout(nobody).page(snap)
-    await nobody.close()
+        page = await metrics_fanout.MetricsFanout(envoy).page(snap)
+    await envoy.close()
     assert values(page, "resident") == {}
     assert values(page, "meshserve_scrape_failures_total") == {
         "default-0": 1,
@@ -78,19 +78,19 @@ async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monke
 
 
 async def test_workers_on_other_nodes_are_asked_by_port(run_dir, snap):
-    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     served = await asgi_server.serve(exposing(gauge("far-0")), [sockets.tcp_socket("127.0.0.1")])
     far = snapshots.RingMember(
         "far-0", model.Endpoint("n2", "127.0.0.1", served.port, "/run/of/another/node.sock")
     )
-    page = await metrics_fanout.MetricsFanout(nobody).page(replace(snap, pools={"default": (far,)}))
+    page = await metrics_fanout.MetricsFanout(envoy).page(replace(snap, pools={"default": (far,)}))
     await served.stop()
-    await nobody.close()
+    await envoy.close()
     assert values(page, "resident") == {"far-0": 1}
 
 
 async def test_an_engines_series_get_labels_for_replica_and_model(run_dir, snap):
-    nobody = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
+    envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     name = "vllm:num_requests_running"
     text = f'# TYPE {name} gauge\n{name}{{engine="0",model_name="/models/x"}} 2\n'
     replicas = tuple(
@@ -101,10 +101,10 @@ async def test_an_engines_series_get_labels_for_replica_and_model(run_dir, snap)
         echo.serving(exposing(text), f"{run_dir}/tiny-0.sock"),
         echo.serving(exposing(text), f"{run_dir}/tiny-1.sock"),
     ):
-        page = await metrics_fanout.MetricsFanout(nobody).page(
+        page = await metrics_fanout.MetricsFanout(envoy).page(
             replace(snap, pools={}, llms=(snapshots.LlmRoute("tiny", ("tiny", "t"), replicas),))
         )
-    await nobody.close()
+    await envoy.close()
     series = [
         sample.labels
         for parsed in text_string_to_metric_families(page)
