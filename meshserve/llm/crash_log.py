@@ -29,6 +29,7 @@ class CrashLog(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is None or self._is_parent:
             return
+        # Opened for each record: several processes append to the file.
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps([record.created, f"{type(error).__name__}: {error}"]) + "\n")
@@ -76,6 +77,7 @@ def first_reason(folder: Path, now_s: float) -> str:
     The first, because the later ones follow from it.
     """
     path = folder / LOG_FILE
+    # Older ones belong to requests that failed while the engine lived on.
     lines = path.read_text().splitlines() if path.exists() else []
     logged = (json.loads(line) for line in lines)
     return next((str(reason) for logged_s, reason in logged if now_s - logged_s <= RECENT_S), "")

@@ -42,6 +42,7 @@ class LlmApp:
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
             await _refuse(send, refusal)
+        # Probes never end: an LLM that gets nothing else must count as idle.
         elif path in PROBES:
             await self._engine_app(scope, receive, send)
         else:

@@ -37,6 +37,7 @@ class ProcessTree:
                     parent = psutil.Process(child.pid)
                     self._known.update((parent, *parent.children(recursive=True)))
         for process in self._known:
+            # The only place that says which segments a process has mapped.
             with contextlib.suppress(OSError):
                 maps = Path(f"/proc/{process.pid}/maps").read_text()
                 self._segments.update(SEGMENT.findall(maps))

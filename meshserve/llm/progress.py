@@ -27,6 +27,7 @@ class EngineProgress:
     def observe(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
         """Take in the engine's counts at one moment."""
         _, before = self._latest
+        # The first requests after a rest start a new measurement: nothing could progress before.
         is_busy = counts.running + counts.waiting > 0
         was_busy = before.running + before.waiting > 0
         if not is_busy or not was_busy or counts.progress != before.progress:
@@ -70,6 +71,7 @@ def _quantile(buckets: Histogram, share: float) -> float:
     lower_s, below = 0.0, 0
     for bound_s, count in buckets:
         if count >= rank and count > below:
+            # The last bucket has no upper end to interpolate to.
             if bound_s == float("inf"):
                 return lower_s
             return lower_s + (bound_s - lower_s) * (rank - below) / (count - below)

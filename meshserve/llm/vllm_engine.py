@@ -131,6 +131,7 @@ class VllmEngine(llm_engine.Engine):
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
         self._set_environment(order, self._folder)
         args, self._engine = await self._translating_errors(asyncio.to_thread(self._load, order))
+        # Now, while they live: their shared memory can't be found once they are killed.
         self._processes.remember()
         self._app = await self._translating_errors(self._build_app(args))
 
@@ -163,6 +164,7 @@ class VllmEngine(llm_engine.Engine):
         from vllm.entrypoints.launchers.api_server import app_state
         from vllm.entrypoints.launchers.app import build_app
 
+        # As vLLM's own launcher does: profiling has filled this cache while the engine was loaded.
         await self._engine.reset_mm_cache()
         self._tasks = tuple(await self._engine.get_supported_tasks())
         app = build_app(args, self._tasks, self._engine.model_config)
@@ -241,6 +243,7 @@ class VllmEngine(llm_engine.Engine):
 
     async def close(self) -> None:
         """Ask its processes to end, kill those that don't, and remove its files."""
+        # The app first: it still reads the engine's statistics in the background.
         await self._lifespan.aclose()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown, SHUTDOWN_S)

@@ -32,7 +32,7 @@ class FakeReplica:
 
 
 class FakeReplicas:
-    """A `cluster_control.Replicas` whose failures a test sets beforehand.
+    """A `cluster_control.ReplicaControl` whose failures a test sets beforehand.
 
     `failing_replicas` counts the starts that fail, and `failing_orders` the sleeps and wakes, by
     replica. `slow` holds starts back until the replica's event is set. `gpus` are those of each

@@ -1,4 +1,4 @@
-"""What every `cluster_control.Replicas` promises.
+"""What every `cluster_control.ReplicaControl` promises.
 
 Subclass `ReplicasContract` and give it a `replicas` fixture without replicas.
 """

@@ -261,12 +261,12 @@ class LlmWorld(world.World):
             super().perform_all()
             self.see_capacity()
 
-    def pass_time(self, seconds, *, each_s=1.0):
+    def pass_time(self, seconds, *, step_s=1.0):
         """Let time go by, with all commands performed at once and reports each second."""
-        for _ in range(int(seconds / each_s)):
+        for _ in range(int(seconds / step_s)):
             self.perform_all()
             self.report()
-            self.tick(each_s)
+            self.tick(step_s)
         self.perform_all()
 
     def settle(self):
@@ -274,7 +274,7 @@ class LlmWorld(world.World):
         self.failing_loads, self.failing_starts = set(), set()
         for engine in self.engines.values():
             engine.running = engine.waiting = 0
-        self.pass_time(1500.0, each_s=31.0)
+        self.pass_time(1500.0, step_s=31.0)
 
     def apply_llms(self, *specs):
         """Configure these LLMs, beside a pool, and perform no command yet."""

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from meshserve.llm import llm_app
+from tests import support
 
 
 class EngineApp:
@@ -84,8 +85,7 @@ async def test_it_is_idle_when_the_last_request_is_answered(client, outer, inner
     inner.may_answer.clear()
     requests = [asyncio.ensure_future(client.get("/a")), asyncio.ensure_future(client.get("/b"))]
     idle = asyncio.ensure_future(outer.wait_until_idle())
-    await asyncio.sleep(0.01)
-    assert outer.in_flight == 2
+    await support.wait_until_async(lambda: outer.in_flight == 2)
     assert not idle.done()
     inner.may_answer.set()
     await asyncio.gather(*requests)

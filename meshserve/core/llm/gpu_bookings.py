@@ -86,12 +86,14 @@ class GpuBookings:
     def _choose_anew(self, holder: str, gpus: int) -> Placement | str:
         if self._nodes is None:
             return UNKNOWN
+        # The holder's own GPUs are free for its new place: its processes have ended by then.
         self.bookings.pop(holder, None)
         free = self.free_capacity()
         holders = {other: booking.gpus for other, booking in self.bookings.items()}
         return choose_nodes(gpus, free) or explain_shortage(gpus, free, holders)
 
     def _will_do(self, booking: Booking, gpus: int) -> bool:
+        # A node that is gone has taken the booked GPUs with it.
         nodes = {node.node for node in self._nodes or ()}
         return booking.gpus >= gpus and (
             self._nodes is None or set(booking.placement.gpus_by_node) <= nodes
@@ -149,6 +151,7 @@ def choose_nodes(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement
 def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement:
     gpus_by_node: dict[str, int] = {}
     missing = gpus
+    # The nodes with the most free GPUs first: the fewer nodes, the less goes over the network.
     for node in sorted(nodes, key=lambda node: (-node.gpus_free, node.node)):
         taken = min(missing, node.gpus_free)
         missing -= taken

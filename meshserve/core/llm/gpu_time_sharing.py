@@ -46,12 +46,14 @@ def next_turn(members: Sequence[GroupMember], current: str, now_s: float) -> str
 def _stays(holder: GroupMember, now_s: float, *, is_other_requested: bool) -> bool:
     match holder.stage:
         case "coming up":
+            # The start is paid for already: it serves its requests before the next one comes.
             return True
         case "up":
             return not is_other_requested or now_s < holder.stays_until_s
         case "failed":
             return not is_other_requested
         case "down":
+            # It waits until another one has left the GPUs, and is given up with its last request.
             return holder.requested_s is not None
         case _:
             assert_never(holder.stage)
@@ -69,6 +71,7 @@ def _candidates(
     members: Sequence[GroupMember], requested: Sequence[GroupMember], holder: GroupMember | None
 ) -> Iterator[str]:
     yield from (member.name for member in requested)
+    # Without requests nothing is swapped: the member that is up anyway keeps the GPUs.
     yield from (member.name for member in members if member.stage in ("up", "coming up"))
     if holder is not None and holder.is_always_on:
         yield holder.name

@@ -73,6 +73,7 @@ class Fleet:
 
     def forget_gone(self) -> None:
         """Forget the LLMs that are not wanted and have no replica and no route any more."""
+        # An LLM with a route is still in the configuration that gateways were given last.
         self.llms = {
             name: llm
             for name, llm in self.llms.items()
@@ -143,6 +144,7 @@ class Fleet:
     def expected_s(self, llm: LlmRecord, now_s: float) -> float:
         """Return in how many seconds it is expected to serve, with the wait for its turn."""
         holder = self.llms.get(self.turns.get(llm.spec.share, "")) if llm.spec.share else None
+        # A holder that does not serve yet has no known end of its turn.
         if holder is None or holder is llm or not holder.replicas_in(replica_state.SERVING):
             return llm.expected_s(now_s)
         return max(0.0, group_member(holder).stays_until_s - now_s) + llm.expected_s(now_s)

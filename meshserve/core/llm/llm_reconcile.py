@@ -108,6 +108,7 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: LlmRecord) -> None:
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
         else:
+            # An engine that is the wanted one follows the mesh's new limits without a restart.
             replica.spec = replica.spec if is_outdated else llm.spec
             if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
@@ -126,11 +127,13 @@ def _stop(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> Non
         replica.move(ReplicaMove.DRAIN_ORDERED)
     elif replica.phase is ReplicaPhase.WAITING:
         fleet.remove_replica(replica, ReplicaMove.GIVEN_UP)
+    # An engine that is going to sleep can't be stopped in the middle of it: it is asleep soon.
     elif replica.phase is ReplicaPhase.GOING_TO_SLEEP or (
         replica.phase is ReplicaPhase.DRAINING and not fleet.is_diverted(llm)
     ):
         return
     else:
+        # A replica that fails, is stopped and started again has still failed in a row.
         if replica.phase is not ReplicaPhase.FAILED:
             llm.retries.pop(replica.id, None)
         replica.move(ReplicaMove.STOP_ORDERED)

@@ -26,6 +26,7 @@ class DurationEstimate:
 
     def record(self, took_s: float) -> None:
         """Add one measurement. `expected_s` is their exponentially weighted mean."""
+        # The newest counts most: a second load finds the weights in the page cache.
         known_s = self.expected_s if self.stat.count else took_s
         self.expected_s = known_s + NEWEST_WEIGHT * (took_s - known_s)
         self.stat.record(took_s)
@@ -104,6 +105,7 @@ class HoldQueue:
 
     def take_surplus(self, limits: llm_spec.HoldLimits) -> list[str]:
         """Remove the newest requests until the rest keeps to (narrowed) limits; return tickets."""
+        # The newest: they have the longest wait before them.
         surplus: list[str] = []
         while len(self) > limits.requests_max or self.size_bytes > limits.bytes_max:
             surplus.append(next(reversed(self._requests)))
@@ -178,6 +180,7 @@ class LlmRecord:
 
     def next_id(self) -> str:
         """Return an id for one more replica: the smallest number that is free."""
+        # A number that came back finds the failures of the last replica that had it.
         number = next(
             number
             for number in range(len(self.replicas) + 1)
@@ -233,8 +236,9 @@ class LlmRecord:
     def _expected_of(self, replica: ReplicaRecord, now_s: float) -> float:
         match replica.phase:
             case ReplicaPhase.READY | ReplicaPhase.DRAINING:
-                return 1.0
+                return 1.0  # A gateway has yet to learn of it.
             case ReplicaPhase.STARTING:
+                # A start that takes longer than expected may end any moment.
                 return max(1.0, replica.ordered_s + self.starts.expected_s - now_s)
             case ReplicaPhase.WAKING:
                 return max(1.0, replica.ordered_s + self.wakes.expected_s - now_s)

@@ -145,6 +145,7 @@ class Llms:
             replica.holder, replica.id, living.spec.gpus, living.endpoint.node
         )
         replica.up_s = llm.used_s = now_s
+        # What runs is what is desired until the first reconciliation says otherwise.
         llm.desired_replicas = len(llm.replicas)
         if living.spec.share and not living.is_asleep:
             self.fleet.turns.setdefault(living.spec.share, name)
@@ -164,6 +165,7 @@ class Llms:
         for llm in llms:
             llm_reconcile.start_missing(self.fleet, llm, now_s)
         self._update_routes()
+        # Last, because requests are admitted only if gateways know the routes of this moment.
         for llm in llms:
             self._answer_held(llm, now_s)
         self.fleet.forget_gone()

@@ -107,6 +107,8 @@ LOSABLE = frozenset(phase for phase, move in MOVES if move is ReplicaMove.LOST)
 PLACED = frozenset(ReplicaPhase) - {ReplicaPhase.ABSENT, ReplicaPhase.WAITING}
 """GPUs are booked for the replica."""
 
+# Ten phases are five states for users: a replica that waits for GPUs, starts or wakes will serve
+# without their help, and one that goes to sleep or stops takes no requests any more.
 PUBLIC_STATES: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
     ReplicaPhase.WAITING: "starting",
     ReplicaPhase.STARTING: "starting",
@@ -120,6 +122,8 @@ PUBLIC_STATES: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
 }
 """The state that commands, views and metrics show for each phase."""
 
+# A replica that serves stays before one that does not yet, and one that needs less time to serve
+# before one that needs more. One that is going to sleep has to finish that before it can wake.
 KEEP_ORDER = (
     ReplicaPhase.READY,
     ReplicaPhase.DRAINING,
@@ -186,6 +190,7 @@ class ReplicaRecord:
         Its GPUs stay booked until it is started again or stopped: a dead engine's processes may
         still hold memory on them, and both orders clear that away first.
         """
+        # No report may have come since the calm time was over.
         self.forgive(now_s)
         self.move(ReplicaMove.LOST)
         self.retry.record_failure(now_s)
