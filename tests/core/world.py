@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Any
 
 from meshserve import errors
 from meshserve.core.mesh import mesh
@@ -13,39 +14,40 @@ from meshserve.core.values import catalog, catalog_sync, commands, desired, even
 NODE = "n1"
 
 
-def spec(name: str, version: str = "1", **fields) -> model.ModelSpec:
-    """A spec whose URI tells its name."""
+def spec(name: str, version: str = "1", **fields: Any) -> model.ModelSpec:
+    """Return a spec whose URI contains its name and version."""
     return model.ModelSpec(
         model.ModelId(name, version), **{"uri": f"/models/{name}/{version}", **fields}
     )
 
 
-def pool(name: str = "default", workers: int = 2, **settings) -> desired.PoolSettings:
-    """A pool of that many workers."""
+def pool(name: str = "default", workers: int = 2, **settings: Any) -> desired.PoolSettings:
+    """Return the settings of a pool of so many workers."""
     return desired.PoolSettings(desired.WorkerSettings(pool=name, **settings), workers)
 
 
 def measured(name: str, size: int) -> reports.LearnedMeasurement:
-    """What loading version 1 of a model taught."""
+    """Return a measurement of version 1 of a model, of so many bytes of host memory."""
     return reports.LearnedMeasurement(
         model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1)
     )
 
 
 class Process:
-    """What a worker's process holds."""
+    """A worker's process: its settings, catalog and pins."""
 
     def __init__(self, pid: int, settings: desired.WorkerSettings) -> None:
         self.pid = pid
         self.settings = settings
-        self.replica = catalog_sync.CatalogFollower()
+        self.follower = catalog_sync.CatalogFollower()
         self.pins: set[model.ModelId] = set()
 
 
 class World:
-    """Performs commands, keeps what is saved, and holds the mesh to its promises.
+    """The world around a mesh: performs its commands, saves its changes, and checks its promises.
 
-    With `is_saving_slowly` the registry is a lane like a worker: saves are performed by `step`.
+    Commands wait in lanes, one for each process; `step` performs the first of a lane. With
+    `is_saving_slowly` the registry is a lane too.
     """
 
     def __init__(self, *, is_saving_slowly: bool = False) -> None:
@@ -89,24 +91,24 @@ class World:
     def request(
         self, make: Callable[[str], events.TicketedRequest]
     ) -> commands.AnswerCommand | None:
-        """Make a request with a ticket; return its answer, None if it is not answered yet."""
+        """Send a request with a new ticket; return its answer, or None if it has none yet."""
         ticket = f"request {next(self._numbers)}"
         self.open_tickets.add(ticket)
         self.feed(make(ticket))
         return self.ticket_answers.get(ticket)
 
     def load(self, name: str) -> commands.AnswerCommand | None:
-        """Ask for a load of the newest version of the model that the name means."""
+        """Request a load of the newest version of the model that the name means."""
         id_ = self.mesh.catalog.models.resolve(name)
         return self.request(lambda ticket: events.ModelLoadRequested(ticket, name, id_))
 
     def unload(self, name: str) -> commands.AnswerCommand | None:
-        """Ask for an unload of the newest version of the model that the name means."""
+        """Request an unload of the newest version of the model that the name means."""
         id_ = self.mesh.catalog.models.resolve(name)
         return self.request(lambda ticket: events.ModelUnloadRequested(ticket, id_))
 
     def refused(self, event: events.AdminRequest) -> str:
-        """The class of the error that refuses the request; empty if it was granted."""
+        """Return the class name of the error that refuses the request; empty if it is granted."""
         try:
             self.feed(event)
         except errors.MeshError as error:
@@ -152,22 +154,18 @@ class World:
         self.feed(events.ChangesSaved(command.changes))
 
     def _queue(self, command: commands.Command) -> None:
-        name = getattr(command, "worker_id", "") or f"gateway {command.node}"
-        worker = self.mesh.workers.records.get(name)
-        if isinstance(
-            command,
-            commands.SendChanges
-            | commands.EnsureLoaded
-            | commands.Unload
-            | commands.Pin
-            | commands.Unpin,
-        ):
-            assert worker is not None, f"{command} to a worker that is not there"
+        if isinstance(command, commands.GatewayCommand):
+            self.lanes[f"gateway {command.node}"].append(command)
+            return
+        assert isinstance(command, commands.WorkerCommand), f"{command} has no lane"
+        worker = self.mesh.workers.records.get(command.worker_id)
+        if not isinstance(command, commands.StartWorker | commands.StopWorker):
+            assert worker is not None, f"{command} to an unknown worker"
             assert worker.is_up, f"{command} to a lost worker"
-        self.lanes[name].append(command)
+        self.lanes[command.worker_id].append(command)
 
     def step(self, lane: str, *, is_lost: bool = False) -> None:
-        """Perform the first command of a lane. `is_lost`: the call gets lost, or the save fails."""
+        """Perform the first command of a lane; with `is_lost` the call or the save fails."""
         command = self.lanes[lane].popleft()
         match command:
             case commands.SaveChanges():
@@ -225,7 +223,7 @@ class World:
 
     def _send(self, process: Process, command: commands.SendChanges) -> None:
         try:
-            changes = process.replica.apply(command.step)
+            changes = process.follower.apply(command.step)
         except catalog_sync.MissedStep:
             self.feed(events.SyncFailed(command.worker_id, command.step.revision))
             return
@@ -240,33 +238,33 @@ class World:
         self.feed(events.WorkerLost(worker_id, "killed", process.pid))
 
     def tick(self, seconds: float) -> None:
-        """Let time go by."""
+        """Let time pass, then fire the timer."""
         self.now_s += seconds
         self.feed(events.Ticked())
 
     def perform_all(self) -> None:
-        """Perform everything, while time stands still."""
+        """Perform all commands, while time stands still."""
         while any(self.lanes.values()):
             self.step(next(name for name, lane in self.lanes.items() if lane))
 
     def settle(self) -> None:
-        """Have loads succeed, perform everything, and let time go by, until nothing is left."""
+        """Let loads succeed, perform all commands and let time pass, until no command is left."""
         self.failing_loads = set()
         for _ in range(50):
             self.perform_all()
             self.tick(31.0)
             if not any(self.lanes.values()):
                 return
-        raise AssertionError(f"it does not come to rest: {dict(self.lanes)}")
+        raise AssertionError(f"the mesh does not come to rest: {dict(self.lanes)}")
 
-    def apply(self, **wanted) -> tuple[str, ...]:
-        """Apply a configuration and let everything come of it."""
-        words = self.feed(events.ConfigApplied(desired.Desired(**wanted)))
+    def apply(self, **fields: Any) -> tuple[str, ...]:
+        """Apply a configuration, settle, and return the words that describe its changes."""
+        words = self.feed(events.ConfigApplied(desired.Desired(**fields)))
         self.settle()
         return words
 
     def check(self) -> None:
-        """What holds at every moment."""
+        """Assert what holds at every moment."""
         self.mesh.check()
         assert {
             declared.spec.id: declared.spec for declared in self.mesh.catalog.models
@@ -278,9 +276,10 @@ class World:
         }
 
     def check_settled(self) -> None:
-        """What holds when all is performed.
+        """Assert what holds when all commands are performed.
 
-        Workers are as desired, have exactly their pool's catalog, and pin what is at home there.
+        Workers are as desired, have exactly their pool's catalog, and pin the models of which they
+        are the home.
         """
         assert self.open_tickets == set()
         assert not self.mesh.admin_queue.has_open
@@ -310,7 +309,7 @@ class World:
     def _check_process(self, worker_id: str, process: Process) -> None:
         assert self.mesh.workers.is_ready(worker_id)
         share = self.mesh.catalog.share(process.settings.pool)
-        assert list(catalog_sync.difference(process.replica.catalog, share)) == []
+        assert list(catalog_sync.difference(process.follower.catalog, share)) == []
         assert process.pins == {
             id_ for id_, homes in self.mesh.pins.pinned.items() if worker_id in homes
         }

@@ -32,7 +32,7 @@ def tell(of, share, *, id_=ID, workers=None):
         process, known = of.processes[worker_id], of.mesh.workers.records[worker_id]
         demands = (reports.ModelDemand(id_, share),) if share else ()
         said = reports.WorkerReport(
-            worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
+            worker_id, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
         of.feed(events.WorkerReported(said, known.synced))
 
@@ -185,7 +185,7 @@ def test_versions_of_a_model_are_busy_together(of):
         of.tick(1.0)
         demands = (reports.ModelDemand(ID, 0.4), reports.ModelDemand(second, 0.5))
         said = reports.WorkerReport(
-            home, process.pid, "n1", "ready", process.replica.revision, demands=demands
+            home, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
         of.feed(events.WorkerReported(said, of.mesh.workers.records[home].synced))
         of.perform_all()

@@ -120,7 +120,7 @@ def test_a_worker_that_missed_a_step_gets_everything(made):
     made.feed(events.ModelsRegistered((world.spec("a"),)))
     made.step("default-0", is_lost=True)
     made.settle()
-    assert made.processes["default-0"].replica.catalog.has_name("a")
+    assert made.processes["default-0"].follower.catalog.has_name("a")
 
 
 def test_steps_after_a_missed_one_bring_everything_only_once(made):
@@ -140,7 +140,7 @@ def test_steps_after_a_missed_one_bring_everything_only_once(made):
 def test_a_worker_whose_report_lags_behind_what_it_had_gets_everything(made):
     made.feed(events.ModelsRegistered((world.spec("a"),)))
     made.settle()
-    made.processes["default-0"].replica = catalog_sync.CatalogFollower()
+    made.processes["default-0"].follower = catalog_sync.CatalogFollower()
     made.feed(events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "starting", 0), 2))
     made.settle()
     made.check_settled()

@@ -143,7 +143,7 @@ class MeshMachine(RuleBasedStateMachine):
             process.pid,
             "n1",
             "ready",
-            process.replica.revision,
+            process.follower.revision,
             measured=(world.measured(name, size),),
         )
         self.world.feed(
@@ -157,7 +157,7 @@ class MeshMachine(RuleBasedStateMachine):
         process = self.world.processes[worker_id]
         demands = (world.reports.ModelDemand(model.ModelId(name), share),)
         said = world.reports.WorkerReport(
-            worker_id, process.pid, "n1", "ready", process.replica.revision, demands=demands
+            worker_id, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
         self.world.feed(
             events.WorkerReported(said, self.world.mesh.workers.records[worker_id].synced)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -8,13 +9,13 @@ from meshserve.core.values import llm_spec
 from tests.core import llm_world
 
 
-def test_clients_may_call_an_llm_by_its_name_its_aliases_and_its_adapters():
+def test_clients_may_call_an_llm_by_its_name_its_aliases_and_its_adapters() -> None:
     spec = llm_world.spec("a", aliases=("b", "c"), adapters=(llm_spec.Adapter("d", "/d"),))
     assert spec.names == ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", 6), ("cpu", 0)])
-def test_a_replica_takes_a_gpu_for_each_part_of_it(device, gpus):
+def test_a_replica_takes_a_gpu_for_each_part_of_it(device: str, gpus: int) -> None:
     assert (
         llm_world.spec("a", tensor_parallel_size=2, pipeline_parallel_size=3, device=device).gpus
         == gpus
@@ -22,7 +23,7 @@ def test_a_replica_takes_a_gpu_for_each_part_of_it(device, gpus):
 
 
 SPEC = llm_world.spec("a")
-MESH_FIELDS = {
+MESH_FIELDS: dict[str, Any] = {
     "replicas_min": 0,
     "replicas_max": 7,
     "idle_timeout_s": 7.0,
@@ -34,12 +35,13 @@ MESH_FIELDS = {
 
 
 @pytest.mark.parametrize("field", MESH_FIELDS)
-def test_an_engine_serves_a_spec_that_differs_in_its_times_or_limits(field):
+def test_an_engine_serves_a_spec_that_differs_in_its_times_or_limits(field: str) -> None:
     assert SPEC.is_same_engine(dataclasses.replace(SPEC, **{field: MESH_FIELDS[field]}))
 
 
 @pytest.mark.parametrize(
     "field", [field.name for field in dataclasses.fields(SPEC) if field.name not in MESH_FIELDS]
 )
-def test_an_engine_does_not_serve_a_spec_that_differs_otherwise(field):
-    assert not SPEC.is_same_engine(dataclasses.replace(SPEC, **{field: "else"}))
+def test_an_engine_does_not_serve_a_spec_that_differs_otherwise(field: str) -> None:
+    other: dict[str, Any] = {field: "else"}
+    assert not SPEC.is_same_engine(dataclasses.replace(SPEC, **other))
