@@ -1,4 +1,4 @@
-"""config.yaml, checked and turned into frozen values.
+"""The configuration file, checked and turned into frozen values.
 
 Must not start anything: it reads files and the environment alone.
 """

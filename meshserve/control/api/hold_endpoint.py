@@ -1,4 +1,7 @@
-"""Requests for LLMs that no engine is ready for. Their bodies stay at the gateways: what waits here is only whether they may go on."""
+"""Requests for LLMs without a ready replica.
+
+The gateways keep the requests' bodies; what waits here is the answer whether they may go on.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,54 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable
+from typing import assert_never
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from meshserve import errors, tasks
-from meshserve.control.api import http_messages, openai_models
+from meshserve.control.api import openai_models, rest
 from meshserve.core.values import commands, events
 from meshserve.protocol import paths
 
 SIZE_DIGITS_MAX = 15
+CLIENT_CLOSED_REQUEST = 499
+"""Nginx's status for a client that left; nobody reads it."""
+
+NOT_READY = openai_models.ErrorKind("server_error", None, "service_unavailable")
 
 
 class HoldEndpoint:
-    """Every request that comes in is told to the mesh, and is answered when the mesh says so, or when its client leaves."""
+    """Posts an event for every held request, and answers it when the mesh decides."""
 
     def __init__(self, post: Callable[[events.Event], None]) -> None:
         self._post = post
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[http_messages.HttpAnswer]] = {}
+        self._waiting: dict[str, asyncio.Future[Response]] = {}
 
     def perform(self, command: commands.HeldCommand) -> None:
-        """Answer one that waits; nothing where it has gone."""
+        """Answer the request with the command's ticket, unless its client has left."""
         waiting = self._waiting.get(command.ticket)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(
-                _turned_away(command)
-                if isinstance(command, commands.TurnAway)
-                else http_messages.HttpAnswer()
-            )
+        if waiting is None or waiting.done():
+            return
+        match command:
+            case commands.Admit():
+                waiting.set_result(Response(media_type="application/json"))
+            case commands.TurnAway():
+                waiting.set_result(_turned_away(command))
+            case _:
+                assert_never(command)
 
-    async def wait(
-        self, request: http_messages.HttpRequest, receive: http_messages.Receive
-    ) -> http_messages.HttpAnswer | None:
-        """200 once the request may go on, 503 where it may not; nothing where its client has gone. Raises InvalidRequest."""
-        name, size_bytes = _asked(request)
+    async def wait(self, request: Request) -> Response:
+        """Return 200 once the request may go on, or 503 with Retry-After if it may not.
+
+        Raises InvalidRequest for a missing model or a malformed size.
+        """
+        name, size_bytes = _name_and_size(request)
+        await rest.read_body(request)
         ticket = str(next(self._numbers))
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        gone = tasks.spawn(_wait_until_gone(receive), "wait until gone")
+        gone = tasks.spawn(_wait_until_gone(request), f"held request {ticket}")
         self._post(events.RequestHeld(ticket, name, size_bytes))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -49,27 +65,23 @@ class HoldEndpoint:
             del self._waiting[ticket]
             if not answer.done():
                 self._post(events.HeldRequestLeft(ticket))
-        return answer.result() if answer.done() else None
+        return answer.result() if answer.done() else Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def _asked(request: http_messages.HttpRequest) -> tuple[str, int]:
-    name, size = request.query.get("model", ""), request.query.get("bytes", "0")
+def _name_and_size(request: Request) -> tuple[str, int]:
+    name = request.query_params.get("model", "")
+    size = request.query_params.get("bytes", "0")
     if not name or not size.isdecimal() or len(size) > SIZE_DIGITS_MAX:
         raise errors.InvalidRequest(f"{paths.HOLD} needs ?model=NAME&bytes=NUMBER")
     return name, int(size)
 
 
-async def _wait_until_gone(receive: http_messages.Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _turned_away(command: commands.TurnAway) -> http_messages.HttpAnswer:
-    refused = openai_models.refusal(
-        503, command.reason, openai_models.Kind("server_error", None, "service_unavailable")
-    )
-    return http_messages.HttpAnswer(
-        refused.body,
-        refused.status,
-        (*refused.headers, (b"retry-after", b"%d" % math.ceil(command.retry_after_s))),
-    )
+def _turned_away(command: commands.TurnAway) -> Response:
+    answer = openai_models.refusal(503, command.reason, NOT_READY)
+    answer.headers["retry-after"] = str(math.ceil(command.retry_after_s))
+    return answer

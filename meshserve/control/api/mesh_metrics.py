@@ -1,34 +1,54 @@
-"""What the controller counts, in Prometheus' text."""
+"""The controller's own metrics in Prometheus' text format.
+
+Metrics of workers and engines are not among them: every process serves its own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, exposition
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 
 from meshserve.control import controller
-from meshserve.control.api import llm_metrics
-from meshserve.core.values import reports
+from meshserve.core.llm import llm_state
+from meshserve.core.mesh import mesh_view
+from meshserve.core.values import llm_spec, reports
 
-STATES: tuple[reports.WorkerState, ...] = ("starting", "ready", "draining", "lost")
+WORKER_STATES: tuple[reports.WorkerState, ...] = ("starting", "ready", "draining", "lost")
+REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = (
+    "ready",
+    "starting",
+    "asleep",
+    "draining",
+    "failed",
+)
+LLM_STATES = (*REPLICA_STATES, "idle")
+
+Llms = Mapping[str, llm_state.LlmRecord]
+Labelled = Iterable[tuple[list[str], float]]
 
 
 class MeshMetrics:
-    """Collected from the controller's state when somebody asks."""
+    """Collects the metrics from the controller's state when they are asked for."""
 
-    def __init__(self, of: controller.Controller) -> None:
-        self._controller = of
+    def __init__(self, source: controller.Controller) -> None:
+        self._controller = source
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """All metrics now."""
+        """Return all metrics as they are now."""
         return exposition.generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What Prometheus' library asks for."""
+        """Yield every family; Prometheus' library calls this."""
         view = self._controller.view()
         yield GaugeMetricFamily(
             "meshserve_models_registered",
@@ -36,7 +56,7 @@ class MeshMetrics:
             value=len(view.models),
         )
         yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(view.aliases))
-        yield self._workers()
+        yield _workers(view)
         yield CounterMetricFamily(
             "meshserve_controller_restarts",
             "Restarts of the controller.",
@@ -52,29 +72,96 @@ class MeshMetrics:
             "Events whose handling failed by a bug of the controller's.",
             value=self._controller.failures,
         )
-        restarts = CounterMetricFamily(
-            "meshserve_worker_restarts", "Restarts of workers after a loss.", labels=["worker"]
+        yield _labelled(
+            CounterMetricFamily(
+                "meshserve_worker_restarts", "Restarts of workers after a loss.", labels=["worker"]
+            ),
+            (([worker.id], worker.restarts) for worker in view.workers),
         )
-        for worker in view.workers:
-            restarts.add_metric([worker.id], worker.restarts)
-        yield restarts
-        copies = GaugeMetricFamily(
-            "meshserve_model_workers",
-            "Workers of a model that one is not enough for.",
-            labels=["model"],
+        yield _labelled(
+            GaugeMetricFamily(
+                "meshserve_model_workers",
+                "Workers of a model that one is not enough for.",
+                labels=["model"],
+            ),
+            (([route.name], len(route.worker_ids)) for route in view.hot_routes),
         )
-        for route in view.hot_routes:
-            copies.add_metric([route.name], len(route.worker_ids))
-        yield copies
-        yield from llm_metrics.families(view.llms)
+        yield from _llm_families(view.llms)
 
-    def _workers(self) -> Metric:
-        family = GaugeMetricFamily(
-            "meshserve_workers", "Workers by pool and state.", labels=["pool", "state"]
-        )
-        view = self._controller.view()
-        for pool in view.config.pools:
-            counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
-            for state in STATES:
-                family.add_metric([pool.name, state], counts[state])
-        return family
+
+def _labelled(
+    family: GaugeMetricFamily | CounterMetricFamily, samples: Labelled
+) -> GaugeMetricFamily | CounterMetricFamily:
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _workers(view: mesh_view.MeshView) -> Metric:
+    family = GaugeMetricFamily(
+        "meshserve_workers", "Workers by pool and state.", labels=["pool", "state"]
+    )
+    for pool in view.config.pools:
+        counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
+        for state in WORKER_STATES:
+            family.add_metric([pool.name, state], counts[state])
+    return family
+
+
+def _llm_families(llms: Llms) -> Iterator[Metric]:
+    yield _llm_states(llms)
+    yield _llm_replicas(llms)
+    yield _labelled(
+        GaugeMetricFamily(
+            "meshserve_llm_held_requests", "Requests that wait for an engine.", labels=["llm"]
+        ),
+        (([name], len(llm.held)) for name, llm in llms.items()),
+    )
+    yield _labelled(
+        GaugeMetricFamily(
+            "meshserve_llm_held_bytes", "Bytes of requests that wait for an engine.", labels=["llm"]
+        ),
+        (([name], llm.held.size_bytes) for name, llm in llms.items()),
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "meshserve_llm_turned_away", "Requests that might not wait any longer.", labels=["llm"]
+        ),
+        (([name], llm.turned_away) for name, llm in llms.items()),
+    )
+    yield from _durations("start", "Starts", {name: llm.starts for name, llm in llms.items()})
+    yield from _durations("wake", "Wakes", {name: llm.wakes for name, llm in llms.items()})
+
+
+def _llm_states(llms: Llms) -> Metric:
+    return _labelled(
+        GaugeMetricFamily(
+            "meshserve_llm_state", "1 for the state that the LLM is in.", labels=["llm", "state"]
+        ),
+        (([name, state], llm.state == state) for name, llm in llms.items() for state in LLM_STATES),
+    )
+
+
+def _llm_replicas(llms: Llms) -> Metric:
+    family = GaugeMetricFamily(
+        "meshserve_llm_replicas", "Replicas of LLMs by state.", labels=["llm", "state"]
+    )
+    for name, llm in llms.items():
+        counts = Counter(replica.public_state for replica in llm.replicas.values())
+        for state in REPLICA_STATES:
+            family.add_metric([name, state], counts[state])
+    return family
+
+
+def _durations(
+    word: str, title: str, estimates: Mapping[str, llm_state.DurationEstimate]
+) -> Iterator[Metric]:
+    text = f"{title} of engines that succeeded"
+    count = CounterMetricFamily(f"meshserve_llm_{word}s", f"{text}.", labels=["llm"])
+    seconds = SummaryMetricFamily(
+        f"meshserve_llm_{word}_seconds", f"{text}, and how long they took.", labels=["llm"]
+    )
+    for name, estimate in estimates.items():
+        count.add_metric([name], estimate.stat.count)
+        seconds.add_metric([name], estimate.stat.count, estimate.stat.total_s)
+    yield from (count, seconds)

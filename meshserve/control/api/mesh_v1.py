@@ -5,145 +5,174 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from meshserve import errors
 from meshserve.control import admin_service, mesh_views
-from meshserve.control.api import http_messages
+from meshserve.control.api import rest
 from meshserve.core.values import desired, events, model
 from meshserve.protocol import paths
 
-Action = Callable[[str, str], Awaitable[model.ModelId]]
+MODELS = f"{paths.MESH_V1}models"
+MODEL = f"{MODELS}/{{name:name}}"
+ALIASES = f"{paths.MESH_V1}aliases"
+ALIAS = f"{ALIASES}/{{alias:name}}"
+Verb = Callable[[str, str], Awaitable[model.ModelId]]
 
 
 class MeshApi:
-    """Answers requests whose path begins with `/mesh/v1/`."""
+    """Turns REST requests into calls of the admin service, and its answers into JSON."""
 
-    def __init__(self, of: admin_service.AdminService) -> None:
-        self._clerk = of
-        self._verbs: dict[str, Action] = {
-            "load": of.load,
-            "unload": of.unload,
-            "pin": lambda name, version: of.pin(name, version, is_pinned=True),
-            "unpin": lambda name, version: of.pin(name, version, is_pinned=False),
-        }
+    def __init__(self, service: admin_service.AdminService) -> None:
+        self._service = service
 
-    async def answer(self, request: http_messages.HttpRequest) -> http_messages.HttpAnswer | None:
-        """The answer; nothing where there is no such path or method. Raises MeshError."""
-        parts = [
-            unquote(part)
-            for part in request.path.removeprefix(paths.MESH_V1).rstrip("/").split("/")
+    def routes(self) -> list[Route]:
+        """Return the routes of the whole API."""
+        service = self._service
+        return [
+            rest.route("GET", f"{paths.MESH_V1}status", self._status),
+            rest.route("POST", f"{paths.MESH_V1}apply", self._apply),
+            rest.route("POST", f"{paths.MESH_V1}drain", self._drain),
+            rest.route("GET", MODELS, self._list_models),
+            rest.route("GET", MODEL, self._show_model),
+            rest.route("PUT", MODEL, self._put_model),
+            rest.route("DELETE", MODEL, self._remove_model),
+            rest.route("POST", f"{MODEL}/load", self._verb(service.load)),
+            rest.route("POST", f"{MODEL}/unload", self._verb(service.unload)),
+            rest.route("POST", f"{MODEL}/pin", self._verb(self._pin)),
+            rest.route("POST", f"{MODEL}/unpin", self._verb(self._unpin)),
+            rest.route("GET", ALIASES, self._list_aliases),
+            rest.route("GET", ALIAS, self._show_alias),
+            rest.route("PUT", ALIAS, self._put_alias),
+            rest.route("DELETE", ALIAS, self._remove_alias),
         ]
-        match request.method, parts:
-            case "GET", ["status"]:
-                return http_messages.json_answer(self._status())
-            case "POST", ["apply"]:
-                return http_messages.json_answer({"changes": await self._clerk.apply(request.body)})
-            case "POST", ["drain"]:
-                self._clerk.drain()
-                return http_messages.json_answer({"draining": True})
-            case _, ["models", *rest]:
-                return await self._models(request, rest)
-            case _, ["aliases", *rest]:
-                return await self._aliases(request, rest)
-        return None
 
-    def _status(self) -> mesh_views.Json:
-        process = {"pid": os.getpid(), "restarts": self._clerk.controller.restarts}
-        return {
-            "version": importlib.metadata.version("meshserve"),
-            **mesh_views.status(self._clerk.view()),
-            "controller": process,
-        }
+    async def _status(self, _: Request) -> Response:
+        return rest.json_response(
+            {
+                "version": importlib.metadata.version("meshserve"),
+                **mesh_views.status(self._service.view()),
+                "controller": {
+                    "pid": os.getpid(),
+                    "restarts": self._service.controller.restarts,
+                },
+            }
+        )
 
-    async def _models(
-        self, request: http_messages.HttpRequest, rest: list[str]
-    ) -> http_messages.HttpAnswer | None:
-        version = request.query.get("version", "")
-        match request.method, rest:
-            case "GET", []:
-                return http_messages.json_answer(
-                    mesh_views.models(self._clerk.view(), choice(request))
-                )
-            case "GET", [name]:
-                return http_messages.json_answer(await self._clerk.describe(name, version))
-            case "PUT", [name]:
-                return http_messages.json_answer(await self._put(name, version, request.json()))
-            case "DELETE", [name]:
-                return http_messages.json_answer(await self._delete(name, version))
-            case "POST", [name, verb] if verb in self._verbs:
-                id_ = await self._verbs[verb](name, version)
-                return http_messages.json_answer(await self._clerk.describe(*id_))
-        return None
+    async def _apply(self, request: Request) -> Response:
+        changes = await self._service.apply(await rest.read_body(request))
+        return rest.json_response({"changes": changes})
 
-    async def _put(self, name: str, version: str, body: mesh_views.Json) -> mesh_views.Json:
+    async def _drain(self, _: Request) -> Response:
+        self._service.drain()
+        return rest.json_response({"draining": True})
+
+    # Models
+
+    async def _list_models(self, request: Request) -> Response:
+        return rest.json_response(mesh_views.models(self._service.view(), model_filter(request)))
+
+    async def _show_model(self, request: Request) -> Response:
+        return rest.json_response(await self._service.describe(*_name_and_version(request)))
+
+    async def _put_model(self, request: Request) -> Response:
+        name, version = _name_and_version(request)
+        body = await rest.read_json(request)
         if body.get("name", name) != name or version not in ("", body.get("version", version)):
             raise errors.InvalidRequest(
-                f"the body names another model than the path: {body.get('name')!r} {body.get('version', '')!r}"
+                "the body names another model than the path: "
+                f"{body.get('name')!r} {body.get('version', '')!r}"
             )
         entry = {**body, "name": name, **({"version": version} if version else {})}
-        spec = self._clerk.spec(entry)
-        await self._clerk.register(spec, is_replacing=True)
+        spec = self._service.spec(entry)
+        await self._service.register(spec, is_replacing=True)
         if "aliases" in entry:
-            await self._set_aliases(spec.id, entry["aliases"])
-        return await self._clerk.describe(*spec.id)
+            await self._replace_aliases(spec.id, entry["aliases"])
+        return rest.json_response(await self._service.describe(*spec.id))
 
-    async def _set_aliases(self, id_: model.ModelId, wanted: list[str]) -> None:
-        view = self._clerk.view()
-        for alias in view.aliases_of(id_.name).difference(wanted):
-            meant = view.aliases[alias]
-            if meant.version == id_.version and meant.origin == model.FROM_API:
-                await self._clerk.clear_alias(alias)
-        for alias in wanted:
-            await self._clerk.set_alias(
-                events.AliasRequested(desired.DesiredAlias(alias, id_.name, id_.version))
-            )
+    async def _replace_aliases(self, id_: model.ModelId, aliases: list[str]) -> None:
+        view = self._service.view()
+        for alias in view.aliases_of(id_.name).difference(aliases):
+            current = view.aliases[alias]
+            # Aliases of other versions, and those of the configuration, are not this request's.
+            if current.version == id_.version and current.origin == model.FROM_API:
+                await self._service.clear_alias(alias)
+        for alias in aliases:
+            target = desired.DesiredAlias(alias, id_.name, id_.version)
+            await self._service.set_alias(events.AliasRequested(target))
 
-    async def _delete(self, name: str, version: str) -> mesh_views.Json:
-        gone = await self._clerk.describe(name, version)
-        await self._clerk.remove(name, version)
-        return gone
+    async def _remove_model(self, request: Request) -> Response:
+        name, version = _name_and_version(request)
+        removed = await self._service.describe(name, version)
+        await self._service.remove(name, version)
+        return rest.json_response(removed)
 
-    async def _aliases(
-        self, request: http_messages.HttpRequest, rest: list[str]
-    ) -> http_messages.HttpAnswer | None:
-        aliases = self._clerk.view().aliases
-        match request.method, rest:
-            case "GET", []:
-                return http_messages.json_answer(
-                    {"aliases": [alias_view(aliases[alias]) for alias in sorted(aliases)]}
-                )
-            case "GET" | "DELETE", [alias]:
-                view = alias_view(self._known(alias))
-                if request.method == "DELETE":
-                    await self._clerk.clear_alias(alias)
-                return http_messages.json_answer(view)
-            case "PUT", [alias]:
-                await self._clerk.set_alias(events.AliasRequested(alias_in(alias, request.json())))
-                return http_messages.json_answer(alias_view(self._known(alias)))
-        return None
+    def _verb(self, perform: Verb) -> rest.Handler:
+        async def answer(request: Request) -> Response:
+            id_ = await perform(*_name_and_version(request))
+            return rest.json_response(await self._service.describe(*id_))
 
-    def _known(self, alias: str) -> desired.DesiredAlias:
-        found = self._clerk.view().aliases.get(alias)
-        if found is None:
-            raise errors.ModelNotFound(f"alias {alias!r} is not set")
-        return found
+        return answer
+
+    async def _pin(self, name: str, version: str) -> model.ModelId:
+        return await self._service.pin(name, version, is_pinned=True)
+
+    async def _unpin(self, name: str, version: str) -> model.ModelId:
+        return await self._service.pin(name, version, is_pinned=False)
+
+    # Aliases
+
+    async def _list_aliases(self, _: Request) -> Response:
+        aliases = self._service.view().aliases
+        return rest.json_response(
+            {"aliases": [alias_view(aliases[alias]) for alias in sorted(aliases)]}
+        )
+
+    async def _show_alias(self, request: Request) -> Response:
+        return rest.json_response(alias_view(self._alias(request)))
+
+    async def _put_alias(self, request: Request) -> Response:
+        body = await rest.read_json(request)
+        alias = alias_from(request.path_params["alias"], body)
+        await self._service.set_alias(events.AliasRequested(alias))
+        return rest.json_response(alias_view(self._alias(request)))
+
+    async def _remove_alias(self, request: Request) -> Response:
+        removed = alias_view(self._alias(request))
+        await self._service.clear_alias(request.path_params["alias"])
+        return rest.json_response(removed)
+
+    def _alias(self, request: Request) -> desired.DesiredAlias:
+        name = request.path_params["alias"]
+        alias = self._service.view().aliases.get(name)
+        if alias is None:
+            raise errors.ModelNotFound(f"alias {name!r} is not set")
+        return alias
 
 
-def choice(request: http_messages.HttpRequest) -> mesh_views.ModelFilter:
-    """Which models a listing asks for. Raises InvalidRequest."""
-    state = request.query.get("state", "")
+def _name_and_version(request: Request) -> tuple[str, str]:
+    return request.path_params["name"], request.query_params.get("version", "")
+
+
+def model_filter(request: Request) -> mesh_views.ModelFilter:
+    """Return the filter in a listing's query. Raises InvalidRequest."""
+    query = request.query_params
+    state = query.get("state", "")
     if state not in ("", *mesh_views.STATE_ORDER):
         raise errors.InvalidRequest(
             f"there is no state {state!r}; there are: {', '.join(mesh_views.STATE_ORDER)}"
         )
     return mesh_views.ModelFilter(
-        request.query.get("prefix", ""), state, request.limit(), request.query.get("after", "")
+        query.get("prefix", ""), state, rest.limit(request), query.get("after", "")
     )
 
 
-def alias_view(alias: desired.DesiredAlias) -> mesh_views.Json:
-    """One alias as users see it."""
+def alias_view(alias: desired.DesiredAlias) -> dict[str, str]:
+    """Return the JSON of an alias."""
     return {
         "alias": alias.alias,
         "model": alias.name,
@@ -155,8 +184,8 @@ def alias_view(alias: desired.DesiredAlias) -> mesh_views.Json:
     }
 
 
-def alias_in(alias: str, body: mesh_views.Json) -> desired.DesiredAlias:
-    """The alias that a body describes. Raises InvalidRequest."""
+def alias_from(alias: str, body: dict[str, Any]) -> desired.DesiredAlias:
+    """Return the alias that a body describes. Raises InvalidRequest."""
     name, version = body.get("model"), body.get("version", "")
     unknown = set(body) - {"model", "version"}
     if unknown:

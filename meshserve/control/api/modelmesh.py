@@ -1,10 +1,12 @@
-"""`mmesh.ModelMesh`: ModelMesh's management calls. Its models are ours in their only version, its virtual models are our aliases."""
+"""`mmesh.ModelMesh`: the management calls of KServe's ModelMesh.
+
+A ModelMesh model is a model with a single version here; a virtual model is an alias.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from typing import Any
 
 import orjson
@@ -29,16 +31,18 @@ MOVE_TIMEOUT_S = 240.0
 
 
 class ModelMesh:
-    """One method for each call. A load that fails is told as a status, not as an error of the call, as in ModelMesh."""
+    """A method for each call. As in ModelMesh, a failed load is a status, not a failed call."""
 
-    def __init__(self, of: admin_service.AdminService) -> None:
-        self._clerk = of
-        self._loads: set[asyncio.Task[None]] = set()
+    def __init__(self, service: admin_service.AdminService) -> None:
+        self._service = service
 
     async def register_model(self, request: pb.RegisterModelRequest) -> pb.ModelStatusInfo:
-        """Register a model, and load it where asked to. Raises AlreadyExists for another definition."""
+        """Register a model, and load it if `loadNow` is set.
+
+        Raises AlreadyExists if the name has another definition.
+        """
         name = _needed(request.modelId, "modelId")
-        await self._clerk.register(
+        await self._service.register(
             self._spec(name, request.modelInfo, model.FROM_API), is_replacing=False
         )
         if request.loadNow:
@@ -48,28 +52,31 @@ class ModelMesh:
     async def unregister_model(
         self, request: pb.UnregisterModelRequest
     ) -> pb.UnregisterModelResponse:
-        """Remove a model; no error where there is none. Raises Conflict where an alias needs it."""
+        """Remove a model, if it exists. Raises Conflict if an alias needs it."""
         name = _needed(request.modelId, "modelId")
-        if self._clerk.view().models.versions(name):
-            await self._clerk.remove(name)
+        if self._service.view().models.versions(name):
+            await self._service.remove(name)
         return pb.UnregisterModelResponse()
 
     async def model_status(self, request: pb.GetStatusRequest) -> pb.ModelStatusInfo:
-        """Where a model is in its life; NOT_FOUND is a status."""
+        """Return a model's status, which may be NOT_FOUND."""
         return await self._status(_needed(request.modelId, "modelId"))
 
     async def ensure_loaded(self, request: pb.EnsureLoadedRequest) -> pb.ModelStatusInfo:
         """Load a model. Raises ModelNotFound."""
         name = _needed(request.modelId, "modelId")
-        self._clerk.declared(name)
+        self._service.declared(name)
         return await self._load(name, is_waiting=request.sync)
 
     async def set_vmodel(self, request: pb.SetVModelRequest) -> pb.VModelStatusInfo:
-        """Have an alias mean a model: a new one at once, another one once the new target answers, or is forced."""
+        """Point an alias at a model.
+
+        A new or forced alias moves at once, any other when its new target is loaded.
+        """
         alias = _needed(request.vModelId, "vModelId")
         target = _needed(request.targetModelId, "targetModelId")
-        is_new = alias not in self._clerk.view().aliases
-        await self._clerk.set_alias(
+        is_new = alias not in self._service.view().aliases
+        await self._service.set_alias(
             events.AliasRequested(
                 desired.DesiredAlias(alias, target, owner=request.owner),
                 is_gradual=not request.force,
@@ -94,25 +101,25 @@ class ModelMesh:
         )
 
     async def delete_vmodel(self, request: pb.DeleteVModelRequest) -> pb.DeleteVModelResponse:
-        """Clear an alias, and remove what was registered for it alone; no error where there is none of that owner."""
+        """Clear an alias of this owner, if it exists, and remove models registered for it alone."""
         alias = _needed(request.vModelId, "vModelId")
         if self._owned(alias, request.owner) is not None:
-            await self._clerk.clear_alias(alias, request.owner)
+            await self._service.clear_alias(alias, request.owner)
         return pb.DeleteVModelResponse()
 
     async def vmodel_status(self, request: pb.GetVModelStatusRequest) -> pb.VModelStatusInfo:
-        """What an alias means now, and what it will; NOT_FOUND is a status."""
+        """Return an alias's present and coming target; the status may be NOT_FOUND."""
         return await self._vstatus(_needed(request.vModelId, "vModelId"), request.owner)
 
     def _owned(self, alias: str, owner: str) -> desired.DesiredAlias | None:
-        found = self._clerk.view().aliases.get(alias)
-        return found if found is not None and owner in ("", found.owner) else None
+        current = self._service.view().aliases.get(alias)
+        return current if current is not None and owner in ("", current.owner) else None
 
     async def _load(self, name: str, *, is_waiting: bool) -> pb.ModelStatusInfo:
         if is_waiting:
             await self._try_load(name)
             return await self._status(name)
-        self._spawn(self._try_load(name))
+        tasks.spawn(self._try_load(name), f"load {name}")
         status = await self._status(name)
         if status.status in (Status.NOT_LOADED, Status.UNKNOWN):
             status.status = Status.LOADING
@@ -120,7 +127,7 @@ class ModelMesh:
 
     async def _try_load(self, name: str) -> None:
         try:
-            await self._clerk.load(name)
+            await self._service.load(name)
         except (
             errors.LoadFailed,
             errors.DeadlineExceeded,
@@ -128,26 +135,21 @@ class ModelMesh:
             errors.Overloaded,
             errors.ModelNotFound,
         ):
-            # The model's status tells it to whoever asks.
+            # The model's status has the reason.
             return
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = tasks.spawn(work, "load")
-        self._loads.add(task)
-        task.add_done_callback(self._loads.discard)
-
     async def _wait_until_moved(self, alias: str, target: str) -> None:
-        """Return when the alias moved or could not; after a long time also when it still moves, as its status then says."""
+        """Return when the alias has moved or its target has failed, or after 240 s."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_TIMEOUT_S):
-                await self._clerk.wait_until_moved(alias, target)
+                await self._service.wait_until_moved(alias, target)
 
     async def _status(self, name: str) -> pb.ModelStatusInfo:
         try:
-            id_ = self._clerk.declared(name).spec.id
+            id_ = self._service.declared(name).spec.id
         except errors.ModelNotFound:
             return Status(status=Status.NOT_FOUND)
-        return model_status(await self._clerk.copies(id_))
+        return model_status(await self._service.copies(id_))
 
     async def _vstatus(self, name: str, owner: str) -> pb.VModelStatusInfo:
         alias = self._owned(name, owner)
@@ -155,7 +157,7 @@ class ModelMesh:
             return VStatus(
                 status=VStatus.NOT_FOUND, activeModelStatus=Status(status=Status.NOT_FOUND)
             )
-        told = VStatus(
+        status = VStatus(
             status=vmodel_state(alias),
             activeModelId=alias.name,
             targetModelId=alias.target or alias.name,
@@ -164,37 +166,35 @@ class ModelMesh:
         )
         if alias.target:
             state = Status.LOADING_FAILED if alias.failure else Status.LOADING
-            told.targetModelStatus.CopyFrom(
+            status.targetModelStatus.CopyFrom(
                 Status(status=state, errors=[alias.failure] if alias.failure else [])
             )
-        return told
+        return status
 
-    def _spec(self, name: str, about: pb.ModelInfo, origin: model.Origin) -> model.ModelSpec:
-        return self._clerk.spec({"name": name, **entry_from(about)}, origin)
+    def _spec(self, name: str, info: pb.ModelInfo, origin: model.Origin) -> model.ModelSpec:
+        return self._service.spec({"name": name, **entry_from(info)}, origin)
 
 
-def _needed(found: str, field: str) -> str:
-    if not found:
+def _needed(value: str, field: str) -> str:
+    if not value:
         raise errors.InvalidRequest(f"{field} must not be empty")
-    return found
+    return value
 
 
-def entry_from(about: pb.ModelInfo) -> dict[str, Any]:
-    """A ModelInfo as keys of a `models:` entry.
+def entry_from(info: pb.ModelInfo) -> dict[str, Any]:
+    """Return a ModelInfo as keys of a `models:` entry.
 
-    `type` is the runtime, plain or as JSON `{"name": …}`; `path` the URI; `key` nothing, or JSON whose `bucket`, or `storage_params`
-    with a `bucket`, places the path in S3, and whose other known keys are taken as they are. Raises InvalidRequest.
+    `type` is the runtime, plain or as JSON `{"name": …}`, and `path` the URI. `key` is empty or
+    JSON: a `bucket`, also inside `storage_params`, places the path in S3; KEPT keys are taken over.
+    Raises InvalidRequest for malformed JSON.
     """
-    key = _json(about.key, "key")
-    stored = key.get("storage_params") if isinstance(key.get("storage_params"), dict) else {}
-    bucket = key.get("bucket") or (stored or {}).get("bucket")
-    uri = (
-        f"s3://{bucket}/{about.path.lstrip('/')}"
-        if bucket and "://" not in about.path
-        else about.path
-    )
+    key = _json(info.key, "key")
+    storage = key.get("storage_params")
+    bucket = key.get("bucket") or (storage.get("bucket") if isinstance(storage, dict) else None)
+    has_bucket = bucket and "://" not in info.path
+    uri = f"s3://{bucket}/{info.path.lstrip('/')}" if has_bucket else info.path
     kept = {name: key[name] for name in KEPT if name in key}
-    return {"uri": uri, "runtime": _runtime(about.type), **kept}
+    return {"uri": uri, "runtime": _runtime(info.type), **kept}
 
 
 def _runtime(text: str) -> str:
@@ -217,25 +217,25 @@ def _json(text: str, field: str) -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         return {}
     try:
-        found = orjson.loads(text)
+        content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise errors.InvalidRequest(f"modelInfo.{field} is not JSON: {error}") from None
-    return dict(found)
+    return dict(content)
 
 
 def vmodel_state(alias: desired.DesiredAlias) -> VStatus.VModelStatus:
-    """An alias's state in ModelMesh's words."""
+    """Return ModelMesh's word for the state of an alias."""
     if not alias.target:
         return VStatus.DEFINED
     return VStatus.TRANSITION_FAILED if alias.failure else VStatus.TRANSITIONING
 
 
 def model_status(copies: dict[str, reports.CopyReport]) -> pb.ModelStatusInfo:
-    """A model's status from its copies."""
-    found = mesh_views.foremost(copies)
-    told = Status(status=STATES[found[1].state] if found else Status.NOT_LOADED)
-    told.errors.extend(sorted({copy.reason for copy in copies.values() if copy.reason}))
+    """Return the status of a model with these copies, by worker."""
+    foremost = mesh_views.foremost(copies)
+    status = Status(status=STATES[foremost[1].state] if foremost else Status.NOT_LOADED)
+    status.errors.extend(sorted({copy.reason for copy in copies.values() if copy.reason}))
     for worker_id, copy in sorted(copies.items()):
         if STATES[copy.state] != Status.NOT_LOADED:
-            told.modelCopyInfos.add(location=worker_id, copyStatus=STATES[copy.state])
-    return told
+            status.modelCopyInfos.add(location=worker_id, copyStatus=STATES[copy.state])
+    return status

@@ -1,4 +1,4 @@
-"""Triton's model configuration, given as JSON in a load request, as the keys of a `models:` entry."""
+"""Triton's model configuration, given as JSON in a load request, as keys of a `models:` entry."""
 
 from __future__ import annotations
 
@@ -26,51 +26,56 @@ Json = dict[str, Any]
 
 
 def entry_from(text: str) -> Json:
-    """The keys that the configuration sets. What has no meaning here is passed over. Raises InvalidRequest."""
+    """Return the keys that a configuration sets; fields without a meaning here are ignored.
+
+    Raises InvalidRequest if the text is no model configuration.
+    """
     try:
-        found = orjson.loads(text)
+        config = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise errors.InvalidRequest(f"`config` is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise errors.InvalidRequest("`config` must be a JSON object")
     try:
-        return _entry(found)
+        return _entry(config)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
 
 
-def _entry(found: Json) -> Json:
+def _entry(config: Json) -> Json:
     entry: Json = {}
-    runtime = _runtime(found)
+    runtime = _runtime(config)
     if runtime:
         entry["runtime"] = runtime
-    rows_max = int(found.get("max_batch_size", 0))
-    if "max_batch_size" in found:
+    # In Triton 0 means that the model takes no batch dimension.
+    rows_max = int(config.get("max_batch_size", 0))
+    if "max_batch_size" in config:
         entry["batching"] = rows_max > 0
         entry["max_batch_size"] = max(rows_max, 1)
-    for key, side in (("input", "inputs"), ("output", "outputs")):
-        if found.get(key):
-            entry[side] = [_tensor(each, is_batched=rows_max > 0) for each in found[key]]
-    options = {key: each["string_value"] for key, each in found.get("parameters", {}).items()}
+    for triton_key, key in (("input", "inputs"), ("output", "outputs")):
+        if config.get(triton_key):
+            entry[key] = [_tensor(spec, is_batched=rows_max > 0) for spec in config[triton_key]]
+    parameters = config.get("parameters", {})
+    options = {key: parameter["string_value"] for key, parameter in parameters.items()}
     if options:
         entry["options"] = options
     return entry
 
 
-def _runtime(found: Json) -> str:
-    kind = found.get("backend") or found.get("platform") or ""
-    if kind == "fil":
-        model_type = found.get("parameters", {}).get("model_type", {}).get("string_value", "")
+def _runtime(config: Json) -> str:
+    backend = config.get("backend") or config.get("platform") or ""
+    if backend == "fil":
+        model_type = config.get("parameters", {}).get("model_type", {}).get("string_value", "")
         return FOREST_RUNTIMES.get(model_type, "")
-    return RUNTIMES.get(kind, "")
+    return RUNTIMES.get(backend, "")
 
 
-def _tensor(found: Json, *, is_batched: bool) -> Json:
-    kind = str(found["data_type"])
-    dims = [int(size) for size in found.get("dims", ())]
-    datatype = DATATYPES.get(kind, kind.removeprefix("TYPE_"))
+def _tensor(spec: Json, *, is_batched: bool) -> Json:
+    triton_type = str(spec["data_type"])
+    dims = [int(size) for size in spec.get("dims", ())]
     return {
-        "name": str(found["name"]),
-        "datatype": datatype,
+        "name": str(spec["name"]),
+        "datatype": DATATYPES.get(triton_type, triton_type.removeprefix("TYPE_")),
+        # Triton's `dims` leave the batch out.
         "shape": [-1, *dims] if is_batched else dims,
     }

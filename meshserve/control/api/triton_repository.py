@@ -1,16 +1,25 @@
-"""The repository extension: list what there is, load, unload, and take models that come with the request."""
+"""Triton's repository extension: list, load and unload models, and take uploaded ones.
+
+A registered model that is not in memory counts as ready, because a request brings it there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from meshserve import errors
 from meshserve.control import admin_service, mesh_views
-from meshserve.control.api import triton_load_config, uploads
-from meshserve.core.values import model_stats
-from meshserve.protocol import model_description
+from meshserve.control.api import rest, triton_load_config, uploads
+from meshserve.core.values import catalog, model_stats
+from meshserve.protocol import model_description, paths
 
 FILE = "file:"
 CONFIG = "config"
@@ -19,23 +28,32 @@ Parameters = Mapping[str, str | bytes]
 
 
 class TritonRepository:
-    """Triton's and MLServer's verbs. A registered model that is not in memory is ready: a request brings it there."""
+    """The extension's methods, whichever protocol they are called by."""
 
-    def __init__(self, of: admin_service.AdminService, files_dir: str) -> None:
-        self._clerk = of
+    def __init__(self, service: admin_service.AdminService, files_dir: str) -> None:
+        self._service = service
         self._files_dir = files_dir
 
     def index(self, *, only_ready: bool) -> Iterator[model_description.IndexEntry]:
-        """Every registered version, by name."""
-        view = self._clerk.view()
-        for declared in sorted(view.models, key=lambda each: each.spec.id):
-            found = mesh_views.foremost(view.reported_copies(declared.spec.id))
-            word, reason = told(*(found[1].state, found[1].reason) if found else ("absent", ""))
-            if word == "READY" or not only_ready:
-                yield model_description.IndexEntry(declared.spec.id, word, reason)
+        """Yield every registered version by name, or only those that are ready."""
+        view = self._service.view()
+        for declared in self._declared():
+            id_ = declared.spec.id
+            foremost = mesh_views.foremost(view.reported_copies(id_))
+            copy = foremost[1] if foremost else None
+            state, reason = triton_state(copy.state, copy.reason) if copy else ("READY", COLD)
+            if state == "READY" or not only_ready:
+                yield model_description.IndexEntry(id_, state, reason)
+
+    def _declared(self) -> list[catalog.ModelDeclared]:
+        return sorted(self._service.view().models, key=lambda declared: declared.spec.id)
 
     async def load(self, name: str, parameters: Parameters) -> None:
-        """Have the model in memory; where files or a configuration come with the request, register them first."""
+        """Load a model; register it first if files or a configuration come with the request.
+
+        Raises InvalidRequest for unknown or malformed parameters, or the reason why the model
+        cannot be loaded.
+        """
         if not name:
             raise errors.InvalidRequest("a load must name a model")
         unknown = [key for key in parameters if key != CONFIG and not key.startswith(FILE)]
@@ -45,73 +63,70 @@ class TritonRepository:
             )
         if parameters:
             await self._register(name, parameters)
-        await self._clerk.load(name)
+        await self._service.load(name)
 
     async def _register(self, name: str, parameters: Parameters) -> None:
-        changed = (
-            triton_load_config.entry_from(as_text(parameters[CONFIG]))
-            if CONFIG in parameters
-            else {}
-        )
+        config = parameters.get(CONFIG)
+        entry = {} if config is None else triton_load_config.entry_from(as_text(config))
         files = {
-            key.removeprefix(FILE): as_bytes(found)
-            for key, found in parameters.items()
+            key.removeprefix(FILE): as_bytes(content)
+            for key, content in parameters.items()
             if key.startswith(FILE)
         }
         if not files:
-            await self._register_changed(name, changed)
+            await self._register_changed(name, entry)
             return
-        if CONFIG not in parameters:
+        if config is None:
             raise errors.InvalidRequest("files need a `config` parameter beside them")
-        kept = await asyncio.to_thread(uploads.keep, self._files_dir, files)
-        for version, folder in kept.items():
-            spec = self._clerk.spec(
-                {"name": name, "version": version, "uri": str(folder), **changed}
+        folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
+        for version, folder in folders.items():
+            spec = self._service.spec(
+                {"name": name, "version": version, "uri": str(folder), **entry}
             )
-            await self._clerk.register(spec, is_replacing=True)
+            await self._service.register(spec, is_replacing=True)
 
-    async def _register_changed(self, name: str, changed: dict[str, Any]) -> None:
-        spec = self._clerk.declared(name).spec
-        there = {
+    async def _register_changed(self, name: str, entry: dict[str, Any]) -> None:
+        """Register a model anew with some keys changed."""
+        spec = self._service.declared(name).spec
+        current = {
             "name": spec.id.name,
             "version": spec.id.version,
             "uri": spec.uri,
             "runtime": spec.runtime,
             "pool": spec.pool,
-        }
-        kept = {
             "pinned": spec.pinned,
             "trust": spec.trust,
             "checksum": spec.checksum,
             "load_timeout_s": spec.load_timeout_s,
         }
-        await self._clerk.register(
-            self._clerk.spec({**there, **kept, **changed}), is_replacing=True
-        )
+        await self._service.register(self._service.spec({**current, **entry}), is_replacing=True)
 
     async def unload(self, name: str) -> None:
-        """Have every copy of the model go; it stays registered."""
+        """Evict every copy of every version; the model stays registered.
+
+        Raises InvalidRequest without a name, ModelNotFound, or Conflict for a pinned model.
+        """
         if not name:
             raise errors.InvalidRequest("an unload must name a model")
-        for version in self._clerk.view().models.versions(name) or ("",):
-            await self._clerk.unload(name, version)
+        for version in self._service.view().models.versions(name) or ("",):
+            await self._service.unload(name, version)
 
     async def statistics(self) -> list[model_description.ModelStatistics]:
-        """The numbers of every registered model, all workers together."""
-        counted = await self._clerk.stats()
-        view = self._clerk.view()
+        """Return the statistics of every registered model, summed over the workers."""
+        stats = await self._service.stats()
+        view = self._service.view()
         return [
             model_description.ModelStatistics(
-                each.spec.id,
-                counted.get(each.spec.id, model_stats.ModelStats()),
-                mesh_views.footprint(view, each),
+                declared.spec.id,
+                stats.get(declared.spec.id, model_stats.ModelStats()),
+                mesh_views.footprint(view, declared),
             )
-            for each in sorted(view.models, key=lambda each: each.spec.id)
+            for declared in self._declared()
         ]
 
 
-def told(state: str, reason: str) -> tuple[str, str]:
-    """A copy's state in Triton's words."""
+def triton_state(state: str, reason: str) -> tuple[str, str]:
+    """Return Triton's word for the state of a copy, and a reason to show."""
     match state:
         case "failed":
             return "UNAVAILABLE", reason
@@ -122,16 +137,73 @@ def told(state: str, reason: str) -> tuple[str, str]:
     return "READY", COLD
 
 
-def as_text(found: str | bytes) -> str:
-    """A parameter that is text. Raises InvalidRequest."""
+def as_text(value: str | bytes) -> str:
+    """Return a parameter that must be text. Raises InvalidRequest."""
     try:
-        return found.decode() if isinstance(found, bytes) else found
+        return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
         raise errors.InvalidRequest("`config` must be text") from None
 
 
-def as_bytes(found: str | bytes) -> bytes:
-    """A parameter that is bytes. Raises InvalidRequest."""
-    if isinstance(found, str):
+def as_bytes(value: str | bytes) -> bytes:
+    """Return a parameter that must be bytes. Raises InvalidRequest."""
+    if isinstance(value, str):
         raise errors.InvalidRequest("a file must be given as bytes")
-    return found
+    return value
+
+
+# REST
+
+
+def routes(repository: TritonRepository) -> list[Route]:
+    """Return the routes below `/v2/repository`, and of the statistics of all models."""
+
+    async def index(request: Request) -> Response:
+        only_ready = (await rest.read_json(request)).get("ready") is True
+        entries = repository.index(only_ready=only_ready)
+        return rest.json_response(model_description.index_json(entries))
+
+    async def load(request: Request) -> Response:
+        await repository.load(
+            request.path_params["name"], parameters_in(await rest.read_json(request))
+        )
+        return rest.json_response({})
+
+    async def unload(request: Request) -> Response:
+        await repository.unload(request.path_params["name"])
+        return rest.json_response({})
+
+    async def statistics(_: Request) -> Response:
+        return rest.json_response(model_description.statistics_json(await repository.statistics()))
+
+    # A repository may be named in the path; there is one alone, so its name means nothing.
+    prefixes = (paths.V2_REPOSITORY, f"{paths.V2_REPOSITORY}{{repository:name}}/")
+    return [
+        rest.route("GET", paths.V2_STATISTICS, statistics),
+        *(rest.route("POST", f"{prefix}index", index) for prefix in prefixes),
+        *(rest.route("POST", f"{prefix}models/{{name:name}}/load", load) for prefix in prefixes),
+        *(
+            rest.route("POST", f"{prefix}models/{{name:name}}/unload", unload)
+            for prefix in prefixes
+        ),
+    ]
+
+
+def parameters_in(body: dict[str, Any]) -> dict[str, str | bytes]:
+    """Return the parameters of a load; files are base64 in JSON. Raises InvalidRequest."""
+    parameters = body.get("parameters", {})
+    if not isinstance(parameters, dict) or not all(
+        isinstance(value, str) for value in parameters.values()
+    ):
+        raise errors.InvalidRequest("`parameters` must be an object of strings")
+    return {
+        key: _file(key, value) if key.startswith(FILE) else value
+        for key, value in parameters.items()
+    }
+
+
+def _file(key: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise errors.InvalidRequest(f"parameter {key!r} is not base64") from None

@@ -1,4 +1,4 @@
-"""Models that come as bytes in a load request: their files are kept under the state directory, by content."""
+"""Models that come as bytes in a load request, kept in a folder named by their content."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from meshserve import errors
 
 
 def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
-    """Write `<version>/<path>` files, the same ones once; returns each version's folder. Raises InvalidRequest for a bad path."""
-    contents = {checked(name): content for name, content in files.items()}
-    kept = Path(folder) / _digest(contents)
-    if not kept.exists():
-        _write(kept, contents)
-    return {version: kept / version for version in sorted({path.parts[0] for path in contents})}
+    """Write files named `<version>/<path>` and return the folder of each version.
+
+    The same files are written once. Raises InvalidRequest for a name outside a version's folder.
+    """
+    contents = {parse_name(name): content for name, content in files.items()}
+    target = Path(folder) / _digest(contents)
+    if not target.exists():
+        _write(target, contents)
+    return {version: target / version for version in sorted({path.parts[0] for path in contents})}
 
 
-def checked(name: str) -> PurePosixPath:
-    """A file's path inside its model. Raises InvalidRequest where it would lie elsewhere, or in no version."""
+def parse_name(name: str) -> PurePosixPath:
+    """Return a file's relative path. Raises InvalidRequest if it leaves the version's folder."""
     path = PurePosixPath(name)
     is_inside = (
         not path.is_absolute() and ".." not in path.parts and "\\" not in name and "\0" not in name
@@ -34,24 +37,24 @@ def checked(name: str) -> PurePosixPath:
 
 
 def _digest(contents: Mapping[PurePosixPath, bytes]) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(contents):
-        whole.update(f"{path}\0{len(contents[path])}\0".encode())
-        whole.update(contents[path])
-    return whole.hexdigest()
+        digest.update(f"{path}\0{len(contents[path])}\0".encode())
+        digest.update(contents[path])
+    return digest.hexdigest()
 
 
-def _write(kept: Path, contents: Mapping[PurePosixPath, bytes]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+def _write(folder: Path, contents: Mapping[PurePosixPath, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         ready = Path(scratch) / "files"
         for path, content in contents.items():
             file = ready / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         try:
-            os.rename(ready, kept)  # noqa: PTH104 - it is the atomicity of os.rename that is meant
+            os.rename(ready, folder)  # noqa: PTH104 - for its atomicity
         except OSError:
-            # Somebody else kept the same files meanwhile: they are as good as these.
-            if not kept.exists():
+            # A concurrent request may have written the same files first.
+            if not folder.exists():
                 raise

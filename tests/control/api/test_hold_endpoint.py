@@ -1,34 +1,50 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlencode
 
 import orjson
 import pytest
+from starlette.requests import Request
 
 from meshserve import errors
-from meshserve.control.api import hold_endpoint, http_messages
+from meshserve.control.api import hold_endpoint
 from meshserve.core.values import commands, events
 from meshserve.protocol import paths
 
 
 class Stage:
-    """A room, its clients, and what the mesh hears."""
+    """The endpoint, its clients, and the events that it posts."""
 
     def __init__(self):
         self.events = []
-        self.room = hold_endpoint.HoldEndpoint(self.events.append)
+        self.endpoint = hold_endpoint.HoldEndpoint(self.events.append)
         self.left = asyncio.Event()
 
-    def come(self, **query):
-        return asyncio.ensure_future(
-            self.room.wait(
-                http_messages.HttpRequest("POST", paths.HOLD, query, [], b""), self._receive
-            )
-        )
+    def hold(self, **query):
+        """Send a request whose client waits until `left` is set."""
+        messages = [{"type": "http.request", "body": b""}]
 
-    async def _receive(self):
-        await self.left.wait()
-        return {"type": "http.disconnect"}
+        async def receive():
+            if messages:
+                return messages.pop()
+            await self.left.wait()
+            return {"type": "http.disconnect"}
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": paths.HOLD,
+            "query_string": urlencode(query).encode(),
+            "headers": [],
+        }
+        return asyncio.ensure_future(self.endpoint.wait(Request(scope, receive)))
+
+
+async def posted(stage, count):
+    """Return when so many events have been posted."""
+    while len(stage.events) < count:  # noqa: ASYNC110 - each turn of the loop brings them nearer
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -36,22 +52,22 @@ async def stage():
     return Stage()
 
 
-async def test_one_that_is_let_through_gets_200(stage):
-    waiting = stage.come(model="tiny llm", bytes="17")
-    await asyncio.sleep(0)
+async def test_an_admitted_request_gets_200(stage):
+    waiting = stage.hold(model="tiny llm", bytes="17")
+    await posted(stage, 1)
     assert stage.events == [events.RequestHeld("1", "tiny llm", 17)]
     assert not waiting.done()
-    stage.room.perform(commands.Admit("1"))
-    assert await waiting == http_messages.HttpAnswer()
+    stage.endpoint.perform(commands.Admit("1"))
+    assert (await waiting).status_code == 200
     assert len(stage.events) == 1
 
 
-async def test_one_that_is_turned_away_gets_openai_s_503_with_the_wait(stage):
-    waiting = stage.come(model="l")
-    await asyncio.sleep(0)
-    stage.room.perform(commands.TurnAway("1", "model 'l' is not ready: too many wait", 7.2))
+async def test_a_refused_request_gets_openais_503_with_the_wait(stage):
+    waiting = stage.hold(model="l")
+    await posted(stage, 1)
+    stage.endpoint.perform(commands.TurnAway("1", "model 'l' is not ready: too many wait", 7.2))
     answer = await waiting
-    assert (answer.status, (b"retry-after", b"8") in answer.headers) == (503, True)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "8")
     assert orjson.loads(answer.body)["error"] == {
         "message": "model 'l' is not ready: too many wait",
         "type": "server_error",
@@ -60,20 +76,20 @@ async def test_one_that_is_turned_away_gets_openai_s_503_with_the_wait(stage):
     }
 
 
-async def test_one_whose_client_leaves_is_dropped(stage):
-    waiting = stage.come(model="l")
-    await asyncio.sleep(0)
+async def test_a_request_whose_client_leaves_is_forgotten(stage):
+    waiting = stage.hold(model="l")
+    await posted(stage, 1)
     stage.left.set()
-    assert await waiting is None
+    assert (await waiting).status_code == hold_endpoint.CLIENT_CLOSED_REQUEST
     assert stage.events[-1] == events.HeldRequestLeft("1")
-    stage.room.perform(commands.Admit("1"))
+    stage.endpoint.perform(commands.Admit("1"))
 
 
-async def test_every_one_has_a_ticket_of_its_own(stage):
-    waiting = [stage.come(model="l") for _ in range(3)]
-    await asyncio.sleep(0)
-    stage.room.perform(commands.Admit("2"))
-    assert (await waiting[1]).status == 200
+async def test_every_request_has_its_own_ticket(stage):
+    waiting = [stage.hold(model="l") for _ in range(3)]
+    await posted(stage, 3)
+    stage.endpoint.perform(commands.Admit("2"))
+    assert (await waiting[1]).status_code == 200
     assert [task.done() for task in waiting] == [False, True, False]
     for task in waiting:
         task.cancel()
@@ -84,7 +100,7 @@ async def test_every_one_has_a_ticket_of_its_own(stage):
 @pytest.mark.parametrize(
     "query", [{}, {"model": ""}, {"model": "l", "bytes": "-1"}, {"model": "l", "bytes": "9" * 16}]
 )
-async def test_what_nobody_can_weigh_is_refused(stage, query):
+async def test_a_request_without_model_or_size_is_refused(stage, query):
     with pytest.raises(errors.InvalidRequest):
-        await stage.come(**query)
+        await stage.hold(**query)
     assert stage.events == []

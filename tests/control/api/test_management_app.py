@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve import errors
-from meshserve.control.api import management_app
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
 GRPC = {"content-type": "application/grpc"}
 
 
-async def test_it_is_alive(http):
+async def test_health_is_ok(http):
     assert (await http.get("/healthz")).text == "ok\n"
 
 
@@ -20,7 +18,7 @@ async def test_metrics_are_prometheus_text(http):
     assert "meshserve_models_registered 2.0" in answer.text
 
 
-async def test_what_is_not_there_is_404(http):
+async def test_an_unknown_path_is_404(http):
     answer = await http.get("/nothing")
     assert (answer.status_code, "error" in answer.json()) == (404, True)
 
@@ -28,7 +26,9 @@ async def test_what_is_not_there_is_404(http):
 async def test_a_grpc_answer_is_a_bare_message(http):
     answer = await http.post(paths.REPOSITORY_INDEX, headers=GRPC)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc")
-    assert [each.name for each in pb.RepositoryIndexResponse.FromString(answer.content).models] == [
+    assert [
+        entry.name for entry in pb.RepositoryIndexResponse.FromString(answer.content).models
+    ] == [
         "big",
         "conf",
     ]
@@ -45,7 +45,7 @@ async def test_a_grpc_error_is_in_the_headers(http):
     assert "none" in answer.headers["x-mesh-grpc-message"]
 
 
-async def test_our_own_mistake_is_an_answer_and_a_line_in_the_log(http, stage, monkeypatch, caplog):
+async def test_a_bug_is_an_answer_and_a_line_in_the_log(http, stage, monkeypatch, caplog):
     monkeypatch.setattr(stage.cluster, "copies", None)
     rest = await http.get("/mesh/v1/models/conf")
     body = pb.RepositoryModelLoadRequest(model_name="conf").SerializeToString()
@@ -56,14 +56,24 @@ async def test_our_own_mistake_is_an_answer_and_a_line_in_the_log(http, stage, m
     assert "/mesh/v1/models/conf failed" in caplog.text
 
 
-async def test_other_protocols_are_passed_over(stage):
+async def test_other_protocols_are_ignored(stage):
     assert await stage.plane.app({"type": "lifespan"}, None, None) is None
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(errors.AlreadyExists("x"), "6"), (errors.Conflict("x"), "9")]
+    ("method", "path"),
+    [
+        ("HEAD", "/mesh/v1/status"),
+        ("POST", "/mesh/v1/status"),
+        ("GET", "/mesh/v1/apply"),
+        ("GET", "/mesh/v1/models/conf/load"),
+        ("POST", "/mesh/v1/models/conf/explode"),
+    ],
 )
-def test_refusals_keep_their_codes(error, status):
-    assert (
-        dict(management_app.grpc_refusal(error).headers)[b"x-mesh-grpc-status"] == status.encode()
-    )
+async def test_another_method_of_a_known_path_is_404(http, method, path):
+    assert (await http.request(method, path)).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/mesh/v1/status/", "/mesh/v1/models/", "/mesh/v1/models/conf/"])
+async def test_a_slash_at_the_end_changes_nothing(http, path):
+    assert (await http.get(path)).json() == (await http.get(path.rstrip("/"))).json()

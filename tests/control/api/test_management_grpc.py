@@ -26,12 +26,12 @@ async def load(call, answer=pb.RepositoryModelLoadResponse, **fields):
     )
 
 
-async def test_a_load_is_answered_in_kserves_fields(call):
-    told = await load(call, model_name="conf")
-    assert (told.model_name, told.isLoaded) == ("conf", True)
+async def test_a_load_has_kserves_answer(call):
+    answer = await load(call, model_name="conf")
+    assert (answer.model_name, answer.isLoaded) == ("conf", True)
 
 
-async def test_kserves_clients_name_the_model_in_the_first_field(call, stage):
+async def test_kserves_clients_use_the_field_of_the_repositorys_name(call, stage):
     assert (await load(call, repository_name="conf")).isLoaded
     assert f"load conf:1 on {stage.mesh.home('conf')}" in stage.cluster.calls
 
@@ -60,22 +60,22 @@ async def test_a_parameter_of_another_kind_is_refused(call):
     )
 
 
-async def test_an_unload_is_answered_in_kserves_fields(call):
-    told = await call(
+async def test_an_unload_has_kserves_answer(call):
+    answer = await call(
         paths.INFERENCE + "RepositoryModelUnload",
         pb.RepositoryModelUnloadRequest(model_name="conf"),
         pb.RepositoryModelUnloadResponse,
     )
-    assert told.isUnloaded
+    assert answer.isUnloaded
 
 
-async def test_mlservers_clients_have_the_same_under_another_name(call):
-    told = await call(
+async def test_mlservers_clients_use_a_service_of_its_own(call):
+    answer = await call(
         paths.REPOSITORY + "RepositoryIndex",
         repository_pb.RepositoryIndexRequest(),
         repository_pb.RepositoryIndexResponse,
     )
-    assert [each.name for each in told.models] == ["big", "conf"]
+    assert [entry.name for entry in answer.models] == ["big", "conf"]
     request = repository_pb.RepositoryModelLoadRequest(model_name="conf")
     assert (
         await call(
@@ -88,43 +88,46 @@ async def test_mlservers_clients_have_the_same_under_another_name(call):
 
 
 async def test_statistics_name_every_model(call):
-    told = await call(
+    answer = await call(
         paths.INFERENCE + "ModelStatistics",
         pb.ModelStatisticsRequest(),
         pb.ModelStatisticsResponse,
     )
-    assert [each.name for each in told.model_stats] == ["big", "conf"]
-    assert all(each.memory_usage for each in told.model_stats)
+    assert [entry.name for entry in answer.model_stats] == ["big", "conf"]
+    assert all(entry.memory_usage for entry in answer.model_stats)
 
 
 @pytest.mark.parametrize("kind", ["System", "Cuda"])
-async def test_there_is_no_shared_memory(call, kind):
-    def of(verb, side):
+async def test_shared_memory_is_empty_and_cannot_be_registered(call, kind):
+    def message_class(verb, side):
         return getattr(pb, f"{kind}SharedMemory{verb}{side}")
 
     for verb, expected in (("Status", 0), ("Register", 12), ("Unregister", 0)):
-        told = await call(
+        answer = await call(
             f"{paths.INFERENCE}{kind}SharedMemory{verb}",
-            of(verb, "Request")(),
-            of(verb, "Response"),
+            message_class(verb, "Request")(),
+            message_class(verb, "Response"),
         )
-        assert told == (expected or of(verb, "Response")())
+        assert answer == (expected or message_class(verb, "Response")())
 
 
-async def test_traces_are_off_and_stay_so(call):
+async def test_traces_are_off_and_cannot_be_changed(call):
     path = paths.INFERENCE + "TraceSetting"
-    told = await call(path, pb.TraceSettingRequest(), pb.TraceSettingResponse)
-    assert list(told.settings["trace_level"].value) == ["OFF"]
+    answer = await call(path, pb.TraceSettingRequest(), pb.TraceSettingResponse)
+    assert list(answer.settings["trace_level"].value) == ["OFF"]
     changed = pb.TraceSettingRequest(
         settings={"trace_level": pb.TraceSettingRequest.SettingValue(value=["TIMESTAMPS"])}
     )
     assert await call(path, changed, pb.TraceSettingResponse) == 12
 
 
-async def test_logs_are_told_and_stay_so(call):
+async def test_log_settings_are_shown_and_cannot_be_changed(call):
     path = paths.INFERENCE + "LogSettings"
-    told = await call(path, pb.LogSettingsRequest(), pb.LogSettingsResponse)
-    assert (told.settings["log_error"].bool_param, told.settings["log_format"].string_param) == (
+    answer = await call(path, pb.LogSettingsRequest(), pb.LogSettingsResponse)
+    assert (
+        answer.settings["log_error"].bool_param,
+        answer.settings["log_format"].string_param,
+    ) == (
         True,
         "default",
     )
@@ -143,7 +146,7 @@ async def test_an_unknown_method_is_unimplemented(call):
     )
 
 
-async def test_what_is_no_message_is_refused(http):
+async def test_a_malformed_message_is_refused(http):
     answer = await http.post(
         paths.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=b"\xff\xff\xff"
     )

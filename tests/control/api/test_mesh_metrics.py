@@ -4,6 +4,8 @@ import pytest
 from prometheus_client import parser
 
 from meshserve.control.api import mesh_metrics
+from meshserve.testing import fake_replicas
+from tests.control import llms
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def samples(stage):
     return read
 
 
-async def test_what_is_registered_and_runs_is_counted(samples):
+async def test_models_aliases_workers_and_events_are_counted(samples):
     assert samples()["meshserve_models_registered",] == 2
     assert samples()["meshserve_aliases",] == 1
     assert samples()["meshserve_workers", "default", "ready"] == 2
@@ -35,3 +37,23 @@ async def test_restarts_are_counted(stage, samples):
     await stage.plane.close()
     await stage.start(restarts=3)
     assert samples()["meshserve_controller_restarts_total",] == 3
+
+
+async def test_llms_have_states_held_requests_and_starts(fresh):
+    await fresh.start(llms.CONFIG)
+    await fresh.until(lambda: fresh.mesh.llms.llms["always"].state == "ready")
+    text = mesh_metrics.MeshMetrics(fresh.plane.controller).text().decode()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["meshserve_llm_state", "always", "ready"] == 1
+    assert samples["meshserve_llm_state", "rare", "ready"] == 0
+    assert samples["meshserve_llm_state", "rare", "idle"] == 1
+    assert samples["meshserve_llm_replicas", "always", "ready"] == 1
+    assert samples["meshserve_llm_held_requests", "rare"] == 0
+    assert samples["meshserve_llm_turned_away_total", "rare"] == 0
+    assert samples["meshserve_llm_starts_total", "always"] == 1
+    assert samples["meshserve_llm_start_seconds_sum", "always"] == fake_replicas.TOOK_S
+    assert samples["meshserve_llm_wakes_total", "always"] == 0

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])
-async def test_there_is_no_shared_memory(http, kind):
+async def test_shared_memory_is_empty_and_cannot_be_registered(http, kind):
     assert (await http.get(f"/v2/{kind}/status")).json() == []
     assert (await http.get(f"/v2/{kind}/region/mine/status")).json() == []
     assert (await http.post(f"/v2/{kind}/unregister")).json() == {}
@@ -17,15 +17,15 @@ async def test_there_is_no_shared_memory(http, kind):
 @pytest.mark.parametrize(
     ("path", "key"), [("/v2/trace/setting", "trace_level"), ("/v2/logging", "log_error")]
 )
-async def test_settings_are_told_and_stay_as_they_are(http, path, key):
-    told = await http.get(path)
-    assert (told.status_code, key in told.json()) == (200, True)
+async def test_settings_are_shown_and_cannot_be_changed(http, path, key):
+    shown = await http.get(path)
+    assert (shown.status_code, key in shown.json()) == (200, True)
     assert (await http.post(path, json={key: "x"})).status_code == 501
-    assert (await http.post(path, json={})).json() == told.json()
+    assert (await http.post(path, json={})).json() == shown.json()
 
 
 @pytest.mark.parametrize(
     "path", ["/v2/systemsharedmemory/x", "/v2/trace/settings", "/v2/logging/x"]
 )
-async def test_there_is_nothing_else(http, path):
+async def test_other_paths_are_404(http, path):
     assert (await http.get(path)).status_code == 404

@@ -1,9 +1,17 @@
+"""The extension over REST; test_management_grpc.py has it over gRPC."""
+
 from __future__ import annotations
 
+import base64
+
+import orjson
 import pytest
 
 from meshserve import errors
 from meshserve.control.api import triton_repository
+from meshserve.core.values import model, model_stats
+
+BASE = "/v2/repository"
 
 
 @pytest.mark.parametrize(
@@ -18,17 +26,125 @@ from meshserve.control.api import triton_repository
     ],
 )
 def test_states_in_tritons_words(state, word):
-    assert triton_repository.told(state, "")[0] == word
+    assert triton_repository.triton_state(state, "")[0] == word
 
 
-def test_a_failure_is_told_with_its_reason():
-    assert triton_repository.told("failed", "it is corrupt") == ("UNAVAILABLE", "it is corrupt")
+def test_a_failed_copy_has_its_reason():
+    assert triton_repository.triton_state("failed", "it is corrupt") == (
+        "UNAVAILABLE",
+        "it is corrupt",
+    )
 
 
-def test_text_may_come_as_bytes_but_bytes_not_as_text():
+def test_text_may_be_bytes_but_bytes_must_not_be_text():
     assert triton_repository.as_text(b"{}") == "{}" == triton_repository.as_text("{}")
     assert triton_repository.as_bytes(b"x") == b"x"
     with pytest.raises(errors.InvalidRequest):
         triton_repository.as_bytes("x")
     with pytest.raises(errors.InvalidRequest):
         triton_repository.as_text(b"\xff")
+
+
+async def index(http, **body):
+    return {
+        entry["name"]: (entry["state"], entry["reason"])
+        for entry in (await http.post(f"{BASE}/index", json=body)).json()
+    }
+
+
+async def test_the_index_has_every_version(http, stage):
+    stage.cluster.failing_loads["big"] = "it is corrupt"
+    assert (await http.post(f"{BASE}/models/conf/load", json={})).status_code == 200
+    assert (await http.post(f"{BASE}/models/big/load")).status_code == 424
+    assert await index(http) == {"conf": ("READY", ""), "big": ("UNAVAILABLE", "it is corrupt")}
+    assert await index(http, ready=True) == {"conf": ("READY", "")}
+
+
+async def test_a_model_outside_memory_is_ready(http):
+    state, reason = (await index(http))["conf"]
+    assert (state, "not in memory" in reason) == ("READY", True)
+
+
+async def test_a_repository_may_be_named_in_the_path(http):
+    assert (await http.post(f"{BASE}/any/index")).status_code == 200
+    assert (await http.post(f"{BASE}/any/models/conf/load")).status_code == 200
+
+
+async def test_an_unload_evicts_every_version(http, stage):
+    await http.post(f"{BASE}/models/conf/load")
+    assert (
+        await http.post(
+            f"{BASE}/models/conf/unload", json={"parameters": {"unload_dependents": False}}
+        )
+    ).status_code == 200
+    assert not any(worker.copies for worker in stage.cluster.workers.values())
+
+
+def loading(config, **files):
+    given = {f"file:{name}": base64.b64encode(content).decode() for name, content in files.items()}
+    return {"parameters": {"config": orjson.dumps(config).decode(), **given}}
+
+
+async def test_a_model_may_come_with_the_request(http, stage):
+    body = loading({"backend": "onnxruntime", "max_batch_size": 4}, **{"3/model.onnx": b"bytes"})
+    assert (await http.post(f"{BASE}/models/sent/load", json=body)).status_code == 200
+    spec = stage.store.models[model.ModelId("sent", "3")].spec
+    assert (spec.runtime, spec.max_batch_size, spec.trust) == ("onnx", 4, False)
+    assert spec.uri.startswith(stage.state_dir)
+    assert stage.cluster.workers[stage.mesh.home("sent")].copies[spec.id].state == "ready"
+
+
+async def test_a_configuration_may_change_a_registered_model(http, stage):
+    await http.put(
+        "/mesh/v1/models/new", json={"uri": "/models/new", "checksum": "sha256:" + "0" * 64}
+    )
+    assert (
+        await http.post(f"{BASE}/models/new/load", json=loading({"max_batch_size": 7}))
+    ).status_code == 200
+    spec = stage.store.models[model.ModelId("new")].spec
+    assert (spec.max_batch_size, spec.uri, spec.checksum) == (
+        7,
+        "/models/new",
+        "sha256:" + "0" * 64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [
+        ({"config": "{"}, 400),
+        ({"colour": "blue"}, 400),
+        ({"file:1/m": "AAAA"}, 400),
+        ({"config": "{}", "file:1/m": "!"}, 400),
+        ({"config": "{}", "file:../m": "AAAA"}, 400),
+        ({"config": 3}, 400),
+        ([], 400),
+        ({"config": "{}", "file:1/m": "AAAA"}, 409),
+    ],
+)
+async def test_a_senseless_load_is_refused(http, stage, parameters, status):
+    refused = await http.post(f"{BASE}/models/conf/load", json={"parameters": parameters})
+    assert refused.status_code == status, refused.text
+    assert stage.names() == ["big", "conf"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/index"), ("POST", "/models/conf"), ("POST", "/models/conf/explode")],
+)
+async def test_other_paths_and_methods_are_404(http, method, path):
+    assert (await http.request(method, BASE + path)).status_code == 404
+
+
+async def test_statistics_add_up_over_workers(http, stage):
+    for worker_id in ("default-0", "default-1"):
+        counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
+            model_stats.ModelStats()
+        )
+        counted.record_answer(2, 0.5, 1.0)
+    stats = {
+        entry["name"]: entry for entry in (await http.get("/v2/models/stats")).json()["model_stats"]
+    }
+    assert stats["conf"]["inference_count"] == 4
+    assert stats["conf"]["inference_stats"]["success"] == {"count": 2, "ns": 10**9}
+    assert stats["big"]["inference_count"] == 0

@@ -8,7 +8,7 @@ from meshserve.control.api import uploads
 FILES = {"1/model.onnx": b"one", "2/sub/model.onnx": b"two"}
 
 
-def test_files_lie_where_their_names_say(tmp_path):
+def test_files_are_written_by_their_names(tmp_path):
     kept = uploads.keep(str(tmp_path / "up"), FILES)
     assert sorted(kept) == ["1", "2"]
     assert (kept["1"] / "model.onnx").read_bytes() == b"one"
@@ -22,7 +22,7 @@ def test_the_same_files_are_kept_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_files_are_kept_apart(tmp_path):
+def test_different_files_have_different_folders(tmp_path):
     one, other = (uploads.keep(str(tmp_path), {"1/m": content})["1"] for content in (b"a", b"b"))
     assert one != other
 
@@ -31,7 +31,7 @@ def test_other_files_are_kept_apart(tmp_path):
     "name",
     ["model.onnx", "/1/model.onnx", "1/../../model.onnx", "", "..", "1/..", "1\\..\\x/y", "1/a\0b"],
 )
-def test_a_file_can_lie_nowhere_else(name, tmp_path):
+def test_a_file_cannot_leave_its_folder(name, tmp_path):
     with pytest.raises(errors.InvalidRequest, match="must be named as"):
         uploads.keep(str(tmp_path), {name: b"x"})
     assert list(tmp_path.iterdir()) == []
