@@ -3,7 +3,7 @@
     with meshserve.Client("127.0.0.1:8080") as client:
         client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])
 
-`Client` is for threads, `AsyncClient` for event loops; what they raise is in `meshserve.errors`.
+`Client` is for threads, `AsyncClient` for event loops. They raise the errors of `meshserve.errors`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["AsyncClient", "Client"]
 
 
 def __getattr__(name: str) -> Any:
-    """The clients, imported when first asked for: every process of a mesh imports this package, and few need gRPC."""
+    # Every process of a mesh imports this package, and few need the clients, which import gRPC.
     if name in __all__:
         return getattr(importlib.import_module("meshserve.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 # Files that are no Python, by pattern: a wheel without them installs well and fails later.
-DATA = ("py.typed", "__init__.pyi", "protocol/pb/*.pyi", "gateway/lua/*.lua")
+DATA = ("py.typed", "**/*.pyi", "**/*.lua")
 TRIES = (
     ("--version",),
     ("--help",),

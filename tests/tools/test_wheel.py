@@ -12,5 +12,5 @@ def test_the_source_tree_lacks_nothing() -> None:
 
 def test_a_package_without_its_data_is_noticed(tmp_path: Path) -> None:
     shutil.copy(wheel.ROOT / "meshserve" / "py.typed", tmp_path)
-    assert "gateway/lua/*.lua" in wheel.missing_data(tmp_path)
+    assert "**/*.lua" in wheel.missing_data(tmp_path)
     assert "py.typed" not in wheel.missing_data(tmp_path)
