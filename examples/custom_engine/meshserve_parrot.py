@@ -46,7 +46,7 @@ class ParrotEngine(llm_engine.Engine):
     @property
     def app(self) -> llm_engine.Asgi:
         """The API."""
-        return self._app  # type: ignore[return-value]  # Starlette's scope is any mutable mapping
+        return self._app
 
     async def make_token(self) -> None:
         """Make one word. Raises Unavailable once the engine is dead."""

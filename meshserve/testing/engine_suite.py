@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -93,13 +93,13 @@ class Exchange:
         answering = app(scope, self._receive, self._send)
         self.task = tasks.spawn(_awaiting(answering), f"answer {path}", is_awaited=True)
 
-    async def _receive(self) -> Json:
+    async def _receive(self) -> MutableMapping[str, Any]:
         if self._sent:
             return self._sent.pop()
         await self._has_left.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: Json) -> None:
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
         self.status = message.get("status", self.status)
         self.body += message.get("body", b"")
         self._changed.set()
