@@ -8,7 +8,6 @@ from collections.abc import Callable
 import orjson
 
 from meshserve.core.interfaces import llm_engine
-from meshserve.core.interfaces.llm_engine import Receive, Scope, Send
 
 RETRY_S = 5
 """Retry-After of a refusal: an engine needs longer, but gateways know by then that it is gone."""
@@ -35,7 +34,9 @@ class LlmApp:
         self._failure = failure
         self._idle = asyncio.Event()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: llm_engine.Scope, receive: llm_engine.Receive, send: llm_engine.Send
+    ) -> None:
         """Answer one request (ASGI)."""
         path: str = scope["path"]
         if path == "/healthz":
@@ -54,7 +55,9 @@ class LlmApp:
             self._idle.clear()
             await self._idle.wait()
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(
+        self, scope: llm_engine.Scope, receive: llm_engine.Receive, send: llm_engine.Send
+    ) -> None:
         self.requests += 1
         self.in_flight += 1
         try:
@@ -64,13 +67,13 @@ class LlmApp:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _answer_health(self, send: Send) -> None:
+    async def _answer_health(self, send: llm_engine.Send) -> None:
         is_up = not self.refusal and not self.is_draining
         status, body = (200, b"ok") if is_up else (503, b"not ready")
         await _send(send, status, [(b"content-type", b"text/plain")], body)
 
 
-async def _refuse(send: Send, reason: str) -> None:
+async def _refuse(send: llm_engine.Send, reason: str) -> None:
     error = {
         "message": reason,
         "type": "service_unavailable",
@@ -81,7 +84,9 @@ async def _refuse(send: Send, reason: str) -> None:
     await _send(send, 503, headers, orjson.dumps({"error": error}))
 
 
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def _send(
+    send: llm_engine.Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-from meshserve.core.interfaces.llm_engine import ArgumentFault
 
 OWNED = {
     "model": "it is the LLM's `uri`",
@@ -59,7 +58,9 @@ class _Refused(Exception):
 # Checked when a configuration is read
 
 
-def check_in_child(sections: Sequence[Mapping[str, object]]) -> list[list[ArgumentFault]]:
+def check_in_child(
+    sections: Sequence[Mapping[str, object]],
+) -> list[list[llm_engine.ArgumentFault]]:
     """Return vLLM's faults with each of several `engine` sections.
 
     A child process imports vLLM, because that takes seconds, threads and memory that the process
@@ -83,14 +84,16 @@ def check_in_child(sections: Sequence[Mapping[str, object]]) -> list[list[Argume
         return [[] for _ in sections]
     # Importing vLLM prints what it likes; the last line is the program's.
     answer: list[list[list[str]]] = json.loads(child.stdout.splitlines()[-1])
-    return [[ArgumentFault(*fault) for fault in faults] for faults in answer]
+    return [[llm_engine.ArgumentFault(*fault) for fault in faults] for faults in answer]
 
 
-def faults(parser: argparse.ArgumentParser, section: Mapping[str, object]) -> list[ArgumentFault]:
+def faults(
+    parser: argparse.ArgumentParser, section: Mapping[str, object]
+) -> list[llm_engine.ArgumentFault]:
     """Return the parser's faults with one `engine` section, each key checked alone."""
     known = _actions(parser)
     messages = ((key, _fault(parser, known, key, value)) for key, value in section.items())
-    return [ArgumentFault(key, message) for key, message in messages if message]
+    return [llm_engine.ArgumentFault(key, message) for key, message in messages if message]
 
 
 def _fault(

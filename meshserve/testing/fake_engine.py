@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-from meshserve.core.interfaces.llm_engine import Receive, Scope, Send
 
 WORDS = ("ash", "birch", "cedar", "elm", "fir", "larch", "oak", "pine", "rowan", "yew")
 MAX_TOKENS = 16
@@ -155,7 +154,9 @@ class FakeEngine(llm_engine.Engine):
         if self._died.is_set():
             raise Dead(self._failure)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, scope: llm_engine.Scope, receive: llm_engine.Receive, send: llm_engine.Send
+    ) -> None:
         body = await _read_body(receive)
         async with asyncio.TaskGroup() as group:
             response = group.create_task(self._respond(scope["path"], body, send))
@@ -165,7 +166,7 @@ class FakeEngine(llm_engine.Engine):
             response.cancel()
             departure.cancel()
 
-    async def _respond(self, path: str, body: bytes, send: Send) -> None:
+    async def _respond(self, path: str, body: bytes, send: llm_engine.Send) -> None:
         try:
             if path in {"/health", "/metrics"}:
                 await _send(send, 200, b"text/plain", b"" if path == "/health" else self._metrics())
@@ -200,7 +201,7 @@ class FakeEngine(llm_engine.Engine):
             raise Refused(400, "max_tokens must be at least 1", "max_tokens")
         return request
 
-    async def _generate(self, path: str, request: Json, send: Send) -> None:
+    async def _generate(self, path: str, request: Json, send: llm_engine.Send) -> None:
         if path == "/v1/embeddings":
             await _send_json(send, 200, _embeddings(request))
         elif path not in {"/v1/chat/completions", "/v1/completions"}:
@@ -219,7 +220,9 @@ def _prompt(request: Json) -> str:
     return str(request.get("prompt") or messages)
 
 
-async def _complete(send: Send, request: Json, words: AsyncIterator[str], *, is_chat: bool) -> None:
+async def _complete(
+    send: llm_engine.Send, request: Json, words: AsyncIterator[str], *, is_chat: bool
+) -> None:
     tokens = [word async for word in words]
     usage = {"prompt_tokens": len(_prompt(request).split()), "completion_tokens": len(tokens)}
     text = " ".join(tokens)
@@ -227,7 +230,9 @@ async def _complete(send: Send, request: Json, words: AsyncIterator[str], *, is_
     await _send_json(send, 200, completion | {"usage": usage})
 
 
-async def _stream(send: Send, request: Json, words: AsyncIterator[str], *, is_chat: bool) -> None:
+async def _stream(
+    send: llm_engine.Send, request: Json, words: AsyncIterator[str], *, is_chat: bool
+) -> None:
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     separator = ""
@@ -241,7 +246,7 @@ async def _stream(send: Send, request: Json, words: AsyncIterator[str], *, is_ch
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
-async def _send_event(send: Send, event: Json) -> None:
+async def _send_event(send: llm_engine.Send, event: Json) -> None:
     body = b"data: %s\n\n" % json.dumps(event).encode()
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -281,17 +286,17 @@ def _error(message: str, kind: str, code: int, param: str | None = None) -> Json
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-async def _send_json(send: Send, status: int, body: Json) -> None:
+async def _send_json(send: llm_engine.Send, status: int, body: Json) -> None:
     await _send(send, status, b"application/json", json.dumps(body).encode())
 
 
-async def _send(send: Send, status: int, content_type: bytes, body: bytes) -> None:
+async def _send(send: llm_engine.Send, status: int, content_type: bytes, body: bytes) -> None:
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: llm_engine.Receive) -> bytes:
     parts = []
     while True:
         message = await receive()
@@ -300,6 +305,6 @@ async def _read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def _wait_until_gone(receive: llm_engine.Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

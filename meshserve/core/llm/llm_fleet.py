@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from meshserve.core.llm import gpu_bookings, gpu_time_sharing, replica_state
-from meshserve.core.llm.llm_state import LlmRecord
-from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
+from meshserve.core.llm import gpu_bookings, gpu_time_sharing, llm_state, replica_state
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, llm_spec
 
@@ -19,7 +18,7 @@ class Fleet:
     """`turns` has the LLM of each `share` group that may be awake; `out` takes commands."""
 
     def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
-        self.llms: dict[str, LlmRecord] = {}
+        self.llms: dict[str, llm_state.LlmRecord] = {}
         self.turns: dict[str, str] = {}
         self.bookings = gpu_bookings.GpuBookings()
         self.gateways = gateways
@@ -27,32 +26,34 @@ class Fleet:
 
     # LLMs and replicas
 
-    def called(self, name: str) -> LlmRecord | None:
+    def called(self, name: str) -> llm_state.LlmRecord | None:
         """Return the LLM that clients call by `name`, None if none is served."""
         served = (llm for llm in self.llms.values() if llm.is_wanted)
         return next((llm for llm in served if name in llm.spec.names), None)
 
-    def llm_of(self, replica_id: str) -> LlmRecord | None:
+    def llm_of(self, replica_id: str) -> llm_state.LlmRecord | None:
         """Return the LLM that a replica belongs to."""
         return self.llms.get(llm_name(replica_id))
 
-    def replica(self, replica_id: str) -> ReplicaRecord | None:
+    def replica(self, replica_id: str) -> replica_state.ReplicaRecord | None:
         """Return the replica, None if none has this id."""
         llm = self.llm_of(replica_id)
         return llm.replicas.get(replica_id) if llm else None
 
-    def replicas(self) -> Iterator[ReplicaRecord]:
+    def replicas(self) -> Iterator[replica_state.ReplicaRecord]:
         """Return all replicas of all LLMs."""
         return (replica for llm in self.llms.values() for replica in llm.replicas.values())
 
-    def add_replica(self, llm: LlmRecord, replica_id: str, spec: llm_spec.LlmSpec) -> ReplicaRecord:
+    def add_replica(
+        self, llm: llm_state.LlmRecord, replica_id: str, spec: llm_spec.LlmSpec
+    ) -> replica_state.ReplicaRecord:
         """Add a replica without a process. It has the failures of the last one with its id."""
         retry = llm.retries.setdefault(replica_id, replica_state.ReplicaRetry())
-        replica = ReplicaRecord(replica_id, spec, retry, reason=retry.reason)
+        replica = replica_state.ReplicaRecord(replica_id, spec, retry, reason=retry.reason)
         llm.replicas[replica_id] = replica
         return replica
 
-    def remove_replica(self, replica: ReplicaRecord, move: ReplicaMove) -> None:
+    def remove_replica(self, replica: replica_state.ReplicaRecord, move: ReplicaMove) -> None:
         """Remove a replica. GPUs that no replica holds any more are free."""
         replica.move(move)
         del self.llms[llm_name(replica.id)].replicas[replica.id]
@@ -63,7 +64,7 @@ class Fleet:
         """Serve exactly these LLMs from now on."""
         specs = {spec.name: spec for spec in wanted}
         for name, spec in specs.items():
-            llm = self.llms.setdefault(name, LlmRecord(name, spec))
+            llm = self.llms.setdefault(name, llm_state.LlmRecord(name, spec))
             if not llm.spec.is_same_engine(spec):
                 # Failures of another engine say nothing about this one: it starts at once.
                 llm.retries.clear()
@@ -93,11 +94,11 @@ class Fleet:
             for group, members in groups.items()
         }
 
-    def has_turn(self, llm: LlmRecord) -> bool:
+    def has_turn(self, llm: llm_state.LlmRecord) -> bool:
         """Whether the LLM may be awake."""
         return not llm.spec.share or self.turns.get(llm.spec.share) == llm.name
 
-    def is_blocked(self, replica: ReplicaRecord) -> bool:
+    def is_blocked(self, replica: replica_state.ReplicaRecord) -> bool:
         """Whether another replica of its group still uses the memory of their GPUs."""
         share = replica.spec.share
         others = (
@@ -107,7 +108,7 @@ class Fleet:
             other.phase not in (ReplicaPhase.WAITING, ReplicaPhase.ASLEEP) for other in others
         )
 
-    def gpus_for(self, llm: LlmRecord) -> int:
+    def gpus_for(self, llm: llm_state.LlmRecord) -> int:
         """Return how many GPUs its replica gets: those of the biggest member of its group."""
         if not llm.spec.share:
             return llm.spec.gpus
@@ -116,7 +117,7 @@ class Fleet:
             (other.spec.gpus for other in members if other.spec.share == llm.spec.share), default=0
         )
 
-    def is_outdated(self, llm: LlmRecord, replica: ReplicaRecord) -> bool:
+    def is_outdated(self, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord) -> bool:
         """Whether it runs another engine than is wanted, or its group needs more GPUs now."""
         if not replica.spec.is_same_engine(llm.spec):
             return True
@@ -126,22 +127,22 @@ class Fleet:
 
     # What gateways know
 
-    def is_route_known(self, llm: LlmRecord) -> bool:
+    def is_route_known(self, llm: llm_state.LlmRecord) -> bool:
         """Whether every gateway that takes snapshots has applied the LLM's current route."""
         return llm.route == llm.desired_route() and self.gateways.have_taken(llm.revision)
 
-    def is_diverted(self, llm: LlmRecord) -> bool:
+    def is_diverted(self, llm: llm_state.LlmRecord) -> bool:
         """Whether no gateway sends requests to its draining replicas any more.
 
         Gateways that drain take no snapshots, and still pass on the requests that they have.
         """
         return self.is_route_known(llm) and self.gateways.have_all_taken(llm.revision)
 
-    def can_serve(self, llm: LlmRecord) -> bool:
+    def can_serve(self, llm: llm_state.LlmRecord) -> bool:
         """Whether a request that is let through now finds a replica, at whichever gateway."""
         return bool(llm.replicas_in({ReplicaPhase.READY})) and self.is_route_known(llm)
 
-    def expected_s(self, llm: LlmRecord, now_s: float) -> float:
+    def expected_s(self, llm: llm_state.LlmRecord, now_s: float) -> float:
         """Return in how many seconds it is expected to serve, with the wait for its turn."""
         holder = self.llms.get(self.turns.get(llm.spec.share, "")) if llm.spec.share else None
         # A holder that does not serve yet has no known end of its turn.
@@ -177,7 +178,7 @@ def llm_name(replica_id: str) -> str:
     return replica_id.rpartition("/")[0]
 
 
-def group_member(llm: LlmRecord) -> gpu_time_sharing.GroupMember:
+def group_member(llm: llm_state.LlmRecord) -> gpu_time_sharing.GroupMember:
     """Return the state of an LLM as the decision about its group's turn needs it."""
     replica = next(iter(llm.lasting()), None)
     phase = replica.phase if replica else ReplicaPhase.ABSENT

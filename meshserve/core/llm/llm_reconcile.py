@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from meshserve.core.llm import llm_fleet, replica_state
-from meshserve.core.llm.llm_state import LlmRecord
-from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
+from meshserve.core.llm import llm_fleet, llm_state, replica_state
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.values import commands, llm_spec
 
 SCALE_UP_AFTER_S = 10.0
@@ -61,7 +60,7 @@ def is_quiet(reports: Collection[llm_spec.LlmReport]) -> bool:
     return not is_overloaded(reports) and sum(report.running for report in reports) < len(reports)
 
 
-def count_replicas(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
+def count_replicas(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> None:
     """Decide how many replicas the LLM should have, and note since when its load is unusual."""
     before = llm.desired_replicas
     llm.desired_replicas = _desired_now(fleet, llm, now_s)
@@ -78,7 +77,7 @@ def _since(since_s: float | None, now_s: float, *, is_on: bool) -> float | None:
     return now_s if since_s is None else since_s
 
 
-def _desired_now(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> int:
+def _desired_now(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> int:
     if not llm.is_wanted:
         return 0
     is_used = llm.is_used(now_s)
@@ -94,7 +93,7 @@ def _desired_now(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> int:
     return desired_replicas(llm.spec, load)
 
 
-def stop_surplus(fleet: llm_fleet.Fleet, llm: LlmRecord) -> None:
+def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
     """Drain, put to sleep or stop replicas: surplus, outdated ones, and those without the turn.
 
     Replicas that drain and need not go after all serve again.
@@ -114,7 +113,9 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: LlmRecord) -> None:
                 replica.move(ReplicaMove.KEPT)
 
 
-def _may_replace(lasting: Iterable[ReplicaRecord], replica: ReplicaRecord) -> bool:
+def _may_replace(
+    lasting: Iterable[replica_state.ReplicaRecord], replica: replica_state.ReplicaRecord
+) -> bool:
     # A rolling update: one that serves goes only while all others are ready.
     others = (other for other in lasting if other is not replica)
     return replica.phase not in replica_state.SERVING or all(
@@ -122,7 +123,9 @@ def _may_replace(lasting: Iterable[ReplicaRecord], replica: ReplicaRecord) -> bo
     )
 
 
-def _stop(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> None:
+def _stop(
+    fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord
+) -> None:
     if replica.phase is ReplicaPhase.READY:
         replica.move(ReplicaMove.DRAIN_ORDERED)
     elif replica.phase is ReplicaPhase.WAITING:
@@ -140,7 +143,9 @@ def _stop(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> Non
         fleet.out.append(commands.StopReplica(replica.id))
 
 
-def _make_way(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) -> None:
+def _make_way(
+    fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord
+) -> None:
     """Put a replica to sleep whose group has given the turn to another LLM."""
     if replica.phase is ReplicaPhase.READY:
         replica.move(ReplicaMove.DRAIN_ORDERED)
@@ -152,7 +157,7 @@ def _make_way(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord) ->
         _stop(fleet, llm, replica)
 
 
-def start_missing(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
+def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> None:
     """Start or wake replicas, if the LLM has its turn: missing, failed and sleeping ones."""
     if not fleet.has_turn(llm):
         return
@@ -168,7 +173,12 @@ def start_missing(fleet: llm_fleet.Fleet, llm: LlmRecord, now_s: float) -> None:
             _start(fleet, llm, replica, now_s)
 
 
-def _start(fleet: llm_fleet.Fleet, llm: LlmRecord, replica: ReplicaRecord, now_s: float) -> None:
+def _start(
+    fleet: llm_fleet.Fleet,
+    llm: llm_state.LlmRecord,
+    replica: replica_state.ReplicaRecord,
+    now_s: float,
+) -> None:
     plan = fleet.bookings.book(replica.holder, replica.id, fleet.gpus_for(llm))
     if isinstance(plan, str):
         replica.reason = plan

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from meshserve.core.llm import replica_state
-from meshserve.core.llm.replica_state import ReplicaPhase, ReplicaRecord, ReplicaRetry
+from meshserve.core.llm.replica_state import ReplicaPhase
 from meshserve.core.values import llm_spec, model_stats, snapshots
 
 DEFAULT_EXPECTED_S = 60.0
@@ -132,9 +132,9 @@ class LlmRecord:
     name: str
     spec: llm_spec.LlmSpec
     is_wanted: bool = False
-    replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
+    replicas: dict[str, replica_state.ReplicaRecord] = field(default_factory=dict)
     held: HoldQueue = field(default_factory=HoldQueue)
-    retries: dict[str, ReplicaRetry] = field(default_factory=dict)
+    retries: dict[str, replica_state.ReplicaRetry] = field(default_factory=dict)
     desired_replicas: int = 0
     used_s: float = -math.inf
     overloaded_s: float | None = None
@@ -163,7 +163,7 @@ class LlmRecord:
         ]
         return next(filter(None, reasons), "")
 
-    def lasting(self) -> list[ReplicaRecord]:
+    def lasting(self) -> list[replica_state.ReplicaRecord]:
         """Return the replicas that are not stopping, those first that stay if some must go."""
         return sorted(
             (
@@ -174,7 +174,7 @@ class LlmRecord:
             key=lambda replica: replica.keep_rank,
         )
 
-    def replicas_in(self, phases: Collection[ReplicaPhase]) -> list[ReplicaRecord]:
+    def replicas_in(self, phases: Collection[ReplicaPhase]) -> list[replica_state.ReplicaRecord]:
         """Return the replicas that are in one of `phases`."""
         return [replica for replica in self.replicas.values() if replica.phase in phases]
 
@@ -217,7 +217,7 @@ class LlmRecord:
             self.name, self.spec.names, members, not ready, self.spec.held.wait_s_max
         )
 
-    def blocking_failure(self, now_s: float) -> ReplicaRetry | None:
+    def blocking_failure(self, now_s: float) -> replica_state.ReplicaRetry | None:
         """Return a failure that keeps every replica from serving, None if one may come up."""
         lasting = self.lasting()
         if lasting:
@@ -233,7 +233,7 @@ class LlmRecord:
             default=self._retry_s(now_s) + self.starts.expected_s,
         )
 
-    def _expected_of(self, replica: ReplicaRecord, now_s: float) -> float:
+    def _expected_of(self, replica: replica_state.ReplicaRecord, now_s: float) -> float:
         match replica.phase:
             case ReplicaPhase.READY | ReplicaPhase.DRAINING:
                 return 1.0  # A gateway has yet to learn of it.

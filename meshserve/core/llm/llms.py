@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
-from meshserve.core.llm.llm_state import LlmRecord
-from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase, ReplicaRecord
+from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, llm_spec, snapshots
 
@@ -31,7 +30,7 @@ class Llms:
         self._out = out
 
     @property
-    def llms(self) -> Mapping[str, LlmRecord]:
+    def llms(self) -> Mapping[str, llm_state.LlmRecord]:
         """All LLMs by name, with those that are not wanted any more and not gone yet."""
         return self.fleet.llms
 
@@ -71,7 +70,7 @@ class Llms:
             case _:
                 assert_never(event)
 
-    def _in_phase(self, replica_id: str, phase: ReplicaPhase) -> ReplicaRecord | None:
+    def _in_phase(self, replica_id: str, phase: ReplicaPhase) -> replica_state.ReplicaRecord | None:
         replica = self.fleet.replica(replica_id)
         return replica if replica is not None and replica.phase is phase else None
 
@@ -92,7 +91,7 @@ class Llms:
             llm = self._come_up(replica, now_s)
             llm.wakes.record(event.took_s)
 
-    def _come_up(self, replica: ReplicaRecord, now_s: float) -> LlmRecord:
+    def _come_up(self, replica: replica_state.ReplicaRecord, now_s: float) -> llm_state.LlmRecord:
         llm = self.llms[llm_fleet.llm_name(replica.id)]
         replica.come_up(now_s)
         llm.used_s = now_s
@@ -137,7 +136,7 @@ class Llms:
     def attach(self, living: llm_spec.LivingReplica, now_s: float) -> None:
         """Take over a replica that already runs when the controller begins."""
         name = llm_fleet.llm_name(living.replica_id)
-        llm = self.fleet.llms.setdefault(name, LlmRecord(name, living.spec))
+        llm = self.fleet.llms.setdefault(name, llm_state.LlmRecord(name, living.spec))
         replica = self.fleet.add_replica(llm, living.replica_id, living.spec)
         replica.phase = ReplicaPhase.ASLEEP if living.is_asleep else ReplicaPhase.READY
         replica.endpoint, replica.pid = living.endpoint, living.pid
@@ -197,7 +196,7 @@ class Llms:
         else:
             llm.held.add(llm_state.HeldRequest(event.ticket, event.size_bytes, now_s))
 
-    def _answer_held(self, llm: LlmRecord, now_s: float) -> None:
+    def _answer_held(self, llm: llm_state.LlmRecord, now_s: float) -> None:
         """Let waiting requests through or turn them away, if it is time for either."""
         lasting, limits = llm.lasting(), llm.spec.held
         if not llm.is_wanted:
@@ -212,7 +211,9 @@ class Llms:
             surplus = llm.held.take_surplus(limits)
             self._turn_away(llm, surplus, "fewer may wait for it from now on", now_s)
 
-    def _turn_away(self, llm: LlmRecord, tickets: Iterable[str], reason: str, now_s: float) -> None:
+    def _turn_away(
+        self, llm: llm_state.LlmRecord, tickets: Iterable[str], reason: str, now_s: float
+    ) -> None:
         for ticket in tickets:
             llm.turned_away += 1
             sentence = f"model {llm.name!r} is not ready: {reason}"
