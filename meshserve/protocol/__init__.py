@@ -1,1 +1,4 @@
-"""The edge to the wire: Open Inference Protocol, V1 and management messages ↔ core values. It decides nothing and opens nothing."""
+"""Messages of the Open Inference Protocol, V1 and management to core values and back; servers.
+
+Must not make decisions about models, nor open connections to other services.
+"""

@@ -25,7 +25,7 @@ PRINTABLE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def grpc_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]:
-    """Return status, headers and body of a bridged gRPC answer; Envoy turns the headers into trailers.
+    """Return status, headers and body of a bridged gRPC answer. Envoy turns headers to trailers.
 
     A draining worker's error is a 503, which Envoy retries on another worker.
     """

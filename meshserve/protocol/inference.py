@@ -1,4 +1,4 @@
-"""ModelInfer on the wire ↔ a call and its reply, and the check of a call against a model's signature."""
+"""ModelInfer: messages to calls, calls checked against a signature, replies to messages."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Which field carries a datatype's typed contents; FP16 and BF16 have none."""
+"""The field with a datatype's typed contents; FP16 and BF16 have none."""
 
 REFUSED: Final = {
     "shared_memory_region": "shared memory is not offered: send tensors in the message",
     "classification": "classification is not offered: ask for the output itself",
 }
-"""Parameters of tensors that would change the answer's meaning."""
+"""Parameters of tensors that would change the meaning of the answer, and why each is refused."""
 
 
 class WireTensor(NamedTuple):
-    """One named input as it came."""
+    """One named input as it came: an array with the dtype of the datatype."""
 
     datatype: str
     array: np.ndarray
@@ -49,7 +49,11 @@ class WireTensor(NamedTuple):
 
 @dataclass(slots=True)
 class InferCall:
-    """A prediction that somebody asks for. `is_raw`: the answer shall carry raw bytes, as the request did. Empty `outputs` ask for all."""
+    """A request for a prediction.
+
+    An empty `version` means the newest one, empty `outputs` all of them. `is_raw`: the request
+    carried raw bytes, so the answer does too.
+    """
 
     model: str
     version: str = ""
@@ -60,7 +64,7 @@ class InferCall:
 
 
 class InferReply(NamedTuple):
-    """A prediction. `outputs` holds an array for each output that was asked for."""
+    """A prediction: an array for each output of the signature that was requested."""
 
     model: str
     version: str
@@ -70,7 +74,7 @@ class InferReply(NamedTuple):
 
 
 def decode_infer(body: bytes) -> InferCall:
-    """The call in a ModelInferRequest. Raises InvalidRequest for whatever is wrong with it."""
+    """Return the call in a ModelInferRequest. Raises InvalidRequest for anything wrong with it."""
     rest, raw = (
         zero_copy.split_raw_tensors(body) if len(body) >= zero_copy.BYTES_MIN else (body, ())
     )
@@ -84,16 +88,16 @@ def decode_infer(body: bytes) -> InferCall:
 def call_from_message(
     message: pb.ModelInferRequest, raw_tensors: Sequence[memoryview] = ()
 ) -> InferCall:
-    """The call in a message, from which raw tensors may have been lifted before. Raises InvalidRequest."""
+    """Return the call in a message whose `raw_tensors` were taken out. Raises InvalidRequest."""
     sent = message.inputs
     raw: Sequence[Raw] = raw_tensors or message.raw_input_contents
     inputs = _raw_inputs(sent, raw) if raw else _typed_inputs(sent)
     if len(inputs) < len(sent):
-        names = [each.name for each in sent]
+        names = [tensor.name for tensor in sent]
         raise errors.InvalidRequest(
             f"input {next(name for name in names if names.count(name) > 1)!r} came twice"
         )
-    outputs = _asked(message.outputs) if message.outputs else ()
+    outputs = _requested(message.outputs) if message.outputs else ()
     return InferCall(
         message.model_name,
         message.model_version,
@@ -109,42 +113,44 @@ def _raw_inputs(
 ) -> dict[str, WireTensor]:
     if len(raw) != len(sent):
         raise errors.InvalidRequest(
-            f"{len(sent)} inputs came with {len(raw)} raw_input_contents: there must be one for each"
+            f"{len(sent)} inputs came with {len(raw)} raw_input_contents: "
+            "there must be one for each"
         )
     inputs: dict[str, WireTensor] = {}
-    # Slices are lists: quicker to go through than the messages' own sequences.
-    for each, content in zip(sent[:], raw[:], strict=True):
-        name, datatype = each.name, each.datatype
-        if each.HasField("contents") and each.contents.ByteSize():
+    # Slices are lists, which are quicker to go through than the messages' own sequences.
+    for tensor, content in zip(sent[:], raw[:], strict=True):
+        name, datatype = tensor.name, tensor.datatype
+        if tensor.HasField("contents") and tensor.contents.ByteSize():
             raise errors.InvalidRequest(
                 f"input {name!r} has contents beside raw_input_contents: use one of the two for all"
             )
-        inputs[name] = WireTensor(
-            datatype, tensors.from_raw(content, datatype, each.shape[:], name)
-        )
+        array = tensors.from_raw(content, datatype, tensor.shape[:], name)
+        inputs[name] = WireTensor(datatype, array)
     return inputs
 
 
 def _typed_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor]) -> dict[str, WireTensor]:
-    return {each.name: WireTensor(each.datatype, _typed(each)) for each in sent}
+    return {tensor.name: WireTensor(tensor.datatype, _typed(tensor)) for tensor in sent}
 
 
-def _asked(outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor]) -> tuple[str, ...]:
-    for each in outputs:
-        if each.parameters:
-            refuse_parameters(each.parameters, f"output {each.name!r}")
-    return tuple([each.name for each in outputs])
+def _requested(
+    outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor],
+) -> tuple[str, ...]:
+    for output in outputs:
+        if output.parameters:
+            refuse_parameters(output.parameters, f"output {output.name!r}")
+    return tuple([output.name for output in outputs])
 
 
-def refuse_parameters(parameters: Container[str], of: str) -> None:
-    """Raise InvalidRequest if a tensor's parameters ask for what is not offered; others are of no concern."""
+def refuse_parameters(parameters: Container[str], tensor: str) -> None:
+    """Raise InvalidRequest if a tensor's parameters ask for one of REFUSED. Others are ignored."""
     for name, reason in REFUSED.items():
         if name in parameters:
-            raise errors.InvalidRequest(f"{of}: {reason}")
+            raise errors.InvalidRequest(f"{tensor}: {reason}")
 
 
 def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
-    """The tensor in typed contents, which must be those of its datatype and no others."""
+    """Return the tensor in typed contents, which must be in the field of its datatype alone."""
     refuse_parameters(sent.parameters, f"input {sent.name!r}")
     dtype = tensors.dtype(sent.datatype)
     field_name = CONTENTS.get(sent.datatype)
@@ -165,7 +171,8 @@ def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
     expected = tensors.element_count(shape, sent.name)
     if len(values) != expected:
         raise errors.InvalidRequest(
-            f"input {sent.name!r} of shape {list(shape)} takes {expected} elements, {len(values)} came"
+            f"input {sent.name!r} of shape {list(shape)} takes {expected} elements, "
+            f"{len(values)} came"
         )
     return _array(values, dtype, sent).reshape(shape)
 
@@ -174,9 +181,9 @@ def _array(
     values: Sequence[Any], dtype: np.dtype[np.generic], sent: pb.ModelInferRequest.InferInputTensor
 ) -> np.ndarray:
     if dtype.hasobject:
-        found = np.empty(len(values), object)
-        found[:] = values
-        return found
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
     try:
         return np.array(values, dtype)
     except OverflowError:
@@ -186,7 +193,10 @@ def _array(
 
 
 def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
-    """The call's inputs by name, fit for the model. Raises InvalidRequest that says which input is wrong, how, and what would be right."""
+    """Return the inputs by name, with the signature's datatypes, ranks and fixed dimensions.
+
+    Raises InvalidRequest that says which input or output is wrong, how, and what would be right.
+    """
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
     rows = -1
@@ -217,17 +227,19 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
 
 
 def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:
-    wanted = spec.shape
-    if len(shape) != len(wanted):
+    expected = spec.shape
+    if len(shape) != len(expected):
         raise errors.InvalidRequest(
-            f"input {spec.name!r} must have {len(wanted)} dimensions, {list(wanted)} (-1 is any size); {list(shape)} came"
+            f"input {spec.name!r} must have {len(expected)} dimensions, {list(expected)} "
+            f"(-1 is any size); {list(shape)} came"
         )
-    for fixed, size in zip(wanted, shape, strict=True):
+    for fixed, size in zip(expected, shape, strict=True):
         if fixed not in (size, -1):
             raise errors.InvalidRequest(
-                f"input {spec.name!r} must have the shape {list(wanted)} (-1 is any size); {list(shape)} came"
+                f"input {spec.name!r} must have the shape {list(expected)} "
+                f"(-1 is any size); {list(shape)} came"
             )
-    if shape and shape[0] == 0 and wanted[0] == -1:
+    if shape and shape[0] == 0 and expected[0] == -1:
         raise errors.InvalidRequest(
             f"input {spec.name!r} is an empty batch: its shape is {list(shape)}"
         )
@@ -265,19 +277,25 @@ def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None
 
 
 def encode_infer(reply: InferReply, *, is_raw: bool) -> bytes:
-    """A ModelInferResponse; `is_raw` as in the call. Raises ModelRaised for outputs that are not what the signature says."""
+    """Return a serialised ModelInferResponse; `is_raw` as in the call.
+
+    Raises ModelRaised for outputs whose datatypes are not the signature's.
+    """
     return reply_message(reply, is_raw=is_raw).SerializeToString()
 
 
 def reply_message(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
-    """The reply as a message: all raw, too, where one output can't be typed."""
+    """Return the reply as a message: all raw as well if one output has no typed contents.
+
+    Raises ModelRaised for outputs whose datatypes are not the signature's.
+    """
     message = pb.ModelInferResponse(
         model_name=reply.model, model_version=reply.version, id=reply.id
     )
     add, add_raw = message.outputs.add, message.raw_output_contents.append
-    found = checked_outputs(reply)
-    is_typed = not is_raw and all(spec.datatype in CONTENTS for spec, _ in found)
-    for spec, array in found:
+    outputs = checked_outputs(reply)
+    is_typed = not is_raw and all(spec.datatype in CONTENTS for spec, _ in outputs)
+    for spec, array in outputs:
         output = add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         if is_typed:
             getattr(output.contents, CONTENTS[spec.datatype]).extend(_elements(array))
@@ -287,20 +305,23 @@ def reply_message(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
 
 
 def checked_outputs(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarray]]:
-    """The outputs that there are, in the signature's order. Raises ModelRaised for an array of another datatype."""
-    outputs = reply.outputs
-    found = [(spec, outputs[spec.name]) for spec in reply.signature.outputs if spec.name in outputs]
-    for spec, array in found:
-        wanted = tensors.DTYPES[spec.datatype]
+    """Return the outputs in the signature's order.
+
+    Raises ModelRaised for an array whose dtype is not the datatype's.
+    """
+    arrays = reply.outputs
+    outputs = [(spec, arrays[spec.name]) for spec in reply.signature.outputs if spec.name in arrays]
+    for spec, array in outputs:
+        dtype = tensors.DTYPES[spec.datatype]
         if (
-            array.dtype is not wanted
-            and array.dtype != wanted
-            and not (wanted.hasobject and array.dtype.kind in "SU")
+            array.dtype is not dtype
+            and array.dtype != dtype
+            and not (dtype.hasobject and array.dtype.kind in "SU")
         ):
             raise errors.ModelRaised(
                 f"output {spec.name!r} is declared as {spec.datatype}, the model gave {array.dtype}"
             )
-    return found
+    return outputs
 
 
 def _elements(array: np.ndarray) -> list[Any]:

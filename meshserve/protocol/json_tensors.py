@@ -1,4 +1,7 @@
-"""JSON values ↔ arrays of a datatype: nothing is wrapped or guessed on the way in; only decimals are rounded, to the datatype's nearest."""
+"""JSON values to arrays of a datatype, and back.
+
+Values are never wrapped or guessed; only decimals are rounded, to the datatype's nearest.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from meshserve import errors
 from meshserve.protocol import tensors
 
 SHOWN_MAX = 40
-"""Characters of a wrong value that are shown: enough for it to be recognised."""
+"""Characters of a wrong value that an error shows."""
 
 BASE64_KEY = "b64"
 """The key of V1's form for bytes that are not text: `{"b64": "…"}`."""
 
-_TAKEN: dict[str, tuple[frozenset[type], str]] = {
+_ACCEPTED: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
     "i": (frozenset({int}), "whole numbers"),
     "u": (frozenset({int}), "whole numbers"),
@@ -30,7 +33,7 @@ _TAKEN: dict[str, tuple[frozenset[type], str]] = {
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises InvalidRequest."""
+    """Return the JSON object in a body. Raises InvalidRequest."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -41,29 +44,37 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def dump(document: Any) -> bytes:
-    """JSON of a document that may hold what `flat` and `nested` give; NaN and infinities, which JSON does not know, become null."""
+    """Return the JSON of a document with what `flat_values` and `nested_values` return.
+
+    NaN and infinities, which JSON does not have, become null.
+    """
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
-    """The array in nested lists, as nested as it came; null is NaN where that is a number. Raises InvalidRequest for what does not fit."""
-    wanted = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
-    found, shape = _flattened(values, name)
-    taken, expected = _TAKEN[wanted.kind]
-    if not taken.issuperset(map(type, found)):
-        wrong = next(value for value in found if type(value) not in taken)
+    """Return the array in nested lists, in their shape and with the datatype's dtype.
+
+    null is NaN for floating point. Raises InvalidRequest for other values that do not fit.
+    """
+    kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
+    elements, shape = _flatten(values, name)
+    accepted, expected = _ACCEPTED[kind.kind]
+    if not accepted.issuperset(map(type, elements)):
+        wrong = next(value for value in elements if type(value) not in accepted)
         raise errors.InvalidRequest(
             f"input {name!r} must hold {expected} for {datatype}, not {_shown(wrong)}"
         )
-    if wanted.kind == "f":
-        made = _floats(found, wanted, datatype, name)
+    if kind.hasobject:
+        array = _encode_texts(elements, name)
+    elif kind.kind == "f":
+        array = _round(elements, kind, datatype, name)
     else:
-        made = _texts(found, name) if wanted.hasobject else _exact(found, wanted, datatype, name)
-    return (tensors.bfloat16_bits(made) if datatype == "BF16" else made).reshape(shape)
+        array = _exact(elements, kind, datatype, name)
+    return (tensors.bfloat16_bits(array) if datatype == "BF16" else array).reshape(shape)
 
 
-def _flattened(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
-    """The innermost values in their order, and the shape of the lists around them."""
+def _flatten(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
+    """Return the innermost values in their order, and the shape of the lists around them."""
     level, shape = [values], list[int]()
     while level and type(level[0]) is list:
         if any(type(row) is not list or len(row) != len(level[0]) for row in level):
@@ -74,36 +85,38 @@ def _flattened(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
     return level, tuple(shape)
 
 
-def _floats(
-    values: Sequence[float | None], wanted: np.dtype[np.generic], datatype: str, name: str
+def _round(
+    values: Sequence[float | None], kind: np.dtype[np.generic], datatype: str, name: str
 ) -> np.ndarray:
     with np.errstate(over="ignore"):
-        made = np.array(values, "f8").astype(wanted)
-    if np.isinf(made).any() or (
-        datatype == "BF16" and np.isinf(tensors.bfloat16_values(tensors.bfloat16_bits(made))).any()
-    ):
+        array = np.array(values, "f8").astype(kind)
+    rounded = array
+    if datatype == "BF16":
+        rounded = tensors.bfloat16_values(tensors.bfloat16_bits(array))
+    if np.isinf(rounded).any():
         raise errors.InvalidRequest(f"input {name!r} has values out of the range of {datatype}")
-    return made
+    return array
 
 
 def _exact(
-    values: Sequence[int], wanted: np.dtype[np.generic], datatype: str, name: str
+    values: Sequence[int], kind: np.dtype[np.generic], datatype: str, name: str
 ) -> np.ndarray:
     try:
-        return np.array(values, wanted)
+        return np.array(values, kind)
     except OverflowError:
-        limits = np.iinfo(wanted.str)
+        limits = np.iinfo(kind.str)
         raise errors.InvalidRequest(
-            f"input {name!r} has values out of the range of {datatype}, {limits.min} to {limits.max}"
+            f"input {name!r} has values out of the range of {datatype}, "
+            f"{limits.min} to {limits.max}"
         ) from None
 
 
-def _texts(values: Sequence[str | dict[str, Any]], name: str) -> np.ndarray:
-    made = np.empty(len(values), object)
-    made[:] = [
+def _encode_texts(values: Sequence[str | dict[str, Any]], name: str) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = [
         value.encode() if isinstance(value, str) else _from_base64(value, name) for value in values
     ]
-    return made
+    return array
 
 
 def _from_base64(value: dict[str, Any], name: str) -> bytes:
@@ -114,7 +127,8 @@ def _from_base64(value: dict[str, Any], name: str) -> bytes:
     except ValueError:
         pass
     raise errors.InvalidRequest(
-        f'input {name!r} must hold strings for BYTES, or {{"{BASE64_KEY}": "<base64>"}}, not {_shown(value)}'
+        f'input {name!r} must hold strings for BYTES, or {{"{BASE64_KEY}": "<base64>"}}, '
+        f"not {_shown(value)}"
     )
 
 
@@ -127,31 +141,37 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
 
 
-def flat_values(found: np.ndarray, datatype: str, name: str) -> Any:
-    """The elements row by row, as one list for `dumped`. Raises InvalidRequest for bytes that are not text."""
-    if found.dtype.kind in "OSU":
-        return [_text(element, name) for element in found.flat]
-    return _numbers(found, datatype).ravel()
+def flat_values(array: np.ndarray, datatype: str, name: str) -> Any:
+    """Return the elements of an array of any shape, row by row, as one list for `dump`.
+
+    Raises InvalidRequest for bytes that are not text.
+    """
+    if array.dtype.kind in "OSU":
+        return [_as_text(element, name) for element in array.flat]
+    return _numbers(array, datatype).ravel()
 
 
-def nested_values(found: np.ndarray, datatype: str) -> Any:
-    """The elements as nested lists for `dumped`; bytes that are not text become `{"b64": "…"}`."""
-    if found.dtype.kind in "OSU":
-        told = np.empty(found.size, object)
-        told[:] = [_text_or_base64(element) for element in found.flat]
-        return told.reshape(found.shape).tolist()
-    numbers = _numbers(found, datatype)
+def nested_values(array: np.ndarray, datatype: str) -> Any:
+    """Return the elements in lists nested as the array's shape, for `dump`.
+
+    Bytes that are not text become `{"b64": "…"}`.
+    """
+    if array.dtype.kind in "OSU":
+        texts = np.empty(array.size, object)
+        texts[:] = [_as_text_or_base64(element) for element in array.flat]
+        return texts.reshape(array.shape).tolist()
+    numbers = _numbers(array, datatype)
     return numbers if numbers.ndim else numbers[()]
 
 
-def _numbers(found: np.ndarray, datatype: str) -> np.ndarray:
-    """Contiguous and in the machine's byte order, as `dumped` needs it."""
-    numbers = tensors.bfloat16_values(found) if datatype == "BF16" else found
+def _numbers(array: np.ndarray, datatype: str) -> np.ndarray:
+    """Return the numbers contiguous and in the machine's byte order, as `dump` needs them."""
+    numbers = tensors.bfloat16_values(array) if datatype == "BF16" else array
     # Not ascontiguousarray: it would give a scalar a dimension.
     return np.asarray(numbers, numbers.dtype.newbyteorder("="), order="C")
 
 
-def _text(element: object, name: str) -> str:
+def _as_text(element: object, name: str) -> str:
     try:
         return tensors.as_bytes(element).decode()
     except UnicodeDecodeError:
@@ -160,7 +180,7 @@ def _text(element: object, name: str) -> str:
         ) from None
 
 
-def _text_or_base64(element: object) -> str | dict[str, str]:
+def _as_text_or_base64(element: object) -> str | dict[str, str]:
     encoded = tensors.as_bytes(element)
     try:
         return encoded.decode()

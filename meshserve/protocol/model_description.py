@@ -1,4 +1,4 @@
-"""What is told about models: messages for gRPC, and the same as JSON for REST."""
+"""Metadata, configuration, statistics and index of models: messages for gRPC, JSON for REST."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from meshserve.protocol.pb import model_config_pb2 as config_pb
 TRITON_TYPES = {"BYTES": "TYPE_STRING"}
 NONE = pb.StatisticDuration()
 
-Told = Callable[[Any], Any]
+FieldToJson = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """A model as its callers may know it. `max_batch_size` is 0 for a model whose requests are not joined."""
+class ServedModel:
+    """A model as clients see it. `max_batch_size` is 0 if its requests are not joined."""
 
     id: model.ModelId
     versions: tuple[str, ...]
@@ -33,7 +33,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """One model's numbers and the memory that its copy takes."""
+    """One model's counters and the memory that its copy takes."""
 
     id: model.ModelId
     counts: model_stats.ModelStats
@@ -42,21 +42,21 @@ class ModelStatistics:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One registered version. `state` is a word of Triton: READY, LOADING, UNLOADING or UNAVAILABLE."""
+    """One registered version. `state` is Triton's: READY, LOADING, UNLOADING or UNAVAILABLE."""
 
     id: model.ModelId
     state: str
     reason: str = ""
 
 
-def metadata_message(about: ModelDescription) -> pb.ModelMetadataResponse:
-    """ModelMetadata's answer."""
+def metadata_message(description: ServedModel) -> pb.ModelMetadataResponse:
+    """Return the answer of ModelMetadata."""
     return pb.ModelMetadataResponse(
-        name=about.id.name,
-        versions=about.versions,
-        platform=about.platform,
-        inputs=_tensors(about.signature.inputs),
-        outputs=_tensors(about.signature.outputs),
+        name=description.id.name,
+        versions=description.versions,
+        platform=description.platform,
+        inputs=_tensors(description.signature.inputs),
+        outputs=_tensors(description.signature.outputs),
     )
 
 
@@ -69,29 +69,29 @@ def _tensors(specs: Sequence[model.TensorSpec]) -> list[pb.ModelMetadataResponse
     ]
 
 
-def metadata_json(about: ModelDescription) -> dict[str, Any]:
-    """The same for REST."""
-    return to_json(metadata_message(about))
+def metadata_json(description: ServedModel) -> dict[str, Any]:
+    """Return the model's metadata for REST."""
+    return to_json(metadata_message(description))
 
 
-def config_message(about: ModelDescription) -> pb.ModelConfigResponse:
-    """ModelConfig's answer: as in Triton, dimensions leave the batch out where `max_batch_size` is not 0."""
-    skipped = 1 if about.max_batch_size else 0
+def config_message(description: ServedModel) -> pb.ModelConfigResponse:
+    """Return ModelConfig's answer. As in Triton, `dims` lack the batch if requests are joined."""
+    skipped = 1 if description.max_batch_size else 0
     config = config_pb.ModelConfig(
-        name=about.id.name,
-        platform=about.platform,
-        backend=about.platform,
-        max_batch_size=about.max_batch_size,
+        name=description.id.name,
+        platform=description.platform,
+        backend=description.platform,
+        max_batch_size=description.max_batch_size,
     )
-    for spec in about.signature.inputs:
+    for spec in description.signature.inputs:
         config.input.add(
             name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
         )
-    for spec in about.signature.outputs:
+    for spec in description.signature.outputs:
         config.output.add(
             name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
         )
-    if about.max_batch_size:
+    if description.max_batch_size:
         config.dynamic_batching.SetInParent()
     return pb.ModelConfigResponse(config=config)
 
@@ -100,29 +100,31 @@ def _triton_type(datatype: str) -> Any:
     return config_pb.DataType.Value(TRITON_TYPES.get(datatype, f"TYPE_{datatype}"))
 
 
-def config_json(about: ModelDescription) -> dict[str, Any]:
-    """The same for REST."""
-    return to_json(config_message(about).config)
+def config_json(description: ServedModel) -> dict[str, Any]:
+    """Return the model's configuration for REST."""
+    return to_json(config_message(description).config)
 
 
-def statistics_message(all_of: Iterable[ModelStatistics]) -> pb.ModelStatisticsResponse:
-    """ModelStatistics' answer."""
-    return pb.ModelStatisticsResponse(model_stats=[_statistics(each) for each in all_of])
+def statistics_message(models: Iterable[ModelStatistics]) -> pb.ModelStatisticsResponse:
+    """Return the answer of ModelStatistics."""
+    return pb.ModelStatisticsResponse(
+        model_stats=[_statistics(statistics) for statistics in models]
+    )
 
 
-def _statistics(about: ModelStatistics) -> pb.ModelStatistics:
-    counts = about.counts
+def _statistics(statistics: ModelStatistics) -> pb.ModelStatistics:
+    counts = statistics.counts
     message = pb.ModelStatistics(
-        name=about.id.name,
-        version=about.id.version,
+        name=statistics.id.name,
+        version=statistics.id.version,
         last_inference=counts.last_ms,
         inference_count=counts.rows,
         execution_count=counts.computed.count,
         inference_stats=_durations(counts),
-        memory_usage=[pb.MemoryUsage(type="CPU", id=0, byte_size=about.footprint.host_bytes)],
+        memory_usage=[pb.MemoryUsage(type="CPU", id=0, byte_size=statistics.footprint.host_bytes)],
     )
-    if about.footprint.gpu_bytes:
-        message.memory_usage.add(type="GPU", id=0, byte_size=about.footprint.gpu_bytes)
+    if statistics.footprint.gpu_bytes:
+        message.memory_usage.add(type="GPU", id=0, byte_size=statistics.footprint.gpu_bytes)
     for size, span in sorted(counts.batches.items()):
         message.batch_stats.add(
             batch_size=size, compute_infer=_duration(span), compute_input=NONE, compute_output=NONE
@@ -131,7 +133,7 @@ def _statistics(about: ModelStatistics) -> pb.ModelStatistics:
 
 
 def _durations(counts: model_stats.ModelStats) -> pb.InferStatistics:
-    """Copying in and out is part of computing here, and there is no cache: load generators read these all the same."""
+    """Return the durations. Parts that do not exist here are 0: load generators read them."""
     return pb.InferStatistics(
         success=_duration(counts.success),
         fail=_duration(counts.failure),
@@ -148,60 +150,68 @@ def _duration(span: model_stats.DurationStat) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=span.count, ns=int(span.total_s * 1e9))
 
 
-def statistics_json(all_of: Iterable[ModelStatistics]) -> dict[str, Any]:
-    """The same for REST."""
-    return to_json(statistics_message(all_of))
+def statistics_json(models: Iterable[ModelStatistics]) -> dict[str, Any]:
+    """Return the models' statistics for REST."""
+    return to_json(statistics_message(models))
 
 
 def index_message(models: Iterable[IndexEntry]) -> pb.RepositoryIndexResponse:
-    """RepositoryIndex's answer."""
-    entry = pb.RepositoryIndexResponse.ModelIndex
+    """Return the answer of RepositoryIndex."""
+    index = pb.RepositoryIndexResponse.ModelIndex
     return pb.RepositoryIndexResponse(
         models=[
-            entry(name=each.id.name, version=each.id.version, state=each.state, reason=each.reason)
-            for each in models
+            index(
+                name=model_.id.name,
+                version=model_.id.version,
+                state=model_.state,
+                reason=model_.reason,
+            )
+            for model_ in models
         ]
     )
 
 
 def index_json(models: Iterable[IndexEntry]) -> list[dict[str, str]]:
-    """The same for REST."""
-    return [to_json(each) for each in index_message(models).models]
+    """Return the index for REST."""
+    return [to_json(entry) for entry in index_message(models).models]
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """A message as Triton's REST tells it: every number is there and none is a string; parts that are not set are left out."""
-    steps = _steps(message.DESCRIPTOR)
+    """Return a message as Triton's REST has it: all numbers, none as a string; no unset messages.
+
+    protobuf's own JSON leaves zeros out and makes strings of 64-bit numbers.
+    """
+    fields = _fields(message.DESCRIPTOR)
     return {
-        name: told(getattr(message, name))
-        for name, may_miss, told in steps
-        if not may_miss or message.HasField(name)
+        name: convert(getattr(message, name))
+        for name, has_presence, convert in fields
+        if not has_presence or message.HasField(name)
     }
 
 
 @functools.cache
-def _steps(of: Descriptor) -> Sequence[tuple[str, bool, Told]]:
-    """Each field's name, whether it can be unset, and how its value is told."""
+def _fields(descriptor: Descriptor) -> Sequence[tuple[str, bool, FieldToJson]]:
+    """Return each field's name, whether it can be unset, and the conversion of its value."""
     return [
-        (field.name, field.has_presence, _repeated(field) if field.is_repeated else _one(field))
-        for field in of.fields
+        (field.name, field.has_presence, _repeated(field) if field.is_repeated else _single(field))
+        for field in descriptor.fields
     ]
 
 
-def _repeated(field: Any) -> Told:
+def _repeated(field: Any) -> FieldToJson:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        value = _one(field.message_type.fields_by_name["value"])
-        return lambda found: {key: value(found[key]) for key in found}
-    one = _one(field)
-    return lambda found: [one(each) for each in found]
+        convert = _single(field.message_type.fields_by_name["value"])
+        return lambda values: {key: convert(values[key]) for key in values}
+    convert = _single(field)
+    return lambda values: [convert(value) for value in values]
 
 
-def _one(field: Any) -> Told:
+def _single(field: Any) -> FieldToJson:
     if field.enum_type is not None:
         numbers = field.enum_type.values_by_number
-        return lambda found: numbers[found].name
+        return lambda number: numbers[number].name
     return to_json if field.message_type is not None else _same
 
 
-def _same(found: Any) -> Any:
-    return found
+def _same(value: Any) -> Any:
+    return value

@@ -1,4 +1,4 @@
-"""V2 REST inference: JSON, with Triton's binary tensor extension, ↔ the same calls and replies as gRPC's."""
+"""V2 REST inference: JSON with Triton's binary tensors, to the same calls and replies as gRPC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ LENGTH_DIGITS_MAX = 12
 
 @dataclass(slots=True)
 class RestCall:
-    """A call, and which outputs its caller wants in binary form: those named in `binary`, and all others if `is_binary`."""
+    """A call, and the outputs to be sent in binary form.
+
+    `binary` says so by name; `is_binary` holds for all other outputs.
+    """
 
     call: inference.InferCall
     is_binary: bool = False
@@ -23,11 +26,11 @@ class RestCall:
 
 
 def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> RestCall:
-    """The call in a body; the model's name is in the URL. Raises InvalidRequest for whatever is wrong with it."""
+    """Return the call in a body, without its model, which the URL names. Raises InvalidRequest."""
     header = next((value for name, value in headers if name == LENGTH), None)
     size = len(body) if header is None else _header_size(header, len(body))
     document = json_tensors.parse_object(body[:size])
-    reader = _Binary(body[size:])
+    reader = _BinaryReader(body[size:])
     inputs: dict[str, inference.WireTensor] = {}
     for entry in _objects(document, "inputs"):
         name = _text(entry, "name", "input")
@@ -35,16 +38,17 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
             raise errors.InvalidRequest(f"input {name!r} came twice")
         inputs[name] = _tensor(name, entry, reader)
     reader.check_empty()
-    wishes = dict(_wish(entry) for entry in _objects(document, "outputs"))
-    call = inference.InferCall("", "", _text(document, "id", "request", ""), inputs, tuple(wishes))
-    is_binary = _parameters(document).get("binary_data_output") is True
-    return RestCall(
-        call, is_binary, {name: wish for name, wish in wishes.items() if isinstance(wish, bool)}
+    requested = dict(_requested_output(entry) for entry in _objects(document, "outputs"))
+    call = inference.InferCall(
+        "", "", _text(document, "id", "request", ""), inputs, tuple(requested)
     )
+    is_binary = _parameters(document).get("binary_data_output") is True
+    binary = {name: value for name, value in requested.items() if isinstance(value, bool)}
+    return RestCall(call, is_binary, binary)
 
 
-def _wish(entry: Mapping[str, Any]) -> tuple[str, Any]:
-    """A requested output and its `binary_data`."""
+def _requested_output(entry: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return a requested output's name and its `binary_data`, of any type."""
     name, parameters = _text(entry, "name", "output"), _parameters(entry)
     inference.refuse_parameters(parameters, f"output {name!r}")
     return name, parameters.get("binary_data")
@@ -52,37 +56,39 @@ def _wish(entry: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _header_size(header: bytes, total: int) -> int:
     if not header.isdigit() or len(header) > LENGTH_DIGITS_MAX or int(header) > total:
-        told = header[:LENGTH_DIGITS_MAX].decode("latin-1")
+        shown = header[:LENGTH_DIGITS_MAX].decode("latin-1")
         raise errors.InvalidRequest(
-            f"Inference-Header-Content-Length {told!r} is not a size within the body of {total} bytes"
+            f"Inference-Header-Content-Length {shown!r} is not a size within the body "
+            f"of {total} bytes"
         )
     return int(header)
 
 
-class _Binary:
-    """The tensors behind the JSON, in the order of the inputs."""
+class _BinaryReader:
+    """Reads the tensors behind the JSON, in the order of the inputs."""
 
     def __init__(self, rest: bytes) -> None:
         self._rest = rest
-        self._at = 0
+        self._position = 0
 
     def take(self, size: object, name: str) -> bytes:
-        left = len(self._rest) - self._at
+        left = len(self._rest) - self._position
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
             raise errors.InvalidRequest(
-                f"input {name!r} claims binary_data_size {size!r}, {left} bytes are left in the body"
+                f"input {name!r} claims binary_data_size {size!r}, "
+                f"{left} bytes are left in the body"
             )
-        self._at += size
-        return self._rest[self._at - size : self._at]
+        self._position += size
+        return self._rest[self._position - size : self._position]
 
     def check_empty(self) -> None:
-        if self._at != len(self._rest):
+        if self._position != len(self._rest):
             raise errors.InvalidRequest(
-                f"the body has {len(self._rest) - self._at} bytes more than its inputs take"
+                f"the body has {len(self._rest) - self._position} bytes more than its inputs take"
             )
 
 
-def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.WireTensor:
+def _tensor(name: str, entry: Mapping[str, Any], reader: _BinaryReader) -> inference.WireTensor:
     datatype = _text(entry, "datatype", f"input {name!r}")
     shape = _shape(entry, name)
     parameters = _parameters(entry)
@@ -101,17 +107,18 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _Binary) -> inference.W
     if datatype not in inference.CONTENTS:
         tensors.dtype(datatype)
         raise errors.InvalidRequest(f"input {name!r}: {datatype} can only be sent as binary data")
-    found = json_tensors.to_array(entry["data"], datatype, name)
+    array = json_tensors.to_array(entry["data"], datatype, name)
     expected = tensors.element_count(shape, name)
-    if found.size != expected:
+    if array.size != expected:
         raise errors.InvalidRequest(
-            f"input {name!r} of shape {list(shape)} takes {expected} elements, {found.size} came"
+            f"input {name!r} of shape {list(shape)} takes {expected} elements, {array.size} came"
         )
-    if found.ndim > 1 and found.shape != shape:
+    if array.ndim > 1 and array.shape != shape:
         raise errors.InvalidRequest(
-            f"input {name!r} of shape {list(shape)} came nested as {list(found.shape)}; flat lists are taken in any shape"
+            f"input {name!r} of shape {list(shape)} came nested as {list(array.shape)}; "
+            "flat lists are taken in any shape"
         )
-    return inference.WireTensor(datatype, found.reshape(shape))
+    return inference.WireTensor(datatype, array.reshape(shape))
 
 
 def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
@@ -124,42 +131,45 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 
 def _objects(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = document.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+    entries = document.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise errors.InvalidRequest(f"{key} must be a list of objects")
-    return found
+    return entries
 
 
 def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
-    found = entry.get("parameters", {})
-    if not isinstance(found, dict):
+    parameters = entry.get("parameters", {})
+    if not isinstance(parameters, dict):
         raise errors.InvalidRequest("parameters must be an object")
-    return found
+    return parameters
 
 
-def _text(entry: Mapping[str, Any], key: str, of: str, default: str | None = None) -> str:
-    found = entry.get(key, default)
-    if not isinstance(found, str):
-        raise errors.InvalidRequest(f"{of} needs a {key}, a string")
-    return found
+def _text(entry: Mapping[str, Any], key: str, owner: str, default: str | None = None) -> str:
+    text = entry.get(key, default)
+    if not isinstance(text, str):
+        raise errors.InvalidRequest(f"{owner} needs a {key}, a string")
+    return text
 
 
 def encode_infer(
-    reply: inference.InferReply, asked: RestCall
+    reply: inference.InferReply, rest_call: RestCall
 ) -> tuple[tuple[error_responses.Header, ...], bytes]:
-    """Headers and body of the answer, with the binary outputs behind the JSON. Raises InvalidRequest for outputs that JSON can't carry."""
+    """Return headers and body of the answer, with the binary outputs behind the JSON.
+
+    Raises InvalidRequest for outputs that JSON can't carry, ModelRaised for wrong datatypes.
+    """
     entries, parts = [], list[bytes]()
-    for spec, found in inference.checked_outputs(reply):
+    for spec, array in inference.checked_outputs(reply):
         entry: dict[str, Any] = {
             "name": spec.name,
             "datatype": spec.datatype,
-            "shape": list(found.shape),
+            "shape": list(array.shape),
         }
-        if asked.binary.get(spec.name, asked.is_binary):
-            parts.append(tensors.to_raw(found))
+        if rest_call.binary.get(spec.name, rest_call.is_binary):
+            parts.append(tensors.to_raw(array))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
-            entry["data"] = json_tensors.flat_values(found, spec.datatype, spec.name)
+            entry["data"] = json_tensors.flat_values(array, spec.datatype, spec.name)
         entries.append(entry)
     document: dict[str, Any] = {
         "model_name": reply.model,

@@ -1,7 +1,8 @@
 """Datatypes of the Open Inference Protocol and their bytes.
 
-In memory BYTES is an object array of `bytes`, BF16 is carried as its 16 bits in uint16, and all others are numpy's own. On the wire numbers
-are little-endian, and each BYTES element is a 4-byte little-endian length and its bytes.
+In memory BYTES is an object array of `bytes`, BF16 is its 16 bits in uint16, all others are numpy's
+own. On the wire numbers are little-endian, and each BYTES element is a 4-byte little-endian length
+and its bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def dtype(datatype: str) -> np.dtype[np.generic]:
-    """The array type of a datatype. Raises InvalidRequest with the ones that there are."""
+    """Return the numpy dtype of a datatype. Raises InvalidRequest, naming those that exist."""
     try:
         return DTYPES[datatype]
     except KeyError:
@@ -56,23 +57,24 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
 
 
 def element_count(shape: Sequence[int], name: str) -> int:
-    """How many elements a shape has. Raises InvalidRequest for negative or absurd sizes."""
+    """Return the number of elements of a shape. Raises InvalidRequest for impossible sizes."""
     if len(shape) > RANK_MAX:
         raise errors.InvalidRequest(
             f"tensor {name!r} has {len(shape)} dimensions; {RANK_MAX} is the most"
         )
     if any(size < 0 for size in shape):
         raise errors.InvalidRequest(f"tensor {name!r} has a negative size in shape {list(shape)}")
-    # An empty tensor's other sizes are bounded too: numpy refuses absurd ones whether there are elements or not.
+    # An empty tensor's other sizes count too: numpy refuses huge ones even without elements.
     if math.prod(size for size in shape if size) > ELEMENTS_MAX:
         raise errors.InvalidRequest(f"tensor {name!r} of shape {list(shape)} is too big")
     return math.prod(shape)
 
 
 def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name: str) -> np.ndarray:
-    """The tensor in raw bytes, read-only and without a copy where numpy allows. Raises InvalidRequest if they don't fit the shape.
+    """Return the tensor of this datatype and shape in raw bytes: read-only, not copied if possible.
 
-    A view may begin at any byte of its message: such numbers are copied to where a library may read them.
+    A view may begin at any byte of its message; unaligned numbers are copied, for some libraries
+    crash on them. Raises InvalidRequest if the bytes do not fit the shape.
     """
     sizes = tuple(shape)
     number = _NUMBERS.get(datatype)
@@ -83,7 +85,7 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name:
             pass
         else:
             return array if array.flags.aligned else _aligned(array)
-    return _from_odd(bytes(raw), datatype, sizes, name)
+    return _from_odd_raw(bytes(raw), datatype, sizes, name)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
@@ -92,12 +94,12 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     return copied
 
 
-def _from_odd(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """What is not simply numbers: it is checked value by value, or told what is wrong with it."""
+def _from_odd_raw(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return a BOOL or BYTES tensor, checked value by value, or raise what is wrong with any."""
     kind = dtype(datatype)
     elements = element_count(shape, name)
     if kind.hasobject:
-        return _from_lengths(raw, elements, name).reshape(shape)
+        return _from_prefixed(raw, elements, name).reshape(shape)
     expected = elements * kind.itemsize
     if len(raw) != expected:
         raise errors.InvalidRequest(
@@ -109,60 +111,55 @@ def _from_odd(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> n
     return np.ndarray(shape, kind, raw)
 
 
-def _from_lengths(raw: bytes, elements: int, name: str) -> np.ndarray:
-    if elements * 4 > len(raw):
+def _from_prefixed(raw: bytes, elements: int, name: str) -> np.ndarray:
+    """Return the BYTES elements, each of which has its length before it, as a flat array."""
+    if elements * _LENGTH.size > len(raw):
         raise errors.InvalidRequest(
             f"tensor {name!r} has {elements} elements, its {len(raw)} bytes can't hold them"
         )
-    found = np.empty(elements, object)
-    at = 0
+    array = np.empty(elements, object)
+    end = 0
     for i in range(elements):
-        end = at + 4
-        if end > len(raw):
+        start = end + _LENGTH.size
+        if start > len(raw):
             raise errors.InvalidRequest(f"tensor {name!r} ends before element {i} of {elements}")
-        (size,) = _LENGTH.unpack_from(raw, at)
-        at = end + size
-        if at > len(raw):
+        (size,) = _LENGTH.unpack_from(raw, end)
+        end = start + size
+        if end > len(raw):
             raise errors.InvalidRequest(
-                f"tensor {name!r}: element {i} claims {size} bytes, {len(raw) - end} are left"
+                f"tensor {name!r}: element {i} claims {size} bytes, {len(raw) - start} are left"
             )
-        found[i] = raw[end:at]
-    if at != len(raw):
+        array[i] = raw[start:end]
+    if end != len(raw):
         raise errors.InvalidRequest(
-            f"tensor {name!r} has {len(raw) - at} bytes more than its {elements} elements"
+            f"tensor {name!r} has {len(raw) - end} bytes more than its {elements} elements"
         )
-    return found
+    return array
 
 
 def to_raw(array: np.ndarray) -> bytes:
-    """The tensor's bytes on the wire, rows first."""
+    """Return the bytes of a tensor of any shape on the wire, the last dimension fastest."""
     kind = array.dtype
-    if kind.kind not in "OSU":
-        return (
-            array.tobytes()
-            if kind.byteorder in _LITTLE
-            else array.astype(kind.newbyteorder("<")).tobytes()
-        )
-    parts = []
-    for element in array.flat:
-        encoded = as_bytes(element)
-        parts.append(_LENGTH.pack(len(encoded)))
-        parts.append(encoded)
-    return b"".join(parts)
+    if kind.kind in "OSU":
+        encoded = map(as_bytes, array.flat)
+        return b"".join(part for item in encoded for part in (_LENGTH.pack(len(item)), item))
+    if kind.byteorder in _LITTLE:
+        return array.tobytes()
+    return array.astype(kind.newbyteorder("<")).tobytes()
 
 
 def as_bytes(element: object) -> bytes:
-    """One BYTES element: bytes as they are, everything else as UTF-8 text, with `?` for what is no character."""
+    """Return one BYTES element: bytes as they are, all else as UTF-8 text, "?" for surrogates."""
     return element if isinstance(element, bytes) else str(element).encode(errors="replace")
 
 
 def bfloat16_bits(floats: np.ndarray) -> np.ndarray:
-    """BF16's bits of FP32 numbers, rounded to the nearest, ties to even."""
+    """Return BF16 as uint16 of the same shape: FP32 rounded to the nearest, ties to even."""
     bits = floats.astype("<f4").view("<u4").astype("<u8")
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(floats), 0x7FC0, rounded).astype("<u2")
 
 
 def bfloat16_values(bits: np.ndarray) -> np.ndarray:
-    """The FP32 numbers that BF16's bits stand for, exactly."""
+    """Return the FP32 numbers, of the same shape, that BF16's uint16 bits mean exactly."""
     return np.asarray((bits.astype("<u4") << 16).view("<f4"))

@@ -1,4 +1,7 @@
-"""V1 REST (`:predict`): rows or columns in, the same out. Its tensors have no types of their own: the model's signature gives them."""
+"""V1 REST (`:predict`, TensorFlow Serving's API): rows or columns in, the same out.
+
+Its tensors have no datatypes: the model's signature gives them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from meshserve.protocol import inference, json_tensors
 
 
 def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.InferCall, bool]:
-    """The call in a body, and whether it came by rows (`instances`) rather than by columns (`inputs`). Raises InvalidRequest."""
+    """Return the call in a body, and whether it came by rows.
+
+    `instances` are rows, `inputs` are columns. Raises InvalidRequest.
+    """
     document = json_tensors.parse_object(body)
     instances, columns = document.get("instances"), document.get("inputs")
     if (instances is None) == (columns is None):
@@ -60,16 +66,21 @@ def _only(signature: model.Signature) -> model.TensorSpec:
 
 
 def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
-    """`predictions` by rows where the outputs have the rows' number, else by name; `outputs` by name where columns came."""
+    """Return the answer's JSON: `predictions` if rows came, `outputs` by name if columns came.
+
+    Predictions are by row if all outputs have the same number of rows, else by name. Raises
+    ModelRaised for outputs whose datatypes are not the signature's.
+    """
+    outputs = inference.checked_outputs(reply)
     columns = {
-        spec.name: json_tensors.nested_values(found, spec.datatype)
-        for spec, found in inference.checked_outputs(reply)
+        spec.name: json_tensors.nested_values(array, spec.datatype) for spec, array in outputs
     }
-    sizes = {found.shape[:1] for _, found in inference.checked_outputs(reply)}
+    sizes = {array.shape[:1] for _, array in outputs}
     if len(columns) == 1:
-        (told,) = columns.values()
+        (values,) = columns.values()
     elif by_rows and len(sizes) == 1 and sizes != {()}:
-        told = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = zip(*columns.values(), strict=True)
+        values = [dict(zip(columns, row, strict=True)) for row in rows]
     else:
-        told = columns
-    return json_tensors.dump({"predictions" if by_rows else "outputs": told})
+        values = columns
+    return json_tensors.dump({"predictions" if by_rows else "outputs": values})

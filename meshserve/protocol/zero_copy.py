@@ -1,60 +1,68 @@
-"""Takes the raw tensors out of a big message as views of its bytes. A parser would copy each of them twice."""
+"""Take raw tensors out of a large message as views of its bytes.
+
+protobuf's parser copies each of them twice.
+"""
 
 from __future__ import annotations
 
 from meshserve.protocol.pb import inference_pb2 as pb
 
 BYTES_MIN = 1 << 16
-"""Below this a parser is quicker."""
+"""In smaller messages the parser is quicker."""
 
 FIELDS_MAX = 256
-"""Who sends more fields is left to the parser: walking them here would hold up everybody else."""
+"""Messages with more fields go to the parser: walking them here would hold up other requests."""
 
-RAW = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+RAW_FIELD = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+
+# Wire types and varints: https://protobuf.dev/programming-guides/encoding/
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
-VARINT_BYTES_MAX, LAST = 10, 0x80
+VARINT_BYTES_MAX, CONTINUATION_BIT = 10, 0x80
 
 
 def split_raw_tensors(body: bytes) -> tuple[bytes, list[memoryview]]:
-    """A ModelInferRequest without its raw_input_contents, and these in their order; all of it and none where a parser must judge it.
+    """Return a ModelInferRequest without its raw_input_contents, and these in their order.
 
-    The wire format: https://protobuf.dev/programming-guides/encoding/
+    Returns the whole body and no tensors if it is small or odd: the parser then judges it.
     """
-    kept: list[memoryview] = []
-    found: list[memoryview] = []
-    view, at = memoryview(body), 0
+    rest: list[memoryview] = []
+    tensors: list[memoryview] = []
+    view, start = memoryview(body), 0
     for _ in range(FIELDS_MAX if len(body) >= BYTES_MIN else 0):
-        if at == len(body):
-            return b"".join(kept), found
-        tag, begin, end = _field(body, at)
-        if not at < end <= len(body):
+        if start == len(body):
+            return b"".join(rest), tensors
+        tag, value_start, end = _read_field(body, start)
+        if not start < end <= len(body):
             break
-        if tag == RAW << 3 | LENGTH:
-            found.append(view[begin:end])
+        if tag == RAW_FIELD << 3 | LENGTH:
+            tensors.append(view[value_start:end])
         else:
-            kept.append(view[at:end])
-        at = end
+            rest.append(view[start:end])
+        start = end
     return body, []
 
 
-def _field(body: bytes, at: int) -> tuple[int, int, int]:
-    """The tag of the field that begins here, and where its value begins and ends; nowhere, 0, for what this does not know."""
-    tag, begin = _varint(body, at)
-    kind = tag & 7
-    if kind in FIXED_BYTES:
-        return tag, begin, begin + FIXED_BYTES[kind]
-    number, end = _varint(body, begin)
-    if not begin or not end or kind not in (VARINT, LENGTH):
+def _read_field(body: bytes, start: int) -> tuple[int, int, int]:
+    """Return the tag of the field at `start`, and the start and end of its value.
+
+    The end is 0 if the field is incomplete or of an unknown wire type.
+    """
+    tag, value_start = _read_varint(body, start)
+    wire_type = tag & 7
+    if wire_type in FIXED_BYTES:
+        return tag, value_start, value_start + FIXED_BYTES[wire_type]
+    number, end = _read_varint(body, value_start)
+    if not value_start or not end or wire_type not in (VARINT, LENGTH):
         return tag, 0, 0
-    return (tag, end, end + number) if kind == LENGTH else (tag, begin, end)
+    return (tag, end, end + number) if wire_type == LENGTH else (tag, value_start, end)
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """The number that begins here, and where it ends: nowhere, 0, where it does not."""
+def _read_varint(body: bytes, start: int) -> tuple[int, int]:
+    """Return the number at `start` and its end, or 0 and 0 if it does not end."""
     number = 0
-    for place, byte in enumerate(body[at : at + VARINT_BYTES_MAX]):
-        number |= (byte & ~LAST) << (7 * place)
-        if byte < LAST:
-            return number, at + place + 1
+    for position, byte in enumerate(body[start : start + VARINT_BYTES_MAX]):
+        number |= (byte & ~CONTINUATION_BIT) << (7 * position)
+        if byte < CONTINUATION_BIT:
+            return number, start + position + 1
     return 0, 0

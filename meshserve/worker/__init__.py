@@ -1,1 +1,4 @@
-"""The pool worker: an ASGI app around one residency. It knows nothing of Ray, of Envoy or of the controller."""
+"""The pool worker: an HTTP application around one residency, in one process.
+
+Must not know Ray, Envoy or the controller.
+"""

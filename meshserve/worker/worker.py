@@ -52,7 +52,7 @@ class PoolWorker:
         return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Apply a step of the catalog. Raises catalog_sync.MissedStep if an earlier one is missing."""
+        """Apply a step of the catalog. Raises catalog_sync.MissedStep if one before is missing."""
         self.host.apply(step)
         self.app.is_synced = self.host.follower.is_complete
 

@@ -79,7 +79,7 @@ class ReportPages:
         self._due: dict[model.ModelId, None] = {}
 
     def next(self, since: int) -> ReportPage:
-        """Return the page after `since`, or the first one of all copies if that was not the last."""
+        """Return the page after `since`; if that was not the last, the first of all copies."""
         changed = self._host.take_changed()
         base = since if since == self._number else 0
         if base:

@@ -1,4 +1,4 @@
-"""What Hypothesis draws for the wire: tensors of every datatype, messages with them, and messages gone wrong."""
+"""What Hypothesis draws: tensors of every datatype, messages with them, broken messages."""
 
 import base64
 import math
@@ -117,7 +117,7 @@ def refusal(decode, *given):
 
 
 def request(*inputs, raw=(), **more):
-    """A ModelInferRequest of inputs (name, datatype, shape) or (name, datatype, shape, contents)."""
+    """Return a ModelInferRequest; inputs are (name, datatype, shape) and perhaps contents."""
     message = pb.ModelInferRequest(model_name="m", raw_input_contents=raw, **more)
     for name, datatype, shape, *contents in inputs:
         message.inputs.add(

@@ -133,7 +133,7 @@ async def test_head_is_answered_without_a_body(connection):
     assert (await answer_of(reader))[2] == b"GET /now "
 
 
-async def test_an_absolute_target_has_its_path(connection, handler):
+async def test_an_absolute_target_has_its_path(connection):
     reader, writer = connection
     writer.write(request(b"GET http://x/now?q=1") + request(b"GET http://x"))
     assert (await answer_of(reader))[2] == b"GET /now "
@@ -222,7 +222,7 @@ async def test_a_body_has_a_limit(connection, monkeypatch):
     assert (await answer_of(reader))[0] == b"HTTP/1.1 413 Request Entity Too Large"
 
 
-async def test_answers_keep_the_order_of_their_requests(connection, handler):
+async def test_answers_keep_the_order_of_their_requests(connection):
     reader, writer = connection
     paths = [b"/now", b"/later", b"/now", b"/now", b"/later", b"/later", b"/now"]
     for number, path in enumerate(paths):
@@ -341,7 +341,7 @@ async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(connection
         await answer_of(reader)
 
 
-async def test_a_connection_that_is_silent_for_long_is_closed(connection, server, monkeypatch):
+async def test_a_connection_that_is_silent_for_long_is_closed(connection, server):
     reader, writer = connection
     writer.write(request(b"GET /now"))
     await answer_of(reader)

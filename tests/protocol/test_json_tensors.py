@@ -55,7 +55,11 @@ def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, data
         (["a"], "FP32", 'input \'x\' must hold numbers for FP32, not "a"'),
         ([True], "FP32", "input 'x' must hold numbers for FP32, not true"),
         ([1, "a"], "BYTES", "input 'x' must hold strings for BYTES, not 1"),
-        ([{"b64": "?"}], "BYTES", "input 'x' must hold strings for BYTES, or {\"b64\": \"<base64>\"}, not an object"),
+        (
+            [{"b64": "?"}],
+            "BYTES",
+            "input 'x' must hold strings for BYTES, or {\"b64\": \"<base64>\"}, not an object",
+        ),
         ([128], "INT8", "input 'x' has values out of the range of INT8, -128 to 127"),
         ([-1], "UINT64", f"input 'x' has values out of the range of UINT64, 0 to {2**64 - 1}"),
         ([1e39], "FP32", "input 'x' has values out of the range of FP32"),

@@ -8,9 +8,7 @@ from meshserve.protocol.pb import model_config_pb2 as config_pb
 from tests.protocol import drawn
 
 ID = model.ModelId("m", "3")
-JOINED = model_description.ModelDescription(
-    ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8
-)
+JOINED = model_description.ServedModel(ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8)
 INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
     {"name": "name", "datatype": "BYTES", "shape": [-1, 1]},
@@ -53,7 +51,7 @@ def test_configuration_leaves_the_batch_out_of_joined_models():
 
 def test_configuration_keeps_every_dimension_of_other_models():
     config = model_description.config_message(
-        model_description.ModelDescription(ID, ("3",), drawn.SIGNATURE, "onnx")
+        model_description.ServedModel(ID, ("3",), drawn.SIGNATURE, "onnx")
     ).config
     assert [list(each.dims) for each in config.input] == [[-1, 2], [-1, 1]]
     assert not config.HasField("dynamic_batching")
@@ -63,7 +61,7 @@ def test_configuration_keeps_every_dimension_of_other_models():
 @pytest.mark.parametrize("datatype", drawn.DATATYPES)
 def test_every_datatype_has_a_name_in_the_configuration(datatype):
     config = model_description.config_message(
-        model_description.ModelDescription(ID, ("3",), drawn.one_input(datatype), "onnx")
+        model_description.ServedModel(ID, ("3",), drawn.one_input(datatype), "onnx")
     ).config
     assert config.input[0].data_type != config_pb.TYPE_INVALID
 

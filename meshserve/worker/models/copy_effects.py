@@ -136,7 +136,7 @@ class CopyEffects:
     def _artifact_fetched(
         self, command: ev.FetchArtifact, declared: catalog.ModelDeclared, recipe: loader.LoadRecipe
     ) -> ev.ArtifactFetched:
-        """Return the event, with the footprint measured before if the artifact is still the same."""
+        """Return the event, with the footprint measured before if the artifact is the same."""
         runtime, artifact = recipe.runtime, recipe.artifact
         measured = self._measured.get(command.id) or declared.measured
         if measured is not None and measured.digest == artifact.digest:
@@ -255,7 +255,7 @@ class CopyEffects:
     async def _free_in_thread(
         self, key: str, loaded_copy: loader.LoadedCopy, *, is_detached: bool
     ) -> None:
-        """Free a copy that may be slow to free, or run a user's code. If that raises, it is gone too."""
+        """Free a copy that may be slow to free, or run a user's code; an error frees it too."""
         kept, mapped_bytes = loaded_copy if is_detached else None, loaded_copy.mapped_bytes
         free = functools.partial(self._load_queue.free, loaded_copy, is_detached=is_detached)
         try:
@@ -306,7 +306,7 @@ class CopyEffects:
     # Moving between host and GPU
 
     async def _move(self, key: str, move: Callable[[], None], moved: ev.Event) -> None:
-        """Offload or onload a copy. If the library raises, the copy is of no use on either device."""
+        """Offload or onload a copy. If the library raises, it is of no use on either device."""
         (failure,) = await asyncio.gather(
             self._loop.run_in_executor(self._run_pool, move), return_exceptions=True
         )

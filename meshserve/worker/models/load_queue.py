@@ -47,7 +47,7 @@ class LoadQueue:
                 window.freed_bytes += freed_bytes
 
     def close(self) -> None:
-        """Close detached models and idle threads. Threads of loads that hang end with the process."""
+        """Close detached models and idle threads. Threads that hang end with the process."""
         self.detached.clear()
         self._threads.close()
 

@@ -211,7 +211,7 @@ class ModelHost:
 
     async def describe(
         self, name: str, version: str, expires_s: float
-    ) -> model_description.ModelDescription:
+    ) -> model_description.ServedModel:
         """Return the signature and the versions of the model, which is loaded first if need be.
 
         Only a loaded model's signature was verified. Raises as `infer` does.
@@ -220,7 +220,7 @@ class ModelHost:
         resident = await self.lease(id_, expires_s)
         self.release(resident)
         is_joined = resident.signature.can_join and resident.spec.batching
-        return model_description.ModelDescription(
+        return model_description.ServedModel(
             id=model.ModelId(name, id_.version),
             versions=self._follower.catalog.versions(id_.name),
             signature=resident.signature,

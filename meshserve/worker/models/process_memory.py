@@ -1,4 +1,4 @@
-"""What this process takes: read from the allocator and from the kernel."""
+"""Memory of this process, as the allocator and the kernel count it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ TRIM_AFTER_BYTES = 32 << 20
 
 
 def calm_collector() -> None:
-    """Rarer full collections: with tens of thousands of models in memory each one holds all requests up for tenths of a second."""
+    """Make full garbage collections rare.
+
+    With tens of thousands of models in memory, each holds all requests up for tenths of a second.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def private_bytes() -> int:
-    """Resident memory of this process that no file backs."""
+    """Return the resident memory of this process that no file backs."""
     resident, shared = map(int, Path("/proc/self/statm").read_text("ascii").split()[1:3])
     return (resident - shared) * PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMark:
-    """What was in use at one moment: by the thread that asked, if that can be told, and by all."""
+    """Memory in use at one moment: by the calling thread, if that is known, and by all threads."""
 
     own_bytes: int
     allocated_bytes: int
@@ -44,15 +47,17 @@ class MemoryMark:
 
 
 def mark() -> MemoryMark:
-    """What is in use now."""
+    """Return the memory in use now."""
     allocator = allocators.current()
     return MemoryMark(allocator.own_bytes(), allocator.in_use_bytes(), private_bytes())
 
 
 def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
-    """What this thread came to use since then, or all did, if others gave `freed_bytes` back meanwhile; never under 16 KiB.
+    """Return what this thread took since then; at least 16 KiB.
 
-    What is seen of all threads, by the allocator or the kernel, counts only where it is more by more than noise.
+    `freed_bytes` is what others freed meanwhile. The growth of the whole process, by the allocator
+    or by the kernel, counts instead if it is larger by more than NOISE_BYTES: a library's own
+    threads load too.
     """
     now = mark()
     allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes

@@ -1,4 +1,4 @@
-"""Threads that are used again, and may be given up."""
+"""Threads for work that may hang. They are used again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from collections.abc import Callable
 
 Task = Callable[[], object]
 Work = Callable[[], Task]
-"""It gives back what is to be done once its thread is free for others: to say that it is done, so that who hears it needs no new one."""
+"""Returns a task that its thread runs once it is free for others.
+
+That task announces the end of the work, so that work which follows at once finds a free thread.
+"""
 
 IDLE_MAX = 4
 
 
 class Threads:
-    """Daemon threads, one for each piece of work under way: one that hangs holds up neither others nor the process's end.
+    """Daemon threads, one for each piece of work under way, each running `begin` first.
 
-    Those that are done wait for more. That is quicker than a new one each time, and what the allocator keeps for a thread is not
-    taken for what its work made. Each does `begin` first.
+    Work that hangs holds up neither other work nor the end of the process. Idle threads wait for
+    more work: that is quicker than new ones, and the allocator's caches of a new thread would be
+    booked as the model that it loads.
     """
 
     def __init__(self, name: str, begin: Task) -> None:
@@ -27,7 +31,7 @@ class Threads:
         self._is_closed = False
 
     def run(self, work: Work) -> None:
-        """Have it done at once. It must not raise."""
+        """Begin the work at once, in an idle thread or a new one. It must not raise."""
         try:
             waiting = self._idle.pop()
         except IndexError:
@@ -38,7 +42,7 @@ class Threads:
         waiting.put(work)
 
     def close(self) -> None:
-        """Let the idle ones end; those that work end when they are done."""
+        """End idle threads now, and others after their work."""
         self._is_closed = True
         while self._idle:
             self._idle.pop().put(None)

@@ -1,4 +1,4 @@
-"""Models that leave and come back without being loaded again, from the first request to the last byte."""
+"""Copies that leave and come back without being loaded again, and the files that they hold."""
 
 from __future__ import annotations
 

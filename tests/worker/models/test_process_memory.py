@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import mmap
 
 from meshserve.worker.models import allocators, process_memory
@@ -7,8 +8,9 @@ from meshserve.worker.models import allocators, process_memory
 BYTES = 64 << 20  # jemalloc counts up to a quarter more: its sizes have steps
 
 
-def test_what_is_taken_is_seen_and_what_is_given_back_too():
+def test_growth_is_measured_and_so_is_what_is_freed():
     allocators.current().tune()
+    gc.collect()  # what earlier tests left must not be freed meanwhile
     before, private_bytes = process_memory.mark(), process_memory.private_bytes()
     taken = bytearray(BYTES)
     assert BYTES <= process_memory.grown_bytes(before, 0) < BYTES * 1.3
@@ -19,18 +21,18 @@ def test_what_is_taken_is_seen_and_what_is_given_back_too():
     assert process_memory.private_bytes() - private_bytes < BYTES / 2
 
 
-def test_memory_past_the_allocator_is_seen_where_it_is_more_than_noise():
+def test_memory_past_the_allocator_counts_if_it_is_more_than_noise():
     before = process_memory.mark()
     with mmap.mmap(-1, BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapped:
         mapped.write(b"\1" * BYTES)
         assert process_memory.grown_bytes(before, 0) >= BYTES * 0.9
 
 
-def test_nothing_takes_a_little():
+def test_a_copy_takes_at_least_the_minimum():
     assert process_memory.grown_bytes(process_memory.mark(), 0) >= process_memory.COPY_BYTES_MIN
 
 
-def test_a_files_pages_are_not_ones_own(tmp_path):
+def test_mapped_files_are_not_private_memory(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(BYTES))
     before = process_memory.private_bytes()
