@@ -167,8 +167,8 @@ def last_measured(declared: catalog.ModelDeclared) -> model.Footprint:
 
 def footprint(view: mesh_view.MeshView, declared: catalog.ModelDeclared) -> model.Footprint:
     """Return the model's footprint now, or when it was measured last."""
-    found = foremost(view.reported_copies(declared.spec.id))
-    return found[1].footprint if found and any(found[1].footprint) else last_measured(declared)
+    _, copy = foremost(view.reported_copies(declared.spec.id)) or ("", None)
+    return copy.footprint if copy and any(copy.footprint) else last_measured(declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,8 @@ def _chosen(
 
 
 def _state(view: mesh_view.MeshView, id_: model.ModelId) -> str:
-    found = foremost(view.reported_copies(id_))
-    return found[1].state if found else "absent"
+    _, copy = foremost(view.reported_copies(id_)) or ("", None)
+    return copy.state if copy else "absent"
 
 
 def _position(id_: model.ModelId) -> Cursor:

@@ -1,4 +1,4 @@
-"""Follows the configured repositories: what they hold is what is served."""
+"""Follows the configured repositories: the models that they hold are served."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshserve.control import controller
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.values import desired, events
 
-AGAIN_AFTER_S = 5.0
+RETRY_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -19,24 +19,33 @@ class RepositorySync:
     """One task for each repository."""
 
     def __init__(
-        self, of: controller.Controller, watch: ports.RepositoryWatch, clock: ports.Clock
+        self,
+        controller_: controller.Controller,
+        watch: ports.RepositoryWatch,
+        clock: ports.Clock,
     ) -> None:
-        self._controller = of
+        self._controller = controller_
         self._watch = watch
         self._clock = clock
         self._tasks: dict[tuple[desired.RepositorySettings, float], asyncio.Task[None]] = {}
 
     def follow(self, wanted: desired.Desired) -> None:
-        """Follow exactly the repositories of this configuration; those that are followed alike already are left alone."""
-        keys = {(each, _load_timeout_s(wanted, each)) for each in wanted.repositories}
+        """Follow exactly the repositories of this configuration.
+
+        A repository whose settings have not changed is not scanned again.
+        """
+        keys = {
+            (repository, _load_timeout_s(wanted, repository)) for repository in wanted.repositories
+        }
         for key in self._tasks.keys() - keys:
             self._tasks.pop(key).cancel()
-        for each, load_timeout_s in keys - self._tasks.keys():
-            work = self._follow(each, load_timeout_s)
-            self._tasks[each, load_timeout_s] = tasks.spawn(work, f"repository {each.place}")
+        for repository, load_timeout_s in keys - self._tasks.keys():
+            work = self._follow(repository, load_timeout_s)
+            name = f"repository {repository.place}"
+            self._tasks[repository, load_timeout_s] = tasks.spawn(work, name)
 
     def close(self) -> None:
-        """Follow nothing any more."""
+        """Follow no repository any more."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -44,14 +53,14 @@ class RepositorySync:
     async def _follow(self, repository: desired.RepositorySettings, load_timeout_s: float) -> None:
         while True:
             try:
-                await self._take_scans(repository, load_timeout_s)
+                await self._register_scans(repository, load_timeout_s)
             except errors.MeshError as error:
                 logger.warning("repository %s: %s", repository.place, error.message)
             else:
                 return
-            await self._clock.sleep(AGAIN_AFTER_S)
+            await self._clock.sleep(RETRY_S)
 
-    async def _take_scans(
+    async def _register_scans(
         self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> None:
         async for scan in self._watch.scans(repository, load_timeout_s):
@@ -63,5 +72,5 @@ class RepositorySync:
 
 
 def _load_timeout_s(wanted: desired.Desired, repository: desired.RepositorySettings) -> float:
-    pool = wanted.pool(repository.pool)
-    return pool.load_timeout_s if pool else desired.PoolSettings().load_timeout_s
+    pool = wanted.pool(repository.pool) or desired.PoolSettings()
+    return pool.load_timeout_s

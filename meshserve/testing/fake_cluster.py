@@ -1,4 +1,7 @@
-"""A cluster in memory: workers that take steps, load, pin and report as real ones do, and fail when a test wants them to; and engines."""
+"""A cluster in memory, whose workers load, pin and report like real ones.
+
+They fail where a test has said so beforehand.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +36,20 @@ class FakeWorker:
         self.settings = settings
         self.pid = pid
         self.endpoint = model.Endpoint(node, "127.0.0.1", 10_000 + pid, f"/run/{worker_id}.sock")
-        self.replica = catalog_sync.CatalogFollower()
+        self.follower = catalog_sync.CatalogFollower()
         self.copies: dict[model.ModelId, reports.CopyReport] = {}
         self.pins: set[model.ModelId] = set()
         self.tallies: dict[model.ModelId, model_stats.ModelStats] = {}
         self.learned: list[reports.LearnedMeasurement] = []
-        self.told: dict[model.ModelId, reports.CopyReport] = {}
+        self.reported: dict[model.ModelId, reports.CopyReport] = {}
         self.reports = 0
         self.page_copies = 500
         self.counters = reports.Counters()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def take(self, step: catalog_sync.SyncStep) -> None:
-        """Take a step in; copies of what it changes are gone. Raises Gap."""
-        for change in self.replica.apply(step):
+        """Take a catalog step, and drop the copies of what it changes. Raises MissedStep."""
+        for change in self.follower.apply(step):
             match change:
                 case catalog.ModelDeclared(spec=spec):
                     self.copies.pop(spec.id, None)
@@ -55,8 +58,8 @@ class FakeWorker:
                     self.pins.discard(id_)
 
     def load(self, id_: model.ModelId, failure: str) -> None:
-        """Have a copy, or fail. Raises LoadFailed, ModelNotFound."""
-        declared = self.replica.catalog.declared(id_)
+        """Load a copy at once. Raises LoadFailed with `failure`, ModelNotFound."""
+        declared = self.follower.catalog.declared(id_)
         if declared is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
         if failure:
@@ -73,32 +76,29 @@ class FakeWorker:
         self.copies[id_] = reports.CopyReport(id_, "ready", "", SIZE)
 
     def copies_of(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
-        """Its copies of these models."""
+        """Return its copies of these models."""
         return tuple(
             self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies
         )
 
     def report(self, since: int) -> reports.WorkerReport:
-        """How it is now, and what has changed since that report."""
+        """Return a report with what has changed since the report `since`."""
         base = since if since == self.reports else 0
-        told = self.told if base else {}
+        known = self.reported if base else {}
         copies = self.copies_of(tuple(self.copies))
-        news = [copy for copy in copies if told.get(copy.id) != copy]
-        page, gone = (
-            tuple(news[: self.page_copies]),
-            tuple(id_ for id_ in told if id_ not in self.copies),
-        )
-        self.told = {id_: copy for id_, copy in told.items() if id_ in self.copies} | {
-            copy.id: copy for copy in page
-        }
+        changed = [copy for copy in copies if known.get(copy.id) != copy]
+        page = tuple(changed[: self.page_copies])
+        gone = tuple(id_ for id_ in known if id_ not in self.copies)
+        kept = {id_: copy for id_, copy in known.items() if id_ in self.copies}
+        self.reported = kept | {copy.id: copy for copy in page}
         self.reports += 1
         learned, self.learned = tuple(self.learned), []
         return reports.WorkerReport(
             worker_id=self.id,
             pid=self.pid,
             node=self.endpoint.node,
-            state="ready" if self.replica.is_complete else "starting",
-            revision=self.replica.revision,
+            state="ready" if self.follower.is_complete else "starting",
+            revision=self.follower.revision,
             budget=self.settings.memory,
             booked=model.Footprint(sum(copy.footprint.host_bytes for copy in copies)),
             counters=self.counters,
@@ -106,15 +106,16 @@ class FakeWorker:
             since=base,
             copies=page,
             gone=gone,
-            has_more=len(page) < len(news),
+            has_more=len(page) < len(changed),
             measured=learned,
         )
 
 
 class FakeCluster(fake_replicas.FakeReplicas):
-    """A `ports.Cluster`. What must fail is said beforehand: `failing_starts` counts, `failing_loads` gives reasons by model name.
+    """Implements `cluster_control.Cluster`.
 
-    `calls` records what was asked of it, as words.
+    `failing_starts`, `failing_configures` and `lost_steps` count the failures to come, by worker
+    or node; `failing_loads` has the reasons by model name. `calls` records the calls in words.
     """
 
     def __init__(
@@ -139,18 +140,18 @@ class FakeCluster(fake_replicas.FakeReplicas):
             worker.ended.set_result(reason)
 
     async def capacity(self) -> ports.WorkerCapacity:
-        """As it was made with."""
+        """Return the capacity that it was made with."""
         return self._capacity
 
     async def nodes(self) -> tuple[str, ...]:
-        """As `node_names` says now."""
+        """Return `node_names`."""
         return self.node_names
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
-        """The workers that run."""
+        """Return the workers that run."""
         return tuple(
             events.LivingWorker(
-                worker.id, worker.settings, worker.endpoint, worker.pid, worker.replica.is_complete
+                worker.id, worker.settings, worker.endpoint, worker.pid, worker.follower.is_complete
             )
             for worker in self.workers.values()
         )
@@ -158,7 +159,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def start_worker(
         self, worker_id: str, settings: desired.WorkerSettings
     ) -> events.WorkerStarted:
-        """Start it, or fail as often as `failing_starts` says."""
+        """Start a worker. Raises Unavailable as often as `failing_starts` says."""
         self.calls.append(f"start {worker_id}")
         if worker_id in self.workers:
             self.kill(worker_id)
@@ -171,39 +172,39 @@ class FakeCluster(fake_replicas.FakeReplicas):
         return events.WorkerStarted(worker_id, worker.endpoint, worker.pid)
 
     async def stop_worker(self, worker_id: str) -> None:
-        """End it."""
+        """End a worker."""
         self.calls.append(f"stop {worker_id}")
         if worker_id in self.workers:
             self.kill(worker_id, "it was stopped")
 
     async def wait_until_lost(self, worker_id: str) -> str:
-        """Returns when it has ended."""
+        """Return the reason once the worker has ended."""
         worker = self.workers.get(worker_id)
         return await asyncio.shield(worker.ended) if worker else "there is none"
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
-        """Have it take the step, or lose it on the way as often as `lost_steps` says."""
-        worker = self._there(worker_id)
+        """Take the step, or lose it on the way as often as `lost_steps` says."""
+        worker = self._worker(worker_id)
         if self.lost_steps[worker_id] > 0:
             self.lost_steps[worker_id] -= 1
             return
         worker.take(step)
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
-        """Have a copy of it, at once."""
+        """Load a copy at once. Raises DeadlineExceeded without any time."""
         self.calls.append(f"load {id_} on {worker_id}")
         if timeout_s <= 0:
             raise errors.DeadlineExceeded("no time to load")
-        self._there(worker_id).load(id_, self.failing_loads.get(id_.name, ""))
+        self._worker(worker_id).load(id_, self.failing_loads.get(id_.name, ""))
 
     async def unload(self, worker_id: str, id_: model.ModelId) -> None:
-        """Have no copy of it."""
+        """Drop the copy."""
         self.calls.append(f"unload {id_} on {worker_id}")
-        self._there(worker_id).copies.pop(id_, None)
+        self._worker(worker_id).copies.pop(id_, None)
 
     async def pin(self, worker_id: str, id_: model.ModelId, *, is_pinned: bool) -> None:
-        """Note the pin."""
-        pins = self._there(worker_id).pins
+        """Pin or unpin the model."""
+        pins = self._worker(worker_id).pins
         if is_pinned:
             pins.add(id_)
         else:
@@ -212,46 +213,46 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def copies(
         self, worker_id: str, ids: tuple[model.ModelId, ...]
     ) -> tuple[reports.CopyReport, ...]:
-        """Its copies of these models."""
-        return self._there(worker_id).copies_of(ids)
+        """Return the worker's copies of these models."""
+        return self._worker(worker_id).copies_of(ids)
 
     async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
-        """What a test put there."""
-        return self._there(worker_id).tallies
+        """Return what a test has put into `tallies`."""
+        return self._worker(worker_id).tallies
 
-    def _there(self, worker_id: str) -> FakeWorker:
+    def _worker(self, worker_id: str) -> FakeWorker:
         worker = self.workers.get(worker_id)
         if worker is None:
             raise errors.Unavailable(f"there is no worker {worker_id}")
         return worker
 
     async def start_gateway(
-        self, node: str, snap: snapshots.GatewaySnapshot
+        self, node: str, snapshot: snapshots.GatewaySnapshot
     ) -> reports.GatewayReport:
-        """Start it, or take it over."""
+        """Start a gateway, or take over the one that runs."""
         self.calls.append(f"start gateway {node}")
-        self.gateways[node] = snap
+        self.gateways[node] = snapshot
         return await self.gateway_report(node)
 
-    async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
-        """Keep the snapshot, or fail as often as `failing_configures` says."""
+    async def configure_gateway(self, node: str, snapshot: snapshots.GatewaySnapshot) -> None:
+        """Keep the snapshot. Raises MeshError as often as `failing_configures` says."""
         await self.gateway_report(node)
         if self.failing_configures[node] > 0:
             self.failing_configures[node] -= 1
             raise errors.MeshError("Envoy did not take it")
-        self.gateways[node] = snap
+        self.gateways[node] = snapshot
 
     async def stop_gateway(self, node: str) -> None:
-        """End it."""
+        """End a gateway."""
         self.calls.append(f"stop gateway {node}")
         self.gateways.pop(node, None)
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
-        """How it is now."""
+        """Return the gateway's report. Raises Unavailable without a gateway."""
         if node not in self.gateways:
             raise errors.Unavailable(f"there is no gateway on {node}")
         return reports.GatewayReport(node, 1, 2, "ready", self.gateways[node].listen)
 
     async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
-        """How it is now, and what has changed since that report."""
-        return self._there(worker_id).report(since)
+        """Return a report with what has changed since the report `since`."""
+        return self._worker(worker_id).report(since)

@@ -1,4 +1,4 @@
-"""A registry in memory, and repositories that say what a test tells them to."""
+"""A registry in memory, and repositories that hold what a test puts into them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from meshserve.core.values import catalog, desired, events, model, reports
 
 
 class FakeStore:
-    """A `ports.Store`. `is_broken` makes every write fail."""
+    """Implements `cluster_control.RegistryStore`.
+
+    `is_broken` makes every write fail, `stall` makes it wait until the event is set.
+    """
 
     def __init__(self) -> None:
         self.models: dict[model.ModelId, catalog.ModelDeclared] = {}
@@ -23,15 +26,15 @@ class FakeStore:
         self.stall: threading.Event | None = None
 
     def load(self) -> events.RegistryContents:
-        """All that was saved."""
+        """Return all that was saved."""
         measured = (
-            catalog.ModelDeclared(each.spec, self.learned.get(id_))
-            for id_, each in self.models.items()
+            catalog.ModelDeclared(declared.spec, self.learned.get(id_))
+            for id_, declared in self.models.items()
         )
         return events.RegistryContents((*measured, *self.aliases.values()), self.document, "fake")
 
     def save(self, changes: Sequence[events.RegistryChange]) -> None:
-        """Keep the changes. Raises Unavailable where it is broken."""
+        """Keep the changes. Raises Unavailable if it is broken."""
         self._check()
         for change in changes:
             self._save(change)
@@ -50,9 +53,9 @@ class FakeStore:
                 self.document = change.document
 
     def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep what was measured. Raises Unavailable where it is broken."""
+        """Keep what was measured. Raises Unavailable if it is broken."""
         self._check()
-        self.learned.update((each.id, each.measured) for each in learned)
+        self.learned.update((measurement.id, measurement.measured) for measurement in learned)
 
     def _check(self) -> None:
         if self.stall is not None:
@@ -62,22 +65,22 @@ class FakeStore:
 
 
 class FakeWatch:
-    """A `ports.Watch`. `tell` gives a repository's next scan."""
+    """Implements `cluster_control.RepositoryWatch`; `put` gives a repository's next scan."""
 
     def __init__(self) -> None:
         self._scans: dict[str, asyncio.Queue[ports.RepositoryScan]] = {}
 
-    def tell(self, place: str, scan: ports.RepositoryScan) -> None:
-        """The repository holds this now."""
+    def put(self, place: str, scan: ports.RepositoryScan) -> None:
+        """Have the repository hold this from now on."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
     async def scans(
-        self, of: desired.RepositorySettings, load_timeout_s: float
+        self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> AsyncIterator[ports.RepositoryScan]:
-        """What was told, in order; `load_timeout_s` must be some time."""
+        """Yield what was put, in order. Raises InvalidRequest without a time to load."""
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")
-        told = self._scans.setdefault(of.place, asyncio.Queue())
-        yield await told.get()
-        while of.watch:
-            yield await told.get()
+        scans = self._scans.setdefault(repository.place, asyncio.Queue())
+        yield await scans.get()
+        while repository.watch:
+            yield await scans.get()

@@ -1,4 +1,4 @@
-"""Time that moves when a test says so."""
+"""A clock that a test moves by hand."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import heapq
 import itertools
 
 TURNS = 20
-"""Turns of the event loop after each wake-up, so that what follows from it has happened before time goes on."""
+"""Turns of the event loop after each wake-up: what follows from it happens at that time."""
 
 
 class ManualClock:
-    """Starts at 0. Sleepers wake in the order of their times."""
+    """Implements `cluster_control.Clock`; starts at 0, and wakes sleepers in order."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -19,17 +19,17 @@ class ManualClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now_s(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return self._now_s
 
     async def sleep(self, seconds: float) -> None:
-        """Return when time has been moved so far."""
+        """Return once `advance` has moved time by so many seconds."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now_s + seconds, next(self._numbers), woken))
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward, waking whoever slept until then."""
+        """Move time forward, and wake all who sleep until then or less."""
         end_s = self._now_s + seconds
         await self._turn()
         while self._sleepers and self._sleepers[0][0] <= end_s:

@@ -72,7 +72,7 @@ class Stage:
         return sorted(
             id_
             for id_, worker in self.cluster.workers.items()
-            if worker.replica.catalog.has_name(name)
+            if worker.follower.catalog.has_name(name)
         )
 
 

@@ -90,7 +90,7 @@ async def test_a_worker_that_lost_a_step_gets_everything(stage):
 
 async def test_a_worker_that_forgot_its_catalog_gets_it_again(stage):
     worker = stage.cluster.workers["default-0"]
-    worker.replica = type(worker.replica)()
+    worker.follower = type(worker.follower)()
     await stage.clock.advance(1.1)
     await stage.until(lambda: "default-0" in stage.knowing("conf"))
 
@@ -192,7 +192,8 @@ async def test_a_stalled_registry_holds_up_admin_requests_alone(stage):
         "the lost worker is back",
     )
     assert await stage.plane.admin.load("conf") == model.ModelId("conf")
-    assert not (first.done() or second.done())
+    assert not first.done()
+    assert not second.done()
     stage.store.stall.set()
     assert (await first, await second) == (("model one:1 added",), ("model two:1 added",))
     assert stage.knowing("two") == ["default-0", "default-1"]

@@ -22,9 +22,9 @@ def scan(*names, problems=()):
 
 async def test_what_a_repository_holds_is_served(fresh):
     await fresh.start(WATCHED)
-    fresh.watch.tell("/r", scan("one", "two"))
+    fresh.watch.put("/r", scan("one", "two"))
     await fresh.until(lambda: fresh.names() == ["big", "conf", "one", "two"])
-    fresh.watch.tell("/r", scan("two"))
+    fresh.watch.put("/r", scan("two"))
     await fresh.until(lambda: fresh.names() == ["big", "conf", "two"])
     await fresh.until(lambda: fresh.knowing("two") == ["default-0", "default-1"])
 
@@ -32,17 +32,17 @@ async def test_what_a_repository_holds_is_served(fresh):
 async def test_what_can_t_be_served_is_in_the_log(fresh, caplog):
     caplog.set_level("INFO")
     await fresh.start(WATCHED)
-    fresh.watch.tell("/r", scan("one", problems=("/r/two: no model in it",)))
+    fresh.watch.put("/r", scan("one", problems=("/r/two: no model in it",)))
     await fresh.until(lambda: "repository /r: /r/two: no model in it" in caplog.text)
 
 
 async def test_a_repository_that_comes_with_a_new_configuration_is_followed(stage, http):
-    stage.watch.tell("/r", scan("one"))
+    stage.watch.put("/r", scan("one"))
     await http.post("/mesh/v1/apply", json=WATCHED)
     await stage.until(lambda: "one" in stage.names())
     await http.post("/mesh/v1/apply", json=conftest.CONFIG)
     assert stage.names() == ["big", "conf"]
-    stage.watch.tell("/r", scan("one", "two"))
+    stage.watch.put("/r", scan("one", "two"))
     await stage.clock.advance(1.0)
     assert stage.names() == ["big", "conf"]
 
@@ -51,7 +51,7 @@ async def test_a_repository_is_followed_by_a_controller_that_begins_again(fresh)
     await fresh.start(WATCHED)
     await fresh.plane.close()
     await fresh.start()
-    fresh.watch.tell("/r", scan("one"))
+    fresh.watch.put("/r", scan("one"))
     await fresh.until(lambda: model.ModelId("one") in fresh.store.models)
 
 
@@ -63,17 +63,17 @@ async def test_a_repository_that_fails_is_looked_at_again(fresh, monkeypatch, ca
         patched.setattr(fresh.watch, "scans", failing)
         await fresh.start(WATCHED)
         await fresh.until(lambda: "the disk went away" in caplog.text)
-    fresh.watch.tell("/r", scan("one"))
-    await fresh.clock.advance(repository_sync.AGAIN_AFTER_S + 0.1)
+    fresh.watch.put("/r", scan("one"))
+    await fresh.clock.advance(repository_sync.RETRY_S + 0.1)
     await fresh.until(lambda: "one" in fresh.names())
 
 
 async def test_a_scan_that_can_t_be_kept_comes_again(fresh, caplog):
     await fresh.start(WATCHED)
     fresh.store.is_broken = True
-    fresh.watch.tell("/r", scan("one"))
+    fresh.watch.put("/r", scan("one"))
     await fresh.until(lambda: "the registry is broken" in caplog.text)
     fresh.store.is_broken = False
-    fresh.watch.tell("/r", scan("one"))
-    await fresh.clock.advance(repository_sync.AGAIN_AFTER_S + 0.1)
+    fresh.watch.put("/r", scan("one"))
+    await fresh.clock.advance(repository_sync.RETRY_S + 0.1)
     await fresh.until(lambda: "one" in fresh.names())

@@ -37,8 +37,8 @@ def test_a_broken_store_keeps_nothing():
 
 async def test_a_watched_repository_says_what_it_was_told():
     watch, place = fake_store.FakeWatch(), desired.RepositorySettings("/r", watch=False)
-    watch.tell("/r", cluster_control.RepositoryScan((world.spec("a"),)))
-    watch.tell("/r", cluster_control.RepositoryScan(()))
+    watch.put("/r", cluster_control.RepositoryScan((world.spec("a"),)))
+    watch.put("/r", cluster_control.RepositoryScan(()))
     assert [len(scan.specs) async for scan in watch.scans(place, 1.0)] == [1]
     with pytest.raises(errors.InvalidRequest):
         await anext(watch.scans(place, 0.0))

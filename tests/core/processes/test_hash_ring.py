@@ -88,7 +88,8 @@ def test_one_more_worker_takes_its_share_and_moves_little_else(count):
     moved = [name for name in NAMES if ring_of(count).home(name) != ring_of(count + 1).home(name)]
     elsewhere = [name for name in moved if ring_of(count + 1).home(name) != f"default-{count}"]
     assert len(moved) - len(elsewhere) < 1.3 * len(NAMES) / (count + 1)
-    # Envoy keeps the ring's size, so each worker has fewer points when there are more of them: some models move among the old ones.
+    # Envoy keeps the ring's size: with more workers each has fewer points, and some models move
+    # among the old ones.
     assert len(elsewhere) < 0.15 * len(NAMES)
 
 
