@@ -8,7 +8,7 @@ import orjson
 
 from meshserve import config, errors
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import catalog, desired, events, model
+from meshserve.core.values import catalog, desired, model, registry_contents
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def from_document(text: str, capacity: cluster_control.WorkerCapacity) -> desire
 
 
 def from_registry(
-    contents: events.RegistryContents,
+    contents: registry_contents.RegistryContents,
     capacity: cluster_control.WorkerCapacity,
     *,
     is_needed: bool,

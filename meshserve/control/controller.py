@@ -14,7 +14,7 @@ from meshserve import errors, tasks
 from meshserve.control import effects, monitor, registry_effects
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.mesh import mesh, mesh_view
-from meshserve.core.values import commands, desired, events, model, snapshots
+from meshserve.core.values import commands, desired, events, model, registry_contents, snapshots
 
 TICK_S = 0.5
 LOOK_PERIOD_S = 2.0
@@ -62,7 +62,7 @@ class Controller:
         endpoint: model.Endpoint,
         last: desired.Desired,
         wanted: desired.Desired | None,
-        contents: events.RegistryContents,
+        contents: registry_contents.RegistryContents,
     ) -> Words:
         """Begin with the registry's contents and what runs already; return what `wanted` changes.
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meshserve import errors
-from meshserve.core.values import catalog, desired, events, model, reports
+from meshserve.core.values import catalog, desired, model, registry_contents, reports
 from meshserve.registry import registry_tables, rows
 
 BUSY_TIMEOUT_S = 10
@@ -28,20 +28,20 @@ class SqlRegistry:
         self._url = url
         self._engine: sa.Engine | None = None
 
-    def load(self) -> events.RegistryContents:
+    def load(self) -> registry_contents.RegistryContents:
         """All that it holds. Raises ConfigInvalid where the database can't be reached or is not one of ours."""
         with self._begin() as connection:
             kept = {
                 row.key: row.value
                 for row in connection.execute(sa.select(registry_tables.settings))
             }
-            changes: tuple[events.RegistryChange, ...] = (
+            changes: tuple[registry_contents.RegistryChange, ...] = (
                 *_models(connection),
                 *_aliases(connection),
             )
-        return events.RegistryContents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
+        return registry_contents.RegistryContents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
 
-    def save(self, changes: Sequence[events.RegistryChange]) -> None:
+    def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
         """Make the changes durable, all or none. Raises Unavailable where the database can't be written."""
         with self._begin() as connection:
             for kind, alike in itertools.groupby(changes, type):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control as ports
-from meshserve.core.values import catalog, desired, events, model, reports
+from meshserve.core.values import catalog, desired, model, registry_contents, reports
 
 
 class FakeStore:
@@ -25,21 +25,23 @@ class FakeStore:
         self.is_broken = False
         self.stall: threading.Event | None = None
 
-    def load(self) -> events.RegistryContents:
+    def load(self) -> registry_contents.RegistryContents:
         """Return all that was saved."""
         measured = (
             catalog.ModelDeclared(declared.spec, self.learned.get(id_))
             for id_, declared in self.models.items()
         )
-        return events.RegistryContents((*measured, *self.aliases.values()), self.document, "fake")
+        return registry_contents.RegistryContents(
+            (*measured, *self.aliases.values()), self.document, "fake"
+        )
 
-    def save(self, changes: Sequence[events.RegistryChange]) -> None:
+    def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
         """Keep the changes. Raises Unavailable if it is broken."""
         self._check()
         for change in changes:
             self._save(change)
 
-    def _save(self, change: events.RegistryChange) -> None:
+    def _save(self, change: registry_contents.RegistryChange) -> None:
         match change:
             case catalog.ModelDeclared():
                 self.models[change.spec.id] = change

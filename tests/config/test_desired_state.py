@@ -5,7 +5,14 @@ import pytest
 from meshserve import config, errors
 from meshserve.config import desired_state
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import catalog, desired, events, llm_spec, model, snapshots
+from meshserve.core.values import (
+    catalog,
+    desired,
+    llm_spec,
+    model,
+    registry_contents,
+    snapshots,
+)
 from tests.core import world
 
 CAPACITY = cluster_control.WorkerCapacity(4, 2)
@@ -95,7 +102,10 @@ def test_a_broken_document_is_refused(text):
 
 def test_a_registry_without_a_document_gives_an_empty_state():
     assert (
-        desired_state.from_registry(events.RegistryContents(), CAPACITY, is_needed=True).pools == ()
+        desired_state.from_registry(
+            registry_contents.RegistryContents(), CAPACITY, is_needed=True
+        ).pools
+        == ()
     )
 
 
@@ -104,7 +114,7 @@ def test_an_unreadable_document_keeps_the_models_of_the_configuration():
         catalog.ModelDeclared(world.spec(str(origin), origin=origin))
         for origin in (model.FROM_CONFIG, model.FROM_API)
     )
-    contents = events.RegistryContents(declared, '{"retired": 1}')
+    contents = registry_contents.RegistryContents(declared, '{"retired": 1}')
     assert desired_state.from_registry(contents, CAPACITY, is_needed=False).models == (
         declared[0].spec,
     )

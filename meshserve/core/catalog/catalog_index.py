@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve.core.catalog import changeset
-from meshserve.core.values import catalog, catalog_sync, desired, events, model
+from meshserve.core.values import catalog, catalog_sync, desired, model, registry_contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class CatalogIndex:
         return frozenset(self._by_origin.get(origin, ()))
 
     def affected_names(
-        self, changes: Iterable[events.RegistryChange]
+        self, changes: Iterable[registry_contents.RegistryChange]
     ) -> dict[str, list[model.ModelId]]:
         """Return the model names that changes, not applied yet, affect.
 
@@ -119,7 +119,7 @@ class CatalogIndex:
 
     # Changing
 
-    def apply(self, change: events.RegistryChange) -> tuple[PoolChange, ...]:
+    def apply(self, change: registry_contents.RegistryChange) -> tuple[PoolChange, ...]:
         """Apply a saved change; return the changes of the catalogs of pools that follow from it."""
         match change:
             case catalog.ModelDeclared():

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from meshserve import errors
-from meshserve.core.values import catalog, catalog_sync, desired, events, model
+from meshserve.core.values import catalog, catalog_sync, desired, model, registry_contents
 
 ORDER = (catalog.AliasCleared, catalog.ModelWithdrawn, catalog.ModelDeclared, desired.DesiredAlias)
 OWNERS = {
@@ -138,7 +138,7 @@ class Changeset:
                 f"there are: {', '.join(sorted(self._pools))}"
             )
 
-    def changes(self) -> tuple[events.RegistryChange, ...]:
+    def changes(self) -> tuple[registry_contents.RegistryChange, ...]:
         """Return the changes to save, without those that change nothing."""
         # Names are freed before they are taken: each change alone must leave a valid catalog.
         unordered = (*self._alias_changes(), *self._model_changes())

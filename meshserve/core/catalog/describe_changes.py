@@ -6,19 +6,21 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from meshserve.core.catalog import catalog_index
-from meshserve.core.values import catalog, desired, events, llm_spec, model
+from meshserve.core.values import catalog, desired, llm_spec, model, registry_contents
 
 Settings = model.ModelSpec | llm_spec.LlmSpec | desired.WorkerSettings
 
 
 def describe(
-    index: catalog_index.CatalogIndex, changes: Iterable[events.RegistryChange]
+    index: catalog_index.CatalogIndex, changes: Iterable[registry_contents.RegistryChange]
 ) -> tuple[str, ...]:
     """Return one line for each thing that the changes would change in `index`."""
     return tuple(line for change in changes for line in _lines(index, change))
 
 
-def _lines(index: catalog_index.CatalogIndex, change: events.RegistryChange) -> Iterator[str]:
+def _lines(
+    index: catalog_index.CatalogIndex, change: registry_contents.RegistryChange
+) -> Iterator[str]:
     match change:
         case catalog.ModelDeclared():
             before = index.models.declared(change.spec.id)

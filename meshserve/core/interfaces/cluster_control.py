@@ -16,6 +16,7 @@ from meshserve.core.values import (
     llm_spec,
     model,
     model_stats,
+    registry_contents,
     reports,
     snapshots,
 )
@@ -192,11 +193,11 @@ class Cluster(WorkerControl, GatewayControl, ReplicaControl, Protocol):
 class RegistryStore(Protocol):
     """The durable registry. Its methods block; one thread at a time may call them."""
 
-    def load(self) -> events.RegistryContents:
+    def load(self) -> registry_contents.RegistryContents:
         """Return all that the registry holds."""
         ...
 
-    def save(self, changes: Sequence[events.RegistryChange]) -> None:
+    def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
         """Make all of the changes durable, or none."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from meshserve.core.catalog import catalog_index, changeset
 from meshserve.core.processes import workers
-from meshserve.core.values import catalog, commands, events, model, reports
+from meshserve.core.values import catalog, commands, model, registry_contents, reports
 
 REMEASURED_RATIO = 1.25
 """Footprints that differ by less are one footprint, measured twice."""
@@ -22,7 +22,7 @@ class CatalogDistribution:
         self._workers = workers_
         self._out = out
 
-    def apply(self, changes: Iterable[events.RegistryChange]) -> None:
+    def apply(self, changes: Iterable[registry_contents.RegistryChange]) -> None:
         """Apply saved changes."""
         self._send(
             pool_change
@@ -30,7 +30,9 @@ class CatalogDistribution:
             for pool_change in self._index.apply(self._with_measurement(change))
         )
 
-    def _with_measurement(self, change: events.RegistryChange) -> events.RegistryChange:
+    def _with_measurement(
+        self, change: registry_contents.RegistryChange
+    ) -> registry_contents.RegistryChange:
         # What was learned while the change was being saved must not be lost with it.
         if not isinstance(change, catalog.ModelDeclared):
             return change

@@ -10,7 +10,15 @@ from meshserve.core.llm import llms
 from meshserve.core.mesh import catalog_distribution, copy_requests, hot_models, mesh_view, pins
 from meshserve.core.processes import gateways, workers
 from meshserve.core.processes.reconcile import ProcessState
-from meshserve.core.values import catalog, commands, desired, events, model, snapshots
+from meshserve.core.values import (
+    catalog,
+    commands,
+    desired,
+    events,
+    model,
+    registry_contents,
+    snapshots,
+)
 
 OwnEvent = (
     events.Restored
@@ -207,7 +215,7 @@ class Mesh:
         for name in sorted(pinned):
             self.pins.follow_name(name, ())
 
-    def _apply_saved(self, changes: tuple[events.RegistryChange, ...]) -> None:
+    def _apply_saved(self, changes: tuple[registry_contents.RegistryChange, ...]) -> None:
         names = self.catalog.affected_names(changes)
         aliases = {
             change.alias

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from meshserve import errors
-from meshserve.core.values import catalog_sync, desired, events, llm_spec, model, reports
+from meshserve.core.values import (
+    catalog_sync,
+    desired,
+    llm_spec,
+    model,
+    registry_contents,
+    reports,
+)
 
 ProcessKind = Literal["worker", "gateway", "replica"]
 
@@ -18,7 +25,7 @@ class SaveChanges:
     The next SaveChanges follows only after the answer. `words` tell users what changes.
     """
 
-    changes: tuple[events.RegistryChange, ...]
+    changes: tuple[registry_contents.RegistryChange, ...]
     words: tuple[str, ...] = ()
 
 

@@ -8,27 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshserve import errors
-from meshserve.core.values import catalog, desired, llm_spec, model, reports
-
-RegistryChange = (
-    catalog.ModelDeclared
-    | catalog.ModelWithdrawn
-    | desired.DesiredAlias
-    | catalog.AliasCleared
-    | desired.Desired
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryContents:
-    """The content of a registry: the changes that make the catalog, and the last configuration.
-
-    `document` is the JSON text of the last configuration, empty if none was ever applied.
-    """
-
-    changes: tuple[RegistryChange, ...] = ()
-    document: str = ""
-    mesh_id: str = ""
+from meshserve.core.values import desired, llm_spec, model, registry_contents, reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +121,7 @@ class DrainRequested:
 class ChangesSaved:
     """The changes of the last SaveChanges are durable."""
 
-    changes: tuple[RegistryChange, ...]
+    changes: tuple[registry_contents.RegistryChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +149,7 @@ class Restored:
     With `is_config_coming` no process is to be started before the first ConfigApplied is saved.
     """
 
-    changes: tuple[RegistryChange, ...] = ()
+    changes: tuple[registry_contents.RegistryChange, ...] = ()
     workers: tuple[LivingWorker, ...] = ()
     controller: model.Endpoint | None = None
     is_config_coming: bool = False
