@@ -9,8 +9,8 @@ from meshserve import logs
 
 
 @pytest.fixture
-def ours():
-    """The package's logger, as it was before afterwards."""
+def package_logger():
+    """The package's logger; its handlers and settings are restored after the test."""
     logger = logging.getLogger("meshserve")
     before = (logger.level, logger.propagate, list(logger.handlers))
     yield logger
@@ -20,10 +20,10 @@ def ours():
     logger.level, logger.propagate = before[:2]
 
 
-def test_a_line_says_when_how_bad_who_and_what(ours, tmp_path):
+def test_a_line_has_time_level_logger_and_message(package_logger, tmp_path):
     logs.to_file(str(tmp_path / "logs"), "default-0")
-    ours.getChild("worker.host").warning("model %s failed", "iris")
-    ours.getChild("worker.host").debug("not this")
+    package_logger.getChild("worker.host").warning("model %s failed", "iris")
+    package_logger.getChild("worker.host").debug("not this")
     (line,) = (tmp_path / "logs" / "default-0.log").read_text().splitlines()
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING meshserve\.worker\.host: model iris failed",
@@ -31,27 +31,27 @@ def test_a_line_says_when_how_bad_who_and_what(ours, tmp_path):
     )
 
 
-def test_other_packages_lines_and_screens_are_left_alone(ours, tmp_path, caplog):
+def test_other_packages_and_the_screen_are_left_alone(package_logger, tmp_path, caplog):
     logs.to_file(str(tmp_path), "w")
-    ours.info("to the file alone")
+    package_logger.info("to the file alone")
     logging.getLogger("somebody").warning("not ours")
     assert [record.message for record in caplog.records] == ["not ours"]
     assert "not ours" not in (tmp_path / "w.log").read_text()
 
 
-def test_a_process_that_begins_again_goes_on_in_the_same_file(ours, tmp_path):
+def test_a_restarted_process_appends_to_its_file(package_logger, tmp_path):
     (tmp_path / "w.log").write_text("before\n")
     logs.to_file(str(tmp_path), "w")
-    ours.info("after")
+    package_logger.info("after")
     lines = (tmp_path / "w.log").read_text().splitlines()
     assert (len(lines), lines[0], lines[1].endswith("after")) == (2, "before", True)
 
 
-def test_old_lines_go_when_there_are_too_many(ours, tmp_path, monkeypatch):
+def test_old_lines_are_dropped(package_logger, tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "BYTES_MAX", 1000)
     logs.to_file(str(tmp_path), "w")
     for number in range(200):
-        ours.info("line %d", number)
+        package_logger.info("line %d", number)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["w.log", *(f"w.log.{number}" for number in range(1, logs.OLD_FILES + 1))]
     assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())

@@ -96,8 +96,7 @@ class ControllerHandle:
 
         Raises NoAnswer while the controller does not answer, or the reason why it could not start.
         """
-        status: mesh_status.MeshStatus = self._result(self._actor.status.remote(), timeout_s)
-        return status
+        return self._result(self._actor.status.remote(), timeout_s)
 
     def drain(self, timeout_s: float) -> None:
         """Drain the mesh and end the controller. Raises NoAnswer if it does not answer in time."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from meshserve.cluster import actor_process
 from meshserve.control import control_plane
-from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
 from meshserve.protocol import asgi_server, sockets
 
@@ -36,29 +35,20 @@ class ControllerPlan:
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerParts:
-    """The edges of the control plane. `close` is called when the controller has ended."""
-
-    cluster: cluster_control.Cluster
-    store: cluster_control.RegistryStore
-    watch: cluster_control.RepositoryWatch
-    close: Callable[[], None]
-
-
 class HostedControlPlane:
-    """Implements `controller_actor.HostedController` with a control plane."""
+    """Implements `controller_actor.HostedController`; `close` is called when it has ended."""
 
-    def __init__(self, plan: ControllerPlan, parts: ControllerParts) -> None:
+    def __init__(
+        self,
+        plan: ControllerPlan,
+        parts: control_plane.ControlPlaneParts,
+        close: Callable[[], None],
+    ) -> None:
         actor_process.make_run_dir(plan.run_dir)
         self._plan = plan
-        self._parts = parts
-        self._plane = control_plane.ControlPlane(
-            control_plane.ControlPlaneParts(
-                parts.cluster, parts.store, parts.watch, plan.state_dir
-            ),
-            _count_start(plan.run_dir) - 1,
-        )
+        self._close = close
+        restarts = _count_start(plan.run_dir) - 1
+        self._plane = control_plane.ControlPlane(parts, restarts)
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
@@ -74,7 +64,7 @@ class HostedControlPlane:
         await self._plane.controller.wait_until_drained()
         await self._plane.close()
         await server.stop()
-        self._parts.close()
+        self._close()
         await asyncio.to_thread(shutil.rmtree, self._plan.run_dir, ignore_errors=True)
         self._ended.set()
 

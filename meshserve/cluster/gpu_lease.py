@@ -69,15 +69,12 @@ class GpuLeases:
         }
         await self._actors.create(name, GpuLeaseActor, options)
         try:
-            gpus: tuple[str, ...] = await self._actors.call(
-                name, "take", replica_id, timeout_s=START_S
-            )
+            return await self._actors.call(name, "take", replica_id, timeout_s=START_S)
         except errors.Unavailable as error:
             await self._actors.remove(name)
             raise errors.Unavailable(
                 f"no room for {plan.bundles[0]} GPUs: {error.message}"
             ) from None
-        return gpus
 
     async def release(self, replica_id: str) -> None:
         """Remove the replica from every lease, and end leases without users."""

@@ -85,8 +85,7 @@ class RayCluster(ray_replicas.RayReplicas):
         await self._actors.create(
             name, worker_actor.WorkerActor, options, self._makers.worker, address, settings
         )
-        started: events.WorkerStarted = await self._actors.call(name, "start", timeout_s=START_S)
-        return started
+        return await self._actors.call(name, "start", timeout_s=START_S)
 
     async def stop_worker(self, worker_id: str) -> None:
         """Let the worker answer what it accepted, then end its process."""
@@ -122,25 +121,18 @@ class RayCluster(ray_replicas.RayReplicas):
         self, worker_id: str, ids: tuple[model.ModelId, ...]
     ) -> tuple[reports.CopyReport, ...]:
         """Return the present state of the worker's copies of these models."""
-        copies: tuple[reports.CopyReport, ...] = await self._actors.call(
-            WORKER + worker_id, "copies", ids
-        )
-        return copies
+        return await self._actors.call(WORKER + worker_id, "copies", ids)
 
     async def report(self, worker_id: str, since: int) -> reports.WorkerReport:
         """Return the worker's state and the copies that changed since its report `since`.
 
         The report has all copies if `since` was not the worker's last one.
         """
-        report: reports.WorkerReport = await self._actors.call(WORKER + worker_id, "report", since)
-        return report
+        return await self._actors.call(WORKER + worker_id, "report", since)
 
     async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the worker's request statistics by model since its process began."""
-        tallies: dict[model.ModelId, model_stats.ModelStats] = await self._actors.call(
-            WORKER + worker_id, "stats"
-        )
-        return tallies
+        return await self._actors.call(WORKER + worker_id, "stats")
 
     # Gateways
 
@@ -162,10 +154,7 @@ class RayCluster(ray_replicas.RayReplicas):
                 self._makers.gateway,
                 self._makers.run_dir,
             )
-        report: reports.GatewayReport = await self._actors.call(
-            name, "start", snap, timeout_s=START_S
-        )
-        return report
+        return await self._actors.call(name, "start", snap, timeout_s=START_S)
 
     async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
         """Have the node's gateway route by this snapshot; return once it does."""
@@ -177,8 +166,7 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's present state."""
-        report: reports.GatewayReport = await self._actors.call(GATEWAY + node, "report")
-        return report
+        return await self._actors.call(GATEWAY + node, "report")
 
     # The cluster
 

@@ -74,11 +74,10 @@ class RayReplicas:
 
     async def _living(self, name: str) -> llm_spec.LivingReplica | None:
         try:
-            living: llm_spec.LivingReplica = await self._actors.call(name, "living")
+            return await self._actors.call(name, "living")
         except errors.Unavailable:
             await self._try_to_remove(name.removeprefix(REPLICA))
             return None
-        return living
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
@@ -145,8 +144,7 @@ class RayReplicas:
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
         """Return the replica's present state."""
-        report: llm_spec.LlmReport = await self._actors.call(REPLICA + replica_id, "report")
-        return report
+        return await self._actors.call(REPLICA + replica_id, "report")
 
     async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""

@@ -43,9 +43,14 @@ PATTERNS = {
 
 
 class Section(BaseModel):
-    """A part of config.yaml: frozen, and strict about its keys."""
+    """A part of config.yaml: frozen, and strict about its keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    The text below each key is its description in docs/config.md and in the JSON Schema.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 def parse_size(value: object) -> int:
@@ -178,6 +183,8 @@ def _database(value: str, info: ValidationInfo) -> str:
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
+Natural = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NotFlag = BeforeValidator(_not_flag)
@@ -212,18 +219,6 @@ Folder = Annotated[Path, AfterValidator(_local_folder)]
 Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
 Database = Annotated[Text, AfterValidator(_database)]
 Datatype = Literal[
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "BF16",
-    "FP32",
-    "FP64",
-    "BYTES",
-]
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
+]  # fmt: skip

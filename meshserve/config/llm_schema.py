@@ -15,16 +15,10 @@ from meshserve.core.values import llm_spec
 class ReplicasSection(fields.Section):
     """How many engines of one LLM there may be."""
 
-    min: fields.Whole = Field(
-        default=1,
-        ge=0,
-        description="The least number; with 0 the last one ends after `idle_timeout_s`.",
-    )
-    max: fields.Whole | None = Field(
-        default=None,
-        ge=1,
-        description="The largest number, while requests queue. Default: `min`, or 1.",
-    )
+    min: fields.Natural = 1
+    """The least number; with 0 the last one ends after `idle_timeout_s`."""
+    max: fields.Count | None = None
+    """The largest number, while requests queue. Default: `min`, or 1."""
 
     @model_validator(mode="after")
     def _are_in_order(self) -> ReplicasSection:
@@ -41,18 +35,21 @@ class ReplicasSection(fields.Section):
 class AdapterSection(fields.Section):
     """A LoRA adapter of an LLM, which clients call by its name."""
 
-    name: fields.ClientName = Field(description="What clients call it.")
-    uri: fields.Source = Field(
-        description="Its folder, or where it is fetched from, as for the LLM itself."
-    )
+    name: fields.ClientName
+    """What clients call it."""
+    uri: fields.Source
+    """Its folder, or where it is fetched from, as for the LLM itself."""
 
 
 class HeldSection(fields.Section):
     """How much may wait while no engine is ready; further requests get 503 with Retry-After."""
 
-    requests: fields.Whole = Field(default=1000, ge=0, description="How many requests for the LLM.")
-    bytes: fields.PositiveSize = Field(default=64 << 20, description="Their bodies together.")
-    wait_s: fields.Seconds = Field(default=600.0, description="How long each of them.")
+    requests: fields.Natural = 1000
+    """How many requests for the LLM."""
+    bytes: fields.PositiveSize = 64 << 20
+    """Their bodies together."""
+    wait_s: fields.Seconds = 600.0
+    """How long each of them."""
 
     def limits(self) -> llm_spec.HoldLimits:
         """Return the core's value for it."""
@@ -62,63 +59,43 @@ class HeldSection(fields.Section):
 class LlmSection(fields.Section):
     """A large language model, served by vLLM's engine. Only `name` and `uri` are needed."""
 
-    name: fields.Name = Field(description="What clients call it: `model` in the request.")
-    uri: fields.Source = Field(
-        description="A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or "
-        "`s3://`, `gs://`, `az://`."
-    )
-    aliases: tuple[fields.ClientName, ...] = Field(default=(), description="Other names for it.")
-    adapters: tuple[AdapterSection, ...] = Field(
-        default=(), description="LoRA adapters that are served with it."
-    )
-    tensor_parallel_size: fields.Whole = Field(
-        default=1, ge=1, description="How many GPUs each layer is split over."
-    )
-    pipeline_parallel_size: fields.Whole = Field(
-        default=1, ge=1, description="How many stages the layers are split into."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where it runs; `auto`: on GPUs where the cluster has any."
-    )
-    replicas: ReplicasSection = Field(default=ReplicasSection(), description="How many engines.")
-    idle_timeout_s: fields.Seconds = Field(
-        default=300.0,
-        description="With `replicas.min: 0`: the last engine ends after this long without use.",
-    )
-    share: fields.Text = Field(
-        default="",
-        description="LLMs with the same word here take turns on the same GPUs: "
-        "one is awake, the others sleep.",
-    )
-    sleep_level: Annotated[Literal[1, 2], fields.NotFlag] = Field(
-        default=1, description="Asleep, weights stay in host memory (1), or nothing does (2)."
-    )
-    residency_s_min: fields.Duration = Field(
-        default=30.0, description="How long it stays awake at least, where it shares."
-    )
-    engine: dict[str, JsonValue] = Field(
-        default={},
-        description="Any of vLLM's engine arguments by its name in Python, "
-        "such as `max_model_len`.",
-    )
-    cpu_kv_cache: fields.PositiveSize = Field(
-        default=1 << 30, description="Memory for the KV cache on a CPU."
-    )
-    start_timeout_s: fields.Seconds = Field(
-        default=900.0, description="How long a start may take, the weights' download included."
-    )
-    stall_timeout_s: fields.Seconds = Field(
-        default=60.0,
-        description="How long requests may run without a new token before the engine is restarted.",
-    )
-    held: HeldSection = Field(
-        default=HeldSection(), description="How much waits while no engine is ready."
-    )
-    runtime: fields.Text = Field(
-        default="vllm",
-        min_length=1,
-        description="`vllm`, or a third party's engine (entry points `meshserve.engines`).",
-    )
+    name: fields.Name
+    """What clients call it: `model` in the request."""
+    uri: fields.Source
+    """A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or `s3://`, `gs://`,
+    `az://`."""
+    aliases: tuple[fields.ClientName, ...] = ()
+    """Other names for it."""
+    adapters: tuple[AdapterSection, ...] = ()
+    """LoRA adapters that are served with it."""
+    tensor_parallel_size: fields.Count = 1
+    """How many GPUs each layer is split over."""
+    pipeline_parallel_size: fields.Count = 1
+    """How many stages the layers are split into."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; `auto`: on GPUs where the cluster has any."""
+    replicas: ReplicasSection = ReplicasSection()
+    """How many engines."""
+    idle_timeout_s: fields.Seconds = 300.0
+    """With `replicas.min: 0`: the last engine ends after this long without use."""
+    share: fields.Text = ""
+    """LLMs with the same word here take turns on the same GPUs: one is awake, the others sleep."""
+    sleep_level: Annotated[Literal[1, 2], fields.NotFlag] = 1
+    """Asleep, weights stay in host memory (1), or nothing does (2)."""
+    residency_s_min: fields.Duration = 30.0
+    """How long it stays awake at least, where it shares."""
+    engine: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Any of vLLM's engine arguments by its name in Python, such as `max_model_len`."""
+    cpu_kv_cache: fields.PositiveSize = 1 << 30
+    """Memory for the KV cache on a CPU."""
+    start_timeout_s: fields.Seconds = 900.0
+    """How long a start may take, the weights' download included."""
+    stall_timeout_s: fields.Seconds = 60.0
+    """How long requests may run without a new token before the engine is restarted."""
+    held: HeldSection = HeldSection()
+    """How much waits while no engine is ready."""
+    runtime: fields.Text = Field(default="vllm", min_length=1)
+    """`vllm`, or a third party's engine (entry points `meshserve.engines`)."""
 
     @model_validator(mode="after")
     def _can_share(self) -> LlmSection:

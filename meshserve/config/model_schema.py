@@ -13,11 +13,12 @@ from meshserve.core.values import desired, model
 class TensorSection(fields.Section):
     """One input or output of a model."""
 
-    name: fields.Name = Field(description="Its name on the wire.")
-    datatype: fields.Datatype = Field(description="A word of the Open Inference Protocol.")
-    shape: tuple[Annotated[fields.Whole, Field(ge=-1)], ...] = Field(
-        description="Its dimensions with the batch first; -1 is any size."
-    )
+    name: fields.Name
+    """Its name on the wire."""
+    datatype: fields.Datatype
+    """A word of the Open Inference Protocol."""
+    shape: tuple[Annotated[fields.Whole, Field(ge=-1)], ...]
+    """Its dimensions with the batch first; -1 is any size."""
 
     def spec(self) -> model.TensorSpec:
         """Return the core's value for it, with the same name, datatype and shape."""
@@ -27,52 +28,37 @@ class TensorSection(fields.Section):
 class ModelSection(fields.Section):
     """A model that is served. Only `name` and `uri` are needed."""
 
-    name: fields.Name = Field(description="What clients call it.")
-    uri: fields.Source = Field(
-        description="A file or folder (relative to this file), or "
-        "`https://`, `s3://`, `gs://`, `az://`."
-    )
-    version: fields.Version = Field(
-        default="1", description="Its version; where a client names none, the newest is served."
-    )
-    runtime: fields.Text = Field(
-        default="",
-        description="`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or "
-        "a third party's. Default: inferred from the files.",
-    )
-    pool: fields.Text = Field(default=desired.DEFAULT_POOL, description="The pool that serves it.")
-    pinned: fields.Flag = Field(default=False, description="Load it at once and never evict it.")
-    trust: fields.Flag = Field(
-        default=False, description="Allow artifacts that are code: pickle, joblib, Python."
-    )
-    checksum: fields.Text = Field(
-        default="",
-        pattern=fields.CHECKSUM,
-        description="`sha256:<hex>` that the fetched bytes must have.",
-    )
-    load_timeout_s: fields.Seconds | None = Field(
-        default=None, description="How long its load may take. Default: its pool's."
-    )
-    batching: fields.Flag = Field(
-        default=True,
-        description="Whether requests that arrive together may be run together, "
-        "where the model can.",
-    )
-    max_batch_size: fields.Whole = Field(
-        default=256, ge=1, description="How many rows are run together at most."
-    )
-    inputs: tuple[TensorSection, ...] = Field(
-        default=(), description="Its inputs, if the files do not describe them."
-    )
-    outputs: tuple[TensorSection, ...] = Field(
-        default=(), description="Its outputs, if the files do not describe them."
-    )
-    options: dict[str, JsonValue] = Field(
-        default={}, description="Anything its runtime understands."
-    )
-    aliases: tuple[fields.Name, ...] = Field(
-        default=(), description="Other names for this version."
-    )
+    name: fields.Name
+    """What clients call it."""
+    uri: fields.Source
+    """A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`."""
+    version: fields.Version = "1"
+    """Its version; where a client names none, the newest is served."""
+    runtime: fields.Text = ""
+    """`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or a third party's. Default:
+    inferred from the files."""
+    pool: fields.Text = desired.DEFAULT_POOL
+    """The pool that serves it."""
+    pinned: fields.Flag = False
+    """Load it at once and never evict it."""
+    trust: fields.Flag = False
+    """Allow artifacts that are code: pickle, joblib, Python."""
+    checksum: fields.Text = Field(default="", pattern=fields.CHECKSUM)
+    """`sha256:<hex>` that the fetched bytes must have."""
+    load_timeout_s: fields.Seconds | None = None
+    """How long its load may take. Default: its pool's."""
+    batching: fields.Flag = True
+    """Whether requests that arrive together may be run together, where the model can."""
+    max_batch_size: fields.Count = 256
+    """How many rows are run together at most."""
+    inputs: tuple[TensorSection, ...] = ()
+    """Its inputs, if the files do not describe them."""
+    outputs: tuple[TensorSection, ...] = ()
+    """Its outputs, if the files do not describe them."""
+    options: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Anything its runtime understands."""
+    aliases: tuple[fields.Name, ...] = ()
+    """Other names for this version."""
 
     def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:
         """Return the core's value for it.
@@ -107,21 +93,16 @@ class ModelSection(fields.Section):
 class RepositorySection(fields.Section):
     """A place with a folder for each model, versions as sub-folders, or a file for each model."""
 
-    path: fields.Folder | None = Field(
-        default=None, description="A local folder. Give this or `uri`."
-    )
-    uri: fields.Source | None = Field(
-        default=None, description="A folder elsewhere, such as `s3://bucket/models`."
-    )
-    watch: fields.Flag = Field(
-        default=True, description="Whether changes are taken over while the mesh runs."
-    )
-    pool: fields.Text = Field(
-        default=desired.DEFAULT_POOL, description="The pool that serves its models."
-    )
-    trust: fields.Flag = Field(
-        default=False, description="Allow models that are code: pickle, joblib, Python."
-    )
+    path: fields.Folder | None = None
+    """A local folder. Give this or `uri`."""
+    uri: fields.Source | None = None
+    """A folder elsewhere, such as `s3://bucket/models`."""
+    watch: fields.Flag = True
+    """Whether changes are taken over while the mesh runs."""
+    pool: fields.Text = desired.DEFAULT_POOL
+    """The pool that serves its models."""
+    trust: fields.Flag = False
+    """Allow models that are code: pickle, joblib, Python."""
 
     @model_validator(mode="after")
     def _has_one_place(self) -> RepositorySection:

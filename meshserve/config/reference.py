@@ -53,9 +53,8 @@ def _section(title: str, section: type[fields.Section]) -> str:
 
 def _row(key: str, described: Mapping[str, Any], is_required: bool) -> str:
     default = "**needed**" if is_required else _default(described)
-    return (
-        f"| `{key}` | {' or '.join(_kinds(described))} | {default} | {described['description']} |"
-    )
+    kinds, meaning = " or ".join(_kinds(described)), " ".join(described["description"].split())
+    return f"| `{key}` | {kinds} | {default} | {meaning} |"
 
 
 def _default(described: Mapping[str, Any]) -> str:

@@ -29,24 +29,14 @@ def home() -> Path:
 class KeySection(fields.Section):
     """A client's credential: either the key itself or the environment variable that holds it."""
 
-    client: fields.Name = Field(
-        description="Who uses the key; the name appears in logs and metrics."
-    )
-    key: fields.Text = Field(
-        default="",
-        min_length=1,
-        validate_default=False,
-        description="The secret itself. Give this or `key_env`.",
-        repr=False,
-    )
-    key_env: fields.Text | None = Field(
-        default=None,
-        description="The environment variable that holds the secret, "
-        "read when `meshserve up` starts.",
-    )
-    admin: fields.Flag = Field(
-        default=False, description="Whether the client may use the management paths."
-    )
+    client: fields.Name
+    """Who uses the key; the name appears in logs and metrics."""
+    key: fields.Text = Field(default="", min_length=1, validate_default=False, repr=False)
+    """The secret itself. Give this or `key_env`."""
+    key_env: fields.Text | None = None
+    """The environment variable that holds the secret, read when `meshserve up` starts."""
+    admin: fields.Flag = False
+    """Whether the client may use the management paths."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,17 +61,12 @@ class KeySection(fields.Section):
 class GatewaySection(fields.Section):
     """The one port that clients see."""
 
-    listen: fields.Address = Field(
-        default="127.0.0.1:8080",
-        description="HOST:PORT for gRPC and REST alike; "
-        "0.0.0.0 as host listens on every interface.",
-    )
-    request_bytes_max: fields.PositiveSize = Field(
-        default=64 << 20, description="The biggest request that is accepted."
-    )
-    keys: tuple[KeySection, ...] = Field(
-        default=(), description="API keys. Without any, every client may do everything."
-    )
+    listen: fields.Address = "127.0.0.1:8080"
+    """HOST:PORT for gRPC and REST alike; 0.0.0.0 as host listens on every interface."""
+    request_bytes_max: fields.PositiveSize = 64 << 20
+    """The biggest request that is accepted."""
+    keys: tuple[KeySection, ...] = ()
+    """API keys. Without any, every client may do everything."""
 
     def settings(self) -> desired.GatewaySettings:
         """Return the core's value for it."""
@@ -92,71 +77,50 @@ class GatewaySection(fields.Section):
 class RegistrySection(fields.Section):
     """Where registered models are remembered."""
 
-    url: fields.Database | None = Field(
-        default=None,
-        description="`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. "
-        "Default: `registry.db` in `state_dir`.",
-    )
+    url: fields.Database | None = None
+    """`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Default: `registry.db` in
+    `state_dir`."""
 
 
 class CacheSection(fields.Section):
     """Where fetched artifacts are kept on each node."""
 
-    path: fields.AbsolutePath | None = Field(
-        default=None, description="The folder. Default: `cache` in `state_dir`."
-    )
-    size: fields.PositiveSize = Field(
-        default=20 << 30, description="How much is kept; what was used longest ago goes first."
-    )
-    artifact_bytes_max: fields.PositiveSize = Field(
-        default=10 << 30, description="The biggest single artifact that is fetched."
-    )
+    path: fields.AbsolutePath | None = None
+    """The folder. Default: `cache` in `state_dir`."""
+    size: fields.PositiveSize = 20 << 30
+    """How much is kept; what was used longest ago goes first."""
+    artifact_bytes_max: fields.PositiveSize = 10 << 30
+    """The biggest single artifact that is fetched."""
 
 
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
-    workers: fields.Workers = Field(
-        default="auto",
-        description="How many worker processes; `auto` chooses by the cores there are.",
-    )
-    memory: fields.PositiveSize = Field(
-        default=4 << 30, description="Host memory that one worker may use for models."
-    )
-    gpu_memory: fields.Size = Field(
-        default=0,
-        description="GPU memory that one worker may use for models; needed with `device: cuda`.",
-    )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
-    eviction: Literal["gdsf", "lru"] = Field(
-        default="gdsf",
-        description="Which model is evicted when memory is short: `gdsf` weighs uses, load time "
-        "and size; `lru` is the least recently used.",
-    )
-    allocator: Literal["jemalloc", "system"] = Field(
-        default="jemalloc",
-        description="The memory allocator of a worker. `jemalloc`, if Ray has it, leaves fewer "
-        "gaps; `system` is the C library's.",
-    )
-    idle_unload_s: fields.Seconds | None = Field(
-        default=None,
-        description="Unload a model that has not been used for this long. Default: never.",
-    )
-    loads_parallel: fields.Whole = Field(
-        default=4, ge=1, description="How many models one worker loads at the same time."
-    )
-    queue_max: fields.Whole = Field(
-        default=1000, ge=1, description="How many requests one worker holds before it answers 429."
-    )
-    load_timeout_s: fields.Seconds = Field(
-        default=120.0, description="How long a load may take before it counts as failed."
-    )
-    copies_max: fields.Whole = Field(
-        default=8,
-        ge=1,
-        description="On how many workers at most a model is, if one worker is too few for its "
-        "load. 1: always on one.",
-    )
+    workers: fields.Workers = "auto"
+    """How many worker processes; `auto` chooses by the cores there are."""
+    memory: fields.PositiveSize = 4 << 30
+    """Host memory that one worker may use for models."""
+    gpu_memory: fields.Size = 0
+    """GPU memory that one worker may use for models; needed with `device: cuda`."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where models run."""
+    eviction: Literal["gdsf", "lru"] = "gdsf"
+    """Which model is evicted when memory is short: `gdsf` weighs uses, load time and size; `lru`
+    is the least recently used."""
+    allocator: Literal["jemalloc", "system"] = "jemalloc"
+    """The memory allocator of a worker. `jemalloc`, if Ray has it, leaves fewer gaps; `system` is
+    the C library's."""
+    idle_unload_s: fields.Seconds | None = None
+    """Unload a model that has not been used for this long. Default: never."""
+    loads_parallel: fields.Count = 4
+    """How many models one worker loads at the same time."""
+    queue_max: fields.Count = 1000
+    """How many requests one worker holds before it answers 429."""
+    load_timeout_s: fields.Seconds = 120.0
+    """How long a load may take before it counts as failed."""
+    copies_max: fields.Count = 8
+    """On how many workers at most a model is, if one worker is too few for its load. 1: always on
+    one."""
 
     @model_validator(mode="after")
     def _fits_device(self) -> PoolSection:
@@ -199,37 +163,29 @@ def _with_default(pools: dict[str, PoolSection]) -> dict[str, PoolSection]:
     return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: PoolSection(), **pools}
 
 
+Pools = Annotated[dict[fields.PoolName, PoolSection], AfterValidator(_with_default)]
+
+
 class Config(fields.Section):
     """A whole config.yaml. Every path in it is absolute."""
 
-    gateway: GatewaySection = Field(
-        default=GatewaySection(), description="Where clients connect, and who may."
-    )
-    registry: RegistrySection = Field(
-        default=RegistrySection(), description="The database that outlives the mesh."
-    )
-    state_dir: fields.AbsolutePath = Field(
-        default_factory=home,
-        description="Where the mesh keeps its state on this machine. "
-        "Default: `MESHSERVE_HOME`, or `~/.meshserve`.",
-    )
-    cache: CacheSection = Field(
-        default=CacheSection(), description="The disk that fetched artifacts may use."
-    )
-    pools: Annotated[dict[fields.PoolName, PoolSection], AfterValidator(_with_default)] = Field(
-        default={},
-        description="Groups of workers by name. The one named `default` always exists.",
-    )
-    models: tuple[model_schema.ModelSection, ...] = Field(
-        default=(), description="The models to serve."
-    )
-    repositories: tuple[model_schema.RepositorySection, ...] = Field(
-        default=(), description="Folders whose models are all served."
-    )
-    llms: tuple[llm_schema.LlmSection, ...] = Field(
-        default=(),
-        description="Large language models, each in a process of its own with its own GPUs.",
-    )
+    gateway: GatewaySection = GatewaySection()
+    """Where clients connect, and who may."""
+    registry: RegistrySection = RegistrySection()
+    """The database that outlives the mesh."""
+    state_dir: fields.AbsolutePath = Field(default_factory=home)
+    """Where the mesh keeps its state on this machine. Default: `MESHSERVE_HOME`, or
+    `~/.meshserve`."""
+    cache: CacheSection = CacheSection()
+    """The disk that fetched artifacts may use."""
+    pools: Pools = {}  # noqa: RUF012 - pydantic copies it
+    """Groups of workers by name. The one named `default` always exists."""
+    models: tuple[model_schema.ModelSection, ...] = ()
+    """The models to serve."""
+    repositories: tuple[model_schema.RepositorySection, ...] = ()
+    """Folders whose models are all served."""
+    llms: tuple[llm_schema.LlmSection, ...] = ()
+    """Large language models, each in a process of its own with its own GPUs."""
 
     @property
     def registry_url(self) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from meshserve import config, logs
 from meshserve.cluster import controller_process, ray_cluster
+from meshserve.control import control_plane
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
@@ -100,7 +101,7 @@ def build_control_plane(
         host=plan.host,
     )
     database = sql_registry.SqlRegistry(plan.registry_url)
-    parts = controller_process.ControllerParts(
-        ray_cluster.RayCluster(makers), database, repository_watch.FolderWatch(), database.close
+    parts = control_plane.ControlPlaneParts(
+        ray_cluster.RayCluster(makers), database, repository_watch.FolderWatch(), plan.state_dir
     )
-    return controller_process.HostedControlPlane(plan, parts)
+    return controller_process.HostedControlPlane(plan, parts, database.close)

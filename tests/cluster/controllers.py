@@ -8,6 +8,7 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.cluster import actor_process, controller_process
+from meshserve.control import control_plane
 from meshserve.registry import sql_registry
 from meshserve.testing import fake_cluster, fake_store
 
@@ -52,7 +53,7 @@ def control_plane_on_fakes(
 ) -> controller_process.HostedControlPlane:
     """Build a control plane with a real registry and a fake cluster."""
     database = sql_registry.SqlRegistry(plan.registry_url)
-    parts = controller_process.ControllerParts(
-        fake_cluster.FakeCluster(), database, fake_store.FakeWatch(), database.close
+    parts = control_plane.ControlPlaneParts(
+        fake_cluster.FakeCluster(), database, fake_store.FakeWatch(), plan.state_dir
     )
-    return controller_process.HostedControlPlane(plan, parts)
+    return controller_process.HostedControlPlane(plan, parts, database.close)

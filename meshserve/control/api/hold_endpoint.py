@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from meshserve import errors, tasks
-from meshserve.control.api import openai_models, rest
+from meshserve.control.api import openai_models, rest_routes
 from meshserve.core.values import commands, events
 from meshserve.protocol import paths
 
@@ -53,7 +53,7 @@ class HoldEndpoint:
         Raises InvalidRequest for a missing model or a malformed size.
         """
         name, size_bytes = _name_and_size(request)
-        await rest.read_body(request)
+        await rest_routes.read_body(request)
         ticket = str(next(self._numbers))
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         gone = tasks.spawn(_wait_until_gone(request), f"held request {ticket}")

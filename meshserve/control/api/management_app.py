@@ -18,7 +18,7 @@ from meshserve.control.api import (
     mesh_metrics,
     mesh_v1,
     openai_models,
-    rest,
+    rest_routes,
     triton_extensions,
     triton_repository,
 )
@@ -34,7 +34,7 @@ class ManagementApp:
         repository = triton_repository.TritonRepository(service, files_dir)
         grpc = management_grpc.ManagementMethods(service, repository)
         self._grpc = routing.request_response(
-            rest.answering(grpc.answer, error_responses.grpc_error)
+            rest_routes.answering(grpc.answer, error_responses.grpc_error)
         )
         self._metrics = mesh_metrics.MeshMetrics(service.controller)
         self._rest = Starlette(
@@ -43,9 +43,9 @@ class ManagementApp:
                 *triton_repository.routes(repository),
                 *triton_extensions.routes(),
                 *openai_models.ModelList(service.view).routes(),
-                rest.route("POST", paths.HOLD, held.wait),
-                rest.route("GET", paths.METRICS, self._answer_metrics),
-                rest.route("GET", paths.HEALTHZ, _answer_health),
+                rest_routes.route("POST", paths.HOLD, held.wait),
+                rest_routes.route("GET", paths.METRICS, self._answer_metrics),
+                rest_routes.route("GET", paths.HEALTHZ, _answer_health),
             ],
             # A known path with another method is 404 too, as it always was.
             exception_handlers={404: _answer_not_found, 405: _answer_not_found},
@@ -80,4 +80,4 @@ async def _answer_health(_: Request) -> Response:
 
 
 async def _answer_not_found(_: Request, __: Any) -> Response:
-    return rest.json_response({"error": "there is no such path and method"}, 404)
+    return rest_routes.json_response({"error": "there is no such path and method"}, 404)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from meshserve import errors
 from meshserve.control import admin_service
-from meshserve.control.api import modelmesh, rest, triton_extensions, triton_repository
+from meshserve.control.api import modelmesh, rest_routes, triton_extensions, triton_repository
 from meshserve.protocol import model_description, paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import modelmesh_pb2 as mm
@@ -48,7 +48,7 @@ class ManagementMethods:
             raise errors.Unsupported(f"there is no method {path}")
         request_class, perform = self._methods[path]
         try:
-            content = request_class.FromString(await rest.read_body(request))
+            content = request_class.FromString(await rest_routes.read_body(request))
         except message.DecodeError:
             raise errors.InvalidRequest(f"the body is no {request_class.DESCRIPTOR.name}") from None
         answer = await perform(content)

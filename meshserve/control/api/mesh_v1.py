@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from meshserve import errors
 from meshserve.control import admin_service, mesh_views
-from meshserve.control.api import rest
+from meshserve.control.api import rest_routes
 from meshserve.core.values import desired, events, model
 from meshserve.protocol import paths
 
@@ -34,54 +33,52 @@ class MeshApi:
         """Return the routes of the whole API."""
         service = self._service
         return [
-            rest.route("GET", f"{paths.MESH_V1}status", self._status),
-            rest.route("POST", f"{paths.MESH_V1}apply", self._apply),
-            rest.route("POST", f"{paths.MESH_V1}drain", self._drain),
-            rest.route("GET", MODELS, self._list_models),
-            rest.route("GET", MODEL, self._show_model),
-            rest.route("PUT", MODEL, self._put_model),
-            rest.route("DELETE", MODEL, self._remove_model),
-            rest.route("POST", f"{MODEL}/load", self._verb(service.load)),
-            rest.route("POST", f"{MODEL}/unload", self._verb(service.unload)),
-            rest.route("POST", f"{MODEL}/pin", self._verb(self._pin)),
-            rest.route("POST", f"{MODEL}/unpin", self._verb(self._unpin)),
-            rest.route("GET", ALIASES, self._list_aliases),
-            rest.route("GET", ALIAS, self._show_alias),
-            rest.route("PUT", ALIAS, self._put_alias),
-            rest.route("DELETE", ALIAS, self._remove_alias),
+            rest_routes.route("GET", f"{paths.MESH_V1}status", self._status),
+            rest_routes.route("POST", f"{paths.MESH_V1}apply", self._apply),
+            rest_routes.route("POST", f"{paths.MESH_V1}drain", self._drain),
+            rest_routes.route("GET", MODELS, self._list_models),
+            rest_routes.route("GET", MODEL, self._show_model),
+            rest_routes.route("PUT", MODEL, self._put_model),
+            rest_routes.route("DELETE", MODEL, self._remove_model),
+            rest_routes.route("POST", f"{MODEL}/load", self._verb(service.load)),
+            rest_routes.route("POST", f"{MODEL}/unload", self._verb(service.unload)),
+            rest_routes.route("POST", f"{MODEL}/pin", self._verb(self._pin)),
+            rest_routes.route("POST", f"{MODEL}/unpin", self._verb(self._unpin)),
+            rest_routes.route("GET", ALIASES, self._list_aliases),
+            rest_routes.route("GET", ALIAS, self._show_alias),
+            rest_routes.route("PUT", ALIAS, self._put_alias),
+            rest_routes.route("DELETE", ALIAS, self._remove_alias),
         ]
 
-    async def _status(self, _: Request) -> Response:
-        return rest.json_response(
-            {
-                "version": importlib.metadata.version("meshserve"),
-                **mesh_views.status(self._service.view()),
-                "controller": {
-                    "pid": os.getpid(),
-                    "restarts": self._service.controller.restarts,
-                },
-            }
-        )
+    async def _status(self, _: Request) -> object:
+        return {
+            "version": importlib.metadata.version("meshserve"),
+            **mesh_views.status(self._service.view()),
+            "controller": {
+                "pid": os.getpid(),
+                "restarts": self._service.controller.restarts,
+            },
+        }
 
-    async def _apply(self, request: Request) -> Response:
-        changes = await self._service.apply(await rest.read_body(request))
-        return rest.json_response({"changes": changes})
+    async def _apply(self, request: Request) -> object:
+        changes = await self._service.apply(await rest_routes.read_body(request))
+        return {"changes": changes}
 
-    async def _drain(self, _: Request) -> Response:
+    async def _drain(self, _: Request) -> object:
         self._service.drain()
-        return rest.json_response({"draining": True})
+        return {"draining": True}
 
     # Models
 
-    async def _list_models(self, request: Request) -> Response:
-        return rest.json_response(mesh_views.models(self._service.view(), model_filter(request)))
+    async def _list_models(self, request: Request) -> object:
+        return mesh_views.models(self._service.view(), model_filter(request))
 
-    async def _show_model(self, request: Request) -> Response:
-        return rest.json_response(await self._service.describe(*_name_and_version(request)))
+    async def _show_model(self, request: Request) -> object:
+        return await self._service.describe(*_name_and_version(request))
 
-    async def _put_model(self, request: Request) -> Response:
+    async def _put_model(self, request: Request) -> object:
         name, version = _name_and_version(request)
-        body = await rest.read_json(request)
+        body = await rest_routes.read_json(request)
         if body.get("name", name) != name or version not in ("", body.get("version", version)):
             raise errors.InvalidRequest(
                 "the body names another model than the path: "
@@ -92,7 +89,7 @@ class MeshApi:
         await self._service.register(spec, is_replacing=True)
         if "aliases" in entry:
             await self._replace_aliases(spec.id, entry["aliases"])
-        return rest.json_response(await self._service.describe(*spec.id))
+        return await self._service.describe(*spec.id)
 
     async def _replace_aliases(self, id_: model.ModelId, aliases: list[str]) -> None:
         view = self._service.view()
@@ -105,16 +102,16 @@ class MeshApi:
             target = desired.DesiredAlias(alias, id_.name, id_.version)
             await self._service.set_alias(events.AliasRequested(target))
 
-    async def _remove_model(self, request: Request) -> Response:
+    async def _remove_model(self, request: Request) -> object:
         name, version = _name_and_version(request)
         removed = await self._service.describe(name, version)
         await self._service.remove(name, version)
-        return rest.json_response(removed)
+        return removed
 
-    def _verb(self, perform: Verb) -> rest.Handler:
-        async def answer(request: Request) -> Response:
+    def _verb(self, perform: Verb) -> rest_routes.Handler:
+        async def answer(request: Request) -> object:
             id_ = await perform(*_name_and_version(request))
-            return rest.json_response(await self._service.describe(*id_))
+            return await self._service.describe(*id_)
 
         return answer
 
@@ -126,25 +123,23 @@ class MeshApi:
 
     # Aliases
 
-    async def _list_aliases(self, _: Request) -> Response:
+    async def _list_aliases(self, _: Request) -> object:
         aliases = self._service.view().aliases
-        return rest.json_response(
-            {"aliases": [alias_view(aliases[alias]) for alias in sorted(aliases)]}
-        )
+        return {"aliases": [alias_view(aliases[alias]) for alias in sorted(aliases)]}
 
-    async def _show_alias(self, request: Request) -> Response:
-        return rest.json_response(alias_view(self._alias(request)))
+    async def _show_alias(self, request: Request) -> object:
+        return alias_view(self._alias(request))
 
-    async def _put_alias(self, request: Request) -> Response:
-        body = await rest.read_json(request)
+    async def _put_alias(self, request: Request) -> object:
+        body = await rest_routes.read_json(request)
         alias = alias_from(request.path_params["alias"], body)
         await self._service.set_alias(events.AliasRequested(alias))
-        return rest.json_response(alias_view(self._alias(request)))
+        return alias_view(self._alias(request))
 
-    async def _remove_alias(self, request: Request) -> Response:
+    async def _remove_alias(self, request: Request) -> object:
         removed = alias_view(self._alias(request))
         await self._service.clear_alias(request.path_params["alias"])
-        return rest.json_response(removed)
+        return removed
 
     def _alias(self, request: Request) -> desired.DesiredAlias:
         name = request.path_params["alias"]
@@ -167,7 +162,7 @@ def model_filter(request: Request) -> mesh_views.ModelFilter:
             f"there is no state {state!r}; there are: {', '.join(mesh_views.STATE_ORDER)}"
         )
     return mesh_views.ModelFilter(
-        query.get("prefix", ""), state, rest.limit(request), query.get("after", "")
+        query.get("prefix", ""), state, rest_routes.limit(request), query.get("after", "")
     )
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from meshserve.control.api import rest
+from meshserve.control.api import rest_routes
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec
 from meshserve.protocol import paths
@@ -31,7 +31,7 @@ NOT_FOUND = ErrorKind("invalid_request_error", "model", "model_not_found")
 
 def refusal(status: int, message: str, kind: ErrorKind) -> Response:
     """Return an error in the form that OpenAI's clients read."""
-    return rest.json_response({"error": {"message": message, **kind._asdict()}}, status)
+    return rest_routes.json_response({"error": {"message": message, **kind._asdict()}}, status)
 
 
 class ModelList:
@@ -47,21 +47,21 @@ class ModelList:
             route
             for path in (paths.OPENAI_MODELS, paths.PREFIXED_OPENAI_MODELS)
             for route in (
-                rest.route("GET", path, self._list),
+                rest_routes.route("GET", path, self._list),
                 # Names such as `org/model` are often sent with a plain slash.
-                rest.route("GET", f"{path}/{{name:names}}", self._show),
+                rest_routes.route("GET", f"{path}/{{name:names}}", self._show),
             )
         ]
 
-    async def _list(self, _: Request) -> Response:
-        return rest.json_response({"object": "list", "data": list(self._entries())})
+    async def _list(self, _: Request) -> object:
+        return {"object": "list", "data": list(self._entries())}
 
-    async def _show(self, request: Request) -> Response:
+    async def _show(self, request: Request) -> object:
         name = request.path_params["name"]
         for spec in self._llms():
             if name in spec.names:
                 is_adapter = any(adapter.name == name for adapter in spec.adapters)
-                return rest.json_response(self._entry(name, spec.name if is_adapter else None))
+                return self._entry(name, spec.name if is_adapter else None)
         return refusal(404, f"The model `{name}` does not exist.", NOT_FOUND)
 
     def _llms(self) -> tuple[llm_spec.LlmSpec, ...]:

@@ -10,11 +10,10 @@ from typing import Any
 
 from google.protobuf import message
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from meshserve import errors
-from meshserve.control.api import rest
+from meshserve.control.api import rest_routes
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
@@ -54,35 +53,35 @@ def routes() -> list[Route]:
 
 
 def _shared_memory_routes(prefix: str) -> list[Route]:
-    async def status(_: Request) -> Response:
-        return rest.json_response([])
+    async def status(_: Request) -> object:
+        return []
 
-    async def unregister(_: Request) -> Response:
-        return rest.json_response({})
+    async def unregister(_: Request) -> object:
+        return {}
 
-    async def register(_: Request) -> Response:
+    async def register(_: Request) -> object:
         raise errors.Unsupported(NO_SHARED_MEMORY)
 
     region = f"{prefix}region/{{region:name}}/"
     return [
-        rest.route("GET", f"{prefix}status", status),
-        rest.route("GET", f"{region}status", status),
-        rest.route("POST", f"{prefix}unregister", unregister),
-        rest.route("POST", f"{region}unregister", unregister),
-        rest.route("POST", f"{region}register", register),
+        rest_routes.route("GET", f"{prefix}status", status),
+        rest_routes.route("GET", f"{region}status", status),
+        rest_routes.route("POST", f"{prefix}unregister", unregister),
+        rest_routes.route("POST", f"{region}unregister", unregister),
+        rest_routes.route("POST", f"{region}register", register),
     ]
 
 
 def _settings_routes(path: str, settings: object, reason: str) -> list[Route]:
-    async def show(_: Request) -> Response:
-        return rest.json_response(settings)
+    async def show(_: Request) -> object:
+        return settings
 
-    async def change(request: Request) -> Response:
-        if await rest.read_json(request):
+    async def change(request: Request) -> object:
+        if await rest_routes.read_json(request):
             raise errors.Unsupported(reason)
-        return rest.json_response(settings)
+        return settings
 
-    return [rest.route("GET", path, show), rest.route("POST", path, change)]
+    return [rest_routes.route("GET", path, show), rest_routes.route("POST", path, change)]
 
 
 # gRPC
@@ -123,31 +122,22 @@ async def _log_settings(request: pb.LogSettingsRequest) -> pb.LogSettingsRespons
     return answer
 
 
+def _method(path: str, perform: Perform) -> dict[str, tuple[type[message.Message], Perform]]:
+    """Return one entry of GRPC_METHODS: the protocol names a request after its method."""
+    return {path: (getattr(pb, f"{paths.method_name(path)}Request"), perform)}
+
+
 GRPC_METHODS: dict[str, tuple[type[message.Message], Perform]] = {
-    paths.SYSTEM_SHARED_MEMORY_STATUS: (
-        pb.SystemSharedMemoryStatusRequest,
-        _always(pb.SystemSharedMemoryStatusResponse()),
+    **_method(paths.SYSTEM_SHARED_MEMORY_STATUS, _always(pb.SystemSharedMemoryStatusResponse())),
+    **_method(paths.SYSTEM_SHARED_MEMORY_REGISTER, _refuse_shared_memory),
+    **_method(
+        paths.SYSTEM_SHARED_MEMORY_UNREGISTER, _always(pb.SystemSharedMemoryUnregisterResponse())
     ),
-    paths.SYSTEM_SHARED_MEMORY_REGISTER: (
-        pb.SystemSharedMemoryRegisterRequest,
-        _refuse_shared_memory,
+    **_method(paths.CUDA_SHARED_MEMORY_STATUS, _always(pb.CudaSharedMemoryStatusResponse())),
+    **_method(paths.CUDA_SHARED_MEMORY_REGISTER, _refuse_shared_memory),
+    **_method(
+        paths.CUDA_SHARED_MEMORY_UNREGISTER, _always(pb.CudaSharedMemoryUnregisterResponse())
     ),
-    paths.SYSTEM_SHARED_MEMORY_UNREGISTER: (
-        pb.SystemSharedMemoryUnregisterRequest,
-        _always(pb.SystemSharedMemoryUnregisterResponse()),
-    ),
-    paths.CUDA_SHARED_MEMORY_STATUS: (
-        pb.CudaSharedMemoryStatusRequest,
-        _always(pb.CudaSharedMemoryStatusResponse()),
-    ),
-    paths.CUDA_SHARED_MEMORY_REGISTER: (
-        pb.CudaSharedMemoryRegisterRequest,
-        _refuse_shared_memory,
-    ),
-    paths.CUDA_SHARED_MEMORY_UNREGISTER: (
-        pb.CudaSharedMemoryUnregisterRequest,
-        _always(pb.CudaSharedMemoryUnregisterResponse()),
-    ),
-    paths.TRACE_SETTING: (pb.TraceSettingRequest, _trace_setting),
-    paths.LOG_SETTINGS: (pb.LogSettingsRequest, _log_settings),
+    **_method(paths.TRACE_SETTING, _trace_setting),
+    **_method(paths.LOG_SETTINGS, _log_settings),
 }

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from meshserve import errors
 from meshserve.control import admin_service, mesh_views
-from meshserve.control.api import rest, triton_load_config, uploads
+from meshserve.control.api import rest_routes, triton_load_config, uploads
 from meshserve.core.values import catalog, model_stats
 from meshserve.protocol import model_description, paths
 
@@ -158,32 +157,35 @@ def as_bytes(value: str | bytes) -> bytes:
 def routes(repository: TritonRepository) -> list[Route]:
     """Return the routes below `/v2/repository`, and of the statistics of all models."""
 
-    async def index(request: Request) -> Response:
-        only_ready = (await rest.read_json(request)).get("ready") is True
+    async def index(request: Request) -> object:
+        only_ready = (await rest_routes.read_json(request)).get("ready") is True
         entries = repository.index(only_ready=only_ready)
-        return rest.json_response(model_description.index_json(entries))
+        return model_description.index_json(entries)
 
-    async def load(request: Request) -> Response:
+    async def load(request: Request) -> object:
         await repository.load(
-            request.path_params["name"], parameters_in(await rest.read_json(request))
+            request.path_params["name"], parameters_in(await rest_routes.read_json(request))
         )
-        return rest.json_response({})
+        return {}
 
-    async def unload(request: Request) -> Response:
+    async def unload(request: Request) -> object:
         await repository.unload(request.path_params["name"])
-        return rest.json_response({})
+        return {}
 
-    async def statistics(_: Request) -> Response:
-        return rest.json_response(model_description.statistics_json(await repository.statistics()))
+    async def statistics(_: Request) -> object:
+        return model_description.statistics_json(await repository.statistics())
 
     # A repository may be named in the path; there is one alone, so its name means nothing.
     prefixes = (paths.V2_REPOSITORY, f"{paths.V2_REPOSITORY}{{repository:name}}/")
     return [
-        rest.route("GET", paths.V2_STATISTICS, statistics),
-        *(rest.route("POST", f"{prefix}index", index) for prefix in prefixes),
-        *(rest.route("POST", f"{prefix}models/{{name:name}}/load", load) for prefix in prefixes),
+        rest_routes.route("GET", paths.V2_STATISTICS, statistics),
+        *(rest_routes.route("POST", f"{prefix}index", index) for prefix in prefixes),
         *(
-            rest.route("POST", f"{prefix}models/{{name:name}}/unload", unload)
+            rest_routes.route("POST", f"{prefix}models/{{name:name}}/load", load)
+            for prefix in prefixes
+        ),
+        *(
+            rest_routes.route("POST", f"{prefix}models/{{name:name}}/unload", unload)
             for prefix in prefixes
         ),
     ]

@@ -16,7 +16,10 @@ from starlette.responses import Response
 from meshserve import errors
 from meshserve.protocol import error_responses
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[object]]
+"""A handler returns a Response, or what its JSON body holds."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 Refusal = Callable[[errors.MeshError], tuple[int, Sequence[error_responses.Header], bytes]]
 
 BODY_BYTES_MAX = 1 << 30
@@ -52,19 +55,20 @@ convertors.register_url_convertor("names", QuotedPathConvertor())
 
 def route(method: str, path: str, handler: Handler) -> routing.Route:
     """Return a route for one method; errors of the handler become REST errors."""
-    endpoint = routing.Route(path, answering(handler, error_responses.rest_error), methods=[method])
+    added = routing.Route(path, answering(handler, error_responses.rest_error), methods=[method])
     # Starlette adds HEAD to every GET: the management API never had it.
-    endpoint.methods = {method}
-    return endpoint
+    added.methods = {method}
+    return added
 
 
-def answering(handler: Handler, refusal: Refusal) -> Handler:
+def answering(handler: Handler, refusal: Refusal) -> Endpoint:
     """Return the handler with every error as an answer, in the form that `refusal` gives it."""
 
     @functools.wraps(handler)
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         try:
-            return await handler(request)
+            answer = await handler(request)
+            return answer if isinstance(answer, Response) else json_response(answer)
         except errors.MeshError as error:
             return _response(refusal(error))
         except Exception as error:
@@ -73,7 +77,7 @@ def answering(handler: Handler, refusal: Refusal) -> Handler:
             ours = errors.MeshError(f"the controller failed: {type(error).__name__}")
             return _response(refusal(ours))
 
-    return answer
+    return endpoint
 
 
 def _response(parts: tuple[int, Sequence[error_responses.Header], bytes]) -> Response:

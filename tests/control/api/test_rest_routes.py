@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 
 from meshserve import errors
-from meshserve.control.api import rest
+from meshserve.control.api import rest_routes
 from meshserve.protocol import error_responses
 
 
@@ -35,46 +35,46 @@ def request(*parts: bytes, query: str = "", is_gone: bool = False) -> Request:
 
 
 async def test_a_body_is_read_whole() -> None:
-    assert await rest.read_body(request(b"ab", b"cd")) == b"abcd"
+    assert await rest_routes.read_body(request(b"ab", b"cd")) == b"abcd"
 
 
 async def test_a_client_that_leaves_is_unavailable() -> None:
     with pytest.raises(errors.Unavailable):
-        await rest.read_body(request(b"ab", is_gone=True))
+        await rest_routes.read_body(request(b"ab", is_gone=True))
 
 
 async def test_a_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "BODY_BYTES_MAX", 3)
+    monkeypatch.setattr(rest_routes, "BODY_BYTES_MAX", 3)
     with pytest.raises(errors.PayloadTooLarge):
-        await rest.read_body(request(b"abcd"))
+        await rest_routes.read_body(request(b"abcd"))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(errors.InvalidRequest):
-        await rest.read_json(request(body))
+        await rest_routes.read_json(request(body))
 
 
 async def test_no_body_is_an_empty_object() -> None:
-    assert await rest.read_json(request(b" \n")) == {}
+    assert await rest_routes.read_json(request(b" \n")) == {}
 
 
-@pytest.mark.parametrize(("query", "limit"), [("", rest.LIMIT_DEFAULT), ("limit=5", 5)])
+@pytest.mark.parametrize(("query", "limit"), [("", rest_routes.LIMIT_DEFAULT), ("limit=5", 5)])
 def test_a_limit_is_a_number(query: str, limit: int) -> None:
-    assert rest.limit(request(query=query)) == limit
+    assert rest_routes.limit(request(query=query)) == limit
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "10001"])
 def test_another_limit_is_refused(text: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="limit must be"):
-        rest.limit(request(query=f"limit={text}"))
+        rest_routes.limit(request(query=f"limit={text}"))
 
 
 async def answer_to(error: Exception) -> Response:
     async def handler(_: Request) -> Response:
         raise error
 
-    return await rest.answering(handler, error_responses.rest_error)(request())
+    return await rest_routes.answering(handler, error_responses.rest_error)(request())
 
 
 async def test_an_error_becomes_an_answer_with_the_wait() -> None:
@@ -108,8 +108,8 @@ async def test_names_in_paths_are_unquoted(path: str, names: Sequence[str]) -> N
         """Take the answer."""
 
     routes = [
-        rest.route("GET", "/one/{name:name}", handler),
-        rest.route("GET", "/all/{name:names}", handler),
+        rest_routes.route("GET", "/one/{name:name}", handler),
+        rest_routes.route("GET", "/all/{name:names}", handler),
     ]
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
     await Router(routes, redirect_slashes=False)(scope, request().receive, send)
