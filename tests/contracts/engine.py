@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -22,13 +24,13 @@ SOON_S = 1.0
 STALL_S = 6.0
 ERROR_S = 2.0
 LONG = 400
-COMPLETION = {
+COMPLETION: dict[str, Any] = {
     "model": program.NAME,
     "prompt": "def wait(",
     "temperature": 0,
     "extra_body": {"ignore_eos": True},
 }
-CHAT = {
+CHAT: dict[str, Any] = {
     "model": program.NAME,
     "messages": [{"role": "user", "content": "hello there"}],
     "max_tokens": 12,
@@ -36,12 +38,13 @@ CHAT = {
 }
 
 
-def complete(served, **changes):
+def complete(served: program.Served, **changes: Any) -> str:
     request = COMPLETION | {"max_tokens": 8} | changes
-    return served.openai.completions.create(**request).choices[0].text
+    text: str = served.openai.completions.create(**request).choices[0].text
+    return text
 
 
-def open_stream(served, **changes):
+def open_stream(served: program.Served, **changes: Any) -> tuple[Any, Iterator[str]]:
     """Open a long stream, and return it with its lines once it is in the engine."""
     fields = {key: value for key, value in COMPLETION.items() if key != "extra_body"}
     body = fields | {"max_tokens": LONG, "stream": True, "ignore_eos": True} | changes
@@ -53,7 +56,7 @@ def open_stream(served, **changes):
     return stream, lines
 
 
-def is_alive(pid):
+def is_alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
@@ -62,33 +65,39 @@ class EngineContract:
     choices = 1
     """How many answers at once keep it busy for longer than a client takes to leave."""
 
-    def test_it_passes_the_conformance_suite(self, served):
+    def test_it_passes_the_conformance_suite(self, served: program.Served) -> None:
         served.call("check")
 
-    def test_openais_client_gets_the_same_chat_streamed_and_whole(self, served):
+    def test_openais_client_gets_the_same_chat_streamed_and_whole(
+        self, served: program.Served
+    ) -> None:
         whole = served.openai.chat.completions.create(**CHAT)
         chunks = list(served.openai.chat.completions.create(**CHAT, stream=True))
         contents = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         assert "".join(contents) == whole.choices[0].message.content != ""
         assert whole.usage.completion_tokens == CHAT["max_tokens"]
 
-    def test_an_adapter_answers_differently(self, served):
+    def test_an_adapter_answers_differently(self, served: program.Served) -> None:
         names = (program.NAME, program.ALIAS, program.ADAPTER)
         assert len({complete(served, model=name) for name in names}) == 2
 
-    def test_it_listens_on_its_socket_too(self, served):
+    def test_it_listens_on_its_socket_too(self, served: program.Served) -> None:
         assert Path(served.socket_path).is_socket()
 
     @pytest.mark.parametrize(
         ("changes", "kind"),
         [({"model": "other"}, openai.NotFoundError), ({"max_tokens": -1}, openai.BadRequestError)],
     )
-    def test_openais_client_understands_its_errors(self, served, changes, kind):
+    def test_openais_client_understands_its_errors(
+        self, served: program.Served, changes: Any, kind: type[openai.APIStatusError]
+    ) -> None:
         with pytest.raises(kind) as caught:
             complete(served, **changes)
-        assert {"message", "type", "param", "code"} <= set(caught.value.body)
+        body = caught.value.body
+        assert isinstance(body, dict)
+        assert {"message", "type", "param", "code"} <= body.keys()
 
-    def test_its_report_counts_requests_tokens_and_times(self, served):
+    def test_its_report_counts_requests_tokens_and_times(self, served: program.Served) -> None:
         before = served.report()
         complete(served, max_tokens=20)
         support.wait_until(lambda: served.report().tokens == before.tokens + 20, what="tokens")
@@ -98,24 +107,26 @@ class EngineContract:
         assert after.tokens_per_s > 0
         assert 0 < after.ttft_p50_s <= after.ttft_p95_s
 
-    def test_a_client_that_closes_its_connection_ends_its_request(self, served):
+    def test_a_client_that_closes_its_connection_ends_its_request(
+        self, served: program.Served
+    ) -> None:
         stream, _ = open_stream(served, n=self.choices, temperature=1)
         tokens = served.report().tokens
         stream.__exit__(None, None, None)
         support.wait_until(lambda: served.report().running == 0, SOON_S, "aborted")
         assert served.report().tokens - tokens < self.choices * LONG / 2
 
-    def test_its_metrics_are_those_of_vllm(self, served):
+    def test_its_metrics_are_those_of_vllm(self, served: program.Served) -> None:
         assert "vllm:num_requests_running" in served.client.get("/metrics").text
         assert served.client.get("/healthz").status_code == 200
 
-    def test_without_a_gpu_it_refuses_to_sleep_and_serves_on(self, served):
+    def test_without_a_gpu_it_refuses_to_sleep_and_serves_on(self, served: program.Served) -> None:
         with pytest.raises(errors.Unsupported, match="CPU"):
             served.call("sleep", 1)
         assert served.client.get("/healthz").status_code == 200
         assert complete(served)
 
-    def test_draining_lets_requests_end(self, served):
+    def test_draining_lets_requests_end(self, served: program.Served) -> None:
         _, lines = open_stream(served, max_tokens=100)
         served.ask("drain", 30)
         support.wait_until(
@@ -124,9 +135,9 @@ class EngineContract:
         assert list(lines)[-2:] == ["data: [DONE]", ""]
         assert served.answer() is None
 
-    def test_a_stop_leaves_no_process_file_or_shared_memory(self, served):
+    def test_a_stop_leaves_no_process_file_or_shared_memory(self, served: program.Served) -> None:
         served.call("stop")
-        served.process.stdin.close()
+        served.stdin.close()
         assert served.process.wait(30) == 0
         support.wait_until(
             lambda: not [pid for pid in served.family if is_alive(pid)], what="processes gone"
@@ -143,7 +154,9 @@ class FailureContract:
     choices = 1
     """How many answers at once keep it busy until the strike."""
 
-    def test_a_failed_engine_is_noticed_and_its_streams_end_with_an_error(self, served):
+    def test_a_failed_engine_is_noticed_and_its_streams_end_with_an_error(
+        self, served: program.Served
+    ) -> None:
         _, lines = open_stream(served, n=self.choices, temperature=1)
         served.call("strike", self.STRIKE)
         began_s = time.monotonic()
@@ -158,7 +171,7 @@ class FailureContract:
         assert living == [process.pid for process in served.descendants()]
         assert [segment for segment in served.segments if Path(segment).exists()] == []
 
-    def check_refusals(self, served):
+    def check_refusals(self, served: program.Served) -> None:
         assert served.client.get("/healthz").status_code == 503
         answer = served.client.post("/v1/completions", json=dict(COMPLETION))
         assert answer.status_code == 503

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from meshserve.core.values import commands, desired, events, llm_spec, model, snapshots
 from tests.core import world
@@ -14,7 +15,7 @@ START_S = 30.0
 WAKE_S = 3.0
 
 
-def spec(name: str, **fields) -> llm_spec.LlmSpec:
+def spec(name: str, **fields: Any) -> llm_spec.LlmSpec:
     """Return an LLM whose URI has its name."""
     return llm_spec.LlmSpec(name, f"/models/{name}", **fields)
 
@@ -36,7 +37,7 @@ class Engine:
     requests: int = 0
     is_stalled: bool = False
 
-    def report(self, replica_id, **more):
+    def report(self, replica_id: str, **more: Any) -> llm_spec.LlmReport:
         return llm_spec.LlmReport(replica_id, self.running, self.waiting, self.requests, **more)
 
 
@@ -46,12 +47,12 @@ class LlmWorld(world.World):
     It checks what the mesh promises about replicas and about held requests.
     """
 
-    def __init__(self, **gpus):
+    def __init__(self, **gpus: int) -> None:
         self.gpus = gpus or {NODE: 4}
         self.engines: dict[str, Engine] = {}
         self.holders: dict[str, str] = {}
         self.taken: dict[str, dict[str, int]] = {}
-        self.others = Counter()
+        self.others: Counter[str] = Counter()
         self.served: dict[str, snapshots.GatewaySnapshot] = {}
         self.waiting: dict[str, str] = {}
         self.answers: dict[str, commands.HeldCommand] = {}
@@ -62,7 +63,7 @@ class LlmWorld(world.World):
 
     # Commands
 
-    def _queue(self, command):
+    def _queue(self, command: commands.Command) -> None:
         match command:
             case commands.Admit() | commands.TurnAway():
                 self._answered(command)
@@ -77,7 +78,7 @@ class LlmWorld(world.World):
             case _:
                 super()._queue(command)
 
-    def _answered(self, command):
+    def _answered(self, command: commands.HeldCommand) -> None:
         assert command.ticket not in self.answers, f"{command.ticket} is answered twice"
         name = self.waiting.pop(command.ticket)
         self.answers[command.ticket] = command
@@ -92,7 +93,7 @@ class LlmWorld(world.World):
             members = next(route.members for route in self.served[node].llms if name in route.names)
             assert members, f"{node} knows no replica for {command.ticket}"
 
-    def _check_start(self, command):
+    def _check_start(self, command: commands.StartReplica) -> None:
         llm = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
         most = max(llm.spec.replicas_max, llm.spec.replicas_min)
         assert len(llm.lasting()) <= llm.desired_replicas <= most
@@ -106,7 +107,7 @@ class LlmWorld(world.World):
             "waiting",
         }
 
-    def _check_gets_no_requests(self, replica_id):
+    def _check_gets_no_requests(self, replica_id: str) -> None:
         for node in self.gateways:
             for route in self.served[node].llms if node in self.served else ():
                 ids = {member.worker_id for member in route.members}
@@ -114,13 +115,13 @@ class LlmWorld(world.World):
                     f"{node} sends requests to {replica_id}"
                 )
 
-    def _is_good(self, replica_id):
+    def _is_good(self, replica_id: str) -> bool:
         engine = self.engines.get(replica_id)
         return engine is not None and not engine.is_stalled
 
     # Performing commands
 
-    def step(self, lane, *, is_lost=False):
+    def step(self, lane: str, *, is_lost: bool = False) -> None:
         command = self.lanes[lane][0]
         if not lane.startswith("replica "):
             super().step(lane, is_lost=is_lost)
@@ -136,12 +137,12 @@ class LlmWorld(world.World):
             case commands.SleepReplica() | commands.WakeReplica():
                 self._turn_engine(command, is_failing=is_lost)
 
-    def _configured(self, node):
+    def _configured(self, node: str) -> None:
         if node in self.gateways:
             self.served[node] = self.mesh.gateway_snapshot(node)
         super()._configured(node)
 
-    def _start_engine(self, command, *, is_failing):
+    def _start_engine(self, command: commands.StartReplica, *, is_failing: bool) -> None:
         id_ = command.replica_id
         self.engines.pop(id_, None)
         self._release(id_)
@@ -157,7 +158,7 @@ class LlmWorld(world.World):
             )
         )
 
-    def _take(self, id_, command):
+    def _take(self, id_: str, command: commands.StartReplica) -> None:
         holder = holder_of(id_, command.spec)
         need = sum(command.plan.bundles)
         self.holders[id_] = holder
@@ -166,35 +167,37 @@ class LlmWorld(world.World):
         elif need:
             self.taken[holder] = self._allocated(command.plan)
 
-    def _allocated(self, plan):
+    def _allocated(self, plan: llm_spec.ReplicaPlan) -> dict[str, int]:
         free = self.free()
         if plan.node:
             assert free[plan.node] >= sum(plan.bundles), f"{plan} is over what is free: {free}"
             return {plan.node: sum(plan.bundles)}
-        takes = Counter()
+        takes: Counter[str] = Counter()
         for bundle in plan.bundles:
             node = max(free, key=lambda node: (free[node] - takes[node], node))
             takes[node] += bundle
             assert takes[node] <= free[node]
         return dict(takes)
 
-    def free(self):
+    def free(self) -> dict[str, int]:
         held = Counter(self.others)
         for takes in self.taken.values():
             held.update(takes)
         return {node: count - held[node] for node, count in self.gpus.items()}
 
-    def _release(self, id_):
-        holder = self.holders.pop(id_, None)
+    def _release(self, id_: str) -> None:
+        holder = self.holders.pop(id_, "")
         if holder not in self.holders.values():
             self.taken.pop(holder, None)
 
-    def _stop_engine(self, id_):
+    def _stop_engine(self, id_: str) -> None:
         self.engines.pop(id_, None)
         self._release(id_)
         self.feed(events.ReplicaStopped(id_))
 
-    def _turn_engine(self, command, *, is_failing):
+    def _turn_engine(
+        self, command: commands.SleepReplica | commands.WakeReplica, *, is_failing: bool
+    ) -> None:
         id_, is_waking = command.replica_id, isinstance(command, commands.WakeReplica)
         engine = self.engines.get(id_)
         if engine is None:
@@ -206,7 +209,7 @@ class LlmWorld(world.World):
         self._check_awake(engine.spec.share)
         self.feed(events.ReplicaWoken(id_, WAKE_S) if is_waking else events.ReplicaSlept(id_))
 
-    def _check_awake(self, share):
+    def _check_awake(self, share: str) -> None:
         awake = [
             id_
             for id_, engine in self.engines.items()
@@ -216,19 +219,19 @@ class LlmWorld(world.World):
 
     # Events
 
-    def ask(self, name, size_bytes=10):
+    def ask(self, name: str, size_bytes: int = 10) -> str:
         """Hold a request for an LLM at a gateway, and return its ticket."""
         ticket = f"t{next(self._tickets)}"
         self.waiting[ticket] = name
         self.feed(events.RequestHeld(ticket, name, size_bytes))
         return ticket
 
-    def leave(self, ticket):
+    def leave(self, ticket: str) -> None:
         """Have the client of a held request leave."""
         self.waiting.pop(ticket, None)
         self.feed(events.HeldRequestLeft(ticket))
 
-    def see_capacity(self, *, has_replicas=True):
+    def see_capacity(self, *, has_replicas: bool = True) -> None:
         """Report the GPUs of all nodes, as if no replica were known unless `has_replicas`."""
         free = self.free()
         nodes = (
@@ -242,26 +245,26 @@ class LlmWorld(world.World):
         )
         self.feed(events.CapacitySeen(tuple(nodes)))
 
-    def report(self, **more):
+    def report(self, **more: Any) -> None:
         """Have every engine that is awake report."""
         for id_, engine in list(self.engines.items()):
             engine.is_stalled |= more.get("stalled_s", 0.0) > engine.spec.stall_timeout_s
             if engine.is_awake:
                 self.feed(events.ReplicaReported(engine.report(id_, **more)))
 
-    def kill_engine(self, id_):
+    def kill_engine(self, id_: str) -> None:
         """End a process; its GPUs stay taken until it is started again or stopped."""
         engine = self.engines.pop(id_)
         self.feed(events.ReplicaLost(id_, "killed", engine.pid))
 
-    def perform_all(self):
+    def perform_all(self) -> None:
         super().perform_all()
         self.see_capacity()
         while any(self.lanes.values()):
             super().perform_all()
             self.see_capacity()
 
-    def pass_time(self, seconds, *, step_s=1.0):
+    def pass_time(self, seconds: float, *, step_s: float = 1.0) -> None:
         """Let time go by, with all commands performed at once and reports each second."""
         for _ in range(int(seconds / step_s)):
             self.perform_all()
@@ -269,14 +272,14 @@ class LlmWorld(world.World):
             self.tick(step_s)
         self.perform_all()
 
-    def settle(self):
+    def settle(self) -> None:
         """Have everything succeed and all requests end, until no command is left."""
         self.failing_loads, self.failing_starts = set(), set()
         for engine in self.engines.values():
             engine.running = engine.waiting = 0
         self.pass_time(1500.0, step_s=31.0)
 
-    def apply_llms(self, *specs):
+    def apply_llms(self, *specs: llm_spec.LlmSpec) -> tuple[str, ...]:
         """Configure these LLMs, beside a pool, and perform no command yet."""
         return self.feed(
             events.ConfigApplied(desired.Desired(pools=(world.pool(workers=1),), llms=specs))
@@ -284,12 +287,12 @@ class LlmWorld(world.World):
 
     # Checks
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         held = {request.ticket for llm in self.mesh.llms.llms.values() for request in llm.held}
         assert held == set(self.waiting)
 
-    def check_engines_settled(self):
+    def check_engines_settled(self) -> None:
         """Assert that no request waits and that each LLM has its replicas, or too few GPUs."""
         assert self.waiting == {}
         wanted = {spec.name: spec for spec in self.mesh.catalog.desired.llms}

@@ -9,7 +9,9 @@ import json
 import re
 import threading
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 COMMIT = "c0ffee" + "0" * 34
 REPOSITORY = "org/tiny"
@@ -20,13 +22,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     folder: Path
     requests: list[str]
 
-    def do_HEAD(self):
+    def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         sent = urllib.parse.parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
         self._json(
             [
@@ -36,10 +38,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             ]
         )
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self):
+    def _answer(self) -> None:
         path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
         self.requests.append(f"{self.command} {path}")
         if re.fullmatch(rf"/api/models/{REPOSITORY}/tree/[^/]+", path):
@@ -57,10 +59,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(404, b"", {"x-error-code": "RepoNotFound"})
 
-    def _files(self):
+    def _files(self) -> list[Path]:
         return sorted(file for file in self.folder.iterdir() if file.is_file())
 
-    def _entry(self, file):
+    def _entry(self, file: Path) -> dict[str, Any]:
         return {
             "type": "file",
             "path": file.name,
@@ -68,16 +70,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "oid": _digest(file),
         }
 
-    def _json(self, value):
+    def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"content-type": "application/json"})
 
-    def _file(self, file):
+    def _file(self, file: Path) -> None:
         if not file.is_file():
             self._send(404, b"", {"x-error-code": "EntryNotFound", "x-repo-commit": COMMIT})
             return
         self._send(200, file.read_bytes(), {"etag": f'"{_digest(file)}"', "x-repo-commit": COMMIT})
 
-    def _send(self, status, body, headers):
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "content-length": str(len(body))}.items():
             self.send_header(name, value)
@@ -86,12 +88,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _digest(file):
+def _digest(file: Path) -> str:
     return hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 @contextlib.contextmanager
-def serving(folder):
+def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield its address, and the list of its requests."""
     requests: list[str] = []
     handler = type("Handler", (_Handler,), {"folder": Path(folder), "requests": requests})

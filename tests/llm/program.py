@@ -18,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 import httpx
 import openai
@@ -49,7 +50,7 @@ class Model:
 class Served:
     """The program that serves, seen from outside."""
 
-    def __init__(self, wanted: Model):
+    def __init__(self, wanted: Model) -> None:
         self.run_dir = tempfile.mkdtemp(prefix="llm")
         self.segments: set[str] = set()
         self._answers, their_end = os.pipe()
@@ -60,6 +61,8 @@ class Served:
             command, cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[their_end], start_new_session=True
         )
         os.close(their_end)
+        assert self.process.stdin is not None
+        self.stdin = self.process.stdin
         try:
             self.port, self.socket_path = self._answer(START_S)
         except BaseException:
@@ -76,18 +79,18 @@ class Served:
         maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in self.family)
         self.segments = set(re.findall(r"/dev/shm/\S+", maps))
 
-    def call(self, name, *args):
+    def call(self, name: str, *args: object) -> Any:
         self.ask(name, *args)
         return self._answer(ANSWER_S)
 
-    def ask(self, name, *args):
-        self.process.stdin.write(json.dumps([name, *args]).encode() + b"\n")
-        self.process.stdin.flush()
+    def ask(self, name: str, *args: object) -> None:
+        self.stdin.write(json.dumps([name, *args]).encode() + b"\n")
+        self.stdin.flush()
 
-    def answer(self):
+    def answer(self) -> Any:
         return self._answer(ANSWER_S)
 
-    def _answer(self, timeout_s):
+    def _answer(self, timeout_s: float) -> Any:
         answer = b""
         while not answer.endswith(b"\n"):
             assert select.select([self._answers], [], [], timeout_s)[0], "no answer"
@@ -99,20 +102,20 @@ class Served:
             raise getattr(errors, kind)(value)
         return value
 
-    def report(self):
+    def report(self) -> llm_spec.LlmReport:
         return llm_spec.LlmReport(*self.call("report"))
 
-    def descendants(self):
+    def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def end(self):
+    def end(self) -> None:
         """Kill the program with all that it started."""
         if self.process.poll() is None:
             for process in self.descendants():
                 process.kill()
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        self.stdin.close()
         os.close(self._answers)
         self.client.close()
         for segment in self.segments:
@@ -121,7 +124,7 @@ class Served:
 
 
 class Program:
-    def __init__(self, order):
+    def __init__(self, order: list[Any]) -> None:
         engine, path, adapters, spec, run_dir = order
         self.spec = llm_spec.LlmSpec(
             NAME,
@@ -142,30 +145,30 @@ class Program:
             make,
         )
 
-    async def start(self):
+    async def start(self) -> tuple[int, str]:
         endpoint = await self.server.start()
         return endpoint.port, endpoint.socket_path
 
-    async def report(self):
+    async def report(self) -> llm_spec.LlmReport:
         return self.server.report()
 
-    async def check(self):
+    async def check(self) -> None:
         """Run the conformance suite on the engine that serves."""
         await engine_suite.check_started_engine(self.server.engine, self.order)
 
-    async def failed(self):
+    async def failed(self) -> str:
         return await self.server.wait_until_failed()
 
-    async def sleep(self, level):
+    async def sleep(self, level: int) -> None:
         await self.server.sleep(level)
 
-    async def drain(self, timeout_s):
+    async def drain(self, timeout_s: float) -> None:
         await self.server.drain(timeout_s)
 
-    async def stop(self):
+    async def stop(self) -> None:
         await self.server.stop()
 
-    async def strike(self, how):
+    async def strike(self, how: str) -> None:
         """Send a signal to the engine's core, or have a fake do what the signal does."""
         engine = self.server.engine
         if isinstance(engine, fake_engine.FakeEngine):
@@ -181,13 +184,14 @@ def broken(path: str) -> str:
     return "" if Path(path, "config.json").exists() else f"there is no model in {path}"
 
 
-async def main(order, answers):
+async def main(order: list[Any], answers: TextIO) -> None:
     program = Program(order)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
     )
-    name, args = "start", []
+    name = "start"
+    args: list[Any] = []
     while True:
         try:
             answer = ("value", await getattr(program, name)(*args))

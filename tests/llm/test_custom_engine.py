@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ FIND = "from meshserve.llm import engine_lookup; print(engine_lookup.find('parro
 
 
 @pytest.mark.edge
-def test_the_example_installs_is_found_and_passes_its_own_tests(tmp_path):
+def test_the_example_installs_is_found_and_passes_its_own_tests(tmp_path: Path) -> None:
     # Setuptools leaves build folders beside what it builds.
     source = shutil.copytree(EXAMPLE, tmp_path / "source")
     site = tmp_path / "site"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from meshserve import errors
@@ -14,7 +16,7 @@ wrong = meshserve.errors:MeshError
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package beside meshserve that brings engines."""
     folder = tmp_path / "others-1.dist-info"
     folder.mkdir()
@@ -23,12 +25,12 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def test_vllms_engine_is_found_whether_vllm_is_installed_or_not():
+def test_vllms_engine_is_found_whether_vllm_is_installed_or_not() -> None:
     assert engine_lookup.find("vllm") is vllm_engine.VllmEngine
 
 
 @pytest.mark.usefixtures("installed")
-def test_the_engine_of_another_package_is_found_by_its_name():
+def test_the_engine_of_another_package_is_found_by_its_name() -> None:
     assert engine_lookup.find("fake") is fake_engine.FakeEngine
     assert engine_lookup.installed("fake") is fake_engine.FakeEngine
 
@@ -42,7 +44,7 @@ def test_the_engine_of_another_package_is_found_by_its_name():
         ("wrong", "is not a llm_engine.Engine"),
     ],
 )
-def test_an_engine_that_can_not_be_used_fails_with_its_name(name, words):
+def test_an_engine_that_can_not_be_used_fails_with_its_name(name: str, words: str) -> None:
     with pytest.raises(errors.LoadFailed, match=words):
         engine_lookup.find(name)
     assert engine_lookup.installed(name) is None

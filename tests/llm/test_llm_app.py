@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from meshserve.core.interfaces import llm_engine
 from meshserve.llm import llm_app
 from tests import support
 
@@ -12,13 +14,15 @@ from tests import support
 class EngineApp:
     """An engine's app that answers with the path, once it may."""
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self) -> None:
+        self.seen: list[tuple[llm_engine.Scope, llm_engine.Receive, llm_engine.Send]] = []
         self.failure = ""
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(
+        self, scope: llm_engine.Scope, receive: llm_engine.Receive, send: llm_engine.Send
+    ) -> None:
         self.seen.append((scope, receive, send))
         await self.may_answer.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -26,43 +30,56 @@ class EngineApp:
 
 
 @pytest.fixture
-def inner():
+def inner() -> EngineApp:
     return EngineApp()
 
 
 @pytest.fixture
-def outer(inner):
+def outer(inner: EngineApp) -> llm_app.LlmApp:
     return llm_app.LlmApp(inner, lambda: inner.failure)
 
 
 @pytest.fixture
-async def client(outer):
+async def client(outer: llm_app.LlmApp) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(outer), base_url="http://llm"
     ) as http:
         yield http
 
 
-async def test_requests_reach_the_engine_untouched(outer, inner):
-    call = ({"path": "/v1/completions"}, object(), lambda _: asyncio.sleep(0))
-    await outer(*call)
-    assert inner.seen == [call]
+async def test_requests_reach_the_engine_untouched(outer: llm_app.LlmApp, inner: EngineApp) -> None:
+    scope: llm_engine.Scope = {"path": "/v1/completions"}
+
+    async def receive() -> llm_engine.Scope:
+        return {}
+
+    async def send(_: object) -> None:
+        pass
+
+    await outer(scope, receive, send)
+    assert inner.seen == [(scope, receive, send)]
     assert (outer.requests, outer.in_flight) == (1, 0)
 
 
-async def test_health_checks_do_not_reach_the_engine(client, outer, inner):
+async def test_health_checks_do_not_reach_the_engine(
+    client: httpx.AsyncClient, outer: llm_app.LlmApp, inner: EngineApp
+) -> None:
     assert (await client.get("/healthz")).text == "ok"
     outer.is_draining = True
     assert (await client.get("/healthz")).status_code == 503
     assert inner.seen == []
 
 
-async def test_requests_are_answered_while_it_drains(client, outer):
+async def test_requests_are_answered_while_it_drains(
+    client: httpx.AsyncClient, outer: llm_app.LlmApp
+) -> None:
     outer.is_draining = True
     assert (await client.get("/v1/models")).text == "/v1/models"
 
 
-async def test_a_refusal_has_the_shape_of_openais_errors(client, outer, inner):
+async def test_a_refusal_has_the_shape_of_openais_errors(
+    client: httpx.AsyncClient, outer: llm_app.LlmApp, inner: EngineApp
+) -> None:
     outer.refusal = "it has failed"
     answer = await client.post("/v1/completions")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, str(llm_app.RETRY_S))
@@ -76,12 +93,16 @@ async def test_a_refusal_has_the_shape_of_openais_errors(client, outer, inner):
     assert inner.seen == []
 
 
-async def test_probes_are_not_counted_as_requests(client, outer):
+async def test_probes_are_not_counted_as_requests(
+    client: httpx.AsyncClient, outer: llm_app.LlmApp
+) -> None:
     assert (await client.get("/metrics")).text == "/metrics"
     assert outer.requests == 0
 
 
-async def test_it_is_idle_when_the_last_request_is_answered(client, outer, inner):
+async def test_it_is_idle_when_the_last_request_is_answered(
+    client: httpx.AsyncClient, outer: llm_app.LlmApp, inner: EngineApp
+) -> None:
     inner.may_answer.clear()
     requests = [asyncio.ensure_future(client.get("/a")), asyncio.ensure_future(client.get("/b"))]
     idle = asyncio.ensure_future(outer.wait_until_idle())
@@ -93,7 +114,9 @@ async def test_it_is_idle_when_the_last_request_is_answered(client, outer, inner
     assert outer.in_flight == 0
 
 
-async def test_a_request_after_the_engines_end_is_refused_at_once(inner, client):
+async def test_a_request_after_the_engines_end_is_refused_at_once(
+    inner: EngineApp, client: httpx.AsyncClient
+) -> None:
     inner.failure = "it was killed"
     answer = await client.post("/v1/completions")
     assert (answer.status_code, answer.json()["error"]["message"], inner.seen) == (

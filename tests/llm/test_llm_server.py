@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +18,9 @@ from tests import support
 SPEC = llm_spec.LlmSpec("tiny", "/m", start_timeout_s=5.0, stall_timeout_s=0.5)
 
 
-def server_of(engine, run_dir, spec=SPEC):
+def server_of(
+    engine: llm_engine.Engine, run_dir: Path, spec: llm_spec.LlmSpec = SPEC
+) -> llm_server.LlmServer:
     return llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(run_dir)),
         llm_engine.EngineOrder(spec, "/m"),
@@ -24,8 +28,14 @@ def server_of(engine, run_dir, spec=SPEC):
     )
 
 
+def paths_in(folder: Path) -> list[str]:
+    return [str(path) for path in folder.iterdir()]
+
+
 @contextlib.asynccontextmanager
-async def started(engine, run_dir, spec=SPEC):
+async def started(
+    engine: llm_engine.Engine, run_dir: Path, spec: llm_spec.LlmSpec = SPEC
+) -> AsyncIterator[tuple[llm_server.LlmServer, httpx.AsyncClient]]:
     """Yield a server that serves, and a client of it."""
     server = server_of(engine, run_dir, spec)
     endpoint = await server.start()
@@ -38,31 +48,31 @@ async def started(engine, run_dir, spec=SPEC):
         await server.stop()
 
 
-def ask(client, tokens=3):
+def ask(client: httpx.AsyncClient, tokens: int = 3) -> Awaitable[httpx.Response]:
     return client.post(
         "/v1/completions", json={"model": "tiny", "prompt": "x", "max_tokens": tokens}
     )
 
 
-async def test_it_listens_once_the_engine_has_made_a_token(tmp_path):
+async def test_it_listens_once_the_engine_has_made_a_token(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine()
     async with started(engine, tmp_path) as (server, client):
         assert engine.calls == ["start", "token"]
         assert (await ask(client)).status_code == 200
-        assert [str(path) for path in tmp_path.iterdir()] == [server.address.socket_path]
-    assert list(tmp_path.iterdir()) == []
+        assert paths_in(tmp_path) == [server.address.socket_path]
+    assert paths_in(tmp_path) == []
     assert engine.calls[-1] == "close"
 
 
-async def test_a_failed_start_raises_the_reason_and_leaves_nothing(tmp_path):
+async def test_a_failed_start_raises_the_reason_and_leaves_nothing(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(start_failure="no such architecture")
     with pytest.raises(errors.LoadFailed, match="no such architecture"):
         await server_of(engine, tmp_path).start()
     assert engine.calls == ["start", "close"]
-    assert list(tmp_path.iterdir()) == []
+    assert paths_in(tmp_path) == []
 
 
-async def test_a_start_that_takes_too_long_is_given_up(tmp_path):
+async def test_a_start_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(start_s=60)
     with pytest.raises(errors.LoadFailed, match=r"within 0.1 s"):
         await server_of(
@@ -71,7 +81,7 @@ async def test_a_start_that_takes_too_long_is_given_up(tmp_path):
     assert engine.failure() == "it was ended"
 
 
-async def test_before_its_start_it_reports_nothing_and_can_not_wake(tmp_path):
+async def test_before_its_start_it_reports_nothing_and_can_not_wake(tmp_path: Path) -> None:
     server = server_of(fake_engine.FakeEngine(), tmp_path)
     assert server.report() == llm_spec.LlmReport("tiny/0")
     await server.drain(1)
@@ -80,7 +90,7 @@ async def test_before_its_start_it_reports_nothing_and_can_not_wake(tmp_path):
     await server.stop()
 
 
-async def test_a_dead_engine_is_a_failure_with_its_reason(tmp_path):
+async def test_a_dead_engine_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine()
     async with started(engine, tmp_path) as (server, client):
         engine.die("out of memory")
@@ -90,7 +100,7 @@ async def test_a_dead_engine_is_a_failure_with_its_reason(tmp_path):
         assert server.report().running == 0
 
 
-async def test_a_stalled_engine_is_a_failure_and_is_killed(tmp_path):
+async def test_a_stalled_engine_is_a_failure_and_is_killed(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine()
     async with started(engine, tmp_path) as (server, client):
         engine.stall()
@@ -99,13 +109,13 @@ async def test_a_stalled_engine_is_a_failure_and_is_killed(tmp_path):
         assert "got on" in await server.wait_until_failed()
 
 
-async def test_a_slow_engine_is_not_a_stalled_one(tmp_path):
+async def test_a_slow_engine_is_not_a_stalled_one(tmp_path: Path) -> None:
     async with started(fake_engine.FakeEngine(step_s=0.2), tmp_path) as (server, client):
         assert (await ask(client, 5)).status_code == 200
         assert server.report().stalled_s == 0
 
 
-async def test_draining_ends_with_its_timeout(tmp_path):
+async def test_draining_ends_with_its_timeout(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(step_s=0.1)
     async with started(engine, tmp_path) as (server, client):
         request = asyncio.ensure_future(ask(client, 5))
@@ -117,7 +127,7 @@ async def test_draining_ends_with_its_timeout(tmp_path):
         assert (await client.get("/healthz")).status_code == 503
 
 
-async def test_a_sleeping_replica_refuses_requests_until_it_wakes(tmp_path):
+async def test_a_sleeping_replica_refuses_requests_until_it_wakes(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(can_sleep=True)
     async with started(engine, tmp_path) as (server, client):
         await server.sleep(2)
@@ -127,7 +137,7 @@ async def test_a_sleeping_replica_refuses_requests_until_it_wakes(tmp_path):
         assert engine.calls[2:] == ["sleep 2", "wake", "token"]
 
 
-async def test_it_sleeps_once_its_requests_are_answered(tmp_path):
+async def test_it_sleeps_once_its_requests_are_answered(tmp_path: Path) -> None:
     async with started(fake_engine.FakeEngine(can_sleep=True, step_s=0.05), tmp_path) as (
         server,
         client,
@@ -138,7 +148,7 @@ async def test_it_sleeps_once_its_requests_are_answered(tmp_path):
         assert (await request).status_code == 200
 
 
-async def test_an_engine_that_can_not_sleep_serves_on(tmp_path):
+async def test_an_engine_that_can_not_sleep_serves_on(tmp_path: Path) -> None:
     async with started(fake_engine.FakeEngine(), tmp_path) as (server, client):
         with pytest.raises(errors.Unsupported):
             await server.sleep(1)
@@ -146,7 +156,7 @@ async def test_an_engine_that_can_not_sleep_serves_on(tmp_path):
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_an_engine_that_does_not_wake_has_failed(tmp_path):
+async def test_an_engine_that_does_not_wake_has_failed(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(can_sleep=True)
     async with started(engine, tmp_path, llm_spec.LlmSpec("tiny", "/m", start_timeout_s=0.5)) as (
         server,
@@ -163,11 +173,11 @@ class Plain(fake_engine.FakeEngine):
     """Declares nothing: neither sleep nor adapters."""
 
     @property
-    def capabilities(self):
+    def capabilities(self) -> llm_engine.EngineCapabilities:
         return llm_engine.EngineCapabilities()
 
 
-async def test_adapters_are_refused_for_an_engine_without(tmp_path):
+async def test_adapters_are_refused_for_an_engine_without(tmp_path: Path) -> None:
     address = model.ServerAddress("tiny/0", str(tmp_path))
     order = llm_engine.EngineOrder(SPEC, "/m", {"lora": "/lora"})
     server = llm_server.LlmServer(address, order, Plain)
@@ -175,7 +185,7 @@ async def test_adapters_are_refused_for_an_engine_without(tmp_path):
         await server.start()
 
 
-async def test_a_replica_on_unshared_gpus_says_why_it_can_not_sleep(tmp_path):
+async def test_a_replica_on_unshared_gpus_says_why_it_can_not_sleep(tmp_path: Path) -> None:
     async with started(Plain(), tmp_path) as (server, _):
         with pytest.raises(errors.Unsupported, match="not started to share its GPUs"):
             await server.sleep(1)

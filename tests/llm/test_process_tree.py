@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -18,24 +17,25 @@ from tests import support
 WAIT_S = 60.0
 
 
-def with_a_segment():
+def with_a_segment() -> None:
     segment = shared_memory.SharedMemory(create=True, size=4096)
+    assert segment.buf is not None
     segment.buf[0] = 1
     time.sleep(60)
 
 
-def with_a_child():
+def with_a_child() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
         child.wait()
 
 
 @pytest.fixture
-def tree():
+def tree() -> process_tree.ProcessTree:
     return process_tree.ProcessTree()
 
 
 @pytest.fixture
-def parent(tree):
+def parent(tree: process_tree.ProcessTree) -> Iterator[multiprocessing.process.BaseProcess]:
     process = multiprocessing.get_context("spawn").Process(target=with_a_child)
     process.start()
     support.wait_until(lambda: len(tree.living()) == 2, what="parent and child")
@@ -45,14 +45,18 @@ def parent(tree):
     process.close()
 
 
-def test_children_of_children_are_known(tree, parent):
+def test_children_of_children_are_known(
+    tree: process_tree.ProcessTree, parent: multiprocessing.process.BaseProcess
+) -> None:
     assert parent.pid in {process.pid for process in tree.living()}
     tree.kill()
     tree.wait(WAIT_S)
     assert tree.living() == []
 
 
-def test_a_child_whose_parent_is_dead_is_killed_too(tree, parent):
+def test_a_child_whose_parent_is_dead_is_killed_too(
+    tree: process_tree.ProcessTree, parent: multiprocessing.process.BaseProcess
+) -> None:
     (child,) = psutil.Process(parent.pid).children()
     parent.kill()
     parent.join()
@@ -62,15 +66,17 @@ def test_a_child_whose_parent_is_dead_is_killed_too(tree, parent):
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stopped_process_is_killed_too(tree, parent):
-    os.kill(parent.pid, signal.SIGSTOP)
+def test_a_stopped_process_is_killed_too(
+    tree: process_tree.ProcessTree, parent: multiprocessing.process.BaseProcess
+) -> None:
+    psutil.Process(parent.pid).suspend()
     began_s = time.monotonic()
     tree.kill()
     tree.wait(WAIT_S)
     assert time.monotonic() - began_s < WAIT_S / 2
 
 
-def test_shared_memory_of_killed_processes_is_removed(tree):
+def test_shared_memory_of_killed_processes_is_removed(tree: process_tree.ProcessTree) -> None:
     before = set(Path("/dev/shm").glob("psm_*"))
     process = multiprocessing.get_context("spawn").Process(target=with_a_segment)
     process.start()
@@ -83,11 +89,11 @@ def test_shared_memory_of_killed_processes_is_removed(tree):
     assert left - before == set()
 
 
-def test_processes_that_ran_before_are_ignored(parent):
+def test_processes_that_ran_before_are_ignored(parent: multiprocessing.process.BaseProcess) -> None:
     assert process_tree.ProcessTree().living() == []
     assert parent.is_alive()
 
 
-def test_an_empty_tree_can_be_killed(tree):
+def test_an_empty_tree_can_be_killed(tree: process_tree.ProcessTree) -> None:
     tree.kill()
     tree.wait(0)

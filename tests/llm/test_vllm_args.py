@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from meshserve.llm import vllm_args
 
 
 @pytest.fixture
-def parser():
+def parser() -> argparse.ArgumentParser:
     """A parser with options of every kind that vLLM's has."""
     fake = argparse.ArgumentParser(add_help=False)
     fake.add_argument("model_tag", nargs="?")
@@ -35,11 +37,11 @@ def parser():
     return fake
 
 
-def order(adapters=(), **spec):
+def order(adapters: Iterable[tuple[str, str]] = (), **spec: Any) -> llm_engine.EngineOrder:
     return llm_engine.EngineOrder(llm_spec.LlmSpec("m", "/m", **spec), "/cache/m", dict(adapters))
 
 
-def test_valid_arguments_have_no_faults(parser):
+def test_valid_arguments_have_no_faults(parser: argparse.ArgumentParser) -> None:
     engine = {
         "max_model_len": 5,
         "enforce_eager": True,
@@ -60,11 +62,13 @@ def test_valid_arguments_have_no_faults(parser):
         ("tensor_parallel_size", 2, "can't be set here: it stands beside `engine`"),
     ],
 )
-def test_a_wrong_key_or_value_is_a_fault_with_its_key(parser, key, value, message):
+def test_a_wrong_key_or_value_is_a_fault_with_its_key(
+    parser: argparse.ArgumentParser, key: str, value: object, message: str
+) -> None:
     assert vllm_args.faults(parser, {key: value, "enforce_eager": True}) == [(key, message)]
 
 
-def test_an_order_becomes_vllms_values(parser):
+def test_an_order_becomes_vllms_values(parser: argparse.ArgumentParser) -> None:
     args = vllm_args.namespace(parser, order(aliases=("too",), tensor_parallel_size=2), {})
     assert (args.model, args.served_model_name, args.tensor_parallel_size) == (
         "/cache/m",
@@ -74,11 +78,11 @@ def test_an_order_becomes_vllms_values(parser):
     assert (args.distributed_executor_backend, args.enable_lora) == ("mp", None)
 
 
-def test_a_single_worker_is_left_to_vllm(parser):
+def test_a_single_worker_is_left_to_vllm(parser: argparse.ArgumentParser) -> None:
     assert vllm_args.namespace(parser, order(), {}).distributed_executor_backend is None
 
 
-def test_adapters_become_lora_modules(parser):
+def test_adapters_become_lora_modules(parser: argparse.ArgumentParser) -> None:
     args = vllm_args.namespace(parser, order({"tone": "/cache/tone"}.items()), {})
     assert args.enable_lora is True
     assert [json.loads(module) for module in args.lora_modules] == [
@@ -86,13 +90,13 @@ def test_adapters_become_lora_modules(parser):
     ]
 
 
-def test_a_users_value_overrides_a_default(parser):
+def test_a_users_value_overrides_a_default(parser: argparse.ArgumentParser) -> None:
     defaults = {"enforce_eager": True, "max_model_len": 5}
     args = vllm_args.namespace(parser, order(engine={"enforce_eager": False}), defaults)
     assert (args.enforce_eager, args.max_model_len) == (False, 5)
 
 
-def test_none_is_vllms_own_default(parser):
+def test_none_is_vllms_own_default(parser: argparse.ArgumentParser) -> None:
     assert (
         vllm_args.namespace(
             parser, order(engine={"enforce_eager": None}), {"enforce_eager": True}
@@ -105,7 +109,9 @@ def test_none_is_vllms_own_default(parser):
     ("share", "device", "sleeps"),
     [("group", "cuda", True), ("", "cuda", None), ("group", "cpu", None)],
 )
-def test_only_engines_that_share_gpus_get_sleep_mode(parser, share, device, sleeps):
+def test_only_engines_that_share_gpus_get_sleep_mode(
+    parser: argparse.ArgumentParser, share: str, device: str, sleeps: bool | None
+) -> None:
     assert (
         vllm_args.namespace(parser, order(share=share, device=device), {}).enable_sleep_mode
         is sleeps
@@ -113,18 +119,20 @@ def test_only_engines_that_share_gpus_get_sleep_mode(parser, share, device, slee
 
 
 @pytest.mark.parametrize("engine", [{"max_model_len": "x"}, {"nothing": 1}])
-def test_an_order_with_a_fault_raises(parser, engine):
+def test_an_order_with_a_fault_raises(
+    parser: argparse.ArgumentParser, engine: dict[str, Any]
+) -> None:
     with pytest.raises(errors.InvalidRequest, match=r"max-model-len|nothing"):
         vllm_args.namespace(parser, order(engine=engine), {})
 
 
-def test_an_error_that_a_parser_raises_is_a_fault(parser):
+def test_an_error_that_a_parser_raises_is_a_fault(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grow", action=Raising)
     assert vllm_args.faults(parser, {"grow": "x"}) == [("grow", "not that")]
 
 
 class Raising(argparse.Action):
-    def __call__(self, *_):
+    def __call__(self, *_: object) -> None:
         raise TypeError("not that")
 
 
@@ -133,7 +141,7 @@ class Raising(argparse.Action):
 
 @pytest.mark.edge
 @pytest.mark.slow
-def test_vllms_own_parser_checks_every_key():
+def test_vllms_own_parser_checks_every_key() -> None:
     wrong = {"max_modle_len": 5, "dtype": "foo", "max_num_seqs": "x", "port": 80}
     good, bad = vllm_args.check_in_child([{"max_model_len": "1k", "enforce_eager": True}, wrong])
     assert good == []
@@ -142,12 +150,14 @@ def test_vllms_own_parser_checks_every_key():
     assert "bfloat16" in dict(bad)["dtype"]
 
 
-def test_no_child_is_started_for_empty_sections(monkeypatch):
+def test_no_child_is_started_for_empty_sections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_args, "CHECK_PROGRAM", "raise SystemExit(1)")
     assert vllm_args.check_in_child([{}, {}]) == [[], []]
 
 
-def test_a_check_that_fails_finds_nothing_and_is_logged(monkeypatch, caplog):
+def test_a_check_that_fails_finds_nothing_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(vllm_args, "CHECK_PROGRAM", "raise SystemExit('vLLM is broken')")
     assert vllm_args.check_in_child([{"dtype": "foo"}]) == [[]]
     assert "vLLM is broken" in caplog.text

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,19 +25,19 @@ SPEC = {
 }
 
 
-def truncated(folder):
+def truncated(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 20])
 
 
-def unknown(folder):
+def unknown(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps(settings | {"architectures": ["OtherForCausalLM"], "model_type": "other"})
     )
 
 
-def missing(folder):
+def missing(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
@@ -48,7 +50,7 @@ SPOILS = {
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model, its adapter, and three models that can't be loaded."""
     paths = {name: tmp_path_factory.mktemp(name) for name in ("llama", "adapter", *SPOILS)}
     tiny_llm.llama(paths["llama"], **tiny_llm.WIDE)
@@ -59,7 +61,9 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def starts(folders):
+def starts(
+    folders: dict[str, Path],
+) -> Iterator[dict[str, concurrent.futures.Future[program.Served]]]:
     """The futures of five servers that start at once, for a start is mostly imports."""
     adapters = {program.ADAPTER: str(folders["adapter"])}
     models = {name: program.Model("vllm", str(folders[name]), {}, SPEC) for name in SPOILS}
@@ -76,21 +80,21 @@ def starts(folders):
 
 
 @pytest.fixture
-def served(starts):
+def served(starts: dict[str, concurrent.futures.Future[program.Served]]) -> program.Served:
     return starts["whole"].result()
 
 
 @pytest.fixture
-def split(starts):
+def split(starts: dict[str, concurrent.futures.Future[program.Served]]) -> program.Served:
     return starts["split"].result()
 
 
 @pytest.fixture
-def llama(folders):
+def llama(folders: dict[str, Path]) -> Path:
     return folders["llama"]
 
 
-def token_ids(served, name=program.NAME):
+def token_ids(served: program.Served, name: str = program.NAME) -> list[list[int]]:
     body = {
         "model": name,
         "max_tokens": llm_world.TOKENS,
@@ -105,11 +109,13 @@ def token_ids(served, name=program.NAME):
     return [answer["choices"][0]["token_ids"] for answer in answers]
 
 
-def test_greedy_tokens_are_those_of_transformers(served, llama):
+def test_greedy_tokens_are_those_of_transformers(served: program.Served, llama: Path) -> None:
     assert token_ids(served) == llm_world.tokens(llama)
 
 
-def test_tokens_of_an_adapter_are_those_of_peft(served, folders):
+def test_tokens_of_an_adapter_are_those_of_peft(
+    served: program.Served, folders: dict[str, Path]
+) -> None:
     llama = folders["llama"]
     assert (
         token_ids(served, program.ADAPTER)
@@ -118,7 +124,7 @@ def test_tokens_of_an_adapter_are_those_of_peft(served, folders):
     )
 
 
-def test_a_prompt_over_the_context_is_a_bad_request(served):
+def test_a_prompt_over_the_context_is_a_bad_request(served: program.Served) -> None:
     answer = served.client.post(
         "/v1/completions", json={"model": program.NAME, "prompt": "word " * 600}
     )
@@ -132,7 +138,7 @@ class TestVllmEngine(contract.EngineContract):
     choices = 8
 
 
-def test_greedy_tokens_are_the_same_on_two_processes(split, llama):
+def test_greedy_tokens_are_the_same_on_two_processes(split: program.Served, llama: Path) -> None:
     assert token_ids(split) == llm_world.tokens(llama)
 
 
@@ -141,12 +147,14 @@ class TestVllmEngineStopped(contract.StallContract):
     WITHIN_S = STALL_S + 1
 
     @pytest.fixture
-    def served(self, split):
+    def served(self, split: program.Served) -> program.Served:
         return split
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_a_model_that_can_not_be_loaded_fails_with_vllms_reason(starts, name):
+def test_a_model_that_can_not_be_loaded_fails_with_vllms_reason(
+    starts: dict[str, concurrent.futures.Future[program.Served]], name: str
+) -> None:
     failure = starts[name].exception()
     assert isinstance(failure, errors.LoadFailed)
     assert SPOILS[name][1] in failure.message

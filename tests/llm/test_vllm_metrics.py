@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import prometheus_client
 import pytest
 
@@ -7,12 +9,12 @@ from meshserve.llm import vllm_metrics
 
 
 @pytest.fixture
-def registry():
+def registry() -> prometheus_client.CollectorRegistry:
     return prometheus_client.CollectorRegistry()
 
 
 @pytest.fixture
-def engine(registry):
+def engine(registry: prometheus_client.CollectorRegistry) -> dict[str, Any]:
     """vLLM's metrics, by its names and with its labels."""
     labels = ["model_name"]
     return {
@@ -34,11 +36,13 @@ def engine(registry):
     }
 
 
-def test_without_metrics_all_requests_wait(registry):
+def test_without_metrics_all_requests_wait(registry: prometheus_client.CollectorRegistry) -> None:
     assert vllm_metrics.counts(3, registry)[:4] == (0, 3, 0, 0.0)
 
 
-def test_counts_follow_the_metrics(registry, engine):
+def test_counts_follow_the_metrics(
+    registry: prometheus_client.CollectorRegistry, engine: dict[str, Any]
+) -> None:
     engine["running"].set(2)
     engine["tokens"].inc(7)
     engine["kv"].set(0.25)
@@ -49,13 +53,17 @@ def test_counts_follow_the_metrics(registry, engine):
     assert counts.ttft == ((0.1, 1), (1.0, 2), (float("inf"), 2))
 
 
-def test_running_requests_are_bounded_by_unfinished_ones(registry, engine):
+def test_running_requests_are_bounded_by_unfinished_ones(
+    registry: prometheus_client.CollectorRegistry, engine: dict[str, Any]
+) -> None:
     engine["running"].set(2)
     assert vllm_metrics.counts(0, registry)[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["running", "tokens", "prompt", "kv"])
-def test_everything_that_a_step_changes_is_progress(registry, engine, name):
+def test_everything_that_a_step_changes_is_progress(
+    registry: prometheus_client.CollectorRegistry, engine: dict[str, Any], name: str
+) -> None:
     before = vllm_metrics.counts(1, registry).progress
     assert vllm_metrics.counts(1, registry).progress == before
     engine[name].inc()

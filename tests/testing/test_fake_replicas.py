@@ -13,7 +13,7 @@ ON_GPU = llm_spec.LlmSpec("g", "/g")
 
 
 @pytest.fixture
-async def replicas():
+async def replicas() -> fake_replicas.FakeReplicas:
     return fake_replicas.FakeReplicas([])
 
 
@@ -21,14 +21,14 @@ class TestFakeReplicas(contract.ReplicasContract):
     """They keep the contract that real ones keep."""
 
 
-async def test_a_start_fails_as_often_as_a_test_wants(replicas):
+async def test_a_start_fails_as_often_as_a_test_wants(replicas: fake_replicas.FakeReplicas) -> None:
     replicas.failing_replicas[contract.REPLICA] = 1
     with pytest.raises(errors.LoadFailed, match="can't be started"):
         await contract.start(replicas)
     assert await contract.start(replicas)
 
 
-async def test_a_start_takes_as_long_as_a_test_wants(replicas):
+async def test_a_start_takes_as_long_as_a_test_wants(replicas: fake_replicas.FakeReplicas) -> None:
     replicas.slow[contract.REPLICA] = asyncio.Event()
     starting = asyncio.ensure_future(contract.start(replicas))
     await asyncio.sleep(0)
@@ -37,7 +37,9 @@ async def test_a_start_takes_as_long_as_a_test_wants(replicas):
     assert (await starting).replica_id == contract.REPLICA
 
 
-async def test_a_replica_on_gpus_holds_them_sleeps_and_wakes(replicas):
+async def test_a_replica_on_gpus_holds_them_sleeps_and_wakes(
+    replicas: fake_replicas.FakeReplicas,
+) -> None:
     replicas.gpus = {"n1": 4}
     await replicas.start_replica("g/0", ON_GPU, llm_spec.ReplicaPlan((2,), node="n1"))
     assert await replicas.node_capacities() == (llm_spec.NodeCapacity("n1", 4, 2, 2, ("g/0",)),)
@@ -47,7 +49,9 @@ async def test_a_replica_on_gpus_holds_them_sleeps_and_wakes(replicas):
     assert not (await replicas.living_replicas())[0].is_asleep
 
 
-async def test_an_order_fails_as_often_as_a_test_wants(replicas):
+async def test_an_order_fails_as_often_as_a_test_wants(
+    replicas: fake_replicas.FakeReplicas,
+) -> None:
     await replicas.start_replica("g/0", ON_GPU, llm_spec.ReplicaPlan((1,), node="n1"))
     replicas.failing_orders["g/0"] = 1
     with pytest.raises(errors.Unavailable, match="does not obey"):

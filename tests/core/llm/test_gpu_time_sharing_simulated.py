@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from meshserve.core.values import commands
+from meshserve.core.values import commands, llm_spec
 from tests.core import llm_world
 
 RESIDENCY_S = 30.0
 
 
-def shared(name, **fields):
+def shared(name: str, **fields: Any) -> llm_spec.LlmSpec:
     return llm_world.spec(name, share="g", residency_s_min=RESIDENCY_S, **fields)
 
 
 @pytest.fixture
-def world():
+def world() -> Iterator[llm_world.LlmWorld]:
     fresh = llm_world.LlmWorld(n1=1)
     fresh.apply_llms(shared("a"), shared("b"), shared("c"))
     fresh.perform_all()
@@ -23,7 +26,7 @@ def world():
     fresh.check()
 
 
-def ask(world, name):
+def ask(world: llm_world.LlmWorld, name: str) -> None:
     """Send a request as a client does: it waits only if the gateway holds it."""
     route = next(route for route in world.served["n1"].llms if route.name == name)
     if route.is_held:
@@ -32,19 +35,19 @@ def ask(world, name):
         world.engines[route.members[0].worker_id].requests += 1
 
 
-def awake(world):
+def awake(world: llm_world.LlmWorld) -> list[str]:
     return [engine.spec.name for engine in world.engines.values() if engine.is_awake]
 
 
-def swaps(world):
+def swaps(world: llm_world.LlmWorld) -> int:
     return sum(isinstance(command, commands.SleepReplica) for command in world.log)
 
 
-def turned_away(world):
+def turned_away(world: llm_world.LlmWorld) -> list[commands.HeldCommand]:
     return [answer for answer in world.answers.values() if isinstance(answer, commands.TurnAway)]
 
 
-def test_one_model_starts_and_the_others_when_they_are_requested(world):
+def test_one_model_starts_and_the_others_when_they_are_requested(world: llm_world.LlmWorld) -> None:
     assert awake(world) == ["a"]
     world.pass_time(100.0)
     assert sorted(world.engines) == ["a/0"]
@@ -53,7 +56,7 @@ def test_one_model_starts_and_the_others_when_they_are_requested(world):
     assert (awake(world), sorted(world.engines)) == (["b"], ["a/0", "b/0"])
 
 
-def test_two_busy_models_take_turns_and_do_not_thrash(world):
+def test_two_busy_models_take_turns_and_do_not_thrash(world: llm_world.LlmWorld) -> None:
     before_s, seconds = world.now_s, 600
     for _ in range(seconds):
         ask(world, "a")
@@ -65,7 +68,7 @@ def test_two_busy_models_take_turns_and_do_not_thrash(world):
     assert (world.waiting, turned_away(world)) == ({}, [])
 
 
-def test_a_model_that_came_up_stays_for_its_residency_time(world):
+def test_a_model_that_came_up_stays_for_its_residency_time(world: llm_world.LlmWorld) -> None:
     world.pass_time(RESIDENCY_S - 1.0)
     world.ask("b")
     world.perform_all()
@@ -74,7 +77,9 @@ def test_a_model_that_came_up_stays_for_its_residency_time(world):
     assert awake(world) == ["b"]
 
 
-def test_an_idle_model_makes_way_at_once_after_its_residency_time(world):
+def test_an_idle_model_makes_way_at_once_after_its_residency_time(
+    world: llm_world.LlmWorld,
+) -> None:
     world.pass_time(RESIDENCY_S)
     ticket = world.ask("c")
     world.perform_all()
@@ -82,7 +87,7 @@ def test_an_idle_model_makes_way_at_once_after_its_residency_time(world):
     assert isinstance(world.answers[ticket], commands.Admit)
 
 
-def test_a_sleeping_model_is_woken_and_not_started(world):
+def test_a_sleeping_model_is_woken_and_not_started(world: llm_world.LlmWorld) -> None:
     world.pass_time(RESIDENCY_S)
     world.ask("b")
     world.pass_time(RESIDENCY_S)
@@ -96,7 +101,7 @@ def test_a_sleeping_model_is_woken_and_not_started(world):
     assert world.mesh.llms.llms["a"].wakes.expected_s == llm_world.WAKE_S
 
 
-def test_three_models_that_are_always_requested_are_all_served(world):
+def test_three_models_that_are_always_requested_are_all_served(world: llm_world.LlmWorld) -> None:
     served = dict.fromkeys("abc", 0)
     for _ in range(400):
         for name in "abc":
@@ -108,7 +113,7 @@ def test_three_models_that_are_always_requested_are_all_served(world):
     assert (world.waiting, turned_away(world)) == ({}, [])
 
 
-def test_a_model_that_can_not_be_started_costs_the_others_little(world):
+def test_a_model_that_can_not_be_started_costs_the_others_little(world: llm_world.LlmWorld) -> None:
     world.failing_starts = {"b"}
     for _ in range(300):
         world.ask("b")
@@ -124,7 +129,7 @@ def test_a_model_that_can_not_be_started_costs_the_others_little(world):
     assert world.mesh.llms.llms["b"].turned_away > 0
 
 
-def test_an_idle_model_without_a_least_number_stops_and_frees_its_gpus():
+def test_an_idle_model_without_a_least_number_stops_and_frees_its_gpus() -> None:
     world = llm_world.LlmWorld(n1=1)
     world.apply_llms(
         shared("a", replicas_min=0, idle_timeout_s=50.0), llm_world.spec("alone", replicas_min=0)

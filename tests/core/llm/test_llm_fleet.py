@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from meshserve.core.llm import llm_fleet, llm_state
+from meshserve.core.llm import llm_fleet, llm_state, replica_state
 from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import model
@@ -13,7 +15,7 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
 @pytest.fixture
-def fleet():
+def fleet() -> llm_fleet.Fleet:
     fresh = llm_fleet.Fleet(gateways.Gateways([]), [])
     a, b = llm_world.spec("a", **SHARED), llm_world.spec("b", tensor_parallel_size=2, **SHARED)
     fresh.set_wanted([a, b, llm_world.spec("c")])
@@ -21,7 +23,9 @@ def fleet():
     return fresh
 
 
-def add(fleet, name, phase, **fields):
+def add(
+    fleet: llm_fleet.Fleet, name: str, phase: ReplicaPhase, **fields: Any
+) -> replica_state.ReplicaRecord:
     llm = fleet.llms[name]
     replica = fleet.add_replica(llm, llm.next_id(), llm.spec)
     replica.phase = phase
@@ -30,29 +34,31 @@ def add(fleet, name, phase, **fields):
     return replica
 
 
-def test_an_llm_is_called_by_any_of_its_names_while_it_is_wanted(fleet):
+def test_an_llm_is_called_by_any_of_its_names_while_it_is_wanted(fleet: llm_fleet.Fleet) -> None:
     fleet.set_wanted([llm_world.spec("a", aliases=("also",))])
     assert (fleet.called("also"), fleet.called("b")) == (fleet.llms["a"], None)
 
 
-def test_a_replica_and_its_llm_follow_from_its_id(fleet):
+def test_a_replica_and_its_llm_follow_from_its_id(fleet: llm_fleet.Fleet) -> None:
     replica = add(fleet, "a", ReplicaPhase.WAITING)
     assert (fleet.replica("a/0"), fleet.llm_of("a/9")) == (replica, fleet.llms["a"])
     assert fleet.replica("z/0") is None
 
 
-def test_the_first_llm_of_a_group_has_the_turn_and_one_alone_always(fleet):
+def test_the_first_llm_of_a_group_has_the_turn_and_one_alone_always(fleet: llm_fleet.Fleet) -> None:
     assert [name for name in "abc" if fleet.has_turn(fleet.llms[name])] == ["a", "c"]
 
 
-def test_a_group_gets_the_gpus_that_its_biggest_member_needs(fleet):
+def test_a_group_gets_the_gpus_that_its_biggest_member_needs(fleet: llm_fleet.Fleet) -> None:
     assert [fleet.gpus_for(fleet.llms[name]) for name in "abc"] == [2, 2, 1]
 
 
 @pytest.mark.parametrize(
     "phase", [phase for phase in ReplicaPhase if phase is not ReplicaPhase.ABSENT]
 )
-def test_a_replica_is_blocked_while_another_of_its_group_uses_gpu_memory(fleet, phase):
+def test_a_replica_is_blocked_while_another_of_its_group_uses_gpu_memory(
+    fleet: llm_fleet.Fleet, phase: ReplicaPhase
+) -> None:
     replica = add(fleet, "a", ReplicaPhase.WAITING)
     add(fleet, "c", ReplicaPhase.READY)
     add(fleet, "b", phase)
@@ -60,7 +66,7 @@ def test_a_replica_is_blocked_while_another_of_its_group_uses_gpu_memory(fleet, 
     assert fleet.is_blocked(replica) == is_blocked
 
 
-def test_failures_of_another_engine_are_forgotten(fleet):
+def test_failures_of_another_engine_are_forgotten(fleet: llm_fleet.Fleet) -> None:
     add(fleet, "c", ReplicaPhase.FAILED)
     fleet.set_wanted([llm_world.spec("c", idle_timeout_s=1.0)])
     assert fleet.llms["c"].retries
@@ -68,7 +74,9 @@ def test_failures_of_another_engine_are_forgotten(fleet):
     assert not fleet.llms["c"].retries
 
 
-def test_an_llm_that_is_not_wanted_is_forgotten_with_its_last_replica(fleet):
+def test_an_llm_that_is_not_wanted_is_forgotten_with_its_last_replica(
+    fleet: llm_fleet.Fleet,
+) -> None:
     replica = add(fleet, "c", ReplicaPhase.STOPPING)
     fleet.set_wanted([])
     fleet.forget_gone()
@@ -78,7 +86,7 @@ def test_an_llm_that_is_not_wanted_is_forgotten_with_its_last_replica(fleet):
     assert not fleet.llms
 
 
-def test_the_expected_wait_has_the_wait_for_the_turn(fleet):
+def test_the_expected_wait_has_the_wait_for_the_turn(fleet: llm_fleet.Fleet) -> None:
     assert fleet.expected_s(fleet.llms["b"], 0.0) == 60.0
     add(fleet, "a", ReplicaPhase.READY, up_s=0.0)
     assert fleet.expected_s(fleet.llms["b"], 10.0) == 80.0
@@ -96,7 +104,9 @@ def test_the_expected_wait_has_the_wait_for_the_turn(fleet):
         (ReplicaPhase.ASLEEP, "down"),
     ],
 )
-def test_the_stage_of_a_group_member_follows_from_the_phase(fleet, phase, stage):
+def test_the_stage_of_a_group_member_follows_from_the_phase(
+    fleet: llm_fleet.Fleet, phase: ReplicaPhase, stage: str
+) -> None:
     llm = fleet.llms["a"]
     add(fleet, "a", phase, up_s=5.0)
     llm.held.add(llm_state.HeldRequest("t", 1, 7.0))
@@ -105,7 +115,7 @@ def test_the_stage_of_a_group_member_follows_from_the_phase(fleet, phase, stage)
     assert member.is_always_on
 
 
-def test_check_finds_two_of_a_group_awake(fleet):
+def test_check_finds_two_of_a_group_awake(fleet: llm_fleet.Fleet) -> None:
     for name in "ab":
         replica = add(fleet, name, ReplicaPhase.READY, endpoint=ENDPOINT)
         replica.plan = fleet.bookings.book_running(replica.holder, replica.id, 2, "n1")
@@ -113,6 +123,6 @@ def test_check_finds_two_of_a_group_awake(fleet):
         fleet.check()
 
 
-def test_gpus_are_booked_for_a_replica_or_for_its_group(fleet):
+def test_gpus_are_booked_for_a_replica_or_for_its_group(fleet: llm_fleet.Fleet) -> None:
     holders = [add(fleet, name, ReplicaPhase.WAITING).holder for name in "ac"]
     assert holders == ["group g", "c/0"]

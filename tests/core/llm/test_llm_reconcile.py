@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshserve.core.llm import llm_fleet, llm_reconcile
+from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
 from meshserve.core.llm.llm_reconcile import LlmLoad
 from meshserve.core.llm.replica_state import ReplicaPhase
 from meshserve.core.processes import gateways
@@ -17,7 +19,7 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 # The number of replicas
 
 
-def bounded(least, most):
+def bounded(least: int, most: int) -> llm_spec.LlmSpec:
     return llm_world.spec("a", replicas_min=least, replicas_max=most)
 
 
@@ -32,13 +34,15 @@ LOADS = st.builds(
 
 
 @given(st.integers(0, 3), st.integers(1, 5), LOADS)
-def test_the_number_of_replicas_stays_within_its_bounds(least, more, load):
+def test_the_number_of_replicas_stays_within_its_bounds(
+    least: int, more: int, load: LlmLoad
+) -> None:
     count = llm_reconcile.desired_replicas(bounded(least, least + more), load)
     assert max(least, load.is_used) <= count <= least + more or not load.is_used
 
 
 @given(st.integers(1, 5), LOADS)
-def test_the_number_of_replicas_changes_by_one_at_a_time(most, load):
+def test_the_number_of_replicas_changes_by_one_at_a_time(most: int, load: LlmLoad) -> None:
     before = min(max(load.desired, 1), most)
     steady = load._replace(desired=before, is_used=True)
     assert abs(llm_reconcile.desired_replicas(bounded(1, most), steady) - before) <= 1
@@ -59,27 +63,27 @@ def test_the_number_of_replicas_changes_by_one_at_a_time(most, load):
         (LlmLoad(3, 3, is_used=False), 0),
     ],
 )
-def test_the_number_of_replicas_follows_the_load(load, count):
+def test_the_number_of_replicas_follows_the_load(load: LlmLoad, count: int) -> None:
     assert llm_reconcile.desired_replicas(bounded(0, 3), load) == count
 
 
-def test_an_unused_llm_keeps_its_least_number_of_replicas():
+def test_an_unused_llm_keeps_its_least_number_of_replicas() -> None:
     assert llm_reconcile.desired_replicas(bounded(2, 3), LlmLoad(3, 3, is_used=False)) == 2
 
 
-def reports(*counts):
+def reports(*counts: tuple[int, int]) -> list[llm_spec.LlmReport]:
     return [
         llm_spec.LlmReport(f"a/{number}", running, waiting)
         for number, (running, waiting) in enumerate(counts)
     ]
 
 
-def test_requests_that_wait_inside_an_engine_are_overload():
+def test_requests_that_wait_inside_an_engine_are_overload() -> None:
     assert llm_reconcile.is_overloaded(reports((8, 0), (8, 1)))
     assert not llm_reconcile.is_overloaded(reports((8, 0), (8, 0)))
 
 
-def test_fewer_requests_than_engines_are_quiet():
+def test_fewer_requests_than_engines_are_quiet() -> None:
     assert llm_reconcile.is_quiet(reports((1, 0), (0, 0)))
     assert not llm_reconcile.is_quiet(reports((1, 0), (1, 0)))
     assert not llm_reconcile.is_quiet(reports((0, 1), (0, 0)))
@@ -89,42 +93,46 @@ def test_fewer_requests_than_engines_are_quiet():
 
 
 @pytest.fixture
-def fleet():
+def fleet() -> llm_fleet.Fleet:
     fresh = llm_fleet.Fleet(gateways.Gateways([]), [])
     fresh.bookings.observe((llm_spec.NodeCapacity("n1", 4, 4),))
     return fresh
 
 
-def want(fleet, **fields):
+def want(fleet: llm_fleet.Fleet, **fields: Any) -> llm_state.LlmRecord:
     fleet.set_wanted([llm_world.spec("a", **fields)])
     fleet.assign_turns(0.0)
     return fleet.llms["a"]
 
 
-def add(fleet, llm, phase):
+def add(
+    fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, phase: ReplicaPhase
+) -> replica_state.ReplicaRecord:
     replica = fleet.add_replica(llm, llm.next_id(), llm.spec)
     replica.phase, replica.endpoint = phase, ENDPOINT
     return replica
 
 
-def drained(fleet):
+def drained(fleet: llm_fleet.Fleet) -> list[commands.Command]:
     ordered = list(fleet.out)
     fleet.out.clear()
     return ordered
 
 
-def stop_surplus(fleet, llm):
+def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> list[commands.Command]:
     llm.route = llm.desired_route()
     llm_reconcile.stop_surplus(fleet, llm)
     return drained(fleet)
 
 
-def start_missing(fleet, llm, now_s=0.0):
+def start_missing(
+    fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float = 0.0
+) -> list[commands.Command]:
     llm_reconcile.start_missing(fleet, llm, now_s)
     return drained(fleet)
 
 
-def test_missing_replicas_are_started_on_their_nodes(fleet):
+def test_missing_replicas_are_started_on_their_nodes(fleet: llm_fleet.Fleet) -> None:
     llm = want(fleet, replicas_min=2, replicas_max=2)
     llm_reconcile.count_replicas(fleet, llm, 0.0)
     plan = llm_spec.ReplicaPlan((1,), "mp", "n1")
@@ -133,7 +141,7 @@ def test_missing_replicas_are_started_on_their_nodes(fleet):
     assert start_missing(fleet, llm) == []
 
 
-def test_a_failed_replica_is_started_again_when_it_is_time(fleet):
+def test_a_failed_replica_is_started_again_when_it_is_time(fleet: llm_fleet.Fleet) -> None:
     llm = want(fleet)
     llm_reconcile.count_replicas(fleet, llm, 0.0)
     add(fleet, llm, ReplicaPhase.FAILED).retry.retry_at_s = 5.0
@@ -154,14 +162,16 @@ def test_a_failed_replica_is_started_again_when_it_is_time(fleet):
         (ReplicaPhase.WAITING, ReplicaPhase.ABSENT, False),
     ],
 )
-def test_a_surplus_replica_goes_as_its_phase_allows(fleet, phase, after, is_ordered):
+def test_a_surplus_replica_goes_as_its_phase_allows(
+    fleet: llm_fleet.Fleet, phase: ReplicaPhase, after: ReplicaPhase, is_ordered: bool
+) -> None:
     llm = want(fleet)
     replica = add(fleet, llm, phase)
     assert stop_surplus(fleet, llm) == ([commands.StopReplica("a/0")] if is_ordered else [])
     assert replica.phase is after
 
 
-def test_a_draining_replica_that_is_needed_again_stays(fleet):
+def test_a_draining_replica_that_is_needed_again_stays(fleet: llm_fleet.Fleet) -> None:
     llm = want(fleet)
     llm.desired_replicas = 1
     replica = add(fleet, llm, ReplicaPhase.DRAINING)
@@ -169,7 +179,9 @@ def test_a_draining_replica_that_is_needed_again_stays(fleet):
     assert replica.phase is ReplicaPhase.READY
 
 
-def test_failures_are_remembered_beyond_the_stop_of_a_failed_replica_only(fleet):
+def test_failures_are_remembered_beyond_the_stop_of_a_failed_replica_only(
+    fleet: llm_fleet.Fleet,
+) -> None:
     llm = want(fleet)
     failed, asleep = add(fleet, llm, ReplicaPhase.FAILED), add(fleet, llm, ReplicaPhase.ASLEEP)
     stop_surplus(fleet, llm)
@@ -187,7 +199,12 @@ def test_failures_are_remembered_beyond_the_stop_of_a_failed_replica_only(fleet)
         (ReplicaPhase.ASLEEP, ReplicaPhase.ASLEEP, []),
     ],
 )
-def test_a_replica_without_the_turn_makes_way_as_its_phase_allows(fleet, phase, after, ordered):
+def test_a_replica_without_the_turn_makes_way_as_its_phase_allows(
+    fleet: llm_fleet.Fleet,
+    phase: ReplicaPhase,
+    after: ReplicaPhase,
+    ordered: list[commands.Command],
+) -> None:
     llm = want(fleet, share="g", sleep_level=2)
     llm.desired_replicas, fleet.turns["g"] = 1, "another"
     replica = add(fleet, llm, phase)
@@ -196,7 +213,7 @@ def test_a_replica_without_the_turn_makes_way_as_its_phase_allows(fleet, phase, 
     assert start_missing(fleet, llm) == []
 
 
-def test_a_group_that_needs_more_gpus_is_placed_anew(fleet):
+def test_a_group_that_needs_more_gpus_is_placed_anew(fleet: llm_fleet.Fleet) -> None:
     llm = want(fleet, share="g")
     llm.desired_replicas = 1
     start_missing(fleet, llm)
@@ -204,7 +221,7 @@ def test_a_group_that_needs_more_gpus_is_placed_anew(fleet):
     assert stop_surplus(fleet, llm) == [commands.StopReplica("a/0")]
 
 
-def test_overload_is_timed_from_when_it_began(fleet):
+def test_overload_is_timed_from_when_it_began(fleet: llm_fleet.Fleet) -> None:
     llm = want(fleet, replicas_max=2)
     llm.desired_replicas = 1
     replica = add(fleet, llm, ReplicaPhase.READY)

@@ -1,28 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from meshserve.core.mesh import mesh
-from meshserve.core.values import commands, desired, events, llm_spec, model
+from meshserve.core.values import commands, events, llm_spec, model, snapshots
 from tests.core import llm_world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
 @pytest.fixture
-def world():
+def world() -> Iterator[llm_world.LlmWorld]:
     fresh = llm_world.LlmWorld()
     fresh.settle()
     yield fresh
     fresh.check()
 
 
-def apply(world, *specs):
+def apply(world: llm_world.LlmWorld, *specs: llm_spec.LlmSpec) -> None:
     world.apply_llms(*specs)
     world.perform_all()
 
 
-def orders(world, before=0):
+def orders(world: llm_world.LlmWorld, before: int = 0) -> list[str]:
     """Return the commands to replicas and gateways since `before`, as words."""
     kinds = (
         commands.StartReplica,
@@ -38,15 +39,21 @@ def orders(world, before=0):
     ]
 
 
-def replica_orders(world, before=0):
+def replica_orders(world: llm_world.LlmWorld, before: int = 0) -> list[str]:
     return [order for order in orders(world, before) if "Gateway" not in order]
 
 
-def retry_s(world, ticket):
-    return world.answers[ticket].retry_after_s
+def refusal(world: llm_world.LlmWorld, ticket: str) -> commands.TurnAway:
+    answer = world.answers[ticket]
+    assert isinstance(answer, commands.TurnAway)
+    return answer
 
 
-def route(world, name="a"):
+def retry_s(world: llm_world.LlmWorld, ticket: str) -> float:
+    return refusal(world, ticket).retry_after_s
+
+
+def route(world: llm_world.LlmWorld, name: str = "a") -> snapshots.LlmRoute:
     llms = world.mesh.gateway_snapshot("n1").llms
     return next(route for route in llms if route.name == name)
 
@@ -54,7 +61,7 @@ def route(world, name="a"):
 # Starting
 
 
-def test_a_configured_llm_is_started_and_routed_to(world):
+def test_a_configured_llm_is_started_and_routed_to(world: llm_world.LlmWorld) -> None:
     world.apply_llms(llm_world.spec("a", tensor_parallel_size=2))
     start = next(command for command in world.log if isinstance(command, commands.StartReplica))
     assert (start.replica_id, start.plan) == ("a/0", llm_spec.ReplicaPlan((2,), "mp", "n1"))
@@ -64,7 +71,9 @@ def test_a_configured_llm_is_started_and_routed_to(world):
     assert not route(world).is_held
 
 
-def test_an_llm_without_gpus_waits_with_a_reason_and_others_start(world):
+def test_an_llm_without_gpus_waits_with_a_reason_and_others_start(
+    world: llm_world.LlmWorld,
+) -> None:
     apply(
         world,
         llm_world.spec("a", tensor_parallel_size=3),
@@ -82,7 +91,7 @@ def test_an_llm_without_gpus_waits_with_a_reason_and_others_start(world):
     assert llms["b"].state == "ready"
 
 
-def test_a_failing_start_is_tried_again_after_growing_waits(world):
+def test_a_failing_start_is_tried_again_after_growing_waits(world: llm_world.LlmWorld) -> None:
     world.failing_starts = {"a"}
     apply(world, llm_world.spec("a"))
     world.pass_time(20.0)
@@ -93,7 +102,7 @@ def test_a_failing_start_is_tried_again_after_growing_waits(world):
     assert world.mesh.llms.llms["a"].state == "ready"
 
 
-def test_an_unknown_replica_that_comes_up_is_stopped(world):
+def test_an_unknown_replica_that_comes_up_is_stopped(world: llm_world.LlmWorld) -> None:
     world.feed(events.ReplicaReady("z/0", ENDPOINT, 1, 1.0))
     assert replica_orders(world) == ["StopReplica z/0"]
     for late in (
@@ -107,7 +116,7 @@ def test_an_unknown_replica_that_comes_up_is_stopped(world):
     assert len(replica_orders(world)) == 1
 
 
-def test_the_loss_of_an_earlier_process_changes_nothing(world):
+def test_the_loss_of_an_earlier_process_changes_nothing(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a"))
     world.feed(events.ReplicaLost("a/0", "gone", 999))
     assert world.mesh.llms.llms["a"].state == "ready"
@@ -117,7 +126,7 @@ def test_the_loss_of_an_earlier_process_changes_nothing(world):
 
 
 @pytest.fixture
-def cold(world):
+def cold(world: llm_world.LlmWorld) -> llm_world.LlmWorld:
     apply(
         world,
         llm_world.spec(
@@ -127,7 +136,9 @@ def cold(world):
     return world
 
 
-def test_fifty_first_requests_make_one_start_and_are_admitted_in_order(cold):
+def test_fifty_first_requests_make_one_start_and_are_admitted_in_order(
+    cold: llm_world.LlmWorld,
+) -> None:
     tickets = [cold.ask("a") for _ in range(50)]
     assert replica_orders(cold) == ["StartReplica a/0"]
     cold.perform_all()
@@ -135,7 +146,9 @@ def test_fifty_first_requests_make_one_start_and_are_admitted_in_order(cold):
     assert [command.ticket for command in admitted] == tickets
 
 
-def test_requests_are_admitted_only_when_gateways_know_the_replica(cold):
+def test_requests_are_admitted_only_when_gateways_know_the_replica(
+    cold: llm_world.LlmWorld,
+) -> None:
     cold.ask("a")
     cold.step("replica a/0")
     assert cold.answers == {}
@@ -143,14 +156,16 @@ def test_requests_are_admitted_only_when_gateways_know_the_replica(cold):
     assert isinstance(cold.answers["t1"], commands.Admit)
 
 
-def test_a_request_over_the_limit_hears_the_expected_rest_of_the_start(cold):
+def test_a_request_over_the_limit_hears_the_expected_rest_of_the_start(
+    cold: llm_world.LlmWorld,
+) -> None:
     for _ in range(50):
         cold.ask("a")
     cold.tick(15.0)
     assert retry_s(cold, cold.ask("a")) == 45.0
 
 
-def test_a_request_that_waited_too_long_is_turned_away(cold):
+def test_a_request_that_waited_too_long_is_turned_away(cold: llm_world.LlmWorld) -> None:
     first = cold.ask("a")
     cold.tick(99.0)
     assert cold.answers == {}
@@ -158,13 +173,17 @@ def test_a_request_that_waited_too_long_is_turned_away(cold):
     assert isinstance(cold.answers[first], commands.TurnAway)
 
 
-def test_a_start_is_given_up_when_no_request_waits_for_it_any_more(cold):
+def test_a_start_is_given_up_when_no_request_waits_for_it_any_more(
+    cold: llm_world.LlmWorld,
+) -> None:
     cold.leave(cold.ask("a"))
     cold.tick(20.0)
     assert replica_orders(cold) == ["StartReplica a/0", "StopReplica a/0"]
 
 
-def test_an_idle_engine_stops_only_when_gateways_hold_its_requests(cold):
+def test_an_idle_engine_stops_only_when_gateways_hold_its_requests(
+    cold: llm_world.LlmWorld,
+) -> None:
     cold.ask("a")
     cold.perform_all()
     before = len(cold.log)
@@ -179,7 +198,7 @@ def test_an_idle_engine_stops_only_when_gateways_hold_its_requests(cold):
     assert (cold.engines, cold.taken, route(cold).members) == ({}, {}, ())
 
 
-def test_a_request_before_the_order_to_stop_keeps_the_engine(cold):
+def test_a_request_before_the_order_to_stop_keeps_the_engine(cold: llm_world.LlmWorld) -> None:
     cold.ask("a")
     cold.pass_time(19.0)
     before = len(cold.log)
@@ -190,7 +209,7 @@ def test_a_request_before_the_order_to_stop_keeps_the_engine(cold):
     assert isinstance(cold.answers[ticket], commands.Admit)
 
 
-def test_a_request_after_the_order_to_stop_starts_another_engine(cold):
+def test_a_request_after_the_order_to_stop_starts_another_engine(cold: llm_world.LlmWorld) -> None:
     cold.ask("a")
     cold.pass_time(19.0)
     cold.tick(1.0)
@@ -201,7 +220,7 @@ def test_a_request_after_the_order_to_stop_starts_another_engine(cold):
     assert isinstance(cold.answers[ticket], commands.Admit)
 
 
-def test_an_engine_in_use_is_not_stopped(cold):
+def test_an_engine_in_use_is_not_stopped(cold: llm_world.LlmWorld) -> None:
     cold.ask("a")
     cold.perform_all()
     cold.engines["a/0"].running = 1
@@ -213,7 +232,7 @@ def test_an_engine_in_use_is_not_stopped(cold):
     assert cold.engines == {}
 
 
-def test_requests_between_two_reports_count_as_use(cold):
+def test_requests_between_two_reports_count_as_use(cold: llm_world.LlmWorld) -> None:
     cold.ask("a")
     cold.perform_all()
     for _ in range(60):
@@ -225,7 +244,9 @@ def test_requests_between_two_reports_count_as_use(cold):
 # Failures
 
 
-def test_a_request_for_a_failed_llm_hears_when_it_is_expected_back(world):
+def test_a_request_for_a_failed_llm_hears_when_it_is_expected_back(
+    world: llm_world.LlmWorld,
+) -> None:
     apply(world, llm_world.spec("a"))
     world.kill_engine("a/0")
     assert retry_s(world, world.ask("a")) == 31.0
@@ -236,12 +257,12 @@ def test_a_request_for_a_failed_llm_hears_when_it_is_expected_back(world):
     assert isinstance(world.answers[world.ask("a")], commands.Admit)
 
 
-def test_waiting_requests_are_turned_away_when_the_start_fails(cold):
+def test_waiting_requests_are_turned_away_when_the_start_fails(cold: llm_world.LlmWorld) -> None:
     cold.failing_starts = {"a"}
     ticket = cold.ask("a")
     cold.perform_all()
     assert retry_s(cold, ticket) == 61.0
-    assert "it can't be loaded" in cold.answers[ticket].reason
+    assert "it can't be loaded" in refusal(cold, ticket).reason
     for _ in range(100):
         cold.tick(10.0)
         cold.perform_all()
@@ -256,7 +277,7 @@ def test_waiting_requests_are_turned_away_when_the_start_fails(cold):
     assert (cold.mesh.llms.llms["a"].state, cold.mesh.llms.llms["a"].reason) == ("ready", "")
 
 
-def test_a_stalled_engine_counts_as_lost(world):
+def test_a_stalled_engine_counts_as_lost(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a", stall_timeout_s=5.0))
     world.report(stalled_s=5.0)
     assert world.mesh.llms.llms["a"].state == "ready"
@@ -266,26 +287,28 @@ def test_a_stalled_engine_counts_as_lost(world):
     assert replica_orders(world) == ["StartReplica a/0", "StartReplica a/0"]
 
 
-def test_failures_are_forgotten_after_a_minute_of_service(world):
+def test_failures_are_forgotten_after_a_minute_of_service(world: llm_world.LlmWorld) -> None:
     world.failing_starts = {"a"}
     apply(world, llm_world.spec("a"))
     world.pass_time(5.0)
     world.failing_starts = set()
     world.pass_time(70.0)
-    assert world.mesh.llms.fleet.replica("a/0").retry.failures == 0
+    assert world.mesh.llms.llms["a"].replicas["a/0"].retry.failures == 0
 
 
 # Changes
 
 
-def test_settings_of_the_mesh_alone_change_without_a_restart(world):
+def test_settings_of_the_mesh_alone_change_without_a_restart(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a"))
     before = len(world.log)
     apply(world, llm_world.spec("a", idle_timeout_s=1.0, held=llm_spec.HoldLimits(1)))
     assert replica_orders(world, before) == []
 
 
-def test_a_changed_engine_is_replaced_when_gateways_hold_its_requests(world):
+def test_a_changed_engine_is_replaced_when_gateways_hold_its_requests(
+    world: llm_world.LlmWorld,
+) -> None:
     apply(world, llm_world.spec("a", tensor_parallel_size=4))
     before = len(world.log)
     world.apply_llms(llm_world.spec("a", tensor_parallel_size=3))
@@ -295,7 +318,7 @@ def test_a_changed_engine_is_replaced_when_gateways_hold_its_requests(world):
     assert isinstance(world.answers[ticket], commands.Admit)
 
 
-def test_several_replicas_are_replaced_one_at_a_time(world):
+def test_several_replicas_are_replaced_one_at_a_time(world: llm_world.LlmWorld) -> None:
     two = {"replicas_min": 2, "replicas_max": 2}
     apply(world, llm_world.spec("a", **two))
     world.apply_llms(llm_world.spec("a", engine={"seed": 1}, **two))
@@ -307,7 +330,7 @@ def test_several_replicas_are_replaced_one_at_a_time(world):
     assert len(world.engines) == 2
 
 
-def test_a_removed_llm_is_forgotten_when_gateways_know(world):
+def test_a_removed_llm_is_forgotten_when_gateways_know(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a"))
     before = len(world.log)
     world.apply_llms()
@@ -317,7 +340,7 @@ def test_a_removed_llm_is_forgotten_when_gateways_know(world):
     assert (replica_orders(world, before), world.mesh.llms.llms) == (["StopReplica a/0"], {})
 
 
-def test_narrower_limits_turn_the_newest_requests_away(cold):
+def test_narrower_limits_turn_the_newest_requests_away(cold: llm_world.LlmWorld) -> None:
     tickets = [cold.ask("a") for _ in range(3)]
     cold.apply_llms(
         llm_world.spec(
@@ -330,7 +353,7 @@ def test_narrower_limits_turn_the_newest_requests_away(cold):
 # Numbers
 
 
-def test_overload_starts_another_replica_and_quiet_stops_it(world):
+def test_overload_starts_another_replica_and_quiet_stops_it(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a", replicas_max=3))
     world.engines["a/0"].waiting = world.engines["a/0"].running = 5
     world.pass_time(12.0)
@@ -341,41 +364,10 @@ def test_overload_starts_another_replica_and_quiet_stops_it(world):
     assert [member.worker_id for member in route(world).members] == ["a/0"]
 
 
-# Beginning and ending
+# Beside pools
 
 
-def test_replicas_that_already_run_are_taken_over():
-    fresh, specs = mesh.Mesh(), (llm_world.spec("a"), llm_world.spec("b"), llm_world.spec("gone"))
-    living = tuple(
-        llm_spec.LivingReplica(f"{spec.name}/3", spec, ENDPOINT, 7, is_asleep=spec.name == "b")
-        for spec in specs
-    )
-    wanted = desired.Desired(pools=(), llms=specs[:2])
-    ordered = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
-    assert ordered[:3] == [commands.Watch("replica", f"{spec.name}/3", 7) for spec in specs]
-    assert ordered[3:] == [commands.WakeReplica("b/3")]
-    assert [(route.name, route.is_held) for route in fresh.gateway_snapshot("n1").llms] == [
-        ("a", False),
-        ("b", True),
-    ]
-    assert fresh.handle(events.Ticked(), 0.0) == [commands.StopReplica("gone/3")]
-    fresh.check()
-
-
-def test_the_llm_that_is_awake_when_the_controller_begins_has_the_turn():
-    fresh, specs = mesh.Mesh(), tuple(llm_world.spec(name, share="g") for name in "ab")
-    living = tuple(
-        llm_spec.LivingReplica(f"{spec.name}/0", spec, ENDPOINT, 7, is_asleep=spec.name == "a")
-        for spec in specs
-    )
-    wanted = desired.Desired(pools=(), llms=specs)
-    ordered = fresh.handle(events.Restored((wanted,), replicas=living), 0.0)
-    assert {type(command) for command in ordered} == {commands.Watch}
-    assert (fresh.llms.fleet.turns, fresh.llms.llms["a"].state) == ({"g": "b"}, "asleep")
-    fresh.check()
-
-
-def test_pools_come_up_although_llms_do_not(world):
+def test_pools_come_up_although_llms_do_not(world: llm_world.LlmWorld) -> None:
     world.failing_starts = {"a"}
     world.apply_llms(llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=99))
     world.perform_all()
@@ -385,7 +377,9 @@ def test_pools_come_up_although_llms_do_not(world):
     )
 
 
-def test_a_drain_turns_requests_away_and_stops_engines_after_gateways(world):
+def test_a_drain_turns_requests_away_and_stops_engines_after_gateways(
+    world: llm_world.LlmWorld,
+) -> None:
     apply(world, llm_world.spec("a"), llm_world.spec("b", replicas_min=0, device="cpu"))
     ticket = world.ask("b")
     before = len(world.log)
