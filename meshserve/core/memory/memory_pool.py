@@ -248,8 +248,8 @@ class MemoryPool:
         need = reachable.limited_to(model.NO_BYTES)
         buffer_bytes = min(free.host_bytes - need.host_bytes, self.account.free.host_bytes)
         plan = self._plan(need, free, eviction.HostBuffer(buffer_bytes, buffer_bytes))
-        if plan is not None:
-            self._perform(plan)
+        assert plan is not None, "the need was limited to what evictions can reach"
+        self._perform(plan)
 
     def _plan(
         self, need: model.Footprint, free: model.Footprint, buffer: eviction.HostBuffer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshserve import errors
+from meshserve.core import state_table
 from meshserve.core.memory import residency_events as ev
 from tests.core.play import Play, id_of
 
@@ -100,6 +101,18 @@ def test_releasing_without_a_lease_is_a_bug() -> None:
     play.load("a")
     with pytest.raises(AssertionError, match="more often than acquired"):
         play.send(ev.LeaseReleased("a!"))
+
+
+def test_an_illegal_move_is_a_bug_that_tells_the_history_of_its_copy() -> None:
+    play = Play()
+    for name in "ab":
+        play.declare(name)
+    play.load("a", "b")
+    with pytest.raises(
+        state_table.IllegalMove,
+        match=r"a copy that is ready can't be freed; moves before: requested, admitted, loaded$",
+    ):
+        play.send(ev.CopyFreed(play.key("a")))
 
 
 # Models that are withdrawn or replaced

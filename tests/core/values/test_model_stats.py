@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshserve.core.values import model_stats
@@ -20,6 +20,7 @@ def test_answers_are_counted_by_request_and_by_row(history: list[tuple[int, floa
 
 
 @given(answers)
+@example([(rows, 0.1) for rows in range(2 * model_stats.BATCH_SIZES_MAX)])
 def test_runs_are_counted_by_batch_size_for_the_first_sizes_only(
     history: list[tuple[int, float]],
 ) -> None:
