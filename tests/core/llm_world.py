@@ -96,7 +96,7 @@ class LlmWorld(world.World):
     def _check_start(self, command: commands.StartReplica) -> None:
         llm = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
         most = max(llm.spec.replicas_max, llm.spec.replicas_min)
-        assert len(llm.lasting()) <= llm.desired_replicas <= most
+        assert len(llm.active_replicas()) <= llm.desired_replicas <= most
         group = [
             other
             for other in self.mesh.llms.fleet.replicas()
@@ -300,6 +300,8 @@ class LlmWorld(world.World):
         for name, llm in self.mesh.llms.llms.items():
             running = [engine for engine in self.engines.values() if engine.spec.name == name]
             assert {engine.spec.uri for engine in running} <= {wanted[name].uri}
-            waiting = [replica for replica in llm.lasting() if replica.phase.value == "waiting"]
+            waiting = [
+                replica for replica in llm.active_replicas() if replica.phase.value == "waiting"
+            ]
             assert len(running) + len(waiting) == llm.desired_replicas, f"{llm} has {running}"
             assert all("GPU" in replica.reason for replica in waiting), f"{llm} waits for nothing"

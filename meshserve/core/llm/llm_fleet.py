@@ -26,18 +26,18 @@ class Fleet:
 
     # LLMs and replicas
 
-    def called(self, name: str) -> llm_state.LlmRecord | None:
+    def find_served(self, name: str) -> llm_state.LlmRecord | None:
         """Return the LLM that clients call by `name`, None if none is served."""
         served = (llm for llm in self.llms.values() if llm.is_wanted)
         return next((llm for llm in served if name in llm.spec.names), None)
 
-    def llm_of(self, replica_id: str) -> llm_state.LlmRecord | None:
+    def find_llm_of(self, replica_id: str) -> llm_state.LlmRecord | None:
         """Return the LLM that a replica belongs to."""
         return self.llms.get(llm_name(replica_id))
 
-    def replica(self, replica_id: str) -> replica_state.ReplicaRecord | None:
+    def find_replica(self, replica_id: str) -> replica_state.ReplicaRecord | None:
         """Return the replica, None if none has this id."""
-        llm = self.llm_of(replica_id)
+        llm = self.find_llm_of(replica_id)
         return llm.replicas.get(replica_id) if llm else None
 
     def replicas(self) -> Iterator[replica_state.ReplicaRecord]:
@@ -95,11 +95,11 @@ class Fleet:
         }
 
     def has_turn(self, llm: llm_state.LlmRecord) -> bool:
-        """Whether the LLM may be awake."""
+        """Return whether the LLM may be awake."""
         return not llm.spec.share or self.turns.get(llm.spec.share) == llm.name
 
     def is_blocked(self, replica: replica_state.ReplicaRecord) -> bool:
-        """Whether another replica of its group still uses the memory of their GPUs."""
+        """Return whether another replica of its group still uses the memory of their GPUs."""
         share = replica.spec.share
         others = (
             other for other in self.replicas() if other is not replica and other.spec.share == share
@@ -118,7 +118,7 @@ class Fleet:
         )
 
     def is_outdated(self, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord) -> bool:
-        """Whether it runs another engine than is wanted, or its group needs more GPUs now."""
+        """Return whether it runs an outdated engine, or its group needs more GPUs now."""
         if not replica.spec.is_same_engine(llm.spec):
             return True
         return bool(llm.spec.share and replica.plan) and self.bookings.gpus_of(
@@ -128,18 +128,18 @@ class Fleet:
     # What gateways know
 
     def is_route_known(self, llm: llm_state.LlmRecord) -> bool:
-        """Whether every gateway that takes snapshots has applied the LLM's current route."""
+        """Return whether every gateway that takes snapshots has applied its current route."""
         return llm.route == llm.desired_route() and self.gateways.have_taken(llm.revision)
 
     def is_diverted(self, llm: llm_state.LlmRecord) -> bool:
-        """Whether no gateway sends requests to its draining replicas any more.
+        """Return whether no gateway sends requests to its draining replicas any more.
 
         Gateways that drain take no snapshots, and still pass on the requests that they have.
         """
         return self.is_route_known(llm) and self.gateways.have_all_taken(llm.revision)
 
     def can_serve(self, llm: llm_state.LlmRecord) -> bool:
-        """Whether a request that is let through now finds a replica, at whichever gateway."""
+        """Return whether a request that is let through now finds a replica, at any gateway."""
         return bool(llm.replicas_in({ReplicaPhase.READY})) and self.is_route_known(llm)
 
     def expected_s(self, llm: llm_state.LlmRecord, now_s: float) -> float:
@@ -180,7 +180,7 @@ def llm_name(replica_id: str) -> str:
 
 def group_member(llm: llm_state.LlmRecord) -> gpu_time_sharing.GroupMember:
     """Return the state of an LLM as the decision about its group's turn needs it."""
-    replica = next(iter(llm.lasting()), None)
+    replica = next(iter(llm.active_replicas()), None)
     phase = replica.phase if replica else ReplicaPhase.ABSENT
     stage: gpu_time_sharing.Stage = "down"
     if phase in replica_state.SERVING:

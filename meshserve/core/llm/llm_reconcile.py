@@ -51,12 +51,12 @@ def desired_replicas(spec: llm_spec.LlmSpec, load: LlmLoad) -> int:
 
 
 def is_overloaded(reports: Collection[llm_spec.LlmReport]) -> bool:
-    """Whether requests wait inside the engines."""
+    """Return whether requests wait inside the engines."""
     return any(report.waiting for report in reports)
 
 
 def is_quiet(reports: Collection[llm_spec.LlmReport]) -> bool:
-    """Whether one engine fewer could still give every request an engine to itself."""
+    """Return whether one engine fewer could still give every request an engine to itself."""
     return not is_overloaded(reports) and sum(report.running for report in reports) < len(reports)
 
 
@@ -83,7 +83,7 @@ def _desired_now(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float)
     is_used = llm.is_used(now_s)
     if llm.spec.share:
         # A member of a group comes when it has its turn, and sleeps instead of stopping after it.
-        may_run = bool(llm.lasting()) or fleet.has_turn(llm)
+        may_run = bool(llm.active_replicas()) or fleet.has_turn(llm)
         return 1 if may_run and (is_used or llm.spec.replicas_min) else 0
     overloaded_s, quiet_s = (
         0.0 if since_s is None else now_s - since_s for since_s in (llm.overloaded_s, llm.quiet_s)
@@ -98,11 +98,11 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
 
     Replicas that drain and need not go after all serve again.
     """
-    lasting = llm.lasting()
-    surplus = {replica.id for replica in lasting[llm.desired_replicas :]}
-    for replica in lasting:
+    active = llm.active_replicas()
+    surplus = {replica.id for replica in active[llm.desired_replicas :]}
+    for replica in active:
         is_outdated = fleet.is_outdated(llm, replica)
-        if replica.id in surplus or (is_outdated and _may_replace(lasting, replica)):
+        if replica.id in surplus or (is_outdated and _may_replace(active, replica)):
             _stop(fleet, llm, replica)
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
@@ -114,10 +114,10 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
 
 
 def _may_replace(
-    lasting: Iterable[replica_state.ReplicaRecord], replica: replica_state.ReplicaRecord
+    active: Iterable[replica_state.ReplicaRecord], replica: replica_state.ReplicaRecord
 ) -> bool:
     # A rolling update: one that serves goes only while all others are ready.
-    others = (other for other in lasting if other is not replica)
+    others = (other for other in active if other is not replica)
     return replica.phase not in replica_state.SERVING or all(
         other.phase is ReplicaPhase.READY for other in others
     )
@@ -161,9 +161,9 @@ def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float
     """Start or wake replicas, if the LLM has its turn: missing, failed and sleeping ones."""
     if not fleet.has_turn(llm):
         return
-    for _ in range(llm.desired_replicas - len(llm.lasting())):
+    for _ in range(llm.desired_replicas - len(llm.active_replicas())):
         fleet.add_replica(llm, llm.next_id(), llm.spec)
-    for replica in [replica for replica in llm.lasting() if not fleet.is_blocked(replica)]:
+    for replica in [replica for replica in llm.active_replicas() if not fleet.is_blocked(replica)]:
         is_startable = replica.phase in (ReplicaPhase.WAITING, ReplicaPhase.FAILED)
         if replica.phase is ReplicaPhase.ASLEEP:
             replica.move(ReplicaMove.WAKE_ORDERED)

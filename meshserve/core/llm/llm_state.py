@@ -163,7 +163,7 @@ class LlmRecord:
         ]
         return next(filter(None, reasons), "")
 
-    def lasting(self) -> list[replica_state.ReplicaRecord]:
+    def active_replicas(self) -> list[replica_state.ReplicaRecord]:
         """Return the replicas that are not stopping, those first that stay if some must go."""
         return sorted(
             (
@@ -194,7 +194,7 @@ class LlmRecord:
         return [replica.report for replica in serving if replica.report is not None]
 
     def is_used(self, now_s: float) -> bool:
-        """Whether requests wait or run, or did so within `idle_timeout_s`."""
+        """Return whether requests wait or run, or did so within `idle_timeout_s`."""
         is_busy = len(self.held) > 0 or any(replica.is_busy for replica in self.replicas.values())
         return is_busy or now_s - self.used_s < self.spec.idle_timeout_s
 
@@ -219,17 +219,17 @@ class LlmRecord:
 
     def blocking_failure(self, now_s: float) -> replica_state.ReplicaRetry | None:
         """Return a failure that keeps every replica from serving, None if one may come up."""
-        lasting = self.lasting()
-        if lasting:
-            is_failing = all(replica.is_failing for replica in lasting)
-            return lasting[0].retry if is_failing else None
+        active = self.active_replicas()
+        if active:
+            is_failing = all(replica.is_failing for replica in active)
+            return active[0].retry if is_failing else None
         pending = (retry for retry in self.retries.values() if not retry.is_due(now_s))
         return min(pending, key=lambda retry: retry.retry_at_s, default=None)
 
     def expected_s(self, now_s: float) -> float:
         """Return in how many seconds a replica is expected to serve."""
         return min(
-            (self._expected_of(replica, now_s) for replica in self.lasting()),
+            (self._expected_of(replica, now_s) for replica in self.active_replicas()),
             default=self._retry_s(now_s) + self.starts.expected_s,
         )
 

@@ -71,11 +71,11 @@ class Llms:
                 assert_never(event)
 
     def _in_phase(self, replica_id: str, phase: ReplicaPhase) -> replica_state.ReplicaRecord | None:
-        replica = self.fleet.replica(replica_id)
+        replica = self.fleet.find_replica(replica_id)
         return replica if replica is not None and replica.phase is phase else None
 
     def _started(self, event: events.ReplicaReady, now_s: float) -> None:
-        if self.fleet.replica(event.replica_id) is None:
+        if self.fleet.find_replica(event.replica_id) is None:
             # An earlier controller ordered it: nothing else would ever stop it.
             self._out.append(commands.StopReplica(event.replica_id))
             return
@@ -100,8 +100,8 @@ class Llms:
 
     def _reported(self, report: llm_spec.LlmReport, now_s: float) -> None:
         llm, replica = (
-            self.fleet.llm_of(report.replica_id),
-            self.fleet.replica(report.replica_id),
+            self.fleet.find_llm_of(report.replica_id),
+            self.fleet.find_replica(report.replica_id),
         )
         if llm is None or replica is None or replica.phase not in replica_state.SERVING:
             return
@@ -114,7 +114,7 @@ class Llms:
             replica.fail(f"its requests got no token for {report.stalled_s:.0f} s", now_s)
 
     def _lost(self, event: events.ReplicaLost, now_s: float) -> None:
-        replica = self.fleet.replica(event.replica_id)
+        replica = self.fleet.find_replica(event.replica_id)
         # News of an earlier process of the same replica may come late.
         if (
             replica is not None
@@ -180,7 +180,7 @@ class Llms:
 
     def _receive(self, event: events.RequestHeld, now_s: float) -> None:
         """Answer a request that has just come, or let it wait."""
-        llm = self.fleet.called(event.name)
+        llm = self.fleet.find_served(event.name)
         if llm is None:
             reason = f"no model {event.name!r} is served"
             self._out.append(commands.TurnAway(event.ticket, reason, DEFAULT_RETRY_S))
@@ -198,12 +198,12 @@ class Llms:
 
     def _answer_held(self, llm: llm_state.LlmRecord, now_s: float) -> None:
         """Let waiting requests through or turn them away, if it is time for either."""
-        lasting, limits = llm.lasting(), llm.spec.held
+        active, limits = llm.active_replicas(), llm.spec.held
         if not llm.is_wanted:
             self._turn_away(llm, llm.held.take_all(), "it is not served any more", now_s)
         elif self.fleet.can_serve(llm):
             self._out.extend(commands.Admit(ticket) for ticket in llm.held.take_all())
-        elif lasting and all(replica.phase is ReplicaPhase.FAILED for replica in lasting):
+        elif active and all(replica.phase is ReplicaPhase.FAILED for replica in active):
             self._turn_away(llm, llm.held.take_all(), llm.reason, now_s)
         else:
             overdue = llm.held.take_overdue(limits, now_s)

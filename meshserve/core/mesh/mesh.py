@@ -154,10 +154,10 @@ class Mesh:
 
     def _take_in_llm(self, event: events.LlmEvent, now_s: float) -> None:
         replica_id = _replica_of(event)
-        before = self.llms.fleet.replica(replica_id)
+        before = self.llms.fleet.find_replica(replica_id)
         pid_before = before.pid if before else 0
         self.llms.handle(event, now_s)
-        after = self.llms.fleet.replica(replica_id)
+        after = self.llms.fleet.find_replica(replica_id)
         pid = after.pid if after else 0
         if pid and pid != pid_before:
             self._out.append(commands.Watch("replica", replica_id, pid))

@@ -78,7 +78,7 @@ class LlmSpec:
         )
 
     def is_same_engine(self, other: LlmSpec) -> bool:
-        """Whether an engine that was started for this spec serves the other one too.
+        """Return whether an engine that was started for this spec serves the other one too.
 
         They may differ in what the mesh alone decides by: when engines run, and what may wait.
         """

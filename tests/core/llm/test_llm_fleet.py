@@ -36,13 +36,13 @@ def add(
 
 def test_an_llm_is_called_by_any_of_its_names_while_it_is_wanted(fleet: llm_fleet.Fleet) -> None:
     fleet.set_wanted([llm_world.spec("a", aliases=("also",))])
-    assert (fleet.called("also"), fleet.called("b")) == (fleet.llms["a"], None)
+    assert (fleet.find_served("also"), fleet.find_served("b")) == (fleet.llms["a"], None)
 
 
 def test_a_replica_and_its_llm_follow_from_its_id(fleet: llm_fleet.Fleet) -> None:
     replica = add(fleet, "a", ReplicaPhase.WAITING)
-    assert (fleet.replica("a/0"), fleet.llm_of("a/9")) == (replica, fleet.llms["a"])
-    assert fleet.replica("z/0") is None
+    assert (fleet.find_replica("a/0"), fleet.find_llm_of("a/9")) == (replica, fleet.llms["a"])
+    assert fleet.find_replica("z/0") is None
 
 
 def test_the_first_llm_of_a_group_has_the_turn_and_one_alone_always(fleet: llm_fleet.Fleet) -> None:

@@ -120,7 +120,7 @@ def test_replicas_that_serve_stay_before_others(llm: llm_state.LlmRecord) -> Non
     ]
     for number, phase in enumerate(phases):
         add(llm, number, phase)
-    assert [replica.id for replica in llm.lasting()] == ["a/5", "a/3", "a/2", "a/1", "a/0"]
+    assert [replica.id for replica in llm.active_replicas()] == ["a/5", "a/3", "a/2", "a/1", "a/0"]
 
 
 def test_its_state_is_that_of_the_replica_that_has_come_furthest(llm: llm_state.LlmRecord) -> None:
