@@ -62,11 +62,16 @@ class AdminService:
         """Return the counts of every model, over all ready workers that can be reached."""
         total: dict[model.ModelId, model_stats.ModelStats] = {}
         for worker in self.view().workers:
-            if worker.is_ready:
-                with contextlib.suppress(errors.Unavailable):
-                    for id_, stats in (await self._cluster.stats(worker.id)).items():
-                        total.setdefault(id_, model_stats.ModelStats()).add(stats)
+            for id_, stats in (await self._stats_of(worker)).items():
+                total.setdefault(id_, model_stats.ModelStats()).add(stats)
         return total
+
+    async def _stats_of(
+        self, worker: mesh_view.WorkerView
+    ) -> dict[model.ModelId, model_stats.ModelStats]:
+        with contextlib.suppress(errors.Unavailable):
+            return await self._cluster.stats(worker.id) if worker.is_ready else {}
+        return {}
 
     def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
         """Return the spec of an entry of `models:`. Raises ConfigInvalid with all that is wrong."""

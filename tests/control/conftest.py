@@ -54,7 +54,7 @@ class Stage:
 
     def is_ready(self):
         workers, gates = self.mesh.workers.records.values(), self.mesh.gateways.records.values()
-        return bool(gates) and all(each.state == "ready" for each in (*workers, *gates))
+        return bool(gates) and all(item.state == "ready" for item in (*workers, *gates))
 
     async def until(self, is_true, what="it"):
         await support.wait_until_async(is_true, what=what)
@@ -79,9 +79,9 @@ class Stage:
 @pytest.fixture
 async def fresh(tmp_path):
     """A stage before its beginning."""
-    made = Stage(str(tmp_path))
-    yield made
-    await made.plane.close()
+    new_stage = Stage(str(tmp_path))
+    yield new_stage
+    await new_stage.plane.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ def admin(stage):
     return stage.plane.admin
 
 
-async def test_what_is_registered_is_known_to_workers_and_gateways_at_once(admin, stage):
+async def test_a_registration_is_known_to_workers_and_gateways(admin, stage):
     await admin.register(
         admin.spec({"name": "new", "uri": "/new", "pool": "gpu"}), is_replacing=False
     )
@@ -26,8 +26,8 @@ async def test_a_spec_is_checked_as_the_configuration_is(admin):
 
 
 async def test_a_model_is_found_by_name_version_and_alias(admin):
-    for asked in (("conf",), ("conf", "1"), ("al",)):
-        assert admin.declared(*asked).spec.id == model.ModelId("conf")
+    for key in (("conf",), ("conf", "1"), ("al",)):
+        assert admin.declared(*key).spec.id == model.ModelId("conf")
     with pytest.raises(errors.ModelNotFound):
         admin.declared("conf", "2")
 

@@ -7,7 +7,7 @@ from meshserve.control import control_plane
 from tests.control import conftest
 
 
-async def test_what_a_first_configuration_changes_is_told(fresh):
+async def test_a_first_configuration_returns_its_changes(fresh):
     assert await fresh.start(conftest.CONFIG) == (
         "pool default added: 2 workers",
         "pool gpu added: 1 worker",
@@ -31,7 +31,7 @@ async def test_without_a_document_the_last_one_holds(stage):
     assert sorted(stage.cluster.workers) == ["default-0", "default-1", "gpu-0"]
 
 
-async def test_a_document_that_is_wrong_starts_nothing(fresh):
+async def test_a_wrong_document_starts_nothing(fresh):
     with pytest.raises(errors.ConfigInvalid):
         await fresh.start({"poolz": {}})
     assert fresh.cluster.calls == []
@@ -42,7 +42,7 @@ async def test_a_drained_plane_has_ended_everything(stage):
     assert (stage.cluster.workers, stage.cluster.gateways) == ({}, {})
 
 
-async def test_what_runs_goes_on_without_it(stage):
+async def test_processes_go_on_without_the_control_plane(stage):
     await stage.plane.close()
     assert (len(stage.cluster.workers), len(stage.cluster.gateways)) == (3, 1)
 

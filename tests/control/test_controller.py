@@ -44,7 +44,7 @@ async def test_a_registration_is_durable_and_known_when_it_is_acknowledged(stage
     assert stage.knowing("new") == ["default-0", "default-1"]
 
 
-async def test_a_registration_that_can_t_be_kept_does_not_hold(stage):
+async def test_a_registration_that_can_t_be_saved_is_refused(stage):
     stage.store.is_broken = True
     with pytest.raises(errors.Unavailable, match="registry is broken"):
         await register(stage, "new")
@@ -53,7 +53,7 @@ async def test_a_registration_that_can_t_be_kept_does_not_hold(stage):
     assert await register(stage, "new") == ("model new:1 added",)
 
 
-async def test_a_refused_wish_changes_nothing_and_the_next_is_heard(stage):
+async def test_a_refused_request_changes_nothing(stage):
     with pytest.raises(errors.AlreadyExists):
         await register(stage, "conf", uri="/other")
     assert await register(stage, "new") == ("model new:1 added",)
@@ -127,7 +127,7 @@ async def test_a_configuration_that_is_refused_starts_nothing(stage):
     assert stage.cluster.calls == []
 
 
-async def test_what_workers_learn_is_remembered(stage):
+async def test_measurements_are_remembered(stage):
     await register(stage, "new")
     await stage.plane.admin.load("new")
     await stage.clock.advance(1.1)
@@ -148,7 +148,7 @@ async def test_a_model_is_loaded_where_its_requests_go(stage):
     assert f"load conf:1 on {home}" in stage.cluster.calls
 
 
-async def test_a_load_without_a_worker_is_told_to_wait(stage):
+async def test_a_load_without_a_worker_has_a_time_to_retry(stage):
     stage.cluster.failing_starts["gpu-0"] = 10
     stage.cluster.kill("gpu-0")
     await stage.until(lambda: stage.mesh.home("big") is None)
@@ -168,7 +168,7 @@ async def test_every_copy_is_unloaded_unless_it_is_pinned(stage):
         await stage.plane.admin.unload("conf")
 
 
-async def test_copies_are_told_as_they_are_now(stage):
+async def test_copies_are_as_the_workers_say_now(stage):
     await stage.plane.admin.load("conf")
     home = stage.mesh.home("conf")
     assert (await stage.plane.admin.copies(model.ModelId("conf")))[home].state == "ready"
@@ -230,7 +230,7 @@ async def test_a_condition_is_waited_for_without_polling(stage):
     await controller.wait_until(lambda view: bool(view.models.versions("new")))
 
 
-async def test_an_event_that_can_t_be_handled_ends_nothing(stage, caplog):
+async def test_a_bug_in_one_event_does_not_end_the_loop(stage, caplog):
     broken = reports.WorkerReport("default-0", 1, "n1", "ready", 1, measured=(None,))
     stage.plane.controller.post(events.WorkerReported(broken, 0))
     assert await register(stage, "new") == ("model new:1 added",)
@@ -249,7 +249,7 @@ async def test_an_illegal_move_is_logged_with_its_history(stage, caplog):
     assert "moves before: start ordered, serving" in caplog.text
 
 
-async def test_what_fails_inside_is_told_to_who_asked(stage):
+async def test_a_bug_is_an_error_of_its_request(stage):
     with pytest.raises(errors.MeshError, match="the controller failed"):
         await stage.plane.controller.submit(events.ModelsRegistered((None,)))
 

@@ -52,8 +52,8 @@ class Stage:
         )
         self.effects = effects.Effects(self.cluster, self.clock, self.host)
 
-    async def perform(self, *asked):
-        for command in asked:
+    async def perform(self, *ordered):
+        for command in ordered:
             self.effects.perform(command)
         await self.effects.wait_until_settled()
         await self.clock.advance(0)
@@ -62,9 +62,9 @@ class Stage:
     def kinds(self):
         return [type(event).__name__ for event in self.host.events]
 
-    async def order(self, *asked, events_=1):
+    async def order(self, *ordered, events_=1):
         """Order without waiting for the queues, and return the events once there are so many."""
-        for command in asked:
+        for command in ordered:
             self.effects.perform(command)
         return await self.until(events_)
 
@@ -77,9 +77,9 @@ class Stage:
 
 @pytest.fixture
 async def stage():
-    made = Stage()
-    yield made
-    made.effects.close()
+    new_stage = Stage()
+    yield new_stage
+    new_stage.effects.close()
 
 
 def sent(*names):
@@ -92,7 +92,7 @@ def sent(*names):
     ]
 
 
-async def test_a_worker_is_started_told_and_pinned_in_order(stage):
+async def test_a_worker_is_started_synced_and_pinned_in_order(stage):
     await stage.perform(START, *sent("a"), commands.Pin(W, A), commands.EnsureLoaded(W, A, 1.0))
     assert stage.kinds() == ["WorkerStarted", "WorkerSynced", "CopyEnsured"]
     assert stage.cluster.workers[W].pins == {A}
@@ -127,19 +127,19 @@ async def test_an_unload_on_a_worker_that_is_gone_fails(stage):
     assert (type(ended.error), ended.ticket) == (errors.Unavailable, "t")
 
 
-async def test_a_gap_is_told(stage):
+async def test_a_missed_step_fails_the_sync(stage):
     await stage.perform(START, *sent("a"), commands.SendChanges(W, catalog_sync.SyncStep(5, ())))
     assert stage.host.events[-1] == events.SyncFailed(W, 5)
 
 
-async def test_a_worker_that_does_not_answer_is_told_everything_a_little_later(stage):
+async def test_a_worker_that_does_not_answer_fails_the_sync_later(stage):
     await stage.perform(*sent("a"))
     assert stage.host.events == []
     await stage.clock.advance(effects.RETRY_S)
     assert stage.host.events == [events.SyncFailed(W, 1)]
 
 
-async def test_what_was_to_be_done_with_a_lost_worker_is_forgotten(stage):
+async def test_commands_for_a_lost_worker_are_dropped(stage):
     await stage.perform(*sent("a"))
     stage.effects.perform(commands.Pin(W, A))
     stage.effects.perform(commands.AbandonWorker(W))
@@ -159,7 +159,7 @@ async def test_a_worker_is_stopped_once_gateways_know(stage):
     assert W not in stage.cluster.workers
 
 
-async def test_a_replica_that_starts_slowly_holds_up_nobody(stage):
+async def test_a_slow_replica_holds_up_no_worker(stage):
     gate = stage.cluster.slow["l/0"] = asyncio.Event()
     await stage.perform(
         commands.StartReplica("l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan()), START
@@ -179,7 +179,7 @@ async def test_a_gateway_is_started_configured_and_stopped(stage):
     assert stage.host.events[-1] == events.GatewayStopped("n1")
 
 
-async def test_a_gateway_takes_many_changes_at_once(stage):
+async def test_many_changes_configure_a_gateway_once(stage):
     await stage.perform(commands.StartGateway("n1"))
     for _ in range(5):
         stage.host.post(events.Ticked())

@@ -10,52 +10,60 @@ A, B = model.ModelId("a"), model.ModelId("b")
 
 
 @pytest.fixture
-def made():
+def mesh_world():
     fresh = world.World()
     fresh.apply(pools=(world.pool(workers=2),))
     fresh.feed(events.ModelsRegistered(tuple(world.spec(name) for name in ("a", "b", "c"))))
     return fresh
 
 
-def say(made, worker_id, *copies, **fields):
-    said = reports.WorkerReport(worker_id, 1, "n1", "ready", 99, copies=copies, **fields)
-    made.feed(events.WorkerReported(said, 0))
+def say(mesh_world, worker_id, *copies, **fields):
+    report = reports.WorkerReport(worker_id, 1, "n1", "ready", 99, copies=copies, **fields)
+    mesh_world.feed(events.WorkerReported(report, 0))
 
 
-def names(made, **choice):
+def names(mesh_world, **choice):
     return [
-        each["name"]
-        for each in mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(**choice))["models"]
+        item["name"]
+        for item in mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(**choice))[
+            "models"
+        ]
     ]
 
 
-def test_the_best_copy_tells_a_models_state(made):
-    say(made, "default-0", reports.CopyReport(A, "failed", "it is corrupt", requests=2))
-    say(made, "default-1", reports.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3))
-    (found,) = mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"]
-    assert (found["state"], found["worker"], found["requests"], found["reason"]) == (
+def test_the_best_copy_decides_a_models_state(mesh_world):
+    say(mesh_world, "default-0", reports.CopyReport(A, "failed", "it is corrupt", requests=2))
+    say(
+        mesh_world,
+        "default-1",
+        reports.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3),
+    )
+    (shown,) = mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))[
+        "models"
+    ]
+    assert (shown["state"], shown["worker"], shown["requests"], shown["reason"]) == (
         "ready",
         "default-1",
         5,
         "",
     )
-    assert found["footprint_bytes"] == {"host": 5, "gpu": 0}
+    assert shown["footprint_bytes"] == {"host": 5, "gpu": 0}
 
 
-def test_a_model_that_is_absent_takes_what_it_took_last(made):
-    say(made, "default-0", measured=(world.measured("a", 7),))
+def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world):
+    say(mesh_world, "default-0", measured=(world.measured("a", 7),))
     assert (
-        mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
+        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
             "footprint_bytes"
         ]["host"]
         == 7
     )
 
 
-def test_models_are_counted_once_wherever_they_are(made):
-    say(made, "default-0", reports.CopyReport(A, "ready"), reports.CopyReport(B, "loading"))
-    say(made, "default-1", reports.CopyReport(A, "failed"))
-    assert mesh_views.status(made.mesh.view())["models"] == {
+def test_models_are_counted_once_wherever_they_are(mesh_world):
+    say(mesh_world, "default-0", reports.CopyReport(A, "ready"), reports.CopyReport(B, "loading"))
+    say(mesh_world, "default-1", reports.CopyReport(A, "failed"))
+    assert mesh_views.status(mesh_world.mesh.view())["models"] == {
         "registered": 3,
         "resident": 1,
         "loading": 1,
@@ -63,15 +71,15 @@ def test_models_are_counted_once_wherever_they_are(made):
     }
 
 
-def test_a_workers_numbers_are_its_reports(made):
+def test_a_workers_numbers_are_its_reports(mesh_world):
     say(
-        made,
+        mesh_world,
         "default-0",
         reports.CopyReport(A, "parked"),
         private_bytes=9,
         counters=reports.Counters(requests=4),
     )
-    worker = mesh_views.status(made.mesh.view())["pools"][0]["workers"][0]
+    worker = mesh_views.status(mesh_world.mesh.view())["pools"][0]["workers"][0]
     assert (
         worker["resident"],
         worker["private_bytes"],
@@ -80,45 +88,45 @@ def test_a_workers_numbers_are_its_reports(made):
     ) == (1, 9, 4, 0)
 
 
-def test_a_model_that_is_on_several_workers_is_told_with_them(made):
-    assert mesh_views.status(made.mesh.view())["spread"] == []
-    home = made.mesh.home("a")
+def test_a_model_on_several_workers_is_shown_with_them(mesh_world):
+    assert mesh_views.status(mesh_world.mesh.view())["spread"] == []
+    home = mesh_world.mesh.home("a")
     for _ in range(5):
-        made.tick(1.0)
-        say(made, home, demands=(reports.ModelDemand(A, 1.0),))
-        made.perform_all()
-    assert mesh_views.status(made.mesh.view())["spread"] == [
-        {"model": "a", "workers": list(made.mesh.workers.homes("default", "a", 2))}
+        mesh_world.tick(1.0)
+        say(mesh_world, home, demands=(reports.ModelDemand(A, 1.0),))
+        mesh_world.perform_all()
+    assert mesh_views.status(mesh_world.mesh.view())["spread"] == [
+        {"model": "a", "workers": list(mesh_world.mesh.workers.homes("default", "a", 2))}
     ]
 
 
-def test_a_mesh_is_ready_once_its_gateways_know_the_workers(made):
-    made.settle()
-    assert mesh_views.status(made.mesh.view())["state"] == "ready"
-    made.kill("default-0")
-    assert mesh_views.status(made.mesh.view())["state"] == "starting"
+def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world):
+    mesh_world.settle()
+    assert mesh_views.status(mesh_world.mesh.view())["state"] == "ready"
+    mesh_world.kill("default-0")
+    assert mesh_views.status(mesh_world.mesh.view())["state"] == "starting"
     for lane in ("default-0", "default-0"):
-        made.step(lane)
+        mesh_world.step(lane)
     assert all(
         worker["state"] == "ready"
-        for worker in mesh_views.status(made.mesh.view())["pools"][0]["workers"]
+        for worker in mesh_views.status(mesh_world.mesh.view())["pools"][0]["workers"]
     )
-    assert mesh_views.status(made.mesh.view())["state"] == "starting"
-    made.settle()
-    assert mesh_views.status(made.mesh.view())["state"] == "ready"
+    assert mesh_views.status(mesh_world.mesh.view())["state"] == "starting"
+    mesh_world.settle()
+    assert mesh_views.status(mesh_world.mesh.view())["state"] == "ready"
 
 
-def test_a_worker_that_is_lost_says_why(made):
-    made.kill("default-0")
-    made.feed(events.WorkerLost("default-0", "again"))
-    status = mesh_views.status(made.mesh.view())
+def test_a_worker_that_is_lost_says_why(mesh_world):
+    mesh_world.kill("default-0")
+    mesh_world.feed(events.WorkerLost("default-0", "again"))
+    status = mesh_views.status(mesh_world.mesh.view())
     assert status["state"] == "starting"
     assert status["pools"][0]["workers"][0]["restarts"] == 1
 
 
-def test_a_mesh_that_ends_is_draining(made):
-    made.feed(events.DrainRequested())
-    assert mesh_views.status(made.mesh.view())["state"] == "draining"
+def test_a_mesh_that_ends_is_draining(mesh_world):
+    mesh_world.feed(events.DrainRequested())
+    assert mesh_views.status(mesh_world.mesh.view())["state"] == "draining"
 
 
 def test_a_mesh_without_a_gateway_is_not_ready():
@@ -127,31 +135,35 @@ def test_a_mesh_without_a_gateway_is_not_ready():
     assert mesh_views.status(fresh.mesh.view())["state"] == "starting"
 
 
-def test_versions_are_listed_by_number(made):
+def test_versions_are_listed_by_number(mesh_world):
     for version in ("10", "9", "beta"):
-        made.feed(events.ModelsRegistered((world.spec("c", version),)))
-    page = mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="c"))
-    assert [each["version"] for each in page["models"]] == ["1", "9", "10", "beta"]
+        mesh_world.feed(events.ModelsRegistered((world.spec("c", version),)))
+    page = mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="c"))
+    assert [item["version"] for item in page["models"]] == ["1", "9", "10", "beta"]
 
 
-def test_a_page_begins_after_the_last_one(made):
-    assert names(made, limit=2) == ["a", "b"]
-    assert mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(limit=2))["next"] == "b/1"
-    assert names(made, limit=2, after="b/1") == ["c"]
+def test_a_page_begins_after_the_last_one(mesh_world):
+    assert names(mesh_world, limit=2) == ["a", "b"]
     assert (
-        mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(limit=2, after="b/1"))["next"]
+        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(limit=2))["next"] == "b/1"
+    )
+    assert names(mesh_world, limit=2, after="b/1") == ["c"]
+    assert (
+        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(limit=2, after="b/1"))[
+            "next"
+        ]
         is None
     )
 
 
-def test_a_bare_name_is_the_end_of_its_versions(made):
-    made.feed(events.ModelsRegistered((world.spec("a", "2"),)))
-    assert names(made, after="a") == ["b", "c"]
-    assert names(made, after="a/1") == ["a", "b", "c"]
+def test_a_bare_name_is_the_end_of_its_versions(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a", "2"),)))
+    assert names(mesh_world, after="a") == ["b", "c"]
+    assert names(mesh_world, after="a/1") == ["a", "b", "c"]
 
 
-def test_aliases_are_shown_with_their_model(made):
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    assert mesh_views.models(made.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
-        "aliases"
-    ] == ["al"]
+def test_aliases_are_shown_with_their_model(mesh_world):
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
+    assert mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][
+        0
+    ]["aliases"] == ["al"]

@@ -48,19 +48,19 @@ class Stage:
 
 @pytest.fixture
 async def stage():
-    made = Stage()
-    yield made
-    made.monitor.close()
+    new_stage = Stage()
+    yield new_stage
+    new_stage.monitor.close()
 
 
-async def test_a_worker_is_asked_each_second(stage):
+async def test_a_worker_reports_each_second(stage):
     await stage.start()
     await stage.clock.advance(3.5)
     assert stage.host.kinds() == ["WorkerReported"] * 4
     assert stage.host.events[0].revision == 7
 
 
-async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
+async def test_a_report_of_several_pages_is_fetched_soon(stage):
     await stage.start()
     stage.cluster.workers[W].page_copies = 2
     stage.cluster.workers[W].copies = {
@@ -68,7 +68,7 @@ async def test_a_worker_that_has_more_to_say_is_asked_again_soon(stage):
     }
     await stage.clock.advance(0.9)
     said = [event.report for event in stage.host.events]
-    assert [(each.since, len(each.copies), each.has_more) for each in said] == [
+    assert [(item.since, len(item.copies), item.has_more) for item in said] == [
         (0, 2, True),
         (1, 2, True),
         (2, 1, False),
@@ -91,14 +91,14 @@ async def test_a_worker_that_falls_silent_is_lost(stage):
     assert stage.host.events[-1] == events.WorkerLost(W, "it does not report any more", started.pid)
 
 
-async def test_a_worker_that_is_forgotten_is_not_asked(stage):
+async def test_an_unwatched_worker_is_not_polled(stage):
     await stage.start()
     stage.monitor.unwatch("worker", W)
     await stage.clock.advance(5.0)
     assert stage.host.events == []
 
 
-async def test_a_gateway_is_asked_and_its_loss_noticed(stage):
+async def test_a_gateway_is_polled_and_its_loss_noticed(stage):
     await stage.cluster.start_gateway("n1", snapshots.GatewaySnapshot("", "n1", {}))
     stage.monitor.watch("gateway", "n1", 0)
     stage.monitor.watch("gateway", "n1", 0)
@@ -109,7 +109,7 @@ async def test_a_gateway_is_asked_and_its_loss_noticed(stage):
     assert stage.host.events[-1] == events.GatewayLost("n1", "it does not report any more")
 
 
-async def test_a_gateway_that_is_forgotten_is_not_asked(stage):
+async def test_an_unwatched_gateway_is_not_polled(stage):
     stage.monitor.watch("gateway", "n1", 0)
     stage.monitor.unwatch("gateway", "n1")
     await stage.clock.advance(9.0)
@@ -124,7 +124,7 @@ async def watched_replica(stage):
     return ready
 
 
-async def test_a_replica_is_asked_each_second(stage):
+async def test_a_replica_reports_each_second(stage):
     await watched_replica(stage)
     stage.cluster.replicas["l/0"].last_report = said = llm_spec.LlmReport("l/0", running=3)
     await stage.clock.advance(2.5)
@@ -149,7 +149,7 @@ async def test_a_replica_that_falls_silent_is_lost(stage):
     )
 
 
-async def test_a_replica_that_is_forgotten_is_not_asked(stage):
+async def test_an_unwatched_replica_is_not_polled(stage):
     await watched_replica(stage)
     stage.monitor.unwatch("replica", "l/0")
     await stage.clock.advance(5.0)

@@ -26,9 +26,9 @@ class Stage:
 
 @pytest.fixture
 async def stage():
-    made = Stage()
-    yield made
-    await made.registry.close()
+    new_stage = Stage()
+    yield new_stage
+    await new_stage.registry.close()
 
 
 async def test_a_save_is_answered_once_it_is_durable(stage):

@@ -29,7 +29,7 @@ async def test_what_a_repository_holds_is_served(fresh):
     await fresh.until(lambda: fresh.knowing("two") == ["default-0", "default-1"])
 
 
-async def test_what_can_t_be_served_is_in_the_log(fresh, caplog):
+async def test_problems_of_a_repository_are_logged(fresh, caplog):
     caplog.set_level("INFO")
     await fresh.start(WATCHED)
     fresh.watch.put("/r", scan("one", problems=("/r/two: no model in it",)))
@@ -55,7 +55,7 @@ async def test_a_repository_is_followed_by_a_controller_that_begins_again(fresh)
     await fresh.until(lambda: model.ModelId("one") in fresh.store.models)
 
 
-async def test_a_repository_that_fails_is_looked_at_again(fresh, monkeypatch, caplog):
+async def test_a_repository_that_fails_is_scanned_again(fresh, monkeypatch, caplog):
     def failing(*_):
         raise errors.LoadFailed("the disk went away")
 
@@ -68,7 +68,7 @@ async def test_a_repository_that_fails_is_looked_at_again(fresh, monkeypatch, ca
     await fresh.until(lambda: "one" in fresh.names())
 
 
-async def test_a_scan_that_can_t_be_kept_comes_again(fresh, caplog):
+async def test_a_scan_that_can_t_be_saved_is_repeated(fresh, caplog):
     await fresh.start(WATCHED)
     fresh.store.is_broken = True
     fresh.watch.put("/r", scan("one"))

@@ -24,9 +24,9 @@ async def performed():
 
 @pytest.fixture
 async def queue(performed):
-    made = serial_queue.SerialQueue("test", performed)
-    yield made
-    made.clear()
+    new_queue = serial_queue.SerialQueue("test", performed)
+    yield new_queue
+    new_queue.clear()
 
 
 async def test_commands_are_performed_in_order(queue, performed):
@@ -107,13 +107,13 @@ async def test_an_interrupted_command_ends_before_the_next_begins():
             await asyncio.sleep(0)
             order.append(f"end {command}")
 
-    made = serial_queue.SerialQueue("test", perform)
-    made.put("start")
-    made.put("sleep")
+    new_queue = serial_queue.SerialQueue("test", perform)
+    new_queue.put("start")
+    new_queue.put("sleep")
     await started.wait()
-    made.interrupt()
-    made.put("stop")
-    await made.wait_until_settled()
+    new_queue.interrupt()
+    new_queue.put("stop")
+    await new_queue.wait_until_settled()
     assert order == ["begin start", "end start", "begin stop", "end stop"]
 
 
@@ -125,9 +125,9 @@ async def test_a_command_that_raises_is_logged_and_ends_nothing(caplog):
             raise AssertionError("a bug")
         performed.append(command)
 
-    made = serial_queue.SerialQueue("test", perform)
+    new_queue = serial_queue.SerialQueue("test", perform)
     for command in ("bad", "good"):
-        made.put(command)
-    await made.wait_until_settled()
+        new_queue.put(command)
+    await new_queue.wait_until_settled()
     assert performed == ["good"]
     assert "a bug" in caplog.text

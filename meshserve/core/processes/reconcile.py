@@ -17,7 +17,7 @@ import abc
 import enum
 import math
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from meshserve.core import backoff, state_table
 from meshserve.core.values import commands
@@ -80,7 +80,7 @@ class ProcessRecord(Generic[SettingsT]):
     reason: str = ""
 
 
-RecordT = TypeVar("RecordT", bound=ProcessRecord)  # type: ignore[type-arg]  # bounds can't be generic
+RecordT = TypeVar("RecordT", bound=ProcessRecord[Any])
 WantedT = TypeVar("WantedT")
 
 

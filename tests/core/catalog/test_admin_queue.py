@@ -10,9 +10,9 @@ from tests.core import world
 
 @pytest.fixture
 def index():
-    made = catalog_index.CatalogIndex()
-    made.apply(desired.Desired(pools=(world.pool(),)))
-    return made
+    index = catalog_index.CatalogIndex()
+    index.apply(desired.Desired(pools=(world.pool(),)))
+    return index
 
 
 @pytest.fixture

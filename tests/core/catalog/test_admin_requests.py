@@ -19,7 +19,7 @@ def configured(*names, origin=model.FROM_CONFIG, **fields):
 
 
 @pytest.fixture
-def made():
+def mesh_world():
     fresh = world.World()
     fresh.apply(
         pools=POOLS,
@@ -48,124 +48,126 @@ def alias(name, target, **fields):
 # The configuration
 
 
-def test_the_same_configuration_changes_nothing(made):
-    assert made.feed(events.ConfigApplied(made.mesh.catalog.desired)) == ()
+def test_the_same_configuration_changes_nothing(mesh_world):
+    assert mesh_world.feed(events.ConfigApplied(mesh_world.mesh.catalog.desired)) == ()
 
 
-def test_only_what_differs_is_touched(made):
-    words = made.apply(
+def test_only_what_differs_is_touched(mesh_world):
+    words = mesh_world.apply(
         pools=POOLS, models=configured("conf", "more"), aliases=(), repositories=(REPOSITORY,)
     )
     assert words == ("alias al cleared", "model more:1 added")
 
 
-def test_what_others_registered_outlives_a_configuration(made):
-    made.apply(pools=POOLS)
-    assert sorted(made.saved_models) == [model.ModelId("api")]
+def test_what_others_registered_outlives_a_configuration(mesh_world):
+    mesh_world.apply(pools=POOLS)
+    assert sorted(mesh_world.saved_models) == [model.ModelId("api")]
 
 
-def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(made):
-    made.feed(events.PinRequested(model.ModelId("conf"), is_pinned=True))
-    made.apply(pools=POOLS, models=configured("conf", "more"))
-    assert made.saved_models[model.ModelId("conf")].pinned
+def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(mesh_world):
+    mesh_world.feed(events.PinRequested(model.ModelId("conf"), is_pinned=True))
+    mesh_world.apply(pools=POOLS, models=configured("conf", "more"))
+    assert mesh_world.saved_models[model.ModelId("conf")].pinned
 
 
-def test_a_configuration_against_a_registered_model_changes_nothing_at_all(made):
+def test_a_configuration_against_a_registered_model_changes_nothing_at_all(mesh_world):
     wanted = desired.Desired(
         pools=POOLS, models=(*configured("new"), *configured("api", uri="/other"))
     )
-    assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
-    assert model.ModelId("new") not in made.saved_models
+    assert mesh_world.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
+    assert model.ModelId("new") not in mesh_world.saved_models
 
 
-def test_a_configuration_against_a_set_alias_is_refused(made):
-    made.feed(alias("mine", "api"))
+def test_a_configuration_against_a_set_alias_is_refused(mesh_world):
+    mesh_world.feed(alias("mine", "api"))
     wanted = desired.Desired(
         pools=POOLS,
         models=configured("conf"),
         aliases=(desired.DesiredAlias("mine", "conf", origin=model.FROM_CONFIG),),
     )
-    assert made.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
+    assert mesh_world.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
 
 
-def test_a_pool_with_registered_models_is_not_removed(made):
-    made.feed(events.ModelsRegistered((world.spec("big", pool="gpu"),)))
-    assert made.refused(events.ConfigApplied(desired.Desired(pools=POOLS[:1]))) == "Conflict"
-    assert made.refused(events.ConfigApplied(desired.Desired(pools=POOLS))) == ""
+def test_a_pool_with_registered_models_is_not_removed(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("big", pool="gpu"),)))
+    assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS[:1]))) == "Conflict"
+    assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS))) == ""
 
 
-def test_a_repository_that_is_not_configured_any_more_is_not_served(made):
-    made.feed(scanned(world.spec("r")))
-    assert "model r:1 withdrawn" in made.apply(pools=POOLS, models=configured("conf"))
+def test_a_repository_that_is_not_configured_any_more_is_not_served(mesh_world):
+    mesh_world.feed(scanned(world.spec("r")))
+    assert "model r:1 withdrawn" in mesh_world.apply(pools=POOLS, models=configured("conf"))
 
 
-def test_a_name_taken_over_from_a_repository_comes_back_to_it(made):
-    made.feed(scanned(world.spec("r")))
-    made.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
-    assert made.saved_models[model.ModelId("r")].origin == model.FROM_CONFIG
-    made.apply(pools=POOLS, repositories=(REPOSITORY,))
-    assert made.saved_models[model.ModelId("r")].origin == REPOSITORY.origin
+def test_a_name_taken_over_from_a_repository_comes_back_to_it(mesh_world):
+    mesh_world.feed(scanned(world.spec("r")))
+    mesh_world.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
+    assert mesh_world.saved_models[model.ModelId("r")].origin == model.FROM_CONFIG
+    mesh_world.apply(pools=POOLS, repositories=(REPOSITORY,))
+    assert mesh_world.saved_models[model.ModelId("r")].origin == REPOSITORY.origin
 
 
 # Models
 
 
-def test_a_registration_is_all_or_nothing(made):
+def test_a_registration_is_all_or_nothing(mesh_world):
     assert (
-        made.refused(events.ModelsRegistered((world.spec("new"), world.spec("conf", uri="/other"))))
+        mesh_world.refused(
+            events.ModelsRegistered((world.spec("new"), world.spec("conf", uri="/other")))
+        )
         == "AlreadyExists"
     )
-    assert model.ModelId("new") not in made.saved_models
+    assert model.ModelId("new") not in mesh_world.saved_models
 
 
-def test_the_same_registration_twice_is_one(made):
-    assert made.feed(events.ModelsRegistered((world.spec("api"),))) == ()
+def test_the_same_registration_twice_is_one(mesh_world):
+    assert mesh_world.feed(events.ModelsRegistered((world.spec("api"),))) == ()
 
 
-def test_what_the_store_does_not_keep_does_not_hold(made):
+def test_what_the_store_does_not_keep_does_not_hold(mesh_world):
     with pytest.raises(errors.Unavailable):
-        made.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
-    assert made.mesh.catalog.models.declared(model.ModelId("new")) is None
+        mesh_world.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
+    assert mesh_world.mesh.catalog.models.declared(model.ModelId("new")) is None
 
 
 @pytest.mark.parametrize(
     ("name", "version", "refusal"),
     [("none", "", "ModelNotFound"), ("api", "9", "ModelNotFound"), ("conf", "", "Conflict")],
 )
-def test_a_removal_that_is_refused(made, name, version, refusal):
-    assert made.refused(events.ModelRemoved(name, version)) == refusal
+def test_a_removal_that_is_refused(mesh_world, name, version, refusal):
+    assert mesh_world.refused(events.ModelRemoved(name, version)) == refusal
 
 
-def test_one_version_is_removed_alone(made):
-    made.feed(events.ModelsRegistered((world.spec("api", "2"),)))
-    assert made.feed(events.ModelRemoved("api", "1")) == ("model api:1 withdrawn",)
-    assert made.feed(events.ModelRemoved("api")) == ("model api:2 withdrawn",)
+def test_one_version_is_removed_alone(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("api", "2"),)))
+    assert mesh_world.feed(events.ModelRemoved("api", "1")) == ("model api:1 withdrawn",)
+    assert mesh_world.feed(events.ModelRemoved("api")) == ("model api:2 withdrawn",)
 
 
-def test_a_model_that_an_alias_means_stays(made):
-    made.feed(alias("mine", "api"))
-    assert made.refused(events.ModelRemoved("api")) == "Conflict"
-    made.feed(events.AliasRemovalRequested("mine"))
-    assert made.refused(events.ModelRemoved("api")) == ""
+def test_a_model_that_an_alias_means_stays(mesh_world):
+    mesh_world.feed(alias("mine", "api"))
+    assert mesh_world.refused(events.ModelRemoved("api")) == "Conflict"
+    mesh_world.feed(events.AliasRemovalRequested("mine"))
+    assert mesh_world.refused(events.ModelRemoved("api")) == ""
 
 
 # Repositories
 
 
-def test_a_scan_is_what_the_repository_holds(made):
-    assert made.feed(scanned(world.spec("r"), world.spec("s"))) == (
+def test_a_scan_is_what_the_repository_holds(mesh_world):
+    assert mesh_world.feed(scanned(world.spec("r"), world.spec("s"))) == (
         "model r:1 added",
         "model s:1 added",
     )
-    assert made.feed(scanned(world.spec("r", uri="/new"))) == (
+    assert mesh_world.feed(scanned(world.spec("r", uri="/new"))) == (
         "model s:1 withdrawn",
         "model r:1 changed (uri)",
     )
-    assert made.feed(scanned(world.spec("r", uri="/new"))) == ()
+    assert mesh_world.feed(scanned(world.spec("r", uri="/new"))) == ()
 
 
-def test_a_scan_leaves_others_names_alone_and_says_so(made):
-    words = made.feed(scanned(world.spec("conf"), world.spec("al"), world.spec("r")))
+def test_a_scan_leaves_others_names_alone_and_says_so(mesh_world):
+    words = mesh_world.feed(scanned(world.spec("conf"), world.spec("al"), world.spec("r")))
     assert words == (
         "model r:1 added",
         "model 'conf:1' of repository /repo is not served: the name belongs to the configuration",
@@ -174,62 +176,70 @@ def test_a_scan_leaves_others_names_alone_and_says_so(made):
 
 
 def test_a_scan_leaves_the_names_of_llms_alone():
-    made = world.World()
-    made.apply(pools=POOLS, repositories=(REPOSITORY,), llms=(llm_spec.LlmSpec("chat", "/chat"),))
-    assert made.feed(scanned(world.spec("chat"))) == (
+    mesh_world = world.World()
+    mesh_world.apply(
+        pools=POOLS, repositories=(REPOSITORY,), llms=(llm_spec.LlmSpec("chat", "/chat"),)
+    )
+    assert mesh_world.feed(scanned(world.spec("chat"))) == (
         "model 'chat:1' of repository /repo is not served: the name is an LLM's",
     )
 
 
-def test_a_scan_keeps_pins(made):
-    made.feed(scanned(world.spec("r")))
-    made.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
-    made.feed(scanned(world.spec("r", uri="/new")))
-    assert made.saved_models[model.ModelId("r")].pinned
+def test_a_scan_keeps_pins(mesh_world):
+    mesh_world.feed(scanned(world.spec("r")))
+    mesh_world.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
+    mesh_world.feed(scanned(world.spec("r", uri="/new")))
+    assert mesh_world.saved_models[model.ModelId("r")].pinned
 
 
-def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(made):
-    assert made.feed(events.RepositoryScanned("repository:/other", (world.spec("r"),))) == ()
+def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(mesh_world):
+    assert mesh_world.feed(events.RepositoryScanned("repository:/other", (world.spec("r"),))) == ()
 
 
 # Aliases
 
 
-def test_a_new_alias_means_its_model_at_once(made):
-    assert made.feed(alias("mine", "api", is_gradual=True)) == ("alias mine means api",)
+def test_a_new_alias_means_its_model_at_once(mesh_world):
+    assert mesh_world.feed(alias("mine", "api", is_gradual=True)) == ("alias mine means api",)
 
 
-def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(made):
-    made.feed(events.ModelsRegistered((world.spec("next"),)))
-    made.feed(alias("mine", "api"))
-    made.feed(alias("mine", "next", is_gradual=True))
-    assert (made.saved_aliases["mine"].name, made.saved_aliases["mine"].target) == ("api", "next")
-    made.settle()
-    assert (made.saved_aliases["mine"].name, made.saved_aliases["mine"].target) == ("next", "")
+def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
+    mesh_world.feed(alias("mine", "api"))
+    mesh_world.feed(alias("mine", "next", is_gradual=True))
+    assert (mesh_world.saved_aliases["mine"].name, mesh_world.saved_aliases["mine"].target) == (
+        "api",
+        "next",
+    )
+    mesh_world.settle()
+    assert (mesh_world.saved_aliases["mine"].name, mesh_world.saved_aliases["mine"].target) == (
+        "next",
+        "",
+    )
 
 
-def test_an_alias_whose_target_fails_stays_and_says_why(made):
-    made.feed(events.ModelsRegistered((world.spec("next"),)))
-    made.feed(alias("mine", "api"))
-    made.failing_loads = {"next"}
-    made.feed(alias("mine", "next", is_gradual=True))
-    made.perform_all()
-    assert made.saved_aliases["mine"] == desired.DesiredAlias(
+def test_an_alias_whose_target_fails_stays_and_says_why(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
+    mesh_world.feed(alias("mine", "api"))
+    mesh_world.failing_loads = {"next"}
+    mesh_world.feed(alias("mine", "next", is_gradual=True))
+    mesh_world.perform_all()
+    assert mesh_world.saved_aliases["mine"] == desired.DesiredAlias(
         "mine", "api", target="next", failure="it is broken"
     )
 
 
-def test_an_alias_that_moves_can_be_sent_back(made):
-    made.feed(events.ModelsRegistered((world.spec("next"),)))
-    made.feed(alias("mine", "api"))
-    made.feed(alias("mine", "next", is_gradual=True))
-    made.feed(alias("mine", "api", is_gradual=True))
-    made.settle()
-    assert made.saved_aliases["mine"] == desired.DesiredAlias("mine", "api")
+def test_an_alias_that_moves_can_be_sent_back(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
+    mesh_world.feed(alias("mine", "api"))
+    mesh_world.feed(alias("mine", "next", is_gradual=True))
+    mesh_world.feed(alias("mine", "api", is_gradual=True))
+    mesh_world.settle()
+    assert mesh_world.saved_aliases["mine"] == desired.DesiredAlias("mine", "api")
 
 
 @pytest.mark.parametrize(
-    ("wish", "refusal"),
+    ("admin_request", "refusal"),
     [
         (alias("new", "none"), "ModelNotFound"),
         (alias("new", "api", is_update_only=True), "ModelNotFound"),
@@ -243,13 +253,13 @@ def test_an_alias_that_moves_can_be_sent_back(made):
         (alias("conf", "api"), "AlreadyExists"),
     ],
 )
-def test_an_alias_is_set_under_conditions(made, wish, refusal):
-    made.feed(alias("mine", "api", owner="me"))
-    assert made.refused(wish) == refusal
+def test_an_alias_is_set_under_conditions(mesh_world, admin_request, refusal):
+    mesh_world.feed(alias("mine", "api", owner="me"))
+    assert mesh_world.refused(admin_request) == refusal
 
 
 @pytest.mark.parametrize(
-    ("wish", "refusal"),
+    ("admin_request", "refusal"),
     [
         (events.AliasRemovalRequested("none"), "ModelNotFound"),
         (events.AliasRemovalRequested("al"), "Conflict"),
@@ -258,32 +268,32 @@ def test_an_alias_is_set_under_conditions(made, wish, refusal):
         (events.AliasRemovalRequested("mine"), ""),
     ],
 )
-def test_an_alias_is_cleared_under_conditions(made, wish, refusal):
-    made.feed(alias("mine", "api", owner="me"))
-    assert made.refused(wish) == refusal
+def test_an_alias_is_cleared_under_conditions(mesh_world, admin_request, refusal):
+    mesh_world.feed(alias("mine", "api", owner="me"))
+    assert mesh_world.refused(admin_request) == refusal
 
 
 def registered_for_alias(name):
     return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=model.FROM_ALIAS))
 
 
-def test_what_was_registered_for_an_alias_goes_with_it(made):
-    made.feed(registered_for_alias("v1"))
-    made.feed(events.AliasRemovalRequested("mine"))
-    assert model.ModelId("v1") not in made.saved_models
+def test_what_was_registered_for_an_alias_goes_with_it(mesh_world):
+    mesh_world.feed(registered_for_alias("v1"))
+    mesh_world.feed(events.AliasRemovalRequested("mine"))
+    assert model.ModelId("v1") not in mesh_world.saved_models
 
 
-def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(made):
-    made.feed(registered_for_alias("v1"))
-    made.feed(registered_for_alias("v2"))
-    assert model.ModelId("v1") in made.saved_models
-    made.settle()
-    assert model.ModelId("v1") not in made.saved_models
-    assert model.ModelId("v2") in made.saved_models
+def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(mesh_world):
+    mesh_world.feed(registered_for_alias("v1"))
+    mesh_world.feed(registered_for_alias("v2"))
+    assert model.ModelId("v1") in mesh_world.saved_models
+    mesh_world.settle()
+    assert model.ModelId("v1") not in mesh_world.saved_models
+    assert model.ModelId("v2") in mesh_world.saved_models
 
 
-def test_what_another_alias_needs_stays(made):
-    made.feed(registered_for_alias("v1"))
-    made.feed(alias("other", "v1"))
-    made.feed(events.AliasRemovalRequested("mine"))
-    assert model.ModelId("v1") in made.saved_models
+def test_what_another_alias_needs_stays(mesh_world):
+    mesh_world.feed(registered_for_alias("v1"))
+    mesh_world.feed(alias("other", "v1"))
+    mesh_world.feed(events.AliasRemovalRequested("mine"))
+    assert model.ModelId("v1") in mesh_world.saved_models

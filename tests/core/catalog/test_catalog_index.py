@@ -11,23 +11,23 @@ ALIAS = desired.DesiredAlias("al", "a")
 
 @pytest.fixture
 def index():
-    made = catalog_index.CatalogIndex()
-    yield made
-    made.check()
+    index = catalog_index.CatalogIndex()
+    yield index
+    index.check()
 
 
-def told(made):
-    return [(each.pool, type(each.change).__name__) for each in made]
+def changes_of(index):
+    return [(item.pool, type(item.change).__name__) for item in index]
 
 
-def test_a_model_is_told_to_its_pool_alone(index):
-    assert told(index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))) == [
+def test_a_model_changes_the_catalog_of_its_pool_alone(index):
+    assert changes_of(index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))) == [
         ("gpu", "ModelDeclared")
     ]
     assert (len(index.share("gpu")), len(index.share("default"))) == (1, 0)
 
 
-def test_a_pools_whole_share_is_cut_once_until_it_changes(index):
+def test_a_pools_catalog_is_cut_once_until_it_changes(index):
     index.apply(catalog.ModelDeclared(world.spec("a")))
     before = index.parts("default")
     index.apply(catalog.ModelDeclared(world.spec("b", pool="gpu")))
@@ -40,7 +40,7 @@ def test_a_model_that_moves_leaves_its_old_pool_with_its_aliases(index):
     index.apply(catalog.ModelDeclared(world.spec("a")))
     index.apply(ALIAS)
     moved = index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
-    assert told(moved) == [
+    assert changes_of(moved) == [
         ("default", "ModelWithdrawn"),
         ("gpu", "ModelDeclared"),
         ("default", "AliasCleared"),
@@ -57,13 +57,13 @@ def test_routes_name_what_is_outside_the_default_pool(index):
     assert index.routes == {}
 
 
-def test_an_alias_of_a_model_that_is_not_there_is_told_to_nobody_until_it_comes(index):
-    assert told(index.apply(ALIAS)) == []
-    assert told(index.apply(catalog.ModelDeclared(world.spec("a")))) == [
+def test_an_alias_of_a_missing_model_waits_for_the_model(index):
+    assert changes_of(index.apply(ALIAS)) == []
+    assert changes_of(index.apply(catalog.ModelDeclared(world.spec("a")))) == [
         ("default", "ModelDeclared"),
         ("default", "AliasSet"),
     ]
-    assert told(index.apply(catalog.ModelWithdrawn(model.ModelId("a")))) == [
+    assert changes_of(index.apply(catalog.ModelWithdrawn(model.ModelId("a")))) == [
         ("default", "ModelWithdrawn"),
         ("default", "AliasCleared"),
     ]
@@ -74,7 +74,7 @@ def test_an_alias_that_changes_its_meaning_changes_its_pool(index):
     index.apply(catalog.ModelDeclared(world.spec("a")))
     index.apply(catalog.ModelDeclared(world.spec("g", pool="gpu")))
     index.apply(ALIAS)
-    assert told(index.apply(desired.DesiredAlias("al", "g"))) == [
+    assert changes_of(index.apply(desired.DesiredAlias("al", "g"))) == [
         ("default", "AliasCleared"),
         ("gpu", "AliasSet"),
     ]
@@ -83,7 +83,7 @@ def test_an_alias_that_changes_its_meaning_changes_its_pool(index):
         {"al"},
         "gpu",
     )
-    assert told(index.apply(catalog.AliasCleared("al"))) == [("gpu", "AliasCleared")]
+    assert changes_of(index.apply(catalog.AliasCleared("al"))) == [("gpu", "AliasCleared")]
 
 
 def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(index):
@@ -98,14 +98,14 @@ def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(index):
     assert index.moving() == ()
 
 
-def test_what_an_origin_declared_is_known(index):
+def test_models_are_known_by_origin(index):
     index.apply(catalog.ModelDeclared(world.spec("a", origin=model.FROM_CONFIG)))
     assert index.of_origin(model.FROM_CONFIG) == {model.ModelId("a")}
     index.apply(catalog.ModelDeclared(world.spec("a", origin=model.FROM_API)))
     assert index.of_origin(model.FROM_CONFIG) == set()
 
 
-def test_withdrawing_what_is_not_there_changes_nothing(index):
+def test_withdrawing_a_missing_model_changes_nothing(index):
     assert (
         index.apply(catalog.ModelWithdrawn(model.ModelId("a")))
         == ()
@@ -113,7 +113,7 @@ def test_withdrawing_what_is_not_there_changes_nothing(index):
     )
 
 
-def test_changes_bear_on_the_models_that_aliases_meant_before_and_mean_after(index):
+def test_an_alias_change_affects_its_old_and_its_new_model(index):
     index.apply(ALIAS)
     touched = index.affected_names(
         (
@@ -125,7 +125,7 @@ def test_changes_bear_on_the_models_that_aliases_meant_before_and_mean_after(ind
     assert touched == {"a": [], "b": [], "c": [model.ModelId("c")], "d": []}
 
 
-def test_routes_are_asked_for_by_name_with_aliases(index):
+def test_routes_of_a_name_include_its_aliases(index):
     index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
     index.apply(ALIAS)
     assert index.routes_of(["a"]) == {"a": "gpu", "al": "gpu"}

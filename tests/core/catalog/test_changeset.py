@@ -14,32 +14,32 @@ REPOSITORY = model.Origin.parse("repository:/r")
 
 @pytest.fixture
 def index():
-    made = catalog_index.CatalogIndex()
-    made.apply(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
+    index = catalog_index.CatalogIndex()
+    index.apply(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
     for name, origin in (
         ("api", model.FROM_API),
         ("config", model.FROM_CONFIG),
         ("repo", REPOSITORY),
         ("auto", model.FROM_ALIAS),
     ):
-        made.apply(catalog.ModelDeclared(world.spec(name, origin=origin)))
-    made.apply(desired.DesiredAlias("alias", "api"))
-    return made
+        index.apply(catalog.ModelDeclared(world.spec(name, origin=origin)))
+    index.apply(desired.DesiredAlias("alias", "api"))
+    return index
 
 
 def changes(index, *specs, is_replacing=False):
-    sheet = index.draft()
+    draft = index.draft()
     for spec in specs:
-        sheet.declare(spec, is_replacing=is_replacing)
-    sheet.check()
-    return sheet.changes()
+        draft.declare(spec, is_replacing=is_replacing)
+    draft.check()
+    return draft.changes()
 
 
 def test_the_same_once_more_changes_nothing(index):
     assert changes(index, world.spec("api")) == ()
 
 
-def test_a_changed_definition_is_refused_unless_it_shall_replace(index):
+def test_a_changed_definition_is_refused_unless_it_may_replace(index):
     changed = world.spec("api", uri="/new")
     with pytest.raises(errors.AlreadyExists, match="another definition"):
         changes(index, changed)
@@ -56,7 +56,7 @@ def test_a_changed_definition_is_refused_unless_it_shall_replace(index):
         ("repo", model.Origin.parse("repository:/other")),
     ],
 )
-def test_nobody_takes_anothers_name(index, name, origin):
+def test_no_origin_takes_the_name_of_another(index, name, origin):
     with pytest.raises(errors.AlreadyExists, match="belongs to"):
         changes(index, world.spec(name, uri="/new", origin=origin), is_replacing=True)
 
@@ -90,11 +90,11 @@ def test_a_name_is_not_both_a_model_and_an_alias(index):
 
 
 def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(index):
-    sheet = index.draft()
-    sheet.clear_alias("alias")
-    sheet.declare(world.spec("alias"), is_replacing=False)
-    sheet.check()
-    assert [type(change) for change in sheet.changes()] == [
+    draft = index.draft()
+    draft.clear_alias("alias")
+    draft.declare(world.spec("alias"), is_replacing=False)
+    draft.check()
+    assert [type(change) for change in draft.changes()] == [
         catalog.AliasCleared,
         catalog.ModelDeclared,
     ]
@@ -105,19 +105,19 @@ def test_all_versions_are_in_one_pool(index):
         changes(index, world.spec("api", "2", pool="gpu"))
 
 
-def test_there_must_be_such_a_pool(index):
+def test_an_unknown_pool_is_refused(index):
     with pytest.raises(errors.InvalidRequest, match="no pool 'tpu'; there are: default, gpu"):
         changes(index, world.spec("new", pool="tpu"))
 
 
 def test_a_pin_changes_nothing_else(index):
-    sheet = index.draft()
-    sheet.pin(model.ModelId("config"), is_pinned=True)
-    assert sheet.changes() == (
+    draft = index.draft()
+    draft.pin(model.ModelId("config"), is_pinned=True)
+    assert draft.changes() == (
         catalog.ModelDeclared(world.spec("config", origin=model.FROM_CONFIG, pinned=True)),
     )
     with pytest.raises(errors.ModelNotFound):
-        sheet.pin(model.ModelId("none"), is_pinned=True)
+        draft.pin(model.ModelId("none"), is_pinned=True)
 
 
 def test_what_was_measured_holds_for_the_same_bytes_only():
@@ -128,21 +128,21 @@ def test_what_was_measured_holds_for_the_same_bytes_only():
 
 @pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
 def test_no_model_and_no_alias_has_a_name_of_an_llm(index, name):
-    made = llm_spec.LlmSpec(
+    llm = llm_spec.LlmSpec(
         "chat", "/chat", aliases=("gpt",), adapters=(llm_spec.Adapter("sql", "/sql"),)
     )
-    index.apply(dataclasses.replace(index.desired, llms=(made,)))
+    index.apply(dataclasses.replace(index.desired, llms=(llm,)))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         changes(index, world.spec(name, origin=model.FROM_API))
-    sheet = index.draft()
-    sheet.set_alias(desired.DesiredAlias(name, "api"))
+    draft = index.draft()
+    draft.set_alias(desired.DesiredAlias(name, "api"))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
-        sheet.check()
+        draft.check()
 
 
 def test_no_llm_takes_the_name_of_a_model(index):
-    sheet = index.draft(
+    draft = index.draft(
         dataclasses.replace(index.desired, llms=(llm_spec.LlmSpec("api", "/chat"),))
     )
     with pytest.raises(errors.AlreadyExists, match="'api' is the name of an LLM"):
-        sheet.check()
+        draft.check()

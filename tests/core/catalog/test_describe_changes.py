@@ -16,10 +16,10 @@ KEY = snapshots.ApiKey("c", "k")
 
 @pytest.fixture
 def index():
-    made = catalog_index.CatalogIndex()
-    made.apply(BEFORE)
-    made.apply(catalog.ModelDeclared(world.spec("a")))
-    return made
+    index = catalog_index.CatalogIndex()
+    index.apply(BEFORE)
+    index.apply(catalog.ModelDeclared(world.spec("a")))
+    return index
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_change_of_the_catalog_is_one_line(index, change, words):
     assert describe_changes.describe(index, [change]) == (words,)
 
 
-def test_settings_are_told_by_what_changes(index):
+def test_changed_settings_are_described(index):
     after = desired.Desired(
         pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
         gateway=desired.GatewaySettings("0.0.0.0:80", 10, (KEY,)),
@@ -70,5 +70,5 @@ def test_settings_are_told_by_what_changes(index):
     )
 
 
-def test_what_does_not_change_is_not_told(index):
+def test_unchanged_settings_are_not_described(index):
     assert describe_changes.describe(index, [BEFORE]) == ()

@@ -13,40 +13,42 @@ HOT, QUIET = 1.0, 0.1
 
 
 @pytest.fixture
-def of():
-    made = world.World()
-    made.apply(
+def mesh_world():
+    mesh_world = world.World()
+    mesh_world.apply(
         pools=(world.pool(workers=4),),
         models=(
             world.spec("m", origin=model.FROM_CONFIG),
             world.spec("n", origin=model.FROM_CONFIG),
         ),
     )
-    return made
+    return mesh_world
 
 
-def tell(of, share, *, id_=ID, workers=None):
+def report(mesh_world, share, *, id_=ID, workers=None):
     """One report of each of these workers, by default of all that have the model."""
-    there = workers or routed(of) or [of.mesh.home(id_.name)]
-    for worker_id in there:
-        process, known = of.processes[worker_id], of.mesh.workers.records[worker_id]
+    worker_ids = workers or routed(mesh_world) or [mesh_world.mesh.home(id_.name)]
+    for worker_id in worker_ids:
+        process, known = mesh_world.processes[worker_id], mesh_world.mesh.workers.records[worker_id]
         demands = (reports.ModelDemand(id_, share),) if share else ()
-        said = reports.WorkerReport(
+        report = reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
-        of.feed(events.WorkerReported(said, known.synced))
+        mesh_world.feed(events.WorkerReported(report, known.synced))
 
 
-def tell_for(of, seconds, share, **which):
+def report_for(mesh_world, seconds, share, **which):
     for _ in range(seconds):
-        of.tick(1.0)
-        tell(of, share, **which)
-        of.perform_all()
-        of.check()
+        mesh_world.tick(1.0)
+        report(mesh_world, share, **which)
+        mesh_world.perform_all()
+        mesh_world.check()
 
 
-def routed(of, name="m"):
-    routes = {each.name: each.worker_ids for each in of.mesh.gateway_snapshot(world.NODE).hot}
+def routed(mesh_world, name="m"):
+    routes = {
+        item.name: item.worker_ids for item in mesh_world.mesh.gateway_snapshot(world.NODE).hot
+    }
     return list(routes.get(name, ()))
 
 
@@ -67,127 +69,130 @@ def test_as_many_workers_are_wanted_as_bring_each_below_the_bound(load, workers_
     assert hot_models.worker_count(load, workers_max) == count
 
 
-def test_a_busy_model_comes_to_more_workers_until_none_is_too_busy(of):
-    tell_for(of, 3, HOT)
-    assert routed(of) == []
-    tell_for(of, 2, HOT)
-    assert routed(of) == list(of.mesh.workers.homes("default", "m", 2))
-    tell_for(of, 30, HOT)
-    assert routed(of) == list(of.mesh.workers.homes("default", "m", 4))
-    assert routed(of)[0] == of.mesh.home("m")
+def test_a_busy_model_comes_to_more_workers_until_none_is_too_busy(mesh_world):
+    report_for(mesh_world, 3, HOT)
+    assert routed(mesh_world) == []
+    report_for(mesh_world, 2, HOT)
+    assert routed(mesh_world) == list(mesh_world.mesh.workers.homes("default", "m", 2))
+    report_for(mesh_world, 30, HOT)
+    assert routed(mesh_world) == list(mesh_world.mesh.workers.homes("default", "m", 4))
+    assert routed(mesh_world)[0] == mesh_world.mesh.home("m")
 
 
-def test_requests_go_nowhere_before_the_model_is_loaded_there(of):
-    of.log.clear()
+def test_requests_go_to_a_worker_only_after_the_load(mesh_world):
+    mesh_world.log.clear()
     for _ in range(5):
-        of.tick(1.0)
-        tell(of, HOT)
-    (asked,) = {
+        mesh_world.tick(1.0)
+        report(mesh_world, HOT)
+    (load,) = {
         command
-        for command in of.log
-        if isinstance(command, commands.EnsureLoaded) and command.worker_id != of.mesh.home("m")
+        for command in mesh_world.log
+        if isinstance(command, commands.EnsureLoaded)
+        and command.worker_id != mesh_world.mesh.home("m")
     }
-    assert (asked.id, asked.worker_id, routed(of)) == (
+    assert (load.id, load.worker_id, routed(mesh_world)) == (
         ID,
-        of.mesh.workers.homes("default", "m", 2)[1],
+        mesh_world.mesh.workers.homes("default", "m", 2)[1],
         [],
     )
-    of.perform_all()
-    assert len(routed(of)) == 2
+    mesh_world.perform_all()
+    assert len(routed(mesh_world)) == 2
 
 
-def test_a_moment_of_many_requests_moves_nothing(of):
-    tell_for(of, 2, HOT)
-    tell_for(of, 60, QUIET)
-    assert (routed(of), of.mesh.hot_models.models) == ([], {})
+def test_a_short_burst_of_requests_moves_nothing(mesh_world):
+    report_for(mesh_world, 2, HOT)
+    report_for(mesh_world, 60, QUIET)
+    assert (routed(mesh_world), mesh_world.mesh.hot_models.models) == ([], {})
 
 
-def test_it_goes_home_when_it_has_been_quiet_for_long(of):
-    tell_for(of, 30, HOT)
-    tell_for(of, 55, QUIET)
-    assert len(routed(of)) == 4
-    tell_for(of, 70, QUIET)
-    assert (routed(of), of.mesh.hot_models.models) == ([], {})
+def test_a_model_quiet_for_long_goes_home(mesh_world):
+    report_for(mesh_world, 30, HOT)
+    report_for(mesh_world, 55, QUIET)
+    assert len(routed(mesh_world)) == 4
+    report_for(mesh_world, 70, QUIET)
+    assert (routed(mesh_world), mesh_world.mesh.hot_models.models) == ([], {})
 
 
-def test_a_worker_that_tells_nothing_of_it_any_more_is_not_busy_with_it(of):
-    tell_for(of, 30, HOT)
-    tell_for(of, 200, 0.0)
-    assert routed(of) == []
+def test_a_worker_that_reports_no_demand_is_not_busy(mesh_world):
+    report_for(mesh_world, 30, HOT)
+    report_for(mesh_world, 200, 0.0)
+    assert routed(mesh_world) == []
 
 
-def test_aliases_go_where_the_model_goes(of):
-    of.feed(events.AliasRequested(desired.DesiredAlias("al", "m")))
-    of.settle()
-    tell_for(of, 5, HOT)
-    (route,) = of.mesh.gateway_snapshot(world.NODE).hot
+def test_aliases_go_where_the_model_goes(mesh_world):
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "m")))
+    mesh_world.settle()
+    report_for(mesh_world, 5, HOT)
+    (route,) = mesh_world.mesh.gateway_snapshot(world.NODE).hot
     assert (route.pool, route.name, route.names) == ("default", "m", ("m", "al"))
 
 
-def test_a_pool_says_on_how_many_workers_a_model_may_be(of):
-    of.apply(
+def test_a_pool_says_on_how_many_workers_a_model_may_be(mesh_world):
+    mesh_world.apply(
         pools=(desired.PoolSettings(desired.WorkerSettings(), 4, copies_max=2),),
         models=(world.spec("m", origin=model.FROM_CONFIG),),
     )
-    tell_for(of, 60, HOT)
-    assert len(routed(of)) == 2
+    report_for(mesh_world, 60, HOT)
+    assert len(routed(mesh_world)) == 2
 
 
-def test_where_it_can_t_be_loaded_it_does_not_go(of):
-    of.failing_loads = {"m"}
-    tell_for(of, 10, HOT)
-    assert routed(of) == []
-    of.failing_loads = set()
-    tell_for(of, 40, HOT)
-    assert len(routed(of)) == 4
+def test_a_worker_that_can_t_load_the_model_gets_no_requests(mesh_world):
+    mesh_world.failing_loads = {"m"}
+    report_for(mesh_world, 10, HOT)
+    assert routed(mesh_world) == []
+    mesh_world.failing_loads = set()
+    report_for(mesh_world, 40, HOT)
+    assert len(routed(mesh_world)) == 4
 
 
-def test_a_lost_worker_s_place_is_taken_by_another_and_given_back(of):
-    tell_for(of, 5, HOT)
-    home, second = routed(of)
-    of.kill(second)
-    of.check()
-    assert second not in routed(of)
-    of.perform_all()
-    of.settle()
-    assert routed(of) == [home, second]
+def test_a_lost_worker_is_replaced_and_comes_back(mesh_world):
+    report_for(mesh_world, 5, HOT)
+    home, second = routed(mesh_world)
+    mesh_world.kill(second)
+    mesh_world.check()
+    assert second not in routed(mesh_world)
+    mesh_world.perform_all()
+    mesh_world.settle()
+    assert routed(mesh_world) == [home, second]
 
 
-def test_the_home_may_be_lost_too(of):
-    tell_for(of, 5, HOT)
-    of.kill(routed(of)[0])
-    of.check()
-    of.settle()
-    assert routed(of) == list(of.mesh.workers.homes("default", "m", 2))
+def test_the_home_may_be_lost_too(mesh_world):
+    report_for(mesh_world, 5, HOT)
+    mesh_world.kill(routed(mesh_world)[0])
+    mesh_world.check()
+    mesh_world.settle()
+    assert routed(mesh_world) == list(mesh_world.mesh.workers.homes("default", "m", 2))
 
 
-def test_one_that_is_declared_anew_begins_at_home(of):
-    tell_for(of, 30, HOT)
-    of.apply(
+def test_a_model_declared_anew_begins_at_home(mesh_world):
+    report_for(mesh_world, 30, HOT)
+    mesh_world.apply(
         pools=(world.pool(workers=4),),
         models=(world.spec("m", uri="/other", origin=model.FROM_CONFIG),),
     )
-    assert (routed(of), of.mesh.hot_models.models) == ([], {})
+    assert (routed(mesh_world), mesh_world.mesh.hot_models.models) == ([], {})
 
 
-def test_one_that_is_removed_is_forgotten(of):
-    tell_for(of, 30, HOT)
-    of.apply(pools=(world.pool(workers=4),))
-    assert (routed(of), of.mesh.hot_models.models) == ([], {})
+def test_a_removed_model_is_forgotten(mesh_world):
+    report_for(mesh_world, 30, HOT)
+    mesh_world.apply(pools=(world.pool(workers=4),))
+    assert (routed(mesh_world), mesh_world.mesh.hot_models.models) == ([], {})
 
 
-def test_versions_of_a_model_are_busy_together(of):
+def test_versions_of_a_model_are_busy_together(mesh_world):
     second = model.ModelId("m", "2")
     both = tuple(world.spec("m", version, origin=model.FROM_CONFIG) for version in ("1", "2"))
-    of.apply(pools=(world.pool(workers=4),), models=both)
-    home, process = of.mesh.home("m"), of.processes[of.mesh.home("m")]
+    mesh_world.apply(pools=(world.pool(workers=4),), models=both)
+    home, process = mesh_world.mesh.home("m"), mesh_world.processes[mesh_world.mesh.home("m")]
     for _ in range(5):
-        of.tick(1.0)
+        mesh_world.tick(1.0)
         demands = (reports.ModelDemand(ID, 0.4), reports.ModelDemand(second, 0.5))
-        said = reports.WorkerReport(
+        report = reports.WorkerReport(
             home, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
-        of.feed(events.WorkerReported(said, of.mesh.workers.records[home].synced))
-        of.perform_all()
-    assert {name: hot.id for name, hot in of.mesh.hot_models.models.items()} == {"m": second}
-    assert len(routed(of)) == 2
+        mesh_world.feed(events.WorkerReported(report, mesh_world.mesh.workers.records[home].synced))
+        mesh_world.perform_all()
+    assert {name: hot.id for name, hot in mesh_world.mesh.hot_models.models.items()} == {
+        "m": second
+    }
+    assert len(routed(mesh_world)) == 2

@@ -23,15 +23,15 @@ ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
 @pytest.fixture
-def made():
+def mesh_world():
     fresh = world.World()
     fresh.apply(pools=(world.pool(workers=2), world.pool("gpu", 1)))
     yield fresh
     fresh.check()
 
 
-def since(made, before):
-    return [type(command).__name__ for command in made.log[before:]]
+def since(mesh_world, before):
+    return [type(command).__name__ for command in mesh_world.log[before:]]
 
 
 # Beginning
@@ -58,45 +58,47 @@ def test_a_controller_that_begins_again_restarts_nothing():
         pools=(world.pool(workers=1),), gateway=desired.GatewaySettings("0.0.0.0:80")
     )
     living = events.LivingWorker("default-0", world.pool().settings, ENDPOINT, 7)
-    asked = fresh.handle(events.Restored((wanted,), (living,)), 0.0)
-    assert [type(command).__name__ for command in asked] == ["Watch", "SendChanges"]
+    following = fresh.handle(events.Restored((wanted,), (living,)), 0.0)
+    assert [type(command).__name__ for command in following] == ["Watch", "SendChanges"]
     assert fresh.gateway_snapshot("n1").pools["default"][0].ready
 
 
 def test_a_living_worker_with_other_settings_is_replaced():
     fresh = mesh.Mesh()
     living = events.LivingWorker("default-0", world.pool(queue_max=1).settings, ENDPOINT, 7)
-    asked = fresh.handle(
+    following = fresh.handle(
         events.Restored((desired.Desired(pools=(world.pool(workers=1),)),), (living,)), 0.0
     )
-    assert commands.StopWorker("default-0") in asked
+    assert commands.StopWorker("default-0") in following
 
 
 # Catalogs
 
 
-def test_a_worker_that_starts_gets_the_whole_catalog_of_its_pool(made):
-    made.feed(events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(2100))))
-    made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
-    before = len(made.log)
-    made.kill("default-0")
-    made.settle()
+def test_a_started_worker_gets_the_full_catalog_of_its_pool(mesh_world):
+    mesh_world.feed(
+        events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(2100)))
+    )
+    mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
+    before = len(mesh_world.log)
+    mesh_world.kill("default-0")
+    mesh_world.settle()
     sent = [
-        each.step
-        for each in made.log[before:]
-        if isinstance(each, commands.SendChanges) and each.worker_id == "default-0"
+        item.step
+        for item in mesh_world.log[before:]
+        if isinstance(item, commands.SendChanges) and item.worker_id == "default-0"
     ]
     assert [len(step.changes) for step in sent] == [1000, 1000, 100]
     assert (sent[0].is_first, sent[-1].is_last) == (True, True)
 
 
-def test_a_registration_goes_to_its_pools_workers_as_one_step(made):
-    before = len(made.log)
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    assert since(made, before) == ["SaveChanges", "SendChanges", "SendChanges"]
+def test_a_registration_goes_to_its_pools_workers_as_one_step(mesh_world):
+    before = len(mesh_world.log)
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    assert since(mesh_world, before) == ["SaveChanges", "SendChanges", "SendChanges"]
 
 
-def test_a_registration_costs_the_same_however_many_models_there_are(made):
+def test_a_registration_costs_the_same_however_many_models_there_are(mesh_world):
     def calls(name):
         counted = 0
 
@@ -106,60 +108,66 @@ def test_a_registration_costs_the_same_however_many_models_there_are(made):
 
         sys.setprofile(count)
         try:
-            made.feed(events.ModelsRegistered((world.spec(name),)))
+            mesh_world.feed(events.ModelsRegistered((world.spec(name),)))
         finally:
             sys.setprofile(None)
         return counted
 
     first = calls("first")
-    made.feed(events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(5000))))
+    mesh_world.feed(
+        events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(5000)))
+    )
     assert calls("last") == first
 
 
-def test_a_worker_that_missed_a_step_gets_everything(made):
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    made.step("default-0", is_lost=True)
-    made.settle()
-    assert made.processes["default-0"].follower.catalog.has_name("a")
+def test_a_worker_that_missed_a_step_gets_the_full_catalog(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    mesh_world.step("default-0", is_lost=True)
+    mesh_world.settle()
+    assert mesh_world.processes["default-0"].follower.catalog.has_name("a")
 
 
-def test_steps_after_a_missed_one_bring_everything_only_once(made):
+def test_failures_after_a_missed_step_send_one_full_catalog(mesh_world):
     for name in "abc":
-        made.feed(events.ModelsRegistered((world.spec(name),)))
-    before = len(made.log)
-    made.step("default-0", is_lost=True)
-    made.settle()
+        mesh_world.feed(events.ModelsRegistered((world.spec(name),)))
+    before = len(mesh_world.log)
+    mesh_world.step("default-0", is_lost=True)
+    mesh_world.settle()
     wholes = [
-        each
-        for each in made.log[before:]
-        if isinstance(each, commands.SendChanges) and each.step.is_first
+        item
+        for item in mesh_world.log[before:]
+        if isinstance(item, commands.SendChanges) and item.step.is_first
     ]
     assert len(wholes) == 1
 
 
-def test_a_worker_whose_report_lags_behind_what_it_had_gets_everything(made):
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    made.settle()
-    made.processes["default-0"].follower = catalog_sync.CatalogFollower()
-    made.feed(events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "starting", 0), 2))
-    made.settle()
-    made.check_settled()
+def test_a_worker_that_lost_its_catalog_gets_the_full_one(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    mesh_world.settle()
+    mesh_world.processes["default-0"].follower = catalog_sync.CatalogFollower()
+    mesh_world.feed(
+        events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "starting", 0), 2)
+    )
+    mesh_world.settle()
+    mesh_world.check_settled()
 
 
-def test_a_report_that_was_asked_for_earlier_is_no_reason_to_send_anything(made):
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    made.settle()
-    before = len(made.log)
-    made.feed(events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "ready", 1), 1))
-    assert since(made, before) == []
+def test_an_old_report_sends_nothing(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    mesh_world.settle()
+    before = len(mesh_world.log)
+    mesh_world.feed(
+        events.WorkerReported(reports.WorkerReport("default-0", 1, "n1", "ready", 1), 1)
+    )
+    assert since(mesh_world, before) == []
 
 
 # What was measured
 
 
-def learned(made, size):
-    before = len(made.log)
-    made.feed(
+def learned(mesh_world, size):
+    before = len(mesh_world.log)
+    mesh_world.feed(
         events.WorkerReported(
             reports.WorkerReport(
                 "default-0", 1, "n1", "ready", 9, measured=(world.measured("a", size),)
@@ -167,114 +175,122 @@ def learned(made, size):
             0,
         )
     )
-    return since(made, before)
+    return since(mesh_world, before)
 
 
-def test_what_is_measured_first_is_told_to_all_and_remembered(made):
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    assert learned(made, 1000) == ["SendChanges", "SendChanges", "RememberMeasured"]
-    assert made.mesh.catalog.models.declared(A).measured.footprint.host_bytes == 1000
+def test_a_first_measurement_is_sent_to_all_and_remembered(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    assert learned(mesh_world, 1000) == ["SendChanges", "SendChanges", "RememberMeasured"]
+    assert mesh_world.mesh.catalog.models.declared(A).measured.footprint.host_bytes == 1000
 
 
-def test_what_is_measured_again_is_told_only_where_it_differs(made):
-    made.feed(events.ModelsRegistered((world.spec("a"),)))
-    learned(made, 1000)
-    assert learned(made, 1200) == []
-    assert learned(made, 1300) == ["SendChanges", "SendChanges", "RememberMeasured"]
+def test_a_second_measurement_is_sent_only_if_it_differs(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
+    learned(mesh_world, 1000)
+    assert learned(mesh_world, 1200) == []
+    assert learned(mesh_world, 1300) == ["SendChanges", "SendChanges", "RememberMeasured"]
 
 
-def test_what_is_measured_of_a_model_that_is_gone_is_forgotten(made):
-    assert learned(made, 1000) == []
+def test_a_measurement_of_a_removed_model_is_dropped(mesh_world):
+    assert learned(mesh_world, 1000) == []
 
 
 # Copies
 
 
-def test_a_copy_that_is_seen_between_reports_is_known(made):
+def test_a_copy_seen_between_reports_is_known(mesh_world):
     copy = reports.CopyReport(A, "ready")
-    made.feed(events.CopyEnsured("default-0", A, copy=copy))
-    assert made.mesh.workers.records["default-0"].copies == {A: copy}
-    made.feed(events.CopyUnloaded("default-0", A))
-    made.feed(events.CopyEnsured("default-9", A, copy=copy))
-    assert made.mesh.workers.records["default-0"].copies == {}
+    mesh_world.feed(events.CopyEnsured("default-0", A, copy=copy))
+    assert mesh_world.mesh.workers.records["default-0"].copies == {A: copy}
+    mesh_world.feed(events.CopyUnloaded("default-0", A))
+    mesh_world.feed(events.CopyEnsured("default-9", A, copy=copy))
+    assert mesh_world.mesh.workers.records["default-0"].copies == {}
 
 
 # Gateways
 
 
-def test_gateways_hear_of_members_that_come_and_go(made):
-    before = len(made.log)
-    made.kill("default-0")
-    assert since(made, before)[0] == "ConfigureGateway"
-    members = made.mesh.gateway_snapshot("n1").pools["default"]
+def test_gateways_are_configured_when_members_come_and_go(mesh_world):
+    before = len(mesh_world.log)
+    mesh_world.kill("default-0")
+    assert since(mesh_world, before)[0] == "ConfigureGateway"
+    members = mesh_world.mesh.gateway_snapshot("n1").pools["default"]
     assert [(member.worker_id, member.ready) for member in members] == [
         ("default-0", False),
         ("default-1", True),
     ]
 
 
-def test_gateways_hear_of_models_outside_the_default_pool_alone(made):
-    before = len(made.log)
-    made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
-    assert since(made, before) == ["SaveChanges", "SendChanges", "ConfigureGateway"]
-    assert made.mesh.gateway_snapshot("n1").routes == {"g": "gpu"}
+def test_only_models_outside_the_default_pool_configure_gateways(mesh_world):
+    before = len(mesh_world.log)
+    mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
+    assert since(mesh_world, before) == ["SaveChanges", "SendChanges", "ConfigureGateway"]
+    assert mesh_world.mesh.gateway_snapshot("n1").routes == {"g": "gpu"}
 
 
-def test_gateways_hear_when_an_alias_leaves_the_default_pool(made):
-    made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"), world.spec("a"))))
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    before = len(made.log)
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
-    assert "ConfigureGateway" in since(made, before)
-    assert made.mesh.gateway_snapshot("n1").routes["al"] == "gpu"
+def test_an_alias_that_leaves_the_default_pool_configures_gateways(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"), world.spec("a"))))
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
+    before = len(mesh_world.log)
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
+    assert "ConfigureGateway" in since(mesh_world, before)
+    assert mesh_world.mesh.gateway_snapshot("n1").routes["al"] == "gpu"
 
 
-def test_another_address_reconfigures_the_gateway_and_restarts_nothing(made):
-    before = len(made.log)
+def test_another_address_reconfigures_the_gateway_and_restarts_nothing(mesh_world):
+    before = len(mesh_world.log)
     wanted = desired.Desired(
-        pools=made.mesh.catalog.desired.pools, gateway=desired.GatewaySettings("0.0.0.0:9")
+        pools=mesh_world.mesh.catalog.desired.pools, gateway=desired.GatewaySettings("0.0.0.0:9")
     )
-    made.feed(events.ConfigApplied(wanted))
-    assert since(made, before) == ["SaveChanges", "ConfigureGateway"]
+    mesh_world.feed(events.ConfigApplied(wanted))
+    assert since(mesh_world, before) == ["SaveChanges", "ConfigureGateway"]
 
 
-def test_another_node_gets_a_gateway(made):
-    before = len(made.log)
-    made.feed(events.NodesSeen(("n1", "n2")))
-    assert since(made, before) == ["StartGateway"]
+def test_another_node_gets_a_gateway(mesh_world):
+    before = len(mesh_world.log)
+    mesh_world.feed(events.NodesSeen(("n1", "n2")))
+    assert since(mesh_world, before) == ["StartGateway"]
 
 
 # Ending
 
 
-def test_gateways_end_before_the_workers_behind_them(made):
-    made.feed(events.DrainRequested())
-    assert [type(command).__name__ for lane in made.lanes.values() for command in lane] == [
+def test_gateways_end_before_the_workers_behind_them(mesh_world):
+    mesh_world.feed(events.DrainRequested())
+    assert [type(command).__name__ for lane in mesh_world.lanes.values() for command in lane] == [
         "StopGateway"
     ]
-    made.perform_all()
-    assert (made.processes, made.gateways, made.mesh.is_drained) == ({}, set(), True)
+    mesh_world.perform_all()
+    assert (mesh_world.processes, mesh_world.gateways, mesh_world.mesh.is_drained) == (
+        {},
+        set(),
+        True,
+    )
 
 
-def test_nothing_is_started_again_while_everything_ends(made):
-    made.feed(events.DrainRequested())
-    made.kill("default-0")
-    made.perform_all()
-    made.tick(100.0)
-    made.perform_all()
-    assert made.mesh.is_drained
+def test_nothing_is_started_again_while_everything_ends(mesh_world):
+    mesh_world.feed(events.DrainRequested())
+    mesh_world.kill("default-0")
+    mesh_world.perform_all()
+    mesh_world.tick(100.0)
+    mesh_world.perform_all()
+    assert mesh_world.mesh.is_drained
 
 
-def test_a_worker_that_nobody_asked_for_is_stopped(made):
-    before = len(made.log)
-    made.feed(events.WorkerStarted("default-9", ENDPOINT, 9))
-    assert made.log[before:] == [commands.StopWorker("default-9")]
+def test_an_unknown_worker_is_stopped(mesh_world):
+    before = len(mesh_world.log)
+    mesh_world.feed(events.WorkerStarted("default-9", ENDPOINT, 9))
+    assert mesh_world.log[before:] == [commands.StopWorker("default-9")]
 
 
-def test_homes_are_by_the_name_that_is_called(made):
-    made.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
-    assert (made.mesh.home("g"), made.mesh.home("al"), made.mesh.home("none")) == (
+def test_homes_are_by_the_name_that_is_called(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
+    assert (
+        mesh_world.mesh.home("g"),
+        mesh_world.mesh.home("al"),
+        mesh_world.mesh.home("none"),
+    ) == (
         "gpu-0",
         "gpu-0",
         None,
@@ -320,7 +336,7 @@ EVENTS = st.one_of(
 
 
 def replay(history):
-    """What a new mesh answers to each of these events; the registry saves what it is asked to."""
+    """What a new mesh answers to these events."""
     fresh, answers, saving = mesh.Mesh(), [], []
     for number, event in enumerate(history):
         if event == "the registry answers" and not saving:

@@ -28,7 +28,7 @@ SPECS = st.builds(
 
 
 def from_origin(specs, origin):
-    return tuple({each.id: dataclasses.replace(each, origin=origin) for each in specs}.values())
+    return tuple({item.id: dataclasses.replace(item, origin=origin) for item in specs}.values())
 
 
 CONFIGS = st.builds(
@@ -85,7 +85,7 @@ class MeshMachine(RuleBasedStateMachine):
 
     @rule(specs=st.lists(SPECS, max_size=3))
     def scan(self, specs):
-        one_pool = tuple(dataclasses.replace(each, pool="default") for each in specs)
+        one_pool = tuple(dataclasses.replace(item, pool="default") for item in specs)
         self.request(
             events.RepositoryScanned(REPOSITORY.origin, from_origin(one_pool, REPOSITORY.origin))
         )
@@ -138,7 +138,7 @@ class MeshMachine(RuleBasedStateMachine):
     def learn(self, data, name, size):
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         process = self.world.processes[worker_id]
-        said = world.reports.WorkerReport(
+        report = world.reports.WorkerReport(
             worker_id,
             process.pid,
             "n1",
@@ -147,7 +147,7 @@ class MeshMachine(RuleBasedStateMachine):
             measured=(world.measured(name, size),),
         )
         self.world.feed(
-            events.WorkerReported(said, self.world.mesh.workers.records[worker_id].synced)
+            events.WorkerReported(report, self.world.mesh.workers.records[worker_id].synced)
         )
 
     @precondition(lambda self: self.world.processes)
@@ -156,11 +156,11 @@ class MeshMachine(RuleBasedStateMachine):
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         process = self.world.processes[worker_id]
         demands = (world.reports.ModelDemand(model.ModelId(name), share),)
-        said = world.reports.WorkerReport(
+        report = world.reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
         self.world.feed(
-            events.WorkerReported(said, self.world.mesh.workers.records[worker_id].synced)
+            events.WorkerReported(report, self.world.mesh.workers.records[worker_id].synced)
         )
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))

@@ -13,7 +13,7 @@ A = model.ModelId("a")
 
 
 @pytest.fixture
-def made():
+def mesh_world():
     fresh = world.World()
     fresh.apply(pools=(world.pool(workers=2), world.pool("gpu", 1)))
     fresh.feed(events.ModelsRegistered((world.spec("a"),)))
@@ -21,14 +21,14 @@ def made():
     return fresh
 
 
-def test_a_view_is_built_once_for_each_event(made):
-    view = made.mesh.view()
-    assert made.mesh.view() is view
-    made.feed(events.Ticked())
-    assert made.mesh.view() is not view
+def test_a_view_is_built_once_for_each_event(mesh_world):
+    view = mesh_world.mesh.view()
+    assert mesh_world.mesh.view() is view
+    mesh_world.feed(events.Ticked())
+    assert mesh_world.mesh.view() is not view
 
 
-def test_a_view_costs_the_same_however_many_models_there_are(made):
+def test_a_view_costs_the_same_however_many_models_there_are(mesh_world):
     def calls():
         counted = 0
 
@@ -36,29 +36,34 @@ def test_a_view_costs_the_same_however_many_models_there_are(made):
             nonlocal counted
             counted += event == "call"
 
-        made.feed(events.Ticked())
+        mesh_world.feed(events.Ticked())
         sys.setprofile(count)
         try:
-            made.mesh.view()
+            mesh_world.mesh.view()
         finally:
             sys.setprofile(None)
         return counted
 
     before = calls()
-    made.feed(events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(2000))))
-    made.perform_all()
+    mesh_world.feed(
+        events.ModelsRegistered(tuple(world.spec(f"m{number}") for number in range(2000)))
+    )
+    mesh_world.perform_all()
     assert calls() == before
 
 
-def test_what_is_small_stays_as_it_was(made):
-    view = made.mesh.view()
-    made.kill("default-0")
+def test_what_is_small_stays_as_it_was(mesh_world):
+    view = mesh_world.mesh.view()
+    mesh_world.kill("default-0")
     assert [worker.is_ready for worker in view.of_pool("default")] == [True, True]
-    assert [worker.is_ready for worker in made.mesh.view().of_pool("default")] == [False, True]
+    assert [worker.is_ready for worker in mesh_world.mesh.view().of_pool("default")] == [
+        False,
+        True,
+    ]
 
 
-def test_a_view_can_t_change_the_mesh(made):
-    view = made.mesh.view()
+def test_a_view_can_t_change_the_mesh(mesh_world):
+    view = mesh_world.mesh.view()
     with pytest.raises(TypeError):
         view.workers[0].copies[A] = reports.CopyReport(A, "ready")
     with pytest.raises(TypeError):
@@ -67,33 +72,33 @@ def test_a_view_can_t_change_the_mesh(made):
         view.is_draining = True
 
 
-def test_models_are_found_by_name_version_and_alias(made):
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    view = made.mesh.view()
+def test_models_are_found_by_name_version_and_alias(mesh_world):
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
+    view = mesh_world.mesh.view()
     assert {view.declared(*key).spec.id for key in (("a",), ("a", "1"), ("al",))} == {A}
-    assert (view.aliases_of("a"), view.home("al")) == ({"al"}, made.mesh.home("al"))
+    assert (view.aliases_of("a"), view.home("al")) == ({"al"}, mesh_world.mesh.home("al"))
     with pytest.raises(errors.ModelNotFound):
         view.declared("a", "2")
 
 
-def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(made):
-    home = made.mesh.home("a")
-    assert made.mesh.view().holders(A) == [home]
+def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(mesh_world):
+    home = mesh_world.mesh.home("a")
+    assert mesh_world.mesh.view().holders(A) == [home]
     (other,) = {"default-0", "default-1"} - {home}
-    made.feed(events.CopyEnsured(other, A, copy=reports.CopyReport(A, "ready")))
-    view = made.mesh.view()
+    mesh_world.feed(events.CopyEnsured(other, A, copy=reports.CopyReport(A, "ready")))
+    view = mesh_world.mesh.view()
     assert view.holders(A) == ["default-0", "default-1"]
     assert list(view.reported_copies(A)) == [other]
-    made.kill(other)
-    assert made.mesh.view().holders(A) == [home]
+    mesh_world.kill(other)
+    assert mesh_world.mesh.view().holders(A) == [home]
 
 
-def test_an_alias_moves_until_its_target_has_taken_over_or_failed(made):
-    made.feed(events.ModelsRegistered((world.spec("b"),)))
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    made.feed(events.AliasRequested(desired.DesiredAlias("al", "b"), is_gradual=True))
-    assert made.mesh.view().is_moving("al", "b")
-    assert not made.mesh.view().is_moving("al", "a")
-    made.failing_loads = {"b"}
-    made.perform_all()
-    assert not made.mesh.view().is_moving("al", "b")
+def test_an_alias_moves_until_its_target_has_taken_over_or_failed(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("b"),)))
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "b"), is_gradual=True))
+    assert mesh_world.mesh.view().is_moving("al", "b")
+    assert not mesh_world.mesh.view().is_moving("al", "a")
+    mesh_world.failing_loads = {"b"}
+    mesh_world.perform_all()
+    assert not mesh_world.mesh.view().is_moving("al", "b")

@@ -15,14 +15,14 @@ def orders(gateways_, *nodes, now_s=0.0):
 
 @pytest.fixture
 def running():
-    made = gateways.Gateways([])
-    assert orders(made, "n1", "n2") == [commands.StartGateway("n1"), commands.StartGateway("n2")]
+    fresh = gateways.Gateways([])
+    assert orders(fresh, "n1", "n2") == [commands.StartGateway("n1"), commands.StartGateway("n2")]
     for node in ("n1", "n2"):
-        made.reported(events.GatewayReported(reports.GatewayReport(node, 1, 2, "ready", ":80")))
-    return made
+        fresh.reported(events.GatewayReported(reports.GatewayReport(node, 1, 2, "ready", ":80")))
+    return fresh
 
 
-def test_what_is_as_it_should_be_is_left_alone(running):
+def test_gateways_that_are_as_wanted_are_left_alone(running):
     assert orders(running, "n1", "n2") == []
 
 
@@ -32,7 +32,7 @@ def test_a_node_that_goes_loses_its_gateway(running):
     assert list(running.records) == ["n1"]
 
 
-def test_a_lost_gateway_is_started_again_ever_later(running):
+def test_a_lost_gateway_is_restarted_after_longer_and_longer_waits(running):
     delays = []
     for _ in range(6):
         running.lost(events.GatewayLost("n1", "gone"), 0.0)
@@ -57,7 +57,7 @@ def test_a_lost_gateway_waits_for_its_time(running):
     assert orders(running, "n1", "n2", now_s=104.0) == []
 
 
-def test_a_lost_gateway_that_nobody_wants_is_forgotten(running):
+def test_a_lost_gateway_that_is_not_wanted_is_forgotten(running):
     running.lost(events.GatewayLost("n1", "gone"), 0.0)
     assert orders(running, "n2") == []
     assert list(running.records) == ["n2"]
@@ -103,7 +103,7 @@ def test_a_gateway_that_is_started_again_serves_by_nothing_at_first(running):
     assert not running.are_serving
 
 
-def test_there_must_be_a_gateway_and_what_is_told_of_others_is_nothing(running):
+def test_without_a_gateway_none_serves(running):
     assert not gateways.Gateways([]).are_serving
     running.configured(events.GatewayConfigured("n9", 5))
     assert "n9" not in running.records
@@ -116,7 +116,7 @@ def test_only_gateways_that_run_are_configured(running):
     assert running._out == [commands.ConfigureGateway("n2")]
 
 
-def test_whoever_takes_snapshots_has_taken_one_once_all_of_them_have(running):
+def test_a_snapshot_is_taken_once_all_running_gateways_have_it(running):
     running.configured(events.GatewayConfigured("n1", 3))
     assert not running.have_taken(3)
     running.lost(events.GatewayLost("n2", "gone"), 0.0)

@@ -93,7 +93,7 @@ def test_one_more_worker_takes_its_share_and_moves_little_else(count):
     assert len(elsewhere) < 0.15 * len(NAMES)
 
 
-def test_an_empty_ring_is_nobodys_home():
+def test_an_empty_ring_has_no_home():
     with pytest.raises(LookupError, match="without workers"):
         hash_ring.HashRing([]).home("iris")
     assert hash_ring.HashRing([]).homes("iris", 3) == ()

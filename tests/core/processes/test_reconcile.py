@@ -37,9 +37,9 @@ class Processes(reconcile.Reconciler):
 
 @pytest.fixture
 def processes():
-    made = Processes([])
-    made.orders(("a", 1), ("b", 1))
-    return made
+    processes = Processes([])
+    processes.orders(("a", 1), ("b", 1))
+    return processes
 
 
 def states(processes):

@@ -31,7 +31,7 @@ def bring_up(workers_, worker_id, pid=1):
 
 
 @pytest.fixture
-def made():
+def running():
     fresh = workers.Workers([])
     orders(fresh)
     for worker_id in POOL.worker_ids():
@@ -47,138 +47,138 @@ def test_missing_workers_are_started():
     ]
 
 
-def test_a_worker_is_ready_once_it_has_a_whole_catalog():
-    made = workers.Workers([])
-    orders(made)
-    worker = made.started(events.WorkerStarted("default-0", ENDPOINT, 1))
-    steps = sent(made, made.send_full, worker, catalog_sync.split_changes([1] * 2500))
-    made.synced(events.WorkerSynced("default-0", 2))
-    assert not made.is_ready("default-0")
-    made.synced(events.WorkerSynced("default-0", steps[-1].revision))
-    assert made.ready("default") == ["default-0"]
-    assert made.changed == {"default"}
+def test_a_worker_is_ready_once_it_has_a_full_catalog():
+    running = workers.Workers([])
+    orders(running)
+    worker = running.started(events.WorkerStarted("default-0", ENDPOINT, 1))
+    steps = sent(running, running.send_full, worker, catalog_sync.split_changes([1] * 2500))
+    running.synced(events.WorkerSynced("default-0", 2))
+    assert not running.is_ready("default-0")
+    running.synced(events.WorkerSynced("default-0", steps[-1].revision))
+    assert running.ready("default") == ["default-0"]
+    assert running.changed == {"default"}
 
 
-def test_workers_that_are_too_many_are_drained(made):
-    assert orders(made, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
-    made.stopped("default-1")
-    assert list(made.records) == ["default-0"]
+def test_workers_that_are_too_many_are_drained(running):
+    assert orders(running, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
+    running.stopped("default-1")
+    assert list(running.records) == ["default-0"]
 
 
-def test_workers_with_other_settings_are_replaced_one_at_a_time(made):
+def test_workers_with_other_settings_are_replaced_one_at_a_time(running):
     changed = world.pool(workers=2, queue_max=7)
-    assert orders(made, pool=changed) == [("StopWorker", "default-0")]
-    assert orders(made, pool=changed) == []
-    made.stopped("default-0")
-    assert orders(made, pool=changed) == [("StartWorker", "default-0")]
-    assert orders(made, pool=changed) == []
-    bring_up(made, "default-0")
-    assert orders(made, pool=changed) == [("StopWorker", "default-1")]
+    assert orders(running, pool=changed) == [("StopWorker", "default-0")]
+    assert orders(running, pool=changed) == []
+    running.stopped("default-0")
+    assert orders(running, pool=changed) == [("StartWorker", "default-0")]
+    assert orders(running, pool=changed) == []
+    bring_up(running, "default-0")
+    assert orders(running, pool=changed) == [("StopWorker", "default-1")]
 
 
-def test_a_lost_worker_is_started_again_ever_later(made):
+def test_a_lost_worker_is_restarted_after_longer_and_longer_waits(running):
     delays = []
     for _ in range(7):
-        made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-        delays.append(made.records["default-0"].backoff.retry_at_s)
-        assert orders(made, now_s=delays[-1]) == [("StartWorker", "default-0")]
-        made.records["default-0"].started_s = 0.0
+        running.lost(events.WorkerLost("default-0", "killed"), 0.0)
+        delays.append(running.records["default-0"].backoff.retry_at_s)
+        assert orders(running, now_s=delays[-1]) == [("StartWorker", "default-0")]
+        running.records["default-0"].started_s = 0.0
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
-def test_a_lost_worker_waits_for_its_time_however_often_it_is_looked_at(made):
-    made.records["default-0"].backoff.failures = 2
-    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    assert [orders(made, now_s=now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
-    assert orders(made, now_s=2.0) == [("StartWorker", "default-0")]
-    assert orders(made, now_s=2.0) == []
+def test_a_lost_worker_waits_out_its_back_off(running):
+    running.records["default-0"].backoff.failures = 2
+    running.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert [orders(running, now_s=now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
+    assert orders(running, now_s=2.0) == [("StartWorker", "default-0")]
+    assert orders(running, now_s=2.0) == []
 
 
-def test_a_worker_that_ran_for_long_is_started_again_at_once(made):
-    made.records["default-0"].backoff.failures = 5
-    made.lost(events.WorkerLost("default-0", "killed"), 100.0)
-    assert orders(made, now_s=100.0) == [("StartWorker", "default-0")]
+def test_a_worker_that_ran_for_long_is_restarted_at_once(running):
+    running.records["default-0"].backoff.failures = 5
+    running.lost(events.WorkerLost("default-0", "killed"), 100.0)
+    assert orders(running, now_s=100.0) == [("StartWorker", "default-0")]
 
 
-def test_a_lost_worker_gets_its_pools_newest_settings(made):
-    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    made.reconcile((world.pool(workers=2, queue_max=7),), 0.0)
-    assert made._out[-1] == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
+def test_a_lost_worker_gets_its_pools_newest_settings(running):
+    running.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    running.reconcile((world.pool(workers=2, queue_max=7),), 0.0)
+    assert running._out[-1] == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
 
 
-def test_a_lost_worker_that_nobody_wants_is_forgotten(made):
-    made.lost(events.WorkerLost("default-1", "killed"), 0.0)
-    assert orders(made, pool=world.pool(workers=1)) == []
-    assert list(made.records) == ["default-0"]
+def test_a_lost_worker_that_is_not_wanted_is_forgotten(running):
+    running.lost(events.WorkerLost("default-1", "killed"), 0.0)
+    assert orders(running, pool=world.pool(workers=1)) == []
+    assert list(running.records) == ["default-0"]
 
 
-def test_the_loss_of_an_earlier_process_says_nothing_of_this_one(made):
-    made.lost(events.WorkerLost("default-0", "killed", pid=99), 0.0)
-    assert made.is_ready("default-0")
+def test_the_loss_of_an_earlier_process_is_ignored(running):
+    running.lost(events.WorkerLost("default-0", "killed", pid=99), 0.0)
+    assert running.is_ready("default-0")
 
 
-def test_a_loss_is_told_once(made):
-    made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
-    orders(made)
-    made.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
-    assert made.records["default-0"].state == "starting"
+def test_a_second_report_of_a_loss_is_ignored(running):
+    running.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
+    orders(running)
+    running.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
+    assert running.records["default-0"].state == "starting"
 
 
-def test_a_worker_lost_while_it_drains_is_gone(made):
-    orders(made, pool=world.pool(workers=1))
-    made.lost(events.WorkerLost("default-1", "killed"), 0.0)
-    assert list(made.records) == ["default-0"]
+def test_a_worker_lost_while_it_drains_is_gone(running):
+    orders(running, pool=world.pool(workers=1))
+    running.lost(events.WorkerLost("default-1", "killed"), 0.0)
+    assert list(running.records) == ["default-0"]
 
 
-def test_a_start_that_nobody_waits_for_is_no_worker(made):
-    assert made.started(events.WorkerStarted("default-7", ENDPOINT, 1)) is None
-    orders(made, pool=world.pool(workers=1))
-    assert made.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
+def test_a_start_that_is_not_wanted_any_more_is_no_worker(running):
+    assert running.started(events.WorkerStarted("default-7", ENDPOINT, 1)) is None
+    orders(running, pool=world.pool(workers=1))
+    assert running.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
 
 
-def test_steps_are_numbered_without_a_gap(made):
-    worker = made.records["default-0"]
+def test_steps_are_numbered_without_a_gap(running):
+    worker = running.records["default-0"]
     steps = [
-        *sent(made, made.send, worker, [1] * 1500),
-        *sent(made, made.send_full, worker, ((1,),)),
-        *sent(made, made.send, worker, [1]),
+        *sent(running, running.send, worker, [1] * 1500),
+        *sent(running, running.send_full, worker, ((1,),)),
+        *sent(running, running.send, worker, [1]),
     ]
     assert [step.revision for step in steps] == [2, 3, 4, 5]
     assert [step.is_first for step in steps] == [False, False, True, False]
     assert max(len(step.changes) for step in steps) == catalog_sync.CHANGES_MAX
 
 
-def test_homes_are_among_ready_workers(made):
-    homes = {made.home("default", f"m{number}") for number in range(50)}
+def test_homes_are_among_ready_workers(running):
+    homes = {running.home("default", f"m{number}") for number in range(50)}
     assert homes == {"default-0", "default-1"}
-    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
-    assert {made.home("default", f"m{number}") for number in range(50)} == {"default-1"}
-    assert made.home("gpu", "m") is None
+    running.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    assert {running.home("default", f"m{number}") for number in range(50)} == {"default-1"}
+    assert running.home("gpu", "m") is None
 
 
-def test_a_ring_is_for_the_workers_that_there_should_be(made):
-    assert made.ring_size("default") == hash_ring.RING_SIZE_MIN
-    home = made.home("default", "m")
-    assert len(orders(made, pool=world.pool(workers=129))) == 127
-    assert made.ring_size("default") == hash_ring.ring_size(129)
-    assert made.changed == {"default"}
-    assert made.home("default", "m") == hash_ring.HashRing(
+def test_a_ring_is_sized_for_the_wanted_workers(running):
+    assert running.ring_size("default") == hash_ring.RING_SIZE_MIN
+    home = running.home("default", "m")
+    assert len(orders(running, pool=world.pool(workers=129))) == 127
+    assert running.ring_size("default") == hash_ring.ring_size(129)
+    assert running.changed == {"default"}
+    assert running.home("default", "m") == hash_ring.HashRing(
         ["default-0", "default-1"], hash_ring.ring_size(129)
     ).home("m")
-    orders(made, pool=POOL)
-    assert made.home("default", "m") == home
+    orders(running, pool=POOL)
+    assert running.home("default", "m") == home
 
 
 def test_a_living_worker_is_taken_over_as_it_is():
-    made = workers.Workers([])
+    running = workers.Workers([])
     for worker_id, is_ready in (("default-0", True), ("default-1", False)):
-        made.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
-    assert made.ready("default") == ["default-0"]
-    assert orders(made) == []
+        running.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
+    assert running.ready("default") == ["default-0"]
+    assert orders(running) == []
 
 
-def test_a_report_is_kept_by_model_until_the_loss(made):
-    worker = made.records["default-0"]
+def test_a_report_is_kept_by_model_until_the_loss(running):
+    worker = running.records["default-0"]
     copy = reports.CopyReport(model.ModelId("a"), "ready")
     worker.take_report(reports.WorkerReport("default-0", 1, "n1", "ready", 1, copies=(copy,)))
     assert worker.copies == {model.ModelId("a"): copy}
@@ -200,5 +200,5 @@ def test_a_report_is_kept_by_model_until_the_loss(made):
         reports.WorkerReport("default-0", 1, "n1", "ready", 1, number=4, copies=(copy,))
     )
     assert worker.copies == {copy.id: copy}
-    made.lost(events.WorkerLost("default-0", "killed"), 0.0)
+    running.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert (worker.report, worker.copies) == (None, {})
