@@ -1,6 +1,7 @@
-"""Archives, unpacked without being tricked: into a folder, files only, within limits of bytes, files and depth.
+"""Unpacks archives safely: plain files only, into one folder, within limits.
 
-Members that are hidden are left out, as everywhere. An archive whose content is a single folder is taken as that folder.
+Hidden members are left out, as everywhere. An archive that holds a single folder is taken as that
+folder.
 """
 
 from __future__ import annotations
@@ -21,28 +22,32 @@ from meshserve import errors
 from meshserve.storage import content
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-"""No fault of the archive's. Other system errors are, for zipfile seeks to wherever a broken header leads."""
+"""System errors of the disk. Others are the archive's, as zipfile seeks where its headers lead."""
 HEADER_BYTES_MAX = 16 << 20
 MACOS = "__MACOSX"
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """One entry of an archive, as its headers describe it. `is_plain`: a file or a folder, not a link, a device or encrypted."""
+    """One member of an archive by its headers.
+
+    `is_plain`: it is a file or a folder, not a link, a device or encrypted. `open` opens its
+    content, which may be None.
+    """
 
     name: str
     is_folder: bool
     is_plain: bool
     size_bytes: int
-    opened: Callable[[], IO[bytes] | None]
+    open: Callable[[], IO[bytes] | None]
 
 
 def unpack(
     archive: Path, folder: Path, size_bytes_max: int, files_max: int = content.FILES_MAX
 ) -> Path:
-    """Unpack into `folder`, which must not exist; the folder that is the artifact, itself or the only one in it.
+    """Unpack into `folder`, which must not exist, and return it, or the only folder in it.
 
-    Raises LoadFailed, saying what is wrong, for a broken archive and for one that holds what no model needs.
+    Raises LoadFailed with what is wrong: the archive is broken, too big, or has links or devices.
     """
     folder.mkdir()
     try:
@@ -54,7 +59,7 @@ def unpack(
         _write_all(members, folder, size_bytes_max, files_max)
     except errors.LoadFailed:
         raise
-    except Exception as error:  # what the libraries raise on hostile bytes is no closed list
+    except Exception as error:  # the libraries may raise anything for hostile bytes
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise errors.LoadFailed(
@@ -71,7 +76,7 @@ def _inner(folder: Path) -> Path:
 
 
 def relative(name: str) -> PurePosixPath:
-    """The member's place below the folder. Raises LoadFailed for a name that leads elsewhere."""
+    """Return a member's path in the folder. Raises LoadFailed for a name that leads out of it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
         raise errors.LoadFailed(f"the name {name!r} leads out of the model's folder")
@@ -92,7 +97,8 @@ def _write_all(
         path = relative(member.name)
         if not member.is_plain:
             raise errors.LoadFailed(
-                f"{member.name!r} is a link, a device or encrypted; only plain files and folders are unpacked"
+                f"{member.name!r} is a link, a device or encrypted; "
+                "only plain files and folders are unpacked"
             )
         left_bytes -= member.size_bytes
         if left_bytes < 0:
@@ -106,14 +112,14 @@ def _write_all(
 
 
 def _write(member: ArchiveMember, target: Path) -> None:
-    """Write a file. No more comes than its header says: zipfile and tarfile stop there."""
-    opened = member.opened()
-    if opened is None:
+    # zipfile and tarfile read no more than the header says.
+    reading = member.open()
+    if reading is None:
         raise errors.LoadFailed(f"{member.name!r} has no content")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with opened, target.open("xb") as writing:
-            content.write(opened, writing)
+        with reading, target.open("xb") as writing:
+            content.write(reading, writing)
     except (FileExistsError, NotADirectoryError):
         raise errors.LoadFailed(
             f"{member.name!r} is there twice, or both a file and a folder"
@@ -138,7 +144,7 @@ def _tar_members(archive: Path) -> Iterator[ArchiveMember]:
     with (
         archive.open("rb") as raw,
         _plain(archive, raw) as stream,
-        tarfile.open(fileobj=_Careful(stream), mode="r:") as opened,
+        tarfile.open(fileobj=_LimitedReads(stream), mode="r:") as opened,
     ):
         for member in opened:
             is_plain = member.isreg() or member.isdir()
@@ -159,8 +165,8 @@ def _plain(archive: Path, raw: IO[bytes]) -> IO[bytes]:
     )
 
 
-class _Careful(io.RawIOBase):
-    """Refuses to read as much at once as only a header made for harm asks for: tarfile takes headers into memory whole."""
+class _LimitedReads(io.RawIOBase):
+    """A stream without huge reads: tarfile reads headers into memory whole, however long."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Artifacts from anywhere: what the workers fetch from."""
+"""The storage of workers: brings artifacts from any URI into the node's cache."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from typing import TypeVar
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import local_source, model_uri, remote_source, single_flight, source_index
-from meshserve.storage.artifact_cache import ArtifactCache
+from meshserve.storage import (
+    artifact_cache,
+    local_source,
+    model_uri,
+    remote_source,
+    single_flight,
+    source_index,
+)
 
 T = TypeVar("T")
 THREADS_MAX = 8
 CHECKSUM = re.compile(r"(sha256:[0-9a-f]{64})?")
 FEW_FILES = 64
-"""So many files are looked at on the event loop: some microseconds each."""
+"""An artifact of more files is not checked on the event loop: each takes some microseconds."""
 TRIM_SHARE = 1 / 32
-"""Of the cache's limit: after taking in so much, a process looks whether the cache has grown too big."""
+"""A process trims the cache after it has added this share of the cache's limit."""
 ENTRY_BYTES = 8192
-"""What an entry takes on disk besides its bytes, about."""
+"""About what an entry takes on disk besides its bytes."""
 YOUNG_S = 300.0
 TRIES = 3
-"""A trim may take what lay here unused for long, just as it is found again."""
+"""Tries of a fetch, because a trim may remove an old entry just as it is fetched again."""
 
 logger = logging.getLogger(__name__)
 
 
 class ArtifactStore:
-    """Implements core.ports.Storage over a folder that all processes of a node share. Lives on one event loop.
+    """A `model_runtime.Storage` over a folder that all processes of a node share.
 
-    What is safe from trimming: an artifact that was fetched less than `young_s` ago, and one that anybody holds. A file that leaves the
-    cache while it is open or mapped stays readable to whoever has it.
+    Used from one event loop. An artifact is not removed if any process holds it, or if it was
+    fetched less than `young_s` ago. A removed file stays readable while it is open or mapped.
     """
 
     def __init__(
@@ -47,7 +53,9 @@ class ArtifactStore:
         *,
         young_s: float = YOUNG_S,
     ) -> None:
-        self._cache = ArtifactCache(Path(cache_path), size_bytes_max, artifact_bytes_max, young_s)
+        self._cache = artifact_cache.ArtifactCache(
+            Path(cache_path), size_bytes_max, artifact_bytes_max, young_s
+        )
         self._known: dict[str, source_index.KnownSource] = {}
         self._artifacts: dict[str, model_runtime.Artifact] = {}
         self._flights: single_flight.SingleFlight[source_index.KnownSource] = (
@@ -58,7 +66,10 @@ class ArtifactStore:
         self._untrimmed_bytes = size_bytes_max
 
     def cached(self, uri: str, checksum: str) -> model_runtime.Artifact | None:
-        """The artifact if this process fetched it before, and it is here and up to date; else None. Takes microseconds; never raises."""
+        """Return the artifact if this process has fetched it and it is up to date, else None.
+
+        Takes microseconds and never raises.
+        """
         try:
             return self._hit(model_uri.parse(uri), checksum)
         except errors.LoadFailed:
@@ -73,9 +84,10 @@ class ArtifactStore:
         return self._cache.artifact(known, self._artifacts.get(source.uri))
 
     async def fetch(self, uri: str, checksum: str) -> model_runtime.Artifact:
-        """The artifact behind `uri`, from the cache where it is there. Raises LoadFailed with the reason for a user.
+        """Return the artifact at `uri`. Raises LoadFailed with the reason for a user.
 
-        Local files are looked at each time; what came from elsewhere once in a process's life, and when its checksum is another one.
+        Local files are checked for changes at each call. Other sources are checked once in a
+        process's life, and when another checksum is asked for.
         """
         source = model_uri.parse(uri)
         hit = self._hit(source, checksum)
@@ -83,7 +95,8 @@ class ArtifactStore:
             return hit
         if CHECKSUM.fullmatch(checksum) is None:
             raise errors.LoadFailed(
-                f"{source.shown}: the checksum {checksum!r} is not sha256: and 64 hexadecimal digits"
+                f"{source.shown}: "
+                f"the checksum {checksum!r} is not sha256: and 64 hexadecimal digits"
             )
         for _ in range(TRIES):
             known = await self._flights.join(source.uri, lambda: self._bring(source))
@@ -93,21 +106,17 @@ class ArtifactStore:
                 )
             artifact = self._cache.artifact(known)
             if artifact is not None:
-                return self._kept(source.uri, known, artifact)
+                # Another fetch may have brought newer content meanwhile.
+                if self._known.get(source.uri) is known:
+                    self._artifacts[source.uri] = artifact
+                return artifact
         raise errors.LoadFailed(
             f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0
         )
 
-    def _kept(
-        self, uri: str, known: source_index.KnownSource, artifact: model_runtime.Artifact
-    ) -> model_runtime.Artifact:
-        if self._known.get(uri) is known:
-            self._artifacts[uri] = artifact
-        return artifact
-
     async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:
-            self._cache.seat.take()
+            self._cache.slot.take()
             if source.kind == "local":
                 known = await self._in_thread(local_source.bring, source, self._cache)
             else:
@@ -132,24 +141,27 @@ class ArtifactStore:
                 logger.warning("the cache of artifacts can't be trimmed: %s", error)
 
     async def trim(self) -> int:
-        """Bring the cache below its limit as far as what is safe from trimming allows; the bytes that left. Happens by itself."""
-        self._cache.seat.take()
+        """Bring the cache below its limit, and return the bytes removed.
+
+        That also happens by itself after fetches. Held and young entries stay.
+        """
+        self._cache.slot.take()
         return await self._in_thread(self._cache.trim)
 
     def hold(self, artifact: model_runtime.Artifact) -> None:
-        """Keep the artifact in the cache, for all processes, until it is released as often as it was held, or this process ends."""
-        self._cache.seat.hold(artifact.digest)
+        """Keep the artifact in the cache until as many releases, or until this process ends."""
+        self._cache.slot.hold(artifact.digest)
 
     def release(self, artifact: model_runtime.Artifact) -> None:
         """End one hold."""
-        self._cache.seat.release(artifact.digest)
+        self._cache.slot.release(artifact.digest)
 
     async def close(self) -> None:
-        """End downloads and holds, and leave nothing unfinished behind. What is in the cache stays."""
+        """Cancel downloads, remove unfinished files and end holds. Finished entries stay."""
         await self._flights.close()
         await self._trims.close()
         await asyncio.to_thread(self._threads.shutdown)
-        self._cache.seat.give_back()
+        self._cache.slot.give_back()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(

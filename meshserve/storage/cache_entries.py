@@ -1,7 +1,8 @@
-"""The content-addressed folder: `<first two digits>/<hex digest>/<name>` for a file, `…/<hex digest>` for a folder.
+"""The content-addressed entries of a cache, in a folder that processes share.
 
-A file that is asked for under several names has one inode and a hard link for each. An entry's modification time is its last use.
-Entries appear and go by one rename, so that processes need not agree on more than the folder.
+A file is `<first two digits>/<hex digest>/<name>`, a folder `<first two digits>/<hex digest>`. A
+file of several names has one inode and a hard link for each. An entry's modification time is its
+last use. Entries appear and go by one rename, so that processes need no other agreement.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from meshserve import errors
 from meshserve.storage import content, garbage_collection
 
 FOLDER = ""
-"""The name of all folders in their entries: a folder is its entry."""
+"""The name of every folder in its entry: a folder is its entry."""
 BLOCK_BYTES = 4096
 TRIES = 5
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
@@ -29,7 +30,7 @@ class CacheEntries:
         self._folder = folder
 
     def path(self, digest: str, name: str) -> Path:
-        """Where the content lies under `name`."""
+        """Return the path of the content under `name`."""
         return self._entry(digest) / name
 
     def _entry(self, digest: str) -> Path:
@@ -37,7 +38,8 @@ class CacheEntries:
         return self._folder / hexes[:2] / hexes
 
     def touch(self, digest: str, name: str) -> bool:
-        """Mark the entry as used now; whether it is there under `name`. Two system calls, on plain text because it is asked at each hit."""
+        """Mark the entry as used now; return whether it exists under `name`."""
+        # Two system calls, and strings instead of Path objects: every hit comes here.
         hexes = digest.removeprefix("sha256:")
         entry = f"{self._folder}/{hexes[:2]}/{hexes}"
         try:
@@ -48,32 +50,33 @@ class CacheEntries:
         return True
 
     def has(self, digest: str, name: str, size_bytes: int) -> bool:
-        """Whether the whole content is there, marked as used now and under `name` from here on.
-
-        Sizes are compared because a crash of the machine may leave a short file behind.
-        """
+        """Return whether the whole content exists; mark it as used now, and name it `name` too."""
+        # Sizes are compared because a crash of the machine may leave a short file behind.
         entry = self._entry(digest)
         try:
             os.utime(entry)
-            return _named(entry, name) and _size_bytes(entry / name) == size_bytes
+            return _add_name(entry, name) and _size_bytes(entry / name) == size_bytes
         except OSError:
             return False
 
-    def adopt(self, made: Path, digest: str, name: str) -> None:
-        """Take the content in that lies at `made / name`; a damaged entry of the same digest is replaced by it."""
+    def adopt(self, folder: Path, digest: str, name: str) -> None:
+        """Move the content at `folder / name` into the cache, in place of a damaged entry.
+
+        Raises OSError if that fails, also because other processes change the entry all the time.
+        """
         entry = self._entry(digest)
-        size_bytes = _size_bytes(made / name)
+        size_bytes = _size_bytes(folder / name)
         for _ in range(TRIES):
-            os.utime(made)
-            if _is_renamed(made, entry) or self.has(digest, name, size_bytes):
+            os.utime(folder)
+            if _is_renamed(folder, entry) or self.has(digest, name, size_bytes):
                 return
-            self.remove(entry, made.with_suffix(".broken"))
+            self.remove(entry, folder.with_suffix(".broken"))
         raise OSError(errno.EBUSY, "others change the same entry again and again", str(entry))
 
     def remove(self, entry: Path, through: Path) -> None:
-        """Take an entry out by renaming it to `through`, which is then deleted. No error where it is not there any more.
+        """Rename an entry to `through` and delete it; do nothing if it does not exist.
 
-        Whoever has its files open or mapped keeps them.
+        Processes that have its files open or mapped keep them.
         """
         try:
             entry.rename(through)
@@ -82,10 +85,9 @@ class CacheEntries:
         shutil.rmtree(through, ignore_errors=True)
 
     def remove_unused(self, seen: garbage_collection.CacheEntry, through: Path) -> bool:
-        """Take an entry out as `remove` does, unless somebody has used it since it was seen; whether it is gone by this.
-
-        Use is looked at before and after: no system call renames only what is old. What somebody marks in between comes back.
-        """
+        """Remove an entry unless it was used after it was seen; return whether this removed it."""
+        # No system call renames only what is old: the use is compared before and after, and an
+        # entry that was used in between is renamed back.
         if not _is_unused_since(seen, seen.path):
             return False
         try:
@@ -96,18 +98,18 @@ class CacheEntries:
         shutil.rmtree(through, ignore_errors=True)
         return is_gone
 
-    def entries(self) -> Iterator[list[garbage_collection.CacheEntry]]:
-        """All entries, in parts."""
+    def scan(self) -> Iterator[list[garbage_collection.CacheEntry]]:
+        """Yield all entries, in parts."""
         try:
             shards = sorted(self._folder.iterdir())
         except FileNotFoundError:
             return
         for shard in shards:
-            yield [found for path in shard.iterdir() if (found := _seen(path)) is not None]
+            yield [entry for path in shard.iterdir() if (entry := _describe(path)) is not None]
 
 
 def name_in_cache(path: Path) -> str:
-    """The name under which a file or folder lies in its entry: its own, or the same one for all folders."""
+    """Return the name of a file or folder in its entry: its own, or `FOLDER`."""
     return FOLDER if path.is_dir() else path.name
 
 
@@ -118,9 +120,9 @@ def _is_unused_since(seen: garbage_collection.CacheEntry, path: Path) -> bool:
         return False
 
 
-def _is_renamed(made: Path, entry: Path) -> bool:
+def _is_renamed(folder: Path, entry: Path) -> bool:
     try:
-        _rename(made, entry)
+        _rename(folder, entry)
     except OSError as error:
         if error.errno in OCCUPIED:
             return False
@@ -128,17 +130,17 @@ def _is_renamed(made: Path, entry: Path) -> bool:
     return True
 
 
-def _rename(made: Path, entry: Path) -> None:
-    """Into a shard that may not be there yet. Another process may make it, and the entry too, between the two tries."""
+def _rename(folder: Path, entry: Path) -> None:
     try:
-        made.rename(entry)
+        folder.rename(entry)
     except FileNotFoundError:
+        # The shard does not exist yet. Another process may create it and the entry meanwhile.
         entry.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(entry)
+        folder.rename(entry)
 
 
-def _named(entry: Path, name: str) -> bool:
-    """Have the entry's file go by `name` as well."""
+def _add_name(entry: Path, name: str) -> bool:
+    """Link the entry's file to `name` as well; return whether the entry has a file."""
     if (entry / name).exists():
         return True
     first = next(entry.iterdir(), None)
@@ -151,8 +153,8 @@ def _size_bytes(path: Path) -> int:
     return sum(stat.st_size for _, stat in content.files(path))
 
 
-def _seen(entry: Path) -> garbage_collection.CacheEntry | None:
-    """What trimming must know of an entry: its size in whole blocks, and when it was used."""
+def _describe(entry: Path) -> garbage_collection.CacheEntry | None:
+    """Return an entry's last use and its size in whole blocks; None if it can't be read."""
     try:
         used_s = entry.stat().st_mtime
         names = {stat.st_ino: stat for _, stat in content.files(entry)}

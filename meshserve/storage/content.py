@@ -1,7 +1,8 @@
-"""Bytes on disk: their digests, their stamps, and copies of them that are made while they are hashed.
+"""Digests, stamps and copies of files and folders.
 
-A folder's content is its files, without hidden ones and `__pycache__`; links are followed. Its digest is the SHA-256 over one line
-for each file, sorted by name: relative name, a null character, the file's digest in hex.
+A folder's content is its files without hidden ones and `__pycache__`; links are followed. Its
+digest is the SHA-256 over a line for each file, sorted by name: the relative name, a null
+character, the file's digest in hex.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ CHUNK_BYTES = 1 << 20
 FILES_MAX = 100_000
 DEPTH_MAX = 32
 FICLONE = 0x40049409
-"""Linux's ioctl that makes a file share another's blocks until one of them is written."""
+"""Linux's ioctl by which a file shares another's blocks until either is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What the file system says of a file or folder, read without its bytes: equal texts mean unchanged content.
+    """The state of a file or folder by its metadata: equal texts mean unchanged content.
 
-    `changed_ns` is the newest modification time in it, `touched_ns` the newest change of any kind, which nobody can set back.
+    `changed_ns` is the newest modification time in it; `touched_ns` the newest change of any kind,
+    which no program can set back.
     """
 
     text: str
@@ -39,14 +41,15 @@ class Stamp:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is none of a model's: hidden, or Python's own cache."""
+    """Return whether a file of this name is no part of a model: hidden, or Python's cache."""
     return name.startswith(".") or name == "__pycache__"
 
 
 def files(path: Path, files_max: int = FILES_MAX) -> list[tuple[str, os.stat_result]]:
-    """Every file's relative name with its stat; a single file has the name "".
+    """Return every file's relative name with its stat; a single file has the name "".
 
-    Raises LoadFailed where there are no files or too many, or one can't be read to its end; OSError as the system does.
+    Raises LoadFailed if there are no files or too many, or if one is a device or a pipe. Lets the
+    system's OSError pass.
     """
     top = path.stat()
     listed = []
@@ -74,7 +77,7 @@ def _walk(root: str, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.
 
 
 def stamp(path: Path) -> Stamp:
-    """The stamp of a file or folder. Raises as `files` does."""
+    """Return the stamp of a file or folder. Raises as `files` does."""
     listed = sorted(files(path))
     texts = (
         f"{name}\0{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}\n"
@@ -90,19 +93,22 @@ def stamp(path: Path) -> Stamp:
 
 
 def digest(path: Path) -> str:
-    """The content's `sha256:<hex>`. Raises as `files` does."""
+    """Return the content's `sha256:<hex>`. Raises as `files` does."""
     hexes = {name: _file_hex(path / name) for name, _ in files(path)}
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
 def tree_digest(hexes: Mapping[str, str]) -> str:
-    """A folder's digest from the hex digests of its files by relative name."""
+    """Return a folder's digest from its files' hex digests by relative name."""
     lines = (f"{name}\0{hexes[name]}\n" for name in sorted(hexes))
     return f"sha256:{_text_hex(''.join(lines))}"
 
 
 def copy(source: Path, target: Path) -> str:
-    """Copy a file to `target`, or a folder's content into the folder `target`, read-only; the digest is of exactly what was written."""
+    """Copy a file to `target`, or a folder's content into the folder `target`, read-only.
+
+    Returns the digest of exactly what was written. Raises as `files` does.
+    """
     hexes = {}
     for name, _ in files(source):
         if "/" in name:
@@ -121,7 +127,7 @@ def _file_hex(path: Path) -> str:
 
 
 def _copy_file(source: Path, target: Path) -> str:
-    """Share the blocks where the file system can, else write while hashing."""
+    # File systems that share blocks (XFS, Btrfs) copy nothing.
     with source.open("rb") as reading, target.open("xb") as writing:
         if not _is_cloned(reading, writing):
             return write(reading, writing)
@@ -138,7 +144,7 @@ def _is_cloned(reading: IO[bytes], writing: IO[bytes]) -> bool:
 
 
 def write(reading: IO[bytes], writing: IO[bytes]) -> str:
-    """Write all that can be read to a file that becomes read-only; the hex digest of it."""
+    """Write all that can be read to a file, make it read-only, and return its hex digest."""
     hashing = hashlib.sha256()
     size_bytes = 0
     while chunk := reading.read(CHUNK_BYTES):
@@ -149,8 +155,9 @@ def write(reading: IO[bytes], writing: IO[bytes]) -> str:
 
 
 def finish(writing: IO[bytes], size_bytes: int) -> None:
-    """Make a written file read-only, and sure to be on disk if writing it again would be dear."""
+    """Make a written file read-only, and flush it to disk if it is big."""
     writing.flush()
     os.fchmod(writing.fileno(), 0o444)
+    # A small file that a crash cut short is quickly written again: entries are checked by size.
     if size_bytes >= CHUNK_BYTES:
         os.fsync(writing.fileno())

@@ -1,4 +1,4 @@
-"""Which entries leave a cache that is too big: a function of what there is."""
+"""Chooses the entries to remove from a cache that is too big. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEPT_SHARE = 0.9
-"""Of the limit, after a trim: the next one is not due at once."""
+"""The share of the limit that is left after a removal, so that the next one is not due at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """One artifact in the cache, as it takes room on disk. `used_s` is on the system's clock."""
+    """One artifact in the cache.
+
+    `size_bytes` is what it takes on disk. `used_s` is its last use, in seconds since the epoch.
+    """
 
     digest: str
     path: Path
@@ -23,20 +26,21 @@ class CacheEntry:
 def choose_removals(
     entries: Iterable[CacheEntry], size_bytes_max: int, held: Collection[str], young_s: float
 ) -> list[CacheEntry]:
-    """Those that go, used longest ago first, until what stays is within the limit.
+    """Return the entries to remove, least recently used first, until the rest is within the limit.
 
-    None that is held goes, and none that was used since `young_s`: somebody may be about to hold it or to open it.
+    Keeps entries whose digests are held, and those used since `young_s` (seconds since the epoch):
+    a process may be about to hold or open them.
     """
     oldest_first = sorted(entries, key=lambda entry: entry.used_s)
     excess_bytes = sum(entry.size_bytes for entry in oldest_first) - size_bytes_max
     if excess_bytes <= 0:
         return []
     excess_bytes += int(size_bytes_max * (1 - KEPT_SHARE))
-    gone: list[CacheEntry] = []
+    removals: list[CacheEntry] = []
     for entry in oldest_first:
         if excess_bytes <= 0 or entry.used_s >= young_s:
             break
         if entry.digest not in held:
-            gone.append(entry)
+            removals.append(entry)
             excess_bytes -= entry.size_bytes
-    return gone
+    return removals

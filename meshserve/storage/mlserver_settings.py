@@ -1,4 +1,4 @@
-"""MLServer's `model-settings.json`."""
+"""Reads MLServer's `model-settings.json`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ RUNTIMES = {
     "mlserver_lightgbm.LightGBMModel": "lightgbm",
     "mlserver_onnx.OnnxModel": "onnx",
 }
-"""Implementations whose files a runtime here loads. Any other is kept as it is, for a runtime of that name may be installed."""
+"""Our runtimes by MLServer's implementation.
+
+Other names are kept, because a third party's runtime may have them.
+"""
 
 
 def read(text: str | bytes) -> model_metadata.ModelDeclaration:
-    """What the settings declare. Raises ValueError with what is wrong."""
+    """Return what the settings declare. Raises ValueError with what is wrong."""
     settings = json.loads(text)
     if not isinstance(settings, dict):
-        raise ValueError("expected an object in {}")  # noqa: TRY004  # the text's fault, not the caller's
+        raise ValueError("expected an object in {}")  # noqa: TRY004 the text's fault
     parameters = settings.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise ValueError("parameters: expected an object in {}")  # noqa: TRY004
-    rows = settings.get("max_batch_size")
+        raise ValueError("parameters: expected an object in {}")  # noqa: TRY004 the text's fault
+    rows_max = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
     return model_metadata.ModelDeclaration(
         name=_text(settings, "name"),
@@ -34,7 +37,7 @@ def read(text: str | bytes) -> model_metadata.ModelDeclaration:
         runtime=RUNTIMES.get(implementation, implementation),
         inputs=_tensors(settings, "inputs"),
         outputs=_tensors(settings, "outputs"),
-        max_batch_size=rows if isinstance(rows, int) and rows > 1 else None,
+        max_batch_size=rows_max if isinstance(rows_max, int) and rows_max > 1 else None,
     )
 
 
@@ -46,10 +49,10 @@ def _text(fields: dict[str, object], name: str) -> str:
 
 
 def _tensors(settings: dict[str, object], name: str) -> tuple[model.TensorSpec, ...]:
-    listed = settings.get(name) or []
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+    entries = settings.get(name) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{name}: expected a list of objects")
     return tuple(
-        model_metadata.tensor(each.get("name"), each.get("datatype"), each.get("shape"))
-        for each in listed
+        model_metadata.tensor(entry.get("name"), entry.get("datatype"), entry.get("shape"))
+        for entry in entries
     )

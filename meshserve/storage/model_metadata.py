@@ -1,50 +1,37 @@
-"""What a model's own description says, whichever system's it is."""
+"""The values that a model's own description declares, in whichever format it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from meshserve.core.values import model
 
-DATATYPES = frozenset(
-    (
-        "BOOL",
-        "UINT8",
-        "UINT16",
-        "UINT32",
-        "UINT64",
-        "INT8",
-        "INT16",
-        "INT32",
-        "INT64",
-        "FP16",
-        "FP32",
-        "FP64",
-        "BF16",
-        "BYTES",
-    )
-)
+_INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
+DATATYPES = frozenset((*_INTEGERS, "BOOL", "FP16", "FP32", "FP64", "BF16", "BYTES"))
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
-    """Which versions of a model are served: those that are listed, else the newest `latest`, else all."""
+class VersionPolicy:
+    """The versions to serve: those that are listed, else the newest `latest`, else all."""
 
     latest: int | None = None
     listed: frozenset[str] | None = None
 
-    def chosen(self, there: list[str]) -> list[str]:
-        """The versions to serve of those that are there, whole numbers, in their order."""
+    def choose(self, versions: Sequence[str]) -> list[str]:
+        """Return the versions to serve, in the given order. Versions are whole numbers."""
         if self.listed is not None:
-            return [version for version in there if version in self.listed]
-        newest_first = sorted(there, key=int, reverse=True)
-        return [version for version in there if version in newest_first[: self.latest]]
+            return [version for version in versions if version in self.listed]
+        newest_first = sorted(versions, key=int, reverse=True)
+        return [version for version in versions if version in newest_first[: self.latest]]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDeclaration:
-    """What was stated; all else is empty or None. `version` and `uri` only where the description is of a single version."""
+    """A model's own description; what it does not state is empty or None.
+
+    `version` and `uri` are stated only if the description is of a single version.
+    """
 
     name: str = ""
     version: str = ""
@@ -54,12 +41,12 @@ class ModelDeclaration:
     outputs: tuple[model.TensorSpec, ...] = ()
     max_batch_size: int | None = None
     batching: bool | None = None
-    versions: Versions = Versions()
+    versions: VersionPolicy = VersionPolicy()
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 def tensor(name: object, datatype: object, shape: object) -> model.TensorSpec:
-    """One input or output. Raises ValueError with what is wrong."""
+    """Return the spec of one input or output. Raises ValueError with what is wrong."""
     if not isinstance(name, str) or not name:
         raise ValueError("an input or output has no name")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
@@ -71,10 +58,10 @@ def tensor(name: object, datatype: object, shape: object) -> model.TensorSpec:
     return model.TensorSpec(name, datatype, tuple(int(size) for size in shape))
 
 
-def check_name(name: str) -> str:
-    """The name. Raises ValueError where it can't be a model's."""
+def check_name(name: str) -> None:
+    """Raise ValueError if a model can't have this name."""
     if not name or name != name.strip() or "/" in name or not name.isprintable():
         raise ValueError(
-            f"{name!r} can't be a model's name: it must be printable, without '/' and without spaces at its ends"
+            f"{name!r} can't be a model's name: "
+            "it must be printable, without '/' and without spaces at its ends"
         )
-    return name

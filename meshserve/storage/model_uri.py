@@ -1,4 +1,4 @@
-"""What a model's URI says: where the bytes are, how the URI may be shown, and whether it names an archive."""
+"""Parses a model's URI: where its bytes are, whether they are an archive, and how it is shown."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Kind = Literal["local", "http", "objects"]
 
 @dataclass(frozen=True, slots=True)
 class ModelUri:
-    """A URI that was understood.
+    """A parsed URI.
 
-    `uri` is in one form for all ways to write a local path. `path` is that path, or the part of the URI after the host.
-    `shown` has no credentials.
+    `uri` is the same for all ways to write a local path. `path` is that path, or the part of the
+    URI after the host. `shown` has no credentials, for logs and errors.
     """
 
     uri: str
@@ -32,17 +32,20 @@ class ModelUri:
 
     @property
     def name(self) -> str:
-        """The last part of the path: the name of a file, or of a folder."""
+        """The last part of the path: the name of a file or folder."""
         return Path(self.path).name
 
     @property
     def is_archive(self) -> bool:
-        """Whether a single file of this name is to be unpacked."""
+        """Whether a file of this name is unpacked."""
         return self.name.lower().endswith(ARCHIVES)
 
 
 def parse(uri: str) -> ModelUri:
-    """Understand a URI. Raises LoadFailed for a relative path, a foreign host of `file://`, or a scheme that nobody here speaks."""
+    """Parse a URI.
+
+    Raises LoadFailed for a relative path, another host in `file://`, or an unknown scheme.
+    """
     match = SCHEME.match(uri)
     if match is None:
         return _local(uri, uri)
@@ -54,16 +57,12 @@ def parse(uri: str) -> ModelUri:
         raise errors.LoadFailed(f"{redacted(uri)} can't be fetched: expected {SUPPORTED}")
     if scheme in ("http", "https"):
         return ModelUri(uri, "http", unquote(parts.path), redacted(uri))
-    return ModelUri(
-        uri,
-        "objects",
-        uri.split("/", 3)[3] if uri.count("/") > 2 else "",
-        redacted(uri),  # noqa: PLR2004
-    )  # after scheme://host/
+    _, _, key = uri.partition("://")[2].partition("/")
+    return ModelUri(uri, "objects", key, redacted(uri))
 
 
 def redacted(uri: str) -> str:
-    """The URI without user, password and query: what may stand in a log or an error."""
+    """Return the URI without user, password and query, for logs and errors."""
     if SCHEME.match(uri) is None:
         return uri
     parts = urlsplit(uri)
@@ -73,7 +72,7 @@ def redacted(uri: str) -> str:
 
 
 def _file_path(uri: str) -> str:
-    """The path of a `file://` URI. Its fragment is a repository's mark of a state of the files, and no part of the path."""
+    # A fragment is a repository's stamp of the files, and no part of the path.
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise errors.LoadFailed(

@@ -1,4 +1,4 @@
-"""Downloads: from the network into the cache, each whole or not at all."""
+"""Downloads from the network into the cache, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,48 +9,60 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from meshserve import errors
-from meshserve.storage import archives, blobs, cache_entries, content, model_uri, source_index
-from meshserve.storage.artifact_cache import ArtifactCache
+from meshserve.storage import (
+    archives,
+    artifact_cache,
+    cache_entries,
+    content,
+    model_uri,
+    remote_objects,
+    source_index,
+)
 
 T = TypeVar("T")
 CHUNK_BYTES = 4 << 20
 PARALLEL = 8
-LOOK_S = 5.0
+CHECK_S = 5.0
 
 
 class InThread(Protocol):
     """Runs blocking work in a thread."""
 
     def __call__(self, work: Callable[..., T], /, *arguments: object) -> Awaitable[T]:
-        """The work's result."""
+        """Return the work's result."""
         ...
 
 
 async def bring(
-    source: model_uri.ModelUri, cache: ArtifactCache, in_thread: InThread
+    source: model_uri.ModelUri, cache: artifact_cache.ArtifactCache, in_thread: InThread
 ) -> source_index.KnownSource:
-    """The source's content, downloaded unless it is here and unchanged. Raises LoadFailed with the reason for a user."""
-    there = blobs.RemoteObjects(source)
-    recorded = await in_thread(cache.recorded, source.uri)
-    if recorded is not None and await _is_current(there, recorded):
-        return recorded
+    """Download the source's content, unless it is in the cache and unchanged.
+
+    Raises LoadFailed with the reason for a user.
+    """
+    objects = remote_objects.RemoteObjects(source)
+    before = await in_thread(cache.find_source, source.uri)
+    if before is not None and await _is_current(objects, before):
+        return before
     try:
-        with cache.temp() as made:
-            known = await Download(source, there, cache, in_thread).into(made)
-        await in_thread(cache.record, source.uri, known)
+        with cache.temp() as folder:
+            known = await Download(source, objects, cache, in_thread).into(folder)
+        await in_thread(cache.remember_source, source.uri, known)
     except ExceptionGroup as group:
-        raise blobs.failure(source, group.exceptions[0]) from None
-    except blobs.EXPECTED as error:
-        raise blobs.failure(source, error) from None
+        raise remote_objects.failure(source, group.exceptions[0]) from None
+    except remote_objects.EXPECTED as error:
+        raise remote_objects.failure(source, error) from None
     return known
 
 
-async def _is_current(there: blobs.RemoteObjects, recorded: source_index.KnownSource) -> bool:
-    """Whether the source is as it was, as far as can be told: one that does not answer now keeps nobody from using what is here."""
+async def _is_current(
+    objects: remote_objects.RemoteObjects, known: source_index.KnownSource
+) -> bool:
+    """Return whether the source is unchanged, or gives no answer now: then the cache serves."""
     try:
-        async with asyncio.timeout(LOOK_S):
-            return bool(recorded.stamp) and blobs.stamp(await there.look()) == recorded.stamp
-    except (*blobs.EXPECTED, errors.LoadFailed):
+        async with asyncio.timeout(CHECK_S):
+            return bool(known.stamp) and remote_objects.stamp(await objects.list()) == known.stamp
+    except (*remote_objects.EXPECTED, errors.LoadFailed):
         return True
 
 
@@ -60,84 +72,85 @@ class Download:
     def __init__(
         self,
         source: model_uri.ModelUri,
-        there: blobs.RemoteObjects,
-        cache: ArtifactCache,
+        objects: remote_objects.RemoteObjects,
+        cache: artifact_cache.ArtifactCache,
         in_thread: InThread,
     ) -> None:
         self._source = source
-        self._there = there
+        self._objects = objects
         self._cache = cache
         self._in_thread = in_thread
         self._left_bytes = cache.artifact_bytes_max
 
-    async def into(self, made: Path) -> source_index.KnownSource:
-        """Download by way of the folder `made`. Raises what obstore raises, and LoadFailed where it is too big or a broken archive."""
-        found = (None,) if self._source.kind == "http" else await self._there.look()
-        if len(found) > 1 or (found[0] and found[0].name):
-            return await self._folder(made / "folder", found)
-        target = made / _file_name(self._source)
-        blob, hexes = await self._save(found[0], target)
-        return await self._in_thread(self._take_file, target, blob, hexes)
+    async def into(self, folder: Path) -> source_index.KnownSource:
+        """Download into the cache, by way of `folder`.
 
-    async def _folder(
-        self, folder: Path, found: tuple[blobs.RemoteObject, ...]
+        Raises what obstore raises, and LoadFailed if the source is too big or a broken archive.
+        """
+        listed = (None,) if self._source.kind == "http" else await self._objects.list()
+        if len(listed) > 1 or (listed[0] and listed[0].name):
+            return await self._download_folder(folder / "folder", listed)
+        target = folder / _file_name(self._source)
+        downloaded, hexes = await self._save(listed[0], target)
+        return await self._in_thread(self._take_file, target, downloaded, hexes)
+
+    async def _download_folder(
+        self, folder: Path, listed: tuple[remote_objects.RemoteObject, ...]
     ) -> source_index.KnownSource:
-        self._check_fits(sum(blob.size_bytes for blob in found))
+        self._check_fits(sum(object_.size_bytes for object_ in listed))
         gate = asyncio.Semaphore(PARALLEL)
 
-        async def save(blob: blobs.RemoteObject) -> blobs.RemoteObject:
+        async def save(object_: remote_objects.RemoteObject) -> remote_objects.RemoteObject:
             async with gate:
-                return (await self._save(blob, folder / archives.relative(blob.name)))[0]
+                return (await self._save(object_, folder / archives.relative(object_.name)))[0]
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(save(blob)) for blob in found]
-        return await self._in_thread(
-            self._take_folder, folder, tuple(task.result() for task in tasks)
-        )
+            saving = [group.create_task(save(object_)) for object_ in listed]
+        downloaded = tuple(task.result() for task in saving)
+        return await self._in_thread(self._take_folder, folder, downloaded)
 
     async def _save(
-        self, blob: blobs.RemoteObject | None, target: Path
-    ) -> tuple[blobs.RemoteObject, str]:
-        """Download one object; how it was, and its digest in hex."""
-        blob, result = await self._there.get(blob)
-        self._check_fits(blob.size_bytes)
+        self, object_: remote_objects.RemoteObject | None, target: Path
+    ) -> tuple[remote_objects.RemoteObject, str]:
+        """Download one object; return its state at that time, and its hex digest."""
+        object_, result = await self._objects.get(object_)
+        self._check_fits(object_.size_bytes)
         target.parent.mkdir(parents=True, exist_ok=True)
         hashing = hashlib.sha256()
         with target.open("xb") as writing:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                # Servers may send more than they say.
                 self._left_bytes -= len(chunk)
                 self._check_fits(0)
                 await self._in_thread(_add, writing, hashing, chunk)
-            await self._in_thread(content.finish, writing, blob.size_bytes)
-        return blob, hashing.hexdigest()
+            await self._in_thread(content.finish, writing, object_.size_bytes)
+        return object_, hashing.hexdigest()
 
     def _check_fits(self, more_bytes: int) -> None:
         if more_bytes > self._left_bytes or self._left_bytes < 0:
             raise errors.LoadFailed(
-                f"{self._source.shown} is bigger than the limit of {self._cache.artifact_bytes_max} bytes"
+                f"{self._source.shown} is bigger than the limit of "
+                f"{self._cache.artifact_bytes_max} bytes"
             )
 
     def _take_file(
-        self, made: Path, blob: blobs.RemoteObject, hexes: str
+        self, path: Path, downloaded: remote_objects.RemoteObject, hexes: str
     ) -> source_index.KnownSource:
-        checksum = f"sha256:{hexes}"
+        checksum, stamp = f"sha256:{hexes}", remote_objects.stamp((downloaded,))
         if self._source.is_archive:
-            digest, size_bytes = self._cache.take_archive(made, self._source.shown)
-            return source_index.KnownSource(
-                blobs.stamp((blob,)), digest, checksum, size_bytes, cache_entries.FOLDER
-            )
-        digest, size_bytes = self._cache.take(made, made.name)
-        return source_index.KnownSource(
-            blobs.stamp((blob,)), digest, checksum, size_bytes, made.name
-        )
+            digest, size_bytes = self._cache.take_archive(path, self._source.shown)
+            name = cache_entries.FOLDER
+        else:
+            digest, size_bytes = self._cache.take(path, path.name)
+            name = path.name
+        return source_index.KnownSource(stamp, digest, checksum, size_bytes, name)
 
     def _take_folder(
-        self, made: Path, found: tuple[blobs.RemoteObject, ...]
+        self, folder: Path, downloaded: tuple[remote_objects.RemoteObject, ...]
     ) -> source_index.KnownSource:
-        digest, size_bytes = self._cache.take(made, cache_entries.FOLDER)
-        return source_index.KnownSource(
-            blobs.stamp(found), digest, digest, size_bytes, cache_entries.FOLDER
-        )
+        digest, size_bytes = self._cache.take(folder, cache_entries.FOLDER)
+        stamp = remote_objects.stamp(downloaded)
+        return source_index.KnownSource(stamp, digest, digest, size_bytes, cache_entries.FOLDER)
 
 
 def _file_name(source: model_uri.ModelUri) -> str:

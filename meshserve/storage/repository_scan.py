@@ -1,12 +1,13 @@
-"""What a folder of models holds: Triton's and TF Serving's layout, MLServer's settings, and single files.
+"""Scans a folder of models in the layouts of Triton, TF Serving and MLServer, or of single files.
 
-    name/config.pbtxt, name/<version>/files     versions are whole numbers; the configuration may be missing
+    name/config.pbtxt, name/<version>/files     whole numbers; the configuration may be missing
     name/files                                  version 1
     name/model-settings.json                    MLServer; also one for each version in folders below
     name.onnx                                   version 1
 
-All versions are served unless the configuration names a policy, because a version that nobody asks for costs nothing. A spec's URI
-ends with a stamp of its files (`file:///models/digits/1#<stamp>`), so that it differs when they do; fetching passes over the stamp.
+All versions are served unless the configuration has a policy, because a version without requests
+costs nothing. A spec's URI ends with a stamp of its files (`file:///models/digits/1#<stamp>`), so
+that it changes with them; storage ignores the stamp.
 """
 
 from __future__ import annotations
@@ -24,33 +25,25 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
 from meshserve.storage import content, mlserver_settings, model_metadata, model_uri, triton_config
 
-ENDINGS = (
-    ".onnx",
-    ".ort",
-    ".pt",
-    ".pt2",
-    ".pth",
-    ".skops",
-    ".joblib",
-    ".pkl",
-    ".pickle",
-    ".ubj",
-    ".bst",
-    ".py",
-    *model_uri.ARCHIVES,
-)
+_WEIGHTS = (".onnx", ".ort", ".pt", ".pt2", ".pth", ".ubj", ".bst")
+_PICKLES = (".skops", ".joblib", ".pkl", ".pickle")
+ENDINGS = (*_WEIGHTS, *_PICKLES, ".py", *model_uri.ARCHIVES)
 HEADS: Mapping[str, bytes] = MappingProxyType({".txt": b"tree", ".json": b"learner"})
-"""Endings that other files have as well, and what the first bytes of a model's hold."""
+"""Endings that other files have too, with a text in the first bytes of a model's file."""
 HEAD_BYTES = 512
 TEXT_BYTES_MAX = 1 << 20
 SETTLE_NS = 1_000_000_000
-"""Files that changed less than this ago may still be written to."""
+"""A file that changed less than this ago may still be written to."""
 SKEW_NS = 10_000_000_000
+"""A time further ahead than this comes from another machine's wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
-    """One file or folder of a repository: its models, and what in it can't be served. `is_settling`: it was changed a moment ago."""
+    """One file or folder of a repository: its models, and why others in it can't be served.
+
+    `is_settling`: it changed a moment ago, and must be scanned again.
+    """
 
     specs: tuple[model.ModelSpec, ...] = ()
     problems: tuple[str, ...] = ()
@@ -61,7 +54,7 @@ NOTHING = RepositoryEntry()
 
 
 def names(folder: Path) -> list[str]:
-    """The entries to look at. Raises LoadFailed where the folder can't be read."""
+    """Return the names of the entries to scan. Raises LoadFailed if the folder can't be read."""
     try:
         if (folder / mlserver_settings.FILE).is_file():
             return ["."]
@@ -73,13 +66,17 @@ def names(folder: Path) -> list[str]:
 
 
 def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control.RepositoryScan:
-    """All that the folder holds. `pattern` is a spec with what all of its models have in common. Raises LoadFailed as `names` does."""
-    look = RepositoryLook(folder, pattern, now_ns)
-    return join({name: look.entry(name, NOTHING) for name in names(folder)})
+    """Return all that the folder holds. Raises LoadFailed as `names` does.
+
+    `pattern` is a spec with the fields that its models have in common, `now_ns` the time in
+    nanoseconds since the epoch.
+    """
+    scanner = EntryScanner(folder, pattern, now_ns)
+    return join({name: scanner.scan(name, NOTHING) for name in names(folder)})
 
 
 def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositoryScan:
-    """What the entries hold together. Of two with the same name and version the first is served."""
+    """Return all that the entries hold; of two models with one name and version, the first."""
     owners: dict[model.ModelId, str] = {}
     specs: list[model.ModelSpec] = []
     problems: list[str] = []
@@ -95,25 +92,27 @@ def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositorySc
 
 
 @dataclass(frozen=True, slots=True)
-class RepositoryLook:
-    """One look at a repository at the time `now_ns`."""
+class EntryScanner:
+    """Scans the entries of a repository at the time `now_ns`."""
 
     folder: Path
     pattern: model.ModelSpec
     now_ns: int
 
-    def entry(self, name: str, before: RepositoryEntry) -> RepositoryEntry:
-        """The entry as it is now. What is being written is as it was `before`, and not there if it was not."""
-        found = _Found(self, name, before)
+    def scan(self, name: str, before: RepositoryEntry) -> RepositoryEntry:
+        """Return the entry as it is now. What is being written stays as it was `before`."""
+        collector = _Collector(self, name, before)
         try:
-            with found.noting(""):
-                found.add_all(self.folder / name)
+            with collector.noting(""):
+                collector.add_all(self.folder / name)
         except _StillWrittenError:
             return dataclasses.replace(before, is_settling=True)
-        return RepositoryEntry(tuple(found.specs), tuple(found.problems), found.is_settling)
+        return RepositoryEntry(
+            tuple(collector.specs), tuple(collector.problems), collector.is_settling
+        )
 
     def is_settling(self, changed_ns: int) -> bool:
-        """Whether what was changed then may still be written to. A time far ahead is another machine's wrong clock."""
+        """Return whether a file that changed then may still be written to."""
         return -SKEW_NS < self.now_ns - changed_ns < SETTLE_NS
 
 
@@ -121,11 +120,11 @@ class _StillWrittenError(Exception):
     """A description was changed a moment ago."""
 
 
-class _Found:
-    """What a look at one entry has found so far."""
+class _Collector:
+    """The models and problems of one entry, as far as it is scanned."""
 
-    def __init__(self, look: RepositoryLook, name: str, before: RepositoryEntry) -> None:
-        self._look = look
+    def __init__(self, scanner: EntryScanner, name: str, before: RepositoryEntry) -> None:
+        self._scanner = scanner
         self._name = name.encode("utf-8", "replace").decode()
         self._before = {spec.id: spec for spec in before.specs}
         self.specs: list[model.ModelSpec] = []
@@ -134,7 +133,7 @@ class _Found:
 
     @contextlib.contextmanager
     def noting(self, below: str) -> Iterator[None]:
-        """Turns what is wrong with a part of the entry into a problem, and what just went away into another look soon."""
+        """Note an error of a part of the entry as a problem; scan again soon if a file vanished."""
         try:
             yield
         except FileNotFoundError:
@@ -143,7 +142,10 @@ class _Found:
             self.problems.append(f"{self._name}{below}: {_words(error)}")
 
     def add_all(self, path: Path) -> None:
-        """All versions of all models of the entry. Raises what reading and understanding it raise."""
+        """Add all versions of all models of the entry.
+
+        Raises OSError, ValueError or LoadFailed if it can't be read or understood.
+        """
         if not path.is_dir():
             if is_model_file(path):
                 self._add(
@@ -153,64 +155,61 @@ class _Found:
                     content.stamp(path),
                 )
             return
-        settings = list(_settings(path))
-        for each in settings:
-            with self.noting("" if each.parent == path else f"/{each.parent.name}"):
-                self._add_mlserver(each)
-        if not settings:
+        settings_files = list(_settings_files(path))
+        for file in settings_files:
+            with self.noting("" if file.parent == path else f"/{file.parent.name}"):
+                self._add_mlserver(file)
+        if not settings_files:
             self._add_versions(path)
 
     def _add_mlserver(self, settings: Path) -> None:
-        said = mlserver_settings.read(self._read(settings))
-        folder = settings.parent
-        if model_uri.SCHEME.match(said.uri):
-            self._add_spec(
-                _spec(
-                    self._look.pattern,
-                    said,
-                    said.name or folder.name,
-                    said.version or "1",
-                    said.uri,
-                )
-            )
+        declared = mlserver_settings.read(self._read(settings))
+        folder, version = settings.parent, declared.version or "1"
+        if model_uri.SCHEME.match(declared.uri):
+            declared = dataclasses.replace(declared, name=declared.name or folder.name)
+            self._add_spec(_spec(self._scanner.pattern, declared, version, declared.uri))
         else:
-            path = folder / said.uri
-            said = dataclasses.replace(said, name=said.name or folder.resolve().name)
-            self._add(said, said.version or "1", path, content.stamp(path))
+            path = folder / declared.uri
+            # The folder may be ".", which has no name.
+            declared = dataclasses.replace(declared, name=declared.name or folder.resolve().name)
+            self._add(declared, version, path, content.stamp(path))
 
     def _add_versions(self, path: Path) -> None:
         configuration = path / triton_config.FILE
-        said = (
+        declared = (
             triton_config.read(self._read(configuration))
             if configuration.is_file()
             else model_metadata.ModelDeclaration()
         )
-        said = dataclasses.replace(said, name=said.name or path.name)
-        versions = sorted((each.name for each in _folders(path) if is_version(each.name)), key=int)
+        declared = dataclasses.replace(declared, name=declared.name or path.name)
+        names = (folder.name for folder in _folders(path))
+        versions = sorted((name for name in names if is_version(name)), key=int)
         if not versions:
-            self._add_unversioned(said, path)
+            self._add_unversioned(declared, path)
             return
         stamps = {
             version: stamp
             for version in versions
-            if (stamp := self._stamp_of_version(path, said.name, version)) is not None
+            if (stamp := self._stamp_of_version(path, declared.name, version)) is not None
         }
-        for version in said.versions.chosen(list(stamps)):
-            self._add(said, version, path / version, stamps[version])
+        for version in declared.versions.choose(list(stamps)):
+            self._add(declared, version, path / version, stamps[version])
 
-    def _add_unversioned(self, said: model_metadata.ModelDeclaration, path: Path) -> None:
-        if not any(each.is_file() and each.name != triton_config.FILE for each in _visible(path)):
-            self.is_settling = self.is_settling or self._look.is_settling(path.stat().st_mtime_ns)
+    def _add_unversioned(self, declared: model_metadata.ModelDeclaration, path: Path) -> None:
+        if not any(file.is_file() and file.name != triton_config.FILE for file in _visible(path)):
+            changed_ns = path.stat().st_mtime_ns
+            self.is_settling = self.is_settling or self._scanner.is_settling(changed_ns)
             raise ValueError(
-                "there is neither a folder of a version (a whole number), nor a file of a model, nor model-settings.json"
+                "there is neither a folder of a version (a whole number), "
+                "nor a file of a model, nor model-settings.json"
             )
-        self._add(said, "1", path, content.stamp(path))
+        self._add(declared, "1", path, content.stamp(path))
 
     def _stamp_of_version(self, path: Path, name: str, version: str) -> content.Stamp | None:
-        """The stamp of a version that counts for the policy: one that is being written does only if it was there before."""
+        """Return a version's stamp, or None for a new one that is still being written."""
         with self.noting(f"/{version}"):
             stamp = content.stamp(path / version)
-            if model.ModelId(name, version) in self._before or not self._look.is_settling(
+            if model.ModelId(name, version) in self._before or not self._scanner.is_settling(
                 stamp.touched_ns
             ):
                 return stamp
@@ -218,15 +217,19 @@ class _Found:
         return None
 
     def _add(
-        self, said: model_metadata.ModelDeclaration, version: str, path: Path, stamp: content.Stamp
+        self,
+        declared: model_metadata.ModelDeclaration,
+        version: str,
+        path: Path,
+        stamp: content.Stamp,
     ) -> None:
-        """A model of this node's disk, unless it is being written."""
-        if not self._look.is_settling(stamp.touched_ns):
+        """Add a model of this node's disk, or what it was before if it is being written."""
+        if not self._scanner.is_settling(stamp.touched_ns):
             uri = f"file://{quote(str(path.absolute()))}#{stamp.text[:16]}"
-            self._add_spec(_spec(self._look.pattern, said, said.name, version, uri))
+            self._add_spec(_spec(self._scanner.pattern, declared, version, uri))
             return
         self.is_settling = True
-        before = self._before.get(model.ModelId(said.name, version))
+        before = self._before.get(model.ModelId(declared.name, version))
         if before is not None:
             self._add_spec(before)
 
@@ -235,7 +238,7 @@ class _Found:
         self.specs.append(spec)
 
     def _read(self, path: Path) -> str:
-        if self._look.is_settling(path.stat().st_ctime_ns):
+        if self._scanner.is_settling(path.stat().st_ctime_ns):
             raise _StillWrittenError
         with path.open("rb") as stream:
             text = stream.read(TEXT_BYTES_MAX + 1)
@@ -245,19 +248,22 @@ class _Found:
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether a file that lies directly in a repository is a model, by its ending, and by its first bytes where others have that ending."""
+    """Return whether a file that lies directly in a repository is a model.
+
+    It is judged by its ending, and by its first bytes if other files have that ending too.
+    """
     name = path.name.lower()
     if name.endswith(ENDINGS):
         return True
-    sign = HEADS.get(path.suffix.lower())
-    if sign is None:
+    text = HEADS.get(path.suffix.lower())
+    if text is None:
         return False
     with path.open("rb") as stream:
-        return sign in stream.read(HEAD_BYTES)
+        return text in stream.read(HEAD_BYTES)
 
 
 def stem(name: str) -> str:
-    """A file's name without its ending."""
+    """Return a file's name without its ending."""
     for ending in sorted(model_uri.ARCHIVES, key=len, reverse=True):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
@@ -265,7 +271,7 @@ def stem(name: str) -> str:
 
 
 def is_version(name: str) -> bool:
-    """Whether a folder's name is a version's: a whole number, as Triton and TF Serving have it."""
+    """Return whether a folder's name is a version: a whole number, as in Triton and TF Serving."""
     return name.isascii() and name.isdecimal()
 
 
@@ -277,8 +283,8 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
 
 
-def _settings(folder: Path) -> Iterator[Path]:
-    """MLServer's settings in the folder, or in those directly below."""
+def _settings_files(folder: Path) -> Iterator[Path]:
+    """Yield MLServer's settings in the folder, or else those in the folders directly below."""
     if (folder / mlserver_settings.FILE).is_file():
         yield folder / mlserver_settings.FILE
         return
@@ -291,21 +297,20 @@ def _settings(folder: Path) -> Iterator[Path]:
 
 def _spec(
     pattern: model.ModelSpec,
-    said: model_metadata.ModelDeclaration,
-    name: str,
+    declared: model_metadata.ModelDeclaration,
     version: str,
     uri: str,
 ) -> model.ModelSpec:
     return dataclasses.replace(
         pattern,
-        id=model.ModelId(name, version),
+        id=model.ModelId(declared.name, version),
         uri=uri,
-        runtime=said.runtime,
-        inputs=said.inputs,
-        outputs=said.outputs,
-        batching=pattern.batching if said.batching is None else said.batching,
-        max_batch_size=said.max_batch_size or pattern.max_batch_size,
-        options=said.options,
+        runtime=declared.runtime,
+        inputs=declared.inputs,
+        outputs=declared.outputs,
+        batching=pattern.batching if declared.batching is None else declared.batching,
+        max_batch_size=declared.max_batch_size or pattern.max_batch_size,
+        options=declared.options,
     )
 
 

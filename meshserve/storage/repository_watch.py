@@ -1,4 +1,7 @@
-"""Repositories as they change: looked at when the system tells of a change, and every few seconds in case it did not."""
+"""Watches repositories: scans what the system reports as changed, and all of it now and then.
+
+Not every file system reports changes, and none reports all of them.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +23,31 @@ from meshserve.storage import content, model_uri, repository_scan
 PULSE_S = 0.5
 RESCAN_S = 3.0
 RESCAN_SHARE_MAX = 0.05
-"""Of the time, for looking at everything again: a repository that takes long to look at is looked at less often."""
+"""The share of the time that goes into full scans: slow repositories are scanned less often."""
 
 logger = logging.getLogger(__name__)
 
 
 class FolderWatch:
-    """Implements core.control_ports.Watch for folders of this node's disk. `tell` tells of changes, as `watchfiles.watch` does."""
+    """A `cluster_control.RepositoryWatch` for folders of this node's disk.
+
+    `watch` yields changes as `watchfiles.watch` does.
+    """
 
     def __init__(
-        self, tell: Callable[..., Iterator[set[tuple[watchfiles.Change, str]]]] = watchfiles.watch
+        self, watch: Callable[..., Iterator[set[tuple[watchfiles.Change, str]]]] = watchfiles.watch
     ) -> None:
-        self._tell = tell
+        self._watch = watch
 
     async def scans(
-        self, of: desired.RepositorySettings, load_timeout_s: float
+        self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> AsyncIterator[cluster_control.RepositoryScan]:
-        """What the repository holds now, and again after each change, within 5 s of it; ends after the first where it is not to be watched.
+        """Yield what the repository holds now, and again within 5 s of each change.
 
-        Raises LoadFailed where there is no such folder, also later on: a disk that went away is no reason to withdraw its models.
+        Ends after the first if the repository is not to be watched. Raises LoadFailed if the folder
+        can't be read, also later: a disk that goes away must not withdraw its models.
         """
-        source = model_uri.parse(of.place)
+        source = model_uri.parse(repository.place)
         if source.kind != "local":
             raise errors.LoadFailed(
                 f"repository {source.shown}: only folders on this node's disk are read"
@@ -48,33 +55,35 @@ class FolderWatch:
         pattern = model.ModelSpec(
             model.ModelId(""),
             "",
-            pool=of.pool,
-            trust=of.trust,
+            pool=repository.pool,
+            trust=repository.trust,
             load_timeout_s=load_timeout_s,
-            origin=of.origin,
+            origin=repository.origin,
         )
-        seen = RepositoryView(Path(source.path), pattern)
-        if not of.watch:
-            yield await asyncio.to_thread(repository_scan.scan, seen.folder, pattern, 0)
+        view = RepositoryView(Path(source.path), pattern)
+        if not repository.watch:
+            yield await asyncio.to_thread(repository_scan.scan, view.folder, pattern, 0)
             return
-        async for scan in self._watched(seen):
+        async for scan in self._scan_changes(view):
             yield scan
 
-    async def _watched(self, seen: RepositoryView) -> AsyncIterator[cluster_control.RepositoryScan]:
+    async def _scan_changes(
+        self, view: RepositoryView
+    ) -> AsyncIterator[cluster_control.RepositoryScan]:
         last: cluster_control.RepositoryScan | None = None
-        async for changed in self._pulses(seen.folder):
-            scan = await asyncio.to_thread(seen.look, changed)
+        async for changed in self._pulses(view.folder):
+            scan = await asyncio.to_thread(view.update, changed)
             if scan is not None and scan != last:
                 last = scan
                 yield scan
 
     async def _pulses(self, folder: Path) -> AsyncIterator[frozenset[str]]:
-        """The names of entries that changed, at once where the system can tell, and none of them from time to time."""
+        """Yield the names of changed entries when the system reports them, and none every 0.5 s."""
         yield frozenset()
         stop = threading.Event()
         thread = ThreadPoolExecutor(1, "watch")
         try:
-            notes = self._tell(
+            reports = self._watch(
                 folder,
                 watch_filter=None,
                 debounce=200,
@@ -83,11 +92,11 @@ class FolderWatch:
                 stop_event=stop,
             )
             while True:
-                changes = await asyncio.get_running_loop().run_in_executor(thread, next, notes)
+                changes = await asyncio.get_running_loop().run_in_executor(thread, next, reports)
                 yield frozenset(_entry(folder, Path(path)) for _, path in changes)
         except (OSError, RuntimeError) as error:
             logger.warning(
-                "changes in %s are looked for every %s s, because the system can't tell of them: %s",
+                "changes in %s are looked for every %s s, because the system can't report them: %s",
                 folder,
                 RESCAN_S,
                 error,
@@ -101,7 +110,7 @@ class FolderWatch:
 
 
 class RepositoryView:
-    """What was last seen of each entry of a repository."""
+    """The entries of a repository as they were last scanned."""
 
     def __init__(self, folder: Path, pattern: model.ModelSpec) -> None:
         self.folder = folder
@@ -109,38 +118,46 @@ class RepositoryView:
         self._entries: dict[str, repository_scan.RepositoryEntry] = {}
         self._rescan_s = 0.0
 
-    def look(self, changed: frozenset[str]) -> cluster_control.RepositoryScan | None:
-        """What there is now, by looking at what changed and what is being written, or at all; None if there was nothing to look at."""
-        look = repository_scan.RepositoryLook(self.folder, self._pattern, time.time_ns())
+    def update(self, changed: frozenset[str]) -> cluster_control.RepositoryScan | None:
+        """Scan changed and settling entries, or all if that is due; return all that there is now.
+
+        Returns None if nothing was scanned. Raises LoadFailed if the folder can't be read.
+        """
+        scanner = repository_scan.EntryScanner(self.folder, self._pattern, time.time_ns())
         if self._must_rescan(changed):
-            self._rescan(look)
+            self._rescan(scanner)
             return repository_scan.join(self._entries)
         unsettled = {name for name, entry in self._entries.items() if entry.is_settling}
         if not changed | unsettled:
             return None
         for name in changed | unsettled:
-            self._take(name, look.entry(name, self._entries.get(name, repository_scan.NOTHING)))
+            self._scan(scanner, name)
         return repository_scan.join(self._entries)
 
     def _must_rescan(self, changed: frozenset[str]) -> bool:
-        """Also where links may have changed under hidden names, as Kubernetes does it, or the whole folder is one model."""
+        """Return whether a full scan is due.
+
+        It also is if a hidden name changed, because Kubernetes changes links under hidden names,
+        and if the whole folder is one model.
+        """
         return (
             time.monotonic() >= self._rescan_s
             or any(content.is_hidden(name) for name in changed)
             or "." in self._entries
         )
 
-    def _rescan(self, look: repository_scan.RepositoryLook) -> None:
+    def _rescan(self, scanner: repository_scan.EntryScanner) -> None:
         began_s = time.monotonic()
         names = repository_scan.names(self.folder)
         for gone in self._entries.keys() - set(names):
             del self._entries[gone]
         for name in names:
-            self._take(name, look.entry(name, self._entries.get(name, repository_scan.NOTHING)))
+            self._scan(scanner, name)
         took_s = time.monotonic() - began_s
         self._rescan_s = time.monotonic() + max(RESCAN_S, took_s / RESCAN_SHARE_MAX)
 
-    def _take(self, name: str, entry: repository_scan.RepositoryEntry) -> None:
+    def _scan(self, scanner: repository_scan.EntryScanner, name: str) -> None:
+        entry = scanner.scan(name, self._entries.get(name, repository_scan.NOTHING))
         if entry == repository_scan.NOTHING:
             self._entries.pop(name, None)
         else:
@@ -148,5 +165,5 @@ class RepositoryView:
 
 
 def _entry(folder: Path, changed: Path) -> str:
-    """The entry that a change belongs to; a hidden name where that can't be said."""
+    """Return the entry that a changed path belongs to, or a hidden name if it is unknown."""
     return changed.relative_to(folder).parts[0] if folder in changed.parents else ".unknown"

@@ -1,4 +1,7 @@
-"""What is known of a source: which content it had, by which stamp. Kept on disk where finding out again is dear."""
+"""The content of sources at the time of their last fetch, kept on disk.
+
+It saves a download or the hashing of big files.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class KnownSource:
-    """A source's content, as it was when its stamp was `stamp`; an empty stamp was too fresh to be trusted.
+    """A source's content when its stamp was `stamp`, which is empty if it was too fresh to trust.
 
-    `digest` is the artifact's, `checksum` that of the bytes as they came: they differ for archives. `name` is the artifact's in its cache
-    entry; `place` is the path of one that is used where it lies, and empty for all others. `files` were stamped.
+    `digest` is the artifact's, `checksum` that of the bytes as they came; they differ for archives.
+    `name` is the artifact's name in its cache entry. `place` is the path of an artifact that is
+    used where it lies, empty for all others. `files` is the number of files that were stamped.
     """
 
     stamp: str
@@ -26,7 +30,7 @@ class KnownSource:
 
 
 class SourceIndex:
-    """Small files, one for each source. What can't be read is not there."""
+    """One small file for each source, by the hash of its URI."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,15 +40,16 @@ class SourceIndex:
         return self._folder / hexes[:2] / f"{hexes}.json"
 
     def read(self, uri: str) -> KnownSource | None:
-        """What was last written about the source."""
+        """Return what was last written about a source; None if there is nothing readable."""
         try:
             return KnownSource(**json.loads(self._path(uri).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, uri: str, known: KnownSource, made: Path) -> None:
-        """Remember it, through a file at `made`. The URI itself is not written: it may hold credentials."""
-        made.write_text(json.dumps(asdict(known)))
+    def write(self, uri: str, known: KnownSource, temp: Path) -> None:
+        """Write a source's content down, by way of a file at `temp`."""
+        # The URI itself is not written, because it may have credentials.
+        temp.write_text(json.dumps(asdict(known)))
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.replace(path)
+        temp.replace(path)

@@ -81,10 +81,12 @@ def _tensor(
     return model_metadata.tensor(tensor.name, "BYTES" if word == "STRING" else word, shape)
 
 
-def _versions(policy: model_config_pb2.ModelVersionPolicy) -> model_metadata.Versions:
+def _versions(policy: model_config_pb2.ModelVersionPolicy) -> model_metadata.VersionPolicy:
     match policy.WhichOneof("policy_choice"):
         case "specific":
-            return model_metadata.Versions(listed=frozenset(map(str, policy.specific.versions)))
+            return model_metadata.VersionPolicy(
+                listed=frozenset(map(str, policy.specific.versions))
+            )
         case "latest":
-            return model_metadata.Versions(latest=policy.latest.num_versions or 1)
-    return model_metadata.Versions()
+            return model_metadata.VersionPolicy(latest=policy.latest.num_versions or 1)
+    return model_metadata.VersionPolicy()

@@ -28,9 +28,9 @@ def sha(content: bytes) -> str:
 
 
 def age(path: Path) -> Path:
-    """Let a file or folder look as if it was written long ago."""
-    for each in (path, *path.rglob("*")):
-        os.utime(each, (OLD_S, OLD_S))
+    """Set the times of a file or folder to long ago."""
+    for below in (path, *path.rglob("*")):
+        os.utime(below, (OLD_S, OLD_S))
     return path
 
 
@@ -68,17 +68,17 @@ def make_file(tmp_path):
 
 @pytest.fixture
 async def artifacts(tmp_path):
-    made = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
-    yield made
-    await made.close()
+    store = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    yield store
+    await store.close()
 
 
 @pytest.fixture
 def disk(tmp_path):
-    made = artifact_cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
-    made.seat.take()
-    yield made
-    made.seat.give_back()
+    cache = artifact_cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
+    cache.slot.take()
+    yield cache
+    cache.slot.give_back()
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def bucket(s3_endpoint, environment):
         client.put_object(Bucket="models", Key=key, Body=content)
 
     yield put
-    for each in client.list_objects_v2(Bucket="models").get("Contents", []):
-        client.delete_object(Bucket="models", Key=each["Key"])
+    for object_ in client.list_objects_v2(Bucket="models").get("Contents", []):
+        client.delete_object(Bucket="models", Key=object_["Key"])
     client.delete_bucket(Bucket="models")
     client.close()

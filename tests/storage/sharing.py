@@ -1,4 +1,7 @@
-"""A process that fetches from a shared cache: `sharing.py CACHE SOURCES ROUNDS`. Exits 1 if an artifact is not what it should be."""
+"""A process that fetches from a shared cache: `sharing.py CACHE SOURCES ROUNDS`.
+
+Exits with 1 if an artifact has the wrong content.
+"""
 
 from __future__ import annotations
 

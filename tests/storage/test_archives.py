@@ -34,22 +34,22 @@ KINDS = st.sampled_from(
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    return made.getvalue()
+    return packed.getvalue()
 
 
 def tarred(*members: tuple[str, bytes, bytes], target: str = "../../etc/passwd") -> bytes:
     """An archive of (name, type, content)."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, kind, content in members:
             member = tarfile.TarInfo(name)
             member.type, member.size, member.linkname = kind, len(content), target
             archive.addfile(member, io.BytesIO(content))
-    return made.getvalue()
+    return packed.getvalue()
 
 
 class Place:
@@ -83,8 +83,8 @@ class Place:
 
 @pytest.fixture
 def place():
-    with Place() as made:
-        yield made
+    with Place() as place:
+        yield place
 
 
 @given(st.lists(st.tuples(NAMES, KINDS, st.binary(max_size=3)), max_size=5))
@@ -145,13 +145,13 @@ def test_links_and_devices_are_refused(place, kind, target):
 
 
 def test_a_link_in_a_zip_is_refused(place):
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
         link = zipfile.ZipInfo("x")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(errors.LoadFailed, match="'x' is a link"):
-        place.unpack(made.getvalue(), "m.zip")
+        place.unpack(packed.getvalue(), "m.zip")
 
 
 @pytest.mark.parametrize("name", ["m.zip", "m.tgz"])

@@ -11,18 +11,18 @@ KNOWN = source_index.KnownSource("stamp", sha(b"model"), sha(b"model"), 5, "a.on
 
 @pytest.fixture
 def taken(disk):
-    with disk.temp() as made:
-        (made / "half").write_bytes(b"model")
-        assert disk.take(made / "half", "a.onnx") == (KNOWN.digest, 5)
+    with disk.temp() as folder:
+        (folder / "half").write_bytes(b"model")
+        assert disk.take(folder / "half", "a.onnx") == (KNOWN.digest, 5)
     return disk
 
 
-def test_what_was_taken_is_an_artifact(taken):
+def test_taken_content_is_an_artifact(taken):
     artifact = taken.artifact(KNOWN)
     assert (artifact.digest, artifact.size_bytes, artifact.path.name) == (KNOWN.digest, 5, "a.onnx")
 
 
-def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
+def test_a_file_used_in_its_place_is_an_artifact(disk, make_file):
     path = make_file("big.pt")
     known = source_index.KnownSource("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
     assert disk.has(known)
@@ -30,13 +30,13 @@ def test_what_lies_elsewhere_is_an_artifact(disk, make_file):
     assert disk.artifact(known, disk.artifact(known)) == disk.artifact(known)
 
 
-def test_a_record_counts_only_with_its_content(taken):
-    taken.record("/a", KNOWN)
-    assert taken.recorded("/a") == KNOWN
-    age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
+def test_a_source_is_known_only_with_its_content(taken):
+    taken.remember_source("/a", KNOWN)
+    assert taken.find_source("/a") == KNOWN
+    age(taken.entries.path(KNOWN.digest, "a.onnx").parent)
     other = source_index.KnownSource("stamp", sha(b"other"), sha(b"other"), 5, "a.onnx")
-    taken.record("/b", other)
-    assert taken.recorded("/b") is None
+    taken.remember_source("/b", other)
+    assert taken.find_source("/b") is None
     assert taken.artifact(other) is None
 
 
@@ -47,14 +47,14 @@ def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
     ]
 
 
-def test_trimming_says_how_much_left(tmp_path, taken):
+def test_trimming_returns_the_bytes_removed(tmp_path, taken):
     small = artifact_cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
-    small.seat.take()
-    age(taken.objects.path(KNOWN.digest, "a.onnx").parent)
+    small.slot.take()
+    age(taken.entries.path(KNOWN.digest, "a.onnx").parent)
     assert small.trim() == 2 * cache_entries.BLOCK_BYTES
     assert small.trim() == 0
     assert small.artifact(KNOWN) is None
-    small.seat.give_back()
+    small.slot.give_back()
 
 
 def test_a_broken_archive_is_named(disk, make_file):

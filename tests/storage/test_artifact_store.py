@@ -172,7 +172,7 @@ async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file)
         _, *fetched = await asyncio.gather(
             artifacts.trim(), *(artifacts.fetch(path, "") for path in paths)
         )
-        assert all(each.path.exists() for each in fetched)
+        assert all(artifact.path.exists() for artifact in fetched)
     await artifacts.close()
 
 

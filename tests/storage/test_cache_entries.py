@@ -15,16 +15,16 @@ DIGEST = sha(b"model")
 
 
 @pytest.fixture
-def held(tmp_path):
+def entries(tmp_path):
     return cache_entries.CacheEntries(tmp_path / "objects")
 
 
 @pytest.fixture
-def made(tmp_path):
+def make_content(tmp_path):
     numbers = itertools.count()
 
     def make(name: str, text: bytes = b"model"):
-        folder = tmp_path / f"made{next(numbers)}"
+        folder = tmp_path / f"content{next(numbers)}"
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(text)
         return folder
@@ -32,55 +32,55 @@ def made(tmp_path):
     return make
 
 
-def test_what_was_adopted_is_there(held, made):
-    folder = made("a.onnx")
-    held.adopt(folder, DIGEST, "a.onnx")
-    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+def test_adopted_content_is_found(entries, make_content):
+    folder = make_content("a.onnx")
+    entries.adopt(folder, DIGEST, "a.onnx")
+    assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
     assert not folder.exists()
-    assert held.touch(DIGEST, "a.onnx")
-    assert not held.touch(DIGEST, "b.onnx")
-    assert not held.touch(sha(b"other"), "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx")
+    assert not entries.touch(DIGEST, "b.onnx")
+    assert not entries.touch(sha(b"other"), "a.onnx")
 
 
 @pytest.fixture
-def seen(held, made):
-    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
-    os.utime(held.path(DIGEST, "a.onnx").parent, (1.0, 1.0))
-    ((entry,),) = held.entries()
+def seen(entries, make_content):
+    entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
+    os.utime(entries.path(DIGEST, "a.onnx").parent, (1.0, 1.0))
+    ((entry,),) = entries.scan()
     return entry
 
 
-def test_what_is_unused_is_removed_once(held, seen, tmp_path):
-    assert held.remove_unused(seen, tmp_path / "gone")
-    assert not held.remove_unused(seen, tmp_path / "gone")
-    assert not held.touch(DIGEST, "a.onnx")
+def test_an_unused_entry_is_removed_once(entries, seen, tmp_path):
+    assert entries.remove_unused(seen, tmp_path / "gone")
+    assert not entries.remove_unused(seen, tmp_path / "gone")
+    assert not entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
-def test_what_was_used_since_it_was_seen_stays(held, seen, tmp_path):
-    held.touch(DIGEST, "a.onnx")
-    assert not held.remove_unused(seen, tmp_path / "gone")
-    assert held.touch(DIGEST, "a.onnx")
+def test_an_entry_used_since_it_was_seen_stays(entries, seen, tmp_path):
+    entries.touch(DIGEST, "a.onnx")
+    assert not entries.remove_unused(seen, tmp_path / "gone")
+    assert entries.touch(DIGEST, "a.onnx")
 
 
 class UsedLate(type(pathlib.Path())):
-    """An entry that somebody marks as used just before it is renamed."""
+    """An entry that is marked as used just before it is renamed."""
 
     def rename(self, target):
         os.utime(self)
         return super().rename(target)
 
 
-def test_what_is_used_while_it_is_removed_comes_back(held, seen, tmp_path):
-    assert not held.remove_unused(
+def test_an_entry_used_while_it_is_removed_comes_back(entries, seen, tmp_path):
+    assert not entries.remove_unused(
         dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone"
     )
-    assert held.touch(DIGEST, "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
 class MadeAnew(UsedLate):
-    """One that somebody else makes again while it is away."""
+    """An entry that another process creates again while it is renamed."""
 
     def rename(self, target):
         moved = super().rename(target)
@@ -89,24 +89,24 @@ class MadeAnew(UsedLate):
         return moved
 
 
-def test_what_was_made_anew_meanwhile_is_not_doubled(held, seen, tmp_path):
-    assert held.remove_unused(
+def test_an_entry_created_again_meanwhile_is_not_doubled(entries, seen, tmp_path):
+    assert entries.remove_unused(
         dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone"
     )
-    assert held.touch(DIGEST, "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
-def test_another_name_is_another_link(held, made):
-    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
-    assert held.has(DIGEST, "b.onnx", 5)
-    assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "b.onnx"))
-    held.adopt(made("c.onnx"), DIGEST, "c.onnx")
-    assert held.path(DIGEST, "a.onnx").samefile(held.path(DIGEST, "c.onnx"))
+def test_another_name_is_another_link(entries, make_content):
+    entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
+    assert entries.has(DIGEST, "b.onnx", 5)
+    assert entries.path(DIGEST, "a.onnx").samefile(entries.path(DIGEST, "b.onnx"))
+    entries.adopt(make_content("c.onnx"), DIGEST, "c.onnx")
+    assert entries.path(DIGEST, "a.onnx").samefile(entries.path(DIGEST, "c.onnx"))
 
 
 class Overtaken(type(pathlib.Path())):
-    """A folder whose entry somebody else makes, shard and all, between a first rename that found no shard and the second."""
+    """A folder whose entry another process creates, with its shard, just before the rename."""
 
     def rename(self, target):
         if not target.parent.exists():
@@ -116,44 +116,44 @@ class Overtaken(type(pathlib.Path())):
         return super().rename(target)
 
 
-def test_an_entry_that_somebody_else_made_first_is_taken_for_it(held, made):
-    folder = made("a.onnx")
-    held.adopt(Overtaken(folder), DIGEST, "a.onnx")
-    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+def test_an_entry_that_another_process_created_first_is_used(entries, make_content):
+    folder = make_content("a.onnx")
+    entries.adopt(Overtaken(folder), DIGEST, "a.onnx")
+    assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
     assert folder.exists()
 
 
-def test_a_short_entry_is_not_there_and_is_replaced(held, made):
-    held.adopt(made("a.onnx", b"mod"), DIGEST, "a.onnx")
-    assert not held.has(DIGEST, "a.onnx", 5)
-    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
-    assert held.path(DIGEST, "a.onnx").read_bytes() == b"model"
+def test_a_short_entry_is_replaced(entries, make_content):
+    entries.adopt(make_content("a.onnx", b"mod"), DIGEST, "a.onnx")
+    assert not entries.has(DIGEST, "a.onnx", 5)
+    entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
+    assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
 
 
-def test_an_open_file_outlives_its_entry(held, made, tmp_path):
-    held.adopt(made("a.onnx"), DIGEST, "a.onnx")
-    with held.path(DIGEST, "a.onnx").open("rb") as stream:
-        for entry in next(held.entries()):
-            held.remove(entry.path, tmp_path / "gone")
-            held.remove(entry.path, tmp_path / "gone")
+def test_an_open_file_outlives_its_entry(entries, make_content, tmp_path):
+    entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
+    with entries.path(DIGEST, "a.onnx").open("rb") as stream:
+        for entry in next(entries.scan()):
+            entries.remove(entry.path, tmp_path / "gone")
+            entries.remove(entry.path, tmp_path / "gone")
         assert stream.read() == b"model"
-    assert not held.touch(DIGEST, "a.onnx")
+    assert not entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
-def test_entries_know_their_room_and_their_last_use(held, made):
-    held.adopt(made("a.onnx", bytes(5000)), DIGEST, "a.onnx")
-    held.has(DIGEST, "b.onnx", 5000)
-    os.utime(held.path(DIGEST, "a.onnx").parent, (7, 7))
+def test_entries_have_a_size_on_disk_and_a_last_use(entries, make_content):
+    entries.adopt(make_content("a.onnx", bytes(5000)), DIGEST, "a.onnx")
+    entries.has(DIGEST, "b.onnx", 5000)
+    os.utime(entries.path(DIGEST, "a.onnx").parent, (7, 7))
     assert [
-        (each.digest, each.size_bytes, each.used_s) for part in held.entries() for each in part
+        (entry.digest, entry.size_bytes, entry.used_s) for part in entries.scan() for entry in part
     ] == [(DIGEST, 3 * 4096, 7.0)]
-    held.touch(DIGEST, "a.onnx")
-    assert next(held.entries())[0].used_s > 7
+    entries.touch(DIGEST, "a.onnx")
+    assert next(entries.scan())[0].used_s > 7
 
 
-def test_an_empty_cache_has_no_entries(held):
-    assert list(held.entries()) == []
+def test_an_empty_cache_has_no_entries(entries):
+    assert list(entries.scan()) == []
 
 
 def test_names_in_the_cache(make_file):

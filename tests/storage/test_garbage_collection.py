@@ -20,42 +20,45 @@ ENTRIES = st.lists(
 )
 
 
-def entry(digest: str, used_s: float, size_bytes: int = 400) -> garbage_collection.CacheEntry:
+def make_entry(digest: str, used_s: float, size_bytes: int = 400) -> garbage_collection.CacheEntry:
     return garbage_collection.CacheEntry(digest, Path(digest), size_bytes, used_s)
 
 
-def gone(
+def removed(
     *entries: garbage_collection.CacheEntry, held: tuple[str, ...] = (), young_s: float = 100.0
 ) -> list[str]:
     return [
-        each.digest
-        for each in garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
+        entry.digest
+        for entry in garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
     ]
 
 
-def test_nothing_leaves_while_there_is_room():
-    assert gone(entry("a", 1), entry("b", 2)) == []
+def test_nothing_is_removed_within_the_limit():
+    assert removed(make_entry("a", 1), make_entry("b", 2)) == []
 
 
-def test_the_longest_unused_leave_first():
-    assert gone(entry("b", 2), entry("c", 3), entry("a", 1)) == ["a"]
+def test_the_least_recently_used_are_removed_first():
+    assert removed(make_entry("b", 2), make_entry("c", 3), make_entry("a", 1)) == ["a"]
 
 
-def test_some_room_is_made_so_that_it_lasts():
-    assert gone(entry("a", 1, 50), entry("b", 2, 500), entry("c", 3, 500)) == ["a", "b"]
+def test_a_tenth_of_the_limit_is_freed_too():
+    assert removed(make_entry("a", 1, 50), make_entry("b", 2, 500), make_entry("c", 3, 500)) == [
+        "a",
+        "b",
+    ]
 
 
-def test_what_is_held_or_young_stays():
-    entries = entry("a", 1), entry("b", 2), entry("c", 3)
-    assert gone(*entries, held=("a",)) == ["b"]
-    assert gone(*entries, young_s=1.0) == []
+def test_held_and_young_entries_stay():
+    entries = make_entry("a", 1), make_entry("b", 2), make_entry("c", 3)
+    assert removed(*entries, held=("a",)) == ["b"]
+    assert removed(*entries, young_s=1.0) == []
 
 
 @given(ENTRIES, st.data(), st.floats(0, 100))
-def test_what_stays_fits_unless_it_must_stay(entries, data, young_s):
-    held = {each.digest for each in entries if data.draw(st.booleans())}
+def test_the_rest_is_within_the_limit_unless_it_must_stay(entries, data, young_s):
+    held = {entry.digest for entry in entries if data.draw(st.booleans())}
     leaving = garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
-    staying = [each for each in entries if each not in leaving]
-    assert all(each.digest not in held and each.used_s < young_s for each in leaving)
-    if sum(each.size_bytes for each in staying) > LIMIT_BYTES:
-        assert all(each.digest in held or each.used_s >= young_s for each in staying)
+    staying = [entry for entry in entries if entry not in leaving]
+    assert all(entry.digest not in held and entry.used_s < young_s for entry in leaving)
+    if sum(entry.size_bytes for entry in staying) > LIMIT_BYTES:
+        assert all(entry.digest in held or entry.used_s >= young_s for entry in staying)

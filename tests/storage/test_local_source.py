@@ -55,14 +55,14 @@ class Meddler(artifact_cache.ArtifactCache):
         return super().has(known)
 
 
-def test_what_is_dear_to_read_is_read_once_for_all_processes(disk, make_file):
+def test_big_files_and_archives_are_read_once_for_all_processes(disk, make_file):
     paths = (
         make_file("m.zip", zipped({"a.onnx": b"model"})),
         make_file("big.pt", bytes(2 * MIB)),
         make_file("tiny.onnx"),
     )
     known = [bring(disk, path) for path in paths]
-    assert [disk.recorded(str(path)) for path in paths] == [*known[:2], None]
+    assert [disk.find_source(str(path)) for path in paths] == [*known[:2], None]
     assert [bring(disk, path) for path in paths] == known
 
 
@@ -80,11 +80,11 @@ def test_a_full_disk_leaves_files_where_they_are(tmp_path, make_file):
 def test_what_changes_whenever_it_is_read_is_refused(tmp_path, make_file):
     meddler = Meddler(tmp_path / "cache", MIB, MIB, 0.0)
     meddler.source = make_file("a.onnx")
-    meddler.seat.take()
+    meddler.slot.take()
     with pytest.raises(errors.LoadFailed, match="is being written") as raised:
         bring(meddler, meddler.source)
     assert raised.value.retry_after_s
-    meddler.seat.give_back()
+    meddler.slot.give_back()
 
 
 @pytest.mark.parametrize(

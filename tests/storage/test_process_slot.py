@@ -15,67 +15,67 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from meshserve.storage import process_slot
-seat = process_slot.ProcessSlot(Path(sys.argv[1]))
-seat.take()
-seat.hold(sys.argv[2])
-with seat.temp() as made:
-    (made / "half").touch()
+slot = process_slot.ProcessSlot(Path(sys.argv[1]))
+slot.take()
+slot.hold(sys.argv[2])
+with slot.temp() as folder:
+    (folder / "half").touch()
     signal.pause()
 """
 
 
 @pytest.fixture
-def seat(tmp_path):
-    made = process_slot.ProcessSlot(tmp_path / "seats")
-    made.take()
-    yield made
-    made.give_back()
+def slot(tmp_path):
+    slot = process_slot.ProcessSlot(tmp_path / "seats")
+    slot.take()
+    yield slot
+    slot.give_back()
 
 
-def test_holds_are_counted(seat):
-    seat.hold(DIGEST)
-    seat.hold(DIGEST)
-    seat.release(DIGEST)
-    assert seat.held_by_all() == {DIGEST}
-    seat.release(DIGEST)
-    assert seat.held_by_all() == frozenset()
-    seat.release(DIGEST)
-    seat.hold(DIGEST)
-    assert seat.held_by_all() == {DIGEST}
+def test_holds_are_counted(slot):
+    slot.hold(DIGEST)
+    slot.hold(DIGEST)
+    slot.release(DIGEST)
+    assert slot.held_by_all() == {DIGEST}
+    slot.release(DIGEST)
+    assert slot.held_by_all() == frozenset()
+    slot.release(DIGEST)
+    slot.hold(DIGEST)
+    assert slot.held_by_all() == {DIGEST}
 
 
-def test_holds_of_others_are_seen(seat, tmp_path):
+def test_holds_of_others_are_seen(slot, tmp_path):
     other = process_slot.ProcessSlot(tmp_path / "seats")
     other.hold(DIGEST)
-    assert seat.held_by_all() == {DIGEST}
+    assert slot.held_by_all() == {DIGEST}
     other.give_back()
-    assert seat.held_by_all() == frozenset()
+    assert slot.held_by_all() == frozenset()
 
 
-def test_an_unfinished_folder_is_removed(seat):
-    with seat.temp() as made:
-        (made / "half").touch()
-    assert not made.exists()
+def test_an_unfinished_folder_is_removed(slot):
+    with slot.temp() as folder:
+        (folder / "half").touch()
+    assert not folder.exists()
 
 
 def test_giving_back_leaves_nothing(tmp_path):
-    seat = process_slot.ProcessSlot(tmp_path / "seats")
-    seat.take()
-    seat.take()
-    seat.hold(DIGEST)
-    seat.give_back()
-    seat.give_back()
+    slot = process_slot.ProcessSlot(tmp_path / "seats")
+    slot.take()
+    slot.take()
+    slot.hold(DIGEST)
+    slot.give_back()
+    slot.give_back()
     assert list((tmp_path / "seats").iterdir()) == []
 
 
 @pytest.mark.edge
-def test_a_killed_process_leaves_nothing_that_the_next_does_not_clear(seat, tmp_path):
+def test_a_killed_process_leaves_nothing_that_the_next_does_not_clear(slot, tmp_path):
     folder = tmp_path / "seats"
     with subprocess.Popen([sys.executable, "-c", PROGRAM, folder, DIGEST]) as process:
         support.wait_until(
             lambda: list(folder.glob("*/temp/*/half")), what="the other process's unfinished file"
         )
-        assert seat.held_by_all() == {DIGEST}
+        assert slot.held_by_all() == {DIGEST}
         os.kill(process.pid, signal.SIGKILL)
-    assert seat.held_by_all() == frozenset()
+    assert slot.held_by_all() == frozenset()
     assert len(list(folder.iterdir())) == 2

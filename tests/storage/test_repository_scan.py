@@ -111,8 +111,11 @@ def test_specs_have_what_their_repository_gives_them(tree):
 
 def test_a_configuration_is_honoured(tree):
     tree.put("x/1/digits.onnx")
-    config = 'name: "digits" backend: "onnxruntime" max_batch_size: 8 default_model_filename: "digits.onnx"'
-    tree.put("x/config.pbtxt", config + ' input { name: "x" data_type: TYPE_FP32 dims: 4 }')
+    config = """
+        name: "digits" backend: "onnxruntime" max_batch_size: 8
+        default_model_filename: "digits.onnx" input { name: "x" data_type: TYPE_FP32 dims: 4 }
+    """
+    tree.put("x/config.pbtxt", config)
     spec = tree.scan().specs[0]
     assert (str(spec.id), spec.runtime, spec.max_batch_size, spec.batching) == (
         "digits:1",
@@ -218,11 +221,11 @@ def test_what_is_being_written_is_not_there_yet(tree):
 @pytest.mark.parametrize("name", ["a/1/model.onnx", "a/config.pbtxt", "a/1/more.bin"])
 def test_what_is_being_written_again_is_as_it_was(tree, name):
     tree.put("a/1/model.onnx")
-    before = repository_scan.RepositoryLook(tree.folder, PATTERN, time.time_ns() + 10**10).entry(
+    before = repository_scan.EntryScanner(tree.folder, PATTERN, time.time_ns() + 10**10).scan(
         "a", repository_scan.NOTHING
     )
     tree.put(name, "")
-    now = repository_scan.RepositoryLook(tree.folder, PATTERN, time.time_ns()).entry("a", before)
+    now = repository_scan.EntryScanner(tree.folder, PATTERN, time.time_ns()).scan("a", before)
     assert (now.specs, now.is_settling) == (before.specs, True)
 
 
@@ -230,12 +233,12 @@ def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree):
     path = tree.put("a/1/model.onnx")
     tree.put("a/config.pbtxt", "version_policy { latest { } }")
     settled_ns = path.stat().st_ctime_ns + 2 * 10**9
-    before = repository_scan.RepositoryLook(tree.folder, PATTERN, settled_ns).entry(
+    before = repository_scan.EntryScanner(tree.folder, PATTERN, settled_ns).scan(
         "a", repository_scan.NOTHING
     )
-    new = repository_scan.RepositoryLook(tree.folder, PATTERN, settled_ns)
+    new = repository_scan.EntryScanner(tree.folder, PATTERN, settled_ns)
     os.utime(tree.put("a/2/model.onnx"), ns=(settled_ns, settled_ns))
-    assert new.entry("a", before).specs == before.specs
+    assert new.scan("a", before).specs == before.specs
 
 
 def test_what_is_no_folder_is_said(tree):
@@ -252,11 +255,11 @@ def test_any_tree_of_versions_is_read(versions_by_name):
     }
     for name, version in expected:
         tree.put(f"{name}/{version}/model.onnx")
-    found = tree.scan()
+    scan = tree.scan()
     shutil.rmtree(folder)
-    assert {(spec.id.name, spec.id.version) for spec in found.specs} == expected
-    assert found.problems == ()
-    assert len({spec.uri for spec in found.specs}) == len(expected)
+    assert {(spec.id.name, spec.id.version) for spec in scan.specs} == expected
+    assert scan.problems == ()
+    assert len({spec.uri for spec in scan.specs}) == len(expected)
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,16 @@ pytestmark = pytest.mark.edge
 class Follower:
     """Keeps the newest scan of a repository."""
 
-    def __init__(self, of: desired.RepositorySettings, tell=watchfiles.watch) -> None:
+    def __init__(self, repository: desired.RepositorySettings, watch=watchfiles.watch) -> None:
         self.scans = []
-        self._task = asyncio.ensure_future(self._follow(repository_watch.FolderWatch(tell), of))
+        self._task = asyncio.ensure_future(
+            self._follow(repository_watch.FolderWatch(watch), repository)
+        )
 
     async def _follow(
-        self, folders: repository_watch.FolderWatch, of: desired.RepositorySettings
+        self, folders: repository_watch.FolderWatch, repository: desired.RepositorySettings
     ) -> None:
-        async with contextlib.aclosing(folders.scans(of, 60.0)) as scans:
+        async with contextlib.aclosing(folders.scans(repository, 60.0)) as scans:
             async for scan in scans:
                 self.scans.append(scan)
 
@@ -49,16 +51,16 @@ class Follower:
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tmp_path / "models"
-    made.mkdir()
-    return made
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
 async def follower(folder):
-    made = Follower(desired.RepositorySettings(str(folder), pool="small", trust=True))
-    yield made
-    await made.stop()
+    follower = Follower(desired.RepositorySettings(str(folder), pool="small", trust=True))
+    yield follower
+    await follower.stop()
 
 
 async def test_models_come_change_and_go(folder, follower, make_file, artifacts):
@@ -103,7 +105,7 @@ async def test_a_file_appears_once_it_is_written(folder, follower):
     assert len(follower.scans) == 2
 
 
-class Told:
+class Counting:
     """Tells of changes as watchfiles does, and counts how often it was asked."""
 
     def __init__(self) -> None:
@@ -115,23 +117,23 @@ class Told:
             yield changes
 
 
-def tell_nothing(*_: object, **__: object):
+def report_nothing(*_: object, **__: object):
     raise OSError(28, "inotify watch limit reached")
 
 
 async def test_an_unchanged_repository_is_told_once(folder, make_file):
     make_file("a.onnx")
-    told = Told()
-    follower = Follower(desired.RepositorySettings(str(folder)), told)
+    watch = Counting()
+    follower = Follower(desired.RepositorySettings(str(folder)), watch)
     await follower.until("a:1")
-    scans, times = len(follower.scans), told.times
-    await support.wait_until_async(lambda: told.times > times + 7, what="more looks")
+    scans, times = len(follower.scans), watch.times
+    await support.wait_until_async(lambda: watch.times > times + 7, what="more looks")
     assert len(follower.scans) == scans
     await follower.stop()
 
 
 async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file, caplog):
-    follower = Follower(desired.RepositorySettings(str(folder)), tell_nothing)
+    follower = Follower(desired.RepositorySettings(str(folder)), report_nothing)
     await follower.until()
     make_file("a.onnx")
     await follower.until("a:1")

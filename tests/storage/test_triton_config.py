@@ -64,13 +64,13 @@ def test_batches(text, rows, batching, shape):
 @pytest.mark.parametrize(
     ("text", "versions"),
     [
-        ("", model_metadata.Versions()),
-        ("version_policy: { all { } }", model_metadata.Versions()),
-        ("version_policy { latest { } }", model_metadata.Versions(latest=1)),
-        ("version_policy: { latest: { num_versions: 2 } }", model_metadata.Versions(latest=2)),
+        ("", model_metadata.VersionPolicy()),
+        ("version_policy: { all { } }", model_metadata.VersionPolicy()),
+        ("version_policy { latest { } }", model_metadata.VersionPolicy(latest=1)),
+        ("version_policy: { latest: { num_versions: 2 } }", model_metadata.VersionPolicy(latest=2)),
         (
             "version_policy: { specific: { versions: [ 1, 3 ] } }",
-            model_metadata.Versions(listed=frozenset(("1", "3"))),
+            model_metadata.VersionPolicy(listed=frozenset(("1", "3"))),
         ),
     ],
 )

@@ -6,7 +6,10 @@ import http.server
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """`files` by path; `asked` in order; the next `broken` answers stop halfway, the next `failing` are 503."""
+    """Serves `files` by path, and keeps the paths that are `asked` for.
+
+    The next `broken` answers stop halfway, the next `failing` ones are 503.
+    """
 
     daemon_threads = True
 

@@ -1,8 +1,9 @@
-"""What a URI names on the network: its objects, read through obstore, and its errors in words.
+"""The objects that a URI names on the network, read through obstore, and its errors in words.
 
-A URI of an object store names one object, or a whole folder (prefix) of them. Endpoints and credentials come from the environment:
-AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ALLOW_HTTP and so on; GOOGLE_… and AZURE_… alike.
-Tested are http against a real server, and s3 against moto's server process; gs and az run the same code and were never tried.
+A URI of an object store names one object, or a folder (prefix) of them. Endpoints and credentials
+come from the environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+AWS_ALLOW_HTTP and so on; GOOGLE_… and AZURE_… alike. http is tested against a real server, s3
+against moto's server process; gs and az run the same code and were never tried.
 """
 
 from __future__ import annotations
@@ -39,25 +40,31 @@ RETRY: RetryConfig = {
     },
 }
 CLIENT: ClientConfig = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "2h"}
-"""Beyond connecting, what counts is silence: nobody knows how long a big file takes."""
+"""Silence ends a download, not its length, because a big file may take any time."""
 EXPECTED = (BaseError, OSError, ValueError)
-"""What obstore raises."""
+"""The exceptions that obstore raises."""
 TRUE = ("1", "true", "yes", "on")
 URL = re.compile(r"https?://[^\s)]+")
 WORDS = {
     "Content-Length Header missing": "the server does not say how long the file is",
-    "Range request not supported": "the download broke off, and the server can't go on where it stopped",
+    "Range request not supported": (
+        "the download broke off, and the server can't go on where it stopped"
+    ),
     "BadScheme": "the endpoint has no TLS, and AWS_ALLOW_HTTP=true is not set",
     "169.254.169.254": "no credentials were found in the environment, such as AWS_ACCESS_KEY_ID",
-    "Account must be specified": "no account was found in the environment, such as AZURE_STORAGE_ACCOUNT_NAME",
+    "Account must be specified": (
+        "no account was found in the environment, such as AZURE_STORAGE_ACCOUNT_NAME"
+    ),
 }
+"""What to say to a user, by a part of obstore's message."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """One object: its key, its place below the source's folder ("" for a source that is one object), and its state in the store's words.
+    """One object of a source.
 
-    An empty state means that the store says nothing by which a change would be seen.
+    `name` is its path below the source's folder, "" if the source is one object. `state` changes
+    whenever the content does (an ETag, or time and size); empty if the store gives nothing such.
     """
 
     key: str
@@ -73,74 +80,81 @@ class RemoteObjects:
         self._source = source
         self._store, self._key = _http(source.uri) if source.kind == "http" else _objects(source)
 
-    async def look(self) -> tuple[RemoteObject, ...]:
-        """What there is: one object of the name "", or all of a folder's that are not hidden. Raises FileNotFoundError where nothing is."""
+    async def list(self) -> tuple[RemoteObject, ...]:
+        """Return the source's one object, or all of a folder's that are not hidden.
+
+        Raises FileNotFoundError if there is nothing, LoadFailed if there are too many.
+        """
         if self._source.kind == "http" or not self._key.endswith("/"):
             with contextlib.suppress(FileNotFoundError):
-                return (_blob(await self._store.head_async(self._key), self._key, ""),)
-        return await self._listed(self._key.rstrip("/"))
+                return (_described(await self._store.head_async(self._key), self._key, ""),)
+        return await self._list_folder(self._key.rstrip("/"))
 
-    async def _listed(self, folder: str) -> tuple[RemoteObject, ...]:
+    async def _list_folder(self, folder: str) -> tuple[RemoteObject, ...]:
         if self._source.kind == "http":
             raise FileNotFoundError
         prefix = f"{folder}/" if folder else ""
-        found: dict[str, RemoteObject] = {}
+        objects: dict[str, RemoteObject] = {}
         async for batch in _batches(self._store, prefix):
             for meta in batch:
                 name = meta["path"].removeprefix(prefix)
                 if len(prefix) < len(meta["path"]) and not any(
                     content.is_hidden(part) for part in name.split("/")
                 ):
-                    found[name] = _blob(meta, meta["path"], name)
-            if len(found) > content.FILES_MAX:
+                    objects[name] = _described(meta, meta["path"], name)
+            if len(objects) > content.FILES_MAX:
                 raise errors.LoadFailed(
                     f"{self._source.shown} holds more than {content.FILES_MAX} files"
                 )
-        _drop_folder_marks(found)
-        if not found:
+        _drop_folder_marks(objects)
+        if not objects:
             raise FileNotFoundError
-        return tuple(found[name] for name in sorted(found))
+        return tuple(objects[name] for name in sorted(objects))
 
-    async def get(self, blob: RemoteObject | None) -> tuple[RemoteObject, GetResult]:
-        """One object as it is now with its bytes to come; None is the source itself, for servers that answer GET but not HEAD."""
-        key, name = (blob.key, blob.name) if blob else (self._key, "")
+    async def get(self, object_: RemoteObject | None) -> tuple[RemoteObject, GetResult]:
+        """Return an object as it is now, and its bytes as a stream.
+
+        None asks for the source itself, for HTTP servers that answer GET but not HEAD.
+        """
+        key, name = (object_.key, object_.name) if object_ else (self._key, "")
         result = await self._store.get_async(key)
-        return _blob(result.meta, key, name), result
+        return _described(result.meta, key, name), result
 
 
-def stamp(blobs: tuple[RemoteObject, ...]) -> str:
-    """One text for the state of all; empty where one of them has none."""
-    if not all(blob.state for blob in blobs):
+def stamp(objects: tuple[RemoteObject, ...]) -> str:
+    """Return one text for the states of all objects; empty if one of them has none."""
+    if not all(object_.state for object_ in objects):
         return ""
-    return content.tree_digest({blob.name: blob.state for blob in blobs})
+    return content.tree_digest({object_.name: object_.state for object_ in objects})
 
 
 def failure(source: model_uri.ModelUri, error: BaseException) -> errors.LoadFailed:
-    """The one sentence for a user that an error of obstore's comes to."""
+    """Return an error of obstore's as one sentence for a user."""
     if isinstance(error, errors.LoadFailed):
         return error
     return errors.LoadFailed(f"{source.shown} can't be fetched: {_words(error)}")
 
 
 def _words(error: BaseException) -> str:
-    said = str(error)
+    message = str(error)
     if isinstance(error, FileNotFoundError):
         return "there is nothing there"
     for sign, words in WORDS.items():
-        if sign in said:
+        if sign in message:
             return words
     if (
         isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-        or "403 Forbidden" in said
-        or "401 Unauthorized" in said
+        or "403 Forbidden" in message
+        or "401 Unauthorized" in message
     ):
         return "access was denied"
-    first = URL.sub("***", said.splitlines()[0]) if said else type(error).__name__
+    # URLs may have credentials in their query.
+    first = URL.sub("***", message.splitlines()[0]) if message else type(error).__name__
     return first.rsplit(" - ", 1)[-1].removeprefix("HTTP error: ").strip(" :")
 
 
 def _http(uri: str) -> tuple[HTTPStore, str]:
-    """A store whose root is the very URI, because only there obstore leaves a query as it is."""
+    # The root of the store is the whole URI, because only there obstore leaves a query as it is.
     parts = urlsplit(uri)
     user, _, host = parts.netloc.rpartition("@")
     client: ClientConfig = {**CLIENT, "allow_http": parts.scheme == "http"}
@@ -171,15 +185,17 @@ async def _batches(store: Any, prefix: str) -> AsyncIterator[list[ObjectMeta]]:
         yield batch
 
 
-def _drop_folder_marks(found: dict[str, RemoteObject]) -> None:
-    """Consoles mark folders by empty objects, whose names obstore gives without their last slash."""
-    folders = {name.rsplit("/", cut)[0] for name in found for cut in range(1, name.count("/") + 1)}
-    for name in folders & found.keys():
-        if found[name].size_bytes == 0:
-            del found[name]
+def _drop_folder_marks(objects: dict[str, RemoteObject]) -> None:
+    """Drop the empty objects by which consoles mark folders, named without their last slash."""
+    folders = {
+        name.rsplit("/", cut)[0] for name in objects for cut in range(1, name.count("/") + 1)
+    }
+    for name in folders & objects.keys():
+        if objects[name].size_bytes == 0:
+            del objects[name]
 
 
-def _blob(meta: ObjectMeta, key: str, name: str) -> RemoteObject:
+def _described(meta: ObjectMeta, key: str, name: str) -> RemoteObject:
     changed: datetime = meta["last_modified"]
     state = meta["e_tag"] or (
         f"{changed.isoformat()} {meta['size']}" if changed.timestamp() > 0 else ""

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from obstore import exceptions
 
 from meshserve import errors
-from meshserve.storage import blobs, model_uri
+from meshserve.storage import model_uri, remote_objects
 
 SOURCE = model_uri.parse("https://user:word@host/a?sig=secret")
-BLOBS = st.lists(
+OBJECTS = st.lists(
     st.builds(
-        blobs.RemoteObject,
+        remote_objects.RemoteObject,
         key=st.text(),
         name=st.text(),
         size_bytes=st.integers(0),
@@ -24,7 +24,7 @@ BLOBS = st.lists(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (FileNotFoundError("Object at location a not found"), "there is nothing there"),
+        (FileNotFoundError("Object at location a not objects"), "there is nothing there"),
         (exceptions.PermissionDeniedError("no"), "access was denied"),
         (
             exceptions.GenericError(
@@ -51,7 +51,7 @@ BLOBS = st.lists(
     ],
 )
 def test_errors_become_one_sentence_without_credentials(error, words):
-    message = blobs.failure(SOURCE, error).message
+    message = remote_objects.failure(SOURCE, error).message
     assert message.startswith("https://***@host/a?*** can't be fetched: ")
     assert words in message
     assert not any(hidden in message for hidden in ("\n", "word@", "secret"))
@@ -59,17 +59,20 @@ def test_errors_become_one_sentence_without_credentials(error, words):
 
 def test_a_failure_that_is_understood_is_left_alone():
     error = errors.LoadFailed("too big")
-    assert blobs.failure(SOURCE, error) is error
+    assert remote_objects.failure(SOURCE, error) is error
 
 
-@given(BLOBS)
-def test_a_stamp_knows_every_state(found):
-    stamp = blobs.stamp(tuple(found))
+@given(OBJECTS)
+def test_a_stamp_depends_on_every_state(objects):
+    stamp = remote_objects.stamp(tuple(objects))
     changed = [
-        blobs.RemoteObject(each.key, each.name, each.size_bytes, each.state + "x") for each in found
+        remote_objects.RemoteObject(
+            object_.key, object_.name, object_.size_bytes, object_.state + "x"
+        )
+        for object_ in objects
     ]
-    assert (stamp == "") == any(not each.state for each in found)
-    assert blobs.stamp(tuple(changed)) != stamp
+    assert (stamp == "") == any(not object_.state for object_ in objects)
+    assert remote_objects.stamp(tuple(changed)) != stamp
 
 
 @pytest.mark.parametrize(
@@ -81,22 +84,25 @@ def test_a_stamp_knows_every_state(found):
         "https://host/a",
     ],
 )
-def test_every_scheme_is_wired(uri):
-    assert blobs.RemoteObjects(model_uri.parse(uri))
+def test_every_scheme_has_a_store(uri):
+    assert remote_objects.RemoteObjects(model_uri.parse(uri))
 
 
 def test_a_missing_account_is_said():
     with pytest.raises(errors.LoadFailed, match="az://box/a can't be fetched: no account"):
-        blobs.RemoteObjects(model_uri.parse("az://box/a"))
+        remote_objects.RemoteObjects(model_uri.parse("az://box/a"))
 
 
 @pytest.mark.edge
-async def test_a_look_tells_an_object_from_a_folder(bucket):
+async def test_an_object_and_a_folder_are_listed(bucket):
     bucket("m/a", b"model")
     bucket("m/w/b", b"weights")
-    one = await blobs.RemoteObjects(model_uri.parse("s3://models/m/a")).look()
-    all_of_them = await blobs.RemoteObjects(model_uri.parse("s3://models/m")).look()
-    assert [(each.name, each.size_bytes) for each in one] == [("", 5)]
-    assert [(each.name, each.key) for each in all_of_them] == [("a", "m/a"), ("w/b", "m/w/b")]
+    one = await remote_objects.RemoteObjects(model_uri.parse("s3://models/m/a")).list()
+    all_of_them = await remote_objects.RemoteObjects(model_uri.parse("s3://models/m")).list()
+    assert [(object_.name, object_.size_bytes) for object_ in one] == [("", 5)]
+    assert [(object_.name, object_.key) for object_ in all_of_them] == [
+        ("a", "m/a"),
+        ("w/b", "m/w/b"),
+    ]
     with pytest.raises(FileNotFoundError):
-        await blobs.RemoteObjects(model_uri.parse("s3://models/nothing")).look()
+        await remote_objects.RemoteObjects(model_uri.parse("s3://models/nothing")).list()
