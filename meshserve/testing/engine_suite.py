@@ -55,7 +55,7 @@ async def _check_life(make_engine: llm_engine.EngineMaker, order: llm_engine.Eng
     finally:
         await engine.close()
     left = os.listdir(order.run_dir)  # noqa: PTH208 - nothing else runs on this loop
-    assert not left, f"close must empty run_dir; it left {left}"
+    assert not left, f"close must remove the engine's files from run_dir; it left {left}"
 
 
 async def check_started_engine(engine: llm_engine.Engine, order: llm_engine.EngineOrder) -> None:

@@ -68,7 +68,7 @@ class Insomniac(fake_engine.FakeEngine):
         (Unlisted, "must list the names"),
         (Deaf, "must end when its client leaves"),
         (Immortal, "a stream must end"),
-        (Littering, "close must empty run_dir"),
+        (Littering, "close must remove the engine's files"),
         (Still, "progress must change"),
     ],
 )

@@ -27,7 +27,8 @@ class EngineOrder:
     """What an engine is to run: a model and adapters that are on this node.
 
     `model_path` is a folder, or a name at Hugging Face. `adapter_paths` has a folder for each
-    adapter's name. `run_dir` is an existing folder for what the engine must write.
+    adapter's name. `run_dir` is a folder for what the engine must write; other
+    programs have files in it too.
     """
 
     spec: llm_spec.LlmSpec
@@ -145,7 +146,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """End its processes, close its files and empty `run_dir`, in whatever state it is."""
+        """End its processes and remove its files from `run_dir`, in whatever state it is."""
 
 
 EngineMaker: TypeAlias = Callable[[], Engine]

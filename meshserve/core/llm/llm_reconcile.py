@@ -107,7 +107,7 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
         else:
-            # An engine that is the wanted one follows the mesh's new limits without a restart.
+            # The running engine is the wanted one: new limits hold for it without a restart.
             replica.spec = replica.spec if is_outdated else llm.spec
             if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
@@ -126,35 +126,36 @@ def _may_replace(
 def _stop(
     fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord
 ) -> None:
-    if replica.phase is ReplicaPhase.READY:
-        replica.move(ReplicaMove.DRAIN_ORDERED)
-    elif replica.phase is ReplicaPhase.WAITING:
-        fleet.remove_replica(replica, ReplicaMove.GIVEN_UP)
-    # An engine that is going to sleep can't be stopped in the middle of it: it is asleep soon.
-    elif replica.phase is ReplicaPhase.GOING_TO_SLEEP or (
-        replica.phase is ReplicaPhase.DRAINING and not fleet.is_diverted(llm)
-    ):
-        return
-    else:
-        # A replica that fails, is stopped and started again has still failed in a row.
-        if replica.phase is not ReplicaPhase.FAILED:
-            llm.retries.pop(replica.id, None)
-        replica.move(ReplicaMove.STOP_ORDERED)
-        fleet.out.append(commands.StopReplica(replica.id))
+    match replica.phase:
+        case ReplicaPhase.READY:
+            replica.move(ReplicaMove.DRAIN_ORDERED)
+        case ReplicaPhase.WAITING:
+            fleet.remove_replica(replica, ReplicaMove.GIVEN_UP)
+        case ReplicaPhase.GOING_TO_SLEEP:
+            pass  # An engine can't be stopped in the middle of this; it is asleep soon.
+        case ReplicaPhase.DRAINING if not fleet.is_diverted(llm):
+            pass  # Gateways still send requests to it.
+        case _:
+            # A replica that fails, is stopped and started again has still failed in a row.
+            if replica.phase is not ReplicaPhase.FAILED:
+                llm.retries.pop(replica.id, None)
+            replica.move(ReplicaMove.STOP_ORDERED)
+            fleet.out.append(commands.StopReplica(replica.id))
 
 
 def _make_way(
     fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord
 ) -> None:
     """Put a replica to sleep whose group has given the turn to another LLM."""
-    if replica.phase is ReplicaPhase.READY:
-        replica.move(ReplicaMove.DRAIN_ORDERED)
-    elif replica.phase is ReplicaPhase.DRAINING and fleet.is_diverted(llm):
-        replica.move(ReplicaMove.SLEEP_ORDERED)
-        fleet.out.append(commands.SleepReplica(replica.id, llm.spec.sleep_level))
-    elif replica.phase in (ReplicaPhase.FAILED, ReplicaPhase.WAITING):
-        # A failed engine may have left something on the GPUs that the other one needs.
-        _stop(fleet, llm, replica)
+    match replica.phase:
+        case ReplicaPhase.READY:
+            replica.move(ReplicaMove.DRAIN_ORDERED)
+        case ReplicaPhase.DRAINING if fleet.is_diverted(llm):
+            replica.move(ReplicaMove.SLEEP_ORDERED)
+            fleet.out.append(commands.SleepReplica(replica.id, llm.spec.sleep_level))
+        case ReplicaPhase.FAILED | ReplicaPhase.WAITING:
+            # A failed engine may have left something on the GPUs that the other one needs.
+            _stop(fleet, llm, replica)
 
 
 def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> None:
