@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -37,7 +38,7 @@ class AsyncClient:
         inputs: arrays.Inputs,
         *,
         version: str = "",
-        outputs: tuple[str, ...] = (),
+        outputs: Sequence[str] = (),
         timeout_s: float | None = None,
         request_id: str = "",
     ) -> conversation.Prediction:

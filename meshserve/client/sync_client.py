@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -38,7 +39,7 @@ class Client:
         inputs: arrays.Inputs,
         *,
         version: str = "",
-        outputs: tuple[str, ...] = (),
+        outputs: Sequence[str] = (),
         timeout_s: float | None = None,
         request_id: str = "",
     ) -> conversation.Prediction:

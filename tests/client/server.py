@@ -1,10 +1,13 @@
 """A real gRPC server with a few models, against which the clients are tested."""
 
+# ruff: noqa: N802, ARG002 - the generated base names the methods and their parameters
+
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 import numpy as np
@@ -18,12 +21,13 @@ Tensor = pb.ModelMetadataResponse.TensorMetadata
 
 
 def signature(inputs: dict[str, str], outputs: dict[str, str]) -> pb.ModelMetadataResponse:
-    sides = (
-        [Tensor(name=name, datatype=word, shape=[-1, 2]) for name, word in side.items()]
+    """Return metadata for inputs and outputs given as datatypes by name, of shape [-1, 2]."""
+    takes, returns = (
+        [Tensor(name=name, datatype=datatype, shape=[-1, 2]) for name, datatype in side.items()]
         for side in (inputs, outputs)
     )
     return pb.ModelMetadataResponse(
-        versions=["1", "2"], platform="test", **dict(zip(("inputs", "outputs"), sides, strict=True))
+        versions=["1", "2"], platform="test", inputs=takes, outputs=returns
     )
 
 
@@ -40,7 +44,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
             "words": signature({"x": "BYTES"}, {"y": "BYTES"}),
             "typed": signature({"x": "FP32"}, {"y": "FP32"}),
         }
-        self.seen: list[tuple[str, object, dict[str, str]]] = []
+        self.seen: list[tuple[str, Any, dict[str, str]]] = []
 
     def _record(
         self, method: str, request: object, name: str, context: grpc.ServicerContext
@@ -54,23 +58,23 @@ class Inference(rpc.GRPCInferenceServiceServicer):
         """The requests to one method so far."""
         return [request for called, request, _ in self.seen if called == method]
 
-    def ModelMetadata(self, request, context):  # noqa: N802 - the generated base names it
+    def ModelMetadata(self, request: Any, context: Any) -> pb.ModelMetadataResponse:
         metadata = self._record("ModelMetadata", request, request.name, context)
         answer = pb.ModelMetadataResponse(name=request.name)
         answer.MergeFrom(metadata)
         return answer
 
-    def ModelReady(self, request, context):  # noqa: N802 - the generated base names it
+    def ModelReady(self, request: Any, context: Any) -> pb.ModelReadyResponse:
         self._record("ModelReady", request, request.name, context)
         return pb.ModelReadyResponse(ready=request.name != "words")
 
-    def RepositoryIndex(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+    def RepositoryIndex(self, request: Any, context: Any) -> pb.RepositoryIndexResponse:
         entry = pb.RepositoryIndexResponse.ModelIndex(
             name="echo", version="1", state="READY", reason=""
         )
         return pb.RepositoryIndexResponse(models=[entry])
 
-    def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
+    def ModelInfer(self, request: Any, context: Any) -> pb.ModelInferResponse:
         metadata = self._record("ModelInfer", request, request.model_name, context)
         if [tensor.name for tensor in request.inputs] != [
             tensor.name for tensor in metadata.inputs
@@ -87,7 +91,7 @@ class Inference(rpc.GRPCInferenceServiceServicer):
                 self._fill(answer, output.name, tensor, raw)
         return answer
 
-    def _fill(self, answer, name, tensor, raw) -> None:
+    def _fill(self, answer: Any, name: str, tensor: Any, raw: bytes) -> None:
         output = answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
         if answer.model_name == "typed":
             output.contents.fp32_contents.extend(np.frombuffer(raw, np.float32))
@@ -103,10 +107,10 @@ class Failing(rpc.GRPCInferenceServiceServicer):
     ) -> None:
         self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
-    def ModelMetadata(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+    def ModelMetadata(self, request: Any, context: Any) -> pb.ModelMetadataResponse:
         return signature({"x": "FP32"}, {"y": "FP32"})
 
-    def ModelInfer(self, request, context):  # noqa: N802, ARG002 - the generated base names it
+    def ModelInfer(self, request: Any, context: Any) -> pb.ModelInferResponse:
         if self.retry_after_s is not None:
             status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=self.message)
             delay = duration_pb2.Duration(nanos=int(self.retry_after_s * 1e9))
@@ -115,6 +119,7 @@ class Failing(rpc.GRPCInferenceServiceServicer):
                 (("grpc-status-details-bin", status.SerializeToString()),)
             )
         context.abort(self.code, self.message)
+        raise AssertionError("abort raises")
 
 
 class Slow(Failing):
@@ -123,8 +128,8 @@ class Slow(Failing):
     def __init__(self) -> None:
         super().__init__(grpc.StatusCode.CANCELLED, "the caller left")
 
-    def ModelInfer(self, request, context):  # noqa: N802 - the generated base names it
-        left = futures.Future()
+    def ModelInfer(self, request: Any, context: Any) -> pb.ModelInferResponse:
+        left: futures.Future[None] = futures.Future()
         context.add_callback(lambda: left.set_result(None))
         left.result(timeout=30)
         return super().ModelInfer(request, context)
@@ -134,7 +139,8 @@ class Slow(Failing):
 def serving(servicer: rpc.GRPCInferenceServiceServicer) -> Iterator[str]:
     """The endpoint of `servicer`, until the end of the block."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    rpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    add: Any = rpc.add_GRPCInferenceServiceServicer_to_server
+    add(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

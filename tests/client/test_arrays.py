@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,12 +30,14 @@ NUMBERS = [
 ]
 
 
-def spec(datatype):
+def spec(datatype: str) -> model.TensorSpec:
     return model.TensorSpec("x", datatype, (-1,))
 
 
 @given(st.data(), st.sampled_from(NUMBERS), st.sampled_from(NUMBERS))
-def test_an_array_is_cast_without_loss_or_not_at_all(data, given_type, wanted_type):
+def test_an_array_is_cast_without_loss_or_not_at_all(
+    data: st.DataObject, given_type: str, wanted_type: str
+) -> None:
     elements = {"allow_nan": False} if "FP" in given_type else None
     array = data.draw(
         st_numpy.arrays(tensors.dtype(given_type), st.integers(0, 3), elements=elements)
@@ -62,12 +68,12 @@ def test_an_array_is_cast_without_loss_or_not_at_all(data, given_type, wanted_ty
         ([[1], [1, 2]], "INT64"),
     ],
 )
-def test_a_cast_that_loses_something_is_refused(value, datatype):
+def test_a_cast_that_loses_something_is_refused(value: Any, datatype: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="input x"):
         arrays.fit(value, spec(datatype))
 
 
-def test_a_refused_array_names_the_remedy():
+def test_a_refused_array_names_the_remedy() -> None:
     with pytest.raises(
         errors.InvalidRequest, match=r"wants FP32: float64 .* \.astype\(np\.float32\)"
     ):
@@ -85,7 +91,7 @@ def test_a_refused_array_names_the_remedy():
         (3, "INT32"),
     ],
 )
-def test_pythons_own_numbers_become_the_models(value, datatype):
+def test_pythons_own_numbers_become_the_models(value: Any, datatype: str) -> None:
     array = arrays.fit(value, spec(datatype))
     np.testing.assert_array_equal(array, np.asarray(value, tensors.dtype(datatype)))
 
@@ -93,19 +99,19 @@ def test_pythons_own_numbers_become_the_models(value, datatype):
 @pytest.mark.parametrize(
     "value", [["é", b"\0"], np.array(["é", "b"]), np.array([b"a", b"b"], object)]
 )
-def test_texts_become_bytes(value):
+def test_texts_become_bytes(value: Any) -> None:
     array = arrays.fit(value, spec("BYTES"))
     assert array.tolist() == [
         text.encode() if isinstance(text, str) else text for text in list(value)
     ]
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(errors.InvalidRequest, match=r"no input 'z': it takes x \(FP32\)"):
         list(arrays.fit_all("m", {"z": [1.0]}, [spec("FP32")]))
 
 
-def answer(datatype, raw, **contents):
+def answer(datatype: str, raw: list[bytes], **contents: Any) -> pb.ModelInferResponse:
     message = pb.ModelInferResponse(raw_output_contents=raw)
     output = message.outputs.add(name="y", datatype=datatype, shape=[2])
     for name, values in contents.items():
@@ -113,18 +119,19 @@ def answer(datatype, raw, **contents):
     return message
 
 
-def test_answers_are_the_callers_to_change():
+def test_answers_are_the_callers_to_change() -> None:
     output = arrays.from_answer(answer("INT16", [b"\1\0\2\0"]))["y"]
     output += 1
     assert output.tolist() == [2, 3]
 
 
-def test_bf16_comes_as_float32():
+def test_bf16_comes_as_float32() -> None:
     output = arrays.from_answer(answer("BF16", [b"\x80\x3f\x20\xc0"]))["y"]
-    assert (output.dtype, output.tolist()) == (np.float32, [1.0, -2.5])
+    assert output.dtype == np.float32
+    assert output.tolist() == [1.0, -2.5]
 
 
-def test_texts_come_as_bytes_raw_or_typed():
+def test_texts_come_as_bytes_raw_or_typed() -> None:
     raw = arrays.from_answer(answer("BYTES", [tensors.to_raw(np.array([b"a", b"\0"], object))]))[
         "y"
     ]
@@ -132,6 +139,6 @@ def test_texts_come_as_bytes_raw_or_typed():
     assert raw.tolist() == typed.tolist() == [b"a", b"\0"]
 
 
-def test_a_cut_answer_is_an_error():
+def test_a_cut_answer_is_an_error() -> None:
     with pytest.raises(errors.InvalidRequest, match="cut short"):
         arrays.from_answer(answer("FP32", [b"\0" * 7]))

@@ -6,7 +6,9 @@ import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import grpc.aio
 import httpx
@@ -30,22 +32,24 @@ class Mesh:
     snapshot: snapshots.GatewaySnapshot
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
-    echoes: dict[str, echo.Echo] = field(default_factory=dict)
+    echoes: dict[str, Any] = field(default_factory=dict)
 
-    async def call(self, body=b"", path=INFER, metadata=(), timeout_s=10.0):
+    async def call(
+        self, body: bytes = b"", path: str = INFER, metadata: Any = (), timeout_s: float = 10.0
+    ) -> Any:
         """The picture that the server saw of a unary gRPC call."""
         return json.loads(
             await self.channel.unary_unary(path)(body, metadata=metadata, timeout=timeout_s)
         )
 
-    async def fault(self, *args, **kwargs):
+    async def fault(self, *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, str]:
         """Code and message of a unary gRPC call that fails."""
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.call(*args, **kwargs)
         return caught.value.code(), caught.value.details()
 
 
-def member(run_dir, worker_id, *, is_ready=True):
+def member(run_dir: str, worker_id: str, *, is_ready: bool = True) -> snapshots.RingMember:
     return snapshots.RingMember(
         worker_id, model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/{worker_id}.sock"), is_ready
     )
@@ -61,14 +65,14 @@ def first_field(name: bytes, number: int = 1) -> bytes:
 
 
 @pytest.fixture
-def run_dir():
+def run_dir() -> Iterator[str]:
     path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
     yield path
     shutil.rmtree(path)
 
 
 @contextlib.asynccontextmanager
-async def running(run_dir, **changes):
+async def running(run_dir: str, **changes: Any) -> AsyncIterator[Mesh]:
     """A gateway in front of echoing workers and an echoing controller.
 
     The workers are default-0 and default-1 of the pool default, and big-0 of the pool big, which
@@ -108,14 +112,14 @@ async def running(run_dir, **changes):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def mesh(run_dir):
+async def mesh(run_dir: str) -> AsyncIterator[Mesh]:
     """One of the test's own, to be changed and broken."""
     async with running(run_dir) as started:
         yield started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_mesh():
+async def shared_mesh() -> AsyncIterator[Mesh]:
     """One for all tests of a module that leave it as it is."""
     path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
     async with running(path) as started:

@@ -13,7 +13,9 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from meshserve.protocol import asgi_server, sockets
 from meshserve.protocol.pb import inference_pb2 as pb
@@ -28,11 +30,11 @@ GRPC_ERROR = [
 @dataclass
 class Echo:
     name: str
-    seen: list = field(default_factory=list)
+    seen: list[dict[str, Any]] = field(default_factory=list)
     is_unavailable: bool = False
     abandoned: int = 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         if scope["path"] == "/healthz":
@@ -52,7 +54,7 @@ class Echo:
         self.seen.append(picture)
         await self.say(headers.get("x-say", ""), picture, receive, send)
 
-    async def say(self, what, picture, receive, send):
+    async def say(self, what: str, picture: dict[str, Any], receive: Any, send: Any) -> None:
         is_grpc = picture["headers"].get("content-type", "").startswith("application/grpc")
         kind = [
             (b"content-type", b"application/grpc" if is_grpc else b"application/json"),
@@ -84,13 +86,13 @@ class Echo:
             await asyncio.sleep(1.0 if what == "slow" else 0)
             await answer(send, 200, json.dumps(picture).encode(), kind)
 
-    async def hang(self, receive):
+    async def hang(self, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.abandoned += 1
 
 
-async def read(receive):
+async def read(receive: Any) -> bytes:
     body, more = b"", True
     while more:
         message = await receive()
@@ -99,14 +101,14 @@ async def read(receive):
     return body
 
 
-async def answer(send, status, body, headers):
+async def answer(send: Any, status: int, body: bytes, headers: Any) -> None:
     headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 @contextlib.asynccontextmanager
-async def serving(app, path):
+async def serving(app: Any, path: str) -> AsyncIterator[Any]:
     """Serve on a Unix socket until the block ends."""
     running = await asgi_server.serve(app, [sockets.unix_socket(path)])
     try:
@@ -115,7 +117,7 @@ async def serving(app, path):
         await running.stop()
 
 
-async def main(path, name):
+async def main(path: str, name: str) -> None:
     async with serving(Echo(name), path):
         await asyncio.Event().wait()
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
 
 from meshserve.core.values import model, snapshots
-from tests.gateway import echo
+from tests.gateway import conftest, echo
 from tests.gateway.conftest import running
 
 ERROR = (
@@ -24,9 +28,9 @@ class StreamingReplica(echo.Echo):
     An empty word ends the stream.
     """
 
-    words: asyncio.Queue = field(default_factory=asyncio.Queue)
+    words: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
-    async def say(self, what, picture, receive, send):
+    async def say(self, what: str, picture: dict[str, Any], receive: Any, send: Any) -> None:
         if what != "stream":
             await super().say(what, picture, receive, send)
             return
@@ -52,17 +56,17 @@ class StreamingReplica(echo.Echo):
 class HoldServer(echo.Echo):
     """The controller: questions of the script wait in `waiting` for their answer."""
 
-    asked: list = field(default_factory=list)
-    waiting: list = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[asyncio.Future[Any]] = field(default_factory=list)
     left: int = 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/mesh/internal/held":
             await self.hold(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
-    async def hold(self, scope, receive, send):
+    async def hold(self, scope: Any, receive: Any, send: Any) -> None:
         await echo.read(receive)
         self.asked.append((scope["method"], scope["query_string"].decode()))
         answer = asyncio.get_running_loop().create_future()
@@ -75,10 +79,10 @@ class HoldServer(echo.Echo):
         else:
             self.left += 1
 
-    def admit(self):
+    def admit(self) -> None:
         self.waiting.pop(0).set_result((200, b"", []))
 
-    def turn_away(self):
+    def turn_away(self) -> None:
         self.waiting.pop(0).set_result(
             (
                 503,
@@ -92,14 +96,14 @@ class HoldServer(echo.Echo):
         )
 
 
-def replica(run_dir, llm, number, *, is_ready=True):
+def replica(run_dir: str, llm: str, number: int, *, is_ready: bool = True) -> snapshots.RingMember:
     socket_path = f"{run_dir}/{llm}-{number}.sock"
     return snapshots.RingMember(
         f"{llm}/{number}", model.Endpoint("n1", "127.0.0.1", 1, socket_path), is_ready
     )
 
 
-def routes(run_dir):
+def routes(run_dir: str) -> tuple[snapshots.LlmRoute, ...]:
     """Return routes to `tiny` with three replicas, `cold` without one yet, and `gone` without any.
 
     Requests for `cold` are held, those for `gone` are not.
@@ -113,8 +117,8 @@ def routes(run_dir):
 
 
 @contextlib.asynccontextmanager
-async def running_llms(run_dir, **changes):
-    """The gateway of `running`, with LLMs and a waiting room."""
+async def running_llms(run_dir: str, **changes: Any) -> AsyncIterator[conftest.Mesh]:
+    """Run the gateway of `running`, with LLMs and a controller that holds requests."""
     async with contextlib.AsyncExitStack() as stack:
         replicas = {
             f"{llm}/{number}": StreamingReplica(f"{llm}/{number}")
@@ -136,14 +140,20 @@ async def running_llms(run_dir, **changes):
         yield mesh
 
 
-async def chat(mesh, name="tiny", path="/v1/chat/completions", headers=(), **more):
+async def chat(
+    mesh: conftest.Mesh,
+    name: str = "tiny",
+    path: str = "/v1/chat/completions",
+    headers: Any = (),
+    **more: Any,
+) -> httpx.Response:
     """The answer to a chat."""
     return await mesh.http.post(
         path, content=json.dumps({"model": name, **more}), headers=dict(headers)
     )
 
 
-def fault(answer):
+def fault(answer: Any) -> tuple[int, str, dict[str, Any]]:
     """Status, code and the error of OpenAI's shape."""
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}

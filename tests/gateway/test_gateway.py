@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,29 +18,30 @@ from meshserve.core.values import reports, snapshots
 from meshserve.gateway import gateway
 from meshserve.gateway.envoy import envoy_process
 from tests import support
+from tests.gateway import conftest
 from tests.gateway.conftest import first_field
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 
-def files_below(path):
+def files_below(path: Any) -> list[str]:
     return sorted(
         str(file.relative_to(path)) for file in Path(path).rglob("*") if not file.is_dir()
     )
 
 
 @contextlib.contextmanager
-def blocking_folder(path):
+def blocking_folder(path: Any) -> Iterator[None]:
     path.mkdir()
     yield
     path.rmdir()
 
 
-def program(pid):
+def program(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
-async def test_a_gateway_reports_its_state(run_dir):
+async def test_a_gateway_reports_its_state(run_dir: str) -> None:
     node = gateway.NodeGateway(run_dir, envoy_concurrency=2)
     assert node.report("n1") == reports.GatewayReport("n1", os.getpid(), 0, "stopped", "")
     listen = f"127.0.0.1:{support.free_port()}"
@@ -52,7 +55,7 @@ async def test_a_gateway_reports_its_state(run_dir):
     assert (node.report("n1").state, node.report("n1").envoy_pid) == ("stopped", 0)
 
 
-async def test_a_stopped_gateway_leaves_nothing_but_its_log(run_dir):
+async def test_a_stopped_gateway_leaves_nothing_but_its_log(run_dir: str) -> None:
     node = gateway.NodeGateway(run_dir)
     await node.start(
         snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
@@ -62,7 +65,7 @@ async def test_a_stopped_gateway_leaves_nothing_but_its_log(run_dir):
     assert files_below(run_dir) == ["logs/envoy.log"]
 
 
-async def test_a_taken_port_is_an_error_before_anything_starts(run_dir):
+async def test_a_taken_port_is_an_error_before_anything_starts(run_dir: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         node = gateway.NodeGateway(run_dir)
         with pytest.raises(OSError, match="can't listen on"):
@@ -72,7 +75,7 @@ async def test_a_taken_port_is_an_error_before_anything_starts(run_dir):
     assert files_below(run_dir) == []
 
 
-async def test_a_gateway_starts_beside_the_sockets_of_a_killed_one(run_dir):
+async def test_a_gateway_starts_beside_the_sockets_of_a_killed_one(run_dir: str) -> None:
     listen = f"127.0.0.1:{support.free_port()}"
     for name in ("envoy-admin.sock", "node-grpc.sock", "node-http.sock"):
         with socket.socket(socket.AF_UNIX) as stale:
@@ -82,12 +85,12 @@ async def test_a_gateway_starts_beside_the_sockets_of_a_killed_one(run_dir):
     await node.stop()
 
 
-async def test_a_stopped_gateway_applies_no_snapshot(run_dir):
+async def test_a_stopped_gateway_applies_no_snapshot(run_dir: str) -> None:
     with pytest.raises(envoy_process.EnvoyFailed, match="not running"):
         await gateway.NodeGateway(run_dir).apply(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}))
 
 
-async def test_after_a_snapshot_that_fails_the_next_is_applied(mesh):
+async def test_after_a_snapshot_that_fails_the_next_is_applied(mesh: conftest.Mesh) -> None:
     with (
         blocking_folder(Path(f"{mesh.run_dir}/envoy/.eds-pool-new.json")),
         pytest.raises(OSError, match="Is a directory"),
@@ -97,7 +100,7 @@ async def test_after_a_snapshot_that_fails_the_next_is_applied(mesh):
     assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
 
 
-async def test_a_gateway_starts_again_after_a_stop_or_a_failed_start(run_dir):
+async def test_a_gateway_starts_again_after_a_stop_or_a_failed_start(run_dir: str) -> None:
     node = gateway.NodeGateway(run_dir)
     snap = snapshots.GatewaySnapshot(f"127.0.0.1:{support.free_port()}", "n1", {"default": ()})
     with pytest.raises(OSError, match=r"can't listen on 192\.0\.2\.1:80"):
@@ -110,7 +113,7 @@ async def test_a_gateway_starts_again_after_a_stop_or_a_failed_start(run_dir):
         assert files_below(run_dir) == ["logs/envoy.log"]
 
 
-async def test_a_gateway_moves_to_another_port(mesh):
+async def test_a_gateway_moves_to_another_port(mesh: conftest.Mesh) -> None:
     listen = f"127.0.0.1:{support.free_port()}"
     await mesh.gateway.apply(replace(mesh.snapshot, listen=listen))
     assert mesh.gateway.report("n1").listen == listen
@@ -124,7 +127,7 @@ async def test_a_gateway_moves_to_another_port(mesh):
         )
 
 
-async def test_changes_may_come_all_at_once(mesh):
+async def test_changes_may_come_all_at_once(mesh: conftest.Mesh) -> None:
     snaps = [replace(mesh.snapshot, routes={f"model-{number}": "big"}) for number in range(10)]
     await asyncio.gather(*(mesh.gateway.apply(snap) for snap in snaps))
     assert (await mesh.call(first_field(b"model-9")))["by"] == "big-0"

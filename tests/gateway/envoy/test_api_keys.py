@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +13,7 @@ import pytest_asyncio
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import api_keys
 from meshserve.protocol.pb import inference_pb2 as pb
+from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field, running
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -25,29 +28,28 @@ STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def guarded(tmp_path_factory):
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[conftest.Mesh]:
     async with running(str(tmp_path_factory.mktemp("gw")), keys=KEYS) as mesh:
         yield mesh
 
 
-def bearer(key):
+def bearer(key: str) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {key}")]
 
 
-async def test_without_keys_there_are_no_rules():
+async def test_without_keys_there_are_no_rules() -> None:
     assert [api_keys.rule(level, ()) for level in api_keys.AccessLevel] == [{}, {}, {}]
 
 
-async def test_managing_needs_an_admins_key():
-    rule = api_keys.rule(api_keys.AccessLevel.ADMIN, (snapshots.ApiKey("shop", "shop-key"),))[
-        api_keys.FILTER
-    ]
+async def test_managing_needs_an_admins_key() -> None:
+    keys = (snapshots.ApiKey("shop", "shop-key"),)
+    rule: Any = api_keys.rule(api_keys.AccessLevel.ADMIN, keys)[api_keys.FILTER]
     assert rule["allowed_clients"]
     assert not set(rule["allowed_clients"]) & {entry["client"] for entry in rule["credentials"]}
 
 
 @pytest.mark.parametrize("key", ["shop-key", "ops-key", "ops-reading-key"])
-async def test_a_key_lets_its_client_predict(guarded, key):
+async def test_a_key_lets_its_client_predict(guarded: conftest.Mesh, key: str) -> None:
     client = key.partition("-")[0]
     for metadata in (bearer(key), [("x-api-key", key)]):
         headers = (
@@ -71,7 +73,9 @@ async def test_a_key_lets_its_client_predict(guarded, key):
         [("authorization", "Basic shop-key")],
     ],
 )
-async def test_without_a_valid_key_every_path_is_refused(guarded, metadata):
+async def test_without_a_valid_key_every_path_is_refused(
+    guarded: conftest.Mesh, metadata: Any
+) -> None:
     for path in (INFER, REGISTER, "/inference.GRPCInferenceService/ServerReady"):
         code, reason = await guarded.fault(first_field(b"iris"), path, metadata=metadata)
         assert code is grpc.StatusCode.UNAUTHENTICATED
@@ -83,7 +87,7 @@ async def test_without_a_valid_key_every_path_is_refused(guarded, metadata):
 
 
 @pytest.mark.parametrize("key", ["shop-key", "ops-reading-key"])
-async def test_only_an_admins_key_may_manage(guarded, key):
+async def test_only_an_admins_key_may_manage(guarded: conftest.Mesh, key: str) -> None:
     code, reason = await guarded.fault(b"", REGISTER, metadata=bearer(key))
     assert (code, reason) == (
         grpc.StatusCode.PERMISSION_DENIED,
@@ -97,7 +101,7 @@ async def test_only_an_admins_key_may_manage(guarded, key):
         )
 
 
-async def test_an_admins_key_manages(guarded):
+async def test_an_admins_key_manages(guarded: conftest.Mesh) -> None:
     assert (await guarded.call(b"", REGISTER, metadata=bearer("ops-key")))["headers"][
         "x-mesh-client"
     ] == "ops"
@@ -106,7 +110,7 @@ async def test_an_admins_key_manages(guarded):
     ] == "controller"
 
 
-async def test_a_compressed_call_needs_its_key_too(guarded):
+async def test_a_compressed_call_needs_its_key_too(guarded: conftest.Mesh) -> None:
     register = guarded.channel.unary_unary(REGISTER)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await register(b"x" * 100, compression=grpc.Compression.Gzip, metadata=bearer("shop-key"))
@@ -116,7 +120,7 @@ async def test_a_compressed_call_needs_its_key_too(guarded):
     )
 
 
-async def test_a_streams_key_is_used_for_its_messages(guarded):
+async def test_a_streams_key_is_used_for_its_messages(guarded: conftest.Mesh) -> None:
     stream = guarded.channel.stream_stream(
         STREAM, pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString
     )
@@ -134,12 +138,12 @@ async def test_a_streams_key_is_used_for_its_messages(guarded):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_health_needs_no_key(guarded, path):
+async def test_health_needs_no_key(guarded: conftest.Mesh, path: str) -> None:
     assert (await guarded.http.get(path)).status_code == 200
     assert await guarded.channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
 
 
-async def test_keys_change_while_envoy_runs(mesh):
+async def test_keys_change_while_envoy_runs(mesh: conftest.Mesh) -> None:
     assert (await mesh.http.get("/v2/models/iris")).status_code == 200
     await mesh.gateway.apply(replace(mesh.snapshot, keys=KEYS))
     assert (await mesh.http.get("/v2/models/iris")).status_code == 401

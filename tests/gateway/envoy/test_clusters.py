@@ -8,6 +8,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import clusters, gateway_paths
 from tests import support
+from tests.gateway import conftest
 from tests.gateway.conftest import first_field, member
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -23,12 +25,13 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 NAMES = [f"model-{number}" for number in range(299)] + ["modèle-日本"]
 
 
-def endpoints(*members, node="n1"):
+def endpoints(*members: Any, node: str = "n1") -> Any:
     snap = snapshots.GatewaySnapshot("127.0.0.1:1", node, {"default": members})
-    return clusters.members(snap)["pool-default"]["endpoints"][0]["lb_endpoints"]
+    assignment: Any = clusters.members(snap)["pool-default"]
+    return assignment["endpoints"][0]["lb_endpoints"]
 
 
-async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port():
+async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port() -> None:
     near = snapshots.RingMember("default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock"))
     far = snapshots.RingMember("default-1", model.Endpoint("n2", "10.0.0.2", 9001, "/run/1.sock"))
     bare = snapshots.RingMember("default-2", model.Endpoint("n1", "10.0.0.1", 9002))
@@ -40,7 +43,7 @@ async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port
     ]
 
 
-async def test_the_rings_key_is_the_workers_id_on_every_node():
+async def test_the_rings_key_is_the_workers_id_on_every_node() -> None:
     member_of = snapshots.RingMember(
         "default-0", model.Endpoint("n1", "10.0.0.1", 9000, "/run/0.sock")
     )
@@ -51,7 +54,7 @@ async def test_the_rings_key_is_the_workers_id_on_every_node():
     assert keys == {"default-0"}
 
 
-async def test_a_member_that_is_not_ready_stays_a_member():
+async def test_a_member_that_is_not_ready_stays_a_member() -> None:
     states = [
         entry["health_status"]
         for entry in endpoints(member("/run", "b"), member("/run", "a", is_ready=False))
@@ -59,14 +62,14 @@ async def test_a_member_that_is_not_ready_stays_a_member():
     assert states == ["UNHEALTHY", "HEALTHY"]
 
 
-async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others():
+async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others() -> None:
     llm = snapshots.LlmRoute(
         "tiny",
         ("tiny", "lora"),
         (member("/run", "tiny/1"), member("/run", "tiny/0", is_ready=False)),
     )
     snap = snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}, llms=(llm,))
-    assigned = clusters.members(snap)
+    assigned: Any = clusters.members(snap)
     assert list(assigned) == ["llm-tiny", "sticky-tiny", "controller"]
     assert assigned["llm-tiny"]["endpoints"] == assigned["sticky-tiny"]["endpoints"]
     assert [
@@ -78,12 +81,12 @@ async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others():
     assert names == ["llm-tiny", "sticky-tiny", "controller", "node-http", "node-grpc"]
 
 
-async def homes(mesh):
+async def homes(mesh: conftest.Mesh) -> Any:
     answers = await asyncio.gather(*(mesh.call(first_field(name.encode())) for name in NAMES))
     return dict(zip(NAMES, (answer["by"] for answer in answers), strict=True))
 
 
-async def test_envoys_ring_is_ours(mesh):
+async def test_envoys_ring_is_ours(mesh: conftest.Mesh) -> None:
     three = (
         member(mesh.run_dir, "big-0"),
         member(mesh.run_dir, "default-1"),
@@ -100,7 +103,7 @@ async def test_envoys_ring_is_ours(mesh):
     assert await homes(mesh) == {name: two.home(name) for name in NAMES}
 
 
-async def test_envoys_ring_has_the_size_that_ours_has(mesh):
+async def test_envoys_ring_has_the_size_that_ours_has(mesh: conftest.Mesh) -> None:
     three = [member(mesh.run_dir, name) for name in ("big-0", "default-0", "default-1")]
     size = hash_ring.ring_size(1000)
     await mesh.gateway.apply(
@@ -116,13 +119,14 @@ async def test_envoys_ring_has_the_size_that_ours_has(mesh):
     assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
 
 
-async def settled(mesh, pool, healthy):
+async def settled(mesh: conftest.Mesh, pool: str, healthy: int) -> None:
     name = f"cluster.pool-{pool}.membership_healthy"
-    while (await mesh.gateway._envoy.admin.stats(f"^{name}$"))[name] != str(healthy):  # noqa: ASYNC110 - another process's
+    # Another process's, which announces nothing.
+    while (await mesh.gateway._envoy.admin.stats(f"^{name}$"))[name] != str(healthy):  # noqa: ASYNC110
         await asyncio.sleep(support.PAUSE_S)
 
 
-async def test_a_draining_workers_requests_go_to_the_next_one(mesh):
+async def test_a_draining_workers_requests_go_to_the_next_one(mesh: conftest.Mesh) -> None:
     ring = hash_ring.HashRing(["default-0", "default-1"])
     mesh.echoes[ring.home("iris")].is_unavailable = True
     for _ in range(20):
@@ -131,7 +135,7 @@ async def test_a_draining_workers_requests_go_to_the_next_one(mesh):
     assert answer.json()["by"] == ring.homes("iris", 2)[1]
 
 
-async def test_without_a_worker_the_refusal_has_a_reason(mesh):
+async def test_without_a_worker_the_refusal_has_a_reason(mesh: conftest.Mesh) -> None:
     for server in mesh.echoes.values():
         server.is_unavailable = True
     assert (await mesh.fault(first_field(b"iris")))[0] is grpc.StatusCode.UNAVAILABLE
@@ -152,14 +156,14 @@ async def test_without_a_worker_the_refusal_has_a_reason(mesh):
         )
 
 
-async def test_when_all_seem_unready_requests_are_tried_all_the_same(mesh):
+async def test_when_all_seem_unready_requests_are_tried_all_the_same(mesh: conftest.Mesh) -> None:
     pool = tuple(replace(worker, ready=False) for worker in mesh.snapshot.pools["default"])
     await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": pool}, routes={}))
     await settled(mesh, "default", 0)
     assert (await mesh.call(first_field(b"iris")))["by"] in {"default-0", "default-1"}
 
 
-async def test_a_killed_workers_requests_are_answered_by_another(mesh):
+async def test_a_killed_workers_requests_are_answered_by_another(mesh: conftest.Mesh) -> None:
     path = f"{mesh.run_dir}/doomed.sock"
     doomed = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.gateway.echo", path, "doomed"
@@ -184,7 +188,7 @@ async def test_a_killed_workers_requests_are_answered_by_another(mesh):
     assert "doomed" not in (await homes(mesh)).values()
 
 
-async def test_a_restarted_worker_is_used_again(mesh):
+async def test_a_restarted_worker_is_used_again(mesh: conftest.Mesh) -> None:
     gone = replace(
         mesh.snapshot,
         pools={"default": (mesh.snapshot.pools["default"][0], member(mesh.run_dir, "late"))},

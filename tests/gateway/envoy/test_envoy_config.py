@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,19 +30,19 @@ LLMS = (
 WITH_LLMS = replace(SNAPSHOT, llms=LLMS)
 
 
-def changed(snap, since=SNAPSHOT):
+def changed(snap: snapshots.GatewaySnapshot, since: Any = SNAPSHOT) -> Any:
     before, after = envoy_config.files(since, "/run"), envoy_config.files(snap, "/run")
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-def test_equal_snapshots_give_equal_text():
+def test_equal_snapshots_give_equal_text() -> None:
     assert (
         changed(replace(SNAPSHOT, routes=dict(SNAPSHOT.routes), pools=dict(SNAPSHOT.pools)))
         == set()
     )
 
 
-def test_a_resource_comes_before_the_ones_that_name_it():
+def test_a_resource_comes_before_the_ones_that_name_it() -> None:
     *members, clusters, routes, listeners, bootstrap = envoy_config.files(SNAPSHOT, "/run")
     names = ["busy-default", "busy-gpu", "controller", "pool-default", "pool-gpu"]
     assert members == [f"eds-{name}.json" for name in names]
@@ -53,7 +54,7 @@ def test_a_resource_comes_before_the_ones_that_name_it():
     )
 
 
-def test_routes_keys_and_limits_never_change_the_listener():
+def test_routes_keys_and_limits_never_change_the_listener() -> None:
     not_ready = {**SNAPSHOT.pools, "default": (member("/run", "default-0", is_ready=False),)}
     assert changed(replace(SNAPSHOT, pools=not_ready)) == {
         "eds-pool-default.json",
@@ -67,12 +68,18 @@ def test_routes_keys_and_limits_never_change_the_listener():
     }
     hot = (snapshots.HotRoute("default", ("m",), ("default-0",)),)
     assert changed(replace(SNAPSHOT, hot=hot)) == {"eds-busy-default.json", "rds.json"}
-    for change in ({"routes": {}}, {"keys": ()}, {"request_bytes_max": 1}, {"default_pool": "gpu"}):
+    changes: list[dict[str, Any]] = [
+        {"routes": {}},
+        {"keys": ()},
+        {"request_bytes_max": 1},
+        {"default_pool": "gpu"},
+    ]
+    for change in changes:
         assert changed(replace(SNAPSHOT, **change)) == {"rds.json"}
     assert changed(replace(SNAPSHOT, listen="127.0.0.1:8081")) == {"lds.json"}
 
 
-def test_the_same_llms_give_the_same_text_in_any_order():
+def test_the_same_llms_give_the_same_text_in_any_order() -> None:
     assert (
         changed(replace(WITH_LLMS, llms=tuple(replace(llm) for llm in LLMS)), since=WITH_LLMS)
         == set()
@@ -81,7 +88,7 @@ def test_the_same_llms_give_the_same_text_in_any_order():
     assert changed(replace(WITH_LLMS, llms=()), since=SNAPSHOT) == set()
 
 
-def test_an_llm_never_changes_the_listener():
+def test_an_llm_never_changes_the_listener() -> None:
     members = {
         f"eds-{kind}-{name}.json"
         for kind in ("llm", "sticky")
@@ -99,7 +106,7 @@ def test_an_llm_never_changes_the_listener():
         ) == {"rds.json"}
 
 
-def test_a_held_route_has_the_wait_limit_as_metadata():
+def test_a_held_route_has_the_wait_limit_as_metadata() -> None:
     texts = [
         envoy_config.files(
             replace(SNAPSHOT, llms=(replace(LLMS[1], is_held=held, wait_s_max=2.5),)), "/run"
@@ -109,7 +116,7 @@ def test_a_held_route_has_the_wait_limit_as_metadata():
     assert [text["rds.json"].count('"wait_ms": 7500') for text in texts] == [4, 0]
 
 
-def test_a_version_is_its_contents():
+def test_a_version_is_its_contents() -> None:
     snaps = (SNAPSHOT, replace(SNAPSHOT, routes={}), SNAPSHOT)
     first, second, third = (
         envoy_config.version(envoy_config.files(snap, "/run")["rds.json"]) for snap in snaps
@@ -117,16 +124,16 @@ def test_a_version_is_its_contents():
     assert first == third != second
 
 
-def test_keys_are_only_in_the_routes():
+def test_keys_are_only_in_the_routes() -> None:
     assert {
         name for name, text in envoy_config.files(SNAPSHOT, "/run").items() if "secret" in text
     } == {"rds.json"}
 
 
-text = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=20)
+text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 @given(st.dictionaries(text, st.sampled_from(["default", "gpu"]), max_size=5))
-def test_any_name_makes_valid_json(routes):
+def test_any_name_makes_valid_json(routes: dict[str, str]) -> None:
     files = envoy_config.files(replace(SNAPSHOT, routes=routes), "/run")
     assert all(json.loads(text) for text in files.values())

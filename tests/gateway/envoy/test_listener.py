@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from meshserve.gateway.envoy import listener
+from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -25,17 +26,17 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
         ("0.0.0.0:65535", "0.0.0.0", 65535),
     ],
 )
-async def test_addresses_are_split(listen, host, port):
+async def test_addresses_are_split(listen: str, host: str, port: int) -> None:
     assert listener.split_address(listen) == (host, port)
 
 
 @pytest.mark.parametrize("listen", ["", "8080", "127.0.0.1", "example.com:80", "127.0.0.1:http"])
-async def test_invalid_addresses_are_refused(listen):
+async def test_invalid_addresses_are_refused(listen: str) -> None:
     with pytest.raises(ValueError, match=r"invalid literal|does not appear"):
         listener.split_address(listen)
 
 
-async def test_a_taken_address_is_named():
+async def test_a_taken_address_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"can't listen on {address}: Address already in use"):
@@ -43,7 +44,7 @@ async def test_a_taken_address_is_named():
     listener.check_is_free(address)
 
 
-async def test_http_1_and_2_and_grpc_share_the_port(shared_mesh):
+async def test_http_1_and_2_and_grpc_share_the_port(shared_mesh: conftest.Mesh) -> None:
     assert (await shared_mesh.http.get("/v2/models/iris")).http_version == "HTTP/1.1"
     assert (await shared_mesh.call(first_field(b"iris")))["by"].startswith("default")
     host, port = listener.split_address(shared_mesh.snapshot.listen)
@@ -54,12 +55,12 @@ async def test_http_1_and_2_and_grpc_share_the_port(shared_mesh):
     await writer.wait_closed()
 
 
-async def test_a_call_without_an_answer_ends_at_its_deadline(shared_mesh):
+async def test_a_call_without_an_answer_ends_at_its_deadline(shared_mesh: conftest.Mesh) -> None:
     code, _ = await shared_mesh.fault(metadata=[("x-say", "slow")], timeout_s=0.2)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_envoy_ends_the_call_and_passes_the_deadline_on(shared_mesh):
+async def test_envoy_ends_the_call_and_passes_the_deadline_on(shared_mesh: conftest.Mesh) -> None:
     """By hand, so that no client's own clock ends the call first."""
     headers = {
         "content-type": "application/grpc",
@@ -84,12 +85,12 @@ async def test_envoy_ends_the_call_and_passes_the_deadline_on(shared_mesh):
     assert len(seen) == 1
 
 
-async def test_a_path_in_another_spelling_is_the_same_path(shared_mesh):
+async def test_a_path_in_another_spelling_is_the_same_path(shared_mesh: conftest.Mesh) -> None:
     answer = await shared_mesh.http.get("/v2/x/../models/./iris")
     assert answer.json()["path"] == "/v2/models/iris"
 
 
-async def test_bytes_that_are_no_http_break_nothing(shared_mesh):
+async def test_bytes_that_are_no_http_break_nothing(shared_mesh: conftest.Mesh) -> None:
     host, port = listener.split_address(shared_mesh.snapshot.listen)
     for junk in (b"\x16\x03\x01\x02\x00" + b"\x00" * 600, b"GET\r\n\r\n", b"\x00" * 10_000):
         reader, writer = await asyncio.open_connection(host, port)
@@ -100,7 +101,7 @@ async def test_bytes_that_are_no_http_break_nothing(shared_mesh):
     assert (await shared_mesh.http.get("/healthz")).status_code == 200
 
 
-async def test_many_calls_at_once_need_no_luck(shared_mesh):
+async def test_many_calls_at_once_need_no_luck(shared_mesh: conftest.Mesh) -> None:
     answers = await asyncio.gather(
         *(shared_mesh.call(first_field(b"iris"), metadata=[("x-say", "slow")]) for _ in range(1200))
     )

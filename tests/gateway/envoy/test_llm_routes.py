@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from urllib.parse import parse_qs
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import llm_routes
 from tests import support
-from tests.gateway import engines
+from tests.gateway import conftest, engines
 from tests.gateway.conftest import first_field
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -33,43 +35,43 @@ OF_OPENAI = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory):
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[conftest.Mesh]:
     async with engines.running_llms(str(tmp_path_factory.mktemp("gw"))) as started:
         yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def llms(run_dir):
+async def llms(run_dir: str) -> AsyncIterator[conftest.Mesh]:
     """One of the test's own."""
     async with engines.running_llms(run_dir) as started:
         yield started
 
 
-async def test_equal_snapshots_give_equal_routes():
+async def test_equal_snapshots_give_equal_routes() -> None:
     first, again = (json.dumps(llm_routes.by_model(engines.routes("/run"))) for _ in range(2))
     assert first == again
 
 
 @pytest.mark.parametrize("path", [*OF_OPENAI, *BARE])
-async def test_every_engine_path_is_routed_by_model(shared, path):
+async def test_every_engine_path_is_routed_by_model(shared: conftest.Mesh, path: str) -> None:
     for asked in (path, f"{path}?x=1"):
         answer = (await chat(shared, path=asked)).json()
         assert (answer["by"].partition("/")[0], answer["path"]) == ("tiny", path)
 
 
 @pytest.mark.parametrize("path", OF_OPENAI)
-async def test_the_prefixed_api_is_the_same(shared, path):
+async def test_the_prefixed_api_is_the_same(shared: conftest.Mesh, path: str) -> None:
     assert (await chat(shared, path=f"/openai{path}")).json()["path"] == path
 
 
 @pytest.mark.parametrize("name", ["org/tiny 1", "modèle-日本", "lora"])
-async def test_aliases_and_adapters_lead_to_their_llm(shared, name):
+async def test_aliases_and_adapters_lead_to_their_llm(shared: conftest.Mesh, name: str) -> None:
     answer = (await chat(shared, name)).json()
     assert answer["by"].startswith("tiny/")
     assert answer["headers"]["x-mesh-model"].encode("latin-1").decode() == name
 
 
-async def test_an_llm_may_have_any_name(llms):
+async def test_an_llm_may_have_any_name(llms: conftest.Mesh) -> None:
     names = (
         "org/tiny 1:latest",
         "modèle-日本",
@@ -98,7 +100,7 @@ async def test_an_llm_may_have_any_name(llms):
         assert (await answer).status_code == 503
 
 
-async def test_a_session_always_gets_the_same_replica(shared):
+async def test_a_session_always_gets_the_same_replica(shared: conftest.Mesh) -> None:
     homes = {}
     for number in range(60):
         headers = {"x-session-id": f"session-{number}"}
@@ -111,8 +113,8 @@ async def test_a_session_always_gets_the_same_replica(shared):
     assert set(Counter(homes.values())) == {"tiny/0", "tiny/1", "tiny/2"}
 
 
-async def test_sessions_of_replicas_that_stay_stay(llms):
-    async def homes():
+async def test_sessions_of_replicas_that_stay_stay(llms: conftest.Mesh) -> None:
+    async def homes() -> list[str]:
         answers = [await chat(llms, headers={"x-session-id": str(number)}) for number in range(40)]
         return [answer.json()["by"] for answer in answers]
 
@@ -129,14 +131,16 @@ async def test_sessions_of_replicas_that_stay_stay(llms):
         assert "tiny/0" not in after
 
 
-async def test_the_least_busy_replica_answers(llms):
-    replicas, streams = [llms.echoes[f"tiny/{number}"] for number in range(3)], []
-    for count in range(1, 7):
+async def test_the_least_busy_replica_answers(llms: conftest.Mesh) -> None:
+    replicas = [llms.echoes[f"tiny/{number}"] for number in range(3)]
+    streams: list[asyncio.Future[httpx.Response]] = []
+
+    def has_come() -> bool:
+        return sum(len(replica.seen) for replica in replicas) == len(streams)
+
+    for _ in range(6):
         streams.append(asyncio.ensure_future(chat(llms, headers={"x-say": "stream"})))
-        await support.wait_until_async(
-            lambda count=count: sum(len(replica.seen) for replica in replicas) == count,
-            what="it has come",
-        )
+        await support.wait_until_async(has_come, what="the request has come")
     assert [len(replica.seen) for replica in replicas] == [2, 2, 2]
     for _ in range(2):
         replicas[0].words.put_nowait("")
@@ -150,7 +154,7 @@ async def test_the_least_busy_replica_answers(llms):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/openai/v1/chat/completions"])
-async def test_each_token_arrives_before_the_next_is_made(llms, path):
+async def test_each_token_arrives_before_the_next_is_made(llms: conftest.Mesh, path: str) -> None:
     content = json.dumps({"model": "tiny", "stream": True})
     headers = {"x-say": "stream", "accept-encoding": "gzip, br", "x-session-id": "one"}
     server = llms.echoes[(await chat(llms, headers={"x-session-id": "one"})).json()["by"]]
@@ -169,7 +173,7 @@ async def test_each_token_arrives_before_the_next_is_made(llms, path):
         assert b"".join([chunk async for chunk in chunks]) == b"data: [DONE]\n\n"
 
 
-async def test_a_stream_of_a_removed_replica_goes_on_to_its_end(llms):
+async def test_a_stream_of_a_removed_replica_goes_on_to_its_end(llms: conftest.Mesh) -> None:
     tiny, *others = llms.snapshot.llms
     only = replace(tiny, members=tiny.members[:1])
     await llms.gateway.apply(replace(llms.snapshot, llms=(only, *others)))
@@ -183,14 +187,16 @@ async def test_a_stream_of_a_removed_replica_goes_on_to_its_end(llms):
             "POST", "/v1/completions", content=b'{"model":"tiny"}', headers={"x-say": "stream"}
         ) as answer:
             await llms.gateway.apply(
-                replace(llms.snapshot, llms=others if changed is None else (changed, *others))
+                replace(
+                    llms.snapshot, llms=tuple(others) if changed is None else (changed, *others)
+                )
             )
             for word in ("one", "two", ""):
                 llms.echoes["tiny/0"].words.put_nowait(word)
             assert await answer.aread() == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
 
 
-async def test_a_client_that_stops_reading_does_not_block_others(llms):
+async def test_a_client_that_stops_reading_does_not_block_others(llms: conftest.Mesh) -> None:
     only = replace(llms.snapshot.llms[0], members=llms.snapshot.llms[0].members[:1])
     await llms.gateway.apply(replace(llms.snapshot, llms=(only,)))
     content, headers = b'{"model":"tiny"}', {"x-say": "big"}
@@ -202,7 +208,9 @@ async def test_a_client_that_stops_reading_does_not_block_others(llms):
         assert len(await unread.aread()) > 20_000_000
 
 
-async def test_a_client_that_leaves_cancels_its_request_at_the_engine(shared):
+async def test_a_client_that_leaves_cancels_its_request_at_the_engine(
+    shared: conftest.Mesh,
+) -> None:
     replicas = [shared.echoes[f"tiny/{number}"] for number in range(3)]
     before = sum(replica.abandoned for replica in replicas)
     seen = sum(len(replica.seen) for replica in replicas)
@@ -218,7 +226,7 @@ async def test_a_client_that_leaves_cancels_its_request_at_the_engine(shared):
     )
 
 
-async def test_an_engines_own_errors_pass_unchanged(shared):
+async def test_an_engines_own_errors_pass_unchanged(shared: conftest.Mesh) -> None:
     answer = await chat(shared, headers={"x-say": "unavailable"})
     assert (answer.status_code, answer.json(), answer.headers.get("retry-after")) == (
         503,
@@ -228,13 +236,15 @@ async def test_an_engines_own_errors_pass_unchanged(shared):
     assert (await chat(shared, headers={"x-say": "crash"})).text == "Internal Server Error"
 
 
-async def test_a_request_that_may_have_reached_an_engine_is_not_retried(shared):
+async def test_a_request_that_may_have_reached_an_engine_is_not_retried(
+    shared: conftest.Mesh,
+) -> None:
     count = sum(len(shared.echoes[f"tiny/{number}"].seen) for number in range(3))
     await chat(shared, headers={"x-say": "unavailable"})
     assert sum(len(shared.echoes[f"tiny/{number}"].seen) for number in range(3)) == count + 1
 
 
-async def test_an_unreachable_replica_is_skipped(llms):
+async def test_an_unreachable_replica_is_skipped(llms: conftest.Mesh) -> None:
     tiny, *others = llms.snapshot.llms
     dead = tuple(engines.replica(llms.run_dir, "dead", number) for number in range(2))
     await llms.gateway.apply(
@@ -244,7 +254,7 @@ async def test_an_unreachable_replica_is_skipped(llms):
         assert (await chat(llms, headers=headers)).json()["by"] == "tiny/0"
 
 
-async def test_without_a_replica_the_refusal_says_when_to_retry(shared):
+async def test_without_a_replica_the_refusal_says_when_to_retry(shared: conftest.Mesh) -> None:
     for headers in ({}, {"x-session-id": "one"}):
         answer = await chat(shared, "gone", headers=headers)
         status, code, error = fault(answer)
@@ -252,14 +262,16 @@ async def test_without_a_replica_the_refusal_says_when_to_retry(shared):
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_unready_replica_gets_no_request_even_if_it_is_the_only_one(llms):
+async def test_an_unready_replica_gets_no_request_even_if_it_is_the_only_one(
+    llms: conftest.Mesh,
+) -> None:
     tiny, *others = llms.snapshot.llms
     unready = tuple(replace(replica, ready=False) for replica in tiny.members)
     await llms.gateway.apply(replace(llms.snapshot, llms=(replace(tiny, members=unready), *others)))
     assert fault(await chat(llms))[0] == 503
 
 
-async def test_models_are_listed_by_the_controller(shared):
+async def test_models_are_listed_by_the_controller(shared: conftest.Mesh) -> None:
     for path in ("/v1/models", "/openai/v1/models", "/v1/models?limit=1"):
         answer = (await shared.http.get(path)).json()
         assert (answer["by"], answer["path"]) == ("controller", "/v1/models")
@@ -269,14 +281,14 @@ async def test_models_are_listed_by_the_controller(shared):
     "written",
     ["tiny", "lora", "cold", "org/tiny%201", "org%2Ftiny%201", "mod%C3%A8le-%E6%97%A5%E6%9C%AC"],
 )
-async def test_the_controller_describes_one_llm(shared, written):
+async def test_the_controller_describes_one_llm(shared: conftest.Mesh, written: str) -> None:
     for api in ("/v1", "/openai/v1"):
         answer = (await shared.http.get(f"{api}/models/{written}")).json()
         assert (answer["by"], answer["path"]) == ("controller", f"/v1/models/{written}")
 
 
 @pytest.mark.parametrize("name", ["iris", "tin", "tinyy", "huge"])
-async def test_other_models_keep_their_pools(shared, name):
+async def test_other_models_keep_their_pools(shared: conftest.Mesh, name: str) -> None:
     pool = "big" if name == "huge" else "default"
     for method, path in (
         ("GET", f"/v1/models/{name}"),
@@ -289,7 +301,9 @@ async def test_other_models_keep_their_pools(shared, name):
     assert (await shared.http.get(f"/openai/v1/models/{name}")).json()["by"] == "controller"
 
 
-async def test_an_llms_name_means_nothing_to_the_paths_of_small_models(shared):
+async def test_an_llms_name_means_nothing_to_the_paths_of_small_models(
+    shared: conftest.Mesh,
+) -> None:
     assert (await shared.call(first_field(b"tiny")))["by"].startswith("default")
     assert (await shared.http.post("/v2/models/tiny/infer")).json()["by"].startswith("default")
 
@@ -306,7 +320,9 @@ async def test_an_llms_name_means_nothing_to_the_paths_of_small_models(shared):
         "//mesh/internal/held",
     ],
 )
-async def test_the_hold_endpoint_can_not_be_reached_from_outside(shared, path):
+async def test_the_hold_endpoint_can_not_be_reached_from_outside(
+    shared: conftest.Mesh, path: str
+) -> None:
     raw = shared.http.base_url.copy_with(raw_path=path.encode())
     assert (await shared.http.post(raw)).status_code == 404
     assert shared.echoes["hold"].asked == []
@@ -315,7 +331,7 @@ async def test_the_hold_endpoint_can_not_be_reached_from_outside(shared, path):
 KEYS = (snapshots.ApiKey("shop", "shop-key"), snapshots.ApiKey("ops", "ops-key", admin=True))
 
 
-async def test_keys_are_required_and_not_passed_on(run_dir):
+async def test_keys_are_required_and_not_passed_on(run_dir: str) -> None:
     async with engines.running_llms(run_dir, keys=KEYS) as mesh:
         for path in (
             "/v1/chat/completions",
@@ -334,7 +350,7 @@ async def test_keys_are_required_and_not_passed_on(run_dir):
             assert (await mesh.http.get("/v1/models", headers=headers)).json()["by"] == "controller"
 
 
-async def test_without_keys_a_clients_key_is_not_passed_on(shared):
+async def test_without_keys_a_clients_key_is_not_passed_on(shared: conftest.Mesh) -> None:
     seen = (await chat(shared, headers={"authorization": "Bearer sk-of-another-house"})).json()[
         "headers"
     ]

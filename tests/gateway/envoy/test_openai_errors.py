@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 import pytest_asyncio
 
 from meshserve.gateway.envoy import openai_errors
 from meshserve.protocol import paths
-from tests.gateway import engines
+from tests.gateway import conftest, engines
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def deserted(tmp_path_factory):
+async def deserted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[conftest.Mesh]:
     """A gateway without any server behind it."""
     async with engines.running_llms(
         str(tmp_path_factory.mktemp("gw")), controller=None, pools={"default": ()}, routes={}
@@ -31,7 +34,7 @@ async def deserted(tmp_path_factory):
         "/v1/responses/r1?model=gone",
     ],
 )
-async def test_errors_have_openais_form_on_its_paths(deserted, path):
+async def test_errors_have_openais_form_on_its_paths(deserted: conftest.Mesh, path: str) -> None:
     answer = await deserted.http.get(path)
     assert answer.json() == openai_errors.error(
         "nobody can answer this now: no healthy upstream", 503
@@ -44,13 +47,15 @@ async def test_errors_have_openais_form_on_its_paths(deserted, path):
 
 
 @pytest.mark.parametrize("path", [path for path in paths.ENGINE_PATHS if path != "/invocations"])
-async def test_errors_have_openais_form_on_the_bare_paths_of_engines(deserted, path):
+async def test_errors_have_openais_form_on_the_bare_paths_of_engines(
+    deserted: conftest.Mesh, path: str
+) -> None:
     answer = await engines.chat(deserted, "gone", f"{path}?x=1")
     assert engines.fault(answer)[:2] == (503, "service_unavailable")
 
 
 @pytest.mark.parametrize("path", ["/v1/models/iris", "/v2/models/iris", "/mesh/v1/status"])
-async def test_errors_keep_their_form_elsewhere(deserted, path):
+async def test_errors_keep_their_form_elsewhere(deserted: conftest.Mesh, path: str) -> None:
     answer = await deserted.http.get(path)
     assert (answer.status_code, answer.json()) == (
         503,
@@ -63,7 +68,7 @@ async def test_errors_keep_their_form_elsewhere(deserted, path):
     "path",
     ["/scores", "/tokenize/x", "/v1", "/openai", "/openai/v2/x", "/v2/rerankk", "/x/v1/models"],
 )
-async def test_paths_beside_openais_are_not_found(deserted, path):
+async def test_paths_beside_openais_are_not_found(deserted: conftest.Mesh, path: str) -> None:
     answer = await deserted.http.post(path, content=b'{"model":"tiny"}')
     assert (answer.status_code, answer.json()) == (
         404,
@@ -71,18 +76,18 @@ async def test_paths_beside_openais_are_not_found(deserted, path):
     )
 
 
-async def test_a_page_beside_the_list_of_models_is_not_found(deserted):
+async def test_a_page_beside_the_list_of_models_is_not_found(deserted: conftest.Mesh) -> None:
     assert (await deserted.http.get("/v1/modelss")).json() == {
         "error": "nothing is served under /v1/modelss"
     }
     assert engines.fault(await deserted.http.get("/openai/v1/modelss"))[:2] == (404, "not_found")
 
 
-async def test_an_errors_type_tells_client_from_server():
-    kinds = {
-        status: openai_errors.error("x", status)["error"]["type"]
-        for status in (400, 404, 413, 500, 503)
+async def test_an_errors_type_tells_client_from_server() -> None:
+    errors: dict[int, Any] = {
+        status: openai_errors.error("x", status)["error"] for status in (400, 404, 413, 500, 503)
     }
+    kinds = {status: error["type"] for status, error in errors.items()}
     assert kinds == dict.fromkeys((400, 404, 413), "invalid_request_error") | dict.fromkeys(
         (500, 503), "server_error"
     )

@@ -10,6 +10,7 @@ import pytest
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import routes
+from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field, member
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -18,17 +19,17 @@ PREFIX = "/inference.GRPCInferenceService"
 HOME = hash_ring.HashRing(["default-0", "default-1"]).home
 
 
-def text(snap):
+def text(snap: snapshots.GatewaySnapshot) -> str:
     return str(routes.table(snap))
 
 
-async def test_equal_snapshots_give_equal_tables(shared_mesh):
+async def test_equal_snapshots_give_equal_tables(shared_mesh: conftest.Mesh) -> None:
     snap = shared_mesh.snapshot
     assert text(snap) == text(replace(snap, routes=dict(snap.routes)))
     assert text(snap) != text(replace(snap, routes={"other": "big"}))
 
 
-async def test_a_model_of_another_pool_is_found_by_every_path(shared_mesh):
+async def test_a_model_of_another_pool_is_found_by_every_path(shared_mesh: conftest.Mesh) -> None:
     assert (await shared_mesh.call(first_field(b"huge")))["by"] == "big-0"
     assert (await shared_mesh.call(metadata=[("mm-model-id", "huge")]))["by"] == "big-0"
     assert (await shared_mesh.call(first_field(b"huge"), f"{PREFIX}/ModelStatistics"))[
@@ -39,7 +40,9 @@ async def test_a_model_of_another_pool_is_found_by_every_path(shared_mesh):
 
 
 @pytest.mark.parametrize("name", ["iris", "hug", "hugeandmore", "Huge"])
-async def test_models_without_a_route_go_to_the_default_pool(shared_mesh, name):
+async def test_models_without_a_route_go_to_the_default_pool(
+    shared_mesh: conftest.Mesh, name: str
+) -> None:
     assert (await shared_mesh.call(first_field(name.encode())))["by"] == HOME(name)
     assert (await shared_mesh.http.get(f"/v2/models/{name}")).json()["by"] == HOME(name)
 
@@ -59,13 +62,15 @@ async def test_models_without_a_route_go_to_the_default_pool(shared_mesh, name):
         "/mmesh.ModelMesh/registerModel",
     ],
 )
-async def test_the_controller_answers_calls_about_the_mesh(shared_mesh, path):
+async def test_the_controller_answers_calls_about_the_mesh(
+    shared_mesh: conftest.Mesh, path: str
+) -> None:
     answer = await shared_mesh.call(first_field(b"") + first_field(b"huge", 2), path)
     assert (answer["by"], answer["path"]) == ("controller", path)
     assert "x-mesh-model" not in answer["headers"]
 
 
-async def test_the_controller_answers_loads_of_any_model(shared_mesh):
+async def test_the_controller_answers_loads_of_any_model(shared_mesh: conftest.Mesh) -> None:
     for path in (f"{PREFIX}/RepositoryModelLoad", "/mmesh.ModelMesh/ensureLoaded"):
         assert (await shared_mesh.call(first_field(b"huge"), path))["by"] == "controller"
 
@@ -79,7 +84,9 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_the_controller_answers_pages_about_the_mesh(shared_mesh, path):
+async def test_the_controller_answers_pages_about_the_mesh(
+    shared_mesh: conftest.Mesh, path: str
+) -> None:
     answer = (await shared_mesh.http.post(path, content=b"{}")).json()
     assert (answer["by"], answer["path"]) == ("controller", path.partition("?")[0])
 
@@ -87,7 +94,7 @@ async def test_the_controller_answers_pages_about_the_mesh(shared_mesh, path):
 @pytest.mark.parametrize(
     "path", [f"{PREFIX}/Nothing", f"{PREFIX}/ModelInferAndMore", "/nobody.Service/Method"]
 )
-async def test_an_unknown_method_is_unimplemented(shared_mesh, path):
+async def test_an_unknown_method_is_unimplemented(shared_mesh: conftest.Mesh, path: str) -> None:
     code, reason = await shared_mesh.fault(first_field(b"huge"), path)
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert path in reason
@@ -106,17 +113,17 @@ async def test_an_unknown_method_is_unimplemented(shared_mesh, path):
         "/metrics/x",
     ],
 )
-async def test_an_unknown_path_is_not_found(shared_mesh, path):
+async def test_an_unknown_path_is_not_found(shared_mesh: conftest.Mesh, path: str) -> None:
     answer = await shared_mesh.http.get(f"{path}?a=b")
     assert answer.status_code == 404
     assert answer.json() == {"error": f"nothing is served under {path}"}
 
 
-async def test_a_rest_request_to_a_grpc_path_is_not_found(shared_mesh):
+async def test_a_rest_request_to_a_grpc_path_is_not_found(shared_mesh: conftest.Mesh) -> None:
     assert (await shared_mesh.http.post(INFER, content=first_field(b"iris"))).status_code == 404
 
 
-async def test_a_compressed_message_arrives_decompressed(shared_mesh):
+async def test_a_compressed_message_arrives_decompressed(shared_mesh: conftest.Mesh) -> None:
     body = first_field(b"huge") + first_field(b"x" * 1000, 7)
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         answer = await shared_mesh.channel.unary_unary(INFER)(
@@ -128,14 +135,14 @@ async def test_a_compressed_message_arrives_decompressed(shared_mesh):
     assert b'"by": "controller"' in await call(body, compression=grpc.Compression.Gzip)
 
 
-async def test_a_thousand_routes_are_taken_at_once(mesh):
+async def test_a_thousand_routes_are_taken_at_once(mesh: conftest.Mesh) -> None:
     names = {f"model-{number}": "big" for number in range(1000)}
     await mesh.gateway.apply(replace(mesh.snapshot, routes=names))
     assert (await mesh.call(first_field(b"model-999")))["by"] == "big-0"
     assert (await mesh.call(first_field(b"huge")))["by"] == HOME("huge")
 
 
-async def test_pools_and_routes_change_without_closing_a_connection(mesh):
+async def test_pools_and_routes_change_without_closing_a_connection(mesh: conftest.Mesh) -> None:
     call = mesh.channel.unary_unary(INFER)(b"", metadata=[("x-say", "slow")])
     await mesh.call(b"")
     pools = {**mesh.snapshot.pools, "new": (member(mesh.run_dir, "big-0"),)}
@@ -148,6 +155,6 @@ async def test_pools_and_routes_change_without_closing_a_connection(mesh):
     assert set(created.values()) == {"1", "0"}
 
 
-async def test_keys_are_not_in_the_listener(shared_mesh):
+async def test_keys_are_not_in_the_listener(shared_mesh: conftest.Mesh) -> None:
     with_keys = replace(shared_mesh.snapshot, keys=(snapshots.ApiKey("bob", "secret"),))
     assert "secret" in text(with_keys)

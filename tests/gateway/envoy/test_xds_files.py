@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -16,17 +17,19 @@ SNAPSHOT = snapshots.GatewaySnapshot(
 
 
 @pytest.fixture
-def layout(tmp_path):
+def layout(tmp_path: Path) -> gateway_paths.GatewayPaths:
     paths = gateway_paths.GatewayPaths(str(tmp_path))
     paths.make_folders()
     return paths
 
 
-def inodes(tmp_path):
+def inodes(tmp_path: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in (tmp_path / "envoy").iterdir()}
 
 
-def test_only_files_that_differ_are_replaced(tmp_path, layout):
+def test_only_files_that_differ_are_replaced(
+    tmp_path: Path, layout: gateway_paths.GatewayPaths
+) -> None:
     folder = xds_files.ConfigFolder(layout)
     folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
     before = inodes(tmp_path)
@@ -39,12 +42,16 @@ def test_only_files_that_differ_are_replaced(tmp_path, layout):
     assert different == {"eds-pool-default.json", "eds-busy-default.json"}
 
 
-def test_files_that_hold_keys_are_for_their_owner_alone(tmp_path, layout):
+def test_files_that_hold_keys_are_for_their_owner_alone(
+    tmp_path: Path, layout: gateway_paths.GatewayPaths
+) -> None:
     xds_files.ConfigFolder(layout).write(envoy_config.files(SNAPSHOT, layout.run_dir))
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "envoy").iterdir()} == {0o600}
 
 
-def test_members_files_of_removed_pools_are_pruned(tmp_path, layout):
+def test_members_files_of_removed_pools_are_pruned(
+    tmp_path: Path, layout: gateway_paths.GatewayPaths
+) -> None:
     folder = xds_files.ConfigFolder(layout)
     folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
     folder.write(
@@ -60,7 +67,7 @@ def test_members_files_of_removed_pools_are_pruned(tmp_path, layout):
     }
 
 
-def test_versions_are_those_of_the_files(layout):
+def test_versions_are_those_of_the_files(layout: gateway_paths.GatewayPaths) -> None:
     folder = xds_files.ConfigFolder(layout)
     folder.write(
         {
@@ -75,7 +82,9 @@ def test_versions_are_those_of_the_files(layout):
     }
 
 
-def test_a_removed_folder_leaves_nothing(tmp_path, layout):
+def test_a_removed_folder_leaves_nothing(
+    tmp_path: Path, layout: gateway_paths.GatewayPaths
+) -> None:
     folder = xds_files.ConfigFolder(layout)
     folder.write(envoy_config.files(SNAPSHOT, layout.run_dir))
     folder.remove()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.gateway import engines
+from tests.gateway import conftest, engines
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
@@ -17,12 +19,12 @@ PATH = "/v1/chat/completions"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mesh(tmp_path_factory):
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[conftest.Mesh]:
     async with engines.running_llms(str(tmp_path_factory.mktemp("gw"))) as started:
         yield started
 
 
-async def found(mesh, body, kind="application/json"):
+async def found(mesh: conftest.Mesh, body: Any, kind: str = "application/json") -> Any:
     """The name that was found, or the message of why not."""
     answer = await mesh.http.post(PATH, content=body, headers={"content-type": kind})
     if answer.status_code == 200:
@@ -55,13 +57,15 @@ GOOD = [
 
 
 @pytest.mark.parametrize("body", GOOD, ids=lambda body: body[:60])
-async def test_the_name_is_found_at_any_place_of_the_message(mesh, body):
+async def test_the_name_is_found_at_any_place_of_the_message(
+    mesh: conftest.Mesh, body: Any
+) -> None:
     assert json.loads(body.encode())["model"] == "tiny"
     assert await found(mesh, body.encode()) == "tiny"
 
 
 @pytest.mark.parametrize("name", ["org/tiny 1", "modèle-日本"])
-async def test_names_may_be_escaped_or_not(mesh, name):
+async def test_names_may_be_escaped_or_not(mesh: conftest.Mesh, name: str) -> None:
     for is_ascii in (True, False):
         assert await found(mesh, json.dumps({"model": name}, ensure_ascii=is_ascii)) == name
 
@@ -69,7 +73,7 @@ async def test_names_may_be_escaped_or_not(mesh, name):
 @pytest.mark.parametrize(
     "name", ['a"b', "a\\b", "a/b", "😀", "\ud800x", "\b\f\n\r\t\x00\x7f", "é" * 900, "model"]
 )
-async def test_an_unknown_name_is_read_like_any_other(mesh, name):
+async def test_an_unknown_name_is_read_like_any_other(mesh: conftest.Mesh, name: str) -> None:
     expected = name.replace("\ud800", "\ufffd")
     assert await found(mesh, json.dumps({"model": name})) == expected
 
@@ -104,22 +108,22 @@ BROKEN = [
 @pytest.mark.parametrize(
     "body", [*BROKEN, b'{"model":"\xff"}', b'{"model":"\xc3"}'], ids=lambda body: repr(body[:40])
 )
-async def test_broken_json_is_refused(mesh, body):
+async def test_broken_json_is_refused(mesh: conftest.Mesh, body: Any) -> None:
     assert await found(mesh, body) == "the body is not valid JSON"
 
 
 @pytest.mark.parametrize("body", ["{}", " { } ", '{"messages":[{"model":"tiny"}]}', '{"model":""}'])
-async def test_a_missing_name_is_refused(mesh, body):
+async def test_a_missing_name_is_refused(mesh: conftest.Mesh, body: Any) -> None:
     assert await found(mesh, body) == "you must provide a model parameter"
 
 
 @pytest.mark.parametrize("value", ["null", "1", "true", "[]", '["tiny"]', '{"model":"tiny"}'])
-async def test_a_name_is_a_string(mesh, value):
+async def test_a_name_is_a_string(mesh: conftest.Mesh, value: Any) -> None:
     assert await found(mesh, f'{{"model":{value}}}') == "model must be a string"
     assert await found(mesh, f'{{"model":"tiny","model":{value}}}') == "model must be a string"
 
 
-async def test_a_hostile_body_is_not_read_to_its_end(mesh):
+async def test_a_hostile_body_is_not_read_to_its_end(mesh: conftest.Mesh) -> None:
     assert (
         await found(mesh, '{"a":[' + '"",' * 3_000_000 + '""],"model":"tiny"}')
         == "the body has more than 2000000 values"
@@ -134,7 +138,7 @@ async def test_a_hostile_body_is_not_read_to_its_end(mesh):
     )
 
 
-def form(*fields, boundary="xYz"):
+def form(*fields: Any, boundary: str = "xYz") -> bytes:
     return (
         b"".join(
             b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary.encode(), head, body) for head, body in fields
@@ -154,14 +158,14 @@ MODEL = b'Content-Disposition: form-data; name="model"'
     "fields",
     [(FILE, (MODEL, b"tiny")), ((MODEL, b"tiny"), FILE), ((MODEL, b"x"), (MODEL, b"tiny"))],
 )
-async def test_a_form_names_the_model_too(mesh, fields):
+async def test_a_form_names_the_model_too(mesh: conftest.Mesh, fields: Any) -> None:
     assert await found(mesh, form(*fields), "multipart/form-data; boundary=xYz") == "tiny"
     assert (
         await found(mesh, form(*fields), 'Multipart/Form-Data; charset=x; BOUNDARY="xYz"') == "tiny"
     )
 
 
-async def test_a_form_of_httpx_is_read(mesh):
+async def test_a_form_of_httpx_is_read(mesh: conftest.Mesh) -> None:
     answer = await mesh.http.post(
         "/v1/audio/transcriptions",
         data={"model": "tiny"},
@@ -174,7 +178,7 @@ async def test_a_form_of_httpx_is_read(mesh):
     "body",
     [b"", b"--xYz", form(FILE), form((MODEL, b"")), form((MODEL, b"\xff")), b"--xYz\r\n" * 10_000],
 )
-async def test_a_form_without_a_model_is_refused(mesh, body):
+async def test_a_form_without_a_model_is_refused(mesh: conftest.Mesh, body: Any) -> None:
     assert (await found(mesh, body, "multipart/form-data; boundary=xYz")).startswith(
         "you must provide a model parameter"
     )
@@ -202,7 +206,9 @@ values = st.recursive(
     indent=st.sampled_from([None, 1]),
     is_ascii=st.booleans(),
 )
-async def test_the_name_is_the_one_that_pythons_json_finds(mesh, before, indent, is_ascii):
+async def test_the_name_is_the_one_that_pythons_json_finds(
+    mesh: conftest.Mesh, before: dict[str, Any], indent: int | None, is_ascii: bool
+) -> None:
     after = {**before, "model": "tiny"}
     text = json.dumps(after, indent=indent, ensure_ascii=is_ascii).encode(errors="replace")
     assert await found(mesh, text) == "tiny"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ import pytest_asyncio
 
 from meshserve.core.values import model, snapshots
 from tests import support
-from tests.gateway import engines
+from tests.gateway import conftest, engines
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
@@ -21,29 +23,29 @@ chat, fault = engines.chat, engines.fault
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory):
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[conftest.Mesh]:
     async with engines.running_llms(str(tmp_path_factory.mktemp("gw"))) as started:
         yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def llms(run_dir):
+async def llms(run_dir: str) -> AsyncIterator[conftest.Mesh]:
     """One of the test's own."""
     async with engines.running_llms(run_dir) as started:
         yield started
 
 
-def later(call):
+def later(call: Any) -> Any:
     return asyncio.ensure_future(call)
 
 
-async def until_waiting(mesh, count):
+async def until_waiting(mesh: conftest.Mesh, count: int) -> None:
     await support.wait_until_async(
         lambda: len(mesh.echoes["hold"].waiting) == count, what=f"{count} wait"
     )
 
 
-def with_llm(mesh, name, **changes):
+def with_llm(mesh: conftest.Mesh, name: str, **changes: Any) -> snapshots.GatewaySnapshot:
     return replace(
         mesh.snapshot,
         llms=tuple(
@@ -52,13 +54,13 @@ def with_llm(mesh, name, **changes):
     )
 
 
-def ready(mesh):
+def ready(mesh: conftest.Mesh) -> snapshots.GatewaySnapshot:
     return with_llm(
         mesh, "cold", members=(engines.replica(mesh.run_dir, "cold", 0),), is_held=False
     )
 
 
-async def test_an_unknown_model_is_not_found(shared):
+async def test_an_unknown_model_is_not_found(shared: conftest.Mesh) -> None:
     for path in ("/v1/chat/completions", "/openai/v1/embeddings", "/rerank"):
         status, code, error = fault(await chat(shared, 'no"body\n', path))
         assert (status, code, error["param"], error["type"]) == (
@@ -72,7 +74,7 @@ async def test_an_unknown_model_is_not_found(shared):
     assert (await chat(shared, "iris")).headers["content-type"] == "application/json"
 
 
-async def test_a_refusal_names_the_mistake(shared):
+async def test_a_refusal_names_the_mistake(shared: conftest.Mesh) -> None:
     for body, param in ((b"{}", "model"), (b'{"model":1}', "model"), (b"{", None)):
         status, code, error = fault(await shared.http.post("/v1/completions", content=body))
         assert (status, code, error["param"]) == (400, "invalid_request", param)
@@ -81,7 +83,9 @@ async def test_a_refusal_names_the_mistake(shared):
 @pytest.mark.parametrize(
     "query", ["model=tiny", "x=1&model=tiny&y", "model=x&model=tiny", "model=t%69ny"]
 )
-async def test_a_request_without_a_body_names_its_model_in_the_query(shared, query):
+async def test_a_request_without_a_body_names_its_model_in_the_query(
+    shared: conftest.Mesh, query: str
+) -> None:
     for method in ("GET", "DELETE", "POST"):
         answer = (await shared.http.request(method, f"/v1/responses/r1?{query}")).json()
         assert (answer["headers"]["x-mesh-model"], answer["path"]) == ("tiny", "/v1/responses/r1")
@@ -90,17 +94,19 @@ async def test_a_request_without_a_body_names_its_model_in_the_query(shared, que
 
 
 @pytest.mark.parametrize("query", ["", "?", "?model=", "?model", "?xmodel=tiny", "?model=%FF"])
-async def test_without_a_body_and_a_query_the_model_is_missing(shared, query):
+async def test_without_a_body_and_a_query_the_model_is_missing(
+    shared: conftest.Mesh, query: str
+) -> None:
     status, _, error = fault(await shared.http.get(f"/v1/responses/r1{query}"))
     assert (status, error["param"]) == (400, "model")
     assert "?model=NAME" in error["message"]
 
 
-async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
+async def test_the_refusal_of_a_large_request_names_the_limit(run_dir: str) -> None:
     async with engines.running_llms(run_dir, request_bytes_max=100_000) as mesh:
         big = '{"model": "tiny", "text": "' + "x" * 200_000 + '"}'
 
-        async def in_chunks():
+        async def in_chunks() -> AsyncIterator[bytes]:
             yield big.encode()
 
         for content in (big, big * 20, in_chunks()):
@@ -114,13 +120,13 @@ async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
         assert (await chat(mesh, text="x" * 99_000)).json()["bytes"] > 99_000
 
 
-async def test_bodies_of_8_mib_pass_whole(shared):
+async def test_bodies_of_8_mib_pass_whole(shared: conftest.Mesh) -> None:
     for path in ("/v1/chat/completions", "/openai/v1/chat/completions"):
         body = json.dumps({"image": "x" * (8 << 20), "model": "tiny"}).encode()
         assert (await shared.http.post(path, content=body)).json()["bytes"] == len(body)
 
 
-async def test_internal_headers_can_not_be_forged(shared):
+async def test_internal_headers_can_not_be_forged(shared: conftest.Mesh) -> None:
     forged = {"x-mesh-model": "cold", "x-mesh-turn": "llm", "x-mesh-client": "root"}
     headers = (await chat(shared, headers=forged)).json()["headers"]
     assert (headers["x-mesh-model"], headers.get("x-mesh-client")) == ("tiny", None)
@@ -139,7 +145,7 @@ async def test_internal_headers_can_not_be_forged(shared):
     }
 
 
-async def test_a_held_request_goes_on_once_admitted(llms):
+async def test_a_held_request_goes_on_once_admitted(llms: conftest.Mesh) -> None:
     body = {"model": "frosty", "text": "x" * 1000}
     answer = later(chat(llms, "frosty", text=body["text"]))
     await until_waiting(llms, 1)
@@ -153,7 +159,7 @@ async def test_a_held_request_goes_on_once_admitted(llms):
     assert len(llms.echoes["hold"].asked) == 1
 
 
-async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms):
+async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms: conftest.Mesh) -> None:
     big = later(chat(llms, "cold", headers={"x-session-id": "s"}, text="x" * (8 << 20)))
     bare = later(llms.http.get("/openai/v1/responses/r1?model=cold"))
     await until_waiting(llms, 2)
@@ -164,7 +170,9 @@ async def test_held_requests_of_8_mib_and_of_sessions_go_on_too(llms):
     assert (await big).json()["bytes"] > 8 << 20
 
 
-async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitted(llms):
+async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitted(
+    llms: conftest.Mesh,
+) -> None:
     answers = []
     for number in range(5):
         answers.append(later(chat(llms, "cold", headers={"x-number": str(number)})))
@@ -176,7 +184,7 @@ async def test_held_requests_are_answered_in_the_order_in_which_they_are_admitte
     assert [seen["headers"]["x-number"] for seen in llms.echoes["cold/0"].seen] == list("01234")
 
 
-async def test_a_rejected_request_gets_the_controllers_answer(llms):
+async def test_a_rejected_request_gets_the_controllers_answer(llms: conftest.Mesh) -> None:
     answer = later(chat(llms, "cold"))
     await until_waiting(llms, 1)
     llms.echoes["hold"].turn_away()
@@ -190,18 +198,24 @@ async def test_a_rejected_request_gets_the_controllers_answer(llms):
     assert int(headers["content-length"]) == len(engines.ERROR)
 
 
-async def test_a_client_that_leaves_ends_its_hold(llms):
-    room = llms.echoes["hold"]
-    for size in (10, 4 << 20):
-        gone_before, waiting = room.left, later(chat(llms, "cold", text="x" * size))
-        await support.wait_until_async(lambda: len(room.asked) == gone_before + 1, what="it waits")  # noqa: B023 - awaited here
+async def test_a_client_that_leaves_ends_its_hold(llms: conftest.Mesh) -> None:
+    controller = llms.echoes["hold"]
+
+    async def leave(size: int) -> None:
+        holds, waiting = controller.left + 1, later(chat(llms, "cold", text="x" * size))
+        await support.wait_until_async(
+            lambda: len(controller.asked) == holds, what="the request is held"
+        )
         waiting.cancel()
         began_s = time.monotonic()
-        await support.wait_until_async(lambda: room.left == gone_before + 1, what="it is missed")  # noqa: B023 - awaited here
+        await support.wait_until_async(lambda: controller.left == holds, what="the hold ends")
         assert time.monotonic() - began_s < 1
 
+    for size in (10, 4 << 20):
+        await leave(size)
 
-async def test_without_a_controller_requests_are_refused_at_once(llms):
+
+async def test_without_a_controller_requests_are_refused_at_once(llms: conftest.Mesh) -> None:
     for controller in (None, model.Endpoint("n1", "127.0.0.1", 1, f"{llms.run_dir}/nobody.sock")):
         await llms.gateway.apply(replace(llms.snapshot, controller=controller))
         answer = await chat(llms, "cold")
@@ -213,15 +227,17 @@ async def test_without_a_controller_requests_are_refused_at_once(llms):
         assert (await chat(llms)).status_code == 200
 
 
-async def test_a_silent_controller_is_awaited_little_longer_than_the_limit(llms, monkeypatch):
+async def test_a_silent_controller_is_awaited_little_longer_than_the_limit(
+    llms: conftest.Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("meshserve.gateway.envoy.llm_routes.WAIT_SLACK_S", 0.3)
     await llms.gateway.apply(with_llm(llms, "cold", wait_s_max=0.2))
     answer = await chat(llms, "cold")
     assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
 
 
-async def test_a_controller_that_dies_ends_held_requests(llms):
-    async def die(reader, writer):
+async def test_a_controller_that_dies_ends_held_requests(llms: conftest.Mesh) -> None:
+    async def die(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
@@ -232,7 +248,7 @@ async def test_a_controller_that_dies_ends_held_requests(llms):
     assert (fault(answer)[:2], answer.headers["retry-after"]) == ((503, "service_unavailable"), "1")
 
 
-async def test_a_removed_llm_is_unknown(llms):
+async def test_a_removed_llm_is_unknown(llms: conftest.Mesh) -> None:
     await llms.gateway.apply(replace(llms.snapshot, llms=()))
     assert fault(await chat(llms))[:2] == (404, "model_not_found")
     await llms.gateway.apply(
@@ -245,8 +261,8 @@ async def test_a_removed_llm_is_unknown(llms):
     assert fault(await chat(llms))[0] == 404
 
 
-async def test_a_client_may_send_its_body_slowly(shared):
-    async def slowly():
+async def test_a_client_may_send_its_body_slowly(shared: conftest.Mesh) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
         for part in (b'{"mod', b'el":"ti', b'ny"}'):
             yield part
             await asyncio.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+from typing import Any
 
 import lupa.luajit21
 import pytest
@@ -21,17 +22,17 @@ FILES = sorted(
 
 
 @pytest.fixture
-def lua():
+def lua() -> Any:
     # Bytes, because bodies are: the scripts never take them for text.
     return lupa.luajit21.LuaRuntime(encoding=None)
 
 
-def test_the_files_are_those_of_two_scripts_and_what_they_share():
+def test_the_files_are_those_of_two_scripts_and_what_they_share() -> None:
     assert FILES == ["json_scan", "llm", "shared", "small_models"]
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_file_compiles(lua, file):
+def test_every_file_compiles(lua: Any, file: str) -> None:
     lua.compile(scripts.read(file).encode())
 
 
@@ -42,13 +43,15 @@ def test_every_file_compiles(lua, file):
         ("llm", {b"envoy_on_request"}),
     ],
 )
-def test_a_script_defines_what_envoy_calls_and_no_other_global(lua, script, functions):
+def test_a_script_defines_what_envoy_calls_and_no_other_global(
+    lua: Any, script: str, functions: set[bytes]
+) -> None:
     before = set(lua.globals())
     lua.execute(scripts.source(script, lua_filter.CONSTANTS).encode())
     assert set(lua.globals()) - before == functions
 
 
-def test_every_constant_is_used():
+def test_every_constant_is_used() -> None:
     text = "".join(map(scripts.read, FILES))
     assert [name for name in lua_filter.CONSTANTS if f"constants.{name}" not in text] == []
 
@@ -61,7 +64,7 @@ return (function() %s end)()
 
 
 @given(st.dictionaries(st.sampled_from(["model", "m", "messages"]), st.text(max_size=9)))
-def test_the_scan_finds_what_pythons_json_finds(body):
+def test_the_scan_finds_what_pythons_json_finds(body: dict[str, str]) -> None:
     runtime = lupa.luajit21.LuaRuntime(encoding=None)
     text = MODULES % (scripts.read("shared"), scripts.read("json_scan"))
     result = runtime.execute(text.encode())[b"model_in_json"](json.dumps(body).encode())

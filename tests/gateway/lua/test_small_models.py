@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import grpc
 import pytest
 
 from meshserve.core.processes import hash_ring
+from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field, running
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -16,8 +20,9 @@ ID = first_field(b"an id", 3)
 PREFIX = "/inference.GRPCInferenceService"
 
 
-def key(picture):
-    return picture["headers"].get("x-mesh-model", "").encode("latin-1").decode()
+def key(picture: dict[str, Any]) -> str:
+    value: str = picture["headers"].get("x-mesh-model", "")
+    return value.encode("latin-1").decode()
 
 
 @pytest.mark.parametrize(
@@ -42,14 +47,16 @@ def key(picture):
         ),
     ],
 )
-async def test_the_name_is_found_at_any_place_of_the_message(shared_mesh, body):
+async def test_the_name_is_found_at_any_place_of_the_message(
+    shared_mesh: conftest.Mesh, body: bytes
+) -> None:
     assert key(await shared_mesh.call(body)) == "iris"
 
 
 @pytest.mark.parametrize(
     "name", ["a" * 127, "b" * 128, "c" * 300, "modèle-日本", "with space", "a/b"]
 )
-async def test_long_and_foreign_names_are_found(shared_mesh, name):
+async def test_long_and_foreign_names_are_found(shared_mesh: conftest.Mesh, name: str) -> None:
     assert key(await shared_mesh.call(first_field(name.encode()))) == name
     assert key(await shared_mesh.call(RAW + first_field(name.encode()))) == name
 
@@ -57,7 +64,9 @@ async def test_long_and_foreign_names_are_found(shared_mesh, name):
 @pytest.mark.parametrize(
     "method", ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"]
 )
-async def test_every_method_of_one_model_goes_to_its_home(shared_mesh, method):
+async def test_every_method_of_one_model_goes_to_its_home(
+    shared_mesh: conftest.Mesh, method: str
+) -> None:
     answer = await shared_mesh.call(
         first_field(b"iris") + first_field(b"1", 2), f"{PREFIX}/{method}"
     )
@@ -81,7 +90,7 @@ async def test_every_method_of_one_model_goes_to_its_home(shared_mesh, method):
         ("/v1/models/iris:predict?x=1", "iris"),
     ],
 )
-async def test_a_url_names_the_model(shared_mesh, path, name):
+async def test_a_url_names_the_model(shared_mesh: conftest.Mesh, path: str, name: str) -> None:
     assert key((await shared_mesh.http.post(path, content=b"{}")).json()) == name
 
 
@@ -95,11 +104,13 @@ async def test_a_url_names_the_model(shared_mesh, path, name):
         [("mm-vmodel-id-bin", b"iris"), ("mm-model-id", "other")],
     ],
 )
-async def test_metadata_names_the_model_before_the_message_does(shared_mesh, metadata):
+async def test_metadata_names_the_model_before_the_message_does(
+    shared_mesh: conftest.Mesh, metadata: Any
+) -> None:
     assert key(await shared_mesh.call(first_field(b"wine"), metadata=metadata)) == "iris"
 
 
-async def test_metadata_is_bytes_of_any_length(shared_mesh):
+async def test_metadata_is_bytes_of_any_length(shared_mesh: conftest.Mesh) -> None:
     for name in ("é", "éa", "éab", "modèle-日本"):
         assert key(await shared_mesh.call(metadata=[("mm-model-id-bin", name.encode())])) == name
 
@@ -115,28 +126,34 @@ async def test_metadata_is_bytes_of_any_length(shared_mesh):
         RAW,
     ],
 )
-async def test_a_message_without_a_name_reaches_a_worker_all_the_same(shared_mesh, body):
+async def test_a_message_without_a_name_reaches_a_worker_all_the_same(
+    shared_mesh: conftest.Mesh, body: bytes
+) -> None:
     answer = await shared_mesh.call(body)
     assert "x-mesh-model" not in answer["headers"]
     assert answer["bytes"] == len(body)
 
 
-async def test_a_name_can_not_smuggle_a_header(shared_mesh):
+async def test_a_name_can_not_smuggle_a_header(shared_mesh: conftest.Mesh) -> None:
     answer = await shared_mesh.call(first_field(b"iris\r\nx-mesh-client: root\x00"))
     assert key(answer) == "iris%0D%0Ax-mesh-client: root%00"
     assert "x-mesh-client" not in answer["headers"]
 
 
-async def test_a_name_longer_than_any_model_s_does_not_break_the_request(shared_mesh):
+async def test_a_name_longer_than_any_model_s_does_not_break_the_request(
+    shared_mesh: conftest.Mesh,
+) -> None:
     assert len(key(await shared_mesh.call(first_field(b"x" * 300_000)))) == 2048
 
 
-async def test_a_hostile_number_of_fields_is_not_walked_to_the_end(shared_mesh):
+async def test_a_hostile_number_of_fields_is_not_walked_to_the_end(
+    shared_mesh: conftest.Mesh,
+) -> None:
     assert key(await shared_mesh.call(b"\x10\x01" * 9_000 + first_field(b"iris"))) == "iris"
     assert key(await shared_mesh.call(b"\x10\x01" * 200_000 + first_field(b"iris"))) == ""
 
 
-async def test_clients_can_not_forge_internal_headers(shared_mesh):
+async def test_clients_can_not_forge_internal_headers(shared_mesh: conftest.Mesh) -> None:
     forged = {
         "x-mesh-model": "huge",
         "X-Mesh-Client": "root",
@@ -156,7 +173,7 @@ async def test_clients_can_not_forge_internal_headers(shared_mesh):
     )
 
 
-async def test_internal_headers_of_servers_do_not_reach_clients(shared_mesh):
+async def test_internal_headers_of_servers_do_not_reach_clients(shared_mesh: conftest.Mesh) -> None:
     answer = await shared_mesh.http.get("/v2/models/iris")
     call = shared_mesh.channel.unary_unary(INFER)(b"")
     seen = [
@@ -168,7 +185,7 @@ async def test_internal_headers_of_servers_do_not_reach_clients(shared_mesh):
     assert [name for name in seen if name.startswith("x-mesh")] == []
 
 
-async def test_a_workers_error_reaches_the_caller_unchanged(shared_mesh):
+async def test_a_workers_error_reaches_the_caller_unchanged(shared_mesh: conftest.Mesh) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.call(metadata=[("x-say", "grpc-error")])
     assert (caught.value.code(), caught.value.details()) == (
@@ -180,7 +197,7 @@ async def test_a_workers_error_reaches_the_caller_unchanged(shared_mesh):
     )
 
 
-async def test_a_failed_server_is_answered_with_its_http_status(shared_mesh):
+async def test_a_failed_server_is_answered_with_its_http_status(shared_mesh: conftest.Mesh) -> None:
     code, reason = await shared_mesh.fault(metadata=[("x-say", "crash")])
     assert (code, reason) == (
         grpc.StatusCode.INTERNAL,
@@ -193,42 +210,44 @@ async def test_a_failed_server_is_answered_with_its_http_status(shared_mesh):
     )
 
 
-async def raw_call(mesh, body):
+async def raw_call(mesh: conftest.Mesh, body: bytes) -> tuple[str, str]:
     """Status and message of a gRPC call whose frame is made by hand."""
     headers = {"content-type": "application/grpc", "te": "trailers"}
     answer = await mesh.http.post(INFER, content=body, headers=headers)
-    return answer.headers.get("grpc-status"), answer.headers.get("grpc-message")
+    return answer.headers["grpc-status"], answer.headers["grpc-message"]
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [(b"", "has none"), (b"\x00\x00", "has none"), (b"\x00\x00\x00\x00\x09abc", "length")],
 )
-async def test_a_broken_frame_is_an_invalid_argument(shared_mesh, body, reason):
+async def test_a_broken_frame_is_an_invalid_argument(
+    shared_mesh: conftest.Mesh, body: bytes, reason: str
+) -> None:
     status, message = await raw_call(shared_mesh, body)
     assert status == "3"
     assert reason in message
 
 
-async def test_an_unknown_compression_is_unimplemented(shared_mesh):
+async def test_an_unknown_compression_is_unimplemented(shared_mesh: conftest.Mesh) -> None:
     status, message = await raw_call(shared_mesh, b"\x01\x00\x00\x00\x03abc")
     assert status == "12"
     assert "gzip" in message
 
 
-async def test_a_large_answer_passes_whole(shared_mesh):
+async def test_a_large_answer_passes_whole(shared_mesh: conftest.Mesh) -> None:
     answer = await shared_mesh.call(first_field(b"iris"), metadata=[("x-say", "big")])
     assert len(answer["much"]) == 20_000_000
     answer = (await shared_mesh.http.get("/v2/models/iris", headers={"x-say": "big"})).json()
     assert len(answer["much"]) == 20_000_000
 
 
-async def chunks(size):
+async def chunks(size: int) -> AsyncIterator[bytes]:
     for _ in range(size // 1000):
         yield b"x" * 1000
 
 
-async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
+async def test_the_refusal_of_a_large_request_names_the_limit(run_dir: str) -> None:
     async with running(run_dir, request_bytes_max=100_000) as mesh:
         path, words = "/v2/models/iris/infer", "larger than the limit of 100000 bytes"
         for content in (b"x" * 100_001, b"x" * 5_000_000, chunks(101_000)):
@@ -244,7 +263,7 @@ async def test_the_refusal_of_a_large_request_names_the_limit(run_dir):
         assert (await mesh.call(b"x" * 100_000))["bytes"] == 100_000
 
 
-async def test_a_large_request_within_the_limit_passes_whole(shared_mesh):
+async def test_a_large_request_within_the_limit_passes_whole(shared_mesh: conftest.Mesh) -> None:
     body = first_field(b"x" * 20_000_000, 7) + first_field(b"iris")
     answer = await shared_mesh.call(body)
     assert (answer["bytes"], key(answer)) == (len(body), "iris")

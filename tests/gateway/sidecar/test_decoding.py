@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from meshserve.protocol.pb import inference_pb2 as pb
+from tests.gateway import conftest
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
@@ -20,7 +21,9 @@ METHODS = (
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_undecodable_message_is_an_invalid_argument(shared_mesh, method):
+async def test_an_undecodable_message_is_an_invalid_argument(
+    shared_mesh: conftest.Mesh, method: str
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.channel.unary_unary(method)(GARBAGE, timeout=10)
     assert (caught.value.code(), caught.value.details()) == (
@@ -29,7 +32,7 @@ async def test_an_undecodable_message_is_an_invalid_argument(shared_mesh, method
     )
 
 
-async def test_an_undecodable_watch_is_an_invalid_argument(shared_mesh):
+async def test_an_undecodable_watch_is_an_invalid_argument(shared_mesh: conftest.Mesh) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await shared_mesh.channel.unary_stream("/grpc.health.v1.Health/Watch")(
             GARBAGE, timeout=10
@@ -37,7 +40,7 @@ async def test_an_undecodable_watch_is_an_invalid_argument(shared_mesh):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_garbage_in_a_stream_is_one_elements_error(shared_mesh):
+async def test_garbage_in_a_stream_is_one_elements_error(shared_mesh: conftest.Mesh) -> None:
     call = shared_mesh.channel.stream_stream(
         f"{INFERENCE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,26 +14,26 @@ from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import envoy_admin
 from meshserve.gateway.sidecar import metrics_fanout
 from meshserve.protocol import asgi_server, sockets
-from tests.gateway import echo
+from tests.gateway import conftest, echo
 from tests.gateway.conftest import member
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
 
-def exposing(text, status=200, delay_s=0.0):
-    async def app(_scope, _receive, send):
+def exposing(text: str, status: int = 200, delay_s: float = 0.0) -> Any:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await asyncio.sleep(delay_s)
         await echo.answer(send, status, text.encode(), [(b"content-type", b"text/plain")])
 
     return app
 
 
-def gauge(worker):
+def gauge(worker: str) -> str:
     comments = "# HELP resident Models in memory.\n# TYPE resident gauge\n"
     return f'{comments}resident{{worker="{worker}"}} 1\n'
 
 
-def values(page, family):
+def values(page: str, family: str) -> dict[str, float]:
     return {
         sample.labels.get("worker")
         or sample.labels.get("asked")
@@ -44,12 +45,14 @@ def values(page, family):
 
 
 @pytest.fixture
-def snap(run_dir):
+def snap(run_dir: str) -> snapshots.GatewaySnapshot:
     pools = {"default": (member(run_dir, "default-0"), member(run_dir, "default-1"))}
     return snapshots.GatewaySnapshot("127.0.0.1:1", "n1", pools)
 
 
-async def test_the_page_has_all_that_answer_and_counts_the_others(run_dir, snap):
+async def test_the_page_has_all_that_answer_and_counts_the_others(
+    run_dir: str, snap: snapshots.GatewaySnapshot
+) -> None:
     envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     scraper = metrics_fanout.MetricsFanout(envoy)
     async with echo.serving(exposing(gauge("default-0")), f"{run_dir}/default-0.sock"):
@@ -60,7 +63,9 @@ async def test_the_page_has_all_that_answer_and_counts_the_others(run_dir, snap)
     assert values(page, "meshserve_scrape_failures_total") == {"default-1": 2, "gateway": 2}
 
 
-async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monkeypatch):
+async def test_an_error_page_and_a_slow_answer_are_left_out(
+    run_dir: str, snap: snapshots.GatewaySnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metrics_fanout, "TIMEOUT_S", 0.2)
     envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     async with (
@@ -77,7 +82,9 @@ async def test_an_error_page_and_a_slow_answer_are_left_out(run_dir, snap, monke
     }
 
 
-async def test_workers_on_other_nodes_are_asked_by_port(run_dir, snap):
+async def test_workers_on_other_nodes_are_asked_by_port(
+    run_dir: str, snap: snapshots.GatewaySnapshot
+) -> None:
     envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     served = await asgi_server.serve(exposing(gauge("far-0")), [sockets.tcp_socket("127.0.0.1")])
     far = snapshots.RingMember(
@@ -89,7 +96,9 @@ async def test_workers_on_other_nodes_are_asked_by_port(run_dir, snap):
     assert values(page, "resident") == {"far-0": 1}
 
 
-async def test_an_engines_series_get_labels_for_replica_and_model(run_dir, snap):
+async def test_an_engines_series_get_labels_for_replica_and_model(
+    run_dir: str, snap: snapshots.GatewaySnapshot
+) -> None:
     envoy = envoy_admin.EnvoyAdmin(f"{run_dir}/no-envoy.sock")
     name = "vllm:num_requests_running"
     text = f'# TYPE {name} gauge\n{name}{{engine="0",model_name="/models/x"}} 2\n'
@@ -118,7 +127,7 @@ async def test_an_engines_series_get_labels_for_replica_and_model(run_dir, snap)
     assert values(page, "meshserve_scrape_failures_total") == {"tiny/2": 1, "gateway": 1}
 
 
-async def test_the_whole_page_is_valid_and_has_envoys_figures(mesh):
+async def test_the_whole_page_is_valid_and_has_envoys_figures(mesh: conftest.Mesh) -> None:
     await mesh.call(b"")
     page = (await mesh.http.get("/metrics")).text
     types = [line for line in page.splitlines() if line.startswith("# TYPE")]
@@ -126,7 +135,7 @@ async def test_the_whole_page_is_valid_and_has_envoys_figures(mesh):
     assert values(page, "envoy_http_downstream_rq_total")["gateway"] > 0
 
 
-async def test_a_scrape_is_an_ordinary_page(mesh):
+async def test_a_scrape_is_an_ordinary_page(mesh: conftest.Mesh) -> None:
     async with httpx.AsyncClient() as http:
         answer = await http.get(f"http://{mesh.snapshot.listen}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")

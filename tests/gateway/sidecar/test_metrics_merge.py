@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,11 +24,11 @@ process_cpu_seconds_total 12
 """
 
 
-def parsed(page):
+def parsed(page: str) -> dict[str, Any]:
     return {family.name: family for family in text_string_to_metric_families(page)}
 
 
-def test_every_family_is_named_once_and_keeps_its_samples():
+def test_every_family_is_named_once_and_keeps_its_samples() -> None:
     page = metrics_merge.merge(
         {"default-0": WORKER, "default-1": WORKER.replace("default-0", "default-1")}
     )
@@ -45,7 +47,7 @@ def test_every_family_is_named_once_and_keeps_its_samples():
     assert lines[-1].startswith("process_cpu_seconds_total")
 
 
-def test_series_without_a_worker_get_their_process():
+def test_series_without_a_worker_get_their_process() -> None:
     page = metrics_merge.merge({"default-0": WORKER, "controller": WORKER})
     assert 'process_cpu_seconds_total{process="default-0"} 12' in page
     assert 'process_cpu_seconds_total{process="controller"} 12' in page
@@ -55,7 +57,7 @@ def test_series_without_a_worker_get_their_process():
     )
 
 
-def test_a_replicas_series_get_its_labels():
+def test_a_replicas_series_get_its_labels() -> None:
     page = metrics_merge.merge(
         {"a/0": 'hits{model_name="/x"} 1\nhits{model="own",worker="w",} 2\nup 3\n', "b": "up 4\n"},
         {"a/0": {"model": 'a"\\\n', "replica": "a/0"}},
@@ -73,7 +75,7 @@ def test_a_replicas_series_get_its_labels():
     ]
 
 
-def test_a_sample_that_only_begins_with_a_familys_name_is_not_its():
+def test_a_sample_that_only_begins_with_a_familys_name_is_not_its() -> None:
     page = metrics_merge.merge(
         {"a": "# TYPE up gauge\nup 1\nuptime 5\n", "b": "# TYPE up gauge\nup 2\n"}
     )
@@ -85,7 +87,7 @@ def test_a_sample_that_only_begins_with_a_familys_name_is_not_its():
     ]
 
 
-def test_lines_that_are_no_metric_are_dropped():
+def test_lines_that_are_no_metric_are_dropped() -> None:
     assert metrics_merge.merge({"a": "<html>502</html>\n\n# a remark\n{} 1\nup\n", "b": ""}) == ""
 
 
@@ -97,7 +99,7 @@ values = characters.map(lambda text: text.replace("\\", "\\\\").replace('"', '\\
 @given(
     st.dictionaries(names, values, max_size=3), st.lists(names, min_size=1, max_size=4, unique=True)
 )
-def test_no_two_series_are_the_same(labels, processes):
+def test_no_two_series_are_the_same(labels: dict[str, str], processes: list[str]) -> None:
     inside = ",".join(
         f'{name}="{value}"' for name, value in labels.items() if name not in {"process", "worker"}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -17,20 +18,22 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
 @pytest.fixture
-def layout(run_dir):
+def layout(run_dir: str) -> gateway_paths.GatewayPaths:
     paths = gateway_paths.GatewayPaths(run_dir)
     paths.make_folders()
     return paths
 
 
-async def health(layout):
+async def health(layout: gateway_paths.GatewayPaths) -> bytes:
     async with grpc.aio.insecure_channel(f"unix:{layout.grpc_socket}") as channel:
-        return await channel.unary_unary(CHECK)(b"", timeout=5)
+        return bytes(await channel.unary_unary(CHECK)(b"", timeout=5))
 
 
 @pytest.mark.edge
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_sidecar_follows_the_snapshot_and_drains(layout):
+async def test_the_sidecar_follows_the_snapshot_and_drains(
+    layout: gateway_paths.GatewayPaths,
+) -> None:
     envoy = envoy_admin.EnvoyAdmin(layout.admin_socket)
     beside = sidecar.Sidecar(layout, envoy)
     assert (beside.is_ready(), beside.request_bytes_max(), await beside.metrics()) == (False, 0, "")
@@ -56,8 +59,8 @@ async def test_the_sidecar_follows_the_snapshot_and_drains(layout):
         await health(layout)
 
 
-def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool():
-    def can_answer(**pools):
+def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool() -> None:
+    def can_answer(**pools: Any) -> bool:
         return sidecar.can_answer(snapshots.GatewaySnapshot("127.0.0.1:1", "n1", pools))
 
     assert not can_answer()
@@ -67,8 +70,8 @@ def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool():
     )
 
 
-def test_a_mesh_without_workers_is_ready_with_an_llm():
-    def can_answer(*members):
+def test_a_mesh_without_workers_is_ready_with_an_llm() -> None:
+    def can_answer(*members: Any) -> bool:
         llms = (snapshots.LlmRoute("tiny", ("tiny",), is_held=True),)
         return sidecar.can_answer(
             snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": members}, llms=llms)
