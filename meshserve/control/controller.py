@@ -14,7 +14,7 @@ from meshserve import errors, tasks
 from meshserve.control import effects, monitor, registry_effects
 from meshserve.core.interfaces import cluster_control as ports
 from meshserve.core.mesh import mesh, mesh_view
-from meshserve.core.values import commands, desired, events, model, registry_contents, snapshots
+from meshserve.core.values import commands, desired, events, model, registry_contents
 
 TICK_S = 0.5
 LOOK_PERIOD_S = 2.0
@@ -48,9 +48,11 @@ class Controller:
         self._clock = surroundings.clock
         self._answer_held = surroundings.answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
-        self._effects = effects.Effects(self._cluster, self._clock, self)
+        self._effects = effects.Effects(
+            self._cluster, self._clock, self.post, self._mesh.gateway_snapshot
+        )
         self._registry = registry_effects.RegistryEffects(surroundings.store, self.post)
-        self._monitor = monitor.Monitor(self._cluster, self._clock, self)
+        self._monitor = monitor.Monitor(self._cluster, self._clock, self.post, self._progress)
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Words]] = {}
@@ -158,19 +160,11 @@ class Controller:
         """Return when a DrainRequested has ended everything."""
         await self._drained.wait()
 
-    def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
-        """Return what the node's gateway is to be configured from, as of now."""
-        return self._mesh.gateway_snapshot(node)
-
-    def synced_revision(self, worker_id: str) -> int:
-        """Return the revision of the worker's catalog."""
+    def _progress(self, worker_id: str) -> monitor.WorkerProgress:
         worker = self._mesh.workers.records.get(worker_id)
-        return worker.synced if worker else 0
-
-    def report_number(self, worker_id: str) -> int:
-        """Return the number of the worker's last report that was taken in, 0 without one."""
-        worker = self._mesh.workers.records.get(worker_id)
-        return worker.report.number if worker and worker.report else 0
+        if worker is None:
+            return monitor.WorkerProgress()
+        return monitor.WorkerProgress(worker.synced, worker.report.number if worker.report else 0)
 
     # The loop
 

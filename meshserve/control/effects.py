@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from meshserve import errors
 from meshserve.control import serial_queue
@@ -21,28 +21,24 @@ logger = logging.getLogger(__name__)
 ProcessCommand = commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
 
 
-class EffectsHost(Protocol):
-    """The controller as effects see it."""
-
-    def post(self, event: events.Event) -> None:
-        """Take in an event."""
-        ...
-
-    def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
-        """Return what the node's gateway is to be configured from, as of now."""
-        ...
-
-
 class Effects:
-    """One queue for each worker, gateway and replica.
+    """One queue for each worker, gateway and replica; outcomes go to `post`.
 
-    A command that fails because its process is gone is dropped: the monitor reports the loss.
+    `gateway_snapshot` returns what a node's gateway is to be configured from. A command that fails
+    because its process is gone is dropped: the monitor reports the loss.
     """
 
-    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, host: EffectsHost) -> None:
+    def __init__(
+        self,
+        cluster: ports.Cluster,
+        clock: ports.Clock,
+        post: Callable[[events.Event], None],
+        gateway_snapshot: Callable[[str], snapshots.GatewaySnapshot],
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._host = host
+        self._post = post
+        self._gateway_snapshot = gateway_snapshot
         self._workers: dict[str, serial_queue.SerialQueue[commands.WorkerCommand]] = {}
         self._gateways: dict[str, serial_queue.SerialQueue[commands.GatewayCommand]] = {}
         self._replicas: dict[str, serial_queue.SerialQueue[commands.ReplicaCommand]] = {}
@@ -134,15 +130,15 @@ class Effects:
             started = await self._cluster.start_worker(command.worker_id, command.settings)
         except errors.MeshError as error:
             logger.warning("worker %s could not be started: %s", command.worker_id, error.message)
-            self._host.post(events.WorkerLost(command.worker_id, error.message))
+            self._post(events.WorkerLost(command.worker_id, error.message))
         else:
-            self._host.post(started)
+            self._post(started)
 
     async def _stop_worker(self, worker_id: str) -> None:
         # Gateways must know that the worker takes no more requests before it stops taking them.
         await self._wait_until_settled(list(self._gateways.values()))
         await self._try_stop(self._cluster.stop_worker, worker_id, f"stopping worker {worker_id}")
-        self._host.post(events.WorkerStopped(worker_id))
+        self._post(events.WorkerStopped(worker_id))
 
     async def _try_stop(
         self, stop: Callable[[str], Awaitable[None]], name: str, action: str
@@ -160,15 +156,15 @@ class Effects:
         except (errors.Unavailable, TimeoutError):
             self._worker(command.worker_id).run_in_background(self._fail_sync_later(command))
         except catalog_sync.MissedStep:
-            self._host.post(events.SyncFailed(command.worker_id, command.step.revision))
+            self._post(events.SyncFailed(command.worker_id, command.step.revision))
         else:
-            self._host.post(events.WorkerSynced(command.worker_id, command.step.revision))
+            self._post(events.WorkerSynced(command.worker_id, command.step.revision))
 
     async def _fail_sync_later(self, command: commands.SendChanges) -> None:
         # If the worker is gone, its queue is cleared meanwhile, and this with it. If it was only
         # slow, it needs the full catalog.
         await self._clock.sleep(RETRY_S)
-        self._host.post(events.SyncFailed(command.worker_id, command.step.revision))
+        self._post(events.SyncFailed(command.worker_id, command.step.revision))
 
     async def _ensure_loaded(self, command: commands.EnsureLoaded) -> None:
         error, copy = await self._end_of(
@@ -179,9 +175,7 @@ class Effects:
             logger.warning(
                 "model %s is not loaded on %s: %s", command.id, command.worker_id, error.message
             )
-        self._host.post(
-            events.CopyEnsured(command.worker_id, command.id, error, copy, command.ticket)
-        )
+        self._post(events.CopyEnsured(command.worker_id, command.id, error, copy, command.ticket))
 
     async def _unload(self, command: commands.Unload) -> None:
         async def unload() -> None:
@@ -189,9 +183,7 @@ class Effects:
                 await self._cluster.unload(command.worker_id, command.id)
 
         error, copy = await self._end_of(command, unload)
-        self._host.post(
-            events.CopyUnloaded(command.worker_id, command.id, error, copy, command.ticket)
-        )
+        self._post(events.CopyUnloaded(command.worker_id, command.id, error, copy, command.ticket))
 
     async def _end_of(
         self,
@@ -240,23 +232,23 @@ class Effects:
             case commands.StopGateway():
                 action = f"stopping the gateway on {command.node}"
                 await self._try_stop(self._cluster.stop_gateway, command.node, action)
-                self._host.post(events.GatewayStopped(command.node))
+                self._post(events.GatewayStopped(command.node))
             case _:
                 assert_never(command)
 
     async def _start_gateway(self, node: str) -> None:
-        snapshot = self._host.gateway_snapshot(node)
+        snapshot = self._gateway_snapshot(node)
         try:
             report = await self._cluster.start_gateway(node, snapshot)
         except errors.MeshError as error:
             logger.warning("the gateway on %s could not be started: %s", node, error.message)
-            self._host.post(events.GatewayLost(node, error.message))
+            self._post(events.GatewayLost(node, error.message))
         else:
-            self._host.post(events.GatewayReported(report))
-            self._host.post(events.GatewayConfigured(node, snapshot.revision))
+            self._post(events.GatewayReported(report))
+            self._post(events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_gateway(self, node: str) -> None:
-        snapshot = self._host.gateway_snapshot(node)
+        snapshot = self._gateway_snapshot(node)
         try:
             await self._cluster.configure_gateway(node, snapshot)
         except errors.Unavailable:
@@ -265,7 +257,7 @@ class Effects:
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
             self._gateway(node).run_in_background(self._configure_later(node))
         else:
-            self._host.post(events.GatewayConfigured(node, snapshot.revision))
+            self._post(events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_later(self, node: str) -> None:
         await self._clock.sleep(RETRY_S)
@@ -275,10 +267,10 @@ class Effects:
 
     async def _on_replica(self, command: commands.ReplicaCommand) -> None:
         try:
-            self._host.post(await self._outcome(command))
+            self._post(await self._outcome(command))
         except errors.MeshError as error:
             logger.warning("%s %s: %s", type(command).__name__, command.replica_id, error.message)
-            self._host.post(events.ReplicaLost(command.replica_id, error.message))
+            self._post(events.ReplicaLost(command.replica_id, error.message))
 
     async def _outcome(self, command: commands.ReplicaCommand) -> events.LlmEvent:
         replica_id = command.replica_id

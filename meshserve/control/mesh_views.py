@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshserve.core.llm import llm_state, replica_state
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports
 
@@ -45,7 +44,7 @@ def status(view: mesh_view.MeshView) -> Json:
         "spread": [
             {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
         ],
-        "llms": [_llm(llm) for llm in view.llms.values()],
+        "llms": [_llm(llm) for llm in view.llms],
     }
 
 
@@ -81,7 +80,7 @@ def _gateway(gateway: mesh_view.GatewayView, listen: str) -> Json:
     }
 
 
-def _llm(llm: llm_state.LlmRecord) -> Json:
+def _llm(llm: mesh_view.LlmView) -> Json:
     return {
         "name": llm.name,
         "state": llm.state,
@@ -90,25 +89,25 @@ def _llm(llm: llm_state.LlmRecord) -> Json:
         "names": list(llm.spec.names),
         "replicas_min": llm.spec.replicas_min,
         "replicas_max": llm.spec.replicas_max,
-        "replicas": [_replica(replica) for replica in llm.replicas.values()],
-        "held": len(llm.held),
+        "replicas": [_replica(replica) for replica in llm.replicas],
+        "held": llm.held_requests,
         "turned_away": llm.turned_away,
-        "starts": llm.starts.stat.count,
-        "start_s": llm.starts.expected_s if llm.starts.stat.count else None,
-        "wakes": llm.wakes.stat.count,
-        "wake_s": llm.wakes.expected_s if llm.wakes.stat.count else None,
+        "starts": llm.starts.count,
+        "start_s": llm.starts.expected_s if llm.starts.count else None,
+        "wakes": llm.wakes.count,
+        "wake_s": llm.wakes.expected_s if llm.wakes.count else None,
     }
 
 
-def _replica(replica: replica_state.ReplicaRecord) -> Json:
+def _replica(replica: mesh_view.ReplicaView) -> Json:
     report = (replica.report or llm_spec.LlmReport(replica.id))._asdict()
     return {
         "id": replica.id,
         "node": replica.endpoint.node if replica.endpoint else "",
         "pid": replica.pid,
-        "state": replica.public_state,
+        "state": replica.state,
         "reason": replica.reason,
-        "restarts": max(0, replica.starts - 1),
+        "restarts": replica.restarts,
         **{name: value for name, value in report.items() if name != "replica_id"},
     }
 

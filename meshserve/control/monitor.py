@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, assert_never
+from dataclasses import dataclass
+from typing import assert_never
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control as ports
@@ -18,29 +19,34 @@ SILENCES_MAX = 3
 SILENT = "it does not report any more"
 
 
-class MonitorHost(Protocol):
-    """The controller as the monitor sees it."""
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    """What the controller has of a worker: its catalog's revision, and its last report's number.
 
-    def post(self, event: events.Event) -> None:
-        """Take in an event."""
-        ...
+    `report` is 0 before the first report of a process.
+    """
 
-    def synced_revision(self, worker_id: str) -> int:
-        """Return the revision of the worker's catalog."""
-        ...
-
-    def report_number(self, worker_id: str) -> int:
-        """Return the number of the worker's last report that was taken in, 0 without one."""
-        ...
+    revision: int = 0
+    report: int = 0
 
 
 class Monitor:
-    """One task for the reports of each process that is watched, and one for its end."""
+    """One task for the reports of each process that is watched, and one for its end.
 
-    def __init__(self, cluster: ports.Cluster, clock: ports.Clock, host: MonitorHost) -> None:
+    Events go to `post`; `progress` returns what the controller has of a worker.
+    """
+
+    def __init__(
+        self,
+        cluster: ports.Cluster,
+        clock: ports.Clock,
+        post: Callable[[events.Event], None],
+        progress: Callable[[str], WorkerProgress],
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._host = host
+        self._post = post
+        self._progress = progress
         self._tasks: dict[tuple[commands.ProcessKind, str], list[asyncio.Task[None]]] = {}
 
     def watch(self, kind: commands.ProcessKind, id_: str, pid: int) -> None:
@@ -69,42 +75,41 @@ class Monitor:
 
     async def _wait_for_worker_end(self, worker_id: str, pid: int) -> None:
         reason = await self._cluster.wait_until_lost(worker_id)
-        self._host.post(events.WorkerLost(worker_id, reason, pid))
+        self._post(events.WorkerLost(worker_id, reason, pid))
 
     async def _wait_for_replica_end(self, replica_id: str, pid: int) -> None:
         reason = await self._cluster.wait_until_replica_lost(replica_id)
-        self._host.post(events.ReplicaLost(replica_id, reason, pid))
+        self._post(events.ReplicaLost(replica_id, reason, pid))
 
     async def _poll_worker(self, worker_id: str, pid: int) -> None:
         async def poll() -> float:
-            revision = self._host.synced_revision(worker_id)
-            since = self._host.report_number(worker_id)
-            report = await self._cluster.report(worker_id, since)
-            self._host.post(events.WorkerReported(report, revision))
+            progress = self._progress(worker_id)
+            report = await self._cluster.report(worker_id, progress.report)
+            self._post(events.WorkerReported(report, progress.revision))
             return PAGE_PERIOD_S if report.has_more else REPORT_PERIOD_S
 
         await self._poll_until_silent(poll)
-        self._host.post(events.WorkerLost(worker_id, SILENT, pid))
+        self._post(events.WorkerLost(worker_id, SILENT, pid))
 
     async def _poll_replica(self, replica_id: str, pid: int) -> None:
         async def poll() -> float:
             report = await self._cluster.replica_report(replica_id)
-            self._host.post(events.ReplicaReported(report))
+            self._post(events.ReplicaReported(report))
             return REPORT_PERIOD_S
 
         await self._poll_until_silent(poll)
-        self._host.post(events.ReplicaLost(replica_id, SILENT, pid))
+        self._post(events.ReplicaLost(replica_id, SILENT, pid))
 
     async def _poll_gateway(self, node: str) -> None:
         async def poll() -> float:
             report = await self._cluster.gateway_report(node)
-            self._host.post(events.GatewayReported(report))
+            self._post(events.GatewayReported(report))
             return REPORT_PERIOD_S
 
         # It has just reported: that is how it came to be watched.
         await self._clock.sleep(REPORT_PERIOD_S)
         await self._poll_until_silent(poll)
-        self._host.post(events.GatewayLost(node, SILENT))
+        self._post(events.GatewayLost(node, SILENT))
 
     async def _poll_until_silent(self, poll: Callable[[], Awaitable[float]]) -> None:
         """Poll until SILENCES_MAX polls in a row have failed; `poll` returns the next pause."""

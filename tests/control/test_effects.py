@@ -50,7 +50,9 @@ class Stage:
             manual_clock.ManualClock(),
             Host(),
         )
-        self.effects = effects.Effects(self.cluster, self.clock, self.host)
+        self.effects = effects.Effects(
+            self.cluster, self.clock, self.host.post, self.host.gateway_snapshot
+        )
 
     async def perform(self, *ordered):
         for command in ordered:

@@ -16,16 +16,13 @@ class Host:
     def post(self, event):
         self.events.append(event)
 
-    def synced_revision(self, worker_id):
-        return {W: 7}[worker_id]
-
-    def report_number(self, worker_id):
-        said = [
-            event.report
+    def progress(self, worker_id):
+        numbers = [
+            event.report.number
             for event in self.events
             if isinstance(event, events.WorkerReported) and event.report.worker_id == worker_id
         ]
-        return said[-1].number if said else 0
+        return monitor.WorkerProgress({W: 7}[worker_id], numbers[-1] if numbers else 0)
 
     def kinds(self):
         return [type(event).__name__ for event in self.events]
@@ -38,7 +35,7 @@ class Stage:
             manual_clock.ManualClock(),
             Host(),
         )
-        self.monitor = monitor.Monitor(self.cluster, self.clock, self.host)
+        self.monitor = monitor.Monitor(self.cluster, self.clock, self.host.post, self.host.progress)
 
     async def start(self):
         started = await self.cluster.start_worker(W, desired.WorkerSettings())

@@ -17,7 +17,6 @@ from prometheus_client.core import (
 )
 
 from meshserve.control import controller
-from meshserve.core.llm import llm_state
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec, reports
 
@@ -31,7 +30,7 @@ REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = (
 )
 LLM_STATES = (*REPLICA_STATES, "idle")
 
-Llms = Mapping[str, llm_state.LlmRecord]
+Llms = tuple[mesh_view.LlmView, ...]
 Labelled = Iterable[tuple[list[str], float]]
 
 
@@ -115,22 +114,22 @@ def _llm_families(llms: Llms) -> Iterator[Metric]:
         GaugeMetricFamily(
             "meshserve_llm_held_requests", "Requests that wait for an engine.", labels=["llm"]
         ),
-        (([name], len(llm.held)) for name, llm in llms.items()),
+        (([llm.name], llm.held_requests) for llm in llms),
     )
     yield _labelled(
         GaugeMetricFamily(
             "meshserve_llm_held_bytes", "Bytes of requests that wait for an engine.", labels=["llm"]
         ),
-        (([name], llm.held.size_bytes) for name, llm in llms.items()),
+        (([llm.name], llm.held_bytes) for llm in llms),
     )
     yield _labelled(
         CounterMetricFamily(
             "meshserve_llm_turned_away", "Requests that might not wait any longer.", labels=["llm"]
         ),
-        (([name], llm.turned_away) for name, llm in llms.items()),
+        (([llm.name], llm.turned_away) for llm in llms),
     )
-    yield from _durations("start", "Starts", {name: llm.starts for name, llm in llms.items()})
-    yield from _durations("wake", "Wakes", {name: llm.wakes for name, llm in llms.items()})
+    yield from _durations("start", "Starts", {llm.name: llm.starts for llm in llms})
+    yield from _durations("wake", "Wakes", {llm.name: llm.wakes for llm in llms})
 
 
 def _llm_states(llms: Llms) -> Metric:
@@ -138,7 +137,7 @@ def _llm_states(llms: Llms) -> Metric:
         GaugeMetricFamily(
             "meshserve_llm_state", "1 for the state that the LLM is in.", labels=["llm", "state"]
         ),
-        (([name, state], llm.state == state) for name, llm in llms.items() for state in LLM_STATES),
+        (([llm.name, state], llm.state == state) for llm in llms for state in LLM_STATES),
     )
 
 
@@ -146,22 +145,22 @@ def _llm_replicas(llms: Llms) -> Metric:
     family = GaugeMetricFamily(
         "meshserve_llm_replicas", "Replicas of LLMs by state.", labels=["llm", "state"]
     )
-    for name, llm in llms.items():
-        counts = Counter(replica.public_state for replica in llm.replicas.values())
+    for llm in llms:
+        counts = Counter(replica.state for replica in llm.replicas)
         for state in REPLICA_STATES:
-            family.add_metric([name, state], counts[state])
+            family.add_metric([llm.name, state], counts[state])
     return family
 
 
 def _durations(
-    word: str, title: str, estimates: Mapping[str, llm_state.DurationEstimate]
+    word: str, title: str, durations: Mapping[str, mesh_view.DurationView]
 ) -> Iterator[Metric]:
     text = f"{title} of engines that succeeded"
     count = CounterMetricFamily(f"meshserve_llm_{word}s", f"{text}.", labels=["llm"])
     seconds = SummaryMetricFamily(
         f"meshserve_llm_{word}_seconds", f"{text}, and how long they took.", labels=["llm"]
     )
-    for name, estimate in estimates.items():
-        count.add_metric([name], estimate.stat.count)
-        seconds.add_metric([name], estimate.stat.count, estimate.stat.total_s)
+    for name, duration in durations.items():
+        count.add_metric([name], duration.count)
+        seconds.add_metric([name], duration.count, duration.total_s)
     yield from (count, seconds)

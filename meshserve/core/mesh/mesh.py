@@ -293,7 +293,7 @@ class Mesh:
                 workers=mesh_view.worker_views(self.workers.records.values()),
                 gateways=mesh_view.gateway_views(self.gateways.records.values()),
                 hot_routes=self.hot_models.routes(),
-                llms=MappingProxyType(self.llms.llms),
+                llms=mesh_view.llm_views(self.llms.llms.values()),
                 models=self.catalog.models,
                 aliases=MappingProxyType(self.catalog.aliases),
                 _index=self.catalog,

@@ -9,11 +9,11 @@ from typing import Protocol
 
 from meshserve import errors
 from meshserve.core.catalog import catalog_index
-from meshserve.core.llm import llm_state
+from meshserve.core.llm import llm_state, replica_state
 from meshserve.core.processes import gateways
 from meshserve.core.processes import workers as workers_part
 from meshserve.core.processes.reconcile import ProcessState
-from meshserve.core.values import catalog, desired, model, reports, snapshots
+from meshserve.core.values import catalog, desired, llm_spec, model, reports, snapshots
 
 
 class ModelsView(Protocol):
@@ -68,6 +68,44 @@ class GatewayView:
 
 
 @dataclass(frozen=True, slots=True)
+class DurationView:
+    """How often something succeeded, how long that took in all, and is expected to take next."""
+
+    count: int
+    total_s: float
+    expected_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica of an LLM."""
+
+    id: str
+    state: llm_spec.ReplicaState
+    reason: str
+    restarts: int
+    pid: int
+    endpoint: model.Endpoint | None
+    report: llm_spec.LlmReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class LlmView:
+    """One LLM. Requests that are held wait at the gateways for a replica."""
+
+    name: str
+    spec: llm_spec.LlmSpec
+    state: str
+    reason: str
+    replicas: tuple[ReplicaView, ...]
+    held_requests: int
+    held_bytes: int
+    turned_away: int
+    starts: DurationView
+    wakes: DurationView
+
+
+@dataclass(frozen=True, slots=True)
 class MeshView:
     """The mesh after one event.
 
@@ -81,7 +119,7 @@ class MeshView:
     workers: tuple[WorkerView, ...]
     gateways: tuple[GatewayView, ...]
     hot_routes: tuple[snapshots.HotRoute, ...]
-    llms: Mapping[str, llm_state.LlmRecord]
+    llms: tuple[LlmView, ...]
     models: ModelsView
     aliases: Mapping[str, desired.DesiredAlias]
     _index: catalog_index.CatalogIndex = field(repr=False)
@@ -148,3 +186,38 @@ def gateway_views(records: Iterable[gateways.GatewayRecord]) -> tuple[GatewayVie
         GatewayView(gateway.node, gateway.state, gateway.reason, gateway.restarts, gateway.report)
         for gateway in records
     )
+
+
+def llm_views(records: Iterable[llm_state.LlmRecord]) -> tuple[LlmView, ...]:
+    """Return the views of the LLMs."""
+    return tuple(
+        LlmView(
+            name=llm.name,
+            spec=llm.spec,
+            state=llm.state,
+            reason=llm.reason,
+            replicas=tuple(_replica_view(replica) for replica in llm.replicas.values()),
+            held_requests=len(llm.held),
+            held_bytes=llm.held.size_bytes,
+            turned_away=llm.turned_away,
+            starts=_duration_view(llm.starts),
+            wakes=_duration_view(llm.wakes),
+        )
+        for llm in records
+    )
+
+
+def _replica_view(replica: replica_state.ReplicaRecord) -> ReplicaView:
+    return ReplicaView(
+        replica.id,
+        replica.public_state,
+        replica.reason,
+        max(0, replica.starts - 1),
+        replica.pid,
+        replica.endpoint,
+        replica.report,
+    )
+
+
+def _duration_view(estimate: llm_state.DurationEstimate) -> DurationView:
+    return DurationView(estimate.stat.count, estimate.stat.total_s, estimate.expected_s)
