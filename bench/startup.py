@@ -79,7 +79,7 @@ def started(folder: Path, document: dict[str, Any], model: Model) -> Started:
         return Started(ready_s, time.monotonic() - began_s)
 
 
-def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
+def quickstart(folder: Path) -> tuple[dict[str, Any], Model]:
     """Return the quick start's own pools and models, trained here."""
     place = demo.Place(folder / "models", demo.QUICKSTART)
     demo.train(Console(quiet=True), place)
@@ -92,7 +92,7 @@ def quickstart(folder: Path) -> tuple[dict[str, object], Model]:
     )
 
 
-def one_tiny(folder: Path) -> tuple[dict[str, object], Model]:
+def one_tiny(folder: Path) -> tuple[dict[str, Any], Model]:
     """Return one worker with one model."""
     tiny.write(folder / "tiny.onnx", 1)
     models = [{"name": "tiny", "uri": str(folder / "tiny.onnx")}]

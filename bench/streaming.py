@@ -65,7 +65,8 @@ async def load(endpoint: str, bodies: Sequence[bytes], streams: int) -> Outcome:
     connections = [
         (await loop.create_connection(_Connection, host, int(port)))[1] for _ in range(streams)
     ]
-    waiting, answers = iter(enumerate(bodies)), {}
+    waiting = iter(enumerate(bodies))
+    answers: dict[int, tuple[float, bytes]] = {}
 
     async def ask(connection: _Connection) -> None:
         for number, body in waiting:

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from bench import buckets
@@ -5,7 +9,7 @@ from bench import buckets
 
 @pytest.mark.edge
 @pytest.mark.slow
-def test_what_was_put_can_be_fetched(tmp_path):
+def test_what_was_put_can_be_fetched(tmp_path: Path) -> None:
     path = tmp_path / "file.onnx"
     path.write_bytes(b"bytes")
     with buckets.serving(tmp_path) as bucket:

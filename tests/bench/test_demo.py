@@ -1,9 +1,14 @@
+from __future__ import annotations
+
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from bench import demo, free_ports, samples
 
@@ -14,16 +19,18 @@ ROOT = Path(__file__).parents[2]
     ("over_grpc", "over_rest", "is_equal"),
     [(0.5, 0.5, True), (0.5 + 1e-9, 0.5, True), (0.51, 0.5, False), (0.5, 0.49, False)],
 )
-def test_scores_are_equal_only_over_both_protocols(over_grpc, over_rest, is_equal):
+def test_scores_are_equal_only_over_both_protocols(
+    over_grpc: Any, over_rest: Any, is_equal: Any
+) -> None:
     assert demo.Compared(samples.SAMPLES[0], 10, 0.5, over_grpc, over_rest).is_equal() is is_equal
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     command = [sys.executable, "-m", "bench.demo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def quickstart(folder):
+def quickstart(folder: Any) -> Any:
     """The quick start as it is, but for its port and its models' folder."""
     document = yaml.safe_load(demo.QUICKSTART.read_text())
     document["gateway"]["listen"] = f"127.0.0.1:{free_ports.free_port()}"
@@ -39,7 +46,7 @@ def quickstart(folder):
 @pytest.mark.edge
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_demo_trains_serves_compares_and_ends(tmp_path):
+def test_the_demo_trains_serves_compares_and_ends(tmp_path: Path) -> None:
     place = ("--models", tmp_path, "--config", quickstart(tmp_path))
     trained = run(*place, "train")
     assert trained.returncode == 0, trained.stderr
@@ -56,15 +63,15 @@ def test_the_demo_trains_serves_compares_and_ends(tmp_path):
     assert "curl" in done.stdout
 
 
-def test_a_taken_port_is_told(tmp_path, capsys):
+def test_a_taken_port_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "heldout.npz").touch()
     path = quickstart(tmp_path)
     for entry in yaml.safe_load(path.read_text())["models"]:
         Path(entry["uri"]).parent.mkdir(exist_ok=True)
         Path(entry["uri"]).touch()
-    with demo.socket.socket() as other:
+    with socket.socket() as other:
         host, _, port = yaml.safe_load(path.read_text())["gateway"]["listen"].rpartition(":")
         other.bind((host, int(port)))
         other.listen()
-        assert demo.serve(demo.Console(), demo.Place(tmp_path, path), once=True) == 1
+        assert demo.serve(Console(), demo.Place(tmp_path, path), once=True) == 1
     assert "is taken" in capsys.readouterr().out

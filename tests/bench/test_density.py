@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from bench import density, families, filling, program, systems
@@ -16,7 +20,7 @@ ONE = filling.Filled(
 PLAN = density.Plan({families.TINY.name: 5}, (1, 2), 20, (1, 2))
 
 
-def test_what_fits_is_reckoned_and_marked():
+def test_what_fits_is_reckoned_and_marked() -> None:
     beside = density.Peer(GIB / 2, 131072.0, 0.8)
     measured = density.summarise(
         PLAN, {families.TINY.name: {1: ONE, 2: ONE}}, beside, {}, is_quick=False
@@ -27,7 +31,7 @@ def test_what_fits_is_reckoned_and_marked():
     assert [claim.is_reached for claim in measured.claims] == [False, True]
 
 
-def test_the_quick_claim_is_about_what_one_takes():
+def test_the_quick_claim_is_about_what_one_takes() -> None:
     measured = density.summarise(
         density.QUICK,
         {families.TINY.name: {1: ONE}},
@@ -40,7 +44,7 @@ def test_the_quick_claim_is_about_what_one_takes():
 
 
 @pytest.mark.edge
-def test_a_worker_is_filled_in_a_process_of_its_own(tmp_path):
+def test_a_worker_is_filled_in_a_process_of_its_own(tmp_path: Path) -> None:
     with density.prepared(families.TINY, tmp_path / "family", 5) as place:
         assert density.filled("tiny", place, 1, 20).resident == 5
         (place / "rows.npy").unlink()

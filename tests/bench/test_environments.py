@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import dataclasses
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +13,11 @@ EMPTY = environments.Environment("empty", ())
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Record the commands of environments instead of running them; one with `broken` fails."""
     commands = []
 
-    def run(command):
+    def run(command: Any) -> None:
         commands.append([str(word) for word in command])
         if "broken" in commands[-1]:
             raise environments.NotInstalled("ERROR: broken")
@@ -25,28 +29,28 @@ def installed(tmp_path, monkeypatch):
     return commands
 
 
-def test_it_is_made_once(installed):
+def test_it_is_made_once(installed: Any) -> None:
     environments.make(EMPTY)
     folder = len(installed)
     assert environments.make(EMPTY).exists()
     assert len(installed) == folder
 
 
-def test_a_change_of_what_it_is_made_of_makes_it_anew(installed):
+def test_a_change_of_what_it_is_made_of_makes_it_anew(installed: Any) -> None:
     environments.make(EMPTY)
     environments.make(dataclasses.replace(EMPTY, packages=("other",)))
     assert installed[-1][-1] == "other"
 
 
 @pytest.mark.usefixtures("installed")
-def test_nothing_half_made_is_left(tmp_path):
+def test_nothing_half_made_is_left(tmp_path: Path) -> None:
     with pytest.raises(environments.NotInstalled, match="broken"):
         environments.make(dataclasses.replace(EMPTY, packages=("broken",)))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_patch_runs_whenever_its_python_starts(tmp_path):
+def test_a_patch_runs_whenever_its_python_starts(tmp_path: Path) -> None:
     patch = tmp_path / "patching_words.py"
     patch.write_text("print('patched')")
     python = environments.make(dataclasses.replace(EMPTY, patch=patch))
@@ -56,7 +60,7 @@ def test_a_patch_runs_whenever_its_python_starts(tmp_path):
     )
 
 
-def test_a_failing_installation_says_its_last_error():
+def test_a_failing_installation_says_its_last_error() -> None:
     with pytest.raises(environments.NotInstalled, match="ERROR: no such thing"):
         environments._run(
             ["sh", "-c", "echo working; echo 'ERROR: no such thing' >&2; echo hint >&2; exit 1"]

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,15 +12,15 @@ REACHED, MISSED = results.at_most("w", 1, "ms", 2), results.at_most("w", 3, "ms"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a benchmark that finds these claims, or raises; returns its exit code."""
     monkeypatch.setattr(results, "ROOT", tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path / "whole")
     monkeypatch.setattr(results, "QUICK_FOLDER", tmp_path / "quick")
     monkeypatch.setattr(served, "end_by_signals", lambda: None)
 
-    def run(*arguments, claims=(), failure=None):
-        def measure(_console, _args, folder):
+    def run(*arguments: Any, claims: Any = (), failure: Any = None) -> Any:
+        def measure(_console: Any, _args: Any, folder: Any) -> Any:
             assert folder.is_dir()
             if failure:
                 raise failure
@@ -40,11 +44,13 @@ def run(tmp_path, monkeypatch):
         (("--strict",), REACHED, 0),
     ],
 )
-def test_a_missed_target_ends_a_strict_or_quick_run(run, arguments, claim, code):
+def test_a_missed_target_ends_a_strict_or_quick_run(
+    run: Any, arguments: Any, claim: Any, code: Any
+) -> None:
     assert run(*arguments, claims=(claim,)) == code
 
 
-def test_quick_figures_do_not_replace_whole_ones(run, tmp_path):
+def test_quick_figures_do_not_replace_whole_ones(run: Any, tmp_path: Path) -> None:
     run("--quick")
     assert [path.name for path in (tmp_path / "quick").iterdir()] == ["one.json"]
     assert not (tmp_path / "whole").exists()
@@ -58,13 +64,15 @@ def test_quick_figures_do_not_replace_whole_ones(run, tmp_path):
         (program.WrongAnswer("2 is not 3"), 1),
     ],
 )
-def test_a_failure_is_told_and_saves_nothing(run, tmp_path, capsys, failure, code):
+def test_a_failure_is_told_and_saves_nothing(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], failure: Any, code: Any
+) -> None:
     assert run(failure=failure) == code
     assert (str(failure) or "stopped") in capsys.readouterr().out
     assert not (tmp_path / "whole").exists()
 
 
-def test_a_claim_is_said_in_a_line():
+def test_a_claim_is_said_in_a_line() -> None:
     said = program.said(results.times("speed", "req/s", 300.0, ("other", 100.0), 2.0))
     assert said == "reached  speed: 300 req/s beside 100 of other: 3.00 × (≥ 2 ×)"
     assert program.said(MISSED) == "MISSED   w: 3 ms (≤ 2 ms)"

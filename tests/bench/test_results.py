@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,15 +30,15 @@ CHART = results.Chart(
         (results.times_at_most("w", "", 151, ("p", 100), 1.5), False, "≤ 1.5 ×"),
     ],
 )
-def test_a_claim_knows_whether_it_holds(claim, is_reached, target):
+def test_a_claim_knows_whether_it_holds(claim: Any, is_reached: Any, target: Any) -> None:
     assert (claim.is_reached, claim.target) == (is_reached, target)
 
 
-def test_a_peers_figure_and_the_ratio_are_kept():
+def test_a_peers_figure_and_the_ratio_are_kept() -> None:
     assert (CLAIM.peer, CLAIM.theirs, CLAIM.ratio, CLAIM.is_reached) == ("other", 100.0, 2.0, True)
 
 
-def test_what_was_saved_is_what_is_loaded(tmp_path):
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     measured = results.Results(
         3, {"requests": 10}, (CLAIM,), (TABLE,), (CHART,), {"deep": [{"figure": 1.0}]}
     )
@@ -45,7 +49,7 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
     assert {"date", "command"} <= head.keys()
 
 
-def test_what_was_not_measured_is_nothing_in_json(tmp_path):
+def test_what_was_not_measured_is_nothing_in_json(tmp_path: Path) -> None:
     path = results.save(
         "one", results.Results(1, {}, figures={"a": math.nan, "b": [math.nan]}), {}, tmp_path
     )
@@ -65,5 +69,5 @@ def test_what_was_not_measured_is_nothing_in_json(tmp_path):
         (-2.5, "-2.50"),
     ],
 )
-def test_figures_have_three_digits_that_count(value, shown):
+def test_figures_have_three_digits_that_count(value: Any, shown: Any) -> None:
     assert results.figure(value) == shown

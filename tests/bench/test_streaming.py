@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ EVENTS = (
 )
 
 
-def response(*events, chunk_bytes=20):
+def response(*events: Any, chunk_bytes: int = 20) -> Any:
     """Events as they come over HTTP/1.1, cut into chunks anywhere."""
     body = (
         b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events)
@@ -31,19 +34,19 @@ def response(*events, chunk_bytes=20):
     )
 
 
-def test_a_stream_is_read_whatever_its_chunks():
+def test_a_stream_is_read_whatever_its_chunks() -> None:
     assert {
         streaming.answer(1.5, response(*EVENTS, chunk_bytes=size)) for size in (7, 20, 1000)
     } == {streaming.Answer(1.5, "ab", 2)}
 
 
 @pytest.mark.parametrize("events", [EVENTS[:2], (*EVENTS[:2], {"error": {"message": "dead"}})])
-def test_a_stream_without_its_end_is_no_answer(events):
+def test_a_stream_without_its_end_is_no_answer(events: Any) -> None:
     with pytest.raises(streaming.LoadFailed):
         streaming.answer(1.0, response(*events))
 
 
-def test_speed_and_percentiles_are_of_all_answers():
+def test_speed_and_percentiles_are_of_all_answers() -> None:
     outcome = streaming.Outcome(
         tuple(streaming.Answer(float(ms), "", 10) for ms in range(1, 101)), 2.0
     )
@@ -51,26 +54,28 @@ def test_speed_and_percentiles_are_of_all_answers():
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path):
-    outcome = llm_server.LlmServer(
+async def serving(tmp_path: Path) -> AsyncIterator[Any]:
+    server = llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(tmp_path)),
         llm_engine.EngineOrder(llm_spec.LlmSpec("tiny", "/m"), "/m"),
         fake_engine.FakeEngine,
     )
-    endpoint = await outcome.start()
+    endpoint = await server.start()
     yield f"{endpoint.host}:{endpoint.port}"
-    await outcome.stop()
+    await server.stop()
 
 
 @pytest.mark.edge
-async def test_answers_that_are_no_streams_of_tokens_end_the_load(tmp_path):
+async def test_answers_that_are_no_streams_of_tokens_end_the_load(tmp_path: Path) -> None:
     async with serving(tmp_path) as endpoint:
         with pytest.raises(streaming.LoadFailed, match="no token came"):
             await asyncio.to_thread(streaming.run, endpoint, [b'{"model": "nobody"}'], 1)
 
 
 @pytest.mark.edge
-async def test_as_many_streams_run_at_a_time_as_shall(tmp_path, monkeypatch):
+async def test_as_many_streams_run_at_a_time_as_shall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(streaming, "answer", lambda ttft_ms, came: (ttft_ms, came))
     async with serving(tmp_path) as endpoint:
         asked = [
@@ -81,6 +86,7 @@ async def test_as_many_streams_run_at_a_time_as_shall(tmp_path, monkeypatch):
         ]
         outcome = await asyncio.to_thread(streaming.run, endpoint, asked, 4)
     assert len(outcome.answers) == 12
-    assert all(came.count(b"data: ") == 21 and ttft_ms > 0 for ttft_ms, came in outcome.answers)
-    assert len({came for _, came in outcome.answers}) > 1
+    answers: Any = outcome.answers
+    assert all(came.count(b"data: ") == 21 and ttft_ms > 0 for ttft_ms, came in answers)
+    assert len({came for _, came in answers}) > 1
     assert outcome.elapsed_s < 12 * 20 * fake_engine.STEP_S

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 from rich.console import Console
 
@@ -7,7 +12,7 @@ from bench import meshes, thrash
 @pytest.mark.edge
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_four_times_as_many_as_fit_are_all_answered(tmp_path):
+def test_four_times_as_many_as_fit_are_all_answered(tmp_path: Path) -> None:
     plan = thrash.Plan(models=1_000, memory="150MiB", seconds=1.0, in_flight=2)
     thrashed = thrash.run(Console(quiet=True), plan, tmp_path)
     assert thrashed.asked
@@ -15,7 +20,7 @@ def test_four_times_as_many_as_fit_are_all_answered(tmp_path):
     assert (tmp_path / "meshserve.log").exists()
 
 
-def test_counters_are_read_once_nothing_changes(monkeypatch):
+def test_counters_are_read_once_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = iter(
         [{"requests": 1}, {"requests": 3}, {"requests": 4}, {"requests": 5}, {"requests": 5}]
     )
@@ -23,8 +28,9 @@ def test_counters_are_read_once_nothing_changes(monkeypatch):
     monkeypatch.setattr(meshes, "SETTLED_S", 0.0)
 
     class System:
-        def wait_until(self, is_true, _timeout_s):
+        def wait_until(self, is_true: Any, _timeout_s: Any) -> None:
             while not is_true():
                 pass
 
-    assert meshes.settled_totals(meshes.Mesh(System(), "x"), 3) == {"requests": 5}
+    system: Any = System()
+    assert meshes.settled_totals(meshes.Mesh(system, "x"), 3) == {"requests": 5}
