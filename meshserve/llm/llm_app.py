@@ -8,11 +8,12 @@ from collections.abc import Callable
 import orjson
 
 from meshserve.core.interfaces import llm_engine
+from meshserve.protocol import paths
 
 RETRY_S = 5
 """Retry-After of a refusal: an engine needs longer, but gateways know by then that it is gone."""
 
-PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/version"})
+PROBES = frozenset({"/health", "/load", paths.METRICS, "/ping", "/version"})
 """Paths about the engine, whose requests are not work for it."""
 
 
@@ -39,7 +40,7 @@ class LlmApp:
     ) -> None:
         """Answer one request (ASGI)."""
         path: str = scope["path"]
-        if path == "/healthz":
+        if path == paths.HEALTHZ:
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
             await _refuse(send, refusal)
