@@ -64,6 +64,7 @@ class AdminClient:
             answer = self._http.get(paths.HEALTHZ, timeout=HEALTH_TIMEOUT_S)
         except httpx.TransportError:
             return False
+        # 503 is a mesh without a ready worker; 404 is another program.
         return not answer.is_client_error
 
     def status(self, timeout_s: float = TIMEOUT_S) -> mesh_status.MeshStatus:
@@ -147,6 +148,7 @@ class AdminClient:
         params = {key: value for key, value in (query or {}).items() if value is not None}
         try:
             return self._http.request(method, path, params=params, json=body, timeout=timeout_s)
+        # First, because httpx counts a timeout as a failure of the transport too.
         except httpx.TimeoutException:
             raise errors.DeadlineExceeded(
                 f"the mesh at {self.endpoint} did not answer within {timeout_s:g} s"
@@ -161,6 +163,7 @@ class AdminClient:
 def _object(answer: httpx.Response, endpoint: str) -> dict[str, Any]:
     if answer.is_error:
         raise errors.MeshError(" ".join(_reason(answer, endpoint).split()))
+    # Another program may listen at the endpoint, and answer with anything.
     try:
         content: dict[str, Any] = answer.json() if answer.content else {}
     except ValueError:

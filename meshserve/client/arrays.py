@@ -48,6 +48,7 @@ def fit(value: npt.ArrayLike, spec: model.TensorSpec) -> np.ndarray:
     takes strings (encoded as UTF-8) and bytes, BF16 its bits as uint16. Raises InvalidRequest.
     """
     dtype = tensors.dtype(spec.datatype)
+    # As objects from the start, because numpy's own byte strings lose zeros at their end.
     array = _array(value, spec, object if dtype.hasobject else None)
     if dtype.hasobject:
         return _encoded(array, spec)
@@ -71,6 +72,7 @@ def from_answer(answer: pb.ModelInferResponse) -> dict[str, np.ndarray]:
     BYTES become arrays of dtype object with bytes, BF16 becomes float32. Raises InvalidRequest for
     a broken answer.
     """
+    # A server sends either raw contents for all outputs, in their order, or typed ones.
     raws = iter(answer.raw_output_contents)
     return {output.name: _output(output, next(raws, None)) for output in answer.outputs}
 

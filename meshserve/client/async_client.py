@@ -75,6 +75,7 @@ class AsyncClient:
 
     async def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
         """Make the calls that `steps` yields, all within one deadline."""
+        # The first prediction also fetches metadata: the caller's limit holds for both together.
         end_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(steps)
@@ -86,6 +87,7 @@ class AsyncClient:
                     call = steps.throw(grpc_errors.raised_by(failure))
                 else:
                     call = steps.send(answer)
+        # A generator's result comes as the value of its StopIteration.
         except StopIteration as end:
             result: T = end.value
             return result

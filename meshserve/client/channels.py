@@ -44,7 +44,10 @@ def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def methods(channel: Any) -> dict[str, Any]:
-    """Return a client's methods on a channel, blocking or asynchronous, by path."""
+    """Return a client's methods on a channel, blocking or asynchronous, by path.
+
+    A client keeps them, because gRPC makes each of them anew.
+    """
     return {
         path: channel.unary_unary(
             path,

@@ -87,6 +87,7 @@ class Conversation:
 
     def metadata(self, name: str, version: str) -> Steps[ModelMetadata]:
         """Fetch the model's metadata and cache it."""
+        # Dropped first: if the model is gone, the next prediction must not use it.
         self._metadata.pop((name, version), None)
         request = pb.ModelMetadataRequest(name=name, version=version)
         answer = yield UnaryCall(paths.MODEL_METADATA, request)
@@ -125,6 +126,7 @@ def _infer(request: PredictRequest, metadata: ModelMetadata) -> Steps[Prediction
     message = pb.ModelInferRequest(
         model_name=request.model, model_version=request.version, id=request.request_id
     )
+    # Raw bytes: typed contents would need a Python object for each number.
     for spec, array in arrays.fit_all(request.model, request.inputs, metadata.inputs):
         message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         message.raw_input_contents.append(tensors.to_raw(array))

@@ -239,6 +239,7 @@ def _thresholds(priority: str) -> Json:
         "max_connections": IN_FLIGHT_MAX,
         "max_pending_requests": IN_FLIGHT_MAX,
         "max_requests": IN_FLIGHT_MAX,
-        # Retries may be half of all requests, so that they never double a load that is too high.
+        # At most half of the requests in flight may be retries: without a bound they would double a
+        # load that is too high already.
         "retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1000},
     }

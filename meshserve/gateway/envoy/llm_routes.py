@@ -36,7 +36,7 @@ RETRIES: Json = {
 
 
 def by_model(llms: Iterable[snapshots.LlmRoute]) -> dict[str, Json]:
-    """Return the end of the look-up for each name of each LLM."""
+    """Return the action for each name of each LLM."""
     return {
         name: _least_busy_or_sticky(llm)
         for llm in sorted(llms, key=lambda llm: llm.name)

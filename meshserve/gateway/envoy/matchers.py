@@ -21,7 +21,7 @@ OTHER_HOSTS: list[Json] = [
 
 
 def action(route: Json) -> Json:
-    """Return the end of a look-up: this route."""
+    """Return the action that ends a look-up: take this route."""
     return {"action": {"name": "route", "typed_config": route}}
 
 
@@ -36,7 +36,7 @@ def longest_prefix(header: str, entries: Mapping[str, Json]) -> Json:
 
 
 def if_present(header: str, then: Json, otherwise: Json) -> Json:
-    """Return one of two ends, by whether the header is present and not empty."""
+    """Return the choice between two actions: is the header present and not empty?"""
     predicate = {
         "single_predicate": {
             "input": _header(header),

@@ -87,8 +87,8 @@ def _tree(snap: snapshots.GatewaySnapshot) -> Json:
 
 
 def _pools(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """Return the end of the look-up for each model and alias outside of the default pool."""
-    # One route a pool, shared by its models: the table is written with it once for each of them.
+    """Return the action for each model and alias outside of the default pool."""
+    # Made once a pool: models outnumber pools by far.
     pools = {
         pool: matchers.action(_route(snap, clusters.pool_cluster(pool)))
         for pool in set(snap.routes.values())
@@ -97,7 +97,7 @@ def _pools(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
 
 
 def _hot_models(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """Return the end of the look-up for each name of a model that several workers serve."""
+    """Return the action for each name of a model that several workers serve."""
     return {name: matchers.action(_hot(snap, hot)) for hot in snap.hot for name in hot.names}
 
 
@@ -108,7 +108,7 @@ def _hot(snap: snapshots.GatewaySnapshot, hot: snapshots.HotRoute) -> Json:
 
 
 def _turns(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
-    """Return the ends for requests that a script has marked: too large, or for an LLM.
+    """Return the actions for requests that a script has marked: too large, or for an LLM.
 
     One look-up serves both, so that LLMs cost the other requests nothing.
     """
@@ -135,7 +135,7 @@ def _by_path(
 
 
 def _statistics(snap: snapshots.GatewaySnapshot, default: str) -> Json:
-    """Return the end for ModelStatistics: a worker knows one model's, the controller all."""
+    """Return the action for ModelStatistics: a worker knows one model's, the controller all."""
     all_models = matchers.action(_target_route(snap, endpoints.STATISTICS))
     one_model = matchers.action(_route(snap, default))
     return matchers.if_present(lua_filter.MODEL_HEADER, one_model, all_models)
