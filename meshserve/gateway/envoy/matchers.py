@@ -36,7 +36,7 @@ def longest_prefix(header: str, entries: Mapping[str, Json]) -> Json:
 
 
 def if_present(header: str, then: Json, otherwise: Json) -> Json:
-    """Return the choice between two actions: is the header present and not empty?"""
+    """Return a choice between two actions, by whether the header is present and not empty."""
     predicate = {
         "single_predicate": {
             "input": _header(header),
