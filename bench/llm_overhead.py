@@ -18,31 +18,25 @@ import contextlib
 import json
 import os
 import runpy
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import httpx
-import numpy as np
 from rich.console import Console
 
-from bench import free_ports, meshes, program, results, routing, served, streaming
+from bench import free_ports, llm_figures, meshes, program, results, routing, served, streaming
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec
 from meshserve.llm import vllm_engine, vllm_env
 
 TINY_LLM = Path(__file__).parents[1] / "tests" / "tiny_llm.py"
-MESH, BARE = "meshserve", "vllm serve"
-SPEED_RATIO_MIN, TTFT_MS_MAX = 0.99, 1.0
-STREAMS = (1, 16)
 START_S = 240.0
 REST_S = 5.0
 SPIN_S = 1.3
-CHANCES, CHANCE_PERCENTS = 2_000, (2.5, 97.5)
 FREE_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
 ENGINE = {"max_model_len": 512, "dtype": "float32", "max_num_seqs": 16}
 KV_BYTES = 256 << 20
@@ -51,55 +45,12 @@ PROMPTS = (
     "def wait(",
     "import sys",
     "class Signature:",
-    "for each in",
+    "for model in",
     "return self",
     "if not",
     "raise ValueError(",
     "while True:",
 )
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One system under one load in one round, or the medians of all rounds."""
-
-    tokens_per_s: float
-    ttft_p50_ms: float
-    ttft_p95_ms: float
-    cpu_us_per_token: float
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What the mesh adds at one number of streams: medians of rounds, and 95 % intervals."""
-
-    streams: int
-    speed_ratio: float
-    ttft_added_ms: float
-    speed_between: tuple[float, float]
-    ttft_between_ms: tuple[float, float]
-
-    def claims(self, medians: Mapping[str, Figures]) -> tuple[results.Claim, ...]:
-        """Return the goals, beside the medians of both."""
-        at, ours, theirs = (
-            f"{self.streams} stream{'s' if self.streams > 1 else ''}",
-            medians[MESH],
-            medians[BARE],
-        )
-        is_fast, is_soon = self.speed_ratio >= SPEED_RATIO_MIN, self.ttft_added_ms <= TTFT_MS_MAX
-        speed = (
-            ours.tokens_per_s,
-            "tokens/s",
-            f"≥ {SPEED_RATIO_MIN} ×",
-            is_fast,
-            BARE,
-            theirs.tokens_per_s,
-            self.speed_ratio,
-        )
-        ttft = (self.ttft_added_ms, "ms", f"≤ {TTFT_MS_MAX:g} ms", is_soon)
-        return results.Claim(f"tokens a second, {at}", *speed), results.Claim(
-            f"TTFT p50 more than {BARE}'s, {at}", *ttft
-        )
 
 
 @dataclass(frozen=True)
@@ -123,9 +74,6 @@ class System:
                 == 200
             )
         return False
-
-
-Round = Mapping[int, Mapping[str, Figures]]
 
 
 def body(prompt: str, tokens: int) -> bytes:
@@ -229,19 +177,21 @@ def bare(folder: Path, model: Path) -> Iterator[System]:
 
 
 STARTS: Mapping[str, Callable[[Path, Path], contextlib.AbstractContextManager[System]]] = {
-    MESH: through_mesh,
-    BARE: bare,
+    llm_figures.MESH: through_mesh,
+    llm_figures.BARE: bare,
 }
 
 
-def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, list[str]]:
+def measure(
+    system: System, asked: list[bytes], streams: int
+) -> tuple[llm_figures.Figures, list[str]]:
     """Run one load; return its figures and the answers."""
     time.sleep(SPIN_S)
     before = system.served.cpu_s()
     outcome = streaming.run(system.endpoint, asked, streams)
     spent_s = served.spent_s(before, system.served.cpu_s())
     tokens = sum(answer.tokens for answer in outcome.answers)
-    figures = Figures(
+    figures = llm_figures.Figures(
         outcome.tokens_per_s, outcome.ttft_ms(50), outcome.ttft_ms(95), spent_s / tokens * 1e6
     )
     return figures, [answer.text for answer in outcome.answers]
@@ -249,15 +199,15 @@ def measure(system: System, asked: list[bytes], streams: int) -> tuple[Figures, 
 
 def one_round(
     systems: Mapping[str, System], order: Sequence[str], requests: int, tokens: int
-) -> Round:
+) -> llm_figures.Round:
     """Run each load on each system, in this order. Raises LoadFailed where their answers differ."""
-    measured: dict[int, dict[str, Figures]] = {}
-    for streams in STREAMS:
+    measured: dict[int, dict[str, llm_figures.Figures]] = {}
+    for streams in llm_figures.STREAMS:
         asked = bodies(requests if streams == 1 else 8 * requests, tokens)
         taken = {name: measure(systems[name], asked, streams) for name in order}
-        if taken[MESH][1] != taken[BARE][1]:
+        if taken[llm_figures.MESH][1] != taken[llm_figures.BARE][1]:
             raise streaming.LoadFailed("the mesh and the bare server gave different answers")
-        measured[streams] = {name: taken[name][0] for name in (MESH, BARE)}
+        measured[streams] = {name: taken[name][0] for name in (llm_figures.MESH, llm_figures.BARE)}
     return measured
 
 
@@ -268,117 +218,6 @@ def rest(system: System) -> dict[str, float]:
     time.sleep(REST_S)
     shares = routing.cpu_us_by_process(before, system.served.cpu_s(), 1)
     return {title: round(us / REST_S / 1e6, 4) for title, us in shares.items()}
-
-
-def medians(rounds: list[Round]) -> Round:
-    return {
-        streams: {
-            name: _median([figures_by_streams[streams][name] for figures_by_streams in rounds])
-            for name in (MESH, BARE)
-        }
-        for streams in STREAMS
-    }
-
-
-def _median(figures: list[Figures]) -> Figures:
-    return Figures(
-        *(
-            statistics.median(column)
-            for column in zip(*(asdict(run).values() for run in figures), strict=True)
-        )
-    )
-
-
-def compared(rounds: list[Round]) -> list[Compared]:
-    """Compare round by round, so that a slow minute of the machine counts for both."""
-    rows = []
-    for streams in STREAMS:
-        pairs = [(one_round[streams][MESH], one_round[streams][BARE]) for one_round in rounds]
-        ratios = [ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in pairs]
-        added_ms = [ours.ttft_p50_ms - theirs.ttft_p50_ms for ours, theirs in pairs]
-        rows.append(
-            Compared(
-                streams,
-                statistics.median(ratios),
-                statistics.median(added_ms),
-                between(ratios),
-                between(added_ms),
-            )
-        )
-    return rows
-
-
-def between(values: Sequence[float]) -> tuple[float, float]:
-    """Return where the median of 95 of 100 runs would lie: percentile bootstrap (Efron 1979)."""
-    drawn = np.random.default_rng(0).choice(values, (CHANCES, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), CHANCE_PERCENTS)
-    return float(low), float(high)
-
-
-def table(title: str, figures: Round) -> results.Table:
-    """Return a row for each number of streams and system."""
-    head = ("streams, system", "tokens/s", "TTFT p50 ms", "p95 ms", "CPU µs/token")
-    rows = (
-        (
-            f"{streams}, {name}",
-            f"{f.tokens_per_s:,.1f}",
-            f"{f.ttft_p50_ms:.2f}",
-            f"{f.ttft_p95_ms:.2f}",
-            f"{f.cpu_us_per_token:,.0f}",
-        )
-        for streams, by_system in figures.items()
-        for name, f in by_system.items()
-    )
-    return results.Table(title, head, tuple(rows))
-
-
-def spread(beside: Sequence[Compared]) -> results.Table:
-    """Return the table of intervals."""
-    rows = (
-        (
-            f"{comparison.streams}",
-            f"{comparison.speed_ratio:.3f} ×",
-            "{:.3f} to {:.3f} ×".format(*comparison.speed_between),
-            f"{comparison.ttft_added_ms:+.2f}",
-            "{:+.2f} to {:+.2f}".format(*comparison.ttft_between_ms),
-        )
-        for comparison in beside
-    )
-    return results.Table(
-        "medians of rounds",
-        ("streams", "tokens/s", "95 % of runs", "TTFT p50 + ms", "95 % of runs"),
-        tuple(rows),
-    )
-
-
-def summarise(
-    args: argparse.Namespace, rounds: list[Round], at_rest: Mapping[str, Mapping[str, float]]
-) -> results.Results:
-    """Return the table of medians and the goals."""
-    middle, beside = medians(rounds), compared(rounds)
-    resting = results.Table(
-        "cores taken at rest",
-        ("system", "cores"),
-        tuple((name, f"{sum(at_rest[name].values()):.3f}") for name in at_rest),
-    )
-    return results.Results(
-        rounds=len(rounds),
-        sizes={"requests": args.requests, "tokens": args.tokens, "streams": STREAMS},
-        claims=tuple(
-            claim
-            for comparison in beside
-            for claim in comparison.claims(middle[comparison.streams])
-        ),
-        tables=(table("medians", middle), spread(beside), resting),
-        figures={"at_rest_cores": at_rest, "rounds": [_plain(one_round) for one_round in rounds]},
-    )
-
-
-def _plain(figures: Round) -> dict[str, dict[str, object]]:
-    return {
-        str(streams): {name: asdict(f) for name, f in by_system.items()}
-        for streams, by_system in figures.items()
-    }
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:
@@ -397,7 +236,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
                 at_rest = {name: rest(system) for name, system in systems.items()}
     except streaming.LoadFailed as failure:
         raise program.WrongAnswer(str(failure)) from failure
-    return summarise(args, rounds, at_rest)
+    return llm_figures.summarise(args, rounds, at_rest)
 
 
 @contextlib.contextmanager
@@ -410,25 +249,36 @@ def both(folder: Path, model: Path, tokens: int) -> Iterator[Mapping[str, System
         }
         for system in systems.values():
             system.served.wait_until(system.is_answering, START_S)
-            streaming.run(system.endpoint, bodies(2 * max(STREAMS), tokens), max(STREAMS))
+            streaming.run(
+                system.endpoint,
+                bodies(2 * max(llm_figures.STREAMS), tokens),
+                max(llm_figures.STREAMS),
+            )
         yield systems
 
 
 def all_rounds(
     console: Console, args: argparse.Namespace, systems: Mapping[str, System]
-) -> list[Round]:
+) -> list[llm_figures.Round]:
     """Run the rounds of one start and show each; the systems take turns in going first."""
     rounds = []
     for number in range(args.rounds):
         rounds.append(
             one_round(
-                systems, (MESH, BARE) if number % 2 else (BARE, MESH), args.requests, args.tokens
+                systems,
+                (llm_figures.MESH, llm_figures.BARE)
+                if number % 2
+                else (llm_figures.BARE, llm_figures.MESH),
+                args.requests,
+                args.tokens,
             )
         )
         program.show(
             console,
             results.Results(
-                1, {}, tables=(table(f"round {number + 1} of {args.rounds}", rounds[-1]),)
+                1,
+                {},
+                tables=(llm_figures.table(f"round {number + 1} of {args.rounds}", rounds[-1]),),
             ),
         )
     return rounds
