@@ -45,6 +45,7 @@ class AdminService:
 
         Only workers are asked that may have one; one that can't be reached is left out.
         """
+        # The last report is up to a second old; after a load a user wants to see the copy.
         copies: dict[str, reports.CopyReport] = {}
         for worker_id in self.view().holders(id_):
             with contextlib.suppress(errors.Unavailable):
@@ -95,6 +96,7 @@ class AdminService:
 
     async def _submit(self, request: events.AdminRequest) -> tuple[str, ...]:
         words = await self.controller.submit(request)
+        # The caller may send a prediction at once, which must find the model.
         if words:
             await self.controller.wait_until_settled()
         return words

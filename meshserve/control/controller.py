@@ -78,7 +78,8 @@ class Controller:
             is_config_coming=wanted is not None,
             replicas=await self._cluster.living_replicas(),
         )
-        self._handle(restored)
+        # Not by `_handle`: a controller that can't take over what runs must not go on.
+        self._perform(self._mesh.handle(restored, self._clock.now_s()))
         works = {
             "events": self._handle_events(),
             "ticks": self._tick(),
@@ -86,7 +87,11 @@ class Controller:
             "capacity": self._look_at_capacity(),
         }
         self._tasks = [tasks.spawn(work, name) for name, work in works.items()]
-        return () if wanted is None else await self.submit(events.ConfigApplied(wanted))
+        try:
+            return () if wanted is None else await self.submit(events.ConfigApplied(wanted))
+        except errors.MeshError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Stop everything here; what runs in the cluster goes on, and open requests fail."""
@@ -176,8 +181,8 @@ class Controller:
         try:
             following = self._mesh.handle(event, self._clock.now_s())
         except Exception as error:
-            # A bug of ours: it is told with its story, and must not end the only task that
-            # handles events. What was decided before it is still performed.
+            # A bug of ours must not end the only task that handles events. An IllegalMove's text
+            # has the moves before it. What was decided before the bug is still performed.
             self.failures += 1
             logger.exception("%s could not be handled", type(event).__name__)
             following = self._mesh.take_commands()
@@ -191,6 +196,8 @@ class Controller:
             self._drained.set()
 
     def _perform(self, following: Iterable[commands.Command]) -> None:
+        # No await here: all commands of one event are queued before any of them is performed, so
+        # that a worker is stopped only after the gateways were ordered to forget it.
         for command in following:
             if isinstance(command, commands.RegistryCommand):
                 self._registry.perform(command)
@@ -204,6 +211,7 @@ class Controller:
                 self._effects.perform(command)
 
     def _answer(self, command: commands.AnswerCommand) -> None:
+        # No answer is waited for if the caller has left, or if a bug has refused it before.
         answer = self._answers.get(command.ticket)
         if answer is None or answer.done():
             return
@@ -221,6 +229,7 @@ class Controller:
             logger.warning("%s %s is lost: %s", command.kind, command.id, command.reason)
 
     def _look_at_conditions(self) -> None:
+        # The view is built only if a condition waits.
         for condition, waiter in self._conditions:
             if not waiter.done() and condition(self.view()):
                 waiter.set_result(None)
@@ -237,12 +246,14 @@ class Controller:
         while True:
             nodes = await self._or_none(self._cluster.nodes(), "the nodes can't be listed")
             if nodes is not None and nodes != seen:
+                # A node that can't be listed for a moment keeps its gateway: `seen` stays.
                 seen = nodes
                 self.post(events.NodesSeen(nodes))
             await self._clock.sleep(LOOK_PERIOD_S)
 
     async def _look_at_capacity(self) -> None:
         while True:
+            # Without LLMs nothing asks for GPUs, and the look costs a call of the cluster.
             if self._mesh.llms.llms:
                 capacity = await self._or_none(
                     self._cluster.node_capacities(), "no capacity for LLMs is known"

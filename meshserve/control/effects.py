@@ -237,6 +237,7 @@ class Effects:
                 assert_never(command)
 
     async def _start_gateway(self, node: str) -> None:
+        # Taken now, not when it was ordered: changes meanwhile need no second configuration.
         snapshot = self._gateway_snapshot(node)
         try:
             report = await self._cluster.start_gateway(node, snapshot)
@@ -252,8 +253,10 @@ class Effects:
         try:
             await self._cluster.configure_gateway(node, snapshot)
         except errors.Unavailable:
+            # It is gone: it gets the newest snapshot when it is started again.
             return
         except errors.MeshError as error:
+            # Envoy has refused the snapshot and serves by the one before.
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
             self._gateway(node).run_in_background(self._configure_later(node))
         else:

@@ -60,6 +60,7 @@ class Monitor:
                 works = [self._poll_replica(id_, pid), self._wait_for_replica_end(id_, pid)]
             case _:
                 assert_never(kind)
+        # A restarted process has the id of the one before, whose tasks would report its end.
         self.unwatch(kind, id_)
         self._tasks[kind, id_] = [tasks.spawn(work, f"watch {kind} {id_}") for work in works]
 
@@ -83,6 +84,7 @@ class Monitor:
 
     async def _poll_worker(self, worker_id: str, pid: int) -> None:
         async def poll() -> float:
+            # Read before the call: what the worker gets meanwhile is not missing in its report.
             progress = self._progress(worker_id)
             report = await self._cluster.report(worker_id, progress.report)
             self._post(events.WorkerReported(report, progress.revision))
@@ -121,5 +123,6 @@ class Monitor:
                     pause_s = await poll()
                 silences = 0
             except (errors.MeshError, TimeoutError):
+                # A process may be alive and stand still: its end would never be noticed.
                 silences += 1
             await self._clock.sleep(pause_s)

@@ -58,6 +58,7 @@ class RepositorySync:
                 logger.warning("repository %s: %s", repository.place, error.message)
             else:
                 return
+            # A disk that went away, or a registry that refuses writes: both may come back.
             await self._clock.sleep(RETRY_S)
 
     async def _register_scans(

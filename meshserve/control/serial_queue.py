@@ -73,6 +73,7 @@ class SerialQueue(Generic[T]):
             # A task of its own: a bug in one command must not end the queue, and is logged.
             work = self._perform(command)
             current = self._current = tasks.spawn(work, f"{self._name}: {type(command).__name__}")
+            # `wait` raises nothing of the task's, and cancelling the queue leaves the task alone.
             await asyncio.wait((current,))
             if self._current is current:
                 self._current = None

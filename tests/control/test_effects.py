@@ -65,7 +65,7 @@ class Stage:
         return [type(event).__name__ for event in self.host.events]
 
     async def order(self, *ordered, events_=1):
-        """Order without waiting for the queues, and return the events once there are so many."""
+        """Order without waiting for the queues, and return the events once `events_` have come."""
         for command in ordered:
             self.effects.perform(command)
         return await self.until(events_)

@@ -94,6 +94,7 @@ def _configure_models(
     of_config = index.of_origin(model.FROM_CONFIG)
     _withdraw_all(draft, (id_ for id_ in before if id_ not in after and id_ in of_config))
     for id_, spec in after.items():
+        # What both configurations say alike may have been changed through the API: it stays so.
         if before.get(id_) != spec or draft.spec(id_) is None:
             draft.declare(spec, is_replacing=True)
 
@@ -304,6 +305,7 @@ def _new_meaning(
     wanted = request.alias
     if current is None:
         return wanted
+    # The owner stays: only it may change the alias, and it has not asked to give it up.
     if not request.is_gradual or current.name == wanted.name:
         return dataclasses.replace(wanted, owner=current.owner)
     if current.target == wanted.name:

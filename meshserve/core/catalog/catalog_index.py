@@ -21,7 +21,7 @@ class PoolChange:
 class CatalogIndex:
     """All models and aliases, and for each pool the share of them that its workers get.
 
-    Every query costs the same however many models there are, so that events do, too.
+    No query costs more with more models, so that no event does.
     """
 
     def __init__(self) -> None:
@@ -147,6 +147,7 @@ class CatalogIndex:
         before = self.models.declared(id_)
         if before is not None:
             self._by_origin[before.spec.origin].discard(id_)
+            # Its old pool's workers forget it; those of the new one get it below.
             if before.spec.pool != pool:
                 self._change_pool(before.spec.pool, catalog.ModelWithdrawn(id_))
         self.models.apply(declared)
@@ -167,6 +168,7 @@ class CatalogIndex:
     def _move_name(self, name: str, pool: str | None) -> None:
         """Have the name, and all aliases that mean it, served by another pool, or by none."""
         before = self._pools.get(name)
+        # Most declarations are further versions or redeclarations: nothing moves.
         if before == pool:
             return
         if pool is None:
@@ -213,7 +215,7 @@ class CatalogIndex:
 
     def _route(self, name: str, pool: str | None) -> None:
         # Gateways send every name without a route to the default pool, so that a registration
-        # there changes no gateway's configuration.
+        # in it changes no gateway's configuration.
         if pool is None or pool == desired.DEFAULT_POOL:
             self.routes.pop(name, None)
         else:

@@ -68,9 +68,11 @@ class Changeset:
         owner = self.owner(spec.id.name) or spec.origin
         is_same = current is not None and catalog_sync.can_share_copy(current, spec)
         if not may_take(owner, spec.origin):
+            # Declaring what another origin has declared alike is no conflict.
             if not is_same:
                 raise errors.AlreadyExists(f"model {spec.id.name!r} belongs to {owned_by(owner)}")
         elif owned_by(owner) != owned_by(spec.origin):
+            # All versions of a name have one owner, so the old owner's go.
             self._take_over(spec)
         elif current is None or is_replacing:
             self.put(spec)

@@ -45,6 +45,7 @@ class CopyRequests:
         elif declared.spec.pinned:
             self._refuse(request.ticket, errors.Conflict(f"model {name} is pinned: unpin it first"))
         else:
+            # All of the pool, not only reporters of a copy: a load may have begun meanwhile.
             ready = self._workers.ready(declared.spec.pool)
             self._unloads[request.ticket] = set(ready)
             self._out.extend(
@@ -75,7 +76,7 @@ class CopyRequests:
             self._acknowledge_if_unloaded(event.ticket)
 
     def forget_worker(self, worker_id: str) -> None:
-        """Refuse the loads on a worker whose process has ended; unloads there are done."""
+        """Refuse the loads on a worker whose process has ended, and count it as unloaded."""
         lost = [ticket for ticket, home in self._loads.items() if home == worker_id]
         for ticket in lost:
             del self._loads[ticket]

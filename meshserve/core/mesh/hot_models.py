@@ -104,10 +104,12 @@ class HotModels:
         shares: defaultdict[str, float] = defaultdict(float)
         for demand in demands:
             shares[demand.id.name] += demand.share
+        # Versions of a model share its route, so they are busy together.
         for demand in sorted(demands, key=lambda demand: -demand.share):
             if demand.id.name not in self.models and shares[demand.id.name] >= BUSY:
                 self._add(demand.id)
         for name, hot_model in list(self.models.items()):
+            # A report names only the busiest models: a model without a share is quiet.
             if name in shares or worker_id in hot_model.loads:
                 hot_model.add_report(worker_id, shares[name])
                 self._follow(hot_model, now_s)
@@ -133,6 +135,7 @@ class HotModels:
         hot_model.loaded = {
             place for place in hot_model.places if self._is_loaded(place, hot_model.id)
         }
+        # The new number has to prove itself before it changes again.
         hot_model.more_since_s = hot_model.less_since_s = None
         hot_model.loads = {
             place: load
@@ -170,6 +173,7 @@ class HotModels:
             hot_model.places = tuple(
                 place for place in hot_model.places if place != event.worker_id
             )
+            # Without a pause every report would order the load that has just failed.
             hot_model.paused_until_s = now_s + LOAD_PAUSE_S
         else:
             hot_model.loaded.add(event.worker_id)

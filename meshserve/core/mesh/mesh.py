@@ -153,6 +153,7 @@ class Mesh:
                 assert_never(event)
 
     def _take_in_llm(self, event: events.LlmEvent, now_s: float) -> None:
+        # A replica is watched while its pid is known, whatever the event did to it.
         replica_id = _replica_of(event)
         before = self.llms.fleet.find_replica(replica_id)
         pid_before = before.pid if before else 0
@@ -211,6 +212,7 @@ class Mesh:
             self.llms.attach(replica, now_s)
             self._out.append(commands.Watch("replica", replica.replica_id, replica.pid))
         self._is_restored, self._is_config_coming = True, event.is_config_coming
+        # What an earlier controller has pinned is not known: pins are ordered once more.
         pinned = {declared.spec.id.name for declared in self.catalog.models if declared.spec.pinned}
         for name in sorted(pinned):
             self.pins.follow_name(name, ())
@@ -227,6 +229,7 @@ class Mesh:
         self._distribution.apply(changes)
         if before != (self.catalog.desired.gateway, self.catalog.routes_of(routed)):
             self.gateways.configure()
+        # A model that was declared anew is another one: its load says nothing any more.
         self.hot_models.forget_names(names)
         for name, declared in names.items():
             self.pins.follow_name(name, declared)
@@ -239,6 +242,7 @@ class Mesh:
             self._forget_copies(worker.id)
             self._distribution.send_full(worker)
         elif event.worker_id not in self.workers.records:
+            # It was forgotten while it started.
             self._out.append(commands.StopWorker(event.worker_id))
 
     def _sync_failed(self, event: events.SyncFailed) -> None:
@@ -256,6 +260,7 @@ class Mesh:
         if event.report.revision < event.revision and worker.full_after < event.revision:
             self._distribution.send_full(worker)
         self._distribution.learn(event.report.measured)
+        # A draining mesh loads nothing any more.
         if not self.is_draining:
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)
 

@@ -109,8 +109,8 @@ class LlmView:
 class MeshView:
     """The mesh after one event.
 
-    What is small is copied. Models, aliases and copies are shared with the mesh, for there may be
-    100,000 of them: read those before the next `await`, after which they may have changed.
+    Small parts are copied. Models, aliases and copies are shared with the mesh, because there may
+    be 100,000 of them: read those before the next `await`, after which they may have changed.
     """
 
     config: desired.Desired

@@ -53,6 +53,7 @@ class Pins:
 
         `declared` are the versions that were declared anew: a pinned one is loaded again.
         """
+        # Versions that were pinned before are followed too: they may have been withdrawn.
         redeclared = set(declared)
         for version in sorted(
             self._versions.get(name, set()).union(self._index.models.versions(name))
@@ -69,6 +70,7 @@ class Pins:
         before, after = self.pinned.get(id_, frozenset()), self.homes(id_)
         self._remember(id_, after)
         for worker_id in sorted(before - after):
+            # A worker that is not ready has lost its pins, or is about to.
             if self._workers.is_ready(worker_id):
                 self._out.append(commands.Unpin(worker_id, id_))
         for worker_id in sorted(after if is_redeclared else after - before):
@@ -132,6 +134,7 @@ class Pins:
     ) -> tuple[desired.DesiredAlias, ...]:
         """Schedule the next try of a failed load; return the aliases that waited for this load."""
         place = (event.worker_id, event.id)
+        # Also after a success: should the move that follows not be saved, the load comes again.
         if event.failure or place in self.loading.values():
             self._retry_at_s[place] = now_s + RETRY_S
         return tuple(

@@ -93,6 +93,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
         """Note the snapshot that a gateway serves by."""
         gateway = self.records.get(event.node)
         if gateway is not None:
+            # Answers may come out of order: a start and a configuration overlap.
             gateway.configured = max(gateway.configured, event.revision)
 
     def lost(self, event: events.GatewayLost, now_s: float) -> None:

@@ -127,6 +127,7 @@ class Workers(
         worker.forget_reports()
         if worker.state is ProcessState.READY:
             self._move(worker, ProcessMove.RESTARTED)
+        # Revisions count within one process: a new one begins with an empty catalog.
         worker.sent = worker.synced = worker.full_after = worker.full_at = 0
         self._out.append(commands.Watch("worker", worker.id, worker.pid))
         return worker
@@ -136,6 +137,7 @@ class Workers(
         worker = self.running(event.worker_id)
         if worker is None:
             return
+        # An answer of the process before may come late; its revisions may be higher than any sent.
         worker.synced = max(worker.synced, min(event.revision, worker.sent))
         if worker.state is ProcessState.STARTING and worker.synced >= worker.full_at:
             self._move(worker, ProcessMove.SERVING)
