@@ -38,6 +38,7 @@ def parse_endpoint(endpoint: str) -> str:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise errors.ConfigInvalid(f"--endpoint {endpoint}: {str(error).lower()}") from None
+    # A path in front of the API is refused: the gateway serves at the root of its port alone.
     has_path = parsed.path.strip("/") or parsed.query
     if parsed.scheme not in ("http", "https") or not parsed.host or has_path:
         raise errors.ConfigInvalid(f"--endpoint {endpoint}: expected HOST:PORT or http://HOST:PORT")

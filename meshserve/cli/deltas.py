@@ -68,6 +68,7 @@ def hottest(
 
 
 def _growth(before: Row | None, after: Row, counter: str) -> int:
+    # What a new row counted before it was first seen happened in no known interval.
     earlier = before[counter] if before else after[counter]
     growth: int = after[counter] - earlier
     return growth if growth >= 0 else after[counter]

@@ -68,6 +68,7 @@ def infer(
 
 def _ask_grpc(endpoint: str, question: Question) -> dict[str, Any]:
     """Return the answer as the REST protocol would have it."""
+    # A prediction comes back as plain arrays; their datatypes are in the metadata.
     with client.Client(endpoint, os.environ.get(admin.API_KEY)) as mesh:
         metadata = mesh.metadata(question.model, question.version)
         answer = mesh.predict(question.model, question.inputs, version=question.version)
@@ -99,7 +100,7 @@ def _ask_rest(mesh: admin.AdminClient, question: Question) -> dict[str, Any]:
     ]
     try:
         return mesh.request("POST", f"{path}/infer", body={"inputs": tensors})
-    except ValueError:
+    except ValueError:  # raised by httpx before anything is sent
         raise errors.InvalidRequest("JSON has no NaN and no infinity: ask with --grpc") from None
 
 

@@ -37,6 +37,7 @@ def inputs(given: Sequence[str]) -> Any:
 def _value(text: str, value: str) -> Any:
     if value.startswith("@"):
         return _file(value[1:])
+    # YAML holds all of JSON, and lets text on a command line do without quotes.
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:

@@ -68,6 +68,7 @@ def about(
     """One endpoint for every model of a company. Start with `meshserve up CONFIG`."""
 
 
+# Stubs for the late commands: typer lists commands in the order in which they are registered.
 @app.command("down", help="End the mesh that was started from this machine.")
 @app.command("up", help="Bring a mesh up, or apply a changed configuration to the one that runs.")
 def late() -> None:

@@ -81,6 +81,8 @@ def add(
     It stays registered when the mesh is restarted.
     """  # noqa: D205 - typer prints the first paragraph
     entry = {"name": name, "uri": _absolute(uri), **dict(_setting(text) for text in settings or ())}
+    # Checked here for messages about the command line; keys that are not given are left to the
+    # mesh, which may have another version and other defaults.
     body = config.parse_model(entry).model_dump(mode="json", exclude_unset=True, exclude={"name"})
     with connection.connect(endpoint) as client:
         _print_model(client.register(name, body), as_json)

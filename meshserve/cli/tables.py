@@ -24,6 +24,8 @@ NODE_LETTERS = 12
 """Of the 56 letters of a node's id, as in Ray's own listings."""
 
 GAP = 3
+"""Columns of the terminal between two columns of a table, in the box that we draw."""
+
 # Measures cells; nothing is printed on it.
 MEASURE = Console(width=1000, file=io.StringIO())
 # By whether the terminal is wide, and whether GPU memory is shown beside host memory.
@@ -85,6 +87,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
     """Return the indices of the columns that fit."""
     shown = list(range(len(columns)))
+    # Of equally expendable columns the right one goes first.
     for index in sorted(shown, key=lambda index: (-columns[index].dropped, -index)):
         if columns[index].dropped and sum(widths[other] + GAP for other in shown) - GAP > width:
             shown.remove(index)

@@ -21,6 +21,7 @@ WaitForKey = Callable[[float], str]
 
 def out() -> Console:
     """Return a console on standard output that prints markup in names and messages as it is."""
+    # A model may be called `churn[beta]`, which rich would take for markup.
     return Console(
         file=sys.stdout,
         markup=False,
@@ -32,6 +33,7 @@ def out() -> Console:
 
 def err() -> Console:
     """Return a console on standard error that does not break lines."""
+    # Messages are copied into searches and issues, where a break in the middle is in the way.
     return Console(file=sys.stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -42,6 +44,7 @@ def print_json(answer: object) -> None:
 
 
 def _width(is_terminal: bool) -> int | None:
+    # Without a width rich takes that of the terminal, or what COLUMNS says.
     return None if is_terminal or "COLUMNS" in os.environ else PIPE_WIDTH
 
 
@@ -56,6 +59,7 @@ def key_presses() -> Iterator[WaitForKey]:
         return
     terminal = sys.stdin.fileno()
     settings = termios.tcgetattr(terminal)
+    # Not raw mode: Ctrl-C must still end the command.
     tty.setcbreak(terminal)
     try:
         yield lambda timeout_s: _wait_for_key(terminal, timeout_s)

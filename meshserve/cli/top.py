@@ -70,6 +70,7 @@ def _refresh(client: admin.AdminClient, before: Sample, live: Live, out: Console
     try:
         after = _sample(client)
     except errors.MeshError as error:
+        # A mesh that restarts answers again in a moment: watching goes on.
         live.update(
             Group(
                 Text("no answer", "bold red"),
@@ -99,6 +100,7 @@ def _sample(client: admin.AdminClient) -> Sample:
 
 def view(before: Sample, after: Sample, width: int, models_max: int) -> RenderableType:
     """Return a picture of the time between two samples, with at most `models_max` models."""
+    # Never 0, by which rates would be divided.
     interval_s = max(after.at_s - before.at_s, 1e-3)
     earlier = {worker["id"]: worker for worker in tables.workers(before.status)}
     traffic = {

@@ -45,6 +45,7 @@ def up(
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     out = terminal.out()
+    # A second `up` with the same state directory means a change, not a second mesh.
     running = mesh_file.running_endpoint(settings.state_dir)
     if running:
         _apply(running, settings, out)
@@ -59,6 +60,7 @@ def up(
 def _serve(settings: config.Config, file: Path, address: str | None, is_plain: bool) -> None:
     """Start a mesh, and end it at Ctrl-C or SIGTERM or when it has ended by itself."""
     out = terminal.out()
+    # `meshserve down` sends SIGTERM; an exception lets the context drain the mesh.
     signal.signal(signal.SIGTERM, _interrupt)
     with progress_view.shown(out, is_plain) as report:
         mesh = lifecycle.up(settings, str(file), address, report)

@@ -59,6 +59,7 @@ class HostedControlPlane:
             self._plane.app, [sockets.unix_socket(socket_path), sockets.tcp_socket(host)]
         )
         endpoint = model.Endpoint(actor_process.node_id(), host, server.port, socket_path)
+        # A restarted controller continues with the last applied configuration, not the first.
         document = "" if actor_process.was_restarted() else self._plan.document
         await self._plane.start(endpoint, document)
         await self._plane.controller.wait_until_drained()

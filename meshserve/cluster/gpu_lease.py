@@ -53,6 +53,7 @@ class GpuLeases:
             raise errors.Unsupported("LLMs that share GPUs must fit on one node")
         with contextlib.suppress(errors.Unavailable):
             gpus: tuple[str, ...] = await self._actors.call(name, "take", replica_id)
+            # A changed configuration may need more GPUs than the lease of the old one holds.
             if len(gpus) >= plan.bundles[0]:
                 return gpus
         await self._actors.remove(name)

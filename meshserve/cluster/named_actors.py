@@ -82,6 +82,7 @@ class NamedActors:
         except TimeoutError:
             raise errors.Unavailable(f"{name} does not answer within {timeout_s:g} s") from None
         except exceptions.RayActorError as error:
+            # A new actor of this name has a new handle.
             self._handles.pop(name, None)
             raise errors.Unavailable(f"{name} is gone: {one_line(error)}") from None
         except exceptions.RayError as error:

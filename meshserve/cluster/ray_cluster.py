@@ -71,14 +71,17 @@ class RayCluster(ray_replicas.RayReplicas):
     ) -> events.WorkerStarted:
         """Start a worker's process, in place of any earlier one; return once it listens."""
         name = WORKER + worker_id
+        # A worker that was lost may still hold its name for a moment, or be stuck.
         await self._actors.remove(name)
         address = model.ServerAddress(
             worker_id, self._makers.run_dir, "", self._makers.host or actor_process.node_address()
         )
         options = {
+            # No CPU is reserved: workers share the cores, also with Envoy and engines.
             "num_cpus": 0,
             "num_gpus": 1 if settings.device == "cuda" else 0,
             "scheduling_strategy": "SPREAD",
+            # The controller restarts workers itself, with a back-off and a fresh catalog.
             "max_restarts": 0,
             "runtime_env": {"env_vars": allocator_env.variables(settings.allocator)},
         }

@@ -25,7 +25,8 @@ OBJECT_STORE_BYTES = 80 << 20
 
 SYSTEM_CONFIG = {"worker_niceness": 0}
 """Ray's default is 15, meant for tasks that may wait. Envoy, workers and engines are all started
-by actors and would get the CPU after any other program of the machine."""
+by actors and would get the CPU after any other program of the machine. A cluster that runs already
+keeps its own value (docs/decisions/0080)."""
 
 JOIN_HINT = (
     "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"

@@ -31,6 +31,7 @@ UNITS: dict[str, int] = {"": 1, "B": 1} | {
     for base, suffixes in ((1000, ("", "B")), (1024, ("I", "IB")))
     for suffix in suffixes
 }
+# A fraction and any case, for people write 1.5GB, 2Gi and 512mib.
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
@@ -74,6 +75,7 @@ def _positive(size: int) -> int:
 
 
 def _workers(value: object) -> object:
+    # In Python true is an int.
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value != "auto" and not is_count:
         raise ValueError(
@@ -83,6 +85,7 @@ def _workers(value: object) -> object:
 
 
 def _version(value: object) -> object:
+    # YAML reads 1.10 as 1.1: a version may lose digits before it comes here.
     if isinstance(value, float):
         # Not TypeError: pydantic collects ValueError alone.
         raise ValueError(f"put it in quotes: a version is text, and {value} is a number")  # noqa: TRY004
@@ -171,6 +174,7 @@ def _local_folder(value: Path, info: ValidationInfo) -> Path:
 
 
 def _database(value: str, info: ValidationInfo) -> str:
+    # SQLAlchemy has three slashes before a relative path and four before an absolute one.
     if value.startswith("sqlite:///") and not value.startswith("sqlite:////"):
         return f"sqlite:///{_absolute(value.removeprefix('sqlite:///'), _folder(info))}"
     if not value.startswith(("sqlite:////", "postgresql://", "postgresql+")):

@@ -59,6 +59,7 @@ def _row(key: str, described: Mapping[str, Any], is_required: bool) -> str:
 
 def _default(described: Mapping[str, Any]) -> str:
     value = described.get("default")
+    # Defaults of sections are in the tables of those sections.
     if value in (None, "", [], {}) or isinstance(value, dict):
         return ""
     if described.get("title") == "size":

@@ -38,6 +38,8 @@ class KeySection(fields.Section):
     admin: fields.Flag = False
     """Whether the client may use the management paths."""
 
+    # Read here, where the variables are: the controller that gets the document may run on
+    # another machine.
     @model_validator(mode="before")
     @classmethod
     def _read_environment(cls, content: Any, info: ValidationInfo) -> Any:
@@ -232,6 +234,7 @@ class Config(fields.Section):
         )
 
 
+# Pydantic says where an error is, not in which section: this finds the section by the path.
 PARTS: Mapping[tuple[type[fields.Section], str | int], type[fields.Section]] = {
     (Config, "gateway"): GatewaySection,
     (Config, "registry"): RegistrySection,

@@ -68,6 +68,7 @@ def _walk(
     ancestors: tuple[yaml.Node, ...],
 ) -> Iterator[diagnostics.Diagnostic]:
     """Fill `lines` and yield repeated keys. Raises ConstructorError for a node inside itself."""
+    # An anchor may refer to a node around it, which has no end as a document.
     if node in ancestors:
         raise yaml.constructor.ConstructorError(
             None, None, "a value that contains itself", node.start_mark
@@ -90,6 +91,7 @@ def _walk_mapping(
     for key, value in node.value:
         name = str(key.value)
         line = key.start_mark.line + 1
+        # A mapping may merge several others, each by a key `<<` of its own.
         if name in seen and key.tag != "tag:yaml.org,2002:merge":
             yield diagnostics.Diagnostic(
                 (*path, name), f"given twice: first on line {seen[name]}, again on line {line}"

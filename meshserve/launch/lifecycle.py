@@ -91,6 +91,7 @@ def up(
     """
     if address is None:
         _require_engines(settings)
+    # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
     run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
     try:
         controller = _start_controller(settings, run_dir, address, report)
@@ -174,6 +175,7 @@ def _status(
     try:
         return controller.status(READY_S)
     except controller_actor.NoAnswer:
+        # Ray restarts a controller that died while it started.
         if time.monotonic() > end_s or controller_actor.find_controller() is None:
             raise
         return None

@@ -63,6 +63,7 @@ class HoldEndpoint:
         finally:
             gone.cancel()
             del self._waiting[ticket]
+            # The mesh counts held requests and their bytes until it hears of their end.
             if not answer.done():
                 self._post(events.HeldRequestLeft(ticket))
         return answer.result() if answer.done() else Response(status_code=CLIENT_CLOSED_REQUEST)

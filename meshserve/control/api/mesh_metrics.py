@@ -39,6 +39,7 @@ class MeshMetrics:
 
     def __init__(self, source: controller.Controller) -> None:
         self._controller = source
+        # Not the default registry, which would add the metrics of this Python process.
         self._registry = CollectorRegistry()
         self._registry.register(self)
 

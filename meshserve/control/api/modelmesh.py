@@ -121,6 +121,7 @@ class ModelMesh:
             return await self._status(name)
         tasks.spawn(self._try_load(name), f"load {name}")
         status = await self._status(name)
+        # No worker has reported the load that was just started.
         if status.status in (Status.NOT_LOADED, Status.UNKNOWN):
             status.status = Status.LOADING
         return status
@@ -203,6 +204,7 @@ def _runtime(text: str) -> str:
 
 
 KEPT: tuple[str, ...] = ("pool", "trust", "checksum", "max_batch_size", "options")
+# Model types of ModelMesh whose runtime has another name here, or is inferred from the files.
 RUNTIMES = {
     "pytorch": "torch",
     "tensorflow": "",

@@ -107,6 +107,7 @@ class TritonRepository:
         """
         if not name:
             raise errors.InvalidRequest("an unload must name a model")
+        # Triton unloads a model by its name alone.
         for version in self._service.view().models.versions(name) or ("",):
             await self._service.unload(name, version)
 

@@ -46,6 +46,7 @@ def _digest(contents: Mapping[PurePosixPath, bytes]) -> str:
 
 def _write(folder: Path, contents: Mapping[PurePosixPath, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside the target and renamed, so that a folder of this name is always complete.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         ready = Path(scratch) / "files"
         for path, content in contents.items():
