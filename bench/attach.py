@@ -195,10 +195,14 @@ def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, lis
                 np_to_triton_dtype(sample.rows.dtype),
             )
             given.set_data_from_numpy(sample.rows)
+
+            def ask_ms() -> float:
+                return timed_ms(lambda: check(sample, asked(client, sample, given)))
+
             for _ in range(rounds):
                 evict(mesh, sample.name)
-                for several in taken.values():
-                    several.append(timed_ms(lambda: check(sample, asked(client, sample, given))))
+                taken["evicted"].append(ask_ms())
+                taken["resident"].append(ask_ms())
     return taken
 
 
@@ -270,42 +274,6 @@ def summarise(
 ) -> results.Results:
     """Return the tables and the goals."""
     size = f"{plan.size_bytes >> 20} MB"
-    claims = [
-        claim(f"{what}, {size}", measured, is_quick=plan is QUICK)
-        for what, measured in figures.items()
-    ]
-    peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
-    ours_mib = (held["mapped"] - held["none"]) / 2**20
-    claims.append(
-        results.times_at_most(
-            f"one {size} model in {HOLDERS} processes", "MiB", ours_mib, peer, SHARED_RATIO_MAX
-        )
-    )
-    tables = [
-        results.Table(
-            f"{size} models evicted and attached again, one worker",
-            HEAD,
-            tuple(row(*pair) for pair in figures.items()),
-        )
-    ]
-    if mesh:
-        rows = tuple(
-            (what, *(results.figure(percentile(taken, share)) for share in (50, 99)))
-            for what, taken in mesh.items()
-        )
-        tables.append(
-            results.Table(
-                f"a request to a {size} model through the mesh", ("model", "p50 ms", "p99 ms"), rows
-            )
-        )
-    bars = [
-        results.Bar(f"{what}: {how}", value, how == "attached")
-        for what, measured in figures.items()
-        for how, value in spans(measured)
-    ]
-    chart = results.Chart(
-        "attach", f"Until a {size} model is there", "ms", tuple(bars), is_log=True
-    )
     kept = {
         "by model": {what: asdict(measured) for what, measured in figures.items()},
         "held bytes": held,
@@ -314,11 +282,56 @@ def summarise(
     return results.Results(
         1,
         asdict(plan) | {"kinds": [kind.name for kind in plan.kinds]},
-        tuple(claims),
-        tuple(tables),
-        (chart,),
+        claims(size, figures, held, is_quick=plan is QUICK),
+        tables(size, figures, mesh),
+        (chart(size, figures),),
         kept,
     )
+
+
+def claims(
+    size: str, figures: dict[str, Figures], held: dict[str, int], *, is_quick: bool
+) -> tuple[results.Claim, ...]:
+    """Return each kind's goal, and that of processes that share one model."""
+    peer = ("torch's load", (held["plain"] - held["none"]) / 2**20)
+    ours_mib = (held["mapped"] - held["none"]) / 2**20
+    what = f"one {size} model in {HOLDERS} processes"
+    return (
+        *(
+            claim(f"{kind}, {size}", measured, is_quick=is_quick)
+            for kind, measured in figures.items()
+        ),
+        results.times_at_most(what, "MiB", ours_mib, peer, SHARED_RATIO_MAX),
+    )
+
+
+def tables(
+    size: str, figures: dict[str, Figures], mesh: dict[str, list[float]]
+) -> tuple[results.Table, ...]:
+    """Return the worker's table, and the whole mesh's if it was measured."""
+    worker_table = results.Table(
+        f"{size} models evicted and attached again, one worker",
+        HEAD,
+        tuple(row(*pair) for pair in figures.items()),
+    )
+    if not mesh:
+        return (worker_table,)
+    rows = tuple(
+        (what, *(results.figure(percentile(taken, share)) for share in (50, 99)))
+        for what, taken in mesh.items()
+    )
+    title = f"a request to a {size} model through the mesh"
+    return (worker_table, results.Table(title, ("model", "p50 ms", "p99 ms"), rows))
+
+
+def chart(size: str, figures: dict[str, Figures]) -> results.Chart:
+    """Return the chart of torch's load beside the attach."""
+    bars = tuple(
+        results.Bar(f"{what}: {how}", value, how == "attached")
+        for what, measured in figures.items()
+        for how, value in spans(measured)
+    )
+    return results.Chart("attach", f"Until a {size} model is there", "ms", bars, is_log=True)
 
 
 def spans(measured: Figures) -> tuple[tuple[str, float], ...]:

@@ -73,30 +73,14 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         body_file, log_file = Path(folder, "body"), Path(folder, "log")
         body_file.write_bytes(body)
-        counts = [
-            "-n",
-            str(load.requests),
-            "-c",
-            str(load.connections),
-            "-m",
-            str(load.streams),
-            "-t",
-            "1",
-        ]
+        counts = f"-n {load.requests} -c {load.connections} -m {load.streams} -t 1".split()
         headers = [
             word
             for key, value in {**GRPC_HEADERS, **metadata}.items()
             for word in ("-H", f"{key}: {value}")
         ]
-        command: list[str | Path] = [
-            program,
-            *counts,
-            *headers,
-            "-d",
-            body_file,
-            f"--log-file={log_file}",
-            url,
-        ]
+        files = ["-d", str(body_file), f"--log-file={log_file}"]
+        command = [program, *counts, *headers, *files, url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             raise LoadFailed(f"h2load ended with {done.returncode}: {done.stderr.strip()}")

@@ -233,9 +233,15 @@ def summarise(alone: Served, spread: Served, simulated: list[Simulated]) -> resu
             simulated_rows,
         ),
     )
+    sizes = {"workers": WORKERS, "requests in flight": IN_FLIGHT}
+    return results.Results(1, sizes, goals(alone, spread, simulated), tables)
+
+
+def goals(alone: Served, spread: Served, simulated: list[Simulated]) -> tuple[results.Claim, ...]:
+    """Return the goals, measured and simulated."""
     peer = ("one worker", alone.requests_per_s)
     one, four = (next(result for result in simulated if result.load == load) for load in (1.0, 4.0))
-    claims = (
+    return (
         results.times(
             f"one hot model, {WORKERS} workers", "req/s", spread.requests_per_s, peer, RATIO_MIN
         ),
@@ -247,7 +253,6 @@ def summarise(alone: Served, spread: Served, simulated: list[Simulated]) -> resu
             RATIO_MIN,
         ),
     )
-    return results.Results(1, {"workers": WORKERS, "requests in flight": IN_FLIGHT}, claims, tables)
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:

@@ -306,8 +306,16 @@ def summarise(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> re
         *shares,
         *ratios,
     )
+    tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
+    # The quick version is too small for the last two.
+    claims = goals(scaled)[:2] if is_quick else goals(scaled)
+    return results.Results(1, sizes, claims, tables, figures=asdict(scaled))
+
+
+def goals(scaled: Scaled) -> tuple[results.Claim, ...]:
+    """Return the goals: speed of events and look-ups, memory of a model, evenness."""
     slowest = min(scaled.phases, key=lambda phase: phase.per_s)
-    claims = (
+    return (
         results.at_least(
             f"events a second, slowest phase ({slowest.name})", slowest.per_s, "", EVENTS_PER_S_MIN
         ),
@@ -324,10 +332,6 @@ def summarise(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> re
             "",
             MODELS_IMBALANCE_MAX,
         ),
-    )
-    tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
-    return results.Results(
-        1, sizes, claims[:2] if is_quick else claims, tables, figures=asdict(scaled)
     )
 
 
