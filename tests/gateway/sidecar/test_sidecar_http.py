@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import MutableMapping
 from typing import Any
 
 import httpx
@@ -57,13 +58,13 @@ async def test_unknown_pages_and_methods_are_errors() -> None:
 
 async def refused(turn: bytes) -> Any:
     """Return the body of the answer to a request that the script refuses as too large."""
-    sent: list[dict[str, Any]] = []
+    sent: list[MutableMapping[str, Any]] = []
     chunks = [{"body": b"x", "more_body": True}] * 3 + [{"body": b"x"}]
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", **chunks.pop(0)}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         assert not chunks
         sent.append(message)
 
