@@ -47,6 +47,8 @@ lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v luacheck >/dev/null; then luacheck $(LUACHECK) -- meshserve/gateway/lua; \
+	else echo "luacheck (Debian package lua-check) is not here: Lua scripts were not linted"; fi
 
 proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 	$(BIN)/python proto/generate.py
