@@ -276,6 +276,13 @@ def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None
         raise _unknown("output", unknown, known)
 
 
+def row_count(inputs: Mapping[str, np.ndarray], signature: model.Signature) -> int:
+    """Return the first dimension of the inputs if the signature has a batch dimension, else 1."""
+    if not signature.has_batch_dimension:
+        return 1
+    return next((int(array.shape[0]) for array in inputs.values()), 1)
+
+
 def encode_infer(reply: InferReply, *, is_raw: bool) -> bytes:
     """Return a serialised ModelInferResponse; `is_raw` as in the call.
 

@@ -14,7 +14,7 @@ from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.values import catalog, desired, model
+from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.worker.models import batcher, detached, load_queue, loader, process_memory
 
 QUICK_FREE_BYTES = 32 << 20
@@ -54,14 +54,14 @@ class CopyEffects:
         self,
         settings: desired.WorkerSettings,
         storage: model_runtime.Storage,
-        find_declared: Callable[[model.ModelId], catalog.ModelDeclared | None],
+        follower: catalog_sync.CatalogFollower,
         records: Mapping[str, copies.Copy],
         emit: Callable[[ev.Event], None],
     ) -> None:
         self.memory = process_memory.MemoryWatch(settings.memory.host_bytes)
         self._settings = settings
         self._storage = storage
-        self._find_declared = find_declared
+        self._follower = follower
         self._records = records
         self._emit = emit
         self._load_queue = load_queue.LoadQueue(
@@ -117,7 +117,7 @@ class CopyEffects:
 
     async def _fetch(self, command: ev.FetchArtifact) -> None:
         id_, attempt = command.id, command.attempt
-        declared = self._find_declared(id_)
+        declared = self._follower.catalog.declared(id_)
         if declared is None:
             missing = errors.ModelNotFound(f"model {id_} is not registered")
             self._emit(ev.FetchFailed(id_, attempt, missing))

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency
@@ -38,10 +36,7 @@ class _ReadyModel:
 
 
 class ModelLoad(NamedTuple):
-    """The load of one model over some time.
-
-    `requests` were made. For `saturated_s` seconds more waited than the next run could take.
-    """
+    """Requests of a model over some time, and the seconds in which more waited than could run."""
 
     requests: int
     saturated_s: float
@@ -58,7 +53,7 @@ class ModelHost:
         )
         self._residency = residency.Residency(limits, eviction.POLICIES[settings.eviction])
         self._effects = copy_effects.CopyEffects(
-            settings, storage, self._find_declared, self._residency.copies, self._handle
+            settings, storage, self._follower, self._residency.copies, self._handle
         )
         self._ready: dict[tuple[str, str], _ReadyModel] = {}
         self._stats: collections.defaultdict[model.ModelId, model_stats.ModelStats] = (
@@ -94,9 +89,6 @@ class ModelHost:
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         self._effects.forget_model(id_)
         self._handle(ev.ModelForgotten(id_, is_replaced))
-
-    def _find_declared(self, id_: model.ModelId) -> catalog.ModelDeclared | None:
-        return self._follower.catalog.declared(id_)
 
     # Predictions
 
@@ -142,7 +134,7 @@ class ModelHost:
         signature = ready.resident.signature
         try:
             inputs = inference.check_inputs(call, signature)
-            rows = _rows(inputs) if signature.has_batch_dimension else 1
+            rows = inference.row_count(inputs, signature)
             request = batcher.RunRequest(inputs, call.outputs, rows, expires_s)
             outputs = ready.resident.batcher.run(request, ready.stats)
         except errors.MeshError:
@@ -404,8 +396,3 @@ class ModelHost:
     async def close(self) -> None:
         """Free everything. Threads of loads that hang end with the process."""
         await self._effects.close()
-
-
-def _rows(inputs: Mapping[str, np.ndarray]) -> int:
-    """Return the size of the batch dimension, which is the first of every array."""
-    return next((int(array.shape[0]) for array in inputs.values()), 1)
