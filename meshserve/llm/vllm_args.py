@@ -78,9 +78,8 @@ def check_in_child(
             check=True,
             timeout=CHECK_TIMEOUT_S,
         )
-    except subprocess.SubprocessError as error:
-        stderr = getattr(error, "stderr", None)
-        logger.warning("engine arguments could not be checked: %s", stderr or error)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        logger.warning("engine arguments could not be checked: %s", error.stderr or error)
         return [[] for _ in sections]
     # Importing vLLM prints what it likes; the last line is the program's.
     answer: list[list[list[str]]] = json.loads(child.stdout.splitlines()[-1])
