@@ -260,6 +260,17 @@ async def test_a_new_node_gets_a_gateway(stage):
     await stage.until(lambda: set(stage.cluster.gateways) == {"n1", "n2"})
 
 
+async def test_nodes_that_can_t_be_listed_keep_their_gateways(stage, monkeypatch, caplog):
+    async def fail():
+        raise errors.Unavailable("the cluster does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.cluster, "nodes", fail)
+        await stage.clock.advance(4.1)
+    assert "the nodes can't be listed" in caplog.text
+    assert set(stage.cluster.gateways) == {"n1"}
+
+
 async def test_everything_ends_in_good_order(stage):
     await stage.plane.drain()
     assert stage.cluster.calls[-4:] == ["stop gateway n1", *sorted(stage.cluster.calls[-3:])]

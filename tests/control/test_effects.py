@@ -202,6 +202,37 @@ async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage):
     assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
 
 
+async def test_a_gateway_that_can_t_be_started_is_lost(stage, monkeypatch):
+    async def fail(*_):
+        raise errors.Unavailable("no port is free")
+
+    monkeypatch.setattr(stage.cluster, "start_gateway", fail)
+    assert await stage.perform(commands.StartGateway("n1")) == [
+        events.GatewayLost("n1", "no port is free")
+    ]
+
+
+async def test_a_worker_that_hangs_ends_its_unload(stage, monkeypatch):
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(effects, "CALL_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(stage.cluster, "unload", hang)
+    await stage.perform(START, commands.Unload(W, A, "t"))
+    assert type(stage.host.events[-1].error) is errors.Unavailable
+
+
+async def test_settling_is_waited_for_only_so_long(stage, monkeypatch, caplog):
+    monkeypatch.setattr(effects, "SETTLED_TIMEOUT_S", 0.01)
+
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stage.cluster, "start_gateway", hang)
+    await stage.perform(commands.StartGateway("n1"))
+    assert "still being performed" in caplog.text
+
+
 async def test_a_gateway_that_is_gone_is_not_configured(stage):
     assert await stage.perform(commands.ConfigureGateway("n1")) == []
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from meshserve import errors
 from meshserve.core.catalog import catalog_index
 from meshserve.core.processes import workers
-from meshserve.core.values import commands, events
+from meshserve.core.values import commands, events, model
 
 RETRY_AFTER_S = 1.0
+
+
+def load_command(
+    index: catalog_index.CatalogIndex, worker_id: str, id_: model.ModelId
+) -> commands.EnsureLoaded:
+    """Return the mesh's own order to load a model, with the time that its declaration gives it."""
+    declared = index.models.declared(id_)
+    return commands.EnsureLoaded(worker_id, id_, declared.spec.load_timeout_s if declared else 0.0)
 
 
 class CopyRequests:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshserve.core.catalog import catalog_index
+from meshserve.core.mesh import copy_requests
 from meshserve.core.processes import gateways, workers
 from meshserve.core.values import commands, events, model, reports, snapshots
 
@@ -143,7 +144,7 @@ class HotModels:
             if place in hot_model.places or not hot_model.places
         }
         self._out.extend(
-            self._load(place, hot_model.id)
+            copy_requests.load_command(self._index, place, hot_model.id)
             for place in hot_model.places
             if place not in hot_model.loaded
         )
@@ -152,12 +153,6 @@ class HotModels:
     def _is_loaded(self, worker_id: str, id_: model.ModelId) -> bool:
         copy = self._workers.records[worker_id].copies.get(id_)
         return copy is not None and copy.state == "ready"
-
-    def _load(self, worker_id: str, id_: model.ModelId) -> commands.EnsureLoaded:
-        declared = self._index.models.declared(id_)
-        return commands.EnsureLoaded(
-            worker_id, id_, declared.spec.load_timeout_s if declared else 0.0
-        )
 
     def _configure_if_rerouted(self, hot_model: HotModel, before: tuple[str, ...]) -> None:
         if hot_model.routed != before:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshserve import errors
 from meshserve.core.catalog import catalog_index
+from meshserve.core.mesh import copy_requests
 from meshserve.core.processes import workers
 from meshserve.core.values import catalog, commands, desired, events, model
 
@@ -118,16 +118,10 @@ class Pins:
         # The target is loaded at the alias's home, for that is where its requests will go.
         pool = self._index.pool_of(alias.target)
         home = self._workers.home(pool, alias.alias) if pool else None
-        try:
-            return (home, self._index.models.resolve(alias.target)) if home else None
-        except errors.ModelNotFound:
-            return None
+        return (home, self._index.models.resolve(alias.target)) if home else None
 
     def _load(self, place: Place) -> None:
-        worker_id, id_ = place
-        declared = self._index.models.declared(id_)
-        timeout_s = declared.spec.load_timeout_s if declared else 0.0
-        self._out.append(commands.EnsureLoaded(worker_id, id_, timeout_s))
+        self._out.append(copy_requests.load_command(self._index, *place))
 
     def copy_ensured(
         self, event: events.CopyEnsured, now_s: float

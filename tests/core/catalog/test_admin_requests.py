@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from meshserve import errors
+from meshserve.core.catalog import admin_requests
 from meshserve.core.values import desired, events, llm_spec, model
 from tests.core import world
 
@@ -297,3 +298,17 @@ def test_what_another_alias_needs_stays(mesh_world):
     mesh_world.feed(alias("other", "v1"))
     mesh_world.feed(events.AliasRemovalRequested("mine"))
     assert model.ModelId("v1") in mesh_world.saved_models
+
+
+def test_a_move_that_ends_for_an_alias_with_another_target_changes_nothing(mesh_world):
+    mesh_world.feed(alias("mine", "api"))
+    ended = admin_requests.AliasMoveEnded("mine", "conf")
+    assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
+    ended = admin_requests.AliasMoveEnded("none", "conf")
+    assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
+
+
+def test_a_target_that_is_asked_for_twice_is_one_move(mesh_world):
+    mesh_world.feed(alias("mine", "api"))
+    mesh_world.feed(alias("mine", "conf", is_gradual=True))
+    assert mesh_world.feed(alias("mine", "conf", is_gradual=True)) == ()

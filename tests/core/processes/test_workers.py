@@ -136,6 +136,12 @@ def test_a_start_that_is_not_wanted_any_more_is_no_worker(running):
     assert running.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
 
 
+def test_a_process_that_takes_the_place_of_a_ready_one_starts_again(running):
+    running.started(events.WorkerStarted("default-0", ENDPOINT, 7))
+    assert not running.is_ready("default-0")
+    assert (running.records["default-0"].pid, running.records["default-0"].sent) == (7, 0)
+
+
 def test_steps_are_numbered_without_a_gap(running):
     worker = running.records["default-0"]
     steps = [
