@@ -30,13 +30,13 @@ from meshserve.worker import worker
 from meshserve.worker.models import allocators, process_memory
 
 DRIFT_MAX, QUICK_DRIFT_MAX = 0.01, 0.05
+# Thread pools may still fill up in a short run.
 QUICK_THREADS_MAX = 8
-"""Pools of threads may still fill up in a short run."""
 MODELS = 20
 WARM_UP_SHARE = 0.1
 BATCHES = 100
+# How many times fewer loads a library gets than ONNX Runtime: its loads take longer.
 SHARES = {"sklearn": 10, "xgboost": 10, "lightgbm": 10, "python": 10, "torch": 100}
-"""A library's loads for each of so many of ONNX Runtime's."""
 
 
 @dataclass(frozen=True)

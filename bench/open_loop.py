@@ -19,8 +19,8 @@ from rich.console import Console
 from bench import meshes, program, results, traffic
 
 P99_MS_MAX = 10.0
+# A request's median beside that of first ones, which wait for a load, in the quick version.
 QUICK_RATIO = 0.3
-"""A request's median beside that of first ones, which wait for a load, in the quick version."""
 WARM_UP_IN_FLIGHT = 8
 REGISTER_S_MAX = 600
 

@@ -33,8 +33,8 @@ class Figures:
     cpu_us_by_process: Mapping[str, float] = field(default_factory=dict)
 
 
+# Every system that could be measured, by name.
 Round = Mapping[str, Figures]
-"""Every system that could be measured, by name."""
 
 
 def in_flight(number: int) -> str:

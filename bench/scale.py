@@ -29,8 +29,8 @@ from meshserve.worker.models import process_memory
 
 POOL, WORKERS_A_NODE = "default", 8
 BATCH = 1_000
+# Copies that each worker reports.
 RESIDENT = 1_000
-"""Copies that each worker reports."""
 LOST_SHARE = GROWTH_SHARE = 0.1
 EVENTS_PER_S_MIN, HOMES_PER_S_MIN = 2_000.0, 50_000.0
 BYTES_A_MODEL_MAX = 4_096.0

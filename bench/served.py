@@ -34,8 +34,8 @@ class Served:
     process: subprocess.Popen[bytes]
     tag: str
     log: Path
+    # Processes that outlived `stop` and were killed.
     left: set[int] = field(default_factory=set)
-    """Processes that outlived `stop` and were killed."""
 
     def pids(self) -> set[int]:
         """Return every living process of the server."""

@@ -16,8 +16,8 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model
 
+# Loads take no time here, so none waits for another.
 LOADS_PARALLEL = 1_000_000
-"""Loads take no time here, so none waits for another."""
 
 
 @dataclass(frozen=True)

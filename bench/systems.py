@@ -17,8 +17,9 @@ OURS, BARE, ALONE = "meshserve", "bare grpc.aio", "onnxruntime in process"
 MLSERVER, PYTRITON = "MLServer 1.7.1", "PyTriton 0.7"
 RAY_DEFAULT, RAY_TUNED = "Ray Serve 2.60", "Ray Serve 2.60, tuned"
 PEERS = Path(__file__).with_name("peers")
+# Ray starts its workers at niceness 15: the load's own program would go before them, as it goes
+# before no other system's processes.
 RAY_FAIRLY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-"""The load's program would else go before its workers, as it goes before nobody else's."""
 RAY_TUNING = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
@@ -39,11 +40,9 @@ class Running:
         return {"application": "pool", "multiplexed_model_id": model} if self.is_ray else {}
 
 
+# (folder of models, folder for log and state) → the system, which stops with the block. Raises
+# NotInstalled if it can't be had.
 Start = Callable[[Path, Path], contextlib.AbstractContextManager[Running]]
-"""(folder of models, folder for log and state) → the system, which stops with the block.
-
-Raises NotInstalled if it can't be had.
-"""
 
 
 @contextlib.contextmanager
