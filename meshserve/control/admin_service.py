@@ -8,8 +8,8 @@ from typing import Any
 
 from meshserve import config, errors
 from meshserve.config import desired_state
-from meshserve.control import controller, mesh_views
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.control import controller, mesh_json
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
 
@@ -24,7 +24,10 @@ class AdminService:
     """
 
     def __init__(
-        self, controller_: controller.Controller, cluster: ports.Cluster, on_applied: OnApplied
+        self,
+        controller_: controller.Controller,
+        cluster: cluster_control.Cluster,
+        on_applied: OnApplied,
     ) -> None:
         self.controller = controller_
         self._cluster = cluster
@@ -53,11 +56,11 @@ class AdminService:
                     copies[worker_id] = copy
         return copies
 
-    async def describe(self, name: str, version: str = "") -> mesh_views.Json:
+    async def describe(self, name: str, version: str = "") -> mesh_json.Json:
         """Return one model as users see it, as it is now. Raises ModelNotFound."""
         declared = self.declared(name, version)
         copies = await self.copies(declared.spec.id)
-        return mesh_views.one_model(self.view(), declared, copies)
+        return mesh_json.one_model(self.view(), declared, copies)
 
     async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the counts of every model, over all ready workers that can be reached."""

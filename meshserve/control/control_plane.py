@@ -11,11 +11,11 @@ from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
     controller,
-    mesh_views,
+    mesh_json,
     repository_sync,
 )
 from meshserve.control.api import hold_endpoint, management_app
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import events, model
 
 UPLOADS = "uploads"
@@ -37,11 +37,11 @@ class RealClock:
 class ControlPlaneParts:
     """What the control plane is joined with. `state_dir` is where it may keep files."""
 
-    cluster: ports.Cluster
-    store: ports.RegistryStore
-    watch: ports.RepositoryWatch
+    cluster: cluster_control.Cluster
+    store: cluster_control.RegistryStore
+    watch: cluster_control.RepositoryWatch
     state_dir: str
-    time: ports.Clock = field(default_factory=RealClock)
+    time: cluster_control.Clock = field(default_factory=RealClock)
 
 
 class ControlPlane:
@@ -51,7 +51,8 @@ class ControlPlane:
         self._parts = parts
         held = hold_endpoint.HoldEndpoint(self._post)
         self.controller = controller.Controller(
-            controller.Surroundings(parts.cluster, parts.store, parts.time, held.perform), restarts
+            controller.ControllerPorts(parts.cluster, parts.store, parts.time, held.perform),
+            restarts,
         )
         self._repositories = repository_sync.RepositorySync(
             self.controller, parts.watch, parts.time
@@ -80,9 +81,9 @@ class ControlPlane:
         self._repositories.follow(self.controller.view().config)
         return words
 
-    def status(self) -> mesh_views.Json:
+    def status(self) -> mesh_json.Json:
         """Return the mesh's state as /mesh/v1/status shows it, without the process's own part."""
-        return mesh_views.status(self.controller.view())
+        return mesh_json.status(self.controller.view())
 
     async def drain(self) -> None:
         """End everything in good order: every accepted request is answered."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from meshserve import errors, tasks
 from meshserve.control import effects, monitor, registry_effects
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh, mesh_view
 from meshserve.core.values import commands, desired, events, model, registry_contents
 
@@ -27,31 +27,31 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ControllerPorts:
     """All that a controller acts on. `answer_held` answers a held request of an LLM."""
 
-    cluster: ports.Cluster
-    store: ports.RegistryStore
-    clock: ports.Clock
+    cluster: cluster_control.Cluster
+    store: cluster_control.RegistryStore
+    clock: cluster_control.Clock
     answer_held: Callable[[commands.HeldCommand], None]
 
 
 class Controller:
     """Runs on one event loop. No call changes the mesh but by an event, and no read posts one."""
 
-    def __init__(self, surroundings: Surroundings, restarts: int = 0) -> None:
+    def __init__(self, ports: ControllerPorts, restarts: int = 0) -> None:
         self.restarts = restarts
         self.events_handled = 0
         self.failures = 0
         self._mesh = mesh.Mesh()
-        self._cluster = surroundings.cluster
-        self._clock = surroundings.clock
-        self._answer_held = surroundings.answer_held
+        self._cluster = ports.cluster
+        self._clock = ports.clock
+        self._answer_held = ports.answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
         self._effects = effects.Effects(
             self._cluster, self._clock, self.post, self._mesh.gateway_snapshot
         )
-        self._registry = registry_effects.RegistryEffects(surroundings.store, self.post)
+        self._registry = registry_effects.RegistryEffects(ports.store, self.post)
         self._monitor = monitor.Monitor(self._cluster, self._clock, self.post, self._progress)
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)

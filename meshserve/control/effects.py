@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from meshserve import errors
 from meshserve.control import serial_queue
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import catalog_sync, commands, events, model, reports, snapshots
 
 CALL_TIMEOUT_S = 60.0
@@ -30,8 +30,8 @@ class Effects:
 
     def __init__(
         self,
-        cluster: ports.Cluster,
-        clock: ports.Clock,
+        cluster: cluster_control.Cluster,
+        clock: cluster_control.Clock,
         post: Callable[[events.Event], None],
         gateway_snapshot: Callable[[str], snapshots.GatewaySnapshot],
     ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve import errors, tasks
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import commands, events
 
 REPORT_PERIOD_S = 1.0
@@ -38,8 +38,8 @@ class Monitor:
 
     def __init__(
         self,
-        cluster: ports.Cluster,
-        clock: ports.Clock,
+        cluster: cluster_control.Cluster,
+        clock: cluster_control.Clock,
         post: Callable[[events.Event], None],
         progress: Callable[[str], WorkerProgress],
     ) -> None:

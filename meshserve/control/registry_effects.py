@@ -10,7 +10,7 @@ from typing import assert_never
 
 from meshserve import errors
 from meshserve.control import serial_queue
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import commands, events
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 class RegistryEffects:
     """One thread that writes; the outcome of each save is an event."""
 
-    def __init__(self, store: ports.RegistryStore, post: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, store: cluster_control.RegistryStore, post: Callable[[events.Event], None]
+    ) -> None:
         self._store = store
         self._post = post
         self._queue = serial_queue.SerialQueue("registry", self._on_registry)

@@ -7,7 +7,7 @@ import logging
 
 from meshserve import errors, tasks
 from meshserve.control import controller
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired, events
 
 RETRY_S = 5.0
@@ -21,8 +21,8 @@ class RepositorySync:
     def __init__(
         self,
         controller_: controller.Controller,
-        watch: ports.RepositoryWatch,
-        clock: ports.Clock,
+        watch: cluster_control.RepositoryWatch,
+        clock: cluster_control.Clock,
     ) -> None:
         self._controller = controller_
         self._watch = watch

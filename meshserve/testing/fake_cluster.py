@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 
 from meshserve import errors
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
     catalog,
     catalog_sync,
@@ -119,7 +119,9 @@ class FakeCluster(fake_replicas.FakeReplicas):
     """
 
     def __init__(
-        self, nodes: tuple[str, ...] = ("n1",), capacity: ports.WorkerCapacity | None = None
+        self,
+        nodes: tuple[str, ...] = ("n1",),
+        capacity: cluster_control.WorkerCapacity | None = None,
     ) -> None:
         self.workers: dict[str, FakeWorker] = {}
         self.gateways: dict[str, snapshots.GatewaySnapshot] = {}
@@ -130,7 +132,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         self.lost_steps: Counter[str] = Counter()
         self.calls: list[str] = []
         super().__init__(self.calls)
-        self._capacity = capacity or ports.WorkerCapacity(2, 0)
+        self._capacity = capacity or cluster_control.WorkerCapacity(2, 0)
         self._pids = itertools.count(1)
 
     def kill(self, worker_id: str, reason: str = "it was killed") -> None:
@@ -139,7 +141,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         if not worker.ended.done():
             worker.ended.set_result(reason)
 
-    async def capacity(self) -> ports.WorkerCapacity:
+    async def capacity(self) -> cluster_control.WorkerCapacity:
         """Return the capacity that it was made with."""
         return self._capacity
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 
 from meshserve import errors
-from meshserve.core.interfaces import cluster_control as ports
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import catalog, desired, model, registry_contents, reports
 
 
@@ -70,15 +70,15 @@ class FakeWatch:
     """Implements `cluster_control.RepositoryWatch`; `put` gives a repository's next scan."""
 
     def __init__(self) -> None:
-        self._scans: dict[str, asyncio.Queue[ports.RepositoryScan]] = {}
+        self._scans: dict[str, asyncio.Queue[cluster_control.RepositoryScan]] = {}
 
-    def put(self, place: str, scan: ports.RepositoryScan) -> None:
+    def put(self, place: str, scan: cluster_control.RepositoryScan) -> None:
         """Have the repository hold this from now on."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
     async def scans(
         self, repository: desired.RepositorySettings, load_timeout_s: float
-    ) -> AsyncIterator[ports.RepositoryScan]:
+    ) -> AsyncIterator[cluster_control.RepositoryScan]:
         """Yield what was put, in order. Raises InvalidRequest without a time to load."""
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from meshserve.control import mesh_views
+from meshserve.control import mesh_json
 from meshserve.core.values import events, llm_spec
 from tests.control import llms
 
@@ -22,7 +22,7 @@ async def client(fresh):
 
 def view_of(stage, name):
     return next(
-        item for item in mesh_views.status(stage.mesh.view())["llms"] if item["name"] == name
+        item for item in mesh_json.status(stage.mesh.view())["llms"] if item["name"] == name
     )
 
 
@@ -117,7 +117,7 @@ async def test_an_llm_that_waits_for_gpus_says_so_and_holds_up_no_other(fresh, c
     assert (await client.post("/mesh/v1/apply", json=document)).status_code == 200
     await fresh.clock.advance(2.1)
     await fresh.until(lambda: "4 GPUs" in view_of(fresh, "big")["reason"])
-    assert (view_of(fresh, "big")["state"], mesh_views.status(fresh.mesh.view())["state"]) == (
+    assert (view_of(fresh, "big")["state"], mesh_json.status(fresh.mesh.view())["state"]) == (
         "starting",
         "ready",
     )

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from meshserve import errors
-from meshserve.control import admin_service, mesh_views
+from meshserve.control import admin_service, mesh_json
 from meshserve.control.api import rest_routes
 from meshserve.core.values import desired, events, model
 from meshserve.protocol import paths
@@ -53,7 +53,7 @@ class MeshApi:
     async def _status(self, _: Request) -> object:
         return {
             "version": importlib.metadata.version("meshserve"),
-            **mesh_views.status(self._service.view()),
+            **mesh_json.status(self._service.view()),
             "controller": {
                 "pid": os.getpid(),
                 "restarts": self._service.controller.restarts,
@@ -71,7 +71,7 @@ class MeshApi:
     # Models
 
     async def _list_models(self, request: Request) -> object:
-        return mesh_views.models(self._service.view(), model_filter(request))
+        return mesh_json.models(self._service.view(), model_filter(request))
 
     async def _show_model(self, request: Request) -> object:
         return await self._service.describe(*_name_and_version(request))
@@ -153,15 +153,15 @@ def _name_and_version(request: Request) -> tuple[str, str]:
     return request.path_params["name"], request.query_params.get("version", "")
 
 
-def model_filter(request: Request) -> mesh_views.ModelFilter:
+def model_filter(request: Request) -> mesh_json.ModelFilter:
     """Return the filter in a listing's query. Raises InvalidRequest."""
     query = request.query_params
     state = query.get("state", "")
-    if state not in ("", *mesh_views.STATE_ORDER):
+    if state not in ("", *mesh_json.STATE_ORDER):
         raise errors.InvalidRequest(
-            f"there is no state {state!r}; there are: {', '.join(mesh_views.STATE_ORDER)}"
+            f"there is no state {state!r}; there are: {', '.join(mesh_json.STATE_ORDER)}"
         )
-    return mesh_views.ModelFilter(
+    return mesh_json.ModelFilter(
         query.get("prefix", ""), state, rest_routes.limit(request), query.get("after", "")
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from meshserve import errors, tasks
-from meshserve.control import admin_service, mesh_views
+from meshserve.control import admin_service, mesh_json
 from meshserve.core.values import desired, events, model, reports
 from meshserve.protocol.pb import modelmesh_pb2 as pb
 
@@ -234,7 +234,7 @@ def vmodel_state(alias: desired.DesiredAlias) -> VStatus.VModelStatus:
 
 def model_status(copies: dict[str, reports.CopyReport]) -> pb.ModelStatusInfo:
     """Return the status of a model with these copies, by worker."""
-    foremost = mesh_views.foremost(copies)
+    foremost = mesh_json.foremost(copies)
     status = Status(status=STATES[foremost[1].state] if foremost else Status.NOT_LOADED)
     status.errors.extend(sorted({copy.reason for copy in copies.values() if copy.reason}))
     for worker_id, copy in sorted(copies.items()):

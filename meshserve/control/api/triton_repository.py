@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from meshserve import errors
-from meshserve.control import admin_service, mesh_views
+from meshserve.control import admin_service, mesh_json
 from meshserve.control.api import rest_routes, triton_load_config, uploads
 from meshserve.core.values import catalog, model_stats
 from meshserve.protocol import model_description, paths
@@ -38,7 +38,7 @@ class TritonRepository:
         view = self._service.view()
         for declared in self._declared():
             id_ = declared.spec.id
-            foremost = mesh_views.foremost(view.reported_copies(id_))
+            foremost = mesh_json.foremost(view.reported_copies(id_))
             copy = foremost[1] if foremost else None
             state, reason = triton_state(copy.state, copy.reason) if copy else ("READY", COLD)
             if state == "READY" or not only_ready:
@@ -119,7 +119,7 @@ class TritonRepository:
             model_description.ModelStatistics(
                 declared.spec.id,
                 stats.get(declared.spec.id, model_stats.ModelStats()),
-                mesh_views.footprint(view, declared),
+                mesh_json.footprint(view, declared),
             )
             for declared in self._declared()
         ]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve.control import mesh_views
+from meshserve.control import mesh_json
 from meshserve.core.values import desired, events, model, reports
 from tests.core import world
 
@@ -25,7 +25,7 @@ def say(mesh_world, worker_id, *copies, **fields):
 def names(mesh_world, **choice):
     return [
         item["name"]
-        for item in mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(**choice))[
+        for item in mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(**choice))[
             "models"
         ]
     ]
@@ -38,9 +38,7 @@ def test_the_best_copy_decides_a_models_state(mesh_world):
         "default-1",
         reports.CopyReport(A, "ready", footprint=model.Footprint(5), requests=3),
     )
-    (shown,) = mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))[
-        "models"
-    ]
+    (shown,) = mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"]
     assert (shown["state"], shown["worker"], shown["requests"], shown["reason"]) == (
         "ready",
         "default-1",
@@ -53,7 +51,7 @@ def test_the_best_copy_decides_a_models_state(mesh_world):
 def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world):
     say(mesh_world, "default-0", measured=(world.measured("a", 7),))
     assert (
-        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][0][
+        mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"][0][
             "footprint_bytes"
         ]["host"]
         == 7
@@ -63,7 +61,7 @@ def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world):
 def test_models_are_counted_once_wherever_they_are(mesh_world):
     say(mesh_world, "default-0", reports.CopyReport(A, "ready"), reports.CopyReport(B, "loading"))
     say(mesh_world, "default-1", reports.CopyReport(A, "failed"))
-    assert mesh_views.status(mesh_world.mesh.view())["models"] == {
+    assert mesh_json.status(mesh_world.mesh.view())["models"] == {
         "registered": 3,
         "resident": 1,
         "loading": 1,
@@ -79,7 +77,7 @@ def test_a_workers_numbers_are_its_reports(mesh_world):
         private_bytes=9,
         counters=reports.Counters(requests=4),
     )
-    worker = mesh_views.status(mesh_world.mesh.view())["pools"][0]["workers"][0]
+    worker = mesh_json.status(mesh_world.mesh.view())["pools"][0]["workers"][0]
     assert (
         worker["resident"],
         worker["private_bytes"],
@@ -89,67 +87,65 @@ def test_a_workers_numbers_are_its_reports(mesh_world):
 
 
 def test_a_model_on_several_workers_is_shown_with_them(mesh_world):
-    assert mesh_views.status(mesh_world.mesh.view())["spread"] == []
+    assert mesh_json.status(mesh_world.mesh.view())["spread"] == []
     home = mesh_world.mesh.home("a")
     for _ in range(5):
         mesh_world.tick(1.0)
         say(mesh_world, home, demands=(reports.ModelDemand(A, 1.0),))
         mesh_world.perform_all()
-    assert mesh_views.status(mesh_world.mesh.view())["spread"] == [
+    assert mesh_json.status(mesh_world.mesh.view())["spread"] == [
         {"model": "a", "workers": list(mesh_world.mesh.workers.homes("default", "a", 2))}
     ]
 
 
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world):
     mesh_world.settle()
-    assert mesh_views.status(mesh_world.mesh.view())["state"] == "ready"
+    assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"
     mesh_world.kill("default-0")
-    assert mesh_views.status(mesh_world.mesh.view())["state"] == "starting"
+    assert mesh_json.status(mesh_world.mesh.view())["state"] == "starting"
     for lane in ("default-0", "default-0"):
         mesh_world.step(lane)
     assert all(
         worker["state"] == "ready"
-        for worker in mesh_views.status(mesh_world.mesh.view())["pools"][0]["workers"]
+        for worker in mesh_json.status(mesh_world.mesh.view())["pools"][0]["workers"]
     )
-    assert mesh_views.status(mesh_world.mesh.view())["state"] == "starting"
+    assert mesh_json.status(mesh_world.mesh.view())["state"] == "starting"
     mesh_world.settle()
-    assert mesh_views.status(mesh_world.mesh.view())["state"] == "ready"
+    assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"
 
 
 def test_a_worker_that_is_lost_says_why(mesh_world):
     mesh_world.kill("default-0")
     mesh_world.feed(events.WorkerLost("default-0", "again"))
-    status = mesh_views.status(mesh_world.mesh.view())
+    status = mesh_json.status(mesh_world.mesh.view())
     assert status["state"] == "starting"
     assert status["pools"][0]["workers"][0]["restarts"] == 1
 
 
 def test_a_mesh_that_ends_is_draining(mesh_world):
     mesh_world.feed(events.DrainRequested())
-    assert mesh_views.status(mesh_world.mesh.view())["state"] == "draining"
+    assert mesh_json.status(mesh_world.mesh.view())["state"] == "draining"
 
 
 def test_a_mesh_without_a_gateway_is_not_ready():
     fresh = world.World()
     fresh.feed(events.NodesSeen(()))
-    assert mesh_views.status(fresh.mesh.view())["state"] == "starting"
+    assert mesh_json.status(fresh.mesh.view())["state"] == "starting"
 
 
 def test_versions_are_listed_by_number(mesh_world):
     for version in ("10", "9", "beta"):
         mesh_world.feed(events.ModelsRegistered((world.spec("c", version),)))
-    page = mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="c"))
+    page = mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="c"))
     assert [item["version"] for item in page["models"]] == ["1", "9", "10", "beta"]
 
 
 def test_a_page_begins_after_the_last_one(mesh_world):
     assert names(mesh_world, limit=2) == ["a", "b"]
-    assert (
-        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(limit=2))["next"] == "b/1"
-    )
+    assert mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(limit=2))["next"] == "b/1"
     assert names(mesh_world, limit=2, after="b/1") == ["c"]
     assert (
-        mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(limit=2, after="b/1"))[
+        mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(limit=2, after="b/1"))[
             "next"
         ]
         is None
@@ -164,6 +160,6 @@ def test_a_bare_name_is_the_end_of_its_versions(mesh_world):
 
 def test_aliases_are_shown_with_their_model(mesh_world):
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
-    assert mesh_views.models(mesh_world.mesh.view(), mesh_views.ModelFilter(prefix="a"))["models"][
-        0
-    ]["aliases"] == ["al"]
+    assert mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"][0][
+        "aliases"
+    ] == ["al"]
