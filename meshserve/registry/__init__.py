@@ -1,4 +1,4 @@
-"""The catalog made durable. The only folder that speaks SQL."""
+"""Keeps the catalog in a database. The only folder that imports SQLAlchemy."""
 
 from __future__ import annotations
 

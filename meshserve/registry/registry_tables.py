@@ -1,8 +1,17 @@
-"""The registry's tables. Names begin with `meshserve_`, so that a database can be shared with others."""
+"""The registry's tables, and the JSON texts in their rows.
+
+Names begin with `meshserve_`, so that a database can be shared with others.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import orjson
 import sqlalchemy as sa
+
+from meshserve.core.values import desired, model
 
 SCHEMA_VERSION = 1
 
@@ -20,9 +29,7 @@ models = sa.Table(
     metadata,
     sa.Column("name", sa.String(255), primary_key=True),
     sa.Column("version", sa.String(255), primary_key=True),
-    sa.Column(
-        "spec", sa.Text, nullable=False, comment="JSON of core.model.ModelSpec without its id"
-    ),
+    sa.Column("spec", sa.Text, nullable=False, comment="JSON of a ModelSpec without its id"),
     sa.Column("digest", sa.String(80), nullable=True, comment="of the bytes that were last loaded"),
 )
 
@@ -30,9 +37,7 @@ aliases = sa.Table(
     "meshserve_aliases",
     metadata,
     sa.Column("alias", sa.String(255), primary_key=True),
-    sa.Column(
-        "meaning", sa.Text, nullable=False, comment="JSON of core.desired.Alias without its name"
-    ),
+    sa.Column("meaning", sa.Text, nullable=False, comment="JSON of a DesiredAlias without alias"),
 )
 
 measured = sa.Table(
@@ -43,3 +48,45 @@ measured = sa.Table(
     sa.Column("gpu_bytes", sa.BigInteger, nullable=False),
     sa.Column("load_s", sa.Float, nullable=False),
 )
+
+
+def spec_text(spec: model.ModelSpec) -> str:
+    """Return a spec as JSON, without its id."""
+    fields = {field: getattr(spec, field) for field in model.ModelSpec.__slots__ if field != "id"}
+    return orjson.dumps(
+        {**fields, "options": dict(spec.options), "origin": str(spec.origin)},
+        option=orjson.OPT_SORT_KEYS,
+    ).decode()
+
+
+def parse_spec(name: str, version: str, text: str) -> model.ModelSpec:
+    """Return the spec in a row."""
+    fields = _parse_fields(model.ModelSpec, text)
+    for side in ("inputs", "outputs"):
+        fields[side] = tuple(
+            model.TensorSpec(tensor["name"], tensor["datatype"], tuple(tensor["shape"]))
+            for tensor in fields.get(side, ())
+        )
+    return model.ModelSpec(id=model.ModelId(name, version), **fields)
+
+
+def alias_text(alias: desired.DesiredAlias) -> str:
+    """Return the meaning of an alias as JSON."""
+    fields = {
+        field: getattr(alias, field) for field in desired.DesiredAlias.__slots__ if field != "alias"
+    }
+    return orjson.dumps({**fields, "origin": str(alias.origin)}).decode()
+
+
+def parse_alias(name: str, text: str) -> desired.DesiredAlias:
+    """Return the alias in a row."""
+    return desired.DesiredAlias(alias=name, **_parse_fields(desired.DesiredAlias, text))
+
+
+def _parse_fields(kind: type[Any], text: str) -> dict[str, Any]:
+    # Unknown fields are ignored, because a newer meshserve may have written the row.
+    known = {field.name for field in dataclasses.fields(kind)}
+    fields = {name: value for name, value in orjson.loads(text).items() if name in known}
+    if "origin" in fields:
+        fields["origin"] = model.Origin.parse(fields["origin"])
+    return fields

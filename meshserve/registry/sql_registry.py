@@ -1,54 +1,65 @@
-"""What was registered, made durable in a database: SQLite by default, PostgreSQL by URL."""
+"""Keeps the catalog in a database: SQLite by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meshserve import errors
 from meshserve.core.values import catalog, desired, model, registry_contents, reports
-from meshserve.registry import registry_tables, rows
+from meshserve.registry import registry_tables as tables
 
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
 VERSION, MESH_ID, DOCUMENT = "schema_version", "mesh_id", "document"
 
+Row = dict[str, Any]
+Write = Callable[[sa.Connection, sa.Table, list[Row]], None]
+
 
 class SqlRegistry:
-    """One database. Its methods block; one thread at a time calls them. The first call opens it, and makes its tables."""
+    """One database, for one thread at a time. Methods block; the first one creates the tables.
+
+    Any method raises ConfigInvalid if the database can't be reached then or is not a registry, and
+    Unavailable if it fails later.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine: sa.Engine | None = None
 
     def load(self) -> registry_contents.RegistryContents:
-        """All that it holds. Raises ConfigInvalid where the database can't be reached or is not one of ours."""
+        """Return all that the registry holds."""
         with self._begin() as connection:
-            kept = {
-                row.key: row.value
-                for row in connection.execute(sa.select(registry_tables.settings))
+            settings = {
+                row.key: row.value for row in connection.execute(sa.select(tables.settings))
             }
             changes: tuple[registry_contents.RegistryChange, ...] = (
-                *_models(connection),
-                *_aliases(connection),
+                *_read_models(connection),
+                *_read_aliases(connection),
             )
-        return registry_contents.RegistryContents(changes, kept.get(DOCUMENT, ""), kept[MESH_ID])
+        return registry_contents.RegistryContents(
+            changes, settings.get(DOCUMENT, ""), settings[MESH_ID]
+        )
 
     def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
-        """Make the changes durable, all or none. Raises Unavailable where the database can't be written."""
+        """Make the changes durable in their order, all or none."""
         with self._begin() as connection:
-            for kind, alike in itertools.groupby(changes, type):
-                SAVES[kind](connection, list(alike))
+            # Neighbours of one kind go in one statement: a configuration may have thousands.
+            writes = map(_write_of, changes)
+            for (write, table), group in itertools.groupby(writes, operator.itemgetter(0, 1)):
+                write(connection, table, [row for _, _, row in group])
 
     def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep what was learned about the models that it holds. Raises Unavailable where the database can't be written."""
+        """Keep measurements, and note for the registered models whose bytes they are of."""
         with self._begin() as connection:
             _remember(connection, learned)
 
@@ -134,26 +145,27 @@ def _tune_sqlite(connection: Any, _: Any) -> None:
 
 
 def _check_schema(connection: sa.Connection) -> None:
-    there = set(sa.inspect(connection).get_table_names())
-    ours = set(registry_tables.metadata.tables)
-    if not there & ours:
-        registry_tables.metadata.create_all(connection)
-        found = {VERSION: str(registry_tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
+    """Create the tables in a database that has none. Raises ConfigInvalid for other tables."""
+    existing = set(sa.inspect(connection).get_table_names())
+    ours = set(tables.metadata.tables)
+    if not existing & ours:
+        tables.metadata.create_all(connection)
+        first = {VERSION: str(tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
         connection.execute(
-            sa.insert(registry_tables.settings),
-            [{"key": key, "value": value} for key, value in found.items()],
+            sa.insert(tables.settings),
+            [{"key": key, "value": value} for key, value in first.items()],
         )
         return
-    if not ours <= there:
-        raise errors.ConfigInvalid(
-            f"it was not made by meshserve: tables are missing: {', '.join(sorted(ours - there))}"
-        )
+    if not ours <= existing:
+        missing = ", ".join(sorted(ours - existing))
+        raise errors.ConfigInvalid(f"it was not made by meshserve: tables are missing: {missing}")
     version = connection.scalar(
-        sa.select(registry_tables.settings.c.value).where(registry_tables.settings.c.key == VERSION)
+        sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION)
     )
-    if version != str(registry_tables.SCHEMA_VERSION):
+    if version != str(tables.SCHEMA_VERSION):
         raise errors.ConfigInvalid(
-            f"its schema has version {version}, this meshserve reads version {registry_tables.SCHEMA_VERSION}"
+            f"its schema has version {version}, "
+            f"this meshserve reads version {tables.SCHEMA_VERSION}"
         )
 
 
@@ -162,111 +174,86 @@ def _reason(error: sa.exc.SQLAlchemyError) -> str:
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
 
 
-def _models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
-    known = registry_tables.models.outerjoin(
-        registry_tables.measured,
-        registry_tables.models.c.digest == registry_tables.measured.c.digest,
+def _read_models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
+    joined = tables.models.outerjoin(
+        tables.measured, tables.models.c.digest == tables.measured.c.digest
     )
+    measured = tables.measured.c
     query = sa.select(
-        registry_tables.models,
-        registry_tables.measured.c.host_bytes,
-        registry_tables.measured.c.gpu_bytes,
-        registry_tables.measured.c.load_s,
-    ).select_from(known)
+        tables.models, measured.host_bytes, measured.gpu_bytes, measured.load_s
+    ).select_from(joined)
     for name, version, spec, digest, host_bytes, gpu_bytes, load_s in connection.execute(query):
-        measured = (
+        known = (
             None
             if host_bytes is None
             else model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), load_s)
         )
-        yield catalog.ModelDeclared(rows.spec_from(name, version, spec), measured)
+        yield catalog.ModelDeclared(tables.parse_spec(name, version, spec), known)
 
 
-def _aliases(connection: sa.Connection) -> Iterator[desired.DesiredAlias]:
-    for alias, meaning in connection.execute(sa.select(registry_tables.aliases)):
-        yield rows.alias_from(alias, meaning)
+def _read_aliases(connection: sa.Connection) -> Iterator[desired.DesiredAlias]:
+    for alias, meaning in connection.execute(sa.select(tables.aliases)):
+        yield tables.parse_alias(alias, meaning)
 
 
-Row = dict[str, Any]
-
-
-def _declare(connection: sa.Connection, declared: Sequence[catalog.ModelDeclared]) -> None:
-    _put(connection, registry_tables.models, [_model_row(each) for each in declared])
+def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table, Row]:
+    """Return how a change is written: the operation, the table, and the row or its key."""
+    match change:
+        case catalog.ModelDeclared():
+            return _put, tables.models, _model_row(change)
+        case catalog.ModelWithdrawn():
+            return _delete, tables.models, change.id._asdict()
+        case desired.DesiredAlias():
+            meaning = tables.alias_text(change)
+            return _put, tables.aliases, {"alias": change.alias, "meaning": meaning}
+        case catalog.AliasCleared():
+            return _delete, tables.aliases, {"alias": change.alias}
+        case desired.Desired():
+            return _put, tables.settings, {"key": DOCUMENT, "value": change.document}
+    assert_never(change)
 
 
 def _model_row(declared: catalog.ModelDeclared) -> Row:
     digest = declared.measured.digest if declared.measured else None
-    return {**declared.spec.id._asdict(), "spec": rows.spec_text(declared.spec), "digest": digest}
-
-
-def _withdraw(connection: sa.Connection, withdrawn: Sequence[catalog.ModelWithdrawn]) -> None:
-    _delete(connection, registry_tables.models, [each.id._asdict() for each in withdrawn])
-
-
-def _set_aliases(connection: sa.Connection, aliases: Sequence[desired.DesiredAlias]) -> None:
-    _put(
-        connection,
-        registry_tables.aliases,
-        [{"alias": each.alias, "meaning": rows.alias_text(each)} for each in aliases],
-    )
-
-
-def _clear_aliases(connection: sa.Connection, cleared: Sequence[catalog.AliasCleared]) -> None:
-    _delete(connection, registry_tables.aliases, [{"alias": each.alias} for each in cleared])
-
-
-def _keep_document(connection: sa.Connection, wanted: Sequence[desired.Desired]) -> None:
-    _put(
-        connection,
-        registry_tables.settings,
-        [{"key": DOCUMENT, "value": each.document} for each in wanted],
-    )
-
-
-SAVES: Mapping[type, Callable[[sa.Connection, list[Any]], None]] = {
-    catalog.ModelDeclared: _declare,
-    catalog.ModelWithdrawn: _withdraw,
-    desired.DesiredAlias: _set_aliases,
-    catalog.AliasCleared: _clear_aliases,
-    desired.Desired: _keep_document,
-}
+    spec = tables.spec_text(declared.spec)
+    return {**declared.spec.id._asdict(), "spec": spec, "digest": digest}
 
 
 def _remember(connection: sa.Connection, learned: Sequence[reports.LearnedMeasurement]) -> None:
-    _put(
-        connection,
-        registry_tables.measured,
-        list({each.measured.digest: _measured_row(each.measured) for each in learned}.values()),
-    )
+    if not learned:
+        return
+    # Several models may have the same bytes.
+    measured = {measurement.measured.digest: measurement.measured for measurement in learned}
+    _put(connection, tables.measured, [_measured_row(value) for value in measured.values()])
     where = (
-        registry_tables.models.c.name == sa.bindparam("of_name"),
-        registry_tables.models.c.version == sa.bindparam("of_version"),
+        tables.models.c.name == sa.bindparam("of_name"),
+        tables.models.c.version == sa.bindparam("of_version"),
     )
     digests = [
-        {"of_name": each.id.name, "of_version": each.id.version, "digest": each.measured.digest}
-        for each in learned
+        {
+            "of_name": measurement.id.name,
+            "of_version": measurement.id.version,
+            "digest": measurement.measured.digest,
+        }
+        for measurement in learned
     ]
-    if digests:
-        connection.execute(sa.update(registry_tables.models).where(*where), digests)
+    connection.execute(sa.update(tables.models).where(*where), digests)
 
 
 def _measured_row(measured: model.Measured) -> Row:
     return {"digest": measured.digest, **measured.footprint._asdict(), "load_s": measured.load_s}
 
 
-def _put(connection: sa.Connection, table: sa.Table, found: list[Row]) -> None:
+def _put(connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
     """Insert the rows, in place of those with the same keys."""
-    if not found:
-        return
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
     key = [column.name for column in table.primary_key]
-    values = {name: insert.excluded[name] for name in found[0] if name not in key}
-    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=values), found)
+    values = {name: insert.excluded[name] for name in rows[0] if name not in key}
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=values), rows)
 
 
 def _delete(connection: sa.Connection, table: sa.Table, keys: list[Row]) -> None:
+    # A parameter of a column's own name would set the column.
     where = (table.c[name] == sa.bindparam(f"of_{name}") for name in keys[0])
-    connection.execute(
-        sa.delete(table).where(*where),
-        [{f"of_{name}": value for name, value in key.items()} for key in keys],
-    )
+    parameters = [{f"of_{name}": value for name, value in key.items()} for key in keys]
+    connection.execute(sa.delete(table).where(*where), parameters)

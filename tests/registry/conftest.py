@@ -1,4 +1,4 @@
-"""Databases to test against: SQLite in a folder, and a real PostgreSQL (Debian's package `postgresql`) started for the session."""
+"""Databases for tests: SQLite in a folder, and a PostgreSQL server for the session."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NUMBERS = itertools.count()
 
 
 def _programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    return installed[-1].parent if installed else Path(on_path).parent if on_path else None
 
 
 class Postgres:
@@ -48,7 +48,10 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder} -c fsync=off"
+        options = (
+            f"-p {self.port} -c listen_addresses=127.0.0.1 "
+            f"-c unix_socket_directories={self._folder} -c fsync=off"
+        )
         self._run("initdb", "-D", "db", "-U", USER, "-A", "trust", "--no-sync")
         self._run("pg_ctl", "-D", "db", "-w", "-o", options, "-l", "log", "start")
 
@@ -85,7 +88,7 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
-def made(url):
+def sql_registry(url):
     opened = registry.SqlRegistry(url)
     yield opened
     opened.close()

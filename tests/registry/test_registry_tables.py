@@ -1,11 +1,66 @@
 from __future__ import annotations
 
-from meshserve.core.values import model
-from meshserve.registry import registry_tables, rows
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshserve.core.values import desired, model
+from meshserve.registry import registry_tables
 from tests.core import world
 
+TENSORS = st.builds(
+    model.TensorSpec,
+    st.text(),
+    st.sampled_from(["FP32", "BYTES"]),
+    st.lists(st.integers(-1, 9)).map(tuple),
+)
+ORIGINS = st.sampled_from([model.FROM_CONFIG, model.FROM_API, model.FROM_ALIAS]) | st.builds(
+    model.Origin, st.just(model.OriginKind.REPOSITORY), st.text()
+)
+SPECS = st.builds(
+    model.ModelSpec,
+    id=st.builds(model.ModelId, st.text(), st.text()),
+    uri=st.text(),
+    runtime=st.text(),
+    pool=st.text(),
+    pinned=st.booleans(),
+    load_timeout_s=st.floats(0, 1e6),
+    max_batch_size=st.integers(0, 2**31),
+    inputs=st.lists(TENSORS, max_size=2).map(tuple),
+    outputs=st.lists(TENSORS, max_size=2).map(tuple),
+    options=st.dictionaries(st.text(), st.booleans() | st.text() | st.integers(-(2**53), 2**53)),
+    origin=ORIGINS,
+)
 
-def test_every_table_can_live_beside_others():
+
+@given(SPECS)
+def test_a_spec_is_parsed_from_its_text(spec):
+    assert registry_tables.parse_spec(*spec.id, registry_tables.spec_text(spec)) == spec
+
+
+@given(
+    st.builds(desired.DesiredAlias, *[st.text()] * 3, ORIGINS, *[st.text()] * 3),
+)
+def test_an_alias_is_parsed_from_its_text(alias):
+    assert registry_tables.parse_alias(alias.alias, registry_tables.alias_text(alias)) == alias
+
+
+def test_the_row_keeps_the_text_of_an_origin():
+    spec = model.ModelSpec(
+        model.ModelId("a"), "/x", origin=model.Origin(model.OriginKind.REPOSITORY, "/models")
+    )
+    assert orjson.loads(registry_tables.spec_text(spec))["origin"] == "repository:/models"
+
+
+def test_unknown_fields_are_ignored():
+    text = orjson.dumps({"uri": "/x", "colour": "blue"}).decode()
+    assert registry_tables.parse_spec("a", "1", text) == model.ModelSpec(model.ModelId("a"), "/x")
+    assert registry_tables.parse_alias(
+        "al", '{"name": "a", "colour": "blue"}'
+    ) == desired.DesiredAlias("al", "a")
+
+
+def test_names_of_tables_begin_with_meshserve():
     assert all(name.startswith("meshserve_") for name in registry_tables.metadata.tables)
 
 
@@ -15,5 +70,7 @@ def test_a_model_is_found_by_its_id():
     )
 
 
-def test_what_a_row_says_apart_from_its_text_is_not_in_the_text():
-    assert not {'"id"', '"name"', '"version"'} & set(rows.spec_text(world.spec("a")).split(":"))
+def test_the_text_of_a_spec_has_no_id():
+    assert not {'"id"', '"name"', '"version"'} & set(
+        registry_tables.spec_text(world.spec("a")).split(":")
+    )

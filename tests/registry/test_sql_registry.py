@@ -42,18 +42,20 @@ def reopened(url):
 
 def models(contents):
     return {
-        each.spec.id: each for each in contents.changes if isinstance(each, catalog.ModelDeclared)
+        change.spec.id: change
+        for change in contents.changes
+        if isinstance(change, catalog.ModelDeclared)
     }
 
 
-def test_a_new_registry_is_empty_and_has_a_name_of_its_own(made, url):
-    contents = made.load()
+def test_a_new_registry_is_empty_and_has_its_own_mesh_id(sql_registry, url):
+    contents = sql_registry.load()
     assert (contents.changes, contents.document) == ((), "")
     assert contents.mesh_id == reopened(url).mesh_id != ""
 
 
-def test_what_is_saved_is_there_when_it_is_opened_again(made, url):
-    made.save(
+def test_changes_are_loaded_when_it_is_opened_again(sql_registry, url):
+    sql_registry.save(
         [
             desired.Desired(document='{"a": 1}'),
             catalog.ModelDeclared(RICH),
@@ -68,100 +70,100 @@ def test_what_is_saved_is_there_when_it_is_opened_again(made, url):
     assert contents.document == '{"a": 1}'
 
 
-def test_what_is_saved_again_takes_the_place_of_what_was(made):
+def test_a_later_change_replaces_an_earlier_one(sql_registry):
     for uri in ("/one", "/two"):
-        made.save(
+        sql_registry.save(
             [
                 catalog.ModelDeclared(world.spec("m", uri=uri)),
                 desired.DesiredAlias("al", uri),
                 desired.Desired(document=uri),
             ]
         )
-    contents = made.load()
-    assert [each.spec.uri for each in models(contents).values()] == ["/two"]
+    contents = sql_registry.load()
+    assert [change.spec.uri for change in models(contents).values()] == ["/two"]
     assert desired.DesiredAlias("al", "/two") in contents.changes
     assert contents.document == "/two"
 
 
-def test_what_is_withdrawn_is_gone_and_nothing_else(made):
-    made.save(
+def test_only_withdrawn_entries_are_gone(sql_registry):
+    sql_registry.save(
         [
             catalog.ModelDeclared(world.spec("m", "1")),
             catalog.ModelDeclared(world.spec("m", "2")),
             ALIAS,
         ]
     )
-    made.save(
+    sql_registry.save(
         [
             catalog.ModelWithdrawn(model.ModelId("m", "1")),
             catalog.AliasCleared("al"),
             catalog.AliasCleared("none"),
         ]
     )
-    assert [each.spec.id for each in made.load().changes] == [("m", "2")]
+    assert [change.spec.id for change in sql_registry.load().changes] == [("m", "2")]
 
 
-def test_changes_hold_in_the_order_in_which_they_are_given(made):
-    made.save(
+def test_changes_hold_in_the_order_in_which_they_are_given(sql_registry):
+    sql_registry.save(
         [
             catalog.ModelDeclared(world.spec("m")),
             catalog.ModelWithdrawn(model.ModelId("m")),
             catalog.ModelDeclared(world.spec("m", uri="/last")),
         ]
     )
-    assert [each.spec.uri for each in made.load().changes] == ["/last"]
+    assert [change.spec.uri for change in sql_registry.load().changes] == ["/last"]
 
 
-def test_changes_are_saved_all_or_none(made):
+def test_changes_are_saved_all_or_none(sql_registry):
     unwritable = world.spec("m", options={"x": object()})
     with pytest.raises(TypeError):
-        made.save(
+        sql_registry.save(
             [catalog.ModelDeclared(world.spec("n")), ALIAS, catalog.ModelDeclared(unwritable)]
         )
-    assert made.load().changes == ()
+    assert sql_registry.load().changes == ()
 
 
-def test_what_was_measured_comes_back_with_every_model_of_the_same_bytes(made):
-    made.save([catalog.ModelDeclared(world.spec(name)) for name in ("a", "b", "other")])
+def test_a_measurement_is_loaded_with_every_model_of_the_same_bytes(sql_registry):
+    sql_registry.save([catalog.ModelDeclared(world.spec(name)) for name in ("a", "b", "other")])
     measured = model.Measured("sha256:1", model.Footprint(2**40, 5), 0.25)
-    made.remember(
+    sql_registry.remember(
         [reports.LearnedMeasurement(model.ModelId(name), measured) for name in ("a", "b", "gone")]
     )
-    found = models(made.load())
-    assert {id_.name: each.measured for id_, each in found.items()} == {
+    by_id = models(sql_registry.load())
+    assert {id_.name: change.measured for id_, change in by_id.items()} == {
         "a": measured,
         "b": measured,
         "other": None,
     }
 
 
-def test_what_was_measured_of_other_bytes_is_forgotten(made):
-    made.save([catalog.ModelDeclared(world.spec("a"))])
-    made.remember(
+def test_a_measurement_of_other_bytes_is_forgotten(sql_registry):
+    sql_registry.save([catalog.ModelDeclared(world.spec("a"))])
+    sql_registry.remember(
         [
             reports.LearnedMeasurement(
                 model.ModelId("a"), model.Measured("sha256:1", model.Footprint(1), 0.1)
             )
         ]
     )
-    made.save([catalog.ModelDeclared(world.spec("a", uri="/new"))])
-    assert models(made.load())[model.ModelId("a")].measured is None
+    sql_registry.save([catalog.ModelDeclared(world.spec("a", uri="/new"))])
+    assert models(sql_registry.load())[model.ModelId("a")].measured is None
 
 
-def test_many_models_are_saved_at_once(made):
-    made.save([catalog.ModelDeclared(world.spec(f"m{number}")) for number in range(3000)])
-    assert len(made.load().changes) == 3000
+def test_many_models_are_saved_at_once(sql_registry):
+    sql_registry.save([catalog.ModelDeclared(world.spec(f"m{number}")) for number in range(3000)])
+    assert len(sql_registry.load().changes) == 3000
 
 
-def test_nothing_is_saved_by_saving_nothing(made):
-    made.save([])
-    made.remember([])
-    assert made.load().changes == ()
+def test_no_changes_save_nothing(sql_registry):
+    sql_registry.save([])
+    sql_registry.remember([])
+    assert sql_registry.load().changes == ()
 
 
-def test_a_newer_schema_is_refused_by_name(made, url):
-    made.load()
-    made.close()
+def test_a_newer_schema_is_refused_by_name(sql_registry, url):
+    sql_registry.load()
+    sql_registry.close()
     alter(url, "UPDATE meshserve_settings SET value = '99' WHERE key = 'schema_version'")
     with pytest.raises(
         errors.ConfigInvalid, match="schema has version 99, this meshserve reads version 1"
@@ -169,17 +171,17 @@ def test_a_newer_schema_is_refused_by_name(made, url):
         reopened(url)
 
 
-def test_a_database_that_lost_tables_is_refused(made, url):
-    made.load()
-    made.close()
+def test_a_database_that_lost_tables_is_refused(sql_registry, url):
+    sql_registry.load()
+    sql_registry.close()
     alter(url, "DROP TABLE meshserve_aliases")
     with pytest.raises(errors.ConfigInvalid, match="tables are missing: meshserve_aliases"):
         reopened(url)
 
 
-def test_others_tables_in_the_same_database_are_left_alone(made, url):
+def test_others_tables_in_the_same_database_are_left_alone(sql_registry, url):
     alter(url.replace("state/", ""), "CREATE TABLE models (id INTEGER)")
-    made.save([catalog.ModelDeclared(world.spec("m"))])
+    sql_registry.save([catalog.ModelDeclared(world.spec("m"))])
     assert len(reopened(url).changes) == 1
 
 
@@ -190,11 +192,11 @@ def alter(url, statement):
     engine.dispose()
 
 
-def test_a_registry_that_breaks_later_is_unavailable(made, url):
-    made.load()
+def test_a_registry_that_breaks_later_is_unavailable(sql_registry, url):
+    sql_registry.load()
     alter(url, "DROP TABLE meshserve_models")
     with pytest.raises(errors.Unavailable, match="registry"):
-        made.save([catalog.ModelDeclared(world.spec("m"))])
+        sql_registry.save([catalog.ModelDeclared(world.spec("m"))])
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_registry_that_breaks_later_is_unavailable(made, url):
         ("sqlite:////proc/none/registry.db", "no such file"),
     ],
 )
-def test_a_database_that_is_not_there_is_a_mistake_in_the_configuration(bad, why):
+def test_an_unreachable_database_is_a_mistake_in_the_configuration(bad, why):
     with pytest.raises(errors.ConfigInvalid, match=why) as caught:
         registry.SqlRegistry(bad).load()
     assert "secret" not in caught.value.message
