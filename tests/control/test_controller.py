@@ -238,6 +238,14 @@ async def test_a_bug_in_one_event_does_not_end_the_loop(stage, caplog):
     assert stage.plane.controller.failures == 1
 
 
+async def test_a_bug_while_changes_are_applied_holds_up_no_later_request(stage, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.mesh._distribution, "apply", None)
+        assert await register(stage, "one") == ("model one:1 added",)
+    assert stage.plane.controller.failures == 1
+    assert await register(stage, "two") == ("model two:1 added",)
+
+
 async def test_an_illegal_move_is_logged_with_its_history(stage, caplog):
     workers = stage.mesh.workers
     workers.records["default-0"].state = reconcile.ProcessState.ABSENT

@@ -90,8 +90,11 @@ class Mesh:
             case events.Restored():
                 self._restore(event, now_s)
             case events.ChangesSaved():
-                self._apply_saved(event.changes)
-                self.admin_queue.saved()
+                try:
+                    self._apply_saved(event.changes)
+                finally:
+                    # The changes are durable, and a bug here must not hold up all later requests.
+                    self.admin_queue.saved()
             case events.SaveFailed():
                 self.admin_queue.save_failed(event.error)
             case events.DrainRequested():
@@ -125,10 +128,10 @@ class Mesh:
                 self._worker_reported(event, now_s)
             case events.WorkerLost():
                 self.workers.lost(event, now_s)
-                self._forget_copies(event.worker_id)
+                self._forget_copies_unless_running(event.worker_id)
             case events.WorkerStopped():
                 self.workers.stopped(event.worker_id)
-                self._forget_copies(event.worker_id)
+                self._forget_copies_unless_running(event.worker_id)
             case events.CopyEnsured():
                 self._copy_ensured(event, now_s)
             case events.CopyUnloaded():
@@ -263,6 +266,11 @@ class Mesh:
         # A draining mesh loads nothing any more.
         if not self.is_draining:
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)
+
+    def _forget_copies_unless_running(self, worker_id: str) -> None:
+        # The end of an earlier process says nothing about the copies of the one that runs.
+        if self.workers.running(worker_id) is None:
+            self._forget_copies(worker_id)
 
     def _forget_copies(self, worker_id: str) -> None:
         self.pins.forget_worker(worker_id)

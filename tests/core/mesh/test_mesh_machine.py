@@ -134,6 +134,12 @@ class MeshMachine(RuleBasedStateMachine):
         self.world.kill(data.draw(st.sampled_from(sorted(self.world.processes))))
 
     @precondition(lambda self: self.world.processes)
+    @rule(data=st.data())
+    def hear_of_an_earlier_process(self, data):
+        worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
+        self.world.feed(events.WorkerLost(worker_id, "an earlier process has ended", pid=10_000))
+
+    @precondition(lambda self: self.world.processes)
     @rule(data=st.data(), name=NAMES, size=st.sampled_from([10, 100]))
     def learn(self, data, name, size):
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))

@@ -69,6 +69,16 @@ def test_a_pinned_model_moves_when_its_home_is_lost_and_back_when_it_returns(mes
     assert homes(mesh_world) == [home]
 
 
+def test_the_end_of_an_earlier_process_changes_no_pin(mesh_world):
+    mesh_world.feed(events.ModelsRegistered((world.spec("a", pinned=True),)))
+    mesh_world.settle()
+    home = mesh_world.mesh.home("a")
+    mesh_world.feed(events.WorkerLost(home, "killed", pid=99))
+    mesh_world.feed(events.WorkerStopped(home))
+    assert mesh_world.mesh.pins.pinned[A] == {home}
+    mesh_world.check()
+
+
 def test_a_pinned_model_that_is_declared_anew_is_loaded_again(mesh_world):
     mesh_world.feed(events.ModelsRegistered((world.spec("a", pinned=True),)))
     mesh_world.settle()
