@@ -28,6 +28,7 @@ async def test_models_aliases_workers_and_events_are_counted(samples):
     assert samples()["meshserve_workers", "default", "ready"] == 2
     assert samples()["meshserve_workers", "gpu", "lost"] == 0
     assert samples()["meshserve_controller_events_total",] > 0
+    assert samples()["meshserve_controller_failures_total",] == 0
 
 
 async def test_restarts_are_counted(stage, samples):
