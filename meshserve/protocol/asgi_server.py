@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import uvicorn
+from starlette import types
 
 from meshserve import tasks
 from meshserve.protocol import sockets
@@ -52,7 +52,7 @@ class RunningServer:
             path.unlink(missing_ok=True)
 
 
-async def serve(app: Any, listeners: Sequence[socket.socket]) -> RunningServer:
+async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> RunningServer:
     """Serve the ASGI app on bound sockets; return once connections are accepted."""
     config = uvicorn.Config(
         app,

@@ -62,7 +62,7 @@ def arrays(datatype, *, is_text=False, is_finite=False):
         return SHAPES.flatmap(
             lambda shape: st.lists(
                 elements, min_size=math.prod(shape), max_size=math.prod(shape)
-            ).map(lambda found: of_objects(found, shape))
+            ).map(lambda objects_: of_objects(objects_, shape))
         )
     elements = (
         {"allow_nan": False, "allow_infinity": False}
@@ -72,9 +72,9 @@ def arrays(datatype, *, is_text=False, is_finite=False):
     return st_numpy.arrays(tensors.DTYPES[datatype], SHAPES, elements=elements)
 
 
-def of_objects(found, shape):
-    array = np.empty(len(found), object)
-    array[:] = found
+def of_objects(objects_, shape):
+    array = np.empty(len(objects_), object)
+    array[:] = objects_
     return array.reshape(shape)
 
 
@@ -90,14 +90,14 @@ def is_same(one, other):
 @st.composite
 def broken(draw, whole):
     """Bytes of a message with some of them changed, cut out, doubled or added."""
-    found = bytearray(whole)
+    mutated = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
-        begin = draw(st.integers(0, len(found)))
-        end = min(len(found), begin + draw(st.integers(0, 6)))
-        found[begin:end] = draw(
-            st.one_of(st.binary(max_size=6), st.just(bytes(found[begin:end] * 2)))
+        begin = draw(st.integers(0, len(mutated)))
+        end = min(len(mutated), begin + draw(st.integers(0, 6)))
+        mutated[begin:end] = draw(
+            st.one_of(st.binary(max_size=6), st.just(bytes(mutated[begin:end] * 2)))
         )
-    return bytes(found)
+    return bytes(mutated)
 
 
 def answers(decode, *given):

@@ -31,7 +31,7 @@ async def test_an_app_is_served_on_every_socket_from_the_start(tmp_path):
         await served.stop()
 
 
-async def test_nothing_is_left_once_it_stopped(tmp_path):
+async def test_a_stopped_server_leaves_nothing(tmp_path):
     path = tmp_path / "app.sock"
     served = await asgi_server.serve(
         hello, [sockets.tcp_socket("127.0.0.1"), sockets.unix_socket(str(path))]

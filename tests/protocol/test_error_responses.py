@@ -17,14 +17,15 @@ BIG = 5000
 
 
 def every(kind):
-    return [kind, *(each for sub in kind.__subclasses__() for each in every(sub))]
+    return [kind, *(error_class for sub in kind.__subclasses__() for error_class in every(sub))]
 
 
 CLASSES = every(errors.MeshError)
 
 
 @pytest.mark.parametrize(
-    "kind", [each for each in CLASSES if not issubclass(each, errors.Unavailable)]
+    "kind",
+    [error_class for error_class in CLASSES if not issubclass(error_class, errors.Unavailable)],
 )
 def test_every_error_has_its_grpc_status(kind):
     status, headers, body = error_responses.grpc_error(kind("no"))
@@ -63,10 +64,10 @@ def test_any_message_fits_into_headers_and_reads_the_same(message, times, retry_
             1
         ]
     )
-    told = unquote_to_bytes(headers[b"x-mesh-grpc-message"]).decode()
+    sent = unquote_to_bytes(headers[b"x-mesh-grpc-message"]).decode()
     whole = (message * times).encode(errors="replace").decode()
-    assert whole.startswith(told)
-    assert told == whole or len(headers[b"x-mesh-grpc-message"]) > error_responses.MESSAGE_MAX - 100
+    assert whole.startswith(sent)
+    assert sent == whole or len(headers[b"x-mesh-grpc-message"]) > error_responses.MESSAGE_MAX - 100
     assert sum(len(name) + len(value) for name, value in headers.items()) < HEADERS_MAX
 
 
@@ -82,7 +83,7 @@ def test_a_message_without_end_is_cut():
     assert len(error_responses.rest_error(errors.ModelRaised("a" * 10**6))[2]) < BIG
 
 
-def test_when_to_come_back_is_told_in_both_forms():
+def test_retry_after_is_sent_in_both_protocols():
     overloaded = errors.Overloaded("busy", retry_after_s=1.25)
     assert dict(error_responses.rest_error(overloaded)[1])[b"retry-after"] == b"2"
     details = dict(error_responses.grpc_error(overloaded)[1])[b"x-mesh-grpc-details"]

@@ -150,11 +150,11 @@ def test_empty_contents_beside_raw_ones_are_none():
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_message_that_contradicts_itself_is_told_how(message, expected):
+def test_a_message_that_contradicts_itself_is_refused(message, expected):
     assert drawn.refusal(inference.decode_infer, message.SerializeToString()) == expected
 
 
-def test_what_would_change_the_answers_meaning_is_refused():
+def test_parameters_that_change_the_meaning_are_refused():
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
     assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, shared)
@@ -167,7 +167,7 @@ def test_what_would_change_the_answers_meaning_is_refused():
     )
 
 
-def test_a_body_that_is_no_message_is_told_so():
+def test_a_body_that_is_no_message_is_refused():
     assert drawn.refusal(inference.decode_infer, b"\xff") == "the body is not a ModelInferRequest"
     assert (
         drawn.refusal(inference.decode_infer, b"\x0a\x01\xff")
@@ -202,11 +202,11 @@ def test_a_body_that_is_no_message_is_told_so():
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_call_that_does_not_fit_the_model_is_told_what_would(asked, expected):
+def test_a_call_that_does_not_fit_is_refused_with_what_would(asked, expected):
     assert drawn.refusal(inference.check_inputs, asked, drawn.SIGNATURE) == expected
 
 
-def test_an_unknown_input_is_told_with_the_nearest():
+def test_an_unknown_input_is_refused_with_the_nearest():
     asked = call()
     asked.inputs["xx"] = inference.WireTensor("FP32", X)
     assert (

@@ -10,8 +10,8 @@ from meshserve.protocol import json_tensors, tensors
 from tests.protocol import drawn
 
 
-def loaded(found):
-    return orjson.loads(json_tensors.dump(found))
+def loaded(parsed_array):
+    return orjson.loads(json_tensors.dump(parsed_array))
 
 
 @drawn.patient
@@ -72,7 +72,7 @@ def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, data
         ([1], "FP8", "datatype 'FP8' is unknown; there are: " + ", ".join(tensors.DTYPES)),
     ],
 )  # fmt: skip
-def test_what_a_datatype_cannot_hold_is_shown(values, datatype, expected):
+def test_an_error_shows_the_value_that_does_not_fit(values, datatype, expected):
     assert drawn.refusal(json_tensors.to_array, values, datatype, "x") == expected
 
 
@@ -97,7 +97,7 @@ def test_null_is_not_a_number_and_the_other_way_round():
     ]
 
 
-def test_fp32_is_told_with_its_own_digits():
+def test_fp32_is_written_with_its_own_digits():
     assert (
         json_tensors.dump(json_tensors.flat_values(np.array([0.1], "f4"), "FP32", "y")) == b"[0.1]"
     )
@@ -107,7 +107,7 @@ def test_fp32_is_told_with_its_own_digits():
     "array",
     [np.arange(6.0).reshape(2, 3).T, np.arange(6.0, dtype=">f8").reshape(3, 2), np.array(1.5)],
 )
-def test_any_layout_and_byte_order_is_told(array):
+def test_any_layout_and_byte_order_is_written(array):
     assert loaded(json_tensors.nested_values(array, "FP64")) == array.tolist()
     assert loaded(json_tensors.flat_values(array, "FP64", "y")) == array.ravel().tolist()
 

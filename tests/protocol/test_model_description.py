@@ -42,18 +42,18 @@ def test_configuration_leaves_the_batch_out_of_joined_models():
         8,
     )
     assert config.HasField("dynamic_batching")
-    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
+    assert [(entry.name, entry.data_type, list(entry.dims)) for entry in config.input] == [
         ("x", config_pb.TYPE_FP32, [2]),
         ("name", config_pb.TYPE_STRING, [1]),
     ]
-    assert [list(each.dims) for each in config.output] == [[3], []]
+    assert [list(entry.dims) for entry in config.output] == [[3], []]
 
 
 def test_configuration_keeps_every_dimension_of_other_models():
     config = model_description.config_message(
         model_description.ServedModel(ID, ("3",), drawn.SIGNATURE, "onnx")
     ).config
-    assert [list(each.dims) for each in config.input] == [[-1, 2], [-1, 1]]
+    assert [list(entry.dims) for entry in config.input] == [[-1, 2], [-1, 1]]
     assert not config.HasField("dynamic_batching")
     assert config.max_batch_size == 0
 
@@ -67,12 +67,12 @@ def test_every_datatype_has_a_name_in_the_configuration(datatype):
 
 
 def test_configuration_over_rest_has_numbers_and_names():
-    told = model_description.config_json(JOINED)
-    assert told["max_batch_size"] == 8
-    assert [each["dims"] for each in told["input"]] == [[2], [1]]
-    assert [each["data_type"] for each in told["output"]] == ["TYPE_FP32", "TYPE_STRING"]
+    document = model_description.config_json(JOINED)
+    assert document["max_batch_size"] == 8
+    assert [entry["dims"] for entry in document["input"]] == [[2], [1]]
+    assert [entry["data_type"] for entry in document["output"]] == ["TYPE_FP32", "TYPE_STRING"]
     assert (
-        json_format.ParseDict(told, config_pb.ModelConfig())
+        json_format.ParseDict(document, config_pb.ModelConfig())
         == model_description.config_message(JOINED).config
     )
 
@@ -129,13 +129,13 @@ def test_statistics_are_what_was_counted_and_the_memory():
     assert model_description.statistics_message([counted()]) == expected
 
 
-def test_a_model_that_nobody_asked_has_its_memory_and_noughts():
-    told = model_description.statistics_json(
+def test_an_unused_model_has_memory_and_zeros():
+    document = model_description.statistics_json(
         [model_description.ModelStatistics(ID, model_stats.ModelStats(), model.Footprint())]
     )["model_stats"][0]
-    assert told["inference_stats"] == dict.fromkeys(STATISTICS["inference_stats"], NONE)
-    assert told["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 0}]
-    assert told["batch_stats"] == []
+    assert document["inference_stats"] == dict.fromkeys(STATISTICS["inference_stats"], NONE)
+    assert document["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 0}]
+    assert document["batch_stats"] == []
 
 
 def test_the_index_has_every_version_and_its_state():
@@ -143,13 +143,13 @@ def test_the_index_has_every_version_and_its_state():
         model_description.IndexEntry(ID, "READY"),
         model_description.IndexEntry(model.ModelId("n"), "UNAVAILABLE", "no such file"),
     ]
-    told = model_description.index_json(iter(index))
-    assert told == [
+    document = model_description.index_json(iter(index))
+    assert document == [
         {"name": "m", "version": "3", "state": "READY", "reason": ""},
         {"name": "n", "version": "1", "state": "UNAVAILABLE", "reason": "no such file"},
     ]
     assert model_description.index_message(index) == json_format.ParseDict(
-        {"models": told}, pb.RepositoryIndexResponse()
+        {"models": document}, pb.RepositoryIndexResponse()
     )
 
 

@@ -35,11 +35,16 @@ def short(descriptor):
     return descriptor.full_name.removeprefix(f"{descriptor.file.package}.")
 
 
-def field(of):
-    kind = TYPES.get(of.type) or f".{(of.message_type or of.enum_type).full_name}"
-    label = "map " if is_map(of.message_type) else "repeated " if of.is_repeated else ""
-    oneof = f" [oneof {of.containing_oneof.name}]" if of.containing_oneof else ""
-    return f"{label}{kind} {of.name}{oneof}"
+def field(descriptor):
+    kind = (
+        TYPES.get(descriptor.type)
+        or f".{(descriptor.message_type or descriptor.enum_type).full_name}"
+    )
+    label = (
+        "map " if is_map(descriptor.message_type) else "repeated " if descriptor.is_repeated else ""
+    )
+    oneof = f" [oneof {descriptor.containing_oneof.name}]" if descriptor.containing_oneof else ""
+    return f"{label}{kind} {descriptor.name}{oneof}"
 
 
 def is_map(message):
@@ -54,30 +59,34 @@ def messages_under(descriptors):
 
 
 def messages(*modules):
-    found = [
-        each
+    types = [
+        item
         for module in modules
-        for each in messages_under(module.DESCRIPTOR.message_types_by_name.values())
+        for item in messages_under(module.DESCRIPTOR.message_types_by_name.values())
     ]
-    return {short(each): {str(one.number): field(one) for one in each.fields} for each in found}
+    return {short(item): {str(one.number): field(one) for one in item.fields} for item in types}
 
 
 def enums(*modules):
-    found = [each for module in modules for each in module.DESCRIPTOR.enum_types_by_name.values()]
+    types = [item for module in modules for item in module.DESCRIPTOR.enum_types_by_name.values()]
     for module in modules:
         for message in messages_under(module.DESCRIPTOR.message_types_by_name.values()):
-            found.extend(message.enum_types)
-    return {short(each): {one.name: one.number for one in each.values} for each in found}
+            types.extend(message.enum_types)
+    return {short(item): {one.name: one.number for one in item.values} for item in types}
 
 
-def method(of):
-    streams = "stream " if of.client_streaming else "", "stream " if of.server_streaming else ""
-    return f"{streams[0]}.{of.input_type.full_name} -> {streams[1]}.{of.output_type.full_name}"
+def method(descriptor):
+    streams = (
+        "stream " if descriptor.client_streaming else "",
+        "stream " if descriptor.server_streaming else "",
+    )
+    request, response = descriptor.input_type.full_name, descriptor.output_type.full_name
+    return f"{streams[0]}.{request} -> {streams[1]}.{response}"
 
 
 def services(module):
     return {
-        name: {each.name: method(each) for each in service.methods}
+        name: {item.name: method(item) for item in service.methods}
         for name, service in module.DESCRIPTOR.services_by_name.items()
     }
 
@@ -90,7 +99,7 @@ def test_inference_is_tritons_with_kserves_answers_about_the_repository(facts):
     )
     assert enums(inference_pb2, model_config_pb2) == facts["triton_model_config"]["enums"]
     assert services(inference_pb2) == facts["triton"]["services"]
-    assert {each.DESCRIPTOR.package for each in (inference_pb2, model_config_pb2)} == {"inference"}
+    assert {item.DESCRIPTOR.package for item in (inference_pb2, model_config_pb2)} == {"inference"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +129,7 @@ def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients():
         assert module.DESCRIPTOR.pool is not descriptor_pool.Default()
 
 
-def test_the_generated_code_is_what_the_sources_say(tmp_path):
+def test_the_generated_code_is_that_of_the_sources(tmp_path):
     protoc = pytest.importorskip("grpc_tools.protoc")
     compiled = tmp_path / "compiled"
     sources = [str(path) for path in (ROOT / "proto").glob("*.proto")]

@@ -68,8 +68,8 @@ def test_binary_inputs_lie_behind_the_json_in_their_order():
     first = {**X, "parameters": {"binary_data_size": 2}}
     second = {"name": "y", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
     between = {"name": "z", "datatype": "INT8", "shape": [1], "data": [7]}
-    found = decode({"inputs": [first, between, second]}, b"\1\2\1\0\0\0a").call.inputs
-    assert [tensor.array.tolist() for tensor in found.values()] == [[1, 2], [7], [b"a"]]
+    wire_tensor = decode({"inputs": [first, between, second]}, b"\1\2\1\0\0\0a").call.inputs
+    assert [tensor.array.tolist() for tensor in wire_tensor.values()] == [[1, 2], [7], [b"a"]]
 
 
 def answer(asked):
@@ -91,7 +91,7 @@ def answer(asked):
         ({}, {}, {"binary_data": True}, b"\3"),
     ],
 )
-def test_each_output_has_the_form_that_was_asked_for(parameters, a, b, binary):
+def test_every_output_has_the_requested_form(parameters, a, b, binary):
     wanted = [{"name": "a", "parameters": a}, {"name": "b", "parameters": b}]
     document, behind = answer(decode({"parameters": parameters, "outputs": wanted}))
     assert behind == binary
@@ -130,12 +130,12 @@ def test_tritons_client_is_understood_and_understands(is_binary):
         ["ä".encode()],
     ]
     y = np.array([[0.1, np.nan, 2]], "f4")
-    headers, told = rest.encode_infer(
+    headers, answer_json = rest.encode_infer(
         inference.InferReply("m", "1", "", {"y": y}, drawn.SIGNATURE), heard
     )
     length = [int(value) for name, value in headers if name == rest.LENGTH]
     understood = tritonclient.InferenceServerClient.parse_response_body(
-        told, header_length=length[0] if length else None
+        answer_json, header_length=length[0] if length else None
     )
     np.testing.assert_array_equal(understood.as_numpy("y"), y)
 
@@ -187,7 +187,7 @@ def test_tritons_client_is_understood_and_understands(is_binary):
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_an_input_that_contradicts_itself_is_told_how(entry, expected):
+def test_an_input_that_contradicts_itself_is_refused(entry, expected):
     body = json.dumps({"inputs": [entry]}).encode()
     assert drawn.refusal(rest.decode_infer, body, []) == expected
 

@@ -25,9 +25,9 @@ def test_any_bytes_are_a_tensor_or_an_invalid_request(raw, datatype, shape):
 
 def test_numbers_are_not_copied():
     raw = np.arange(6, dtype="f4").tobytes()
-    found = tensors.from_raw(raw, "FP32", [2, 3], "x")
-    assert np.shares_memory(found, np.frombuffer(raw, "u1"))
-    assert not found.flags.writeable
+    decoded = tensors.from_raw(raw, "FP32", [2, 3], "x")
+    assert np.shares_memory(decoded, np.frombuffer(raw, "u1"))
+    assert not decoded.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_numbers_are_not_copied():
         (struct.pack("<I", 3) + b"abc\0", "BYTES", [2], "tensor 'x' ends before element 1 of 2"),
     ],
 )
-def test_what_does_not_fit_is_told_with_both_sizes(raw, datatype, shape, expected):
+def test_a_wrong_size_is_refused_with_both_sizes(raw, datatype, shape, expected):
     assert drawn.refusal(tensors.from_raw, raw, datatype, shape, "x") == expected
 
 
-def test_an_unknown_datatype_is_told_with_those_that_there_are():
+def test_an_unknown_datatype_is_refused_with_the_known_ones():
     assert drawn.refusal(tensors.dtype, "FP8").startswith(
         "datatype 'FP8' is unknown; there are: BOOL, UINT8"
     )

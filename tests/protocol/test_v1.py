@@ -81,7 +81,7 @@ EITHER = 'the body must have either "instances", a list of rows, or "inputs", co
         ({"instances": [A_ROW, {**A_ROW, "x": [1]}]}, "input 'x' has rows of different lengths"),
     ],
 )
-def test_what_does_not_fit_the_model_is_told(document, expected):
+def test_what_does_not_fit_the_model_is_refused(document, expected):
     assert drawn.refusal(decode, document) == expected
 
 
@@ -111,13 +111,13 @@ LABELS = ("BYTES", drawn.of_objects([b"a", b"\xff"], (2,)))
 HALF = ("BF16", np.array([0x3F80, 0x3F00], "u2"))
 
 
-def test_one_output_is_told_without_its_name():
+def test_a_single_output_has_no_name():
     assert told(by_rows=True, y=SCORES) == {"predictions": [[0.5, None], [0.1, 2]]}
     assert told(by_rows=False, y=SCORES) == {"outputs": [[0.5, None], [0.1, 2]]}
     assert told(by_rows=True, y=("INT8", np.array(3, "i1"))) == {"predictions": 3}
 
 
-def test_several_outputs_are_told_row_by_row():
+def test_several_outputs_come_row_by_row():
     rows = [
         {"y": [0.5, None], "label": "a", "half": 1.0},
         {"y": [0.1, 2], "label": {"b64": "/w=="}, "half": 0.5},
@@ -125,7 +125,7 @@ def test_several_outputs_are_told_row_by_row():
     assert told(by_rows=True, y=SCORES, label=LABELS, half=HALF) == {"predictions": rows}
 
 
-def test_several_outputs_are_told_by_name_where_columns_came_or_rows_are_none():
+def test_several_outputs_come_by_name_for_columns_or_without_rows():
     assert told(by_rows=False, label=LABELS, half=HALF) == {
         "outputs": {"label": ["a", {"b64": "/w=="}], "half": [1.0, 0.5]}
     }

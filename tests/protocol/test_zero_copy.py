@@ -29,8 +29,8 @@ def outcome(decode, *args):
     except errors.InvalidRequest as error:
         return error.message
     inputs = {
-        name: (each.datatype, each.array.tolist(), each.array.shape)
-        for name, each in call.inputs.items()
+        name: (tensor.datatype, tensor.array.tolist(), tensor.array.shape)
+        for name, tensor in call.inputs.items()
     }
     return call.model, call.version, call.id, str(inputs), call.outputs, call.is_raw
 
@@ -45,10 +45,10 @@ def parsed(body):
 
 
 def request(*raw, datatype="FP32"):
-    made = pb.ModelInferRequest(model_name="m", id="7", raw_input_contents=raw)
-    for number, each in enumerate(raw):
-        made.inputs.add(name=f"x{number}", datatype=datatype, shape=[len(each) // 4])
-    return made
+    request_ = pb.ModelInferRequest(model_name="m", id="7", raw_input_contents=raw)
+    for number, tensor in enumerate(raw):
+        request_.inputs.add(name=f"x{number}", datatype=datatype, shape=[len(tensor) // 4])
+    return request_
 
 
 @drawn.patient
@@ -57,7 +57,7 @@ def request(*raw, datatype="FP32"):
     st.binary(max_size=6),
     st.integers(0, 40),
 )
-def test_a_message_means_what_it_means_to_the_parser(raw, junk, place):
+def test_split_messages_mean_the_same_to_the_parser(raw, junk, place):
     body = request(*raw).SerializeToString()
     assert outcome(inference.decode_infer, body) == parsed(body)
     broken = body[:place] + junk + body[place:]
@@ -66,7 +66,7 @@ def test_a_message_means_what_it_means_to_the_parser(raw, junk, place):
 
 @drawn.often
 @given(st.binary(max_size=60))
-def test_whatever_comes_means_what_it_means_to_the_parser(body):
+def test_any_bytes_mean_the_same_to_the_parser(body):
     assert outcome(inference.decode_infer, body) == parsed(body)
 
 
@@ -75,17 +75,17 @@ def test_whatever_comes_means_what_it_means_to_the_parser(body):
     [b"\x3a", b"\xba\x00", b"\xba\x80\x80\x00"],
     ids=["the shortest tag", "a longer one", "a longer one still"],
 )
-def test_a_tensor_is_lifted_however_its_tag_is_written(tag):
+def test_a_tensor_is_taken_out_whatever_its_tag_looks_like(tag):
     body = request(b"1234").SerializeToString()
     at = body.index(b"\x3a\x041234")
     odd = body[:at] + tag + body[at + 1 :] + tag + b"\x00"
-    rest, found = zero_copy.split_raw_tensors(odd)
-    assert [bytes(each) for each in found] == [b"1234", b""]
+    rest, split = zero_copy.split_raw_tensors(odd)
+    assert [bytes(tensor) for tensor in split] == [b"1234", b""]
     assert pb.ModelInferRequest.FromString(rest).raw_input_contents == []
     assert outcome(inference.decode_infer, odd) == parsed(odd)
 
 
-def test_a_big_tensor_is_not_copied_where_it_lies_well(monkeypatch):
+def test_an_aligned_big_tensor_is_not_copied(monkeypatch):
     monkeypatch.setattr(zero_copy, "BYTES_MIN", BIG)
     content = np.arange(BIG // 4, dtype="<f4").tobytes()
     for padding in range(4):

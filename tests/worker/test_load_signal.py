@@ -40,7 +40,7 @@ def shares(demands):
     return [(demand.id.name, round(demand.share, 3)) for demand in demands]
 
 
-async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
+async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=75, other=25)
     time.goes(2.0, 0.8)
@@ -49,7 +49,7 @@ async def test_a_model_has_its_requests_part_of_the_event_loop(host, time):
     assert demands.take() == (), "nobody asked for anything since"
 
 
-async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host, time):
+async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     host._stats[ONE].saturated_s = 0.9
@@ -58,7 +58,7 @@ async def test_a_model_that_is_waited_for_is_busy_however_idle_the_loop_is(host,
     assert host.stats[ONE].saturated_s == 0
 
 
-async def test_what_is_asked_sooner_was_said_before(host, time):
+async def test_a_report_that_comes_too_soon_repeats_the_last_one(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     time.goes(1.0, 0.5)
@@ -70,7 +70,7 @@ async def test_what_is_asked_sooner_was_said_before(host, time):
     assert shares(demands.take()) == [("other", 0.55)]
 
 
-async def test_only_the_busiest_are_told(host, time):
+async def test_only_the_busiest_models_are_reported(host, time):
     demands = load_signal.LoadSignal(host)
     asked(host, one=40, other=30, third=20, fourth=10)
     time.goes(1.0, 1.0)

@@ -29,7 +29,7 @@ async def test_it_listens_on_a_socket_and_a_port(pool_worker):
     assert pool_worker.address.socket_path in sockets()
 
 
-async def test_its_port_answers_too(tmp_path, storage):
+async def test_the_port_is_served_too(tmp_path, storage):
     short = worker.PoolWorker(model.ServerAddress("w", str(tmp_path)), helpers.settings(), storage)
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
@@ -48,7 +48,7 @@ async def test_a_missed_step_is_a_gap_and_changes_nothing(pool_worker):
     await pool_worker.ensure_loaded(ID, 20)
 
 
-async def test_its_report_tells_of_what_it_has(pool_worker):
+async def test_a_report_has_copies_and_measurements(pool_worker):
     assert pool_worker.report().copies == ()
     await pool_worker.ensure_loaded(ID, 20)
     report = pool_worker.report()
@@ -58,6 +58,6 @@ async def test_its_report_tells_of_what_it_has(pool_worker):
     assert pool_worker.copies((ID,))[0].state == "ready"
 
 
-async def test_draining_without_requests_is_at_once(pool_worker):
+async def test_draining_without_requests_ends_at_once(pool_worker):
     await pool_worker.drain(20)
     assert pool_worker.report().state == "draining"

@@ -14,9 +14,9 @@ ID = model.ModelId("m")
 
 @pytest.fixture
 async def host(hosting, storage):
-    made = hosting()
-    helpers.apply(made, *helpers.declared(helpers.spec("m", storage.put("m"))))
-    return made
+    new_host = hosting()
+    helpers.apply(new_host, *helpers.declared(helpers.spec("m", storage.put("m"))))
+    return new_host
 
 
 async def test_counters_are_the_hosts_and_the_apps(host):
@@ -27,7 +27,7 @@ async def test_counters_are_the_hosts_and_the_apps(host):
     )
 
 
-async def test_what_was_learned_is_told_once(host):
+async def test_measurements_are_reported_once(host):
     await host.ensure_loaded(ID, 20)
     [learned] = worker_report.take_measurements(host)
     assert learned.id == ID
@@ -35,7 +35,7 @@ async def test_what_was_learned_is_told_once(host):
     assert worker_report.take_measurements(host) == ()
 
 
-async def test_copies_are_told_with_their_state(host):
+async def test_copies_are_reported_with_their_state(host):
     assert worker_report.copies(host, [ID]) == ()
     await host.ensure_loaded(ID, 20)
     host.set_pinned(ID, is_pinned=True)
@@ -45,7 +45,7 @@ async def test_copies_are_told_with_their_state(host):
     assert worker_report.copies(host, [model.ModelId("nobody")]) == ()
 
 
-async def test_a_failed_one_says_why(host, storage):
+async def test_a_failed_copy_has_its_reason(host, storage):
     storage.failure = errors.LoadFailed("the storage is empty")
     with pytest.raises(errors.LoadFailed):
         await host.ensure_loaded(ID, 20)
@@ -53,7 +53,7 @@ async def test_a_failed_one_says_why(host, storage):
     assert (copy.state, copy.reason) == ("failed", "the storage is empty")
 
 
-async def test_pages_tell_what_changed_in_parts(host, storage, monkeypatch):
+async def test_changes_come_in_pages(host, storage, monkeypatch):
     monkeypatch.setattr(worker_report, "PAGE_COPIES", 2)
     ids = [model.ModelId(name) for name in "abc"]
     helpers.apply(
@@ -88,7 +88,7 @@ async def test_pages_tell_what_changed_in_parts(host, storage, monkeypatch):
     assert ([copy.id for copy in last.copies], last.gone) == ([ids[1]], (ids[0],))
 
 
-async def test_whoever_missed_a_page_gets_everything_again(host):
+async def test_after_a_missed_page_all_copies_come_again(host):
     pages = worker_report.ReportPages(host)
     await host.ensure_loaded(ID, 20)
     assert [pages.next(number).since for number in (0, 1, 1, 3)] == [0, 1, 0, 3]

@@ -29,7 +29,7 @@ async def test_v2_answers(http):
     assert same.json()["outputs"] == answer.json()["outputs"]
 
 
-async def test_v2_tells_of_the_model(http):
+async def test_v2_describes_the_model(http):
     assert (await http.get("/v2/models/doubled")).json()["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
     ]
@@ -86,7 +86,7 @@ async def test_bodies_may_be_compressed(http):
         ("GET", "/v2/models/doubled/versions/9/ready"),
     ],
 )
-async def test_what_is_not_there_is_404(http, method, path):
+async def test_unknown_paths_and_models_are_404(http, method, path):
     answer = await http.request(method, path)
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
@@ -122,7 +122,7 @@ def test_bodies_are_unpacked(coding, packed):
     assert inference_rest.inflate(packed, headers(coding)) == BODY
 
 
-def test_a_body_that_says_nothing_is_as_it_is():
+def test_a_body_without_an_encoding_is_unchanged():
     packed = GZIPPED
     assert inference_rest.inflate(packed, [(b"host", b"a")]) is packed
 
@@ -138,12 +138,12 @@ def test_a_body_that_says_nothing_is_as_it_is():
         (b"\xff\n", BODY, "is unknown"),
     ],
 )
-def test_what_can_not_be_unpacked_is_refused(coding, packed, words):
+def test_a_broken_compressed_body_is_refused(coding, packed, words):
     with pytest.raises(errors.InvalidRequest, match=words):
         inference_rest.inflate(packed, headers(coding))
 
 
-def test_a_small_body_can_not_become_a_huge_one(monkeypatch):
+def test_a_decompressed_body_has_a_limit(monkeypatch):
     monkeypatch.setattr(inference_rest, "INFLATED_BYTES_MAX", 1 << 20)
     assert (
         len(inference_rest.inflate(zlib.compress(bytes(1 << 20)), headers(b"deflate"))) == 1 << 20

@@ -49,8 +49,8 @@ async def test_a_call_is_answered_with_a_bare_message(http):
     answer = await call(http, helpers.infer(id="7"))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc")
     assert STATUS not in answer.headers
-    told = pb.ModelInferResponse.FromString(answer.content)
-    assert (told.model_name, told.model_version, told.id) == ("doubled", "1", "7")
+    reply = pb.ModelInferResponse.FromString(answer.content)
+    assert (reply.model_name, reply.model_version, reply.id) == ("doubled", "1", "7")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_metadata_names_the_model(http):
     assert pb.ModelInferResponse.FromString(answer.content).model_name == "doubled"
 
 
-async def test_a_deadline_that_is_over_is_told(http, pool_worker, storage):
+async def test_a_passed_deadline_is_answered(http, pool_worker, storage):
     storage.gate.clear()
     answer = await call(http, helpers.infer(), **{"grpc-timeout": "20m"})
     assert answer.headers[STATUS] == "4"
@@ -90,7 +90,7 @@ async def test_a_deadline_that_is_over_is_told(http, pool_worker, storage):
     assert pool_worker.app.load.failures_by_kind == {"DeadlineExceeded": 1, "InvalidRequest": 1}
 
 
-async def test_a_worker_without_its_catalog_sends_everybody_away(http, pool_worker):
+async def test_a_worker_without_its_catalog_refuses_requests(http, pool_worker):
     pool_worker.app.is_synced = False
     assert (await http.get("/healthz")).status_code == 503
     assert (await call(http, helpers.infer())).status_code == 503
@@ -98,7 +98,9 @@ async def test_a_worker_without_its_catalog_sends_everybody_away(http, pool_work
     assert (await http.get("/healthz")).status_code == 200
 
 
-async def test_draining_answers_what_came_and_refuses_what_comes(http, pool_worker, storage):
+async def test_a_draining_worker_answers_old_requests_and_refuses_new_ones(
+    http, pool_worker, storage
+):
     helpers.apply(pool_worker, *helpers.declared(helpers.spec("slow", storage.put("slow", SLOW))))
     await call(http, helpers.infer("slow"))
     under_way = asyncio.ensure_future(call(http, helpers.infer("slow")))
@@ -163,7 +165,7 @@ async def test_a_draining_worker_refuses_quick_predictions_too(http, pool_worker
     assert (await call(http, helpers.infer())).status_code == 503
 
 
-async def test_our_own_mistakes_are_answered_too(http, pool_worker, caplog):
+async def test_an_internal_error_is_answered_and_logged(http, pool_worker, caplog):
     pool_worker.host._follower = None
     answer = await http.get("/v2/models/doubled")
     assert (answer.status_code, answer.json()) == (

@@ -21,7 +21,7 @@ def found(said, name, **labels):
     return said[name, frozenset({"worker": "pool-0", **labels}.items())]
 
 
-async def test_what_happened_is_told(http):
+async def test_metrics_count_what_happened(http):
     await http.post("/v1/models/doubled:predict", json={"instances": [[1, 2], [3, 4]]})
     await http.post("/v1/models/doubled:predict", json={"instances": [[-1, 2]]})
     await http.post("/v1/models/nobody:predict", json={})

@@ -40,7 +40,7 @@ def test_it_holds_with_jemalloc(module):
     assert not done.returncode, done.stdout + done.stderr
 
 
-def test_the_system_s_is_told_from_it():
+def test_glibc_is_recognised():
     assert not allocator_env.variables("system")
     assert isinstance(allocators.current(), allocators.Glibc)
 
@@ -53,11 +53,11 @@ class Uncounted:
         return 2
 
 
-def test_a_jemalloc_that_does_not_count_is_told_from_one_that_does():
+def test_a_jemalloc_without_counts_is_unknown():
     assert not allocators.Jemalloc(Uncounted).counts
 
 
-def test_one_that_tells_nothing_is_no_error():
+def test_an_unknown_allocator_counts_nothing():
     unknown = allocators.Unknown()
     unknown.tune()
     unknown.tune_loader()

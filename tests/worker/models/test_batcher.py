@@ -34,8 +34,8 @@ class Adding(model_runtime.LoadedModel):
         assert self.gate.wait(20)
         if (inputs["x"] < 0).any():
             raise ValueError("négatif")
-        found = {"y": inputs["x"] + 1, "z": inputs["x"][self.forget :]}
-        return {name: array for name, array in found.items() if not outputs or name in outputs}
+        arrays = {"y": inputs["x"] + 1, "z": inputs["x"][self.forget :]}
+        return {name: array for name, array in arrays.items() if not outputs or name in outputs}
 
     def close(self):
         pass
@@ -74,11 +74,13 @@ async def begin(running, stats, *requests):
 
 async def results(tasks):
     """What each came to: its `y`, or the words of its error."""
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    return [each["y"].tolist() if isinstance(each, dict) else each for each in found]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return [outcome["y"].tolist() if isinstance(outcome, dict) else outcome for outcome in outcomes]
 
 
-async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, pool, stats):
+async def test_requests_that_arrive_meanwhile_are_joined_and_get_their_own_rows(
+    adding, pool, stats
+):
     running = batcher.Batcher(adding, limits(rows_max=4), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
     adding.gate.set()
@@ -87,7 +89,7 @@ async def test_what_arrives_meanwhile_is_joined_and_each_gets_its_own(adding, po
     assert (stats.computed.count, sorted(stats.batches)) == (3, [1, 4, 5])
 
 
-async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, pool, stats):
+async def test_saturated_time_is_counted(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
     await asyncio.sleep(0.02)
@@ -102,7 +104,7 @@ async def test_the_time_in_which_more_wait_than_can_run_next_is_counted(adding, 
     assert stats.saturated_s == told_s
 
 
-async def test_others_are_not_joined(adding, pool, stats):
+async def test_requests_of_other_shapes_or_outputs_are_not_joined(adding, pool, stats):
     running = batcher.Batcher(adding, limits(), pool, None)
     wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
@@ -111,7 +113,7 @@ async def test_others_are_not_joined(adding, pool, stats):
     assert len(adding.runs) == 5
 
 
-async def test_without_joining_each_runs_alone(adding, pool, stats):
+async def test_without_joining_every_request_runs_alone(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     adding.gate.set()
@@ -128,7 +130,7 @@ async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
     assert len(adding.threads) == 3
 
 
-async def test_one_that_fails_fails_alone(adding, pool, stats):
+async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):
     running = batcher.Batcher(adding, limits(), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(-3), ask(4))
     adding.gate.set()
@@ -138,7 +140,7 @@ async def test_one_that_fails_fails_alone(adding, pool, stats):
     assert bad.message == "ValueError: négatif"
 
 
-async def test_an_output_without_a_row_for_each_row_is_the_models_fault(adding, pool, stats):
+async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(adding, pool, stats):
     adding.forget = 1
     running = batcher.Batcher(adding, limits(), pool, None)
     tasks = await begin(
@@ -159,7 +161,7 @@ async def test_a_full_queue_refuses(adding, pool, stats):
     assert await results(tasks) == [[2], [3], [4]]
 
 
-async def test_what_has_expired_is_not_computed(adding, pool, stats):
+async def test_an_expired_request_does_not_run(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     now_s = asyncio.get_running_loop().time()
     tasks = await begin(running, stats, ask(1), ask(2, expires_s=now_s), ask(3))
@@ -170,7 +172,7 @@ async def test_what_has_expired_is_not_computed(adding, pool, stats):
     assert adding.runs == [[1], [3]]
 
 
-async def test_who_left_is_not_computed_and_holds_nobody_up(adding, pool, stats):
+async def test_a_cancelled_request_does_not_run(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     tasks[1].cancel()

@@ -39,45 +39,45 @@ def save(folder, name):
 @pytest.fixture
 async def attaching(tmp_path):
     """A host with two models of 4 MiB in a real store."""
-    made = model_host.ModelHost(
+    first = model_host.ModelHost(
         helpers.settings(memory=BUDGET),
         artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
     )
-    helpers.apply(made, *helpers.declared(*(save(tmp_path, name) for name in NAMES)))
-    yield made
-    await made.close()
+    helpers.apply(first, *helpers.declared(*(save(tmp_path, name) for name in NAMES)))
+    yield first
+    await first.close()
 
 
-async def answer(of, name):
-    resident = await of.lease(model.ModelId(name), asyncio.get_running_loop().time() + WAIT_S)
+async def answer(host, name):
+    resident = await host.lease(model.ModelId(name), asyncio.get_running_loop().time() + WAIT_S)
     given = resident.loaded_copy.loaded.predict(ROWS, ())["output"].tobytes()
-    of.release(resident)
+    host.release(resident)
     return given, resident.loaded_copy
 
 
-async def unload(of, name):
-    of.unload(model.ModelId(name))
+async def unload(host, name):
+    host.unload(model.ModelId(name))
     await support.wait_until_async(
-        lambda: not of.footprint(model.ModelId(name)).host_bytes, 10, "it has left"
+        lambda: not host.footprint(model.ModelId(name)).host_bytes, 10, "it has left"
     )
 
 
 async def test_a_model_that_comes_back_is_attached_and_answers_the_same(attaching):
-    given, made = await answer(attaching, "a")
+    given, first = await answer(attaching, "a")
     for _ in range(3):
         await unload(attaching, "a")
         again, attached = await answer(attaching, "a")
         assert again == given
-        assert attached.loaded is made.loaded
-        assert attached.load_s < made.load_s
+        assert attached.loaded is first.loaded
+        assert attached.load_s < first.load_s
     attaching.residency.check()
 
 
-async def test_a_mapped_model_has_its_whole_size_booked_and_asks_for_no_more_when_it_comes_back(
+async def test_a_mapped_model_has_its_whole_size_booked_and_needs_no_extra_to_attach(
     attaching,
 ):
-    _, made = await answer(attaching, "a")
-    assert made.mapped_bytes == WEIGHTS_BYTES
+    _, first = await answer(attaching, "a")
+    assert first.mapped_bytes == WEIGHTS_BYTES
     assert attaching.footprint(model.ModelId("a")).host_bytes >= WEIGHTS_BYTES
     copy = next(iter(attaching.residency.copies.values()))
     assert copy.load_extra_bytes > WEIGHTS_BYTES
@@ -86,8 +86,8 @@ async def test_a_mapped_model_has_its_whole_size_booked_and_asks_for_no_more_whe
     assert copy.need.host_bytes >= WEIGHTS_BYTES
 
 
-async def test_what_is_kept_goes_when_memory_is_short(attaching):
-    _, made = await answer(attaching, "a")
+async def test_detached_models_are_closed_when_memory_is_short(attaching):
+    _, first = await answer(attaching, "a")
     copy = next(iter(attaching.residency.copies.values()))
     await unload(attaching, "a")
     ticking = asyncio.ensure_future(attaching.run())
@@ -99,10 +99,10 @@ async def test_what_is_kept_goes_when_memory_is_short(attaching):
     attaching._handle(ev.MemoryMeasured(0))
     _, again = await answer(attaching, "a")
     ticking.cancel()
-    assert again.loaded is not made.loaded
+    assert again.loaded is not first.loaded
 
 
-async def test_nothing_is_kept_of_a_model_that_was_withdrawn(attaching):
+async def test_a_withdrawn_model_is_not_kept_detached(attaching):
     await answer(attaching, "a")
     await unload(attaching, "a")
     assert attaching.detached_bytes
@@ -137,6 +137,6 @@ async def test_a_small_model_that_needs_its_file_no_more_holds_nothing(attaching
 async def test_two_names_of_one_file_are_one_copy_with_one_mapping(attaching, tmp_path):
     twin = replace(save(tmp_path, "a"), id=model.ModelId("twin"))
     helpers.apply(attaching, *helpers.declared(twin))
-    (_, made), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
-    assert made.loaded is other.loaded
+    (_, first), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
+    assert first.loaded is other.loaded
     assert attaching.mapped_bytes == WEIGHTS_BYTES

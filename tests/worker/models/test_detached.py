@@ -25,7 +25,7 @@ def made(private_bytes, mapped_bytes=1000, *, can_detach=True):
     )
 
 
-def test_what_is_kept_can_be_taken_once():
+def test_a_detached_copy_can_be_taken_once():
     kept, one = detached.DetachedModels(100), made(10)
     assert kept.keep("a", one) == []
     assert "a" in kept
@@ -35,7 +35,7 @@ def test_what_is_kept_can_be_taken_once():
     assert (kept.take("a"), kept.size_bytes) == (None, 0)
 
 
-def test_those_that_left_longest_ago_make_way():
+def test_the_oldest_detached_copies_make_room():
     kept, all_ = detached.DetachedModels(100), {key: made(40) for key in "abcd"}
     gone = [kept.keep(key, one) for key, one in all_.items()]
     assert gone == [[], [], ["a"], ["b"]]
@@ -43,14 +43,14 @@ def test_those_that_left_longest_ago_make_way():
     assert kept.size_bytes == 80
 
 
-def test_only_what_can_be_detached_and_is_small_fits():
+def test_only_small_detachable_copies_are_kept():
     kept = detached.DetachedModels(100)
     assert kept.can_keep(made(100))
     assert not kept.can_keep(made(101))
     assert not kept.can_keep(made(10, can_detach=False))
 
 
-def test_nothing_is_left_of_what_is_dropped():
+def test_dropped_copies_are_closed():
     kept, all_ = detached.DetachedModels(100), {key: made(10) for key in "abc"}
     for key, one in all_.items():
         kept.keep(key, one)

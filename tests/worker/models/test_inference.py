@@ -15,17 +15,17 @@ ID = model.ModelId("m")
 
 @pytest.fixture
 async def host(hosting, storage):
-    made = hosting()
+    new_host = hosting()
     m, other = storage.put("m"), storage.put("other", helpers.DOUBLED.replace("* 2", "* 5"))
     helpers.apply(
-        made,
+        new_host,
         *helpers.declared(
             helpers.spec("m", m),
             helpers.spec("m", other, "2"),
             helpers.spec("alone", m, batching=False),
         ),
     )
-    return made
+    return new_host
 
 
 def call(name="m", version="", rows=((1.0, 2.0),), outputs=()):
@@ -135,7 +135,7 @@ async def test_many_together_get_their_own_rows(host):
     assert counts.computed.count < 60
 
 
-async def test_what_is_unknown_is_not_found(host):
+async def test_unknown_models_are_not_found(host):
     for name, version in (("nobody", ""), ("m", "9")):
         with pytest.raises(errors.ModelNotFound):
             await reply_of(host, call(name, version), later())
@@ -161,7 +161,7 @@ async def test_statistics_are_of_one_version_or_all(host):
     [only] = host.statistics("m", "1")
     assert (only.id, only.counts.success.count) == (ID, 1)
     assert only.footprint.host_bytes > 0
-    assert [each.id.version for each in host.statistics("m", "")] == ["1", "2"]
+    assert [entry.id.version for entry in host.statistics("m", "")] == ["1", "2"]
 
 
 async def test_readiness_is_lost_with_a_failed_load(host, storage):

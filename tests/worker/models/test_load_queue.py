@@ -85,37 +85,39 @@ def recipe(load, **fields):
     )
 
 
-async def test_what_a_model_takes_is_measured():
-    made = await load_queue.LoadQueue().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
-    assert BIG_BYTES <= made.footprint.host_bytes < BIG_BYTES * 1.5
-    assert made.is_measured
-    assert made.load_s > 0
-    assert made.run_s is not None
-    assert made.loaded.calls == loader.PROBES
+async def test_a_footprint_is_measured():
+    loaded_copy = await load_queue.LoadQueue().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert BIG_BYTES <= loaded_copy.footprint.host_bytes < BIG_BYTES * 1.5
+    assert loaded_copy.is_measured
+    assert loaded_copy.load_s > 0
+    assert loaded_copy.run_s is not None
+    assert loaded_copy.loaded.calls == loader.PROBES
 
 
-async def test_a_small_one_takes_something_too():
-    made = await load_queue.LoadQueue().load(recipe(Loaded), NEED)
-    assert process_memory.COPY_BYTES_MIN <= made.footprint.host_bytes < 8 << 20
+async def test_a_small_copy_has_a_footprint_too():
+    loaded_copy = await load_queue.LoadQueue().load(recipe(Loaded), NEED)
+    assert process_memory.COPY_BYTES_MIN <= loaded_copy.footprint.host_bytes < 8 << 20
 
 
-async def test_loads_that_overlap_are_not_measured_and_take_what_was_expected():
+async def test_loads_that_overlap_are_booked_as_expected():
     both = threading.Barrier(2, timeout=20)
 
     def load():
         both.wait()
-        made = Loaded(BIG_BYTES)
+        loaded_copy = Loaded(BIG_BYTES)
         both.wait()
-        return made
+        return loaded_copy
 
     one = load_queue.LoadQueue()
     makes = await asyncio.gather(one.load(recipe(load), NEED), one.load(recipe(load), NEED))
-    assert [(made.is_measured, made.footprint) for made in makes] == [(False, NEED)] * 2
+    assert [(loaded_copy.is_measured, loaded_copy.footprint) for loaded_copy in makes] == [
+        (False, NEED)
+    ] * 2
     alone = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
     assert alone.is_measured
 
 
-async def test_a_load_that_hangs_disturbs_nobody_once_its_time_is_over():
+async def test_a_load_past_its_timeout_disturbs_no_measurement():
     stuck = threading.Event()
 
     def hang():
@@ -125,9 +127,9 @@ async def test_a_load_that_hangs_disturbs_nobody_once_its_time_is_over():
     one = load_queue.LoadQueue()
     hanging = asyncio.ensure_future(one.load(recipe(hang, load_timeout_s=0.05), NEED))
     await asyncio.sleep(0.1)
-    made = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
-    assert made.is_measured
-    assert made.footprint.host_bytes >= BIG_BYTES
+    loaded_copy = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
+    assert loaded_copy.is_measured
+    assert loaded_copy.footprint.host_bytes >= BIG_BYTES
     stuck.set()
     await hanging
 
@@ -148,7 +150,7 @@ def raising(error):
         (MemoryError("all of it"), "MemoryError: all of it"),
     ],
 )
-async def test_whatever_a_load_raises_is_told(error, words):
+async def test_whatever_a_load_raises_is_a_load_failure(error, words):
     with pytest.raises(errors.LoadFailed) as caught:
         await load_queue.LoadQueue().load(recipe(raising(error)), NEED)
     assert words in caught.value.message
@@ -159,52 +161,62 @@ async def test_the_kind_of_a_failure_stays():
         await load_queue.LoadQueue().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
 
 
-async def test_nothing_is_kept_of_what_a_failed_load_had_made():
-    made = []
+async def test_a_failed_load_frees_what_it_had_made():
+    loaded_copy = []
 
     def load():
         half = Loaded(1 << 20)
-        made.append(weakref.ref(half))
+        loaded_copy.append(weakref.ref(half))
         raise ValueError(f"with {half.calls} of it done")
 
     with pytest.raises(errors.LoadFailed) as caught:
         await load_queue.LoadQueue().load(recipe(load), NEED)
     await support.wait_until_async(
-        lambda: gc.collect() is not None and made[0]() is None, 10, "the half-made model is gone"
+        lambda: gc.collect() is not None and loaded_copy[0]() is None,
+        10,
+        "the half-made model is gone",
     )
     assert caught.value.__cause__ is None
 
 
-async def test_what_is_mapped_counts_as_taken():
-    made = await load_queue.LoadQueue().load(recipe(Mapped), NEED)
-    assert made.mapped_bytes == BIG_BYTES
-    assert BIG_BYTES < made.footprint.host_bytes < BIG_BYTES * 1.2
-    assert made.private_bytes == made.footprint.host_bytes - BIG_BYTES
+async def test_mapped_bytes_are_part_of_the_footprint():
+    loaded_copy = await load_queue.LoadQueue().load(recipe(Mapped), NEED)
+    assert loaded_copy.mapped_bytes == BIG_BYTES
+    assert BIG_BYTES < loaded_copy.footprint.host_bytes < BIG_BYTES * 1.2
+    assert loaded_copy.private_bytes == loaded_copy.footprint.host_bytes - BIG_BYTES
 
 
 async def left(one, load):
     """A copy that was loaded and let go of, with what is kept of it."""
-    made = await one.load(recipe(load), NEED)
-    one.free(made, is_detached=True)
-    one.detached.keep("key", made)
-    return made
+    loaded_copy = await one.load(recipe(load), NEED)
+    one.free(loaded_copy, is_detached=True)
+    one.detached.keep("key", loaded_copy)
+    return loaded_copy
 
 
-async def test_what_was_kept_is_attached_and_not_loaded_again():
+async def test_a_detached_copy_is_attached_and_not_loaded():
     one, loads = load_queue.LoadQueue(BIG_BYTES), []
-    made = await left(one, lambda: loads.append(1) or Mapped())
+    loaded_copy = await left(one, lambda: loads.append(1) or Mapped())
     again = await one.load(recipe(lambda: loads.append(2)), NEED)
-    assert (again.loaded, again.footprint, again.run_s) == (made.loaded, made.footprint, made.run_s)
+    assert (again.loaded, again.footprint, again.run_s) == (
+        loaded_copy.loaded,
+        loaded_copy.footprint,
+        loaded_copy.run_s,
+    )
     assert not again.is_measured
-    assert (loads, made.loaded.log, made.loaded.calls) == ([1], ["detach", ARTIFACT], loader.PROBES)
+    assert (loads, loaded_copy.loaded.log, loaded_copy.loaded.calls) == (
+        [1],
+        ["detach", ARTIFACT],
+        loader.PROBES,
+    )
     assert one.detached.size_bytes == 0
 
 
-async def test_what_can_t_be_attached_is_loaded_anew():
+async def test_a_copy_that_can_not_be_attached_is_loaded():
     one = load_queue.LoadQueue(BIG_BYTES)
-    made = await left(one, Mapped)
-    made.loaded.is_there = False
+    loaded_copy = await left(one, Mapped)
+    loaded_copy.loaded.is_there = False
     again = await one.load(recipe(Mapped), NEED)
-    assert again.loaded is not made.loaded
+    assert again.loaded is not loaded_copy.loaded
     assert again.is_measured
-    assert made.loaded.log == ["detach", "close"]
+    assert loaded_copy.loaded.log == ["detach", "close"]

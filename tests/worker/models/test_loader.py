@@ -29,13 +29,13 @@ def test_equal_models_have_one_recipe(tmp_path):
         spec(batching=False),
         spec(max_batch_size=2),
     ]
-    keys = {loader.recipe(each, artifact, "cpu").key for each in others} | {
+    keys = {loader.recipe(other, artifact, "cpu").key for other in others} | {
         loader.recipe(spec(), artifact, "cuda").key
     }
     assert len(keys | {key}) == 6
 
 
-def test_nobody_loads_what_nobody_can(tmp_path):
+def test_an_unknown_runtime_is_refused(tmp_path):
     with pytest.raises(errors.LoadFailed, match="pytohn"):
         loader.recipe(
             model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"),
@@ -50,7 +50,7 @@ class Slow(Loaded):
         return super().predict({}, ())
 
 
-def test_one_run_of_a_slow_model_tells_enough():
-    made = loader.load(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
-    assert made.loaded.calls == 1
-    assert made.run_s >= loader.SLOW_S
+def test_a_slow_model_is_timed_once():
+    loaded_copy = loader.load(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
+    assert loaded_copy.loaded.calls == 1
+    assert loaded_copy.run_s >= loader.SLOW_S

@@ -53,16 +53,16 @@ HANGS = """
 @pytest.fixture
 async def host(hosting, storage):
     """One host with a model."""
-    made = hosting()
-    helpers.apply(made, *helpers.declared(helpers.spec("m", storage.put("m"))))
-    return made
+    new_host = hosting()
+    helpers.apply(new_host, *helpers.declared(helpers.spec("m", storage.put("m"))))
+    return new_host
 
 
 def later(seconds=WAIT_S):
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_many_wait_for_one_load(host, storage):
+async def test_many_requests_wait_for_one_load(host, storage):
     storage.gate.clear()
     waiting = [asyncio.ensure_future(host.lease(ID, later())) for _ in range(200)]
     await asyncio.sleep(0)
@@ -95,7 +95,7 @@ async def test_a_deadline_ends_the_wait_and_not_the_load(host, storage):
     assert sum(storage.fetches.values()) <= 4
 
 
-async def test_who_leaves_owes_nothing(host, storage):
+async def test_a_cancelled_request_holds_no_lease(host, storage):
     storage.gate.clear()
     waiting = asyncio.ensure_future(host.lease(ID, later()))
     await asyncio.sleep(0)
@@ -109,7 +109,7 @@ async def test_who_leaves_owes_nothing(host, storage):
     host.residency.check()
 
 
-async def test_one_that_can_not_be_fetched_says_why_until_it_is_tried_again(host, storage):
+async def test_a_failed_fetch_is_answered_with_its_reason_until_the_next_try(host, storage):
     storage.failure = errors.LoadFailed("the storage is empty")
     for _ in range(5):
         with pytest.raises(errors.LoadFailed, match="the storage is empty") as caught:
@@ -123,14 +123,14 @@ async def test_one_that_can_not_be_fetched_says_why_until_it_is_tried_again(host
     assert host.is_ready("m", "")
 
 
-async def test_one_that_raises_says_why(host, storage):
+async def test_a_failed_load_is_answered_with_its_reason(host, storage):
     helpers.apply(host, *helpers.declared(helpers.spec("bad", storage.put("bad", RAISES))))
     with pytest.raises(errors.LoadFailed, match=r"model\.py:6: ValueError: größe fehlt"):
         await host.lease(model.ModelId("bad"), later())
     assert host.residency.counts.load_failures == 1
 
 
-async def test_one_that_hangs_is_given_up_and_others_go_on(host, storage):
+async def test_a_load_that_hangs_is_given_up_and_others_go_on(host, storage):
     hanging = model.ModelId("hangs")
     helpers.apply(
         host,
@@ -144,7 +144,7 @@ async def test_one_that_hangs_is_given_up_and_others_go_on(host, storage):
     host.residency.check()
 
 
-async def test_what_is_too_big_is_told_so_and_evicts_nobody(hosting, storage):
+async def test_a_model_that_is_too_big_evicts_nothing(hosting, storage):
     host = hosting(memory=model.Footprint(40 << 20))
     helpers.apply(
         host,
@@ -160,7 +160,7 @@ async def test_what_is_too_big_is_told_so_and_evicts_nobody(hosting, storage):
     assert host.residency.find_ready(ID) is not None
 
 
-async def test_who_is_not_used_makes_room(hosting, storage):
+async def test_an_unused_copy_makes_room(hosting, storage):
     host = hosting(memory=model.Footprint(70 << 20))
     sources = {name: BIG + f"    # {name}" for name in ("a", "b")}
     helpers.apply(
@@ -199,7 +199,7 @@ async def test_a_changed_model_is_loaded_anew(host, storage):
     ].tolist() == [[3, 3]]
 
 
-async def test_a_withdrawn_model_is_refused_to_who_waits(host, storage):
+async def test_requests_that_wait_for_a_withdrawn_model_are_refused(host, storage):
     storage.gate.clear()
     waiting = asyncio.ensure_future(host.lease(ID, later()))
     await asyncio.sleep(0)
@@ -209,7 +209,7 @@ async def test_a_withdrawn_model_is_refused_to_who_waits(host, storage):
     storage.gate.set()
 
 
-async def test_what_is_pinned_stays(hosting, storage):
+async def test_a_pinned_copy_stays(hosting, storage):
     host = hosting(memory=model.Footprint(70 << 20))
     sources = {name: BIG + f"    # {name}" for name in ("a", "b")}
     helpers.apply(
@@ -225,7 +225,7 @@ async def test_what_is_pinned_stays(hosting, storage):
     assert host.footprint(model.ModelId("a")).host_bytes > 0
 
 
-async def test_users_code_is_never_run_on_the_event_loop(host):
+async def test_a_users_code_never_runs_on_the_event_loop(host):
     resident = await host.lease(ID, later())
     request = batcher.RunRequest({"x": np.ones((1, 2), np.float32)}, (), 1, later())
     assert isinstance(resident.batcher.run(request, model_stats.ModelStats()), asyncio.Future)

@@ -48,7 +48,7 @@ def test_a_thread_is_used_again():
     some.close()
 
 
-def test_who_is_told_that_one_is_done_finds_its_thread_free():
+def test_a_thread_is_free_when_its_end_is_announced():
     some = threads.Threads("t", lambda: None)
     ran_by = set()
     for _ in range(200):
@@ -68,7 +68,7 @@ def test_each_thread_is_made_ready_first():
     some.close()
 
 
-def test_one_that_hangs_holds_nobody_up():
+def test_work_that_hangs_holds_up_no_other_work():
     some = threads.Threads("t", lambda: None)
     hanging = done(some, may_end=False)
     assert done(some).thread is not hanging.thread
@@ -94,7 +94,7 @@ def test_few_wait_for_more():
     )
 
 
-def test_nothing_is_kept_of_what_was_done():
+def test_a_thread_keeps_nothing_of_its_last_work():
     some = threads.Threads("t", lambda: None)
     seen = weakref.ref(done(some))
     support.wait_until(

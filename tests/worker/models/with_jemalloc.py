@@ -22,11 +22,11 @@ def given_back(blocks):
         LIBRARY.free(ctypes.c_void_p(block))
 
 
-def test_it_is_there():
+def test_jemalloc_is_found():
     assert isinstance(allocators.current(), allocators.Jemalloc)
 
 
-def test_what_other_threads_take_and_give_back_is_not_ones_own():
+def test_other_threads_do_not_count_as_own():
     with ThreadPoolExecutor(1) as other:
         before = process_memory.mark()
         blocks = other.submit(taken, 256, SMALL_BYTES).result()
@@ -37,7 +37,7 @@ def test_what_other_threads_take_and_give_back_is_not_ones_own():
         given_back(mine)
 
 
-def test_what_helpers_of_a_load_take_is_seen_where_it_is_much():
+def test_memory_of_a_loads_helper_threads_counts_if_it_is_much():
     with ThreadPoolExecutor(1) as helper:
         before = process_memory.mark()
         block = helper.submit(taken, 1, BYTES).result()
@@ -45,7 +45,7 @@ def test_what_helpers_of_a_load_take_is_seen_where_it_is_much():
         given_back(block)
 
 
-def test_gaps_are_told_and_used_again():
+def test_gaps_are_counted_and_used_again():
     allocator = allocators.current()
     allocator.tune_loader()
     allocator.trim()
