@@ -18,6 +18,7 @@ SETTLED_TIMEOUT_S = 5.0
 RETRY_S = 2.0
 
 logger = logging.getLogger(__name__)
+Queue = serial_queue.SerialQueue[Any]
 ProcessCommand = commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
 
 
@@ -39,54 +40,50 @@ class Effects:
         self._clock = clock
         self._post = post
         self._gateway_snapshot = gateway_snapshot
-        self._workers: dict[str, serial_queue.SerialQueue[commands.WorkerCommand]] = {}
-        self._gateways: dict[str, serial_queue.SerialQueue[commands.GatewayCommand]] = {}
-        self._replicas: dict[str, serial_queue.SerialQueue[commands.ReplicaCommand]] = {}
+        self._queues: dict[tuple[commands.ProcessKind, str], Queue] = {}
 
     def perform(self, command: ProcessCommand) -> None:
         """Perform the command after those given before for the same process."""
         match command:
             case commands.AbandonWorker():
-                queue = self._workers.pop(command.worker_id, None)
+                queue = self._queues.pop(("worker", command.worker_id), None)
                 if queue is not None:
                     queue.clear()
             case commands.ConfigureGateway():
                 # A snapshot is taken when it is performed: one that waits already is new enough.
-                self._gateway(command.node).put(command, is_once=True)
+                self._queue("gateway", command.node).put(command, is_once=True)
             case commands.StartGateway() | commands.StopGateway():
-                self._gateway(command.node).put(command)
+                self._queue("gateway", command.node).put(command)
             case commands.StopReplica():
                 # Starts take minutes: one that is to be stopped is given up.
-                self._replica(command.replica_id).interrupt()
-                self._replica(command.replica_id).put(command)
+                self._queue("replica", command.replica_id).interrupt()
+                self._queue("replica", command.replica_id).put(command)
             case commands.StartReplica() | commands.SleepReplica() | commands.WakeReplica():
-                self._replica(command.replica_id).put(command)
+                self._queue("replica", command.replica_id).put(command)
             case _:
-                self._worker(command.worker_id).put(command)
+                self._queue("worker", command.worker_id).put(command)
 
-    def _worker(self, worker_id: str) -> serial_queue.SerialQueue[commands.WorkerCommand]:
-        return self._workers.setdefault(
-            worker_id, serial_queue.SerialQueue(f"worker {worker_id}", self._on_worker)
-        )
-
-    def _gateway(self, node: str) -> serial_queue.SerialQueue[commands.GatewayCommand]:
-        return self._gateways.setdefault(
-            node, serial_queue.SerialQueue(f"gateway {node}", self._on_gateway)
-        )
-
-    def _replica(self, replica_id: str) -> serial_queue.SerialQueue[commands.ReplicaCommand]:
-        return self._replicas.setdefault(
-            replica_id, serial_queue.SerialQueue(f"replica {replica_id}", self._on_replica)
-        )
+    def _queue(self, kind: commands.ProcessKind, id_: str) -> Queue:
+        queue = self._queues.get((kind, id_))
+        if queue is None:
+            performers: dict[str, serial_queue.Perform[Any]] = {
+                "worker": self._on_worker,
+                "gateway": self._on_gateway,
+                "replica": self._on_replica,
+            }
+            queue = serial_queue.SerialQueue(f"{kind} {id_}", performers[kind])
+            self._queues[kind, id_] = queue
+        return queue
 
     async def wait_until_settled(self) -> None:
         """Return when all commands so far for workers and gateways are performed.
 
         Returns after SETTLED_TIMEOUT_S seconds at the latest.
         """
-        await self._wait_until_settled([*self._workers.values(), *self._gateways.values()])
+        await self._wait_until_settled("worker", "gateway")
 
-    async def _wait_until_settled(self, queues: list[serial_queue.SerialQueue[Any]]) -> None:
+    async def _wait_until_settled(self, *kinds: commands.ProcessKind) -> None:
+        queues = [queue for (kind, _), queue in self._queues.items() if kind in kinds]
         try:
             async with asyncio.timeout(SETTLED_TIMEOUT_S):
                 await asyncio.gather(*(queue.wait_until_settled() for queue in queues))
@@ -95,12 +92,7 @@ class Effects:
 
     def close(self) -> None:
         """Drop all commands; the next controller ends what is half started."""
-        queues: list[serial_queue.SerialQueue[Any]] = [
-            *self._workers.values(),
-            *self._gateways.values(),
-            *self._replicas.values(),
-        ]
-        for queue in queues:
+        for queue in self._queues.values():
             queue.clear()
 
     # Workers
@@ -115,7 +107,9 @@ class Effects:
                 await self._send(command)
             case commands.EnsureLoaded():
                 # A load may take minutes, and the catalog must not wait for it.
-                self._worker(command.worker_id).run_in_background(self._ensure_loaded(command))
+                self._queue("worker", command.worker_id).run_in_background(
+                    self._ensure_loaded(command)
+                )
             case commands.Unload():
                 await self._unload(command)
             case commands.Pin() | commands.Unpin():
@@ -136,7 +130,7 @@ class Effects:
 
     async def _stop_worker(self, worker_id: str) -> None:
         # Gateways must know that the worker takes no more requests before it stops taking them.
-        await self._wait_until_settled(list(self._gateways.values()))
+        await self._wait_until_settled("gateway")
         await self._try_stop(self._cluster.stop_worker, worker_id, f"stopping worker {worker_id}")
         self._post(events.WorkerStopped(worker_id))
 
@@ -154,7 +148,9 @@ class Effects:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._cluster.send_changes(command.worker_id, command.step)
         except (errors.Unavailable, TimeoutError):
-            self._worker(command.worker_id).run_in_background(self._fail_sync_later(command))
+            self._queue("worker", command.worker_id).run_in_background(
+                self._fail_sync_later(command)
+            )
         except catalog_sync.MissedStep:
             self._post(events.SyncFailed(command.worker_id, command.step.revision))
         else:
@@ -258,7 +254,7 @@ class Effects:
         except errors.MeshError as error:
             # Envoy has refused the snapshot and serves by the one before.
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
-            self._gateway(node).run_in_background(self._configure_later(node))
+            self._queue("gateway", node).run_in_background(self._configure_later(node))
         else:
             self._post(events.GatewayConfigured(node, snapshot.revision))
 
