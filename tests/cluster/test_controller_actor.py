@@ -61,8 +61,8 @@ def test_no_controller_exists_before_one_is_started() -> None:
 def test_a_controller_is_found_and_drained(start: Start) -> None:
     controller = start(controllers.WaitingController)
     pid = status_of(controller)["pid"]
-    found = status_of(controller_actor.find_controller())
-    assert found == {"pid": pid, "was_restarted": False}
+    status_again = status_of(controller_actor.find_controller())
+    assert status_again == {"pid": pid, "was_restarted": False}
     controller.drain(ANSWER_S)
     support.wait_until(is_gone, ANSWER_S, "the controller is gone")
     wait_until_dead(pid)

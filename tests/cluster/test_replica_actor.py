@@ -34,11 +34,11 @@ async def actor(run_dir, engine, monkeypatch):
         order = llm_engine.EngineOrder(spec, spec.uri, {}, backend, address.run_dir)
         return llm_server.LlmServer(address, order, lambda: engine[0])
 
-    made = replica_actor.ReplicaActor(
+    replica = replica_actor.ReplicaActor(
         make, model.ServerAddress("a/0", f"{run_dir}/new"), SPEC, "mp"
     )
-    yield made
-    await made.stop()
+    yield replica
+    await replica.stop()
 
 
 async def test_a_replica_that_was_not_started_is_unavailable(actor):

@@ -31,12 +31,12 @@ def texts(*words):
 
 
 def sleeper(seconds, name, over=over_grpc):
-    """Inputs of the sleeping models."""
+    """Return the inputs of a sleeping model."""
     return [over("seconds", np.array([seconds]), "FP64"), over("name", texts(name), "BYTES")]
 
 
 def retry_s(error):
-    """The seconds in RetryInfo, or none."""
+    """Return the seconds in the error's RetryInfo, or None."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS:
             status = status_pb2.Status.FromString(value)

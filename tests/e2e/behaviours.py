@@ -1,4 +1,4 @@
-"""Models that do something on purpose: give back, sleep, raise, hang, take too much. All but two are users' own classes."""
+"""Models that echo, sleep, raise, hang or take too much memory. All but two are Python classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLAME = "Gewicht für „Größe“ fehlt: 模型 ✗ 100% &\tend"
 
 
 def entries(folder):
-    """Their `models:` entries. What they note is in files under `folder`/notes."""
+    """Return their `models:` entries. Their notes are files under `folder`/notes."""
     notes = folder / "notes"
     notes.mkdir()
 
@@ -59,7 +59,7 @@ def entries(folder):
 
 
 def noted(folder, name):
-    """The lines that a model noted."""
+    """Return the lines that a model noted."""
     path = folder / "notes" / name
     return path.read_text().splitlines() if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""One mesh for all that ask it over the wire, and clients for it."""
+"""One mesh for all tests that ask over the wire, and its clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUEST_BYTES_MAX = 2 << 20
 
 @dataclass
 class Models:
-    """What the shared mesh serves: models to compare, and a folder where others take notes."""
+    """The models of the shared mesh, and the folder of their notes."""
 
     folder: Path
     kinds: tuple

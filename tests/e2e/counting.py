@@ -1,4 +1,4 @@
-"""What /metrics tells, read as Prometheus reads it."""
+"""The metrics of a mesh, parsed as Prometheus parses them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import parser
 
 
 def families(mesh):
-    """All metric families by name."""
+    """Return all metric families by name."""
     return {
         family.name: family
         for family in parser.text_string_to_metric_families(
@@ -16,7 +16,7 @@ def families(mesh):
 
 
 def samples(mesh, name, **labels):
-    """The samples of that name with these labels."""
+    """Return the samples of a name with these labels."""
     everything = (sample for family in families(mesh).values() for sample in family.samples)
     return [
         sample
@@ -26,5 +26,5 @@ def samples(mesh, name, **labels):
 
 
 def total(mesh, name, **labels):
-    """Their sum."""
+    """Return the sum of the samples of a name with these labels."""
     return sum(sample.value for sample in samples(mesh, name, **labels))

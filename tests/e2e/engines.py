@@ -1,4 +1,4 @@
-"""Engines that a mesh finds as it finds another package's: by entry points, in a folder on its path."""
+"""Fake engines that a mesh finds by entry points, like those of another package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START_S = 1.5
 
 
 class Forking(fake_engine.FakeEngine):
-    """One whose start takes a while, with a child that ends only when it is killed: as vLLM has."""
+    """An engine that starts slowly and has a child that must be killed, like vLLM's."""
 
     def __init__(self):
         super().__init__(start_s=START_S, step_s=0.02)
@@ -30,7 +30,7 @@ class Forking(fake_engine.FakeEngine):
 
 
 def installed(folder):
-    """Environment variables with which a mesh knows the runtime `forking`."""
+    """Return the environment variables by which a mesh finds the runtime `forking`."""
     about = folder / "forking-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: forking\nVersion: 1\n")

@@ -1,4 +1,4 @@
-"""Tiny language models for a mesh, what transformers makes of them, and the processes that run them."""
+"""Tiny LLMs for a mesh, the answers of transformers to compare with, and the engines' processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ IDLE_S = 6.0
 START_S = 240.0
 BEGUN_S = 0.3
 STALL_S = 30.0
-"""Two cores for several engines, their clients and a mesh: one was once taken to stand still that got no core for ten seconds."""
+"""Long, because two cores run several engines, their clients and a mesh: an engine without a core
+for ten seconds was once taken for a stalled one."""
 
 REQUEST_BYTES_MAX = 2 << 20
 SMALL_MODELS = 20
@@ -31,7 +32,7 @@ ENGINE = {"max_model_len": tiny_llm.CONTEXT, "dtype": "float32", "max_num_seqs":
 
 @dataclass(frozen=True)
 class Weights:
-    """Where each LLM's folder is."""
+    """The folder of each LLM."""
 
     tiny: Path
     adapter: Path
@@ -55,7 +56,7 @@ def make(folder):
 
 
 def document(weights, folder):
-    """A configuration: small models, LLMs that are there from the beginning, and others that are not, of which one comes from a hub."""
+    """Return a configuration with small models, permanent LLMs and LLMs on demand."""
     common = {
         "device": "cpu",
         "cpu_kv_cache": "64MiB",
@@ -82,7 +83,7 @@ def document(weights, folder):
 
 
 def tokens(folder, adapter=None):
-    """What transformers and peft make of the prompts, token by token."""
+    """Return the tokens that transformers and peft generate for the prompts."""
     import peft  # noqa: PLC0415 - costs seconds that only these tests need to spend
     import transformers  # noqa: PLC0415
 
@@ -91,15 +92,15 @@ def tokens(folder, adapter=None):
     if adapter is not None:
         model = peft.PeftModel.from_pretrained(model, adapter)
     inputs = [tokenizer(prompt, return_tensors="pt") for prompt in PROMPTS]
-    made = [
-        model.generate(**each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0]
-        for each in inputs
+    outputs = [
+        model.generate(**prompt, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0]
+        for prompt in inputs
     ]
-    return [each[-TOKENS:].tolist() for each in made]
+    return [tokens[-TOKENS:].tolist() for tokens in outputs]
 
 
 def vectors(folder):
-    """What transformers makes of the prompts: the last token's state, of length one."""
+    """Return the embeddings of transformers: the last token's state, normalised to length 1."""
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
@@ -114,25 +115,30 @@ def vectors(folder):
 
 
 def said(mesh, name):
-    """One LLM's part of the status."""
-    return next(each for each in mesh.status()["llms"] if each["name"] == name)
+    """Return one LLM's part of the status."""
+    return next(llm for llm in mesh.status()["llms"] if llm["name"] == name)
 
 
 def family(pid):
-    """A replica's process and all that it started."""
+    """Return a replica's process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return []
 
 
 def core(mesh, name):
-    """The engine core of an LLM's one replica."""
+    """Return the process of the engine core of an LLM with one replica."""
     (replica,) = said(mesh, name)["replicas"]
-    return next(each for each in family(replica["pid"]) if "EngineCore" in each.cmdline()[0])
+    return next(
+        process for process in family(replica["pid"]) if "EngineCore" in process.cmdline()[0]
+    )
 
 
 def opened(mesh, choices=16):
-    """A stream of `tiny` that would take seconds, and its lines. A moment has gone since it began, but tokens may be late."""
+    """Yield a stream of `tiny` that would take seconds, and its lines.
+
+    It has run for a moment, but its tokens may be late.
+    """
     body = {
         "model": "tiny",
         "prompt": PROMPTS[0],
@@ -149,7 +155,7 @@ def opened(mesh, choices=16):
 
 @dataclass(frozen=True)
 class Ended:
-    """The last events of streams whose engine was killed, and how long after it they came."""
+    """Return the last events of streams whose engine was killed, and their delay in seconds."""
 
     events: list[list[str]]
     after_s: float
@@ -157,7 +163,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Struck:
-    """What became of a mesh in which at one moment an engine was killed, another stopped, and a third could not be started."""
+    """A mesh after one engine was killed, another one stopped, and a third could not be started."""
 
     killed: Ended
     stopped: httpx.Response
@@ -166,7 +172,7 @@ class Struck:
 
 
 def strike(mesh):
-    """Kill `tiny`'s core under three streams, stop that of `vectors` and ask for some, and ask for `spoilt`."""
+    """Kill `tiny`'s core under three streams, stop that of `vectors`, and call `spoilt`."""
     tiny, vectors = core(mesh, "tiny"), core(mesh, "vectors")
     streams = [opened(mesh) for _ in range(3)]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""Random bytes, and valid messages with a few bytes changed, for every gRPC method and REST path."""
+"""Random bytes and mutated valid messages for every gRPC method and REST path."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ VALID = {
         mm.SetVModelRequest(vModelId="fuzzed-alias", targetModelId="fuzzed")
     ],
 }
-"""Nothing in it names a model that other tests need and would change it."""
+"""No request in it changes a model that other tests need."""
 
 LINEAR = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
@@ -110,7 +110,7 @@ UNARY.append("/grpc.health.v1.Health/Check")
 
 
 def random_bytes(chance):
-    """Short, long, or looking like protobuf."""
+    """Return random bytes: short, long, or similar to protobuf."""
     body = chance.bytes(int(chance.integers(0, SIZE_MAX)))
     return (
         bytes([int(chance.integers(1, 8)) * 8 + 2, min(len(body), 127)]) + body
@@ -120,7 +120,7 @@ def random_bytes(chance):
 
 
 def mutated(chance, body):
-    """A few bytes changed, cut out, put in twice or cut off."""
+    """Return the message with a few bytes changed, removed, repeated or cut off."""
     changed = bytearray(body)
     for _ in range(int(chance.integers(1, 4))):
         at = int(chance.integers(0, max(1, len(changed))))
@@ -139,7 +139,7 @@ def mutated(chance, body):
 
 
 def grpc_calls(seed, count):
-    """`count` of each: (method, random bytes) and (method, mutated message)."""
+    """Return `count` pairs of method and random bytes, and of method and mutated message."""
     chance = np.random.default_rng(seed)
     valid = [
         (path, message.SerializeToString())
@@ -153,7 +153,7 @@ def grpc_calls(seed, count):
 
 
 def rest_calls(seed, count):
-    """The same for REST: (method and path, body)."""
+    """Return the same for REST, as pairs of method with path, and body."""
     chance = np.random.default_rng(seed)
     valid = [(path, json.dumps(document).encode()) for path, document in REST.items()]
     for number in range(count):

@@ -1,4 +1,4 @@
-"""A mesh begun through the command line, as a user begins it, with its processes in sight."""
+"""A mesh that is started by the command line, and its processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROGRAM = Path(sys.executable).with_name("meshserve")
 
 @dataclass
 class Mesh:
-    """One that runs. `listen` is its HOST:PORT; `document` its configuration."""
+    """A running mesh. `listen` is its HOST:PORT, `document` its configuration."""
 
     listen: str
     home: Path
@@ -38,17 +38,17 @@ class Mesh:
         return self.http.get("/mesh/v1/status").raise_for_status().json()
 
     def workers(self):
-        """Each worker's part of the status, by its id."""
+        """Return the workers of the status by id."""
         return {
             worker["id"]: worker for pool in self.status()["pools"] for worker in pool["workers"]
         }
 
     def pids(self):
-        """Controller, workers, gateways and their Envoys."""
-        told = self.status()
-        gateways = {gateway[key] for gateway in told["gateways"] for key in ("pid", "envoy_pid")}
+        """Return the process ids of controller, workers, gateways and Envoys."""
+        state = self.status()
+        gateways = {gateway[key] for gateway in state["gateways"] for key in ("pid", "envoy_pid")}
         return {
-            told["controller"]["pid"],
+            state["controller"]["pid"],
             *gateways,
             *(worker["pid"] for worker in self.workers().values()),
         }
@@ -61,7 +61,7 @@ class Mesh:
         return path.read_text() if path.exists() else ""
 
     def cli(self, *words):
-        """The command line, as another terminal of the same user."""
+        """Run a command with the mesh's state directory."""
         variables = {**os.environ, "MESHSERVE_HOME": str(self.home)}
         return subprocess.run(
             [PROGRAM, *words],
@@ -73,7 +73,7 @@ class Mesh:
         )
 
     def living(self):
-        """Processes that were begun for it and live."""
+        """Return the living processes of the mesh, by the tag in their environment."""
         return {
             int(path.name)
             for path in Path("/proc").iterdir()
@@ -83,7 +83,10 @@ class Mesh:
 
 @contextlib.contextmanager
 def mesh(document, *, home=None, is_detached=False, **environment):
-    """`meshserve up` on a free port with a state directory of its own, or with `home`, which is kept; ended by SIGTERM."""
+    """Run `meshserve up` on a free port while the context lasts; SIGTERM ends it.
+
+    The state directory is a temporary one, or `home`, which is kept.
+    """
     is_kept = home is not None
     home = home or Path(tempfile.mkdtemp(prefix="ms-e2e-", dir="/tmp"))
     home.mkdir(exist_ok=True)
@@ -114,7 +117,7 @@ def _is_ready(started):
 
 
 def end(started, signal_=signal.SIGTERM):
-    """Have it end and return its exit code; what does not end is killed."""
+    """End the mesh, kill what is left of it, and return its exit code."""
     if started.process.poll() is None:
         started.process.send_signal(signal_)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -46,37 +46,41 @@ def test_http_answers_as_grpc_does(over_grpc, over_http, kind, is_binary_in, is_
 
 def test_v1_answers_the_same(mesh, kind):
     body = {"instances": kind.rows.tolist()}
-    found = (
+    predictions = (
         mesh.http.post(f"/v1/models/{kind.name}/versions/1:predict", json=body)
         .raise_for_status()
         .json()["predictions"]
     )
-    answers = [row[kind.output] for row in found] if isinstance(found[0], dict) else found
+    answers = (
+        [row[kind.output] for row in predictions]
+        if isinstance(predictions[0], dict)
+        else predictions
+    )
     np.testing.assert_allclose(np.array(answers), kind.answer, rtol=1e-6)
 
 
-def test_metadata_is_true(over_grpc, over_http, kind):
-    told = json_format.MessageToDict(
+def test_metadata_describes_the_model(over_grpc, over_http, kind):
+    reply = json_format.MessageToDict(
         over_grpc.get_model_metadata(kind.name, "1"), preserving_proto_field_name=True
     )
     row = {"name": kind.input, "datatype": kind.datatype, "shape": ["-1", "4"]}
-    assert told["inputs"] == [row]
-    assert kind.output in [output["name"] for output in told["outputs"]]
+    assert reply["inputs"] == [row]
+    assert kind.output in [output["name"] for output in reply["outputs"]]
     same = over_http.get_model_metadata(kind.name, "1")
-    assert [each["name"] for each in same["outputs"]] == [each["name"] for each in told["outputs"]]
+    assert [spec["name"] for spec in same["outputs"]] == [spec["name"] for spec in reply["outputs"]]
     assert same["inputs"] == [{**row, "shape": [-1, 4]}]
 
 
-def test_config_is_true(over_grpc, over_http, kind):
+def test_config_describes_the_model(over_grpc, over_http, kind):
     config = over_grpc.get_model_config(kind.name, "1").config
     assert (config.name, config.max_batch_size) == (kind.name, 256)
-    assert [(each.name, list(each.dims)) for each in config.input] == [(kind.input, [4])]
+    assert [(spec.name, list(spec.dims)) for spec in config.input] == [(kind.input, [4])]
     assert (
         json_format.ParseDict(over_http.get_model_config(kind.name, "1"), type(config)()) == config
     )
 
 
-def test_statistics_count_what_was_asked(over_grpc, over_http, kind):
+def test_statistics_count_requests(over_grpc, over_http, kind):
     def success():
         return (
             over_grpc.get_inference_statistics(kind.name, "1")
@@ -87,27 +91,27 @@ def test_statistics_count_what_was_asked(over_grpc, over_http, kind):
     before = success()
     over_grpc.infer(kind.name, [asking.over_grpc(kind.input, kind.rows, kind.datatype)], "1")
     assert success() == before + 1
-    told = over_http.get_inference_statistics(kind.name, "1")["model_stats"][0]
-    assert told["inference_stats"]["success"]["count"] == before + 1
-    assert told["memory_usage"][0]["byte_size"] > 0
+    reply = over_http.get_inference_statistics(kind.name, "1")["model_stats"][0]
+    assert reply["inference_stats"]["success"]["count"] == before + 1
+    assert reply["memory_usage"][0]["byte_size"] > 0
 
 
 def test_the_repository_lists_every_version(over_grpc, over_http, mesh):
     entries = {(entry["name"], entry.get("version", "1")) for entry in mesh.document["models"]}
     listed = over_grpc.get_model_repository_index().models
-    assert {(each.name, each.version) for each in listed} >= entries
+    assert {(spec.name, spec.version) for spec in listed} >= entries
     assert {
-        (each["name"], each["version"]) for each in over_http.get_model_repository_index()
+        (spec["name"], spec["version"]) for spec in over_http.get_model_repository_index()
     } >= entries
 
 
-def test_statistics_of_all_models_are_told(over_grpc, over_http, mesh):
+def test_statistics_cover_all_models(over_grpc, over_http, mesh):
     names = {entry["name"] for entry in mesh.document["models"]}
-    assert {each.name for each in over_grpc.get_inference_statistics().model_stats} >= names
-    assert {each["name"] for each in over_http.get_inference_statistics()["model_stats"]} >= names
+    assert {spec.name for spec in over_grpc.get_inference_statistics().model_stats} >= names
+    assert {spec["name"] for spec in over_http.get_inference_statistics()["model_stats"]} >= names
 
 
-def test_the_server_is_alive_and_says_what_it_is(over_grpc, over_http, mesh):
+def test_the_server_is_live_and_has_metadata(over_grpc, over_http, mesh):
     assert over_grpc.is_server_live()
     assert over_grpc.is_server_ready()
     assert over_http.is_server_live()
@@ -132,8 +136,10 @@ def test_health_and_reflection_answer(channel):
     )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
-    told = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(asked)))
-    services = {service.name for service in told.list_services_response.service}
+    reply = next(
+        reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(asked))
+    )
+    services = {service.name for service in reply.list_services_response.service}
     wanted = {
         "inference.GRPCInferenceService",
         "inference.model_repository.ModelRepositoryService",
@@ -154,8 +160,8 @@ async def test_a_stream_is_answered_in_order_with_errors_in_place(mesh):
             }
 
     async def stream():
-        for each in asked():
-            yield each
+        for spec in asked():
+            yield spec
 
     answers = []
     async with tritonclient.grpc.aio.InferenceServerClient(mesh.listen) as client:
@@ -166,7 +172,7 @@ async def test_a_stream_is_answered_in_order_with_errors_in_place(mesh):
     assert "nobody" in answers[7]
 
 
-def test_shared_memory_is_sensibly_declined(over_grpc):
+def test_shared_memory_is_declined(over_grpc):
     assert not over_grpc.get_system_shared_memory_status().regions
     assert not over_grpc.get_cuda_shared_memory_status().regions
     over_grpc.unregister_system_shared_memory()
@@ -187,21 +193,21 @@ def test_shared_memory_is_declined_over_http_too(over_http):
     over_http.unregister_system_shared_memory()
 
 
-def test_trace_and_log_settings_are_told_over_http_too(over_http):
+def test_trace_and_log_settings_are_shown_over_http(over_http):
     assert over_http.get_trace_settings()["trace_level"] == ["OFF"]
     assert over_http.get_log_settings()["log_error"] is True
     with pytest.raises(InferenceServerException, match="log settings can't be changed"):
         over_http.update_log_settings({"log_verbose_level": 1})
 
 
-def test_trace_and_log_settings_are_told(over_grpc):
+def test_trace_and_log_settings_are_shown(over_grpc):
     assert over_grpc.get_trace_settings(as_json=True)["settings"]["trace_level"]["value"] == ["OFF"]
     assert over_grpc.get_log_settings(as_json=True)["settings"]["log_error"] == {"bool_param": True}
     with pytest.raises(InferenceServerException, match="trace settings can't be changed"):
         over_grpc.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
 
 
-def test_versions_and_aliases_name_what_they_say(over_grpc, over_http):
+def test_versions_and_aliases_mean_their_model(over_grpc, over_http):
     given = asking.over_grpc("x", np.ones((1, 4), np.float32), "FP32")
     by_version = {
         version: over_grpc.infer("linear", [given], version) for version in ("1", "2", "")
@@ -226,7 +232,7 @@ def test_versions_and_aliases_name_what_they_say(over_grpc, over_http):
     assert over_grpc.get_model_metadata("linear").versions == ["1", "2"]
 
 
-def test_the_id_comes_back(over_grpc, over_http):
+def test_the_id_is_returned(over_grpc, over_http):
     rows = np.ones((1, 4), np.float32)
     over = over_grpc.infer("doubled", [asking.over_grpc("x", rows, "FP32")], request_id="größe-1")
     assert over.get_response().id == "größe-1"
@@ -234,7 +240,7 @@ def test_the_id_comes_back(over_grpc, over_http):
     assert same.get_response()["id"] == "größe-1"
 
 
-def test_only_the_outputs_that_were_asked_for_come(over_grpc, over_http):
+def test_only_requested_outputs_are_returned(over_grpc, over_http):
     a, b = np.array([[5, 7]]), np.array([[1, 2]])
     wanted = [tritonclient.grpc.InferRequestedOutput("difference")]
     some = over_grpc.infer(

@@ -1,4 +1,4 @@
-"""A mesh with API keys, from its first request to its last."""
+"""A mesh with API keys, from its first request to its drain."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_clients_with_a_key_are_served(over_grpc, over_http, headers):
 @pytest.mark.parametrize(
     "headers", [None, {"authorization": "Bearer of-nobody"}, {"authorization": "Basic of-a-user"}]
 )
-def test_others_are_not(over_grpc, over_http, headers):
+def test_clients_without_a_key_are_refused(over_grpc, over_http, headers):
     for call in (
         lambda: over_grpc.infer("linear", row(asking.over_grpc), headers=headers and dict(headers)),
         lambda: over_grpc.get_model_repository_index(headers=headers and dict(headers)),
@@ -134,18 +134,18 @@ def test_health_is_open_and_metrics_are_not(guarded):
     assert guarded.http.get("/metrics", headers=dict(USER)).status_code == 200
 
 
-def test_keys_are_nowhere_to_be_read(guarded):
-    told = (
+def test_keys_are_in_no_file_or_log(guarded):
+    texts = (
         guarded.http.get("/mesh/v1/status", headers=dict(ADMIN)).text
         + guarded.http.get("/metrics", headers=dict(ADMIN)).text
     )
     logs = "".join(path.read_text() for path in (guarded.home / "logs").iterdir())
-    assert "of-a-user" not in told + logs + guarded.log()
-    assert "of-an-admin" not in told + logs + guarded.log()
+    assert "of-a-user" not in texts + logs + guarded.log()
+    assert "of-an-admin" not in texts + logs + guarded.log()
 
 
-def test_at_its_end_it_answers_what_it_took_and_refuses_what_is_new(guarded, over_grpc):
-    """The last test of this file: the mesh drains in it."""
+def test_a_drain_answers_accepted_requests_and_refuses_new_ones(guarded, over_grpc):
+    """Stays the last test of this file: it drains the mesh."""
     over_grpc.infer("sleeper", asking.sleeper(0.0, "warm"), headers=dict(USER))
     answers = []
     taken = threading.Thread(
@@ -169,7 +169,7 @@ def test_at_its_end_it_answers_what_it_took_and_refuses_what_is_new(guarded, ove
 
 
 def refusal(mesh):
-    """The code that a new client's request ends with, if it does not succeed."""
+    """Return the error code of a new client's request, or None if it succeeds."""
     with grpc.insecure_channel(mesh.listen) as channel:
         try:
             channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(
@@ -181,7 +181,7 @@ def refusal(mesh):
 
 
 def over_rest(mesh):
-    """The status that a new client gets, or nothing where nobody listens."""
+    """Return the status that a new client gets, or None if no server listens."""
     try:
         return httpx.get(
             f"http://{mesh.listen}/v2/models/linear", headers=dict(USER), timeout=10

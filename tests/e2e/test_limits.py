@@ -1,4 +1,4 @@
-"""Queues that are full and deadlines that pass."""
+"""Full queues and expired deadlines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUEUE_MAX = 4
 
 
 def request(model, seconds, name):
-    """A raw request for a sleeping model."""
+    """Return a gRPC request for a sleeping model."""
     inputs = [
         pb.ModelInferRequest.InferInputTensor(name="seconds", datatype="FP64", shape=[1]),
         pb.ModelInferRequest.InferInputTensor(name="name", datatype="BYTES", shape=[1]),
@@ -34,7 +34,7 @@ def request(model, seconds, name):
 
 
 def body(seconds, name):
-    """The same for REST."""
+    """Return a REST request for a sleeping model."""
     return {
         "inputs": [
             {"name": "seconds", "datatype": "FP64", "shape": [1], "data": [seconds]},
@@ -44,7 +44,7 @@ def body(seconds, name):
 
 
 async def outcome(call):
-    """`OK`, or the error of a gRPC call."""
+    """Return `OK`, or the error of a gRPC call."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -66,7 +66,7 @@ async def http(mesh):
         yield client
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(stub, models):
+async def test_a_full_queue_refuses_at_once_with_a_retry_delay(stub, models):
     await stub.ModelInfer(request("sleeper-in-tight", 0, "warm"))
     first = asyncio.ensure_future(
         outcome(stub.ModelInfer(request("sleeper-in-tight", 1.5, "first")))
@@ -80,9 +80,9 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(stub, mo
             for number in range(12)
         )
     )
-    refused = [each for each in others if each != "OK"]
+    refused = [refusal for refusal in others if refusal != "OK"]
     assert len(refused) == 12 - QUEUE_MAX
-    assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert {refusal.code() for refusal in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert "4 requests wait for this model" in refused[0].details()
     assert asking.retry_s(refused[0]) >= 1
     assert await first == "OK"
@@ -101,7 +101,7 @@ async def test_a_full_queue_is_429_over_rest(http, stub):
     assert "requests wait for this model" in refused[0].json()["error"]
 
 
-async def test_an_expired_request_is_told_so_and_never_computed(models, stub, http):
+async def test_an_expired_request_is_an_error_and_never_computed(models, stub, http):
     await stub.ModelInfer(request("sleeper", 0, "warm"))
     running = asyncio.ensure_future(outcome(stub.ModelInfer(request("sleeper", 2.0, "long"))))
     await support.wait_until_async(

@@ -1,4 +1,4 @@
-"""LLMs in a whole mesh: Envoy, Ray, the controller and LLM servers are real, their engines are not."""
+"""LLMs in a real mesh with fake engines."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def mesh(tmp_path_factory):
 def client(mesh):
     with openai.OpenAI(
         base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60
-    ) as made:
-        yield made
+    ) as openai_client:
+        yield openai_client
 
 
-def told(mesh, name):
-    return next(each for each in mesh.status()["llms"] if each["name"] == name)
+def llm_status(mesh, name):
+    return next(entry for entry in mesh.status()["llms"] if entry["name"] == name)
 
 
 def state(mesh, name):
-    return told(mesh, name)["state"]
+    return llm_status(mesh, name)["state"]
 
 
 def ask(client, name, **more):
@@ -79,7 +79,7 @@ def ask(client, name, **more):
 
 
 def group_of(pid):
-    """The processes that a replica's process leads."""
+    """Return the processes in a replica's process group."""
     return {
         int(path.name)
         for path in Path("/proc").iterdir()
@@ -95,7 +95,7 @@ def _leader(process):
     return 0 if after_name[0] == "Z" else int(after_name[2])
 
 
-def test_it_was_ready_before_its_llms_and_says_so(mesh):
+def test_up_returns_before_llms_are_ready_and_names_them(mesh):
     assert (
         "are still starting: steady, huge" in mesh.log() or "is still starting: huge" in mesh.log()
     )
@@ -125,7 +125,7 @@ def test_aliases_and_adapters_are_answered_by_their_llm(client, name):
 
 
 def test_llms_are_listed_with_their_adapters(client):
-    assert {each.id for each in client.models.list()} == {
+    assert {entry.id for entry in client.models.list()} == {
         "steady",
         "steady-sql",
         "rare",
@@ -135,37 +135,37 @@ def test_llms_are_listed_with_their_adapters(client):
     assert client.models.retrieve("rare").owned_by == "meshserve"
 
 
-def test_small_models_are_served_beside_them(mesh):
+def test_small_models_are_served_beside_llms(mesh):
     with tritonclient.http.InferenceServerClient(mesh.listen) as triton:
         rows = tritonclient.http.InferInput("x", [1, 8], "FP32")
         rows.set_data_from_numpy(np.ones((1, 8), np.float32))
         assert triton.infer("linear", [rows]).get_response()["model_name"] == "linear"
 
 
-def test_a_name_that_nobody_has_is_openai_s_404(client):
+def test_an_unknown_name_is_openais_404(client):
     with pytest.raises(openai.NotFoundError) as caught:
         ask(client, "nobody")
     assert caught.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_waiting_room_has_no_door_to_the_outside(mesh, method):
+def test_the_hold_endpoint_is_not_reachable_from_outside(mesh, method):
     assert (
         mesh.http.request(method, "/mesh/internal/held", params={"model": "steady"}).status_code
         == 404
     )
 
 
-def test_a_client_that_leaves_waits_no_longer(mesh):
+def test_a_held_request_ends_with_its_client(mesh):
     body = {"model": "picky", "prompt": "x"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=0.5)
-    support.wait_until(lambda: told(mesh, "picky")["held"] == 0, 1.0, "nobody waits")
+    support.wait_until(lambda: llm_status(mesh, "picky")["held"] == 0, 1.0, "nobody waits")
 
 
-def test_what_waits_for_gpus_says_what_is_missing(mesh):
-    assert told(mesh, "huge")["state"] == "starting"
-    assert "it needs 8 GPUs and the cluster has 0" in told(mesh, "huge")["reason"]
+def test_an_llm_without_gpus_has_a_reason(mesh):
+    assert llm_status(mesh, "huge")["state"] == "starting"
+    assert "it needs 8 GPUs and the cluster has 0" in llm_status(mesh, "huge")["reason"]
     assert "it needs 8 GPUs" in mesh.cli("status").stdout
 
 
@@ -175,20 +175,20 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client):
             pool.map(lambda _: ask(client, "rare").choices[0].message.content, range(50))
         )
     assert len(set(answers)) == 1
-    assert (told(mesh, "rare")["starts"], told(mesh, "rare")["turned_away"]) == (1, 0)
-    assert told(mesh, "rare")["start_s"] >= engines.START_S
+    assert (llm_status(mesh, "rare")["starts"], llm_status(mesh, "rare")["turned_away"]) == (1, 0)
+    assert llm_status(mesh, "rare")["start_s"] >= engines.START_S
 
 
-def test_one_that_nobody_uses_any_more_is_gone_with_its_processes(mesh, client):
+def test_an_idle_llm_ends_with_its_processes(mesh, client):
     ask(client, "rare")
-    pid = told(mesh, "rare")["replicas"][0]["pid"]
+    pid = llm_status(mesh, "rare")["replicas"][0]["pid"]
     assert len(group_of(pid)) >= 2
     support.wait_until(lambda: state(mesh, "rare") == "idle", IDLE_S + 30, "rare is idle")
-    assert (told(mesh, "rare")["replicas"], group_of(pid)) == ([], set())
+    assert (llm_status(mesh, "rare")["replicas"], group_of(pid)) == ([], set())
     assert ask(client, "rare").model == "rare"
 
 
-def test_more_than_may_wait_are_told_when_to_come_back(mesh):
+def test_too_many_held_requests_get_a_retry_delay(mesh):
     support.wait_until(lambda: state(mesh, "picky") == "idle", IDLE_S + 30, "picky is idle")
 
     def post(_):
@@ -203,25 +203,25 @@ def test_more_than_may_wait_are_told_when_to_come_back(mesh):
     assert "2 requests wait for it already" in refused.json()["error"]["message"]
 
 
-def test_one_that_is_killed_is_back_without_anybody_s_help(mesh, client):
-    (before,) = told(mesh, "steady")["replicas"]
+def test_a_killed_engine_is_restarted(mesh, client):
+    (before,) = llm_status(mesh, "steady")["replicas"]
     os.kill(before["pid"], signal.SIGKILL)
     support.wait_until(lambda: not group_of(before["pid"]), 10, "its processes are gone")
     support.wait_until(
-        lambda: told(mesh, "steady")["replicas"][0]["pid"] not in (0, before["pid"]),
+        lambda: llm_status(mesh, "steady")["replicas"][0]["pid"] not in (0, before["pid"]),
         60,
         "steady is back",
     )
     assert ask(client, "steady").model == "steady"
-    assert told(mesh, "steady")["replicas"][0]["restarts"] == before["restarts"] + 1
+    assert llm_status(mesh, "steady")["replicas"][0]["restarts"] == before["restarts"] + 1
 
 
-def test_a_killed_controller_finds_the_engines_that_run(mesh, client):
-    (before,) = told(mesh, "steady")["replicas"]
+def test_a_restarted_controller_keeps_running_engines(mesh, client):
+    (before,) = llm_status(mesh, "steady")["replicas"]
     os.kill(mesh.status()["controller"]["pid"], signal.SIGKILL)
     assert ask(client, "steady").model == "steady"
     support.wait_until(lambda: _restarted(mesh), 60, "the controller is back")
-    (after,) = told(mesh, "steady")["replicas"]
+    (after,) = llm_status(mesh, "steady")["replicas"]
     assert (after["pid"], after["restarts"]) == (before["pid"], 0)
 
 
@@ -234,7 +234,7 @@ def _restarted(mesh):
     )
 
 
-def test_what_is_counted_is_among_the_metrics(mesh):
+def test_llms_are_in_the_metrics(mesh):
     text = mesh.http.get("/metrics").text
     assert 'meshserve_llm_state{llm="steady",state="ready",process="controller"} 1.0' in text
     assert "meshserve_llm_starts_total" in text

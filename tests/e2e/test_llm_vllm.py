@@ -1,4 +1,4 @@
-"""Real vLLM in a whole mesh, begun as users begin it: what each client sees, from nothing, beside small models, and through faults."""
+"""Real vLLM in a real mesh: cold starts, small models beside it, and faults."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models_hub(weights):
-    """Its address, and what it was asked."""
+    """The address of a stub server, and the requests that it got."""
     with hub.serving(weights.rare) as served:
         yield served
 
@@ -72,12 +72,12 @@ def client(mesh):
         api_key="none",
         max_retries=0,
         timeout=llm_world.START_S,
-    ) as made:
-        yield made
+    ) as openai_client:
+        yield openai_client
 
 
 def token_ids(mesh, name):
-    """What the mesh makes of the prompts."""
+    """Return the tokens that the mesh generates for the prompts."""
     body = {
         "model": name,
         "max_tokens": llm_world.TOKENS,
@@ -97,19 +97,19 @@ def post(mesh, body):
 
 
 def metric(mesh, name, **labels):
-    """The value of one series on the gateway's page, of all that have these labels the first."""
+    """Return the value of the first series with these labels on the gateway's page."""
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
     lines = mesh.http.get("/metrics").text.splitlines()
-    found = (
+    outcome = (
         line
         for line in lines
         if line.startswith(name + "{") and all(label in line for label in wanted)
     )
-    return float(next(found).rpartition(" ")[2])
+    return float(next(outcome).rpartition(" ")[2])
 
 
 def test_models_are_listed_and_found_by_name(client):
-    assert {each.id for each in client.models.list()} == {
+    assert {item.id for item in client.models.list()} == {
         "tiny",
         "tiny-sql",
         "vectors",
@@ -119,7 +119,7 @@ def test_models_are_listed_and_found_by_name(client):
     assert client.models.retrieve("tiny").id == "tiny"
 
 
-def test_a_chat_streams_what_it_says_whole_and_tells_its_usage(client):
+def test_a_streamed_chat_has_the_same_text_and_its_usage(client):
     whole = client.chat.completions.create(**CHAT)
     chunks = list(
         client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
@@ -131,7 +131,7 @@ def test_a_chat_streams_what_it_says_whole_and_tells_its_usage(client):
     assert len(chunks) > CHAT["max_tokens"] / 2
 
 
-def test_a_completion_streams_what_it_says_whole_by_any_of_its_names(client):
+def test_a_streamed_completion_has_the_same_text_by_any_name(client):
     whole = client.completions.create(**TEXT)
     streamed = client.completions.create(**TEXT | {"model": "org/tiny"}, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == whole.choices[0].text != ""
@@ -141,18 +141,18 @@ def test_greedy_tokens_are_those_of_transformers(mesh, weights):
     assert token_ids(mesh, "tiny") == llm_world.tokens(weights.tiny)
 
 
-def test_an_adapter_s_tokens_are_those_of_peft_and_not_its_base_s(mesh, weights):
-    found = token_ids(mesh, "tiny-sql")
-    assert found == llm_world.tokens(weights.tiny, weights.adapter)
-    assert all(one != other for one, other in zip(found, token_ids(mesh, "tiny"), strict=True))
+def test_tokens_of_an_adapter_are_those_of_peft(mesh, weights):
+    outcome = token_ids(mesh, "tiny-sql")
+    assert outcome == llm_world.tokens(weights.tiny, weights.adapter)
+    assert all(one != other for one, other in zip(outcome, token_ids(mesh, "tiny"), strict=True))
 
 
 def test_embeddings_are_those_of_transformers(client, weights):
-    found = [
-        each.embedding
-        for each in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data
+    outcome = [
+        item.embedding
+        for item in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data
     ]
-    assert found == [
+    assert outcome == [
         pytest.approx(vector, abs=1e-4) for vector in llm_world.vectors(weights.vectors)
     ]
 
@@ -170,7 +170,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_each_path_of_vllm_s_app_goes_by_the_model_in_its_body(mesh, path):
+def test_every_path_of_vllm_is_routed_by_the_model_in_its_body(mesh, path):
     answer = mesh.http.post(path, json=PATHS[path])
     assert answer.status_code == 200, answer.text
     assert mesh.http.post(path, json=PATHS[path] | {"model": "nobody"}).status_code == 404
@@ -195,7 +195,7 @@ def test_each_path_of_vllm_s_app_goes_by_the_model_in_its_body(mesh, path):
         "over the limit",
     ],
 )
-def test_a_wrong_request_is_told_so_in_openai_s_shape(mesh, body, status):
+def test_a_wrong_request_is_an_openai_error(mesh, body, status):
     answer = mesh.http.post(
         "/v1/completions", content=body, headers={"content-type": "application/json"}
     )
@@ -224,7 +224,7 @@ def test_a_client_that_leaves_frees_the_engine(mesh):
     assert counts[-1] - before < 16 * llm_world.LONG / 2
 
 
-def test_a_client_that_stops_reading_holds_up_nobody(mesh, record_property):
+def test_a_client_that_stops_reading_delays_no_other(mesh, record_property):
     expected = post(mesh, TEXT).json()["choices"]
     took_s = []
     with _silent(mesh), _silent(mesh):
@@ -242,7 +242,7 @@ def test_a_client_that_stops_reading_holds_up_nobody(mesh, record_property):
 
 
 def _silent(mesh):
-    """A connection that asks for a megabyte and takes none of it."""
+    """Open a connection that asks for a megabyte and reads none of it."""
     host, _, port = mesh.listen.partition(":")
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -258,7 +258,10 @@ def _silent(mesh):
             "temperature": 1,
         }
     )
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     taken.sendall((head + body).encode())
     return taken
 
@@ -276,16 +279,16 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(
             lambda: llm_world.said(mesh, "rare")["held"] == FIRST_REQUESTS, 10.0, "all wait"
         )
         began_s = time.monotonic()
-        answers = [each.result().choices[0] for each in asked]
+        answers = [item.result().choices[0] for item in asked]
         record_property("answered after s", time.monotonic() - began_s)
     assert {answer.text for answer in answers} == {
         client.completions.create(**TEXT | {"model": "rare"}).choices[0].text
     }
     assert token_ids(mesh, "rare") == llm_world.tokens(weights.rare)
     assert [
-        each
-        for each in models_hub[1]
-        if each.startswith("GET") and each.endswith("/model.safetensors")
+        item
+        for item in models_hub[1]
+        if item.startswith("GET") and item.endswith("/model.safetensors")
     ], "it was fetched by its name"
     rare = llm_world.said(mesh, "rare")
     assert (before, rare["starts"], rare["turned_away"], rare["replicas"][0]["restarts"]) == (
@@ -297,9 +300,7 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(
     assert metric(mesh, "meshserve_llm_starts_total", llm="rare") == 1
 
 
-async def test_two_llms_and_twenty_small_models_called_at_once_are_all_right(
-    mesh, client, record_property
-):
+async def test_two_llms_and_twenty_small_models_answer_at_once(mesh, client, record_property):
     expected = {
         name: client.completions.create(**TEXT | {"model": name}).choices[0].text
         for name in ("tiny", "rare")
@@ -329,16 +330,16 @@ async def _begun(at_once, name):
     return await at_once.completions.create(**TEXT | {"model": name}, stream=True)
 
 
-def test_one_that_nobody_uses_any_more_is_gone_with_its_processes_and_memory(mesh, record_property):
+def test_an_idle_llm_ends_with_its_processes_and_memory(mesh, record_property):
     post(mesh, TEXT | {"model": "rare"})
     processes = llm_world.family(llm_world.said(mesh, "rare")["replicas"][0]["pid"])
     shared = {
         mapped.path
-        for each in processes
-        for mapped in each.memory_maps()
+        for item in processes
+        for mapped in item.memory_maps()
         if SHARED.match(mapped.path)
     }
-    private_bytes = sum(each.memory_full_info().uss for each in processes)
+    private_bytes = sum(item.memory_full_info().uss for item in processes)
     assert len(processes) >= 2
     assert private_bytes > 500 << 20
     support.wait_until(
@@ -373,16 +374,18 @@ def test_engines_metrics_have_the_model_and_the_replica(mesh):
     assert metric(mesh, "meshserve_llm_start_seconds_sum", llm="rare") > 1
 
 
-def test_the_command_line_shows_them(mesh):
+def test_the_command_line_shows_llms(mesh):
     post(mesh, TEXT)
     text = mesh.cli("status").stdout
     assert [
         name for name in ("tiny", "vectors", "rare", "ttft p50", "kv used") if name not in text
     ] == []
-    told = {each["name"]: each for each in json.loads(mesh.cli("status", "--json").stdout)["llms"]}
-    assert (told["tiny"]["state"], told["rare"]["state"]) == ("ready", "idle")
-    assert told["tiny"]["start_s"] > 1
-    (replica,) = told["tiny"]["replicas"]
+    printed = {
+        item["name"]: item for item in json.loads(mesh.cli("status", "--json").stdout)["llms"]
+    }
+    assert (printed["tiny"]["state"], printed["rare"]["state"]) == ("ready", "idle")
+    assert printed["tiny"]["start_s"] > 1
+    (replica,) = printed["tiny"]["replicas"]
     assert replica["requests"] > 10
     assert 0 < replica["ttft_p50_s"] <= replica["ttft_p95_s"]
 
@@ -400,14 +403,14 @@ def test_a_killed_engine_ends_its_streams(struck, record_property):
         assert last == "data: [DONE]"
 
 
-def test_an_engine_that_stands_still_is_noticed(struck, record_property):
+def test_a_stopped_engine_is_noticed(struck, record_property):
     record_property("noticed after s", struck.noticed_after_s)
     assert llm_world.STALL_S - 1 < struck.noticed_after_s < llm_world.STALL_S + 5
     assert struck.stopped.status_code == 500
     assert struck.stopped.json()["error"]["message"]
 
 
-def test_weights_that_end_too_early_are_vllm_s_reason(mesh, struck):
+def test_truncated_weights_are_the_reason_of_a_failed_start(mesh, struck):
     assert (struck.failed.status_code, int(struck.failed.headers["retry-after"]) > 0) == (503, True)
     spoilt = llm_world.said(mesh, "spoilt")
     assert "afetensor" in struck.failed.json()["error"]["message"]
@@ -424,8 +427,8 @@ ANSWERED = {
 
 @pytest.mark.parametrize("name", ANSWERED)
 @pytest.mark.usefixtures("struck")
-def test_it_is_back_without_anybody_s_help(mesh, name, record_property):
-    """What comes before is 503 with when to come back."""
+def test_a_failed_engine_is_restarted(mesh, name, record_property):
+    """Until then requests get 503 with Retry-After."""
     began_s = time.monotonic()
 
     def is_answered():

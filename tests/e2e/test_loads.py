@@ -1,4 +1,4 @@
-"""Models that can't be loaded: their callers hear why, and nobody else notices."""
+"""Models that can't be loaded: their callers get the reason, other clients notice nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REASONS = {
 
 
 def ask(channel, name):
-    """The error that a prediction with this model ends with."""
+    """Return the error of a prediction with this model."""
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(INFER)(
             pb.ModelInferRequest(model_name=name).SerializeToString(), timeout=60
@@ -46,7 +46,7 @@ def ask_small(client):
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_the_caller_hears_why_over_both_protocols(mesh, channel, name):
+def test_the_reason_is_the_error_of_both_protocols(mesh, channel, name):
     error = ask(channel, name)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert REASONS[name] in error.details()
@@ -57,18 +57,18 @@ def test_the_caller_hears_why_over_both_protocols(mesh, channel, name):
 
 
 def without_sizes(words):
-    """What a worker can free changes from moment to moment."""
+    """Return the message without numbers that change from moment to moment."""
     return re.sub(r"[\d.]+ MiB", "", words)
 
 
-def test_triton_clients_hear_it_too(over_grpc):
+def test_triton_clients_get_the_reason(over_grpc):
     with pytest.raises(InferenceServerException, match="RuntimeError") as caught:
         over_grpc.get_model_metadata("fails-to-load")
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
     assert behaviours.BLAME in caught.value.message()
 
 
-def test_a_failed_load_is_tried_again_later_and_not_on_each_request(mesh, channel, models):
+def test_a_failed_load_is_repeated_later_and_not_by_each_request(mesh, channel, models):
     ask(channel, "fails-to-load")
     tries, asked = len(models.noted("fails-to-load")), 40
     waits = [asking.retry_s(ask(channel, "fails-to-load")) for _ in range(asked)]
@@ -79,13 +79,13 @@ def test_a_failed_load_is_tried_again_later_and_not_on_each_request(mesh, channe
     assert int(over_rest.headers["retry-after"]) >= 1
 
 
-def test_a_load_that_hangs_is_begun_once(channel, models):
+def test_a_hanging_load_is_started_once(channel, models):
     for _ in range(5):
         assert ask(channel, "hangs").code() is grpc.StatusCode.FAILED_PRECONDITION
     assert len(models.noted("hangs")) == 1
 
 
-def test_what_is_too_big_is_not_tried_for_nothing(channel, models):
+def test_a_model_that_is_too_big_is_not_loaded_again(channel, models):
     for _ in range(5):
         ask(channel, "takes-too-much")
     assert len(models.noted("takes-too-much")) == 1
@@ -99,7 +99,7 @@ def test_failed_models_are_listed_with_their_reason(mesh, channel, over_grpc):
     assert "onnx" in shown["reason"]
 
 
-def test_nobody_else_notices(mesh, channel, over_grpc):
+def test_other_clients_notice_nothing(mesh, channel, over_grpc):
     ask_small(over_grpc)
     before = {
         name: counting.total(mesh, f"meshserve_{name}_total", worker=WORKER)
@@ -114,7 +114,7 @@ def test_nobody_else_notices(mesh, channel, over_grpc):
     assert mesh.model("small")["state"] == "ready"
 
 
-def test_a_first_load_of_too_much_evicts_nobody(mesh, channel, over_grpc, models):
+def test_a_load_that_is_too_big_evicts_no_model(mesh, channel, over_grpc, models):
     ask_small(over_grpc)
     loads = counting.total(mesh, "meshserve_loads_total", worker=WORKER)
     evictions = counting.total(mesh, "meshserve_evictions_total", worker=WORKER)
@@ -134,16 +134,16 @@ def test_a_first_load_of_too_much_evicts_nobody(mesh, channel, over_grpc, models
 
 
 def latencies(client, times=300):
-    found = []
+    states = []
     for _ in range(times):
         began_s = time.perf_counter()
         ask_small(client)
-        found.append(time.perf_counter() - began_s)
-    return found
+        states.append(time.perf_counter() - began_s)
+    return states
 
 
 class bothering:  # noqa: N801 a context that reads as a verb
-    """Ask for every model that can't be loaded, again and again, until the block ends."""
+    """Send requests for every model that can't be loaded until the block ends."""
 
     def __init__(self, mesh, channel):
         self.calls = 0

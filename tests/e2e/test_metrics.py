@@ -1,4 +1,4 @@
-"""What Prometheus reads of a mesh."""
+"""The metrics of a real mesh."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_workers_have_a_budget_and_private_memory(mesh):
         assert counting.total(mesh, "meshserve_private_bytes", worker=worker) > 0
 
 
-def test_the_controller_and_the_gateway_are_told_of_too(mesh):
+def test_controller_and_gateway_have_metrics(mesh):
     assert counting.total(mesh, "meshserve_models_registered") >= len(mesh.document["models"])
     assert counting.total(mesh, "meshserve_workers", state="ready") == 3
     assert [name for name in counting.families(mesh) if name.startswith("envoy_")]
 
 
-def test_every_family_says_what_it_is(mesh):
-    found = counting.families(mesh)
-    ours = {name: family for name, family in found.items() if name.startswith("meshserve_")}
+def test_every_family_has_help_and_type(mesh):
+    by_name = counting.families(mesh)
+    ours = {name: family for name, family in by_name.items() if name.startswith("meshserve_")}
     assert len(ours) > 15
     assert all(family.documentation and family.type != "unknown" for family in ours.values())

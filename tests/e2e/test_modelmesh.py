@@ -1,4 +1,4 @@
-"""ModelMesh's API and headers, as its users call them."""
+"""ModelMesh's management API and headers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def management(channel):
 
 @pytest.fixture
 def predict(channel):
-    """The first number that a linear model answers, named in the message or in metadata."""
+    """Return the first number of a linear model's answer; metadata may name the model."""
 
     def ask(name="", metadata=()):
         tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
@@ -44,8 +44,8 @@ def predict(channel):
 
 
 @pytest.fixture
-def made(tmp_path):
-    """ModelInfo of an ONNX model whose answer to ones is 4 times the factor."""
+def onnx_model(tmp_path):
+    """A function that returns the ModelInfo of an ONNX model: its answer to ones is 4 × factor."""
 
     def make(factor):
         path = tmp_path / f"{factor}.onnx"
@@ -61,8 +61,8 @@ def code_of(call, request):
     return caught.value.code()
 
 
-def test_a_models_whole_life(management, predict, made):
-    about = made(3)
+def test_a_model_is_registered_loaded_and_removed(management, predict, onnx_model):
+    about = onnx_model(3)
     assert management.getModelStatus(mm.GetStatusRequest(modelId="life")).status == Status.NOT_FOUND
     registered = management.registerModel(mm.RegisterModelRequest(modelId="life", modelInfo=about))
     assert registered.status == Status.NOT_LOADED
@@ -79,8 +79,8 @@ def test_a_models_whole_life(management, predict, made):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="life"))
 
 
-def test_registering_may_load_at_once(management, made):
-    about = made(5)
+def test_registering_may_load_at_once(management, onnx_model):
+    about = onnx_model(5)
     status = management.registerModel(
         mm.RegisterModelRequest(modelId="at-once", modelInfo=about, loadNow=True, sync=True)
     )
@@ -89,7 +89,8 @@ def test_registering_may_load_at_once(management, made):
     assert again.status == Status.LOADED
     assert (
         code_of(
-            management.registerModel, mm.RegisterModelRequest(modelId="at-once", modelInfo=made(6))
+            management.registerModel,
+            mm.RegisterModelRequest(modelId="at-once", modelInfo=onnx_model(6)),
         )
         is grpc.StatusCode.ALREADY_EXISTS
     )
@@ -107,7 +108,7 @@ def test_a_load_that_fails_is_a_status_with_its_reason(management, tmp_path):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="bad"))
 
 
-def test_nonsense_is_refused(management, made):
+def test_malformed_calls_are_refused(management, onnx_model):
     assert (
         code_of(management.registerModel, mm.RegisterModelRequest())
         is grpc.StatusCode.INVALID_ARGUMENT
@@ -117,7 +118,7 @@ def test_nonsense_is_refused(management, made):
         is grpc.StatusCode.NOT_FOUND
     )
     wrong = mm.RegisterModelRequest(
-        modelId="wrong", modelInfo=mm.ModelInfo(type="no-such-runtime", path=made(2).path)
+        modelId="wrong", modelInfo=mm.ModelInfo(type="no-such-runtime", path=onnx_model(2).path)
     )
     management.registerModel(wrong)
     assert (
@@ -127,11 +128,11 @@ def test_nonsense_is_refused(management, made):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="wrong"))
 
 
-def test_a_vmodel_moves_once_its_target_answers(management, predict, made, tmp_path):
+def test_a_vmodel_moves_once_its_target_answers(management, predict, onnx_model, tmp_path):
     first = mm.SetVModelRequest(
         vModelId="virtual",
         targetModelId="virtual-1",
-        modelInfo=made(11),
+        modelInfo=onnx_model(11),
         autoDeleteTargetModel=True,
         sync=True,
     )
@@ -140,12 +141,12 @@ def test_a_vmodel_moves_once_its_target_answers(management, predict, made, tmp_p
     moved = mm.SetVModelRequest(
         vModelId="virtual",
         targetModelId="virtual-2",
-        modelInfo=made(12),
+        modelInfo=onnx_model(12),
         autoDeleteTargetModel=True,
         sync=True,
     )
-    told = management.setVModel(moved)
-    assert (told.status, told.activeModelId) == (VStatus.DEFINED, "virtual-2")
+    reply = management.setVModel(moved)
+    assert (reply.status, reply.activeModelId) == (VStatus.DEFINED, "virtual-2")
     assert predict("virtual") == 48
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     bad = mm.ModelInfo(type="onnx", path=str(tmp_path / "bad.onnx"))
@@ -176,7 +177,7 @@ def not_found(management, name):
     return management.getModelStatus(mm.GetStatusRequest(modelId=name)).status == Status.NOT_FOUND
 
 
-def test_what_was_expected_and_whose_it_is_are_kept_to(management, predict):
+def test_expected_targets_and_owners_are_checked(management, predict):
     mine = mm.SetVModelRequest(vModelId="mine", targetModelId="linear", owner="me")
     assert management.setVModel(mine).owner == "me"
     theirs = mm.SetVModelRequest(vModelId="mine", targetModelId="small", owner="you")
@@ -211,7 +212,7 @@ def test_metadata_names_the_model_for_other_calls_too(channel):
     assert stub.ModelReady(pb.ModelReadyRequest(), metadata=[("mm-vmodel-id", "stable")]).ready
 
 
-def test_clients_can_not_say_what_only_the_gateway_says(mesh, predict):
+def test_internal_headers_of_clients_are_dropped(mesh, predict):
     assert predict("small", [("x-mesh-model", "linear"), ("x-mesh-client", "root")]) == 28
     encoded = base64.b64encode(b"linear").decode()
     answer = mesh.http.get(

@@ -1,4 +1,4 @@
-"""What is wrong with a request is told alike over gRPC and REST: code, status, and the same words."""
+"""Errors of a request are the same over gRPC and REST: code, status and message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TENSORS = pb.ModelInferRequest.InferInputTensor
 
 @dataclass(frozen=True)
 class Wrong:
-    """One thing that is wrong with a typed request for `linear`, which takes FP32 `x` [-1, 4]."""
+    """One mistake in a typed request for `linear`, which takes FP32 `x` [-1, 4]."""
 
     why: str
     words: str
@@ -101,7 +101,7 @@ WRONGS = (
 
 
 def refusal(channel, message, path=INFER):
-    """Code and message that a gRPC call ends with."""
+    """Return the code and message of a gRPC call."""
     body = message if isinstance(message, bytes) else message.SerializeToString()
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(path)(body, timeout=30)
@@ -109,7 +109,7 @@ def refusal(channel, message, path=INFER):
 
 
 def rest_refusal(mesh, path, **asked):
-    """Status and message that a REST call ends with."""
+    """Return the status and message of a REST call."""
     answer = mesh.http.post(path, **asked)
     assert answer.headers["content-type"] == "application/json"
     return answer.status_code, answer.json()["error"]
@@ -117,11 +117,11 @@ def rest_refusal(mesh, path, **asked):
 
 @pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.why)
 def test_both_protocols_say_the_same(mesh, channel, wrong):
-    code, told = refusal(channel, wrong.message())
+    code, reply = refusal(channel, wrong.message())
     status, told_too = rest_refusal(mesh, wrong.path(), json=wrong.body())
     assert (code, status) == wrong.kind
-    assert wrong.words in told
-    assert told_too == told
+    assert wrong.words in reply
+    assert told_too == reply
 
 
 def raw(raws, *tensors):
@@ -163,9 +163,9 @@ BROKEN = {
 @pytest.mark.parametrize("why", BROKEN)
 def test_broken_messages_are_explained(channel, why):
     message, words = BROKEN[why]
-    code, told = refusal(channel, message)
+    code, reply = refusal(channel, message)
     assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
-    assert words in told
+    assert words in reply
 
 
 def pair(data, datatype="INT64", **more):
@@ -196,21 +196,21 @@ NOT_WHOLE = {
 @pytest.mark.parametrize("why", NOT_WHOLE)
 def test_json_that_does_not_fit_is_explained(mesh, why):
     body, words = NOT_WHOLE[why]
-    status, told = rest_refusal(mesh, "/v2/models/pair/infer", json=body)
+    status, reply = rest_refusal(mesh, "/v2/models/pair/infer", json=body)
     assert status == 400
-    assert words in told
+    assert words in reply
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-NaN"])
-def test_numbers_that_json_has_not_are_refused(mesh, value):
+def test_numbers_outside_of_json_are_refused(mesh, value):
     body = (
         json.dumps(pair([1, 2]))
         .replace("[1, 2]", f"[{value}, 2]", 2)
         .replace(f'"shape": [{value}, 2]', '"shape": [1, 2]')
     )
-    status, told = rest_refusal(mesh, "/v2/models/pair/infer", content=body)
+    status, reply = rest_refusal(mesh, "/v2/models/pair/infer", content=body)
     assert status == 400
-    assert "JSON" in told or "whole numbers" in told
+    assert "JSON" in reply or "whole numbers" in reply
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_numbers_that_json_has_not_are_refused(mesh, value):
         (b'{"inputs": {"z": [1]}}', "the model has no input 'z'"),
     ],
 )
-def test_v1_says_what_is_wrong(mesh, body, words):
-    status, told = rest_refusal(mesh, "/v1/models/doubled:predict", content=body)
+def test_v1_has_the_reason(mesh, body, words):
+    status, reply = rest_refusal(mesh, "/v1/models/doubled:predict", content=body)
     assert status == 400
-    assert words in told
+    assert words in reply
 
 
 @pytest.mark.parametrize(
@@ -241,25 +241,25 @@ def test_v1_says_what_is_wrong(mesh, body, words):
         ("1", "not JSON"),
     ],
 )
-def test_binary_bodies_must_be_cut_where_they_say(mesh, length, words):
+def test_binary_bodies_must_have_the_lengths_they_state(mesh, length, words):
     headers = {"inference-header-content-length": length}
-    status, told = rest_refusal(
+    status, reply = rest_refusal(
         mesh, "/v2/models/linear/infer", content=b'{"inputs": []}', headers=headers
     )
     assert status == 400
-    assert words in told
+    assert words in reply
 
 
-def test_what_is_not_compressed_as_it_says_is_refused(mesh):
+def test_a_wrongly_compressed_body_is_refused(mesh):
     for coding, words in (("gzip", "is not gzip"), ("br", "there are: gzip, deflate")):
-        status, told = rest_refusal(
+        status, reply = rest_refusal(
             mesh, "/v2/models/linear/infer", content=b"{}", headers={"content-encoding": coding}
         )
         assert status == 400
-        assert words in told
+        assert words in reply
 
 
-def test_unknown_paths_are_unknown(mesh):
+def test_unknown_paths_are_404(mesh):
     for path in (
         "/v3",
         "/v2/models/linear/nothing",
@@ -270,9 +270,12 @@ def test_unknown_paths_are_unknown(mesh):
         assert mesh.http.get(path).status_code == 404, path
 
 
-def test_too_big_a_request_is_told_the_limit(mesh, over_grpc, over_http):
+def test_a_request_that_is_too_big_is_refused_with_the_limit(mesh, over_grpc, over_http):
     rows = np.zeros((conftest.REQUEST_BYTES_MAX // 16 + 1, 4), np.float32)
-    words = f"the request is larger than the limit of {conftest.REQUEST_BYTES_MAX} bytes (gateway.request_bytes_max)"
+    words = (
+        f"the request is larger than the limit of {conftest.REQUEST_BYTES_MAX} bytes "
+        "(gateway.request_bytes_max)"
+    )
     with pytest.raises(InferenceServerException) as caught:
         over_grpc.infer("linear", [asking.over_grpc("x", rows, "FP32")])
     assert (caught.value.status(), caught.value.message()) == (
@@ -288,7 +291,7 @@ def test_too_big_a_request_is_told_the_limit(mesh, over_grpc, over_http):
     )
 
 
-def test_what_triton_clients_raise_has_code_and_words(over_grpc, over_http):
+def test_errors_of_triton_clients_have_code_and_message(over_grpc, over_http):
     row = np.array([ROW], np.float64)
     with pytest.raises(
         InferenceServerException, match="input 'x' must be FP32, FP64 came"
@@ -302,17 +305,17 @@ def test_what_triton_clients_raise_has_code_and_words(over_grpc, over_http):
     assert caught.value.status() == "400"
 
 
-def test_a_models_own_exception_comes_with_its_words_alone(over_grpc, over_http):
+def test_a_models_exception_has_its_message_alone(over_grpc, over_http):
     bad = np.array([-1], np.float32)
     with pytest.raises(InferenceServerException) as caught:
         over_grpc.infer("moody", [asking.over_grpc("x", bad, "FP32")])
     assert caught.value.status() == "StatusCode.INTERNAL"
-    told = caught.value.message()
-    assert told == f"model.py:8: ValueError: {behaviours.BLAME}"
+    reply = caught.value.message()
+    assert reply == f"model.py:8: ValueError: {behaviours.BLAME}"
     with pytest.raises(InferenceServerException) as caught:
         over_http.infer("moody", [asking.over_http("x", bad, "FP32")])
-    assert (caught.value.status(), caught.value.message()) == ("500", told)
-    assert "Traceback" not in told
+    assert (caught.value.status(), caught.value.message()) == ("500", reply)
+    assert "Traceback" not in reply
 
 
 def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel):
@@ -337,7 +340,7 @@ def test_deeply_nested_json_is_refused(mesh):
     assert status == 400
 
 
-def test_an_output_that_is_not_text_is_told_to_ask_for_binary(mesh):
+def test_an_output_that_is_not_text_needs_binary(mesh):
     headers = {"inference-header-content-length": None}
     document = {
         "inputs": [_identity_input(name) for name in conftest.zoo.DATATYPES],
@@ -350,8 +353,8 @@ def test_an_output_that_is_not_text_is_told_to_ask_for_binary(mesh):
         + b"\x01\0\0\0\xff"
     )
     headers["inference-header-content-length"] = str(len(text))
-    status, told = rest_refusal(mesh, "/v2/models/identity/infer", content=body, headers=headers)
-    assert (status, told) == (
+    status, reply = rest_refusal(mesh, "/v2/models/identity/infer", content=body, headers=headers)
+    assert (status, reply) == (
         400,
         "output 'BYTES' holds bytes that are not text: ask for binary data",
     )

@@ -1,4 +1,4 @@
-"""Loading and unloading over the wire: Triton's verbs with its parameters, MLServer's service, REST."""
+"""Loading and unloading by Triton's and MLServer's gRPC services and by REST."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_files_need_a_config(mesh, channel):
         assert words in answer.json()["error"]
 
 
-def test_unknown_models_are_unknown(over_grpc, over_http):
+def test_unknown_models_are_not_found(over_grpc, over_http):
     for call, client, code in (
         ("load_model", over_grpc, "NOT_FOUND"),
         ("unload_model", over_http, "404"),
@@ -106,7 +106,7 @@ def test_unknown_models_are_unknown(over_grpc, over_http):
         assert code in caught.value.status()
 
 
-def test_why_a_load_fails_comes_back(over_grpc, over_http):
+def test_a_failed_load_has_its_reason(over_grpc, over_http):
     for client, code in ((over_grpc, "StatusCode.FAILED_PRECONDITION"), (over_http, "424")):
         with pytest.raises(InferenceServerException, match="onnx") as caught:
             client.load_model("corrupt")
@@ -119,8 +119,8 @@ def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
         pb.RepositoryModelLoadRequest(repository_name="forest")
     ).isLoaded
     assert mesh.model("forest")["state"] == "ready"
-    told = stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="forest"))
-    assert (told.model_name, told.isUnloaded) == ("forest", True)
+    reply = stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="forest"))
+    assert (reply.model_name, reply.isUnloaded) == ("forest", True)
     assert mesh.model("forest")["state"] == "absent"
 
 
@@ -128,26 +128,27 @@ def test_mlservers_service_answers(channel, mesh):
     stub = mlserver.ModelRepositoryServiceStub(channel)
     stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="forest"))
     index = {
-        (each.name, each.version): each.state
-        for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+        (entry.name, entry.version): entry.state
+        for entry in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
     }
     assert index["forest", "1"] == "READY"
     stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="forest"))
     assert mesh.model("forest")["state"] == "absent"
 
 
-def test_only_what_is_ready_may_be_asked_for(channel, over_grpc):
+def test_the_index_may_be_limited_to_ready_models(channel, over_grpc):
     with pytest.raises(InferenceServerException):
         over_grpc.get_model_metadata("corrupt")
     stub = rpc.GRPCInferenceServiceStub(channel)
 
     def listed():
         return {
-            each.name for each in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
+            entry.name
+            for entry in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
         }
 
     assert "doubled" in listed()
     everything = {
-        each.name: each for each in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+        entry.name: entry for entry in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
     }
     assert "corrupt" in everything

@@ -1,4 +1,4 @@
-"""Every datatype there and back through a model that gives back what it gets: raw, typed, JSON, binary."""
+"""Every datatype through an echoing model: raw, typed, JSON and binary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = [zoo.WORDS.encode(), b"", bytes(range(256))]
 
 
 def extremes(datatype):
-    """The least, the most, and what is between."""
+    """Return the least value, the greatest, and some between."""
     kind = np.dtype(TYPES[datatype])
     if kind.kind == "b":
         return np.array([True, False, True])
@@ -49,10 +49,10 @@ VALUES["BYTES"] = np.array(WORDS, object)
 VALUES["BF16"] = np.array([1.0, -2.5, 3e38], ml_dtypes.bfloat16)
 
 
-def test_raw_tensors_come_back_as_they_went(over_grpc):
+def test_raw_tensors_are_returned_unchanged(over_grpc):
     given = [asking.over_grpc(datatype, VALUES[datatype], datatype) for datatype in zoo.DATATYPES]
     answer = over_grpc.infer("identity", given)
-    sent = {each.name(): each._get_content() for each in given}
+    sent = {tensor_.name(): tensor_._get_content() for tensor_ in given}
     response = answer.get_response()
     assert {output.name: output.datatype for output in response.outputs} == {
         datatype: datatype for datatype in zoo.DATATYPES
@@ -70,7 +70,7 @@ def test_raw_tensors_come_back_as_they_went(over_grpc):
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-def test_http_tensors_come_back_as_they_went(over_http, is_binary):
+def test_http_tensors_are_returned_unchanged(over_http, is_binary):
     only_binary = {"FP16", "BF16", "BYTES"}
     given = [
         asking.over_http(
@@ -139,7 +139,7 @@ def test_typed_texts_are_answered_typed(channel):
     assert list(answer.outputs[0].contents.bytes_contents) == [b"\xff\x00"]
 
 
-def test_many_rows_come_back_in_their_order(over_grpc, over_http):
+def test_rows_keep_their_order(over_grpc, over_http):
     rows = np.random.default_rng(3).standard_normal((10_000, 4)).astype(np.float32)
     raw = over_grpc.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y")
     np.testing.assert_array_equal(raw, rows * 2)

@@ -1,4 +1,4 @@
-"""The table of errors while good predictions keep the workers busy: each caller hears what is wrong with its own request, and no other."""
+"""The error table while good predictions keep the workers busy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 class Traffic:
-    """So many good predictions in flight, each lane with a row and an answer of its own."""
+    """Number of good predictions in flight; each connection has its own row and answer."""
 
     def __init__(self, channel, lanes):
         self._stub = rpc.GRPCInferenceServiceStub(channel)
@@ -68,7 +68,7 @@ class Traffic:
 
 @contextlib.contextmanager
 def busy(listen):
-    """Traffic on a connection of its own. Fails if one of its predictions did."""
+    """Run predictions on a connection of their own. Fails if one of them fails."""
     with grpc.insecure_channel(listen) as channel:
         traffic = Traffic(channel, IN_FLIGHT)
         try:
@@ -124,7 +124,7 @@ def late(mesh, channel):
     assert answer.status_code == 504
 
 
-def test_every_error_is_told_as_without_load(mesh, channel):
+def test_every_error_is_the_same_as_without_load(mesh, channel):
     with busy(mesh.listen):
         for _ in range(ROUNDS):
             for wrong in test_refusals.WRONGS:

@@ -1,4 +1,4 @@
-"""Tiny models of every kind, made in a moment, and what each must answer."""
+"""Tiny models of every runtime, and their right answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORDS = "Größe 模型 ✓"
 
 @dataclass(frozen=True)
 class Kind:
-    """One model: where its `entry` in `models:` is, what its input and output are called, and the answer to ROWS."""
+    """One model: its entry in `models:`, the names of its input and output, its answer to ROWS."""
 
     entry: dict
     input: str
@@ -58,7 +58,7 @@ class Kind:
 
 
 def write_onnx(path, factor):
-    """FP32 `x` [-1, 4] to FP32 `y` [-1, 2]: the row's sum and its double, times the factor."""
+    """Write a model of FP32 `x` [-1, 4] to FP32 `y` [-1, 2]: factor × (row sum, 2 × row sum)."""
     weights = np.array([[1, 2]] * WIDTH, np.float32) * factor
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -74,7 +74,7 @@ def write_onnx(path, factor):
 
 
 def write_torch(path):
-    """FP32 [-1, 4] to FP32 [-1, 2], as TorchScript."""
+    """Write a TorchScript model of FP32 [-1, 4] to FP32 [-1, 2]."""
     layer = torch.nn.Linear(WIDTH, 2)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter(
@@ -87,14 +87,14 @@ def write_torch(path):
 
 
 def write_python(folder, source):
-    """A folder with `model.py`."""
+    """Write a folder with `model.py`; return its path."""
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(textwrap.dedent(source))
     return str(folder)
 
 
 def kinds(folder):
-    """One model of each library."""
+    """Return one model of each library."""
     sum_and_double = write_onnx(folder / "linear.onnx", 1)
     scripted = write_torch(folder / "scripted.pt")
     fitted = LogisticRegression(max_iter=300).fit(*IRIS)

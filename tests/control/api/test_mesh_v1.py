@@ -53,8 +53,8 @@ async def test_the_status_has_what_its_readers_were_promised(http):
 
 
 async def test_a_model_has_what_its_readers_were_promised(http):
-    found = (await http.get(CONF)).json()
-    assert found == {
+    shown = (await http.get(CONF)).json()
+    assert shown == {
         "name": "conf",
         "version": "1",
         "versions": ["1"],
@@ -88,8 +88,8 @@ async def test_a_model_is_put_changed_and_deleted(http, stage):
 
 async def test_a_versions_name_is_in_the_query_or_in_the_body(http):
     await http.put("/mesh/v1/models/new", params={"version": "3"}, json={"uri": "/models/new"})
-    found = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "version": "4"})
-    assert (found.json()["version"], found.json()["versions"]) == ("4", ["3", "4"])
+    shown = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "version": "4"})
+    assert (shown.json()["version"], shown.json()["versions"]) == ("4", ["3", "4"])
     assert (await http.delete("/mesh/v1/models/new", params={"version": "4"})).json()[
         "version"
     ] == "4"
@@ -172,8 +172,8 @@ async def test_a_load_that_fails_says_why(http, stage):
     stage.cluster.failing_loads["conf"] = "it is corrupt"
     refused = await http.post(f"{CONF}/load")
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
-    found = (await http.get(CONF)).json()
-    assert (found["state"], found["reason"]) == ("failed", "it is corrupt")
+    shown = (await http.get(CONF)).json()
+    assert (shown["state"], shown["reason"]) == ("failed", "it is corrupt")
 
 
 async def test_a_model_is_pinned_and_unpinned(http, stage):
@@ -194,7 +194,7 @@ async def test_models_are_listed_in_pages(http):
         page = (
             await http.get("/mesh/v1/models", params={"prefix": "m", "limit": 2, "after": after})
         ).json()
-        seen += [found["name"] for found in page["models"]]
+        seen += [shown["name"] for shown in page["models"]]
         after = page["next"]
     assert seen == ["m0", "m1", "m2", "m3", "m4"]
 
@@ -203,7 +203,7 @@ async def test_models_are_listed_by_state(http):
     await http.post(f"{CONF}/load")
     for state, names in (("ready", ["conf"]), ("absent", ["big"]), ("failed", [])):
         listed = (await http.get("/mesh/v1/models", params={"state": state})).json()["models"]
-        assert [found["name"] for found in listed] == names
+        assert [shown["name"] for shown in listed] == names
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999", "state=asleep"])
@@ -219,7 +219,7 @@ async def test_an_alias_is_set_shown_and_cleared(http, stage):
         "api",
     )
     assert (await http.get("/mesh/v1/aliases/new")).json() == put.json()
-    assert [found["alias"] for found in (await http.get("/mesh/v1/aliases")).json()["aliases"]] == [
+    assert [shown["alias"] for shown in (await http.get("/mesh/v1/aliases")).json()["aliases"]] == [
         "al",
         "new",
     ]

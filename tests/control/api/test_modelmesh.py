@@ -46,9 +46,9 @@ async def test_another_definition_of_a_name_is_refused(api):
 
 
 async def test_a_model_is_loaded_at_once_where_asked_to(api):
-    told = await register(api, loadNow=True, sync=True)
-    assert told.status == Status.LOADED
-    assert [copy.copyStatus for copy in told.modelCopyInfos] == [Status.LOADED]
+    reply = await register(api, loadNow=True, sync=True)
+    assert reply.status == Status.LOADED
+    assert [copy.copyStatus for copy in reply.modelCopyInfos] == [Status.LOADED]
 
 
 async def test_nobody_waits_for_a_load_who_did_not_ask_to(api, stage):
@@ -59,8 +59,8 @@ async def test_nobody_waits_for_a_load_who_did_not_ask_to(api, stage):
 
 async def test_a_load_that_fails_is_a_status_with_the_reason(api, stage):
     stage.cluster.failing_loads["m"] = "it is corrupt"
-    told = await register(api, loadNow=True, sync=True)
-    assert (told.status, list(told.errors)) == (Status.LOADING_FAILED, ["it is corrupt"])
+    reply = await register(api, loadNow=True, sync=True)
+    assert (reply.status, list(reply.errors)) == (Status.LOADING_FAILED, ["it is corrupt"])
 
 
 async def test_a_known_model_is_loaded(api):
@@ -92,34 +92,34 @@ async def test_a_model_that_a_vmodel_needs_stays(api):
 
 async def test_a_new_vmodel_means_its_target_at_once(api):
     await register(api)
-    told = await set_vmodel(api, "m", owner="me", loadNow=True, sync=True)
-    assert (told.status, told.activeModelId, told.targetModelId, told.owner) == (
+    reply = await set_vmodel(api, "m", owner="me", loadNow=True, sync=True)
+    assert (reply.status, reply.activeModelId, reply.targetModelId, reply.owner) == (
         VStatus.DEFINED,
         "m",
         "m",
         "me",
     )
-    assert told.activeModelStatus.status == Status.LOADED
+    assert reply.activeModelStatus.status == Status.LOADED
 
 
 async def test_a_vmodel_moves_once_its_target_answers(api):
     await register(api)
     await set_vmodel(api, "m")
-    told = await set_vmodel(api, "next", modelInfo=ABOUT, sync=True)
-    assert (told.status, told.activeModelId) == (VStatus.DEFINED, "next")
+    reply = await set_vmodel(api, "next", modelInfo=ABOUT, sync=True)
+    assert (reply.status, reply.activeModelId) == (VStatus.DEFINED, "next")
 
 
 async def test_a_vmodel_whose_target_fails_keeps_what_it_meant(api, stage):
     await register(api)
     await set_vmodel(api, "m")
     stage.cluster.failing_loads["next"] = "it is corrupt"
-    told = await set_vmodel(api, "next", modelInfo=ABOUT, sync=True)
-    assert (told.status, told.activeModelId, told.targetModelId) == (
+    reply = await set_vmodel(api, "next", modelInfo=ABOUT, sync=True)
+    assert (reply.status, reply.activeModelId, reply.targetModelId) == (
         VStatus.TRANSITION_FAILED,
         "m",
         "next",
     )
-    assert (told.targetModelStatus.status, list(told.targetModelStatus.errors)) == (
+    assert (reply.targetModelStatus.status, list(reply.targetModelStatus.errors)) == (
         Status.LOADING_FAILED,
         ["it is corrupt"],
     )

@@ -17,8 +17,8 @@ FULL = {
 }
 
 
-def entry(found):
-    return triton_load_config.entry_from(orjson.dumps(found).decode())
+def entry(keys):
+    return triton_load_config.entry_from(orjson.dumps(keys).decode())
 
 
 def test_what_has_a_meaning_here_is_taken_over():
@@ -42,7 +42,7 @@ def test_without_batches_the_dimensions_are_whole():
 
 
 @pytest.mark.parametrize(
-    ("found", "runtime"),
+    ("keys", "runtime"),
     [
         ({"platform": "pytorch_libtorch"}, "torch"),
         ({"backend": "python"}, "python"),
@@ -54,8 +54,8 @@ def test_without_batches_the_dimensions_are_whole():
         ({}, None),
     ],
 )
-def test_a_backend_names_the_runtime_where_we_have_one(found, runtime):
-    assert entry(found).get("runtime") == runtime
+def test_a_backend_names_the_runtime_where_we_have_one(keys, runtime):
+    assert entry(keys).get("runtime") == runtime
 
 
 @pytest.mark.parametrize(
