@@ -32,6 +32,7 @@ def grpc_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]
     if isinstance(error, errors.Unavailable):
         return rest_error(error)
     message, encoded = _bounded(error.message)
+    # The bridge gives a status and trailers of its own; Envoy's route turns these into them.
     headers = [
         GRPC_TYPE,
         (b"x-mesh-grpc-status", str(error.grpc_code).encode()),

@@ -210,6 +210,7 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
                 f"input {spec.name!r} must be {spec.datatype}, {tensor.datatype} came"
             )
         shape = array.shape
+        # Most models have fixed shapes but for the batch; equal tuples are compared in C.
         if shape != spec.shape:
             _check_shape(spec, shape)
         if signature.has_batch_dimension:
@@ -320,6 +321,7 @@ def checked_outputs(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarra
     outputs = [(spec, arrays[spec.name]) for spec in reply.signature.outputs if spec.name in arrays]
     for spec, array in outputs:
         dtype = tensors.DTYPES[spec.datatype]
+        # Identity first: comparing two dtypes is slow.
         if (
             array.dtype is not dtype
             and array.dtype != dtype

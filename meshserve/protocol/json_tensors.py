@@ -59,6 +59,7 @@ def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
     kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     elements, shape = _flatten(values, name)
     accepted, expected = _ACCEPTED[kind.kind]
+    # Exact types, for True is an instance of int; and in C, for there may be millions.
     if not accepted.issuperset(map(type, elements)):
         wrong = next(value for value in elements if type(value) not in accepted)
         raise errors.InvalidRequest(
@@ -88,6 +89,7 @@ def _flatten(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
 def _round(
     values: Sequence[float | None], kind: np.dtype[np.generic], datatype: str, name: str
 ) -> np.ndarray:
+    # Through FP64, which holds every JSON number; what overflows is refused below.
     with np.errstate(over="ignore"):
         array = np.array(values, "f8").astype(kind)
     rounded = array

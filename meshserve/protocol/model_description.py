@@ -91,6 +91,7 @@ def config_message(description: ServedModel) -> pb.ModelConfigResponse:
         config.output.add(
             name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
         )
+    # Load generators read from this whether the server joins requests.
     if description.max_batch_size:
         config.dynamic_batching.SetInParent()
     return pb.ModelConfigResponse(config=config)

@@ -73,6 +73,7 @@ class _BinaryReader:
 
     def take(self, size: object, name: str) -> bytes:
         left = len(self._rest) - self._position
+        # JSON's true would be the size 1.
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
             raise errors.InvalidRequest(
                 f"input {name!r} claims binary_data_size {size!r}, "
@@ -113,6 +114,7 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _BinaryReader) -> infer
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} takes {expected} elements, {array.size} came"
         )
+    # Triton takes flat lists in any shape; a nested one that differs is a mistake.
     if array.ndim > 1 and array.shape != shape:
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} came nested as {list(array.shape)}; "

@@ -79,6 +79,7 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name:
     sizes = tuple(shape)
     number = _NUMBERS.get(datatype)
     if number is not None and math.prod(sizes) * number[1] == len(raw):
+        # numpy refuses impossible shapes itself; checks before it would take longer than it does.
         try:
             array: np.ndarray = np.ndarray(sizes, number[0], raw)
         except ValueError:

@@ -45,6 +45,7 @@ def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.Wi
 
 
 def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, list[Any]]:
+    # `{"b64": "…"}` is a value of BYTES, not a row of named inputs.
     if not instances or not all(
         isinstance(row, dict) and json_tensors.BASE64_KEY not in row for row in instances
     ):
@@ -76,6 +77,7 @@ def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
         spec.name: json_tensors.nested_values(array, spec.datatype) for spec, array in outputs
     }
     sizes = {array.shape[:1] for _, array in outputs}
+    # TensorFlow Serving leaves the name of a single output out.
     if len(columns) == 1:
         (values,) = columns.values()
     elif by_rows and len(sizes) == 1 and sizes != {()}:

@@ -20,6 +20,7 @@ class LoadSignal:
     def __init__(self, host: model_host.ModelHost) -> None:
         self._host = host
         self._at_s = time.monotonic()
+        # This thread's CPU time: runs in other threads leave the event loop free.
         self._spent_s = time.thread_time()
         self._demands: tuple[reports.ModelDemand, ...] = ()
 
@@ -39,6 +40,8 @@ class LoadSignal:
     def _measure(self, elapsed_s: float, loop_share: float) -> tuple[reports.ModelDemand, ...]:
         loads = self._host.take_load()
         request_share = loop_share / max(1, sum(load.requests for load in loads.values()))
+        # Requests of a worker's models cost about the same but for the model's run, and a run that
+        # is long is in a thread: the loop's time is shared out by numbers of requests.
         demands = (
             reports.ModelDemand(
                 id_, max(load.requests * request_share, load.saturated_s / elapsed_s)

@@ -45,15 +45,18 @@ class PoolWorker:
     async def start(self) -> model.Endpoint:
         """Listen on a Unix socket and on a free TCP port, and return both addresses."""
         address = self.address
+        # The node's own Envoy uses the Unix socket, those of other nodes the port.
         listeners = [sockets.unix_socket(address.socket_path), sockets.tcp_socket(address.host)]
         self._server = await http_protocol.serve(self.app.handle, listeners)
         self._ticking = tasks.spawn(self.host.run(), "tick")
+        # Last, so that all that was imported and made until here is never scanned again.
         process_memory.calm_collector()
         return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
         """Apply a step of the catalog. Raises catalog_sync.MissedStep if one before is missing."""
         self.host.apply(step)
+        # With a part of the catalog, models that exist would be answered "not found".
         self.app.is_synced = self.host.follower.is_complete
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
@@ -108,6 +111,7 @@ class PoolWorker:
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
+        # The sockets before the models, which requests under way still need.
         if self._server is not None:
             await self._server.stop()
         await self.host.close()

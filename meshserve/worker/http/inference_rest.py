@@ -54,6 +54,7 @@ class InferenceRest:
     async def answer(self, request: worker_app.InferenceRequest) -> http_protocol.Answer:
         """Answer a request. Raises ModelNotFound for other paths, or as `ModelHost.infer` does."""
         path = request.path.decode("latin-1")
+        # Split first: a quoted name may hold slashes.
         parts = [unquote(part) for part in path.strip("/").split("/")]
         match parts:
             case ["v2", "models", name, "versions", version, *rest_]:
@@ -120,6 +121,7 @@ class InferenceRest:
             return _json({"name": name, "ready": self._host.is_ready(name, version)})
         if request.method != "POST":
             raise _no_such_method(request)
+        # V1's tensors have no datatypes: the body can't be read before the model is loaded.
         description = await self._host.describe(name, version, request.expires_s)
         body = inflate(request.body, request.headers)
         call, by_rows = v1.decode_predict(body, description.signature)
@@ -158,6 +160,7 @@ def inflate(body: bytes, headers: Iterable[http_protocol.Header]) -> bytes:
         raise errors.InvalidRequest(
             f"the body is not {coding.decode()}, as its content-encoding says"
         ) from None
+    # What lies beyond the limit was not decompressed: a small body can't fill the memory.
     if inflater.unconsumed_tail:
         raise errors.PayloadTooLarge(f"the body unpacks to more than {INFLATED_BYTES_MAX} bytes")
     if not inflater.eof:

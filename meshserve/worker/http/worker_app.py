@@ -192,6 +192,7 @@ class WorkerApp:
         route = self._grpc.get(path)
         if route is None and path in self._pages:
             return self._pages[path]()
+        # REST's form for gRPC too: Envoy retries a 503 elsewhere, and no client sees it.
         if self.is_draining or not self.is_synced:
             draining = errors.Unavailable("the worker is draining or starting")
             return error_responses.rest_error(draining)

@@ -33,6 +33,7 @@ class WorkerMetrics:
 
     def page(self) -> http_protocol.Answer:
         """Return the text that Prometheus scrapes."""
+        # A registry for each scrape: prometheus_client's own one is shared by the whole process.
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return 200, CONTENT_TYPE, exposition.generate_latest(registry)

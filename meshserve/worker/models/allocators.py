@@ -13,10 +13,12 @@ from typing import Any, Protocol
 JEMALLOC_CONF = "narenas:4,dirty_decay_ms:500,muzzy_decay_ms:0"
 """For MALLOC_CONF: few arenas, and free pages go back to the kernel within a second."""
 
+# From glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 BIG_BLOCK_BYTES = 1 << 20
 LOADERS_ARENA = 0
+# MALLCTL_ARENAS_ALL of jemalloc 5.
 ALL_ARENAS = 4096
 
 
@@ -87,6 +89,7 @@ class Jemalloc:
 
     def in_use_bytes(self) -> int:
         """Return what is allocated now. Refreshing the counts takes some 50 µs."""
+        # jemalloc's counts are as old as the last write to its epoch.
         self._write(b"epoch", ctypes.c_uint64(1))
         return self._read(b"stats.allocated")
 
@@ -170,7 +173,7 @@ class Glibc:
         return int(self._library.mallinfo2().fordblks)
 
 
-class Unknown:
+class UnknownAllocator:
     """An allocator without counts."""
 
     counts_by_thread = False
@@ -193,5 +196,5 @@ def current() -> Allocator:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallctl"):
         jemalloc = Jemalloc(library)
-        return jemalloc if jemalloc.counts else Unknown()
-    return Glibc(library) if hasattr(library, "mallinfo2") else Unknown()
+        return jemalloc if jemalloc.counts else UnknownAllocator()
+    return Glibc(library) if hasattr(library, "mallinfo2") else UnknownAllocator()

@@ -87,6 +87,7 @@ class Batcher:
         self._loaded = loaded
         self._limits = limits
         self._pool = pool
+        # Unknown times count as long: the first run goes to a thread, and is measured there.
         self._row_s = QUICK_RUN_S if run_s is None else run_s
         self._call_s = self._row_s
         # A list, not a deque: empty it takes a tenth, and there are tens of thousands. It is short.
@@ -121,6 +122,7 @@ class Batcher:
 
     def _is_quick(self, rows: int) -> bool:
         """Return whether the run is expected to end before a thread would have begun it."""
+        # A quick run would overtake those that wait, and run beside one that may not be reentrant.
         if self._running or self._waiting or not self._limits.is_steady:
             return False
         return self._call_s < QUICK_RUN_S and self._row_s * rows < QUICK_RUN_S

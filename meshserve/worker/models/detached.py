@@ -32,6 +32,7 @@ class DetachedModels:
         """Keep a detached copy; return the keys of those that were closed to make room for it."""
         self._copies[key] = detached
         self.size_bytes += detached.private_bytes
+        # Dictionaries keep the order of arrival.
         oldest = iter(tuple(self._copies))
         closed = []
         while self.size_bytes > self._bytes_max:

@@ -36,6 +36,7 @@ class LoadQueue:
 
     def free(self, loaded_copy: loader.LoadedCopy, *, is_detached: bool) -> None:
         """Close the copy or only detach it, and tell the loads under way what that freed."""
+        # This thread's own balance: what loading threads take meanwhile is not in it.
         before_bytes = allocators.current().own_bytes()
         if is_detached:
             loaded_copy.loaded.detach()

@@ -91,11 +91,13 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     Raises LoadFailed, or MissingExtra.
     """
     try:
+        # The library is imported before the mark: its memory is not the model's.
         recipe.runtime.prepare(recipe.device)
         before = process_memory.mark()
         began_s = time.perf_counter()
         loaded = recipe.runtime.load(recipe.artifact, recipe.spec, recipe.device)
         load_s = time.perf_counter() - began_s
+        # Before the footprint is taken: a first run allocates what later ones use again.
         run_s = _time_run(loaded)
     except errors.LoadFailed:
         raise

@@ -33,6 +33,7 @@ def calm_collector() -> None:
 
 def private_bytes() -> int:
     """Return the resident memory of this process that no file backs."""
+    # In pages: total size, resident, and of that file-backed or shared (man 5 proc).
     resident, shared = map(int, Path("/proc/self/statm").read_text("ascii").split()[1:3])
     return (resident - shared) * PAGE_BYTES
 

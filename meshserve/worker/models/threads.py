@@ -50,12 +50,13 @@ class Threads:
     def _serve(self, waiting: queue.SimpleQueue[Work | None]) -> None:
         self._begin()
         while (work := waiting.get()) is not None:
-            tell = work()
+            announce = work()
+            # What the work made must not live until the thread gets more of it.
             del work
             may_stay = not self._is_closed and len(self._idle) < IDLE_MAX
             if may_stay:
                 self._idle.append(waiting)
-            tell()
-            del tell
+            announce()
+            del announce
             if not may_stay:
                 return

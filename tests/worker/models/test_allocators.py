@@ -58,7 +58,7 @@ def test_a_jemalloc_without_counts_is_unknown():
 
 
 def test_an_unknown_allocator_counts_nothing():
-    unknown = allocators.Unknown()
+    unknown = allocators.UnknownAllocator()
     unknown.tune()
     unknown.tune_loader()
     unknown.trim()
