@@ -17,9 +17,11 @@ class Handler:
         self.requests = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.called, self.answered = asyncio.Semaphore(0), asyncio.Semaphore(0)
 
     def __call__(self, method, path, headers, body):
         self.requests.append((method, path, headers, body))
+        self.called.release()
         echo = dict(headers).get(b"x-echo", b"")
         if path == b"/raises":
             raise RuntimeError("the handler is broken")
@@ -30,6 +32,7 @@ class Handler:
 
     async def _later(self, answer, path):
         await self.gate.wait()
+        self.answered.release()
         if path == b"/later/raises":
             raise RuntimeError("the handler is broken")
         return answer
@@ -178,7 +181,7 @@ async def test_100_continue_comes_after_the_answer_that_is_due_first(connection,
     handler.gate.clear()
     head = request(b"POST /now", b"expect: 100-continue", b"content-length: 3")
     writer.write(request(b"GET /later") + head)
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     handler.gate.set()
     assert (await answer_of(reader))[2] == b"GET /later "
     async with asyncio.timeout(10):
@@ -200,7 +203,7 @@ async def test_garbage_behind_a_request_does_not_disturb_its_answer(connection, 
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later") + b"\x16\x03\x01 not HTTP\r\n\r\n")
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     handler.gate.set()
     assert (await answer_of(reader))[2] == b"GET /later "
     assert await ends(reader)
@@ -235,7 +238,7 @@ async def test_requests_of_one_connection_are_handled_one_at_a_time(connection, 
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later") * 3)
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     assert len(handler.requests) == 1
     handler.gate.set()
     for _ in range(3):
@@ -272,11 +275,12 @@ async def test_a_client_that_leaves_before_its_answer_disturbs_nothing(server, h
     handler.gate.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request(b"GET /later"))
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     writer.close()
-    await asyncio.sleep(0.02)
+    await server._connections.all_closed.wait()
     handler.gate.set()
-    await asyncio.sleep(0.02)
+    assert await handler.answered.acquire()
+    await asyncio.sleep(0)
     assert caplog.records == []
 
 
@@ -322,7 +326,7 @@ async def test_a_request_under_way_is_answered_before_the_end(connection, server
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later"))
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     stopping = asyncio.ensure_future(server.stop(grace_s=60))
     await asyncio.sleep(0)
     handler.gate.set()
@@ -335,7 +339,7 @@ async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(connection
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later"))
-    await asyncio.sleep(0.02)
+    await handler.called.acquire()
     await server.stop(grace_s=0.05)
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await answer_of(reader)

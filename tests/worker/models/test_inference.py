@@ -85,6 +85,15 @@ async def later_reply(host):
     return outcome
 
 
+async def test_a_run_in_a_thread_holds_a_lease_until_its_end(host):
+    await reply_of(host, call(version="1"), later())
+    outcome = host.infer(call(version="1"), later())
+    [copy] = host.residency.copies.values()
+    assert copy.leases == 1
+    await outcome
+    assert copy.leases == 0
+
+
 async def test_uses_are_recorded_before_the_next_event(host):
     await reply_of(host, call(version="1"), later())
     helpers.make_quick(host, ID)
