@@ -10,7 +10,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import prerequisites, files, options, signatures
+from meshserve.runtimes import files, options, prerequisites, signatures
 
 LAYOUT = files.Layout(("model.centroids",), (".centroids",), sniff=lambda _: False)
 

@@ -5,6 +5,7 @@ Pickle and joblib run code when they are read, so they need `trust: true`; skops
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ from meshserve.core.values import model
 from meshserve.runtimes import files, options, prerequisites, tabular
 
 T = TypeVar("T")
+
+_READING = threading.Lock()
+"""numpy reads the headers of arrays by `ast`, which fails in two threads at once before CPython
+3.11.8 (https://github.com/python/cpython/issues/106905)."""
 
 PLATFORM = "sklearn"
 
@@ -120,7 +125,8 @@ def _read_pickle(file: Path, spec: model.ModelSpec) -> Any:
 def _guard(file: Path, read: Callable[[], T]) -> T:
     """Return what `read` returns. Raises LoadFailed for whatever it raises."""
     try:
-        return read()
+        with _READING:
+            return read()
     except errors.MeshError:
         raise
     except ImportError as error:

@@ -36,9 +36,6 @@ class TorchProgram:
 class TorchModel(model_runtime.LoadedModel):
     """A program and its signature. `own_names` are the program's names of the outputs, by ours."""
 
-    # Modules without gradients may be called by several threads.
-    capabilities = model_runtime.Capabilities(is_reentrant=True)
-
     def __init__(
         self,
         torch: Any,
@@ -47,6 +44,7 @@ class TorchModel(model_runtime.LoadedModel):
         own_names: Mapping[str, str],
     ) -> None:
         self.signature = signature
+        self.capabilities = self._capabilities(program)
         self._torch = torch
         self._inference_mode = torch.inference_mode
         self._module = program.module
@@ -56,6 +54,11 @@ class TorchModel(model_runtime.LoadedModel):
         self._bf16_outputs: set[str] = set()
         self._running: set[object] = set()
         self._still_read: list[Any] = []
+        self._weights = program.weights
+
+    def _capabilities(self, _program: TorchProgram) -> model_runtime.Capabilities:
+        # Modules without gradients may be called by several threads.
+        return model_runtime.Capabilities(is_reentrant=True)
 
     def predict(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
@@ -132,17 +135,10 @@ class TorchModel(model_runtime.LoadedModel):
 class CudaModel(TorchModel):
     """A program on a GPU, whose weights can be offloaded to host memory."""
 
-    def __init__(
-        self,
-        torch: Any,
-        program: TorchProgram,
-        signature: model.Signature,
-        own_names: Mapping[str, str],
-    ) -> None:
-        super().__init__(torch, program, signature, own_names)
+    def _capabilities(self, program: TorchProgram) -> model_runtime.Capabilities:
         weights = (*program.module.parameters(), *program.module.buffers())
         gpu_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-        self.capabilities = replace(self.capabilities, gpu_bytes=gpu_bytes)
+        return replace(super()._capabilities(program), gpu_bytes=gpu_bytes)
 
     def offload(self) -> None:
         """Move parameters and buffers to host memory."""
@@ -161,29 +157,26 @@ class CudaModel(TorchModel):
 class MappedModel(TorchModel):
     """A program with weights in a mapped file, which it can detach and attach again."""
 
-    def __init__(
-        self,
-        torch: Any,
-        program: TorchProgram,
-        signature: model.Signature,
-        own_names: Mapping[str, str],
-    ) -> None:
+    def _capabilities(self, program: TorchProgram) -> model_runtime.Capabilities:
         assert program.weights is not None, "a program without mapped weights"
-        super().__init__(torch, program, signature, own_names)
-        self._weights = program.weights
-        self.capabilities = replace(
-            self.capabilities,
+        return replace(
+            super()._capabilities(program),
             can_detach=program.is_pure and program.weights.is_all,
             mapped_bytes=program.weights.mapped_bytes,
         )
 
     def detach(self) -> None:
         """Unmap the weights."""
-        self._free(self._weights.tensors)
+        self._free(self._mapped.tensors)
 
     def attach(self, artifact: model_runtime.Artifact) -> None:
         """Map the weights again. Raises LoadFailed."""
-        self._weights.attach(artifact)
+        self._mapped.attach(artifact)
+
+    @property
+    def _mapped(self) -> mapped_weights.MappedTensors:
+        assert self._weights is not None, "a program without mapped weights"
+        return self._weights
 
 
 def name_outputs(outputs: Any) -> dict[str, Any]:

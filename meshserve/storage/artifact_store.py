@@ -65,16 +65,6 @@ class ArtifactStore:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
         self._untrimmed_bytes = size_bytes_max
 
-    def cached(self, uri: str, checksum: str) -> model_runtime.Artifact | None:
-        """Return the artifact if this process has fetched it and it is up to date, else None.
-
-        Takes microseconds and never raises.
-        """
-        try:
-            return self._hit(model_uri.parse(uri), checksum)
-        except errors.LoadFailed:
-            return None
-
     def _hit(self, source: model_uri.ModelUri, checksum: str) -> model_runtime.Artifact | None:
         known = self._known.get(source.uri)
         if known is None or known.files > FEW_FILES or checksum not in ("", known.checksum):

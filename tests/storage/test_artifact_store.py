@@ -10,7 +10,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import artifact_store
+from meshserve.storage import artifact_store, model_uri
 from tests import support
 from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
 
@@ -19,6 +19,13 @@ YOUNG_S = 300.0
 
 def is_same_file(one: model_runtime.Artifact, other: model_runtime.Artifact) -> bool:
     return Path(one.path).samefile(other.path)
+
+
+def hit(
+    store: artifact_store.ArtifactStore, uri: str, checksum: str
+) -> model_runtime.Artifact | None:
+    """What a fetch would return without any work."""
+    return store._hit(model_uri.parse(uri), checksum)
 
 
 async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
@@ -33,12 +40,11 @@ async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
 
 async def test_what_was_fetched_before_is_a_hit(artifacts, make_file):
     path = str(make_file("a.onnx"))
-    assert artifacts.cached(path, "") is None
+    assert hit(artifacts, path, "") is None
     fetched = await artifacts.fetch(path, "")
-    assert artifacts.cached(path, "") == fetched
-    assert artifacts.cached(path, sha(b"model")) == fetched
-    assert artifacts.cached(path, WRONG) is None
-    assert artifacts.cached("relative", "") is None
+    assert hit(artifacts, path, "") == fetched
+    assert hit(artifacts, path, sha(b"model")) == fetched
+    assert hit(artifacts, path, WRONG) is None
 
 
 async def test_an_artifact_outlives_changes_of_its_source(artifacts, make_file):
@@ -52,7 +58,7 @@ async def test_an_artifact_outlives_changes_of_its_source(artifacts, make_file):
 async def test_a_fresh_file_is_read_again_because_times_are_coarse(artifacts, make_file):
     path = make_file("a.onnx", is_old=False)
     await artifacts.fetch(str(path), "")
-    assert artifacts.cached(str(path), "") is None
+    assert hit(artifacts, str(path), "") is None
 
 
 async def test_the_same_bytes_under_two_names_are_one_copy(artifacts, make_file):
@@ -115,7 +121,7 @@ async def test_what_is_a_quarter_of_the_cache_stays_where_it_lies(tmp_path, make
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
     fetched = await artifacts.fetch(str(path), "")
     assert Path(fetched.path) == path
-    assert artifacts.cached(str(path), "") == fetched
+    assert hit(artifacts, str(path), "") == fetched
     assert files_below(tmp_path / "cache" / "objects") == []
     await artifacts.close()
 
@@ -131,7 +137,7 @@ async def test_a_damaged_entry_is_replaced(tmp_path, artifacts, make_file):
 async def test_a_removed_entry_is_fetched_again(artifacts, make_file):
     path = str(make_file("a.onnx"))
     spoil(await artifacts.fetch(path, ""), None)
-    assert artifacts.cached(path, "") is None
+    assert hit(artifacts, path, "") is None
     assert bytes_of(await artifacts.fetch(path, "")) == b"model"
 
 
@@ -154,12 +160,12 @@ async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file)
     assert (
         sum(path.stat().st_size for path in files_below(tmp_path / "cache" / "objects")) <= 100_000
     )
-    assert artifacts.cached(paths[0], "") == held
+    assert hit(artifacts, paths[0], "") == held
     artifacts.release(held)
     age(Path(held.path).parent)
     await asyncio.gather(*(artifacts.fetch(path, "") for path in paths[1:]))
     await artifacts.trim()
-    assert artifacts.cached(paths[0], "") is None
+    assert hit(artifacts, paths[0], "") is None
     await artifacts.close()
 
 

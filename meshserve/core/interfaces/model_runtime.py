@@ -1,7 +1,8 @@
 """What the core needs from model libraries and from storage.
 
-A third party adds a kind of model by subclassing `Runtime` and `LoadedModel`: see docs/write-a-runtime.md.
-They are base classes, not Protocols, so that a plug-in written today keeps working when a capability is added.
+A third party adds a kind of model by subclassing `Runtime` and `LoadedModel`: see
+docs/write-a-runtime.md. They are base classes, not Protocols, so that a plug-in written today keeps
+working when a capability is added.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 class Artifact:
     """A model's bytes on this node: a file, or a folder of files.
 
-    The files at `path` do not change and stay readable while the artifact is held (`Storage.hold`), and for some
-    minutes after it was fetched. `digest` is `sha256:<hex>` of the content: equal bytes have equal digests, whatever
-    their URI. `size_bytes` is the sum of the files' sizes. `is_cached`: the files lie in meshserve's own cache, so
-    that no other program truncates them: only such files may be memory-mapped.
+    The files at `path` do not change and stay readable while the artifact is held (`Storage.hold`),
+    and for some minutes after it was fetched. `digest` is `sha256:<hex>` of the content: equal
+    bytes have equal digests, whatever their URI. `size_bytes` is the sum of the files' sizes.
+    `is_cached`: the files lie in meshserve's own cache, so that no other program truncates them:
+    only such files may be memory-mapped.
     """
 
     path: PurePath
@@ -38,29 +40,36 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the worker may do with one loaded model.
-
-    `is_reentrant`: several threads may call `predict` at the same time.
-    `is_steady`: equal calls of `predict` and `close` take about equal, short times; quick ones may then run on the
-    event loop. False for code that may wait for something, such as a user's own class.
-    `can_detach`: the model implements `detach` and `attach`.
-    `mapped_bytes`: bytes of the artifact that the model has memory-mapped; they are counted on top of what the
-    process's private memory grew by.
-    `gpu_bytes`: bytes that the model takes on the GPU; None if unknown, then the runtime's hint is used.
-    """
+    """What the worker may do with one loaded model."""
 
     is_reentrant: bool = False
+    """Several threads may call `predict` at the same time."""
+
     is_steady: bool = True
+    """Equal calls of `predict` and `close` take about equal times, and wait for nothing.
+
+    Quick ones may then run on the event loop. False for code such as a user's own class.
+    """
+
     can_detach: bool = False
+    """The model implements `detach` and `attach`."""
+
     mapped_bytes: int = 0
+    """Bytes of the artifact that the model has memory-mapped.
+
+    They are counted on top of what the process's private memory grew by.
+    """
+
     gpu_bytes: int | None = None
+    """Bytes that the model takes on the GPU; None if unknown, then the runtime's hint counts."""
 
 
 class LoadedModel(abc.ABC):
     """A model in memory.
 
-    `signature` describes the tensors that `predict` takes and returns; it was verified while loading, where possible.
-    `probe` is an input for `predict` with one row, or None: the worker times it to learn how long a run takes.
+    `signature` describes the tensors that `predict` takes and returns; it was verified while
+    loading, where possible. `probe` is an input for `predict` with one row, or None: the worker
+    times it to learn how long a run takes.
     """
 
     __slots__ = ()
@@ -73,26 +82,33 @@ class LoadedModel(abc.ABC):
     def predict(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run the model once.
 
-        `inputs` has an array for each input of the signature, already checked for its datatype and shape (a dimension
-        of -1 has any size). Arrays are C-contiguous and may be read-only views of a received message: they must not
-        be changed, nor kept after the call. `outputs` names the outputs to return; empty means all.
+        `inputs` has an array for each input of the signature, already checked for its datatype and
+        shape (a dimension of -1 has any size). Arrays are C-contiguous and may be read-only views
+        of a received message: they must not be changed, nor kept after the call. `outputs` names
+        the outputs to return; empty means all.
 
-        Returns the outputs by name, with the signature's datatypes and shapes. They belong to the caller: the model
-        must not write to them later. If the signature has a batch dimension, all arrays have the same first dimension.
+        Returns the outputs by name, with the signature's datatypes and shapes. They belong to the
+        caller: the model must not write to them later. If the signature has a batch dimension, all
+        arrays have the same first dimension.
 
-        Datatypes in numpy: BYTES is an object array of `bytes`, BF16 its bits as uint16, others as they are called.
+        Datatypes in numpy: BYTES is an object array of `bytes`, BF16 its bits as uint16, others as
+        they are called.
 
-        Called from any thread, the event loop's too if `is_steady`; by one thread at a time unless `is_reentrant`.
-        Raises InvalidRequest for values that the model can't take. Anything else that it raises reaches the caller as
-        ModelRaised.
+        Called from any thread, the event loop's too if `is_steady`; by one thread at a time unless
+        `is_reentrant`. Raises InvalidRequest for values that the model can't take. Anything else
+        that it raises reaches the caller as ModelRaised.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Free the model's memory. Called once, after the last `predict`, even if the model is offloaded or detached."""
+        """Free the model's memory. Called once, even if the model is offloaded or detached.
+
+        No `predict` begins any more, but one whose caller has left may still be running: it may
+        fail, and must not crash the process. The same holds for `offload` and `detach`.
+        """
 
     def offload(self) -> None:
-        """Move everything from the GPU to host memory. Called only if the runtime `can_offload`, never during `predict`."""
+        """Move everything from the GPU to host memory. Called only if the runtime `can_offload`."""
         raise AssertionError(f"{type(self).__name__} does not implement offload")
 
     def onload(self) -> None:
@@ -100,20 +116,26 @@ class LoadedModel(abc.ABC):
         raise AssertionError(f"{type(self).__name__} does not implement onload")
 
     def detach(self) -> None:
-        """Unmap the weights, keeping the small rest. Called only if `can_detach`; `attach` or `close` comes next."""
+        """Unmap the weights, keeping the small rest.
+
+        Called only if `can_detach`; `attach` or `close` comes next.
+        """
         raise AssertionError(f"{type(self).__name__} does not implement detach")
 
-    def attach(self, artifact: Artifact) -> None:
-        """Map the weights again from an artifact of the same digest. Raises LoadFailed if that is impossible."""
+    def attach(self, artifact: Artifact) -> None:  # noqa: ARG002 an implementation needs it
+        """Map the weights again from an artifact of the same digest.
+
+        Raises LoadFailed if that is impossible.
+        """
         raise AssertionError(f"{type(self).__name__} does not implement attach")
 
 
 class Runtime(abc.ABC):
     """Loads one kind of model. Its module is the only code that imports that kind's library.
 
-    `name` is what a user writes as a model's `runtime`. `needs_files`: its models read the artifact's files after
-    `load` too, so the artifact is held until they are closed. `can_offload`: its models on a GPU implement `offload`
-    and `onload`.
+    `name` is what a user writes as a model's `runtime`. `needs_files`: its models read the
+    artifact's files after `load` too, so the artifact is held until they are closed. `can_offload`:
+    its models on a GPU implement `offload` and `onload`.
     """
 
     name: str
@@ -122,25 +144,30 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def accepts(self, artifact: Artifact) -> bool:
-        """Return whether the artifact looks like this kind, by names and first bytes, without importing the library."""
+        """Return whether the artifact looks like this kind, by names and first bytes.
+
+        Does not import the library.
+        """
 
     @abc.abstractmethod
     def prepare(self, device: str) -> None:
-        """Import the library and check the device (`cpu` or `cuda`), so that a load's growth is the model's alone.
+        """Import the library and check the device, `cpu` or `cuda`.
 
-        Called before each load, from any thread; the second call must be cheap. Raises MissingExtra or LoadFailed.
+        Raises MissingExtra or LoadFailed. Called before each load, from any thread, so that what
+        the process grows by in `load` is the model's alone. The second call must be cheap.
         """
 
     @abc.abstractmethod
     def footprint_hint(self, artifact: Artifact, device: str) -> model.Footprint:
-        """Return an upper guess of the footprint in bytes, used until a first load has measured it."""
+        """Return an upper guess of the footprint in bytes, for use until a load has measured it."""
 
     @abc.abstractmethod
     def load(self, artifact: Artifact, spec: model.ModelSpec, device: str) -> LoadedModel:
         """Load the model onto the device, and run it once if inputs can be made up.
 
-        Called from a thread of its own, at the same time as other loads. The signature must agree with the tensors
-        that `spec` declares. Raises LoadFailed with the reason for a user, or MissingExtra if the library is missing.
+        Called from a thread of its own, at the same time as other loads. The signature must agree
+        with the tensors that `spec` declares. Raises LoadFailed with the reason for a user, or
+        MissingExtra if the library is missing.
         """
 
 
@@ -150,8 +177,8 @@ class Storage(Protocol):
     async def fetch(self, uri: str, checksum: str) -> Artifact:
         """Return the artifact at `uri` as it is now, from the node's cache if its content is there.
 
-        `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. Raises LoadFailed with the reason
-        for a user.
+        `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. Raises
+        LoadFailed with the reason for a user.
         """
         ...
 
