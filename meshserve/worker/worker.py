@@ -57,7 +57,7 @@ class PoolWorker:
         """Apply a step of the catalog. Raises catalog_sync.MissedStep if one before is missing."""
         self.host.apply(step)
         # With a part of the catalog, models that exist would be answered "not found".
-        self.app.is_synced = self.host.follower.is_complete
+        self.app.is_synced = self.host.catalog_follower.is_complete
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
         """Return once the model is in memory. Raises DeadlineExceeded, or why it is not loaded."""
@@ -77,7 +77,7 @@ class PoolWorker:
             pid=os.getpid(),
             node=self.address.node,
             state=state,
-            revision=self.host.follower.revision,
+            revision=self.host.catalog_follower.revision,
             budget=self._settings.memory,
             booked=self.host.residency.account.booked,
             private_bytes=process_memory.private_bytes(),

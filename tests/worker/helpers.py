@@ -88,7 +88,7 @@ def spec(name, uri, version="1", **fields):
 
 def apply(served, *changes):
     """Apply catalog changes to a host or worker, after a whole empty catalog if it has none yet."""
-    seen = getattr(served, "host", served).follower
+    seen = getattr(served, "host", served).catalog_follower
     if not seen.is_complete:
         served.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
     served.apply(catalog_sync.SyncStep(seen.revision + 1, changes))

@@ -70,7 +70,7 @@ class LoadWindow:
     freed_bytes: int = 0
 
 
-def recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
+def make_recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
     """Return how to load the artifact as `spec` says. Raises LoadFailed if no runtime takes it."""
     runtime = runtime_lookup.find(spec, artifact)
     shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]

@@ -68,7 +68,7 @@ class ModelHost:
     # Catalog
 
     @property
-    def follower(self) -> catalog_sync.CatalogFollower:
+    def catalog_follower(self) -> catalog_sync.CatalogFollower:
         """The pool's catalog as far as this worker has it, for reading alone."""
         return self._follower
 

@@ -125,9 +125,9 @@ async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
     running = batcher.Batcher(adding, limits(rows_max=1, parallel=3), pool, None)
     tasks = await begin(running, stats, *(ask(number) for number in range(4)))
     await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
+    assert len(adding.threads) == 3
     adding.gate.set()
     assert await results(tasks) == [[1], [2], [3], [4]]
-    assert len(adding.threads) == 3
 
 
 async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):

@@ -18,9 +18,10 @@ def spec(**fields):
 def test_equal_models_have_one_recipe(tmp_path):
     (tmp_path / "model.py").write_text("class Model: ...")
     artifact = model_runtime.Artifact(tmp_path, "sha256:1", 1)
-    key = loader.recipe(spec(), artifact, "cpu").key
+    key = loader.make_recipe(spec(), artifact, "cpu").key
     assert (
-        loader.recipe(spec(pinned=True, pool="other", load_timeout_s=3), artifact, "cpu").key == key
+        loader.make_recipe(spec(pinned=True, pool="other", load_timeout_s=3), artifact, "cpu").key
+        == key
     )
     tensors = (model.TensorSpec("x", "FP32", (1,)),)
     others = [
@@ -29,15 +30,15 @@ def test_equal_models_have_one_recipe(tmp_path):
         spec(batching=False),
         spec(max_batch_size=2),
     ]
-    keys = {loader.recipe(other, artifact, "cpu").key for other in others} | {
-        loader.recipe(spec(), artifact, "cuda").key
+    keys = {loader.make_recipe(other, artifact, "cpu").key for other in others} | {
+        loader.make_recipe(spec(), artifact, "cuda").key
     }
     assert len(keys | {key}) == 6
 
 
 def test_an_unknown_runtime_is_refused(tmp_path):
     with pytest.raises(errors.LoadFailed, match="pytohn"):
-        loader.recipe(
+        loader.make_recipe(
             model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"),
             model_runtime.Artifact(tmp_path, "d", 1),
             "cpu",
