@@ -47,8 +47,9 @@ class ModelSection(fields.Section):
     """`sha256:<hex>` that the fetched bytes must have."""
     load_timeout_s: fields.Seconds | None = None
     """How long its load may take. Default: its pool's."""
-    batching: fields.Flag = True
-    """Whether requests that arrive together may be run together, where the model can."""
+    batching: fields.Flag | None = None
+    """Whether requests that arrive together may be run together. `true` promises that no row of
+    the first dimension influences another. Default: only where that is known of the model."""
     max_batch_size: fields.Count = 256
     """How many rows are run together at most."""
     inputs: tuple[TensorSection, ...] = ()

@@ -199,7 +199,6 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
     """
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
-    rows = -1
     for spec in signature.inputs:
         tensor = given.get(spec.name)
         if tensor is None:
@@ -213,8 +212,6 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
         # Most models have fixed shapes but for the batch; equal tuples are compared in C.
         if shape != spec.shape:
             _check_shape(spec, shape)
-        if signature.has_batch_dimension:
-            rows = _check_rows(spec, shape[0], rows)
         inputs[spec.name] = array
     if len(given) > len(inputs):
         raise _unknown(
@@ -240,18 +237,6 @@ def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:
                 f"input {spec.name!r} must have the shape {list(expected)} "
                 f"(-1 is any size); {list(shape)} came"
             )
-    if shape and shape[0] == 0 and expected[0] == -1:
-        raise errors.InvalidRequest(
-            f"input {spec.name!r} is an empty batch: its shape is {list(shape)}"
-        )
-
-
-def _check_rows(spec: model.TensorSpec, size: int, rows: int) -> int:
-    if rows not in (-1, size):
-        raise errors.InvalidRequest(
-            f"input {spec.name!r} has {size} rows, the inputs before it have {rows}"
-        )
-    return size
 
 
 def _missing(spec: model.TensorSpec, given: Iterable[str]) -> errors.InvalidRequest:
@@ -278,10 +263,20 @@ def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None
 
 
 def row_count(inputs: Mapping[str, np.ndarray], signature: model.Signature) -> int:
-    """Return the first dimension of the inputs if the signature has a batch dimension, else 1."""
+    """Return the first size that all inputs share, or 0 if they share none or have no rows.
+
+    Without a batch dimension in the signature it is 1.
+    """
     if not signature.has_batch_dimension:
         return 1
-    return next((int(array.shape[0]) for array in inputs.values()), 1)
+    rows = -1
+    for array in inputs.values():
+        size = array.shape[0]
+        if size != rows:
+            if rows >= 0:
+                return 0
+            rows = size
+    return max(rows, 0)
 
 
 def encode_infer(reply: InferReply, *, is_raw: bool) -> bytes:

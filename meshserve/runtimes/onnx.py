@@ -234,7 +234,8 @@ class OnnxRuntime(model_runtime.Runtime):
             _session_options(library, spec, artifact.size_bytes),
             _providers(library, device),
         )
-        key = (artifact.digest, str(spec.options.get("file", "")), spec.inputs, spec.outputs)
+        file_name = str(spec.options.get("file", ""))
+        key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching)
         form = _FORMS.get(key) if artifact.is_cached else None
         return OnnxModel(session, form or _FORMS.put(key, _verify(session, spec)))
 
@@ -310,9 +311,12 @@ def _verify(session: Any, spec: model.ModelSpec) -> SessionForm:
     if spec.outputs:
         actual = probed.outputs if probed else actual
         outputs = tuple(signatures.agree(spec.outputs, actual, "output"))
-    has_rows = bool(probed and probed.is_batchable and signatures.have_rows((*inputs, *outputs)))
+    is_batchable = probed is not None and probed.is_batchable
+    has_rows, can_join = signatures.rows_joined(
+        spec, (*inputs, *outputs), is_batchable=is_batchable, is_known=False
+    )
     signature = model.Signature(
-        inputs, outputs, has_batch_dimension=has_rows, can_join=has_rows, platform=PLATFORM
+        inputs, outputs, has_batch_dimension=has_rows, can_join=can_join, platform=PLATFORM
     )
     return _form(session, signature, probed.inputs if probed else None)
 

@@ -36,7 +36,7 @@ class ProbeResult:
     """What a model did with made-up inputs.
 
     `inputs` have one row, and the model takes them. `outputs` are specs of what it returned.
-    `is_batchable`: with several rows it returned one row for each, the same as for the row alone.
+    `is_batchable`: with several rows it returned one row for each, the same as for that row alone.
     """
 
     inputs: Arrays
@@ -57,7 +57,7 @@ def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
         if not isinstance(many, Exception):
             runs.append(many)
             all_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
-            is_batchable = all_have_rows and _has_same_rows(first, many)
+            is_batchable = all_have_rows and _has_same_rows(run, feeds, first, many)
     if any(-1 in spec.shape[1:] for spec in inputs):
         others = (_attempt(run, _first_rows(make_up(inputs, size), inputs)) for size in OTHER_SIZES)
         runs.append(next((other for other in others if not isinstance(other, Exception)), first))
@@ -69,11 +69,12 @@ def make_up(
 ) -> dict[str, np.ndarray]:
     """Return inputs with the specs' datatypes and shapes, the same at every call.
 
-    A first dimension of any size gets `rows`, others of any size `free_size`. Rows differ, and
-    numbers are small, because inputs are often indices.
+    A first dimension of any size gets `rows`, others of any size `free_size`. Rows differ, and so
+    do inputs. Numbers are small, because inputs are often indices.
     """
     return {
-        spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows)) for spec in inputs
+        spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows), position)
+        for position, spec in enumerate(inputs)
     }
 
 
@@ -82,9 +83,9 @@ def _sized(shape: tuple[int, ...], free_size: int, rows: int) -> tuple[int, ...]
     return first + tuple(free_size if size < 0 else size for size in shape[1:])
 
 
-def _values(datatype: str, shape: tuple[int, ...]) -> np.ndarray:
+def _values(datatype: str, shape: tuple[int, ...], position: int) -> np.ndarray:
     dtype = datatypes.NUMPY_TYPES[datatype]
-    steps = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    steps = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape) + position
     if datatype == "BYTES":
         return np.where(steps % 2, b"b", b"a").astype(np.object_)
     if datatype == "BF16":
@@ -125,14 +126,24 @@ def _attempt(run: Run, feeds: Arrays) -> Arrays | Exception:
         return error
 
 
-def _has_same_rows(one: Arrays, many: Arrays) -> bool:
-    """Return whether each output has a row for each input row, the first being that of `one`."""
-    return one.keys() == many.keys() and all(
-        array.shape[:1] == (1,)
-        and many[name].shape == (ROWS, *array.shape[1:])
-        and _is_close(array, many[name][:1])
-        for name, array in one.items()
-    )
+def _has_same_rows(run: Run, feeds: Arrays, first: Arrays, many: Arrays) -> bool:
+    """Return whether each output has a row for each input row, the same as for that row alone.
+
+    The first row says nothing of a sequence, whose later rows depend on those before them.
+    """
+    if first.keys() != many.keys():
+        return False
+    for row in range(ROWS):
+        part = {name: array[row : row + 1] for name, array in feeds.items()}
+        alone = first if row == 0 else _attempt(run, part)
+        if isinstance(alone, Exception) or not all(
+            many[name].shape[:1] == (ROWS,)
+            and array.shape == (1, *many[name].shape[1:])
+            and _is_close(array, many[name][row : row + 1])
+            for name, array in alone.items()
+        ):
+            return False
+    return True
 
 
 def _is_close(left: np.ndarray, right: np.ndarray) -> bool:

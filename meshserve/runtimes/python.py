@@ -270,10 +270,12 @@ def _verify(code: _UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
                 f"{failed.cause}"
             ) from failed.cause
         signatures.check_specs(outputs, "output")
-        own_names = {spec: spec.name for spec in outputs}
-        return PythonModel(code, user, _signature(user, inputs, own_names), _by_name(own_names))
+        own_names = {output: output.name for output in outputs}
+        return PythonModel(
+            code, user, _signature(user, spec, inputs, own_names), _by_name(own_names)
+        )
     own_names = signatures.agree(outputs, _with_bf16(probed.outputs, outputs), "output")
-    signature = _signature(user, inputs, own_names, is_batchable=probed.is_batchable)
+    signature = _signature(user, spec, inputs, own_names, is_batchable=probed.is_batchable)
     loaded = PythonModel(code, user, signature, _by_name(own_names))
     loaded.probe = probed.inputs
     return loaded
@@ -285,19 +287,22 @@ def _by_name(own_names: Mapping[model.TensorSpec, str]) -> dict[str, str]:
 
 def _signature(
     user: Any,
+    spec: model.ModelSpec,
     inputs: Sequence[model.TensorSpec],
     outputs: Iterable[model.TensorSpec],
     *,
     is_batchable: bool = True,
 ) -> model.Signature:
     inputs, outputs = tuple(inputs), tuple(outputs)
-    has_rows = (
-        is_batchable
-        and bool(getattr(user, "batchable", False))
-        and signatures.have_rows((*inputs, *outputs))
+    is_promised = bool(getattr(user, "batchable", False))
+    has_rows, can_join = signatures.rows_joined(
+        spec,
+        (*inputs, *outputs),
+        is_batchable=is_batchable and is_promised,
+        is_known=is_promised,
     )
     return model.Signature(
-        inputs, outputs, has_batch_dimension=has_rows, can_join=has_rows, platform=PLATFORM
+        inputs, outputs, has_batch_dimension=has_rows, can_join=can_join, platform=PLATFORM
     )
 
 

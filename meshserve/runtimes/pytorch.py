@@ -148,14 +148,15 @@ def _verify(
     actual = unverified.with_bf16(probed.outputs)
     signatures.check_specs(actual, "output")
     outputs = signatures.agree(program.outputs, actual, "output")
-    has_rows = probed.is_batchable and signatures.have_rows((*program.inputs, *outputs))
-    rows_max = program.rows_max if has_rows else None
+    has_rows, can_join = signatures.rows_joined(
+        spec, (*program.inputs, *outputs), is_batchable=probed.is_batchable, is_known=False
+    )
     signature = model.Signature(
         program.inputs,
         tuple(outputs),
         has_batch_dimension=has_rows,
-        can_join=has_rows and (rows_max is None or rows_max >= spec.max_batch_size),
-        rows_max=rows_max,
+        can_join=can_join,
+        rows_max=program.rows_max if has_rows else None,
         platform=PLATFORM,
     )
     own_names = {output.name: own for output, own in outputs.items()}

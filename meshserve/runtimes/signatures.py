@@ -114,3 +114,21 @@ def agree(declared: Specs, actual: Specs, kind: str) -> dict[model.TensorSpec, s
 def have_rows(specs: Iterable[model.TensorSpec]) -> bool:
     """Return whether the first dimension of every tensor may have any size."""
     return all(spec.shape[:1] == (-1,) for spec in specs)
+
+
+def rows_joined(
+    spec: model.ModelSpec,
+    tensors: Iterable[model.TensorSpec],
+    *,
+    is_batchable: bool,
+    is_known: bool,
+) -> tuple[bool, bool]:
+    """Return whether a model has a batch dimension, and whether rows of requests may be joined.
+
+    `is_batchable`: a probe kept rows apart, which shows that the first dimension may be a batch,
+    but not that rows never influence each other. `is_known`: the kind of model guarantees that.
+    `batching: true` is its owner's word for both.
+    """
+    has_owner_word = spec.batching is True
+    has_rows = have_rows(tensors) and (is_batchable or has_owner_word)
+    return has_rows, has_rows and spec.batching is not False and (has_owner_word or is_known)

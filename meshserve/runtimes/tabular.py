@@ -85,12 +85,14 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
         ) from failed.cause
     signatures.check_specs(probed.outputs, "output")
     outputs = signatures.agree(spec.outputs, probed.outputs, "output")
-    has_rows = probed.is_batchable and signatures.have_rows((input_, *outputs))
+    has_rows, can_join = signatures.rows_joined(
+        spec, (input_, *outputs), is_batchable=probed.is_batchable, is_known=True
+    )
     signature = model.Signature(
         (input_,),
         tuple(outputs),
         has_batch_dimension=has_rows,
-        can_join=has_rows,
+        can_join=can_join,
         platform=estimator.platform,
     )
     functions = {output.name: estimator.functions[own] for output, own in outputs.items()}

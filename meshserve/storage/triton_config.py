@@ -25,11 +25,6 @@ RUNTIMES = {
 
 Other names are kept, because a third party's runtime may have them.
 """
-NOT_STATED = -(1 << 31)
-"""Stands for a missing `max_batch_size`, which leaves batching as it is, while 0 turns it off.
-
-proto3 itself does not tell a missing number from 0.
-"""
 
 
 def read(text: str) -> model_metadata.ModelDeclaration:
@@ -41,10 +36,9 @@ def read(text: str) -> model_metadata.ModelDeclaration:
     if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
         raise ValueError("ensembles are not served")
     rows_max = config.max_batch_size
-    is_stated = rows_max != NOT_STATED
-    if is_stated and rows_max < 0:
+    if rows_max < 0:
         raise ValueError(f"max_batch_size: expected a whole number, got {rows_max}")
-    has_batch_dimension = is_stated and rows_max > 0
+    has_batch_dimension = rows_max > 0
     runtime = config.backend or config.platform
     return model_metadata.ModelDeclaration(
         name=config.name,
@@ -52,17 +46,17 @@ def read(text: str) -> model_metadata.ModelDeclaration:
         inputs=tuple(_tensor(tensor, has_batch_dimension) for tensor in config.input),
         outputs=tuple(_tensor(tensor, has_batch_dimension) for tensor in config.output),
         max_batch_size=rows_max if has_batch_dimension else None,
-        batching=has_batch_dimension and config.HasField("dynamic_batching") if is_stated else None,
+        # As in Triton, a missing number is 0: no batch dimension, and nothing is joined.
+        batching=has_batch_dimension and config.HasField("dynamic_batching"),
         versions=_versions(config.version_policy),
         options={"file": config.default_model_filename} if config.default_model_filename else {},
     )
 
 
 def _parsed(text: str) -> model_config_pb2.ModelConfig:
-    config = model_config_pb2.ModelConfig(max_batch_size=NOT_STATED)
+    config = model_config_pb2.ModelConfig()
     try:
-        # Merge instead of Parse, which raises for the number that is set already.
-        text_format.Merge(text, config, descriptor_pool=POOL, allow_unknown_field=True)
+        text_format.Parse(text, config, descriptor_pool=POOL, allow_unknown_field=True)
     except text_format.ParseError as error:
         place, _, reason = str(error).rpartition(" : ")
         line = f"line {error.GetLine()}: " if error.GetLine() else ""

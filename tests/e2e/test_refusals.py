@@ -94,7 +94,6 @@ WRONGS = (
     Wrong("too few elements", "input 'x' of shape [1, 4] takes 4 elements, 3 came", data=ROW[:3]),
     Wrong("too many elements", "input 'x' of shape [1, 4] takes 4 elements, 8 came", data=ROW * 2),
     Wrong("negative size", "tensor 'x' has a negative size in shape [-1, 4]", shape=(-1, 4)),
-    Wrong("empty batch", "input 'x' is an empty batch: its shape is [0, 4]", shape=(0, 4), data=[]),
     Wrong("same input twice", "input 'x' came twice", twice=True),
     Wrong("unknown output", "the model has no output 'z'; it has: y", outputs=("z",)),
 )

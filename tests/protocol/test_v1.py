@@ -91,10 +91,7 @@ def test_no_rows_are_an_empty_batch():
         inference.check_inputs, call, drawn.SIGNATURE
     )
     call, _ = v1.decode_predict(b'{"instances": []}', TEXTS)
-    assert (
-        drawn.refusal(inference.check_inputs, call, TEXTS)
-        == "input 'x' is an empty batch: its shape is [0]"
-    )
+    assert inference.check_inputs(call, TEXTS)["x"].shape == (0,)
 
 
 def told(*, by_rows, **outputs):

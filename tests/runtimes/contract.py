@@ -89,7 +89,7 @@ class RuntimeContract:
 
     def test_its_signature_has_a_platform_and_a_probe(self, loaded):
         assert loaded.signature.platform
-        assert loaded.signature.can_join
+        assert loaded.signature.has_batch_dimension
         assert all(runtime_suite.fits(loaded.probe[i.name], i) for i in loaded.signature.inputs)
 
     def test_a_declared_input_of_another_width_is_refused(self, sample, loaded):

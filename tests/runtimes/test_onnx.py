@@ -119,7 +119,7 @@ def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(tmp_path, n
     label, scores = loaded.signature.outputs
     assert (label.datatype, label.shape) == ("INT64" if names is None else "BYTES", (-1,))
     assert (scores.datatype, scores.shape) == ("FP32", (-1, 3))
-    assert loaded.signature.can_join
+    assert loaded.signature.has_batch_dimension
     given = loaded.predict({"X": features.astype(np.float32)}, ())
     np.testing.assert_allclose(given[scores.name], fitted.predict_proba(features), atol=1e-5)
     expected = fitted.predict(features)
@@ -157,7 +157,7 @@ def test_dimensions_that_depend_on_the_values_stay_free(tmp_path):
     )
     signature = contract.load(path).signature
     assert signature.outputs == (model.TensorSpec("y", "INT64", (2, -1)),)
-    assert not signature.can_join
+    assert not signature.has_batch_dimension
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_rows_that_influence_each_other_or_are_fixed_are_no_batch(tmp_path, op, 
         [("y", TensorProto.FLOAT, shape)],
         **attributes,
     )
-    assert not contract.load(path).signature.can_join
+    assert not contract.load(path).signature.has_batch_dimension
 
 
 def test_a_free_dimension_inside_follows_through(tmp_path):
@@ -188,7 +188,7 @@ def test_a_free_dimension_inside_follows_through(tmp_path):
     )
     loaded = contract.load(path)
     assert loaded.signature.outputs[0].shape == (-1, -1, 2)
-    assert loaded.signature.can_join
+    assert loaded.signature.has_batch_dimension
 
 
 def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_nearest(tmp_path):
@@ -196,7 +196,7 @@ def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_neare
     fixed = model.TensorSpec("x", "FP32", (1, 64))
     loaded = contract.load(path, inputs=(fixed,))
     assert loaded.signature.inputs == (fixed,)
-    assert not loaded.signature.can_join
+    assert not loaded.signature.has_batch_dimension
     with pytest.raises(
         errors.LoadFailed, match="'labels' does not exist in the model; did you mean 'label'"
     ):
@@ -292,5 +292,5 @@ def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path):
     whole = ours(path).signature
     narrow = model.TensorSpec("x", "FP32", (2, 64))
     assert ours(path, inputs=(narrow,)).signature.inputs == (narrow,)
-    assert not ours(path, inputs=(narrow,)).signature.can_join
+    assert not ours(path, inputs=(narrow,)).signature.has_batch_dimension
     assert ours(path).signature == whole

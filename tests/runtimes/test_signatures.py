@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from meshserve import errors
@@ -89,3 +91,25 @@ def test_batches_are_free_in_the_first_dimension():
     assert signatures.have_rows(FOUND)
     assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", ())))
     assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", (1, -1))))
+
+
+@pytest.mark.parametrize(
+    ("batching", "is_batchable", "is_known", "expected"),
+    [
+        (None, True, False, (True, False)),
+        (None, True, True, (True, True)),
+        (None, False, True, (False, False)),
+        (False, True, True, (True, False)),
+        (True, True, False, (True, True)),
+        (True, False, False, (True, True)),
+    ],
+)
+def test_requests_are_joined_only_if_the_kind_or_the_owner_says_so(
+    batching: bool | None, is_batchable: bool, is_known: bool, expected: tuple[bool, bool]
+) -> None:
+    spec = model.ModelSpec(model.ModelId("m"), "", batching=batching)
+    free = (model.TensorSpec("x", "FP32", (-1, 4)),)
+    fixed = (model.TensorSpec("x", "FP32", (2, 4)),)
+    judge = functools.partial(signatures.rows_joined, is_batchable=is_batchable, is_known=is_known)
+    assert judge(spec, free) == expected
+    assert judge(spec, fixed) == (False, False)

@@ -20,14 +20,14 @@ def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
     loaded = contract.load(path)
     assert [spec.name for spec in loaded.signature.outputs] == ["sum", "first"]
     assert [spec.shape for spec in loaded.signature.inputs] == [(2, 3)] * 3
-    assert not loaded.signature.can_join
+    assert not loaded.signature.has_batch_dimension
     answer = loaded.predict(
         {spec.name: np.full((2, 3), 2, np.float32) for spec in loaded.signature.inputs}, ["sum"]
     )
     np.testing.assert_array_equal(answer["sum"], np.full((2, 3), 8, np.float32))
 
 
-def test_a_bound_on_the_batch_below_the_spec_s_turns_batching_off(tmp_path):
+def test_a_bound_on_the_batch_bounds_the_rows_of_a_run(tmp_path):
     path = exported(
         tmp_path / "model.pt2",
         Cnn(),
@@ -35,8 +35,7 @@ def test_a_bound_on_the_batch_below_the_spec_s_turns_batching_off(tmp_path):
         dynamic={0: torch.export.Dim("batch", max=16)},
     )
     bounded = contract.load(path).signature
-    assert (bounded.has_batch_dimension, bounded.can_join, bounded.rows_max) == (True, False, 16)
-    assert contract.load(path, max_batch_size=16).signature.can_join
+    assert (bounded.has_batch_dimension, bounded.rows_max) == (True, 16)
 
 
 def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):

@@ -45,8 +45,8 @@ def test_a_whole_configuration():
 @pytest.mark.parametrize(
     ("text", "rows", "batching", "shape"),
     [
-        ("", None, None, (4,)),
-        ("dynamic_batching {}", None, None, (4,)),
+        ("", None, False, (4,)),
+        ("dynamic_batching {}", None, False, (4,)),
         ("max_batch_size: 0", None, False, (4,)),
         ("max_batch_size: 2", 2, False, (-1, 4)),
         ("max_batch_size: 2 dynamic_batching { }", 2, True, (-1, 4)),
@@ -125,7 +125,9 @@ def test_what_is_not_honoured_is_ignored():
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
         new_list: [ { x: 1 }, { x: [ 2, -017 ] } ] new_message { a < b: 1 > }
     """
-    assert triton_config.read(text) == model_metadata.ModelDeclaration(name="ab\nAAé")
+    assert triton_config.read(text) == model_metadata.ModelDeclaration(
+        name="ab\nAAé", batching=False
+    )
 
 
 CONFIGS = st.builds(

@@ -47,11 +47,11 @@ def _entry(config: Json) -> Json:
     runtime = _runtime(config)
     if runtime:
         entry["runtime"] = runtime
-    # In Triton 0 means that the model takes no batch dimension.
+    # In Triton 0, or no number, means that the model takes no batch dimension.
     rows_max = int(config.get("max_batch_size", 0))
-    if "max_batch_size" in config:
-        entry["batching"] = rows_max > 0
-        entry["max_batch_size"] = max(rows_max, 1)
+    entry["batching"] = rows_max > 0 and config.get("dynamic_batching") is not None
+    if rows_max > 0:
+        entry["max_batch_size"] = rows_max
     for triton_key, key in (("input", "inputs"), ("output", "outputs")):
         if config.get(triton_key):
             entry[key] = [_tensor(spec, is_batched=rows_max > 0) for spec in config[triton_key]]

@@ -68,8 +68,9 @@ class Signature:
     """The tensors that a model takes and returns.
 
     `has_batch_dimension`: the first dimension of every tensor counts rows, and a run returns as
-    many rows as it gets. `can_join`: rows of different requests may share a run, because no row
-    influences another; implies `has_batch_dimension`. `rows_max` bounds the rows of a run.
+    many rows as it gets. `can_join`: rows of different requests may share a run, because the kind
+    of model or its owner guarantees that no row influences another; implies
+    `has_batch_dimension`. `rows_max` bounds the rows of a run.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -120,6 +121,7 @@ class ModelSpec:
     An empty `runtime` is inferred from the artifact. `trust` allows artifacts that are code
     (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are for
     artifacts that have no signature. Only its `origin` may change the spec without `is_replacing`.
+    `batching` is the owner's word on joining requests; None leaves it to what is known of the rows.
     """
 
     id: ModelId
@@ -130,7 +132,7 @@ class ModelSpec:
     trust: bool = False
     checksum: str = ""
     load_timeout_s: float = 120.0
-    batching: bool = True
+    batching: bool | None = None
     max_batch_size: int = 256
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

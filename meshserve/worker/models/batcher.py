@@ -30,8 +30,9 @@ class RunRequest:
     """A run of the model.
 
     `inputs` were checked against the signature; `rows` is the size of their first dimension if the
-    model has a batch dimension, else 1. Empty `outputs` mean all. `expires_s` is on the event
-    loop's clock.
+    model has a batch dimension, else 1. It is 0 for inputs whose first sizes are unequal or zero:
+    they are no rows to join, so the model alone judges them. Empty `outputs` mean all. `expires_s`
+    is on the event loop's clock.
     """
 
     inputs: Tensors
@@ -242,9 +243,10 @@ def _settle(job: _Job, outcome: Outcome) -> None:
 
 def _can_join(first: RunRequest, other: RunRequest) -> bool:
     """Return whether both want the same outputs of inputs that differ only in their rows."""
-    return first.outputs == other.outputs and all(
-        name in other.inputs and array.shape[1:] == other.inputs[name].shape[1:]
-        for name, array in first.inputs.items()
+    if not first.rows or not other.rows or first.outputs != other.outputs:
+        return False
+    return first.inputs.keys() == other.inputs.keys() and all(
+        array.shape[1:] == other.inputs[name].shape[1:] for name, array in first.inputs.items()
     )
 
 

@@ -221,9 +221,11 @@ class CopyEffects:
     ) -> ResidentModel:
         loaded, spec = loaded_copy.loaded, recipe.spec
         signature, capabilities = loaded.signature, loaded.capabilities
-        can_join = signature.can_join and spec.batching
+        can_join = signature.can_join and spec.batching is not False
         limits = _batch_limits(
-            rows_max=spec.max_batch_size if can_join else 1,
+            rows_max=min(spec.max_batch_size, signature.rows_max or spec.max_batch_size)
+            if can_join
+            else 1,
             queue_max=self._settings.queue_max,
             parallel=(os.cpu_count() or 1) if capabilities.is_reentrant and not can_join else 1,
             is_steady=capabilities.is_steady,

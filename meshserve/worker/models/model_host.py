@@ -144,7 +144,7 @@ class ModelHost:
         if isinstance(outputs, asyncio.Future):
             return self._finish(call, ready, rows, outputs, began_s)
         self._end_quick_run(ready)
-        ready.stats.record_answer(rows, time.perf_counter() - began_s, time.time())
+        ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         return inference.InferReply(call.model, ready.id.version, call.id, outputs, signature)
 
     async def _finish(
@@ -161,7 +161,7 @@ class ModelHost:
         except errors.MeshError:
             ready.stats.failure.record(time.perf_counter() - began_s)
             raise
-        ready.stats.record_answer(rows, time.perf_counter() - began_s, time.time())
+        ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         signature = ready.resident.signature
         return inference.InferReply(call.model, ready.id.version, call.id, arrays, signature)
 
@@ -211,7 +211,7 @@ class ModelHost:
         id_ = self._follower.catalog.resolve(name, version)
         resident = await self.lease(id_, expires_s)
         self.release(resident)
-        is_joined = resident.signature.can_join and resident.spec.batching
+        is_joined = resident.signature.can_join and resident.spec.batching is not False
         return model_description.ServedModel(
             id=model.ModelId(name, id_.version),
             versions=self._follower.catalog.versions(id_.name),

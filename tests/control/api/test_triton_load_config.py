@@ -10,6 +10,7 @@ FULL = {
     "name": "m",
     "backend": "onnxruntime",
     "max_batch_size": 8,
+    "dynamic_batching": {},
     "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}],
     "output": [{"name": "y", "data_type": "TYPE_STRING", "dims": []}],
     "parameters": {"threads": {"string_value": "2"}},
@@ -39,6 +40,13 @@ def test_an_entry_is_one_of_the_configuration():
 def test_without_batches_the_dimensions_are_whole():
     assert entry({"max_batch_size": 0, "input": FULL["input"]})["inputs"][0]["shape"] == [4]
     assert entry({"max_batch_size": 0})["batching"] is False
+
+
+@pytest.mark.parametrize("config", [{}, {"dynamic_batching": {}}, {"max_batch_size": 8}])
+def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
+    config: dict[str, object],
+) -> None:
+    assert entry(config)["batching"] is False
 
 
 @pytest.mark.parametrize(
