@@ -29,8 +29,8 @@ class Adding(model_runtime.LoadedModel):
         self.forget = 0
 
     def predict(self, inputs, outputs):
-        self.runs.append(inputs["x"].tolist())
         self.threads.add(threading.current_thread().name)
+        self.runs.append(inputs["x"].tolist())
         assert self.gate.wait(20)
         if (inputs["x"] < 0).any():
             raise ValueError("négatif")
