@@ -106,7 +106,7 @@ def tensors_of(module: Any) -> list[Any]:
 
 
 def free(torch: Any, tensors: Sequence[Any]) -> None:
-    """Empty tensors in place, which frees their memory whoever still refers to them."""
+    """Empty tensors in place, which frees their memory even if they are still referenced."""
     # Modules are full of reference cycles, and Python's collector comes late.
     for tensor in tensors:
         tensor.data = _empty_like(torch, tensor)

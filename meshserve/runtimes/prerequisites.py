@@ -30,7 +30,7 @@ def import_library(module: str, library: str, extra: str) -> Any:
 @functools.cache
 def has_cuda() -> bool:
     """Return whether NVIDIA's driver is installed and sees at least one GPU."""
-    # The driver itself is asked, because every library that could tell starts to use the GPU.
+    # The driver is called directly, because libraries that know about GPUs start to use them.
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -20,6 +20,7 @@ FOLDER = ""
 """The name of every folder in its entry: a folder is its entry."""
 BLOCK_BYTES = 4096
 TRIES = 5
+"""Tries to move content in, because other processes may change the same entry meanwhile."""
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 

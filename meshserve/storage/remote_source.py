@@ -22,7 +22,9 @@ from meshserve.storage import (
 T = TypeVar("T")
 CHUNK_BYTES = 4 << 20
 PARALLEL = 8
+"""Downloads of one folder at a time."""
 CHECK_S = 5.0
+"""How long a source has to answer before its cached content is used unchecked."""
 
 
 class InThread(Protocol):

@@ -21,7 +21,9 @@ from meshserve.core.values import desired, model
 from meshserve.storage import content, model_uri, repository_scan
 
 PULSE_S = 0.5
+"""The interval at which settling entries are scanned again."""
 RESCAN_S = 3.0
+"""The interval of full scans, for file systems that report no changes."""
 RESCAN_SHARE_MAX = 0.05
 """The share of the time that goes into full scans: slow repositories are scanned less often."""
 

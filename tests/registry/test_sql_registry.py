@@ -103,7 +103,7 @@ def test_only_withdrawn_entries_are_gone(sql_registry):
     assert [change.spec.id for change in sql_registry.load().changes] == [("m", "2")]
 
 
-def test_changes_hold_in_the_order_in_which_they_are_given(sql_registry):
+def test_changes_are_saved_in_their_order(sql_registry):
     sql_registry.save(
         [
             catalog.ModelDeclared(world.spec("m")),

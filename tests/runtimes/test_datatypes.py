@@ -41,7 +41,7 @@ def test_sparse_becomes_dense_and_numbers_stay():
 @pytest.mark.parametrize(
     "array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str
 )
-def test_what_has_no_word_is_the_model_s_fault(array):
+def test_an_array_without_a_datatype_is_the_model_s_fault(array):
     with pytest.raises(errors.ModelRaised, match=str(array.dtype)[:8]):
         datatypes.to_wire(array)
 

@@ -89,7 +89,7 @@ def test_the_model_file_must_exist_and_not_be_empty(tmp_path):
         files.find_model_file(contract.spec(), artifact, LOOSE)
 
 
-def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
+def test_an_artifact_that_is_a_file_may_have_any_name(tmp_path):
     write(tmp_path, b_dat=b"x")
     assert (
         files.find_model_file(
@@ -99,7 +99,7 @@ def test_a_file_given_as_such_is_taken_whatever_its_name(tmp_path):
     )
 
 
-def test_members_of_what_is_no_whole_archive_are_none(tmp_path):
+def test_a_broken_archive_has_no_members(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x", "1")
     assert files.zip_members(tmp_path / "a.zip") == ("x",)

@@ -137,7 +137,7 @@ def test_a_file_from_windows_is_read(tmp_path):
         (r"tree_sizes=\d+", "tree_sizes=", "trees of"),
     ],
 )
-def test_what_would_lead_the_library_astray_is_refused(tmp_path, pattern, replacement, reason):
+def test_wrong_indices_are_refused(tmp_path, pattern, replacement, reason):
     (tmp_path / "model.txt").write_text(
         re.sub(pattern, replacement, trained().model_to_string(), count=1)
     )

@@ -100,7 +100,7 @@ def test_its_weights_take_no_memory_of_the_process_s_own(path):
     assert process_memory.mark().allocated_bytes - before.allocated_bytes < BYTES / 4
 
 
-def test_what_may_change_under_a_mapping_or_is_small_is_copied(path, tmp_path):
+def test_files_that_may_change_and_small_files_are_copied(path, tmp_path):
     assert not load(path, is_cached=False)[0].capabilities.mapped_bytes
     small = exported(tmp_path / "model.pt2", torch.nn.Linear(4, 4), torch.zeros(2, 4))
     assert not load(small)[0].capabilities.mapped_bytes
@@ -148,7 +148,7 @@ def test_weights_that_lie_askew_are_copied(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.pt2"])
-def test_what_a_run_writes_is_gone_when_it_is_attached_again(tmp_path, name):
+def test_writes_of_a_run_are_gone_after_attaching(tmp_path, name):
     path = file(tmp_path / name, Counting())
     content = path.read_bytes()
     loaded, artifact = load(path)

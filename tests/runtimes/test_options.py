@@ -11,7 +11,7 @@ def read(**values):
     return options.Options(contract.spec(options=values))
 
 
-def test_what_is_not_given_has_its_default():
+def test_a_missing_option_has_its_default():
     nothing = read()
     assert nothing.count("n", 3) == 3
     assert nothing.flag("f", default=True)
@@ -20,7 +20,7 @@ def test_what_is_not_given_has_its_default():
     assert nothing.texts("l") == ()
 
 
-def test_what_is_given_is_read():
+def test_options_are_read_by_type():
     given = read(n=0, f=False, c="a", t="y", l=["p", "q"])
     assert given.count("n", 3) == 0
     assert not given.flag("f", default=True)
@@ -53,7 +53,7 @@ def test_a_wrong_value_is_refused_by_name(value, get):
         get(read(o=value))
 
 
-def test_an_option_that_nobody_read_is_refused():
+def test_an_option_that_was_not_read_is_refused():
     given = read(threads=1, file="x")
     given.count("thread", 1)
     with pytest.raises(
@@ -62,5 +62,5 @@ def test_an_option_that_nobody_read_is_refused():
         given.check_known()
 
 
-def test_where_nothing_is_near_all_there_is_is_told():
+def test_all_known_words_are_listed_if_none_is_near():
     assert options.suggest("zzz", ["b", "a"]) == "; there is: a, b"

@@ -31,7 +31,7 @@ def of(function, *inputs):
         (lambda x: x.reshape(4, -1), (4, -1), False),
     ],
 )
-def test_outputs_are_found_and_batches_told_from_others(function, shape, batchable):
+def test_outputs_and_batches_are_recognised(function, shape, batchable):
     probed = of(function)
     assert probed.outputs == out(shape)
     assert probed.is_batchable == batchable
@@ -57,7 +57,7 @@ def test_free_dimensions_are_followed_and_the_first_size_that_runs_is_kept():
     assert probed.inputs["x"].shape == (1, 32)
 
 
-def test_what_never_runs_fails_with_its_own_reason():
+def test_a_model_that_never_runs_fails_with_its_own_reason():
     def refuse(_x):
         raise KeyError("never")
 

@@ -166,7 +166,7 @@ def test_nothing_is_written_beside_the_model(sample, tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_file_and_line(tmp_path, source, reason):
+def test_errors_have_file_and_line(tmp_path, source, reason):
     with pytest.raises(errors.LoadFailed, match=reason) as failed:
         load(tmp_path, source)
     assert "Traceback" not in failed.value.message
@@ -210,7 +210,7 @@ def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outp
         (500.0, "did not return 'z'"),
     ],
 )
-def test_what_the_user_s_code_does_wrong_later_is_its_own_fault(tmp_path, value, reason):
+def test_errors_of_a_prediction_are_the_model_s_fault(tmp_path, value, reason):
     loaded = load(tmp_path, PICKY)
     with pytest.raises(errors.ModelRaised, match=reason):
         loaded.predict({"x": np.array([value])}, ())

@@ -48,7 +48,7 @@ def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(tmp_pa
         contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
 
 
-def test_what_the_program_raises_is_told_in_one_line(tmp_path):
+def test_errors_of_the_program_are_one_line(tmp_path):
     class Picky(torch.nn.Module):
         def forward(self, x):
             return torch.nn.functional.embedding(x, torch.ones(3, 2))
@@ -62,7 +62,7 @@ def test_what_the_program_raises_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("what", [Cnn().state_dict(), Cnn()], ids=["weights", "module"])
-def test_weights_without_a_program_are_told_apart(tmp_path, what):
+def test_weights_without_a_program_are_refused(tmp_path, what):
     torch.save(what, tmp_path / "model.pt")
     with pytest.raises(errors.LoadFailed, match="holds weights or a pickled module, not a program"):
         contract.load(tmp_path)

@@ -63,7 +63,7 @@ def test_a_runtime_is_found_by_its_name(tmp_path, name):
 
 
 @pytest.mark.parametrize(("alias", "name"), sorted(runtime_lookup.ALIASES.items()))
-def test_what_others_call_it_is_known(alias, name):
+def test_aliases_are_known(alias, name):
     assert runtime_lookup.by_name(alias).name == name
 
 
@@ -76,7 +76,7 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
         runtime_lookup.by_name("qqq")
 
 
-def test_what_nothing_knows_is_told_what_is_understood(tmp_path):
+def test_an_unknown_artifact_lists_what_is_understood(tmp_path):
     (tmp_path / "weights.h5").touch()
     with pytest.raises(
         errors.LoadFailed,
@@ -94,7 +94,7 @@ def test_the_option_file_narrows_the_choice(tmp_path):
         assert runtime_lookup.find(contract.spec(options={"file": file}), artifact).name == name
 
 
-def test_a_users_class_comes_before_what_lies_beside_it(tmp_path):
+def test_a_users_class_comes_before_other_files(tmp_path):
     (tmp_path / "model.onnx").touch()
     (tmp_path / "model.py").touch()
     assert runtime_lookup.find(contract.spec(), contract.artifact(tmp_path)).name == "python"

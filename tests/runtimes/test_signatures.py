@@ -80,7 +80,7 @@ def test_impossible_declarations_are_refused(declared, reason):
         signatures.check_specs(declared, "input")
 
 
-def test_strange_and_missing_names_are_told():
+def test_unknown_and_missing_names_are_refused():
     with pytest.raises(errors.LoadFailed, match="'ab' does not exist in the model; did you mean"):
         signatures.check_names(specs(("ab", "FP32", ())), specs(("abc", "FP32", ())), "output")
     with pytest.raises(errors.LoadFailed, match="the model needs the input 'b'"):

@@ -92,7 +92,7 @@ def test_an_untrusted_pickle_is_not_even_looked_into(tmp_path):
         contract.load(path)
 
 
-def test_a_pickle_of_another_world_says_what_it_needs(tmp_path):
+def test_a_pickle_with_a_missing_module_names_it(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(
         b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x0bnot_a_thing\x94\x8c\x06Scorer\x94\x93\x94."
@@ -116,7 +116,7 @@ def test_an_estimator_that_was_never_fitted_is_refused(tmp_path):
         contract.load(saved(tmp_path, LogisticRegression()))
 
 
-def test_a_forest_uses_one_thread_unless_told(tmp_path, forest):
+def test_a_forest_uses_one_thread_by_default(tmp_path, forest):
     path = saved(tmp_path, forest, "model.joblib")
     jobs = [
         contract.load(path, trust=True, options=options)._functions["predict"].__self__.n_jobs

@@ -46,7 +46,7 @@ def test_the_signature_is_found(loaded):
     )
 
 
-def test_only_what_is_asked_for_is_computed(loaded):
+def test_only_requested_outputs_are_computed(loaded):
     given = loaded.predict({"input": np.ones((2, 3))}, ["sign"])
     assert given["sign"].tolist() == [b"big", b"big"]
     assert CALLS == ["sign"]

@@ -33,7 +33,7 @@ def test_the_bytes_on_a_gpu_are_those_of_the_weights():
     ).capabilities.gpu_bytes == 4 * (4 * 9 + 4 + 1440 + 10)
 
 
-def test_a_closed_program_takes_nothing_whoever_still_knows_it():
+def test_a_closed_program_takes_no_memory_even_if_it_is_referenced():
     module = Cnn()
     weights = [weight.untyped_storage() for weight in module.parameters()]
     answer = module(torch.zeros(1, 1, 8, 8))
@@ -63,7 +63,7 @@ class Waiting(torch.nn.Module):
         return images
 
 
-def test_what_a_run_still_reads_stays_until_it_ends():
+def test_storages_of_a_running_call_stay_until_it_ends():
     module = Waiting()
     storage = module.weight.untyped_storage()
     copy = torch_model.TorchModel(
@@ -84,14 +84,14 @@ def test_what_a_run_still_reads_stays_until_it_ends():
     assert copy._still_read == []
 
 
-def test_outputs_have_names_however_they_are_given():
+def test_outputs_of_any_structure_have_names():
     one, other = np.zeros(1), np.ones(1)
     assert torch_model.name_outputs({"a": one}) == {"a": one}
     assert torch_model.name_outputs((one, other)) == {"output_0": one, "output_1": other}
     assert list(torch_model.name_outputs(one)) == ["output"]
 
 
-def test_the_reason_is_the_last_of_torchscript_s_own():
+def test_the_reason_is_the_last_line_of_torchscript():
     assert (
         torch_model.reason(RuntimeError("The following\nRuntimeError: index out of range"))
         == "index out of range"

@@ -31,13 +31,13 @@ def test_a_tree_passes(left, right):
     ],
     ids=["itself", "root again", "one child twice", "out of range", "two parents"],
 )
-def test_what_is_no_tree_is_refused(left, right):
+def test_arrays_that_are_no_tree_are_refused(left, right):
     with pytest.raises(trees.BadTree):
         trees.check_children(*arrays(left, right))
 
 
 @given(st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 6)), min_size=1, max_size=6))
-def test_every_walk_from_the_root_of_what_passes_ends(pairs):
+def test_every_walk_in_an_accepted_tree_ends(pairs):
     left, right = np.array(pairs).T
     try:
         trees.check_children(left, right)

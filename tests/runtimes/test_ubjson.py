@@ -45,12 +45,12 @@ def encoded(value):
 
 
 @given(VALUES)
-def test_what_was_written_is_read(value):
+def test_written_values_are_read(value):
     assert ubjson.loads(encoded(value)) == value
 
 
 @given(VALUES.filter(lambda value: len(encoded(value)) > 1), st.data())
-def test_what_is_cut_short_or_followed_by_more_is_refused(value, data):
+def test_values_cut_short_or_followed_by_more_are_refused(value, data):
     content = encoded(value)
     cut = data.draw(st.integers(0, len(content) - 1))
     for broken in (content[:cut], content + b"Z"):
@@ -97,7 +97,7 @@ def test_typed_arrays_are_arrays(code, dtype):
         (b"ZZ", "left over"),
     ],
 )
-def test_what_is_malformed_says_how(content, reason):
+def test_a_malformed_value_says_why(content, reason):
     with pytest.raises(ubjson.Malformed, match=reason):
         ubjson.loads(content)
 

@@ -148,7 +148,7 @@ TREE = (*FOREST, "trees", 0)
         (("learner",), {}, "learner_model_param"),
     ],
 )
-def test_what_would_lead_the_library_astray_is_refused(tmp_path, path, value, reason):
+def test_wrong_indices_are_refused(tmp_path, path, value, reason):
     original = orjson.loads(trained().save_raw("json"))
     (tmp_path / "model.json").write_bytes(orjson.dumps(change(original, path, value)))
     with pytest.raises(errors.LoadFailed, match=reason):

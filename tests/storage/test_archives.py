@@ -209,6 +209,6 @@ def test_a_single_folder_is_the_content(place):
     ("packed", "name"),
     [(b"", "m.tar"), (b"no archive", "m.zip"), (b"\x1f\x8bno", "m.tgz"), (zipped({}), "m.zip")],
 )
-def test_what_is_no_archive_is_said(place, packed, name):
+def test_a_file_that_is_no_archive_is_refused(place, packed, name):
     with pytest.raises(errors.LoadFailed, match=r"can't be read as an archive|holds no files"):
         place.unpack(packed, name)

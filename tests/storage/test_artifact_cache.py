@@ -40,7 +40,7 @@ def test_a_source_is_known_only_with_its_content(taken):
     assert taken.artifact(other) is None
 
 
-def test_only_what_is_big_for_the_cache_is_too_big_to_copy(disk):
+def test_only_files_bigger_than_a_quarter_of_the_cache_are_too_big(disk):
     assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [
         False,
         True,

@@ -38,7 +38,7 @@ async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
     assert await artifacts.fetch(f"file://{str(path).replace(' ', '%20')}#stamp", "") == plain
 
 
-async def test_what_was_fetched_before_is_a_hit(artifacts, make_file):
+async def test_a_second_fetch_is_a_hit(artifacts, make_file):
     path = str(make_file("a.onnx"))
     assert hit(artifacts, path, "") is None
     fetched = await artifacts.fetch(path, "")
@@ -95,7 +95,7 @@ async def test_a_folder_and_its_file_differ(artifacts, make_file):
         ("https://", "expected a path"),
     ],
 )
-async def test_what_can_not_be_fetched_is_said_with_its_uri(artifacts, uri, words):
+async def test_a_failed_fetch_names_its_uri(artifacts, uri, words):
     with pytest.raises(errors.LoadFailed, match=words) as raised:
         await artifacts.fetch(uri, "")
     assert uri in raised.value.message
@@ -116,7 +116,7 @@ async def test_checksums_are_held_against_the_bytes(artifacts, make_file):
         await artifacts.fetch(path, "md5:abc")
 
 
-async def test_what_is_a_quarter_of_the_cache_stays_where_it_lies(tmp_path, make_file):
+async def test_a_file_bigger_than_a_quarter_of_the_cache_is_used_in_place(tmp_path, make_file):
     path = make_file("big.pt", os.urandom(3 * MIB))
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
     fetched = await artifacts.fetch(str(path), "")
@@ -149,7 +149,7 @@ async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
     await artifacts.close()
 
 
-async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file):
+async def test_held_artifacts_are_not_trimmed(tmp_path, make_file):
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
     held = await artifacts.fetch(paths[0], "")
@@ -169,7 +169,7 @@ async def test_the_cache_is_trimmed_but_not_of_what_is_held(tmp_path, make_file)
     await artifacts.close()
 
 
-async def test_what_is_fetched_while_it_is_trimmed_is_there(tmp_path, make_file):
+async def test_artifacts_fetched_during_a_trim_exist(tmp_path, make_file):
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(40)]
     for _ in range(20):

@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_files_where_they_are(tmp_path, make_file):
     assert bring(FullDisk(tmp_path / "cache", MIB, MIB, 0.0), path).place == str(path)
 
 
-def test_what_changes_whenever_it_is_read_is_refused(tmp_path, make_file):
+def test_a_file_that_changes_at_each_read_is_refused(tmp_path, make_file):
     meddler = Meddler(tmp_path / "cache", MIB, MIB, 0.0)
     meddler.source = make_file("a.onnx")
     meddler.slot.take()

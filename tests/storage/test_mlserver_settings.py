@@ -32,7 +32,7 @@ def test_whole_settings():
     )
 
 
-def test_nothing_need_be_said():
+def test_all_settings_are_optional():
     assert (
         mlserver_settings.read("{}")
         == mlserver_settings.read('{"parameters": null, "max_batch_size": 0}')
@@ -56,7 +56,7 @@ def test_an_unknown_implementation_is_kept():
         b"\xff",
     ],
 )
-def test_what_is_wrong_is_said(text):
+def test_wrong_settings_say_why(text):
     with pytest.raises(
         ValueError
     ) as raised:  # in the words of whoever found it: json, the codec or we

@@ -18,7 +18,7 @@ from meshserve.storage import model_uri
         ("abfss://box@account.dfs.core.windows.net/m/v1/", "objects", "m/v1/", "v1"),
     ],
 )
-def test_what_uris_say(uri, kind, path, name):
+def test_uris_are_parsed(uri, kind, path, name):
     source = model_uri.parse(uri)
     assert (source.kind, source.path, source.name) == (kind, path, name)
 
@@ -36,7 +36,7 @@ def test_all_ways_to_write_a_path_are_one():
 
 
 @pytest.mark.parametrize("name", ["m.zip", "M.TAR", "m.tar.gz", "m.v2.tgz"])
-def test_archives_are_told_by_their_endings(name):
+def test_archives_are_recognised_by_their_endings(name):
     assert model_uri.parse(f"/m/{name}").is_archive
     assert not model_uri.parse(f"/m/{name}/model.pt").is_archive
 
@@ -45,7 +45,7 @@ def test_archives_are_told_by_their_endings(name):
     "uri",
     ["a.onnx", "ftp://host/a", "file://host/a", "https:///a", "/a\0b", "", "hf://owner/model"],
 )
-def test_what_nobody_here_fetches_is_refused(uri):
+def test_unsupported_uris_are_refused(uri):
     with pytest.raises(errors.LoadFailed, match=r"expected|another machine|null"):
         model_uri.parse(uri)
 
@@ -58,5 +58,5 @@ def test_what_nobody_here_fetches_is_refused(uri):
         ("/a?b@c", "/a?b@c"),
     ],
 )
-def test_what_is_shown_has_no_credentials(uri, shown):
+def test_the_shown_uri_has_no_credentials(uri, shown):
     assert model_uri.redacted(uri) == model_uri.parse(uri).shown == shown

@@ -88,7 +88,7 @@ def test_every_scheme_has_a_store(uri):
     assert remote_objects.RemoteObjects(model_uri.parse(uri))
 
 
-def test_a_missing_account_is_said():
+def test_a_missing_account_is_named():
     with pytest.raises(errors.LoadFailed, match="az://box/a can't be fetched: no account"):
         remote_objects.RemoteObjects(model_uri.parse("az://box/a"))
 

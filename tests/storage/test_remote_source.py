@@ -41,7 +41,7 @@ async def test_a_file_comes_over_http_with_its_query(artifacts, site):
     assert bytes_of(fetched) == b"model"
 
 
-async def test_the_second_fetch_asks_nobody(artifacts, site):
+async def test_the_second_fetch_sends_no_request(artifacts, site):
     site.files["/a.onnx"] = b"model"
     fetched = await artifacts.fetch(site.url("/a.onnx"), "")
     assert await artifacts.fetch(site.url("/a.onnx"), "") == fetched
@@ -73,7 +73,7 @@ async def test_a_new_process_asks_once_whether_it_changed(tmp_path, artifacts, s
     await other.close()
 
 
-async def test_a_new_process_sees_what_changed(tmp_path, artifacts, site):
+async def test_a_new_process_sees_changes(tmp_path, artifacts, site):
     site.files["/a.onnx"] = b"model"
     await artifacts.fetch(site.url("/a.onnx"), "")
     site.files["/a.onnx"] = b"newer"
@@ -83,7 +83,7 @@ async def test_a_new_process_sees_what_changed(tmp_path, artifacts, site):
 
 
 @pytest.mark.parametrize("fault", ["gone", "head"])
-async def test_what_can_not_be_asked_now_is_taken_as_it_was(tmp_path, artifacts, site, fault):
+async def test_an_unreachable_source_is_served_from_the_cache(tmp_path, artifacts, site, fault):
     site.files["/a.onnx"] = b"model"
     first = await artifacts.fetch(site.url("/a.onnx"), "")
     site.refuses_head = fault == "head"
@@ -111,13 +111,13 @@ async def test_a_broken_download_goes_on_where_it_stopped(artifacts, site):
     assert len(site.asked) > 3
 
 
-async def test_a_broken_download_that_can_not_go_on_is_said(artifacts, site):
+async def test_a_broken_download_without_ranges_says_why(artifacts, site):
     site.files["/a.onnx"], site.broken, site.has_ranges = os.urandom(3 * MIB), 1, False
     with pytest.raises(errors.LoadFailed, match="broke off"):
         await artifacts.fetch(site.url("/a.onnx"), "")
 
 
-async def test_what_is_too_big_is_refused_and_leaves_nothing(tmp_path, artifacts, site):
+async def test_a_source_that_is_too_big_leaves_nothing(tmp_path, artifacts, site):
     site.files["/a.onnx"] = bytes(11 * MIB)
     with pytest.raises(
         errors.LoadFailed, match=r"a\.onnx is bigger than the limit of 10485760 bytes"
@@ -126,7 +126,7 @@ async def test_what_is_too_big_is_refused_and_leaves_nothing(tmp_path, artifacts
     assert [path.suffix for path in files_below(tmp_path / "cache")] == [".lock"]
 
 
-async def test_what_is_not_there_is_said_without_credentials(artifacts, site):
+async def test_a_missing_source_is_named_without_credentials(artifacts, site):
     with pytest.raises(errors.LoadFailed) as raised:
         await artifacts.fetch(site.url("/a.onnx?sig=secret").replace("//", "//user:word@"), "")
     shown = site.url("/a.onnx?***").replace("//", "//***@")
@@ -151,7 +151,7 @@ async def test_archives_become_folders(tmp_path, artifacts, site, name, pack):
     assert await artifacts.fetch(str(tmp_path / name), sha(packed)) == fetched
 
 
-async def test_a_trick_in_an_archive_is_said_with_the_uri(artifacts, site):
+async def test_a_hostile_archive_is_refused_with_its_uri(artifacts, site):
     site.files["/m.zip"] = zipped({"../a": b"x"})
     with pytest.raises(errors.LoadFailed, match=r"/m\.zip: the name '\.\./a' leads out"):
         await artifacts.fetch(site.url("/m.zip"), "")
@@ -204,7 +204,7 @@ async def test_a_folder_of_s3_that_is_too_big_is_refused(artifacts, bucket):
 
 @pytest.mark.parametrize("uri", ["s3://models/nothing", "s3://models/nothing/", "s3://no-bucket/a"])
 @pytest.mark.usefixtures("bucket")
-async def test_what_is_not_in_s3_is_one_sentence(artifacts, uri):
+async def test_a_missing_object_in_s3_is_one_sentence(artifacts, uri):
     with pytest.raises(errors.LoadFailed, match=f"{uri} can't be fetched: [^\n]+$"):
         await artifacts.fetch(uri, "")
 

@@ -83,7 +83,7 @@ def test_all_layouts_side_by_side(tree):
     assert tree.problems() == []
 
 
-def test_what_is_no_model_is_passed_over(tree):
+def test_other_files_are_ignored(tree):
     for name in (
         "README.md",
         "notes.txt",
@@ -97,7 +97,7 @@ def test_what_is_no_model_is_passed_over(tree):
     assert (tree.ids(), tree.problems()) == ([], [])
 
 
-def test_specs_have_what_their_repository_gives_them(tree):
+def test_specs_have_the_fields_of_their_repository(tree):
     path = tree.put("a b/1/model.onnx")
     spec = tree.scan().specs[0]
     assert (spec.pool, spec.trust, str(spec.origin), spec.runtime) == (
@@ -208,7 +208,7 @@ def test_a_change_of_the_files_changes_the_spec(tree, name):
     assert changed == [name[0]]
 
 
-def test_what_is_being_written_is_not_there_yet(tree):
+def test_new_files_being_written_are_not_served_yet(tree):
     tree.put("a/1/model.onnx")
     assert [tree.scan(later_s).specs == () for later_s in (-5.0, 0.0, 0.5, 5.0)] == [
         True,
@@ -219,7 +219,7 @@ def test_what_is_being_written_is_not_there_yet(tree):
 
 
 @pytest.mark.parametrize("name", ["a/1/model.onnx", "a/config.pbtxt", "a/1/more.bin"])
-def test_what_is_being_written_again_is_as_it_was(tree, name):
+def test_changed_files_being_written_stay_as_they_were(tree, name):
     tree.put("a/1/model.onnx")
     before = repository_scan.EntryScanner(tree.folder, PATTERN, time.time_ns() + 10**10).scan(
         "a", repository_scan.NOTHING
@@ -241,7 +241,7 @@ def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree):
     assert new.scan("a", before).specs == before.specs
 
 
-def test_what_is_no_folder_is_said(tree):
+def test_a_missing_folder_is_refused(tree):
     with pytest.raises(errors.LoadFailed, match="can't be read"):
         repository_scan.scan(tree.folder / "nothing", PATTERN, 0)
 

@@ -121,7 +121,7 @@ def report_nothing(*_: object, **__: object):
     raise OSError(28, "inotify watch limit reached")
 
 
-async def test_an_unchanged_repository_is_told_once(folder, make_file):
+async def test_an_unchanged_repository_is_yielded_once(folder, make_file):
     make_file("a.onnx")
     watch = Counting()
     follower = Follower(desired.RepositorySettings(str(folder)), watch)
@@ -132,7 +132,7 @@ async def test_an_unchanged_repository_is_told_once(folder, make_file):
     await follower.stop()
 
 
-async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file, caplog):
+async def test_changes_are_seen_without_reports_of_the_system(folder, make_file, caplog):
     follower = Follower(desired.RepositorySettings(str(folder)), report_nothing)
     await follower.until()
     make_file("a.onnx")
@@ -141,7 +141,7 @@ async def test_changes_are_seen_where_the_system_does_not_tell(folder, make_file
     await follower.stop()
 
 
-async def test_a_repository_that_is_not_watched_is_told_once(folder, make_file):
+async def test_an_unwatched_repository_is_yielded_once(folder, make_file):
     make_file("a.onnx")
     scans = [
         scan
@@ -161,6 +161,6 @@ async def test_a_folder_that_goes_away_withdraws_nothing(folder, follower, make_
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/models", "/nowhere/at/all"])
-async def test_what_is_no_folder_here_is_said(place):
+async def test_a_repository_elsewhere_is_refused(place):
     with pytest.raises(errors.LoadFailed, match=place):
         await anext(repository_watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))

@@ -21,18 +21,18 @@ KNOWNS = st.builds(
 
 @given(st.text(), KNOWNS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_written_is_read(tmp_path, uri, known):
+def test_a_written_source_is_read(tmp_path, uri, known):
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write(uri, known, tmp_path / "made")
     assert kept.read(uri) == known
 
 
-def test_what_was_never_written_is_not_there(tmp_path):
+def test_an_unknown_source_is_none(tmp_path):
     assert source_index.SourceIndex(tmp_path).read("/a") is None
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b"[]", b'{"stamp": 1}', b'{"unknown": 1}', b"\xff"])
-def test_what_can_not_be_understood_is_not_there(tmp_path, spoiled):
+def test_an_unreadable_source_is_none(tmp_path, spoiled):
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("/a", KNOWN, tmp_path / "made")
     for path in (tmp_path / "sources").rglob("*.json"):

@@ -114,12 +114,12 @@ def test_runtimes(text, runtime):
         ("a { " * 10_000, "too many messages"),
     ],
 )
-def test_what_can_not_be_served_is_said(text, words):
+def test_wrong_configurations_say_why(text, words):
     with pytest.raises(ValueError, match=words):
         triton_config.read(text)
 
 
-def test_what_is_not_honoured_is_ignored():
+def test_unknown_fields_are_ignored():
     text = """
         # a comment, even "with quotes {"
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
