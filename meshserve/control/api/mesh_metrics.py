@@ -6,7 +6,7 @@ Metrics of workers and engines are not among them: every process serves its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import (
@@ -31,7 +31,8 @@ REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = (
 LLM_STATES = (*REPLICA_STATES, "idle")
 
 Llms = tuple[mesh_view.LlmView, ...]
-Labelled = Iterable[tuple[list[str], float]]
+Samples = Iterable[tuple[Sequence[str], float]]
+"""Pairs of the values of the labels and the value of the metric."""
 
 
 class MeshMetrics:
@@ -49,119 +50,100 @@ class MeshMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family; Prometheus' library calls this."""
-        view = self._controller.view()
-        yield GaugeMetricFamily(
-            "meshserve_models_registered",
-            "Registered versions of models.",
-            value=len(view.models),
+        source, view = self._controller, self._controller.view()
+        yield _gauge("models_registered", "Registered versions of models.", len(view.models))
+        yield _gauge("aliases", "Aliases.", len(view.aliases))
+        yield _gauge("workers", "Workers by pool and state.", _workers(view), ("pool", "state"))
+        yield _counter("controller_restarts", "Restarts of the controller.", source.restarts)
+        yield _counter(
+            "controller_events", "Events that the controller handled.", source.events_handled
         )
-        yield GaugeMetricFamily("meshserve_aliases", "Aliases.", value=len(view.aliases))
-        yield _workers(view)
-        yield CounterMetricFamily(
-            "meshserve_controller_restarts",
-            "Restarts of the controller.",
-            value=self._controller.restarts,
-        )
-        yield CounterMetricFamily(
-            "meshserve_controller_events",
-            "Events that the controller handled.",
-            value=self._controller.events_handled,
-        )
-        yield CounterMetricFamily(
-            "meshserve_controller_failures",
+        yield _counter(
+            "controller_failures",
             "Events whose handling failed by a bug of the controller's.",
-            value=self._controller.failures,
+            source.failures,
         )
-        yield _labelled(
-            CounterMetricFamily(
-                "meshserve_worker_restarts", "Restarts of workers after a loss.", labels=["worker"]
-            ),
-            (([worker.id], worker.restarts) for worker in view.workers),
+        yield _counter(
+            "worker_restarts",
+            "Restarts of workers after a loss.",
+            (((worker.id,), worker.restarts) for worker in view.workers),
+            ("worker",),
         )
-        yield _labelled(
-            GaugeMetricFamily(
-                "meshserve_model_workers",
-                "Workers of a model that one is not enough for.",
-                labels=["model"],
-            ),
-            (([route.name], len(route.worker_ids)) for route in view.hot_routes),
+        yield _gauge(
+            "model_workers",
+            "Workers of a model that one is not enough for.",
+            (((route.name,), len(route.worker_ids)) for route in view.hot_routes),
+            ("model",),
         )
         yield from _llm_families(view.llms)
 
 
-def _labelled(
-    family: GaugeMetricFamily | CounterMetricFamily, samples: Labelled
-) -> GaugeMetricFamily | CounterMetricFamily:
-    for labels, value in samples:
+def _gauge(name: str, text: str, samples: Samples | float, labels: Sequence[str] = ()) -> Metric:
+    return _filled(GaugeMetricFamily(f"meshserve_{name}", text, labels=labels), samples)
+
+
+def _counter(name: str, text: str, samples: Samples | float, labels: Sequence[str] = ()) -> Metric:
+    return _filled(CounterMetricFamily(f"meshserve_{name}", text, labels=labels), samples)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples | float) -> Metric:
+    """Return the family with its samples; a number is the one sample of a family without labels."""
+    for labels, value in [((), samples)] if isinstance(samples, int | float) else samples:
         family.add_metric(labels, value)
     return family
 
 
-def _workers(view: mesh_view.MeshView) -> Metric:
-    family = GaugeMetricFamily(
-        "meshserve_workers", "Workers by pool and state.", labels=["pool", "state"]
-    )
+def _workers(view: mesh_view.MeshView) -> Samples:
     for pool in view.config.pools:
         counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
-        for state in WORKER_STATES:
-            family.add_metric([pool.name, state], counts[state])
-    return family
+        yield from (((pool.name, state), counts[state]) for state in WORKER_STATES)
 
 
 def _llm_families(llms: Llms) -> Iterator[Metric]:
-    yield _llm_states(llms)
-    yield _llm_replicas(llms)
-    yield _labelled(
-        GaugeMetricFamily(
-            "meshserve_llm_held_requests", "Requests that wait for an engine.", labels=["llm"]
-        ),
-        (([llm.name], llm.held_requests) for llm in llms),
+    yield _gauge(
+        "llm_state",
+        "1 for the state that the LLM is in.",
+        (((llm.name, state), llm.state == state) for llm in llms for state in LLM_STATES),
+        ("llm", "state"),
     )
-    yield _labelled(
-        GaugeMetricFamily(
-            "meshserve_llm_held_bytes", "Bytes of requests that wait for an engine.", labels=["llm"]
-        ),
-        (([llm.name], llm.held_bytes) for llm in llms),
+    yield _gauge("llm_replicas", "Replicas of LLMs by state.", _replicas(llms), ("llm", "state"))
+    yield _gauge(
+        "llm_held_requests",
+        "Requests that wait for an engine.",
+        (((llm.name,), llm.held_requests) for llm in llms),
+        ("llm",),
     )
-    yield _labelled(
-        CounterMetricFamily(
-            "meshserve_llm_turned_away", "Requests that might not wait any longer.", labels=["llm"]
-        ),
-        (([llm.name], llm.turned_away) for llm in llms),
+    yield _gauge(
+        "llm_held_bytes",
+        "Bytes of requests that wait for an engine.",
+        (((llm.name,), llm.held_bytes) for llm in llms),
+        ("llm",),
+    )
+    yield _counter(
+        "llm_turned_away",
+        "Requests that might not wait any longer.",
+        (((llm.name,), llm.turned_away) for llm in llms),
+        ("llm",),
     )
     yield from _durations("start", "Starts", {llm.name: llm.starts for llm in llms})
     yield from _durations("wake", "Wakes", {llm.name: llm.wakes for llm in llms})
 
 
-def _llm_states(llms: Llms) -> Metric:
-    return _labelled(
-        GaugeMetricFamily(
-            "meshserve_llm_state", "1 for the state that the LLM is in.", labels=["llm", "state"]
-        ),
-        (([llm.name, state], llm.state == state) for llm in llms for state in LLM_STATES),
-    )
-
-
-def _llm_replicas(llms: Llms) -> Metric:
-    family = GaugeMetricFamily(
-        "meshserve_llm_replicas", "Replicas of LLMs by state.", labels=["llm", "state"]
-    )
+def _replicas(llms: Llms) -> Samples:
     for llm in llms:
         counts = Counter(replica.state for replica in llm.replicas)
-        for state in REPLICA_STATES:
-            family.add_metric([llm.name, state], counts[state])
-    return family
+        yield from (((llm.name, state), counts[state]) for state in REPLICA_STATES)
 
 
 def _durations(
     word: str, title: str, durations: Mapping[str, mesh_view.DurationView]
 ) -> Iterator[Metric]:
     text = f"{title} of engines that succeeded"
-    count = CounterMetricFamily(f"meshserve_llm_{word}s", f"{text}.", labels=["llm"])
+    counts = (((name,), duration.count) for name, duration in durations.items())
+    yield _counter(f"llm_{word}s", f"{text}.", counts, ("llm",))
     seconds = SummaryMetricFamily(
         f"meshserve_llm_{word}_seconds", f"{text}, and how long they took.", labels=["llm"]
     )
     for name, duration in durations.items():
-        count.add_metric([name], duration.count)
         seconds.add_metric([name], duration.count, duration.total_s)
-    yield from (count, seconds)
+    yield seconds
