@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from meshserve import logs
 
 
 @pytest.fixture
-def package_logger():
+def package_logger() -> Iterator[Any]:
     """The package's logger; its handlers and settings are restored after the test."""
     logger = logging.getLogger("meshserve")
     before = (logger.level, logger.propagate, list(logger.handlers))
@@ -20,7 +23,7 @@ def package_logger():
     logger.level, logger.propagate = before[:2]
 
 
-def test_a_line_has_time_level_logger_and_message(package_logger, tmp_path):
+def test_a_line_has_time_level_logger_and_message(package_logger: Any, tmp_path: Path) -> None:
     logs.to_file(str(tmp_path / "logs"), "default-0")
     package_logger.getChild("worker.host").warning("model %s failed", "iris")
     package_logger.getChild("worker.host").debug("not this")
@@ -31,7 +34,9 @@ def test_a_line_has_time_level_logger_and_message(package_logger, tmp_path):
     )
 
 
-def test_other_packages_and_the_screen_are_left_alone(package_logger, tmp_path, caplog):
+def test_other_packages_and_the_screen_are_left_alone(
+    package_logger: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     logs.to_file(str(tmp_path), "w")
     package_logger.info("to the file alone")
     logging.getLogger("somebody").warning("not ours")
@@ -39,7 +44,7 @@ def test_other_packages_and_the_screen_are_left_alone(package_logger, tmp_path, 
     assert "not ours" not in (tmp_path / "w.log").read_text()
 
 
-def test_a_restarted_process_appends_to_its_file(package_logger, tmp_path):
+def test_a_restarted_process_appends_to_its_file(package_logger: Any, tmp_path: Path) -> None:
     (tmp_path / "w.log").write_text("before\n")
     logs.to_file(str(tmp_path), "w")
     package_logger.info("after")
@@ -47,7 +52,9 @@ def test_a_restarted_process_appends_to_its_file(package_logger, tmp_path):
     assert (len(lines), lines[0], lines[1].endswith("after")) == (2, "before", True)
 
 
-def test_old_lines_are_dropped(package_logger, tmp_path, monkeypatch):
+def test_old_lines_are_dropped(
+    package_logger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "BYTES_MAX", 1000)
     logs.to_file(str(tmp_path), "w")
     for number in range(200):

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 MIB = 1 << 20
 
 
-def worker(id_: str, **changes: Any) -> dict[str, Any]:
+def worker(id_: str, **changes: Any) -> Any:
     return {
         "id": id_,
         "node": "node-1",
@@ -37,7 +37,7 @@ def worker(id_: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def model(name: str, **changes: Any) -> dict[str, Any]:
+def model(name: str, **changes: Any) -> Any:
     return {
         "name": name,
         "version": "1",
@@ -57,7 +57,7 @@ def model(name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def llm(name: str, *replicas: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def llm(name: str, *replicas: Any, **changes: Any) -> Any:
     return {
         "name": name,
         "state": "ready",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from tests.cli import fake_mesh
 COUNTS = st.fixed_dictionaries(dict.fromkeys(deltas.COUNTERS, st.integers(0, 10**6)))
 
 
-def test_traffic_is_the_growth_of_the_counters():
+def test_traffic_is_the_growth_of_the_counters() -> None:
     before, after = (
         fake_mesh.worker("a"),
         fake_mesh.worker("a", requests=120_500, hits=120_300, loads=104),
@@ -24,11 +26,11 @@ def test_traffic_is_the_growth_of_the_counters():
     )
 
 
-def test_a_new_worker_has_no_traffic_yet():
+def test_a_new_worker_has_no_traffic_yet() -> None:
     assert deltas.traffic(None, fake_mesh.worker("a"), 1.0) == deltas.Traffic(1.0)
 
 
-def test_a_restarted_worker_counts_from_zero():
+def test_a_restarted_worker_counts_from_zero() -> None:
     assert (
         deltas.traffic(fake_mesh.worker("a"), fake_mesh.worker("a", requests=30), 1.0).requests
         == 30
@@ -36,17 +38,17 @@ def test_a_restarted_worker_counts_from_zero():
 
 
 @given(COUNTS, COUNTS, st.floats(0.1, 100))
-def test_traffic_is_never_negative(before, after, interval_s):
+def test_traffic_is_never_negative(before: Any, after: Any, interval_s: Any) -> None:
     assert min(deltas.traffic(before, after, interval_s)) >= 0
 
 
 @given(st.lists(COUNTS, max_size=4))
-def test_total_is_the_sum_of_the_parts(counts):
+def test_total_is_the_sum_of_the_parts(counts: Any) -> None:
     parts = [deltas.Traffic(1.0, **count) for count in counts]
     assert deltas.total(parts, 1.0).requests == sum(part.requests for part in parts)
 
 
-def test_the_hottest_come_first():
+def test_the_hottest_come_first() -> None:
     names = ("cold", "warm", "hot", "new")
     before = [fake_mesh.model(name, requests=100) for name in names[:3]]
     after = [
@@ -62,7 +64,7 @@ def test_the_hottest_come_first():
     ]
 
 
-def test_versions_are_counted_apart():
+def test_versions_are_counted_apart() -> None:
     before = [
         fake_mesh.model("a", version="1", requests=5),
         fake_mesh.model("a", version="2", requests=5),

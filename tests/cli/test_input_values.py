@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from meshserve.cli import input_values
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -25,7 +27,7 @@ def folder(tmp_path, monkeypatch):
         (["text=a = b"], {"text": "a = b"}),
     ],
 )
-def test_values_by_name(given, inputs):
+def test_values_by_name(given: Any, inputs: Any) -> None:
     assert input_values.inputs(given) == inputs
 
 
@@ -41,17 +43,17 @@ FILES = {
 
 
 @pytest.mark.parametrize(("written", "inputs"), FILES.values(), ids=FILES)
-def test_files(folder, written, inputs):
+def test_files(folder: Path, written: Any, inputs: Any) -> None:
     (folder / "f.json").write_text(json.dumps(written))
     assert input_values.inputs(["f.json"]) == inputs
 
 
-def test_standard_input(monkeypatch):
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("[[1, 2]]"))
     assert input_values.inputs(["-"]) == [[1, 2]]
 
 
-def test_a_file_for_one_name(folder):
+def test_a_file_for_one_name(folder: Path) -> None:
     np.save(folder / "rows.npy", np.eye(2))
     (folder / "rows.json").write_text("[3]")
     read = input_values.inputs(["x=@rows.npy", "y=@rows.json"])
@@ -78,7 +80,7 @@ def test_a_file_for_one_name(folder):
         (["short.json"], "--input: the data of 'x' does not fill its shape [3]"),
     ],
 )
-def test_unreadable_input_has_its_reason(folder, given, said):
+def test_unreadable_input_has_its_reason(folder: Path, given: Any, said: str) -> None:
     (folder / "bad.json").write_text("[\n")
     (folder / "short.json").write_text('{"inputs": [{"name": "x", "shape": [3], "data": [1]}]}')
     with pytest.raises(errors.ConfigInvalid) as caught:

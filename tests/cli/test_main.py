@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.cli import conftest, fake_mesh
 HEAVY = {"ray", "numpy", "grpc", "torch"}
 
 
-def test_help_lists_the_commands_in_order(run):
+def test_help_lists_the_commands_in_order(run: conftest.Run) -> None:
     done = run("--help")
     words = [
         line.split()[1]
@@ -28,18 +30,20 @@ def test_help_lists_the_commands_in_order(run):
     )
 
 
-def test_version(run):
+def test_version(run: conftest.Run) -> None:
     assert run("--version").stdout.startswith("meshserve 0.")
 
 
 @pytest.mark.usefixtures("fake")
-def test_status_is_a_table(run):
+def test_status_is_a_table(run: conftest.Run) -> None:
     done = run("status")
     assert done.exit_code == 0
     assert "default-0" in done.stdout
 
 
-def test_status_as_json_is_the_answer_of_the_mesh(fake, run):
+def test_status_as_json_is_the_answer_of_the_mesh(
+    fake: fake_mesh.FakeMesh, run: conftest.Run
+) -> None:
     assert json.loads(run("status", "--json").stdout) == fake.state
 
 
@@ -53,7 +57,7 @@ def test_status_as_json_is_the_answer_of_the_mesh(fake, run):
         ["models", "list", "--limit", "0"],
     ],
 )
-def test_a_bad_command_line_ends_with_2(run, words):
+def test_a_bad_command_line_ends_with_2(run: conftest.Run, words: Any) -> None:
     done = run(*words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Usage: " in done.stderr
@@ -76,7 +80,9 @@ def test_a_bad_command_line_ends_with_2(run, words):
         ),
     ],
 )
-def test_exit_codes_of_the_real_program(process, tmp_path, words, code, said):
+def test_exit_codes_of_the_real_program(
+    process: Any, tmp_path: Path, words: Any, code: int, said: str
+) -> None:
     done = process(*words)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(said.format(home=tmp_path))
@@ -84,7 +90,9 @@ def test_exit_codes_of_the_real_program(process, tmp_path, words, code, said):
 
 
 @pytest.mark.edge
-def test_the_mesh_that_was_started_from_here_is_found(fake, process, tmp_path):
+def test_the_mesh_that_was_started_from_here_is_found(
+    fake: fake_mesh.FakeMesh, process: Any, tmp_path: Path
+) -> None:
     (tmp_path / "mesh.json").write_text(json.dumps({"endpoint": fake.endpoint}))
     done = process("models", "list", MESHSERVE_ENDPOINT="")
     assert (done.returncode, done.stderr) == (0, "")
@@ -92,7 +100,7 @@ def test_the_mesh_that_was_started_from_here_is_found(fake, process, tmp_path):
 
 
 @pytest.mark.edge
-def test_a_closed_pipe_is_no_error(fake, tmp_path):
+def test_a_closed_pipe_is_no_error(fake: fake_mesh.FakeMesh, tmp_path: Path) -> None:
     program = f"{sys.executable} -c '{conftest.PROGRAM}'"
     command = f"{program} models list --endpoint {fake.endpoint} 2>err | head -n 1 >/dev/null"
     subprocess.run(["bash", "-c", command], cwd=tmp_path, timeout=60, check=True)
@@ -100,7 +108,7 @@ def test_a_closed_pipe_is_no_error(fake, tmp_path):
 
 
 @pytest.mark.edge
-def test_ctrl_c_prints_no_traceback(tmp_path):
+def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
     fifo = tmp_path / "in"
     os.mkfifo(fifo)
     command = [sys.executable, "-c", conftest.PROGRAM, "config", "check", str(fifo)]
@@ -116,7 +124,7 @@ def test_ctrl_c_prints_no_traceback(tmp_path):
 
 
 @pytest.mark.edge
-def test_other_commands_import_no_heavy_library():
+def test_other_commands_import_no_heavy_library() -> None:
     program = (
         f"import sys; from meshserve.cli import main; print(sorted({HEAVY!r} & set(sys.modules)))"
     )
@@ -126,7 +134,7 @@ def test_other_commands_import_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
-def test_status_shows_llms_where_there_are_any(fake, run):
+def test_status_shows_llms_where_there_are_any(fake: fake_mesh.FakeMesh, run: conftest.Run) -> None:
     assert "ttft" not in run("status").stdout
     fake.state["llms"] = [fake_mesh.llm("tiny", fake_mesh.replica("tiny/0"))]
     assert "ttft" in run("status").stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -9,15 +10,15 @@ from meshserve.cli import progress_view
 from meshserve.launch import start_status
 
 
-def step_of(step, done=0, total=1, detail=""):
+def step_of(step: Any, done: Any = 0, total: Any = 1, detail: Any = "") -> Any:
     return start_status.StartProgress(step, done, total, detail)
 
 
-def console(**more):
+def console(**more: Any) -> Any:
     return Console(file=io.StringIO(), width=80, **more)
 
 
-def written(console_):
+def written(console_: Any) -> Any:
     return console_.file.getvalue()
 
 
@@ -31,11 +32,11 @@ def written(console_):
         (step_of("models", 0, 0), "none"),
     ],
 )
-def test_words(step, words):
+def test_words(step: Any, words: str) -> None:
     assert progress_view.words(step) == words
 
 
-def test_a_pipe_gets_a_line_for_each_change():
+def test_a_pipe_gets_a_line_for_each_change() -> None:
     out = console()
     with progress_view.shown(out, is_plain=False) as report:
         for step in (
@@ -54,7 +55,7 @@ def test_a_pipe_gets_a_line_for_each_change():
     ]
 
 
-def test_thousands_of_models_are_not_thousands_of_lines():
+def test_thousands_of_models_are_not_thousands_of_lines() -> None:
     out = console()
     with progress_view.shown(out, is_plain=True) as report:
         for done in range(5001):
@@ -67,7 +68,7 @@ def test_thousands_of_models_are_not_thousands_of_lines():
     )
 
 
-def test_the_list_shows_done_running_and_coming_steps():
+def test_the_list_shows_done_running_and_coming_steps() -> None:
     clock = iter((10.0, 10.0, 14.0)).__next__
     steps = progress_view.ProgressList(clock)
     for step in (step_of("ray"), step_of("ray", 1)):
@@ -81,7 +82,7 @@ def test_the_list_shows_done_running_and_coming_steps():
     assert lines[2].split()[1:] == ["workers", "1", "of", "2"]
 
 
-def test_a_done_step_keeps_its_duration():
+def test_a_done_step_keeps_its_duration() -> None:
     clock = iter((10.0, 13.5, 99.0)).__next__
     steps = progress_view.ProgressList(clock)
     for done in (0, 1, 1):
@@ -91,7 +92,7 @@ def test_a_done_step_keeps_its_duration():
     assert "3.5 s" in written(out)
 
 
-def test_a_terminal_gets_the_live_list():
+def test_a_terminal_gets_the_live_list() -> None:
     out = console(force_terminal=True)
     with progress_view.shown(out, is_plain=False) as report:
         report(step_of("gateway", 1, 1, "127.0.0.1:8080"))

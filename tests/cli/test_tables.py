@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,13 +12,14 @@ from meshserve.cli import tables
 from tests.cli import fake_mesh
 
 
-def drawn(view, width=140):
-    paper = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+def drawn(view: Any, width: int = 140) -> Any:
+    text = io.StringIO()
+    paper = Console(file=text, width=width, markup=False, highlight=False)
     paper.print(view)
-    return paper.file.getvalue()
+    return text.getvalue()
 
 
-def status(*workers, **changes):
+def status(*workers: Any, **changes: Any) -> Any:
     answer = {
         "version": "0.1.0",
         "state": "ready",
@@ -39,18 +41,18 @@ def status(*workers, **changes):
     return answer | changes
 
 
-def line_with(text, *words):
+def line_with(text: Any, *words: Any) -> Any:
     return next(line for line in text.splitlines() if all(word in line for word in words))
 
 
-def test_status_has_state_models_and_gateways():
+def test_status_has_state_models_and_gateways() -> None:
     text = drawn(tables.status(status(fake_mesh.worker("default-0")), "http://asked", 140))
     assert text.startswith("meshserve 0.1.0 · ready · http://host:8080\n")
     assert "models 5 registered · 2 resident · 1 loading · 1 failed" in text
     assert line_with(text, "node-1", "127.0.0.1:8080")
 
 
-def test_the_id_of_a_node_is_cut():
+def test_the_id_of_a_node_is_cut() -> None:
     gateway = {
         "node": "0123456789ab" + "f" * 44,
         "pid": 99,
@@ -63,13 +65,13 @@ def test_the_id_of_a_node_is_cut():
     assert "0123456789ab " in line_with(text, "h:1")
 
 
-def test_status_has_the_reason_of_a_lost_worker():
+def test_status_has_the_reason_of_a_lost_worker() -> None:
     lost = fake_mesh.worker("default-1", state="lost", reason="killed by\nsignal 9")
     text = drawn(tables.status(status(fake_mesh.worker("default-0"), lost), "", 140))
     assert text.splitlines()[-1] == "default-1 killed by signal 9"
 
 
-def test_status_names_models_on_several_workers():
+def test_status_names_models_on_several_workers() -> None:
     text = drawn(
         tables.status(
             status(spread=[{"model": "digits", "workers": ["default-1", "default-0"]}]), "", 140
@@ -78,13 +80,13 @@ def test_status_names_models_on_several_workers():
     assert line_with(text, "busy") == "busy   digits is on default-1, default-0"
 
 
-def test_a_starting_mesh_shows_the_asked_endpoint():
+def test_a_starting_mesh_shows_the_asked_endpoint() -> None:
     assert "http://asked" in drawn(
         tables.status(status(endpoint="", state="starting"), "http://asked", 140)
     )
 
 
-def test_a_worker_in_a_line():
+def test_a_worker_in_a_line() -> None:
     line = line_with(
         drawn(tables.status(status(fake_mesh.worker("default-0", loading=2)), "", 140)), "default-0"
     )
@@ -94,7 +96,7 @@ def test_a_worker_in_a_line():
 
 @pytest.mark.parametrize("width", [80, 100, 140, 200])
 @pytest.mark.parametrize("gpu_bytes", [0, 8 << 30])
-def test_tables_fit_their_width_with_whole_figures(width, gpu_bytes):
+def test_tables_fit_their_width_with_whole_figures(width: int, gpu_bytes: int) -> None:
     worker = fake_mesh.worker("default-0", budget_bytes={"host": 1 << 30, "gpu": gpu_bytes})
     text = drawn(tables.status(status(worker), "", width), width)
     assert max(map(len, text.splitlines())) <= width
@@ -103,7 +105,7 @@ def test_tables_fit_their_width_with_whole_figures(width, gpu_bytes):
     assert "…" not in text
 
 
-def test_a_narrow_table_drops_columns():
+def test_a_narrow_table_drops_columns() -> None:
     answer = status(fake_mesh.worker("default-0"))
     narrow, wide = (drawn(tables.status(answer, "", width), width) for width in (80, 140))
     assert ("restarts" in line_with(narrow, "worker"), "restarts" in line_with(wide, "worker")) == (
@@ -116,11 +118,11 @@ def test_a_narrow_table_drops_columns():
 @pytest.mark.parametrize(
     ("used", "budget", "bar"), [(50, 100, "━" * 2), (200, 100, "━" * 4), (5, 0, "–")]
 )
-def test_memory_bars(used, budget, bar):
+def test_memory_bars(used: int, budget: int, bar: Any) -> None:
     assert drawn(tables.memory(used, budget, 4)).startswith(bar)
 
 
-def test_models_in_lines():
+def test_models_in_lines() -> None:
     text = drawn(tables.models({"models": list(fake_mesh.MODELS), "next": None}, 140))
     line = line_with(text, "digits", "numbers, mnist")
     for word in ("ready", "onnx", "default-0", "87.9 KiB", "81,234", "yes"):
@@ -128,22 +130,22 @@ def test_models_in_lines():
     assert "There are more" not in text
 
 
-def test_markup_in_names_is_printed_and_reasons_are_one_line():
+def test_markup_in_names_is_printed_and_reasons_are_one_line() -> None:
     text = drawn(tables.models({"models": list(fake_mesh.MODELS), "next": None}, 80), 80)
     assert "churn[beta] no such key: s3://bucket/churn" in text.splitlines()
 
 
-def test_a_further_page_is_announced():
+def test_a_further_page_is_announced() -> None:
     assert "There are more: --after wine" in drawn(
         tables.models({"models": [fake_mesh.model("wine")], "next": "wine"}, 80)
     )
 
 
-def test_no_models():
+def test_no_models() -> None:
     assert drawn(tables.models({"models": [], "next": None}, 80)) == "no models\n"
 
 
-def test_a_long_name_takes_several_lines_and_is_whole():
+def test_a_long_name_takes_several_lines_and_is_whole() -> None:
     name = "a-name-" * 12
     text = drawn(tables.models({"models": [fake_mesh.model(name)], "next": None}, 80), 80)
     assert "".join(line[:20].strip().split(" ")[0] for line in text.splitlines()[2:]) == name
@@ -158,11 +160,11 @@ def test_a_long_name_takes_several_lines_and_is_whole():
         ({"host": 1024, "gpu": 2 << 30}, "1 KiB + 2 GiB gpu"),
     ],
 )
-def test_footprints(by_device, text):
+def test_footprints(by_device: Any, text: str) -> None:
     assert tables.footprint(by_device) == text
 
 
-def test_one_model():
+def test_one_model() -> None:
     lines = drawn(tables.model(fake_mesh.model("digits", aliases=["mnist"]))).splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["name", "version", "versions", "state"]
     assert line_with("\n".join(lines), "aliases", "mnist")

@@ -7,6 +7,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -15,11 +17,11 @@ from meshserve.cli import top
 from tests.cli import conftest, fake_mesh
 
 
-def sample(at_s, requests=0, **changes):
+def sample(at_s: Any, requests: Any = 0, **changes: Any) -> Any:
     fake_worker = fake_mesh.worker(
         "default-0", requests=100 + requests, hits=90 + requests // 2, misses=requests // 2
     )
-    status = {
+    status: Any = {
         "state": "ready",
         "endpoint": "http://host:80",
         "pools": [{"name": "default", "device": "cpu", "workers": [fake_worker]}],
@@ -33,13 +35,14 @@ def sample(at_s, requests=0, **changes):
     )
 
 
-def drawn(before, after, width=140, models_max=10):
-    paper = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+def drawn(before: Any, after: Any, width: int = 140, models_max: Any = 10) -> Any:
+    text = io.StringIO()
+    paper = Console(file=text, width=width, markup=False, highlight=False)
     paper.print(top.view(before, after, width, models_max))
-    return paper.file.getvalue().splitlines()
+    return text.getvalue().splitlines()
 
 
-def test_totals_are_those_between_two_samples():
+def test_totals_are_those_between_two_samples() -> None:
     lines = drawn(sample(10.0), sample(12.0, requests=800))
     assert (
         lines[0]
@@ -48,32 +51,32 @@ def test_totals_are_those_between_two_samples():
     assert lines[1] == "400 req/s · hit rate 50.0 % · 0 loads/s · 0 failures/s · 7 in flight"
 
 
-def test_latencies_are_shown_if_the_mesh_gives_them():
+def test_latencies_are_shown_if_the_mesh_gives_them() -> None:
     assert (
         " · p50 0.41 ms · p99 12.3 ms · "
         in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
     )
 
 
-def test_workers_and_the_hottest_models_in_order():
+def test_workers_and_the_hottest_models_in_order() -> None:
     lines = drawn(sample(0.0), sample(1.0, requests=40))
     worker = next(line for line in lines if line.startswith("default-0"))
     assert worker.split()[:5] == ["default-0", "ready", "40", "50.0", "%"]
     assert [line.split()[0] for line in lines[-2:]] == ["hot", "cold"]
 
 
-def test_models_are_limited_to_the_room():
+def test_models_are_limited_to_the_room() -> None:
     assert drawn(sample(0.0), sample(1.0), models_max=1)[-1].startswith("hot")
 
 
-def test_no_model_is_resident():
+def test_no_model_is_resident() -> None:
     assert (
         drawn(sample(0.0)._replace(models=()), sample(1.0)._replace(models=()))[-1]
         == "no model is resident"
     )
 
 
-def test_llms_stand_between_workers_and_models():
+def test_llms_stand_between_workers_and_models() -> None:
     llms = [
         fake_mesh.llm("tiny", fake_mesh.replica("tiny/0")),
         fake_mesh.llm("off", reason="no GPU"),
@@ -85,16 +88,17 @@ def test_llms_stand_between_workers_and_models():
     ]
     assert places == sorted(places)
     assert (
-        top._other_lines({"pools": [], "llms": llms}) == top.FIXED_LINES + top.FIXED_LLM_LINES + 3
+        top._other_lines(cast("Any", {"pools": [], "llms": llms}))
+        == top.FIXED_LINES + top.FIXED_LLM_LINES + 3
     )
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_the_view_fits_its_width(width):
+def test_the_view_fits_its_width(width: int) -> None:
     assert max(map(len, drawn(sample(0.0), sample(1.0), width))) <= width
 
 
-def test_once(fake, run):
+def test_once(fake: fake_mesh.FakeMesh, run: conftest.Run) -> None:
     fake.growth = 50
     done = run("top", "--once", "--interval", "0.1")
     assert done.exit_code == 0
@@ -102,12 +106,12 @@ def test_once(fake, run):
     assert " 0 req/s" not in done.stdout.splitlines()[1]
 
 
-def test_a_mesh_that_is_not_there(run, monkeypatch):
+def test_a_mesh_that_is_not_there(run: conftest.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHSERVE_ENDPOINT", "127.0.0.1:1")
     assert run("top", "--once").exit_code == 1
 
 
-def read_until(near, word, timeout_s=30.0):
+def read_until(near: Any, word: Any, timeout_s: Any = 30.0) -> None:
     seen = b""
     end_s = time.monotonic() + timeout_s
     while word not in seen:
@@ -117,7 +121,7 @@ def read_until(near, word, timeout_s=30.0):
 
 
 @pytest.fixture
-def watching(fake):
+def watching(fake: fake_mesh.FakeMesh) -> Iterator[Any]:
     """`meshserve top` on a terminal of its own, and the far end of that terminal."""
     near, far = pty.openpty()
     command = [
@@ -142,7 +146,7 @@ def watching(fake):
 
 @pytest.mark.edge
 @pytest.mark.parametrize("ending", ["q", "SIGINT"])
-def test_top_refreshes_until_it_is_ended(watching, ending):
+def test_top_refreshes_until_it_is_ended(watching: Any, ending: str) -> None:
     near, process = watching
     read_until(near, b"req/s")
     if ending == "q":
@@ -153,7 +157,7 @@ def test_top_refreshes_until_it_is_ended(watching, ending):
 
 
 @pytest.mark.edge
-def test_top_goes_on_when_the_mesh_answers_again(watching, fake):
+def test_top_goes_on_when_the_mesh_answers_again(watching: Any, fake: fake_mesh.FakeMesh) -> None:
     near, _ = watching
     read_until(near, b"digits")
     fake.refusal = 503, "no healthy upstream"

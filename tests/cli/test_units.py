@@ -16,7 +16,7 @@ from meshserve.cli import units
         (5 << 40, "5 TiB"),
     ],
 )
-def test_sizes(size_bytes, text):
+def test_sizes(size_bytes: int, text: str) -> None:
     assert units.size(size_bytes) == text
 
 
@@ -30,14 +30,14 @@ def test_sizes(size_bytes, text):
         (3 * 10**9, "3 G"),
     ],
 )
-def test_counts(number, text):
+def test_counts(number: int, text: str) -> None:
     assert units.count(number) == text
 
 
 @pytest.mark.parametrize(
     ("per_s", "text"), [(0, "0"), (0.42, "0.4"), (9.96, "10.0"), (12.4, "12"), (1234.5, "1,234")]
 )
-def test_rates(per_s, text):
+def test_rates(per_s: float, text: str) -> None:
     assert units.rate(per_s) == text
 
 
@@ -53,7 +53,7 @@ def test_rates(per_s, text):
         (187_200, "2d 4h"),
     ],
 )
-def test_durations(time_s, text):
+def test_durations(time_s: float, text: str) -> None:
     assert units.duration(time_s) == text
 
 
@@ -61,7 +61,7 @@ def test_durations(time_s, text):
     ("part", "whole", "text"),
     [(0, 0, "–"), (0, 5, "0.0 %"), (1, 2, "50.0 %"), (99_999, 100_000, "99.9 %"), (7, 7, "100 %")],
 )
-def test_shares_are_never_rounded_up_to_all(part, whole, text):
+def test_shares_are_never_rounded_up_to_all(part: int, whole: int, text: str) -> None:
     assert units.share(part, whole) == text
 
 
@@ -69,5 +69,5 @@ def test_shares_are_never_rounded_up_to_all(part, whole, text):
     ("count", "noun", "text"),
     [(1, "model", "1 model"), (0, "model", "0 models"), (2, "repository", "2 repositories")],
 )
-def test_numbers_of_things(count, noun, text):
+def test_numbers_of_things(count: int, noun: str, text: str) -> None:
     assert units.number(count, noun) == text

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from meshserve import errors
 from meshserve.cli import up_down
 from meshserve.launch import start_status
 from meshserve.llm import vllm_args
+from tests.cli import conftest
 
 ENDPOINT = "http://127.0.0.1:8080"
 CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
@@ -23,59 +27,60 @@ class FakeLaunch:
 
     endpoint = ENDPOINT
 
-    def __init__(self):
-        self.calls = []
-        self.changes, self.starting = [], []
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.changes: list[str] = []
+        self.starting: list[str] = []
         self.running = None
         self.failure = None
 
-    def running_endpoint(self, _state_dir):
+    def running_endpoint(self, _state_dir: Any) -> Any:
         return self.running
 
-    def up(self, settings, config_path, address, report):
+    def up(self, settings: Any, config_path: Any, address: Any, report: Any) -> Any:
         name = (*settings.models, *settings.llms)[0].name
         self.calls.append(("up", name, config_path, address))
         report(start_status.StartProgress("ray", 1, 1, "started"))
         return self
 
-    def apply(self, endpoint, settings):
+    def apply(self, endpoint: Any, settings: Any) -> Any:
         self.calls.append(("apply", endpoint, len(settings.models)))
         return self.changes
 
-    def start(self, config_path, address):
+    def start(self, config_path: Any, address: Any) -> Any:
         self.calls.append(("detach", config_path, address))
         return self.endpoint
 
-    def down(self, state_dir, endpoint):
+    def down(self, state_dir: Any, endpoint: Any) -> None:
         self.calls.append(("down", state_dir, endpoint))
 
-    def starting_llms(self, _endpoint, _settings):
+    def starting_llms(self, _endpoint: Any, _settings: Any) -> Any:
         return self.starting
 
-    def wait(self):
+    def wait(self) -> None:
         if self.failure:
             raise self.failure
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.calls.append("drained")
 
 
 @pytest.fixture
-def home(monkeypatch, tmp_path):
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("MESHSERVE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MESHSERVE_ENDPOINT", raising=False)
     return tmp_path / "home"
 
 
 @pytest.fixture
-def launch(monkeypatch, tmp_path, home):  # noqa: ARG001 - no test may find the user's mesh
+def launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Any) -> Any:  # noqa: ARG001 - no test may find the user's mesh
     fake = FakeLaunch()
     for module in ("lifecycle", "detach", "mesh_file"):
         monkeypatch.setattr(up_down, module, fake)
-    monkeypatch.setattr(up_down.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").touch()
     (tmp_path / "c.yaml").write_text(CONFIG)
@@ -83,7 +88,9 @@ def launch(monkeypatch, tmp_path, home):  # noqa: ARG001 - no test may find the 
 
 
 @pytest.mark.parametrize("failure", [None, KeyboardInterrupt()])
-def test_up_serves_until_it_is_ended_and_drains(launch, run, failure):
+def test_up_serves_until_it_is_ended_and_drains(
+    launch: Any, run: conftest.Run, failure: Any
+) -> None:
     launch.failure = failure
     done = run("up", "c.yaml", "--address", "auto")
     assert done.exit_code == 0
@@ -93,7 +100,7 @@ def test_up_serves_until_it_is_ended_and_drains(launch, run, failure):
 
 
 @pytest.mark.usefixtures("launch")
-def test_up_prints_commands_to_copy(run):
+def test_up_prints_commands_to_copy(run: conftest.Run) -> None:
     lines = run("up", "c.yaml").stdout.splitlines()
     assert "meshserve is ready at http://127.0.0.1:8080 (gRPC and REST)" in lines
     assert "  curl http://127.0.0.1:8080/v2/models/digits" in lines
@@ -101,14 +108,16 @@ def test_up_prints_commands_to_copy(run):
 
 
 @pytest.mark.usefixtures("launch")
-def test_commands_to_copy_name_a_mesh_with_its_own_state_directory(run, tmp_path):
+def test_commands_to_copy_name_a_mesh_with_its_own_state_directory(
+    run: conftest.Run, tmp_path: Path
+) -> None:
     (tmp_path / "c.yaml").write_text(f"state_dir: elsewhere\n{CONFIG}")
     lines = run("up", "c.yaml", "--detach").stdout.splitlines()
     assert "  meshserve status --endpoint http://127.0.0.1:8080" in lines
     assert lines[-1] == f"`MESHSERVE_HOME={tmp_path}/elsewhere meshserve down` drains and ends it."
 
 
-def test_up_names_llms_that_are_starting(launch, run, tmp_path):
+def test_up_names_llms_that_are_starting(launch: Any, run: conftest.Run, tmp_path: Path) -> None:
     launch.starting = ["big", "bigger"]
     (tmp_path / "c.yaml").write_text(
         "llms: [{name: big, uri: hf://org/big}, {name: bigger, uri: hf://org/bigger}]\n"
@@ -119,7 +128,9 @@ def test_up_names_llms_that_are_starting(launch, run, tmp_path):
     assert '"model": "big"' in curl
 
 
-def test_a_wrong_engine_argument_starts_nothing(launch, run, tmp_path, monkeypatch):
+def test_a_wrong_engine_argument_starts_nothing(
+    launch: Any, run: conftest.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults = [[("max_modl_len", "vLLM has no such argument; did you mean 'max_model_len'?")]]
     monkeypatch.setattr(vllm_args, "check_in_child", lambda _: faults)
     (tmp_path / "c.yaml").write_text(
@@ -133,13 +144,13 @@ def test_a_wrong_engine_argument_starts_nothing(launch, run, tmp_path, monkeypat
     )
 
 
-def test_up_detached(launch, run):
+def test_up_detached(launch: Any, run: conftest.Run) -> None:
     done = run("up", "c.yaml", "--detach")
     assert launch.calls == [("detach", "c.yaml", None)]
     assert done.stdout.splitlines()[-1] == "`meshserve down` drains and ends it."
 
 
-def test_a_second_up_applies_the_difference(launch, run):
+def test_a_second_up_applies_the_difference(launch: Any, run: conftest.Run) -> None:
     launch.running, launch.changes = ENDPOINT, ["model [x] added", "pool default: 2 → 3 workers"]
     done = run("up", "c.yaml")
     assert launch.calls == [("apply", ENDPOINT, 1)]
@@ -150,19 +161,19 @@ def test_a_second_up_applies_the_difference(launch, run):
     ]
 
 
-def test_a_second_up_without_a_difference(launch, run):
+def test_a_second_up_without_a_difference(launch: Any, run: conftest.Run) -> None:
     launch.running = ENDPOINT
     assert run("up", "c.yaml").stdout == f"a mesh is running at {ENDPOINT}: nothing to change\n"
 
 
-def test_a_bad_config_starts_nothing(launch, run, tmp_path):
+def test_a_bad_config_starts_nothing(launch: Any, run: conftest.Run, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("modles: []\n")
     done = run("up", "c.yaml")
     assert (done.exit_code, launch.calls) == (2, [])
     assert done.stderr == "c.yaml:1: modles: unknown key; did you mean 'models'?\n"
 
 
-def test_a_failed_start_is_one_line(launch, run):
+def test_a_failed_start_is_one_line(launch: Any, run: conftest.Run) -> None:
     launch.failure = errors.Unavailable("no worker\ncame up")
     done = run("up", "c.yaml")
     assert (done.exit_code, done.stderr) == (1, "error: no worker came up\n")
@@ -170,29 +181,31 @@ def test_a_failed_start_is_one_line(launch, run):
 
 
 @pytest.mark.usefixtures("launch")
-def test_verbose_logs_everything(run, monkeypatch):
+def test_verbose_logs_everything(run: conftest.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     levels = []
     monkeypatch.setattr(logging, "basicConfig", lambda **given: levels.append(given["level"]))
     run("up", "c.yaml", "--verbose")
     assert levels == [logging.INFO]
 
 
-def test_sigterm_ends_up_like_ctrl_c():
+def test_sigterm_ends_up_like_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt):
         up_down._interrupt(15, None)
 
 
-def test_down_ends_the_mesh_that_was_started_here(launch, run, home):
+def test_down_ends_the_mesh_that_was_started_here(
+    launch: Any, run: conftest.Run, home: Any
+) -> None:
     launch.running = "http://h:1"
     assert run("down").stdout == "http://h:1 has ended\n"
     assert launch.calls == [("down", home, None)]
 
 
-def test_down_ends_a_named_mesh(launch, run, home):
+def test_down_ends_a_named_mesh(launch: Any, run: conftest.Run, home: Any) -> None:
     assert run("down", "--endpoint", "http://h:2").stdout == "http://h:2 has ended\n"
     assert launch.calls == [("down", home, "http://h:2")]
 
 
-def test_down_without_a_running_mesh(launch, run):
+def test_down_without_a_running_mesh(launch: Any, run: conftest.Run) -> None:
     done = run("down")
     assert (done.exit_code, done.stdout, launch.calls) == (0, "no mesh is running\n", [])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from tests.faults import traffic
 
 
 @pytest.fixture(scope="session")
-def short_folder():
+def short_folder() -> Iterator[Any]:
     """For Unix sockets: their paths have no room for pytest's folders."""
     path = tempfile.mkdtemp(prefix="t", dir="/tmp")
     yield Path(path)
@@ -27,7 +29,7 @@ def short_folder():
 
 
 @pytest.fixture(scope="session")
-def ray_session(short_folder):
+def ray_session(short_folder: Any) -> Iterator[Any]:
     # Ray believes this number; no test uses a GPU
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
@@ -37,21 +39,21 @@ def ray_session(short_folder):
 
 
 @pytest.fixture
-def run_dir(short_folder):
+def run_dir(short_folder: Any) -> Iterator[Any]:
     path = Path(tempfile.mkdtemp(prefix="run", dir=short_folder))
     yield str(path)
     shutil.rmtree(path)
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path: Path) -> Any:
     return desired.WorkerSettings(
         memory=model.Footprint(1 << 30), cache_path=str(tmp_path / "cache")
     )
 
 
 @pytest.fixture
-def makers(run_dir, tmp_path):
+def makers(run_dir: str, tmp_path: Path) -> Any:
     logs = str(tmp_path / "logs")
     return ray_cluster.Makers(
         worker=functools.partial(compose.build_worker, logs),
@@ -63,7 +65,7 @@ def makers(run_dir, tmp_path):
 
 
 @pytest.fixture
-async def cluster(ray_session, makers):  # noqa: ARG001 - it must run
+async def cluster(ray_session: Any, makers: Any) -> AsyncIterator[Any]:  # noqa: ARG001 - it must run
     cluster = ray_cluster.RayCluster(makers)
     yield cluster
     for worker in await cluster.living_workers():
@@ -73,12 +75,13 @@ async def cluster(ray_session, makers):  # noqa: ARG001 - it must run
 
 
 @pytest.fixture
-async def stage(cluster, settings, tmp_path):
+async def stage(cluster: Any, settings: Any, tmp_path: Path) -> Any:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     good = traffic.write_model(tmp_path / "good.onnx", 2)
-    specs = (
+    good_spec, broken_spec = (
         model.ModelSpec(model.ModelId(path.stem), str(path), runtime="onnx")
         for path in (good, broken)
     )
-    return contract.Stage(cluster, settings, *specs, f"127.0.0.1:{support.free_port()}")
+    listen = f"127.0.0.1:{support.free_port()}"
+    return contract.Stage(cluster, settings, good_spec, broken_spec, listen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 from meshserve.core.interfaces import llm_engine
 from meshserve.llm import llm_server
@@ -15,13 +16,13 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 class ForkingEngine(fake_engine.FakeEngine):
     """An engine with a child process that ignores SIGTERM."""
 
-    async def start(self, order):
+    async def start(self, order: Any) -> None:
         await super().start(order)
         command = [sys.executable, "-c", STUBBORN]
         self.child = subprocess.Popen(command)  # noqa: ASYNC220 - it begins in no time
 
 
-async def make(address, spec, backend):
+async def make(address: Any, spec: Any, backend: Any) -> Any:
     """Build a server whose engine fails or hangs where the model's URI says so."""
     failure = spec.uri.partition("broken:")[2]
     is_slow = spec.uri == "slow"

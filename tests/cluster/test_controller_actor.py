@@ -10,6 +10,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.cluster import controller_actor
+from meshserve.protocol import mesh_status
 from tests import support
 from tests.cluster import controllers
 
@@ -34,10 +35,10 @@ def is_gone() -> bool:
     return controller_actor.find_controller() is None
 
 
-def status_of(controller: controller_actor.ControllerHandle | None) -> dict[str, Any]:
+def status_of(controller: controller_actor.ControllerHandle | None) -> Any:
     """Return the controller's status once it answers."""
     assert controller is not None
-    answers: list[dict[str, Any]] = []
+    answers: list[mesh_status.MeshStatus] = []
 
     def has_answered() -> bool:
         try:

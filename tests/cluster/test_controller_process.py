@@ -6,7 +6,9 @@ import functools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,8 +28,8 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def plan(run_dir, tmp_path):
-    def planned(document):
+def plan(run_dir: str, tmp_path: Path) -> Any:
+    def planned(document: Any) -> Any:
         registry_url = f"sqlite:///{tmp_path}/registry.db"
         return controller_process.ControllerPlan(
             json.dumps(document),
@@ -42,10 +44,10 @@ def plan(run_dir, tmp_path):
 
 
 @pytest.fixture
-def start(plan):
+def start(plan: Any) -> Iterator[Any]:
     """A function that starts a control plane with a configuration document."""
 
-    def starting(document=None):
+    def starting(document: Any = None) -> Any:
         return controller_actor.start_controller(
             functools.partial(controllers.control_plane_on_fakes, plan(document or DOCUMENT))
         )
@@ -58,19 +60,19 @@ def start(plan):
 
 
 @pytest.fixture
-def http(run_dir):
+def http(run_dir: str) -> Iterator[Any]:
     """A client on the controller's own socket."""
     transport = httpx.HTTPTransport(uds=f"{run_dir}/c/{controller_process.SOCKET}")
     with httpx.Client(transport=transport, base_url="http://mesh", timeout=ANSWER_S) as client:
         yield client
 
 
-def is_gone():
+def is_gone() -> Any:
     return controller_actor.find_controller() is None
 
 
-def wait_until_ready(controller):
-    def is_ready():
+def wait_until_ready(controller: Any) -> Any:
+    def is_ready() -> Any:
         try:
             return controller.status(ANSWER_S)["state"] == "ready"
         except controller_actor.NoAnswer:
@@ -79,7 +81,9 @@ def wait_until_ready(controller):
     support.wait_until(is_ready, ANSWER_S, "the mesh is ready")
 
 
-def test_a_control_plane_serves_on_its_socket_until_it_is_drained(start, http, run_dir):
+def test_a_control_plane_serves_on_its_socket_until_it_is_drained(
+    start: Any, http: httpx.Client, run_dir: str
+) -> None:
     controller = start()
     wait_until_ready(controller)
     status = http.get("/mesh/v1/status").json()
@@ -91,14 +95,16 @@ def test_a_control_plane_serves_on_its_socket_until_it_is_drained(start, http, r
     controller.drain(ANSWER_S)
 
 
-def test_a_drain_returns_when_everything_has_ended(start, run_dir):
+def test_a_drain_returns_when_everything_has_ended(start: Any, run_dir: str) -> None:
     controller = start()
     wait_until_ready(controller)
     controller.drain(ANSWER_S)
     assert list(Path(run_dir).iterdir()) == []
 
 
-def test_a_restarted_control_plane_continues_from_the_registry(start, http):
+def test_a_restarted_control_plane_continues_from_the_registry(
+    start: Any, http: httpx.Client
+) -> None:
     controller = start()
     wait_until_ready(controller)
     http.put("/mesh/v1/models/more", json={"uri": "/models/more"}).raise_for_status()
@@ -113,7 +119,7 @@ def test_a_restarted_control_plane_continues_from_the_registry(start, http):
     assert status["controller"]["pid"] != killed_pid
 
 
-def test_an_impossible_configuration_is_reported_at_once(start):
+def test_an_impossible_configuration_is_reported_at_once(start: Any) -> None:
     controller = start(
         {"pools": {"default": {"device": "cuda", "workers": "auto", "gpu_memory": "1GiB"}}}
     )

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +32,7 @@ print(*ray.util.list_named_actors(), sep="\\n")
 class Cluster:
     """A head node with a folder of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.address = f"127.0.0.1:{support.free_port()}"
         self.folder = folder
         self.log = folder / "ray.out"
@@ -52,7 +54,7 @@ class Cluster:
             "--port",
             port,
             "--temp-dir",
-            folder / "head",
+            str(folder / "head"),
             "--node-ip-address",
             "127.0.0.1",
             "--num-cpus",
@@ -71,11 +73,11 @@ class Cluster:
                 [BIN / "ray", "start", *words, *spare], stdout=out, stderr=out, env=self.variables
             )
 
-    def is_up(self):
+    def is_up(self) -> Any:
         assert self.process.poll() is None, self.log.read_text()
         return "Ray runtime started" in self.log.read_text()
 
-    def run(self, *words, **variables):
+    def run(self, *words: Any, **variables: Any) -> Any:
         return subprocess.run(
             words,
             env={**self.variables, **variables},
@@ -85,18 +87,18 @@ class Cluster:
             check=False,
         )
 
-    def actors(self):
+    def actors(self) -> Any:
         done = self.run(sys.executable, "-c", LIST_ACTORS, self.address, RAY_AUTH_MODE="token")
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
-    def end(self):
+    def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(START_S)
 
 
 @pytest.fixture(scope="module")
-def head(short_folder):
+def head(short_folder: Any) -> Iterator[Any]:
     folder = short_folder / "joined"
     folder.mkdir()
     started = Cluster(folder)
@@ -108,7 +110,7 @@ def head(short_folder):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path: Path) -> Any:
     """A configuration's file, with a `listen` of its own."""
     gateway = {"listen": f"127.0.0.1:{support.free_port()}"}
     pools = {"default": {"workers": 1, "memory": "1GiB"}}
@@ -119,17 +121,17 @@ def config(tmp_path):
     return path
 
 
-def endpoint_in(config):
+def endpoint_in(config: Any) -> Any:
     return "http://" + yaml.safe_load(config.read_text())["gateway"]["listen"]
 
 
-def assert_nothing_is_left(head):
+def assert_nothing_is_left(head: Any) -> None:
     support.wait_until(lambda: head.actors() == [], START_S, "no actor of the mesh is left")
     assert not head.mesh_file.exists()
     assert list(head.folder.glob("meshserve-*")) == []
 
 
-def test_a_detached_mesh_is_ended_by_its_controller(head, config):
+def test_a_detached_mesh_is_ended_by_its_controller(head: Any, config: Any) -> None:
     up = head.run(BIN / "meshserve", "up", config, "--address", head.address, "--detach")
     assert up.returncode == 0, up.stdout + up.stderr
     mesh = json.loads(head.mesh_file.read_text())
@@ -146,7 +148,9 @@ def test_a_detached_mesh_is_ended_by_its_controller(head, config):
 
 
 @pytest.mark.parametrize("is_signalled", [True, False])
-def test_a_mesh_and_the_process_that_holds_it_end_together(head, config, is_signalled):
+def test_a_mesh_and_the_process_that_holds_it_end_together(
+    head: Any, config: Any, is_signalled: bool
+) -> None:
     words = [BIN / "meshserve", "up", config, "--address", head.address]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=head.variables, text=True

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ FAMILY = (
 )
 
 
-def is_alive(pid):
+def is_alive(pid: Any) -> Any:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -29,17 +31,18 @@ def is_alive(pid):
 
 
 @pytest.fixture
-def family():
+def family() -> Iterator[Any]:
     """A process under guard, the guard's pid, and its child's."""
     with subprocess.Popen(
         [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None
         yield process, *map(int, process.stdout.readline().split())
         process.kill()
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_children_end_with_a_killed_process(family, is_stuck):
+def test_children_end_with_a_killed_process(family: Any, is_stuck: bool) -> None:
     process, guard, child = family
     if is_stuck:
         os.kill(child, signal.SIGSTOP)
@@ -50,7 +53,7 @@ def test_children_end_with_a_killed_process(family, is_stuck):
     )
 
 
-def test_a_leader_that_has_ended_already_is_no_error():
+def test_a_leader_that_has_ended_already_is_no_error() -> None:
     with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
         process.wait()
     process_guard.guard(process.pid)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,28 +26,28 @@ class TestRayCluster(contract.ClusterContract):
 class RefusingWorker:
     """A worker that can't be started."""
 
-    def __init__(self, failure):
+    def __init__(self, failure: Any) -> None:
         self._failure = failure
 
-    async def start(self):
+    async def start(self) -> None:
         raise self._failure
 
 
-def is_alive(pid):
+def is_alive(pid: Any) -> Any:
     return Path(f"/proc/{pid}").exists()
 
 
-async def wait_until_ended(*pids):
+async def wait_until_ended(*pids: Any) -> None:
     await support.wait_until_async(
         lambda: not any(map(is_alive, pids)), contract.WAIT_S, f"{pids} have ended"
     )
 
 
-def sockets_in(folder):
+def sockets_in(folder: Path) -> Any:
     return [path for path in Path(folder).rglob("*") if path.is_socket()]
 
 
-def snap_for(stage, node):
+def snap_for(stage: Any, node: Any) -> Any:
     return snapshots.GatewaySnapshot(stage.listen, node, {"default": ()})
 
 
@@ -71,8 +72,8 @@ def snap_for(stage, node):
     ],
 )
 async def test_errors_of_a_worker_arrive_with_class_and_message(
-    cluster, makers, settings, failure, kind, message
-):
+    cluster: Any, makers: Any, settings: Any, failure: Any, kind: Any, message: str
+) -> None:
     refusing = ray_cluster.RayCluster(
         dataclasses.replace(makers, worker=lambda *_: RefusingWorker(failure))
     )
@@ -84,8 +85,8 @@ async def test_errors_of_a_worker_arrive_with_class_and_message(
     assert is_alive(started.pid)
 
 
-async def test_a_gateway_that_cannot_be_built_has_a_reason(stage, makers):
-    def build(_run_dir):
+async def test_a_gateway_that_cannot_be_built_has_a_reason(stage: Any, makers: Any) -> None:
+    def build(_run_dir: Any) -> None:
         raise OSError("no Envoy here")
 
     (node,) = await stage.cluster.nodes()
@@ -95,7 +96,7 @@ async def test_a_gateway_that_cannot_be_built_has_a_reason(stage, makers):
     assert (await stage.cluster.start_gateway(node, snap_for(stage, node))).state == "ready"
 
 
-async def test_a_killed_worker_is_lost_at_once_and_can_be_replaced(stage):
+async def test_a_killed_worker_is_lost_at_once_and_can_be_replaced(stage: Any) -> None:
     first = await stage.start_with(stage.good)
     lost = asyncio.ensure_future(stage.cluster.wait_until_lost(contract.WORKER))
     os.kill(first.pid, signal.SIGKILL)
@@ -108,7 +109,9 @@ async def test_a_killed_worker_is_lost_at_once_and_can_be_replaced(stage):
     await stage.cluster.ensure_loaded(contract.WORKER, stage.good.id, contract.WAIT_S)
 
 
-async def test_a_restarted_controller_finds_running_workers_and_gateways(stage, makers):
+async def test_a_restarted_controller_finds_running_workers_and_gateways(
+    stage: Any, makers: Any
+) -> None:
     started = await stage.start_with()
     (node,) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
@@ -119,7 +122,7 @@ async def test_a_restarted_controller_finds_running_workers_and_gateways(stage, 
     assert (same_gateway.pid, same_gateway.envoy_pid) == (gateway.pid, gateway.envoy_pid)
 
 
-async def test_stopping_leaves_no_process_and_no_socket(stage, makers):
+async def test_stopping_leaves_no_process_and_no_socket(stage: Any, makers: Any) -> None:
     worker = await stage.start_with()
     (node,) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
@@ -129,7 +132,7 @@ async def test_stopping_leaves_no_process_and_no_socket(stage, makers):
     assert sockets_in(makers.run_dir) == []
 
 
-async def test_a_gateway_with_a_taken_port_fails_and_can_be_started_later(stage):
+async def test_a_gateway_with_a_taken_port_fails_and_can_be_started_later(stage: Any) -> None:
     (node,) = await stage.cluster.nodes()
     host, _, port = stage.listen.partition(":")
     with (

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +25,7 @@ SHARING = llm_spec.LlmSpec("tiny llm", "/weights", share="g")
 
 
 @pytest.fixture
-async def replicas(ray_session, run_dir):  # noqa: ARG001 - it must run
+async def replicas(ray_session: Any, run_dir: str) -> AsyncIterator[Any]:  # noqa: ARG001 - it must run
     replicas = ray_replicas.RayReplicas(
         named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
     )
@@ -35,7 +37,7 @@ class TestRayReplicas(contract.ReplicasContract):
     """Real servers around fake engines, in real processes."""
 
 
-def children(pid):
+def children(pid: Any) -> Any:
     return {
         int(path.name)
         for path in Path("/proc").iterdir()
@@ -43,20 +45,20 @@ def children(pid):
     }
 
 
-def _group(process):
+def _group(process: Any) -> Any:
     try:
         return int((process / "stat").read_text().rpartition(")")[2].split()[2])
     except OSError:
         return 0
 
 
-async def wait_until_alone(pid):
+async def wait_until_alone(pid: Any) -> None:
     await support.wait_until_async(
         lambda: not children(pid), contract.WAIT_S, "its children have ended"
     )
 
 
-async def test_a_replica_answers_on_its_endpoint(replicas):
+async def test_a_replica_answers_on_its_endpoint(replicas: Any) -> None:
     ready = await contract.start(replicas)
     transport = httpx.AsyncHTTPTransport(uds=ready.endpoint.socket_path)
     async with httpx.AsyncClient(
@@ -70,7 +72,7 @@ async def test_a_replica_answers_on_its_endpoint(replicas):
 
 
 @pytest.mark.parametrize("ending", ["stop", "kill"])
-async def test_the_processes_of_the_engine_end_with_the_replica(replicas, ending):
+async def test_the_processes_of_the_engine_end_with_the_replica(replicas: Any, ending: str) -> None:
     ready = await contract.start(replicas)
     assert children(ready.pid)
     if ending == "stop":
@@ -82,7 +84,7 @@ async def test_the_processes_of_the_engine_end_with_the_replica(replicas, ending
         assert await replicas.wait_until_replica_lost(contract.REPLICA)
 
 
-async def test_a_stopped_replica_is_replaced_with_all_its_processes(replicas):
+async def test_a_stopped_replica_is_replaced_with_all_its_processes(replicas: Any) -> None:
     ready = await contract.start(replicas)
     for pid in (ready.pid, *children(ready.pid)):
         os.kill(pid, signal.SIGSTOP)
@@ -91,7 +93,7 @@ async def test_a_stopped_replica_is_replaced_with_all_its_processes(replicas):
     await wait_until_alone(ready.pid)
 
 
-async def test_a_failed_start_has_its_reason_and_leaves_nothing(replicas):
+async def test_a_failed_start_has_its_reason_and_leaves_nothing(replicas: Any) -> None:
     with pytest.raises(errors.LoadFailed, match=r"^the weights are cut off$"):
         await contract.start(
             replicas, llm_spec.LlmSpec("tiny llm", "broken:the weights are cut off")
@@ -100,13 +102,13 @@ async def test_a_failed_start_has_its_reason_and_leaves_nothing(replicas):
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_start_has_a_time_limit(replicas):
+async def test_a_start_has_a_time_limit(replicas: Any) -> None:
     with pytest.raises(errors.MeshError, match="within 3 s"):
         await contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow", start_timeout_s=3.0))
     assert contract.REPLICA not in str(ray.util.list_named_actors())
 
 
-async def test_a_replica_can_be_stopped_while_it_starts(replicas):
+async def test_a_replica_can_be_stopped_while_it_starts(replicas: Any) -> None:
     starting = asyncio.ensure_future(contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow")))
     while contract.REPLICA not in str(ray.util.list_named_actors()):  # noqa: ASYNC110 - another process decides
         await asyncio.sleep(0.05)
@@ -116,8 +118,8 @@ async def test_a_replica_can_be_stopped_while_it_starts(replicas):
 
 
 async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_ones(
-    replicas, run_dir
-):
+    replicas: Any, run_dir: str
+) -> None:
     ready = await contract.start(replicas)
     restarted = ray_replicas.RayReplicas(
         named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
@@ -134,7 +136,9 @@ async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_one
         await starting
 
 
-async def test_gpus_that_stay_taken_are_unavailable(replicas, monkeypatch):
+async def test_gpus_that_stay_taken_are_unavailable(
+    replicas: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray_replicas, "PLACED_S", 0.5)
     with pytest.raises(
         errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"
@@ -144,7 +148,7 @@ async def test_gpus_that_stay_taken_are_unavailable(replicas, monkeypatch):
         ray.util.get_placement_group(ray_replicas.REPLICA + contract.REPLICA)
 
 
-async def free(replicas, gpus):
+async def free(replicas: Any, gpus: Any) -> Any:
     """Ray tells what is free a little later."""
     end_s = asyncio.get_running_loop().time() + contract.WAIT_S
     while (room := (await replicas.node_capacities())[0]).gpus_free != gpus:
@@ -153,7 +157,7 @@ async def free(replicas, gpus):
     return room
 
 
-async def test_a_replica_books_its_gpus_until_it_is_stopped(replicas):
+async def test_a_replica_books_its_gpus_until_it_is_stopped(replicas: Any) -> None:
     node = (await free(replicas, 2)).node
     await replicas.start_replica(contract.REPLICA, ON_GPU, llm_spec.ReplicaPlan((2,), node=node))
     assert (await free(replicas, 0)).replicas == (contract.REPLICA,)
@@ -162,7 +166,9 @@ async def test_a_replica_books_its_gpus_until_it_is_stopped(replicas):
     assert (await free(replicas, 2)).replicas == ()
 
 
-async def test_sharing_replicas_use_the_same_gpus_and_the_last_one_frees_them(replicas):
+async def test_sharing_replicas_use_the_same_gpus_and_the_last_one_frees_them(
+    replicas: Any,
+) -> None:
     node = (await free(replicas, 2)).node
     for name in ("a/0", "b/0"):
         await replicas.start_replica(name, SHARING, llm_spec.ReplicaPlan((1,), node=node))
@@ -174,7 +180,7 @@ async def test_sharing_replicas_use_the_same_gpus_and_the_last_one_frees_them(re
     assert (await free(replicas, 2)).replicas == ()
 
 
-async def visible_gpus(replicas, replica_id):
+async def visible_gpus(replicas: Any, replica_id: Any) -> Any:
     """What its process hands on to its engine."""
     (pid,) = [
         living.pid for living in await replicas.living_replicas() if living.replica_id == replica_id
@@ -186,5 +192,5 @@ async def visible_gpus(replicas, replica_id):
     )
 
 
-def _visible(_actor):
+def _visible(_actor: Any) -> Any:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")

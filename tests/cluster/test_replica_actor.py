@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -19,17 +21,17 @@ SPEC = llm_spec.LlmSpec("a", "/a")
 
 
 @pytest.fixture
-def engine():
+def engine() -> Any:
     return []
 
 
 @pytest.fixture
-async def actor(run_dir, engine, monkeypatch):
+async def actor(run_dir: str, engine: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     monkeypatch.setattr(
         process_guard, "guard_this_process", lambda: None
     )  # this process is the test's
 
-    async def make(address, spec, backend):
+    async def make(address: Any, spec: Any, backend: Any) -> Any:
         engine.append(fake_engine.FakeEngine(can_sleep=True))
         order = llm_engine.EngineOrder(spec, spec.uri, {}, backend, address.run_dir)
         return llm_server.LlmServer(address, order, lambda: engine[0])
@@ -41,7 +43,7 @@ async def actor(run_dir, engine, monkeypatch):
     await replica.stop()
 
 
-async def test_a_replica_that_was_not_started_is_unavailable(actor):
+async def test_a_replica_that_was_not_started_is_unavailable(actor: Any) -> None:
     answers = [
         await actor.living(),
         await actor.report(),
@@ -55,7 +57,7 @@ async def test_a_replica_that_was_not_started_is_unavailable(actor):
     assert await actor.stop() is None
 
 
-async def test_a_replica_is_built_on_the_node_of_its_actor(actor):
+async def test_a_replica_is_built_on_the_node_of_its_actor(actor: Any) -> None:
     started = await actor.start()
     assert (started.pid, started.endpoint.node) == (os.getpid(), actor_process.node_id())
     assert await actor.living() == llm_spec.LivingReplica(
@@ -64,7 +66,7 @@ async def test_a_replica_is_built_on_the_node_of_its_actor(actor):
     assert (await actor.report()).replica_id == "a/0"
 
 
-async def test_living_says_whether_the_engine_sleeps(actor, engine):
+async def test_living_says_whether_the_engine_sleeps(actor: Any, engine: Any) -> None:
     await actor.start()
     await actor.sleep(2)
     assert (await actor.living()).is_asleep
@@ -73,7 +75,7 @@ async def test_living_says_whether_the_engine_sleeps(actor, engine):
     assert engine[0].calls[-3:] == ["sleep 2", "wake", "token"]
 
 
-async def test_live_returns_the_reason_why_the_engine_ended(actor, engine):
+async def test_live_returns_the_reason_why_the_engine_ended(actor: Any, engine: Any) -> None:
     await actor.start()
     engine[0].die("the engine core was killed")
     assert await actor.live() == "the engine core was killed"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve import config, errors
@@ -39,11 +41,11 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def state():
+def state() -> Any:
     return desired_state.from_config(config.parse(DOCUMENT), CAPACITY)
 
 
-def test_a_pool_becomes_settings_of_its_workers(state):
+def test_a_pool_becomes_settings_of_its_workers(state: Any) -> None:
     pool = state.pool("default")
     assert (pool.workers, pool.load_timeout_s) == (3, 9.0)
     assert pool.settings == desired.WorkerSettings(
@@ -58,20 +60,20 @@ def test_a_pool_becomes_settings_of_its_workers(state):
     assert state.pool("gpu").settings.memory == model.Footprint(200, 50)
 
 
-def test_the_gateway_has_its_settings(state):
+def test_the_gateway_has_its_settings(state: Any) -> None:
     assert state.gateway == desired.GatewaySettings(
         "0.0.0.0:9", 64 << 20, (snapshots.ApiKey("c", "k", admin=True),)
     )
 
 
-def test_models_and_aliases_originate_from_the_configuration(state):
+def test_models_and_aliases_originate_from_the_configuration(state: Any) -> None:
     assert state.models == (
         world.spec("a", uri="/a", pinned=True, load_timeout_s=9.0, origin=model.FROM_CONFIG),
     )
     assert state.aliases == (desired.DesiredAlias("b", "a", "1", model.FROM_CONFIG),)
 
 
-def test_repositories_are_named_by_their_place(state):
+def test_repositories_are_named_by_their_place(state: Any) -> None:
     assert state.repositories == (
         desired.RepositorySettings("/r", watch=False, pool="gpu", trust=True),
         desired.RepositorySettings("s3://b/r"),
@@ -79,28 +81,28 @@ def test_repositories_are_named_by_their_place(state):
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (4, 4), (200, 16)])
-def test_auto_is_a_worker_for_each_core_up_to_a_limit(cores, workers):
+def test_auto_is_a_worker_for_each_core_up_to_a_limit(cores: int, workers: int) -> None:
     state = desired_state.from_config(config.parse({}), cluster_control.WorkerCapacity(cores, 0))
-    assert state.pool("default").workers == workers
+    assert [pool.workers for pool in state.pools] == [workers]
 
 
-def test_auto_is_a_worker_for_each_gpu(state):
+def test_auto_is_a_worker_for_each_gpu(state: Any) -> None:
     assert state.pool("gpu").workers == 2
     with pytest.raises(errors.ConfigInvalid, match="no GPU"):
         desired_state.from_config(config.parse(DOCUMENT), cluster_control.WorkerCapacity(4, 0))
 
 
-def test_the_document_gives_the_same_state(state):
+def test_the_document_gives_the_same_state(state: Any) -> None:
     assert desired_state.from_document(state.document, CAPACITY) == state
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]", '{"poolz": {}}'])
-def test_a_broken_document_is_refused(text):
+def test_a_broken_document_is_refused(text: str) -> None:
     with pytest.raises(errors.ConfigInvalid):
         desired_state.from_document(text, CAPACITY)
 
 
-def test_a_registry_without_a_document_gives_an_empty_state():
+def test_a_registry_without_a_document_gives_an_empty_state() -> None:
     assert (
         desired_state.from_registry(
             registry_contents.RegistryContents(), CAPACITY, is_needed=True
@@ -109,7 +111,7 @@ def test_a_registry_without_a_document_gives_an_empty_state():
     )
 
 
-def test_an_unreadable_document_keeps_the_models_of_the_configuration():
+def test_an_unreadable_document_keeps_the_models_of_the_configuration() -> None:
     declared = tuple(
         catalog.ModelDeclared(world.spec(str(origin), origin=origin))
         for origin in (model.FROM_CONFIG, model.FROM_API)
@@ -125,14 +127,14 @@ def test_an_unreadable_document_keeps_the_models_of_the_configuration():
 @pytest.mark.parametrize(
     ("workers", "gpus", "words"), [("auto", 0, "no GPU"), (1, 0, "no GPU"), (3, 2, "2 GPUs")]
 )
-def test_a_gpu_pool_without_the_gpus_is_refused(workers, gpus, words):
+def test_a_gpu_pool_without_the_gpus_is_refused(workers: int | str, gpus: int, words: str) -> None:
     document = {"pools": {"gpu": {"device": "cuda", "gpu_memory": 50, "workers": workers}}}
     with pytest.raises(errors.ConfigInvalid, match=words):
         desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(8, gpus))
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (2, "cuda")])
-def test_an_llm_runs_on_gpus_if_the_cluster_has_any(gpus, device):
+def test_an_llm_runs_on_gpus_if_the_cluster_has_any(gpus: int, device: str) -> None:
     state = desired_state.from_config(
         config.parse({"llms": [{"name": "l", "uri": "/l"}]}),
         cluster_control.WorkerCapacity(4, gpus),
@@ -140,7 +142,7 @@ def test_an_llm_runs_on_gpus_if_the_cluster_has_any(gpus, device):
     assert state.llms == (llm_spec.LlmSpec("l", "/l", device=device),)
 
 
-def test_an_llm_that_needs_too_many_gpus_is_kept():
+def test_an_llm_that_needs_too_many_gpus_is_kept() -> None:
     document = {"llms": [{"name": "l", "uri": "/l", "device": "cuda", "tensor_parallel_size": 8}]}
     assert (
         desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(4, 0))
@@ -150,13 +152,13 @@ def test_an_llm_that_needs_too_many_gpus_is_kept():
     )
 
 
-def test_llms_cannot_share_without_gpus():
+def test_llms_cannot_share_without_gpus() -> None:
     document = {"llms": [{"name": "l", "uri": "/l", "share": "g"}]}
     with pytest.raises(errors.ConfigInvalid, match="the cluster has no GPU"):
         desired_state.from_config(config.parse(document), cluster_control.WorkerCapacity(4, 0))
 
 
-def test_the_defaults_are_those_of_the_core():
+def test_the_defaults_are_those_of_the_core() -> None:
     """The core states them for its own tests, the schema for users."""
     settings = config.parse({"models": [{"name": "a", "uri": "/a"}], "state_dir": "/s"})
     state = desired_state.from_config(settings, cluster_control.WorkerCapacity(1, 0))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,24 +24,24 @@ from meshserve.config import fields
         (9, 9),
     ],
 )
-def test_sizes(text, size_bytes):
+def test_sizes(text: int | str, size_bytes: int) -> None:
     assert fields.parse_size(text) == size_bytes
 
 
 @pytest.mark.parametrize(
     "text", ["", "GiB", "-1", -1, "1.5.2GB", "4XB", "1e3", True, None, 1.5, [4], "4GiBB"]
 )
-def test_other_texts_are_no_size(text):
+def test_other_texts_are_no_size(text: Any) -> None:
     with pytest.raises(ValueError, match="expected a size such as"):
         fields.parse_size(text)
 
 
 @given(st.integers(0, 1 << 20), st.sampled_from(sorted(fields.UNITS)))
-def test_every_unit_is_a_factor(number, unit):
+def test_every_unit_is_a_factor(number: Any, unit: Any) -> None:
     assert fields.parse_size(f"{number}{unit.lower()}") == number * fields.UNITS[unit]
 
 
-def uri_of(source):
+def uri_of(source: Any) -> Any:
     return config.parse_model({"name": "a", "uri": source}).uri
 
 
@@ -53,11 +55,11 @@ def uri_of(source):
         ("HTTPS://h/x", "HTTPS://h/x"),
     ],
 )
-def test_sources(source, uri):
+def test_sources(source: str, uri: str) -> None:
     assert uri_of(source) == uri
 
 
-def test_a_source_in_the_home_folder(monkeypatch):
+def test_a_source_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert uri_of("~/m.onnx") == "/home/someone/m.onnx"
 
@@ -69,33 +71,33 @@ def test_a_source_in_the_home_folder(monkeypatch):
         ("postgresql+psycopg://u@h/d", "postgresql+psycopg://u@h/d"),
     ],
 )
-def test_databases(given_url, url):
+def test_databases(given_url: str, url: str) -> None:
     assert config.parse({"registry": {"url": given_url}}).registry_url == url
 
 
 @pytest.mark.parametrize(
     "listen", ["127.0.0.1:1", "0.0.0.0:65535", "[::1]:8080", "host.example:80"]
 )
-def test_addresses(listen):
+def test_addresses(listen: str) -> None:
     assert config.parse({"gateway": {"listen": listen}}).gateway.listen == listen
 
 
 @pytest.mark.parametrize(
     "listen", ["", ":80", "host:", "host:0", "host:65536", "host:http", "8080"]
 )
-def test_other_texts_are_no_address(listen):
+def test_other_texts_are_no_address(listen: str) -> None:
     with pytest.raises(errors.ConfigInvalid, match="expected HOST:PORT"):
         config.parse({"gateway": {"listen": listen}})
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a/b", "a\x00b", "x" * 256])
-def test_other_texts_are_no_name(name):
+def test_other_texts_are_no_name(name: Any) -> None:
     with pytest.raises(errors.ConfigInvalid, match=r"^name: "):
         config.parse_model({"name": name, "uri": "/a"})
 
 
 @given(st.from_regex(r"[\w.:@ -]{1,40}", fullmatch=True))
-def test_a_name_is_kept_unchanged(name):
+def test_a_name_is_kept_unchanged(name: Any) -> None:
     name = f"m{name}m"
     assert config.parse_model({"name": name, "uri": "/a"}).name == name
 

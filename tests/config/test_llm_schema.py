@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,33 +83,33 @@ llms:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     (tmp_path / "digits.onnx").touch()
     return tmp_path
 
 
-def load(text):
+def load(text: Any) -> Any:
     Path("c.yaml").write_text(text)
     return config.load("c.yaml")
 
 
-def message_for(text):
+def message_for(text: Any) -> Any:
     with pytest.raises(errors.ConfigInvalid) as caught:
         load(text)
     return caught.value.message
 
 
 @pytest.mark.parametrize(("keys", "words"), BAD.values(), ids=BAD)
-def test_a_bad_llm_says_where_and_what(folder, keys, words):
+def test_a_bad_llm_says_where_and_what(folder: Path, keys: Any, words: Any) -> None:
     where = "llms[0]: " if words.startswith(("share", "LLMs")) else "llms[0]."
     message = message_for(f"llms:\n  -\n    {{name: tiny, uri: weights, {keys}}}\n")
     assert message == f"c.yaml:3: {where}{words}".replace("{folder}", str(folder))
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_name_that_a_model_has_is_refused():
+def test_a_name_that_a_model_has_is_refused() -> None:
     text = GOOD.replace("name: digits", "name: tiny-sql")
     assert message_for(text) == (
         "c.yaml:7: llms[0].adapters[0].name: adapter 'tiny-sql' is the name of a model; "
@@ -116,7 +117,7 @@ def test_a_name_that_a_model_has_is_refused():
     )
 
 
-def test_an_llm_becomes_the_cores_value(folder):
+def test_an_llm_becomes_the_cores_value(folder: Path) -> None:
     tiny, big = (llm.spec_on(ON_GPUS) for llm in load(GOOD).llms)
     assert tiny == llm_spec.LlmSpec(
         name="tiny",
@@ -141,7 +142,7 @@ def test_an_llm_becomes_the_cores_value(folder):
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_document_with_llms_reads_back_equal():
+def test_a_document_with_llms_reads_back_equal() -> None:
     read = load(GOOD)
     assert config.parse(json.loads(json.dumps(config.document(read)))) == read
 
@@ -149,12 +150,12 @@ def test_a_document_with_llms_reads_back_equal():
 @pytest.mark.parametrize(
     ("replicas", "largest"), [({}, 1), ({"min": 0}, 1), ({"min": 3}, 3), ({"min": 1, "max": 4}, 4)]
 )
-def test_the_largest_number_of_replicas_has_a_default(replicas, largest):
+def test_the_largest_number_of_replicas_has_a_default(replicas: Any, largest: int) -> None:
     read = config.parse({"llms": [{"name": "l", "uri": "/l", "replicas": replicas}]})
     assert read.llms[0].spec_on(ON_CPUS).replicas_max == largest
 
 
-def test_the_defaults_are_those_of_the_core():
+def test_the_defaults_are_those_of_the_core() -> None:
     assert config.parse({"llms": [{"name": "l", "uri": "/l"}]}).llms[0].spec_on(
         ON_GPUS
     ) == llm_spec.LlmSpec("l", "/l")
@@ -163,13 +164,13 @@ def test_the_defaults_are_those_of_the_core():
 @pytest.mark.parametrize(
     ("device", "expected"), [("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")]
 )
-def test_a_named_device_is_kept(device, expected):
+def test_a_named_device_is_kept(device: str, expected: str) -> None:
     read = config.parse({"llms": [{"name": "l", "uri": "/l", "device": device}]})
     assert read.llms[0].spec_on(ON_GPUS).device == expected
 
 
 @pytest.mark.usefixtures("folder")
-def test_faults_of_a_further_check_have_their_position():
+def test_faults_of_a_further_check_have_their_position() -> None:
     Path("c.yaml").write_text(GOOD)
     with pytest.raises(
         errors.ConfigInvalid, match=r"^c\.yaml:16: llms\[0\]\.engine\.enforce_eager: not today$"
@@ -185,7 +186,7 @@ def test_faults_of_a_further_check_have_their_position():
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_bad_file_is_not_checked_further():
+def test_a_bad_file_is_not_checked_further() -> None:
     Path("c.yaml").write_text("llms: [{name: a}]\n")
     with pytest.raises(errors.ConfigInvalid, match=r"llms\[0\]\.uri"):
         config.load("c.yaml", lambda _: pytest.fail("it is bad already"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from meshserve import config
+import pytest
+
+from meshserve import config, errors
 from meshserve.config import model_schema
 from meshserve.core.values import desired, model
 
@@ -20,3 +22,17 @@ def test_aliases_mean_one_version() -> None:
 def test_a_repository_is_a_path_or_a_uri() -> None:
     section = model_schema.RepositorySection.model_validate({"uri": "s3://b/r", "trust": True})
     assert section.settings() == desired.RepositorySettings("s3://b/r", trust=True)
+
+
+def test_one_model_for_the_management_api() -> None:
+    entry = config.parse_model({"name": "a", "uri": "https://host/a.onnx", "version": 3})
+    assert entry.spec(11.0, model.FROM_API) == model.ModelSpec(
+        model.ModelId("a", "3"), "https://host/a.onnx", load_timeout_s=11.0, origin=model.FROM_API
+    )
+
+
+def test_a_wrong_model_for_the_management_api() -> None:
+    with pytest.raises(
+        errors.ConfigInvalid, match=r"^pined: unknown key; did you mean 'pinned'\?$"
+    ):
+        config.parse_model({"name": "a", "uri": "/a", "pined": True})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,24 +29,24 @@ JSON = st.recursive(
     )
     | JSON
 )
-def test_any_document_is_checked_without_raising(document):
+def test_any_document_is_checked_without_raising(document: Any) -> None:
     for fault in name_conflicts.check(document):
         assert fault.path[0] in ("models", "repositories", "llms")
 
 
-def test_two_versions_of_a_model_are_no_duplicate():
+def test_two_versions_of_a_model_are_no_duplicate() -> None:
     models = [{"name": "a", "version": "1"}, {"name": "a", "version": 2}]
     assert list(name_conflicts.check({"models": models})) == []
 
 
-def test_a_version_may_be_text_or_a_number():
+def test_a_version_may_be_text_or_a_number() -> None:
     models = [{"name": "a", "version": "2"}, {"name": "a", "version": 2}]
     assert [fault.earlier for fault in name_conflicts.check({"models": models})] == [
         ("models", 0, "name")
     ]
 
 
-def test_the_default_pool_always_exists():
+def test_the_default_pool_always_exists() -> None:
     assert (
         list(
             name_conflicts.check({"models": [{"name": "a", "pool": "default"}], "pools": {"x": {}}})
@@ -53,7 +55,7 @@ def test_the_default_pool_always_exists():
     )
 
 
-def messages(models=(), llms=()):
+def messages(models: Any = (), llms: Any = ()) -> Any:
     document = {"models": list(models), "llms": list(llms)}
     return [
         (fault.path[:2], fault.message, fault.earlier and fault.earlier[:2])
@@ -61,7 +63,7 @@ def messages(models=(), llms=()):
     ]
 
 
-def test_every_pair_of_kinds_collides_once():
+def test_every_pair_of_kinds_collides_once() -> None:
     model = {"name": "a", "aliases": ["b"]}
     first = {"name": "c", "aliases": ["a", "d"], "adapters": [{"name": "b"}]}
     second = {"name": "a", "aliases": ["c"], "adapters": [{"name": "d"}]}
@@ -74,11 +76,11 @@ def test_every_pair_of_kinds_collides_once():
     ]
 
 
-def test_an_llm_that_is_declared_twice():
+def test_an_llm_that_is_declared_twice() -> None:
     assert messages(llms=[{"name": "a"}, {"name": "a"}]) == [
         (("llms", 1), "LLM 'a' is given twice", ("llms", 0))
     ]
 
 
-def test_versions_of_a_model_share_its_name():
+def test_versions_of_a_model_share_its_name() -> None:
     assert messages([{"name": "a"}, {"name": "a", "version": 2}]) == []

@@ -5,7 +5,7 @@ import pytest
 from meshserve.config import reference, schema
 
 
-def test_the_schema_describes_every_key():
+def test_the_schema_describes_every_key() -> None:
     described = reference.json_schema()
     sections = {**described["$defs"], "Config": described}
     for section in (section for _, section in reference.SECTIONS):
@@ -14,7 +14,7 @@ def test_the_schema_describes_every_key():
         assert all(shape.get("description") for shape in properties.values())
 
 
-def test_the_schema_refuses_unknown_keys():
+def test_the_schema_refuses_unknown_keys() -> None:
     described = reference.json_schema()
     assert described["additionalProperties"] is False
     assert described["$defs"]["ModelSection"]["additionalProperties"] is False
@@ -41,10 +41,10 @@ def test_the_schema_refuses_unknown_keys():
         "| `keys` | list |  | API keys. Without any, every client may do everything. |",
     ],
 )
-def test_the_reference_has_a_row_for_each_key(row):
+def test_the_reference_has_a_row_for_each_key(row: str) -> None:
     assert row in reference.markdown().splitlines()
 
 
-def test_the_reference_has_all_sections():
+def test_the_reference_has_all_sections() -> None:
     described = {section for _, section in reference.SECTIONS}
     assert described == {schema.Config, *schema.PARTS.values()}

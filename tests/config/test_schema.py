@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshserve.config import model_schema, schema
 
 
-def test_home_comes_from_the_environment(monkeypatch):
+def test_home_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHSERVE_HOME", "/var/lib/meshserve")
     assert schema.home() == Path("/var/lib/meshserve")
 
 
-def test_home_is_in_the_users_folder_by_default(monkeypatch):
+def test_home_is_in_the_users_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MESHSERVE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
     assert schema.home() == Path("/home/someone/.meshserve")
@@ -33,9 +34,9 @@ def test_home_is_in_the_users_folder_by_default(monkeypatch):
         (("llms", 0, "held"), "wait_s"),
     ],
 )
-def test_known_keys_are_those_of_the_section(path, key):
+def test_known_keys_are_those_of_the_section(path: Any, key: str) -> None:
     assert key in schema.known_keys(schema.Config, path)
 
 
-def test_known_keys_of_a_model_alone():
+def test_known_keys_of_a_model_alone() -> None:
     assert "datatype" in schema.known_keys(model_schema.ModelSection, ("outputs", 0))

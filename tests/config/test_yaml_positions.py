@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -29,21 +31,21 @@ b:
         (("q",), 1),
     ],
 )
-def test_the_line_of_a_path_or_of_the_nearest_entry_around_it(path, line):
+def test_the_line_of_a_path_or_of_the_nearest_entry_around_it(path: Any, line: int) -> None:
     assert yaml_positions.read(TEXT, "f").line(path) == line
 
 
-def test_the_document_is_what_yaml_says():
+def test_the_document_is_what_yaml_says() -> None:
     assert yaml_positions.read(TEXT, "f").document == yaml.safe_load(TEXT)
 
 
-def test_merged_keys_have_the_line_of_their_mapping():
+def test_merged_keys_have_the_line_of_their_mapping() -> None:
     positioned = yaml_positions.read("a: &a {x: 1}\nb:\n  <<: *a\n  <<: {z: 3}\n", "f")
     assert positioned.document["b"] == {"x": 1, "z": 3}
     assert (positioned.repeated, positioned.line(("b", "x"))) == ((), 2)
 
 
-def test_keys_given_twice_at_any_depth():
+def test_keys_given_twice_at_any_depth() -> None:
     repeated = yaml_positions.read("a:\n  - b: 1\n    c: 2\n    b: 3\n", "f").repeated
     assert [(fault.path, fault.message) for fault in repeated] == [
         (("a", 0, "b"), "given twice: first on line 2, again on line 4")
@@ -65,7 +67,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "begin"), BROKEN.values(), ids=BROKEN)
-def test_a_syntax_error_has_line_and_column(text, begin):
+def test_a_syntax_error_has_line_and_column(text: Any, begin: Any) -> None:
     with pytest.raises(errors.ConfigInvalid) as caught:
         yaml_positions.read(text, "f")
     assert caught.value.message.startswith(begin)

@@ -7,6 +7,8 @@ import contextlib
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -19,7 +21,7 @@ X = np.linspace(-1, 1, 8, dtype=np.float32)[None]
 STEP_S = 0.002
 
 
-def write_model(path, number, padding_bytes=0):
+def write_model(path: Path, number: float, padding_bytes: int = 0) -> Path:
     """`y = x · number`; `padding_bytes` of weights that it multiplies with and that change nothing."""
     columns = max(1, padding_bytes // 4 // 8)
     weights = [
@@ -45,7 +47,7 @@ def write_model(path, number, padding_bytes=0):
     return path
 
 
-def models(folder, count, padding_bytes=0):
+def models(folder: Path, count: int, padding_bytes: int = 0) -> list[dict[str, Any]]:
     """`models:` entries of `count` models, m0 and on."""
     return [
         {"name": f"m{i}", "uri": str(write_model(folder / f"m{i}.onnx", i, padding_bytes))}

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from meshserve.launch import start_status
+from meshserve.protocol import mesh_status
 
 StartProgress = start_status.StartProgress
 
@@ -17,13 +18,15 @@ def status(
     gateways: Sequence[dict[str, Any]] = (),
     registered: int = 0,
     llms: Sequence[dict[str, Any]] = (),
-) -> dict[str, Any]:
-    return {
+) -> mesh_status.MeshStatus:
+    """Return as much of a status as the functions read."""
+    content = {
         "pools": [{"workers": list(workers)}],
         "gateways": list(gateways),
         "models": {"registered": registered},
         "llms": list(llms),
     }
+    return cast("mesh_status.MeshStatus", content)
 
 
 def test_progress_counts_ready_parts() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
@@ -16,16 +17,16 @@ from meshserve.protocol import paths
 class Stage:
     """The endpoint, its clients, and the events that it posts."""
 
-    def __init__(self):
-        self.events = []
+    def __init__(self) -> None:
+        self.events: list[events.Event] = []
         self.endpoint = hold_endpoint.HoldEndpoint(self.events.append)
         self.left = asyncio.Event()
 
-    def hold(self, **query):
+    def hold(self, **query: Any) -> Any:
         """Send a request whose client waits until `left` is set."""
         messages = [{"type": "http.request", "body": b""}]
 
-        async def receive():
+        async def receive() -> Any:
             if messages:
                 return messages.pop()
             await self.left.wait()
@@ -41,18 +42,18 @@ class Stage:
         return asyncio.ensure_future(self.endpoint.wait(Request(scope, receive)))
 
 
-async def posted(stage, count):
+async def posted(stage: Any, count: Any) -> None:
     """Return when so many events have been posted."""
     while len(stage.events) < count:  # noqa: ASYNC110 - each turn of the loop brings them nearer
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def stage():
+async def stage() -> Any:
     return Stage()
 
 
-async def test_an_admitted_request_gets_200(stage):
+async def test_an_admitted_request_gets_200(stage: Any) -> None:
     waiting = stage.hold(model="tiny llm", bytes="17")
     await posted(stage, 1)
     assert stage.events == [events.RequestHeld("1", "tiny llm", 17)]
@@ -62,7 +63,7 @@ async def test_an_admitted_request_gets_200(stage):
     assert len(stage.events) == 1
 
 
-async def test_a_refused_request_gets_openais_503_with_the_wait(stage):
+async def test_a_refused_request_gets_openais_503_with_the_wait(stage: Any) -> None:
     waiting = stage.hold(model="l")
     await posted(stage, 1)
     stage.endpoint.perform(commands.TurnAway("1", "model 'l' is not ready: too many wait", 7.2))
@@ -76,7 +77,7 @@ async def test_a_refused_request_gets_openais_503_with_the_wait(stage):
     }
 
 
-async def test_a_request_whose_client_leaves_is_forgotten(stage):
+async def test_a_request_whose_client_leaves_is_forgotten(stage: Any) -> None:
     waiting = stage.hold(model="l")
     await posted(stage, 1)
     stage.left.set()
@@ -85,7 +86,7 @@ async def test_a_request_whose_client_leaves_is_forgotten(stage):
     stage.endpoint.perform(commands.Admit("1"))
 
 
-async def test_every_request_has_its_own_ticket(stage):
+async def test_every_request_has_its_own_ticket(stage: Any) -> None:
     waiting = [stage.hold(model="l") for _ in range(3)]
     await posted(stage, 3)
     stage.endpoint.perform(commands.Admit("2"))
@@ -100,7 +101,7 @@ async def test_every_request_has_its_own_ticket(stage):
 @pytest.mark.parametrize(
     "query", [{}, {"model": ""}, {"model": "l", "bytes": "-1"}, {"model": "l", "bytes": "9" * 16}]
 )
-async def test_a_request_without_model_or_size_is_refused(stage, query):
+async def test_a_request_without_model_or_size_is_refused(stage: Any, query: Any) -> None:
     with pytest.raises(errors.InvalidRequest):
         await stage.hold(**query)
     assert stage.events == []

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import pytest
 
 from meshserve.core.values import model
@@ -11,8 +14,8 @@ GRPC = {"content-type": "application/grpc"}
 
 
 @pytest.fixture
-def call(http):
-    async def perform(path, request, answer):
+def call(http: httpx.AsyncClient) -> Any:
+    async def perform(path: Any, request: Any, answer: Any) -> Any:
         sent = await http.post(path, headers=GRPC, content=request.SerializeToString())
         code = int(sent.headers.get("x-mesh-grpc-status", "0"))
         return code or answer.FromString(sent.content)
@@ -20,27 +23,27 @@ def call(http):
     return perform
 
 
-async def load(call, answer=pb.RepositoryModelLoadResponse, **fields):
+async def load(call: Any, answer: Any = pb.RepositoryModelLoadResponse, **fields: Any) -> Any:
     return await call(
         paths.INFERENCE + "RepositoryModelLoad", pb.RepositoryModelLoadRequest(**fields), answer
     )
 
 
-async def test_a_load_has_kserves_answer(call):
+async def test_a_load_has_kserves_answer(call: Any) -> None:
     answer = await load(call, model_name="conf")
     assert (answer.model_name, answer.isLoaded) == ("conf", True)
 
 
-async def test_kserves_clients_use_the_field_of_the_repositorys_name(call, stage):
+async def test_kserves_clients_use_the_field_of_the_repositorys_name(call: Any, stage: Any) -> None:
     assert (await load(call, repository_name="conf")).isLoaded
     assert f"load conf:1 on {stage.mesh.home('conf')}" in stage.cluster.calls
 
 
-async def test_a_load_must_name_a_model(call):
+async def test_a_load_must_name_a_model(call: Any) -> None:
     assert await load(call) == 3
 
 
-async def test_files_come_as_bytes(call, stage):
+async def test_files_come_as_bytes(call: Any, stage: Any) -> None:
     given = {
         "config": pb.ModelRepositoryParameter(string_param="{}"),
         "file:1/m.onnx": pb.ModelRepositoryParameter(bytes_param=b"x"),
@@ -49,7 +52,7 @@ async def test_files_come_as_bytes(call, stage):
     assert model.ModelId("sent") in stage.store.models
 
 
-async def test_a_parameter_of_another_kind_is_refused(call):
+async def test_a_parameter_of_another_kind_is_refused(call: Any) -> None:
     assert (
         await load(
             call,
@@ -60,7 +63,7 @@ async def test_a_parameter_of_another_kind_is_refused(call):
     )
 
 
-async def test_an_unload_has_kserves_answer(call):
+async def test_an_unload_has_kserves_answer(call: Any) -> None:
     answer = await call(
         paths.INFERENCE + "RepositoryModelUnload",
         pb.RepositoryModelUnloadRequest(model_name="conf"),
@@ -69,7 +72,7 @@ async def test_an_unload_has_kserves_answer(call):
     assert answer.isUnloaded
 
 
-async def test_mlservers_clients_use_a_service_of_its_own(call):
+async def test_mlservers_clients_use_a_service_of_its_own(call: Any) -> None:
     answer = await call(
         paths.REPOSITORY + "RepositoryIndex",
         repository_pb.RepositoryIndexRequest(),
@@ -87,7 +90,7 @@ async def test_mlservers_clients_use_a_service_of_its_own(call):
     )
 
 
-async def test_statistics_name_every_model(call):
+async def test_statistics_name_every_model(call: Any) -> None:
     answer = await call(
         paths.INFERENCE + "ModelStatistics",
         pb.ModelStatisticsRequest(),
@@ -98,8 +101,8 @@ async def test_statistics_name_every_model(call):
 
 
 @pytest.mark.parametrize("kind", ["System", "Cuda"])
-async def test_shared_memory_is_empty_and_cannot_be_registered(call, kind):
-    def message_class(verb, side):
+async def test_shared_memory_is_empty_and_cannot_be_registered(call: Any, kind: str) -> None:
+    def message_class(verb: Any, side: Any) -> Any:
         return getattr(pb, f"{kind}SharedMemory{verb}{side}")
 
     for verb, expected in (("Status", 0), ("Register", 12), ("Unregister", 0)):
@@ -111,7 +114,7 @@ async def test_shared_memory_is_empty_and_cannot_be_registered(call, kind):
         assert answer == (expected or message_class(verb, "Response")())
 
 
-async def test_traces_are_off_and_cannot_be_changed(call):
+async def test_traces_are_off_and_cannot_be_changed(call: Any) -> None:
     path = paths.INFERENCE + "TraceSetting"
     answer = await call(path, pb.TraceSettingRequest(), pb.TraceSettingResponse)
     assert list(answer.settings["trace_level"].value) == ["OFF"]
@@ -121,7 +124,7 @@ async def test_traces_are_off_and_cannot_be_changed(call):
     assert await call(path, changed, pb.TraceSettingResponse) == 12
 
 
-async def test_log_settings_are_shown_and_cannot_be_changed(call):
+async def test_log_settings_are_shown_and_cannot_be_changed(call: Any) -> None:
     path = paths.INFERENCE + "LogSettings"
     answer = await call(path, pb.LogSettingsRequest(), pb.LogSettingsResponse)
     assert (
@@ -137,7 +140,7 @@ async def test_log_settings_are_shown_and_cannot_be_changed(call):
     assert await call(path, changed, pb.LogSettingsResponse) == 12
 
 
-async def test_an_unknown_method_is_unimplemented(call):
+async def test_an_unknown_method_is_unimplemented(call: Any) -> None:
     assert (
         await call(
             "/inference.GRPCInferenceService/Explode", pb.ServerLiveRequest(), pb.ServerLiveResponse
@@ -146,7 +149,7 @@ async def test_an_unknown_method_is_unimplemented(call):
     )
 
 
-async def test_a_malformed_message_is_refused(http):
+async def test_a_malformed_message_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.post(
         paths.INFERENCE + "RepositoryModelLoad", headers=GRPC, content=b"\xff\xff\xff"
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prometheus_client import parser
 
@@ -9,8 +11,8 @@ from tests.control import llms
 
 
 @pytest.fixture
-def samples(stage):
-    def read():
+def samples(stage: Any) -> Any:
+    def read() -> Any:
         text = mesh_metrics.MeshMetrics(stage.plane.controller).text().decode()
         families = parser.text_string_to_metric_families(text)
         return {
@@ -22,7 +24,7 @@ def samples(stage):
     return read
 
 
-async def test_models_aliases_workers_and_events_are_counted(samples):
+async def test_models_aliases_workers_and_events_are_counted(samples: Any) -> None:
     assert samples()["meshserve_models_registered",] == 2
     assert samples()["meshserve_aliases",] == 1
     assert samples()["meshserve_workers", "default", "ready"] == 2
@@ -31,7 +33,7 @@ async def test_models_aliases_workers_and_events_are_counted(samples):
     assert samples()["meshserve_controller_failures_total",] == 0
 
 
-async def test_restarts_are_counted(stage, samples):
+async def test_restarts_are_counted(stage: Any, samples: Any) -> None:
     stage.cluster.kill("gpu-0")
     await stage.until(lambda: stage.mesh.workers.records["gpu-0"].restarts)
     assert samples()["meshserve_worker_restarts_total", "gpu-0"] == 1
@@ -40,7 +42,7 @@ async def test_restarts_are_counted(stage, samples):
     assert samples()["meshserve_controller_restarts_total",] == 3
 
 
-async def test_llms_have_states_held_requests_and_starts(fresh):
+async def test_llms_have_states_held_requests_and_starts(fresh: Any) -> None:
     await fresh.start(llms.CONFIG)
     await fresh.until(lambda: fresh.mesh.llms.llms["always"].state == "ready")
     text = mesh_metrics.MeshMetrics(fresh.plane.controller).text().decode()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import pytest
 
 from meshserve.core.values import model
@@ -7,7 +10,7 @@ from meshserve.core.values import model
 CONF = "/mesh/v1/models/conf"
 
 
-async def test_the_status_has_what_its_readers_were_promised(http):
+async def test_the_status_has_what_its_readers_were_promised(http: httpx.AsyncClient) -> None:
     status = (await http.get("/mesh/v1/status")).json()
     assert set(status) >= {
         "version",
@@ -52,7 +55,7 @@ async def test_the_status_has_what_its_readers_were_promised(http):
     assert set(status["controller"]) == {"pid", "restarts"}
 
 
-async def test_a_model_has_what_its_readers_were_promised(http):
+async def test_a_model_has_what_its_readers_were_promised(http: httpx.AsyncClient) -> None:
     shown = (await http.get(CONF)).json()
     assert shown == {
         "name": "conf",
@@ -72,7 +75,7 @@ async def test_a_model_has_what_its_readers_were_promised(http):
     }
 
 
-async def test_a_model_is_put_changed_and_deleted(http, stage):
+async def test_a_model_is_put_changed_and_deleted(http: httpx.AsyncClient, stage: Any) -> None:
     put = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "max_batch_size": 4})
     assert (put.status_code, put.json()["origin"], stage.knowing("new")) == (
         200,
@@ -86,7 +89,7 @@ async def test_a_model_is_put_changed_and_deleted(http, stage):
     assert stage.knowing("new") == []
 
 
-async def test_a_versions_name_is_in_the_query_or_in_the_body(http):
+async def test_a_versions_name_is_in_the_query_or_in_the_body(http: httpx.AsyncClient) -> None:
     await http.put("/mesh/v1/models/new", params={"version": "3"}, json={"uri": "/models/new"})
     shown = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "version": "4"})
     assert (shown.json()["version"], shown.json()["versions"]) == ("4", ["3", "4"])
@@ -96,19 +99,19 @@ async def test_a_versions_name_is_in_the_query_or_in_the_body(http):
     assert (await http.get("/mesh/v1/models/new")).json()["versions"] == ["3"]
 
 
-async def test_a_models_load_timeout_is_its_pools(http, stage):
+async def test_a_models_load_timeout_is_its_pools(http: httpx.AsyncClient, stage: Any) -> None:
     await http.put("/mesh/v1/models/new", json={"uri": "/models/new"})
     assert stage.store.models[model.ModelId("new")].spec.load_timeout_s == 120.0
 
 
-async def test_a_name_is_quoted_in_the_path(http):
+async def test_a_name_is_quoted_in_the_path(http: httpx.AsyncClient) -> None:
     await http.put("/mesh/v1/models/r%C3%A4ksm%C3%B6rg%C3%A5s%20%3F", json={"uri": "/models/new"})
     assert (await http.get("/mesh/v1/models", params={"prefix": "räk"})).json()["models"][0][
         "name"
     ] == "räksmörgås ?"
 
 
-async def test_aliases_in_a_body_are_all_that_the_version_has(http):
+async def test_aliases_in_a_body_are_all_that_the_version_has(http: httpx.AsyncClient) -> None:
     put = await http.put(
         "/mesh/v1/models/new", json={"uri": "/models/new", "aliases": ["one", "two"]}
     )
@@ -130,7 +133,9 @@ async def test_aliases_in_a_body_are_all_that_the_version_has(http):
         ([1], 400, "JSON object"),
     ],
 )
-async def test_a_bad_body_is_told_what_is_wrong(http, body, status, word):
+async def test_a_bad_body_is_told_what_is_wrong(
+    http: httpx.AsyncClient, body: Any, status: int, word: str
+) -> None:
     refused = await http.put("/mesh/v1/models/new", json=body)
     assert (refused.status_code, word in refused.json()["error"]) == (status, True), refused.text
 
@@ -152,13 +157,15 @@ async def test_a_bad_body_is_told_what_is_wrong(http, body, status, word):
         ("GET", "/mesh/v1/nothing", 404),
     ],
 )
-async def test_what_can_t_be_done_has_its_status(http, method, path, status):
+async def test_what_can_t_be_done_has_its_status(
+    http: httpx.AsyncClient, method: str, path: Any, status: int
+) -> None:
     answer = await http.request(method, path, json={"uri": "/other"})
     assert answer.status_code == status
     assert answer.json()["error"]
 
 
-async def test_a_model_is_loaded_and_unloaded(http, stage):
+async def test_a_model_is_loaded_and_unloaded(http: httpx.AsyncClient, stage: Any) -> None:
     loaded = (await http.post(f"{CONF}/load")).json()
     assert (loaded["state"], loaded["worker"], loaded["footprint_bytes"]["host"]) == (
         "ready",
@@ -168,7 +175,7 @@ async def test_a_model_is_loaded_and_unloaded(http, stage):
     assert (await http.post(f"{CONF}/unload")).json()["state"] == "absent"
 
 
-async def test_a_load_that_fails_says_why(http, stage):
+async def test_a_load_that_fails_says_why(http: httpx.AsyncClient, stage: Any) -> None:
     stage.cluster.failing_loads["conf"] = "it is corrupt"
     refused = await http.post(f"{CONF}/load")
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
@@ -176,7 +183,7 @@ async def test_a_load_that_fails_says_why(http, stage):
     assert (shown["state"], shown["reason"]) == ("failed", "it is corrupt")
 
 
-async def test_a_model_is_pinned_and_unpinned(http, stage):
+async def test_a_model_is_pinned_and_unpinned(http: httpx.AsyncClient, stage: Any) -> None:
     assert (await http.post(f"{CONF}/pin")).json()["pinned"]
     pinned = stage.cluster.workers[stage.mesh.home("conf")].pins
     assert pinned == {model.ModelId("conf")}
@@ -186,7 +193,7 @@ async def test_a_model_is_pinned_and_unpinned(http, stage):
     assert pinned == set()
 
 
-async def test_models_are_listed_in_pages(http):
+async def test_models_are_listed_in_pages(http: httpx.AsyncClient) -> None:
     for number in range(5):
         await http.put(f"/mesh/v1/models/m{number}", json={"uri": "/m"})
     seen, after = [], ""
@@ -199,7 +206,7 @@ async def test_models_are_listed_in_pages(http):
     assert seen == ["m0", "m1", "m2", "m3", "m4"]
 
 
-async def test_models_are_listed_by_state(http):
+async def test_models_are_listed_by_state(http: httpx.AsyncClient) -> None:
     await http.post(f"{CONF}/load")
     for state, names in (("ready", ["conf"]), ("absent", ["big"]), ("failed", [])):
         listed = (await http.get("/mesh/v1/models", params={"state": state})).json()["models"]
@@ -207,11 +214,13 @@ async def test_models_are_listed_by_state(http):
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999", "state=asleep"])
-async def test_a_listing_that_makes_no_sense_is_refused(http, query):
+async def test_a_listing_that_makes_no_sense_is_refused(
+    http: httpx.AsyncClient, query: str
+) -> None:
     assert (await http.get(f"/mesh/v1/models?{query}")).status_code == 400
 
 
-async def test_an_alias_is_set_shown_and_cleared(http, stage):
+async def test_an_alias_is_set_shown_and_cleared(http: httpx.AsyncClient, stage: Any) -> None:
     put = await http.put("/mesh/v1/aliases/new", json={"model": "conf", "version": "1"})
     assert (put.json()["model"], put.json()["version"], put.json()["origin"]) == (
         "conf",
@@ -238,11 +247,13 @@ async def test_an_alias_is_set_shown_and_cleared(http, stage):
         ({"model": "conf", "version": "9"}, 404),
     ],
 )
-async def test_a_bad_alias_is_refused(http, body, status):
+async def test_a_bad_alias_is_refused(http: httpx.AsyncClient, body: Any, status: int) -> None:
     assert (await http.put("/mesh/v1/aliases/new", json=body)).status_code == status
 
 
-async def test_a_configuration_is_applied_by_its_differences(http, stage):
+async def test_a_configuration_is_applied_by_its_differences(
+    http: httpx.AsyncClient, stage: Any
+) -> None:
     answer = await http.post(
         "/mesh/v1/apply", json={"pools": {"default": {"workers": 2}, "gpu": {"workers": 1}}}
     )
@@ -252,7 +263,9 @@ async def test_a_configuration_is_applied_by_its_differences(http, stage):
     assert stage.names() == []
 
 
-async def test_a_configuration_that_is_wrong_changes_nothing(http, stage):
+async def test_a_configuration_that_is_wrong_changes_nothing(
+    http: httpx.AsyncClient, stage: Any
+) -> None:
     refused = await http.post("/mesh/v1/apply", json={"models": [{"name": "a"}], "poolz": {}})
     assert (refused.status_code, "poolz" in refused.text, stage.names()) == (
         400,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve import errors
@@ -12,32 +14,32 @@ ABOUT = pb.ModelInfo(type="onnx", path="/models/m")
 
 
 @pytest.fixture
-def api(stage):
+def api(stage: Any) -> Any:
     return modelmesh.ModelMesh(stage.plane.admin)
 
 
-async def register(api, name="m", **fields):
+async def register(api: Any, name: Any = "m", **fields: Any) -> Any:
     return await api.register_model(
         pb.RegisterModelRequest(modelId=name, modelInfo=ABOUT, **fields)
     )
 
 
-async def set_vmodel(api, target, **fields):
+async def set_vmodel(api: Any, target: Any, **fields: Any) -> Any:
     return await api.set_vmodel(pb.SetVModelRequest(vModelId="v", targetModelId=target, **fields))
 
 
-async def status(api, name="m"):
+async def status(api: Any, name: Any = "m") -> Any:
     return (await api.model_status(pb.GetStatusRequest(modelId=name))).status
 
 
-async def test_a_model_is_registered_and_not_loaded(api, stage):
+async def test_a_model_is_registered_and_not_loaded(api: Any, stage: Any) -> None:
     assert (await register(api)).status == Status.NOT_LOADED
     spec = stage.store.models[model.ModelId("m")].spec
     assert (spec.uri, spec.runtime) == ("/models/m", "onnx")
     assert (await register(api)).status == Status.NOT_LOADED
 
 
-async def test_another_definition_of_a_name_is_refused(api):
+async def test_another_definition_of_a_name_is_refused(api: Any) -> None:
     await register(api)
     with pytest.raises(errors.AlreadyExists):
         await api.register_model(
@@ -45,25 +47,25 @@ async def test_another_definition_of_a_name_is_refused(api):
         )
 
 
-async def test_a_model_is_loaded_at_once_where_asked_to(api):
+async def test_a_model_is_loaded_at_once_where_asked_to(api: Any) -> None:
     reply = await register(api, loadNow=True, sync=True)
     assert reply.status == Status.LOADED
     assert [copy.copyStatus for copy in reply.modelCopyInfos] == [Status.LOADED]
 
 
-async def test_nobody_waits_for_a_load_who_did_not_ask_to(api, stage):
+async def test_nobody_waits_for_a_load_who_did_not_ask_to(api: Any, stage: Any) -> None:
     assert (await register(api, loadNow=True)).status in (Status.LOADING, Status.LOADED)
     await stage.until(lambda: any(worker.copies for worker in stage.cluster.workers.values()))
     assert await status(api) == Status.LOADED
 
 
-async def test_a_load_that_fails_is_a_status_with_the_reason(api, stage):
+async def test_a_load_that_fails_is_a_status_with_the_reason(api: Any, stage: Any) -> None:
     stage.cluster.failing_loads["m"] = "it is corrupt"
     reply = await register(api, loadNow=True, sync=True)
     assert (reply.status, list(reply.errors)) == (Status.LOADING_FAILED, ["it is corrupt"])
 
 
-async def test_a_known_model_is_loaded(api):
+async def test_a_known_model_is_loaded(api: Any) -> None:
     await register(api)
     assert (
         await api.ensure_loaded(pb.EnsureLoadedRequest(modelId="m", sync=True))
@@ -72,25 +74,25 @@ async def test_a_known_model_is_loaded(api):
         await api.ensure_loaded(pb.EnsureLoadedRequest(modelId="none", sync=True))
 
 
-async def test_an_unknown_model_is_a_status(api):
+async def test_an_unknown_model_is_a_status(api: Any) -> None:
     assert await status(api, "none") == Status.NOT_FOUND
 
 
-async def test_a_model_is_unregistered_and_unknown_ones_are_no_error(api):
+async def test_a_model_is_unregistered_and_unknown_ones_are_no_error(api: Any) -> None:
     await register(api)
     for _ in range(2):
         await api.unregister_model(pb.UnregisterModelRequest(modelId="m"))
     assert await status(api) == Status.NOT_FOUND
 
 
-async def test_a_model_that_a_vmodel_needs_stays(api):
+async def test_a_model_that_a_vmodel_needs_stays(api: Any) -> None:
     await register(api)
     await set_vmodel(api, "m")
     with pytest.raises(errors.Conflict):
         await api.unregister_model(pb.UnregisterModelRequest(modelId="m"))
 
 
-async def test_a_new_vmodel_means_its_target_at_once(api):
+async def test_a_new_vmodel_means_its_target_at_once(api: Any) -> None:
     await register(api)
     reply = await set_vmodel(api, "m", owner="me", loadNow=True, sync=True)
     assert (reply.status, reply.activeModelId, reply.targetModelId, reply.owner) == (
@@ -102,14 +104,14 @@ async def test_a_new_vmodel_means_its_target_at_once(api):
     assert reply.activeModelStatus.status == Status.LOADED
 
 
-async def test_a_vmodel_moves_once_its_target_answers(api):
+async def test_a_vmodel_moves_once_its_target_answers(api: Any) -> None:
     await register(api)
     await set_vmodel(api, "m")
     reply = await set_vmodel(api, "next", modelInfo=ABOUT, sync=True)
     assert (reply.status, reply.activeModelId) == (VStatus.DEFINED, "next")
 
 
-async def test_a_vmodel_whose_target_fails_keeps_what_it_meant(api, stage):
+async def test_a_vmodel_whose_target_fails_keeps_what_it_meant(api: Any, stage: Any) -> None:
     await register(api)
     await set_vmodel(api, "m")
     stage.cluster.failing_loads["next"] = "it is corrupt"
@@ -125,14 +127,14 @@ async def test_a_vmodel_whose_target_fails_keeps_what_it_meant(api, stage):
     )
 
 
-async def test_a_vmodel_that_is_forced_moves_at_once(api, stage):
+async def test_a_vmodel_that_is_forced_moves_at_once(api: Any, stage: Any) -> None:
     await register(api)
     await set_vmodel(api, "m")
     stage.cluster.failing_loads["next"] = "it is corrupt"
     assert (await set_vmodel(api, "next", modelInfo=ABOUT, force=True)).activeModelId == "next"
 
 
-async def test_what_was_registered_for_a_vmodel_goes_with_it(api, stage):
+async def test_what_was_registered_for_a_vmodel_goes_with_it(api: Any, stage: Any) -> None:
     for target in ("one", "two"):
         await set_vmodel(api, target, modelInfo=ABOUT, autoDeleteTargetModel=True, sync=True)
     assert "one" not in stage.names()
@@ -140,7 +142,7 @@ async def test_what_was_registered_for_a_vmodel_goes_with_it(api, stage):
     assert stage.names() == ["big", "conf"]
 
 
-async def test_a_vmodels_owner_alone_sees_and_changes_it(api):
+async def test_a_vmodels_owner_alone_sees_and_changes_it(api: Any) -> None:
     await register(api)
     await set_vmodel(api, "m", owner="me")
     with pytest.raises(errors.AlreadyExists):
@@ -163,7 +165,7 @@ async def test_a_vmodels_owner_alone_sees_and_changes_it(api):
         ({"vModelId": ""}, errors.InvalidRequest),
     ],
 )
-async def test_conditions_are_kept(api, fields, refusal):
+async def test_conditions_are_kept(api: Any, fields: Any, refusal: Any) -> None:
     await register(api)
     with pytest.raises(refusal):
         await api.set_vmodel(
@@ -190,11 +192,11 @@ async def test_conditions_are_kept(api, fields, refusal):
         (pb.ModelInfo(path="/m", key="secret-name"), {"uri": "/m", "runtime": ""}),
     ],
 )
-def test_a_model_info_is_an_entry_of_the_configuration(about, entry):
+def test_a_model_info_is_an_entry_of_the_configuration(about: Any, entry: Any) -> None:
     assert modelmesh.entry_from(about) == entry
 
 
-def test_a_model_info_that_is_no_json_is_refused():
+def test_a_model_info_that_is_no_json_is_refused() -> None:
     with pytest.raises(errors.InvalidRequest, match=r"modelInfo\.key"):
         modelmesh.entry_from(pb.ModelInfo(path="m", key="{"))
 
@@ -207,5 +209,5 @@ def test_a_model_info_that_is_no_json_is_refused():
         (desired.DesiredAlias("v", "a", target="b", failure="x"), VStatus.TRANSITION_FAILED),
     ],
 )
-def test_an_aliass_state_in_model_meshs_words(alias, state):
+def test_an_aliass_state_in_model_meshs_words(alias: Any, state: Any) -> None:
     assert modelmesh.vmodel_state(alias) == state

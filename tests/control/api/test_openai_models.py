@@ -1,24 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 
 from tests.control import llms
 
 
 @pytest.fixture
-async def client(fresh):
+async def client(fresh: Any) -> AsyncIterator[Any]:
     await fresh.start(llms.CONFIG)
     async with fresh.client() as client:
         yield client
 
 
-async def get(client, path):
+async def get(client: Any, path: Any) -> Any:
     answer = await client.get(path)
     return answer.status_code, answer.json()
 
 
 @pytest.mark.parametrize("prefix", ["", "/openai"])
-async def test_llms_and_adapters_are_listed_whether_they_run_or_not(client, prefix):
+async def test_llms_and_adapters_are_listed_whether_they_run_or_not(
+    client: Any, prefix: str
+) -> None:
     status, listed = await get(client, f"{prefix}/v1/models")
     assert (status, listed["object"]) == (200, "list")
     assert [(entry["id"], entry["parent"]) for entry in listed["data"]] == [
@@ -32,12 +37,12 @@ async def test_llms_and_adapters_are_listed_whether_they_run_or_not(client, pref
 
 
 @pytest.mark.parametrize("name", ["always", "always-sql", "org/always", "org%2Falways"])
-async def test_an_llm_is_found_by_any_of_its_names(client, name):
+async def test_an_llm_is_found_by_any_of_its_names(client: Any, name: str) -> None:
     status, entry = await get(client, f"/openai/v1/models/{name}")
     assert (status, entry["id"], entry["owned_by"]) == (200, name.replace("%2F", "/"), "meshserve")
 
 
-async def test_an_unknown_llm_is_openais_404(client):
+async def test_an_unknown_llm_is_openais_404(client: Any) -> None:
     status, body = await get(client, "/v1/models/nothing")
     assert (status, body["error"]["code"], body["error"]["param"]) == (
         404,
@@ -51,5 +56,5 @@ async def test_an_unknown_llm_is_openais_404(client):
     ("method", "path"),
     [("POST", "/v1/models"), ("GET", "/v1/modelsx"), ("DELETE", "/openai/v1/models/always")],
 )
-async def test_other_paths_and_methods_are_404(client, method, path):
+async def test_other_paths_and_methods_are_404(client: Any, method: str, path: str) -> None:
     assert (await client.request(method, path)).status_code == 404

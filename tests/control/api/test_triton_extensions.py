@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 
 @pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])
-async def test_shared_memory_is_empty_and_cannot_be_registered(http, kind):
+async def test_shared_memory_is_empty_and_cannot_be_registered(
+    http: httpx.AsyncClient, kind: str
+) -> None:
     assert (await http.get(f"/v2/{kind}/status")).json() == []
     assert (await http.get(f"/v2/{kind}/region/mine/status")).json() == []
     assert (await http.post(f"/v2/{kind}/unregister")).json() == {}
@@ -17,7 +20,9 @@ async def test_shared_memory_is_empty_and_cannot_be_registered(http, kind):
 @pytest.mark.parametrize(
     ("path", "key"), [("/v2/trace/setting", "trace_level"), ("/v2/logging", "log_error")]
 )
-async def test_settings_are_shown_and_cannot_be_changed(http, path, key):
+async def test_settings_are_shown_and_cannot_be_changed(
+    http: httpx.AsyncClient, path: str, key: str
+) -> None:
     shown = await http.get(path)
     assert (shown.status_code, key in shown.json()) == (200, True)
     assert (await http.post(path, json={key: "x"})).status_code == 501
@@ -27,5 +32,5 @@ async def test_settings_are_shown_and_cannot_be_changed(http, path, key):
 @pytest.mark.parametrize(
     "path", ["/v2/systemsharedmemory/x", "/v2/trace/settings", "/v2/logging/x"]
 )
-async def test_other_paths_are_404(http, path):
+async def test_other_paths_are_404(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code == 404

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -18,11 +20,11 @@ FULL = {
 }
 
 
-def entry(keys):
+def entry(keys: Any) -> Any:
     return triton_load_config.entry_from(orjson.dumps(keys).decode())
 
 
-def test_what_has_a_meaning_here_is_taken_over():
+def test_what_has_a_meaning_here_is_taken_over() -> None:
     assert entry(FULL) == {
         "runtime": "onnx",
         "batching": True,
@@ -33,11 +35,11 @@ def test_what_has_a_meaning_here_is_taken_over():
     }
 
 
-def test_an_entry_is_one_of_the_configuration():
+def test_an_entry_is_one_of_the_configuration() -> None:
     assert config.parse_model({"name": "m", "uri": "/m", **entry(FULL)}).max_batch_size == 8
 
 
-def test_without_batches_the_dimensions_are_whole():
+def test_without_batches_the_dimensions_are_whole() -> None:
     assert entry({"max_batch_size": 0, "input": FULL["input"]})["inputs"][0]["shape"] == [4]
     assert entry({"max_batch_size": 0})["batching"] is False
 
@@ -62,7 +64,7 @@ def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
         ({}, None),
     ],
 )
-def test_a_backend_names_the_runtime_where_we_have_one(keys, runtime):
+def test_a_backend_names_the_runtime_where_we_have_one(keys: Any, runtime: str | None) -> None:
     assert entry(keys).get("runtime") == runtime
 
 
@@ -78,6 +80,6 @@ def test_a_backend_names_the_runtime_where_we_have_one(keys, runtime):
         '{"parameters": {"a": 1}}',
     ],
 )
-def test_what_is_no_configuration_is_refused(text):
+def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="config"):
         triton_load_config.entry_from(text)

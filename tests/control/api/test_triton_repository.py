@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -25,18 +27,18 @@ BASE = "/v2/repository"
         ("loading", "LOADING"),
     ],
 )
-def test_states_in_tritons_words(state, word):
+def test_states_in_tritons_words(state: str, word: str) -> None:
     assert triton_repository.triton_state(state, "")[0] == word
 
 
-def test_a_failed_copy_has_its_reason():
+def test_a_failed_copy_has_its_reason() -> None:
     assert triton_repository.triton_state("failed", "it is corrupt") == (
         "UNAVAILABLE",
         "it is corrupt",
     )
 
 
-def test_text_may_be_bytes_but_bytes_must_not_be_text():
+def test_text_may_be_bytes_but_bytes_must_not_be_text() -> None:
     assert triton_repository.as_text(b"{}") == "{}" == triton_repository.as_text("{}")
     assert triton_repository.as_bytes(b"x") == b"x"
     with pytest.raises(errors.InvalidRequest):
@@ -45,14 +47,14 @@ def test_text_may_be_bytes_but_bytes_must_not_be_text():
         triton_repository.as_text(b"\xff")
 
 
-async def index(http, **body):
+async def index(http: httpx.AsyncClient, **body: Any) -> Any:
     return {
         entry["name"]: (entry["state"], entry["reason"])
         for entry in (await http.post(f"{BASE}/index", json=body)).json()
     }
 
 
-async def test_the_index_has_every_version(http, stage):
+async def test_the_index_has_every_version(http: httpx.AsyncClient, stage: Any) -> None:
     stage.cluster.failing_loads["big"] = "it is corrupt"
     assert (await http.post(f"{BASE}/models/conf/load", json={})).status_code == 200
     assert (await http.post(f"{BASE}/models/big/load")).status_code == 424
@@ -60,17 +62,17 @@ async def test_the_index_has_every_version(http, stage):
     assert await index(http, ready=True) == {"conf": ("READY", "")}
 
 
-async def test_a_model_outside_memory_is_ready(http):
+async def test_a_model_outside_memory_is_ready(http: httpx.AsyncClient) -> None:
     state, reason = (await index(http))["conf"]
     assert (state, "not in memory" in reason) == ("READY", True)
 
 
-async def test_a_repository_may_be_named_in_the_path(http):
+async def test_a_repository_may_be_named_in_the_path(http: httpx.AsyncClient) -> None:
     assert (await http.post(f"{BASE}/any/index")).status_code == 200
     assert (await http.post(f"{BASE}/any/models/conf/load")).status_code == 200
 
 
-async def test_an_unload_evicts_every_version(http, stage):
+async def test_an_unload_evicts_every_version(http: httpx.AsyncClient, stage: Any) -> None:
     await http.post(f"{BASE}/models/conf/load")
     assert (
         await http.post(
@@ -80,12 +82,12 @@ async def test_an_unload_evicts_every_version(http, stage):
     assert not any(worker.copies for worker in stage.cluster.workers.values())
 
 
-def loading(config, **files):
+def loading(config: Any, **files: Any) -> Any:
     given = {f"file:{name}": base64.b64encode(content).decode() for name, content in files.items()}
     return {"parameters": {"config": orjson.dumps(config).decode(), **given}}
 
 
-async def test_a_model_may_come_with_the_request(http, stage):
+async def test_a_model_may_come_with_the_request(http: httpx.AsyncClient, stage: Any) -> None:
     body = loading({"backend": "onnxruntime", "max_batch_size": 4}, **{"3/model.onnx": b"bytes"})
     assert (await http.post(f"{BASE}/models/sent/load", json=body)).status_code == 200
     spec = stage.store.models[model.ModelId("sent", "3")].spec
@@ -94,7 +96,9 @@ async def test_a_model_may_come_with_the_request(http, stage):
     assert stage.cluster.workers[stage.mesh.home("sent")].copies[spec.id].state == "ready"
 
 
-async def test_a_configuration_may_change_a_registered_model(http, stage):
+async def test_a_configuration_may_change_a_registered_model(
+    http: httpx.AsyncClient, stage: Any
+) -> None:
     await http.put(
         "/mesh/v1/models/new", json={"uri": "/models/new", "checksum": "sha256:" + "0" * 64}
     )
@@ -122,7 +126,9 @@ async def test_a_configuration_may_change_a_registered_model(http, stage):
         ({"config": "{}", "file:1/m": "AAAA"}, 409),
     ],
 )
-async def test_a_senseless_load_is_refused(http, stage, parameters, status):
+async def test_a_senseless_load_is_refused(
+    http: httpx.AsyncClient, stage: Any, parameters: Any, status: int
+) -> None:
     refused = await http.post(f"{BASE}/models/conf/load", json={"parameters": parameters})
     assert refused.status_code == status, refused.text
     assert stage.names() == ["big", "conf"]
@@ -132,11 +138,13 @@ async def test_a_senseless_load_is_refused(http, stage, parameters, status):
     ("method", "path"),
     [("GET", "/index"), ("POST", "/models/conf"), ("POST", "/models/conf/explode")],
 )
-async def test_other_paths_and_methods_are_404(http, method, path):
+async def test_other_paths_and_methods_are_404(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
     assert (await http.request(method, BASE + path)).status_code == 404
 
 
-async def test_statistics_add_up_over_workers(http, stage):
+async def test_statistics_add_up_over_workers(http: httpx.AsyncClient, stage: Any) -> None:
     for worker_id in ("default-0", "default-1"):
         counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
             model_stats.ModelStats()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from meshserve import errors
@@ -8,21 +10,21 @@ from meshserve.control.api import uploads
 FILES = {"1/model.onnx": b"one", "2/sub/model.onnx": b"two"}
 
 
-def test_files_are_written_by_their_names(tmp_path):
+def test_files_are_written_by_their_names(tmp_path: Path) -> None:
     kept = uploads.keep(str(tmp_path / "up"), FILES)
     assert sorted(kept) == ["1", "2"]
     assert (kept["1"] / "model.onnx").read_bytes() == b"one"
     assert (kept["2"] / "sub" / "model.onnx").read_bytes() == b"two"
 
 
-def test_the_same_files_are_kept_once(tmp_path):
+def test_the_same_files_are_kept_once(tmp_path: Path) -> None:
     assert uploads.keep(str(tmp_path), FILES) == uploads.keep(
         str(tmp_path), dict(reversed(FILES.items()))
     )
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_different_files_have_different_folders(tmp_path):
+def test_different_files_have_different_folders(tmp_path: Path) -> None:
     one, other = (uploads.keep(str(tmp_path), {"1/m": content})["1"] for content in (b"a", b"b"))
     assert one != other
 
@@ -31,7 +33,7 @@ def test_different_files_have_different_folders(tmp_path):
     "name",
     ["model.onnx", "/1/model.onnx", "1/../../model.onnx", "", "..", "1/..", "1\\..\\x/y", "1/a\0b"],
 )
-def test_a_file_cannot_leave_its_folder(name, tmp_path):
+def test_a_file_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidRequest, match="must be named as"):
         uploads.keep(str(tmp_path), {name: b"x"})
     assert list(tmp_path.iterdir()) == []
