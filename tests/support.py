@@ -1,4 +1,4 @@
-"""What several tests need: waiting on the world with a bound."""
+"""Helpers of several tests: waiting for a condition, with a limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ free_port = free_ports.free_port
 def wait_until(
     is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
 ) -> None:
-    """Poll until `is_true()` holds; fails the test, naming `what`, when the time is over."""
+    """Poll until `is_true()` holds. Fail the test, naming `what`, when the time is over."""
     end_s = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
@@ -25,7 +25,7 @@ def wait_until(
 async def wait_until_async(
     is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
 ) -> None:
-    """The same inside an event loop."""
+    """Do the same inside an event loop."""
     end_s = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"

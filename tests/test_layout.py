@@ -122,6 +122,15 @@ def test_no_two_public_classes_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_modules_share_a_name() -> None:
+    names = Counter(
+        path.name
+        for path in measure_style.python_files(PACKAGE, {"pb"})
+        if not path.name.startswith("__")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_no_file_is_longer_than_a_reader_can_hold() -> None:
     folders = ("meshserve", "tests", "bench", "tools")
     long_files = {

@@ -1,6 +1,7 @@
-"""Language models small enough for tests, made here and without a network: the same bytes for the same seed.
+"""Language models for tests, built without a network: the same bytes for the same seed.
 
-Weights are random and far apart, so that greedy decoding has no near ties: whoever computes it gets the same tokens.
+Weights are random and far apart, so that greedy decoding has no near ties, and every implementation
+gets the same tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ import functools
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 512
 CONTEXT = 512
 WIDTH = 128
 SPREAD = 0.3
 END, BEGIN = "<|end|>", "<|begin|>"
-CHAT = "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+CHAT = (
+    "{% for message in messages %}<|begin|>{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "assistant:"
+)
+# Its steps take some milliseconds. In shorter ones vLLM's core makes many tokens before it sends
+# any, and a client that disconnects does so too late.
 WIDE = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -23,12 +30,14 @@ WIDE = {
     "num_attention_heads": 12,
     "num_key_value_heads": 6,
 }
-"""Steps of some milliseconds: in shorter ones vLLM's core makes many tokens before it sends any, and clients would leave too late."""
 MODULES, POOLING = "sentence_transformers.models", "1_Pooling"
 
 
 def llama(folder: Path, seed: int = 0, **shape: int) -> Path:
-    """A Llama of two layers that chats: its folder, as `from_pretrained` and vLLM read it. `shape` changes its configuration."""
+    """Write a Llama of two layers that chats, and return its folder.
+
+    `from_pretrained` and vLLM read it. `shape` changes its configuration.
+    """
     import torch  # noqa: PLC0415 - costs a second that most tests need not spend
     import transformers  # noqa: PLC0415
 
@@ -37,7 +46,10 @@ def llama(folder: Path, seed: int = 0, **shape: int) -> Path:
 
 
 def embedder(folder: Path, seed: int = 0) -> Path:
-    """The same without a head, as Sentence Transformers lays it out: its vectors are the last token's, of length one."""
+    """Write the same without a head, in the layout of Sentence Transformers.
+
+    Its vectors are the last token's, of length one.
+    """
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
@@ -54,8 +66,8 @@ def embedder(folder: Path, seed: int = 0) -> Path:
     return _saved(transformers.LlamaModel(_shape()), folder)
 
 
-def adapter(folder: Path, of: Path, seed: int = 1) -> Path:
-    """A LoRA adapter of the Llama in `of`, strong enough that every answer differs from its base's."""
+def adapter(folder: Path, base: Path, seed: int = 1) -> Path:
+    """Write a LoRA adapter of the Llama in `base` that changes every answer."""
     import peft  # noqa: PLC0415
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -64,15 +76,15 @@ def adapter(folder: Path, of: Path, seed: int = 1) -> Path:
     settings = peft.LoraConfig(
         r=8, lora_alpha=64, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False
     )
-    changed = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(of), settings)
+    changed = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(base), settings)
     changed.save_pretrained(folder)
     return folder
 
 
-def _shape(**changes: int):
+def _shape(**changes: int) -> Any:
     import transformers  # noqa: PLC0415
 
-    told = {
+    shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
         "intermediate_size": 256,
@@ -86,13 +98,13 @@ def _shape(**changes: int):
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    return transformers.LlamaConfig(**told | changes)
+    return transformers.LlamaConfig(**shape | changes)
 
 
-def _saved(model, folder: Path) -> Path:
+def _saved(model: Any, folder: Path) -> Path:
     model.eval().save_pretrained(folder)
     (folder / "tokenizer.json").write_text(_tokenizer())
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
         "eos_token": END,
@@ -109,12 +121,12 @@ def _saved(model, folder: Path) -> Path:
 
 @functools.cache
 def _tokenizer() -> str:
-    """A byte-level BPE, learned from the source of a module that every Python has."""
+    """Return a byte-level BPE, learned from the source of a module of the standard library."""
     import tokenizers  # noqa: PLC0415
 
-    made = tokenizers.Tokenizer(tokenizers.models.BPE())
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -122,5 +134,5 @@ def _tokenizer() -> str:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    made.train_from_iterator([inspect.getsource(inspect)], trainer)
-    return str(made.to_str())
+    tokenizer.train_from_iterator([inspect.getsource(inspect)], trainer)
+    return str(tokenizer.to_str())
