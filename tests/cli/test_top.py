@@ -51,7 +51,7 @@ def test_totals_are_those_between_two_samples() -> None:
     assert lines[1] == "400 req/s · hit rate 50.0 % · 0 loads/s · 0 failures/s · 7 in flight"
 
 
-def test_latencies_are_shown_if_the_mesh_gives_them() -> None:
+def test_latencies_are_shown_if_present() -> None:
     assert (
         " · p50 0.41 ms · p99 12.3 ms · "
         in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
@@ -106,7 +106,9 @@ def test_once(fake: fake_mesh.FakeMesh, run: conftest.Run) -> None:
     assert " 0 req/s" not in done.stdout.splitlines()[1]
 
 
-def test_a_mesh_that_is_not_there(run: conftest.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_mesh_ends_with_1(
+    run: conftest.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MESHSERVE_ENDPOINT", "127.0.0.1:1")
     assert run("top", "--once").exit_code == 1
 

@@ -102,7 +102,7 @@ def message_for(text: Any) -> Any:
 
 
 @pytest.mark.parametrize(("keys", "words"), BAD.values(), ids=BAD)
-def test_a_bad_llm_says_where_and_what(folder: Path, keys: Any, words: Any) -> None:
+def test_a_bad_llm_has_every_mistake_with_its_position(folder: Path, keys: Any, words: Any) -> None:
     where = "llms[0]: " if words.startswith(("share", "LLMs")) else "llms[0]."
     message = message_for(f"llms:\n  -\n    {{name: tiny, uri: weights, {keys}}}\n")
     assert message == f"c.yaml:3: {where}{words}".replace("{folder}", str(folder))

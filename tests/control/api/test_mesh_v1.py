@@ -10,7 +10,7 @@ from meshserve.core.values import model
 CONF = "/mesh/v1/models/conf"
 
 
-async def test_the_status_has_what_its_readers_were_promised(http: httpx.AsyncClient) -> None:
+async def test_the_status_has_all_documented_fields(http: httpx.AsyncClient) -> None:
     status = (await http.get("/mesh/v1/status")).json()
     assert set(status) >= {
         "version",
@@ -55,7 +55,7 @@ async def test_the_status_has_what_its_readers_were_promised(http: httpx.AsyncCl
     assert set(status["controller"]) == {"pid", "restarts"}
 
 
-async def test_a_model_has_what_its_readers_were_promised(http: httpx.AsyncClient) -> None:
+async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> None:
     shown = (await http.get(CONF)).json()
     assert shown == {
         "name": "conf",
@@ -111,7 +111,7 @@ async def test_a_name_is_quoted_in_the_path(http: httpx.AsyncClient) -> None:
     ] == "räksmörgås ?"
 
 
-async def test_aliases_in_a_body_are_all_that_the_version_has(http: httpx.AsyncClient) -> None:
+async def test_aliases_in_a_body_replace_those_of_the_version(http: httpx.AsyncClient) -> None:
     put = await http.put(
         "/mesh/v1/models/new", json={"uri": "/models/new", "aliases": ["one", "two"]}
     )
@@ -133,7 +133,7 @@ async def test_aliases_in_a_body_are_all_that_the_version_has(http: httpx.AsyncC
         ([1], 400, "JSON object"),
     ],
 )
-async def test_a_bad_body_is_told_what_is_wrong(
+async def test_a_bad_body_is_refused_with_the_reason(
     http: httpx.AsyncClient, body: Any, status: int, word: str
 ) -> None:
     refused = await http.put("/mesh/v1/models/new", json=body)
@@ -157,7 +157,7 @@ async def test_a_bad_body_is_told_what_is_wrong(
         ("GET", "/mesh/v1/nothing", 404),
     ],
 )
-async def test_what_can_t_be_done_has_its_status(
+async def test_impossible_requests_have_their_status(
     http: httpx.AsyncClient, method: str, path: Any, status: int
 ) -> None:
     answer = await http.request(method, path, json={"uri": "/other"})
@@ -175,7 +175,7 @@ async def test_a_model_is_loaded_and_unloaded(http: httpx.AsyncClient, stage: An
     assert (await http.post(f"{CONF}/unload")).json()["state"] == "absent"
 
 
-async def test_a_load_that_fails_says_why(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: Any) -> None:
     stage.cluster.failing_loads["conf"] = "it is corrupt"
     refused = await http.post(f"{CONF}/load")
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
@@ -214,9 +214,7 @@ async def test_models_are_listed_by_state(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999", "state=asleep"])
-async def test_a_listing_that_makes_no_sense_is_refused(
-    http: httpx.AsyncClient, query: str
-) -> None:
+async def test_a_senseless_listing_is_refused(http: httpx.AsyncClient, query: str) -> None:
     assert (await http.get(f"/mesh/v1/models?{query}")).status_code == 400
 
 
@@ -263,9 +261,7 @@ async def test_a_configuration_is_applied_by_its_differences(
     assert stage.names() == []
 
 
-async def test_a_configuration_that_is_wrong_changes_nothing(
-    http: httpx.AsyncClient, stage: Any
-) -> None:
+async def test_a_wrong_configuration_changes_nothing(http: httpx.AsyncClient, stage: Any) -> None:
     refused = await http.post("/mesh/v1/apply", json={"models": [{"name": "a"}], "poolz": {}})
     assert (refused.status_code, "poolz" in refused.text, stage.names()) == (
         400,

@@ -47,19 +47,19 @@ async def test_another_definition_of_a_name_is_refused(api: Any) -> None:
         )
 
 
-async def test_a_model_is_loaded_at_once_where_asked_to(api: Any) -> None:
+async def test_load_now_loads_a_registered_model(api: Any) -> None:
     reply = await register(api, loadNow=True, sync=True)
     assert reply.status == Status.LOADED
     assert [copy.copyStatus for copy in reply.modelCopyInfos] == [Status.LOADED]
 
 
-async def test_nobody_waits_for_a_load_who_did_not_ask_to(api: Any, stage: Any) -> None:
+async def test_a_load_without_sync_is_not_waited_for(api: Any, stage: Any) -> None:
     assert (await register(api, loadNow=True)).status in (Status.LOADING, Status.LOADED)
     await stage.until(lambda: any(worker.copies for worker in stage.cluster.workers.values()))
     assert await status(api) == Status.LOADED
 
 
-async def test_a_load_that_fails_is_a_status_with_the_reason(api: Any, stage: Any) -> None:
+async def test_a_failed_load_is_a_status_with_the_reason(api: Any, stage: Any) -> None:
     stage.cluster.failing_loads["m"] = "it is corrupt"
     reply = await register(api, loadNow=True, sync=True)
     assert (reply.status, list(reply.errors)) == (Status.LOADING_FAILED, ["it is corrupt"])
@@ -111,7 +111,7 @@ async def test_a_vmodel_moves_once_its_target_answers(api: Any) -> None:
     assert (reply.status, reply.activeModelId) == (VStatus.DEFINED, "next")
 
 
-async def test_a_vmodel_whose_target_fails_keeps_what_it_meant(api: Any, stage: Any) -> None:
+async def test_a_vmodel_whose_target_fails_keeps_its_model(api: Any, stage: Any) -> None:
     await register(api)
     await set_vmodel(api, "m")
     stage.cluster.failing_loads["next"] = "it is corrupt"
@@ -134,7 +134,7 @@ async def test_a_vmodel_that_is_forced_moves_at_once(api: Any, stage: Any) -> No
     assert (await set_vmodel(api, "next", modelInfo=ABOUT, force=True)).activeModelId == "next"
 
 
-async def test_what_was_registered_for_a_vmodel_goes_with_it(api: Any, stage: Any) -> None:
+async def test_models_registered_for_a_vmodel_are_removed_with_it(api: Any, stage: Any) -> None:
     for target in ("one", "two"):
         await set_vmodel(api, target, modelInfo=ABOUT, autoDeleteTargetModel=True, sync=True)
     assert "one" not in stage.names()
@@ -165,7 +165,9 @@ async def test_a_vmodels_owner_alone_sees_and_changes_it(api: Any) -> None:
         ({"vModelId": ""}, errors.InvalidRequest),
     ],
 )
-async def test_conditions_are_kept(api: Any, fields: Any, refusal: Any) -> None:
+async def test_update_only_and_expected_targets_are_checked(
+    api: Any, fields: Any, refusal: Any
+) -> None:
     await register(api)
     with pytest.raises(refusal):
         await api.set_vmodel(
@@ -196,7 +198,7 @@ def test_a_model_info_is_an_entry_of_the_configuration(about: Any, entry: Any) -
     assert modelmesh.entry_from(about) == entry
 
 
-def test_a_model_info_that_is_no_json_is_refused() -> None:
+def test_a_model_info_with_malformed_json_is_refused() -> None:
     with pytest.raises(errors.InvalidRequest, match=r"modelInfo\.key"):
         modelmesh.entry_from(pb.ModelInfo(path="m", key="{"))
 
@@ -209,5 +211,5 @@ def test_a_model_info_that_is_no_json_is_refused() -> None:
         (desired.DesiredAlias("v", "a", target="b", failure="x"), VStatus.TRANSITION_FAILED),
     ],
 )
-def test_an_aliass_state_in_model_meshs_words(alias: Any, state: Any) -> None:
+def test_the_state_of_an_alias_in_modelmeshs_words(alias: Any, state: Any) -> None:
     assert modelmesh.vmodel_state(alias) == state

@@ -21,9 +21,7 @@ async def get(client: Any, path: Any) -> Any:
 
 
 @pytest.mark.parametrize("prefix", ["", "/openai"])
-async def test_llms_and_adapters_are_listed_whether_they_run_or_not(
-    client: Any, prefix: str
-) -> None:
+async def test_all_llms_and_adapters_are_listed(client: Any, prefix: str) -> None:
     status, listed = await get(client, f"{prefix}/v1/models")
     assert (status, listed["object"]) == (200, "list")
     assert [(entry["id"], entry["parent"]) for entry in listed["data"]] == [

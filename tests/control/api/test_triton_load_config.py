@@ -24,7 +24,7 @@ def entry(keys: Any) -> Any:
     return triton_load_config.entry_from(orjson.dumps(keys).decode())
 
 
-def test_what_has_a_meaning_here_is_taken_over() -> None:
+def test_fields_with_a_meaning_here_are_taken_over() -> None:
     assert entry(FULL) == {
         "runtime": "onnx",
         "batching": True,
@@ -64,7 +64,7 @@ def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
         ({}, None),
     ],
 )
-def test_a_backend_names_the_runtime_where_we_have_one(keys: Any, runtime: str | None) -> None:
+def test_a_backend_names_the_runtime_if_one_exists(keys: Any, runtime: str | None) -> None:
     assert entry(keys).get("runtime") == runtime
 
 
@@ -80,6 +80,6 @@ def test_a_backend_names_the_runtime_where_we_have_one(keys: Any, runtime: str |
         '{"parameters": {"a": 1}}',
     ],
 )
-def test_what_is_no_configuration_is_refused(text: str) -> None:
+def test_malformed_configurations_are_refused(text: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="config"):
         triton_load_config.entry_from(text)
