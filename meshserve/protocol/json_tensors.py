@@ -1,6 +1,9 @@
 """JSON values to arrays of a datatype, and back.
 
 Values are never wrapped or guessed; only decimals are rounded, to the datatype's nearest.
+
+JSON has no NaN and no infinities. As TensorFlow Serving and Triton do, the words NaN, Infinity and
+-Infinity stand for them, which Python's and RapidJSON's parsers take.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,13 @@ SHOWN_MAX = 40
 BASE64_KEY = "b64"
 """The key of V1's form for bytes that are not text: `{"b64": "…"}`."""
 
+BASE64_ALPHABET = bytes.maketrans(b"-_", b"+/")
+"""From the web-safe alphabet to the standard one (RFC 4648)."""
+
+WORDS = (b"NaN", b"Infinity")
+NULL = re.compile(b"null")
+END: Any = object()
+
 _ACCEPTED: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
     "i": (frozenset({int}), "whole numbers"),
@@ -33,22 +45,77 @@ _ACCEPTED: dict[str, tuple[frozenset[type], str]] = {
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body. Raises InvalidRequest."""
+    """Return the JSON object in a body; NaN and infinities are numbers. Raises InvalidRequest."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+        if not any(word in body for word in WORDS):
+            raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+        document = _parse_with_words(body)
     if not isinstance(document, dict):
         raise errors.InvalidRequest(f"the body must be a JSON object, not {_shown(document)}")
     return document
 
 
-def dump(document: Any) -> bytes:
+def _parse_with_words(body: bytes) -> Any:
+    """Return what Python's slower parser, which takes NaN and infinities, makes of a body."""
+    try:
+        document = json.loads(body.decode(), parse_float=_finite)
+        if b"\\u" in body:
+            # Half a surrogate pair can't be written again: orjson refuses it too.
+            json.dumps(document, ensure_ascii=False).encode()
+    # UnicodeError and JSONDecodeError are ValueErrors.
+    except (ValueError, RecursionError) as error:
+        raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+    return document
+
+
+def _finite(digits: str) -> float:
+    """Return the number. Raises ValueError if no float is as large."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:SHOWN_MAX]} is too large")
+    return number
+
+
+def dump(document: Any, *, nan: bytes = b"NaN") -> bytes:
     """Return the JSON of a document with what `flat_values` and `nested_values` return.
 
-    NaN and infinities, which JSON does not have, become null.
+    Infinities become the words Infinity and -Infinity, NaN what `nan` says.
     """
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    # orjson writes null for all of them. Hardly any answer has one, so that this costs nothing.
+    if b"null" not in text:
+        return text
+    return orjson.dumps(_with_words(document, nan), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _with_words(value: Any, nan: bytes) -> Any:
+    """Return the value with all numbers that are not finite as fragments of JSON."""
+    match value:
+        case dict():
+            return {key: _with_words(entry, nan) for key, entry in value.items()}
+        case list() | tuple():
+            return [_with_words(entry, nan) for entry in value]
+        case float() | np.floating():
+            return value if np.isfinite(value) else orjson.Fragment(_word(float(value), nan))
+        case np.ndarray() if value.dtype.kind == "f":
+            return _fragment(value, nan)
+    return value
+
+
+def _fragment(array: np.ndarray, nan: bytes) -> orjson.Fragment:
+    """Return the array's JSON. Finite numbers keep the digits that orjson gives their datatype."""
+    words: Iterable[bytes] = (_word(number, nan) for number in array[~np.isfinite(array)].tolist())
+    remaining = iter(words)
+    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.Fragment(NULL.sub(lambda _: next(remaining), text))
+
+
+def _word(number: float, nan: bytes) -> bytes:
+    if math.isnan(number):
+        return nan
+    return b"Infinity" if number > 0 else b"-Infinity"
 
 
 def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
@@ -56,8 +123,42 @@ def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
 
     null is NaN for floating point. Raises InvalidRequest for other values that do not fit.
     """
-    kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     elements, shape = _flatten(values, name)
+    return _convert(elements, datatype, name).reshape(shape)
+
+
+def to_flat_array(values: Any, datatype: str, name: str) -> np.ndarray:
+    """Return the innermost values in their order, however they are nested, in one dimension.
+
+    null is NaN for floating point. Raises InvalidRequest for other values that do not fit.
+    """
+    return _convert(_innermost(values), datatype, name)
+
+
+def _innermost(values: Any) -> list[Any]:
+    """Return the innermost values in their order."""
+    level = values if type(values) is list else [values]
+    while level and all(type(value) is list for value in level):
+        level = list(itertools.chain.from_iterable(level))
+    if not any(type(value) is list for value in level):
+        return level
+    # Unevenly nested: one value at a time, for a time that does not grow with the depth.
+    elements = []
+    open_lists = [iter(level)]
+    while open_lists:
+        value = next(open_lists[-1], END)
+        if value is END:
+            open_lists.pop()
+        elif type(value) is list:
+            open_lists.append(iter(value))
+        else:
+            elements.append(value)
+    return elements
+
+
+def _convert(elements: list[Any], datatype: str, name: str) -> np.ndarray:
+    """Return the values in one dimension, with the datatype's dtype."""
+    kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     accepted, expected = _ACCEPTED[kind.kind]
     # Exact types, for True is an instance of int; and in C, for there may be millions.
     if not accepted.issuperset(map(type, elements)):
@@ -71,7 +172,7 @@ def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
         array = _round(elements, kind, datatype, name)
     else:
         array = _exact(elements, kind, datatype, name)
-    return (tensors.bfloat16_bits(array) if datatype == "BF16" else array).reshape(shape)
+    return tensors.bfloat16_bits(array) if datatype == "BF16" else array
 
 
 def _flatten(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
@@ -89,14 +190,20 @@ def _flatten(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
 def _round(
     values: Sequence[float | None], kind: np.dtype[np.generic], datatype: str, name: str
 ) -> np.ndarray:
-    # Through FP64, which holds every JSON number; what overflows is refused below.
+    # Through FP64, which holds every JSON number; what overflows is refused.
+    too_large = errors.InvalidRequest(f"input {name!r} has values out of the range of {datatype}")
+    try:
+        exact = np.array(values, "f8")
+    except OverflowError:
+        raise too_large from None
     with np.errstate(over="ignore"):
-        array = np.array(values, "f8").astype(kind)
+        array = exact.astype(kind)
     rounded = array
     if datatype == "BF16":
         rounded = tensors.bfloat16_values(tensors.bfloat16_bits(array))
-    if np.isinf(rounded).any():
-        raise errors.InvalidRequest(f"input {name!r} has values out of the range of {datatype}")
+    is_infinite = np.isinf(rounded)
+    if is_infinite.any() and np.isfinite(exact[is_infinite]).any():
+        raise too_large
     return array
 
 
@@ -122,16 +229,21 @@ def _encode_texts(values: Sequence[str | dict[str, Any]], name: str) -> np.ndarr
 
 
 def _from_base64(value: dict[str, Any], name: str) -> bytes:
+    """Return the bytes in V1's form: either alphabet of RFC 4648, padded or not."""
     text = value.get(BASE64_KEY)
+    if len(value) != 1 or not isinstance(text, str):
+        raise errors.InvalidRequest(
+            f'input {name!r} must hold strings for BYTES, or {{"{BASE64_KEY}": "<base64>"}}, '
+            f"not {_shown(value)}"
+        )
     try:
-        if len(value) == 1 and isinstance(text, str):
-            return base64.b64decode(text, validate=True)
+        digits = text.encode("ascii").translate(BASE64_ALPHABET, b"\r\n").rstrip(b"=")
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
-        pass
-    raise errors.InvalidRequest(
-        f'input {name!r} must hold strings for BYTES, or {{"{BASE64_KEY}": "<base64>"}}, '
-        f"not {_shown(value)}"
-    )
+        raise errors.InvalidRequest(
+            f"input {name!r}: {_shown(text)} is not base64 (A-Z a-z 0-9 and + / or - _, "
+            "with or without = at its end)"
+        ) from None
 
 
 def _shown(value: object) -> str:
@@ -168,9 +280,11 @@ def nested_values(array: np.ndarray, datatype: str) -> Any:
 
 def _numbers(array: np.ndarray, datatype: str) -> np.ndarray:
     """Return the numbers contiguous and in the machine's byte order, as `dump` needs them."""
-    numbers = tensors.bfloat16_values(array) if datatype == "BF16" else array
+    if datatype == "BF16":
+        array = tensors.bfloat16_values(array)
+    # By its size: ONNX Runtime's INT64 is numpy's `longlong`, whose scalars orjson does not take.
     # Not ascontiguousarray: it would give a scalar a dimension.
-    return np.asarray(numbers, numbers.dtype.newbyteorder("="), order="C")
+    return np.asarray(array, f"={array.dtype.kind}{array.dtype.itemsize}", order="C")
 
 
 def _as_text(element: object, name: str) -> str:

@@ -96,30 +96,22 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _BinaryReader) -> infer
     inference.refuse_parameters(parameters, f"input {name!r}")
     size = parameters.get("binary_data_size")
     if size is not None:
-        if "data" in entry:
+        if entry.get("data") is not None:
             raise errors.InvalidRequest(
                 f"input {name!r} has data beside binary_data_size: use one of the two"
             )
         return inference.WireTensor(
             datatype, tensors.from_raw(reader.take(size, name), datatype, shape, name)
         )
-    if "data" not in entry:
+    if entry.get("data") is None:
         raise errors.InvalidRequest(f"input {name!r} has neither data nor binary_data_size")
-    if datatype not in inference.CONTENTS:
-        tensors.dtype(datatype)
-        raise errors.InvalidRequest(f"input {name!r}: {datatype} can only be sent as binary data")
-    array = json_tensors.to_array(entry["data"], datatype, name)
+    array = json_tensors.to_flat_array(entry["data"], datatype, name)
     expected = tensors.element_count(shape, name)
     if array.size != expected:
         raise errors.InvalidRequest(
             f"input {name!r} of shape {list(shape)} takes {expected} elements, {array.size} came"
         )
-    # Triton takes flat lists in any shape; a nested one that differs is a mistake.
-    if array.ndim > 1 and array.shape != shape:
-        raise errors.InvalidRequest(
-            f"input {name!r} of shape {list(shape)} came nested as {list(array.shape)}; "
-            "flat lists are taken in any shape"
-        )
+    # In their order whatever their nesting, as Triton, MLServer and KServe take them.
     return inference.WireTensor(datatype, array.reshape(shape))
 
 
@@ -133,24 +125,30 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 
 def _objects(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    entries = document.get(key, [])
+    entries = _given(document, key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise errors.InvalidRequest(f"{key} must be a list of objects")
     return entries
 
 
 def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = entry.get("parameters", {})
+    parameters = _given(entry, "parameters", {})
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("parameters must be an object")
     return parameters
 
 
 def _text(entry: Mapping[str, Any], key: str, owner: str, default: str | None = None) -> str:
-    text = entry.get(key, default)
+    text = _given(entry, key, default)
     if not isinstance(text, str):
-        raise errors.InvalidRequest(f"{owner} needs a {key}, a string")
+        raise errors.InvalidRequest(f"{owner}: {key} must be a string")
     return text
+
+
+def _given(entry: Mapping[str, Any], key: str, default: object) -> Any:
+    """Return the key's value. null means not given, as MLServer's client writes it."""
+    value = entry.get(key)
+    return default if value is None else value
 
 
 def encode_infer(
@@ -180,7 +178,8 @@ def encode_infer(
     }
     if reply.id:
         document["id"] = reply.id
-    text = json_tensors.dump(document)
+    # Clients read null as NaN, also those whose parsers refuse the words. Infinities have no null.
+    text = json_tensors.dump(document, nan=b"null")
     if not parts:
         return (error_responses.JSON_TYPE,), text
     headers = ((b"content-type", b"application/octet-stream"), (LENGTH, str(len(text)).encode()))

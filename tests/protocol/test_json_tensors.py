@@ -1,3 +1,4 @@
+import json
 import warnings
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.protocol import drawn
 
 
 def loaded(parsed_array):
-    return orjson.loads(json_tensors.dump(parsed_array))
+    return orjson.loads(json_tensors.dump(parsed_array, nan=b"null"))
 
 
 @drawn.patient
@@ -56,10 +57,20 @@ def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, data
         ([True], "FP32", "input 'x' must hold numbers for FP32, not true"),
         ([1, "a"], "BYTES", "input 'x' must hold strings for BYTES, not 1"),
         (
-            [{"b64": "?"}],
+            [{"b64": 1}],
             "BYTES",
             "input 'x' must hold strings for BYTES, or {\"b64\": \"<base64>\"}, not an object",
         ),
+        (
+            [{"b64": "?"}],
+            "BYTES",
+            (
+                "input 'x': \"?\" is not base64 (A-Z a-z 0-9 and + / or - _, "
+                "with or without = at its end)"
+            ),
+        ),
+        ([float("inf"), 1e39], "FP32", "input 'x' has values out of the range of FP32"),
+        ([10**400], "FP64", "input 'x' has values out of the range of FP64"),
         ([128], "INT8", "input 'x' has values out of the range of INT8, -128 to 127"),
         ([-1], "UINT64", f"input 'x' has values out of the range of UINT64, 0 to {2**64 - 1}"),
         ([1e39], "FP32", "input 'x' has values out of the range of FP32"),
@@ -88,13 +99,59 @@ def test_large_whole_numbers_are_exact():
     ]
 
 
-def test_null_is_not_a_number_and_the_other_way_round():
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_numbers_that_are_not_finite_come_back_as_they_were(datatype: str) -> None:
+    array = np.array([[np.nan, np.inf], [-np.inf, 0.1]], tensors.DTYPES[datatype])
+    for values in (
+        json_tensors.flat_values(array, datatype, "y"),
+        json_tensors.nested_values(array, datatype),
+        [list(row) for row in json_tensors.nested_values(array, datatype)],
+    ):
+        body = json_tensors.dump({"y": values})
+        assert body.count(b"NaN") == 1
+        assert body.count(b"Infinity") == 2
+        came = json_tensors.parse_object(body)["y"]
+        np.testing.assert_array_equal(
+            json_tensors.to_flat_array(came, datatype, "x"), array.ravel()
+        )
+        assert np.array_equal(
+            np.array(json.loads(body)["y"], array.dtype).ravel(), array.ravel(), equal_nan=True
+        )
+
+
+def test_null_is_not_a_number_and_written_for_it_where_clients_want_it() -> None:
     assert np.isnan(json_tensors.to_array([None], "FP32", "x")).all()
-    assert loaded(json_tensors.flat_values(np.array([np.nan, np.inf, 1], "f4"), "FP32", "y")) == [
-        None,
-        None,
-        1,
-    ]
+    values = json_tensors.flat_values(np.array([np.nan, -np.inf, 0.1], "f4"), "FP32", "y")
+    assert json_tensors.dump(values, nan=b"null") == b"[null,-Infinity,0.1]"
+
+
+def test_texts_that_look_like_words_stay_texts() -> None:
+    document = {"x": ["NaN", "null", "-Infinity"], "y": np.array([np.inf])}
+    body = json_tensors.dump(document)
+    assert json_tensors.parse_object(body) == {"x": document["x"], "y": [np.inf]}
+
+
+def test_whole_numbers_of_every_c_type_are_written() -> None:
+    """ONNX Runtime's INT64 is `longlong`, which orjson takes in arrays alone."""
+    array = np.array([1, 2], np.longlong)
+    assert json_tensors.dump(list(json_tensors.nested_values(array, "INT64"))) == b"[1,2]"
+    assert json_tensors.dump(json_tensors.nested_values(array.sum(), "INT64")) == b"3"
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [[1, 2, 3]], [[[1], [2]], [[3]]], [1, [2, [[3]]]]])
+def test_values_may_be_nested_in_any_way(values: list[object]) -> None:
+    assert json_tensors.to_flat_array(values, "INT8", "x").tolist() == [1, 2, 3]
+
+
+def test_no_value_may_be_nested_too() -> None:
+    assert json_tensors.to_flat_array([[], []], "INT8", "x").tolist() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["-__-Pg==", "-__-Pg", "+//+Pg==", "+//+Pg", "+/_-Pg=", "+//+\nPg=="]
+)
+def test_base64_may_have_either_alphabet_and_no_padding(text: str) -> None:
+    assert json_tensors.to_array([{"b64": text}], "BYTES", "x").tolist() == [b"\xfb\xff\xfe>"]
 
 
 def test_fp32_is_written_with_its_own_digits():
@@ -126,7 +183,13 @@ def test_bytes_that_are_no_text_need_binary_data_or_base64():
     [
         (b"[1]", "the body must be a JSON object, not a list"),
         (b"null", "the body must be a JSON object, not null"),
-        (b'{"a": NaN}', "the body is not JSON: "),
+        (b'{"a": NaN,}', "the body is not JSON: "),
+        (b'{"a": NaN, "b": 1e999}', "the body is not JSON: the number 1e999 is too large"),
+        (b'{"a": NaN, "b": "\xff"}', "the body is not JSON: "),
+        (b'{"a": NaN, "b": "\\ud800"}', "the body is not JSON: "),
+        (b'{"a": NaN, "b": ' + b"[" * 100_000, "the body is not JSON: "),
+        (b'{"a": NaN, "b": ' + b"1" * 5000 + b"}", "the body is not JSON: "),
+        (b"NaN", "the body must be a JSON object, not NaN"),
         (b'{"a": "\xff"}', "the body is not JSON: "),
         (b'{"a": "\\ud800"}', "the body is not JSON: "),
         (b"[" * 100_000, "the body is not JSON: "),
