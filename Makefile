@@ -31,7 +31,7 @@ demo: $(VENV)/.made-demo  ## train sample models, serve them, compare scores (ON
 
 llm-cpu: $(VENV)/.made-llm-cpu  ## vLLM for machines without a GPU, into .venv
 
-check: lint test-core  ## what to run before each commit: under a minute
+check: lint test-core  ## what to run before each commit: about a minute
 
 test-core: $(VENV)/.made-test  ## the core's tests in seconds, with branch coverage (98 % at least)
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest $(CORE_TESTS) --cov --cov-report= $(ARGS)
