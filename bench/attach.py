@@ -197,7 +197,7 @@ def through_the_mesh(folder: Path, sample: Sample, rounds: int) -> dict[str, lis
             given.set_data_from_numpy(sample.rows)
 
             def ask_ms() -> float:
-                return timed_ms(lambda: check(sample, asked(client, sample, given)))
+                return timed_ms(lambda: check(sample, ask(client, sample, given)))
 
             for _ in range(rounds):
                 evict(mesh, sample.name)
@@ -210,7 +210,7 @@ def input_name(client: triton.InferenceServerClient, sample: Sample) -> str:
     return str(client.get_model_metadata(sample.name, client_timeout=WAIT_S).inputs[0].name)
 
 
-def asked(
+def ask(
     client: triton.InferenceServerClient, sample: Sample, given: triton.InferInput
 ) -> np.ndarray:
     """Return the mesh's answer of any shape. Raises InferenceServerException."""

@@ -106,7 +106,7 @@ async def by_grpc(calls: Calls, x: np.ndarray, work: Callable[[Ask], Awaitable[N
 KINDS = {"tritonclient": by_tritonclient, "grpc.aio": by_grpc}
 
 
-async def seen(calls: Calls, x: np.ndarray, y: np.ndarray) -> Seen:
+async def keep_in_flight(calls: Calls, x: np.ndarray, y: np.ndarray) -> Seen:
     """Keep `in_flight` requests in flight until all are answered.
 
     `x` and `y` are a FP32 input and its answer, of shapes (rows, n) and (rows, m). Raises
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("row", type=Path)
     args = parser.parse_args()
     with np.load(args.row) as row:
-        print(json.dumps(asdict(asyncio.run(seen(args.calls, row["x"], row["y"])))))
+        print(json.dumps(asdict(asyncio.run(keep_in_flight(args.calls, row["x"], row["y"])))))
 
 
 if __name__ == "__main__":

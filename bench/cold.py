@@ -83,7 +83,7 @@ class Taken:
     in_process_ms: dict[str, float] = field(default_factory=dict)
 
 
-def written(folder: Path, kind: str, counts: dict[str, int]) -> list[Sample]:
+def write_samples(folder: Path, kind: str, counts: dict[str, int]) -> list[Sample]:
     """Write models of each size, all different: equal bytes would be one copy."""
     samples, seeds = [], itertools.count(FIRST_SEEDS[kind])
     for size, count in counts.items():
@@ -116,7 +116,7 @@ class Asking:
         began_s = time.perf_counter()
         answer = self._stub.ModelInfer(asked, timeout=CALL_S_MAX)
         took_ms = (time.perf_counter() - began_s) * 1e3
-        right(answer, expected, sample.name)
+        check_answer(answer, expected, sample.name)
         return took_ms
 
     def evict(self, sample: Sample) -> None:
@@ -134,7 +134,7 @@ def request(model: str) -> Any:
     return request
 
 
-def right(answer: Any, expected: np.ndarray, model: str) -> None:
+def check_answer(answer: Any, expected: np.ndarray, model: str) -> None:
     """Compare an answer of shape (1, 4) with the right one. Raises WrongAnswer."""
     if not np.allclose(
         np.frombuffer(answer.raw_output_contents[0], np.float32), expected, rtol=1e-3, atol=1e-2
@@ -142,7 +142,7 @@ def right(answer: Any, expected: np.ndarray, model: str) -> None:
         raise program.WrongAnswer(f"a wrong answer of {model}")
 
 
-def expected(sample: Sample) -> np.ndarray:
+def expected_answer(sample: Sample) -> np.ndarray:
     """Return the right answer, FP32 of shape (1, 4)."""
     return tiny.answer(sample.seed, X, sample.hidden)[0]
 
@@ -157,13 +157,13 @@ def in_process_ms(sample: Sample, times: int) -> float:
     return float(np.median(took_ms))
 
 
-def first_requests(asking: Asking, samples: list[Sample], place: str, taken: Taken) -> None:
+def ask_first(asking: Asking, samples: list[Sample], place: str, taken: Taken) -> None:
     """Ask for models that were never asked for."""
     for sample in samples:
-        taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected(sample)))
+        taken.took_ms[place, sample.size].append(asking.took_ms(sample, expected_answer(sample)))
 
 
-def evicted(
+def ask_evicted(
     asking: Asking,
     samples: list[Sample],
     plan: Plan,
@@ -176,7 +176,7 @@ def evicted(
     `prepare` moves a model's artifact to the place that is measured.
     """
     for size, times in plan.evicted.items():
-        several = [(sample, expected(sample)) for sample in samples if sample.size == size]
+        several = [(sample, expected_answer(sample)) for sample in samples if sample.size == size]
         for sample, answer in itertools.islice(itertools.cycle(several), times):
             asking.evict(sample)
             prepare(sample)
@@ -199,16 +199,18 @@ def checked_drop(cache: Path, sample: Sample) -> None:
         )
 
 
-async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
+async def run_stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
     """Have many callers ask for one cold model at once; return milliseconds for each.
 
     Raises WrongAnswer, or the error of a call.
     """
-    answer, took_ms = expected(sample), []
+    answer, took_ms = expected_answer(sample), []
 
     async def call(stub: Any) -> None:
         began_s = time.perf_counter()
-        right(await stub.ModelInfer(request(sample.name), timeout=CALL_S_MAX), answer, sample.name)
+        check_answer(
+            await stub.ModelInfer(request(sample.name), timeout=CALL_S_MAX), answer, sample.name
+        )
         took_ms.append((time.perf_counter() - began_s) * 1e3)
 
     async with grpc.aio.insecure_channel(endpoint) as channel:
@@ -219,13 +221,13 @@ async def stampede(endpoint: str, sample: Sample, callers: int) -> list[float]:
     return took_ms
 
 
-def stampedes(
+def run_stampedes(
     asking: Asking, samples: list[Sample], callers: int
 ) -> Iterator[cold_tables.Stampede]:
     """Run one stampede for each size, and count the worker's loads meanwhile."""
     before = meshes.settled_totals(asking.mesh)
     for sample in samples:
-        took_ms = asyncio.run(stampede(asking.mesh.endpoint, sample, callers))
+        took_ms = asyncio.run(run_stampede(asking.mesh.endpoint, sample, callers))
         after = meshes.settled_totals(asking.mesh, before["requests"] + callers)
         yield cold_tables.Stampede(
             sample.size,
@@ -241,10 +243,10 @@ def measure(console: Console, plan: Plan, folder: Path) -> tuple[Taken, Rushed]:
     """Measure everything but the thrash in one mesh."""
     taken = Taken()
     local, once = (
-        written(folder, "local", plan.first),
-        written(folder, "rush", dict.fromkeys(plan.evicted, 1)),
+        write_samples(folder, "local", plan.first),
+        write_samples(folder, "rush", dict.fromkeys(plan.evicted, 1)),
     )
-    distant = written(folder, "s3", plan.first)
+    distant = write_samples(folder, "s3", plan.first)
     with buckets.serving(folder) as bucket:
         entries = [{"name": sample.name, "uri": str(sample.path)} for sample in (*local, *once)]
         entries += [{"name": sample.name, "uri": bucket.put(sample.path)} for sample in distant]
@@ -269,18 +271,20 @@ def _measure_all(
     local, once, distant = samples
     cache = folder / "state" / "cache"
     console.print("first requests")
-    first_requests(asking, local, cold_tables.LOCAL, taken)
-    first_requests(asking, distant, cold_tables.S3, taken)
+    ask_first(asking, local, cold_tables.LOCAL, taken)
+    ask_first(asking, distant, cold_tables.S3, taken)
     console.print("evicted, in the page cache")
-    evicted(asking, local, plan, cold_tables.CACHED, taken, lambda _sample: None)
+    ask_evicted(asking, local, plan, cold_tables.CACHED, taken, lambda _sample: None)
     console.print("evicted, on the disk")
-    evicted(asking, local, plan, cold_tables.DISK, taken, functools.partial(checked_drop, cache))
+    ask_evicted(
+        asking, local, plan, cold_tables.DISK, taken, functools.partial(checked_drop, cache)
+    )
     console.print("in process")
     for size in plan.first:
         sample = next(sample for sample in local if sample.size == size)
         taken.in_process_ms[size] = in_process_ms(sample, min(20, plan.evicted[size]))
     console.print(f"{plan.callers} at once")
-    return list(stampedes(asking, once, plan.callers))
+    return list(run_stampedes(asking, once, plan.callers))
 
 
 def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Results:

@@ -107,7 +107,7 @@ def loads(rushed: Sequence[Stampede]) -> Iterator[results.Claim]:
 
 def thrash_claims(thrashed: thrash.Thrashed) -> Iterator[results.Claim]:
     """Return the claim of no failure: all answers were checked."""
-    wrong = len(traffic.faults(thrashed.asked))
+    wrong = len(traffic.failures(thrashed.asked))
     times = thrashed.models / thrashed.resident
     what = f"failures of {len(thrashed.asked):,} requests to {times:.1f} × the models that fit"
     yield results.exactly(what, wrong, "", 0)

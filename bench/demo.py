@@ -84,7 +84,7 @@ def train(console: Console, place: Place) -> None:
             f"{sample.name}/answers": answers,
         }
         score, took_s = samples.score(answers, rows.held_y), time.monotonic() - started_s
-        line = f"{shown(path)}  score {score:.4f}  ({took_s:.1f} s)"
+        line = f"{shorten(path)}  score {score:.4f}  ({took_s:.1f} s)"
         console.print(f"trained {sample.name:<14} {line}", highlight=False)
     np.savez(place.held_out, allow_pickle=False, **kept)
 
@@ -168,14 +168,14 @@ def is_ready(endpoint: str) -> bool:
     return False
 
 
-def shown(path: Path) -> Path:
+def shorten(path: Path) -> Path:
     """Return the path as short as it can be typed here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def commands(endpoint: str, place: Place) -> str:
     """Return lines to copy: what to try next."""
-    program, python = (shown(path) for path in (PROGRAM, Path(sys.executable)))
+    program, python = (shorten(path) for path in (PROGRAM, Path(sys.executable)))
     with np.load(place.held_out) as kept:
         row = [round(float(value), 3) for value in kept["iris/x"][0]]
     return f"""
@@ -203,12 +203,13 @@ def serve(console: Console, place: Place, *, once: bool) -> int:
     if is_taken(endpoint):
         console.print(
             f"{endpoint} is taken: stop what listens there, or change gateway.listen "
-            f"in {shown(place.config)}",
+            f"in {shorten(place.config)}",
             highlight=False,
         )
         return 1
     console.print(
-        f"\nmeshserve up {shown(place.config)}  (its output: {shown(place.log)})", highlight=False
+        f"\nmeshserve up {shorten(place.config)}  (its output: {shorten(place.log)})",
+        highlight=False,
     )
     with served.serving(
         [PROGRAM, "up", place.config], place.log, MESHSERVE_HOME=str(place.models / ".meshserve")

@@ -82,7 +82,7 @@ class Peer:
 Fillings = dict[str, dict[float, filling.Filled]]
 
 
-def filled(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
+def fill_worker(what: str, folder: Path, budget_gib: float, registered: int) -> filling.Filled:
     """Fill one worker in a process of its own. Raises WrongAnswer with its last line."""
     command = served.own_program("filling", folder, str(int(budget_gib * GIB)), str(registered))
     done = subprocess.run(
@@ -104,9 +104,9 @@ def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
     """Fill every budget with every family. Files and caches of a family go before the next one."""
     fillings: Fillings = {}
     for name, count in plan.models.items():
-        with prepared(families.FAMILIES[name], folder / "family", count) as place:
+        with write_family(families.FAMILIES[name], folder / "family", count) as place:
             fillings[name] = {
-                gib: filled(name, place, gib, plan.registered) for gib in plan.budgets_gib
+                gib: fill_worker(name, place, gib, plan.registered) for gib in plan.budgets_gib
             }
         last = fillings[name][plan.budgets_gib[-1]]
         console.print(
@@ -117,7 +117,7 @@ def fill_all(console: Console, plan: Plan, folder: Path) -> Fillings:
 
 
 @contextlib.contextmanager
-def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]:
+def write_family(family: families.Family, place: Path, count: int) -> Iterator[Path]:
     """Write models of the family, rows for them, and the library's own answers for some."""
     (place / "models").mkdir(parents=True)
     (place / "answers").mkdir()
@@ -132,16 +132,16 @@ def prepared(family: families.Family, place: Path, count: int) -> Iterator[Path]
         shutil.rmtree(place)
 
 
-def peer(folder: Path, counts: tuple[int, int]) -> Peer:
+def measure_peer(folder: Path, counts: tuple[int, int]) -> Peer:
     """Compare MLServer with few and with many models. Raises NotInstalled."""
     (few, few_bytes, few_s), (many, many_bytes, many_s) = (
-        started(folder, count) for count in counts
+        start_mlserver(folder, count) for count in counts
     )
     bytes_each = (many_bytes - few_bytes) / (many - few)
     return Peer(few_bytes - few * bytes_each, bytes_each, (many_s - few_s) / (many - few) * 1e3)
 
 
-def started(folder: Path, count: int) -> tuple[int, int, float]:
+def start_mlserver(folder: Path, count: int) -> tuple[int, int, float]:
     """Start MLServer and ask each model once; return their number, memory, seconds to ready."""
     place = folder / f"peer-{count}"
     (place / "models").mkdir(parents=True)
@@ -261,7 +261,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
     }
     if plan.peer[1]:
         try:
-            beside = peer(folder, plan.peer)
+            beside = measure_peer(folder, plan.peer)
         except (environments.NotInstalled, served.NotServing) as failure:
             missing[systems.MLSERVER] = f"not installed: {failure}"
     return summarise(plan, fillings, beside, missing, is_quick=args.quick)

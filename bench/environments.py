@@ -52,7 +52,7 @@ class Environment:
         )
 
 
-def make(wanted: Environment) -> Path:
+def make_environment(wanted: Environment) -> Path:
     """Return the environment's interpreter, made if need be. Raises NotInstalled."""
     made_of = wanted.folder / "made-of"
     if made_of.exists() and made_of.read_text() == wanted.contents():

@@ -92,7 +92,7 @@ def entries(paths: list[Path], registered: int) -> list[solo.Entry]:
     return [solo.Entry(numbered(number), next(files)) for number in range(registered)]
 
 
-async def brought(host: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
+async def predict(host: model_host.ModelHost, number: int, rows: np.ndarray) -> np.ndarray:
     """Return the model's answer to the FP32 `rows` of shape (rows, n); load it first if need be."""
     resident = await host.lease(
         model.ModelId(numbered(number)), asyncio.get_running_loop().time() + WAIT_S
@@ -115,10 +115,10 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
     empty_bytes = settled_bytes()
     async with solo.serving(given.folder, entries(paths, names), memory_bytes) as pool_worker:
         catalog_bytes = settled_bytes() - empty_bytes
-        await brought(pool_worker.host, 0, rows)
+        await predict(pool_worker.host, 0, rows)
         before_bytes = settled_bytes()
-        load_ms = [ms async for ms in loads(pool_worker.host, len(paths), rows)]
-        taken_bytes, resident = settled_bytes() - before_bytes, ready(pool_worker.host)
+        load_ms = [ms async for ms in time_loads(pool_worker.host, len(paths), rows)]
+        taken_bytes, resident = settled_bytes() - before_bytes, count_ready(pool_worker.host)
         filled = Filled(
             resident=resident,
             is_full=pool_worker.host.residency.counts.evictions > 0,
@@ -133,7 +133,9 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
     return filled
 
 
-async def loads(host: model_host.ModelHost, count: int, rows: np.ndarray) -> AsyncIterator[float]:
+async def time_loads(
+    host: model_host.ModelHost, count: int, rows: np.ndarray
+) -> AsyncIterator[float]:
     """Yield milliseconds of loads but the first, until one evicts; `rows` has shape (n, m)."""
     for number in range(1, count):
         began_s = time.perf_counter()
@@ -141,10 +143,10 @@ async def loads(host: model_host.ModelHost, count: int, rows: np.ndarray) -> Asy
         yield (time.perf_counter() - began_s) * 1e3
         if host.residency.counts.evictions:
             return
-        await brought(host, number, rows)
+        await predict(host, number, rows)
 
 
-def ready(host: model_host.ModelHost) -> int:
+def count_ready(host: model_host.ModelHost) -> int:
     """Return how many models are in memory."""
     return sum(
         copy.state is copy_lifecycle.CopyPhase.READY for copy in host.residency.copies.values()
@@ -156,7 +158,7 @@ async def check(
 ) -> None:
     """Compare some answers, of shape (rows, m), with the library's own. Raises WrongAnswer."""
     for number, expected in answers.items():
-        if not np.allclose(await brought(host, number, rows), expected, rtol=1e-4, atol=1e-5):
+        if not np.allclose(await predict(host, number, rows), expected, rtol=1e-4, atol=1e-5):
             raise program.WrongAnswer(
                 f"{numbered(number)} gives another answer than the library's own"
             )

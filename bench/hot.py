@@ -97,7 +97,7 @@ class Load:
                 raise program.WrongAnswer("a wrong answer")
 
 
-def workers_of(endpoint: str) -> int:
+def count_workers(endpoint: str) -> int:
     """Return on how many workers the model is asked for."""
     spread = {row["model"]: row["workers"] for row in meshes.status(endpoint)["spread"]}
     return len(spread.get(NAME, ())) or 1
@@ -109,7 +109,7 @@ async def measure(endpoint: str, workers: int, seconds: float) -> Served:
         load = Load(channel)
         running = tasks.spawn(load.run(), "load", is_awaited=True)
         began_s = time.monotonic()
-        while await asyncio.to_thread(workers_of, endpoint) < workers and not running.done():
+        while await asyncio.to_thread(count_workers, endpoint) < workers and not running.done():
             if time.monotonic() - began_s > SPREAD_S:
                 raise program.WrongAnswer(
                     f"after {SPREAD_S} s the model is not on {workers} workers"
@@ -125,7 +125,7 @@ async def measure(endpoint: str, workers: int, seconds: float) -> Served:
     return Served(
         len(took_ms) / elapsed_s,
         float(np.median(took_ms)),
-        await asyncio.to_thread(workers_of, endpoint),
+        await asyncio.to_thread(count_workers, endpoint),
         spread_s,
     )
 

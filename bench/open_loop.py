@@ -47,7 +47,7 @@ def summarise(
     seconds: float,
 ) -> results.Results:
     """Return the table and the goal. Raises WrongAnswer if an answer was wrong."""
-    faults = traffic.faults([*warm_up, *asked])
+    faults = traffic.failures([*warm_up, *asked])
     if faults:
         raise program.WrongAnswer(f"{len(faults)} requests failed, the first: {faults[0]}")
     rows = (

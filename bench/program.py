@@ -88,10 +88,10 @@ def show(console: Console, measured: results.Results) -> None:
         for what, why in table.missing.items():
             console.print(f"not measured: {what}: {why}", markup=False, highlight=False)
     for claim in measured.claims:
-        console.print(said(claim), highlight=False, markup=False)
+        console.print(as_line(claim), highlight=False, markup=False)
 
 
-def said(claim: results.Claim) -> str:
+def as_line(claim: results.Claim) -> str:
     """Return a claim as a line."""
     beside = (
         f" beside {results.figure(claim.theirs)} of {claim.peer}: {claim.ratio:.2f} ×"

@@ -52,7 +52,7 @@ class Model:
     row: tuple[float, ...]
 
 
-def asked(endpoint: str, model: Model) -> bool:
+def is_answering(endpoint: str, model: Model) -> bool:
     """Tell whether the model answers over REST."""
     tensor = {
         "name": model.tensor,
@@ -67,7 +67,7 @@ def asked(endpoint: str, model: Model) -> bool:
     return False
 
 
-def started(folder: Path, document: dict[str, Any], model: Model) -> Started:
+def time_start(folder: Path, document: dict[str, Any], model: Model) -> Started:
     """Bring a mesh up with these sections and stop it."""
     folder.mkdir()
     sections = {key: value for key, value in document.items() if key != "pools"}
@@ -75,7 +75,7 @@ def started(folder: Path, document: dict[str, Any], model: Model) -> Started:
     with meshes.up(folder, document["pools"], **sections) as mesh:
         mesh.system.wait_until(lambda: meshes.is_ready(mesh.endpoint), START_S_MAX)
         ready_s = time.monotonic() - began_s
-        mesh.system.wait_until(lambda: asked(mesh.endpoint, model), START_S_MAX)
+        mesh.system.wait_until(lambda: is_answering(mesh.endpoint, model), START_S_MAX)
         return Started(ready_s, time.monotonic() - began_s)
 
 
@@ -161,7 +161,7 @@ def run(console: Console, args: argparse.Namespace, folder: Path) -> results.Res
     for number in range(1, count + 1):
         seen = {RAY: ray_alone(folder / f"ray-{number}")}
         for place, (what, (document, model)) in enumerate(prepared.items()):
-            seen[what] = started(folder / f"mesh-{number}-{place}", document, model)
+            seen[what] = time_start(folder / f"mesh-{number}-{place}", document, model)
         rounds.append(seen)
         console.print(
             f"{number} of {count}: "

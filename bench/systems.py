@@ -74,7 +74,7 @@ def bare(models: Path, folder: Path) -> Iterator[Running]:
 def mlserver(models: Path, folder: Path) -> Iterator[Running]:
     """Start MLServer without worker processes."""
     with _peer(
-        environments.make(environments.MLSERVER), "mlserver_onnx", models, folder
+        environments.make_environment(environments.MLSERVER), "mlserver_onnx", models, folder
     ) as running:
         yield running
 
@@ -83,14 +83,14 @@ def mlserver(models: Path, folder: Path) -> Iterator[Running]:
 def pytriton(models: Path, folder: Path) -> Iterator[Running]:
     """Start PyTriton."""
     with _peer(
-        environments.make(environments.PYTRITON), "pytriton_onnx", models, folder
+        environments.make_environment(environments.PYTRITON), "pytriton_onnx", models, folder
     ) as running:
         yield running
 
 
 @contextlib.contextmanager
 def _ray_serve(models: Path, folder: Path, settings: Mapping[str, str]) -> Iterator[Running]:
-    python = environments.make(environments.RAY_SERVE)
+    python = environments.make_environment(environments.RAY_SERVE)
     # Replicas import the messages' modules by name.
     path = f"{environments.RAY_SERVE.generated}:{PEERS}"
     with _peer(

@@ -61,7 +61,7 @@ async def _thrash(console: Console, plan: Plan, mesh: meshes.Mesh) -> Thrashed:
         models = min(plan.models, TIMES * before["resident"])
         console.print(f"{before['resident']:,} fit; asking for {models:,}", highlight=False)
         asked = await callers.closed(models, plan.seconds, plan.in_flight)
-    faults = traffic.faults([*filled, *asked])
+    faults = traffic.failures([*filled, *asked])
     if faults:
         raise program.WrongAnswer(
             f"{len(faults)} of {len(filled) + len(asked)} requests failed, the first: {faults[0]}"

@@ -136,7 +136,7 @@ async def callers(endpoint: str, count: int) -> AsyncIterator[Callers]:
         yield Callers([rpc.GRPCInferenceServiceStub(channel) for channel in channels], count)
 
 
-def faults(asked: Sequence[Asked]) -> list[str]:
+def failures(asked: Sequence[Asked]) -> list[str]:
     """Return what was wrong, with the model's name."""
     return [f"{name(request.model)}: {request.fault}" for request in asked if request.fault]
 

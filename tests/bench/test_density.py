@@ -45,9 +45,9 @@ def test_the_quick_claim_is_about_what_one_takes() -> None:
 
 @pytest.mark.edge
 def test_a_worker_is_filled_in_a_process_of_its_own(tmp_path: Path) -> None:
-    with density.prepared(families.TINY, tmp_path / "family", 5) as place:
-        assert density.filled("tiny", place, 1, 20).resident == 5
+    with density.write_family(families.TINY, tmp_path / "family", 5) as place:
+        assert density.fill_worker("tiny", place, 1, 20).resident == 5
         (place / "rows.npy").unlink()
         with pytest.raises(program.WrongAnswer, match=r"tiny in 1 GiB: .*rows\.npy"):
-            density.filled("tiny", place, 1, 20)
+            density.fill_worker("tiny", place, 1, 20)
     assert not (tmp_path / "family").exists()

@@ -30,22 +30,22 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_is_made_once(installed: Any) -> None:
-    environments.make(EMPTY)
+    environments.make_environment(EMPTY)
     folder = len(installed)
-    assert environments.make(EMPTY).exists()
+    assert environments.make_environment(EMPTY).exists()
     assert len(installed) == folder
 
 
 def test_a_change_of_what_it_is_made_of_makes_it_anew(installed: Any) -> None:
-    environments.make(EMPTY)
-    environments.make(dataclasses.replace(EMPTY, packages=("other",)))
+    environments.make_environment(EMPTY)
+    environments.make_environment(dataclasses.replace(EMPTY, packages=("other",)))
     assert installed[-1][-1] == "other"
 
 
 @pytest.mark.usefixtures("installed")
 def test_nothing_half_made_is_left(tmp_path: Path) -> None:
     with pytest.raises(environments.NotInstalled, match="broken"):
-        environments.make(dataclasses.replace(EMPTY, packages=("broken",)))
+        environments.make_environment(dataclasses.replace(EMPTY, packages=("broken",)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,7 +53,7 @@ def test_nothing_half_made_is_left(tmp_path: Path) -> None:
 def test_a_patch_runs_whenever_its_python_starts(tmp_path: Path) -> None:
     patch = tmp_path / "patching_words.py"
     patch.write_text("print('patched')")
-    python = environments.make(dataclasses.replace(EMPTY, patch=patch))
+    python = environments.make_environment(dataclasses.replace(EMPTY, patch=patch))
     assert (
         subprocess.run([python, "-c", ""], capture_output=True, text=True, check=True).stdout
         == "patched\n"

@@ -16,7 +16,7 @@ MEMORY_BYTES = 2 << 30
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Any]:
-    with density.prepared(families.TINY, tmp_path / "family", 12) as place:
+    with density.write_family(families.TINY, tmp_path / "family", 12) as place:
         yield place
 
 

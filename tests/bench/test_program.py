@@ -73,6 +73,6 @@ def test_a_failure_is_told_and_saves_nothing(
 
 
 def test_a_claim_is_said_in_a_line() -> None:
-    said = program.said(results.times("speed", "req/s", 300.0, ("other", 100.0), 2.0))
+    said = program.as_line(results.times("speed", "req/s", 300.0, ("other", 100.0), 2.0))
     assert said == "reached  speed: 300 req/s beside 100 of other: 3.00 × (≥ 2 ×)"
-    assert program.said(MISSED) == "MISSED   w: 3 ms (≤ 2 ms)"
+    assert program.as_line(MISSED) == "MISSED   w: 3 ms (≤ 2 ms)"

@@ -57,8 +57,8 @@ def test_requests_are_cold_only_where_the_copy_was_certainly_evicted() -> None:
 async def test_wrong_answers_and_failures_are_told_with_the_models_name() -> None:
     wrong = await traffic.Callers([Stub(wrong=(1,))], 3).each([0, 1, 2], 2)
     refused = await traffic.Callers([Refusing()], 1).each([0], 1)
-    assert traffic.faults(wrong) == ["tiny-00001: wrong answer"]
-    assert traffic.faults(refused) == ["tiny-00000: UNAVAILABLE: nobody is there"]
+    assert traffic.failures(wrong) == ["tiny-00001: wrong answer"]
+    assert traffic.failures(refused) == ["tiny-00000: UNAVAILABLE: nobody is there"]
 
 
 async def test_each_asks_all_and_no_more_than_so_many_at_a_time() -> None:
