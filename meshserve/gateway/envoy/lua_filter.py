@@ -6,7 +6,7 @@ import enum
 
 from meshserve.gateway.envoy import Json, clusters
 from meshserve.gateway.lua import scripts
-from meshserve.protocol import paths
+from meshserve.protocol import compression, paths
 
 FILTER = "envoy.filters.http.lua"
 LUA = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
@@ -38,6 +38,7 @@ CONSTANTS: dict[str, str | int] = {
     "ANSWERED": ANSWERED,
     "FRAME_BYTES": FRAME_BYTES,
     "CONTROLLER": clusters.CONTROLLER,
+    "INFLATED_BYTES_MAX": compression.BYTES_MAX_HEADER,
     "HOLD": paths.HOLD,
     "V1_MODELS": paths.V1_MODELS,
     "V2_MODELS": paths.V2_MODELS,

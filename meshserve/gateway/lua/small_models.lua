@@ -21,6 +21,9 @@ local NAME_KEYS = {"mm-vmodel-id", "mm-vmodel-id-bin", "mm-model-id", "mm-model-
 local V2_NAME = "^" .. constants.V2_MODELS .. "([^/?]+)"
 local V1_NAME = "^" .. constants.V1_MODELS .. "([^/?]+)"
 
+-- Verbs of TensorFlow Serving and KServe; the worker says which are not offered.
+local VERBS = {predict = true, classify = true, regress = true, explain = true}
+
 local BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 local SEXTETS = {}
 for value = 0, 63 do
@@ -53,11 +56,17 @@ local function name_in_metadata(headers)
   end
 end
 
+-- Return a name of V1's path without the verb behind it, which may be quoted (`%3Apredict`).
+local function without_verb(name)
+  local bare, verb = name:match("^(.+):(%a+)$")
+  return VERBS[verb] and bare or name
+end
+
 local function name_in_url(path)
   local name = path:match(V2_NAME)
   if name == nil then
     name = path:match(V1_NAME)
-    name = name and name:gsub(":predict$", "")
+    return name and without_verb(shared.from_url(name))
   end
   return name and shared.from_url(name)
 end
@@ -173,6 +182,9 @@ local function check_rest(handle, source, limit)
   local path, size = handle:headers():get(":path"), handle:headers():get("content-length")
   size = size and tonumber(size)
   local is_good = shared.is_small_enough(handle, size, limit, constants.TOO_LARGE)
+  if is_good and handle:headers():get("content-encoding") ~= nil then
+    handle:headers():replace(constants.INFLATED_BYTES_MAX, ("%d"):format(limit))
+  end
   return is_good, source == "url" and name_in_url(path)
 end
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,26 +10,25 @@ import orjson
 
 from meshserve import errors
 from meshserve.protocol import (
+    compression,
     error_responses,
     http_protocol,
     inference,
     model_description,
     rest,
+    tf_serving,
     v1,
 )
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import model_host
 
-PREDICT = ":predict"
+PREDICT = "predict"
 JSON_HEADERS = (error_responses.JSON_TYPE,)
 
-INFLATED_BYTES_MAX = 256 << 20
-"""Limit of a body after decompression; the gateway's limit sees only what was sent."""
+VERBS = ("predict", "classify", "regress", "explain")
+"""Verbs of TensorFlow Serving and KServe, which clients append to a model's path."""
 
-ANY_WINDOW = zlib.MAX_WBITS | 32
-"""Makes zlib find out itself whether a header is gzip's or zlib's."""
-
-CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
+READING = ("GET", "HEAD")
 
 Get = Callable[[str, str, worker_app.InferenceRequest], Awaitable[http_protocol.Answer]]
 
@@ -39,7 +37,7 @@ class InferenceRest:
     """Answers the paths of one model.
 
     They are `/v2/models/{m}[/versions/{v}][/infer|ready|config|stats]` and
-    `/v1/models/{m}[/versions/{v}][:predict]`.
+    `/v1/models/{m}[/versions/{v}|/labels/{alias}][/metadata|:predict]`.
     """
 
     def __init__(self, host: model_host.ModelHost) -> None:
@@ -61,10 +59,8 @@ class InferenceRest:
                 return await self._v2(name, version, "/".join(rest_), request)
             case ["v2", "models", name, *rest_]:
                 return await self._v2(name, "", "/".join(rest_), request)
-            case ["v1", "models", name, "versions", version]:
-                return await self._v1(name, version.removesuffix(PREDICT), request)
-            case ["v1", "models", name]:
-                return await self._v1(name.removesuffix(PREDICT), "", request)
+            case ["v1", "models", _, *_]:
+                return await self._v1(parts[2:], request)
             case _:
                 raise errors.ModelNotFound(f"there is nothing at {path}")
 
@@ -74,14 +70,16 @@ class InferenceRest:
         if what == "infer" and request.method == "POST":
             return await self._infer(name, version, request)
         get = self._gets.get(what)
-        if get is None or request.method != "GET":
+        if get is None or request.method not in READING:
             raise _no_such_method(request)
         return await get(name, version, request)
 
     async def _infer(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
-        rest_call = rest.decode_infer(inflate(request.body, request.headers), request.headers)
+        rest_call = rest.decode_infer(
+            compression.inflate(request.body, request.headers), request.headers
+        )
         rest_call.call.model, rest_call.call.version = name, version
         reply = await self._reply(rest_call.call, request.expires_s)
         headers, body = rest.encode_infer(reply, rest_call)
@@ -115,19 +113,86 @@ class InferenceRest:
         return _json(model_description.statistics_json(self._host.statistics(name, version)))
 
     async def _v1(
+        self, parts: Sequence[str], request: worker_app.InferenceRequest
+    ) -> http_protocol.Answer:
+        """Answer a path by its parts below `/v1/models`."""
+        *above, last = parts
+        last, verb = _split_verb(last)
+        match [*above, last]:
+            case [name]:
+                return await self._v1_model(name, "", verb, request)
+            case [name, "versions", version]:
+                return await self._v1_model(name, version, verb, request)
+            case [name, "labels", label]:
+                return await self._v1_model(name, self._labelled(name, label), verb, request)
+            case [name, "metadata"] if not verb:
+                return await self._v1_metadata(name, "", request)
+            case [name, "versions", version, "metadata"] if not verb:
+                return await self._v1_metadata(name, version, request)
+            case [name, "labels", label, "metadata"] if not verb:
+                return await self._v1_metadata(name, self._labelled(name, label), request)
+        raise _no_such_method(request)
+
+    def _labelled(self, name: str, label: str) -> str:
+        """Return the version of the model that TensorFlow Serving's label means: an alias of it.
+
+        Raises ModelNotFound if it is none.
+        """
+        catalog = self._host.catalog_follower.catalog
+        alias = catalog.alias(label)
+        if alias is None or catalog.resolve(label).name != catalog.resolve(name).name:
+            raise errors.ModelNotFound(
+                f"model {name!r} has no label {label!r}: labels are aliases of the model, "
+                "which are also called by themselves, as /v1/models/ALIAS:predict"
+            )
+        return catalog.resolve(label).version
+
+    async def _v1_model(
+        self, name: str, version: str, verb: str, request: worker_app.InferenceRequest
+    ) -> http_protocol.Answer:
+        if verb == PREDICT and request.method == "POST":
+            return await self._predict(name, version, request)
+        if verb not in ("", PREDICT):
+            self._host.catalog_follower.catalog.resolve(name, version)
+            raise errors.Unsupported(f":{verb} is not offered: ask for :{PREDICT}")
+        if verb or request.method not in READING:
+            raise _no_such_method(request)
+        return self._v1_status(name, version)
+
+    def _v1_status(self, name: str, version: str) -> http_protocol.Answer:
+        catalog = self._host.catalog_follower.catalog
+        id_ = catalog.resolve(name, version)
+        versions = (id_.version,) if version else catalog.versions(id_.name)
+        are_ready = {version: self._host.is_ready(id_.name, version) for version in versions}
+        is_ready = self._host.is_ready(name, version)
+        document = tf_serving.status_json(name, are_ready, is_ready=is_ready)
+        return _json(document, 200 if is_ready else 424)
+
+    async def _v1_metadata(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
-        if not unquote(request.path.decode("latin-1")).endswith(PREDICT):
-            return _json({"name": name, "ready": self._host.is_ready(name, version)})
-        if request.method != "POST":
+        if request.method not in READING:
             raise _no_such_method(request)
-        # V1's tensors have no datatypes: the body can't be read before the model is loaded.
         description = await self._host.describe(name, version, request.expires_s)
-        body = inflate(request.body, request.headers)
+        return _json(tf_serving.metadata_json(description))
+
+    async def _predict(
+        self, name: str, version: str, request: worker_app.InferenceRequest
+    ) -> http_protocol.Answer:
+        description = await self._host.describe(name, version, request.expires_s)
+        body = compression.inflate(request.body, request.headers)
         call, by_rows = v1.decode_predict(body, description.signature)
         call.model, call.version = name, version
         reply = await self._reply(call, request.expires_s)
         return 200, JSON_HEADERS, v1.encode_predict(reply, by_rows=by_rows)
+
+
+def _split_verb(last: str) -> tuple[str, str]:
+    """Return the last part of a path without its verb, and the verb, "" if it has none."""
+    for verb in VERBS:
+        if last.endswith(f":{verb}"):
+            return last.removesuffix(f":{verb}"), verb
+    return last, ""
 
 
 def _no_such_method(request: worker_app.InferenceRequest) -> errors.ModelNotFound:
@@ -137,32 +202,3 @@ def _no_such_method(request: worker_app.InferenceRequest) -> errors.ModelNotFoun
 
 def _json(document: Any, status: int = 200) -> http_protocol.Answer:
     return status, JSON_HEADERS, orjson.dumps(document)
-
-
-def inflate(body: bytes, headers: Iterable[http_protocol.Header]) -> bytes:
-    """Return the body decompressed as `content-encoding` says; over gRPC the gateway does that.
-
-    Raises InvalidRequest for other codings and broken bodies, PayloadTooLarge above the limit.
-    """
-    coding = next(
-        (value.strip().lower() for name, value in headers if name == b"content-encoding"), b""
-    )
-    if coding in (b"identity", b""):
-        return body
-    if coding not in CODINGS:
-        raise errors.InvalidRequest(
-            f"content-encoding {coding.decode('latin-1')!r} is unknown; there are: gzip, deflate"
-        )
-    inflater = zlib.decompressobj(ANY_WINDOW)
-    try:
-        inflated = inflater.decompress(body, INFLATED_BYTES_MAX)
-    except zlib.error:
-        raise errors.InvalidRequest(
-            f"the body is not {coding.decode()}, as its content-encoding says"
-        ) from None
-    # What lies beyond the limit was not decompressed: a small body can't fill the memory.
-    if inflater.unconsumed_tail:
-        raise errors.PayloadTooLarge(f"the body unpacks to more than {INFLATED_BYTES_MAX} bytes")
-    if not inflater.eof:
-        raise errors.InvalidRequest("the compressed body was cut short")
-    return inflated

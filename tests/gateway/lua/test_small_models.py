@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from meshserve.core.processes import hash_ring
+from meshserve.protocol import compression
 from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field, running
 
@@ -88,10 +89,28 @@ async def test_every_method_of_one_model_goes_to_its_home(
         ("/v1/models/iris:predict", "iris"),
         ("/v1/models/a%3Apredict:predict", "a:predict"),
         ("/v1/models/iris:predict?x=1", "iris"),
+        ("/v1/models/iris:predict/", "iris"),
+        ("/v1/models/iris%3Apredict", "iris"),
+        ("/v1/models/iris:classify", "iris"),
+        ("/v1/models/iris:other", "iris:other"),
+        ("/v1/models/iris/versions/3:predict", "iris"),
+        ("/v1/models/iris/labels/stable:predict", "iris"),
     ],
 )
 async def test_a_url_names_the_model(shared_mesh: conftest.Mesh, path: str, name: str) -> None:
     assert key((await shared_mesh.http.post(path, content=b"{}")).json()) == name
+
+
+async def test_a_compressed_request_brings_the_limit_of_its_inflated_body(
+    shared_mesh: conftest.Mesh,
+) -> None:
+    path, header = "/v2/models/iris/infer", compression.BYTES_MAX_HEADER
+    packed = await shared_mesh.http.post(
+        path, content=b"x", headers={"content-encoding": "gzip", header: "9"}
+    )
+    assert packed.json()["headers"][header] == str(shared_mesh.snapshot.request_bytes_max)
+    plain = await shared_mesh.http.post(path, content=b"x", headers={header: "9"})
+    assert header not in plain.json()["headers"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 
+import httpx
 import pytest
 
-from meshserve import errors
-from meshserve.worker.http import inference_rest
+from meshserve.core.values import catalog
+from meshserve.worker import worker
 from tests.worker import helpers
 
 ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
@@ -44,10 +44,89 @@ async def test_v1_answers(http):
         assert (await http.post(f"{path}:predict", json={"instances": [[1, 2]]})).json() == {
             "predictions": [[2.0, 4.0]]
         }
-        assert (await http.get(path)).json() == {"name": "doubled", "ready": True}
+        status = (await http.get(path)).json()
+        assert (status["name"], status["ready"]) == ("doubled", True)
     assert (
         await http.post("/v1/models/doubled/versions/2:predict", json={"instances": [[1, 2]]})
     ).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["doubled:predict/", "doubled/versions/1:predict/", "doubled%3Apredict"]
+)
+async def test_v1_predicts_whatever_the_spelling_of_its_path(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    answer = await http.post(f"/v1/models/{path}", json={"instances": [[1, 2]]})
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [[2.0, 4.0]]})
+
+
+async def test_v1_tells_the_status_as_tensorflow_serving_does(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
+    second = helpers.spec("doubled", str(storage.folder / "empty"), "2")
+    helpers.apply(pool_worker, *helpers.declared(second))
+    assert (await http.get("/v2/models/doubled/versions/2")).status_code == 424
+    answer = await http.get("/v1/models/doubled")
+    assert (answer.status_code, answer.json()["ready"]) == (424, False)
+    states = answer.json()["model_version_status"]
+    assert [(entry["version"], entry["state"]) for entry in states] == [
+        ("1", "AVAILABLE"),
+        ("2", "END"),
+    ]
+    first = await http.get("/v1/models/doubled/versions/1")
+    assert (first.status_code, first.json()["model_version_status"]) == (200, states[:1])
+    assert states[0]["status"] == {"error_code": "OK", "error_message": ""}
+
+
+async def test_v1_tells_the_metadata_as_tensorflow_serving_does(http: httpx.AsyncClient) -> None:
+    for path in ("doubled/metadata", "doubled/versions/1/metadata"):
+        metadata = (await http.get(f"/v1/models/{path}")).json()
+        assert metadata["model_spec"] == {"name": "doubled", "signature_name": "", "version": "1"}
+        signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        assert signature["inputs"]["x"] == {
+            "name": "x",
+            "dtype": "DT_FLOAT",
+            "tensor_shape": {
+                "dim": [{"size": "-1", "name": ""}, {"size": "2", "name": ""}],
+                "unknown_rank": False,
+            },
+        }
+
+
+async def test_v1s_labels_are_aliases_of_the_model(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker
+) -> None:
+    helpers.apply(pool_worker, catalog.AliasSet("stable", "doubled", "1"))
+    body = {"instances": [[1, 2]]}
+    answer = await http.post("/v1/models/doubled/labels/stable:predict", json=body)
+    assert answer.json() == {"predictions": [[2.0, 4.0]]}
+    assert (await http.get("/v1/models/doubled/labels/stable")).json()["ready"] is True
+    assert (await http.get("/v1/models/doubled/labels/stable/metadata")).status_code == 200
+    unknown = await http.post("/v1/models/doubled/labels/canary:predict", json=body)
+    assert unknown.status_code == 404
+    assert "labels are aliases" in unknown.json()["error"]
+
+
+@pytest.mark.parametrize("verb", ["classify", "regress", "explain"])
+async def test_v1s_other_verbs_are_named_as_not_offered(http: httpx.AsyncClient, verb: str) -> None:
+    for path in ("doubled", "doubled/versions/1"):
+        answer = await http.post(f"/v1/models/{path}:{verb}", json={"instances": [[1, 2]]})
+        assert answer.status_code == 501
+        assert answer.json() == {"error": f":{verb} is not offered: ask for :predict"}
+    unknown = await http.post(f"/v1/models/nobody:{verb}", json={})
+    assert (unknown.status_code, unknown.json()["error"]) == (
+        404,
+        "model 'nobody' is not registered",
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/doubled", "/v2/models/doubled/ready", "/v1/models/doubled"]
+)
+async def test_head_is_get_without_a_body(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 async def test_names_may_be_quoted(http, slashed):
@@ -80,6 +159,13 @@ async def test_bodies_may_be_compressed(http):
         ("GET", "/v2/models/doubled/infer"),
         ("POST", "/v2/models/doubled"),
         ("GET", "/v2/models/doubled/nothing"),
+        ("POST", "/v1/models/doubled"),
+        ("POST", "/v1/models/doubled/"),
+        ("POST", "/v1/models/doubled/versions/1"),
+        ("POST", "/v1/models/doubled/metadata"),
+        ("POST", "/v1/models/doubled/nothing:predict"),
+        ("PUT", "/v1/models/doubled:predict"),
+        ("GET", "/v1/models/nobody/metadata"),
         ("GET", "/v1/models/doubled:predict"),
         ("GET", "/v1/models"),
         ("GET", "/v2/models/nobody"),
@@ -98,55 +184,3 @@ async def test_a_model_that_can_not_be_loaded_is_not_ready(http, pool_worker, st
     assert (await http.get("/v2/models/empty")).status_code == 424
     answer = await http.get("/v2/models/empty/ready")
     assert (answer.status_code, answer.json()["ready"]) == (424, False)
-
-
-BODY = b'{"inputs": []}' * 50
-GZIPPED = gzip.compress(BODY, mtime=0)
-
-
-def headers(coding):
-    return [(b"host", b"a"), (b"content-encoding", coding)]
-
-
-@pytest.mark.parametrize(
-    ("coding", "packed"),
-    [
-        (b"gzip", GZIPPED),
-        (b"GZIP", GZIPPED),
-        (b"deflate", zlib.compress(BODY)),
-        (b"identity", BODY),
-        (b"", BODY),
-    ],
-)
-def test_bodies_are_unpacked(coding, packed):
-    assert inference_rest.inflate(packed, headers(coding)) == BODY
-
-
-def test_a_body_without_an_encoding_is_unchanged():
-    packed = GZIPPED
-    assert inference_rest.inflate(packed, [(b"host", b"a")]) is packed
-
-
-@pytest.mark.parametrize(
-    ("coding", "packed", "words"),
-    [
-        (b"br", BODY, "'br' is unknown; there are: gzip, deflate"),
-        (b"gzip", BODY, "the body is not gzip"),
-        (b"deflate", b"\xff" + BODY, "the body is not deflate"),
-        (b"gzip", GZIPPED[:-9], "cut short"),
-        (b"gzip", b"", "cut short"),
-        (b"\xff\n", BODY, "is unknown"),
-    ],
-)
-def test_a_broken_compressed_body_is_refused(coding, packed, words):
-    with pytest.raises(errors.InvalidRequest, match=words):
-        inference_rest.inflate(packed, headers(coding))
-
-
-def test_a_decompressed_body_has_a_limit(monkeypatch):
-    monkeypatch.setattr(inference_rest, "INFLATED_BYTES_MAX", 1 << 20)
-    assert (
-        len(inference_rest.inflate(zlib.compress(bytes(1 << 20)), headers(b"deflate"))) == 1 << 20
-    )
-    with pytest.raises(errors.PayloadTooLarge, match="unpacks to more than 1048576 bytes"):
-        inference_rest.inflate(zlib.compress(bytes((1 << 20) + 1)), headers(b"deflate"))

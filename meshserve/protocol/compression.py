@@ -1,0 +1,68 @@
+"""Compressed bodies of REST requests (`content-encoding`); over gRPC the gateway inflates them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+from meshserve import errors
+
+BYTES_MAX_HEADER = "x-mesh-inflated-bytes-max"
+"""The gateway's `request_bytes_max`, with each compressed request: it sees only what was sent."""
+
+BYTES_MAX = 64 << 20
+"""The limit of a request that brings none, because it did not come through the gateway."""
+
+ANY_WINDOW = zlib.MAX_WBITS | 32
+"""Makes zlib find out itself whether a header is gzip's or zlib's."""
+
+CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
+
+_LIMIT = BYTES_MAX_HEADER.encode()
+
+
+def inflate(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the body decompressed as `content-encoding` says.
+
+    Raises InvalidRequest for other codings and broken bodies, PayloadTooLarge above the limit.
+    """
+    coding, bytes_max = b"", BYTES_MAX
+    for name, value in headers:
+        if name == b"content-encoding":
+            coding = value.strip().lower()
+        elif name == _LIMIT:
+            bytes_max = int(value)
+    if coding in (b"identity", b""):
+        return body
+    if coding not in CODINGS:
+        raise errors.InvalidRequest(
+            f"content-encoding {coding.decode('latin-1')!r} is unknown; there are: gzip, deflate"
+        )
+    try:
+        return _inflated(body, bytes_max)
+    except zlib.error:
+        raise errors.InvalidRequest(
+            f"the body is not {coding.decode()}, as its content-encoding says"
+        ) from None
+
+
+def _inflated(body: bytes, bytes_max: int) -> bytes:
+    """Return what all members of a body hold: gzip's format allows several (RFC 1952, 2.2)."""
+    parts: list[bytes] = []
+    size_bytes = 0
+    while True:
+        inflater = zlib.decompressobj(ANY_WINDOW)
+        # A limit of 0 would mean none to zlib.
+        part = inflater.decompress(body, bytes_max - size_bytes + 1)
+        parts.append(part)
+        size_bytes += len(part)
+        if size_bytes > bytes_max:
+            raise errors.PayloadTooLarge(
+                f"the body unpacks to more than {bytes_max} bytes (gateway.request_bytes_max)"
+            )
+        if not inflater.eof:
+            raise errors.InvalidRequest("the compressed body was cut short")
+        # Zeros may follow the last member, as gzip's own programs allow.
+        body = inflater.unused_data.lstrip(b"\0")
+        if not body:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
