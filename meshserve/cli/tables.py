@@ -279,6 +279,7 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "name", Text(answer["name"])
     yield "version", Text(answer["version"])
     yield "versions", Text(", ".join(answer["versions"]))
+    yield "newest", Text(answer["newest"])
     yield "state", state(answer["state"])
     yield "reason", Text(answer.get("reason") or "", "red")
     yield "runtime", Text(answer["runtime"] or "")

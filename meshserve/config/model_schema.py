@@ -33,7 +33,7 @@ class ModelSection(fields.Section):
     uri: fields.Source
     """A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`."""
     version: fields.Version = "1"
-    """Its version; where a client names none, the newest is served."""
+    """Its version. Where a client names none, the newest is served: `v0.10.0` over `v0.9.0`."""
     runtime: fields.Text = ""
     """`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or a third party's. Default:
     inferred from the files."""

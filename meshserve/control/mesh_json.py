@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshserve.core.mesh import mesh_view
-from meshserve.core.values import catalog, llm_spec, model, reports
+from meshserve.core.values import catalog, llm_spec, model, reports, version_order
 
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
 """A model has the first of these states that any of its copies has."""
@@ -138,11 +138,13 @@ def foremost(copies: Copies) -> tuple[str, reports.CopyReport] | None:
 def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies: Copies) -> Json:
     """Return one model as users see it, with the state of `copies`."""
     spec = declared.spec
+    versions = view.models.versions(spec.id.name)
     worker, copy = foremost(copies) or ("", reports.CopyReport(spec.id, "absent"))
     return {
         "name": spec.id.name,
         "version": spec.id.version,
-        "versions": list(view.models.versions(spec.id.name)),
+        "versions": list(versions),
+        "newest": versions[-1],
         "state": copy.state,
         "reason": copy.reason,
         "runtime": spec.runtime,
@@ -213,7 +215,7 @@ def _state(view: mesh_view.MeshView, id_: model.ModelId) -> str:
 
 
 def _position(id_: model.ModelId) -> Cursor:
-    return id_.name, catalog.version_order(id_.version)
+    return id_.name, version_order.sort_key(id_.version)
 
 
 def _cursor_text(id_: model.ModelId) -> str:
@@ -225,4 +227,4 @@ def cursor(after: str) -> Cursor | None:
     if not after:
         return None
     name, slash, version = after.partition("/")
-    return (name, catalog.version_order(version)) if slash else (name, (math.inf,))
+    return (name, version_order.sort_key(version)) if slash else (name, (math.inf,))

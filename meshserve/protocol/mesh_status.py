@@ -138,6 +138,7 @@ class ModelStatus(TypedDict):
     name: str
     version: str
     versions: list[str]
+    newest: str
     state: str
     reason: str
     runtime: str

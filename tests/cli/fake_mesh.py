@@ -42,6 +42,7 @@ def model(name: str, **changes: Any) -> Any:
         "name": name,
         "version": "1",
         "versions": ["1"],
+        "newest": "1",
         "state": "ready",
         "reason": "",
         "runtime": "onnx",

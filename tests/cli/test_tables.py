@@ -166,6 +166,7 @@ def test_footprints(by_device: Any, text: str) -> None:
 
 def test_one_model() -> None:
     lines = drawn(tables.model(fake_mesh.model("digits", aliases=["mnist"]))).splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["name", "version", "versions", "state"]
+    titles = ["name", "version", "versions", "newest", "state"]
+    assert [line.split()[0] for line in lines[:5]] == titles
     assert line_with("\n".join(lines), "aliases", "mnist")
     assert not any(line.startswith("reason") for line in lines)

@@ -137,7 +137,7 @@ def test_versions_are_listed_by_number(mesh_world):
     for version in ("10", "9", "beta"):
         mesh_world.feed(events.ModelsRegistered((world.spec("c", version),)))
     page = mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="c"))
-    assert [item["version"] for item in page["models"]] == ["1", "9", "10", "beta"]
+    assert [item["version"] for item in page["models"]] == ["beta", "1", "9", "10"]
 
 
 def test_a_page_begins_after_the_last_one(mesh_world):

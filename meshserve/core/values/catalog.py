@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve import errors
-from meshserve.core.values import model
+from meshserve.core.values import model, version_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +50,6 @@ class AliasCleared:
 Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
 
 
-def version_order(version: str) -> tuple[int, int, str, str]:
-    """Return the sort key of a version: numbers by value, then other texts by letter.
-
-    Numbers may be longer than `int` may parse, and different versions never have equal keys.
-    """
-    if not (version.isascii() and version.isdecimal()):
-        return (1, 0, version, version)
-    digits = version.lstrip("0")
-    return (0, len(digits), digits, version)
-
-
-def newest(versions: Iterable[str]) -> str:
-    """Return the version that serves requests without one: the last in `version_order`."""
-    return max(versions, key=version_order)
-
-
 class Catalog:
     """Models by name and version, and aliases.
 
@@ -98,13 +82,13 @@ class Catalog:
     def _declare(self, declared: ModelDeclared) -> None:
         name, version = declared.spec.id
         self._versions.setdefault(name, {})[version] = declared
-        self._newest[name] = newest((version, self._newest.get(name, version)))
+        self._newest[name] = version_order.newest((version, self._newest.get(name, version)))
 
     def _withdraw(self, id_: model.ModelId) -> None:
         versions = self._versions.get(id_.name, {})
         versions.pop(id_.version, None)
         if versions:
-            self._newest[id_.name] = newest(versions)
+            self._newest[id_.name] = version_order.newest(versions)
         else:
             self._versions.pop(id_.name, None)
             self._newest.pop(id_.name, None)
@@ -120,7 +104,7 @@ class Catalog:
         if not version:
             return model.ModelId(name, self._newest[name])
         if version not in versions:
-            known = ", ".join(sorted(versions, key=version_order))
+            known = ", ".join(sorted(versions, key=version_order.sort_key))
             raise errors.ModelNotFound(
                 f"model {name!r} has no version {version!r}; there is: {known}"
             )
@@ -132,7 +116,7 @@ class Catalog:
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, oldest first; none if the model is unknown."""
-        return tuple(sorted(self._versions.get(name, ()), key=version_order))
+        return tuple(sorted(self._versions.get(name, ()), key=version_order.sort_key))
 
     def alias(self, alias: str) -> AliasSet | None:
         """Return the meaning of an alias, if it is one."""

@@ -61,6 +61,7 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "name": "conf",
         "version": "1",
         "versions": ["1"],
+        "newest": "1",
         "state": "absent",
         "reason": "",
         "runtime": "",

@@ -96,33 +96,6 @@ def test_a_later_declaration_takes_the_place_of_an_earlier_one() -> None:
     assert models.declared(model.ModelId("a")) == declared("a", uri="file:///new")
 
 
-@pytest.mark.parametrize(
-    ("older", "newer"),
-    [
-        ("1", "2"),
-        ("2", "10"),
-        ("9" * 5000, "1" + "0" * 5000),
-        ("10", "beta"),
-        ("a", "b"),
-        ("7", "٣"),
-        ("07", "8"),
-    ],
-)
-def test_versions_are_ordered_by_value_and_words_come_last(older: str, newer: str) -> None:
-    assert catalog.newest([newer, older]) == newer
-
-
-@given(st.lists(st.text("0123456789ab-", max_size=4), unique=True))
-def test_no_two_versions_are_equally_new(several: list[str]) -> None:
-    assert len({catalog.version_order(version) for version in several}) == len(several)
-    numbers = [
-        int(version)
-        for version in sorted(several, key=catalog.version_order)
-        if version.isdecimal()
-    ]
-    assert numbers == sorted(numbers)
-
-
 @settings(deadline=None)
 @given(st.lists(changes, max_size=20))
 def test_a_catalog_is_made_again_from_its_changes(history: list[catalog.Change]) -> None:
