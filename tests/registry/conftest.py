@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,18 +34,18 @@ class Postgres:
         self.port = support.free_port()
         self._programs = programs
         self._folder = folder
-        self._as_user = {"user": USER} if os.getuid() == 0 else {}
-        if self._as_user:
+        self._user = USER if os.getuid() == 0 else None
+        if self._user:
             shutil.chown(folder, USER)
 
     def _run(self, program: str, *args: str) -> None:
         done = subprocess.run(
-            [self._programs / program, *args],
+            [str(self._programs / program), *args],
             cwd=self._folder,
             capture_output=True,
             text=True,
             check=False,
-            **self._as_user,
+            user=self._user,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -68,7 +70,7 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres():
+def postgres() -> Iterator[Any]:
     programs = _programs()
     if programs is None:
         pytest.skip("no PostgreSQL here: install Debian's package postgresql")
@@ -81,14 +83,14 @@ def postgres():
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.edge)])
-def url(request, tmp_path):
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/state/registry.db"
     return request.getfixturevalue("postgres").new_schema()
 
 
 @pytest.fixture
-def sql_registry(url):
+def sql_registry(url: str) -> Iterator[Any]:
     opened = registry.SqlRegistry(url)
     yield opened
     opened.close()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,25 +36,26 @@ SPECS = st.builds(
 
 
 @given(SPECS)
-def test_a_spec_is_parsed_from_its_text(spec):
-    assert registry_tables.parse_spec(*spec.id, registry_tables.spec_text(spec)) == spec
+def test_a_spec_is_parsed_from_its_text(spec: model.ModelSpec) -> None:
+    text = registry_tables.spec_text(spec)
+    assert registry_tables.parse_spec(spec.id.name, spec.id.version, text) == spec
 
 
 @given(
     st.builds(desired.DesiredAlias, *[st.text()] * 3, ORIGINS, *[st.text()] * 3),
 )
-def test_an_alias_is_parsed_from_its_text(alias):
+def test_an_alias_is_parsed_from_its_text(alias: Any) -> None:
     assert registry_tables.parse_alias(alias.alias, registry_tables.alias_text(alias)) == alias
 
 
-def test_the_row_keeps_the_text_of_an_origin():
+def test_the_row_keeps_the_text_of_an_origin() -> None:
     spec = model.ModelSpec(
         model.ModelId("a"), "/x", origin=model.Origin(model.OriginKind.REPOSITORY, "/models")
     )
     assert orjson.loads(registry_tables.spec_text(spec))["origin"] == "repository:/models"
 
 
-def test_unknown_fields_are_ignored():
+def test_unknown_fields_are_ignored() -> None:
     text = orjson.dumps({"uri": "/x", "colour": "blue"}).decode()
     assert registry_tables.parse_spec("a", "1", text) == model.ModelSpec(model.ModelId("a"), "/x")
     assert registry_tables.parse_alias(
@@ -60,17 +63,17 @@ def test_unknown_fields_are_ignored():
     ) == desired.DesiredAlias("al", "a")
 
 
-def test_names_of_tables_begin_with_meshserve():
+def test_names_of_tables_begin_with_meshserve() -> None:
     assert all(name.startswith("meshserve_") for name in registry_tables.metadata.tables)
 
 
-def test_a_model_is_found_by_its_id():
+def test_a_model_is_found_by_its_id() -> None:
     assert [column.name for column in registry_tables.models.primary_key] == list(
         model.ModelId._fields
     )
 
 
-def test_the_text_of_a_spec_has_no_id():
+def test_the_text_of_a_spec_has_no_id() -> None:
     assert not {'"id"', '"name"', '"version"'} & set(
         registry_tables.spec_text(world.spec("a")).split(":")
     )

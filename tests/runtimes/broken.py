@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from meshserve import errors
 from tests.runtimes import contract
@@ -31,7 +32,7 @@ def copies(content: bytes, count: int, chance: random.Random) -> Iterator[bytes]
         yield chance.randbytes(chance.choice((1, 10, 100, 5000)))
 
 
-def is_refused(path: Path, fields: dict[str, object]) -> bool:
+def is_refused(path: Path, fields: dict[str, Any]) -> bool:
     try:
         loaded = contract.load(path, **fields)
     except errors.LoadFailed as error:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ PIP = [
 ]
 
 
-def run(*command, path):
+def run(*command: str | Path, path: Sequence[Path]) -> str:
     """Run a command with these folders on Python's path, and return its output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     done = subprocess.run(
@@ -29,7 +30,7 @@ def run(*command, path):
 
 
 @pytest.mark.edge
-def test_the_example_installs_and_passes_its_own_tests(tmp_path):
+def test_the_example_installs_and_passes_its_own_tests(tmp_path: Path) -> None:
     # Setuptools leaves build folders beside what it builds.
     source = shutil.copytree(EXAMPLE, tmp_path / "source")
     site = tmp_path / "site"
@@ -37,5 +38,5 @@ def test_the_example_installs_and_passes_its_own_tests(tmp_path):
     test = source / "test_meshserve_centroids.py"
     (source / "meshserve_centroids.py").unlink()
     pytest_command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull)
-    said = run(*pytest_command, "--rootdir", source, test, path=(site, ROOT))
-    assert "2 passed" in said
+    output = run(*pytest_command, "--rootdir", source, test, path=(site, ROOT))
+    assert "2 passed" in output

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,7 +14,7 @@ from meshserve.runtimes import datatypes
     ("word", "dtype"),
     [(word, dtype) for word, dtype in datatypes.NUMPY_TYPES.items() if word != "BF16"],
 )
-def test_each_word_comes_back_from_its_arrays(word, dtype):
+def test_each_word_comes_back_from_its_arrays(word: Any, dtype: Any) -> None:
     assert datatypes.datatype_of(dtype) == word
     assert datatypes.spec_for("x", np.zeros((2, 3), dtype)).datatype == word
 
@@ -22,17 +24,17 @@ def test_each_word_comes_back_from_its_arrays(word, dtype):
     [np.array(["é", "b"]), np.array([b"\xc3\xa9", b"b"]), np.array(["é", b"b"], dtype=object)],
     ids=["U", "S", "O"],
 )
-def test_texts_become_bytes_of_the_same_shape(array):
+def test_texts_become_bytes_of_the_same_shape(array: Any) -> None:
     given = datatypes.to_wire(array.reshape(2, 1))
     assert given.shape == (2, 1)
     assert given.ravel().tolist() == ["é".encode(), b"b"]
 
 
-def test_other_objects_become_what_they_print():
+def test_other_objects_become_what_they_print() -> None:
     assert datatypes.to_wire(np.array([1, None], dtype=object)).tolist() == [b"1", b"None"]
 
 
-def test_sparse_becomes_dense_and_numbers_stay():
+def test_sparse_becomes_dense_and_numbers_stay() -> None:
     assert datatypes.to_wire(scipy.sparse.eye(2, format="csr")).tolist() == [[1, 0], [0, 1]]
     array = np.ones(3)
     assert datatypes.to_wire(array) is array
@@ -41,17 +43,17 @@ def test_sparse_becomes_dense_and_numbers_stay():
 @pytest.mark.parametrize(
     "array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str
 )
-def test_an_array_without_a_datatype_is_the_model_s_fault(array):
+def test_an_array_without_a_datatype_is_the_model_s_fault(array: Any) -> None:
     with pytest.raises(errors.ModelRaised, match=str(array.dtype)[:8]):
         datatypes.to_wire(array)
 
 
-def test_bytes_become_texts_where_they_are():
+def test_bytes_become_texts_where_they_are() -> None:
     assert datatypes.to_texts(np.array([["é".encode()]], dtype=object)).tolist() == [["é"]]
     with pytest.raises(errors.InvalidRequest, match="not UTF-8"):
         datatypes.to_texts(np.array([b"\xff"], dtype=object))
 
 
-def test_no_texts_are_no_texts():
+def test_no_texts_are_no_texts() -> None:
     empty = np.empty((0, 2), dtype=object)
     assert datatypes.to_bytes(empty).shape == datatypes.to_texts(empty).shape == (0, 2)

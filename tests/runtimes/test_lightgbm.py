@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from tests.runtimes import contract
 
@@ -16,7 +19,7 @@ WINE = load_wine(return_X_y=True)
 
 
 @functools.cache
-def trained(**parameters):
+def trained(**parameters: Any) -> Any:
     parameters = {
         "objective": "multiclass",
         "num_class": 3,
@@ -28,7 +31,7 @@ def trained(**parameters):
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("lightgbm") / "wine.txt"
     trained().save_model(path)
     rows = WINE[0][::40]
@@ -42,11 +45,11 @@ class TestContract(contract.RuntimeContract):
 
 
 @pytest.mark.edge
-def test_broken_files_are_refused(sample):
+def test_broken_files_are_refused(sample: contract.Sample) -> None:
     assert contract.survivors(sample)["refused"] >= 120
 
 
-def test_missing_values_are_values(loaded):
+def test_missing_values_are_values(loaded: model_runtime.LoadedModel) -> None:
     rows = WINE[0][:4].copy()
     rows[:, ::2] = np.nan
     np.testing.assert_array_equal(
@@ -54,7 +57,7 @@ def test_missing_values_are_values(loaded):
     )
 
 
-def test_single_precision_may_be_declared(sample):
+def test_single_precision_may_be_declared(sample: contract.Sample) -> None:
     loaded = sample.load(inputs=(model.TensorSpec("features", "FP32", (-1, 13)),))
     rows = WINE[0][:6].astype(np.float32)
     np.testing.assert_array_equal(
@@ -62,7 +65,7 @@ def test_single_precision_may_be_declared(sample):
     )
 
 
-def test_one_score_is_one_number_a_row(tmp_path):
+def test_one_score_is_one_number_a_row(tmp_path: Path) -> None:
     features, labels = load_breast_cancer(return_X_y=True)
     fitted = lightgbm.train(
         {"objective": "binary", "verbosity": -1, "num_threads": 1},
@@ -77,7 +80,7 @@ def test_one_score_is_one_number_a_row(tmp_path):
     )
 
 
-def test_categories_split_as_they_do(tmp_path):
+def test_categories_split_as_they_do(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     rows = np.stack([chance.integers(0, 60, 600).astype(float), chance.normal(size=600)], axis=1)
     data = lightgbm.Dataset(rows, rows[:, 0] % 7, categorical_feature=[0], free_raw_data=False)
@@ -100,7 +103,7 @@ def test_categories_split_as_they_do(tmp_path):
     ],
     ids=str,
 )
-def test_other_kinds_of_trees_answer_as_they_do(tmp_path, more):
+def test_other_kinds_of_trees_answer_as_they_do(tmp_path: Path, more: Any) -> None:
     features, target = load_diabetes(return_X_y=True)
     parameters = {"verbosity": -1, "num_threads": 1, **more}
     fitted = lightgbm.train(parameters, lightgbm.Dataset(features, target, params=parameters), 4)
@@ -111,7 +114,7 @@ def test_other_kinds_of_trees_answer_as_they_do(tmp_path, more):
     )
 
 
-def test_a_file_from_windows_is_read(tmp_path):
+def test_a_file_from_windows_is_read(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_bytes(trained().model_to_string().replace("\n", "\r\n").encode())
     np.testing.assert_array_equal(
         contract.load(tmp_path).predict({"input": WINE[0]}, ())["predict"],
@@ -137,7 +140,9 @@ def test_a_file_from_windows_is_read(tmp_path):
         (r"tree_sizes=\d+", "tree_sizes=", "trees of"),
     ],
 )
-def test_wrong_indices_are_refused(tmp_path, pattern, replacement, reason):
+def test_wrong_indices_are_refused(
+    tmp_path: Path, pattern: Any, replacement: Any, reason: str
+) -> None:
     (tmp_path / "model.txt").write_text(
         re.sub(pattern, replacement, trained().model_to_string(), count=1)
     )
@@ -145,7 +150,7 @@ def test_wrong_indices_are_refused(tmp_path, pattern, replacement, reason):
         contract.load(tmp_path)
 
 
-def test_other_text_is_not_taken_for_a_booster(tmp_path):
+def test_other_text_is_not_taken_for_a_booster(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("trees are green\n")
     with pytest.raises(errors.LoadFailed, match="no runtime knows"):
         contract.load(tmp_path)

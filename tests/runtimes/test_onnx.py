@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,30 +16,34 @@ from sklearn.linear_model import LogisticRegression
 from meshserve import errors
 from meshserve.core.values import model
 from meshserve.runtimes import onnx as onnx_runtime
+from meshserve.runtimes import probing
 from tests.runtimes import contract
 
 DIGITS = load_digits(return_X_y=True)
 
 
-def save(path, nodes, inputs, outputs, constants=None, **saving):
+def save(
+    path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any = None, **saving: Any
+) -> Any:
     """A graph of (op, inputs, outputs, attributes) between (name, type, shape) triples."""
     nodes = [
         helper.make_node(op, taken, given, **attributes) for op, taken, given, attributes in nodes
     ]
-    values = [
+    inputs, outputs = (
         [helper.make_tensor_value_info(*triple) for triple in triples]
         for triples in (inputs, outputs)
-    ]
+    )
     weights = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     proto = helper.make_model(
-        helper.make_graph(nodes, "g", *values, weights), opset_imports=[helper.make_opsetid("", 17)]
+        helper.make_graph(nodes, "g", inputs, outputs, weights),
+        opset_imports=[helper.make_opsetid("", 17)],
     )
     proto.ir_version = 8
     onnx.save(proto, path, **saving)
     return path
 
 
-def linear(path, **saving):
+def linear(path: Path, **saving: Any) -> Any:
     path.parent.mkdir(exist_ok=True)
     weights = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
     nodes = [
@@ -49,13 +55,13 @@ def linear(path, **saving):
     return save(path, nodes, [("x", TensorProto.FLOAT, ["n", 64])], given, {"W": weights}, **saving)
 
 
-def one_node(path, op, taken, given, **attributes):
+def one_node(path: Path, op: Any, taken: Any, given: Any, **attributes: Any) -> Any:
     node = (op, [triple[0] for triple in taken], [triple[0] for triple in given], attributes)
     return save(path, [node], taken, given)
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = linear(tmp_path_factory.mktemp("onnx") / "digits.onnx")
     rows = {"x": DIGITS[0][:5].astype(np.float32)}
     session = onnxruntime.InferenceSession(path)
@@ -68,13 +74,13 @@ class TestContract(contract.RuntimeContract):
 
 
 @pytest.mark.edge
-def test_broken_files_are_refused(tmp_path):
+def test_broken_files_are_refused(tmp_path: Path) -> None:
     path = linear(tmp_path / "m.onnx")
     counts = contract.survivors(contract.Sample("onnx", path, {}, {}))
     assert counts["refused"] >= 120
 
 
-def test_weights_in_a_file_of_their_own_are_found_in_the_folder(tmp_path):
+def test_weights_in_a_file_of_their_own_are_found_in_the_folder(tmp_path: Path) -> None:
     path = linear(
         tmp_path / "model.onnx",
         save_as_external_data=True,
@@ -89,7 +95,7 @@ def test_weights_in_a_file_of_their_own_are_found_in_the_folder(tmp_path):
     np.testing.assert_array_equal(given, contract.load(alone).predict(rows, ["p"])["p"])
 
 
-def test_without_its_weights_file_it_is_refused(tmp_path):
+def test_without_its_weights_file_it_is_refused(tmp_path: Path) -> None:
     linear(
         tmp_path / "model.onnx",
         save_as_external_data=True,
@@ -101,7 +107,7 @@ def test_without_its_weights_file_it_is_refused(tmp_path):
         contract.load(tmp_path)
 
 
-def classifier(path, features, labels, **converting):
+def classifier(path: Path, features: Any, labels: Any, **converting: Any) -> Any:
     fitted = LogisticRegression(max_iter=500).fit(features, labels)
     path.write_bytes(
         to_onnx(fitted, features[:1].astype(np.float32), **converting).SerializeToString()
@@ -110,7 +116,9 @@ def classifier(path, features, labels, **converting):
 
 
 @pytest.mark.parametrize("names", [None, ("setosa", "versicolor", "virginica")])
-def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(tmp_path, names):
+def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(
+    tmp_path: Path, names: Any
+) -> None:
     features, labels = load_iris(return_X_y=True)
     fitted = classifier(
         tmp_path / "iris.onnx", features, labels if names is None else np.array(names)[labels]
@@ -131,7 +139,7 @@ def test_scores_by_class_become_a_tensor_in_the_order_of_the_classes(tmp_path, n
     ].shape == (0, 3)
 
 
-def test_texts_go_in_and_out_as_bytes(tmp_path):
+def test_texts_go_in_and_out_as_bytes(tmp_path: Path) -> None:
     triple = TensorProto.STRING, ["n"]
     path = one_node(tmp_path / "m.onnx", "Identity", [("x", *triple)], [("y", *triple)])
     loaded = contract.load(path)
@@ -142,13 +150,13 @@ def test_texts_go_in_and_out_as_bytes(tmp_path):
         loaded.predict({"x": np.array([b"\xff"], dtype=object)}, ())
 
 
-def test_a_graph_that_lies_about_its_outputs_is_corrected(tmp_path):
+def test_a_graph_that_lies_about_its_outputs_is_corrected(tmp_path: Path) -> None:
     taken, given = [("x", TensorProto.FLOAT, ["n", 4])], [("y", TensorProto.FLOAT, ["n", 9])]
     loaded = contract.load(one_node(tmp_path / "m.onnx", "Identity", taken, given))
     assert loaded.signature.outputs[0].shape in ((-1, 4), (-1, -1))
 
 
-def test_dimensions_that_depend_on_the_values_stay_free(tmp_path):
+def test_dimensions_that_depend_on_the_values_stay_free(tmp_path: Path) -> None:
     path = one_node(
         tmp_path / "m.onnx",
         "NonZero",
@@ -168,7 +176,9 @@ def test_dimensions_that_depend_on_the_values_stay_free(tmp_path):
         ("Identity", [1, 4], {}),
     ],
 )
-def test_rows_that_influence_each_other_or_are_fixed_are_no_batch(tmp_path, op, shape, attributes):
+def test_rows_that_influence_each_other_or_are_fixed_are_no_batch(
+    tmp_path: Path, op: Any, shape: tuple[int, ...], attributes: Any
+) -> None:
     path = one_node(
         tmp_path / "m.onnx",
         op,
@@ -179,7 +189,7 @@ def test_rows_that_influence_each_other_or_are_fixed_are_no_batch(tmp_path, op, 
     assert not contract.load(path).signature.has_batch_dimension
 
 
-def test_a_free_dimension_inside_follows_through(tmp_path):
+def test_a_free_dimension_inside_follows_through(tmp_path: Path) -> None:
     path = one_node(
         tmp_path / "m.onnx",
         "Relu",
@@ -191,7 +201,9 @@ def test_a_free_dimension_inside_follows_through(tmp_path):
     assert loaded.signature.has_batch_dimension
 
 
-def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_nearest(tmp_path):
+def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_nearest(
+    tmp_path: Path,
+) -> None:
     path = linear(tmp_path / "m.onnx")
     fixed = model.TensorSpec("x", "FP32", (1, 64))
     loaded = contract.load(path, inputs=(fixed,))
@@ -202,10 +214,10 @@ def test_a_declaration_narrows_an_input_and_names_unknown_tensors_with_the_neare
     ):
         contract.load(path, outputs=(model.TensorSpec("labels", "INT64", (-1,)),))
     only_label = contract.load(path, outputs=(model.TensorSpec("label", "INT64", (-1,)),))
-    assert list(only_label.predict(only_label.probe, ())) == ["label"]
+    assert list(only_label.predict(only_label.probe or {}, ())) == ["label"]
 
 
-def test_types_that_can_t_be_sent_are_refused_by_name(tmp_path):
+def test_types_that_can_t_be_sent_are_refused_by_name(tmp_path: Path) -> None:
     path = one_node(
         tmp_path / "b.onnx",
         "Cast",
@@ -230,7 +242,7 @@ def test_types_that_can_t_be_sent_are_refused_by_name(tmp_path):
         contract.load(path)
 
 
-def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path):
+def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path: Path) -> None:
     taken = [("table", TensorProto.FLOAT, [3, 2]), ("rows", TensorProto.INT64, ["n"])]
     loaded = contract.load(
         one_node(tmp_path / "m.onnx", "Gather", taken, [("y", TensorProto.FLOAT, ["n", 2])])
@@ -240,7 +252,7 @@ def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path):
 
 
 @pytest.mark.parametrize("level", ["all", "basic", "off", False])
-def test_options_are_read(tmp_path, level):
+def test_options_are_read(tmp_path: Path, level: Any) -> None:
     path = linear(tmp_path / "m.onnx")
     loaded = contract.load(
         path,
@@ -250,18 +262,18 @@ def test_options_are_read(tmp_path, level):
             "enable_mem_pattern": True,
         },
     )
-    assert loaded.predict(loaded.probe, ())["p"].shape == (1, 10)
+    assert loaded.predict(loaded.probe or {}, ())["p"].shape == (1, 10)
     for wrong in ({"graph_optimization": "most"}, {"intra_op_num_threads": "two"}):
         with pytest.raises(errors.LoadFailed, match=next(iter(wrong))):
             contract.load(path, options=wrong)
 
 
-def test_the_smallest_model_is_one():
+def test_the_smallest_model_is_one() -> None:
     session = onnxruntime.InferenceSession(onnx_runtime._SMALLEST_MODEL)
     assert session.run(None, {"x": np.array(3, np.float32)})[0] == 3
 
 
-def ours(path, **fields):
+def ours(path: Path, **fields: Any) -> Any:
     """A model whose file nobody else can change."""
     return onnx_runtime.OnnxRuntime().load(
         replace(contract.artifact(path), is_cached=True), contract.spec(**fields), "cpu"
@@ -269,8 +281,8 @@ def ours(path, **fields):
 
 
 def test_the_same_bytes_are_verified_once_and_models_alike_share_what_they_have_in_common(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = linear(tmp_path / "one.onnx")
     other = linear(
         tmp_path / "other" / "model.onnx",
@@ -281,13 +293,13 @@ def test_the_same_bytes_are_verified_once_and_models_alike_share_what_they_have_
     first, alike = ours(path), ours(other.parent)
     assert alike.signature is first.signature
     assert alike.probe is first.probe
-    monkeypatch.setattr(onnx_runtime.probing, "probe", None)
+    monkeypatch.setattr(probing, "probe", None)
     assert ours(path).signature is first.signature
     with pytest.raises(TypeError):
         contract.load(path)
 
 
-def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path):
+def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path: Path) -> None:
     path = linear(tmp_path / "one.onnx")
     whole = ours(path).signature
     narrow = model.TensorSpec("x", "FP32", (2, 64))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,11 @@ from meshserve.runtimes import datatypes, probing
 X = model.TensorSpec("x", "FP32", (-1, 4))
 
 
-def out(shape, word="FP32"):
+def out(shape: tuple[int, ...], word: Any = "FP32") -> Any:
     return (model.TensorSpec("y", word, shape),)
 
 
-def of(function, *inputs):
+def of(function: Any, *inputs: Any) -> Any:
     """What is found of a function of `x`."""
     return probing.probe(lambda feed: {"y": function(feed["x"])}, inputs or (X,))
 
@@ -31,14 +33,16 @@ def of(function, *inputs):
         (lambda x: x.reshape(4, -1), (4, -1), False),
     ],
 )
-def test_outputs_and_batches_are_recognised(function, shape, batchable):
+def test_outputs_and_batches_are_recognised(
+    function: Any, shape: tuple[int, ...], batchable: Any
+) -> None:
     probed = of(function)
     assert probed.outputs == out(shape)
     assert probed.is_batchable == batchable
 
 
-def test_a_model_of_one_row_only_is_no_batch():
-    def one_row(x):
+def test_a_model_of_one_row_only_is_no_batch() -> None:
+    def one_row(x: Any) -> Any:
         if len(x) != 1:
             raise ValueError(len(x))
         return x
@@ -46,8 +50,8 @@ def test_a_model_of_one_row_only_is_no_batch():
     assert of(one_row).is_batchable is False
 
 
-def test_free_dimensions_are_followed_and_the_first_size_that_runs_is_kept():
-    def wide(x):
+def test_free_dimensions_are_followed_and_the_first_size_that_runs_is_kept() -> None:
+    def wide(x: Any) -> Any:
         if x.shape[1] < 8:
             raise ValueError("too narrow")
         return np.concatenate([x, x], axis=1)
@@ -57,8 +61,8 @@ def test_free_dimensions_are_followed_and_the_first_size_that_runs_is_kept():
     assert probed.inputs["x"].shape == (1, 32)
 
 
-def test_a_model_that_never_runs_fails_with_its_own_reason():
-    def refuse(_x):
+def test_a_model_that_never_runs_fails_with_its_own_reason() -> None:
+    def refuse(_x: Any) -> None:
         raise KeyError("never")
 
     with pytest.raises(probing.ProbeFailed) as failed:
@@ -66,7 +70,7 @@ def test_a_model_that_never_runs_fails_with_its_own_reason():
     assert isinstance(failed.value.cause, KeyError)
 
 
-def test_a_fixed_input_beside_a_free_one_is_no_batch():
+def test_a_fixed_input_beside_a_free_one_is_no_batch() -> None:
     weights = model.TensorSpec("w", "FP32", (4,))
     probed = probing.probe(lambda feed: {"y": feed["x"] @ feed["w"]}, (X, weights))
     assert probed.outputs == out((-1,))
@@ -74,18 +78,18 @@ def test_a_fixed_input_beside_a_free_one_is_no_batch():
     assert probed.inputs["w"].shape == (4,)
 
 
-def test_a_model_without_inputs_is_run_all_the_same():
+def test_a_model_without_inputs_is_run_all_the_same() -> None:
     probed = probing.probe(lambda _: {"y": np.ones(2, np.float32)}, ())
     assert probed.outputs == out((2,))
     assert not probed.is_batchable
 
 
-def test_missing_values_may_come_out():
+def test_missing_values_may_come_out() -> None:
     assert of(lambda x: x * np.float32(np.nan)).is_batchable
 
 
 @pytest.mark.parametrize("word", sorted(datatypes.NUMPY_TYPES))
-def test_every_datatype_can_be_made_up_the_same_each_time(word):
+def test_every_datatype_can_be_made_up_the_same_each_time(word: Any) -> None:
     specs = (model.TensorSpec("x", word, (-1, 3, -1)),)
     first, second = probing.make_up(specs, 2)["x"], probing.make_up(specs, 2)["x"]
     assert first.dtype == datatypes.NUMPY_TYPES[word]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,18 +28,18 @@ DOUBLE = """
 X = (model.TensorSpec("x", "FP64", (-1, 3)),)
 
 
-def written(folder, source, name="model.py"):
+def written(folder: Path, source: str, name: str = "model.py") -> Any:
     path = folder / name
     path.write_text(textwrap.dedent(source))
     return path
 
 
-def load(folder, source, **fields):
+def load(folder: Path, source: str, **fields: Any) -> Any:
     return contract.load(written(folder, source), trust=True, **fields)
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = written(tmp_path_factory.mktemp("python"), DOUBLE)
     rows = np.arange(12.0).reshape(4, 3)
     answers = {
@@ -51,12 +53,12 @@ class TestContract(contract.RuntimeContract):
     """A user's own class."""
 
 
-def test_code_must_be_trusted(sample):
+def test_code_must_be_trusted(sample: contract.Sample) -> None:
     with pytest.raises(errors.LoadFailed, match=r"model\.py is code: set trust: true"):
         sample.load(trust=False)
 
 
-def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path):
+def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path: Path) -> None:
     (tmp_path / "weights.txt").write_text("5")
     source = """
         class Scale:
@@ -71,7 +73,7 @@ def test_the_constructor_gets_the_folder_and_the_user_s_options(tmp_path):
     assert not loaded.signature.can_join
 
 
-def test_a_single_array_is_the_only_output(tmp_path):
+def test_a_single_array_is_the_only_output(tmp_path: Path) -> None:
     source = "class Model:\n    def predict(self, inputs):\n        return inputs['x'].sum(1)\n"
     assert load(tmp_path, source, inputs=X).signature.outputs == (
         model.TensorSpec("output", "FP64", (-1,)),
@@ -81,7 +83,7 @@ def test_a_single_array_is_the_only_output(tmp_path):
     assert loaded.predict({"x": np.ones((1, 3))}, ["total"])["total"].tolist() == [3.0]
 
 
-def test_two_models_of_the_same_file_name_don_t_share_anything(tmp_path):
+def test_two_models_of_the_same_file_name_don_t_share_anything(tmp_path: Path) -> None:
     loaded = []
     for number in (1, 2):
         folder = tmp_path / str(number)
@@ -98,7 +100,7 @@ def test_two_models_of_the_same_file_name_don_t_share_anything(tmp_path):
     assert [copy.predict({"x": np.ones(1)}, ())["output"].item() for copy in loaded] == [1, 2]
 
 
-def test_closing_calls_the_user_s_close_and_forgets_his_modules(tmp_path):
+def test_closing_calls_the_user_s_close_and_forgets_his_modules(tmp_path: Path) -> None:
     source = """
         class Model:
             inputs = [("x", "FP64", [-1])]
@@ -115,7 +117,7 @@ def test_closing_calls_the_user_s_close_and_forgets_his_modules(tmp_path):
     assert not {name for name in set(sys.modules) - before if name.startswith("meshserve_model_")}
 
 
-def test_nothing_is_written_beside_the_model(sample, tmp_path):
+def test_nothing_is_written_beside_the_model(sample: contract.Sample, tmp_path: Path) -> None:
     path = tmp_path / "model.py"
     path.write_bytes(sample.path.read_bytes())
     contract.load(path, trust=True).close()
@@ -166,7 +168,7 @@ def test_nothing_is_written_beside_the_model(sample, tmp_path):
         ),
     ],
 )
-def test_errors_have_file_and_line(tmp_path, source, reason):
+def test_errors_have_file_and_line(tmp_path: Path, source: str, reason: str) -> None:
     with pytest.raises(errors.LoadFailed, match=reason) as failed:
         load(tmp_path, source)
     assert "Traceback" not in failed.value.message
@@ -190,7 +192,9 @@ PICKY = """
 """
 
 
-def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outputs(tmp_path):
+def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outputs(
+    tmp_path: Path,
+) -> None:
     loaded = load(tmp_path, PICKY)
     assert loaded.probe is None
     assert loaded.signature.can_join
@@ -210,13 +214,15 @@ def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outp
         (500.0, "did not return 'z'"),
     ],
 )
-def test_errors_of_a_prediction_are_the_model_s_fault(tmp_path, value, reason):
+def test_errors_of_a_prediction_are_the_model_s_fault(
+    tmp_path: Path, value: Any, reason: str
+) -> None:
     loaded = load(tmp_path, PICKY)
     with pytest.raises(errors.ModelRaised, match=reason):
         loaded.predict({"x": np.array([value])}, ())
 
 
-def test_meshserve_s_own_errors_pass_through(tmp_path):
+def test_meshserve_s_own_errors_pass_through(tmp_path: Path) -> None:
     source = PICKY.replace(
         "raise ValueError", "from meshserve import errors; raise errors.InvalidRequest"
     )
@@ -224,12 +230,12 @@ def test_meshserve_s_own_errors_pass_through(tmp_path):
         load(tmp_path, source).predict({"x": np.array([0.0])}, ())
 
 
-def test_claimed_batching_that_rows_contradict_is_off(tmp_path):
+def test_claimed_batching_that_rows_contradict_is_off(tmp_path: Path) -> None:
     source = DOUBLE.replace("2 * x", "x - x.mean(0)")
     assert not load(tmp_path, source).signature.can_join
 
 
-def test_a_lone_file_beside_another_kind_of_model_is_not_the_model(tmp_path):
+def test_a_lone_file_beside_another_kind_of_model_is_not_the_model(tmp_path: Path) -> None:
     written(tmp_path, DOUBLE, "tools.py")
     (tmp_path / "weights.pt").touch()
     with pytest.raises(errors.LoadFailed, match=r"weights\.pt. is empty"):
@@ -238,7 +244,7 @@ def test_a_lone_file_beside_another_kind_of_model_is_not_the_model(tmp_path):
     contract.load(tmp_path, trust=True).close()
 
 
-def test_bf16_is_declared_of_its_bits(tmp_path):
+def test_bf16_is_declared_of_its_bits(tmp_path: Path) -> None:
     source = """
         class Model:
             inputs, outputs = [("x", "BF16", [-1])], [("y", "BF16", [-1])]

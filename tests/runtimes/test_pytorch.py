@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ DIGITS = load_digits().images[:5, None].astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=["pt", "pt2"])
-def sample(request, tmp_path_factory):
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("torch") / f"digits.{request.param}"
     module = Cnn().eval()
     if request.param == "pt":
@@ -33,13 +35,15 @@ class TestContract(contract.RuntimeContract):
 
 
 @pytest.mark.edge
-def test_broken_files_are_refused(sample):
+def test_broken_files_are_refused(sample: contract.Sample) -> None:
     count = 30 if sample.path.suffix == ".pt" else 8
     assert contract.survivors(sample, count=count)["refused"] >= 2 * count
 
 
 @pytest.mark.parametrize("shape", [(-1, 1, 9, 9), (-1, 64)])
-def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(tmp_path, shape):
+def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     path = scripted(tmp_path / "model.pt", Cnn())
     with pytest.raises(
         errors.LoadFailed,
@@ -48,9 +52,9 @@ def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(tmp_pa
         contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
 
 
-def test_errors_of_the_program_are_one_line(tmp_path):
+def test_errors_of_the_program_are_one_line(tmp_path: Path) -> None:
     class Picky(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.embedding(x, torch.ones(3, 2))
 
     loaded = contract.load(
@@ -62,13 +66,15 @@ def test_errors_of_the_program_are_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("what", [Cnn().state_dict(), Cnn()], ids=["weights", "module"])
-def test_weights_without_a_program_are_refused(tmp_path, what):
+def test_weights_without_a_program_are_refused(tmp_path: Path, what: Any) -> None:
     torch.save(what, tmp_path / "model.pt")
     with pytest.raises(errors.LoadFailed, match="holds weights or a pickled module, not a program"):
         contract.load(tmp_path)
 
 
-def test_loading_keeps_torch_quiet_and_single_threaded(sample, caplog):
+def test_loading_keeps_torch_quiet_and_single_threaded(
+    sample: contract.Sample, caplog: pytest.LogCaptureFixture
+) -> None:
     sample.load()
     assert torch.get_num_threads() == 1
     assert logging.getLogger("torch.export").level == logging.CRITICAL

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from tests.runtimes import contract
 
 
 @pytest.fixture
-def another_package(tmp_path, monkeypatch):
+def another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A package with a runtime for `.echo` files, three broken ones, and a built-in's name."""
     site = tmp_path / "site"
     about = site / "echo_runtime-1.dist-info"
@@ -50,24 +53,24 @@ def another_package(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def fresh():
+def fresh() -> None:
     runtime_lookup._third_party.cache_clear()
     runtime_lookup._load_third_party.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch", "sklearn", "xgboost", "lightgbm", "python"])
-def test_a_runtime_is_found_by_its_name(tmp_path, name):
+def test_a_runtime_is_found_by_its_name(tmp_path: Path, name: str) -> None:
     assert (
         runtime_lookup.find(contract.spec(runtime=name), contract.artifact(tmp_path)).name == name
     )
 
 
 @pytest.mark.parametrize(("alias", "name"), sorted(runtime_lookup.ALIASES.items()))
-def test_aliases_are_known(alias, name):
+def test_aliases_are_known(alias: Any, name: str) -> None:
     assert runtime_lookup.by_name(alias).name == name
 
 
-def test_an_unknown_name_gets_the_nearest(tmp_path):
+def test_an_unknown_name_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
         errors.LoadFailed, match="runtime 'xgbost' does not exist; did you mean 'xgboost'"
     ):
@@ -76,7 +79,7 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
         runtime_lookup.by_name("qqq")
 
 
-def test_an_unknown_artifact_lists_what_is_understood(tmp_path):
+def test_an_unknown_artifact_lists_what_is_understood(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").touch()
     with pytest.raises(
         errors.LoadFailed,
@@ -85,7 +88,7 @@ def test_an_unknown_artifact_lists_what_is_understood(tmp_path):
         runtime_lookup.find(contract.spec(), contract.artifact(tmp_path))
 
 
-def test_the_option_file_narrows_the_choice(tmp_path):
+def test_the_option_file_narrows_the_choice(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").touch()
     (tmp_path / "b.onnx").touch()
     (tmp_path / "c.pt2").touch()
@@ -94,14 +97,14 @@ def test_the_option_file_narrows_the_choice(tmp_path):
         assert runtime_lookup.find(contract.spec(options={"file": file}), artifact).name == name
 
 
-def test_a_users_class_comes_before_other_files(tmp_path):
+def test_a_users_class_comes_before_other_files(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     (tmp_path / "model.py").touch()
     assert runtime_lookup.find(contract.spec(), contract.artifact(tmp_path)).name == "python"
 
 
 @pytest.mark.usefixtures("another_package")
-def test_another_package_adds_a_runtime(tmp_path):
+def test_another_package_adds_a_runtime(tmp_path: Path) -> None:
     (tmp_path / "m.echo").touch()
     assert runtime_lookup.by_name("echo").name == "echo"
     assert (
@@ -117,7 +120,7 @@ def test_another_package_adds_a_runtime(tmp_path):
 
 
 @pytest.mark.usefixtures("another_package")
-def test_another_package_can_t_take_a_built_in_s_name():
+def test_another_package_can_t_take_a_built_in_s_name() -> None:
     assert runtime_lookup.by_name("onnx") is runtime_lookup.BUILT_IN["onnx"]
 
 
@@ -130,10 +133,10 @@ def test_another_package_can_t_take_a_built_in_s_name():
         ("stranger", r"\(echo_runtime:Stranger\) is not a model_runtime\.Runtime"),
     ],
 )
-def test_a_broken_runtime_of_another_package_is_named(name, reason):
+def test_a_broken_runtime_of_another_package_is_named(name: str, reason: str) -> None:
     with pytest.raises(errors.LoadFailed, match=rf"runtime '{name}' {reason}"):
         runtime_lookup.by_name(name)
 
 
-def test_built_in_runtimes_have_different_names():
+def test_built_in_runtimes_have_different_names() -> None:
     assert len(runtime_lookup.BUILT_IN) == len(runtime_lookup.RUNTIMES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
@@ -9,18 +10,18 @@ from meshserve.core.values import model
 from meshserve.runtimes import signatures
 
 
-def specs(*triples):
+def specs(*triples: Any) -> Any:
     return tuple(model.TensorSpec(*triple) for triple in triples)
 
 
 FOUND = specs(("a", "FP32", (-1, 4)), ("b", "INT64", (-1,)))
 
 
-def test_nothing_declared_is_all_as_found():
+def test_nothing_declared_is_all_as_found() -> None:
     assert signatures.agree((), FOUND, "input") == {FOUND[0]: "a", FOUND[1]: "b"}
 
 
-def test_declared_names_are_the_artifact_s_or_go_by_place():
+def test_declared_names_are_the_artifact_s_or_go_by_place() -> None:
     assert list(signatures.agree(FOUND[::-1], FOUND, "input").values()) == ["b", "a"]
     renamed = specs(("first", "FP32", (-1, 4)), ("second", "INT64", (-1,)))
     assert list(signatures.agree(renamed, FOUND, "input").values()) == ["a", "b"]
@@ -31,7 +32,7 @@ def test_declared_names_are_the_artifact_s_or_go_by_place():
     [specs(("a", "FP32", (-1, 4)), ("c", "INT64", (-1,))), specs(("c", "FP32", (-1, 4)))],
     ids=len,
 )
-def test_names_that_fit_neither_way_are_refused(declared):
+def test_names_that_fit_neither_way_are_refused(declared: Any) -> None:
     with pytest.raises(errors.LoadFailed, match="input 'c' does not exist in the model"):
         signatures.agree(declared, FOUND, "input")
 
@@ -49,7 +50,9 @@ def test_names_that_fit_neither_way_are_refused(declared):
         ("input", (4,), False),
     ],
 )
-def test_an_input_may_be_declared_narrower_and_an_output_wider(what, said, is_true):
+def test_an_input_may_be_declared_narrower_and_an_output_wider(
+    what: Any, said: Any, is_true: Any
+) -> None:
     declared = model.TensorSpec("a", "FP32", said)
     if is_true:
         signatures.check_true(declared, FOUND[0], what)
@@ -61,7 +64,7 @@ def test_an_input_may_be_declared_narrower_and_an_output_wider(what, said, is_tr
             signatures.check_true(declared, FOUND[0], what)
 
 
-def test_another_datatype_is_refused():
+def test_another_datatype_is_refused() -> None:
     with pytest.raises(errors.LoadFailed, match="'a' is declared FP64, but the model has FP32"):
         signatures.check_true(model.TensorSpec("a", "FP64", (-1, 4)), FOUND[0], "input")
 
@@ -75,19 +78,19 @@ def test_another_datatype_is_refused():
         (specs(("a", "FP32", (1,)), ("a", "FP32", (1,))), "two inputs have the same name"),
     ],
 )
-def test_impossible_declarations_are_refused(declared, reason):
+def test_impossible_declarations_are_refused(declared: Any, reason: str) -> None:
     with pytest.raises(errors.LoadFailed, match=reason):
         signatures.check_specs(declared, "input")
 
 
-def test_unknown_and_missing_names_are_refused():
+def test_unknown_and_missing_names_are_refused() -> None:
     with pytest.raises(errors.LoadFailed, match="'ab' does not exist in the model; did you mean"):
         signatures.check_names(specs(("ab", "FP32", ())), specs(("abc", "FP32", ())), "output")
     with pytest.raises(errors.LoadFailed, match="the model needs the input 'b'"):
         signatures.check_complete(FOUND[:1], ["a", "b"], "input")
 
 
-def test_batches_are_free_in_the_first_dimension():
+def test_batches_are_free_in_the_first_dimension() -> None:
     assert signatures.have_rows(FOUND)
     assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", ())))
     assert not signatures.have_rows((*FOUND, model.TensorSpec("c", "FP32", (1, -1))))

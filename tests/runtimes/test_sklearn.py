@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -17,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import runtime_lookup
 from tests.runtimes import contract
@@ -26,7 +29,7 @@ NAMES = np.array(["setosa", "versicolor", "virginica"])
 TREE = "sklearn.tree._tree.Tree"
 
 
-def saved(folder, fitted, name="model.skops"):
+def saved(folder: Path, fitted: Any, name: str = "model.skops") -> Any:
     path = folder / name
     skops.io.dump(fitted, path) if name.endswith(".skops") else joblib.dump(
         fitted, path, compress=3
@@ -35,7 +38,7 @@ def saved(folder, fitted, name="model.skops"):
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(IRIS[0], NAMES[IRIS[1]])
     path = saved(tmp_path_factory.mktemp("sklearn"), fitted, "iris.skops")
     rows = IRIS[0][::30]
@@ -49,16 +52,18 @@ class TestContract(contract.RuntimeContract):
 
 
 @pytest.mark.edge
-def test_broken_files_are_refused(sample):
+def test_broken_files_are_refused(sample: contract.Sample) -> None:
     assert contract.survivors(sample)["refused"] >= 170
 
 
 @pytest.fixture(scope="module")
-def forest():
+def forest() -> Any:
     return RandomForestClassifier(10, random_state=0, n_jobs=2).fit(*IRIS)
 
 
-def test_types_that_are_not_trusted_are_named_until_someone_trusts_them(tmp_path, forest):
+def test_types_that_are_not_trusted_are_named_until_someone_trusts_them(
+    tmp_path: Path, forest: Any
+) -> None:
     path = saved(tmp_path, forest)
     with pytest.raises(errors.LoadFailed, match=TREE):
         contract.load(path)
@@ -70,7 +75,7 @@ def test_types_that_are_not_trusted_are_named_until_someone_trusts_them(tmp_path
 
 
 @pytest.mark.parametrize("name", ["model.joblib", "model.pkl"])
-def test_pickles_are_code_that_must_be_trusted(tmp_path, forest, name):
+def test_pickles_are_code_that_must_be_trusted(tmp_path: Path, forest: Any, name: str) -> None:
     path = saved(tmp_path, forest, name)
     with pytest.raises(errors.LoadFailed, match=r"is code .* set trust: true"):
         contract.load(path)
@@ -81,18 +86,18 @@ def test_pickles_are_code_that_must_be_trusted(tmp_path, forest, name):
 
 
 class Exploding:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (pytest.fail, ("unpickled without trust",))
 
 
-def test_an_untrusted_pickle_is_not_even_looked_into(tmp_path):
+def test_an_untrusted_pickle_is_not_even_looked_into(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(Exploding()))
     with pytest.raises(errors.LoadFailed, match="trust"):
         contract.load(path)
 
 
-def test_a_pickle_with_a_missing_module_names_it(tmp_path):
+def test_a_pickle_with_a_missing_module_names_it(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(
         b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x0bnot_a_thing\x94\x8c\x06Scorer\x94\x93\x94."
@@ -105,27 +110,25 @@ def test_a_pickle_with_a_missing_module_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("what", [{"weights": [1]}, LogisticRegression], ids=["dict", "class"])
-def test_a_file_without_an_estimator_is_refused(tmp_path, what):
+def test_a_file_without_an_estimator_is_refused(tmp_path: Path, what: Any) -> None:
     path = saved(tmp_path, what, "model.joblib")
     with pytest.raises(errors.LoadFailed, match="neither predict nor transform"):
         contract.load(path, trust=True)
 
 
-def test_an_estimator_that_was_never_fitted_is_refused(tmp_path):
+def test_an_estimator_that_was_never_fitted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.LoadFailed, match="does not say how many features"):
         contract.load(saved(tmp_path, LogisticRegression()))
 
 
-def test_a_forest_uses_one_thread_by_default(tmp_path, forest):
+def test_a_forest_uses_one_thread_by_default(tmp_path: Path, forest: Any) -> None:
     path = saved(tmp_path, forest, "model.joblib")
-    jobs = [
-        contract.load(path, trust=True, options=options)._functions["predict"].__self__.n_jobs
-        for options in ({}, {"n_jobs": 2})
-    ]
-    assert jobs == [1, 2]
+    for options, jobs in (({}, 1), ({"n_jobs": 2}, 2)):
+        loaded: Any = contract.load(path, trust=True, options=options)
+        assert loaded._functions["predict"].__self__.n_jobs == jobs
 
 
-def test_a_compressed_forest_gets_a_bigger_hint(tmp_path, forest):
+def test_a_compressed_forest_gets_a_bigger_hint(tmp_path: Path, forest: Any) -> None:
     packed = contract.artifact(saved(tmp_path, forest, "packed.joblib"))
     joblib.dump(forest, tmp_path / "plain.joblib")
     plain = contract.artifact(tmp_path / "plain.joblib")
@@ -134,12 +137,12 @@ def test_a_compressed_forest_gets_a_bigger_hint(tmp_path, forest):
     assert hint(plain, "cpu").host_bytes - (1 << 20) < 8 * plain.size_bytes
 
 
-def test_without_probabilities_there_is_only_predict(tmp_path):
+def test_without_probabilities_there_is_only_predict(tmp_path: Path) -> None:
     loaded = contract.load(saved(tmp_path, SVC().fit(*IRIS)))
     assert [said.name for said in loaded.signature.outputs] == ["predict"]
 
 
-def test_several_targets_are_columns(tmp_path):
+def test_several_targets_are_columns(tmp_path: Path) -> None:
     features, target = load_diabetes(return_X_y=True)
     fitted = LinearRegression().fit(features, np.stack([target, -target], axis=1))
     loaded = contract.load(saved(tmp_path, fitted))
@@ -154,7 +157,7 @@ def test_several_targets_are_columns(tmp_path):
     [PCA(2).fit(IRIS[0]), OneHotEncoder(handle_unknown="ignore").fit(IRIS[0][:, :2])],
     ids=["dense", "sparse"],
 )
-def test_a_transformer_transforms(tmp_path, fitted):
+def test_a_transformer_transforms(tmp_path: Path, fitted: Any) -> None:
     loaded = contract.load(saved(tmp_path, fitted, "model.joblib"), trust=True)
     rows = IRIS[0][:, : fitted.n_features_in_]
     expected = fitted.transform(rows)
@@ -164,7 +167,7 @@ def test_a_transformer_transforms(tmp_path, fitted):
     )
 
 
-def test_texts_are_declared(tmp_path):
+def test_texts_are_declared(tmp_path: Path) -> None:
     texts, labels = ["good film", "bad film", "good play", "bad play"], [1, 0, 1, 0]
     fitted = make_pipeline(TfidfVectorizer(), MultinomialNB()).fit(texts, labels)
     path = saved(tmp_path, fitted, "model.joblib")
@@ -176,19 +179,21 @@ def test_texts_are_declared(tmp_path):
     ].tolist() == [1, 0]
 
 
-def test_values_that_the_estimator_refuses_are_the_caller_s_fault(loaded):
+def test_values_that_the_estimator_refuses_are_the_caller_s_fault(
+    loaded: model_runtime.LoadedModel,
+) -> None:
     with pytest.raises(errors.InvalidRequest, match="contains NaN"):
         loaded.predict({"input": np.full((1, 4), np.nan)}, ())
 
 
-def test_a_pipeline_fitted_with_column_names_takes_plain_rows(tmp_path):
+def test_a_pipeline_fitted_with_column_names_takes_plain_rows(tmp_path: Path) -> None:
     fitted = LogisticRegression(max_iter=500).fit(*IRIS)
     fitted.feature_names_in_ = np.array(["a", "b", "c", "d"], dtype=object)
     loaded = contract.load(saved(tmp_path, fitted))
     assert loaded.predict({"input": IRIS[0][:2]}, ["predict"])["predict"].shape == (2,)
 
 
-def test_names_and_datatypes_may_be_declared(sample):
+def test_names_and_datatypes_may_be_declared(sample: contract.Sample) -> None:
     inputs, outputs = (
         (model.TensorSpec("X", "FP32", (-1, 4)),),
         (model.TensorSpec("label", "BYTES", (-1,)), model.TensorSpec("p", "FP64", (-1, 3))),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,9 @@ from tests.runtimes import contract
 from tests.runtimes.torch_files import Cnn, exported, rewritten
 
 
-def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
+def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path: Path) -> None:
     class Named(torch.nn.Module):
-        def forward(self, pair, *, scale):
+        def forward(self, pair: Any, *, scale: Any) -> Any:
             return {"sum": (pair[0] + pair[1]) * scale, "first": pair[0]}
 
     row = torch.ones(2, 3)
@@ -27,7 +30,7 @@ def test_a_dictionary_names_its_outputs_and_arguments_may_nest(tmp_path):
     np.testing.assert_array_equal(answer["sum"], np.full((2, 3), 8, np.float32))
 
 
-def test_a_bound_on_the_batch_bounds_the_rows_of_a_run(tmp_path):
+def test_a_bound_on_the_batch_bounds_the_rows_of_a_run(tmp_path: Path) -> None:
     path = exported(
         tmp_path / "model.pt2",
         Cnn(),
@@ -38,9 +41,9 @@ def test_a_bound_on_the_batch_bounds_the_rows_of_a_run(tmp_path):
     assert (bounded.has_batch_dimension, bounded.rows_max) == (True, 16)
 
 
-def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):
+def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path: Path) -> None:
     class Sum(torch.nn.Module):
-        def forward(self, a, b):
+        def forward(self, a: Any, b: Any) -> Any:
             return a + b
 
     batch = {0: torch.export.Dim("batch")}
@@ -51,7 +54,7 @@ def test_sizes_that_must_agree_are_the_caller_s_fault(tmp_path):
         loaded.predict({"a": np.ones((2, 3), np.float32), "b": np.ones((4, 3), np.float32)}, ())
 
 
-def test_bf16_travels_as_its_bits(tmp_path):
+def test_bf16_travels_as_its_bits(tmp_path: Path) -> None:
     loaded = contract.load(
         exported(tmp_path / "model.pt2", torch.nn.ReLU(), torch.ones(2, 3, dtype=torch.bfloat16))
     )
@@ -61,7 +64,7 @@ def test_bf16_travels_as_its_bits(tmp_path):
     assert torch.from_numpy(answer).view(torch.bfloat16).tolist() == [[1.5, 0.0, 3.0]]
 
 
-def test_pickled_weights_are_code_that_must_be_trusted(tmp_path):
+def test_pickled_weights_are_code_that_must_be_trusted(tmp_path: Path) -> None:
     path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
     rewritten(
         path,
@@ -75,7 +78,7 @@ def test_pickled_weights_are_code_that_must_be_trusted(tmp_path):
         contract.load(path)
 
 
-def test_a_pickle_among_the_example_inputs_must_be_trusted(tmp_path):
+def test_a_pickle_among_the_example_inputs_must_be_trusted(tmp_path: Path) -> None:
     path = exported(tmp_path / "model.pt2", Cnn(), torch.zeros(2, 1, 8, 8))
     rewritten(
         path,

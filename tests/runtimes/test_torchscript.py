@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tests.runtimes import contract
 from tests.runtimes.torch_files import IMAGES, Cnn, scripted
 
 
-def test_an_undeclared_torchscript_says_how_to_declare(tmp_path):
+def test_an_undeclared_torchscript_says_how_to_declare(tmp_path: Path) -> None:
     path = scripted(tmp_path / "model.pt", Cnn())
     with pytest.raises(
         errors.LoadFailed, match=r"declare inputs: \[\{name, datatype, shape\}\].*signature\.json"
@@ -22,15 +24,15 @@ def test_an_undeclared_torchscript_says_how_to_declare(tmp_path):
 
 
 @pytest.mark.parametrize("content", [[], {"inputs": [{"name": "x"}]}, {"inputs": 3}], ids=str)
-def test_a_broken_signature_file_is_refused(tmp_path, content):
+def test_a_broken_signature_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = scripted(tmp_path / "model.pt", Cnn(), **{"signature.json": content})
     with pytest.raises(errors.LoadFailed, match=r"signature\.json"):
         contract.load(path)
 
 
-def test_several_outputs_can_be_named(tmp_path):
+def test_several_outputs_can_be_named(tmp_path: Path) -> None:
     class Two(torch.nn.Module):
-        def forward(self, a, b):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return a + b, (a * b).sum(1)
 
     signature = {
@@ -50,9 +52,9 @@ def test_several_outputs_can_be_named(tmp_path):
     np.testing.assert_array_equal(answer["dot"], (a * b).sum(1))
 
 
-def test_names_other_than_those_of_forward_go_by_position(tmp_path):
+def test_names_other_than_those_of_forward_go_by_position(tmp_path: Path) -> None:
     class Less(torch.nn.Module):
-        def forward(self, a, b):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return a - b
 
     inputs = tuple(model.TensorSpec(name, "FP32", (-1,)) for name in ("INPUT__0", "INPUT__1"))
@@ -63,9 +65,9 @@ def test_names_other_than_those_of_forward_go_by_position(tmp_path):
         contract.load(tmp_path / "model.pt", inputs=inputs[:1])
 
 
-def test_an_argument_that_is_no_tensor_is_refused(tmp_path):
+def test_an_argument_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
     class Scaled(torch.nn.Module):
-        def forward(self, x, by: float):
+        def forward(self, x: torch.Tensor, by: float) -> torch.Tensor:
             return x * by
 
     with pytest.raises(errors.LoadFailed, match="'by' of type float"):

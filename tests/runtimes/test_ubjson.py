@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 import orjson
@@ -22,12 +23,12 @@ VALUES = st.recursive(
 )
 
 
-def text(value):
+def text(value: Any) -> Any:
     content = value.encode()
     return b"L" + struct.pack(">q", len(content)) + content
 
 
-def encoded(value):
+def encoded(value: Any) -> Any:
     """A value in UBJSON, as XGBoost writes it."""
     if isinstance(value, dict):
         return b"{" + b"".join(text(name) + encoded(item) for name, item in value.items()) + b"}"
@@ -45,12 +46,12 @@ def encoded(value):
 
 
 @given(VALUES)
-def test_written_values_are_read(value):
+def test_written_values_are_read(value: Any) -> None:
     assert ubjson.loads(encoded(value)) == value
 
 
 @given(VALUES.filter(lambda value: len(encoded(value)) > 1), st.data())
-def test_values_cut_short_or_followed_by_more_are_refused(value, data):
+def test_values_cut_short_or_followed_by_more_are_refused(value: Any, data: Any) -> None:
     content = encoded(value)
     cut = data.draw(st.integers(0, len(content) - 1))
     for broken in (content[:cut], content + b"Z"):
@@ -59,7 +60,7 @@ def test_values_cut_short_or_followed_by_more_are_refused(value, data):
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_value_or_malformed(content):
+def test_any_bytes_are_a_value_or_malformed(content: bytes) -> None:
     try:
         ubjson.loads(content)
     except ubjson.Malformed:
@@ -78,7 +79,7 @@ def test_any_bytes_are_a_value_or_malformed(content):
         ("L", ">i8"),
     ],
 )
-def test_typed_arrays_are_arrays(code, dtype):
+def test_typed_arrays_are_arrays(code: Any, dtype: Any) -> None:
     numbers = np.array([1, 2, 100], dtype)
     content = b"[$" + code.encode() + b"#U\x03" + numbers.tobytes()
     assert ubjson.loads(content).tolist() == [1, 2, 100]
@@ -97,12 +98,12 @@ def test_typed_arrays_are_arrays(code, dtype):
         (b"ZZ", "left over"),
     ],
 )
-def test_a_malformed_value_says_why(content, reason):
+def test_a_malformed_value_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(ubjson.Malformed, match=reason):
         ubjson.loads(content)
 
 
-def test_a_real_booster_is_the_same_in_both_formats():
+def test_a_real_booster_is_the_same_in_both_formats() -> None:
     data = xgboost.DMatrix(np.arange(40.0).reshape(20, 2), np.arange(20.0))
     booster = xgboost.train({"max_depth": 2, "nthread": 1}, data, 2)
     binary, plain = (
@@ -112,7 +113,7 @@ def test_a_real_booster_is_the_same_in_both_formats():
     assert as_lists(binary) == plain
 
 
-def as_lists(value):
+def as_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: as_lists(item) for name, item in value.items()}
     if isinstance(value, list):

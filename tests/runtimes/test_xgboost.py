@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -9,6 +12,7 @@ import xgboost
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from tests.runtimes import contract
 
@@ -17,13 +21,13 @@ IRIS = load_iris(return_X_y=True)
 
 
 @functools.cache
-def trained(rounds=5, **parameters):
+def trained(rounds: Any = 5, **parameters: Any) -> Any:
     parameters = {"objective": "binary:logistic", "max_depth": 3, "nthread": 1, **parameters}
     return xgboost.train(parameters, xgboost.DMatrix(*CANCER), rounds)
 
 
 @pytest.fixture(scope="module", params=["json", "ubj"])
-def sample(request, tmp_path_factory):
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("xgboost") / f"cancer.{request.param}"
     trained().save_model(path)
     rows = CANCER[0][:6].astype(np.float32)
@@ -36,11 +40,11 @@ class TestContract(contract.RuntimeContract):
 
 
 @pytest.mark.edge
-def test_broken_files_are_refused(sample):
+def test_broken_files_are_refused(sample: contract.Sample) -> None:
     assert contract.survivors(sample)["refused"] >= 150
 
 
-def test_missing_values_are_values(loaded):
+def test_missing_values_are_values(loaded: model_runtime.LoadedModel) -> None:
     rows = CANCER[0][:4].astype(np.float32)
     rows[:, ::2] = np.nan
     np.testing.assert_array_equal(
@@ -48,19 +52,19 @@ def test_missing_values_are_values(loaded):
     )
 
 
-def test_double_precision_may_be_declared(sample):
+def test_double_precision_may_be_declared(sample: contract.Sample) -> None:
     loaded = sample.load(inputs=(model.TensorSpec("features", "FP64", (-1, 30)),))
     given = loaded.predict({"features": CANCER[0][:6]}, ())["predict"]
     np.testing.assert_array_equal(given, trained().predict(xgboost.DMatrix(CANCER[0][:6])))
 
 
-def test_integers_are_not_taken(sample):
+def test_integers_are_not_taken(sample: contract.Sample) -> None:
     with pytest.raises(errors.LoadFailed, match="the model takes FP32, FP64"):
         sample.load(inputs=(model.TensorSpec("features", "INT64", (-1, 30)),))
 
 
 @pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])
-def test_every_kind_of_booster_answers_as_it_does(tmp_path, booster):
+def test_every_kind_of_booster_answers_as_it_does(tmp_path: Path, booster: Any) -> None:
     # the coordinate descent of `shotgun`, gblinear's default, gives other weights at each run
     linear = (
         {"updater": "coord_descent", "feature_selector": "cyclic"} if booster == "gblinear" else {}
@@ -80,7 +84,7 @@ def test_every_kind_of_booster_answers_as_it_does(tmp_path, booster):
     assert loaded.capabilities.is_reentrant == (booster == "gbtree")
 
 
-def test_early_stopping_is_honoured(tmp_path):
+def test_early_stopping_is_honoured(tmp_path: Path) -> None:
     features, target = load_diabetes(return_X_y=True)
     fitted = xgboost.XGBRegressor(n_estimators=80, early_stopping_rounds=2, n_jobs=1)
     fitted.fit(
@@ -92,7 +96,7 @@ def test_early_stopping_is_honoured(tmp_path):
     assert fitted.best_iteration < fitted.get_booster().num_boosted_rounds() - 1
 
 
-def test_scores_of_several_classes_are_columns(tmp_path):
+def test_scores_of_several_classes_are_columns(tmp_path: Path) -> None:
     fitted = xgboost.XGBClassifier(n_estimators=4, n_jobs=1).fit(*IRIS)
     fitted.save_model(tmp_path / "model.bst")
     loaded = contract.load(tmp_path)
@@ -103,7 +107,7 @@ def test_scores_of_several_classes_are_columns(tmp_path):
     )
 
 
-def test_categories_split_as_they_do(tmp_path):
+def test_categories_split_as_they_do(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     rows = np.stack([chance.integers(0, 12, 300), chance.normal(size=300)], axis=1).astype(
         np.float32
@@ -118,8 +122,8 @@ def test_categories_split_as_they_do(tmp_path):
     )
 
 
-def change(document, path, value):
-    """The document with the value at a path of keys replaced."""
+def change(document: Any, path: Sequence[Any], value: Any) -> Any:
+    """Replace the value at a path of keys in the document."""
     *way, last = path
     functools.reduce(lambda place, key: place[key], way, document)[last] = value
     return document
@@ -148,14 +152,16 @@ TREE = (*FOREST, "trees", 0)
         (("learner",), {}, "learner_model_param"),
     ],
 )
-def test_wrong_indices_are_refused(tmp_path, path, value, reason):
+def test_wrong_indices_are_refused(
+    tmp_path: Path, path: Sequence[Any], value: Any, reason: str
+) -> None:
     original = orjson.loads(trained().save_raw("json"))
     (tmp_path / "model.json").write_bytes(orjson.dumps(change(original, path, value)))
     with pytest.raises(errors.LoadFailed, match=reason):
         contract.load(tmp_path, runtime="xgboost")
 
 
-def test_other_json_is_not_taken_for_a_booster(tmp_path):
+def test_other_json_is_not_taken_for_a_booster(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"name": "a learner"}')
     with pytest.raises(errors.LoadFailed, match="no runtime knows"):
         contract.load(tmp_path)

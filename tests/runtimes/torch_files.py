@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,18 +17,19 @@ DECLARED = {"inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, 1, 8
 
 
 class Cnn(torch.nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = torch.nn.Sequential(
             torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
         )
 
-    def forward(self, images):
-        return self.layers(images)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.layers(images)
+        return answer
 
 
-def scripted(path, module, **extra):
+def scripted(path: Path, module: Any, **extra: Any) -> Any:
     """Save a scripted module, as a user does it whose tests don't turn warnings into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -38,7 +41,9 @@ def scripted(path, module, **extra):
     return path
 
 
-def exported(path, module, *arguments, dynamic="auto", **keywords):
+def exported(
+    path: Path, module: Any, *arguments: Any, dynamic: Any = "auto", **keywords: Any
+) -> Any:
     batch = {0: torch.export.Dim.DYNAMIC} if dynamic == "auto" else dynamic
     shapes = tuple(batch for _ in arguments) if arguments else None
     torch.export.save(
@@ -47,7 +52,7 @@ def exported(path, module, *arguments, dynamic="auto", **keywords):
     return path
 
 
-def rewritten(path, change):
+def rewritten(path: Path, change: Any) -> Any:
     """Change the content of each member of an archive."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 import boto3
 import pytest
@@ -56,7 +58,7 @@ def files_below(folder: PurePath) -> list[Path]:
 
 
 @pytest.fixture
-def make_file(tmp_path):
+def make_file(tmp_path: Path) -> Any:
     def make(name: str, content: bytes = b"model", *, is_old: bool = True) -> Path:
         path = tmp_path / "models" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,14 +69,14 @@ def make_file(tmp_path):
 
 
 @pytest.fixture
-async def artifacts(tmp_path):
+async def artifacts(tmp_path: Path) -> AsyncIterator[Any]:
     store = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
     yield store
     await store.close()
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(tmp_path: Path) -> Iterator[Any]:
     cache = artifact_cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
     cache.slot.take()
     yield cache
@@ -82,7 +84,7 @@ def disk(tmp_path):
 
 
 @pytest.fixture
-def site():
+def site() -> Iterator[Any]:
     server = web.Site()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -93,7 +95,7 @@ def site():
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint():
+def s3_endpoint() -> Iterator[Any]:
     port = support.free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -103,7 +105,7 @@ def s3_endpoint():
 
 
 @pytest.fixture
-def environment():
+def environment() -> Iterator[Any]:
     before = dict(os.environ)
     yield os.environ
     os.environ.clear()
@@ -111,7 +113,7 @@ def environment():
 
 
 @pytest.fixture
-def bucket(s3_endpoint, environment):
+def bucket(s3_endpoint: str, environment: dict[str, str]) -> Iterator[Any]:
     """Puts objects into a bucket that is `models`; the environment leads to it."""
     environment |= {
         "AWS_ENDPOINT_URL": s3_endpoint,

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from meshserve import errors
@@ -10,27 +14,31 @@ KNOWN = source_index.KnownSource("stamp", sha(b"model"), sha(b"model"), 5, "a.on
 
 
 @pytest.fixture
-def taken(disk):
+def taken(disk: artifact_cache.ArtifactCache) -> Any:
     with disk.temp() as folder:
         (folder / "half").write_bytes(b"model")
         assert disk.take(folder / "half", "a.onnx") == (KNOWN.digest, 5)
     return disk
 
 
-def test_taken_content_is_an_artifact(taken):
+def test_taken_content_is_an_artifact(taken: Any) -> None:
     artifact = taken.artifact(KNOWN)
     assert (artifact.digest, artifact.size_bytes, artifact.path.name) == (KNOWN.digest, 5, "a.onnx")
 
 
-def test_a_file_used_in_its_place_is_an_artifact(disk, make_file):
+def test_a_file_used_in_its_place_is_an_artifact(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     path = make_file("big.pt")
     known = source_index.KnownSource("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
     assert disk.has(known)
-    assert disk.artifact(known).path == path
-    assert disk.artifact(known, disk.artifact(known)) == disk.artifact(known)
+    artifact = disk.artifact(known)
+    assert artifact is not None
+    assert artifact.path == path
+    assert disk.artifact(known, artifact) is artifact
 
 
-def test_a_source_is_known_only_with_its_content(taken):
+def test_a_source_is_known_only_with_its_content(taken: Any) -> None:
     taken.remember_source("/a", KNOWN)
     assert taken.find_source("/a") == KNOWN
     age(taken.entries.path(KNOWN.digest, "a.onnx").parent)
@@ -40,14 +48,16 @@ def test_a_source_is_known_only_with_its_content(taken):
     assert taken.artifact(other) is None
 
 
-def test_only_files_bigger_than_a_quarter_of_the_cache_are_too_big(disk):
+def test_only_files_bigger_than_a_quarter_of_the_cache_are_too_big(
+    disk: artifact_cache.ArtifactCache,
+) -> None:
     assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [
         False,
         True,
     ]
 
 
-def test_trimming_returns_the_bytes_removed(tmp_path, taken):
+def test_trimming_returns_the_bytes_removed(tmp_path: Path, taken: Any) -> None:
     small = artifact_cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
     small.slot.take()
     age(taken.entries.path(KNOWN.digest, "a.onnx").parent)
@@ -57,6 +67,8 @@ def test_trimming_returns_the_bytes_removed(tmp_path, taken):
     small.slot.give_back()
 
 
-def test_a_broken_archive_is_named(disk, make_file):
+def test_a_broken_archive_is_named(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     with pytest.raises(errors.LoadFailed, match=r"^/shown: it can't be read as an archive"):
         disk.take_archive(make_file("m.zip", b"no archive"), "/shown")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ def hit(
     return store._hit(model_uri.parse(uri), checksum)
 
 
-async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
+async def test_a_path_and_its_file_uri_are_one_artifact(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a b.onnx")
     plain = await artifacts.fetch(str(path), "")
     assert plain.digest == sha(b"model")
@@ -38,7 +41,9 @@ async def test_a_path_and_its_file_uri_are_one_artifact(artifacts, make_file):
     assert await artifacts.fetch(f"file://{str(path).replace(' ', '%20')}#stamp", "") == plain
 
 
-async def test_a_second_fetch_is_a_hit(artifacts, make_file):
+async def test_a_second_fetch_is_a_hit(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = str(make_file("a.onnx"))
     assert hit(artifacts, path, "") is None
     fetched = await artifacts.fetch(path, "")
@@ -47,7 +52,9 @@ async def test_a_second_fetch_is_a_hit(artifacts, make_file):
     assert hit(artifacts, path, WRONG) is None
 
 
-async def test_an_artifact_outlives_changes_of_its_source(artifacts, make_file):
+async def test_an_artifact_outlives_changes_of_its_source(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a.onnx")
     before = await artifacts.fetch(str(path), "")
     path.write_bytes(b"newer")
@@ -55,13 +62,17 @@ async def test_an_artifact_outlives_changes_of_its_source(artifacts, make_file):
     assert (bytes_of(before), bytes_of(after)) == (b"model", b"newer")
 
 
-async def test_a_fresh_file_is_read_again_because_times_are_coarse(artifacts, make_file):
+async def test_a_fresh_file_is_read_again_because_times_are_coarse(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a.onnx", is_old=False)
     await artifacts.fetch(str(path), "")
     assert hit(artifacts, str(path), "") is None
 
 
-async def test_the_same_bytes_under_two_names_are_one_copy(artifacts, make_file):
+async def test_the_same_bytes_under_two_names_are_one_copy(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     one = await artifacts.fetch(str(make_file("one.onnx")), "")
     other = await artifacts.fetch(str(make_file("other.onnx")), "")
     assert one.digest == other.digest
@@ -69,7 +80,9 @@ async def test_the_same_bytes_under_two_names_are_one_copy(artifacts, make_file)
     assert is_same_file(one, other)
 
 
-async def test_the_same_folder_in_two_places_is_one_copy(artifacts, make_file):
+async def test_the_same_folder_in_two_places_is_one_copy(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     one, other = make_file("one/w/x.bin"), make_file("other/w/x.bin")
     make_file("other/.git/config")
     fetched = [await artifacts.fetch(str(path.parent.parent), "") for path in (one, other)]
@@ -77,7 +90,9 @@ async def test_the_same_folder_in_two_places_is_one_copy(artifacts, make_file):
     assert [path.read_bytes() for path in files_below(fetched[0].path)] == [b"model"]
 
 
-async def test_a_folder_and_its_file_differ(artifacts, make_file):
+async def test_a_folder_and_its_file_differ(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = make_file("folder/x.bin")
     assert (await artifacts.fetch(str(path), "")).digest != (
         await artifacts.fetch(str(path.parent), "")
@@ -95,19 +110,25 @@ async def test_a_folder_and_its_file_differ(artifacts, make_file):
         ("https://", "expected a path"),
     ],
 )
-async def test_a_failed_fetch_names_its_uri(artifacts, uri, words):
+async def test_a_failed_fetch_names_its_uri(
+    artifacts: artifact_store.ArtifactStore, uri: str, words: str
+) -> None:
     with pytest.raises(errors.LoadFailed, match=words) as raised:
         await artifacts.fetch(uri, "")
     assert uri in raised.value.message
 
 
-async def test_an_empty_folder_is_no_model(artifacts, tmp_path):
+async def test_an_empty_folder_is_no_model(
+    artifacts: artifact_store.ArtifactStore, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(errors.LoadFailed, match="holds no files"):
         await artifacts.fetch(str(tmp_path / "empty"), "")
 
 
-async def test_checksums_are_held_against_the_bytes(artifacts, make_file):
+async def test_checksums_are_held_against_the_bytes(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = str(make_file("a.onnx"))
     assert (await artifacts.fetch(path, sha(b"model"))).digest == sha(b"model")
     with pytest.raises(errors.LoadFailed, match=f"{sha(b'model')}, but {WRONG} was expected"):
@@ -116,7 +137,9 @@ async def test_checksums_are_held_against_the_bytes(artifacts, make_file):
         await artifacts.fetch(path, "md5:abc")
 
 
-async def test_a_file_bigger_than_a_quarter_of_the_cache_is_used_in_place(tmp_path, make_file):
+async def test_a_file_bigger_than_a_quarter_of_the_cache_is_used_in_place(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     path = make_file("big.pt", os.urandom(3 * MIB))
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
     fetched = await artifacts.fetch(str(path), "")
@@ -126,7 +149,9 @@ async def test_a_file_bigger_than_a_quarter_of_the_cache_is_used_in_place(tmp_pa
     await artifacts.close()
 
 
-async def test_a_damaged_entry_is_replaced(tmp_path, artifacts, make_file):
+async def test_a_damaged_entry_is_replaced(
+    tmp_path: Path, artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = str(make_file("a.onnx"))
     spoil(await artifacts.fetch(path, ""), b"")
     other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
@@ -134,14 +159,18 @@ async def test_a_damaged_entry_is_replaced(tmp_path, artifacts, make_file):
     await other.close()
 
 
-async def test_a_removed_entry_is_fetched_again(artifacts, make_file):
+async def test_a_removed_entry_is_fetched_again(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
     path = str(make_file("a.onnx"))
     spoil(await artifacts.fetch(path, ""), None)
     assert hit(artifacts, path, "") is None
     assert bytes_of(await artifacts.fetch(path, "")) == b"model"
 
 
-async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
+async def test_a_cache_that_can_not_be_written_is_named(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     (tmp_path / "cache").write_bytes(b"no folder")
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), MIB, MIB)
     with pytest.raises(errors.LoadFailed, match="cache of artifacts fails"):
@@ -149,7 +178,9 @@ async def test_a_cache_that_can_not_be_written_is_named(tmp_path, make_file):
     await artifacts.close()
 
 
-async def test_held_artifacts_are_not_trimmed(tmp_path, make_file):
+async def test_held_artifacts_are_not_trimmed(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
     held = await artifacts.fetch(paths[0], "")
@@ -169,20 +200,21 @@ async def test_held_artifacts_are_not_trimmed(tmp_path, make_file):
     await artifacts.close()
 
 
-async def test_artifacts_fetched_during_a_trim_exist(tmp_path, make_file):
+async def test_artifacts_fetched_during_a_trim_exist(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(40)]
     for _ in range(20):
         for entry in (tmp_path / "cache" / "objects").glob("*/*"):
             age(entry)
-        _, *fetched = await asyncio.gather(
-            artifacts.trim(), *(artifacts.fetch(path, "") for path in paths)
-        )
-        assert all(artifact.path.exists() for artifact in fetched)
+        fetching = asyncio.gather(*(artifacts.fetch(path, "") for path in paths))
+        _, fetched = await asyncio.gather(artifacts.trim(), fetching)
+        assert all(len(bytes_of(artifact)) == 10_000 for artifact in fetched)
     await artifacts.close()
 
 
-async def test_trimming_happens_by_itself(tmp_path, make_file):
+async def test_trimming_happens_by_itself(tmp_path: Path, make_file: Callable[..., Path]) -> None:
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
     objects = tmp_path / "cache" / "objects"
     for number in range(30):
@@ -192,7 +224,9 @@ async def test_trimming_happens_by_itself(tmp_path, make_file):
     await artifacts.close()
 
 
-async def test_closing_leaves_only_the_content(tmp_path, make_file):
+async def test_closing_leaves_only_the_content(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, MIB)
     held = await artifacts.fetch(str(make_file("a.onnx")), "")
     artifacts.hold(held)
@@ -202,7 +236,9 @@ async def test_closing_leaves_only_the_content(tmp_path, make_file):
 
 
 @pytest.mark.edge
-def test_processes_share_a_cache_that_is_always_too_full(tmp_path, make_file):
+def test_processes_share_a_cache_that_is_always_too_full(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     for number in range(12):
         make_file(f"{number}.bin", os.urandom(5_000))
         make_file(f"folder{number}/w.bin", os.urandom(5_000))
@@ -210,8 +246,8 @@ def test_processes_share_a_cache_that_is_always_too_full(tmp_path, make_file):
         sys.executable,
         "-m",
         "tests.storage.sharing",
-        tmp_path / "cache",
-        tmp_path / "models",
+        str(tmp_path / "cache"),
+        str(tmp_path / "models"),
         "300",
     ]
     processes = [subprocess.Popen(command) for _ in range(3)]

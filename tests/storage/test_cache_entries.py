@@ -5,6 +5,9 @@ import errno
 import itertools
 import os
 import pathlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +18,15 @@ DIGEST = sha(b"model")
 
 
 @pytest.fixture
-def entries(tmp_path):
+def entries(tmp_path: Path) -> Any:
     return cache_entries.CacheEntries(tmp_path / "objects")
 
 
 @pytest.fixture
-def make_content(tmp_path):
+def make_content(tmp_path: Path) -> Any:
     numbers = itertools.count()
 
-    def make(name: str, text: bytes = b"model"):
+    def make(name: str, text: bytes = b"model") -> Any:
         folder = tmp_path / f"content{next(numbers)}"
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(text)
@@ -32,7 +35,7 @@ def make_content(tmp_path):
     return make
 
 
-def test_adopted_content_is_found(entries, make_content):
+def test_adopted_content_is_found(entries: Any, make_content: Any) -> None:
     folder = make_content("a.onnx")
     entries.adopt(folder, DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
@@ -43,35 +46,37 @@ def test_adopted_content_is_found(entries, make_content):
 
 
 @pytest.fixture
-def seen(entries, make_content):
+def seen(entries: Any, make_content: Any) -> Any:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     os.utime(entries.path(DIGEST, "a.onnx").parent, (1.0, 1.0))
     ((entry,),) = entries.scan()
     return entry
 
 
-def test_an_unused_entry_is_removed_once(entries, seen, tmp_path):
+def test_an_unused_entry_is_removed_once(entries: Any, seen: Any, tmp_path: Path) -> None:
     assert entries.remove_unused(seen, tmp_path / "gone")
     assert not entries.remove_unused(seen, tmp_path / "gone")
     assert not entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
-def test_an_entry_used_since_it_was_seen_stays(entries, seen, tmp_path):
+def test_an_entry_used_since_it_was_seen_stays(entries: Any, seen: Any, tmp_path: Path) -> None:
     entries.touch(DIGEST, "a.onnx")
     assert not entries.remove_unused(seen, tmp_path / "gone")
     assert entries.touch(DIGEST, "a.onnx")
 
 
-class UsedLate(type(pathlib.Path())):
+class UsedLate(pathlib.PosixPath):
     """An entry that is marked as used just before it is renamed."""
 
-    def rename(self, target):
+    def rename(self, target: Any) -> Any:
         os.utime(self)
         return super().rename(target)
 
 
-def test_an_entry_used_while_it_is_removed_comes_back(entries, seen, tmp_path):
+def test_an_entry_used_while_it_is_removed_comes_back(
+    entries: Any, seen: Any, tmp_path: Path
+) -> None:
     assert not entries.remove_unused(
         dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone"
     )
@@ -82,14 +87,16 @@ def test_an_entry_used_while_it_is_removed_comes_back(entries, seen, tmp_path):
 class MadeAnew(UsedLate):
     """An entry that another process creates again while it is renamed."""
 
-    def rename(self, target):
+    def rename(self, target: Any) -> Any:
         moved = super().rename(target)
         (self / "a.onnx").parent.mkdir(parents=True)
         (self / "a.onnx").write_bytes(b"model")
         return moved
 
 
-def test_an_entry_created_again_meanwhile_is_not_doubled(entries, seen, tmp_path):
+def test_an_entry_created_again_meanwhile_is_not_doubled(
+    entries: Any, seen: Any, tmp_path: Path
+) -> None:
     assert entries.remove_unused(
         dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone"
     )
@@ -97,7 +104,7 @@ def test_an_entry_created_again_meanwhile_is_not_doubled(entries, seen, tmp_path
     assert not (tmp_path / "gone").exists()
 
 
-def test_another_name_is_another_link(entries, make_content):
+def test_another_name_is_another_link(entries: Any, make_content: Any) -> None:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     assert entries.has(DIGEST, "b.onnx", 5)
     assert entries.path(DIGEST, "a.onnx").samefile(entries.path(DIGEST, "b.onnx"))
@@ -105,10 +112,10 @@ def test_another_name_is_another_link(entries, make_content):
     assert entries.path(DIGEST, "a.onnx").samefile(entries.path(DIGEST, "c.onnx"))
 
 
-class Overtaken(type(pathlib.Path())):
+class Overtaken(pathlib.PosixPath):
     """A folder whose entry another process creates, with its shard, just before the rename."""
 
-    def rename(self, target):
+    def rename(self, target: Any) -> Any:
         if not target.parent.exists():
             (target / "a.onnx").parent.mkdir(parents=True)
             (target / "a.onnx").write_bytes(b"model")
@@ -116,21 +123,23 @@ class Overtaken(type(pathlib.Path())):
         return super().rename(target)
 
 
-def test_an_entry_that_another_process_created_first_is_used(entries, make_content):
+def test_an_entry_that_another_process_created_first_is_used(
+    entries: Any, make_content: Any
+) -> None:
     folder = make_content("a.onnx")
     entries.adopt(Overtaken(folder), DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
     assert folder.exists()
 
 
-def test_a_short_entry_is_replaced(entries, make_content):
+def test_a_short_entry_is_replaced(entries: Any, make_content: Any) -> None:
     entries.adopt(make_content("a.onnx", b"mod"), DIGEST, "a.onnx")
     assert not entries.has(DIGEST, "a.onnx", 5)
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
 
 
-def test_an_open_file_outlives_its_entry(entries, make_content, tmp_path):
+def test_an_open_file_outlives_its_entry(entries: Any, make_content: Any, tmp_path: Path) -> None:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     with entries.path(DIGEST, "a.onnx").open("rb") as stream:
         for entry in next(entries.scan()):
@@ -141,7 +150,7 @@ def test_an_open_file_outlives_its_entry(entries, make_content, tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
-def test_entries_have_a_size_on_disk_and_a_last_use(entries, make_content):
+def test_entries_have_a_size_on_disk_and_a_last_use(entries: Any, make_content: Any) -> None:
     entries.adopt(make_content("a.onnx", bytes(5000)), DIGEST, "a.onnx")
     entries.has(DIGEST, "b.onnx", 5000)
     os.utime(entries.path(DIGEST, "a.onnx").parent, (7, 7))
@@ -152,11 +161,11 @@ def test_entries_have_a_size_on_disk_and_a_last_use(entries, make_content):
     assert next(entries.scan())[0].used_s > 7
 
 
-def test_an_empty_cache_has_no_entries(entries):
+def test_an_empty_cache_has_no_entries(entries: Any) -> None:
     assert list(entries.scan()) == []
 
 
-def test_names_in_the_cache(make_file):
+def test_names_in_the_cache(make_file: Callable[..., Path]) -> None:
     path = make_file("m/a.onnx")
     assert (cache_entries.name_in_cache(path), cache_entries.name_in_cache(path.parent)) == (
         "a.onnx",

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +16,11 @@ from meshserve.storage import content
 HEX = {"a": "1" * 64, "b": "2" * 64}
 
 
-def test_a_file_has_the_digest_of_its_bytes(make_file):
+def test_a_file_has_the_digest_of_its_bytes(make_file: Callable[..., Path]) -> None:
     assert content.digest(make_file("a")) == f"sha256:{hashlib.sha256(b'model').hexdigest()}"
 
 
-def test_a_folder_has_the_digest_of_its_lines(make_file):
+def test_a_folder_has_the_digest_of_its_lines(make_file: Callable[..., Path]) -> None:
     folder = make_file("w/b", b"2").parent.parent
     make_file("a", b"1")
     lines = "".join(
@@ -28,7 +31,7 @@ def test_a_folder_has_the_digest_of_its_lines(make_file):
 
 
 @given(st.dictionaries(st.text(), st.sampled_from(sorted(HEX.values())), min_size=1), st.randoms())
-def test_a_folders_digest_does_not_know_the_order(hexes, random):
+def test_a_folders_digest_does_not_know_the_order(hexes: Any, random: Any) -> None:
     shuffled = list(hexes.items())
     random.shuffle(shuffled)
     assert content.tree_digest(dict(shuffled)) == content.tree_digest(hexes)
@@ -37,12 +40,14 @@ def test_a_folders_digest_does_not_know_the_order(hexes, random):
 @given(
     st.dictionaries(st.text(alphabet="ab/", min_size=1), st.just(HEX["a"]), min_size=1, max_size=3)
 )
-def test_another_name_is_another_folder(hexes):
+def test_another_name_is_another_folder(hexes: Any) -> None:
     renamed = {f"{name}x": digest for name, digest in hexes.items()}
     assert content.tree_digest(renamed) != content.tree_digest(hexes)
 
 
-def test_a_copy_is_equal_read_only_and_without_hidden_files(tmp_path, make_file):
+def test_a_copy_is_equal_read_only_and_without_hidden_files(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     source = make_file("m/w/b").parent.parent
     for hidden in (".git/config", "__pycache__/m.pyc", ".DS_Store"):
         make_file(f"m/{hidden}")
@@ -54,7 +59,7 @@ def test_a_copy_is_equal_read_only_and_without_hidden_files(tmp_path, make_file)
     ] == [("b", 0o444)]
 
 
-def test_links_are_followed(tmp_path, make_file):
+def test_links_are_followed(tmp_path: Path, make_file: Callable[..., Path]) -> None:
     path = make_file("blobs/1234")
     folder = tmp_path / "snapshot"
     folder.mkdir()
@@ -65,48 +70,48 @@ def test_links_are_followed(tmp_path, make_file):
     assert (tmp_path / "copy" / "a.onnx").read_bytes() == b"model"
 
 
-def test_a_loop_of_links_ends(make_file):
+def test_a_loop_of_links_ends(make_file: Callable[..., Path]) -> None:
     folder = make_file("m/a").parent
     (folder / "again").symlink_to(folder)
     with pytest.raises((errors.LoadFailed, OSError), match=r"deep|symbolic links"):
         content.digest(folder)
 
 
-def test_a_pipe_is_no_model(tmp_path):
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(errors.LoadFailed, match="neither a file nor a folder"):
             content.digest(path)
 
 
-def test_too_many_files_are_refused(make_file):
+def test_too_many_files_are_refused(make_file: Callable[..., Path]) -> None:
     folder = max(make_file(f"m/{number}") for number in range(3)).parent
     with pytest.raises(errors.LoadFailed, match="more than 2 files"):
         content.files(folder, files_max=2)
 
 
-def change_bytes(path):
+def change_bytes(path: Path) -> None:
     path.write_bytes(b"other")
 
 
-def change_size(path):
+def change_size(path: Path) -> None:
     path.write_bytes(b"longer than before")
 
 
-def replace(path):
+def replace(path: Path) -> None:
     path.with_name("new").write_bytes(b"model")
     os.utime(path.with_name("new"), ns=(path.stat().st_mtime_ns, path.stat().st_mtime_ns))
     path.with_name("new").replace(path)
 
 
-def hide_change(path):
+def hide_change(path: Path) -> None:
     before = path.stat().st_mtime_ns
     path.write_bytes(b"other")
     os.utime(path, ns=(before, before))
 
 
 @pytest.mark.parametrize("change", [change_bytes, change_size, replace, hide_change])
-def test_every_change_changes_the_stamp(make_file, change):
+def test_every_change_changes_the_stamp(make_file: Callable[..., Path], change: Any) -> None:
     path = make_file("m/a")
     before = content.stamp(path), content.stamp(path.parent)
     change(path)
@@ -117,7 +122,7 @@ def test_every_change_changes_the_stamp(make_file, change):
     ]
 
 
-def test_a_stamp_sums_up(make_file):
+def test_a_stamp_sums_up(make_file: Callable[..., Path]) -> None:
     folder = make_file("m/a", b"12").parent
     make_file("m/b", b"345", is_old=False)
     stamp = content.stamp(folder)

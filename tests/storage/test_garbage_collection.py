@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,29 +34,31 @@ def removed(
     ]
 
 
-def test_nothing_is_removed_within_the_limit():
+def test_nothing_is_removed_within_the_limit() -> None:
     assert removed(make_entry("a", 1), make_entry("b", 2)) == []
 
 
-def test_the_least_recently_used_are_removed_first():
+def test_the_least_recently_used_are_removed_first() -> None:
     assert removed(make_entry("b", 2), make_entry("c", 3), make_entry("a", 1)) == ["a"]
 
 
-def test_a_tenth_of_the_limit_is_freed_too():
+def test_a_tenth_of_the_limit_is_freed_too() -> None:
     assert removed(make_entry("a", 1, 50), make_entry("b", 2, 500), make_entry("c", 3, 500)) == [
         "a",
         "b",
     ]
 
 
-def test_held_and_young_entries_stay():
+def test_held_and_young_entries_stay() -> None:
     entries = make_entry("a", 1), make_entry("b", 2), make_entry("c", 3)
     assert removed(*entries, held=("a",)) == ["b"]
     assert removed(*entries, young_s=1.0) == []
 
 
 @given(ENTRIES, st.data(), st.floats(0, 100))
-def test_the_rest_is_within_the_limit_unless_it_must_stay(entries, data, young_s):
+def test_the_rest_is_within_the_limit_unless_it_must_stay(
+    entries: Any, data: Any, young_s: Any
+) -> None:
     held = {entry.digest for entry in entries if data.draw(st.booleans())}
     leaving = garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
     staying = [entry for entry in entries if entry not in leaving]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,11 +20,13 @@ from tests.storage.conftest import MIB, sha
 from tests.storage.test_archives import zipped
 
 
-def bring(disk, path: Path):
+def bring(disk: artifact_cache.ArtifactCache, path: Path) -> Any:
     return local_source.bring(model_uri.parse(str(path)), disk)
 
 
-def test_a_file_is_copied_and_known_by_its_stamp(disk, make_file):
+def test_a_file_is_copied_and_known_by_its_stamp(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a.onnx")
     known = bring(disk, path)
     assert (known.digest, known.stamp) == (sha(b"model"), content.stamp(path).text)
@@ -33,7 +37,9 @@ def test_a_file_is_copied_and_known_by_its_stamp(disk, make_file):
     assert not local_source.is_current(model_uri.parse(str(path)), known)
 
 
-def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
+def test_a_time_that_may_come_again_is_not_trusted(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a.onnx", is_old=False)
     known = bring(disk, path)
     assert known.stamp == ""
@@ -41,7 +47,7 @@ def test_a_time_that_may_come_again_is_not_trusted(disk, make_file):
 
 
 class FullDisk(artifact_cache.ArtifactCache):
-    def temp(self):
+    def temp(self) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -55,7 +61,9 @@ class Meddler(artifact_cache.ArtifactCache):
         return super().has(known)
 
 
-def test_big_files_and_archives_are_read_once_for_all_processes(disk, make_file):
+def test_big_files_and_archives_are_read_once_for_all_processes(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     paths = (
         make_file("m.zip", zipped({"a.onnx": b"model"})),
         make_file("big.pt", bytes(2 * MIB)),
@@ -66,18 +74,24 @@ def test_big_files_and_archives_are_read_once_for_all_processes(disk, make_file)
     assert [bring(disk, path) for path in paths] == known
 
 
-def test_an_archive_has_the_checksum_of_its_own_bytes(disk, make_file):
+def test_an_archive_has_the_checksum_of_its_own_bytes(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
     packed = zipped({"a.onnx": b"model"})
     known = bring(disk, make_file("m.zip", packed))
     assert (known.checksum, known.name) == (sha(packed), cache_entries.FOLDER)
 
 
-def test_a_full_disk_leaves_files_where_they_are(tmp_path, make_file):
+def test_a_full_disk_leaves_files_where_they_are(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     path = make_file("a.onnx")
     assert bring(FullDisk(tmp_path / "cache", MIB, MIB, 0.0), path).place == str(path)
 
 
-def test_a_file_that_changes_at_each_read_is_refused(tmp_path, make_file):
+def test_a_file_that_changes_at_each_read_is_refused(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
     meddler = Meddler(tmp_path / "cache", MIB, MIB, 0.0)
     meddler.source = make_file("a.onnx")
     meddler.slot.take()
@@ -95,5 +109,5 @@ def test_a_file_that_changes_at_each_read_is_refused(tmp_path, make_file):
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
 )
-def test_the_systems_errors_in_words(error, words):
+def test_the_systems_errors_in_words(error: Any, words: str) -> None:
     assert words in local_source.reason(error)

@@ -20,7 +20,7 @@ SETTINGS = {
 }
 
 
-def test_whole_settings():
+def test_whole_settings() -> None:
     assert mlserver_settings.read(json.dumps(SETTINGS)) == model_metadata.ModelDeclaration(
         name="iris",
         version="v0.1.0",
@@ -32,7 +32,7 @@ def test_whole_settings():
     )
 
 
-def test_all_settings_are_optional():
+def test_all_settings_are_optional() -> None:
     assert (
         mlserver_settings.read("{}")
         == mlserver_settings.read('{"parameters": null, "max_batch_size": 0}')
@@ -40,7 +40,7 @@ def test_all_settings_are_optional():
     )
 
 
-def test_an_unknown_implementation_is_kept():
+def test_an_unknown_implementation_is_kept() -> None:
     assert mlserver_settings.read('{"implementation": "mine.Model"}').runtime == "mine.Model"
 
 
@@ -56,7 +56,7 @@ def test_an_unknown_implementation_is_kept():
         b"\xff",
     ],
 )
-def test_wrong_settings_say_why(text):
+def test_wrong_settings_say_why(text: str) -> None:
     with pytest.raises(
         ValueError
     ) as raised:  # in the words of whoever found it: json, the codec or we

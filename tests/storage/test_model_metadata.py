@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from meshserve.storage import model_metadata
 NUMBERS = st.lists(st.integers(0, 10**6).map(str), unique=True)
 
 
-def test_versions_by_policy():
+def test_versions_by_policy() -> None:
     versions = ["2", "10", "1"]
     assert model_metadata.VersionPolicy().choose(versions) == versions
     assert model_metadata.VersionPolicy(latest=2).choose(versions) == ["2", "10"]
@@ -18,14 +20,14 @@ def test_versions_by_policy():
 
 
 @given(NUMBERS, st.integers(1, 5))
-def test_the_newest_are_the_newest(versions, count):
+def test_the_newest_are_the_newest(versions: Any, count: int) -> None:
     chosen = model_metadata.VersionPolicy(latest=count).choose(versions)
     left = [int(version) for version in versions if version not in chosen]
     assert len(chosen) == min(count, len(versions))
     assert all(int(version) > other for version in chosen for other in left)
 
 
-def test_a_tensor():
+def test_a_tensor() -> None:
     assert model_metadata.tensor("x", "FP32", [-1, 4]) == model.TensorSpec("x", "FP32", (-1, 4))
 
 
@@ -39,17 +41,19 @@ def test_a_tensor():
     ]
     + [("x", "FP32", shape, "not a shape") for shape in (None, "1", [-2], ["1"], [1.5])],
 )
-def test_a_wrong_tensor_is_refused(name, datatype, shape, words):
+def test_a_wrong_tensor_is_refused(
+    name: str, datatype: str, shape: tuple[int, ...], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         model_metadata.tensor(name, datatype, shape)
 
 
 @pytest.mark.parametrize("name", ["a", "ein Modell", "模型", "a.b-c_d"])
-def test_good_names(name):
+def test_good_names(name: str) -> None:
     model_metadata.check_name(name)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a/b", "a\nb", "a\0", "\x7f"])
-def test_bad_names(name):
+def test_bad_names(name: str) -> None:
     with pytest.raises(ValueError, match="can't be a model's name"):
         model_metadata.check_name(name)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve import errors
@@ -18,12 +20,12 @@ from meshserve.storage import model_uri
         ("abfss://box@account.dfs.core.windows.net/m/v1/", "objects", "m/v1/", "v1"),
     ],
 )
-def test_uris_are_parsed(uri, kind, path, name):
+def test_uris_are_parsed(uri: str, kind: str, path: str, name: str) -> None:
     source = model_uri.parse(uri)
     assert (source.kind, source.path, source.name) == (kind, path, name)
 
 
-def test_all_ways_to_write_a_path_are_one():
+def test_all_ways_to_write_a_path_are_one() -> None:
     assert (
         len(
             {
@@ -36,7 +38,7 @@ def test_all_ways_to_write_a_path_are_one():
 
 
 @pytest.mark.parametrize("name", ["m.zip", "M.TAR", "m.tar.gz", "m.v2.tgz"])
-def test_archives_are_recognised_by_their_endings(name):
+def test_archives_are_recognised_by_their_endings(name: str) -> None:
     assert model_uri.parse(f"/m/{name}").is_archive
     assert not model_uri.parse(f"/m/{name}/model.pt").is_archive
 
@@ -45,7 +47,7 @@ def test_archives_are_recognised_by_their_endings(name):
     "uri",
     ["a.onnx", "ftp://host/a", "file://host/a", "https:///a", "/a\0b", "", "hf://owner/model"],
 )
-def test_unsupported_uris_are_refused(uri):
+def test_unsupported_uris_are_refused(uri: str) -> None:
     with pytest.raises(errors.LoadFailed, match=r"expected|another machine|null"):
         model_uri.parse(uri)
 
@@ -58,5 +60,5 @@ def test_unsupported_uris_are_refused(uri):
         ("/a?b@c", "/a?b@c"),
     ],
 )
-def test_the_shown_uri_has_no_credentials(uri, shown):
+def test_the_shown_uri_has_no_credentials(uri: str, shown: Any) -> None:
     assert model_uri.redacted(uri) == model_uri.parse(uri).shown == shown

@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,14 +28,14 @@ with slot.temp() as folder:
 
 
 @pytest.fixture
-def slot(tmp_path):
+def slot(tmp_path: Path) -> Iterator[Any]:
     slot = process_slot.ProcessSlot(tmp_path / "seats")
     slot.take()
     yield slot
     slot.give_back()
 
 
-def test_holds_are_counted(slot):
+def test_holds_are_counted(slot: Any) -> None:
     slot.hold(DIGEST)
     slot.hold(DIGEST)
     slot.release(DIGEST)
@@ -44,7 +47,7 @@ def test_holds_are_counted(slot):
     assert slot.held_by_all() == {DIGEST}
 
 
-def test_holds_of_others_are_seen(slot, tmp_path):
+def test_holds_of_others_are_seen(slot: Any, tmp_path: Path) -> None:
     other = process_slot.ProcessSlot(tmp_path / "seats")
     other.hold(DIGEST)
     assert slot.held_by_all() == {DIGEST}
@@ -52,13 +55,13 @@ def test_holds_of_others_are_seen(slot, tmp_path):
     assert slot.held_by_all() == frozenset()
 
 
-def test_an_unfinished_folder_is_removed(slot):
+def test_an_unfinished_folder_is_removed(slot: Any) -> None:
     with slot.temp() as folder:
         (folder / "half").touch()
     assert not folder.exists()
 
 
-def test_giving_back_leaves_nothing(tmp_path):
+def test_giving_back_leaves_nothing(tmp_path: Path) -> None:
     slot = process_slot.ProcessSlot(tmp_path / "seats")
     slot.take()
     slot.take()
@@ -69,7 +72,9 @@ def test_giving_back_leaves_nothing(tmp_path):
 
 
 @pytest.mark.edge
-def test_a_killed_process_leaves_nothing_that_the_next_does_not_clear(slot, tmp_path):
+def test_a_killed_process_leaves_nothing_that_the_next_does_not_clear(
+    slot: Any, tmp_path: Path
+) -> None:
     folder = tmp_path / "seats"
     with subprocess.Popen([sys.executable, "-c", PROGRAM, folder, DIGEST]) as process:
         support.wait_until(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,20 +53,20 @@ OBJECTS = st.lists(
         (ValueError(), "ValueError"),
     ],
 )
-def test_errors_become_one_sentence_without_credentials(error, words):
+def test_errors_become_one_sentence_without_credentials(error: Any, words: str) -> None:
     message = remote_objects.failure(SOURCE, error).message
     assert message.startswith("https://***@host/a?*** can't be fetched: ")
     assert words in message
     assert not any(hidden in message for hidden in ("\n", "word@", "secret"))
 
 
-def test_a_failure_that_is_understood_is_left_alone():
+def test_a_failure_that_is_understood_is_left_alone() -> None:
     error = errors.LoadFailed("too big")
     assert remote_objects.failure(SOURCE, error) is error
 
 
 @given(OBJECTS)
-def test_a_stamp_depends_on_every_state(objects):
+def test_a_stamp_depends_on_every_state(objects: Any) -> None:
     stamp = remote_objects.stamp(tuple(objects))
     changed = [
         remote_objects.RemoteObject(
@@ -84,17 +87,17 @@ def test_a_stamp_depends_on_every_state(objects):
         "https://host/a",
     ],
 )
-def test_every_scheme_has_a_store(uri):
+def test_every_scheme_has_a_store(uri: str) -> None:
     assert remote_objects.RemoteObjects(model_uri.parse(uri))
 
 
-def test_a_missing_account_is_named():
+def test_a_missing_account_is_named() -> None:
     with pytest.raises(errors.LoadFailed, match="az://box/a can't be fetched: no account"):
         remote_objects.RemoteObjects(model_uri.parse("az://box/a"))
 
 
 @pytest.mark.edge
-async def test_an_object_and_a_folder_are_listed(bucket):
+async def test_an_object_and_a_folder_are_listed(bucket: Callable[[str, bytes], None]) -> None:
     bucket("m/a", b"model")
     bucket("m/w/b", b"weights")
     one = await remote_objects.RemoteObjects(model_uri.parse("s3://models/m/a")).list()

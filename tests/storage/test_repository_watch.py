@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import watchfiles
 
 from meshserve import errors
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired
-from meshserve.storage import repository_watch
+from meshserve.storage import artifact_store, repository_watch
 from tests import support
 
 pytestmark = pytest.mark.edge
@@ -18,8 +22,10 @@ pytestmark = pytest.mark.edge
 class Follower:
     """Keeps the newest scan of a repository."""
 
-    def __init__(self, repository: desired.RepositorySettings, watch=watchfiles.watch) -> None:
-        self.scans = []
+    def __init__(
+        self, repository: desired.RepositorySettings, watch: Any = watchfiles.watch
+    ) -> None:
+        self.scans: list[cluster_control.RepositoryScan] = []
         self._task = asyncio.ensure_future(
             self._follow(repository_watch.FolderWatch(watch), repository)
         )
@@ -27,7 +33,8 @@ class Follower:
     async def _follow(
         self, folders: repository_watch.FolderWatch, repository: desired.RepositorySettings
     ) -> None:
-        async with contextlib.aclosing(folders.scans(repository, 60.0)) as scans:
+        scans = folders.scans(repository, 60.0)
+        async with contextlib.aclosing(scans):  # type: ignore[type-var]  # it is a generator
             async for scan in scans:
                 self.scans.append(scan)
 
@@ -40,7 +47,7 @@ class Follower:
         )
         return self.uris()
 
-    async def stop(self):
+    async def stop(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -50,20 +57,25 @@ class Follower:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     folder = tmp_path / "models"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture
-async def follower(folder):
+async def follower(folder: Path) -> AsyncIterator[Any]:
     follower = Follower(desired.RepositorySettings(str(folder), pool="small", trust=True))
     yield follower
     await follower.stop()
 
 
-async def test_models_come_change_and_go(folder, follower, make_file, artifacts):
+async def test_models_come_change_and_go(
+    folder: Path,
+    follower: Any,
+    make_file: Callable[..., Path],
+    artifacts: artifact_store.ArtifactStore,
+) -> None:
     await follower.until()
     path = make_file("a.onnx", b"one")
     before = await follower.until("a:1")
@@ -81,7 +93,9 @@ async def test_models_come_change_and_go(folder, follower, make_file, artifacts)
     await follower.until()
 
 
-async def test_specs_say_where_they_come_from(folder, follower, make_file):
+async def test_specs_say_where_they_come_from(
+    folder: Path, follower: Any, make_file: Callable[..., Path]
+) -> None:
     make_file("a.onnx")
     await follower.until("a:1")
     spec = follower.scans[-1].specs[0]
@@ -93,7 +107,7 @@ async def test_specs_say_where_they_come_from(folder, follower, make_file):
     )
 
 
-async def test_a_file_appears_once_it_is_written(folder, follower):
+async def test_a_file_appears_once_it_is_written(folder: Path, follower: Any) -> None:
     await follower.until()
     with (folder / "a.onnx").open("wb") as stream:
         for _ in range(20):
@@ -111,17 +125,19 @@ class Counting:
     def __init__(self) -> None:
         self.times = 0
 
-    def __call__(self, *folders, **how):
+    def __call__(self, *folders: Any, **how: Any) -> Iterator[Any]:
         for changes in watchfiles.watch(*folders, **how):
             self.times += 1
             yield changes
 
 
-def report_nothing(*_: object, **__: object):
+def report_nothing(*_: object, **__: object) -> None:
     raise OSError(28, "inotify watch limit reached")
 
 
-async def test_an_unchanged_repository_is_yielded_once(folder, make_file):
+async def test_an_unchanged_repository_is_yielded_once(
+    folder: Path, make_file: Callable[..., Path]
+) -> None:
     make_file("a.onnx")
     watch = Counting()
     follower = Follower(desired.RepositorySettings(str(folder)), watch)
@@ -132,7 +148,9 @@ async def test_an_unchanged_repository_is_yielded_once(folder, make_file):
     await follower.stop()
 
 
-async def test_changes_are_seen_without_reports_of_the_system(folder, make_file, caplog):
+async def test_changes_are_seen_without_reports_of_the_system(
+    folder: Path, make_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     follower = Follower(desired.RepositorySettings(str(folder)), report_nothing)
     await follower.until()
     make_file("a.onnx")
@@ -141,7 +159,9 @@ async def test_changes_are_seen_without_reports_of_the_system(folder, make_file,
     await follower.stop()
 
 
-async def test_an_unwatched_repository_is_yielded_once(folder, make_file):
+async def test_an_unwatched_repository_is_yielded_once(
+    folder: Path, make_file: Callable[..., Path]
+) -> None:
     make_file("a.onnx")
     scans = [
         scan
@@ -152,15 +172,21 @@ async def test_an_unwatched_repository_is_yielded_once(folder, make_file):
     assert [[str(spec.id) for spec in scan.specs] for scan in scans] == [["a:1"]]
 
 
-async def test_a_folder_that_goes_away_withdraws_nothing(folder, follower, make_file):
+def move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+async def test_a_folder_that_goes_away_withdraws_nothing(
+    folder: Path, follower: Any, make_file: Callable[..., Path]
+) -> None:
     make_file("a.onnx")
     await follower.until("a:1")
-    folder.rename(folder.with_name("elsewhere"))
+    move_away(folder)
     assert isinstance(await follower.end(), errors.LoadFailed)
     assert [str(spec.id) for spec in follower.scans[-1].specs] == ["a:1"]
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/models", "/nowhere/at/all"])
-async def test_a_repository_elsewhere_is_refused(place):
+async def test_a_repository_elsewhere_is_refused(place: Any) -> None:
     with pytest.raises(errors.LoadFailed, match=place):
         await anext(repository_watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))

@@ -18,8 +18,8 @@ class Work:
         return self.begun
 
 
-async def test_work_is_done_once_for_all_who_wait():
-    work, shared = Work(), single_flight.SingleFlight()
+async def test_work_is_done_once_for_all_who_wait() -> None:
+    work, shared = Work(), single_flight.SingleFlight[int]()
     waiting = [asyncio.ensure_future(shared.join("a", work)) for _ in range(5)]
     other = asyncio.ensure_future(shared.join("b", Work()))
     await asyncio.sleep(0)
@@ -30,14 +30,14 @@ async def test_work_is_done_once_for_all_who_wait():
     assert other.cancelled()
 
 
-async def test_work_that_ended_is_begun_anew():
-    work, shared = Work(), single_flight.SingleFlight()
+async def test_work_that_ended_is_begun_anew() -> None:
+    work, shared = Work(), single_flight.SingleFlight[int]()
     work.gate.set()
     assert [await shared.join("a", work), await shared.join("a", work)] == [1, 2]
 
 
-async def test_work_goes_on_when_all_left():
-    work, shared = Work(), single_flight.SingleFlight()
+async def test_work_goes_on_when_all_left() -> None:
+    work, shared = Work(), single_flight.SingleFlight[int]()
     waiting = asyncio.ensure_future(shared.join("a", work))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -47,11 +47,11 @@ async def test_work_goes_on_when_all_left():
     assert await later == 1
 
 
-async def test_all_who_wait_hear_of_a_failure():
+async def test_all_who_wait_hear_of_a_failure() -> None:
     async def fail() -> None:
         raise OSError("broken")
 
-    shared = single_flight.SingleFlight()
+    shared = single_flight.SingleFlight[None]()
     heard = await asyncio.gather(
         *(shared.join("a", fail) for _ in range(3)), return_exceptions=True
     )

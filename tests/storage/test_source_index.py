@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,18 +24,18 @@ KNOWNS = st.builds(
 
 @given(st.text(), KNOWNS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_written_source_is_read(tmp_path, uri, known):
+def test_a_written_source_is_read(tmp_path: Path, uri: str, known: Any) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write(uri, known, tmp_path / "made")
     assert kept.read(uri) == known
 
 
-def test_an_unknown_source_is_none(tmp_path):
+def test_an_unknown_source_is_none(tmp_path: Path) -> None:
     assert source_index.SourceIndex(tmp_path).read("/a") is None
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b"[]", b'{"stamp": 1}', b'{"unknown": 1}', b"\xff"])
-def test_an_unreadable_source_is_none(tmp_path, spoiled):
+def test_an_unreadable_source_is_none(tmp_path: Path, spoiled: Any) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("/a", KNOWN, tmp_path / "made")
     for path in (tmp_path / "sources").rglob("*.json"):
@@ -40,7 +43,7 @@ def test_an_unreadable_source_is_none(tmp_path, spoiled):
     assert kept.read("/a") is None
 
 
-def test_a_record_holds_no_credentials(tmp_path):
+def test_a_record_holds_no_credentials(tmp_path: Path) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("https://user:word@host/a?token=secret", KNOWN, tmp_path / "made")
     written = [path.read_text() + str(path) for path in tmp_path.rglob("*.json")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -27,7 +28,7 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 """
 
 
-def test_a_whole_configuration():
+def test_a_whole_configuration() -> None:
     assert triton_config.read(CONFIG) == model_metadata.ModelDeclaration(
         name="digits",
         runtime="onnx",
@@ -52,7 +53,7 @@ def test_a_whole_configuration():
         ("max_batch_size: 2 dynamic_batching { }", 2, True, (-1, 4)),
     ],
 )
-def test_batches(text, rows, batching, shape):
+def test_batches(text: str, rows: Any, batching: Any, shape: tuple[int, ...]) -> None:
     read = triton_config.read(text + ' input { name: "x" data_type: TYPE_BF16 dims: 4 }')
     assert (read.max_batch_size, read.batching, read.inputs) == (
         rows,
@@ -74,7 +75,7 @@ def test_batches(text, rows, batching, shape):
         ),
     ],
 )
-def test_version_policies(text, versions):
+def test_version_policies(text: str, versions: Any) -> None:
     assert triton_config.read(text).versions == versions
 
 
@@ -87,7 +88,7 @@ def test_version_policies(text, versions):
         ("", ""),
     ],
 )
-def test_runtimes(text, runtime):
+def test_runtimes(text: str, runtime: Any) -> None:
     assert triton_config.read(text).runtime == runtime
 
 
@@ -114,12 +115,12 @@ def test_runtimes(text, runtime):
         ("a { " * 10_000, "too many messages"),
     ],
 )
-def test_wrong_configurations_say_why(text, words):
+def test_wrong_configurations_say_why(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         triton_config.read(text)
 
 
-def test_unknown_fields_are_ignored():
+def test_unknown_fields_are_ignored() -> None:
     text = """
         # a comment, even "with quotes {"
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
@@ -149,7 +150,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS, st.booleans(), st.booleans())
-def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
+def test_it_reads_what_protobuf_writes(config: Any, as_one_line: Any, as_utf8: Any) -> None:
     written = text_format.MessageToString(config, as_one_line=as_one_line, as_utf8=as_utf8)
     read = triton_config.read(written)
     assert (read.name, read.max_batch_size) == (config.name, config.max_batch_size)
@@ -159,11 +160,11 @@ def test_it_reads_what_protobuf_writes(config, as_one_line, as_utf8):
 
 
 @given(st.text(alphabet="a1{}<>[]:,;\"'\\#\n x-.", max_size=40))
-def test_any_text_is_read_or_refused(text):
+def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(ValueError):
         triton_config.read(text)
 
 
-def test_datatypes_are_those_of_the_protocol():
+def test_datatypes_are_those_of_the_protocol() -> None:
     names = {name.removeprefix("TYPE_") for name in dict(model_config_pb2.DataType.items())}
     assert names - {"INVALID", "STRING"} | {"BYTES"} == model_metadata.DATATYPES

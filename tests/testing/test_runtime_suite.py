@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,23 +24,23 @@ class Summing(model_runtime.LoadedModel):
 
     capabilities = model_runtime.Capabilities(is_reentrant=True, can_detach=True, mapped_bytes=1)
 
-    def __init__(self, path, factor):
+    def __init__(self, path: Path, factor: Any) -> None:
         self.probe = {"x": np.ones((1, 2))}
         self.signature = model.Signature(INPUTS, OUTPUTS, has_batch_dimension=True, can_join=True)
         self.path = path
         self.factor = factor
 
-    def predict(self, inputs, outputs):
+    def predict(self, inputs: Any, outputs: Any) -> Any:
         answer = {"sum": inputs["x"].sum(axis=1) * self.factor}
         return {name: answer[name] for name in outputs or answer}
 
-    def detach(self):
+    def detach(self) -> None:
         self.factor = 0
 
-    def attach(self, artifact):
+    def attach(self, artifact: Any) -> None:
         self.factor = int(Path(artifact.path).read_text())
 
-    def close(self):
+    def close(self) -> None:
         self.factor = 0
 
 
@@ -48,16 +49,16 @@ class SummingRuntime(model_runtime.Runtime):
     needs_files = False
     class_ = Summing
 
-    def accepts(self, artifact):
+    def accepts(self, artifact: Any) -> Any:
         return artifact.path.suffix == ".factor"
 
-    def prepare(self, device):
+    def prepare(self, device: str) -> None:
         prerequisites.check_device(device)
 
-    def footprint_hint(self, artifact, device):
+    def footprint_hint(self, artifact: Any, device: str) -> Any:
         return model.Footprint(artifact.size_bytes + 100)
 
-    def load(self, artifact, spec, device):
+    def load(self, artifact: Any, spec: Any, device: str) -> Any:
         signatures.agree(spec.outputs, OUTPUTS, "output")
         text = Path(artifact.path).read_text()
         if not text:
@@ -66,115 +67,115 @@ class SummingRuntime(model_runtime.Runtime):
 
 
 @pytest.fixture
-def artifact(tmp_path):
+def artifact(tmp_path: Path) -> Any:
     path = tmp_path / "one.factor"
     path.write_text("1")
     return runtime_suite.artifact_at(path)
 
 
-def test_a_correct_runtime_passes(artifact):
+def test_a_correct_runtime_passes(artifact: Any) -> None:
     runtime_suite.check_runtime(SummingRuntime(), artifact, inputs=ROWS, expected=SUMS)
 
 
-def test_inputs_can_be_made_up(artifact):
+def test_inputs_can_be_made_up(artifact: Any) -> None:
     runtime_suite.check_runtime(SummingRuntime(), artifact)
 
 
-def test_unexpected_outputs_are_found(artifact):
+def test_unexpected_outputs_are_found(artifact: Any) -> None:
     wrong = {"sum": SUMS["sum"] + 1}
     with pytest.raises(AssertionError, match="predict gave unexpected outputs: sum"):
         runtime_suite.check_runtime(SummingRuntime(), artifact, inputs=ROWS, expected=wrong)
 
 
-def test_inputs_of_one_row_prove_nothing(artifact):
+def test_inputs_of_one_row_prove_nothing(artifact: Any) -> None:
     with pytest.raises(AssertionError, match="several rows"):
         runtime_suite.check_runtime(SummingRuntime(), artifact, inputs={"x": ROWS["x"][:1]})
 
 
 class AcceptsAll(SummingRuntime):
-    def accepts(self, artifact):
+    def accepts(self, artifact: Any) -> Any:
         return True
 
 
 class AcceptsNothing(SummingRuntime):
-    def accepts(self, artifact):
+    def accepts(self, artifact: Any) -> Any:
         return False
 
 
 class AnyDevice(SummingRuntime):
-    def prepare(self, device):
+    def prepare(self, device: str) -> None:
         pass
 
 
 class GuessesNothing(SummingRuntime):
-    def footprint_hint(self, artifact, device):
+    def footprint_hint(self, artifact: Any, device: str) -> Any:
         return model.Footprint()
 
 
 class IgnoresDeclarations(SummingRuntime):
-    def load(self, artifact, spec, device):
+    def load(self, artifact: Any, spec: Any, device: str) -> Any:
         return super().load(artifact, model.ModelSpec(spec.id, spec.uri), device)
 
 
 class LoadsEmptyFiles(SummingRuntime):
-    def load(self, artifact, spec, device):
+    def load(self, artifact: Any, spec: Any, device: str) -> Any:
         signatures.agree(spec.outputs, OUTPUTS, "output")
         return Summing(artifact.path, 1)
 
 
-def broken(**members):
+def broken(**members: Any) -> Any:
     """A runtime whose models have these members in place of Summing's."""
     class_ = type("Broken", (Summing,), members)
     return type("BrokenRuntime", (SummingRuntime,), {"class_": class_})
 
 
-def with_signature(inputs=INPUTS, outputs=OUTPUTS, **fields):
-    def init(self, path, factor):
+def with_signature(inputs: Any = INPUTS, outputs: Any = OUTPUTS, **fields: Any) -> Any:
+    def init(self: Any, path: Path, factor: Any) -> None:
         Summing.__init__(self, path, factor)
         self.signature = model.Signature(inputs, outputs, **fields)
 
     return broken(__init__=init)
 
 
-def with_probe(probe):
-    def init(self, path, factor):
+def with_probe(probe: Any) -> Any:
+    def init(self: Any, path: Path, factor: Any) -> None:
         Summing.__init__(self, path, factor)
         self.probe = probe
 
     return broken(__init__=init)
 
 
-def gives_all(self, inputs, outputs):
+def gives_all(self: Any, inputs: Any, outputs: Any) -> Any:
     return {"sum": inputs["x"].sum(axis=1), "other": inputs["x"]}
 
 
-def changes_inputs(self, inputs, outputs):
+def changes_inputs(self: Any, inputs: Any, outputs: Any) -> Any:
     inputs["x"][:] = 0
     return Summing.predict(self, inputs, outputs)
 
 
-def reuses_outputs(self, inputs, outputs):
+def reuses_outputs(self: Any, inputs: Any, outputs: Any) -> Any:
     shared = self.__dict__.setdefault("shared", np.zeros(3))
     shared[: len(inputs["x"])] = inputs["x"].sum(axis=1) * self.factor
     return {"sum": shared[: len(inputs["x"])]}
 
 
-def mixes_rows(self, inputs, outputs):
+def mixes_rows(self: Any, inputs: Any, outputs: Any) -> Any:
     return {"sum": inputs["x"].sum(axis=1) - inputs["x"].mean()}
 
 
-def reads_its_file(self, inputs, outputs):
+def reads_its_file(self: Any, inputs: Any, outputs: Any) -> Any:
     self.path.read_text()
     return Summing.predict(self, inputs, outputs)
 
 
-def has_other_outputs_in_its_thread(self, inputs, outputs):
+def has_other_outputs_in_its_thread(self: Any, inputs: Any, outputs: Any) -> Any:
     count = self.__dict__.setdefault("count", [])
     count.append(None)
     return {"sum": inputs["x"].sum(axis=1) + (len(count) > 10)}
 
 
-def stays_detached(self, artifact):
+def stays_detached(self: Any, artifact: Any) -> None:
     pass
 
 
@@ -208,6 +209,6 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("rule", BREAKS)
-def test_a_broken_rule_is_named(rule, artifact):
+def test_a_broken_rule_is_named(rule: Any, artifact: Any) -> None:
     with pytest.raises((AssertionError, ValueError, OSError), match=rule):
         runtime_suite.check_runtime(BREAKS[rule](), artifact, inputs=ROWS)
