@@ -17,7 +17,7 @@ from tests.e2e import asking, zoo
 
 pytestmark = pytest.mark.edge
 
-CONFIG = {"backend": "onnxruntime", "max_batch_size": 8}
+CONFIG = {"backend": "onnxruntime", "max_batch_size": 8, "dynamic_batching": {}}
 
 
 def answer_of(client, name, version=""):
