@@ -27,7 +27,8 @@ Answer = tuple[int, tuple[Header, ...], bytes]
 Handler = Callable[[str, bytes, Sequence[Header], bytes], Answer | Awaitable[Answer]]
 """Takes method, path, headers with names in lower case, and body. It must not raise.
 
-The path is percent-encoded as it came, without the query.
+The path is percent-encoded as it came, without the query. An answer that is awaited is cancelled
+if the client closes the connection.
 """
 
 HEAD_BYTES_MAX = 64 << 10
@@ -251,9 +252,13 @@ class HttpConnection(asyncio.Protocol):
         self._answer_queued()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio's signature
-        """Forget the connection (asyncio). A request under way ends, and is answered to no one."""
+        """Forget the connection (asyncio), and cancel the request under way."""
         self._queued.clear()
         self._connections.discard(self)
+        if self._task is not None:
+            # Not at once: a task that is cancelled before its first step never awaits its answer,
+            # which may hold a lease. Its first step was scheduled before this.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def close_when_idle(self) -> None:
         """Close now if no answer is due, else after it."""

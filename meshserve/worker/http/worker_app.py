@@ -46,6 +46,9 @@ MODEL_METADATA = (b"mm-vmodel-id", b"mm-model-id")
 UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 TIMEOUT_DIGITS_MAX = 8
 
+ABANDONED = "Abandoned"
+"""The kind of failure of requests whose callers left before the answer."""
+
 LATENCY_BOUNDS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -216,6 +219,9 @@ class WorkerApp:
             return await outcome
         except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
             return self._failure(path, error)
+        except asyncio.CancelledError:
+            load.record_failure(ABANDONED)
+            raise
         finally:
             load.in_flight -= 1
             if not load.in_flight:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +49,25 @@ class _Job:
     answer: asyncio.Future[Tensors]
 
 
+class _Finished(NamedTuple):
+    """What a run came to: its jobs, their outcomes in order, and the seconds that they took."""
+
+    jobs: Sequence[_Job]
+    outcomes: Sequence[Outcome]
+    took_s: float
+
+
+class _Run(NamedTuple):
+    """Jobs that a thread runs, and the end of that."""
+
+    batch: Sequence[_Job]
+    end: asyncio.Future[_Finished]
+
+    def has(self, answer: asyncio.Future[Tensors]) -> bool:
+        """Return whether one of the jobs is answered by this future."""
+        return any(job.answer is answer for job in self.batch)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
     """Limits of one copy's runs.
@@ -72,7 +92,7 @@ class Batcher:
         "_loaded",
         "_pool",
         "_row_s",
-        "_running",
+        "_runs",
         "_saturated_at_s",
         "_waiting",
     )
@@ -93,7 +113,8 @@ class Batcher:
         self._call_s = self._row_s
         # A list, not a deque: empty it takes a tenth, and there are tens of thousands. It is short.
         self._waiting: list[_Job] = []
-        self._running = 0
+        # A tuple, which takes no memory while it is empty.
+        self._runs: tuple[_Run, ...] = ()
         self._saturated_at_s: float | None = None
 
     def run(
@@ -121,22 +142,32 @@ class Batcher:
         self._note_saturation(job.arrived_s, stats)
         return job.answer
 
+    def abandon(self, answer: asyncio.Future[Tensors]) -> asyncio.Future[Any] | None:
+        """Forget a request whose caller has left. Return the end of its run if that has begun."""
+        answer.cancel()
+        for index, job in enumerate(self._waiting):
+            if job.answer is answer:
+                del self._waiting[index]
+                return None
+        return next((run.end for run in self._runs if run.has(answer)), None)
+
     def _is_quick(self, rows: int) -> bool:
         """Return whether the run is expected to end before a thread would have begun it."""
         # A quick run would overtake those that wait, and run beside one that may not be reentrant.
-        if self._running or self._waiting or not self._limits.is_steady:
+        if self._runs or self._waiting or not self._limits.is_steady:
             return False
         return self._call_s < QUICK_RUN_S and self._row_s * rows < QUICK_RUN_S
 
     def _start(self, stats: model_stats.ModelStats) -> None:
         """Start batches in threads while there are requests and free places."""
-        while self._waiting and self._running < self._limits.parallel:
+        while self._waiting and len(self._runs) < self._limits.parallel:
             batch = self._next_batch(stats)
             if not batch:
                 return
-            self._running += 1
-            run = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
-            run.add_done_callback(functools.partial(self._finish, batch, stats))
+            end = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
+            run = _Run(batch, end)
+            self._runs += (run,)
+            end.add_done_callback(functools.partial(self._finish, run, stats))
 
     def _next_batch(self, stats: model_stats.ModelStats) -> list[_Job]:
         """Take the next jobs that may run together, in order; refuse those that are too late.
@@ -167,11 +198,12 @@ class Batcher:
             rows += job.request.rows
         return batch
 
-    def _run_batch(self, batch: Sequence[_Job]) -> tuple[list[Outcome], float]:
-        """Return the outcomes in order and the seconds that they took. Runs in a thread."""
+    def _run_batch(self, batch: Sequence[_Job]) -> _Finished:
+        """Run the jobs that are still wanted. Runs in a thread, which may have come late."""
         began_s = time.perf_counter()
-        outcomes = self._outcomes(batch)
-        return outcomes, time.perf_counter() - began_s
+        wanted = [job for job in batch if not job.answer.done()]
+        outcomes = self._outcomes(wanted) if wanted else []
+        return _Finished(wanted, outcomes, time.perf_counter() - began_s)
 
     def _outcomes(self, batch: Sequence[_Job]) -> list[Outcome]:
         """Run the jobs joined, and one by one if that fails: each gets only its own error."""
@@ -198,15 +230,13 @@ class Batcher:
             raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
 
     def _finish(
-        self,
-        batch: Sequence[_Job],
-        stats: model_stats.ModelStats,
-        run: asyncio.Future[tuple[list[Outcome], float]],
+        self, run: _Run, stats: model_stats.ModelStats, end: asyncio.Future[_Finished]
     ) -> None:
-        self._running -= 1
-        outcomes, took_s = run.result()
-        self._learn(sum(job.request.rows for job in batch), took_s, stats)
-        for job, outcome in zip(batch, outcomes, strict=True):
+        self._runs = tuple(other for other in self._runs if other is not run)
+        jobs, outcomes, took_s = end.result()
+        if jobs:
+            self._learn(sum(job.request.rows for job in jobs), took_s, stats)
+        for job, outcome in zip(jobs, outcomes, strict=True):
             _settle(job, outcome)
         self._start(stats)
         self._note_saturation(asyncio.get_running_loop().time(), stats)

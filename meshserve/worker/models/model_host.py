@@ -81,6 +81,9 @@ class ModelHost:
         for change in self._follower.apply(step):
             if isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
+                # Or a series for each name that ever was would stay in /metrics.
+                self._stats.pop(change.id, None)
+                self._requests.pop(change.id, None)
             elif isinstance(change, catalog.ModelDeclared):
                 fetched = self._effects.fetched_spec(change.spec.id)
                 if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
@@ -98,8 +101,9 @@ class ModelHost:
         """Run the call's model: within this call if its copy is ready and the run is quick.
 
         `expires_s` is the deadline on the event loop's clock. The awaitable must be awaited: it
-        may hold a lease. Raises, at once or when awaited, ModelNotFound, InvalidRequest,
-        ModelRaised, Overloaded, DeadlineExceeded, or the reason why the model is not loaded.
+        may hold a lease. If that is cancelled, the call runs only if it has begun to. Raises, at
+        once or when awaited, ModelNotFound, InvalidRequest, ModelRaised, Overloaded,
+        DeadlineExceeded, or the reason why the model is not loaded.
         """
         ready = self._acquire(call.model, call.version)
         if ready is None:
@@ -155,11 +159,18 @@ class ModelHost:
         outputs: asyncio.Future[batcher.Tensors],
         began_s: float,
     ) -> inference.InferReply:
-        """Wait for a run that was queued."""
+        """Wait for a run that was queued. If the caller leaves, wait only for a run under way."""
         try:
             arrays = await outputs
         except errors.MeshError:
             ready.stats.failure.record(time.perf_counter() - began_s)
+            raise
+        except asyncio.CancelledError:
+            ready.stats.failure.record(time.perf_counter() - began_s)
+            end = ready.resident.batcher.abandon(outputs)
+            if end is not None:
+                # A run can't be stopped: the copy must stay leased until it ends.
+                await asyncio.wait((end,))
             raise
         ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         signature = ready.resident.signature
@@ -273,12 +284,21 @@ class ModelHost:
             async with asyncio.timeout_at(expires_s):
                 return await answer
         except TimeoutError:
+            self._return_unused(answer)
             raise errors.DeadlineExceeded(
                 f"the deadline passed while model {id_} was loading"
             ) from None
+        except asyncio.CancelledError:
+            self._return_unused(answer)
+            raise
         finally:
             if self._waiting.pop(ticket, None) is not None:
                 self._handle(ev.RequesterLeft(ticket))
+
+    def _return_unused(self, answer: asyncio.Future[copy_effects.ResidentModel]) -> None:
+        """Release a lease that was granted just when its requester left."""
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            self.release(answer.result())
 
     def _lease_ready(self, id_: model.ModelId) -> copy_effects.ResidentModel | None:
         """Lease the model's copy if it is ready."""
@@ -314,7 +334,7 @@ class ModelHost:
 
     @property
     def stats(self) -> Mapping[model.ModelId, model_stats.ModelStats]:
-        """Counters of every model that had a request."""
+        """Counters of every model that had a request, until it is withdrawn."""
         return self._stats
 
     @property

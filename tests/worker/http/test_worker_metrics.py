@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import httpx
 from prometheus_client import parser
 
+from meshserve.core.values import catalog, model
+from meshserve.worker import worker
 from tests import support
 from tests.worker import helpers
 
@@ -68,3 +71,19 @@ async def test_an_unloaded_model_has_no_bytes(http, pool_worker):
         lambda: not pool_worker.host.footprint(id_).host_bytes, 10, "it is unloaded"
     )
     assert not [name for name, _ in await numbers(http) if name == "meshserve_model_bytes"]
+
+
+async def test_a_withdrawn_model_leaves_no_series(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
+    uri = storage.put("doubled")
+    ids = [model.ModelId(f"dynamic-{number}") for number in range(20)]
+    helpers.apply(pool_worker, *helpers.declared(*(helpers.spec(id_.name, uri) for id_ in ids)))
+    for id_ in ids:
+        path = f"/v1/models/{id_.name}:predict"
+        (await http.post(path, json={"instances": [[1, 2]]})).raise_for_status()
+    helpers.apply(pool_worker, *(catalog.ModelWithdrawn(id_) for id_ in ids))
+    await http.post("/v1/models/doubled:predict", json={"instances": [[1, 2]]})
+    pool_worker.report()
+    assert "dynamic" not in (await http.get("/metrics")).text
+    assert set(pool_worker.stats()) == {model.ModelId("doubled")}

@@ -182,6 +182,48 @@ async def test_a_cancelled_request_does_not_run(adding, pool, stats):
     assert adding.runs == [[1], [3]]
 
 
+async def test_an_abandoned_request_leaves_the_queue_and_its_place(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
+    running = batcher.Batcher(adding, limits(rows_max=1, queue_max=2), pool, None)
+    tasks = await begin(running, stats, ask(1), ask(2), ask(3))
+    assert running.abandon(tasks[1]) is None
+    tasks += await begin(running, stats, ask(4))
+    adding.gate.set()
+    assert await results([tasks[0], *tasks[2:]]) == [[2], [4], [5]]
+    assert adding.runs == [[1], [3], [4]]
+
+
+async def test_a_request_abandoned_in_its_run_is_told_the_runs_end(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
+    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
+    tasks = await begin(running, stats, ask(1), ask(2))
+    await support.wait_until_async(lambda: len(adding.runs) == 1, 10, "the first run")
+    end = running.abandon(tasks[0])
+    assert end is not None
+    assert not end.done()
+    adding.gate.set()
+    await end
+    assert await results(tasks[1:]) == [[3]]
+    assert running.abandon(tasks[1]) is None
+
+
+async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
+    adding: Adding, stats: model_stats.ModelStats
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        busy = threading.Event()
+        pool.submit(busy.wait, 20)
+        running = batcher.Batcher(adding, limits(), pool, None)
+        (answer,) = await begin(running, stats, ask(1))
+        end = running.abandon(answer)
+        busy.set()
+        assert end is not None
+        await end
+    assert (adding.runs, stats.computed.count) == ([], 0)
+
+
 async def test_a_quick_run_stays_on_the_event_loop(adding, pool, stats):
     adding.gate.set()
     running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)

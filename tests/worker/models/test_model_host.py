@@ -7,7 +7,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.values import catalog, model, model_stats
-from meshserve.worker.models import batcher
+from meshserve.worker.models import batcher, model_host
 from tests import support
 from tests.worker import helpers
 
@@ -93,6 +93,23 @@ async def test_a_deadline_ends_the_wait_and_not_the_load(host, storage):
     storage.gate.set()
     await host.ensure_loaded(ID, WAIT_S)
     assert sum(storage.fetches.values()) <= 4
+
+
+async def test_a_lease_that_is_granted_to_a_requester_that_leaves_ends(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    storage.gate.clear()
+    waiting = asyncio.ensure_future(host.lease(ID, later()))
+    await asyncio.sleep(0)
+    (answer,) = host._waiting.values()
+    storage.gate.set()
+    while not answer.done():  # noqa: ASYNC110 in the very tick of the grant
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert [copy.leases for copy in host.residency.copies.values()] == [0]
+    host.residency.check()
 
 
 async def test_a_cancelled_request_holds_no_lease(host, storage):
