@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from meshserve.core.values import model, model_stats
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import model_config_pb2 as config_pb
+from meshserve.protocol.pb import pool
 
 TRITON_TYPES = {"BYTES": "TYPE_STRING"}
+BACKENDS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch"}
+"""Triton's backends by platform, where the two have other names."""
+PLATFORMS = {backend: platform for platform, backend in BACKENDS.items()} | {"python": ""}
 NONE = pb.StatisticDuration()
 
 FieldToJson = Callable[[Any], Any]
@@ -22,13 +27,17 @@ FieldToJson = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as clients see it. `max_batch_size` is 0 if its requests are not joined."""
+    """A model as clients see it. `max_batch_size` is 0 if its requests are not joined.
+
+    `config` is Triton's model configuration as its owner wrote it, in JSON, or empty.
+    """
 
     id: model.ModelId
     versions: tuple[str, ...]
     signature: model.Signature
     platform: str
     max_batch_size: int = 0
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +84,39 @@ def metadata_json(description: ServedModel) -> dict[str, Any]:
 
 
 def config_message(description: ServedModel) -> pb.ModelConfigResponse:
-    """Return ModelConfig's answer. As in Triton, `dims` lack the batch if requests are joined."""
-    skipped = 1 if description.max_batch_size else 0
-    config = config_pb.ModelConfig(
-        name=description.id.name,
-        platform=description.platform,
-        backend=description.platform,
-        max_batch_size=description.max_batch_size,
-    )
-    for spec in description.signature.inputs:
-        config.input.add(
-            name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
+    """Return ModelConfig's answer: the owner's configuration, completed with what it leaves out.
+
+    As in Triton, `dims` lack the batch if `max_batch_size` is not 0.
+    """
+    if description.config:
+        config = json_format.Parse(
+            description.config, config_pb.ModelConfig(), descriptor_pool=pool.POOL
         )
-    for spec in description.signature.outputs:
-        config.output.add(
-            name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
-        )
-    # Load generators read from this whether the server joins requests.
-    if description.max_batch_size:
-        config.dynamic_batching.SetInParent()
+    else:
+        config = config_pb.ModelConfig(max_batch_size=description.max_batch_size)
+        # Load generators read from this whether the server joins requests.
+        if description.max_batch_size:
+            config.dynamic_batching.SetInParent()
+    config.name = description.id.name
+    if not config.backend:
+        platform = config.platform or description.platform
+        config.backend = BACKENDS.get(platform, platform)
+    if not config.platform:
+        other = "" if description.config else config.backend
+        config.platform = PLATFORMS.get(config.backend, other)
+    skipped = 1 if config.max_batch_size else 0
+    if not config.input:
+        _add_tensors(config.input, description.signature.inputs, skipped)
+    if not config.output:
+        _add_tensors(config.output, description.signature.outputs, skipped)
     return pb.ModelConfigResponse(config=config)
+
+
+def _add_tensors(tensors: Any, specs: Sequence[model.TensorSpec], skipped: int) -> None:
+    for spec in specs:
+        tensors.add(
+            name=spec.name, data_type=_triton_type(spec.datatype), dims=spec.shape[skipped:]
+        )
 
 
 def _triton_type(datatype: str) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from meshserve import errors
 from meshserve.core.values import model
 from meshserve.runtimes import datatypes, options
 
 Specs = Sequence[model.TensorSpec]
+_POSITION = re.compile(r".+__(\d{1,6})")
 
 
 def pair(
@@ -16,16 +19,43 @@ def pair(
 ) -> tuple[tuple[model.TensorSpec, model.TensorSpec], ...]:
     """Return each declared tensor with the model's own that it means.
 
-    Tensors are paired by name, or by position if no declared name is one of the model's. `kind` is
-    `input` or `output`, for messages. Raises LoadFailed for a name that the model does not have.
+    Tensors are paired by name, or by position if no declared name is one of the model's: by the
+    position in names like `INPUT__0` if all have one, as Triton does, else by that in the list.
+    `kind` is `input` or `output`, for messages. Raises LoadFailed for a name that the model does
+    not have.
     """
     by_name = {spec.name: spec for spec in actual}
     unknown = [spec.name for spec in declared if spec.name not in by_name]
     if not unknown:
         return tuple((spec, by_name[spec.name]) for spec in declared)
-    if len(unknown) == len(declared) == len(actual):
-        return tuple(zip(declared, actual, strict=True))
+    if len(unknown) == len(declared):
+        positions = named_positions(declared, len(actual))
+        if positions is not None:
+            return tuple(
+                (spec, actual[position]) for spec, position in zip(declared, positions, strict=True)
+            )
+        if len(declared) == len(actual):
+            return tuple(zip(declared, actual, strict=True))
     raise _unknown_name(unknown[0], by_name, kind)
+
+
+def named_positions(declared: Specs, count: int) -> list[int] | None:
+    """Return the positions in names of Triton's form `<name>__<position>`.
+
+    None if a name has another form. Raises LoadFailed for a position of `count` or more, or twice.
+    """
+    matches = [_POSITION.fullmatch(spec.name) for spec in declared]
+    positions = [int(match[1]) for match in matches if match]
+    if len(positions) < len(declared):
+        return None
+    for spec, position in zip(declared, positions, strict=True):
+        if position >= count:
+            raise errors.LoadFailed(
+                f"{spec.name!r} is declared, but the model's last one is number {count - 1}"
+            )
+        if positions.count(position) > 1:
+            raise errors.LoadFailed(f"two tensors are declared for number {position}")
+    return positions
 
 
 def _unknown_name(name: str, known: Iterable[str], kind: str) -> errors.LoadFailed:
@@ -105,10 +135,21 @@ def agree(declared: Specs, actual: Specs, kind: str) -> dict[model.TensorSpec, s
     if not declared:
         return {spec: spec.name for spec in actual}
     check_specs(declared, kind)
-    pairs = pair(declared, actual, kind)
-    for spec, own in pairs:
+    agreed = {}
+    for spec, own in pair(declared, actual, kind):
+        if is_one_element(spec.shape, own.shape):
+            spec = replace(spec, shape=own.shape)  # noqa: PLW2901 the one to serve from here on
         check_true(spec, own, kind)
-    return {spec: own.name for spec, own in pairs}
+        agreed[spec] = own.name
+    return agreed
+
+
+def is_one_element(declared: Sequence[int], own: Sequence[int]) -> bool:
+    """Return whether a shape is declared as the model's own with a last dimension of 1.
+
+    Triton's configurations can't write the shape of a scalar, so they write [1].
+    """
+    return len(declared) == len(own) + 1 and declared[-1] == 1 and covers(own, declared[:-1])
 
 
 def have_rows(specs: Iterable[model.TensorSpec]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,43 @@ def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]
         raise errors.LoadFailed(
             f"forward takes {', '.join(names) or 'nothing'}, but {len(inputs)} inputs are declared"
         )
-    keys = [spec.name for spec in inputs]
-    if not set(keys) <= set(names):
+    keys = _keys(inputs, [argument.name for argument in arguments], names)
+    if keys is None:
         return module  # type: ignore[no-any-return]
+    signatures.check_complete(
+        [replace(spec, name=key) for spec, key in zip(inputs, keys, strict=True)],
+        [argument.name for argument in needed],
+        "input",
+    )
 
     def call(*tensors: Any) -> Any:
         return module(**dict(zip(keys, tensors, strict=True)))
 
     return call
+
+
+def _keys(
+    inputs: Sequence[model.TensorSpec], arguments: Sequence[str], tensors: Sequence[str]
+) -> list[str] | None:
+    """Return the argument of `forward` that each input means, or None if they are in its order.
+
+    As in Triton an input has an argument's name, or one like `INPUT__0` with its position. Raises
+    LoadFailed for names of which only some are arguments.
+    """
+    keys = [spec.name for spec in inputs]
+    known = [key for key in keys if key in tensors]
+    if len(known) == len(keys):
+        return keys
+    if known:
+        signatures.check_names(inputs, [replace(inputs[0], name=name) for name in tensors], "input")
+    positions = signatures.named_positions(inputs, len(arguments))
+    if positions is None:
+        return None
+    keys = [arguments[position] for position in positions]
+    for spec, key in zip(inputs, keys, strict=True):
+        if key not in tensors:
+            raise errors.LoadFailed(f"input {spec.name!r} means {key!r}, which is not a tensor")
+    return keys
 
 
 def _is_pure(module: Any) -> bool:

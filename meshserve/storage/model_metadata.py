@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +31,8 @@ class VersionPolicy:
 class ModelDeclaration:
     """A model's own description; what it does not state is empty or None.
 
-    `version` and `uri` are stated only if the description is of a single version.
+    `version` and `uri` are stated only if the description is of a single version. `config` is
+    Triton's model configuration as JSON, and `label_files` are its files of labels by output.
     """
 
     name: str = ""
@@ -43,6 +45,14 @@ class ModelDeclaration:
     batching: bool | None = None
     versions: VersionPolicy = VersionPolicy()
     options: Mapping[str, object] = field(default_factory=dict)
+    config: str = ""
+    label_files: Mapping[str, str] = field(default_factory=dict)
+
+    def description(self, labels: Mapping[str, Sequence[str]]) -> str:
+        """Return `ModelSpec.description` with these labels by output; empty without `config`."""
+        if not self.config:
+            return ""
+        return json.dumps({"config": json.loads(self.config), "labels": labels}, ensure_ascii=False)
 
 
 def tensor(name: object, datatype: object, shape: object) -> model.TensorSpec:

@@ -182,10 +182,11 @@ class _Collector:
             else model_metadata.ModelDeclaration()
         )
         declared = dataclasses.replace(declared, name=declared.name or path.name)
+        description = declared.description(triton_config.read_labels(path, declared.label_files))
         names = (folder.name for folder in _folders(path))
         versions = sorted((name for name in names if is_version(name)), key=int)
         if not versions:
-            self._add_unversioned(declared, path)
+            self._add_unversioned(declared, path, description)
             return
         stamps = {
             version: stamp
@@ -193,9 +194,11 @@ class _Collector:
             if (stamp := self._stamp_of_version(path, declared.name, version)) is not None
         }
         for version in declared.versions.choose(list(stamps)):
-            self._add(declared, version, path / version, stamps[version])
+            self._add(declared, version, path / version, stamps[version], description)
 
-    def _add_unversioned(self, declared: model_metadata.ModelDeclaration, path: Path) -> None:
+    def _add_unversioned(
+        self, declared: model_metadata.ModelDeclaration, path: Path, description: str
+    ) -> None:
         if not any(file.is_file() and file.name != triton_config.FILE for file in _visible(path)):
             changed_ns = path.stat().st_mtime_ns
             self.is_settling = self.is_settling or self._scanner.is_settling(changed_ns)
@@ -203,7 +206,7 @@ class _Collector:
                 "there is neither a folder of a version (a whole number), "
                 "nor a file of a model, nor model-settings.json"
             )
-        self._add(declared, "1", path, content.stamp(path))
+        self._add(declared, "1", path, content.stamp(path), description)
 
     def _stamp_of_version(self, path: Path, name: str, version: str) -> content.Stamp | None:
         """Return a version's stamp, or None for a new one that is still being written."""
@@ -222,11 +225,13 @@ class _Collector:
         version: str,
         path: Path,
         stamp: content.Stamp,
+        description: str = "",
     ) -> None:
         """Add a model of this node's disk, or what it was before if it is being written."""
         if not self._scanner.is_settling(stamp.touched_ns):
             uri = f"file://{quote(str(path.absolute()))}#{stamp.text[:16]}"
-            self._add_spec(_spec(self._scanner.pattern, declared, version, uri))
+            spec = _spec(self._scanner.pattern, declared, version, uri)
+            self._add_spec(dataclasses.replace(spec, description=description))
             return
         self.is_settling = True
         before = self._before.get(model.ModelId(declared.name, version))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from google.protobuf import json_format
 
@@ -160,3 +162,47 @@ def test_any_message_is_plain():
     assert model_description.to_json(pb.ModelStreamInferResponse(error_message="no")) == {
         "error_message": "no"
     }
+
+
+def test_the_owners_configuration_is_shown_and_completed() -> None:
+    written = {
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": 8,
+        "input": [
+            {
+                "name": "x",
+                "data_type": "TYPE_FP32",
+                "format": "FORMAT_NCHW",
+                "dims": ["3", "4", "4"],
+            }
+        ],
+        "parameters": {"a": {"string_value": "b"}},
+        "version_policy": {"all": {}},
+    }
+    served = model_description.ServedModel(
+        ID, ("3",), drawn.SIGNATURE, "onnxruntime_onnx", config=json.dumps(written)
+    )
+    shown = model_description.config_json(served)
+    assert (shown["name"], shown["backend"], shown["max_batch_size"]) == ("m", "onnxruntime", 8)
+    assert (shown["input"][0]["format"], shown["input"][0]["dims"]) == ("FORMAT_NCHW", [3, 4, 4])
+    assert [entry["dims"] for entry in shown["output"]] == [[3], []]
+    assert shown["parameters"] == {"a": {"string_value": "b"}}
+    assert "all" in shown["version_policy"]
+    assert "dynamic_batching" not in shown
+
+
+@pytest.mark.parametrize(
+    ("platform", "shown"),
+    [
+        ("onnxruntime_onnx", ("onnxruntime_onnx", "onnxruntime")),
+        ("pytorch_libtorch", ("pytorch_libtorch", "pytorch")),
+        ("python", ("", "python")),
+        ("sklearn", ("sklearn", "sklearn")),
+    ],
+)
+def test_backend_and_platform_are_named_as_triton_names_them(
+    platform: str, shown: tuple[str, str]
+) -> None:
+    served = model_description.ServedModel(ID, ("3",), drawn.SIGNATURE, platform)
+    config = model_description.config_message(served).config
+    assert (config.platform, config.backend) == shown

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +32,14 @@ parameters: { key: "unknown" value: { string_value: "yes" } }
 
 
 def test_a_whole_configuration() -> None:
-    assert triton_config.read(CONFIG) == model_metadata.ModelDeclaration(
+    read = triton_config.read(CONFIG)
+    assert json.loads(read.config)["input"][0] == {
+        "name": "x",
+        "data_type": "TYPE_FP32",
+        "format": "FORMAT_NCHW",
+        "dims": ["1", "8", "8"],
+    }
+    assert replace(read, config="") == model_metadata.ModelDeclaration(
         name="digits",
         runtime="onnx",
         inputs=(
@@ -40,6 +50,7 @@ def test_a_whole_configuration() -> None:
         max_batch_size=8,
         batching=True,
         options={"file": "digits.onnx"},
+        label_files={"y": "labels.txt"},
     )
 
 
@@ -126,7 +137,7 @@ def test_unknown_fields_are_ignored() -> None:
         name: 'a' "b\\n\\x41\\101\\u00e9" ; new_number: 0x10, new_ratio: 1.5e3f  new_kind: KIND_NEW
         new_list: [ { x: 1 }, { x: [ 2, -017 ] } ] new_message { a < b: 1 > }
     """
-    assert triton_config.read(text) == model_metadata.ModelDeclaration(
+    assert replace(triton_config.read(text), config="") == model_metadata.ModelDeclaration(
         name="ab\nAAé", batching=False
     )
 
@@ -168,3 +179,36 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_datatypes_are_those_of_the_protocol() -> None:
     names = {name.removeprefix("TYPE_") for name in dict(model_config_pb2.DataType.items())}
     assert names - {"INVALID", "STRING"} | {"BYTES"} == model_metadata.DATATYPES
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sequence_batching { }", "sequence_batching is not offered"),
+        ("model_transaction_policy { decoupled: true }", "decoupled"),
+        ("batch_input { kind: BATCH_ELEMENT_COUNT }", "ragged"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: 4 allow_ragged_batch: true }', "ragged"),
+        ('input { name: "x" data_type: 11 dims: [2, 3] reshape { shape: 5 } }', "'x': dims"),
+        ('input { name: "x" data_type: 11 dims: [-1, 3] reshape { shape: [3, -1] } }', "products"),
+        ('output { name: "y" data_type: 11 dims: 2 label_filename: "../y" }', "model's folder"),
+    ],
+)
+def test_a_field_that_would_change_answers_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        triton_config.read(text)
+
+
+def test_a_configuration_in_json_reads_as_in_text() -> None:
+    read = triton_config.read(CONFIG)
+    assert triton_config.read_json(json.loads(read.config)) == read
+    with pytest.raises(ValueError, match="max_batch_size"):
+        triton_config.read_json({"max_batch_size": "many"})
+
+
+def test_labels_are_the_lines_of_a_file_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\n\ndog\n")
+    assert triton_config.read_labels(tmp_path, {"y": "names.txt"}) == {"y": ["cat", "", "dog"]}
+    (tmp_path / "outside").symlink_to("/etc/passwd")
+    for name in ("outside", "missing"):
+        with pytest.raises(ValueError, match="there is no file"):
+            triton_config.read_labels(tmp_path, {"y": name})

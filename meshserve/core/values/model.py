@@ -70,7 +70,8 @@ class Signature:
     `has_batch_dimension`: the first dimension of every tensor counts rows, and a run returns as
     many rows as it gets. `can_join`: rows of different requests may share a run, because the kind
     of model or its owner guarantees that no row influences another; implies
-    `has_batch_dimension`. `rows_max` bounds the rows of a run.
+    `has_batch_dimension`. `rows_max` bounds the rows of a run. `optional` names the inputs that a
+    request may leave out; `labels` are the names of classes, in their order, by output.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -79,6 +80,8 @@ class Signature:
     can_join: bool = False
     rows_max: int | None = None
     platform: str = ""
+    optional: frozenset[str] = frozenset()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class OriginKind(enum.Enum):
@@ -122,6 +125,8 @@ class ModelSpec:
     (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are for
     artifacts that have no signature. Only its `origin` may change the spec without `is_replacing`.
     `batching` is the owner's word on joining requests; None leaves it to what is known of the rows.
+    `description` is empty, or JSON of Triton's model configuration and of the labels in the files
+    that it names: {"config": ModelConfig, "labels": {output: [label, …]}}.
     """
 
     id: ModelId
@@ -137,6 +142,7 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+    description: str = ""
     origin: Origin = FROM_API
 
 

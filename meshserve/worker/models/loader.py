@@ -11,7 +11,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import runtime_lookup
-from meshserve.worker.models import process_memory
+from meshserve.worker.models import described_model, process_memory
 
 PROBES = 3
 """Runs of the probe after a load; the quickest is the model's expected time for one row."""
@@ -75,7 +75,9 @@ def make_recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device:
     runtime = runtime_lookup.find(spec, artifact)
     shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
-        [runtime.name, device, spec.trust, shape, dict(spec.options)], sort_keys=True, default=str
+        [runtime.name, device, spec.trust, shape, dict(spec.options), spec.description],
+        sort_keys=True,
+        default=str,
     )
     key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     return LoadRecipe(key, spec, artifact, runtime, device)
@@ -95,7 +97,7 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         recipe.runtime.prepare(recipe.device)
         before = process_memory.mark()
         began_s = time.perf_counter()
-        loaded = recipe.runtime.load(recipe.artifact, recipe.spec, recipe.device)
+        loaded = described_model.load(recipe.runtime, recipe.artifact, recipe.spec, recipe.device)
         load_s = time.perf_counter() - began_s
         # Before the footprint is taken: a first run allocates what later ones use again.
         run_s = _time_run(loaded)

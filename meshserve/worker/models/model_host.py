@@ -19,7 +19,7 @@ from meshserve.core.memory import copies, eviction, residency
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
 from meshserve.protocol import inference, model_description
-from meshserve.worker.models import batcher, copy_effects
+from meshserve.worker.models import batcher, copy_effects, described_model
 
 TICK_S = 0.25
 
@@ -229,6 +229,7 @@ class ModelHost:
             signature=resident.signature,
             platform=resident.platform,
             max_batch_size=resident.spec.max_batch_size if is_joined else 0,
+            config=described_model.config_text(resident.spec),
         )
 
     def statistics(self, name: str, version: str) -> list[model_description.ModelStatistics]:
