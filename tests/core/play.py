@@ -117,7 +117,11 @@ class Play:
 
     def request(self, name: str) -> Request:
         """Request a lease on a model."""
-        request = Request(next(self._tickets), id_of(name))
+        return self.request_id(id_of(name))
+
+    def request_id(self, id_: model.ModelId) -> Request:
+        """Request a lease on a version of a model."""
+        request = Request(next(self._tickets), id_)
         self.requests[request.ticket] = request
         self.send(ev.LeaseRequested(request.ticket, request.id))
         return request

@@ -9,6 +9,7 @@ import pytest
 from meshserve.core.values import model
 from meshserve.worker import worker
 from meshserve.worker.models import model_host
+from tests import support
 from tests.worker import helpers
 
 
@@ -27,6 +28,8 @@ async def hosting(storage):
         return hosts[-1]
 
     yield make
+    # A load in a thread can't be ended, and answers to the loop.
+    await support.wait_until_async(lambda: not any(host._leases._trials for host in hosts))
     for host in hosts:
         await host.close()
 

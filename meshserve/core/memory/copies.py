@@ -116,6 +116,11 @@ class Copy:
         self.need, self.load_s, self.is_measured, self.failure = footprint, load_s, True, None
 
     @property
+    def is_good(self) -> bool:
+        """Whether its bytes were loaded before, and no load of them has failed since."""
+        return self.is_measured and self.failure is None
+
+    @property
     def is_idle(self) -> bool:
         """Whether it is in memory without a lease or a pin."""
         return self.state in IDLE and not (self.leases or self.pins)

@@ -18,6 +18,7 @@ from meshserve.core.memory import (
     invariants,
     lease_requests,
     memory_pool,
+    version_choice,
     waiters,
 )
 from meshserve.core.memory import residency_events as ev
@@ -190,12 +191,15 @@ class Residency:
             self._pool.pin(copy, binding.id)
         for ticket in self._waiters.take(binding):
             self._requests.request_copy(copy, ticket, binding.id)
+        if copy.state is CopyPhase.READY:
+            self._drop_previous(binding.id)
         self._admission.admit()
 
     def _forget(self, event: ev.ModelForgotten) -> None:
         """Unbind a model that is withdrawn, or declared anew with another artifact."""
         if not event.is_replaced:
             self._pinned.discard(event.id)
+            self._drop_previous(event.id)
         copy = self._requests.copy_of(event.id)
         binding = self.bindings.pop(event.id, None)
         if binding is None:
@@ -205,6 +209,8 @@ class Residency:
         if copy is not None:
             copy.names.discard(event.id)
             self._pool.unpin(copy, event.id)
+            if event.keeps_copy and copy.is_good:
+                self._keep_as_previous(event.id, copy)
             self._requests.reconsider(copy)
         if not event.is_replaced:
             message = f"model {event.id} was removed while requests waited for it"
@@ -212,6 +218,24 @@ class Residency:
         elif tickets:
             self._requests.fetch_again(event.id, tickets)
         self._admission.admit()
+
+    def _keep_as_previous(self, id_: model.ModelId, copy: copies.Copy) -> None:
+        """Let the copy of a replaced model answer until the new one is loaded.
+
+        It has no pin: if both do not fit, the new one takes its memory.
+        """
+        previous = version_choice.previous_id(id_)
+        # One that is kept already has been loaded here; this one may have been elsewhere.
+        if previous not in self.bindings:
+            self.bindings[previous] = copies.Binding(previous, copy.key)
+            copy.names.add(previous)
+            self.changed.add(previous)
+
+    def _drop_previous(self, id_: model.ModelId) -> None:
+        """Forget what the model was before its replacement, if that was kept."""
+        previous = version_choice.previous_id(id_)
+        if previous in self.bindings:
+            self._forget(ev.ModelForgotten(previous))
 
     def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
         """Count a failed fetch or load, start its back-off, and refuse its waiters."""
@@ -250,6 +274,8 @@ class Residency:
         for ticket in self._waiters.take(copy):
             self._requests.grant(copy, ticket)
         self._pool.update(copy)
+        for id_ in tuple(copy.names):
+            self._drop_previous(id_)
 
     def _expel(self, copy: copies.Copy) -> None:
         """Free a copy that turned out too big for the room that can be made now.
@@ -366,5 +392,7 @@ class Residency:
     def _unload_idle(self, idle_s: float) -> None:
         self._swept_s = self._pool.now_s
         for copy in list(self.copies.values()):
-            if copy.is_evictable and self._pool.now_s - copy.last_used_s >= idle_s:
+            is_idle = copy.is_evictable and self._pool.now_s - copy.last_used_s >= idle_s
+            # The source of what a replaced model was may be gone, so it could not come back.
+            if is_idle and not any(map(version_choice.is_previous, copy.names)):
                 self._pool.evict(copy)

@@ -128,11 +128,13 @@ class DeviceMoveFailed:
 class ModelForgotten:
     """The model was withdrawn, or `is_replaced` by one with another artifact.
 
-    The requests that wait for it are refused, or wait for the new one.
+    The requests that wait for it are refused, or wait for the new one. With `keeps_copy` a replaced
+    model's copy stays as its `version_choice.previous_id` until the new one is loaded.
     """
 
     id: model.ModelId
     is_replaced: bool = False
+    keeps_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

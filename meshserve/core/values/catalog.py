@@ -110,6 +110,16 @@ class Catalog:
             )
         return model.ModelId(name, version)
 
+    def candidates(self, name: str, version: str = "") -> tuple[model.ModelId, ...]:
+        """Return the ids that may answer a request for `name`, newest first.
+
+        Only one if a version is named. Raises ModelNotFound.
+        """
+        id_, alias = self.resolve(name, version), self._aliases.get(name)
+        if version or (alias is not None and alias.version):
+            return (id_,)
+        return tuple(model.ModelId(id_.name, other) for other in self.versions(id_.name)[::-1])
+
     def declared(self, id_: model.ModelId) -> ModelDeclared | None:
         """Return the declaration with this id, if any."""
         return self._versions.get(id_.name, {}).get(id_.version)

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.memory import copies
+from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.worker.models import batcher, detached, load_queue, loader, process_memory
@@ -170,7 +170,8 @@ class CopyEffects:
             if isinstance(error, _ArtifactChanged):
                 for id_ in tuple(record.names):
                     self.forget_model(id_)
-                    self._emit(ev.ModelForgotten(id_, is_replaced=True))
+                    is_replaced = not version_choice.is_previous(id_)
+                    self._emit(ev.ModelForgotten(id_, is_replaced))
             self._emit(ev.CopyLoadFailed(key, error))
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
@@ -187,7 +188,11 @@ class CopyEffects:
     ) -> None:
         digest = recipe.artifact.digest
         measured = model.Measured(digest, loaded_copy.footprint, loaded_copy.load_s)
-        changed = {id_: measured for id_ in ids if not measured.is_known(self._measured.get(id_))}
+        changed = {
+            id_: measured
+            for id_ in ids
+            if not (version_choice.is_previous(id_) or measured.is_known(self._measured.get(id_)))
+        }
         self._measured.update(changed)
         self._newly_measured.update(changed)
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.memory import copies, eviction, residency
+from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
 from meshserve.protocol import inference, model_description
-from meshserve.worker.models import batcher, copy_effects, described_model
+from meshserve.worker.models import batcher, copy_effects, described_model, version_leases
 
 TICK_S = 0.25
 
@@ -29,6 +29,7 @@ class _ReadyModel:
     """A model whose copy is ready, and its uses that residency has not heard of yet."""
 
     id: model.ModelId
+    held_id: model.ModelId  # of the copy, which may be that of before a replacement
     resident: copy_effects.ResidentModel
     stats: model_stats.ModelStats
     uses: int = 0
@@ -55,6 +56,9 @@ class ModelHost:
         self._effects = copy_effects.CopyEffects(
             settings, storage, self._follower, self._residency.copies, self._handle
         )
+        self._leases = version_leases.VersionLeases(
+            self._follower, self._residency, self.lease, self.ensure_loaded
+        )
         self._ready: dict[tuple[str, str], _ReadyModel] = {}
         self._stats: collections.defaultdict[model.ModelId, model_stats.ModelStats] = (
             collections.defaultdict(model_stats.ModelStats)
@@ -73,7 +77,7 @@ class ModelHost:
         return self._follower
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Apply a step of the catalog; copies of changed models are freed after their last use.
+        """Apply a step of the catalog; a changed model's copy answers until the new one is loaded.
 
         Raises catalog_sync.MissedStep, and changes nothing then.
         """
@@ -91,7 +95,7 @@ class ModelHost:
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         self._effects.forget_model(id_)
-        self._handle(ev.ModelForgotten(id_, is_replaced))
+        self._handle(ev.ModelForgotten(id_, is_replaced, keeps_copy=is_replaced))
 
     # Predictions
 
@@ -111,7 +115,7 @@ class ModelHost:
         outcome = self._run(call, ready, expires_s)
         if not isinstance(outcome, inference.InferReply):
             self._requests[ready.id] += 1
-            self._lease_ready(ready.id)
+            self._lease_ready(ready.held_id)
             return self._release_after(outcome, ready.resident)
         return outcome
 
@@ -123,13 +127,22 @@ class ModelHost:
         """
         ready = self._ready.get((name, version))
         if ready is None:
-            id_ = self._follower.catalog.resolve(name, version)
+            id_ = held_id = self._follower.catalog.resolve(name, version)
             key = self._residency.find_ready(id_)
             if key is None:
+                held_id = self._leases.pick(name, version) or id_
+                key = self._residency.find_ready(held_id)
+            if key is None:
                 return None
-            ready = _ReadyModel(id_, self._effects.resident(key), self._stats[id_])
+            ready = self._ready_model(held_id, self._effects.resident(key))
             self._ready[name, version] = ready
         return ready
+
+    def _ready_model(
+        self, held_id: model.ModelId, resident: copy_effects.ResidentModel
+    ) -> _ReadyModel:
+        id_ = version_choice.public_id(held_id)
+        return _ReadyModel(id_, held_id, resident, self._stats[id_])
 
     def _run(
         self, call: inference.InferCall, ready: _ReadyModel, expires_s: float
@@ -179,11 +192,10 @@ class ModelHost:
     async def _load_and_infer(
         self, call: inference.InferCall, expires_s: float
     ) -> inference.InferReply:
-        id_ = self._follower.catalog.resolve(call.model, call.version)
-        resident = await self.lease(id_, expires_s)
-        self._requests[id_] += 1
+        held_id, resident = await self._leases.lease(call.model, call.version, expires_s)
+        ready = self._ready_model(held_id, resident)
+        self._requests[ready.id] += 1
         try:
-            ready = _ReadyModel(id_, resident, self._stats[id_])
             outcome = self._run(call, ready, expires_s)
             return outcome if isinstance(outcome, inference.InferReply) else await outcome
         finally:
@@ -219,9 +231,9 @@ class ModelHost:
 
         Only a loaded model's signature was verified. Raises as `infer` does.
         """
-        id_ = self._follower.catalog.resolve(name, version)
-        resident = await self.lease(id_, expires_s)
+        held_id, resident = await self._leases.lease(name, version, expires_s)
         self.release(resident)
+        id_ = version_choice.public_id(held_id)
         is_joined = resident.signature.can_join and resident.spec.batching is not False
         return model_description.ServedModel(
             id=model.ModelId(name, id_.version),
@@ -247,24 +259,12 @@ class ModelHost:
         ]
 
     def is_ready(self, name: str, version: str) -> bool:
-        """Return whether requests for the model may be sent: its last load did not fail.
-
-        A model that was not loaded yet is ready. Raises ModelNotFound.
-        """
-        id_ = self._follower.catalog.resolve(name, version)
-        binding = self._residency.bindings.get(id_)
-        if binding is None:
-            return True
-        if binding.key is None:
-            return binding.failure is None or binding.is_fetching
-        return self._residency.copies[binding.key].failure is None
+        """Return whether requests for the model may be sent. Raises ModelNotFound."""
+        return self._leases.is_ready(name, version)
 
     def footprint(self, id_: model.ModelId) -> model.Footprint:
         """Return the memory booked for the model's copy."""
-        binding = self._residency.bindings.get(id_)
-        if binding is None or binding.key is None:
-            return model.Footprint()
-        return self._residency.copies[binding.key].booked
+        return self._leases.footprint(id_)
 
     # Leases
 
@@ -320,6 +320,7 @@ class ModelHost:
     def unload(self, id_: model.ModelId) -> None:
         """Free the model's copy after its last use."""
         self._handle(ev.UnloadRequested(id_))
+        self._handle(ev.UnloadRequested(version_choice.previous_id(id_)))
 
     def set_pinned(self, id_: model.ModelId, is_pinned: bool) -> None:
         """Keep the model in memory once it is loaded, or no longer."""
@@ -350,7 +351,7 @@ class ModelHost:
 
     def take_changed(self) -> set[model.ModelId]:
         """Return the models whose copies changed since the last call."""
-        changed = set(self.residency.changed)
+        changed = set(map(version_choice.public_id, self.residency.changed))
         self._residency.changed.clear()
         return changed
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from meshserve import errors
-from meshserve.core.memory import eviction
+from meshserve.core.memory import eviction, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import model
@@ -156,22 +156,29 @@ class World(RuleBasedStateMachine):
 
     @rule(
         name=names,
-        is_replaced=st.booleans(),
+        how=st.sampled_from([(False, False), (True, False), (True, True)]),
         host=hosts,
         gpu=gpus,
         hint=hosts,
         key=st.integers(0, 11),
     )
     def forget(
-        self, name: str, is_replaced: bool, host: int, gpu: int, hint: int, key: str
+        self, name: str, how: tuple[bool, bool], host: int, gpu: int, hint: int, key: str
     ) -> None:
+        is_replaced, keeps_copy = how
         gpu = gpu if self.gpu else 0
         if f"k{key}" not in self.play.artifacts_by_key:
             self.play.declare(
                 name, host, gpu, hint=(hint, gpu), key=f"k{key}", can_offload=bool(self.gpu)
             )
         self.play.artifacts[play.id_of(name)] = self.play.artifacts_by_key[f"k{key}"]
-        self.play.send(ev.ModelForgotten(play.id_of(name), is_replaced))
+        self.play.send(ev.ModelForgotten(play.id_of(name), is_replaced, keeps_copy))
+
+    @rule(name=names)
+    def request_previous(self, name: str) -> None:
+        previous = version_choice.previous_id(play.id_of(name))
+        if previous in self.play.residency.bindings:
+            self.play.request_id(previous)
 
     @rule(key=st.integers(0, 11), host=hosts, gpu=gpus)
     def grow_or_shrink(self, key: str, host: int, gpu: int) -> None:

@@ -68,7 +68,9 @@ async def test_v1_tells_the_status_as_tensorflow_serving_does(
     helpers.apply(pool_worker, *helpers.declared(second))
     assert (await http.get("/v2/models/doubled/versions/2")).status_code == 424
     answer = await http.get("/v1/models/doubled")
-    assert (answer.status_code, answer.json()["ready"]) == (424, False)
+    # Without a version the first one answers.
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert (await http.get("/v1/models/doubled/versions/2")).status_code == 424
     states = answer.json()["model_version_status"]
     assert [(entry["version"], entry["state"]) for entry in states] == [
         ("1", "AVAILABLE"),

@@ -1,0 +1,114 @@
+"""Leases on the copy that answers for a name: of the newest version that loads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Container
+
+from meshserve import errors, tasks
+from meshserve.core.memory import residency, version_choice
+from meshserve.core.values import catalog_sync, model
+from meshserve.worker.models import copy_effects
+
+TRIAL_S = 120.0
+"""The time of a trial whose model was withdrawn meanwhile."""
+
+Lease = Callable[[model.ModelId, float], Awaitable[copy_effects.ResidentModel]]
+
+
+class VersionLeases:
+    """Finds the copies behind names, and has better ones loaded beside those that answer.
+
+    `lease` and `load` are the host's, for one version.
+    """
+
+    def __init__(
+        self,
+        follower: catalog_sync.CatalogFollower,
+        residency_: residency.Residency,
+        lease: Lease,
+        load: Callable[[model.ModelId, float], Awaitable[None]],
+    ) -> None:
+        self._follower = follower
+        self._residency = residency_
+        self._choice = version_choice.VersionChoice(residency_.bindings, residency_.copies)
+        self._lease = lease
+        self._load = load
+        self._trials: set[model.ModelId] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def choose(
+        self, name: str, version: str, refused: Container[model.ModelId] = ()
+    ) -> version_choice.Choice | None:
+        """Return what answers requests now, `refused` apart. Raises ModelNotFound."""
+        versions = self._follower.catalog.candidates(name, version)
+        candidates = self._choice.candidates(versions)
+        left = (id_ for id_ in candidates if id_ not in refused)
+        return self._choice.choose(left, self._loop.time())
+
+    def is_ready(self, name: str, version: str) -> bool:
+        """Return whether the last load of the version did not fail; before one it is ready.
+
+        Without a version, what answers is meant, which may be an older one. Raises ModelNotFound.
+        """
+        id_ = self._follower.catalog.resolve(name, version)
+        if not version and (choice := self.choose(name, version)):
+            id_ = choice.id
+        binding = self._residency.bindings.get(id_)
+        if binding is None:
+            return True
+        if binding.key is None:
+            return binding.failure is None or binding.is_fetching
+        return self._residency.copies[binding.key].failure is None
+
+    def footprint(self, id_: model.ModelId) -> model.Footprint:
+        """Return the memory booked for the model's copy."""
+        bindings = self._residency.bindings
+        binding = bindings.get(id_) or bindings.get(version_choice.previous_id(id_))
+        if binding is None or binding.key is None:
+            return model.NO_BYTES
+        return self._residency.copies[binding.key].booked
+
+    def pick(
+        self, name: str, version: str, refused: Container[model.ModelId] = ()
+    ) -> model.ModelId | None:
+        """Return the id of the copy that answers, and load a better one beside it, if any.
+
+        Raises ModelNotFound.
+        """
+        choice = self.choose(name, version, refused)
+        if choice is None:
+            return None
+        if choice.trial is not None and choice.trial not in self._trials:
+            self._trials.add(choice.trial)
+            tasks.spawn(self._try(choice.trial), f"trial of {choice.trial}")
+        return choice.id
+
+    async def _try(self, id_: model.ModelId) -> None:
+        declared = self._follower.catalog.declared(id_)
+        timeout_s = declared.spec.load_timeout_s if declared else TRIAL_S
+        try:
+            # Residency keeps the error, and reports tell it.
+            with contextlib.suppress(errors.MeshError):
+                await self._load(id_, timeout_s)
+        finally:
+            self._trials.discard(id_)
+
+    async def lease(
+        self, name: str, version: str, expires_s: float
+    ) -> tuple[model.ModelId, copy_effects.ResidentModel]:
+        """Return the id and the copy that answer, loaded first if need be; a `release` is owed.
+
+        Raises as the host's `lease`: of several versions that fail, the first one's error.
+        """
+        refused: dict[model.ModelId, errors.MeshError] = {}
+        while (id_ := self.pick(name, version, refused)) is not None:
+            try:
+                return id_, await self._lease(id_, expires_s)
+            except (errors.Overloaded, errors.DeadlineExceeded):
+                raise
+            except errors.MeshError as error:
+                refused[id_] = error
+        # What a model was before its replacement has no error that a user would understand.
+        raise refused[min(refused, key=version_choice.is_previous)]
