@@ -19,9 +19,9 @@ app = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 
 
 def load(file: str | os.PathLike[str]) -> config.Config:
-    """Return the configuration in a file, its engine arguments checked by the engines.
+    """Return the configuration in a file; the engines check their arguments.
 
-    Raises ConfigInvalid with everything that is wrong, a line each.
+    Raises ConfigInvalid, with one line for each fault.
     """
     return config.load(file, _check_engine_arguments)
 
@@ -33,7 +33,7 @@ def can_check_engines(settings: config.Config) -> bool:
 
 
 def _check_engine_arguments(settings: config.Config) -> Iterator[config.Diagnostic]:
-    # Yields nothing for an engine that is not installed: the machines that run it may have it.
+    # An engine that is not installed here can't check, but the machine that runs it may have it.
     for runtime in sorted({llm.runtime for llm in settings.llms}):
         kind = engine_lookup.installed(runtime)
         if kind is None:

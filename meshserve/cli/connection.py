@@ -1,4 +1,4 @@
-"""The mesh that a command speaks to, and the options that all such commands have."""
+"""The connection of a command to a mesh, and the options that choose it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def status(as_json: connection.AsJson = False, endpoint: connection.Endpoint = N
     return out.print(llm_tables.llms(answer["llms"], out.width)) if answer["llms"] else None
 
 
-# In the order in which `meshserve --help` lists them.
+# Registered in the order in which `meshserve --help` should list them.
 app.command("top")(top.top)
 app.add_typer(models.app, name="models")
 app.command("infer", help="Send one prediction to a model and print what it answers.")(late)

@@ -81,8 +81,8 @@ def add(
     It stays registered when the mesh is restarted.
     """  # noqa: D205 - typer prints the first paragraph
     entry = {"name": name, "uri": _absolute(uri), **dict(_setting(text) for text in settings or ())}
-    # Checked here for messages about the command line; keys that are not given are left to the
-    # mesh, which may have another version and other defaults.
+    # Checked here too, so that errors name the command line. Keys that are not given are not sent:
+    # the mesh may be of another version, with other defaults.
     body = config.parse_model(entry).model_dump(mode="json", exclude_unset=True, exclude={"name"})
     with connection.connect(endpoint) as client:
         _print_model(client.register(name, body), as_json)
@@ -141,7 +141,7 @@ def _print_model(model: mesh_status.ModelStatus, as_json: bool) -> None:
 
 
 def _absolute(uri: str) -> str:
-    # The mesh's process has a working directory of its own.
+    # The mesh resolves paths, and its process has another working directory.
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

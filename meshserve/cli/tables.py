@@ -21,14 +21,14 @@ Row = Mapping[str, Any]
 WIDE = 110
 LEADING_WIDTH_MAX = 40
 NODE_LETTERS = 12
-"""Of the 56 letters of a node's id, as in Ray's own listings."""
+"""How many of a node id's 56 letters are shown, as in Ray's own listings."""
 
 GAP = 3
-"""Columns of the terminal between two columns of a table, in the box that we draw."""
+"""The width between two columns of a table with the box SIMPLE_HEAD, in terminal columns."""
 
-# Measures cells; nothing is printed on it.
+# A console for measuring cells; nothing is printed on it.
 MEASURE = Console(width=1000, file=io.StringIO())
-# By whether the terminal is wide, and whether GPU memory is shown beside host memory.
+# Widths of memory bars, by whether the terminal is wide and whether GPU memory has a column too.
 BAR_WIDTHS = {(True, False): 12, (True, True): 6, (False, False): 8, (False, True): 0}
 STYLES = {
     "ready": "green",
@@ -49,7 +49,8 @@ STYLES = {
 class Column(NamedTuple):
     """A column of a table; `cell` gives its content for a row.
 
-    Where the table is too wide, columns with the biggest `dropped` go first; those with 0 stay.
+    If the table is too wide, columns with the biggest `dropped` are left out first; columns with 0
+    always stay.
     """
 
     title: str
@@ -87,7 +88,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
     """Return the indices of the columns that fit."""
     shown = list(range(len(columns)))
-    # Of equally expendable columns the right one goes first.
+    # Of columns with the same `dropped` the rightmost is left out first.
     for index in sorted(shown, key=lambda index: (-columns[index].dropped, -index)):
         if columns[index].dropped and sum(widths[other] + GAP for other in shown) - GAP > width:
             shown.remove(index)
@@ -103,7 +104,7 @@ def _width(cell: RenderableType) -> int:
 
 
 def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType:
-    """Return used bytes of a budget as a bar, unless `bar_width` is 0, and in figures."""
+    """Return the used bytes of a budget in figures, with a bar unless `bar_width` is 0."""
     if not budget_bytes:
         return "–"
     figures = Text(f"{units.size(used_bytes)} / {units.size(budget_bytes)}", no_wrap=True)
@@ -123,7 +124,7 @@ def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType
 
 
 def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> RenderableType:
-    """Return what `meshserve status` prints; `endpoint` is where the mesh was asked."""
+    """Return the output of `meshserve status`; `endpoint` is shown if the mesh names none."""
     named_rows = [
         *((worker["id"], worker) for worker in workers(answer)),
         *((f"gateway {gateway['node']}", gateway) for gateway in answer["gateways"]),
@@ -147,7 +148,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
 
 
 def reasons(named_rows: Sequence[tuple[str, Row]]) -> list[RenderableType]:
-    """Return an empty line and a line for each row that has a reason; nothing if none has."""
+    """Return an empty line and then one line per row with a reason; [] if no row has one."""
     lines = [
         Text.assemble((f"{name} ", "bold red"), " ".join(str(row["reason"]).split()))
         for name, row in named_rows
@@ -164,7 +165,7 @@ def workers(answer: mesh_status.MeshStatus) -> Iterator[Row]:
 
 
 def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
-    """Return the columns for the workers; GPU memory has one if any worker has GPU memory."""
+    """Return the columns of workers, with one for GPU memory if any worker has GPU memory."""
     has_gpu = any(worker["budget_bytes"]["gpu"] for worker in workers(answer))
     bar_width = BAR_WIDTHS[width >= WIDE, has_gpu]
     gpu = [
@@ -253,7 +254,7 @@ def footprint(by_device: mesh_status.ByteCounts | None) -> str:
 
 
 def models(page: mesh_status.ModelPage, width: int) -> RenderableType:
-    """Return what `meshserve models list` prints: the table, reasons, and how to see more."""
+    """Return the output of `meshserve models list`: the table, reasons, and how to see more."""
     rows = page["models"]
     parts: list[RenderableType] = [
         table(MODEL_COLUMNS, rows, width) if rows else Text("no models", "dim")
@@ -265,7 +266,7 @@ def models(page: mesh_status.ModelPage, width: int) -> RenderableType:
 
 
 def model(answer: mesh_status.ModelStatus) -> RenderableType:
-    """Return what `meshserve models show` prints: a line for each known thing."""
+    """Return the output of `meshserve models show`: one line per field that is not empty."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")

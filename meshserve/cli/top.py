@@ -18,17 +18,17 @@ from meshserve.client import admin
 from meshserve.protocol import mesh_status
 
 MODELS_MAX = 500
-"""The hottest models are looked for among this many of the ready ones with the most requests."""
+"""How many ready models, those with the most requests so far, are sampled to find the hottest."""
 
 ONCE_ROWS = 10
 FIXED_LINES = 11
-"""The header, the totals, and the heads of the tables of workers and models."""
+"""Lines for the headline, the totals, and the heads of the tables of workers and models."""
 
 FIXED_LLM_LINES = 5
 
 
 class Sample(NamedTuple):
-    """The answers of the mesh at one moment of a monotonic clock."""
+    """The mesh's status and models at one moment; `at_s` is of a monotonic clock."""
 
     at_s: float
     status: mesh_status.MeshStatus
@@ -66,11 +66,11 @@ def _watch(client: admin.AdminClient, before: Sample, wait: Callable[[], str]) -
 
 
 def _refresh(client: admin.AdminClient, before: Sample, live: Live, out: Console) -> Sample:
-    """Draw the time since `before`; return the new sample, or `before` if the mesh is silent."""
+    """Draw the traffic since `before`; return the new sample, or `before` without an answer."""
     try:
         after = _sample(client)
     except errors.MeshError as error:
-        # A mesh that restarts answers again in a moment: watching goes on.
+        # A mesh that restarts will answer again soon, so `top` goes on.
         live.update(
             Group(
                 Text("no answer", "bold red"),
@@ -86,8 +86,8 @@ def _refresh(client: admin.AdminClient, before: Sample, live: Live, out: Console
 
 
 def _other_lines(status: mesh_status.MeshStatus) -> int:
-    """Return the number of lines that are not models."""
-    # An LLM has a line, and a second one for the reason why it is not ready.
+    """Return the number of lines on the screen that do not show models."""
+    # An LLM that is not ready has a second line, for the reason.
     llms = sum(1 + bool(llm["reason"]) for llm in status["llms"])
     return FIXED_LINES + len(list(tables.workers(status))) + (llms and FIXED_LLM_LINES + llms)
 
@@ -99,8 +99,8 @@ def _sample(client: admin.AdminClient) -> Sample:
 
 
 def view(before: Sample, after: Sample, width: int, models_max: int) -> RenderableType:
-    """Return a picture of the time between two samples, with at most `models_max` models."""
-    # Never 0, by which rates would be divided.
+    """Return the screen: the traffic between two samples, with at most `models_max` models."""
+    # Rates are divided by the interval, so it must not be 0.
     interval_s = max(after.at_s - before.at_s, 1e-3)
     earlier = {worker["id"]: worker for worker in tables.workers(before.status)}
     traffic = {

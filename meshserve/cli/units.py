@@ -48,7 +48,7 @@ def duration(time_s: float) -> str:
 def share(part: float, whole: float) -> str:
     """Return a part as `99.9 %` of a whole, or a dash if the whole is 0.
 
-    Only the whole is `100 %`: nothing is rounded up to it.
+    A part that is not the whole is at most `99.9 %`: it is never rounded up to `100 %`.
     """
     if not whole:
         return "–"

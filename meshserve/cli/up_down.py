@@ -45,7 +45,7 @@ def up(
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     out = terminal.out()
-    # A second `up` with the same state directory means a change, not a second mesh.
+    # `up` with the state directory of a running mesh changes that mesh.
     running = mesh_file.running_endpoint(settings.state_dir)
     if running:
         _apply(running, settings, out)
@@ -58,7 +58,7 @@ def up(
 
 
 def _serve(settings: config.Config, file: Path, address: str | None, is_plain: bool) -> None:
-    """Start a mesh, and end it at Ctrl-C or SIGTERM or when it has ended by itself."""
+    """Start a mesh, and drain it at Ctrl-C or SIGTERM; return when it has ended."""
     out = terminal.out()
     # `meshserve down` sends SIGTERM; an exception lets the context drain the mesh.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -108,7 +108,7 @@ def _down_command(settings: config.Config) -> str:
 
 def _next_commands(endpoint: str, settings: config.Config) -> list[str]:
     """Return commands for a new user to copy."""
-    # Other commands look for a mesh in the default state directory alone.
+    # Other commands find a mesh by themselves only in the default state directory.
     option = "" if _has_default_home(settings) else f" --endpoint {endpoint}"
     commands = [f"meshserve status{option}", f"meshserve models list{option}"]
     if settings.models:

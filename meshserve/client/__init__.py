@@ -5,9 +5,9 @@
         client.predict("ranker", {"user": users, "items": items})    # several: by name
         client.models()                                              # every registered model
 
-They speak the Open Inference Protocol over gRPC, to any server of it. Errors are those of
-`meshserve.errors`, with the server's message; `retry_after_s` is set where a retry is expected to
-help.
+`Client` and `AsyncClient` speak the Open Inference Protocol over gRPC, to any server of it. Errors
+are classes of `meshserve.errors` with the server's message; `retry_after_s` is set if the server
+gave a time for a retry.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # The command line uses `admin` alone, and importing gRPC and numpy takes most of a second.
+    # The command line uses only `admin`, and importing gRPC and numpy takes most of a second.
     if name in _MODULES:
         return getattr(importlib.import_module(f"meshserve.client.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The client of the management API `/mesh/v1`, for the command line and for programs.
 
-Must not import gRPC: commands that only look at a mesh start in a fraction of its import time.
+This module must not import gRPC, which takes longer than most commands as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from meshserve.protocol import mesh_status, paths
 
 API_KEY = "MESHSERVE_API_KEY"
 TIMEOUT_S = 30.0
-# The mesh has limits of its own for loads and for changes of the configuration, and states them.
+# Longer than the mesh's own timeouts for loads and changes, whose errors name the limit exceeded.
 LOAD_TIMEOUT_S = 3600.0
 APPLY_TIMEOUT_S = 120.0
 HEALTH_TIMEOUT_S = 5.0
@@ -33,8 +33,8 @@ class AdminClient:
 
     The key comes from the environment variable MESHSERVE_API_KEY where `api_key` is empty.
 
-    Every method raises DeadlineExceeded or Unavailable if no mesh answers, and MeshError, with one
-    line for a user, if the mesh refuses; `apply` also ConfigInvalid.
+    Every method but `is_answering` raises DeadlineExceeded or Unavailable if no mesh answers, and
+    MeshError, with one line for a user, if the mesh refuses; `apply` also raises ConfigInvalid.
     """
 
     def __init__(self, endpoint: str, api_key: str = "") -> None:
@@ -59,12 +59,12 @@ class AdminClient:
         self._http.close()
 
     def is_answering(self) -> bool:
-        """Return whether a mesh answers at the endpoint, be it ready or not. Raises nothing."""
+        """Return whether a mesh answers at the endpoint, ready or not. Raises nothing."""
         try:
             answer = self._http.get(paths.HEALTHZ, timeout=HEALTH_TIMEOUT_S)
         except httpx.TransportError:
             return False
-        # 503 is a mesh without a ready worker; 404 is another program.
+        # A mesh without a ready worker answers 503; a 404 comes from another program.
         return not answer.is_client_error
 
     def status(self, timeout_s: float = TIMEOUT_S) -> mesh_status.MeshStatus:
@@ -73,7 +73,7 @@ class AdminClient:
         return cast("mesh_status.MeshStatus", self.request("GET", path, timeout_s=timeout_s))
 
     def models(self, **query: str | int | None) -> mesh_status.ModelPage:
-        """Return a page of models. `prefix`, `state`, `limit` and `after` choose it."""
+        """Return a page of models, as chosen by `prefix`, `state`, `sort`, `limit` and `after`."""
         page = self.request("GET", paths.MESH_V1 + "models", query=query)
         return cast("mesh_status.ModelPage", page)
 
@@ -82,15 +82,15 @@ class AdminClient:
         return self._of_model("GET", name, version)
 
     def register(self, name: str, entry: Mapping[str, Any]) -> mesh_status.ModelStatus:
-        """Register a model or replace it; `entry` is one of the config's `models:` as a dict."""
+        """Register or replace a model; `entry` is an entry of the config's `models:` as a dict."""
         return self._of_model("PUT", name, None, body=entry)
 
     def remove(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
-        """Remove a model, all its versions or one; return it as it was."""
+        """Remove one version of a model, or all; return the model as it was."""
         return self._of_model("DELETE", name, version)
 
     def load(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
-        """Load a model; return it when the load is over."""
+        """Load a model; return its status once the load has ended."""
         return self._order(name, "load", version)
 
     def unload(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
@@ -106,7 +106,7 @@ class AdminClient:
         return self._order(name, "unpin", version)
 
     def apply(self, document: Mapping[str, Any]) -> list[str]:
-        """Make the mesh follow this configuration; return the changes, a line for each.
+        """Apply a configuration to the mesh; return the changes, one line for each.
 
         Raises ConfigInvalid, with a line for each mistake.
         """
@@ -148,7 +148,7 @@ class AdminClient:
         params = {key: value for key, value in (query or {}).items() if value is not None}
         try:
             return self._http.request(method, path, params=params, json=body, timeout=timeout_s)
-        # First, because httpx counts a timeout as a failure of the transport too.
+        # Caught first, because TimeoutException is a subclass of TransportError.
         except httpx.TimeoutException:
             raise errors.DeadlineExceeded(
                 f"the mesh at {self.endpoint} did not answer within {timeout_s:g} s"

@@ -1,7 +1,6 @@
 """A caller's values as tensors, and tensors as arrays.
 
-Values are cast to the model's datatypes where nothing is lost; where something would be, the error
-names the remedy.
+Values are cast to the model's datatypes if nothing is lost; otherwise an error names the remedy.
 """
 
 from __future__ import annotations
@@ -42,13 +41,14 @@ def fit_all(
 
 
 def fit(value: npt.ArrayLike, spec: model.TensorSpec) -> np.ndarray:
-    """Return `value` in its shape, with the dtype that stands for the datatype of `spec`.
+    """Return `value` as an array of its shape and of the dtype for the datatype of `spec`.
 
-    An array is cast only if no value changes, Python's own numbers as numpy would cast them. BYTES
-    takes strings (encoded as UTF-8) and bytes, BF16 its bits as uint16. Raises InvalidRequest.
+    Integers are cast if no value changes, arrays of floats only to wider float types, and Python's
+    floats to the nearest number. BYTES takes strings (encoded as UTF-8) and bytes, BF16 takes its
+    bits as uint16. Raises InvalidRequest for anything else.
     """
     dtype = tensors.dtype(spec.datatype)
-    # As objects from the start, because numpy's own byte strings lose zeros at their end.
+    # Strings become objects at once, because numpy's byte strings lose zero bytes at their end.
     array = _array(value, spec, object if dtype.hasobject else None)
     if dtype.hasobject:
         return _encoded(array, spec)
@@ -72,7 +72,7 @@ def from_answer(answer: pb.ModelInferResponse) -> dict[str, np.ndarray]:
     BYTES become arrays of dtype object with bytes, BF16 becomes float32. Raises InvalidRequest for
     a broken answer.
     """
-    # A server sends either raw contents for all outputs, in their order, or typed ones.
+    # A server sends raw contents for all outputs, in order, or typed contents in each output.
     raws = iter(answer.raw_output_contents)
     return {output.name: _output(output, next(raws, None)) for output in answer.outputs}
 
@@ -103,16 +103,16 @@ def _cast(array: np.ndarray, dtype: np.dtype[Any], *, is_typed: bool) -> np.ndar
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         cast = array.astype(dtype)
-        # Cast back to compare: comparing an integer with a float would round the integer first.
-        seen = cast.astype(array.dtype) if dtype.kind == "f" else cast
-    return cast if np.array_equal(seen, array) else None
+        # Floats are cast back: a comparison of integers with floats would round the integers.
+        comparable = cast.astype(array.dtype) if dtype.kind == "f" else cast
+    return cast if np.array_equal(comparable, array) else None
 
 
 def _cast_floats(array: np.ndarray, dtype: np.dtype[Any], *, is_typed: bool) -> np.ndarray | None:
     """Return the array with this dtype, or None if it may not be cast or a value overflows.
 
-    `0.1` in Python means the nearest number of the model's datatype; an array of float64 may mean
-    all of its digits.
+    A Python float such as `0.1` is rounded to the model's datatype. An array of float64 is not: its
+    owner may need all of its digits.
     """
     is_empty_list = not is_typed and not array.size
     is_allowed = is_empty_list or (

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class AsyncClient:
     """`Client` for one event loop: every method is awaited, the context manager is asynchronous.
 
-    Make it inside the loop that uses it. A cancelled call is cancelled on the server too.
+    Create it inside the loop that uses it. A cancelled call is cancelled on the server too.
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
@@ -59,7 +59,7 @@ class AsyncClient:
         return await self._perform(self._conversation.models())
 
     async def close(self) -> None:
-        """Close the connection. Calls under way fail."""
+        """Close the connection. Calls in progress fail."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -75,7 +75,7 @@ class AsyncClient:
 
     async def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
         """Make the calls that `steps` yields, all within one deadline."""
-        # The first prediction also fetches metadata: the caller's limit holds for both together.
+        # A first prediction also fetches metadata: both calls together get the caller's timeout.
         end_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(steps)
@@ -87,7 +87,7 @@ class AsyncClient:
                     call = steps.throw(grpc_errors.raised_by(failure))
                 else:
                     call = steps.send(answer)
-        # A generator's result comes as the value of its StopIteration.
+        # A generator returns its result as the value of StopIteration.
         except StopIteration as end:
             result: T = end.value
             return result

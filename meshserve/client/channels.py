@@ -1,4 +1,4 @@
-"""Channels to a mesh: what the blocking and the asynchronous client share."""
+"""Channels to a mesh, for the blocking and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshserve.client import grpc_errors
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
 
-# The server limits messages itself, and its error names the setting; the channel's would not.
+# Unlimited, because the server limits messages itself, and only its error names the setting.
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 ANSWERS: dict[str, Any] = {
     paths.MODEL_INFER: pb.ModelInferResponse,
@@ -21,7 +21,7 @@ ANSWERS: dict[str, Any] = {
 
 
 class ServerTarget(NamedTuple):
-    """A server as gRPC names it, and whether it is reached over TLS."""
+    """A server's address as gRPC's `target`, and whether to use TLS."""
 
     target: str
     is_secure: bool
@@ -39,14 +39,14 @@ def parse_endpoint(endpoint: str) -> ServerTarget:
 
 
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of every call."""
+    """Return the gRPC metadata for every call: the API key, if any."""
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
 def methods(channel: Any) -> dict[str, Any]:
-    """Return a client's methods on a channel, blocking or asynchronous, by path.
+    """Return the client's methods on a channel, blocking or asynchronous, by path.
 
-    A client keeps them, because gRPC makes each of them anew.
+    A client should call this once, because gRPC builds each method anew.
     """
     return {
         path: channel.unary_unary(
@@ -65,7 +65,7 @@ def check_health(address: str, timeout_s: float) -> None:
     """
     with grpc.insecure_channel(address) as channel:
         try:
-            # An empty message asks for the server as a whole; its state does not matter here.
+            # An empty request means the server as a whole. Any status in the answer will do.
             channel.unary_unary(f"{paths.HEALTH}Check")(b"", timeout=timeout_s)
         except grpc.RpcError as failure:
             raise grpc_errors.raised_by(failure) from failure

@@ -1,4 +1,4 @@
-"""The calls that a client makes and how it reads their answers, without a connection.
+"""The calls of a client and the meaning of their answers, without a connection.
 
 Each method is a generator that yields calls and is sent their answers, so that the blocking and the
 asynchronous client share it (the style of https://sans-io.readthedocs.io).
@@ -23,7 +23,7 @@ Prediction: TypeAlias = "np.ndarray | dict[str, np.ndarray]"
 
 
 class UnaryCall(NamedTuple):
-    """One unary call: the method's path, and the request's message."""
+    """A call to make: the path of a unary gRPC method, and the request message."""
 
     path: str
     request: Any
@@ -34,7 +34,7 @@ Steps: TypeAlias = Generator[UnaryCall, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """A model's versions, and the tensors it takes and returns. -1 in a shape is any size."""
+    """A model's versions, inputs and outputs. A -1 in a shape stands for any size."""
 
     name: str
     versions: tuple[str, ...]
@@ -71,7 +71,7 @@ class Conversation:
         self._metadata: dict[tuple[str, str], ModelMetadata] = {}
 
     def predict(self, request: PredictRequest) -> Steps[Prediction]:
-        """Predict. Raises InvalidRequest for inputs that don't fit, judged by fresh metadata."""
+        """Predict. Raises InvalidRequest for inputs that don't fit the model's present metadata."""
         cached = self._metadata.get((request.model, request.version))
         if cached is None:
             metadata = yield from self.metadata(request.model, request.version)
@@ -87,7 +87,7 @@ class Conversation:
 
     def metadata(self, name: str, version: str) -> Steps[ModelMetadata]:
         """Fetch the model's metadata and cache it."""
-        # Dropped first: if the model is gone, the next prediction must not use it.
+        # Dropped first: if this call fails, later predictions must not use old metadata.
         self._metadata.pop((name, version), None)
         request = pb.ModelMetadataRequest(name=name, version=version)
         answer = yield UnaryCall(paths.MODEL_METADATA, request)
@@ -126,7 +126,7 @@ def _infer(request: PredictRequest, metadata: ModelMetadata) -> Steps[Prediction
     message = pb.ModelInferRequest(
         model_name=request.model, model_version=request.version, id=request.request_id
     )
-    # Raw bytes: typed contents would need a Python object for each number.
+    # Tensors are sent as raw bytes: typed contents would need a Python object for each number.
     for spec, array in arrays.fit_all(request.model, request.inputs, metadata.inputs):
         message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         message.raw_input_contents.append(tensors.to_raw(array))

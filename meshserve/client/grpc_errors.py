@@ -1,6 +1,6 @@
-"""Errors of gRPC as errors of meshserve.
+"""Translate gRPC's errors to meshserve's.
 
-The status code chooses the class, the server's message stays, and a RetryInfo among the details
+The status code gives the class, the server's message is kept, and a RetryInfo among the details
 (https://cloud.google.com/apis/design/errors) becomes `retry_after_s`.
 """
 
@@ -38,8 +38,8 @@ def raised_by(failure: grpc.RpcError) -> errors.MeshError:
     code, details = failure.code(), failure.details() or ""
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     kind = BY_CODE.get(code.value[0], errors.MeshError)
-    # RESOURCE_EXHAUSTED stands for a full queue and for a message over the limit: only the text of
-    # the second says so, and it never comes with a RetryInfo.
+    # RESOURCE_EXHAUSTED means a full queue or a message over the size limit. The latter is known by
+    # its text and never comes with a RetryInfo.
     if kind is errors.Overloaded and retry_after_s is None and "larger than" in details:
         kind = errors.PayloadTooLarge
     return kind(details or code.name, retry_after_s=retry_after_s)

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Client:
     """A client of one mesh's models, for use by many threads at once.
 
-    `endpoint` is `host:port`, or a URL of `http` or `https`. `timeout_s` bounds every call that
-    names no other limit. Close the client, or use it as a context manager.
+    `endpoint` is `host:port`, or a URL with `http` or `https`. `timeout_s` applies to every call
+    without a timeout of its own. Close the client, or use it as a context manager.
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
@@ -45,9 +45,9 @@ class Client:
     ) -> conversation.Prediction:
         """Return the model's answer: one array if it has one output, otherwise a dict by name.
 
-        `inputs` is an array if the model has one input, otherwise a dict; lists and strings are
-        taken too. Shapes are as the model's metadata has them, datatypes are cast only where
-        nothing is lost. `outputs` names the ones to return.
+        `inputs` is an array if the model has one input, otherwise a dict of arrays by name; a list
+        or string may stand for an array. Shapes must fit the model's metadata; datatypes are cast
+        if nothing is lost. `outputs` names the outputs to return, by default all.
 
         Raises InvalidRequest for inputs that don't fit the model, and every error of the server.
         """
@@ -67,7 +67,7 @@ class Client:
         return self._perform(self._conversation.models())
 
     def close(self) -> None:
-        """Close the connection. Calls under way fail."""
+        """Close the connection. Calls in progress fail."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class Client:
 
     def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:
         """Make the calls that `steps` yields, all within one deadline."""
-        # The first prediction also fetches metadata: the caller's limit holds for both together.
+        # A first prediction also fetches metadata: both calls together get the caller's timeout.
         end_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(steps)
@@ -95,7 +95,7 @@ class Client:
                     call = steps.throw(grpc_errors.raised_by(failure))
                 else:
                     call = steps.send(answer)
-        # A generator's result comes as the value of its StopIteration.
+        # A generator returns its result as the value of StopIteration.
         except StopIteration as end:
             result: T = end.value
             return result

@@ -21,10 +21,10 @@ POLL_S = 0.01
 
 
 class HostedController(Protocol):
-    """What the controller's actor holds. It runs on an event loop of its own."""
+    """The controller inside its actor, running on an event loop of its own."""
 
     async def run(self) -> None:
-        """Start, and return once the mesh was drained."""
+        """Start the controller, and return once the mesh has been drained."""
         ...
 
     async def status(self) -> dict[str, Any]:
@@ -32,15 +32,15 @@ class HostedController(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Drain the mesh; return when all of it has ended."""
+        """Drain the mesh; return when all its processes have ended."""
         ...
 
 
 class ControllerActor:
-    """Starts a controller when it is created, and ends itself when the controller was drained.
+    """Starts a controller in its constructor, and ends itself once the controller is drained.
 
-    Starting in the constructor is what makes Ray's restart of a killed actor a full recovery:
-    no other process has to act.
+    So Ray's restart of a killed actor, which calls the constructor, is a full recovery without
+    the help of any other process.
     """
 
     def __init__(self, make: Callable[[], HostedController]) -> None:
@@ -103,7 +103,7 @@ class ControllerHandle:
         try:
             self._result(self._actor.drain.remote(), timeout_s)
         except NoAnswer:
-            # A controller that ended by itself meanwhile cannot answer: it is drained all the same.
+            # A controller that has ended by itself can't answer, but it is drained.
             if find_controller() is not None:
                 raise
         ray.kill(self._actor)

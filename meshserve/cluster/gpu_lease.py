@@ -24,12 +24,12 @@ class GpuLeaseActor:
         self._replica_ids: set[str] = set()
 
     async def take(self, replica_id: str) -> tuple[str, ...]:
-        """Add a user; return the GPUs by CUDA's numbers on this node."""
+        """Add a replica as a user; return the CUDA device numbers of the GPUs on this node."""
         self._replica_ids.add(replica_id)
         return tuple(str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids()["GPU"])
 
     async def release(self, replica_id: str) -> bool:
-        """Remove a user; return True if no user is left."""
+        """Remove a replica; return True if none is left."""
         self._replica_ids.discard(replica_id)
         return not self._replica_ids
 
@@ -43,10 +43,10 @@ class GpuLeases:
     async def take(
         self, replica_id: str, group: str, plan: llm_spec.ReplicaPlan
     ) -> tuple[str, ...]:
-        """Return the CUDA numbers of the group's GPUs, for a replica that will use them.
+        """Return the CUDA device numbers of the group's GPUs, for a replica that will use them.
 
-        Creates the lease if the group has none with enough GPUs. Raises Unavailable if the cluster
-        has not enough free GPUs, Unsupported if the plan needs more than one node.
+        Creates the lease if the group has none with enough GPUs. Raises Unavailable if too few
+        GPUs are free, Unsupported if the plan needs more than one node.
         """
         name = PREFIX + group
         if len(plan.bundles) > 1:

@@ -1,4 +1,4 @@
-"""Named Ray actors: created, called and ended. Whatever Ray raises becomes errors.Unavailable."""
+"""Create, call and end named Ray actors. Ray's exceptions become errors.Unavailable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def run_to_end(call: Callable[..., T], *args: object) -> T:
 
 
 def on_node(node: str) -> scheduling_strategies.NodeAffinitySchedulingStrategy:
-    """Return Ray's scheduling strategy for an actor that may run on this node alone."""
+    """Return Ray's scheduling strategy for an actor that may run only on this node."""
     return scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
 
@@ -111,7 +111,7 @@ class NamedActors:
         return True
 
     async def wait_until_ended(self, name: str) -> str:
-        """Return the reason once the actor has ended or its `live` has returned.
+        """Wait until the actor has ended or its `live` has returned; return the reason.
 
         Returns at once if the actor does not exist.
         """

@@ -1,8 +1,8 @@
-"""Kills what a dead process leaves behind.
+"""Kill the processes that a dead process leaves behind.
 
 Run as a program, `process_guard.py PID` waits until the leader of a process group has ended and
-kills the rest of the group. It is a process of its own because the leader may be killed or stopped
-at any moment, and its children may be too stuck to notice.
+kills the rest of the group. It is a process of its own because the leader may be killed at any
+moment, and its children may hang.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def guard_this_process() -> subprocess.Popen[bytes]:
     """Make this process the leader of a process group, and start a guard over the group."""
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
-    # -I and -S: the guard needs the standard library alone, so it starts in milliseconds.
+    # The guard needs only the standard library: with -I and -S it starts in milliseconds.
     command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True

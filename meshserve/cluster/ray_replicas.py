@@ -1,4 +1,4 @@
-"""The controller's port to LLM replicas: an actor each, with a placement group for its GPUs."""
+"""The controller's port to LLM replicas: one Ray actor per replica, with its GPUs booked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REPLICA = "replica:"
 NODE_LABEL = "ray.io/node-id"
 PLACED_S = 30.0
 START_MARGIN_S = 30.0
-"""Added to the actor call's limit: the server gives up a start by itself and knows the reason."""
+"""Added to the timeout of the start call, so that the server times out first, with the reason."""
 
 STOP_S = actor_process.DRAIN_S + 30.0
 SLEEP_S = actor_process.DRAIN_S + 120.0
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaPlacement(NamedTuple):
-    """The GPUs that a lease gave a replica, by CUDA's numbers, and Ray's options for its actor."""
+    """The CUDA device numbers that a lease gave a replica, and Ray's options for its actor."""
 
     gpus: tuple[str, ...]
     options: dict[str, Any]
@@ -64,9 +64,9 @@ class RayReplicas:
         self._nodes_with_gpus: dict[str, tuple[str, ...]] = {}
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
-        """Return the replicas that serve, and end those that are still starting.
+        """Return the running replicas, and end those that are still starting.
 
-        No controller waits for the start of a replica that an earlier controller began.
+        A start that an earlier controller began is of no use: its outcome would reach no one.
         """
         names = await self._actors.names(REPLICA)
         answers = await asyncio.gather(*(self._living(name) for name in names))
@@ -82,7 +82,7 @@ class RayReplicas:
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
-        """Start a replica, in place of any earlier one; return once it has made a token.
+        """Start a replica in place of an earlier one; return once it has generated a token.
 
         Raises a MeshError with the reason if it does not start.
         """
@@ -111,7 +111,7 @@ class RayReplicas:
         )
 
     async def stop_replica(self, replica_id: str) -> None:
-        """Let the replica answer what it accepted, end all its processes and free its GPUs."""
+        """Let the replica answer its requests, end all its processes, and free its GPUs."""
         name = REPLICA + replica_id
         if await self._is_started(name):
             await self._actors.stop(name, STOP_S)
@@ -126,18 +126,18 @@ class RayReplicas:
         return True
 
     async def wait_until_replica_lost(self, replica_id: str) -> str:
-        """Return the reason once the process or engine has ended or its tokens have stalled.
+        """Wait until the process or engine has ended or hangs; return the reason.
 
         Returns at once if the replica does not exist.
         """
         return await self._actors.wait_until_ended(REPLICA + replica_id)
 
     async def sleep_replica(self, replica_id: str, level: int) -> None:
-        """Let the replica answer what it accepted, then put its engine to sleep at `level`."""
+        """Let the replica answer its requests, then put its engine to sleep at `level` (1 or 2)."""
         await self._actors.call(REPLICA + replica_id, "sleep", level, timeout_s=SLEEP_S)
 
     async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
-        """Wake the replica's engine; return once it has made a token again."""
+        """Wake the replica's engine; return once it has generated a token again."""
         begun_s = time.monotonic()
         await self._actors.call(REPLICA + replica_id, "wake", timeout_s=WAKE_S)
         return events.ReplicaWoken(replica_id, time.monotonic() - begun_s)
@@ -148,7 +148,7 @@ class RayReplicas:
 
     async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
-        # Copied before Ray is asked: its figures then account for at least these replicas.
+        # Copied before Ray is asked, so that Ray's figures include at least these replicas.
         nodes_with_gpus = dict(self._nodes_with_gpus)
         try:
             nodes = await asyncio.to_thread(ray.nodes)
@@ -201,7 +201,7 @@ class RayReplicas:
 
 
 def _create_group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
-    """Create a placement group with its actor's name, by which `_remove_group` finds it."""
+    """Create a placement group with the name of its actor, by which `_remove_group` finds it."""
     strategy = "STRICT_PACK" if len(plan.bundles) == 1 else "PACK"
     labels = [{NODE_LABEL: plan.node} for _ in plan.bundles] if plan.node else None
     bundles = [{"GPU": float(gpus)} for gpus in plan.bundles]

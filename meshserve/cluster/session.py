@@ -1,4 +1,4 @@
-"""Ray itself: a cluster of our own on this machine, or one that runs already."""
+"""Start a Ray cluster on this machine, or join one that already runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ OBJECT_STORE_BYTES = 80 << 20
 """Ray's minimum: no request and no model passes through its object store."""
 
 SYSTEM_CONFIG = {"worker_niceness": 0}
-"""Ray's default is 15, meant for tasks that may wait. Envoy, workers and engines are all started
-by actors and would get the CPU after any other program of the machine. A cluster that runs already
-keeps its own value (docs/decisions/0080)."""
+"""Niceness 0 instead of Ray's default 15, which is meant for tasks that may wait.
+
+Actors start Envoy, workers and engines, which would get the CPU after all other programs. A joined
+cluster keeps its own value (docs/decisions/0080).
+"""
 
 JOIN_HINT = (
     "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
@@ -51,7 +53,7 @@ def begin(temp_dir: str) -> None:
 
 @contextlib.contextmanager
 def _keeping_signals_and_logs() -> Iterator[None]:
-    # `ray.init` replaces the SIGTERM handler and prints warnings; both are the caller's to decide.
+    # `ray.init` replaces the SIGTERM handler and prints warnings, which only the caller should do.
     handler = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -72,8 +74,8 @@ def join(address: str) -> None:
     try:
         with _keeping_signals_and_logs():
             if _is_loopback(target):
-                # Private API, because no public one reads this machine's token file for an explicit
-                # address: `ray start` wants the token, `ray.init` shows it to `auto` alone.
+                # Private API: clusters of `ray start` require the token, but `ray.init` reads this
+                # machine's token file only for the address `auto`, not for an explicit one.
                 authentication_token_setup.maybe_enable_token_auth_if_token_available(
                     warn_if_disabled=False
                 )
@@ -109,5 +111,5 @@ def _check_health(address: str) -> None:
 
 
 def end() -> None:
-    """Leave the cluster. A cluster that `begin` started ends."""
+    """Leave the cluster; a cluster that `begin` started ends."""
     ray.shutdown()

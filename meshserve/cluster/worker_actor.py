@@ -41,7 +41,7 @@ class WorkerActor:
 
     @actor_process.errors_as_values
     async def start(self) -> events.WorkerStarted:
-        """Build the worker and have it listen; return its endpoint and process id."""
+        """Build and start the worker; return its endpoint and process id once it listens."""
         actor_process.make_run_dir(self._address.run_dir)
         self._worker = self._make(self._address, self._settings)
         self._endpoint = await self._worker.start()
@@ -49,7 +49,7 @@ class WorkerActor:
 
     @actor_process.errors_as_values
     async def living(self) -> events.LivingWorker:
-        """Return what a restarted controller must know. Raises Unavailable before the start."""
+        """Return the worker for a restarted controller. Raises Unavailable before the start."""
         if self._endpoint is None:
             raise errors.Unavailable(f"worker {self._address.id} is not started")
         is_ready = self._started.app.is_synced and not self._started.app.is_draining
@@ -78,7 +78,7 @@ class WorkerActor:
 
     @actor_process.errors_as_values
     async def pin(self, id_: model.ModelId, is_pinned: bool) -> None:
-        """Protect the worker's copy of the model from eviction, or no longer."""
+        """Pin the worker's copy of the model, which protects it from eviction, or unpin it."""
         self._started.host.set_pinned(id_, is_pinned)
 
     @actor_process.errors_as_values

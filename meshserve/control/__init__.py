@@ -1,6 +1,6 @@
-"""The one writer of the mesh's state, and the APIs that ask it for changes.
+"""The controller, which alone changes the mesh's state, and the APIs that request changes.
 
 Order of reading: `control_plane` joins the parts, `controller` runs the loop, `effects` and
-`registry_effects` perform commands, `monitor` watches processes, `admin_service` is what the
-APIs in `api/` call. Clusters are reached through `core.interfaces.cluster_control` alone.
+`registry_effects` perform commands, `monitor` watches processes, and the APIs in `api/` call
+`admin_service`. The cluster is reached only through `core.interfaces.cluster_control`.
 """

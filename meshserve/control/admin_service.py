@@ -1,4 +1,4 @@
-"""What users can ask of the mesh, whichever protocol they speak."""
+"""The reads and changes that users can request, the same for every protocol."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OnApplied = Callable[[desired.Desired], None]
 
 
 class AdminService:
-    """Turns calls into requests to the controller, and reads its view.
+    """Reads the mesh, and passes users' changes to the controller.
 
-    A change is answered once every worker and gateway that can be reached knows it. `on_applied` is
-    called with each configuration that holds from then on.
+    The method of a change returns once every worker and gateway that can be reached has applied
+    it. `on_applied` is called with each new configuration.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class AdminService:
         return self.view().declared(name, version)
 
     async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
-        """Return the model's copies by worker, as the workers say now.
+        """Return the model's present copies by worker.
 
-        Only workers are asked that may have one; one that can't be reached is left out.
+        Only workers that may have a copy are asked; one that can't be reached is left out.
         """
-        # The last report is up to a second old; after a load a user wants to see the copy.
+        # Reports are up to a second old, but a user wants to see a copy right after its load.
         copies: dict[str, reports.CopyReport] = {}
         for worker_id in self.view().holders(id_):
             with contextlib.suppress(errors.Unavailable):
@@ -78,7 +78,7 @@ class AdminService:
         return {}
 
     def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
-        """Return the spec of an entry of `models:`. Raises ConfigInvalid with all that is wrong."""
+        """Return the spec of a `models:` entry. Raises ConfigInvalid, which names all faults."""
         parsed = config.parse_model(entry)
         pool = self.view().config.pool(parsed.pool) or desired.PoolSettings()
         return parsed.spec(pool.load_timeout_s, origin)
@@ -105,11 +105,11 @@ class AdminService:
         return words
 
     def drain(self) -> None:
-        """Begin to end everything in good order."""
+        """Begin to drain the mesh: all processes finish their requests and end."""
         self.controller.post(events.DrainRequested())
 
     async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
-        """Register the model. Raises AlreadyExists if its name means something else."""
+        """Register the model. Raises AlreadyExists if its name has another definition."""
         await self._submit(events.ModelsRegistered((spec,), is_replacing))
 
     async def remove(self, name: str, version: str = "") -> None:
@@ -121,7 +121,7 @@ class AdminService:
         await self._submit(request)
 
     async def wait_until_moved(self, alias: str, target: str) -> None:
-        """Return once the alias means the target, or can't, or is to mean another model."""
+        """Return once the alias means the target, the target failed, or the alias was set anew."""
         await self.controller.wait_until(lambda view: not view.is_moving(alias, target))
 
     async def clear_alias(self, alias: str, owner: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The control plane as one thing: registry, controller, repositories and the app."""
+"""The control plane: the registry, controller, repositories and management app, joined."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class RealClock:
     """The machine's monotonic clock."""
 
     def now_s(self) -> float:
-        """Return the seconds since an arbitrary moment; never goes back."""
+        """Return the seconds since an arbitrary moment; the value never decreases."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Wait for this many seconds."""
         await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneParts:
-    """What the control plane is joined with. `state_dir` is where it may keep files."""
+    """The outside world of a control plane. `state_dir` is a folder for its own files."""
 
     cluster: cluster_control.Cluster
     store: cluster_control.RegistryStore
@@ -45,7 +45,10 @@ class ControlPlaneParts:
 
 
 class ControlPlane:
-    """Made and used inside one running event loop; `app` answers once `start` has returned."""
+    """The joined control plane; it belongs to the event loop that it was created in.
+
+    `app`, the ASGI app of the management APIs, answers once `start` has returned.
+    """
 
     def __init__(self, parts: ControlPlaneParts, restarts: int = 0) -> None:
         self._parts = parts
@@ -82,16 +85,16 @@ class ControlPlane:
         return words
 
     def status(self) -> mesh_json.Json:
-        """Return the mesh's state as /mesh/v1/status shows it, without the process's own part."""
+        """Return the JSON of /mesh/v1/status, without the fields of the controller's process."""
         return mesh_json.status(self.controller.view())
 
     async def drain(self) -> None:
-        """End everything in good order: every accepted request is answered."""
+        """Return when all processes have answered their accepted requests and ended."""
         self._repositories.close()
         self.controller.post(events.DrainRequested())
         await self.controller.wait_until_drained()
 
     async def close(self) -> None:
-        """Stop everything here; what runs in the cluster goes on."""
+        """Stop the control plane; workers, gateways and replicas go on."""
         self._repositories.close()
         await self.controller.close()

@@ -1,4 +1,4 @@
-"""The one writer: events come by one queue, the mesh decides, effects perform its commands."""
+"""The controller's loop: one queue brings events, the mesh decides, effects perform commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meshserve.core.values import commands, desired, events, model, registry_con
 
 TICK_S = 0.5
 LOOK_PERIOD_S = 2.0
-"""Between two looks at the cluster's nodes."""
+"""The pause between two reads of the cluster's nodes, and of their GPUs."""
 
 T = TypeVar("T")
 Words = tuple[str, ...]
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ControllerPorts:
-    """All that a controller acts on. `answer_held` answers a held request of an LLM."""
+    """The outside world of a controller. `answer_held` answers a held request of an LLM."""
 
     cluster: cluster_control.Cluster
     store: cluster_control.RegistryStore
@@ -37,7 +37,7 @@ class ControllerPorts:
 
 
 class Controller:
-    """Runs on one event loop. No call changes the mesh but by an event, and no read posts one."""
+    """The loop around the mesh. Only events change the mesh; reads post no events."""
 
     def __init__(self, ports: ControllerPorts, restarts: int = 0) -> None:
         self.restarts = restarts
@@ -66,10 +66,10 @@ class Controller:
         wanted: desired.Desired | None,
         contents: registry_contents.RegistryContents,
     ) -> Words:
-        """Begin with the registry's contents and what runs already; return what `wanted` changes.
+        """Restore the mesh, adopt running processes, apply `wanted` and return what it changed.
 
-        `last` is the configuration that held before; without `wanted` it holds on. Raises the
-        MeshError that refuses `wanted`: then nothing is started.
+        `last` is the previous configuration, which stays without a `wanted` one. Raises the
+        MeshError that refuses `wanted`; then nothing is started.
         """
         restored = events.Restored(
             (last, *contents.changes),
@@ -78,15 +78,15 @@ class Controller:
             is_config_coming=wanted is not None,
             replicas=await self._cluster.living_replicas(),
         )
-        # Not by `_handle`: a controller that can't take over what runs must not go on.
+        # `_handle` would catch exceptions, but a controller that can't restore must not go on.
         self._perform(self._mesh.handle(restored, self._clock.now_s()))
-        works = {
+        loops = {
             "events": self._handle_events(),
             "ticks": self._tick(),
             "nodes": self._look_at_nodes(),
             "capacity": self._look_at_capacity(),
         }
-        self._tasks = [tasks.spawn(work, name) for name, work in works.items()]
+        self._tasks = [tasks.spawn(loop, name) for name, loop in loops.items()]
         try:
             return () if wanted is None else await self.submit(events.ConfigApplied(wanted))
         except errors.MeshError:
@@ -94,7 +94,7 @@ class Controller:
             raise
 
     async def close(self) -> None:
-        """Stop everything here; what runs in the cluster goes on, and open requests fail."""
+        """Stop the loop and fail open requests; workers, gateways and replicas go on."""
         self._effects.close()
         self._monitor.close()
         for task in self._tasks:
@@ -108,11 +108,11 @@ class Controller:
     # Requests
 
     def post(self, event: events.Event) -> None:
-        """Take in an event."""
+        """Queue an event; the loop handles events in order."""
         self._queue.put_nowait(event)
 
     async def submit(self, request: events.AdminRequest) -> Words:
-        """Return what the request has changed, in words, once that is saved.
+        """Make a request; once its changes are saved, return them in words.
 
         Raises the MeshError that refuses it.
         """
@@ -146,7 +146,7 @@ class Controller:
         return self._mesh.view()
 
     async def wait_until(self, condition: Condition) -> None:
-        """Return once the condition holds; it is looked at after each event."""
+        """Return once the condition holds; it is evaluated after each event."""
         if condition(self.view()):
             return
         waiter = (condition, asyncio.get_running_loop().create_future())
@@ -158,11 +158,11 @@ class Controller:
                 self._conditions.remove(waiter)
 
     async def wait_until_settled(self) -> None:
-        """Return when workers and gateways know what was acknowledged, or after a few seconds."""
+        """Return when workers and gateways have applied acknowledged changes, or after 5 s."""
         await self._effects.wait_until_settled()
 
     async def wait_until_drained(self) -> None:
-        """Return when a DrainRequested has ended everything."""
+        """Return when all processes have ended after a DrainRequested."""
         await self._drained.wait()
 
     def _progress(self, worker_id: str) -> monitor.WorkerProgress:
@@ -181,8 +181,8 @@ class Controller:
         try:
             following = self._mesh.handle(event, self._clock.now_s())
         except Exception as error:
-            # A bug of ours must not end the only task that handles events. An IllegalMove's text
-            # has the moves before it. What was decided before the bug is still performed.
+            # A bug of ours must not end the only task that handles events. Commands decided before
+            # it are still performed. The log has an IllegalMove's earlier moves in its message.
             self.failures += 1
             logger.exception("%s could not be handled", type(event).__name__)
             following = self._mesh.take_commands()
@@ -211,7 +211,7 @@ class Controller:
                 self._effects.perform(command)
 
     def _answer(self, command: commands.AnswerCommand) -> None:
-        # No answer is waited for if the caller has left, or if a bug has refused it before.
+        # No future waits if the caller has left, or if a bug led to a refusal before.
         answer = self._answers.get(command.ticket)
         if answer is None or answer.done():
             return
@@ -253,7 +253,7 @@ class Controller:
 
     async def _look_at_capacity(self) -> None:
         while True:
-            # Without LLMs nothing asks for GPUs, and the look costs a call of the cluster.
+            # Without LLMs nothing needs GPUs, and each read is a call to the cluster.
             if self._mesh.llms.llms:
                 capacity = await self._or_none(
                     self._cluster.node_capacities(), "no capacity for LLMs is known"

@@ -23,10 +23,10 @@ ProcessCommand = commands.WorkerCommand | commands.GatewayCommand | commands.Rep
 
 
 class Effects:
-    """One queue for each worker, gateway and replica; outcomes go to `post`.
+    """One queue for each worker, gateway and replica; outcomes go to `post` as events.
 
-    `gateway_snapshot` returns what a node's gateway is to be configured from. A command that fails
-    because its process is gone is dropped: the monitor reports the loss.
+    `gateway_snapshot` returns the present snapshot for a node's gateway. A command that fails
+    because its process has ended is dropped: the monitor reports the loss.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Effects:
                 if queue is not None:
                     queue.clear()
             case commands.ConfigureGateway():
-                # A snapshot is taken when it is performed: one that waits already is new enough.
+                # The snapshot is taken when the command is performed, so one waiting is enough.
                 self._queue("gateway", command.node).put(command, is_once=True)
             case commands.StartGateway() | commands.StopGateway():
                 self._queue("gateway", command.node).put(command)
             case commands.StopReplica():
-                # Starts take minutes: one that is to be stopped is given up.
+                # A start takes minutes, so a stop cancels it instead of waiting.
                 self._queue("replica", command.replica_id).interrupt()
                 self._queue("replica", command.replica_id).put(command)
             case commands.StartReplica() | commands.SleepReplica() | commands.WakeReplica():
@@ -91,7 +91,7 @@ class Effects:
             logger.warning("commands are still being performed after %s s", SETTLED_TIMEOUT_S)
 
     def close(self) -> None:
-        """Drop all commands; the next controller ends what is half started."""
+        """Drop all commands; the next controller ends processes that were half started."""
         for queue in self._queues.values():
             queue.clear()
 
@@ -157,8 +157,8 @@ class Effects:
             self._post(events.WorkerSynced(command.worker_id, command.step.revision))
 
     async def _fail_sync_later(self, command: commands.SendChanges) -> None:
-        # If the worker is gone, its queue is cleared meanwhile, and this with it. If it was only
-        # slow, it needs the full catalog.
+        # The loss of the worker clears its queue and cancels this. A worker that was only slow
+        # needs the full catalog, which SyncFailed brings.
         await self._clock.sleep(RETRY_S)
         self._post(events.SyncFailed(command.worker_id, command.step.revision))
 
@@ -186,7 +186,7 @@ class Effects:
         command: commands.EnsureLoaded | commands.Unload,
         call: Callable[[], Awaitable[None]],
     ) -> tuple[errors.MeshError | None, reports.CopyReport | None]:
-        """Return the error that the call ends with, if any, and the worker's copy after that."""
+        """Await the call; return its error, if any, and the worker's copy afterwards."""
         failure: errors.MeshError | None = None
         try:
             try:
@@ -197,7 +197,7 @@ class Effects:
                 failure = errors.Unavailable(f"worker {command.worker_id} does not answer")
             return failure, await self._copy(command.worker_id, command.id)
         except Exception as error:
-            # A bug of ours is an end as well: a user may wait for the ticket.
+            # A bug of ours must end the command too: a user may wait for the ticket.
             logger.exception("%s failed", type(command).__name__)
             return errors.MeshError(f"the controller failed: {type(error).__name__}"), None
 
@@ -233,7 +233,7 @@ class Effects:
                 assert_never(command)
 
     async def _start_gateway(self, node: str) -> None:
-        # Taken now, not when it was ordered: changes meanwhile need no second configuration.
+        # The snapshot is of now, not of the order: changes since then need no second configuration.
         snapshot = self._gateway_snapshot(node)
         try:
             report = await self._cluster.start_gateway(node, snapshot)
@@ -249,10 +249,10 @@ class Effects:
         try:
             await self._cluster.configure_gateway(node, snapshot)
         except errors.Unavailable:
-            # It is gone: it gets the newest snapshot when it is started again.
+            # The gateway has ended; its restart brings the newest snapshot.
             return
         except errors.MeshError as error:
-            # Envoy has refused the snapshot and serves by the one before.
+            # Envoy has refused the snapshot and serves by the previous one.
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
             self._queue("gateway", node).run_in_background(self._configure_later(node))
         else:

@@ -1,4 +1,4 @@
-"""The JSON that users see of the mesh: its state joined with the workers' last reports."""
+"""The mesh's state and the workers' last reports as the JSON that users see."""
 
 from __future__ import annotations
 
@@ -162,19 +162,19 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
 
 
 def last_measured(declared: catalog.ModelDeclared) -> model.Footprint:
-    """Return the model's footprint when it was measured last, zero if it never was."""
+    """Return the model's last measured footprint, zero if it was never measured."""
     return declared.measured.footprint if declared.measured else model.Footprint()
 
 
 def footprint(view: mesh_view.MeshView, declared: catalog.ModelDeclared) -> model.Footprint:
-    """Return the model's footprint now, or when it was measured last."""
+    """Return the footprint of the model's copy, or the last measured one without a copy."""
     _, copy = foremost(view.reported_copies(declared.spec.id)) or ("", None)
     return copy.footprint if copy and any(copy.footprint) else last_measured(declared)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFilter:
-    """What a listing shows. `after` is `next` of the page before; empty filters show all."""
+    """Which models a page shows. `after` is `next` of the last page; empty filters match all."""
 
     prefix: str = ""
     state: str = ""
@@ -184,7 +184,7 @@ class ModelFilter:
 
 def models(view: mesh_view.MeshView, choice: ModelFilter) -> Json:
     """Return a page of models by name and version, and the cursor of the next page."""
-    # `limit` of 100,000 models without sorting them all; one more tells whether a page follows.
+    # `nsmallest` does not sort all of 100,000 models; one model more shows that a page follows.
     chosen = heapq.nsmallest(
         choice.limit + 1,
         _chosen(view, choice, cursor(choice.after)),
@@ -223,7 +223,7 @@ def _cursor_text(id_: model.ModelId) -> str:
 
 
 def cursor(after: str) -> Cursor | None:
-    """Return the position that a cursor's text names; a bare name is after all its versions."""
+    """Return the position of a cursor's text, `name/version`; `name` is after all its versions."""
     if not after:
         return None
     name, slash, version = after.partition("/")

@@ -1,4 +1,4 @@
-"""Watches what runs: asks workers, gateways and replicas for reports, and notices their ends."""
+"""Watch workers, gateways and replicas: ask for their reports, and notice their ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshserve.core.values import commands, events
 
 REPORT_PERIOD_S = 1.0
 PAGE_PERIOD_S = 0.05
-"""Between two pages of one report, so that the worker answers requests meanwhile."""
+"""The pause between two pages of one report, in which the worker answers requests."""
 REPORT_TIMEOUT_S = 10.0
 SILENCES_MAX = 3
 SILENT = "it does not report any more"
@@ -21,7 +21,7 @@ SILENT = "it does not report any more"
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress:
-    """What the controller has of a worker: its catalog's revision, and its last report's number.
+    """A worker's catalog revision, and the number of its last report, as the controller knows them.
 
     `report` is 0 before the first report of a process.
     """
@@ -31,9 +31,9 @@ class WorkerProgress:
 
 
 class Monitor:
-    """One task for the reports of each process that is watched, and one for its end.
+    """Two tasks for each watched process: one asks for its reports, one waits for its end.
 
-    Events go to `post`; `progress` returns what the controller has of a worker.
+    Events go to `post`; `progress` returns the progress of a worker by its id.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Monitor:
         """Watch a process that runs, in place of an earlier one of the same id."""
         match kind:
             case "worker":
-                works = [self._poll_worker(id_, pid), self._wait_for_worker_end(id_, pid)]
+                watchers = [self._poll_worker(id_, pid), self._wait_for_worker_end(id_, pid)]
             case "gateway":
-                works = [self._poll_gateway(id_)]
+                watchers = [self._poll_gateway(id_)]
             case "replica":
-                works = [self._poll_replica(id_, pid), self._wait_for_replica_end(id_, pid)]
+                watchers = [self._poll_replica(id_, pid), self._wait_for_replica_end(id_, pid)]
             case _:
                 assert_never(kind)
-        # A restarted process has the id of the one before, whose tasks would report its end.
+        # A restarted process keeps its id; the old tasks would report its former process's end.
         self.unwatch(kind, id_)
-        self._tasks[kind, id_] = [tasks.spawn(work, f"watch {kind} {id_}") for work in works]
+        self._tasks[kind, id_] = [tasks.spawn(task, f"watch {kind} {id_}") for task in watchers]
 
     def unwatch(self, kind: commands.ProcessKind, id_: str) -> None:
         """Stop watching a process."""
@@ -84,7 +84,7 @@ class Monitor:
 
     async def _poll_worker(self, worker_id: str, pid: int) -> None:
         async def poll() -> float:
-            # Read before the call: what the worker gets meanwhile is not missing in its report.
+            # Read before the call: steps that the worker applies during it are not overlooked.
             progress = self._progress(worker_id)
             report = await self._cluster.report(worker_id, progress.report)
             self._post(events.WorkerReported(report, progress.revision))
@@ -108,7 +108,7 @@ class Monitor:
             self._post(events.GatewayReported(report))
             return REPORT_PERIOD_S
 
-        # It has just reported: that is how it came to be watched.
+        # The gateway's start has just brought its first report.
         await self._clock.sleep(REPORT_PERIOD_S)
         await self._poll_until_silent(poll)
         self._post(events.GatewayLost(node, SILENT))
@@ -123,6 +123,6 @@ class Monitor:
                     pause_s = await poll()
                 silences = 0
             except (errors.MeshError, TimeoutError):
-                # A process may be alive and stand still: its end would never be noticed.
+                # A process that hangs but lives would otherwise never count as lost.
                 silences += 1
             await self._clock.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""Performs the mesh's commands on the registry, outside of the event loop."""
+"""Perform the mesh's commands on the registry, in a thread beside the event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class RegistryEffects:
-    """One thread that writes; the outcome of each save is an event."""
+    """One thread that writes the registry; the outcome of each save is posted as an event."""
 
     def __init__(
         self, store: cluster_control.RegistryStore, post: Callable[[events.Event], None]
@@ -25,7 +25,7 @@ class RegistryEffects:
         self._store = store
         self._post = post
         self._queue = serial_queue.SerialQueue("registry", self._on_registry)
-        # A thread of its own: a database that stalls for long must not take one of the loop's.
+        # A thread of its own: a database that hangs must not occupy a thread of the loop's pool.
         self._thread = ThreadPoolExecutor(1, "registry")
 
     def perform(self, command: commands.RegistryCommand) -> None:
@@ -33,7 +33,7 @@ class RegistryEffects:
         self._queue.put(command)
 
     async def close(self) -> None:
-        """Drop all commands; returns when the write that is under way has ended."""
+        """Drop all waiting commands, and return when the write in progress has ended."""
         self._queue.clear()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -53,7 +53,7 @@ class RegistryEffects:
             logger.warning("changes could not be saved: %s", error.message)
             self._post(events.SaveFailed(error))
         except Exception as error:
-            # Unanswered, the save would hold up all later admin requests.
+            # A save without an answer would block all later admin requests.
             logger.exception("changes could not be saved")
             self._post(events.SaveFailed(errors.MeshError(f"the registry failed: {error!r}")))
         else:

@@ -1,4 +1,4 @@
-"""Follows the configured repositories: the models that they hold are served."""
+"""Follow the configured repositories, so that the models they hold are served."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RepositorySync:
             self._tasks[repository, load_timeout_s] = tasks.spawn(work, name)
 
     def close(self) -> None:
-        """Follow no repository any more."""
+        """Stop following all repositories."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -58,7 +58,7 @@ class RepositorySync:
                 logger.warning("repository %s: %s", repository.place, error.message)
             else:
                 return
-            # A disk that went away, or a registry that refuses writes: both may come back.
+            # A disk may be mounted again, and a registry may accept writes again.
             await self._clock.sleep(RETRY_S)
 
     async def _register_scans(

@@ -1,4 +1,4 @@
-"""Performs commands one after the other, in the order in which they were given."""
+"""Perform commands one after the other, in the order in which they were put."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SerialQueue(Generic[T]):
         self._current: asyncio.Task[None] | None = None
 
     def put(self, command: T, *, is_once: bool = False) -> None:
-        """Perform the command after all before it; with `is_once` not if an equal one waits."""
+        """Perform the command after those before it; with `is_once`, skip it if an equal one waits."""
         if is_once and command in self._waiting:
             return
         self._waiting.append(command)
@@ -33,7 +33,7 @@ class SerialQueue(Generic[T]):
             self._runner = tasks.spawn(self._run(), self._name)
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the queue what would hold it up; `clear` cancels it."""
+        """Run long work beside the queue, so that later commands need not wait for it."""
         task = tasks.spawn(work, f"{self._name} background")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -49,8 +49,8 @@ class SerialQueue(Generic[T]):
     def interrupt(self) -> None:
         """Drop the commands that wait, and cancel the current one.
 
-        A command that is put next begins only once the cancelled one has ended, for it may have to
-        remove what that one has half made.
+        The next command begins only once the cancelled one has ended, because it may have to undo
+        half of that one's work.
         """
         while self._waiting:
             self._release(self._waiting.popleft())
@@ -58,7 +58,7 @@ class SerialQueue(Generic[T]):
             self._current.cancel()
 
     def clear(self) -> None:
-        """Drop all commands, and cancel what runs: the process that they were for is gone."""
+        """Drop and cancel all commands and background work, once their process has ended."""
         self.interrupt()
         for task in (*self._background, *([self._runner] if self._runner else [])):
             task.cancel()
@@ -70,10 +70,10 @@ class SerialQueue(Generic[T]):
             if isinstance(command, asyncio.Future):
                 self._release(command)
                 continue
-            # A task of its own: a bug in one command must not end the queue, and is logged.
+            # Each command is a task: a bug in it is logged and does not end the queue.
             work = self._perform(command)
             current = self._current = tasks.spawn(work, f"{self._name}: {type(command).__name__}")
-            # `wait` raises nothing of the task's, and cancelling the queue leaves the task alone.
+            # `wait` does not raise the task's exception, nor cancel the task with the queue.
             await asyncio.wait((current,))
             if self._current is current:
                 self._current = None

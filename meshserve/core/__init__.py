@@ -1,4 +1,4 @@
-"""Decisions only: values in, values out. No I/O, no clock, no chance, no threads, no async.
+"""The decisions, as pure functions and state machines: no I/O, clock, chance, threads or async.
 
-Nothing here may import an edge or any library that touches the outside; time and chance are arguments.
+Nothing here may import an edge or a library that does I/O; time and chance are arguments.
 """

@@ -1,6 +1,6 @@
-"""Requests for LLMs without a ready replica.
+"""The endpoint that gateways ask whether a held request for an LLM may go on.
 
-The gateways keep the requests' bodies; what waits here is the answer whether they may go on.
+The gateway keeps the request's body; its question waits here until a replica is ready.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from meshserve.protocol import paths
 
 SIZE_DIGITS_MAX = 15
 CLIENT_CLOSED_REQUEST = 499
-"""Nginx's status for a client that left; nobody reads it."""
+"""Nginx's status for a client that has disconnected and so never sees it."""
 
 NOT_READY = openai_models.ErrorKind("server_error", None, "service_unavailable")
 
@@ -63,7 +63,7 @@ class HoldEndpoint:
         finally:
             gone.cancel()
             del self._waiting[ticket]
-            # The mesh counts held requests and their bytes until it hears of their end.
+            # Without this event the mesh would count the request and its bytes for ever.
             if not answer.done():
                 self._post(events.HeldRequestLeft(ticket))
         return answer.result() if answer.done() else Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,4 +1,4 @@
-"""The controller's ASGI app: management over REST and bridged gRPC, metrics and health."""
+"""The controller's ASGI app: management over REST and Envoy-bridged gRPC, metrics and health."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from meshserve.protocol import error_responses, paths
 
 
 class ManagementApp:
-    """Answers everything that is not inference. Every error becomes an answer."""
+    """Answers every request that is not inference. Errors become answers, never exceptions."""
 
     def __init__(
         self, service: admin_service.AdminService, held: hold_endpoint.HoldEndpoint, files_dir: str
@@ -47,7 +47,7 @@ class ManagementApp:
                 rest_routes.route("GET", paths.METRICS, self._answer_metrics),
                 rest_routes.route("GET", paths.HEALTHZ, _answer_health),
             ],
-            # A known path with another method is 404 too, as it always was.
+            # The API's contract: a known path with a wrong method is 404, not 405.
             exception_handlers={404: _answer_not_found, 405: _answer_not_found},
         )
 

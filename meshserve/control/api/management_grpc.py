@@ -1,6 +1,6 @@
 """The gRPC methods that the controller answers.
 
-Messages come without gRPC's frames, which Envoy's bridge has taken off, and go back so.
+Requests and answers are bare messages: Envoy's bridge removes and adds gRPC's frames.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ManagementMethods:
         triton = self._triton_methods()
         self._methods: dict[str, Method] = {
             **triton,
-            # KServe has the repository's methods in a service of its own.
+            # In KServe the repository's methods are a gRPC service of their own.
             **{paths.in_repository_service(path): method for path, method in triton.items()},
             paths.MODEL_STATISTICS: (pb.ModelStatisticsRequest, self._statistics),
             **triton_extensions.GRPC_METHODS,
@@ -42,7 +42,7 @@ class ManagementMethods:
         }
 
     async def answer(self, request: Request) -> Response:
-        """Return the answer's message. Raises Unsupported for an unknown method."""
+        """Return the method's answer. Raises Unsupported for an unknown method, InvalidRequest."""
         path = request.scope["path"]
         if path not in self._methods:
             raise errors.Unsupported(f"there is no method {path}")

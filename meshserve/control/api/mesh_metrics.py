@@ -1,6 +1,6 @@
 """The controller's own metrics in Prometheus' text format.
 
-Metrics of workers and engines are not among them: every process serves its own.
+Workers and engines serve their own metrics, which are not repeated here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LLM_STATES = (*REPLICA_STATES, "idle")
 
 Llms = tuple[mesh_view.LlmView, ...]
 Samples = Iterable[tuple[Sequence[str], float]]
-"""Pairs of the values of the labels and the value of the metric."""
+"""Pairs of label values and the metric's value for them."""
 
 
 class MeshMetrics:
-    """Collects the metrics from the controller's state when they are asked for."""
+    """Collects the metrics from the controller's state at each scrape."""
 
     def __init__(self, source: controller.Controller) -> None:
         self._controller = source

@@ -31,7 +31,7 @@ MOVE_TIMEOUT_S = 240.0
 
 
 class ModelMesh:
-    """A method for each call. As in ModelMesh, a failed load is a status, not a failed call."""
+    """One method per call. As in ModelMesh, a failed load is a status, not an error."""
 
     def __init__(self, service: admin_service.AdminService) -> None:
         self._service = service
@@ -71,7 +71,7 @@ class ModelMesh:
     async def set_vmodel(self, request: pb.SetVModelRequest) -> pb.VModelStatusInfo:
         """Point an alias at a model.
 
-        A new or forced alias moves at once, any other when its new target is loaded.
+        A new or forced alias moves at once, any other alias once its new target is loaded.
         """
         alias = _needed(request.vModelId, "vModelId")
         target = _needed(request.targetModelId, "targetModelId")
@@ -121,7 +121,7 @@ class ModelMesh:
             return await self._status(name)
         tasks.spawn(self._try_load(name), f"load {name}")
         status = await self._status(name)
-        # No worker has reported the load that was just started.
+        # No worker has reported yet the load that has just begun.
         if status.status in (Status.NOT_LOADED, Status.UNKNOWN):
             status.status = Status.LOADING
         return status
@@ -186,7 +186,8 @@ def entry_from(info: pb.ModelInfo) -> dict[str, Any]:
     """Return a ModelInfo as keys of a `models:` entry.
 
     `type` is the runtime, plain or as JSON `{"name": …}`, and `path` the URI. `key` is empty or
-    JSON: a `bucket`, also inside `storage_params`, places the path in S3; KEPT keys are taken over.
+    JSON: its `bucket`, or that inside `storage_params`, makes `path` a path in that S3 bucket, and
+    the keys in KEPT are copied to the entry.
     Raises InvalidRequest for malformed JSON.
     """
     key = _json(info.key, "key")
@@ -204,7 +205,7 @@ def _runtime(text: str) -> str:
 
 
 KEPT: tuple[str, ...] = ("pool", "trust", "checksum", "max_batch_size", "options")
-# Model types of ModelMesh whose runtime has another name here, or is inferred from the files.
+# ModelMesh's model types whose runtime has another name here, or ("") is inferred from the files.
 RUNTIMES = {
     "pytorch": "torch",
     "tensorflow": "",

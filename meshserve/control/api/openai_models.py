@@ -1,4 +1,4 @@
-"""OpenAI's list of models: every LLM with its adapters. And the form of OpenAI's errors."""
+"""OpenAI's list of models (every LLM and its adapters), and the form of OpenAI's errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWNER = "meshserve"
 
 
 class ErrorKind(NamedTuple):
-    """The fields of an OpenAI error beside its message."""
+    """The fields of an OpenAI error except its message."""
 
     type: str
     param: str | None

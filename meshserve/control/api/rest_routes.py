@@ -1,4 +1,4 @@
-"""What the REST handlers have in common: request bodies, answers, errors, and names in paths."""
+"""Helpers of all REST handlers: request bodies, answers, errors, and names in paths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meshserve import errors
 from meshserve.protocol import error_responses
 
 Handler = Callable[[Request], Awaitable[object]]
-"""A handler returns a Response, or what its JSON body holds."""
+"""A handler returns a Response, or the content of a JSON answer."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Refusal = Callable[[errors.MeshError], tuple[int, Sequence[error_responses.Header], bytes]]
@@ -35,11 +35,11 @@ class QuotedConvertor(convertors.Convertor[str]):
     regex = "[^/]+"
 
     def convert(self, value: str) -> str:
-        """Return the name."""
+        """Return the name, unquoted."""
         return unquote(value)
 
     def to_string(self, value: str) -> str:
-        """Raise NotImplementedError: no handler makes URLs."""
+        """Raise NotImplementedError: no handler builds URLs."""
         raise NotImplementedError
 
 
@@ -56,13 +56,13 @@ convertors.register_url_convertor("names", QuotedPathConvertor())
 def route(method: str, path: str, handler: Handler) -> routing.Route:
     """Return a route for one method; errors of the handler become REST errors."""
     added = routing.Route(path, answering(handler, error_responses.rest_error), methods=[method])
-    # Starlette adds HEAD to every GET: the management API never had it.
+    # Starlette adds HEAD to every GET; the management API has no HEAD.
     added.methods = {method}
     return added
 
 
 def answering(handler: Handler, refusal: Refusal) -> Endpoint:
-    """Return the handler with every error as an answer, in the form that `refusal` gives it."""
+    """Return an endpoint that calls the handler and answers its errors in the form of `refusal`."""
 
     @functools.wraps(handler)
     async def endpoint(request: Request) -> Response:
@@ -72,7 +72,7 @@ def answering(handler: Handler, refusal: Refusal) -> Endpoint:
         except errors.MeshError as error:
             return _response(refusal(error))
         except Exception as error:
-            # A bug in the handling of one request must not end the connection of others.
+            # A bug in one request must not end a connection that other requests share.
             logger.exception("%s failed", request.scope["path"])
             ours = errors.MeshError(f"the controller failed: {type(error).__name__}")
             return _response(refusal(ours))

@@ -1,6 +1,6 @@
-"""Triton's extensions beside models: shared memory, trace settings and log settings.
+"""Triton's extensions for shared memory, trace settings and log settings.
 
-None of them can be changed: clients get the fixed settings, and a reason for every change.
+Clients can read fixed settings; every change is refused with a reason.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ async def _log_settings(request: pb.LogSettingsRequest) -> pb.LogSettingsRespons
 
 
 def _method(path: str, perform: Perform) -> dict[str, tuple[type[message.Message], Perform]]:
-    """Return one entry of GRPC_METHODS: the protocol names a request after its method."""
+    """Return an entry of GRPC_METHODS. In the protocol a request is named after its method."""
     return {path: (getattr(pb, f"{paths.method_name(path)}Request"), perform)}
 
 

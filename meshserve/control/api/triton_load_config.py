@@ -1,4 +1,4 @@
-"""Triton's model configuration, given as JSON in a load request, as keys of a `models:` entry."""
+"""Translate Triton's model configuration, JSON in a load request, to keys of a `models:` entry."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Json = dict[str, Any]
 
 
 def entry_from(text: str) -> Json:
-    """Return the keys that a configuration sets; fields without a meaning here are ignored.
+    """Return the keys that a configuration sets; fields without a counterpart are ignored.
 
-    Raises InvalidRequest if the text is no model configuration.
+    Raises InvalidRequest if the text is not a model configuration.
     """
     try:
         config = orjson.loads(text)
@@ -47,7 +47,7 @@ def _entry(config: Json) -> Json:
     runtime = _runtime(config)
     if runtime:
         entry["runtime"] = runtime
-    # In Triton 0, or no number, means that the model takes no batch dimension.
+    # For Triton, `max_batch_size` 0 or none means that the model has no batch dimension.
     rows_max = int(config.get("max_batch_size", 0))
     entry["batching"] = rows_max > 0 and config.get("dynamic_batching") is not None
     if rows_max > 0:
@@ -76,6 +76,6 @@ def _tensor(spec: Json, *, is_batched: bool) -> Json:
     return {
         "name": str(spec["name"]),
         "datatype": DATATYPES.get(triton_type, triton_type.removeprefix("TYPE_")),
-        # Triton's `dims` leave the batch out.
+        # Triton's `dims` leave out the batch dimension.
         "shape": [-1, *dims] if is_batched else dims,
     }

@@ -1,4 +1,4 @@
-"""Models that come as bytes in a load request, kept in a folder named by their content."""
+"""Keep models that come as bytes in a load request, in a folder named by their digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from meshserve import errors
 def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
     """Write files named `<version>/<path>` and return the folder of each version.
 
-    The same files are written once. Raises InvalidRequest for a name outside a version's folder.
+    Files that were kept before are not written again. Raises InvalidRequest for a name outside a
+    version's folder.
     """
     contents = {parse_name(name): content for name, content in files.items()}
     target = Path(folder) / _digest(contents)
@@ -46,7 +47,7 @@ def _digest(contents: Mapping[PurePosixPath, bytes]) -> str:
 
 def _write(folder: Path, contents: Mapping[PurePosixPath, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside the target and renamed, so that a folder of this name is always complete.
+    # The files are written elsewhere and renamed, so that the target is always complete.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         ready = Path(scratch) / "files"
         for path, content in contents.items():

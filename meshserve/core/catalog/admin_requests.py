@@ -1,6 +1,6 @@
-"""What each admin request would change: a command to save it, or the error that refuses it.
+"""Decide what each admin request changes: return a command to save it, or raise a refusal.
 
-Every function is pure: the index changes only once the changes are saved.
+No function here changes the index: the mesh does that once the changes are saved.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from meshserve.core.catalog import catalog_index, changeset, describe_changes
 from meshserve.core.values import commands, desired, events, model
 
 Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
-"""What each repository held when it was scanned last."""
+"""The models that each repository held when it was scanned last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ def configure(
 ) -> commands.SaveChanges:
     """Return what a new configuration changes.
 
-    It is compared with the last configuration, not with the catalog: what was registered or pinned
-    through the API stays. Models of a repository come back where the new configuration no longer
-    declares their names itself.
+    The new configuration is compared with the last one, not with the catalog: what was registered
+    or pinned through the API stays. A repository's models come back where the new configuration no
+    longer declares their names itself.
 
-    Raises AlreadyExists for a name of the API's, Conflict if a pool with models would be removed,
-    InvalidRequest for a model in an unknown pool.
+    Raises AlreadyExists for a name that belongs to the API, Conflict if a pool with models would
+    be removed, InvalidRequest for a model in an unknown pool.
     """
     draft = index.draft(wanted)
     _configure_models(index, draft, wanted)
@@ -94,7 +94,7 @@ def _configure_models(
     of_config = index.of_origin(model.FROM_CONFIG)
     _withdraw_all(draft, (id_ for id_ in before if id_ not in after and id_ in of_config))
     for id_, spec in after.items():
-        # What both configurations say alike may have been changed through the API: it stays so.
+        # A spec that is the same in both configurations stays as the API may have changed it.
         if before.get(id_) != spec or draft.spec(id_) is None:
             draft.declare(spec, is_replacing=True)
 
@@ -156,7 +156,7 @@ def _finished(
 def remove(index: catalog_index.CatalogIndex, request: events.ModelRemoved) -> commands.SaveChanges:
     """Return what the removal changes.
 
-    Raises ModelNotFound; Conflict if the model is not the API's, or an alias needs it.
+    Raises ModelNotFound; Conflict if the model does not belong to the API, or an alias needs it.
     """
     draft = index.draft()
     specs = list(draft.of_name(request.name))
@@ -198,9 +198,9 @@ def pin(index: catalog_index.CatalogIndex, request: events.PinRequested) -> comm
 def scan(
     index: catalog_index.CatalogIndex, request: events.RepositoryScanned
 ) -> commands.SaveChanges:
-    """Return what changed in a repository.
+    """Return what to change after a scan of a repository.
 
-    A model whose name belongs to another origin is left out; the words say so.
+    A model whose name belongs to another origin is left out, and the command's `words` say so.
     """
     draft = index.draft()
     if request.origin not in {repository.origin for repository in index.desired.repositories}:
@@ -258,7 +258,7 @@ def set_alias(
     """Return what the alias's new meaning changes.
 
     Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict if the alias does
-    not mean the model that is `expected`.
+    not mean the `expected` model.
     """
     draft = index.draft()
     wanted, current = request.alias, draft.alias(request.alias.alias)
@@ -305,7 +305,7 @@ def _new_meaning(
     wanted = request.alias
     if current is None:
         return wanted
-    # The owner stays: only it may change the alias, and it has not asked to give it up.
+    # The owner is kept: a change of the meaning does not give the alias up.
     if not request.is_gradual or current.name == wanted.name:
         return dataclasses.replace(wanted, owner=current.owner)
     if current.target == wanted.name:
@@ -353,7 +353,7 @@ def clear_alias(
 
 
 def end_move(index: catalog_index.CatalogIndex, request: AliasMoveEnded) -> commands.SaveChanges:
-    """Return what changes when the alias's target takes over, or can't.
+    """Return what changes when the alias's target has been loaded, or could not be.
 
     Nothing changes if the alias was cleared or got another target meanwhile.
     """

@@ -1,7 +1,7 @@
-"""A set of changes to the catalog that is checked as a whole before any of it is saved.
+"""A set of changes to the catalog that is checked as a whole before any of them is saved.
 
-A name belongs to the origin that declared it. Only the configuration may take over names of another
-origin, and only those of repositories.
+A name belongs to the origin that declared it. Only the configuration may take names over from
+another origin, and only from repositories.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OWNERS = {
 
 
 class Changeset:
-    """A catalog with changes on top of it; the catalog itself is only read.
+    """The catalog as it will be after the changes; the present catalog is only read.
 
     `llms` holds all names of LLMs, which no model may have.
     """
@@ -68,11 +68,11 @@ class Changeset:
         owner = self.owner(spec.id.name) or spec.origin
         is_same = current is not None and catalog_sync.can_share_copy(current, spec)
         if not may_take(owner, spec.origin):
-            # Declaring what another origin has declared alike is no conflict.
+            # The same declaration by another origin is no conflict.
             if not is_same:
                 raise errors.AlreadyExists(f"model {spec.id.name!r} belongs to {owned_by(owner)}")
         elif owned_by(owner) != owned_by(spec.origin):
-            # All versions of a name have one owner, so the old owner's go.
+            # All versions of a name have one owner, so the old owner's versions are withdrawn.
             self._take_over(spec)
         elif current is None or is_replacing:
             self.put(spec)
@@ -142,7 +142,7 @@ class Changeset:
 
     def changes(self) -> tuple[registry_contents.RegistryChange, ...]:
         """Return the changes to save, without those that change nothing."""
-        # Names are freed before they are taken: each change alone must leave a valid catalog.
+        # Names are freed before they are reused: the catalog must be valid after each change.
         unordered = (*self._alias_changes(), *self._model_changes())
         return tuple(sorted(unordered, key=lambda change: ORDER.index(type(change))))
 
@@ -152,7 +152,7 @@ class Changeset:
             if spec is None and declared is not None:
                 yield catalog.ModelWithdrawn(id_)
             elif spec is not None and (declared is None or declared.spec != spec):
-                yield catalog.ModelDeclared(spec, measured_still(declared, spec))
+                yield catalog.ModelDeclared(spec, reusable_measurement(declared, spec))
 
     def _alias_changes(self) -> Iterator[desired.DesiredAlias | catalog.AliasCleared]:
         for name, alias in self._meanings.items():
@@ -174,10 +174,10 @@ def owned_by(origin: model.Origin) -> str:
     return OWNERS.get(origin.kind) or f"repository {origin.place}"
 
 
-def measured_still(
+def reusable_measurement(
     declared: catalog.ModelDeclared | None, spec: model.ModelSpec
 ) -> model.Measured | None:
-    """Return the earlier measurement if it holds for the new definition too: for the same bytes."""
+    """Return the earlier measurement if the new spec has the same bytes (URI, checksum)."""
     if declared is None or declared.spec.uri != spec.uri or declared.spec.checksum != spec.checksum:
         return None
     return declared.measured

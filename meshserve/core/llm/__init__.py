@@ -1,4 +1,4 @@
-"""LLMs: how many replicas run, on which GPUs, whose turn it is, and which requests wait.
+"""LLMs: how many replicas run, on which GPUs, which LLM has its turn, and which requests wait.
 
 Read in this order:
 

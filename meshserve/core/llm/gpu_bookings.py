@@ -1,4 +1,4 @@
-"""Which GPUs each replica has: bookings, made from what the nodes were last seen to have free."""
+"""The GPUs that each replica has booked, chosen from those that the nodes last had free."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Placement(NamedTuple):
 class Booking:
     """The GPUs of one holder.
 
-    `is_observed`: the last observation of free GPUs was made without them. `is_running`: its
-    engine is up, so the next observation will be.
+    `is_observed`: the nodes' `gpus_free` already leaves these GPUs out. `is_running`: the holder's
+    engine is up, so the next observation will leave them out.
     """
 
     placement: Placement
@@ -45,7 +45,7 @@ class GpuBookings:
         self._nodes: tuple[llm_spec.NodeCapacity, ...] | None = None
 
     def observe(self, nodes: tuple[llm_spec.NodeCapacity, ...]) -> None:
-        """Take in what the nodes have. GPUs of an engine that runs are not among the free ones."""
+        """Keep the nodes' capacities. The free GPUs are those that no running engine uses."""
         self._nodes = nodes
         replica_ids = {replica_id for node in nodes for replica_id in node.replicas}
         for booking in self.bookings.values():
@@ -56,8 +56,8 @@ class GpuBookings:
         return tuple(node._replace(gpus_free=self._free_gpus(node)) for node in self._nodes or ())
 
     def _free_gpus(self, node: llm_spec.NodeCapacity) -> int:
-        # An observation may be older than a booking, whose GPUs it then shows as free, and newer
-        # than an engine's death, whose GPUs it shows as free although they are still booked.
+        # An observation that is older than a booking shows the booked GPUs as free. One that is
+        # newer than an engine's death shows the engine's GPUs as free, though they are booked.
         booked = {
             holder: booking.placement.gpus_by_node.get(node.node, 0)
             for holder, booking in self.bookings.items()
@@ -68,14 +68,14 @@ class GpuBookings:
         return max(0, min(node.gpus_free - unobserved, node.gpus - sum(booked.values())))
 
     def book(self, holder: str, replica_id: str, gpus: int) -> llm_spec.ReplicaPlan | str:
-        """Book GPUs for a holder's replica, the same as before if they will do.
+        """Book GPUs for a holder's replica; keep the holder's earlier ones if they are enough.
 
-        Returns where the replica goes, or what is missing, in words.
+        Return the replica's plan, or in words why the GPUs are not free.
         """
         if not gpus:
             return ON_CPU
         booking = self.bookings.get(holder)
-        if booking is None or not self._will_do(booking, gpus):
+        if booking is None or not self._is_enough(booking, gpus):
             placement = self._choose_anew(holder, gpus)
             if isinstance(placement, str):
                 return placement
@@ -86,13 +86,13 @@ class GpuBookings:
     def _choose_anew(self, holder: str, gpus: int) -> Placement | str:
         if self._nodes is None:
             return UNKNOWN
-        # The holder's own GPUs are free for its new place: its processes have ended by then.
+        # The holder's own GPUs count as free: its processes end before the new ones start.
         self.bookings.pop(holder, None)
         free = self.free_capacity()
         holders = {other: booking.gpus for other, booking in self.bookings.items()}
         return choose_nodes(gpus, free) or explain_shortage(gpus, free, holders)
 
-    def _will_do(self, booking: Booking, gpus: int) -> bool:
+    def _is_enough(self, booking: Booking, gpus: int) -> bool:
         # A node that is gone has taken the booked GPUs with it.
         nodes = {node.node for node in self._nodes or ()}
         return booking.gpus >= gpus and (
@@ -133,10 +133,10 @@ class GpuBookings:
 
 
 def choose_nodes(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement | None:
-    """Return where `gpus` GPUs are free, None if they are not.
+    """Return a placement on `gpus` free GPUs, None if they are not free.
 
-    One node takes all of them if any node has as many at all: waiting for it is better than an
-    engine that talks over the network. Otherwise several nodes take one GPU a bundle.
+    If any node has that many GPUs, free or not, one node must take them all: waiting is better
+    than an engine that talks over the network. Otherwise several nodes take bundles of one GPU.
     """
     if any(node.gpus >= gpus for node in nodes):
         fitting = [node for node in nodes if node.gpus_free >= gpus]
@@ -163,7 +163,7 @@ def _on_several(gpus: int, nodes: Sequence[llm_spec.NodeCapacity]) -> Placement:
 def explain_shortage(
     gpus: int, nodes: Sequence[llm_spec.NodeCapacity], holders: Mapping[str, int]
 ) -> str:
-    """Return in words why `gpus` GPUs are not free; `holders` are engines with their GPUs."""
+    """Return in words why `gpus` GPUs are not free; `holders` has the GPUs of each holder."""
     total = sum(node.gpus for node in nodes)
     if total < gpus:
         return f"it needs {_in_words(gpus)} and the cluster has {total}"

@@ -9,10 +9,10 @@ Stage = Literal["down", "coming up", "up", "failed"]
 
 
 class GroupMember(NamedTuple):
-    """One LLM of a group. `down`: it sleeps, is going to sleep, or does not run.
+    """One LLM of a group. The stage `down` means that it sleeps, goes to sleep, or does not run.
 
-    It serves since `up_s`; a request waits for it since `requested_s`. `is_always_on`: it runs
-    without requests too, when no other member needs the GPUs.
+    It has been serving since `up_s`, and a request has been waiting since `requested_s`.
+    `is_always_on`: it runs even without requests, while no other member needs the GPUs.
     """
 
     name: str
@@ -30,11 +30,11 @@ class GroupMember(NamedTuple):
 
 
 def next_turn(members: Sequence[GroupMember], current: str, now_s: float) -> str:
-    """Return the name of the member that may be awake from now on, "" if none need be.
+    """Return the name of the member that may be awake from now on, "" if none must be.
 
-    The member that is up stays until its residency time is over and another one is requested;
-    the one that was requested first comes next. So a group swaps at most once in each member's
-    `residency_s_min`, however many requests its members get.
+    The member that is up stays until its residency time is over and another one is requested; of
+    several, the one requested first is next. So the number of requests can't make a group swap
+    more often than once in a member's `residency_s_min`.
     """
     holder = next((member for member in members if member.name == current), None)
     requested = _in_order_of_requests([member for member in members if member is not holder])
@@ -46,14 +46,14 @@ def next_turn(members: Sequence[GroupMember], current: str, now_s: float) -> str
 def _stays(holder: GroupMember, now_s: float, *, is_other_requested: bool) -> bool:
     match holder.stage:
         case "coming up":
-            # The start is paid for already: it serves its requests before the next one comes.
+            # Most of the start is done already, so the member may serve before it gives way.
             return True
         case "up":
             return not is_other_requested or now_s < holder.stays_until_s
         case "failed":
             return not is_other_requested
         case "down":
-            # It waits until another one has left the GPUs, and is given up with its last request.
+            # The member waits for another one to free the GPUs, as long as a request waits for it.
             return holder.requested_s is not None
         case _:
             assert_never(holder.stage)
@@ -71,7 +71,7 @@ def _candidates(
     members: Sequence[GroupMember], requested: Sequence[GroupMember], holder: GroupMember | None
 ) -> Iterator[str]:
     yield from (member.name for member in requested)
-    # Without requests nothing is swapped: the member that is up anyway keeps the GPUs.
+    # Without requests nothing is swapped: a member that is up keeps the GPUs.
     yield from (member.name for member in members if member.stage in ("up", "coming up"))
     if holder is not None and holder.is_always_on:
         yield holder.name

@@ -15,7 +15,7 @@ from meshserve.core.values import commands, llm_spec
 
 
 class Fleet:
-    """`turns` has the LLM of each `share` group that may be awake; `out` takes commands."""
+    """All LLMs. `turns` maps each `share` group to the LLM that may be awake."""
 
     def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
         self.llms: dict[str, llm_state.LlmRecord] = {}
@@ -47,14 +47,14 @@ class Fleet:
     def add_replica(
         self, llm: llm_state.LlmRecord, replica_id: str, spec: llm_spec.LlmSpec
     ) -> replica_state.ReplicaRecord:
-        """Add a replica without a process. It has the failures of the last one with its id."""
+        """Add a replica without a process. It inherits the failures of the last one with its id."""
         retry = llm.retries.setdefault(replica_id, replica_state.ReplicaRetry())
         replica = replica_state.ReplicaRecord(replica_id, spec, retry, reason=retry.reason)
         llm.replicas[replica_id] = replica
         return replica
 
     def remove_replica(self, replica: replica_state.ReplicaRecord, move: ReplicaMove) -> None:
-        """Remove a replica. GPUs that no replica holds any more are free."""
+        """Remove a replica, and give back GPUs that no replica holds any more."""
         replica.move(move)
         del self.llms[llm_name(replica.id)].replicas[replica.id]
         placed = (other for other in self.replicas() if other.phase in replica_state.PLACED)
@@ -109,7 +109,7 @@ class Fleet:
         )
 
     def gpus_for(self, llm: llm_state.LlmRecord) -> int:
-        """Return how many GPUs its replica gets: those of the biggest member of its group."""
+        """Return how many GPUs to book for a replica: in a group, those of its biggest member."""
         if not llm.spec.share:
             return llm.spec.gpus
         members = (other for other in self.llms.values() if other.is_wanted)
@@ -118,7 +118,7 @@ class Fleet:
         )
 
     def is_outdated(self, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord) -> bool:
-        """Return whether it runs an outdated engine, or its group needs more GPUs now."""
+        """Return whether the replica's engine is outdated, or its group needs more GPUs now."""
         if not replica.spec.is_same_engine(llm.spec):
             return True
         return bool(llm.spec.share and replica.plan) and self.bookings.gpus_of(
@@ -143,7 +143,7 @@ class Fleet:
         return bool(llm.replicas_in({ReplicaPhase.READY})) and self.is_route_known(llm)
 
     def expected_s(self, llm: llm_state.LlmRecord, now_s: float) -> float:
-        """Return in how many seconds it is expected to serve, with the wait for its turn."""
+        """Return the seconds until the LLM is expected to serve, with the wait for its turn."""
         holder = self.llms.get(self.turns.get(llm.spec.share, "")) if llm.spec.share else None
         # A holder that does not serve yet has no known end of its turn.
         if holder is None or holder is llm or not holder.replicas_in(replica_state.SERVING):

@@ -13,16 +13,17 @@ from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.values import commands, llm_spec
 
 SCALE_UP_AFTER_S = 10.0
-"""How long requests must wait inside the engines before another one is started."""
+"""How long requests must wait inside the engines before another engine is started."""
 
 SCALE_DOWN_AFTER_S = 120.0
-"""How long fewer requests than replicas must run before one goes: about as long as a start."""
+"""How long requests must be fewer than replicas before one stops: about as long as a start."""
 
 
 class LlmLoad(NamedTuple):
-    """What decides the number of replicas: how many are desired so far, and how many are ready.
+    """The load of an LLM with `desired` replicas so far, of which `ready` are ready.
 
-    `overloaded_s` and `quiet_s` say for how long there has been too much or too little to do.
+    `overloaded_s` and `quiet_s` say for how long the replicas have had too much or too little to
+    do. `is_used` is false if no request has come within the idle timeout.
     """
 
     desired: int
@@ -33,16 +34,16 @@ class LlmLoad(NamedTuple):
 
 
 def desired_replicas(spec: llm_spec.LlmSpec, load: LlmLoad) -> int:
-    """Return the number of replicas from now on, one more or one fewer at a time.
+    """Return the number of replicas to have from now on: at most one more or one fewer.
 
-    It stays within the bounds of the spec; an LLM that is not used has the least.
+    The number stays within the bounds of the spec; an unused LLM has `replicas_min`.
     """
     least = max(spec.replicas_min, 1 if load.is_used else 0)
     if not load.is_used:
         return least
     most = max(spec.replicas_max, least)
     count = min(max(load.desired, least), most)
-    # The load says nothing about one more replica before all that are desired share it.
+    # Before all desired replicas share the load, it can't show whether one more is needed.
     if load.overloaded_s >= SCALE_UP_AFTER_S and load.ready >= count:
         return min(count + 1, most)
     if load.quiet_s >= SCALE_DOWN_AFTER_S:
@@ -56,7 +57,7 @@ def is_overloaded(reports: Collection[llm_spec.LlmReport]) -> bool:
 
 
 def is_quiet(reports: Collection[llm_spec.LlmReport]) -> bool:
-    """Return whether one engine fewer could still give every request an engine to itself."""
+    """Return whether each request could have an engine to itself with one engine fewer."""
     return not is_overloaded(reports) and sum(report.running for report in reports) < len(reports)
 
 
@@ -65,7 +66,7 @@ def count_replicas(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: floa
     before = llm.desired_replicas
     llm.desired_replicas = _desired_now(fleet, llm, now_s)
     reports = llm.reports()
-    # A new number of replicas changes the load of each: the time is measured anew from there.
+    # A new number of replicas changes the load of each, so both times start again.
     is_steady = before == llm.desired_replicas and bool(reports)
     llm.overloaded_s = _since(llm.overloaded_s, now_s, is_on=is_steady and is_overloaded(reports))
     llm.quiet_s = _since(llm.quiet_s, now_s, is_on=is_steady and is_quiet(reports))
@@ -82,7 +83,7 @@ def _desired_now(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float)
         return 0
     is_used = llm.is_used(now_s)
     if llm.spec.share:
-        # A member of a group comes when it has its turn, and sleeps instead of stopping after it.
+        # A member of a group starts when it has its turn, and after it sleeps instead of stopping.
         may_run = bool(llm.active_replicas()) or fleet.has_turn(llm)
         return 1 if may_run and (is_used or llm.spec.replicas_min) else 0
     overloaded_s, quiet_s = (
@@ -94,9 +95,9 @@ def _desired_now(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float)
 
 
 def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
-    """Drain, put to sleep or stop replicas: surplus, outdated ones, and those without the turn.
+    """Drain, put to sleep or stop replicas that are surplus, outdated, or without the turn.
 
-    Replicas that drain and need not go after all serve again.
+    Draining replicas that are needed after all serve again.
     """
     active = llm.active_replicas()
     surplus = {replica.id for replica in active[llm.desired_replicas :]}
@@ -107,7 +108,7 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
         else:
-            # The running engine is the wanted one: new limits hold for it without a restart.
+            # The engine itself is up to date, so new limits apply to it without a restart.
             replica.spec = replica.spec if is_outdated else llm.spec
             if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
@@ -116,7 +117,7 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
 def _may_replace(
     active: Iterable[replica_state.ReplicaRecord], replica: replica_state.ReplicaRecord
 ) -> bool:
-    # A rolling update: one that serves goes only while all others are ready.
+    # A rolling update: a serving replica is replaced only while all others are ready.
     others = (other for other in active if other is not replica)
     return replica.phase not in replica_state.SERVING or all(
         other.phase is ReplicaPhase.READY for other in others
@@ -132,11 +133,11 @@ def _stop(
         case ReplicaPhase.WAITING:
             fleet.remove_replica(replica, ReplicaMove.GIVEN_UP)
         case ReplicaPhase.GOING_TO_SLEEP:
-            pass  # An engine can't be stopped in the middle of this; it is asleep soon.
+            pass  # An engine can't be stopped while it goes to sleep, which takes seconds.
         case ReplicaPhase.DRAINING if not fleet.is_diverted(llm):
             pass  # Gateways still send requests to it.
         case _:
-            # A replica that fails, is stopped and started again has still failed in a row.
+            # Failures in a row still count after a stop and a new start.
             if replica.phase is not ReplicaPhase.FAILED:
                 llm.retries.pop(replica.id, None)
             replica.move(ReplicaMove.STOP_ORDERED)
@@ -146,7 +147,7 @@ def _stop(
 def _make_way(
     fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord
 ) -> None:
-    """Put a replica to sleep whose group has given the turn to another LLM."""
+    """Free the GPUs of a replica whose group has given the turn to another LLM."""
     match replica.phase:
         case ReplicaPhase.READY:
             replica.move(ReplicaMove.DRAIN_ORDERED)
@@ -154,12 +155,12 @@ def _make_way(
             replica.move(ReplicaMove.SLEEP_ORDERED)
             fleet.out.append(commands.SleepReplica(replica.id, llm.spec.sleep_level))
         case ReplicaPhase.FAILED | ReplicaPhase.WAITING:
-            # A failed engine may have left something on the GPUs that the other one needs.
+            # A failed engine may still hold memory of the GPUs, which the other LLM needs.
             _stop(fleet, llm, replica)
 
 
 def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> None:
-    """Start or wake replicas, if the LLM has its turn: missing, failed and sleeping ones."""
+    """Start missing and failed replicas and wake sleeping ones, if the LLM has its turn."""
     if not fleet.has_turn(llm):
         return
     for _ in range(llm.desired_replicas - len(llm.active_replicas())):

@@ -19,14 +19,14 @@ PUBLIC_STATE_ORDER = ("ready", "starting", "asleep", "draining", "failed")
 
 @dataclass(slots=True)
 class DurationEstimate:
-    """How long something takes: a sum of all measurements, and an expectation for the next one."""
+    """Measured durations of starts or wakes: their count and total, and the expected next one."""
 
     stat: model_stats.DurationStat = field(default_factory=model_stats.DurationStat)
     expected_s: float = DEFAULT_EXPECTED_S
 
     def record(self, took_s: float) -> None:
-        """Add one measurement. `expected_s` is their exponentially weighted mean."""
-        # The newest counts most: a second load finds the weights in the page cache.
+        """Add a measurement. `expected_s` is the exponentially weighted mean of all."""
+        # New measurements count more: a second load finds the weights in the page cache.
         known_s = self.expected_s if self.stat.count else took_s
         self.expected_s = known_s + NEWEST_WEIGHT * (took_s - known_s)
         self.stat.record(took_s)
@@ -34,7 +34,7 @@ class DurationEstimate:
 
 @dataclass(frozen=True, slots=True)
 class HeldRequest:
-    """A request that waits since `since_s`; a gateway keeps its `size_bytes` meanwhile."""
+    """A request that has waited since `since_s`, with a body of `size_bytes` at a gateway."""
 
     ticket: str
     size_bytes: int
@@ -42,10 +42,7 @@ class HeldRequest:
 
 
 class HoldQueue:
-    """The requests that wait for one LLM, the longest waiting first.
-
-    First come, first served, and bounded in number, bytes and time.
-    """
+    """The requests that wait for one LLM in order of arrival, bounded in number, bytes and time."""
 
     def __init__(self) -> None:
         self._requests: dict[str, HeldRequest] = {}
@@ -62,7 +59,7 @@ class HoldQueue:
 
     @property
     def since_s(self) -> float | None:
-        """Time since when the first request waits, None without any."""
+        """The time at which the first request began to wait, None without requests."""
         return next((request.since_s for request in self._requests.values()), None)
 
     def refusal(self, limits: llm_spec.HoldLimits, size_bytes: int) -> str:
@@ -95,7 +92,7 @@ class HoldQueue:
         return tickets
 
     def take_overdue(self, limits: llm_spec.HoldLimits, now_s: float) -> list[str]:
-        """Remove the requests that have waited for the longest time allowed; return tickets."""
+        """Remove the requests that have waited for `wait_s_max` or longer; return their tickets."""
         overdue = [
             request.ticket for request in self if now_s - request.since_s >= limits.wait_s_max
         ]
@@ -104,8 +101,8 @@ class HoldQueue:
         return overdue
 
     def take_surplus(self, limits: llm_spec.HoldLimits) -> list[str]:
-        """Remove the newest requests until the rest keeps to (narrowed) limits; return tickets."""
-        # The newest: they have the longest wait before them.
+        """Remove the newest requests until the rest is within the limits; return their tickets."""
+        # The newest requests have waited least and still have the longest wait ahead.
         surplus: list[str] = []
         while len(self) > limits.requests_max or self.size_bytes > limits.bytes_max:
             surplus.append(next(reversed(self._requests)))
@@ -124,9 +121,9 @@ class HoldQueue:
 class LlmRecord:
     """One LLM. `is_wanted` says whether the configuration has it.
 
-    `overloaded_s` and `quiet_s` are times since when its replicas have too much or too little to
-    do. `route` is what gateways were last ordered to apply, with snapshot `revision`. `retries`
-    outlive their replicas: one that is stopped and started again is still failing in a row.
+    `overloaded_s` and `quiet_s` are the times at which its replicas began to have too much or too
+    little to do. Gateways were last ordered to apply `route`, in the snapshot of `revision`.
+    `retries` outlive their replicas, so that failures in a row count across stops.
     """
 
     name: str
@@ -147,7 +144,7 @@ class LlmRecord:
 
     @property
     def state(self) -> str:
-        """The state that users see: that of the replica that has come furthest.
+        """The state that users see: that of the replica that is nearest to ready.
 
         Without replicas it is `idle`, or `failed` if the last one failed.
         """
@@ -164,7 +161,7 @@ class LlmRecord:
         return next(filter(None, reasons), "")
 
     def active_replicas(self) -> list[replica_state.ReplicaRecord]:
-        """Return the replicas that are not stopping, those first that stay if some must go."""
+        """Return the replicas that are not stopping, the ones to keep longest first."""
         return sorted(
             (
                 replica
@@ -180,7 +177,7 @@ class LlmRecord:
 
     def next_id(self) -> str:
         """Return an id for one more replica: the smallest number that is free."""
-        # A number that came back finds the failures of the last replica that had it.
+        # A replica with a reused number inherits the failures of the last one that had it.
         number = next(
             number
             for number in range(len(self.replicas) + 1)
@@ -199,7 +196,7 @@ class LlmRecord:
         return is_busy or now_s - self.used_s < self.spec.idle_timeout_s
 
     def desired_route(self) -> snapshots.LlmRoute | None:
-        """Return what gateways should know of it, None if it is not wanted.
+        """Return the route that gateways should have, None if the LLM is not wanted.
 
         Without a ready replica the draining ones stay in the route, for requests that a gateway
         lets through before it has learned to hold them.
@@ -218,7 +215,7 @@ class LlmRecord:
         )
 
     def blocking_failure(self, now_s: float) -> replica_state.ReplicaRetry | None:
-        """Return a failure that keeps every replica from serving, None if one may come up."""
+        """Return a failure while all replicas are failing, None while one may still come up."""
         active = self.active_replicas()
         if active:
             is_failing = all(replica.is_failing for replica in active)
@@ -227,7 +224,7 @@ class LlmRecord:
         return min(pending, key=lambda retry: retry.retry_at_s, default=None)
 
     def expected_s(self, now_s: float) -> float:
-        """Return in how many seconds a replica is expected to serve."""
+        """Return the number of seconds until a replica is expected to serve."""
         return min(
             (self._expected_of(replica, now_s) for replica in self.active_replicas()),
             default=self._retry_s(now_s) + self.starts.expected_s,
@@ -236,7 +233,7 @@ class LlmRecord:
     def _expected_of(self, replica: replica_state.ReplicaRecord, now_s: float) -> float:
         match replica.phase:
             case ReplicaPhase.READY | ReplicaPhase.DRAINING:
-                return 1.0  # A gateway has yet to learn of it.
+                return 1.0  # Only a gateway's configuration is still missing.
             case ReplicaPhase.STARTING:
                 # A start that takes longer than expected may end any moment.
                 return max(1.0, replica.ordered_s + self.starts.expected_s - now_s)

@@ -1,7 +1,7 @@
-"""All LLMs: what happens to them, and what follows from it, in the order of the decisions.
+"""All LLMs: the events that happen to them, and the decisions that follow, in order.
 
-Engines start, sleep and stop by commands. None stops or sleeps before every gateway holds its
-requests or sends them elsewhere (docs/decisions/0030-drain-at-the-gateways-first.md).
+No engine stops or goes to sleep before every gateway holds the engine's requests or sends them
+elsewhere (docs/decisions/0030-drain-at-the-gateways-first.md).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from meshserve.core.processes import gateways
 from meshserve.core.values import commands, events, llm_spec, snapshots
 
 DEFAULT_RETRY_S = 1.0
-"""Retry-After for a name that no LLM has: it may be configured any moment."""
+"""Retry-After for a name that no LLM has: such an LLM may be configured at any moment."""
 
 
 class Llms:
     """All LLMs; commands go to the outbox `out`.
 
-    `handle` takes in one event; `reconcile` brings what runs nearer to what is wanted. Every held
-    request is answered exactly once, by Admit or TurnAway, in the order of arrival.
+    `handle` applies one event; `reconcile` brings the replicas nearer to the desired state. Every
+    held request is answered exactly once, by Admit or TurnAway, in the order of arrival.
     """
 
     def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
@@ -31,7 +31,7 @@ class Llms:
 
     @property
     def llms(self) -> Mapping[str, llm_state.LlmRecord]:
-        """All LLMs by name, with those that are not wanted any more and not gone yet."""
+        """All LLMs by name, including removed ones that still have replicas or a route."""
         return self.fleet.llms
 
     @property
@@ -40,13 +40,13 @@ class Llms:
         return not any(self.fleet.replicas())
 
     def routes(self) -> tuple[snapshots.LlmRoute, ...]:
-        """Return what gateways should apply."""
+        """Return the routes that gateways should apply."""
         return tuple(llm.route for llm in self.llms.values() if llm.route is not None)
 
     # What happens
 
     def handle(self, event: events.LlmEvent, now_s: float) -> None:  # noqa: C901 - a case an event
-        """Take in an event. News of a replica that is not known, or not any more, is ignored."""
+        """Apply an event. Events of replicas that are unknown or removed change nothing."""
         match event:
             case events.RequestHeld():
                 self._receive(event, now_s)
@@ -76,7 +76,7 @@ class Llms:
 
     def _started(self, event: events.ReplicaReady, now_s: float) -> None:
         if self.fleet.find_replica(event.replica_id) is None:
-            # An earlier controller ordered it: nothing else would ever stop it.
+            # An earlier controller started this replica, and nothing else would ever stop it.
             self._out.append(commands.StopReplica(event.replica_id))
             return
         replica = self._in_phase(event.replica_id, ReplicaPhase.STARTING)
@@ -144,7 +144,7 @@ class Llms:
             replica.holder, replica.id, living.spec.gpus, living.endpoint.node
         )
         replica.up_s = llm.used_s = now_s
-        # What runs is what is desired until the first reconciliation says otherwise.
+        # The replicas that run count as desired until the first reconciliation.
         llm.desired_replicas = len(llm.replicas)
         if living.spec.share and not living.is_asleep:
             self.fleet.turns.setdefault(living.spec.share, name)
@@ -152,13 +152,13 @@ class Llms:
     # What follows
 
     def reconcile(self, wanted: Iterable[llm_spec.LlmSpec], now_s: float) -> None:
-        """Append the commands that bring all LLMs nearer to these."""
+        """Append the commands that bring all LLMs nearer to the wanted specs."""
         self.fleet.set_wanted(wanted)
         self.fleet.assign_turns(now_s)
         llms = list(self.llms.values())
         for llm in llms:
             llm_reconcile.count_replicas(self.fleet, llm, now_s)
-        # Replicas of all LLMs go before any comes: what they free may be what another one needs.
+        # Surplus replicas of all LLMs stop before any starts: a start may need the GPUs they free.
         for llm in llms:
             llm_reconcile.stop_surplus(self.fleet, llm)
         for llm in llms:
@@ -197,7 +197,7 @@ class Llms:
             llm.held.add(llm_state.HeldRequest(event.ticket, event.size_bytes, now_s))
 
     def _answer_held(self, llm: llm_state.LlmRecord, now_s: float) -> None:
-        """Let waiting requests through or turn them away, if it is time for either."""
+        """Admit or turn away waiting requests, as far as that can be decided now."""
         active, limits = llm.active_replicas(), llm.spec.held
         if not llm.is_wanted:
             self._turn_away(llm, llm.held.take_all(), "it is not served any more", now_s)
@@ -221,5 +221,5 @@ class Llms:
             self._out.append(commands.TurnAway(ticket, sentence, retry_after_s))
 
     def check(self) -> None:
-        """Assert what always holds of LLMs."""
+        """Assert the invariants of all LLMs."""
         self.fleet.check()

@@ -11,7 +11,7 @@ waking         → ready: answered, stopping: stop ordered, failed: lost
 failed         → starting: start ordered, stopping: stop ordered
 stopping       → absent: stopped
 
-This table is made from MOVES, which alone decides what may follow what.
+Each line is "phase → next phase: move"; the table MOVES below decides.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=60.0, calm_s=60.0)
 class ReplicaPhase(enum.Enum):
     """Where a replica is in its lifecycle.
 
-    WAITING lacks GPUs or its turn. DRAINING still serves, while gateways stop sending to it.
+    WAITING: GPUs or the LLM's turn are missing. DRAINING: the replica still serves, while gateways
+    stop sending requests to it.
     """
 
     ABSENT = "absent"
@@ -46,7 +47,7 @@ class ReplicaPhase(enum.Enum):
 
 
 class ReplicaMove(enum.Enum):
-    """What can happen to a replica."""
+    """The moves between phases."""
 
     WANTED = "wanted"
     GIVEN_UP = "given up"
@@ -62,8 +63,8 @@ class ReplicaMove(enum.Enum):
     LOST = "lost"
 
 
-# A ready replica stops or sleeps only by way of DRAINING: no request may reach one that is gone.
-# A stopping one can't be lost: it ends anyway, and its GPUs are free only after it has.
+# A ready replica stops or sleeps only after DRAINING, so that no request reaches a stopped engine.
+# A stopping replica can't be lost: it ends anyway, and its GPUs are free only afterwards.
 MOVES: dict[tuple[ReplicaPhase, ReplicaMove], ReplicaPhase] = {
     (ReplicaPhase.ABSENT, ReplicaMove.WANTED): ReplicaPhase.WAITING,
     (ReplicaPhase.WAITING, ReplicaMove.START_ORDERED): ReplicaPhase.STARTING,
@@ -93,22 +94,22 @@ LIFECYCLE = state_table.Lifecycle("replica", MOVES)
 ReplicaMoveLog: TypeAlias = state_table.MoveLog[ReplicaPhase, ReplicaMove]
 
 SERVING = frozenset({ReplicaPhase.READY, ReplicaPhase.DRAINING})
-"""Requests that reach the replica are answered."""
+"""Phases in which requests that reach the replica are answered."""
 
 COMING_UP = frozenset({ReplicaPhase.STARTING, ReplicaPhase.WAKING})
-"""The replica has been ordered to serve and does not yet."""
+"""Phases in which a start or wake has been ordered and is not done."""
 
 AWAKE = SERVING | COMING_UP | {ReplicaPhase.GOING_TO_SLEEP}
-"""The replica uses the memory of its GPUs: in a `share` group one at a time."""
+"""Phases in which the replica uses the memory of its GPUs: one replica of a group at a time."""
 
 LOSABLE = frozenset(phase for phase, move in MOVES if move is ReplicaMove.LOST)
-"""A process or an engine exists that can be lost."""
+"""Phases in which a process or an engine exists that can be lost."""
 
 PLACED = frozenset(ReplicaPhase) - {ReplicaPhase.ABSENT, ReplicaPhase.WAITING}
-"""GPUs are booked for the replica."""
+"""Phases in which the replica has a plan, and its GPUs are booked."""
 
-# Ten phases are five states for users: a replica that waits for GPUs, starts or wakes will serve
-# without their help, and one that goes to sleep or stops takes no requests any more.
+# Users see fewer states than phases: a replica that waits for GPUs, starts or wakes needs nothing
+# from them, and one that goes to sleep or stops takes no requests any more.
 PUBLIC_STATES: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
     ReplicaPhase.WAITING: "starting",
     ReplicaPhase.STARTING: "starting",
@@ -122,8 +123,8 @@ PUBLIC_STATES: Mapping[ReplicaPhase, llm_spec.ReplicaState] = {
 }
 """The state that commands, views and metrics show for each phase."""
 
-# A replica that serves stays before one that does not yet, and one that needs less time to serve
-# before one that needs more. One that is going to sleep has to finish that before it can wake.
+# Replicas come in the order of the time they need until they serve. One that is going to sleep
+# must finish that before it can wake.
 KEEP_ORDER = (
     ReplicaPhase.READY,
     ReplicaPhase.DRAINING,
@@ -134,7 +135,7 @@ KEEP_ORDER = (
     ReplicaPhase.FAILED,
     ReplicaPhase.WAITING,
 )
-"""Which replicas stay when an LLM has too many: the first ones."""
+"""Phases by rank: of too many replicas the ones in the first phases are kept."""
 
 
 @dataclass(slots=True)
@@ -174,7 +175,7 @@ class ReplicaRecord:
         self.phase = self.log.after(self.id, self.phase, move)
 
     def come_up(self, now_s: float) -> None:
-        """Note that the engine answers; its failures are no longer the reason for anything."""
+        """Note that the engine answers, and clear the reasons of earlier failures."""
         self.move(ReplicaMove.ANSWERED)
         self.up_s, self.report = now_s, None
         self.reason = self.retry.reason = ""
@@ -187,10 +188,10 @@ class ReplicaRecord:
     def fail(self, reason: str, now_s: float) -> None:
         """Mark the replica failed and schedule the next try.
 
-        Its GPUs stay booked until it is started again or stopped: a dead engine's processes may
-        still hold memory on them, and both orders clear that away first.
+        Its GPUs stay booked until it is started again or stopped: processes of the dead engine may
+        still hold memory of the GPUs, and both commands end such processes first.
         """
-        # No report may have come since the calm time was over.
+        # Perhaps no report has come since the calm time ended, so it is checked here too.
         self.forgive(now_s)
         self.move(ReplicaMove.LOST)
         self.retry.record_failure(now_s)
@@ -204,7 +205,7 @@ class ReplicaRecord:
 
     @property
     def holder(self) -> str:
-        """The name in which its GPUs are booked: its own, or its share group's."""
+        """The name that its GPUs are booked for: its own, or its share group's."""
         return f"group {self.spec.share}" if self.spec.share else self.id
 
     @property
@@ -216,12 +217,12 @@ class ReplicaRecord:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it failed, and is at most being tried again."""
+        """Whether the replica has failed and has not served since, even if it starts again now."""
         return self.phase is ReplicaPhase.FAILED or (
             self.phase in COMING_UP and self.retry.failures > 0
         )
 
     @property
     def keep_rank(self) -> tuple[int, int]:
-        """Sort key: of too many replicas those with the smallest stay."""
+        """Sort key: of too many replicas those with the smallest keys are kept."""
         return KEEP_ORDER.index(self.phase), int(self.id.rpartition("/")[2])

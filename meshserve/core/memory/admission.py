@@ -11,15 +11,15 @@ from meshserve.core.memory.copy_lifecycle import CopyMove
 from meshserve.core.values import model
 
 OVERTAKERS_MAX = 8
-"""How many copies behind those that wait for leases to end are looked at with one event."""
+"""How many queued copies one event considers beyond the `loads_parallel` first ones."""
 
 
 @dataclass(slots=True)
 class _Claims:
-    """What the copies ahead in the queue will take.
+    """The claims of the copies ahead in the queue.
 
-    `starts` are loads to come, `bytes_soon` free memory that they will fill, now or soon, and
-    `draining_bytes` memory that copies in use will give to them.
+    `starts` counts their loads, `bytes_soon` is the memory, free now or soon, that they will fill,
+    and `draining_bytes` the memory of draining copies that is meant for them.
     """
 
     starts: int = 0
@@ -30,9 +30,9 @@ class _Claims:
 class Admission:
     """Admits copies in order of arrival, at most `loads_parallel` at a time.
 
-    A copy that waits for evictions holds up those behind it only by the bytes that it will take.
-    One that waits for leases to end is overtaken until it loses its patience; then copies in use
-    are drained for it. A load starts once its bytes are free, never before.
+    A copy that waits for evictions leaves to those behind it all memory but its own bytes. A copy
+    that waits for leases to end may be overtaken for `patience_s`; then copies in use are drained
+    for it. A load starts once its bytes are free, never before.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Admission:
         self._pool.update(copy)
 
     def finish(self, copy: copies.Copy) -> None:
-        """Note that the copy's load, or move to the GPU, has ended in whatever way."""
+        """Note that the copy's load or onload has ended, well or badly."""
         self.in_progress.pop(copy.key, None)
 
     def admit(self, *, may_drain: bool = False) -> None:
@@ -81,7 +81,7 @@ class Admission:
                 return
 
     def _consider(self, copy: copies.Copy, claims: _Claims, may_drain: bool) -> bool:
-        """Start, make room for, or refuse the copy; return whether the next may be looked at."""
+        """Start, make room for, or refuse the copy; return whether to consider the next one."""
         is_impatient = self._pool.now_s - copy.since_s > self._limits.patience_s
         if self._refuse_too_big(copy, is_impatient):
             return True
@@ -91,28 +91,29 @@ class Admission:
             return True
         promise = self._pool.make_room(need, free)
         if promise is not memory_pool.Promise.NONE:
-            # Its evictions are ordered, so it will start: it counts among the parallel loads.
+            # Evictions are ordered for this copy, so it will start: it counts as a parallel load.
             claims.starts += 1
             claims.bytes_soon = claims.bytes_soon.plus(need)
         elif is_impatient:
             self._drain_for(need, free, claims, may_drain)
-        # Evictions for the next ones would take the host memory that a postponed offload waits for.
+        # Evictions for copies behind it would take the host memory that its offloads wait for.
         return promise is not memory_pool.Promise.POSTPONED
 
     def _refuse_too_big(self, copy: copies.Copy, is_impatient: bool) -> bool:
         """Refuse the waiters of a copy that can never fit; return whether it was refused.
 
-        At first the least overhead ever seen counts: the process may give memory back. A copy that
-        has waited for long is held against today's overhead.
+        At first the smallest overhead ever seen counts, because the process may give memory back.
+        A copy that has waited longer than `patience_s` is checked against the present overhead.
         """
         account = self._account
         overhead_bytes = account.overhead_bytes if is_impatient else account.overhead_min_bytes
-        too_big = self._pool.too_big(copy, overhead_bytes)
+        too_big = self._pool.too_big_error(copy, overhead_bytes)
         if too_big is not None:
             self._waiters.refuse(self._waiters.take(copy), too_big)
             self.cancel(copy)
             return True
-        # It fits, but not with the extra bytes of its load: those are an estimate, so it may try.
+        # The copy fits, but not with the extra bytes of its load. Those are only an estimate, so
+        # the load is tried without them.
         if not copy.admission_need.fits_in(account.free_at_most(copy, overhead_bytes)):
             copy.load_extra_bytes = 0
         return False
@@ -122,7 +123,7 @@ class Admission:
     ) -> None:
         """Claim for an impatient load what copies in use will give, and drain more if needed.
 
-        It claims no start: until the last lease ends, loads that need no draining may overtake it.
+        No start is claimed: until the last lease ends, loads that need no draining may overtake.
         """
         unclaimed = self._account.draining.minus(claims.draining_bytes)
         free_later = free.plus(unclaimed)

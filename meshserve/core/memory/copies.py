@@ -57,7 +57,7 @@ class LoadFailure:
     def refusal(self, now_s: float) -> errors.MeshError:
         """Return the error for a request at `now_s`, with the seconds until the next try if any."""
         wait_s = self.retry.retry_at_s - now_s
-        # A new object for each request: raised in several tasks, one would collect tracebacks.
+        # A new object for each request: one object raised in several tasks collects tracebacks.
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
 
 
@@ -66,9 +66,9 @@ class LoadFailure:
 class Copy:
     """One copy of a model's artifact: its needs, its bookings, its users and its waiters.
 
-    `need` is what it takes once loaded; `load_extra_bytes` of host memory come on top during a
-    load. `uses` is a count that decays with time, `score` the eviction policy's. `names` are the
-    models that it serves, `pins` those that keep it.
+    `need` is the memory that it takes once loaded; a load takes `load_extra_bytes` of host memory
+    on top. `uses` counts uses, old ones less, and `score` is given by the eviction policy. `names`
+    are the models that the copy serves, `pins` those of them that are pinned.
 
     Only the memory account writes `booked`, its parts `freeing` (ordered out, not free yet) and
     `pinned` (kept by a pin), and `is_evictable`.
@@ -101,13 +101,14 @@ class Copy:
         """Take over what the artifact promises, but keep what a load here has measured."""
         self.can_offload, self.load_timeout_s = artifact.can_offload, artifact.load_timeout_s
         self.set_load_extra(artifact.load_extra_bytes)
-        # Another name for the same bytes may bring a mere hint, and a load in progress is booked.
+        # A second model of the same bytes may come with a mere hint, which must not replace a
+        # measurement; and a load in progress has booked `need` as it was.
         if not self.is_measured and self.booked == model.NO_BYTES:
             self.need, self.load_s = artifact.need, artifact.load_s
             self.is_measured = artifact.load_s > 0
 
     def set_load_extra(self, load_extra_bytes: int) -> None:
-        """Set what the next load takes on top; a load in progress keeps what it has booked."""
+        """Set the extra bytes of the next load; a load in progress keeps those it has booked."""
         if self.state is not CopyPhase.LOADING:
             self.load_extra_bytes = load_extra_bytes
 
@@ -127,7 +128,7 @@ class Copy:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether some of it is in memory, or on the way there, and no eviction is ordered."""
+        """Whether the copy is in memory or on the way there, and its eviction is not ordered."""
         return self.is_queued_for_onload or self.state not in {
             CopyPhase.ABSENT,
             CopyPhase.QUEUED,
@@ -137,17 +138,17 @@ class Copy:
 
     @property
     def is_queued_for_onload(self) -> bool:
-        """Whether it waits to move from host memory back to the GPU."""
+        """Whether the copy waits to move from host memory back to the GPU."""
         return self.state is CopyPhase.QUEUED and self.booked != model.NO_BYTES
 
     @property
     def offloaded_need(self) -> model.Footprint:
-        """The footprint while it is offloaded: all of its bytes are in host memory."""
+        """The footprint of the offloaded copy: all of its bytes are in host memory."""
         return model.Footprint(self.need.host_bytes + self.need.gpu_bytes, 0)
 
     @property
     def admission_need(self) -> model.Footprint:
-        """The bytes that must be free before it comes in.
+        """The bytes that must be free before the copy's load or onload starts.
 
         A move back to the GPU needs GPU memory only; a load needs its extra bytes as well.
         """

@@ -25,9 +25,9 @@ from meshserve.core import state_table
 class CopyPhase(enum.Enum):
     """The phases of a copy.
 
-    QUEUED: requests wait for it, and it waits for memory or its turn. STUCK: its load is over its
-    time and has not ended. DRAINING: running requests finish, new ones wait. OFFLOADED: in host
-    memory only.
+    QUEUED: requests wait for the copy, and the copy waits for memory or its turn. STUCK: the load
+    has exceeded its timeout and still runs. DRAINING: running requests finish, new ones wait.
+    OFFLOADED: the copy is in host memory only.
     """
 
     ABSENT = "absent"
@@ -74,7 +74,7 @@ LIFECYCLE = state_table.Lifecycle(
         # A load that fails leaves nothing in memory, so FAILED needs no eviction.
         (CopyPhase.LOADING, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
         (CopyPhase.LOADING, CopyMove.TIMED_OUT): CopyPhase.STUCK,
-        # A thread can't be killed, so a load that is over its time ends later, well or badly.
+        # A thread can't be killed, so a load that timed out still ends some time, well or badly.
         (CopyPhase.STUCK, CopyMove.LOADED): CopyPhase.READY,
         (CopyPhase.STUCK, CopyMove.LOAD_FAILED): CopyPhase.FAILED,
         (CopyPhase.FAILED, CopyMove.REQUESTED): CopyPhase.QUEUED,
@@ -94,10 +94,10 @@ LIFECYCLE = state_table.Lifecycle(
 )
 
 IDLE = frozenset({CopyPhase.READY, CopyPhase.OFFLOADED})
-"""In memory, and evictable unless leased or pinned."""
+"""Phases of a copy in memory, which may be evicted unless it is leased or pinned."""
 
 INCOMING = frozenset({CopyPhase.LOADING, CopyPhase.ONLOADING})
-"""On the way into memory; `WorkerLimits.loads_parallel` bounds their number."""
+"""Phases of a copy on its way into memory; `WorkerLimits.loads_parallel` bounds their number."""
 
 WAITABLE = frozenset(
     {

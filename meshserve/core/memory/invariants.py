@@ -53,17 +53,17 @@ def _check_copy(copy: copies.Copy) -> None:
 
 
 def check_bytes(pool: memory_pool.MemoryPool, all_copies: Mapping[str, copies.Copy]) -> None:
-    """Assert that the account sums up the copies, and that those that stay are within budget."""
-    account, every = pool.account, all_copies.values()
-    draining = [copy.booked for copy in every if copy.state is CopyPhase.DRAINING]
-    assert account.booked == _sum(copy.booked for copy in every)
-    assert account.freeing == _sum(copy.freeing for copy in every)
+    """Assert that the account's sums are right, and that copies that stay are within budget."""
+    account, records = pool.account, all_copies.values()
+    draining = [copy.booked for copy in records if copy.state is CopyPhase.DRAINING]
+    assert account.booked == _sum(copy.booked for copy in records)
+    assert account.freeing == _sum(copy.freeing for copy in records)
     assert account.draining == _sum(draining)
-    assert account.evictable == _sum(copy.booked for copy in every if copy.is_idle)
-    assert account.pinned == _sum(copy.pinned for copy in every)
+    assert account.evictable == _sum(copy.booked for copy in records if copy.is_idle)
+    assert account.pinned == _sum(copy.pinned for copy in records)
     staying = account.booked.minus(account.freeing)
     assert staying.fits_in(account.budget), f"{staying} stay, over the budget {account.budget}"
-    for copy in every:
+    for copy in records:
         _check_booking(copy, is_ranked=pool.is_ranked(copy))
 
 
@@ -74,8 +74,8 @@ def _check_booking(copy: copies.Copy, *, is_ranked: bool) -> None:
     assert copy.booked == model.NO_BYTES or state not in {CopyPhase.ABSENT, CopyPhase.FAILED}, (
         f"{label} has bytes booked"
     )
-    is_leaving = state in {CopyPhase.EVICTING, CopyPhase.OFFLOADING}
-    assert copy.freeing == model.NO_BYTES or is_leaving, f"{label} frees bytes without an order"
+    is_freeing = state in {CopyPhase.EVICTING, CopyPhase.OFFLOADING}
+    assert copy.freeing == model.NO_BYTES or is_freeing, f"{label} frees bytes without an order"
     assert copy.freeing == copy.booked or state is not CopyPhase.EVICTING, (
         f"{label} does not free all of its bytes"
     )
@@ -87,7 +87,7 @@ def check_admission(
     all_copies: Mapping[str, copies.Copy],
     limits: copies.WorkerLimits,
 ) -> None:
-    """Assert that queue and loads fit the copies' phases, and no free memory is left unused."""
+    """Assert that queue and loads match the copies' phases, and no copy waits for free memory."""
     items = all_copies.items()
     assert set(queue.queue) == {key for key, copy in items if copy.state is CopyPhase.QUEUED}
     assert set(queue.in_progress) == {key for key, copy in items if copy.state in INCOMING}

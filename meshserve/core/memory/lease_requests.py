@@ -12,7 +12,7 @@ from meshserve.core.values import model
 
 
 class LeaseRequests:
-    """What models' names are bound to, and the requests that wait for them."""
+    """The copy that each model is bound to, and the requests that wait for models."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class LeaseRequests:
         self._pool = pool
         self._admission = queue
         self._limits = limits
-        # Numbered over all models, so that a name bound anew ignores the answer to its old fetch.
+        # One count for all models: a model that is bound anew ignores the answer to its old fetch.
         self._attempts = itertools.count(1)
 
     def copy_of(self, id_: model.ModelId) -> copies.Copy | None:
@@ -38,7 +38,7 @@ class LeaseRequests:
 
     def request(self, ticket: ev.Ticket, id_: model.ModelId) -> None:
         """Refuse the request, or let it wait for a model that is not ready."""
-        # Each waiting request holds its body in memory, up to the gateway's limit.
+        # The number is bounded because each waiting request holds its body in memory.
         if len(self.waiters) >= self._limits.waiters_max:
             message = f"{len(self.waiters)} requests wait for models to load"
             self.refuse(ticket, errors.Overloaded(message, retry_after_s=1.0))
@@ -72,15 +72,15 @@ class LeaseRequests:
                 self._admission.enqueue(copy)
 
     def _refusal(self, copy: copies.Copy) -> errors.MeshError | None:
-        """Return why no request may wait for the copy now, if so."""
+        """Return the error if no request may wait for the copy now, else None."""
         failure, state, now_s = copy.failure, copy.state, self._pool.now_s
         if failure:
             is_backing_off = state is CopyPhase.FAILED and not failure.retry.is_due(now_s)
             if is_backing_off or state is CopyPhase.STUCK:
                 return failure.refusal(now_s)
-        # In other phases its bytes are booked, or a load decides whether it fits.
+        # In other phases the copy's bytes are booked, or its load decides whether it fits.
         if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:
-            return self._pool.too_big(copy, self._pool.account.overhead_min_bytes)
+            return self._pool.too_big_error(copy, self._pool.account.overhead_min_bytes)
         return None
 
     def fetch(self, binding: copies.Binding) -> None:
@@ -120,7 +120,7 @@ class LeaseRequests:
         self.waiters.refuse(self.waiters.take(record), error)
 
     def reconsider(self, copy: copies.Copy) -> None:
-        """Act on the loss of a waiter or a name: a copy without waiters leaves the queue."""
+        """Update a copy that lost a waiter or a model: without waiters it leaves the queue."""
         if copy.state is CopyPhase.QUEUED and not copy.waiters:
             self._admission.cancel(copy)
         else:

@@ -12,10 +12,10 @@ OFFLOAD_PHASES = frozenset({CopyPhase.OFFLOADED, CopyPhase.OFFLOADING})
 class MemoryAccount:
     """Sums over all copies, so that no decision has to look at every copy.
 
-    `booked`: taken or promised. `freeing`: the part of it that is ordered out and not free yet.
-    `draining`: of copies that leave with their last lease. `pinned`: kept by pins.
-    `overhead_bytes`: private memory of the process that no copy accounts for, and
-    `overhead_min_bytes` the least of it that was ever seen.
+    `booked`: taken by copies or promised to them. `freeing`: the part of `booked` whose eviction
+    or offload is ordered and not done. `draining`: bytes of copies that are freed with their last
+    lease. `pinned`: bytes that pins keep. `overhead_bytes`: private memory of the process that no
+    copy accounts for; `overhead_min_bytes` is its smallest value so far.
     """
 
     def __init__(self, budget: model.Footprint) -> None:
@@ -34,7 +34,7 @@ class MemoryAccount:
     def book(
         self, copy: copies.Copy, takes: model.Footprint, freeing: model.Footprint = model.NO_BYTES
     ) -> None:
-        """Replace the copy's booking by `takes`, of which `freeing` is ordered out."""
+        """Replace the copy's booking by `takes`, of which `freeing` is about to be freed."""
         assert not copy.is_evictable, (
             f"{copy.key} is evictable; its bytes are fixed until it is held"
         )
@@ -48,8 +48,8 @@ class MemoryAccount:
         pinned = model.NO_BYTES
         if copy.pins and copy.state is not CopyPhase.DRAINING:
             pinned = copy.booked.minus(copy.freeing)
-            # On its way back to the GPU a copy holds host memory that it gives back on arrival.
-            # An offloaded one keeps it: without a request nothing moves it back.
+            # A copy on its way back to the GPU gives its host memory back on arrival. An offloaded
+            # copy keeps it: without a request nothing moves it back.
             if copy.state not in OFFLOAD_PHASES:
                 pinned = pinned.limited_to(copy.need)
         if pinned != copy.pinned:
@@ -71,10 +71,10 @@ class MemoryAccount:
             self._evictable_gpu_bytes -= copy.booked.gpu_bytes
 
     def record_process_memory(self, private_bytes: int, loading_bytes: int) -> None:
-        """Take private memory of the process that no copy accounts for off the budget.
+        """Subtract the process's private memory that no copy accounts for from the budget.
 
-        `loading_bytes` are booked for loads in progress. How much of them is taken already is
-        unknown, so the overhead lies in a range, and the last known value holds within it.
+        `loading_bytes` are booked for loads in progress. How much of that is taken already is
+        unknown, so the overhead is known only as a range, and the last value is kept within it.
         """
         least = max(0, private_bytes - self.booked.host_bytes)
         most = least + loading_bytes
@@ -92,7 +92,7 @@ class MemoryAccount:
 
     @property
     def free(self) -> model.Footprint:
-        """The bytes that are free now; negative while more is booked than there is."""
+        """The bytes that are free now; negative while bookings and overhead exceed the budget."""
         budget, booked = self.budget, self.booked
         return model.Footprint(
             budget.host_bytes - booked.host_bytes - self.overhead_bytes,
@@ -101,10 +101,10 @@ class MemoryAccount:
 
     @property
     def free_soon(self) -> model.Footprint:
-        """The bytes that are free once all that is ordered out has left."""
+        """The bytes that are free once all ordered evictions and offloads are done."""
         return self.free.plus(self.freeing)
 
     def free_at_most(self, copy: copies.Copy, overhead_bytes: int) -> model.Footprint:
-        """Return what could ever be free for the copy: the budget less overhead and other pins."""
+        """Return the most that can be free for the copy: budget less overhead and other pins."""
         overhead = model.Footprint(overhead_bytes)
         return self.budget.minus(self.pinned).plus(copy.pinned).minus(overhead)

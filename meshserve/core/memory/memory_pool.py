@@ -1,4 +1,4 @@
-"""The memory of one worker: which copies hold it, which may leave, and the orders to make room."""
+"""The memory of one worker: its copies, which of them may be evicted, and how room is made."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ MIB = 2**20
 
 
 class Promise(enum.Enum):
-    """The outcome of asking for room.
+    """The outcome of `make_room`.
 
-    POSTPONED: room will come, but in several steps, and nothing else may order evictions before
-    the last of them is planned.
+    NONE: evictions can't make enough room, and none is ordered. COMING: all evictions are ordered.
+    POSTPONED: room comes in several steps, and no other load may order evictions before the last
+    step is planned.
     """
 
     NONE = "none"
@@ -53,8 +54,8 @@ class MemoryPool:
         self._policy = policy
         self._out = out
         self._moves = state_table.MoveLog(copy_lifecycle.LIFECYCLE)
-        # The highest score of any copy that has left: GDSF's "age", which lets new copies win
-        # against those that were used often long ago.
+        # The highest score of any evicted copy: GDSF's "age", which lets new copies win against
+        # those that were used often long ago.
         self._age = 0.0
         self._ready = eviction_queue.EvictionQueue(self._score)
         self._offloaded = eviction_queue.EvictionQueue(self._score)
@@ -85,7 +86,7 @@ class MemoryPool:
         copy.leases -= 1
         if copy.leases:
             return False
-        # The end of a use counts: during a long run the copy is in use, however long ago it began.
+        # The end of a use counts, not its begin: a copy is in use during all of a long run.
         copy.last_used_s = self.now_s
         self.changed |= copy.names
         self.rate(copy)
@@ -127,7 +128,7 @@ class MemoryPool:
     # Staying and leaving
 
     def update(self, copy: copies.Copy) -> None:
-        """Act on a change of the copy: drain it if it is not wanted, else make it evictable.
+        """Drain a copy that is to be unloaded or serves no model, else make it evictable.
 
         A copy without bytes and without a model is forgotten.
         """
@@ -194,7 +195,7 @@ class MemoryPool:
     def record_freed(self, copy: copies.Copy) -> None:
         """Give the copy's bytes back: its eviction has ended."""
         self.move(copy, CopyMove.FREED)
-        # Its next load is rated by its size then: a score of today could be too high for it.
+        # Scores never fall, so the old one would be kept if the copy is bigger after its next load.
         copy.score = 0.0
         self.account.book(copy, model.NO_BYTES)
 
@@ -215,9 +216,9 @@ class MemoryPool:
     # Making room
 
     def make_room(self, need: model.Footprint, free: model.Footprint) -> Promise:
-        """Order out as many evictable copies as `need` takes beyond `free`, or none if too few.
+        """Evict or offload as many copies as `need` takes beyond `free`; none if all are too few.
 
-        `free` is what is free soon and not claimed by loads ahead.
+        `free` is the memory that is free soon and not claimed by loads ahead.
         """
         buffer_bytes = free.host_bytes - need.host_bytes
         with contextlib.closing(self._candidates(self._offloaded)) as offloaded:
@@ -231,16 +232,16 @@ class MemoryPool:
         return Promise.NONE if plan is None else self._perform(plan)
 
     def keep_within_budget(self) -> bool:
-        """Order evictable copies out if more is booked than there is, unless they do not suffice.
+        """Evict copies if bookings and overhead exceed the budget and evictions can mend that.
 
-        Return False if the copies that stay are over the budget all the same.
+        Return whether the bookings of the copies that stay are within the budget.
         """
         if model.NO_BYTES.fits_in(self.account.free_soon.plus(self.account.evictable)):
             self.evict_excess()
         return self.account.booked.minus(self.account.freeing).fits_in(self.account.budget)
 
     def evict_excess(self) -> None:
-        """Order evictable copies out until no more is booked than there is, as far as they go."""
+        """Evict copies until bookings and overhead are within the budget, or none is evictable."""
         free = self.account.free_soon
         if model.NO_BYTES.fits_in(free):
             return
@@ -261,7 +262,7 @@ class MemoryPool:
         with contextlib.closing(self._candidates(*queues)) as candidates:
             plan = eviction.plan(candidates, free, need, buffer)
         # The sum above says in constant time that a plan exists.
-        assert plan is not None, "all evictable copies would do, and yet no plan was found"
+        assert plan is not None, "all evictable copies would be enough, and yet no plan was found"
         return plan
 
     def _perform(self, plan: eviction.EvictionPlan) -> Promise:
@@ -303,7 +304,7 @@ class MemoryPool:
                     yield eviction.Candidate(key, copy.booked, can_offload, score)
 
     def evict(self, copy: copies.Copy) -> None:
-        """Free the copy, with its last lease, for others or because it was idle for long."""
+        """Free the copy, with its last lease, to make room or because it was idle for long."""
         self._raise_age(copy)
         self.counts.evictions += 1
         self._drain(copy)
@@ -311,7 +312,7 @@ class MemoryPool:
     def _raise_age(self, copy: copies.Copy) -> None:
         self._age = max(self._age, copy.score)
 
-    def too_big(self, copy: copies.Copy, overhead_bytes: int) -> errors.ModelTooBig | None:
+    def too_big_error(self, copy: copies.Copy, overhead_bytes: int) -> errors.ModelTooBig | None:
         """Return the error if the copy can never fit while the overhead is `overhead_bytes`."""
         most = self.account.free_at_most(copy, overhead_bytes)
         if copy.need.fits_in(most):

@@ -26,13 +26,13 @@ from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
 from meshserve.core.values import model
 
 SWEEPS_PER_IDLE_TIME = 16
-"""How often idle copies are looked for within `idle_unload_s`: each search looks at every copy."""
+"""Searches for idle copies within `idle_unload_s`; few, because each looks at every copy."""
 
-REUSED_PART = 16
-"""The part of the budget (1/16) up to which memory that the allocator holds free counts as free.
+REUSED_DIVISOR = 16
+"""At most 1/16 of the budget counts as free although it lies in gaps of the allocator's heap.
 
-The next copy will lie in it, so evictions must not make up for it: each would leave more of it
-behind, until the worker held nothing. But the next copy may not fit into the gaps, hence the bound.
+The next copies will fill these gaps, so no copy is evicted to make up for them: each eviction would
+leave more gaps, until the worker held nothing. The bound is for copies too big for the gaps.
 """
 
 
@@ -56,14 +56,14 @@ class Residency:
         self.account = self._pool.account
         self.counts = self._pool.counts
         self.changed = self._pool.changed
-        # Also of models without a copy: a pin may come before the artifact.
+        # All pinned models, with or without a copy: a pin may come before the artifact.
         self._pinned: set[model.ModelId] = set()
         # When idle copies were last looked for.
         self._swept_s = 0.0
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:  # noqa: C901, PLR0912
         """Apply an event and return the commands that it causes, to be performed in order."""
-        # Not split, although it is long: mypy proves that each event has its case.
+        # Long, but in one function: mypy then proves that each event has its case.
         self._pool.now_s = now_s
         match event:
             case ev.LeaseReleased():  # first, because it is the only event of a hit
@@ -79,7 +79,7 @@ class Residency:
             case ev.CopyLoadFailed():
                 self._fail_load(event)
             case ev.CopyFreed() | ev.CopyOffloaded():
-                self._finish_leaving(event)
+                self._finish_free_or_offload(event)
             case ev.LoadOverheadKnown():
                 self._set_load_extra(event)
             case ev.CopyOnloaded():
@@ -127,7 +127,7 @@ class Residency:
     def record_use(self, key: str, now_s: float, uses: int = 1) -> None:
         """Count uses of a ready copy between two events, the last one at `now_s`.
 
-        Must be called before the next event is handled: it may take the copy away.
+        Must be called before the next event is handled, because that may free the copy.
         """
         self.counts.hits += uses
         self._pool.record_use(self.copies[key], now_s, uses)
@@ -136,7 +136,7 @@ class Residency:
 
     @property
     def is_short(self) -> bool:
-        """Whether memory is short: evicting all idle copies is too little, or a load waits long."""
+        """Whether evicting all idle copies would free too little, or a load waits for long."""
         first = next(iter(self._admission.queue.values()), None)
         if first and self._pool.now_s - first.since_s > self.limits.patience_s / 2:
             return True
@@ -254,7 +254,7 @@ class Residency:
         self._pool.move(copy, CopyMove.LOADED)
         copy.record_load(event.footprint, event.load_s)
         self.account.book(copy, event.footprint)
-        # The load may have taken more than its hint, and then others must leave, or it must.
+        # The load may have taken more than its hint; then other copies are evicted, or this one.
         if self._pool.keep_within_budget():
             self._grant_waiters(copy)
         else:
@@ -269,7 +269,7 @@ class Residency:
         self._finish_admission(copy)
 
     def _grant_waiters(self, copy: copies.Copy) -> None:
-        """Give a copy that has become ready to its waiters."""
+        """Give each waiter a lease on a copy that has become ready."""
         self._pool.record_arrival(copy)
         for ticket in self._waiters.take(copy):
             self._requests.grant(copy, ticket)
@@ -280,10 +280,10 @@ class Residency:
     def _expel(self, copy: copies.Copy) -> None:
         """Free a copy that turned out too big for the room that can be made now.
 
-        Its waiters wait for more room, unless the budget can never be enough.
+        Its waiters go on waiting for room, unless the budget can never be enough.
         """
         self._pool.free(copy)
-        too_big = self._pool.too_big(copy, self.account.overhead_min_bytes)
+        too_big = self._pool.too_big_error(copy, self.account.overhead_min_bytes)
         if too_big is not None:
             self._requests.refuse_all(copy, too_big)
 
@@ -298,15 +298,15 @@ class Residency:
         self.account.book(copy, model.NO_BYTES)
         copy.is_unload_requested = False
         if was_stuck and copy.failure:
-            # The time-out was counted as a failure; the error that ended the load says more.
+            # The time-out was counted as a failure already, but this error says more.
             copy.failure.error = event.error
         else:
             self._record_failure(copy, event.error)
         self._pool.update(copy)
         self._finish_admission(copy)
 
-    def _finish_leaving(self, event: ev.CopyFreed | ev.CopyOffloaded) -> None:
-        """Give the memory that the copy left back; queue it again if requests have come for it."""
+    def _finish_free_or_offload(self, event: ev.CopyFreed | ev.CopyOffloaded) -> None:
+        """Give the copy's memory back, and queue the copy again if requests wait for it by now."""
         copy = self.copies[event.key]
         if isinstance(event, ev.CopyFreed):
             self._pool.record_freed(copy)
@@ -354,17 +354,17 @@ class Residency:
     # Memory and time
 
     def _record_memory(self, event: ev.MemoryMeasured) -> None:
-        """Take what the process has beside its copies off the budget, and evict what is over it."""
+        """Subtract the process's overhead from the budget, and evict copies that no longer fit."""
         loading = [
             copy for copy in self._admission.in_progress.values() if copy.state is CopyPhase.LOADING
         ]
-        reused_bytes = min(event.free_bytes, self.account.budget.host_bytes // REUSED_PART)
+        reused_bytes = min(event.free_bytes, self.account.budget.host_bytes // REUSED_DIVISOR)
         self.account.record_process_memory(
             max(0, event.private_bytes - reused_bytes),
             sum(copy.booked.host_bytes for copy in loading),
         )
-        # What a load takes beyond its hint looks like overhead until it ends, and then it may be
-        # refused as too big. Until then no copy is evicted for it.
+        # Memory that a load takes beyond its hint looks like overhead until the load ends, and
+        # then the copy may be refused as too big. Until then no other copy is evicted for it.
         if not loading:
             self._pool.evict_excess()
         self._admission.admit()
@@ -380,9 +380,9 @@ class Residency:
         self._admission.admit(may_drain=True)
 
     def _time_out(self, copy: copies.Copy) -> None:
-        """Give a load that hangs up, without booking less for it or starting it again.
+        """Refuse the waiters of a load that hangs; keep its bytes booked and don't start it again.
 
-        What it has taken, and will take until its thread ends, is unknown.
+        How much memory its thread has taken, and will take until it ends, is unknown.
         """
         self._pool.move(copy, CopyMove.TIMED_OUT)
         self._admission.finish(copy)

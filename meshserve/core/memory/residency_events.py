@@ -1,8 +1,8 @@
-"""The events that happen to one worker's memory, and the commands that its residency answers with.
+"""The events that happen to one worker's memory, and the commands by which `Residency` answers.
 
 A `key` names a copy by its content (digest, runtime, options, tensors, batching), so equal models
-share one copy, and a changed artifact is another copy. A `ticket` is any hashable that names one
-waiting request.
+share one copy, and a changed artifact is another copy. A `ticket` is any hashable value that
+identifies one waiting request.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class LeaseReleased:
 class ArtifactFetched:
     """FetchArtifact succeeded.
 
-    `need` is the footprint that earlier loads measured, then with their `load_s`, or a hint with
-    0.0. A load takes `load_extra_bytes` of host memory on top of it.
+    `need` is the footprint and `load_s` the duration that an earlier load measured; without one,
+    `need` is a hint and `load_s` 0.0. A load takes `load_extra_bytes` of host memory on top.
     """
 
     id: model.ModelId
@@ -94,9 +94,9 @@ class CopyFreed:
 
 @dataclass(frozen=True, slots=True)
 class LoadOverheadKnown:
-    """The host memory that the copy's next loads take on top of their footprint has changed.
+    """The next load of the copy takes `load_extra_bytes` of host memory on top of its footprint.
 
-    Parts kept of a freed copy make its next load cheaper, until they are dropped.
+    The number changes when parts of a freed copy are kept for the next load, or dropped.
     """
 
     key: str
@@ -139,7 +139,7 @@ class ModelForgotten:
 
 @dataclass(frozen=True, slots=True)
 class PinSet:
-    """The model's copy must stay in memory, from when it is loaded, or need not any longer."""
+    """The model's copy must stay in memory from its next load on, or may be evicted again."""
 
     id: model.ModelId
     is_pinned: bool
@@ -156,7 +156,7 @@ class UnloadRequested:
 class MemoryMeasured:
     """The private memory of the whole process; what no copy accounts for counts as overhead.
 
-    `free_bytes`: of it, gaps in the allocator's heap that it can't return to the system.
+    `free_bytes` of it are gaps in the allocator's heap, which can't be returned to the system.
     """
 
     private_bytes: int
@@ -165,7 +165,7 @@ class MemoryMeasured:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """Time has passed."""
+    """The timer has fired: timeouts and idle times may be over."""
 
 
 Event = (

@@ -1,4 +1,4 @@
-"""The requests that wait for a fetch or a copy; each is answered once, or leaves."""
+"""The requests that wait for a fetch or a copy; each is answered once, unless its client leaves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model
 
 Record = copies.Copy | copies.Binding
-"""What a request waits for: its model's copy, or before that the fetch of its artifact."""
+"""Where a request waits: at its model's copy, or before the artifact's fetch at the binding."""
 
 
 class Waiters:
@@ -29,7 +29,7 @@ class Waiters:
     def add(self, ticket: ev.Ticket, id_: model.ModelId, record: Record) -> None:
         """Let the request for the model wait for the record."""
         assert ticket not in self._records, f"ticket {ticket!r} waits already"
-        # A dictionary keeps the order of arrival. The shared empty one must not be changed.
+        # A record without waiters shares the empty dictionary NO_WAITERS: it gets one of its own.
         if record.waiters:
             record.waiters[ticket] = id_
         else:
@@ -54,5 +54,5 @@ class Waiters:
         return tickets
 
     def refuse(self, tickets: Iterable[ev.Ticket], error: errors.MeshError) -> None:
-        """Answer requests that do not wait any more with an error."""
+        """Answer requests that `take` or `remove` have returned with an error."""
         self._out.extend(ev.RefuseLease(ticket, error) for ticket in tickets)

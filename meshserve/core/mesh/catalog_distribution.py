@@ -1,4 +1,4 @@
-"""Changes of the catalog on their way to workers, and workers' measurements on the way back."""
+"""Send changes of the catalog to the workers, and keep the measurements that workers report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meshserve.core.processes import workers
 from meshserve.core.values import catalog, commands, model, registry_contents, reports
 
 REMEASURED_RATIO = 1.25
-"""Footprints that differ by less are one footprint, measured twice."""
+"""Two measured footprints count as different if one is more than this many times the other."""
 
 
 class CatalogDistribution:
@@ -33,15 +33,15 @@ class CatalogDistribution:
     def _with_measurement(
         self, change: registry_contents.RegistryChange
     ) -> registry_contents.RegistryChange:
-        # What was learned while the change was being saved must not be lost with it.
+        # A measurement that came while the change was being saved must not be overwritten.
         if not isinstance(change, catalog.ModelDeclared):
             return change
         declared = self._index.models.declared(change.spec.id)
-        measured = changeset.measured_still(declared, change.spec)
+        measured = changeset.reusable_measurement(declared, change.spec)
         return catalog.ModelDeclared(change.spec, measured or change.measured)
 
     def learn(self, measurements: Iterable[reports.LearnedMeasurement]) -> None:
-        """Keep the measurements that differ from what is known, and tell all workers."""
+        """Keep the measurements that differ from the known ones, and send them to all workers."""
         learned: list[reports.LearnedMeasurement] = []
         pool_changes: list[catalog_index.PoolChange] = []
         for measurement in measurements:
@@ -75,6 +75,6 @@ def _is_news(known: model.Measured | None, new: model.Measured) -> bool:
 
 
 def is_remeasured(known: model.Footprint, new: model.Footprint) -> bool:
-    """Return whether a footprint differs from the known one by more than two measurements do."""
+    """Return whether a footprint differs from the known one by more than REMEASURED_RATIO."""
     pairs = zip(known, new, strict=True)
     return any(max(pair) > REMEASURED_RATIO * min(pair) for pair in pairs)

@@ -1,4 +1,4 @@
-"""The whole mesh as one state machine: events come in, commands that follow from them go out."""
+"""The whole mesh as one state machine: events go in, and the commands that they cause come out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OwnEvent = (
 
 
 class Mesh:
-    """What is wanted, what runs, and the commands that lead from the one to the other.
+    """The desired state, the running processes, and the commands that bring them together.
 
     Every ticketed request is answered once, by Acknowledge or Refuse. An admin request changes the
     mesh only once its changes are saved.
@@ -57,10 +57,10 @@ class Mesh:
         self._view: mesh_view.MeshView | None = None
 
     def handle(self, event: events.Event, now_s: float) -> list[commands.Command]:
-        """Take in an event that happened at `now_s`, and return the commands that follow, in order.
+        """Apply an event that happened at `now_s`, and return the commands that follow, in order.
 
-        An exception is a bug of ours: what was decided before it is still to be performed, and
-        `take_commands` returns it.
+        An exception is a bug of ours. The commands decided before it must still be performed;
+        `take_commands` returns them.
         """
         self._view = None
         self._take_in(event, now_s)
@@ -69,9 +69,9 @@ class Mesh:
 
     def take_commands(self) -> list[commands.Command]:
         """Return the commands that no call has returned yet."""
-        following = self._out[:]
+        pending = self._out[:]
         self._out.clear()
-        return following
+        return pending
 
     def _take_in(self, event: events.Event, now_s: float) -> None:
         if isinstance(event, events.TicketedRequest):
@@ -93,7 +93,7 @@ class Mesh:
                 try:
                     self._apply_saved(event.changes)
                 finally:
-                    # The changes are durable, and a bug here must not hold up all later requests.
+                    # A bug above must not block all later requests: these changes are durable.
                     self.admin_queue.saved()
             case events.SaveFailed():
                 self.admin_queue.save_failed(event.error)
@@ -173,7 +173,7 @@ class Mesh:
 
     @property
     def _is_waiting(self) -> bool:
-        # Nothing starts before the configuration that is coming holds: it may change every pool.
+        # Nothing starts before the announced configuration is saved: it may change every pool.
         is_unconfigured = self._is_config_coming and not self.admin_queue.is_configured
         return not self._is_restored or is_unconfigured
 
@@ -181,13 +181,13 @@ class Mesh:
         if self._is_waiting:
             return
         self.gateways.reconcile(() if self.is_draining else self._nodes, now_s)
-        # Workers end after the gateways, which have requests for them until they have drained.
+        # Workers end after the gateways: a draining gateway still has requests for them.
         if not self.is_draining or not self.gateways.records:
             self._follow_workers(now_s)
         self.llms.reconcile(() if self.is_draining else self.catalog.desired.llms, now_s)
 
     def _follow_workers(self, now_s: float) -> None:
-        # Gateways learn of a lost worker before it is started again, which takes much longer.
+        # Gateways get the loss of a worker before its restart is ordered, which takes longer.
         self._follow_changed_pools()
         self.workers.reconcile(() if self.is_draining else self.catalog.desired.pools, now_s)
         self._follow_changed_pools()
@@ -215,7 +215,7 @@ class Mesh:
             self.llms.attach(replica, now_s)
             self._out.append(commands.Watch("replica", replica.replica_id, replica.pid))
         self._is_restored, self._is_config_coming = True, event.is_config_coming
-        # What an earlier controller has pinned is not known: pins are ordered once more.
+        # The pins that an earlier controller has ordered are unknown, so all are ordered again.
         pinned = {declared.spec.id.name for declared in self.catalog.models if declared.spec.pinned}
         for name in sorted(pinned):
             self.pins.follow_name(name, ())
@@ -232,7 +232,7 @@ class Mesh:
         self._distribution.apply(changes)
         if before != (self.catalog.desired.gateway, self.catalog.routes_of(routed)):
             self.gateways.configure()
-        # A model that was declared anew is another one: its load says nothing any more.
+        # A model that was declared anew may be another one: its measured load means nothing now.
         self.hot_models.forget_names(names)
         for name, declared in names.items():
             self.pins.follow_name(name, declared)
@@ -259,7 +259,7 @@ class Mesh:
         if worker is None:
             return
         worker.take_report(event.report)
-        # It has an older catalog than when the report was asked for: its process was replaced.
+        # The worker has an older catalog than when the report was requested: its process is new.
         if event.report.revision < event.revision and worker.full_after < event.revision:
             self._distribution.send_full(worker)
         self._distribution.learn(event.report.measured)
@@ -280,7 +280,7 @@ class Mesh:
     def _copy_ensured(self, event: events.CopyEnsured, now_s: float) -> None:
         self.workers.see_copy(event.worker_id, event.id, event.copy)
         if event.ticket:
-            # A user's own load says nothing about ours: its time may have been shorter.
+            # The load that a user requested may have had a shorter timeout than the mesh's own.
             self.copy_requests.copy_ensured(event)
             return
         self.hot_models.copy_ensured(event, now_s)
@@ -297,7 +297,7 @@ class Mesh:
     # Reading
 
     def view(self) -> mesh_view.MeshView:
-        """Return the mesh as it is now, for reading; built once for all readers of one state."""
+        """Return a view of the mesh as it is now; all readers before the next event share it."""
         if self._view is None:
             self._view = mesh_view.MeshView(
                 config=self.catalog.desired,
@@ -324,7 +324,7 @@ class Mesh:
         )
 
     def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
-        """Return what the node's gateway is to be configured from, as of now."""
+        """Return the snapshot from which to configure the node's gateway now."""
         wanted = self.catalog.desired
         return snapshots.GatewaySnapshot(
             listen=wanted.gateway.listen,

@@ -69,7 +69,7 @@ class GatewayView:
 
 @dataclass(frozen=True, slots=True)
 class DurationView:
-    """How often something succeeded, how long that took in all, and is expected to take next."""
+    """Starts or wakes of an LLM: their number, their total time, and the expected next time."""
 
     count: int
     total_s: float
@@ -158,8 +158,10 @@ class MeshView:
     def holders(self, id_: model.ModelId) -> list[str]:
         """Return the ready workers that may have a copy: its homes, and those that reported one."""
         homes = {self.home(name) for name in (id_.name, *self.aliases_of(id_.name))}
-        having = {worker.id for worker in self.workers if worker.is_ready and id_ in worker.copies}
-        return sorted(having.union(home for home in homes if home is not None))
+        reporters = {
+            worker.id for worker in self.workers if worker.is_ready and id_ in worker.copies
+        }
+        return sorted(reporters.union(home for home in homes if home is not None))
 
 
 def worker_views(records: Iterable[workers_part.WorkerRecord]) -> tuple[WorkerView, ...]:

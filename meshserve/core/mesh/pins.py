@@ -1,7 +1,7 @@
 """Copies that are loaded before any request: pinned models, and targets of moving aliases.
 
-A name's requests go to the home of that name. So a pinned model is pinned at the home of its own
-name, and at the home of each alias that means it.
+Requests for a name go to the worker that is the name's home. So a pinned model is pinned at the
+home of its own name, and at the home of each alias that means it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Place = tuple[str, model.ModelId]
 
 
 class Pins:
-    """Which copies were ordered on which worker.
+    """The pins and loads that were ordered, by worker.
 
     `pinned` maps each pinned model to the workers that pin it, `loading` each moving alias to the
     place where its target is being loaded.
@@ -49,7 +49,7 @@ class Pins:
         }
 
     def follow_name(self, name: str, declared: Iterable[model.ModelId]) -> None:
-        """Order what a change of the model, or of an alias of it, asks for.
+        """Order the pins and loads that a change of the model, or of an alias of it, requires.
 
         `declared` are the versions that were declared anew: a pinned one is loaded again.
         """
@@ -62,7 +62,7 @@ class Pins:
             self._follow(id_, is_redeclared=id_ in redeclared)
 
     def follow_pool(self, pool: str) -> None:
-        """Order what a change of the pool's ready workers asks for."""
+        """Order the pins and loads that a change of the pool's ready workers requires."""
         for id_ in [id_ for id_, of_pool in self._pools.items() if of_pool == pool]:
             self._follow(id_, is_redeclared=False)
 
@@ -115,7 +115,7 @@ class Pins:
                 self._load(place)
 
     def _target(self, alias: desired.DesiredAlias) -> Place | None:
-        # The target is loaded at the alias's home, for that is where its requests will go.
+        # The target is loaded at the alias's home, because requests for the alias will go there.
         pool = self._index.pool_of(alias.target)
         home = self._workers.home(pool, alias.alias) if pool else None
         return (home, self._index.models.resolve(alias.target)) if home else None
@@ -128,7 +128,7 @@ class Pins:
     ) -> tuple[desired.DesiredAlias, ...]:
         """Schedule the next try of a failed load; return the aliases that waited for this load."""
         place = (event.worker_id, event.id)
-        # Also after a success: should the move that follows not be saved, the load comes again.
+        # Also after a success: if the alias's move can't be saved, this retry repeats it.
         if event.failure or place in self.loading.values():
             self._retry_at_s[place] = now_s + RETRY_S
         return tuple(

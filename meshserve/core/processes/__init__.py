@@ -1,4 +1,4 @@
-"""Workers and gateways: which run, which are wanted, and where a model is at home.
+"""Workers and gateways: which run, which are wanted, and which worker is a model's home.
 
 Order of reading: `reconcile`, `workers`, `gateways`, `hash_ring`.
 """

@@ -1,4 +1,4 @@
-"""One lifecycle for workers and gateways, and the reconciler that leads it to what is wanted.
+"""One lifecycle for workers and gateways, and the reconciler that starts and stops them.
 
 The lifecycle is the table below:
 
@@ -24,7 +24,7 @@ from meshserve.core.values import commands
 
 
 class ProcessState(enum.StrEnum):
-    """Where a worker or gateway is in its life; all but `absent` are the words that users see."""
+    """The states of a worker or gateway. Users see these words, except for `absent`."""
 
     ABSENT = "absent"
     STARTING = "starting"
@@ -34,7 +34,7 @@ class ProcessState(enum.StrEnum):
 
 
 class ProcessMove(enum.Enum):
-    """What can happen to a worker or gateway."""
+    """The moves between the states of a worker or gateway."""
 
     START_ORDERED = "start ordered"
     SERVING = "serving"
@@ -62,14 +62,14 @@ LIFECYCLE = state_table.Lifecycle(
 )
 
 RUNNING = frozenset({ProcessState.STARTING, ProcessState.READY})
-"""States of a process that is wanted and was not lost."""
+"""The states of a process that has been started, and neither told to stop nor lost."""
 
 SettingsT = TypeVar("SettingsT")
 
 
 @dataclass(slots=True)
 class ProcessRecord(Generic[SettingsT]):
-    """One process as the mesh knows it. `reason` says why it was lost last, if it is not back."""
+    """One process as the mesh knows it. `reason` says why it was lost, until it runs again."""
 
     id: str
     settings: SettingsT
@@ -85,16 +85,17 @@ WantedT = TypeVar("WantedT")
 
 
 class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
-    """Starts missing processes, starts lost ones again, and drains those that are not wanted.
+    """Starts missing processes, restarts lost ones, and drains those that are not wanted.
 
-    A subclass names the commands of its kind. `WantedT` is one element of what is wanted.
+    A subclass provides the commands of its kind of process. `WantedT` is the type of an element of
+    the desired state: a pool for workers, a node for gateways.
     """
 
     def __init__(self, out: commands.Outbox) -> None:
         self.records: dict[str, RecordT] = {}
         self._out = out
         self._moves = state_table.MoveLog(LIFECYCLE)
-        # What was wanted at the last look, and until when nothing is to be done about it.
+        # The desired state of the last call, and the time before which it causes no commands.
         self._settled: tuple[tuple[WantedT, ...], float] | None = None
 
     @abc.abstractmethod
@@ -117,9 +118,9 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
         """Hook: the record has changed its state, or is removed."""
 
     def reconcile(self, wanted: tuple[WantedT, ...], now_s: float) -> None:
-        """Order what brings the processes nearer to what is wanted.
+        """Order the starts and stops that bring the processes nearer to the desired state.
 
-        Costs one comparison while nothing has changed and no restart is due.
+        A call costs one comparison while nothing has changed and no restart is due.
         """
         if self._settled is not None and self._settled[0] == wanted and now_s < self._settled[1]:
             return
@@ -134,7 +135,7 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
 
     def _start_missing_and_follow(self, settings: dict[str, SettingsT], now_s: float) -> None:
         existing = list(self.records.values())
-        # Missing processes come first: while one of them starts, `_may_replace` keeps the others.
+        # Missing processes start first: while one starts, `_may_replace` keeps the others running.
         for id_ in [id_ for id_ in settings if id_ not in self.records]:
             self.records[id_] = self._new_record(id_, settings[id_])
             self._start(self.records[id_], now_s)
@@ -165,7 +166,7 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
             self._start(record, now_s)
 
     def _lose(self, record: RecordT, reason: str, now_s: float) -> None:
-        """Mark a process lost and schedule its restart; one that drains has only ended early."""
+        """Mark a process lost and schedule its restart; a draining one counts as stopped."""
         if record.state is ProcessState.DRAINING:
             self._remove(record, ProcessMove.STOPPED)
             return

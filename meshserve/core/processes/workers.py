@@ -1,4 +1,4 @@
-"""The workers: which run, which catalog steps each has, and where a model is at home."""
+"""The workers: which run, which catalog steps each has, and which one is a model's home."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
     """One worker. It is ready once a full catalog has arrived.
 
     `is_up`: its process runs and takes catalog steps.
-    `sent` and `synced` are revisions of its catalog; `full_after` and `full_at` are the revisions
-    before and at the end of the last full catalog that was sent.
+    `sent` is the catalog revision last sent to it, `synced` the last one it has applied. The last
+    full catalog was sent as the steps after revision `full_after` up to `full_at`.
     """
 
     is_up: bool = False
@@ -33,9 +33,9 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
     copies: dict[model.ModelId, reports.CopyReport] = field(default_factory=dict, repr=False)
 
     def take_report(self, report: reports.WorkerReport) -> None:
-        """Keep the newest report, and bring `copies` up to it."""
+        """Keep the newest report, and update `copies` by it."""
         self.report = report
-        # A report that names none before it holds all copies: what was known is outdated.
+        # A report that builds on no earlier one has all copies.
         if not report.since:
             self.copies = {}
         self.copies.update((copy.id, copy) for copy in report.copies)
@@ -90,7 +90,7 @@ class Workers(
         return next(iter(self.homes(pool, name, 1)), None)
 
     def homes(self, pool: str, name: str, count: int) -> tuple[str, ...]:
-        """Return the first `count` ready workers on the ring from the name's point on, or all."""
+        """Return the first `count` ready workers on the ring from the name's point on, or fewer."""
         ring = self._rings.get(pool)
         if ring is None:
             ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool), self.ring_size(pool))
@@ -99,8 +99,8 @@ class Workers(
     def ring_size(self, pool: str) -> int:
         """Return the number of points on the pool's ring.
 
-        It follows from the number of workers that are wanted, not of those that are ready: a ring
-        that changed its size with each loss would move most models.
+        The number follows from the pool's configured workers, not from the ready ones: a ring that
+        changed its size with each lost worker would move most models.
         """
         return self._ring_sizes.get(pool, hash_ring.RING_SIZE_MIN)
 
@@ -133,11 +133,11 @@ class Workers(
         return worker
 
     def synced(self, event: events.WorkerSynced) -> None:
-        """Note up to which revision the worker has its catalog; with a full one it is ready."""
+        """Note the worker's catalog revision; with its full catalog the worker becomes ready."""
         worker = self.running(event.worker_id)
         if worker is None:
             return
-        # An answer of the process before may come late; its revisions may be higher than any sent.
+        # A late answer of the worker's former process may have a higher revision than any sent.
         worker.synced = max(worker.synced, min(event.revision, worker.sent))
         if worker.state is ProcessState.STARTING and worker.synced >= worker.full_at:
             self._move(worker, ProcessMove.SERVING)
@@ -155,7 +155,7 @@ class Workers(
         ):
             worker.is_up, worker.pid = False, 0
             worker.forget_reports()
-            # A draining worker keeps its commands: the one that stops it also cleans up.
+            # A draining worker keeps its commands: StopWorker also cleans up after the process.
             if worker.state is not ProcessState.DRAINING:
                 self._out.append(commands.AbandonWorker(worker.id))
             self._out.append(commands.Unwatch("worker", worker.id, event.reason))
@@ -169,7 +169,7 @@ class Workers(
             self._remove(worker, ProcessMove.STOPPED)
 
     def see_copy(self, worker_id: str, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
-        """Keep how one copy was seen (None: the worker has none), until the next report."""
+        """Keep the worker's copy of the model (None: it has none) until the next report."""
         worker = self.running(worker_id)
         if worker is not None and copy is not None:
             worker.copies[id_] = copy
@@ -219,7 +219,7 @@ class Workers(
         self._out.append(commands.StopWorker(record.id))
 
     def _may_replace(self, record: WorkerRecord) -> bool:
-        # One at a time: a pool that restarts all of its workers at once answers nothing meanwhile.
+        # One worker at a time: a pool that restarts all at once could answer nothing meanwhile.
         others = (other for other in self.of_pool(record.settings.pool) if other is not record)
         return all(other.state is ProcessState.READY for other in others)
 

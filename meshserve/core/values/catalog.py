@@ -33,7 +33,7 @@ class ModelWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class AliasSet:
-    """`alias` stands for the model `name`; an empty version for its newest one."""
+    """`alias` stands for the model `name`, in its newest version if `version` is empty."""
 
     alias: str
     name: str
@@ -53,13 +53,13 @@ Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
 class Catalog:
     """Models by name and version, and aliases.
 
-    An alias wins over a model of the same name; the catalog index of the controller sees to it
-    that no name is both.
+    An alias wins over a model of the same name. The controller's changesets refuse a name that
+    would be both.
     """
 
     def __init__(self, changes: Iterable[Change] = ()) -> None:
         self._versions: dict[str, dict[str, ModelDeclared]] = {}
-        # Kept, because `resolve` is on the path of each request and sorting versions is not cheap.
+        # Every request calls `resolve`, and sorting the versions each time would be slow.
         self._newest: dict[str, str] = {}
         self._aliases: dict[str, AliasSet] = {}
         for change in changes:
@@ -129,7 +129,7 @@ class Catalog:
         return tuple(sorted(self._versions.get(name, ()), key=version_order.sort_key))
 
     def alias(self, alias: str) -> AliasSet | None:
-        """Return the meaning of an alias, if it is one."""
+        """Return what the alias stands for, None if no alias has this name."""
         return self._aliases.get(alias)
 
     def aliases(self) -> tuple[AliasSet, ...]:

@@ -27,10 +27,10 @@ class MissedStep(errors.MeshError):
 
 @dataclass(frozen=True, slots=True)
 class SyncStep:
-    """Changes that bring a catalog from revision `revision` − 1 to `revision`.
+    """Changes that bring a catalog from revision `revision` - 1 to `revision`.
 
-    A full catalog is a series of steps: `is_first` begins an empty catalog, `is_last` puts it in
-    the place of the old one.
+    A full catalog is sent as a series of steps: the worker begins an empty catalog with the step
+    that `is_first`, and replaces its old catalog after the one that `is_last`.
     """
 
     revision: int
@@ -41,8 +41,9 @@ class SyncStep:
 
 def split_changes(changes: Iterable[catalog.Change]) -> Parts:
     """Return the changes in parts of at most `CHANGES_MAX`."""
-    every = tuple(changes)
-    return tuple(every[start : start + CHANGES_MAX] for start in range(0, len(every), CHANGES_MAX))
+    ordered = tuple(changes)
+    starts = range(0, len(ordered), CHANGES_MAX)
+    return tuple(ordered[start : start + CHANGES_MAX] for start in starts)
 
 
 def incremental_steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[SyncStep]:
@@ -66,8 +67,8 @@ def full_steps(parts: Parts, revision: int) -> tuple[SyncStep, ...]:
 class CatalogFollower:
     """A worker's catalog.
 
-    `revision` is the last step's, 0 before the first; `is_complete` turns true with the first
-    full catalog.
+    `revision` is that of the last step applied, 0 before the first step. `is_complete` is true
+    from the first full catalog on.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,9 @@ class CatalogFollower:
         self._incoming: catalog.Catalog | None = None
 
     def apply(self, step: SyncStep) -> tuple[catalog.Change, ...]:
-        """Apply a step and return the changes of `catalog`: none before a full catalog's last step.
+        """Apply a step and return how `catalog` changed.
+
+        The parts of a full catalog change nothing until the last one has come.
 
         Raises MissedStep, without any change, if the step does not follow the last one.
         """
@@ -86,7 +89,7 @@ class CatalogFollower:
             raise MissedStep(f"step {step.revision} can't follow revision {self.revision}")
         if step.is_first:
             self._incoming = catalog.Catalog()
-        # It moves on with each part of a full catalog, so that a missing part is noticed too.
+        # The revision grows with each part of a full catalog, so that a missing part is noticed.
         self.revision = step.revision
         if self._incoming is not None:
             return self._apply_part(self._incoming, step)
@@ -105,7 +108,7 @@ class CatalogFollower:
 
 
 def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[catalog.Change]:
-    """Yield the changes that make `after` out of `before`; names are freed before their reuse."""
+    """Yield the changes that turn `before` into `after`; removals come first, to free the names."""
     for alias in before.aliases():
         if after.alias(alias.alias) is None:
             yield catalog.AliasCleared(alias.alias)

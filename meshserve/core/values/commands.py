@@ -1,4 +1,4 @@
-"""The commands of the mesh. Those for one process are performed in the order of their decision."""
+"""The commands of the mesh. Commands for one process are performed in the order of decision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Ask the process for reports, and notice its end. A gateway has no `pid` here."""
+    """Ask the process for reports from now on, and notice its end. `pid` is 0 for a gateway."""
 
     kind: ProcessKind
     id: str
@@ -56,7 +56,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Unwatch:
-    """Stop watching the process, which has ended. `reason` says why, if it was lost."""
+    """Stop watching a process that has ended. `reason` says why it was lost, "" if it was not."""
 
     kind: ProcessKind
     id: str
@@ -87,7 +87,7 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class AbandonWorker:
-    """Drop the commands for a worker that were not performed yet: its process was lost."""
+    """Drop the commands that wait for a worker whose process was lost."""
 
     worker_id: str
 
@@ -174,9 +174,10 @@ class StartReplica:
 
 @dataclass(frozen=True, slots=True)
 class StopReplica:
-    """Let the replica finish its requests and end: answered by ReplicaStopped, lost or not.
+    """Let the replica finish its requests and end, or abort its start or wake.
 
-    Aborts a start or a wake in progress. It comes after all gateways have stopped sending to it.
+    Ordered once no gateway sends requests to the replica. Answered by ReplicaStopped even if the
+    replica is lost meanwhile.
     """
 
     replica_id: str
@@ -199,14 +200,14 @@ class WakeReplica:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Let the held request go on: all gateways know a replica that is ready."""
+    """Let the gateway pass the held request on: all gateways know a ready replica."""
 
     ticket: str
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAway:
-    """Answer the held request with 503, the reason, and a Retry-After of so many seconds."""
+    """Answer the held request with HTTP 503, the reason, and Retry-After: `retry_after_s`."""
 
     ticket: str
     reason: str

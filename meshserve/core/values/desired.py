@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from meshserve.core.values import llm_spec, model, snapshots
 
 DEFAULT_POOL = "default"
-MEMORY = model.Footprint(4 << 30)
-"""The budget of a worker whose pool names none."""
+DEFAULT_MEMORY = model.Footprint(4 << 30)
+"""The memory budget of a worker whose pool has none configured: 4 GiB of host memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class WorkerSettings:
 
     pool: str = DEFAULT_POOL
     device: str = "cpu"
-    memory: model.Footprint = MEMORY
+    memory: model.Footprint = DEFAULT_MEMORY
     eviction: str = "gdsf"
     allocator: str = "jemalloc"
     idle_unload_s: float | None = None
@@ -32,8 +32,8 @@ class WorkerSettings:
 class PoolSettings:
     """A pool of equal workers.
 
-    `load_timeout_s` is for models without one of their own. A busy model has at most `copies_max`
-    copies in the pool.
+    `load_timeout_s` applies to models that set none. A busy model has at most `copies_max` copies
+    in the pool.
     """
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
@@ -47,7 +47,7 @@ class PoolSettings:
         return self.settings.pool
 
     def worker_ids(self) -> tuple[str, ...]:
-        """Return the ids of its workers, the same ones at each start."""
+        """Return the ids of the pool's workers; they stay the same at each start."""
         return tuple(f"{self.name}-{number}" for number in range(self.workers))
 
 
@@ -62,7 +62,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
-    """A folder or bucket whose models are all served; `place` is a path or a URI."""
+    """A folder or bucket all of whose models are served; `place` is its path or URI."""
 
     place: str
     watch: bool = True
@@ -77,10 +77,11 @@ class RepositorySettings:
 
 @dataclass(frozen=True, slots=True)
 class DesiredAlias:
-    """An alias: requests for it go to the model `name`, with an empty `version` to its newest.
+    """An alias: requests for it go to the model `name`, to its newest version if `version` is "".
 
-    `target`, if not empty, is the model that it will mean once that is loaded; `failure` says why
-    it is not yet. `owner`, if not empty, is a ModelMesh owner id; others may not change it.
+    `target`, if not empty, is the model that the alias will mean once it is loaded, and `failure`
+    says why it could not be loaded. `owner`, if not empty, is the ModelMesh owner id that a request
+    must give to change the alias.
     """
 
     alias: str
@@ -94,7 +95,7 @@ class DesiredAlias:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A whole configuration. `document` is its JSON text, for a controller that starts again."""
+    """A whole configuration. `document` is its JSON text, which a restarted controller reads."""
 
     pools: tuple[PoolSettings, ...] = (PoolSettings(),)
     gateway: GatewaySettings = GatewaySettings()

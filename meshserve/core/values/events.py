@@ -49,7 +49,9 @@ class RepositoryScanned:
 class AliasRequested:
     """The alias is to mean the model: at once, or with `is_gradual` once the model is loaded.
 
-    `expected`, if not empty, is its target before. `spec` registers the model with it.
+    With `is_update_only` the alias must exist. `expected`, if not empty, is the model that the
+    alias must mean so far, unless it means the new one already. `spec` is a model to register
+    with the alias.
     """
 
     alias: desired.DesiredAlias
@@ -61,7 +63,7 @@ class AliasRequested:
 
 @dataclass(frozen=True, slots=True)
 class AliasRemovalRequested:
-    """The alias is to be cleared. `owner`, if not empty, must be its owner."""
+    """The alias is to be cleared. `owner`, if not empty, must be the alias's owner."""
 
     alias: str
     owner: str = ""
@@ -133,7 +135,7 @@ class SaveFailed:
 
 @dataclass(frozen=True, slots=True)
 class LivingWorker:
-    """A worker that runs when the controller starts; `is_ready` if it has a full catalog."""
+    """A worker that already ran when the controller started. A ready one has a full catalog."""
 
     worker_id: str
     settings: desired.WorkerSettings
@@ -185,7 +187,7 @@ class SyncFailed:
 class WorkerReported:
     """A worker has reported.
 
-    `revision` is the catalog revision that the mesh knew of it when the report was requested.
+    `revision` is the revision that the mesh took the worker's catalog to have when it asked.
     """
 
     report: reports.WorkerReport
@@ -194,7 +196,7 @@ class WorkerReported:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker's process has ended unasked, or did not start; then `pid` is 0."""
+    """A worker's process has ended without an order, or did not start (then `pid` is 0)."""
 
     worker_id: str
     reason: str
@@ -210,9 +212,9 @@ class WorkerStopped:
 
 @dataclass(frozen=True, slots=True)
 class CopyEnsured:
-    """An EnsureLoaded has ended: with an `error`, or the worker has the model in memory.
+    """An EnsureLoaded has ended: with an `error`, or with the model in the worker's memory.
 
-    `copy` is the worker's copy after that, None if it has none.
+    `copy` is the worker's copy of the model now, None if it has none.
     """
 
     worker_id: str
@@ -229,7 +231,7 @@ class CopyEnsured:
 
 @dataclass(frozen=True, slots=True)
 class CopyUnloaded:
-    """An Unload has ended: with an `error`, or the worker's copy goes once it is not in use."""
+    """An Unload has ended: with an `error`, or the copy is freed once no request uses it."""
 
     worker_id: str
     id: model.ModelId
@@ -262,7 +264,7 @@ class GatewayConfigured:
 
 @dataclass(frozen=True, slots=True)
 class GatewayLost:
-    """A node's gateway has ended unasked, or did not start."""
+    """A node's gateway has ended without an order, or did not start."""
 
     node: str
     reason: str
@@ -296,7 +298,7 @@ class HeldRequestLeft:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReady:
-    """A replica has started and made a token, after `took_s` seconds."""
+    """A replica has started and generated a first token, `took_s` seconds after StartReplica."""
 
     replica_id: str
     endpoint: model.Endpoint
@@ -313,7 +315,7 @@ class ReplicaReported:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLost:
-    """A replica's process or engine has ended unasked, or did not start, wake or go to sleep.
+    """A replica's process or engine ended without an order, or did not start, wake or fall asleep.
 
     `pid` is 0 if no process was started.
     """
@@ -339,7 +341,7 @@ class ReplicaSlept:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaWoken:
-    """A replica is awake and has made a token, `took_s` seconds after WakeReplica."""
+    """A replica is awake and has generated a token, `took_s` seconds after WakeReplica."""
 
     replica_id: str
     took_s: float
@@ -354,7 +356,7 @@ class CapacitySeen:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed; comes every 0.5 s."""
+    """The timer has fired, as it does every 0.5 s."""
 
 
 TicketedRequest = AdminRequested | ModelLoadRequested | ModelUnloadRequested

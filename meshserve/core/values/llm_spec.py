@@ -25,7 +25,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class HoldLimits:
-    """How much may wait for an LLM that does not serve: requests, their bytes, and how long."""
+    """How many requests, and bytes of them, may wait for an LLM that does not serve; how long."""
 
     requests_max: int = 1000
     bytes_max: int = 64 << 20
@@ -36,13 +36,13 @@ class HoldLimits:
 class LlmSpec:
     """One LLM as it should be served.
 
-    `runtime` names the kind of engine, and `engine` holds its own arguments: for vLLM by their
-    names in Python. `replicas_min` 0 lets the last replica stop after `idle_timeout_s` without a
-    request. `stall_timeout_s` is how long requests may run without a new token.
+    `runtime` names the kind of engine, and `engine` holds the engine's own arguments: for vLLM by
+    their names in Python. With `replicas_min` 0 the last replica stops after `idle_timeout_s`
+    without a request. A replica whose requests get no new token for `stall_timeout_s` is restarted.
 
     LLMs of one `share` group take turns on the same GPUs. One is awake, the others sleep at
-    `sleep_level` (1: weights in host memory, 2: nothing kept); none is put to sleep within
-    `residency_s_min` after it came up.
+    `sleep_level` (1: weights in host memory, 2: nothing kept). No LLM gives way to another one
+    before it has been up for `residency_s_min`.
     """
 
     name: str
@@ -78,9 +78,9 @@ class LlmSpec:
         )
 
     def is_same_engine(self, other: LlmSpec) -> bool:
-        """Return whether an engine that was started for this spec serves the other one too.
+        """Return whether an engine that was started for this spec can serve the other one too.
 
-        They may differ in what the mesh alone decides by: when engines run, and what may wait.
+        The specs may differ in what engines never see: when replicas run, and what may wait.
         """
         return self == dataclasses.replace(
             other,
@@ -95,10 +95,7 @@ class LlmSpec:
 
 
 class NodeCapacity(NamedTuple):
-    """What one node has for engines: all its GPUs, and those that are free.
-
-    `replicas` are the ones that are known to hold GPUs of it: `gpus_free` counts without them.
-    """
+    """The GPUs and cores of one node for engines. `gpus_free` leaves out those of `replicas`."""
 
     node: str
     gpus: int

@@ -53,9 +53,9 @@ NO_BYTES = Footprint()
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output tensor; -1 in `shape` is any size.
+    """One input or output tensor. A -1 in `shape` stands for any size.
 
-    `datatype` is one of the Open Inference Protocol, like FP32 or BYTES.
+    `datatype` is a datatype of the Open Inference Protocol, like FP32 or BYTES.
     """
 
     name: str
@@ -95,7 +95,7 @@ class OriginKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The source of a declaration. `place` is the path or URI of a repository, else empty."""
+    """Who declared a model. `place` is the path or URI of a repository, else empty."""
 
     kind: OriginKind
     place: str = ""
@@ -123,10 +123,10 @@ class ModelSpec:
 
     An empty `runtime` is inferred from the artifact. `trust` allows artifacts that are code
     (pickle, joblib, Python). `checksum` is empty or `sha256:<hex>`. `inputs` and `outputs` are for
-    artifacts that have no signature. Only its `origin` may change the spec without `is_replacing`.
-    `batching` is the owner's word on joining requests; None leaves it to what is known of the rows.
-    `description` is empty, or JSON of Triton's model configuration and of the labels in the files
-    that it names: {"config": ModelConfig, "labels": {output: [label, …]}}.
+    artifacts that have no signature. `batching` says whether rows of different requests may share
+    a run; None leaves that to the runtime. `description` is empty, or JSON of Triton's model
+    configuration and of the label files that it names:
+    {"config": ModelConfig, "labels": {output: [label, …]}}.
     """
 
     id: ModelId
@@ -155,7 +155,7 @@ class Measured:
     load_s: float
 
     def is_known(self, earlier: Measured | None) -> bool:
-        """Return whether `earlier` is of the same bytes, with the same footprint but for noise."""
+        """Return whether `earlier` measured the same bytes, and the same footprint up to NOISE."""
         if earlier is None or earlier.digest != self.digest:
             return False
         pairs = zip(earlier.footprint, self.footprint, strict=True)
@@ -176,7 +176,7 @@ class Endpoint:
 class ServerAddress:
     """The id, node and run folder of a worker or an LLM replica, before it listens.
 
-    `run_dir` is a folder of its node alone, for its socket; other nodes reach it on `host`.
+    `run_dir` is the folder for its socket, on its own node only; other nodes connect to `host`.
     """
 
     id: str
@@ -188,8 +188,8 @@ class ServerAddress:
     def socket_path(self) -> str:
         """Path of the Unix socket for peers on the same node.
 
-        An LLM replica's id holds a slash and may be long; its digest takes its place, because
-        Linux bounds the path of a socket to 107 bytes.
+        An LLM replica's id has a slash and may be long, so its digest names the socket: Linux
+        bounds the path of a socket to 107 bytes.
         """
         name = f"llm-{xxhash.xxh64_hexdigest(self.id.encode())}" if "/" in self.id else self.id
         return f"{self.run_dir}/{name}.sock"

@@ -24,17 +24,17 @@ class DurationStat:
         self.total_s += took_s
 
     def add(self, other: DurationStat) -> None:
-        """Add what another one has counted."""
+        """Add the counts of another statistic."""
         self.count += other.count
         self.total_s += other.total_s
 
 
 @dataclass(slots=True)
 class ModelStats:
-    """One model's counters. `rows` counts rows of answered batches; `last_ms` is Unix time in ms.
+    """One model's counters. `rows` counts the rows of answered requests.
 
-    `saturated_s` is the time in which more requests waited than the next run could take. The
-    load signal sets it back to 0.0 with each report.
+    `last_ms` is the Unix time of the last answer in ms. `saturated_s` is the time in which more
+    requests waited than the next run could take, since the last report.
     """
 
     success: DurationStat = field(default_factory=DurationStat)

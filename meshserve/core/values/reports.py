@@ -1,4 +1,4 @@
-"""The reports of workers and gateways, all that the controller knows about them; one a second."""
+"""The reports of workers and gateways, once a second: all that the controller sees of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WorkerState = Literal["starting", "ready", "draining", "lost"]
 
 
 class Counters(NamedTuple):
-    """Totals since the worker's process began; but `in_flight` is the requests of this moment."""
+    """Totals since the worker's process began; `in_flight` counts the requests that run now."""
 
     requests: int = 0
     failures: int = 0
@@ -28,9 +28,10 @@ NO_COUNTS = Counters()
 
 
 class CopyReport(NamedTuple):
-    """One model that is not absent, and its copy. A tuple, because a worker has thousands of them.
+    """One model's copy on a worker, in any state but absent.
 
-    `reason` is that of a failure; `requests` is a total since the worker's process began.
+    `reason` says why the state is failed; `requests` is a total since the worker's process began.
+    It is a tuple and not a dataclass, because a worker has thousands of them.
     """
 
     id: model.ModelId
@@ -49,7 +50,7 @@ class LearnedMeasurement(NamedTuple):
 
 
 class ModelDemand(NamedTuple):
-    """How busy a model kept its worker since the last report: 1.0 is all that the worker can do."""
+    """The share of its worker's capacity that a model used since the last report, 0.0 to 1.0."""
 
     id: model.ModelId
     share: float
@@ -59,9 +60,10 @@ class ModelDemand(NamedTuple):
 class WorkerReport:
     """One worker at one moment, with what has changed since an earlier report.
 
-    `revision` is its catalog's, 0 before the first. `number` is this report's, never 0. `copies`
-    and `gone` are the changes since the report `since`, or all copies if that is 0; with `has_more`
-    the next report has the rest. `measured` are new measurements, `demands` the busiest models.
+    `revision` is the revision of its catalog, 0 before the first step. `number` identifies this
+    report and is never 0. `copies` and `gone` are the changes since the report numbered `since`,
+    or all copies if `since` is 0; with `has_more` the next report has the rest. `measured` are new
+    measurements, `demands` the busiest models.
     """
 
     worker_id: str
@@ -84,7 +86,7 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
-    """One gateway at one moment. `envoy_pid` is 0 during a restart; `restarts` counts Envoy's."""
+    """One gateway at one moment. `envoy_pid` is 0 while Envoy restarts; `restarts` counts that."""
 
     node: str
     pid: int

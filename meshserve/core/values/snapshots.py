@@ -12,7 +12,7 @@ from meshserve.core.values import model
 class RingMember:
     """A worker or replica as a gateway sees it.
 
-    One that is not ready keeps its place on the ring, so that it returns to the same models.
+    A worker that is not ready keeps its place on the ring, so that it later serves the same models.
     """
 
     worker_id: str
@@ -62,8 +62,8 @@ class GatewaySnapshot:
     """All that a gateway's configuration is computed from.
 
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
-    every client may call everything. `ring_sizes` has the points of rings that are larger than
-    `hash_ring.RING_SIZE_MIN`. `revision` grows with each snapshot that differs.
+    every client may call everything. `ring_sizes` has the number of points of each pool's ring.
+    `revision` grows with each snapshot that differs from the last one.
     """
 
     listen: str

@@ -122,8 +122,8 @@ def test_a_pin_changes_nothing_else(index):
 
 def test_what_was_measured_holds_for_the_same_bytes_only():
     known = catalog.ModelDeclared(world.spec("a"), world.measured("a", 1).measured)
-    assert changeset.measured_still(known, world.spec("a", pinned=True)) == known.measured
-    assert changeset.measured_still(known, world.spec("a", uri="/new")) is None
+    assert changeset.reusable_measurement(known, world.spec("a", pinned=True)) == known.measured
+    assert changeset.reusable_measurement(known, world.spec("a", uri="/new")) is None
 
 
 @pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
