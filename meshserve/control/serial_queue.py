@@ -25,7 +25,7 @@ class SerialQueue(Generic[T]):
         self._current: asyncio.Task[None] | None = None
 
     def put(self, command: T, *, is_once: bool = False) -> None:
-        """Perform the command after those before it; with `is_once`, skip it if an equal one waits."""
+        """Perform the command after earlier ones; with `is_once`, skip it if an equal one waits."""
         if is_once and command in self._waiting:
             return
         self._waiting.append(command)
