@@ -35,9 +35,20 @@ CONTENTS = {
 
 REFUSED: Final = {
     "shared_memory_region": "shared memory is not offered: send tensors in the message",
-    "classification": "classification is not offered: ask for the output itself",
 }
 """Parameters of tensors that would change the meaning of the answer, and why each is refused."""
+
+SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
+"""Parameters of a request that belong to a sequence, in whose order a model would see it."""
+
+CLASSIFICATION: Final = "classification"
+"""The parameter of an output that asks for its best classes, see `protocol/classification.py`."""
+
+RAW_PLATFORMS: Final = frozenset({"onnxruntime_onnx", "pytorch_libtorch", "python"})
+"""Platforms of models that answer raw whatever came, as Triton does.
+
+Others answer typed contents in kind, as MLServer does. Each one's clients read only its form.
+"""
 
 
 class WireTensor(NamedTuple):
@@ -52,7 +63,8 @@ class InferCall:
     """A request for a prediction.
 
     An empty `version` means the newest one, empty `outputs` all of them. `is_raw`: the request
-    carried raw bytes, so the answer does too.
+    carried raw bytes, so the answer does too. `classes`: how many classes are asked for in place of
+    an output's values, by its name.
     """
 
     model: str
@@ -61,6 +73,7 @@ class InferCall:
     inputs: dict[str, WireTensor] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     is_raw: bool = True
+    classes: Mapping[str, int] | None = None
 
 
 class InferReply(NamedTuple):
@@ -97,7 +110,11 @@ def call_from_message(
         raise errors.InvalidRequest(
             f"input {next(name for name in names if names.count(name) > 1)!r} came twice"
         )
-    outputs = _requested(message.outputs) if message.outputs else ()
+    if message.parameters:
+        refuse_sequence(
+            {name: parameter_value(value) for name, value in message.parameters.items()}
+        )
+    outputs, classes = _requested(message.outputs) if message.outputs else ((), None)
     return InferCall(
         message.model_name,
         message.model_version,
@@ -105,6 +122,7 @@ def call_from_message(
         inputs,
         outputs,
         bool(raw) or not sent,
+        classes,
     )
 
 
@@ -135,11 +153,52 @@ def _typed_inputs(sent: Sequence[pb.ModelInferRequest.InferInputTensor]) -> dict
 
 def _requested(
     outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor],
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], Mapping[str, int] | None]:
+    names = tuple([output.name for output in outputs])
+    check_distinct(names)
+    classes = {}
     for output in outputs:
         if output.parameters:
             refuse_parameters(output.parameters, f"output {output.name!r}")
-    return tuple([output.name for output in outputs])
+            if CLASSIFICATION in output.parameters:
+                value = parameter_value(output.parameters[CLASSIFICATION])
+                classes[output.name] = class_count(value, output.name)
+    return names, {name: count for name, count in classes.items() if count} or None
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise InvalidRequest if an output is requested twice."""
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise errors.InvalidRequest(f"output {repeated!r} is requested twice")
+
+
+def class_count(value: object, output: str) -> int:
+    """Return the number of classes that a parameter asks for, 0 for the values themselves.
+
+    Raises InvalidRequest if it is no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise errors.InvalidRequest(
+            f"output {output!r}: {CLASSIFICATION} must be a number of classes, not {value!r}"
+        )
+    return value
+
+
+def parameter_value(parameter: pb.InferParameter) -> Any:
+    """Return the value of a parameter, None if it has none."""
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
+
+
+def refuse_sequence(parameters: Mapping[str, object]) -> None:
+    """Raise InvalidRequest if a request's parameters make it part of a sequence."""
+    for name in SEQUENCE:
+        # Clients send 0 and false for a request on its own.
+        if parameters.get(name):
+            raise errors.InvalidRequest(
+                f"{name}: sequences are not offered: each request is on its own"
+            )
 
 
 def refuse_parameters(parameters: Container[str], tensor: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from meshserve import errors
+from meshserve.core.values import model
 from meshserve.protocol import error_responses, inference, json_tensors, tensors
 
 LENGTH = b"inference-header-content-length"
@@ -38,11 +42,22 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
             raise errors.InvalidRequest(f"input {name!r} came twice")
         inputs[name] = _tensor(name, entry, reader)
     reader.check_empty()
-    requested = dict(_requested_output(entry) for entry in _objects(document, "outputs"))
+    entries = _objects(document, "outputs")
+    requested = dict(_requested_output(entry) for entry in entries)
+    if len(requested) < len(entries):
+        inference.check_distinct([entry["name"] for entry in entries])
+    parameters = _parameters(document)
+    if parameters:
+        inference.refuse_sequence(parameters)
     call = inference.InferCall(
-        "", "", _text(document, "id", "request", ""), inputs, tuple(requested)
+        "",
+        "",
+        _text(document, "id", "request", ""),
+        inputs,
+        tuple(requested),
+        classes=_classes(entries),
     )
-    is_binary = _parameters(document).get("binary_data_output") is True
+    is_binary = parameters.get("binary_data_output") is True
     binary = {name: value for name, value in requested.items() if isinstance(value, bool)}
     return RestCall(call, is_binary, binary)
 
@@ -52,6 +67,66 @@ def _requested_output(entry: Mapping[str, Any]) -> tuple[str, Any]:
     name, parameters = _text(entry, "name", "output"), _parameters(entry)
     inference.refuse_parameters(parameters, f"output {name!r}")
     return name, parameters.get("binary_data")
+
+
+def _classes(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, int] | None:
+    """Return the number of classes by output that asks for classes."""
+    classes = {
+        entry["name"]: inference.class_count(parameters[inference.CLASSIFICATION], entry["name"])
+        for entry in entries
+        if inference.CLASSIFICATION in (parameters := _parameters(entry))
+    }
+    return {name: count for name, count in classes.items() if count} or None
+
+
+def is_raw_binary(headers: Iterable[error_responses.Header]) -> bool:
+    """Return whether a body is the only input's bytes: the JSON's length is given as 0."""
+    return any(name == LENGTH and value.strip(b"0") == b"" != value for name, value in headers)
+
+
+def decode_raw_binary(body: bytes, signature: model.Signature) -> RestCall:
+    """Return the call of a body that is the bytes of the model's only input.
+
+    As Triton has it (`docs/protocol/extension_binary_data.md`): one row, one dimension of any size
+    at most, and BYTES of one element are the whole body. Outputs are binary. Raises InvalidRequest.
+    """
+    if len(signature.inputs) != 1:
+        raise errors.InvalidRequest(
+            f"a raw binary request must be for 1 input, the model has {len(signature.inputs)}"
+        )
+    (spec,) = signature.inputs
+    shape = list(spec.shape)
+    if signature.has_batch_dimension:
+        shape[0] = 1
+    if spec.datatype == "BYTES":
+        array = np.array([body], object)
+        shape = [1 if size < 0 else size for size in shape]
+        if any(size != 1 for size in shape):
+            raise errors.InvalidRequest(
+                f"for BYTES a raw binary request must be for an input of shape [1], "
+                f"{spec.name!r} has {list(spec.shape)}"
+            )
+        tensor = inference.WireTensor("BYTES", array.reshape(shape))
+    else:
+        sizes = _deduced(spec, shape, len(body))
+        tensor = inference.WireTensor(
+            spec.datatype, tensors.from_raw(body, spec.datatype, sizes, spec.name)
+        )
+    return RestCall(inference.InferCall("", inputs={spec.name: tensor}), is_binary=True)
+
+
+def _deduced(spec: model.TensorSpec, shape: list[int], size_bytes: int) -> list[int]:
+    """Return the shape, with the size of its free dimension if it has one."""
+    if shape.count(-1) > 1:
+        raise errors.InvalidRequest(
+            f"the shape of the raw input {spec.name!r} can't be deduced: "
+            f"{list(spec.shape)} has more than one dimension of any size"
+        )
+    fixed_bytes = tensors.dtype(spec.datatype).itemsize * math.prod(
+        size for size in shape if size >= 0
+    )
+    # Bytes that are left over are refused as those of any other tensor.
+    return [size_bytes // max(1, fixed_bytes) if size < 0 else size for size in shape]
 
 
 def _header_size(header: bytes, total: int) -> int:

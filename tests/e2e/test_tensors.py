@@ -111,14 +111,17 @@ def _name(text):
     return {"name": "name", "datatype": "BYTES", "shape": [1], "data": [text]}
 
 
-def test_typed_contents_are_answered_typed(channel):
+def test_typed_contents_of_a_python_model_are_answered_raw(channel):
     a, b = [2**63 - 3, -(2**63) + 9], [1, 2]
     request = pb.ModelInferRequest(
         model_name="pair", inputs=[_typed("a", "INT64", [1, 2], a), _typed("b", "INT64", [1, 2], b)]
     )
     answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert not answer.raw_output_contents
-    assert {output.name: list(output.contents.int64_contents) for output in answer.outputs} == {
+    raw = {
+        output.name: np.frombuffer(content, np.int64).tolist()
+        for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+    assert raw == {
         "sum": [2**63 - 2, -(2**63) + 11],
         "difference": [2**63 - 4, -(2**63) + 7],
     }
@@ -130,13 +133,12 @@ def _typed(name, datatype, shape, values):
     return tensor
 
 
-def test_typed_texts_are_answered_typed(channel):
+def test_typed_texts_of_a_python_model_are_answered_raw(channel):
     inputs = [_typed("seconds", "FP64", [1], [0]), _typed("name", "BYTES", [1], [b"\xff\x00"])]
     answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(
         pb.ModelInferRequest(model_name="sleeper", inputs=inputs)
     )
-    assert not answer.raw_output_contents
-    assert list(answer.outputs[0].contents.bytes_contents) == [b"\xff\x00"]
+    assert list(answer.raw_output_contents) == [b"\x02\x00\x00\x00\xff\x00"]
 
 
 def test_rows_keep_their_order(over_grpc, over_http):

@@ -158,13 +158,22 @@ def test_parameters_that_change_the_meaning_are_refused():
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
     assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, shared)
-    ranked = drawn.request(
-        outputs=[{"name": "y", "parameters": {"classification": {"int64_param": 3}}}]
+    for name, value in (
+        ("sequence_id", {"int64_param": 3}),
+        ("sequence_end", {"bool_param": True}),
+    ):
+        sequence = drawn.request(parameters={name: value})
+        refused = drawn.refusal(inference.call_from_message, sequence)
+        assert refused == f"{name}: sequences are not offered: each request is on its own"
+    alone = drawn.request(
+        parameters={"sequence_id": {"int64_param": 0}, "priority": {"int64_param": 1}}
     )
-    assert (
-        drawn.refusal(inference.call_from_message, ranked)
-        == "output 'y': classification is not offered: ask for the output itself"
-    )
+    assert inference.call_from_message(alone).model == "m"
+
+
+def test_an_output_that_is_requested_twice_is_refused() -> None:
+    twice = drawn.request(outputs=[{"name": "y"}, {"name": "z"}, {"name": "y"}])
+    assert drawn.refusal(inference.call_from_message, twice) == "output 'y' is requested twice"
 
 
 def test_a_body_that_is_no_message_is_refused():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient import http as tritonclient
 
+from meshserve import errors
 from meshserve.core.values import model
 from meshserve.protocol import inference, rest, tensors
 from tests.protocol import drawn
@@ -237,12 +238,63 @@ def test_tritons_client_sends_and_reads_numbers_that_are_not_finite(
     np.testing.assert_array_equal(result.as_numpy("x"), array)
 
 
-def test_a_ranking_is_refused():
-    ranked = {"outputs": [{"name": "y", "parameters": {"classification": 3}}]}
-    assert (
-        drawn.refusal(decode, ranked)
-        == "output 'y': classification is not offered: ask for the output itself"
-    )
+def test_sequences_and_repeated_outputs_are_refused() -> None:
+    for parameters in ({"sequence_id": "a"}, {"sequence_start": True}):
+        assert "sequences are not offered" in drawn.refusal(decode, {"parameters": parameters})
+    assert decode({"parameters": {"sequence_id": 0, "sequence_end": False}}).call.outputs == ()
+    twice = {"outputs": [{"name": "y"}, {"name": "y"}]}
+    assert drawn.refusal(decode, twice) == "output 'y' is requested twice"
+
+
+def raw_binary(body: bytes, *inputs: model.TensorSpec, rows: bool = False) -> np.ndarray:
+    signature = model.Signature(inputs, (), has_batch_dimension=rows)
+    rest_call = rest.decode_raw_binary(body, signature)
+    assert rest_call.is_binary
+    (wire,) = rest_call.call.inputs.values()
+    return wire.array
+
+
+def test_a_raw_binary_request_is_the_only_inputs_bytes() -> None:
+    six = np.arange(6, dtype=np.float32)
+    for shape, rows, came in (
+        ((2, 3), False, (2, 3)),
+        ((-1, 3), False, (2, 3)),
+        ((-1, 2, -1), True, (1, 2, 3)),
+        ((-1, 6), True, (1, 6)),
+    ):
+        array = raw_binary(six.tobytes(), model.TensorSpec("x", "FP32", shape), rows=rows)
+        np.testing.assert_array_equal(array, six.reshape(came))
+    text = raw_binary(b"427", model.TensorSpec("x", "BYTES", (-1, 1)), rows=True)
+    assert text.tolist() == [[b"427"]]
+    assert raw_binary(b"", model.TensorSpec("x", "FP32", (-1,))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("specs", "words"),
+    [
+        ([], "the model has 0"),
+        ([("a", (1,)), ("b", (1,))], "the model has 2"),
+        ([("a", (-1, -1))], "more than one dimension of any size"),
+        ([("a", (2,))], "8"),
+        ([("a", (-1, 5))], "5"),
+    ],
+)
+def test_a_raw_binary_request_that_fits_no_input_is_refused(
+    specs: list[tuple[str, tuple[int, ...]]], words: str
+) -> None:
+    inputs = [model.TensorSpec(name, "FP32", shape) for name, shape in specs]
+    with pytest.raises(errors.InvalidRequest, match=words):
+        raw_binary(bytes(12), *inputs)
+    with pytest.raises(errors.InvalidRequest, match="shape \\[1\\]"):
+        raw_binary(bytes(12), model.TensorSpec("x", "BYTES", (2,)))
+
+
+@pytest.mark.parametrize(
+    ("value", "is_raw"), [(b"0", True), (b"00", True), (b"", False), (b"10", False), (b"x", False)]
+)
+def test_a_header_of_length_0_marks_a_raw_binary_request(value: bytes, *, is_raw: bool) -> None:
+    assert rest.is_raw_binary(((rest.LENGTH, value),)) is is_raw
+    assert not rest.is_raw_binary(())
 
 
 @pytest.mark.parametrize("header", [b"99", b"-1", b"x", b"", b"9" * 5000, b"\xff"])

@@ -10,6 +10,7 @@ import orjson
 
 from meshserve import errors
 from meshserve.protocol import (
+    classification,
     compression,
     error_responses,
     http_protocol,
@@ -77,11 +78,17 @@ class InferenceRest:
     async def _infer(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
-        rest_call = rest.decode_infer(
-            compression.inflate(request.body, request.headers), request.headers
-        )
-        rest_call.call.model, rest_call.call.version = name, version
-        reply = await self._reply(rest_call.call, request.expires_s)
+        body = compression.inflate(request.body, request.headers)
+        if rest.is_raw_binary(request.headers):
+            description = await self._host.describe(name, version, request.expires_s)
+            rest_call = rest.decode_raw_binary(body, description.signature)
+        else:
+            rest_call = rest.decode_infer(body, request.headers)
+        call = rest_call.call
+        call.model, call.version = name, version
+        reply = await self._reply(call, request.expires_s)
+        if call.classes:
+            reply = classification.apply(reply, call.classes)
         headers, body = rest.encode_infer(reply, rest_call)
         return 200, headers, body
 

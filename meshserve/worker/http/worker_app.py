@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from meshserve import errors
 from meshserve.protocol import (
+    classification,
     error_responses,
     http_protocol,
     inference,
@@ -249,17 +250,21 @@ class WorkerApp:
             call.model, call.version = request.metadata_model, ""
         outcome = self._host.infer(call, request.expires_s)
         if isinstance(outcome, inference.InferReply):
-            return 200, GRPC_HEADERS, inference.encode_infer(outcome, is_raw=call.is_raw)
-        return self._infer_later(outcome, is_raw=call.is_raw)
+            return 200, GRPC_HEADERS, encode_reply(call, outcome)
+        return self._infer_later(call, outcome)
 
     async def _infer_later(
-        self, outcome: Awaitable[inference.InferReply], *, is_raw: bool
+        self, call: inference.InferCall, outcome: Awaitable[inference.InferReply]
     ) -> Answer:
-        return 200, GRPC_HEADERS, inference.encode_infer(await outcome, is_raw=is_raw)
+        return 200, GRPC_HEADERS, encode_reply(call, await outcome)
 
     def _ready(self, request: InferenceRequest) -> Answer:
         message = _parse(pb.ModelReadyRequest, request)
-        is_ready = self._host.is_ready(request.metadata_model or message.name, message.version)
+        try:
+            is_ready = self._host.is_ready(request.metadata_model or message.name, message.version)
+        except errors.ModelNotFound:
+            # Triton's answer; its clients ask this way whether a model exists.
+            is_ready = False
         return _encode(pb.ModelReadyResponse(ready=is_ready))
 
     async def _metadata(self, request: InferenceRequest) -> Answer:
@@ -279,6 +284,17 @@ class WorkerApp:
         name = request.metadata_model or message.name
         statistics = self._host.statistics(name, message.version)
         return _encode(model_description.statistics_message(statistics))
+
+
+def encode_reply(call: inference.InferCall, reply: inference.InferReply) -> bytes:
+    """Return a serialised answer in the form that the call asks for and the model's clients read.
+
+    Raises InvalidRequest for classes of an output that has none.
+    """
+    if call.classes:
+        reply = classification.apply(reply, call.classes)
+    is_raw = call.is_raw or reply.signature.platform in inference.RAW_PLATFORMS
+    return inference.encode_infer(reply, is_raw=is_raw)
 
 
 def _parse(kind: type[M], request: InferenceRequest) -> M:

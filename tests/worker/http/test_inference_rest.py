@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 
 import httpx
+import numpy as np
 import pytest
 
 from meshserve.core.values import catalog
@@ -186,3 +187,22 @@ async def test_a_model_that_can_not_be_loaded_is_not_ready(http, pool_worker, st
     assert (await http.get("/v2/models/empty")).status_code == 424
     answer = await http.get("/v2/models/empty/ready")
     assert (answer.status_code, answer.json()["ready"]) == (424, False)
+
+
+async def test_a_raw_binary_request_is_answered_in_binary(http: httpx.AsyncClient) -> None:
+    row = np.float32([1, 2])
+    answer = await http.post(
+        "/v2/models/doubled/infer",
+        content=row.tobytes(),
+        headers={"Inference-Header-Content-Length": "0"},
+    )
+    size = int(answer.headers["inference-header-content-length"])
+    np.testing.assert_array_equal(np.frombuffer(answer.content[size:], np.float32), row * 2)
+
+
+async def test_classes_are_answered_in_place_of_values(http: httpx.AsyncClient) -> None:
+    outputs = [{"name": "y", "parameters": {"classification": 1}}]
+    answer = await http.post("/v2/models/doubled/infer", json={"inputs": [ROW], "outputs": outputs})
+    assert answer.json()["outputs"] == [
+        {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["4.000000:1"]}
+    ]

@@ -6,13 +6,14 @@ import functools
 import urllib.parse
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.protocol import paths
+from meshserve.protocol import inference, paths
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker import worker
 from meshserve.worker.http import worker_app
@@ -385,3 +386,37 @@ def test_failures_are_counted_by_their_kind():
     load.record_failure("InvalidRequest")
     load.record_failure("InvalidRequest")
     assert (load.failures, load.failures_by_kind) == (2, {"InvalidRequest": 2})
+
+
+async def test_an_unknown_model_is_not_ready(http: httpx.AsyncClient) -> None:
+    for name, version, is_ready in (
+        ("doubled", "", True),
+        ("nobody", "", False),
+        ("doubled", "9", False),
+    ):
+        message = pb.ModelReadyRequest(name=name, version=version)
+        answer = await call(http, message, paths.MODEL_READY)
+        assert pb.ModelReadyResponse.FromString(answer.content).ready is is_ready
+
+
+@pytest.mark.parametrize("platform", ["python", "onnxruntime_onnx", "sklearn"])
+def test_typed_contents_are_answered_in_kind_but_by_models_of_triton(platform: str) -> None:
+    array = np.float32([1])
+    specs = (model.TensorSpec("y", "FP32", (1,)),)
+    signature = model.Signature((), specs, platform=platform)
+    reply = inference.InferReply("m", "1", "", {"y": array}, signature)
+    typed = inference.InferCall("m", is_raw=False)
+    message = pb.ModelInferResponse.FromString(worker_app.encode_reply(typed, reply))
+    assert bool(message.raw_output_contents) is (platform != "sklearn")
+    raw = pb.ModelInferResponse.FromString(worker_app.encode_reply(inference.InferCall("m"), reply))
+    assert list(raw.raw_output_contents) == [array.tobytes()]
+
+
+async def test_classes_are_answered_over_grpc(http: httpx.AsyncClient) -> None:
+    message = helpers.infer(outputs=[{"name": "y"}])
+    message.outputs[0].parameters["classification"].int64_param = 2
+    reply = pb.ModelInferResponse.FromString((await call(http, message)).content)
+    assert (reply.outputs[0].datatype, list(reply.outputs[0].shape)) == ("BYTES", [1, 2])
+    assert reply.raw_output_contents[0] == b"".join(
+        len(text).to_bytes(4, "little") + text for text in (b"4.000000:1", b"2.000000:0")
+    )
