@@ -27,9 +27,10 @@ FieldToJson = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as clients see it. `max_batch_size` is 0 if its requests are not joined.
+    """A model as clients see it. `max_batch_size` is 0 if it has no batch dimension.
 
-    `config` is Triton's model configuration as its owner wrote it, in JSON, or empty.
+    `is_joined`: requests share runs now. `config` is Triton's model configuration as its owner
+    wrote it, in JSON, or empty.
     """
 
     id: model.ModelId
@@ -38,6 +39,7 @@ class ServedModel:
     platform: str
     max_batch_size: int = 0
     config: str = ""
+    is_joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def config_message(description: ServedModel) -> pb.ModelConfigResponse:
     else:
         config = config_pb.ModelConfig(max_batch_size=description.max_batch_size)
         # Load generators read from this whether the server joins requests.
-        if description.max_batch_size:
+        if description.is_joined:
             config.dynamic_batching.SetInParent()
     config.name = description.id.name
     if not config.backend:

@@ -16,7 +16,16 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes, files, options, prerequisites, probing, signatures
+from meshserve.runtimes import (
+    datatypes,
+    files,
+    onnx_rows,
+    options,
+    prerequisites,
+    probing,
+    row_proof,
+    signatures,
+)
 
 PLATFORM = "onnxruntime_onnx"
 FORMS_MAX = 1 << 17
@@ -238,6 +247,23 @@ class OnnxRuntime(model_runtime.Runtime):
         key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching)
         form = _FORMS.get(key) if artifact.is_cached else None
         return OnnxModel(session, form or _FORMS.put(key, _verify(session, spec)))
+
+    def find_row_mixing(
+        self,
+        loaded: model_runtime.LoadedModel,
+        artifact: model_runtime.Artifact,
+        spec: model.ModelSpec,
+    ) -> str | None:
+        """Return None if symbols, operators and numbers show that rows are kept apart."""
+        assert isinstance(loaded, OnnxModel), "a model of another runtime"
+        if loaded.probe is None:
+            return "the model took no made-up inputs"
+        file = files.find_model_file(spec, artifact, LAYOUT)
+        return onnx_rows.find_row_mixing(
+            _library(), file, loaded.probe
+        ) or row_proof.find_difference(
+            lambda feed: loaded.predict(feed, ()), loaded.signature.inputs, loaded.probe
+        )
 
 
 def _library() -> Any:

@@ -18,6 +18,7 @@ from meshserve.runtimes import (
     options,
     prerequisites,
     probing,
+    row_proof,
     signatures,
     torch_export,
     torch_model,
@@ -89,6 +90,20 @@ class TorchRuntime(model_runtime.Runtime):
                 f"torch can't load {file.name}: {torch_model.reason(error)}"
             ) from error
         return _verify(torch, program, spec, device)
+
+    def find_row_mixing(
+        self,
+        loaded: model_runtime.LoadedModel,
+        artifact: model_runtime.Artifact,  # noqa: ARG002 the program is in memory
+        spec: model.ModelSpec,  # noqa: ARG002 as above
+    ) -> str | None:
+        """Return None if the program's operators and numbers show that rows are kept apart."""
+        assert isinstance(loaded, torch_model.TorchModel), "a model of another runtime"
+        if loaded.probe is None:
+            return "the model took no made-up inputs"
+        return loaded.find_row_mixing(loaded.probe) or row_proof.find_difference(
+            lambda feed: loaded.predict(feed, ()), loaded.signature.inputs, loaded.probe
+        )
 
 
 def _library() -> Any:

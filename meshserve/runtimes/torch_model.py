@@ -11,7 +11,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, mapped_weights
+from meshserve.runtimes import files, mapped_weights, row_proof, row_rules, torch_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,22 @@ class TorchModel(model_runtime.LoadedModel):
             self._running.discard(run)
             if not self._running:
                 self._still_read.clear()
+
+    def find_row_mixing(self, probe: Mapping[str, np.ndarray]) -> str | None:
+        """Return None if no operator that the program calls mixes rows, else which one may.
+
+        `probe` are inputs of one row that the program takes.
+        """
+        feeds = [row_proof.several_rows(probe, rows) for rows in row_rules.ROWS]
+        first, second = (
+            [self._tensor(feed[name], is_bf16) for name, is_bf16 in self._inputs] for feed in feeds
+        )
+        try:
+            torch_rows.check_control_flow(self._torch, self._module)
+            torch_rows.walk(self._torch, self._call, (first, second), name_outputs)
+        except row_rules.RowsMix as mix:
+            return str(mix)
+        return None
 
     def close(self) -> None:
         """Free the module, and its memory with it."""

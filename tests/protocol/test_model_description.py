@@ -10,7 +10,9 @@ from meshserve.protocol.pb import model_config_pb2 as config_pb
 from tests.protocol import drawn
 
 ID = model.ModelId("m", "3")
-JOINED = model_description.ServedModel(ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8)
+JOINED = model_description.ServedModel(
+    ID, ("2", "3"), drawn.SIGNATURE, "onnx", max_batch_size=8, is_joined=True
+)
 INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
     {"name": "name", "datatype": "BYTES", "shape": [-1, 1]},

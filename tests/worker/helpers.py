@@ -14,7 +14,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.protocol.pb import inference_pb2 as pb
-from meshserve.worker.models import batcher
+from meshserve.worker.models import batcher, joining
 
 MEMORY = model.Footprint(1 << 30)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -115,5 +115,9 @@ def make_quick(host, id_):
     """Make the runs of a model that is in memory look as short as a tiny model's."""
     resident = host._effects.resident(host.residency.find_ready(id_))
     resident.batcher = batcher.Batcher(
-        resident.loaded_copy.loaded, batcher.BatchLimits(1, 8, 1), pool=None, run_s=1e-6
+        resident.loaded_copy.loaded,
+        batcher.BatchLimits(1, 8, 1),
+        None,
+        1e-6,
+        joining.Joining(joining.JoinState.NEVER),
     )

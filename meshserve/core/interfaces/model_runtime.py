@@ -161,6 +161,19 @@ class Runtime(abc.ABC):
     def footprint_hint(self, artifact: Artifact, device: str) -> model.Footprint:
         """Return an upper guess of the footprint in bytes, for use until a load has measured it."""
 
+    def find_row_mixing(
+        self,
+        loaded: LoadedModel,  # noqa: ARG002 a runtime without proof needs none of them
+        artifact: Artifact,  # noqa: ARG002
+        spec: model.ModelSpec,  # noqa: ARG002
+    ) -> str | None:
+        """Return None if the model is shown to keep rows apart, else why that is not shown.
+
+        Called from a thread of its own, beside predictions, when joining requests would pay and
+        `loaded.signature` has a batch dimension, but leaves `can_join` open. It may take seconds.
+        """
+        return f"runtime {self.name} does not show that rows are independent"
+
     @abc.abstractmethod
     def load(self, artifact: Artifact, spec: model.ModelSpec, device: str) -> LoadedModel:
         """Load the model onto the device, and run it once if inputs can be made up.

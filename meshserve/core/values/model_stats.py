@@ -33,8 +33,9 @@ class DurationStat:
 class ModelStats:
     """One model's counters. `rows` counts the rows of answered requests.
 
-    `last_ms` is the Unix time of the last answer in ms. `saturated_s` is the time in which more
-    requests waited than the next run could take, since the last report.
+    `last_ms` is the Unix time of the last answer in ms. `joins_stopped` counts copies whose
+    requests are joined no more, because a joined run gave another answer. `saturated_s` is the
+    time in which more requests waited than the next run could take, since the last report.
     """
 
     success: DurationStat = field(default_factory=DurationStat)
@@ -42,6 +43,7 @@ class ModelStats:
     queued: DurationStat = field(default_factory=DurationStat)
     computed: DurationStat = field(default_factory=DurationStat)
     saturated_s: float = 0.0
+    joins_stopped: int = 0
     rows: int = 0
     last_ms: int = 0
     batches: dict[int, DurationStat] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class ModelStats:
         self.queued.add(other.queued)
         self.computed.add(other.computed)
         self.rows += other.rows
+        self.joins_stopped += other.joins_stopped
         self.last_ms = max(self.last_ms, other.last_ms)
         for size, stat in other.batches.items():
             self.batches.setdefault(size, DurationStat()).add(stat)

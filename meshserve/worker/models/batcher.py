@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,13 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model_stats
+from meshserve.runtimes import row_proof
+from meshserve.worker.models import joining as joining_
 
 Tensors = Mapping[str, np.ndarray]
 Outcome = Tensors | errors.MeshError
+
+logger = logging.getLogger(__name__)
 
 QUICK_RUN_S = 0.0005
 """Runs expected to be shorter stay on the event loop: a thread would cost a tenth of that."""
@@ -72,9 +77,9 @@ class _Run(NamedTuple):
 class BatchLimits:
     """Limits of one copy's runs.
 
-    `rows_max`: rows in a joined batch, 1 for no joining. `queue_max`: requests that may wait.
-    `parallel`: runs at the same time. `is_steady`: equal calls take equal times; other code may
-    wait for anything, so it never runs on the event loop.
+    `rows_max`: rows in a joined batch. `queue_max`: requests that may wait. `parallel`: runs at the
+    same time while requests are not joined; a joined one runs by itself. `is_steady`: equal calls
+    take equal times; other code may wait for anything, so it never runs on the event loop.
     """
 
     rows_max: int
@@ -95,6 +100,7 @@ class Batcher:
         "_runs",
         "_saturated_at_s",
         "_waiting",
+        "joining",
     )
 
     def __init__(
@@ -103,8 +109,10 @@ class Batcher:
         limits: BatchLimits,
         pool: ThreadPoolExecutor,
         run_s: float | None,
+        joining: joining_.Joining,
     ) -> None:
         """`run_s` is the measured time of one row's run, or None if it is unknown."""
+        self.joining = joining
         self._loaded = loaded
         self._limits = limits
         self._pool = pool
@@ -139,6 +147,8 @@ class Batcher:
         job = _Job(request, loop.time(), loop.create_future())
         self._waiting.append(job)
         self._start(stats)
+        if len(self._waiting) > 1 and _can_join(self._waiting[-2].request, request):
+            self.joining.note_demand()
         self._note_saturation(job.arrived_s, stats)
         return job.answer
 
@@ -151,6 +161,14 @@ class Batcher:
                 return None
         return next((run.end for run in self._runs if run.has(answer)), None)
 
+    @property
+    def _parallel(self) -> int:
+        return 1 if self.joining.is_on else self._limits.parallel
+
+    @property
+    def _rows_max(self) -> int:
+        return self._limits.rows_max if self.joining.is_on else 1
+
     def _is_quick(self, rows: int) -> bool:
         """Return whether the run is expected to end before a thread would have begun it."""
         # A quick run would overtake those that wait, and run beside one that may not be reentrant.
@@ -160,7 +178,7 @@ class Batcher:
 
     def _start(self, stats: model_stats.ModelStats) -> None:
         """Start batches in threads while there are requests and free places."""
-        while self._waiting and len(self._runs) < self._limits.parallel:
+        while self._waiting and len(self._runs) < self._parallel:
             batch = self._next_batch(stats)
             if not batch:
                 return
@@ -176,7 +194,7 @@ class Batcher:
         runs, callers wait as long on average (Little's law), so smaller batches win nothing.
         """
         batch: list[_Job] = []
-        rows = 0
+        rows, rows_max = 0, self._rows_max
         now_s = asyncio.get_running_loop().time()
         while self._waiting:
             job = self._waiting[0]
@@ -189,7 +207,7 @@ class Batcher:
                     ),
                 )
                 continue
-            is_full = rows + job.request.rows > self._limits.rows_max
+            is_full = rows + job.request.rows > rows_max
             if batch and (is_full or not _can_join(batch[0].request, job.request)):
                 break
             self._waiting.pop(0)
@@ -205,14 +223,32 @@ class Batcher:
         outcomes = self._outcomes(wanted) if wanted else []
         return _Finished(wanted, outcomes, time.perf_counter() - began_s)
 
-    def _outcomes(self, batch: Sequence[_Job]) -> list[Outcome]:
+    def _outcomes(self, batch: Sequence[_Job]) -> Sequence[Outcome]:
         """Run the jobs joined, and one by one if that fails: each gets only its own error."""
-        if len(batch) > 1:
-            try:
-                return list(_split(self._predict(_join(batch), batch[0].request.outputs), batch))
-            except errors.MeshError:
-                return [self._outcome(job) for job in batch]
-        return [self._outcome(batch[0])]
+        if len(batch) == 1:
+            return [self._outcome(batch[0])]
+        try:
+            joined = list(_split(self._predict(_join(batch), batch[0].request.outputs), batch))
+        except _RowsLost as lost:
+            self.joining.stop(lost.message)
+        except errors.MeshError:
+            pass
+        else:
+            return self._watched(batch, joined)
+        return [self._outcome(job) for job in batch]
+
+    def _watched(self, batch: Sequence[_Job], joined: list[Tensors]) -> Sequence[Outcome]:
+        """Return the joined outcomes; or those of the jobs alone, if some are run alone and differ.
+
+        A difference means that rows influence each other, so requests are no longer joined.
+        """
+        count = self.joining.count_run()
+        checked = batch[:count] if count >= 0 else batch
+        alone = [self._outcome(job) for job in checked]
+        if all(_is_same(one, other) for one, other in zip(alone, joined, strict=False)):
+            return joined
+        self.joining.stop("a joined run gave another answer than a request alone")
+        return alone + [self._outcome(job) for job in batch[len(alone) :]]
 
     def _outcome(self, job: _Job) -> Outcome:
         try:
@@ -236,6 +272,9 @@ class Batcher:
         jobs, outcomes, took_s = end.result()
         if jobs:
             self._learn(sum(job.request.rows for job in jobs), took_s, stats)
+        if self.joining.take_stop():
+            stats.joins_stopped += 1
+            logger.warning("requests of a model are joined no more: %s", self.joining.reason)
         for job, outcome in zip(jobs, outcomes, strict=True):
             _settle(job, outcome)
         self._start(stats)
@@ -245,7 +284,7 @@ class Batcher:
         """Count the time in which more requests wait than the next run can take."""
         if self._saturated_at_s is not None:
             stats.saturated_s += now_s - self._saturated_at_s
-        self._saturated_at_s = now_s if len(self._waiting) >= self._limits.rows_max else None
+        self._saturated_at_s = now_s if len(self._waiting) >= self._rows_max else None
 
     def _learn(self, rows: int, took_s: float, stats: model_stats.ModelStats) -> None:
         self._call_s = _smooth(self._call_s, took_s)
@@ -288,11 +327,21 @@ def _join(batch: Sequence[_Job]) -> Tensors:
     }
 
 
+class _RowsLost(errors.ModelRaised):
+    """An output of a joined run has more or fewer rows than its inputs."""
+
+
+def _is_same(alone: Outcome, joined: Tensors) -> bool:
+    return not isinstance(alone, errors.MeshError) and all(
+        row_proof.is_close(array, joined[name]) for name, array in alone.items()
+    )
+
+
 def _split(outputs: Tensors, batch: Sequence[_Job]) -> Iterator[Tensors]:
-    """Yield each job's rows of joined outputs. Raises ModelRaised if an output has other rows."""
+    """Yield each job's rows of joined outputs. Raises _RowsLost if an output has other rows."""
     rows = sum(job.request.rows for job in batch)
     if any(array.shape[:1] != (rows,) for array in outputs.values()):
-        raise errors.ModelRaised("an output has not one row for each row of the batch")
+        raise _RowsLost("an output has not one row for each row of a joined run")
     start = 0
     for job in batch:
         end = start + job.request.rows

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
@@ -199,13 +199,29 @@ class ModelHost:
             outcome = self._run(call, ready, expires_s)
             return outcome if isinstance(outcome, inference.InferReply) else await outcome
         finally:
-            self.release(resident)
+            self._end_queued_run(resident)
 
     async def _release_after(
         self, reply: Awaitable[inference.InferReply], resident: copy_effects.ResidentModel
     ) -> inference.InferReply:
         try:
             return await reply
+        finally:
+            self._end_queued_run(resident)
+
+    def _end_queued_run(self, resident: copy_effects.ResidentModel) -> None:
+        """Release the copy; or prove first that its rows are independent, if joining would pay.
+
+        The proof runs the model, so it takes over the lease.
+        """
+        if resident.batcher.joining.begin_proof():
+            tasks.spawn(self._prove_and_release(resident), "proof of independent rows")
+        else:
+            self.release(resident)
+
+    async def _prove_and_release(self, resident: copy_effects.ResidentModel) -> None:
+        try:
+            await self._effects.prove_rows(resident)
         finally:
             self.release(resident)
 
@@ -234,13 +250,14 @@ class ModelHost:
         held_id, resident = await self._leases.lease(name, version, expires_s)
         self.release(resident)
         id_ = version_choice.public_id(held_id)
-        is_joined = resident.signature.can_join and resident.spec.batching is not False
+        has_rows = resident.signature.has_batch_dimension and resident.spec.batching is not False
         return model_description.ServedModel(
             id=model.ModelId(name, id_.version),
             versions=self._follower.catalog.versions(id_.name),
             signature=resident.signature,
             platform=resident.platform,
-            max_batch_size=resident.spec.max_batch_size if is_joined else 0,
+            max_batch_size=resident.spec.max_batch_size if has_rows else 0,
+            is_joined=resident.batcher.joining.is_on,
             config=described_model.config_text(resident.spec),
         )
 

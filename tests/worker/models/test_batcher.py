@@ -10,7 +10,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model, model_stats
-from meshserve.worker.models import batcher
+from meshserve.worker.models import batcher, joining
 from tests import support
 
 FOREVER_S = float("inf")
@@ -65,6 +65,13 @@ def limits(rows_max=8, queue_max=100, parallel=1, **more):
     return batcher.BatchLimits(rows_max, queue_max, parallel, **more)
 
 
+def begin_batcher(adding, limits_, pool, run_s, joined=None):
+    """Return a batcher that joins if `limits_` let it, and no longer watches its runs."""
+    state = joining.JoinState.JOINED if limits_.rows_max > 1 else joining.JoinState.NEVER
+    joined = joined or joining.Joining(state, runs=joining.FIRST_RUNS)
+    return batcher.Batcher(adding, limits_, pool, run_s, joined)
+
+
 async def begin(running, stats, *requests):
     """Return the requests' futures, the first of them running."""
     answers = [running.run(request, stats) for request in requests]
@@ -81,7 +88,7 @@ async def results(tasks):
 async def test_requests_that_arrive_meanwhile_are_joined_and_get_their_own_rows(
     adding, pool, stats
 ):
-    running = batcher.Batcher(adding, limits(rows_max=4), pool, None)
+    running = begin_batcher(adding, limits(rows_max=4), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
     adding.gate.set()
     assert await results(tasks) == [[2], [3, 4], [5], [6], [7, 8, 9, 10, 11]]
@@ -90,7 +97,7 @@ async def test_requests_that_arrive_meanwhile_are_joined_and_get_their_own_rows(
 
 
 async def test_saturated_time_is_counted(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(rows_max=2), pool, None)
+    running = begin_batcher(adding, limits(rows_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
     await asyncio.sleep(0.02)
     assert stats.saturated_s == 0
@@ -105,7 +112,7 @@ async def test_saturated_time_is_counted(adding, pool, stats):
 
 
 async def test_requests_of_other_shapes_or_outputs_are_not_joined(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(), pool, None)
+    running = begin_batcher(adding, limits(), pool, None)
     wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
     adding.gate.set()
@@ -114,7 +121,7 @@ async def test_requests_of_other_shapes_or_outputs_are_not_joined(adding, pool, 
 
 
 async def test_without_joining_every_request_runs_alone(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     adding.gate.set()
     await results(tasks)
@@ -122,7 +129,7 @@ async def test_without_joining_every_request_runs_alone(adding, pool, stats):
 
 
 async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(rows_max=1, parallel=3), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1, parallel=3), pool, None)
     tasks = await begin(running, stats, *(ask(number) for number in range(4)))
     await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
     assert len(adding.threads) == 3
@@ -131,7 +138,7 @@ async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
 
 
 async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(), pool, None)
+    running = begin_batcher(adding, limits(), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(-3), ask(4))
     adding.gate.set()
     first, second, bad, last = await results(tasks)
@@ -142,7 +149,7 @@ async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):
 
 async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(adding, pool, stats):
     adding.forget = 1
-    running = batcher.Batcher(adding, limits(), pool, None)
+    running = begin_batcher(adding, limits(), pool, None)
     tasks = await begin(
         running, stats, ask(1), ask(2, outputs=("y", "z")), ask(3, outputs=("y", "z"))
     )
@@ -152,7 +159,7 @@ async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(adding, pool, sta
 
 
 async def test_a_full_queue_refuses(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(queue_max=2), pool, None)
+    running = begin_batcher(adding, limits(queue_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     with pytest.raises(errors.Overloaded, match="2 requests wait") as caught:
         running.run(ask(4), stats)
@@ -162,7 +169,7 @@ async def test_a_full_queue_refuses(adding, pool, stats):
 
 
 async def test_an_expired_request_does_not_run(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1), pool, None)
     now_s = asyncio.get_running_loop().time()
     tasks = await begin(running, stats, ask(1), ask(2, expires_s=now_s), ask(3))
     adding.gate.set()
@@ -173,7 +180,7 @@ async def test_an_expired_request_does_not_run(adding, pool, stats):
 
 
 async def test_a_cancelled_request_does_not_run(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     tasks[1].cancel()
     await asyncio.sleep(0)
@@ -185,7 +192,7 @@ async def test_a_cancelled_request_does_not_run(adding, pool, stats):
 async def test_an_abandoned_request_leaves_the_queue_and_its_place(
     adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
-    running = batcher.Batcher(adding, limits(rows_max=1, queue_max=2), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1, queue_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     assert running.abandon(tasks[1]) is None
     tasks += await begin(running, stats, ask(4))
@@ -197,7 +204,7 @@ async def test_an_abandoned_request_leaves_the_queue_and_its_place(
 async def test_a_request_abandoned_in_its_run_is_told_the_runs_end(
     adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
-    running = batcher.Batcher(adding, limits(rows_max=1), pool, None)
+    running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
     await support.wait_until_async(lambda: len(adding.runs) == 1, 10, "the first run")
     end = running.abandon(tasks[0])
@@ -215,7 +222,7 @@ async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
     with ThreadPoolExecutor(1) as pool:
         busy = threading.Event()
         pool.submit(busy.wait, 20)
-        running = batcher.Batcher(adding, limits(), pool, None)
+        running = begin_batcher(adding, limits(), pool, None)
         (answer,) = await begin(running, stats, ask(1))
         end = running.abandon(answer)
         busy.set()
@@ -226,7 +233,7 @@ async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
 
 async def test_a_quick_run_stays_on_the_event_loop(adding, pool, stats):
     adding.gate.set()
-    running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
+    running = begin_batcher(adding, limits(), pool, run_s=1e-6)
     assert running.run(ask(1), stats)["y"].tolist() == [2]
     assert adding.threads == {threading.current_thread().name}
     with pytest.raises(errors.ModelRaised, match="ValueError: négatif"):
@@ -240,16 +247,63 @@ async def test_a_run_that_may_take_long_goes_to_a_thread(
     adding, pool, stats, run_s, is_steady, rows
 ):
     adding.gate.set()
-    running = batcher.Batcher(adding, limits(is_steady=is_steady), pool, run_s)
+    running = begin_batcher(adding, limits(is_steady=is_steady), pool, run_s)
     await running.run(ask(*[1] * rows), stats)
     assert threading.current_thread().name not in adding.threads
 
 
 async def test_a_quick_run_waits_behind_one_in_a_thread(adding, pool, stats):
-    running = batcher.Batcher(adding, limits(), pool, run_s=1e-6)
+    running = begin_batcher(adding, limits(), pool, run_s=1e-6)
     first = running.run(ask(*[1] * 10_000), stats)
     second = running.run(ask(1), stats)
     assert isinstance(second, asyncio.Future)
     adding.gate.set()
     assert (await results([second])) == [[2]]
     await first
+
+
+class Summing(Adding):
+    """Adds to each row those before it, as a recurrent network does."""
+
+    def predict(self, inputs, outputs):
+        super().predict(inputs, outputs)
+        return {"y": inputs["x"].cumsum()}
+
+
+async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_are_not_used(
+    pool, stats
+):
+    model_ = Summing()
+    joined = joining.Joining(joining.JoinState.JOINED)
+    running = begin_batcher(model_, limits(is_steady=False), pool, None, joined)
+    tasks = await begin(running, stats, ask(1), ask(2), ask(3), ask(4))
+    model_.gate.set()
+    assert await results(tasks) == [[1], [2], [3], [4]]
+    assert (joined.state, stats.joins_stopped) == (joining.JoinState.STOPPED, 1)
+    del model_.runs[:]
+    answers = [running.run(ask(number), stats) for number in (5, 6, 7)]
+    await asyncio.gather(*answers)
+    assert model_.runs == [[5], [6], [7]]
+
+
+async def test_requests_that_wait_unjoined_ask_for_a_proof(adding, pool, stats):
+    joined = joining.Joining(joining.JoinState.UNPROVEN)
+    running = begin_batcher(adding, limits(), pool, None, joined)
+    tasks = await begin(running, stats, ask(1), ask(2))
+    assert not joined.is_wanted
+    tasks += await begin(running, stats, ask(3))
+    assert joined.is_wanted
+    joined.begin_proof()
+    joined.end_proof(None)
+    adding.gate.set()
+    await results(tasks)
+    assert adding.runs[:2] == [[1], [2, 3]]
+
+
+async def test_inputs_without_a_number_of_rows_run_alone(adding, pool, stats):
+    running = begin_batcher(adding, limits(), pool, None)
+    empty = batcher.RunRequest({"x": np.zeros(0)}, ("y",), 0, FOREVER_S)
+    tasks = await begin(running, stats, ask(1), empty, ask(2), empty, ask(3))
+    adding.gate.set()
+    assert await results(tasks) == [[2], [], [3], [], [4]]
+    assert all(len(run) <= 1 for run in adding.runs)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from meshserve.core.values import model
+from meshserve.runtimes import row_proof
+
+Array = np.ndarray
+X = (model.TensorSpec("x", "FP32", (-1, 4)),)
+PROBE = {"x": np.ones((1, 4), np.float32)}
+
+
+def difference(function: Callable[[Array], Array]) -> str | None:
+    return row_proof.find_difference(lambda feed: {"y": function(feed["x"])}, X, PROBE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * 2,
+        lambda x: x.cumsum(1),
+        lambda x: (x > 0).sum(1),
+        lambda x: x @ np.full((4, 300), 0.1, np.float32),
+    ],
+)
+def test_rows_that_are_apart_are_shown(function: Callable[[Array], Array]) -> None:
+    assert difference(function) is None
+
+
+def follow(x: Array) -> Array:
+    return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.cumsum(0),
+        lambda x: x - x.mean(0),
+        lambda x: x / 255 if x.max() > 100 else x,
+        lambda x: np.nan_to_num(x) if np.isnan(x).any() else x + 1,
+        lambda x: x[::-1],
+        lambda x: x[:1],
+        lambda x: x if len(x) > 1 else x + 1,
+        lambda x: x.reshape(-1),
+        follow,
+    ],
+)
+def test_rows_that_mix_are_found(function: Callable[[Array], Array]) -> None:
+    assert difference(function)
+
+
+def test_inputs_are_independent_of_each_other() -> None:
+    inputs = (*X, model.TensorSpec("z", "FP32", (-1, 4)))
+
+    def nearest(feed: row_proof.Arrays) -> row_proof.Arrays:
+        apart = ((feed["x"][:, None] - feed["z"][None]) ** 2).sum(2)
+        return {"y": apart.argmin(1)}
+
+    assert row_proof.find_difference(nearest, inputs, PROBE | {"z": PROBE["x"]})
+
+
+def test_a_model_that_takes_no_random_rows_shows_nothing() -> None:
+    def refuse(_: Array) -> Array:
+        raise ValueError("never")
+
+    assert difference(refuse) == "the model takes no random inputs of several rows"
+
+
+def test_rounding_is_no_difference() -> None:
+    exact = np.array([1.0, 1e-9], np.float32)
+    assert row_proof.is_close(exact, exact * np.float32(1.0001))
+    assert not row_proof.is_close(exact, exact * np.float32(1.01))
+    assert not row_proof.is_close(np.array([1]), np.array([2]))
+    assert not row_proof.is_close(exact, exact[:1])
+    assert row_proof.is_close(np.full(2, np.nan), np.full(2, np.nan))
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "BF16", "BOOL", "INT8", "UINT64", "FP16"])
+def test_every_datatype_has_random_rows(datatype: str) -> None:
+    inputs = (model.TensorSpec("x", datatype, (-1, 2)),)
+    seen = []
+
+    def keep(feed: row_proof.Arrays) -> row_proof.Arrays:
+        seen.append(feed["x"])
+        return {"y": feed["x"]}
+
+    assert row_proof.find_difference(keep, inputs, {"x": np.zeros((1, 2))}) is None
+    assert any(len({*map(bytes, array.astype("S"))}) > 1 for array in seen if len(array) > 1)
