@@ -143,8 +143,16 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         Text(""),
         _models_line(answer),
         *(_spread_line(model) for model in answer.get("spread", ())),
+        *_problem_lines(answer),
         *reasons(named_rows),
     )
+
+
+def _problem_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield what of each repository is not served."""
+    for repository in answer.get("repositories", ()):
+        for problem in repository["problems"]:
+            yield Text.assemble((f"repository {repository['place']} ", "bold yellow"), problem)
 
 
 def reasons(named_rows: Sequence[tuple[str, Row]]) -> list[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshserve import config, errors
@@ -20,7 +20,8 @@ class AdminService:
     """Reads the mesh, and passes users' changes to the controller.
 
     The method of a change returns once every worker and gateway that can be reached has applied
-    it. `on_applied` is called with each new configuration.
+    it. `on_applied` is called with each new configuration; `problems` returns what of each
+    repository is not served.
     """
 
     def __init__(
@@ -28,16 +29,22 @@ class AdminService:
         controller_: controller.Controller,
         cluster: cluster_control.Cluster,
         on_applied: OnApplied,
+        problems: Callable[[], Mapping[str, tuple[str, ...]]],
     ) -> None:
         self.controller = controller_
         self._cluster = cluster
         self._on_applied = on_applied
+        self._problems = problems
 
     # Reads
 
     def view(self) -> mesh_view.MeshView:
         """Return the mesh as it is now."""
         return self.controller.view()
+
+    def status(self) -> mesh_json.Json:
+        """Return the mesh's state as users see it."""
+        return mesh_json.status(self.view(), self._problems())
 
     def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
         """Return the declaration that a name means. Raises ModelNotFound."""

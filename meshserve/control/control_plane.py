@@ -61,7 +61,10 @@ class ControlPlane:
             self.controller, parts.watch, parts.time
         )
         self.admin = admin_service.AdminService(
-            self.controller, parts.cluster, self._repositories.follow
+            self.controller,
+            parts.cluster,
+            self._repositories.follow,
+            self._repositories.problems,
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)
@@ -86,7 +89,7 @@ class ControlPlane:
 
     def status(self) -> mesh_json.Json:
         """Return the JSON of /mesh/v1/status, without the fields of the controller's process."""
-        return mesh_json.status(self.controller.view())
+        return self.admin.status()
 
     async def drain(self) -> None:
         """Return when all processes have answered their accepted requests and ended."""

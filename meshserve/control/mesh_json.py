@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from meshserve.core.mesh import mesh_view
@@ -16,13 +17,17 @@ STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "
 """A model has the first of these states that any of its copies has."""
 
 LOADING_STATES = ("loading", "fetching")
+NO_PROBLEMS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 Json = dict[str, Any]
 Copies = Mapping[str, reports.CopyReport]
 Cursor = tuple[str, tuple[Any, ...]]
 
 
-def status(view: mesh_view.MeshView) -> Json:
-    """Return pools with their workers, gateways, LLMs, and the number of models by state."""
+def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = NO_PROBLEMS) -> Json:
+    """Return pools with their workers, gateways, LLMs, and the number of models by state.
+
+    `problems` are what of each repository, by its place, is not served.
+    """
     workers_ready = all(
         worker.is_ready for pool in view.config.pools for worker in view.of_pool(pool.name)
     )
@@ -43,6 +48,14 @@ def status(view: mesh_view.MeshView) -> Json:
         "models": _counts(view),
         "spread": [
             {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
+        ],
+        "repositories": [
+            {
+                "place": repository.place,
+                "models": view.count_of_origin(repository.origin),
+                "problems": list(problems.get(repository.place, ())),
+            }
+            for repository in view.config.repositories
         ],
         "llms": [_llm(llm) for llm in view.llms],
     }

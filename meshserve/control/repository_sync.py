@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from meshserve import errors, tasks
 from meshserve.control import controller
+from meshserve.core.catalog import admin_requests
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired, events
 
@@ -28,6 +30,11 @@ class RepositorySync:
         self._watch = watch
         self._clock = clock
         self._tasks: dict[tuple[desired.RepositorySettings, float], asyncio.Task[None]] = {}
+        self._problems: dict[str, tuple[str, ...]] = {}
+
+    def problems(self) -> Mapping[str, tuple[str, ...]]:
+        """Return for each repository, by its place, what of it is not served, in words."""
+        return self._problems
 
     def follow(self, wanted: desired.Desired) -> None:
         """Follow exactly the repositories of this configuration.
@@ -39,6 +46,7 @@ class RepositorySync:
         }
         for key in self._tasks.keys() - keys:
             self._tasks.pop(key).cancel()
+            self._problems.pop(key[0].place, None)
         for repository, load_timeout_s in keys - self._tasks.keys():
             work = self._follow(repository, load_timeout_s)
             name = f"repository {repository.place}"
@@ -55,7 +63,7 @@ class RepositorySync:
             try:
                 await self._register_scans(repository, load_timeout_s)
             except errors.MeshError as error:
-                logger.warning("repository %s: %s", repository.place, error.message)
+                self._tell(repository.place, (error.message,))
             else:
                 return
             # A disk may be mounted again, and a registry may accept writes again.
@@ -68,8 +76,19 @@ class RepositorySync:
             words = await self._controller.submit(
                 events.RepositoryScanned(repository.origin, scan.specs)
             )
-            for line in (*words, *scan.problems):
-                logger.info("repository %s: %s", repository.place, line)
+            refused = tuple(line for line in words if admin_requests.NOT_SERVED in line)
+            for line in words:
+                if line not in refused:
+                    logger.info("repository %s: %s", repository.place, line)
+            self._tell(repository.place, (*refused, *scan.problems))
+
+    def _tell(self, place: str, problems: tuple[str, ...]) -> None:
+        """Keep what is wrong for the status; the log has each problem once, while it lasts."""
+        before = self._problems.get(place, ())
+        for line in problems:
+            if line not in before:
+                logger.warning("repository %s: %s", place, line)
+        self._problems[place] = problems
 
 
 def _load_timeout_s(wanted: desired.Desired, repository: desired.RepositorySettings) -> float:

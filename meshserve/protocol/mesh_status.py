@@ -118,6 +118,14 @@ class ControllerStatus(TypedDict):
     restarts: int
 
 
+class RepositoryStatus(TypedDict):
+    """A repository: how many versions it declares, and what of it is not served, in words."""
+
+    place: str
+    models: int
+    problems: list[str]
+
+
 class MeshStatus(TypedDict):
     """The answer of `GET /mesh/v1/status`. `state` is `starting`, `ready` or `draining`."""
 
@@ -128,6 +136,7 @@ class MeshStatus(TypedDict):
     gateways: list[GatewayStatus]
     models: ModelCounts
     spread: list[SpreadModel]
+    repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
     controller: ControllerStatus
 

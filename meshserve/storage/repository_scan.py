@@ -32,6 +32,8 @@ HEADS: Mapping[str, bytes] = MappingProxyType({".txt": b"tree", ".json": b"learn
 """Endings that other files have too, with a text in the first bytes of a model's file."""
 HEAD_BYTES = 512
 TEXT_BYTES_MAX = 1 << 20
+OTHER_FOLDERS = frozenset({"configs", "warmup", "initial_state", "__pycache__"})
+"""Folders that Triton and Python keep beside those of versions."""
 SETTLE_NS = 1_000_000_000
 """A file that changed less than this ago may still be written to."""
 SKEW_NS = 10_000_000_000
@@ -108,7 +110,7 @@ class EntryScanner:
         except _StillWrittenError:
             return dataclasses.replace(before, is_settling=True)
         return RepositoryEntry(
-            tuple(collector.specs), tuple(collector.problems), collector.is_settling
+            collector.all_specs(), tuple(collector.problems), collector.is_settling
         )
 
     def is_settling(self, changed_ns: int) -> bool:
@@ -130,6 +132,23 @@ class _Collector:
         self.specs: list[model.ModelSpec] = []
         self.problems: list[str] = []
         self.is_settling = False
+        self._is_description_broken = False
+
+    def all_specs(self) -> tuple[model.ModelSpec, ...]:
+        """Return the models of the entry: beside a broken description, also those of before it."""
+        if not self._is_description_broken:
+            return tuple(self.specs)
+        kept = {**self._before, **{spec.id: spec for spec in self.specs}}
+        return tuple(kept.values())
+
+    @contextlib.contextmanager
+    def _describing(self) -> Iterator[None]:
+        """Keep what was served if a description can't be read: a typo must withdraw nothing."""
+        try:
+            yield
+        except (OSError, ValueError, errors.LoadFailed):
+            self._is_description_broken = True
+            raise
 
     @contextlib.contextmanager
     def noting(self, below: str) -> Iterator[None]:
@@ -163,7 +182,8 @@ class _Collector:
             self._add_versions(path)
 
     def _add_mlserver(self, settings: Path) -> None:
-        declared = mlserver_settings.read(self._read(settings))
+        with self._describing():
+            declared = mlserver_settings.read(self._read(settings))
         folder, version = settings.parent, declared.version or "1"
         if model_uri.SCHEME.match(declared.uri):
             declared = dataclasses.replace(declared, name=declared.name or folder.name)
@@ -176,18 +196,23 @@ class _Collector:
 
     def _add_versions(self, path: Path) -> None:
         configuration = path / triton_config.FILE
-        declared = (
-            triton_config.read(self._read(configuration))
-            if configuration.is_file()
-            else model_metadata.ModelDeclaration()
-        )
-        declared = dataclasses.replace(declared, name=declared.name or path.name)
-        description = declared.description(triton_config.read_labels(path, declared.label_files))
-        names = (folder.name for folder in _folders(path))
+        declared = model_metadata.ModelDeclaration()
+        with self._describing():
+            if configuration.is_file():
+                declared = triton_config.read(self._read(configuration))
+            declared = dataclasses.replace(declared, name=declared.name or path.name)
+            labels = triton_config.read_labels(path, declared.label_files)
+            description = declared.description(labels)
+        names = [folder.name for folder in _folders(path)]
         versions = sorted((name for name in names if is_version(name)), key=int)
         if not versions:
             self._add_unversioned(declared, path, description)
             return
+        self.problems += (
+            f"{self._name}/{name}: passed over, because a version is a whole number"
+            for name in names
+            if not (is_version(name) or name in OTHER_FOLDERS)
+        )
         stamps = {
             version: stamp
             for version in versions

@@ -36,6 +36,24 @@ async def test_problems_of_a_repository_are_logged(fresh, caplog):
     await fresh.until(lambda: "repository /r: /r/two: no model in it" in caplog.text)
 
 
+async def test_the_status_tells_problems_as_long_as_they_last_and_the_log_once(fresh, caplog):
+    await fresh.start(WATCHED)
+
+    def problems():
+        (repository,) = fresh.plane.status()["repositories"]
+        return repository["models"], repository["problems"]
+
+    assert problems() == (0, [])
+    taken = "model 'conf:1' of repository /r is not served: the name belongs to the configuration"
+    for names in (("one", "conf"), ("one", "two", "conf")):
+        fresh.watch.put("/r", scan(*names, problems=("three: no model in it",)))
+        await fresh.until(lambda names=names: problems()[0] == len(names) - 1)
+        assert problems()[1] == [taken, "three: no model in it"]
+    assert caplog.text.count("three: no model in it") == 1
+    fresh.watch.put("/r", scan("one"))
+    await fresh.until(lambda: problems() == (1, []))
+
+
 async def test_a_repository_that_comes_with_a_new_configuration_is_followed(stage, http):
     stage.watch.put("/r", scan("one"))
     await http.post("/mesh/v1/apply", json=WATCHED)

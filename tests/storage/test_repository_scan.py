@@ -195,6 +195,42 @@ def test_a_broken_version_hides_no_other(tree: Any) -> None:
     assert "a/2: " in tree.problems()[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "broken"),
+    [
+        ("config.pbtxt", "max_batch_size: 4", "max_batch_size: {"),
+        ("model-settings.json", '{"parameters": {"uri": "1"}}', '{"parameters": '),
+        ("2/model-settings.json", '{"parameters": {"version": "2"}}', "[]"),
+    ],
+)
+def test_a_typo_in_a_description_keeps_what_was(
+    tree: Any, name: str, good: str, broken: str
+) -> None:
+    if name.startswith("2/"):
+        tree.put("m/1/model-settings.json", '{"parameters": {"version": "1"}}')
+    tree.put("m/1/model.onnx")
+    tree.put(f"m/{name}", good)
+    scanner = repository_scan.EntryScanner(tree.folder, PATTERN, time.time_ns() + int(5e9))
+    before = scanner.scan("m", repository_scan.NOTHING)
+    assert before.specs
+    tree.put(f"m/{name}", broken)
+    after = scanner.scan("m", before)
+    assert sorted(after.specs, key=str) == sorted(before.specs, key=str)
+    assert len(after.problems) == 1
+    tree.put(f"m/{name}", good)
+    mended = scanner.scan("m", after)
+    assert {spec.id for spec in mended.specs} == {spec.id for spec in before.specs}
+    assert not mended.problems
+
+
+def test_folders_that_are_passed_over_are_told(tree: Any) -> None:
+    for folder in ("1", "v2", "latest", "configs"):
+        tree.put(f"m/{folder}/model.onnx")
+    assert tree.ids() == ["m:1"]
+    reason = "passed over, because a version is a whole number"
+    assert tree.problems() == [f"m/{folder}: {reason}" for folder in ("latest", "v2")]
+
+
 @pytest.mark.parametrize("name", ["a.onnx", "b/1/model.onnx", "c/model.py", "d/model.bin"])
 def test_a_change_of_the_files_changes_the_spec(tree: Any, name: str) -> None:
     tree.put("d/model-settings.json", '{"parameters": {"uri": "model.bin"}}')

@@ -53,7 +53,7 @@ class MeshApi:
     async def _status(self, _: Request) -> object:
         return {
             "version": importlib.metadata.version("meshserve"),
-            **mesh_json.status(self._service.view()),
+            **self._service.status(),
             "controller": {
                 "pid": os.getpid(),
                 "restarts": self._service.controller.restarts,

@@ -17,6 +17,9 @@ from meshserve.core.values import commands, desired, events, model
 Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
 """The models that each repository held when it was scanned last."""
 
+NOT_SERVED = " is not served: "
+"""What the words about a repository's model say, before the reason, if its name is taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class AliasMoveEnded:
@@ -221,7 +224,7 @@ def _scan(
         problem = _name_problem(draft, spec.id.name, origin)
         if problem:
             problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)} is not served: {problem}"
+                f"model {str(spec.id)!r} of {changeset.owned_by(origin)}{NOT_SERVED}{problem}"
             )
         else:
             served.add(spec.id)

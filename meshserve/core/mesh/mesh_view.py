@@ -137,6 +137,10 @@ class MeshView:
         """Return the aliases that mean the model now."""
         return self._index.aliases_of(name)
 
+    def count_of_origin(self, origin: model.Origin) -> int:
+        """Return how many versions the origin has declared."""
+        return len(self._index.of_origin(origin))
+
     def is_moving(self, alias: str, target: str) -> bool:
         """Return whether the alias still waits for this target, which has not failed to load."""
         current = self.aliases.get(alias)
