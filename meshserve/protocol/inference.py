@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.protocol import tensors, zero_copy
+from meshserve.protocol import table_inputs, tensors, zero_copy
 from meshserve.protocol.pb import inference_pb2 as pb
 
 Raw = bytes | memoryview
@@ -51,11 +51,7 @@ Others answer typed contents in kind, as MLServer does. Each one's clients read 
 """
 
 
-class WireTensor(NamedTuple):
-    """One named input as it came: an array with the dtype of the datatype."""
-
-    datatype: str
-    array: np.ndarray
+WireTensor = tensors.WireTensor
 
 
 @dataclass(slots=True)
@@ -256,8 +252,12 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
 
     Raises InvalidRequest that says which input or output is wrong, how, and what would be right.
     """
+    if call.outputs:
+        _check_outputs(call.outputs, signature)
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
+    if signature.table is not None:
+        return table_inputs.to_inputs(given, signature, signature.table)
     for spec in signature.inputs:
         tensor = given.get(spec.name)
         if tensor is None:
@@ -278,8 +278,6 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
             [name for name in given if name not in inputs],
             [spec.name for spec in signature.inputs],
         )
-    if call.outputs:
-        _check_outputs(call.outputs, signature)
     return inputs
 
 

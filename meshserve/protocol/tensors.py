@@ -11,6 +11,7 @@ import math
 import struct
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,13 @@ _NUMBERS = {
 
 _LITTLE = "<|=" if sys.byteorder == "little" else "<|"
 _LENGTH = struct.Struct("<I")
+
+
+class WireTensor(NamedTuple):
+    """One named input as it came: an array with the dtype of the datatype."""
+
+    datatype: str
+    array: np.ndarray
 
 
 def dtype(datatype: str) -> np.dtype[np.generic]:

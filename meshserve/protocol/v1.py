@@ -6,17 +6,31 @@ Its tensors have no datatypes: the model's signature gives them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.protocol import inference, json_tensors
+from meshserve.protocol import inference, json_tensors, tensors, v1_tables
 
 
-def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.InferCall, bool]:
-    """Return the call in a body, and whether it came by rows.
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """A call, and the form of its answer.
 
-    `instances` are rows, `inputs` are columns. Raises InvalidRequest.
+    `is_by_rows`: rows came, so predictions go back. `rows` is their number.
+    """
+
+    call: inference.InferCall
+    is_by_rows: bool
+    rows: int = 0
+
+
+def decode_predict(body: bytes, signature: model.Signature) -> PredictCall:
+    """Return the call in a body, without its model, which the URL names. Raises InvalidRequest.
+
+    `instances` are rows, `inputs` are columns. `outputs`, an extension, names the outputs to
+    return. Without it a tabular model gives its first one, as KServe does: a classifier's labels.
     """
     document = json_tensors.parse_object(body)
     instances, columns = document.get("instances"), document.get("inputs")
@@ -24,24 +38,59 @@ def decode_predict(body: bytes, signature: model.Signature) -> tuple[inference.I
         raise errors.InvalidRequest(
             'the body must have either "instances", a list of rows, or "inputs", columns by name'
         )
-    if instances is None:
-        values = columns if isinstance(columns, dict) else {_only(signature).name: columns}
-    elif isinstance(instances, list):
-        values = _columns(instances, signature)
-    else:
+    if instances is not None and not isinstance(instances, list):
         raise errors.InvalidRequest('"instances" must be a list, one entry for each row')
+    if instances is None and signature.table is not None and _are_frames(columns):
+        # KServe's LightGBM server takes a list of frames under this name too.
+        instances, columns = columns, None
+    inputs = _inputs(instances, columns, signature)
+    outputs = _requested(document)
+    if signature.table is not None and not outputs:
+        outputs = tuple(spec.name for spec in signature.outputs[:1])
+    rows = next((len(tensor.array) for tensor in inputs.values() if tensor.array.ndim), 0)
+    call = inference.InferCall("", inputs=inputs, outputs=outputs)
+    return PredictCall(call, instances is not None, rows)
+
+
+def _inputs(
+    instances: list[Any] | None, columns: Any, signature: model.Signature
+) -> dict[str, tensors.WireTensor]:
+    """Return the inputs in rows, or in columns where `instances` is None."""
+    table = signature.table
+    if table is not None and instances is not None:
+        return v1_tables.from_rows(instances, signature, table)
+    if table is not None:
+        return v1_tables.from_columns(columns, signature, table)
+    if instances is not None:
+        values: dict[str, Any] = _columns(instances, signature)
+    else:
+        values = columns if isinstance(columns, dict) else {_only(signature).name: columns}
     datatypes = {spec.name: spec.datatype for spec in signature.inputs}
-    inputs = {name: _tensor(name, value, datatypes) for name, value in values.items()}
-    return inference.InferCall("", inputs=inputs), instances is not None
+    return {name: _tensor(name, value, datatypes) for name, value in values.items()}
 
 
-def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> inference.WireTensor:
+def _requested(document: Mapping[str, Any]) -> tuple[str, ...]:
+    names = document.get("outputs") or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise errors.InvalidRequest('"outputs" must be a list of the names of outputs')
+    return tuple(names)
+
+
+def _are_frames(columns: object) -> bool:
+    return (
+        isinstance(columns, list)
+        and bool(columns)
+        and all(isinstance(row, dict) for row in columns)
+    )
+
+
+def _tensor(name: str, value: Any, datatypes: Mapping[str, str]) -> tensors.WireTensor:
     datatype = datatypes.get(name)
     if datatype is None:
         raise errors.InvalidRequest(
             f"the model has no input {name!r}; it has: {', '.join(datatypes)}"
         )
-    return inference.WireTensor(datatype, json_tensors.to_array(value, datatype, name))
+    return tensors.WireTensor(datatype, json_tensors.to_array(value, datatype, name))
 
 
 def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, list[Any]]:
@@ -66,23 +115,26 @@ def _only(signature: model.Signature) -> model.TensorSpec:
     return signature.inputs[0]
 
 
-def encode_predict(reply: inference.InferReply, *, by_rows: bool) -> bytes:
+def encode_predict(reply: inference.InferReply, predicted: PredictCall) -> bytes:
     """Return the answer's JSON: `predictions` if rows came, `outputs` by name if columns came.
 
-    Predictions are by row if all outputs have the same number of rows, else by name. Raises
-    ModelRaised for outputs whose datatypes are not the signature's.
+    Predictions are by row if the model has a batch dimension, in which each output has a row for
+    each that came; else by name, because sizes that coincide say nothing. Raises ModelRaised for
+    outputs whose datatypes are not the signature's.
     """
     outputs = inference.checked_outputs(reply)
     columns = {
         spec.name: json_tensors.nested_values(array, spec.datatype) for spec, array in outputs
     }
-    sizes = {array.shape[:1] for _, array in outputs}
+    is_row_each = reply.signature.has_batch_dimension and all(
+        array.shape[:1] == (predicted.rows,) for _, array in outputs
+    )
     # TensorFlow Serving leaves the name of a single output out.
     if len(columns) == 1:
         (values,) = columns.values()
-    elif by_rows and len(sizes) == 1 and sizes != {()}:
+    elif predicted.is_by_rows and is_row_each:
         rows = zip(*columns.values(), strict=True)
         values = [dict(zip(columns, row, strict=True)) for row in rows]
     else:
         values = columns
-    return json_tensors.dump({"predictions" if by_rows else "outputs": values})
+    return json_tensors.dump({"predictions" if predicted.is_by_rows else "outputs": values})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from meshserve import errors
@@ -25,6 +27,8 @@ NUMPY_TYPES: dict[str, np.dtype] = {
 }
 """The dtype of a datatype's arrays. BF16 is held as its bits, BYTES as objects of type `bytes`."""
 
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+
 _DATATYPES = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BF16"}
 
 
@@ -36,11 +40,16 @@ def datatype_of(dtype: np.dtype) -> str | None:
 def to_wire(values: object) -> np.ndarray:
     """Return a model's output as an array of the same shape that has a datatype.
 
-    Texts become objects of type `bytes`, sparse matrices dense. Raises ModelRaised for values that
-    no datatype covers.
+    Texts become objects of type `bytes`, sparse matrices dense, numbers that lie as objects plain
+    ones. Raises ModelRaised for values that no datatype covers, texts among numbers included.
     """
     to_dense = getattr(values, "toarray", None)
-    array = np.asarray(to_dense() if to_dense else values)
+    try:
+        array = np.asarray(to_dense() if to_dense else values)
+    except ValueError as error:
+        raise errors.ModelRaised(f"the model gave values that form no tensor: {error}") from None
+    if array.dtype.kind == "O":
+        array = _of_objects(array)
     if array.dtype.kind in "USO":
         return to_bytes(array)
     if array.dtype not in _DATATYPES:
@@ -48,6 +57,30 @@ def to_wire(values: object) -> np.ndarray:
             f"the model gave values of type {array.dtype}, which the protocol has no datatype for"
         )
     return array
+
+
+def _of_objects(array: np.ndarray) -> np.ndarray:
+    """Return an array of objects with the dtype that holds them all, of the same shape."""
+    kinds = {type(item) for item in array.ravel().tolist()}
+    if all(issubclass(kind, (str, bytes)) for kind in kinds):
+        return array
+    if all(issubclass(kind, (*_NUMBERS, type(None))) for kind in kinds):
+        numbers = _plain_numbers(array.tolist(), has_gaps=type(None) in kinds)
+        if numbers.dtype.kind != "O":
+            return numbers.reshape(array.shape)
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise errors.ModelRaised(
+        f"the model gave one tensor with values of the types {names}, "
+        "which the protocol has no datatype for"
+    )
+
+
+def _plain_numbers(values: list[Any], *, has_gaps: bool) -> np.ndarray:
+    """Return numbers with the narrowest dtype for all, or as objects; a gap, None, is NaN."""
+    try:
+        return np.array(values, dtype=np.float64 if has_gaps else None)
+    except OverflowError:
+        return np.array(values, dtype=np.object_)
 
 
 def to_bytes(array: np.ndarray) -> np.ndarray:

@@ -17,7 +17,14 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, options, prerequisites, tabular, trees
+from meshserve.runtimes import (
+    booster_categories,
+    files,
+    options,
+    prerequisites,
+    tabular,
+    trees,
+)
 
 PLATFORM = "lightgbm"
 
@@ -32,7 +39,10 @@ def _looks_like_lightgbm(file: Path) -> bool:
     return re.match(rb"tree\r?\n", files.read_head(file, 16)) is not None
 
 
-LAYOUT = files.Layout(("model.txt",), (".txt", ".lgb"), _looks_like_lightgbm, is_strict=True)
+# KServe and MLServer call the file model.bst, as XGBoost's: its first line tells whose it is.
+LAYOUT = files.Layout(
+    ("model.txt", "model.bst"), (".txt", ".lgb", ".bst"), _looks_like_lightgbm, is_strict=True
+)
 
 
 class LightgbmRuntime(model_runtime.Runtime):
@@ -57,14 +67,20 @@ class LightgbmRuntime(model_runtime.Runtime):
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> tabular.TabularModel:
-        """Load the booster in the file. Options: `num_threads`, 1 by default. Raises LoadFailed."""
+        """Load the booster in the file. Raises LoadFailed.
+
+        Options: `num_threads`, 1 by default, and `categorical_columns`, the columns of a training
+        frame that had categories, where the file does not say them.
+        """
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
         reader = options.Options(spec)
         threads = reader.count("num_threads", 1)
+        columns = reader.texts(booster_categories.OPTION)
         reader.check_known()
         booster = _read_booster(_library(), artifact.digest, file)
-        return tabular.verify(_estimator(booster, threads), spec)
+        kept = booster_categories.of_lightgbm(_read_text(file), columns)
+        return tabular.verify(_estimator(booster, threads, kept), spec)
 
 
 def _library() -> Any:
@@ -98,20 +114,33 @@ def _read_booster(library: Any, digest: str, file: Path) -> Any:
         ) from error
 
 
-def _estimator(booster: Any, threads: int) -> tabular.Estimator:
+def _estimator(
+    booster: Any, threads: int, kept: booster_categories.BoosterCategories | None
+) -> tabular.Estimator:
+    names = tuple(booster.feature_name())
+    # Column_0 and so on are LightGBM's own names for columns that have none.
+    has_names = any(name != f"Column_{place}" for place, name in enumerate(names))
     return tabular.Estimator(
         functions={"predict": functools.partial(booster.predict, num_threads=threads)},
         columns=booster.num_feature(),
-        datatypes=("FP64", "FP32"),
+        datatypes=("FP64", "FP32", *tabular.WHOLE),
         platform=PLATFORM,
+        names=names if has_names or kept else (),
+        by_column=kept.column_form() if kept else None,
+        encode=kept.encode_matrix if kept else None,
+        samples=kept.samples() if kept else {},
         # Predictions with the same number of iterations are thread-safe: LightGBM issue 666.
         is_reentrant=True,
     )
 
 
+def _read_text(file: Path) -> str:
+    return file.read_bytes().decode().replace("\r\n", "\n")
+
+
 def _read_trees(file: Path) -> str:
     """Return the text up to the end of the trees; the rest is about training. Raises BadTree."""
-    text, end, _ = file.read_bytes().decode().replace("\r\n", "\n").partition(_END)
+    text, end, _ = _read_text(file).partition(_END)
     if not end:
         raise trees.BadTree("its end is missing")
     return text + end

@@ -23,6 +23,13 @@ class Options:
             raise errors.LoadFailed(f"option {name}: {value!r} is not a count")
         return value
 
+    def number(self, name: str, default: float) -> float:
+        """Return a number. Raises LoadFailed if the option is none."""
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise errors.LoadFailed(f"option {name}: {value!r} is not a number")
+        return float(value)
+
     def flag(self, name: str, *, default: bool) -> bool:
         """Return True or False. Raises LoadFailed if the option is neither."""
         value = self._get(name, default)

@@ -5,16 +5,29 @@ Pickle and joblib run code when they are read, so they need `trust: true`; skops
 
 from __future__ import annotations
 
+import functools
+import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, options, prerequisites, tabular
+from meshserve.runtimes import (
+    booster_categories,
+    categories,
+    datatypes,
+    files,
+    options,
+    prerequisites,
+    sklearn_columns,
+    tabular,
+)
 
 T = TypeVar("T")
 
@@ -35,8 +48,7 @@ _COMPRESSED = (*_ZLIB, b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00")
 
 _OUTPUTS = ("predict", "predict_proba")
 
-_INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
-_DATATYPES = ("FP64", "FP32", *_INTEGERS, "BOOL", "FP16", "BYTES")
+_DATATYPES = ("FP64", "FP32", *tabular.WHOLE, "BOOL", "FP16", "BYTES")
 
 
 def _looks_like_sklearn(file: Path) -> bool:
@@ -129,9 +141,12 @@ def _guard(file: Path, read: Callable[[], T]) -> T:
             return read()
     except errors.MeshError:
         raise
+    except AttributeError as error:
+        raise errors.LoadFailed(_explain_missing_class(file, error)) from error
     except ImportError as error:
         raise errors.LoadFailed(
-            f"{file.name} needs a module that is not installed here: {files.summarize(error)}"
+            f"{file.name} needs a module that is not installed here: {files.summarize(error)}; "
+            "install it where the mesh runs (a module beside the file is not looked for)"
         ) from error
     except MemoryError as error:
         raise errors.LoadFailed(
@@ -141,6 +156,27 @@ def _guard(file: Path, read: Callable[[], T]) -> T:
         raise errors.LoadFailed(
             f"{file.name} can't be read: {type(error).__name__}: {files.summarize(error)}"
         ) from error
+
+
+_NOT_FOUND = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
+
+
+def _explain_missing_class(file: Path, error: AttributeError) -> str:
+    """Return what to do about a class that the pickle names and that is not importable here."""
+    names = _NOT_FOUND.search(str(error))
+    if names is None:
+        return f"{file.name} can't be read: AttributeError: {files.summarize(error)}"
+    name, module = names.groups()
+    if module == "__main__":
+        return (
+            f"{file.name} needs {name!r} of the script that made it (it says __main__): define "
+            f"{name!r} in a module that is installed where the mesh runs, import it in the "
+            "script, and save the model again"
+        )
+    return (
+        f"{file.name} needs {name!r} of the module {module!r}, which lacks it here: "
+        "install the version of the module that made the file"
+    )
 
 
 def _limit_jobs(estimator: Any, jobs: int) -> None:
@@ -165,9 +201,127 @@ def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
         raise errors.LoadFailed(
             f"the file holds a {type(fitted).__name__}, which has neither predict nor transform"
         )
-    columns = getattr(fitted, "n_features_in_", None)
+    columns = sklearn_columns.count(fitted)
+    facts = sklearn_columns.describe(fitted, columns)
+    names = sklearn_columns.feature_names(fitted)
+    form, encode = _column_form(facts, names, columns), None
+    kept, is_first = _categories(fitted)
+    if kept is not None and columns == len(kept.names):
+        names = names or kept.names
+        facts.samples.update(kept.samples())
+        form, encode = kept.column_form(), kept.encode_matrix
+        if not is_first:
+            form, encode = _categorical_frame(kept, names), None
     return tabular.Estimator(
-        functions, None if columns is None else int(columns), _DATATYPES, PLATFORM
+        functions,
+        columns,
+        _datatypes(facts),
+        PLATFORM,
+        names=names or (tuple(f"x{place}" for place in range(columns or 0)) if form else ()),
+        by_column=form,
+        encode=encode,
+        is_row_wise=sklearn_columns.are_rows_independent(fitted),
+        samples=facts.samples,
+        expected=_expected_outputs(fitted, functions),
+    )
+
+
+def _categories(fitted: Any) -> tuple[booster_categories.BoosterCategories | None, bool]:
+    """Return the categories of the first booster that has some, and whether it sees the rows."""
+    first = sklearn_columns.innermost(fitted)
+    kept = booster_categories.of_estimator(first)
+    if kept is not None:
+        return kept, True
+    for part in sklearn_columns.parts(fitted):
+        kept = booster_categories.of_estimator(part)
+        if kept is not None:
+            return kept, False
+    return None, False
+
+
+def _categorical_frame(
+    kept: booster_categories.BoosterCategories, names: tuple[str, ...]
+) -> tabular.ColumnForm:
+    """Return how columns become a frame with categories, for a booster inside of an estimator."""
+    codes = {names[place]: column for place, column in kept.codes.items()}
+    datatypes_ = tuple(
+        "BYTES" if name in codes and codes[name].is_text else "FP64" for name in names
+    )
+    return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), codes))
+
+
+def _datatypes(facts: sklearn_columns.ColumnFacts) -> tuple[str, ...]:
+    """Return the datatypes of a matrix, texts first if its columns hold texts."""
+    return ("BYTES", *_DATATYPES) if facts.texts else _DATATYPES
+
+
+def _column_form(
+    facts: sklearn_columns.ColumnFacts, names: tuple[str, ...], columns: int | None
+) -> tabular.ColumnForm | None:
+    """Return how columns become a data frame, or an array of objects; None for one matrix."""
+    texts = facts.texts
+    if columns is None or not (facts.needs_names or texts):
+        return None
+    datatypes_ = tuple("BYTES" if place in texts else "FP64" for place in range(columns))
+    if names:
+        return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), {}))
+    return tabular.ColumnForm(datatypes_, _objects) if len(texts) < columns else None
+
+
+def _pandas() -> Any:
+    try:
+        return prerequisites.import_library("pandas", "pandas", "sklearn")
+    except errors.MissingExtra:
+        raise errors.LoadFailed(
+            "the model takes columns by name, which needs pandas where the mesh runs: "
+            "pip install pandas"
+        ) from None
+
+
+def _frame(
+    library: Any,
+    codes: Mapping[str, categories.CategoryCodes],
+    columns: Mapping[str, np.ndarray],
+) -> Any:
+    """Return a pandas data frame of columns [rows], with categories in those of `codes`."""
+    frame = library.DataFrame(
+        {
+            name: _texts(cells).tolist() if cells.dtype.hasobject else cells
+            for name, cells in columns.items()
+        }
+    )
+    for name, column in codes.items():
+        frame[name] = library.Categorical(frame[name], categories=list(column.values))
+    return frame
+
+
+def _objects(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return columns [rows] as one array of objects, for estimators fitted on such an array."""
+    return np.stack([_texts(cells) for cells in columns.values()], axis=1)
+
+
+def _texts(cells: np.ndarray) -> np.ndarray:
+    """Return a column as objects, texts decoded and gaps None."""
+    if not cells.dtype.hasobject:
+        return cells.astype(np.object_)
+    gaps = np.array([cell is None for cell in cells.tolist()], dtype=bool)
+    texts = datatypes.to_texts(cells)
+    texts[gaps] = None
+    return texts
+
+
+def _expected_outputs(
+    fitted: Any, functions: Mapping[str, Callable[..., object]]
+) -> tuple[model.TensorSpec, ...]:
+    """Return the outputs that an estimator of this kind has, where made-up rows show none."""
+    classes = getattr(fitted, "classes_", None)
+    label, count = "FP64", -1
+    if isinstance(classes, np.ndarray):
+        label, count = datatypes.datatype_of(classes.dtype) or "BYTES", len(classes)
+    shapes = {"predict": (-1,), "predict_proba": (-1, count), "transform": (-1, -1)}
+    return tuple(
+        model.TensorSpec(name, label if name == "predict" else "FP64", shapes[name])
+        for name in functions
     )
 
 

@@ -7,6 +7,7 @@ The format is described at https://xgboost.readthedocs.io/en/stable/tutorials/sa
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,31 @@ import orjson
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, options, prerequisites, tabular, trees, ubjson
+from meshserve.runtimes import (
+    booster_categories,
+    files,
+    options,
+    prerequisites,
+    tabular,
+    tabular_outputs,
+    trees,
+    ubjson,
+)
 
 PLATFORM = "xgboost"
 
 FEATURES_MAX = 1 << 24
 
+_OLD_HEAD = b"binf"
+"""The first bytes of files before UBJSON."""
+
 
 def _looks_like_xgboost(file: Path) -> bool:
     head = files.read_head(file)
     is_ubjson = head[:2] == b"{L" and b"learner" in head
-    return is_ubjson or (head[:1] == b"{" and b'"learner"' in head)
+    is_json = head[:1] == b"{" and b'"learner"' in head
+    # Accepted so that it is refused by its name.
+    return is_ubjson or is_json or head[: len(_OLD_HEAD)] == _OLD_HEAD
 
 
 LAYOUT = files.Layout(
@@ -62,17 +77,19 @@ class XgboostRuntime(model_runtime.Runtime):
     ) -> tabular.TabularModel:
         """Load the booster, which predicts up to the best iteration that early stopping found.
 
-        Options: `nthread`, 1 by default. Raises LoadFailed.
+        Options: `nthread`, 1 by default, and `missing`, the number that stands for a missing value
+        beside NaN: files do not keep it. Raises LoadFailed.
         """
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
         reader = options.Options(spec)
         threads = reader.count("nthread", 1)
+        missing = reader.number("missing", math.nan)
         reader.check_known()
         library = _library()
-        _check_file(artifact.digest, file)
+        kept = _check_file(artifact.digest, file)
         booster = _read_booster(library, file, threads)
-        return tabular.verify(_estimator(library, booster), spec)
+        return tabular.verify(_estimator(library, booster, missing, kept), spec)
 
 
 def _library() -> Any:
@@ -98,50 +115,81 @@ def _reason(error: Exception) -> str:
     return message.partition("] ")[2] or message
 
 
-def _estimator(library: Any, booster: Any) -> tabular.Estimator:
+def _estimator(
+    library: Any,
+    booster: Any,
+    missing: float,
+    kept: booster_categories.BoosterCategories | None,
+) -> tabular.Estimator:
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
     config = orjson.loads(booster.save_config())
     is_plain = config["learner"]["gradient_booster"]["name"] == "gbtree"
-    predict: tabular.Function = functools.partial(_predict_in_place, booster, rounds)
+    predict: tabular_outputs.Function = functools.partial(
+        _predict_in_place, booster, rounds, missing
+    )
     # In place, dart rounds its sums in another way, and gblinear gives nothing.
     if not is_plain:
-        predict = functools.partial(_predict, library, booster, rounds)
+        predict = functools.partial(_predict, library, booster, rounds, missing)
     return tabular.Estimator(
         functions={"predict": predict},
         columns=booster.num_features(),
-        datatypes=("FP32", "FP64"),
+        # A double holds all codes; a single rounds categories that are long numbers.
+        datatypes=("FP64" if kept else "FP32", "FP32", "FP64", *tabular.WHOLE),
         platform=PLATFORM,
+        names=tuple(booster.feature_names or (kept.names if kept else ())),
+        by_column=kept.column_form() if kept else None,
+        encode=kept.encode_matrix if kept else None,
+        samples=kept.samples() if kept else {},
         # The documentation of `inplace_predict` promises thread safety, that of `predict` does not.
         is_reentrant=is_plain,
         refusals=(ValueError, library.core.XGBoostError),
     )
 
 
-def _predict_in_place(booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
-    return booster.inplace_predict(rows, iteration_range=rounds, validate_features=False)
+def _predict_in_place(
+    booster: Any, rounds: tuple[int, int], missing: float, rows: np.ndarray
+) -> object:
+    return booster.inplace_predict(
+        rows, iteration_range=rounds, missing=missing, validate_features=False
+    )
 
 
-def _predict(library: Any, booster: Any, rounds: tuple[int, int], rows: np.ndarray) -> object:
+def _predict(
+    library: Any, booster: Any, rounds: tuple[int, int], missing: float, rows: np.ndarray
+) -> object:
     return booster.predict(
-        library.DMatrix(rows, nthread=1), iteration_range=rounds, validate_features=False
+        library.DMatrix(rows, missing=missing, nthread=1),
+        iteration_range=rounds,
+        validate_features=False,
     )
 
 
 @functools.lru_cache(maxsize=files.DIGESTS_MAX)
-def _check_file(_digest: str, file: Path) -> None:
-    """Raise LoadFailed unless the file is a whole booster. The same bytes are checked once."""
+def _check_file(_digest: str, file: Path) -> booster_categories.BoosterCategories | None:
+    """Return the booster's categories. The same bytes are checked once.
+
+    Raises LoadFailed unless the file is a whole booster.
+    """
     content = file.read_bytes()
+    if content[: len(_OLD_HEAD)] == _OLD_HEAD:
+        raise errors.LoadFailed(
+            f"{file.name} is in XGBoost's old binary format, which XGBoost reads no more since "
+            "3.1: load it with an older XGBoost and save it as model.ubj or model.json"
+        )
     is_binary = content[1:2] == b"L"
     try:
         learner = (ubjson.loads(content) if is_binary else orjson.loads(content))["learner"]
         _check_learner(learner)
+        return booster_categories.of_xgboost(learner)
     except orjson.JSONDecodeError as error:
         raise errors.LoadFailed(f"{file.name} is not whole JSON: {error}") from error
     except ubjson.Malformed as error:
         raise errors.LoadFailed(f"{file.name} is not whole UBJSON: {error}") from error
     except trees.BadTree as error:
-        raise errors.LoadFailed(f"{file.name} is not a sound XGBoost model: {error}") from error
+        raise errors.LoadFailed(
+            f"{file.name} is not a sound XGBoost model in a form that meshserve knows: {error}"
+        ) from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise errors.LoadFailed(
             f"{file.name} is not an XGBoost model: {type(error).__name__}: {error}"
@@ -203,21 +251,45 @@ def _check_tree(tree: Mapping[str, Any], features: int) -> None:
         "sum_hessian",
         "split_type",
     )
-    is_scalar = int(tree["tree_param"].get("size_leaf_vector", "1")) <= 1
-    arrays |= {name: np.asarray(tree[name]) for name in same_length if name in tree and is_scalar}
+    leaf_size = int(tree["tree_param"].get("size_leaf_vector", "1"))
+    if leaf_size > 1:
+        right = _check_leaves(tree, left, right, leaf_size)
+    else:
+        arrays |= {name: np.asarray(tree[name]) for name in same_length if name in tree}
     trees.check_lengths(arrays, nodes)
     trees.check_children(left, right)
     if ((left < 0) != (right < 0)).any() or (left < -1).any():
         raise trees.BadTree("a node has one child only")
+    # Vector leaves come with a root whose parent is -1, others with one whose parent is 2^31 - 1.
+    parents_from = 1 if leaf_size > 1 else 0
     inner = np.flatnonzero(left >= 0)
     if (
         (parents[left[inner]] != inner).any()
         or (parents[right[inner]] != inner).any()
-        or (parents < 0).any()
+        or (parents[parents_from:] < 0).any()
     ):
         raise trees.BadTree("a node's parent does not know it")
     trees.check_indices(split[inner], features, "split's feature")
     _check_categories(tree, nodes)
+
+
+def _check_leaves(
+    tree: Mapping[str, Any], left: np.ndarray, right: np.ndarray, leaf_size: int
+) -> np.ndarray:
+    """Return the right children without the places of weights, which leaves have there.
+
+    A leaf of several outputs keeps, in place of its right child, its number among the leaves, and
+    the weights lie in one array of shape [leaves, outputs]. Raises BadTree if a number is too big.
+    """
+    if "leaf_weights" not in tree or left.shape != right.shape:
+        return right
+    weights = np.asarray(tree["leaf_weights"])
+    is_leaf = left < 0
+    if weights.ndim != 1 or weights.size % leaf_size:
+        raise trees.BadTree("its leaf_weights do not fill its leaves")
+    if not (right[is_leaf] < 0).all():
+        trees.check_indices(right[is_leaf], weights.size // leaf_size, "leaf's weights")
+    return np.where(is_leaf, -1, right)
 
 
 def _check_categories(tree: Mapping[str, Any], nodes: int) -> None:

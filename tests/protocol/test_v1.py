@@ -17,8 +17,9 @@ ANOTHER_ROW = {"x": [3, 4], "name": ["b"]}
 
 
 def decode(document, signature=drawn.SIGNATURE):
-    call, by_rows = v1.decode_predict(orjson.dumps(document), signature)
-    return {name: tensor.array.tolist() for name, tensor in call.inputs.items()}, by_rows
+    predicted = v1.decode_predict(orjson.dumps(document), signature)
+    inputs = predicted.call.inputs
+    return {name: tensor.array.tolist() for name, tensor in inputs.items()}, predicted.is_by_rows
 
 
 def test_rows_of_one_input_need_no_name():
@@ -56,7 +57,7 @@ def test_bytes_that_are_no_text_come_in_base64():
     ("datatype", "expected"), [("FP16", [0.5]), ("BF16", [0x3F00]), ("FP64", [0.5])]
 )
 def test_the_signature_gives_the_datatype(datatype, expected):
-    call, _ = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype))
+    call = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype)).call
     assert call.inputs["x"].datatype == datatype
     assert call.inputs["x"].array.tolist() == expected
     assert inference.check_inputs(call, drawn.one_input(datatype))
@@ -86,21 +87,23 @@ def test_what_does_not_fit_the_model_is_refused(document, expected):
 
 
 def test_no_rows_are_an_empty_batch():
-    call, _ = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE)
+    call = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE).call
     assert "input 'x' must have 2 dimensions" in drawn.refusal(
         inference.check_inputs, call, drawn.SIGNATURE
     )
-    call, _ = v1.decode_predict(b'{"instances": []}', TEXTS)
+    call = v1.decode_predict(b'{"instances": []}', TEXTS).call
     assert inference.check_inputs(call, TEXTS)["x"].shape == (0,)
 
 
-def told(*, by_rows, **outputs):
+def told(*, by_rows, rows=2, has_rows=True, **outputs):
     specs = tuple(
         model.TensorSpec(name, datatype, (-1,)) for name, (datatype, _) in outputs.items()
     )
     arrays = {name: array for name, (_, array) in outputs.items()}
-    answer = inference.InferReply("m", "1", "", arrays, model.Signature((), specs))
-    return json.loads(v1.encode_predict(answer, by_rows=by_rows), parse_constant=str)
+    signature = model.Signature((), specs, has_batch_dimension=has_rows)
+    answer = inference.InferReply("m", "1", "", arrays, signature)
+    predicted = v1.PredictCall(inference.InferCall("m"), is_by_rows=by_rows, rows=rows)
+    return json.loads(v1.encode_predict(answer, predicted), parse_constant=str)
 
 
 SCORES = ("FP32", np.array([[0.5, np.nan], [0.1, 2]], "f4"))
@@ -132,24 +135,54 @@ def test_several_outputs_come_by_name_for_columns_or_without_rows():
     assert told(by_rows=True, a=alone, b=alone) == {"predictions": {"a": 1, "b": 1}}
 
 
+@pytest.mark.parametrize(("rows", "has_rows"), [(3, True), (2, False)])
+def test_sizes_that_coincide_are_no_rows(rows, has_rows):
+    by_name = {"y": [[0.5, "NaN"], [0.1, 2]], "half": [1.0, 0.5]}
+    assert told(by_rows=True, rows=rows, has_rows=has_rows, y=SCORES, half=HALF) == {
+        "predictions": by_name
+    }
+
+
+def test_whole_numbers_of_any_type_come_row_by_row():
+    labels = ("INT64", np.array([7, 8], np.longlong))
+    assert told(by_rows=True, label=labels, half=HALF) == {
+        "predictions": [{"label": 7, "half": 1.0}, {"label": 8, "half": 0.5}]
+    }
+
+
+def test_the_outputs_to_return_may_be_named():
+    predicted = v1.decode_predict(b'{"instances": [[1, 2]], "outputs": ["y"]}', ONE)
+    assert predicted.call.outputs == ("y",)
+    assert "list of the names" in drawn.refusal(
+        v1.decode_predict, b'{"instances": [[1, 2]], "outputs": "y"}', ONE
+    )
+
+
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
 def test_every_datatype_comes_back(data, datatype):
     array = data.draw(drawn.arrays(datatype, is_finite=True))
     if datatype == "BF16":
         array &= 0x3FFF
-    body = v1.encode_predict(drawn.reply(datatype, array), by_rows=False)
+    predicted = v1.PredictCall(inference.InferCall("m"), is_by_rows=False)
+    body = v1.encode_predict(drawn.reply(datatype, array), predicted)
     asked = {"inputs": {"x": orjson.loads(body)["outputs"]}}
-    call, _ = v1.decode_predict(orjson.dumps(asked), drawn.one_input(datatype))
+    call = v1.decode_predict(orjson.dumps(asked), drawn.one_input(datatype)).call
     assert drawn.is_same(call.inputs["x"].array.reshape(array.shape), array)
 
 
 def infer(body, signature):
-    call, _ = v1.decode_predict(body, signature)
+    call = v1.decode_predict(body, signature).call
     inference.check_inputs(call, signature)
 
 
-SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), ())])
+TABLE = model.Signature(ONE.inputs, (), table=model.Table(("x", "name")))
+FRAME = model.Signature(
+    (model.TensorSpec("x", "FP64", (-1,)), model.TensorSpec("name", "BYTES", (-1,))),
+    (),
+    table=model.Table(("x", "name"), is_by_column=True),
+)
+SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), ()), TABLE, FRAME])
 
 
 @drawn.often

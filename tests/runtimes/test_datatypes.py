@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from meshserve import errors
+from meshserve.core.values import model
 from meshserve.runtimes import datatypes
 
 
@@ -30,8 +31,26 @@ def test_texts_become_bytes_of_the_same_shape(array: Any) -> None:
     assert given.ravel().tolist() == ["é".encode(), b"b"]
 
 
-def test_other_objects_become_what_they_print() -> None:
-    assert datatypes.to_wire(np.array([1, None], dtype=object)).tolist() == [b"1", b"None"]
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [([1, 2], "INT64"), ([1, 2.5], "FP64"), ([True, False], "BOOL"), ([1, None], "FP64")],
+    ids=str,
+)
+def test_numbers_that_lie_as_objects_are_numbers(objects: list[Any], expected: str) -> None:
+    wire = datatypes.to_wire(np.array([objects], dtype=object))
+    assert datatypes.spec_for("x", wire) == model.TensorSpec("x", expected, (1, 2))
+    np.testing.assert_array_equal(wire, np.array([objects], dtype=wire.dtype))
+
+
+@pytest.mark.parametrize("objects", [["a", 15.8], ["a", None], [1, object], [10**30]], ids=str)
+def test_objects_without_a_common_datatype_are_the_model_s_fault(objects: list[Any]) -> None:
+    with pytest.raises(errors.ModelRaised, match="no datatype for"):
+        datatypes.to_wire(np.array(objects, dtype=object))
+
+
+def test_rows_of_different_lengths_are_the_model_s_fault() -> None:
+    with pytest.raises(errors.ModelRaised, match="form no tensor"):
+        datatypes.to_wire([[1, 2], [3]])
 
 
 def test_sparse_becomes_dense_and_numbers_stay() -> None:

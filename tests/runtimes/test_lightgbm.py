@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from tests.runtimes import contract
+from tests.runtimes import asking, contract
 
 WINE = load_wine(return_X_y=True)
 
@@ -112,6 +112,39 @@ def test_other_kinds_of_trees_answer_as_they_do(tmp_path: Path, more: Any) -> No
         contract.load(tmp_path).predict({"input": features}, ())["predict"],
         fitted.predict(features),
     )
+
+
+def test_a_file_with_xgboost_s_name_is_told_by_its_content(tmp_path: Path) -> None:
+    trained().save_model(tmp_path / "model.bst")
+    for path in (tmp_path, tmp_path / "model.bst"):
+        loaded = contract.load(path)
+        assert loaded.signature.platform == "lightgbm"
+        np.testing.assert_array_equal(
+            loaded.predict({"input": WINE[0]}, ())["predict"], trained().predict(WINE[0])
+        )
+
+
+def test_triton_s_declaration_of_forests_is_kept(tmp_path: Path) -> None:
+    features, target = load_diabetes(return_X_y=True)
+    fitted = lightgbm.train({"verbosity": -1}, lightgbm.Dataset(features, target), 3)
+    fitted.save_model(tmp_path / "model.txt")
+    inputs = (model.TensorSpec("input__0", "FP32", (-1, 10)),)
+    outputs = (model.TensorSpec("output__0", "FP32", (-1, 1)),)
+    loaded = contract.load(tmp_path, inputs=inputs, outputs=outputs)
+    rows = features.astype(np.float32)
+    given = loaded.predict({"input__0": rows}, ())["output__0"]
+    expected = np.asarray(fitted.predict(rows), np.float32)
+    np.testing.assert_array_equal(given, expected[:, None])
+
+
+def test_columns_come_by_the_names_in_the_file(tmp_path: Path) -> None:
+    data = lightgbm.Dataset(WINE[0], WINE[1], feature_name=[f"wine_{place}" for place in range(13)])
+    fitted = lightgbm.train({"verbosity": -1}, data, 3)
+    fitted.save_model(tmp_path / "model.txt")
+    loaded = contract.load(tmp_path)
+    rows = WINE[0][::50]
+    dicts = [{f"wine_{place}": row[place] for place in reversed(range(13))} for row in rows]
+    np.testing.assert_array_equal(asking.predictions(loaded, dicts), fitted.predict(rows))
 
 
 def test_a_file_from_windows_is_read(tmp_path: Path) -> None:

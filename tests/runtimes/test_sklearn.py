@@ -125,7 +125,7 @@ def test_a_forest_uses_one_thread_by_default(tmp_path: Path, forest: Any) -> Non
     path = saved(tmp_path, forest, "model.joblib")
     for options, jobs in (({}, 1), ({"n_jobs": 2}, 2)):
         loaded: Any = contract.load(path, trust=True, options=options)
-        assert loaded._functions["predict"].__self__.n_jobs == jobs
+        assert loaded._estimator.functions["predict"].__self__.n_jobs == jobs
 
 
 def test_a_compressed_forest_gets_a_bigger_hint(tmp_path: Path, forest: Any) -> None:

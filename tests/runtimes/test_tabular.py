@@ -45,6 +45,7 @@ def test_the_signature_is_found(loaded: model_runtime.LoadedModel) -> None:
         has_batch_dimension=True,
         can_join=True,
         platform="toy",
+        table=model.Table(),
     )
 
 
@@ -60,16 +61,15 @@ def test_values_that_are_refused_are_the_caller_s_fault(loaded: model_runtime.Lo
 
 
 def test_other_errors_are_the_model_s() -> None:
-    def broken(_rows: Any) -> None:
-        raise RuntimeError("broken")
+    def broken(rows: np.ndarray) -> np.ndarray:
+        if len(rows) > 1:
+            raise RuntimeError("broken")
+        return np.asarray(rows[:, 0])
 
-    loaded = tabular.TabularModel(
-        replace(ESTIMATOR, functions={}),
-        model.Signature((model.TensorSpec("input", "FP64", (-1, 3)),), ()),
-        {"y": broken},
-    )
+    loaded = tabular.verify(replace(ESTIMATOR, functions={"y": broken}), contract.spec())
+    assert not loaded.signature.can_join
     with pytest.raises(RuntimeError):
-        loaded.predict({"input": np.ones((1, 3))}, ())
+        loaded.predict({"input": np.ones((2, 3))}, ())
 
 
 def test_an_estimator_that_does_not_predict_is_refused() -> None:

@@ -58,9 +58,81 @@ def test_double_precision_may_be_declared(sample: contract.Sample) -> None:
     np.testing.assert_array_equal(given, trained().predict(xgboost.DMatrix(CANCER[0][:6])))
 
 
-def test_integers_are_not_taken(sample: contract.Sample) -> None:
-    with pytest.raises(errors.LoadFailed, match="the model takes FP32, FP64"):
-        sample.load(inputs=(model.TensorSpec("features", "INT64", (-1, 30)),))
+def test_integers_may_be_declared(sample: contract.Sample) -> None:
+    loaded = sample.load(inputs=(model.TensorSpec("features", "INT64", (-1, 30)),))
+    rows = CANCER[0][:6].astype(np.int64)
+    np.testing.assert_array_equal(
+        loaded.predict({"features": rows}, ())["predict"],
+        trained().predict(xgboost.DMatrix(rows)),
+    )
+
+
+@pytest.mark.parametrize("ending", ["json", "ubj", "bst"])
+@pytest.mark.parametrize("kind", ["regression", "binary", "classes"])
+def test_leaves_with_a_weight_for_each_output_answer_as_they_do(
+    tmp_path: Path, kind: str, ending: str
+) -> None:
+    options = {"multi_strategy": "multi_output_tree", "tree_method": "hist", "n_estimators": 5}
+    features, labels = IRIS
+    if kind == "regression":
+        targets = np.stack([features[:, 0], features[:, 1] * 2], axis=1)
+        fitted = xgboost.XGBRegressor(**options, n_jobs=1).fit(features, targets)
+    elif kind == "binary":
+        targets = np.stack([labels == 1, labels == 2], axis=1).astype(int)
+        fitted = xgboost.XGBClassifier(**options, n_jobs=1).fit(features, targets)
+    else:
+        fitted = xgboost.XGBClassifier(**options, n_jobs=1).fit(features, labels)
+    path = tmp_path / f"model.{ending}"
+    fitted.save_model(path)
+    rows = features.astype(np.float32)
+    expected = fitted.get_booster().inplace_predict(rows)
+    loaded = contract.load(tmp_path)
+    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], expected)
+
+
+def test_a_leaf_without_weights_is_refused(tmp_path: Path) -> None:
+    options = {"multi_strategy": "multi_output_tree", "tree_method": "hist", "n_estimators": 1}
+    fitted = xgboost.XGBRegressor(**options).fit(IRIS[0], IRIS[0][:, :2])
+    document = orjson.loads(fitted.get_booster().save_raw("json"))
+    tree = functools.reduce(lambda place, key: place[key], TREE, document)
+    leaf = tree["left_children"].index(-1)
+    tree["right_children"][leaf] = 999
+    (tmp_path / "model.json").write_bytes(orjson.dumps(document))
+    with pytest.raises(errors.LoadFailed, match="leaf's weights"):
+        contract.load(tmp_path)
+
+
+@pytest.mark.parametrize("booster", ["gbtree", "dart"])
+def test_the_number_for_missing_values_is_an_option(tmp_path: Path, booster: str) -> None:
+    rows = IRIS[0].copy()
+    rows[::3, 2] = -999
+    fitted = xgboost.XGBClassifier(n_estimators=4, n_jobs=1, missing=-999, booster=booster)
+    fitted.fit(rows, IRIS[1]).save_model(tmp_path / "model.ubj")
+    loaded = contract.load(tmp_path, options={"missing": -999})
+    np.testing.assert_allclose(
+        loaded.predict({"input": rows.astype(np.float32)}, ())["predict"],
+        fitted.predict_proba(rows),
+        rtol=1e-6,
+    )
+    with pytest.raises(errors.LoadFailed, match="option missing: 'x' is not a number"):
+        contract.load(tmp_path, options={"missing": "x"})
+
+
+def test_the_old_binary_format_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "model.bst").write_bytes(b"binf" + bytes(200))
+    with pytest.raises(errors.LoadFailed, match="XGBoost's old binary format"):
+        contract.load(tmp_path)
+
+
+def test_triton_s_declaration_of_forests_is_kept(tmp_path: Path) -> None:
+    fitted = xgboost.XGBRegressor(n_estimators=4, n_jobs=1).fit(*IRIS)
+    fitted.save_model(tmp_path / "xgboost.json")
+    inputs = (model.TensorSpec("input__0", "FP32", (-1, 4)),)
+    outputs = (model.TensorSpec("output__0", "FP32", (-1, 1)),)
+    loaded = contract.load(tmp_path, inputs=inputs, outputs=outputs)
+    assert loaded.signature.outputs == outputs
+    given = loaded.predict({"input__0": IRIS[0].astype(np.float32)}, ())["output__0"]
+    np.testing.assert_array_equal(given, fitted.predict(IRIS[0])[:, None])
 
 
 @pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])

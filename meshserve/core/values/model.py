@@ -64,6 +64,18 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """The rows that a tabular model takes, in whatever form they come.
+
+    `columns` are the names of its features in their order, empty if it has none. `is_by_column`:
+    each input of the signature is a column; else the only input is a matrix with all of them.
+    """
+
+    columns: tuple[str, ...] = ()
+    is_by_column: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """The tensors that a model takes and returns.
 
@@ -71,7 +83,8 @@ class Signature:
     many rows as it gets. `can_join`: rows of different requests may share a run, because the kind
     of model or its owner guarantees that no row influences another; implies
     `has_batch_dimension`. `rows_max` bounds the rows of a run. `optional` names the inputs that a
-    request may leave out; `labels` are the names of classes, in their order, by output.
+    request may leave out; `labels` are the names of classes, in their order, by output. `table` is
+    set for models of rows and columns, whose inputs may come under other names and datatypes.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -82,6 +95,7 @@ class Signature:
     platform: str = ""
     optional: frozenset[str] = frozenset()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    table: Table | None = None
 
 
 class OriginKind(enum.Enum):

@@ -188,11 +188,11 @@ class InferenceRest:
     ) -> http_protocol.Answer:
         description = await self._host.describe(name, version, request.expires_s)
         body = compression.inflate(request.body, request.headers)
-        call, by_rows = v1.decode_predict(body, description.signature)
+        predicted = v1.decode_predict(body, description.signature)
         # What was decoded by one version's signature is answered by that version.
-        call.model, call.version = name, description.id.version
-        reply = await self._reply(call, request.expires_s)
-        return 200, JSON_HEADERS, v1.encode_predict(reply, by_rows=by_rows)
+        predicted.call.model, predicted.call.version = name, description.id.version
+        reply = await self._reply(predicted.call, request.expires_s)
+        return 200, JSON_HEADERS, v1.encode_predict(reply, predicted)
 
 
 def _split_verb(last: str) -> tuple[str, str]:

@@ -1,0 +1,175 @@
+"""The categories that LightGBM and XGBoost keep of the data frame that a booster was trained on.
+
+Their trees know codes alone. Without this table a raw value like 20 would be taken for a code that
+no split knows, and every row would silently get the same score.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from meshserve import errors
+from meshserve.runtimes import categories, tabular
+
+OPTION = "categorical_columns"
+"""The option that names the columns of a LightGBM frame's categories, where the file does not."""
+
+_PANDAS = re.compile(r"^pandas_categorical:(.*)$", re.MULTILINE)
+_FEATURES = re.compile(r"^\[categorical_feature: ?(.*)\]$", re.MULTILINE)
+_NAMES = re.compile(r"^feature_names=(.*)$", re.MULTILINE)
+_INFOS = re.compile(r"^feature_infos=(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class BoosterCategories:
+    """The names of a booster's columns, and the categories of some, by position."""
+
+    names: tuple[str, ...]
+    codes: Mapping[int, categories.CategoryCodes]
+
+    def encode_matrix(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows [rows, columns] as FP64 with codes. Raises InvalidRequest."""
+        return categories.encode_matrix(rows, self.codes)
+
+    def encode_columns(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return columns [rows], in the model's order, as one matrix. Raises InvalidRequest."""
+        return categories.encode_columns([*columns.values()], [*columns], self.codes)
+
+    def column_form(self) -> tabular.ColumnForm | None:
+        """Return how columns become a matrix, or None if no category is a text."""
+        texts = {place for place, column in self.codes.items() if column.is_text}
+        if not texts:
+            return None
+        datatypes = tuple("BYTES" if place in texts else "FP64" for place in range(len(self.names)))
+        return tabular.ColumnForm(datatypes, self.encode_columns)
+
+    def samples(self) -> dict[int, Sequence[Any]]:
+        """Return some categories of each column, by position."""
+        return {place: column.values[:1] for place, column in self.codes.items() if column.values}
+
+
+def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | None:
+    """Return the categories in a LightGBM model's text, or None if it has none.
+
+    The text lists the categories of each category column of the frame, but not its column. That is
+    known if they are as many as the categorical features; else `columns` must name them. Raises
+    LoadFailed if it is not known.
+    """
+    listed = _PANDAS.search(text)
+    lists = json.loads(listed[1]) if listed else None
+    if not lists:
+        return None
+    names = tuple(_line(_NAMES, text).split(" "))
+    places = _places(text, names, columns)
+    infos = _line(_INFOS, text).split(" ")
+    is_clear = len(places) == len(lists) and all(
+        _fits(infos[place], len(values)) for place, values in zip(places, lists, strict=False)
+    )
+    if not is_clear:
+        raise errors.LoadFailed(
+            f"the model's file has the categories of {len(lists)} columns of its training frame, "
+            f"but {len(places)} categorical features, so it is not clear whose they are (ordered "
+            f"categories are no categorical features): name the columns in the frame's order in "
+            f"options: {{{OPTION}: […]}}"
+        )
+    codes = {
+        place: categories.CategoryCodes(names[place], values)
+        for place, values in zip(places, lists, strict=True)
+    }
+    return BoosterCategories(names, codes)
+
+
+def _line(pattern: re.Pattern[str], text: str) -> str:
+    line = pattern.search(text)
+    return line[1].strip() if line else ""
+
+
+def _places(text: str, names: Sequence[str], columns: Sequence[str]) -> list[int]:
+    if columns:
+        unknown = [name for name in columns if name not in names]
+        if unknown:
+            raise errors.LoadFailed(f"option {OPTION}: the model has no column {unknown[0]!r}")
+        return [names.index(name) for name in columns]
+    stated = _line(_FEATURES, text)
+    if stated and all(part.strip().isdigit() for part in stated.split(",")):
+        return sorted(int(part) for part in stated.split(","))
+    # Ranges of numbers are in brackets, categories are codes with colons between them.
+    infos = _line(_INFOS, text).split(" ")
+    return [
+        place for place, info in enumerate(infos) if info != "none" and not info.startswith("[")
+    ]
+
+
+def _fits(info: str, count: int) -> bool:
+    """Return whether all codes that training saw are those of so many categories."""
+    numbers = [float(number) for number in re.split(r"[\[\]:]", info) if _is_number(number)]
+    return all(-1 <= number < count for number in numbers)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d*)?(e[+-]?\d+)?", text) is not None
+
+
+def of_xgboost(learner: Mapping[str, Any]) -> BoosterCategories | None:
+    """Return the categories in the parsed file of an XGBoost model, or None if it has none.
+
+    XGBoost keeps them since 3.1; the trees of older files know codes, and nothing knows values.
+    """
+    booster = learner["gradient_booster"]
+    kept = booster.get("gbtree", booster).get("model", {}).get("cats", {}).get("enc", [])
+    names = [str(name) for name in learner.get("feature_names", [])]
+    names = names or [f"f{place}" for place in range(len(kept))]
+    codes = {
+        place: categories.CategoryCodes(names[place], values, is_strict=True, shorten=_shorten)
+        for place, values in enumerate(map(_values, kept))
+        if values
+    }
+    return BoosterCategories(tuple(names), codes) if codes else None
+
+
+def _values(kept: Mapping[str, Any]) -> list[str | float]:
+    """Return the categories of one column; texts lie in one run of bytes."""
+    if "offsets" not in kept:
+        return list(np.asarray(kept["values"]).tolist())
+    raw = np.asarray(kept["values"], dtype=np.int64).astype(np.uint8).tobytes()
+    offsets = np.asarray(kept["offsets"], dtype=np.int64).tolist()
+    return [_text(raw[start:end]) for start, end in itertools.pairwise(offsets)]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
+
+
+def _shorten(text: str) -> str:
+    """Return what XGBoost keeps of a category: as many bytes as the text has characters.
+
+    It takes the length of the one for that of the other, when it trains and when it predicts.
+    """
+    return _text(text.encode(errors="surrogateescape")[: len(text)])
+
+
+def of_estimator(fitted: Any, columns: Sequence[str] = ()) -> BoosterCategories | None:
+    """Return the categories of a LightGBM or XGBoost estimator with scikit-learn's interface.
+
+    Return None for all others, and if it has no categories. Raises LoadFailed as `of_lightgbm`.
+    """
+    package = type(fitted).__module__.partition(".")[0]
+    if package == "lightgbm" and getattr(fitted, "_Booster", None) is not None:
+        booster = fitted.booster_
+        if not booster.pandas_categorical:
+            return None
+        return of_lightgbm(booster.model_to_string(num_iteration=1), columns)
+    if package == "xgboost" and hasattr(fitted, "get_booster"):
+        booster = fitted.get_booster()
+        if "c" not in (booster.feature_types or ()):
+            return None
+        return of_xgboost(orjson.loads(bytes(booster.save_raw("json")))["learner"])
+    return None

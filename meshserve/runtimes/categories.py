@@ -1,0 +1,97 @@
+"""Codes of categorical features: the values of a training frame, by the numbers trees know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from meshserve import errors
+
+SHOWN_MAX = 5
+"""Categories that an error lists."""
+
+
+class CategoryCodes:
+    """The categories of one column in the order of their codes, which count from 0.
+
+    `is_strict`: the library refuses values outside the categories; else they are missing values.
+    `shorten` is what the library makes of a text before it compares it with the categories.
+    """
+
+    __slots__ = ("_codes", "_shorten", "column", "is_strict", "values")
+
+    def __init__(
+        self,
+        column: str,
+        values: Sequence[str | float | bool],
+        *,
+        is_strict: bool = False,
+        shorten: Callable[[str], str] | None = None,
+    ) -> None:
+        self.column = column
+        self.values = tuple(values)
+        self.is_strict = is_strict
+        self._shorten = shorten
+        self._codes = {value: float(code) for code, value in enumerate(self.values)}
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the categories are texts."""
+        return any(isinstance(value, str) for value in self.values)
+
+    def encode(self, cells: np.ndarray) -> np.ndarray:
+        """Return the codes of an array [rows] as FP64; NaN for gaps and unknown values.
+
+        Raises InvalidRequest for values of another type than the categories', and for unknown ones
+        if `is_strict`.
+        """
+        items = [
+            item.decode(errors="surrogateescape") if isinstance(item, bytes) else item
+            for item in cells.tolist()
+        ]
+        keys = items
+        if self._shorten is not None:
+            keys = [self._shorten(item) if isinstance(item, str) else item for item in items]
+        encoded = np.array([self._codes.get(key, np.nan) for key in keys], np.float64)
+        for place in np.flatnonzero(np.isnan(encoded)).tolist():
+            self._check_unknown(items[place])
+        return encoded
+
+    def _check_unknown(self, value: object) -> None:
+        if value is None or value != value:  # noqa: PLR0124 NaN alone is unlike itself
+            return
+        if isinstance(value, str) != self.is_text or self.is_strict:
+            shown = ", ".join(repr(known) for known in self.values[:SHOWN_MAX])
+            more = ", …" if len(self.values) > SHOWN_MAX else ""
+            raise errors.InvalidRequest(
+                f"column {self.column!r} takes its categories ({shown}{more}), not {value!r}"
+            )
+
+
+def encode_matrix(rows: np.ndarray, codes: Mapping[int, CategoryCodes]) -> np.ndarray:
+    """Return rows [rows, columns] with codes in the columns of `codes`, by position."""
+    if not codes:
+        return rows
+    encoded = rows.astype(np.float64)
+    for place, column in codes.items():
+        encoded[:, place] = column.encode(rows[:, place])
+    return encoded
+
+
+def encode_columns(
+    columns: Sequence[np.ndarray], names: Sequence[str], codes: Mapping[int, CategoryCodes]
+) -> np.ndarray:
+    """Return columns of shape [rows] as one FP64 matrix, with codes where there are categories.
+
+    Raises InvalidRequest for texts in other columns.
+    """
+    arrays = []
+    for place, cells in enumerate(columns):
+        if place in codes:
+            arrays.append(codes[place].encode(cells))
+            continue
+        if cells.dtype.hasobject:
+            raise errors.InvalidRequest(f"column {names[place]!r} takes numbers, texts came")
+        arrays.append(cells.astype(np.float64))
+    return np.stack(arrays, axis=1)
