@@ -37,8 +37,10 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
+ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$"
 PATTERNS = {
     POOL_NAME: "a name of letters, digits, '.', '_' and '-'",
+    ORIGIN: "an origin as browsers send it, such as https://shop.example:8443, or *",
     CHECKSUM: "sha256: and 64 hexadecimal digits in lower case",
 }
 
@@ -216,6 +218,7 @@ Version = Annotated[
 ]
 Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]
+Origin = Annotated[Text, Field(pattern=ORIGIN)]
 PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
 Address = Annotated[Text, AfterValidator(_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]

@@ -69,11 +69,13 @@ class GatewaySection(fields.Section):
     """The biggest request that is accepted."""
     keys: tuple[KeySection, ...] = ()
     """API keys. Without any, every client may do everything."""
+    cors_origins: tuple[fields.Origin, ...] = ()
+    """Origins of web pages that may call the mesh, such as `https://shop.example`; `"*"`: all."""
 
     def settings(self) -> desired.GatewaySettings:
         """Return the core's value for it."""
         keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
-        return desired.GatewaySettings(self.listen, self.request_bytes_max, keys)
+        return desired.GatewaySettings(self.listen, self.request_bytes_max, keys, self.cors_origins)
 
 
 class RegistrySection(fields.Section):

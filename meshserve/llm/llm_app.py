@@ -8,7 +8,7 @@ from collections.abc import Callable
 import orjson
 
 from meshserve.core.interfaces import llm_engine
-from meshserve.protocol import paths
+from meshserve.protocol import llm_errors, paths
 
 RETRY_S = 5
 """Retry-After of a refusal: an engine needs longer, but gateways know by then that it is gone."""
@@ -43,7 +43,7 @@ class LlmApp:
         if path == paths.HEALTHZ:
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
-            await _refuse(send, refusal)
+            await _refuse(send, path, refusal)
         # Probes never end: an LLM that gets nothing else must count as idle.
         elif path in PROBES:
             await self._engine_app(scope, receive, send)
@@ -74,15 +74,17 @@ class LlmApp:
         await _send(send, status, [(b"content-type", b"text/plain")], body)
 
 
-async def _refuse(send: llm_engine.Send, reason: str) -> None:
-    error = {
+async def _refuse(send: llm_engine.Send, path: str, reason: str) -> None:
+    error: dict[str, object] = {
         "message": reason,
         "type": "service_unavailable",
         "param": None,
         "code": "engine_unavailable",
     }
+    is_anthropic = llm_errors.is_anthropic(path)
+    body = llm_errors.anthropic(reason, 503) if is_anthropic else {"error": error}
     headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % RETRY_S)]
-    await _send(send, 503, headers, orjson.dumps({"error": error}))
+    await _send(send, 503, headers, orjson.dumps(body))
 
 
 async def _send(

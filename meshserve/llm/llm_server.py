@@ -126,6 +126,7 @@ class LlmServer:
             ttft_p95_s=self._progress.ttft_s(0.95),
             kv_used=counts.kv_used,
             stalled_s=self._progress.stalled_s if counts.running + counts.waiting else 0.0,
+            max_model_len=self.engine.capabilities.max_model_len,
         )
 
     async def wait_until_failed(self) -> str:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-from meshserve.llm import crash_log, process_tree, vllm_args, vllm_env, vllm_metrics
+from meshserve.llm import crash_log, error_handlers, process_tree, vllm_args, vllm_env, vllm_metrics
 
 T = TypeVar("T")
 
@@ -114,7 +114,8 @@ class VllmEngine(llm_engine.Engine):
         """An engine sleeps if it was started for a GPU that it shares."""
         spec = self._order.spec if self._order is not None else None
         can_sleep = spec is not None and spec.device == "cuda" and bool(spec.share)
-        return llm_engine.EngineCapabilities(can_sleep=can_sleep, has_adapters=True)
+        tokens = self._engine.model_config.max_model_len if self._engine is not None else 0
+        return llm_engine.EngineCapabilities(can_sleep, has_adapters=True, max_model_len=tokens)
 
     @property
     def app(self) -> llm_engine.Asgi:
@@ -168,6 +169,8 @@ class VllmEngine(llm_engine.Engine):
         await self._engine.reset_mm_cache()
         self._tasks = tuple(await self._engine.get_supported_tasks())
         app = build_app(args, self._tasks, self._engine.model_config)
+        if self._order is not None:
+            error_handlers.install(app, self._order.spec.name)
         await app_state.init_app_state(self._engine, app.state, args, self._tasks)
         # vLLM tells its server to exit when the engine dies. Ours stays until it is stopped: it
         # still has to say what happened.

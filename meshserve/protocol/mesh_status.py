@@ -90,6 +90,7 @@ class ReplicaStatus(TypedDict):
     ttft_p95_s: float
     kv_used: float
     stalled_s: float
+    max_model_len: int
 
 
 class LlmStatus(TypedDict):

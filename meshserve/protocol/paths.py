@@ -50,10 +50,12 @@ GET_VMODEL_STATUS = f"{MODEL_MESH}getVModelStatus"
 
 # HTTP: a path that ends in a slash is a prefix
 
+ROOT = "/"
 V2 = "/v2"
 V2_LIVE = "/v2/health/live"
 V2_READY = "/v2/health/ready"
 V2_MODELS = "/v2/models/"
+V2_MODEL_LIST = "/v2/models"
 V2_STATISTICS = "/v2/models/stats"
 V2_REPOSITORY = "/v2/repository/"
 V2_SYSTEM_SHARED_MEMORY = "/v2/systemsharedmemory/"
@@ -65,6 +67,8 @@ V1_MODELS = "/v1/models/"
 
 OPENAI = "/v1/"
 OPENAI_MODELS = "/v1/models"
+# Anthropic's API, which vLLM serves too.
+ANTHROPIC_MESSAGES = "/v1/messages"
 # OpenAI's whole API is served below a second prefix too, where no path means anything else.
 OPENAI_PREFIX = "/openai"
 PREFIXED_OPENAI = f"{OPENAI_PREFIX}{OPENAI}"

@@ -17,11 +17,14 @@ from starlette.responses import Response
 from meshserve import errors, tasks
 from meshserve.control.api import openai_models, rest_routes
 from meshserve.core.values import commands, events
-from meshserve.protocol import paths
+from meshserve.protocol import llm_errors, paths
 
 SIZE_DIGITS_MAX = 15
 CLIENT_CLOSED_REQUEST = 499
 """Nginx's status for a client that has disconnected and so never sees it."""
+
+ANTHROPIC = "anthropic"
+"""The value of the query's `api` for requests of Anthropic's API."""
 
 NOT_READY = openai_models.ErrorKind("server_error", None, "service_unavailable")
 
@@ -33,6 +36,8 @@ class HoldEndpoint:
         self._post = post
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Response]] = {}
+        # Tickets whose refusals have Anthropic's form.
+        self._anthropic: set[str] = set()
 
     def perform(self, command: commands.HeldCommand) -> None:
         """Answer the request with the command's ticket, unless its client has left."""
@@ -43,7 +48,8 @@ class HoldEndpoint:
             case commands.Admit():
                 waiting.set_result(Response(media_type="application/json"))
             case commands.TurnAway():
-                waiting.set_result(_turned_away(command))
+                is_anthropic = command.ticket in self._anthropic
+                waiting.set_result(_turned_away(command, is_anthropic=is_anthropic))
             case _:
                 assert_never(command)
 
@@ -55,6 +61,8 @@ class HoldEndpoint:
         name, size_bytes = _name_and_size(request)
         await rest_routes.read_body(request)
         ticket = str(next(self._numbers))
+        if request.query_params.get("api") == ANTHROPIC:
+            self._anthropic.add(ticket)
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         gone = tasks.spawn(_wait_until_gone(request), f"held request {ticket}")
         self._post(events.RequestHeld(ticket, name, size_bytes))
@@ -63,6 +71,7 @@ class HoldEndpoint:
         finally:
             gone.cancel()
             del self._waiting[ticket]
+            self._anthropic.discard(ticket)
             # Without this event the mesh would count the request and its bytes for ever.
             if not answer.done():
                 self._post(events.HeldRequestLeft(ticket))
@@ -82,7 +91,10 @@ async def _wait_until_gone(request: Request) -> None:
         pass
 
 
-def _turned_away(command: commands.TurnAway) -> Response:
-    answer = openai_models.refusal(503, command.reason, NOT_READY)
+def _turned_away(command: commands.TurnAway, *, is_anthropic: bool) -> Response:
+    if is_anthropic:
+        answer = rest_routes.json_response(llm_errors.anthropic(command.reason, 503), 503)
+    else:
+        answer = openai_models.refusal(503, command.reason, NOT_READY)
     answer.headers["retry-after"] = str(math.ceil(command.retry_after_s))
     return answer

@@ -1,4 +1,7 @@
-"""OpenAI's list of models (every LLM and its adapters), and the form of OpenAI's errors."""
+"""OpenAI's list of models: every LLM by all its names. And the form of OpenAI's errors.
+
+KServe's V1 has its list of small models at the same path, and with another key.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from starlette.routing import Route
 
 from meshserve.control.api import rest_routes
 from meshserve.core.mesh import mesh_view
-from meshserve.core.values import llm_spec
 from meshserve.protocol import paths
 
 OWNER = "meshserve"
@@ -48,35 +50,56 @@ class ModelList:
             for path in (paths.OPENAI_MODELS, paths.PREFIXED_OPENAI_MODELS)
             for route in (
                 rest_routes.route("GET", path, self._list),
+                rest_routes.route("HEAD", path, self._list),
                 # Names such as `org/model` are often sent with a plain slash.
                 rest_routes.route("GET", f"{path}/{{name:names}}", self._show),
             )
-        ]
+        ] + [rest_routes.route("GET", paths.V2_MODEL_LIST, self._list_small)]
 
-    async def _list(self, _: Request) -> object:
-        return {"object": "list", "data": list(self._entries())}
+    async def _list(self, request: Request) -> object:
+        entries = list(self._entries())
+        if request.url.path.startswith(paths.OPENAI_PREFIX):
+            return {"object": "list", "data": entries}
+        return {"object": "list", "data": entries, "models": self._small_models()}
+
+    async def _list_small(self, _: Request) -> object:
+        return {"models": self._small_models()}
+
+    def _small_models(self) -> list[str]:
+        return sorted({declared.spec.id.name for declared in self._view().models})
 
     async def _show(self, request: Request) -> object:
         name = request.path_params["name"]
-        for spec in self._llms():
-            if name in spec.names:
-                is_adapter = any(adapter.name == name for adapter in spec.adapters)
-                return self._entry(name, spec.name if is_adapter else None)
+        for entry in self._entries():
+            if entry["id"] == name:
+                return entry
         return refusal(404, f"The model `{name}` does not exist.", NOT_FOUND)
 
-    def _llms(self) -> tuple[llm_spec.LlmSpec, ...]:
-        return self._view().config.llms
-
     def _entries(self) -> Iterator[dict[str, Any]]:
-        for spec in self._llms():
-            yield self._entry(spec.name, None)
-            yield from (self._entry(adapter.name, spec.name) for adapter in spec.adapters)
+        """Yield an entry for each name that clients may call, aliases and adapters too."""
+        for llm in self._view().llms:
+            spec = llm.spec
+            tokens = _max_model_len(llm)
+            for name in (spec.name, *spec.aliases):
+                yield self._entry(name, None, tokens) | {"root": spec.name}
+            for adapter in spec.adapters:
+                yield self._entry(adapter.name, spec.name, tokens) | {"root": adapter.name}
 
-    def _entry(self, name: str, parent: str | None) -> dict[str, Any]:
+    def _entry(self, name: str, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
         return {
             "id": name,
             "object": "model",
             "created": self._created_s,
             "owned_by": OWNER,
             "parent": parent,
+            "max_model_len": max_model_len,
         }
+
+
+def _max_model_len(llm: mesh_view.LlmView) -> int | None:
+    """Return the most tokens of a request and its answer; None before an engine has said so."""
+    reported = max(
+        (replica.report.max_model_len for replica in llm.replicas if replica.report), default=0
+    )
+    declared = llm.spec.engine.get("max_model_len")
+    return reported or (declared if isinstance(declared, int) else None)

@@ -96,3 +96,5 @@ def _gateway(before: desired.GatewaySettings, after: desired.GatewaySettings) ->
         yield f"gateway takes requests of up to {after.request_bytes_max} bytes"
     if before.keys != after.keys:
         yield "gateway's API keys changed"
+    if before.cors_origins != after.cors_origins:
+        yield "gateway's CORS origins changed"

@@ -43,11 +43,13 @@ class EngineCapabilities:
     """What the mesh may ask of an engine.
 
     `can_sleep`: it implements `sleep` and `wake`. `has_adapters`: it serves the adapters of its
-    order; LLMs with adapters do not start on an engine without.
+    order; LLMs with adapters do not start on an engine without. `max_model_len` is the most tokens
+    of a request and its answer together, 0 while it is unknown.
     """
 
     can_sleep: bool = False
     has_adapters: bool = False
+    max_model_len: int = 0
 
 
 class EngineCounts(NamedTuple):

@@ -335,6 +335,7 @@ class Mesh:
             controller=self._controller,
             request_bytes_max=wanted.gateway.request_bytes_max,
             keys=wanted.gateway.keys,
+            cors_origins=wanted.gateway.cors_origins,
             revision=self.gateways.revision,
             ring_sizes={pool.name: self.workers.ring_size(pool.name) for pool in wanted.pools},
             llms=self.llms.routes(),

@@ -58,6 +58,7 @@ class GatewaySettings:
     listen: str = "127.0.0.1:8080"
     request_bytes_max: int = 64 << 20
     keys: tuple[snapshots.ApiKey, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

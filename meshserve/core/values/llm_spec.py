@@ -122,7 +122,8 @@ class LlmReport(NamedTuple):
 
     `running` and `waiting` are requests now; `requests` and `tokens` count from the engine's
     start. `kv_used` is the used share of the KV cache, 0 to 1. `stalled_s` says for how long
-    requests have run without a new token, 0 while they advance or none runs.
+    requests have run without a new token, 0 while they advance or none runs. `max_model_len` is
+    the most tokens of a request and its answer, 0 while it is unknown.
     """
 
     replica_id: str
@@ -135,6 +136,7 @@ class LlmReport(NamedTuple):
     ttft_p95_s: float = 0.0
     kv_used: float = 0.0
     stalled_s: float = 0.0
+    max_model_len: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ class GatewaySnapshot:
 
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
     every client may call everything. `ring_sizes` has the number of points of each pool's ring.
-    `revision` grows with each snapshot that differs from the last one.
+    `revision` grows with each snapshot that differs from the last one. `cors_origins` are the web
+    pages that may call from a browser.
     """
 
     listen: str
@@ -78,3 +79,4 @@ class GatewaySnapshot:
     ring_sizes: Mapping[str, int] = field(default_factory=dict)
     llms: tuple[LlmRoute, ...] = ()
     hot: tuple[HotRoute, ...] = ()
+    cors_origins: tuple[str, ...] = ()

@@ -67,6 +67,9 @@ STATISTICS = Target(clusters.CONTROLLER, lua_filter.NameSource.MESSAGE, is_grpc=
 LLM_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE, is_openai=True)
 """The target of OpenAI's model listing."""
 
+SMALL_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE)
+"""The target of KServe's listing of small models."""
+
 _SIDECAR_GRPC = Target(clusters.NODE_GRPC, lua_filter.NameSource.NONE, is_grpc=True)
 
 
@@ -85,6 +88,9 @@ def targets(default_cluster: str) -> Targets:
         **dict.fromkeys(CONTROLLER_METHODS, controller),
         paths.MODEL_STATISTICS: STATISTICS,
         paths.V2_STATISTICS: Target(clusters.CONTROLLER, lua_filter.NameSource.NONE),
+        # Without a name behind them these are lists, with a slash or not.
+        paths.V1_MODELS: LLM_LISTING,
+        paths.V2_MODELS: SMALL_LISTING,
     }
     under = {
         paths.REPOSITORY: controller,
@@ -121,13 +127,21 @@ def _rest(default_cluster: str) -> dict[str, Target]:
         paths.V2_CUDA_SHARED_MEMORY: controller,
         paths.V2_TRACE_SETTING: controller,
         paths.V2_LOGGING: controller,
-        paths.V2: page,
-        paths.V2_LIVE: page,
-        paths.V2_READY: page,
-        paths.METRICS: page,
-        paths.HEALTHZ: open_page,
-        paths.READYZ: open_page,
+        paths.V2_MODEL_LIST: replace(SMALL_LISTING, is_whole_path=True),
+        **_with_and_without_slash(paths.V2, page),
+        **_with_and_without_slash(paths.V2_LIVE, page),
+        **_with_and_without_slash(paths.V2_READY, page),
+        **_with_and_without_slash(paths.METRICS, page),
+        **_with_and_without_slash(paths.HEALTHZ, open_page),
+        **_with_and_without_slash(paths.READYZ, open_page),
+        # The shortest prefix: only what nothing else serves comes here.
+        paths.ROOT: open_page,
     }
+
+
+def _with_and_without_slash(path: str, target: Target) -> dict[str, Target]:
+    """Return a whole path's targets: clients append slashes, as OIP's own OpenAPI file does."""
+    return {path: target, f"{path}/": target}
 
 
 def _openai() -> dict[str, Target]:

@@ -12,12 +12,15 @@ import socket
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import (
     Json,
+    anthropic_errors,
     api_keys,
+    cors,
     gateway_paths,
     lua_filter,
     openai_errors,
     routes,
 )
+from meshserve.protocol import llm_errors
 
 STAT_PREFIX = "ingress"
 NAME = "ingress"
@@ -119,6 +122,11 @@ def _http(layout: gateway_paths.GatewayPaths) -> Json:
         "@type": HTTP,
         "stat_prefix": STAT_PREFIX,
         "codec_type": "AUTO",
+        # nginx's proxy_pass and `ab` speak it.
+        "http_protocol_options": {
+            "accept_http_10": True,
+            "default_host_for_http_10": "meshserve",
+        },
         "generate_request_id": False,
         "server_name": "meshserve",
         "use_remote_address": True,
@@ -160,6 +168,8 @@ def _http_filters() -> list[Json]:
     router = {"@type": ROUTER, "suppress_envoy_headers": True}
     return [
         {"name": "internal-headers", "typed_config": drop},
+        # Before the keys: a browser asks whether it may send one without one.
+        cors.http_filter(),
         api_keys.http_filter(),
         lua_filter.http_filter(),
         {"name": routes.BRIDGE, "disabled": True, "typed_config": bridge},
@@ -180,7 +190,7 @@ def _local_replies() -> Json:
         to_calls.insert(-1, reply)
         to_rest.append(_json_reply(_has_status(status), {"error": message}))
     return {
-        "mappers": [SCRIPT_ANSWER, *to_calls, *_to_openai(), *to_rest],
+        "mappers": [SCRIPT_ANSWER, *to_calls, *_to_anthropic(), *_to_openai(), *to_rest],
         "body_format": _json({"error": "%LOCAL_REPLY_BODY%"}),
     }
 
@@ -189,14 +199,23 @@ def _to_openai() -> list[Json]:
     is_openai = openai_errors.is_openai_path()
     replies = {
         status: _json_reply(
-            _both(is_openai, _has_status(status)), openai_errors.error(message, status)
+            _both(is_openai, _has_status(status)), llm_errors.openai(message, status)
         )
         for status, message in MESSAGES.items()
     }
     # OpenAI's clients retry by themselves where an answer says when.
     retry_after = {"key": "retry-after", "value": str(openai_errors.RETRY_AFTER_S)}
     replies[503]["headers_to_add"] = [{"header": retry_after, "append_action": "ADD_IF_ABSENT"}]
-    return [*replies.values(), _json_reply(is_openai, openai_errors.error("%LOCAL_REPLY_BODY%"))]
+    return [*replies.values(), _json_reply(is_openai, llm_errors.openai("%LOCAL_REPLY_BODY%"))]
+
+
+def _to_anthropic() -> list[Json]:
+    is_anthropic = anthropic_errors.is_anthropic_path()
+    replies = [
+        _json_reply(_both(is_anthropic, _has_status(status)), llm_errors.anthropic(message, status))
+        for status, message in MESSAGES.items()
+    ]
+    return [*replies, _json_reply(is_anthropic, llm_errors.anthropic("%LOCAL_REPLY_BODY%"))]
 
 
 def _text(condition: Json, text: str) -> Json:

@@ -40,6 +40,8 @@ CONSTANTS: dict[str, str | int] = {
     "CONTROLLER": clusters.CONTROLLER,
     "INFLATED_BYTES_MAX": compression.BYTES_MAX_HEADER,
     "HOLD": paths.HOLD,
+    "OPENAI_PREFIX": paths.OPENAI_PREFIX,
+    "ANTHROPIC_MESSAGES": paths.ANTHROPIC_MESSAGES,
     "V1_MODELS": paths.V1_MODELS,
     "V2_MODELS": paths.V2_MODELS,
 }

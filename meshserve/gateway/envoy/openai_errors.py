@@ -1,11 +1,6 @@
-"""The form of Envoy's own errors on OpenAI's paths, and the filter that finds these paths. Pure.
-
-Source of the form: https://platform.openai.com/docs/guides/error-codes, as vLLM sends it.
-"""
+"""The paths on which Envoy's own errors have OpenAI's form. Pure."""
 
 from __future__ import annotations
-
-import http
 
 from meshserve.gateway.envoy import Json, lua_filter
 from meshserve.protocol import paths
@@ -20,22 +15,6 @@ MARK: Json = {
     "header": {"key": lua_filter.TURN_HEADER, "value": lua_filter.OPENAI},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
-CODES = {
-    401: "invalid_api_key",
-    403: "insufficient_permissions",
-    404: "not_found",
-    408: "timeout",
-    413: "request_too_large",
-    503: "service_unavailable",
-    504: "timeout",
-}
-
-
-def error(message: str, status: int = 500) -> Json:
-    """Return the body of an error answer with this HTTP status."""
-    is_ours = status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
-    kind = "server_error" if is_ours else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": CODES.get(status)}}
 
 
 def is_openai_path() -> Json:

@@ -15,6 +15,7 @@ from meshserve.gateway.envoy import (
     Json,
     api_keys,
     clusters,
+    cors,
     endpoints,
     llm_routes,
     lua_filter,
@@ -65,6 +66,7 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
         "metadata": {
             "filter_metadata": {"meshserve": {"request_bytes_max": str(snap.request_bytes_max)}}
         },
+        "typed_per_filter_config": cors.policy(snap.cors_origins),
         "retry_policy": PREDICTION_RETRIES,
         "matcher": _tree(snap),
     }

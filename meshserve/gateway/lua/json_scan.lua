@@ -11,6 +11,7 @@
 local json_scan = {}
 
 json_scan.NOT_JSON = "the body is not valid JSON"
+json_scan.NOT_OBJECT = "the body must be a JSON object"
 json_scan.NO_MODEL = "you must provide a model parameter"
 
 -- Every string, quote and bracket is a step. Bounds the time of a hostile body to 0.1 s.
@@ -171,12 +172,20 @@ local function written_model(text)
   return text:byte(position) == OBJECT_END and after_space(text, position + 1) > #text, model
 end
 
+-- Return whether a text that is no object seems to be another value of JSON.
+local function is_other_value(text)
+  local word = text:match("^%s*(%a+)%s*$")
+  return text:find('^%s*["%[%d%-]') ~= nil or word == "null" or word == "true" or word == "false"
+end
+
 -- Return the model's name in a JSON body, or nil and the reason.
 function json_scan.model_in_json(text)
   steps_left = STEPS_MAX
   local is_good, written = written_model(text)
   if steps_left <= 0 then return nil, "the body has more than " .. STEPS_MAX .. " values" end
-  if not is_good then return nil, json_scan.NOT_JSON end
+  if not is_good then
+    return nil, is_other_value(text) and json_scan.NOT_OBJECT or json_scan.NOT_JSON
+  end
   if written == nil or written == "" then return nil, json_scan.NO_MODEL end
   if not written then return nil, "model must be a string" end
   if #written > WRITTEN_NAME_BYTES_MAX then return nil, "model is longer than any model's name" end

@@ -6,6 +6,17 @@
 -- route once the model's header is set. The filter's context can't hold it, because Envoy keeps
 -- for each stream the context of the first route.
 
+local ANTHROPIC_TYPES = {["404"] = "not_found_error", ["503"] = "overloaded_error"}
+-- Methods with which only paths of stored objects are served, which have more parts than these.
+local BODILESS = {GET = true, HEAD = true, OPTIONS = true}
+local POSTED = {
+  ["/v1/completions"] = true, ["/v1/chat/completions"] = true, ["/v1/embeddings"] = true,
+  ["/v1/responses"] = true, ["/v1/messages"] = true, ["/v1/messages/count_tokens"] = true,
+  ["/v1/audio/speech"] = true, ["/v1/audio/transcriptions"] = true,
+  ["/v1/audio/translations"] = true, ["/v1/moderations"] = true, ["/v1/score"] = true,
+  ["/v1/rerank"] = true, ["/v1/images/generations"] = true,
+}
+
 local JSON_ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
 -- Headers of the controller's answer that belong to its connection, or that Envoy writes anew.
 local HOP_HEADERS = {
@@ -33,11 +44,30 @@ local function answer(handle, headers, body)
   handle:respond(headers, body)
 end
 
+-- Return whether the request is of Anthropic's API, whose errors have another form. The same as
+-- meshserve/protocol/llm_errors.py says.
+local function is_anthropic(handle)
+  local path = handle:headers():get(":path"):gsub("^" .. constants.OPENAI_PREFIX, "")
+  local messages = constants.ANTHROPIC_MESSAGES
+  return path:sub(1, #messages) == messages and path:find("^[/?]", #messages + 1) ~= nil
+    or path == messages
+end
+
 -- Answer with an error. `param` is JSON.
 local function refuse(handle, status, message, param, code)
+  local headers = {
+    [":status"] = status,
+    ["retry-after"] = status == "503" and "1" or nil,
+    allow = status == "405" and "POST" or nil,
+  }
+  if is_anthropic(handle) then
+    local kind = ANTHROPIC_TYPES[status] or "invalid_request_error"
+    local body = '{"type": "error", "error": {"type": "%s", "message": %s}}'
+    answer(handle, headers, body:format(kind, to_json(message)))
+    return
+  end
   local kind = status:sub(1, 1) == "5" and "server_error" or "invalid_request_error"
   local body = '{"error": {"message": %s, "type": "%s", "param": %s, "code": "%s"}}'
-  local headers = {[":status"] = status, ["retry-after"] = status == "503" and "1" or nil}
   answer(handle, headers, body:format(to_json(message), kind, param, code))
 end
 
@@ -82,7 +112,8 @@ local function wait_for_turn(handle, llm, size, wait_ms)
   local headers, body = handle:httpCall(constants.CONTROLLER, {
     [":method"] = "POST",
     [":authority"] = constants.CONTROLLER,
-    [":path"] = constants.HOLD .. "?model=" .. to_url(llm) .. "&bytes=" .. size,
+    [":path"] = constants.HOLD .. "?model=" .. to_url(llm) .. "&bytes=" .. size
+      .. (is_anthropic(handle) and "&api=anthropic" or ""),
   }, "", wait_ms)
   local status = headers[":status"]
   if status == "200" then return end
@@ -98,14 +129,36 @@ local function wait_for_turn(handle, llm, size, wait_ms)
   answer(handle, forwarded, body)
 end
 
+-- Return whether the request can be for an LLM at all; otherwise answer the client.
+local function check_form(handle)
+  local headers = handle:headers()
+  local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
+  path = path:gsub("^" .. constants.OPENAI_PREFIX .. "/", "/"):gsub("(.)/$", "%1")
+  if method == "OPTIONS" or BODILESS[method] and POSTED[path] then
+    local message = path .. " is not served with " .. method .. ": use POST"
+    refuse(handle, "405", message, "null", "method_not_allowed")
+    return false
+  end
+  local encoding = headers:get("content-encoding")
+  if encoding ~= nil and encoding ~= "" and encoding:lower() ~= "identity" then
+    local message = "content-encoding `" .. encoding .. "` is not served on this path: "
+      .. "send the body as it is"
+    refuse(handle, "415", message, "null", "unsupported_encoding")
+    return false
+  end
+  return true
+end
+
 function envoy_on_request(handle)
+  if not check_form(handle) then return end
   local limit = handle:filterContext():get("request_bytes_max")
   local size = handle:headers():get("content-length")
   size = size and tonumber(size)
   if not shared.is_small_enough(handle, size, limit, constants.TOO_LARGE_FOR_LLM) then return end
   local name, reason, body_bytes = find_model(handle)
   if name == nil then
-    local param = reason == json_scan.NOT_JSON and "null" or '"model"'
+    local is_form = reason == json_scan.NOT_JSON or reason == json_scan.NOT_OBJECT
+    local param = is_form and "null" or '"model"'
     return refuse(handle, "400", reason, param, "invalid_request")
   end
   handle:headers():replace(constants.MODEL_HEADER, shared.for_header(name))

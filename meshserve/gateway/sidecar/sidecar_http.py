@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette import requests, responses, types
 
-from meshserve.gateway.envoy import lua_filter, openai_errors
-from meshserve.protocol import paths
+from meshserve.gateway.envoy import lua_filter
+from meshserve.protocol import llm_errors, paths
 
 SERVER_METADATA: dict[str, Any] = {
     "name": "meshserve",
@@ -42,11 +42,11 @@ class SidecarHttp:
             await answer(scope, receive, send)
 
     async def _answer(self, request: requests.Request) -> responses.Response:
-        method, path = request.method, request.scope["path"]
+        method, path = request.method, request.scope["path"].rstrip("/") or paths.ROOT
         turn = request.headers.get(lua_filter.TURN_HEADER)
         if turn in {lua_filter.TOO_LARGE, lua_filter.TOO_LARGE_FOR_LLM}:
             await _discard_body(request)
-            return self._refusal(is_for_llm=turn == lua_filter.TOO_LARGE_FOR_LLM)
+            return self._refusal(path, is_for_llm=turn == lua_filter.TOO_LARGE_FOR_LLM)
         if method not in {"GET", "HEAD"}:
             return responses.JSONResponse({"error": f"{method} is not what {path} is for"}, 405)
         match path:
@@ -54,6 +54,9 @@ class SidecarHttp:
                 return responses.Response(await self._metrics(), media_type=METRICS_TYPE)
             case paths.V2:
                 return responses.JSONResponse(SERVER_METADATA)
+            # What KServe's V1 client asks for liveness.
+            case paths.ROOT:
+                return responses.JSONResponse({"status": "alive"})
             case paths.V2_LIVE | paths.HEALTHZ:
                 return responses.JSONResponse({"live": True})
             case paths.V2_READY | paths.READYZ:
@@ -61,12 +64,12 @@ class SidecarHttp:
                 return responses.JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
         return responses.JSONResponse({"error": f"nothing is served under {path}"}, 404)
 
-    def _refusal(self, *, is_for_llm: bool) -> responses.Response:
+    def _refusal(self, path: str, *, is_for_llm: bool) -> responses.Response:
         limit = self._request_bytes_max()
         message = (
             f"the request is larger than the limit of {limit} bytes (gateway.request_bytes_max)"
         )
-        error = openai_errors.error(message, 413) if is_for_llm else {"error": message}
+        error = llm_errors.of_path(path, message, 413) if is_for_llm else {"error": message}
         return responses.JSONResponse(error, 413)
 
 

@@ -152,7 +152,7 @@ class Batcher:
         self._note_saturation(job.arrived_s, stats)
         return job.answer
 
-    def abandon(self, answer: asyncio.Future[Tensors]) -> asyncio.Future[Any] | None:
+    def abandon(self, answer: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
         """Forget a request whose caller has left. Return the end of its run if that has begun."""
         answer.cancel()
         for index, job in enumerate(self._waiting):

@@ -105,3 +105,15 @@ async def test_a_request_without_model_or_size_is_refused(stage: Any, query: Any
     with pytest.raises(errors.InvalidRequest):
         await stage.hold(**query)
     assert stage.events == []
+
+
+async def test_a_refusal_on_anthropics_paths_has_its_form(stage: Any) -> None:
+    waiting = stage.hold(model="tiny llm", bytes="17", api="anthropic")
+    await posted(stage, 1)
+    stage.endpoint.perform(commands.TurnAway("1", "full", 7.2))
+    answer = await waiting
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "8")
+    assert orjson.loads(answer.body) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "full"},
+    }

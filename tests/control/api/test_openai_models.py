@@ -15,17 +15,31 @@ async def client(fresh: Any) -> AsyncIterator[Any]:
         yield client
 
 
+async def test_small_models_are_listed_for_v1s_clients_beside_openais(client: Any) -> None:
+    body = {"uri": "/models/x"}
+    for name in ("wine", "iris"):
+        assert (await client.put(f"/mesh/v1/models/{name}", json=body)).status_code == 200
+    for path in ("/v1/models", "/v1/models/"):
+        _, listed = await get(client, path)
+        assert (listed["object"], listed["models"]) == ("list", ["iris", "wine"])
+        assert {entry["id"] for entry in listed["data"]} >= {"always", "org/always"}
+    assert await get(client, "/v2/models") == (200, {"models": ["iris", "wine"]})
+    _, prefixed = await get(client, "/openai/v1/models")
+    assert set(prefixed) == {"object", "data"}
+
+
 async def get(client: Any, path: Any) -> Any:
     answer = await client.get(path)
     return answer.status_code, answer.json()
 
 
 @pytest.mark.parametrize("prefix", ["", "/openai"])
-async def test_all_llms_and_adapters_are_listed(client: Any, prefix: str) -> None:
+async def test_every_name_of_every_llm_is_listed(client: Any, prefix: str) -> None:
     status, listed = await get(client, f"{prefix}/v1/models")
     assert (status, listed["object"]) == (200, "list")
     assert [(entry["id"], entry["parent"]) for entry in listed["data"]] == [
         ("always", None),
+        ("org/always", None),
         ("always-sql", "always"),
         ("rare", None),
     ]

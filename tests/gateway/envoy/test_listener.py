@@ -55,6 +55,22 @@ async def test_http_1_and_2_and_grpc_share_the_port(shared_mesh: conftest.Mesh) 
     await writer.wait_closed()
 
 
+async def test_http_1_0_is_answered(shared_mesh: conftest.Mesh) -> None:
+    """As nginx's proxy_pass and `ab` speak it, with and without a host."""
+    host, port = listener.split_address(shared_mesh.snapshot.listen)
+    for headers in (b"", b"Host: x\r\n"):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(
+            b"POST /v2/models/iris/infer HTTP/1.0\r\n" + headers + b"Content-Length: 2\r\n\r\n{}"
+        )
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        assert b" 200 OK\r\n" in answer
+        assert b"chunked" not in answer
+        assert b'"path": "/v2/models/iris/infer"' in answer
+        writer.close()
+
+
 async def test_a_call_without_an_answer_ends_at_its_deadline(shared_mesh: conftest.Mesh) -> None:
     code, _ = await shared_mesh.fault(metadata=[("x-say", "slow")], timeout_s=0.2)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from meshserve.gateway.envoy import openai_errors
-from meshserve.protocol import paths
+from meshserve.protocol import llm_errors, paths
 from tests.gateway import conftest, engines
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -36,7 +34,7 @@ async def deserted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[co
 )
 async def test_errors_have_openais_form_on_its_paths(deserted: conftest.Mesh, path: str) -> None:
     answer = await deserted.http.get(path)
-    assert answer.json() == openai_errors.error(
+    assert answer.json() == llm_errors.openai(
         "nobody can answer this now: no healthy upstream", 503
     )
     assert (answer.status_code, answer.headers["retry-after"], answer.headers["content-type"]) == (
@@ -81,16 +79,3 @@ async def test_a_page_beside_the_list_of_models_is_not_found(deserted: conftest.
         "error": "nothing is served under /v1/modelss"
     }
     assert engines.fault(await deserted.http.get("/openai/v1/modelss"))[:2] == (404, "not_found")
-
-
-async def test_an_errors_type_tells_client_from_server() -> None:
-    errors: dict[int, Any] = {
-        status: openai_errors.error("x", status)["error"] for status in (400, 404, 413, 500, 503)
-    }
-    kinds = {status: error["type"] for status, error in errors.items()}
-    assert kinds == dict.fromkeys((400, 404, 413), "invalid_request_error") | dict.fromkeys(
-        (500, 503), "server_error"
-    )
-    assert openai_errors.error("x") == {
-        "error": {"message": "x", "type": "server_error", "param": None, "code": None}
-    }

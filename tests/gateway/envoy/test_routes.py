@@ -100,14 +100,26 @@ async def test_an_unknown_method_is_unimplemented(shared_mesh: conftest.Mesh, pa
     assert path in reason
 
 
+@pytest.mark.parametrize("path", ["/", "/v2", "/v2/", "/v2/health/ready/", "/healthz/"])
+async def test_the_sidecars_pages_are_served_with_and_without_a_slash(
+    shared_mesh: conftest.Mesh, path: str
+) -> None:
+    for method in ("GET", "HEAD"):
+        assert (await shared_mesh.http.request(method, f"{path}?a=b")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/", "/v2/models", "/v2/models/"])
+async def test_the_controller_lists_models(shared_mesh: conftest.Mesh, path: str) -> None:
+    assert (await shared_mesh.http.get(path)).json()["by"] == "controller"
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nothing",
-        "/v2/",
+        "/nothing/",
         "/v2/nothing",
-        "/v2/models",
+        "/v2/modelss",
         "/healthzz",
         "/v1/modelss",
         "/metrics/x",

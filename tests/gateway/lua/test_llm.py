@@ -80,6 +80,31 @@ async def test_a_refusal_names_the_mistake(shared: conftest.Mesh) -> None:
         assert (status, code, error["param"]) == (400, "invalid_request", param)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/openai/v1/embeddings/", "/v1/messages"])
+async def test_methods_without_a_body_are_not_allowed_where_one_is_needed(
+    shared: conftest.Mesh, method: str, path: str
+) -> None:
+    answer = await shared.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert "use POST" in answer.json()["error"]["message"]
+
+
+async def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(
+    shared: conftest.Mesh,
+) -> None:
+    headers = {"content-encoding": "gzip"}
+    answer = await shared.http.post("/v1/completions", content=b"\x1f\x8b", headers=headers)
+    status, _, error = fault(answer)
+    assert status == 415
+    assert "`gzip` is not served" in error["message"]
+    plain = await shared.http.post(
+        "/v1/completions", content=b'{"model": "tiny"}', headers={"content-encoding": "identity"}
+    )
+    assert plain.status_code == 200
+
+
 @pytest.mark.parametrize(
     "query", ["model=tiny", "x=1&model=tiny&y", "model=x&model=tiny", "model=t%69ny"]
 )

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from meshserve.gateway.envoy import openai_errors
 from meshserve.gateway.sidecar import sidecar_http
+from meshserve.protocol import llm_errors
 
 
 async def metrics() -> str:
@@ -22,7 +22,7 @@ def client(*, is_ready: bool = True) -> Any:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
 
 
-@pytest.mark.parametrize("path", ["/v2/health/live", "/healthz"])
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/live/", "/healthz"])
 async def test_liveness_does_not_depend_on_readiness(path: str) -> None:
     for is_ready in (True, False):
         answer = await client(is_ready=is_ready).get(path)
@@ -38,8 +38,13 @@ async def test_readiness_is_a_page_with_a_status(path: str) -> None:
 
 async def test_the_root_page_is_the_servers_metadata() -> None:
     facts = (await client().get("/v2")).json()
+    assert (await client().get("/v2/")).json() == facts
     assert facts["name"] == "meshserve"
     assert "binary_tensor_data" in facts["extensions"]
+
+
+async def test_the_root_is_alive_for_kserves_client() -> None:
+    assert (await client().get("/")).json() == {"status": "alive"}
 
 
 async def test_metrics_are_text() -> None:
@@ -82,7 +87,7 @@ async def refused(turn: bytes) -> Any:
 async def test_a_refused_body_is_read_to_its_end_first() -> None:
     words = "the request is larger than the limit of 1000 bytes (gateway.request_bytes_max)"
     assert await refused(b"too-large") == {"error": words}
-    assert await refused(b"too-large-for-llm") == openai_errors.error(words, 413)
+    assert await refused(b"too-large-for-llm") == llm_errors.openai(words, 413)
 
 
 async def test_other_protocols_are_ignored() -> None:

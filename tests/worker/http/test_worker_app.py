@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import urllib.parse
 
 import httpx
@@ -15,9 +14,7 @@ from meshserve import errors
 from meshserve.core.values import model
 from meshserve.protocol import inference, paths
 from meshserve.protocol.pb import inference_pb2 as pb
-from meshserve.worker import worker
 from meshserve.worker.http import worker_app
-from tests import support
 from tests.protocol import drawn
 from tests.worker import helpers
 
@@ -93,84 +90,6 @@ async def test_a_passed_deadline_is_answered(http, pool_worker, storage):
     assert (await call(http, helpers.infer(), **{"grpc-timeout": "soon"})).headers[STATUS] == "3"
     storage.gate.set()
     assert pool_worker.app.load.failures_by_kind == {"DeadlineExceeded": 1, "InvalidRequest": 1}
-
-
-NAPPING = """
-    import time
-
-    class Model:
-        inputs = [("x", "FP32", [-1, 2])]
-        outputs = [("y", "FP32", [-1, 2])]
-        runs = 0
-
-        def predict(self, inputs):
-            Model.runs += 1
-            time.sleep(0.1)
-            return {"y": inputs["x"] * 0 + Model.runs}
-"""
-GRPC_CALL = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n" % (
-    helpers.INFER.encode()
-)
-REST_CALL = b"POST /v2/models/nap/infer HTTP/1.1\r\nhost: x\r\n"
-V1_CALL = b"POST /v1/models/nap:predict HTTP/1.1\r\nhost: x\r\n"
-TENSOR = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}'
-ABANDONED_CALLS = [
-    pytest.param(GRPC_CALL, helpers.infer("nap").SerializeToString(), id="gRPC"),
-    pytest.param(REST_CALL, TENSOR, id="V2"),
-    pytest.param(V1_CALL, b'{"instances": [[1, 2]]}', id="V1"),
-]
-
-
-async def abandon(pool_worker: worker.PoolWorker, head: bytes, body: bytes, count: int) -> None:
-    """Send calls on connections of their own, and close these once all calls wait."""
-    load = pool_worker.app.load
-    writers = []
-    for _ in range(count):
-        _, writer = await asyncio.open_unix_connection(pool_worker.address.socket_path)
-        writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-        writers.append(writer)
-    await support.wait_until_async(lambda: load.in_flight >= count - 2, 10, "the calls wait")
-    for writer in writers:
-        writer.close()
-
-
-@pytest.mark.parametrize(("head", "body"), ABANDONED_CALLS)
-async def test_calls_whose_callers_left_are_not_run(
-    http: httpx.AsyncClient,
-    pool_worker: worker.PoolWorker,
-    storage: helpers.FakeStorage,
-    head: bytes,
-    body: bytes,
-) -> None:
-    helpers.apply(pool_worker, *helpers.declared(helpers.spec("nap", storage.put("nap", NAPPING))))
-    predict = functools.partial(http.post, "/v1/models/nap:predict", json={"instances": [[1, 2]]})
-    runs_before = (await predict()).json()["predictions"][0][0]
-    await abandon(pool_worker, head, body, 200)
-    # At most two runs while the callers were there or left, and this one.
-    assert (await predict()).json()["predictions"][0][0] <= runs_before + 3
-    load = pool_worker.app.load
-    await support.wait_until_async(lambda: load.in_flight == 0, 10, "no call is left")
-    assert load.failures_by_kind[worker_app.ABANDONED] >= 196
-    assert [copy.leases for copy in pool_worker.host.residency.copies.values()] == [0]
-    pool_worker.host.residency.check()
-
-
-@pytest.mark.parametrize(("head", "body"), ABANDONED_CALLS)
-async def test_a_model_is_not_loaded_for_callers_that_left(
-    http: httpx.AsyncClient,
-    pool_worker: worker.PoolWorker,
-    storage: helpers.FakeStorage,
-    head: bytes,
-    body: bytes,
-) -> None:
-    helpers.apply(pool_worker, *helpers.declared(helpers.spec("nap", storage.put("nap", NAPPING))))
-    storage.gate.clear()
-    await abandon(pool_worker, head, body, 200)
-    load = pool_worker.app.load
-    await support.wait_until_async(lambda: load.in_flight == 0, 10, "no call is left")
-    storage.gate.set()
-    await call(http, helpers.infer())
-    assert pool_worker.host.residency.counts.loads == 1
 
 
 async def test_a_worker_without_its_catalog_refuses_requests(http, pool_worker):
