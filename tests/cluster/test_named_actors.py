@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.cluster import named_actors
 
 pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
@@ -75,7 +75,7 @@ async def test_a_cancelled_call_is_waited_for() -> None:
         may_end.wait(10)
         ended.append(True)
 
-    cancelled = asyncio.ensure_future(named_actors.run_to_end(create))
+    cancelled = tasks.spawn(named_actors.run_to_end(create), "run to end", is_awaited=True)
     await asyncio.to_thread(began.wait, 10)
     cancelled.cancel()
     await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.cluster import named_actors, ray_cluster
 from meshserve.core.values import snapshots
 from tests import support
@@ -98,7 +98,9 @@ async def test_a_gateway_that_cannot_be_built_has_a_reason(stage: Any, makers: A
 
 async def test_a_killed_worker_is_lost_at_once_and_can_be_replaced(stage: Any) -> None:
     first = await stage.start_with(stage.good)
-    lost = asyncio.ensure_future(stage.cluster.wait_until_lost(contract.WORKER))
+    lost = tasks.spawn(
+        stage.cluster.wait_until_lost(contract.WORKER), "wait until lost", is_awaited=True
+    )
     os.kill(first.pid, signal.SIGKILL)
     async with asyncio.timeout(named_actors.CALL_S):
         assert await lost

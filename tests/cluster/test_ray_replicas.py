@@ -11,7 +11,7 @@ import httpx
 import pytest
 import ray
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.cluster import named_actors, ray_replicas
 from meshserve.core.values import llm_spec
 from tests import support
@@ -109,7 +109,9 @@ async def test_a_start_has_a_time_limit(replicas: Any) -> None:
 
 
 async def test_a_replica_can_be_stopped_while_it_starts(replicas: Any) -> None:
-    starting = asyncio.ensure_future(contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow")))
+    starting = tasks.spawn(
+        contract.start(replicas, llm_spec.LlmSpec("tiny llm", "slow")), "start", is_awaited=True
+    )
     while contract.REPLICA not in str(ray.util.list_named_actors()):  # noqa: ASYNC110 - another process decides
         await asyncio.sleep(0.05)
     starting.cancel()
@@ -124,8 +126,12 @@ async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_one
     restarted = ray_replicas.RayReplicas(
         named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
     )
-    starting = asyncio.ensure_future(
-        replicas.start_replica("other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan())
+    starting = tasks.spawn(
+        replicas.start_replica(
+            "other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan()
+        ),
+        "start replica",
+        is_awaited=True,
     )
     await support.wait_until_async(
         lambda: "other/0" in str(ray.util.list_named_actors()), contract.WAIT_S

@@ -89,7 +89,7 @@ class EngineContract:
         [({"model": "other"}, openai.NotFoundError), ({"max_tokens": -1}, openai.BadRequestError)],
     )
     def test_openais_client_understands_its_errors(
-        self, served: program.Served, changes: Any, kind: type[openai.APIStatusError]
+        self, served: program.Served, changes: dict[str, Any], kind: type[openai.APIStatusError]
     ) -> None:
         with pytest.raises(kind) as caught:
             complete(served, **changes)

@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import events, llm_spec
 
@@ -52,7 +52,9 @@ class ReplicasContract:
         self, replicas: cluster_control.ReplicaControl
     ) -> None:
         first = await start(replicas)
-        lost = asyncio.ensure_future(replicas.wait_until_replica_lost(REPLICA))
+        lost = tasks.spawn(
+            replicas.wait_until_replica_lost(REPLICA), "wait until replica lost", is_awaited=True
+        )
         await asyncio.sleep(0.05)
         second = await start(replicas)
         assert second.pid != first.pid
@@ -64,7 +66,9 @@ class ReplicasContract:
         self, replicas: cluster_control.ReplicaControl
     ) -> None:
         await start(replicas)
-        lost = asyncio.ensure_future(replicas.wait_until_replica_lost(REPLICA))
+        lost = tasks.spawn(
+            replicas.wait_until_replica_lost(REPLICA), "wait until replica lost", is_awaited=True
+        )
         await asyncio.sleep(0.05)
         assert not lost.done()
         await replicas.stop_replica(REPLICA)

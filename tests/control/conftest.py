@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
 from meshserve.control import control_plane
-from meshserve.core.values import model
+from meshserve.core.mesh import mesh
+from meshserve.core.values import catalog, model
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 from tests import support
 
@@ -34,7 +38,9 @@ class Stage:
     clock: manual_clock.ManualClock = field(default_factory=manual_clock.ManualClock)
     plane: control_plane.ControlPlane = field(init=False)
 
-    async def start(self, config=None, restarts=0):
+    async def start(
+        self, config: dict[str, Any] | None = None, restarts: int = 0
+    ) -> tuple[str, ...]:
         """Begin, as at first or anew."""
         self.plane = control_plane.ControlPlane(
             control_plane.ControlPlaneParts(
@@ -49,25 +55,38 @@ class Stage:
         return words
 
     @property
-    def mesh(self):
+    def mesh(self) -> mesh.Mesh:
         return self.plane.controller._mesh
 
-    def is_ready(self):
-        workers, gates = self.mesh.workers.records.values(), self.mesh.gateways.records.values()
-        return bool(gates) and all(item.state == "ready" for item in (*workers, *gates))
+    def home(self, name: str) -> str:
+        """Return the ready worker of a model or alias, which must have one."""
+        worker_id = self.mesh.home(name)
+        assert worker_id is not None, f"{name} has no home"
+        return worker_id
 
-    async def until(self, is_true, what="it"):
+    def declared(self, id_: model.ModelId) -> catalog.ModelDeclared:
+        """Return the declaration of a model, which must have one."""
+        declared = self.mesh.catalog.models.declared(id_)
+        assert declared is not None, f"{id_} is not declared"
+        return declared
+
+    def is_ready(self) -> bool:
+        workers, gates = self.mesh.workers.records.values(), self.mesh.gateways.records.values()
+        states = [*(worker.state for worker in workers), *(gate.state for gate in gates)]
+        return bool(gates) and all(state == "ready" for state in states)
+
+    async def until(self, is_true: Callable[..., Any], what: str = "it") -> None:
         await support.wait_until_async(is_true, what=what)
 
-    def client(self):
+    def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(self.plane.app), base_url="http://mesh"
         )
 
-    def names(self):
+    def names(self) -> list[str]:
         return sorted({id_.name for id_ in self.store.models})
 
-    def knowing(self, name):
+    def knowing(self, name: str) -> list[str]:
         """The workers whose catalog has the model or alias."""
         return sorted(
             id_
@@ -77,7 +96,7 @@ class Stage:
 
 
 @pytest.fixture
-async def fresh(tmp_path):
+async def fresh(tmp_path: Path) -> AsyncIterator[Stage]:
     """A stage before its beginning."""
     new_stage = Stage(str(tmp_path))
     yield new_stage
@@ -85,14 +104,14 @@ async def fresh(tmp_path):
 
 
 @pytest.fixture
-async def stage(fresh):
+async def stage(fresh: Stage) -> Stage:
     """A stage with CONFIG in force."""
     await fresh.start(CONFIG)
     return fresh
 
 
 @pytest.fixture
-async def http(stage):
+async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the management API."""
     async with stage.client() as client:
         yield client

@@ -7,7 +7,7 @@ from meshserve.control import control_plane
 from tests.control import conftest
 
 
-async def test_a_first_configuration_returns_its_changes(fresh):
+async def test_a_first_configuration_returns_its_changes(fresh: conftest.Stage) -> None:
     assert await fresh.start(conftest.CONFIG) == (
         "pool default added: 2 workers",
         "pool gpu added: 1 worker",
@@ -17,37 +17,37 @@ async def test_a_first_configuration_returns_its_changes(fresh):
     )
 
 
-async def test_the_same_configuration_again_changes_nothing(stage):
+async def test_the_same_configuration_again_changes_nothing(stage: conftest.Stage) -> None:
     await stage.plane.close()
     calls = len(stage.cluster.calls)
     assert await stage.start(conftest.CONFIG) == ()
     assert stage.cluster.calls[calls:] == ["start gateway n1"]
 
 
-async def test_without_a_document_the_last_one_holds(stage):
+async def test_without_a_document_the_last_one_holds(stage: conftest.Stage) -> None:
     await stage.plane.close()
     stage.cluster.kill("gpu-0")
     await stage.start()
     assert sorted(stage.cluster.workers) == ["default-0", "default-1", "gpu-0"]
 
 
-async def test_a_wrong_document_starts_nothing(fresh):
+async def test_a_wrong_document_starts_nothing(fresh: conftest.Stage) -> None:
     with pytest.raises(errors.ConfigInvalid):
         await fresh.start({"poolz": {}})
     assert fresh.cluster.calls == []
 
 
-async def test_a_drained_plane_has_ended_everything(stage):
+async def test_a_drained_plane_has_ended_everything(stage: conftest.Stage) -> None:
     await stage.plane.drain()
     assert (stage.cluster.workers, stage.cluster.gateways) == ({}, {})
 
 
-async def test_processes_go_on_without_the_control_plane(stage):
+async def test_processes_go_on_without_the_control_plane(stage: conftest.Stage) -> None:
     await stage.plane.close()
     assert (len(stage.cluster.workers), len(stage.cluster.gateways)) == (3, 1)
 
 
-async def test_time_goes_on_while_the_real_clock_sleeps():
+async def test_time_goes_on_while_the_real_clock_sleeps() -> None:
     clock = control_plane.RealClock()
     before_s = clock.now_s()
     await clock.sleep(0.02)

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 
+from meshserve import tasks
 from meshserve.control import mesh_json
 from meshserve.core.values import events, llm_spec
-from tests.control import llms
+from tests.control import conftest, llms
 
 HELD = "/mesh/internal/held"
 
 
 @pytest.fixture
-async def client(fresh):
+async def client(fresh: conftest.Stage) -> AsyncIterator[Any]:
     await fresh.start(llms.CONFIG)
     async with fresh.client() as http:
         yield http
 
 
-def view_of(stage, name):
+def view_of(stage: conftest.Stage, name: str) -> dict[str, Any]:
     return next(
         item for item in mesh_json.status(stage.mesh.view())["llms"] if item["name"] == name
     )
 
 
-def starts(stage, name):
+def starts(stage: conftest.Stage, name: str) -> int:
     return stage.cluster.calls.count(f"start replica {name}/0")
 
 
-async def is_ready(stage, name):
+async def is_ready(stage: conftest.Stage, name: str) -> None:
     await stage.until(lambda: view_of(stage, name)["state"] == "ready", f"{name} is ready")
 
 
-async def test_an_llm_with_a_minimum_starts_and_gateways_know(fresh, client):
+async def test_an_llm_with_a_minimum_starts_and_gateways_know(
+    fresh: conftest.Stage, client: httpx.AsyncClient
+) -> None:
     await is_ready(fresh, "always")
     (route,) = [route for route in fresh.cluster.gateways["n1"].llms if route.name == "always"]
     assert route.names == ("always", "org/always", "always-sql")
@@ -43,10 +49,14 @@ async def test_an_llm_with_a_minimum_starts_and_gateways_know(fresh, client):
     assert (await client.post(HELD, params={"model": "always-sql"})).status_code == 200
 
 
-async def test_many_requests_at_once_make_one_start(fresh, client):
+async def test_many_requests_at_once_make_one_start(
+    fresh: conftest.Stage, client: httpx.AsyncClient
+) -> None:
     gate = fresh.cluster.slow["rare/0"] = asyncio.Event()
     waiting = [
-        asyncio.ensure_future(client.post(HELD, params={"model": "rare", "bytes": "9"}))
+        tasks.spawn(
+            client.post(HELD, params={"model": "rare", "bytes": "9"}), "post", is_awaited=True
+        )
         for _ in range(50)
     ]
     await fresh.until(lambda: view_of(fresh, "rare")["held"] == 50)
@@ -60,7 +70,9 @@ async def test_many_requests_at_once_make_one_start(fresh, client):
     ) == (0, 1, 7.0)
 
 
-async def test_a_failed_start_turns_requests_away_with_reason_and_wait(fresh, client):
+async def test_a_failed_start_turns_requests_away_with_reason_and_wait(
+    fresh: conftest.Stage, client: httpx.AsyncClient
+) -> None:
     fresh.cluster.failing_replicas["rare/0"] = 1
     answer = await client.post(HELD, params={"model": "rare"})
     assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
@@ -69,7 +81,7 @@ async def test_a_failed_start_turns_requests_away_with_reason_and_wait(fresh, cl
 
 
 @pytest.mark.usefixtures("client")
-async def test_a_lost_replica_is_restarted(fresh):
+async def test_a_lost_replica_is_restarted(fresh: conftest.Stage) -> None:
     await is_ready(fresh, "always")
     fresh.cluster.kill_replica("always/0", "the engine core was killed")
     await fresh.until(lambda: view_of(fresh, "always")["state"] == "failed")
@@ -78,7 +90,7 @@ async def test_a_lost_replica_is_restarted(fresh):
     assert view_of(fresh, "always")["replicas"][0]["restarts"] == 1
 
 
-async def test_an_idle_llm_is_stopped(fresh, client):
+async def test_an_idle_llm_is_stopped(fresh: conftest.Stage, client: httpx.AsyncClient) -> None:
     assert (await client.post(HELD, params={"model": "rare"})).status_code == 200
     for _ in range(310):
         await fresh.clock.advance(1.0)
@@ -88,7 +100,7 @@ async def test_an_idle_llm_is_stopped(fresh, client):
 
 
 @pytest.mark.usefixtures("client")
-async def test_a_replicas_report_is_shown(fresh):
+async def test_a_replicas_report_is_shown(fresh: conftest.Stage) -> None:
     await is_ready(fresh, "always")
     said = llm_spec.LlmReport(
         "always/0", running=2, waiting=1, tokens_per_s=30.5, ttft_p50_s=0.25, kv_used=0.5
@@ -106,7 +118,9 @@ async def test_a_replicas_report_is_shown(fresh):
     ) == (1, 30.5, 0.25, 0.5)
 
 
-async def test_an_llm_that_waits_for_gpus_says_so_and_holds_up_no_other(fresh, client):
+async def test_an_llm_that_waits_for_gpus_says_so_and_holds_up_no_other(
+    fresh: conftest.Stage, client: httpx.AsyncClient
+) -> None:
     document = {
         **llms.CONFIG,
         "llms": [
@@ -127,7 +141,7 @@ async def test_an_llm_that_waits_for_gpus_says_so_and_holds_up_no_other(fresh, c
 
 
 @pytest.mark.usefixtures("client")
-async def test_a_controller_that_begins_again_takes_engines_over(fresh):
+async def test_a_controller_that_begins_again_takes_engines_over(fresh: conftest.Stage) -> None:
     await is_ready(fresh, "always")
     await fresh.plane.close()
     await fresh.start(restarts=1)
@@ -137,19 +151,23 @@ async def test_a_controller_that_begins_again_takes_engines_over(fresh):
     await fresh.until(lambda: view_of(fresh, "always")["state"] == "failed")
 
 
-async def test_everything_ends_in_good_order(fresh, client):
+async def test_everything_ends_in_good_order(
+    fresh: conftest.Stage, client: httpx.AsyncClient
+) -> None:
     await is_ready(fresh, "always")
-    waiting = asyncio.ensure_future(client.post(HELD, params={"model": "rare"}))
+    waiting = tasks.spawn(client.post(HELD, params={"model": "rare"}), "post", is_awaited=True)
     await waiting
     await fresh.plane.drain()
     assert (fresh.cluster.replicas, fresh.cluster.gateways, fresh.cluster.workers) == ({}, {}, {})
 
 
-async def test_capacity_is_looked_at_only_with_llms(fresh):
+async def test_capacity_is_looked_at_only_with_llms(
+    fresh: conftest.Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fresh.start({"pools": llms.CONFIG["pools"]})
     told_before = fresh.plane.controller.events_handled
-    posted = []
-    fresh.plane.controller.post = posted.append
+    posted: list[events.Event] = []
+    monkeypatch.setattr(fresh.plane.controller, "post", posted.append)
     await fresh.clock.advance(4.1)
     assert told_before
     assert not any(isinstance(event, events.CapacitySeen) for event in posted)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve.control import mesh_json
@@ -10,19 +12,21 @@ A, B = model.ModelId("a"), model.ModelId("b")
 
 
 @pytest.fixture
-def mesh_world():
+def mesh_world() -> world.World:
     fresh = world.World()
     fresh.apply(pools=(world.pool(workers=2),))
     fresh.feed(events.ModelsRegistered(tuple(world.spec(name) for name in ("a", "b", "c"))))
     return fresh
 
 
-def say(mesh_world, worker_id, *copies, **fields):
+def say(
+    mesh_world: world.World, worker_id: str, *copies: reports.CopyReport, **fields: Any
+) -> None:
     report = reports.WorkerReport(worker_id, 1, "n1", "ready", 99, copies=copies, **fields)
     mesh_world.feed(events.WorkerReported(report, 0))
 
 
-def names(mesh_world, **choice):
+def names(mesh_world: world.World, **choice: Any) -> list[str]:
     return [
         item["name"]
         for item in mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(**choice))[
@@ -31,7 +35,7 @@ def names(mesh_world, **choice):
     ]
 
 
-def test_the_best_copy_decides_a_models_state(mesh_world):
+def test_the_best_copy_decides_a_models_state(mesh_world: world.World) -> None:
     say(mesh_world, "default-0", reports.CopyReport(A, "failed", "it is corrupt", requests=2))
     say(
         mesh_world,
@@ -48,7 +52,7 @@ def test_the_best_copy_decides_a_models_state(mesh_world):
     assert shown["footprint_bytes"] == {"host": 5, "gpu": 0}
 
 
-def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world):
+def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world: world.World) -> None:
     say(mesh_world, "default-0", measured=(world.measured("a", 7),))
     assert (
         mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"][0][
@@ -58,7 +62,7 @@ def test_a_model_that_is_absent_takes_what_it_took_last(mesh_world):
     )
 
 
-def test_models_are_counted_once_wherever_they_are(mesh_world):
+def test_models_are_counted_once_wherever_they_are(mesh_world: world.World) -> None:
     say(mesh_world, "default-0", reports.CopyReport(A, "ready"), reports.CopyReport(B, "loading"))
     say(mesh_world, "default-1", reports.CopyReport(A, "failed"))
     assert mesh_json.status(mesh_world.mesh.view())["models"] == {
@@ -69,7 +73,7 @@ def test_models_are_counted_once_wherever_they_are(mesh_world):
     }
 
 
-def test_a_workers_numbers_are_its_reports(mesh_world):
+def test_a_workers_numbers_are_its_reports(mesh_world: world.World) -> None:
     say(
         mesh_world,
         "default-0",
@@ -86,9 +90,9 @@ def test_a_workers_numbers_are_its_reports(mesh_world):
     ) == (1, 9, 4, 0)
 
 
-def test_a_model_on_several_workers_is_shown_with_them(mesh_world):
+def test_a_model_on_several_workers_is_shown_with_them(mesh_world: world.World) -> None:
     assert mesh_json.status(mesh_world.mesh.view())["spread"] == []
-    home = mesh_world.mesh.home("a")
+    home = mesh_world.home("a")
     for _ in range(5):
         mesh_world.tick(1.0)
         say(mesh_world, home, demands=(reports.ModelDemand(A, 1.0),))
@@ -98,7 +102,7 @@ def test_a_model_on_several_workers_is_shown_with_them(mesh_world):
     ]
 
 
-def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world):
+def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world: world.World) -> None:
     mesh_world.settle()
     assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"
     mesh_world.kill("default-0")
@@ -114,7 +118,7 @@ def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world):
     assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"
 
 
-def test_a_worker_that_is_lost_says_why(mesh_world):
+def test_a_worker_that_is_lost_says_why(mesh_world: world.World) -> None:
     mesh_world.kill("default-0")
     mesh_world.feed(events.WorkerLost("default-0", "again"))
     status = mesh_json.status(mesh_world.mesh.view())
@@ -122,25 +126,25 @@ def test_a_worker_that_is_lost_says_why(mesh_world):
     assert status["pools"][0]["workers"][0]["restarts"] == 1
 
 
-def test_a_mesh_that_ends_is_draining(mesh_world):
+def test_a_mesh_that_ends_is_draining(mesh_world: world.World) -> None:
     mesh_world.feed(events.DrainRequested())
     assert mesh_json.status(mesh_world.mesh.view())["state"] == "draining"
 
 
-def test_a_mesh_without_a_gateway_is_not_ready():
+def test_a_mesh_without_a_gateway_is_not_ready() -> None:
     fresh = world.World()
     fresh.feed(events.NodesSeen(()))
     assert mesh_json.status(fresh.mesh.view())["state"] == "starting"
 
 
-def test_versions_are_listed_by_number(mesh_world):
+def test_versions_are_listed_by_number(mesh_world: world.World) -> None:
     for version in ("10", "9", "beta"):
         mesh_world.feed(events.ModelsRegistered((world.spec("c", version),)))
     page = mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="c"))
     assert [item["version"] for item in page["models"]] == ["beta", "1", "9", "10"]
 
 
-def test_a_page_begins_after_the_last_one(mesh_world):
+def test_a_page_begins_after_the_last_one(mesh_world: world.World) -> None:
     assert names(mesh_world, limit=2) == ["a", "b"]
     assert mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(limit=2))["next"] == "b/1"
     assert names(mesh_world, limit=2, after="b/1") == ["c"]
@@ -152,13 +156,13 @@ def test_a_page_begins_after_the_last_one(mesh_world):
     )
 
 
-def test_a_bare_name_is_the_end_of_its_versions(mesh_world):
+def test_a_bare_name_is_the_end_of_its_versions(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("a", "2"),)))
     assert names(mesh_world, after="a") == ["b", "c"]
     assert names(mesh_world, after="a/1") == ["a", "b", "c"]
 
 
-def test_aliases_are_shown_with_their_model(mesh_world):
+def test_aliases_are_shown_with_their_model(mesh_world: world.World) -> None:
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     assert mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"][0][
         "aliases"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -15,29 +17,30 @@ SAVE = commands.SaveChanges(CHANGES)
 
 
 class Stage:
-    def __init__(self):
-        self.store, self.events = fake_store.FakeStore(), []
+    def __init__(self) -> None:
+        self.store = fake_store.FakeStore()
+        self.events: list[Any] = []  # tests know which events come
         self.registry = registry_effects.RegistryEffects(self.store, self.events.append)
 
-    async def until(self, count):
+    async def until(self, count: int) -> list[Any]:
         await support.wait_until_async(lambda: len(self.events) >= count, what=f"{count} events")
         return self.events
 
 
 @pytest.fixture
-async def stage():
+async def stage() -> AsyncIterator[Any]:
     new_stage = Stage()
     yield new_stage
     await new_stage.registry.close()
 
 
-async def test_a_save_is_answered_once_it_is_durable(stage):
+async def test_a_save_is_answered_once_it_is_durable(stage: Stage) -> None:
     stage.registry.perform(SAVE)
     assert await stage.until(1) == [events.ChangesSaved(CHANGES)]
     assert model.ModelId("a") in stage.store.models
 
 
-async def test_a_save_that_fails_says_why(stage, caplog):
+async def test_a_save_that_fails_says_why(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     stage.store.is_broken = True
     stage.registry.perform(SAVE)
     (failed,) = await stage.until(1)
@@ -45,7 +48,9 @@ async def test_a_save_that_fails_says_why(stage, caplog):
     assert "changes could not be saved" in caplog.text
 
 
-async def test_a_bug_in_the_registry_is_an_answer_too(stage, monkeypatch, caplog):
+async def test_a_bug_in_the_registry_is_an_answer_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(stage.store, "save", None)
     stage.registry.perform(SAVE)
     (failed,) = await stage.until(1)
@@ -53,7 +58,7 @@ async def test_a_bug_in_the_registry_is_an_answer_too(stage, monkeypatch, caplog
     assert "Traceback" in caplog.text
 
 
-async def test_writes_are_performed_in_order_and_outside_of_the_loop(stage):
+async def test_writes_are_performed_in_order_and_outside_of_the_loop(stage: Stage) -> None:
     stage.store.stall = threading.Event()
     stage.registry.perform(commands.RememberMeasured((world.measured("a", 5),)))
     stage.registry.perform(SAVE)
@@ -63,7 +68,9 @@ async def test_writes_are_performed_in_order_and_outside_of_the_loop(stage):
     assert list(stage.store.learned) == [model.ModelId("a")]
 
 
-async def test_what_can_t_be_remembered_holds_nothing_up(stage, caplog):
+async def test_what_can_t_be_remembered_holds_nothing_up(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.store.is_broken = True
     stage.registry.perform(commands.RememberMeasured((world.measured("a", 5),)))
     stage.registry.perform(SAVE)

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import httpx
+import pytest
+
 from meshserve import errors
 from meshserve.control import repository_sync
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import model
+from meshserve.core.values import desired, model
 from tests.control import conftest
 from tests.core import world
 
 WATCHED = {**conftest.CONFIG, "repositories": [{"path": "/r"}]}
 
 
-def scan(*names, problems=()):
+def scan(*names: str, problems: tuple[str, ...] = ()) -> cluster_control.RepositoryScan:
     specs = (
         dataclasses.replace(world.spec(name), origin=model.Origin.parse("repository:/r"))
         for name in names
@@ -20,7 +23,7 @@ def scan(*names, problems=()):
     return cluster_control.RepositoryScan(tuple(specs), problems)
 
 
-async def test_what_a_repository_holds_is_served(fresh):
+async def test_what_a_repository_holds_is_served(fresh: conftest.Stage) -> None:
     await fresh.start(WATCHED)
     fresh.watch.put("/r", scan("one", "two"))
     await fresh.until(lambda: fresh.names() == ["big", "conf", "one", "two"])
@@ -29,17 +32,21 @@ async def test_what_a_repository_holds_is_served(fresh):
     await fresh.until(lambda: fresh.knowing("two") == ["default-0", "default-1"])
 
 
-async def test_problems_of_a_repository_are_logged(fresh, caplog):
+async def test_problems_of_a_repository_are_logged(
+    fresh: conftest.Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     await fresh.start(WATCHED)
     fresh.watch.put("/r", scan("one", problems=("/r/two: no model in it",)))
     await fresh.until(lambda: "repository /r: /r/two: no model in it" in caplog.text)
 
 
-async def test_the_status_tells_problems_as_long_as_they_last_and_the_log_once(fresh, caplog):
+async def test_the_status_tells_problems_as_long_as_they_last_and_the_log_once(
+    fresh: conftest.Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     await fresh.start(WATCHED)
 
-    def problems():
+    def problems() -> tuple[int, list[str]]:
         (repository,) = fresh.plane.status()["repositories"]
         return repository["models"], repository["problems"]
 
@@ -54,7 +61,9 @@ async def test_the_status_tells_problems_as_long_as_they_last_and_the_log_once(f
     await fresh.until(lambda: problems() == (1, []))
 
 
-async def test_a_repository_that_comes_with_a_new_configuration_is_followed(stage, http):
+async def test_a_repository_that_comes_with_a_new_configuration_is_followed(
+    stage: conftest.Stage, http: httpx.AsyncClient
+) -> None:
     stage.watch.put("/r", scan("one"))
     await http.post("/mesh/v1/apply", json=WATCHED)
     await stage.until(lambda: "one" in stage.names())
@@ -65,7 +74,9 @@ async def test_a_repository_that_comes_with_a_new_configuration_is_followed(stag
     assert stage.names() == ["big", "conf"]
 
 
-async def test_a_repository_is_followed_by_a_controller_that_begins_again(fresh):
+async def test_a_repository_is_followed_by_a_controller_that_begins_again(
+    fresh: conftest.Stage,
+) -> None:
     await fresh.start(WATCHED)
     await fresh.plane.close()
     await fresh.start()
@@ -73,8 +84,10 @@ async def test_a_repository_is_followed_by_a_controller_that_begins_again(fresh)
     await fresh.until(lambda: model.ModelId("one") in fresh.store.models)
 
 
-async def test_a_repository_that_fails_is_scanned_again(fresh, monkeypatch, caplog):
-    def failing(*_):
+async def test_a_repository_that_fails_is_scanned_again(
+    fresh: conftest.Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: float | desired.RepositorySettings) -> None:
         raise errors.LoadFailed("the disk went away")
 
     with monkeypatch.context() as patched:
@@ -86,7 +99,9 @@ async def test_a_repository_that_fails_is_scanned_again(fresh, monkeypatch, capl
     await fresh.until(lambda: "one" in fresh.names())
 
 
-async def test_a_scan_that_can_t_be_saved_is_repeated(fresh, caplog):
+async def test_a_scan_that_can_t_be_saved_is_repeated(
+    fresh: conftest.Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     await fresh.start(WATCHED)
     fresh.store.is_broken = True
     fresh.watch.put("/r", scan("one"))

@@ -1,35 +1,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from meshserve import tasks
 from meshserve.control import serial_queue
 
 
 class Performed:
-    def __init__(self):
-        self.commands = []
+    def __init__(self) -> None:
+        self.commands: list[object] = []
         self.gate = asyncio.Event()
 
-    async def __call__(self, command):
+    async def __call__(self, command: int | str) -> None:
         await self.gate.wait()
         self.commands.append(command)
 
 
 @pytest.fixture
-async def performed():
+async def performed() -> Performed:
     return Performed()
 
 
 @pytest.fixture
-async def queue(performed):
+async def queue(performed: Performed) -> AsyncIterator[Any]:
     new_queue = serial_queue.SerialQueue("test", performed)
     yield new_queue
     new_queue.clear()
 
 
-async def test_commands_are_performed_in_order(queue, performed):
+async def test_commands_are_performed_in_order(
+    queue: serial_queue.SerialQueue[Any], performed: Performed
+) -> None:
     performed.gate.set()
     for number in range(5):
         queue.put(number)
@@ -37,7 +42,9 @@ async def test_commands_are_performed_in_order(queue, performed):
     assert performed.commands == [0, 1, 2, 3, 4]
 
 
-async def test_a_queue_goes_on_after_it_was_idle(queue, performed):
+async def test_a_queue_goes_on_after_it_was_idle(
+    queue: serial_queue.SerialQueue[Any], performed: Performed
+) -> None:
     performed.gate.set()
     for number in range(2):
         queue.put(number)
@@ -45,11 +52,13 @@ async def test_a_queue_goes_on_after_it_was_idle(queue, performed):
     assert performed.commands == [0, 1]
 
 
-async def test_an_idle_queue_is_settled(queue):
+async def test_an_idle_queue_is_settled(queue: serial_queue.SerialQueue[Any]) -> None:
     await asyncio.wait_for(queue.wait_until_settled(), 1)
 
 
-async def test_what_is_put_once_is_not_put_twice(queue, performed):
+async def test_what_is_put_once_is_not_put_twice(
+    queue: serial_queue.SerialQueue[Any], performed: Performed
+) -> None:
     for _ in range(3):
         queue.put("a", is_once=True)
     performed.gate.set()
@@ -57,7 +66,9 @@ async def test_what_is_put_once_is_not_put_twice(queue, performed):
     assert performed.commands == ["a"]
 
 
-async def test_what_is_being_performed_is_put_once_more(queue, performed):
+async def test_what_is_being_performed_is_put_once_more(
+    queue: serial_queue.SerialQueue[Any], performed: Performed
+) -> None:
     queue.put("a", is_once=True)
     await asyncio.sleep(0)
     queue.put("a", is_once=True)
@@ -66,10 +77,12 @@ async def test_what_is_being_performed_is_put_once_more(queue, performed):
     assert performed.commands == ["a", "a"]
 
 
-async def test_a_cleared_queue_forgets_and_lets_waiters_go(queue, performed):
+async def test_a_cleared_queue_forgets_and_lets_waiters_go(
+    queue: serial_queue.SerialQueue[Any], performed: Performed
+) -> None:
     queue.put(1)
     queue.put(2)
-    settled = asyncio.ensure_future(queue.wait_until_settled())
+    settled = tasks.spawn(queue.wait_until_settled(), "wait until settled", is_awaited=True)
     await asyncio.sleep(0)
     queue.clear()
     await asyncio.wait_for(settled, 1)
@@ -79,10 +92,12 @@ async def test_a_cleared_queue_forgets_and_lets_waiters_go(queue, performed):
     assert performed.commands == [3]
 
 
-async def test_what_runs_in_the_background_ends_with_the_queue(queue):
+async def test_what_runs_in_the_background_ends_with_the_queue(
+    queue: serial_queue.SerialQueue[Any],
+) -> None:
     ended = asyncio.Event()
 
-    async def work():
+    async def work() -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -94,10 +109,10 @@ async def test_what_runs_in_the_background_ends_with_the_queue(queue):
     await asyncio.wait_for(ended.wait(), 1)
 
 
-async def test_an_interrupted_command_ends_before_the_next_begins():
+async def test_an_interrupted_command_ends_before_the_next_begins() -> None:
     order, started = [], asyncio.Event()
 
-    async def perform(command):
+    async def perform(command: str) -> None:
         order.append(f"begin {command}")
         started.set()
         try:
@@ -117,10 +132,12 @@ async def test_an_interrupted_command_ends_before_the_next_begins():
     assert order == ["begin start", "end start", "begin stop", "end stop"]
 
 
-async def test_a_command_that_raises_is_logged_and_ends_nothing(caplog):
+async def test_a_command_that_raises_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     performed = []
 
-    async def perform(command):
+    async def perform(command: str) -> None:
         if command == "bad":
             raise AssertionError("a bug")
         performed.append(command)

@@ -70,6 +70,18 @@ class World:
         self.feed(events.Restored())
         self.feed(events.NodesSeen((NODE,)))
 
+    def home(self, name: str) -> str:
+        """Return the ready worker of a model or alias, which must have one."""
+        worker_id = self.mesh.home(name)
+        assert worker_id is not None, f"{name} has no home"
+        return worker_id
+
+    def declared(self, id_: model.ModelId) -> catalog.ModelDeclared:
+        """Return the declaration of a model, which must have one."""
+        declared = self.mesh.catalog.models.declared(id_)
+        assert declared is not None, f"{id_} is not declared"
+        return declared
+
     def feed(
         self, event: events.Event | events.AdminRequest, *, is_store_broken: bool = False
     ) -> tuple[str, ...]:

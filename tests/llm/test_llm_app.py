@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from meshserve import tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.llm import llm_app
 from tests import support
@@ -104,8 +105,11 @@ async def test_it_is_idle_when_the_last_request_is_answered(
     client: httpx.AsyncClient, outer: llm_app.LlmApp, inner: EngineApp
 ) -> None:
     inner.may_answer.clear()
-    requests = [asyncio.ensure_future(client.get("/a")), asyncio.ensure_future(client.get("/b"))]
-    idle = asyncio.ensure_future(outer.wait_until_idle())
+    requests = [
+        tasks.spawn(client.get("/a"), "get", is_awaited=True),
+        tasks.spawn(client.get("/b"), "get", is_awaited=True),
+    ]
+    idle = tasks.spawn(outer.wait_until_idle(), "wait until idle", is_awaited=True)
     await support.wait_until_async(lambda: outer.in_flight == 2)
     assert not idle.done()
     inner.may_answer.set()

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server
@@ -48,8 +47,8 @@ async def started(
         await server.stop()
 
 
-def ask(client: httpx.AsyncClient, tokens: int = 3) -> Awaitable[httpx.Response]:
-    return client.post(
+async def ask(client: httpx.AsyncClient, tokens: int = 3) -> httpx.Response:
+    return await client.post(
         "/v1/completions", json={"model": "tiny", "prompt": "x", "max_tokens": tokens}
     )
 
@@ -118,7 +117,7 @@ async def test_a_slow_engine_is_not_a_stalled_one(tmp_path: Path) -> None:
 async def test_draining_ends_with_its_timeout(tmp_path: Path) -> None:
     engine = fake_engine.FakeEngine(step_s=0.1)
     async with started(engine, tmp_path) as (server, client):
-        request = asyncio.ensure_future(ask(client, 5))
+        request = tasks.spawn(ask(client, 5), "ask", is_awaited=True)
         await support.wait_until_async(lambda: server.report().running == 1)
         await server.drain(0.05)
         assert not request.done()
@@ -142,7 +141,7 @@ async def test_it_sleeps_once_its_requests_are_answered(tmp_path: Path) -> None:
         server,
         client,
     ):
-        request = asyncio.ensure_future(ask(client, 5))
+        request = tasks.spawn(ask(client, 5), "ask", is_awaited=True)
         await support.wait_until_async(lambda: server.report().running == 1)
         await server.sleep(1)
         assert (await request).status_code == 200

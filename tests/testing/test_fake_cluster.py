@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from meshserve import errors
@@ -9,12 +11,17 @@ from tests.contracts import cluster as contract
 from tests.core import world
 
 
+@dataclass(frozen=True)
+class FakeStage(contract.Stage):
+    cluster: fake_cluster.FakeCluster
+
+
 @pytest.fixture
-async def stage():
-    made = fake_cluster.FakeCluster()
-    made.failing_loads["broken"] = "it is corrupt"
-    return contract.Stage(
-        made, desired.WorkerSettings(), world.spec("good"), world.spec("broken"), "127.0.0.1:1"
+async def stage() -> FakeStage:
+    cluster = fake_cluster.FakeCluster()
+    cluster.failing_loads["broken"] = "it is corrupt"
+    return FakeStage(
+        cluster, desired.WorkerSettings(), world.spec("good"), world.spec("broken"), "127.0.0.1:1"
     )
 
 
@@ -22,14 +29,14 @@ class TestFakeCluster(contract.ClusterContract):
     """It keeps to what a real cluster keeps to."""
 
 
-async def test_a_start_fails_as_often_as_it_was_told_to(stage):
+async def test_a_start_fails_as_often_as_it_was_told_to(stage: FakeStage) -> None:
     stage.cluster.failing_starts[contract.WORKER] = 1
     with pytest.raises(errors.Unavailable):
         await stage.start()
     assert (await stage.start()).worker_id == contract.WORKER
 
 
-async def test_a_step_gets_lost_as_often_as_it_was_told_to(stage):
+async def test_a_step_gets_lost_as_often_as_it_was_told_to(stage: FakeStage) -> None:
     await stage.start_with()
     stage.cluster.lost_steps[contract.WORKER] = 1
     await stage.cluster.send_changes(contract.WORKER, catalog_sync.SyncStep(2, ()))
@@ -37,7 +44,9 @@ async def test_a_step_gets_lost_as_often_as_it_was_told_to(stage):
         await stage.cluster.send_changes(contract.WORKER, catalog_sync.SyncStep(3, ()))
 
 
-async def test_a_gateway_refuses_a_snapshot_as_often_as_it_was_told_to(stage):
+async def test_a_gateway_refuses_a_snapshot_as_often_as_it_was_told_to(
+    stage: FakeStage,
+) -> None:
     snap = snapshots.GatewaySnapshot("", "n1", {})
     await stage.cluster.start_gateway("n1", snap)
     stage.cluster.failing_configures["n1"] = 1

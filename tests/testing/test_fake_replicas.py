@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.values import llm_spec
 from meshserve.testing import fake_replicas
 from tests.contracts import replicas as contract
@@ -30,7 +30,7 @@ async def test_a_start_fails_as_often_as_a_test_wants(replicas: fake_replicas.Fa
 
 async def test_a_start_takes_as_long_as_a_test_wants(replicas: fake_replicas.FakeReplicas) -> None:
     replicas.slow[contract.REPLICA] = asyncio.Event()
-    starting = asyncio.ensure_future(contract.start(replicas))
+    starting = tasks.spawn(contract.start(replicas), "start", is_awaited=True)
     await asyncio.sleep(0)
     assert await replicas.living_replicas() == ()
     replicas.slow[contract.REPLICA].set()

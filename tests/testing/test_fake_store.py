@@ -9,7 +9,7 @@ from meshserve.testing import fake_store
 from tests.core import world
 
 
-def test_what_is_saved_is_there():
+def test_what_is_saved_is_there() -> None:
     store = fake_store.FakeStore()
     store.save(
         [
@@ -25,7 +25,7 @@ def test_what_is_saved_is_there():
     assert (store.load().changes, store.load().document) == ((), "{}")
 
 
-def test_a_broken_store_keeps_nothing():
+def test_a_broken_store_keeps_nothing() -> None:
     store = fake_store.FakeStore()
     store.is_broken = True
     with pytest.raises(errors.Unavailable):
@@ -35,7 +35,7 @@ def test_a_broken_store_keeps_nothing():
     assert store.load().changes == ()
 
 
-async def test_a_watched_repository_says_what_it_was_told():
+async def test_a_watched_repository_says_what_it_was_told() -> None:
     watch, place = fake_store.FakeWatch(), desired.RepositorySettings("/r", watch=False)
     watch.put("/r", cluster_control.RepositoryScan((world.spec("a"),)))
     watch.put("/r", cluster_control.RepositoryScan(()))

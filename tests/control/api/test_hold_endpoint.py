@@ -8,7 +8,7 @@ import orjson
 import pytest
 from starlette.requests import Request
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control.api import hold_endpoint
 from meshserve.core.values import commands, events
 from meshserve.protocol import paths
@@ -39,21 +39,21 @@ class Stage:
             "query_string": urlencode(query).encode(),
             "headers": [],
         }
-        return asyncio.ensure_future(self.endpoint.wait(Request(scope, receive)))
+        return tasks.spawn(self.endpoint.wait(Request(scope, receive)), "wait", is_awaited=True)
 
 
-async def posted(stage: Any, count: Any) -> None:
+async def posted(stage: Stage, count: int) -> None:
     """Return when so many events have been posted."""
     while len(stage.events) < count:  # noqa: ASYNC110 - each turn of the loop brings them nearer
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def stage() -> Any:
+async def stage() -> Stage:
     return Stage()
 
 
-async def test_an_admitted_request_gets_200(stage: Any) -> None:
+async def test_an_admitted_request_gets_200(stage: Stage) -> None:
     waiting = stage.hold(model="tiny llm", bytes="17")
     await posted(stage, 1)
     assert stage.events == [events.RequestHeld("1", "tiny llm", 17)]
@@ -63,7 +63,7 @@ async def test_an_admitted_request_gets_200(stage: Any) -> None:
     assert len(stage.events) == 1
 
 
-async def test_a_refused_request_gets_openais_503_with_the_wait(stage: Any) -> None:
+async def test_a_refused_request_gets_openais_503_with_the_wait(stage: Stage) -> None:
     waiting = stage.hold(model="l")
     await posted(stage, 1)
     stage.endpoint.perform(commands.TurnAway("1", "model 'l' is not ready: too many wait", 7.2))
@@ -77,7 +77,7 @@ async def test_a_refused_request_gets_openais_503_with_the_wait(stage: Any) -> N
     }
 
 
-async def test_a_request_whose_client_leaves_is_forgotten(stage: Any) -> None:
+async def test_a_request_whose_client_leaves_is_forgotten(stage: Stage) -> None:
     waiting = stage.hold(model="l")
     await posted(stage, 1)
     stage.left.set()
@@ -86,7 +86,7 @@ async def test_a_request_whose_client_leaves_is_forgotten(stage: Any) -> None:
     stage.endpoint.perform(commands.Admit("1"))
 
 
-async def test_every_request_has_its_own_ticket(stage: Any) -> None:
+async def test_every_request_has_its_own_ticket(stage: Stage) -> None:
     waiting = [stage.hold(model="l") for _ in range(3)]
     await posted(stage, 3)
     stage.endpoint.perform(commands.Admit("2"))
@@ -101,7 +101,9 @@ async def test_every_request_has_its_own_ticket(stage: Any) -> None:
 @pytest.mark.parametrize(
     "query", [{}, {"model": ""}, {"model": "l", "bytes": "-1"}, {"model": "l", "bytes": "9" * 16}]
 )
-async def test_a_request_without_model_or_size_is_refused(stage: Any, query: Any) -> None:
+async def test_a_request_without_model_or_size_is_refused(
+    stage: Stage, query: dict[str, str]
+) -> None:
     with pytest.raises(errors.InvalidRequest):
         await stage.hold(**query)
     assert stage.events == []

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
+from tests.control import conftest
 
 GRPC = {"content-type": "application/grpc"}
 
@@ -50,7 +52,7 @@ async def test_a_grpc_error_is_in_the_headers(http: httpx.AsyncClient) -> None:
 
 async def test_a_bug_is_an_answer_and_a_line_in_the_log(
     http: httpx.AsyncClient,
-    stage: Any,
+    stage: conftest.Stage,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -64,8 +66,11 @@ async def test_a_bug_is_an_answer_and_a_line_in_the_log(
     assert "/mesh/v1/models/conf failed" in caplog.text
 
 
-async def test_other_protocols_are_ignored(stage: Any) -> None:
-    assert await stage.plane.app({"type": "lifespan"}, None, None) is None
+async def test_other_protocols_are_ignored(stage: conftest.Stage) -> None:
+    async def say_nothing(message: MutableMapping[str, Any] | None = None) -> NoReturn:
+        raise AssertionError(message)
+
+    await stage.plane.app({"type": "lifespan"}, say_nothing, say_nothing)
 
 
 @pytest.mark.parametrize(

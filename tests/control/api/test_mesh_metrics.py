@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,12 +8,12 @@ from prometheus_client import parser
 
 from meshserve.control.api import mesh_metrics
 from meshserve.testing import fake_replicas
-from tests.control import llms
+from tests.control import conftest, llms
 
 
 @pytest.fixture
-def samples(stage: Any) -> Any:
-    def read() -> Any:
+def samples(stage: conftest.Stage) -> Callable[..., Any]:
+    def read() -> dict[tuple[str, ...], float]:
         text = mesh_metrics.MeshMetrics(stage.plane.controller).text().decode()
         families = parser.text_string_to_metric_families(text)
         return {
@@ -24,7 +25,7 @@ def samples(stage: Any) -> Any:
     return read
 
 
-async def test_models_aliases_workers_and_events_are_counted(samples: Any) -> None:
+async def test_models_aliases_workers_and_events_are_counted(samples: Callable[..., Any]) -> None:
     assert samples()["meshserve_models_registered",] == 2
     assert samples()["meshserve_aliases",] == 1
     assert samples()["meshserve_workers", "default", "ready"] == 2
@@ -33,7 +34,7 @@ async def test_models_aliases_workers_and_events_are_counted(samples: Any) -> No
     assert samples()["meshserve_controller_failures_total",] == 0
 
 
-async def test_restarts_are_counted(stage: Any, samples: Any) -> None:
+async def test_restarts_are_counted(stage: conftest.Stage, samples: Callable[..., Any]) -> None:
     stage.cluster.kill("gpu-0")
     await stage.until(lambda: stage.mesh.workers.records["gpu-0"].restarts)
     assert samples()["meshserve_worker_restarts_total", "gpu-0"] == 1
@@ -42,7 +43,7 @@ async def test_restarts_are_counted(stage: Any, samples: Any) -> None:
     assert samples()["meshserve_controller_restarts_total",] == 3
 
 
-async def test_llms_have_states_held_requests_and_starts(fresh: Any) -> None:
+async def test_llms_have_states_held_requests_and_starts(fresh: conftest.Stage) -> None:
     await fresh.start(llms.CONFIG)
     await fresh.until(lambda: fresh.mesh.llms.llms["always"].state == "ready")
     text = mesh_metrics.MeshMetrics(fresh.plane.controller).text().decode()

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from meshserve.core.values import model
+from tests.control import conftest
 
 CONF = "/mesh/v1/models/conf"
 
@@ -76,7 +77,9 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
     }
 
 
-async def test_a_model_is_put_changed_and_deleted(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_model_is_put_changed_and_deleted(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     put = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "max_batch_size": 4})
     assert (put.status_code, put.json()["origin"], stage.knowing("new")) == (
         200,
@@ -100,7 +103,9 @@ async def test_a_versions_name_is_in_the_query_or_in_the_body(http: httpx.AsyncC
     assert (await http.get("/mesh/v1/models/new")).json()["versions"] == ["3"]
 
 
-async def test_a_models_load_timeout_is_its_pools(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_models_load_timeout_is_its_pools(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     await http.put("/mesh/v1/models/new", json={"uri": "/models/new"})
     assert stage.store.models[model.ModelId("new")].spec.load_timeout_s == 120.0
 
@@ -135,7 +140,7 @@ async def test_aliases_in_a_body_replace_those_of_the_version(http: httpx.AsyncC
     ],
 )
 async def test_a_bad_body_is_refused_with_the_reason(
-    http: httpx.AsyncClient, body: Any, status: int, word: str
+    http: httpx.AsyncClient, body: dict[str, str] | list[int], status: int, word: str
 ) -> None:
     refused = await http.put("/mesh/v1/models/new", json=body)
     assert (refused.status_code, word in refused.json()["error"]) == (status, True), refused.text
@@ -159,14 +164,16 @@ async def test_a_bad_body_is_refused_with_the_reason(
     ],
 )
 async def test_impossible_requests_have_their_status(
-    http: httpx.AsyncClient, method: str, path: Any, status: int
+    http: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
     answer = await http.request(method, path, json={"uri": "/other"})
     assert answer.status_code == status
     assert answer.json()["error"]
 
 
-async def test_a_model_is_loaded_and_unloaded(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_model_is_loaded_and_unloaded(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     loaded = (await http.post(f"{CONF}/load")).json()
     assert (loaded["state"], loaded["worker"], loaded["footprint_bytes"]["host"]) == (
         "ready",
@@ -176,7 +183,7 @@ async def test_a_model_is_loaded_and_unloaded(http: httpx.AsyncClient, stage: An
     assert (await http.post(f"{CONF}/unload")).json()["state"] == "absent"
 
 
-async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: conftest.Stage) -> None:
     stage.cluster.failing_loads["conf"] = "it is corrupt"
     refused = await http.post(f"{CONF}/load")
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
@@ -184,9 +191,11 @@ async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: Any)
     assert (shown["state"], shown["reason"]) == ("failed", "it is corrupt")
 
 
-async def test_a_model_is_pinned_and_unpinned(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_model_is_pinned_and_unpinned(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     assert (await http.post(f"{CONF}/pin")).json()["pinned"]
-    pinned = stage.cluster.workers[stage.mesh.home("conf")].pins
+    pinned = stage.cluster.workers[stage.home("conf")].pins
     assert pinned == {model.ModelId("conf")}
     refused = await http.post(f"{CONF}/unload")
     assert (refused.status_code, "unpin it first" in refused.text) == (409, True)
@@ -219,7 +228,9 @@ async def test_a_senseless_listing_is_refused(http: httpx.AsyncClient, query: st
     assert (await http.get(f"/mesh/v1/models?{query}")).status_code == 400
 
 
-async def test_an_alias_is_set_shown_and_cleared(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_an_alias_is_set_shown_and_cleared(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     put = await http.put("/mesh/v1/aliases/new", json={"model": "conf", "version": "1"})
     assert (put.json()["model"], put.json()["version"], put.json()["origin"]) == (
         "conf",
@@ -246,12 +257,14 @@ async def test_an_alias_is_set_shown_and_cleared(http: httpx.AsyncClient, stage:
         ({"model": "conf", "version": "9"}, 404),
     ],
 )
-async def test_a_bad_alias_is_refused(http: httpx.AsyncClient, body: Any, status: int) -> None:
+async def test_a_bad_alias_is_refused(
+    http: httpx.AsyncClient, body: dict[str, Any], status: int
+) -> None:
     assert (await http.put("/mesh/v1/aliases/new", json=body)).status_code == status
 
 
 async def test_a_configuration_is_applied_by_its_differences(
-    http: httpx.AsyncClient, stage: Any
+    http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:
     answer = await http.post(
         "/mesh/v1/apply", json={"pools": {"default": {"workers": 2}, "gpu": {"workers": 1}}}
@@ -262,7 +275,9 @@ async def test_a_configuration_is_applied_by_its_differences(
     assert stage.names() == []
 
 
-async def test_a_wrong_configuration_changes_nothing(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_wrong_configuration_changes_nothing(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     refused = await http.post("/mesh/v1/apply", json={"models": [{"name": "a"}], "poolz": {}})
     assert (refused.status_code, "poolz" in refused.text, stage.names()) == (
         400,

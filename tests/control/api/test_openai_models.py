@@ -3,13 +3,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.control import llms
+from tests.control import conftest, llms
 
 
 @pytest.fixture
-async def client(fresh: Any) -> AsyncIterator[Any]:
+async def client(fresh: conftest.Stage) -> AsyncIterator[Any]:
     await fresh.start(llms.CONFIG)
     async with fresh.client() as client:
         yield client
@@ -49,12 +50,12 @@ async def test_every_name_of_every_llm_is_listed(client: Any, prefix: str) -> No
 
 
 @pytest.mark.parametrize("name", ["always", "always-sql", "org/always", "org%2Falways"])
-async def test_an_llm_is_found_by_any_of_its_names(client: Any, name: str) -> None:
+async def test_an_llm_is_found_by_any_of_its_names(client: httpx.AsyncClient, name: str) -> None:
     status, entry = await get(client, f"/openai/v1/models/{name}")
     assert (status, entry["id"], entry["owned_by"]) == (200, name.replace("%2F", "/"), "meshserve")
 
 
-async def test_an_unknown_llm_is_openais_404(client: Any) -> None:
+async def test_an_unknown_llm_is_openais_404(client: httpx.AsyncClient) -> None:
     status, body = await get(client, "/v1/models/nothing")
     assert (status, body["error"]["code"], body["error"]["param"]) == (
         404,
@@ -68,5 +69,7 @@ async def test_an_unknown_llm_is_openais_404(client: Any) -> None:
     ("method", "path"),
     [("POST", "/v1/models"), ("GET", "/v1/modelsx"), ("DELETE", "/openai/v1/models/always")],
 )
-async def test_other_paths_and_methods_are_404(client: Any, method: str, path: str) -> None:
+async def test_other_paths_and_methods_are_404(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
     assert (await client.request(method, path)).status_code == 404

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -104,7 +104,7 @@ async def test_names_in_paths_are_unquoted(path: str, names: Sequence[str]) -> N
         seen.append(request.path_params["name"])
         return Response()
 
-    async def send(_: Any) -> None:
+    async def send(_: MutableMapping[str, Any]) -> None:
         """Take the answer."""
 
     routes = [

@@ -20,7 +20,7 @@ FULL = {
 }
 
 
-def entry(keys: Any) -> Any:
+def entry(keys: dict[str, Any]) -> dict[str, Any]:
     return triton_load_config.entry_from(orjson.dumps(keys).decode())
 
 
@@ -64,7 +64,9 @@ def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
         ({}, None),
     ],
 )
-def test_a_backend_names_the_runtime_if_one_exists(keys: Any, runtime: str | None) -> None:
+def test_a_backend_names_the_runtime_if_one_exists(
+    keys: dict[str, Any], runtime: str | None
+) -> None:
     assert entry(keys).get("runtime") == runtime
 
 

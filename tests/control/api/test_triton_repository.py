@@ -12,6 +12,7 @@ import pytest
 from meshserve import errors
 from meshserve.control.api import triton_repository
 from meshserve.core.values import model, model_stats
+from tests.control import conftest
 
 BASE = "/v2/repository"
 
@@ -47,14 +48,14 @@ def test_text_may_be_bytes_but_bytes_must_not_be_text() -> None:
         triton_repository.as_text(b"\xff")
 
 
-async def index(http: httpx.AsyncClient, **body: Any) -> Any:
+async def index(http: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     return {
         entry["name"]: (entry["state"], entry["reason"])
         for entry in (await http.post(f"{BASE}/index", json=body)).json()
     }
 
 
-async def test_the_index_has_every_version(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_the_index_has_every_version(http: httpx.AsyncClient, stage: conftest.Stage) -> None:
     stage.cluster.failing_loads["big"] = "it is corrupt"
     assert (await http.post(f"{BASE}/models/conf/load", json={})).status_code == 200
     assert (await http.post(f"{BASE}/models/big/load")).status_code == 424
@@ -72,7 +73,9 @@ async def test_a_repository_may_be_named_in_the_path(http: httpx.AsyncClient) ->
     assert (await http.post(f"{BASE}/any/models/conf/load")).status_code == 200
 
 
-async def test_an_unload_evicts_every_version(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_an_unload_evicts_every_version(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     await http.post(f"{BASE}/models/conf/load")
     assert (
         await http.post(
@@ -82,22 +85,24 @@ async def test_an_unload_evicts_every_version(http: httpx.AsyncClient, stage: An
     assert not any(worker.copies for worker in stage.cluster.workers.values())
 
 
-def loading(config: Any, **files: Any) -> Any:
+def loading(config: dict[str, Any], **files: Any) -> dict[str, Any]:
     given = {f"file:{name}": base64.b64encode(content).decode() for name, content in files.items()}
     return {"parameters": {"config": orjson.dumps(config).decode(), **given}}
 
 
-async def test_a_model_may_come_with_the_request(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_a_model_may_come_with_the_request(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     body = loading({"backend": "onnxruntime", "max_batch_size": 4}, **{"3/model.onnx": b"bytes"})
     assert (await http.post(f"{BASE}/models/sent/load", json=body)).status_code == 200
     spec = stage.store.models[model.ModelId("sent", "3")].spec
     assert (spec.runtime, spec.max_batch_size, spec.trust) == ("onnx", 4, False)
     assert spec.uri.startswith(stage.state_dir)
-    assert stage.cluster.workers[stage.mesh.home("sent")].copies[spec.id].state == "ready"
+    assert stage.cluster.workers[stage.home("sent")].copies[spec.id].state == "ready"
 
 
 async def test_a_configuration_may_change_a_registered_model(
-    http: httpx.AsyncClient, stage: Any
+    http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:
     await http.put(
         "/mesh/v1/models/new", json={"uri": "/models/new", "checksum": "sha256:" + "0" * 64}
@@ -127,7 +132,10 @@ async def test_a_configuration_may_change_a_registered_model(
     ],
 )
 async def test_a_senseless_load_is_refused(
-    http: httpx.AsyncClient, stage: Any, parameters: Any, status: int
+    http: httpx.AsyncClient,
+    stage: conftest.Stage,
+    parameters: dict[str, Any] | list[Any],
+    status: int,
 ) -> None:
     refused = await http.post(f"{BASE}/models/conf/load", json={"parameters": parameters})
     assert refused.status_code == status, refused.text
@@ -144,7 +152,9 @@ async def test_other_paths_and_methods_are_404(
     assert (await http.request(method, BASE + path)).status_code == 404
 
 
-async def test_statistics_add_up_over_workers(http: httpx.AsyncClient, stage: Any) -> None:
+async def test_statistics_add_up_over_workers(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
     for worker_id in ("default-0", "default-1"):
         counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
             model_stats.ModelStats()

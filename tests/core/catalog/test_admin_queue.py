@@ -1,47 +1,55 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from meshserve import errors
 from meshserve.core.catalog import admin_queue, catalog_index
-from meshserve.core.values import commands, desired, events
+from meshserve.core.values import catalog, commands, desired, events
 from tests.core import world
 
 
 @pytest.fixture
-def index():
+def index() -> catalog_index.CatalogIndex:
     index = catalog_index.CatalogIndex()
     index.apply(desired.Desired(pools=(world.pool(),)))
     return index
 
 
 @pytest.fixture
-def out():
+def out() -> list[Any]:
     return []
 
 
 @pytest.fixture
-def queue(index, out):
+def queue(index: catalog_index.CatalogIndex, out: list[Any]) -> admin_queue.AdminQueue:
     return admin_queue.AdminQueue(index, out)
 
 
-def registration(*names, **fields):
+def registration(*names: str, **fields: Any) -> events.ModelsRegistered:
     return events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names))
 
 
-def drain(out):
+def drain(out: list[commands.Command]) -> list[tuple[str, Any]]:
     drained = [(type(command).__name__, getattr(command, "ticket", None)) for command in out]
     out.clear()
     return drained
 
 
-def save(queue, index, changes):
+def save(
+    queue: admin_queue.AdminQueue,
+    index: catalog_index.CatalogIndex,
+    changes: tuple[catalog.ModelDeclared],
+) -> None:
     for change in changes:
         index.apply(change)
     queue.saved()
 
 
-def test_a_request_is_acknowledged_once_its_changes_are_saved(queue, index, out):
+def test_a_request_is_acknowledged_once_its_changes_are_saved(
+    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+) -> None:
     queue.add(registration("a"), "t1")
     (command,) = out
     assert drain(out) == [("SaveChanges", None)]
@@ -50,7 +58,9 @@ def test_a_request_is_acknowledged_once_its_changes_are_saved(queue, index, out)
     assert not queue.has_open
 
 
-def test_the_next_request_is_decided_on_what_the_one_before_has_left(queue, index, out):
+def test_the_next_request_is_decided_on_what_the_one_before_has_left(
+    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+) -> None:
     queue.add(registration("a"), "t1")
     queue.add(registration("a", uri="/other"), "t2")
     queue.add(registration("b"), "t3")
@@ -62,7 +72,9 @@ def test_the_next_request_is_decided_on_what_the_one_before_has_left(queue, inde
     assert drain(out) == [("Acknowledge", "t1"), ("Refuse", "t2"), ("SaveChanges", None)]
 
 
-def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(queue, index, out):
+def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(
+    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+) -> None:
     queue.add(registration("a"), "t1")
     queue.add(registration("b"), "t2")
     out.clear()
@@ -73,24 +85,30 @@ def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(queue
     assert index.models.versions("a") == ()
 
 
-def test_a_request_that_changes_nothing_is_acknowledged_at_once(queue, index, out):
+def test_a_request_that_changes_nothing_is_acknowledged_at_once(
+    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+) -> None:
     queue.add(events.ConfigApplied(index.desired), "t")
     assert out == [commands.Acknowledge("t")]
     assert queue.is_configured
 
 
-def test_a_request_without_a_ticket_is_answered_by_nothing(queue, out):
+def test_a_request_without_a_ticket_is_answered_by_nothing(
+    queue: admin_queue.AdminQueue, out: list[Any]
+) -> None:
     queue.add(events.ModelRemoved("none"))
     assert out == []
 
 
-def test_a_bug_in_one_decision_is_an_answer_and_holds_up_nothing(queue, out):
+def test_a_bug_in_one_decision_is_an_answer_and_holds_up_nothing(
+    queue: admin_queue.AdminQueue, out: list[Any]
+) -> None:
     with pytest.raises(AttributeError):
-        queue.add(events.ModelsRegistered((None,)), "t1")
+        queue.add(events.ModelsRegistered(cast("Any", (None,))), "t1")
     queue.add(registration("a"), "t2")
     assert drain(out) == [("Refuse", "t1"), ("SaveChanges", None)]
 
 
-def test_an_answer_of_the_registry_without_a_save_is_a_bug(queue):
+def test_an_answer_of_the_registry_without_a_save_is_a_bug(queue: admin_queue.AdminQueue) -> None:
     with pytest.raises(AssertionError, match="no changes are being saved"):
         queue.saved()

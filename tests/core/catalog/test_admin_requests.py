@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,14 @@ REPOSITORY = desired.RepositorySettings("/repo")
 POOLS = (world.pool(workers=1), world.pool("gpu", 1))
 
 
-def configured(*names, origin=model.FROM_CONFIG, **fields):
+def configured(
+    *names: str, origin: model.Origin = model.FROM_CONFIG, **fields: Any
+) -> tuple[model.ModelSpec, ...]:
     return tuple(world.spec(name, origin=origin, **fields) for name in names)
 
 
 @pytest.fixture
-def mesh_world():
+def mesh_world() -> Iterator[world.World]:
     fresh = world.World()
     fresh.apply(
         pools=POOLS,
@@ -33,14 +37,14 @@ def mesh_world():
     fresh.check()
 
 
-def scanned(*specs):
+def scanned(*specs: model.ModelSpec) -> events.RepositoryScanned:
     return events.RepositoryScanned(
         REPOSITORY.origin,
         tuple(dataclasses.replace(spec, origin=REPOSITORY.origin) for spec in specs),
     )
 
 
-def alias(name, target, **fields):
+def alias(name: str, target: str, **fields: Any) -> events.AliasRequested:
     return events.AliasRequested(
         desired.DesiredAlias(name, target, owner=fields.pop("owner", "")), **fields
     )
@@ -49,29 +53,33 @@ def alias(name, target, **fields):
 # The configuration
 
 
-def test_the_same_configuration_changes_nothing(mesh_world):
+def test_the_same_configuration_changes_nothing(mesh_world: world.World) -> None:
     assert mesh_world.feed(events.ConfigApplied(mesh_world.mesh.catalog.desired)) == ()
 
 
-def test_only_what_differs_is_touched(mesh_world):
+def test_only_what_differs_is_touched(mesh_world: world.World) -> None:
     words = mesh_world.apply(
         pools=POOLS, models=configured("conf", "more"), aliases=(), repositories=(REPOSITORY,)
     )
     assert words == ("alias al cleared", "model more:1 added")
 
 
-def test_what_others_registered_outlives_a_configuration(mesh_world):
+def test_what_others_registered_outlives_a_configuration(mesh_world: world.World) -> None:
     mesh_world.apply(pools=POOLS)
     assert sorted(mesh_world.saved_models) == [model.ModelId("api")]
 
 
-def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(mesh_world):
+def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(
+    mesh_world: world.World,
+) -> None:
     mesh_world.feed(events.PinRequested(model.ModelId("conf"), is_pinned=True))
     mesh_world.apply(pools=POOLS, models=configured("conf", "more"))
     assert mesh_world.saved_models[model.ModelId("conf")].pinned
 
 
-def test_a_configuration_against_a_registered_model_changes_nothing_at_all(mesh_world):
+def test_a_configuration_against_a_registered_model_changes_nothing_at_all(
+    mesh_world: world.World,
+) -> None:
     wanted = desired.Desired(
         pools=POOLS, models=(*configured("new"), *configured("api", uri="/other"))
     )
@@ -79,7 +87,7 @@ def test_a_configuration_against_a_registered_model_changes_nothing_at_all(mesh_
     assert model.ModelId("new") not in mesh_world.saved_models
 
 
-def test_a_configuration_against_a_set_alias_is_refused(mesh_world):
+def test_a_configuration_against_a_set_alias_is_refused(mesh_world: world.World) -> None:
     mesh_world.feed(alias("mine", "api"))
     wanted = desired.Desired(
         pools=POOLS,
@@ -89,18 +97,20 @@ def test_a_configuration_against_a_set_alias_is_refused(mesh_world):
     assert mesh_world.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
 
 
-def test_a_pool_with_registered_models_is_not_removed(mesh_world):
+def test_a_pool_with_registered_models_is_not_removed(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("big", pool="gpu"),)))
     assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS[:1]))) == "Conflict"
     assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS))) == ""
 
 
-def test_a_repository_that_is_not_configured_any_more_is_not_served(mesh_world):
+def test_a_repository_that_is_not_configured_any_more_is_not_served(
+    mesh_world: world.World,
+) -> None:
     mesh_world.feed(scanned(world.spec("r")))
     assert "model r:1 withdrawn" in mesh_world.apply(pools=POOLS, models=configured("conf"))
 
 
-def test_a_name_taken_over_from_a_repository_comes_back_to_it(mesh_world):
+def test_a_name_taken_over_from_a_repository_comes_back_to_it(mesh_world: world.World) -> None:
     mesh_world.feed(scanned(world.spec("r")))
     mesh_world.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
     assert mesh_world.saved_models[model.ModelId("r")].origin == model.FROM_CONFIG
@@ -111,7 +121,7 @@ def test_a_name_taken_over_from_a_repository_comes_back_to_it(mesh_world):
 # Models
 
 
-def test_a_registration_is_all_or_nothing(mesh_world):
+def test_a_registration_is_all_or_nothing(mesh_world: world.World) -> None:
     assert (
         mesh_world.refused(
             events.ModelsRegistered((world.spec("new"), world.spec("conf", uri="/other")))
@@ -121,11 +131,11 @@ def test_a_registration_is_all_or_nothing(mesh_world):
     assert model.ModelId("new") not in mesh_world.saved_models
 
 
-def test_the_same_registration_twice_is_one(mesh_world):
+def test_the_same_registration_twice_is_one(mesh_world: world.World) -> None:
     assert mesh_world.feed(events.ModelsRegistered((world.spec("api"),))) == ()
 
 
-def test_what_the_store_does_not_keep_does_not_hold(mesh_world):
+def test_what_the_store_does_not_keep_does_not_hold(mesh_world: world.World) -> None:
     with pytest.raises(errors.Unavailable):
         mesh_world.feed(events.ModelsRegistered((world.spec("new"),)), is_store_broken=True)
     assert mesh_world.mesh.catalog.models.declared(model.ModelId("new")) is None
@@ -135,17 +145,19 @@ def test_what_the_store_does_not_keep_does_not_hold(mesh_world):
     ("name", "version", "refusal"),
     [("none", "", "ModelNotFound"), ("api", "9", "ModelNotFound"), ("conf", "", "Conflict")],
 )
-def test_a_removal_that_is_refused(mesh_world, name, version, refusal):
+def test_a_removal_that_is_refused(
+    mesh_world: world.World, name: str, version: str, refusal: str
+) -> None:
     assert mesh_world.refused(events.ModelRemoved(name, version)) == refusal
 
 
-def test_one_version_is_removed_alone(mesh_world):
+def test_one_version_is_removed_alone(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("api", "2"),)))
     assert mesh_world.feed(events.ModelRemoved("api", "1")) == ("model api:1 withdrawn",)
     assert mesh_world.feed(events.ModelRemoved("api")) == ("model api:2 withdrawn",)
 
 
-def test_a_model_that_an_alias_means_stays(mesh_world):
+def test_a_model_that_an_alias_means_stays(mesh_world: world.World) -> None:
     mesh_world.feed(alias("mine", "api"))
     assert mesh_world.refused(events.ModelRemoved("api")) == "Conflict"
     mesh_world.feed(events.AliasRemovalRequested("mine"))
@@ -155,7 +167,7 @@ def test_a_model_that_an_alias_means_stays(mesh_world):
 # Repositories
 
 
-def test_a_scan_is_what_the_repository_holds(mesh_world):
+def test_a_scan_is_what_the_repository_holds(mesh_world: world.World) -> None:
     assert mesh_world.feed(scanned(world.spec("r"), world.spec("s"))) == (
         "model r:1 added",
         "model s:1 added",
@@ -167,7 +179,7 @@ def test_a_scan_is_what_the_repository_holds(mesh_world):
     assert mesh_world.feed(scanned(world.spec("r", uri="/new"))) == ()
 
 
-def test_a_scan_leaves_others_names_alone_and_says_so(mesh_world):
+def test_a_scan_leaves_others_names_alone_and_says_so(mesh_world: world.World) -> None:
     words = mesh_world.feed(scanned(world.spec("conf"), world.spec("al"), world.spec("r")))
     assert words == (
         "model r:1 added",
@@ -176,7 +188,7 @@ def test_a_scan_leaves_others_names_alone_and_says_so(mesh_world):
     )
 
 
-def test_a_scan_leaves_the_names_of_llms_alone():
+def test_a_scan_leaves_the_names_of_llms_alone() -> None:
     mesh_world = world.World()
     mesh_world.apply(
         pools=POOLS, repositories=(REPOSITORY,), llms=(llm_spec.LlmSpec("chat", "/chat"),)
@@ -186,25 +198,34 @@ def test_a_scan_leaves_the_names_of_llms_alone():
     )
 
 
-def test_a_scan_keeps_pins(mesh_world):
+def test_a_scan_keeps_pins(mesh_world: world.World) -> None:
     mesh_world.feed(scanned(world.spec("r")))
     mesh_world.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
     mesh_world.feed(scanned(world.spec("r", uri="/new")))
     assert mesh_world.saved_models[model.ModelId("r")].pinned
 
 
-def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(mesh_world):
-    assert mesh_world.feed(events.RepositoryScanned("repository:/other", (world.spec("r"),))) == ()
+def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(
+    mesh_world: world.World,
+) -> None:
+    assert (
+        mesh_world.feed(
+            events.RepositoryScanned(model.Origin.parse("repository:/other"), (world.spec("r"),))
+        )
+        == ()
+    )
 
 
 # Aliases
 
 
-def test_a_new_alias_means_its_model_at_once(mesh_world):
+def test_a_new_alias_means_its_model_at_once(mesh_world: world.World) -> None:
     assert mesh_world.feed(alias("mine", "api", is_gradual=True)) == ("alias mine means api",)
 
 
-def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(mesh_world):
+def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(
+    mesh_world: world.World,
+) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
     mesh_world.feed(alias("mine", "api"))
     mesh_world.feed(alias("mine", "next", is_gradual=True))
@@ -219,7 +240,7 @@ def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(mesh_world
     )
 
 
-def test_an_alias_whose_target_fails_stays_and_says_why(mesh_world):
+def test_an_alias_whose_target_fails_stays_and_says_why(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
     mesh_world.feed(alias("mine", "api"))
     mesh_world.failing_loads = {"next"}
@@ -230,7 +251,7 @@ def test_an_alias_whose_target_fails_stays_and_says_why(mesh_world):
     )
 
 
-def test_an_alias_that_moves_can_be_sent_back(mesh_world):
+def test_an_alias_that_moves_can_be_sent_back(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
     mesh_world.feed(alias("mine", "api"))
     mesh_world.feed(alias("mine", "next", is_gradual=True))
@@ -254,7 +275,9 @@ def test_an_alias_that_moves_can_be_sent_back(mesh_world):
         (alias("conf", "api"), "AlreadyExists"),
     ],
 )
-def test_an_alias_is_set_under_conditions(mesh_world, admin_request, refusal):
+def test_an_alias_is_set_under_conditions(
+    mesh_world: world.World, admin_request: events.AliasRequested, refusal: str
+) -> None:
     mesh_world.feed(alias("mine", "api", owner="me"))
     assert mesh_world.refused(admin_request) == refusal
 
@@ -269,22 +292,26 @@ def test_an_alias_is_set_under_conditions(mesh_world, admin_request, refusal):
         (events.AliasRemovalRequested("mine"), ""),
     ],
 )
-def test_an_alias_is_cleared_under_conditions(mesh_world, admin_request, refusal):
+def test_an_alias_is_cleared_under_conditions(
+    mesh_world: world.World, admin_request: events.AliasRemovalRequested, refusal: str
+) -> None:
     mesh_world.feed(alias("mine", "api", owner="me"))
     assert mesh_world.refused(admin_request) == refusal
 
 
-def registered_for_alias(name):
+def registered_for_alias(name: str) -> events.AliasRequested:
     return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=model.FROM_ALIAS))
 
 
-def test_what_was_registered_for_an_alias_goes_with_it(mesh_world):
+def test_what_was_registered_for_an_alias_goes_with_it(mesh_world: world.World) -> None:
     mesh_world.feed(registered_for_alias("v1"))
     mesh_world.feed(events.AliasRemovalRequested("mine"))
     assert model.ModelId("v1") not in mesh_world.saved_models
 
 
-def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(mesh_world):
+def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(
+    mesh_world: world.World,
+) -> None:
     mesh_world.feed(registered_for_alias("v1"))
     mesh_world.feed(registered_for_alias("v2"))
     assert model.ModelId("v1") in mesh_world.saved_models
@@ -293,14 +320,16 @@ def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(mesh_wor
     assert model.ModelId("v2") in mesh_world.saved_models
 
 
-def test_what_another_alias_needs_stays(mesh_world):
+def test_what_another_alias_needs_stays(mesh_world: world.World) -> None:
     mesh_world.feed(registered_for_alias("v1"))
     mesh_world.feed(alias("other", "v1"))
     mesh_world.feed(events.AliasRemovalRequested("mine"))
     assert model.ModelId("v1") in mesh_world.saved_models
 
 
-def test_a_move_that_ends_for_an_alias_with_another_target_changes_nothing(mesh_world):
+def test_a_move_that_ends_for_an_alias_with_another_target_changes_nothing(
+    mesh_world: world.World,
+) -> None:
     mesh_world.feed(alias("mine", "api"))
     ended = admin_requests.AliasMoveEnded("mine", "conf")
     assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
@@ -308,7 +337,7 @@ def test_a_move_that_ends_for_an_alias_with_another_target_changes_nothing(mesh_
     assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
 
 
-def test_a_target_that_is_asked_for_twice_is_one_move(mesh_world):
+def test_a_target_that_is_asked_for_twice_is_one_move(mesh_world: world.World) -> None:
     mesh_world.feed(alias("mine", "api"))
     mesh_world.feed(alias("mine", "conf", is_gradual=True))
     assert mesh_world.feed(alias("mine", "conf", is_gradual=True)) == ()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from meshserve.core.catalog import catalog_index
@@ -10,24 +12,24 @@ ALIAS = desired.DesiredAlias("al", "a")
 
 
 @pytest.fixture
-def index():
+def index() -> Iterator[catalog_index.CatalogIndex]:
     index = catalog_index.CatalogIndex()
     yield index
     index.check()
 
 
-def changes_of(index):
+def changes_of(index: tuple[catalog_index.PoolChange, ...]) -> list[tuple[str, str]]:
     return [(item.pool, type(item.change).__name__) for item in index]
 
 
-def test_a_model_changes_the_catalog_of_its_pool_alone(index):
+def test_a_model_changes_the_catalog_of_its_pool_alone(index: catalog_index.CatalogIndex) -> None:
     assert changes_of(index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))) == [
         ("gpu", "ModelDeclared")
     ]
     assert (len(index.share("gpu")), len(index.share("default"))) == (1, 0)
 
 
-def test_a_pools_catalog_is_cut_once_until_it_changes(index):
+def test_a_pools_catalog_is_cut_once_until_it_changes(index: catalog_index.CatalogIndex) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a")))
     before = index.parts("default")
     index.apply(catalog.ModelDeclared(world.spec("b", pool="gpu")))
@@ -36,7 +38,9 @@ def test_a_pools_catalog_is_cut_once_until_it_changes(index):
     assert (len(before[0]), index.parts("default")) == (1, ())
 
 
-def test_a_model_that_moves_leaves_its_old_pool_with_its_aliases(index):
+def test_a_model_that_moves_leaves_its_old_pool_with_its_aliases(
+    index: catalog_index.CatalogIndex,
+) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a")))
     index.apply(ALIAS)
     moved = index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
@@ -48,7 +52,7 @@ def test_a_model_that_moves_leaves_its_old_pool_with_its_aliases(index):
     ]
 
 
-def test_routes_name_what_is_outside_the_default_pool(index):
+def test_routes_name_what_is_outside_the_default_pool(index: catalog_index.CatalogIndex) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
     index.apply(ALIAS)
     index.apply(catalog.ModelDeclared(world.spec("b")))
@@ -57,7 +61,7 @@ def test_routes_name_what_is_outside_the_default_pool(index):
     assert index.routes == {}
 
 
-def test_an_alias_of_a_missing_model_waits_for_the_model(index):
+def test_an_alias_of_a_missing_model_waits_for_the_model(index: catalog_index.CatalogIndex) -> None:
     assert changes_of(index.apply(ALIAS)) == []
     assert changes_of(index.apply(catalog.ModelDeclared(world.spec("a")))) == [
         ("default", "ModelDeclared"),
@@ -70,7 +74,9 @@ def test_an_alias_of_a_missing_model_waits_for_the_model(index):
     assert index.aliases == {"al": ALIAS}
 
 
-def test_an_alias_that_changes_its_meaning_changes_its_pool(index):
+def test_an_alias_that_changes_its_meaning_changes_its_pool(
+    index: catalog_index.CatalogIndex,
+) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a")))
     index.apply(catalog.ModelDeclared(world.spec("g", pool="gpu")))
     index.apply(ALIAS)
@@ -79,14 +85,16 @@ def test_an_alias_that_changes_its_meaning_changes_its_pool(index):
         ("gpu", "AliasSet"),
     ]
     assert (index.aliases_of("a"), index.aliases_of("g"), index.pool_of("al")) == (
-        set(),
-        {"al"},
+        frozenset(),
+        frozenset({"al"}),
         "gpu",
     )
     assert changes_of(index.apply(catalog.AliasCleared("al"))) == [("gpu", "AliasCleared")]
 
 
-def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(index):
+def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(
+    index: catalog_index.CatalogIndex,
+) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a")))
     index.apply(desired.DesiredAlias("moving", "a", target="b"))
     assert (
@@ -98,14 +106,14 @@ def test_a_model_is_needed_by_aliases_that_mean_it_and_that_will(index):
     assert index.moving() == ()
 
 
-def test_models_are_known_by_origin(index):
+def test_models_are_known_by_origin(index: catalog_index.CatalogIndex) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a", origin=model.FROM_CONFIG)))
     assert index.of_origin(model.FROM_CONFIG) == {model.ModelId("a")}
     index.apply(catalog.ModelDeclared(world.spec("a", origin=model.FROM_API)))
     assert index.of_origin(model.FROM_CONFIG) == set()
 
 
-def test_withdrawing_a_missing_model_changes_nothing(index):
+def test_withdrawing_a_missing_model_changes_nothing(index: catalog_index.CatalogIndex) -> None:
     assert (
         index.apply(catalog.ModelWithdrawn(model.ModelId("a")))
         == ()
@@ -113,7 +121,9 @@ def test_withdrawing_a_missing_model_changes_nothing(index):
     )
 
 
-def test_an_alias_change_affects_its_old_and_its_new_model(index):
+def test_an_alias_change_affects_its_old_and_its_new_model(
+    index: catalog_index.CatalogIndex,
+) -> None:
     index.apply(ALIAS)
     touched = index.affected_names(
         (
@@ -125,7 +135,7 @@ def test_an_alias_change_affects_its_old_and_its_new_model(index):
     assert touched == {"a": [], "b": [], "c": [model.ModelId("c")], "d": []}
 
 
-def test_routes_of_a_name_include_its_aliases(index):
+def test_routes_of_a_name_include_its_aliases(index: catalog_index.CatalogIndex) -> None:
     index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
     index.apply(ALIAS)
     assert index.routes_of(["a"]) == {"a": "gpu", "al": "gpu"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ REPOSITORY = model.Origin.parse("repository:/r")
 
 
 @pytest.fixture
-def index():
+def index() -> catalog_index.CatalogIndex:
     index = catalog_index.CatalogIndex()
     index.apply(desired.Desired(pools=(world.pool(), world.pool("gpu"))))
     for name, origin in (
@@ -27,7 +28,9 @@ def index():
     return index
 
 
-def changes(index, *specs, is_replacing=False):
+def changes(
+    index: catalog_index.CatalogIndex, *specs: model.ModelSpec, is_replacing: bool = False
+) -> Any:
     draft = index.draft()
     for spec in specs:
         draft.declare(spec, is_replacing=is_replacing)
@@ -35,11 +38,13 @@ def changes(index, *specs, is_replacing=False):
     return draft.changes()
 
 
-def test_the_same_once_more_changes_nothing(index):
+def test_the_same_once_more_changes_nothing(index: catalog_index.CatalogIndex) -> None:
     assert changes(index, world.spec("api")) == ()
 
 
-def test_a_changed_definition_is_refused_unless_it_may_replace(index):
+def test_a_changed_definition_is_refused_unless_it_may_replace(
+    index: catalog_index.CatalogIndex,
+) -> None:
     changed = world.spec("api", uri="/new")
     with pytest.raises(errors.AlreadyExists, match="another definition"):
         changes(index, changed)
@@ -56,21 +61,25 @@ def test_a_changed_definition_is_refused_unless_it_may_replace(index):
         ("repo", model.Origin.parse("repository:/other")),
     ],
 )
-def test_no_origin_takes_the_name_of_another(index, name, origin):
+def test_no_origin_takes_the_name_of_another(
+    index: catalog_index.CatalogIndex, name: str, origin: model.Origin
+) -> None:
     with pytest.raises(errors.AlreadyExists, match="belongs to"):
         changes(index, world.spec(name, uri="/new", origin=origin), is_replacing=True)
 
 
-def test_another_version_of_anothers_name_is_refused_too(index):
+def test_another_version_of_anothers_name_is_refused_too(index: catalog_index.CatalogIndex) -> None:
     with pytest.raises(errors.AlreadyExists, match="belongs to the configuration"):
         changes(index, world.spec("config", "2"))
 
 
-def test_anothers_very_same_definition_is_no_change(index):
+def test_anothers_very_same_definition_is_no_change(index: catalog_index.CatalogIndex) -> None:
     assert changes(index, world.spec("config", origin=model.FROM_API)) == ()
 
 
-def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(index):
+def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(
+    index: catalog_index.CatalogIndex,
+) -> None:
     index.apply(catalog.ModelDeclared(world.spec("repo", "2", origin=REPOSITORY)))
     taken = world.spec("repo", uri="/new", origin=model.FROM_CONFIG)
     assert changes(index, taken) == (
@@ -79,17 +88,21 @@ def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(i
     )
 
 
-def test_what_was_registered_for_an_alias_belongs_to_the_api(index):
+def test_what_was_registered_for_an_alias_belongs_to_the_api(
+    index: catalog_index.CatalogIndex,
+) -> None:
     with pytest.raises(errors.AlreadyExists, match="another definition"):
         changes(index, world.spec("auto", uri="/new"))
 
 
-def test_a_name_is_not_both_a_model_and_an_alias(index):
+def test_a_name_is_not_both_a_model_and_an_alias(index: catalog_index.CatalogIndex) -> None:
     with pytest.raises(errors.AlreadyExists, match="both a model and an alias"):
         changes(index, world.spec("alias"))
 
 
-def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(index):
+def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(
+    index: catalog_index.CatalogIndex,
+) -> None:
     draft = index.draft()
     draft.clear_alias("alias")
     draft.declare(world.spec("alias"), is_replacing=False)
@@ -100,17 +113,17 @@ def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(index):
     ]
 
 
-def test_all_versions_are_in_one_pool(index):
+def test_all_versions_are_in_one_pool(index: catalog_index.CatalogIndex) -> None:
     with pytest.raises(errors.InvalidRequest, match="must be in one pool"):
         changes(index, world.spec("api", "2", pool="gpu"))
 
 
-def test_an_unknown_pool_is_refused(index):
+def test_an_unknown_pool_is_refused(index: catalog_index.CatalogIndex) -> None:
     with pytest.raises(errors.InvalidRequest, match="no pool 'tpu'; there are: default, gpu"):
         changes(index, world.spec("new", pool="tpu"))
 
 
-def test_a_pin_changes_nothing_else(index):
+def test_a_pin_changes_nothing_else(index: catalog_index.CatalogIndex) -> None:
     draft = index.draft()
     draft.pin(model.ModelId("config"), is_pinned=True)
     assert draft.changes() == (
@@ -120,14 +133,16 @@ def test_a_pin_changes_nothing_else(index):
         draft.pin(model.ModelId("none"), is_pinned=True)
 
 
-def test_what_was_measured_holds_for_the_same_bytes_only():
+def test_what_was_measured_holds_for_the_same_bytes_only() -> None:
     known = catalog.ModelDeclared(world.spec("a"), world.measured("a", 1).measured)
     assert changeset.reusable_measurement(known, world.spec("a", pinned=True)) == known.measured
     assert changeset.reusable_measurement(known, world.spec("a", uri="/new")) is None
 
 
 @pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
-def test_no_model_and_no_alias_has_a_name_of_an_llm(index, name):
+def test_no_model_and_no_alias_has_a_name_of_an_llm(
+    index: catalog_index.CatalogIndex, name: str
+) -> None:
     llm = llm_spec.LlmSpec(
         "chat", "/chat", aliases=("gpt",), adapters=(llm_spec.Adapter("sql", "/sql"),)
     )
@@ -140,7 +155,7 @@ def test_no_model_and_no_alias_has_a_name_of_an_llm(index, name):
         draft.check()
 
 
-def test_no_llm_takes_the_name_of_a_model(index):
+def test_no_llm_takes_the_name_of_a_model(index: catalog_index.CatalogIndex) -> None:
     draft = index.draft(
         dataclasses.replace(index.desired, llms=(llm_spec.LlmSpec("api", "/chat"),))
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshserve.core.catalog import catalog_index, describe_changes
@@ -15,7 +17,7 @@ KEY = snapshots.ApiKey("c", "k")
 
 
 @pytest.fixture
-def index():
+def index() -> catalog_index.CatalogIndex:
     index = catalog_index.CatalogIndex()
     index.apply(BEFORE)
     index.apply(catalog.ModelDeclared(world.spec("a")))
@@ -36,11 +38,13 @@ def index():
         (catalog.AliasCleared("al"), "alias al cleared"),
     ],
 )
-def test_a_change_of_the_catalog_is_one_line(index, change, words):
+def test_a_change_of_the_catalog_is_one_line(
+    index: catalog_index.CatalogIndex, change: Any, words: str
+) -> None:
     assert describe_changes.describe(index, [change]) == (words,)
 
 
-def test_changed_settings_are_described(index):
+def test_changed_settings_are_described(index: catalog_index.CatalogIndex) -> None:
     after = desired.Desired(
         pools=(world.pool(workers=3, queue_max=7), world.pool("new", 1)),
         gateway=desired.GatewaySettings("0.0.0.0:80", 10, (KEY,)),
@@ -70,5 +74,5 @@ def test_changed_settings_are_described(index):
     )
 
 
-def test_unchanged_settings_are_not_described(index):
+def test_unchanged_settings_are_not_described(index: catalog_index.CatalogIndex) -> None:
     assert describe_changes.describe(index, [BEFORE]) == ()

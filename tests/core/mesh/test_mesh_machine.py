@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshserve import errors
-from meshserve.core.values import desired, events, model
+from meshserve.core.values import desired, events, model, reports
 from tests.core import world
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -27,7 +27,9 @@ SPECS = st.builds(
 )
 
 
-def from_origin(specs, origin):
+def from_origin(
+    specs: list[model.ModelSpec] | tuple[model.ModelSpec, ...], origin: model.Origin
+) -> tuple[model.ModelSpec, ...]:
     return tuple({item.id: dataclasses.replace(item, origin=origin) for item in specs}.values())
 
 
@@ -48,43 +50,43 @@ CONFIGS = st.builds(
 
 
 class MeshMachine(RuleBasedStateMachine):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.world = world.World(is_saving_slowly=True)
 
-    def request(self, request):
+    def request(self, request: events.AdminRequest) -> None:
         try:
             self.world.feed(request)
         except errors.MeshError:
             self.world.check()
 
     @rule(config=CONFIGS)
-    def apply(self, config):
+    def apply(self, config: desired.Desired) -> None:
         self.request(events.ConfigApplied(config))
 
     @rule(
         specs=st.lists(SPECS, min_size=1, max_size=3),
         is_replacing=st.booleans(),
     )
-    def register(self, specs, is_replacing):
+    def register(self, specs: list[model.ModelSpec], is_replacing: bool) -> None:
         self.request(events.ModelsRegistered(from_origin(specs, model.FROM_API), is_replacing))
 
     @rule(name=NAMES)
-    def load(self, name):
+    def load(self, name: str) -> None:
         if self.world.mesh.catalog.models.versions(name):
             self.world.load(name)
 
     @rule(name=NAMES)
-    def unload(self, name):
+    def unload(self, name: str) -> None:
         if self.world.mesh.catalog.models.versions(name):
             self.world.unload(name)
 
     @rule(name=NAMES, version=st.sampled_from(["", "1", "2"]))
-    def remove(self, name, version):
+    def remove(self, name: str, version: str) -> None:
         self.request(events.ModelRemoved(name, version))
 
     @rule(specs=st.lists(SPECS, max_size=3))
-    def scan(self, specs):
+    def scan(self, specs: list[model.ModelSpec]) -> None:
         one_pool = tuple(dataclasses.replace(item, pool="default") for item in specs)
         self.request(
             events.RepositoryScanned(REPOSITORY.origin, from_origin(one_pool, REPOSITORY.origin))
@@ -96,7 +98,9 @@ class MeshMachine(RuleBasedStateMachine):
         is_gradual=st.booleans(),
         spec=st.none() | SPECS,
     )
-    def set_alias(self, alias, name, is_gradual, spec):
+    def set_alias(
+        self, alias: str, name: str, is_gradual: bool, spec: model.ModelSpec | None
+    ) -> None:
         registered = (
             dataclasses.replace(spec, id=model.ModelId(name), origin=model.FROM_ALIAS)
             if spec
@@ -109,20 +113,20 @@ class MeshMachine(RuleBasedStateMachine):
         )
 
     @rule(alias=st.sampled_from(["alias", "other", "a"]))
-    def clear_alias(self, alias):
+    def clear_alias(self, alias: str) -> None:
         self.request(events.AliasRemovalRequested(alias))
 
     @rule(name=NAMES, is_pinned=st.booleans())
-    def pin(self, name, is_pinned):
+    def pin(self, name: str, is_pinned: bool) -> None:
         self.request(events.PinRequested(model.ModelId(name), is_pinned))
 
     @rule(names=st.sets(NAMES))
-    def break_loads(self, names):
+    def break_loads(self, names: set[str]) -> None:
         self.world.failing_loads = names
 
     @precondition(lambda self: any(self.world.lanes.values()))
     @rule(data=st.data(), is_lost=st.booleans())
-    def perform(self, data, is_lost):
+    def perform(self, data: st.DataObject, is_lost: bool) -> None:
         lane = data.draw(
             st.sampled_from(sorted(name for name, lane in self.world.lanes.items() if lane))
         )
@@ -130,21 +134,21 @@ class MeshMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data())
-    def kill(self, data):
+    def kill(self, data: st.DataObject) -> None:
         self.world.kill(data.draw(st.sampled_from(sorted(self.world.processes))))
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data())
-    def hear_of_an_earlier_process(self, data):
+    def hear_of_an_earlier_process(self, data: st.DataObject) -> None:
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         self.world.feed(events.WorkerLost(worker_id, "an earlier process has ended", pid=10_000))
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data(), name=NAMES, size=st.sampled_from([10, 100]))
-    def learn(self, data, name, size):
+    def learn(self, data: st.DataObject, name: str, size: int) -> None:
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         process = self.world.processes[worker_id]
-        report = world.reports.WorkerReport(
+        report = reports.WorkerReport(
             worker_id,
             process.pid,
             "n1",
@@ -158,11 +162,11 @@ class MeshMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data(), name=NAMES, share=st.sampled_from([0.0, 0.5, 1.0]))
-    def be_busy(self, data, name, share):
+    def be_busy(self, data: st.DataObject, name: str, share: float) -> None:
         worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
         process = self.world.processes[worker_id]
-        demands = (world.reports.ModelDemand(model.ModelId(name), share),)
-        report = world.reports.WorkerReport(
+        demands = (reports.ModelDemand(model.ModelId(name), share),)
+        report = reports.WorkerReport(
             worker_id, process.pid, "n1", "ready", process.follower.revision, demands=demands
         )
         self.world.feed(
@@ -170,19 +174,19 @@ class MeshMachine(RuleBasedStateMachine):
         )
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))
-    def tick(self, seconds):
+    def tick(self, seconds: float) -> None:
         self.world.tick(seconds)
 
     @rule()
-    def settle(self):
+    def settle(self) -> None:
         self.world.settle()
         self.world.check_settled()
 
     @invariant()
-    def holds(self):
+    def holds(self) -> None:
         self.world.check()
 
-    def teardown(self):
+    def teardown(self) -> None:
         self.world.settle()
         self.world.check_settled()
 

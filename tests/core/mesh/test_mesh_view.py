@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import sys
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +15,7 @@ A = model.ModelId("a")
 
 
 @pytest.fixture
-def mesh_world():
+def mesh_world() -> world.World:
     fresh = world.World()
     fresh.apply(pools=(world.pool(workers=2), world.pool("gpu", 1)))
     fresh.feed(events.ModelsRegistered((world.spec("a"),)))
@@ -21,18 +23,18 @@ def mesh_world():
     return fresh
 
 
-def test_a_view_is_built_once_for_each_event(mesh_world):
+def test_a_view_is_built_once_for_each_event(mesh_world: world.World) -> None:
     view = mesh_world.mesh.view()
     assert mesh_world.mesh.view() is view
     mesh_world.feed(events.Ticked())
     assert mesh_world.mesh.view() is not view
 
 
-def test_a_view_costs_the_same_however_many_models_there_are(mesh_world):
-    def calls():
+def test_a_view_costs_the_same_however_many_models_there_are(mesh_world: world.World) -> None:
+    def calls() -> Any:
         counted = 0
 
-        def count(_, event, __):
+        def count(_: Any, event: Any, __: Any) -> None:
             nonlocal counted
             counted += event == "call"
 
@@ -52,7 +54,7 @@ def test_a_view_costs_the_same_however_many_models_there_are(mesh_world):
     assert calls() == before
 
 
-def test_what_is_small_stays_as_it_was(mesh_world):
+def test_what_is_small_stays_as_it_was(mesh_world: world.World) -> None:
     view = mesh_world.mesh.view()
     mesh_world.kill("default-0")
     assert [worker.is_ready for worker in view.of_pool("default")] == [True, True]
@@ -62,26 +64,31 @@ def test_what_is_small_stays_as_it_was(mesh_world):
     ]
 
 
-def test_a_view_can_t_change_the_mesh(mesh_world):
+def test_a_view_can_t_change_the_mesh(mesh_world: world.World) -> None:
     view = mesh_world.mesh.view()
     with pytest.raises(TypeError):
-        view.workers[0].copies[A] = reports.CopyReport(A, "ready")
+        operator.setitem(cast("Any", view.workers[0].copies), A, reports.CopyReport(A, "ready"))
     with pytest.raises(TypeError):
-        view.aliases["al"] = None
+        operator.setitem(cast("Any", view.aliases), "al", None)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        view.is_draining = True
+        setattr(view, "is_draining", True)  # noqa: B010 - an assignment that mypy would refuse
 
 
-def test_models_are_found_by_name_version_and_alias(mesh_world):
+def test_models_are_found_by_name_version_and_alias(mesh_world: world.World) -> None:
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     view = mesh_world.mesh.view()
     assert {view.declared(*key).spec.id for key in (("a",), ("a", "1"), ("al",))} == {A}
-    assert (view.aliases_of("a"), view.home("al")) == ({"al"}, mesh_world.mesh.home("al"))
+    assert (view.aliases_of("a"), view.home("al")) == (
+        frozenset({"al"}),
+        mesh_world.mesh.home("al"),
+    )
     with pytest.raises(errors.ModelNotFound):
         view.declared("a", "2")
 
 
-def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(mesh_world):
+def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(
+    mesh_world: world.World,
+) -> None:
     home = mesh_world.mesh.home("a")
     assert mesh_world.mesh.view().holders(A) == [home]
     (other,) = {"default-0", "default-1"} - {home}
@@ -93,7 +100,7 @@ def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(mesh_w
     assert mesh_world.mesh.view().holders(A) == [home]
 
 
-def test_an_alias_moves_until_its_target_has_taken_over_or_failed(mesh_world):
+def test_an_alias_moves_until_its_target_has_taken_over_or_failed(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("b"),)))
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "a")))
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "b"), is_gradual=True))

@@ -19,19 +19,19 @@ names = st.text(min_size=1, max_size=40)
 
 
 @functools.cache
-def ring_of(count):
+def ring_of(count: int) -> hash_ring.HashRing:
     return hash_ring.HashRing(f"default-{number}" for number in range(count))
 
 
 @settings(deadline=None)
 @given(counts, names)
-def test_a_home_is_one_of_the_workers(count, name):
+def test_a_home_is_one_of_the_workers(count: int, name: str) -> None:
     assert ring_of(count).home(name) in {f"default-{number}" for number in range(count)}
 
 
 @given(st.permutations([f"default-{number}" for number in range(6)]))
 @settings(max_examples=10, deadline=None)
-def test_the_order_of_workers_does_not_matter(shuffled):
+def test_the_order_of_workers_does_not_matter(shuffled: list[str]) -> None:
     ring = hash_ring.HashRing(shuffled)
     assert [ring.home(name) for name in NAMES[:100]] == [
         ring_of(6).home(name) for name in NAMES[:100]
@@ -40,14 +40,14 @@ def test_the_order_of_workers_does_not_matter(shuffled):
 
 @settings(deadline=None)
 @given(counts, names, st.integers(1, 15))
-def test_homes_are_different_and_begin_at_home(count, name, n):
+def test_homes_are_different_and_begin_at_home(count: int, name: str, n: int) -> None:
     homes = ring_of(count).homes(name, n)
     assert homes[0] == ring_of(count).home(name)
     assert len(homes) == len(set(homes)) == min(n, count)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 32])
-def test_models_are_spread_evenly(count):
+def test_models_are_spread_evenly(count: int) -> None:
     points = Counter(ring_of(count)._workers[owner] for owner in ring_of(count)._owners)
     assert set(points.values()) == {math.ceil(hash_ring.RING_SIZE_MIN / count)}
     shares = Counter(ring_of(count).home(name) for name in NAMES)
@@ -66,12 +66,12 @@ def test_models_are_spread_evenly(count):
         (10**6, 8 << 20),
     ],
 )
-def test_a_ring_grows_with_its_pool_in_steps(workers, size):
+def test_a_ring_grows_with_its_pool_in_steps(workers: int, size: int) -> None:
     assert hash_ring.ring_size(workers) == size
 
 
 @pytest.mark.parametrize("count", [1000, 2048])
-def test_many_workers_have_even_shares_too(count):
+def test_many_workers_have_even_shares_too(count: int) -> None:
     ring = hash_ring.HashRing(
         [f"default-{number}" for number in range(count)], hash_ring.ring_size(count)
     )
@@ -84,7 +84,7 @@ def test_many_workers_have_even_shares_too(count):
 
 
 @pytest.mark.parametrize("count", [2, 4, 8, 16])
-def test_one_more_worker_takes_its_share_and_moves_little_else(count):
+def test_one_more_worker_takes_its_share_and_moves_little_else(count: int) -> None:
     moved = [name for name in NAMES if ring_of(count).home(name) != ring_of(count + 1).home(name)]
     elsewhere = [name for name in moved if ring_of(count + 1).home(name) != f"default-{count}"]
     assert len(moved) - len(elsewhere) < 1.3 * len(NAMES) / (count + 1)
@@ -93,7 +93,7 @@ def test_one_more_worker_takes_its_share_and_moves_little_else(count):
     assert len(elsewhere) < 0.15 * len(NAMES)
 
 
-def test_an_empty_ring_has_no_home():
+def test_an_empty_ring_has_no_home() -> None:
     with pytest.raises(LookupError, match="without workers"):
         hash_ring.HashRing([]).home("iris")
     assert hash_ring.HashRing([]).homes("iris", 3) == ()

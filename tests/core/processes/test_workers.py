@@ -1,37 +1,50 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from meshserve.core.processes import hash_ring, workers
-from meshserve.core.values import catalog_sync, commands, events, model, reports
+from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 from tests.core import world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 1)
 POOL = world.pool(workers=2)
 
 
-def orders(workers_, pool=POOL, now_s=0.0):
+def orders(
+    workers_: workers.Workers, pool: desired.PoolSettings = POOL, now_s: float = 0.0
+) -> list[tuple[str, str]]:
     """What reconciling orders: the commands' names and their workers."""
     workers_._out.clear()
     workers_.reconcile((pool,), now_s)
-    return [(type(command).__name__, command.worker_id) for command in workers_._out]
+    return [
+        (type(command).__name__, command.worker_id)
+        for command in workers_._out
+        if isinstance(command, commands.WorkerCommand)
+    ]
 
 
-def sent(workers_, send, *args):
+def sent(
+    workers_: workers.Workers,
+    send: Callable[..., Any],
+    *args: object,
+) -> list[catalog_sync.SyncStep]:
     """The steps that `send` sends."""
     workers_._out.clear()
     send(*args)
-    return [command.step for command in workers_._out]
+    return [command.step for command in workers_._out if isinstance(command, commands.SendChanges)]
 
 
-def bring_up(workers_, worker_id, pid=1):
+def bring_up(workers_: workers.Workers, worker_id: str, pid: int = 1) -> None:
     worker = workers_.started(events.WorkerStarted(worker_id, ENDPOINT, pid))
     for step in sent(workers_, workers_.send_full, worker, ()):
         workers_.synced(events.WorkerSynced(worker_id, step.revision))
 
 
 @pytest.fixture
-def running():
+def running() -> workers.Workers:
     fresh = workers.Workers([])
     orders(fresh)
     for worker_id in POOL.worker_ids():
@@ -40,18 +53,19 @@ def running():
     return fresh
 
 
-def test_missing_workers_are_started():
+def test_missing_workers_are_started() -> None:
     assert orders(workers.Workers([])) == [
         ("StartWorker", "default-0"),
         ("StartWorker", "default-1"),
     ]
 
 
-def test_a_worker_is_ready_once_it_has_a_full_catalog():
+def test_a_worker_is_ready_once_it_has_a_full_catalog() -> None:
     running = workers.Workers([])
     orders(running)
     worker = running.started(events.WorkerStarted("default-0", ENDPOINT, 1))
-    steps = sent(running, running.send_full, worker, catalog_sync.split_changes([1] * 2500))
+    changes = [catalog.AliasCleared(str(number)) for number in range(2500)]
+    steps = sent(running, running.send_full, worker, catalog_sync.split_changes(changes))
     running.synced(events.WorkerSynced("default-0", 2))
     assert not running.is_ready("default-0")
     running.synced(events.WorkerSynced("default-0", steps[-1].revision))
@@ -59,13 +73,13 @@ def test_a_worker_is_ready_once_it_has_a_full_catalog():
     assert running.changed == {"default"}
 
 
-def test_workers_that_are_too_many_are_drained(running):
+def test_workers_that_are_too_many_are_drained(running: workers.Workers) -> None:
     assert orders(running, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
     running.stopped("default-1")
     assert list(running.records) == ["default-0"]
 
 
-def test_workers_with_other_settings_are_replaced_one_at_a_time(running):
+def test_workers_with_other_settings_are_replaced_one_at_a_time(running: workers.Workers) -> None:
     changed = world.pool(workers=2, queue_max=7)
     assert orders(running, pool=changed) == [("StopWorker", "default-0")]
     assert orders(running, pool=changed) == []
@@ -76,7 +90,7 @@ def test_workers_with_other_settings_are_replaced_one_at_a_time(running):
     assert orders(running, pool=changed) == [("StopWorker", "default-1")]
 
 
-def test_a_lost_worker_is_restarted_after_longer_and_longer_waits(running):
+def test_a_lost_worker_is_restarted_after_longer_and_longer_waits(running: workers.Workers) -> None:
     delays = []
     for _ in range(7):
         running.lost(events.WorkerLost("default-0", "killed"), 0.0)
@@ -86,7 +100,7 @@ def test_a_lost_worker_is_restarted_after_longer_and_longer_waits(running):
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
-def test_a_lost_worker_waits_out_its_back_off(running):
+def test_a_lost_worker_waits_out_its_back_off(running: workers.Workers) -> None:
     running.records["default-0"].backoff.failures = 2
     running.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert [orders(running, now_s=now_s) for now_s in (0.0, 1.0, 1.9)] == [[], [], []]
@@ -94,55 +108,57 @@ def test_a_lost_worker_waits_out_its_back_off(running):
     assert orders(running, now_s=2.0) == []
 
 
-def test_a_worker_that_ran_for_long_is_restarted_at_once(running):
+def test_a_worker_that_ran_for_long_is_restarted_at_once(running: workers.Workers) -> None:
     running.records["default-0"].backoff.failures = 5
     running.lost(events.WorkerLost("default-0", "killed"), 100.0)
     assert orders(running, now_s=100.0) == [("StartWorker", "default-0")]
 
 
-def test_a_lost_worker_gets_its_pools_newest_settings(running):
+def test_a_lost_worker_gets_its_pools_newest_settings(running: workers.Workers) -> None:
     running.lost(events.WorkerLost("default-0", "killed"), 0.0)
     running.reconcile((world.pool(workers=2, queue_max=7),), 0.0)
     assert running._out[-1] == commands.StartWorker("default-0", world.pool(queue_max=7).settings)
 
 
-def test_a_lost_worker_that_is_not_wanted_is_forgotten(running):
+def test_a_lost_worker_that_is_not_wanted_is_forgotten(running: workers.Workers) -> None:
     running.lost(events.WorkerLost("default-1", "killed"), 0.0)
     assert orders(running, pool=world.pool(workers=1)) == []
     assert list(running.records) == ["default-0"]
 
 
-def test_the_loss_of_an_earlier_process_is_ignored(running):
+def test_the_loss_of_an_earlier_process_is_ignored(running: workers.Workers) -> None:
     running.lost(events.WorkerLost("default-0", "killed", pid=99), 0.0)
     assert running.is_ready("default-0")
 
 
-def test_a_second_report_of_a_loss_is_ignored(running):
+def test_a_second_report_of_a_loss_is_ignored(running: workers.Workers) -> None:
     running.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
     orders(running)
     running.lost(events.WorkerLost("default-0", "killed", pid=1), 0.0)
     assert running.records["default-0"].state == "starting"
 
 
-def test_a_worker_lost_while_it_drains_is_gone(running):
+def test_a_worker_lost_while_it_drains_is_gone(running: workers.Workers) -> None:
     orders(running, pool=world.pool(workers=1))
     running.lost(events.WorkerLost("default-1", "killed"), 0.0)
     assert list(running.records) == ["default-0"]
 
 
-def test_a_start_that_is_not_wanted_any_more_is_no_worker(running):
+def test_a_start_that_is_not_wanted_any_more_is_no_worker(running: workers.Workers) -> None:
     assert running.started(events.WorkerStarted("default-7", ENDPOINT, 1)) is None
     orders(running, pool=world.pool(workers=1))
     assert running.started(events.WorkerStarted("default-1", ENDPOINT, 1)) is None
 
 
-def test_a_process_that_takes_the_place_of_a_ready_one_starts_again(running):
+def test_a_process_that_takes_the_place_of_a_ready_one_starts_again(
+    running: workers.Workers,
+) -> None:
     running.started(events.WorkerStarted("default-0", ENDPOINT, 7))
     assert not running.is_ready("default-0")
     assert (running.records["default-0"].pid, running.records["default-0"].sent) == (7, 0)
 
 
-def test_steps_are_numbered_without_a_gap(running):
+def test_steps_are_numbered_without_a_gap(running: workers.Workers) -> None:
     worker = running.records["default-0"]
     steps = [
         *sent(running, running.send, worker, [1] * 1500),
@@ -154,7 +170,7 @@ def test_steps_are_numbered_without_a_gap(running):
     assert max(len(step.changes) for step in steps) == catalog_sync.CHANGES_MAX
 
 
-def test_homes_are_among_ready_workers(running):
+def test_homes_are_among_ready_workers(running: workers.Workers) -> None:
     homes = {running.home("default", f"m{number}") for number in range(50)}
     assert homes == {"default-0", "default-1"}
     running.lost(events.WorkerLost("default-0", "killed"), 0.0)
@@ -162,7 +178,7 @@ def test_homes_are_among_ready_workers(running):
     assert running.home("gpu", "m") is None
 
 
-def test_a_ring_is_sized_for_the_wanted_workers(running):
+def test_a_ring_is_sized_for_the_wanted_workers(running: workers.Workers) -> None:
     assert running.ring_size("default") == hash_ring.RING_SIZE_MIN
     home = running.home("default", "m")
     assert len(orders(running, pool=world.pool(workers=129))) == 127
@@ -175,7 +191,7 @@ def test_a_ring_is_sized_for_the_wanted_workers(running):
     assert running.home("default", "m") == home
 
 
-def test_a_living_worker_is_taken_over_as_it_is():
+def test_a_living_worker_is_taken_over_as_it_is() -> None:
     running = workers.Workers([])
     for worker_id, is_ready in (("default-0", True), ("default-1", False)):
         running.attach(events.LivingWorker(worker_id, POOL.settings, ENDPOINT, 1, is_ready), 0.0)
@@ -183,7 +199,7 @@ def test_a_living_worker_is_taken_over_as_it_is():
     assert orders(running) == []
 
 
-def test_a_report_is_kept_by_model_until_the_loss(running):
+def test_a_report_is_kept_by_model_until_the_loss(running: workers.Workers) -> None:
     worker = running.records["default-0"]
     copy = reports.CopyReport(model.ModelId("a"), "ready")
     worker.take_report(reports.WorkerReport("default-0", 1, "n1", "ready", 1, copies=(copy,)))
