@@ -221,11 +221,11 @@ class CopyEffects:
     ) -> loader.LoadedCopy:
         if not _is_held(recipe):
             return await self._load_queue.load(recipe, need)
-        self._storage.hold(recipe.artifact)
+        self._storage.hold(recipe.stored)
         try:
             return await self._load_queue.load(recipe, need)
         except BaseException:
-            self._storage.release(recipe.artifact)
+            self._storage.release(recipe.stored)
             raise
 
     async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
@@ -235,7 +235,7 @@ class CopyEffects:
         """
         spec = recipe.spec
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
-        if artifact.digest != recipe.artifact.digest:
+        if artifact.digest != recipe.stored.digest:
             raise _ArtifactChanged(
                 "the artifact has changed since it was first read; it is read anew",
                 retry_after_s=0.0,
@@ -302,7 +302,7 @@ class CopyEffects:
         loaded_copy = resident.loaded_copy
         self._remember_verdict(resident)
         if _is_held(self._recipes[key]):
-            self._storage.release(self._recipes[key].artifact)
+            self._storage.release(self._recipes[key].stored)
         is_detached = bool(record.names) and self._load_queue.detached.can_keep(loaded_copy)
         self.memory.freed_bytes += record.booked.host_bytes - loaded_copy.mapped_bytes
         is_quick = record.booked.host_bytes < QUICK_FREE_BYTES

@@ -11,7 +11,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import runtime_lookup
-from meshserve.worker.models import described_model, process_memory
+from meshserve.worker.models import described_folder, described_model, process_memory
 
 PROBES = 3
 """Runs of the probe after a load; the quickest is the model's expected time for one row."""
@@ -25,7 +25,8 @@ class LoadRecipe:
     """All that a copy is made of. Equal keys mean equal copies.
 
     The key is the artifact's digest and a hash of the rest, so equal bytes under two names share
-    one copy, and a changed artifact is another copy: nothing is ever reloaded in place.
+    one copy, and a changed artifact is another copy: nothing is ever reloaded in place. `whole` is
+    what the storage holds, if the model is only a part of that.
     """
 
     key: str
@@ -33,6 +34,12 @@ class LoadRecipe:
     artifact: model_runtime.Artifact
     runtime: model_runtime.Runtime
     device: str
+    whole: model_runtime.Artifact | None = None
+
+    @property
+    def stored(self) -> model_runtime.Artifact:
+        """The artifact that the storage holds."""
+        return self.whole or self.artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class LoadWindow:
 
 def make_recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
     """Return how to load the artifact as `spec` says. Raises LoadFailed if no runtime takes it."""
+    whole = artifact
+    spec, artifact = described_folder.resolve(spec, artifact)
     runtime = runtime_lookup.find(spec, artifact)
     shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
@@ -80,7 +89,7 @@ def make_recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device:
         default=str,
     )
     key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    return LoadRecipe(key, spec, artifact, runtime, device)
+    return LoadRecipe(key, spec, artifact, runtime, device, whole)
 
 
 def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
