@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from meshserve import errors
+from meshserve.storage import triton_config
 
 RUNTIMES = {
     "onnxruntime": "onnx",
@@ -26,20 +27,36 @@ Json = dict[str, Any]
 
 
 def entry_from(text: str) -> Json:
-    """Return the keys that a configuration sets; fields without a counterpart are ignored.
+    """Return the keys that a configuration sets; fields without a meaning here are ignored.
 
-    Raises InvalidRequest if the text is not a model configuration.
+    Raises InvalidRequest if the text is no model configuration.
     """
+    config = _parsed(text)
+    try:
+        return _entry(config)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
+
+
+def description_from(text: str) -> str:
+    """Return the configuration as `ModelSpec.description`. Raises InvalidRequest.
+
+    It has no labels, because no file of labels comes with it.
+    """
+    try:
+        return triton_config.read_json(_parsed(text)).description({})
+    except ValueError as error:
+        raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
+
+
+def _parsed(text: str) -> Json:
     try:
         config = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise errors.InvalidRequest(f"`config` is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise errors.InvalidRequest("`config` must be a JSON object")
-    try:
-        return _entry(config)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
+    return config
 
 
 def _entry(config: Json) -> Json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,14 +67,17 @@ class TritonRepository:
 
     async def _register(self, name: str, parameters: Parameters) -> None:
         config = parameters.get(CONFIG)
-        entry = {} if config is None else triton_load_config.entry_from(as_text(config))
+        entry, description = {}, ""
+        if config is not None:
+            entry = triton_load_config.entry_from(as_text(config))
+            description = triton_load_config.description_from(as_text(config))
         files = {
             key.removeprefix(FILE): as_bytes(content)
             for key, content in parameters.items()
             if key.startswith(FILE)
         }
         if not files:
-            await self._register_changed(name, entry)
+            await self._register_changed(name, entry, description)
             return
         if config is None:
             raise errors.InvalidRequest("files need a `config` parameter beside them")
@@ -82,9 +86,10 @@ class TritonRepository:
             spec = self._service.spec(
                 {"name": name, "version": version, "uri": str(folder), **entry}
             )
-            await self._service.register(spec, is_replacing=True)
+            described = dataclasses.replace(spec, description=description)
+            await self._service.register(described, is_replacing=True)
 
-    async def _register_changed(self, name: str, entry: dict[str, Any]) -> None:
+    async def _register_changed(self, name: str, entry: dict[str, Any], description: str) -> None:
         """Register a model anew with some keys changed."""
         spec = self._service.declared(name).spec
         current = {
@@ -98,7 +103,9 @@ class TritonRepository:
             "checksum": spec.checksum,
             "load_timeout_s": spec.load_timeout_s,
         }
-        await self._service.register(self._service.spec({**current, **entry}), is_replacing=True)
+        changed = self._service.spec({**current, **entry})
+        described = dataclasses.replace(changed, description=description)
+        await self._service.register(described, is_replacing=True)
 
     async def unload(self, name: str) -> None:
         """Evict every copy of every version; the model stays registered.

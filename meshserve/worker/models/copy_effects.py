@@ -275,7 +275,7 @@ class CopyEffects:
         except errors.MeshError as error:
             joined.give_up_proof(error.message)
             return
-        artifact = recipe.artifact
+        artifact = recipe.stored
         self._storage.hold(artifact)
         try:
             reason = await self._loop.run_in_executor(

@@ -85,3 +85,13 @@ def test_a_backend_names_the_runtime_if_one_exists(
 def test_malformed_configurations_are_refused(text: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="config"):
         triton_load_config.entry_from(text)
+
+
+def test_the_configuration_is_kept_as_it_came() -> None:
+    description = triton_load_config.description_from(orjson.dumps(FULL).decode())
+    document = orjson.loads(description)
+    assert document["labels"] == {}
+    assert document["config"]["input"] == FULL["input"]
+    assert document["config"]["parameters"] == FULL["parameters"]
+    with pytest.raises(errors.InvalidRequest, match="sequence_batching is not offered"):
+        triton_load_config.description_from('{"sequence_batching": {}}')
