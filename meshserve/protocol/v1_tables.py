@@ -69,8 +69,18 @@ def _is_object(row: object) -> bool:
 
 def _matrix(rows: Sequence[Any], signature: model.Signature) -> Inputs:
     spec = signature.inputs[0]
-    array = json_tensors.to_array(list(rows), spec.datatype, spec.name)
+    values: list[Any] = list(rows)
+    if spec.datatype not in ("BOOL", "BYTES"):
+        values = [_booleans_as_numbers(row) for row in values]
+    array = json_tensors.to_array(values, spec.datatype, spec.name)
     return {spec.name: tensors.WireTensor(spec.datatype, array)}
+
+
+def _booleans_as_numbers(row: Any) -> Any:
+    """Return a row with 1 and 0 for true and false, as numpy has them among numbers."""
+    if isinstance(row, list) and (True in row or False in row):
+        return [int(cell) if isinstance(cell, bool) else cell for cell in row]
+    return row
 
 
 def _from_objects(rows: Sequence[Mapping[str, Any]], table: model.Table) -> Inputs:

@@ -158,7 +158,11 @@ def _guard(file: Path, read: Callable[[], T]) -> T:
         ) from error
 
 
-_NOT_FOUND = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
+_NOT_FOUND = re.compile(
+    r"Can't get attribute '(?P<name>[^']+)' on <module '(?P<module>[^']+)'"
+    r"|module '(?P<other_module>[^']+)' has no attribute '(?P<other_name>[^']+)'"
+)
+"""The two forms of what pickle says of a class that it does not find."""
 
 
 def _explain_missing_class(file: Path, error: AttributeError) -> str:
@@ -166,7 +170,7 @@ def _explain_missing_class(file: Path, error: AttributeError) -> str:
     names = _NOT_FOUND.search(str(error))
     if names is None:
         return f"{file.name} can't be read: AttributeError: {files.summarize(error)}"
-    name, module = names.groups()
+    name, module = names["name"] or names["other_name"], names["module"] or names["other_module"]
     if module == "__main__":
         return (
             f"{file.name} needs {name!r} of the script that made it (it says __main__): define "
@@ -204,7 +208,8 @@ def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
     columns = sklearn_columns.count(fitted)
     facts = sklearn_columns.describe(fitted, columns)
     names = sklearn_columns.feature_names(fitted)
-    form, encode = _column_form(facts, names, columns), None
+    form = _column_form(facts, names, columns)
+    encode: Callable[[np.ndarray], np.ndarray] | None = _writeable
     kept, is_first = _categories(fitted)
     if kept is not None and columns == len(kept.names):
         names = names or kept.names
@@ -248,6 +253,11 @@ def _categorical_frame(
         "BYTES" if name in codes and codes[name].is_text else "FP64" for name in names
     )
     return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), codes))
+
+
+def _writeable(rows: np.ndarray) -> np.ndarray:
+    """Return rows of any shape that may be written to: steps with copy=False do that."""
+    return rows if rows.flags.writeable else rows.copy()
 
 
 def _datatypes(facts: sklearn_columns.ColumnFacts) -> tuple[str, ...]:

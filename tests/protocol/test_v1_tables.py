@@ -51,6 +51,7 @@ def test_gaps_among_numbers_are_nan() -> None:
 
 def test_lists_of_a_matrix_are_rows() -> None:
     assert rows(MATRIX, [[1, 2], [3, 4]]) == {"input": ("FP64", [[1, 2], [3, 4]])}
+    assert rows(MATRIX, [[True, 2.5]]) == {"input": ("FP64", [[1, 2.5]])}
     assert rows(MATRIX, [{"input": [1, 2]}]) == {"input": ("FP64", [[1, 2]])}
 
 

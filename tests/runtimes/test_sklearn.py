@@ -193,6 +193,26 @@ def test_a_pipeline_fitted_with_column_names_takes_plain_rows(tmp_path: Path) ->
     assert loaded.predict({"input": IRIS[0][:2]}, ["predict"])["predict"].shape == (2,)
 
 
+def test_steps_that_write_to_their_rows_get_rows_of_their_own(tmp_path: Path) -> None:
+    fitted = make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(
+        IRIS[0].copy(), IRIS[1]
+    )
+    loaded = contract.load(saved(tmp_path, fitted))
+    rows = IRIS[0][::30].copy()
+    expected = fitted.predict(rows.copy())
+    rows.flags.writeable = False
+    np.testing.assert_array_equal(loaded.predict({"input": rows}, ())["predict"], expected)
+
+
+def test_a_class_of_the_training_script_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"\x80\x02c__main__\nAddRatio\nq\x00.")
+    with pytest.raises(
+        errors.LoadFailed, match=r"needs 'AddRatio' of the script .* in a module that is installed"
+    ):
+        contract.load(path, trust=True)
+
+
 def test_names_and_datatypes_may_be_declared(sample: contract.Sample) -> None:
     inputs, outputs = (
         (model.TensorSpec("X", "FP32", (-1, 4)),),

@@ -311,11 +311,15 @@ def _settle(job: _Job, outcome: Outcome) -> None:
 
 
 def _can_join(first: RunRequest, other: RunRequest) -> bool:
-    """Return whether both want the same outputs of inputs that differ only in their rows."""
+    """Return whether both want the same outputs of inputs that differ only in their rows.
+
+    The columns of a data frame come in any datatype, and joining would make one of two.
+    """
     if not first.rows or not other.rows or first.outputs != other.outputs:
         return False
     return first.inputs.keys() == other.inputs.keys() and all(
-        array.shape[1:] == other.inputs[name].shape[1:] for name, array in first.inputs.items()
+        array.shape[1:] == other.inputs[name].shape[1:] and array.dtype == other.inputs[name].dtype
+        for name, array in first.inputs.items()
     )
 
 

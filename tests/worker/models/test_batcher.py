@@ -120,6 +120,15 @@ async def test_requests_of_other_shapes_or_outputs_are_not_joined(adding, pool, 
     assert len(adding.runs) == 5
 
 
+async def test_requests_of_other_datatypes_are_not_joined(adding, pool, stats):
+    running = begin_batcher(adding, limits(), pool, None)
+    whole = batcher.RunRequest({"x": np.array([2])}, ("y",), 1, FOREVER_S)
+    tasks = await begin(running, stats, ask(1), ask(5), whole, whole, ask(3))
+    adding.gate.set()
+    assert await results(tasks) == [[2], [6], [3], [3], [4]]
+    assert [len(run) for run in adding.runs] == [1, 1, 2, 1]
+
+
 async def test_without_joining_every_request_runs_alone(adding, pool, stats):
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
