@@ -179,10 +179,9 @@ NOT_WHOLE = {
     "text": (pair(["1", 2]), 'not "1"'),
     "null": (pair([None, 2]), "not null"),
     "boolean": (pair([True, 2]), "not true"),
-    "list in row": (pair([[1], 2]), "rows of different lengths"),
     "too big": (pair([2**63, 0]), "out of the range of INT64"),
     "no shape": (pair([1, 2], shape="2"), "needs a shape"),
-    "no datatype": (pair([1, 2], datatype=7), "needs a datatype"),
+    "no datatype": (pair([1, 2], datatype=7), "datatype must be a string"),
     "no data": (
         {"inputs": [{"name": "a", "datatype": "INT64", "shape": [1, 2]}]},
         "neither data nor binary_data_size",
