@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from meshserve.core.values import model
 from meshserve.runtimes import datatypes
 
 ROWS = 3
-FREE_SIZES = (4, 32, 224)
+ELEMENTS_MAX = 1 << 22
+"""Made-up inputs with more elements are not tried, because they would take much memory."""
+FREE_SIZES = (4, 32, 224, 1024, 16000)
 """Sizes to try, in this order, for dimensions of any size other than the first."""
 
 OTHER_SIZES = (5, 64)
@@ -78,6 +81,10 @@ def make_up(
     }
 
 
+def _count_elements(inputs: Sequence[model.TensorSpec], free_size: int) -> int:
+    return sum(math.prod(_sized(spec.shape, free_size, ROWS)) for spec in inputs)
+
+
 def _sized(shape: tuple[int, ...], free_size: int, rows: int) -> tuple[int, ...]:
     first = tuple(rows if size < 0 else size for size in shape[:1])
     return first + tuple(free_size if size < 0 else size for size in shape[1:])
@@ -111,6 +118,8 @@ def _find_inputs_that_run(
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
     cause: Exception = AssertionError("no size was tried")
     for size in sizes:
+        if size > FREE_SIZES[0] and _count_elements(inputs, size) > ELEMENTS_MAX:
+            break
         feeds = make_up(inputs, size)
         answer = _attempt(run, _first_rows(feeds, inputs))
         if not isinstance(answer, Exception):

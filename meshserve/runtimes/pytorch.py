@@ -160,11 +160,18 @@ def _verify(
         class_ = torch_model.MappedModel
     unverified = class_(torch, program, model.Signature(program.inputs, ()), {})
     probed = _probe(unverified, program)
-    actual = unverified.with_bf16(probed.outputs)
-    signatures.check_specs(actual, "output")
-    outputs = signatures.agree(program.outputs, actual, "output")
+    if probed is None:
+        signatures.check_specs(program.outputs, "output")
+        outputs = dict.fromkeys(program.outputs, "")
+    else:
+        actual = unverified.with_bf16(probed.outputs)
+        signatures.check_specs(actual, "output")
+        outputs = signatures.agree(program.outputs, actual, "output")
     has_rows, can_join = signatures.rows_joined(
-        spec, (*program.inputs, *outputs), is_batchable=probed.is_batchable, is_known=False
+        spec,
+        (*program.inputs, *outputs),
+        is_batchable=probed is not None and probed.is_batchable,
+        is_known=False,
     )
     signature = model.Signature(
         program.inputs,
@@ -174,21 +181,29 @@ def _verify(
         rows_max=program.rows_max if has_rows else None,
         platform=PLATFORM,
     )
-    own_names = {output.name: own for output, own in outputs.items()}
+    own_names = {output.name: own for output, own in outputs.items()} if probed else {}
     loaded = class_(torch, program, signature, own_names)
-    loaded.probe = probed.inputs
+    loaded.probe = probed.inputs if probed else None
     return loaded
 
 
 def _probe(
     unverified: torch_model.TorchModel, program: torch_model.TorchProgram
-) -> probing.ProbeResult:
+) -> probing.ProbeResult | None:
+    """Return what made-up inputs show, or None if all are refused but the outputs are declared.
+
+    Raises LoadFailed if they are refused, and the outputs are not known either.
+    """
     try:
         return probing.probe(unverified.predict_all, program.inputs)
     except probing.ProbeFailed as failed:
+        if program.outputs:
+            return None
         shapes = ", ".join(
             f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs
         )
         raise errors.LoadFailed(
-            f"the model does not take its inputs ({shapes}): {torch_model.reason(failed.cause)}"
+            f"the model took no made-up inputs ({shapes}), so its outputs are not known; "
+            f"declare outputs: [{{name, datatype, shape}}] with the model: "
+            f"{torch_model.reason(failed.cause)}"
         ) from failed.cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,15 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import files, mapped_weights, row_proof, row_rules, torch_rows
+from meshserve.runtimes import (
+    datatypes,
+    files,
+    mapped_weights,
+    row_proof,
+    row_rules,
+    signatures,
+    torch_rows,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,20 @@ class TorchModel(model_runtime.LoadedModel):
         errors.
         """
         answer = self.predict_all(inputs)
+        if not self._own_names:
+            self._learn_outputs(answer)
         return {name: answer[self._own_names[name]] for name in outputs or self._own_names}
+
+    def _learn_outputs(self, answer: Mapping[str, np.ndarray]) -> None:
+        """Pair the declared outputs with the first answer, because no made-up inputs were taken."""
+        given = tuple(
+            datatypes.spec_for(name, array, array.shape) for name, array in answer.items()
+        )
+        try:
+            outputs = signatures.agree(self.signature.outputs, self.with_bf16(given), "output")
+        except errors.LoadFailed as error:
+            raise errors.ModelRaised(error.message) from None
+        self._own_names = {output.name: own for output, own in outputs.items()}
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all outputs under the program's own names, with shapes and errors as `predict`.
@@ -88,7 +110,7 @@ class TorchModel(model_runtime.LoadedModel):
         except AssertionError as error:
             # torch.export checks sizes by assertions.
             raise errors.InvalidRequest(files.summarize(error)) from None
-        except RuntimeError as error:
+        except (RuntimeError, self._torch.jit.Error) as error:
             raise errors.ModelRaised(reason(error)) from None
         finally:
             self._running.discard(run)
@@ -195,6 +217,10 @@ class MappedModel(TorchModel):
         return self._weights
 
 
+_RAISED = re.compile(r"^(?:builtins\.)?\w+(?:Error|Exception): (.*)$", re.MULTILINE)
+"""The line at the end of TorchScript's tracebacks that says what was raised."""
+
+
 def name_outputs(outputs: Any) -> dict[str, Any]:
     """Return a program's outputs by name.
 
@@ -209,5 +235,5 @@ def name_outputs(outputs: Any) -> dict[str, Any]:
 
 def reason(error: BaseException) -> str:
     """Return the message of an error, without the traceback that TorchScript adds to it."""
-    lines = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
-    return lines[-1].removeprefix("RuntimeError: ") if lines else files.summarize(error)
+    raised = _RAISED.findall(str(error))
+    return str(raised[-1]) if raised else files.summarize(error)

@@ -47,7 +47,7 @@ def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(
     path = scripted(tmp_path / "model.pt", Cnn())
     with pytest.raises(
         errors.LoadFailed,
-        match=r"does not take its inputs.*(shapes cannot be multiplied|Expected 3D)",
+        match=r"took no made-up inputs.*(shapes cannot be multiplied|Expected 3D)",
     ):
         contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
 
@@ -79,3 +79,47 @@ def test_loading_keeps_torch_quiet_and_single_threaded(
     assert torch.get_num_threads() == 1
     assert logging.getLogger("torch.export").level == logging.CRITICAL
     assert caplog.text == ""
+
+
+class Parts(torch.nn.Module):
+    """A program that refuses rows whose lengths it can not cut into whole parts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] % 11 != 0:
+            raise RuntimeError("lengths are multiples of 11")
+        return x.reshape(x.shape[0], -1, 11).sum(2)
+
+
+X = model.TensorSpec("x", "FP32", (-1, -1))
+
+
+def test_a_model_that_refuses_made_up_inputs_is_served_if_its_outputs_are_declared(
+    tmp_path: Path,
+) -> None:
+    path = scripted(tmp_path / "m.pt", Parts())
+    with pytest.raises(errors.LoadFailed, match=r"declare outputs.*lengths are multiples of 11"):
+        contract.load(path, inputs=(X,))
+    declared = model.TensorSpec("sums", "FP32", (-1, -1))
+    loaded = contract.load(path, inputs=(X,), outputs=(declared,))
+    assert not loaded.signature.has_batch_dimension
+    answer = loaded.predict({"x": np.ones((2, 22), np.float32)}, ())
+    assert answer["sums"].tolist() == [[11, 11], [11, 11]]
+    with pytest.raises(errors.ModelRaised) as refused:
+        loaded.predict({"x": np.ones((2, 5), np.float32)}, ())
+    assert refused.value.message == "lengths are multiples of 11"
+
+
+def test_declared_outputs_that_the_first_answer_contradicts_are_told(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "m.pt", Parts())
+    loaded = contract.load(
+        path, inputs=(X,), outputs=(model.TensorSpec("sums", "INT64", (-1, -1)),)
+    )
+    with pytest.raises(errors.ModelRaised, match="declared INT64, but the model has FP32"):
+        loaded.predict({"x": np.ones((2, 22), np.float32)}, ())
+
+
+def test_a_least_length_of_a_thousand_is_found(tmp_path: Path) -> None:
+    convolution = torch.nn.Conv1d(1, 2, 400, stride=160)
+    path = scripted(tmp_path / "m.pt", convolution)
+    loaded = contract.load(path, inputs=(model.TensorSpec("x", "FP32", (-1, 1, -1)),))
+    assert loaded.signature.outputs[0].shape == (-1, 2, -1)

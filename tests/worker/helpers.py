@@ -58,7 +58,7 @@ class FakeStorage:
         if self.failure is not None:
             raise self.failure
         path = self.folder / uri
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".py", ".onnx")]
+        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".py", ".onnx", ".pt")]
         content = b"".join(file.read_bytes() for file in files)
         if not content:
             raise errors.LoadFailed(f"there is nothing at {uri}")

@@ -114,13 +114,20 @@ class WorkerMetrics:
         seconds = CounterMetricFamily(
             "meshserve_model_compute_seconds", "Time that the model's code took", labels=labels
         )
+        stopped = CounterMetricFamily(
+            "meshserve_model_joins_stopped",
+            "Copies whose requests are joined no more, since a joined run gave another answer",
+            labels=labels,
+        )
         for id_, counts in self._host.stats.items():
+            stopped.add_metric([self._worker, *id_], counts.joins_stopped)
             names = [self._worker, *id_]
             answered.add_metric([*names, "success"], counts.success.count)
             answered.add_metric([*names, "failure"], counts.failure.count)
             seconds.add_metric(names, counts.computed.total_s)
         yield answered
         yield seconds
+        yield stopped
         yield self._residents(labels)
 
     def _residents(self, labels: list[str]) -> Metric:
