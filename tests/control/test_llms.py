@@ -18,7 +18,7 @@ HELD = "/mesh/internal/held"
 
 
 @pytest.fixture
-async def client(fresh: conftest.Stage) -> AsyncIterator[Any]:
+async def client(fresh: conftest.Stage) -> AsyncIterator[httpx.AsyncClient]:
     await fresh.start(llms.CONFIG)
     async with fresh.client() as http:
         yield http

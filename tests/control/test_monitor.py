@@ -47,7 +47,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Any]:
+async def stage() -> AsyncIterator[Stage]:
     new_stage = Stage()
     yield new_stage
     new_stage.monitor.close()

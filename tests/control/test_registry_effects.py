@@ -28,7 +28,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Any]:
+async def stage() -> AsyncIterator[Stage]:
     new_stage = Stage()
     yield new_stage
     await new_stage.registry.close()

@@ -26,7 +26,7 @@ async def performed() -> Performed:
 
 
 @pytest.fixture
-async def queue(performed: Performed) -> AsyncIterator[Any]:
+async def queue(performed: Performed) -> AsyncIterator[serial_queue.SerialQueue[Any]]:
     new_queue = serial_queue.SerialQueue("test", performed)
     yield new_queue
     new_queue.clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from meshserve import tasks
 from meshserve.core.values import model, snapshots
 from tests.gateway import conftest, echo
 from tests.gateway.conftest import running
@@ -71,7 +72,7 @@ class HoldServer(echo.Echo):
         self.asked.append((scope["method"], scope["query_string"].decode()))
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append(answer)
-        leaving = asyncio.ensure_future(receive())
+        leaving = tasks.spawn(receive(), "receive", is_awaited=True)
         await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
         if answer.done():

@@ -1,9 +1,14 @@
 """What Hypothesis draws: tensors of every datatype, messages with them, broken messages."""
 
+from __future__ import annotations
+
 import base64
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -44,18 +49,18 @@ SIGNATURE = model.Signature(
 )
 
 
-def one_input(datatype, shape=(-1,)):
+def one_input(datatype: str, shape: tuple[int, ...] = (-1,)) -> model.Signature:
     """A signature of one input `x`, which is also its output."""
     specs = (model.TensorSpec("x", datatype, tuple(shape)),)
     return model.Signature(specs, specs)
 
 
-def reply(datatype, array):
+def reply(datatype: str, array: npt.NDArray[Any]) -> inference.InferReply:
     """An answer with one output `x`."""
     return inference.InferReply("m", "1", "7", {"x": array}, one_input(datatype, array.shape))
 
 
-def arrays(datatype, *, is_text=False, is_finite=False):
+def arrays(datatype: str, *, is_text: bool = False, is_finite: bool = False) -> Any:
     """Arrays that tensors of a datatype are in memory."""
     if datatype == "BYTES":
         elements = st.text(max_size=5).map(str.encode) if is_text else st.binary(max_size=5)
@@ -64,21 +69,18 @@ def arrays(datatype, *, is_text=False, is_finite=False):
                 elements, min_size=math.prod(shape), max_size=math.prod(shape)
             ).map(lambda objects_: of_objects(objects_, shape))
         )
-    elements = (
-        {"allow_nan": False, "allow_infinity": False}
-        if is_finite and datatype.startswith("FP")
-        else None
-    )
-    return st_numpy.arrays(tensors.DTYPES[datatype], SHAPES, elements=elements)
+    is_limited = is_finite and datatype.startswith("FP")
+    limits = {"allow_nan": False, "allow_infinity": False} if is_limited else None
+    return st_numpy.arrays(tensors.DTYPES[datatype], SHAPES, elements=limits)
 
 
-def of_objects(objects_, shape):
+def of_objects(objects_: list[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     array = np.empty(len(objects_), object)
     array[:] = objects_
     return array.reshape(shape)
 
 
-def is_same(one, other):
+def is_same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     """Whether two arrays are equal to the last bit."""
     return (
         one.dtype == other.dtype
@@ -88,7 +90,7 @@ def is_same(one, other):
 
 
 @st.composite
-def broken(draw, whole):
+def broken(draw: Callable[..., Any], whole: bytes) -> Any:
     """Bytes of a message with some of them changed, cut out, doubled or added."""
     mutated = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
@@ -100,7 +102,7 @@ def broken(draw, whole):
     return bytes(mutated)
 
 
-def answers(decode, *given):
+def answers(decode: Callable[..., Any], *given: Any) -> bool:
     """Whether `decode` takes what it is given; it may raise InvalidRequest and nothing else."""
     try:
         decode(*given)
@@ -109,14 +111,18 @@ def answers(decode, *given):
     return True
 
 
-def refusal(decode, *given):
+def refusal(decode: Callable[..., Any], *given: Any) -> str:
     """The message with which `decode` refuses."""
     with pytest.raises(errors.InvalidRequest) as refused:
         decode(*given)
     return refused.value.message
 
 
-def request(*inputs, raw=(), **more):
+def request(
+    *inputs: tuple[dict[str, Any] | list[int] | str, ...],
+    raw: list[bytes] | tuple[Any, ...] = (),
+    **more: Any,
+) -> pb.ModelInferRequest:
     """Return a ModelInferRequest; inputs are (name, datatype, shape) and perhaps contents."""
     message = pb.ModelInferRequest(model_name="m", raw_input_contents=raw, **more)
     for name, datatype, shape, *contents in inputs:
@@ -126,7 +132,7 @@ def request(*inputs, raw=(), **more):
     return message
 
 
-def valid_request():
+def valid_request() -> pb.ModelInferRequest:
     """A raw request that fits SIGNATURE."""
     raw = [np.ones((2, 2), "f4").tobytes(), tensors.to_raw(np.array([[b"a"], [b"bc"]], object))]
     return request(
@@ -134,7 +140,7 @@ def valid_request():
     )
 
 
-def valid_document():
+def valid_document() -> dict[str, Any]:
     """The same in JSON."""
     x = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, None]}
     name = {

@@ -21,7 +21,7 @@ def reply(array: np.ndarray, datatype: str = "FP32", **fields: Any) -> inference
 
 
 def test_the_best_classes_of_each_row_come_first_with_their_labels() -> None:
-    rows = np.float32([[0.1, 0.7, 0.2, 0.7], [5, -1, 2, 3]])
+    rows = np.array([[0.1, 0.7, 0.2, 0.7], [5, -1, 2, 3]], np.float32)
     answer = classification.apply(reply(rows, has_batch_dimension=True, labels=LABELS), {"p": 3})
     assert answer.outputs["p"].tolist() == [
         [b"0.700000:1", b"0.700000:3", b"0.200000:2:dog"],
@@ -33,12 +33,12 @@ def test_the_best_classes_of_each_row_come_first_with_their_labels() -> None:
 
 
 def test_without_a_batch_dimension_all_values_are_of_one_row() -> None:
-    answer = classification.apply(reply(np.int32([[3, 9], [-4, 1]]), "INT32"), {"p": 9})
+    answer = classification.apply(reply(np.array([[3, 9], [-4, 1]], np.int32), "INT32"), {"p": 9})
     assert answer.outputs["p"].tolist() == [b"9:1", b"3:0", b"1:3", b"-4:2"]
 
 
 def test_whole_numbers_are_ordered_exactly_and_nan_comes_last() -> None:
-    big = np.uint64([2**63, 2**64 - 1, 0])
+    big = np.array([2**63, 2**64 - 1, 0], np.uint64)
     assert classification.best_classes(big[None], 2, ()).tolist() == [
         [b"18446744073709551615:1", b"9223372036854775808:0"]
     ]
@@ -55,8 +55,8 @@ def test_whole_numbers_are_ordered_exactly_and_nan_comes_last() -> None:
     [
         (np.array([b"a"], object), "BYTES"),
         (np.array([True]), "BOOL"),
-        (np.float16([1]), "FP16"),
-        (np.uint16([1]), "BF16"),
+        (np.array([1], np.float16), "FP16"),
+        (np.array([1], np.uint16), "BF16"),
     ],
 )
 def test_values_without_an_order_are_refused(array: np.ndarray, datatype: str) -> None:

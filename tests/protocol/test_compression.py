@@ -12,7 +12,7 @@ BODY = b'{"inputs": []}' * 50
 GZIPPED = gzip.compress(BODY, mtime=0)
 
 
-def headers(coding):
+def headers(coding: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"host", b"a"), (b"content-encoding", coding)]
 
 
@@ -26,11 +26,11 @@ def headers(coding):
         (b"", BODY),
     ],
 )
-def test_bodies_are_unpacked(coding, packed):
+def test_bodies_are_unpacked(coding: bytes, packed: bytes) -> None:
     assert compression.inflate(packed, headers(coding)) == BODY
 
 
-def test_a_body_without_an_encoding_is_unchanged():
+def test_a_body_without_an_encoding_is_unchanged() -> None:
     packed = GZIPPED
     assert compression.inflate(packed, [(b"host", b"a")]) is packed
 
@@ -46,7 +46,7 @@ def test_a_body_without_an_encoding_is_unchanged():
         (b"\xff\n", BODY, "is unknown"),
     ],
 )
-def test_a_broken_compressed_body_is_refused(coding, packed, words):
+def test_a_broken_compressed_body_is_refused(coding: bytes, packed: bytes, words: str) -> None:
     with pytest.raises(errors.InvalidRequest, match=words):
         compression.inflate(packed, headers(coding))
 

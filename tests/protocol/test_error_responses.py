@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import base64
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +18,7 @@ HEADERS_MAX = 8192
 BIG = 5000
 
 
-def every(kind):
+def every(kind: type[errors.MeshError]) -> list[type[errors.MeshError]]:
     return [kind, *(error_class for sub in kind.__subclasses__() for error_class in every(sub))]
 
 
@@ -27,7 +29,7 @@ CLASSES = every(errors.MeshError)
     "kind",
     [error_class for error_class in CLASSES if not issubclass(error_class, errors.Unavailable)],
 )
-def test_every_error_has_its_grpc_status(kind):
+def test_every_error_has_its_grpc_status(kind: type[errors.MeshError]) -> None:
     status, headers, body = error_responses.grpc_error(kind("no"))
     expected = {
         b"content-type": b"application/grpc",
@@ -38,7 +40,7 @@ def test_every_error_has_its_grpc_status(kind):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_has_its_http_status(kind):
+def test_every_error_has_its_http_status(kind: type[errors.MeshError]) -> None:
     status, headers, body = error_responses.rest_error(kind("no"))
     assert (status, dict(headers), orjson.loads(body)) == (
         kind.http_status,
@@ -47,18 +49,20 @@ def test_every_error_has_its_http_status(kind):
     )
 
 
-def test_a_draining_worker_answers_503_over_grpc_too():
+def test_a_draining_worker_answers_503_over_grpc_too() -> None:
     assert error_responses.grpc_error(errors.Unavailable("draining"))[0] == 503
 
 
-def test_a_message_is_percent_encoded_as_grpc_does():
+def test_a_message_is_percent_encoded_as_grpc_does() -> None:
     headers = dict(error_responses.grpc_error(errors.InvalidRequest("50 % of 'ä'\n~"))[1])
     assert headers[b"x-mesh-grpc-message"] == b"50 %25 of '%C3%A4'%0A~"
 
 
 @drawn.patient
 @given(ANY_TEXT, st.sampled_from([1, 100]), st.none() | st.floats(0, 1e6))
-def test_any_message_fits_into_headers_and_reads_the_same(message, times, retry_after_s):
+def test_any_message_fits_into_headers_and_reads_the_same(
+    message: str, times: int, retry_after_s: float | None
+) -> None:
     headers = dict(
         error_responses.grpc_error(errors.LoadFailed(message * times, retry_after_s=retry_after_s))[
             1
@@ -73,17 +77,17 @@ def test_any_message_fits_into_headers_and_reads_the_same(message, times, retry_
 
 @drawn.patient
 @given(ANY_TEXT)
-def test_any_message_is_json(message):
+def test_any_message_is_json(message: str) -> None:
     assert orjson.loads(error_responses.rest_error(errors.ModelRaised(message))[2]) == {
         "error": message.encode(errors="replace").decode()
     }
 
 
-def test_a_message_without_end_is_cut():
+def test_a_message_without_end_is_cut() -> None:
     assert len(error_responses.rest_error(errors.ModelRaised("a" * 10**6))[2]) < BIG
 
 
-def test_retry_after_is_sent_in_both_protocols():
+def test_retry_after_is_sent_in_both_protocols() -> None:
     overloaded = errors.Overloaded("busy", retry_after_s=1.25)
     assert dict(error_responses.rest_error(overloaded)[1])[b"retry-after"] == b"2"
     details = dict(error_responses.grpc_error(overloaded)[1])[b"x-mesh-grpc-details"]

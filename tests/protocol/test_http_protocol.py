@@ -2,25 +2,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvloop
 
+from meshserve import tasks
 from meshserve.protocol import http_protocol, sockets
 
 
 class Handler:
     """Answers with method, path, body and `x-echo`; requests to `/later` once `gate` is open."""
 
-    def __init__(self):
-        self.requests = []
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, bytes, Sequence[http_protocol.Header], bytes]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.called, self.answered = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self.cancelled = asyncio.Semaphore(0)
 
-    def __call__(self, method, path, headers, body):
+    def __call__(
+        self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
+    ) -> http_protocol.Answer | Awaitable[http_protocol.Answer]:
         self.requests.append((method, path, headers, body))
         self.called.release()
         echo = dict(headers).get(b"x-echo", b"")
@@ -31,7 +37,9 @@ class Handler:
             return 503, (), b""
         return self._later(answer, path) if path.startswith(b"/later") else answer
 
-    async def _later(self, answer, path):
+    async def _later(
+        self, answer: tuple[int, tuple[tuple[bytes, bytes]], bytes], path: bytes
+    ) -> Any:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -44,31 +52,33 @@ class Handler:
 
 
 @pytest.fixture
-async def handler():
+async def handler() -> Handler:
     return Handler()
 
 
 @pytest.fixture
-async def server(handler):
+async def server(handler: Handler) -> AsyncIterator[http_protocol.HttpServer]:
     running = await http_protocol.serve(handler, [sockets.tcp_socket("127.0.0.1")])
     yield running
     await running.stop(grace_s=0)
 
 
 @pytest.fixture
-async def connection(server):
+async def connection(
+    server: http_protocol.HttpServer,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     yield reader, writer
     writer.close()
 
 
-def request(line, *headers, body=b""):
+def request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
     """Return a request's bytes."""
     length = (b"content-length: %d" % len(body),) if body else ()
     return b"\r\n".join([line + b" HTTP/1.1", b"host: x", *length, *headers, b"", body])
 
 
-async def answer_of(reader):
+async def answer_of(reader: asyncio.StreamReader) -> Any:
     """Read one answer; return its status line, its headers and its body."""
     async with asyncio.timeout(10):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -77,13 +87,13 @@ async def answer_of(reader):
         return status, headers, await reader.readexactly(int(headers[b"content-length"]))
 
 
-async def ends(reader):
+async def ends(reader: asyncio.StreamReader) -> bool:
     """Return whether the server closes the connection without more bytes."""
     async with asyncio.timeout(10):
         return await reader.read() == b""
 
 
-async def chunks(count):
+async def chunks(count: int) -> AsyncIterator[Any]:
     for _ in range(count):
         yield b"x" * 70_000
         await asyncio.sleep(0)
@@ -91,7 +101,9 @@ async def chunks(count):
 
 @pytest.mark.parametrize("path", ["/now", "/later"])
 @pytest.mark.parametrize("body", [b"", b"abc", b"x" * 70_000, b"x" * 3_000_000])
-async def test_a_request_comes_whole_and_its_answer_goes_out_whole(server, handler, path, body):
+async def test_a_request_comes_whole_and_its_answer_goes_out_whole(
+    server: http_protocol.HttpServer, handler: Handler, path: str, body: bytes
+) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for echo in ("one", "50%d"):
             answer = await client.post(
@@ -102,13 +114,15 @@ async def test_a_request_comes_whole_and_its_answer_goes_out_whole(server, handl
     assert handler.requests[0][3] == body
 
 
-async def test_a_chunked_body_comes_in_one_piece(server):
+async def test_a_chunked_body_comes_in_one_piece(server: http_protocol.HttpServer) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.post(f"http://127.0.0.1:{server.port}/now", content=chunks(10))
     assert answer.content == b"POST /now " + b"x" * 700_000
 
 
-async def test_headers_have_lower_case_names(connection, handler):
+async def test_headers_have_lower_case_names(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /now", b"X-Echo: A  B"))
     _, headers, _ = await answer_of(reader)
@@ -116,13 +130,17 @@ async def test_headers_have_lower_case_names(connection, handler):
     assert handler.requests[0][2] == [(b"host", b"x"), (b"x-echo", b"A  B")]
 
 
-async def test_a_head_and_its_body_come_together(connection):
+async def test_a_head_and_its_body_come_together(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /now"))
     assert (await reader.read(65536)).endswith(b"\r\n\r\nGET /now ")
 
 
-async def test_an_empty_answer_has_a_length(connection):
+async def test_an_empty_answer_has_a_length(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /empty"))
     status, headers, _ = await answer_of(reader)
@@ -132,7 +150,9 @@ async def test_an_empty_answer_has_a_length(connection):
     )
 
 
-async def test_head_is_answered_without_a_body(connection):
+async def test_head_is_answered_without_a_body(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"HEAD /now") + request(b"GET /now"))
     async with asyncio.timeout(10):
@@ -141,7 +161,9 @@ async def test_head_is_answered_without_a_body(connection):
     assert (await answer_of(reader))[2] == b"GET /now "
 
 
-async def test_an_absolute_target_has_its_path(connection):
+async def test_an_absolute_target_has_its_path(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET http://x/now?q=1") + request(b"GET http://x"))
     assert (await answer_of(reader))[2] == b"GET /now "
@@ -156,7 +178,9 @@ async def test_an_absolute_target_has_its_path(connection):
         request(b"GET /later", b"connection: close"),
     ],
 )
-async def test_a_connection_that_is_not_kept_is_closed_after_its_answer(connection, bytes_):
+async def test_a_connection_that_is_not_kept_is_closed_after_its_answer(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], bytes_: bytes
+) -> None:
     reader, writer = connection
     writer.write(bytes_)
     _, headers, body = await answer_of(reader)
@@ -165,14 +189,18 @@ async def test_a_connection_that_is_not_kept_is_closed_after_its_answer(connecti
     assert await ends(reader)
 
 
-async def test_an_upgrade_that_is_not_offered_is_ignored(connection):
+async def test_an_upgrade_that_is_not_offered_is_ignored(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /now", b"connection: upgrade", b"upgrade: h2c"))
     assert (await answer_of(reader))[2] == b"GET /now "
     assert await ends(reader)
 
 
-async def test_a_client_that_expects_100_continue_gets_it(connection):
+async def test_a_client_that_expects_100_continue_gets_it(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     writer.write(request(b"POST /now", b"expect: 100-Continue", b"content-length: 3"))
     async with asyncio.timeout(10):
@@ -181,7 +209,9 @@ async def test_a_client_that_expects_100_continue_gets_it(connection):
     assert (await answer_of(reader))[2] == b"POST /now abc"
 
 
-async def test_100_continue_comes_after_the_answer_that_is_due_first(connection, handler):
+async def test_100_continue_comes_after_the_answer_that_is_due_first(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     handler.gate.clear()
     head = request(b"POST /now", b"expect: 100-continue", b"content-length: 3")
@@ -194,7 +224,9 @@ async def test_100_continue_comes_after_the_answer_that_is_due_first(connection,
 
 
 @pytest.mark.parametrize("bytes_", [b"\x16\x03\x01 not HTTP\r\n\r\n", request(b"GET nonsense")])
-async def test_garbage_is_answered_with_400(connection, handler, bytes_):
+async def test_garbage_is_answered_with_400(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler, bytes_: bytes
+) -> None:
     reader, writer = connection
     writer.write(bytes_)
     status, headers, body = await answer_of(reader)
@@ -204,7 +236,9 @@ async def test_garbage_is_answered_with_400(connection, handler, bytes_):
     assert handler.requests == []
 
 
-async def test_garbage_behind_a_request_does_not_disturb_its_answer(connection, handler):
+async def test_garbage_behind_a_request_does_not_disturb_its_answer(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later") + b"\x16\x03\x01 not HTTP\r\n\r\n")
@@ -214,14 +248,18 @@ async def test_garbage_behind_a_request_does_not_disturb_its_answer(connection, 
     assert await ends(reader)
 
 
-async def test_a_head_has_a_limit(connection):
+async def test_a_head_has_a_limit(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     line = b"x-long: " + b"x" * 1000 + b"\r\n"
     writer.write(b"GET /now HTTP/1.1\r\n" + line * (http_protocol.HEAD_BYTES_MAX // len(line) + 1))
     assert (await answer_of(reader))[0] == b"HTTP/1.1 431 Request Header Fields Too Large"
 
 
-async def test_a_body_has_a_limit(connection, monkeypatch):
+async def test_a_body_has_a_limit(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http_protocol, "BODY_BYTES_MAX", 1000)
     reader, writer = connection
     writer.write(request(b"POST /now", body=b"x" * 1000))
@@ -230,7 +268,9 @@ async def test_a_body_has_a_limit(connection, monkeypatch):
     assert (await answer_of(reader))[0] == b"HTTP/1.1 413 Request Entity Too Large"
 
 
-async def test_answers_keep_the_order_of_their_requests(connection):
+async def test_answers_keep_the_order_of_their_requests(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
     reader, writer = connection
     paths = [b"/now", b"/later", b"/now", b"/now", b"/later", b"/later", b"/now"]
     for number, path in enumerate(paths):
@@ -239,7 +279,9 @@ async def test_answers_keep_the_order_of_their_requests(connection):
     assert [body.rpartition(b" ")[2] for body in bodies] == [b"%d" % n for n in range(len(paths))]
 
 
-async def test_requests_of_one_connection_are_handled_one_at_a_time(connection, handler):
+async def test_requests_of_one_connection_are_handled_one_at_a_time(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later") * 3)
@@ -250,10 +292,14 @@ async def test_requests_of_one_connection_are_handled_one_at_a_time(connection, 
         await answer_of(reader)
 
 
-async def test_a_client_that_does_not_read_is_not_answered_without_end(connection, handler):
+async def test_a_client_that_does_not_read_is_not_answered_without_end(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     body = b"x" * 500_000
-    sending = asyncio.ensure_future(send_all(writer, [request(b"POST /now", body=body)] * 40))
+    sending = tasks.spawn(
+        send_all(writer, [request(b"POST /now", body=body)] * 40), "send all", is_awaited=True
+    )
     done, _ = await asyncio.wait([sending], timeout=1.0)
     assert not done
     assert len(handler.requests) < 40
@@ -262,13 +308,15 @@ async def test_a_client_that_does_not_read_is_not_answered_without_end(connectio
     await sending
 
 
-async def send_all(writer, requests):
+async def send_all(writer: asyncio.StreamWriter, requests: list[bytes]) -> None:
     for bytes_ in requests:
         writer.write(bytes_)
         await writer.drain()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_request_never_asked(connection, handler):
+async def test_a_client_that_leaves_in_the_middle_of_a_request_never_asked(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: Handler
+) -> None:
     reader, writer = connection
     writer.write(request(b"POST /now", b"content-length: 100") + b"half")
     writer.write_eof()
@@ -303,7 +351,12 @@ async def test_a_request_whose_client_leaves_at_once_is_begun_before_it_is_cance
 
 
 @pytest.mark.parametrize("path", [b"/raises", b"/later/raises"])
-async def test_a_handler_that_raises_loses_its_connection_alone(connection, server, path, caplog):
+async def test_a_handler_that_raises_loses_its_connection_alone(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: http_protocol.HttpServer,
+    path: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     reader, writer = connection
     with caplog.at_level(logging.ERROR):
         writer.write(request(b"GET " + path))
@@ -317,7 +370,9 @@ async def test_a_handler_that_raises_loses_its_connection_alone(connection, serv
 # The end
 
 
-async def test_every_socket_is_served_and_nothing_is_left_after_the_end(tmp_path, handler):
+async def test_every_socket_is_served_and_nothing_is_left_after_the_end(
+    tmp_path: Path, handler: Handler
+) -> None:
     path = tmp_path / "app.sock"
     listeners = [sockets.tcp_socket("127.0.0.1"), sockets.unix_socket(str(path))]
     running = await http_protocol.serve(handler, listeners)
@@ -331,7 +386,9 @@ async def test_every_socket_is_served_and_nothing_is_left_after_the_end(tmp_path
         await asyncio.open_connection("127.0.0.1", running.port)
 
 
-async def test_an_idle_connection_does_not_hold_up_the_end(connection, server):
+async def test_an_idle_connection_does_not_hold_up_the_end(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], server: http_protocol.HttpServer
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /now"))
     await answer_of(reader)
@@ -340,12 +397,16 @@ async def test_an_idle_connection_does_not_hold_up_the_end(connection, server):
     assert await ends(reader)
 
 
-async def test_a_request_under_way_is_answered_before_the_end(connection, server, handler):
+async def test_a_request_under_way_is_answered_before_the_end(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: http_protocol.HttpServer,
+    handler: Handler,
+) -> None:
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later"))
     await handler.called.acquire()
-    stopping = asyncio.ensure_future(server.stop(grace_s=60))
+    stopping = tasks.spawn(server.stop(grace_s=60), "stop", is_awaited=True)
     await asyncio.sleep(0)
     handler.gate.set()
     _, headers, body = await answer_of(reader)
@@ -353,7 +414,11 @@ async def test_a_request_under_way_is_answered_before_the_end(connection, server
     await stopping
 
 
-async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(connection, server, handler):
+async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: http_protocol.HttpServer,
+    handler: Handler,
+) -> None:
     reader, writer = connection
     handler.gate.clear()
     writer.write(request(b"GET /later"))
@@ -363,7 +428,9 @@ async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(connection
         await answer_of(reader)
 
 
-async def test_a_connection_that_is_silent_for_long_is_closed(connection, server):
+async def test_a_connection_that_is_silent_for_long_is_closed(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], server: http_protocol.HttpServer
+) -> None:
     reader, writer = connection
     writer.write(request(b"GET /now"))
     await answer_of(reader)
@@ -375,19 +442,21 @@ async def test_a_connection_that_is_silent_for_long_is_closed(connection, server
     assert await ends(reader)
 
 
-def test_it_runs_on_uvloop_too():
+def test_it_runs_on_uvloop_too() -> None:
     """Ray's actors have uvloop, whose transports are none of asyncio's classes."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(exchange())
 
 
-async def exchange():
+async def exchange() -> None:
     """Have requests answered at once and later, small and big, pipelined, to the end."""
     server = await http_protocol.serve(Handler(), [sockets.tcp_socket("127.0.0.1")])
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     body = b"x" * 500_000
     lines = [b"POST /now", b"POST /later", b"POST /later", b"POST /now"] * 5
-    sending = asyncio.ensure_future(send_all(writer, [request(line, body=body) for line in lines]))
+    sending = tasks.spawn(
+        send_all(writer, [request(line, body=body) for line in lines]), "send all", is_awaited=True
+    )
     for line in lines:
         assert (await answer_of(reader))[2] == line + b" " + body
     await sending

@@ -1,4 +1,9 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,12 +18,18 @@ X = np.arange(4, dtype="f4").reshape(2, 2)
 NAMES = drawn.of_objects([b"a", b"b"], (2, 1))
 
 
-def call(x=X, name=NAMES, *, x_as="FP32", outputs=()):
+def call(
+    x: npt.NDArray[Any] = X,
+    name: npt.NDArray[Any] = NAMES,
+    *,
+    x_as: str = "FP32",
+    outputs: tuple[str, ...] = (),
+) -> inference.InferCall:
     given_inputs = {"x": inference.WireTensor(x_as, x), "name": inference.WireTensor("BYTES", name)}
     return inference.InferCall("m", inputs=given_inputs, outputs=outputs)
 
 
-def as_request(message):
+def as_request(message: pb.ModelInferResponse) -> bytes:
     """The answer's tensors sent back as a request's: their fields have the same numbers."""
     sent = [
         pb.ModelInferRequest.InferInputTensor.FromString(output.SerializeToString())
@@ -29,14 +40,16 @@ def as_request(message):
     ).SerializeToString()
 
 
-def there_and_back(datatype, array, *, is_raw):
+def there_and_back(
+    datatype: str, array: npt.NDArray[Any], *, is_raw: bool
+) -> tuple[pb.ModelInferResponse, inference.InferCall]:
     message = inference.reply_message(drawn.reply(datatype, array), is_raw=is_raw)
     return message, inference.decode_infer(as_request(message))
 
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
-def test_every_datatype_comes_back_raw(data, datatype):
+def test_every_datatype_comes_back_raw(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype))
     message, came = there_and_back(datatype, array, is_raw=True)
     assert came.is_raw
@@ -47,7 +60,7 @@ def test_every_datatype_comes_back_raw(data, datatype):
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.TYPED))
-def test_every_datatype_but_the_halves_comes_back_typed(data, datatype):
+def test_every_datatype_but_the_halves_comes_back_typed(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype))
     message, came = there_and_back(datatype, array, is_raw=False)
     assert not came.is_raw
@@ -57,7 +70,7 @@ def test_every_datatype_but_the_halves_comes_back_typed(data, datatype):
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
-def test_an_answer_is_all_raw_where_one_output_has_no_typed_form(datatype):
+def test_an_answer_is_all_raw_where_one_output_has_no_typed_form(datatype: str) -> None:
     specs = (model.TensorSpec("half", datatype, (1,)), model.TensorSpec("x", "FP32", (1,)))
     outputs = {"x": np.ones(1, "f4"), "half": np.ones(1, tensors.DTYPES[datatype])}
     message = inference.reply_message(
@@ -70,7 +83,7 @@ def test_an_answer_is_all_raw_where_one_output_has_no_typed_form(datatype):
     ]
 
 
-def test_a_call_has_what_the_message_says():
+def test_a_call_has_what_the_message_says() -> None:
     came = inference.decode_infer(drawn.valid_request().SerializeToString())
     assert (came.model, came.version, came.id, came.outputs, came.is_raw) == (
         "m",
@@ -84,7 +97,7 @@ def test_a_call_has_what_the_message_says():
     assert taken["name"].tolist() == [[b"a"], [b"bc"]]
 
 
-def test_an_answer_has_what_was_asked_for_and_the_requests_id():
+def test_an_answer_has_what_was_asked_for_and_the_requests_id() -> None:
     specs = tuple(model.TensorSpec(name, "FP32", (1,)) for name in "ab")
     answer = inference.InferReply(
         "m", "3", "7", {"b": np.ones(1, "f4")}, model.Signature((), specs)
@@ -97,20 +110,20 @@ def test_an_answer_has_what_was_asked_for_and_the_requests_id():
     assert not message.parameters
 
 
-def test_an_output_of_another_datatype_is_the_models_fault():
+def test_an_output_of_another_datatype_is_the_models_fault() -> None:
     with pytest.raises(
         errors.ModelRaised, match=r"output 'x' is declared as FP32, the model gave float64"
     ):
         inference.encode_infer(drawn.reply("FP32", np.ones(1, "f8")), is_raw=True)
 
 
-def test_texts_may_be_numpys_own():
+def test_texts_may_be_numpys_own() -> None:
     assert inference.reply_message(drawn.reply("BYTES", np.array(["ä"])), is_raw=False).outputs[
         0
     ].contents.bytes_contents == ["ä".encode()]
 
 
-def test_empty_contents_beside_raw_ones_are_none():
+def test_empty_contents_beside_raw_ones_are_none() -> None:
     message = drawn.request(("x", "INT8", [1], {}), raw=[b"\x07"])
     assert inference.decode_infer(message.SerializeToString()).inputs["x"].array.tolist() == [7]
 
@@ -150,11 +163,13 @@ def test_empty_contents_beside_raw_ones_are_none():
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_message_that_contradicts_itself_is_refused(message, expected):
+def test_a_message_that_contradicts_itself_is_refused(
+    message: pb.ModelInferRequest, expected: str
+) -> None:
     assert drawn.refusal(inference.decode_infer, message.SerializeToString()) == expected
 
 
-def test_parameters_that_change_the_meaning_are_refused():
+def test_parameters_that_change_the_meaning_are_refused() -> None:
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
     assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, shared)
@@ -176,7 +191,7 @@ def test_an_output_that_is_requested_twice_is_refused() -> None:
     assert drawn.refusal(inference.call_from_message, twice) == "output 'y' is requested twice"
 
 
-def test_a_body_that_is_no_message_is_refused():
+def test_a_body_that_is_no_message_is_refused() -> None:
     assert drawn.refusal(inference.decode_infer, b"\xff") == "the body is not a ModelInferRequest"
     assert (
         drawn.refusal(inference.decode_infer, b"\x0a\x01\xff")
@@ -216,11 +231,13 @@ def test_first_sizes_that_are_zero_or_unequal_are_left_to_the_model(
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_call_that_does_not_fit_is_refused_with_what_would(asked, expected):
+def test_a_call_that_does_not_fit_is_refused_with_what_would(
+    asked: inference.InferCall, expected: str
+) -> None:
     assert drawn.refusal(inference.check_inputs, asked, drawn.SIGNATURE) == expected
 
 
-def test_an_unknown_input_is_refused_with_the_nearest():
+def test_an_unknown_input_is_refused_with_the_nearest() -> None:
     asked = call()
     asked.inputs["xx"] = inference.WireTensor("FP32", X)
     assert (
@@ -229,26 +246,26 @@ def test_an_unknown_input_is_refused_with_the_nearest():
     )
 
 
-def test_a_size_that_is_free_and_no_batch_may_be_nothing():
+def test_a_size_that_is_free_and_no_batch_may_be_nothing() -> None:
     asked = inference.InferCall(
         "m", inputs={"x": inference.WireTensor("FP32", np.ones((1, 0), "f4"))}
     )
     assert inference.check_inputs(asked, drawn.one_input("FP32", (1, -1)))["x"].shape == (1, 0)
 
 
-def infer(body, signature=drawn.SIGNATURE):
+def infer(body: bytes, signature: model.Signature = drawn.SIGNATURE) -> None:
     inference.check_inputs(inference.decode_infer(body), signature)
 
 
 @drawn.often
 @given(st.binary(max_size=200))
-def test_any_bytes_are_answered(body):
+def test_any_bytes_are_answered(body: bytes) -> None:
     drawn.answers(infer, body)
 
 
 @drawn.often
 @given(drawn.broken(drawn.valid_request().SerializeToString()))
-def test_any_broken_message_is_answered(body):
+def test_any_broken_message_is_answered(body: bytes) -> None:
     drawn.answers(infer, body)
 
 
@@ -270,5 +287,7 @@ INPUTS = st.tuples(
 
 @drawn.often
 @given(st.lists(INPUTS, max_size=3), st.lists(st.binary(max_size=20), max_size=3))
-def test_any_message_is_answered(inputs, raw):
+def test_any_message_is_answered(
+    inputs: list[tuple[str, str, list[int], dict[str, Any]]], raw: list[bytes]
+) -> None:
     drawn.answers(infer, drawn.request(*inputs, raw=raw).SerializeToString())

@@ -1,7 +1,11 @@
+from __future__ import annotations
+
 import json
 import warnings
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pytest
 from hypothesis import given
@@ -11,13 +15,13 @@ from meshserve.protocol import json_tensors, tensors
 from tests.protocol import drawn
 
 
-def loaded(parsed_array):
+def loaded(parsed_array: Any) -> Any:
     return orjson.loads(json_tensors.dump(parsed_array, nan=b"null"))
 
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
-def test_every_datatype_comes_back_nested(data, datatype):
+def test_every_datatype_comes_back_nested(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype, is_finite=True))
     if datatype == "BF16":
         array = np.where(np.isfinite(tensors.bfloat16_values(array)), array, 0).astype("u2")
@@ -28,7 +32,7 @@ def test_every_datatype_comes_back_nested(data, datatype):
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.TYPED))
-def test_every_datatype_comes_back_flat(data, datatype):
+def test_every_datatype_comes_back_flat(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype, is_text=True, is_finite=True))
     came = json_tensors.to_array(
         loaded(json_tensors.flat_values(array, datatype, "x")), datatype, "x"
@@ -38,7 +42,9 @@ def test_every_datatype_comes_back_flat(data, datatype):
 
 @drawn.often
 @given(drawn.JSON, st.sampled_from(drawn.DATATYPES))
-def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, datatype):
+def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(
+    values: dict[str, Any] | int | list[Any] | None, datatype: str
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if drawn.answers(json_tensors.to_array, values, datatype, "x"):
@@ -83,11 +89,13 @@ def test_any_json_is_an_array_of_the_datatype_or_an_invalid_request(values, data
         ([1], "FP8", "datatype 'FP8' is unknown; there are: " + ", ".join(tensors.DTYPES)),
     ],
 )  # fmt: skip
-def test_an_error_shows_the_value_that_does_not_fit(values, datatype, expected):
+def test_an_error_shows_the_value_that_does_not_fit(
+    values: list[Any] | str, datatype: str, expected: str
+) -> None:
     assert drawn.refusal(json_tensors.to_array, values, datatype, "x") == expected
 
 
-def test_large_whole_numbers_are_exact():
+def test_large_whole_numbers_are_exact() -> None:
     assert json_tensors.to_array([1, 2**63, 2**64 - 1], "UINT64", "x").tolist() == [
         1,
         2**63,
@@ -154,7 +162,7 @@ def test_base64_may_have_either_alphabet_and_no_padding(text: str) -> None:
     assert json_tensors.to_array([{"b64": text}], "BYTES", "x").tolist() == [b"\xfb\xff\xfe>"]
 
 
-def test_fp32_is_written_with_its_own_digits():
+def test_fp32_is_written_with_its_own_digits() -> None:
     assert (
         json_tensors.dump(json_tensors.flat_values(np.array([0.1], "f4"), "FP32", "y")) == b"[0.1]"
     )
@@ -164,12 +172,12 @@ def test_fp32_is_written_with_its_own_digits():
     "array",
     [np.arange(6.0).reshape(2, 3).T, np.arange(6.0, dtype=">f8").reshape(3, 2), np.array(1.5)],
 )
-def test_any_layout_and_byte_order_is_written(array):
+def test_any_layout_and_byte_order_is_written(array: npt.NDArray[Any]) -> None:
     assert loaded(json_tensors.nested_values(array, "FP64")) == array.tolist()
     assert loaded(json_tensors.flat_values(array, "FP64", "y")) == array.ravel().tolist()
 
 
-def test_bytes_that_are_no_text_need_binary_data_or_base64():
+def test_bytes_that_are_no_text_need_binary_data_or_base64() -> None:
     array = np.array([b"\xff", b"a"], object)
     assert (
         drawn.refusal(json_tensors.flat_values, array, "BYTES", "y")
@@ -197,5 +205,5 @@ def test_bytes_that_are_no_text_need_binary_data_or_base64():
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_body_that_is_no_object_is_refused(body, expected):
+def test_a_body_that_is_no_object_is_refused(body: bytes, expected: str) -> None:
     assert drawn.refusal(json_tensors.parse_object, body).startswith(expected)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
 import pytest
 
 from meshserve.protocol import mesh_status, paths
@@ -9,15 +13,15 @@ from tests.control import conftest, llms
 
 
 @pytest.fixture
-async def client(tmp_path):
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     stage = conftest.Stage(str(tmp_path))
-    await stage.start(llms.CONFIG | {"models": conftest.CONFIG["models"][:1]})
+    await stage.start(llms.CONFIG | {"models": [{"name": "conf", "uri": "/conf"}]})
     async with stage.client() as http:
         yield http
     await stage.plane.close()
 
 
-async def test_a_status_has_the_promised_keys(client):
+async def test_a_status_has_the_promised_keys(client: httpx.AsyncClient) -> None:
     status = (await client.get(f"{paths.MESH_V1}status")).json()
     (gateway, *_), (llm, *_) = status["gateways"], status["llms"]
     worker = status["pools"][0]["workers"][0]
@@ -35,7 +39,7 @@ async def test_a_status_has_the_promised_keys(client):
         assert view.keys() == promised.__annotations__.keys()
 
 
-async def test_a_page_of_models_has_the_promised_keys(client):
+async def test_a_page_of_models_has_the_promised_keys(client: httpx.AsyncClient) -> None:
     page = (await client.get(f"{paths.MESH_V1}models")).json()
     assert page.keys() == mesh_status.ModelPage.__annotations__.keys()
     assert page["models"][0].keys() == mesh_status.ModelStatus.__annotations__.keys()

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -23,7 +26,7 @@ OUTPUTS = [
 ]
 
 
-def test_metadata_is_the_signature():
+def test_metadata_is_the_signature() -> None:
     expected = {
         "name": "m",
         "versions": ["2", "3"],
@@ -37,7 +40,7 @@ def test_metadata_is_the_signature():
     )
 
 
-def test_configuration_leaves_the_batch_out_of_joined_models():
+def test_configuration_leaves_the_batch_out_of_joined_models() -> None:
     config = model_description.config_message(JOINED).config
     assert (config.name, config.platform, config.backend, config.max_batch_size) == (
         "m",
@@ -53,7 +56,7 @@ def test_configuration_leaves_the_batch_out_of_joined_models():
     assert [list(entry.dims) for entry in config.output] == [[3], []]
 
 
-def test_configuration_keeps_every_dimension_of_other_models():
+def test_configuration_keeps_every_dimension_of_other_models() -> None:
     config = model_description.config_message(
         model_description.ServedModel(ID, ("3",), drawn.SIGNATURE, "onnx")
     ).config
@@ -63,14 +66,14 @@ def test_configuration_keeps_every_dimension_of_other_models():
 
 
 @pytest.mark.parametrize("datatype", drawn.DATATYPES)
-def test_every_datatype_has_a_name_in_the_configuration(datatype):
+def test_every_datatype_has_a_name_in_the_configuration(datatype: str) -> None:
     config = model_description.config_message(
         model_description.ServedModel(ID, ("3",), drawn.one_input(datatype), "onnx")
     ).config
     assert config.input[0].data_type != config_pb.TYPE_INVALID
 
 
-def test_configuration_over_rest_has_numbers_and_names():
+def test_configuration_over_rest_has_numbers_and_names() -> None:
     document = model_description.config_json(JOINED)
     assert document["max_batch_size"] == 8
     assert [entry["dims"] for entry in document["input"]] == [[2], [1]]
@@ -81,7 +84,7 @@ def test_configuration_over_rest_has_numbers_and_names():
     )
 
 
-def counted():
+def counted() -> model_description.ModelStatistics:
     counts = model_stats.ModelStats()
     counts.record_answer(5, 0.25, 1700000000.5)
     counts.failure.record(0.125)
@@ -90,12 +93,12 @@ def counted():
     return model_description.ModelStatistics(ID, counts, model.Footprint(7, 9))
 
 
-def span(count, ns):
+def span(count: int, ns: int) -> dict[str, int]:
     return {"count": count, "ns": ns}
 
 
 NONE = span(0, 0)
-STATISTICS = {
+STATISTICS: dict[str, Any] = {
     "name": "m",
     "version": "3",
     "last_inference": 1700000000500,
@@ -127,13 +130,13 @@ STATISTICS = {
 }
 
 
-def test_statistics_are_what_was_counted_and_the_memory():
+def test_statistics_are_what_was_counted_and_the_memory() -> None:
     assert model_description.statistics_json([counted()]) == {"model_stats": [STATISTICS]}
     expected = json_format.ParseDict({"model_stats": [STATISTICS]}, pb.ModelStatisticsResponse())
     assert model_description.statistics_message([counted()]) == expected
 
 
-def test_an_unused_model_has_memory_and_zeros():
+def test_an_unused_model_has_memory_and_zeros() -> None:
     document = model_description.statistics_json(
         [model_description.ModelStatistics(ID, model_stats.ModelStats(), model.Footprint())]
     )["model_stats"][0]
@@ -142,7 +145,7 @@ def test_an_unused_model_has_memory_and_zeros():
     assert document["batch_stats"] == []
 
 
-def test_the_index_has_every_version_and_its_state():
+def test_the_index_has_every_version_and_its_state() -> None:
     index = [
         model_description.IndexEntry(ID, "READY"),
         model_description.IndexEntry(model.ModelId("n"), "UNAVAILABLE", "no such file"),
@@ -157,7 +160,7 @@ def test_the_index_has_every_version_and_its_state():
     )
 
 
-def test_any_message_is_plain():
+def test_any_message_is_plain() -> None:
     settings = pb.LogSettingsResponse()
     settings.settings["log_info"].bool_param = False
     assert model_description.to_json(settings) == {"settings": {"log_info": {"bool_param": False}}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 
 from meshserve.protocol import paths
@@ -11,7 +13,7 @@ CONSTANTS = {name: value for name, value in vars(paths).items() if name.isupper(
 
 
 @pytest.mark.parametrize("module", [inference_pb2, model_repository_pb2, modelmesh_pb2])
-def test_every_method_has_its_path(module):
+def test_every_method_has_its_path(module: ModuleType) -> None:
     known = set(filter(lambda value: isinstance(value, str), CONSTANTS.values()))
     known |= {paths.in_repository_service(paths.REPOSITORY_INDEX)}
     known |= {paths.in_repository_service(paths.REPOSITORY_MODEL_LOAD)}
@@ -21,11 +23,11 @@ def test_every_method_has_its_path(module):
         assert methods <= known
 
 
-def test_no_path_has_two_names():
+def test_no_path_has_two_names() -> None:
     assert len(set(CONSTANTS.values())) == len(CONSTANTS)
 
 
-def test_a_method_is_known_by_its_last_part():
+def test_a_method_is_known_by_its_last_part() -> None:
     assert paths.method_name(paths.MODEL_INFER) == "ModelInfer"
     assert (
         paths.in_repository_service(paths.REPOSITORY_INDEX)

@@ -1,6 +1,11 @@
+from __future__ import annotations
+
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -25,17 +30,17 @@ TYPES = {
 
 
 @pytest.fixture(params=[COPIED, SHARED], ids=["copied", "shared"])
-def facts(request):
+def facts(request: pytest.FixtureRequest) -> Any:
     if not request.param.exists():
         pytest.skip("the shared facts are not here")
     return json.loads(request.param.read_text())
 
 
-def short(descriptor):
+def short(descriptor: Any) -> Any:
     return descriptor.full_name.removeprefix(f"{descriptor.file.package}.")
 
 
-def field(descriptor):
+def field(descriptor: Any) -> str:
     kind = (
         TYPES.get(descriptor.type)
         or f".{(descriptor.message_type or descriptor.enum_type).full_name}"
@@ -47,18 +52,18 @@ def field(descriptor):
     return f"{label}{kind} {descriptor.name}{oneof}"
 
 
-def is_map(message):
+def is_map(message: Any) -> bool:
     return message is not None and message.GetOptions().map_entry
 
 
-def messages_under(descriptors):
+def messages_under(descriptors: Any) -> Iterator[Any]:
     for message in descriptors:
         if not is_map(message):
             yield message
             yield from messages_under(message.nested_types)
 
 
-def messages(*modules):
+def messages(*modules: Any) -> dict[str, Any]:
     types = [
         item
         for module in modules
@@ -67,7 +72,7 @@ def messages(*modules):
     return {short(item): {str(one.number): field(one) for one in item.fields} for item in types}
 
 
-def enums(*modules):
+def enums(*modules: Any) -> dict[str, Any]:
     types = [item for module in modules for item in module.DESCRIPTOR.enum_types_by_name.values()]
     for module in modules:
         for message in messages_under(module.DESCRIPTOR.message_types_by_name.values()):
@@ -75,7 +80,7 @@ def enums(*modules):
     return {short(item): {one.name: one.number for one in item.values} for item in types}
 
 
-def method(descriptor):
+def method(descriptor: Any) -> str:
     streams = (
         "stream " if descriptor.client_streaming else "",
         "stream " if descriptor.server_streaming else "",
@@ -84,14 +89,16 @@ def method(descriptor):
     return f"{streams[0]}.{request} -> {streams[1]}.{response}"
 
 
-def services(module):
+def services(module: Any) -> dict[str, Any]:
     return {
         name: {item.name: method(item) for item in service.methods}
         for name, service in module.DESCRIPTOR.services_by_name.items()
     }
 
 
-def test_inference_is_tritons_with_kserves_answers_about_the_repository(facts):
+def test_inference_is_tritons_with_kserves_answers_about_the_repository(
+    facts: dict[str, Any],
+) -> None:
     kserves = {name: facts["kserve"]["messages"][name] for name in TOLD_TO_KSERVE}
     assert (
         messages(inference_pb2, model_config_pb2)
@@ -106,21 +113,23 @@ def test_inference_is_tritons_with_kserves_answers_about_the_repository(facts):
     ("module", "system"),
     [(modelmesh_pb2, "modelmesh"), (model_repository_pb2, "mlserver_repository")],
 )
-def test_another_systems_service_is_that_systems(facts, module, system):
+def test_another_systems_service_is_that_systems(
+    facts: dict[str, Any], module: ModuleType, system: str
+) -> None:
     assert messages(module) == facts[system]["messages"]
     assert enums(module) == facts[system]["enums"]
     assert services(module) == facts[system]["services"]
     assert module.DESCRIPTOR.package == facts[system]["package"]
 
 
-def test_the_copied_facts_are_the_shared_ones():
+def test_the_copied_facts_are_the_shared_ones() -> None:
     if not SHARED.exists():
         pytest.skip("the shared facts are not here")
     copied, shared = json.loads(COPIED.read_text()), json.loads(SHARED.read_text())
     assert copied == {system: shared[system] for system in copied}
 
 
-def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients():
+def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients() -> None:
     assert (
         pool.POOL.FindMessageTypeByName("inference.ModelInferRequest")
         is inference_pb2.ModelInferRequest.DESCRIPTOR
@@ -129,7 +138,7 @@ def test_our_messages_leave_the_names_in_the_default_pool_to_other_clients():
         assert module.DESCRIPTOR.pool is not descriptor_pool.Default()
 
 
-def test_the_generated_code_is_that_of_the_sources(tmp_path):
+def test_the_generated_code_is_that_of_the_sources(tmp_path: Path) -> None:
     protoc = pytest.importorskip("grpc_tools.protoc")
     compiled = tmp_path / "compiled"
     sources = [str(path) for path in (ROOT / "proto").glob("*.proto")]

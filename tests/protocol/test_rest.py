@@ -1,6 +1,10 @@
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pytest
 from hypothesis import given
@@ -15,13 +19,15 @@ from tests.protocol import drawn
 X = {"name": "x", "datatype": "INT8", "shape": [2]}
 
 
-def decode(document, binary=b"", headers=()):
+def decode(document: dict[str, Any], binary: bytes = b"", headers: tuple[Any, ...] = ()) -> Any:
     text = orjson.dumps(document)
     length = [(rest.LENGTH, str(len(text)).encode())] if binary else []
     return rest.decode_infer(text + binary, [*length, *headers])
 
 
-def there_and_back(datatype, array, *, is_binary):
+def there_and_back(
+    datatype: str, array: npt.NDArray[Any], *, is_binary: bool
+) -> tuple[dict[bytes, bytes], inference.WireTensor]:
     """The answer's tensors sent back as a request's: they have the same form."""
     headers, body = rest.encode_infer(
         drawn.reply(datatype, array), rest.RestCall(inference.InferCall("m"), is_binary)
@@ -35,7 +41,7 @@ def there_and_back(datatype, array, *, is_binary):
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
-def test_every_datatype_comes_back_in_binary(data, datatype):
+def test_every_datatype_comes_back_in_binary(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype))
     headers, came = there_and_back(datatype, array, is_binary=True)
     assert headers[b"content-type"] == b"application/octet-stream"
@@ -45,14 +51,16 @@ def test_every_datatype_comes_back_in_binary(data, datatype):
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.TYPED))
-def test_every_datatype_but_the_halves_comes_back_in_json(data, datatype):
+def test_every_datatype_but_the_halves_comes_back_in_json(
+    data: st.DataObject, datatype: str
+) -> None:
     array = data.draw(drawn.arrays(datatype, is_text=True, is_finite=True))
     headers, came = there_and_back(datatype, array, is_binary=False)
     assert headers == {b"content-type": b"application/json"}
     assert drawn.is_same(came.array, array)
 
 
-def test_a_call_has_what_the_document_says():
+def test_a_call_has_what_the_document_says() -> None:
     asked = decode(drawn.valid_document())
     assert (asked.call.id, asked.call.outputs, asked.is_binary, asked.binary) == (
         "7",
@@ -65,7 +73,7 @@ def test_a_call_has_what_the_document_says():
     assert taken["name"].tolist() == [[b"a"], [b"\xff"]]
 
 
-def test_binary_inputs_lie_behind_the_json_in_their_order():
+def test_binary_inputs_lie_behind_the_json_in_their_order() -> None:
     first = {**X, "parameters": {"binary_data_size": 2}}
     second = {"name": "y", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
     between = {"name": "z", "datatype": "INT8", "shape": [1], "data": [7]}
@@ -73,7 +81,7 @@ def test_binary_inputs_lie_behind_the_json_in_their_order():
     assert [tensor.array.tolist() for tensor in wire_tensor.values()] == [[1, 2], [7], [b"a"]]
 
 
-def answer(asked):
+def answer(asked: rest.RestCall) -> tuple[dict[str, Any], bytes]:
     specs = (model.TensorSpec("a", "INT8", (-1,)), model.TensorSpec("b", "INT8", (-1,)))
     outputs = {"a": np.array([1, 2], "i1"), "b": np.array([3], "i1")}
     headers, body = rest.encode_infer(
@@ -92,7 +100,9 @@ def answer(asked):
         ({}, {}, {"binary_data": True}, b"\3"),
     ],
 )
-def test_every_output_has_the_requested_form(parameters, a, b, binary):
+def test_every_output_has_the_requested_form(
+    parameters: dict[str, bool], a: dict[str, bool], b: dict[str, bool], binary: bytes
+) -> None:
     wanted = [{"name": "a", "parameters": a}, {"name": "b", "parameters": b}]
     document, behind = answer(decode({"parameters": parameters, "outputs": wanted}))
     assert behind == binary
@@ -103,7 +113,7 @@ def test_every_output_has_the_requested_form(parameters, a, b, binary):
     assert [size > 0 for size in sizes] == ["data" not in output for output in document["outputs"]]
 
 
-def test_an_answer_names_its_model_and_what_it_holds():
+def test_an_answer_names_its_model_and_what_it_holds() -> None:
     document, _ = answer(rest.RestCall(inference.InferCall("m")))
     assert document == {
         "model_name": "m",
@@ -116,7 +126,7 @@ def test_an_answer_names_its_model_and_what_it_holds():
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-def test_tritons_client_is_understood_and_understands(is_binary):
+def test_tritons_client_is_understood_and_understands(is_binary: bool) -> None:
     asked = [
         tritonclient.InferInput("x", [2, 2], "FP32"),
         tritonclient.InferInput("name", [2, 1], "BYTES"),
@@ -181,12 +191,14 @@ def test_tritons_client_is_understood_and_understands(is_binary):
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_an_input_that_contradicts_itself_is_refused(entry, expected):
+def test_an_input_that_contradicts_itself_is_refused(
+    entry: dict[str, Any] | int, expected: str
+) -> None:
     body = json.dumps({"inputs": [entry]}).encode()
     assert drawn.refusal(rest.decode_infer, body, []) == expected
 
 
-def test_names_come_once_and_nothing_is_left_over():
+def test_names_come_once_and_nothing_is_left_over() -> None:
     whole = X | {"data": [1, 2]}
     assert drawn.refusal(decode, {"inputs": [whole, whole]}) == "input 'x' came twice"
     assert (
@@ -298,13 +310,13 @@ def test_a_header_of_length_0_marks_a_raw_binary_request(value: bytes, *, is_raw
 
 
 @pytest.mark.parametrize("header", [b"99", b"-1", b"x", b"", b"9" * 5000, b"\xff"])
-def test_a_json_length_that_is_none_is_refused(header):
+def test_a_json_length_that_is_none_is_refused(header: bytes) -> None:
     assert "is not a size within the body of 2 bytes" in drawn.refusal(
         rest.decode_infer, b"{}", [(rest.LENGTH, header)]
     )
 
 
-def infer(body, headers=()):
+def infer(body: bytes, headers: list[tuple[bytes, bytes]] | tuple[Any, ...] = ()) -> None:
     inference.check_inputs(rest.decode_infer(body, headers).call, drawn.SIGNATURE)
 
 
@@ -313,13 +325,13 @@ def infer(body, headers=()):
     st.binary(max_size=100),
     st.none() | st.binary(max_size=4) | st.integers(0, 100).map(lambda size: b"%d" % size),
 )
-def test_any_bytes_are_answered(body, length):
+def test_any_bytes_are_answered(body: bytes, length: bytes | None) -> None:
     drawn.answers(infer, body, [] if length is None else [(rest.LENGTH, length)])
 
 
 @drawn.often
 @given(drawn.broken(orjson.dumps(drawn.valid_document())))
-def test_any_broken_document_is_answered(body):
+def test_any_broken_document_is_answered(body: bytes) -> None:
     drawn.answers(infer, body)
 
 
@@ -345,6 +357,6 @@ DOCUMENTS = st.fixed_dictionaries(
 
 @drawn.often
 @given(DOCUMENTS, st.binary(max_size=12))
-def test_any_document_is_answered(document, binary):
+def test_any_document_is_answered(document: dict[str, Any], binary: bytes) -> None:
     text = json.dumps(document).encode()
     drawn.answers(infer, text + binary, [(rest.LENGTH, str(len(text)).encode())])

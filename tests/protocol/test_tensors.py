@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import struct
 
 import numpy as np
@@ -11,19 +13,21 @@ from tests.protocol import drawn
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
-def test_raw_bytes_bring_the_same_tensor_back(data, datatype):
+def test_raw_bytes_bring_the_same_tensor_back(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype))
     assert drawn.is_same(tensors.from_raw(tensors.to_raw(array), datatype, array.shape, "x"), array)
 
 
 @drawn.often
 @given(st.binary(max_size=64), drawn.WORDS, st.lists(drawn.SIZES, max_size=4))
-def test_any_bytes_are_a_tensor_or_an_invalid_request(raw, datatype, shape):
+def test_any_bytes_are_a_tensor_or_an_invalid_request(
+    raw: bytes, datatype: str, shape: list[int]
+) -> None:
     if drawn.answers(tensors.from_raw, raw, datatype, shape, "x"):
         assert tensors.to_raw(tensors.from_raw(raw, datatype, shape, "x")) == raw
 
 
-def test_numbers_are_not_copied():
+def test_numbers_are_not_copied() -> None:
     raw = np.arange(6, dtype="f4").tobytes()
     decoded = tensors.from_raw(raw, "FP32", [2, 3], "x")
     assert np.shares_memory(decoded, np.frombuffer(raw, "u1"))
@@ -56,22 +60,24 @@ def test_numbers_are_not_copied():
         (struct.pack("<I", 3) + b"abc\0", "BYTES", [2], "tensor 'x' ends before element 1 of 2"),
     ],
 )
-def test_a_wrong_size_is_refused_with_both_sizes(raw, datatype, shape, expected):
+def test_a_wrong_size_is_refused_with_both_sizes(
+    raw: bytes, datatype: str, shape: list[int], expected: str
+) -> None:
     assert drawn.refusal(tensors.from_raw, raw, datatype, shape, "x") == expected
 
 
-def test_an_unknown_datatype_is_refused_with_the_known_ones():
+def test_an_unknown_datatype_is_refused_with_the_known_ones() -> None:
     assert drawn.refusal(tensors.dtype, "FP8").startswith(
         "datatype 'FP8' is unknown; there are: BOOL, UINT8"
     )
 
 
-def test_other_byte_orders_and_layouts_are_little_endian_rows_on_the_wire():
+def test_other_byte_orders_and_layouts_are_little_endian_rows_on_the_wire() -> None:
     array = np.arange(6, dtype=">i4").reshape(2, 3).T
     assert tensors.to_raw(array) == np.array([0, 3, 1, 4, 2, 5], "<i4").tobytes()
 
 
-def test_texts_of_any_kind_are_utf8_on_the_wire():
+def test_texts_of_any_kind_are_utf8_on_the_wire() -> None:
     expected = b"\x02\0\0\0\xc3\xa4\x01\0\0\0b"
     assert tensors.to_raw(np.array(["ä", "b"])) == expected
     assert tensors.to_raw(np.array(["ä", b"b"], object)) == expected
@@ -80,7 +86,7 @@ def test_texts_of_any_kind_are_utf8_on_the_wire():
 
 @drawn.patient
 @given(st.data())
-def test_every_bf16_is_an_fp32_and_back(data):
+def test_every_bf16_is_an_fp32_and_back(data: st.DataObject) -> None:
     bits = data.draw(drawn.arrays("BF16"))
     floats = tensors.bfloat16_values(bits)
     expected = np.where(np.isnan(floats), 0x7FC0, bits)
@@ -91,5 +97,5 @@ def test_every_bf16_is_an_fp32_and_back(data):
     ("number", "bits"),
     [(1.0, 0x3F80), (1.00390625, 0x3F80), (1.01171875, 0x3F82), (-3e38, 0xFF62), (np.inf, 0x7F80)],
 )
-def test_bf16_is_rounded_to_the_nearest_even(number, bits):
+def test_bf16_is_rounded_to_the_nearest_even(number: float, bits: int) -> None:
     assert tensors.bfloat16_bits(np.array([number], "f4")).tolist() == [bits]

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,13 +19,13 @@ A_ROW = {"x": [1, 2], "name": ["a"]}
 ANOTHER_ROW = {"x": [3, 4], "name": ["b"]}
 
 
-def decode(document, signature=drawn.SIGNATURE):
+def decode(document: dict[str, Any], signature: model.Signature = drawn.SIGNATURE) -> Any:
     predicted = v1.decode_predict(orjson.dumps(document), signature)
     inputs = predicted.call.inputs
     return {name: tensor.array.tolist() for name, tensor in inputs.items()}, predicted.is_by_rows
 
 
-def test_rows_of_one_input_need_no_name():
+def test_rows_of_one_input_need_no_name() -> None:
     assert decode({"instances": [[1, 2], [3, 4]]}, ONE) == ({"x": [[1, 2], [3, 4]]}, True)
     assert decode({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}, ONE) == (
         {"x": [[1, 2], [3, 4]]},
@@ -30,7 +33,7 @@ def test_rows_of_one_input_need_no_name():
     )
 
 
-def test_columns_come_by_name_or_alone():
+def test_columns_come_by_name_or_alone() -> None:
     assert decode({"inputs": [[1, 2]]}, ONE) == ({"x": [[1, 2]]}, False)
     assert decode({"inputs": {"x": [[1, 2]], "name": [["a"]]}}) == (
         {"x": [[1, 2]], "name": [[b"a"]]},
@@ -38,14 +41,14 @@ def test_columns_come_by_name_or_alone():
     )
 
 
-def test_rows_of_several_inputs_name_them():
+def test_rows_of_several_inputs_name_them() -> None:
     assert decode({"instances": [A_ROW, ANOTHER_ROW]}) == (
         {"x": [[1, 2], [3, 4]], "name": [[b"a"], [b"b"]]},
         True,
     )
 
 
-def test_bytes_that_are_no_text_come_in_base64():
+def test_bytes_that_are_no_text_come_in_base64() -> None:
     assert decode({"instances": [{"b64": "/w=="}, {"b64": ""}]}, TEXTS) == (
         {"x": [b"\xff", b""]},
         True,
@@ -56,7 +59,7 @@ def test_bytes_that_are_no_text_come_in_base64():
 @pytest.mark.parametrize(
     ("datatype", "expected"), [("FP16", [0.5]), ("BF16", [0x3F00]), ("FP64", [0.5])]
 )
-def test_the_signature_gives_the_datatype(datatype, expected):
+def test_the_signature_gives_the_datatype(datatype: str, expected: list[float]) -> None:
     call = v1.decode_predict(b'{"instances": [0.5]}', drawn.one_input(datatype)).call
     assert call.inputs["x"].datatype == datatype
     assert call.inputs["x"].array.tolist() == expected
@@ -82,11 +85,11 @@ EITHER = 'the body must have either "instances", a list of rows, or "inputs", co
         ({"instances": [A_ROW, {**A_ROW, "x": [1]}]}, "input 'x' has rows of different lengths"),
     ],
 )
-def test_what_does_not_fit_the_model_is_refused(document, expected):
+def test_what_does_not_fit_the_model_is_refused(document: dict[str, Any], expected: str) -> None:
     assert drawn.refusal(decode, document) == expected
 
 
-def test_no_rows_are_an_empty_batch():
+def test_no_rows_are_an_empty_batch() -> None:
     call = v1.decode_predict(b'{"inputs": {"x": [], "name": []}}', drawn.SIGNATURE).call
     assert "input 'x' must have 2 dimensions" in drawn.refusal(
         inference.check_inputs, call, drawn.SIGNATURE
@@ -95,7 +98,7 @@ def test_no_rows_are_an_empty_batch():
     assert inference.check_inputs(call, TEXTS)["x"].shape == (0,)
 
 
-def told(*, by_rows, rows=2, has_rows=True, **outputs):
+def told(*, by_rows: bool, rows: int = 2, has_rows: bool = True, **outputs: Any) -> Any:
     specs = tuple(
         model.TensorSpec(name, datatype, (-1,)) for name, (datatype, _) in outputs.items()
     )
@@ -111,13 +114,13 @@ LABELS = ("BYTES", drawn.of_objects([b"a", b"\xff"], (2,)))
 HALF = ("BF16", np.array([0x3F80, 0x3F00], "u2"))
 
 
-def test_a_single_output_has_no_name():
+def test_a_single_output_has_no_name() -> None:
     assert told(by_rows=True, y=SCORES) == {"predictions": [[0.5, "NaN"], [0.1, 2]]}
     assert told(by_rows=False, y=SCORES) == {"outputs": [[0.5, "NaN"], [0.1, 2]]}
     assert told(by_rows=True, y=("INT8", np.array(3, "i1"))) == {"predictions": 3}
 
 
-def test_several_outputs_come_row_by_row():
+def test_several_outputs_come_row_by_row() -> None:
     rows = [
         {"y": [0.5, "NaN"], "label": "a", "half": 1.0},
         {"y": [0.1, 2], "label": {"b64": "/w=="}, "half": 0.5},
@@ -125,7 +128,7 @@ def test_several_outputs_come_row_by_row():
     assert told(by_rows=True, y=SCORES, label=LABELS, half=HALF) == {"predictions": rows}
 
 
-def test_several_outputs_come_by_name_for_columns_or_without_rows():
+def test_several_outputs_come_by_name_for_columns_or_without_rows() -> None:
     assert told(by_rows=False, label=LABELS, half=HALF) == {
         "outputs": {"label": ["a", {"b64": "/w=="}], "half": [1.0, 0.5]}
     }
@@ -136,21 +139,21 @@ def test_several_outputs_come_by_name_for_columns_or_without_rows():
 
 
 @pytest.mark.parametrize(("rows", "has_rows"), [(3, True), (2, False)])
-def test_sizes_that_coincide_are_no_rows(rows, has_rows):
+def test_sizes_that_coincide_are_no_rows(rows: Any, has_rows: Any) -> None:
     by_name = {"y": [[0.5, "NaN"], [0.1, 2]], "half": [1.0, 0.5]}
     assert told(by_rows=True, rows=rows, has_rows=has_rows, y=SCORES, half=HALF) == {
         "predictions": by_name
     }
 
 
-def test_whole_numbers_of_any_type_come_row_by_row():
+def test_whole_numbers_of_any_type_come_row_by_row() -> None:
     labels = ("INT64", np.array([7, 8], np.longlong))
     assert told(by_rows=True, label=labels, half=HALF) == {
         "predictions": [{"label": 7, "half": 1.0}, {"label": 8, "half": 0.5}]
     }
 
 
-def test_the_outputs_to_return_may_be_named():
+def test_the_outputs_to_return_may_be_named() -> None:
     predicted = v1.decode_predict(b'{"instances": [[1, 2]], "outputs": ["y"]}', ONE)
     assert predicted.call.outputs == ("y",)
     assert "list of the names" in drawn.refusal(
@@ -160,7 +163,7 @@ def test_the_outputs_to_return_may_be_named():
 
 @drawn.patient
 @given(st.data(), st.sampled_from(drawn.DATATYPES))
-def test_every_datatype_comes_back(data, datatype):
+def test_every_datatype_comes_back(data: st.DataObject, datatype: str) -> None:
     array = data.draw(drawn.arrays(datatype, is_finite=True))
     if datatype == "BF16":
         array &= 0x3FFF
@@ -171,7 +174,7 @@ def test_every_datatype_comes_back(data, datatype):
     assert drawn.is_same(call.inputs["x"].array.reshape(array.shape), array)
 
 
-def infer(body, signature):
+def infer(body: bytes, signature: model.Signature) -> None:
     call = v1.decode_predict(body, signature).call
     inference.check_inputs(call, signature)
 
@@ -190,7 +193,7 @@ SIGNATURES = st.sampled_from([drawn.SIGNATURE, ONE, TEXTS, model.Signature((), (
     st.binary(max_size=100) | drawn.broken(orjson.dumps({"instances": [A_ROW, ANOTHER_ROW]})),
     SIGNATURES,
 )
-def test_any_bytes_are_answered(body, signature):
+def test_any_bytes_are_answered(body: bytes, signature: model.Signature) -> None:
     drawn.answers(infer, body, signature)
 
 
@@ -205,5 +208,5 @@ ROWS = st.lists(COLUMNS | drawn.JSON, max_size=3)
     ),
     SIGNATURES,
 )
-def test_any_document_is_answered(document, signature):
+def test_any_document_is_answered(document: dict[str, Any], signature: model.Signature) -> None:
     drawn.answers(infer, json.dumps(document).encode(), signature)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -15,14 +18,16 @@ BIG = 3 * zero_copy.BYTES_MIN
 
 
 @pytest.fixture(autouse=True, scope="module")
-def lifting_all():
+def lifting_all() -> Iterator[None]:
     """Whatever its size, a message is taken apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zero_copy, "BYTES_MIN", 0)
         yield
 
 
-def outcome(decode, *args):
+def outcome(
+    decode: Callable[..., Any], *args: bytes | pb.ModelInferRequest
+) -> str | tuple[bool | str | tuple[Any, ...], ...]:
     """What a call says, or the words of its refusal."""
     try:
         call = decode(*args)
@@ -35,7 +40,7 @@ def outcome(decode, *args):
     return call.model, call.version, call.id, str(inputs), call.outputs, call.is_raw
 
 
-def parsed(body):
+def parsed(body: bytes) -> str | tuple[bool | str | tuple[Any, ...], ...]:
     """By the parser alone."""
     try:
         message = pb.ModelInferRequest.FromString(body)
@@ -44,7 +49,7 @@ def parsed(body):
     return outcome(inference.call_from_message, message)
 
 
-def request(*raw, datatype="FP32"):
+def request(*raw: bytes, datatype: str = "FP32") -> pb.ModelInferRequest:
     request_ = pb.ModelInferRequest(model_name="m", id="7", raw_input_contents=raw)
     for number, tensor in enumerate(raw):
         request_.inputs.add(name=f"x{number}", datatype=datatype, shape=[len(tensor) // 4])
@@ -57,7 +62,9 @@ def request(*raw, datatype="FP32"):
     st.binary(max_size=6),
     st.integers(0, 40),
 )
-def test_split_messages_mean_the_same_to_the_parser(raw, junk, place):
+def test_split_messages_mean_the_same_to_the_parser(
+    raw: list[bytes], junk: bytes, place: int
+) -> None:
     body = request(*raw).SerializeToString()
     assert outcome(inference.decode_infer, body) == parsed(body)
     broken = body[:place] + junk + body[place:]
@@ -66,7 +73,7 @@ def test_split_messages_mean_the_same_to_the_parser(raw, junk, place):
 
 @drawn.often
 @given(st.binary(max_size=60))
-def test_any_bytes_mean_the_same_to_the_parser(body):
+def test_any_bytes_mean_the_same_to_the_parser(body: bytes) -> None:
     assert outcome(inference.decode_infer, body) == parsed(body)
 
 
@@ -75,7 +82,7 @@ def test_any_bytes_mean_the_same_to_the_parser(body):
     [b"\x3a", b"\xba\x00", b"\xba\x80\x80\x00"],
     ids=["the shortest tag", "a longer one", "a longer one still"],
 )
-def test_a_tensor_is_taken_out_whatever_its_tag_looks_like(tag):
+def test_a_tensor_is_taken_out_whatever_its_tag_looks_like(tag: bytes) -> None:
     body = request(b"1234").SerializeToString()
     at = body.index(b"\x3a\x041234")
     odd = body[:at] + tag + body[at + 1 :] + tag + b"\x00"
@@ -85,7 +92,7 @@ def test_a_tensor_is_taken_out_whatever_its_tag_looks_like(tag):
     assert outcome(inference.decode_infer, odd) == parsed(odd)
 
 
-def test_an_aligned_big_tensor_is_not_copied(monkeypatch):
+def test_an_aligned_big_tensor_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zero_copy, "BYTES_MIN", BIG)
     content = np.arange(BIG // 4, dtype="<f4").tobytes()
     for padding in range(4):
@@ -97,14 +104,14 @@ def test_an_aligned_big_tensor_is_not_copied(monkeypatch):
         assert not array.flags.writeable
 
 
-def test_a_message_of_many_fields_is_the_parser_s(monkeypatch):
+def test_a_message_of_many_fields_is_the_parser_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zero_copy, "FIELDS_MAX", 3)
     body = request(b"1234", b"5678").SerializeToString()
     assert zero_copy.split_raw_tensors(body) == (body, [])
     assert outcome(inference.decode_infer, body) == parsed(body)
 
 
-def test_bytes_and_truth_values_are_checked_as_ever():
+def test_bytes_and_truth_values_are_checked_as_ever() -> None:
     texts = request(b"\x02\x00\x00\x00ab", datatype="BYTES")
     assert inference.decode_infer(texts.SerializeToString()).inputs["x0"].array.tolist() == [b"ab"]
     odd = request(b"\x02\x00\x00\x00", datatype="BOOL")

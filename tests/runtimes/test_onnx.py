@@ -24,7 +24,7 @@ DIGITS = load_digits(return_X_y=True)
 
 def save(
     path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any = None, **saving: Any
-) -> Any:
+) -> Path:
     """A graph of (op, inputs, outputs, attributes) between (name, type, shape) triples."""
     nodes = [
         helper.make_node(op, taken, given, **attributes) for op, taken, given, attributes in nodes

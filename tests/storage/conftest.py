@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -58,7 +58,7 @@ def files_below(folder: PurePath) -> list[Path]:
 
 
 @pytest.fixture
-def make_file(tmp_path: Path) -> Any:
+def make_file(tmp_path: Path) -> Callable[..., Any]:
     def make(name: str, content: bytes = b"model", *, is_old: bool = True) -> Path:
         path = tmp_path / "models" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,14 +69,14 @@ def make_file(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-async def artifacts(tmp_path: Path) -> AsyncIterator[Any]:
+async def artifacts(tmp_path: Path) -> AsyncIterator[artifact_store.ArtifactStore]:
     store = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
     yield store
     await store.close()
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Any]:
+def disk(tmp_path: Path) -> Iterator[artifact_cache.ArtifactCache]:
     cache = artifact_cache.ArtifactCache(tmp_path / "cache", 100 * MIB, 10 * MIB, young_s=0.0)
     cache.slot.take()
     yield cache

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -83,13 +83,13 @@ class Place:
 
 
 @pytest.fixture
-def place() -> Iterator[Any]:
+def place() -> Iterator[Place]:
     with Place() as place:
         yield place
 
 
 @given(st.lists(st.tuples(NAMES, KINDS, st.binary(max_size=3)), max_size=5))
-def test_no_tar_gets_out(members: Any) -> None:
+def test_no_tar_gets_out(members: list[tuple[str, bytes, bytes]]) -> None:
     with Place() as place:
         with contextlib.suppress(errors.LoadFailed):
             assert place.unpack(tarred(*members))
@@ -98,7 +98,7 @@ def test_no_tar_gets_out(members: Any) -> None:
 
 
 @given(st.dictionaries(NAMES.filter(bool), st.binary(max_size=3), max_size=5))
-def test_no_zip_gets_out(files: Any) -> None:
+def test_no_zip_gets_out(files: dict[str, bytes]) -> None:
     with Place() as place:
         try:
             unpacked = place.unpack(zipped(files), "m.zip")
@@ -112,7 +112,7 @@ def test_no_zip_gets_out(files: Any) -> None:
     st.sampled_from(["m.tar", "m.tgz", "m.zip"]),
     st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=8),
 )
-def test_no_damage_is_more_than_a_failed_load(name: str, damages: Any) -> None:
+def test_no_damage_is_more_than_a_failed_load(name: str, damages: list[tuple[int, int]]) -> None:
     plain = tarred(("a", tarfile.REGTYPE, b"model"), ("w/b", tarfile.REGTYPE, b"weights"))
     packed = bytearray(
         {"m.tar": plain, "m.tgz": gzip.compress(plain), "m.zip": zipped({"a": b"model"})}[name]
@@ -126,7 +126,7 @@ def test_no_damage_is_more_than_a_failed_load(name: str, damages: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a/../x", ".."])
-def test_a_name_that_leads_out_is_refused(place: Any, name: str) -> None:
+def test_a_name_that_leads_out_is_refused(place: Place, name: str) -> None:
     for packed, archive in (
         (tarred((name, tarfile.REGTYPE, b"x")), "m.tar"),
         (zipped({name: b"x"}), "m.zip"),
@@ -140,12 +140,12 @@ def test_a_name_that_leads_out_is_refused(place: Any, name: str) -> None:
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 )
 @pytest.mark.parametrize("target", ["/etc/passwd", "a"])
-def test_links_and_devices_are_refused(place: Any, kind: Any, target: Any) -> None:
+def test_links_and_devices_are_refused(place: Place, kind: bytes, target: str) -> None:
     with pytest.raises(errors.LoadFailed, match="'x' is a link, a device"):
         place.unpack(tarred(("a", tarfile.REGTYPE, b"x"), ("x", kind, b""), target=target))
 
 
-def test_a_link_in_a_zip_is_refused(place: Any) -> None:
+def test_a_link_in_a_zip_is_refused(place: Place) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         link = zipfile.ZipInfo("x")
@@ -156,7 +156,7 @@ def test_a_link_in_a_zip_is_refused(place: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.zip", "m.tgz"])
-def test_a_bomb_is_refused_before_it_is_written(place: Any, name: str) -> None:
+def test_a_bomb_is_refused_before_it_is_written(place: Place, name: str) -> None:
     zeros = bytes(LIMIT_BYTES + 1)
     packed = (
         zipped({"a": zeros})
@@ -169,7 +169,7 @@ def test_a_bomb_is_refused_before_it_is_written(place: Any, name: str) -> None:
     assert not (place.outside / "in" / "a").exists()
 
 
-def test_a_header_that_is_a_bomb_is_refused(place: Any) -> None:
+def test_a_header_that_is_a_bomb_is_refused(place: Place) -> None:
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, archives.HEADER_BYTES_MAX + 1
     packed = gzip.compress(header.tobuf() + bytes(header.size))
@@ -177,7 +177,7 @@ def test_a_header_that_is_a_bomb_is_refused(place: Any) -> None:
         place.unpack(packed, "m.tgz")
 
 
-def test_too_many_or_too_deep_files_are_refused(place: Any) -> None:
+def test_too_many_or_too_deep_files_are_refused(place: Place) -> None:
     with pytest.raises(errors.LoadFailed, match="more than 3 files"):
         place.unpack(zipped({str(number): b"" for number in range(4)}), "m.zip", files_max=3)
     shutil.rmtree(place.outside / "in")
@@ -186,14 +186,14 @@ def test_too_many_or_too_deep_files_are_refused(place: Any) -> None:
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a")])
-def test_a_name_is_taken_once(place: Any, names: Any) -> None:
+def test_a_name_is_taken_once(place: Place, names: tuple[str, str]) -> None:
     with pytest.raises(
         errors.LoadFailed, match=r"is there twice|both a file and a folder|can't be read"
     ):
         place.unpack(tarred(*((name, tarfile.REGTYPE, b"x") for name in names)))
 
 
-def test_a_single_folder_is_the_content(place: Any) -> None:
+def test_a_single_folder_is_the_content(place: Place) -> None:
     packed = zipped(
         {
             "top/": b"",
@@ -210,6 +210,6 @@ def test_a_single_folder_is_the_content(place: Any) -> None:
     ("packed", "name"),
     [(b"", "m.tar"), (b"no archive", "m.zip"), (b"\x1f\x8bno", "m.tgz"), (zipped({}), "m.zip")],
 )
-def test_a_file_that_is_no_archive_is_refused(place: Any, packed: Any, name: str) -> None:
+def test_a_file_that_is_no_archive_is_refused(place: Place, packed: bytes, name: str) -> None:
     with pytest.raises(errors.LoadFailed, match=r"can't be read as an archive|holds no files"):
         place.unpack(packed, name)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,15 +13,16 @@ KNOWN = source_index.KnownSource("stamp", sha(b"model"), sha(b"model"), 5, "a.on
 
 
 @pytest.fixture
-def taken(disk: artifact_cache.ArtifactCache) -> Any:
+def taken(disk: artifact_cache.ArtifactCache) -> artifact_cache.ArtifactCache:
     with disk.temp() as folder:
         (folder / "half").write_bytes(b"model")
         assert disk.take(folder / "half", "a.onnx") == (KNOWN.digest, 5)
     return disk
 
 
-def test_taken_content_is_an_artifact(taken: Any) -> None:
+def test_taken_content_is_an_artifact(taken: artifact_cache.ArtifactCache) -> None:
     artifact = taken.artifact(KNOWN)
+    assert artifact is not None
     assert (artifact.digest, artifact.size_bytes, artifact.path.name) == (KNOWN.digest, 5, "a.onnx")
 
 
@@ -38,7 +38,7 @@ def test_a_file_used_in_its_place_is_an_artifact(
     assert disk.artifact(known, artifact) is artifact
 
 
-def test_a_source_is_known_only_with_its_content(taken: Any) -> None:
+def test_a_source_is_known_only_with_its_content(taken: artifact_cache.ArtifactCache) -> None:
     taken.remember_source("/a", KNOWN)
     assert taken.find_source("/a") == KNOWN
     age(taken.entries.path(KNOWN.digest, "a.onnx").parent)
@@ -57,7 +57,9 @@ def test_only_files_bigger_than_a_quarter_of_the_cache_are_too_big(
     ]
 
 
-def test_trimming_returns_the_bytes_removed(tmp_path: Path, taken: Any) -> None:
+def test_trimming_returns_the_bytes_removed(
+    tmp_path: Path, taken: artifact_cache.ArtifactCache
+) -> None:
     small = artifact_cache.ArtifactCache(tmp_path / "cache", 100, MIB, young_s=0.0)
     small.slot.take()
     age(taken.entries.path(KNOWN.digest, "a.onnx").parent)

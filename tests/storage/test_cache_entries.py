@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-from meshserve.storage import cache_entries, content
+from meshserve.storage import cache_entries, content, garbage_collection
 from tests.storage.conftest import sha
 
 DIGEST = sha(b"model")
 
 
 @pytest.fixture
-def entries(tmp_path: Path) -> Any:
+def entries(tmp_path: Path) -> cache_entries.CacheEntries:
     return cache_entries.CacheEntries(tmp_path / "objects")
 
 
 @pytest.fixture
-def make_content(tmp_path: Path) -> Any:
+def make_content(tmp_path: Path) -> Callable[..., Any]:
     numbers = itertools.count()
 
-    def make(name: str, text: bytes = b"model") -> Any:
+    def make(name: str, text: bytes = b"model") -> Path:
         folder = tmp_path / f"content{next(numbers)}"
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(text)
@@ -35,7 +35,9 @@ def make_content(tmp_path: Path) -> Any:
     return make
 
 
-def test_adopted_content_is_found(entries: Any, make_content: Any) -> None:
+def test_adopted_content_is_found(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
+) -> None:
     folder = make_content("a.onnx")
     entries.adopt(folder, DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
@@ -46,21 +48,27 @@ def test_adopted_content_is_found(entries: Any, make_content: Any) -> None:
 
 
 @pytest.fixture
-def seen(entries: Any, make_content: Any) -> Any:
+def seen(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
+) -> garbage_collection.CacheEntry:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     os.utime(entries.path(DIGEST, "a.onnx").parent, (1.0, 1.0))
     ((entry,),) = entries.scan()
     return entry
 
 
-def test_an_unused_entry_is_removed_once(entries: Any, seen: Any, tmp_path: Path) -> None:
+def test_an_unused_entry_is_removed_once(
+    entries: cache_entries.CacheEntries, seen: garbage_collection.CacheEntry, tmp_path: Path
+) -> None:
     assert entries.remove_unused(seen, tmp_path / "gone")
     assert not entries.remove_unused(seen, tmp_path / "gone")
     assert not entries.touch(DIGEST, "a.onnx")
     assert not (tmp_path / "gone").exists()
 
 
-def test_an_entry_used_since_it_was_seen_stays(entries: Any, seen: Any, tmp_path: Path) -> None:
+def test_an_entry_used_since_it_was_seen_stays(
+    entries: cache_entries.CacheEntries, seen: garbage_collection.CacheEntry, tmp_path: Path
+) -> None:
     entries.touch(DIGEST, "a.onnx")
     assert not entries.remove_unused(seen, tmp_path / "gone")
     assert entries.touch(DIGEST, "a.onnx")
@@ -75,7 +83,7 @@ class UsedLate(pathlib.PosixPath):
 
 
 def test_an_entry_used_while_it_is_removed_comes_back(
-    entries: Any, seen: Any, tmp_path: Path
+    entries: cache_entries.CacheEntries, seen: garbage_collection.CacheEntry, tmp_path: Path
 ) -> None:
     assert not entries.remove_unused(
         dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone"
@@ -95,7 +103,7 @@ class MadeAnew(UsedLate):
 
 
 def test_an_entry_created_again_meanwhile_is_not_doubled(
-    entries: Any, seen: Any, tmp_path: Path
+    entries: cache_entries.CacheEntries, seen: garbage_collection.CacheEntry, tmp_path: Path
 ) -> None:
     assert entries.remove_unused(
         dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone"
@@ -104,7 +112,9 @@ def test_an_entry_created_again_meanwhile_is_not_doubled(
     assert not (tmp_path / "gone").exists()
 
 
-def test_another_name_is_another_link(entries: Any, make_content: Any) -> None:
+def test_another_name_is_another_link(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
+) -> None:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     assert entries.has(DIGEST, "b.onnx", 5)
     assert entries.path(DIGEST, "a.onnx").samefile(entries.path(DIGEST, "b.onnx"))
@@ -124,7 +134,7 @@ class Overtaken(pathlib.PosixPath):
 
 
 def test_an_entry_that_another_process_created_first_is_used(
-    entries: Any, make_content: Any
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
 ) -> None:
     folder = make_content("a.onnx")
     entries.adopt(Overtaken(folder), DIGEST, "a.onnx")
@@ -132,14 +142,18 @@ def test_an_entry_that_another_process_created_first_is_used(
     assert folder.exists()
 
 
-def test_a_short_entry_is_replaced(entries: Any, make_content: Any) -> None:
+def test_a_short_entry_is_replaced(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
+) -> None:
     entries.adopt(make_content("a.onnx", b"mod"), DIGEST, "a.onnx")
     assert not entries.has(DIGEST, "a.onnx", 5)
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
 
 
-def test_an_open_file_outlives_its_entry(entries: Any, make_content: Any, tmp_path: Path) -> None:
+def test_an_open_file_outlives_its_entry(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any], tmp_path: Path
+) -> None:
     entries.adopt(make_content("a.onnx"), DIGEST, "a.onnx")
     with entries.path(DIGEST, "a.onnx").open("rb") as stream:
         for entry in next(entries.scan()):
@@ -150,7 +164,9 @@ def test_an_open_file_outlives_its_entry(entries: Any, make_content: Any, tmp_pa
     assert not (tmp_path / "gone").exists()
 
 
-def test_entries_have_a_size_on_disk_and_a_last_use(entries: Any, make_content: Any) -> None:
+def test_entries_have_a_size_on_disk_and_a_last_use(
+    entries: cache_entries.CacheEntries, make_content: Callable[..., Any]
+) -> None:
     entries.adopt(make_content("a.onnx", bytes(5000)), DIGEST, "a.onnx")
     entries.has(DIGEST, "b.onnx", 5000)
     os.utime(entries.path(DIGEST, "a.onnx").parent, (7, 7))
@@ -161,7 +177,7 @@ def test_entries_have_a_size_on_disk_and_a_last_use(entries: Any, make_content: 
     assert next(entries.scan())[0].used_s > 7
 
 
-def test_an_empty_cache_has_no_entries(entries: Any) -> None:
+def test_an_empty_cache_has_no_entries(entries: cache_entries.CacheEntries) -> None:
     assert list(entries.scan()) == []
 
 

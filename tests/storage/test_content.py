@@ -31,7 +31,7 @@ def test_a_folder_has_the_digest_of_its_lines(make_file: Callable[..., Path]) ->
 
 
 @given(st.dictionaries(st.text(), st.sampled_from(sorted(HEX.values())), min_size=1), st.randoms())
-def test_a_folders_digest_does_not_know_the_order(hexes: Any, random: Any) -> None:
+def test_a_folders_digest_does_not_know_the_order(hexes: dict[str, str], random: Any) -> None:
     shuffled = list(hexes.items())
     random.shuffle(shuffled)
     assert content.tree_digest(dict(shuffled)) == content.tree_digest(hexes)
@@ -40,7 +40,7 @@ def test_a_folders_digest_does_not_know_the_order(hexes: Any, random: Any) -> No
 @given(
     st.dictionaries(st.text(alphabet="ab/", min_size=1), st.just(HEX["a"]), min_size=1, max_size=3)
 )
-def test_another_name_is_another_folder(hexes: Any) -> None:
+def test_another_name_is_another_folder(hexes: dict[str, str]) -> None:
     renamed = {f"{name}x": digest for name, digest in hexes.items()}
     assert content.tree_digest(renamed) != content.tree_digest(hexes)
 
@@ -111,7 +111,9 @@ def hide_change(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [change_bytes, change_size, replace, hide_change])
-def test_every_change_changes_the_stamp(make_file: Callable[..., Path], change: Any) -> None:
+def test_every_change_changes_the_stamp(
+    make_file: Callable[..., Path], change: Callable[..., Any]
+) -> None:
     path = make_file("m/a")
     before = content.stamp(path), content.stamp(path.parent)
     change(path)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +56,7 @@ def test_held_and_young_entries_stay() -> None:
 
 @given(ENTRIES, st.data(), st.floats(0, 100))
 def test_the_rest_is_within_the_limit_unless_it_must_stay(
-    entries: Any, data: Any, young_s: Any
+    entries: list[garbage_collection.CacheEntry], data: st.DataObject, young_s: float
 ) -> None:
     held = {entry.digest for entry in entries if data.draw(st.booleans())}
     leaving = garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)

@@ -109,5 +109,5 @@ def test_a_file_that_changes_at_each_read_is_refused(
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
 )
-def test_the_systems_errors_in_words(error: Any, words: str) -> None:
+def test_the_systems_errors_in_words(error: OSError, words: str) -> None:
     assert words in local_source.reason(error)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +18,7 @@ def test_versions_by_policy() -> None:
 
 
 @given(NUMBERS, st.integers(1, 5))
-def test_the_newest_are_the_newest(versions: Any, count: int) -> None:
+def test_the_newest_are_the_newest(versions: list[str], count: int) -> None:
     chosen = model_metadata.VersionPolicy(latest=count).choose(versions)
     left = [int(version) for version in versions if version not in chosen]
     assert len(chosen) == min(count, len(versions))

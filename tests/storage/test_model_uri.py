@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from meshserve import errors
@@ -60,5 +58,5 @@ def test_unsupported_uris_are_refused(uri: str) -> None:
         ("/a?b@c", "/a?b@c"),
     ],
 )
-def test_the_shown_uri_has_no_credentials(uri: str, shown: Any) -> None:
+def test_the_shown_uri_has_no_credentials(uri: str, shown: str) -> None:
     assert model_uri.redacted(uri) == model_uri.parse(uri).shown == shown

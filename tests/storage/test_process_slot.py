@@ -28,14 +28,14 @@ with slot.temp() as folder:
 
 
 @pytest.fixture
-def slot(tmp_path: Path) -> Iterator[Any]:
+def slot(tmp_path: Path) -> Iterator[process_slot.ProcessSlot]:
     slot = process_slot.ProcessSlot(tmp_path / "seats")
     slot.take()
     yield slot
     slot.give_back()
 
 
-def test_holds_are_counted(slot: Any) -> None:
+def test_holds_are_counted(slot: process_slot.ProcessSlot) -> None:
     slot.hold(DIGEST)
     slot.hold(DIGEST)
     slot.release(DIGEST)
@@ -47,7 +47,7 @@ def test_holds_are_counted(slot: Any) -> None:
     assert slot.held_by_all() == {DIGEST}
 
 
-def test_holds_of_others_are_seen(slot: Any, tmp_path: Path) -> None:
+def test_holds_of_others_are_seen(slot: process_slot.ProcessSlot, tmp_path: Path) -> None:
     other = process_slot.ProcessSlot(tmp_path / "seats")
     other.hold(DIGEST)
     assert slot.held_by_all() == {DIGEST}
@@ -55,7 +55,7 @@ def test_holds_of_others_are_seen(slot: Any, tmp_path: Path) -> None:
     assert slot.held_by_all() == frozenset()
 
 
-def test_an_unfinished_folder_is_removed(slot: Any) -> None:
+def test_an_unfinished_folder_is_removed(slot: process_slot.ProcessSlot) -> None:
     with slot.temp() as folder:
         (folder / "half").touch()
     assert not folder.exists()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,7 +52,7 @@ OBJECTS = st.lists(
         (ValueError(), "ValueError"),
     ],
 )
-def test_errors_become_one_sentence_without_credentials(error: Any, words: str) -> None:
+def test_errors_become_one_sentence_without_credentials(error: Exception, words: str) -> None:
     message = remote_objects.failure(SOURCE, error).message
     assert message.startswith("https://***@host/a?*** can't be fetched: ")
     assert words in message
@@ -66,7 +65,7 @@ def test_a_failure_that_is_understood_is_left_alone() -> None:
 
 
 @given(OBJECTS)
-def test_a_stamp_depends_on_every_state(objects: Any) -> None:
+def test_a_stamp_depends_on_every_state(objects: list[remote_objects.RemoteObject]) -> None:
     stamp = remote_objects.stamp(tuple(objects))
     changed = [
         remote_objects.RemoteObject(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.storage import artifact_store
 from tests import support
 from tests.storage import web
@@ -68,7 +68,10 @@ async def test_one_who_leaves_does_not_end_the_download_of_others(
     artifacts: artifact_store.ArtifactStore, site: web.Site
 ) -> None:
     site.files["/a.onnx"] = os.urandom(MIB)
-    one, other = (asyncio.ensure_future(artifacts.fetch(site.url("/a.onnx"), "")) for _ in range(2))
+    one, other = (
+        tasks.spawn(artifacts.fetch(site.url("/a.onnx"), ""), "fetch", is_awaited=True)
+        for _ in range(2)
+    )
     await asyncio.sleep(0)
     one.cancel()
     assert (await other).size_bytes == MIB
@@ -267,7 +270,7 @@ async def test_http_without_tls_must_be_allowed(
 async def test_closing_ends_downloads(tmp_path: Path, site: web.Site) -> None:
     site.files["/a.onnx"], site.failing = b"model", 1000
     artifacts = again(tmp_path)
-    fetching = asyncio.ensure_future(artifacts.fetch(site.url("/a.onnx"), ""))
+    fetching = tasks.spawn(artifacts.fetch(site.url("/a.onnx"), ""), "fetch", is_awaited=True)
     await support.wait_until_async(lambda: site.asked, what="a download")
     await artifacts.close()
     with pytest.raises(asyncio.CancelledError):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import errors
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
 from meshserve.storage import repository_scan
 
@@ -38,7 +39,7 @@ class Tree:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return path
 
-    def scan(self, later_s: float = 5.0) -> Any:
+    def scan(self, later_s: float = 5.0) -> cluster_control.RepositoryScan:
         return repository_scan.scan(self.folder, PATTERN, time.time_ns() + int(later_s * 1e9))
 
     def ids(self) -> list[str]:
@@ -53,12 +54,12 @@ def local(uri: str) -> str:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Any:
+def tree(tmp_path: Path) -> Tree:
     (tmp_path / "models").mkdir()
     return Tree(tmp_path / "models")
 
 
-def test_all_layouts_side_by_side(tree: Any) -> None:
+def test_all_layouts_side_by_side(tree: Tree) -> None:
     tree.put("triton/config.pbtxt", "max_batch_size: 4")
     tree.put("triton/1/model.onnx")
     tree.put("triton/3/model.onnx")
@@ -84,7 +85,7 @@ def test_all_layouts_side_by_side(tree: Any) -> None:
     assert tree.problems() == []
 
 
-def test_other_files_are_ignored(tree: Any) -> None:
+def test_other_files_are_ignored(tree: Tree) -> None:
     for name in (
         "README.md",
         "notes.txt",
@@ -98,7 +99,7 @@ def test_other_files_are_ignored(tree: Any) -> None:
     assert (tree.ids(), tree.problems()) == ([], [])
 
 
-def test_specs_have_the_fields_of_their_repository(tree: Any) -> None:
+def test_specs_have_the_fields_of_their_repository(tree: Tree) -> None:
     path = tree.put("a b/1/model.onnx")
     spec = tree.scan().specs[0]
     assert (spec.pool, spec.trust, str(spec.origin), spec.runtime) == (
@@ -110,7 +111,7 @@ def test_specs_have_the_fields_of_their_repository(tree: Any) -> None:
     assert local(spec.uri) == str(path.parent)
 
 
-def test_a_configuration_is_honoured(tree: Any) -> None:
+def test_a_configuration_is_honoured(tree: Tree) -> None:
     tree.put("x/1/digits.onnx")
     config = """
         name: "digits" backend: "onnxruntime" max_batch_size: 8
@@ -132,14 +133,14 @@ def test_a_configuration_is_honoured(tree: Any) -> None:
     ("policy", "ids"),
     [("latest { num_versions: 2 }", ["a:2", "a:10"]), ("specific { versions: 1 }", ["a:1"])],
 )
-def test_a_version_policy_is_honoured(tree: Any, policy: Any, ids: Any) -> None:
+def test_a_version_policy_is_honoured(tree: Tree, policy: str, ids: list[str]) -> None:
     for version in ("1", "2", "10"):
         tree.put(f"a/{version}/model.onnx")
     tree.put("a/config.pbtxt", f"version_policy {{ {policy} }}")
     assert tree.ids() == ids
 
 
-def test_mlserver_settings_lead_to_their_files(tree: Any) -> None:
+def test_mlserver_settings_lead_to_their_files(tree: Tree) -> None:
     path = tree.put("a/files/model.joblib")
     tree.put(
         "a/model-settings.json",
@@ -151,7 +152,7 @@ def test_mlserver_settings_lead_to_their_files(tree: Any) -> None:
     assert specs["b:1"] == "s3://bucket/b"
 
 
-def test_mlserver_versions_in_folders(tree: Any) -> None:
+def test_mlserver_versions_in_folders(tree: Tree) -> None:
     for version in ("v1", "v2"):
         tree.put(
             f"sum/{version}/model-settings.json",
@@ -162,7 +163,7 @@ def test_mlserver_versions_in_folders(tree: Any) -> None:
     assert [problem[:7] for problem in tree.problems()] == ["sum/v3:"]
 
 
-def test_a_folder_with_settings_is_one_model(tree: Any) -> None:
+def test_a_folder_with_settings_is_one_model(tree: Tree) -> None:
     tree.put("model-settings.json", '{"name": "iris"}')
     tree.put("model.joblib")
     assert tree.ids() == ["iris:1"]
@@ -180,7 +181,7 @@ def test_a_folder_with_settings_is_one_model(tree: Any) -> None:
         ("a/1/model.onnx", "", "model a:1 is declared by a already"),
     ],
 )
-def test_a_broken_entry_hides_no_other(tree: Any, name: str, text: str, words: str) -> None:
+def test_a_broken_entry_hides_no_other(tree: Tree, name: str, text: str, words: str) -> None:
     tree.put("a.onnx")
     tree.put("c/1/model.onnx")
     tree.put(name, text)
@@ -188,7 +189,7 @@ def test_a_broken_entry_hides_no_other(tree: Any, name: str, text: str, words: s
     assert [words in problem for problem in tree.problems()] == [True]
 
 
-def test_a_broken_version_hides_no_other(tree: Any) -> None:
+def test_a_broken_version_hides_no_other(tree: Tree) -> None:
     tree.put("a/1/model.onnx")
     (tree.folder / "a" / "2").mkdir()
     assert tree.ids() == ["a:1"]
@@ -232,7 +233,7 @@ def test_folders_that_are_passed_over_are_told(tree: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "b/1/model.onnx", "c/model.py", "d/model.bin"])
-def test_a_change_of_the_files_changes_the_spec(tree: Any, name: str) -> None:
+def test_a_change_of_the_files_changes_the_spec(tree: Tree, name: str) -> None:
     tree.put("d/model-settings.json", '{"parameters": {"uri": "model.bin"}}')
     path = tree.put(name)
     before, again = tree.scan(), tree.scan()
@@ -245,7 +246,7 @@ def test_a_change_of_the_files_changes_the_spec(tree: Any, name: str) -> None:
     assert changed == [name[0]]
 
 
-def test_new_files_being_written_are_not_served_yet(tree: Any) -> None:
+def test_new_files_being_written_are_not_served_yet(tree: Tree) -> None:
     tree.put("a/1/model.onnx")
     assert [tree.scan(later_s).specs == () for later_s in (-5.0, 0.0, 0.5, 5.0)] == [
         True,
@@ -256,7 +257,7 @@ def test_new_files_being_written_are_not_served_yet(tree: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/1/model.onnx", "a/config.pbtxt", "a/1/more.bin"])
-def test_changed_files_being_written_stay_as_they_were(tree: Any, name: str) -> None:
+def test_changed_files_being_written_stay_as_they_were(tree: Tree, name: str) -> None:
     tree.put("a/1/model.onnx")
     before = repository_scan.EntryScanner(tree.folder, PATTERN, time.time_ns() + 10**10).scan(
         "a", repository_scan.NOTHING
@@ -266,7 +267,7 @@ def test_changed_files_being_written_stay_as_they_were(tree: Any, name: str) -> 
     assert (now.specs, now.is_settling) == (before.specs, True)
 
 
-def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree: Any) -> None:
+def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree: Tree) -> None:
     path = tree.put("a/1/model.onnx")
     tree.put("a/config.pbtxt", "version_policy { latest { } }")
     settled_ns = path.stat().st_ctime_ns + 2 * 10**9
@@ -278,13 +279,13 @@ def test_a_version_that_is_being_written_does_not_push_out_the_latest(tree: Any)
     assert new.scan("a", before).specs == before.specs
 
 
-def test_a_missing_folder_is_refused(tree: Any) -> None:
+def test_a_missing_folder_is_refused(tree: Tree) -> None:
     with pytest.raises(errors.LoadFailed, match="can't be read"):
         repository_scan.scan(tree.folder / "nothing", PATTERN, 0)
 
 
 @given(TREES)
-def test_any_tree_of_versions_is_read(versions_by_name: Any) -> None:
+def test_any_tree_of_versions_is_read(versions_by_name: dict[str, Any]) -> None:
     folder = Path(tempfile.mkdtemp())
     tree = Tree(folder)
     expected = {
@@ -302,5 +303,5 @@ def test_any_tree_of_versions_is_read(versions_by_name: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "stem"), [("a.onnx", "a"), ("a.v2.tar.gz", "a.v2"), ("a.TGZ", "a"), ("a.b.ubj", "a.b")]
 )
-def test_names_without_their_endings(name: str, stem: Any) -> None:
+def test_names_without_their_endings(name: str, stem: str) -> None:
     assert repository_scan.stem(name) == stem

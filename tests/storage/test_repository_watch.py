@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import watchfiles
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired
 from meshserve.storage import artifact_store, repository_watch
@@ -26,8 +26,8 @@ class Follower:
         self, repository: desired.RepositorySettings, watch: Any = watchfiles.watch
     ) -> None:
         self.scans: list[cluster_control.RepositoryScan] = []
-        self._task = asyncio.ensure_future(
-            self._follow(repository_watch.FolderWatch(watch), repository)
+        self._task = tasks.spawn(
+            self._follow(repository_watch.FolderWatch(watch), repository), "follow", is_awaited=True
         )
 
     async def _follow(

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from meshserve import tasks
 from meshserve.storage import single_flight
 
 
@@ -20,8 +21,8 @@ class Work:
 
 async def test_work_is_done_once_for_all_who_wait() -> None:
     work, shared = Work(), single_flight.SingleFlight[int]()
-    waiting = [asyncio.ensure_future(shared.join("a", work)) for _ in range(5)]
-    other = asyncio.ensure_future(shared.join("b", Work()))
+    waiting = [tasks.spawn(shared.join("a", work), "join", is_awaited=True) for _ in range(5)]
+    other = tasks.spawn(shared.join("b", Work()), "join", is_awaited=True)
     await asyncio.sleep(0)
     work.gate.set()
     assert await asyncio.gather(*waiting) == [1] * 5
@@ -38,11 +39,11 @@ async def test_work_that_ended_is_begun_anew() -> None:
 
 async def test_work_goes_on_when_all_left() -> None:
     work, shared = Work(), single_flight.SingleFlight[int]()
-    waiting = asyncio.ensure_future(shared.join("a", work))
+    waiting = tasks.spawn(shared.join("a", work), "join", is_awaited=True)
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    later = asyncio.ensure_future(shared.join("a", work))
+    later = tasks.spawn(shared.join("a", work), "join", is_awaited=True)
     work.gate.set()
     assert await later == 1
 

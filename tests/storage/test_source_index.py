@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +23,9 @@ KNOWNS = st.builds(
 
 @given(st.text(), KNOWNS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_written_source_is_read(tmp_path: Path, uri: str, known: Any) -> None:
+def test_a_written_source_is_read(
+    tmp_path: Path, uri: str, known: source_index.KnownSource
+) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write(uri, known, tmp_path / "made")
     assert kept.read(uri) == known
@@ -35,7 +36,7 @@ def test_an_unknown_source_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b"[]", b'{"stamp": 1}', b'{"unknown": 1}', b"\xff"])
-def test_an_unreadable_source_is_none(tmp_path: Path, spoiled: Any) -> None:
+def test_an_unreadable_source_is_none(tmp_path: Path, spoiled: bytes) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("/a", KNOWN, tmp_path / "made")
     for path in (tmp_path / "sources").rglob("*.json"):

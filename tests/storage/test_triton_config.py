@@ -4,7 +4,6 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -64,7 +63,7 @@ def test_a_whole_configuration() -> None:
         ("max_batch_size: 2 dynamic_batching { }", 2, True, (-1, 4)),
     ],
 )
-def test_batches(text: str, rows: Any, batching: Any, shape: tuple[int, ...]) -> None:
+def test_batches(text: str, rows: int | None, batching: bool, shape: tuple[int, ...]) -> None:
     read = triton_config.read(text + ' input { name: "x" data_type: TYPE_BF16 dims: 4 }')
     assert (read.max_batch_size, read.batching, read.inputs) == (
         rows,
@@ -86,7 +85,7 @@ def test_batches(text: str, rows: Any, batching: Any, shape: tuple[int, ...]) ->
         ),
     ],
 )
-def test_version_policies(text: str, versions: Any) -> None:
+def test_version_policies(text: str, versions: model_metadata.VersionPolicy) -> None:
     assert triton_config.read(text).versions == versions
 
 
@@ -99,7 +98,7 @@ def test_version_policies(text: str, versions: Any) -> None:
         ("", ""),
     ],
 )
-def test_runtimes(text: str, runtime: Any) -> None:
+def test_runtimes(text: str, runtime: str) -> None:
     assert triton_config.read(text).runtime == runtime
 
 
@@ -161,7 +160,9 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS, st.booleans(), st.booleans())
-def test_it_reads_what_protobuf_writes(config: Any, as_one_line: Any, as_utf8: Any) -> None:
+def test_it_reads_what_protobuf_writes(
+    config: model_config_pb2.ModelConfig, as_one_line: bool, as_utf8: bool
+) -> None:
     written = text_format.MessageToString(config, as_one_line=as_one_line, as_utf8=as_utf8)
     read = triton_config.read(written)
     assert (read.name, read.max_batch_size) == (config.name, config.max_batch_size)

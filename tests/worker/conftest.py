@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,16 +17,18 @@ from tests.worker import helpers
 
 
 @pytest.fixture
-def storage(tmp_path):
+def storage(tmp_path: Path) -> helpers.FakeStorage:
     return helpers.FakeStorage(tmp_path)
 
 
 @pytest.fixture
-async def hosting(storage):
+async def hosting(
+    storage: helpers.FakeStorage,
+) -> AsyncIterator[Callable[..., model_host.ModelHost]]:
     """Return a function that makes hosts, and close them."""
     hosts = []
 
-    def make(**changes):
+    def make(**changes: Any) -> model_host.ModelHost:
         hosts.append(model_host.ModelHost(helpers.settings(**changes), storage))
         return hosts[-1]
 
@@ -35,7 +40,7 @@ async def hosting(storage):
 
 
 @pytest.fixture
-async def pool_worker(storage):
+async def pool_worker(storage: helpers.FakeStorage) -> AsyncIterator[worker.PoolWorker]:
     """A worker that serves `doubled`, with nothing in memory."""
     folder = tempfile.mkdtemp(prefix="w-", dir="/tmp")
     running = worker.PoolWorker(model.ServerAddress("pool-0", folder), helpers.settings(), storage)
@@ -47,7 +52,7 @@ async def pool_worker(storage):
 
 
 @pytest.fixture
-async def http(pool_worker):
+async def http(pool_worker: worker.PoolWorker) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the worker's Unix socket, which Envoy uses too."""
     transport = httpx.AsyncHTTPTransport(uds=pool_worker.address.socket_path)
     async with httpx.AsyncClient(

@@ -7,6 +7,8 @@ import hashlib
 import textwrap
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.protocol.pb import inference_pb2 as pb
-from meshserve.worker.models import batcher, joining
+from meshserve.worker.models import batcher, joining, model_host
 
 MEMORY = model.Footprint(1 << 30)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -36,23 +38,23 @@ DOUBLED = """
 class FakeStorage:
     """A storage. Fetches wait while `gate` is not set, and raise `failure` if there is one."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fetches = Counter()
+        self.fetches: Counter[str] = Counter()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.failure = None
-        self.held = Counter()
+        self.failure: Exception | None = None
+        self.held: Counter[str] = Counter()
         self.is_closed = False
 
-    def put(self, name, source=DOUBLED):
+    def put(self, name: str, source: str = DOUBLED) -> str:
         """Write a model's folder and return its URI."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.py").write_text(textwrap.dedent(source))
         return str(folder)
 
-    async def fetch(self, uri, _checksum):
+    async def fetch(self, uri: str, _checksum: str) -> Any:
         self.fetches[uri] += 1
         await self.gate.wait()
         if self.failure is not None:
@@ -66,27 +68,29 @@ class FakeStorage:
             path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
         )
 
-    def hold(self, artifact):
+    def hold(self, artifact: model_runtime.Artifact) -> None:
         self.held[artifact.digest] += 1
 
-    def release(self, artifact):
+    def release(self, artifact: model_runtime.Artifact) -> None:
         self.held[artifact.digest] -= 1
 
-    async def close(self):
+    async def close(self) -> None:
         self.is_closed = True
 
 
-def settings(**changes):
+def settings(**changes: Any) -> desired.WorkerSettings:
     return replace(desired.WorkerSettings(memory=MEMORY), **changes)
 
 
-def spec(name, uri, version="1", **fields):
+def spec(name: str, uri: str, version: str = "1", **fields: Any) -> model.ModelSpec:
     return model.ModelSpec(
         model.ModelId(name, version), uri, runtime="python", trust=True, **fields
     )
 
 
-def apply(served, *changes):
+def apply(
+    served: Any, *changes: catalog.AliasSet | catalog.ModelDeclared | catalog.ModelWithdrawn
+) -> None:
     """Apply catalog changes to a host or worker, after a whole empty catalog if it has none yet."""
     seen = getattr(served, "host", served).catalog_follower
     if not seen.is_complete:
@@ -94,11 +98,16 @@ def apply(served, *changes):
     served.apply(catalog_sync.SyncStep(seen.revision + 1, changes))
 
 
-def declared(*specs):
+def declared(*specs: model.ModelSpec) -> tuple[catalog.ModelDeclared, ...]:
     return tuple(catalog.ModelDeclared(spec_) for spec_ in specs)
 
 
-def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):
+def infer(
+    name: str = "doubled",
+    rows: list[float | list[float]] | tuple[tuple[float, float]] = ((1.0, 2.0),),
+    version: str = "",
+    **fields: Any,
+) -> pb.ModelInferRequest:
     """Return a ModelInferRequest with raw contents."""
     array = np.array(rows, np.float32)
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=array.shape)
@@ -111,13 +120,15 @@ def infer(name="doubled", rows=((1.0, 2.0),), version="", **fields):
     )
 
 
-def make_quick(host, id_):
+def make_quick(host: model_host.ModelHost, id_: model.ModelId) -> None:
     """Make the runs of a model that is in memory look as short as a tiny model's."""
-    resident = host._effects.resident(host.residency.find_ready(id_))
+    key = host.residency.find_ready(id_)
+    assert key is not None
+    resident = host._effects.resident(key)
     resident.batcher = batcher.Batcher(
         resident.loaded_copy.loaded,
         batcher.BatchLimits(1, 8, 1),
-        None,
+        resident.batcher._pool,
         1e-6,
         joining.Joining(joining.JoinState.NEVER),
     )

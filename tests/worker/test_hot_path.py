@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import meshserve
 from meshserve.core.values import catalog, model
 from meshserve.protocol import paths
 from meshserve.protocol.pb import inference_pb2 as pb
+from meshserve.worker import worker
 from tests.runtimes.test_onnx import linear
 from tests.worker import helpers
 
@@ -29,23 +31,23 @@ FILES = [
 class FilesRun:
     """Collects the files of this package whose code runs on this thread."""
 
-    def __init__(self):
-        self.paths = set()
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         sys.setprofile(self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
 
-    def _note(self, frame, event, _argument):
+    def _note(self, frame: Any, event: Any, _argument: Any) -> None:
         path = Path(frame.f_code.co_filename)
         if event == "call" and path.is_relative_to(PACKAGE):
             self.paths.add(str(path.relative_to(PACKAGE)))
 
 
-async def ask(reader, writer, body):
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> bytes:
     """Send one ModelInfer call over the socket and read its answer."""
     head = (
         f"POST {paths.MODEL_INFER} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n"
@@ -57,7 +59,9 @@ async def ask(reader, writer, body):
     return await reader.readexactly(length)
 
 
-async def test_a_prediction_on_a_ready_copy_runs_eight_files(pool_worker, storage):
+async def test_a_prediction_on_a_ready_copy_runs_eight_files(
+    pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
     id_ = model.ModelId("tiny")
     linear(storage.folder / "tiny" / "tiny.onnx")
     spec = model.ModelSpec(id_, str(storage.folder / "tiny"))
@@ -69,6 +73,7 @@ async def test_a_prediction_on_a_ready_copy_runs_eight_files(pool_worker, storag
         model_name="tiny", inputs=[row], raw_input_contents=[bytes(4 * 64)]
     ).SerializeToString()
     reader, writer = await asyncio.open_unix_connection(pool_worker.address.socket_path)
+    assert pool_worker._ticking is not None
     pool_worker._ticking.cancel()
     await ask(reader, writer, body)
     with FilesRun() as files:

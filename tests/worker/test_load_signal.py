@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from meshserve.core.values import model, reports
 from meshserve.worker import load_signal
+from meshserve.worker.models import model_host
 
 ONE, OTHER, THIRD, FOURTH = (model.ModelId(name) for name in ("one", "other", "third", "fourth"))
 
@@ -11,36 +15,38 @@ ONE, OTHER, THIRD, FOURTH = (model.ModelId(name) for name in ("one", "other", "t
 class Time:
     """What the clocks say."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = self.spent_s = 100.0
-        monkeypatch.setattr(load_signal.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(load_signal.time, "thread_time", lambda: self.spent_s)
+        monkeypatch.setattr("meshserve.worker.load_signal.time.monotonic", lambda: self.now_s)
+        monkeypatch.setattr("meshserve.worker.load_signal.time.thread_time", lambda: self.spent_s)
 
-    def goes(self, seconds, busy):
+    def goes(self, seconds: float, busy: float) -> None:
         self.now_s += seconds
         self.spent_s += seconds * busy
 
 
 @pytest.fixture
-def time(monkeypatch):
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return Time(monkeypatch)
 
 
 @pytest.fixture
-async def host(hosting):
+async def host(hosting: Callable[..., model_host.ModelHost]) -> model_host.ModelHost:
     return hosting()
 
 
-def asked(host, **counts):
+def asked(host: model_host.ModelHost, **counts: Any) -> None:
     for name, count in counts.items():
         host._requests[model.ModelId(name)] += count
 
 
-def shares(demands):
+def shares(demands: tuple[reports.ModelDemand, ...]) -> list[tuple[str, float]]:
     return [(demand.id.name, round(demand.share, 3)) for demand in demands]
 
 
-async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(host, time):
+async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(
+    host: model_host.ModelHost, time: Time
+) -> None:
     demands = load_signal.LoadSignal(host)
     asked(host, one=75, other=25)
     time.goes(2.0, 0.8)
@@ -49,7 +55,9 @@ async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(hos
     assert demands.take() == (), "nobody asked for anything since"
 
 
-async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(host, time):
+async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(
+    host: model_host.ModelHost, time: Time
+) -> None:
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     host._stats[ONE].saturated_s = 0.9
@@ -58,7 +66,9 @@ async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(host, time):
     assert host.stats[ONE].saturated_s == 0
 
 
-async def test_a_report_that_comes_too_soon_repeats_the_last_one(host, time):
+async def test_a_report_that_comes_too_soon_repeats_the_last_one(
+    host: model_host.ModelHost, time: Time
+) -> None:
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
     time.goes(1.0, 0.5)
@@ -70,7 +80,7 @@ async def test_a_report_that_comes_too_soon_repeats_the_last_one(host, time):
     assert shares(demands.take()) == [("other", 0.55)]
 
 
-async def test_only_the_busiest_models_are_reported(host, time):
+async def test_only_the_busiest_models_are_reported(host: model_host.ModelHost, time: Time) -> None:
     demands = load_signal.LoadSignal(host)
     asked(host, one=40, other=30, third=20, fourth=10)
     time.goes(1.0, 1.0)

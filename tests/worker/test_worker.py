@@ -17,12 +17,12 @@ from tests.worker import helpers
 ID = model.ModelId("doubled")
 
 
-def sockets():
+def sockets() -> str:
     """The Unix sockets that this machine has."""
     return Path("/proc/net/unix").read_text()
 
 
-async def test_it_listens_on_a_socket_and_a_port(pool_worker):
+async def test_it_listens_on_a_socket_and_a_port(pool_worker: worker.PoolWorker) -> None:
     report = pool_worker.report()
     assert (report.worker_id, report.pid, report.state, report.budget) == (
         "pool-0",
@@ -33,7 +33,7 @@ async def test_it_listens_on_a_socket_and_a_port(pool_worker):
     assert pool_worker.address.socket_path in sockets()
 
 
-async def test_the_port_is_served_too(tmp_path, storage):
+async def test_the_port_is_served_too(tmp_path: Path, storage: helpers.FakeStorage) -> None:
     short = worker.PoolWorker(model.ServerAddress("w", str(tmp_path)), helpers.settings(), storage)
     endpoint = await short.start()
     async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
@@ -44,7 +44,7 @@ async def test_the_port_is_served_too(tmp_path, storage):
     assert endpoint.socket_path not in sockets()
 
 
-async def test_a_missed_step_is_a_gap_and_changes_nothing(pool_worker):
+async def test_a_missed_step_is_a_gap_and_changes_nothing(pool_worker: worker.PoolWorker) -> None:
     before = pool_worker.report().revision
     with pytest.raises(catalog_sync.MissedStep):
         pool_worker.apply(catalog_sync.SyncStep(before + 2, (catalog.ModelWithdrawn(ID),)))
@@ -52,7 +52,7 @@ async def test_a_missed_step_is_a_gap_and_changes_nothing(pool_worker):
     await pool_worker.ensure_loaded(ID, 20)
 
 
-async def test_a_report_has_copies_and_measurements(pool_worker):
+async def test_a_report_has_copies_and_measurements(pool_worker: worker.PoolWorker) -> None:
     assert pool_worker.report().copies == ()
     await pool_worker.ensure_loaded(ID, 20)
     report = pool_worker.report()
@@ -62,7 +62,7 @@ async def test_a_report_has_copies_and_measurements(pool_worker):
     assert pool_worker.copies((ID,))[0].state == "ready"
 
 
-async def test_draining_without_requests_ends_at_once(pool_worker):
+async def test_draining_without_requests_ends_at_once(pool_worker: worker.PoolWorker) -> None:
     await pool_worker.drain(20)
     assert pool_worker.report().state == "draining"
 

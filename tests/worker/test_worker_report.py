@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from meshserve import errors
 from meshserve.core.values import model, reports
 from meshserve.worker import worker_report
 from meshserve.worker.http import worker_app
+from meshserve.worker.models import model_host
 from tests import support
 from tests.worker import helpers
 
@@ -13,13 +16,15 @@ ID = model.ModelId("m")
 
 
 @pytest.fixture
-async def host(hosting, storage):
+async def host(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> model_host.ModelHost:
     new_host = hosting()
     helpers.apply(new_host, *helpers.declared(helpers.spec("m", storage.put("m"))))
     return new_host
 
 
-async def test_counters_are_the_hosts_and_the_apps(host):
+async def test_counters_are_the_hosts_and_the_apps(host: model_host.ModelHost) -> None:
     await host.ensure_loaded(ID, 20)
     load = worker_app.WorkerLoad(requests=7, failures=2, in_flight=1)
     assert worker_report.counters(host, load) == reports.Counters(
@@ -27,7 +32,7 @@ async def test_counters_are_the_hosts_and_the_apps(host):
     )
 
 
-async def test_measurements_are_reported_once(host):
+async def test_measurements_are_reported_once(host: model_host.ModelHost) -> None:
     await host.ensure_loaded(ID, 20)
     [learned] = worker_report.take_measurements(host)
     assert learned.id == ID
@@ -35,7 +40,7 @@ async def test_measurements_are_reported_once(host):
     assert worker_report.take_measurements(host) == ()
 
 
-async def test_copies_are_reported_with_their_state(host):
+async def test_copies_are_reported_with_their_state(host: model_host.ModelHost) -> None:
     assert worker_report.copies(host, [ID]) == ()
     await host.ensure_loaded(ID, 20)
     host.set_pinned(ID, is_pinned=True)
@@ -45,7 +50,9 @@ async def test_copies_are_reported_with_their_state(host):
     assert worker_report.copies(host, [model.ModelId("nobody")]) == ()
 
 
-async def test_a_failed_copy_has_its_reason(host, storage):
+async def test_a_failed_copy_has_its_reason(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.failure = errors.LoadFailed("the storage is empty")
     with pytest.raises(errors.LoadFailed):
         await host.ensure_loaded(ID, 20)
@@ -53,7 +60,9 @@ async def test_a_failed_copy_has_its_reason(host, storage):
     assert (copy.state, copy.reason) == ("failed", "the storage is empty")
 
 
-async def test_changes_come_in_pages(host, storage, monkeypatch):
+async def test_changes_come_in_pages(
+    host: model_host.ModelHost, storage: helpers.FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_report, "PAGE_COPIES", 2)
     ids = [model.ModelId(name) for name in "abc"]
     helpers.apply(
@@ -88,7 +97,7 @@ async def test_changes_come_in_pages(host, storage, monkeypatch):
     assert ([copy.id for copy in last.copies], last.gone) == ([ids[1]], (ids[0],))
 
 
-async def test_after_a_missed_page_all_copies_come_again(host):
+async def test_after_a_missed_page_all_copies_come_again(host: model_host.ModelHost) -> None:
     pages = worker_report.ReportPages(host)
     await host.ensure_loaded(ID, 20)
     assert [pages.next(number).since for number in (0, 1, 1, 3)] == [0, 1, 0, 3]

@@ -22,7 +22,7 @@ class Stage:
         self.endpoint = hold_endpoint.HoldEndpoint(self.events.append)
         self.left = asyncio.Event()
 
-    def hold(self, **query: Any) -> Any:
+    def hold(self, **query: Any) -> asyncio.Task[Any]:
         """Send a request whose client waits until `left` is set."""
         messages = [{"type": "http.request", "body": b""}]
 

@@ -10,7 +10,7 @@ from tests.control import conftest, llms
 
 
 @pytest.fixture
-async def client(fresh: conftest.Stage) -> AsyncIterator[Any]:
+async def client(fresh: conftest.Stage) -> AsyncIterator[httpx.AsyncClient]:
     await fresh.start(llms.CONFIG)
     async with fresh.client() as client:
         yield client
@@ -29,7 +29,7 @@ async def test_small_models_are_listed_for_v1s_clients_beside_openais(client: An
     assert set(prefixed) == {"object", "data"}
 
 
-async def get(client: Any, path: Any) -> Any:
+async def get(client: httpx.AsyncClient, path: str) -> tuple[int, dict[str, Any]]:
     answer = await client.get(path)
     return answer.status_code, answer.json()
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshserve import tasks
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import snapshots
 from tests.gateway import conftest
@@ -62,7 +63,7 @@ async def test_no_request_fails_while_a_model_spreads_and_returns(mesh: conftest
         while not is_over.is_set():
             seen[(await mesh.call(first_field(b"hot")))["by"]] += 1
 
-    asking = [asyncio.get_running_loop().create_task(ask()) for _ in range(8)]
+    asking = [tasks.spawn(ask(), "ask", is_awaited=True) for _ in range(8)]
     for workers in (NAMES, NAMES[:2], (), NAMES, ()) * 3:
         await mesh.gateway.apply(spread(mesh, *workers))
         await asyncio.sleep(0.05)

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from meshserve import tasks
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import clusters, gateway_paths
@@ -174,10 +175,16 @@ async def test_a_killed_workers_requests_are_answered_by_another(mesh: conftest.
         await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": pool}, routes={}))
         await settled(mesh, "default", 3)
         before = await homes(mesh)
-        calls = [asyncio.ensure_future(mesh.call(first_field(name.encode()))) for name in NAMES]
+        calls = [
+            tasks.spawn(mesh.call(first_field(name.encode())), "call", is_awaited=True)
+            for name in NAMES
+        ]
         await asyncio.sleep(0)
         doomed.send_signal(signal.SIGKILL)
-        calls += [asyncio.ensure_future(mesh.call(first_field(name.encode()))) for name in NAMES]
+        calls += [
+            tasks.spawn(mesh.call(first_field(name.encode())), "call", is_awaited=True)
+            for name in NAMES
+        ]
         after = [answer["by"] for answer in await asyncio.gather(*calls)]
     finally:
         if doomed.returncode is None:

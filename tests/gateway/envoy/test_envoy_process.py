@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from meshserve import tasks
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths
 from tests import support
@@ -126,7 +127,7 @@ async def test_a_change_while_envoy_is_down_is_not_lost(mesh: conftest.Mesh) -> 
 
 
 async def test_a_drain_waits_for_calls_under_way_and_takes_no_new_ones(mesh: conftest.Mesh) -> None:
-    call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
+    call = tasks.spawn(mesh.call(metadata=[("x-say", "slow")]), "call", is_awaited=True)
     await support.wait_until_async(
         lambda: any(server.seen for server in mesh.echoes.values()), what="the call arrives"
     )
@@ -144,7 +145,7 @@ def is_listening(listen: str) -> bool:
 
 
 async def test_a_drain_ends_in_bounded_time(mesh: conftest.Mesh) -> None:
-    call = asyncio.ensure_future(mesh.call(metadata=[("x-say", "slow")]))
+    call = tasks.spawn(mesh.call(metadata=[("x-say", "slow")]), "call", is_awaited=True)
     await support.wait_until_async(
         lambda: any(server.seen for server in mesh.echoes.values()), what="the call arrives"
     )

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from meshserve import tasks
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import llm_routes
 from tests import support
@@ -93,7 +94,7 @@ async def test_an_llm_may_have_any_name(llms: conftest.Mesh) -> None:
             assert (await chat(llms, name, headers=headers)).json()["by"].startswith("tiny/")
     await llms.gateway.apply(replace(llms.snapshot, llms=held))
     for name in names:
-        answer = asyncio.ensure_future(chat(llms, name))
+        answer = tasks.spawn(chat(llms, name), "chat", is_awaited=True)
         await support.wait_until_async(lambda: llms.echoes["hold"].waiting, what="it waits")
         assert parse_qs(llms.echoes["hold"].asked[-1][1])["model"] == [name]
         llms.echoes["hold"].turn_away()
@@ -139,7 +140,9 @@ async def test_the_least_busy_replica_answers(llms: conftest.Mesh) -> None:
         return sum(len(replica.seen) for replica in replicas) == len(streams)
 
     for _ in range(6):
-        streams.append(asyncio.ensure_future(chat(llms, headers={"x-say": "stream"})))
+        streams.append(
+            tasks.spawn(chat(llms, headers={"x-say": "stream"}), "chat", is_awaited=True)
+        )
         await support.wait_until_async(has_come, what="the request has come")
     assert [len(replica.seen) for replica in replicas] == [2, 2, 2]
     for _ in range(2):
@@ -214,7 +217,7 @@ async def test_a_client_that_leaves_cancels_its_request_at_the_engine(
     replicas = [shared.echoes[f"tiny/{number}"] for number in range(3)]
     before = sum(replica.abandoned for replica in replicas)
     seen = sum(len(replica.seen) for replica in replicas)
-    hanging = asyncio.ensure_future(chat(shared, headers={"x-say": "hang"}))
+    hanging = tasks.spawn(chat(shared, headers={"x-say": "hang"}), "chat", is_awaited=True)
     await support.wait_until_async(
         lambda: sum(len(replica.seen) for replica in replicas) > seen, what="it has come"
     )

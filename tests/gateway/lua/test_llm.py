@@ -13,6 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from meshserve import tasks
 from meshserve.core.values import model, snapshots
 from tests import support
 from tests.gateway import conftest, engines
@@ -36,7 +37,7 @@ async def llms(run_dir: str) -> AsyncIterator[conftest.Mesh]:
 
 
 def later(call: Any) -> Any:
-    return asyncio.ensure_future(call)
+    return tasks.spawn(call, "call", is_awaited=True)
 
 
 async def until_waiting(mesh: conftest.Mesh, count: int) -> None:

@@ -14,13 +14,13 @@ ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
 
 
 @pytest.fixture
-def slashed(pool_worker, storage):
+def slashed(pool_worker: worker.PoolWorker, storage: helpers.FakeStorage) -> str:
     """The same model under a name that must be quoted."""
     helpers.apply(pool_worker, *helpers.declared(helpers.spec("a/b größe", storage.put("doubled"))))
     return "a%2Fb%20gr%C3%B6%C3%9Fe"
 
 
-async def test_v2_answers(http):
+async def test_v2_answers(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v2/models/doubled/infer", json={"id": "7", "inputs": [ROW]})
     assert answer.json()["outputs"] == [
         {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [2.0, 4.0]}
@@ -30,7 +30,7 @@ async def test_v2_answers(http):
     assert same.json()["outputs"] == answer.json()["outputs"]
 
 
-async def test_v2_describes_the_model(http):
+async def test_v2_describes_the_model(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v2/models/doubled")).json()["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
     ]
@@ -40,7 +40,7 @@ async def test_v2_describes_the_model(http):
     assert stats["version"] == "1"
 
 
-async def test_v1_answers(http):
+async def test_v1_answers(http: httpx.AsyncClient) -> None:
     for path in ("/v1/models/doubled", "/v1/models/doubled/versions/1"):
         assert (await http.post(f"{path}:predict", json={"instances": [[1, 2]]})).json() == {
             "predictions": [[2.0, 4.0]]
@@ -132,13 +132,13 @@ async def test_head_is_get_without_a_body(http: httpx.AsyncClient, path: str) ->
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_names_may_be_quoted(http, slashed):
+async def test_names_may_be_quoted(http: httpx.AsyncClient, slashed: str) -> None:
     assert (await http.get(f"/v2/models/{slashed}")).json()["name"] == "a/b größe"
     answer = await http.post(f"/v1/models/{slashed}%3Apredict", json={"instances": [[1, 2]]})
     assert answer.json() == {"predictions": [[2.0, 4.0]]}
 
 
-async def test_metadata_names_no_model_over_rest(http):
+async def test_metadata_names_no_model_over_rest(http: httpx.AsyncClient) -> None:
     """The gateway found the worker by the URL."""
     answer = await http.post(
         "/v1/models/doubled:predict",
@@ -148,7 +148,7 @@ async def test_metadata_names_no_model_over_rest(http):
     assert answer.status_code == 200
 
 
-async def test_bodies_may_be_compressed(http):
+async def test_bodies_may_be_compressed(http: httpx.AsyncClient) -> None:
     headers = {"content-encoding": "gzip"}
     body = gzip.compress(b'{"instances": [[1, 2]]}')
     assert (
@@ -175,12 +175,16 @@ async def test_bodies_may_be_compressed(http):
         ("GET", "/v2/models/doubled/versions/9/ready"),
     ],
 )
-async def test_unknown_paths_and_models_are_404(http, method, path):
+async def test_unknown_paths_and_models_are_404(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
     answer = await http.request(method, path)
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
-async def test_a_model_that_can_not_be_loaded_is_not_ready(http, pool_worker, storage):
+async def test_a_model_that_can_not_be_loaded_is_not_ready(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
     helpers.apply(
         pool_worker, *helpers.declared(helpers.spec("empty", str(storage.folder / "empty")))
     )
@@ -190,7 +194,7 @@ async def test_a_model_that_can_not_be_loaded_is_not_ready(http, pool_worker, st
 
 
 async def test_a_raw_binary_request_is_answered_in_binary(http: httpx.AsyncClient) -> None:
-    row = np.float32([1, 2])
+    row = np.array([1, 2], np.float32)
     answer = await http.post(
         "/v2/models/doubled/infer",
         content=row.tobytes(),

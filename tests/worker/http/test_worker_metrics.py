@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 from prometheus_client import parser
 
@@ -9,7 +11,7 @@ from tests import support
 from tests.worker import helpers
 
 
-async def numbers(http):
+async def numbers(http: Any) -> Any:
     """Every sample by its name and labels."""
     text = (await http.get("/metrics")).raise_for_status().text
     families = parser.text_string_to_metric_families(text)
@@ -20,11 +22,11 @@ async def numbers(http):
     }
 
 
-def found(said, name, **labels):
+def found(said: Any, name: Any, **labels: Any) -> Any:
     return said[name, frozenset({"worker": "pool-0", **labels}.items())]
 
 
-async def test_metrics_count_what_happened(http):
+async def test_metrics_count_what_happened(http: Any) -> None:
     await http.post("/v1/models/doubled:predict", json={"instances": [[1, 2], [3, 4]]})
     await http.post("/v1/models/doubled:predict", json={"instances": [[-1, 2]]})
     await http.post("/v1/models/nobody:predict", json={})
@@ -55,7 +57,7 @@ async def test_metrics_count_what_happened(http):
     assert (found(said, "meshserve_mapped_bytes"), found(said, "meshserve_kept_bytes")) == (0, 0)
 
 
-async def test_names_may_hold_anything(http, pool_worker, storage):
+async def test_names_may_hold_anything(http: Any, pool_worker: Any, storage: Any) -> None:
     name = 'a"b\\c\nd größe'
     helpers.apply(pool_worker, *helpers.declared(helpers.spec(name, storage.put("doubled"))))
     await pool_worker.ensure_loaded(helpers.spec(name, "").id, 20)
@@ -63,7 +65,7 @@ async def test_names_may_hold_anything(http, pool_worker, storage):
     assert found(said, "meshserve_model_bytes", device="host", model=name, version="1") > 0
 
 
-async def test_an_unloaded_model_has_no_bytes(http, pool_worker):
+async def test_an_unloaded_model_has_no_bytes(http: Any, pool_worker: Any) -> None:
     await http.get("/v2/models/doubled")
     id_ = helpers.spec("doubled", "").id
     pool_worker.host.unload(id_)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +17,7 @@ WAIT_S = 120
 
 
 @pytest.mark.parametrize("module", ["with_jemalloc.py", "test_process_memory.py"])
-def test_it_holds_with_jemalloc(module):
+def test_it_holds_with_jemalloc(module: str) -> None:
     command = [
         sys.executable,
         "-m",
@@ -40,7 +42,7 @@ def test_it_holds_with_jemalloc(module):
     assert not done.returncode, done.stdout + done.stderr
 
 
-def test_glibc_is_recognised():
+def test_glibc_is_recognised() -> None:
     assert not allocator_env.variables("system")
     assert isinstance(allocators.current(), allocators.Glibc)
 
@@ -49,15 +51,15 @@ class Uncounted:
     """A jemalloc that was built without its counts: it does not even know their names."""
 
     @staticmethod
-    def mallctl(*_):
+    def mallctl(*_: Any) -> int:
         return 2
 
 
-def test_a_jemalloc_without_counts_is_unknown():
-    assert not allocators.Jemalloc(Uncounted).counts
+def test_a_jemalloc_without_counts_is_unknown() -> None:
+    assert not allocators.Jemalloc(cast("ctypes.CDLL", Uncounted)).counts
 
 
-def test_an_unknown_allocator_counts_nothing():
+def test_an_unknown_allocator_counts_nothing() -> None:
     unknown = allocators.UnknownAllocator()
     unknown.tune()
     unknown.tune_loader()

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +24,13 @@ class Adding(model_runtime.LoadedModel):
     signature = model.Signature((), ())
     capabilities = model_runtime.Capabilities(is_reentrant=True)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.gate = threading.Event()
-        self.runs = []
-        self.threads = set()
+        self.runs: list[list[Any]] = []
+        self.threads: set[str] = set()
         self.forget = 0
 
-    def predict(self, inputs, outputs):
+    def predict(self, inputs: Any, outputs: Any) -> Any:
         self.threads.add(threading.current_thread().name)
         self.runs.append(inputs["x"].tolist())
         assert self.gate.wait(20)
@@ -37,57 +39,63 @@ class Adding(model_runtime.LoadedModel):
         arrays = {"y": inputs["x"] + 1, "z": inputs["x"][self.forget :]}
         return {name: array for name, array in arrays.items() if not outputs or name in outputs}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 @pytest.fixture
-def pool():
+def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4, "run") as threads:
         yield threads
 
 
 @pytest.fixture
-def adding():
+def adding() -> Adding:
     return Adding()
 
 
 @pytest.fixture
-def stats():
+def stats() -> model_stats.ModelStats:
     return model_stats.ModelStats()
 
 
-def ask(*values, outputs=("y",), expires_s=FOREVER_S):
+def ask(
+    *values: int, outputs: tuple[str, ...] = ("y",), expires_s: float = FOREVER_S
+) -> batcher.RunRequest:
     return batcher.RunRequest({"x": np.array(values, np.float64)}, outputs, len(values), expires_s)
 
 
-def limits(rows_max=8, queue_max=100, parallel=1, **more):
+def limits(
+    rows_max: int = 8, queue_max: int = 100, parallel: int = 1, **more: Any
+) -> batcher.BatchLimits:
     return batcher.BatchLimits(rows_max, queue_max, parallel, **more)
 
 
-def begin_batcher(adding, limits_, pool, run_s, joined=None):
+def begin_batcher(adding: Any, limits_: Any, pool: Any, run_s: Any, joined: Any = None) -> Any:
     """Return a batcher that joins if `limits_` let it, and no longer watches its runs."""
     state = joining.JoinState.JOINED if limits_.rows_max > 1 else joining.JoinState.NEVER
     joined = joined or joining.Joining(state, runs=joining.FIRST_RUNS)
     return batcher.Batcher(adding, limits_, pool, run_s, joined)
 
 
-async def begin(running, stats, *requests):
+async def begin(
+    running: batcher.Batcher, stats: model_stats.ModelStats, *requests: batcher.RunRequest
+) -> list[asyncio.Future[Any]]:
     """Return the requests' futures, the first of them running."""
     answers = [running.run(request, stats) for request in requests]
     await asyncio.sleep(0)
-    return answers
+    return [answer for answer in answers if isinstance(answer, asyncio.Future)]
 
 
-async def results(tasks):
+async def results(tasks: list[asyncio.Future[Any]]) -> Any:
     """What each came to: its `y`, or the words of its error."""
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     return [outcome["y"].tolist() if isinstance(outcome, dict) else outcome for outcome in outcomes]
 
 
 async def test_requests_that_arrive_meanwhile_are_joined_and_get_their_own_rows(
-    adding, pool, stats
-):
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=4), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2, 3), ask(4), ask(5), ask(6, 7, 8, 9, 10))
     adding.gate.set()
@@ -96,7 +104,9 @@ async def test_requests_that_arrive_meanwhile_are_joined_and_get_their_own_rows(
     assert (stats.computed.count, sorted(stats.batches)) == (3, [1, 4, 5])
 
 
-async def test_saturated_time_is_counted(adding, pool, stats):
+async def test_saturated_time_is_counted(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
     await asyncio.sleep(0.02)
@@ -111,7 +121,9 @@ async def test_saturated_time_is_counted(adding, pool, stats):
     assert stats.saturated_s == told_s
 
 
-async def test_requests_of_other_shapes_or_outputs_are_not_joined(adding, pool, stats):
+async def test_requests_of_other_shapes_or_outputs_are_not_joined(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(), pool, None)
     wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
@@ -137,7 +149,9 @@ async def test_without_joining_every_request_runs_alone(adding, pool, stats):
     assert adding.runs == [[1], [2], [3]]
 
 
-async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
+async def test_several_run_at_a_time_where_they_may(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=1, parallel=3), pool, None)
     tasks = await begin(running, stats, *(ask(number) for number in range(4)))
     await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
@@ -146,7 +160,9 @@ async def test_several_run_at_a_time_where_they_may(adding, pool, stats):
     assert await results(tasks) == [[1], [2], [3], [4]]
 
 
-async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):
+async def test_a_request_that_fails_in_a_batch_fails_alone(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(-3), ask(4))
     adding.gate.set()
@@ -156,7 +172,9 @@ async def test_a_request_that_fails_in_a_batch_fails_alone(adding, pool, stats):
     assert bad.message == "ValueError: négatif"
 
 
-async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(adding, pool, stats):
+async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     adding.forget = 1
     running = begin_batcher(adding, limits(), pool, None)
     tasks = await begin(
@@ -167,17 +185,22 @@ async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(adding, pool, sta
     assert adding.runs == [[1], [2, 3], [2], [3]]
 
 
-async def test_a_full_queue_refuses(adding, pool, stats):
+async def test_a_full_queue_refuses(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(queue_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     with pytest.raises(errors.Overloaded, match="2 requests wait") as caught:
         running.run(ask(4), stats)
+    assert caught.value.retry_after_s is not None
     assert caught.value.retry_after_s >= 1
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [4]]
 
 
-async def test_an_expired_request_does_not_run(adding, pool, stats):
+async def test_an_expired_request_does_not_run(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     now_s = asyncio.get_running_loop().time()
     tasks = await begin(running, stats, ask(1), ask(2, expires_s=now_s), ask(3))
@@ -188,7 +211,9 @@ async def test_an_expired_request_does_not_run(adding, pool, stats):
     assert adding.runs == [[1], [3]]
 
 
-async def test_a_cancelled_request_does_not_run(adding, pool, stats):
+async def test_a_cancelled_request_does_not_run(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     tasks[1].cancel()
@@ -240,7 +265,9 @@ async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
     assert (adding.runs, stats.computed.count) == ([], 0)
 
 
-async def test_a_quick_run_stays_on_the_event_loop(adding, pool, stats):
+async def test_a_quick_run_stays_on_the_event_loop(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     adding.gate.set()
     running = begin_batcher(adding, limits(), pool, run_s=1e-6)
     assert running.run(ask(1), stats)["y"].tolist() == [2]
@@ -253,15 +280,22 @@ async def test_a_quick_run_stays_on_the_event_loop(adding, pool, stats):
     ("run_s", "is_steady", "rows"), [(None, True, 1), (1e-6, False, 1), (1e-6, True, 10_000)]
 )
 async def test_a_run_that_may_take_long_goes_to_a_thread(
-    adding, pool, stats, run_s, is_steady, rows
-):
+    adding: Adding,
+    pool: ThreadPoolExecutor,
+    stats: model_stats.ModelStats,
+    run_s: float | None,
+    is_steady: bool,
+    rows: int,
+) -> None:
     adding.gate.set()
     running = begin_batcher(adding, limits(is_steady=is_steady), pool, run_s)
     await running.run(ask(*[1] * rows), stats)
     assert threading.current_thread().name not in adding.threads
 
 
-async def test_a_quick_run_waits_behind_one_in_a_thread(adding, pool, stats):
+async def test_a_quick_run_waits_behind_one_in_a_thread(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(), pool, run_s=1e-6)
     first = running.run(ask(*[1] * 10_000), stats)
     second = running.run(ask(1), stats)
@@ -274,14 +308,14 @@ async def test_a_quick_run_waits_behind_one_in_a_thread(adding, pool, stats):
 class Summing(Adding):
     """Adds to each row those before it, as a recurrent network does."""
 
-    def predict(self, inputs, outputs):
+    def predict(self, inputs: Any, outputs: Any) -> Any:
         super().predict(inputs, outputs)
         return {"y": inputs["x"].cumsum()}
 
 
 async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_are_not_used(
-    pool, stats
-):
+    pool: Any, stats: Any
+) -> None:
     model_ = Summing()
     joined = joining.Joining(joining.JoinState.JOINED)
     running = begin_batcher(model_, limits(is_steady=False), pool, None, joined)
@@ -295,7 +329,9 @@ async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_
     assert model_.runs == [[5], [6], [7]]
 
 
-async def test_requests_that_wait_unjoined_ask_for_a_proof(adding, pool, stats):
+async def test_requests_that_wait_unjoined_ask_for_a_proof(
+    adding: Any, pool: Any, stats: Any
+) -> None:
     joined = joining.Joining(joining.JoinState.UNPROVEN)
     running = begin_batcher(adding, limits(), pool, None, joined)
     tasks = await begin(running, stats, ask(1), ask(2))
@@ -309,7 +345,9 @@ async def test_requests_that_wait_unjoined_ask_for_a_proof(adding, pool, stats):
     assert adding.runs[:2] == [[1], [2, 3]]
 
 
-async def test_inputs_without_a_number_of_rows_run_alone(adding, pool, stats):
+async def test_inputs_without_a_number_of_rows_run_alone(
+    adding: Any, pool: Any, stats: Any
+) -> None:
     running = begin_batcher(adding, limits(), pool, None)
     empty = batcher.RunRequest({"x": np.zeros(0)}, ("y",), 0, FOREVER_S)
     tasks = await begin(running, stats, ask(1), empty, ask(2), empty, ask(3))

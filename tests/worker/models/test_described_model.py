@@ -31,7 +31,9 @@ def folder(tmp_path: Path, config: str) -> Path:
 
 
 def predict(loaded: model_runtime.LoadedModel, *outputs: str, **inputs: Any) -> Mapping[str, Any]:
-    return loaded.predict({name: np.float32(value) for name, value in inputs.items()}, outputs)
+    return loaded.predict(
+        {name: np.array(value, np.float32) for name, value in inputs.items()}, outputs
+    )
 
 
 class Difference(torch.nn.Module):
@@ -74,7 +76,7 @@ def test_numbers_in_the_names_of_outputs_are_their_places(
     answer = predict(described_folders.load(tmp_path), INPUT__0=[10, 20])
     assert list(answer) == list(names)
     for name, array in answer.items():
-        np.testing.assert_array_equal(array, np.float32([10, 20]) + int(name[-1]) + 1)
+        np.testing.assert_array_equal(array, np.array([10, 20], np.float32) + int(name[-1]) + 1)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import PurePath
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.worker.models import load_queue, loader, process_memory
@@ -23,16 +25,16 @@ ARTIFACT = model_runtime.Artifact(PurePath("/nowhere"), "sha256:0", 1)
 class Loaded(model_runtime.LoadedModel):
     signature = model.Signature((), ())
 
-    def __init__(self, size_bytes=0):
+    def __init__(self, size_bytes: int = 0) -> None:
         self.weights = np.ones(size_bytes, np.uint8)
         self.probe = {}
         self.calls = 0
 
-    def predict(self, _inputs, _outputs):
+    def predict(self, _inputs: Any, _outputs: Any) -> Any:
         self.calls += 1
         return {}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -41,20 +43,20 @@ class Mapped(Loaded):
 
     capabilities = model_runtime.Capabilities(can_detach=True, mapped_bytes=BIG_BYTES)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.log = []
+        self.log: list[object] = []
         self.is_there = True
 
-    def detach(self):
+    def detach(self) -> None:
         self.log.append("detach")
 
-    def attach(self, artifact):
+    def attach(self, artifact: model_runtime.Artifact) -> None:
         if not self.is_there:
             raise errors.LoadFailed("the file is gone")
         self.log.append(artifact)
 
-    def close(self):
+    def close(self) -> None:
         self.log.append("close")
 
 
@@ -63,46 +65,47 @@ class Scripted(model_runtime.Runtime):
 
     name = "scripted"
 
-    def __init__(self, load):
+    def __init__(self, load: Callable[[], model_runtime.LoadedModel]) -> None:
         self._load = load
 
-    def accepts(self, _artifact):
+    def accepts(self, _artifact: Any) -> Any:
         return True
 
-    def prepare(self, _device):
+    def prepare(self, _device: str) -> None:
         pass
 
-    def footprint_hint(self, _artifact, _device):
+    def footprint_hint(self, _artifact: Any, _device: Any) -> Any:
         return NEED
 
-    def load(self, _artifact, _spec, _device):
+    def load(self, _artifact: model_runtime.Artifact, _spec: model.ModelSpec, _device: str) -> Any:
         return self._load()
 
 
-def recipe(load, **fields):
+def recipe(load: Callable[[], model_runtime.LoadedModel], **fields: Any) -> loader.LoadRecipe:
     return loader.LoadRecipe(
         "key", model.ModelSpec(model.ModelId("m"), "u", **fields), ARTIFACT, Scripted(load), "cpu"
     )
 
 
-async def test_a_footprint_is_measured():
+async def test_a_footprint_is_measured() -> None:
     loaded_copy = await load_queue.LoadQueue().load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
     assert BIG_BYTES <= loaded_copy.footprint.host_bytes < BIG_BYTES * 1.5
     assert loaded_copy.is_measured
     assert loaded_copy.load_s > 0
     assert loaded_copy.run_s is not None
+    assert isinstance(loaded_copy.loaded, Loaded)
     assert loaded_copy.loaded.calls == loader.PROBES
 
 
-async def test_a_small_copy_has_a_footprint_too():
+async def test_a_small_copy_has_a_footprint_too() -> None:
     loaded_copy = await load_queue.LoadQueue().load(recipe(Loaded), NEED)
     assert process_memory.COPY_BYTES_MIN <= loaded_copy.footprint.host_bytes < 8 << 20
 
 
-async def test_loads_that_overlap_are_booked_as_expected():
+async def test_loads_that_overlap_are_booked_as_expected() -> None:
     both = threading.Barrier(2, timeout=20)
 
-    def load():
+    def load() -> Loaded:
         both.wait()
         loaded_copy = Loaded(BIG_BYTES)
         both.wait()
@@ -117,15 +120,17 @@ async def test_loads_that_overlap_are_booked_as_expected():
     assert alone.is_measured
 
 
-async def test_a_load_past_its_timeout_disturbs_no_measurement():
+async def test_a_load_past_its_timeout_disturbs_no_measurement() -> None:
     stuck = threading.Event()
 
-    def hang():
+    def hang() -> Loaded:
         stuck.wait(20)
         return Loaded()
 
     one = load_queue.LoadQueue()
-    hanging = asyncio.ensure_future(one.load(recipe(hang, load_timeout_s=0.05), NEED))
+    hanging = tasks.spawn(
+        one.load(recipe(hang, load_timeout_s=0.05), NEED), "load", is_awaited=True
+    )
     await asyncio.sleep(0.1)
     loaded_copy = await one.load(recipe(lambda: Loaded(BIG_BYTES)), NEED)
     assert loaded_copy.is_measured
@@ -134,8 +139,8 @@ async def test_a_load_past_its_timeout_disturbs_no_measurement():
     await hanging
 
 
-def raising(error):
-    def load():
+def raising(error: BaseException) -> Callable[..., Any]:
+    def load() -> None:
         raise error
 
     return load
@@ -150,21 +155,21 @@ def raising(error):
         (MemoryError("all of it"), "MemoryError: all of it"),
     ],
 )
-async def test_whatever_a_load_raises_is_a_load_failure(error, words):
+async def test_whatever_a_load_raises_is_a_load_failure(error: BaseException, words: str) -> None:
     with pytest.raises(errors.LoadFailed) as caught:
         await load_queue.LoadQueue().load(recipe(raising(error)), NEED)
     assert words in caught.value.message
 
 
-async def test_the_kind_of_a_failure_stays():
+async def test_the_kind_of_a_failure_stays() -> None:
     with pytest.raises(errors.MissingExtra, match="install it"):
         await load_queue.LoadQueue().load(recipe(raising(errors.MissingExtra("install it"))), NEED)
 
 
-async def test_a_failed_load_frees_what_it_had_made():
+async def test_a_failed_load_frees_what_it_had_made() -> None:
     loaded_copy = []
 
-    def load():
+    def load() -> NoReturn:
         half = Loaded(1 << 20)
         loaded_copy.append(weakref.ref(half))
         raise ValueError(f"with {half.calls} of it done")
@@ -179,14 +184,16 @@ async def test_a_failed_load_frees_what_it_had_made():
     assert caught.value.__cause__ is None
 
 
-async def test_mapped_bytes_are_part_of_the_footprint():
+async def test_mapped_bytes_are_part_of_the_footprint() -> None:
     loaded_copy = await load_queue.LoadQueue().load(recipe(Mapped), NEED)
     assert loaded_copy.mapped_bytes == BIG_BYTES
     assert BIG_BYTES < loaded_copy.footprint.host_bytes < BIG_BYTES * 1.2
     assert loaded_copy.private_bytes == loaded_copy.footprint.host_bytes - BIG_BYTES
 
 
-async def left(one, load):
+async def left(
+    one: load_queue.LoadQueue, load: Callable[[], model_runtime.LoadedModel]
+) -> loader.LoadedCopy:
     """A copy that was loaded and let go of, with what is kept of it."""
     loaded_copy = await one.load(recipe(load), NEED)
     one.free(loaded_copy, is_detached=True)
@@ -194,29 +201,34 @@ async def left(one, load):
     return loaded_copy
 
 
-async def test_a_detached_copy_is_attached_and_not_loaded():
-    one, loads = load_queue.LoadQueue(BIG_BYTES), []
-    loaded_copy = await left(one, lambda: loads.append(1) or Mapped())
-    again = await one.load(recipe(lambda: loads.append(2)), NEED)
+async def test_a_detached_copy_is_attached_and_not_loaded() -> None:
+    one = load_queue.LoadQueue(BIG_BYTES)
+    loads: list[Mapped] = []
+
+    def load() -> Mapped:
+        loads.append(Mapped())
+        return loads[-1]
+
+    loaded_copy = await left(one, load)
+    again = await one.load(recipe(load), NEED)
     assert (again.loaded, again.footprint, again.run_s) == (
         loaded_copy.loaded,
         loaded_copy.footprint,
         loaded_copy.run_s,
     )
     assert not again.is_measured
-    assert (loads, loaded_copy.loaded.log, loaded_copy.loaded.calls) == (
-        [1],
-        ["detach", ARTIFACT],
-        loader.PROBES,
-    )
+    (mapped,) = loads
+    assert (mapped.log, mapped.calls) == (["detach", ARTIFACT], loader.PROBES)
     assert one.detached.size_bytes == 0
 
 
-async def test_a_copy_that_can_not_be_attached_is_loaded():
+async def test_a_copy_that_can_not_be_attached_is_loaded() -> None:
     one = load_queue.LoadQueue(BIG_BYTES)
     loaded_copy = await left(one, Mapped)
-    loaded_copy.loaded.is_there = False
+    mapped = loaded_copy.loaded
+    assert isinstance(mapped, Mapped)
+    mapped.is_there = False
     again = await one.load(recipe(Mapped), NEED)
     assert again.loaded is not loaded_copy.loaded
     assert again.is_measured
-    assert loaded_copy.loaded.log == ["detach", "close"]
+    assert mapped.log == ["detach", "close"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +13,11 @@ from meshserve.worker.models import loader
 from tests.worker.models.test_load_queue import NEED, Loaded, recipe
 
 
-def spec(**fields):
+def spec(**fields: Any) -> model.ModelSpec:
     return model.ModelSpec(model.ModelId("m"), "u", runtime="python", trust=True, **fields)
 
 
-def test_equal_models_have_one_recipe(tmp_path):
+def test_equal_models_have_one_recipe(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("class Model: ...")
     artifact = model_runtime.Artifact(tmp_path, "sha256:1", 1)
     key = loader.make_recipe(spec(), artifact, "cpu").key
@@ -36,7 +38,7 @@ def test_equal_models_have_one_recipe(tmp_path):
     assert len(keys | {key}) == 6
 
 
-def test_an_unknown_runtime_is_refused(tmp_path):
+def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.LoadFailed, match="pytohn"):
         loader.make_recipe(
             model.ModelSpec(model.ModelId("m"), "u", runtime="pytohn"),
@@ -46,12 +48,14 @@ def test_an_unknown_runtime_is_refused(tmp_path):
 
 
 class Slow(Loaded):
-    def predict(self, _inputs, _outputs):
+    def predict(self, _inputs: Any, _outputs: Any) -> Any:
         time.sleep(loader.SLOW_S)
         return super().predict({}, ())
 
 
-def test_a_slow_model_is_timed_once():
+def test_a_slow_model_is_timed_once() -> None:
     loaded_copy = loader.load(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
+    assert isinstance(loaded_copy.loaded, Slow)
     assert loaded_copy.loaded.calls == 1
+    assert loaded_copy.run_s is not None
     assert loaded_copy.run_s >= loader.SLOW_S

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.values import catalog, model, model_stats
 from meshserve.worker.models import batcher, model_host
 from tests import support
@@ -51,20 +52,24 @@ HANGS = """
 
 
 @pytest.fixture
-async def host(hosting, storage):
+async def host(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> model_host.ModelHost:
     """One host with a model."""
     new_host = hosting()
     helpers.apply(new_host, *helpers.declared(helpers.spec("m", storage.put("m"))))
     return new_host
 
 
-def later(seconds=WAIT_S):
+def later(seconds: float = WAIT_S) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_many_requests_wait_for_one_load(host, storage):
+async def test_many_requests_wait_for_one_load(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.gate.clear()
-    waiting = [asyncio.ensure_future(host.lease(ID, later())) for _ in range(200)]
+    waiting = [tasks.spawn(host.lease(ID, later()), "lease", is_awaited=True) for _ in range(200)]
     await asyncio.sleep(0)
     assert host.residency.find_ready(ID) is None
     storage.gate.set()
@@ -78,7 +83,9 @@ async def test_many_requests_wait_for_one_load(host, storage):
     host.residency.check()
 
 
-async def test_the_same_bytes_under_two_names_are_one_copy(host, storage):
+async def test_the_same_bytes_under_two_names_are_one_copy(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     helpers.apply(host, *helpers.declared(helpers.spec("twin", storage.put("twin"))))
     first = await host.lease(ID, later())
     second = await host.lease(model.ModelId("twin"), later())
@@ -86,7 +93,9 @@ async def test_the_same_bytes_under_two_names_are_one_copy(host, storage):
     assert host.residency.counts.loads == 1
 
 
-async def test_a_deadline_ends_the_wait_and_not_the_load(host, storage):
+async def test_a_deadline_ends_the_wait_and_not_the_load(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.gate.clear()
     with pytest.raises(errors.DeadlineExceeded, match="while model m:1 was loading"):
         await host.lease(ID, later(0.05))
@@ -99,7 +108,7 @@ async def test_a_lease_that_is_granted_to_a_requester_that_leaves_ends(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
     storage.gate.clear()
-    waiting = asyncio.ensure_future(host.lease(ID, later()))
+    waiting = tasks.spawn(host.lease(ID, later()), "lease", is_awaited=True)
     await asyncio.sleep(0)
     (answer,) = host._waiting.values()
     storage.gate.set()
@@ -112,9 +121,11 @@ async def test_a_lease_that_is_granted_to_a_requester_that_leaves_ends(
     host.residency.check()
 
 
-async def test_a_cancelled_request_holds_no_lease(host, storage):
+async def test_a_cancelled_request_holds_no_lease(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.gate.clear()
-    waiting = asyncio.ensure_future(host.lease(ID, later()))
+    waiting = tasks.spawn(host.lease(ID, later()), "lease", is_awaited=True)
     await asyncio.sleep(0)
     waiting.cancel()
     storage.gate.set()
@@ -126,34 +137,41 @@ async def test_a_cancelled_request_holds_no_lease(host, storage):
     host.residency.check()
 
 
-async def test_a_failed_fetch_is_answered_with_its_reason_until_the_next_try(host, storage):
+async def test_a_failed_fetch_is_answered_with_its_reason_until_the_next_try(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.failure = errors.LoadFailed("the storage is empty")
     for _ in range(5):
         with pytest.raises(errors.LoadFailed, match="the storage is empty") as caught:
             await host.lease(ID, later())
+        assert caught.value.retry_after_s
         assert caught.value.retry_after_s > 0
     assert sum(storage.fetches.values()) == 1
     assert not host.is_ready("m", "")
     storage.failure = None
-    await asyncio.sleep(caught.value.retry_after_s)
+    await asyncio.sleep(caught.value.retry_after_s or 0)
     await host.ensure_loaded(ID, WAIT_S)
     assert host.is_ready("m", "")
 
 
-async def test_a_failed_load_is_answered_with_its_reason(host, storage):
+async def test_a_failed_load_is_answered_with_its_reason(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     helpers.apply(host, *helpers.declared(helpers.spec("bad", storage.put("bad", RAISES))))
     with pytest.raises(errors.LoadFailed, match=r"model\.py:6: ValueError: größe fehlt"):
         await host.lease(model.ModelId("bad"), later())
     assert host.residency.counts.load_failures == 1
 
 
-async def test_a_load_that_hangs_is_given_up_and_others_go_on(host, storage):
+async def test_a_load_that_hangs_is_given_up_and_others_go_on(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     hanging = model.ModelId("hangs")
     helpers.apply(
         host,
         *helpers.declared(helpers.spec("hangs", storage.put("hangs", HANGS), load_timeout_s=0.2)),
     )
-    ticking = asyncio.ensure_future(host.run())
+    ticking = tasks.spawn(host.run(), "run", is_awaited=True)
     with pytest.raises(errors.LoadFailed, match=r"the load has not ended within 0\.2 s"):
         await host.lease(hanging, later())
     await host.ensure_loaded(ID, WAIT_S)
@@ -161,7 +179,9 @@ async def test_a_load_that_hangs_is_given_up_and_others_go_on(host, storage):
     host.residency.check()
 
 
-async def test_a_model_that_is_too_big_evicts_nothing(hosting, storage):
+async def test_a_model_that_is_too_big_evicts_nothing(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> None:
     host = hosting(memory=model.Footprint(40 << 20))
     helpers.apply(
         host,
@@ -177,7 +197,9 @@ async def test_a_model_that_is_too_big_evicts_nothing(hosting, storage):
     assert host.residency.find_ready(ID) is not None
 
 
-async def test_an_unused_copy_makes_room(hosting, storage):
+async def test_an_unused_copy_makes_room(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> None:
     host = hosting(memory=model.Footprint(70 << 20))
     sources = {name: BIG + f"    # {name}" for name in ("a", "b")}
     helpers.apply(
@@ -193,7 +215,7 @@ async def test_an_unused_copy_makes_room(hosting, storage):
     assert (host.residency.counts.loads, host.residency.counts.evictions) == (3, 2)
 
 
-async def test_a_model_in_use_is_not_freed(host):
+async def test_a_model_in_use_is_not_freed(host: model_host.ModelHost) -> None:
     resident = await host.lease(ID, later())
     helpers.apply(host, catalog.ModelWithdrawn(ID))
     assert resident.loaded_copy.loaded.predict({"x": np.ones((1, 2), np.float32)}, ())[
@@ -206,7 +228,9 @@ async def test_a_model_in_use_is_not_freed(host):
     )
 
 
-async def test_a_changed_model_is_loaded_anew(host, storage):
+async def test_a_changed_model_is_loaded_anew(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     await host.ensure_loaded(ID, WAIT_S)
     storage.put("m2", helpers.DOUBLED.replace("* 2", "* 3"))
     helpers.apply(host, *helpers.declared(helpers.spec("m", str(storage.folder / "m2"))))
@@ -216,9 +240,11 @@ async def test_a_changed_model_is_loaded_anew(host, storage):
     ].tolist() == [[3, 3]]
 
 
-async def test_requests_that_wait_for_a_withdrawn_model_are_refused(host, storage):
+async def test_requests_that_wait_for_a_withdrawn_model_are_refused(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
     storage.gate.clear()
-    waiting = asyncio.ensure_future(host.lease(ID, later()))
+    waiting = tasks.spawn(host.lease(ID, later()), "lease", is_awaited=True)
     await asyncio.sleep(0)
     helpers.apply(host, catalog.ModelWithdrawn(ID))
     with pytest.raises(errors.ModelNotFound, match="removed while requests waited"):
@@ -226,7 +252,9 @@ async def test_requests_that_wait_for_a_withdrawn_model_are_refused(host, storag
     storage.gate.set()
 
 
-async def test_a_pinned_copy_stays(hosting, storage):
+async def test_a_pinned_copy_stays(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> None:
     host = hosting(memory=model.Footprint(70 << 20))
     sources = {name: BIG + f"    # {name}" for name in ("a", "b")}
     helpers.apply(
@@ -242,7 +270,7 @@ async def test_a_pinned_copy_stays(hosting, storage):
     assert host.footprint(model.ModelId("a")).host_bytes > 0
 
 
-async def test_a_users_code_never_runs_on_the_event_loop(host):
+async def test_a_users_code_never_runs_on_the_event_loop(host: model_host.ModelHost) -> None:
     resident = await host.lease(ID, later())
     request = batcher.RunRequest({"x": np.ones((1, 2), np.float32)}, (), 1, later())
     assert isinstance(resident.batcher.run(request, model_stats.ModelStats()), asyncio.Future)

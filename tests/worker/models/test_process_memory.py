@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import gc
 import mmap
+from pathlib import Path
 
 from meshserve.worker.models import allocators, process_memory
 
 BYTES = 64 << 20  # jemalloc counts up to a quarter more: its sizes have steps
 
 
-def test_growth_is_measured_and_so_is_what_is_freed():
+def test_growth_is_measured_and_so_is_what_is_freed() -> None:
     allocators.current().tune()
     gc.collect()  # what earlier tests left must not be freed meanwhile
     before, private_bytes = process_memory.mark(), process_memory.private_bytes()
@@ -21,18 +22,18 @@ def test_growth_is_measured_and_so_is_what_is_freed():
     assert process_memory.private_bytes() - private_bytes < BYTES / 2
 
 
-def test_memory_past_the_allocator_counts_if_it_is_more_than_noise():
+def test_memory_past_the_allocator_counts_if_it_is_more_than_noise() -> None:
     before = process_memory.mark()
     with mmap.mmap(-1, BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapped:
         mapped.write(b"\1" * BYTES)
         assert process_memory.grown_bytes(before, 0) >= BYTES * 0.9
 
 
-def test_a_copy_takes_at_least_the_minimum():
+def test_a_copy_takes_at_least_the_minimum() -> None:
     assert process_memory.grown_bytes(process_memory.mark(), 0) >= process_memory.COPY_BYTES_MIN
 
 
-def test_mapped_files_are_not_private_memory(tmp_path):
+def test_mapped_files_are_not_private_memory(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(BYTES))
     before = process_memory.private_bytes()

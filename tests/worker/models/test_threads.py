@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 from meshserve.worker.models import threads
 from tests import support
@@ -13,33 +15,33 @@ WAIT_S = 10
 class Work:
     """Says in which thread it is, and waits until it may go on."""
 
-    def __init__(self, *, may_end=True):
-        self.thread = None
+    def __init__(self, *, may_end: bool = True) -> None:
+        self.thread = threading.main_thread()
         self.may_end = threading.Event()
         self.has_begun = threading.Event()
         self.is_told = threading.Event()
         if may_end:
             self.may_end.set()
 
-    def __call__(self):
+    def __call__(self) -> Callable[..., Any]:
         self.thread = threading.current_thread()
         self.has_begun.set()
         self.may_end.wait(WAIT_S)
         return self.is_told.set
 
 
-def done(some, *, may_end=True):
+def done(some: threads.Threads, *, may_end: bool = True) -> Work:
     work = Work(may_end=may_end)
     some.run(work)
     assert work.has_begun.wait(WAIT_S)
     return work
 
 
-def idle(some, count):
+def idle(some: threads.Threads, count: int) -> None:
     support.wait_until(lambda: len(some._idle) == count, WAIT_S, f"{count} threads are idle")
 
 
-def test_a_thread_is_used_again():
+def test_a_thread_is_used_again() -> None:
     some = threads.Threads("t", lambda: None)
     first = done(some)
     idle(some, 1)
@@ -48,9 +50,9 @@ def test_a_thread_is_used_again():
     some.close()
 
 
-def test_a_thread_is_free_when_its_end_is_announced():
+def test_a_thread_is_free_when_its_end_is_announced() -> None:
     some = threads.Threads("t", lambda: None)
-    ran_by = set()
+    ran_by: set[threading.Thread] = set()
     for _ in range(200):
         work = done(some)
         assert work.is_told.wait(WAIT_S)
@@ -59,7 +61,7 @@ def test_a_thread_is_free_when_its_end_is_announced():
     some.close()
 
 
-def test_each_thread_is_made_ready_first():
+def test_each_thread_is_made_ready_first() -> None:
     ready = set()
     some = threads.Threads("t", lambda: ready.add(threading.current_thread()))
     hanging, other = done(some, may_end=False), done(some)
@@ -68,7 +70,7 @@ def test_each_thread_is_made_ready_first():
     some.close()
 
 
-def test_work_that_hangs_holds_up_no_other_work():
+def test_work_that_hangs_holds_up_no_other_work() -> None:
     some = threads.Threads("t", lambda: None)
     hanging = done(some, may_end=False)
     assert done(some).thread is not hanging.thread
@@ -78,7 +80,7 @@ def test_work_that_hangs_holds_up_no_other_work():
     some.close()
 
 
-def test_few_wait_for_more():
+def test_few_wait_for_more() -> None:
     some = threads.Threads("t", lambda: None)
     many = [done(some, may_end=False) for _ in range(threads.IDLE_MAX + 3)]
     for work in many:
@@ -94,7 +96,7 @@ def test_few_wait_for_more():
     )
 
 
-def test_a_thread_keeps_nothing_of_its_last_work():
+def test_a_thread_keeps_nothing_of_its_last_work() -> None:
     some = threads.Threads("t", lambda: None)
     seen = weakref.ref(done(some))
     support.wait_until(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.values import catalog, model
 from meshserve.protocol import inference
 from meshserve.worker import worker_report
@@ -186,7 +186,7 @@ async def test_no_request_fails_while_versions_come_and_fail(
         while not is_over.is_set():
             answers.add(await answer(host))
 
-    asking = [asyncio.ensure_future(ask()) for _ in range(4)]
+    asking = [tasks.spawn(ask(), "ask", is_awaited=True) for _ in range(4)]
     for number, source in enumerate((BROKEN, times(3), BROKEN, "", times(4)), 2):
         declare(host, storage.put(f"v{number}", source), "2")
         declare(host, storage.put(f"w{number}", source), str(number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from meshserve.worker.models import allocators, process_memory
 
@@ -13,20 +14,20 @@ LIBRARY = ctypes.CDLL(None)
 LIBRARY.malloc.restype = ctypes.c_void_p
 
 
-def taken(count, size_bytes):
+def taken(count: Any, size_bytes: Any) -> Any:
     return [LIBRARY.malloc(ctypes.c_size_t(size_bytes)) for _ in range(count)]
 
 
-def given_back(blocks):
+def given_back(blocks: Any) -> None:
     for block in blocks:
         LIBRARY.free(ctypes.c_void_p(block))
 
 
-def test_jemalloc_is_found():
+def test_jemalloc_is_found() -> None:
     assert isinstance(allocators.current(), allocators.Jemalloc)
 
 
-def test_other_threads_do_not_count_as_own():
+def test_other_threads_do_not_count_as_own() -> None:
     with ThreadPoolExecutor(1) as other:
         before = process_memory.mark()
         blocks = other.submit(taken, 256, SMALL_BYTES).result()
@@ -37,7 +38,7 @@ def test_other_threads_do_not_count_as_own():
         given_back(mine)
 
 
-def test_memory_of_a_loads_helper_threads_counts_if_it_is_much():
+def test_memory_of_a_loads_helper_threads_counts_if_it_is_much() -> None:
     with ThreadPoolExecutor(1) as helper:
         before = process_memory.mark()
         block = helper.submit(taken, 1, BYTES).result()
@@ -45,7 +46,7 @@ def test_memory_of_a_loads_helper_threads_counts_if_it_is_much():
         given_back(block)
 
 
-def test_gaps_are_counted_and_used_again():
+def test_gaps_are_counted_and_used_again() -> None:
     allocator = allocators.current()
     allocator.tune_loader()
     allocator.trim()
