@@ -43,7 +43,7 @@ class Slow(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.eye(SLOW) * 0.5)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        work = self.weight
+        work: torch.Tensor = self.weight
         for _ in range(6):
             work = work @ self.weight
         return self.function(*tensors) + work[0, 1]

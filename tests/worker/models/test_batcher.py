@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+
 import asyncio
 import threading
 from collections.abc import Iterator
@@ -132,7 +133,9 @@ async def test_requests_of_other_shapes_or_outputs_are_not_joined(
     assert len(adding.runs) == 5
 
 
-async def test_requests_of_other_datatypes_are_not_joined(adding, pool, stats):
+async def test_requests_of_other_datatypes_are_not_joined(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(), pool, None)
     whole = batcher.RunRequest({"x": np.array([2])}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(5), whole, whole, ask(3))
@@ -141,7 +144,9 @@ async def test_requests_of_other_datatypes_are_not_joined(adding, pool, stats):
     assert [len(run) for run in adding.runs] == [1, 1, 2, 1]
 
 
-async def test_without_joining_every_request_runs_alone(adding, pool, stats):
+async def test_without_joining_every_request_runs_alone(
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
+) -> None:
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
     adding.gate.set()
@@ -314,7 +319,7 @@ class Summing(Adding):
 
 
 async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_are_not_used(
-    pool: Any, stats: Any
+    pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     model_ = Summing()
     joined = joining.Joining(joining.JoinState.JOINED)
@@ -330,7 +335,7 @@ async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_
 
 
 async def test_requests_that_wait_unjoined_ask_for_a_proof(
-    adding: Any, pool: Any, stats: Any
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     joined = joining.Joining(joining.JoinState.UNPROVEN)
     running = begin_batcher(adding, limits(), pool, None, joined)
@@ -346,7 +351,7 @@ async def test_requests_that_wait_unjoined_ask_for_a_proof(
 
 
 async def test_inputs_without_a_number_of_rows_run_alone(
-    adding: Any, pool: Any, stats: Any
+    adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     running = begin_batcher(adding, limits(), pool, None)
     empty = batcher.RunRequest({"x": np.zeros(0)}, ("y",), 0, FOREVER_S)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,13 +27,14 @@ def net(file: Path, plus: float) -> Path:
     """Save y = x + plus."""
     file.parent.mkdir(parents=True, exist_ok=True)
     values = [("x", TensorProto.FLOAT, ["n", 4])], [("y", TensorProto.FLOAT, ["n", 4])]
+    nodes: list[tuple[str, list[str], list[str], dict[str, object]]]
     nodes = [("Add", ["x", "b"], ["y"], {})]
-    return test_onnx.save(file, nodes, *values, {"b": np.float32([plus])})
+    return test_onnx.save(file, nodes, *values, {"b": np.array([plus], np.float32)})
 
 
-def spec_of(uri: Path, version: str = "1", **fields: object) -> model.ModelSpec:
+def spec_of(uri: Path, version: str = "1", **fields: Any) -> model.ModelSpec:
     spec = model.ModelSpec(model.ModelId("m", version), str(uri))
-    return described_folder.replace(spec, **fields)  # type: ignore[arg-type]
+    return dataclasses.replace(spec, **fields)
 
 
 def recipe(uri: Path, version: str = "1", **fields: object) -> loader.LoadRecipe:
