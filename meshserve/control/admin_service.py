@@ -141,14 +141,24 @@ class AdminService:
         await self._submit(events.PinRequested(id_, is_pinned))
         return id_
 
+    async def set_unloaded(self, name: str, *, unloaded: bool) -> None:
+        """Let the model answer nothing until it is loaded, or let it answer again.
+
+        Raises ModelNotFound, Conflict if it is pinned.
+        """
+        id_ = self.declared(name).spec.id
+        await self._submit(events.UnloadedSet(id_.name, unloaded))
+
     async def load(
         self, name: str, version: str = "", timeout_s: float | None = None
     ) -> model.ModelId:
-        """Load the model where requests for `name` go, and return it.
+        """Load the model where requests for `name` go, and return it; an unload of it ends.
 
         Raises ModelNotFound, Unavailable, or the error of the load.
         """
         id_ = self.declared(name, version).spec.id
+        if self.view().is_unloaded(id_.name):
+            await self.set_unloaded(id_.name, unloaded=False)
         await self.controller.load(name, id_, timeout_s)
         return id_
 

@@ -159,7 +159,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "versions": list(versions),
         "newest": versions[-1],
         "state": copy.state,
-        "reason": copy.reason,
+        "reason": "unloaded: load it first" if spec.unloaded else copy.reason,
         "runtime": spec.runtime,
         "uri": spec.uri,
         "pool": spec.pool,

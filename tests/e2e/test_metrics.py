@@ -38,7 +38,7 @@ def test_loads_misses_and_failures_are_counted(mesh, over_grpc):
     names = ("meshserve_loads_total", "meshserve_cache_misses_total", "meshserve_evictions_total")
     ask(over_grpc)
     before = {name: counting.total(mesh, name, worker="tight-0") for name in names}
-    over_grpc.unload_model("small")
+    mesh.http.post("/mesh/v1/models/small/unload").raise_for_status()
     ask(over_grpc)
     grown = {name: counting.total(mesh, name, worker="tight-0") - before[name] for name in names}
     assert grown == {

@@ -35,13 +35,17 @@ def onnx_bytes(tmp_path):
 
 
 def test_a_model_is_loaded_and_unloaded(mesh, over_grpc, over_http):
+    inputs = [asking.over_grpc("input", np.zeros((1, 4), np.float32), "FP32")]
     for client in (over_grpc, over_http):
         client.load_model("boosted")
         assert mesh.model("boosted")["state"] == "ready"
         client.unload_model("boosted")
         assert mesh.model("boosted")["state"] == "absent"
-    over_grpc.infer("boosted", [asking.over_grpc("input", np.zeros((1, 4), np.float32), "FP32")])
-    assert mesh.model("boosted")["state"] == "ready"
+        assert not client.is_model_ready("boosted")
+        with pytest.raises(InferenceServerException, match="is unloaded: load it first"):
+            over_grpc.infer("boosted", inputs)
+    over_grpc.load_model("boosted")
+    over_grpc.infer("boosted", inputs)
 
 
 @pytest.mark.parametrize("over", ["over_grpc", "over_http"])

@@ -24,6 +24,7 @@ from meshserve.protocol import model_description, paths
 FILE = "file:"
 CONFIG = "config"
 COLD = "not in memory: the next request loads it"
+UNLOADED = "unloaded"
 Parameters = Mapping[str, str | bytes]
 
 
@@ -42,6 +43,8 @@ class TritonRepository:
             foremost = mesh_json.foremost(view.reported_copies(id_))
             copy = foremost[1] if foremost else None
             state, reason = triton_state(copy.state, copy.reason) if copy else ("READY", COLD)
+            if declared.spec.unloaded:
+                state, reason = "UNAVAILABLE", UNLOADED
             if state == "READY" or not only_ready:
                 yield model_description.IndexEntry(id_, state, reason)
 
@@ -108,13 +111,14 @@ class TritonRepository:
         await self._service.register(described, is_replacing=True)
 
     async def unload(self, name: str) -> None:
-        """Evict every copy of every version; the model stays registered.
+        """Evict every copy of every version; until a load, requests for the model are not found.
 
         Raises InvalidRequest without a name, ModelNotFound, or Conflict for a pinned model.
         """
         if not name:
             raise errors.InvalidRequest("an unload must name a model")
         # Triton unloads a model by its name alone.
+        await self._service.set_unloaded(name, unloaded=True)
         for version in self._service.view().models.versions(name) or ("",):
             await self._service.unload(name, version)
 

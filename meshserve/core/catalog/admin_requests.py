@@ -48,6 +48,8 @@ def decide(  # noqa: C901 - one case for each request
             return remove(index, request)
         case events.PinRequested():
             return pin(index, request)
+        case events.UnloadedSet():
+            return set_unloaded(index, request)
         case events.AliasRequested():
             return set_alias(index, request)
         case events.AliasRemovalRequested():
@@ -195,6 +197,24 @@ def pin(index: catalog_index.CatalogIndex, request: events.PinRequested) -> comm
     return _finished(index, draft)
 
 
+def set_unloaded(
+    index: catalog_index.CatalogIndex, request: events.UnloadedSet
+) -> commands.SaveChanges:
+    """Return what unloading or loading all versions of a model changes.
+
+    Raises ModelNotFound; Conflict if one is pinned and to be unloaded.
+    """
+    draft = index.draft()
+    specs = list(draft.of_name(request.name))
+    if not specs:
+        raise _not_registered(request.name, "")
+    for spec in specs:
+        if request.unloaded and spec.pinned:
+            raise errors.Conflict(f"model {str(spec.id)!r} is pinned: unpin it first")
+        draft.put(dataclasses.replace(spec, unloaded=request.unloaded))
+    return _finished(index, draft)
+
+
 # Repositories
 
 
@@ -228,10 +248,9 @@ def _scan(
             )
         else:
             served.add(spec.id)
-            # A repository knows nothing of pins: what was pinned through the API stays pinned.
-            current = draft.spec(spec.id)
-            pinned = current.pinned if current else spec.pinned
-            draft.put(dataclasses.replace(spec, pinned=pinned))
+            # A repository knows nothing of pins and unloads: what the API has set stays so.
+            current = draft.spec(spec.id) or spec
+            draft.put(dataclasses.replace(spec, pinned=current.pinned, unloaded=current.unloaded))
     removed = sorted(index.of_origin(origin) - served)
     _withdraw_all(draft, (id_ for id_ in removed if _is_of(draft, id_, origin)))
     return problems

@@ -107,6 +107,8 @@ class Changeset:
         spec = self.spec(id_)
         if spec is None:
             raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
+        if is_pinned and spec.unloaded:
+            raise errors.Conflict(f"model {str(id_)!r} is unloaded: load it first")
         self._touch(id_, dataclasses.replace(spec, pinned=is_pinned))
 
     def set_alias(self, alias: desired.DesiredAlias) -> None:

@@ -141,6 +141,12 @@ class MeshView:
         """Return how many versions the origin has declared."""
         return len(self._index.of_origin(origin))
 
+    def is_unloaded(self, name: str) -> bool:
+        """Return whether the API has unloaded a version of the model."""
+        ids = (model.ModelId(name, version) for version in self.models.versions(name))
+        every = (self.models.declared(id_) for id_ in ids)
+        return any(declared is not None and declared.spec.unloaded for declared in every)
+
     def is_moving(self, alias: str, target: str) -> bool:
         """Return whether the alias still waits for this target, which has not failed to load."""
         current = self.aliases.get(alias)

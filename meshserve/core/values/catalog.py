@@ -61,6 +61,8 @@ class Catalog:
         self._versions: dict[str, dict[str, ModelDeclared]] = {}
         # Every request calls `resolve`, and sorting the versions each time would be slow.
         self._newest: dict[str, str] = {}
+        # Unloaded through the API: known, but no request may bring them into memory.
+        self.unloaded: set[model.ModelId] = set()
         self._aliases: dict[str, AliasSet] = {}
         for change in changes:
             self.apply(change)
@@ -82,11 +84,16 @@ class Catalog:
     def _declare(self, declared: ModelDeclared) -> None:
         name, version = declared.spec.id
         self._versions.setdefault(name, {})[version] = declared
+        if declared.spec.unloaded:
+            self.unloaded.add(declared.spec.id)
+        else:
+            self.unloaded.discard(declared.spec.id)
         self._newest[name] = version_order.newest((version, self._newest.get(name, version)))
 
     def _withdraw(self, id_: model.ModelId) -> None:
         versions = self._versions.get(id_.name, {})
         versions.pop(id_.version, None)
+        self.unloaded.discard(id_)
         if versions:
             self._newest[id_.name] = version_order.newest(versions)
         else:
@@ -113,12 +120,16 @@ class Catalog:
     def candidates(self, name: str, version: str = "") -> tuple[model.ModelId, ...]:
         """Return the ids that may answer a request for `name`, newest first.
 
-        Only one if a version is named. Raises ModelNotFound.
+        Only one if a version is named. Raises ModelNotFound, also if all are unloaded.
         """
         id_, alias = self.resolve(name, version), self._aliases.get(name)
-        if version or (alias is not None and alias.version):
-            return (id_,)
-        return tuple(model.ModelId(id_.name, other) for other in self.versions(id_.name)[::-1])
+        ids: tuple[model.ModelId, ...] = (id_,)
+        if not (version or (alias is not None and alias.version)):
+            ids = tuple(model.ModelId(id_.name, other) for other in self.versions(id_.name)[::-1])
+        loaded = tuple(id_ for id_ in ids if id_ not in self.unloaded)
+        if not loaded:
+            raise errors.ModelNotFound(f"model {name!r} is unloaded: load it first")
+        return loaded
 
     def declared(self, id_: model.ModelId) -> ModelDeclared | None:
         """Return the declaration with this id, if any."""

@@ -120,5 +120,7 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
 
 
 def can_share_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:
-    """Return whether one copy serves both specs: they differ at most in origin and pin."""
-    return one == dataclasses.replace(other, origin=one.origin, pinned=one.pinned)
+    """Return whether one copy serves both specs: they differ at most in origin, pin and unload."""
+    return one == dataclasses.replace(
+        other, origin=one.origin, pinned=one.pinned, unloaded=one.unloaded
+    )

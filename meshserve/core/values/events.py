@@ -77,6 +77,14 @@ class PinRequested:
     is_pinned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class UnloadedSet:
+    """All versions of the model are to answer nothing (`unloaded`), or to answer again."""
+
+    name: str
+    unloaded: bool
+
+
 AdminRequest = (
     ConfigApplied
     | ModelsRegistered
@@ -85,6 +93,7 @@ AdminRequest = (
     | AliasRequested
     | AliasRemovalRequested
     | PinRequested
+    | UnloadedSet
 )
 
 

@@ -140,7 +140,8 @@ class ModelSpec:
     artifacts that have no signature. `batching` says whether rows of different requests may share
     a run; None leaves that to the runtime. `description` is empty, or JSON of Triton's model
     configuration and of the label files that it names:
-    {"config": ModelConfig, "labels": {output: [label, …]}}.
+    {"config": ModelConfig, "labels": {output: [label, …]}}. `unloaded`: the API has unloaded it,
+    and it answers nothing until it is loaded.
     """
 
     id: ModelId
@@ -157,6 +158,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     description: str = ""
+    unloaded: bool = False
     origin: Origin = FROM_API
 
 

@@ -129,7 +129,7 @@ class ModelHost:
         if ready is None:
             id_ = held_id = self._follower.catalog.resolve(name, version)
             key = self._residency.find_ready(id_)
-            if key is None:
+            if key is None or id_ in self._follower.catalog.unloaded:
                 held_id = self._leases.pick(name, version) or id_
                 key = self._residency.find_ready(held_id)
             if key is None:

@@ -50,9 +50,10 @@ class VersionLeases:
     def is_ready(self, name: str, version: str) -> bool:
         """Return whether the last load of the version did not fail; before one it is ready.
 
-        Without a version, what answers is meant, which may be an older one. Raises ModelNotFound.
+        Without a version, what answers is meant, which may be an older one. Raises ModelNotFound,
+        also for a model that the API has unloaded.
         """
-        id_ = self._follower.catalog.resolve(name, version)
+        (id_, *_) = self._follower.catalog.candidates(name, version)
         if not version and (choice := self.choose(name, version)):
             id_ = choice.id
         binding = self._residency.bindings.get(id_)

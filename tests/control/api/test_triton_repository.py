@@ -83,6 +83,20 @@ async def test_an_unload_evicts_every_version(
         )
     ).status_code == 200
     assert not any(worker.copies for worker in stage.cluster.workers.values())
+    listed = (await http.post(f"{BASE}/index")).json()
+    states = {entry["name"]: (entry["state"], entry["reason"]) for entry in listed}
+    assert states["conf"] == ("UNAVAILABLE", "unloaded")
+    assert stage.store.models[model.ModelId("conf")].spec.unloaded
+
+
+async def test_a_load_ends_an_unload(http: httpx.AsyncClient, stage: Any) -> None:
+    for path in (f"{BASE}/models/conf/load", "/mesh/v1/models/conf/load"):
+        assert (await http.post(f"{BASE}/models/conf/unload")).status_code == 200
+        shown = (await http.get("/mesh/v1/models/conf")).json()
+        assert shown["reason"] == "unloaded: load it first"
+        assert (await http.post("/mesh/v1/models/conf/pin")).status_code == 409
+        assert (await http.post(path)).status_code == 200
+        assert not stage.store.models[model.ModelId("conf")].spec.unloaded
 
 
 def loading(config: dict[str, Any], **files: Any) -> dict[str, Any]:

@@ -205,6 +205,28 @@ def test_a_scan_keeps_pins(mesh_world: world.World) -> None:
     assert mesh_world.saved_models[model.ModelId("r")].pinned
 
 
+def test_a_model_stays_unloaded_until_it_is_loaded(mesh_world: world.World) -> None:
+    specs = (world.spec("r"), world.spec("r", "2"))
+    mesh_world.feed(scanned(*specs))
+    mesh_world.feed(events.UnloadedSet("r", unloaded=True))
+    mesh_world.feed(scanned(*specs, world.spec("s")))
+    unloaded = {id_ for id_, spec in mesh_world.saved_models.items() if spec.unloaded}
+    assert unloaded == {spec.id for spec in specs}
+    with pytest.raises(errors.Conflict, match="is unloaded: load it first"):
+        mesh_world.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
+    mesh_world.feed(events.UnloadedSet("r", unloaded=False))
+    assert not any(spec.unloaded for spec in mesh_world.saved_models.values())
+
+
+def test_a_pinned_or_unknown_model_is_not_unloaded(mesh_world: world.World) -> None:
+    mesh_world.feed(scanned(world.spec("r")))
+    mesh_world.feed(events.PinRequested(model.ModelId("r"), is_pinned=True))
+    with pytest.raises(errors.Conflict, match="unpin it first"):
+        mesh_world.feed(events.UnloadedSet("r", unloaded=True))
+    with pytest.raises(errors.ModelNotFound):
+        mesh_world.feed(events.UnloadedSet("nowhere", unloaded=True))
+
+
 def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(
     mesh_world: world.World,
 ) -> None:

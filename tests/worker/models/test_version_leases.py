@@ -166,6 +166,24 @@ async def test_what_was_replaced_in_place_is_gone_once_it_left_memory(
         await answer(host)
 
 
+async def test_an_unloaded_model_answers_nothing_until_it_is_loaded(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    declare(host, storage.put("m/2", times(3)), "2")
+    first = helpers.spec("m", str(storage.folder / "m/1"), unloaded=True)
+    second = helpers.spec("m", str(storage.folder / "m/2"), "2", unloaded=True)
+    helpers.apply(host, *helpers.declared(first))
+    assert await answer(host) == (3.0, "2")
+    helpers.apply(host, *helpers.declared(second))
+    for version in ("", "1", "2"):
+        with pytest.raises(errors.ModelNotFound, match="is unloaded: load it first"):
+            await answer(host, version)
+        with pytest.raises(errors.ModelNotFound):
+            host.is_ready("m", version)
+    declare(host, str(storage.folder / "m/1"))
+    assert await answer(host) == (2.0, "1")
+
+
 async def test_a_withdrawn_model_goes_with_what_it_was(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
