@@ -261,7 +261,8 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
     for spec in signature.inputs:
         tensor = given.get(spec.name)
         if tensor is None:
-            raise _missing(spec, given)
+            _check_optional(spec, signature, given)
+            continue
         array = tensor.array
         if tensor.datatype != spec.datatype:
             raise errors.InvalidRequest(
@@ -294,6 +295,13 @@ def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:
                 f"input {spec.name!r} must have the shape {list(expected)} "
                 f"(-1 is any size); {list(shape)} came"
             )
+
+
+def _check_optional(
+    spec: model.TensorSpec, signature: model.Signature, given: Iterable[str]
+) -> None:
+    if spec.name not in signature.optional:
+        raise _missing(spec, given)
 
 
 def _missing(spec: model.TensorSpec, given: Iterable[str]) -> errors.InvalidRequest:

@@ -31,7 +31,16 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes, files, options, prerequisites, probing, signatures
+from meshserve.runtimes import (
+    datatypes,
+    files,
+    options,
+    prerequisites,
+    probing,
+    signatures,
+    triton_backend,
+    triton_python,
+)
 
 PLATFORM = "python"
 
@@ -210,7 +219,11 @@ class PythonRuntime(model_runtime.Runtime):
             )
         code = _UserCode(file)
         try:
-            return _verify(code, _instantiate(code, spec), spec)
+            with triton_backend.held_for(file.parent):
+                user = _instantiate(code, spec)
+            if isinstance(user, triton_python.TritonPythonUser):
+                return _declared_model(code, user, spec)
+            return _verify(code, user, spec)
         except BaseException:
             code.forget()
             raise
@@ -219,6 +232,13 @@ class PythonRuntime(model_runtime.Runtime):
 def _instantiate(code: _UserCode, spec: model.ModelSpec) -> Any:
     name = options.Options(spec).text("class", "Model")
     module = code.module()
+    triton_class = getattr(module, triton_python.CLASS, None)
+    if isinstance(triton_class, type) and "class" not in spec.options:
+        if not callable(getattr(triton_class, "execute", None)):
+            raise errors.LoadFailed(f"{code.file.name}: {triton_python.CLASS} has no execute")
+        return code.run(
+            errors.LoadFailed, triton_python.TritonPythonUser, triton_class, code.file.parent, spec
+        )
     class_ = getattr(module, name, None)
     if not isinstance(class_, type):
         classes = [
@@ -279,6 +299,31 @@ def _verify(code: _UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
     loaded = PythonModel(code, user, signature, _by_name(own_names))
     loaded.probe = probed.inputs
     return loaded
+
+
+def _declared_model(
+    code: _UserCode, user: triton_python.TritonPythonUser, spec: model.ModelSpec
+) -> PythonModel:
+    """Return a model with the tensors that its configuration declares. Nothing is tried out."""
+    try:
+        _check_declared(spec.inputs, "input")
+        _check_declared(spec.outputs, "output")
+    except errors.LoadFailed:
+        code.run(errors.LoadFailed, user.close)
+        raise
+    signature = model.Signature(
+        spec.inputs, spec.outputs, platform=PLATFORM, optional=user.optional
+    )
+    return PythonModel(code, user, signature, {output.name: output.name for output in spec.outputs})
+
+
+def _check_declared(specs: Sequence[model.TensorSpec], kind: str) -> None:
+    if not specs:
+        raise errors.LoadFailed(
+            f"no {kind} is declared: list them in config.pbtxt "
+            "(auto_complete_config is not offered)"
+        )
+    signatures.check_specs(specs, kind)
 
 
 def _by_name(own_names: Mapping[model.TensorSpec, str]) -> dict[str, str]:

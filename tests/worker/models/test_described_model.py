@@ -197,3 +197,24 @@ def test_a_scalar_like_tensor_keeps_all_but_its_last_dimension() -> None:
     assert signatures.is_one_element((-1, 1), (-1,))
     assert not signatures.is_one_element((1, 2), (2,))
     assert not signatures.is_one_element((1,), (1,))
+
+
+def test_a_python_model_of_triton_runs_in_its_folder(tmp_path: Path) -> None:
+    config = 'backend: "python" max_batch_size: 4 dynamic_batching { }\n'
+    config += tensor("input", "x", [2]) + tensor("input", "more", [2], "optional: true")
+    config += tensor("output", "y", [2])
+    (folder(tmp_path, config) / "model.py").write_text(
+        "import triton_python_backend_utils as pb_utils\n"
+        "class TritonPythonModel:\n"
+        "    def execute(self, requests):\n"
+        "        x = pb_utils.get_input_tensor_by_name(requests[0], 'x').as_numpy()\n"
+        "        mean = pb_utils.Tensor('y', x - x.mean(axis=0))\n"
+        "        return [pb_utils.InferenceResponse([mean])]\n"
+    )
+    loaded = described_folders.load(tmp_path)
+    assert loaded.signature.has_batch_dimension
+    assert not loaded.signature.can_join
+    assert loaded.signature.optional == {"more"}
+    answer = predict(loaded, x=[[1, 2], [3, 6]])
+    np.testing.assert_array_equal(answer["y"], [[-1, -2], [1, 2]])
+    loaded.close()

@@ -1,0 +1,103 @@
+"""Triton's Python models: `model.py` with `class TritonPythonModel`, run as trusted code.
+
+`initialize(args)`, `execute(requests)` and `finalize()` are called as Triton's python_backend does
+it, but with one request at a time: its classes need not keep requests apart that are joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meshserve import errors
+from meshserve.core.values import model
+from meshserve.runtimes import datatypes, triton_backend
+
+CLASS = "TritonPythonModel"
+
+
+class TritonPythonUser:
+    """An object of a user's TritonPythonModel, with the methods of our own models' classes."""
+
+    def __init__(self, class_: type, folder: Path, spec: model.ModelSpec) -> None:
+        """Make the object and call `initialize`. Lets what it raises pass."""
+        self._spec = spec
+        self._config = json.loads(spec.description)["config"] if spec.description else {}
+        self._cleanup = contextlib.ExitStack()
+        self._outputs = [output.name for output in spec.outputs]
+        try:
+            self._cleanup.enter_context(triton_backend.held())
+            self._user = class_()
+            initialize = getattr(self._user, "initialize", None)
+            if initialize is not None:
+                initialize(self._arguments(folder))
+        except BaseException:
+            self._cleanup.close()
+            raise
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The inputs that a request may leave out."""
+        inputs = self._config.get("input", ())
+        return frozenset(entry["name"] for entry in inputs if entry.get("optional"))
+
+    def _arguments(self, folder: Path) -> dict[str, str]:
+        id_ = self._spec.id
+        # Models join both to a path, but an artifact in the cache has no folder of its version.
+        repository = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="meshserve-"))
+        version = id_.version if id_.version.isalnum() else "1"
+        (Path(repository) / version).symlink_to(folder.absolute(), target_is_directory=True)
+        config = {"name": id_.name, "backend": "python", **self._config}
+        return {
+            "model_config": triton_backend.config_json(config),
+            "model_instance_kind": "CPU",
+            "model_instance_name": f"{id_.name}_0",
+            "model_instance_device_id": "0",
+            "model_repository": repository,
+            "model_version": version,
+            "model_name": id_.name,
+        }
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs that `execute` gives for one request.
+
+        Raises ModelRaised for its error, or for anything but one response.
+        """
+        tensors = [triton_backend.Tensor(name, array) for name, array in inputs.items()]
+        id_ = self._spec.id
+        request = triton_backend.InferenceRequest(tensors, self._outputs, id_.name, id_.version)
+        responses = self._user.execute([request])
+        if inspect.isawaitable(responses):
+            responses = asyncio.run(_result(responses))
+        if not isinstance(responses, Sequence) or len(responses) != 1:
+            raise errors.ModelRaised("execute must return a list of one response for each request")
+        (response,) = responses
+        if response is None:
+            raise errors.ModelRaised("execute returned None in place of a response")
+        if response.has_error():
+            raise errors.ModelRaised(response.error().message())
+        return {
+            tensor.name(): datatypes.to_wire(tensor.as_numpy())
+            for tensor in response.output_tensors()
+        }
+
+    def close(self) -> None:
+        """Call `finalize`, if there is one."""
+        try:
+            finalize = getattr(self._user, "finalize", None)
+            if finalize is not None:
+                finalize()
+        finally:
+            self._cleanup.close()
+
+
+async def _result(responses: Any) -> Any:
+    return await responses
