@@ -209,6 +209,8 @@ def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
     facts = sklearn_columns.describe(fitted, columns)
     names = sklearn_columns.feature_names(fitted)
     form = _column_form(facts, names, columns)
+    if form is None and names and sklearn_columns.has_own_code(fitted):
+        form = _frame_if_possible(len(names))
     encode: Callable[[np.ndarray], np.ndarray] | None = _writeable
     kept, is_first = _categories(fitted)
     if kept is not None and columns == len(kept.names):
@@ -263,6 +265,15 @@ def _writeable(rows: np.ndarray) -> np.ndarray:
 def _datatypes(facts: sklearn_columns.ColumnFacts) -> tuple[str, ...]:
     """Return the datatypes of a matrix, texts first if its columns hold texts."""
     return ("BYTES", *_DATATYPES) if facts.texts else _DATATYPES
+
+
+def _frame_if_possible(columns: int) -> tabular.ColumnForm | None:
+    """Return how columns become the data frame that own code was fitted on, if pandas is there."""
+    try:
+        library = _pandas()
+    except errors.LoadFailed:
+        return None
+    return tabular.ColumnForm(("FP64",) * columns, functools.partial(_frame, library, {}))
 
 
 def _column_form(

@@ -145,13 +145,22 @@ def are_rows_independent(fitted: Any) -> bool:
     return all(_is_row_wise(part) for part in parts(fitted))
 
 
+def has_own_code(fitted: Any) -> bool:
+    """Return whether a part is a user's own class or function, which may need a data frame."""
+    return any(_is_own_code(part) for part in parts(fitted))
+
+
+def _is_own_code(part: Any) -> bool:
+    if type(part).__module__.partition(".")[0] not in _LIBRARIES:
+        return True
+    function = getattr(part, "func", None)
+    return callable(function) and not isinstance(function, np.ufunc)
+
+
 def _is_row_wise(part: Any) -> bool:
-    kind = type(part)
-    name, package = kind.__name__, kind.__module__.partition(".")[0]
-    if package not in _LIBRARIES or name in _MIXING:
+    name = type(part).__name__
+    if _is_own_code(part) or name in _MIXING:
         return False
-    if name == "FunctionTransformer":
-        return part.func is None or isinstance(part.func, np.ufunc)
     if name.startswith("Dummy"):
         return getattr(part, "strategy", "") not in ("stratified", "uniform")
     return not getattr(part, "sample_posterior", False)

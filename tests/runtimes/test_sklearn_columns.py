@@ -230,6 +230,21 @@ def test_only_rows_of_known_kinds_are_independent(fitted: Any, expected: bool) -
     assert sklearn_columns.are_rows_independent(fitted) is expected
 
 
+def test_own_functions_get_the_frame_that_they_were_fitted_on(tmp_path: Path) -> None:
+    pipeline = make_pipeline(FunctionTransformer(petal_area), LinearRegression())
+    loaded = load(tmp_path, pipeline.fit(FRAME, IRIS[1]))
+    rows = FRAME.iloc[::50]
+    expected = pipeline.predict(rows)
+    np.testing.assert_allclose(asking.predictions(loaded, rows.to_dict("records")), expected)
+    np.testing.assert_allclose(asking.predictions(loaded, rows.to_numpy().tolist()), expected)
+    assert not loaded.signature.can_join
+
+
+def petal_area(frame: Any) -> pd.DataFrame:
+    area = frame["petal length (cm)"] * frame["petal width (cm)"]
+    return pd.DataFrame({"area": area})
+
+
 class Ratio(LinearRegression):  # type: ignore[misc]  # scikit-learn has no types
     """An estimator of a user, which may do anything."""
 
