@@ -158,7 +158,7 @@ class World(scale.World):
     def places(self) -> tuple[str, ...]:
         """Return where the model's requests go."""
         routes = self.mesh.hot_models.routes()
-        return routes[0].worker_ids if routes else (self.mesh.home(NAME) or "",)
+        return routes[0].worker_ids if routes else (self.mesh.view().home(NAME) or "",)
 
     def second(self, load: float) -> float:
         """Let one second pass under this load; return how much was served."""

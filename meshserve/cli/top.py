@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from meshserve.client import admin
 from meshserve.protocol import mesh_status
 
 MODELS_MAX = 500
-"""How many ready models, those with the most requests so far, are sampled to find the hottest."""
+"""The hottest models are looked for among this many of the ready ones, the first by name."""
 
 ONCE_ROWS = 10
 FIXED_LINES = 11
@@ -94,7 +94,7 @@ def _other_lines(status: mesh_status.MeshStatus) -> int:
 
 def _sample(client: admin.AdminClient) -> Sample:
     status = client.status()
-    page = client.models(state="ready", sort="requests", limit=MODELS_MAX)
+    page = client.models(state="ready", limit=MODELS_MAX)
     return Sample(time.monotonic(), status, tuple(page["models"]))
 
 
@@ -143,21 +143,11 @@ def _totals(status: mesh_status.MeshStatus, total: deltas.Traffic) -> Text:
     parts = [
         f"{units.rate(total.requests_per_s)} req/s",
         f"hit rate {units.share(total.hits, total.hits + total.misses)}",
-        *_latencies(status),
         f"{units.rate(total.loads_per_s)} loads/s",
         f"{units.rate(total.failures_per_s)} failures/s",
         f"{in_flight:,} in flight",
     ]
     return Text(" · ".join(parts), "bold")
-
-
-def _latencies(answer: Mapping[str, Any]) -> list[str]:
-    measured = answer.get("latency_s") or {}
-    return [
-        f"{quantile} {units.duration(measured[quantile])}"
-        for quantile in ("p50", "p99")
-        if measured.get(quantile) is not None
-    ]
 
 
 def _worker_columns(

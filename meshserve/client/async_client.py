@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
@@ -21,12 +20,7 @@ class AsyncClient:
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
-        server = channels.parse_endpoint(endpoint)
-        self._channel = (
-            grpc.aio.secure_channel(server.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
-            if server.is_secure
-            else grpc.aio.insecure_channel(server.target, channels.OPTIONS)
-        )
+        self._channel = channels.connect(endpoint, grpc.aio)
         self._methods = channels.methods(self._channel)
         self._conversation = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
@@ -65,12 +59,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:

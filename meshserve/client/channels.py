@@ -38,6 +38,14 @@ def parse_endpoint(endpoint: str) -> ServerTarget:
     return ServerTarget(rest, scheme == "https")
 
 
+def connect(endpoint: str, library: Any) -> Any:
+    """Return a channel to a server, made by `grpc` or by `grpc.aio`. Raises ValueError."""
+    server = parse_endpoint(endpoint)
+    if server.is_secure:
+        return library.secure_channel(server.target, grpc.ssl_channel_credentials(), OPTIONS)
+    return library.insecure_channel(server.target, OPTIONS)
+
+
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
     """Return the gRPC metadata for every call: the API key, if any."""
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
@@ -22,12 +21,7 @@ class Client:
     """
 
     def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
-        server = channels.parse_endpoint(endpoint)
-        self._channel = (
-            grpc.secure_channel(server.target, grpc.ssl_channel_credentials(), channels.OPTIONS)
-            if server.is_secure
-            else grpc.insecure_channel(server.target, channels.OPTIONS)
-        )
+        self._channel = channels.connect(endpoint, grpc)
         self._methods = channels.methods(self._channel)
         self._conversation = conversation.Conversation()
         self._metadata = channels.metadata(api_key)
@@ -73,12 +67,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _perform(self, steps: conversation.Steps[T], timeout_s: float | None = None) -> T:

@@ -6,11 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 import ray
-from ray import exceptions
 
-from meshserve import errors
 from meshserve.cluster import (
-    actor_process,
     allocator_env,
     gateway_actor,
     named_actors,
@@ -32,7 +29,6 @@ from meshserve.core.values import (
 WORKER = "worker:"
 GATEWAY = "gateway:"
 START_S = 60.0
-STOP_S = actor_process.DRAIN_S + 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class RayCluster(ray_replicas.RayReplicas):
     """Implements `cluster_control.Cluster`; RayReplicas is the part of it for LLMs."""
 
     def __init__(self, makers: Makers) -> None:
-        super().__init__(named_actors.NamedActors(), makers.replica, makers.run_dir, makers.host)
+        super().__init__(makers.replica, makers.run_dir, makers.host)
         self._makers = makers
 
     # Workers
@@ -73,9 +69,7 @@ class RayCluster(ray_replicas.RayReplicas):
         name = WORKER + worker_id
         # A worker that was lost may still hold its name for a moment, or be stuck.
         await self._actors.remove(name)
-        address = model.ServerAddress(
-            worker_id, self._makers.run_dir, "", self._makers.host or actor_process.node_address()
-        )
+        address = model.ServerAddress(worker_id, self._run_dir, host=self._host)
         options = {
             # No CPU is reserved: workers share the cores, also with Envoy and engines.
             "num_cpus": 0,
@@ -92,7 +86,7 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def stop_worker(self, worker_id: str) -> None:
         """Let the worker answer what it accepted, then end its process."""
-        await self._actors.stop(WORKER + worker_id, STOP_S)
+        await self._actors.stop(WORKER + worker_id, ray_replicas.STOP_S)
 
     async def wait_until_lost(self, worker_id: str) -> str:
         """Return the reason once the worker's process has ended; at once if it does not exist."""
@@ -104,12 +98,9 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
         """Return once the worker has the model in memory."""
+        limit_s = timeout_s + named_actors.CALL_S
         await self._actors.call(
-            WORKER + worker_id,
-            "ensure_loaded",
-            id_,
-            timeout_s,
-            timeout_s=timeout_s + named_actors.CALL_S,
+            WORKER + worker_id, "ensure_loaded", id_, timeout_s, timeout_s=limit_s
         )
 
     async def unload(self, worker_id: str, id_: model.ModelId) -> None:
@@ -150,13 +141,8 @@ class RayCluster(ray_replicas.RayReplicas):
                 "scheduling_strategy": named_actors.on_node(node),
                 "max_restarts": 0,
             }
-            await self._actors.create(
-                name,
-                gateway_actor.GatewayActor,
-                options,
-                self._makers.gateway,
-                self._makers.run_dir,
-            )
+            arguments = (self._makers.gateway, self._run_dir)
+            await self._actors.create(name, gateway_actor.GatewayActor, options, *arguments)
         return await self._actors.call(name, "start", snap, timeout_s=START_S)
 
     async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
@@ -165,7 +151,7 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def stop_gateway(self, node: str) -> None:
         """Let the gateway answer what it accepted, then end it."""
-        await self._actors.stop(GATEWAY + node, STOP_S)
+        await self._actors.stop(GATEWAY + node, ray_replicas.STOP_S)
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's present state."""
@@ -182,8 +168,4 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def nodes(self) -> tuple[str, ...]:
         """Return the ids of all living nodes. Raises Unavailable if Ray does not answer."""
-        try:
-            nodes = await asyncio.to_thread(ray.nodes)
-        except exceptions.RayError as error:
-            raise errors.Unavailable(f"Ray does not answer: {error}") from error
-        return tuple(sorted(node["NodeID"] for node in nodes if node["Alive"]))
+        return tuple(sorted(node["NodeID"] for node in await ray_replicas.living_nodes()))

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray import exceptions
@@ -36,6 +37,8 @@ STOP_S = actor_process.DRAIN_S + 30.0
 SLEEP_S = actor_process.DRAIN_S + 120.0
 WAKE_S = 600.0
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,20 +50,18 @@ class ReplicaPlacement(NamedTuple):
 
 
 class RayReplicas:
-    """Implements `cluster_control.ReplicaControl`."""
+    """Implements `cluster_control.ReplicaControl`.
 
-    def __init__(
-        self,
-        actors: named_actors.NamedActors,
-        make: replica_actor.ReplicaMaker,
-        run_dir: str,
-        host: str,
-    ) -> None:
-        self._actors = actors
+    Processes keep their sockets in `run_dir` and listen on `host`, by default the address of the
+    controller's node.
+    """
+
+    def __init__(self, make: replica_actor.ReplicaMaker, run_dir: str, host: str = "") -> None:
+        self._actors = named_actors.NamedActors()
         self._make = make
         self._run_dir = run_dir
-        self._host = host
-        self._leases = gpu_lease.GpuLeases(actors)
+        self._host = host or actor_process.node_address()
+        self._leases = gpu_lease.GpuLeases(self._actors)
         self._nodes_with_gpus: dict[str, tuple[str, ...]] = {}
 
     async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
@@ -91,24 +92,17 @@ class RayReplicas:
         await self._remove(replica_id)
         try:
             placement = await self._place(replica_id, spec, plan)
-            host = self._host or actor_process.node_address()
-            address = model.ServerAddress(replica_id, self._run_dir, host=host)
+            address = model.ServerAddress(replica_id, self._run_dir, host=self._host)
             options = {"num_cpus": 0, "max_restarts": 0, **placement.options}
-            await self._actors.create(
-                name,
-                replica_actor.ReplicaActor,
-                options,
-                *(self._make, address, spec, plan.backend),
-            )
-            started: replica_actor.StartedReplica = await self._actors.call(
+            arguments = (self._make, address, spec, plan.backend)
+            await self._actors.create(name, replica_actor.ReplicaActor, options, *arguments)
+            endpoint, pid = await self._actors.call(
                 name, "start", placement.gpus, timeout_s=spec.start_timeout_s + START_MARGIN_S
             )
         except errors.MeshError:
             await self._try_to_remove(replica_id)
             raise
-        return events.ReplicaReady(
-            replica_id, started.endpoint, started.pid, time.monotonic() - begun_s
-        )
+        return events.ReplicaReady(replica_id, endpoint, pid, time.monotonic() - begun_s)
 
     async def stop_replica(self, replica_id: str) -> None:
         """Let the replica answer its requests, end all its processes, and free its GPUs."""
@@ -150,15 +144,10 @@ class RayReplicas:
         """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
         # Copied before Ray is asked, so that Ray's figures include at least these replicas.
         nodes_with_gpus = dict(self._nodes_with_gpus)
-        try:
-            nodes = await asyncio.to_thread(ray.nodes)
-            free = await asyncio.to_thread(ray_state.available_resources_per_node)
-        except exceptions.RayError as error:
-            raise errors.Unavailable(f"Ray does not answer: {error}") from error
+        nodes = await living_nodes()
+        free = await _ask_ray(ray_state.available_resources_per_node)
         return tuple(
-            _node_capacity(node, free.get(node["NodeID"], {}), nodes_with_gpus)
-            for node in nodes
-            if node["Alive"]
+            _node_capacity(node, free.get(node["NodeID"], {}), nodes_with_gpus) for node in nodes
         )
 
     async def _place(
@@ -177,7 +166,8 @@ class RayReplicas:
             raise errors.Unavailable(
                 f"no room for its GPUs within {PLACED_S:g} s: bundles of {list(plan.bundles)}"
             )
-        self._nodes_with_gpus[replica_id] = await asyncio.to_thread(_nodes_of_group, group)
+        table = await asyncio.to_thread(placement_group_table, group)
+        self._nodes_with_gpus[replica_id] = tuple(set(table["bundles_to_node_id"].values()))
         in_group = scheduling_strategies.PlacementGroupSchedulingStrategy(group, 0)
         return ReplicaPlacement(
             (), {"num_gpus": _actor_gpus(plan), "scheduling_strategy": in_group}
@@ -200,6 +190,18 @@ class RayReplicas:
         self._nodes_with_gpus.pop(replica_id, None)
 
 
+async def living_nodes() -> list[dict[str, Any]]:
+    """Return Ray's records of all living nodes. Raises Unavailable if Ray does not answer."""
+    return [node for node in await _ask_ray(ray.nodes) if node["Alive"]]
+
+
+async def _ask_ray(call: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(call)
+    except exceptions.RayError as error:
+        raise errors.Unavailable(f"Ray does not answer: {error}") from error
+
+
 def _create_group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
     """Create a placement group with the name of its actor, by which `_remove_group` finds it."""
     strategy = "STRICT_PACK" if len(plan.bundles) == 1 else "PACK"
@@ -208,10 +210,6 @@ def _create_group(name: str, plan: llm_spec.ReplicaPlan) -> Any:
     return placement_group(
         bundles, strategy, name, lifetime="detached", bundle_label_selector=labels
     )
-
-
-def _nodes_of_group(group: Any) -> tuple[str, ...]:
-    return tuple(set(placement_group_table(group)["bundles_to_node_id"].values()))
 
 
 def _remove_group(name: str) -> None:

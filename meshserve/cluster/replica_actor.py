@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from meshserve import errors
 from meshserve.cluster import actor_process, process_guard
@@ -16,13 +15,6 @@ ReplicaMaker = Callable[
     [model.ServerAddress, llm_spec.LlmSpec, llm_spec.ExecutorBackend],
     Awaitable[llm_server.LlmServer],
 ]
-
-
-class StartedReplica(NamedTuple):
-    """Where a replica listens, and its process id."""
-
-    endpoint: model.Endpoint
-    pid: int
 
 
 class ReplicaActor:
@@ -55,8 +47,8 @@ class ReplicaActor:
         return self._server
 
     @actor_process.errors_as_values
-    async def start(self, gpus: tuple[str, ...] = ()) -> StartedReplica:
-        """Start the engine; return once it has made a token.
+    async def start(self, gpus: tuple[str, ...] = ()) -> tuple[model.Endpoint, int]:
+        """Start the engine; return its endpoint and process id once it has made a token.
 
         `gpus` are the CUDA numbers of leased GPUs, which Ray did not give to this actor.
         """
@@ -65,7 +57,7 @@ class ReplicaActor:
         actor_process.make_run_dir(self._address.run_dir)
         self._server = await self._make(self._address, self._spec, self._backend)
         self._endpoint = await self._server.start()
-        return StartedReplica(self._endpoint, os.getpid())
+        return self._endpoint, os.getpid()
 
     @actor_process.errors_as_values
     async def living(self) -> llm_spec.LivingReplica:

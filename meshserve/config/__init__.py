@@ -36,7 +36,6 @@ __all__ = [
     "load",
     "parse",
     "parse_model",
-    "parse_size",
     "reference_markdown",
 ]
 
@@ -45,7 +44,6 @@ Check = Callable[[Config], Iterable[Diagnostic]]
 
 json_schema = reference.json_schema
 reference_markdown = reference.markdown
-parse_size = fields.parse_size
 
 
 def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:

@@ -6,9 +6,9 @@ Each section builds its own core value, so that a new key is declared and passed
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
@@ -236,27 +236,19 @@ class Config(fields.Section):
         )
 
 
-# Pydantic says where an error is, not in which section: this finds the section by the path.
-PARTS: Mapping[tuple[type[fields.Section], str | int], type[fields.Section]] = {
-    (Config, "gateway"): GatewaySection,
-    (Config, "registry"): RegistrySection,
-    (Config, "cache"): CacheSection,
-    (Config, "pools"): PoolSection,
-    (Config, "models"): model_schema.ModelSection,
-    (Config, "repositories"): model_schema.RepositorySection,
-    (Config, "llms"): llm_schema.LlmSection,
-    (GatewaySection, "keys"): KeySection,
-    (model_schema.ModelSection, "inputs"): model_schema.TensorSection,
-    (model_schema.ModelSection, "outputs"): model_schema.TensorSection,
-    (llm_schema.LlmSection, "replicas"): llm_schema.ReplicasSection,
-    (llm_schema.LlmSection, "adapters"): llm_schema.AdapterSection,
-    (llm_schema.LlmSection, "held"): llm_schema.HeldSection,
-}
-
-
 def known_keys(root: type[fields.Section], path: diagnostics.Path) -> tuple[str, ...]:
     """Return the keys that may stand in the section at `path` under `root`."""
+    # Pydantic says where an error is, not in which section: the keys' types say that.
     section = root
     for part in path:
-        section = PARTS.get((section, part), section)
+        key = section.model_fields.get(str(part))
+        section = next(sections_in(key.annotation), section) if key else section
     return tuple(section.model_fields)
+
+
+def sections_in(annotation: Any) -> Iterator[type[fields.Section]]:
+    """Yield the sections that a key's type names, such as that of each entry of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, fields.Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)

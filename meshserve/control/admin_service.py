@@ -72,17 +72,11 @@ class AdminService:
     async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the counts of every model, over all ready workers that can be reached."""
         total: dict[model.ModelId, model_stats.ModelStats] = {}
-        for worker in self.view().workers:
-            for id_, stats in (await self._stats_of(worker)).items():
-                total.setdefault(id_, model_stats.ModelStats()).add(stats)
+        for worker_id in [worker.id for worker in self.view().workers if worker.is_ready]:
+            with contextlib.suppress(errors.Unavailable):
+                for id_, stats in (await self._cluster.stats(worker_id)).items():
+                    total.setdefault(id_, model_stats.ModelStats()).add(stats)
         return total
-
-    async def _stats_of(
-        self, worker: mesh_view.WorkerView
-    ) -> dict[model.ModelId, model_stats.ModelStats]:
-        with contextlib.suppress(errors.Unavailable):
-            return await self._cluster.stats(worker.id) if worker.is_ready else {}
-        return {}
 
     def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
         """Return the spec of a `models:` entry. Raises ConfigInvalid, which names all faults."""

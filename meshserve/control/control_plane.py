@@ -54,8 +54,7 @@ class ControlPlane:
         self._parts = parts
         held = hold_endpoint.HoldEndpoint(self._post)
         self.controller = controller.Controller(
-            controller.ControllerPorts(parts.cluster, parts.store, parts.time, held.perform),
-            restarts,
+            parts.cluster, parts.store, parts.time, held.perform, restarts
         )
         self._repositories = repository_sync.RepositorySync(
             self.controller, parts.watch, parts.time

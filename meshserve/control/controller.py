@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from meshserve import errors, tasks
@@ -26,33 +25,31 @@ Condition = Callable[[mesh_view.MeshView], bool]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerPorts:
-    """The outside world of a controller. `answer_held` answers a held request of an LLM."""
-
-    cluster: cluster_control.Cluster
-    store: cluster_control.RegistryStore
-    clock: cluster_control.Clock
-    answer_held: Callable[[commands.HeldCommand], None]
-
-
 class Controller:
-    """The loop around the mesh. Only events change the mesh; reads post no events."""
+    """The loop around the mesh. Only events change the mesh; reads post no events.
 
-    def __init__(self, ports: ControllerPorts, restarts: int = 0) -> None:
+    `answer_held` answers a held request of an LLM.
+    """
+
+    def __init__(
+        self,
+        cluster: cluster_control.Cluster,
+        store: cluster_control.RegistryStore,
+        clock: cluster_control.Clock,
+        answer_held: Callable[[commands.HeldCommand], None],
+        restarts: int = 0,
+    ) -> None:
         self.restarts = restarts
         self.events_handled = 0
         self.failures = 0
         self._mesh = mesh.Mesh()
-        self._cluster = ports.cluster
-        self._clock = ports.clock
-        self._answer_held = ports.answer_held
+        self._cluster = cluster
+        self._clock = clock
+        self._answer_held = answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
-        self._effects = effects.Effects(
-            self._cluster, self._clock, self.post, self._mesh.gateway_snapshot
-        )
-        self._registry = registry_effects.RegistryEffects(ports.store, self.post)
-        self._monitor = monitor.Monitor(self._cluster, self._clock, self.post, self._progress)
+        self._effects = effects.Effects(cluster, clock, self.post, self._mesh.gateway_snapshot)
+        self._registry = registry_effects.RegistryEffects(store, self.post)
+        self._monitor = monitor.Monitor(cluster, clock, self.post, self._progress)
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Words]] = {}
@@ -159,7 +156,7 @@ class Controller:
 
     async def wait_until_settled(self) -> None:
         """Return when workers and gateways have applied acknowledged changes, or after 5 s."""
-        await self._effects.wait_until_settled()
+        await self._effects.wait_until_settled("worker", "gateway")
 
     async def wait_until_drained(self) -> None:
         """Return when all processes have ended after a DrainRequested."""

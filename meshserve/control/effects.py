@@ -75,14 +75,11 @@ class Effects:
             self._queues[kind, id_] = queue
         return queue
 
-    async def wait_until_settled(self) -> None:
-        """Return when all commands so far for workers and gateways are performed.
+    async def wait_until_settled(self, *kinds: commands.ProcessKind) -> None:
+        """Return when all commands so far for processes of these kinds are performed.
 
         Returns after SETTLED_TIMEOUT_S seconds at the latest.
         """
-        await self._wait_until_settled("worker", "gateway")
-
-    async def _wait_until_settled(self, *kinds: commands.ProcessKind) -> None:
         queues = [queue for (kind, _), queue in self._queues.items() if kind in kinds]
         try:
             async with asyncio.timeout(SETTLED_TIMEOUT_S):
@@ -130,7 +127,7 @@ class Effects:
 
     async def _stop_worker(self, worker_id: str) -> None:
         # Gateways must know that the worker takes no more requests before it stops taking them.
-        await self._wait_until_settled("gateway")
+        await self.wait_until_settled("gateway")
         await self._try_stop(self._cluster.stop_worker, worker_id, f"stopping worker {worker_id}")
         self._post(events.WorkerStopped(worker_id))
 

@@ -143,16 +143,20 @@ def _bytes(footprint: model.Footprint) -> Json:
     return {"host": footprint.host_bytes, "gpu": footprint.gpu_bytes}
 
 
-def foremost(copies: Copies) -> tuple[str, reports.CopyReport] | None:
-    """Return the worker and the copy that decide the model's state, None without copies."""
-    return min(copies.items(), key=lambda item: STATE_ORDER.index(item[1].state), default=None)
+def foremost(id_: model.ModelId, copies: Copies) -> tuple[str, reports.CopyReport]:
+    """Return the worker and the copy that decide the model's state; without copies it is absent."""
+    return min(
+        copies.items(),
+        key=lambda item: STATE_ORDER.index(item[1].state),
+        default=("", reports.CopyReport(id_, "absent")),
+    )
 
 
 def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies: Copies) -> Json:
     """Return one model as users see it, with the state of `copies`."""
     spec = declared.spec
     versions = view.models.versions(spec.id.name)
-    worker, copy = foremost(copies) or ("", reports.CopyReport(spec.id, "absent"))
+    worker, copy = foremost(spec.id, copies)
     return {
         "name": spec.id.name,
         "version": spec.id.version,
@@ -166,23 +170,22 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "pinned": spec.pinned,
         "origin": str(spec.origin),
         "worker": worker,
-        "footprint_bytes": _bytes(
-            copy.footprint if any(copy.footprint) else last_measured(declared)
-        ),
+        "footprint_bytes": _bytes(_footprint(copy, declared)),
         "requests": sum(copy.requests for copy in copies.values()),
         "aliases": sorted(view.aliases_of(spec.id.name)),
     }
 
 
-def last_measured(declared: catalog.ModelDeclared) -> model.Footprint:
-    """Return the model's last measured footprint, zero if it was never measured."""
-    return declared.measured.footprint if declared.measured else model.Footprint()
-
-
 def footprint(view: mesh_view.MeshView, declared: catalog.ModelDeclared) -> model.Footprint:
     """Return the footprint of the model's copy, or the last measured one without a copy."""
-    _, copy = foremost(view.reported_copies(declared.spec.id)) or ("", None)
-    return copy.footprint if copy and any(copy.footprint) else last_measured(declared)
+    id_ = declared.spec.id
+    return _footprint(foremost(id_, view.reported_copies(id_))[1], declared)
+
+
+def _footprint(copy: reports.CopyReport, declared: catalog.ModelDeclared) -> model.Footprint:
+    if any(copy.footprint) or declared.measured is None:
+        return copy.footprint
+    return declared.measured.footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def models(view: mesh_view.MeshView, choice: ModelFilter) -> Json:
     )
     page, rest = chosen[: choice.limit], chosen[choice.limit :]
     shown = [one_model(view, declared, view.reported_copies(declared.spec.id)) for declared in page]
-    return {"models": shown, "next": _cursor_text(page[-1].spec.id) if rest else None}
+    last = page[-1].spec.id if rest else None
+    return {"models": shown, "next": f"{last.name}/{last.version}" if last else None}
 
 
 def _chosen(
@@ -223,16 +227,11 @@ def _chosen(
 
 
 def _state(view: mesh_view.MeshView, id_: model.ModelId) -> str:
-    _, copy = foremost(view.reported_copies(id_)) or ("", None)
-    return copy.state if copy else "absent"
+    return foremost(id_, view.reported_copies(id_))[1].state
 
 
 def _position(id_: model.ModelId) -> Cursor:
     return id_.name, version_order.sort_key(id_.version)
-
-
-def _cursor_text(id_: model.ModelId) -> str:
-    return f"{id_.name}/{id_.version}"
 
 
 def cursor(after: str) -> Cursor | None:

@@ -39,7 +39,7 @@ class FakeWorker:
         self.follower = catalog_sync.CatalogFollower()
         self.copies: dict[model.ModelId, reports.CopyReport] = {}
         self.pins: set[model.ModelId] = set()
-        self.tallies: dict[model.ModelId, model_stats.ModelStats] = {}
+        self.stats: dict[model.ModelId, model_stats.ModelStats] = {}
         self.learned: list[reports.LearnedMeasurement] = []
         self.reported: dict[model.ModelId, reports.CopyReport] = {}
         self.reports = 0
@@ -219,8 +219,8 @@ class FakeCluster(fake_replicas.FakeReplicas):
         return self._worker(worker_id).copies_of(ids)
 
     async def stats(self, worker_id: str) -> dict[model.ModelId, model_stats.ModelStats]:
-        """Return what a test has put into `tallies`."""
-        return self._worker(worker_id).tallies
+        """Return what a test has put into `stats`."""
+        return self._worker(worker_id).stats
 
     def _worker(self, worker_id: str) -> FakeWorker:
         worker = self.workers.get(worker_id)

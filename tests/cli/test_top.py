@@ -51,13 +51,6 @@ def test_totals_are_those_between_two_samples() -> None:
     assert lines[1] == "400 req/s · hit rate 50.0 % · 0 loads/s · 0 failures/s · 7 in flight"
 
 
-def test_latencies_are_shown_if_present() -> None:
-    assert (
-        " · p50 0.41 ms · p99 12.3 ms · "
-        in drawn(sample(0.0), sample(1.0, latency_s={"p50": 0.00041, "p99": 0.0123}))[1]
-    )
-
-
 def test_workers_and_the_hottest_models_in_order() -> None:
     lines = drawn(sample(0.0), sample(1.0, requests=40))
     worker = next(line for line in lines if line.startswith("default-0"))

@@ -26,9 +26,7 @@ SHARING = llm_spec.LlmSpec("tiny llm", "/weights", share="g")
 
 @pytest.fixture
 async def replicas(ray_session: Any, run_dir: str) -> AsyncIterator[Any]:  # noqa: ARG001 - it must run
-    replicas = ray_replicas.RayReplicas(
-        named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
-    )
+    replicas = ray_replicas.RayReplicas(engines.make, run_dir, "127.0.0.1")
     yield replicas
     await replicas.stop_replica(contract.REPLICA)
 
@@ -123,9 +121,7 @@ async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_one
     replicas: Any, run_dir: str
 ) -> None:
     ready = await contract.start(replicas)
-    restarted = ray_replicas.RayReplicas(
-        named_actors.NamedActors(), engines.make, run_dir, "127.0.0.1"
-    )
+    restarted = ray_replicas.RayReplicas(engines.make, run_dir, "127.0.0.1")
     starting = tasks.spawn(
         replicas.start_replica(
             "other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan()

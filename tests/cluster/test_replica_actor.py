@@ -58,11 +58,9 @@ async def test_a_replica_that_was_not_started_is_unavailable(actor: Any) -> None
 
 
 async def test_a_replica_is_built_on_the_node_of_its_actor(actor: Any) -> None:
-    started = await actor.start()
-    assert (started.pid, started.endpoint.node) == (os.getpid(), actor_process.node_id())
-    assert await actor.living() == llm_spec.LivingReplica(
-        "a/0", SPEC, started.endpoint, os.getpid()
-    )
+    endpoint, pid = await actor.start()
+    assert (pid, endpoint.node) == (os.getpid(), actor_process.node_id())
+    assert await actor.living() == llm_spec.LivingReplica("a/0", SPEC, endpoint, os.getpid())
     assert (await actor.report()).replica_id == "a/0"
 
 

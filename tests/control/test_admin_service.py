@@ -45,7 +45,7 @@ async def test_an_alias_and_its_model_may_be_at_home_on_different_workers(
         await admin.set_alias(events.AliasRequested(desired.DesiredAlias(name, "conf")))
         await admin.load(name)
     assert set(await admin.copies(model.ModelId("conf"))) == {
-        stage.mesh.home(name) for name in names
+        stage.mesh.view().home(name) for name in names
     }
 
 

@@ -151,14 +151,14 @@ async def test_what_can_t_be_remembered_holds_nothing_up(stage: conftest.Stage) 
 
 async def test_a_model_is_loaded_where_its_requests_go(stage: conftest.Stage) -> None:
     assert await stage.plane.admin.load("al") == model.ModelId("conf")
-    home = stage.mesh.home("al")
+    home = stage.mesh.view().home("al")
     assert f"load conf:1 on {home}" in stage.cluster.calls
 
 
 async def test_a_load_without_a_worker_has_a_time_to_retry(stage: conftest.Stage) -> None:
     stage.cluster.failing_starts["gpu-0"] = 10
     stage.cluster.kill("gpu-0")
-    await stage.until(lambda: stage.mesh.home("big") is None)
+    await stage.until(lambda: stage.mesh.view().home("big") is None)
     with pytest.raises(errors.Unavailable) as caught:
         await stage.plane.admin.load("big")
     assert caught.value.retry_after_s

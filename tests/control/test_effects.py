@@ -59,7 +59,7 @@ class Stage:
     async def perform(self, *ordered: effects.ProcessCommand) -> list[Any]:
         for command in ordered:
             self.effects.perform(command)
-        await self.effects.wait_until_settled()
+        await self.effects.wait_until_settled("worker", "gateway")
         await self.clock.advance(0)
         return self.host.events
 
@@ -190,7 +190,7 @@ async def test_many_changes_configure_a_gateway_once(stage: Stage) -> None:
     for _ in range(5):
         stage.host.post(events.Ticked())
         stage.effects.perform(commands.ConfigureGateway("n1"))
-    await stage.effects.wait_until_settled()
+    await stage.effects.wait_until_settled("worker", "gateway")
     assert stage.cluster.gateways["n1"].listen == ":7"
 
 
@@ -201,7 +201,7 @@ async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage: Stage) -> 
     assert stage.cluster.gateways["n1"].listen == ":0"
     assert stage.host.events[-1] == events.GatewayConfigured("n1", 0)
     await stage.clock.advance(effects.RETRY_S)
-    await stage.effects.wait_until_settled()
+    await stage.effects.wait_until_settled("worker", "gateway")
     assert stage.cluster.gateways["n1"].listen == ":2"
     assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
 

@@ -72,7 +72,7 @@ class World:
 
     def home(self, name: str) -> str:
         """Return the ready worker of a model or alias, which must have one."""
-        worker_id = self.mesh.home(name)
+        worker_id = self.mesh.view().home(name)
         assert worker_id is not None, f"{name} has no home"
         return worker_id
 

@@ -63,17 +63,13 @@ class MeshMetrics:
             "Events whose handling failed by a bug of the controller's.",
             source.failures,
         )
+        restarts = [((worker.id,), worker.restarts) for worker in view.workers]
         yield _counter(
-            "worker_restarts",
-            "Restarts of workers after a loss.",
-            (((worker.id,), worker.restarts) for worker in view.workers),
-            ("worker",),
+            "worker_restarts", "Restarts of workers after a loss.", restarts, ("worker",)
         )
+        shared = [((route.name,), len(route.worker_ids)) for route in view.hot_routes]
         yield _gauge(
-            "model_workers",
-            "Workers of a model that one is not enough for.",
-            (((route.name,), len(route.worker_ids)) for route in view.hot_routes),
-            ("model",),
+            "model_workers", "Workers of a model that one is not enough for.", shared, ("model",)
         )
         yield from _llm_families(view.llms)
 
@@ -107,23 +103,15 @@ def _llm_families(llms: Llms) -> Iterator[Metric]:
         ("llm", "state"),
     )
     yield _gauge("llm_replicas", "Replicas of LLMs by state.", _replicas(llms), ("llm", "state"))
+    held = [((llm.name,), llm.held_requests) for llm in llms]
+    yield _gauge("llm_held_requests", "Requests that wait for an engine.", held, ("llm",))
+    held_bytes = [((llm.name,), llm.held_bytes) for llm in llms]
     yield _gauge(
-        "llm_held_requests",
-        "Requests that wait for an engine.",
-        (((llm.name,), llm.held_requests) for llm in llms),
-        ("llm",),
+        "llm_held_bytes", "Bytes of requests that wait for an engine.", held_bytes, ("llm",)
     )
-    yield _gauge(
-        "llm_held_bytes",
-        "Bytes of requests that wait for an engine.",
-        (((llm.name,), llm.held_bytes) for llm in llms),
-        ("llm",),
-    )
+    turned_away = [((llm.name,), llm.turned_away) for llm in llms]
     yield _counter(
-        "llm_turned_away",
-        "Requests that might not wait any longer.",
-        (((llm.name,), llm.turned_away) for llm in llms),
-        ("llm",),
+        "llm_turned_away", "Requests that might not wait any longer.", turned_away, ("llm",)
     )
     yield from _durations("start", "Starts", {llm.name: llm.starts for llm in llms})
     yield from _durations("wake", "Wakes", {llm.name: llm.wakes for llm in llms})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,7 @@ class MeshApi:
     def routes(self) -> list[Route]:
         """Return the routes of the whole API."""
         service = self._service
+        pin, unpin = (functools.partial(service.pin, is_pinned=pinned) for pinned in (True, False))
         return [
             rest_routes.route("GET", f"{paths.MESH_V1}status", self._status),
             rest_routes.route("POST", f"{paths.MESH_V1}apply", self._apply),
@@ -42,8 +44,8 @@ class MeshApi:
             rest_routes.route("DELETE", MODEL, self._remove_model),
             rest_routes.route("POST", f"{MODEL}/load", self._verb(service.load)),
             rest_routes.route("POST", f"{MODEL}/unload", self._verb(service.unload)),
-            rest_routes.route("POST", f"{MODEL}/pin", self._verb(self._pin)),
-            rest_routes.route("POST", f"{MODEL}/unpin", self._verb(self._unpin)),
+            rest_routes.route("POST", f"{MODEL}/pin", self._verb(pin)),
+            rest_routes.route("POST", f"{MODEL}/unpin", self._verb(unpin)),
             rest_routes.route("GET", ALIASES, self._list_aliases),
             rest_routes.route("GET", ALIAS, self._show_alias),
             rest_routes.route("PUT", ALIAS, self._put_alias),
@@ -54,15 +56,11 @@ class MeshApi:
         return {
             "version": importlib.metadata.version("meshserve"),
             **self._service.status(),
-            "controller": {
-                "pid": os.getpid(),
-                "restarts": self._service.controller.restarts,
-            },
+            "controller": {"pid": os.getpid(), "restarts": self._service.controller.restarts},
         }
 
     async def _apply(self, request: Request) -> object:
-        changes = await self._service.apply(await rest_routes.read_body(request))
-        return {"changes": changes}
+        return {"changes": await self._service.apply(await rest_routes.read_body(request))}
 
     async def _drain(self, _: Request) -> object:
         self._service.drain()
@@ -114,12 +112,6 @@ class MeshApi:
             return await self._service.describe(*id_)
 
         return answer
-
-    async def _pin(self, name: str, version: str) -> model.ModelId:
-        return await self._service.pin(name, version, is_pinned=True)
-
-    async def _unpin(self, name: str, version: str) -> model.ModelId:
-        return await self._service.pin(name, version, is_pinned=False)
 
     # Aliases
 

@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 from typing import Any
 
-import orjson
-
 from meshserve import errors, tasks
 from meshserve.control import admin_service, mesh_json
+from meshserve.control.api import rest_routes
 from meshserve.core.values import desired, events, model, reports
 from meshserve.protocol.pb import modelmesh_pb2 as pb
 
@@ -150,7 +149,7 @@ class ModelMesh:
             id_ = self._service.declared(name).spec.id
         except errors.ModelNotFound:
             return Status(status=Status.NOT_FOUND)
-        return model_status(await self._service.copies(id_))
+        return model_status(id_, await self._service.copies(id_))
 
     async def _vstatus(self, name: str, owner: str) -> pb.VModelStatusInfo:
         alias = self._owned(name, owner)
@@ -219,11 +218,7 @@ RUNTIMES = {
 def _json(text: str, field: str) -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         return {}
-    try:
-        content = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise errors.InvalidRequest(f"modelInfo.{field} is not JSON: {error}") from None
-    return dict(content)
+    return rest_routes.json_object(text, f"modelInfo.{field}")
 
 
 def vmodel_state(alias: desired.DesiredAlias) -> VStatus.VModelStatus:
@@ -233,10 +228,9 @@ def vmodel_state(alias: desired.DesiredAlias) -> VStatus.VModelStatus:
     return VStatus.TRANSITION_FAILED if alias.failure else VStatus.TRANSITIONING
 
 
-def model_status(copies: dict[str, reports.CopyReport]) -> pb.ModelStatusInfo:
+def model_status(id_: model.ModelId, copies: dict[str, reports.CopyReport]) -> pb.ModelStatusInfo:
     """Return the status of a model with these copies, by worker."""
-    foremost = mesh_json.foremost(copies)
-    status = Status(status=STATES[foremost[1].state] if foremost else Status.NOT_LOADED)
+    status = Status(status=STATES[mesh_json.foremost(id_, copies)[1].state])
     status.errors.extend(sorted({copy.reason for copy in copies.values() if copy.reason}))
     for worker_id, copy in sorted(copies.items()):
         if STATES[copy.state] != Status.NOT_LOADED:

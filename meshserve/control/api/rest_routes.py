@@ -110,14 +110,17 @@ async def read_body(request: Request) -> bytes:
 async def read_json(request: Request) -> dict[str, Any]:
     """Return the body's JSON object; an empty body is an empty object. Raises InvalidRequest."""
     body = await read_body(request)
-    if not body.strip():
-        return {}
+    return json_object(body, "the body") if body.strip() else {}
+
+
+def json_object(text: str | bytes, name: str) -> dict[str, Any]:
+    """Return the JSON object in a text, which errors call `name`. Raises InvalidRequest."""
     try:
-        content = orjson.loads(body)
+        content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+        raise errors.InvalidRequest(f"{name} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise errors.InvalidRequest("the body must be a JSON object")
+        raise errors.InvalidRequest(f"{name} must be a JSON object")
     return content
 
 

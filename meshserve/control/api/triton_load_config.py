@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from meshserve import errors
+from meshserve.control.api import rest_routes
 from meshserve.storage import triton_config
 
 RUNTIMES = {
@@ -31,7 +30,7 @@ def entry_from(text: str) -> Json:
 
     Raises InvalidRequest if the text is no model configuration.
     """
-    config = _parsed(text)
+    config = rest_routes.json_object(text, "`config`")
     try:
         return _entry(config)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -44,19 +43,9 @@ def description_from(text: str) -> str:
     It has no labels, because no file of labels comes with it.
     """
     try:
-        return triton_config.read_json(_parsed(text)).description({})
+        return triton_config.read_json(rest_routes.json_object(text, "`config`")).description({})
     except ValueError as error:
         raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
-
-
-def _parsed(text: str) -> Json:
-    try:
-        config = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise errors.InvalidRequest(f"`config` is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise errors.InvalidRequest("`config` must be a JSON object")
-    return config
 
 
 def _entry(config: Json) -> Json:

@@ -40,9 +40,8 @@ class TritonRepository:
         view = self._service.view()
         for declared in self._declared():
             id_ = declared.spec.id
-            foremost = mesh_json.foremost(view.reported_copies(id_))
-            copy = foremost[1] if foremost else None
-            state, reason = triton_state(copy.state, copy.reason) if copy else ("READY", COLD)
+            _, copy = mesh_json.foremost(id_, view.reported_copies(id_))
+            state, reason = triton_state(copy.state, copy.reason)
             if declared.spec.unloaded:
                 state, reason = "UNAVAILABLE", UNLOADED
             if state == "READY" or not only_ready:

@@ -33,40 +33,59 @@ class AliasMoveEnded:
 Request = events.AdminRequest | AliasMoveEnded
 
 
-def decide(  # noqa: C901 - one case for each request
+def decide(
     index: catalog_index.CatalogIndex, request: Request, scans: Scans
 ) -> commands.SaveChanges:
     """Return what the request would change. Raises the MeshError that refuses it."""
+    wanted = request.desired if isinstance(request, events.ConfigApplied) else index.desired
+    draft = changeset.Changeset(index.models, index.aliases, wanted)
+    problems = _draft(index, draft, request, scans)
+    draft.check()
+    _check_removed_pools(index, draft, wanted)
+    changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())
+    return commands.SaveChanges(changes, (*describe_changes.describe(index, changes), *problems))
+
+
+def _draft(  # noqa: C901 - one case for each request
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: Request, scans: Scans
+) -> list[str]:
+    """Put what the request changes into the draft; return in words what it can't change."""
     match request:
         case events.ConfigApplied():
-            return configure(index, request.desired, scans)
+            _configure(index, draft, request.desired, scans)
         case events.RepositoryScanned():
-            return scan(index, request)
+            if request.origin in {place.origin for place in index.desired.repositories}:
+                return _scan(index, draft, request.origin, request.specs)
         case events.ModelsRegistered():
-            return register(index, request)
+            for spec in request.specs:
+                draft.declare(spec, is_replacing=request.is_replacing)
         case events.ModelRemoved():
-            return remove(index, request)
+            _remove(index, draft, request)
         case events.PinRequested():
-            return pin(index, request)
+            draft.pin(request.id, is_pinned=request.is_pinned)
         case events.UnloadedSet():
-            return set_unloaded(index, request)
+            _set_unloaded(draft, request)
         case events.AliasRequested():
-            return set_alias(index, request)
+            _set_alias(index, draft, request)
         case events.AliasRemovalRequested():
-            return clear_alias(index, request)
+            _clear_alias(index, draft, request)
         case AliasMoveEnded():
-            return end_move(index, request)
+            _end_move(index, draft, request)
         case _:
             assert_never(request)
+    return []
 
 
 # The configuration
 
 
-def configure(
-    index: catalog_index.CatalogIndex, wanted: desired.Desired, scans: Scans
-) -> commands.SaveChanges:
-    """Return what a new configuration changes.
+def _configure(
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
+    wanted: desired.Desired,
+    scans: Scans,
+) -> None:
+    """Draft what a new configuration changes.
 
     The new configuration is compared with the last one, not with the catalog: what was registered
     or pinned through the API stays. A repository's models come back where the new configuration no
@@ -75,7 +94,6 @@ def configure(
     Raises AlreadyExists for a name that belongs to the API, Conflict if a pool with models would
     be removed, InvalidRequest for a model in an unknown pool.
     """
-    draft = index.draft(wanted)
     _configure_models(index, draft, wanted)
     _configure_aliases(index, draft, wanted)
     origins = [repository.origin for repository in wanted.repositories]
@@ -85,10 +103,6 @@ def configure(
     for origin in origins:
         if origin in scans:
             _scan(index, draft, origin, scans[origin])
-    draft.check()
-    _check_removed_pools(index, draft, wanted)
-    changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())
-    return commands.SaveChanges(changes, describe_changes.describe(index, changes))
 
 
 def _configure_models(
@@ -137,33 +151,13 @@ def _check_removed_pools(
 # Models
 
 
-def register(
-    index: catalog_index.CatalogIndex, request: events.ModelsRegistered
-) -> commands.SaveChanges:
-    """Return what the registration changes.
-
-    Raises AlreadyExists if a name belongs to another origin or has another definition.
-    """
-    draft = index.draft()
-    for spec in request.specs:
-        draft.declare(spec, is_replacing=request.is_replacing)
-    return _finished(index, draft)
-
-
-def _finished(
-    index: catalog_index.CatalogIndex, draft: changeset.Changeset
-) -> commands.SaveChanges:
-    draft.check()
-    changes = draft.changes()
-    return commands.SaveChanges(changes, describe_changes.describe(index, changes))
-
-
-def remove(index: catalog_index.CatalogIndex, request: events.ModelRemoved) -> commands.SaveChanges:
-    """Return what the removal changes.
+def _remove(
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: events.ModelRemoved
+) -> None:
+    """Withdraw a model, or one version of it.
 
     Raises ModelNotFound; Conflict if the model does not belong to the API, or an alias needs it.
     """
-    draft = index.draft()
     specs = list(draft.of_name(request.name))
     removed = [spec for spec in specs if request.version in ("", spec.id.version)]
     if not removed:
@@ -177,7 +171,6 @@ def remove(index: catalog_index.CatalogIndex, request: events.ModelRemoved) -> c
                 f"model {request.name!r} is what alias {alias.alias!r} means: clear the alias first"
             )
     _withdraw_all(draft, (spec.id for spec in removed))
-    return _finished(index, draft)
 
 
 def _not_registered(name: str, version: str) -> errors.ModelNotFound:
@@ -190,21 +183,11 @@ def _withdraw_all(draft: changeset.Changeset, ids: Iterable[model.ModelId]) -> N
         draft.withdraw(id_)
 
 
-def pin(index: catalog_index.CatalogIndex, request: events.PinRequested) -> commands.SaveChanges:
-    """Return what pinning or unpinning the model changes. Raises ModelNotFound."""
-    draft = index.draft()
-    draft.pin(request.id, is_pinned=request.is_pinned)
-    return _finished(index, draft)
-
-
-def set_unloaded(
-    index: catalog_index.CatalogIndex, request: events.UnloadedSet
-) -> commands.SaveChanges:
-    """Return what unloading or loading all versions of a model changes.
+def _set_unloaded(draft: changeset.Changeset, request: events.UnloadedSet) -> None:
+    """Draft what unloading or loading all versions of a model changes.
 
     Raises ModelNotFound; Conflict if one is pinned and to be unloaded.
     """
-    draft = index.draft()
     specs = list(draft.of_name(request.name))
     if not specs:
         raise _not_registered(request.name, "")
@@ -212,25 +195,9 @@ def set_unloaded(
         if request.unloaded and spec.pinned:
             raise errors.Conflict(f"model {str(spec.id)!r} is pinned: unpin it first")
         draft.put(dataclasses.replace(spec, unloaded=request.unloaded))
-    return _finished(index, draft)
 
 
 # Repositories
-
-
-def scan(
-    index: catalog_index.CatalogIndex, request: events.RepositoryScanned
-) -> commands.SaveChanges:
-    """Return what to change after a scan of a repository.
-
-    A model whose name belongs to another origin is left out, and the command's `words` say so.
-    """
-    draft = index.draft()
-    if request.origin not in {repository.origin for repository in index.desired.repositories}:
-        return commands.SaveChanges(())
-    problems = _scan(index, draft, request.origin, request.specs)
-    saved = _finished(index, draft)
-    return dataclasses.replace(saved, words=(*saved.words, *problems))
 
 
 def _scan(
@@ -239,6 +206,10 @@ def _scan(
     origin: model.Origin,
     specs: Iterable[model.ModelSpec],
 ) -> list[str]:
+    """Draft what changed in a repository.
+
+    A model whose name belongs to another origin is left out; the words that are returned say so.
+    """
     problems, served = [], set()
     for spec in specs:
         problem = _name_problem(draft, spec.id.name, origin)
@@ -274,15 +245,14 @@ def _is_of(draft: changeset.Changeset, id_: model.ModelId, origin: model.Origin)
 # Aliases
 
 
-def set_alias(
-    index: catalog_index.CatalogIndex, request: events.AliasRequested
-) -> commands.SaveChanges:
-    """Return what the alias's new meaning changes.
+def _set_alias(
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: events.AliasRequested
+) -> None:
+    """Draft what the alias's new meaning changes.
 
     Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict if the alias does
     not mean the `expected` model.
     """
-    draft = index.draft()
     wanted, current = request.alias, draft.alias(request.alias.alias)
     if current is None:
         _check_may_add(request)
@@ -295,7 +265,6 @@ def set_alias(
     meaning = _new_meaning(request, current)
     draft.set_alias(meaning)
     _withdraw_unneeded(index, draft, current, meaning)
-    return _finished(index, draft)
 
 
 def _check_may_add(request: events.AliasRequested) -> None:
@@ -351,15 +320,16 @@ def _withdraw_unneeded(
             _withdraw_all(draft, [spec.id for spec in draft.of_name(name)])
 
 
-def clear_alias(
-    index: catalog_index.CatalogIndex, request: events.AliasRemovalRequested
-) -> commands.SaveChanges:
-    """Return what clearing the alias changes.
+def _clear_alias(
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
+    request: events.AliasRemovalRequested,
+) -> None:
+    """Draft what clearing the alias changes.
 
     Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict for an alias of
     the configuration.
     """
-    draft = index.draft()
     current = draft.alias(request.alias)
     if current is None:
         raise errors.ModelNotFound(f"alias {request.alias!r} is not set")
@@ -371,22 +341,21 @@ def clear_alias(
         raise errors.AlreadyExists(f"alias {request.alias!r} has another owner: {current.owner!r}")
     draft.clear_alias(request.alias)
     _withdraw_unneeded(index, draft, current, None)
-    return _finished(index, draft)
 
 
-def end_move(index: catalog_index.CatalogIndex, request: AliasMoveEnded) -> commands.SaveChanges:
-    """Return what changes when the alias's target has been loaded, or could not be.
+def _end_move(
+    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: AliasMoveEnded
+) -> None:
+    """Draft what changes when the alias's target has been loaded, or could not be.
 
     Nothing changes if the alias was cleared or got another target meanwhile.
     """
-    draft = index.draft()
     current = draft.alias(request.alias)
     if current is None or current.target != request.target:
-        return commands.SaveChanges(())
+        return
     if request.failure:
         draft.set_alias(dataclasses.replace(current, failure=request.failure))
     else:
         moved = dataclasses.replace(current, name=request.target, version="", target="", failure="")
         draft.set_alias(moved)
         _withdraw_unneeded(index, draft, current, moved)
-    return _finished(index, draft)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from meshserve.core.catalog import changeset
 from meshserve.core.values import catalog, catalog_sync, desired, model, registry_contents
 
 
@@ -41,13 +40,6 @@ class CatalogIndex:
         self._pool_changes: list[PoolChange] = []
 
     # Reading
-
-    def draft(self, wanted: desired.Desired | None = None) -> changeset.Changeset:
-        """Return an empty changeset, checked against the pools and LLMs of `wanted`.
-
-        Without `wanted` these are the pools and LLMs of the current configuration.
-        """
-        return changeset.Changeset(self.models, self.aliases, wanted or self.desired)
 
     def share(self, pool: str) -> catalog.Catalog:
         """Return the catalog of the pool's workers."""

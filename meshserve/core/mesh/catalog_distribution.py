@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from meshserve.core.catalog import catalog_index, changeset
 from meshserve.core.processes import workers
-from meshserve.core.values import catalog, commands, model, registry_contents, reports
+from meshserve.core.values import catalog, commands, registry_contents, reports
 
-REMEASURED_RATIO = 1.25
-"""Two measured footprints count as different if one is more than this many times the other."""
+NOISE = 0.2
+"""Footprints that differ by less of the larger one are one footprint, measured twice."""
 
 
 class CatalogDistribution:
@@ -46,7 +46,7 @@ class CatalogDistribution:
         pool_changes: list[catalog_index.PoolChange] = []
         for measurement in measurements:
             declared = self._index.models.declared(measurement.id)
-            if declared is not None and _is_news(declared.measured, measurement.measured):
+            if declared and not measurement.measured.is_known(declared.measured, NOISE):
                 learned.append(measurement)
                 changed = catalog.ModelDeclared(declared.spec, measurement.measured)
                 pool_changes += self._index.apply(changed)
@@ -66,15 +66,3 @@ class CatalogDistribution:
             for worker in self._workers.of_pool(pool):
                 if worker.is_up:
                     self._workers.send(worker, changes)
-
-
-def _is_news(known: model.Measured | None, new: model.Measured) -> bool:
-    return (
-        known is None or known.digest != new.digest or is_remeasured(known.footprint, new.footprint)
-    )
-
-
-def is_remeasured(known: model.Footprint, new: model.Footprint) -> bool:
-    """Return whether a footprint differs from the known one by more than REMEASURED_RATIO."""
-    pairs = zip(known, new, strict=True)
-    return any(max(pair) > REMEASURED_RATIO * min(pair) for pair in pairs)

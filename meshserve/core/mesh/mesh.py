@@ -349,11 +349,6 @@ class Mesh:
             if worker.endpoint
         )
 
-    def home(self, name: str) -> str | None:
-        """Return the ready worker that gets the requests for a model or alias, or None."""
-        pool = self.catalog.pool_of(name)
-        return self.workers.home(pool, name) if pool else None
-
     def check(self) -> None:
         """Assert what holds after every event."""
         self.catalog.check()

@@ -170,12 +170,15 @@ class Measured:
     footprint: Footprint
     load_s: float
 
-    def is_known(self, earlier: Measured | None) -> bool:
-        """Return whether `earlier` measured the same bytes, and the same footprint up to NOISE."""
+    def is_known(self, earlier: Measured | None, noise: float = NOISE) -> bool:
+        """Return whether `earlier` measured the same bytes, and the same footprint up to `noise`.
+
+        `noise` is the part of the larger one (0 to 1) by which two measurements may differ.
+        """
         if earlier is None or earlier.digest != self.digest:
             return False
         pairs = zip(earlier.footprint, self.footprint, strict=True)
-        return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
+        return all(abs(one - other) <= noise * max(one, other) for one, other in pairs)
 
 
 @dataclass(frozen=True, slots=True)

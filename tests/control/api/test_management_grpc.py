@@ -42,7 +42,7 @@ async def test_kserves_clients_use_the_field_of_the_repositorys_name(
     call: Callable[..., Any], stage: conftest.Stage
 ) -> None:
     assert (await load(call, repository_name="conf")).isLoaded
-    assert f"load conf:1 on {stage.mesh.home('conf')}" in stage.cluster.calls
+    assert f"load conf:1 on {stage.mesh.view().home('conf')}" in stage.cluster.calls
 
 
 async def test_a_load_must_name_a_model(call: Callable[..., Any]) -> None:

@@ -177,7 +177,7 @@ async def test_a_model_is_loaded_and_unloaded(
     loaded = (await http.post(f"{CONF}/load")).json()
     assert (loaded["state"], loaded["worker"], loaded["footprint_bytes"]["host"]) == (
         "ready",
-        stage.mesh.home("conf"),
+        stage.mesh.view().home("conf"),
         1000,
     )
     assert (await http.post(f"{CONF}/unload")).json()["state"] == "absent"

@@ -170,7 +170,7 @@ async def test_statistics_add_up_over_workers(
     http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:
     for worker_id in ("default-0", "default-1"):
-        counted = stage.cluster.workers[worker_id].tallies[model.ModelId("conf")] = (
+        counted = stage.cluster.workers[worker_id].stats[model.ModelId("conf")] = (
             model_stats.ModelStats()
         )
         counted.record_answer(2, 0.5, 1.0)

@@ -28,10 +28,14 @@ def index() -> catalog_index.CatalogIndex:
     return index
 
 
+def new_draft(index: catalog_index.CatalogIndex) -> changeset.Changeset:
+    return changeset.Changeset(index.models, index.aliases, index.desired)
+
+
 def changes(
     index: catalog_index.CatalogIndex, *specs: model.ModelSpec, is_replacing: bool = False
 ) -> Any:
-    draft = index.draft()
+    draft = new_draft(index)
     for spec in specs:
         draft.declare(spec, is_replacing=is_replacing)
     draft.check()
@@ -103,7 +107,7 @@ def test_a_name_is_not_both_a_model_and_an_alias(index: catalog_index.CatalogInd
 def test_a_name_that_is_freed_in_the_same_draft_can_be_taken(
     index: catalog_index.CatalogIndex,
 ) -> None:
-    draft = index.draft()
+    draft = new_draft(index)
     draft.clear_alias("alias")
     draft.declare(world.spec("alias"), is_replacing=False)
     draft.check()
@@ -124,7 +128,7 @@ def test_an_unknown_pool_is_refused(index: catalog_index.CatalogIndex) -> None:
 
 
 def test_a_pin_changes_nothing_else(index: catalog_index.CatalogIndex) -> None:
-    draft = index.draft()
+    draft = new_draft(index)
     draft.pin(model.ModelId("config"), is_pinned=True)
     assert draft.changes() == (
         catalog.ModelDeclared(world.spec("config", origin=model.FROM_CONFIG, pinned=True)),
@@ -149,15 +153,14 @@ def test_no_model_and_no_alias_has_a_name_of_an_llm(
     index.apply(dataclasses.replace(index.desired, llms=(llm,)))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         changes(index, world.spec(name, origin=model.FROM_API))
-    draft = index.draft()
+    draft = new_draft(index)
     draft.set_alias(desired.DesiredAlias(name, "api"))
     with pytest.raises(errors.AlreadyExists, match="name of an LLM"):
         draft.check()
 
 
 def test_no_llm_takes_the_name_of_a_model(index: catalog_index.CatalogIndex) -> None:
-    draft = index.draft(
-        dataclasses.replace(index.desired, llms=(llm_spec.LlmSpec("api", "/chat"),))
-    )
+    wanted = dataclasses.replace(index.desired, llms=(llm_spec.LlmSpec("api", "/chat"),))
+    draft = changeset.Changeset(index.models, index.aliases, wanted)
     with pytest.raises(errors.AlreadyExists, match="'api' is the name of an LLM"):
         draft.check()

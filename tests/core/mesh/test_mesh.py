@@ -295,9 +295,9 @@ def test_homes_are_by_the_name_that_is_called(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))
     mesh_world.feed(events.AliasRequested(desired.DesiredAlias("al", "g")))
     assert (
-        mesh_world.mesh.home("g"),
-        mesh_world.mesh.home("al"),
-        mesh_world.mesh.home("none"),
+        mesh_world.mesh.view().home("g"),
+        mesh_world.mesh.view().home("al"),
+        mesh_world.mesh.view().home("none"),
     ) == (
         "gpu-0",
         "gpu-0",

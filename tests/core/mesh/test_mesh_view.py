@@ -80,7 +80,7 @@ def test_models_are_found_by_name_version_and_alias(mesh_world: world.World) -> 
     assert {view.declared(*key).spec.id for key in (("a",), ("a", "1"), ("al",))} == {A}
     assert (view.aliases_of("a"), view.home("al")) == (
         frozenset({"al"}),
-        mesh_world.mesh.home("al"),
+        mesh_world.home("al"),
     )
     with pytest.raises(errors.ModelNotFound):
         view.declared("a", "2")
@@ -89,7 +89,7 @@ def test_models_are_found_by_name_version_and_alias(mesh_world: world.World) -> 
 def test_holders_are_the_homes_and_the_ready_workers_that_reported_a_copy(
     mesh_world: world.World,
 ) -> None:
-    home = mesh_world.mesh.home("a")
+    home = mesh_world.home("a")
     assert mesh_world.mesh.view().holders(A) == [home]
     (other,) = {"default-0", "default-1"} - {home}
     mesh_world.feed(events.CopyEnsured(other, A, copy=reports.CopyReport(A, "ready")))
