@@ -1,6 +1,6 @@
-"""The configuration file, checked and turned into frozen values.
+"""Read, check and freeze the configuration file.
 
-Must not start anything: it reads files and the environment alone.
+This package starts nothing: it only reads files and the environment.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ reference_markdown = reference.markdown
 def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
     """Return the configuration in a file.
 
-    `check` yields what else is wrong with a configuration that is good so far.
-    Raises ConfigInvalid with everything that is wrong, one `file:line: field: …` a line.
+    `check` yields further faults of a configuration that is valid otherwise. Raises ConfigInvalid,
+    with one line `file:line: field: …` for each fault.
     """
     file = os.fspath(path)
     positioned = yaml_positions.read(_text(file), file)
@@ -76,7 +76,8 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
 def parse(document: Mapping[str, Any]) -> Config:
     """Return the configuration in a JSON document such as `document` returns.
 
-    Paths must be absolute and need not exist here. Raises ConfigInvalid with all that is wrong.
+    Paths must be absolute and need not exist on this machine. Raises ConfigInvalid, with one line
+    for each fault.
     """
     config, faults = _validate(schema.Config, document, {})
     return _unless_faulty(config, [*faults, *name_conflicts.check(document)])
@@ -85,7 +86,7 @@ def parse(document: Mapping[str, Any]) -> Config:
 def parse_model(entry: Mapping[str, Any]) -> ModelSection:
     """Return one entry of `models:`, as the management API takes it.
 
-    Whether its pool exists is not checked. Raises ConfigInvalid with all that is wrong.
+    The name of its pool is not checked. Raises ConfigInvalid, with one line for each fault.
     """
     return _unless_faulty(*_validate(ModelSection, entry, {}))
 
@@ -96,7 +97,7 @@ def document(config: Config) -> dict[str, Any]:
     It holds the API keys. Keys that have their default are left out.
     """
     return {
-        # Named even if it is the default, because another process may have another MESHSERVE_HOME.
+        # Included even if it is the default: another process may have another MESHSERVE_HOME.
         "state_dir": str(config.state_dir),
         **config.model_dump(mode="json", exclude_defaults=True),
     }

@@ -1,4 +1,4 @@
-"""What a configuration asks of a mesh, as the core's values."""
+"""Translate a configuration to the core's desired state of the mesh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def from_config(
     settings: config.Config, capacity: cluster_control.WorkerCapacity
 ) -> desired.Desired:
-    """Return the desired state; `capacity` decides what `auto` means.
+    """Return the desired state; `capacity` gives the numbers that `auto` stands for.
 
     Raises ConfigInvalid if the cluster has too few GPUs.
     """
@@ -59,8 +59,8 @@ def from_registry(
     except errors.ConfigInvalid as error:
         if is_needed:
             raise
-        # A new configuration follows. The models that the last one declared are still needed, so
-        # that those which the new one leaves out are removed.
+        # A new configuration follows. It is compared with the models of the last one, so that
+        # those which it leaves out are removed.
         logger.warning("the last configuration can't be read any more: %s", error.message)
         specs = (
             change.spec for change in contents.changes if isinstance(change, catalog.ModelDeclared)

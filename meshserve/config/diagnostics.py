@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words for its author."""
+"""The faults of a configuration, in words for its author."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_MAX = 60
 
 
 class Diagnostic(NamedTuple):
-    """One mistake at `path`; `earlier` is the entry that it collides with, if any."""
+    """A fault at `path`; `earlier` is the entry that it conflicts with, if any."""
 
     path: Path
     message: str

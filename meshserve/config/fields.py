@@ -1,6 +1,6 @@
 """The base class of all sections, and the types of their keys.
 
-Each type brings what a user writes into one form, or raises ValueError with what would be right.
+Each type converts a user's value to one form, or raises a ValueError that says what is expected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNITS: dict[str, int] = {"": 1, "B": 1} | {
     for base, suffixes in ((1000, ("", "B")), (1024, ("I", "IB")))
     for suffix in suffixes
 }
-# A fraction and any case, for people write 1.5GB, 2Gi and 512mib.
+# Fractions and any case are allowed, because people write 1.5GB, 2Gi and 512mib.
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
@@ -77,7 +77,7 @@ def _positive(size: int) -> int:
 
 
 def _workers(value: object) -> object:
-    # In Python true is an int.
+    # A bool is an int in Python, but `true` is no number of workers.
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value != "auto" and not is_count:
         raise ValueError(
@@ -87,9 +87,9 @@ def _workers(value: object) -> object:
 
 
 def _version(value: object) -> object:
-    # YAML reads 1.10 as 1.1: a version may lose digits before it comes here.
+    # YAML reads 1.10 as the number 1.1, so a version without quotes may have lost digits.
     if isinstance(value, float):
-        # Not TypeError: pydantic collects ValueError alone.
+        # Not a TypeError: pydantic collects only ValueErrors.
         raise ValueError(f"put it in quotes: a version is text, and {value} is a number")  # noqa: TRY004
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -145,7 +145,7 @@ def _absolute_path(value: Path, info: ValidationInfo) -> Path:
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:
-    # Only a configuration that comes from a file speaks of this machine for certain.
+    # Without a file's folder, the configuration may come from another machine with other files.
     if _folder(info) is None or _exists(path):
         return path
     try:
@@ -194,7 +194,7 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NotFlag = BeforeValidator(_not_flag)
-"""For keys whose values are literal numbers: in Python `true` equals 1."""
+"""For keys with literal numbers: without it `true` would be accepted, because it equals 1."""
 Size = Annotated[
     int,
     BeforeValidator(parse_size),

@@ -13,12 +13,12 @@ from meshserve.core.values import llm_spec
 
 
 class ReplicasSection(fields.Section):
-    """How many engines of one LLM there may be."""
+    """How many engines of one LLM may run."""
 
     min: fields.Natural = 1
-    """The least number; with 0 the last one ends after `idle_timeout_s`."""
+    """The least number; with 0 the last engine ends after `idle_timeout_s`."""
     max: fields.Count | None = None
-    """The largest number, while requests queue. Default: `min`, or 1."""
+    """The largest number, reached only while requests queue. Default: `min`, or 1."""
 
     @model_validator(mode="after")
     def _are_in_order(self) -> ReplicasSection:
@@ -38,21 +38,21 @@ class AdapterSection(fields.Section):
     name: fields.ClientName
     """What clients call it."""
     uri: fields.Source
-    """Its folder, or where it is fetched from, as for the LLM itself."""
+    """The folder of its weights, or a URI, as for the LLM itself."""
 
 
 class HeldSection(fields.Section):
-    """How much may wait while no engine is ready; further requests get 503 with Retry-After."""
+    """Limits for requests that wait while no engine is ready; beyond them clients get 503."""
 
     requests: fields.Natural = 1000
-    """How many requests for the LLM."""
+    """How many requests for the LLM may wait."""
     bytes: fields.PositiveSize = 64 << 20
-    """Their bodies together."""
+    """How large their bodies may be together."""
     wait_s: fields.Seconds = 600.0
-    """How long each of them."""
+    """How long each request may wait."""
 
     def limits(self) -> llm_spec.HoldLimits:
-        """Return the core's value for it."""
+        """Return these limits as the core's value."""
         return llm_spec.HoldLimits(self.requests, self.bytes, self.wait_s)
 
 
@@ -81,9 +81,9 @@ class LlmSection(fields.Section):
     share: fields.Text = ""
     """LLMs with the same word here take turns on the same GPUs: one is awake, the others sleep."""
     sleep_level: Annotated[Literal[1, 2], fields.NotFlag] = 1
-    """Asleep, weights stay in host memory (1), or nothing does (2)."""
+    """Whether a sleeping LLM keeps its weights in host memory (1) or keeps nothing (2)."""
     residency_s_min: fields.Duration = 30.0
-    """How long it stays awake at least, where it shares."""
+    """With `share`: how long it stays awake before another LLM may take the GPUs."""
     engine: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Any of vLLM's engine arguments by its name in Python, such as `max_model_len`."""
     cpu_kv_cache: fields.PositiveSize = 1 << 30
@@ -93,7 +93,7 @@ class LlmSection(fields.Section):
     stall_timeout_s: fields.Seconds = 60.0
     """How long requests may run without a new token before the engine is restarted."""
     held: HeldSection = HeldSection()
-    """How much waits while no engine is ready."""
+    """How many requests may wait while no engine is ready, and how long."""
     runtime: fields.Text = Field(default="vllm", min_length=1)
     """`vllm`, or a third party's engine (entry points `meshserve.engines`)."""
 
@@ -106,9 +106,9 @@ class LlmSection(fields.Section):
         return self
 
     def spec_on(self, capacity: cluster_control.WorkerCapacity) -> llm_spec.LlmSpec:
-        """Return the core's value for it; `device: auto` is `cuda` if the cluster has a GPU.
+        """Return the core's spec of the LLM; `device: auto` is `cuda` if the cluster has a GPU.
 
-        Raises ConfigInvalid if it shares GPUs and the cluster has none.
+        Raises ConfigInvalid if the LLM shares GPUs and the cluster has none.
         """
         device = ("cuda" if capacity.gpus else "cpu") if self.device == "auto" else self.device
         if self.share and device == "cpu":

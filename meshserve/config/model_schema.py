@@ -16,12 +16,12 @@ class TensorSection(fields.Section):
     name: fields.Name
     """Its name on the wire."""
     datatype: fields.Datatype
-    """A word of the Open Inference Protocol."""
+    """Its datatype in the Open Inference Protocol."""
     shape: tuple[Annotated[fields.Whole, Field(ge=-1)], ...]
     """Its dimensions with the batch first; -1 is any size."""
 
     def spec(self) -> model.TensorSpec:
-        """Return the core's value for it, with the same name, datatype and shape."""
+        """Return the tensor as the core's value, with the same name, datatype and shape."""
         return model.TensorSpec(self.name, self.datatype, self.shape)
 
 
@@ -33,7 +33,7 @@ class ModelSection(fields.Section):
     uri: fields.Source
     """A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`."""
     version: fields.Version = "1"
-    """Its version. Where a client names none, the newest is served: `v0.10.0` over `v0.9.0`."""
+    """Its version. A client that names none gets the newest: `v0.10.0` is newer than `v0.9.0`."""
     runtime: fields.Text = ""
     """`onnx`, `torch`, `sklearn`, `xgboost`, `lightgbm`, `python` or a third party's. Default:
     inferred from the files."""
@@ -62,9 +62,9 @@ class ModelSection(fields.Section):
     """Other names for this version."""
 
     def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:
-        """Return the core's value for it.
+        """Return the core's spec of the model.
 
-        `load_timeout_s` is its pool's, for a model that has none of its own.
+        `load_timeout_s` is the default of its pool.
         """
         return model.ModelSpec(
             id=model.ModelId(self.name, self.version),
@@ -84,7 +84,7 @@ class ModelSection(fields.Section):
         )
 
     def desired_aliases(self) -> tuple[desired.DesiredAlias, ...]:
-        """Return its aliases as the core's values, declared by the configuration."""
+        """Return the model's aliases as the core's values, declared by the configuration."""
         return tuple(
             desired.DesiredAlias(alias, self.name, self.version, model.FROM_CONFIG)
             for alias in self.aliases
@@ -99,7 +99,7 @@ class RepositorySection(fields.Section):
     uri: fields.Source | None = None
     """A folder elsewhere, such as `s3://bucket/models`."""
     watch: fields.Flag = True
-    """Whether changes are taken over while the mesh runs."""
+    """Whether changes of the folder are applied while the mesh runs."""
     pool: fields.Text = desired.DEFAULT_POOL
     """The pool that serves its models."""
     trust: fields.Flag = False
@@ -112,6 +112,6 @@ class RepositorySection(fields.Section):
         return self
 
     def settings(self) -> desired.RepositorySettings:
-        """Return the core's value for it."""
+        """Return the repository as the core's value."""
         place = str(self.path or self.uri)
         return desired.RepositorySettings(place, self.watch, self.pool, self.trust)

@@ -1,7 +1,7 @@
-"""Names in a document that clash with each other or that nothing has.
+"""Find names in a document that conflict, or that refer to nothing.
 
-Works on the raw document, so that these mistakes are reported together with those of the schema.
-Entries of a wrong shape are skipped: the schema reports them.
+The raw document is checked, so that these faults are reported together with those of the schema.
+Entries of a wrong shape are skipped, because the schema reports them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def _repeated_models(models: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic
 
 
 class NameUse(NamedTuple):
-    """One use of a name: `label` begins the sentence of a conflict, `meaning` may end it."""
+    """One use of a name.
+
+    A conflict's message begins with the `label` of the later use, such as "alias", and ends with
+    the `meaning` of the first, such as "the name of a model".
+    """
 
     name: object
     label: str

@@ -1,6 +1,6 @@
-"""The keys of config.yaml: the one place where settings are named, described and checked.
+"""The sections of config.yaml: every key with its type, default, description and checks.
 
-Each section builds its own core value, so that a new key is declared and passed on in one file.
+Each section also builds the core's value from its keys, so a new key needs a change of one file.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class KeySection(fields.Section):
     admin: fields.Flag = False
     """Whether the client may use the management paths."""
 
-    # Read here, where the variables are: the controller that gets the document may run on
-    # another machine.
+    # Read now, because the controller may run on another machine, without these variables.
     @model_validator(mode="before")
     @classmethod
     def _read_environment(cls, content: Any, info: ValidationInfo) -> Any:
@@ -73,7 +72,7 @@ class GatewaySection(fields.Section):
     """Origins of web pages that may call the mesh, such as `https://shop.example`; `"*"`: all."""
 
     def settings(self) -> desired.GatewaySettings:
-        """Return the core's value for it."""
+        """Return the gateway's settings as the core's value."""
         keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
         return desired.GatewaySettings(self.listen, self.request_bytes_max, keys, self.cors_origins)
 
@@ -92,7 +91,7 @@ class CacheSection(fields.Section):
     path: fields.AbsolutePath | None = None
     """The folder. Default: `cache` in `state_dir`."""
     size: fields.PositiveSize = 20 << 30
-    """How much is kept; what was used longest ago goes first."""
+    """The largest total size; artifacts used longest ago are removed first."""
     artifact_bytes_max: fields.PositiveSize = 10 << 30
     """The biggest single artifact that is fetched."""
 
@@ -101,7 +100,7 @@ class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
     workers: fields.Workers = "auto"
-    """How many worker processes; `auto` chooses by the cores there are."""
+    """How many worker processes; `auto`: one for each core, 16 at most, or one for each GPU."""
     memory: fields.PositiveSize = 4 << 30
     """Host memory that one worker may use for models."""
     gpu_memory: fields.Size = 0
@@ -123,8 +122,8 @@ class PoolSection(fields.Section):
     load_timeout_s: fields.Seconds = 120.0
     """How long a load may take before it counts as failed."""
     copies_max: fields.Count = 8
-    """On how many workers at most a model is, if one worker is too few for its load. 1: always on
-    one."""
+    """The largest number of workers that serve one busy model; with 1 each model is on one
+    worker."""
 
     @model_validator(mode="after")
     def _fits_device(self) -> PoolSection:
@@ -237,7 +236,7 @@ class Config(fields.Section):
 
 
 def known_keys(root: type[fields.Section], path: diagnostics.Path) -> tuple[str, ...]:
-    """Return the keys that may stand in the section at `path` under `root`."""
+    """Return the keys that are allowed in the section at `path` below `root`."""
     # Pydantic says where an error is, not in which section: the keys' types say that.
     section = root
     for part in path:

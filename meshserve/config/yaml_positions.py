@@ -1,4 +1,4 @@
-"""YAML with the line of each key and each list entry."""
+"""Read YAML, and keep the line of each key and each list entry."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class PositionedDocument(NamedTuple):
     repeated: tuple[diagnostics.Diagnostic, ...]
 
     def line(self, path: diagnostics.Path) -> int:
-        """Return the line of `path`, or of the nearest entry around it."""
+        """Return the line of `path`, or of the nearest enclosing entry that has one."""
         while path:
-            # YAML reads an unquoted 1 as a number; the lines are kept by text.
+            # A key such as an unquoted 1 is a number in the path, but text in `lines`.
             for known in (path, (*path[:-1], str(path[-1]))):
                 if known in self.lines:
                     return self.lines[known]
@@ -68,7 +68,7 @@ def _walk(
     ancestors: tuple[yaml.Node, ...],
 ) -> Iterator[diagnostics.Diagnostic]:
     """Fill `lines` and yield repeated keys. Raises ConstructorError for a node inside itself."""
-    # An anchor may refer to a node around it, which has no end as a document.
+    # An alias may refer to a node that encloses it, which would be an endless document.
     if node in ancestors:
         raise yaml.constructor.ConstructorError(
             None, None, "a value that contains itself", node.start_mark

@@ -1,4 +1,4 @@
-"""One node's gateway: Envoy and its sidecar, started, configured, drained and stopped together."""
+"""One node's gateway: start, configure, drain and stop Envoy and its sidecar together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ Change = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 class NodeGateway:
     """The gateway whose files are below `run_dir`.
 
-    It belongs to one event loop, whose thread must live as long as Envoy should: Envoy is killed
-    when the thread ends.
+    It belongs to one event loop. When the loop's thread ends, the kernel kills Envoy.
     """
 
     def __init__(self, run_dir: str, envoy_concurrency: int = 1) -> None:
@@ -32,7 +31,7 @@ class NodeGateway:
     async def start(self, snap: snapshots.GatewaySnapshot) -> None:
         """Listen and serve.
 
-        Raises EnvoyFailed, or OSError if the address is taken, with nothing left running.
+        Raises EnvoyFailed, or OSError if the address is taken; then nothing is left running.
         """
         listener.check_is_free(snap.listen)
         self._state, self._listen = "starting", snap.listen
@@ -50,8 +49,8 @@ class NodeGateway:
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
         """Serve by this snapshot from now on. Snapshots are applied one by one, in order of calls.
 
-        A cancelled call's snapshot is applied all the same. Raises EnvoyFailed, after which the
-        snapshot of before is in force.
+        Cancelling the call does not stop the change. Raises EnvoyFailed, after which the gateway
+        serves by the previous snapshot.
         """
         if self._state == "stopped":
             raise envoy_process.EnvoyFailed("the gateway is not running")
@@ -74,13 +73,13 @@ class NodeGateway:
         )
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no new connections and wait for requests; return whether all ended in time."""
+        """Accept no new connections, and wait for requests; return whether all ended in time."""
         self._state = "draining"
         await self._sidecar.drain()
         return await self._envoy.drain(timeout_s)
 
     async def stop(self) -> None:
-        """End everything that was started, and remove its files but for the log."""
+        """Stop Envoy and the sidecar, and remove their sockets."""
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.wait([self._follower])
@@ -99,7 +98,7 @@ class NodeGateway:
             except asyncio.CancelledError:
                 done.cancel()
                 raise
-            # The caller of `apply` gets the failure, and the next snapshot is applied all the same.
+            # The caller of `apply` gets the failure; the loop goes on with the next snapshot.
             except Exception as failure:  # noqa: BLE001
                 if not done.cancelled():
                     done.set_exception(failure)

@@ -1,4 +1,7 @@
-"""Why an engine's processes fail: they log it and die, and their parent hears only of the death."""
+"""Keep the exceptions that an engine's processes log before they die: the parent sees only the end.
+
+The first of them is the reason of an engine's failure.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ FORMAT = "%(levelname)s %(asctime)s [%(fileinfo)s:%(lineno)d] %(message)s"
 
 
 class CrashLog(logging.Handler):
-    """Appends every exception that a child process logs to a file, a line of JSON each.
+    """Appends every exception that a child process logs to a file, as one line of JSON.
 
-    The parent's own exceptions are left out: it can raise them.
+    Exceptions of the parent process are left out, because it can raise them.
     """
 
     def __init__(self, path: str, parent_pid: int) -> None:
@@ -29,7 +32,7 @@ class CrashLog(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is None or self._is_parent:
             return
-        # Opened for each record: several processes append to the file.
+        # The file is opened for each record, because several processes append to it.
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps([record.created, f"{type(error).__name__}: {error}"]) + "\n")
@@ -72,12 +75,12 @@ def configure(folder: Path) -> Path:
 
 
 def first_reason(folder: Path, now_s: float) -> str:
-    """Return the first exception that was logged recently, "" without any; `now_s` is time.time().
+    """Return the first exception logged within RECENT_S, "" without any; `now_s` is Unix time.
 
-    The first, because the later ones follow from it.
+    The first exception is the cause; later ones follow from it.
     """
     path = folder / LOG_FILE
-    # Older ones belong to requests that failed while the engine lived on.
+    # Older exceptions belong to requests that failed without ending the engine.
     lines = path.read_text().splitlines() if path.exists() else []
     logged = (json.loads(line) for line in lines)
     return next((str(reason) for logged_s, reason in logged if now_s - logged_s <= RECENT_S), "")

@@ -1,4 +1,4 @@
-"""Which engine runs an LLM: vLLM, or one that another package brings."""
+"""Find the engine of an LLM by name: vLLM, or an engine of another package."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from meshserve.core.interfaces import llm_engine
 from meshserve.llm import vllm_engine
 
 GROUP = "meshserve.engines"
-"""Entry points of this group add engines: each names a subclass of `llm_engine.Engine`."""
+"""The group of entry points that add engines; each refers to a subclass of `llm_engine.Engine`."""
 
 BUILT_IN: Mapping[str, type[llm_engine.Engine]] = {"vllm": vllm_engine.VllmEngine}
 
 
 def find(name: str) -> type[llm_engine.Engine]:
-    """Return the class of the engines of that name.
+    """Return the class of the engine of this name.
 
-    Raises LoadFailed if no package brings it, or if its package can't be imported.
+    Raises LoadFailed if no package has it, or if its package can't be imported.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -29,7 +29,7 @@ def find(name: str) -> type[llm_engine.Engine]:
         )
     try:
         engine = points[name].load()
-    except Exception as error:  # Another package's code may raise anything; its name must be said.
+    except Exception as error:  # Another package's code may raise anything; the error must name it.
         raise errors.LoadFailed(
             f"engine {name!r} ({points[name].value}) can't be loaded: {error}"
         ) from error
@@ -41,7 +41,7 @@ def find(name: str) -> type[llm_engine.Engine]:
 
 
 def installed(name: str) -> type[llm_engine.Engine] | None:
-    """Return the class of the engines of that name, None if this machine does not have it.
+    """Return the class of the engine of this name, None if this machine does not have it.
 
     Other machines of the cluster may have it.
     """

@@ -1,4 +1,4 @@
-"""The ASGI app around an engine's own: health checks, a count of requests, and refusals."""
+"""The ASGI app around an engine's app: it adds health checks, request counts, and refusals."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from meshserve.core.interfaces import llm_engine
 from meshserve.protocol import llm_errors, paths
 
 RETRY_S = 5
-"""Retry-After of a refusal: an engine needs longer, but gateways know by then that it is gone."""
+"""Retry-After of a refusal: shorter than a restart, but gateways stop using the replica earlier."""
 
 PROBES = frozenset({"/health", "/load", paths.METRICS, "/ping", "/version"})
-"""Paths about the engine, whose requests are not work for it."""
+"""Paths of probes, which ask about the engine and do not count as its requests."""
 
 
 class LlmApp:
     """Passes one replica's requests to the engine's app, every byte untouched.
 
-    With a `refusal` it answers 503 with that reason instead. While it `is_draining`, only the
-    health check fails: requests that gateways still send are answered.
-    `failure` is asked for each request, so that none reaches a dead engine before its server has
-    noticed the death.
+    While `refusal` has a reason, every request is answered by 503 with it. While `is_draining`,
+    only the health check fails, and requests that gateways still send are answered.
+    `failure` is called for each request, so that none reaches a dead engine before the server has
+    noticed its death.
     """
 
     def __init__(self, engine_app: llm_engine.Asgi, failure: Callable[[], str]) -> None:
@@ -44,7 +44,7 @@ class LlmApp:
             await self._answer_health(send)
         elif refusal := self.refusal or self._failure():
             await _refuse(send, path, refusal)
-        # Probes never end: an LLM that gets nothing else must count as idle.
+        # Probes come for ever, and must not keep an LLM without other requests from being idle.
         elif path in PROBES:
             await self._engine_app(scope, receive, send)
         else:

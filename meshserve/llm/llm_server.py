@@ -1,4 +1,4 @@
-"""One replica of an LLM without Ray: its engine, the engine's app on sockets, the watch over it."""
+"""One replica of an LLM without Ray: it runs an engine, serves the engine's app, and watches it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WATCH_S = 0.1
 
 
 class LlmServer:
-    """Serves one LLM in this process. Made and used inside one running event loop, started once."""
+    """Serves one LLM in this process, in the event loop that creates it. It is started once."""
 
     def __init__(
         self,
@@ -35,15 +35,15 @@ class LlmServer:
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> model.Endpoint:
-        """Load the model, make a token, listen, and return where.
+        """Load the model, generate a token, listen, and return the endpoint.
 
-        Raises MeshError with the reason, and leaves no process and no file then.
+        Raises MeshError with the reason if that fails, and then leaves no process and no file.
         """
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 await self._start_engine()
         except TimeoutError:
-            # An engine that hangs while it starts may not hear `close`.
+            # An engine that hangs in its start may not react to `close`.
             self.engine.kill()
             await self.stop()
             raise errors.LoadFailed(
@@ -60,7 +60,7 @@ class LlmServer:
                 f"{self.spec.name} has adapters, and engine {self.spec.runtime!r} serves none"
             )
         await self.engine.start(self._order)
-        # Some engines are loaded and fail with their first step: only a token shows that it works.
+        # Some engines load and then fail at the first step: only a token proves that one works.
         await self.engine.make_token()
 
     async def _serve(self) -> model.Endpoint:
@@ -76,7 +76,7 @@ class LlmServer:
         )
 
     async def _watch(self) -> None:
-        # From outside the engine's core: what hangs there can't report that it hangs
+        # The watch is outside the engine's core, because a core that hangs can't report it
         # (docs/decisions/0085-engines-are-watched-from-outside.md).
         loop = asyncio.get_running_loop()
         while not self._failed.done():
@@ -101,9 +101,9 @@ class LlmServer:
         )
 
     def _fail(self, reason: str) -> None:
-        """Send requests away from now on, and end the engine.
+        """Refuse requests from now on, and kill the engine.
 
-        An engine that stands still does not end its streams; killed, it ends them with errors.
+        A hanging engine would never end its streams; a killed one ends them with errors.
         """
         if self._app is not None:
             self._app.refusal = f"the engine has failed: {reason}"
@@ -112,7 +112,7 @@ class LlmServer:
         self.engine.kill()
 
     def report(self) -> llm_spec.LlmReport:
-        """Return the replica's report of now."""
+        """Return the present report of the replica."""
         is_running = self._app is not None and not self._failed.done()
         counts = self.engine.counts() if is_running else llm_engine.EngineCounts()
         return llm_spec.LlmReport(
@@ -130,14 +130,14 @@ class LlmServer:
         )
 
     async def wait_until_failed(self) -> str:
-        """Return the reason once the engine is dead or stands still; only `stop` is of use then."""
+        """Wait until the engine is dead or hangs; return the reason. Call `stop` then."""
         return await asyncio.shield(self._failed)
 
     async def sleep(self, level: int) -> None:
-        """Answer what was accepted, then free the GPUs and send requests away.
+        """Answer the accepted requests, then refuse new ones and free the GPUs.
 
-        Level 1 keeps the weights in host memory, 2 nothing. Raises Unsupported, and serves on, if
-        the engine can't sleep.
+        Level 1 keeps the weights in host memory, level 2 keeps nothing. Raises Unsupported, and
+        goes on serving, if the engine can't sleep.
         """
         app = self._started_app()
         if not self.engine.capabilities.can_sleep:
@@ -156,9 +156,9 @@ class LlmServer:
             raise
 
     async def wake(self) -> None:
-        """Take the GPUs again, and return once a token was made.
+        """Take the GPUs again, and return once a token was generated.
 
-        Raises Unavailable if that fails; the server has failed then.
+        Raises Unavailable if that fails; then the engine is killed and the server has failed.
         """
         app = self._started_app()
         try:

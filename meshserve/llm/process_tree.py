@@ -1,4 +1,4 @@
-"""The processes that an engine starts, and theirs: found, remembered, and ended without traces."""
+"""Find the processes that an engine starts, and their descendants, and end them without traces."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import psutil
 
 POLL_S = 0.02
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
-# Shared memory as Python, vLLM and joblib name it. A process that ends by SIGKILL leaves it there,
-# and it stays until the machine restarts.
+# Names of shared memory of Python, vLLM and joblib. A process that is killed leaves its shared
+# memory behind, until the machine restarts.
 SEGMENT = re.compile(rf"{SHARED_MEMORY}/(?:psm_|vllm_)\S*", re.ASCII)
 SEMAPHORES = "sem.loky-{pid}-*"
 
@@ -37,7 +37,7 @@ class ProcessTree:
                     parent = psutil.Process(child.pid)
                     self._known.update((parent, *parent.children(recursive=True)))
         for process in self._known:
-            # The only place that says which segments a process has mapped.
+            # No other source shows which segments a process has mapped.
             with contextlib.suppress(OSError):
                 maps = Path(f"/proc/{process.pid}/maps").read_text()
                 self._segments.update(SEGMENT.findall(maps))
@@ -55,8 +55,8 @@ class ProcessTree:
 
     def wait(self, timeout_s: float) -> None:
         """Wait for at most `timeout_s` until all have ended, and remove their shared memory."""
-        # Not psutil.wait_procs: it takes the exit status of a child, and multiprocessing then
-        # waits for it for ever.
+        # psutil.wait_procs would take a child's exit status, for which multiprocessing then waits
+        # for ever.
         end_s = time.monotonic() + timeout_s
         while self.living() and time.monotonic() < end_s:
             time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""What an engine's counts show over time: how fast it is, and whether it stands still."""
+"""Measure from an engine's counts how fast it is, and whether it hangs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Histogram: TypeAlias = tuple[tuple[float, int], ...]
 
 
 class EngineProgress:
-    """Takes an engine's counts with their times, and measures the last half minute.
+    """An engine's counts over the last WINDOW_S seconds.
 
-    `stalled_s` is how long requests have run or waited without any progress.
+    `stalled_s` says for how long requests have run or waited without any progress.
     """
 
     def __init__(self) -> None:
@@ -25,9 +25,9 @@ class EngineProgress:
         self._progressed_s = 0.0
 
     def observe(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
-        """Take in the engine's counts at one moment."""
+        """Add the engine's counts at time `now_s`."""
         _, before = self._latest
-        # The first requests after a rest start a new measurement: nothing could progress before.
+        # Without requests nothing can progress, so the first ones start a new measurement.
         is_busy = counts.running + counts.waiting > 0
         was_busy = before.running + before.waiting > 0
         if not is_busy or not was_busy or counts.progress != before.progress:
@@ -44,16 +44,16 @@ class EngineProgress:
             samples.popleft()
 
     def tokens_per_s(self) -> float:
-        """Return the rate of tokens of all requests together."""
+        """Return the tokens per second of all requests together, within the window."""
         if not self._samples:
             return 0.0
         (began_s, first), (now_s, last) = self._samples[0], self._latest
         return (last.tokens - first.tokens) / (now_s - began_s) if now_s > began_s else 0.0
 
     def ttft_s(self, share: float) -> float:
-        """Return the time to first token that `share` (0 to 1) of the requests stayed within.
+        """Return the time to first token that a `share` (0 to 1) of the requests did not exceed.
 
-        Of all requests since the engine's start, if none came within the window.
+        It is of the requests within the window, or of all since the start if the window has none.
         """
         _, now = self._latest
         recent = _difference(now.ttft, self._samples[0][1].ttft) if self._samples else ()

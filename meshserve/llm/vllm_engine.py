@@ -1,6 +1,6 @@
-"""vLLM as an engine: the only file that imports it, and only when an engine starts.
+"""vLLM as an engine. Only this file imports vLLM, and only when an engine starts.
 
-Importing vLLM takes seconds and starts threads, so no other process should have to.
+Importing vLLM takes seconds and starts threads, which no other process should have to bear.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from meshserve.llm import crash_log, error_handlers, process_tree, vllm_args, vl
 T = TypeVar("T")
 
 CPU_DEFAULTS: dict[str, object] = {"enforce_eager": True}
-"""On a CPU compiling takes minutes, and gains less than most engines there ever win back."""
+"""On a CPU, compiling takes minutes, more than most engines gain by it in their whole life."""
 
 INSTALL_HINT = (
     "LLMs need vLLM: pip install 'meshserve[llm]' (NVIDIA GPUs) or 'meshserve[llm-cpu]' (none), "
@@ -59,7 +59,7 @@ def make_parser() -> Any:
 def check_arguments() -> None:
     """Read a JSON list of `engine` sections from stdin, and print their faults as a JSON line.
 
-    The main program of the child process of `vllm_args.check_in_child`.
+    This is the main function of the child process that `vllm_args.check_in_child` starts.
     """
     parser = make_parser()
     faults = [vllm_args.faults(parser, section) for section in json.load(sys.stdin)]
@@ -67,10 +67,10 @@ def check_arguments() -> None:
 
 
 def pause_while_waiting() -> None:
-    """Let this process sleep instead of spin while it waits for another process of its engine.
+    """Make this process sleep instead of spin while it waits for another process of its engine.
 
-    A plugin that vLLM calls in each of its processes (entry point `vllm.general_plugins`); it does
-    nothing unless our own environment variable is set.
+    vLLM calls this plugin (entry point `vllm.general_plugins`) in each of its processes. It does
+    nothing unless the environment variable MESHSERVE_ENGINE_PAUSE_S is set.
     """
     pause_s = os.environ.get(vllm_env.PAUSE)
     if pause_s:
@@ -82,8 +82,8 @@ def pause_while_waiting() -> None:
 class VllmEngine(llm_engine.Engine):
     """One LLM run by vLLM: its API in this process, its core and workers in processes of their own.
 
-    `start` sets the environment variables that vLLM reads, so a process should have one engine,
-    and no other code that reads them.
+    `start` sets environment variables of this process for vLLM, so a process should have only one
+    engine, and no other code that reads them.
     """
 
     def __init__(self) -> None:
@@ -106,12 +106,12 @@ class VllmEngine(llm_engine.Engine):
     def argument_faults(
         cls, sections: Sequence[Mapping[str, object]]
     ) -> list[list[llm_engine.ArgumentFault]]:
-        """Return what vLLM's own parser does not take."""
+        """Return the arguments that vLLM's own parser refuses, one list for each section."""
         return vllm_args.check_in_child(sections)
 
     @property
     def capabilities(self) -> llm_engine.EngineCapabilities:
-        """An engine sleeps if it was started for a GPU that it shares."""
+        """The engine can sleep if it was started on GPUs that it shares; it serves adapters."""
         spec = self._order.spec if self._order is not None else None
         can_sleep = spec is not None and spec.device == "cuda" and bool(spec.share)
         tokens = self._engine.model_config.max_model_len if self._engine is not None else 0
@@ -119,7 +119,7 @@ class VllmEngine(llm_engine.Engine):
 
     @property
     def app(self) -> llm_engine.Asgi:
-        """VLLM's own OpenAI app."""
+        """The OpenAI app of vLLM itself."""
         app: llm_engine.Asgi = self._app
         return app
 
@@ -132,7 +132,7 @@ class VllmEngine(llm_engine.Engine):
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
         self._set_environment(order, self._folder)
         args, self._engine = await self._translating_errors(asyncio.to_thread(self._load, order))
-        # Now, while they live: their shared memory can't be found once they are killed.
+        # The processes' shared memory can be found only while they live.
         self._processes.remember()
         self._app = await self._translating_errors(self._build_app(args))
 
@@ -165,15 +165,15 @@ class VllmEngine(llm_engine.Engine):
         from vllm.entrypoints.launchers.api_server import app_state
         from vllm.entrypoints.launchers.app import build_app
 
-        # As vLLM's own launcher does: profiling has filled this cache while the engine was loaded.
+        # vLLM's own launcher does this too: profiling filled the cache while the engine loaded.
         await self._engine.reset_mm_cache()
         self._tasks = tuple(await self._engine.get_supported_tasks())
         app = build_app(args, self._tasks, self._engine.model_config)
         if self._order is not None:
             error_handlers.install(app, self._order.spec.name)
         await app_state.init_app_state(self._engine, app.state, args, self._tasks)
-        # vLLM tells its server to exit when the engine dies. Ours stays until it is stopped: it
-        # still has to say what happened.
+        # vLLM makes its server exit when the engine dies. Our server must stay until it is stopped,
+        # to answer requests with the reason.
         app.state.server = types.SimpleNamespace(should_exit=False)
         await self._lifespan.enter_async_context(app.router.lifespan_context(app))
         return app
@@ -185,7 +185,7 @@ class VllmEngine(llm_engine.Engine):
         except errors.MeshError:
             raise
         except Exception as error:
-            # vLLM raises whatever its libraries raise, and all of it means one thing here.
+            # vLLM lets exceptions of all its libraries through; each means that the load failed.
             raise errors.LoadFailed(self._reason() or f"{type(error).__name__}: {error}") from error
 
     def _reason(self) -> str:
@@ -194,7 +194,7 @@ class VllmEngine(llm_engine.Engine):
         return crash_log.first_reason(self._folder, time.time())
 
     async def make_token(self) -> None:
-        """Have the engine make one token, or one vector. Raises MeshError."""
+        """Have the engine generate one token, or compute one vector. Raises LoadFailed."""
         await self._translating_errors(_exhaust(self._probe(f"ready-{next(self._probe_numbers)}")))
 
     def _probe(self, request_id: str) -> AsyncIterator[object]:
@@ -210,7 +210,7 @@ class VllmEngine(llm_engine.Engine):
         return outputs
 
     def failure(self) -> str:
-        """Return why its core ended; a worker that dies takes the core with it."""
+        """Return why the core ended, "" while it lives; the death of a worker ends the core too."""
         if self._engine is None or not self._engine.errored:
             return ""
         reason = self._reason()
@@ -219,7 +219,7 @@ class VllmEngine(llm_engine.Engine):
     def counts(self) -> llm_engine.EngineCounts:
         """Return vLLM's counts.
 
-        Those stand still when its core does, so the number of requests is this process's own.
+        They stop changing when the core hangs, so this process counts the requests itself.
         """
         engine = self._engine
         unfinished = engine.get_num_unfinished_requests() if engine is not None else 0
@@ -233,7 +233,7 @@ class VllmEngine(llm_engine.Engine):
     async def wake(self) -> None:
         """Take the GPUs again; after level 2 also load the weights again."""
         if self._sleep_level > 1:
-            # The KV cache comes last: it must not hold anything that wrong weights computed.
+            # The KV cache comes last: it must not hold values of weights that are not loaded yet.
             await self._engine.wake_up(["weights"])
             await self._engine.collective_rpc("reload_weights")
             await self._engine.wake_up(["kv_cache"])
@@ -241,12 +241,12 @@ class VllmEngine(llm_engine.Engine):
             await self._engine.wake_up()
 
     def kill(self) -> None:
-        """Send SIGKILL to its processes."""
+        """Send SIGKILL to the engine's processes."""
         self._processes.kill()
 
     async def close(self) -> None:
-        """Ask its processes to end, kill those that don't, and remove its files."""
-        # The app first: it still reads the engine's statistics in the background.
+        """Ask the engine's processes to end, kill those that don't, and remove its files."""
+        # The app ends first, because it reads the engine's statistics in the background.
         await self._lifespan.aclose()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown, SHUTDOWN_S)

@@ -1,4 +1,4 @@
-"""The environment variables of vLLM's processes, as a function of what they are to run."""
+"""The environment variables of vLLM's processes, computed from the order that they carry out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from meshserve.core.interfaces import llm_engine
 
 READY_MARGIN_S = 5
-"""vLLM gives up a start this much before the server would: its own message says more."""
+"""vLLM times out a start this much earlier than the server, because its message says more."""
 
 PAUSE = "MESHSERVE_ENGINE_PAUSE_S"
-"""How long vLLM's processes sleep between two looks at each other; unset, they never sleep."""
+"""The variable with the seconds that vLLM's processes sleep between polls of each other.
+
+Without it they spin.
+"""
 
 PAUSE_S = 2e-5
 
@@ -25,7 +28,7 @@ NO_TELEMETRY = {
 
 
 def enforced(order: llm_engine.EngineOrder) -> dict[str, str]:
-    """Return the variables that hold whatever the environment says.
+    """Return the variables that override the environment.
 
     No telemetry is sent, and nothing is downloaded for a model that is on this machine.
     """
@@ -36,7 +39,7 @@ def enforced(order: llm_engine.EngineOrder) -> dict[str, str]:
 def defaults(
     order: llm_engine.EngineOrder, cores: Sequence[int], logging_config: str
 ) -> dict[str, str]:
-    """Return the variables that hold unless the environment sets them.
+    """Return the variables that apply unless the environment sets them.
 
     `cores` are the CPUs that this process may use, `logging_config` is a file for vLLM.
     """
@@ -55,10 +58,10 @@ def defaults(
 
 
 def core_shares(cores: Sequence[int], processes: int) -> str:
-    """Return equal runs of cores, one a process, in vLLM's syntax: `0,1|2,3`.
+    """Return an equal share of the cores for each process, in vLLM's syntax: `0,1|2,3`.
 
-    Left alone, vLLM wants a NUMA node for each process. With fewer cores than processes, several
-    take the same one.
+    By default vLLM requires a NUMA node for each process. With fewer cores than processes, several
+    processes get the same core.
     """
     run = len(cores) // processes
     shares = (

@@ -1,4 +1,4 @@
-"""The counts of vLLM's engine, from the Prometheus metrics that vLLM keeps in this process."""
+"""Read the counts of vLLM's engine from the Prometheus metrics that it keeps in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUNNING = "vllm:num_requests_running"
 TOKENS = "vllm:generation_tokens_total"
 KV_USED = "vllm:kv_cache_usage_perc"
 TTFT = "vllm:time_to_first_token_seconds_bucket"
-# All that a step can change: prompt tokens too, so that a long prompt being read is progress.
+# All metrics that a step can change. Prompt tokens count too: reading a long prompt is progress.
 PROGRESS = (
     RUNNING,
     "vllm:num_requests_waiting",
@@ -28,8 +28,8 @@ def counts(
 ) -> llm_engine.EngineCounts:
     """Return the counts of this process's engine, which has `unfinished` requests.
 
-    vLLM updates its metrics with every step. If its core stands still, `running` keeps its last
-    value, bounded by `unfinished`, and the requests that came since count as waiting.
+    vLLM updates its metrics with every step. If its core hangs, `running` keeps its last value,
+    bounded by `unfinished`, and the requests that came since count as waiting.
     """
     totals, ttft = _collect(registry)
     running = min(int(totals[RUNNING]), unfinished)

@@ -1,6 +1,6 @@
-"""Fakes that pass the same contract tests as what they stand for, and suites for plug-ins.
+"""Fakes that pass the contract tests of the real parts, and conformance suites for plug-ins.
 
-For tests only: nothing that serves imports this folder.
+They are for tests only: the serving code does not import this package.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def check_engine(make_engine: llm_engine.EngineMaker, order: llm_engine.EngineOr
     """Raise AssertionError at the first rule of the plug-in contract that the engine breaks.
 
     `order` names a model that the engine can load and that completes text; its `run_dir` must be
-    an empty folder. The engine is started once, asked through its app, killed and closed.
-    Everything else that the engine raises where it must not is not caught.
+    an empty folder. The engine is started once, gets requests through its app, and is killed.
+    Other exceptions of the engine are not caught.
     """
     asyncio.run(_check_life(make_engine, order))
 
@@ -61,7 +61,7 @@ async def _check_life(make_engine: llm_engine.EngineMaker, order: llm_engine.Eng
 async def check_started_engine(engine: llm_engine.Engine, order: llm_engine.EngineOrder) -> None:
     """Run all checks on an engine that was started with `order`, and leave it running.
 
-    Raises AssertionError at the first rule that it breaks.
+    Raises AssertionError at the first rule that the engine breaks.
     """
     for check in CHECKS:
         await check(StartedEngine(engine, order))
@@ -112,7 +112,7 @@ class Exchange:
                 await self._changed.wait()
 
     async def leave(self) -> None:
-        """Close the connection as a client does that waits no longer."""
+        """Close the connection, as a client does that no longer wants the answer."""
         self._has_left.set()
         async with _within(SOON_S, "a request must end when its client leaves"):
             await asyncio.gather(self.task, return_exceptions=True)
@@ -174,7 +174,7 @@ class StartedEngine:
     async def wait_until(
         self, promise: str, is_true: Callable[[llm_engine.EngineCounts], bool]
     ) -> None:
-        """Return once `is_true` of the engine's counts. Raises AssertionError after SOON_S."""
+        """Return once the counts fulfil `is_true`; after SOON_S raise AssertionError(`promise`)."""
         async with _within(SOON_S, promise):
             while not is_true(self.engine.counts()):  # noqa: ASYNC110 - only polling shows it
                 await asyncio.sleep(POLL_S)
@@ -244,7 +244,7 @@ async def check_that_counts_follow_requests(started: StartedEngine) -> None:
 
 
 async def check_that_a_client_that_leaves_ends_its_request(started: StartedEngine) -> None:
-    """Nothing is generated for a client that has gone."""
+    """Generation stops when the client disconnects."""
     before = started.engine.counts().tokens
     exchange = started.complete(stream=True, max_tokens=LONG)
     await exchange.first_part()
@@ -255,7 +255,7 @@ async def check_that_a_client_that_leaves_ends_its_request(started: StartedEngin
 
 
 async def check_that_sleep_is_declared(started: StartedEngine) -> None:
-    """An engine sleeps and serves again after it, or says that it can't."""
+    """An engine that declares `can_sleep` serves again after sleep and wake."""
     if started.engine.capabilities.can_sleep:
         await started.engine.sleep(1)
         await started.engine.wake()
@@ -264,7 +264,7 @@ async def check_that_sleep_is_declared(started: StartedEngine) -> None:
 
 
 async def check_that_a_killed_engine_ends_its_streams(started: StartedEngine) -> None:
-    """Streams end with an error, and the engine has failed. The engine is of no use afterwards."""
+    """After `kill` streams end with an error and `failure` has a reason. Ends the engine."""
     exchange = started.complete(stream=True, max_tokens=LONG)
     await exchange.first_part()
     started.engine.kill()

@@ -1,6 +1,6 @@
 """A cluster in memory, whose workers load, pin and report like real ones.
 
-They fail where a test has said so beforehand.
+Tests choose which calls fail.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FakeWorker:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def take(self, step: catalog_sync.SyncStep) -> None:
-        """Take a catalog step, and drop the copies of what it changes. Raises MissedStep."""
+        """Apply a catalog step, and drop the copies of changed models. Raises MissedStep."""
         for change in self.follower.apply(step):
             match change:
                 case catalog.ModelDeclared(spec=spec):
@@ -76,7 +76,7 @@ class FakeWorker:
         self.copies[id_] = reports.CopyReport(id_, "ready", "", SIZE)
 
     def copies_of(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
-        """Return its copies of these models."""
+        """Return the worker's copies of these models, without those that it does not have."""
         return tuple(
             self.copies[id_]._replace(pinned=id_ in self.pins) for id_ in ids if id_ in self.copies
         )
@@ -114,8 +114,8 @@ class FakeWorker:
 class FakeCluster(fake_replicas.FakeReplicas):
     """Implements `cluster_control.Cluster`.
 
-    `failing_starts`, `failing_configures` and `lost_steps` count the failures to come, by worker
-    or node; `failing_loads` has the reasons by model name. `calls` records the calls in words.
+    `failing_starts`, `failing_configures` and `lost_steps` say how many of the next calls fail, by
+    worker or node; `failing_loads` has the reasons by model name. `calls` records calls in words.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
             worker.ended.set_result(reason)
 
     async def capacity(self) -> cluster_control.WorkerCapacity:
-        """Return the capacity that it was made with."""
+        """Return the capacity given to the constructor."""
         return self._capacity
 
     async def nodes(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def start_worker(
         self, worker_id: str, settings: desired.WorkerSettings
     ) -> events.WorkerStarted:
-        """Start a worker. Raises Unavailable as often as `failing_starts` says."""
+        """Start a worker. Raises Unavailable while `failing_starts` counts failures for it."""
         self.calls.append(f"start {worker_id}")
         if worker_id in self.workers:
             self.kill(worker_id)
@@ -185,7 +185,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         return await asyncio.shield(worker.ended) if worker else "there is none"
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
-        """Take the step, or lose it on the way as often as `lost_steps` says."""
+        """Apply the step, or lose it while `lost_steps` counts losses for the worker."""
         worker = self._worker(worker_id)
         if self.lost_steps[worker_id] > 0:
             self.lost_steps[worker_id] -= 1
@@ -193,7 +193,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
         worker.take(step)
 
     async def ensure_loaded(self, worker_id: str, id_: model.ModelId, timeout_s: float) -> None:
-        """Load a copy at once. Raises DeadlineExceeded without any time."""
+        """Load a copy at once. Raises DeadlineExceeded if `timeout_s` is not positive."""
         self.calls.append(f"load {id_} on {worker_id}")
         if timeout_s <= 0:
             raise errors.DeadlineExceeded("no time to load")
@@ -231,13 +231,13 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def start_gateway(
         self, node: str, snapshot: snapshots.GatewaySnapshot
     ) -> reports.GatewayReport:
-        """Start a gateway, or take over the one that runs."""
+        """Start a gateway, or configure the one that already runs."""
         self.calls.append(f"start gateway {node}")
         self.gateways[node] = snapshot
         return await self.gateway_report(node)
 
     async def configure_gateway(self, node: str, snapshot: snapshots.GatewaySnapshot) -> None:
-        """Keep the snapshot. Raises MeshError as often as `failing_configures` says."""
+        """Keep the snapshot. Raises MeshError while `failing_configures` counts failures."""
         await self.gateway_report(node)
         if self.failing_configures[node] > 0:
             self.failing_configures[node] -= 1

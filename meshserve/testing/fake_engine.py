@@ -1,4 +1,4 @@
-"""An engine without a model: words by a rule instead of tokens, in the shapes of OpenAI's API."""
+"""An engine without a model: it answers OpenAI's API with words that follow a rule."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Refused(Exception):
 class FakeEngine(llm_engine.Engine):
     """Passes the same checks as vLLM's engine, and fails when a test wants it to.
 
-    A start takes `start_s`, and fails if `start_failure` has a reason; a token takes `step_s`.
-    `die` and `stall` do what SIGKILL and SIGSTOP do to a real engine. `calls` has the names of
-    the calls, `aborted` counts the requests whose client left.
+    A start takes `start_s` seconds, and fails if `start_failure` has a reason; a token takes
+    `step_s` seconds. `die` and `stall` have the effects of SIGKILL and SIGSTOP. `calls` records
+    the names of calls, and `aborted` counts the requests whose client left.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FakeEngine(llm_engine.Engine):
 
     @property
     def capabilities(self) -> llm_engine.EngineCapabilities:
-        """It sleeps if it was made so, and serves adapters."""
+        """The engine can sleep if the constructor was told so, and serves adapters."""
         return llm_engine.EngineCapabilities(can_sleep=self.can_sleep, has_adapters=True)
 
     @property
@@ -72,7 +72,7 @@ class FakeEngine(llm_engine.Engine):
         return self._answer
 
     async def start(self, order: llm_engine.EngineOrder) -> None:
-        """Take the order after `start_s`. Raises LoadFailed if a test wants it to."""
+        """Keep the order after `start_s` seconds. Raises LoadFailed with `start_failure`."""
         self.calls.append("start")
         await asyncio.sleep(self.start_s)
         if self.start_failure:
@@ -80,7 +80,7 @@ class FakeEngine(llm_engine.Engine):
         self._order = order
 
     async def make_token(self) -> None:
-        """Make one token. Raises Unavailable if the engine has died."""
+        """Generate one token. Raises Unavailable if the engine has died."""
         self.calls.append("token")
         try:
             async for _ in self._words("ready?", 1):
@@ -89,7 +89,7 @@ class FakeEngine(llm_engine.Engine):
             raise errors.Unavailable(str(dead)) from dead
 
     def failure(self) -> str:
-        """Return what it died of."""
+        """Return why the engine died, "" while it lives."""
         return self._failure
 
     def counts(self) -> llm_engine.EngineCounts:
@@ -107,7 +107,7 @@ class FakeEngine(llm_engine.Engine):
         )
 
     async def sleep(self, level: int) -> None:
-        """Record the call. Raises Unsupported if it was made without `can_sleep`."""
+        """Record the call. Raises Unsupported unless the engine `can_sleep`."""
         if not self.can_sleep:
             await super().sleep(level)
         self.calls.append(f"sleep {level}")
@@ -117,11 +117,11 @@ class FakeEngine(llm_engine.Engine):
         self.calls.append("wake")
 
     def stall(self) -> None:
-        """Make no more tokens, and report nothing of it."""
+        """Generate no more tokens, without reporting a failure."""
         self._may_step.clear()
 
     def die(self, reason: str = "the engine core was killed") -> None:
-        """End as a killed process does: its requests end with errors."""
+        """Fail as a killed engine does: all running requests end with errors."""
         self._failure = self._failure or reason
         self._died.set()
         self._may_step.set()
@@ -207,7 +207,7 @@ class FakeEngine(llm_engine.Engine):
         elif path not in {"/v1/chat/completions", "/v1/completions"}:
             raise Refused(404, "Not Found")
         else:
-            # An adapter's answers differ from those of its base by its name in the prompt.
+            # An adapter's name is part of the prompt, so its answers differ from its base model's.
             has_adapter = self._order and request["model"] in self._order.adapter_paths
             prompt = (request["model"] if has_adapter else "") + _prompt(request)
             words = self._words(prompt, request.get("max_tokens") or MAX_TOKENS)

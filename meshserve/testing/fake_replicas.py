@@ -1,4 +1,4 @@
-"""LLM replicas in memory: they start, sleep, wake, report and end as real ones do."""
+"""LLM replicas in memory, which start, sleep, wake, report and end as real ones do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOOK_S = 7.0
 
 
 class FakeReplica:
-    """The process of one replica. `last_report` is what it reports."""
+    """The process of one replica. It reports `last_report`, which a test sets."""
 
     def __init__(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan, pid: int
@@ -34,9 +34,9 @@ class FakeReplica:
 class FakeReplicas:
     """A `cluster_control.ReplicaControl` whose failures a test sets beforehand.
 
-    `failing_replicas` counts the starts that fail, and `failing_orders` the sleeps and wakes, by
-    replica. `slow` holds starts back until the replica's event is set. `gpus` are those of each
-    node; replicas hold theirs. Calls are appended to `calls` in words.
+    By replica, `failing_replicas` says how many of the next starts fail, and `failing_orders` how
+    many sleeps and wakes. A start of a replica in `slow` waits for its event. `gpus` has the
+    number of GPUs of each node. Calls are appended to `calls` in words.
     """
 
     def __init__(self, calls: list[str]) -> None:
@@ -66,7 +66,7 @@ class FakeReplicas:
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
     ) -> events.ReplicaReady:
-        """Start a replica. Raises LoadFailed as often as `failing_replicas` says."""
+        """Start a replica. Raises LoadFailed while `failing_replicas` counts failures for it."""
         self._calls.append(f"start replica {replica_id}")
         if replica_id in self.replicas:
             self.kill_replica(replica_id)
@@ -109,7 +109,7 @@ class FakeReplicas:
         return self._replica(replica_id).last_report
 
     async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
-        """Return `gpus` without those that replicas hold."""
+        """Return the nodes with their `gpus`, and how many of them no replica holds."""
         return tuple(self._node_capacity(node, gpus) for node, gpus in self.gpus.items())
 
     def _node_capacity(self, node: str, gpus: int) -> llm_spec.NodeCapacity:

@@ -1,4 +1,4 @@
-"""A registry in memory, and repositories that hold what a test puts into them."""
+"""A registry in memory, and repositories whose scans a test provides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meshserve.core.values import catalog, desired, model, registry_contents, re
 class FakeStore:
     """Implements `cluster_control.RegistryStore`.
 
-    `is_broken` makes every write fail, `stall` makes it wait until the event is set.
+    With `is_broken` every write fails; with `stall` every write waits until the event is set.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class FakeStore:
         self.stall: threading.Event | None = None
 
     def load(self) -> registry_contents.RegistryContents:
-        """Return all that was saved."""
+        """Return everything that was saved."""
         measured = (
             catalog.ModelDeclared(declared.spec, self.learned.get(id_))
             for id_, declared in self.models.items()
@@ -36,7 +36,7 @@ class FakeStore:
         )
 
     def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
-        """Keep the changes. Raises Unavailable if it is broken."""
+        """Keep the changes. Raises Unavailable if `is_broken`."""
         self._check()
         for change in changes:
             self._save(change)
@@ -55,7 +55,7 @@ class FakeStore:
                 self.document = change.document
 
     def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep what was measured. Raises Unavailable if it is broken."""
+        """Keep the measurements. Raises Unavailable if `is_broken`."""
         self._check()
         self.learned.update((measurement.id, measurement.measured) for measurement in learned)
 
@@ -67,19 +67,19 @@ class FakeStore:
 
 
 class FakeWatch:
-    """Implements `cluster_control.RepositoryWatch`; `put` gives a repository's next scan."""
+    """Implements `cluster_control.RepositoryWatch`; a test adds a repository's scans by `put`."""
 
     def __init__(self) -> None:
         self._scans: dict[str, asyncio.Queue[cluster_control.RepositoryScan]] = {}
 
     def put(self, place: str, scan: cluster_control.RepositoryScan) -> None:
-        """Have the repository hold this from now on."""
+        """Add the next scan of the repository at `place`."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
     async def scans(
         self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> AsyncIterator[cluster_control.RepositoryScan]:
-        """Yield what was put, in order. Raises InvalidRequest without a time to load."""
+        """Yield the added scans in order. Raises InvalidRequest for a timeout of 0 or less."""
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")
         scans = self._scans.setdefault(repository.place, asyncio.Queue())

@@ -1,4 +1,4 @@
-"""A clock that a test moves by hand."""
+"""A clock that a test advances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import heapq
 import itertools
 
 TURNS = 20
-"""Turns of the event loop after each wake-up: what follows from it happens at that time."""
+"""Turns of the event loop after each wake-up, so that its consequences happen at that time."""
 
 
 class ManualClock:
@@ -23,13 +23,13 @@ class ManualClock:
         return self._now_s
 
     async def sleep(self, seconds: float) -> None:
-        """Return once `advance` has moved time by so many seconds."""
+        """Return once `advance` has moved time forward by this many seconds."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now_s + seconds, next(self._numbers), woken))
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward, and wake all who sleep until then or less."""
+        """Move time forward, and wake the sleepers that are due, in order of their times."""
         end_s = self._now_s + seconds
         await self._turn()
         while self._sleepers and self._sleepers[0][0] <= end_s:

@@ -63,8 +63,9 @@ def check_runtime(
     `artifact` is one model (see `artifact_at`), `spec` how it is declared. `inputs` are arrays by
     name with the datatypes and shapes of the signature, and with two rows or more if there is a
     batch dimension; they are made up if left out. `expected` are the outputs for these inputs:
-    floats are compared with a relative tolerance of 1e-5, everything else exactly.
-    What the runtime itself raises where it must not, such as for read-only inputs, is not caught.
+    floats are compared with tolerances of 1e-5 (relative) and 1e-6 (absolute), everything else
+    exactly.
+    Other exceptions of the runtime, such as for read-only inputs, are not caught.
     """
     case = make_case(runtime, artifact, spec, inputs)
     for check in CHECKS:
@@ -90,7 +91,7 @@ def make_case(
         loaded = RuntimeCase(runtime, artifact, spec, {}).load()
         inputs = probing.make_up(loaded.signature.inputs, probing.FREE_SIZES[0])
         loaded.close()
-    # Arrays that lie in a received message are read-only too.
+    # In service inputs are views of a received message, which are read-only.
     copies = {name: array.copy() for name, array in inputs.items()}
     for array in copies.values():
         array.flags.writeable = False
@@ -150,7 +151,7 @@ def check_that_devices_are_verified(case: RuntimeCase) -> None:
 
 
 def check_that_the_footprint_is_guessed(case: RuntimeCase) -> None:
-    """The hint is positive on the host, and needs no GPU for a model on the CPU."""
+    """On the CPU `footprint_hint` returns some host bytes and no GPU bytes."""
     hint = case.runtime.footprint_hint(case.artifact, "cpu")
     assert hint.host_bytes > 0, "footprint_hint must be an upper guess: more than 0 bytes"
     assert hint.gpu_bytes == 0, "footprint_hint must ask for no GPU bytes on the device cpu"
@@ -230,7 +231,7 @@ def check_that_rows_are_independent(case: RuntimeCase) -> None:
 
 
 def check_that_threads_do_not_disturb_each_other(case: RuntimeCase) -> None:
-    """Models load at the same time in several threads, and predict so if they are reentrant."""
+    """Several threads can load models at once, and call one model at once if it is reentrant."""
     with ThreadPoolExecutor(THREADS) as threads:
         copies = list(threads.map(lambda _: case.load(), range(THREADS)))
         answers = [copy.predict(case.inputs, ()) for copy in copies]
@@ -243,7 +244,7 @@ def check_that_threads_do_not_disturb_each_other(case: RuntimeCase) -> None:
 
 
 def check_that_declarations_are_verified(case: RuntimeCase) -> None:
-    """A true declaration is taken; one with another output datatype is refused."""
+    """A declared signature is accepted if true, and refused with another output datatype."""
     loaded = case.load()
     signature = loaded.signature
     loaded.close()
@@ -260,7 +261,7 @@ def check_that_declarations_are_verified(case: RuntimeCase) -> None:
 
 
 def check_that_broken_files_are_refused(case: RuntimeCase) -> None:
-    """Empty files are a LoadFailed, never a crash."""
+    """`load` raises LoadFailed for empty files."""
     with tempfile.TemporaryDirectory() as folder:
         path = _copied(case.artifact, Path(folder))
         for name, _ in content.files(path):
@@ -285,7 +286,7 @@ def check_that_files_are_needed_only_if_declared(case: RuntimeCase) -> None:
 def check_that_capabilities_are_implemented(case: RuntimeCase) -> None:
     """An attached model gives the same outputs as before; a detached one can be closed."""
     with tempfile.TemporaryDirectory() as folder:
-        # Only cached files may be mapped, and only mapped weights can be detached.
+        # Only files in the cache may be mapped, and only mapped weights can be detached.
         path = _copied(case.artifact, Path(folder))
         artifact = replace(artifact_at(path), is_cached=True)
         loaded = case.runtime.load(artifact, case.spec, "cpu")

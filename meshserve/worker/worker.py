@@ -1,4 +1,4 @@
-"""A whole worker without Ray: its models, its application, its sockets."""
+"""One worker without Ray: its models, its application and its sockets."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class PoolWorker:
         listeners = [sockets.unix_socket(address.socket_path), sockets.tcp_socket(address.host)]
         self._server = await http_protocol.serve(self.app.handle, listeners)
         self._ticking = tasks.spawn(self.host.run(), "tick")
-        # Last, so that all that was imported and made until here is never scanned again.
+        # Last: objects that exist until now are never scanned by the garbage collector again.
         process_memory.calm_collector()
         return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
         """Apply a step of the catalog. Raises catalog_sync.MissedStep if one before is missing."""
         self.host.apply(step)
-        # With a part of the catalog, models that exist would be answered "not found".
+        # A worker with only a part of the catalog would answer "not found" for existing models.
         self.app.is_synced = self.host.catalog_follower.is_complete
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
@@ -111,7 +111,7 @@ class PoolWorker:
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
-        # The sockets before the models, which requests under way still need.
+        # The sockets are closed before the models, which requests in progress still need.
         if self._server is not None:
             await self._server.stop()
         await self.host.close()

@@ -31,12 +31,12 @@ def test_the_schema_refuses_unknown_keys() -> None:
         "| `device` | `cpu` or `cuda` | `cpu` | Where models run. |",
         (
             "| `workers` | whole number or `auto` | `auto` | How many worker processes; "
-            "`auto` chooses by the cores there are. |"
+            "`auto`: one for each core, 16 at most, or one for each GPU. |"
         ),
         "| `name` | text | **needed** | What clients call it. |",
         (
-            "| `sleep_level` | `1` or `2` | `1` | Asleep, weights stay in host memory (1), "
-            "or nothing does (2). |"
+            "| `sleep_level` | `1` or `2` | `1` | Whether a sleeping LLM keeps its weights in host "
+            "memory (1) or keeps nothing (2). |"
         ),
         "| `keys` | list |  | API keys. Without any, every client may do everything. |",
     ],

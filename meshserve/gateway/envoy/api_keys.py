@@ -1,6 +1,6 @@
-"""Envoy's API key filter: which clients may call a path. Pure.
+"""Settings of Envoy's API key filter, which decides which clients may call a path.
 
-The keys come with the route table, so that they change without closing the listener's connections.
+The keys are part of the route table, so that a change of keys closes no connections. No I/O.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ API_KEYS_ROUTE = (
 
 
 class AccessLevel(enum.Enum):
-    """Who may call a path: everybody, every client with a key, or clients with an admin's key."""
+    """Who may call a path: all clients, all clients with a key, or clients with an admin's key."""
 
     OPEN = "open"
     CLIENT = "client"
@@ -29,7 +29,7 @@ class AccessLevel(enum.Enum):
 
 
 def http_filter() -> Json:
-    """Return the filter, without any key, and disabled on routes that have no rule for it."""
+    """Return the filter without keys; it is disabled on routes without a `rule`."""
     return {
         "name": FILTER,
         "disabled": True,
@@ -55,12 +55,12 @@ def _all_clients(keys: Sequence[snapshots.ApiKey]) -> Json:
 
 
 def _admins_only(keys: Sequence[snapshots.ApiKey]) -> Json:
-    # Our rights belong to keys, but the filter's to clients, and a client may have keys of both
-    # kinds. Keys without rights are therefore given to a client that does not exist.
+    # In our configuration a key is an admin's, in the filter a client is, and a client may have
+    # keys of both kinds. So keys that are no admin's are given to a client that does not exist.
     admins = sorted({key.client for key in keys if key.admin})
     no_client = "-" + "".join(key.client for key in keys)
     clients = {key.key: key.client if key.admin else no_client for key in keys}
-    # An empty list would allow every client.
+    # To the filter an empty list means that every client is allowed.
     return _rule(clients) | {"allowed_clients": admins or [f"-{no_client}"]}
 
 

@@ -1,8 +1,9 @@
-"""A program that becomes another one, which dies with its parent.
+"""Run a program that is killed when its parent dies.
 
     python die_with_parent.py PARENT_PID PROGRAM ARGUMENT…
 
-It is a program because code between fork and exec is not safe in a process with threads.
+This is a program of its own, because code between fork and exec is not safe in a process with
+threads.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ PR_SET_PDEATHSIG = 1
 def become(parent_pid: int, command: list[str]) -> None:
     """Replace this process by `command`, killed when the parent's thread ends (prctl(2)).
 
-    Returns only if the parent has ended already. Also raises the limit of open files to the most
-    that is allowed: every connection is one.
+    Returns only if the parent has ended already. Also raises the limit of open files to the
+    allowed maximum, because each connection is an open file.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Where a gateway keeps its sockets, its configuration and its log: below one folder of its own."""
+"""The paths of a gateway's sockets, configuration and log, below one folder of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SOCKET_PATH_BYTES_MAX = 107
 
 @dataclass(frozen=True, slots=True)
 class GatewayPaths:
-    """Paths below `run_dir`, whose own path should be short, because that of a socket must be."""
+    """Paths below `run_dir`, which must be short enough for the paths of sockets in it."""
 
     run_dir: str
 
     @property
     def config_dir(self) -> str:
-        """The folder that Envoy watches, with its configuration alone."""
+        """The folder that Envoy watches; it has only Envoy's configuration."""
         return f"{self.run_dir}/envoy"
 
     @property
@@ -46,7 +46,7 @@ class GatewayPaths:
         return f"{self.config_dir}/{name}"
 
     def make_folders(self) -> None:
-        """Make the folders. Raises OSError, also if `run_dir` is too long for a socket in it."""
+        """Create the folders. Raises OSError, also if `run_dir` is too long for sockets in it."""
         if len(self.admin_socket.encode()) > SOCKET_PATH_BYTES_MAX:
             raise OSError(
                 f"the folder {self.run_dir} has too long a name: "

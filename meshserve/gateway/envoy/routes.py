@@ -1,8 +1,8 @@
-"""Envoy's route table: which cluster answers a request. Pure.
+"""Build Envoy's route table, which decides which cluster answers a request. No I/O.
 
-It is a tree of hash look-ups, so that its size costs nothing. A prediction walks it twice: first by
-path, for the API key's rule and the script's task; then, once the script has set `x-mesh-model`, by
-the model's name.
+The table is a tree of hash look-ups, so that its size does not slow requests down. A prediction is
+looked up twice: by path, for the API key's rule and the script's task, and then, once the script
+has set `x-mesh-model`, by the model's name.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ CALL_ANSWERS_ON: Json = {
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 }
 
-# A prediction changes no state, so it may be tried again whatever became of the first attempt.
+# A prediction changes no state, so it may be tried again however the first attempt failed.
 PREDICTION_RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream,reset,reset-before-request,retriable-status-codes",
     "retriable_status_codes": [503],
     "num_retries": 5,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.5s"},
     "retry_host_predicate": matchers.OTHER_HOSTS,
-    # Each attempt to find another host takes the ring's next point, which may be the same worker's.
+    # Each attempt takes the next point of the ring, which may be of the same worker.
     "host_selection_retry_max_attempts": 32,
 }
-# A command is tried again only if it can't have arrived.
+# A command is tried again only if it certainly did not arrive.
 COMMAND_RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream",
     "num_retries": 6,
@@ -58,7 +58,7 @@ COMMAND_RETRIES: Json = {
 
 
 def table(snap: snapshots.GatewaySnapshot) -> Json:
-    """Return the route table of everything behind the one port."""
+    """Return the route table of the gateway's one port."""
     host = {
         "name": TABLE,
         "domains": ["*"],
@@ -90,7 +90,7 @@ def _tree(snap: snapshots.GatewaySnapshot) -> Json:
 
 def _pools(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
     """Return the action for each model and alias outside of the default pool."""
-    # Made once a pool: models outnumber pools by far.
+    # Each pool's action is built once and shared by its models, of which there may be thousands.
     pools = {
         pool: matchers.action(_route(snap, clusters.pool_cluster(pool)))
         for pool in set(snap.routes.values())
@@ -112,7 +112,7 @@ def _hot(snap: snapshots.GatewaySnapshot, hot: snapshots.HotRoute) -> Json:
 def _turns(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
     """Return the actions for requests that a script has marked: too large, or for an LLM.
 
-    One look-up serves both, so that LLMs cost the other requests nothing.
+    One look-up finds both, so that LLMs do not slow down other requests.
     """
     discarded = matchers.action(_route(snap, clusters.NODE_HTTP))
     turns = {lua_filter.TOO_LARGE: discarded, lua_filter.TOO_LARGE_FOR_LLM: discarded}
@@ -137,7 +137,7 @@ def _by_path(
 
 
 def _statistics(snap: snapshots.GatewaySnapshot, default: str) -> Json:
-    """Return the action for ModelStatistics: a worker knows one model's, the controller all."""
+    """Return the action for ModelStatistics: of one model by a worker, of all by the controller."""
     all_models = matchers.action(_target_route(snap, endpoints.STATISTICS))
     one_model = matchers.action(_route(snap, default))
     return matchers.if_present(lua_filter.MODEL_HEADER, one_model, all_models)
@@ -156,11 +156,11 @@ def _target_route(
 def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = False) -> Json:
     """Return a route to the cluster by any path.
 
-    It is small, because each model outside of the default pool has one.
+    The route must be small: the table repeats it for each model outside of the default pool.
     """
     action: Json = {"cluster": cluster, "timeout": "0s"}
-    # The sidecar keeps deadlines itself: it can end a stream that has begun with a status, which
-    # Envoy could only reset.
+    # The sidecar enforces deadlines itself: it can end a stream in progress with a gRPC status,
+    # which Envoy could only reset.
     if cluster != clusters.NODE_GRPC:
         action["max_stream_duration"] = {"grpc_timeout_header_max": "0s"}
     if cluster in SERVERS:
@@ -171,16 +171,16 @@ def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = F
     if is_openai:
         action["regex_rewrite"] = openai_errors.REWRITE
         route["request_headers_to_add"] = [openai_errors.MARK]
-    # The sidecar sends calls through Envoy again, where their key is checked once more.
+    # The sidecar must get the key: it sends calls through Envoy, which checks the key again.
     if snap.keys and cluster != clusters.NODE_GRPC:
         route["request_headers_to_remove"] = list(api_keys.KEY_HEADERS)
     return route
 
 
 def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
-    """Return the filters that the route enables; all others are disabled on it.
+    """Return the settings of the filters that the route enables.
 
-    Only the route by path decides this: filters keep the settings of a request's first route.
+    Only the route by path has them, because filters keep the settings of a request's first route.
     """
     rules = api_keys.rule(target.level, snap.keys)
     if target.cluster == clusters.NODE_GRPC:

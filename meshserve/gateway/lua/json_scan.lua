@@ -1,12 +1,11 @@
--- Find `model` in the body of a request to an LLM: in JSON, or in a form that brings a file.
+-- Find `model` in the body of a request to an LLM: in JSON, or in a form with a file.
 --
--- The whole body is buffered, since Envoy must know the model before it sends anything on. What
--- counts is the time that reading takes from the thread that all requests share: strings, nearly
--- all of a large body, are skipped at the speed of memchr.
+-- The whole body is buffered, because Envoy must know the model before it can forward anything. The
+-- scan must be fast, because all requests share its thread: strings, nearly all of a large body,
+-- are skipped at the speed of memchr.
 --
 -- For every body that is JSON the result is that of Python's `json`: the last `model` of the
--- outermost object. Broken JSON is noticed only where it is in the way; the engine refuses the
--- rest.
+-- outermost object. Not all broken JSON is noticed here; the engine refuses the rest.
 
 local json_scan = {}
 
@@ -14,9 +13,9 @@ json_scan.NOT_JSON = "the body is not valid JSON"
 json_scan.NOT_OBJECT = "the body must be a JSON object"
 json_scan.NO_MODEL = "you must provide a model parameter"
 
--- Every string, quote and bracket is a step. Bounds the time of a hostile body to 0.1 s.
+-- Each string, quote and bracket is a step. The bound limits the time of a hostile body to 0.1 s.
 local STEPS_MAX = 2000000
--- An escape of six bytes can stand for one byte of a name.
+-- One byte of a name may be written as an escape of six bytes, \uXXXX.
 local WRITTEN_NAME_BYTES_MAX = 6 * shared.NAME_BYTES_MAX
 local WRITTEN_KEY_BYTES_MAX = 6 * #"model"
 local FORM_HEAD_BYTES_MAX = 2048
@@ -48,8 +47,8 @@ function json_scan.is_utf8(text)
   return not rest:gsub("[\240-\244][\128-\191][\128-\191][\128-\191]", "."):find("[\128-\255]")
 end
 
--- Return the code point of the \uXXXX at `position`, or of two of them that are a surrogate pair,
--- and the position behind; nil if it is none.
+-- Return the code point of the \uXXXX, or of the surrogate pair of two of them, at `position`, and
+-- the position behind; nil if the text has none there.
 local function code_point(text, position)
   local high = tonumber(text:match("^\\u(%x%x%x%x)", position) or "", 16)
   if high == nil then return nil, position end
@@ -58,11 +57,12 @@ local function code_point(text, position)
   if low then
     return 0x10000 + (high - 0xD800) * 1024 + tonumber(low, 16) - 0xDC00, position + 12
   end
-  -- Half a pair is no character: U+FFFD stands for it.
+  -- Half a surrogate pair is no character and becomes U+FFFD.
   return (high >= 0xD800 and high < 0xE000) and 0xFFFD or high, position + 6
 end
 
--- Return the text of a JSON string, given as written between its quotes; nil if it is invalid.
+-- Return the text of a JSON string without escapes, nil if an escape is invalid. `written` is what
+-- the body has between the quotes.
 local function unescape(written)
   local parts, position = {}, 1
   while true do
@@ -82,7 +82,7 @@ local function unescape(written)
   return table.concat(parts)
 end
 
--- Steps left for the body that is being read. One variable will do, because reading never yields.
+-- Steps left for the body that is being read. One variable is enough: reading never yields.
 local steps_left = 0
 
 local function step()
@@ -119,7 +119,7 @@ local function after_nested(text, position)
     if CLOSING[byte] then depth = depth - 1 end
     position = position + 1
     if depth == 0 then return position end
-    -- A prompt of tokens may be a million numbers: skip them in one step.
+    -- A prompt may be a list of a million token numbers, which are skipped in one step.
     if DIGITS[text:byte(position)] then position = text:match("^[%d, ]*()", position) end
   end
 end
@@ -152,8 +152,8 @@ local function after_member(text, position)
   return after and after_space(text, after), text:sub(position + 1, quote - 1), value
 end
 
--- Return whether the text is one object, and its last `model` as written: false if that is no
--- string, nil if there is none.
+-- Return whether the text is one object, and its last `model` as written: false if the value is not
+-- a string, nil if the object has no such key.
 local function written_model(text)
   local start = text:sub(1, 3) == BYTE_ORDER_MARK and 4 or 1
   local position, model = after_space(text, start), nil

@@ -1,7 +1,7 @@
-"""The text of the Lua scripts that Envoy runs.
+"""Assemble the text of the Lua scripts that Envoy runs.
 
-Envoy compiles each script by itself and has no search path for modules of ours, so the files that a
-script needs, and the constants that it shares with Python, are written before it.
+Envoy can't load Lua modules, so the modules that a script needs, and the constants that it shares
+with Python, are put in front of it in one text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MODULES = {"small_models": ("shared",), "llm": ("shared", "json_scan")}
 
 
 def source(script: str, constants: Mapping[str, str | int]) -> str:
-    """Return the script `small_models` or `llm`, which reads `constants.NAME`."""
+    """Return the text of `small_models` or `llm`, in which `constants.NAME` has these values."""
     modules = (f"local {name} = (function()\n{read(name)}end)()\n" for name in _MODULES[script])
     return "".join((_table(constants), *modules, read(script)))
 

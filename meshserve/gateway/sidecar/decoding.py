@@ -15,14 +15,14 @@ Handler = Any
 
 
 class DecodeErrors(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC comes without types
-    """Wraps methods with one request message; methods with a stream decode for themselves."""
+    """Wraps methods with one request message; methods with a request stream are left alone."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the method's handler, with decoding moved into the method."""
+        """Return a handler of the method that decodes the message itself, to see the error."""
         handler = await continuation(details)
         if handler is None or handler.request_streaming or handler.request_deserializer is None:
             return handler

@@ -1,4 +1,4 @@
-"""One page of metrics for the whole mesh: every process is asked for its own, at the same time."""
+"""Collect one page of metrics for the whole mesh, from all processes at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILURES_HELP = (
 
 
 class MetricsFanout:
-    """Collects pages, and counts for each process how often it did not answer."""
+    """Collects the pages of all processes, and counts how often each process did not answer."""
 
     def __init__(self, envoy: envoy_admin.EnvoyAdmin) -> None:
         self._envoy = envoy
@@ -71,7 +71,7 @@ def _endpoints(snap: snapshots.GatewaySnapshot) -> Mapping[str, model.Endpoint]:
 
 
 def _replica_labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]]:
-    """Return the labels of each replica's series, which engines do not know."""
+    """Return labels to add to each replica's series, because engines don't know these names."""
     return {
         member.worker_id: {"model": llm.name, "replica": member.worker_id}
         for llm in snap.llms
@@ -82,7 +82,8 @@ def _replica_labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]
 async def _fetch(endpoint: model.Endpoint, node: str) -> str:
     is_on_node = bool(endpoint.socket_path) and endpoint.node == node
     socket_path = endpoint.socket_path if is_on_node else None
-    # Without TLS, but the default loads certificates, which takes longer than the request.
+    # The connection has no TLS. By default httpx would load certificates, which takes longer than
+    # the request.
     transport = httpx.AsyncHTTPTransport(uds=socket_path, verify=False)
     async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S) as http:
         answer = await http.get(f"http://{endpoint.host}:{endpoint.port}{paths.METRICS}")

@@ -1,4 +1,4 @@
-"""The sidecar's HTTP app (ASGI): server metadata, readiness, all metrics, and slow refusals."""
+"""The sidecar's HTTP app (ASGI): server metadata, readiness, metrics, and refused large bodies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SERVER_METADATA: dict[str, Any] = {
     "version": importlib.metadata.version("meshserve"),
     "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
 }
-"""The Open Inference Protocol's server metadata, over REST and gRPC alike."""
+"""The server metadata of the Open Inference Protocol, the same over REST and gRPC."""
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class SidecarHttp:
-    """The app. It calls `is_ready`, `metrics` and `request_bytes_max` anew for every answer."""
+    """Answers with the present values of `is_ready`, `metrics` and `request_bytes_max`."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class SidecarHttp:
 
 
 async def _discard_body(request: requests.Request) -> None:
-    """Read the body to its end: many clients read no answer before they have sent everything."""
+    """Read the body to its end, because many clients read the answer only after sending it all."""
     with contextlib.suppress(requests.ClientDisconnect):
         async for _ in request.stream():
             pass

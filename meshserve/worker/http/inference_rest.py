@@ -53,7 +53,7 @@ class InferenceRest:
     async def answer(self, request: worker_app.InferenceRequest) -> http_protocol.Answer:
         """Answer a request. Raises ModelNotFound for other paths, or as `ModelHost.infer` does."""
         path = request.path.decode("latin-1")
-        # Split first: a quoted name may hold slashes.
+        # Split before unquoting, because a quoted name may hold slashes.
         parts = [unquote(part) for part in path.strip("/").split("/")]
         match parts:
             case ["v2", "models", name, "versions", version, *rest_]:
@@ -141,9 +141,9 @@ class InferenceRest:
         raise _no_such_method(request)
 
     def _labelled(self, name: str, label: str) -> str:
-        """Return the version of the model that TensorFlow Serving's label means: an alias of it.
+        """Return the model's version for a label of TensorFlow Serving, which is an alias here.
 
-        Raises ModelNotFound if it is none.
+        Raises ModelNotFound if the label is not an alias of this model.
         """
         catalog = self._host.catalog_follower.catalog
         alias = catalog.alias(label)
@@ -189,7 +189,7 @@ class InferenceRest:
         description = await self._host.describe(name, version, request.expires_s)
         body = compression.inflate(request.body, request.headers)
         predicted = v1.decode_predict(body, description.signature)
-        # What was decoded by one version's signature is answered by that version.
+        # The version whose signature decoded the request must also answer it.
         predicted.call.model, predicted.call.version = name, description.id.version
         reply = await self._reply(predicted.call, request.expires_s)
         return 200, JSON_HEADERS, v1.encode_predict(reply, predicted)

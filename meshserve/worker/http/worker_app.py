@@ -1,7 +1,7 @@
-"""A worker's requests, from whole HTTP messages to answers.
+"""A worker's application: it takes whole HTTP requests and returns answers.
 
-gRPC comes bridged to HTTP/1.1 by Envoy: one message in each direction, errors in headers. The
-application is one function for `http_protocol.serve`, which answers quick predictions at once.
+Envoy bridges gRPC to HTTP/1.1: one message in each direction, errors in headers. The application
+is a function for `http_protocol.serve`, and answers quick predictions without waiting.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GRPC_HEADERS = (error_responses.GRPC_TYPE,)
 TEXT_HEADERS = ((b"content-type", b"text/plain"),)
 
 PATIENCE_S = 600.0
-"""Time that a request without a deadline waits for its model and its turn."""
+"""How long a request without a deadline may wait for its model and for its run."""
 
 MODEL_METADATA = (b"mm-vmodel-id", b"mm-model-id")
 """ModelMesh's gRPC metadata that names the model; the first one wins."""
@@ -48,7 +48,7 @@ UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 TIMEOUT_DIGITS_MAX = 8
 
 ABANDONED = "Abandoned"
-"""The kind of failure of requests whose callers left before the answer."""
+"""The kind of failure that counts requests whose callers disconnected before the answer."""
 
 LATENCY_BOUNDS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -59,8 +59,8 @@ LATENCY_BOUNDS_S = (
 class InferenceRequest:
     """One request for a model.
 
-    `path` is still percent-encoded. `expires_s` is its deadline on the event loop's clock.
-    `metadata_model` is the model that gRPC metadata names instead of the message, or "".
+    `path` is still percent-encoded. `expires_s` is the deadline on the event loop's clock.
+    `metadata_model` is the model named by gRPC metadata, which overrides the message's, or "".
     """
 
     __slots__ = ("body", "expires_s", "headers", "metadata_model", "method", "path")
@@ -84,9 +84,9 @@ class InferenceRequest:
 
 
 def _timeout_s(value: bytes) -> float:
-    """Return the seconds in a `grpc-timeout` header. Raises InvalidRequest.
+    """Return the seconds of a `grpc-timeout` header. Raises InvalidRequest.
 
-    It has at most 8 digits and a unit (PROTOCOL-HTTP2.md in github.com/grpc/grpc).
+    The value is at most 8 digits and a unit (PROTOCOL-HTTP2.md in github.com/grpc/grpc).
     """
     digits, unit = value[:-1], value[-1:]
     if not digits.isdigit() or len(digits) > TIMEOUT_DIGITS_MAX or unit not in UNITS_S:
@@ -120,8 +120,9 @@ def _from_base64(value: bytes) -> str:
 class WorkerLoad:
     """Counters of a whole worker's requests since its process began.
 
-    `in_flight` is the number of requests that wait now. `failures_by_kind` has the class names of
-    errors. `latency_counts` are answers by LATENCY_BOUNDS_S, the last one above all bounds.
+    `in_flight` is the number of requests that wait now. The keys of `failures_by_kind` are class
+    names of errors. `latency_counts` has the answers of each bucket of LATENCY_BOUNDS_S, and last
+    those above all bounds.
     """
 
     requests: int = 0
@@ -144,14 +145,14 @@ class WorkerLoad:
 
 
 Route = Callable[[InferenceRequest], Answer | Awaitable[Answer]]
-"""Answers at once or, where it has to wait, later. Raises the errors that become answers."""
+"""Returns an answer, or an awaitable if it has to wait. Raises the errors that become answers."""
 
 
 class WorkerApp:
     """Answers the requests of one worker.
 
-    `is_synced` is set once the worker has its catalog. Before that, and while it is draining, it
-    answers 503, which Envoy retries on another worker.
+    `is_synced` is set once the worker has its catalog. Before that, and while `is_draining`, every
+    request is answered by 503, which Envoy retries on another worker.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class WorkerApp:
         rest: Route,
         pages: Mapping[str, Callable[[], Answer]],
     ) -> None:
-        """`rest` answers all that is neither gRPC nor one of `pages`, which are not counted."""
+        """`pages` answer their paths, without counts; `rest` answers all else that is not gRPC."""
         self.is_synced = False
         self.is_draining = False
         self.load = load
@@ -192,11 +193,11 @@ class WorkerApp:
     def handle(
         self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
     ) -> Answer | Awaitable[Answer]:
-        """Answer one request: at once if nothing has to be waited for. Errors are answers too."""
+        """Return the answer to a request, or an awaitable if it has to wait. Raises nothing."""
         route = self._grpc.get(path)
         if route is None and path in self._pages:
             return self._pages[path]()
-        # REST's form for gRPC too: Envoy retries a 503 elsewhere, and no client sees it.
+        # A REST answer does for gRPC too: Envoy retries a 503 elsewhere, so no client sees it.
         if self.is_draining or not self.is_synced:
             draining = errors.Unavailable("the worker is draining or starting")
             return error_responses.rest_error(draining)

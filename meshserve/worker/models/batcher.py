@@ -25,7 +25,7 @@ Outcome = Tensors | errors.MeshError
 logger = logging.getLogger(__name__)
 
 QUICK_RUN_S = 0.0005
-"""Runs expected to be shorter stay on the event loop: a thread would cost a tenth of that."""
+"""Shorter runs stay on the event loop, because a thread would add a tenth of this time."""
 
 SMOOTHING = 0.2
 """Weight of the newest run in the expected times (an exponential moving average)."""
@@ -37,8 +37,8 @@ class RunRequest:
 
     `inputs` were checked against the signature; `rows` is the size of their first dimension if the
     model has a batch dimension, else 1. It is 0 for inputs whose first sizes are unequal or zero:
-    they are no rows to join, so the model alone judges them. Empty `outputs` mean all. `expires_s`
-    is on the event loop's clock.
+    such inputs can't be joined, and the model may refuse them. Empty `outputs` mean all.
+    `expires_s` is the deadline on the event loop's clock.
     """
 
     inputs: Tensors
@@ -55,7 +55,7 @@ class _Job:
 
 
 class _Finished(NamedTuple):
-    """What a run came to: its jobs, their outcomes in order, and the seconds that they took."""
+    """The result of a run: its jobs, their outcomes in the same order, and the seconds it took."""
 
     jobs: Sequence[_Job]
     outcomes: Sequence[Outcome]
@@ -63,7 +63,7 @@ class _Finished(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Jobs that a thread runs, and the end of that."""
+    """Jobs that a thread runs, and the future of their result."""
 
     batch: Sequence[_Job]
     end: asyncio.Future[_Finished]
@@ -89,7 +89,7 @@ class BatchLimits:
 
 
 class Batcher:
-    """The runs of one copy. Lives on one event loop; `pool` has the threads for longer runs."""
+    """The runs of one copy, for one event loop. `pool` has the threads for longer runs."""
 
     __slots__ = (
         "_call_s",
@@ -116,19 +116,20 @@ class Batcher:
         self._loaded = loaded
         self._limits = limits
         self._pool = pool
-        # Unknown times count as long: the first run goes to a thread, and is measured there.
+        # An unknown time counts as long, so the first run goes to a thread, where it is measured.
         self._row_s = QUICK_RUN_S if run_s is None else run_s
         self._call_s = self._row_s
-        # A list, not a deque: empty it takes a tenth, and there are tens of thousands. It is short.
+        # A list: an empty deque takes ten times the memory, and there are tens of thousands. The
+        # list is short, so taking from its front is quick.
         self._waiting: list[_Job] = []
-        # A tuple, which takes no memory while it is empty.
+        # A tuple, because all empty tuples are one object.
         self._runs: tuple[_Run, ...] = ()
         self._saturated_at_s: float | None = None
 
     def run(
         self, request: RunRequest, stats: model_stats.ModelStats
     ) -> Tensors | asyncio.Future[Tensors]:
-        """Return the outputs of a quick run, or a future of them, with the rows of this request.
+        """Run the model and return its outputs for this request, or a future of them.
 
         Raises ModelRaised if the model's code raises, Overloaded if too many requests wait. The
         future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.
@@ -153,7 +154,7 @@ class Batcher:
         return job.answer
 
     def abandon(self, answer: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
-        """Forget a request whose caller has left. Return the end of its run if that has begun."""
+        """Forget a request whose caller has left. If its run has begun, return the run's future."""
         answer.cancel()
         for index, job in enumerate(self._waiting):
             if job.answer is answer:
@@ -171,13 +172,13 @@ class Batcher:
 
     def _is_quick(self, rows: int) -> bool:
         """Return whether the run is expected to end before a thread would have begun it."""
-        # A quick run would overtake those that wait, and run beside one that may not be reentrant.
+        # A quick run must not overtake waiting requests, nor run beside another if not reentrant.
         if self._runs or self._waiting or not self._limits.is_steady:
             return False
         return self._call_s < QUICK_RUN_S and self._row_s * rows < QUICK_RUN_S
 
     def _start(self, stats: model_stats.ModelStats) -> None:
-        """Start batches in threads while there are requests and free places."""
+        """Start batches in threads, as long as requests wait and fewer than `parallel` run."""
         while self._waiting and len(self._runs) < self._parallel:
             batch = self._next_batch(stats)
             if not batch:
@@ -188,10 +189,10 @@ class Batcher:
             end.add_done_callback(functools.partial(self._finish, run, stats))
 
     def _next_batch(self, stats: model_stats.ModelStats) -> list[_Job]:
-        """Take the next jobs that may run together, in order; refuse those that are too late.
+        """Take the next jobs that may run together, in order; refuse those past their deadlines.
 
-        A batch takes all that waits, without a delay: in a run of n rows that gains nothing over n
-        runs, callers wait as long on average (Little's law), so smaller batches win nothing.
+        A batch takes all waiting jobs at once. Even if a run of n rows is not quicker than n runs,
+        callers wait equally long on average (Little's law), so smaller batches gain nothing.
         """
         batch: list[_Job] = []
         rows, rows_max = 0, self._rows_max
@@ -217,14 +218,14 @@ class Batcher:
         return batch
 
     def _run_batch(self, batch: Sequence[_Job]) -> _Finished:
-        """Run the jobs that are still wanted. Runs in a thread, which may have come late."""
+        """Run the jobs whose callers still wait, in a thread that may have been late to start."""
         began_s = time.perf_counter()
         wanted = [job for job in batch if not job.answer.done()]
         outcomes = self._outcomes(wanted) if wanted else []
         return _Finished(wanted, outcomes, time.perf_counter() - began_s)
 
     def _outcomes(self, batch: Sequence[_Job]) -> Sequence[Outcome]:
-        """Run the jobs joined, and one by one if that fails: each gets only its own error."""
+        """Run the jobs joined; if that fails, one by one, so that each gets its own error."""
         if len(batch) == 1:
             return [self._outcome(batch[0])]
         try:
@@ -262,7 +263,7 @@ class Batcher:
         except errors.MeshError:
             raise
         except Exception as error:
-            # A model's code may raise anything, and its caller must hear of it.
+            # A model's code may raise anything, and its caller must get the error.
             raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
 
     def _finish(
@@ -295,8 +296,8 @@ class Batcher:
 def _smooth(expected_s: float, took_s: float) -> float:
     """Return the new expected time.
 
-    A run that took far longer than usual says more about the machine than about the model: it
-    counts as twice the usual.
+    A run that took far longer than expected was probably slowed down by the machine, so it counts
+    as twice the expected time at most.
     """
     return expected_s + SMOOTHING * (min(took_s, 2 * expected_s) - expected_s)
 

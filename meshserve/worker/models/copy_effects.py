@@ -1,4 +1,4 @@
-"""Perform what residency decides: fetch, load, free, offload and onload copies."""
+"""Perform the commands of `Residency`: fetch, load, free, offload and onload copies."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from meshserve.worker.models import (
 logger = logging.getLogger(__name__)
 
 QUICK_FREE_BYTES = 32 << 20
-"""Smaller copies are freed on the event loop: handing them to a thread would take longer."""
+"""Smaller copies are freed on the event loop, because handing them to a thread takes longer."""
 
 HELD_BYTES_MIN = 1 << 20
-"""Smaller artifacts that are only read once are loaded long before the cache could drop them.
+"""Smaller artifacts that are read only once need no hold in the cache during their load.
 
-A hold creates a file and removes one, which may take longer than the load.
+They are loaded long before the cache could drop them, and a hold creates and removes a file, which
+may take longer than the load.
 """
 
 RUN_THREADS_MAX = 64
@@ -61,8 +62,8 @@ class ResidentModel:
 class CopyEffects:
     """The artifacts, threads and memory behind one worker's copies.
 
-    `records` are residency's copies by key, which are only read here. `emit` takes the events
-    that commands end with; it is called on the event loop.
+    `records` are the copies of `Residency` by key, which are only read here. When a command has
+    ended, `emit` is called with its event, on the event loop.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class CopyEffects:
         self._loop = asyncio.get_running_loop()
 
     def perform(self, command: Effect) -> None:
-        """Begin what the command asks for; its end is emitted as an event."""
+        """Begin to perform the command; its end is emitted as an event."""
         match command:
             case ev.FetchArtifact():
                 self._spawn(self._fetch(command))
@@ -131,7 +132,7 @@ class CopyEffects:
         return self._fetched_specs.get(id_)
 
     def forget_model(self, id_: model.ModelId) -> None:
-        """Drop what is known of a model that was withdrawn or declared anew."""
+        """Drop the spec and measurement of a model that was withdrawn or declared anew."""
         self._fetched_specs.pop(id_, None)
         self._measured.pop(id_, None)
 
@@ -229,9 +230,9 @@ class CopyEffects:
             raise
 
     async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
-        """Raise if the artifact is no longer the one of the copy's key.
+        """Fetch the artifact again; raise _ArtifactChanged if its digest is not that of the key.
 
-        The cache may have dropped it since it was fetched, and its source may have changed.
+        The cache may have dropped the artifact since, and its source may have changed.
         """
         spec = recipe.spec
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
@@ -324,7 +325,7 @@ class CopyEffects:
             kept = None
             raise
         finally:
-            # The last references: whoever hears that the copy is freed counts its memory as free.
+            # Drop the last references before the event, which declares the memory free.
             del loaded_copy, free
             self._end_free(key, mapped_bytes, kept)
 
@@ -343,16 +344,16 @@ class CopyEffects:
         return self._load_queue.detached.size_bytes
 
     def drop_detached(self) -> None:
-        """Free the detached models: memory is short."""
+        """Free the detached models, when memory is short."""
         self._emit_dropped(self._load_queue.detached.clear())
 
     def _emit_dropped(self, keys: Iterable[str]) -> None:
-        """Emit that these copies are loaded from their whole artifacts again."""
+        """Emit that the next loads of these copies must read their whole artifacts."""
         for key in keys:
             self._emit(ev.LoadOverheadKnown(key, self._recipes[key].artifact.size_bytes))
 
     def forget_unrecorded(self) -> None:
-        """Drop recipes and detached models of copies that no model has any more."""
+        """Drop recipes and detached models of copies that `records` no longer has."""
         if len(self._recipes) > len(self._records):
             for key in [key for key in self._recipes if key not in self._records]:
                 del self._recipes[key]
@@ -366,7 +367,7 @@ class CopyEffects:
     # Moving between host and GPU
 
     async def _move(self, key: str, move: Callable[[], None], moved: ev.Event) -> None:
-        """Offload or onload a copy. If the library raises, it is of no use on either device."""
+        """Offload or onload a copy. If the library raises, the copy is of no use any more."""
         (failure,) = await asyncio.gather(
             self._loop.run_in_executor(self._run_pool, move), return_exceptions=True
         )

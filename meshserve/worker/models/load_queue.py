@@ -1,4 +1,4 @@
-"""Loads of one process: which may run side by side, and what each took."""
+"""Run the loads of one process, and measure each: quick loads run one after another."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from meshserve.worker.models import allocators, detached, loader, threads
 logger = logging.getLogger(__name__)
 
 TURN_S = 0.25
-"""Time after which a load that has not ended is overtaken by the next one."""
+"""How long a load runs alone before the next one may start beside it."""
 
 
 class LoadQueue:
-    """Runs loads, each in a thread of its own that may be given up.
+    """Runs loads, each in a thread of its own that is abandoned if the load hangs.
 
-    A footprint is what the process grew by while nothing else was loaded. A load that overlaps with
-    another is booked as expected and is measured when it comes again. So that this is rare, quick
-    loads run one after another: side by side in threads they would not end sooner. Without this,
-    frees beside a load made it look small: 1,081 copies of 58 MB together had 31 MB booked.
+    A footprint is the growth of the process during a load that ran alone. A load that overlaps with
+    another is booked as expected, and measured the next time. Quick loads run one after another, so
+    overlaps are rare; side by side in threads they would not end sooner. Frees beside a load are
+    added to its growth: before, 1,081 copies of 58 MB together had 31 MB booked.
     """
 
     def __init__(self, detached_bytes_max: int = 0) -> None:
@@ -35,8 +35,8 @@ class LoadQueue:
         self._turn_since_s = 0.0
 
     def free(self, loaded_copy: loader.LoadedCopy, *, is_detached: bool) -> None:
-        """Close the copy or only detach it, and tell the loads under way what that freed."""
-        # This thread's own balance: what loading threads take meanwhile is not in it.
+        """Close or detach the copy, and note the freed bytes for the loads in progress."""
+        # The balance of this thread leaves out what loading threads allocate meanwhile.
         before_bytes = allocators.current().own_bytes()
         if is_detached:
             loaded_copy.loaded.detach()
@@ -55,14 +55,14 @@ class LoadQueue:
     async def load(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
         """Attach the copy if it was detached, else load it. Raises LoadFailed or MissingExtra.
 
-        `need` is the footprint expected of it.
+        `need` is the expected footprint.
         """
         return await self._attach(recipe) or await self._load(recipe, need)
 
     async def _attach(self, recipe: loader.LoadRecipe) -> loader.LoadedCopy | None:
-        """Return None if the copy was not detached, or its file has changed.
+        """Attach the copy again; return None if it was not detached or can't be attached.
 
-        A load of the whole file then reports what is wrong with it.
+        In the latter case the load of the whole file that follows reports the error.
         """
         copy = self.detached.take(recipe.key)
         if copy is None:
@@ -102,9 +102,9 @@ class LoadQueue:
         return await answer
 
     async def _take_turn(self) -> bool:
-        """Wait until the loads before have ended; return False if one of them takes too long.
+        """Wait for the turn to load alone; return False if another load keeps it for over TURN_S.
 
-        A load that takes long is overtaken; those that overtake it are not measured.
+        The load then begins beside the slow one, and neither is measured.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -119,7 +119,7 @@ class LoadQueue:
                 return True
 
     def _open_window(self, timeout_s: float) -> loader.LoadWindow:
-        """Begin a load's time. A load past its own time may hang for ever: it disturbs no other."""
+        """Open a load's window. Loads past their timeouts don't overlap: they may hang for ever."""
         now_s = time.monotonic()
         overlapping = [window for window in self._windows if window.until_s > now_s]
         for window in overlapping:
@@ -143,7 +143,7 @@ def _settle(
 
 
 def _without_traceback(error: BaseException) -> errors.MeshError:
-    """Return the error for the caller. A traceback would keep all that the load had made alive."""
+    """Return the error without its traceback, which would keep the load's objects alive."""
     if isinstance(error, errors.MeshError):
         return type(error)(error.message, retry_after_s=error.retry_after_s)
     return errors.LoadFailed(repr(error))

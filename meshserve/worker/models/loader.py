@@ -1,4 +1,4 @@
-"""Load one copy and measure what it takes: the part of a load that blocks."""
+"""Load one copy and measure its memory and times: the blocking part of a load."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class LoadRecipe:
 class LoadedCopy:
     """A copy that was loaded or attached.
 
-    `footprint` is what the process grew by; `mapped_bytes` of it are mapped files. `run_s` is the
-    time of one row, or None without a probe. `is_measured`: no other load ran beside this one.
+    `footprint` is the growth of the process; `mapped_bytes` of it are mapped files. `run_s` is the
+    time of a run of one row, None without a probe. `is_measured`: the load ran alone.
     """
 
     loaded: model_runtime.LoadedModel
@@ -60,16 +60,16 @@ class LoadedCopy:
 
     @property
     def private_bytes(self) -> int:
-        """Memory that stays when the copy is detached."""
+        """The bytes that a detached copy still takes."""
         return self.footprint.host_bytes - self.mapped_bytes
 
 
 @dataclass(slots=True, eq=False)
 class LoadWindow:
-    """The time of one load, on the monotonic clock.
+    """The time during which one load runs, and what happens beside it.
 
-    `until_s`: after it the load counts as hanging. `is_disturbed`: another load overlapped.
-    `freed_bytes` were freed by others meanwhile.
+    After `until_s`, on the monotonic clock, the load counts as hanging. `is_disturbed`: another
+    load overlapped. `freed_bytes` were freed by other threads meanwhile.
     """
 
     until_s: float
@@ -102,18 +102,18 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     Raises LoadFailed, or MissingExtra.
     """
     try:
-        # The library is imported before the mark: its memory is not the model's.
+        # The library is imported before the mark, because its memory is not the model's.
         recipe.runtime.prepare(recipe.device)
         before = process_memory.mark()
         began_s = time.perf_counter()
         loaded = described_model.load(recipe.runtime, recipe.artifact, recipe.spec, recipe.device)
         load_s = time.perf_counter() - began_s
-        # Before the footprint is taken: a first run allocates what later ones use again.
+        # Run before measuring: a first run allocates memory that later runs use again.
         run_s = _time_run(loaded)
     except errors.LoadFailed:
         raise
     except Exception as error:
-        # A library may raise anything on a user's file, and the user must hear of it.
+        # A library may raise anything for a user's file, and the user must get the error.
         raise errors.LoadFailed(f"{type(error).__name__}: {error}") from error
     capabilities = loaded.capabilities
     if window.is_disturbed:

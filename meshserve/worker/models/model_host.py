@@ -1,7 +1,6 @@
-"""One worker's models: predictions with them, leases on their copies, and what is known of them.
+"""One worker's models: their predictions, leases on their copies, descriptions and statistics.
 
-Residency (core) decides which copies are in memory; `CopyEffects` performs that. Lives on one event
-loop.
+`Residency` (core) decides which copies are in memory, and `CopyEffects` performs its commands.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TICK_S = 0.25
 
 @dataclass(slots=True)
 class _ReadyModel:
-    """A model whose copy is ready, and its uses that residency has not heard of yet."""
+    """A model whose copy is ready, and its uses that are not yet recorded in `Residency`."""
 
     id: model.ModelId
     held_id: model.ModelId  # of the copy, which may be that of before a replacement
@@ -37,7 +36,7 @@ class _ReadyModel:
 
 
 class ModelLoad(NamedTuple):
-    """Requests of a model over some time, and the seconds in which more waited than could run."""
+    """A model's requests since the last call, and its `ModelStats.saturated_s`."""
 
     requests: int
     saturated_s: float
@@ -73,19 +72,19 @@ class ModelHost:
 
     @property
     def catalog_follower(self) -> catalog_sync.CatalogFollower:
-        """The pool's catalog as far as this worker has it, for reading alone."""
+        """The pool's catalog as this worker has it, only for reading."""
         return self._follower
 
     def apply(self, step: catalog_sync.SyncStep) -> None:
-        """Apply a step of the catalog; a changed model's copy answers until the new one is loaded.
+        """Apply a step of the catalog; a changed model's copy serves until the new one is ready.
 
-        Raises catalog_sync.MissedStep, and changes nothing then.
+        Raises catalog_sync.MissedStep; then nothing is changed.
         """
         self._record_uses()
         for change in self._follower.apply(step):
             if isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
-                # Or a series for each name that ever was would stay in /metrics.
+                # Otherwise /metrics would keep a series for each model that ever existed.
                 self._stats.pop(change.id, None)
                 self._requests.pop(change.id, None)
             elif isinstance(change, catalog.ModelDeclared):
@@ -102,12 +101,12 @@ class ModelHost:
     def infer(
         self, call: inference.InferCall, expires_s: float
     ) -> inference.InferReply | Awaitable[inference.InferReply]:
-        """Run the call's model: within this call if its copy is ready and the run is quick.
+        """Run the model of the call; return the reply if its copy is ready and the run is quick.
 
-        `expires_s` is the deadline on the event loop's clock. The awaitable must be awaited: it
-        may hold a lease. If that is cancelled, the call runs only if it has begun to. Raises, at
-        once or when awaited, ModelNotFound, InvalidRequest, ModelRaised, Overloaded,
-        DeadlineExceeded, or the reason why the model is not loaded.
+        `expires_s` is the deadline on the event loop's clock. An awaitable must be awaited, because
+        it may hold a lease; cancelling it drops a run that has not begun. Raises, at once or when
+        awaited, ModelNotFound, InvalidRequest, ModelRaised, Overloaded, DeadlineExceeded, or the
+        reason why the model is not loaded.
         """
         ready = self._acquire(call.model, call.version)
         if ready is None:
@@ -122,8 +121,8 @@ class ModelHost:
     def _acquire(self, name: str, version: str) -> _ReadyModel | None:
         """Return the model that the name means if its copy is ready. Raises ModelNotFound.
 
-        Names are looked up once between two events: until the next one neither the catalog nor
-        the state of a copy changes, and all uses can be recorded together then.
+        The result is kept until the next event: before that neither the catalog nor the state of a
+        copy changes. The event records all uses together.
         """
         ready = self._ready.get((name, version))
         if ready is None:
@@ -172,7 +171,7 @@ class ModelHost:
         outputs: asyncio.Future[batcher.Tensors],
         began_s: float,
     ) -> inference.InferReply:
-        """Wait for a run that was queued. If the caller leaves, wait only for a run under way."""
+        """Wait for a queued run. If the caller leaves, wait only for a run that has begun."""
         try:
             arrays = await outputs
         except errors.MeshError:
@@ -230,7 +229,7 @@ class ModelHost:
         ready.last_used_s = self._loop.time()
 
     def _record_uses(self) -> None:
-        """Tell residency of the uses since the last event, and look names up anew from now on."""
+        """Record the uses since the last event in `Residency`, and look names up anew."""
         for ready in self._ready.values():
             if ready.uses:
                 key = ready.resident.key
@@ -243,9 +242,9 @@ class ModelHost:
     async def describe(
         self, name: str, version: str, expires_s: float
     ) -> model_description.ServedModel:
-        """Return the signature and the versions of the model, which is loaded first if need be.
+        """Load the model if needed, and return its signature and versions.
 
-        Only a loaded model's signature was verified. Raises as `infer` does.
+        A signature is verified by loading, hence the load. Raises as `infer` does.
         """
         held_id, resident = await self._leases.lease(name, version, expires_s)
         self.release(resident)
@@ -276,7 +275,7 @@ class ModelHost:
         ]
 
     def is_ready(self, name: str, version: str) -> bool:
-        """Return whether requests for the model may be sent. Raises ModelNotFound."""
+        """Return whether clients may send requests for the model. Raises ModelNotFound."""
         return self._leases.is_ready(name, version)
 
     def footprint(self, id_: model.ModelId) -> model.Footprint:
@@ -286,10 +285,10 @@ class ModelHost:
     # Leases
 
     async def lease(self, id_: model.ModelId, expires_s: float) -> copy_effects.ResidentModel:
-        """Return the model's copy, loaded first if need be. The caller owes a `release`.
+        """Load the model if needed, and return its copy. The caller must call `release` afterwards.
 
-        `expires_s` is on the event loop's clock. Raises DeadlineExceeded, or the reason why the
-        model is not loaded.
+        `expires_s` is the deadline on the event loop's clock. Raises DeadlineExceeded, or the
+        reason why the model is not loaded.
         """
         ready = self._lease_ready(id_)
         if ready is not None:
@@ -340,14 +339,14 @@ class ModelHost:
         self._handle(ev.UnloadRequested(version_choice.previous_id(id_)))
 
     def set_pinned(self, id_: model.ModelId, is_pinned: bool) -> None:
-        """Keep the model in memory once it is loaded, or no longer."""
+        """Pin the model, which keeps its copy in memory from its next load on, or unpin it."""
         self._handle(ev.PinSet(id_, is_pinned))
 
     # Reports
 
     @property
     def residency(self) -> residency.Residency:
-        """The state of all copies as it is now, for reading alone."""
+        """The present state of all copies, only for reading."""
         self._record_uses()
         return self._residency
 
@@ -358,12 +357,12 @@ class ModelHost:
 
     @property
     def mapped_bytes(self) -> int:
-        """Weights in mapped files."""
+        """The bytes of weights in mapped files."""
         return self._effects.memory.mapped_bytes
 
     @property
     def detached_bytes(self) -> int:
-        """Memory of models that left and can be attached again."""
+        """The bytes of freed models that were detached and can be attached again."""
         return self._effects.detached_bytes
 
     def take_changed(self) -> set[model.ModelId]:
@@ -392,7 +391,7 @@ class ModelHost:
     # Events and time
 
     async def run(self) -> None:
-        """Keep time and watch memory until cancelled."""
+        """Measure memory and fire the timer every TICK_S seconds, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             await self._effects.trim_memory()
@@ -403,7 +402,7 @@ class ModelHost:
                 self._effects.drop_detached()
 
     def _handle(self, event: ev.Event) -> None:
-        """Handle an event, then those that its commands emit at once, in their order."""
+        """Handle an event, and then, in order, the events that its commands emit meanwhile."""
         self._events.append(event)
         if self._is_handling:
             return

@@ -12,11 +12,11 @@ from meshserve.worker.models import allocators
 
 PAGE_BYTES = mmap.PAGESIZE
 NOISE_BYTES = 4 << 20
-"""Growth of the whole process that is taken for other threads' doing."""
+"""Growth of the process beyond the thread's own that is still attributed to other threads."""
 
 COPY_BYTES_MIN = 16 << 10
 SHORT_SHARE = 0.9
-"""Part of the budget above which free bytes are worth counting."""
+"""The part of the budget above which the allocator's free bytes are counted."""
 
 TRIM_AFTER_BYTES = 32 << 20
 
@@ -24,7 +24,8 @@ TRIM_AFTER_BYTES = 32 << 20
 def calm_collector() -> None:
     """Make full garbage collections rare.
 
-    With tens of thousands of models in memory, each holds all requests up for tenths of a second.
+    With tens of thousands of models in memory, each full collection delays all requests by tenths
+    of a second.
     """
     gc.collect()
     gc.freeze()
@@ -33,7 +34,7 @@ def calm_collector() -> None:
 
 def private_bytes() -> int:
     """Return the resident memory of this process that no file backs."""
-    # In pages: total size, resident, and of that file-backed or shared (man 5 proc).
+    # The first fields are pages: total, resident, and resident pages of files (man 5 proc).
     resident, shared = map(int, Path("/proc/self/statm").read_text("ascii").split()[1:3])
     return (resident - shared) * PAGE_BYTES
 
@@ -54,11 +55,11 @@ def mark() -> MemoryMark:
 
 
 def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
-    """Return what this thread took since then; at least 16 KiB.
+    """Return the bytes that this thread has taken since the mark, at least COPY_BYTES_MIN.
 
-    `freed_bytes` is what others freed meanwhile. The growth of the whole process, by the allocator
-    or by the kernel, counts instead if it is larger by more than NOISE_BYTES: a library's own
-    threads load too.
+    Other threads freed `freed_bytes` meanwhile. If the whole process, by its allocator or by the
+    kernel, grew by over NOISE_BYTES more, that growth counts, because libraries load in threads of
+    their own.
     """
     now = mark()
     allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes
@@ -69,7 +70,7 @@ def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
 
 
 class MemoryWatch:
-    """What copies map and what they left free, between two looks at this process's memory.
+    """Measures the memory of this process.
 
     `mapped_bytes` are weights in mapped files; `freed_bytes` were freed since the last `trim`.
     """
@@ -80,10 +81,10 @@ class MemoryWatch:
         self._budget_bytes = budget_bytes
 
     def measure(self) -> ev.MemoryMeasured:
-        """Return what the process takes now, files that copies map included.
+        """Return the memory that the process takes now, with the files that copies map.
 
-        Mapped pages count because they must be in memory to be fast. The allocator is asked for
-        its free bytes only when memory is short, for glibc counts them by walking all of them.
+        Mapped pages count because models are slow without them. The allocator's free bytes are
+        counted only when memory is short, because glibc counts them by walking all free blocks.
         """
         taken_bytes = private_bytes() + self.mapped_bytes
         is_short = taken_bytes > SHORT_SHARE * self._budget_bytes
@@ -91,10 +92,10 @@ class MemoryWatch:
         return ev.MemoryMeasured(taken_bytes, free_bytes)
 
     def is_trim_due(self) -> bool:
-        """Return whether copies have left enough behind for `trim` to be worth its time."""
+        """Return whether enough bytes were freed to make `trim` worth its time."""
         return self.freed_bytes >= TRIM_AFTER_BYTES
 
     def trim(self) -> None:
-        """Return free pages to the kernel. Takes milliseconds; meant for a thread of its own."""
+        """Return free pages to the kernel. This takes milliseconds, so call it in a thread."""
         self.freed_bytes = 0
         allocators.current().trim()
