@@ -129,7 +129,7 @@ class Batcher:
     def run(
         self, request: RunRequest, stats: model_stats.ModelStats
     ) -> Tensors | asyncio.Future[Tensors]:
-        """Run the model and return its outputs for this request, or a future of them.
+        """Run the model; return the outputs for this request's rows, or a future of them.
 
         Raises ModelRaised if the model's code raises, Overloaded if too many requests wait. The
         future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.
