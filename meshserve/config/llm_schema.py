@@ -59,7 +59,7 @@ class HeldSection(fields.Section):
 class LlmSection(fields.Section):
     """A large language model, served by vLLM's engine. Only `name` and `uri` are needed."""
 
-    name: fields.Name
+    name: fields.ClientName
     """What clients call it: `model` in the request."""
     uri: fields.Source
     """A folder of weights (relative to this file), `hf://ORGANISATION/MODEL`, or `s3://`, `gs://`,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import orjson
 
 from meshserve.core.interfaces import llm_engine
+from meshserve.llm import generate_api
 from meshserve.protocol import llm_errors, paths
 
 RETRY_S = 5
@@ -61,8 +62,11 @@ class LlmApp:
     ) -> None:
         self.requests += 1
         self.in_flight += 1
+        is_v2 = scope["path"].startswith(paths.V2_MODELS)
+        generation = generate_api.handler(self._engine_app, scope) if is_v2 else None
+        answer = self._engine_app if generation is None else generation.answer
         try:
-            await self._engine_app(scope, receive, send)
+            await answer(scope, receive, send)
         finally:
             self.in_flight -= 1
             if not self.in_flight:

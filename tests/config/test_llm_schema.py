@@ -117,6 +117,11 @@ def test_a_name_that_a_model_has_is_refused() -> None:
     )
 
 
+def test_a_name_may_be_that_of_hugging_face() -> None:
+    document = {"llms": [{"name": "org/tiny", "uri": "hf://org/tiny"}]}
+    assert config.parse(document).llms[0].name == "org/tiny"
+
+
 def test_an_llm_becomes_the_cores_value(folder: Path) -> None:
     tiny, big = (llm.spec_on(ON_GPUS) for llm in load(GOOD).llms)
     assert tiny == llm_spec.LlmSpec(

@@ -67,6 +67,9 @@ STATISTICS = Target(clusters.CONTROLLER, lua_filter.NameSource.MESSAGE, is_grpc=
 LLM_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE, is_openai=True)
 """The target of OpenAI's model listing."""
 
+GENERATE = Target(clusters.CONTROLLER, lua_filter.NameSource.LLM)
+"""The target of the Open Inference Protocol's `generate`, whose URL names the LLM."""
+
 SMALL_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE)
 """The target of KServe's listing of small models."""
 

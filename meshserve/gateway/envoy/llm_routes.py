@@ -59,6 +59,18 @@ def model_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
     )
 
 
+def generate_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
+    """Return the Open Inference Protocol's paths of LLMs, in every usual spelling.
+
+    They need routes of their own, because small models have the same prefix.
+    """
+    return [
+        f"{paths.V2_MODELS}{path.removeprefix(paths.V1_MODELS)}/{verb}"
+        for path in model_paths(llms)
+        for verb in ("generate", "generate_stream")
+    ]
+
+
 def _least_busy_or_sticky(llm: snapshots.LlmRoute) -> Json:
     least_busy = matchers.action(_route(llm, clusters.llm_cluster(llm.name)))
     sticky = matchers.action(_route(llm, clusters.sticky_cluster(llm.name)))

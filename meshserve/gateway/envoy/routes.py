@@ -76,9 +76,11 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
 def _tree(snap: snapshots.GatewaySnapshot) -> Json:
     default = clusters.pool_cluster(snap.default_pool)
     listing = matchers.action(_target_route(snap, endpoints.LLM_LISTING))
+    generate = matchers.action(_target_route(snap, endpoints.GENERATE))
     special = {
         paths.MODEL_STATISTICS: _statistics(snap, default),
         **dict.fromkeys(llm_routes.model_paths(snap.llms), listing),
+        **dict.fromkeys(llm_routes.generate_paths(snap.llms), generate),
     }
     by_path = _by_path(snap, endpoints.targets(default), special)
     by_model = matchers.exact(lua_filter.MODEL_HEADER, _pools(snap) | _hot_models(snap), by_path)

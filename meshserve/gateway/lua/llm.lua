@@ -17,6 +17,9 @@ local POSTED = {
   ["/v1/rerank"] = true, ["/v1/images/generations"] = true,
 }
 
+local GENERATE = "^" .. constants.V2_MODELS .. "(.+)/generate$"
+local GENERATE_STREAM = "^" .. constants.V2_MODELS .. "(.+)/generate_stream$"
+
 local JSON_ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
 -- Headers of the controller's answer that belong to its connection, or that Envoy writes anew.
 local HOP_HEADERS = {
@@ -81,6 +84,13 @@ local function model_in_query(path)
   return name
 end
 
+-- Return the name in a path of the Open Inference Protocol's `generate`, nil in other paths.
+local function model_in_path(path)
+  local bare = path:match("^[^?]*")
+  local name = bare:match(GENERATE) or bare:match(GENERATE_STREAM)
+  return name and shared.from_url(name)
+end
+
 local function model_in_body(body, size, content_type)
   local text = body:getBytes(0, size)
   local kind = content_type ~= nil and content_type:lower()
@@ -96,7 +106,8 @@ local function find_model(handle)
   local path, content_type = headers:get(":path"), headers:get("content-type")
   local body = handle:body()
   local size = body ~= nil and body:length() or 0
-  local name, reason
+  local name, reason = model_in_path(path), nil
+  if name ~= nil then return name, nil, size end
   if size == 0 then
     name, reason = model_in_query(path)
     return name, reason, 0

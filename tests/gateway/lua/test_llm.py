@@ -107,6 +107,35 @@ async def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(
 
 
 @pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v2/models/tiny/generate", "tiny"),
+        ("/v2/models/tiny/generate_stream", "tiny"),
+        ("/v2/models/org%2Ftiny%201/generate", "org/tiny 1"),
+        ("/v2/models/org/tiny%201/generate", "org/tiny 1"),
+    ],
+)
+async def test_a_path_of_generate_names_its_llm(
+    shared: conftest.Mesh, path: str, name: str
+) -> None:
+    body = b'{"text_input": "a", "model": "x"}'
+    answer = (await shared.http.post(path, content=body)).json()
+    assert (answer["headers"]["x-mesh-model"], answer["path"]) == (name, path)
+    assert answer["by"].startswith("tiny/")
+    small = await shared.http.post("/v2/models/iris/generate", content=body)
+    assert small.json()["by"].startswith("default-")
+
+
+async def test_an_llms_own_name_may_have_a_slash(llms: conftest.Mesh) -> None:
+    members = tuple(engines.replica(llms.run_dir, "tiny", number) for number in range(3))
+    route = snapshots.LlmRoute("org/small", ("org/small",), members)
+    await llms.gateway.apply(replace(llms.snapshot, llms=(route,), revision=1))
+    answer = (await chat(llms, "org/small")).json()
+    assert answer["headers"]["x-mesh-model"] == "org/small"
+    assert (await llms.http.get("/v1/models/org/small")).json()["by"] == "controller"
+
+
+@pytest.mark.parametrize(
     "query", ["model=tiny", "x=1&model=tiny&y", "model=x&model=tiny", "model=t%69ny"]
 )
 async def test_a_request_without_a_body_names_its_model_in_the_query(
