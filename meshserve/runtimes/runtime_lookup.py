@@ -44,7 +44,8 @@ ALIASES = {
 UNDERSTOOD = (
     "model.onnx (onnx), model.pt or model.pt2 (torch), "
     "model.skops, model.joblib or model.pkl (sklearn), "
-    "model.json, model.ubj or model.bst (xgboost), model.txt (lightgbm), model.py (python), "
+    "model.json, model.ubj or model.bst (xgboost), model.txt or model.bst (lightgbm), "
+    "model.py (python), "
     "or the one file with such an ending"
 )
 
