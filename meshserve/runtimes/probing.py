@@ -17,8 +17,8 @@ ELEMENTS_MAX = 1 << 22
 FREE_SIZES = (4, 32, 224, 1024, 16000)
 """Sizes to try, in this order, for dimensions of any size other than the first."""
 
-OTHER_SIZES = (5, 64)
-"""Sizes to try then, to find the dimensions of the outputs that follow those of the inputs."""
+GROWTHS = (1.25, 2)
+"""Times of the size that ran, to find the dimensions of outputs that follow those of inputs."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,7 +52,7 @@ def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
 
     Raises ProbeFailed if the model refuses all made-up inputs of one row.
     """
-    feeds, first = _find_inputs_that_run(run, inputs)
+    size, feeds, first = _find_inputs_that_run(run, inputs)
     runs = [first]
     is_batchable = False
     if any(spec.shape[:1] == (-1,) for spec in inputs):
@@ -62,7 +62,10 @@ def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
             all_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
             is_batchable = all_have_rows and _has_same_rows(run, feeds, first, many)
     if any(-1 in spec.shape[1:] for spec in inputs):
-        others = (_attempt(run, _first_rows(make_up(inputs, size), inputs)) for size in OTHER_SIZES)
+        others = (
+            _attempt(run, _first_rows(make_up(inputs, int(size * growth)), inputs))
+            for growth in GROWTHS
+        )
         runs.append(next((other for other in others if not isinstance(other, Exception)), first))
     return ProbeResult(_first_rows(feeds, inputs), _common_specs(runs), is_batchable)
 
@@ -113,8 +116,8 @@ def _first_rows(feeds: Arrays, inputs: Sequence[model.TensorSpec]) -> dict[str, 
 
 def _find_inputs_that_run(
     run: Run, inputs: Sequence[model.TensorSpec]
-) -> tuple[dict[str, np.ndarray], Arrays]:
-    """Return inputs of several rows of which the first one runs, and that row's outputs."""
+) -> tuple[int, dict[str, np.ndarray], Arrays]:
+    """Return a free size, inputs of several rows of which the first runs, and its outputs."""
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
     cause: Exception = AssertionError("no size was tried")
     for size in sizes:
@@ -123,7 +126,7 @@ def _find_inputs_that_run(
         feeds = make_up(inputs, size)
         answer = _attempt(run, _first_rows(feeds, inputs))
         if not isinstance(answer, Exception):
-            return feeds, answer
+            return size, feeds, answer
         cause = answer
     raise ProbeFailed(cause)
 
