@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from meshserve import config, errors
@@ -13,6 +13,7 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
 
+CheckUri = Callable[[str], Awaitable[None]]
 OnApplied = Callable[[desired.Desired], None]
 
 
@@ -21,7 +22,7 @@ class AdminService:
 
     The method of a change returns once every worker and gateway that can be reached has applied
     it. `on_applied` is called with each new configuration; `problems` returns what of each
-    repository is not served.
+    repository is not served, and `check_uri` raises InvalidRequest if nothing is at a URI.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class AdminService:
         cluster: cluster_control.Cluster,
         on_applied: OnApplied,
         problems: Callable[[], Mapping[str, tuple[str, ...]]],
+        check_uri: CheckUri,
     ) -> None:
         self.controller = controller_
         self._cluster = cluster
         self._on_applied = on_applied
         self._problems = problems
+        self._check_uri = check_uri
 
     # Reads
 
@@ -110,7 +113,14 @@ class AdminService:
         self.controller.post(events.DrainRequested())
 
     async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
-        """Register the model. Raises AlreadyExists if its name has another definition."""
+        """Register the model.
+
+        Raises AlreadyExists if its name has another definition; with `is_replacing` InvalidRequest
+        if nothing is at its URI.
+        """
+        # ModelMesh's calls do not replace, and tell a failed load by a status instead.
+        if is_replacing:
+            await self._check_uri(spec.uri)
         await self._submit(events.ModelsRegistered((spec,), is_replacing))
 
     async def remove(self, name: str, version: str = "") -> None:

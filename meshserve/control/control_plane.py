@@ -33,6 +33,10 @@ class RealClock:
         await asyncio.sleep(seconds)
 
 
+async def accept_uri(_: str) -> None:
+    """Take any URI as one that exists."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlaneParts:
     """The outside world of a control plane. `state_dir` is a folder for its own files."""
@@ -42,6 +46,7 @@ class ControlPlaneParts:
     watch: cluster_control.RepositoryWatch
     state_dir: str
     time: cluster_control.Clock = field(default_factory=RealClock)
+    check_uri: admin_service.CheckUri = accept_uri
 
 
 class ControlPlane:
@@ -64,6 +69,7 @@ class ControlPlane:
             parts.cluster,
             self._repositories.follow,
             self._repositories.problems,
+            parts.check_uri,
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)

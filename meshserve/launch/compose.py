@@ -15,7 +15,7 @@ from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
 from meshserve.registry import sql_registry
-from meshserve.storage import artifact_store, repository_watch
+from meshserve.storage import artifact_store, repository_watch, source_check
 from meshserve.worker import worker
 
 LOG_NAME_MAX = 60
@@ -102,6 +102,10 @@ def build_control_plane(
     )
     database = sql_registry.SqlRegistry(plan.registry_url)
     parts = control_plane.ControlPlaneParts(
-        ray_cluster.RayCluster(makers), database, repository_watch.FolderWatch(), plan.state_dir
+        ray_cluster.RayCluster(makers),
+        database,
+        repository_watch.FolderWatch(),
+        plan.state_dir,
+        check_uri=source_check.check_exists,
     )
     return controller_process.HostedControlPlane(plan, parts, database.close)

@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from meshserve import errors
 from meshserve.control import control_plane
 from meshserve.core.mesh import mesh
 from meshserve.core.values import catalog, model
@@ -36,6 +37,7 @@ class Stage:
     store: fake_store.FakeStore = field(default_factory=fake_store.FakeStore)
     watch: fake_store.FakeWatch = field(default_factory=fake_store.FakeWatch)
     clock: manual_clock.ManualClock = field(default_factory=manual_clock.ManualClock)
+    missing: set[str] = field(default_factory=set)
     plane: control_plane.ControlPlane = field(init=False)
 
     async def start(
@@ -44,7 +46,12 @@ class Stage:
         """Begin, as at first or anew."""
         self.plane = control_plane.ControlPlane(
             control_plane.ControlPlaneParts(
-                self.cluster, self.store, self.watch, self.state_dir, self.clock
+                self.cluster,
+                self.store,
+                self.watch,
+                self.state_dir,
+                self.clock,
+                self._check_uri,
             ),
             restarts,
         )
@@ -53,6 +60,10 @@ class Stage:
         )
         await self.until(self.is_ready, "the mesh is ready")
         return words
+
+    async def _check_uri(self, uri: str) -> None:
+        if uri in self.missing:
+            raise errors.InvalidRequest(f"there is nothing at {uri}")
 
     @property
     def mesh(self) -> mesh.Mesh:

@@ -171,6 +171,21 @@ async def test_impossible_requests_have_their_status(
     assert answer.json()["error"]
 
 
+async def test_a_model_whose_file_is_missing_is_refused_and_changes_nothing(
+    http: httpx.AsyncClient, stage: Any
+) -> None:
+    before = stage.store.models[model.ModelId("conf")]
+    stage.missing.add("/nowhere")
+    for name in ("conf", "new"):
+        refused = await http.put(f"/mesh/v1/models/{name}", json={"uri": "/nowhere"})
+        assert (refused.status_code, refused.json()["error"]) == (
+            400,
+            "there is nothing at /nowhere",
+        )
+    assert stage.store.models[model.ModelId("conf")] == before
+    assert model.ModelId("new") not in stage.store.models
+
+
 async def test_a_model_is_loaded_and_unloaded(
     http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:
