@@ -15,6 +15,7 @@ from meshserve.protocol import (
     error_responses,
     http_protocol,
     inference,
+    llm_errors,
     model_description,
     rest,
     tf_serving,
@@ -24,6 +25,9 @@ from meshserve.worker.http import worker_app
 from meshserve.worker.models import model_host
 
 PREDICT = "predict"
+OPENAI_CLIENT = b"x-stainless-"
+"""What the names of headers begin with that OpenAI's and Anthropic's clients send."""
+
 JSON_HEADERS = (error_responses.JSON_TYPE,)
 
 VERBS = ("predict", "classify", "regress", "explain")
@@ -164,7 +168,13 @@ class InferenceRest:
             raise errors.Unsupported(f":{verb} is not offered: ask for :{PREDICT}")
         if verb or request.method not in READING:
             raise _no_such_method(request)
-        return self._v1_status(name, version)
+        try:
+            return self._v1_status(name, version)
+        except errors.ModelNotFound:
+            if not any(key.startswith(OPENAI_CLIENT) for key, _ in request.headers):
+                raise
+            # OpenAI's API has the same path, and shows its clients nothing of V1's form.
+            return _json(llm_errors.openai(f"The model `{name}` does not exist.", 404), 404)
 
     def _v1_status(self, name: str, version: str) -> http_protocol.Answer:
         catalog = self._host.catalog_follower.catalog

@@ -132,6 +132,16 @@ async def test_head_is_get_without_a_body(http: httpx.AsyncClient, path: str) ->
     assert (answer.status_code, answer.content) == (200, b"")
 
 
+async def test_openais_clients_are_told_of_an_unknown_model_in_their_form(
+    http: httpx.AsyncClient,
+) -> None:
+    answer = await http.get("/v1/models/nobody", headers={"x-stainless-lang": "python"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == "The model `nobody` does not exist."
+    plain = await http.get("/v1/models/nobody")
+    assert (plain.status_code, type(plain.json()["error"])) == (404, str)
+
+
 async def test_names_may_be_quoted(http: httpx.AsyncClient, slashed: str) -> None:
     assert (await http.get(f"/v2/models/{slashed}")).json()["name"] == "a/b größe"
     answer = await http.post(f"/v1/models/{slashed}%3Apredict", json={"instances": [[1, 2]]})
