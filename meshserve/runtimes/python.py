@@ -3,13 +3,15 @@
     class Model:
         inputs = [("features", "FP64", [-1, 10])]   # optional: or declared in the spec
         outputs = [("score", "FP64", [-1])]         # optional: or found by a first prediction
+        optional_inputs = ["mask"]                  # optional: what a request may leave out
         batchable = True                            # optional: rows of requests may be joined
 
         def __init__(self, path, options): ...      # or without parameters; `path` is the folder
         def predict(self, inputs): ...              # {name: array} → {name: array}, or one array
         def close(self): ...                        # optional
 
-Each model is a package of its own, and imports the files beside it by `from . import features`.
+Triton's `class TritonPythonModel` runs too, see `triton_python.py`. Each model is a package of its
+own, and imports the files beside it by `from . import features`.
 """
 
 from __future__ import annotations
@@ -346,8 +348,15 @@ def _signature(
         is_batchable=is_batchable and is_promised,
         is_known=is_promised,
     )
+    optional = frozenset(map(str, getattr(user, "optional_inputs", ())))
+    signatures.check_known_names(optional, inputs)
     return model.Signature(
-        inputs, outputs, has_batch_dimension=has_rows, can_join=can_join, platform=PLATFORM
+        inputs,
+        outputs,
+        has_batch_dimension=has_rows,
+        can_join=can_join,
+        platform=PLATFORM,
+        optional=optional,
     )
 
 

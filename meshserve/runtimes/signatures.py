@@ -64,6 +64,14 @@ def _unknown_name(name: str, known: Iterable[str], kind: str) -> errors.LoadFail
     )
 
 
+def check_known_names(names: Iterable[str], specs: Specs) -> None:
+    """Raise LoadFailed if one of the optional inputs is no input."""
+    known = {spec.name for spec in specs}
+    for name in names:
+        if name not in known:
+            raise _unknown_name(name, known, "input")
+
+
 def check_names(declared: Specs, actual: Specs, kind: str) -> None:
     """Raise LoadFailed for a declared name that the model does not have."""
     names = {spec.name for spec in actual}

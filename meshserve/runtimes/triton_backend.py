@@ -55,7 +55,7 @@ class Tensor:
 
     @staticmethod
     def from_dlpack(name: str, tensor: Any) -> Tensor:
-        """Return a tensor over the memory of another library's."""
+        """Return a tensor of another library's memory, shape and datatype."""
         return Tensor(name, np.from_dlpack(tensor))
 
     def to_dlpack(self) -> Any:
@@ -67,7 +67,7 @@ class Tensor:
         return self._name
 
     def as_numpy(self) -> np.ndarray:
-        """Return its array; BYTES are objects of type `bytes`."""
+        """Return its array, of any shape; the datatype BYTES is objects of type `bytes`."""
         return self._array
 
     def shape(self) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class Tensor:
         return True
 
 
-class InferenceRequest:
+class BackendRequest:
     """One request to the model."""
 
     def __init__(
@@ -99,7 +99,7 @@ class InferenceRequest:
         self._model = (model_name, model_version)
 
     def inputs(self) -> list[Tensor]:
-        """Return the inputs that came."""
+        """Return the inputs that came, in the shapes of the signature."""
         return self._inputs
 
     def requested_output_names(self) -> list[str]:
@@ -163,7 +163,7 @@ class InferenceResponse:
         self._error = error
 
     def output_tensors(self) -> list[Tensor]:
-        """Return its tensors."""
+        """Return its tensors, of any shapes."""
         return self._outputs
 
     def has_error(self) -> bool:
@@ -201,13 +201,13 @@ def _by_name(tensors: Sequence[Tensor], name: str) -> Tensor | None:
     return next((tensor for tensor in tensors if tensor.name() == name), None)
 
 
-def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
-    """Return a request's input, None if it did not come."""
+def get_input_tensor_by_name(request: BackendRequest, name: str) -> Tensor | None:
+    """Return a request's input in the shape that came, None if it did not come."""
     return _by_name(request.inputs(), name)
 
 
 def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
-    """Return a response's output, None if it has none."""
+    """Return a response's output of any shape, None if it has none."""
     return _by_name(response.output_tensors(), name)
 
 
@@ -231,7 +231,10 @@ def using_decoupled_model_transaction_policy(_model_config: object) -> bool:
 
 
 def triton_string_to_numpy(type_name: str) -> Any:
-    """Return numpy's type of one that a configuration writes, like TYPE_FP32."""
+    """Return numpy's type of one that a configuration writes, like TYPE_FP32.
+
+    Raises TritonModelException for TYPE_BF16, which numpy lacks.
+    """
     if type_name == BYTES_TYPE:
         return np.object_
     if type_name == "TYPE_BF16":
@@ -243,7 +246,10 @@ triton_to_numpy_type = triton_string_to_numpy
 
 
 def numpy_to_triton_type(dtype: Any) -> str:
-    """Return a configuration's word for a type of numpy."""
+    """Return a configuration's word for a type of numpy.
+
+    Raises TritonModelException if there is none.
+    """
     name = datatypes.datatype_of(np.dtype(dtype))
     if name is None:
         raise TritonModelException(f"there is no type for {dtype}")
@@ -251,7 +257,7 @@ def numpy_to_triton_type(dtype: Any) -> str:
 
 
 _SHOWN = (
-    *(TritonModelException, TritonError, Tensor, InferenceRequest, InferenceResponse, Logger),
+    *(TritonModelException, TritonError, Tensor, InferenceResponse, Logger),
     *(get_input_tensor_by_name, get_output_tensor_by_name),
     *(get_input_config_by_name, get_output_config_by_name),
     *(using_decoupled_model_transaction_policy, triton_string_to_numpy, numpy_to_triton_type),
@@ -275,6 +281,7 @@ class _Module:
             self._module = ModuleType(NAME, __doc__)
             for shown in _SHOWN:
                 setattr(self._module, shown.__name__, shown)
+            vars(self._module)["InferenceRequest"] = BackendRequest
             vars(self._module)["triton_to_numpy_type"] = triton_string_to_numpy
             sys.modules[NAME] = self._module
 

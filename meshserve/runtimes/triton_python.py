@@ -67,13 +67,13 @@ class TritonPythonUser:
         }
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs that `execute` gives for one request.
+        """Return the outputs that `execute` gives for one request; shapes are the configuration's.
 
         Raises ModelRaised for its error, or for anything but one response.
         """
         tensors = [triton_backend.Tensor(name, array) for name, array in inputs.items()]
         id_ = self._spec.id
-        request = triton_backend.InferenceRequest(tensors, self._outputs, id_.name, id_.version)
+        request = triton_backend.BackendRequest(tensors, self._outputs, id_.name, id_.version)
         responses = self._user.execute([request])
         if inspect.isawaitable(responses):
             responses = asyncio.run(_result(responses))

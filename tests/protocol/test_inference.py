@@ -291,3 +291,14 @@ def test_any_message_is_answered(
     inputs: list[tuple[str, str, list[int], dict[str, Any]]], raw: list[bytes]
 ) -> None:
     drawn.answers(infer, drawn.request(*inputs, raw=raw).SerializeToString())
+
+
+def test_only_an_optional_input_may_be_left_out() -> None:
+    specs = (model.TensorSpec("x", "FP32", (1,)), model.TensorSpec("mask", "FP32", (1,)))
+    wire = inference.WireTensor("FP32", np.ones(1, "f4"))
+    signature = model.Signature(specs, (), optional=frozenset({"mask"}))
+    assert list(
+        inference.check_inputs(inference.InferCall("m", inputs={"x": wire}), signature)
+    ) == ["x"]
+    with pytest.raises(errors.InvalidRequest, match="'x' .* is missing"):
+        inference.check_inputs(inference.InferCall("m", inputs={"mask": wire}), signature)

@@ -254,3 +254,22 @@ def test_bf16_is_declared_of_its_bits(tmp_path: Path) -> None:
     loaded = load(tmp_path, source)
     assert loaded.signature.outputs[0].datatype == "BF16"
     assert loaded.predict({"x": np.array([16256], np.uint16)}, ())["y"].tolist() == [16256]
+
+
+def test_a_class_names_the_inputs_that_may_be_left_out(tmp_path: Path) -> None:
+    source = """
+        class Model:
+            inputs = [("x", "FP32", [2]), ("mask", "FP32", [2])]
+            outputs = [("y", "FP32", [2])]
+            optional_inputs = ["mask"]
+
+            def predict(self, inputs):
+                return {"y": inputs["x"] * inputs.get("mask", 2)}
+    """
+    loaded = load(tmp_path, source)
+    assert loaded.signature.optional == {"mask"}
+    x = np.array([1, 3], np.float32)
+    np.testing.assert_array_equal(loaded.predict({"x": x}, ())["y"], [2, 6])
+    np.testing.assert_array_equal(loaded.predict({"x": x, "mask": x}, ())["y"], [1, 9])
+    with pytest.raises(errors.LoadFailed, match="'maks' does not exist"):
+        load(tmp_path, source.replace('optional_inputs = ["mask"]', 'optional_inputs = ["maks"]'))
