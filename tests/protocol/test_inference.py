@@ -300,5 +300,5 @@ def test_only_an_optional_input_may_be_left_out() -> None:
     assert list(
         inference.check_inputs(inference.InferCall("m", inputs={"x": wire}), signature)
     ) == ["x"]
-    with pytest.raises(errors.InvalidRequest, match="'x' .* is missing"):
+    with pytest.raises(errors.InvalidRequest, match=r"'x' .* is missing"):
         inference.check_inputs(inference.InferCall("m", inputs={"mask": wire}), signature)
