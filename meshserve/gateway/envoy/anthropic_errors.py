@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshserve.gateway.envoy import Json
+from meshserve.gateway.envoy import Json, matchers
 from meshserve.protocol import paths
 
 
@@ -10,4 +10,4 @@ def is_anthropic_path() -> Json:
     """Return Envoy's access-log filter for these paths; `llm_errors.is_anthropic` is the same."""
     pattern = rf"({paths.OPENAI_PREFIX})?{paths.ANTHROPIC_MESSAGES}([/?].*)?"
     match: Json = {"safe_regex": {"regex": pattern}}
-    return {"header_filter": {"header": {"name": ":path", "string_match": match}}}
+    return matchers.has_header(":path", match)

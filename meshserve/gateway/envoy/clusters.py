@@ -199,10 +199,7 @@ def _replicas(name: str, layout: gateway_paths.GatewayPaths) -> Json:
 
 
 def _discovered(name: str, layout: gateway_paths.GatewayPaths) -> Json:
-    source = {
-        "path_config_source": {"path": layout.config(gateway_paths.members_file(name))},
-        "resource_api_version": "V3",
-    }
+    source = layout.source(gateway_paths.members_file(name))
     return _cluster(name, "http_protocol_options") | {
         "type": "EDS",
         "eds_cluster_config": {"eds_config": source},

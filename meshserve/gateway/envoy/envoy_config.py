@@ -59,11 +59,7 @@ def _bootstrap(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPat
         "admin": {"address": {"pipe": {"path": layout.admin_socket, "mode": 0o600}}},
         "overload_manager": {"resource_monitors": [connections]},
         "dynamic_resources": {
-            "cds_config": _file(layout, CLUSTERS),
-            "lds_config": _file(layout, LISTENERS),
+            "cds_config": layout.source(CLUSTERS),
+            "lds_config": layout.source(LISTENERS),
         },
     }
-
-
-def _file(layout: gateway_paths.GatewayPaths, name: str) -> Json:
-    return {"path_config_source": {"path": layout.config(name)}, "resource_api_version": "V3"}

@@ -6,6 +6,8 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshserve.gateway.envoy import Json
+
 # sizeof(sockaddr_un.sun_path) on Linux, less the zero at its end (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
 
@@ -44,6 +46,10 @@ class GatewayPaths:
     def config(self, name: str) -> str:
         """Return the path of one of Envoy's configuration files."""
         return f"{self.config_dir}/{name}"
+
+    def source(self, name: str) -> Json:
+        """Return one of Envoy's configuration files as the source of its resources."""
+        return {"path_config_source": {"path": self.config(name)}, "resource_api_version": "V3"}
 
     def make_folders(self) -> None:
         """Create the folders. Raises OSError, also if `run_dir` is too long for sockets in it."""

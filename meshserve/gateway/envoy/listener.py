@@ -17,6 +17,7 @@ from meshserve.gateway.envoy import (
     cors,
     gateway_paths,
     lua_filter,
+    matchers,
     openai_errors,
     routes,
 )
@@ -54,21 +55,10 @@ MESSAGES = {
 }
 # RESOURCE_EXHAUSTED; Envoy's own code for 413 would be UNKNOWN.
 GRPC_CODES = {413: "8"}
-IS_CALL: Json = {
-    "header_filter": {
-        "header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-    }
-}
+IS_CALL = matchers.has_header("content-type", {"prefix": "application/grpc"})
 # The answer of a script, which has its final form already.
 SCRIPT_ANSWER: Json = {
-    "filter": {
-        "header_filter": {
-            "header": {
-                "name": lua_filter.TURN_HEADER,
-                "string_match": {"exact": lua_filter.ANSWERED},
-            }
-        }
-    },
+    "filter": matchers.has_header(lua_filter.TURN_HEADER, {"exact": lua_filter.ANSWERED}),
     "body_format_override": {
         "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
         "content_type": "application/json",
@@ -135,13 +125,7 @@ def _http(layout: gateway_paths.GatewayPaths) -> Json:
         "stream_idle_timeout": "0s",
         "request_headers_timeout": "30s",
         "early_header_mutation_extensions": [early_mutation],
-        "rds": {
-            "route_config_name": routes.TABLE,
-            "config_source": {
-                "path_config_source": {"path": layout.config("rds.json")},
-                "resource_api_version": "V3",
-            },
-        },
+        "rds": {"route_config_name": routes.TABLE, "config_source": layout.source("rds.json")},
         "local_reply_config": _local_replies(),
         "http_filters": _http_filters(),
     }

@@ -1,4 +1,4 @@
-"""The pieces of Envoy's route tables: look-ups by a header's value that end in routes. Pure."""
+"""The pieces of Envoy's route tables and filters: look-ups by a header's value. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ OTHER_HOSTS: list[Json] = [
         "typed_config": {"@type": PREVIOUS_HOSTS},
     }
 ]
+
+
+def has_header(name: str, match: Json, *, is_inverted: bool = False) -> Json:
+    """Return Envoy's access-log filter for requests with this header, or without it."""
+    header = {"name": name, "string_match": match, "invert_match": is_inverted}
+    return {"header_filter": {"header": header}}
 
 
 def action(route: Json) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshserve.gateway.envoy import Json, lua_filter
+from meshserve.gateway.envoy import Json, lua_filter, matchers
 from meshserve.protocol import paths
 
 RETRY_AFTER_S = 1
@@ -22,29 +22,15 @@ def is_openai_path() -> Json:
 
     Below `/v1/models/` errors keep V1's form, unless the route has marked the model as an LLM.
     """
-    is_marked: Json = {
-        "header_filter": {
-            "header": {"name": lua_filter.TURN_HEADER, "string_match": {"exact": lua_filter.OPENAI}}
-        }
-    }
+    is_marked = matchers.has_header(lua_filter.TURN_HEADER, {"exact": lua_filter.OPENAI})
     # One expression a path, because Envoy limits the size of a regular expression's program.
     whole = [_path(regex=rf"{path}(\?.*)?") for path in (paths.OPENAI_MODELS, *paths.ENGINE_PATHS)]
-    below_api = {
-        "and_filter": {
-            "filters": [
-                _path(prefix=paths.OPENAI),
-                _path(prefix=paths.OPENAI_MODELS, is_inverted=True),
-            ]
-        }
-    }
+    not_models = _path(prefix=paths.OPENAI_MODELS, is_inverted=True)
+    below_api = {"and_filter": {"filters": [_path(prefix=paths.OPENAI), not_models]}}
     prefixed = _path(prefix=paths.PREFIXED_OPENAI)
     return {"or_filter": {"filters": [is_marked, *whole, prefixed, below_api]}}
 
 
 def _path(prefix: str = "", regex: str = "", *, is_inverted: bool = False) -> Json:
     match: Json = {"safe_regex": {"regex": regex}} if regex else {"prefix": prefix}
-    return {
-        "header_filter": {
-            "header": {"name": ":path", "string_match": match, "invert_match": is_inverted}
-        }
-    }
+    return matchers.has_header(":path", match, is_inverted=is_inverted)
