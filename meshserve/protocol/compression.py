@@ -1,4 +1,4 @@
-"""Compressed bodies of REST requests (`content-encoding`); over gRPC the gateway inflates them."""
+"""Inflate compressed bodies of REST requests; those of gRPC are inflated by the gateway."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from meshserve import errors
 
 BYTES_MAX_HEADER = "x-mesh-inflated-bytes-max"
-"""The gateway's `request_bytes_max`, with each compressed request: it sees only what was sent."""
+"""The header with `request_bytes_max`: the gateway itself sees only the compressed size."""
 
 BYTES_MAX = 64 << 20
-"""The limit of a request that brings none, because it did not come through the gateway."""
+"""The limit for a request without the header, which did not come through the gateway."""
 
 ANY_WINDOW = zlib.MAX_WBITS | 32
-"""Makes zlib find out itself whether a header is gzip's or zlib's."""
+"""The window size with which zlib detects by itself whether the format is gzip or zlib."""
 
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
@@ -47,12 +47,12 @@ def inflate(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _inflated(body: bytes, bytes_max: int) -> bytes:
-    """Return what all members of a body hold: gzip's format allows several (RFC 1952, 2.2)."""
+    """Return the content of all members of a body: gzip allows several (RFC 1952, 2.2)."""
     parts: list[bytes] = []
     size_bytes = 0
     while True:
         inflater = zlib.decompressobj(ANY_WINDOW)
-        # A limit of 0 would mean none to zlib.
+        # To zlib a limit of 0 means no limit.
         part = inflater.decompress(body, bytes_max - size_bytes + 1)
         parts.append(part)
         size_bytes += len(part)
@@ -62,7 +62,7 @@ def _inflated(body: bytes, bytes_max: int) -> bytes:
             )
         if not inflater.eof:
             raise errors.InvalidRequest("the compressed body was cut short")
-        # Zeros may follow the last member, as gzip's own programs allow.
+        # Zeros may follow the last member, as in the gzip program.
         body = inflater.unused_data.lstrip(b"\0")
         if not body:
             return parts[0] if len(parts) == 1 else b"".join(parts)

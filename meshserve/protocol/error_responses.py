@@ -1,4 +1,4 @@
-"""Errors as answers: bridged gRPC with headers for Envoy, and REST with JSON."""
+"""Encode errors as answers: for bridged gRPC in headers, for REST in JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def grpc_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]
     if isinstance(error, errors.Unavailable):
         return rest_error(error)
     message, encoded = _bounded(error.message)
-    # The bridge gives a status and trailers of its own; Envoy's route turns these into them.
+    # The bridge sets a status and trailers of its own, which Envoy's route replaces by these.
     headers = [
         GRPC_TYPE,
         (b"x-mesh-grpc-status", str(error.grpc_code).encode()),

@@ -1,8 +1,8 @@
 """An HTTP/1.1 server that calls one handler with whole requests (RFC 9112, parsed by llhttp).
 
-An ASGI server gives each request a task, a cycle and an event, which take as long as a tiny
-model's whole prediction. Here a handler that has its answer at once is answered where the last
-byte of the request is read; only a handler that must wait costs a task.
+An ASGI server creates a task, a cycle and an event for each request, which take as long as the
+whole prediction of a tiny model. This server writes an answer that the handler returns as soon as
+the request is read, and creates a task only if the handler must wait.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BODY_BYTES_MAX = 2 << 30
 """protobuf's limit for a message. The gateway's own limit is lower."""
 
 JOINED_BYTES_MAX = 64 << 10
-"""Larger bodies are not copied behind their heads."""
+"""Up to this size a body is copied behind its head, so that one write sends both."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Header = (b"connection", b"close")
@@ -87,12 +87,12 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection's transport (asyncio)."""
-        # uvloop's transports are none of asyncio's classes, and have their methods.
+        # uvloop's transports have the methods of asyncio's, but not their base classes.
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the next bytes (asyncio). What is no HTTP is answered with 400."""
+        """Parse the next bytes (asyncio). Bytes that are not HTTP are answered by 400."""
         self._was_heard = True
         try:
             self._parser.feed_data(data)
@@ -232,7 +232,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _refuse(self, answer: Answer) -> None:
-        """Answer bytes that are no request, unless answers to earlier ones are due; then close."""
+        """Answer bytes that are no request, unless earlier answers are still due; then close."""
         self._is_stopping = True
         self._is_incomplete = False
         if self._is_busy:
@@ -256,8 +256,8 @@ class HttpConnection(asyncio.Protocol):
         self._queued.clear()
         self._connections.discard(self)
         if self._task is not None:
-            # Not at once: a task that is cancelled before its first step never awaits its answer,
-            # which may hold a lease. Its first step was scheduled before this.
+            # Cancelled later: a task that is cancelled before its first step never awaits its
+            # answer, which may hold a lease. The first step is scheduled already.
             asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def close_when_idle(self) -> None:
@@ -317,7 +317,7 @@ def _head(status: int, headers: tuple[Header, ...]) -> bytes:
 
 
 class HttpServer:
-    """A handler that is being served. `port` is 0 without a TCP socket."""
+    """A server of one handler. `port` is 0 without a TCP socket."""
 
     def __init__(self, handler: Handler, listeners: Sequence[socket.socket]) -> None:
         self.port = sockets.tcp_port(listeners)
@@ -340,7 +340,7 @@ class HttpServer:
         return HttpConnection(self._handler, self._connections)
 
     def _close_silent(self) -> None:
-        """Close connections that were silent for a whole period. A timer for each costs more."""
+        """Close connections that were silent for a period; cheaper than a timer for each."""
         for connection in tuple(self._connections.open):
             connection.close_if_silent()
         loop = asyncio.get_running_loop()

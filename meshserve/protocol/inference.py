@@ -1,4 +1,4 @@
-"""ModelInfer: messages to calls, calls checked against a signature, replies to messages."""
+"""Decode ModelInfer requests, check them against a signature, and encode replies."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ REFUSED: Final = {
 """Parameters of tensors that would change the meaning of the answer, and why each is refused."""
 
 SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
-"""Parameters of a request that belong to a sequence, in whose order a model would see it."""
+"""Parameters of a request that make it part of a sequence, which is not offered."""
 
 CLASSIFICATION: Final = "classification"
 """The parameter of an output that asks for its best classes, see `protocol/classification.py`."""
 
 RAW_PLATFORMS: Final = frozenset({"onnxruntime_onnx", "pytorch_libtorch", "python"})
-"""Platforms of models that answer raw whatever came, as Triton does.
+"""Platforms of models that always answer with raw contents, as Triton does.
 
-Others answer typed contents in kind, as MLServer does. Each one's clients read only its form.
+Other models answer a typed request with typed contents, as MLServer does. The clients of each
+server read only its form.
 """
 
 
@@ -131,7 +132,7 @@ def _raw_inputs(
             "there must be one for each"
         )
     inputs: dict[str, WireTensor] = {}
-    # Slices are lists, which are quicker to go through than the messages' own sequences.
+    # Slices are lists, and iterating over lists is quicker than over a message's sequences.
     for tensor, content in zip(sent[:], raw[:], strict=True):
         name, datatype = tensor.name, tensor.datatype
         if tensor.HasField("contents") and tensor.contents.ByteSize():
@@ -190,7 +191,7 @@ def parameter_value(parameter: pb.InferParameter) -> Any:
 def refuse_sequence(parameters: Mapping[str, object]) -> None:
     """Raise InvalidRequest if a request's parameters make it part of a sequence."""
     for name in SEQUENCE:
-        # Clients send 0 and false for a request on its own.
+        # Clients send 0 and false with requests outside of any sequence.
         if parameters.get(name):
             raise errors.InvalidRequest(
                 f"{name}: sequences are not offered: each request is on its own"
@@ -250,7 +251,7 @@ def _array(
 def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
     """Return the inputs by name, with the signature's datatypes, ranks and fixed dimensions.
 
-    Raises InvalidRequest that says which input or output is wrong, how, and what would be right.
+    Raises InvalidRequest, with the wrong input or output and what would be right.
     """
     if call.outputs:
         _check_outputs(call.outputs, signature)
@@ -269,7 +270,7 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
                 f"input {spec.name!r} must be {spec.datatype}, {tensor.datatype} came"
             )
         shape = array.shape
-        # Most models have fixed shapes but for the batch; equal tuples are compared in C.
+        # A quick check first: fixed shapes are equal, and equal tuples are compared in C.
         if shape != spec.shape:
             _check_shape(spec, shape)
         inputs[spec.name] = array

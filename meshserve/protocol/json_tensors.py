@@ -1,6 +1,6 @@
-"""JSON values to arrays of a datatype, and back.
+"""Convert JSON values to arrays of a datatype, and back.
 
-Values are never wrapped or guessed; only decimals are rounded, to the datatype's nearest.
+Integers never wrap around and types are never guessed; floats are rounded to the datatype.
 
 JSON has no NaN and no infinities. As TensorFlow Serving and Triton do, the words NaN, Infinity and
 -Infinity stand for them, which Python's and RapidJSON's parsers take.
@@ -29,7 +29,7 @@ BASE64_KEY = "b64"
 """The key of V1's form for bytes that are not text: `{"b64": "…"}`."""
 
 BASE64_ALPHABET = bytes.maketrans(b"-_", b"+/")
-"""From the web-safe alphabet to the standard one (RFC 4648)."""
+"""The table that translates the web-safe base64 alphabet to the standard one (RFC 4648)."""
 
 WORDS = (b"NaN", b"Infinity")
 NULL = re.compile(b"null")
@@ -58,11 +58,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _parse_with_words(body: bytes) -> Any:
-    """Return what Python's slower parser, which takes NaN and infinities, makes of a body."""
+    """Parse a body by Python's slower parser, which accepts NaN and infinities."""
     try:
         document = json.loads(body.decode(), parse_float=_finite)
         if b"\\u" in body:
-            # Half a surrogate pair can't be written again: orjson refuses it too.
+            # Raises for half a surrogate pair, which orjson refuses too.
             json.dumps(document, ensure_ascii=False).encode()
     # UnicodeError and JSONDecodeError are ValueErrors.
     except (ValueError, RecursionError) as error:
@@ -84,7 +84,7 @@ def dump(document: Any, *, nan: bytes = b"NaN") -> bytes:
     Infinities become the words Infinity and -Infinity, NaN what `nan` says.
     """
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    # orjson writes null for all of them. Hardly any answer has one, so that this costs nothing.
+    # orjson writes null for NaN and infinities. Few answers have a null, so this check is enough.
     if b"null" not in text:
         return text
     return orjson.dumps(_with_words(document, nan), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -142,7 +142,7 @@ def _innermost(values: Any) -> list[Any]:
         level = list(itertools.chain.from_iterable(level))
     if not any(type(value) is list for value in level):
         return level
-    # Unevenly nested: one value at a time, for a time that does not grow with the depth.
+    # Unevenly nested lists are walked value by value, in a time that does not grow with depth.
     elements = []
     open_lists = [iter(level)]
     while open_lists:
@@ -160,7 +160,7 @@ def _convert(elements: list[Any], datatype: str, name: str) -> np.ndarray:
     """Return the values in one dimension, with the datatype's dtype."""
     kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     accepted, expected = _ACCEPTED[kind.kind]
-    # Exact types, for True is an instance of int; and in C, for there may be millions.
+    # Exact types, because True is an int; and checked in C, because values may be millions.
     if not accepted.issuperset(map(type, elements)):
         wrong = next(value for value in elements if type(value) not in accepted)
         raise errors.InvalidRequest(
@@ -190,7 +190,7 @@ def _flatten(values: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
 def _round(
     values: Sequence[float | None], kind: np.dtype[np.generic], datatype: str, name: str
 ) -> np.ndarray:
-    # Through FP64, which holds every JSON number; what overflows is refused.
+    # Convert by way of FP64, which holds every JSON number, and refuse numbers that overflow.
     too_large = errors.InvalidRequest(f"input {name!r} has values out of the range of {datatype}")
     try:
         exact = np.array(values, "f8")

@@ -13,7 +13,7 @@ class ByteCounts(TypedDict):
 
 
 class WorkerStatus(TypedDict):
-    """One pool worker. Counts are since its process began, but for `in_flight`, which is now."""
+    """One pool worker. Counts are since its process began; `in_flight` is the present number."""
 
     id: str
     node: str
@@ -120,7 +120,7 @@ class ControllerStatus(TypedDict):
 
 
 class RepositoryStatus(TypedDict):
-    """A repository: how many versions it declares, and what of it is not served, in words."""
+    """A repository: the number of versions that it declares, and why others are not served."""
 
     place: str
     models: int
@@ -143,7 +143,7 @@ class MeshStatus(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """One version of a model. `worker` is where its foremost copy is, empty if it has none."""
+    """One version of a model. `worker` has the copy nearest to ready, "" without a copy."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""Metadata, configuration, statistics and index of models: messages for gRPC, JSON for REST."""
+"""Describe models: metadata, configuration, statistics and index, for gRPC and REST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meshserve.protocol.pb import pool
 
 TRITON_TYPES = {"BYTES": "TYPE_STRING"}
 BACKENDS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch"}
-"""Triton's backends by platform, where the two have other names."""
+"""Triton's backend for each platform whose backend has another name."""
 PLATFORMS = {backend: platform for platform, backend in BACKENDS.items()} | {"python": ""}
 NONE = pb.StatisticDuration()
 
@@ -158,7 +158,7 @@ def _statistics(statistics: ModelStatistics) -> pb.ModelStatistics:
 
 
 def _durations(counts: model_stats.ModelStats) -> pb.InferStatistics:
-    """Return the durations. Parts that do not exist here are 0: load generators read them."""
+    """Return the durations; those that are not measured here are 0, for load generators."""
     return pb.InferStatistics(
         success=_duration(counts.success),
         fail=_duration(counts.failure),
@@ -202,9 +202,9 @@ def index_json(models: Iterable[IndexEntry]) -> list[dict[str, str]]:
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Return a message as Triton's REST has it: all numbers, none as a string; no unset messages.
+    """Return a message as Triton's REST writes it: with all numbers, without unset messages.
 
-    protobuf's own JSON leaves zeros out and makes strings of 64-bit numbers.
+    protobuf's own JSON leaves out zeros and writes 64-bit numbers as strings.
     """
     fields = _fields(message.DESCRIPTOR)
     return {

@@ -41,7 +41,7 @@ _NUMBERS = {
     for datatype, dtype in DTYPES.items()
     if datatype not in ("BOOL", "BYTES")
 }
-"""Datatypes whose every bit pattern is a value."""
+"""Datatypes of which every bit pattern is a valid value."""
 
 _LITTLE = "<|=" if sys.byteorder == "little" else "<|"
 _LENGTH = struct.Struct("<I")
@@ -104,7 +104,7 @@ def _aligned(array: np.ndarray) -> np.ndarray:
 
 
 def _from_odd_raw(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return a BOOL or BYTES tensor, checked value by value, or raise what is wrong with any."""
+    """Return a BOOL or BYTES tensor after a check of its values, or raise for a wrong tensor."""
     kind = dtype(datatype)
     elements = element_count(shape, name)
     if kind.hasobject:

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's REST API tells of a model: its status and its metadata.
+"""The status and metadata of a model in the form of TensorFlow Serving's REST API.
 
 Source: https://www.tensorflow.org/tfx/serving/api_rest. KServe's V1 status is in the same answer.
 """
@@ -32,7 +32,7 @@ SIGNATURE = "serving_default"
 
 
 def status_json(name: str, versions: Mapping[str, bool], *, is_ready: bool) -> dict[str, Any]:
-    """Return the status of a model: of each version whether it is ready, and of the whole."""
+    """Return a model's status; `versions` says which versions are ready, by version."""
     return {
         "name": name,
         "ready": is_ready,
@@ -51,7 +51,7 @@ def status_json(name: str, versions: Mapping[str, bool], *, is_ready: bool) -> d
 
 
 def metadata_json(description: model_description.ServedModel) -> dict[str, Any]:
-    """Return the signature of a model as a SavedModel's."""
+    """Return a model's signature in the form of a SavedModel's."""
     signature = description.signature
     default = {
         "inputs": _tensors(signature.inputs),

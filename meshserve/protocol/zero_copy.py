@@ -1,6 +1,6 @@
 """Take raw tensors out of a large message as views of its bytes.
 
-protobuf's parser copies each of them twice.
+protobuf's parser would copy each tensor twice.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from meshserve.protocol.pb import inference_pb2 as pb
 
 BYTES_MIN = 1 << 16
-"""In smaller messages the parser is quicker."""
+"""Smaller messages are left to protobuf's parser, which is quicker for them."""
 
 FIELDS_MAX = 256
 """Messages with more fields go to the parser: walking them here would hold up other requests."""
@@ -24,7 +24,7 @@ VARINT_BYTES_MAX, CONTINUATION_BIT = 10, 0x80
 def split_raw_tensors(body: bytes) -> tuple[bytes, list[memoryview]]:
     """Return a ModelInferRequest without its raw_input_contents, and these in their order.
 
-    Returns the whole body and no tensors if it is small or odd: the parser then judges it.
+    A small or malformed body is returned whole, without tensors, and is left to the parser.
     """
     rest: list[memoryview] = []
     tensors: list[memoryview] = []

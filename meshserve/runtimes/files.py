@@ -1,4 +1,4 @@
-"""Finds the model's file in an artifact, by names and first bytes."""
+"""Find the model's file in an artifact, by names and first bytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DIGESTS_MAX = 1 << 14
 class Layout:
     """The form of one kind of model on disk.
 
-    `names` are file names to look for first, `endings` the endings that it may have. `sniff`
-    returns whether a file's content is of this kind; it judges files without an ending, and if
-    `is_strict` also those with a known ending, for endings that other kinds of files have too.
+    `names` are file names to look for first, `endings` the endings that a file may have. `sniff`
+    returns whether a file's content is of this kind. It is called for files without an ending, and
+    with `is_strict` for all, if other kinds of files have the same endings.
     """
 
     names: tuple[str, ...]

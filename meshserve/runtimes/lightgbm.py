@@ -1,6 +1,6 @@
-"""LightGBM boosters from text.
+"""Load LightGBM boosters from text files.
 
-Files are checked before the library reads them, because a broken tree ends the process.
+Files are checked before the library reads them, because a broken tree would end the process.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _library() -> Any:
 
 @functools.cache
 def _silent_logger() -> logging.Logger:
-    """Return a logger for LightGBM, which prints what it also raises."""
+    """Return a disabled logger for LightGBM, which logs its errors and raises them as well."""
     logger = logging.getLogger("meshserve.runtimes.lightgbm.library")
     logger.disabled = True
     return logger

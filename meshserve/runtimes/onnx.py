@@ -40,7 +40,7 @@ _DATATYPES = {name: name.upper() for name in _INTEGERS} | {
 }
 
 _CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
-"""Types of a classifier's output after ZipMap: for each row, a score by class."""
+"""Types of a classifier's output after ZipMap: for each row a map from class to score."""
 
 _OPTIMIZATIONS = {
     "all": "ORT_ENABLE_ALL",
@@ -62,7 +62,7 @@ _SMALLEST_MODEL = (
     b'\x08\x08:/\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0b\n\x01x\x12\x06\n\x04\x08\x01'
     b"\x12\x00b\x0b\n\x01y\x12\x06\n\x04\x08\x01\x12\x00B\x04\n\x00\x10\r"
 )
-"""The graph y = Identity(x): its run makes ONNX Runtime allocate what all sessions share."""
+"""The graph y = Identity(x). Its run makes ONNX Runtime allocate memory that sessions share."""
 
 
 def _looks_like_onnx(file: Path) -> bool:
@@ -288,8 +288,8 @@ def _session_options(library: Any, spec: model.ModelSpec, size_bytes: int) -> An
     """
     reader = options.Options(spec)
     chosen = library.SessionOptions()
-    # Thousands of sessions share the cores: a pool of threads and an arena each would take more
-    # memory than a small model.
+    # Thousands of sessions share the cores. A thread pool and an arena for each session would take
+    # more memory than a small model.
     chosen.intra_op_num_threads = reader.count("intra_op_num_threads", 1)
     chosen.inter_op_num_threads = reader.count("inter_op_num_threads", 1)
     chosen.enable_cpu_mem_arena = reader.flag("enable_cpu_mem_arena", default=False)
@@ -297,7 +297,7 @@ def _session_options(library: Any, spec: model.ModelSpec, size_bytes: int) -> An
     default = "basic" if size_bytes <= _SMALL_BYTES else "all"
     level = _OPTIMIZATIONS[reader.choice("graph_optimization", _OPTIMIZATIONS, default)]
     chosen.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
-    # Nothing is logged, because the exceptions have all of it.
+    # Level 4 logs nothing but fatal errors; all others come as exceptions.
     chosen.log_severity_level = 4
     reader.check_known()
     return chosen

@@ -1,4 +1,4 @@
-"""What a runtime needs of the machine: a library that an extra installs, and a device."""
+"""Check what a runtime needs: a library that an extra installs, and a device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def import_library(module: str, library: str, extra: str) -> Any:
 @functools.cache
 def has_cuda() -> bool:
     """Return whether NVIDIA's driver is installed and sees at least one GPU."""
-    # The driver is called directly, because libraries that know about GPUs start to use them.
+    # The driver is called directly, because GPU libraries initialise the GPU when they are asked.
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""Runs a model with made-up inputs: to verify its signature, and to warm it up."""
+"""Run a model with made-up inputs, to verify its signature and to warm it up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 3
 ELEMENTS_MAX = 1 << 22
 """Made-up inputs with more elements are not tried, because they would take much memory."""
 FREE_SIZES = (4, 32, 224, 1024, 16000)
-"""Sizes to try, in this order, for dimensions of any size other than the first."""
+"""Sizes to try, in this order, for free dimensions (-1) other than the first."""
 
 GROWTHS = (1.25, 2)
 """Times of the size that ran, to find the dimensions of outputs that follow those of inputs."""

@@ -56,7 +56,7 @@ LAYOUT = files.Layout(("model.py",), (".py",), lambda file: file.suffix == ".py"
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """A loader that writes no compiled files, because an artifact does not change."""
+    """A loader that writes no compiled files into the artifact, which must not change."""
 
     def set_data(self, path: str, data: object, *, _mode: int = 0o666) -> None:
         pass
@@ -125,7 +125,7 @@ def _advice(error: BaseException) -> str:
 class PythonModel(model_runtime.LoadedModel):
     """A user's object and its signature."""
 
-    # A user's code may wait for anything, and the event loop must not wait with it.
+    # A user's code may block, so it must not run on the event loop.
     capabilities = model_runtime.Capabilities(is_steady=False)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Compares the tensors that are declared for a model with those that the model itself has."""
+"""Compare the tensors that are declared for a model with the model's own."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def rows_joined(
 
     `is_batchable`: a probe kept rows apart, which shows that the first dimension may be a batch,
     but not that rows never influence each other. `is_known`: the kind of model guarantees that.
-    `batching: true` is its owner's word for both.
+    By `batching: true` the model's owner guarantees both.
     """
     has_owner_word = spec.batching is True
     has_rows = have_rows(tensors) and (is_batchable or has_owner_word)

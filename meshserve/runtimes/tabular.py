@@ -19,12 +19,12 @@ INPUT = "input"
 """The name of a matrix that has none in its file."""
 
 WHOLE = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
-"""Datatypes of whole numbers, which the libraries take as their nearest decimals."""
+"""Integer datatypes, which the libraries convert to the nearest floats."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnForm:
-    """How the columns of a model whose inputs are its columns become what the library takes.
+    """The conversion of a request's columns to the library's own form, such as a data frame.
 
     `datatypes` are those that the columns probably have; any may come. `assemble` takes an array
     [rows] for each column, by name in the model's order.

@@ -1,4 +1,4 @@
-"""Programs that `torch.export.save` wrote, read so that their weights can stay in a mapped file."""
+"""Read programs of `torch.export.save`, so that their weights can stay in a mapped file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def open_program(
 
 def _read(torch: Any, file: Path, mapping: mapped_weights.MappedFile | None) -> Any:
     """Read as `torch.export.load` does, which copies weights, but leave them in the mapping."""
-    # torch is pinned, and its own reader has no option for where weights lie.
+    # Private API of the pinned torch: the public reader always copies the weights.
     package = torch.export.pt2_archive._package  # noqa: SLF001
     reader = package.PT2ArchiveReader(str(file))
     if mapping is None or str(reader.archive_version()) != package.ARCHIVE_VERSION_VALUE:
@@ -179,7 +179,7 @@ def _check_no_pickles(torch: Any, file: Path) -> None:
         or (name.endswith((".pt", ".so")) and "/sample_inputs/" not in name)
     ]
     pickled += ["sample_inputs" for sample in samples if sample and not _is_plain(torch, sample)]
-    # Readers disagree on which of two members with one name counts.
+    # Zip readers disagree about which of two members with the same name they read.
     if pickled or len(set(names)) < len(names):
         raise errors.LoadFailed(
             f"{file.name} holds code ({', '.join(pickled) or 'hidden members'}): "

@@ -1,4 +1,4 @@
-"""The edge to artifacts, which come to this node as files that do not change, and to repositories.
+"""The edge to artifacts, which are brought to this node as unchanging files, and to repositories.
 
-Nothing here knows what a model's files mean to a runtime, and nothing here decides what is loaded.
+This package neither interprets a model's files nor decides which models are loaded.
 """

@@ -30,7 +30,7 @@ FEW_FILES = 64
 TRIM_SHARE = 1 / 32
 """A process trims the cache after it has added this share of the cache's limit."""
 ENTRY_BYTES = 8192
-"""About what an entry takes on disk besides its bytes."""
+"""The approximate size on disk of an entry, besides its files."""
 YOUNG_S = 300.0
 TRIES = 3
 """Tries of a fetch, because a trim may remove an old entry just as it is fetched again."""
@@ -76,8 +76,8 @@ class ArtifactStore:
     async def fetch(self, uri: str, checksum: str) -> model_runtime.Artifact:
         """Return the artifact at `uri`. Raises LoadFailed with the reason for a user.
 
-        Local files are checked for changes at each call. Other sources are checked once in a
-        process's life, and when another checksum is asked for.
+        Local files are checked for changes at each call. Other sources are checked once in the
+        life of a process, and again for another `checksum`.
         """
         source = model_uri.parse(uri)
         hit = self._hit(source, checksum)
@@ -131,15 +131,15 @@ class ArtifactStore:
                 logger.warning("the cache of artifacts can't be trimmed: %s", error)
 
     async def trim(self) -> int:
-        """Bring the cache below its limit, and return the bytes removed.
+        """Remove entries until the cache is below its limit, and return the bytes removed.
 
-        That also happens by itself after fetches. Held and young entries stay.
+        Fetches do this by themselves. Held and young entries stay.
         """
         self._cache.slot.take()
         return await self._in_thread(self._cache.trim)
 
     def hold(self, artifact: model_runtime.Artifact) -> None:
-        """Keep the artifact in the cache until as many releases, or until this process ends."""
+        """Keep the artifact in the cache until each hold is released, or this process ends."""
         self._cache.slot.hold(artifact.digest)
 
     def release(self, artifact: model_runtime.Artifact) -> None:

@@ -41,7 +41,7 @@ class Stamp:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file of this name is no part of a model: hidden, or Python's cache."""
+    """Return whether a file of this name is ignored: hidden, or Python's cache."""
     return name.startswith(".") or name == "__pycache__"
 
 
@@ -127,7 +127,7 @@ def _file_hex(path: Path) -> str:
 
 
 def _copy_file(source: Path, target: Path) -> str:
-    # File systems that share blocks (XFS, Btrfs) copy nothing.
+    # File systems that share blocks (XFS, Btrfs) clone the file without copying it.
     with source.open("rb") as reading, target.open("xb") as writing:
         if not _is_cloned(reading, writing):
             return write(reading, writing)
@@ -158,6 +158,6 @@ def finish(writing: IO[bytes], size_bytes: int) -> None:
     """Make a written file read-only, and flush it to disk if it is big."""
     writing.flush()
     os.fchmod(writing.fileno(), 0o444)
-    # A small file that a crash cut short is quickly written again: entries are checked by size.
+    # Small files need no flush: entries are checked by size, and a truncated one is rewritten.
     if size_bytes >= CHUNK_BYTES:
         os.fsync(writing.fileno())

@@ -1,10 +1,10 @@
-"""Files and folders of this node's disk, copied into the cache.
+"""Copy files and folders of this node's disk into the cache.
 
-They are copied because training scripts write over their files in place, and a mapped file that is
-truncated kills the worker with every model in it. A hard link would change with the original. The
-file systems XFS and Btrfs share blocks and copy nothing; elsewhere a tiny model costs 8 KiB and a
-millisecond, once on each node, and one of 400 MB two seconds, half of one for its digest. Files
-bigger than a quarter of the cache, or on a full disk, are used where they lie.
+They are copied because training scripts overwrite files in place, and a mapped file that is
+truncated kills the worker with all its models. A hard link would change with the original. XFS and
+Btrfs share the blocks; other file systems need, once on each node, 8 KiB and a millisecond for a
+tiny model, and two seconds for one of 400 MB. Files bigger than a quarter of the cache, and all
+files while the disk is full, are used where they lie.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meshserve import errors
 from meshserve.storage import artifact_cache, cache_entries, content, model_uri, source_index
 
 REMEMBERED_BYTES_MIN = 1 << 20
-"""The content of smaller files is not written down: reading them again is cheaper."""
+"""Digests of smaller files are not kept on disk: reading the files again is cheaper."""
 FRESH_S = 2.0
 """The coarsest resolution of modification times: two changes within it may look the same."""
 TRIES = 3

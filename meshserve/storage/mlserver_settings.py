@@ -1,4 +1,4 @@
-"""Reads MLServer's `model-settings.json`."""
+"""Read MLServer's `model-settings.json`."""
 
 from __future__ import annotations
 

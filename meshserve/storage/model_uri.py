@@ -1,4 +1,4 @@
-"""Parses a model's URI: where its bytes are, whether they are an archive, and how it is shown."""
+"""Parse a model's URI: its kind of source, its path, and its form without credentials."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Kind = Literal["local", "http", "objects"]
 class ModelUri:
     """A parsed URI.
 
-    `uri` is the same for all ways to write a local path. `path` is that path, or the part of the
-    URI after the host. `shown` has no credentials, for logs and errors.
+    `uri` is the URI, or a local path, however it was written. `path` is the local path, or the
+    part of the URI after the host. `shown` is for logs and errors, without credentials.
     """
 
     uri: str

@@ -1,8 +1,8 @@
 """A process's own slot in a shared cache: its unfinished files, and the artifacts that it holds.
 
 `<token>.lock` is locked as long as the process lives; `<token>/temp` has its unfinished files,
-`<token>/held/<hex digest>` marks the artifacts that it uses. The kernel frees the lock of a process
-however it ends; any other process may then clear its slot.
+`<token>/held/<hex digest>` marks the artifacts that it uses. The kernel releases the lock however
+the process ends, and then another process may remove the slot.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ProcessSlot:
             shutil.rmtree(folder, ignore_errors=True)
 
     def hold(self, digest: str) -> None:
-        """Keep all processes from removing the artifact, until as many releases."""
+        """Keep all processes from removing the artifact until `release`, once per hold."""
         self.take()
         self._holds[digest] += 1
         if self._holds[digest] == 1:

@@ -1,4 +1,4 @@
-"""Downloads from the network into the cache, each whole or not at all."""
+"""Download artifacts from the network into the cache, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK_BYTES = 4 << 20
 PARALLEL = 8
 """Downloads of one folder at a time."""
 CHECK_S = 5.0
-"""How long a source has to answer before its cached content is used unchecked."""
+"""After this time without an answer from its source, cached content is used unchecked."""
 
 
 class InThread(Protocol):
@@ -60,7 +60,7 @@ async def bring(
 async def _is_current(
     objects: remote_objects.RemoteObjects, known: source_index.KnownSource
 ) -> bool:
-    """Return whether the source is unchanged, or gives no answer now: then the cache serves."""
+    """Return whether the cached content may be used: it is current, or can't be checked now."""
     try:
         async with asyncio.timeout(CHECK_S):
             return bool(known.stamp) and remote_objects.stamp(await objects.list()) == known.stamp
@@ -69,7 +69,7 @@ async def _is_current(
 
 
 class Download:
-    """One source on its way into the cache."""
+    """The download of one source into the cache."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Download:
         hashing = hashlib.sha256()
         with target.open("xb") as writing:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                # Servers may send more than they say.
+                # Servers may send more bytes than they announced.
                 self._left_bytes -= len(chunk)
                 self._check_fits(0)
                 await self._in_thread(_add, writing, hashing, chunk)

@@ -1,6 +1,6 @@
-"""Watches repositories: scans what the system reports as changed, and all of it now and then.
+"""Watch repositories: scan the entries that the system reports as changed, and at times all.
 
-Not every file system reports changes, and none reports all of them.
+Some file systems report no changes, and none reports all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PULSE_S = 0.5
 RESCAN_S = 3.0
 """The interval of full scans, for file systems that report no changes."""
 RESCAN_SHARE_MAX = 0.05
-"""The share of the time that goes into full scans: slow repositories are scanned less often."""
+"""The share of time that full scans may take: slow repositories are scanned less often."""
 
 logger = logging.getLogger(__name__)
 

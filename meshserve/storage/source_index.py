@@ -1,6 +1,6 @@
-"""The content of sources at the time of their last fetch, kept on disk.
+"""An index on disk of the content that sources had at their last fetch.
 
-It saves a download or the hashing of big files.
+It makes it unnecessary to download unchanged sources, or to hash big files, again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SourceIndex:
             return None
 
     def write(self, uri: str, known: KnownSource, temp: Path) -> None:
-        """Write a source's content down, by way of a file at `temp`."""
+        """Write a source's entry to `temp`, and rename that to its place."""
         # The URI itself is not written, because it may have credentials.
         temp.write_text(json.dumps(asdict(known)))
         path = self._path(uri)
