@@ -79,7 +79,7 @@ def test_all_members_of_a_gzip_file_count(cut: int) -> None:
     assert compression.inflate(packed + bytes(8), headers(b"gzip")) == BODY
 
 
-@pytest.mark.parametrize("behind", [b"x", b"\x1f\x8b", gzip.compress(b"x")[:-1]])
+@pytest.mark.parametrize("behind", [b"x", b"\x1f\x8b", gzip.compress(b"x", mtime=0)[:-1]])
 def test_bytes_behind_a_member_that_are_none_are_refused(behind: bytes) -> None:
     with pytest.raises(errors.InvalidRequest):
         compression.inflate(GZIPPED + behind, headers(b"gzip"))
