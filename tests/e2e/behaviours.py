@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from tests.e2e import zoo
 
 TIGHT_BYTES = 384 << 20
@@ -10,12 +13,12 @@ LOAD_TIMEOUT_S = 1.0
 BLAME = "Gewicht für „Größe“ fehlt: 模型 ✗ 100% &\tend"
 
 
-def entries(folder):
+def entries(folder: Path) -> tuple[dict[str, Any], ...]:
     """Return their `models:` entries. Their notes are files under `folder`/notes."""
     notes = folder / "notes"
     notes.mkdir()
 
-    def python(name, source, **settings):
+    def python(name: str, source: str, **settings: Any) -> dict[str, Any]:
         uri = zoo.write_python(folder / name, source)
         return {
             "name": name,
@@ -58,7 +61,7 @@ def entries(folder):
     )
 
 
-def noted(folder, name):
+def noted(folder: Path, name: str) -> list[str]:
     """Return the lines that a model noted."""
     path = folder / "notes" / name
     return path.read_text().splitlines() if path.exists() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +21,20 @@ class Models:
     """The models of the shared mesh, and the folder of their notes."""
 
     folder: Path
-    kinds: tuple
+    kinds: tuple[zoo.Kind, ...]
 
-    def noted(self, name):
+    def noted(self, name: str) -> list[str]:
         return behaviours.noted(self.folder, name)
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory):
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("zoo")
     return Models(folder, zoo.kinds(folder))
 
 
 @pytest.fixture(scope="session")
-def mesh(models):
+def mesh(models: Models) -> Iterator[running.Mesh]:
     document = {
         "gateway": {"request_bytes_max": REQUEST_BYTES_MAX},
         "pools": {
@@ -47,18 +48,18 @@ def mesh(models):
 
 
 @pytest.fixture(scope="session")
-def over_grpc(mesh):
+def over_grpc(mesh: running.Mesh) -> Iterator[tritonclient.grpc.InferenceServerClient]:
     with tritonclient.grpc.InferenceServerClient(mesh.listen) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def over_http(mesh):
+def over_http(mesh: running.Mesh) -> Iterator[tritonclient.http.InferenceServerClient]:
     with tritonclient.http.InferenceServerClient(mesh.listen, network_timeout=60) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def channel(mesh):
+def channel(mesh: running.Mesh) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(mesh.listen) as opened:
         yield opened

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import parser
+from typing import Any
+
+from prometheus_client import metrics_core, parser
+from prometheus_client import samples as samples_
+
+from tests.e2e import running
 
 
-def families(mesh):
+def families(mesh: running.Mesh) -> dict[str, metrics_core.Metric]:
     """Return all metric families by name."""
     return {
         family.name: family
@@ -15,7 +20,7 @@ def families(mesh):
     }
 
 
-def samples(mesh, name, **labels):
+def samples(mesh: running.Mesh, name: str, **labels: Any) -> list[samples_.Sample]:
     """Return the samples of a name with these labels."""
     everything = (sample for family in families(mesh).values() for sample in family.samples)
     return [
@@ -25,6 +30,6 @@ def samples(mesh, name, **labels):
     ]
 
 
-def total(mesh, name, **labels):
+def total(mesh: running.Mesh, name: str, **labels: Any) -> float:
     """Return the sum of the samples of a name with these labels."""
     return sum(sample.value for sample in samples(mesh, name, **labels))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from meshserve.core.interfaces import llm_engine
 from meshserve.testing import fake_engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -16,20 +17,21 @@ START_S = 1.5
 class Forking(fake_engine.FakeEngine):
     """An engine that starts slowly and has a child that must be killed, like vLLM's."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(start_s=START_S, step_s=0.02)
-        self.child = None
+        self.child: subprocess.Popen[bytes] | None = None
 
-    async def start(self, order):
+    async def start(self, order: llm_engine.EngineOrder) -> None:
         self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # noqa: ASYNC220 - it begins in no time
         await super().start(order)
 
-    async def close(self):
+    async def close(self) -> None:
         await super().close()
+        assert self.child is not None
         self.child.kill()
 
 
-def installed(folder):
+def installed(folder: Path) -> dict[str, str]:
     """Return the environment variables by which a mesh finds the runtime `forking`."""
     about = folder / "forking-1.dist-info"
     about.mkdir(parents=True)

@@ -8,11 +8,13 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
 from tests import tiny_llm
+from tests.e2e import running
 from tests.faults import traffic
 from tests.llm import hub
 
@@ -41,7 +43,7 @@ class Weights:
     spoilt: Path
 
 
-def make(folder):
+def make(folder: Path) -> Weights:
     """All of them; the last one's weights end too early."""
     for name in ("tiny", "adapter", "rare", "vectors", "spoilt"):
         (folder / name).mkdir()
@@ -55,7 +57,7 @@ def make(folder):
     return Weights(tiny, tiny_llm.adapter(folder / "adapter", tiny), rare, vectors, spoilt)
 
 
-def document(weights, folder):
+def document(weights: Weights, folder: Path) -> dict[str, Any]:
     """Return a configuration with small models, permanent LLMs and LLMs on demand."""
     common = {
         "device": "cpu",
@@ -82,7 +84,7 @@ def document(weights, folder):
     }
 
 
-def tokens(folder, adapter=None):
+def tokens(folder: Path, adapter: Path | None = None) -> Any:
     """Return the tokens that transformers and peft generate for the prompts."""
     import peft  # noqa: PLC0415 - costs seconds that only these tests need to spend
     import transformers  # noqa: PLC0415
@@ -99,7 +101,7 @@ def tokens(folder, adapter=None):
     return [tokens[-TOKENS:].tolist() for tokens in outputs]
 
 
-def vectors(folder):
+def vectors(folder: Path) -> Any:
     """Return the embeddings of transformers: the last token's state, normalised to length 1."""
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -114,19 +116,19 @@ def vectors(folder):
     return [torch.nn.functional.normalize(state, dim=0).tolist() for state in states]
 
 
-def said(mesh, name):
+def said(mesh: running.Mesh, name: str) -> dict[str, Any]:
     """Return one LLM's part of the status."""
     return next(llm for llm in mesh.status()["llms"] if llm["name"] == name)
 
 
-def family(pid):
+def family(pid: int) -> list[psutil.Process]:
     """Return a replica's process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return []
 
 
-def core(mesh, name):
+def core(mesh: running.Mesh, name: str) -> psutil.Process:
     """Return the process of the engine core of an LLM with one replica."""
     (replica,) = said(mesh, name)["replicas"]
     return next(
@@ -134,7 +136,7 @@ def core(mesh, name):
     )
 
 
-def opened(mesh, choices=16):
+def opened(mesh: running.Mesh, choices: int = 16) -> Any:
     """Yield a stream of `tiny` that would take seconds, and its lines.
 
     It has run for a moment, but its tokens may be late.
@@ -171,7 +173,7 @@ class Struck:
     failed: httpx.Response
 
 
-def strike(mesh):
+def strike(mesh: running.Mesh) -> Struck:
     """Kill `tiny`'s core under three streams, stop that of `vectors`, and call `spoilt`."""
     tiny, vectors = core(mesh, "tiny"), core(mesh, "vectors")
     streams = [opened(mesh) for _ in range(3)]
@@ -188,10 +190,11 @@ def strike(mesh):
         failed = pool.submit(
             _timed, mesh, "/v1/completions", {"model": "spoilt", "prompt": PROMPTS[0]}
         )
-        return Struck(killed, *stopped.result(), failed.result()[0])
+        answer, noticed_after_s = stopped.result()
+        return Struck(killed, answer, noticed_after_s, failed.result()[0])
 
 
-def _timed(mesh, path, body):
+def _timed(mesh: running.Mesh, path: str, body: dict[str, Any]) -> tuple[httpx.Response, float]:
     began_s = time.monotonic()
     answer = httpx.post(f"http://{mesh.listen}{path}", json=body, timeout=START_S)
     return answer, time.monotonic() - began_s

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from google.protobuf.message import Message
 
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import model_repository_pb2, modelmesh_pb2
@@ -37,7 +39,7 @@ INFERS = [
         model_name="pair", inputs=TEXTS, raw_input_contents=[bytes(8), b"\3\0\0\0abc"]
     ),
 ]
-VALID = {
+VALID: dict[str, Sequence[Message]] = {
     f"{INFERENCE}ModelInfer": INFERS,
     f"{INFERENCE}ModelReady": [pb.ModelReadyRequest(name="linear", version="1")],
     f"{INFERENCE}ModelMetadata": [pb.ModelMetadataRequest(name="linear")],
@@ -50,7 +52,9 @@ VALID = {
     f"{INFERENCE}RepositoryModelLoad": [
         pb.RepositoryModelLoadRequest(
             model_name="fuzzed",
-            parameters={"config": {"string_param": '{"backend": "onnxruntime"}'}},
+            parameters={
+                "config": pb.ModelRepositoryParameter(string_param='{"backend": "onnxruntime"}')
+            },
         )
     ],
     f"{INFERENCE}RepositoryModelUnload": [pb.RepositoryModelUnloadRequest(model_name="fuzzed")],
@@ -58,9 +62,15 @@ VALID = {
         pb.SystemSharedMemoryRegisterRequest(name="a", key="/b", byte_size=9)
     ],
     f"{INFERENCE}TraceSetting": [
-        pb.TraceSettingRequest(settings={"trace_level": {"value": ["OFF"]}})
+        pb.TraceSettingRequest(
+            settings={"trace_level": pb.TraceSettingRequest.SettingValue(value=["OFF"])}
+        )
     ],
-    f"{INFERENCE}LogSettings": [pb.LogSettingsRequest(settings={"log_info": {"bool_param": True}})],
+    f"{INFERENCE}LogSettings": [
+        pb.LogSettingsRequest(
+            settings={"log_info": pb.LogSettingsRequest.SettingValue(bool_param=True)}
+        )
+    ],
     f"{MODEL_MESH}registerModel": [
         mm.RegisterModelRequest(
             modelId="fuzzed", modelInfo=mm.ModelInfo(type="onnx", path="/nowhere")
@@ -109,7 +119,7 @@ UNARY = [
 UNARY.append("/grpc.health.v1.Health/Check")
 
 
-def random_bytes(chance):
+def random_bytes(chance: np.random.Generator) -> bytes:
     """Return random bytes: short, long, or similar to protobuf."""
     body = chance.bytes(int(chance.integers(0, SIZE_MAX)))
     return (
@@ -119,7 +129,7 @@ def random_bytes(chance):
     )
 
 
-def mutated(chance, body):
+def mutated(chance: np.random.Generator, body: bytes) -> bytes:
     """Return the message with a few bytes changed, removed, repeated or cut off."""
     changed = bytearray(body)
     for _ in range(int(chance.integers(1, 4))):
@@ -138,7 +148,7 @@ def mutated(chance, body):
     return bytes(changed)
 
 
-def grpc_calls(seed, count):
+def grpc_calls(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
     """Return `count` pairs of method and random bytes, and of method and mutated message."""
     chance = np.random.default_rng(seed)
     valid = [
@@ -152,7 +162,7 @@ def grpc_calls(seed, count):
         yield path, mutated(chance, body)
 
 
-def rest_calls(seed, count):
+def rest_calls(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
     """Return the same for REST, as pairs of method with path, and body."""
     chance = np.random.default_rng(seed)
     valid = [(path, json.dumps(document).encode()) for path, document in REST.items()]

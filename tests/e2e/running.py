@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -29,21 +31,22 @@ class Mesh:
 
     listen: str
     home: Path
-    document: dict
-    process: subprocess.Popen
+    document: dict[str, Any]
+    process: subprocess.Popen[bytes]
     tag: str
     http: httpx.Client
 
-    def status(self):
-        return self.http.get("/mesh/v1/status").raise_for_status().json()
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.http.get("/mesh/v1/status").raise_for_status().json()
+        return status
 
-    def workers(self):
+    def workers(self) -> dict[str, dict[str, Any]]:
         """Return the workers of the status by id."""
         return {
             worker["id"]: worker for pool in self.status()["pools"] for worker in pool["workers"]
         }
 
-    def pids(self):
+    def pids(self) -> set[int]:
         """Return the process ids of controller, workers, gateways and Envoys."""
         state = self.status()
         gateways = {gateway[key] for gateway in state["gateways"] for key in ("pid", "envoy_pid")}
@@ -53,14 +56,16 @@ class Mesh:
             *(worker["pid"] for worker in self.workers().values()),
         }
 
-    def model(self, name):
-        return self.http.get(f"/mesh/v1/models/{name}").raise_for_status().json()
+    def model(self, name: str) -> dict[str, Any]:
+        shown = self.http.get(f"/mesh/v1/models/{name}").raise_for_status()
+        document: dict[str, Any] = shown.json()
+        return document
 
-    def log(self, name="up"):
+    def log(self, name: str = "up") -> str:
         path = self.home / "up.out" if name == "up" else self.home / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
-    def cli(self, *words):
+    def cli(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a command with the mesh's state directory."""
         variables = {**os.environ, "MESHSERVE_HOME": str(self.home)}
         return subprocess.run(
@@ -72,7 +77,7 @@ class Mesh:
             check=False,
         )
 
-    def living(self):
+    def living(self) -> set[int]:
         """Return the living processes of the mesh, by the tag in their environment."""
         return {
             int(path.name)
@@ -82,7 +87,13 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def mesh(document, *, home=None, is_detached=False, **environment):
+def mesh(
+    document: dict[str, Any],
+    *,
+    home: Path | None = None,
+    is_detached: bool = False,
+    **environment: str,
+) -> Iterator[Mesh]:
     """Run `meshserve up` on a free port while the context lasts; SIGTERM ends it.
 
     The state directory is a temporary one, or `home`, which is kept.
@@ -96,7 +107,9 @@ def mesh(document, *, home=None, is_detached=False, **environment):
     tag = uuid.uuid4().hex
     variables = {**os.environ, **environment, "MESHSERVE_HOME": str(home), TAG: tag}
     with (home / "up.out").open("wb") as out:
-        words = [PROGRAM, "up", home / "config.yaml", *(["--detach"] if is_detached else [])]
+        words: list[str | Path] = [PROGRAM, "up", home / "config.yaml"]
+        if is_detached:
+            words.append("--detach")
         process = subprocess.Popen(
             words, stdout=out, stderr=out, env=variables, start_new_session=True
         )
@@ -111,12 +124,12 @@ def mesh(document, *, home=None, is_detached=False, **environment):
                 shutil.rmtree(home)
 
 
-def _is_ready(started):
+def _is_ready(started: Mesh) -> bool:
     assert started.process.poll() in (None, 0), started.log()
     return "is ready at" in started.log()
 
 
-def end(started, signal_=signal.SIGTERM):
+def end(started: Mesh, signal_: signal.Signals = signal.SIGTERM) -> int:
     """End the mesh, kill what is left of it, and return its exit code."""
     if started.process.poll() is None:
         started.process.send_signal(signal_)
@@ -128,7 +141,7 @@ def end(started, signal_=signal.SIGTERM):
     return started.process.wait()
 
 
-def _environment(process):
+def _environment(process: Path) -> bytes:
     try:
         return (process / "environ").read_bytes()
     except OSError:

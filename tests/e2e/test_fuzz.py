@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import grpc.aio
 import httpx
 import numpy as np
 import pytest
 
-from tests.e2e import asking, mutation
+from tests.e2e import asking, mutation, running
 
 pytestmark = [pytest.mark.edge, pytest.mark.timeout(900)]
 
@@ -30,12 +32,20 @@ OURS = {
 }
 
 
-async def run_all(calls, ask):
+# A code of gRPC or HTTP, and the beginning of the message.
+Outcome = tuple[grpc.StatusCode | int, str]
+Outcomes = Counter[Outcome]
+Ask = Callable[[str, bytes], Awaitable[tuple[Outcome, bool]]]
+Failures = list[tuple[str, bytes, Outcome]]
+
+
+async def run_all(calls: Iterable[tuple[str, bytes]], ask: Ask) -> tuple[Outcomes, Failures]:
     """Send every call, some at a time; return the outcomes and the calls with internal errors."""
-    counts, wrong = Counter(), []
+    counts: Outcomes = Counter()
+    wrong: Failures = []
     iterator = iter(calls)
 
-    async def work():
+    async def work() -> None:
         for where, body in iterator:
             what, is_ours = await ask(where, body)
             counts[what] += 1
@@ -46,23 +56,23 @@ async def run_all(calls, ask):
     return counts, wrong
 
 
-async def over_grpc(mesh, seed, call):
+async def over_grpc(mesh: running.Mesh, seed: int, calls: int) -> tuple[Outcomes, Failures]:
     async with grpc.aio.insecure_channel(mesh.listen) as channel:
 
-        async def ask(path, body):
+        async def ask(path: str, body: bytes) -> tuple[Outcome, bool]:
             try:
                 await channel.unary_unary(path)(body, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 return (error.code(), error.details()[:60]), error.code() in OURS
             return (grpc.StatusCode.OK, ""), False
 
-        return await run_all(mutation.grpc_calls(seed, call), ask)
+        return await run_all(mutation.grpc_calls(seed, calls), ask)
 
 
-async def over_rest(mesh, seed, call):
+async def over_rest(mesh: running.Mesh, seed: int, calls: int) -> tuple[Outcomes, Failures]:
     async with httpx.AsyncClient(base_url=f"http://{mesh.listen}", timeout=TIMEOUT_S) as client:
 
-        async def ask(where, body):
+        async def ask(where: str, body: bytes) -> tuple[Outcome, bool]:
             method, _, path = where.partition(" ")
             answer = await client.request(method, path, content=body)
             return (
@@ -70,14 +80,14 @@ async def over_rest(mesh, seed, call):
                 answer.text[:60] if answer.is_error else "",
             ), answer.status_code >= 500
 
-        return await run_all(mutation.rest_calls(seed, call), ask)
+        return await run_all(mutation.rest_calls(seed, calls), ask)
 
 
-def private_bytes(mesh):
+def private_bytes(mesh: running.Mesh) -> dict[str, int]:
     return {worker["id"]: worker["private_bytes"] for worker in mesh.workers().values()}
 
 
-async def test_malformed_requests_break_nothing(mesh, triton):
+async def test_malformed_requests_break_nothing(mesh: running.Mesh, triton: Any) -> None:
     await over_grpc(mesh, SEED, 60)
     await over_rest(mesh, SEED, 60)
     pids, before = mesh.pids(), private_bytes(mesh)
@@ -101,5 +111,5 @@ async def test_malformed_requests_break_nothing(mesh, triton):
 
 
 @pytest.fixture
-def triton(request):
+def triton(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("over_grpc")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -25,7 +27,7 @@ NOT_ADMIN = "this API key may not manage the mesh"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("guarded")
     zoo.write_onnx(folder / "linear.onnx", 1)
     sleeper = zoo.write_python(folder / "sleeper", behaviours.SLEEPER)
@@ -53,23 +55,27 @@ def guarded(tmp_path_factory):
 
 
 @pytest.fixture
-def over_grpc(guarded):
+def over_grpc(guarded: running.Mesh) -> Iterator[tritonclient.grpc.InferenceServerClient]:
     with tritonclient.grpc.InferenceServerClient(guarded.listen) as client:
         yield client
 
 
 @pytest.fixture
-def over_http(guarded):
+def over_http(guarded: running.Mesh) -> Iterator[tritonclient.http.InferenceServerClient]:
     with tritonclient.http.InferenceServerClient(guarded.listen) as client:
         yield client
 
 
-def row(over):
+def row(over: Callable[..., Any]) -> list[Any]:
     return [over("x", np.ones((1, 4), np.float32), "FP32")]
 
 
 @pytest.mark.parametrize("headers", [USER, ADMIN, {"x-api-key": "of-a-user"}])
-def test_clients_with_a_key_are_served(over_grpc, over_http, headers):
+def test_clients_with_a_key_are_served(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+    headers: dict[str, str] | None,
+) -> None:
     assert (
         over_grpc.infer(
             "linear", row(asking.over_grpc), headers=headers and dict(headers)
@@ -90,25 +96,35 @@ def test_clients_with_a_key_are_served(over_grpc, over_http, headers):
 @pytest.mark.parametrize(
     "headers", [None, {"authorization": "Bearer of-nobody"}, {"authorization": "Basic of-a-user"}]
 )
-def test_clients_without_a_key_are_refused(over_grpc, over_http, headers):
-    for call in (
+def test_clients_without_a_key_are_refused(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+    headers: dict[str, str] | None,
+) -> None:
+    calls: list[Callable[[], object]] = [
         lambda: over_grpc.infer("linear", row(asking.over_grpc), headers=headers and dict(headers)),
         lambda: over_grpc.get_model_repository_index(headers=headers and dict(headers)),
         lambda: over_grpc.get_server_metadata(headers=headers and dict(headers)),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(InferenceServerException, match=NO_KEY) as caught:
             call()
         assert caught.value.status() == "StatusCode.UNAUTHENTICATED"
-    for call in (
+    calls = [
         lambda: over_http.infer("linear", row(asking.over_http), headers=headers and dict(headers)),
         lambda: over_http.load_model("linear", headers),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(InferenceServerException, match=NO_KEY) as caught:
             call()
         assert caught.value.status() == "401"
 
 
-def test_only_admins_manage(over_grpc, over_http, guarded):
+def test_only_admins_manage(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+    guarded: running.Mesh,
+) -> None:
     with pytest.raises(InferenceServerException, match=NOT_ADMIN) as caught:
         over_grpc.unload_model("linear", headers=dict(USER))
     assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
@@ -126,7 +142,7 @@ def test_only_admins_manage(over_grpc, over_http, guarded):
     assert guarded.http.get("/mesh/v1/status", headers=dict(ADMIN)).json()["state"] == "ready"
 
 
-def test_health_is_open_and_metrics_are_not(guarded):
+def test_health_is_open_and_metrics_are_not(guarded: running.Mesh) -> None:
     assert (
         guarded.http.get("/healthz").status_code == guarded.http.get("/readyz").status_code == 200
     )
@@ -134,7 +150,7 @@ def test_health_is_open_and_metrics_are_not(guarded):
     assert guarded.http.get("/metrics", headers=dict(USER)).status_code == 200
 
 
-def test_keys_are_in_no_file_or_log(guarded):
+def test_keys_are_in_no_file_or_log(guarded: running.Mesh) -> None:
     texts = (
         guarded.http.get("/mesh/v1/status", headers=dict(ADMIN)).text
         + guarded.http.get("/metrics", headers=dict(ADMIN)).text
@@ -144,7 +160,9 @@ def test_keys_are_in_no_file_or_log(guarded):
     assert "of-an-admin" not in texts + logs + guarded.log()
 
 
-def test_a_drain_answers_accepted_requests_and_refuses_new_ones(guarded, over_grpc):
+def test_a_drain_answers_accepted_requests_and_refuses_new_ones(
+    guarded: running.Mesh, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     """Stays the last test of this file: it drains the mesh."""
     over_grpc.infer("sleeper", asking.sleeper(0.0, "warm"), headers=dict(USER))
     answers = []
@@ -168,7 +186,7 @@ def test_a_drain_answers_accepted_requests_and_refuses_new_ones(guarded, over_gr
     assert guarded.living() == set()
 
 
-def refusal(mesh):
+def refusal(mesh: running.Mesh) -> grpc.StatusCode | None:
     """Return the error code of a new client's request, or None if it succeeds."""
     with grpc.insecure_channel(mesh.listen) as channel:
         try:
@@ -180,7 +198,7 @@ def refusal(mesh):
     return None
 
 
-def over_rest(mesh):
+def over_rest(mesh: running.Mesh) -> int | None:
     """Return the status that a new client gets, or None if no server listens."""
     try:
         return httpx.get(

@@ -6,7 +6,9 @@ import concurrent.futures
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,7 +27,7 @@ SAID = "Say hello."
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory):
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("llms")
     weights = folder / "weights"
     weights.mkdir()
@@ -51,34 +53,35 @@ def mesh(tmp_path_factory):
             },
         ],
     }
-    with running.mesh(document, **engines.installed(folder / "site")) as started:
+    variables: dict[str, Any] = engines.installed(folder / "site")
+    with running.mesh(document, **variables) as started:
         support.wait_until(lambda: state(started, "steady") == "ready", 60.0, "steady is ready")
         yield started
 
 
 @pytest.fixture
-def client(mesh):
+def client(mesh: running.Mesh) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
         base_url=f"http://{mesh.listen}/v1", api_key="none", max_retries=0, timeout=60
     ) as openai_client:
         yield openai_client
 
 
-def llm_status(mesh, name):
+def llm_status(mesh: running.Mesh, name: str) -> dict[str, Any]:
     return next(entry for entry in mesh.status()["llms"] if entry["name"] == name)
 
 
-def state(mesh, name):
-    return llm_status(mesh, name)["state"]
+def state(mesh: running.Mesh, name: str) -> str:
+    return str(llm_status(mesh, name)["state"])
 
 
-def ask(client, name, **more):
+def ask(client: openai.OpenAI, name: str, **more: Any) -> Any:
     return client.chat.completions.create(
         model=name, messages=[{"role": "user", "content": SAID}], max_tokens=8, **more
     )
 
 
-def group_of(pid):
+def group_of(pid: int) -> set[int]:
     """Return the processes in a replica's process group."""
     return {
         int(path.name)
@@ -87,7 +90,7 @@ def group_of(pid):
     }
 
 
-def _leader(process):
+def _leader(process: Path) -> int:
     try:
         after_name = (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -95,14 +98,14 @@ def _leader(process):
     return 0 if after_name[0] == "Z" else int(after_name[2])
 
 
-def test_up_returns_before_llms_are_ready_and_names_them(mesh):
+def test_up_returns_before_llms_are_ready_and_names_them(mesh: running.Mesh) -> None:
     assert (
         "are still starting: steady, huge" in mesh.log() or "is still starting: huge" in mesh.log()
     )
     support.wait_until(lambda: mesh.status()["state"] == "ready", 10, "gateways know of steady")
 
 
-def test_a_chat_is_answered_whole_and_streamed_alike(client):
+def test_a_chat_is_answered_whole_and_streamed_alike(client: openai.OpenAI) -> None:
     whole = ask(client, "steady").choices[0].message.content
     streamed = "".join(
         chunk.choices[0].delta.content or "" for chunk in ask(client, "steady", stream=True)
@@ -110,7 +113,7 @@ def test_a_chat_is_answered_whole_and_streamed_alike(client):
     assert (len(whole.split()), streamed) == (8, whole)
 
 
-def test_tokens_arrive_one_by_one(client):
+def test_tokens_arrive_one_by_one(client: openai.OpenAI) -> None:
     arrived = [
         time.monotonic()
         for _ in client.completions.create(model="steady", prompt="x", max_tokens=10, stream=True)
@@ -120,11 +123,11 @@ def test_tokens_arrive_one_by_one(client):
 
 
 @pytest.mark.parametrize("name", ["org/steady", "steady-sql"])
-def test_aliases_and_adapters_are_answered_by_their_llm(client, name):
+def test_aliases_and_adapters_are_answered_by_their_llm(client: openai.OpenAI, name: str) -> None:
     assert ask(client, name).model == name
 
 
-def test_llms_are_listed_with_their_adapters(client):
+def test_llms_are_listed_with_their_adapters(client: openai.OpenAI) -> None:
     assert {entry.id for entry in client.models.list()} == {
         "steady",
         "steady-sql",
@@ -135,41 +138,43 @@ def test_llms_are_listed_with_their_adapters(client):
     assert client.models.retrieve("rare").owned_by == "meshserve"
 
 
-def test_small_models_are_served_beside_llms(mesh):
+def test_small_models_are_served_beside_llms(mesh: running.Mesh) -> None:
     with tritonclient.http.InferenceServerClient(mesh.listen) as triton:
         rows = tritonclient.http.InferInput("x", [1, 8], "FP32")
         rows.set_data_from_numpy(np.ones((1, 8), np.float32))
         assert triton.infer("linear", [rows]).get_response()["model_name"] == "linear"
 
 
-def test_an_unknown_name_is_openais_404(client):
+def test_an_unknown_name_is_openais_404(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         ask(client, "nobody")
     assert caught.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_hold_endpoint_is_not_reachable_from_outside(mesh, method):
+def test_the_hold_endpoint_is_not_reachable_from_outside(mesh: running.Mesh, method: str) -> None:
     assert (
         mesh.http.request(method, "/mesh/internal/held", params={"model": "steady"}).status_code
         == 404
     )
 
 
-def test_a_held_request_ends_with_its_client(mesh):
+def test_a_held_request_ends_with_its_client(mesh: running.Mesh) -> None:
     body = {"model": "picky", "prompt": "x"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=0.5)
     support.wait_until(lambda: llm_status(mesh, "picky")["held"] == 0, 1.0, "nobody waits")
 
 
-def test_an_llm_without_gpus_has_a_reason(mesh):
+def test_an_llm_without_gpus_has_a_reason(mesh: running.Mesh) -> None:
     assert llm_status(mesh, "huge")["state"] == "starting"
     assert "it needs 8 GPUs and the cluster has 0" in llm_status(mesh, "huge")["reason"]
     assert "it needs 8 GPUs" in mesh.cli("status").stdout
 
 
-def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client):
+def test_fifty_first_requests_are_one_start_and_fifty_answers(
+    mesh: running.Mesh, client: openai.OpenAI
+) -> None:
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         answers = list(
             pool.map(lambda _: ask(client, "rare").choices[0].message.content, range(50))
@@ -179,7 +184,7 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(mesh, client):
     assert llm_status(mesh, "rare")["start_s"] >= engines.START_S
 
 
-def test_an_idle_llm_ends_with_its_processes(mesh, client):
+def test_an_idle_llm_ends_with_its_processes(mesh: running.Mesh, client: openai.OpenAI) -> None:
     ask(client, "rare")
     pid = llm_status(mesh, "rare")["replicas"][0]["pid"]
     assert len(group_of(pid)) >= 2
@@ -188,10 +193,10 @@ def test_an_idle_llm_ends_with_its_processes(mesh, client):
     assert ask(client, "rare").model == "rare"
 
 
-def test_too_many_held_requests_get_a_retry_delay(mesh):
+def test_too_many_held_requests_get_a_retry_delay(mesh: running.Mesh) -> None:
     support.wait_until(lambda: state(mesh, "picky") == "idle", IDLE_S + 30, "picky is idle")
 
-    def post(_):
+    def post(_: Any) -> Any:
         body = {"model": "picky", "prompt": "x", "max_tokens": 2}
         return httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=60)
 
@@ -203,7 +208,7 @@ def test_too_many_held_requests_get_a_retry_delay(mesh):
     assert "2 requests wait for it already" in refused.json()["error"]["message"]
 
 
-def test_a_killed_engine_is_restarted(mesh, client):
+def test_a_killed_engine_is_restarted(mesh: running.Mesh, client: openai.OpenAI) -> None:
     (before,) = llm_status(mesh, "steady")["replicas"]
     os.kill(before["pid"], signal.SIGKILL)
     support.wait_until(lambda: not group_of(before["pid"]), 10, "its processes are gone")
@@ -216,7 +221,9 @@ def test_a_killed_engine_is_restarted(mesh, client):
     assert llm_status(mesh, "steady")["replicas"][0]["restarts"] == before["restarts"] + 1
 
 
-def test_a_restarted_controller_keeps_running_engines(mesh, client):
+def test_a_restarted_controller_keeps_running_engines(
+    mesh: running.Mesh, client: openai.OpenAI
+) -> None:
     (before,) = llm_status(mesh, "steady")["replicas"]
     os.kill(mesh.status()["controller"]["pid"], signal.SIGKILL)
     assert ask(client, "steady").model == "steady"
@@ -225,7 +232,7 @@ def test_a_restarted_controller_keeps_running_engines(mesh, client):
     assert (after["pid"], after["restarts"]) == (before["pid"], 0)
 
 
-def _restarted(mesh):
+def _restarted(mesh: running.Mesh) -> Any:
     answer = mesh.http.get("/mesh/v1/status")
     return (
         answer.status_code == 200
@@ -234,7 +241,7 @@ def _restarted(mesh):
     )
 
 
-def test_llms_are_in_the_metrics(mesh):
+def test_llms_are_in_the_metrics(mesh: running.Mesh) -> None:
     text = mesh.http.get("/metrics").text
     assert 'meshserve_llm_state{llm="steady",state="ready",process="controller"} 1.0' in text
     assert "meshserve_llm_starts_total" in text

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import json
 import re
 import socket
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -23,29 +26,40 @@ pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FIRST_REQUESTS = 50
 SHARED = re.compile("/dev/shm/(psm|vllm)_")
-CHAT = {
+CHAT: dict[str, Any] = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "hello there"}],
     "max_tokens": 16,
     "temperature": 0,
 }
-TEXT = {"model": "tiny", "prompt": "def wait(", "max_tokens": llm_world.TOKENS, "temperature": 0}
+TEXT: dict[str, Any] = {
+    "model": "tiny",
+    "prompt": "def wait(",
+    "max_tokens": llm_world.TOKENS,
+    "temperature": 0,
+}
+
+
+def is_ready(mesh: running.Mesh, name: str) -> bool:
+    return bool(llm_world.said(mesh, name)["state"] == "ready")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(tmp_path_factory: pytest.TempPathFactory) -> llm_world.Weights:
     return llm_world.make(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
-def models_hub(weights):
+def models_hub(weights: llm_world.Weights) -> Iterator[Any]:
     """The address of a stub server, and the requests that it got."""
     with hub.serving(weights.rare) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def mesh(weights, models_hub, tmp_path_factory):
+def mesh(
+    weights: llm_world.Weights, models_hub: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[running.Mesh]:
     surroundings = {
         "HF_ENDPOINT": models_hub[0],
         "HF_HOME": str(tmp_path_factory.mktemp("fetched")),
@@ -55,9 +69,7 @@ def mesh(weights, models_hub, tmp_path_factory):
     ) as started:
         for name in ("tiny", "vectors"):
             support.wait_until(
-                lambda name=name: llm_world.said(started, name)["state"] == "ready",
-                llm_world.START_S,
-                f"{name} is ready",
+                functools.partial(is_ready, started, name), llm_world.START_S, f"{name} is ready"
             )
         support.wait_until(
             lambda: started.status()["state"] == "ready", 10.0, "gateways know of them"
@@ -66,7 +78,7 @@ def mesh(weights, models_hub, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(mesh):
+def client(mesh: running.Mesh) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
         base_url=f"http://{mesh.listen}/v1",
         api_key="none",
@@ -76,7 +88,7 @@ def client(mesh):
         yield openai_client
 
 
-def token_ids(mesh, name):
+def token_ids(mesh: running.Mesh, name: str) -> Any:
     """Return the tokens that the mesh generates for the prompts."""
     body = {
         "model": name,
@@ -92,11 +104,11 @@ def token_ids(mesh, name):
     return [answer["choices"][0]["token_ids"] for answer in answers]
 
 
-def post(mesh, body):
+def post(mesh: running.Mesh, body: dict[str, Any]) -> httpx.Response:
     return httpx.post(f"http://{mesh.listen}/v1/completions", json=body, timeout=llm_world.START_S)
 
 
-def metric(mesh, name, **labels):
+def metric(mesh: running.Mesh, name: str, **labels: Any) -> float:
     """Return the value of the first series with these labels on the gateway's page."""
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
     lines = mesh.http.get("/metrics").text.splitlines()
@@ -108,7 +120,7 @@ def metric(mesh, name, **labels):
     return float(next(outcome).rpartition(" ")[2])
 
 
-def test_models_are_listed_and_found_by_name(client):
+def test_models_are_listed_and_found_by_name(client: openai.OpenAI) -> None:
     assert {item.id for item in client.models.list()} == {
         "tiny",
         "tiny-sql",
@@ -119,7 +131,7 @@ def test_models_are_listed_and_found_by_name(client):
     assert client.models.retrieve("tiny").id == "tiny"
 
 
-def test_a_streamed_chat_has_the_same_text_and_its_usage(client):
+def test_a_streamed_chat_has_the_same_text_and_its_usage(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(**CHAT)
     chunks = list(
         client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
@@ -127,27 +139,34 @@ def test_a_streamed_chat_has_the_same_text_and_its_usage(client):
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert streamed == whole.choices[0].message.content != ""
     assert chunks[-1].usage == whole.usage
+    assert whole.usage is not None
     assert whole.usage.completion_tokens == CHAT["max_tokens"]
     assert len(chunks) > CHAT["max_tokens"] / 2
 
 
-def test_a_streamed_completion_has_the_same_text_by_any_name(client):
+def test_a_streamed_completion_has_the_same_text_by_any_name(client: openai.OpenAI) -> None:
     whole = client.completions.create(**TEXT)
     streamed = client.completions.create(**TEXT | {"model": "org/tiny"}, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == whole.choices[0].text != ""
 
 
-def test_greedy_tokens_are_those_of_transformers(mesh, weights):
+def test_greedy_tokens_are_those_of_transformers(
+    mesh: running.Mesh, weights: llm_world.Weights
+) -> None:
     assert token_ids(mesh, "tiny") == llm_world.tokens(weights.tiny)
 
 
-def test_tokens_of_an_adapter_are_those_of_peft(mesh, weights):
+def test_tokens_of_an_adapter_are_those_of_peft(
+    mesh: running.Mesh, weights: llm_world.Weights
+) -> None:
     outcome = token_ids(mesh, "tiny-sql")
     assert outcome == llm_world.tokens(weights.tiny, weights.adapter)
     assert all(one != other for one, other in zip(outcome, token_ids(mesh, "tiny"), strict=True))
 
 
-def test_embeddings_are_those_of_transformers(client, weights):
+def test_embeddings_are_those_of_transformers(
+    client: openai.OpenAI, weights: llm_world.Weights
+) -> None:
     outcome = [
         item.embedding
         for item in client.embeddings.create(model="vectors", input=list(llm_world.PROMPTS)).data
@@ -157,7 +176,7 @@ def test_embeddings_are_those_of_transformers(client, weights):
     ]
 
 
-PATHS = {
+PATHS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "tiny", "input": "hello there", "max_output_tokens": 4},
     "/v1/messages": {"model": "tiny", "messages": CHAT["messages"], "max_tokens": 4},
     "/tokenize": {"model": "tiny", "prompt": "def wait("},
@@ -170,7 +189,9 @@ PATHS = {
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_path_of_vllm_is_routed_by_the_model_in_its_body(mesh, path):
+def test_every_path_of_vllm_is_routed_by_the_model_in_its_body(
+    mesh: running.Mesh, path: str
+) -> None:
     answer = mesh.http.post(path, json=PATHS[path])
     assert answer.status_code == 200, answer.text
     assert mesh.http.post(path, json=PATHS[path] | {"model": "nobody"}).status_code == 404
@@ -195,7 +216,7 @@ def test_every_path_of_vllm_is_routed_by_the_model_in_its_body(mesh, path):
         "over the limit",
     ],
 )
-def test_a_wrong_request_is_an_openai_error(mesh, body, status):
+def test_a_wrong_request_is_an_openai_error(mesh: running.Mesh, body: str, status: int) -> None:
     answer = mesh.http.post(
         "/v1/completions", content=body, headers={"content-type": "application/json"}
     )
@@ -207,13 +228,13 @@ def test_a_wrong_request_is_an_openai_error(mesh, body, status):
     ) == (status, True, True)
 
 
-def test_a_client_that_leaves_frees_the_engine(mesh):
+def test_a_client_that_leaves_frees_the_engine(mesh: running.Mesh) -> None:
     before = metric(mesh, "vllm:generation_tokens_total", model="tiny")
     stream, _ = llm_world.opened(mesh)
     stream.__exit__(None, None, None)
     counts = [before - 1]
 
-    def is_still():
+    def is_still() -> bool:
         counts.append(metric(mesh, "vllm:generation_tokens_total", model="tiny"))
         return (
             counts[-2] == counts[-1]
@@ -224,7 +245,9 @@ def test_a_client_that_leaves_frees_the_engine(mesh):
     assert counts[-1] - before < 16 * llm_world.LONG / 2
 
 
-def test_a_client_that_stops_reading_delays_no_other(mesh, record_property):
+def test_a_client_that_stops_reading_delays_no_other(
+    mesh: running.Mesh, record_property: Callable[[str, object], None]
+) -> None:
     expected = post(mesh, TEXT).json()["choices"]
     took_s = []
     with _silent(mesh), _silent(mesh):
@@ -241,7 +264,7 @@ def test_a_client_that_stops_reading_delays_no_other(mesh, record_property):
     )
 
 
-def _silent(mesh):
+def _silent(mesh: running.Mesh) -> Any:
     """Open a connection that asks for a megabyte and reads none of it."""
     host, _, port = mesh.listen.partition(":")
     taken = socket.socket()
@@ -267,12 +290,18 @@ def _silent(mesh):
 
 
 def test_fifty_first_requests_are_one_start_and_fifty_answers(
-    mesh, client, weights, models_hub, record_property
-):
+    mesh: running.Mesh,
+    client: openai.OpenAI,
+    weights: llm_world.Weights,
+    models_hub: Any,
+    record_property: Callable[[str, object], None],
+) -> None:
     before = metric(mesh, "meshserve_llm_starts_total", llm="rare")
     with concurrent.futures.ThreadPoolExecutor(FIRST_REQUESTS) as pool:
         asked = [
-            pool.submit(client.completions.create, **TEXT | {"model": "rare", "logprobs": 0})
+            pool.submit(
+                lambda: client.completions.create(**TEXT | {"model": "rare", "logprobs": 0})
+            )
             for _ in range(FIRST_REQUESTS)
         ]
         support.wait_until(
@@ -300,7 +329,9 @@ def test_fifty_first_requests_are_one_start_and_fifty_answers(
     assert metric(mesh, "meshserve_llm_starts_total", llm="rare") == 1
 
 
-async def test_two_llms_and_twenty_small_models_answer_at_once(mesh, client, record_property):
+async def test_two_llms_and_twenty_small_models_answer_at_once(
+    mesh: running.Mesh, client: openai.OpenAI, record_property: Callable[[str, object], None]
+) -> None:
     expected = {
         name: client.completions.create(**TEXT | {"model": name}).choices[0].text
         for name in ("tiny", "rare")
@@ -326,11 +357,13 @@ async def test_two_llms_and_twenty_small_models_answer_at_once(mesh, client, rec
     assert flow.faults == []
 
 
-async def _begun(at_once, name):
+async def _begun(at_once: Any, name: str) -> Any:
     return await at_once.completions.create(**TEXT | {"model": name}, stream=True)
 
 
-def test_an_idle_llm_ends_with_its_processes_and_memory(mesh, record_property):
+def test_an_idle_llm_ends_with_its_processes_and_memory(
+    mesh: running.Mesh, record_property: Callable[[str, object], None]
+) -> None:
     post(mesh, TEXT | {"model": "rare"})
     processes = llm_world.family(llm_world.said(mesh, "rare")["replicas"][0]["pid"])
     shared = {
@@ -356,14 +389,14 @@ def test_an_idle_llm_ends_with_its_processes_and_memory(mesh, record_property):
     assert [path for path in shared if Path(path).exists()] == []
 
 
-def _is_alive(process):
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def test_engines_metrics_have_the_model_and_the_replica(mesh):
+def test_engines_metrics_have_the_model_and_the_replica(mesh: running.Mesh) -> None:
     assert metric(mesh, "vllm:generation_tokens_total", model="tiny", replica="tiny/0") > 100
     assert (
         metric(mesh, "vllm:time_to_first_token_seconds_count", model="tiny", replica="tiny/0") > 1
@@ -374,7 +407,7 @@ def test_engines_metrics_have_the_model_and_the_replica(mesh):
     assert metric(mesh, "meshserve_llm_start_seconds_sum", llm="rare") > 1
 
 
-def test_the_command_line_shows_llms(mesh):
+def test_the_command_line_shows_llms(mesh: running.Mesh) -> None:
     post(mesh, TEXT)
     text = mesh.cli("status").stdout
     assert [
@@ -391,11 +424,13 @@ def test_the_command_line_shows_llms(mesh):
 
 
 @pytest.fixture(scope="module")
-def struck(mesh):
+def struck(mesh: running.Mesh) -> llm_world.Struck:
     return llm_world.strike(mesh)
 
 
-def test_a_killed_engine_ends_its_streams(struck, record_property):
+def test_a_killed_engine_ends_its_streams(
+    struck: llm_world.Struck, record_property: Callable[[str, object], None]
+) -> None:
     record_property("streams ended after s", struck.killed.after_s)
     assert struck.killed.after_s < 2.0
     for event, last in struck.killed.events:
@@ -403,14 +438,18 @@ def test_a_killed_engine_ends_its_streams(struck, record_property):
         assert last == "data: [DONE]"
 
 
-def test_a_stopped_engine_is_noticed(struck, record_property):
+def test_a_stopped_engine_is_noticed(
+    struck: llm_world.Struck, record_property: Callable[[str, object], None]
+) -> None:
     record_property("noticed after s", struck.noticed_after_s)
     assert llm_world.STALL_S - 1 < struck.noticed_after_s < llm_world.STALL_S + 5
     assert struck.stopped.status_code == 500
     assert struck.stopped.json()["error"]["message"]
 
 
-def test_truncated_weights_are_the_reason_of_a_failed_start(mesh, struck):
+def test_truncated_weights_are_the_reason_of_a_failed_start(
+    mesh: running.Mesh, struck: llm_world.Struck
+) -> None:
     assert (struck.failed.status_code, int(struck.failed.headers["retry-after"]) > 0) == (503, True)
     spoilt = llm_world.said(mesh, "spoilt")
     assert "afetensor" in struck.failed.json()["error"]["message"]
@@ -427,11 +466,13 @@ ANSWERED = {
 
 @pytest.mark.parametrize("name", ANSWERED)
 @pytest.mark.usefixtures("struck")
-def test_a_failed_engine_is_restarted(mesh, name, record_property):
+def test_a_failed_engine_is_restarted(
+    mesh: running.Mesh, name: str, record_property: Callable[[str, object], None]
+) -> None:
     """Until then requests get 503 with Retry-After."""
     began_s = time.monotonic()
 
-    def is_answered():
+    def is_answered() -> bool:
         answer = httpx.post(f"http://{mesh.listen}{path}", json=body, timeout=llm_world.START_S)
         assert answer.status_code == 200 or (
             answer.status_code,

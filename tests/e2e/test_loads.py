@@ -6,14 +6,16 @@ import re
 import statistics
 import threading
 import time
+from typing import Any, Self
 
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from meshserve.protocol.pb import inference_pb2 as pb
-from tests.e2e import asking, behaviours, counting
+from tests.e2e import asking, behaviours, conftest, counting, running
 
 pytestmark = pytest.mark.edge
 
@@ -29,7 +31,7 @@ REASONS = {
 }
 
 
-def ask(channel, name):
+def ask(channel: grpc.Channel, name: str) -> grpc.RpcError:
     """Return the error of a prediction with this model."""
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(INFER)(
@@ -38,7 +40,7 @@ def ask(channel, name):
     return caught.value
 
 
-def ask_small(client):
+def ask_small(client: Any) -> None:
     rows = np.ones((1, 4), np.float32)
     assert client.infer("small", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y").tolist() == [
         [28, 56]
@@ -46,7 +48,9 @@ def ask_small(client):
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_the_reason_is_the_error_of_both_protocols(mesh, channel, name):
+def test_the_reason_is_the_error_of_both_protocols(
+    mesh: running.Mesh, channel: grpc.Channel, name: str
+) -> None:
     error = ask(channel, name)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert REASONS[name] in error.details()
@@ -56,19 +60,21 @@ def test_the_reason_is_the_error_of_both_protocols(mesh, channel, name):
     assert without_sizes(over_rest.json()["error"]) == without_sizes(error.details())
 
 
-def without_sizes(words):
+def without_sizes(words: str) -> str:
     """Return the message without numbers that change from moment to moment."""
     return re.sub(r"[\d.]+ MiB", "", words)
 
 
-def test_triton_clients_get_the_reason(over_grpc):
+def test_triton_clients_get_the_reason(over_grpc: tritonclient.grpc.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="RuntimeError") as caught:
         over_grpc.get_model_metadata("fails-to-load")
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
     assert behaviours.BLAME in caught.value.message()
 
 
-def test_a_failed_load_is_repeated_later_and_not_by_each_request(mesh, channel, models):
+def test_a_failed_load_is_repeated_later_and_not_by_each_request(
+    mesh: running.Mesh, channel: grpc.Channel, models: conftest.Models
+) -> None:
     ask(channel, "fails-to-load")
     tries, asked = len(models.noted("fails-to-load")), 40
     waits = [asking.retry_s(ask(channel, "fails-to-load")) for _ in range(asked)]
@@ -79,19 +85,23 @@ def test_a_failed_load_is_repeated_later_and_not_by_each_request(mesh, channel, 
     assert int(over_rest.headers["retry-after"]) >= 1
 
 
-def test_a_hanging_load_is_started_once(channel, models):
+def test_a_hanging_load_is_started_once(channel: grpc.Channel, models: conftest.Models) -> None:
     for _ in range(5):
         assert ask(channel, "hangs").code() is grpc.StatusCode.FAILED_PRECONDITION
     assert len(models.noted("hangs")) == 1
 
 
-def test_a_model_that_is_too_big_is_not_loaded_again(channel, models):
+def test_a_model_that_is_too_big_is_not_loaded_again(
+    channel: grpc.Channel, models: conftest.Models
+) -> None:
     for _ in range(5):
         ask(channel, "takes-too-much")
     assert len(models.noted("takes-too-much")) == 1
 
 
-def test_failed_models_are_listed_with_their_reason(mesh, channel, over_grpc):
+def test_failed_models_are_listed_with_their_reason(
+    mesh: running.Mesh, channel: grpc.Channel, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     ask(channel, "corrupt")
     assert not over_grpc.is_model_ready("corrupt")
     shown = mesh.model("corrupt")
@@ -99,7 +109,9 @@ def test_failed_models_are_listed_with_their_reason(mesh, channel, over_grpc):
     assert "onnx" in shown["reason"]
 
 
-def test_other_clients_notice_nothing(mesh, channel, over_grpc):
+def test_other_clients_notice_nothing(
+    mesh: running.Mesh, channel: grpc.Channel, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     ask_small(over_grpc)
     before = {
         name: counting.total(mesh, f"meshserve_{name}_total", worker=WORKER)
@@ -114,7 +126,12 @@ def test_other_clients_notice_nothing(mesh, channel, over_grpc):
     assert mesh.model("small")["state"] == "ready"
 
 
-def test_a_load_that_is_too_big_evicts_no_model(mesh, channel, over_grpc, models):
+def test_a_load_that_is_too_big_evicts_no_model(
+    mesh: running.Mesh,
+    channel: grpc.Channel,
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    models: conftest.Models,
+) -> None:
     ask_small(over_grpc)
     loads = counting.total(mesh, "meshserve_loads_total", worker=WORKER)
     evictions = counting.total(mesh, "meshserve_evictions_total", worker=WORKER)
@@ -133,7 +150,7 @@ def test_a_load_that_is_too_big_evicts_no_model(mesh, channel, over_grpc, models
     assert counting.total(mesh, "meshserve_loads_total", worker=WORKER) <= loads + 1
 
 
-def latencies(client, times=300):
+def latencies(client: Any, times: int = 300) -> list[float]:
     states = []
     for _ in range(times):
         began_s = time.perf_counter()
@@ -145,23 +162,23 @@ def latencies(client, times=300):
 class bothering:  # noqa: N801 a context that reads as a verb
     """Send requests for every model that can't be loaded until the block ends."""
 
-    def __init__(self, mesh, channel):
+    def __init__(self, mesh: running.Mesh, channel: grpc.Channel) -> None:
         self.calls = 0
         self._listen = mesh.listen
         self._channel = channel
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._bother)
 
-    def _bother(self):
+    def _bother(self) -> None:
         while not self._is_over.is_set():
             for name in REASONS:
                 ask(self._channel, name)
                 self.calls += 1
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self._thread.join()

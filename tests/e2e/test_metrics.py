@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e import asking, counting
+from tests.e2e import asking, counting, running
 
 pytestmark = pytest.mark.edge
 
 ROWS = np.ones((2, 4), np.float32)
 
 
-def ask(client, times=1, name="small"):
+def ask(client: Any, times: int = 1, name: str = "small") -> None:
     for _ in range(times):
         client.infer(name, [asking.over_grpc("x", ROWS, "FP32")])
 
 
-def test_requests_hits_and_latency_are_counted(mesh, over_grpc):
+def test_requests_hits_and_latency_are_counted(
+    mesh: running.Mesh, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     ask(over_grpc)
     names = (
         "meshserve_requests_total",
@@ -26,7 +31,7 @@ def test_requests_hits_and_latency_are_counted(mesh, over_grpc):
         "meshserve_request_duration_seconds_count",
     )
 
-    def now():
+    def now() -> Any:
         return {name: counting.total(mesh, name, worker="tight-0") for name in names}
 
     before = now()
@@ -34,7 +39,9 @@ def test_requests_hits_and_latency_are_counted(mesh, over_grpc):
     assert {name: value - before[name] for name, value in now().items()} == dict.fromkeys(names, 10)
 
 
-def test_loads_misses_and_failures_are_counted(mesh, over_grpc):
+def test_loads_misses_and_failures_are_counted(
+    mesh: running.Mesh, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     names = ("meshserve_loads_total", "meshserve_cache_misses_total", "meshserve_evictions_total")
     ask(over_grpc)
     before = {name: counting.total(mesh, name, worker="tight-0") for name in names}
@@ -59,7 +66,9 @@ def test_loads_misses_and_failures_are_counted(mesh, over_grpc):
     )
 
 
-def test_models_have_requests_and_bytes(mesh, over_grpc):
+def test_models_have_requests_and_bytes(
+    mesh: running.Mesh, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     labels = {"model": "small", "version": "1", "worker": "tight-0"}
     before = counting.total(mesh, "meshserve_model_requests_total", outcome="success", **labels)
     ask(over_grpc, 3)
@@ -71,7 +80,7 @@ def test_models_have_requests_and_bytes(mesh, over_grpc):
     assert counting.total(mesh, "meshserve_model_compute_seconds_total", **labels) > 0
 
 
-def test_workers_have_a_budget_and_private_memory(mesh):
+def test_workers_have_a_budget_and_private_memory(mesh: running.Mesh) -> None:
     workers = {
         sample.labels["worker"] for sample in counting.samples(mesh, "meshserve_budget_bytes")
     }
@@ -82,13 +91,13 @@ def test_workers_have_a_budget_and_private_memory(mesh):
         assert counting.total(mesh, "meshserve_private_bytes", worker=worker) > 0
 
 
-def test_controller_and_gateway_have_metrics(mesh):
+def test_controller_and_gateway_have_metrics(mesh: running.Mesh) -> None:
     assert counting.total(mesh, "meshserve_models_registered") >= len(mesh.document["models"])
     assert counting.total(mesh, "meshserve_workers", state="ready") == 3
     assert [name for name in counting.families(mesh) if name.startswith("envoy_")]
 
 
-def test_every_family_has_help_and_type(mesh):
+def test_every_family_has_help_and_type(mesh: running.Mesh) -> None:
     by_name = counting.families(mesh)
     ours = {name: family for name, family in by_name.items() if name.startswith("meshserve_")}
     assert len(ours) > 15

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -14,7 +17,7 @@ from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from meshserve.protocol.pb import modelmesh_pb2 as mm
 from meshserve.protocol.pb import modelmesh_pb2_grpc as mm_rpc
 from tests import support
-from tests.e2e import zoo
+from tests.e2e import running, zoo
 
 pytestmark = pytest.mark.edge
 
@@ -22,15 +25,15 @@ Status, VStatus = mm.ModelStatusInfo, mm.VModelStatusInfo
 
 
 @pytest.fixture
-def management(channel):
+def management(channel: grpc.Channel) -> Any:
     return mm_rpc.ModelMeshStub(channel)
 
 
 @pytest.fixture
-def predict(channel):
+def predict(channel: grpc.Channel) -> Callable[..., float]:
     """Return the first number of a linear model's answer; metadata may name the model."""
 
-    def ask(name="", metadata=()):
+    def ask(name: str = "", metadata: Any = ()) -> float:
         tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
         request = pb.ModelInferRequest(
             model_name=name, inputs=[tensor], raw_input_contents=[np.ones(4, np.float32).tobytes()]
@@ -38,16 +41,16 @@ def predict(channel):
         answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(
             request, metadata=metadata, timeout=30
         )
-        return np.frombuffer(answer.raw_output_contents[0], np.float32)[0]
+        return float(np.frombuffer(answer.raw_output_contents[0], np.float32)[0])
 
     return ask
 
 
 @pytest.fixture
-def onnx_model(tmp_path):
+def onnx_model(tmp_path: Path) -> Callable[[float], mm.ModelInfo]:
     """A function that returns the ModelInfo of an ONNX model: its answer to ones is 4 × factor."""
 
-    def make(factor):
+    def make(factor: float) -> mm.ModelInfo:
         path = tmp_path / f"{factor}.onnx"
         zoo.write_onnx(path, factor)
         return mm.ModelInfo(type="rt:onnx" if factor == 1 else "onnx", path=str(path))
@@ -55,13 +58,15 @@ def onnx_model(tmp_path):
     return make
 
 
-def code_of(call, request):
+def code_of(call: Any, request: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         call(request)
     return caught.value.code()
 
 
-def test_a_model_is_registered_loaded_and_removed(management, predict, onnx_model):
+def test_a_model_is_registered_loaded_and_removed(
+    management: Any, predict: Callable[..., float], onnx_model: Callable[[float], mm.ModelInfo]
+) -> None:
     about = onnx_model(3)
     assert management.getModelStatus(mm.GetStatusRequest(modelId="life")).status == Status.NOT_FOUND
     registered = management.registerModel(mm.RegisterModelRequest(modelId="life", modelInfo=about))
@@ -79,7 +84,9 @@ def test_a_model_is_registered_loaded_and_removed(management, predict, onnx_mode
     management.unregisterModel(mm.UnregisterModelRequest(modelId="life"))
 
 
-def test_registering_may_load_at_once(management, onnx_model):
+def test_registering_may_load_at_once(
+    management: Any, onnx_model: Callable[[float], mm.ModelInfo]
+) -> None:
     about = onnx_model(5)
     status = management.registerModel(
         mm.RegisterModelRequest(modelId="at-once", modelInfo=about, loadNow=True, sync=True)
@@ -97,7 +104,7 @@ def test_registering_may_load_at_once(management, onnx_model):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="at-once"))
 
 
-def test_a_load_that_fails_is_a_status_with_its_reason(management, tmp_path):
+def test_a_load_that_fails_is_a_status_with_its_reason(management: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     about = mm.ModelInfo(type=json.dumps({"name": "onnx"}), path=str(tmp_path / "bad.onnx"))
     status = management.registerModel(
@@ -108,7 +115,9 @@ def test_a_load_that_fails_is_a_status_with_its_reason(management, tmp_path):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="bad"))
 
 
-def test_malformed_calls_are_refused(management, onnx_model):
+def test_malformed_calls_are_refused(
+    management: Any, onnx_model: Callable[[float], mm.ModelInfo]
+) -> None:
     assert (
         code_of(management.registerModel, mm.RegisterModelRequest())
         is grpc.StatusCode.INVALID_ARGUMENT
@@ -128,7 +137,12 @@ def test_malformed_calls_are_refused(management, onnx_model):
     management.unregisterModel(mm.UnregisterModelRequest(modelId="wrong"))
 
 
-def test_a_vmodel_moves_once_its_target_answers(management, predict, onnx_model, tmp_path):
+def test_a_vmodel_moves_once_its_target_answers(
+    management: Any,
+    predict: Callable[..., float],
+    onnx_model: Callable[[float], mm.ModelInfo],
+    tmp_path: Path,
+) -> None:
     first = mm.SetVModelRequest(
         vModelId="virtual",
         targetModelId="virtual-1",
@@ -173,11 +187,13 @@ def test_a_vmodel_moves_once_its_target_answers(management, predict, onnx_model,
     management.unregisterModel(mm.UnregisterModelRequest(modelId="virtual-3"))
 
 
-def not_found(management, name):
+def not_found(management: Any, name: str) -> Any:
     return management.getModelStatus(mm.GetStatusRequest(modelId=name)).status == Status.NOT_FOUND
 
 
-def test_expected_targets_and_owners_are_checked(management, predict):
+def test_expected_targets_and_owners_are_checked(
+    management: Any, predict: Callable[..., float]
+) -> None:
     mine = mm.SetVModelRequest(vModelId="mine", targetModelId="linear", owner="me")
     assert management.setVModel(mine).owner == "me"
     theirs = mm.SetVModelRequest(vModelId="mine", targetModelId="small", owner="you")
@@ -193,7 +209,7 @@ def test_expected_targets_and_owners_are_checked(management, predict):
 
 
 @pytest.mark.parametrize("key", ["mm-model-id", "mm-vmodel-id"])
-def test_metadata_names_the_model(predict, key):
+def test_metadata_names_the_model(predict: Callable[..., float], key: str) -> None:
     name = "stable" if key == "mm-vmodel-id" else "small"
     expected = {"stable": 40, "small": 28}[name]
     assert predict("", [(key, name)]) == expected
@@ -201,7 +217,7 @@ def test_metadata_names_the_model(predict, key):
     assert predict("nobody", [(f"{key}-bin", name.encode())]) == expected
 
 
-def test_metadata_names_the_model_for_other_calls_too(channel):
+def test_metadata_names_the_model_for_other_calls_too(channel: grpc.Channel) -> None:
     stub = rpc.GRPCInferenceServiceStub(channel)
     assert (
         stub.ModelMetadata(
@@ -212,7 +228,9 @@ def test_metadata_names_the_model_for_other_calls_too(channel):
     assert stub.ModelReady(pb.ModelReadyRequest(), metadata=[("mm-vmodel-id", "stable")]).ready
 
 
-def test_internal_headers_of_clients_are_dropped(mesh, predict):
+def test_internal_headers_of_clients_are_dropped(
+    mesh: running.Mesh, predict: Callable[..., float]
+) -> None:
     assert predict("small", [("x-mesh-model", "linear"), ("x-mesh-client", "root")]) == 28
     encoded = base64.b64encode(b"linear").decode()
     answer = mesh.http.get(

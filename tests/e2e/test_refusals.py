@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
-from tests.e2e import asking, behaviours, conftest
+from tests.e2e import asking, behaviours, conftest, running, zoo
 
 pytestmark = pytest.mark.edge
 
@@ -29,17 +32,17 @@ class Wrong:
 
     why: str
     words: str
-    kind: tuple = BAD
+    kind: tuple[grpc.StatusCode, int] = BAD
     model: str = "linear"
     version: str = ""
     name: str = "x"
     datatype: str = "FP32"
-    shape: tuple = (1, 4)
-    data: list = field(default_factory=lambda: ROW)
-    outputs: tuple = ()
+    shape: tuple[int, ...] = (1, 4)
+    data: list[float] = field(default_factory=lambda: ROW)
+    outputs: tuple[str, ...] = ()
     twice: bool = False
 
-    def message(self):
+    def message(self) -> pb.ModelInferRequest:
         contents = pb.InferTensorContents()
         getattr(contents, {"FP64": "fp64_contents"}.get(self.datatype, "fp32_contents")).extend(
             self.data
@@ -55,7 +58,7 @@ class Wrong:
             model_name=self.model, model_version=self.version, inputs=inputs, outputs=outputs
         )
 
-    def body(self):
+    def body(self) -> dict[str, Any]:
         tensor = {
             "name": self.name,
             "datatype": self.datatype,
@@ -67,7 +70,7 @@ class Wrong:
             "outputs": [{"name": name} for name in self.outputs],
         }
 
-    def path(self):
+    def path(self) -> str:
         return (
             f"/v2/models/{self.model}"
             + (f"/versions/{self.version}" if self.version else "")
@@ -99,7 +102,7 @@ WRONGS = (
 )
 
 
-def refusal(channel, message, path=INFER):
+def refusal(channel: grpc.Channel, message: Any, path: str = INFER) -> tuple[grpc.StatusCode, str]:
     """Return the code and message of a gRPC call."""
     body = message if isinstance(message, bytes) else message.SerializeToString()
     with pytest.raises(grpc.RpcError) as caught:
@@ -107,7 +110,7 @@ def refusal(channel, message, path=INFER):
     return caught.value.code(), caught.value.details()
 
 
-def rest_refusal(mesh, path, **asked):
+def rest_refusal(mesh: running.Mesh, path: str, **asked: Any) -> tuple[int, str]:
     """Return the status and message of a REST call."""
     answer = mesh.http.post(path, **asked)
     assert answer.headers["content-type"] == "application/json"
@@ -115,7 +118,9 @@ def rest_refusal(mesh, path, **asked):
 
 
 @pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.why)
-def test_both_protocols_say_the_same(mesh, channel, wrong):
+def test_both_protocols_say_the_same(
+    mesh: running.Mesh, channel: grpc.Channel, wrong: Wrong
+) -> None:
     code, reply = refusal(channel, wrong.message())
     status, told_too = rest_refusal(mesh, wrong.path(), json=wrong.body())
     assert (code, status) == wrong.kind
@@ -123,7 +128,7 @@ def test_both_protocols_say_the_same(mesh, channel, wrong):
     assert told_too == reply
 
 
-def raw(raws, *tensors):
+def raw(raws: Any, *tensors: Any) -> pb.ModelInferRequest:
     return pb.ModelInferRequest(model_name="linear", inputs=tensors, raw_input_contents=raws)
 
 
@@ -160,14 +165,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("why", BROKEN)
-def test_broken_messages_are_explained(channel, why):
+def test_broken_messages_are_explained(channel: grpc.Channel, why: str) -> None:
     message, words = BROKEN[why]
     code, reply = refusal(channel, message)
     assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
     assert words in reply
 
 
-def pair(data, datatype="INT64", **more):
+def pair(data: Any, datatype: object = "INT64", **more: Any) -> dict[str, Any]:
     good = {"name": "b", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}
     return {
         "inputs": [{"name": "a", "datatype": datatype, "shape": [1, 2], "data": data, **more}, good]
@@ -192,7 +197,7 @@ NOT_WHOLE = {
 
 
 @pytest.mark.parametrize("why", NOT_WHOLE)
-def test_json_that_does_not_fit_is_explained(mesh, why):
+def test_json_that_does_not_fit_is_explained(mesh: running.Mesh, why: str) -> None:
     body, words = NOT_WHOLE[why]
     status, reply = rest_refusal(mesh, "/v2/models/pair/infer", json=body)
     assert status == 400
@@ -200,7 +205,7 @@ def test_json_that_does_not_fit_is_explained(mesh, why):
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-NaN"])
-def test_numbers_outside_of_json_are_refused(mesh, value):
+def test_numbers_outside_of_json_are_refused(mesh: running.Mesh, value: str) -> None:
     body = (
         json.dumps(pair([1, 2]))
         .replace("[1, 2]", f"[{value}, 2]", 2)
@@ -225,7 +230,7 @@ def test_numbers_outside_of_json_are_refused(mesh, value):
         (b'{"inputs": {"z": [1]}}', "the model has no input 'z'"),
     ],
 )
-def test_v1_has_the_reason(mesh, body, words):
+def test_v1_has_the_reason(mesh: running.Mesh, body: Any, words: str) -> None:
     status, reply = rest_refusal(mesh, "/v1/models/doubled:predict", content=body)
     assert status == 400
     assert words in reply
@@ -239,7 +244,9 @@ def test_v1_has_the_reason(mesh, body, words):
         ("1", "not JSON"),
     ],
 )
-def test_binary_bodies_must_have_the_lengths_they_state(mesh, length, words):
+def test_binary_bodies_must_have_the_lengths_they_state(
+    mesh: running.Mesh, length: Any, words: str
+) -> None:
     headers = {"inference-header-content-length": length}
     status, reply = rest_refusal(
         mesh, "/v2/models/linear/infer", content=b'{"inputs": []}', headers=headers
@@ -248,7 +255,7 @@ def test_binary_bodies_must_have_the_lengths_they_state(mesh, length, words):
     assert words in reply
 
 
-def test_a_wrongly_compressed_body_is_refused(mesh):
+def test_a_wrongly_compressed_body_is_refused(mesh: running.Mesh) -> None:
     for coding, words in (("gzip", "is not gzip"), ("br", "there are: gzip, deflate")):
         status, reply = rest_refusal(
             mesh, "/v2/models/linear/infer", content=b"{}", headers={"content-encoding": coding}
@@ -257,7 +264,7 @@ def test_a_wrongly_compressed_body_is_refused(mesh):
         assert words in reply
 
 
-def test_unknown_paths_are_404(mesh):
+def test_unknown_paths_are_404(mesh: running.Mesh) -> None:
     for path in (
         "/v3",
         "/v2/models/linear/nothing",
@@ -268,7 +275,11 @@ def test_unknown_paths_are_404(mesh):
         assert mesh.http.get(path).status_code == 404, path
 
 
-def test_a_request_that_is_too_big_is_refused_with_the_limit(mesh, over_grpc, over_http):
+def test_a_request_that_is_too_big_is_refused_with_the_limit(
+    mesh: running.Mesh,
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     rows = np.zeros((conftest.REQUEST_BYTES_MAX // 16 + 1, 4), np.float32)
     words = (
         f"the request is larger than the limit of {conftest.REQUEST_BYTES_MAX} bytes "
@@ -289,7 +300,10 @@ def test_a_request_that_is_too_big_is_refused_with_the_limit(mesh, over_grpc, ov
     )
 
 
-def test_errors_of_triton_clients_have_code_and_message(over_grpc, over_http):
+def test_errors_of_triton_clients_have_code_and_message(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     row = np.array([ROW], np.float64)
     with pytest.raises(
         InferenceServerException, match="input 'x' must be FP32, FP64 came"
@@ -303,7 +317,10 @@ def test_errors_of_triton_clients_have_code_and_message(over_grpc, over_http):
     assert caught.value.status() == "400"
 
 
-def test_a_models_exception_has_its_message_alone(over_grpc, over_http):
+def test_a_models_exception_has_its_message_alone(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     bad = np.array([-1], np.float32)
     with pytest.raises(InferenceServerException) as caught:
         over_grpc.infer("moody", [asking.over_grpc("x", bad, "FP32")])
@@ -316,7 +333,7 @@ def test_a_models_exception_has_its_message_alone(over_grpc, over_http):
     assert "Traceback" not in reply
 
 
-def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel):
+def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel: grpc.Channel) -> None:
     stub = rpc.GRPCInferenceServiceStub(channel)
     signs = [1, -1, 1, -1, 1]
     messages = [
@@ -330,7 +347,7 @@ def test_a_batch_with_one_bad_row_fails_only_its_own_request(channel):
     assert codes == [grpc.StatusCode.OK if sign > 0 else grpc.StatusCode.INTERNAL for sign in signs]
 
 
-def test_deeply_nested_json_is_refused(mesh):
+def test_deeply_nested_json_is_refused(mesh: running.Mesh) -> None:
     depth = 100_000
     status, _ = rest_refusal(
         mesh, "/v2/models/linear/infer", content=b'{"inputs":' + b"[" * depth + b"]" * depth + b"}"
@@ -338,10 +355,9 @@ def test_deeply_nested_json_is_refused(mesh):
     assert status == 400
 
 
-def test_an_output_that_is_not_text_needs_binary(mesh):
-    headers = {"inference-header-content-length": None}
+def test_an_output_that_is_not_text_needs_binary(mesh: running.Mesh) -> None:
     document = {
-        "inputs": [_identity_input(name) for name in conftest.zoo.DATATYPES],
+        "inputs": [_identity_input(name) for name in zoo.DATATYPES],
         "outputs": [{"name": "BYTES"}],
     }
     text = json.dumps(document).encode()
@@ -350,7 +366,7 @@ def test_an_output_that_is_not_text_needs_binary(mesh):
         + b"".join(bytes(2) if name in ("FP16", "BF16") else b"" for name in ("FP16", "BF16"))
         + b"\x01\0\0\0\xff"
     )
-    headers["inference-header-content-length"] = str(len(text))
+    headers = {"inference-header-content-length": str(len(text))}
     status, reply = rest_refusal(mesh, "/v2/models/identity/infer", content=body, headers=headers)
     assert (status, reply) == (
         400,
@@ -358,7 +374,7 @@ def test_an_output_that_is_not_text_needs_binary(mesh):
     )
 
 
-def _identity_input(name):
+def _identity_input(name: str) -> dict[str, Any]:
     entry = {"name": name, "datatype": name, "shape": [1]}
     sizes = {"FP16": 2, "BF16": 2, "BYTES": 5}
     if name in sizes:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from meshserve.protocol.pb import model_repository_pb2_grpc as mlserver
-from tests.e2e import asking, zoo
+from tests.e2e import asking, running, zoo
 
 pytestmark = pytest.mark.edge
 
 CONFIG = {"backend": "onnxruntime", "max_batch_size": 8, "dynamic_batching": {}}
 
 
-def answer_of(client, name, version=""):
+def answer_of(client: Any, name: str, version: str = "") -> Any:
     rows = np.ones((1, 4), np.float32)
     return client.infer(name, [asking.over_grpc("x", rows, "FP32")], version).as_numpy("y")[0, 0]
 
 
 @pytest.fixture
-def onnx_bytes(tmp_path):
-    def make(factor):
+def onnx_bytes(tmp_path: Path) -> Callable[[float], bytes]:
+    def make(factor: float) -> bytes:
         zoo.write_onnx(tmp_path / "made.onnx", factor)
         return (tmp_path / "made.onnx").read_bytes()
 
@@ -49,7 +54,13 @@ def test_a_model_is_loaded_and_unloaded(mesh, over_grpc, over_http):
 
 
 @pytest.mark.parametrize("over", ["over_grpc", "over_http"])
-def test_a_model_may_come_with_the_request(over, request, over_grpc, mesh, onnx_bytes):
+def test_a_model_may_come_with_the_request(
+    over: str,
+    request: pytest.FixtureRequest,
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    mesh: running.Mesh,
+    onnx_bytes: Callable[[float], bytes],
+) -> None:
     client, name = request.getfixturevalue(over), f"sent-{over[-4:]}"
     files = {"file:1/model.onnx": onnx_bytes(21), "file:3/model.onnx": onnx_bytes(23)}
     client.load_model(name, config=json.dumps(CONFIG), files=files)
@@ -75,7 +86,13 @@ def test_a_model_may_come_with_the_request(over, request, over_grpc, mesh, onnx_
         ("{}", {"file:model.onnx": b""}, "must be named as <version>/<path inside the model>"),
     ],
 )
-def test_bad_parameters_are_explained(over_grpc, over_http, config, files, words):
+def test_bad_parameters_are_explained(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+    config: Any,
+    files: Any,
+    words: str,
+) -> None:
     for client, code in ((over_grpc, "StatusCode.INVALID_ARGUMENT"), (over_http, "400")):
         with pytest.raises(InferenceServerException) as caught:
             client.load_model("linear", config=config, files=files)
@@ -83,7 +100,7 @@ def test_bad_parameters_are_explained(over_grpc, over_http, config, files, words
         assert caught.value.status() == code
 
 
-def test_files_need_a_config(mesh, channel):
+def test_files_need_a_config(mesh: running.Mesh, channel: grpc.Channel) -> None:
     files = {"file:1/model.onnx": pb.ModelRepositoryParameter(bytes_param=b"x")}
     with pytest.raises(grpc.RpcError, match="need a `config`"):
         rpc.GRPCInferenceServiceStub(channel).RepositoryModelLoad(
@@ -100,7 +117,10 @@ def test_files_need_a_config(mesh, channel):
         assert words in answer.json()["error"]
 
 
-def test_unknown_models_are_not_found(over_grpc, over_http):
+def test_unknown_models_are_not_found(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     for call, client, code in (
         ("load_model", over_grpc, "NOT_FOUND"),
         ("unload_model", over_http, "404"),
@@ -110,14 +130,19 @@ def test_unknown_models_are_not_found(over_grpc, over_http):
         assert code in caught.value.status()
 
 
-def test_a_failed_load_has_its_reason(over_grpc, over_http):
+def test_a_failed_load_has_its_reason(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     for client, code in ((over_grpc, "StatusCode.FAILED_PRECONDITION"), (over_http, "424")):
         with pytest.raises(InferenceServerException, match="onnx") as caught:
             client.load_model("corrupt")
         assert caught.value.status() == code
 
 
-def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
+def test_kserve_clients_name_the_model_in_the_first_field(
+    channel: grpc.Channel, mesh: running.Mesh
+) -> None:
     stub = rpc.GRPCInferenceServiceStub(channel)
     assert stub.RepositoryModelLoad(
         pb.RepositoryModelLoadRequest(repository_name="forest")
@@ -128,7 +153,7 @@ def test_kserve_clients_name_the_model_in_the_first_field(channel, mesh):
     assert mesh.model("forest")["state"] == "absent"
 
 
-def test_mlservers_service_answers(channel, mesh):
+def test_mlservers_service_answers(channel: grpc.Channel, mesh: running.Mesh) -> None:
     stub = mlserver.ModelRepositoryServiceStub(channel)
     stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="forest"))
     index = {
@@ -140,12 +165,14 @@ def test_mlservers_service_answers(channel, mesh):
     assert mesh.model("forest")["state"] == "absent"
 
 
-def test_the_index_may_be_limited_to_ready_models(channel, over_grpc):
+def test_the_index_may_be_limited_to_ready_models(
+    channel: grpc.Channel, over_grpc: tritonclient.grpc.InferenceServerClient
+) -> None:
     with pytest.raises(InferenceServerException):
         over_grpc.get_model_metadata("corrupt")
     stub = rpc.GRPCInferenceServiceStub(channel)
 
-    def listed():
+    def listed() -> Any:
         return {
             entry.name
             for entry in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models

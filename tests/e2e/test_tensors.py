@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import grpc
 import ml_dtypes
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import tritonclient.http
 
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
-from tests.e2e import asking, zoo
+from tests.e2e import asking, running, zoo
 
 pytestmark = pytest.mark.edge
 
@@ -35,7 +38,7 @@ FIELDS = {
 WORDS = [zoo.WORDS.encode(), b"", bytes(range(256))]
 
 
-def extremes(datatype):
+def extremes(datatype: str) -> np.ndarray:
     """Return the least value, the greatest, and some between."""
     kind = np.dtype(TYPES[datatype])
     if kind.kind == "b":
@@ -49,7 +52,9 @@ VALUES["BYTES"] = np.array(WORDS, object)
 VALUES["BF16"] = np.array([1.0, -2.5, 3e38], ml_dtypes.bfloat16)
 
 
-def test_raw_tensors_are_returned_unchanged(over_grpc):
+def test_raw_tensors_are_returned_unchanged(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+) -> None:
     given = [asking.over_grpc(datatype, VALUES[datatype], datatype) for datatype in zoo.DATATYPES]
     answer = over_grpc.infer("identity", given)
     sent = {tensor_.name(): tensor_._get_content() for tensor_ in given}
@@ -70,7 +75,9 @@ def test_raw_tensors_are_returned_unchanged(over_grpc):
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-def test_http_tensors_are_returned_unchanged(over_http, is_binary):
+def test_http_tensors_are_returned_unchanged(
+    over_http: tritonclient.http.InferenceServerClient, is_binary: bool
+) -> None:
     only_binary = {"FP16", "BF16", "BYTES"}
     given = [
         asking.over_http(
@@ -91,7 +98,7 @@ def test_http_tensors_are_returned_unchanged(over_http, is_binary):
     assert answer.as_numpy("BF16").tobytes() == VALUES["BF16"].tobytes()
 
 
-def test_texts_are_json_strings(mesh):
+def test_texts_are_json_strings(mesh: running.Mesh) -> None:
     texts = ["", zoo.WORDS, "a\tb\u2028"]
     answers = (
         mesh.http.post("/v2/models/sleeper/infer", json={"inputs": [_seconds(), _name(texts[1])]})
@@ -103,15 +110,15 @@ def test_texts_are_json_strings(mesh):
     ]
 
 
-def _seconds():
+def _seconds() -> dict[str, Any]:
     return {"name": "seconds", "datatype": "FP64", "shape": [1], "data": [0]}
 
 
-def _name(text):
+def _name(text: str) -> dict[str, Any]:
     return {"name": "name", "datatype": "BYTES", "shape": [1], "data": [text]}
 
 
-def test_typed_contents_of_a_python_model_are_answered_raw(channel):
+def test_typed_contents_of_a_python_model_are_answered_raw(channel: grpc.Channel) -> None:
     a, b = [2**63 - 3, -(2**63) + 9], [1, 2]
     request = pb.ModelInferRequest(
         model_name="pair", inputs=[_typed("a", "INT64", [1, 2], a), _typed("b", "INT64", [1, 2], b)]
@@ -127,13 +134,13 @@ def test_typed_contents_of_a_python_model_are_answered_raw(channel):
     }
 
 
-def _typed(name, datatype, shape, values):
+def _typed(name: str, datatype: str, shape: Any, values: Any) -> Any:
     tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
     getattr(tensor.contents, FIELDS[datatype]).extend(values)
     return tensor
 
 
-def test_typed_texts_of_a_python_model_are_answered_raw(channel):
+def test_typed_texts_of_a_python_model_are_answered_raw(channel: grpc.Channel) -> None:
     inputs = [_typed("seconds", "FP64", [1], [0]), _typed("name", "BYTES", [1], [b"\xff\x00"])]
     answer = rpc.GRPCInferenceServiceStub(channel).ModelInfer(
         pb.ModelInferRequest(model_name="sleeper", inputs=inputs)
@@ -141,7 +148,10 @@ def test_typed_texts_of_a_python_model_are_answered_raw(channel):
     assert list(answer.raw_output_contents) == [b"\x02\x00\x00\x00\xff\x00"]
 
 
-def test_rows_keep_their_order(over_grpc, over_http):
+def test_rows_keep_their_order(
+    over_grpc: tritonclient.grpc.InferenceServerClient,
+    over_http: tritonclient.http.InferenceServerClient,
+) -> None:
     rows = np.random.default_rng(3).standard_normal((10_000, 4)).astype(np.float32)
     raw = over_grpc.infer("doubled", [asking.over_grpc("x", rows, "FP32")]).as_numpy("y")
     np.testing.assert_array_equal(raw, rows * 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -42,22 +44,22 @@ WORDS = "Größe 模型 ✓"
 class Kind:
     """One model: its entry in `models:`, the names of its input and output, its answer to ROWS."""
 
-    entry: dict
+    entry: dict[str, Any]
     input: str
     output: str
     answer: np.ndarray
     datatype: str = "FP32"
 
     @property
-    def name(self):
-        return self.entry["name"]
+    def name(self) -> str:
+        return str(self.entry["name"])
 
     @property
-    def rows(self):
+    def rows(self) -> np.ndarray:
         return ROWS.astype(np.float64 if self.datatype == "FP64" else np.float32)
 
 
-def write_onnx(path, factor):
+def write_onnx(path: Path, factor: float) -> np.ndarray:
     """Write a model of FP32 `x` [-1, 4] to FP32 `y` [-1, 2]: factor × (row sum, 2 × row sum)."""
     weights = np.array([[1, 2]] * WIDTH, np.float32) * factor
     graph = helper.make_graph(
@@ -73,7 +75,7 @@ def write_onnx(path, factor):
     return ROWS @ weights
 
 
-def write_torch(path):
+def write_torch(path: Path) -> np.ndarray:
     """Write a TorchScript model of FP32 [-1, 4] to FP32 [-1, 2]."""
     layer = torch.nn.Linear(WIDTH, 2)
     with warnings.catch_warnings(), torch.no_grad():
@@ -83,17 +85,17 @@ def write_torch(path):
         layer.weight.copy_(torch.arange(8.0).reshape(2, WIDTH))
         layer.bias.copy_(torch.tensor([0.5, -0.5]))
         torch.jit.save(torch.jit.trace(layer.eval(), torch.zeros(1, WIDTH)), path)
-        return layer(torch.from_numpy(ROWS)).numpy()
+        return np.asarray(layer(torch.from_numpy(ROWS)))
 
 
-def write_python(folder, source):
+def write_python(folder: Path, source: str) -> str:
     """Write a folder with `model.py`; return its path."""
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(textwrap.dedent(source))
     return str(folder)
 
 
-def kinds(folder):
+def kinds(folder: Path) -> tuple[Kind, ...]:
     """Return one model of each library."""
     sum_and_double = write_onnx(folder / "linear.onnx", 1)
     scripted = write_torch(folder / "scripted.pt")
@@ -130,7 +132,7 @@ def kinds(folder):
             {"name": "forest", "uri": str(folder / "iris.txt"), "runtime": "lightgbm"},
             "input",
             "predict",
-            forest.predict(ROWS),
+            np.asarray(forest.predict(ROWS)),
             "FP64",
         ),
         Kind(

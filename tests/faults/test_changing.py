@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,20 +17,17 @@ pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(240)]
 POOLS = {"default": {"workers": 2, "memory": "1GiB"}}
 
 
-def is_served(mesh, name):
+def is_served(mesh: running.Mesh, name: str) -> bool:
     return mesh.http.get(f"/v2/models/{name}/ready").status_code == 200
 
 
-def scaled(mesh, name):
+def scaled(mesh: running.Mesh, name: str) -> float:
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [1.0] * 8}]}
-    return (
-        mesh.http.post(f"/v2/models/{name}/infer", json=body)
-        .raise_for_status()
-        .json()["outputs"][0]["data"][0]
-    )
+    answer = mesh.http.post(f"/v2/models/{name}/infer", json=body).raise_for_status().json()
+    return float(answer["outputs"][0]["data"][0])
 
 
-def test_a_second_up_applies_the_difference_and_restarts_nothing(tmp_path):
+def test_a_second_up_applies_the_difference_and_restarts_nothing(tmp_path: Path) -> None:
     models = traffic.models(tmp_path, 3)
     with running.mesh({"pools": POOLS, "models": models[:2]}) as mesh:
         before = mesh.pids()
@@ -47,7 +45,7 @@ def test_a_second_up_applies_the_difference_and_restarts_nothing(tmp_path):
         assert "nothing to change" in mesh.cli("up", str(mesh.home / "config.yaml")).stdout
 
 
-def test_a_config_that_is_wrong_changes_nothing(tmp_path):
+def test_a_config_that_is_wrong_changes_nothing(tmp_path: Path) -> None:
     with running.mesh({"pools": POOLS, "models": traffic.models(tmp_path, 1)}) as mesh:
         (mesh.home / "config.yaml").write_text("modles: []\n")
         said = mesh.cli("up", str(mesh.home / "config.yaml"))
@@ -57,7 +55,7 @@ def test_a_config_that_is_wrong_changes_nothing(tmp_path):
         assert scaled(mesh, "m0") == 0.0
 
 
-def test_what_was_registered_at_run_time_survives_a_restart_of_everything(tmp_path):
+def test_what_was_registered_at_run_time_survives_a_restart_of_everything(tmp_path: Path) -> None:
     model = traffic.write_model(tmp_path / "late.onnx", 7)
     home = tmp_path / "home"
     with running.mesh({"pools": POOLS}, home=home) as mesh:
@@ -69,7 +67,7 @@ def test_what_was_registered_at_run_time_survives_a_restart_of_everything(tmp_pa
         assert (scaled(mesh, "late"), scaled(mesh, "latest")) == (7.0, 7.0)
 
 
-def test_a_repository_is_followed_within_five_seconds(tmp_path):
+def test_a_repository_is_followed_within_five_seconds(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     traffic.write_model(repository / "one" / "1" / "model.onnx", 1)
     with running.mesh(

@@ -6,6 +6,9 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +24,7 @@ SERVING_AGAIN_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory):
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     document = {
         "pools": {"default": {"workers": 2, "memory": "1GiB"}},
         "models": traffic.models(tmp_path_factory.mktemp("models"), MODELS),
@@ -30,8 +33,8 @@ def mesh(tmp_path_factory):
         yield started
 
 
-async def killed_under_traffic(mesh, pid):
-    """Kill the process amid the traffic; returns what came of the traffic, and when the kill was."""
+async def killed_under_traffic(mesh: running.Mesh, pid: int) -> tuple[traffic.Traffic, float]:
+    """Kill the process amid the traffic; return the traffic, and the time of the kill."""
     async with traffic.flowing(mesh.listen, traffic.zipf(MODELS), PER_S) as flow:
         await asyncio.sleep(2)
         os.kill(pid, signal.SIGKILL)
@@ -41,15 +44,17 @@ async def killed_under_traffic(mesh, pid):
     return flow, killed_s
 
 
-def is_ready_again(mesh, what, old_pid):
+def is_ready_again(
+    mesh: running.Mesh, what: Callable[[dict[str, Any]], int], old_pid: int
+) -> Callable[[], bool]:
     return lambda: mesh.status()["state"] == "ready" and what(mesh.status()) not in (old_pid, 0)
 
 
-def worker_pid(status):
-    return status["pools"][0]["workers"][0]["pid"]
+def worker_pid(status: dict[str, Any]) -> int:
+    return int(status["pools"][0]["workers"][0]["pid"])
 
 
-async def test_no_request_fails_when_a_worker_is_killed(mesh):
+async def test_no_request_fails_when_a_worker_is_killed(mesh: running.Mesh) -> None:
     pid = worker_pid(mesh.status())
     flow, _ = await killed_under_traffic(mesh, pid)
     assert flow.faults == []
@@ -57,8 +62,8 @@ async def test_no_request_fails_when_a_worker_is_killed(mesh):
 
 
 async def test_no_request_fails_and_no_registration_is_lost_when_the_controller_is_killed(
-    mesh, tmp_path
-):
+    mesh: running.Mesh, tmp_path: Path
+) -> None:
     model = traffic.write_model(tmp_path / "late.onnx", 7)
     mesh.http.put("/mesh/v1/models/late", json={"uri": str(model)}).raise_for_status()
     before = mesh.status()
@@ -82,7 +87,7 @@ async def test_no_request_fails_and_no_registration_is_lost_when_the_controller_
     assert mesh.http.get("/v2/models/late/ready").status_code == 200
 
 
-async def test_envoy_serves_again_within_two_seconds(mesh):
+async def test_envoy_serves_again_within_two_seconds(mesh: running.Mesh) -> None:
     pid = mesh.status()["gateways"][0]["envoy_pid"]
     flow, killed_s = await killed_under_traffic(mesh, pid)
     late = [

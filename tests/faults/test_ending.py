@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from meshserve import tasks
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from tests import support
 from tests.e2e import running
@@ -33,14 +35,16 @@ class Model:
 
 
 @pytest.fixture
-def short_folder():
+def short_folder() -> Iterator[Path]:
     """For temporary files of the mesh: a Unix socket's path has no room for pytest's."""
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_path, short_folder):
+async def test_everything_accepted_is_answered_and_nothing_is_left(
+    signal_: signal.Signals, tmp_path: Path, short_folder: Path
+) -> None:
     slow = tmp_path / "m0"
     slow.mkdir()
     (slow / "model.py").write_text(SLOW)
@@ -53,7 +57,7 @@ async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_
         async with grpc.aio.insecure_channel(mesh.listen) as channel:
             stub = rpc.GRPCInferenceServiceStub(channel)
             await flow.ask(stub, 0)
-            asked = [asyncio.get_running_loop().create_task(flow.ask(stub, 0)) for _ in range(8)]
+            asked = [tasks.spawn(flow.ask(stub, 0), "ask", is_awaited=True) for _ in range(8)]
             await asyncio.sleep(0.2)
             mesh.process.send_signal(signal_)
             await asyncio.gather(*asked)
@@ -62,7 +66,7 @@ async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_
         assert code == 0
         assert mesh.living() == set()
         assert not (mesh.home / "mesh.json").exists()
-        assert list(short_folder.iterdir()) == []
+        assert list(short_folder.iterdir()) == []  # noqa: ASYNC240 - the loop has no other work
         host, _, port = mesh.listen.partition(":")
         with socket.socket() as again:
             again.setsockopt(
@@ -72,7 +76,7 @@ async def test_everything_accepted_is_answered_and_nothing_is_left(signal_, tmp_
             again.listen()
 
 
-async def test_a_detached_mesh_is_found_and_ended(tmp_path):
+async def test_a_detached_mesh_is_found_and_ended(tmp_path: Path) -> None:
     document = {
         "pools": {"default": {"workers": 1, "memory": "1GiB"}},
         "models": traffic.models(tmp_path, 1),
@@ -85,7 +89,7 @@ async def test_a_detached_mesh_is_found_and_ended(tmp_path):
         assert "no mesh is running" in mesh.cli("down").stdout
 
 
-def test_killing_the_process_that_holds_the_mesh_ends_all_of_it(tmp_path):
+def test_killing_the_process_that_holds_the_mesh_ends_all_of_it(tmp_path: Path) -> None:
     document = {
         "pools": {"default": {"workers": 1, "memory": "1GiB"}},
         "models": traffic.models(tmp_path, 1),

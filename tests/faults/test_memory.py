@@ -20,7 +20,9 @@ PER_S = 20
 TIME_S = float(os.environ.get("MESHSERVE_MEMORY_TEST_S", "60"))
 
 
-async def test_no_error_and_private_memory_stays_within_a_tenth_of_the_budget(tmp_path):
+async def test_no_error_and_private_memory_stays_within_a_tenth_of_the_budget(
+    tmp_path: Path,
+) -> None:
     document = {
         "pools": {"default": {"workers": 1, "memory": BUDGET}},
         "models": traffic.models(tmp_path, MODELS, MODEL),
@@ -33,15 +35,16 @@ async def test_no_error_and_private_memory_stays_within_a_tenth_of_the_budget(tm
                 highest = max(
                     highest, *(private_bytes(worker["pid"]) for worker in mesh.workers().values())
                 )
-        told = mesh.workers().values()
+        workers = mesh.workers().values()
         assert flow.faults == []
-        assert sum(worker["evictions"] for worker in told) > MODELS
+        assert sum(worker["evictions"] for worker in workers) > MODELS
         assert highest <= BUDGET * 1.1, f"{highest / 2**20:.0f} MiB of {BUDGET / 2**20:.0f}"
         print(  # noqa: T201
-            f"{flow.answered} answers, {sum(worker['evictions'] for worker in told)} evictions, at most {highest / 2**20:.0f} MiB"
-        )  # the figure for whoever asks with -s
+            f"{flow.answered} answers, {sum(worker['evictions'] for worker in workers)} evictions, "
+            f"at most {highest / 2**20:.0f} MiB"
+        )  # pytest -s shows the figures
 
 
-def private_bytes(pid):
+def private_bytes(pid: int) -> int:
     resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     return (resident - shared) * os.sysconf("SC_PAGESIZE")

@@ -1,4 +1,4 @@
-"""Open-loop traffic from real gRPC clients, each answer held against numpy; and the tiny models that it asks."""
+"""Open-loop traffic from real gRPC clients, which check every answer, and its tiny models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import grpc
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from meshserve import tasks
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -22,10 +24,10 @@ STEP_S = 0.002
 
 
 def write_model(path: Path, number: float, padding_bytes: int = 0) -> Path:
-    """`y = x · number`; `padding_bytes` of weights that it multiplies with and that change nothing."""
+    """Write a model of `y = x · number`, with `padding_bytes` of weights that change nothing."""
     columns = max(1, padding_bytes // 4 // 8)
     weights = [
-        numpy_helper.from_array(np.float32([number]), "factor"),
+        numpy_helper.from_array(np.array([number], np.float32), "factor"),
         numpy_helper.from_array(np.zeros((8, columns), np.float32), "padding"),
         numpy_helper.from_array(np.array([-1]), "last"),
     ]
@@ -55,7 +57,7 @@ def models(folder: Path, count: int, padding_bytes: int = 0) -> list[dict[str, A
     ]
 
 
-def request(number):
+def request(number: int) -> pb.ModelInferRequest:
     asked = pb.ModelInferRequest(model_name=f"m{number}")
     asked.inputs.add(name="x", datatype="FP32", shape=X.shape)
     asked.raw_input_contents.append(X.tobytes())
@@ -64,26 +66,26 @@ def request(number):
 
 @dataclass
 class Traffic:
-    """What came of the requests: when each was sent, and what was wrong with its answer, if anything."""
+    """Counts right answers; a fault is the time at which a request was sent, and its error."""
 
     answered: int = 0
     faults: list[tuple[float, str]] = field(default_factory=list)
 
-    async def ask(self, stub, number, timeout_s=30):
+    async def ask(self, stub: Any, number: int, timeout_s: float = 30) -> None:
         sent_s = time.monotonic()
         try:
             answer = await stub.ModelInfer(request(number), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             self.faults.append((sent_s, f"m{number}: {error.code().name}: {error.details()}"))
             return
-        found = np.frombuffer(answer.raw_output_contents[0], np.float32)
-        if np.allclose(found, X * number):
+        values = np.frombuffer(answer.raw_output_contents[0], np.float32)
+        if np.allclose(values, X * number):
             self.answered += 1
         else:
-            self.faults.append((sent_s, f"m{number}: wrong answer {found}"))
+            self.faults.append((sent_s, f"m{number}: wrong answer {values}"))
 
 
-def zipf(count, seed=0):
+def zipf(count: int, seed: int = 0) -> Callable[[], int]:
     """An endless choice of models: the first ones most often."""
     chance = random.Random(seed)
     weights = [1 / (rank + 1) for rank in range(count)]
@@ -92,15 +94,15 @@ def zipf(count, seed=0):
 
 
 @contextlib.asynccontextmanager
-async def flowing(listen, choose, per_s):
-    """Traffic that begins at once, at a steady rate however long answers take; at the end of the block every answer is awaited."""
+async def flowing(listen: str, choose: Callable[[], int], per_s: float) -> AsyncIterator[Traffic]:
+    """Send requests at a steady rate, however long answers take; at the end await them all."""
     traffic, sent, is_over = Traffic(), set(), asyncio.Event()
 
-    async def send(stub):
+    async def send(stub: Any) -> None:
         begun_s, count = time.monotonic(), 0
         while not is_over.is_set():
             while count < (time.monotonic() - begun_s) * per_s:
-                task = asyncio.get_running_loop().create_task(traffic.ask(stub, choose()))
+                task = tasks.spawn(traffic.ask(stub, choose()), "ask", is_awaited=True)
                 sent.add(task)
                 task.add_done_callback(sent.discard)
                 count += 1
@@ -108,7 +110,7 @@ async def flowing(listen, choose, per_s):
 
     async with grpc.aio.insecure_channel(listen) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)
-        sending = asyncio.get_running_loop().create_task(send(stub))
+        sending = tasks.spawn(send(stub), "send", is_awaited=True)
         try:
             yield traffic
         finally:
