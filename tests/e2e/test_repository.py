@@ -39,7 +39,7 @@ def onnx_bytes(tmp_path: Path) -> Callable[[float], bytes]:
     return make
 
 
-def test_a_model_is_loaded_and_unloaded(mesh, over_grpc, over_http):
+def test_a_model_is_loaded_and_unloaded(mesh: Any, over_grpc: Any, over_http: Any) -> None:
     inputs = [asking.over_grpc("input", np.zeros((1, 4), np.float32), "FP32")]
     for client in (over_grpc, over_http):
         client.load_model("boosted")
