@@ -82,9 +82,13 @@ def by_name(name: str) -> model_runtime.Runtime:
         return BUILT_IN[name_here]
     if name_here in _third_party():
         return _load_third_party(name_here)
-    raise errors.LoadFailed(
-        f"runtime {name!r} does not exist{options.suggest(name, [*names(), *ALIASES])}"
+    # MLServer names a model's own class by its module.
+    advice = (
+        "; a class of MLServer's (MLModel) is not run: write one with predict, see runtime python"
+        if "." in name
+        else options.suggest(name, [*names(), *ALIASES])
     )
+    raise errors.LoadFailed(f"runtime {name!r} does not exist{advice}")
 
 
 @functools.cache

@@ -140,3 +140,8 @@ def test_a_broken_runtime_of_another_package_is_named(name: str, reason: str) ->
 
 def test_built_in_runtimes_have_different_names() -> None:
     assert len(runtime_lookup.BUILT_IN) == len(runtime_lookup.RUNTIMES)
+
+
+def test_a_class_of_mlservers_is_refused_with_a_way_out() -> None:
+    with pytest.raises(errors.LoadFailed, match="MLModel.* is not run: write one with predict"):
+        runtime_lookup.by_name("models.MyModel")

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from meshserve.core.values import catalog
+from meshserve.core.values import catalog, model
 from meshserve.worker import worker
 from tests.worker import helpers
 
@@ -220,3 +220,45 @@ async def test_classes_are_answered_in_place_of_values(http: httpx.AsyncClient) 
     assert answer.json()["outputs"] == [
         {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["4.000000:1"]}
     ]
+
+
+async def test_a_folder_of_triton_is_served_whole(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
+    top = storage.folder / "triton"
+    (top / "4").mkdir(parents=True)
+    (top / "4" / "model.py").write_text(
+        "import triton_python_backend_utils as pb_utils\n"
+        "class TritonPythonModel:\n"
+        "    def execute(self, requests):\n"
+        "        x = requests[0].inputs()[0].as_numpy()\n"
+        "        assert x.shape[1:] == (3, 1), x.shape\n"
+        "        return [pb_utils.InferenceResponse([pb_utils.Tensor('y', x[:, :, 0])])]\n"
+    )
+    (top / "names.txt").write_text("cat\ndog\nfox\n")
+    (top / "config.pbtxt").write_text(
+        'backend: "python" max_batch_size: 2\n'
+        'input { name: "x" data_type: TYPE_FP32 dims: 3 reshape { shape: [ 3, 1 ] } }\n'
+        'output { name: "y" data_type: TYPE_FP32 dims: 3 label_filename: "names.txt" }\n'
+    )
+    spec = model.ModelSpec(model.ModelId("animals"), str(top), trust=True)
+    helpers.apply(pool_worker, *helpers.declared(spec))
+    config = (await http.get("/v2/models/animals/config")).json()
+    assert (config["name"], config["backend"], config["max_batch_size"]) == ("animals", "python", 2)
+    assert config["input"][0]["dims"] == [3]
+    assert config["input"][0]["reshape"] == {"shape": [3, 1]}
+    row = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [0.5, 2, 1]}
+    outputs = [{"name": "y", "parameters": {"classification": 2}}]
+    answer = await http.post("/v2/models/animals/infer", json={"inputs": [row], "outputs": outputs})
+    assert answer.json()["outputs"] == [
+        {
+            "name": "y",
+            "datatype": "BYTES",
+            "shape": [1, 2],
+            "data": ["2.000000:1:dog", "1.000000:2:fox"],
+        }
+    ]
+    many = {**row, "shape": [3, 3], "data": [0.0] * 9}
+    refused = await http.post("/v2/models/animals/infer", json={"inputs": [many]})
+    assert refused.status_code == 400
+    assert "batch-size must be <= 2 for 'animals'" in refused.text
