@@ -143,5 +143,5 @@ def test_built_in_runtimes_have_different_names() -> None:
 
 
 def test_a_class_of_mlservers_is_refused_with_a_way_out() -> None:
-    with pytest.raises(errors.LoadFailed, match="MLModel.* is not run: write one with predict"):
+    with pytest.raises(errors.LoadFailed, match=r"MLModel.* is not run: write one with predict"):
         runtime_lookup.by_name("models.MyModel")
