@@ -97,7 +97,7 @@ class RepositorySection(fields.Section):
     path: fields.Folder | None = None
     """A local folder. Give this or `uri`."""
     uri: fields.Source | None = None
-    """A folder elsewhere, such as `s3://bucket/models`."""
+    """The folder as `file://`. Buckets are not followed: list their models in `models`."""
     watch: fields.Flag = True
     """Whether changes of the folder are applied while the mesh runs."""
     pool: fields.Text = desired.DEFAULT_POOL
@@ -109,6 +109,12 @@ class RepositorySection(fields.Section):
     def _has_one_place(self) -> RepositorySection:
         if (self.path is None) == (self.uri is None):
             raise ValueError("give path or uri, and not both")
+        # Accepted, it would serve nothing.
+        if self.uri is not None and "://" in self.uri and not self.uri.startswith("file://"):
+            raise ValueError(
+                f"{self.uri} can't be followed, only folders on this machine's disk: "
+                "list the models that are elsewhere in `models`"
+            )
         return self
 
     def settings(self) -> desired.RepositorySettings:

@@ -165,6 +165,15 @@ BAD = {
         "repositories: [{path: ., uri: s3://b/m}]\n",
         ["c.yaml:1: repositories[0]: give path or uri, and not both"],
     ),
+    "a repository in a bucket": (
+        'repositories: [{uri: "s3://b/m"}]\n',
+        [
+            (
+                "c.yaml:1: repositories[0]: s3://b/m can't be followed, only folders on this "
+                "machine's disk: list the models that are elsewhere in `models`"
+            )
+        ],
+    ),
     "a version as a fraction": (
         "models: [{name: a, uri: digits.onnx, version: 1.10}]\n",
         ["c.yaml:1: models[0].version: put it in quotes: a version is text, and 1.1 is a number"],
@@ -302,7 +311,7 @@ models:
     uri: "s3://bucket/far/"
     inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]
     load_timeout_s: 9
-repositories: [{path: ., watch: false}, {uri: s3://bucket/models, trust: true}]
+repositories: [{path: ., watch: false}, {uri: "file:///usr", trust: true}]
 """
 
 

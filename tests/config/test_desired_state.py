@@ -35,7 +35,7 @@ DOCUMENT = {
     "models": [{"name": "a", "uri": "/a", "aliases": ["b"], "pinned": True}],
     "repositories": [
         {"path": "/r", "watch": False, "pool": "gpu", "trust": True},
-        {"uri": "s3://b/r"},
+        {"uri": "file:///b/r"},
     ],
 }
 
@@ -76,7 +76,7 @@ def test_models_and_aliases_originate_from_the_configuration(state: Any) -> None
 def test_repositories_are_named_by_their_place(state: Any) -> None:
     assert state.repositories == (
         desired.RepositorySettings("/r", watch=False, pool="gpu", trust=True),
-        desired.RepositorySettings("s3://b/r"),
+        desired.RepositorySettings("/b/r"),
     )
 
 

@@ -20,8 +20,8 @@ def test_aliases_mean_one_version() -> None:
 
 
 def test_a_repository_is_a_path_or_a_uri() -> None:
-    section = model_schema.RepositorySection.model_validate({"uri": "s3://b/r", "trust": True})
-    assert section.settings() == desired.RepositorySettings("s3://b/r", trust=True)
+    section = model_schema.RepositorySection.model_validate({"uri": "file:///b/r", "trust": True})
+    assert section.settings() == desired.RepositorySettings("/b/r", trust=True)
 
 
 def test_one_model_for_the_management_api() -> None:
