@@ -153,9 +153,7 @@ class AdminService:
         id_ = self.declared(name).spec.id
         await self._submit(events.UnloadedSet(id_.name, unloaded))
 
-    async def load(
-        self, name: str, version: str = "", timeout_s: float | None = None
-    ) -> model.ModelId:
+    async def load(self, name: str, version: str = "") -> model.ModelId:
         """Load the model where requests for `name` go, and return it; an unload of it ends.
 
         Raises ModelNotFound, Unavailable, or the error of the load.
@@ -163,7 +161,7 @@ class AdminService:
         id_ = self.declared(name, version).spec.id
         if self.view().is_unloaded(id_.name):
             await self.set_unloaded(id_.name, unloaded=False)
-        await self.controller.load(name, id_, timeout_s)
+        await self.controller.load(name, id_)
         return id_
 
     async def unload(self, name: str, version: str = "") -> model.ModelId:

@@ -115,12 +115,12 @@ class Controller:
         """
         return await self._request(lambda ticket: events.AdminRequested(ticket, request))
 
-    async def load(self, name: str, id_: model.ModelId, timeout_s: float | None = None) -> None:
+    async def load(self, name: str, id_: model.ModelId) -> None:
         """Return once the model is in memory where requests for `name` go.
 
         Raises Unavailable without a ready worker, else the error of the load.
         """
-        await self._request(lambda ticket: events.ModelLoadRequested(ticket, name, id_, timeout_s))
+        await self._request(lambda ticket: events.ModelLoadRequested(ticket, name, id_))
 
     async def unload(self, id_: model.ModelId) -> None:
         """Return once no worker keeps a copy of the model. Raises ModelNotFound, Conflict."""

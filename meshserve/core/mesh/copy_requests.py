@@ -11,11 +11,15 @@ RETRY_AFTER_S = 1.0
 
 
 def load_command(
-    index: catalog_index.CatalogIndex, worker_id: str, id_: model.ModelId
+    index: catalog_index.CatalogIndex, worker_id: str, id_: model.ModelId, ticket: str = ""
 ) -> commands.EnsureLoaded:
-    """Return the mesh's own order to load a model, with the time that its declaration gives it."""
+    """Return the order to load a model, with the time that its declaration gives it.
+
+    An order without a `ticket` is the mesh's own.
+    """
     declared = index.models.declared(id_)
-    return commands.EnsureLoaded(worker_id, id_, declared.spec.load_timeout_s if declared else 0.0)
+    timeout_s = declared.spec.load_timeout_s if declared else 0.0
+    return commands.EnsureLoaded(worker_id, id_, timeout_s, ticket)
 
 
 class CopyRequests:
@@ -41,8 +45,7 @@ class CopyRequests:
             self._refuse(request.ticket, error)
             return
         self._loads[request.ticket] = home
-        timeout_s = request.timeout_s or declared.spec.load_timeout_s
-        self._out.append(commands.EnsureLoaded(home, request.id, timeout_s, request.ticket))
+        self._out.append(load_command(self._index, home, request.id, request.ticket))
 
     def unload(self, request: events.ModelUnloadRequested) -> None:
         """Order the unload on every worker of the model's pool. A pinned model is refused."""

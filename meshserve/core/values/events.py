@@ -112,7 +112,6 @@ class ModelLoadRequested:
     ticket: str
     name: str
     id: model.ModelId
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

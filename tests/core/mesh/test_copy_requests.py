@@ -65,11 +65,11 @@ def test_a_load_on_a_worker_that_is_lost_is_refused(mesh_world: world.World) -> 
     assert "was lost during the load" in answer(mesh_world).error.message
 
 
-def test_a_user_s_own_timeout_is_taken(mesh_world: world.World) -> None:
-    mesh_world.request(lambda ticket: events.ModelLoadRequested(ticket, "a", A, 3.0))
+def test_a_user_s_load_has_the_time_of_its_declaration(mesh_world: world.World) -> None:
+    assert mesh_world.load("a") is None
     (*_, order) = mesh_world.log
     assert isinstance(order, commands.EnsureLoaded)
-    assert order.timeout_s == 3.0
+    assert order.timeout_s == mesh_world.mesh.view().declared("a").spec.load_timeout_s
 
 
 def test_an_unload_is_acknowledged_once_every_worker_has_answered(mesh_world: world.World) -> None:
