@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import (
@@ -20,14 +21,8 @@ from meshserve.control import controller
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec, reports
 
-WORKER_STATES: tuple[reports.WorkerState, ...] = ("starting", "ready", "draining", "lost")
-REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = (
-    "ready",
-    "starting",
-    "asleep",
-    "draining",
-    "failed",
-)
+WORKER_STATES: tuple[reports.WorkerState, ...] = get_args(reports.WorkerState)
+REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = get_args(llm_spec.ReplicaState)
 LLM_STATES = (*REPLICA_STATES, "idle")
 
 Llms = tuple[mesh_view.LlmView, ...]
