@@ -9,11 +9,13 @@ from collections.abc import Callable
 from bench import free_ports
 
 PAUSE_S = 0.02
+# Less than pytest's own limit for a test without a mark, which would end a wait without its words.
+WAIT_S = 10.0
 free_port = free_ports.free_port
 
 
 def wait_until(
-    is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
+    is_true: Callable[[], object], timeout_s: float = WAIT_S, what: str = "condition"
 ) -> None:
     """Poll until `is_true()` holds. Fail the test, naming `what`, when the time is over."""
     end_s = time.monotonic() + timeout_s
@@ -23,7 +25,7 @@ def wait_until(
 
 
 async def wait_until_async(
-    is_true: Callable[[], object], timeout_s: float = 20.0, what: str = "condition"
+    is_true: Callable[[], object], timeout_s: float = WAIT_S, what: str = "condition"
 ) -> None:
     """Do the same inside an event loop."""
     end_s = time.monotonic() + timeout_s

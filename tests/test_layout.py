@@ -23,6 +23,8 @@ PUBLIC_NAMES = {"AsyncClient", "Client"}
 UNFINISHED = re.compile(r"\b(TO" "DO|FIX" "ME|XXX)\b")
 # The one place that may start a task by hand: everything else spawns through it.
 KEEPS_TASKS = "tasks.py"
+# What a docstring owes to callers elsewhere: tests have none.
+PROMISES = {"raises unsaid", "shapes unsaid"}
 LONG_FILES = {
     # All its tests share one mesh of real engines, which takes a minute to start.
     "tests/e2e/test_llm_vllm.py",
@@ -110,6 +112,11 @@ def test_a_folder_keeps_the_house_rules(rule: str, folder: str) -> None:
     if rule == "tasks loose":
         breaches.pop(KEEPS_TASKS, None)
     assert breaches == {}
+
+
+@pytest.mark.parametrize("rule", sorted(house_rules.RULES.keys() - PROMISES))
+def test_tests_keep_the_house_rules(rule: str) -> None:
+    assert house_rules.breaches(house_rules.RULES[rule], ROOT / "tests") == {}
 
 
 def test_no_two_public_classes_share_a_name() -> None:

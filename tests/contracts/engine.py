@@ -51,7 +51,9 @@ def open_stream(served: program.Served, **changes: Any) -> tuple[Any, Iterator[s
     stream = served.client.stream("POST", "/v1/completions", json=body)
     lines = stream.__enter__().iter_lines()
     support.wait_until(
-        lambda: served.report().running + served.report().waiting, what="it is in the engine"
+        lambda: served.report().running + served.report().waiting,
+        timeout_s=20.0,
+        what="it is in the engine",
     )
     return stream, lines
 
@@ -100,7 +102,9 @@ class EngineContract:
     def test_its_report_counts_requests_tokens_and_times(self, served: program.Served) -> None:
         before = served.report()
         complete(served, max_tokens=20)
-        support.wait_until(lambda: served.report().tokens == before.tokens + 20, what="tokens")
+        support.wait_until(
+            lambda: served.report().tokens == before.tokens + 20, timeout_s=20.0, what="tokens"
+        )
         after = served.report()
         assert after.requests == before.requests + 1
         assert (after.running, after.waiting, after.stalled_s) == (0, 0, 0.0)
@@ -130,7 +134,9 @@ class EngineContract:
         _, lines = open_stream(served, max_tokens=100)
         served.ask("drain", 30)
         support.wait_until(
-            lambda: served.client.get("/healthz").status_code == 503, what="draining"
+            lambda: served.client.get("/healthz").status_code == 503,
+            timeout_s=20.0,
+            what="draining",
         )
         assert list(lines)[-2:] == ["data: [DONE]", ""]
         assert served.answer() is None
@@ -140,7 +146,9 @@ class EngineContract:
         served.stdin.close()
         assert served.process.wait(30) == 0
         support.wait_until(
-            lambda: not [pid for pid in served.family if is_alive(pid)], what="processes gone"
+            lambda: not [pid for pid in served.family if is_alive(pid)],
+            timeout_s=20.0,
+            what="processes gone",
         )
         assert list(Path(served.run_dir).iterdir()) == []
         assert [segment for segment in served.segments if Path(segment).exists()] == []

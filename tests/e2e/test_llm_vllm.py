@@ -346,7 +346,9 @@ async def test_two_llms_and_twenty_small_models_answer_at_once(
     ):
         asked = [(name, await _begun(at_once, name)) for name in ("tiny", "rare") * 8]
         await support.wait_until_async(
-            lambda: flow.answered >= llm_world.SMALL_MODELS, what="each small model has answered"
+            lambda: flow.answered >= llm_world.SMALL_MODELS,
+            timeout_s=20.0,
+            what="each small model has answered",
         )
         texts = [
             (name, "".join([chunk.choices[0].text async for chunk in stream]))

@@ -110,7 +110,7 @@ async def test_no_request_fails_while_a_repository_changes(tmp_path: Path) -> No
             broken = mesh.http.get("/v2/models/m1/versions/3/ready").status_code
             (model / "config.pbtxt").write_text("max_batch_size: {")
             await asyncio.sleep(MIXED_S)
-            told = mesh.status()["repositories"][0]["problems"]
+            problems = mesh.status()["repositories"][0]["problems"]
             (model / "config.pbtxt").unlink()
             (model / "2" / "model.onnx").write_bytes(b"more junk")
             await asyncio.sleep(MIXED_S)
@@ -120,7 +120,7 @@ async def test_no_request_fails_while_a_repository_changes(tmp_path: Path) -> No
     assert answers.factors == {1.0, 2.0, 5.0}
     assert answers.answered > WRITE_S * PER_S
     assert broken != 200
-    assert any("config.pbtxt" in line or "line 1" in line for line in told)
+    assert any("config.pbtxt" in line or "line 1" in line for line in problems)
 
 
 async def test_no_request_fails_while_models_are_put(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def graph(
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Save a model of these operators, of opset 17."""
-    made = helper.make_graph(
+    drawn = helper.make_graph(
         list(nodes),
         "g",
         [helper.make_tensor_value_info(*tensor) for tensor in inputs],
@@ -30,7 +30,7 @@ def graph(
         [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    onnx.save(helper.make_model(made, ir_version=8, opset_imports=opsets), path)
+    onnx.save(helper.make_model(drawn, ir_version=8, opset_imports=opsets), path)
     return path
 
 

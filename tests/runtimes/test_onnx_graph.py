@@ -41,8 +41,8 @@ def test_operators_weights_outputs_and_opset_are_read(content: bytes) -> None:
 def test_every_attribute_that_rules_need_is_read(tmp_path: Path) -> None:
     node = helper.make_node("N", [], ["y"], axis=-1, axes=[0, -2], mode="reflect", ratio=0.5)
     path = onnx_files.graph(tmp_path / "m.onnx", [node], [], [("y", FLOAT, [])])
-    found = onnx_graph.read(path.read_bytes()).nodes[0].attributes
-    assert found == {"axis": -1, "axes": [0, -2], "mode": "reflect", "ratio": None}
+    attributes = onnx_graph.read(path.read_bytes()).nodes[0].attributes
+    assert attributes == {"axis": -1, "axes": [0, -2], "mode": "reflect", "ratio": None}
 
 
 def test_inner_tensors_become_outputs(content: bytes) -> None:

@@ -133,9 +133,9 @@ def test_operators_that_keep_rows_apart_are_shown(module: Module, example: torch
 def test_operators_that_mix_rows_are_named(
     module: Module, examples: list[torch.Tensor], words: str
 ) -> None:
-    found = mixing(traced(module, *examples), *examples)
-    assert found is not None
-    assert words in found
+    mixed = mixing(traced(module, *examples), *examples)
+    assert mixed is not None
+    assert words in mixed
 
 
 @pytest.mark.parametrize(

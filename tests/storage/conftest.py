@@ -99,7 +99,7 @@ def s3_endpoint() -> Iterator[Any]:
     port = support.free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        support.wait_until(lambda: is_open(port), what="moto's server")
+        support.wait_until(lambda: is_open(port), timeout_s=15.0, what="moto's server")
         yield f"http://127.0.0.1:{port}"
         process.terminate()
 
