@@ -52,15 +52,24 @@ def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
 
     Raises ProbeFailed if the model refuses all made-up inputs of one row.
     """
-    size, feeds, first = _find_inputs_that_run(run, inputs)
+    may_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
+    try:
+        size, feeds, first = _find_inputs_that_run(run, inputs)
+    except ProbeFailed as failure:
+        # Offsets must begin with 0, and edges may only name nodes that came: zeros fit both, but
+        # equal rows prove nothing of rows that differ.
+        may_have_rows = False
+        try:
+            size, feeds, first = _find_inputs_that_run(run, inputs, _zero_integers)
+        except ProbeFailed:
+            raise failure from None
     runs = [first]
     is_batchable = False
     if any(spec.shape[:1] == (-1,) for spec in inputs):
         many = _attempt(run, feeds)
         if not isinstance(many, Exception):
             runs.append(many)
-            all_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
-            is_batchable = all_have_rows and _has_same_rows(run, feeds, first, many)
+            is_batchable = may_have_rows and _has_same_rows(run, feeds, first, many)
     if any(-1 in spec.shape[1:] for spec in inputs):
         others = (
             _attempt(run, _first_rows(make_up(inputs, int(size * growth)), inputs))
@@ -114,8 +123,21 @@ def _first_rows(feeds: Arrays, inputs: Sequence[model.TensorSpec]) -> dict[str, 
     }
 
 
+def _unchanged(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return feeds
+
+
+def _zero_integers(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        name: np.zeros_like(array) if array.dtype.kind in "iu" else array
+        for name, array in feeds.items()
+    }
+
+
 def _find_inputs_that_run(
-    run: Run, inputs: Sequence[model.TensorSpec]
+    run: Run,
+    inputs: Sequence[model.TensorSpec],
+    change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = _unchanged,
 ) -> tuple[int, dict[str, np.ndarray], Arrays]:
     """Return a free size, inputs of several rows of which the first runs, and its outputs."""
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
@@ -123,7 +145,7 @@ def _find_inputs_that_run(
     for size in sizes:
         if size > FREE_SIZES[0] and _count_elements(inputs, size) > ELEMENTS_MAX:
             break
-        feeds = make_up(inputs, size)
+        feeds = change(make_up(inputs, size))
         answer = _attempt(run, _first_rows(feeds, inputs))
         if not isinstance(answer, Exception):
             return size, feeds, answer

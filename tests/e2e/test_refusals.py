@@ -269,7 +269,6 @@ def test_unknown_paths_are_404(mesh: running.Mesh) -> None:
         "/v3",
         "/v2/models/linear/nothing",
         "/v2/repository/nothing",
-        "/",
         "/mesh/v1/nothing",
     ):
         assert mesh.http.get(path).status_code == 404, path

@@ -96,3 +96,15 @@ def test_every_datatype_can_be_made_up_the_same_each_time(word: Any) -> None:
     assert first.shape == (probing.ROWS, 3, 2)
     assert np.array_equal(first, second)
     assert len(set(first.ravel().tolist())) > 1
+
+
+def test_integers_are_zeros_where_others_are_refused() -> None:
+    def bags(feed: probing.Arrays) -> probing.Arrays:
+        if feed["offsets"][:1].any():
+            raise ValueError("offsets[0] has to be 0")
+        return {"y": np.ones((len(feed["offsets"]), 2), np.float32)}
+
+    inputs = [model.TensorSpec(name, "INT64", (-1,)) for name in ("words", "offsets")]
+    probed = probing.probe(bags, inputs)
+    assert probed.outputs == out((-1, 2))
+    assert not probed.is_batchable

@@ -80,6 +80,9 @@ def test_a_value_that_no_encoder_has_seen_is_the_caller_s_fault(tmp_path: Path) 
         asking.predictions(loaded, [{"city": "bonn", "age": 1}])
 
 
+@pytest.mark.timeout(
+    90
+)  # boosting spreads over all cores, which on a busy machine wait for each other
 def test_texts_numbers_and_gaps_stand_in_one_frame(tmp_path: Path) -> None:
     columns = [("t", TfidfVectorizer(), "text"), ("n", "passthrough", ["km"])]
     steps = ColumnTransformer(columns), HistGradientBoostingRegressor(min_samples_leaf=1)
