@@ -20,7 +20,7 @@ from meshserve.runtimes import (
     datatypes,
     files,
     onnx_rows,
-    options,
+    onnx_sessions,
     prerequisites,
     probing,
     row_proof,
@@ -42,27 +42,8 @@ _DATATYPES = {name: name.upper() for name in _INTEGERS} | {
 _CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 """Types of a classifier's output after ZipMap: for each row a map from class to score."""
 
-_OPTIMIZATIONS = {
-    "all": "ORT_ENABLE_ALL",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "basic": "ORT_ENABLE_BASIC",
-    "off": "ORT_DISABLE_ALL",
-}
-
-_PREFIXES = ("[ONNXRuntimeError] :",)
-
 _FIRST_FIELDS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 """Protobuf whose first field is `ir_version`, followed by another field of ModelProto."""
-
-_SMALL_BYTES = 64 * 1024
-"""Up to this size `basic` is the default optimization: it takes a third less memory and load time
-than `all`, and the model runs as fast."""
-
-_SMALLEST_MODEL = (
-    b'\x08\x08:/\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0b\n\x01x\x12\x06\n\x04\x08\x01'
-    b"\x12\x00b\x0b\n\x01y\x12\x06\n\x04\x08\x01\x12\x00B\x04\n\x00\x10\r"
-)
-"""The graph y = Identity(x). Its run makes ONNX Runtime allocate memory that sessions share."""
 
 
 def _looks_like_onnx(file: Path) -> bool:
@@ -174,7 +155,9 @@ class OnnxModel(model_runtime.LoadedModel):
         except Exception as error:
             # The class can be named only where the library is imported.
             if type(error).__name__ == "InvalidArgument":
-                raise errors.InvalidRequest(files.summarize(error, _PREFIXES)) from None
+                raise errors.InvalidRequest(
+                    files.summarize(error, onnx_sessions.ERROR_PREFIXES)
+                ) from None
             raise
         if self._decoders:
             return {
@@ -225,23 +208,23 @@ class OnnxRuntime(model_runtime.Runtime):
     def prepare(self, device: str) -> None:
         """Import ONNX Runtime and run a session once. Raises MissingExtra or LoadFailed."""
         prerequisites.check_device(device)
-        _warm_up(device)
+        onnx_sessions.warm_up(device)
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
     ) -> OnnxModel:
         """Load a session, by default with one thread and no arena. Raises LoadFailed.
 
-        Options: see `_session_options`.
+        Options: see `onnx_sessions.session_options`.
         """
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
-        library = _library()
-        session = _session(
+        library = onnx_sessions.import_runtime()
+        session = onnx_sessions.open_session(
             library,
             file,
-            _session_options(library, spec, artifact.size_bytes),
-            _providers(library, device),
+            onnx_sessions.session_options(library, spec, artifact.size_bytes),
+            onnx_sessions.execution_providers(library, device),
         )
         file_name = str(spec.options.get("file", ""))
         key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching)
@@ -260,68 +243,10 @@ class OnnxRuntime(model_runtime.Runtime):
             return "the model took no made-up inputs"
         file = files.find_model_file(spec, artifact, LAYOUT)
         return onnx_rows.find_row_mixing(
-            _library(), file, loaded.probe
+            onnx_sessions.import_runtime(), file, loaded.probe
         ) or row_proof.find_difference(
             lambda feed: loaded.predict(feed, ()), loaded.signature.inputs, loaded.probe
         )
-
-
-def _library() -> Any:
-    return prerequisites.import_library("onnxruntime", "ONNX Runtime", "onnx")
-
-
-@functools.cache
-def _warm_up(device: str) -> None:
-    library = _library()
-    plain = _session_options(library, model.ModelSpec(model.ModelId(""), ""), 0)
-    session = library.InferenceSession(
-        _SMALLEST_MODEL, plain, providers=_providers(library, device)
-    )
-    session.run(None, {"x": np.zeros((), np.float32)})
-
-
-def _session_options(library: Any, spec: model.ModelSpec, size_bytes: int) -> Any:
-    """Return ONNX Runtime's SessionOptions from the spec's options.
-
-    These are `intra_op_num_threads`, `inter_op_num_threads`, `enable_cpu_mem_arena`,
-    `enable_mem_pattern` and `graph_optimization`.
-    """
-    reader = options.Options(spec)
-    chosen = library.SessionOptions()
-    # Thousands of sessions share the cores. A thread pool and an arena for each session would take
-    # more memory than a small model.
-    chosen.intra_op_num_threads = reader.count("intra_op_num_threads", 1)
-    chosen.inter_op_num_threads = reader.count("inter_op_num_threads", 1)
-    chosen.enable_cpu_mem_arena = reader.flag("enable_cpu_mem_arena", default=False)
-    chosen.enable_mem_pattern = reader.flag("enable_mem_pattern", default=False)
-    default = "basic" if size_bytes <= _SMALL_BYTES else "all"
-    level = _OPTIMIZATIONS[reader.choice("graph_optimization", _OPTIMIZATIONS, default)]
-    chosen.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
-    # Level 4 logs nothing but fatal errors; all others come as exceptions.
-    chosen.log_severity_level = 4
-    reader.check_known()
-    return chosen
-
-
-def _providers(library: Any, device: str) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in library.get_available_providers():
-        raise errors.LoadFailed(
-            "ONNX Runtime is installed without CUDA: "
-            "pip install onnxruntime-gpu in place of onnxruntime"
-        )
-    cuda_options = {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}
-    return [("CUDAExecutionProvider", cuda_options), "CPUExecutionProvider"]
-
-
-def _session(library: Any, file: Path, chosen: Any, providers: list[Any]) -> Any:
-    try:
-        return library.InferenceSession(str(file), chosen, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions have no other common base
-        raise errors.LoadFailed(
-            f"ONNX Runtime can't load {file.name}: {files.summarize(error, _PREFIXES)}"
-        ) from error
 
 
 def _verify(session: Any, spec: model.ModelSpec) -> SessionForm:

@@ -44,6 +44,11 @@ class Operand:
         return self.axis - self.rank
 
 
+def names_in(text: str) -> frozenset[str]:
+    """Return the operators that a text names, separated by blanks or lines."""
+    return frozenset(text.split())
+
+
 def constant(shape: Iterable[int] = ()) -> Operand:
     """Return an operand that is the same in every run."""
     sizes = tuple(shape)

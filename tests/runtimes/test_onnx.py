@@ -251,28 +251,6 @@ def test_values_that_the_graph_can_t_take_are_the_caller_s_fault(tmp_path: Path)
         loaded.predict({"table": np.zeros((3, 2), np.float32), "rows": np.array([7])}, ())
 
 
-@pytest.mark.parametrize("level", ["all", "basic", "off", False])
-def test_options_are_read(tmp_path: Path, level: Any) -> None:
-    path = linear(tmp_path / "m.onnx")
-    loaded = contract.load(
-        path,
-        options={
-            "intra_op_num_threads": 2,
-            "graph_optimization": level,
-            "enable_mem_pattern": True,
-        },
-    )
-    assert loaded.predict(loaded.probe or {}, ())["p"].shape == (1, 10)
-    for wrong in ({"graph_optimization": "most"}, {"intra_op_num_threads": "two"}):
-        with pytest.raises(errors.LoadFailed, match=next(iter(wrong))):
-            contract.load(path, options=wrong)
-
-
-def test_the_smallest_model_is_one() -> None:
-    session = onnxruntime.InferenceSession(onnx_runtime._SMALLEST_MODEL)
-    assert session.run(None, {"x": np.array(3, np.float32)})[0] == 3
-
-
 def ours(path: Path, **fields: Any) -> Any:
     """A model whose file nobody else can change."""
     return onnx_runtime.OnnxRuntime().load(
