@@ -24,7 +24,7 @@ from rich.console import Console
 from bench import program, results, traces
 from meshserve.core.mesh import mesh
 from meshserve.core.processes import hash_ring
-from meshserve.core.values import commands, desired, events, model, reports
+from meshserve.core.values import commands, desired, events, gateway_events, model, reports
 from meshserve.worker.models import process_memory
 
 POOL, WORKERS_A_NODE = "default", 8
@@ -102,12 +102,14 @@ class World:
                 self._queue.append(events.WorkerStopped(id_))
             case commands.StartGateway(node=node):
                 self._queue.append(
-                    events.GatewayReported(
+                    gateway_events.GatewayReported(
                         reports.GatewayReport(node, 1, 2, "ready", "127.0.0.1:8080")
                     )
                 )
             case commands.ConfigureGateway(node=node):
-                self._queue.append(events.GatewayConfigured(node, self.mesh.gateways.revision))
+                self._queue.append(
+                    gateway_events.GatewayConfigured(node, self.mesh.gateways.revision)
+                )
 
 
 def wanted(workers: int) -> desired.Desired:
@@ -216,7 +218,7 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
             [
                 events.Restored(is_config_coming=True),
                 events.AdminRequested("start", events.ConfigApplied(wanted(workers))),
-                events.NodesSeen(nodes),
+                gateway_events.NodesSeen(nodes),
             ],
         )
     )

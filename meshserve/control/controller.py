@@ -13,7 +13,14 @@ from meshserve import errors, tasks
 from meshserve.control import effects, monitor, registry_effects
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh, mesh_view
-from meshserve.core.values import commands, desired, events, model, registry_contents
+from meshserve.core.values import (
+    commands,
+    desired,
+    events,
+    gateway_events,
+    model,
+    registry_contents,
+)
 
 TICK_S = 0.5
 LOOK_PERIOD_S = 2.0
@@ -245,7 +252,7 @@ class Controller:
             if nodes is not None and nodes != seen:
                 # A node that can't be listed for a moment keeps its gateway: `seen` stays.
                 seen = nodes
-                self.post(events.NodesSeen(nodes))
+                self.post(gateway_events.NodesSeen(nodes))
             await self._clock.sleep(LOOK_PERIOD_S)
 
     async def _look_at_capacity(self) -> None:

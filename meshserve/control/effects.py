@@ -10,7 +10,15 @@ from typing import Any, assert_never
 from meshserve import errors
 from meshserve.control import serial_queue
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import catalog_sync, commands, events, model, reports, snapshots
+from meshserve.core.values import (
+    catalog_sync,
+    commands,
+    events,
+    gateway_events,
+    model,
+    reports,
+    snapshots,
+)
 
 CALL_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 120.0
@@ -225,7 +233,7 @@ class Effects:
             case commands.StopGateway():
                 action = f"stopping the gateway on {command.node}"
                 await self._try_stop(self._cluster.stop_gateway, command.node, action)
-                self._post(events.GatewayStopped(command.node))
+                self._post(gateway_events.GatewayStopped(command.node))
             case _:
                 assert_never(command)
 
@@ -236,10 +244,10 @@ class Effects:
             report = await self._cluster.start_gateway(node, snapshot)
         except errors.MeshError as error:
             logger.warning("the gateway on %s could not be started: %s", node, error.message)
-            self._post(events.GatewayLost(node, error.message))
+            self._post(gateway_events.GatewayLost(node, error.message))
         else:
-            self._post(events.GatewayReported(report))
-            self._post(events.GatewayConfigured(node, snapshot.revision))
+            self._post(gateway_events.GatewayReported(report))
+            self._post(gateway_events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_gateway(self, node: str) -> None:
         snapshot = self._gateway_snapshot(node)
@@ -253,7 +261,7 @@ class Effects:
             logger.warning("the gateway on %s goes on as before: %s", node, error.message)
             self._queue("gateway", node).run_in_background(self._configure_later(node))
         else:
-            self._post(events.GatewayConfigured(node, snapshot.revision))
+            self._post(gateway_events.GatewayConfigured(node, snapshot.revision))
 
     async def _configure_later(self, node: str) -> None:
         await self._clock.sleep(RETRY_S)

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import commands, events
+from meshserve.core.values import commands, events, gateway_events
 
 REPORT_PERIOD_S = 1.0
 PAGE_PERIOD_S = 0.05
@@ -105,13 +105,13 @@ class Monitor:
     async def _poll_gateway(self, node: str) -> None:
         async def poll() -> float:
             report = await self._cluster.gateway_report(node)
-            self._post(events.GatewayReported(report))
+            self._post(gateway_events.GatewayReported(report))
             return REPORT_PERIOD_S
 
         # The gateway's start has just brought its first report.
         await self._clock.sleep(REPORT_PERIOD_S)
         await self._poll_until_silent(poll)
-        self._post(events.GatewayLost(node, SILENT))
+        self._post(gateway_events.GatewayLost(node, SILENT))
 
     async def _poll_until_silent(self, poll: Callable[[], Awaitable[float]]) -> None:
         """Poll until SILENCES_MAX polls in a row have failed; `poll` returns the next pause."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ GROWTHS = (1.25, 2)
 """Times of the size that ran, to find the dimensions of outputs that follow those of inputs."""
 
 Arrays = Mapping[str, np.ndarray]
+
+ReturnedT = TypeVar("ReturnedT")
 
 Run = Callable[[Arrays], Arrays]
 """One prediction of all outputs, in wire form."""
@@ -66,13 +69,13 @@ def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
     runs = [first]
     is_batchable = False
     if any(spec.shape[:1] == (-1,) for spec in inputs):
-        many = _attempt(run, feeds)
+        many = attempt(run, feeds)
         if not isinstance(many, Exception):
             runs.append(many)
             is_batchable = may_have_rows and _has_same_rows(run, feeds, first, many)
     if any(-1 in spec.shape[1:] for spec in inputs):
         others = (
-            _attempt(run, _first_rows(make_up(inputs, int(size * growth)), inputs))
+            attempt(run, _first_rows(make_up(inputs, int(size * growth)), inputs))
             for growth in GROWTHS
         )
         runs.append(next((other for other in others if not isinstance(other, Exception)), first))
@@ -146,16 +149,17 @@ def _find_inputs_that_run(
         if size > FREE_SIZES[0] and _count_elements(inputs, size) > ELEMENTS_MAX:
             break
         feeds = change(make_up(inputs, size))
-        answer = _attempt(run, _first_rows(feeds, inputs))
+        answer = attempt(run, _first_rows(feeds, inputs))
         if not isinstance(answer, Exception):
             return size, feeds, answer
         cause = answer
     raise ProbeFailed(cause)
 
 
-def _attempt(run: Run, feeds: Arrays) -> Arrays | Exception:
+def attempt(run: Callable[[Arrays], ReturnedT], given: Arrays) -> ReturnedT | Exception:
+    """Return what the model returns for inputs of any shapes, or what it raises."""
     try:
-        return run(feeds)
+        return run(given)
     except Exception as error:  # noqa: BLE001 a model may raise anything for inputs without a meaning
         return error
 
@@ -169,7 +173,7 @@ def _has_same_rows(run: Run, feeds: Arrays, first: Arrays, many: Arrays) -> bool
         return False
     for row in range(ROWS):
         part = {name: array[row : row + 1] for name, array in feeds.items()}
-        alone = first if row == 0 else _attempt(run, part)
+        alone = first if row == 0 else attempt(run, part)
         if isinstance(alone, Exception) or not all(
             many[name].shape[:1] == (ROWS,)
             and array.shape == (1, *many[name].shape[1:])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes
+from meshserve.runtimes import datatypes, probing
 
 ROWS = 4
 
@@ -21,6 +21,8 @@ SECONDS_MAX = 5.0
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
+
+REFUSES_SEVERAL = "the model refuses several rows, each of which it takes alone"
 
 _FLOAT_SCALES = (1.0, 300.0, 1e-3, 0.0)
 _INTEGER_BOUNDS = (2, 10, 300, 5000)
@@ -66,18 +68,16 @@ def several_rows(probe: Arrays, rows: int) -> dict[str, np.ndarray]:
 
 def _compare(run: Run, feeds: Arrays, order: np.ndarray) -> str | None:
     """Return None if rows agree, a reason if they differ, or "" if the model takes no such rows."""
-    try:
-        alone = [
-            run({name: array[row : row + 1] for name, array in feeds.items()})
-            for row in range(ROWS)
-        ]
-    except Exception:  # noqa: BLE001 a model may raise anything for inputs without a meaning
+    alone = _run_alone(run, feeds)
+    if alone is None:
         return ""
-    try:
-        joined = run(feeds)
-        shuffled = run({name: np.ascontiguousarray(array[order]) for name, array in feeds.items()})
-    except Exception:  # noqa: BLE001 as above
-        return "the model refuses several rows, each of which it takes alone"
+    joined = probing.attempt(run, feeds)
+    if isinstance(joined, Exception):
+        return REFUSES_SEVERAL
+    mixed = {name: np.ascontiguousarray(array[order]) for name, array in feeds.items()}
+    shuffled = probing.attempt(run, mixed)
+    if isinstance(shuffled, Exception):
+        return REFUSES_SEVERAL
     for name, array in joined.items():
         if array.shape[:1] != (ROWS,) or shuffled[name].shape != array.shape:
             return f"output {name!r} has not one row for each row of the inputs"
@@ -88,6 +88,18 @@ def _compare(run: Run, feeds: Arrays, order: np.ndarray) -> str | None:
         if not (is_close(expected, array) and is_close(expected[order], shuffled[name])):
             return f"output {name!r} of a row depends on the other rows"
     return None
+
+
+def _run_alone(run: Run, feeds: Arrays) -> list[Arrays] | None:
+    """Return the answers to each row alone, or None if the model refuses one."""
+    answers = []
+    for row in range(ROWS):
+        one = {name: array[row : row + 1] for name, array in feeds.items()}
+        answer = probing.attempt(run, one)
+        if isinstance(answer, Exception):
+            return None
+        answers.append(answer)
+    return answers
 
 
 def is_close(left: np.ndarray, right: np.ndarray) -> bool:

@@ -254,10 +254,9 @@ def _attempt(
     inputs: tuple[model.TensorSpec, ...],
     many: Arrays,
 ) -> object | None:
-    try:
-        return function(_to_rows(estimator, inputs, many))
-    except Exception:  # noqa: BLE001 a model may take one row only
-        return None
+    rest = probing.attempt(lambda rows: function(_to_rows(estimator, inputs, rows)), many)
+    # A model may take one row only.
+    return None if isinstance(rest, Exception) else rest
 
 
 def _common_spec(name: str, one: np.ndarray, many: np.ndarray | None) -> model.TensorSpec:

@@ -14,6 +14,7 @@ from meshserve.core.values import (
     commands,
     desired,
     events,
+    gateway_events,
     llm_spec,
     model,
     reports,
@@ -180,9 +181,9 @@ async def test_a_gateway_is_started_configured_and_stopped(stage: Stage) -> None
     assert stage.kinds() == ["GatewayReported", "GatewayConfigured"]
     await stage.perform(commands.ConfigureGateway("n1"))
     assert stage.cluster.gateways["n1"].listen == ":2"
-    assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
+    assert stage.host.events[-1] == gateway_events.GatewayConfigured("n1", 2)
     await stage.perform(commands.StopGateway("n1"))
-    assert stage.host.events[-1] == events.GatewayStopped("n1")
+    assert stage.host.events[-1] == gateway_events.GatewayStopped("n1")
 
 
 async def test_many_changes_configure_a_gateway_once(stage: Stage) -> None:
@@ -199,11 +200,11 @@ async def test_a_gateway_that_refuses_a_snapshot_gets_it_again(stage: Stage) -> 
     stage.cluster.failing_configures["n1"] = 1
     await stage.perform(commands.ConfigureGateway("n1"))
     assert stage.cluster.gateways["n1"].listen == ":0"
-    assert stage.host.events[-1] == events.GatewayConfigured("n1", 0)
+    assert stage.host.events[-1] == gateway_events.GatewayConfigured("n1", 0)
     await stage.clock.advance(effects.RETRY_S)
     await stage.effects.wait_until_settled("worker", "gateway")
     assert stage.cluster.gateways["n1"].listen == ":2"
-    assert stage.host.events[-1] == events.GatewayConfigured("n1", 2)
+    assert stage.host.events[-1] == gateway_events.GatewayConfigured("n1", 2)
 
 
 async def test_a_gateway_that_can_t_be_started_is_lost(
@@ -214,7 +215,7 @@ async def test_a_gateway_that_can_t_be_started_is_lost(
 
     monkeypatch.setattr(stage.cluster, "start_gateway", fail)
     assert await stage.perform(commands.StartGateway("n1")) == [
-        events.GatewayLost("n1", "no port is free")
+        gateway_events.GatewayLost("n1", "no port is free")
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshserve.control import mesh_json
-from meshserve.core.values import desired, events, model, reports
+from meshserve.core.values import desired, events, gateway_events, model, reports
 from tests.core import world
 
 A, B = model.ModelId("a"), model.ModelId("b")
@@ -133,7 +133,7 @@ def test_a_mesh_that_ends_is_draining(mesh_world: world.World) -> None:
 
 def test_a_mesh_without_a_gateway_is_not_ready() -> None:
     fresh = world.World()
-    fresh.feed(events.NodesSeen(()))
+    fresh.feed(gateway_events.NodesSeen(()))
     assert mesh_json.status(fresh.mesh.view())["state"] == "starting"
 
 

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from meshserve.control import monitor
-from meshserve.core.values import desired, events, llm_spec, model, reports, snapshots
+from meshserve.core.values import (
+    desired,
+    events,
+    gateway_events,
+    llm_spec,
+    model,
+    reports,
+    snapshots,
+)
 from meshserve.testing import fake_cluster, manual_clock
 
 W = "default-0"
@@ -106,7 +114,7 @@ async def test_a_gateway_is_polled_and_its_loss_noticed(stage: Stage) -> None:
     assert stage.host.kinds() == ["GatewayReported"] * 2
     stage.cluster.gateways.clear()
     await stage.clock.advance(5.0)
-    assert stage.host.events[-1] == events.GatewayLost("n1", "it does not report any more")
+    assert stage.host.events[-1] == gateway_events.GatewayLost("n1", "it does not report any more")
 
 
 async def test_an_unwatched_gateway_is_not_polled(stage: Stage) -> None:

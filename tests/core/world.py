@@ -9,7 +9,16 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.core.mesh import mesh
-from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    commands,
+    desired,
+    events,
+    gateway_events,
+    model,
+    reports,
+)
 
 NODE = "n1"
 
@@ -68,7 +77,7 @@ class World:
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1)
         self.feed(events.Restored())
-        self.feed(events.NodesSeen((NODE,)))
+        self.feed(gateway_events.NodesSeen((NODE,)))
 
     def home(self, name: str) -> str:
         """Return the ready worker of a model or alias, which must have one."""
@@ -185,14 +194,16 @@ class World:
             case commands.StartGateway():
                 self.gateways.add(command.node)
                 self.feed(
-                    events.GatewayReported(reports.GatewayReport(command.node, 1, 2, "ready", ""))
+                    gateway_events.GatewayReported(
+                        reports.GatewayReport(command.node, 1, 2, "ready", "")
+                    )
                 )
                 self._configured(command.node)
             case commands.ConfigureGateway():
                 self._configured(command.node)
             case commands.StopGateway():
                 self.gateways.discard(command.node)
-                self.feed(events.GatewayStopped(command.node))
+                self.feed(gateway_events.GatewayStopped(command.node))
             case commands.StartWorker():
                 self._start(command)
             case commands.StopWorker():
@@ -205,7 +216,9 @@ class World:
 
     def _configured(self, node: str) -> None:
         if node in self.gateways:
-            self.feed(events.GatewayConfigured(node, self.mesh.gateway_snapshot(node).revision))
+            self.feed(
+                gateway_events.GatewayConfigured(node, self.mesh.gateway_snapshot(node).revision)
+            )
 
     def _start(self, command: commands.StartWorker) -> None:
         process = self.processes[command.worker_id] = Process(next(self._pids), command.settings)

@@ -37,7 +37,7 @@ async def host(hosting: Callable[..., model_host.ModelHost]) -> model_host.Model
 
 def asked(host: model_host.ModelHost, **counts: Any) -> None:
     for name, count in counts.items():
-        host._requests[model.ModelId(name)] += count
+        host._counts.add(model.ModelId(name), count)
 
 
 def shares(demands: tuple[reports.ModelDemand, ...]) -> list[tuple[str, float]]:
@@ -60,7 +60,7 @@ async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(
 ) -> None:
     demands = load_signal.LoadSignal(host)
     asked(host, one=1)
-    host._stats[ONE].saturated_s = 0.9
+    host._counts.stats[ONE].saturated_s = 0.9
     time.goes(1.0, 0.01)
     assert demands.take() == (reports.ModelDemand(ONE, 0.9),)
     assert host.stats[ONE].saturated_s == 0

@@ -15,6 +15,7 @@ from meshserve.core.values import (
     commands,
     desired,
     events,
+    gateway_events,
     model,
     registry_contents,
     snapshots,
@@ -78,7 +79,7 @@ class Mesh:
             self._take_in_request(event)
         elif isinstance(event, events.WorkerEvent):
             self._take_in_worker(event, now_s)
-        elif isinstance(event, events.GatewayEvent):
+        elif isinstance(event, gateway_events.GatewayEvent):
             self._take_in_gateway(event, now_s)
         elif isinstance(event, events.LlmEvent):
             self._take_in_llm(event, now_s)
@@ -140,17 +141,17 @@ class Mesh:
             case _:
                 assert_never(event)
 
-    def _take_in_gateway(self, event: events.GatewayEvent, now_s: float) -> None:
+    def _take_in_gateway(self, event: gateway_events.GatewayEvent, now_s: float) -> None:
         match event:
-            case events.NodesSeen():
+            case gateway_events.NodesSeen():
                 self._nodes = event.nodes
-            case events.GatewayReported():
+            case gateway_events.GatewayReported():
                 self.gateways.reported(event)
-            case events.GatewayConfigured():
+            case gateway_events.GatewayConfigured():
                 self.gateways.configured(event)
-            case events.GatewayLost():
+            case gateway_events.GatewayLost():
                 self.gateways.lost(event, now_s)
-            case events.GatewayStopped():
+            case gateway_events.GatewayStopped():
                 self.gateways.stopped(event)
             case _:
                 assert_never(event)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from meshserve.core import backoff
 from meshserve.core.processes import reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
-from meshserve.core.values import commands, events, reports
+from meshserve.core.values import commands, gateway_events, reports
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=10.0, is_first_immediate=True)
 NO_SNAPSHOT = -1
@@ -78,7 +78,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
             if gateway.state is not ProcessState.LOST
         )
 
-    def reported(self, event: events.GatewayReported) -> None:
+    def reported(self, event: gateway_events.GatewayReported) -> None:
         """Mark a gateway ready, and keep its report."""
         gateway = self.records.get(event.report.node)
         if gateway is None or gateway.state not in reconcile.RUNNING:
@@ -89,14 +89,14 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
             self._move(gateway, ProcessMove.SERVING)
             self._out.append(commands.Watch("gateway", gateway.node))
 
-    def configured(self, event: events.GatewayConfigured) -> None:
+    def configured(self, event: gateway_events.GatewayConfigured) -> None:
         """Note the snapshot that a gateway serves by."""
         gateway = self.records.get(event.node)
         if gateway is not None:
             # Answers may come out of order: a start and a configuration overlap.
             gateway.configured = max(gateway.configured, event.revision)
 
-    def lost(self, event: events.GatewayLost, now_s: float) -> None:
+    def lost(self, event: gateway_events.GatewayLost, now_s: float) -> None:
         """Mark a gateway lost; reconcile starts it again after its back-off."""
         gateway = self.records.get(event.node)
         if gateway is not None and gateway.state is not ProcessState.LOST:
@@ -104,7 +104,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
             self._out.append(commands.Unwatch("gateway", gateway.node, event.reason))
             self._lose(gateway, event.reason, now_s)
 
-    def stopped(self, event: events.GatewayStopped) -> None:
+    def stopped(self, event: gateway_events.GatewayStopped) -> None:
         """Forget a gateway that has drained and ended."""
         gateway = self.records.get(event.node)
         if gateway is not None and gateway.state is ProcessState.DRAINING:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshserve import errors
-from meshserve.core.values import desired, llm_spec, model, registry_contents, reports
+from meshserve.core.values import (
+    desired,
+    gateway_events,
+    llm_spec,
+    model,
+    registry_contents,
+    reports,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,43 +256,6 @@ class CopyUnloaded:
 
 
 @dataclass(frozen=True, slots=True)
-class NodesSeen:
-    """The nodes of the cluster, each of which is to have a gateway."""
-
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayReported:
-    """A node's gateway serves and has reported."""
-
-    report: reports.GatewayReport
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayConfigured:
-    """A node's gateway serves by the snapshot of this revision."""
-
-    node: str
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayLost:
-    """A node's gateway has ended without an order, or did not start."""
-
-    node: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayStopped:
-    """A node's gateway has answered its requests and ended, after StopGateway."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
 class RequestHeld:
     """A request for an LLM waits at a gateway: answered by Admit or TurnAway.
 
@@ -378,7 +348,6 @@ WorkerEvent = (
     | CopyEnsured
     | CopyUnloaded
 )
-GatewayEvent = NodesSeen | GatewayReported | GatewayConfigured | GatewayLost | GatewayStopped
 LlmEvent = (
     RequestHeld
     | HeldRequestLeft
@@ -397,7 +366,7 @@ Event = (
     | SaveFailed
     | DrainRequested
     | WorkerEvent
-    | GatewayEvent
+    | gateway_events.GatewayEvent
     | LlmEvent
     | Ticked
 )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, assert_never
-
-import cachetools
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
@@ -21,13 +18,11 @@ from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.worker.models import (
     batcher,
     detached,
-    joining,
+    join_proofs,
     load_queue,
     loader,
     process_memory,
 )
-
-logger = logging.getLogger(__name__)
 
 QUICK_FREE_BYTES = 32 << 20
 """Smaller copies are freed on the event loop, because handing them to a thread takes longer."""
@@ -40,9 +35,6 @@ may take longer than the load.
 """
 
 RUN_THREADS_MAX = 64
-
-VERDICTS_MAX = 1 << 16
-"""Copies of which is remembered whether their requests may be joined."""
 
 Effect = ev.FetchArtifact | ev.LoadCopy | ev.FreeCopy | ev.OffloadCopy | ev.OnloadCopy
 
@@ -91,11 +83,7 @@ class CopyEffects:
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
         self._trim_pool = ThreadPoolExecutor(1, "trim")
-        # One at a time: a proof takes up to seconds of a core that predictions need.
-        self._proof_pool = ThreadPoolExecutor(1, "proof")
-        self._verdicts: cachetools.LRUCache[str, joining.Joining] = cachetools.LRUCache(
-            VERDICTS_MAX
-        )
+        self._proofs = join_proofs.JoinProofs(storage, self._check_unchanged)
         self._loop = asyncio.get_running_loop()
 
     def perform(self, command: Effect) -> None:
@@ -253,8 +241,7 @@ class CopyEffects:
             parallel=(os.cpu_count() or 1) if capabilities.is_reentrant else 1,
             is_steady=capabilities.is_steady,
         )
-        verdict = self._verdicts.get(recipe.key)
-        joined = verdict.for_new_copy() if verdict else joining.first_verdict(signature, spec)
+        joined = self._proofs.first_verdict(recipe, signature)
         return ResidentModel(
             key=recipe.key,
             spec=spec,
@@ -264,44 +251,21 @@ class CopyEffects:
             platform=signature.platform or recipe.runtime.name,
         )
 
-    # Joining
-
-    async def prove_rows(self, resident: ResidentModel) -> None:
-        """Find out whether the model keeps rows apart; the caller holds a lease until then."""
-        recipe = self._recipes[resident.key]
-        loaded = resident.loaded_copy.loaded
-        joined = resident.batcher.joining
+    async def prove_and_release(self, resident: ResidentModel) -> None:
+        """Find out whether the model keeps rows apart, and end the caller's lease."""
         try:
-            await self._check_unchanged(recipe)
-        except errors.MeshError as error:
-            joined.give_up_proof(error.message)
-            return
-        artifact = recipe.stored
-        self._storage.hold(artifact)
-        try:
-            reason = await self._loop.run_in_executor(
-                self._proof_pool, _find_row_mixing, recipe, loaded
+            await self._proofs.prove(
+                self._recipes[resident.key], resident.loaded_copy.loaded, resident.batcher.joining
             )
         finally:
-            self._storage.release(artifact)
-        joined.end_proof(reason)
-        self._remember_verdict(resident)
-        logger.info(
-            "%s: requests are %s", recipe.spec.id, f"not joined: {reason}" if reason else "joined"
-        )
-
-    def _remember_verdict(self, resident: ResidentModel) -> None:
-        """Keep what was learned of joining by the copy's key, so that no load asks it again."""
-        joined = resident.batcher.joining
-        if joined.is_learned:
-            self._verdicts[resident.key] = joined
+            self._emit(ev.LeaseReleased(resident.key))
 
     # Freeing
 
     def _free(self, key: str) -> None:
         resident, record = self._residents.pop(key), self._records[key]
         loaded_copy = resident.loaded_copy
-        self._remember_verdict(resident)
+        self._proofs.remember(key, resident.batcher.joining)
         if _is_held(self._recipes[key]):
             self._storage.release(self._recipes[key].stored)
         is_detached = bool(record.names) and self._load_queue.detached.can_keep(loaded_copy)
@@ -384,15 +348,8 @@ class CopyEffects:
         self._load_queue.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._trim_pool.shutdown(wait=False, cancel_futures=True)
-        self._proof_pool.shutdown(wait=False, cancel_futures=True)
+        self._proofs.close()
         await self._storage.close()
-
-
-def _find_row_mixing(recipe: loader.LoadRecipe, loaded: model_runtime.LoadedModel) -> str | None:
-    try:
-        return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
-    except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing
-        return f"{type(error).__name__}: {error}"
 
 
 class _ArtifactChanged(errors.LoadFailed):

@@ -10,7 +10,6 @@ import collections
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
@@ -18,7 +17,14 @@ from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
 from meshserve.protocol import inference, model_description
-from meshserve.worker.models import batcher, copy_effects, described_model, version_leases
+from meshserve.worker.models import (
+    batcher,
+    copy_effects,
+    described_model,
+    lease_waits,
+    request_counts,
+    version_leases,
+)
 
 TICK_S = 0.25
 
@@ -33,13 +39,6 @@ class _ReadyModel:
     stats: model_stats.ModelStats
     uses: int = 0
     last_used_s: float = 0.0
-
-
-class ModelLoad(NamedTuple):
-    """A model's requests since the last call, and its `ModelStats.saturated_s`."""
-
-    requests: int
-    saturated_s: float
 
 
 class ModelHost:
@@ -59,11 +58,8 @@ class ModelHost:
             self._follower, self._residency, self.lease, self.ensure_loaded
         )
         self._ready: dict[tuple[str, str], _ReadyModel] = {}
-        self._stats: collections.defaultdict[model.ModelId, model_stats.ModelStats] = (
-            collections.defaultdict(model_stats.ModelStats)
-        )
-        self._requests: collections.Counter[model.ModelId] = collections.Counter()
-        self._waiting: dict[ev.Ticket, asyncio.Future[copy_effects.ResidentModel]] = {}
+        self._counts = request_counts.RequestCounts()
+        self._waits = lease_waits.LeaseWaits(self._effects.resident, self._handle)
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
         self._loop = asyncio.get_running_loop()
@@ -84,9 +80,7 @@ class ModelHost:
         for change in self._follower.apply(step):
             if isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
-                # Otherwise /metrics would keep a series for each model that ever existed.
-                self._stats.pop(change.id, None)
-                self._requests.pop(change.id, None)
+                self._counts.forget(change.id)
             elif isinstance(change, catalog.ModelDeclared):
                 fetched = self._effects.fetched_spec(change.spec.id)
                 if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
@@ -113,7 +107,7 @@ class ModelHost:
             return self._load_and_infer(call, expires_s)
         outcome = self._run(call, ready, expires_s)
         if not isinstance(outcome, inference.InferReply):
-            self._requests[ready.id] += 1
+            self._counts.add(ready.id)
             self._lease_ready(ready.held_id)
             return self._release_after(outcome, ready.resident)
         return outcome
@@ -141,7 +135,7 @@ class ModelHost:
         self, held_id: model.ModelId, resident: copy_effects.ResidentModel
     ) -> _ReadyModel:
         id_ = version_choice.public_id(held_id)
-        return _ReadyModel(id_, held_id, resident, self._stats[id_])
+        return _ReadyModel(id_, held_id, resident, self._counts.stats[id_])
 
     def _run(
         self, call: inference.InferCall, ready: _ReadyModel, expires_s: float
@@ -193,7 +187,7 @@ class ModelHost:
     ) -> inference.InferReply:
         held_id, resident = await self._leases.lease(call.model, call.version, expires_s)
         ready = self._ready_model(held_id, resident)
-        self._requests[ready.id] += 1
+        self._counts.add(ready.id)
         try:
             outcome = self._run(call, ready, expires_s)
             return outcome if isinstance(outcome, inference.InferReply) else await outcome
@@ -214,14 +208,8 @@ class ModelHost:
         The proof runs the model, so it takes over the lease.
         """
         if resident.batcher.joining.begin_proof():
-            tasks.spawn(self._prove_and_release(resident), "proof of independent rows")
+            tasks.spawn(self._effects.prove_and_release(resident), "proof of independent rows")
         else:
-            self.release(resident)
-
-    async def _prove_and_release(self, resident: copy_effects.ResidentModel) -> None:
-        try:
-            await self._effects.prove_rows(resident)
-        finally:
             self.release(resident)
 
     def _end_quick_run(self, ready: _ReadyModel) -> None:
@@ -234,7 +222,7 @@ class ModelHost:
             if ready.uses:
                 key = ready.resident.key
                 self._residency.record_use(key, ready.last_used_s, ready.uses)
-                self._requests[ready.id] += ready.uses
+                self._counts.add(ready.id, ready.uses)
         self._ready.clear()
 
     # Descriptions
@@ -270,7 +258,7 @@ class ModelHost:
         versions = (id_.version,) if version else served.versions(id_.name)
         ids = [model.ModelId(id_.name, number) for number in versions]
         return [
-            model_description.ModelStatistics(id_, self._stats[id_], self.footprint(id_))
+            model_description.ModelStatistics(id_, self._counts.stats[id_], self.footprint(id_))
             for id_ in ids
         ]
 
@@ -293,29 +281,7 @@ class ModelHost:
         ready = self._lease_ready(id_)
         if ready is not None:
             return ready
-        ticket = object()
-        answer: asyncio.Future[copy_effects.ResidentModel] = self._loop.create_future()
-        self._waiting[ticket] = answer
-        self._handle(ev.LeaseRequested(ticket, id_))
-        try:
-            async with asyncio.timeout_at(expires_s):
-                return await answer
-        except TimeoutError:
-            self._return_unused(answer)
-            raise errors.DeadlineExceeded(
-                f"the deadline passed while model {id_} was loading"
-            ) from None
-        except asyncio.CancelledError:
-            self._return_unused(answer)
-            raise
-        finally:
-            if self._waiting.pop(ticket, None) is not None:
-                self._handle(ev.RequesterLeft(ticket))
-
-    def _return_unused(self, answer: asyncio.Future[copy_effects.ResidentModel]) -> None:
-        """Release a lease that was granted just when its requester left."""
-        if answer.done() and not answer.cancelled() and answer.exception() is None:
-            self.release(answer.result())
+        return await self._waits.wait(id_, expires_s)
 
     def _lease_ready(self, id_: model.ModelId) -> copy_effects.ResidentModel | None:
         """Lease the model's copy if it is ready."""
@@ -353,7 +319,7 @@ class ModelHost:
     @property
     def stats(self) -> Mapping[model.ModelId, model_stats.ModelStats]:
         """Counters of every model that had a request, until it is withdrawn."""
-        return self._stats
+        return self._counts.stats
 
     @property
     def mapped_bytes(self) -> int:
@@ -375,18 +341,10 @@ class ModelHost:
         """Return the footprints measured since the last call."""
         return self._effects.take_measured()
 
-    def take_load(self) -> dict[model.ModelId, ModelLoad]:
+    def take_load(self) -> dict[model.ModelId, request_counts.ModelLoad]:
         """Return the load of each model that had requests since the last call."""
         self._record_uses()
-        requests, self._requests = self._requests, collections.Counter()
-        return {
-            id_: ModelLoad(count, self._take_saturated_s(id_)) for id_, count in requests.items()
-        }
-
-    def _take_saturated_s(self, id_: model.ModelId) -> float:
-        stats = self._stats[id_]
-        saturated_s, stats.saturated_s = stats.saturated_s, 0.0
-        return saturated_s
+        return self._counts.take_load()
 
     # Events and time
 
@@ -418,18 +376,11 @@ class ModelHost:
     def _perform(self, command: ev.Command) -> None:
         match command:
             case ev.GrantLease(ticket, key):
-                self._grant(ticket, key)
+                self._waits.grant(ticket, key)
             case ev.RefuseLease(ticket, error):
-                self._waiting.pop(ticket).set_exception(error)
+                self._waits.refuse(ticket, error)
             case _:
                 self._effects.perform(command)
-
-    def _grant(self, ticket: ev.Ticket, key: str) -> None:
-        answer = self._waiting.pop(ticket)
-        if answer.done():
-            self._events.append(ev.LeaseReleased(key))
-        else:
-            answer.set_result(self._effects.resident(key))
 
     async def close(self) -> None:
         """Free everything. Threads of loads that hang end with the process."""

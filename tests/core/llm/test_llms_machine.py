@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshserve.core.values import events, llm_spec
+from meshserve.core.values import events, gateway_events, llm_spec
 from tests.core import llm_world
 
 NAMES = ["a", "b", "c"]
@@ -109,14 +109,14 @@ class LlmsMachine(RuleBasedStateMachine):
 
     @rule(nodes=st.sampled_from([("n1",), ("n1", "n2")]))
     def see_nodes(self, nodes: tuple[str, ...]) -> None:
-        self.world.feed(events.NodesSeen(nodes))
+        self.world.feed(gateway_events.NodesSeen(nodes))
 
     @precondition(lambda self: self.world.gateways)
     @rule(data=st.data())
     def lose_gateway(self, data: st.DataObject) -> None:
         node = data.draw(st.sampled_from(sorted(self.world.gateways)))
         self.world.gateways.discard(node)
-        self.world.feed(events.GatewayLost(node, "gone"))
+        self.world.feed(gateway_events.GatewayLost(node, "gone"))
 
     @rule()
     def settle(self) -> None:

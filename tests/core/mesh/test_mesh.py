@@ -15,6 +15,7 @@ from meshserve.core.values import (
     commands,
     desired,
     events,
+    gateway_events,
     model,
     reports,
 )
@@ -43,7 +44,7 @@ def test_nothing_is_started_before_the_configuration_that_is_coming() -> None:
     fresh = mesh.Mesh()
     wanted = desired.Desired(pools=(world.pool(),))
     assert fresh.handle(events.Restored((wanted,), is_config_coming=True), 0.0) == []
-    assert fresh.handle(events.NodesSeen(("n1",)), 0.0) == []
+    assert fresh.handle(gateway_events.NodesSeen(("n1",)), 0.0) == []
     started = fresh.handle(events.AdminRequested("t", events.ConfigApplied(wanted)), 0.0)
     settings = world.pool().settings
     assert started == [
@@ -256,7 +257,7 @@ def test_another_address_reconfigures_the_gateway_and_restarts_nothing(
 
 def test_another_node_gets_a_gateway(mesh_world: world.World) -> None:
     before = len(mesh_world.log)
-    mesh_world.feed(events.NodesSeen(("n1", "n2")))
+    mesh_world.feed(gateway_events.NodesSeen(("n1", "n2")))
     assert since(mesh_world, before) == ["StartGateway"]
 
 
@@ -333,8 +334,8 @@ EVENTS = st.one_of(
     st.builds(events.WorkerLost, WORKERS, st.just("killed"), st.integers(0, 3)),
     st.builds(events.WorkerStopped, WORKERS),
     st.builds(events.CopyEnsured, WORKERS, st.just(A), st.sampled_from([None, BROKEN])),
-    st.builds(events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
-    st.builds(events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
+    st.builds(gateway_events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
+    st.builds(gateway_events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
     st.builds(events.ModelLoadRequested, TICKETS, st.sampled_from("abc"), st.just(A)),
     st.builds(events.ModelUnloadRequested, TICKETS, st.just(A)),
     st.builds(events.AdminRequested, TICKETS, REQUESTS),

@@ -110,7 +110,7 @@ async def test_a_lease_that_is_granted_to_a_requester_that_leaves_ends(
     storage.gate.clear()
     waiting = tasks.spawn(host.lease(ID, later()), "lease", is_awaited=True)
     await asyncio.sleep(0)
-    (answer,) = host._waiting.values()
+    (answer,) = host._waits._waiting.values()
     storage.gate.set()
     while not answer.done():  # noqa: ASYNC110 in the very tick of the grant
         await asyncio.sleep(0)

@@ -1,0 +1,91 @@
+"""Find out, copy by copy, whether requests may be joined, and remember it for the next load."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cachetools
+
+from meshserve import errors
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.worker.models import joining, loader
+
+logger = logging.getLogger(__name__)
+
+VERDICTS_MAX = 1 << 16
+"""Copies of which is remembered whether their requests may be joined."""
+
+
+class JoinProofs:
+    """The proofs of one worker, and their verdicts by the keys of copies.
+
+    `check_unchanged` raises a MeshError if the artifact is not that of the recipe's key.
+    """
+
+    def __init__(
+        self,
+        storage: model_runtime.Storage,
+        check_unchanged: Callable[[loader.LoadRecipe], Awaitable[None]],
+    ) -> None:
+        self._storage = storage
+        self._check_unchanged = check_unchanged
+        # One at a time: a proof takes up to seconds of a core that predictions need.
+        self._pool = ThreadPoolExecutor(1, "proof")
+        self._verdicts: cachetools.LRUCache[str, joining.Joining] = cachetools.LRUCache(
+            VERDICTS_MAX
+        )
+
+    def first_verdict(
+        self, recipe: loader.LoadRecipe, signature: model.Signature
+    ) -> joining.Joining:
+        """Return how the joining of a copy begins that was just loaded."""
+        verdict = self._verdicts.get(recipe.key)
+        if verdict is not None:
+            return verdict.for_new_copy()
+        return joining.first_verdict(signature, recipe.spec)
+
+    async def prove(
+        self,
+        recipe: loader.LoadRecipe,
+        loaded: model_runtime.LoadedModel,
+        joined: joining.Joining,
+    ) -> None:
+        """Find out whether the model keeps rows apart; the caller holds a lease until then."""
+        try:
+            await self._check_unchanged(recipe)
+        except errors.MeshError as error:
+            joined.give_up_proof(error.message)
+            return
+        artifact = recipe.stored
+        self._storage.hold(artifact)
+        try:
+            reason = await asyncio.get_running_loop().run_in_executor(
+                self._pool, _find_row_mixing, recipe, loaded
+            )
+        finally:
+            self._storage.release(artifact)
+        joined.end_proof(reason)
+        self.remember(recipe.key, joined)
+        logger.info(
+            "%s: requests are %s", recipe.spec.id, f"not joined: {reason}" if reason else "joined"
+        )
+
+    def remember(self, key: str, joined: joining.Joining) -> None:
+        """Keep what was learned of joining by the copy's key, so that no load asks it again."""
+        if joined.is_learned:
+            self._verdicts[key] = joined
+
+    def close(self) -> None:
+        """Begin no more proofs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _find_row_mixing(recipe: loader.LoadRecipe, loaded: model_runtime.LoadedModel) -> str | None:
+    try:
+        return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
+    except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing
+        return f"{type(error).__name__}: {error}"
