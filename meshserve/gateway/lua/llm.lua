@@ -106,8 +106,9 @@ local function find_model(handle)
   local path, content_type = headers:get(":path"), headers:get("content-type")
   local body = handle:body()
   local size = body ~= nil and body:length() or 0
-  local name, reason = model_in_path(path), nil
+  local name = model_in_path(path)
   if name ~= nil then return name, nil, size end
+  local reason
   if size == 0 then
     name, reason = model_in_query(path)
     return name, reason, 0
