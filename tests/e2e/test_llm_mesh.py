@@ -127,9 +127,10 @@ def test_aliases_and_adapters_are_answered_by_their_llm(client: openai.OpenAI, n
     assert ask(client, name).model == name
 
 
-def test_llms_are_listed_with_their_adapters(client: openai.OpenAI) -> None:
+def test_llms_are_listed_with_their_aliases_and_adapters(client: openai.OpenAI) -> None:
     assert {entry.id for entry in client.models.list()} == {
         "steady",
+        "org/steady",
         "steady-sql",
         "rare",
         "huge",

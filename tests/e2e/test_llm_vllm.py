@@ -123,6 +123,7 @@ def metric(mesh: running.Mesh, name: str, **labels: Any) -> float:
 def test_models_are_listed_and_found_by_name(client: openai.OpenAI) -> None:
     assert {item.id for item in client.models.list()} == {
         "tiny",
+        "org/tiny",
         "tiny-sql",
         "vectors",
         "rare",
