@@ -6,7 +6,7 @@ elsewhere (docs/decisions/0030-drain-at-the-gateways-first.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 
 from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
@@ -151,8 +151,11 @@ class Llms:
 
     # What follows
 
-    def reconcile(self, wanted: Iterable[llm_spec.LlmSpec], now_s: float) -> None:
+    def reconcile(self, wanted: Collection[llm_spec.LlmSpec], now_s: float) -> None:
         """Append the commands that bring all LLMs nearer to the wanted specs."""
+        # A mesh of small models alone pays nothing for LLMs: this runs after every event.
+        if not (wanted or self.llms):
+            return
         self.fleet.set_wanted(wanted)
         self.fleet.assign_turns(now_s)
         llms = list(self.llms.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from meshserve.core.catalog import catalog_index, changeset
 from meshserve.core.processes import workers
-from meshserve.core.values import catalog, commands, registry_contents, reports
+from meshserve.core.values import catalog, catalog_sync, commands, registry_contents, reports
 
 NOISE = 0.2
 """Footprints that differ by less of the larger one are one footprint, measured twice."""
@@ -63,6 +63,7 @@ class CatalogDistribution:
         for pool_change in pool_changes:
             by_pool.setdefault(pool_change.pool, []).append(pool_change.change)
         for pool, changes in by_pool.items():
+            parts = catalog_sync.split_changes(changes)
             for worker in self._workers.of_pool(pool):
                 if worker.is_up:
-                    self._workers.send(worker, changes)
+                    self._workers.send(worker, parts)

@@ -55,9 +55,8 @@ class Pins:
         """
         # Versions that were pinned before are followed too: they may have been withdrawn.
         redeclared = set(declared)
-        for version in sorted(
-            self._versions.get(name, set()).union(self._index.models.versions(name))
-        ):
+        declarations = self._index.models.declarations(name)
+        for version in sorted({*declarations, *self._versions.get(name, ())}):
             id_ = model.ModelId(name, version)
             self._follow(id_, is_redeclared=id_ in redeclared)
 
@@ -67,6 +66,8 @@ class Pins:
             self._follow(id_, is_redeclared=False)
 
     def _follow(self, id_: model.ModelId, *, is_redeclared: bool) -> None:
+        if id_ not in self.pinned and self._pinned_declaration(id_) is None:
+            return
         before, after = self.pinned.get(id_, frozenset()), self.homes(id_)
         self._remember(id_, after)
         for worker_id in sorted(before - after):
@@ -106,6 +107,9 @@ class Pins:
     def follow_moving(self) -> None:
         """Order the loads that moving aliases wait for."""
         moving = self._index.moving()
+        # Nearly always: the mesh asks after every event.
+        if not (moving or self.loading):
+            return
         names = {alias.alias for alias in moving}
         self.loading = {name: place for name, place in self.loading.items() if name in names}
         for alias in moving:

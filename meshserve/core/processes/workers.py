@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from meshserve.core import backoff
 from meshserve.core.processes import hash_ring, reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
-from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
+from meshserve.core.values import catalog_sync, commands, desired, events, model, reports
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=30.0, calm_s=60.0, is_first_immediate=True)
 
@@ -184,9 +184,9 @@ class Workers(
         worker.full_after, worker.full_at = worker.sent, steps[-1].revision
         self._send(worker, steps)
 
-    def send(self, worker: WorkerRecord, changes: Iterable[catalog.Change]) -> None:
+    def send(self, worker: WorkerRecord, parts: catalog_sync.Parts) -> None:
         """Send the worker changes of its catalog."""
-        self._send(worker, catalog_sync.incremental_steps(changes, worker.sent))
+        self._send(worker, catalog_sync.incremental_steps(parts, worker.sent))
 
     def _send(self, worker: WorkerRecord, steps: Iterable[catalog_sync.SyncStep]) -> None:
         for step in steps:

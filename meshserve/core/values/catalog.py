@@ -5,8 +5,9 @@ The controller owns one for the mesh; each worker holds that of its pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
 from meshserve import errors
@@ -46,6 +47,8 @@ class AliasCleared:
 
     alias: str
 
+
+NO_VERSIONS: Mapping[str, ModelDeclared] = MappingProxyType({})
 
 Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
 
@@ -88,7 +91,10 @@ class Catalog:
             self.unloaded.add(declared.spec.id)
         else:
             self.unloaded.discard(declared.spec.id)
-        self._newest[name] = version_order.newest((version, self._newest.get(name, version)))
+        newest = self._newest.get(name)
+        # Most models have one version, and need no comparison.
+        if newest is None or version_order.sort_key(version) > version_order.sort_key(newest):
+            self._newest[name] = version
 
     def _withdraw(self, id_: model.ModelId) -> None:
         versions = self._versions.get(id_.name, {})
@@ -133,11 +139,15 @@ class Catalog:
 
     def declared(self, id_: model.ModelId) -> ModelDeclared | None:
         """Return the declaration with this id, if any."""
-        return self._versions.get(id_.name, {}).get(id_.version)
+        return self.declarations(id_.name).get(id_.version)
+
+    def declarations(self, name: str) -> Mapping[str, ModelDeclared]:
+        """Return a model's declarations by version, in no order, as the catalog holds them now."""
+        return self._versions.get(name, NO_VERSIONS)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, oldest first; none if the model is unknown."""
-        return tuple(sorted(self._versions.get(name, ()), key=version_order.sort_key))
+        return tuple(sorted(self.declarations(name), key=version_order.sort_key))
 
     def alias(self, alias: str) -> AliasSet | None:
         """Return what the alias stands for, None if no alias has this name."""

@@ -46,16 +46,18 @@ def split_changes(changes: Iterable[catalog.Change]) -> Parts:
     return tuple(ordered[start : start + CHANGES_MAX] for start in starts)
 
 
-def incremental_steps(changes: Iterable[catalog.Change], revision: int) -> Iterator[SyncStep]:
-    """Yield the steps that make the changes in a catalog of revision `revision`."""
-    for number, part in enumerate(split_changes(changes), revision + 1):
-        yield SyncStep(number, part)
+def incremental_steps(parts: Parts, revision: int) -> Iterator[SyncStep]:
+    """Yield the steps that make the changes in `parts` in a catalog of revision `revision`.
+
+    All workers of a pool share the parts.
+    """
+    return (SyncStep(number, part) for number, part in enumerate(parts, revision + 1))
 
 
 def full_steps(parts: Parts, revision: int) -> tuple[SyncStep, ...]:
     """Return the steps that replace a catalog of revision `revision` by the catalog in `parts`.
 
-    All workers of a pool share the parts. An empty catalog takes one step.
+    An empty catalog takes one step.
     """
     last = max(0, len(parts) - 1)
     return tuple(

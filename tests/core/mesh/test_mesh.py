@@ -101,6 +101,17 @@ def test_a_registration_goes_to_its_pools_workers_as_one_step(mesh_world: world.
     assert since(mesh_world, before) == ["SaveChanges", "SendChanges", "SendChanges"]
 
 
+def test_the_workers_of_a_pool_share_the_changes_that_they_are_sent(
+    mesh_world: world.World,
+) -> None:
+    before = len(mesh_world.log)
+    mesh_world.feed(events.ModelsRegistered((world.spec("a"), world.spec("b"))))
+    one, other = (
+        item.step for item in mesh_world.log[before:] if isinstance(item, commands.SendChanges)
+    )
+    assert one.changes is other.changes
+
+
 def test_a_registration_costs_the_same_however_many_models_there_are(
     mesh_world: world.World,
 ) -> None:

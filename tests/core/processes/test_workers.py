@@ -161,9 +161,9 @@ def test_a_process_that_takes_the_place_of_a_ready_one_starts_again(
 def test_steps_are_numbered_without_a_gap(running: workers.Workers) -> None:
     worker = running.records["default-0"]
     steps = [
-        *sent(running, running.send, worker, [1] * 1500),
+        *sent(running, running.send, worker, ((1,) * 1000, (1,) * 500)),
         *sent(running, running.send_full, worker, ((1,),)),
-        *sent(running, running.send, worker, [1]),
+        *sent(running, running.send, worker, ((1,),)),
     ]
     assert [step.revision for step in steps] == [2, 3, 4, 5]
     assert [step.is_first for step in steps] == [False, False, True, False]

@@ -35,6 +35,16 @@ def test_a_model_without_a_version_means_the_newest() -> None:
     assert models.versions("a") == ("2", "9", "10")
 
 
+@pytest.mark.parametrize("order", [("1", "3", "2"), ("3", "2", "1"), ("2", "3", "3")])
+def test_the_newest_version_is_the_same_in_any_order_of_declarations(
+    order: tuple[str, ...],
+) -> None:
+    models = catalog.Catalog(declared("a", version) for version in order)
+    assert models.resolve("a").version == "3"
+    assert models.declarations("a").keys() == set(order)
+    assert not models.declarations("b")
+
+
 def test_withdrawing_the_newest_version_makes_another_the_newest() -> None:
     models = catalog.Catalog(
         [declared("a", "2"), declared("a", "1"), catalog.ModelWithdrawn(model.ModelId("a", "2"))]

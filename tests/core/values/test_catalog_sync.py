@@ -53,7 +53,8 @@ def test_an_empty_full_catalog_is_complete() -> None:
 
 def test_a_step_returns_its_changes() -> None:
     follower = follower_of(*full(declared("a")))
-    (step,) = catalog_sync.incremental_steps([catalog.ModelWithdrawn(model.ModelId("a"))], 1)
+    parts = catalog_sync.split_changes([catalog.ModelWithdrawn(model.ModelId("a"))])
+    (step,) = catalog_sync.incremental_steps(parts, 1)
     assert follower.apply(step) == step.changes
     assert len(follower.catalog) == 0
 
