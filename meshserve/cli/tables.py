@@ -143,9 +143,19 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         Text(""),
         _models_line(answer),
         *(_spread_line(model) for model in answer.get("spread", ())),
+        *_joining_lines(answer),
         *_problem_lines(answer),
         *reasons(named_rows),
     )
+
+
+def _joining_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield the models whose requests are joined no more."""
+    for stop in answer.get("joins_stopped", ()):
+        yield Text.assemble(
+            (f"model {stop['model']}:{stop['version']} ", "bold yellow"),
+            f"on {stop['worker']}: requests are joined no more: {stop['reason']}",
+        )
 
 
 def _problem_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
@@ -297,6 +307,23 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "worker", Text(answer["worker"] or "")
     yield "footprint", Text(footprint(answer["footprint_bytes"]))
     yield "requests", Text(units.count(answer["requests"]))
+    yield "joining", Text(_joining(answer.get("joining")))
     yield "pinned", Text("yes" if answer["pinned"] else "no")
     yield "aliases", Text(", ".join(answer["aliases"]))
     yield "declared by", Text(answer["origin"])
+
+
+JOINING_WORDS = {
+    "joined": "requests that wait together share runs",
+    "unproven": "not yet: no requests waited together",
+    "never": "no",
+    "stopped": "no more",
+}
+
+
+def _joining(joining: mesh_status.JoiningStatus | None) -> str:
+    """Return whether requests share runs, and why not; "" while that is not known."""
+    if joining is None or not joining["state"]:
+        return ""
+    words = JOINING_WORDS.get(joining["state"], joining["state"])
+    return f"{words}: {joining['reason']}" if joining["reason"] else words

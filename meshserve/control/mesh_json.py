@@ -49,6 +49,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
         "spread": [
             {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
         ],
+        "joins_stopped": _stopped(view),
         "repositories": [
             {
                 "place": repository.place,
@@ -139,6 +140,21 @@ def _counts(view: mesh_view.MeshView) -> Json:
     }
 
 
+def _stopped(view: mesh_view.MeshView) -> list[Json]:
+    """Return the models whose requests are joined no more, since that gave other answers."""
+    return [
+        {
+            "model": id_.name,
+            "version": id_.version,
+            "worker": worker.id,
+            "reason": copy.joining_reason,
+        }
+        for worker in view.workers
+        for id_, copy in worker.copies.items()
+        if copy.joining == "stopped"
+    ]
+
+
 def _bytes(footprint: model.Footprint) -> Json:
     return {"host": footprint.host_bytes, "gpu": footprint.gpu_bytes}
 
@@ -172,8 +188,16 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "worker": worker,
         "footprint_bytes": _bytes(_footprint(copy, declared)),
         "requests": sum(copy.requests for copy in copies.values()),
+        "joining": _joining(copy, copies),
         "aliases": sorted(view.aliases_of(spec.id.name)),
     }
+
+
+def _joining(foremost_copy: reports.CopyReport, copies: Copies) -> Json:
+    """Return whether requests share runs: that they ceased to on any worker is told first."""
+    stopped = (copy for copy in copies.values() if copy.joining == "stopped")
+    shown = next(stopped, foremost_copy)
+    return {"state": shown.joining, "reason": shown.joining_reason}
 
 
 def footprint(view: mesh_view.MeshView, declared: catalog.ModelDeclared) -> model.Footprint:

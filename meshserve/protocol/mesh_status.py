@@ -119,6 +119,15 @@ class ControllerStatus(TypedDict):
     restarts: int
 
 
+class StoppedJoining(TypedDict):
+    """A model whose requests share runs no more on a worker, since that gave another answer."""
+
+    model: str
+    version: str
+    worker: str
+    reason: str
+
+
 class RepositoryStatus(TypedDict):
     """A repository: the number of versions that it declares, and why others are not served."""
 
@@ -137,9 +146,21 @@ class MeshStatus(TypedDict):
     gateways: list[GatewayStatus]
     models: ModelCounts
     spread: list[SpreadModel]
+    joins_stopped: list[StoppedJoining]
     repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
     controller: ControllerStatus
+
+
+class JoiningStatus(TypedDict):
+    """Whether requests that wait together share runs.
+
+    `state` is `joined`, `unproven` (nothing was to be joined yet), `never`, `stopped` (a joined run
+    gave another answer), or "" while no copy is ready. `reason` says why they don't, if known.
+    """
+
+    state: str
+    reason: str
 
 
 class ModelStatus(TypedDict):
@@ -159,6 +180,7 @@ class ModelStatus(TypedDict):
     worker: str
     footprint_bytes: ByteCounts
     requests: int
+    joining: JoiningStatus
     aliases: list[str]
 
 

@@ -118,6 +118,22 @@ def is_close(left: np.ndarray, right: np.ndarray) -> bool:
     )
 
 
+def describe_difference(left: np.ndarray, right: np.ndarray) -> str:
+    """Return in words how two results of any shapes differ, without values that may be private."""
+    if left.shape != right.shape:
+        return f"has shape {list(left.shape)} alone, {list(right.shape)} joined"
+    if left.dtype != right.dtype:
+        return f"is {left.dtype} alone, {right.dtype} joined"
+    if left.dtype.kind not in "iuf":
+        return f"has other values in {int((left != right).sum())} of {left.size} places"
+    first, second = left.astype(np.float64), right.astype(np.float64)
+    is_comparable = np.isfinite(first) & np.isfinite(second)
+    if (np.isfinite(first) != np.isfinite(second)).any() or not is_comparable.any():
+        return "has numbers in other places"
+    distance = float(np.abs(first - second)[is_comparable].max())
+    return f"differs by up to {distance:.2g}, and its values reach {np.abs(first).max():.2g}"
+
+
 def _values(
     random: np.random.Generator,
     spec: model.TensorSpec,

@@ -10,7 +10,7 @@ from meshserve.core.memory import copies as records
 from meshserve.core.memory import copy_lifecycle, version_choice
 from meshserve.core.values import model, reports
 from meshserve.worker.http import worker_app
-from meshserve.worker.models import model_host
+from meshserve.worker.models import joining, model_host
 
 PAGE_COPIES = 500
 """Copies in one report. All 4,000 of a full worker held its event loop up for 14 to 67 ms."""
@@ -30,6 +30,14 @@ STATES: dict[copy_lifecycle.CopyPhase, reports.CopyState] = {
     copy_lifecycle.CopyPhase.EVICTING: "evicting",
     copy_lifecycle.CopyPhase.FAILED: "failed",
     copy_lifecycle.CopyPhase.ABSENT: "absent",
+}
+
+JOINING: dict[joining.JoinState, reports.JoiningState] = {
+    joining.JoinState.NEVER: "never",
+    joining.JoinState.UNPROVEN: "unproven",
+    joining.JoinState.PROVING: "unproven",
+    joining.JoinState.JOINED: "joined",
+    joining.JoinState.STOPPED: "stopped",
 }
 
 
@@ -114,6 +122,7 @@ def _copy(host: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport 
     if state == "absent":
         return None
     stats = host.stats.get(id_)
+    joined = host.find_joining(binding.key)
     return reports.CopyReport(
         id=id_,
         state=state,
@@ -121,6 +130,8 @@ def _copy(host: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport 
         footprint=copy.booked,
         requests=stats.success.count + stats.failure.count if stats else 0,
         pinned=id_ in copy.pins,
+        joining=JOINING[joined.state] if joined else "",
+        joining_reason=joined.reason if joined else "",
     )
 
 

@@ -80,6 +80,13 @@ def test_status_names_models_on_several_workers() -> None:
     assert line_with(text, "busy") == "busy   digits is on default-1, default-0"
 
 
+def test_status_names_models_that_are_joined_no_more() -> None:
+    stop = {"model": "m", "version": "7", "worker": "default-0", "reason": "output 'y' differs"}
+    text = drawn(tables.status(status(joins_stopped=[stop]), "", 140))
+    shown = line_with(text, "model m:7")
+    assert shown == "model m:7 on default-0: requests are joined no more: output 'y' differs"
+
+
 def test_a_starting_mesh_shows_the_asked_endpoint() -> None:
     assert "http://asked" in drawn(
         tables.status(status(endpoint="", state="starting"), "http://asked", 140)
@@ -169,4 +176,17 @@ def test_one_model() -> None:
     titles = ["name", "version", "versions", "newest", "state"]
     assert [line.split()[0] for line in lines[:5]] == titles
     assert line_with("\n".join(lines), "aliases", "mnist")
-    assert not any(line.startswith("reason") for line in lines)
+    assert not any(line.startswith(("reason", "joining")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "words"),
+    [
+        ("joined", "", "requests that wait together share runs"),
+        ("never", "LSTM: rows are time", "no: LSTM: rows are time"),
+        ("stopped", "output 'y' differs", "no more: output 'y' differs"),
+    ],
+)
+def test_a_model_tells_whether_its_requests_share_runs(state: str, reason: str, words: str) -> None:
+    shown = fake_mesh.model("m", joining={"state": state, "reason": reason})
+    assert line_with(drawn(tables.model(shown)), "joining").split(maxsplit=1)[1] == words

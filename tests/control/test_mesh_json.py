@@ -102,6 +102,26 @@ def test_a_model_on_several_workers_is_shown_with_them(mesh_world: world.World) 
     ]
 
 
+def test_a_model_that_is_joined_no_more_anywhere_is_told(mesh_world: world.World) -> None:
+    say(mesh_world, "default-0", reports.CopyReport(A, "ready", joining="joined"))
+    say(
+        mesh_world,
+        "default-1",
+        reports.CopyReport(A, "ready", joining="stopped", joining_reason="y differs"),
+        reports.CopyReport(B, "ready", joining="never", joining_reason="LSTM"),
+    )
+    view = mesh_world.mesh.view()
+    assert mesh_json.status(view)["joins_stopped"] == [
+        {"model": "a", "version": "1", "worker": "default-1", "reason": "y differs"}
+    ]
+    shown = mesh_json.models(view, mesh_json.ModelFilter())["models"]
+    assert [row["joining"] for row in shown] == [
+        {"state": "stopped", "reason": "y differs"},
+        {"state": "never", "reason": "LSTM"},
+        {"state": "", "reason": ""},
+    ]
+
+
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world: world.World) -> None:
     mesh_world.settle()
     assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"

@@ -42,4 +42,6 @@ async def test_a_status_has_the_promised_keys(client: httpx.AsyncClient) -> None
 async def test_a_page_of_models_has_the_promised_keys(client: httpx.AsyncClient) -> None:
     page = (await client.get(f"{paths.MESH_V1}models")).json()
     assert page.keys() == mesh_status.ModelPage.__annotations__.keys()
-    assert page["models"][0].keys() == mesh_status.ModelStatus.__annotations__.keys()
+    shown = page["models"][0]
+    assert shown.keys() == mesh_status.ModelStatus.__annotations__.keys()
+    assert shown["joining"].keys() == mesh_status.JoiningStatus.__annotations__.keys()

@@ -89,3 +89,24 @@ def test_every_datatype_has_random_rows(datatype: str) -> None:
 
     assert row_proof.find_difference(keep, inputs, {"x": np.zeros((1, 2))}) is None
     assert any(len({*map(bytes, array.astype("S"))}) > 1 for array in seen if len(array) > 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "words"),
+    [
+        ([1.0, 4.0], [1.0, 3.5], "differs by up to 0.5, and its values reach 4"),
+        ([1.0, np.nan], [np.nan, 1.0], "has numbers in other places"),
+        ([1.0], [1.0, 2.0], "has shape [1] alone, [2] joined"),
+        ([1], [1.0], "is int64 alone, float64 joined"),
+        ([b"a", b"secret"], [b"a", b"c"], "has other values in 1 of 2 places"),
+        ([True], [False], "has other values in 1 of 1 places"),
+    ],
+)
+def test_a_difference_is_told_without_the_values(
+    left: list[object], right: list[object], words: str
+) -> None:
+    arrays = [
+        np.array(values, np.object_ if isinstance(values[0], bytes) else None)
+        for values in (left, right)
+    ]
+    assert row_proof.describe_difference(*arrays) == words

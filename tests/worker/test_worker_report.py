@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from meshserve import errors
 from meshserve.core.values import model, reports
+from meshserve.protocol import inference
 from meshserve.worker import worker_report
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import model_host
@@ -58,6 +62,49 @@ async def test_a_failed_copy_has_its_reason(
         await host.ensure_loaded(ID, 20)
     [copy] = worker_report.copies(host, [ID])
     assert (copy.state, copy.reason) == ("failed", "the storage is empty")
+
+
+SUMMING = """
+    import time
+
+    class Model:
+        inputs = [("x", "FP32", [-1, 2])]
+        outputs = [("y", "FP32", [-1, 2])]
+        batchable = True
+
+        def predict(self, inputs):
+            time.sleep(0.02)
+            return {"y": inputs["x"].cumsum(0)}
+"""
+
+
+async def test_a_model_that_mixes_rows_is_reported_logged_and_counted(
+    host: model_host.ModelHost,
+    storage: helpers.FakeStorage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    summing = helpers.spec("sums", storage.put("sums", SUMMING), "7", batching=True)
+    helpers.apply(host, *helpers.declared(summing))
+    await host.ensure_loaded(summing.id, 20)
+    [copy] = worker_report.copies(host, [summing.id])
+    assert (copy.joining, copy.joining_reason) == ("joined", "")
+    pages = worker_report.ReportPages(host)
+    pages.next(0)
+    x = inference.WireTensor("FP32", np.ones((1, 2), np.float32))
+    calls = [inference.InferCall("sums", "", "", {"x": x}) for _ in range(6)]
+    expires_s = asyncio.get_running_loop().time() + 20
+    await asyncio.gather(*[cast("Any", host.infer(call, expires_s)) for call in calls])
+    [copy] = pages.next(1).copies
+    difference = "output 'y' differs by up to"
+    assert copy.joining == "stopped"
+    assert difference in copy.joining_reason
+    assert "sums:7: requests are joined no more" in caplog.text
+    assert difference in caplog.text
+    assert host.stats[summing.id].joins_stopped == 1
+    host.unload(summing.id)
+    await host.ensure_loaded(summing.id, 20)
+    [copy] = worker_report.copies(host, [summing.id])
+    assert copy.joining == "stopped"
 
 
 async def test_changes_come_in_pages(

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from meshserve.core.values import model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
+JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
 WorkerState = Literal["starting", "ready", "draining", "lost"]
 
 
@@ -31,7 +32,9 @@ class CopyReport(NamedTuple):
     """One model's copy on a worker, in any state but absent.
 
     `reason` says why the state is failed; `requests` is a total since the worker's process began.
-    It is a tuple and not a dataclass, because a worker has thousands of them.
+    `joining` says whether requests share runs, "" if the copy is not ready, and `joining_reason`
+    why not, if that is known. It is a tuple and not a dataclass, because a worker has thousands of
+    them.
     """
 
     id: model.ModelId
@@ -40,6 +43,8 @@ class CopyReport(NamedTuple):
     footprint: model.Footprint = model.NO_BYTES
     requests: int = 0
     pinned: bool = False
+    joining: JoiningState = ""
+    joining_reason: str = ""
 
 
 class LearnedMeasurement(NamedTuple):

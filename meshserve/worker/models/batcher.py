@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +21,6 @@ from meshserve.worker.models import joining as joining_
 
 Tensors = Mapping[str, np.ndarray]
 Outcome = Tensors | errors.MeshError
-
-logger = logging.getLogger(__name__)
 
 QUICK_RUN_S = 0.0005
 """Shorter runs stay on the event loop, because a thread would add a tenth of this time."""
@@ -246,9 +244,11 @@ class Batcher:
         count = self.joining.count_run()
         checked = batch[:count] if count >= 0 else batch
         alone = [self._outcome(job) for job in checked]
-        if all(_is_same(one, other) for one, other in zip(alone, joined, strict=False)):
+        pairs = zip(alone, joined, strict=False)
+        difference = next(filter(None, itertools.starmap(_difference, pairs)), None)
+        if difference is None:
             return joined
-        self.joining.stop("a joined run gave another answer than a request alone")
+        self.joining.stop(f"a joined run gave another answer than a request alone: {difference}")
         return alone + [self._outcome(job) for job in batch[len(alone) :]]
 
     def _outcome(self, job: _Job) -> Outcome:
@@ -273,9 +273,6 @@ class Batcher:
         jobs, outcomes, took_s = end.result()
         if jobs:
             self._learn(sum(job.request.rows for job in jobs), took_s, stats)
-        if self.joining.take_stop():
-            stats.joins_stopped += 1
-            logger.warning("requests of a model are joined no more: %s", self.joining.reason)
         for job, outcome in zip(jobs, outcomes, strict=True):
             _settle(job, outcome)
         self._start(stats)
@@ -336,9 +333,17 @@ class _RowsLost(errors.ModelRaised):
     """An output of a joined run has more or fewer rows than its inputs."""
 
 
-def _is_same(alone: Outcome, joined: Tensors) -> bool:
-    return not isinstance(alone, errors.MeshError) and all(
-        row_proof.is_close(array, joined[name]) for name, array in alone.items()
+def _difference(alone: Outcome, joined: Tensors) -> str | None:
+    """Return in what a request's answer alone differs from that of a joined run, None if equal."""
+    if isinstance(alone, errors.MeshError):
+        return f"alone it is refused ({alone.message})"
+    return next(
+        (
+            f"output {name!r} {row_proof.describe_difference(array, joined[name])}"
+            for name, array in alone.items()
+            if not row_proof.is_close(array, joined[name])
+        ),
+        None,
     )
 
 

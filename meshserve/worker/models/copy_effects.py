@@ -78,6 +78,7 @@ class CopyEffects:
         self._fetched_specs: dict[model.ModelId, model.ModelSpec] = {}
         self._measured: dict[model.ModelId, model.Measured] = {}
         self._newly_measured: dict[model.ModelId, model.Measured] = {}
+        self._newly_judged: set[model.ModelId] = set()
         self._recipes: dict[str, loader.LoadRecipe] = {}
         self._residents: dict[str, ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,6 +113,10 @@ class CopyEffects:
     def resident(self, key: str) -> ResidentModel:
         """Return the copy that is in memory under this key."""
         return self._residents[key]
+
+    def find_resident(self, key: str) -> ResidentModel | None:
+        """Return the copy under this key if it is in memory."""
+        return self._residents.get(key)
 
     # Fetching
 
@@ -257,8 +262,19 @@ class CopyEffects:
             await self._proofs.prove(
                 self._recipes[resident.key], resident.loaded_copy.loaded, resident.batcher.joining
             )
+            self._newly_judged.update(self._records[resident.key].names)
         finally:
             self._emit(ev.LeaseReleased(resident.key))
+
+    def tell_join_stop(self, resident: ResidentModel) -> None:
+        """Tell by log and report that a joined run gave another answer. The copy is leased."""
+        self._proofs.tell_stop(self._recipes[resident.key], resident.batcher.joining)
+        self._newly_judged.update(self._records[resident.key].names)
+
+    def take_judged(self) -> set[model.ModelId]:
+        """Return the models of which it was learned whether requests may share runs."""
+        judged, self._newly_judged = self._newly_judged, set()
+        return judged
 
     # Freeing
 

@@ -74,6 +74,11 @@ class JoinProofs:
             "%s: requests are %s", recipe.spec.id, f"not joined: {reason}" if reason else "joined"
         )
 
+    def tell_stop(self, recipe: loader.LoadRecipe, joined: joining.Joining) -> None:
+        """Log that the copy's requests are joined no more, and keep that for its next load."""
+        self.remember(recipe.key, joined)
+        logger.warning("%s: requests are joined no more: %s", recipe.spec.id, joined.reason)
+
     def remember(self, key: str, joined: joining.Joining) -> None:
         """Keep what was learned of joining by the copy's key, so that no load asks it again."""
         if joined.is_learned:

@@ -89,9 +89,10 @@ class Joining:
 
     def stop(self, reason: str) -> None:
         """Join no more: a joined run gave another answer than a request alone."""
-        self.state = JoinState.STOPPED
+        # The event loop reads the reason as soon as it sees the state.
         self.reason = reason
         self.is_learned = True
+        self.state = JoinState.STOPPED
 
     def take_stop(self) -> bool:
         """Return whether joining has stopped, once."""

@@ -21,6 +21,7 @@ from meshserve.worker.models import (
     batcher,
     copy_effects,
     described_model,
+    joining,
     lease_waits,
     request_counts,
     version_leases,
@@ -109,7 +110,7 @@ class ModelHost:
         if not isinstance(outcome, inference.InferReply):
             self._counts.add(ready.id)
             self._lease_ready(ready.held_id)
-            return self._release_after(outcome, ready.resident)
+            return self._release_after(outcome, ready)
         return outcome
 
     def _acquire(self, name: str, version: str) -> _ReadyModel | None:
@@ -192,22 +193,28 @@ class ModelHost:
             outcome = self._run(call, ready, expires_s)
             return outcome if isinstance(outcome, inference.InferReply) else await outcome
         finally:
-            self._end_queued_run(resident)
+            self._end_queued_run(ready)
 
     async def _release_after(
-        self, reply: Awaitable[inference.InferReply], resident: copy_effects.ResidentModel
+        self, reply: Awaitable[inference.InferReply], ready: _ReadyModel
     ) -> inference.InferReply:
         try:
             return await reply
         finally:
-            self._end_queued_run(resident)
+            self._end_queued_run(ready)
 
-    def _end_queued_run(self, resident: copy_effects.ResidentModel) -> None:
+    def _end_queued_run(self, ready: _ReadyModel) -> None:
         """Release the copy; or prove first that its rows are independent, if joining would pay.
 
-        The proof runs the model, so it takes over the lease.
+        The proof runs the model, so it takes over the lease. A stop of joining is told here, where
+        the model's name is known.
         """
-        if resident.batcher.joining.begin_proof():
+        resident = ready.resident
+        joined = resident.batcher.joining
+        if joined.take_stop():
+            ready.stats.joins_stopped += 1
+            self._effects.tell_join_stop(resident)
+        if joined.begin_proof():
             tasks.spawn(self._effects.prove_and_release(resident), "proof of independent rows")
         else:
             self.release(resident)
@@ -265,6 +272,11 @@ class ModelHost:
     def is_ready(self, name: str, version: str) -> bool:
         """Return whether clients may send requests for the model. Raises ModelNotFound."""
         return self._leases.is_ready(name, version)
+
+    def find_joining(self, key: str) -> joining.Joining | None:
+        """Return whether requests of a copy are joined, None if it is not in memory."""
+        resident = self._effects.find_resident(key)
+        return resident.batcher.joining if resident else None
 
     def footprint(self, id_: model.ModelId) -> model.Footprint:
         """Return the memory booked for the model's copy."""
@@ -332,10 +344,10 @@ class ModelHost:
         return self._effects.detached_bytes
 
     def take_changed(self) -> set[model.ModelId]:
-        """Return the models whose copies changed since the last call."""
-        changed = set(map(version_choice.public_id, self.residency.changed))
+        """Return the models whose copies, or their joining, changed since the last call."""
+        changed = self.residency.changed | self._effects.take_judged()
         self._residency.changed.clear()
-        return changed
+        return set(map(version_choice.public_id, changed))
 
     def take_measured(self) -> dict[model.ModelId, model.Measured]:
         """Return the footprints measured since the last call."""

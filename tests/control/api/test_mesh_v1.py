@@ -73,6 +73,7 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "worker": "",
         "footprint_bytes": {"host": 0, "gpu": 0},
         "requests": 0,
+        "joining": {"state": "", "reason": ""},
         "aliases": ["al"],
     }
 

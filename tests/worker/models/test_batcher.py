@@ -326,7 +326,8 @@ async def test_a_joined_run_that_answers_otherwise_ends_joining_and_its_answers_
     tasks = await begin(running, stats, ask(1), ask(2), ask(3), ask(4))
     model_.gate.set()
     assert await results(tasks) == [[1], [2], [3], [4]]
-    assert (joined.state, stats.joins_stopped) == (joining.JoinState.STOPPED, 1)
+    assert (joined.state, joined.take_stop()) == (joining.JoinState.STOPPED, True)
+    assert joined.reason.endswith("output 'y' differs by up to 2, and its values reach 3")
     del model_.runs[:]
     answers = [running.run(ask(number), stats) for number in (5, 6, 7)]
     await asyncio.gather(*answers)
