@@ -1,4 +1,4 @@
 """Which models and aliases are served, and what an admin request may change of them.
 
-Order of reading: `catalog_index`, `changeset`, `admin_requests`, `admin_queue`.
+Order of reading: `catalog_index`, `changeset`, `admin_requests`, `alias_requests`.
 """

@@ -1,17 +1,18 @@
-"""Decide what each admin request changes: return a command to save it, or raise a refusal.
+"""Admin requests in the order of their arrival: each is decided on what the one before has left.
 
-No function here changes the index: the mesh does that once the changes are saved.
+Nothing here changes the index: the mesh does that once the changes are saved.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve import errors
-from meshserve.core.catalog import catalog_index, changeset, describe_changes
+from meshserve.core.catalog import alias_requests, catalog_index, changeset
 from meshserve.core.values import commands, desired, events, model
 
 Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
@@ -21,16 +22,90 @@ NOT_SERVED = " is not served: "
 """What the words about a repository's model say, before the reason, if its name is taken."""
 
 
+Request = events.AdminRequest | alias_requests.AliasMoveEnded
+
+
 @dataclass(frozen=True, slots=True)
-class AliasMoveEnded:
-    """The mesh's own request: the target of a moving alias was loaded, or failed to load."""
+class QueuedRequest:
+    """A request, and the ticket to answer; the mesh's own requests have none."""
 
-    alias: str
-    target: str
-    failure: str = ""
+    request: Request
+    ticket: str = ""
 
 
-Request = events.AdminRequest | AliasMoveEnded
+class AdminQueue:
+    """Admin requests that are not answered yet.
+
+    While the changes of one request are being saved the next ones wait: decided on the catalog
+    before those changes, they could contradict them. All other events are handled meanwhile, so a
+    registry that stalls holds up nothing but admin requests.
+    """
+
+    def __init__(self, index: catalog_index.CatalogIndex, out: commands.Outbox) -> None:
+        self.is_configured = False
+        self._index = index
+        self._out = out
+        self._scans: dict[model.Origin, tuple[model.ModelSpec, ...]] = {}
+        self._waiting: collections.deque[QueuedRequest] = collections.deque()
+        self._saving: tuple[QueuedRequest, commands.SaveChanges] | None = None
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a request waits, or is being saved."""
+        return bool(self._waiting) or self._saving is not None
+
+    def add(self, request: Request, ticket: str = "") -> None:
+        """Take in a request, and decide it at once if none is before it."""
+        self._waiting.append(QueuedRequest(request, ticket))
+        self._advance()
+
+    def saved(self) -> None:
+        """Acknowledge the request that was being saved; its changes are in the index already."""
+        queued, save = self._take_saving()
+        self._finish(queued, save.words)
+        self._advance()
+
+    def save_failed(self, error: errors.MeshError) -> None:
+        """Refuse the request that was being saved."""
+        queued, _ = self._take_saving()
+        self._refuse(queued, error)
+        self._advance()
+
+    def _take_saving(self) -> tuple[QueuedRequest, commands.SaveChanges]:
+        saving, self._saving = self._saving, None
+        assert saving is not None, "the registry has answered, but no changes are being saved"
+        return saving
+
+    def _advance(self) -> None:
+        while self._waiting and self._saving is None:
+            self._decide(self._waiting.popleft())
+
+    def _decide(self, queued: QueuedRequest) -> None:
+        try:
+            save = decide(self._index, queued.request, self._scans)
+        except errors.MeshError as error:
+            self._refuse(queued, error)
+            return
+        except Exception as error:
+            # Our own bug; the caller must be answered all the same.
+            self._refuse(queued, errors.MeshError(f"the controller failed: {error!r}"))
+            raise
+        if isinstance(queued.request, events.RepositoryScanned):
+            self._scans[queued.request.origin] = queued.request.specs
+        if save.changes:
+            self._saving = (queued, save)
+            self._out.append(save)
+        else:
+            self._finish(queued, save.words)
+
+    def _finish(self, queued: QueuedRequest, words: tuple[str, ...]) -> None:
+        self.is_configured |= isinstance(queued.request, events.ConfigApplied)
+        if queued.ticket:
+            self._out.append(commands.Acknowledge(queued.ticket, words))
+
+    def _refuse(self, queued: QueuedRequest, error: errors.MeshError) -> None:
+        if queued.ticket:
+            self._out.append(commands.Refuse(queued.ticket, error))
 
 
 def decide(
@@ -43,7 +118,9 @@ def decide(
     draft.check()
     _check_removed_pools(index, draft, wanted)
     changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())
-    return commands.SaveChanges(changes, (*describe_changes.describe(index, changes), *problems))
+    return commands.SaveChanges(
+        changes, (*changeset.describe(index.models, index.desired, changes), *problems)
+    )
 
 
 def _draft(  # noqa: C901 - one case for each request
@@ -66,11 +143,11 @@ def _draft(  # noqa: C901 - one case for each request
         case events.UnloadedSet():
             _set_unloaded(draft, request)
         case events.AliasRequested():
-            _set_alias(index, draft, request)
+            alias_requests.set_alias(index, draft, request)
         case events.AliasRemovalRequested():
-            _clear_alias(index, draft, request)
-        case AliasMoveEnded():
-            _end_move(index, draft, request)
+            alias_requests.clear_alias(index, draft, request)
+        case alias_requests.AliasMoveEnded():
+            alias_requests.end_move(index, draft, request)
         case _:
             assert_never(request)
     return []
@@ -99,7 +176,7 @@ def _configure(
     origins = [repository.origin for repository in wanted.repositories]
     for repository in index.desired.repositories:
         if repository.origin not in origins:
-            _withdraw_all(draft, sorted(index.of_origin(repository.origin)))
+            draft.withdraw(sorted(index.of_origin(repository.origin)))
     for origin in origins:
         if origin in scans:
             _scan(index, draft, origin, scans[origin])
@@ -111,7 +188,7 @@ def _configure_models(
     before = {spec.id: spec for spec in index.desired.models}
     after = {spec.id: spec for spec in wanted.models}
     of_config = index.of_origin(model.FROM_CONFIG)
-    _withdraw_all(draft, (id_ for id_ in before if id_ not in after and id_ in of_config))
+    draft.withdraw(id_ for id_ in before if id_ not in after and id_ in of_config)
     for id_, spec in after.items():
         # A spec that is the same in both configurations stays as the API may have changed it.
         if before.get(id_) != spec or draft.spec(id_) is None:
@@ -161,7 +238,7 @@ def _remove(
     specs = list(draft.of_name(request.name))
     removed = [spec for spec in specs if request.version in ("", spec.id.version)]
     if not removed:
-        raise _not_registered(request.name, request.version)
+        raise changeset.not_registered(request.name, request.version)
     if not changeset.may_take(removed[0].origin, model.FROM_API):
         owner = changeset.owned_by(removed[0].origin)
         raise errors.Conflict(f"model {request.name!r} belongs to {owner}: remove it there")
@@ -170,17 +247,7 @@ def _remove(
             raise errors.Conflict(
                 f"model {request.name!r} is what alias {alias.alias!r} means: clear the alias first"
             )
-    _withdraw_all(draft, (spec.id for spec in removed))
-
-
-def _not_registered(name: str, version: str) -> errors.ModelNotFound:
-    of_version = f" in version {version!r}" if version else ""
-    return errors.ModelNotFound(f"model {name!r} is not registered{of_version}")
-
-
-def _withdraw_all(draft: changeset.Changeset, ids: Iterable[model.ModelId]) -> None:
-    for id_ in ids:
-        draft.withdraw(id_)
+    draft.withdraw(spec.id for spec in removed)
 
 
 def _set_unloaded(draft: changeset.Changeset, request: events.UnloadedSet) -> None:
@@ -190,7 +257,7 @@ def _set_unloaded(draft: changeset.Changeset, request: events.UnloadedSet) -> No
     """
     specs = list(draft.of_name(request.name))
     if not specs:
-        raise _not_registered(request.name, "")
+        raise changeset.not_registered(request.name, "")
     for spec in specs:
         if request.unloaded and spec.pinned:
             raise errors.Conflict(f"model {str(spec.id)!r} is pinned: unpin it first")
@@ -223,7 +290,7 @@ def _scan(
             current = draft.spec(spec.id) or spec
             draft.put(dataclasses.replace(spec, pinned=current.pinned, unloaded=current.unloaded))
     removed = sorted(index.of_origin(origin) - served)
-    _withdraw_all(draft, (id_ for id_ in removed if _is_of(draft, id_, origin)))
+    draft.withdraw(id_ for id_ in removed if _is_of(draft, id_, origin))
     return problems
 
 
@@ -240,122 +307,3 @@ def _name_problem(draft: changeset.Changeset, name: str, origin: model.Origin) -
 def _is_of(draft: changeset.Changeset, id_: model.ModelId, origin: model.Origin) -> bool:
     spec = draft.spec(id_)
     return spec is not None and spec.origin == origin
-
-
-# Aliases
-
-
-def _set_alias(
-    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: events.AliasRequested
-) -> None:
-    """Draft what the alias's new meaning changes.
-
-    Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict if the alias does
-    not mean the `expected` model.
-    """
-    wanted, current = request.alias, draft.alias(request.alias.alias)
-    if current is None:
-        _check_may_add(request)
-    else:
-        _check_may_change(request, current)
-    if request.spec is not None:
-        draft.declare(request.spec, is_replacing=False)
-    if not any(wanted.version in ("", spec.id.version) for spec in draft.of_name(wanted.name)):
-        raise _not_registered(wanted.name, wanted.version)
-    meaning = _new_meaning(request, current)
-    draft.set_alias(meaning)
-    _withdraw_unneeded(index, draft, current, meaning)
-
-
-def _check_may_add(request: events.AliasRequested) -> None:
-    alias = request.alias.alias
-    if request.is_update_only:
-        raise errors.ModelNotFound(f"alias {alias!r} is not set")
-    if request.expected not in ("", request.alias.name):
-        raise errors.Conflict(
-            f"alias {alias!r} is not set, but was expected to mean {request.expected!r}"
-        )
-
-
-def _check_may_change(request: events.AliasRequested, current: desired.DesiredAlias) -> None:
-    alias = request.alias.alias
-    if current.origin == model.FROM_CONFIG:
-        raise errors.AlreadyExists(f"alias {alias!r} belongs to the configuration")
-    if request.alias.owner not in ("", current.owner):
-        raise errors.AlreadyExists(f"alias {alias!r} has another owner: {current.owner!r}")
-    target = current.target or current.name
-    if request.expected not in ("", target) and request.alias.name != target:
-        raise errors.Conflict(
-            f"alias {alias!r} is to mean {target!r}, but was expected to mean {request.expected!r}"
-        )
-
-
-def _new_meaning(
-    request: events.AliasRequested, current: desired.DesiredAlias | None
-) -> desired.DesiredAlias:
-    wanted = request.alias
-    if current is None:
-        return wanted
-    # The owner is kept: a change of the meaning does not give the alias up.
-    if not request.is_gradual or current.name == wanted.name:
-        return dataclasses.replace(wanted, owner=current.owner)
-    if current.target == wanted.name:
-        return current
-    return dataclasses.replace(current, target=wanted.name, failure="")
-
-
-def _withdraw_unneeded(
-    index: catalog_index.CatalogIndex,
-    draft: changeset.Changeset,
-    before: desired.DesiredAlias | None,
-    after: desired.DesiredAlias | None,
-) -> None:
-    """Withdraw models that were registered for aliases alone, once no alias needs them."""
-    if before is None:
-        return
-    kept = {after.name, after.target} if after else set()
-    for name in sorted({before.name, before.target} - kept - {""}):
-        others = (alias for alias in index.needing(name) if alias.alias != before.alias)
-        if draft.owner(name) == model.FROM_ALIAS and not any(others):
-            _withdraw_all(draft, [spec.id for spec in draft.of_name(name)])
-
-
-def _clear_alias(
-    index: catalog_index.CatalogIndex,
-    draft: changeset.Changeset,
-    request: events.AliasRemovalRequested,
-) -> None:
-    """Draft what clearing the alias changes.
-
-    Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict for an alias of
-    the configuration.
-    """
-    current = draft.alias(request.alias)
-    if current is None:
-        raise errors.ModelNotFound(f"alias {request.alias!r} is not set")
-    if current.origin == model.FROM_CONFIG:
-        raise errors.Conflict(
-            f"alias {request.alias!r} belongs to the configuration: remove it there"
-        )
-    if request.owner not in ("", current.owner):
-        raise errors.AlreadyExists(f"alias {request.alias!r} has another owner: {current.owner!r}")
-    draft.clear_alias(request.alias)
-    _withdraw_unneeded(index, draft, current, None)
-
-
-def _end_move(
-    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: AliasMoveEnded
-) -> None:
-    """Draft what changes when the alias's target has been loaded, or could not be.
-
-    Nothing changes if the alias was cleared or got another target meanwhile.
-    """
-    current = draft.alias(request.alias)
-    if current is None or current.target != request.target:
-        return
-    if request.failure:
-        draft.set_alias(dataclasses.replace(current, failure=request.failure))
-    else:
-        moved = dataclasses.replace(current, name=request.target, version="", target="", failure="")
-        draft.set_alias(moved)
-        _withdraw_unneeded(index, draft, current, moved)

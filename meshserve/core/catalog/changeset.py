@@ -1,4 +1,4 @@
-"""A set of changes to the catalog that is checked as a whole before any of them is saved.
+"""A set of changes to the catalog: checked as a whole before any is saved, and told in words.
 
 A name belongs to the origin that declared it. Only the configuration may take names over from
 another origin, and only from repositories.
@@ -7,10 +7,17 @@ another origin, and only from repositories.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from meshserve import errors
-from meshserve.core.values import catalog, catalog_sync, desired, model, registry_contents
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    desired,
+    llm_spec,
+    model,
+    registry_contents,
+)
 
 ORDER = (catalog.AliasCleared, catalog.ModelWithdrawn, catalog.ModelDeclared, desired.DesiredAlias)
 OWNERS = {
@@ -18,6 +25,7 @@ OWNERS = {
     model.OriginKind.API: "the API",
     model.OriginKind.ALIAS: "the API",
 }
+Settings = model.ModelSpec | llm_spec.LlmSpec | desired.WorkerSettings
 
 
 class Changeset:
@@ -82,8 +90,7 @@ class Changeset:
             )
 
     def _take_over(self, spec: model.ModelSpec) -> None:
-        for other in list(self.of_name(spec.id.name)):
-            self.withdraw(other.id)
+        self.withdraw([other.id for other in self.of_name(spec.id.name)])
         self.put(spec)
 
     def owner(self, name: str) -> model.Origin | None:
@@ -94,9 +101,10 @@ class Changeset:
         """Declare a version in place of any other definition."""
         self._touch(spec.id, spec)
 
-    def withdraw(self, id_: model.ModelId) -> None:
-        """Withdraw a version."""
-        self._touch(id_, None)
+    def withdraw(self, ids: Iterable[model.ModelId]) -> None:
+        """Withdraw versions."""
+        for id_ in ids:
+            self._touch(id_, None)
 
     def _touch(self, id_: model.ModelId, spec: model.ModelSpec | None) -> None:
         self._specs[id_] = spec
@@ -106,7 +114,7 @@ class Changeset:
         """Pin or unpin a version. Raises ModelNotFound."""
         spec = self.spec(id_)
         if spec is None:
-            raise errors.ModelNotFound(f"model {str(id_)!r} is not registered")
+            raise not_registered(str(id_))
         if is_pinned and spec.unloaded:
             raise errors.Conflict(f"model {str(id_)!r} is unloaded: load it first")
         self._touch(id_, dataclasses.replace(spec, pinned=is_pinned))
@@ -182,6 +190,12 @@ def owned_by(origin: model.Origin) -> str:
     return OWNERS.get(origin.kind) or f"repository {origin.place}"
 
 
+def not_registered(name: str, version: str = "") -> errors.ModelNotFound:
+    """Return the error for a model, or a version of it, that nothing has declared."""
+    of_version = f" in version {version!r}" if version else ""
+    return errors.ModelNotFound(f"model {name!r} is not registered{of_version}")
+
+
 def reusable_measurement(
     declared: catalog.ModelDeclared | None, spec: model.ModelSpec
 ) -> model.Measured | None:
@@ -189,3 +203,97 @@ def reusable_measurement(
     if declared is None or declared.spec.uri != spec.uri or declared.spec.checksum != spec.checksum:
         return None
     return declared.measured
+
+
+# In words
+
+
+def describe(
+    models: catalog.Catalog,
+    settings: desired.Desired,
+    changes: Iterable[registry_contents.RegistryChange],
+) -> tuple[str, ...]:
+    """Return one line, for users, for each thing that the changes would change in both."""
+    return tuple(line for change in changes for line in _lines(models, settings, change))
+
+
+def _lines(
+    models: catalog.Catalog, settings: desired.Desired, change: registry_contents.RegistryChange
+) -> Iterator[str]:
+    match change:
+        case catalog.ModelDeclared():
+            before = models.declared(change.spec.id)
+            how = "added" if before is None else _differences(before.spec, change.spec)
+            yield f"model {change.spec.id} {how}"
+        case catalog.ModelWithdrawn():
+            yield f"model {change.id} withdrawn"
+        case desired.DesiredAlias():
+            yield f"alias {change.alias} means {change.name}" + (
+                f", then {change.target}" if change.target else ""
+            )
+        case catalog.AliasCleared():
+            yield f"alias {change.alias} cleared"
+        case desired.Desired():
+            yield from _settings(settings, change)
+
+
+def _differences(before: Settings, after: Settings) -> str:
+    return f"changed ({', '.join(_changed_fields(before, after))})"
+
+
+def _changed_fields(before: Settings, after: Settings) -> list[str]:
+    names = (field.name for field in dataclasses.fields(after))
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
+
+
+def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
+    for pool in after.pools:
+        yield from _pool(before.pool(pool.name), pool)
+    yield from (
+        f"pool {pool.name} removed" for pool in before.pools if after.pool(pool.name) is None
+    )
+    yield from _llms(before, after)
+    yield from _gateway(before.gateway, after.gateway)
+    old, new = (
+        {repository.place: repository for repository in config.repositories}
+        for config in (before, after)
+    )
+    yield from (
+        f"repository {place} {'changed' if place in old else 'added'}"
+        for place in new
+        if old.get(place) != new[place]
+    )
+    yield from (f"repository {place} removed" for place in old if place not in new)
+
+
+def _pool(before: desired.PoolSettings | None, after: desired.PoolSettings) -> Iterator[str]:
+    if before is None:
+        yield f"pool {after.name} added: {after.workers} worker{'' if after.workers == 1 else 's'}"
+        return
+    if before.workers != after.workers:
+        yield f"pool {after.name}: {before.workers} → {after.workers} workers"
+    changed = ", ".join(_changed_fields(before.settings, after.settings))
+    if changed:
+        yield f"pool {after.name}: its workers are replaced, one after the other ({changed})"
+
+
+def _llms(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
+    old, new = ({llm.name: llm for llm in config.llms} for config in (before, after))
+    yield from (f"llm {name} added" for name in new if name not in old)
+    yield from (
+        f"llm {name} {_differences(old[name], new[name])}"
+        for name in new
+        if name in old and old[name] != new[name]
+    )
+    yield from (f"llm {name} removed" for name in old if name not in new)
+
+
+def _gateway(before: desired.GatewaySettings, after: desired.GatewaySettings) -> Iterator[str]:
+    if before.listen != after.listen:
+        yield f"gateway listens on {after.listen}"
+    if before.request_bytes_max != after.request_bytes_max:
+        yield f"gateway takes requests of up to {after.request_bytes_max} bytes"
+    if before.keys != after.keys:
+        yield "gateway's API keys changed"
+    if before.cors_origins != after.cors_origins:
+        yield "gateway's CORS origins changed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import assert_never
 
-from meshserve.core.catalog import admin_queue, admin_requests, catalog_index
+from meshserve.core.catalog import admin_requests, alias_requests, catalog_index
 from meshserve.core.llm import llms
 from meshserve.core.mesh import catalog_distribution, copy_requests, hot_models, mesh_view, pins
 from meshserve.core.processes import gateways, workers
@@ -48,7 +48,7 @@ class Mesh:
         self._distribution = catalog_distribution.CatalogDistribution(
             self.catalog, self.workers, self._out
         )
-        self.admin_queue = admin_queue.AdminQueue(self.catalog, self._out)
+        self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
@@ -292,7 +292,7 @@ class Mesh:
         self.pins.load_again(waiting[1:])
         alias = waiting[0]
         self.admin_queue.add(
-            admin_requests.AliasMoveEnded(alias.alias, alias.target, event.failure)
+            alias_requests.AliasMoveEnded(alias.alias, alias.target, event.failure)
         )
 
     # Reading

@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from meshserve import errors
-from meshserve.core.catalog import admin_requests
 from meshserve.core.values import desired, events, llm_spec, model
 from tests.core import world
-
-REPOSITORY = desired.RepositorySettings("/repo")
-POOLS = (world.pool(workers=1), world.pool("gpu", 1))
-
-
-def configured(
-    *names: str, origin: model.Origin = model.FROM_CONFIG, **fields: Any
-) -> tuple[model.ModelSpec, ...]:
-    return tuple(world.spec(name, origin=origin, **fields) for name in names)
-
-
-@pytest.fixture
-def mesh_world() -> Iterator[world.World]:
-    fresh = world.World()
-    fresh.apply(
-        pools=POOLS,
-        models=configured("conf"),
-        aliases=(desired.DesiredAlias("al", "conf", origin=model.FROM_CONFIG),),
-        repositories=(REPOSITORY,),
-    )
-    fresh.feed(events.ModelsRegistered((world.spec("api"),)))
-    yield fresh
-    fresh.check()
+from tests.core.catalog import conftest
 
 
 def scanned(*specs: model.ModelSpec) -> events.RepositoryScanned:
     return events.RepositoryScanned(
-        REPOSITORY.origin,
-        tuple(dataclasses.replace(spec, origin=REPOSITORY.origin) for spec in specs),
-    )
-
-
-def alias(name: str, target: str, **fields: Any) -> events.AliasRequested:
-    return events.AliasRequested(
-        desired.DesiredAlias(name, target, owner=fields.pop("owner", "")), **fields
+        conftest.REPOSITORY.origin,
+        tuple(dataclasses.replace(spec, origin=conftest.REPOSITORY.origin) for spec in specs),
     )
 
 
@@ -59,13 +28,16 @@ def test_the_same_configuration_changes_nothing(mesh_world: world.World) -> None
 
 def test_only_what_differs_is_touched(mesh_world: world.World) -> None:
     words = mesh_world.apply(
-        pools=POOLS, models=configured("conf", "more"), aliases=(), repositories=(REPOSITORY,)
+        pools=conftest.POOLS,
+        models=conftest.configured("conf", "more"),
+        aliases=(),
+        repositories=(conftest.REPOSITORY,),
     )
     assert words == ("alias al cleared", "model more:1 added")
 
 
 def test_what_others_registered_outlives_a_configuration(mesh_world: world.World) -> None:
-    mesh_world.apply(pools=POOLS)
+    mesh_world.apply(pools=conftest.POOLS)
     assert sorted(mesh_world.saved_models) == [model.ModelId("api")]
 
 
@@ -73,7 +45,7 @@ def test_a_pin_at_run_time_outlives_a_configuration_that_says_the_same(
     mesh_world: world.World,
 ) -> None:
     mesh_world.feed(events.PinRequested(model.ModelId("conf"), is_pinned=True))
-    mesh_world.apply(pools=POOLS, models=configured("conf", "more"))
+    mesh_world.apply(pools=conftest.POOLS, models=conftest.configured("conf", "more"))
     assert mesh_world.saved_models[model.ModelId("conf")].pinned
 
 
@@ -81,17 +53,18 @@ def test_a_configuration_against_a_registered_model_changes_nothing_at_all(
     mesh_world: world.World,
 ) -> None:
     wanted = desired.Desired(
-        pools=POOLS, models=(*configured("new"), *configured("api", uri="/other"))
+        pools=conftest.POOLS,
+        models=(*conftest.configured("new"), *conftest.configured("api", uri="/other")),
     )
     assert mesh_world.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
     assert model.ModelId("new") not in mesh_world.saved_models
 
 
 def test_a_configuration_against_a_set_alias_is_refused(mesh_world: world.World) -> None:
-    mesh_world.feed(alias("mine", "api"))
+    mesh_world.feed(conftest.alias("mine", "api"))
     wanted = desired.Desired(
-        pools=POOLS,
-        models=configured("conf"),
+        pools=conftest.POOLS,
+        models=conftest.configured("conf"),
         aliases=(desired.DesiredAlias("mine", "conf", origin=model.FROM_CONFIG),),
     )
     assert mesh_world.refused(events.ConfigApplied(wanted)) == "AlreadyExists"
@@ -99,23 +72,32 @@ def test_a_configuration_against_a_set_alias_is_refused(mesh_world: world.World)
 
 def test_a_pool_with_registered_models_is_not_removed(mesh_world: world.World) -> None:
     mesh_world.feed(events.ModelsRegistered((world.spec("big", pool="gpu"),)))
-    assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS[:1]))) == "Conflict"
-    assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=POOLS))) == ""
+    assert (
+        mesh_world.refused(events.ConfigApplied(desired.Desired(pools=conftest.POOLS[:1])))
+        == "Conflict"
+    )
+    assert mesh_world.refused(events.ConfigApplied(desired.Desired(pools=conftest.POOLS))) == ""
 
 
 def test_a_repository_that_is_not_configured_any_more_is_not_served(
     mesh_world: world.World,
 ) -> None:
     mesh_world.feed(scanned(world.spec("r")))
-    assert "model r:1 withdrawn" in mesh_world.apply(pools=POOLS, models=configured("conf"))
+    assert "model r:1 withdrawn" in mesh_world.apply(
+        pools=conftest.POOLS, models=conftest.configured("conf")
+    )
 
 
 def test_a_name_taken_over_from_a_repository_comes_back_to_it(mesh_world: world.World) -> None:
     mesh_world.feed(scanned(world.spec("r")))
-    mesh_world.apply(pools=POOLS, models=configured("r", uri="/other"), repositories=(REPOSITORY,))
+    mesh_world.apply(
+        pools=conftest.POOLS,
+        models=conftest.configured("r", uri="/other"),
+        repositories=(conftest.REPOSITORY,),
+    )
     assert mesh_world.saved_models[model.ModelId("r")].origin == model.FROM_CONFIG
-    mesh_world.apply(pools=POOLS, repositories=(REPOSITORY,))
-    assert mesh_world.saved_models[model.ModelId("r")].origin == REPOSITORY.origin
+    mesh_world.apply(pools=conftest.POOLS, repositories=(conftest.REPOSITORY,))
+    assert mesh_world.saved_models[model.ModelId("r")].origin == conftest.REPOSITORY.origin
 
 
 # Models
@@ -158,7 +140,7 @@ def test_one_version_is_removed_alone(mesh_world: world.World) -> None:
 
 
 def test_a_model_that_an_alias_means_stays(mesh_world: world.World) -> None:
-    mesh_world.feed(alias("mine", "api"))
+    mesh_world.feed(conftest.alias("mine", "api"))
     assert mesh_world.refused(events.ModelRemoved("api")) == "Conflict"
     mesh_world.feed(events.AliasRemovalRequested("mine"))
     assert mesh_world.refused(events.ModelRemoved("api")) == ""
@@ -191,7 +173,9 @@ def test_a_scan_leaves_others_names_alone_and_says_so(mesh_world: world.World) -
 def test_a_scan_leaves_the_names_of_llms_alone() -> None:
     mesh_world = world.World()
     mesh_world.apply(
-        pools=POOLS, repositories=(REPOSITORY,), llms=(llm_spec.LlmSpec("chat", "/chat"),)
+        pools=conftest.POOLS,
+        repositories=(conftest.REPOSITORY,),
+        llms=(llm_spec.LlmSpec("chat", "/chat"),),
     )
     assert mesh_world.feed(scanned(world.spec("chat"))) == (
         "model 'chat:1' of repository /repo is not served: the name is an LLM's",
@@ -236,130 +220,3 @@ def test_a_scan_of_a_repository_that_is_not_configured_changes_nothing(
         )
         == ()
     )
-
-
-# Aliases
-
-
-def test_a_new_alias_means_its_model_at_once(mesh_world: world.World) -> None:
-    assert mesh_world.feed(alias("mine", "api", is_gradual=True)) == ("alias mine means api",)
-
-
-def test_an_alias_that_is_set_gradually_moves_once_its_target_answers(
-    mesh_world: world.World,
-) -> None:
-    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
-    mesh_world.feed(alias("mine", "api"))
-    mesh_world.feed(alias("mine", "next", is_gradual=True))
-    assert (mesh_world.saved_aliases["mine"].name, mesh_world.saved_aliases["mine"].target) == (
-        "api",
-        "next",
-    )
-    mesh_world.settle()
-    assert (mesh_world.saved_aliases["mine"].name, mesh_world.saved_aliases["mine"].target) == (
-        "next",
-        "",
-    )
-
-
-def test_an_alias_whose_target_fails_stays_and_says_why(mesh_world: world.World) -> None:
-    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
-    mesh_world.feed(alias("mine", "api"))
-    mesh_world.failing_loads = {"next"}
-    mesh_world.feed(alias("mine", "next", is_gradual=True))
-    mesh_world.perform_all()
-    assert mesh_world.saved_aliases["mine"] == desired.DesiredAlias(
-        "mine", "api", target="next", failure="it is broken"
-    )
-
-
-def test_an_alias_that_moves_can_be_sent_back(mesh_world: world.World) -> None:
-    mesh_world.feed(events.ModelsRegistered((world.spec("next"),)))
-    mesh_world.feed(alias("mine", "api"))
-    mesh_world.feed(alias("mine", "next", is_gradual=True))
-    mesh_world.feed(alias("mine", "api", is_gradual=True))
-    mesh_world.settle()
-    assert mesh_world.saved_aliases["mine"] == desired.DesiredAlias("mine", "api")
-
-
-@pytest.mark.parametrize(
-    ("admin_request", "refusal"),
-    [
-        (alias("new", "none"), "ModelNotFound"),
-        (alias("new", "api", is_update_only=True), "ModelNotFound"),
-        (alias("new", "api", expected="conf"), "Conflict"),
-        (alias("new", "api", expected="api"), ""),
-        (alias("mine", "conf", expected="other"), "Conflict"),
-        (alias("mine", "conf", expected="api"), ""),
-        (alias("mine", "api", expected="other"), ""),
-        (alias("mine", "conf", owner="somebody"), "AlreadyExists"),
-        (alias("al", "api"), "AlreadyExists"),
-        (alias("conf", "api"), "AlreadyExists"),
-    ],
-)
-def test_an_alias_is_set_under_conditions(
-    mesh_world: world.World, admin_request: events.AliasRequested, refusal: str
-) -> None:
-    mesh_world.feed(alias("mine", "api", owner="me"))
-    assert mesh_world.refused(admin_request) == refusal
-
-
-@pytest.mark.parametrize(
-    ("admin_request", "refusal"),
-    [
-        (events.AliasRemovalRequested("none"), "ModelNotFound"),
-        (events.AliasRemovalRequested("al"), "Conflict"),
-        (events.AliasRemovalRequested("mine", "somebody"), "AlreadyExists"),
-        (events.AliasRemovalRequested("mine", "me"), ""),
-        (events.AliasRemovalRequested("mine"), ""),
-    ],
-)
-def test_an_alias_is_cleared_under_conditions(
-    mesh_world: world.World, admin_request: events.AliasRemovalRequested, refusal: str
-) -> None:
-    mesh_world.feed(alias("mine", "api", owner="me"))
-    assert mesh_world.refused(admin_request) == refusal
-
-
-def registered_for_alias(name: str) -> events.AliasRequested:
-    return alias("mine", name, is_gradual=True, spec=world.spec(name, origin=model.FROM_ALIAS))
-
-
-def test_what_was_registered_for_an_alias_goes_with_it(mesh_world: world.World) -> None:
-    mesh_world.feed(registered_for_alias("v1"))
-    mesh_world.feed(events.AliasRemovalRequested("mine"))
-    assert model.ModelId("v1") not in mesh_world.saved_models
-
-
-def test_what_was_registered_for_an_alias_goes_when_the_alias_has_moved(
-    mesh_world: world.World,
-) -> None:
-    mesh_world.feed(registered_for_alias("v1"))
-    mesh_world.feed(registered_for_alias("v2"))
-    assert model.ModelId("v1") in mesh_world.saved_models
-    mesh_world.settle()
-    assert model.ModelId("v1") not in mesh_world.saved_models
-    assert model.ModelId("v2") in mesh_world.saved_models
-
-
-def test_what_another_alias_needs_stays(mesh_world: world.World) -> None:
-    mesh_world.feed(registered_for_alias("v1"))
-    mesh_world.feed(alias("other", "v1"))
-    mesh_world.feed(events.AliasRemovalRequested("mine"))
-    assert model.ModelId("v1") in mesh_world.saved_models
-
-
-def test_a_move_that_ends_for_an_alias_with_another_target_changes_nothing(
-    mesh_world: world.World,
-) -> None:
-    mesh_world.feed(alias("mine", "api"))
-    ended = admin_requests.AliasMoveEnded("mine", "conf")
-    assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
-    ended = admin_requests.AliasMoveEnded("none", "conf")
-    assert admin_requests.decide(mesh_world.mesh.catalog, ended, {}).changes == ()
-
-
-def test_a_target_that_is_asked_for_twice_is_one_move(mesh_world: world.World) -> None:
-    mesh_world.feed(alias("mine", "api"))
-    mesh_world.feed(alias("mine", "conf", is_gradual=True))
-    assert mesh_world.feed(alias("mine", "conf", is_gradual=True)) == ()

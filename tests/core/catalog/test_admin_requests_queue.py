@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from meshserve import errors
-from meshserve.core.catalog import admin_queue, catalog_index
+from meshserve.core.catalog import admin_requests, catalog_index
 from meshserve.core.values import catalog, commands, desired, events
 from tests.core import world
 
@@ -23,8 +23,8 @@ def out() -> list[Any]:
 
 
 @pytest.fixture
-def queue(index: catalog_index.CatalogIndex, out: list[Any]) -> admin_queue.AdminQueue:
-    return admin_queue.AdminQueue(index, out)
+def queue(index: catalog_index.CatalogIndex, out: list[Any]) -> admin_requests.AdminQueue:
+    return admin_requests.AdminQueue(index, out)
 
 
 def registration(*names: str, **fields: Any) -> events.ModelsRegistered:
@@ -38,7 +38,7 @@ def drain(out: list[commands.Command]) -> list[tuple[str, Any]]:
 
 
 def save(
-    queue: admin_queue.AdminQueue,
+    queue: admin_requests.AdminQueue,
     index: catalog_index.CatalogIndex,
     changes: tuple[catalog.ModelDeclared],
 ) -> None:
@@ -48,7 +48,7 @@ def save(
 
 
 def test_a_request_is_acknowledged_once_its_changes_are_saved(
-    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+    queue: admin_requests.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
 ) -> None:
     queue.add(registration("a"), "t1")
     (command,) = out
@@ -59,7 +59,7 @@ def test_a_request_is_acknowledged_once_its_changes_are_saved(
 
 
 def test_the_next_request_is_decided_on_what_the_one_before_has_left(
-    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+    queue: admin_requests.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
 ) -> None:
     queue.add(registration("a"), "t1")
     queue.add(registration("a", uri="/other"), "t2")
@@ -73,7 +73,7 @@ def test_the_next_request_is_decided_on_what_the_one_before_has_left(
 
 
 def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(
-    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+    queue: admin_requests.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
 ) -> None:
     queue.add(registration("a"), "t1")
     queue.add(registration("b"), "t2")
@@ -86,7 +86,7 @@ def test_a_save_that_fails_refuses_its_request_and_lets_the_next_one_go_on(
 
 
 def test_a_request_that_changes_nothing_is_acknowledged_at_once(
-    queue: admin_queue.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+    queue: admin_requests.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
 ) -> None:
     queue.add(events.ConfigApplied(index.desired), "t")
     assert out == [commands.Acknowledge("t")]
@@ -94,14 +94,14 @@ def test_a_request_that_changes_nothing_is_acknowledged_at_once(
 
 
 def test_a_request_without_a_ticket_is_answered_by_nothing(
-    queue: admin_queue.AdminQueue, out: list[Any]
+    queue: admin_requests.AdminQueue, out: list[Any]
 ) -> None:
     queue.add(events.ModelRemoved("none"))
     assert out == []
 
 
 def test_a_bug_in_one_decision_is_an_answer_and_holds_up_nothing(
-    queue: admin_queue.AdminQueue, out: list[Any]
+    queue: admin_requests.AdminQueue, out: list[Any]
 ) -> None:
     with pytest.raises(AttributeError):
         queue.add(events.ModelsRegistered(cast("Any", (None,))), "t1")
@@ -109,6 +109,8 @@ def test_a_bug_in_one_decision_is_an_answer_and_holds_up_nothing(
     assert drain(out) == [("Refuse", "t1"), ("SaveChanges", None)]
 
 
-def test_an_answer_of_the_registry_without_a_save_is_a_bug(queue: admin_queue.AdminQueue) -> None:
+def test_an_answer_of_the_registry_without_a_save_is_a_bug(
+    queue: admin_requests.AdminQueue,
+) -> None:
     with pytest.raises(AssertionError, match="no changes are being saved"):
         queue.saved()
