@@ -16,6 +16,7 @@ from rich.console import Console
 
 from meshserve import config
 from meshserve.cli import config_commands, connection, progress_view, terminal, units
+from meshserve.client import admin
 from meshserve.launch import detach, lifecycle, mesh_file
 
 commands = {name: typer.Typer(add_completion=False) for name in ("up", "down")}
@@ -75,7 +76,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _apply(endpoint: str, settings: config.Config, out: Console) -> None:
-    changes = lifecycle.apply(endpoint, settings)
+    with admin.AdminClient(endpoint, settings.admin_key) as client:
+        changes = client.apply(config.document(settings))
     out.print(f"a mesh is running at {endpoint}: {'applied' if changes else 'nothing to change'}")
     for change in changes:
         out.print(f"  {change}", soft_wrap=True)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from meshserve import errors, tasks
-from meshserve.control import effects, monitor, registry_effects
+from meshserve.control import effects, monitor
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh, mesh_view
 from meshserve.core.values import (
@@ -55,7 +55,7 @@ class Controller:
         self._answer_held = answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
         self._effects = effects.Effects(cluster, clock, self.post, self._mesh.gateway_snapshot)
-        self._registry = registry_effects.RegistryEffects(store, self.post)
+        self._registry = effects.RegistryEffects(store, self.post)
         self._monitor = monitor.Monitor(cluster, clock, self.post, self._progress)
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""Starts a mesh, changes a running one, and ends it."""
+"""Starts a mesh, and ends it."""
 
 from __future__ import annotations
 
@@ -224,15 +224,6 @@ def _drain(endpoint: str) -> None:
                     f"the mesh at {endpoint} has not ended within {DRAIN_S:g} s"
                 )
             time.sleep(POLL_S)
-
-
-def apply(endpoint: str, settings: config.Config) -> list[str]:
-    """Have the running mesh follow this configuration; return the changes, a line each.
-
-    Raises ConfigInvalid if the mesh refuses it, Unavailable if no mesh answers.
-    """
-    with admin.AdminClient(endpoint, settings.admin_key) as client:
-        return client.apply(config.document(settings))
 
 
 def starting_llms(endpoint: str, settings: config.Config) -> list[str]:

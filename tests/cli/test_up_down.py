@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from meshserve import errors
+from meshserve import config, errors
 from meshserve.cli import up_down
 from meshserve.launch import start_status
 from meshserve.llm import vllm_args
-from tests.cli import conftest
+from tests.cli import conftest, fake_mesh
 
 ENDPOINT = "http://127.0.0.1:8080"
 CONFIG = "models: [{name: digits, uri: m.onnx}]\n"
@@ -29,7 +30,6 @@ class FakeLaunch:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
-        self.changes: list[str] = []
         self.starting: list[str] = []
         self.running = None
         self.failure = None
@@ -42,10 +42,6 @@ class FakeLaunch:
         self.calls.append(("up", name, config_path, address))
         report(start_status.StartProgress("ray", 1, 1, "started"))
         return self
-
-    def apply(self, endpoint: Any, settings: Any) -> Any:
-        self.calls.append(("apply", endpoint, len(settings.models)))
-        return self.changes
 
     def start(self, config_path: Any, address: Any) -> Any:
         self.calls.append(("detach", config_path, address))
@@ -150,20 +146,52 @@ def test_up_detached(launch: Any, run: conftest.Run) -> None:
     assert done.stdout.splitlines()[-1] == "`meshserve down` drains and ends it."
 
 
-def test_a_second_up_applies_the_difference(launch: Any, run: conftest.Run) -> None:
-    launch.running, launch.changes = ENDPOINT, ["model [x] added", "pool default: 2 → 3 workers"]
+def test_a_second_up_applies_the_difference(
+    launch: Any, run: conftest.Run, fake: fake_mesh.FakeMesh, tmp_path: Path
+) -> None:
+    launch.running = fake.endpoint
+    fake.refusal = 200, '{"changes": ["model [x] added", "pool default: 2 → 3 workers"]}'
     done = run("up", "c.yaml")
-    assert launch.calls == [("apply", ENDPOINT, 1)]
+    assert launch.calls == []
+    ((method, path, document),) = fake.requests
+    assert (method, path) == ("POST", "/mesh/v1/apply")
+    assert document == json.loads(json.dumps(config.document(config.load(tmp_path / "c.yaml"))))
     assert done.stdout.splitlines() == [
-        f"a mesh is running at {ENDPOINT}: applied",
+        f"a mesh is running at {fake.endpoint}: applied",
         "  model [x] added",
         "  pool default: 2 → 3 workers",
     ]
 
 
-def test_a_second_up_without_a_difference(launch: Any, run: conftest.Run) -> None:
-    launch.running = ENDPOINT
-    assert run("up", "c.yaml").stdout == f"a mesh is running at {ENDPOINT}: nothing to change\n"
+def test_a_second_up_without_a_difference(
+    launch: Any, run: conftest.Run, fake: fake_mesh.FakeMesh
+) -> None:
+    launch.running = fake.endpoint
+    fake.refusal = 200, '{"changes": []}'
+    done = run("up", "c.yaml")
+    assert done.stdout == f"a mesh is running at {fake.endpoint}: nothing to change\n"
+
+
+def test_a_second_up_that_the_mesh_refuses_names_each_mistake(
+    launch: Any, run: conftest.Run, fake: fake_mesh.FakeMesh
+) -> None:
+    launch.running = fake.endpoint
+    fake.refusal = 400, '{"error": "a: wrong\\nb: wrong"}'
+    done = run("up", "c.yaml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "a: wrong\nb: wrong" in done.stderr
+
+
+def test_a_second_up_shows_the_admin_key_of_the_configuration(
+    launch: Any, run: conftest.Run, fake: fake_mesh.FakeMesh, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "gateway: {keys: [{client: a, key: k}, {client: b, key: k2, admin: true}]}\n"
+    )
+    launch.running = fake.endpoint
+    fake.refusal = 200, '{"changes": []}'
+    run("up", "c.yaml")
+    assert fake.keys == ["Bearer k2"]
 
 
 def test_a_bad_config_starts_nothing(launch: Any, run: conftest.Run, tmp_path: Path) -> None:

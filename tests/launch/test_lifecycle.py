@@ -14,7 +14,6 @@ import pytest
 
 from meshserve import config, errors
 from meshserve.launch import lifecycle, mesh_file
-from tests import support
 from tests.launch import conftest
 
 ADMIN_KEY = "gateway: {keys: [{client: a, key: plain}, {client: b, key: k, admin: true}]}\n"
@@ -70,53 +69,6 @@ def test_no_llm_is_starting_where_the_mesh_gives_no_status(
 ) -> None:
     mesh.answers["/mesh/v1/status"] = answer
     assert lifecycle.starting_llms(mesh.endpoint, settings()) == []
-
-
-# Apply
-
-
-def test_apply_sends_the_whole_configuration_and_returns_the_changes(
-    mesh: conftest.StubMesh, settings: conftest.Settings
-) -> None:
-    mesh.answers["/mesh/v1/apply"] = (200, '{"changes": ["model a:1 added"]}')
-    assert lifecycle.apply(mesh.endpoint, settings(ADMIN_KEY)) == ["model a:1 added"]
-    document = json.loads(json.dumps(config.document(settings(ADMIN_KEY))))
-    assert mesh.requests == [("/mesh/v1/apply", "Bearer k", document)]
-
-
-def test_apply_takes_the_key_from_the_environment_where_the_configuration_has_none(
-    mesh: conftest.StubMesh, settings: conftest.Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MESHSERVE_API_KEY", "from-env")
-    mesh.answers["/mesh/v1/apply"] = (200, '{"changes": []}')
-    lifecycle.apply(mesh.endpoint, settings())
-    assert mesh.requests[0][1] == "Bearer from-env"
-
-
-@pytest.mark.parametrize(
-    ("answer", "error_class", "message"),
-    [
-        ((400, '{"error": "pools: unknown"}'), errors.ConfigInvalid, "^pools: unknown$"),
-        ((403, '{"error": "not an admin"}'), errors.MeshError, "^not an admin"),
-        ((502, "<html>bad gateway"), errors.MeshError, "502 .*<html>bad gateway"),
-    ],
-)
-def test_apply_raises_the_reason_of_the_mesh(
-    mesh: conftest.StubMesh,
-    settings: conftest.Settings,
-    answer: tuple[int, str],
-    error_class: type[errors.MeshError],
-    message: str,
-) -> None:
-    mesh.answers["/mesh/v1/apply"] = answer
-    with pytest.raises(error_class, match=message) as caught:
-        lifecycle.apply(mesh.endpoint, settings())
-    assert type(caught.value) is error_class
-
-
-def test_apply_without_a_mesh_is_unavailable(settings: conftest.Settings) -> None:
-    with pytest.raises(errors.Unavailable, match="no mesh answers"):
-        lifecycle.apply(f"http://127.0.0.1:{support.free_port()}", settings())
 
 
 # Down

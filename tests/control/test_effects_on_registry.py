@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meshserve.control import registry_effects
+from meshserve.control import effects
 from meshserve.core.values import catalog, commands, events, model
 from meshserve.testing import fake_store
 from tests import support
@@ -20,7 +20,7 @@ class Stage:
     def __init__(self) -> None:
         self.store = fake_store.FakeStore()
         self.events: list[Any] = []  # tests know which events come
-        self.registry = registry_effects.RegistryEffects(self.store, self.events.append)
+        self.registry = effects.RegistryEffects(self.store, self.events.append)
 
     async def until(self, count: int) -> list[Any]:
         await support.wait_until_async(lambda: len(self.events) >= count, what=f"{count} events")
