@@ -8,11 +8,13 @@
     ├── PayloadTooLarge       the message is over the limit           RESOURCE_EXHAUSTED   413
     ├── LoadFailed            the model can't be loaded               FAILED_PRECONDITION  424
     │   ├── ModelTooBig       it is bigger than the whole budget
-    │   └── MissingExtra      its library is not installed
+    │   ├── MissingExtra      its library is not installed
+    │   └── LoadDied          its own process died during the load
     ├── Overloaded            a queue, rate or quota is full          RESOURCE_EXHAUSTED   429
     ├── Unauthenticated       no or unknown credentials               UNAUTHENTICATED      401
     ├── PermissionDenied      known credentials, not allowed          PERMISSION_DENIED    403
     ├── ModelRaised           the model's own code raised             INTERNAL             500
+    │   └── ModelDied         its own process died during the run
     ├── Unsupported           a known method that is not offered      UNIMPLEMENTED        501
     ├── Unavailable           draining, or no worker left             UNAVAILABLE          503
     ├── DeadlineExceeded      the caller's time is over               DEADLINE_EXCEEDED    504
@@ -91,6 +93,10 @@ class MissingExtra(LoadFailed):
     """The library that runs the model is not installed; the message names the extra to install."""
 
 
+class LoadDied(LoadFailed):
+    """The model's own process died while it loaded; the message names the signal or exit code."""
+
+
 class Overloaded(MeshError):
     """A queue, rate or quota is full."""
 
@@ -113,6 +119,10 @@ class ModelRaised(MeshError):
     """The model's own code raised; the message is its own, without a traceback."""
 
     grpc_code, http_status = 13, 500
+
+
+class ModelDied(ModelRaised):
+    """The model's own process died while it ran; the message names the signal or exit code."""
 
 
 class Unsupported(MeshError):

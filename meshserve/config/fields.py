@@ -225,6 +225,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
 Folder = Annotated[Path, AfterValidator(_local_folder)]
 Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
 Database = Annotated[Text, AfterValidator(_database)]
+Isolation = Literal["none", "process"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",

@@ -47,6 +47,9 @@ class ModelSection(fields.Section):
     """`sha256:<hex>` that the fetched bytes must have."""
     load_timeout_s: fields.Seconds | None = None
     """How long its load may take. Default: its pool's."""
+    isolate: fields.Isolation | None = None
+    """`process`: in a process of its own, so that a crash takes down only this model; `none`: in
+    the worker. Default: its pool's."""
     batching: fields.Flag | None = None
     """Whether requests that arrive together may be run together. `true` promises that no row of
     the first dimension influences another. Default: only where that is known of the model."""
@@ -80,6 +83,7 @@ class ModelSection(fields.Section):
             inputs=tuple(tensor.spec() for tensor in self.inputs),
             outputs=tuple(tensor.spec() for tensor in self.outputs),
             options=self.options,
+            isolate=self.isolate or "",
             origin=origin,
         )
 

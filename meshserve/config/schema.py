@@ -121,6 +121,9 @@ class PoolSection(fields.Section):
     """How many requests one worker holds before it answers 429."""
     load_timeout_s: fields.Seconds = 120.0
     """How long a load may take before it counts as failed."""
+    isolate: fields.Isolation = "none"
+    """Where its models run: `none`, in the worker; `process`, each in a process of its own, so
+    that a crash takes down only the model. That costs memory and time: see docs/operations.md."""
     copies_max: fields.Count = 8
     """The largest number of workers that serve one busy model; with 1 each model is on one
     worker."""
@@ -219,6 +222,7 @@ class Config(fields.Section):
             idle_unload_s=pool.idle_unload_s,
             loads_parallel=pool.loads_parallel,
             queue_max=pool.queue_max,
+            isolate=pool.isolate,
             cache_path=str(self.cache_path),
             cache_bytes_max=self.cache.size,
             artifact_bytes_max=self.cache.artifact_bytes_max,

@@ -14,6 +14,16 @@ def test_a_model_has_its_own_load_timeout_or_its_pools() -> None:
     assert default.spec(11.0, model.FROM_API).load_timeout_s == 11.0
 
 
+def test_a_model_says_where_it_runs_or_leaves_that_to_its_pool() -> None:
+    specs = [
+        config.parse_model({"name": "a", "uri": "/a", **own}).spec(1.0, model.FROM_API)
+        for own in ({}, {"isolate": "process"}, {"isolate": "none"})
+    ]
+    assert [spec.isolate for spec in specs] == ["", "process", "none"]
+    with pytest.raises(errors.ConfigInvalid, match="isolate: expected none or process, got"):
+        config.parse_model({"name": "a", "uri": "/a", "isolate": "procces"})
+
+
 def test_aliases_mean_one_version() -> None:
     entry = config.parse_model({"name": "a", "uri": "/a", "version": 3, "aliases": ["b"]})
     assert entry.desired_aliases() == (desired.DesiredAlias("b", "a", "3", model.FROM_CONFIG),)

@@ -11,8 +11,9 @@ from typing import Any
 from meshserve import errors
 from meshserve.core.memory import copies, eviction, residency
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.values import model
+from meshserve.core.values import model, process_death
 
+KILLED = process_death.ProcessDeath(signal_number=11)
 BROKEN = errors.LoadFailed("the file is broken")
 
 
@@ -188,6 +189,10 @@ class Play:
         key = self.key(name)
         del self.orders.loading[key]
         self.send(ev.CopyLoadFailed(key, error))
+
+    def die(self, name: str) -> None:
+        """Let the process of the model's copy be killed."""
+        self.send(ev.CopyDied(self.key(name), KILLED))
 
     def finish_free(self, name: str) -> None:
         """Let the eviction of the model's copy end."""

@@ -104,6 +104,7 @@ class TritonRepository:
             "trust": spec.trust,
             "checksum": spec.checksum,
             "load_timeout_s": spec.load_timeout_s,
+            "isolate": spec.isolate or None,
         }
         changed = self._service.spec({**current, **entry})
         described = dataclasses.replace(changed, description=description)

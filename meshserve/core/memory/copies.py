@@ -66,8 +66,9 @@ class LoadFailure:
 class Copy:
     """One copy of a model's artifact: its needs, its bookings, its users and its waiters.
 
-    `need` is the memory that it takes once loaded; a load takes `load_extra_bytes` of host memory
-    on top. `uses` counts uses, old ones less, and `score` is given by the eviction policy. `names`
+    `need` is the memory that it takes once loaded, which it was at `loaded_s`; a load takes
+    `load_extra_bytes` of host memory on top. `deaths` counts those of its process, if it has one of
+    its own. `uses` counts uses, old ones less, and `score` is given by the eviction policy. `names`
     are the models that the copy serves, `pins` those of them that are pinned.
 
     Only the memory account writes `booked`, its parts `freeing` (ordered out, not free yet) and
@@ -96,6 +97,8 @@ class Copy:
     names: set[model.ModelId] = field(default_factory=set)
     pins: frozenset[model.ModelId] = frozenset()
     failure: LoadFailure | None = None
+    loaded_s: float = 0.0
+    deaths: backoff.Backoff | None = None
 
     def apply_artifact(self, artifact: ev.ArtifactFetched) -> None:
         """Take over what the artifact promises, but keep what a load here has measured."""
@@ -112,8 +115,9 @@ class Copy:
         if self.state is not CopyPhase.LOADING:
             self.load_extra_bytes = load_extra_bytes
 
-    def record_load(self, footprint: model.Footprint, load_s: float) -> None:
-        """Keep what a load has measured: `footprint`, in `load_s` seconds."""
+    def record_load(self, footprint: model.Footprint, load_s: float, now_s: float) -> None:
+        """Keep what a load that ended at `now_s` has measured: `footprint`, in `load_s` seconds."""
+        self.loaded_s = now_s
         self.need, self.load_s, self.is_measured, self.failure = footprint, load_s, True, None
 
     @property

@@ -10,6 +10,9 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import WAITABLE, CopyPhase
 from meshserve.core.values import model
 
+LEFT = frozenset({CopyPhase.FAILED, CopyPhase.ABSENT, CopyPhase.DRAINING, CopyPhase.EVICTING})
+"""Phases of a copy that a request would have to load again."""
+
 
 class LeaseRequests:
     """The copy that each model is bound to, and the requests that wait for models."""
@@ -75,7 +78,8 @@ class LeaseRequests:
         """Return the error if no request may wait for the copy now, else None."""
         failure, state, now_s = copy.failure, copy.state, self._pool.now_s
         if failure:
-            is_backing_off = state is CopyPhase.FAILED and not failure.retry.is_due(now_s)
+            # A copy whose process died is freed first: until it is due, nothing may wait for it.
+            is_backing_off = state in LEFT and not failure.retry.is_due(now_s)
             if is_backing_off or state is CopyPhase.STUCK:
                 return failure.refusal(now_s)
         # In other phases the copy's bytes are booked, or its load decides whether it fits.

@@ -14,6 +14,7 @@ from meshserve.core import backoff
 from meshserve.core.memory import (
     admission,
     copies,
+    copy_deaths,
     eviction,
     invariants,
     lease_requests,
@@ -51,6 +52,7 @@ class Residency:
         self._requests = lease_requests.LeaseRequests(
             self._pool, self._waiters, self._admission, limits
         )
+        self._deaths = copy_deaths.CopyDeaths(self._pool, self._requests)
         self.bindings = self._requests.bindings
         self.copies = self._pool.copies
         self.account = self._pool.account
@@ -78,6 +80,8 @@ class Residency:
                 self._finish_load(event)
             case ev.CopyLoadFailed():
                 self._fail_load(event)
+            case ev.CopyDied():
+                self._deaths.record(event)
             case ev.CopyFreed() | ev.CopyOffloaded():
                 self._finish_free_or_offload(event)
             case ev.LoadOverheadKnown():
@@ -98,8 +102,6 @@ class Residency:
                 self._check_time()
             case _:
                 assert_never(event)
-        if not self._out:
-            return []
         commands = self._out.copy()
         self._out.clear()
         return commands
@@ -252,7 +254,7 @@ class Residency:
         copy = self.copies[event.key]
         self.counts.loads += 1
         self._pool.move(copy, CopyMove.LOADED)
-        copy.record_load(event.footprint, event.load_s)
+        copy.record_load(event.footprint, event.load_s, self._pool.now_s)
         self.account.book(copy, event.footprint)
         # The load may have taken more than its hint; then other copies are evicted, or this one.
         if self._pool.keep_within_budget():

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from meshserve import errors
-from meshserve.core.values import model
+from meshserve.core.values import model, process_death
 
 Ticket = Hashable
 
@@ -79,10 +79,25 @@ class CopyLoaded:
 
 @dataclass(frozen=True, slots=True)
 class CopyLoadFailed:
-    """LoadCopy failed, and nothing of the copy is left in memory."""
+    """LoadCopy failed, and nothing of the copy is left in memory.
+
+    `death` is set if the model's own process died of it.
+    """
 
     key: str
     error: errors.MeshError
+    death: process_death.ProcessDeath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDied:
+    """The process of a loaded copy has ended, in a prediction or idle; the copy must be freed.
+
+    Requests that ran there get an error of their own.
+    """
+
+    key: str
+    death: process_death.ProcessDeath
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +191,7 @@ Event = (
     | FetchFailed
     | CopyLoaded
     | CopyLoadFailed
+    | CopyDied
     | CopyFreed
     | LoadOverheadKnown
     | CopyOffloaded

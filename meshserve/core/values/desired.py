@@ -23,6 +23,7 @@ class WorkerSettings:
     idle_unload_s: float | None = None
     loads_parallel: int = 4
     queue_max: int = 1000
+    isolate: str = "none"
     cache_path: str = ""
     cache_bytes_max: int = 20 << 30
     artifact_bytes_max: int = 10 << 30

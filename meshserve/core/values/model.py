@@ -141,7 +141,8 @@ class ModelSpec:
     a run; None leaves that to the runtime. `description` is empty, or JSON of Triton's model
     configuration and of the label files that it names:
     {"config": ModelConfig, "labels": {output: [label, …]}}. `unloaded`: the API has unloaded it,
-    and it answers nothing until it is loaded.
+    and it answers nothing until it is loaded. `isolate` says where the model runs: `process` in a
+    process of its own, `none` in the worker, and an empty text where its pool says.
     """
 
     id: ModelId
@@ -159,6 +160,7 @@ class ModelSpec:
     options: Mapping[str, object] = field(default_factory=dict)
     description: str = ""
     unloaded: bool = False
+    isolate: str = ""
     origin: Origin = FROM_API
 
 

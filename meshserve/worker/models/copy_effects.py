@@ -140,7 +140,9 @@ class CopyEffects:
         self._fetched_specs[id_] = spec
         try:
             artifact = await self._storage.fetch(spec.uri, spec.checksum)
-            recipe = loader.make_recipe(spec, artifact, self._settings.device)
+            recipe = loader.make_recipe(
+                spec, artifact, self._settings.device, self._settings.isolate
+            )
         except errors.MeshError as error:
             self._emit(ev.FetchFailed(id_, attempt, error))
             return

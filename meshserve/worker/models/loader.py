@@ -26,7 +26,8 @@ class LoadRecipe:
 
     The key is the artifact's digest and a hash of the rest, so equal bytes under two names share
     one copy, and a changed artifact is another copy: nothing is ever reloaded in place. `whole` is
-    what the storage holds, if the model is only a part of that.
+    what the storage holds, if the model is only a part of that. `is_isolated`: it is to run in a
+    process of its own.
     """
 
     key: str
@@ -35,6 +36,7 @@ class LoadRecipe:
     runtime: model_runtime.Runtime
     device: str
     whole: model_runtime.Artifact | None = None
+    is_isolated: bool = False
 
     @property
     def stored(self) -> model_runtime.Artifact:
@@ -77,19 +79,36 @@ class LoadWindow:
     freed_bytes: int = 0
 
 
-def make_recipe(spec: model.ModelSpec, artifact: model_runtime.Artifact, device: str) -> LoadRecipe:
-    """Return how to load the artifact as `spec` says. Raises LoadFailed if no runtime takes it."""
+def make_recipe(
+    spec: model.ModelSpec,
+    artifact: model_runtime.Artifact,
+    device: str,
+    isolate_default: str = "none",
+) -> LoadRecipe:
+    """Return how to load the artifact as `spec` says, `isolate_default` if it leaves that open.
+
+    Raises LoadFailed if no runtime takes the artifact.
+    """
     whole = artifact
+    is_isolated = (spec.isolate or isolate_default) == "process"
     spec, artifact = described_folder.resolve(spec, artifact)
     runtime = runtime_lookup.find(spec, artifact)
     shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]
     identity = json.dumps(
-        [runtime.name, device, spec.trust, shape, dict(spec.options), spec.description],
+        [
+            runtime.name,
+            device,
+            spec.trust,
+            shape,
+            dict(spec.options),
+            spec.description,
+            is_isolated,
+        ],
         sort_keys=True,
         default=str,
     )
     key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    return LoadRecipe(key, spec, artifact, runtime, device, whole)
+    return LoadRecipe(key, spec, artifact, runtime, device, whole, is_isolated)
 
 
 def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:

@@ -38,7 +38,7 @@ def test_a_copy_believes_its_artifact_until_a_load_has_measured_it() -> None:
     assert (copy.need, copy.load_s, copy.is_measured) == ((6, 0), 0.2, True)
     copy.apply_artifact(fetched(9))
     assert copy.need == (6, 0)
-    copy.record_load(Footprint(8), 0.5)
+    copy.record_load(Footprint(8), 0.5, 7.0)
     assert (copy.need, copy.load_s) == ((8, 0), 0.5)
 
 

@@ -127,6 +127,13 @@ class World(RuleBasedStateMachine):
             del self.play.orders.loading[key]
             self.play.send(ev.CopyLoadFailed(key, play.BROKEN))
 
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        """Let a process of its own die, in whatever phase its copy is."""
+        keys = self.play.residency.copies
+        if keys:
+            self.play.send(ev.CopyDied(self._one_of(data, keys), play.KILLED))
+
     @precondition(lambda self: self.play.orders.freeing)
     @rule(data=st.data())
     def finish_free_of(self, data: st.DataObject) -> None:

@@ -31,11 +31,29 @@ def test_equal_models_have_one_recipe(tmp_path: Path) -> None:
         spec(inputs=tensors),
         spec(batching=False),
         spec(max_batch_size=2),
+        spec(isolate="process"),
     ]
     keys = {loader.make_recipe(other, artifact, "cpu").key for other in others} | {
         loader.make_recipe(spec(), artifact, "cuda").key
     }
-    assert len(keys | {key}) == 6
+    assert len(keys | {key}) == 7
+
+
+@pytest.mark.parametrize(
+    ("own", "of_pool", "is_isolated"),
+    [
+        ("", "none", False),
+        ("", "process", True),
+        ("none", "process", False),
+        ("process", "none", True),
+    ],
+)
+def test_a_model_says_where_it_runs_and_else_its_pool(
+    tmp_path: Path, own: str, of_pool: str, is_isolated: bool
+) -> None:
+    artifact = model_runtime.Artifact(tmp_path, "sha256:1", 1)
+    recipe_of = loader.make_recipe(spec(isolate=own), artifact, "cpu", of_pool)
+    assert recipe_of.is_isolated is is_isolated
 
 
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:

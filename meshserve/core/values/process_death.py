@@ -1,0 +1,42 @@
+"""How a process ended that ran one model."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessDeath:
+    """The end of a model's process.
+
+    `signal_number` is that of the signal that killed it, 0 if it ended by itself; then `exit_code`
+    is what it ended with. `reason` is why meshserve killed it, empty if it did not.
+    """
+
+    signal_number: int = 0
+    exit_code: int = 0
+    reason: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Return `SIGSEGV`, or `exit code 1`: how the kernel says that it ended."""
+        if not self.signal_number:
+            return f"exit code {self.exit_code}"
+        try:
+            return signal.Signals(self.signal_number).name
+        except ValueError:  # a real-time signal has no name
+            return f"signal {self.signal_number}"
+
+    @property
+    def is_crash(self) -> bool:
+        """Return whether the model's code ended it, and not meshserve."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        """Return the sentence for a caller."""
+        if self.reason:
+            return f"the model's process was stopped: {self.reason}"
+        if self.signal_number:
+            return f"the model's process was killed by {self.cause}"
+        return f"the model's process ended itself with {self.cause}"
