@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from meshserve import config, errors
-from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
 
 FILES = ("digits.onnx", "wine.txt")
@@ -298,8 +297,7 @@ gateway:
   listen: 0.0.0.0:80
   request_bytes_max: 1MiB
   keys: [{client: ops, key_env: OPS_KEY, admin: true}, {client: app, key: k2}]
-pools: {small: {workers: 3, memory: 1.5GB, load_timeout_s: 7, idle_unload_s: 60.5,
-  isolate: process}}
+pools: {small: {workers: 3, memory: 1.5GB, load_timeout_s: 7, idle_unload_s: 60.5}}
 state_dir: state
 models:
   - name: digits
@@ -398,9 +396,3 @@ def test_a_document_must_be_a_mapping() -> None:
         errors.ConfigInvalid, match=r"^the document: expected a mapping, got a list$"
     ):
         config.parse(cast("dict[str, Any]", []))
-
-
-def test_a_pool_says_where_its_models_run(good: Any) -> None:
-    capacity = cluster_control.WorkerCapacity(cores=2, gpus=0)
-    assert good.pool_settings("small", capacity).settings.isolate == "process"
-    assert good.pool_settings("default", capacity).settings.isolate == "none"

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from meshserve import config
 from meshserve.config import model_schema, schema
+from meshserve.core.interfaces import cluster_control
 
 
 def test_home_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +42,10 @@ def test_known_keys_are_those_of_the_section(path: Any, key: str) -> None:
 
 def test_known_keys_of_a_model_alone() -> None:
     assert "datatype" in schema.known_keys(model_schema.ModelSection, ("outputs", 0))
+
+
+def test_a_pool_says_where_its_models_run() -> None:
+    parsed = config.parse({"pools": {"own": {"isolate": "process"}}})
+    capacity = cluster_control.WorkerCapacity(cores=2, gpus=0)
+    assert parsed.pool_settings("own", capacity).settings.isolate == "process"
+    assert parsed.pool_settings("default", capacity).settings.isolate == "none"
