@@ -81,6 +81,7 @@ def _ask_grpc(endpoint: str, question: Question) -> dict[str, Any]:
     ]
     return {
         "model_name": question.model,
+        # The newest one answers a request without a version, and versions come oldest first.
         "model_version": question.version or (metadata.versions or ("",))[-1],
         "outputs": outputs,
     }
@@ -89,6 +90,7 @@ def _ask_grpc(endpoint: str, question: Question) -> dict[str, Any]:
 def _ask_rest(mesh: admin.AdminClient, question: Question) -> dict[str, Any]:
     version = f"/versions/{quote(question.version, safe='')}" if question.version else ""
     path = f"{paths.V2_MODELS}{quote(question.model, safe='')}{version}"
+    # Values on a command line have no datatypes: the model's metadata gives them.
     metadata = mesh.request("GET", path)
     specs = [
         core.TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"]))

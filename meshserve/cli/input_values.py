@@ -73,6 +73,7 @@ def _file(name: str) -> Any:
     path = Path(name)
     try:
         if path.suffix == ".npy":
+            # A pickle is code, and the file may be anybody's.
             return np.load(path, allow_pickle=False)
         return _json(path.read_text(encoding="utf-8"), name)
     except OSError as error:

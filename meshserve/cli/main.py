@@ -38,6 +38,7 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except errors.ConfigInvalid as error:
+            # As it is: a configuration's faults have a line each.
             terminal.err().print(error.message)
             raise typer.Exit(2) from None
         except errors.MeshError as error:

@@ -24,6 +24,7 @@ Report = Callable[[start_status.StartProgress], None]
 @contextlib.contextmanager
 def shown(console: Console, is_plain: bool) -> Iterator[Report]:
     """Yield a function that shows the progress it is called with."""
+    # A file or a pipe would keep every redraw of a live list.
     if is_plain or not console.is_terminal:
         yield ProgressLines(console).report
         return

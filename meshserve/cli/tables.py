@@ -75,6 +75,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
         for column, column_cells in zip(columns, cells, strict=True)
     ]
     widths[0] = min(widths[0], LEADING_WIDTH_MAX)
+    # Columns are dropped whole: cells that are cut or wrapped are harder to read than missing ones.
     shown = _fitting(columns, widths, width)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for index in shown:

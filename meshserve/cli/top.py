@@ -45,6 +45,7 @@ def top(
     """Watch requests, hit rate, memory, LLMs and the hottest models; q or Ctrl-C ends it."""
     with connection.connect(endpoint) as client, terminal.key_presses() as wait:
         first = _sample(client)
+        # A pipe or a file can't be redrawn in place.
         if once or not sys.stdout.isatty():
             wait(interval_s)
             out = terminal.out()
@@ -94,6 +95,7 @@ def _other_lines(status: mesh_status.MeshStatus) -> int:
 
 def _sample(client: admin.AdminClient) -> Sample:
     status = client.status()
+    # Only a model that is in memory has traffic.
     page = client.models(state="ready", limit=MODELS_MAX)
     return Sample(time.monotonic(), status, tuple(page["models"]))
 

@@ -55,6 +55,7 @@ class HostedControlPlane:
         """Serve until drained, then remove the folder of sockets."""
         host = self._plan.host or actor_process.node_address()
         socket_path = str(Path(self._plan.run_dir) / SOCKET)
+        # Before the mesh starts, because gateways are told this server's address.
         server = await asgi_server.serve(
             self._plane.app, [sockets.unix_socket(socket_path), sockets.tcp_socket(host)]
         )
@@ -81,6 +82,7 @@ class HostedControlPlane:
 
 def _count_start(run_dir: str) -> int:
     """Return how often this mesh's controller started on this node, this start included."""
+    # In a file, because nothing in memory outlives the process.
     path = Path(run_dir) / STARTS_FILE
     starts = int(path.read_text()) + 1 if path.exists() else 1
     path.write_text(str(starts))

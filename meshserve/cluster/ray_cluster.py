@@ -60,6 +60,8 @@ class RayCluster(ray_replicas.RayReplicas):
         answers = await asyncio.gather(
             *(self._actors.call(name, "living") for name in names), return_exceptions=True
         )
+        # A worker that is still starting answers by an error. It is started anew, in place of that
+        # one.
         return tuple(answer for answer in answers if isinstance(answer, events.LivingWorker))
 
     async def start_worker(

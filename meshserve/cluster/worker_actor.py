@@ -59,6 +59,7 @@ class WorkerActor:
 
     async def live(self) -> None:
         """Never return: the pending call fails at the caller as soon as this process ends."""
+        # Ray gives no other event for the end of an actor.
         await asyncio.Event().wait()
 
     @actor_process.errors_as_values

@@ -28,6 +28,7 @@ def field(path: Path) -> str:
 def shown(value: object) -> str:
     """Return a value as part of a sentence, cut at 60 characters."""
     kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
+    # As YAML has it: its author wrote `true`, not `True`.
     text = kinds.get(type(value)) or (
         str(value).lower() if isinstance(value, bool) else repr(value)
     )

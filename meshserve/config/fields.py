@@ -52,7 +52,11 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        # `forbid`, because a misspelt key would be ignored, and its default would count.
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -186,6 +190,7 @@ def _database(value: str, info: ValidationInfo) -> str:
     return value
 
 
+# Strict, because pydantic would take "yes" and 1 for true, and text for a number.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
@@ -219,6 +224,7 @@ Version = Annotated[
 Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]
 Origin = Annotated[Text, Field(pattern=ORIGIN)]
+# Short, because it is part of the paths of its workers' sockets, which Linux bounds to 107 bytes.
 PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
 Address = Annotated[Text, AfterValidator(_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]

@@ -110,6 +110,7 @@ class LlmSection(fields.Section):
 
         Raises ConfigInvalid if the LLM shares GPUs and the cluster has none.
         """
+        # Decided here and not in the schema: only the controller knows what the cluster has.
         device = ("cuda" if capacity.gpus else "cpu") if self.device == "auto" else self.device
         if self.share and device == "cpu":
             raise errors.ConfigInvalid(

@@ -35,6 +35,7 @@ def _unknown_pools(
     document: Any, key: str, entries: Sequence[Entry]
 ) -> Iterator[diagnostics.Diagnostic]:
     pools = document.get("pools") if isinstance(document, dict) else None
+    # The default pool exists without being written down.
     known = sorted({schema.DEFAULT_POOL, *map(str, pools if isinstance(pools, dict) else ())})
     for index, entry in entries:
         pool = entry.get("pool")

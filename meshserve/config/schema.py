@@ -166,6 +166,7 @@ class PoolSection(fields.Section):
 
 
 def _with_default(pools: dict[str, PoolSection]) -> dict[str, PoolSection]:
+    # Models that name no pool are in it, and gateways send unknown names to it.
     return pools if DEFAULT_POOL in pools else {DEFAULT_POOL: PoolSection(), **pools}
 
 
@@ -206,6 +207,7 @@ class Config(fields.Section):
     @property
     def admin_key(self) -> str:
         """The first API key that opens the management paths, or an empty text."""
+        # Any of them will do: keys do not differ in what an admin may do.
         return next((key.key for key in self.gateway.keys if key.admin), "")
 
     def pool_settings(

@@ -50,6 +50,7 @@ def _choice(value: Any, context: Mapping[str, Any]) -> str:
     return f"expected {expected}, got {diagnostics.shown(value)}{suggestion}"
 
 
+# Pydantic's own sentences speak of Python's types, which authors of YAML need not know.
 SENTENCES: Mapping[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "missing": lambda *_: "is needed, but not given",
     "string_type": _expected("text"),

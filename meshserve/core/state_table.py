@@ -66,6 +66,7 @@ class MoveLog(Generic[StateT, MoveT]):
 
         Raises IllegalMove, with the object's last moves, if the table has none.
         """
+        # The table is read first, because collecting the history walks the whole log.
         following = self._lifecycle.moves.get((state, move))
         if following is None:
             return self._lifecycle.after(state, move, self.history(key))

@@ -60,6 +60,7 @@ async def build_llm_server(
     logs.to_file(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
     # Looked up before anything is fetched: a misspelt engine must not cost a download.
     make_engine = engine_lookup.find(spec.runtime)
+    # Opened only if something is fetched: local weights and Hugging Face's need no cache.
     get_store = functools.cache(lambda: artifact_store.ArtifactStore(*cache))
     adapters = {
         adapter.name: await _weights_path(get_store, adapter.uri) for adapter in spec.adapters
@@ -80,6 +81,7 @@ async def _weights_path(get_store: Callable[[], artifact_store.ArtifactStore], u
     if scheme.lower() == "hf":
         return name
     artifact = await get_store().fetch(uri, "")
+    # Until this process ends: an engine that slept at level 2 reads its weights again.
     get_store().hold(artifact)
     return str(artifact.path)
 

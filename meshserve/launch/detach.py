@@ -37,6 +37,7 @@ def _start_process(state_dir: Path, config_path: str) -> str:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            # Of its own, so that the end of the terminal does not end the mesh.
             start_new_session=True,
         )
     while True:

@@ -56,10 +56,13 @@ async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> Runni
     """Serve the ASGI app on bound sockets; return once connections are accepted."""
     config = uvicorn.Config(
         app,
+        # The event loop runs already, and uvicorn must not make another.
         loop="none",
         http="httptools",
+        # No app here speaks WebSocket, nor takes ASGI's lifespan events.
         ws="none",
         lifespan="off",
+        # By its own configuration uvicorn writes to standard error, not to this process's log.
         log_config=None,
         access_log=False,
         server_header=False,

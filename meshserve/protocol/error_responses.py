@@ -63,6 +63,7 @@ def _status(error: errors.MeshError, message: str) -> bytes:
     delay = duration_pb2.Duration()
     delay.FromMilliseconds(math.ceil((error.retry_after_s or 0.0) * 1000))
     detail = any_pb2.Any()
+    # gRPC's usual form of what REST says by `retry-after` (google/rpc/error_details.proto).
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return bytes(
         status_pb2.Status(
@@ -75,5 +76,6 @@ def rest_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]
     """Return status, headers and JSON body of a REST answer."""
     headers = [JSON_TYPE]
     if error.retry_after_s is not None:
+        # The header has whole seconds (RFC 9110, 10.2.3); sooner than asked would be too soon.
         headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
     return error.http_status, tuple(headers), orjson.dumps({"error": _text(error.message)})

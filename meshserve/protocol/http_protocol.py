@@ -171,6 +171,7 @@ class HttpConnection(asyncio.Protocol):
             parser.should_keep_alive() and not parser.should_upgrade(),
         )
         if self._is_busy:
+            # Answers must come in the order of the requests (RFC 9112, 9.3.2).
             self._queued.append(request)
             self._transport.pause_reading()
         else:
@@ -307,12 +308,14 @@ class _Connections:
             self.all_closed.set()
 
 
+# Answers differ in few heads, but in many lengths.
 @functools.lru_cache(maxsize=64)
 def _head(status: int, headers: tuple[Header, ...]) -> bytes:
     """Return the answer's head as a format for the length of its body."""
     reason = http.HTTPStatus(status).phrase.encode()
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     head = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, lines)
+    # Messages of errors are percent-encoded in headers, and this is a format.
     return head.replace(b"%", b"%%") + b"content-length: %d\r\n\r\n"
 
 

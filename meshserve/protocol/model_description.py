@@ -214,6 +214,7 @@ def to_json(message: Message) -> dict[str, Any]:
     }
 
 
+# Once for each type: an index or statistics may have a message for each of thousands of models.
 @functools.cache
 def _fields(descriptor: Descriptor) -> Sequence[tuple[str, bool, FieldToJson]]:
     """Return each field's name, whether it can be unset, and the conversion of its value."""

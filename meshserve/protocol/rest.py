@@ -14,6 +14,7 @@ from meshserve.core.values import model
 from meshserve.protocol import error_responses, inference, json_tensors, tensors
 
 LENGTH = b"inference-header-content-length"
+# More digits are no size of a body, and `int` is slow with very many.
 LENGTH_DIGITS_MAX = 12
 
 

@@ -29,6 +29,7 @@ def tcp_socket(host: str, port: int = 0) -> socket.socket:
 
 def unix_socket(path: str) -> socket.socket:
     """Return a Unix socket bound to `path`; the file of an earlier server is replaced."""
+    # A killed process leaves its file behind, and a socket can't be bound to an existing file.
     Path(path).unlink(missing_ok=True)
     return _bind(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
 

@@ -43,6 +43,7 @@ _NUMBERS = {
 }
 """Datatypes of which every bit pattern is a valid value."""
 
+# What numpy calls the byte orders whose bytes are those on the wire.
 _LITTLE = "<|=" if sys.byteorder == "little" else "<|"
 _LENGTH = struct.Struct("<I")
 

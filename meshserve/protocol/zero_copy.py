@@ -34,6 +34,7 @@ def split_raw_tensors(body: bytes) -> tuple[bytes, list[memoryview]]:
             return b"".join(rest), tensors
         tag, value_start, end = _read_field(body, start)
         if not start < end <= len(body):
+            # The parser says what is wrong.
             break
         if tag == RAW_FIELD << 3 | LENGTH:
             tensors.append(view[value_start:end])

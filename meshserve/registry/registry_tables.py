@@ -24,12 +24,14 @@ settings = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
+# 255 is the longest name that a configuration may have.
 models = sa.Table(
     "meshserve_models",
     metadata,
     sa.Column("name", sa.String(255), primary_key=True),
     sa.Column("version", sa.String(255), primary_key=True),
     sa.Column("spec", sa.Text, nullable=False, comment="JSON of a ModelSpec without its id"),
+    # Unknown before the first load.
     sa.Column("digest", sa.String(80), nullable=True, comment="of the bytes that were last loaded"),
 )
 
@@ -40,6 +42,7 @@ aliases = sa.Table(
     sa.Column("meaning", sa.Text, nullable=False, comment="JSON of a DesiredAlias without alias"),
 )
 
+# By digest and not by model: equal bytes under another name were measured already.
 measured = sa.Table(
     "meshserve_measured",
     metadata,

@@ -111,6 +111,7 @@ def _engine(text: str) -> sa.Engine:
         )
     url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
     try:
+        # Pinged before use: a database that was started again has closed all pooled connections.
         return sa.create_engine(
             url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
         )
@@ -209,6 +210,7 @@ def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table
         case catalog.AliasCleared():
             return _delete, tables.aliases, {"alias": change.alias}
         case desired.Desired():
+            # All else of a configuration follows from its document.
             return _put, tables.settings, {"key": DOCUMENT, "value": change.document}
     assert_never(change)
 
@@ -246,6 +248,7 @@ def _measured_row(measured: model.Measured) -> Row:
 
 def _put(connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
     """Insert the rows, in place of those with the same keys."""
+    # Both have `ON CONFLICT`, which SQLAlchemy offers for each dialect apart.
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
     key = [column.name for column in table.primary_key]
     values = {name: insert.excluded[name] for name in rows[0] if name not in key}

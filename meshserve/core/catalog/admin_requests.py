@@ -91,6 +91,7 @@ class AdminQueue:
             self._refuse(queued, errors.MeshError(f"the controller failed: {error!r}"))
             raise
         if isinstance(queued.request, events.RepositoryScanned):
+            # A later configuration may give names back that it has taken over from the repository.
             self._scans[queued.request.origin] = queued.request.specs
         if save.changes:
             self._saving = (queued, save)
@@ -117,6 +118,7 @@ def decide(
     problems = _draft(index, draft, request, scans)
     draft.check()
     _check_removed_pools(index, draft, wanted)
+    # An equal configuration is no change: a second `up` with the same file writes nothing.
     changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())
     return commands.SaveChanges(
         changes, (*changeset.describe(index.models, index.desired, changes), *problems)

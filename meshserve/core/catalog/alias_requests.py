@@ -60,6 +60,7 @@ def _check_may_change(request: events.AliasRequested, current: desired.DesiredAl
         raise errors.AlreadyExists(f"alias {alias!r} belongs to the configuration")
     if request.alias.owner not in ("", current.owner):
         raise errors.AlreadyExists(f"alias {alias!r} has another owner: {current.owner!r}")
+    # An alias that is moving counts as moved: its target is what was asked for last.
     target = current.target or current.name
     if request.expected not in ("", target) and request.alias.name != target:
         raise errors.Conflict(
@@ -131,6 +132,7 @@ def end_move(
     if current is None or current.target != request.target:
         return
     if request.failure:
+        # The alias keeps its meaning: the old model still answers.
         draft.set_alias(dataclasses.replace(current, failure=request.failure))
     else:
         moved = dataclasses.replace(current, name=request.target, version="", target="", failure="")

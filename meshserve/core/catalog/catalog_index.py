@@ -138,6 +138,8 @@ class CatalogIndex:
         id_, pool = declared.spec.id, declared.spec.pool
         before = self.models.declared(id_)
         if before is not None:
+            # Its origin may be another one now: the configuration takes names over from
+            # repositories.
             self._by_origin[before.spec.origin].discard(id_)
             # Its old pool's workers forget it; those of the new one get it below.
             if before.spec.pool != pool:

@@ -20,6 +20,7 @@ from meshserve.core.values import (
 )
 
 ORDER = (catalog.AliasCleared, catalog.ModelWithdrawn, catalog.ModelDeclared, desired.DesiredAlias)
+# Users know one owner, the API, whether it registered the model for an alias or not.
 OWNERS = {
     model.OriginKind.CONFIG: "the configuration",
     model.OriginKind.API: "the API",
@@ -61,6 +62,8 @@ class Changeset:
 
     def of_name(self, name: str) -> Iterator[model.ModelSpec]:
         """Yield the specs of all versions that the name will have."""
+        # Sorted, because a set's order differs between processes, and equal events must bring equal
+        # commands.
         for version in sorted({*self._models.declarations(name), *self._versions.get(name, ())}):
             spec = self.spec(model.ModelId(name, version))
             if spec is not None:
@@ -129,6 +132,7 @@ class Changeset:
 
     def check(self) -> None:
         """Check all names that are changed. Raises AlreadyExists or InvalidRequest."""
+        # All LLMs, because a configuration may add one whose name a model of the API has already.
         for name in self.llms.union(self._versions, self._meanings):
             self._check_name(name)
 

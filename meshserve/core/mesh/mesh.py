@@ -229,6 +229,7 @@ class Mesh:
             if isinstance(change, desired.DesiredAlias | catalog.AliasCleared)
         }
         routed = names.keys() | aliases
+        # Most registrations change no route, and a new snapshot would have to reach every Envoy.
         before = (self.catalog.desired.gateway, self.catalog.routes_of(routed))
         self._distribution.apply(changes)
         if before != (self.catalog.desired.gateway, self.catalog.routes_of(routed)):

@@ -186,6 +186,7 @@ def worker_views(records: Iterable[workers_part.WorkerRecord]) -> tuple[WorkerVi
             worker.pid,
             worker.endpoint,
             worker.report,
+            # Shared, not copied: there may be thousands on each worker.
             MappingProxyType(worker.copies),
         )
         for worker in sorted(records, key=lambda worker: worker.id)

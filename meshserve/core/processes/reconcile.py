@@ -122,6 +122,8 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
 
         A call costs one comparison while nothing has changed and no restart is due.
         """
+        # Most events change no process. A look at each of 1,000 workers would cost more than the
+        # event.
         if self._settled is not None and self._settled[0] == wanted and now_s < self._settled[1]:
             return
         self._settled = (wanted, math.inf)

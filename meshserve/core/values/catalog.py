@@ -110,6 +110,7 @@ class Catalog:
         """Return the id that a request for `name` means. Raises ModelNotFound if none does."""
         alias = self._aliases.get(name)
         if alias is not None:
+            # The request's version wins over that of the alias.
             name, version = alias.name, version or alias.version
         versions = self._versions.get(name)
         if versions is None:

@@ -59,6 +59,7 @@ def full_steps(parts: Parts, revision: int) -> tuple[SyncStep, ...]:
 
     An empty catalog takes one step.
     """
+    # A worker takes requests only after a step that is last, so an empty catalog has one too.
     last = max(0, len(parts) - 1)
     return tuple(
         SyncStep(revision + 1 + i, part, is_first=i == 0, is_last=i == last)
@@ -123,6 +124,7 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
 
 def can_share_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:
     """Return whether one copy serves both specs: they differ at most in origin, pin and unload."""
+    # Origin, pin and unload say nothing about the bytes of a copy, nor how it runs.
     return one == dataclasses.replace(
         other, origin=one.origin, pinned=one.pinned, unloaded=one.unloaded
     )

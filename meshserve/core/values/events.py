@@ -338,6 +338,7 @@ class Ticked:
 
 
 TicketedRequest = AdminRequested | ModelLoadRequested | ModelUnloadRequested
+# By the part of the mesh that takes them, so that mypy proves each `match` there to be complete.
 WorkerEvent = (
     WorkerStarted
     | WorkerSynced

@@ -13,6 +13,7 @@ NOISE = 0.1
 """The relative difference up to which two measurements of the same bytes count as equal."""
 
 
+# A tuple, because ids are the keys of the largest dictionaries, and tuples are hashed in C.
 class ModelId(NamedTuple):
     """A model's name and version, as clients address it."""
 
@@ -168,6 +169,7 @@ class ModelSpec:
 class Measured:
     """The footprint and load time of an artifact, by its digest, as a load has measured them."""
 
+    # Not the model's id: what was measured of the bytes holds under any name.
     digest: str
     footprint: Footprint
     load_s: float

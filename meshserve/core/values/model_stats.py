@@ -66,6 +66,7 @@ class ModelStats:
         self.failure.add(other.failure)
         self.queued.add(other.queued)
         self.computed.add(other.computed)
+        # Not `saturated_s`: it counts since a worker's last report, and is no total.
         self.rows += other.rows
         self.joins_stopped += other.joins_stopped
         self.last_ms = max(self.last_ms, other.last_ms)

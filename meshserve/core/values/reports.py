@@ -80,6 +80,7 @@ class WorkerReport:
     booked: model.Footprint = model.NO_BYTES
     private_bytes: int = 0
     counters: Counters = NO_COUNTS
+    # Each report names the one before it: a lost one brings all copies again.
     number: int = 1
     since: int = 0
     copies: tuple[CopyReport, ...] = ()

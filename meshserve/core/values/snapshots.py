@@ -76,6 +76,7 @@ class GatewaySnapshot:
     request_bytes_max: int = 64 << 20
     keys: tuple[ApiKey, ...] = ()
     revision: int = 0
+    # By the configured workers: a ring that changed with each lost worker would move most models.
     ring_sizes: Mapping[str, int] = field(default_factory=dict)
     llms: tuple[LlmRoute, ...] = ()
     hot: tuple[HotRoute, ...] = ()

@@ -29,6 +29,7 @@ class DecodeErrors(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC co
         if handler.response_streaming:
             method = _decoding(handler.request_deserializer, handler.unary_stream, details.method)
             return grpc.unary_stream_rpc_method_handler(method, None, handler.response_serializer)
+        # Without a deserializer gRPC hands over the bytes, so that the error is raised here.
         method = _decoding(handler.request_deserializer, handler.unary_unary, details.method)
         return grpc.unary_unary_rpc_method_handler(method, None, handler.response_serializer)
 

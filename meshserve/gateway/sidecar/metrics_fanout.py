@@ -35,6 +35,8 @@ class MetricsFanout:
         A process that does not answer within 2 s is left out and counted.
         """
         endpoints = _endpoints(snap)
+        # At the same time: one process that hangs must not delay the page by more than its own
+        # timeout.
         envoys, *others = await asyncio.gather(
             self._envoy_page(),
             *(self._page(name, endpoint, snap.node) for name, endpoint in endpoints.items()),

@@ -70,6 +70,7 @@ def _add_page(families: dict[str, MetricFamily], page: str, add_labels: AddLabel
 
 def _process_label(process: str) -> AddLabels:
     own = f'process="{escape(process)}"'
+    # A worker's series name it already.
     return lambda labels: labels if WORKER_LABEL.search(labels) else _join(labels, own)
 
 

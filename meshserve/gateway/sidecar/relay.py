@@ -63,6 +63,7 @@ class Relay:
 
         The answer to a request that fails is an element with `error_message`.
         """
+        # Tasks in the order of their requests, because a stream's answers must come in that order.
         answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(
             IN_FLIGHT_MAX
         )
