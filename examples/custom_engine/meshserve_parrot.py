@@ -86,7 +86,7 @@ class ParrotEngine(llm_engine.Engine):
             self._running -= 1
 
     async def _models(self, _: Request) -> Response:
-        names = self._order.spec.names if self._order else ()
+        names = [self._order.spec.name] if self._order else []
         return JSONResponse({"object": "list", "data": [{"id": name} for name in names]})
 
     async def _complete(self, request: Request) -> Response:
@@ -94,7 +94,7 @@ class ParrotEngine(llm_engine.Engine):
             body = await request.json()
         except ValueError:
             return _error(400, "the body is not JSON")
-        if self._order is None or body.get("model") not in self._order.spec.names:
+        if self._order is None or body.get("model") != self._order.spec.name:
             return _error(404, f"there is no model {body.get('model')!r}")
         count = body.get("max_tokens", 16)
         if count < 0:

@@ -8,5 +8,5 @@ from meshserve.testing import check_engine
 
 
 def test_it_keeps_meshserves_contract_for_engines(tmp_path):
-    spec = llm_spec.LlmSpec("polly", "/m", aliases=("parrot",), device="cpu")
+    spec = llm_spec.LlmSpec("polly", "/m", device="cpu")
     check_engine(ParrotEngine, llm_engine.EngineOrder(spec, "/m", run_dir=str(tmp_path)))

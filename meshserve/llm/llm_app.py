@@ -8,7 +8,7 @@ from collections.abc import Callable
 import orjson
 
 from meshserve.core.interfaces import llm_engine
-from meshserve.llm import generate_api
+from meshserve.llm import error_shapes, generate_api, model_names
 from meshserve.protocol import llm_errors, paths
 
 RETRY_S = 5
@@ -19,19 +19,21 @@ PROBES = frozenset({"/health", "/load", paths.METRICS, "/ping", "/version"})
 
 
 class LlmApp:
-    """Passes one replica's requests to the engine's app, every byte untouched.
+    """Passes one replica's requests to the engine's app, and its answers to the clients.
 
+    No byte is touched but the names that clients call, where the engine has others, and errors.
     While `refusal` has a reason, every request is answered by 503 with it. While `is_draining`,
     only the health check fails, and requests that gateways still send are answered.
     `failure` is called for each request, so that none reaches a dead engine before the server has
     noticed its death.
     """
 
-    def __init__(self, engine_app: llm_engine.Asgi, failure: Callable[[], str]) -> None:
+    def __init__(self, engine_app: llm_engine.Asgi, llm: str, failure: Callable[[], str]) -> None:
         self.is_draining = False
         self.refusal = ""
         self.requests = 0
         self.in_flight = 0
+        self.names = model_names.RenamedModels(error_shapes.ShapedErrors(engine_app, llm), llm)
         self._engine_app = engine_app
         self._failure = failure
         self._idle = asyncio.Event()
@@ -63,8 +65,8 @@ class LlmApp:
         self.requests += 1
         self.in_flight += 1
         is_v2 = scope["path"].startswith(paths.V2_MODELS)
-        generation = generate_api.handler(self._engine_app, scope) if is_v2 else None
-        answer = self._engine_app if generation is None else generation.answer
+        generation = generate_api.handler(self.names, scope) if is_v2 else None
+        answer = self.names if generation is None else generation.answer
         try:
             await answer(scope, receive, send)
         finally:

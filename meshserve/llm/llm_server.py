@@ -64,7 +64,7 @@ class LlmServer:
         await self.engine.make_token()
 
     async def _serve(self) -> model.Endpoint:
-        self._app = llm_app.LlmApp(self.engine.app, self._failure)
+        self._app = llm_app.LlmApp(self.engine.app, self.spec.name, self._failure)
         listeners = [
             sockets.unix_socket(self.address.socket_path),
             sockets.tcp_socket(self.address.host),

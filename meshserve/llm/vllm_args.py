@@ -138,7 +138,8 @@ def _owned(order: llm_engine.EngineOrder) -> dict[str, object]:
     spec = order.spec
     owned: dict[str, object] = {
         "model": order.model_path,
-        "served_model_name": [spec.name, *spec.aliases],
+        # Without aliases, which the gateway resolves: moving one must change no engine.
+        "served_model_name": [spec.name],
         "tensor_parallel_size": spec.tensor_parallel_size,
         "pipeline_parallel_size": spec.pipeline_parallel_size,
     }

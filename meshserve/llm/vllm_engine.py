@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
-from meshserve.llm import crash_log, error_handlers, process_tree, vllm_args, vllm_env, vllm_metrics
+from meshserve.llm import crash_log, process_tree, vllm_args, vllm_env, vllm_metrics
 
 T = TypeVar("T")
 
@@ -169,8 +169,6 @@ class VllmEngine(llm_engine.Engine):
         await self._engine.reset_mm_cache()
         self._tasks = tuple(await self._engine.get_supported_tasks())
         app = build_app(args, self._tasks, self._engine.model_config)
-        if self._order is not None:
-            error_handlers.install(app, self._order.spec.name)
         await app_state.init_app_state(self._engine, app.state, args, self._tasks)
         # vLLM makes its server exit when the engine dies. Our server must stay until it is stopped,
         # to answer requests with the reason.

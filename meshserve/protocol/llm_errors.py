@@ -33,6 +33,8 @@ ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+ANTHROPIC_KINDS = frozenset({*ANTHROPIC_TYPES.values(), "api_error"})
+"""All types of errors that Anthropic's API has."""
 
 
 def is_anthropic(path: str) -> bool:

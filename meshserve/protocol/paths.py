@@ -87,6 +87,10 @@ ENGINE_PATHS = (
     "/inference/v1/generate",
 )
 
+# Headers that gateways add, which they take away from clients' requests first.
+MODEL_HEADER = "x-mesh-model"
+IS_ALIAS_HEADER = "x-mesh-is-alias"
+
 MESH_V1 = "/mesh/v1/"
 HOLD = "/mesh/internal/held"
 METRICS = "/metrics"

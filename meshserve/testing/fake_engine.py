@@ -182,7 +182,7 @@ class FakeEngine(llm_engine.Engine):
             await _send_json(send, 500, _error(str(dead), "InternalServerError", 500))
 
     def _names(self) -> tuple[str, ...]:
-        return self._order.spec.names if self._order else ()
+        return (self._order.spec.name, *self._order.adapter_paths) if self._order else ()
 
     def _metrics(self) -> bytes:
         return (

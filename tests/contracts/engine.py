@@ -80,8 +80,15 @@ class EngineContract:
         assert whole.usage.completion_tokens == CHAT["max_tokens"]
 
     def test_an_adapter_answers_differently(self, served: program.Served) -> None:
-        names = (program.NAME, program.ALIAS, program.ADAPTER)
-        assert len({complete(served, model=name) for name in names}) == 2
+        assert complete(served) != complete(served, model=program.ADAPTER)
+
+    def test_an_alias_answers_alike_and_by_its_own_name(self, served: program.Served) -> None:
+        headers = {"x-mesh-model": program.ALIAS, "x-mesh-is-alias": "yes"}
+        request = COMPLETION | {"model": program.ALIAS, "max_tokens": 8}
+        answer = served.openai.completions.create(**request, extra_headers=headers)
+        assert (answer.model, answer.choices[0].text) == (program.ALIAS, complete(served))
+        stream = served.openai.completions.create(**request, stream=True, extra_headers=headers)
+        assert {chunk.model for chunk in stream} == {program.ALIAS}
 
     def test_it_listens_on_its_socket_too(self, served: program.Served) -> None:
         assert Path(served.socket_path).is_socket()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import psutil
@@ -227,6 +228,52 @@ def test_a_wrong_request_is_an_openai_error(mesh: running.Mesh, body: str, statu
         {"message", "type", "param", "code"} <= error.keys(),
         bool(error["message"]),
     ) == (status, True, True)
+
+
+@pytest.mark.parametrize("name", ["tiny", "org/tiny", "tiny-sql"])
+def test_an_answer_has_the_name_that_was_called(client: openai.OpenAI, name: str) -> None:
+    asked = CHAT | {"model": name, "max_tokens": 2}
+    assert client.chat.completions.create(**asked).model == name
+    assert {chunk.model for chunk in client.chat.completions.create(**asked, stream=True)} == {name}
+
+
+def test_paths_that_a_model_lacks_say_so_to_openais_client(client: openai.OpenAI) -> None:
+    for call in (
+        lambda: client.embeddings.create(model="tiny", input="a"),
+        lambda: client.audio.speech.create(model="org/tiny", input="a", voice="alloy"),
+        lambda: client.chat.completions.create(**CHAT | {"model": "vectors"}),
+        lambda: client.models.retrieve("org/nobody"),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            call()
+        assert isinstance(caught.value.body, dict)
+        assert "The model `" in caught.value.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"model": "nobody"}, anthropic.NotFoundError),
+        ({"model": "vectors"}, anthropic.NotFoundError),
+        ({"max_tokens": -4}, anthropic.BadRequestError),
+        ({"messages": [{"role": "user", "content": "word " * 600}]}, anthropic.BadRequestError),
+    ],
+)
+def test_a_wrong_message_is_an_anthropic_error(
+    mesh: running.Mesh, changes: dict[str, Any], kind: type[anthropic.APIStatusError]
+) -> None:
+    request: dict[str, Any] = {"model": "tiny", "messages": CHAT["messages"], "max_tokens": 4}
+    with (
+        anthropic.Anthropic(
+            base_url=f"http://{mesh.listen}", api_key="none", max_retries=0
+        ) as anthropics,
+        pytest.raises(kind) as caught,
+    ):
+        anthropics.messages.create(**request | changes)
+    body = caught.value.body
+    assert isinstance(body, dict)
+    assert body["type"] == "error"
+    assert body["error"]["type"] in {"not_found_error", "invalid_request_error"}
 
 
 def test_a_client_that_leaves_frees_the_engine(mesh: running.Mesh) -> None:

@@ -22,6 +22,9 @@ ERROR = (
 )
 
 
+ALIASES = ("org/tiny 1", "modèle-日本")
+
+
 @dataclass
 class StreamingReplica(echo.Echo):
     """A replica. With `x-say: stream` it sends every word put into `words` as an event.
@@ -111,7 +114,9 @@ def routes(run_dir: str) -> tuple[snapshots.LlmRoute, ...]:
     """
     tiny = tuple(replica(run_dir, "tiny", number) for number in range(3))
     return (
-        snapshots.LlmRoute("tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny),
+        snapshots.LlmRoute(
+            "tiny", ("tiny", "org/tiny 1", "modèle-日本", "lora"), tiny, aliases=ALIASES
+        ),
         snapshots.LlmRoute("cold", ("cold", "frosty"), is_held=True),
         snapshots.LlmRoute("gone", ("gone",)),
     )

@@ -42,7 +42,7 @@ async def complete(request: Request) -> Response:
 def http() -> httpx.AsyncClient:
     ASKED.clear()
     engine = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
-    app = llm_app.LlmApp(engine, lambda: "")
+    app = llm_app.LlmApp(engine, "tiny", lambda: "")
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://llm")
 
 

@@ -113,8 +113,9 @@ class Engine(abc.ABC):
     @property
     @abc.abstractmethod
     def app(self) -> Asgi:
-        """The engine's own app, once it is started: OpenAI's API for all names of the spec.
+        """The engine's own app, once it is started: OpenAI's API for the spec's name and adapters.
 
+        Aliases are not its business: the server around it translates them to the name.
         Errors have OpenAI's shape. A stream whose engine fails ends with an error event. A client
         that leaves ends its request.
         """

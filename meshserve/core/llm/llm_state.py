@@ -211,7 +211,12 @@ class LlmRecord:
             if replica.endpoint
         )
         return snapshots.LlmRoute(
-            self.name, self.spec.names, members, not ready, self.spec.held.wait_s_max
+            self.name,
+            self.spec.names,
+            members,
+            not ready,
+            self.spec.held.wait_s_max,
+            self.spec.aliases,
         )
 
     def blocking_failure(self, now_s: float) -> replica_state.ReplicaRetry | None:

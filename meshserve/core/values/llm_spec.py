@@ -84,6 +84,7 @@ class LlmSpec:
         """
         return self == dataclasses.replace(
             other,
+            aliases=self.aliases,
             replicas_min=self.replicas_min,
             replicas_max=self.replicas_max,
             idle_timeout_s=self.idle_timeout_s,

@@ -33,7 +33,8 @@ class ApiKey:
 class LlmRoute:
     """One LLM as a gateway sees it: all its names, and its replicas as `members`.
 
-    `is_held`: no replica is ready, so each request asks the controller whether it may wait.
+    `aliases` are those of the names that engines do not know. `is_held`: no replica is ready, so
+    each request asks the controller whether it may wait.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LlmRoute:
     members: tuple[RingMember, ...] = ()
     is_held: bool = False
     wait_s_max: float = 600.0
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ from meshserve.protocol import paths
 SESSION_HEADER = "x-session-id"
 # The controller ends a wait with a reason; only if it fails to, Envoy ends it.
 WAIT_SLACK_S = 5.0
+# Replicas do not know the aliases, so that moving one changes no engine.
+IS_ALIAS: Json = {
+    "header": {"key": paths.IS_ALIAS_HEADER, "value": "yes"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 # Characters that are valid in a path, and that clients often leave unquoted.
 UNQUOTED = "!$&'()*+,;=:@"
 # Tokens cost: a request that may have reached an engine is not sent to another one.
@@ -38,7 +43,7 @@ RETRIES: Json = {
 def by_model(llms: Iterable[snapshots.LlmRoute]) -> dict[str, Json]:
     """Return the action for each name of each LLM."""
     return {
-        name: _least_busy_or_sticky(llm)
+        name: _least_busy_or_sticky(llm, is_alias=name in llm.aliases)
         for llm in sorted(llms, key=lambda llm: llm.name)
         for name in llm.names
     }
@@ -71,9 +76,13 @@ def generate_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
     ]
 
 
-def _least_busy_or_sticky(llm: snapshots.LlmRoute) -> Json:
-    least_busy = matchers.action(_route(llm, clusters.llm_cluster(llm.name)))
-    sticky = matchers.action(_route(llm, clusters.sticky_cluster(llm.name)))
+def _least_busy_or_sticky(llm: snapshots.LlmRoute, *, is_alias: bool) -> Json:
+    added = [IS_ALIAS] if is_alias else []
+    names = (clusters.llm_cluster(llm.name), clusters.sticky_cluster(llm.name))
+    least_busy, sticky = (
+        matchers.action(_route(llm, cluster) | {"request_headers_to_add": added})
+        for cluster in names
+    )
     return matchers.if_present(SESSION_HEADER, sticky, least_busy)
 
 

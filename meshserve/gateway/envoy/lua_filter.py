@@ -15,7 +15,7 @@ LLM_SCRIPT = "llm"
 # A gRPC message's frame is a flag and the message's length in four bytes.
 FRAME_BYTES = 5
 
-MODEL_HEADER = "x-mesh-model"
+MODEL_HEADER = paths.MODEL_HEADER
 HTTP_STATUS_HEADER = "x-mesh-http-status"
 """The HTTP status of the answer to a gRPC call, which Envoy's bridge replaces by 200."""
 

@@ -67,9 +67,12 @@ async def test_the_prefixed_api_is_the_same(shared: conftest.Mesh, path: str) ->
 
 @pytest.mark.parametrize("name", ["org/tiny 1", "modèle-日本", "lora"])
 async def test_aliases_and_adapters_lead_to_their_llm(shared: conftest.Mesh, name: str) -> None:
-    answer = (await chat(shared, name)).json()
-    assert answer["by"].startswith("tiny/")
-    assert answer["headers"]["x-mesh-model"].encode("latin-1").decode() == name
+    for session in ({}, {"x-session-id": "a"}):
+        # Only the gateway says what is an alias.
+        answer = (await chat(shared, name, headers={"x-mesh-is-alias": "yes"} | session)).json()
+        assert answer["by"].startswith("tiny/")
+        assert answer["headers"]["x-mesh-model"].encode("latin-1").decode() == name
+        assert ("x-mesh-is-alias" in answer["headers"]) == (name in engines.ALIASES)
 
 
 async def test_an_llm_may_have_any_name(llms: conftest.Mesh) -> None:
