@@ -255,7 +255,7 @@ async def test_a_bug_while_changes_are_applied_holds_up_no_later_request(
     stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(stage.mesh._distribution, "apply", None)
+        patched.setattr(stage.mesh.catalog, "apply_saved", None)
         assert await register(stage, "one") == ("model one:1 added",)
     assert stage.plane.controller.failures == 1
     assert await register(stage, "two") == ("model two:1 added",)

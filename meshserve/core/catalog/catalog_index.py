@@ -6,7 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from meshserve.core.values import catalog, catalog_sync, desired, model, registry_contents
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    desired,
+    model,
+    registry_contents,
+    reports,
+)
+
+MEASURING_NOISE = 0.2
+"""Footprints that differ by less of the larger one are one footprint, measured twice."""
+
+ChangesByPool = dict[str, list[catalog.Change]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,41 @@ class CatalogIndex:
         return {name: self.routes[name] for name in with_aliases if name in self.routes}
 
     # Changing
+
+    def apply_saved(self, changes: Iterable[registry_contents.RegistryChange]) -> ChangesByPool:
+        """Apply saved changes; return the changes of pools' catalogs that follow from them."""
+        return _by_pool(
+            pool_change
+            for change in changes
+            for pool_change in self.apply(self._with_newest_measurement(change))
+        )
+
+    def _with_newest_measurement(
+        self, change: registry_contents.RegistryChange
+    ) -> registry_contents.RegistryChange:
+        # A measurement that came while the change was being saved must not be overwritten.
+        if not isinstance(change, catalog.ModelDeclared):
+            return change
+        declared = self.models.declared(change.spec.id)
+        measured = declared.measurement_for(change.spec) if declared else None
+        return catalog.ModelDeclared(change.spec, measured or change.measured)
+
+    def learn(
+        self, measurements: Iterable[reports.LearnedMeasurement]
+    ) -> tuple[tuple[reports.LearnedMeasurement, ...], ChangesByPool]:
+        """Keep the measurements that differ from the known ones.
+
+        Return these, and the changes of pools' catalogs that follow from them.
+        """
+        learned: list[reports.LearnedMeasurement] = []
+        pool_changes: list[PoolChange] = []
+        for measurement in measurements:
+            declared = self.models.declared(measurement.id)
+            if declared and not measurement.measured.is_known(declared.measured, MEASURING_NOISE):
+                learned.append(measurement)
+                changed = catalog.ModelDeclared(declared.spec, measurement.measured)
+                pool_changes += self.apply(changed)
+        return tuple(learned), _by_pool(pool_changes)
 
     def apply(self, change: registry_contents.RegistryChange) -> tuple[PoolChange, ...]:
         """Apply a saved change; return the changes of the catalogs of pools that follow from it."""
@@ -238,3 +285,10 @@ class CatalogIndex:
         assert self.routes == {
             name: pool for name, pool in pools.items() if pool not in (None, desired.DEFAULT_POOL)
         }
+
+
+def _by_pool(pool_changes: Iterable[PoolChange]) -> ChangesByPool:
+    by_pool: ChangesByPool = {}
+    for pool_change in pool_changes:
+        by_pool.setdefault(pool_change.pool, []).append(pool_change.change)
+    return by_pool

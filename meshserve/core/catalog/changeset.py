@@ -166,7 +166,8 @@ class Changeset:
             if spec is None and declared is not None:
                 yield catalog.ModelWithdrawn(id_)
             elif spec is not None and (declared is None or declared.spec != spec):
-                yield catalog.ModelDeclared(spec, reusable_measurement(declared, spec))
+                measured = declared.measurement_for(spec) if declared else None
+                yield catalog.ModelDeclared(spec, measured)
 
     def _alias_changes(self) -> Iterator[desired.DesiredAlias | catalog.AliasCleared]:
         for name, alias in self._meanings.items():
@@ -198,15 +199,6 @@ def not_registered(name: str, version: str = "") -> errors.ModelNotFound:
     """Return the error for a model, or a version of it, that nothing has declared."""
     of_version = f" in version {version!r}" if version else ""
     return errors.ModelNotFound(f"model {name!r} is not registered{of_version}")
-
-
-def reusable_measurement(
-    declared: catalog.ModelDeclared | None, spec: model.ModelSpec
-) -> model.Measured | None:
-    """Return the earlier measurement if the new spec has the same bytes (URI, checksum)."""
-    if declared is None or declared.spec.uri != spec.uri or declared.spec.checksum != spec.checksum:
-        return None
-    return declared.measured
 
 
 # In words

@@ -1,5 +1,4 @@
 """The mesh as one state machine, and the rules that join its parts.
 
-Order of reading: `mesh`, `catalog_distribution`, `pins`, `hot_models`, `copy_requests`,
-`mesh_view`.
+Order of reading: `mesh`, `pins`, `hot_models`, `copy_requests`, `mesh_view`.
 """

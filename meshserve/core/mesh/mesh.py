@@ -7,7 +7,7 @@ from typing import assert_never
 
 from meshserve.core.catalog import admin_requests, alias_requests, catalog_index
 from meshserve.core.llm import llms
-from meshserve.core.mesh import catalog_distribution, copy_requests, hot_models, mesh_view, pins
+from meshserve.core.mesh import copy_requests, hot_models, mesh_view, pins
 from meshserve.core.processes import gateways, workers
 from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import (
@@ -18,6 +18,7 @@ from meshserve.core.values import (
     gateway_events,
     model,
     registry_contents,
+    reports,
     snapshots,
 )
 
@@ -45,9 +46,6 @@ class Mesh:
         self.pins = pins.Pins(self.catalog, self.workers, self._out)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways, self._out)
         self.llms = llms.Llms(self.gateways, self._out)
-        self._distribution = catalog_distribution.CatalogDistribution(
-            self.catalog, self.workers, self._out
-        )
         self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self.is_draining = False
@@ -211,7 +209,7 @@ class Mesh:
             self.catalog.apply(change)
         for living in event.workers:
             worker = self.workers.attach(living, now_s)
-            self._distribution.send_full(worker)
+            self._send_full(worker)
         for replica in event.replicas:
             self.llms.attach(replica, now_s)
             self._out.append(commands.Watch("replica", replica.replica_id, replica.pid))
@@ -231,7 +229,7 @@ class Mesh:
         routed = names.keys() | aliases
         # Most registrations change no route, and a new snapshot would have to reach every Envoy.
         before = (self.catalog.desired.gateway, self.catalog.routes_of(routed))
-        self._distribution.apply(changes)
+        self.workers.send_changes(self.catalog.apply_saved(changes))
         if before != (self.catalog.desired.gateway, self.catalog.routes_of(routed)):
             self.gateways.configure()
         # A model that was declared anew may be another one: its measured load means nothing now.
@@ -245,7 +243,7 @@ class Mesh:
         worker = self.workers.started(event)
         if worker is not None:
             self._forget_copies(worker.id)
-            self._distribution.send_full(worker)
+            self._send_full(worker)
         elif event.worker_id not in self.workers.records:
             # It was forgotten while it started.
             self._out.append(commands.StopWorker(event.worker_id))
@@ -254,7 +252,7 @@ class Mesh:
         worker = self.workers.running(event.worker_id)
         # After a missed step every later one fails too: the first failure brings a full catalog.
         if worker is not None and event.revision > worker.full_after:
-            self._distribution.send_full(worker)
+            self._send_full(worker)
 
     def _worker_reported(self, event: events.WorkerReported, now_s: float) -> None:
         worker = self.workers.running(event.report.worker_id)
@@ -263,11 +261,20 @@ class Mesh:
         worker.take_report(event.report)
         # The worker has an older catalog than when the report was requested: its process is new.
         if event.report.revision < event.revision and worker.full_after < event.revision:
-            self._distribution.send_full(worker)
-        self._distribution.learn(event.report.measured)
+            self._send_full(worker)
+        self._learn(event.report.measured)
         # A draining mesh loads nothing any more.
         if not self.is_draining:
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)
+
+    def _learn(self, measurements: tuple[reports.LearnedMeasurement, ...]) -> None:
+        learned, by_pool = self.catalog.learn(measurements)
+        if learned:
+            self.workers.send_changes(by_pool)
+            self._out.append(commands.RememberMeasured(learned))
+
+    def _send_full(self, worker: workers.WorkerRecord) -> None:
+        self.workers.send_full(worker, self.catalog.parts(worker.settings.pool))
 
     def _forget_copies_unless_running(self, worker_id: str) -> None:
         # The end of an earlier process says nothing about the copies of the one that runs.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from meshserve.core import backoff
 from meshserve.core.processes import hash_ring, reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
-from meshserve.core.values import catalog_sync, commands, desired, events, model, reports
+from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=30.0, calm_s=60.0, is_first_immediate=True)
 
@@ -184,9 +184,13 @@ class Workers(
         worker.full_after, worker.full_at = worker.sent, steps[-1].revision
         self._send(worker, steps)
 
-    def send(self, worker: WorkerRecord, parts: catalog_sync.Parts) -> None:
-        """Send the worker changes of its catalog."""
-        self._send(worker, catalog_sync.incremental_steps(parts, worker.sent))
+    def send_changes(self, by_pool: Mapping[str, Sequence[catalog.Change]]) -> None:
+        """Send the workers of each pool the changes of their catalog."""
+        for pool, changes in by_pool.items():
+            parts = catalog_sync.split_changes(changes)
+            for worker in self.of_pool(pool):
+                if worker.is_up:
+                    self._send(worker, catalog_sync.incremental_steps(parts, worker.sent))
 
     def _send(self, worker: WorkerRecord, steps: Iterable[catalog_sync.SyncStep]) -> None:
         for step in steps:

@@ -24,6 +24,11 @@ class ModelDeclared:
     spec: model.ModelSpec
     measured: model.Measured | None = None
 
+    def measurement_for(self, spec: model.ModelSpec) -> model.Measured | None:
+        """Return the measurement if `spec` is of the same bytes (URI, checksum), else None."""
+        is_same = (self.spec.uri, self.spec.checksum) == (spec.uri, spec.checksum)
+        return self.measured if is_same else None
+
 
 @dataclass(frozen=True, slots=True)
 class ModelWithdrawn:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshserve.core.catalog import catalog_index
-from meshserve.core.values import catalog, desired, model
+from meshserve.core.values import catalog, desired, model, reports
 from tests.core import world
 
 ALIAS = desired.DesiredAlias("al", "a")
@@ -139,3 +139,30 @@ def test_routes_of_a_name_include_its_aliases(index: catalog_index.CatalogIndex)
     index.apply(catalog.ModelDeclared(world.spec("a", pool="gpu")))
     index.apply(ALIAS)
     assert index.routes_of(["a"]) == {"a": "gpu", "al": "gpu"}
+
+
+def test_footprints_differ_by_more_than_measuring_does(index: catalog_index.CatalogIndex) -> None:
+    def learn(host_bytes: int, gpu_bytes: int) -> tuple[int, list[str]]:
+        measured = model.Measured("sha256:a", model.Footprint(host_bytes, gpu_bytes), 1.0)
+        learning = reports.LearnedMeasurement(model.ModelId("a"), measured)
+        learned, by_pool = index.learn([learning])
+        return len(learned), list(by_pool)
+
+    index.apply(catalog.ModelDeclared(world.spec("a")))
+    assert learn(100, 0) == (1, ["default"])
+    assert learn(125, 0) == (0, [])
+    assert learn(126, 0) == (1, ["default"])
+    assert learn(126, 1) == (1, ["default"])
+
+
+def test_a_measurement_that_comes_during_a_save_is_kept(index: catalog_index.CatalogIndex) -> None:
+    index.apply(catalog.ModelDeclared(world.spec("a")))
+    measured = model.Measured("sha256:a", model.Footprint(100), 1.0)
+    index.learn([reports.LearnedMeasurement(model.ModelId("a"), measured)])
+    saved = catalog.ModelDeclared(world.spec("a", pinned=True))
+    by_pool = index.apply_saved([saved])
+    assert by_pool == {"default": [catalog.ModelDeclared(saved.spec, measured)]}
+    index.apply_saved([catalog.ModelDeclared(world.spec("a", uri="/other"))])
+    declared = index.models.declared(model.ModelId("a"))
+    assert declared is not None
+    assert declared.measured is None

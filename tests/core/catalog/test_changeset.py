@@ -137,12 +137,6 @@ def test_a_pin_changes_nothing_else(index: catalog_index.CatalogIndex) -> None:
         draft.pin(model.ModelId("none"), is_pinned=True)
 
 
-def test_what_was_measured_holds_for_the_same_bytes_only() -> None:
-    known = catalog.ModelDeclared(world.spec("a"), world.measured("a", 1).measured)
-    assert changeset.reusable_measurement(known, world.spec("a", pinned=True)) == known.measured
-    assert changeset.reusable_measurement(known, world.spec("a", uri="/new")) is None
-
-
 @pytest.mark.parametrize("name", ["chat", "gpt", "sql"])
 def test_no_model_and_no_alias_has_a_name_of_an_llm(
     index: catalog_index.CatalogIndex, name: str

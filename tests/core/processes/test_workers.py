@@ -30,11 +30,16 @@ def sent(
     workers_: workers.Workers,
     send: Callable[..., Any],
     *args: object,
+    worker_id: str = "",
 ) -> list[catalog_sync.SyncStep]:
-    """The steps that `send` sends."""
+    """The steps that `send` sends, to all workers or to one."""
     workers_._out.clear()
     send(*args)
-    return [command.step for command in workers_._out if isinstance(command, commands.SendChanges)]
+    return [
+        command.step
+        for command in workers_._out
+        if isinstance(command, commands.SendChanges) and worker_id in ("", command.worker_id)
+    ]
 
 
 def bring_up(workers_: workers.Workers, worker_id: str, pid: int = 1) -> None:
@@ -161,9 +166,9 @@ def test_a_process_that_takes_the_place_of_a_ready_one_starts_again(
 def test_steps_are_numbered_without_a_gap(running: workers.Workers) -> None:
     worker = running.records["default-0"]
     steps = [
-        *sent(running, running.send, worker, ((1,) * 1000, (1,) * 500)),
+        *sent(running, running.send_changes, {"default": [1] * 1500}, worker_id="default-0"),
         *sent(running, running.send_full, worker, ((1,),)),
-        *sent(running, running.send, worker, ((1,),)),
+        *sent(running, running.send_changes, {"default": [1]}, worker_id="default-0"),
     ]
     assert [step.revision for step in steps] == [2, 3, 4, 5]
     assert [step.is_first for step in steps] == [False, False, True, False]

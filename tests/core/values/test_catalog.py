@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,3 +133,12 @@ def test_each_resolved_model_was_declared(
         assert meant[1] or not models.versions(meant[0])
     else:
         assert models.declared(resolved) is not None
+
+
+def test_what_was_measured_holds_for_the_same_bytes_only() -> None:
+    measured = model.Measured("sha256:0", model.Footprint(5), 0.1)
+    known = catalog.ModelDeclared(declared("a").spec, measured)
+    spec = known.spec
+    assert known.measurement_for(dataclasses.replace(spec, pinned=True)) == measured
+    assert known.measurement_for(dataclasses.replace(spec, uri="file:///n")) is None
+    assert known.measurement_for(dataclasses.replace(spec, checksum="sha256:1")) is None
