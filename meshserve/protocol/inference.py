@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
@@ -11,8 +11,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.protocol import table_inputs, tensors, zero_copy
+from meshserve.protocol import parameters, table_inputs, tensors, zero_copy
 from meshserve.protocol.pb import inference_pb2 as pb
 
 Raw = bytes | memoryview
@@ -33,17 +34,6 @@ CONTENTS = {
 }
 """The field with a datatype's typed contents; FP16 and BF16 have none."""
 
-REFUSED: Final = {
-    "shared_memory_region": "shared memory is not offered: send tensors in the message",
-}
-"""Parameters of tensors that would change the meaning of the answer, and why each is refused."""
-
-SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
-"""Parameters of a request that make it part of a sequence, which is not offered."""
-
-CLASSIFICATION: Final = "classification"
-"""The parameter of an output that asks for its best classes, see `protocol/classification.py`."""
-
 RAW_PLATFORMS: Final = frozenset({"onnxruntime_onnx", "pytorch_libtorch", "python"})
 """Platforms of models that always answer with raw contents, as Triton does.
 
@@ -61,7 +51,8 @@ class InferCall:
 
     An empty `version` means the newest one, empty `outputs` all of them. `is_raw`: the request
     carried raw bytes, so the answer does too. `classes`: how many classes are asked for in place of
-    an output's values, by its name.
+    an output's values, by its name. `source` is the message, or what JSON said besides tensors, and
+    `headers` came with it: `parameters.details_of` reads both for the few models that ask for it.
     """
 
     model: str
@@ -71,6 +62,8 @@ class InferCall:
     outputs: tuple[str, ...] = ()
     is_raw: bool = True
     classes: Mapping[str, int] | None = None
+    source: pb.ModelInferRequest | model_runtime.RequestDetails | None = None
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
 
 class InferReply(NamedTuple):
@@ -108,9 +101,7 @@ def call_from_message(
             f"input {next(name for name in names if names.count(name) > 1)!r} came twice"
         )
     if message.parameters:
-        refuse_sequence(
-            {name: parameter_value(value) for name, value in message.parameters.items()}
-        )
+        parameters.refuse_sequence(parameters.values_of(message.parameters))
     outputs, classes = _requested(message.outputs) if message.outputs else ((), None)
     return InferCall(
         message.model_name,
@@ -120,6 +111,7 @@ def call_from_message(
         outputs,
         bool(raw) or not sent,
         classes,
+        message,
     )
 
 
@@ -156,10 +148,10 @@ def _requested(
     classes = {}
     for output in outputs:
         if output.parameters:
-            refuse_parameters(output.parameters, f"output {output.name!r}")
-            if CLASSIFICATION in output.parameters:
-                value = parameter_value(output.parameters[CLASSIFICATION])
-                classes[output.name] = class_count(value, output.name)
+            parameters.refuse_tensor(output.parameters, f"output {output.name!r}")
+            if parameters.CLASSIFICATION in output.parameters:
+                value = parameters.value_of(output.parameters[parameters.CLASSIFICATION])
+                classes[output.name] = parameters.class_count(value, output.name)
     return names, {name: count for name, count in classes.items() if count} or None
 
 
@@ -170,44 +162,9 @@ def check_distinct(names: Sequence[str]) -> None:
         raise errors.InvalidRequest(f"output {repeated!r} is requested twice")
 
 
-def class_count(value: object, output: str) -> int:
-    """Return the number of classes that a parameter asks for, 0 for the values themselves.
-
-    Raises InvalidRequest if it is no whole number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise errors.InvalidRequest(
-            f"output {output!r}: {CLASSIFICATION} must be a number of classes, not {value!r}"
-        )
-    return value
-
-
-def parameter_value(parameter: pb.InferParameter) -> Any:
-    """Return the value of a parameter, None if it has none."""
-    choice = parameter.WhichOneof("parameter_choice")
-    return None if choice is None else getattr(parameter, choice)
-
-
-def refuse_sequence(parameters: Mapping[str, object]) -> None:
-    """Raise InvalidRequest if a request's parameters make it part of a sequence."""
-    for name in SEQUENCE:
-        # Clients send 0 and false with requests outside of any sequence.
-        if parameters.get(name):
-            raise errors.InvalidRequest(
-                f"{name}: sequences are not offered: each request is on its own"
-            )
-
-
-def refuse_parameters(parameters: Container[str], tensor: str) -> None:
-    """Raise InvalidRequest if a tensor's parameters ask for one of REFUSED. Others are ignored."""
-    for name, reason in REFUSED.items():
-        if name in parameters:
-            raise errors.InvalidRequest(f"{tensor}: {reason}")
-
-
 def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
     """Return the tensor in typed contents, which must be in the field of its datatype alone."""
-    refuse_parameters(sent.parameters, f"input {sent.name!r}")
+    parameters.refuse_tensor(sent.parameters, f"input {sent.name!r}")
     dtype = tensors.dtype(sent.datatype)
     field_name = CONTENTS.get(sent.datatype)
     if field_name is None:
@@ -251,14 +208,15 @@ def _array(
 def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
     """Return the inputs by name, with the signature's datatypes, ranks and fixed dimensions.
 
-    Raises InvalidRequest, with the wrong input or output and what would be right.
+    Those for an open signature are returned as they came. Raises InvalidRequest, with the wrong
+    input or output and what would be right.
     """
     if call.outputs:
         _check_outputs(call.outputs, signature)
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
-    if signature.table is not None:
-        return table_inputs.to_inputs(given, signature, signature.table)
+    if signature.table is not None or signature.is_open:
+        return _loose_inputs(given, signature)
     for spec in signature.inputs:
         tensor = given.get(spec.name)
         if tensor is None:
@@ -281,6 +239,14 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
             [spec.name for spec in signature.inputs],
         )
     return inputs
+
+
+def _loose_inputs(
+    given: Mapping[str, WireTensor], signature: model.Signature
+) -> dict[str, np.ndarray]:
+    if signature.table is not None:
+        return table_inputs.to_inputs(given, signature, signature.table)
+    return {name: tensor.array for name, tensor in given.items()}
 
 
 def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:
@@ -324,7 +290,7 @@ def _unknown(what: str, names: Sequence[str], known: Sequence[str]) -> errors.In
 def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None:
     known = [spec.name for spec in signature.outputs]
     unknown = [name for name in outputs if name not in known]
-    if unknown:
+    if unknown and not signature.is_open:
         raise _unknown("output", unknown, known)
 
 
@@ -363,6 +329,7 @@ def reply_message(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
     )
     add, add_raw = message.outputs.add, message.raw_output_contents.append
     outputs = checked_outputs(reply)
+    said = answer_parameters(reply)
     is_typed = not is_raw and all(spec.datatype in CONTENTS for spec, _ in outputs)
     for spec, array in outputs:
         output = add(name=spec.name, datatype=spec.datatype, shape=array.shape)
@@ -370,7 +337,23 @@ def reply_message(reply: InferReply, *, is_raw: bool) -> pb.ModelInferResponse:
             getattr(output.contents, CONTENTS[spec.datatype]).extend(_elements(array))
         else:
             add_raw(tensors.to_raw(array))
+    if said is not None:
+        _add_parameters(message, said)
     return message
+
+
+def answer_parameters(reply: InferReply) -> model_runtime.AnswerTensors | None:
+    """Return the outputs if the model gave parameters with them, else None."""
+    outputs = reply.outputs
+    return outputs if type(outputs) is model_runtime.AnswerTensors else None
+
+
+def _add_parameters(message: pb.ModelInferResponse, said: model_runtime.AnswerTensors) -> None:
+    for name, value in said.parameters.items():
+        message.parameters[name].CopyFrom(parameters.as_message(value))
+    for output in message.outputs:
+        for name, value in said.output_parameters.get(output.name, {}).items():
+            output.parameters[name].CopyFrom(parameters.as_message(value))
 
 
 def checked_outputs(reply: InferReply) -> list[tuple[model.TensorSpec, np.ndarray]]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.protocol import error_responses, inference, json_tensors, tensors
+from meshserve.protocol import error_responses, inference, json_tensors, parameters, tensors
 
 LENGTH = b"inference-header-content-length"
 # More digits are no size of a body, and `int` is slow with very many.
@@ -37,7 +38,8 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     document = json_tensors.parse_object(body[:size])
     reader = _BinaryReader(body[size:])
     inputs: dict[str, inference.WireTensor] = {}
-    for entry in _objects(document, "inputs"):
+    sent = _objects(document, "inputs")
+    for entry in sent:
         name = _text(entry, "name", "input")
         if name in inputs:
             raise errors.InvalidRequest(f"input {name!r} came twice")
@@ -47,9 +49,9 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     requested = dict(_requested_output(entry) for entry in entries)
     if len(requested) < len(entries):
         inference.check_distinct([entry["name"] for entry in entries])
-    parameters = _parameters(document)
-    if parameters:
-        inference.refuse_sequence(parameters)
+    said = _parameters(document)
+    if said:
+        parameters.refuse_sequence(said)
     call = inference.InferCall(
         "",
         "",
@@ -58,24 +60,50 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
         tuple(requested),
         classes=_classes(entries),
     )
-    is_binary = parameters.get("binary_data_output") is True
+    call.source = model_runtime.RequestDetails(
+        id=call.id,
+        parameters=said,
+        outputs=call.outputs,
+        input_parameters=_tensor_parameters(sent),
+        output_parameters=_tensor_parameters(entries),
+        nesting=_nesting(sent),
+        is_json=True,
+    )
+    is_binary = said.get("binary_data_output") is True
     binary = {name: value for name, value in requested.items() if isinstance(value, bool)}
     return RestCall(call, is_binary, binary)
 
 
+def _tensor_parameters(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["name"]: said for entry in entries if (said := _parameters(entry))}
+
+
+def _nesting(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the lists in which values came, by input, if they are not one list."""
+    shapes = {}
+    for entry in entries:
+        level, sizes = entry.get("data"), list[int]()
+        while isinstance(level, list):
+            sizes.append(len(level))
+            level = level[0] if level else None
+        if len(sizes) > 1 or (not sizes and level is not None):
+            shapes[entry["name"]] = tuple(sizes)
+    return shapes
+
+
 def _requested_output(entry: Mapping[str, Any]) -> tuple[str, Any]:
     """Return a requested output's name and its `binary_data`, of any type."""
-    name, parameters = _text(entry, "name", "output"), _parameters(entry)
-    inference.refuse_parameters(parameters, f"output {name!r}")
-    return name, parameters.get("binary_data")
+    name, said = _text(entry, "name", "output"), _parameters(entry)
+    parameters.refuse_tensor(said, f"output {name!r}")
+    return name, said.get("binary_data")
 
 
 def _classes(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, int] | None:
     """Return the number of classes by output that asks for classes."""
     classes = {
-        entry["name"]: inference.class_count(parameters[inference.CLASSIFICATION], entry["name"])
+        entry["name"]: parameters.class_count(said[parameters.CLASSIFICATION], entry["name"])
         for entry in entries
-        if inference.CLASSIFICATION in (parameters := _parameters(entry))
+        if parameters.CLASSIFICATION in (said := _parameters(entry))
     }
     return {name: count for name, count in classes.items() if count} or None
 
@@ -168,9 +196,9 @@ class _BinaryReader:
 def _tensor(name: str, entry: Mapping[str, Any], reader: _BinaryReader) -> inference.WireTensor:
     datatype = _text(entry, "datatype", f"input {name!r}")
     shape = _shape(entry, name)
-    parameters = _parameters(entry)
-    inference.refuse_parameters(parameters, f"input {name!r}")
-    size = parameters.get("binary_data_size")
+    said = _parameters(entry)
+    parameters.refuse_tensor(said, f"input {name!r}")
+    size = said.get("binary_data_size")
     if size is not None:
         if entry.get("data") is not None:
             raise errors.InvalidRequest(
@@ -208,10 +236,10 @@ def _objects(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = _given(entry, "parameters", {})
-    if not isinstance(parameters, dict):
+    said = _given(entry, "parameters", {})
+    if not isinstance(said, dict):
         raise errors.InvalidRequest("parameters must be an object")
-    return parameters
+    return said
 
 
 def _text(entry: Mapping[str, Any], key: str, owner: str, default: str | None = None) -> str:
@@ -235,6 +263,7 @@ def encode_infer(
     Raises InvalidRequest for outputs that JSON can't carry, ModelRaised for wrong datatypes.
     """
     entries, parts = [], list[bytes]()
+    said = inference.answer_parameters(reply)
     for spec, array in inference.checked_outputs(reply):
         entry: dict[str, Any] = {
             "name": spec.name,
@@ -246,6 +275,8 @@ def encode_infer(
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = json_tensors.flat_values(array, spec.datatype, spec.name)
+            if said is not None and said.output_parameters.get(spec.name):
+                entry["parameters"] = parameters.as_json(said.output_parameters[spec.name])
         entries.append(entry)
     document: dict[str, Any] = {
         "model_name": reply.model,
@@ -254,6 +285,8 @@ def encode_infer(
     }
     if reply.id:
         document["id"] = reply.id
+    if said is not None and said.parameters:
+        document["parameters"] = parameters.as_json(said.parameters)
     # Clients read null as NaN, also those whose parsers refuse the words. Infinities have no null.
     text = json_tensors.dump(document, nan=b"null")
     if not parts:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from meshserve import errors
+from meshserve.core.values import model
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype("?"),
@@ -63,6 +65,34 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
         raise errors.InvalidRequest(
             f"datatype {datatype!r} is unknown; there are: {', '.join(DTYPES)}"
         ) from None
+
+
+def answered(signature: model.Signature, outputs: Mapping[str, np.ndarray]) -> model.Signature:
+    """Return the signature of an answer of any shapes: an open one has the answer's own outputs.
+
+    Raises ModelRaised for an array whose dtype is no datatype's.
+    """
+    return replace(signature, outputs=specs_of(outputs)) if signature.is_open else signature
+
+
+def specs_of(arrays: Mapping[str, np.ndarray]) -> tuple[model.TensorSpec, ...]:
+    """Return the names, datatypes and shapes of arrays of any shapes.
+
+    Raises ModelRaised for a dtype that is no datatype's.
+    """
+    return tuple(
+        model.TensorSpec(name, _datatype(name, array), array.shape)
+        for name, array in arrays.items()
+    )
+
+
+def _datatype(name: str, array: np.ndarray) -> str:
+    if array.dtype.kind in "OSU":
+        return "BYTES"
+    for datatype, kind in DTYPES.items():
+        if array.dtype == kind:
+            return datatype
+    raise errors.ModelRaised(f"output {name!r} is of {array.dtype}, which is no datatype")
 
 
 def element_count(shape: Sequence[int], name: str) -> int:

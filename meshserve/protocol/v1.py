@@ -100,12 +100,17 @@ def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, 
     ):
         return {_only(signature).name: list(instances)}
     names = [spec.name for spec in signature.inputs]
+    given = set(instances[0])
     for number, row in enumerate(instances):
-        if set(row) != set(names):
+        missing = set(names) - set(row)
+        # All rows must have the same optional inputs: a tensor has no gaps.
+        if set(row) != given or not given <= set(names) or missing - signature.optional:
+            optional = sorted(signature.optional)
+            note = f"; all rows may leave out {optional}" if optional else ""
             raise errors.InvalidRequest(
-                f"instance {number} has the inputs {sorted(row)}, the model takes {names}"
+                f"instance {number} has the inputs {sorted(row)}, the model takes {names}{note}"
             )
-    return {name: [row[name] for row in instances] for name in names}
+    return {name: [row[name] for row in instances] for name in names if name in given}
 
 
 def _only(signature: model.Signature) -> model.TensorSpec:

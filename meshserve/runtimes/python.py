@@ -10,23 +10,18 @@
         def predict(self, inputs): ...              # {name: array} → {name: array}, or one array
         def close(self): ...                        # optional
 
-Triton's `class TritonPythonModel` runs too, see `triton_python.py`. Each model is a package of its
-own, and imports the files beside it by `from . import features`.
+With `predict(self, inputs, request)` it sees each request's id, parameters and headers. Triton's
+`class TritonPythonModel` and MLServer's `MLModel` run too, see `triton_python.py` and
+`mlserver_python.py`. Users read docs/python-models.md.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import inspect
-import itertools
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -42,96 +37,35 @@ from meshserve.runtimes import (
     signatures,
     triton_backend,
     triton_python,
+    user_code,
 )
 
 PLATFORM = "python"
 
-T = TypeVar("T")
+REQUEST = "request"
+"""The parameter of a user's `predict` that gets what a request says besides its tensors."""
 
 _OTHER_KINDS = (".onnx", ".ort", ".pt", ".pt2", ".pth", ".skops", ".joblib", ".pkl", ".ubj", ".bst")
 
-_numbers = itertools.count()
-
 LAYOUT = files.Layout(("model.py",), (".py",), lambda file: file.suffix == ".py")
-
-
-class _Loader(importlib.machinery.SourceFileLoader):
-    """A loader that writes no compiled files into the artifact, which must not change."""
-
-    def set_data(self, path: str, data: object, *, _mode: int = 0o666) -> None:
-        pass
-
-
-class _UserCode:
-    """A user's module under a unique name, whose errors are reported with file and line."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._folder = str(file.parent)
-        self._name = f"meshserve_model_{next(_numbers)}"
-
-    def module(self) -> ModuleType:
-        """Execute and return the module. Raises LoadFailed."""
-        loader = _Loader(self._name, str(self.file))
-        spec = importlib.util.spec_from_file_location(
-            self._name, self.file, loader=loader, submodule_search_locations=[self._folder]
-        )
-        if spec is None:
-            raise errors.LoadFailed(f"{self.file.name} can't be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[self._name] = module
-        self.run(errors.LoadFailed, loader.exec_module, module)
-        return module
-
-    def forget(self) -> None:
-        """Drop the module, and those that it imported from its folder."""
-        for name in [
-            name for name in sys.modules if name == self._name or name.startswith(f"{self._name}.")
-        ]:
-            del sys.modules[name]
-
-    def run(self, failure: type[errors.MeshError], call: Callable[..., T], *args: object) -> T:
-        """Call the user's code. Raises `failure` for what it raises, but lets MeshErrors pass."""
-        try:
-            return call(*args)
-        except errors.MeshError:
-            raise
-        except (Exception, SystemExit) as error:  # a user's code must not end the worker
-            raise failure(
-                f"{self._position(error)}{type(error).__name__}: "
-                f"{files.summarize(error)}{_advice(error)}"
-            ) from error
-
-    def _position(self, error: BaseException) -> str:
-        if isinstance(error, SyntaxError) and error.filename:
-            return f"{Path(error.filename).name}:{error.lineno}: "
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename.startswith(self._folder)
-        ]
-        return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return (
-            "; a file beside the model is imported with `from . import …`, "
-            "a library must be installed"
-        )
-    return ""
 
 
 class PythonModel(model_runtime.LoadedModel):
     """A user's object and its signature."""
 
-    # A user's code may block, so it must not run on the event loop.
-    capabilities = model_runtime.Capabilities(is_steady=False)
-
     def __init__(
-        self, code: _UserCode, user: Any, signature: model.Signature, names: Mapping[str, str]
+        self,
+        code: user_code.UserCode,
+        user: Any,
+        signature: model.Signature,
+        names: Mapping[str, str],
     ) -> None:
         self.signature = signature
+        self._sees_request = sees_request(user)
+        # A user's code may block, so it must not run on the event loop.
+        self.capabilities = model_runtime.Capabilities(
+            is_steady=False, needs_details=self._sees_request
+        )
         self._code = code
         self._user = user
         self._datatypes = {spec.name: spec.datatype for spec in signature.outputs}
@@ -139,18 +73,34 @@ class PythonModel(model_runtime.LoadedModel):
 
     def predict(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    ) -> Mapping[str, np.ndarray]:
         """Call the user's `predict`. Shapes and datatypes of inputs are the signature's.
 
         Raises ModelRaised with file and line for what it raises, and for outputs that are missing
         or have another datatype than the signature's.
         """
-        answer = self._call(inputs)
-        return {name: self._checked(name, answer) for name in outputs or self._datatypes}
+        return self.predict_request(inputs, outputs, model_runtime.RequestDetails(outputs=outputs))
+
+    def predict_request(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        details: model_runtime.RequestDetails,
+    ) -> Mapping[str, np.ndarray]:
+        """Call the user's `predict` for one request, which it may see.
+
+        Shapes are the signature's. Raises as `predict`.
+        """
+        answer = self._call(inputs, details)
+        arrays = {name: self._checked(name, answer) for name in outputs or self._datatypes}
+        if isinstance(answer, model_runtime.AnswerTensors):
+            return model_runtime.AnswerTensors(arrays, answer.parameters, answer.output_parameters)
+        return arrays
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all that the user's `predict` returns, in wire form: of any names and shapes."""
-        return {name: datatypes.to_wire(value) for name, value in self._call(inputs).items()}
+        answer = self._call(inputs, model_runtime.RequestDetails())
+        return {name: datatypes.to_wire(value) for name, value in answer.items()}
 
     def close(self) -> None:
         """Call the user's `close`, if there is one, and drop the modules."""
@@ -162,8 +112,13 @@ class PythonModel(model_runtime.LoadedModel):
             self._code.forget()
             del self._user
 
-    def _call(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
-        answer = self._code.run(errors.ModelRaised, self._user.predict, dict(inputs))
+    def _call(
+        self, inputs: Mapping[str, np.ndarray], details: model_runtime.RequestDetails
+    ) -> Mapping[str, object]:
+        arguments = (dict(inputs), details) if self._sees_request else (dict(inputs),)
+        answer = self._code.run(errors.ModelRaised, self._user.predict, *arguments)
+        if isinstance(answer, model_runtime.AnswerTensors):
+            return answer
         if isinstance(answer, Mapping):
             return {str(name): value for name, value in answer.items()}
         return {next(iter(self._own_names.values()), "output"): answer}
@@ -180,6 +135,15 @@ class PythonModel(model_runtime.LoadedModel):
                 f"which is declared {datatype}"
             )
         return array
+
+
+def sees_request(user: Any) -> bool:
+    """Return whether the user's `predict` takes the request as its second argument."""
+    try:
+        names = list(inspect.signature(user.predict).parameters)
+    except (TypeError, ValueError):
+        return False
+    return names[1:2] == [REQUEST]
 
 
 class PythonRuntime(model_runtime.Runtime):
@@ -219,7 +183,7 @@ class PythonRuntime(model_runtime.Runtime):
             raise errors.LoadFailed(
                 f"{file.name} is code: set trust: true if you trust whoever wrote it"
             )
-        code = _UserCode(file)
+        code = user_code.UserCode(file)
         try:
             with triton_backend.held_for(file.parent):
                 user = _instantiate(code, spec)
@@ -231,7 +195,7 @@ class PythonRuntime(model_runtime.Runtime):
             raise
 
 
-def _instantiate(code: _UserCode, spec: model.ModelSpec) -> Any:
+def _instantiate(code: user_code.UserCode, spec: model.ModelSpec) -> Any:
     name = options.Options(spec).text("class", "Model")
     module = code.module()
     triton_class = getattr(module, triton_python.CLASS, None)
@@ -268,7 +232,7 @@ def _arguments(class_: type, folder: Path, own: Mapping[str, object]) -> tuple[o
     return (folder, own)
 
 
-def _verify(code: _UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
+def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
     """Return the model with a signature that a first prediction does not contradict.
 
     A model that refuses made-up inputs may still be right, if its outputs are declared.
@@ -304,7 +268,7 @@ def _verify(code: _UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
 
 
 def _declared_model(
-    code: _UserCode, user: triton_python.TritonPythonUser, spec: model.ModelSpec
+    code: user_code.UserCode, user: triton_python.TritonPythonUser, spec: model.ModelSpec
 ) -> PythonModel:
     """Return a model with the tensors that its configuration declares. Nothing is tried out."""
     try:
@@ -354,7 +318,7 @@ def _signature(
         inputs,
         outputs,
         has_batch_dimension=has_rows,
-        can_join=can_join,
+        can_join=can_join and not sees_request(user),
         platform=PLATFORM,
         optional=optional,
     )
@@ -371,7 +335,7 @@ def _with_bf16(
     )
 
 
-def _declared(code: _UserCode, user: Any, attribute: str) -> tuple[model.TensorSpec, ...]:
+def _declared(code: user_code.UserCode, user: Any, attribute: str) -> tuple[model.TensorSpec, ...]:
     """Return the class attribute `inputs` or `outputs` as specs.
 
     Raises LoadFailed if it is anything but a list of (name, datatype, shape).

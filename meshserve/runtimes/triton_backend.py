@@ -23,6 +23,12 @@ from meshserve.runtimes import datatypes
 NAME = "triton_python_backend_utils"
 BYTES_TYPE = "TYPE_STRING"
 
+_OWN_PARAMETERS = frozenset(
+    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
+    | {"binary_data_output"}
+)
+"""Parameters that Triton keeps to itself: `docs/protocol/extension_parameters.md` of its server."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +39,11 @@ class TritonModelException(Exception):
 class TritonError:
     """An error that a response carries to its caller."""
 
-    def __init__(self, message: str, code: int = 0) -> None:
+    # In Triton's order, `TRITONSERVER_Error_Code` in core/include/triton/core/tritonserver.h.
+    (UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS) = range(7)
+    CANCELLED = 7
+
+    def __init__(self, message: str, code: int = INTERNAL) -> None:
         self._message = str(message)
         self._code = code
 
@@ -92,11 +102,14 @@ class BackendRequest:
         requested_output_names: Sequence[str] = (),
         model_name: str = "",
         model_version: str = "",
-        **_ignored: object,
+        **said: Any,
     ) -> None:
+        """`said` may have `request_id` and `parameters`, as they came; the rest is ignored."""
         self._inputs = list(inputs)
         self._outputs = list(requested_output_names)
         self._model = (model_name, model_version)
+        self._id = str(said.get("request_id", ""))
+        self._parameters = dict(said.get("parameters") or {})
 
     def inputs(self) -> list[Tensor]:
         """Return the inputs that came, in the shapes of the signature."""
@@ -116,8 +129,8 @@ class BackendRequest:
         return int(version) if version.isdecimal() else 1
 
     def request_id(self) -> str:
-        """Return nothing: ids stay in front of the model."""
-        return ""
+        """Return the id that the caller gave, or nothing."""
+        return self._id
 
     def correlation_id(self) -> int:
         """Return 0: there are no sequences."""
@@ -128,12 +141,34 @@ class BackendRequest:
         return 0
 
     def timeout(self) -> int:
-        """Return 0: the worker keeps deadlines."""
-        return 0
+        """Return the caller's `timeout` in microseconds, 0 without one. The worker keeps none."""
+        return self._number("timeout")
+
+    def priority(self) -> int:
+        """Return the caller's `priority`, 0 without one. Requests are run as they come."""
+        return self._number("priority")
+
+    def _number(self, name: str) -> int:
+        value = self._parameters.get(name, 0)
+        return value if isinstance(value, int) else 0
 
     def parameters(self) -> str:
-        """Return an empty JSON object."""
-        return "{}"
+        """Return the caller's parameters as JSON, without those that Triton keeps to itself."""
+        kept = {
+            name: value
+            for name, value in self._parameters.items()
+            if name not in _OWN_PARAMETERS and not name.startswith("triton_")
+        }
+        return json.dumps(kept)
+
+    def preferred_memory(self) -> None:
+        """Return nothing: outputs are in host memory."""
+
+    def trace(self) -> None:
+        """Return nothing: requests are not traced."""
+
+    def set_release_flags(self, _flags: int) -> None:
+        """Do nothing: a request ends with its answer."""
 
     def is_cancelled(self) -> bool:
         """Return False."""
@@ -157,14 +192,20 @@ class InferenceResponse:
         self,
         output_tensors: Sequence[Tensor] = (),
         error: TritonError | None = None,
+        parameters: Mapping[str, Any] | None = None,
         **_ignored: object,
     ) -> None:
         self._outputs = list(output_tensors)
         self._error = error
+        self._parameters = dict(parameters or {})
 
     def output_tensors(self) -> list[Tensor]:
         """Return its tensors, of any shapes."""
         return self._outputs
+
+    def parameters(self) -> str:
+        """Return the parameters that go back with the answer, as JSON."""
+        return json.dumps(self._parameters)
 
     def has_error(self) -> bool:
         """Return whether it is an error."""

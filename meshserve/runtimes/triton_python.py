@@ -6,18 +6,18 @@ it, but with one request at a time: its classes need not keep requests apart tha
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import datatypes, triton_backend
 
@@ -66,28 +66,43 @@ class TritonPythonUser:
             "model_name": id_.name,
         }
 
-    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], request: model_runtime.RequestDetails
+    ) -> Mapping[str, np.ndarray] | Awaitable[Mapping[str, np.ndarray]]:
         """Return the outputs that `execute` gives for one request; shapes are the configuration's.
 
-        Raises ModelRaised for its error, or for anything but one response.
+        Raises the error that it answers, or ModelRaised for anything but one response.
         """
         tensors = [triton_backend.Tensor(name, array) for name, array in inputs.items()]
-        id_ = self._spec.id
-        request = triton_backend.BackendRequest(tensors, self._outputs, id_.name, id_.version)
-        responses = self._user.execute([request])
+        asked = triton_backend.BackendRequest(
+            tensors,
+            request.outputs or self._outputs,
+            self._spec.id.name,
+            self._spec.id.version,
+            request_id=request.id,
+            parameters=request.parameters,
+        )
+        responses = self._user.execute([asked])
         if inspect.isawaitable(responses):
-            responses = asyncio.run(_result(responses))
+            return self._answer_later(responses)
+        return self._answer(responses)
+
+    async def _answer_later(self, responses: Awaitable[Any]) -> Mapping[str, np.ndarray]:
+        return self._answer(await responses)
+
+    def _answer(self, responses: Any) -> Mapping[str, np.ndarray]:
         if not isinstance(responses, Sequence) or len(responses) != 1:
             raise errors.ModelRaised("execute must return a list of one response for each request")
         (response,) = responses
         if response is None:
             raise errors.ModelRaised("execute returned None in place of a response")
         if response.has_error():
-            raise errors.ModelRaised(response.error().message())
-        return {
+            raise _as_own(response.error())
+        tensors = {
             tensor.name(): datatypes.to_wire(tensor.as_numpy())
             for tensor in response.output_tensors()
         }
+        return model_runtime.AnswerTensors(tensors, json.loads(response.parameters()))
 
     def close(self) -> None:
         """Call `finalize`, if there is one."""
@@ -99,5 +114,12 @@ class TritonPythonUser:
             self._cleanup.close()
 
 
-async def _result(responses: Any) -> Any:
-    return await responses
+def _as_own(error: triton_backend.TritonError) -> errors.MeshError:
+    """Return the error as one of ours, with the same meaning."""
+    kinds: dict[int, type[errors.MeshError]] = {
+        triton_backend.TritonError.INVALID_ARG: errors.InvalidRequest,
+        triton_backend.TritonError.NOT_FOUND: errors.ModelNotFound,
+        triton_backend.TritonError.UNSUPPORTED: errors.Unsupported,
+        triton_backend.TritonError.ALREADY_EXISTS: errors.AlreadyExists,
+    }
+    return kinds.get(error.code(), errors.ModelRaised)(error.message())

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshserve import errors
+from meshserve.core.values import model
 from meshserve.protocol import tensors
 from tests.protocol import drawn
 
@@ -99,3 +101,18 @@ def test_every_bf16_is_an_fp32_and_back(data: st.DataObject) -> None:
 )
 def test_bf16_is_rounded_to_the_nearest_even(number: float, bits: int) -> None:
     assert tensors.bfloat16_bits(np.array([number], "f4")).tolist() == [bits]
+
+
+def test_an_open_signature_has_the_answer_s_own_outputs() -> None:
+    declared = model.Signature((), (model.TensorSpec("usual", "FP32", (1,)),), is_open=True)
+    arrays = {"a": np.zeros((2, 1), "i8"), "b": np.array(["x"]), "c": np.zeros(1, np.longlong)}
+    outputs = tensors.answered(declared, arrays).outputs
+    assert [(spec.name, spec.datatype, spec.shape) for spec in outputs] == [
+        ("a", "INT64", (2, 1)),
+        ("b", "BYTES", (1,)),
+        ("c", "INT64", (1,)),
+    ]
+    closed = model.Signature((), ())
+    assert tensors.answered(closed, arrays) is closed
+    with pytest.raises(errors.ModelRaised, match="'z' is of complex128"):
+        tensors.answered(declared, {"z": np.zeros(1, complex)})

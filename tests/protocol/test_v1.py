@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshserve import errors
 from meshserve.core.values import model
 from meshserve.protocol import inference, v1
 from tests.protocol import drawn
@@ -210,3 +211,18 @@ ROWS = st.lists(COLUMNS | drawn.JSON, max_size=3)
 )
 def test_any_document_is_answered(document: dict[str, Any], signature: model.Signature) -> None:
     drawn.answers(infer, json.dumps(document).encode(), signature)
+
+
+def test_all_rows_may_leave_out_an_optional_input() -> None:
+    specs = (model.TensorSpec("x", "INT64", (-1,)), model.TensorSpec("mask", "INT64", (-1,)))
+    signature = model.Signature(specs, (), optional=frozenset({"mask"}))
+
+    def inputs_of(*rows: dict[str, int]) -> set[str]:
+        body = json.dumps({"instances": rows}).encode()
+        return set(v1.decode_predict(body, signature).call.inputs)
+
+    assert inputs_of({"x": 1}, {"x": 2}) == {"x"}
+    assert inputs_of({"x": 1, "mask": 0}) == {"x", "mask"}
+    for rows in (({"x": 1}, {"x": 2, "mask": 0}), ({"mask": 1},), ({"x": 1, "z": 1},)):
+        with pytest.raises(errors.InvalidRequest, match="may leave out"):
+            inputs_of(*rows)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from tests.runtimes import contract
 
@@ -131,7 +132,7 @@ def test_nothing_is_written_beside_the_model(sample: contract.Sample, tmp_path: 
         ("import numpy\n1 / 0\n", r"model\.py:2: ZeroDivisionError: division by zero"),
         (
             "import no_such_thing\n",
-            r"model\.py:1: ModuleNotFoundError: .*no_such_thing.*from \. import",
+            r"model\.py:1: ModuleNotFoundError: .*no_such_thing.*must be installed",
         ),
         ("raise SystemExit(3)\n", r"model\.py:1: SystemExit: 3"),
         ("class Modell: pass\n", r"no class 'Model'; did you mean 'Modell'"),
@@ -273,3 +274,38 @@ def test_a_class_names_the_inputs_that_may_be_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict({"x": x, "mask": x}, ())["y"], [1, 9])
     with pytest.raises(errors.LoadFailed, match="'maks' does not exist"):
         load(tmp_path, source.replace('optional_inputs = ["mask"]', 'optional_inputs = ["maks"]'))
+
+
+SEES = """
+    class Model:
+        inputs = [("x", "FP32", [-1])]
+        batchable = True
+        async def predict(self, inputs, request):
+            self.seen = request
+            scale = request.parameters.get("scale", 1)
+            return {"y": inputs["x"] * scale, "id": [request.id.encode()] * len(inputs["x"])}
+"""
+
+
+def test_a_class_sees_the_request_that_it_answers(tmp_path: Path) -> None:
+    loaded = load(tmp_path, SEES)
+    assert loaded.capabilities.needs_details
+    assert not loaded.signature.can_join
+    details = model_runtime.RequestDetails(id="a", parameters={"scale": 3})
+    answer = loaded.predict_request({"x": np.ones(2, np.float32)}, ("y", "id"), details)
+    assert answer["y"].tolist() == [3, 3]
+    assert answer["id"].tolist() == [b"a", b"a"]
+    loaded.close()
+
+
+@pytest.mark.parametrize("predict", ["self, inputs", "self, inputs, scale=1", "self, *inputs"])
+def test_a_class_that_does_not_ask_sees_nothing(tmp_path: Path, predict: str) -> None:
+    source = f"""
+        class Model:
+            inputs = [("x", "FP32", [-1])]
+            def predict({predict}):
+                return inputs["x"] if isinstance(inputs, dict) else inputs[0]["x"]
+    """
+    loaded = load(tmp_path, source)
+    assert not loaded.capabilities.needs_details
+    assert loaded.predict({"x": np.ones(2, np.float32)}, ())["output"].tolist() == [1, 1]

@@ -196,3 +196,36 @@ def test_texts_are_objects(tmp_path: Path) -> None:
     answer = loaded.predict({"INPUT0": np.array([b"a", b"\xff"], object)}, ("OUTPUT0",))
     assert answer["OUTPUT0"].tolist() == [b"\xff", b"a"]
     loaded.close()
+
+
+SAYS = """
+    import json
+    import numpy as np
+    import triton_python_backend_utils as pb_utils
+
+    class TritonPythonModel:
+        async def execute(self, requests):
+            (request,) = requests
+            if json.loads(request.parameters()).get("fail"):
+                error = pb_utils.TritonError("not so", pb_utils.TritonError.INVALID_ARG)
+                return [pb_utils.InferenceResponse(error=error)]
+            said = [request.request_id(), request.parameters(), str(request.timeout())]
+            said += request.requested_output_names()
+            out = pb_utils.Tensor("OUTPUT0", np.array(said, object))
+            return [pb_utils.InferenceResponse([out], parameters={"took": 3})]
+"""
+
+
+def test_a_request_s_id_parameters_and_outputs_are_seen(tmp_path: Path) -> None:
+    loaded = load(tmp_path, SAYS, outputs=specs("output", "BYTES")[:1])
+    details = model_runtime.RequestDetails(
+        id="7", parameters={"a": 1.5, "timeout": 9, "triton_x": 1}, outputs=("OUTPUT0",)
+    )
+    answer = loaded.predict_request(INPUTS, ("OUTPUT0",), details)
+    assert answer["OUTPUT0"].tolist() == [b"7", b'{"a": 1.5}', b"9", b"OUTPUT0"]
+    assert isinstance(answer, model_runtime.AnswerTensors)
+    assert answer.parameters == {"took": 3}
+    bad = model_runtime.RequestDetails(parameters={"fail": True})
+    with pytest.raises(errors.InvalidRequest, match=r"^not so$"):
+        loaded.predict_request(INPUTS, (), bad)
+    loaded.close()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from meshserve.core.values import model
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     Tensors: TypeAlias = "Mapping[str, np.ndarray]"
+
+Parameters: TypeAlias = Mapping[str, Any]
+"""Values by name as the Open Inference Protocol has them: texts, numbers and booleans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,52 @@ class Capabilities:
     They are counted on top of what the process's private memory grew by.
     """
 
+    needs_details: bool = False
+    """Each run is for one request, whose id, parameters and headers the model sees.
+
+    The worker then calls `predict_request`, and never joins requests.
+    """
+
     gpu_bytes: int | None = None
     """Bytes that the model takes on the GPU; None if unknown, then the runtime's hint counts."""
+
+
+@dataclass(slots=True)
+class RequestDetails:
+    """What a request says besides its tensors, for models whose `needs_details` is set.
+
+    `headers` are those of HTTP or gRPC's metadata, by names in small letters, without secrets.
+    `outputs` are the names that were asked for, empty for all. `input_parameters` and
+    `output_parameters` are by the tensor's name. `nesting` has the shape of the lists in which an
+    input's values came by JSON, if that is not one list; `is_json`: texts came as such, and not
+    as bytes.
+    """
+
+    id: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    input_parameters: Mapping[str, Parameters] = field(default_factory=dict)
+    output_parameters: Mapping[str, Parameters] = field(default_factory=dict)
+    nesting: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    is_json: bool = False
+
+
+class AnswerTensors(dict[str, "np.ndarray"]):
+    """The outputs of any shapes by name, and the parameters that go back with them.
+
+    `predict_request` may return it in place of a plain mapping.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        parameters: Parameters | None = None,
+        output_parameters: Mapping[str, Parameters] | None = None,
+    ) -> None:
+        super().__init__(tensors)
+        self.parameters = parameters or {}
+        self.output_parameters = output_parameters or {}
 
 
 class LoadedModel(abc.ABC):
@@ -83,7 +130,8 @@ class LoadedModel(abc.ABC):
         """Run the model once.
 
         `inputs` has an array for each input of the signature, already checked for its datatype and
-        shape (a dimension of -1 has any size). Arrays are C-contiguous and may be read-only views
+        shape (a dimension of -1 has any size); inputs that are optional may be missing, and those
+        of an open signature are as they came. Arrays are C-contiguous and may be read-only views
         of a received message: they must not be changed, nor kept after the call. `outputs` names
         the outputs to return; empty means all.
 
@@ -98,6 +146,18 @@ class LoadedModel(abc.ABC):
         `is_reentrant`. Raises InvalidRequest for values that the model can't take. Anything else
         that it raises reaches the caller as ModelRaised.
         """
+
+    def predict_request(
+        self,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        details: RequestDetails,  # noqa: ARG002 an implementation needs it
+    ) -> Tensors:
+        """Run the model once for one request, as `predict` does; called if `needs_details` is set.
+
+        Shapes are those of `predict`. The result may be AnswerTensors. Raises as `predict`.
+        """
+        return self.predict(inputs, outputs)
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -86,6 +86,8 @@ class Signature:
     `has_batch_dimension`. `rows_max` bounds the rows of a run. `optional` names the inputs that a
     request may leave out; `labels` are the names of classes, in their order, by output. `table` is
     set for models of rows and columns, whose inputs may come under other names and datatypes.
+    `is_open`: the model's own code judges whatever tensors come, and gives any outputs; `inputs`
+    and `outputs` only tell clients what is usual.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -97,6 +99,7 @@ class Signature:
     optional: frozenset[str] = frozenset()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     table: Table | None = None
+    is_open: bool = False
 
 
 class OriginKind(enum.Enum):

@@ -89,7 +89,7 @@ class InferenceRest:
         else:
             rest_call = rest.decode_infer(body, request.headers)
         call = rest_call.call
-        call.model, call.version = name, version
+        call.model, call.version, call.headers = name, version, request.headers
         reply = await self._reply(call, request.expires_s)
         if call.classes:
             reply = classification.apply(reply, call.classes)
@@ -201,6 +201,7 @@ class InferenceRest:
         predicted = v1.decode_predict(body, description.signature)
         # The version whose signature decoded the request must also answer it.
         predicted.call.model, predicted.call.version = name, description.id.version
+        predicted.call.headers = request.headers
         reply = await self._reply(predicted.call, request.expires_s)
         return 200, JSON_HEADERS, v1.encode_predict(reply, predicted)
 

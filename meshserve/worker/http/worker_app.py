@@ -247,6 +247,7 @@ class WorkerApp:
 
     def _infer(self, request: InferenceRequest) -> Answer | Awaitable[Answer]:
         call = inference.decode_infer(request.body)
+        call.headers = request.headers
         if request.metadata_model:
             call.model, call.version = request.metadata_model, ""
         outcome = self._host.infer(call, request.expires_s)

@@ -36,13 +36,15 @@ class RunRequest:
     `inputs` were checked against the signature; `rows` is the size of their first dimension if the
     model has a batch dimension, else 1. It is 0 for inputs whose first sizes are unequal or zero:
     such inputs can't be joined, and the model may refuse them. Empty `outputs` mean all.
-    `expires_s` is the deadline on the event loop's clock.
+    `expires_s` is the deadline on the event loop's clock. `details` are set for a model that sees
+    them; its requests are run alone.
     """
 
     inputs: Tensors
     outputs: tuple[str, ...]
     rows: int
     expires_s: float
+    details: model_runtime.RequestDetails | None = None
 
 
 @dataclass(slots=True)
@@ -134,7 +136,7 @@ class Batcher:
         """
         if self._is_quick(request.rows):
             began_s = time.perf_counter()
-            outputs = self._predict(request.inputs, request.outputs)
+            outputs = self._predict(request)
             self._learn(request.rows, time.perf_counter() - began_s, stats)
             return outputs
         if len(self._waiting) >= self._limits.queue_max:
@@ -227,7 +229,7 @@ class Batcher:
         if len(batch) == 1:
             return [self._outcome(batch[0])]
         try:
-            joined = list(_split(self._predict(_join(batch), batch[0].request.outputs), batch))
+            joined = list(_split(self._predict(_join(batch)), batch))
         except _RowsLost as lost:
             self.joining.stop(lost.message)
         except errors.MeshError:
@@ -253,13 +255,15 @@ class Batcher:
 
     def _outcome(self, job: _Job) -> Outcome:
         try:
-            return self._predict(job.request.inputs, job.request.outputs)
+            return self._predict(job.request)
         except errors.MeshError as error:
             return error
 
-    def _predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+    def _predict(self, request: RunRequest) -> Tensors:
         try:
-            return self._loaded.predict(inputs, outputs)
+            if request.details is None:
+                return self._loaded.predict(request.inputs, request.outputs)
+            return self._loaded.predict_request(request.inputs, request.outputs, request.details)
         except errors.MeshError:
             raise
         except Exception as error:
@@ -315,18 +319,21 @@ def _can_join(first: RunRequest, other: RunRequest) -> bool:
     """
     if not first.rows or not other.rows or first.outputs != other.outputs:
         return False
+    if first.details is not None:
+        return False
     return first.inputs.keys() == other.inputs.keys() and all(
         array.shape[1:] == other.inputs[name].shape[1:] and array.dtype == other.inputs[name].dtype
         for name, array in first.inputs.items()
     )
 
 
-def _join(batch: Sequence[_Job]) -> Tensors:
-    """Return the jobs' inputs, one after the other along the first dimension."""
-    return {
-        name: np.concatenate([job.request.inputs[name] for job in batch])
-        for name in batch[0].request.inputs
+def _join(batch: Sequence[_Job]) -> RunRequest:
+    """Return one request with the jobs' inputs, joined along the first dimension."""
+    first = batch[0].request
+    inputs = {
+        name: np.concatenate([job.request.inputs[name] for job in batch]) for name in first.inputs
     }
+    return RunRequest(inputs, first.outputs, sum(job.request.rows for job in batch), 0.0)
 
 
 class _RowsLost(errors.ModelRaised):

@@ -41,7 +41,10 @@ Effect = ev.FetchArtifact | ev.LoadCopy | ev.FreeCopy | ev.OffloadCopy | ev.Onlo
 
 @dataclass(slots=True)
 class ResidentModel:
-    """A copy in memory, ready to run. `platform` is what model metadata shows."""
+    """A copy in memory, ready to run. `platform` is what model metadata shows.
+
+    `needs_details`: the model sees the ids, parameters and headers of its requests.
+    """
 
     key: str
     spec: model.ModelSpec
@@ -49,6 +52,7 @@ class ResidentModel:
     signature: model.Signature
     batcher: batcher.Batcher
     platform: str
+    needs_details: bool = False
 
 
 class CopyEffects:
@@ -256,6 +260,7 @@ class CopyEffects:
             signature=signature,
             batcher=batcher.Batcher(loaded, limits, self._run_pool, loaded_copy.run_s, joined),
             platform=signature.platform or recipe.runtime.name,
+            needs_details=capabilities.needs_details,
         )
 
     async def prove_and_release(self, resident: ResidentModel) -> None:

@@ -67,19 +67,33 @@ class DescribedModel(model_runtime.LoadedModel):
 
         Raises InvalidRequest for more rows than `max_batch_size`, or not the same for each input.
         """
+        return self._to_client(self._loaded.predict(self._to_model(inputs), outputs))
+
+    def predict_request(
+        self, inputs: Tensors, outputs: Sequence[str], details: model_runtime.RequestDetails
+    ) -> Tensors:
+        """Run the model for one request; shapes are the description's. Raises as `predict`."""
+        answer = self._loaded.predict_request(self._to_model(inputs), outputs, details)
+        if isinstance(answer, model_runtime.AnswerTensors):
+            return model_runtime.AnswerTensors(
+                self._to_client(answer), answer.parameters, answer.output_parameters
+            )
+        return self._to_client(answer)
+
+    def _to_model(self, inputs: Tensors) -> Tensors:
         if self._rows_max:
             self._check_rows(inputs)
-        if self._inputs:
-            inputs = _reshaped(inputs, self._inputs)
-        answer = self._loaded.predict(inputs, outputs)
-        if self._outputs:
-            try:
-                return _reshaped(answer, self._outputs)
-            except (ValueError, IndexError) as error:
-                raise errors.ModelRaised(
-                    f"an output does not have the shape that `reshape` states: {error}"
-                ) from None
-        return answer
+        return _reshaped(inputs, self._inputs) if self._inputs else inputs
+
+    def _to_client(self, answer: Tensors) -> Tensors:
+        if not self._outputs:
+            return answer
+        try:
+            return _reshaped(answer, self._outputs)
+        except (ValueError, IndexError) as error:
+            raise errors.ModelRaised(
+                f"an output does not have the shape that `reshape` states: {error}"
+            ) from None
 
     def _check_rows(self, inputs: Tensors) -> None:
         rows = -1

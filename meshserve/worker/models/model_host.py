@@ -16,7 +16,7 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
-from meshserve.protocol import inference, model_description
+from meshserve.protocol import inference, model_description, parameters, tensors
 from meshserve.worker.models import (
     batcher,
     copy_effects,
@@ -147,6 +147,8 @@ class ModelHost:
             inputs = inference.check_inputs(call, signature)
             rows = inference.row_count(inputs, signature)
             request = batcher.RunRequest(inputs, call.outputs, rows, expires_s)
+            if ready.resident.needs_details:
+                request.details = parameters.details_of(call.source, call.headers)
             outputs = ready.resident.batcher.run(request, ready.stats)
         except errors.MeshError:
             self._end_quick_run(ready)
@@ -169,18 +171,16 @@ class ModelHost:
         """Wait for a queued run. If the caller leaves, wait only for a run that has begun."""
         try:
             arrays = await outputs
-        except errors.MeshError:
+        except (errors.MeshError, asyncio.CancelledError) as failure:
             ready.stats.failure.record(time.perf_counter() - began_s)
-            raise
-        except asyncio.CancelledError:
-            ready.stats.failure.record(time.perf_counter() - began_s)
-            end = ready.resident.batcher.abandon(outputs)
-            if end is not None:
-                # A run can't be stopped: the copy must stay leased until it ends.
-                await asyncio.wait((end,))
+            if isinstance(failure, asyncio.CancelledError):
+                end = ready.resident.batcher.abandon(outputs)
+                if end is not None:
+                    # A run can't be stopped: the copy must stay leased until it ends.
+                    await asyncio.wait((end,))
             raise
         ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
-        signature = ready.resident.signature
+        signature = tensors.answered(ready.resident.signature, arrays)
         return inference.InferReply(call.model, ready.id.version, call.id, arrays, signature)
 
     async def _load_and_infer(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
 from meshserve.core.values import catalog, model
+from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker import worker
 from tests.worker import helpers
 
@@ -262,3 +265,50 @@ async def test_a_folder_of_triton_is_served_whole(
     refused = await http.post("/v2/models/animals/infer", json={"inputs": [many]})
     assert refused.status_code == 400
     assert "batch-size must be <= 2 for 'animals'" in refused.text
+
+
+SEES = """
+    import json
+
+    class Model:
+        inputs = [("x", "FP32", [-1, 2])]
+        outputs = [("said", "BYTES", [-1])]
+        batchable = True
+
+        def predict(self, inputs, request):
+            said = [request.id, request.parameters.get("a"), request.headers.get("x-tenant")]
+            said += [request.headers.get("authorization"), list(request.outputs)]
+            return {"said": [json.dumps(said)]}
+"""
+
+
+@pytest.mark.parametrize("path", ["rest", "grpc", "v1"])
+async def test_a_class_sees_ids_parameters_and_harmless_headers(
+    http: httpx.AsyncClient,
+    pool_worker: worker.PoolWorker,
+    storage: helpers.FakeStorage,
+    path: str,
+) -> None:
+    helpers.apply(pool_worker, *helpers.declared(helpers.spec("sees", storage.put("sees", SEES))))
+    headers = {"x-tenant": "acme", "authorization": "Bearer secret"}
+    if path == "rest":
+        document: dict[str, Any] = {"id": "7", "parameters": {"a": 1}, "inputs": [ROW]}
+        answer = await http.post("/v2/models/sees/infer", json=document, headers=headers)
+        said = answer.json()["outputs"][0]["data"][0]
+    elif path == "v1":
+        document = {"instances": [[1, 2]]}
+        answer = await http.post("/v1/models/sees:predict", json=document, headers=headers)
+        said = answer.json()["predictions"][0]
+    else:
+        row = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 2])
+        request = pb.ModelInferRequest(
+            model_name="sees", id="7", inputs=[row], raw_input_contents=[bytes(8)]
+        )
+        request.parameters["a"].int64_param = 1
+        answer = await http.post(
+            helpers.INFER, content=request.SerializeToString(), headers=headers | helpers.CALL
+        )
+        reply = pb.ModelInferResponse.FromString(answer.content)
+        said = reply.raw_output_contents[0][4:].decode()
+    expected: list[object] = ["", None] if path == "v1" else ["7", 1]
+    assert json.loads(said) == [*expected, "acme", None, []]
