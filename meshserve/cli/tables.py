@@ -312,6 +312,11 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "pinned", Text("yes" if answer["pinned"] else "no")
     yield "aliases", Text(", ".join(answer["aliases"]))
     yield "declared by", Text(answer["origin"])
+    replaced = ", ".join(answer.get("replaced", ()))
+    yield (
+        "overridden",
+        Text(replaced and f"by a load request, until a load without; own: {replaced}"),
+    )
 
 
 JOINING_WORDS = {

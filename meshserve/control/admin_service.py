@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from meshserve import config, errors
 from meshserve.config import desired_state
-from meshserve.control import controller, mesh_json
+from meshserve.control import controller, mesh_json, repository_sync
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
 
 CheckUri = Callable[[str], Awaitable[None]]
-OnApplied = Callable[[desired.Desired], None]
 
 
 class AdminService:
     """Reads the mesh, and passes users' changes to the controller.
 
     The method of a change returns once every worker and gateway that can be reached has applied
-    it. `on_applied` is called with each new configuration; `problems` returns what of each
-    repository is not served, and `check_uri` raises InvalidRequest if nothing is at a URI.
+    it. `check_uri` raises InvalidRequest if nothing is at a URI.
     """
 
     def __init__(
         self,
         controller_: controller.Controller,
         cluster: cluster_control.Cluster,
-        on_applied: OnApplied,
-        problems: Callable[[], Mapping[str, tuple[str, ...]]],
+        repositories: repository_sync.RepositorySync,
         check_uri: CheckUri,
     ) -> None:
         self.controller = controller_
         self._cluster = cluster
-        self._on_applied = on_applied
-        self._problems = problems
+        self._repositories = repositories
         self._check_uri = check_uri
 
     # Reads
@@ -47,11 +43,34 @@ class AdminService:
 
     def status(self) -> mesh_json.Json:
         """Return the mesh's state as users see it."""
-        return mesh_json.status(self.view(), self._problems())
+        return mesh_json.status(self.view(), self._repositories.problems())
 
     def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
         """Return the declaration that a name means. Raises ModelNotFound."""
         return self.view().declared(name, version)
+
+    def model_name(self, name: str) -> str:
+        """Return the name of the model that an alias means; any other name as it is."""
+        try:
+            return self.declared(name).spec.id.name
+        except errors.ModelNotFound:
+            return name
+
+    def specs(self, name: str) -> tuple[model.ModelSpec, ...]:
+        """Return the specs of all versions of a model, oldest first; none if it is unknown."""
+        return tuple(
+            self.declared(name, version).spec for version in self.view().models.versions(name)
+        )
+
+    async def as_declared(
+        self, spec: model.ModelSpec, configuration: str
+    ) -> tuple[model.ModelSpec, ...]:
+        """Return the versions of a repository's model by another configuration of Triton, JSON.
+
+        Returns nothing if no folder of a repository with versions is behind the model. Raises
+        InvalidRequest, or LoadFailed if nothing is to be served.
+        """
+        return await self._repositories.as_declared(spec, configuration)
 
     async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
         """Return the model's present copies by worker.
@@ -98,7 +117,7 @@ class AdminService:
             document.decode("utf-8", "replace"), await self._cluster.capacity()
         )
         words = await self._submit(events.ConfigApplied(wanted))
-        self._on_applied(wanted)
+        self._repositories.follow(wanted)
         return words
 
     async def _submit(self, request: events.AdminRequest) -> tuple[str, ...]:
@@ -152,6 +171,28 @@ class AdminService:
         """
         id_ = self.declared(name).spec.id
         await self._submit(events.UnloadedSet(id_.name, unloaded))
+
+    async def override(self, name: str, specs: tuple[model.ModelSpec, ...]) -> None:
+        """Serve the model by these specs, or without any as its owner declares it.
+
+        A name that is unknown is registered with the specs. Raises ModelNotFound, Conflict,
+        AlreadyExists or InvalidRequest as a registration does.
+        """
+        await self._submit(events.ModelOverridden(name, specs))
+
+    async def load_own(self, name: str, version: str = "") -> model.ModelId:
+        """Load the model as its owner declares it now: an override of it ends.
+
+        A repository is looked at, so that files that have just been written are served. Raises as
+        `load` does, or LoadFailed for a description that can't be read.
+        """
+        own = self.model_name(name)
+        specs = self.specs(own)
+        if not specs or specs[0].origin.kind is model.OriginKind.REPOSITORY:
+            await self._repositories.look_at(own)
+        if any(spec.replaced for spec in self.specs(own)):
+            await self.override(own, ())
+        return await self.load(name, version)
 
     async def load(self, name: str, version: str = "") -> model.ModelId:
         """Load the model where requests for `name` go, and return it; an unload of it ends.

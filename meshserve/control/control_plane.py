@@ -65,11 +65,7 @@ class ControlPlane:
             self.controller, parts.watch, parts.time
         )
         self.admin = admin_service.AdminService(
-            self.controller,
-            parts.cluster,
-            self._repositories.follow,
-            self._repositories.problems,
-            parts.check_uri,
+            self.controller, parts.cluster, self._repositories, parts.check_uri
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)

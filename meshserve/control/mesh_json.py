@@ -190,6 +190,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "requests": sum(copy.requests for copy in copies.values()),
         "joining": _joining(copy, copies),
         "aliases": sorted(view.aliases_of(spec.id.name)),
+        "replaced": [other.id.version for other in spec.replaced],
     }
 
 

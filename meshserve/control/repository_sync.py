@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from meshserve import errors, tasks
 from meshserve.control import controller
-from meshserve.core.catalog import admin_requests
+from meshserve.core.catalog import repository_changes
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import desired, events
+from meshserve.core.values import desired, events, model
 
 RETRY_S = 5.0
 
@@ -31,6 +31,7 @@ class RepositorySync:
         self._clock = clock
         self._tasks: dict[tuple[desired.RepositorySettings, float], asyncio.Task[None]] = {}
         self._problems: dict[str, tuple[str, ...]] = {}
+        self._broken: dict[str, Mapping[str, str]] = {}
 
     def problems(self) -> Mapping[str, tuple[str, ...]]:
         """Return for each repository, by its place, what of it is not served, in words."""
@@ -52,6 +53,34 @@ class RepositorySync:
             name = f"repository {repository.place}"
             self._tasks[repository, load_timeout_s] = tasks.spawn(work, name)
 
+    async def look_at(self, name: str) -> None:
+        """Return once the present files of the model, in whichever repository, are registered.
+
+        Raises LoadFailed if its description can't be read, or what refuses the registration.
+        """
+        for repository, load_timeout_s in list(self._tasks):
+            if repository.watch:
+                await self._watch.look_at(repository, name)
+            else:
+                await self._register_scans(repository, load_timeout_s)
+            problem = self._broken.get(repository.place, {}).get(name)
+            if problem:
+                raise errors.LoadFailed(problem)
+
+    async def as_declared(
+        self, spec: model.ModelSpec, configuration: str
+    ) -> tuple[model.ModelSpec, ...]:
+        """Return a repository's model as this configuration of Triton, JSON, would have it.
+
+        Returns nothing if no folder with versions is behind it. Raises InvalidRequest for a
+        malformed configuration, LoadFailed if nothing is to be served.
+        """
+        places = {repository.origin: repository for repository, _ in self._tasks}
+        repository = places.get(spec.origin)
+        if repository is None:
+            return ()
+        return await self._watch.as_declared(repository, spec, configuration)
+
     def close(self) -> None:
         """Stop following all repositories."""
         for task in self._tasks.values():
@@ -72,15 +101,26 @@ class RepositorySync:
     async def _register_scans(
         self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> None:
-        async for scan in self._watch.scans(repository, load_timeout_s):
+        known = self._known(repository.origin)
+        async for scan in self._watch.scans(repository, load_timeout_s, known):
             words = await self._controller.submit(
                 events.RepositoryScanned(repository.origin, scan.specs)
             )
-            refused = tuple(line for line in words if admin_requests.NOT_SERVED in line)
+            refused = tuple(line for line in words if repository_changes.NOT_SERVED in line)
             for line in words:
                 if line not in refused:
                     logger.info("repository %s: %s", repository.place, line)
             self._tell(repository.place, (*refused, *scan.problems))
+            self._broken[repository.place] = scan.broken
+
+    def _known(self, origin: model.Origin) -> tuple[model.ModelSpec, ...]:
+        """Return what the repository has declared so far, overrides apart."""
+        specs: dict[model.ModelId, model.ModelSpec] = {}
+        for declared in self._controller.view().models:
+            if declared.spec.origin == origin:
+                own = declared.spec.replaced or (declared.spec,)
+                specs.update((spec.id, spec) for spec in own)
+        return tuple(specs.values())
 
     def _tell(self, place: str, problems: tuple[str, ...]) -> None:
         """Keep what is wrong for the status; the log has each problem once, while it lasts."""

@@ -164,7 +164,10 @@ class JoiningStatus(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """One version of a model. `worker` has the copy nearest to ready, "" without a copy."""
+    """One version of a model. `worker` has the copy nearest to ready, "" without a copy.
+
+    `replaced` are the versions that the model's owner declares, if a load request overrides them.
+    """
 
     name: str
     version: str
@@ -182,6 +185,7 @@ class ModelStatus(TypedDict):
     requests: int
     joining: JoiningStatus
     aliases: list[str]
+    replaced: list[str]
 
 
 class ModelPage(TypedDict):

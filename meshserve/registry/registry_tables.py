@@ -55,21 +55,35 @@ measured = sa.Table(
 
 def spec_text(spec: model.ModelSpec) -> str:
     """Return a spec as JSON, without its id."""
+    return orjson.dumps(_spec_fields(spec), option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _spec_fields(spec: model.ModelSpec) -> dict[str, Any]:
     fields = {field: getattr(spec, field) for field in model.ModelSpec.__slots__ if field != "id"}
-    return orjson.dumps(
-        {**fields, "options": dict(spec.options), "origin": str(spec.origin)},
-        option=orjson.OPT_SORT_KEYS,
-    ).decode()
+    replaced = [{"version": other.id.version, **_spec_fields(other)} for other in spec.replaced]
+    return {
+        **fields,
+        "options": dict(spec.options),
+        "origin": str(spec.origin),
+        "replaced": replaced,
+    }
 
 
 def parse_spec(name: str, version: str, text: str) -> model.ModelSpec:
     """Return the spec in a row."""
-    fields = _parse_fields(model.ModelSpec, text)
+    return _spec(name, version, orjson.loads(text))
+
+
+def _spec(name: str, version: str, row: dict[str, Any]) -> model.ModelSpec:
+    fields = _known_fields(model.ModelSpec, row)
     for side in ("inputs", "outputs"):
         fields[side] = tuple(
             model.TensorSpec(tensor["name"], tensor["datatype"], tuple(tensor["shape"]))
             for tensor in fields.get(side, ())
         )
+    fields["replaced"] = tuple(
+        _spec(name, other["version"], other) for other in fields.get("replaced", ())
+    )
     return model.ModelSpec(id=model.ModelId(name, version), **fields)
 
 
@@ -83,13 +97,15 @@ def alias_text(alias: desired.DesiredAlias) -> str:
 
 def parse_alias(name: str, text: str) -> desired.DesiredAlias:
     """Return the alias in a row."""
-    return desired.DesiredAlias(alias=name, **_parse_fields(desired.DesiredAlias, text))
+    return desired.DesiredAlias(
+        alias=name, **_known_fields(desired.DesiredAlias, orjson.loads(text))
+    )
 
 
-def _parse_fields(kind: type[Any], text: str) -> dict[str, Any]:
+def _known_fields(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:
     # Unknown fields are ignored, because a newer meshserve may have written the row.
     known = {field.name for field in dataclasses.fields(kind)}
-    fields = {name: value for name, value in orjson.loads(text).items() if name in known}
+    fields = {name: value for name, value in row.items() if name in known}
     if "origin" in fields:
         fields["origin"] = model.Origin.parse(fields["origin"])
     return fields

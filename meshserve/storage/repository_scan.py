@@ -16,40 +16,42 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from types import MappingProxyType
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
-from meshserve.storage import content, mlserver_settings, model_metadata, model_uri, triton_config
+from meshserve.storage import (
+    content,
+    mlserver_settings,
+    model_metadata,
+    model_uri,
+    repository_names,
+    triton_config,
+)
 
-_WEIGHTS = (".onnx", ".ort", ".pt", ".pt2", ".pth", ".ubj", ".bst")
-_PICKLES = (".skops", ".joblib", ".pkl", ".pickle")
-ENDINGS = (*_WEIGHTS, *_PICKLES, ".py", *model_uri.ARCHIVES)
-HEADS: Mapping[str, bytes] = MappingProxyType({".txt": b"tree", ".json": b"learner"})
-"""Endings that other files have too, with a text in the first bytes of a model's file."""
-HEAD_BYTES = 512
 TEXT_BYTES_MAX = 1 << 20
-OTHER_FOLDERS = frozenset({"configs", "warmup", "initial_state", "__pycache__"})
-"""Folders that Triton and Python keep beside those of versions."""
 SETTLE_NS = 1_000_000_000
 """A file that changed less than this ago may still be written to."""
 SKEW_NS = 10_000_000_000
 """A time further ahead than this comes from another machine's wrong clock."""
+WHOLE_NS = 0
+"""The time of a scan that takes everything as written to its end, because somebody says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
     """One file or folder of a repository: its models, and why others in it can't be served.
 
-    `is_settling`: it changed a moment ago, and must be scanned again.
+    `is_settling`: it changed a moment ago, and must be scanned again. `is_broken`: a description
+    can't be read, so `specs` has what was served before.
     """
 
     specs: tuple[model.ModelSpec, ...] = ()
     problems: tuple[str, ...] = ()
     is_settling: bool = False
+    is_broken: bool = False
 
 
 NOTHING = RepositoryEntry()
@@ -77,29 +79,70 @@ def scan(folder: Path, pattern: model.ModelSpec, now_ns: int) -> cluster_control
     return join({name: scanner.scan(name, NOTHING) for name in names(folder)})
 
 
+def entry_of(folder: Path, spec: model.ModelSpec) -> str:
+    """Return the name of the entry that a spec was scanned in, or its own if it lies elsewhere."""
+    path = Path(unquote(urlsplit(spec.uri).path))
+    is_inside = spec.uri.startswith("file:") and folder in path.parents
+    return path.relative_to(folder).parts[0] if is_inside else spec.id.name
+
+
 def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositoryScan:
     """Return all that the entries hold; of two models with one name and version, the first."""
     owners: dict[model.ModelId, str] = {}
     specs: list[model.ModelSpec] = []
     problems: list[str] = []
+    broken: dict[str, str] = {}
     for name, entry in sorted(entries.items()):
         problems += entry.problems
+        if entry.is_broken:
+            names_of = {repository_names.stem(name), *(spec.id.name for spec in entry.specs)}
+            broken.update(dict.fromkeys(names_of, "; ".join(entry.problems)))
         for spec in entry.specs:
             owner = owners.setdefault(spec.id, name)
             if owner == name:
                 specs.append(spec)
             else:
                 problems.append(f"{name}: model {spec.id} is declared by {owner} already")
-    return cluster_control.RepositoryScan(tuple(specs), tuple(problems))
+    return cluster_control.RepositoryScan(tuple(specs), tuple(problems), broken)
+
+
+def scan_as_declared(
+    folder: Path, spec: model.ModelSpec, declared: model_metadata.ModelDeclaration
+) -> tuple[model.ModelSpec, ...]:
+    """Return the specs of a scanned model as if its folder's configuration were `declared`.
+
+    `spec` is one of the model's versions. Returns nothing if the model is no folder of its own, or
+    is described for MLServer. Raises LoadFailed if the folder holds no version to serve.
+    """
+    name = entry_of(folder, spec)
+    if not (folder / name).is_dir() or any(_settings_files(folder / name)):
+        return ()
+    pattern = model.ModelSpec(
+        model.ModelId(""),
+        "",
+        pool=spec.pool,
+        trust=spec.trust,
+        load_timeout_s=spec.load_timeout_s,
+        origin=spec.origin,
+    )
+    named = dataclasses.replace(declared, name=spec.id.name)
+    entry = EntryScanner(folder, pattern, WHOLE_NS, named).scan(name, NOTHING)
+    if not entry.specs:
+        raise errors.LoadFailed("; ".join(entry.problems) or f"{name}: it has no version to serve")
+    return entry.specs
 
 
 @dataclass(frozen=True, slots=True)
 class EntryScanner:
-    """Scans the entries of a repository at the time `now_ns`."""
+    """Scans the entries of a repository at the time `now_ns`; at `WHOLE_NS` nothing settles.
+
+    `declared`, if not None, takes the place of the configuration in each folder.
+    """
 
     folder: Path
     pattern: model.ModelSpec
     now_ns: int
+    declared: model_metadata.ModelDeclaration | None = None
 
     def scan(self, name: str, before: RepositoryEntry) -> RepositoryEntry:
         """Return the entry as it is now. What is being written stays as it was `before`."""
@@ -110,7 +153,10 @@ class EntryScanner:
         except _StillWrittenError:
             return dataclasses.replace(before, is_settling=True)
         return RepositoryEntry(
-            collector.all_specs(), tuple(collector.problems), collector.is_settling
+            collector.all_specs(),
+            tuple(collector.problems),
+            collector.is_settling,
+            collector.is_description_broken,
         )
 
     def is_settling(self, changed_ns: int) -> bool:
@@ -132,11 +178,11 @@ class _Collector:
         self.specs: list[model.ModelSpec] = []
         self.problems: list[str] = []
         self.is_settling = False
-        self._is_description_broken = False
+        self.is_description_broken = False
 
     def all_specs(self) -> tuple[model.ModelSpec, ...]:
         """Return the models of the entry: beside a broken description, also those of before it."""
-        if not self._is_description_broken:
+        if not self.is_description_broken:
             return tuple(self.specs)
         kept = {**self._before, **{spec.id: spec for spec in self.specs}}
         return tuple(kept.values())
@@ -147,7 +193,7 @@ class _Collector:
         try:
             yield
         except (OSError, ValueError, errors.LoadFailed):
-            self._is_description_broken = True
+            self.is_description_broken = True
             raise
 
     @contextlib.contextmanager
@@ -166,9 +212,9 @@ class _Collector:
         Raises OSError, ValueError or LoadFailed if it can't be read or understood.
         """
         if not path.is_dir():
-            if is_model_file(path):
+            if repository_names.is_model_file(path):
                 self._add(
-                    model_metadata.ModelDeclaration(name=stem(path.name)),
+                    model_metadata.ModelDeclaration(name=repository_names.stem(path.name)),
                     "1",
                     path,
                     content.stamp(path),
@@ -198,28 +244,42 @@ class _Collector:
         configuration = path / triton_config.FILE
         declared = model_metadata.ModelDeclaration()
         with self._describing():
-            if configuration.is_file():
+            if self._scanner.declared is not None:
+                declared = self._scanner.declared
+            elif configuration.is_file():
                 declared = triton_config.read(self._read(configuration))
             declared = dataclasses.replace(declared, name=declared.name or path.name)
             labels = triton_config.read_labels(path, declared.label_files)
             description = declared.description(labels)
-        names = [folder.name for folder in _folders(path)]
-        versions = sorted((name for name in names if is_version(name)), key=int)
-        if not versions:
+        folders = self._version_folders(path, is_triton=bool(declared.config))
+        if not folders:
             self._add_unversioned(declared, path, description)
             return
-        self.problems += (
-            f"{self._name}/{name}: passed over, because a version is a whole number"
-            for name in names
-            if not (is_version(name) or name in OTHER_FOLDERS)
-        )
         stamps = {
             version: stamp
-            for version in versions
-            if (stamp := self._stamp_of_version(path, declared.name, version)) is not None
+            for version, folder in folders.items()
+            if (stamp := self._stamp_of_version(folder, declared.name, version)) is not None
         }
         for version in declared.versions.choose(list(stamps)):
-            self._add(declared, version, path / version, stamps[version], description)
+            self._add(declared, version, folders[version], stamps[version], description)
+
+    def _version_folders(self, path: Path, *, is_triton: bool) -> dict[str, Path]:
+        """Return the folders of versions by version, oldest first; note those passed over."""
+        folders: dict[str, Path] = {}
+        passed = []
+        # Of `11` and `0011` it is the shorter one.
+        for folder in sorted(_folders(path), key=lambda folder: (len(folder.name), folder.name)):
+            version = repository_names.version_of(folder.name, is_triton=is_triton)
+            if version and version not in folders:
+                folders[version] = folder
+            elif folder.name not in repository_names.OTHER_FOLDERS:
+                passed.append(folder.name)
+        if folders:
+            self.problems += (
+                f"{self._name}/{name}: passed over, because {repository_names.NO_VERSION}"
+                for name in passed
+            )
+        return {version: folders[version] for version in sorted(folders, key=int)}
 
     def _add_unversioned(
         self, declared: model_metadata.ModelDeclaration, path: Path, description: str
@@ -233,10 +293,10 @@ class _Collector:
             )
         self._add(declared, "1", path, content.stamp(path), description)
 
-    def _stamp_of_version(self, path: Path, name: str, version: str) -> content.Stamp | None:
+    def _stamp_of_version(self, folder: Path, name: str, version: str) -> content.Stamp | None:
         """Return a version's stamp, or None for a new one that is still being written."""
-        with self.noting(f"/{version}"):
-            stamp = content.stamp(path / version)
+        with self.noting(f"/{folder.name}"):
+            stamp = content.stamp(folder)
             if model.ModelId(name, version) in self._before or not self._scanner.is_settling(
                 stamp.touched_ns
             ):
@@ -275,34 +335,6 @@ class _Collector:
         if len(text) > TEXT_BYTES_MAX:
             raise ValueError(f"{path.name} is bigger than {TEXT_BYTES_MAX} bytes")
         return text.decode()
-
-
-def is_model_file(path: Path) -> bool:
-    """Return whether a file that lies directly in a repository is a model.
-
-    It is judged by its ending, and by its first bytes if other files have that ending too.
-    """
-    name = path.name.lower()
-    if name.endswith(ENDINGS):
-        return True
-    text = HEADS.get(path.suffix.lower())
-    if text is None:
-        return False
-    with path.open("rb") as stream:
-        return text in stream.read(HEAD_BYTES)
-
-
-def stem(name: str) -> str:
-    """Return a file's name without its ending."""
-    for ending in sorted(model_uri.ARCHIVES, key=len, reverse=True):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return PurePath(name).stem
-
-
-def is_version(name: str) -> bool:
-    """Return whether a folder's name is a version: a whole number, as in Triton and TF Serving."""
-    return name.isascii() and name.isdecimal()
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -67,22 +67,46 @@ class FakeStore:
 
 
 class FakeWatch:
-    """Implements `cluster_control.RepositoryWatch`; a test adds a repository's scans by `put`."""
+    """Implements `cluster_control.RepositoryWatch`; a test adds a repository's scans by `put`.
+
+    `known` has what each generator of scans began with, `looks` the names of models looked at. A
+    test sets what `as_declared` returns.
+    """
 
     def __init__(self) -> None:
         self._scans: dict[str, asyncio.Queue[cluster_control.RepositoryScan]] = {}
+        self.known: dict[str, tuple[model.ModelSpec, ...]] = {}
+        self.looks: list[str] = []
+        self.declared: tuple[model.ModelSpec, ...] = ()
 
     def put(self, place: str, scan: cluster_control.RepositoryScan) -> None:
         """Add the next scan of the repository at `place`."""
         self._scans.setdefault(place, asyncio.Queue()).put_nowait(scan)
 
     async def scans(
-        self, repository: desired.RepositorySettings, load_timeout_s: float
+        self,
+        repository: desired.RepositorySettings,
+        load_timeout_s: float,
+        known: tuple[model.ModelSpec, ...] = (),
     ) -> AsyncIterator[cluster_control.RepositoryScan]:
         """Yield the added scans in order. Raises InvalidRequest for a timeout of 0 or less."""
+        self.known[repository.place] = known
         if load_timeout_s <= 0:
             raise errors.InvalidRequest("no time to load")
         scans = self._scans.setdefault(repository.place, asyncio.Queue())
         yield await scans.get()
         while repository.watch:
             yield await scans.get()
+
+    async def look_at(self, repository: desired.RepositorySettings, name: str) -> None:  # noqa: ARG002
+        """Note the name."""
+        self.looks.append(name)
+
+    async def as_declared(
+        self,
+        repository: desired.RepositorySettings,  # noqa: ARG002
+        spec: model.ModelSpec,  # noqa: ARG002
+        configuration: str,  # noqa: ARG002
+    ) -> tuple[model.ModelSpec, ...]:
+        """Return `declared`."""
+        return self.declared

@@ -110,3 +110,30 @@ async def test_a_scan_that_can_t_be_saved_is_repeated(
     fresh.watch.put("/r", scan("one"))
     await fresh.clock.advance(repository_sync.RETRY_S + 0.1)
     await fresh.until(lambda: "one" in fresh.names())
+
+
+async def test_a_scan_begins_with_what_the_registry_knows_of_the_repository(
+    fresh: conftest.Stage,
+) -> None:
+    await fresh.start(WATCHED)
+    fresh.watch.put("/r", scan("one", "two"))
+    await fresh.until(lambda: "one" in fresh.names())
+    (one,) = fresh.plane.admin.specs("one")
+    await fresh.plane.admin.override("one", (dataclasses.replace(one, uri="/sent"),))
+    await fresh.plane.close()
+    await fresh.start()
+    await fresh.until(lambda: len(fresh.watch.known["/r"]) == 2)
+    assert {spec.uri for spec in fresh.watch.known["/r"]} == {"/models/one/1", "/models/two/1"}
+
+
+async def test_a_repository_that_is_not_watched_is_scanned_when_a_model_is_looked_at(
+    fresh: conftest.Stage,
+) -> None:
+    config = {**conftest.CONFIG, "repositories": [{"path": "/r", "watch": False}]}
+    await fresh.start(config)
+    fresh.watch.put("/r", scan("one"))
+    await fresh.until(lambda: "one" in fresh.names())
+    fresh.watch.put("/r", scan("one", "two"))
+    async with fresh.client() as http:
+        assert (await http.post("/v2/repository/models/two/load")).status_code == 200
+    assert "two" in fresh.names()

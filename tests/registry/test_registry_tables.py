@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import orjson
@@ -39,6 +40,19 @@ SPECS = st.builds(
 def test_a_spec_is_parsed_from_its_text(spec: model.ModelSpec) -> None:
     text = registry_tables.spec_text(spec)
     assert registry_tables.parse_spec(spec.id.name, spec.id.version, text) == spec
+
+
+@given(SPECS, st.lists(SPECS, max_size=2))
+def test_a_spec_keeps_what_it_replaces(
+    spec: model.ModelSpec, others: list[model.ModelSpec]
+) -> None:
+    replaced = tuple(
+        dataclasses.replace(other, id=model.ModelId(spec.id.name, other.id.version))
+        for other in others
+    )
+    overriding = dataclasses.replace(spec, replaced=replaced)
+    text = registry_tables.spec_text(overriding)
+    assert registry_tables.parse_spec(spec.id.name, spec.id.version, text) == overriding
 
 
 @given(

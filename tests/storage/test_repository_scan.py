@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model
-from meshserve.storage import repository_scan
+from meshserve.storage import repository_scan, triton_config
 
 PATTERN = model.ModelSpec(
     model.ModelId(""), "", pool="small", trust=True, origin=model.Origin.parse("repository:/models")
@@ -76,7 +76,7 @@ def test_all_layouts_side_by_side(tree: Tree) -> None:
         "iris:1",
         "packed:1",
         "plain:1",
-        "serving:0000012",
+        "serving:12",
         "single:1",
         "triton:1",
         "triton:3",
@@ -228,8 +228,53 @@ def test_folders_that_are_passed_over_are_told(tree: Any) -> None:
     for folder in ("1", "v2", "latest", "configs"):
         tree.put(f"m/{folder}/model.onnx")
     assert tree.ids() == ["m:1"]
-    reason = "passed over, because a version is a whole number"
-    assert tree.problems() == [f"m/{folder}: {reason}" for folder in ("latest", "v2")]
+    reason = "passed over, because it is no whole number"
+    folders = [line.partition(f": {reason}")[0] for line in tree.problems()]
+    assert sorted(folders) == ["m/latest", "m/v2"]
+
+
+def test_folders_with_zeros_before_their_number_are_passed_over_as_triton_does(tree: Tree) -> None:
+    for folder in ("0", "0011", "2"):
+        tree.put(f"m/{folder}/model.onnx")
+    assert tree.ids() == ["m:0", "m:2", "m:11"]
+    tree.put("m/config.pbtxt", "max_batch_size: 4")
+    assert tree.ids() == ["m:0", "m:2"]
+    assert [line.partition(":")[0] for line in tree.problems()] == ["m/0011"]
+
+
+def test_of_two_folders_of_one_number_the_one_without_zeros_is_served(tree: Tree) -> None:
+    plain = tree.put("m/11/model.onnx")
+    tree.put("m/0011/model.onnx", "other")
+    (spec,) = tree.scan().specs
+    assert (spec.id.version, local(spec.uri)) == ("11", str(plain.parent))
+    assert [line.partition(":")[0] for line in tree.problems()] == ["m/0011"]
+
+
+def test_a_folder_may_be_read_by_another_configuration(tree: Tree) -> None:
+    tree.put("m/config.pbtxt", "max_batch_size: 4")
+    tree.put("m/labels.txt", "ant")
+    for version in ("1", "2", "3"):
+        tree.put(f"m/{version}/model.onnx")
+    (*_, spec) = tree.scan().specs
+    declared = triton_config.read(
+        "version_policy { specific { versions: 2 } } "
+        'output { name: "y" data_type: TYPE_FP32 dims: 1 label_filename: "labels.txt" }'
+    )
+    (anew,) = repository_scan.scan_as_declared(tree.folder, spec, declared)
+    assert (anew.id, anew.max_batch_size) == (model.ModelId("m", "2"), 256)
+    assert json.loads(anew.description)["labels"] == {"y": ["ant"]}
+    nothing = triton_config.read("version_policy { specific { versions: 9 } }")
+    with pytest.raises(errors.LoadFailed, match="no version to serve"):
+        repository_scan.scan_as_declared(tree.folder, spec, nothing)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "b/model.bin"])
+def test_only_folders_can_be_read_by_another_configuration(tree: Tree, name: str) -> None:
+    tree.put("b/model-settings.json", '{"parameters": {"uri": "model.bin"}}')
+    tree.put(name)
+    for spec in tree.scan().specs:
+        declared = triton_config.read("max_batch_size: 4")
+        assert repository_scan.scan_as_declared(tree.folder, spec, declared) == ()
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "b/1/model.onnx", "c/model.py", "d/model.bin"])
@@ -298,10 +343,3 @@ def test_any_tree_of_versions_is_read(versions_by_name: dict[str, Any]) -> None:
     assert {(spec.id.name, spec.id.version) for spec in scan.specs} == expected
     assert scan.problems == ()
     assert len({spec.uri for spec in scan.specs}) == len(expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"), [("a.onnx", "a"), ("a.v2.tar.gz", "a.v2"), ("a.TGZ", "a"), ("a.b.ubj", "a.b")]
-)
-def test_names_without_their_endings(name: str, stem: str) -> None:
-    assert repository_scan.stem(name) == stem

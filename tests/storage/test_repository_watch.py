@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import watchfiles
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import desired
+from meshserve.core.values import desired, model
 from meshserve.storage import artifact_store, repository_watch
 from tests import support
 
@@ -23,17 +24,18 @@ class Follower:
     """Keeps the newest scan of a repository."""
 
     def __init__(
-        self, repository: desired.RepositorySettings, watch: Any = watchfiles.watch
+        self,
+        repository: desired.RepositorySettings,
+        watch: Any = watchfiles.watch,
+        known: tuple[model.ModelSpec, ...] = (),
     ) -> None:
+        self.repository = repository
+        self.watch = repository_watch.FolderWatch(watch)
         self.scans: list[cluster_control.RepositoryScan] = []
-        self._task = tasks.spawn(
-            self._follow(repository_watch.FolderWatch(watch), repository), "follow", is_awaited=True
-        )
+        self._task = tasks.spawn(self._follow(known), "follow", is_awaited=True)
 
-    async def _follow(
-        self, folders: repository_watch.FolderWatch, repository: desired.RepositorySettings
-    ) -> None:
-        scans = folders.scans(repository, 60.0)
+    async def _follow(self, known: tuple[model.ModelSpec, ...]) -> None:
+        scans = self.watch.scans(self.repository, 60.0, known)
         async with contextlib.aclosing(scans):  # type: ignore[type-var]  # it is a generator
             async for scan in scans:
                 self.scans.append(scan)
@@ -190,3 +192,75 @@ async def test_a_folder_that_goes_away_withdraws_nothing(
 async def test_a_repository_elsewhere_is_refused(place: Any) -> None:
     with pytest.raises(errors.LoadFailed, match=place):
         await anext(repository_watch.FolderWatch().scans(desired.RepositorySettings(place), 60.0))
+
+
+async def test_a_model_that_is_looked_at_is_there_at_once(
+    follower: Follower, make_file: Callable[..., Path]
+) -> None:
+    await follower.until()
+    make_file("a/1/model.onnx")
+    make_file("b.onnx")
+    await follower.watch.look_at(follower.repository, "a")
+    assert set(follower.uris()) == {"a:1"}
+    make_file("a/2/model.onnx")
+    make_file("a/config.pbtxt", b"version_policy { specific { versions: 2 } }")
+    await follower.watch.look_at(follower.repository, "a")
+    assert {id_ for id_ in follower.uris() if id_ != "b:1"} == {"a:2"}
+
+
+async def test_a_look_at_a_broken_description_says_what_is_wrong(
+    follower: Follower, make_file: Callable[..., Path]
+) -> None:
+    make_file("a/1/model.onnx")
+    await follower.until("a:1")
+    make_file("a/config.pbtxt", b"max_batch_size: {")
+    await follower.watch.look_at(follower.repository, "a")
+    assert set(follower.uris()) == {"a:1"}
+    assert "line 1" in follower.scans[-1].broken["a"]
+
+
+async def test_a_look_ends_with_the_watch(folder: Path, follower: Follower) -> None:
+    await follower.until()
+    shutil.rmtree(folder)
+    await asyncio.wait_for(follower.watch.look_at(follower.repository, "a"), 10)
+    assert isinstance(await follower.end(), errors.LoadFailed)
+    await follower.watch.look_at(follower.repository, "a")
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+async def test_a_typo_at_the_first_scan_withdraws_nothing_that_is_known(
+    folder: Path, make_file: Callable[..., Path], is_watched: bool
+) -> None:
+    make_file("a/1/model.onnx")
+    make_file("c/1/model.onnx")
+    repository = desired.RepositorySettings(str(folder), watch=is_watched)
+    first = Follower(dataclasses.replace(repository, watch=False))
+    assert await first.end() is None
+    known = first.scans[-1].specs
+    make_file("a/config.pbtxt", b"max_batch_size: {")
+    shutil.rmtree(folder / "c")
+    again = Follower(repository, known=known)
+    assert await again.until("a:1") == {"a:1": first.uris()["a:1"]}
+    await support.wait_until_async(lambda: again.scans[-1].problems, what="the problem")
+    assert "line 1" in again.scans[-1].problems[0]
+    assert [scan.specs for scan in again.scans] == [known[:1]] * len(again.scans)
+    await again.stop()
+
+
+async def test_a_folder_is_read_as_another_configuration_declares_it(
+    follower: Follower, make_file: Callable[..., Path]
+) -> None:
+    for version in ("1", "2"):
+        make_file(f"a/{version}/model.onnx")
+    make_file("a/config.pbtxt", b"version_policy { specific { versions: 1 } }")
+    await follower.until("a:1")
+    (spec,) = follower.scans[-1].specs
+
+    async def as_declared(text: str) -> list[str]:
+        anew = await follower.watch.as_declared(follower.repository, spec, text)
+        return [str(spec.id) for spec in anew]
+
+    assert await as_declared("{}") == ["a:1", "a:2"]
+    assert await as_declared('{"version_policy": {"latest": {"num_versions": 1}}}') == ["a:2"]
+    with pytest.raises(errors.InvalidRequest, match="no model configuration"):
+        await as_declared('{"max_batch_size": "many"}')

@@ -66,8 +66,9 @@ class ManagementMethods:
 
     async def _load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         name = _model_name(request)
-        parameters = {key: _parameter(key, value) for key, value in request.parameters.items()}
-        await self._repository.load(name, parameters)
+        with triton_repository.loading(name):
+            parameters = {key: _parameter(key, value) for key, value in request.parameters.items()}
+            await self._repository.load(name, parameters)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
     async def _unload(

@@ -1,87 +1,54 @@
-"""Translate Triton's model configuration, JSON in a load request, to keys of a `models:` entry."""
+"""Apply Triton's model configuration, JSON in a load request, to the specs of a model."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from meshserve import errors
 from meshserve.control.api import rest_routes
-from meshserve.storage import triton_config
-
-RUNTIMES = {
-    "onnxruntime": "onnx",
-    "onnxruntime_onnx": "onnx",
-    "pytorch": "torch",
-    "pytorch_libtorch": "torch",
-    "python": "python",
-}
-FOREST_RUNTIMES = {
-    "xgboost": "xgboost",
-    "xgboost_json": "xgboost",
-    "xgboost_ubj": "xgboost",
-    "lightgbm": "lightgbm",
-}
-DATATYPES = {"TYPE_STRING": "BYTES"}
-Json = dict[str, Any]
+from meshserve.core.values import model
+from meshserve.storage import model_metadata, triton_config
 
 
-def entry_from(text: str) -> Json:
-    """Return the keys that a configuration sets; fields without a meaning here are ignored.
-
-    Raises InvalidRequest if the text is no model configuration.
-    """
-    config = rest_routes.json_object(text, "`config`")
+def read(text: str) -> model_metadata.ModelDeclaration:
+    """Return what a configuration declares. Raises InvalidRequest if the text is none."""
     try:
-        return _entry(config)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
-
-
-def description_from(text: str) -> str:
-    """Return the configuration as `ModelSpec.description`. Raises InvalidRequest.
-
-    It has no labels, because no file of labels comes with it.
-    """
-    try:
-        return triton_config.read_json(rest_routes.json_object(text, "`config`")).description({})
+        return triton_config.read_json(rest_routes.json_object(text, "`config`"))
     except ValueError as error:
         raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
 
 
-def _entry(config: Json) -> Json:
-    entry: Json = {}
-    runtime = _runtime(config)
-    if runtime:
-        entry["runtime"] = runtime
-    # For Triton, `max_batch_size` 0 or none means that the model has no batch dimension.
-    rows_max = int(config.get("max_batch_size", 0))
-    entry["batching"] = rows_max > 0 and config.get("dynamic_batching") is not None
-    if rows_max > 0:
-        entry["max_batch_size"] = rows_max
-    for triton_key, key in (("input", "inputs"), ("output", "outputs")):
-        if config.get(triton_key):
-            entry[key] = [_tensor(spec, is_batched=rows_max > 0) for spec in config[triton_key]]
-    parameters = config.get("parameters", {})
-    options = {key: parameter["string_value"] for key, parameter in parameters.items()}
-    if options:
-        entry["options"] = options
-    return entry
+def redeclare(spec: model.ModelSpec, declared: model_metadata.ModelDeclaration) -> model.ModelSpec:
+    """Return the spec with what the configuration states in place of its own.
+
+    It has no labels, because no file of labels comes with a configuration.
+    """
+    return dataclasses.replace(
+        spec,
+        runtime=declared.runtime or spec.runtime,
+        inputs=declared.inputs or spec.inputs,
+        outputs=declared.outputs or spec.outputs,
+        batching=declared.batching,
+        max_batch_size=declared.max_batch_size or spec.max_batch_size,
+        options={**spec.options, **declared.options},
+        description=declared.description({}),
+    )
 
 
-def _runtime(config: Json) -> str:
-    backend = config.get("backend") or config.get("platform") or ""
-    if backend == "fil":
-        model_type = config.get("parameters", {}).get("model_type", {}).get("string_value", "")
-        return FOREST_RUNTIMES.get(model_type, "")
-    return RUNTIMES.get(backend, "")
+def redeclare_all(
+    specs: Sequence[model.ModelSpec], declared: model_metadata.ModelDeclaration
+) -> tuple[model.ModelSpec, ...]:
+    """Return all versions of a model that the configuration serves, redeclared.
 
-
-def _tensor(spec: Json, *, is_batched: bool) -> Json:
-    triton_type = str(spec["data_type"])
-    dims = [int(size) for size in spec.get("dims", ())]
-    return {
-        "name": str(spec["name"]),
-        "datatype": DATATYPES.get(triton_type, triton_type.removeprefix("TYPE_")),
-        # Triton's `dims` leave out the batch dimension.
-        "shape": [-1, *dims] if is_batched else dims,
-    }
+    Raises InvalidRequest if its version policy serves none of them.
+    """
+    # A policy chooses among whole numbers; other versions can't be written in one.
+    by_version: Mapping[str, model.ModelSpec] = {spec.id.version: spec for spec in specs}
+    are_numbers = all(version.isascii() and version.isdecimal() for version in by_version)
+    served = declared.versions.choose(sorted(by_version, key=int)) if are_numbers else by_version
+    if not served:
+        raise errors.InvalidRequest(
+            f"`config`: version_policy serves none of the versions {', '.join(by_version)}"
+        )
+    return tuple(redeclare(by_version[version], declared) for version in served)

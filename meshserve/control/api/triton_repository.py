@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import dataclasses
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from meshserve import errors
 from meshserve.control import admin_service, mesh_json
 from meshserve.control.api import rest_routes, triton_load_config, uploads
-from meshserve.core.values import catalog, model_stats
+from meshserve.core.values import catalog, model, model_stats
 from meshserve.protocol import model_description, paths
 
 FILE = "file:"
@@ -26,6 +26,7 @@ CONFIG = "config"
 COLD = "not in memory: the next request loads it"
 UNLOADED = "unloaded"
 Parameters = Mapping[str, str | bytes]
+Specs = tuple[model.ModelSpec, ...]
 
 
 class TritonRepository:
@@ -51,10 +52,10 @@ class TritonRepository:
         return sorted(self._service.view().models, key=lambda declared: declared.spec.id)
 
     async def load(self, name: str, parameters: Parameters) -> None:
-        """Load a model; register it first if files or a configuration come with the request.
+        """Load a model as its owner declares it, or as the parameters have it until the next load.
 
         Raises InvalidRequest for unknown or malformed parameters, or the reason why the model
-        cannot be loaded.
+        cannot be loaded; then it is served as before.
         """
         if not name:
             raise errors.InvalidRequest("a load must name a model")
@@ -64,51 +65,56 @@ class TritonRepository:
                 f"unknown parameter {unknown[0]!r}; there are: config, file:<version>/<path>"
             )
         if parameters:
-            await self._register(name, parameters)
-        await self._service.load(name)
+            await self._override(self._service.model_name(name), parameters)
+        else:
+            await self._service.load_own(name)
 
-    async def _register(self, name: str, parameters: Parameters) -> None:
+    async def _override(self, name: str, parameters: Parameters) -> None:
         config = parameters.get(CONFIG)
-        entry, description = {}, ""
-        if config is not None:
-            entry = triton_load_config.entry_from(as_text(config))
-            description = triton_load_config.description_from(as_text(config))
         files = {
             key.removeprefix(FILE): as_bytes(content)
             for key, content in parameters.items()
             if key.startswith(FILE)
         }
-        if not files:
-            await self._register_changed(name, entry, description)
-            return
         if config is None:
-            raise errors.InvalidRequest("files need a `config` parameter beside them")
-        folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
-        for version, folder in folders.items():
-            spec = self._service.spec(
-                {"name": name, "version": version, "uri": str(folder), **entry}
+            raise errors.InvalidRequest(
+                "failed to poll from model repository: files need a `config` parameter beside them"
             )
-            described = dataclasses.replace(spec, description=description)
-            await self._service.register(described, is_replacing=True)
+        before = self._service.specs(name)
+        if files:
+            specs = await self._uploaded(name, files, as_text(config))
+        else:
+            specs = await self._redeclared(name, before, as_text(config))
+        await self._service.override(name, specs)
+        try:
+            for spec in specs:
+                await self._service.load(name, spec.id.version)
+        except errors.LoadFailed:
+            # As in Triton, what can't be loaded changes nothing. A new name stays, with the reason.
+            if before:
+                is_overridden = bool(before[0].replaced)
+                await self._service.override(name, before if is_overridden else ())
+            raise
 
-    async def _register_changed(self, name: str, entry: dict[str, Any], description: str) -> None:
-        """Register a model anew with some keys changed."""
-        spec = self._service.declared(name).spec
-        current = {
-            "name": spec.id.name,
-            "version": spec.id.version,
-            "uri": spec.uri,
-            "runtime": spec.runtime,
-            "pool": spec.pool,
-            "pinned": spec.pinned,
-            "trust": spec.trust,
-            "checksum": spec.checksum,
-            "load_timeout_s": spec.load_timeout_s,
-            "isolate": spec.isolate or None,
-        }
-        changed = self._service.spec({**current, **entry})
-        described = dataclasses.replace(changed, description=description)
-        await self._service.register(described, is_replacing=True)
+    async def _uploaded(self, name: str, files: dict[str, bytes], config: str) -> Specs:
+        """Keep the files, which take the place of the model's folder; return its versions."""
+        declared = triton_load_config.read(config)
+        folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
+        specs = [
+            self._service.spec({"name": name, "version": version, "uri": str(folder)})
+            for version, folder in folders.items()
+        ]
+        return triton_load_config.redeclare_all(specs, declared)
+
+    async def _redeclared(self, name: str, before: Specs, config: str) -> Specs:
+        """Return the versions that the model has by this configuration. Raises ModelNotFound."""
+        if not before:
+            raise errors.ModelNotFound(f"model {name!r} is not registered")
+        declared = triton_load_config.read(config)
+        own = before[0].replaced or before
+        # A repository may hold versions that the folder's own configuration does not serve.
+        scanned = await self._service.as_declared(own[0], config)
+        return scanned or triton_load_config.redeclare_all(own, declared)
 
     async def unload(self, name: str) -> None:
         """Evict every copy of every version; until a load, requests for the model are not found.
@@ -134,6 +140,24 @@ class TritonRepository:
             )
             for declared in self._declared()
         ]
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Begin the message of each error with the words by which Triton's clients know it.
+
+    Raises ModelNotFound, or an error of the class of the one that left the context.
+    """
+    try:
+        yield
+    except errors.ModelNotFound as error:
+        raise errors.ModelNotFound(
+            f"failed to load {name!r}, failed to poll from model repository: {error.message}"
+        ) from None
+    except errors.MeshError as error:
+        raise type(error)(
+            f"failed to load {name!r}, {error.message}", retry_after_s=error.retry_after_s
+        ) from None
 
 
 def triton_state(state: str, reason: str) -> tuple[str, str]:
@@ -175,9 +199,9 @@ def routes(repository: TritonRepository) -> list[Route]:
         return model_description.index_json(entries)
 
     async def load(request: Request) -> object:
-        await repository.load(
-            request.path_params["name"], parameters_in(await rest_routes.read_json(request))
-        )
+        name = request.path_params["name"]
+        with loading(name):
+            await repository.load(name, parameters_in(await rest_routes.read_json(request)))
         return {}
 
     async def unload(request: Request) -> object:

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from meshserve import errors
-from meshserve.core.catalog import alias_requests, catalog_index, changeset
-from meshserve.core.values import commands, desired, events, model
+from meshserve.core.catalog import (
+    alias_requests,
+    catalog_index,
+    changeset,
+    load_overrides,
+    repository_changes,
+)
+from meshserve.core.values import catalog_sync, commands, desired, events, model
 
 Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
 """The models that each repository held when it was scanned last."""
-
-NOT_SERVED = " is not served: "
-"""What the words about a repository's model say, before the reason, if its name is taken."""
 
 
 Request = events.AdminRequest | alias_requests.AliasMoveEnded
@@ -125,7 +128,7 @@ def decide(
     )
 
 
-def _draft(  # noqa: C901 - one case for each request
+def _draft(  # noqa: C901, PLR0912 - one case for each request
     index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: Request, scans: Scans
 ) -> list[str]:
     """Put what the request changes into the draft; return in words what it can't change."""
@@ -134,16 +137,18 @@ def _draft(  # noqa: C901 - one case for each request
             _configure(index, draft, request.desired, scans)
         case events.RepositoryScanned():
             if request.origin in {place.origin for place in index.desired.repositories}:
-                return _scan(index, draft, request.origin, request.specs)
+                return repository_changes.draft_scan(index, draft, request.origin, request.specs)
         case events.ModelsRegistered():
             for spec in request.specs:
-                draft.declare(spec, is_replacing=request.is_replacing)
+                _register(draft, spec, is_replacing=request.is_replacing)
         case events.ModelRemoved():
             _remove(index, draft, request)
         case events.PinRequested():
             draft.pin(request.id, is_pinned=request.is_pinned)
         case events.UnloadedSet():
             _set_unloaded(draft, request)
+        case events.ModelOverridden():
+            _override(draft, request)
         case events.AliasRequested():
             alias_requests.set_alias(index, draft, request)
         case events.AliasRemovalRequested():
@@ -181,7 +186,7 @@ def _configure(
             draft.withdraw(sorted(index.of_origin(repository.origin)))
     for origin in origins:
         if origin in scans:
-            _scan(index, draft, origin, scans[origin])
+            repository_changes.draft_scan(index, draft, origin, scans[origin])
 
 
 def _configure_models(
@@ -190,11 +195,35 @@ def _configure_models(
     before = {spec.id: spec for spec in index.desired.models}
     after = {spec.id: spec for spec in wanted.models}
     of_config = index.of_origin(model.FROM_CONFIG)
+    overridden = _follow_overridden(index, draft, after.values())
     draft.withdraw(id_ for id_ in before if id_ not in after and id_ in of_config)
     for id_, spec in after.items():
         # A spec that is the same in both configurations stays as the API may have changed it.
-        if before.get(id_) != spec or draft.spec(id_) is None:
+        is_changed = before.get(id_) != spec or draft.spec(id_) is None
+        if is_changed and id_.name not in overridden:
             draft.declare(spec, is_replacing=True)
+
+
+def _follow_overridden(
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
+    wanted: Iterable[model.ModelSpec],
+) -> set[str]:
+    """End the overrides of models that are configured anew; return the others' names."""
+    overridden: dict[str, list[model.ModelSpec]] = {
+        declared.spec.id.name: []
+        for declared in index.models
+        if declared.spec.replaced and declared.spec.origin == model.FROM_CONFIG
+    }
+    for spec in wanted if overridden else ():
+        if spec.id.name in overridden:
+            overridden[spec.id.name].append(spec)
+    kept = {
+        name for name, specs in overridden.items() if load_overrides.survives(draft, name, specs)
+    }
+    for name in overridden.keys() - kept:
+        draft.withdraw([spec.id for spec in draft.of_name(name)])
+    return kept
 
 
 def _configure_aliases(
@@ -228,6 +257,34 @@ def _check_removed_pools(
 
 
 # Models
+
+
+def _register(draft: changeset.Changeset, spec: model.ModelSpec, *, is_replacing: bool) -> None:
+    """Draft a registration through the API; what changes the model ends an override of it.
+
+    Raises AlreadyExists as `Changeset.declare` does.
+    """
+    own = {other.id: other for other in load_overrides.replaced(draft, spec.id.name)}
+    if own and changeset.may_take(own[min(own)].origin, spec.origin):
+        is_known = spec.id in own and catalog_sync.can_share_copy(own[spec.id], spec)
+        if is_known and not is_replacing:
+            return
+        load_overrides.end(draft, spec.id.name)
+    draft.declare(spec, is_replacing=is_replacing)
+
+
+def _override(draft: changeset.Changeset, request: events.ModelOverridden) -> None:
+    """Draft what an override changes; of an unknown name it is a registration.
+
+    Raises ModelNotFound for an unknown name without specs.
+    """
+    if draft.owner(request.name) is not None:
+        load_overrides.override(draft, request.name, request.specs)
+        return
+    if not request.specs:
+        raise changeset.not_registered(request.name, "")
+    for spec in request.specs:
+        draft.put(spec)
 
 
 def _remove(
@@ -264,48 +321,3 @@ def _set_unloaded(draft: changeset.Changeset, request: events.UnloadedSet) -> No
         if request.unloaded and spec.pinned:
             raise errors.Conflict(f"model {str(spec.id)!r} is pinned: unpin it first")
         draft.put(dataclasses.replace(spec, unloaded=request.unloaded))
-
-
-# Repositories
-
-
-def _scan(
-    index: catalog_index.CatalogIndex,
-    draft: changeset.Changeset,
-    origin: model.Origin,
-    specs: Iterable[model.ModelSpec],
-) -> list[str]:
-    """Draft what changed in a repository.
-
-    A model whose name belongs to another origin is left out; the words that are returned say so.
-    """
-    problems, served = [], set()
-    for spec in specs:
-        problem = _name_problem(draft, spec.id.name, origin)
-        if problem:
-            problems.append(
-                f"model {str(spec.id)!r} of {changeset.owned_by(origin)}{NOT_SERVED}{problem}"
-            )
-        else:
-            served.add(spec.id)
-            # A repository knows nothing of pins and unloads: what the API has set stays so.
-            current = draft.spec(spec.id) or spec
-            draft.put(dataclasses.replace(spec, pinned=current.pinned, unloaded=current.unloaded))
-    removed = sorted(index.of_origin(origin) - served)
-    draft.withdraw(id_ for id_ in removed if _is_of(draft, id_, origin))
-    return problems
-
-
-def _name_problem(draft: changeset.Changeset, name: str, origin: model.Origin) -> str:
-    """Return why the repository can't serve a model of this name, empty if it can."""
-    owner = draft.owner(name)
-    if owner is not None and owner != origin:
-        return f"the name belongs to {changeset.owned_by(owner)}"
-    if draft.alias(name):
-        return "the name is an alias"
-    return "the name is an LLM's" if name in draft.llms else ""
-
-
-def _is_of(draft: changeset.Changeset, id_: model.ModelId, origin: model.Origin) -> bool:
-    spec = draft.spec(id_)
-    return spec is not None and spec.origin == origin

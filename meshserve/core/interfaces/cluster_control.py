@@ -5,8 +5,8 @@ The edges implement them, and so do the fakes in `meshserve.testing`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshserve.core.values import (
@@ -220,20 +220,46 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RepositoryScan:
-    """The models of a repository at one moment. `problems` say in words what can't be served."""
+    """The models of a repository at one moment. `problems` say in words what can't be served.
+
+    `broken` has by its model's name why a description can't be read; the model stays as it was.
+    """
 
     specs: tuple[model.ModelSpec, ...]
     problems: tuple[str, ...] = ()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 class RepositoryWatch(Protocol):
     """The model repositories."""
 
     def scans(
-        self, repository: desired.RepositorySettings, load_timeout_s: float
+        self,
+        repository: desired.RepositorySettings,
+        load_timeout_s: float,
+        known: tuple[model.ModelSpec, ...] = (),
     ) -> AsyncIterator[RepositoryScan]:
         """Yield what the repository holds, and again after each change if it is to be watched.
 
-        Models that name no time-out of their own get `load_timeout_s`.
+        Models that name no time-out of their own get `load_timeout_s`. What is `known` of a model
+        stays while its description can't be read.
+        """
+        ...
+
+    async def look_at(self, repository: desired.RepositorySettings, name: str) -> None:
+        """Return once `scans` has yielded the model's present files, and its caller has taken them.
+
+        Nothing of the model counts as still being written. Returns at once if nothing follows the
+        repository.
+        """
+        ...
+
+    async def as_declared(
+        self, repository: desired.RepositorySettings, spec: model.ModelSpec, configuration: str
+    ) -> tuple[model.ModelSpec, ...]:
+        """Return the versions of a model if its folder had this configuration of Triton, as JSON.
+
+        `spec` is one of them. Returns nothing if no folder with versions is behind the model.
+        Raises InvalidRequest for a malformed configuration, LoadFailed if nothing is to be served.
         """
         ...

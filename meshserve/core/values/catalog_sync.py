@@ -123,8 +123,15 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
 
 
 def can_share_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:
-    """Return whether one copy serves both specs: they differ at most in origin, pin and unload."""
-    # Origin, pin and unload say nothing about the bytes of a copy, nor how it runs.
+    """Return whether one copy serves both specs.
+
+    They differ at most in origin, pin and unload, and in what they replace.
+    """
+    # None of those says anything about the bytes of a copy, nor how it runs.
     return one == dataclasses.replace(
-        other, origin=one.origin, pinned=one.pinned, unloaded=one.unloaded
+        other,
+        origin=one.origin,
+        pinned=one.pinned,
+        unloaded=one.unloaded,
+        replaced=one.replaced,
     )

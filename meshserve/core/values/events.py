@@ -92,6 +92,17 @@ class UnloadedSet:
     unloaded: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOverridden:
+    """The model is to be served by these specs, in place of what its owner declares.
+
+    Without specs it is to be served by its owner's declaration again.
+    """
+
+    name: str
+    specs: tuple[model.ModelSpec, ...] = ()
+
+
 AdminRequest = (
     ConfigApplied
     | ModelsRegistered
@@ -101,6 +112,7 @@ AdminRequest = (
     | AliasRemovalRequested
     | PinRequested
     | UnloadedSet
+    | ModelOverridden
 )
 
 

@@ -146,7 +146,9 @@ class ModelSpec:
     configuration and of the label files that it names:
     {"config": ModelConfig, "labels": {output: [label, …]}}. `unloaded`: the API has unloaded it,
     and it answers nothing until it is loaded. `isolate` says where the model runs: `process` in a
-    process of its own, `none` in the worker, and an empty text where its pool says.
+    process of its own, `none` in the worker, and an empty text where its pool says. `replaced` is
+    empty, or what the model's owner declares for all its versions, while a load request overrides
+    that.
     """
 
     id: ModelId
@@ -166,6 +168,7 @@ class ModelSpec:
     unloaded: bool = False
     isolate: str = ""
     origin: Origin = FROM_API
+    replaced: tuple[ModelSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

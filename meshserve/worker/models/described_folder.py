@@ -11,13 +11,21 @@ that the description serves. Below `repositories:` the same is read by `storage/
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.storage import content, mlserver_settings, model_metadata, model_uri, triton_config
+from meshserve.storage import (
+    content,
+    mlserver_settings,
+    model_metadata,
+    model_uri,
+    repository_names,
+    triton_config,
+)
 
 TEXT_BYTES_MAX = 1 << 20
 _DEFAULT_ROWS_MAX = model.ModelSpec.__dataclass_fields__["max_batch_size"].default
@@ -29,14 +37,15 @@ def resolve(
     """Return the spec with what the folder declares besides, and the part that holds the model.
 
     Both are returned as they are if the artifact is no such folder, or was scanned in a repository.
-    The spec's own fields count more. Raises LoadFailed for a description that can't be read.
+    The spec's own fields count more: its description takes the place of the folder's
+    configuration. Raises LoadFailed for a description that can't be read.
     """
     top = Path(artifact.path)
-    is_scanned = spec.origin.kind is model.OriginKind.REPOSITORY or bool(spec.description)
+    is_scanned = spec.origin.kind is model.OriginKind.REPOSITORY
     if is_scanned or not top.is_dir() or (top / str(spec.options.get("file", "."))).is_file():
         return spec, artifact
     try:
-        declared, folder, labels = _read(top, spec.id.version)
+        declared, folder, labels = _read(top, spec)
     except (OSError, ValueError) as error:
         raise errors.LoadFailed(str(error)) from None
     if not folder.resolve().is_relative_to(top.resolve()):
@@ -47,38 +56,47 @@ def resolve(
 
 
 def _read(
-    top: Path, version: str
+    top: Path, spec: model.ModelSpec
 ) -> tuple[model_metadata.ModelDeclaration, Path, dict[str, list[str]]]:
     """Return what is declared, the path of the model, and its labels by output."""
     settings = top / mlserver_settings.FILE
     if settings.is_file():
         return *_read_settings(settings), {}
-    configuration = top / triton_config.FILE
-    declared = model_metadata.ModelDeclaration()
-    labels: dict[str, list[str]] = {}
-    if configuration.is_file():
-        try:
-            declared = triton_config.read(_text(configuration))
-        except ValueError as error:
-            raise ValueError(f"{triton_config.FILE}: {error}") from None
-        labels = triton_config.read_labels(top, declared.label_files)
+    declared = _read_configuration(top, spec.description)
+    labels = triton_config.read_labels(top, declared.label_files)
     entries = [entry for entry in top.iterdir() if not content.is_hidden(entry.name)]
-    folders = {entry.name: entry for entry in entries if _is_version(entry)}
+    is_triton = bool(declared.config)
+    folders = {
+        repository_names.version_of(entry.name, is_triton=is_triton): entry
+        for entry in sorted(entries, key=lambda entry: -len(entry.name))
+        if entry.is_dir()
+    }
+    folders.pop("", None)
     # Without a description the folders may be anything, if files lie beside them.
-    is_described = configuration.is_file() or all(entry.is_dir() for entry in entries)
+    is_described = is_triton or all(entry.is_dir() for entry in entries)
     if not folders or not is_described:
         return declared, top, labels
     served = declared.versions.choose(sorted(folders, key=int))
     if not served:
         raise ValueError(f"{triton_config.FILE}: version_policy serves none of {sorted(folders)}")
-    folder = folders[version if version in served else max(served, key=int)]
+    version = spec.id.version if spec.id.version in served else max(served, key=int)
+    folder = folders[version]
     if (folder / mlserver_settings.FILE).is_file():
         return *_read_settings(folder / mlserver_settings.FILE), {}
     return declared, folder, labels
 
 
-def _is_version(entry: Path) -> bool:
-    return entry.is_dir() and entry.name.isascii() and entry.name.isdecimal()
+def _read_configuration(top: Path, description: str) -> model_metadata.ModelDeclaration:
+    """Return what the description declares, else what the folder's configuration does."""
+    if description:
+        return triton_config.read_json(json.loads(description)["config"])
+    configuration = top / triton_config.FILE
+    if not configuration.is_file():
+        return model_metadata.ModelDeclaration()
+    try:
+        return triton_config.read(_text(configuration))
+    except ValueError as error:
+        raise ValueError(f"{triton_config.FILE}: {error}") from None
 
 
 def _read_settings(settings: Path) -> tuple[model_metadata.ModelDeclaration, Path]:
@@ -118,7 +136,7 @@ def _merged(
         if has_own_rows
         else declared.max_batch_size or spec.max_batch_size,
         options={**declared.options, **spec.options},
-        description=declared.description(labels),
+        description=declared.description(labels) or spec.description,
     )
 
 

@@ -75,6 +75,7 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "requests": 0,
         "joining": {"state": "", "reason": ""},
         "aliases": ["al"],
+        "replaced": [],
     }
 
 

@@ -5,50 +5,62 @@ from typing import Any
 import orjson
 import pytest
 
-from meshserve import config, errors
+from meshserve import errors
 from meshserve.control.api import triton_load_config
+from meshserve.core.values import model
 
 FULL = {
     "name": "m",
     "backend": "onnxruntime",
-    "max_batch_size": 8,
+    "max_batch_size": "8",
     "dynamic_batching": {},
     "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}],
     "output": [{"name": "y", "data_type": "TYPE_STRING", "dims": []}],
-    "parameters": {"threads": {"string_value": "2"}},
+    "default_model_filename": "net.onnx",
     "instance_group": [{"count": 2}],
 }
+OWN = model.ModelSpec(
+    model.ModelId("m"),
+    "/m",
+    trust=True,
+    runtime="torch",
+    inputs=(model.TensorSpec("own", "FP32", (1,)),),
+    options={"own": 1},
+)
 
 
-def entry(keys: dict[str, Any]) -> dict[str, Any]:
-    return triton_load_config.entry_from(orjson.dumps(keys).decode())
+def redeclared(keys: dict[str, Any]) -> model.ModelSpec:
+    declared = triton_load_config.read(orjson.dumps(keys).decode())
+    return triton_load_config.redeclare(OWN, declared)
 
 
-def test_fields_with_a_meaning_here_are_taken_over() -> None:
-    assert entry(FULL) == {
-        "runtime": "onnx",
-        "batching": True,
-        "max_batch_size": 8,
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
-        "outputs": [{"name": "y", "datatype": "BYTES", "shape": [-1]}],
-        "options": {"threads": "2"},
-    }
+def test_what_the_configuration_states_takes_the_place_of_the_models_own() -> None:
+    spec = redeclared(FULL)
+    assert (spec.runtime, spec.batching, spec.max_batch_size) == ("onnx", True, 8)
+    assert spec.inputs == (model.TensorSpec("x", "FP32", (-1, 4)),)
+    assert spec.outputs == (model.TensorSpec("y", "BYTES", (-1,)),)
+    assert spec.options == {"own": 1, "file": "net.onnx"}
+    assert (spec.id, spec.uri, spec.trust) == (OWN.id, OWN.uri, True)
+    document = orjson.loads(spec.description)
+    assert document["labels"] == {}
+    assert document["config"]["input"] == FULL["input"]
 
 
-def test_an_entry_is_one_of_the_configuration() -> None:
-    assert config.parse_model({"name": "m", "uri": "/m", **entry(FULL)}).max_batch_size == 8
+def test_what_it_does_not_state_stays() -> None:
+    spec = redeclared({})
+    assert (spec.runtime, spec.inputs, spec.max_batch_size) == ("torch", OWN.inputs, 256)
 
 
 def test_without_batches_the_dimensions_are_whole() -> None:
-    assert entry({"max_batch_size": 0, "input": FULL["input"]})["inputs"][0]["shape"] == [4]
-    assert entry({"max_batch_size": 0})["batching"] is False
+    spec = redeclared({"max_batch_size": 0, "input": FULL["input"]})
+    assert (spec.inputs[0].shape, spec.batching) == ((4,), False)
 
 
 @pytest.mark.parametrize("config", [{}, {"dynamic_batching": {}}, {"max_batch_size": 8}])
 def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
     config: dict[str, object],
 ) -> None:
-    assert entry(config)["batching"] is False
+    assert redeclared(config).batching is False
 
 
 @pytest.mark.parametrize(
@@ -56,18 +68,12 @@ def test_requests_are_joined_only_if_rows_and_dynamic_batching_are_stated(
     [
         ({"platform": "pytorch_libtorch"}, "torch"),
         ({"backend": "python"}, "python"),
-        (
-            {"backend": "fil", "parameters": {"model_type": {"string_value": "lightgbm"}}},
-            "lightgbm",
-        ),
-        ({"backend": "openvino"}, None),
-        ({}, None),
+        ({"backend": "openvino"}, "openvino"),
+        ({"backend": "fil"}, "torch"),
     ],
 )
-def test_a_backend_names_the_runtime_if_one_exists(
-    keys: dict[str, Any], runtime: str | None
-) -> None:
-    assert entry(keys).get("runtime") == runtime
+def test_a_backend_names_the_runtime(keys: dict[str, Any], runtime: str) -> None:
+    assert redeclared(keys).runtime == runtime
 
 
 @pytest.mark.parametrize(
@@ -76,22 +82,35 @@ def test_a_backend_names_the_runtime_if_one_exists(
         "",
         "[]",
         "{",
+        '"parameters": {"config": {"max_batch_size": "16"}}',
         '{"input": [{}]}',
         '{"input": 3}',
         '{"max_batch_size": "many"}',
+        '{"max_batch_size": 1e30}',
         '{"parameters": {"a": 1}}',
+        '{"sequence_batching": {}}',
     ],
 )
 def test_malformed_configurations_are_refused(text: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="config"):
-        triton_load_config.entry_from(text)
+        triton_load_config.read(text)
 
 
-def test_the_configuration_is_kept_as_it_came() -> None:
-    description = triton_load_config.description_from(orjson.dumps(FULL).decode())
-    document = orjson.loads(description)
-    assert document["labels"] == {}
-    assert document["config"]["input"] == FULL["input"]
-    assert document["config"]["parameters"] == FULL["parameters"]
-    with pytest.raises(errors.InvalidRequest, match="sequence_batching is not offered"):
-        triton_load_config.description_from('{"sequence_batching": {}}')
+def test_a_version_policy_chooses_among_the_versions() -> None:
+    specs = [model.ModelSpec(model.ModelId("m", version), "/m") for version in ("1", "9", "10")]
+
+    def chosen(policy: dict[str, Any]) -> list[str]:
+        declared = triton_load_config.read(orjson.dumps({"version_policy": policy}).decode())
+        return [spec.id.version for spec in triton_load_config.redeclare_all(specs, declared)]
+
+    assert chosen({"latest": {"num_versions": 2}}) == ["9", "10"]
+    assert chosen({"specific": {"versions": ["9"]}}) == ["9"]
+    assert chosen({"all": {}}) == ["1", "9", "10"]
+    with pytest.raises(errors.InvalidRequest, match="none of the versions 1, 9, 10"):
+        chosen({"specific": {"versions": [2]}})
+
+
+def test_versions_that_are_no_numbers_are_all_served() -> None:
+    named = [model.ModelSpec(model.ModelId("m", version), "/m") for version in ("v1", "v2")]
+    declared = triton_load_config.read("{}")
+    assert len(triton_load_config.redeclare_all(named, declared)) == 2

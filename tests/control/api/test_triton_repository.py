@@ -11,6 +11,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.control.api import triton_repository
+from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import model, model_stats
 from tests.control import conftest
 
@@ -115,21 +116,144 @@ async def test_a_model_may_come_with_the_request(
     assert stage.cluster.workers[stage.home("sent")].copies[spec.id].state == "ready"
 
 
-async def test_a_configuration_may_change_a_registered_model(
+def served(stage: conftest.Stage, name: str) -> dict[str, tuple[str, int]]:
+    return {
+        id_.version: (declared.spec.uri, declared.spec.max_batch_size)
+        for id_, declared in stage.store.models.items()
+        if id_.name == name
+    }
+
+
+async def load(http: httpx.AsyncClient, name: str, **body: Any) -> httpx.Response:
+    return await http.post(f"{BASE}/models/{name}/load", json=body)
+
+
+@pytest.mark.parametrize("name", ["conf", "new", "repo", "al"])
+async def test_a_configuration_changes_any_model_until_a_load_without_one(
+    http: httpx.AsyncClient, stage: conftest.Stage, name: str
+) -> None:
+    await register_everywhere(http, stage)
+    own = stage.plane.admin.model_name(name)
+    before = served(stage, own)
+    assert (await load(http, name, **loading({"max_batch_size": "7"}))).status_code == 200
+    assert served(stage, own) == {version: (uri, 7) for version, (uri, _) in before.items()}
+    assert (await http.get(f"/mesh/v1/models/{name}")).json()["replaced"] == list(before)
+    assert (await load(http, name)).status_code == 200
+    assert served(stage, own) == before
+    assert (await http.get(f"/mesh/v1/models/{name}")).json()["replaced"] == []
+
+
+async def register_everywhere(http: httpx.AsyncClient, stage: conftest.Stage) -> None:
+    """Have a model of the API and one of a repository, beside those of the configuration."""
+    await http.put("/mesh/v1/models/new", json={"uri": "/models/new"})
+    await http.post("/mesh/v1/apply", json={**conftest.CONFIG, "repositories": [{"path": "/r"}]})
+    stage.watch.put("/r", cluster_control.RepositoryScan((of_repository("1"), of_repository("3"))))
+    await stage.until(lambda: "repo" in stage.names())
+
+
+def of_repository(version: str) -> model.ModelSpec:
+    origin = model.Origin(model.OriginKind.REPOSITORY, "/r")
+    return model.ModelSpec(model.ModelId("repo", version), f"/r/repo/{version}", origin=origin)
+
+
+async def test_a_repository_is_read_by_the_configuration_of_a_load(
     http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:
-    await http.put(
-        "/mesh/v1/models/new", json={"uri": "/models/new", "checksum": "sha256:" + "0" * 64}
-    )
-    assert (
-        await http.post(f"{BASE}/models/new/load", json=loading({"max_batch_size": 7}))
-    ).status_code == 200
-    spec = stage.store.models[model.ModelId("new")].spec
-    assert (spec.max_batch_size, spec.uri, spec.checksum) == (
-        7,
-        "/models/new",
-        "sha256:" + "0" * 64,
-    )
+    await register_everywhere(http, stage)
+    stage.watch.declared = (of_repository("2"),)
+    policy = {"version_policy": {"specific": {"versions": [2]}}}
+    assert (await load(http, "repo", **loading(policy))).status_code == 200
+    assert list(served(stage, "repo")) == ["2"]
+    assert (await load(http, "repo")).status_code == 200
+    assert stage.watch.looks == ["repo"]
+    assert sorted(served(stage, "repo")) == ["1", "3"]
+
+
+@pytest.mark.parametrize("name", ["conf", "new", "repo"])
+async def test_files_take_the_place_of_any_model_until_a_load_without_any(
+    http: httpx.AsyncClient, stage: conftest.Stage, name: str
+) -> None:
+    await register_everywhere(http, stage)
+    before = served(stage, name)
+    body = loading({"backend": "onnxruntime"}, **{"7/model.onnx": b"bytes"})
+    assert (await load(http, name, **body)).status_code == 200
+    ((version, (uri, _)),) = served(stage, name).items()
+    assert (version, uri.startswith(stage.state_dir)) == ("7", True)
+    assert (await load(http, name)).status_code == 200
+    assert served(stage, name) == before
+
+
+@pytest.mark.parametrize("name", ["conf", "new", "repo"])
+async def test_an_override_that_can_t_be_loaded_changes_nothing(
+    http: httpx.AsyncClient, stage: conftest.Stage, name: str
+) -> None:
+    await register_everywhere(http, stage)
+    before = served(stage, name)
+    stage.cluster.failing_loads[name] = "it is corrupt"
+    body = loading({}, **{"1/model.onnx": b"junk", "2/model.onnx": b"good"})
+    refused = await load(http, name, **body)
+    assert (refused.status_code, "it is corrupt" in refused.text) == (424, True)
+    assert served(stage, name) == before
+
+
+async def test_a_failed_override_leaves_the_one_before_it(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
+    assert (await load(http, "conf", **loading({"max_batch_size": 7}))).status_code == 200
+    stage.cluster.failing_loads["conf"] = "it is corrupt"
+    assert (await load(http, "conf", **loading({"max_batch_size": 9}))).status_code == 424
+    assert served(stage, "conf") == {"1": ("/models/conf", 7)}
+    del stage.cluster.failing_loads["conf"]
+    assert (await load(http, "conf")).status_code == 200
+    assert served(stage, "conf") == {"1": ("/models/conf", 256)}
+
+
+async def test_every_version_of_uploaded_files_is_loaded(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
+    body = loading({}, **{"1/model.onnx": b"one", "2/model.onnx": b"two"})
+    assert (await load(http, "sent", **body)).status_code == 200
+    copies = stage.cluster.workers[stage.home("sent")].copies
+    assert {copies[model.ModelId("sent", version)].state for version in ("1", "2")} == {"ready"}
+
+
+async def test_a_broken_description_fails_a_load_and_leaves_what_is_served(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
+    await register_everywhere(http, stage)
+    specs = (of_repository("1"), of_repository("3"))
+    broken = {"repo": "repo: line 1: unexpected token"}
+    stage.watch.put("/r", cluster_control.RepositoryScan(specs, ("repo: line 1",), broken))
+    await stage.until(lambda: stage.plane.status()["repositories"][0]["problems"])
+    refused = await load(http, "repo")
+    assert (refused.status_code, "line 1" in refused.text) == (424, True)
+    assert sorted(served(stage, "repo")) == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "status"),
+    [
+        ("conf", {"config": '"parameters": {"config": {"max_batch_size": "16"}}'}, 400),
+        ("conf", {"config": {"max_batch_size": 16}}, 400),
+        ("conf", {"file:1/model.onnx": "AAAA"}, 400),
+        ("none", {}, 404),
+        ("none", {"config": "{}"}, 404),
+        ("big", {}, 424),
+    ],
+)
+async def test_what_a_client_tests_for_is_in_the_words(
+    http: httpx.AsyncClient,
+    stage: conftest.Stage,
+    name: str,
+    parameters: dict[str, Any],
+    status: int,
+) -> None:
+    stage.cluster.failing_loads["big"] = "it is corrupt"
+    refused = await load(http, name, parameters=parameters)
+    assert refused.status_code == status
+    assert refused.json()["error"].startswith(f"failed to load '{name}', ")
+    if status == 404 or "file:1/model.onnx" in parameters:
+        assert "failed to poll from model repository" in refused.text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +266,7 @@ async def test_a_configuration_may_change_a_registered_model(
         ({"config": "{}", "file:../m": "AAAA"}, 400),
         ({"config": 3}, 400),
         ([], 400),
-        ({"config": "{}", "file:1/m": "AAAA"}, 409),
+        ({"config": "{}", "file:v1/m": "AAAA", "file:": "AAAA"}, 400),
     ],
 )
 async def test_a_senseless_load_is_refused(

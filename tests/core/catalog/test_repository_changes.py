@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import dataclasses
+
+from meshserve.core.catalog import repository_changes
+from meshserve.core.values import desired, events, model
+from tests.core import world
+
+REPOSITORY = desired.RepositorySettings("/repo")
+
+
+def scanned(*specs: model.ModelSpec) -> events.RepositoryScanned:
+    return events.RepositoryScanned(
+        REPOSITORY.origin,
+        tuple(dataclasses.replace(spec, origin=REPOSITORY.origin) for spec in specs),
+    )
+
+
+def test_a_name_of_another_owner_is_told_and_left_out() -> None:
+    mesh_world = world.World()
+    taken = (world.spec("conf", origin=model.FROM_CONFIG),)
+    mesh_world.apply(pools=(world.pool(),), models=taken, repositories=(REPOSITORY,))
+    words = mesh_world.feed(scanned(world.spec("conf"), world.spec("conf", "2"), world.spec("new")))
+    lines = [line for line in words if repository_changes.NOT_SERVED in line]
+    assert [line.split("'")[1] for line in lines] == ["conf:1", "conf:2"]
+    assert sorted(map(str, mesh_world.saved_models)) == ["conf:1", "new:1"]
+
+
+def test_a_version_that_comes_to_an_unloaded_model_is_unloaded_too() -> None:
+    mesh_world = world.World()
+    mesh_world.apply(pools=(world.pool(),), repositories=(REPOSITORY,))
+    mesh_world.feed(scanned(world.spec("one")))
+    mesh_world.feed(events.UnloadedSet("one", unloaded=True))
+    mesh_world.feed(scanned(world.spec("one"), world.spec("one", "2")))
+    assert all(spec.unloaded for spec in mesh_world.saved_models.values())
+    mesh_world.feed(events.UnloadedSet("one", unloaded=False))
+    assert not any(spec.unloaded for spec in mesh_world.saved_models.values())
