@@ -16,9 +16,9 @@ from typing import Any
 import typer
 from google.rpc import code_pb2
 
-from meshserve import config, errors
+from meshserve import errors
 from meshserve.cli import main as cli
-from tools import marked_text
+from tools import config_reference, marked_text
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -86,7 +86,7 @@ def _row(parameter: Any) -> Iterator[str]:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "config": config.reference_markdown,
+    "config": config_reference.markdown,
     "errors": errors_markdown,
     "cli": cli_markdown,
 }

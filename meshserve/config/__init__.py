@@ -17,7 +17,6 @@ from meshserve.config import (
     diagnostics,
     fields,
     name_conflicts,
-    reference,
     schema,
     schema_errors,
     yaml_positions,
@@ -36,14 +35,10 @@ __all__ = [
     "load",
     "parse",
     "parse_model",
-    "reference_markdown",
 ]
 
 SectionT = TypeVar("SectionT", bound=fields.Section)
 Check = Callable[[Config], Iterable[Diagnostic]]
-
-json_schema = reference.json_schema
-reference_markdown = reference.markdown
 
 
 def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
@@ -100,6 +95,14 @@ def document(config: Config) -> dict[str, Any]:
         # Included even if it is the default: another process may have another MESHSERVE_HOME.
         "state_dir": str(config.state_dir),
         **config.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of config.yaml, draft 2020-12."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema.Config.model_json_schema(),
     }
 
 

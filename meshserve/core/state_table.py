@@ -39,16 +39,6 @@ class Lifecycle(Generic[StateT, MoveT]):
             )
         return following
 
-    def diagram(self, states: Iterable[StateT]) -> str:
-        """Return the table in words: one line for each of `states` that can be left."""
-        width = max(len(str(state.value)) for state in states)
-        lines = ((state, self._moves_from(state)) for state in states)
-        return "\n".join(f"{state.value:<{width}} → {moves}" for state, moves in lines if moves)
-
-    def _moves_from(self, state: StateT) -> str:
-        pairs = ((move, after) for (before, move), after in self.moves.items() if before is state)
-        return ", ".join(f"{after.value}: {move.value}" for move, after in pairs)
-
 
 class MoveLog(Generic[StateT, MoveT]):
     """Makes moves and remembers the last `length` of them over all objects of one owner.

@@ -49,3 +49,18 @@ def test_a_pool_says_where_its_models_run() -> None:
     capacity = cluster_control.WorkerCapacity(cores=2, gpus=0)
     assert parsed.pool_settings("own", capacity).settings.isolate == "process"
     assert parsed.pool_settings("default", capacity).settings.isolate == "none"
+
+
+def test_the_schema_describes_every_key() -> None:
+    described = config.json_schema()
+    assert set(described["properties"]) == set(schema.Config.model_fields)
+    sections = {**described["$defs"], "Config": described}
+    for section in (section for section in sections.values() if "properties" in section):
+        properties = section["properties"]
+        assert all(shape.get("description") for shape in properties.values())
+
+
+def test_the_schema_refuses_unknown_keys() -> None:
+    described = config.json_schema()
+    assert described["additionalProperties"] is False
+    assert described["$defs"]["ModelSection"]["additionalProperties"] is False

@@ -102,7 +102,7 @@ class Stage:
         return sorted(
             id_
             for id_, worker in self.cluster.workers.items()
-            if worker.follower.catalog.has_name(name)
+            if worker.follower.catalog.versions(name) or worker.follower.catalog.alias(name)
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core import state_table
+from tests.core import diagram
 
 
 class Door(enum.Enum):
@@ -61,4 +62,4 @@ def test_the_log_forgets_the_oldest_moves() -> None:
 
 
 def test_the_diagram_names_every_move_and_leaves_out_final_states() -> None:
-    assert DOORS.diagram(Door) == "open → shut: shut\nshut → open: opened, gone: removed"
+    assert diagram.of(DOORS, Door) == "open → shut: shut\nshut → open: opened, gone: removed"

@@ -163,10 +163,6 @@ class Catalog:
         """Return all aliases in the order of their names."""
         return tuple(self._aliases[alias] for alias in sorted(self._aliases))
 
-    def has_name(self, name: str) -> bool:
-        """Return whether a model or an alias has the name."""
-        return name in self._versions or name in self._aliases
-
     def __iter__(self) -> Iterator[ModelDeclared]:
         for versions in self._versions.values():
             yield from versions.values()

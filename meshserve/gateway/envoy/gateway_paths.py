@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.parse
-from dataclasses import dataclass
 from pathlib import Path
 
 from meshserve.gateway.envoy import Json
@@ -12,36 +11,20 @@ from meshserve.gateway.envoy import Json
 SOCKET_PATH_BYTES_MAX = 107
 
 
-@dataclass(frozen=True, slots=True)
 class GatewayPaths:
-    """Paths below `run_dir`, which must be short enough for the paths of sockets in it."""
+    """Paths below `run_dir`, which must be short enough for the paths of sockets in it.
 
-    run_dir: str
+    Envoy watches `config_dir`, which has only its configuration, writes to `log`, and is
+    administered by `admin_socket`. The sidecar's servers listen on the other sockets.
+    """
 
-    @property
-    def config_dir(self) -> str:
-        """The folder that Envoy watches; it has only Envoy's configuration."""
-        return f"{self.run_dir}/envoy"
-
-    @property
-    def admin_socket(self) -> str:
-        """The socket of Envoy's administration."""
-        return f"{self.run_dir}/envoy-admin.sock"
-
-    @property
-    def grpc_socket(self) -> str:
-        """The socket of the sidecar's gRPC server."""
-        return f"{self.run_dir}/node-grpc.sock"
-
-    @property
-    def http_socket(self) -> str:
-        """The socket of the sidecar's HTTP server."""
-        return f"{self.run_dir}/node-http.sock"
-
-    @property
-    def log(self) -> str:
-        """Envoy's log file."""
-        return f"{self.run_dir}/logs/envoy.log"
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
+        self.config_dir = f"{run_dir}/envoy"
+        self.admin_socket = f"{run_dir}/envoy-admin.sock"
+        self.grpc_socket = f"{run_dir}/node-grpc.sock"
+        self.http_socket = f"{run_dir}/node-http.sock"
+        self.log = f"{run_dir}/logs/envoy.log"
 
     def config(self, name: str) -> str:
         """Return the path of one of Envoy's configuration files."""

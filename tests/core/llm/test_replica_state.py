@@ -8,7 +8,7 @@ import pytest
 from meshserve.core import state_table
 from meshserve.core.llm import replica_state
 from meshserve.core.llm.replica_state import MOVES, ReplicaMove, ReplicaPhase
-from tests.core import llm_world
+from tests.core import diagram, llm_world
 
 
 def replica_in(
@@ -22,7 +22,9 @@ def replica_in(
 
 
 def test_the_diagram_at_the_head_of_the_file_is_the_table() -> None:
-    assert replica_state.LIFECYCLE.diagram(ReplicaPhase) in inspect.cleandoc(replica_state.__doc__)
+    assert diagram.of(replica_state.LIFECYCLE, ReplicaPhase) in inspect.cleandoc(
+        replica_state.__doc__
+    )
 
 
 def test_every_phase_can_be_reached_from_absent_and_left_for_it() -> None:

@@ -4,13 +4,14 @@ import inspect
 
 from meshserve.core.memory import copy_lifecycle
 from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
+from tests.core import diagram
 
 MOVES = copy_lifecycle.LIFECYCLE.moves
 
 
 def test_the_diagram_at_the_head_of_the_file_is_the_table() -> None:
     head = inspect.cleandoc(copy_lifecycle.__doc__)
-    assert copy_lifecycle.LIFECYCLE.diagram(CopyPhase) in head
+    assert diagram.of(copy_lifecycle.LIFECYCLE, CopyPhase) in head
 
 
 def test_every_phase_can_be_reached_from_absent_and_left_for_it() -> None:

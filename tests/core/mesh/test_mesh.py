@@ -140,7 +140,7 @@ def test_a_worker_that_missed_a_step_gets_the_full_catalog(mesh_world: world.Wor
     mesh_world.feed(events.ModelsRegistered((world.spec("a"),)))
     mesh_world.step("default-0", is_lost=True)
     mesh_world.settle()
-    assert mesh_world.processes["default-0"].follower.catalog.has_name("a")
+    assert mesh_world.processes["default-0"].follower.catalog.versions("a")
 
 
 def test_failures_after_a_missed_step_send_one_full_catalog(mesh_world: world.World) -> None:

@@ -10,6 +10,7 @@ from meshserve.core import backoff, state_table
 from meshserve.core.processes import reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import commands
+from tests.core import diagram
 
 POLICY = backoff.BackoffPolicy(base_s=1.0, cap_s=8.0, is_first_immediate=True)
 
@@ -115,4 +116,4 @@ def test_an_illegal_move_tells_the_process_s_history(processes: Processes) -> No
 
 
 def test_the_diagram_in_the_module_is_the_table() -> None:
-    assert reconcile.LIFECYCLE.diagram(ProcessState) in reconcile.__doc__
+    assert diagram.of(reconcile.LIFECYCLE, ProcessState) in reconcile.__doc__

@@ -66,7 +66,6 @@ def test_the_error_of_an_unknown_version_lists_the_known_ones() -> None:
 
 def test_a_model_goes_with_its_last_version() -> None:
     models = catalog.Catalog([declared("a"), catalog.ModelWithdrawn(model.ModelId("a"))])
-    assert not models.has_name("a")
     assert models.versions("a") == ()
     assert models.declared(model.ModelId("a")) is None
 
@@ -88,10 +87,9 @@ def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which() 
 
 def test_a_cleared_alias_means_nothing() -> None:
     models = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
-    assert models.has_name("x")
+    assert models.alias("x")
     models.apply(catalog.AliasCleared("x"))
     models.apply(catalog.AliasCleared("x"))
-    assert not models.has_name("x")
     assert models.alias("x") is None
 
 

@@ -84,9 +84,9 @@ def test_the_old_catalog_serves_until_the_last_step_of_the_new_one() -> None:
     follower = follower_of(*full(declared("old")))
     first, last = full(declared(*(f"m{n}" for n in range(1500))), 1)
     follower.apply(first)
-    assert follower.catalog.has_name("old")
+    assert follower.catalog.versions("old")
     follower.apply(last)
-    assert not follower.catalog.has_name("old")
+    assert not follower.catalog.versions("old")
 
 
 @given(st.lists(CHANGES), st.lists(CHANGES))

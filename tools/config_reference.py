@@ -1,4 +1,4 @@
-"""Descriptions of the configuration: JSON Schema for editors, Markdown for docs/config.md."""
+"""The reference of config.yaml for docs/config.md: a table for each section of the schema."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
 )
 HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
 BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of config.yaml, draft 2020-12."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema.Config.model_json_schema(),
-    }
 
 
 def markdown() -> str:
