@@ -38,6 +38,7 @@ def _check_engine_arguments(settings: config.Config) -> Iterator[config.Diagnost
         kind = engine_lookup.installed(runtime)
         if kind is None:
             continue
+        # All LLMs of one kind at once: vLLM checks in a child process, whose start takes seconds.
         indices = [index for index, llm in enumerate(settings.llms) if llm.runtime == runtime]
         faults_by_llm = kind.argument_faults([settings.llms[index].engine for index in indices])
         for index, faults in zip(indices, faults_by_llm, strict=True):

@@ -26,6 +26,7 @@ def _with_reasons(rows: Sequence[mesh_status.LlmStatus]) -> Iterator[tuple[str, 
         replicas: list[tuple[str, Row]] = [
             (replica["id"], replica) for replica in row["replicas"] if replica["reason"]
         ]
+        # Without a replica the LLM itself has the reason of its last failure.
         yield from replicas or [(row["name"], row)]
 
 

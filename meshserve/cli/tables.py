@@ -74,6 +74,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
         max([len(column.title), *map(_width, column_cells)])
         for column, column_cells in zip(columns, cells, strict=True)
     ]
+    # A long name is folded, so that it does not push other columns out.
     widths[0] = min(widths[0], LEADING_WIDTH_MAX)
     # Columns are dropped whole: cells that are cut or wrapped are harder to read than missing ones.
     shown = _fitting(columns, widths, width)
@@ -97,6 +98,7 @@ def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> li
 
 
 def _text(cell: RenderableType) -> RenderableType:
+    # As text: in a plain string rich would take `churn[beta]` for markup.
     return Text(cell) if isinstance(cell, str) else cell
 
 
@@ -143,6 +145,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         table(GATEWAY_COLUMNS, answer["gateways"], width),
         Text(""),
         _models_line(answer),
+        # What a mesh of an earlier version does not send counts as empty.
         *(_spread_line(model) for model in answer.get("spread", ())),
         *_joining_lines(answer),
         *_problem_lines(answer),

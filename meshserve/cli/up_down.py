@@ -42,6 +42,7 @@ def up(
     ] = False,
 ) -> None:
     """Bring a mesh up, or apply a changed configuration to the one that runs."""
+    # First, so that a mistake in the file changes and starts nothing.
     settings = config_commands.load(file)
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

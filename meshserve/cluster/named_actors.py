@@ -37,6 +37,7 @@ async def run_to_end(call: Callable[..., T], *args: object) -> T:
 
 def on_node(node: str) -> scheduling_strategies.NodeAffinitySchedulingStrategy:
     """Return Ray's scheduling strategy for an actor that may run only on this node."""
+    # Nowhere else: a gateway is its node's own, and GPUs are booked on a node.
     return scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
 

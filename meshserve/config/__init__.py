@@ -55,6 +55,7 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
             f"{file}:{positioned.line(())}: expected a mapping of keys such as `models:`, "
             f"got {diagnostics.shown(content)}"
         )
+    # Relative paths begin at the file's folder; a document from elsewhere may have none.
     context = {"folder": Path(file).absolute().parent, "environ": os.environ}
     config, faults = _validate(schema.Config, content, context)
     faults = [*positioned.repeated, *faults, *name_conflicts.check(content)]

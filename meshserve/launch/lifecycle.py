@@ -93,6 +93,7 @@ def up(
         session.end()
         shutil.rmtree(run_dir, ignore_errors=True)
         raise
+    # What the gateway listens on may be no address for a client, such as 0.0.0.0.
     endpoint = _client_endpoint(settings.gateway.listen)
     mesh = RunningMesh(endpoint, controller, settings.state_dir, run_dir)
     try:

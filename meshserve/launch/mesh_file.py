@@ -22,6 +22,7 @@ class MeshFile(NamedTuple):
 def write(state_dir: Path, mesh: MeshFile) -> None:
     """Write the file; a concurrent reader sees the old content or the new one."""
     path = state_dir / NAME
+    # Beside the file, because only within one file system a file is replaced at once.
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(mesh._asdict()))
     scratch.replace(path)

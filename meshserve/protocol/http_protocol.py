@@ -145,6 +145,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Append a header (httptools)."""
+        # Names of headers are case-insensitive (RFC 9110, 5.1), and readers compare bytes.
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -167,6 +168,7 @@ class HttpConnection(asyncio.Protocol):
             parser.get_method().decode(),
             _path(self._target),
             self._headers,
+            # Nearly all bodies come in one chunk, which is not copied.
             chunks[0] if len(chunks) == 1 else b"".join(chunks),
             parser.should_keep_alive() and not parser.should_upgrade(),
         )

@@ -110,6 +110,7 @@ def _classes(entries: Iterable[Mapping[str, Any]]) -> Mapping[str, int] | None:
 
 def is_raw_binary(headers: Iterable[error_responses.Header]) -> bool:
     """Return whether a body is the only input's bytes: the JSON's length is given as 0."""
+    # One zero or more; a header without a value says nothing.
     return any(name == LENGTH and value.strip(b"0") == b"" != value for name, value in headers)
 
 

@@ -50,6 +50,7 @@ def to_inputs(
     if table.is_by_column:
         return {name: _numbers_or_texts(tensor) for name, tensor in columns.items()}
     dtype = tensors.dtype(first.datatype)
+    # Each column by itself, so that an error names the column whose values do not fit.
     arrays = [_converted(name, tensor, first.datatype) for name, tensor in columns.items()]
     return {first.name: np.stack(arrays, axis=1).astype(dtype, copy=False)}
 
@@ -124,6 +125,7 @@ def _split_matrix(
             f"input {name!r} of shape {list(array.shape)} is neither a column of the model nor "
             f"rows of all its columns, which are {_listed(columns)}"
         )
+    # Models are promised contiguous arrays (`LoadedModel.predict`), and a matrix lies row by row.
     return {column: np.ascontiguousarray(array[:, i]) for i, column in enumerate(columns)}
 
 

@@ -146,6 +146,7 @@ def _from_odd_raw(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) 
             f"tensor {name!r} of {datatype} {list(shape)} takes {expected} bytes, {len(raw)} came"
             + (": the message was cut short" if len(raw) < expected else "")
         )
+    # In C, without an array: what is left once the valid bytes are deleted is wrong.
     if datatype == "BOOL" and raw.translate(None, b"\x00\x01"):
         raise errors.InvalidRequest(f"tensor {name!r} of BOOL has bytes that are neither 0 nor 1")
     return np.ndarray(shape, kind, raw)
@@ -157,6 +158,7 @@ def _from_prefixed(raw: bytes, elements: int, name: str) -> np.ndarray:
         raise errors.InvalidRequest(
             f"tensor {name!r} has {elements} elements, its {len(raw)} bytes can't hold them"
         )
+    # Only now: a short message must not be able to claim memory for many elements.
     array = np.empty(elements, object)
     end = 0
     for i in range(elements):
@@ -196,7 +198,9 @@ def as_bytes(element: object) -> bytes:
 def bfloat16_bits(floats: np.ndarray) -> np.ndarray:
     """Return BF16 as uint16 of the same shape: FP32 rounded to the nearest, ties to even."""
     bits = floats.astype("<f4").view("<u4").astype("<u8")
+    # Half of the last bit that stays, less one where that bit is 0: so ties go to even.
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    # Cut short, the bits of a NaN may be those of an infinity.
     return np.where(np.isnan(floats), 0x7FC0, rounded).astype("<u2")
 
 

@@ -30,6 +30,7 @@ def from_rows(rows: Sequence[Any], signature: model.Signature, table: model.Tabl
         return _matrix(rows, signature)
     width = len(table.columns)
     if width == 1:
+        # With one column a row is often given as its only value.
         rows = [row if isinstance(row, list) else [row] for row in rows]
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
@@ -52,6 +53,7 @@ def from_columns(columns: Any, signature: model.Signature, table: model.Table) -
         return from_rows(columns if isinstance(columns, list) else [columns], signature, table)
     if len(columns) == 1:
         ((name, values),) = columns.items()
+        # A matrix may have any name: clients of such models rarely know the model's own.
         if name not in table.columns and isinstance(values, list):
             return from_rows(values, signature, table)
     if not table.columns:
@@ -120,6 +122,7 @@ def _column(name: str, values: list[Any]) -> tensors.WireTensor:
     if kinds == {int} and not has_gaps:
         return tensors.WireTensor("INT64", json_tensors.to_array(values, "INT64", name))
     if kinds <= {int, float, bool}:
+        # Among numbers and gaps true and false are 1.0 and 0.0, as in numpy.
         numbers = [float(value) if isinstance(value, bool) else value for value in values]
         return tensors.WireTensor("FP64", json_tensors.to_array(numbers, "FP64", name))
     raise errors.InvalidRequest(f"column {name!r} must hold numbers or texts, not both or others")

@@ -84,6 +84,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
         if gateway is None or gateway.state not in reconcile.RUNNING:
             return
         gateway.report, gateway.reason = event.report, ""
+        # A report is the proof that it serves, so earlier failures count no longer.
         gateway.backoff.reset()
         if gateway.state is ProcessState.STARTING:
             self._move(gateway, ProcessMove.SERVING)

@@ -106,6 +106,7 @@ class EnsureLoaded:
 
     worker_id: str
     id: model.ModelId
+    # That of the model's declaration, 0 if the model was withdrawn meanwhile.
     timeout_s: float
     ticket: str = ""
 
