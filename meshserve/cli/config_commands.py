@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +23,27 @@ app = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 def load(file: str | os.PathLike[str]) -> config.Config:
     """Return the configuration in a file; the engines check their arguments.
 
-    Raises ConfigInvalid, with one line for each fault.
+    What models name on the network must be there, as far as a server says so. Raises
+    ConfigInvalid, with one line for each fault.
     """
-    return config.load(file, _check_engine_arguments)
+    return config.load(file, _check_beyond_file)
+
+
+def _check_beyond_file(settings: config.Config) -> Iterator[config.Diagnostic]:
+    yield from _check_engine_arguments(settings)
+    yield from _check_sources(settings)
+
+
+def _check_sources(settings: config.Config) -> Iterator[config.Diagnostic]:
+    uris = {index: entry.uri for index, entry in enumerate(settings.models) if "://" in entry.uri}
+    if not uris:
+        return
+    # Imported late, because few commands and few configurations need its libraries.
+    source_check: Any = importlib.import_module("meshserve.storage.source_check")
+    missing = asyncio.run(source_check.find_missing(uris.values()))
+    for index, uri in uris.items():
+        if uri in missing:
+            yield config.Diagnostic(("models", index, "uri"), missing[uri])
 
 
 def can_check_engines(settings: config.Config) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,14 +14,17 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
 
-CheckUri = Callable[[str], Awaitable[None]]
+logger = logging.getLogger(__name__)
+
+CheckUri = Callable[[str], Awaitable[str]]
 
 
 class AdminService:
     """Reads the mesh, and passes users' changes to the controller.
 
     The method of a change returns once every worker and gateway that can be reached has applied
-    it. `check_uri` raises InvalidRequest if nothing is at a URI.
+    it. `check_uri` raises InvalidRequest if nothing is at a URI, and returns why it can't be
+    checked now, or "".
     """
 
     def __init__(
@@ -131,23 +135,37 @@ class AdminService:
         """Begin to drain the mesh: all processes finish their requests and end."""
         self.controller.post(events.DrainRequested())
 
-    async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> None:
-        """Register the model.
+    async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> str:
+        """Register the model; return why its URI can't be checked now, or "".
 
-        Raises AlreadyExists if its name has another definition; with `is_replacing` InvalidRequest
-        if nothing is at its URI.
+        Raises AlreadyExists if its name has another definition, InvalidRequest if nothing is at its
+        URI. Without `is_replacing` a known definition is not checked again.
         """
-        # ModelMesh's calls do not replace, and tell a failed load by a status instead.
-        if is_replacing:
-            await self._check_uri(spec.uri)
+        unchecked = await self._check_source(spec, is_always=is_replacing)
         await self._submit(events.ModelsRegistered((spec,), is_replacing))
+        return unchecked
+
+    async def _check_source(self, spec: model.ModelSpec, *, is_always: bool) -> str:
+        known = self.view().models.declared(spec.id)
+        if known is not None and not is_always and known.spec.uri == spec.uri:
+            return ""
+        unchecked = await self._check_uri(spec.uri)
+        if unchecked:
+            logger.warning("model %s is registered unchecked: %s", spec.id, unchecked)
+        return unchecked
 
     async def remove(self, name: str, version: str = "") -> None:
         """Remove the model, or one version of it. Raises ModelNotFound, Conflict."""
         await self._submit(events.ModelRemoved(name, version))
 
     async def set_alias(self, request: events.AliasRequested) -> None:
-        """Set an alias. Raises ModelNotFound, AlreadyExists, Conflict."""
+        """Set an alias.
+
+        Raises ModelNotFound, AlreadyExists, Conflict, or InvalidRequest if nothing is at the URI of
+        the model that comes with it.
+        """
+        if request.spec is not None:
+            await self._check_source(request.spec, is_always=False)
         await self._submit(request)
 
     async def wait_until_moved(self, alias: str, target: str) -> None:

@@ -33,8 +33,9 @@ class RealClock:
         await asyncio.sleep(seconds)
 
 
-async def accept_uri(_: str) -> None:
+async def accept_uri(_: str) -> str:
     """Take any URI as one that exists."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,7 +282,9 @@ def _missing(spec: model.TensorSpec, given: Iterable[str]) -> errors.InvalidRequ
 def _unknown(what: str, names: Sequence[str], known: Sequence[str]) -> errors.InvalidRequest:
     near = get_close_matches(names[0], known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    # Begins with the words that clients and tests of Triton look for.
     return errors.InvalidRequest(
+        f"unexpected inference {what} {names[0]!r}: "
         f"the model has no {what} {names[0]!r}; {hint}it has: {', '.join(known)}"
     )
 

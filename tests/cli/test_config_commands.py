@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import http.server
 import json
+import socketserver
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,30 @@ def test_check_prints_every_fault_in_a_line_and_ends_with_2(
         f"{file}:1: modles: unknown key; did you mean 'models'?",
         f"{file}:2: pools.a.workers: expected auto or a whole number of at least 1, got 0",
     ]
+
+
+def test_what_a_server_lacks_is_a_fault_of_its_line(run: conftest.Run, tmp_path: Path) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), Lacking) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_address[1]}/m.onnx"
+        (tmp_path / "c.yaml").write_text(f"models:\n  - {{name: a, uri: '{uri}'}}\n")
+        done = run("config", "check", str(tmp_path / "c.yaml"))
+        server.shutdown()
+    assert done.exit_code == 2
+    assert done.stderr == f"{tmp_path}/c.yaml:2: models[0].uri: there is nothing at {uri}\n"
+
+
+class Lacking(http.server.BaseHTTPRequestHandler):
+    """Answers everything by 404."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing to the standard error that the test reads."""
 
 
 def test_check_counts_llms(run: conftest.Run, tmp_path: Path) -> None:

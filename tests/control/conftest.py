@@ -38,6 +38,7 @@ class Stage:
     watch: fake_store.FakeWatch = field(default_factory=fake_store.FakeWatch)
     clock: manual_clock.ManualClock = field(default_factory=manual_clock.ManualClock)
     missing: set[str] = field(default_factory=set)
+    unreachable: set[str] = field(default_factory=set)
     plane: control_plane.ControlPlane = field(init=False)
 
     async def start(
@@ -61,9 +62,10 @@ class Stage:
         await self.until(self.is_ready, "the mesh is ready")
         return words
 
-    async def _check_uri(self, uri: str) -> None:
+    async def _check_uri(self, uri: str) -> str:
         if uri in self.missing:
             raise errors.InvalidRequest(f"there is nothing at {uri}")
+        return "its server did not answer" if uri in self.unreachable else ""
 
     @property
     def mesh(self) -> mesh.Mesh:

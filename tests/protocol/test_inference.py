@@ -225,9 +225,15 @@ def test_first_sizes_that_are_zero_or_unequal_are_left_to_the_model(
         (call(X[:, :1]), "input 'x' must have the shape [-1, 2] (-1 is any size); [2, 1] came"),
         (
             call(outputs=("y", "lable")),
-            "the model has no output 'lable'; did you mean 'label'? it has: y, label",
+            (
+                "unexpected inference output 'lable': the model has no output 'lable'; "
+                "did you mean 'label'? it has: y, label"
+            ),
         ),
-        (call(outputs=("zzzz",)), "the model has no output 'zzzz'; it has: y, label"),
+        (
+            call(outputs=("zzzz",)),
+            "unexpected inference output 'zzzz': the model has no output 'zzzz'; it has: y, label",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
@@ -242,7 +248,8 @@ def test_an_unknown_input_is_refused_with_the_nearest() -> None:
     asked.inputs["xx"] = inference.WireTensor("FP32", X)
     assert (
         drawn.refusal(inference.check_inputs, asked, drawn.SIGNATURE)
-        == "the model has no input 'xx'; did you mean 'x'? it has: x, name"
+        == "unexpected inference input 'xx': the model has no input 'xx'; "
+        "did you mean 'x'? it has: x, name"
     )
 
 

@@ -21,6 +21,7 @@ class Site(http.server.ThreadingHTTPServer):
         self.broken = 0
         self.failing = 0
         self.refuses_head = False
+        self.has_head = True
         self.has_ranges = True
 
     def handle_error(self, *_: object) -> None:
@@ -49,7 +50,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
             self._send_nothing(503)
         elif is_head and self.server.refuses_head:
             self._send_nothing(403)
-        elif content is None:
+        elif content is None or (is_head and not self.server.has_head):
             self._send_nothing(404)
         else:
             self._send_content(content, is_head=is_head)

@@ -84,10 +84,11 @@ class MeshApi:
             )
         entry = {**body, "name": name, **({"version": version} if version else {})}
         spec = self._service.spec(entry)
-        await self._service.register(spec, is_replacing=True)
+        unchecked = await self._service.register(spec, is_replacing=True)
         if "aliases" in entry:
             await self._replace_aliases(spec.id, entry["aliases"])
-        return await self._service.describe(*spec.id)
+        shown = await self._service.describe(*spec.id)
+        return {**shown, "reason": shown["reason"] or unchecked}
 
     async def _replace_aliases(self, id_: model.ModelId, aliases: list[str]) -> None:
         view = self._service.view()

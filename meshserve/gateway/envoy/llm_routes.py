@@ -67,11 +67,13 @@ def model_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
 def generate_paths(llms: Iterable[snapshots.LlmRoute]) -> list[str]:
     """Return the Open Inference Protocol's paths of LLMs, in every usual spelling.
 
-    They need routes of their own, because small models have the same prefix.
+    They need routes of their own, because small models have the same prefix. An LLM's only version
+    is 1.
     """
     return [
-        f"{paths.V2_MODELS}{path.removeprefix(paths.V1_MODELS)}/{verb}"
+        f"{paths.V2_MODELS}{path.removeprefix(paths.V1_MODELS)}{version}/{verb}"
         for path in model_paths(llms)
+        for version in ("", "/versions/1")
         for verb in ("generate", "generate_stream")
     ]
 

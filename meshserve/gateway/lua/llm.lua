@@ -88,7 +88,7 @@ end
 local function model_in_path(path)
   local bare = path:match("^[^?]*")
   local name = bare:match(GENERATE) or bare:match(GENERATE_STREAM)
-  return name and shared.from_url(name)
+  return name and shared.from_url((name:gsub("/versions/[^/]+$", "")))
 end
 
 local function model_in_body(body, size, content_type)

@@ -72,12 +72,14 @@ class InferenceRest:
     async def _v2(
         self, name: str, version: str, what: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
-        if what == "infer" and request.method == "POST":
-            return await self._infer(name, version, request)
-        get = self._gets.get(what)
-        if get is None or request.method not in READING:
+        is_infer = what == "infer" and request.method == "POST"
+        answer = self._infer if is_infer else self._gets.get(what)
+        if answer is None or not (is_infer or request.method in READING):
             raise _no_such_method(request)
-        return await get(name, version, request)
+        try:
+            return await answer(name, version, request)
+        except errors.ModelNotFound as error:
+            raise worker_app.unknown_model(error) from None
 
     async def _infer(
         self, name: str, version: str, request: worker_app.InferenceRequest

@@ -237,6 +237,8 @@ class WorkerApp:
             logger.error("%s failed", path.decode("latin-1"), exc_info=error)
             error = errors.MeshError(f"the worker failed: {type(error).__name__}")
         if path in self._grpc:
+            if isinstance(error, errors.ModelNotFound):
+                error = unknown_model(error)
             return error_responses.grpc_error(error)
         return error_responses.rest_error(error)
 
@@ -286,6 +288,11 @@ class WorkerApp:
         name = request.metadata_model or message.name
         statistics = self._host.statistics(name, message.version)
         return _encode(model_description.statistics_message(statistics))
+
+
+def unknown_model(error: errors.ModelNotFound) -> errors.ModelNotFound:
+    """Return the error with the words before it by which Triton's clients know it."""
+    return errors.ModelNotFound(f"Request for unknown model: {error.message}")
 
 
 def encode_reply(call: inference.InferCall, reply: inference.InferReply) -> bytes:

@@ -188,6 +188,15 @@ async def test_a_model_whose_file_is_missing_is_refused_and_changes_nothing(
     assert model.ModelId("new") not in stage.store.models
 
 
+async def test_a_model_whose_source_does_not_answer_is_registered_and_told(
+    http: httpx.AsyncClient, stage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.unreachable.add("https://slow/model.onnx")
+    shown = await http.put("/mesh/v1/models/new", json={"uri": "https://slow/model.onnx"})
+    assert (shown.status_code, shown.json()["reason"]) == (200, "its server did not answer")
+    assert "new:1 is registered unchecked: its server did not answer" in caplog.text
+
+
 async def test_a_model_is_loaded_and_unloaded(
     http: httpx.AsyncClient, stage: conftest.Stage
 ) -> None:

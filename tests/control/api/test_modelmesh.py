@@ -47,6 +47,17 @@ async def test_another_definition_of_a_name_is_refused(api: Any) -> None:
         )
 
 
+async def test_a_model_whose_file_is_missing_is_refused(api: Any, stage: Any) -> None:
+    await register(api, "known")
+    stage.missing.add("/models/m")
+    with pytest.raises(errors.InvalidRequest, match="nothing at /models/m"):
+        await register(api)
+    with pytest.raises(errors.InvalidRequest, match="nothing at /models/m"):
+        await set_vmodel(api, "m", modelInfo=ABOUT)
+    assert stage.names() == ["big", "conf", "known"]
+    assert (await register(api, "known")).status == Status.NOT_LOADED
+
+
 async def test_load_now_loads_a_registered_model(api: Any) -> None:
     reply = await register(api, loadNow=True, sync=True)
     assert reply.status == Status.LOADED

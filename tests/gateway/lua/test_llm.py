@@ -111,6 +111,8 @@ async def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(
     [
         ("/v2/models/tiny/generate", "tiny"),
         ("/v2/models/tiny/generate_stream", "tiny"),
+        ("/v2/models/tiny/versions/1/generate", "tiny"),
+        ("/v2/models/org%2Ftiny%201/versions/1/generate_stream", "org/tiny 1"),
         ("/v2/models/org%2Ftiny%201/generate", "org/tiny 1"),
         ("/v2/models/org/tiny%201/generate", "org/tiny 1"),
     ],

@@ -127,6 +127,20 @@ async def test_v1s_other_verbs_are_named_as_not_offered(http: httpx.AsyncClient,
     )
 
 
+@pytest.mark.parametrize("path", ["nobody", "doubled/versions/9"])
+@pytest.mark.parametrize("what", ["", "/infer", "/config", "/stats", "/ready"])
+async def test_an_unknown_model_is_named_in_tritons_words(
+    http: httpx.AsyncClient, path: str, what: str
+) -> None:
+    method = "POST" if what == "/infer" else "GET"
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+    answer = await http.request(method, f"/v2/models/{path}{what}", json=body)
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith("Request for unknown model: model ")
+    nothing = await http.get("/v2/models/doubled/colour")
+    assert nothing.json()["error"].startswith("there is no GET")
+
+
 @pytest.mark.parametrize(
     "path", ["/v2/models/doubled", "/v2/models/doubled/ready", "/v1/models/doubled"]
 )
