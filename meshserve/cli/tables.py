@@ -116,6 +116,7 @@ def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType
     style = "red" if used_bytes > budget_bytes else "green"
     bar = ProgressBar(
         total=budget_bytes,
+        # A bar is full at most; that it is over its budget is told by its colour.
         completed=min(used_bytes, budget_bytes),
         width=bar_width,
         complete_style=style,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Binary units, as sizes are written in config.yaml's defaults.
 SIZES = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 COUNTS = (("G", 10**9), ("M", 10**6))
 MINUTE_S = 60

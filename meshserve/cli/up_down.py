@@ -88,6 +88,7 @@ def _print_ready(out: Console, endpoint: str, settings: config.Config, ending: s
     out.print(f"\nmeshserve is ready at {endpoint} (gRPC and REST)\n", style="bold green")
     for command in _next_commands(endpoint, settings):
         out.print(f"  {command}", soft_wrap=True)
+    # The start did not wait for them: an engine takes minutes.
     starting = lifecycle.starting_llms(endpoint, settings)
     if starting:
         verb = "is" if len(starting) == 1 else "are"

@@ -106,6 +106,7 @@ class ControllerHandle:
             # A controller that has ended by itself can't answer, but it is drained.
             if find_controller() is not None:
                 raise
+        # Ray would restart an actor that only ended.
         ray.kill(self._actor)
 
     def _result(self, reference: Any, timeout_s: float) -> Any:

@@ -79,6 +79,7 @@ class GpuLeases:
 
     async def release(self, replica_id: str) -> None:
         """Remove the replica from every lease, and end leases without users."""
+        # From every lease: the configuration that named the replica's group may have changed since.
         for name in await self._actors.names(PREFIX):
             with contextlib.suppress(errors.Unavailable):
                 if await self._actors.call(name, "release", replica_id):

@@ -38,6 +38,7 @@ class ReplicaActor:
         self._server: llm_server.LlmServer | None = None
         self._endpoint: model.Endpoint | None = None
         self._is_asleep = False
+        # Before the engine starts a process, so that all of them are in the guarded group.
         process_guard.guard_this_process()
 
     @property
@@ -53,6 +54,7 @@ class ReplicaActor:
         `gpus` are the CUDA numbers of leased GPUs, which Ray did not give to this actor.
         """
         if gpus:
+            # Before the engine is made: CUDA reads it once, when it is first used.
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         actor_process.make_run_dir(self._address.run_dir)
         self._server = await self._make(self._address, self._spec, self._backend)

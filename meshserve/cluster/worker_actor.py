@@ -52,6 +52,7 @@ class WorkerActor:
         """Return the worker for a restarted controller. Raises Unavailable before the start."""
         if self._endpoint is None:
             raise errors.Unavailable(f"worker {self._address.id} is not started")
+        # A controller that begins anew adopts it as ready only if it has its whole catalog.
         is_ready = self._started.app.is_synced and not self._started.app.is_draining
         return events.LivingWorker(
             self._address.id, self._settings, self._endpoint, os.getpid(), is_ready

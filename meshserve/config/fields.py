@@ -196,6 +196,7 @@ Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
 Natural = Annotated[int, Strict(), Field(ge=0)]
 Count = Annotated[int, Strict(), Field(ge=1)]
+# YAML has .inf and .nan, which are no durations.
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NotFlag = BeforeValidator(_not_flag)

@@ -84,6 +84,7 @@ class LlmSection(fields.Section):
     """Whether a sleeping LLM keeps its weights in host memory (1) or keeps nothing (2)."""
     residency_s_min: fields.Duration = 30.0
     """With `share`: how long it stays awake before another LLM may take the GPUs."""
+    # Nothing but JSON, because the configuration travels to the controller as JSON.
     engine: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Any of vLLM's engine arguments by its name in Python, such as `max_model_len`."""
     cpu_kv_cache: fields.PositiveSize = 1 << 30

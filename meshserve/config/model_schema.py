@@ -59,6 +59,7 @@ class ModelSection(fields.Section):
     """Its inputs, if the files do not describe them."""
     outputs: tuple[TensorSection, ...] = ()
     """Its outputs, if the files do not describe them."""
+    # Nothing but JSON, because the configuration travels to the controller as JSON.
     options: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Anything its runtime understands."""
     aliases: tuple[fields.Name, ...] = ()

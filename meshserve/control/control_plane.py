@@ -58,6 +58,8 @@ class ControlPlane:
 
     def __init__(self, parts: ControlPlaneParts, restarts: int = 0) -> None:
         self._parts = parts
+        # The endpoint and the controller need each other: `_post` finds the controller when it is
+        # called.
         held = hold_endpoint.HoldEndpoint(self._post)
         self.controller = controller.Controller(
             parts.cluster, parts.store, parts.time, held.perform, restarts
@@ -83,6 +85,7 @@ class ControlPlane:
         """
         capacity = await self._parts.cluster.capacity()
         wanted = desired_state.from_document(document, capacity) if document else None
+        # In a thread, because a database may take its time to answer.
         contents = await asyncio.to_thread(self._parts.store.load)
         last = desired_state.from_registry(contents, capacity, is_needed=wanted is None)
         words = await self.controller.start(endpoint, last, wanted, contents)

@@ -42,6 +42,8 @@ class RepositorySync:
 
         A repository whose settings have not changed is not scanned again.
         """
+        # With the time-out of the pool, which the specs of a scan carry: another one needs another
+        # scan.
         keys = {
             (repository, _load_timeout_s(wanted, repository)) for repository in wanted.repositories
         }

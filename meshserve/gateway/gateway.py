@@ -38,6 +38,7 @@ class NodeGateway:
         self._layout.make_folders()
         self._layout.remove_sockets()
         try:
+            # The sidecar first, because Envoy's clusters lead to its sockets.
             await self._sidecar.start(snap)
             await self._envoy.start(envoy_config.files(snap, self._layout.run_dir))
         except BaseException:
@@ -107,6 +108,7 @@ class NodeGateway:
                     done.set_result(None)
 
     async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
+        # Envoy first: if it refuses the snapshot, the sidecar stays with the one before as well.
         await self._envoy.apply(envoy_config.files(snap, self._layout.run_dir))
         await self._sidecar.follow(snap)
         self._listen = snap.listen

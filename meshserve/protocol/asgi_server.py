@@ -73,6 +73,7 @@ async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> Runni
     )
     server = _Server(config)
     task = tasks.spawn(server.serve(sockets=list(listeners)), "serve", is_awaited=True)
+    # uvicorn gives no event for it.
     while not server.started:
         if task.done():
             await task

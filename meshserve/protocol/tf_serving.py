@@ -11,6 +11,7 @@ from typing import Any
 from meshserve.core.values import model
 from meshserve.protocol import model_description
 
+# Names of tensorflow/core/framework/types.proto.
 DTYPES = {
     "BOOL": "DT_BOOL",
     "INT8": "DT_INT8",
@@ -74,6 +75,7 @@ def _tensors(specs: Sequence[model.TensorSpec]) -> dict[str, Any]:
             "name": spec.name,
             "dtype": DTYPES[spec.datatype],
             "tensor_shape": {
+                # As a text, which is how protobuf's JSON writes numbers of 64 bits.
                 "dim": [{"size": str(size), "name": ""} for size in spec.shape],
                 "unknown_rank": False,
             },

@@ -120,6 +120,7 @@ def decide(
     draft = changeset.Changeset(index.models, index.aliases, wanted)
     problems = _draft(index, draft, request, scans)
     draft.check()
+    # After the draft, because the same configuration may move the pool's models.
     _check_removed_pools(index, draft, wanted)
     # An equal configuration is no change: a second `up` with the same file writes nothing.
     changes = draft.changes() if wanted == index.desired else (wanted, *draft.changes())

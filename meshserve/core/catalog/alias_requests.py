@@ -94,6 +94,7 @@ def _withdraw_unneeded(
     kept = {after.name, after.target} if after else set()
     for name in sorted({before.name, before.target} - kept - {""}):
         others = (alias for alias in index.needing(name) if alias.alias != before.alias)
+        # Only what came with an alias: other models were registered for themselves.
         if draft.owner(name) == model.FROM_ALIAS and not any(others):
             draft.withdraw([spec.id for spec in draft.of_name(name)])
 

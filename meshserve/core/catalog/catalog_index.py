@@ -149,6 +149,7 @@ class CatalogIndex:
         Return these, and the changes of pools' catalogs that follow from them.
         """
         learned: list[reports.LearnedMeasurement] = []
+        # Collected, so that a report of many measurements is one step for each worker.
         pool_changes: list[PoolChange] = []
         for measurement in measurements:
             declared = self.models.declared(measurement.id)

@@ -89,6 +89,7 @@ class LlmSpec:
             replicas_max=self.replicas_max,
             idle_timeout_s=self.idle_timeout_s,
             residency_s_min=self.residency_s_min,
+            # Each order to sleep names its level.
             sleep_level=self.sleep_level,
             start_timeout_s=self.start_timeout_s,
             held=self.held,

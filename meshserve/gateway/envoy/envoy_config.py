@@ -45,6 +45,7 @@ def version(text: str) -> str:
 
 
 def _discovery(resources: Sequence[Json]) -> str:
+    # By content, because Envoy reports the version that it works by: equal content needs no wait.
     digest = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
     return json.dumps({"version_info": digest, "resources": resources})
 
@@ -56,6 +57,7 @@ def _bootstrap(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPat
     }
     return {
         "node": {"id": f"gateway-{snap.node}", "cluster": "meshserve"},
+        # For the owner alone: who reaches the administration can stop Envoy and read its keys.
         "admin": {"address": {"pipe": {"path": layout.admin_socket, "mode": 0o600}}},
         "overload_manager": {"resource_monitors": [connections]},
         "dynamic_resources": {
