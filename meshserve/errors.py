@@ -9,6 +9,7 @@
     ├── LoadFailed            the model can't be loaded               FAILED_PRECONDITION  424
     │   ├── ModelTooBig       it is bigger than the whole budget
     │   ├── MissingExtra      its library is not installed
+    │   ├── Unloadable        no further try helps before something is changed
     │   └── LoadDied          its own process died during the load
     ├── Overloaded            a queue, rate or quota is full          RESOURCE_EXHAUSTED   429
     ├── Unauthenticated       no or unknown credentials               UNAUTHENTICATED      401
@@ -91,6 +92,10 @@ class ModelTooBig(LoadFailed):
 
 class MissingExtra(LoadFailed):
     """The library that runs the model is not installed; the message names the extra to install."""
+
+
+class Unloadable(LoadFailed):
+    """The model can't be loaded before its files or its settings are changed."""
 
 
 class LoadDied(LoadFailed):

@@ -1,14 +1,23 @@
-"""Translate a configuration to the core's desired state of the mesh."""
+"""Translate a configuration to the core's desired state of the mesh.
+
+The kept document of a configuration has, beside what the user wrote, which weights each LLM was
+found to have: a restarted controller must not take others for them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Mapping
 
 import orjson
 
 from meshserve import config, errors
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import catalog, desired, model, registry_contents
+from meshserve.core.values import catalog, desired, llm_spec, model, registry_contents
+
+WEIGHTS = "pinned_weights"
+"""The key of the kept document that holds the LLMs' weights by their source."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +42,30 @@ def from_config(
 
 def from_document(text: str, capacity: cluster_control.WorkerCapacity) -> desired.Desired:
     """Return the desired state in a JSON document. Raises ConfigInvalid."""
+    return from_config(config.parse(_parsed(text)), capacity)
+
+
+def _parsed(text: str) -> dict[str, object]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise errors.ConfigInvalid(f"the configuration is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise errors.ConfigInvalid("the configuration is not a JSON object")
-    return from_config(config.parse(document), capacity)
+    return document
+
+
+def with_weights(
+    state: desired.Desired, weights: Mapping[llm_spec.WeightsSource, llm_spec.Weights]
+) -> desired.Desired:
+    """Return the state with the weights that its LLMs and their adapters were found to have."""
+    kept = [[*source, *identity] for source, identity in weights.items()]
+    document = _parsed(state.document) | ({WEIGHTS: kept} if kept else {})
+    return dataclasses.replace(
+        state,
+        llms=tuple(llm.with_weights(weights) for llm in state.llms),
+        document=orjson.dumps(document).decode(),
+    )
 
 
 def from_registry(
@@ -55,7 +81,7 @@ def from_registry(
     if not contents.document:
         return desired.Desired(pools=())
     try:
-        return from_document(contents.document, capacity)
+        return _from_kept(contents.document, capacity)
     except errors.ConfigInvalid as error:
         if is_needed:
             raise
@@ -68,3 +94,15 @@ def from_registry(
         return desired.Desired(
             pools=(), models=tuple(spec for spec in specs if spec.origin == model.FROM_CONFIG)
         )
+
+
+def _from_kept(text: str, capacity: cluster_control.WorkerCapacity) -> desired.Desired:
+    document = _parsed(text)
+    kept = document.pop(WEIGHTS, None)
+    state = from_config(config.parse(document), capacity)
+    rows = kept if isinstance(kept, list) else []
+    weights = {
+        llm_spec.WeightsSource(uri, revision): llm_spec.Weights(*identity)
+        for uri, revision, *identity in rows
+    }
+    return with_weights(state, weights)

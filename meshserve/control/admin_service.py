@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from meshserve import config, errors
 from meshserve.config import desired_state
-from meshserve.control import controller, mesh_json, repository_sync
+from meshserve.control import controller, mesh_json, repository_sync, weight_pins
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
@@ -19,12 +19,22 @@ logger = logging.getLogger(__name__)
 CheckUri = Callable[[str], Awaitable[str]]
 
 
+class Sources(NamedTuple):
+    """Where models come from, as far as a change must know it.
+
+    `check` raises InvalidRequest if nothing is at a URI, and returns why it can't be checked now,
+    or "". `identify` tells the weights of LLMs apart.
+    """
+
+    check: CheckUri
+    identify: weight_pins.IdentifyWeights
+
+
 class AdminService:
     """Reads the mesh, and passes users' changes to the controller.
 
     The method of a change returns once every worker and gateway that can be reached has applied
-    it. `check_uri` raises InvalidRequest if nothing is at a URI, and returns why it can't be
-    checked now, or "".
+    it.
     """
 
     def __init__(
@@ -32,12 +42,12 @@ class AdminService:
         controller_: controller.Controller,
         cluster: cluster_control.Cluster,
         repositories: repository_sync.RepositorySync,
-        check_uri: CheckUri,
+        sources: Sources,
     ) -> None:
         self.controller = controller_
         self._cluster = cluster
         self._repositories = repositories
-        self._check_uri = check_uri
+        self._sources = sources
 
     # Reads
 
@@ -120,6 +130,7 @@ class AdminService:
         wanted = desired_state.from_document(
             document.decode("utf-8", "replace"), await self._cluster.capacity()
         )
+        wanted = await weight_pins.pin(wanted, self.view().config, self._sources.identify)
         words = await self._submit(events.ConfigApplied(wanted))
         self._repositories.follow(wanted)
         return words
@@ -149,7 +160,7 @@ class AdminService:
         known = self.view().models.declared(spec.id)
         if known is not None and not is_always and known.spec.uri == spec.uri:
             return ""
-        unchecked = await self._check_uri(spec.uri)
+        unchecked = await self._sources.check(spec.uri)
         if unchecked:
             logger.warning("model %s is registered unchecked: %s", spec.id, unchecked)
         return unchecked

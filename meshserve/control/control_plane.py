@@ -13,10 +13,11 @@ from meshserve.control import (
     controller,
     mesh_json,
     repository_sync,
+    weight_pins,
 )
 from meshserve.control.api import hold_endpoint, management_app
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import events, model
+from meshserve.core.values import events, llm_spec, model
 
 UPLOADS = "uploads"
 
@@ -38,6 +39,11 @@ async def accept_uri(_: str) -> str:
     return ""
 
 
+async def identify_nothing(_uri: str, _revision: str) -> llm_spec.Weights | None:
+    """Say of all weights that they can't be identified."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlaneParts:
     """The outside world of a control plane. `state_dir` is a folder for its own files."""
@@ -48,6 +54,7 @@ class ControlPlaneParts:
     state_dir: str
     time: cluster_control.Clock = field(default_factory=RealClock)
     check_uri: admin_service.CheckUri = accept_uri
+    identify_weights: weight_pins.IdentifyWeights = identify_nothing
 
 
 class ControlPlane:
@@ -68,7 +75,10 @@ class ControlPlane:
             self.controller, parts.watch, parts.time
         )
         self.admin = admin_service.AdminService(
-            self.controller, parts.cluster, self._repositories, parts.check_uri
+            self.controller,
+            parts.cluster,
+            self._repositories,
+            admin_service.Sources(parts.check_uri, parts.identify_weights),
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)
@@ -88,6 +98,8 @@ class ControlPlane:
         # In a thread, because a database may take its time to answer.
         contents = await asyncio.to_thread(self._parts.store.load)
         last = desired_state.from_registry(contents, capacity, is_needed=wanted is None)
+        if wanted is not None:
+            wanted = await weight_pins.pin(wanted, last, self._parts.identify_weights)
         words = await self.controller.start(endpoint, last, wanted, contents)
         self._repositories.follow(self.controller.view().config)
         return words

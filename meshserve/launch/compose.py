@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from meshserve import config, logs
+from meshserve import config, errors, logs
 from meshserve.cluster import controller_process, ray_cluster
 from meshserve.control import control_plane
 from meshserve.core.interfaces import llm_engine
@@ -15,7 +16,7 @@ from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
 from meshserve.registry import sql_registry
-from meshserve.storage import artifact_store, repository_watch, source_check
+from meshserve.storage import artifact_store, hub, llm_weights, repository_watch, source_check
 from meshserve.worker import worker
 
 LOG_NAME_MAX = 60
@@ -62,28 +63,56 @@ async def build_llm_server(
     make_engine = engine_lookup.find(spec.runtime)
     # Opened only if something is fetched: local weights and Hugging Face's need no cache.
     get_store = functools.cache(lambda: artifact_store.ArtifactStore(*cache))
-    adapters = {
-        adapter.name: await _weights_path(get_store, adapter.uri) for adapter in spec.adapters
-    }
-    weights = await _weights_path(get_store, spec.uri)
-    order = llm_engine.EngineOrder(spec, weights, adapters, backend, address.run_dir)
-    return llm_server.LlmServer(address, order, make_engine)
+
+    async def fetch_adapter(adapter: llm_spec.Adapter) -> str:
+        return await _weights_path(get_store, adapter.uri, adapter.weights, is_adapter=True)
+
+    async def check_weights() -> None:
+        await llm_weights.check(*spec.source, spec.weights)
+        for adapter in spec.adapters:
+            await llm_weights.check(*adapter.source, adapter.weights)
+
+    weights = await _weights_path(get_store, spec.uri, spec.weights)
+    order = llm_engine.EngineOrder(
+        spec,
+        weights,
+        {adapter.name: await fetch_adapter(adapter) for adapter in spec.adapters},
+        backend,
+        address.run_dir,
+        llm_weights.commit_of(spec.weights),
+    )
+    return llm_server.LlmServer(address, order, make_engine, check_weights)
 
 
-async def _weights_path(get_store: Callable[[], artifact_store.ArtifactStore], uri: str) -> str:
+async def _weights_path(
+    get_store: Callable[[], artifact_store.ArtifactStore],
+    uri: str,
+    weights: llm_spec.Weights | None,
+    *,
+    is_adapter: bool = False,
+) -> str:
     """Return what an engine takes as a model: a local path or a repository of Hugging Face.
 
-    Engines download from Hugging Face by themselves; all other remote weights come from the cache.
+    Engines download models from Hugging Face by themselves, but of adapters no certain commit; all
+    other remote weights come from the cache. Raises LoadFailed, Unloadable for other weights.
     """
     scheme, separator, name = uri.partition("://")
+    if separator and scheme.lower() == "hf":
+        commit = llm_weights.commit_of(weights)
+        return await _adapter_at(name, commit) if is_adapter and commit else name
+    await llm_weights.check(uri, "", weights)
     if not separator:
         return uri
-    if scheme.lower() == "hf":
-        return name
     artifact = await get_store().fetch(uri, "")
-    # Until this process ends: an engine that slept at level 2 reads its weights again.
     get_store().hold(artifact)
     return str(artifact.path)
+
+
+async def _adapter_at(repository: str, commit: str) -> str:
+    try:
+        return await asyncio.to_thread(hub.download, repository, commit)
+    except (OSError, ValueError) as error:
+        raise errors.LoadFailed(f"adapter {repository} can't be downloaded: {error}") from None
 
 
 def build_control_plane(
@@ -109,5 +138,6 @@ def build_control_plane(
         repository_watch.FolderWatch(),
         plan.state_dir,
         check_uri=source_check.check_exists,
+        identify_weights=llm_weights.identify,
     )
     return controller_process.HostedControlPlane(plan, parts, database.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Awaitable, Callable
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
@@ -15,19 +16,28 @@ from meshserve.protocol import asgi_server, sockets
 WATCH_S = 0.1
 
 
+async def accept_weights() -> None:
+    """Take any weights as those that were ordered."""
+
+
 class LlmServer:
-    """Serves one LLM in this process, in the event loop that creates it. It is started once."""
+    """Serves one LLM in this process, in the event loop that creates it. It is started once.
+
+    `check_weights` raises MeshError if other weights than those of the order are there now.
+    """
 
     def __init__(
         self,
         address: model.ServerAddress,
         order: llm_engine.EngineOrder,
         make_engine: llm_engine.EngineMaker,
+        check_weights: Callable[[], Awaitable[None]] = accept_weights,
     ) -> None:
         self.address = address
         self.spec = order.spec
         self.engine = make_engine()
         self._order = order
+        self._check_weights = check_weights
         self._progress = progress.EngineProgress()
         self._app: llm_app.LlmApp | None = None
         self._serving: asgi_server.RunningServer | None = None
@@ -60,6 +70,8 @@ class LlmServer:
                 f"{self.spec.name} has adapters, and engine {self.spec.runtime!r} serves none"
             )
         await self.engine.start(self._order)
+        # They may have been written while the engine read them.
+        await self._check_weights()
         # Some engines load and then fail at the first step: only a token proves that one works.
         await self.engine.make_token()
 
@@ -164,6 +176,8 @@ class LlmServer:
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 await self.engine.wake()
+                # A deep sleep keeps nothing, and the weights are read again.
+                await self._check_weights()
                 await self.engine.make_token()
         except (TimeoutError, errors.MeshError) as error:
             reason = f"{self.spec.name} did not wake: {str(error) or 'no token came in time'}"

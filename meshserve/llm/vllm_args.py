@@ -151,6 +151,11 @@ def _owned(order: llm_engine.EngineOrder) -> dict[str, object]:
             json.dumps({"name": name, "path": path}) for name, path in order.adapter_paths.items()
         ]
         owned |= {"enable_lora": True, "lora_modules": modules}
+    if order.commit:
+        owned["revision"] = order.commit
+        # A tokenizer of its own is another repository, without this commit.
+        if not spec.engine.keys() & {"tokenizer", "tokenizer_revision"}:
+            owned["tokenizer_revision"] = order.commit
     if spec.share and spec.device == "cuda":
         owned["enable_sleep_mode"] = True
     return owned

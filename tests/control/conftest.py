@@ -14,7 +14,7 @@ import pytest
 from meshserve import errors
 from meshserve.control import control_plane
 from meshserve.core.mesh import mesh
-from meshserve.core.values import catalog, model
+from meshserve.core.values import catalog, llm_spec, model
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 from tests import support
 
@@ -39,6 +39,7 @@ class Stage:
     clock: manual_clock.ManualClock = field(default_factory=manual_clock.ManualClock)
     missing: set[str] = field(default_factory=set)
     unreachable: set[str] = field(default_factory=set)
+    weights: dict[str, llm_spec.Weights] = field(default_factory=dict)
     plane: control_plane.ControlPlane = field(init=False)
 
     async def start(
@@ -53,6 +54,7 @@ class Stage:
                 self.state_dir,
                 self.clock,
                 self._check_uri,
+                self._identify,
             ),
             restarts,
         )
@@ -66,6 +68,9 @@ class Stage:
         if uri in self.missing:
             raise errors.InvalidRequest(f"there is nothing at {uri}")
         return "its server did not answer" if uri in self.unreachable else ""
+
+    async def _identify(self, uri: str, revision: str) -> llm_spec.Weights | None:
+        return self.weights.get(f"{uri}@{revision}" if revision else uri)
 
     @property
     def mesh(self) -> mesh.Mesh:

@@ -7,7 +7,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.values import llm_spec, model
 from meshserve.launch import compose
-from meshserve.storage import artifact_store
+from meshserve.storage import artifact_store, llm_weights
 
 NO_CACHE = compose.CacheLimits("/none", 1, 1)
 
@@ -25,13 +25,13 @@ def no_store() -> artifact_store.ArtifactStore:
     ],
 )
 async def test_local_and_hugging_face_weights_are_left_to_the_engine(uri: str, path: str) -> None:
-    assert await compose._weights_path(no_store, uri) == path
+    assert await compose._weights_path(no_store, uri, None) == path
 
 
 async def test_other_weights_are_fetched_into_the_cache(tmp_path: Path) -> None:
     (tmp_path / "tiny.bin").write_text("weights")
     cache = artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
-    path = await compose._weights_path(lambda: cache, f"file://{tmp_path}/tiny.bin")
+    path = await compose._weights_path(lambda: cache, f"file://{tmp_path}/tiny.bin", None)
     assert Path(path).is_relative_to(tmp_path / "cache")
     await cache.close()
 
@@ -53,3 +53,24 @@ async def test_an_unknown_engine_fails_before_anything_is_fetched(tmp_path: Path
     address = model.ServerAddress("tiny/0", str(tmp_path))
     with pytest.raises(errors.LoadFailed, match="engine 'vlm' does not exist; there are: vllm"):
         await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+
+
+async def test_a_server_starts_with_the_weights_of_its_spec_alone(tmp_path: Path) -> None:
+    folder, logs = tmp_path / "model", str(tmp_path / "logs")
+    folder.mkdir()
+    (folder / "model.bin").write_text("weights")
+    spec = llm_spec.LlmSpec("a", str(folder), weights=await llm_weights.identify(str(folder)))
+    address = model.ServerAddress("a/0", str(tmp_path))
+    server = await compose.build_llm_server(logs, NO_CACHE, address, spec, "mp")
+    (folder / "model.bin").write_text("others!")
+    with pytest.raises(errors.Unloadable, match="have changed"):
+        await server._check_weights()
+    with pytest.raises(errors.Unloadable, match="have changed"):
+        await compose.build_llm_server(logs, NO_CACHE, address, spec, "mp")
+
+
+async def test_the_commit_at_hugging_face_is_ordered(tmp_path: Path) -> None:
+    spec = llm_spec.LlmSpec("tiny", "hf://org/tiny", weights=llm_spec.Weights("commit c0ffee"))
+    address = model.ServerAddress("tiny/0", str(tmp_path))
+    server = await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+    assert server._order.commit == "c0ffee"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -18,12 +18,16 @@ SPEC = llm_spec.LlmSpec("tiny", "/m", start_timeout_s=5.0, stall_timeout_s=0.5)
 
 
 def server_of(
-    engine: llm_engine.Engine, run_dir: Path, spec: llm_spec.LlmSpec = SPEC
+    engine: llm_engine.Engine,
+    run_dir: Path,
+    spec: llm_spec.LlmSpec = SPEC,
+    check_weights: Callable[[], Awaitable[None]] = llm_server.accept_weights,
 ) -> llm_server.LlmServer:
     return llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(run_dir)),
         llm_engine.EngineOrder(spec, "/m"),
         lambda: engine,
+        check_weights,
     )
 
 
@@ -69,6 +73,35 @@ async def test_a_failed_start_raises_the_reason_and_leaves_nothing(tmp_path: Pat
         await server_of(engine, tmp_path).start()
     assert engine.calls == ["start", "close"]
     assert paths_in(tmp_path) == []
+
+
+async def test_an_engine_that_read_other_weights_never_serves(tmp_path: Path) -> None:
+    async def check() -> None:
+        raise errors.Unloadable("the weights have changed")
+
+    engine = fake_engine.FakeEngine(can_sleep=True)
+    server = server_of(engine, tmp_path, check_weights=check)
+    with pytest.raises(errors.Unloadable, match="have changed"):
+        await server.start()
+    assert (engine.calls, paths_in(tmp_path)) == (["start", "close"], [])
+
+
+async def test_an_engine_that_reads_other_weights_when_it_wakes_is_killed(tmp_path: Path) -> None:
+    changed: list[str] = []
+
+    async def check() -> None:
+        if changed:
+            raise errors.Unloadable(changed[0])
+
+    engine = fake_engine.FakeEngine(can_sleep=True)
+    server = server_of(engine, tmp_path, check_weights=check)
+    await server.start()
+    await server.sleep(2)
+    changed.append("the weights have changed")
+    with pytest.raises(errors.Unavailable, match="have changed"):
+        await server.wake()
+    assert "have changed" in await server.wait_until_failed()
+    await server.stop()
 
 
 async def test_a_start_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

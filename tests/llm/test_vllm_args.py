@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -32,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         "--tensor-parallel-size",
         "--pipeline-parallel-size",
         "--distributed-executor-backend",
+        "--revision",
+        "--tokenizer-revision",
+        "--tokenizer",
     ):
         fake.add_argument(name)
     return fake
@@ -80,6 +84,14 @@ def test_an_order_becomes_vllms_values(parser: argparse.ArgumentParser) -> None:
 
 def test_a_single_worker_is_left_to_vllm(parser: argparse.ArgumentParser) -> None:
     assert vllm_args.namespace(parser, order(), {}).distributed_executor_backend is None
+
+
+def test_a_known_commit_is_the_revision(parser: argparse.ArgumentParser) -> None:
+    pinned = dataclasses.replace(order(engine={"revision": "main"}), commit="c0ffee")
+    args = vllm_args.namespace(parser, pinned, {})
+    assert (args.revision, args.tokenizer_revision) == ("c0ffee", "c0ffee")
+    other = dataclasses.replace(order(engine={"tokenizer": "org/other"}), commit="c0ffee")
+    assert vllm_args.namespace(parser, other, {}).tokenizer_revision is None
 
 
 def test_adapters_become_lora_modules(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,8 @@ class EngineOrder:
 
     `model_path` is a folder, or a name at Hugging Face. `adapter_paths` has a folder for each
     adapter's name. `run_dir` is a folder for what the engine must write; other
-    programs have files in it too.
+    programs have files in it too. `commit` is the commit at Hugging Face that must be served, if
+    the model is a name there and its commit is known.
     """
 
     spec: llm_spec.LlmSpec
@@ -36,6 +37,7 @@ class EngineOrder:
     adapter_paths: Mapping[str, str] = field(default_factory=dict)
     backend: llm_spec.ExecutorBackend = "mp"
     run_dir: str = "."
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

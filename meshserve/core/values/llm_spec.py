@@ -15,12 +15,51 @@ ExecutorBackend: TypeAlias = Literal["mp", "ray"]
 """vLLM's `distributed_executor_backend`: processes of one node, or Ray over several."""
 
 
+class WeightsSource(NamedTuple):
+    """Where weights come from; `revision` is a branch, tag or commit at Hugging Face, or empty."""
+
+    uri: str
+    revision: str = ""
+
+
+class Weights(NamedTuple):
+    """What tells the files of a model from those that may be at the same place later.
+
+    `content` follows from their names, sizes and bytes, large files being sampled. `times` follows
+    from the times of their last changes, which mean something on the machine `host` alone.
+    """
+
+    content: str
+    host: str = ""
+    times: str = ""
+
+    def is_same(self, other: Weights) -> bool:
+        """Return whether both were taken from the same files, or from copies on two machines."""
+        return self.content == other.content and (
+            self.host != other.host or self.times == other.times
+        )
+
+
+def are_same(weights: Weights | None, others: Weights | None) -> bool:
+    """Return whether weights are not known to differ; None stands for unknown ones."""
+    return weights is None or others is None or weights.is_same(others)
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter: the name that clients call, and where its weights are."""
+    """A LoRA adapter: the name that clients call, and where its weights are.
+
+    With `weights`, only these are served; None serves what is there at the start.
+    """
 
     name: str
     uri: str
+    weights: Weights | None = None
+
+    @property
+    def source(self) -> WeightsSource:
+        """Where its weights come from."""
+        return WeightsSource(self.uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +78,7 @@ class LlmSpec:
     `runtime` names the kind of engine, and `engine` holds the engine's own arguments: for vLLM by
     their names in Python. With `replicas_min` 0 the last replica stops after `idle_timeout_s`
     without a request. A replica whose requests get no new token for `stall_timeout_s` is restarted.
+    With `weights`, replicas start with these alone; None lets them start with what is there.
 
     LLMs of one `share` group take turns on the same GPUs. One is awake, the others sleep at
     `sleep_level` (1: weights in host memory, 2: nothing kept). No LLM gives way to another one
@@ -64,6 +104,7 @@ class LlmSpec:
     held: HoldLimits = HoldLimits()
     engine: Mapping[str, object] = field(default_factory=dict)
     runtime: str = "vllm"
+    weights: Weights | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,13 +118,33 @@ class LlmSpec:
             self.tensor_parallel_size * self.pipeline_parallel_size if self.device == "cuda" else 0
         )
 
+    @property
+    def source(self) -> WeightsSource:
+        """Where its own weights come from."""
+        revision = self.engine.get("revision")
+        return WeightsSource(self.uri, revision if isinstance(revision, str) else "")
+
+    @property
+    def sources(self) -> tuple[WeightsSource, ...]:
+        """Where its weights and those of its adapters come from."""
+        return (self.source, *(adapter.source for adapter in self.adapters))
+
+    def with_weights(self, weights: Mapping[WeightsSource, Weights]) -> LlmSpec:
+        """Return the spec with the weights by their source; those left out are unknown."""
+        adapters = (
+            dataclasses.replace(adapter, weights=weights.get(adapter.source))
+            for adapter in self.adapters
+        )
+        return dataclasses.replace(self, weights=weights.get(self.source), adapters=tuple(adapters))
+
     def is_same_engine(self, other: LlmSpec) -> bool:
         """Return whether an engine that was started for this spec can serve the other one too.
 
-        The specs may differ in what engines never see: when replicas run, and what may wait.
+        The specs may differ in what engines never see: aliases, when replicas run, what may wait.
         """
-        return self == dataclasses.replace(
+        return are_same(self.weights, other.weights) and self == dataclasses.replace(
             other,
+            weights=self.weights,
             aliases=self.aliases,
             replicas_min=self.replicas_min,
             replicas_max=self.replicas_max,

@@ -22,8 +22,10 @@ def test_a_replica_takes_a_gpu_for_each_part_of_it(device: str, gpus: int) -> No
     )
 
 
-SPEC = llm_world.spec("a")
+WEIGHTS = llm_spec.Weights("1", "host", "2")
+SPEC = llm_world.spec("a", weights=WEIGHTS)
 MESH_FIELDS: dict[str, Any] = {
+    "aliases": ("other",),
     "replicas_min": 0,
     "replicas_max": 7,
     "idle_timeout_s": 7.0,
@@ -43,5 +45,33 @@ def test_an_engine_serves_a_spec_that_differs_in_its_times_or_limits(field: str)
     "field", [field.name for field in dataclasses.fields(SPEC) if field.name not in MESH_FIELDS]
 )
 def test_an_engine_does_not_serve_a_spec_that_differs_otherwise(field: str) -> None:
-    other: dict[str, Any] = {field: "else"}
+    other: dict[str, Any] = {field: llm_spec.Weights("else") if field == "weights" else "else"}
     assert not SPEC.is_same_engine(dataclasses.replace(SPEC, **other))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (WEIGHTS, True),
+        (None, True),
+        (WEIGHTS._replace(times="3"), False),
+        (WEIGHTS._replace(content="3"), False),
+        (WEIGHTS._replace(host="elsewhere", times="3"), True),
+        (WEIGHTS._replace(host="elsewhere", content="3"), False),
+    ],
+)
+def test_weights_are_told_apart_where_that_is_possible(
+    other: llm_spec.Weights | None, is_same: bool
+) -> None:
+    assert llm_spec.are_same(WEIGHTS, other) is llm_spec.are_same(other, WEIGHTS) is is_same
+
+
+def test_a_spec_gets_its_weights_by_their_source() -> None:
+    adapters = (llm_spec.Adapter("sql", "/sql"), llm_spec.Adapter("tone", "/tone"))
+    spec = llm_world.spec("a", adapters=adapters, engine={"revision": "v1"})
+    assert spec.source == llm_spec.WeightsSource("/models/a", "v1")
+    assert len(spec.sources) == 3
+    weights = {spec.source: WEIGHTS, adapters[1].source: llm_spec.Weights("3")}
+    bound = spec.with_weights(weights)
+    assert bound.weights == WEIGHTS
+    assert [adapter.weights for adapter in bound.adapters] == [None, llm_spec.Weights("3")]
