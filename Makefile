@@ -20,7 +20,7 @@ QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core lint proto docs bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core lint proto docs compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 
 docs: $(VENV)/.made-test  ## write docs/config.md, docs/errors.md and docs/cli.md from the code
 	$(BIN)/python -m tools.reference
+
+compat: $(VENV)/.made-test  ## the peers' clients against a mesh; writes docs/compatibility.md (QUICK=1: not)
+	$(BIN)/python -m compat.suite $(QUICKLY)
 
 bench: $(VENV)/.made-test  ## every benchmark beside its peers (QUICK=1: minutes; ARGS=cold: one)
 	$(BIN)/python -m bench.suite $(QUICKLY) $(ARGS)

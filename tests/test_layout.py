@@ -106,7 +106,7 @@ def test_every_source_file_has_a_test_file(source: Path) -> None:
     assert (ROOT / "tests" / source.parent / f"test_{source.name}").exists()
 
 
-@pytest.mark.parametrize("folder", ["meshserve", "bench", "tools"])
+@pytest.mark.parametrize("folder", ["meshserve", "bench", "compat", "tools"])
 @pytest.mark.parametrize("rule", house_rules.RULES)
 def test_a_folder_keeps_the_house_rules(rule: str, folder: str) -> None:
     breaches = house_rules.breaches(house_rules.RULES[rule], ROOT / folder)
@@ -140,7 +140,7 @@ def test_no_two_modules_share_a_name() -> None:
 
 
 def test_no_file_is_longer_than_a_reader_can_hold() -> None:
-    folders = ("meshserve", "tests", "bench", "tools")
+    folders = ("meshserve", "tests", "bench", "compat", "tools")
     long_files = {
         path.relative_to(ROOT).as_posix(): count
         for path in written(*folders)
@@ -167,7 +167,7 @@ def test_every_config_loads_where_its_models_are(path: Path, tmp_path: Path) -> 
 def test_nothing_is_left_to_do() -> None:
     unfinished = [
         str(path)
-        for path in written("meshserve", "tests", "bench", "tools", "configs", "proto")
+        for path in written("meshserve", "tests", "bench", "compat", "tools", "configs", "proto")
         if UNFINISHED.search(path.read_text())
     ]
     assert unfinished == []
@@ -192,6 +192,7 @@ def test_importing_the_package_is_cheap() -> None:
     [
         ("meshserve", AT_MOST, AT_LEAST),
         ("bench", PROGRAMS_AT_MOST, PROGRAMS_AT_LEAST),
+        ("compat", PROGRAMS_AT_MOST, PROGRAMS_AT_LEAST),
         ("tools", PROGRAMS_AT_MOST, PROGRAMS_AT_LEAST),
         ("tests", TESTS_AT_MOST, {}),
     ],

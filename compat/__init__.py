@@ -1,0 +1,1 @@
+"""Ask a mesh with the clients of other servers, and write docs/compatibility.md."""
