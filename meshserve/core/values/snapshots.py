@@ -66,7 +66,8 @@ class GatewaySnapshot:
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
     every client may call everything. `ring_sizes` has the number of points of each pool's ring.
     `revision` grows with each snapshot that differs from the last one. `cors_origins` are the web
-    pages that may call from a browser.
+    pages that may call from a browser. `workers_wanted` counts the configured workers; one that
+    still starts is not in `pools`.
     """
 
     listen: str
@@ -83,3 +84,4 @@ class GatewaySnapshot:
     llms: tuple[LlmRoute, ...] = ()
     hot: tuple[HotRoute, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    workers_wanted: int = 0

@@ -77,9 +77,12 @@ class Sidecar:
 
 
 def can_answer(snap: snapshots.GatewaySnapshot) -> bool:
-    """Return whether the mesh has a ready worker, or no worker at all but an LLM.
+    """Return whether the mesh has a ready worker, or wants no worker and has an LLM.
 
     An LLM that is not ready will do, because its requests are held until it is.
     """
-    workers = [member for pool in snap.pools.values() for member in pool]
-    return any(worker.ready for worker in workers) if workers else bool(snap.llms)
+    # Workers that were configured away still end, and those that start are no members yet.
+    members = [member for pool in snap.pools.values() for member in pool]
+    if members or snap.workers_wanted:
+        return any(member.ready for member in members)
+    return bool(snap.llms)

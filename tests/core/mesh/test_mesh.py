@@ -239,6 +239,12 @@ def test_gateways_are_configured_when_members_come_and_go(mesh_world: world.Worl
     ]
 
 
+def test_gateways_know_how_many_workers_are_configured(mesh_world: world.World) -> None:
+    configured = sum(pool.workers for pool in mesh_world.mesh.catalog.desired.pools)
+    assert configured
+    assert mesh_world.mesh.gateway_snapshot("n1").workers_wanted == configured
+
+
 def test_only_models_outside_the_default_pool_configure_gateways(mesh_world: world.World) -> None:
     before = len(mesh_world.log)
     mesh_world.feed(events.ModelsRegistered((world.spec("g", pool="gpu"),)))

@@ -71,11 +71,14 @@ def test_a_mesh_is_ready_with_one_ready_worker_in_any_pool() -> None:
 
 
 def test_a_mesh_without_workers_is_ready_with_an_llm() -> None:
-    def can_answer(*members: Any) -> bool:
+    def can_answer(*members: Any, wanted: int = 0) -> bool:
         llms = (snapshots.LlmRoute("tiny", ("tiny",), is_held=True),)
+        pools = {"default": members}
         return sidecar.can_answer(
-            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {"default": members}, llms=llms)
+            snapshots.GatewaySnapshot("127.0.0.1:1", "n1", pools, llms=llms, workers_wanted=wanted)
         )
 
     assert can_answer()
+    assert not can_answer(wanted=2)
+    assert can_answer(member("/run", "default-0"), wanted=2)
     assert not can_answer(member("/run", "default-0", is_ready=False))
