@@ -124,7 +124,7 @@ async def test_an_expired_request_is_an_error_and_never_computed(
     )
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert over_rest.status_code == 504
-    assert "deadline passed" in over_rest.json()["error"]
+    assert "Deadline Exceeded" in over_rest.json()["error"]
     assert await running == "OK"
     assert await outcome(stub.ModelInfer(request("sleeper", 0, "after"))) == "OK"
     assert not [line for line in models.noted("sleeper") if "too-late" in line]

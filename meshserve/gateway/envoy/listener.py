@@ -42,12 +42,14 @@ ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 # A client's own internal headers, and those with which it could steer Envoy's retries and timeouts.
 INTERNAL: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-mesh-"}}}
 STEERING: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}
+# gRPC's own words for it, which Triton's clients look for in the message.
+DEADLINE_MESSAGE = "Deadline Exceeded: the deadline passed before the answer was there"
 MESSAGES = {
     401: "no valid API key came with the request: "
     "send one as `authorization: Bearer <key>` or `x-api-key: <key>`",
     403: "this API key may not manage the mesh",
-    408: "the deadline passed before the answer was there",
-    504: "the deadline passed before the answer was there",
+    408: DEADLINE_MESSAGE,
+    504: DEADLINE_MESSAGE,
     404: "nothing is served under %PATH(NQ)%",
     413: "the request is larger than the limit of "
     "%METADATA(VIRTUAL_HOST:meshserve:request_bytes_max)% bytes (gateway.request_bytes_max)",

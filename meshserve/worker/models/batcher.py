@@ -204,7 +204,7 @@ class Batcher:
                 _settle(
                     job,
                     errors.DeadlineExceeded(
-                        "the deadline passed while the request waited for its turn"
+                        "Deadline Exceeded: the request waited for its turn until then"
                     ),
                 )
                 continue

@@ -43,7 +43,7 @@ class LeaseWaits:
         except TimeoutError:
             self._return_unused(answer)
             raise errors.DeadlineExceeded(
-                f"the deadline passed while model {id_} was loading"
+                f"Deadline Exceeded: it passed while model {id_} was loading"
             ) from None
         except asyncio.CancelledError:
             self._return_unused(answer)

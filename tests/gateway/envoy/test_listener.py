@@ -122,3 +122,9 @@ async def test_many_calls_at_once_need_no_luck(shared_mesh: conftest.Mesh) -> No
         *(shared_mesh.call(first_field(b"iris"), metadata=[("x-say", "slow")]) for _ in range(1200))
     )
     assert len(answers) == 1200
+
+
+def test_a_deadline_is_told_in_the_words_of_grpc() -> None:
+    # Triton's clients look for them in the message.
+    for status in (408, 504):
+        assert listener.MESSAGES[status].startswith("Deadline Exceeded: ")
