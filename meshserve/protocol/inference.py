@@ -224,9 +224,7 @@ def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.nd
             continue
         array = tensor.array
         if tensor.datatype != spec.datatype:
-            raise errors.InvalidRequest(
-                f"input {spec.name!r} must be {spec.datatype}, {tensor.datatype} came"
-            )
+            raise tensors.refusal(spec.name, spec.datatype, tensor)
         shape = array.shape
         # A quick check first: fixed shapes are equal, and equal tuples are compared in C.
         if shape != spec.shape:
@@ -246,7 +244,7 @@ def _loose_inputs(
 ) -> dict[str, np.ndarray]:
     if signature.table is not None:
         return table_inputs.to_inputs(given, signature, signature.table)
-    return {name: tensor.array for name, tensor in given.items()}
+    return {name: table_inputs.as_it_came(tensor) for name, tensor in given.items()}
 
 
 def _check_shape(spec: model.TensorSpec, shape: tuple[int, ...]) -> None:

@@ -35,6 +35,9 @@ def to_inputs(
     by their names, in any order, of shape [rows] or [rows, 1]. Raises InvalidRequest.
     """
     first = signature.inputs[0]
+    for name, tensor in given.items():
+        if tensor.datatype.startswith(tensors.MISFIT):
+            raise tensors.refusal(name, first.datatype, tensor)
     if len(given) == 1:
         ((name, tensor),) = given.items()
         if not _is_column(name, tensor, table):
@@ -48,7 +51,7 @@ def to_inputs(
         )
     columns = _columns(given, table.columns)
     if table.is_by_column:
-        return {name: _numbers_or_texts(tensor) for name, tensor in columns.items()}
+        return {name: as_it_came(tensor) for name, tensor in columns.items()}
     dtype = tensors.dtype(first.datatype)
     # Each column by itself, so that an error names the column whose values do not fit.
     arrays = [_converted(name, tensor, first.datatype) for name, tensor in columns.items()]
@@ -117,7 +120,7 @@ def _split_matrix(
     name: str, tensor: tensors.WireTensor, columns: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return the columns of a matrix by position."""
-    array = _numbers_or_texts(tensor)
+    array = as_it_came(tensor)
     if array.ndim == 1 and len(columns) == 1:
         array = array.reshape(-1, 1)
     if array.shape[1:] != (len(columns),):
@@ -149,8 +152,8 @@ def _columns(given: Tensors, columns: Sequence[str]) -> dict[str, tensors.WireTe
     return ordered
 
 
-def _numbers_or_texts(tensor: tensors.WireTensor) -> np.ndarray:
-    """Return the array as it came; BF16, which numpy lacks, as FP32."""
+def as_it_came(tensor: tensors.WireTensor) -> np.ndarray:
+    """Return the array of any shape as it came; BF16, which numpy lacks, as FP32."""
     return tensors.bfloat16_values(tensor.array) if tensor.datatype == "BF16" else tensor.array
 
 
@@ -159,12 +162,12 @@ def _converted(name: str, tensor: tensors.WireTensor, datatype: str) -> np.ndarr
 
     Rounding to the nearest decimal is no loss: the libraries themselves round so.
     """
-    array = _numbers_or_texts(tensor)
+    array = as_it_came(tensor)
     dtype = tensors.dtype(datatype)
     if tensor.datatype == datatype:
         return array
     if dtype.hasobject or array.dtype.hasobject or datatype == "BF16":
-        raise errors.InvalidRequest(f"input {name!r} must be {datatype}, {tensor.datatype} came")
+        raise tensors.refusal(name, datatype, tensor)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(dtype)
         is_exact_wanted = dtype.kind != "f" or (

@@ -36,6 +36,9 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "BYTES": np.dtype("O"),
 }
 ELEMENTS_MAX = 1 << 40
+
+MISFIT = "BYTES "
+"""What the datatype of texts begins with that do not fill their shape: no signature has it."""
 RANK_MAX = 32
 
 _NUMBERS = {
@@ -93,6 +96,13 @@ def _datatype(name: str, array: np.ndarray) -> str:
         if array.dtype == kind:
             return datatype
     raise errors.ModelRaised(f"output {name!r} is of {array.dtype}, which is no datatype")
+
+
+def refusal(name: str, datatype: str, tensor: WireTensor) -> errors.InvalidRequest:
+    """Return the error for a tensor of any shape that is not of the datatype, or no tensor."""
+    if tensor.datatype.startswith(MISFIT):
+        return errors.InvalidRequest(f"input {name!r} {tensor.datatype.removeprefix(MISFIT)}")
+    return errors.InvalidRequest(f"input {name!r} must be {datatype}, {tensor.datatype} came")
 
 
 def element_count(shape: Sequence[int], name: str) -> int:

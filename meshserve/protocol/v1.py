@@ -114,6 +114,11 @@ def _columns(instances: Sequence[Any], signature: model.Signature) -> dict[str, 
 
 
 def _only(signature: model.Signature) -> model.TensorSpec:
+    if signature.is_open and not signature.inputs:
+        raise errors.InvalidRequest(
+            "the model does not declare its inputs, whose datatypes V1 does not say: "
+            "ask by V2, /v2/models/NAME/infer"
+        )
     if len(signature.inputs) != 1:
         names = ", ".join(spec.name for spec in signature.inputs)
         raise errors.InvalidRequest(f"the model has several inputs: give each by name ({names})")

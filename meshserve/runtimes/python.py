@@ -31,6 +31,7 @@ from meshserve.core.values import model
 from meshserve.runtimes import (
     datatypes,
     files,
+    mlserver_python,
     options,
     prerequisites,
     probing,
@@ -161,6 +162,14 @@ class PythonRuntime(model_runtime.Runtime):
             or not Path(artifact.path).is_dir()
         )
 
+    def copy_name(self, artifact: model_runtime.Artifact, spec: model.ModelSpec) -> str:
+        """Return the model's name and class for classes of Triton and MLServer, which see it."""
+        if "." in spec.runtime:
+            return f"{spec.runtime} {spec.id}"
+        file = LAYOUT.find(artifact.path)
+        sees_name = file is not None and triton_python.CLASS.encode() in file.read_bytes()
+        return str(spec.id) if sees_name else ""
+
     def prepare(self, device: str) -> None:
         """Check the device; libraries are imported by the user's code. Raises LoadFailed."""
         prerequisites.check_device(device)
@@ -172,20 +181,21 @@ class PythonRuntime(model_runtime.Runtime):
 
     def load(
         self, artifact: model_runtime.Artifact, spec: model.ModelSpec, device: str
-    ) -> PythonModel:
+    ) -> model_runtime.LoadedModel:
         """Return an object of the user's class. Raises LoadFailed.
 
-        Options: `class`, `Model` by default; all but `file` and `class` go to the constructor.
+        Options: `class`, `Model` by default; all but `file` and `class` go to the constructor. A
+        runtime with a dot is the module and name of a class of MLServer's.
         """
         self.prepare(device)
+        if "." in spec.runtime:
+            _check_trust(spec, f"the class {spec.runtime}")
+            return mlserver_python.load(Path(artifact.path), spec, spec.runtime)
         file = files.find_model_file(spec, artifact, LAYOUT)
-        if not spec.trust:
-            raise errors.LoadFailed(
-                f"{file.name} is code: set trust: true if you trust whoever wrote it"
-            )
+        _check_trust(spec, file.name)
         code = user_code.UserCode(file)
         try:
-            with triton_backend.held_for(file.parent):
+            with triton_backend.STAND_IN.held_for(file.parent):
                 user = _instantiate(code, spec)
             if isinstance(user, triton_python.TritonPythonUser):
                 return _declared_model(code, user, spec)
@@ -193,6 +203,11 @@ class PythonRuntime(model_runtime.Runtime):
         except BaseException:
             code.forget()
             raise
+
+
+def _check_trust(spec: model.ModelSpec, code: str) -> None:
+    if not spec.trust:
+        raise errors.LoadFailed(f"{code} is code: set trust: true if you trust whoever wrote it")
 
 
 def _instantiate(code: user_code.UserCode, spec: model.ModelSpec) -> Any:

@@ -82,13 +82,11 @@ def by_name(name: str) -> model_runtime.Runtime:
         return BUILT_IN[name_here]
     if name_here in _third_party():
         return _load_third_party(name_here)
-    # MLServer names a model's own class by its module.
-    advice = (
-        "; a class of MLServer's (MLModel) is not run: write one with predict, see runtime python"
-        if "." in name
-        else options.suggest(name, [*names(), *ALIASES])
-    )
-    raise errors.LoadFailed(f"runtime {name!r} does not exist{advice}")
+    # MLServer names a model's own class by its module: `models.MyModel`.
+    if "." in name:
+        return BUILT_IN[python.PythonRuntime.name]
+    near = options.suggest(name, [*names(), *ALIASES])
+    raise errors.LoadFailed(f"runtime {name!r} does not exist{near}")
 
 
 @functools.cache

@@ -5,20 +5,15 @@ It has what a class needs that answers each request once. See the README of Trit
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import logging
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from meshserve.runtimes import datatypes
+from meshserve.runtimes import datatypes, stand_in
 
 NAME = "triton_python_backend_utils"
 BYTES_TYPE = "TYPE_STRING"
@@ -305,55 +300,16 @@ _SHOWN = (
 )
 
 
-class _Module:
-    """The stand-in in `sys.modules`, as long as a model uses it. Several threads may call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._module: ModuleType | None = None
-
-    def take(self) -> None:
-        """Put it there, unless the real one is installed."""
-        with self._lock:
-            self._users += 1
-            if self._users > 1 or importlib.util.find_spec(NAME) is not None:
-                return
-            self._module = ModuleType(NAME, __doc__)
-            for shown in _SHOWN:
-                setattr(self._module, shown.__name__, shown)
-            vars(self._module)["InferenceRequest"] = BackendRequest
-            vars(self._module)["triton_to_numpy_type"] = triton_string_to_numpy
-            sys.modules[NAME] = self._module
-
-    def give_back(self) -> None:
-        """Remove it after the last user."""
-        with self._lock:
-            self._users -= 1
-            if self._users or self._module is None:
-                return
-            self._module = None
-            with contextlib.suppress(KeyError):
-                del sys.modules[NAME]
+def _modules() -> dict[str, ModuleType]:
+    module = ModuleType(NAME, __doc__)
+    for shown in _SHOWN:
+        setattr(module, shown.__name__, shown)
+    vars(module)["InferenceRequest"] = BackendRequest
+    vars(module)["triton_to_numpy_type"] = triton_string_to_numpy
+    return {NAME: module}
 
 
-_MODULE = _Module()
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Have the module importable meanwhile."""
-    _MODULE.take()
-    try:
-        yield
-    finally:
-        _MODULE.give_back()
-
-
-def held_for(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Return `held()` if a file of the folder names the module, else a context without effect."""
-    is_used = any(NAME.encode() in file.read_bytes() for file in folder.rglob("*.py"))
-    return held() if is_used else contextlib.nullcontext()
+STAND_IN = stand_in.StandIn(NAME, _modules)
 
 
 def config_json(config: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class TritonPythonUser:
         self._cleanup = contextlib.ExitStack()
         self._outputs = [output.name for output in spec.outputs]
         try:
-            self._cleanup.enter_context(triton_backend.held())
+            self._cleanup.enter_context(triton_backend.STAND_IN.held())
             self._user = class_()
             initialize = getattr(self._user, "initialize", None)
             if initialize is not None:

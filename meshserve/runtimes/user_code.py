@@ -8,6 +8,7 @@ scripts do from which models come.
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -106,24 +107,52 @@ sys.meta_path.insert(0, _Finder())
 class UserCode:
     """A user's module under a unique name, whose errors are reported with file and line.
 
-    With `has_own_loop` everything of it runs on an event loop of its own, else only coroutines do.
+    `package` is the folder that its modules lie in or below, the file's own by default; `installed`
+    is the name of a module that is imported as it is. With `has_own_loop` everything of it runs on
+    an event loop of its own, else only coroutines do.
     """
 
-    def __init__(self, file: Path, *, has_own_loop: bool = False) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *,
+        package: Path | None = None,
+        installed: str = "",
+        has_own_loop: bool = False,
+    ) -> None:
         self.file = file
-        self._folder = str(file.parent)
+        self._folder = str(package or file.parent)
+        self._is_part = package is not None
+        self._installed = installed
         self._name = f"{PREFIX}{next(_numbers)}"
         self._has_own_loop = has_own_loop
         self._loop = user_loop.UserLoop(self._name)
 
+    @property
+    def package(self) -> str:
+        """The name that the names of its modules begin with."""
+        return self._name
+
     def module(self) -> ModuleType:
         """Execute and return the module. Raises LoadFailed."""
+        if self._installed:
+            return self._imported(self._installed)
+        if self._is_part:
+            package = ModuleType(self._name)
+            package.__path__ = [self._folder]
+            sys.modules[self._name] = package
+            parts = self.file.relative_to(self._folder).with_suffix("").parts
+            return self._imported(".".join((self._name, *parts)).removesuffix(".__init__"))
         spec = _spec(self._name, self.file, self.file.parent)
         if spec is None or spec.loader is None:
             raise errors.LoadFailed(f"{self.file.name} can't be imported")
         module = importlib.util.module_from_spec(spec)
         sys.modules[self._name] = module
         self.run(errors.LoadFailed, spec.loader.exec_module, module)
+        return module
+
+    def _imported(self, name: str) -> ModuleType:
+        module: ModuleType = self.run(errors.LoadFailed, importlib.import_module, name)
         return module
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ RUNTIMES = {
 }
 """Our runtimes by MLServer's implementation.
 
-Other names are kept, because a third party's runtime may have them.
+Other names are kept: they are a third party's runtime, or with a dot a user's own class.
 """
 
 
@@ -30,10 +30,12 @@ def read(text: str | bytes) -> model_metadata.ModelDeclaration:
         raise ValueError("parameters: expected an object in {}")  # noqa: TRY004 the text's fault
     rows_max = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
+    # A class of the user's own, `module.Class`, finds its files by its settings, so it gets all.
+    is_class = "." in implementation and implementation not in RUNTIMES
     return model_metadata.ModelDeclaration(
         name=_text(settings, "name"),
         version=_text(parameters, "version"),
-        uri=_text(parameters, "uri"),
+        uri="" if is_class else _text(parameters, "uri"),
         runtime=RUNTIMES.get(implementation, implementation),
         inputs=_tensors(settings, "inputs"),
         outputs=_tensors(settings, "outputs"),

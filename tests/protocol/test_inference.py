@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshserve import errors
+from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
@@ -309,3 +310,23 @@ def test_only_an_optional_input_may_be_left_out() -> None:
     ) == ["x"]
     with pytest.raises(errors.InvalidRequest, match=r"'x' .* is missing"):
         inference.check_inputs(inference.InferCall("m", inputs={"mask": wire}), signature)
+
+
+def test_an_open_signature_takes_what_comes() -> None:
+    declared = (model.TensorSpec("usual", "FP32", (1,)),)
+    signature = model.Signature(declared, declared, is_open=True)
+    came = call(outputs=("whatever",))
+    assert inference.check_inputs(came, signature)["x"] is X
+    bits = tensors.bfloat16_bits(X)
+    half = inference.check_inputs(call(bits, x_as="BF16"), signature)["x"]
+    np.testing.assert_array_equal(half, X, strict=True)
+    assert inference.row_count({"x": X}, signature) == 1
+
+
+def test_an_answer_s_parameters_go_back() -> None:
+    said = model_runtime.AnswerTensors({"y": X}, {"took": 3}, {"y": {"content_type": "np"}})
+    signature = model.Signature((), (model.TensorSpec("y", "FP32", (2, 2)),))
+    reply = inference.InferReply("m", "1", "", said, signature)
+    message = pb.ModelInferResponse.FromString(inference.encode_infer(reply, is_raw=True))
+    assert message.parameters["took"].int64_param == 3
+    assert message.outputs[0].parameters["content_type"].string_param == "np"

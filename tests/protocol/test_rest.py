@@ -360,3 +360,14 @@ DOCUMENTS = st.fixed_dictionaries(
 def test_any_document_is_answered(document: dict[str, Any], binary: bytes) -> None:
     text = json.dumps(document).encode()
     drawn.answers(infer, text + binary, [(rest.LENGTH, str(len(text)).encode())])
+
+
+def test_texts_that_do_not_fill_their_shape_are_for_an_open_signature_alone() -> None:
+    came = decode({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3], "data": ["abc"]}]})
+    spec = model.TensorSpec("x", "BYTES", (-1,))
+    opened = inference.check_inputs(came.call, model.Signature((), (), is_open=True))
+    assert opened["x"].tolist() == [b"abc"]
+    tables = (model.Table(), model.Table(("x",), is_by_column=True))
+    for signature in (model.Signature((spec,), (), table=table) for table in (None, *tables)):
+        with pytest.raises(errors.InvalidRequest, match=r"'x' of shape \[3\] takes 3 .* 1 came"):
+            inference.check_inputs(came.call, signature)

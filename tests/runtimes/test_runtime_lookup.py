@@ -142,6 +142,5 @@ def test_built_in_runtimes_have_different_names() -> None:
     assert len(runtime_lookup.BUILT_IN) == len(runtime_lookup.RUNTIMES)
 
 
-def test_a_class_of_mlservers_is_refused_with_a_way_out() -> None:
-    with pytest.raises(errors.LoadFailed, match=r"MLModel.* is not run: write one with predict"):
-        runtime_lookup.by_name("models.MyModel")
+def test_a_class_of_mlservers_is_code_of_python() -> None:
+    assert runtime_lookup.by_name("models.MyModel").name == "python"

@@ -75,7 +75,7 @@ def specs(kind: str, datatype: str = "FP32") -> tuple[model.TensorSpec, ...]:
     )
 
 
-def load(folder: Path, source: str = ADD_SUB, **fields: Any) -> python.PythonModel:
+def load(folder: Path, source: str = ADD_SUB, **fields: Any) -> model_runtime.LoadedModel:
     (folder / "model.py").write_text(textwrap.dedent(source))
     (folder / "bias.txt").write_text("100")
     spec = model.ModelSpec(

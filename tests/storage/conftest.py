@@ -54,7 +54,8 @@ def spoil(artifact: model_runtime.Artifact, content: bytes | None) -> None:
 
 
 def files_below(folder: PurePath) -> list[Path]:
-    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    # os.walk passes over folders that another thread removes meanwhile.
+    return sorted(Path(root) / name for root, _, names in os.walk(folder) for name in names)
 
 
 @pytest.fixture

@@ -41,7 +41,15 @@ def test_all_settings_are_optional() -> None:
 
 
 def test_an_unknown_implementation_is_kept() -> None:
-    assert mlserver_settings.read('{"implementation": "mine.Model"}').runtime == "mine.Model"
+    third_party = {"implementation": "mine", "parameters": {"uri": "./files"}}
+    read = mlserver_settings.read(json.dumps(third_party))
+    assert (read.runtime, read.uri) == ("mine", "./files")
+
+
+def test_a_class_of_the_user_s_own_gets_the_whole_folder() -> None:
+    settings = {"implementation": "models.Mine", "parameters": {"uri": "s3://bucket/weights"}}
+    read = mlserver_settings.read(json.dumps(settings))
+    assert (read.runtime, read.uri) == ("models.Mine", "")
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,17 @@ class Runtime(abc.ABC):
     def footprint_hint(self, artifact: Artifact, device: str) -> model.Footprint:
         """Return an upper guess of the footprint in bytes, for use until a load has measured it."""
 
+    def copy_name(
+        self,
+        artifact: Artifact,  # noqa: ARG002 an implementation needs it
+        spec: model.ModelSpec,  # noqa: ARG002
+    ) -> str:
+        """Return what a copy is besides its bytes and its declaration, such as its model's name.
+
+        Models of equal bytes share one copy if this is equal too.
+        """
+        return ""
+
     def find_row_mixing(
         self,
         loaded: LoadedModel,  # noqa: ARG002 a runtime without proof needs none of them

@@ -128,7 +128,7 @@ def _merged(
     has_own_rows = spec.max_batch_size != _DEFAULT_ROWS_MAX
     return replace(
         spec,
-        runtime=spec.runtime or declared.runtime,
+        runtime=_runtime(spec.runtime, declared.runtime),
         inputs=spec.inputs or declared.inputs,
         outputs=spec.outputs or declared.outputs,
         batching=declared.batching if spec.batching is None else spec.batching,
@@ -138,6 +138,11 @@ def _merged(
         options={**declared.options, **spec.options},
         description=declared.description(labels) or spec.description,
     )
+
+
+def _runtime(own: str, declared: str) -> str:
+    """Return the model's own runtime, or the declared one; a class named by it is of `python`."""
+    return declared if own == "python" and "." in declared else own or declared
 
 
 def _part(artifact: model_runtime.Artifact, top: Path, folder: Path) -> model_runtime.Artifact:

@@ -97,6 +97,7 @@ def make_recipe(
     identity = json.dumps(
         [
             runtime.name,
+            runtime.copy_name(artifact, spec),
             device,
             spec.trust,
             shape,

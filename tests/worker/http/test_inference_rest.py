@@ -11,6 +11,7 @@ import pytest
 from meshserve.core.values import catalog, model
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker import worker
+from tests.runtimes import mlserver_models
 from tests.worker import helpers
 
 ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
@@ -326,3 +327,34 @@ async def test_a_class_sees_ids_parameters_and_harmless_headers(
         said = reply.raw_output_contents[0][4:].decode()
     expected: list[object] = ["", None] if path == "v1" else ["7", 1]
     assert json.loads(said) == [*expected, "acme", None, []]
+
+
+async def test_a_class_of_mlservers_takes_and_gives_any_tensors(
+    http: httpx.AsyncClient, pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+) -> None:
+    folder = storage.folder / "mine"
+    folder.mkdir()
+    mlserver_models.write(folder, "Hello", mlserver_models.HELLO)
+    helpers.apply(pool_worker, *helpers.declared(helpers.spec("mine", str(folder))))
+    text = '{"a": 1}'
+    sent = {"name": "any", "datatype": "BYTES", "shape": [len(text)], "data": [text]}
+    answer = await http.post("/v2/models/mine/infer", json={"id": "7", "inputs": [sent]})
+    (output,) = answer.json()["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("echo", "BYTES", [1])
+    assert output["parameters"] == {"content_type": "str"}
+    assert json.loads(output["data"][0]) == {"hello": {"a": 1}, "raw": text}
+    assert (answer.json()["id"], answer.json()["model_name"]) == ("7", "mine")
+    metadata = (await http.get("/v2/models/mine")).json()
+    assert (metadata["platform"], metadata.get("inputs", [])) == ("mlserver", [])
+    refused = await http.post("/v1/models/mine:predict", json={"instances": [1]})
+    assert (refused.status_code, "/v2/models" in refused.json()["error"]) == (400, True)
+    tensor = pb.ModelInferRequest.InferInputTensor(name="any", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(text.encode())
+    request = pb.ModelInferRequest(model_name="mine", inputs=[tensor])
+    typed = await http.post(
+        helpers.INFER, content=request.SerializeToString(), headers=helpers.CALL
+    )
+    reply = pb.ModelInferResponse.FromString(typed.content)
+    # Its clients read typed contents, as those of MLServer's own runtimes.
+    assert b"hello" in reply.outputs[0].contents.bytes_contents[0]
+    assert reply.outputs[0].parameters["content_type"].string_param == "str"

@@ -14,7 +14,7 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.storage import content
 from meshserve.worker.models import described_folder, described_model, loader
-from tests.runtimes import test_onnx
+from tests.runtimes import mlserver_models, test_onnx
 
 CONFIG = """
 backend: "onnxruntime" max_batch_size: 4 default_model_filename: "net.onnx"
@@ -142,3 +142,17 @@ def test_other_artifacts_are_left_alone(tmp_path: Path) -> None:
     assert described_folder.resolve(scanned, artifact) == (scanned, artifact)
     alone = model_runtime.Artifact(file, "d", 1)
     assert described_folder.resolve(spec_of(file), alone)[1] is alone
+
+
+def test_a_class_of_mlservers_is_loaded_with_its_settings(tmp_path: Path) -> None:
+    mlserver_models.write(tmp_path, "Sees", mlserver_models.SEES, parameters={"uri": "./files"})
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "w.bin").write_bytes(b"1")
+    one = recipe(tmp_path, trust=True)
+    assert (one.runtime.name, one.artifact.path) == ("python", tmp_path)
+    loaded = described_model.load(one.runtime, one.artifact, one.spec, "cpu")
+    assert list(loaded.predict({"x": np.ones(1)}, ())) == ["seen"]
+    loaded.close()
+    # A class sees its model's name, so two models of equal bytes share no copy.
+    other = dataclasses.replace(spec_of(tmp_path, trust=True), id=model.ModelId("other"))
+    assert loader.make_recipe(other, one.stored, "cpu").key != one.key
