@@ -10,7 +10,8 @@
     │   ├── ModelTooBig       it is bigger than the whole budget
     │   ├── MissingExtra      its library is not installed
     │   ├── Unloadable        no further try helps before something is changed
-    │   └── LoadDied          its own process died during the load
+    │   ├── LoadDied          its own process died during the load
+    │   └── Quarantined       it ends its process, and is not run
     ├── Overloaded            a queue, rate or quota is full          RESOURCE_EXHAUSTED   429
     ├── Unauthenticated       no or unknown credentials               UNAUTHENTICATED      401
     ├── PermissionDenied      known credentials, not allowed          PERMISSION_DENIED    403
@@ -100,6 +101,13 @@ class Unloadable(LoadFailed):
 
 class LoadDied(LoadFailed):
     """The model's own process died while it loaded; the message names the signal or exit code."""
+
+
+class Quarantined(LoadFailed):
+    """The model ended a worker and then a process of its own; it is not run until it is released.
+
+    The message names the signal or exit code.
+    """
 
 
 class Overloaded(MeshError):

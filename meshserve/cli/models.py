@@ -130,6 +130,11 @@ _add_verb(
     admin.AdminClient.unload,
     "Free a model's memory. It stays registered, and the next request loads it again.",
 )
+_add_verb(
+    "release",
+    admin.AdminClient.release,
+    "Try a model again that is in quarantine because it has ended processes.",
+)
 _add_verb("pin", admin.AdminClient.pin, "Load a model and keep it in memory.")
 _add_verb("unpin", admin.AdminClient.unpin, "Let a pinned model make room for others again.")
 

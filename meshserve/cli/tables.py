@@ -148,10 +148,19 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         _models_line(answer),
         # What a mesh of an earlier version does not send counts as empty.
         *(_spread_line(model) for model in answer.get("spread", ())),
+        *_quarantine_lines(answer),
         *_joining_lines(answer),
         *_problem_lines(answer),
         *reasons(named_rows),
     )
+
+
+def _quarantine_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield the models that are not run because they end processes."""
+    for held in answer.get("quarantined", ()):
+        yield Text.assemble(
+            (f"model {held['model']}:{held['version']} ", "bold red"), held["reason"]
+        )
 
 
 def _joining_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:

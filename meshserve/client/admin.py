@@ -91,6 +91,10 @@ class AdminClient:
         """Free a model's memory; the next request loads it again."""
         return self._order(name, "unload", version)
 
+    def release(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
+        """End a model's quarantine; the next request runs it in a process of its own."""
+        return self._order(name, "release", version)
+
     def pin(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
         """Load a model and keep it in memory."""
         return self._order(name, "pin", version)

@@ -223,14 +223,27 @@ class AdminService:
             await self.override(own, ())
         return await self.load(name, version)
 
+    async def release(self, name: str, version: str = "") -> model.ModelId:
+        """End the quarantine of the model that the name means, and return it.
+
+        Raises ModelNotFound, or Conflict if it is not in quarantine.
+        """
+        id_ = self.declared(name, version).spec.id
+        await self._submit(events.ReleaseRequested(*id_))
+        return id_
+
     async def load(self, name: str, version: str = "") -> model.ModelId:
-        """Load the model where requests for `name` go, and return it; an unload of it ends.
+        """Load the model where requests for `name` go, and return it.
+
+        An unload of it, and its quarantine, end.
 
         Raises ModelNotFound, Unavailable, or the error of the load.
         """
         id_ = self.declared(name, version).spec.id
         if self.view().is_unloaded(id_.name):
             await self.set_unloaded(id_.name, unloaded=False)
+        if self.view().quarantine(id_):
+            await self.release(*id_)
         await self.controller.load(name, id_)
         return id_
 

@@ -14,6 +14,7 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
     catalog_sync,
     commands,
+    containment,
     events,
     gateway_events,
     model,
@@ -336,6 +337,10 @@ class RegistryEffects:
             logger.exception("changes could not be saved")
             self._post(events.SaveFailed(errors.MeshError(f"the registry failed: {error!r}")))
         else:
+            for change in command.changes:
+                if isinstance(change, containment.CopyQuarantined):
+                    names = ", ".join(map(str, change.ids))
+                    logger.error("%s, copy %s: %s", names, change.key, change.reason)
             self._post(events.ChangesSaved(command.changes))
 
     async def _remember(self, command: commands.RememberMeasured) -> None:

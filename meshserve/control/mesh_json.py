@@ -46,6 +46,10 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
         ],
         "gateways": [_gateway(gateway, listen) for gateway in view.gateways],
         "models": _counts(view),
+        "quarantined": [
+            {"model": id_.name, "version": id_.version, "reason": reason}
+            for id_, reason in view.quarantined()
+        ],
         "spread": [
             {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
         ],
@@ -173,6 +177,10 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
     spec = declared.spec
     versions = view.models.versions(spec.id.name)
     worker, copy = foremost(spec.id, copies)
+    quarantine = view.quarantine(spec.id)
+    if quarantine:
+        # Workers that have not been asked for it have no copy to tell of.
+        copy = copy._replace(state="failed", reason=quarantine)
     return {
         "name": spec.id.name,
         "version": spec.id.version,

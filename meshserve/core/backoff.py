@@ -54,6 +54,11 @@ class Backoff:
         self.failures = 0
         self.retry_at_s = -math.inf
 
+    def forgive(self) -> None:
+        """Take the last failure back, because its cause was found elsewhere; a try is due now."""
+        self.failures = max(0, self.failures - 1)
+        self.retry_at_s = -math.inf
+
     def is_due(self, now_s: float) -> bool:
         """Return whether the next try may begin."""
         return now_s >= self.retry_at_s

@@ -128,6 +128,14 @@ class StoppedJoining(TypedDict):
     reason: str
 
 
+class QuarantinedModel(TypedDict):
+    """A model that has ended processes, and is not run until it is released."""
+
+    model: str
+    version: str
+    reason: str
+
+
 class RepositoryStatus(TypedDict):
     """A repository: the number of versions that it declares, and why others are not served."""
 
@@ -145,6 +153,7 @@ class MeshStatus(TypedDict):
     pools: list[PoolStatus]
     gateways: list[GatewayStatus]
     models: ModelCounts
+    quarantined: list[QuarantinedModel]
     spread: list[SpreadModel]
     joins_stopped: list[StoppedJoining]
     repositories: list[RepositoryStatus]

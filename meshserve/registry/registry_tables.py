@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from meshserve.core.values import desired, model
+from meshserve.core.values import containment, desired, model
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +51,17 @@ measured = sa.Table(
     sa.Column("gpu_bytes", sa.BigInteger, nullable=False),
     sa.Column("load_s", sa.Float, nullable=False),
 )
+
+quarantines = sa.Table(
+    "meshserve_quarantines",
+    metadata,
+    sa.Column("key", sa.String(255), primary_key=True, comment="of a copy, by its content"),
+    sa.Column("ids", sa.Text, nullable=False, comment="JSON of [[name, version], …]"),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+ADDED_LATER = frozenset({quarantines.name})
+"""Tables that a registry of this schema may lack: they are created when it is opened."""
 
 
 def spec_text(spec: model.ModelSpec) -> str:
@@ -100,6 +111,17 @@ def parse_alias(name: str, text: str) -> desired.DesiredAlias:
     return desired.DesiredAlias(
         alias=name, **_known_fields(desired.DesiredAlias, orjson.loads(text))
     )
+
+
+def ids_text(ids: tuple[model.ModelId, ...]) -> str:
+    """Return the models of a quarantine as JSON."""
+    return orjson.dumps([list(id_) for id_ in ids]).decode()
+
+
+def parse_quarantine(key: str, ids: str, reason: str) -> containment.CopyQuarantined:
+    """Return the quarantine in a row."""
+    models_ = tuple(model.ModelId(name, version) for name, version in orjson.loads(ids))
+    return containment.CopyQuarantined(key, models_, reason)
 
 
 def _known_fields(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:

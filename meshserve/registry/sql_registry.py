@@ -14,7 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meshserve import errors
-from meshserve.core.values import catalog, desired, model, registry_contents, reports
+from meshserve.core.values import (
+    catalog,
+    containment,
+    desired,
+    model,
+    registry_contents,
+    reports,
+)
 from meshserve.registry import registry_tables as tables
 
 BUSY_TIMEOUT_S = 10
@@ -45,6 +52,7 @@ class SqlRegistry:
             changes: tuple[registry_contents.RegistryChange, ...] = (
                 *_read_models(connection),
                 *_read_aliases(connection),
+                *_read_quarantines(connection),
             )
         return registry_contents.RegistryContents(
             changes, settings.get(DOCUMENT, ""), settings[MESH_ID]
@@ -157,8 +165,11 @@ def _check_schema(connection: sa.Connection) -> None:
             [{"key": key, "value": value} for key, value in first.items()],
         )
         return
-    if not ours <= existing:
-        missing = ", ".join(sorted(ours - existing))
+    tables.metadata.create_all(
+        connection, [tables.metadata.tables[name] for name in tables.ADDED_LATER - existing]
+    )
+    if not ours <= existing | tables.ADDED_LATER:
+        missing = ", ".join(sorted(ours - existing - tables.ADDED_LATER))
         raise errors.ConfigInvalid(f"it was not made by meshserve: tables are missing: {missing}")
     version = connection.scalar(
         sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION)
@@ -197,6 +208,11 @@ def _read_aliases(connection: sa.Connection) -> Iterator[desired.DesiredAlias]:
         yield tables.parse_alias(alias, meaning)
 
 
+def _read_quarantines(connection: sa.Connection) -> Iterator[containment.CopyQuarantined]:
+    for key, ids, reason in connection.execute(sa.select(tables.quarantines)):
+        yield tables.parse_quarantine(key, ids, reason)
+
+
 def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table, Row]:
     """Return how a change is written: the operation, the table, and the row or its key."""
     match change:
@@ -212,6 +228,11 @@ def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table
         case desired.Desired():
             # All else of a configuration follows from its document.
             return _put, tables.settings, {"key": DOCUMENT, "value": change.document}
+        case containment.CopyQuarantined():
+            row = {"key": change.key, "ids": tables.ids_text(change.ids), "reason": change.reason}
+            return _put, tables.quarantines, row
+        case containment.QuarantineEnded():
+            return _delete, tables.quarantines, {"key": change.key}
     assert_never(change)
 
 

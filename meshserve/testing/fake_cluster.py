@@ -14,6 +14,7 @@ from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
     catalog,
     catalog_sync,
+    containment,
     desired,
     events,
     model,
@@ -45,6 +46,8 @@ class FakeWorker:
         self.reports = 0
         self.page_copies = 500
         self.counters = reports.Counters()
+        self.deaths: tuple[containment.WorkerDeath, ...] = ()
+        self.trials: tuple[containment.TrialEnded, ...] = ()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def take(self, step: catalog_sync.SyncStep) -> None:
@@ -108,6 +111,8 @@ class FakeWorker:
             gone=gone,
             has_more=len(page) < len(changed),
             measured=learned,
+            deaths=self.deaths,
+            trials=self.trials,
         )
 
 

@@ -31,7 +31,7 @@ def test_list_as_json_is_the_answer_of_the_mesh(
     assert json.loads(done.stdout) == fake.page({})
 
 
-@pytest.mark.parametrize("verb", ["load", "unload", "pin", "unpin"])
+@pytest.mark.parametrize("verb", ["load", "unload", "pin", "unpin", "release"])
 def test_verbs_for_one_model(fake: fake_mesh.FakeMesh, run: conftest.Run, verb: str) -> None:
     done = run("models", verb, "digits", "--version", "1", "--json")
     assert fake.requests == [("POST", f"/mesh/v1/models/digits/{verb}?version=1", None)]

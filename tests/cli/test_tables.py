@@ -52,6 +52,12 @@ def test_status_has_state_models_and_gateways() -> None:
     assert line_with(text, "node-1", "127.0.0.1:8080")
 
 
+def test_status_names_models_in_quarantine() -> None:
+    held = {"model": "digits", "version": "2", "reason": "it was killed by SIGSEGV"}
+    text = drawn(tables.status(status(quarantined=[held]), "", 140))
+    assert line_with(text, "model digits:2", "it was killed by SIGSEGV")
+
+
 def test_the_id_of_a_node_is_cut() -> None:
     gateway = {
         "node": "0123456789ab" + "f" * 44,

@@ -42,6 +42,7 @@ def test_models_are_registered_pinned_and_removed(client: admin.AdminClient) -> 
     assert client.pin("new")["pinned"]
     assert not client.unpin("new")["pinned"]
     assert client.load("new") == client.unload("new") == client.model("new")
+    assert client.release("new") == client.model("new")
     client.remove("new")
     with pytest.raises(errors.MeshError, match="'new' is not registered"):
         client.model("new")

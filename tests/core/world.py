@@ -13,10 +13,12 @@ from meshserve.core.values import (
     catalog,
     catalog_sync,
     commands,
+    containment,
     desired,
     events,
     gateway_events,
     model,
+    registry_contents,
     reports,
 )
 
@@ -40,6 +42,11 @@ def measured(name: str, size: int) -> reports.LearnedMeasurement:
     return reports.LearnedMeasurement(
         model.ModelId(name), model.Measured(f"sha256:{name}", model.Footprint(size), 0.1)
     )
+
+
+def ready_copy(id_: model.ModelId) -> reports.CopyReport:
+    """Return the report of a copy that is ready."""
+    return reports.CopyReport(id_, "ready")
 
 
 class Process:
@@ -67,6 +74,7 @@ class World:
         self.gateways: set[str] = set()
         self.saved_models: dict[model.ModelId, model.ModelSpec] = {}
         self.saved_aliases: dict[str, desired.DesiredAlias] = {}
+        self.saved_quarantines: dict[str, containment.CopyQuarantined] = {}
         self.failing_loads: set[str] = set()
         self.log: list[commands.Command] = []
         self.watched: dict[tuple[str, str], int] = {}
@@ -163,16 +171,23 @@ class World:
             self.feed(events.SaveFailed(errors.Unavailable("the registry is broken")))
             return
         for change in command.changes:
-            match change:
-                case catalog.ModelDeclared():
-                    self.saved_models[change.spec.id] = change.spec
-                case catalog.ModelWithdrawn():
-                    del self.saved_models[change.id]
-                case desired.DesiredAlias():
-                    self.saved_aliases[change.alias] = change
-                case catalog.AliasCleared():
-                    del self.saved_aliases[change.alias]
+            self._keep(change)
         self.feed(events.ChangesSaved(command.changes))
+
+    def _keep(self, change: registry_contents.RegistryChange) -> None:
+        match change:
+            case catalog.ModelDeclared():
+                self.saved_models[change.spec.id] = change.spec
+            case catalog.ModelWithdrawn():
+                del self.saved_models[change.id]
+            case desired.DesiredAlias():
+                self.saved_aliases[change.alias] = change
+            case catalog.AliasCleared():
+                del self.saved_aliases[change.alias]
+            case containment.CopyQuarantined():
+                self.saved_quarantines[change.key] = change
+            case containment.QuarantineEnded():
+                del self.saved_quarantines[change.key]
 
     def _queue(self, command: commands.Command) -> None:
         if isinstance(command, commands.GatewayCommand):
@@ -257,6 +272,14 @@ class World:
         }
         self.feed(events.WorkerSynced(command.worker_id, command.step.revision))
 
+    def hear_report(self, worker_id: str, **fields: Any) -> None:
+        """Let a worker that runs report."""
+        process = self.processes[worker_id]
+        revision = process.follower.revision
+        report = reports.WorkerReport(worker_id, process.pid, NODE, "ready", revision, **fields)
+        synced = self.mesh.workers.records[worker_id].synced
+        self.feed(events.WorkerReported(report, synced))
+
     def kill(self, worker_id: str) -> None:
         """End a worker's process."""
         process = self.processes.pop(worker_id)
@@ -295,6 +318,8 @@ class World:
             declared.spec.id: declared.spec for declared in self.mesh.catalog.models
         } == self.saved_models
         assert self.mesh.catalog.aliases == self.saved_aliases
+        assert self.mesh.catalog.models.quarantines == self.saved_quarantines
+        assert not self.saved_quarantines.keys() & self.mesh.catalog.models.suspects.keys()
         watched = {id_: pid for (kind, id_), pid in self.watched.items() if kind == "worker"}
         assert watched == {
             worker.id: worker.pid for worker in self.mesh.workers.records.values() if worker.is_up
@@ -335,6 +360,7 @@ class World:
         assert self.mesh.workers.is_ready(worker_id)
         share = self.mesh.catalog.share(process.settings.pool)
         assert list(catalog_sync.difference(process.follower.catalog, share)) == []
+        assert process.follower.catalog.suspects == share.suspects
         assert process.pins == {
             id_ for id_, homes in self.mesh.pins.pinned.items() if worker_id in homes
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from meshserve import errors, registry
-from meshserve.core.values import catalog, desired, model, reports
+from meshserve.core.values import catalog, containment, desired, model, reports
 from tests.core import world
 
 RICH = world.spec(
@@ -186,6 +187,32 @@ def test_a_database_that_lost_tables_is_refused(
     alter(url, "DROP TABLE meshserve_aliases")
     with pytest.raises(errors.ConfigInvalid, match="tables are missing: meshserve_aliases"):
         reopened(url)
+
+
+def test_quarantines_are_kept_until_they_end(sql_registry: registry.SqlRegistry, url: str) -> None:
+    held = containment.CopyQuarantined(
+        f"sha256:{'0' * 64}/{'1' * 12}",
+        (model.ModelId("a"), model.ModelId("räksmörgås 🦐", "2024-01")),
+        "it ends its process: killed by SIGSEGV",
+    )
+    sql_registry.save([held])
+    more = dataclasses.replace(held, ids=(*held.ids, model.ModelId("c")))
+    sql_registry.save([more])
+    assert reopened(url).changes == (more,)
+    sql_registry.save([containment.QuarantineEnded(held.key)])
+    assert reopened(url).changes == ()
+
+
+def test_a_registry_from_before_quarantines_gets_their_table(
+    sql_registry: registry.SqlRegistry, url: str
+) -> None:
+    sql_registry.save([catalog.ModelDeclared(world.spec("m"))])
+    sql_registry.close()
+    alter(url, "DROP TABLE meshserve_quarantines")
+    assert len(reopened(url).changes) == 1
+    held = containment.CopyQuarantined("sha256:a/1", (model.ModelId("m"),), "SIGSEGV")
+    sql_registry.save([held])
+    assert len(reopened(url).changes) == 2
 
 
 def test_others_tables_in_the_same_database_are_left_alone(

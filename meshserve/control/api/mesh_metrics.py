@@ -66,6 +66,13 @@ class MeshMetrics:
         yield _gauge(
             "model_workers", "Workers of a model that one is not enough for.", shared, ("model",)
         )
+        held = [((id_.name, id_.version), 1.0) for id_, _ in view.quarantined()]
+        yield _gauge(
+            "model_quarantined",
+            "1 for a model that is not run because it has ended processes.",
+            held,
+            ("model", "version"),
+        )
         yield from _llm_families(view.llms)
 
 

@@ -44,6 +44,7 @@ class MeshApi:
             rest_routes.route("DELETE", MODEL, self._remove_model),
             rest_routes.route("POST", f"{MODEL}/load", self._verb(service.load_own)),
             rest_routes.route("POST", f"{MODEL}/unload", self._verb(service.unload)),
+            rest_routes.route("POST", f"{MODEL}/release", self._verb(service.release)),
             rest_routes.route("POST", f"{MODEL}/pin", self._verb(pin)),
             rest_routes.route("POST", f"{MODEL}/unpin", self._verb(unpin)),
             rest_routes.route("GET", ALIASES, self._list_aliases),

@@ -17,6 +17,7 @@ from meshserve.core.catalog import (
     catalog_index,
     changeset,
     load_overrides,
+    quarantine_requests,
     repository_changes,
 )
 from meshserve.core.values import catalog_sync, commands, desired, events, model
@@ -25,7 +26,7 @@ Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
 """The models that each repository held when it was scanned last."""
 
 
-Request = events.AdminRequest | alias_requests.AliasMoveEnded
+Request = events.AdminRequest | alias_requests.AliasMoveEnded | quarantine_requests.CopyConvicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ def decide(
     index: catalog_index.CatalogIndex, request: Request, scans: Scans
 ) -> commands.SaveChanges:
     """Return what the request would change. Raises the MeshError that refuses it."""
+    if isinstance(request, events.ReleaseRequested | quarantine_requests.CopyConvicted):
+        return quarantine_requests.decide(index, request)
     wanted = request.desired if isinstance(request, events.ConfigApplied) else index.desired
     draft = changeset.Changeset(index.models, index.aliases, wanted)
     problems = _draft(index, draft, request, scans)
@@ -130,7 +133,10 @@ def decide(
 
 
 def _draft(  # noqa: C901, PLR0912 - one case for each request
-    index: catalog_index.CatalogIndex, draft: changeset.Changeset, request: Request, scans: Scans
+    index: catalog_index.CatalogIndex,
+    draft: changeset.Changeset,
+    request: events.CatalogRequest | alias_requests.AliasMoveEnded,
+    scans: Scans,
 ) -> list[str]:
     """Put what the request changes into the draft; return in words what it can't change."""
     match request:

@@ -9,6 +9,7 @@ from typing import assert_never
 from meshserve.core.values import (
     catalog,
     catalog_sync,
+    containment,
     desired,
     model,
     registry_contents,
@@ -55,7 +56,10 @@ class CatalogIndex:
 
     def share(self, pool: str) -> catalog.Catalog:
         """Return the catalog of the pool's workers."""
-        return self._shares.setdefault(pool, catalog.Catalog())
+        share = self._shares.get(pool)
+        if share is None:
+            share = self._shares[pool] = catalog.Catalog(self.models.standings())
+        return share
 
     def parts(self, pool: str) -> catalog_sync.Parts:
         """Return the catalog of the pool's workers, cut for sending."""
@@ -105,7 +109,11 @@ class CatalogIndex:
                     self._add_meaning(names, change.alias)
                 case catalog.AliasCleared():
                     self._add_meaning(names, change.alias)
-                case desired.Desired():
+                case (
+                    desired.Desired()
+                    | containment.CopyQuarantined()
+                    | containment.QuarantineEnded()
+                ):
                     pass
                 case _:
                     assert_never(change)
@@ -172,8 +180,47 @@ class CatalogIndex:
                 self._clear_alias(change.alias)
             case desired.Desired():
                 self.desired = change
+            case containment.CopyQuarantined():
+                self._apply_standing(change)
+            case containment.QuarantineEnded():
+                self._apply_standing(change)
+                # It is tried alone at first: another death then costs no worker.
+                self._apply_standing(
+                    containment.CopySuspected(change.key, containment.PROBATION.base_s)
+                )
             case _:
                 assert_never(change)
+        return self._take_pool_changes()
+
+    def suspect(self, key: str, probation_s: float) -> ChangesByPool:
+        """Suspect a copy; return the changes of pools' catalogs. It is not saved."""
+        self._apply_standing(containment.CopySuspected(key, probation_s))
+        return _by_pool(self._take_pool_changes())
+
+    def acquit(self, key: str) -> ChangesByPool:
+        """End the suspicion of a copy, if there is one; return the changes of pools' catalogs."""
+        if key in self.models.suspects:
+            self._apply_standing(containment.SuspicionEnded(key))
+        return _by_pool(self._take_pool_changes())
+
+    def quarantines_of(self, name: str, version: str = "") -> list[containment.CopyQuarantined]:
+        """Return the quarantines that hold a model, or one version of it."""
+        return [
+            quarantine
+            for quarantine in self.models.quarantines.values()
+            if any(id_.name == name and version in ("", id_.version) for id_ in quarantine.ids)
+        ]
+
+    def quarantined_ids(self) -> frozenset[model.ModelId]:
+        """Return the models that were found to have a copy in quarantine, registered or not."""
+        return frozenset(id_ for held in self.models.quarantines.values() for id_ in held.ids)
+
+    def _apply_standing(self, change: catalog.StandingChange) -> None:
+        self.models.apply(change)
+        for pool in self._shares:
+            self._change_pool(pool, change)
+
+    def _take_pool_changes(self) -> tuple[PoolChange, ...]:
         pool_changes, self._pool_changes = self._pool_changes, []
         return tuple(pool_changes)
 

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from meshserve.core.catalog import admin_requests, alias_requests, catalog_index
 from meshserve.core.llm import llms
-from meshserve.core.mesh import copy_requests, hot_models, mesh_view, pins
+from meshserve.core.mesh import copy_requests, hot_models, mesh_view, pins, quarantine
 from meshserve.core.processes import gateways, workers
 from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import (
@@ -48,6 +48,7 @@ class Mesh:
         self.llms = llms.Llms(self.gateways, self._out)
         self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
+        self._quarantine = quarantine.Quarantine(self.catalog, self.workers, self.admin_queue)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
@@ -263,6 +264,7 @@ class Mesh:
         if event.report.revision < event.revision and worker.full_after < event.revision:
             self._send_full(worker)
         self._learn(event.report.measured)
+        self._quarantine.take_report(event.report)
         # A draining mesh loads nothing any more.
         if not self.is_draining:
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)

@@ -147,6 +147,22 @@ class MeshView:
         every = (self.models.declared(id_) for id_ in ids)
         return any(declared is not None and declared.spec.unloaded for declared in every)
 
+    def quarantine(self, id_: model.ModelId) -> str:
+        """Return why the model is in quarantine, empty if it is not.
+
+        A model with a ready copy is not: its artifact is another one by now.
+        """
+        held = self._index.quarantines_of(*id_)
+        if not held or any(copy.state == "ready" for copy in self.reported_copies(id_).values()):
+            return ""
+        return held[0].reason
+
+    def quarantined(self) -> list[tuple[model.ModelId, str]]:
+        """Return the models in quarantine that are still registered, each with the reason."""
+        held = self._index.quarantined_ids()
+        named = ((id_, self.quarantine(id_)) for id_ in sorted(held) if self.models.declared(id_))
+        return [(id_, reason) for id_, reason in named if reason]
+
     def is_moving(self, alias: str, target: str) -> bool:
         """Return whether the alias still waits for this target, which has not failed to load."""
         current = self.aliases.get(alias)

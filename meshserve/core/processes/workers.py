@@ -60,6 +60,8 @@ class Workers(
         self.changed: set[str] = set()
         self._rings: dict[str, hash_ring.HashRing] = {}
         self._ring_sizes: dict[str, int] = {}
+        # The last process of each worker whose death is explained, by the worker's id.
+        self._explained: dict[str, int] = {}
 
     # Reading
 
@@ -160,6 +162,22 @@ class Workers(
                 self._out.append(commands.AbandonWorker(worker.id))
             self._out.append(commands.Unwatch("worker", worker.id, event.reason))
             self._lose(worker, event.reason, now_s)
+            if event.pid and self._explained.get(worker.id) == event.pid:
+                worker.backoff.forgive()
+
+    def explain(self, worker_id: str, pid: int) -> None:
+        """Let the death of this process not lengthen the worker's pause before its next start.
+
+        A copy is suspected of it, which no worker will run again before it was tried alone. This
+        may come before or after the loss.
+        """
+        worker = self.records.get(worker_id)
+        if worker is None or self._explained.get(worker_id) == pid:
+            return
+        self._explained[worker_id] = pid
+        if worker.pid != pid and worker.backoff.failures:
+            worker.backoff.forgive()
+            self._settled = None
 
     def stopped(self, worker_id: str) -> None:
         """Forget a worker that has drained and ended."""

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from meshserve import errors
-from meshserve.core.values import model, version_order
+from meshserve.core.values import containment, model, version_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,19 @@ class AliasCleared:
 
 NO_VERSIONS: Mapping[str, ModelDeclared] = MappingProxyType({})
 
-Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared
+StandingChange = (
+    containment.CopySuspected
+    | containment.SuspicionEnded
+    | containment.CopyQuarantined
+    | containment.QuarantineEnded
+)
+"""A change of what is held against a copy; workers of all pools get it."""
+
+Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared | StandingChange
 
 
 class Catalog:
-    """Models by name and version, and aliases.
+    """Models by name and version, aliases, and copies by key that are suspected or in quarantine.
 
     An alias wins over a model of the same name. The controller's changesets refuse a name that
     would be both.
@@ -72,6 +80,8 @@ class Catalog:
         # Unloaded through the API: known, but no request may bring them into memory.
         self.unloaded: set[model.ModelId] = set()
         self._aliases: dict[str, AliasSet] = {}
+        self.suspects: dict[str, containment.CopySuspected] = {}
+        self.quarantines: dict[str, containment.CopyQuarantined] = {}
         for change in changes:
             self.apply(change)
 
@@ -86,6 +96,20 @@ class Catalog:
                 self._aliases[change.alias] = change
             case AliasCleared():
                 self._aliases.pop(change.alias, None)
+            case _:
+                self._apply_standing(change)
+
+    def _apply_standing(self, change: StandingChange) -> None:
+        match change:
+            case containment.CopySuspected():
+                self.suspects[change.key] = change
+            case containment.SuspicionEnded():
+                self.suspects.pop(change.key, None)
+            case containment.CopyQuarantined():
+                self.quarantines[change.key] = change
+                self.suspects.pop(change.key, None)
+            case containment.QuarantineEnded():
+                self.quarantines.pop(change.key, None)
             case _:
                 assert_never(change)
 
@@ -172,4 +196,8 @@ class Catalog:
 
     def changes(self) -> tuple[Change, ...]:
         """Return the changes that make an equal catalog out of an empty one."""
-        return (*self, *self._aliases.values())
+        return (*self, *self._aliases.values(), *self.standings())
+
+    def standings(self) -> tuple[StandingChange, ...]:
+        """Return what is held against copies, as changes."""
+        return (*self.suspects.values(), *self.quarantines.values())

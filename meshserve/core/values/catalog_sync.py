@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from meshserve import errors
-from meshserve.core.values import catalog, model
+from meshserve.core.values import catalog, containment, model
 
 CHANGES_MAX = 1000
 """Changes in one step: bounds the size of one message, and the time that a worker spends on it."""
@@ -111,7 +111,10 @@ class CatalogFollower:
 
 
 def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[catalog.Change]:
-    """Yield the changes that turn `before` into `after`; removals come first, to free the names."""
+    """Yield the changes that turn `before` into `after`; removals come first, to free the names.
+
+    No suspicion ends: a controller that has just started may not know of it yet.
+    """
     for alias in before.aliases():
         if after.alias(alias.alias) is None:
             yield catalog.AliasCleared(alias.alias)
@@ -120,6 +123,13 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
             yield catalog.ModelWithdrawn(declared.spec.id)
     yield from (declared for declared in after if before.declared(declared.spec.id) != declared)
     yield from (alias for alias in after.aliases() if before.alias(alias.alias) != alias)
+    for key in before.quarantines.keys() - after.quarantines.keys():
+        yield containment.QuarantineEnded(key)
+    yield from (
+        standing
+        for standing in after.standings()
+        if standing not in (before.suspects.get(standing.key), before.quarantines.get(standing.key))
+    )
 
 
 def can_share_copy(one: model.ModelSpec, other: model.ModelSpec) -> bool:

@@ -103,7 +103,15 @@ class ModelOverridden:
     specs: tuple[model.ModelSpec, ...] = ()
 
 
-AdminRequest = (
+@dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """The model's quarantine is to end; with an empty `version`, those of all of its versions."""
+
+    name: str
+    version: str = ""
+
+
+CatalogRequest = (
     ConfigApplied
     | ModelsRegistered
     | ModelRemoved
@@ -114,6 +122,7 @@ AdminRequest = (
     | UnloadedSet
     | ModelOverridden
 )
+AdminRequest = CatalogRequest | ReleaseRequested
 
 
 @dataclass(frozen=True, slots=True)

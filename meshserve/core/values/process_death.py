@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+STOPPED = "the model's process was stopped"
+"""What the sentence about a death begins with that meshserve itself has caused."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessDeath:
@@ -36,7 +39,7 @@ class ProcessDeath:
     def __str__(self) -> str:
         """Return the sentence for a caller."""
         if self.reason:
-            return f"the model's process was stopped: {self.reason}"
+            return f"{STOPPED}: {self.reason}"
         if self.signal_number:
             return f"the model's process was killed by {self.cause}"
         return f"the model's process ended itself with {self.cause}"

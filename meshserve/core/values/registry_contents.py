@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshserve.core.values import catalog, desired
+from meshserve.core.values import catalog, containment, desired
 
 RegistryChange = (
     catalog.ModelDeclared
@@ -12,6 +12,8 @@ RegistryChange = (
     | desired.DesiredAlias
     | catalog.AliasCleared
     | desired.Desired
+    | containment.CopyQuarantined
+    | containment.QuarantineEnded
 )
 
 

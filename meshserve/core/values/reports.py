@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from meshserve.core.values import model
+from meshserve.core.values import containment, model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
 JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
@@ -68,7 +68,9 @@ class WorkerReport:
     `revision` is the revision of its catalog, 0 before the first step. `number` identifies this
     report and is never 0. `copies` and `gone` are the changes since the report numbered `since`,
     or all copies if `since` is 0; with `has_more` the next report has the rest. `measured` are new
-    measurements, `demands` the busiest models.
+    measurements, `demands` the busiest models. `deaths` are the last ones that it has noticed of
+    workers on its node, and `trials` what it has found of suspects and the catalog does not say
+    yet: both come again with each report.
     """
 
     worker_id: str
@@ -88,6 +90,8 @@ class WorkerReport:
     has_more: bool = False
     measured: tuple[LearnedMeasurement, ...] = ()
     demands: tuple[ModelDemand, ...] = ()
+    deaths: tuple[containment.WorkerDeath, ...] = ()
+    trials: tuple[containment.TrialEnded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from meshserve.core.values import model
+from meshserve.core.values import containment, model
 from tests.control import conftest
 
 CONF = "/mesh/v1/models/conf"
@@ -215,6 +215,29 @@ async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: conf
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
     shown = (await http.get(CONF)).json()
     assert (shown["state"], shown["reason"]) == ("failed", "it is corrupt")
+
+
+async def test_a_model_in_quarantine_is_shown_and_released(
+    http: httpx.AsyncClient, stage: conftest.Stage
+) -> None:
+    refused = await http.post(f"{CONF}/release")
+    assert (refused.status_code, "is not in quarantine" in refused.text) == (409, True)
+    for end in ("release", "load"):
+        trial = containment.TrialEnded("sha256:conf/1", model.ModelId("conf"), "SIGSEGV")
+        worker = stage.cluster.workers["default-1"]
+        worker.trials = (trial,)
+        await stage.clock.advance(1.5)
+        await stage.until(lambda: stage.mesh.view().quarantined())
+        worker.trials = ()
+        shown = (await http.get(CONF)).json()
+        assert (shown["state"], shown["reason"]) == ("failed", "SIGSEGV")
+        status = (await http.get("/mesh/v1/status")).json()
+        assert status["quarantined"] == [{"model": "conf", "version": "1", "reason": "SIGSEGV"}]
+        assert 'meshserve_model_quarantined{model="conf",version="1"} 1.0' in (
+            (await http.get("/metrics")).text
+        )
+        assert (await http.post(f"{CONF}/{end}")).json()["reason"] == ""
+        assert stage.mesh.view().quarantined() == []
 
 
 async def test_a_model_is_pinned_and_unpinned(

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshserve import errors
-from meshserve.core.values import desired, events, model, reports
+from meshserve.core.values import containment, desired, events, model, reports
 from tests.core import world
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
+KEYS = st.sampled_from(["sha256:a/1", "sha256:b/1"])
 POOLS = st.sampled_from(["default", "gpu"])
 REPOSITORY = desired.RepositorySettings("/repo")
 SPECS = st.builds(
@@ -172,6 +173,29 @@ class MeshMachine(RuleBasedStateMachine):
         self.world.feed(
             events.WorkerReported(report, self.world.mesh.workers.records[worker_id].synced)
         )
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), keys=st.sets(KEYS), is_told_first=st.booleans())
+    def die_and_be_told_of(self, data: st.DataObject, keys: set[str], is_told_first: bool) -> None:
+        dying = data.draw(st.sampled_from(sorted(self.world.processes)))
+        death = containment.WorkerDeath(dying, self.world.processes[dying].pid, tuple(keys))
+        if not is_told_first:
+            self.world.kill(dying)
+        for worker_id in sorted(self.world.processes):
+            self.world.hear_report(worker_id, deaths=(death,))
+        if is_told_first:
+            self.world.kill(dying)
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), key=KEYS, name=NAMES, reason=st.sampled_from(["", "SIGSEGV"]))
+    def end_trial(self, data: st.DataObject, key: str, name: str, reason: str) -> None:
+        worker_id = data.draw(st.sampled_from(sorted(self.world.processes)))
+        ended = containment.TrialEnded(key, model.ModelId(name), reason)
+        self.world.hear_report(worker_id, trials=(ended,))
+
+    @rule(name=NAMES)
+    def release(self, name: str) -> None:
+        self.request(events.ReleaseRequested(name))
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))
     def tick(self, seconds: float) -> None:
