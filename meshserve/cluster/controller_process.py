@@ -13,6 +13,7 @@ from meshserve.cluster import actor_process
 from meshserve.control import control_plane
 from meshserve.core.values import model
 from meshserve.protocol import asgi_server, sockets
+from meshserve.worker.models import run_journal
 
 SOCKET = "controller.sock"
 STARTS_FILE = "controller.starts"
@@ -67,7 +68,8 @@ class HostedControlPlane:
         await self._plane.close()
         await server.stop()
         self._close()
-        await asyncio.to_thread(shutil.rmtree, self._plan.run_dir, ignore_errors=True)
+        for folder in (run_journal.folder(self._plan.run_dir), self._plan.run_dir):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self._ended.set()
 
     async def status(self) -> dict[str, Any]:

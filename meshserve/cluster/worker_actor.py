@@ -44,6 +44,7 @@ class WorkerActor:
         """Build and start the worker; return its endpoint and process id once it listens."""
         actor_process.make_run_dir(self._address.run_dir)
         self._worker = self._make(self._address, self._settings)
+        self._worker.note_crashes()
         self._endpoint = await self._worker.start()
         return events.WorkerStarted(self._address.id, self._endpoint, os.getpid())
 

@@ -13,7 +13,7 @@ from meshserve.core.values import catalog_sync, desired, model, model_stats, rep
 from meshserve.protocol import http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
-from meshserve.worker.models import allocators, model_host, process_memory
+from meshserve.worker.models import allocators, model_host, process_memory, run_journal
 
 
 class PoolWorker:
@@ -27,7 +27,8 @@ class PoolWorker:
     ) -> None:
         allocators.current().tune()
         self.address = address
-        self.host = model_host.ModelHost(settings, storage)
+        self._journal = run_journal.RunJournal(run_journal.folder(address.run_dir), address.id)
+        self.host = model_host.ModelHost(settings, storage, self._journal)
         load = worker_app.WorkerLoad()
         metrics = worker_metrics.WorkerMetrics(self.host, load, address.id)
         self.app = worker_app.WorkerApp(
@@ -46,6 +47,8 @@ class PoolWorker:
         """Listen on a Unix socket and on a free TCP port, and return both addresses."""
         address = self.address
         # The node's own Envoy uses the Unix socket, those of other nodes the port.
+        # What its former process ran must be known before the first request.
+        self.host.trials.look_for_deaths()
         listeners = [sockets.unix_socket(address.socket_path), sockets.tcp_socket(address.host)]
         self._server = await http_protocol.serve(self.app.handle, listeners)
         self._ticking = tasks.spawn(self.host.run(), "tick")
@@ -89,6 +92,8 @@ class PoolWorker:
             has_more=page.has_more,
             measured=worker_report.take_measurements(self.host),
             demands=self._load_signal.take(),
+            deaths=self.host.trials.recent_deaths(),
+            trials=self.host.trials.findings(self.host.catalog_follower.catalog),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
@@ -115,3 +120,8 @@ class PoolWorker:
         if self._server is not None:
             await self._server.stop()
         await self.host.close()
+        self._journal.close()
+
+    def note_crashes(self) -> None:
+        """Have Python note in a file, for the other workers, by what signal this process ends."""
+        self._journal.note_crashes()

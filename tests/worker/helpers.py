@@ -128,7 +128,7 @@ def make_quick(host: model_host.ModelHost, id_: model.ModelId) -> None:
     resident.batcher = batcher.Batcher(
         resident.loaded_copy.loaded,
         batcher.BatchLimits(1, 8, 1),
-        resident.batcher._pool,
+        resident.batcher._places,
         1e-6,
         joining.Joining(joining.JoinState.NEVER),
     )

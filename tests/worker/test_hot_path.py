@@ -25,6 +25,7 @@ FILES = [
     "worker/http/worker_app.py",
     "worker/models/batcher.py",
     "worker/models/model_host.py",
+    "worker/models/run_journal.py",
 ]
 
 
@@ -59,7 +60,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
     return await reader.readexactly(length)
 
 
-async def test_a_prediction_on_a_ready_copy_runs_eight_files(
+async def test_a_prediction_on_a_ready_copy_runs_nine_files(
     pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
 ) -> None:
     id_ = model.ModelId("tiny")

@@ -68,6 +68,8 @@ def table(snap: snapshots.GatewaySnapshot) -> Json:
         },
         "typed_per_filter_config": cors.policy(snap.cors_origins),
         "retry_policy": PREDICTION_RETRIES,
+        # A worker that gets a retry looks first whether another one has died of the request.
+        "include_request_attempt_count": True,
         "matcher": _tree(snap),
     }
     return {"@type": ROUTE_TABLE, "name": TABLE, "virtual_hosts": [host]}

@@ -44,6 +44,10 @@ PATIENCE_S = 600.0
 MODEL_METADATA = (b"mm-vmodel-id", b"mm-model-id")
 """ModelMesh's gRPC metadata that names the model; the first one wins."""
 
+ATTEMPT_COUNT = b"x-envoy-attempt-count"
+FIRST_ATTEMPT = b"1"
+"""Envoy numbers the attempts of a request, and removes what a client has sent by this name."""
+
 UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 TIMEOUT_DIGITS_MAX = 8
 
@@ -61,9 +65,10 @@ class InferenceRequest:
 
     `path` is still percent-encoded. `expires_s` is the deadline on the event loop's clock.
     `metadata_model` is the model named by gRPC metadata, which overrides the message's, or "".
+    `is_retry`: another worker may have died of it.
     """
 
-    __slots__ = ("body", "expires_s", "headers", "metadata_model", "method", "path")
+    __slots__ = ("body", "expires_s", "headers", "is_retry", "metadata_model", "method", "path")
 
     def __init__(
         self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
@@ -74,12 +79,15 @@ class InferenceRequest:
         self.headers = headers
         self.body = body
         self.metadata_model = ""
+        self.is_retry = False
         timeout_s = PATIENCE_S
         for name, value in headers:
             if name == b"grpc-timeout":
                 timeout_s = _timeout_s(value)
             elif name[:3] == b"mm-":
                 self.metadata_model = _metadata_model(headers)
+            elif name == ATTEMPT_COUNT:
+                self.is_retry = value != FIRST_ATTEMPT
         self.expires_s = asyncio.get_running_loop().time() + timeout_s
 
 
@@ -204,6 +212,8 @@ class WorkerApp:
         began_s = time.perf_counter()
         try:
             request = InferenceRequest(method, path, headers, body)
+            if request.is_retry:
+                self._host.trials.look_for_deaths()
             outcome = self._rest(request) if route is None else route(request)
         except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
             outcome = self._failure(path, error)

@@ -18,6 +18,7 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model_stats
 from meshserve.runtimes import row_proof
 from meshserve.worker.models import joining as joining_
+from meshserve.worker.models import run_journal
 
 Tensors = Mapping[str, np.ndarray]
 Outcome = Tensors | errors.MeshError
@@ -88,14 +89,25 @@ class BatchLimits:
     is_steady: bool = True
 
 
+class RunPlaces(NamedTuple):
+    """Where a worker's copies run: threads for longer runs, and the journal in which runs stand."""
+
+    pool: ThreadPoolExecutor
+    journal: run_journal.RunJournal
+
+
 class Batcher:
-    """The runs of one copy, for one event loop. `pool` has the threads for longer runs."""
+    """The runs of one copy, for one event loop.
+
+    `key` is the copy's in the journal, empty if its runs can't end this process.
+    """
 
     __slots__ = (
         "_call_s",
+        "_key",
         "_limits",
         "_loaded",
-        "_pool",
+        "_places",
         "_row_s",
         "_runs",
         "_saturated_at_s",
@@ -107,15 +119,17 @@ class Batcher:
         self,
         loaded: model_runtime.LoadedModel,
         limits: BatchLimits,
-        pool: ThreadPoolExecutor,
+        places: RunPlaces,
         run_s: float | None,
         joining: joining_.Joining,
+        key: str = "",
     ) -> None:
         """`run_s` is the measured time of one row's run, or None if it is unknown."""
         self.joining = joining
         self._loaded = loaded
         self._limits = limits
-        self._pool = pool
+        self._places = places
+        self._key = key
         # An unknown time counts as long, so the first run goes to a thread, where it is measured.
         self._row_s = QUICK_RUN_S if run_s is None else run_s
         self._call_s = self._row_s
@@ -136,7 +150,11 @@ class Batcher:
         """
         if self._is_quick(request.rows):
             began_s = time.perf_counter()
-            outputs = self._predict(request)
+            self._places.journal.begin(self._key)
+            try:
+                outputs = self._predict(request)
+            finally:
+                self._places.journal.end()
             self._learn(request.rows, time.perf_counter() - began_s, stats)
             return outputs
         if len(self._waiting) >= self._limits.queue_max:
@@ -183,7 +201,9 @@ class Batcher:
             batch = self._next_batch(stats)
             if not batch:
                 return
-            end = asyncio.get_running_loop().run_in_executor(self._pool, self._run_batch, batch)
+            end = asyncio.get_running_loop().run_in_executor(
+                self._places.pool, self._run_batch, batch
+            )
             run = _Run(batch, end)
             self._runs += (run,)
             end.add_done_callback(functools.partial(self._finish, run, stats))
@@ -221,7 +241,8 @@ class Batcher:
         """Run the jobs whose callers still wait, in a thread that may have been late to start."""
         began_s = time.perf_counter()
         wanted = [job for job in batch if not job.answer.done()]
-        outcomes = self._outcomes(wanted) if wanted else []
+        with self._places.journal.running(self._key):
+            outcomes = self._outcomes(wanted) if wanted else []
         return _Finished(wanted, outcomes, time.perf_counter() - began_s)
 
     def _outcomes(self, batch: Sequence[_Job]) -> Sequence[Outcome]:

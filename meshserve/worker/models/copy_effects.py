@@ -17,6 +17,7 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model
 from meshserve.worker.models import (
     batcher,
+    copy_trials,
     detached,
     join_proofs,
     load_queue,
@@ -69,6 +70,7 @@ class CopyEffects:
         follower: catalog_sync.CatalogFollower,
         records: Mapping[str, copies.Copy],
         emit: Callable[[ev.Event], None],
+        trials: copy_trials.CopyTrials,
     ) -> None:
         self.memory = process_memory.MemoryWatch(settings.memory.host_bytes)
         self._settings = settings
@@ -76,8 +78,9 @@ class CopyEffects:
         self._follower = follower
         self._records = records
         self._emit = emit
+        self._trials = trials
         self._load_queue = load_queue.LoadQueue(
-            int(settings.memory.host_bytes * detached.SHARE_MAX)
+            int(settings.memory.host_bytes * detached.SHARE_MAX), trials.journal
         )
         self._fetched_specs: dict[model.ModelId, model.ModelSpec] = {}
         self._measured: dict[model.ModelId, model.Measured] = {}
@@ -87,8 +90,9 @@ class CopyEffects:
         self._residents: dict[str, ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
+        self._places = batcher.RunPlaces(self._run_pool, trials.journal)
         self._trim_pool = ThreadPoolExecutor(1, "trim")
-        self._proofs = join_proofs.JoinProofs(storage, self._check_unchanged)
+        self._proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
         self._loop = asyncio.get_running_loop()
 
     def perform(self, command: Effect) -> None:
@@ -147,6 +151,7 @@ class CopyEffects:
             recipe = loader.make_recipe(
                 spec, artifact, self._settings.device, self._settings.isolate
             )
+            recipe = self._trials.admit(id_, recipe)
         except errors.MeshError as error:
             self._emit(ev.FetchFailed(id_, attempt, error))
             return
@@ -192,11 +197,12 @@ class CopyEffects:
                     self.forget_model(id_)
                     is_replaced = not version_choice.is_previous(id_)
                     self._emit(ev.ModelForgotten(id_, is_replaced))
-            self._emit(ev.CopyLoadFailed(key, error))
+            self._emit(ev.CopyLoadFailed(key, self._trials.explain(key, error)))
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
-        if loaded_copy.is_measured:
+        # A process of its own takes more than the model does in a worker.
+        if loaded_copy.is_measured and not loader.tried_key(key):
             self._remember(recipe, loaded_copy, record.names)
         self._emit(ev.CopyLoaded(key, loaded_copy.footprint, loaded_copy.load_s))
 
@@ -240,6 +246,8 @@ class CopyEffects:
                 "the artifact has changed since it was first read; it is read anew",
                 retry_after_s=0.0,
             )
+        if not self._trials.may_run_here(recipe):
+            raise _ArtifactChanged("the model is tried alone", retry_after_s=0.0)
 
     def _make_resident(
         self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy
@@ -258,7 +266,9 @@ class CopyEffects:
             spec=spec,
             loaded_copy=loaded_copy,
             signature=signature,
-            batcher=batcher.Batcher(loaded, limits, self._run_pool, loaded_copy.run_s, joined),
+            batcher=batcher.Batcher(
+                loaded, limits, self._places, loaded_copy.run_s, joined, recipe.journal_key
+            ),
             platform=signature.platform or recipe.runtime.name,
             needs_details=capabilities.needs_details,
         )
@@ -295,7 +305,7 @@ class CopyEffects:
         self.memory.freed_bytes += record.booked.host_bytes - loaded_copy.mapped_bytes
         is_quick = record.booked.host_bytes < QUICK_FREE_BYTES
         if is_quick and loaded_copy.loaded.capabilities.is_steady:
-            self._load_queue.free(loaded_copy, is_detached=is_detached)
+            self._load_queue.free(self._recipes[key], loaded_copy, is_detached=is_detached)
             self._end_free(key, loaded_copy.mapped_bytes, loaded_copy if is_detached else None)
         else:
             self._spawn(self._free_in_thread(key, loaded_copy, is_detached=is_detached))
@@ -305,7 +315,9 @@ class CopyEffects:
     ) -> None:
         """Free a copy that may be slow to free, or run a user's code; an error frees it too."""
         kept, mapped_bytes = loaded_copy if is_detached else None, loaded_copy.mapped_bytes
-        free = functools.partial(self._load_queue.free, loaded_copy, is_detached=is_detached)
+        free = functools.partial(
+            self._load_queue.free, self._recipes[key], loaded_copy, is_detached=is_detached
+        )
         try:
             await self._loop.run_in_executor(self._run_pool, free)
         except BaseException:

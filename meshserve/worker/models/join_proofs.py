@@ -12,7 +12,7 @@ import cachetools
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.worker.models import joining, loader
+from meshserve.worker.models import joining, loader, run_journal
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,11 @@ class JoinProofs:
         self,
         storage: model_runtime.Storage,
         check_unchanged: Callable[[loader.LoadRecipe], Awaitable[None]],
+        journal: run_journal.RunJournal | None = None,
     ) -> None:
         self._storage = storage
         self._check_unchanged = check_unchanged
+        self._journal = journal or run_journal.RunJournal()
         # One at a time: a proof takes up to seconds of a core that predictions need.
         self._pool = ThreadPoolExecutor(1, "proof")
         self._verdicts: cachetools.LRUCache[str, joining.Joining] = cachetools.LRUCache(
@@ -64,7 +66,7 @@ class JoinProofs:
         self._storage.hold(artifact)
         try:
             reason = await asyncio.get_running_loop().run_in_executor(
-                self._pool, _find_row_mixing, recipe, loaded
+                self._pool, self._find_row_mixing, recipe, loaded
             )
         finally:
             self._storage.release(artifact)
@@ -88,9 +90,11 @@ class JoinProofs:
         """Begin no more proofs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-
-def _find_row_mixing(recipe: loader.LoadRecipe, loaded: model_runtime.LoadedModel) -> str | None:
-    try:
-        return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
-    except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing
-        return f"{type(error).__name__}: {error}"
+    def _find_row_mixing(
+        self, recipe: loader.LoadRecipe, loaded: model_runtime.LoadedModel
+    ) -> str | None:
+        try:
+            with self._journal.running(recipe.journal_key):
+                return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
+        except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing
+            return f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.worker.models import allocators, detached, loader, threads
+from meshserve.worker.models import allocators, detached, loader, run_journal, threads
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +27,27 @@ class LoadQueue:
     added to its growth: before, 1,081 copies of 58 MB together had 31 MB booked.
     """
 
-    def __init__(self, detached_bytes_max: int = 0) -> None:
+    def __init__(
+        self, detached_bytes_max: int = 0, journal: run_journal.RunJournal | None = None
+    ) -> None:
         self.detached = detached.DetachedModels(detached_bytes_max)
+        self._journal = journal or run_journal.RunJournal()
         self._threads = threads.Threads("load", allocators.current().tune_loader)
         self._windows: set[loader.LoadWindow] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
-    def free(self, loaded_copy: loader.LoadedCopy, *, is_detached: bool) -> None:
+    def free(
+        self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy, *, is_detached: bool
+    ) -> None:
         """Close or detach the copy, and note the freed bytes for the loads in progress."""
         # The balance of this thread leaves out what loading threads allocate meanwhile.
         before_bytes = allocators.current().own_bytes()
-        if is_detached:
-            loaded_copy.loaded.detach()
-        else:
-            loaded_copy.loaded.close()
+        with self._journal.running(recipe.journal_key):
+            if is_detached:
+                loaded_copy.loaded.detach()
+            else:
+                loaded_copy.loaded.close()
         if self._windows:
             freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
             for window in self._windows:
@@ -68,7 +74,7 @@ class LoadQueue:
         if copy is None:
             return None
         try:
-            return await self._in_thread(lambda: loader.attach(copy, recipe.artifact))
+            return await self._in_thread(recipe, lambda: loader.attach(copy, recipe.artifact))
         except errors.LoadFailed:
             copy.loaded.close()
             return None
@@ -77,19 +83,22 @@ class LoadQueue:
         has_turn = await self._take_turn()
         window = self._open_window(recipe.spec.load_timeout_s)
         try:
-            return await self._in_thread(lambda: loader.load(recipe, need, window))
+            return await self._in_thread(recipe, lambda: loader.load(recipe, need, window))
         finally:
             self._windows.discard(window)
             if has_turn:
                 self._turn.release()
 
-    async def _in_thread(self, work: Callable[[], loader.LoadedCopy]) -> loader.LoadedCopy:
+    async def _in_thread(
+        self, recipe: loader.LoadRecipe, work: Callable[[], loader.LoadedCopy]
+    ) -> loader.LoadedCopy:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[loader.LoadedCopy] = loop.create_future()
 
         def run() -> threads.Task:
             try:
-                loaded_copy, failure = work(), None
+                with self._journal.running(recipe.journal_key):
+                    loaded_copy, failure = work(), None
             except BaseException as error:
                 # Even SystemExit of a user's code belongs to the load, not to the thread.
                 logger.info("a load failed", exc_info=error)

@@ -16,6 +16,9 @@ from meshserve.worker.models import described_folder, described_model, process_m
 PROBES = 3
 """Runs of the probe after a load; the quickest is the model's expected time for one row."""
 
+ALONE = "/alone"
+"""What the keys of trials end with."""
+
 SLOW_S = 0.02
 """After a run that takes longer, no further ones are made."""
 
@@ -42,6 +45,11 @@ class LoadRecipe:
     def stored(self) -> model_runtime.Artifact:
         """The artifact that the storage holds."""
         return self.whole or self.artifact
+
+    @property
+    def journal_key(self) -> str:
+        """The key under which its code runs in the worker's process, empty if it does not."""
+        return "" if self.is_isolated else self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,21 @@ def make_recipe(
     )
     key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     return LoadRecipe(key, spec, artifact, runtime, device, whole, is_isolated)
+
+
+def isolated(recipe: LoadRecipe) -> LoadRecipe:
+    """Return how to load the same in a process of its own, as a trial: another copy."""
+    return replace(recipe, key=alone_key(recipe.key), is_isolated=True)
+
+
+def alone_key(key: str) -> str:
+    """Return the key of the copy that is the trial of the copy with this key."""
+    return key + ALONE
+
+
+def tried_key(key: str) -> str:
+    """Return the key of the copy whose trial this is, empty if it is no trial."""
+    return key.removesuffix(ALONE) if key.endswith(ALONE) else ""
 
 
 def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:

@@ -9,7 +9,6 @@ import asyncio
 import collections
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
@@ -20,45 +19,44 @@ from meshserve.protocol import inference, model_description, parameters, tensors
 from meshserve.worker.models import (
     batcher,
     copy_effects,
-    described_model,
+    copy_trials,
     joining,
     lease_waits,
     request_counts,
+    run_journal,
+    served_descriptions,
     version_leases,
 )
 
 TICK_S = 0.25
 
 
-@dataclass(slots=True)
-class _ReadyModel:
-    """A model whose copy is ready, and its uses that are not yet recorded in `Residency`."""
-
-    id: model.ModelId
-    held_id: model.ModelId  # of the copy, which may be that of before a replacement
-    resident: copy_effects.ResidentModel
-    stats: model_stats.ModelStats
-    uses: int = 0
-    last_used_s: float = 0.0
-
-
 class ModelHost:
     """The models of one worker, served from one event loop."""
 
-    def __init__(self, settings: desired.WorkerSettings, storage: model_runtime.Storage) -> None:
+    def __init__(
+        self,
+        settings: desired.WorkerSettings,
+        storage: model_runtime.Storage,
+        journal: run_journal.RunJournal | None = None,
+    ) -> None:
+        """Without a journal no other process knows what ran when this one ended."""
         self._settings = settings
         self._follower = catalog_sync.CatalogFollower()
         limits = copies.WorkerLimits(
             settings.memory, settings.loads_parallel, settings.queue_max, settings.idle_unload_s
         )
         self._residency = residency.Residency(limits, eviction.POLICIES[settings.eviction])
+        self.trials = copy_trials.CopyTrials(
+            journal or run_journal.RunJournal(), self._residency.copies, self._rebind
+        )
         self._effects = copy_effects.CopyEffects(
-            settings, storage, self._follower, self._residency.copies, self._handle
+            settings, storage, self._follower, self._residency.copies, self._handle, self.trials
         )
         self._leases = version_leases.VersionLeases(
             self._follower, self._residency, self.lease, self.ensure_loaded
         )
-        self._ready: dict[tuple[str, str], _ReadyModel] = {}
+        self._ready: dict[tuple[str, str], version_leases.ReadyModel] = {}
         self._counts = request_counts.RequestCounts()
         self._waits = lease_waits.LeaseWaits(self._effects.resident, self._handle)
         self._events: collections.deque[ev.Event] = collections.deque()
@@ -79,7 +77,9 @@ class ModelHost:
         """
         self._record_uses()
         for change in self._follower.apply(step):
-            if isinstance(change, catalog.ModelWithdrawn):
+            if isinstance(change, catalog.StandingChange):
+                self.trials.apply(change)
+            elif isinstance(change, catalog.ModelWithdrawn):
                 self._forget_model(change.id, is_replaced=False)
                 self._counts.forget(change.id)
             elif isinstance(change, catalog.ModelDeclared):
@@ -88,8 +88,17 @@ class ModelHost:
                     self._forget_model(change.spec.id, is_replaced=True)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
+        self._rebind(id_, keeps_copy=is_replaced, is_replaced=is_replaced)
+
+    def _rebind(
+        self, id_: model.ModelId, *, keeps_copy: bool = False, is_replaced: bool = True
+    ) -> None:
+        """Have the model's next request fetch its artifact anew, or none if it `is_replaced` not.
+
+        With `keeps_copy` its present copy answers until then.
+        """
         self._effects.forget_model(id_)
-        self._handle(ev.ModelForgotten(id_, is_replaced, keeps_copy=is_replaced))
+        self._handle(ev.ModelForgotten(id_, is_replaced, keeps_copy))
 
     # Predictions
 
@@ -113,7 +122,7 @@ class ModelHost:
             return self._release_after(outcome, ready)
         return outcome
 
-    def _acquire(self, name: str, version: str) -> _ReadyModel | None:
+    def _acquire(self, name: str, version: str) -> version_leases.ReadyModel | None:
         """Return the model that the name means if its copy is ready. Raises ModelNotFound.
 
         The result is kept until the next event: before that neither the catalog nor the state of a
@@ -134,12 +143,12 @@ class ModelHost:
 
     def _ready_model(
         self, held_id: model.ModelId, resident: copy_effects.ResidentModel
-    ) -> _ReadyModel:
+    ) -> version_leases.ReadyModel:
         id_ = version_choice.public_id(held_id)
-        return _ReadyModel(id_, held_id, resident, self._counts.stats[id_])
+        return version_leases.ReadyModel(id_, held_id, resident, self._counts.stats[id_])
 
     def _run(
-        self, call: inference.InferCall, ready: _ReadyModel, expires_s: float
+        self, call: inference.InferCall, ready: version_leases.ReadyModel, expires_s: float
     ) -> inference.InferReply | Awaitable[inference.InferReply]:
         began_s = time.perf_counter()
         signature = ready.resident.signature
@@ -163,7 +172,7 @@ class ModelHost:
     async def _finish(
         self,
         call: inference.InferCall,
-        ready: _ReadyModel,
+        ready: version_leases.ReadyModel,
         rows: int,
         outputs: asyncio.Future[batcher.Tensors],
         began_s: float,
@@ -171,13 +180,15 @@ class ModelHost:
         """Wait for a queued run. If the caller leaves, wait only for a run that has begun."""
         try:
             arrays = await outputs
-        except (errors.MeshError, asyncio.CancelledError) as failure:
+        except errors.MeshError as error:
             ready.stats.failure.record(time.perf_counter() - began_s)
-            if isinstance(failure, asyncio.CancelledError):
-                end = ready.resident.batcher.abandon(outputs)
-                if end is not None:
-                    # A run can't be stopped: the copy must stay leased until it ends.
-                    await asyncio.wait((end,))
+            raise self.trials.explain(ready.resident.key, error) from None
+        except asyncio.CancelledError:
+            ready.stats.failure.record(time.perf_counter() - began_s)
+            end = ready.resident.batcher.abandon(outputs)
+            if end is not None:
+                # A run can't be stopped: the copy must stay leased until it ends.
+                await asyncio.wait((end,))
             raise
         ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         signature = tensors.answered(ready.resident.signature, arrays)
@@ -196,14 +207,14 @@ class ModelHost:
             self._end_queued_run(ready)
 
     async def _release_after(
-        self, reply: Awaitable[inference.InferReply], ready: _ReadyModel
+        self, reply: Awaitable[inference.InferReply], ready: version_leases.ReadyModel
     ) -> inference.InferReply:
         try:
             return await reply
         finally:
             self._end_queued_run(ready)
 
-    def _end_queued_run(self, ready: _ReadyModel) -> None:
+    def _end_queued_run(self, ready: version_leases.ReadyModel) -> None:
         """Release the copy; or prove first that its rows are independent, if joining would pay.
 
         The proof runs the model, so it takes over the lease. A stop of joining is told here, where
@@ -219,7 +230,7 @@ class ModelHost:
         else:
             self.release(resident)
 
-    def _end_quick_run(self, ready: _ReadyModel) -> None:
+    def _end_quick_run(self, ready: version_leases.ReadyModel) -> None:
         ready.uses += 1
         ready.last_used_s = self._loop.time()
 
@@ -243,27 +254,14 @@ class ModelHost:
         """
         held_id, resident = await self._leases.lease(name, version, expires_s)
         self.release(resident)
-        id_ = version_choice.public_id(held_id)
-        has_rows = resident.signature.has_batch_dimension and resident.spec.batching is not False
-        return model_description.ServedModel(
-            id=model.ModelId(name, id_.version),
-            versions=self._follower.catalog.versions(id_.name),
-            signature=resident.signature,
-            platform=resident.platform,
-            max_batch_size=resident.spec.max_batch_size if has_rows else 0,
-            is_joined=resident.batcher.joining.is_on,
-            config=described_model.config_text(resident.spec),
-        )
+        return served_descriptions.describe(name, held_id, resident, self._follower.catalog)
 
     def statistics(self, name: str, version: str) -> list[model_description.ModelStatistics]:
         """Return the counters of one version, or of all if `version` is empty.
 
         Raises ModelNotFound.
         """
-        served = self._follower.catalog
-        id_ = served.resolve(name, version)
-        versions = (id_.version,) if version else served.versions(id_.name)
-        ids = [model.ModelId(id_.name, number) for number in versions]
+        ids = served_descriptions.ids(self._follower.catalog, name, version)
         return [
             model_description.ModelStatistics(id_, self._counts.stats[id_], self.footprint(id_))
             for id_ in ids
@@ -364,6 +362,8 @@ class ModelHost:
         """Measure memory and fire the timer every TICK_S seconds, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
+            self.trials.look_for_deaths()
+            self.trials.end_probations()
             await self._effects.trim_memory()
             self._handle(self._effects.memory.measure())
             self._handle(ev.TimerFired())

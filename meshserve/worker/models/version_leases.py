@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass
 
 from meshserve import errors, tasks
 from meshserve.core.memory import residency, version_choice
-from meshserve.core.values import catalog_sync, model
+from meshserve.core.values import catalog_sync, model, model_stats
 from meshserve.worker.models import copy_effects
 
 TRIAL_S = 120.0
 """The time of a trial whose model was withdrawn meanwhile."""
 
 Lease = Callable[[model.ModelId, float], Awaitable[copy_effects.ResidentModel]]
+
+
+@dataclass(slots=True)
+class ReadyModel:
+    """A model whose copy is ready, and its uses that are not yet recorded in `Residency`."""
+
+    id: model.ModelId
+    held_id: model.ModelId  # of the copy, which may be that of before a replacement
+    resident: copy_effects.ResidentModel
+    stats: model_stats.ModelStats
+    uses: int = 0
+    last_used_s: float = 0.0
 
 
 class VersionLeases:

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from meshserve.core.memory import suspicions
 from meshserve.core.memory.suspicions import CopyStanding, SuspicionMove
+from tests.core import diagram
 
 CLEAR, SUSPECT, QUARANTINED = CopyStanding.CLEAR, CopyStanding.SUSPECT, CopyStanding.QUARANTINED
 
 
 def test_the_diagram_at_the_head_of_the_file_is_the_table() -> None:
-    assert suspicions.LIFECYCLE.diagram(CopyStanding) in inspect.cleandoc(suspicions.__doc__)
+    assert diagram.of(suspicions.LIFECYCLE, CopyStanding) in inspect.cleandoc(suspicions.__doc__)
     assert {move for _, move in suspicions.LIFECYCLE.moves} == set(SuspicionMove)
 
 

@@ -12,7 +12,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model, model_stats
-from meshserve.worker.models import batcher, joining
+from meshserve.worker.models import batcher, joining, run_journal
 from tests import support
 
 FOREVER_S = float("inf")
@@ -75,7 +75,8 @@ def begin_batcher(adding: Any, limits_: Any, pool: Any, run_s: Any, joined: Any 
     """Return a batcher that joins if `limits_` let it, and no longer watches its runs."""
     state = joining.JoinState.JOINED if limits_.rows_max > 1 else joining.JoinState.NEVER
     joined = joined or joining.Joining(state, runs=joining.FIRST_RUNS)
-    return batcher.Batcher(adding, limits_, pool, run_s, joined)
+    places = batcher.RunPlaces(pool, run_journal.RunJournal())
+    return batcher.Batcher(adding, limits_, places, run_s, joined)
 
 
 async def begin(

@@ -196,7 +196,7 @@ async def left(
 ) -> loader.LoadedCopy:
     """A copy that was loaded and let go of, with what is kept of it."""
     loaded_copy = await one.load(recipe(load), NEED)
-    one.free(loaded_copy, is_detached=True)
+    one.free(recipe(load), loaded_copy, is_detached=True)
     one.detached.keep("key", loaded_copy)
     return loaded_copy
 

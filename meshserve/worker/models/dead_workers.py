@@ -1,0 +1,94 @@
+"""Find workers of this node that have died, and what they ran, by the journals that they left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import struct
+from pathlib import Path
+
+from meshserve.core.values import containment
+from meshserve.worker.models import run_journal
+
+# `struct flock` of 64-bit Linux: type, origin, start, length, pid (man 2 fcntl).
+_FLOCK = struct.Struct("hhqqi4x")
+_ANY_HOLDER = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+# The words of Python's faulthandler, at the begin of its note (Modules/faulthandler.c).
+SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating point exception": "SIGFPE",
+}
+_FATAL = re.compile(r"Fatal Python error: ([A-Za-z ]+)")
+
+
+class DeadWorkers:
+    """The other workers of a node, as one of them sees them by the journals in their folder."""
+
+    def __init__(self, own: run_journal.RunJournal) -> None:
+        self._folder = own.path.parent if own.path else None
+        self._worker_id = own.worker_id
+        self._seen: set[str] = set()
+
+    def look(self) -> list[containment.WorkerDeath]:
+        """Return the deaths since the last call, of workers that did not stop in good order.
+
+        This takes some 30 µs with three workers. The journals of this worker's own former
+        processes are removed: they are of no use once they are read.
+        """
+        if self._folder is None:
+            return []
+        try:
+            # Not `iterdir`, which makes an object of each name: this is called with each cold load.
+            names = os.listdir(self._folder)  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+        deaths = []
+        for name in names:
+            if name.endswith(run_journal.SUFFIX) and name not in self._seen:
+                death = self._read(self._folder / name)
+                if death is not None:
+                    self._seen.add(name)
+                    deaths.append(death)
+        return deaths
+
+    def _read(self, path: Path) -> containment.WorkerDeath | None:
+        """Return the death of the worker with this journal, None if it lives or has stopped."""
+        worker_id, _, pid = path.name.removesuffix(run_journal.SUFFIX).rpartition(".")
+        # Opening and closing a file of one's own would end the lock on it (man 2 fcntl).
+        if not pid.isdigit() or int(pid) == os.getpid():
+            return None
+        try:
+            with path.open("r+b") as journal:
+                # A journal that is being made has no slots and no lock yet.
+                if is_locked(journal.fileno()) or not (slots := journal.read()):
+                    return None
+        except FileNotFoundError:
+            return None
+        crash = path.with_suffix(run_journal.CRASH_SUFFIX)
+        keys = sorted(run_journal.running_keys(slots))
+        death = containment.WorkerDeath(worker_id, int(pid), tuple(keys), _signal(crash))
+        if worker_id == self._worker_id:
+            path.unlink(missing_ok=True)
+            crash.unlink(missing_ok=True)
+        return death
+
+
+def is_locked(fd: int) -> bool:
+    """Return whether another process has a lock on the file."""
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _ANY_HOLDER)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _signal(crash: Path) -> str:
+    """Return the signal that a crash note names, empty without one."""
+    with contextlib.suppress(OSError):
+        words = _FATAL.search(crash.read_text("utf-8", "replace"))
+        if words:
+            return SIGNALS.get(words[1].strip(), words[1].strip())
+    return ""
