@@ -1,18 +1,22 @@
-"""The controller's port to Ray: workers and gateways as named actors."""
+"""The controller's port to Ray: workers, gateways and replicas as named actors."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import dataclass
 
 import ray
 
+from meshserve import errors
 from meshserve.cluster import (
+    actor_process,
     allocator_env,
     gateway_actor,
     named_actors,
-    ray_replicas,
     replica_actor,
+    replica_placement,
     worker_actor,
 )
 from meshserve.core.interfaces import cluster_control
@@ -20,6 +24,7 @@ from meshserve.core.values import (
     catalog_sync,
     desired,
     events,
+    llm_spec,
     model,
     model_stats,
     reports,
@@ -28,7 +33,16 @@ from meshserve.core.values import (
 
 WORKER = "worker:"
 GATEWAY = "gateway:"
+REPLICA = "replica:"
 START_S = 60.0
+START_MARGIN_S = 30.0
+"""Added to the timeout of the start call, so that the server times out first, with the reason."""
+
+STOP_S = actor_process.DRAIN_S + 30.0
+SLEEP_S = actor_process.DRAIN_S + 120.0
+WAKE_S = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +59,15 @@ class Makers:
     host: str = ""
 
 
-class RayCluster(ray_replicas.RayReplicas):
-    """Implements `cluster_control.Cluster`; RayReplicas is the part of it for LLMs."""
+class RayCluster:
+    """Implements `cluster_control.Cluster`."""
 
     def __init__(self, makers: Makers) -> None:
-        super().__init__(makers.replica, makers.run_dir, makers.host)
         self._makers = makers
+        self._actors = named_actors.NamedActors()
+        self._placements = replica_placement.ReplicaPlacements(self._actors)
+        self._run_dir = makers.run_dir
+        self._host = makers.host or actor_process.node_address()
 
     # Workers
 
@@ -88,7 +105,7 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def stop_worker(self, worker_id: str) -> None:
         """Let the worker answer what it accepted, then end its process."""
-        await self._actors.stop(WORKER + worker_id, ray_replicas.STOP_S)
+        await self._actors.stop(WORKER + worker_id, STOP_S)
 
     async def wait_until_lost(self, worker_id: str) -> str:
         """Return the reason once the worker's process has ended; at once if it does not exist."""
@@ -153,11 +170,102 @@ class RayCluster(ray_replicas.RayReplicas):
 
     async def stop_gateway(self, node: str) -> None:
         """Let the gateway answer what it accepted, then end it."""
-        await self._actors.stop(GATEWAY + node, ray_replicas.STOP_S)
+        await self._actors.stop(GATEWAY + node, STOP_S)
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's present state."""
         return await self._actors.call(GATEWAY + node, "report")
+
+    # Replicas
+
+    async def living_replicas(self) -> tuple[llm_spec.LivingReplica, ...]:
+        """Return the running replicas, and end those that are still starting.
+
+        A start that an earlier controller began is of no use: its outcome would reach no one.
+        """
+        names = await self._actors.names(REPLICA)
+        answers = await asyncio.gather(*(self._living(name) for name in names))
+        return tuple(answer for answer in answers if answer is not None)
+
+    async def _living(self, name: str) -> llm_spec.LivingReplica | None:
+        try:
+            return await self._actors.call(name, "living")
+        except errors.Unavailable:
+            await self._try_to_remove(name.removeprefix(REPLICA))
+            return None
+
+    async def start_replica(
+        self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
+    ) -> events.ReplicaReady:
+        """Start a replica in place of an earlier one; return once it has generated a token.
+
+        Raises a MeshError with the reason if it does not start.
+        """
+        name = REPLICA + replica_id
+        begun_s = time.monotonic()
+        await self._remove(replica_id)
+        try:
+            placement = await self._placements.place(replica_id, spec, plan)
+            address = model.ServerAddress(replica_id, self._run_dir, host=self._host)
+            options = {"num_cpus": 0, "max_restarts": 0, **placement.options}
+            arguments = (self._makers.replica, address, spec, plan.backend)
+            await self._actors.create(name, replica_actor.ReplicaActor, options, *arguments)
+            endpoint, pid = await self._actors.call(
+                name, "start", placement.gpus, timeout_s=spec.start_timeout_s + START_MARGIN_S
+            )
+        except errors.MeshError:
+            await self._try_to_remove(replica_id)
+            raise
+        return events.ReplicaReady(replica_id, endpoint, pid, time.monotonic() - begun_s)
+
+    async def stop_replica(self, replica_id: str) -> None:
+        """Let the replica answer its requests, end all its processes, and free its GPUs."""
+        name = REPLICA + replica_id
+        if await self._is_started(name):
+            await self._actors.stop(name, STOP_S)
+        await self._remove(replica_id)
+
+    async def _is_started(self, name: str) -> bool:
+        # An actor that is starting its engine would not answer `stop` for minutes.
+        try:
+            await self._actors.call(name, "living")
+        except errors.Unavailable:
+            return False
+        return True
+
+    async def wait_until_replica_lost(self, replica_id: str) -> str:
+        """Wait until the process or engine has ended or hangs; return the reason.
+
+        Returns at once if the replica does not exist.
+        """
+        return await self._actors.wait_until_ended(REPLICA + replica_id)
+
+    async def sleep_replica(self, replica_id: str, level: int) -> None:
+        """Let the replica answer its requests, then put its engine to sleep at `level` (1 or 2)."""
+        await self._actors.call(REPLICA + replica_id, "sleep", level, timeout_s=SLEEP_S)
+
+    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+        """Wake the replica's engine; return once it has generated a token again."""
+        begun_s = time.monotonic()
+        await self._actors.call(REPLICA + replica_id, "wake", timeout_s=WAKE_S)
+        return events.ReplicaWoken(replica_id, time.monotonic() - begun_s)
+
+    async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
+        """Return the replica's present state."""
+        return await self._actors.call(REPLICA + replica_id, "report")
+
+    async def _try_to_remove(self, replica_id: str) -> None:
+        # A failure here must not hide the reason why the start failed; `_remove` runs again
+        # before the next start and after the next stop.
+        try:
+            await self._remove(replica_id)
+        except errors.Unavailable as error:
+            logger.warning("what is left of replica %s: %s", replica_id, error.message)
+
+    async def _remove(self, replica_id: str) -> None:
+        """Kill the replica's actor and free its GPUs."""
+        await self._actors.remove(REPLICA + replica_id)
+        await self._placements.release(replica_id)
 
     # The cluster
 
@@ -168,6 +276,10 @@ class RayCluster(ray_replicas.RayReplicas):
             int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         )
 
+    async def node_capacities(self) -> tuple[llm_spec.NodeCapacity, ...]:
+        """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
+        return await self._placements.node_capacities()
+
     async def nodes(self) -> tuple[str, ...]:
         """Return the ids of all living nodes. Raises Unavailable if Ray does not answer."""
-        return tuple(sorted(node["NodeID"] for node in await ray_replicas.living_nodes()))
+        return tuple(sorted(node["NodeID"] for node in await replica_placement.living_nodes()))

@@ -1,4 +1,4 @@
-"""The actor as a plain object in this process; test_ray_replicas.py has it in its own process."""
+"""The actor in this process; test_replica_placement.py has it in a process of its own."""
 
 from __future__ import annotations
 

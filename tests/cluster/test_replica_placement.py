@@ -12,10 +12,9 @@ import pytest
 import ray
 
 from meshserve import errors, tasks
-from meshserve.cluster import named_actors, ray_replicas
+from meshserve.cluster import named_actors, ray_cluster, replica_placement
 from meshserve.core.values import llm_spec
 from tests import support
-from tests.cluster import engines
 from tests.contracts import replicas as contract
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow]
@@ -25,13 +24,13 @@ SHARING = llm_spec.LlmSpec("tiny llm", "/weights", share="g")
 
 
 @pytest.fixture
-async def replicas(ray_session: Any, run_dir: str) -> AsyncIterator[Any]:  # noqa: ARG001 - it must run
-    replicas = ray_replicas.RayReplicas(engines.make, run_dir, "127.0.0.1")
+async def replicas(ray_session: Any, makers: ray_cluster.Makers) -> AsyncIterator[Any]:  # noqa: ARG001 - it must run
+    replicas = ray_cluster.RayCluster(makers)
     yield replicas
     await replicas.stop_replica(contract.REPLICA)
 
 
-class TestRayReplicas(contract.ReplicasContract):
+class TestRayClusterReplicas(contract.ReplicasContract):
     """Real servers around fake engines, in real processes."""
 
 
@@ -118,10 +117,10 @@ async def test_a_replica_can_be_stopped_while_it_starts(replicas: Any) -> None:
 
 
 async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_ones(
-    replicas: Any, run_dir: str
+    replicas: Any, makers: ray_cluster.Makers
 ) -> None:
     ready = await contract.start(replicas)
-    restarted = ray_replicas.RayReplicas(engines.make, run_dir, "127.0.0.1")
+    restarted = ray_cluster.RayCluster(makers)
     starting = tasks.spawn(
         replicas.start_replica(
             "other/0", llm_spec.LlmSpec("other", "slow"), llm_spec.ReplicaPlan()
@@ -141,13 +140,13 @@ async def test_a_restarted_controller_keeps_ready_replicas_and_ends_starting_one
 async def test_gpus_that_stay_taken_are_unavailable(
     replicas: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_replicas, "PLACED_S", 0.5)
+    monkeypatch.setattr(replica_placement, "PLACED_S", 0.5)
     with pytest.raises(
         errors.Unavailable, match=r"no room for its GPUs within 0.5 s: bundles of \[3\]"
     ):
         await replicas.start_replica(contract.REPLICA, contract.SPEC, llm_spec.ReplicaPlan((3,)))
     with pytest.raises(ValueError, match="Failed to look up"):
-        ray.util.get_placement_group(ray_replicas.REPLICA + contract.REPLICA)
+        ray.util.get_placement_group(replica_placement.GROUP + contract.REPLICA)
 
 
 async def free(replicas: Any, gpus: Any) -> Any:
@@ -188,7 +187,7 @@ async def visible_gpus(replicas: Any, replica_id: Any) -> Any:
         living.pid for living in await replicas.living_replicas() if living.replica_id == replica_id
     ]
     return (
-        await replicas._actors.call(ray_replicas.REPLICA + replica_id, "__ray_call__", _visible)
+        await replicas._actors.call(ray_cluster.REPLICA + replica_id, "__ray_call__", _visible)
         if pid
         else ""
     )
