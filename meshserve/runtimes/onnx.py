@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import mmap
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,7 @@ class SessionForm:
     signature: model.Signature
     output_types: tuple[tuple[str, str], ...]
     probe_shapes: tuple[tuple[int, ...], ...]
+    is_recurrent: bool
     probe: Mapping[str, np.ndarray] | None = field(compare=False)
     output_names: list[str] = field(compare=False)
     text_inputs: frozenset[str] = field(compare=False)
@@ -73,12 +75,17 @@ class SessionForm:
 
 
 def _form(
-    session: Any, signature: model.Signature, probe: Mapping[str, np.ndarray] | None
+    session: Any,
+    signature: model.Signature,
+    probe: Mapping[str, np.ndarray] | None,
+    *,
+    is_recurrent: bool,
 ) -> SessionForm:
     return SessionForm(
         signature=signature,
         output_types=tuple((node.name, node.type) for node in session.get_outputs()),
         probe_shapes=tuple(array.shape for array in (probe or {}).values()),
+        is_recurrent=is_recurrent,
         probe=probe,
         output_names=[spec.name for spec in signature.outputs],
         text_inputs=frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
@@ -171,6 +178,48 @@ class OnnxModel(model_runtime.LoadedModel):
         del self._session, self._run
 
 
+class RecurrentOnnxModel(OnnxModel):
+    """A session with LSTM or GRU, which end the process if they get no rows or no steps.
+
+    So do ONNX Runtime's up to 1.32 at least.
+    """
+
+    __slots__ = ()
+
+    def predict(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Run the session. Shapes and datatypes are the signature's.
+
+        Raises InvalidRequest for empty inputs, and if ONNX Runtime refuses the values.
+        """
+        for name, array in inputs.items():
+            if not array.size:
+                raise errors.InvalidRequest(
+                    f"input {name!r} is empty, which ONNX Runtime can't run recurrent models on"
+                )
+        return super().predict(inputs, outputs)
+
+
+def _model(session: Any, form: SessionForm) -> OnnxModel:
+    return RecurrentOnnxModel(session, form) if form.is_recurrent else OnnxModel(session, form)
+
+
+_RECURRENT = (b"\x04LSTM", b"\x03GRU")
+"""Names of operators as ONNX files have them, after their lengths."""
+
+
+def _has_recurrence(file: Path) -> bool:
+    """Return whether the file has an operator LSTM or GRU; rarely true without, by chance."""
+    if file.suffix == ".ort":
+        # FlatBuffers have the lengths of texts in four bytes.
+        names = tuple(bytes([name[0], 0, 0, 0]) + name[1:] for name in _RECURRENT)
+    else:
+        names = _RECURRENT
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as content:
+        return any(content.find(name) >= 0 for name in names)
+
+
 def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Decode]:
     """Return by output name how values that are not plain tensors become arrays."""
     decoders: dict[str, Decode] = {}
@@ -229,7 +278,10 @@ class OnnxRuntime(model_runtime.Runtime):
         file_name = str(spec.options.get("file", ""))
         key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching)
         form = _FORMS.get(key) if artifact.is_cached else None
-        return OnnxModel(session, form or _FORMS.put(key, _verify(session, spec)))
+        return _model(
+            session,
+            form or _FORMS.put(key, _verify(session, spec, is_recurrent=_has_recurrence(file))),
+        )
 
     def find_row_mixing(
         self,
@@ -245,11 +297,14 @@ class OnnxRuntime(model_runtime.Runtime):
         return onnx_rows.find_row_mixing(
             onnx_sessions.import_runtime(), file, loaded.probe
         ) or row_proof.find_difference(
-            lambda feed: loaded.predict(feed, ()), loaded.signature.inputs, loaded.probe
+            lambda feed: loaded.predict(feed, ()),
+            loaded.signature.inputs,
+            loaded.probe,
+            signatures.rows_max(spec, loaded.signature),
         )
 
 
-def _verify(session: Any, spec: model.ModelSpec) -> SessionForm:
+def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> SessionForm:
     """Return the form, with a signature that agrees with a prediction and the declaration."""
     nodes = session.get_outputs()
     for node in nodes:
@@ -269,7 +324,7 @@ def _verify(session: Any, spec: model.ModelSpec) -> SessionForm:
     signature = model.Signature(
         inputs, outputs, has_batch_dimension=has_rows, can_join=can_join, platform=PLATFORM
     )
-    return _form(session, signature, probed.inputs if probed else None)
+    return _form(session, signature, probed.inputs if probed else None, is_recurrent=is_recurrent)
 
 
 def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:
@@ -329,7 +384,9 @@ def _output_spec(node: Any, probed: probing.ProbeResult | None) -> model.TensorS
 def _probe(
     session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]
 ) -> probing.ProbeResult | None:
-    unverified = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
+    unverified = OnnxModel(
+        session, _form(session, model.Signature(inputs, ()), None, is_recurrent=False)
+    )
     try:
         return probing.probe(lambda feed: unverified.predict(feed, names), inputs)
     except probing.ProbeFailed:

@@ -28,14 +28,15 @@ ML_DOMAIN = "ai.onnx.ml"
 class WalkedTensors:
     """What is known of the tensors that the operators judged so far take and give.
 
-    `known` are the tensors with rows. `sizes` are those computed from shapes alone whose values
-    follow the number of rows; they may only be used as sizes.
+    `known` are the tensors with rows. `sizes` are those computed from shapes alone of which some
+    elements follow the number of rows, by name with a mask of these elements; they may only be used
+    as sizes.
     """
 
     opset: int
     known: dict[str, rules.Operand]
     values: tuple[Arrays, Arrays]
-    sizes: set[str]
+    sizes: dict[str, np.ndarray]
 
     def __init__(
         self, opset: int, known: dict[str, rules.Operand], values: tuple[Arrays, Arrays]
@@ -43,7 +44,7 @@ class WalkedTensors:
         self.opset = opset
         self.known = known
         self.values = values
-        self.sizes = set()
+        self.sizes = {}
 
     def shapes(self, name: str) -> rules.Shapes:
         """Return the tensor's shapes in both runs."""
@@ -59,11 +60,6 @@ class WalkedTensors:
         first = self.values[0].get(name)
         # Weights have no value in a run: they are the same in all of them.
         return rules.constant() if first is None else rules.constant(first.shape)
-
-    def is_equal(self, name: str) -> bool:
-        """Return whether both runs gave the tensor the same values."""
-        first, second = self.values[0][name], self.values[1][name]
-        return first.shape == second.shape and bool(np.array_equal(first, second))
 
 
 def check_rule(
@@ -121,13 +117,15 @@ class _Check:
             return listed
         if not self.has_input(position):
             return None
+        return self.constant_numbers(position)
+
+    def constant_numbers(self, position: int) -> list[int]:
+        """Return the numbers of an input that is no computed one. Raises RowsMix."""
         name = self.node.inputs[position]
-        if name in self.tensors.sizes or name in self.tensors.known:
-            raise rules.RowsMix("its axes are computed")
         value = self.tensors.values[0].get(name)
-        if value is None:
+        if value is None or name in self.tensors.sizes or name in self.tensors.known:
             raise rules.RowsMix("its axes are not known")
-        return [int(axis) for axis in value.ravel()]
+        return [int(number) for number in value.ravel()]
 
 
 def _check_row_wise(check: _Check) -> None:
@@ -200,7 +198,8 @@ def _check_gather_elements(check: _Check) -> None:
     value, index = check.input(0), check.input(1)
     rules.along(value, [check.number("axis", 0)])
     rules.along(index, [check.number("axis", 0) % max(index.rank, 1)])
-    if None not in (value.axis, index.axis) and value.axis != index.axis:
+    if index.axis is not None and value.axis != index.axis:
+        # Of a table it takes elements of the table's row with the number of the request's.
         raise rules.RowsMix("it takes elements of other rows")
 
 
@@ -271,11 +270,32 @@ def _check_topk(check: _Check) -> None:
 
 
 def _check_cumulative(check: _Check) -> None:
-    name = check.node.inputs[1]
-    value = check.tensors.values[0].get(name)
-    if value is None or name in check.tensors.known or name in check.tensors.sizes:
-        raise rules.RowsMix("its axis is not known")
-    rules.along(check.input(0), [int(value)])
+    rules.along(check.input(0), check.constant_numbers(1))
+
+
+def _check_triangle(check: _Check) -> None:
+    rules.along(check.input(0), [-2, -1])
+    rules.constants(check.inputs()[1:])
+
+
+def _check_pad(check: _Check) -> None:
+    """Check that nothing is added to the rows: one added and another taken away keep the number."""
+    value = check.input(0)
+    rules.same_size(value, check.output)
+    listed = check.node.attributes.get("pads")
+    pads = listed if isinstance(listed, list) else check.constant_numbers(1)
+    axes = check.constant_numbers(3) if check.has_input(3) else list(range(value.rank))
+    begins, ends = pads[: len(axes)], pads[len(axes) :]
+    rules.along(
+        value,
+        [axis for axis, *both in zip(axes, begins, ends, strict=True) if any(both)],
+    )
+
+
+def _check_resize(check: _Check) -> None:
+    rules.same_size(check.input(0), check.output)
+    if check.node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise rules.RowsMix("it crops, perhaps along the rows")
 
 
 def _check_quantization(check: _Check) -> None:
@@ -350,17 +370,17 @@ _RULES: dict[str, Callable[[_Check], None]] = {
     "MatMul": _check_matmul,
     "MatMulInteger": _check_quantized_matmul,
     "OneHot": _check_one_hot,
-    "Pad": _check_same_size,
+    "Pad": _check_pad,
     "QLinearMatMul": _check_quantized_matmul,
     "QuantizeLinear": _check_quantization,
     "RNN": _check_recurrent,
-    "Resize": _check_same_size,
+    "Resize": _check_resize,
     "Slice": _check_slice,
     "Softmax": _check_softmax,
     "Split": _check_split,
     "Tile": _check_same_size,
     "TopK": _check_topk,
     "Transpose": _check_transpose,
-    "Trilu": _check_same_size,
+    "Trilu": _check_triangle,
     "Upsample": _check_same_size,
 }

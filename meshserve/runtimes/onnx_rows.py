@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from meshserve.runtimes import datatypes, onnx_graph, onnx_operators, row_proof
+from meshserve.runtimes import datatypes, onnx_graph, onnx_operators, onnx_sizes, row_proof
 from meshserve.runtimes import row_rules as rules
 
 SIZE_MAX = 64 << 20
@@ -118,6 +118,9 @@ def _add(tensors: onnx_operators.WalkedTensors, node: onnx_graph.Node) -> None:
     domain = "" if node.domain in _DEFAULT_DOMAINS else node.domain
     if domain not in ("", onnx_operators.ML_DOMAIN) or node.kind in _NEVER:
         raise rules.RowsMix("it is not known to keep rows apart")
+    if node.kind == "Dropout" and len(node.inputs) > _TRAINING and node.inputs[_TRAINING]:
+        # Checked for constants too: what is drawn anew in each run is no constant.
+        raise rules.RowsMix("it behaves as in training")
     if node.kind in ("Shape", "Size"):
         _add_sizes(tensors, node)
         return
@@ -132,14 +135,34 @@ def _add(tensors: onnx_operators.WalkedTensors, node: onnx_graph.Node) -> None:
         tensors.known[node.outputs[0]] = rules.rows_of(((rules.ROWS[0],), (rules.ROWS[1],)))
         return
     outputs = {name: rules.rows_of(tensors.shapes(name)) for name in node.outputs if name}
+    _check_sizes(tensors, node, outputs[node.outputs[0]])
     onnx_operators.check_rule(tensors, node, domain, outputs)
     tensors.known.update(outputs)
 
 
 def _add_sizes(tensors: onnx_operators.WalkedTensors, node: onnx_graph.Node) -> None:
     for name in node.outputs:
-        if not np.array_equal(tensors.values[0][name], tensors.values[1][name]):
-            tensors.sizes.add(name)
+        first, second = tensors.values[0][name], tensors.values[1][name]
+        if first.shape != second.shape:
+            raise rules.RowsMix("the number of dimensions depends on the number of rows")
+        _keep_mask(tensors, name, np.asarray(first != second))
+
+
+def _keep_mask(tensors: onnx_operators.WalkedTensors, name: str, mask: np.ndarray) -> None:
+    if mask.any():
+        tensors.sizes[name] = mask
+
+
+def _check_sizes(
+    tensors: onnx_operators.WalkedTensors, node: onnx_graph.Node, output: rules.Operand
+) -> None:
+    """Check that sizes which follow the rows set the batch axis alone. Raises RowsMix."""
+    for place, name in enumerate(node.inputs):
+        if name not in tensors.sizes:
+            continue
+        if (node.kind, place) not in _PLACES_OF_SIZES or "axes" in node.attributes:
+            raise rules.RowsMix("a value depends on the number of rows")
+        onnx_sizes.check_places(tensors.sizes[name], output)
 
 
 def _add_without_rows(
@@ -148,27 +171,31 @@ def _add_without_rows(
     """Add the outputs of an operator that takes constants, and sizes perhaps."""
     if not any(name in tensors.sizes for name in names):
         return
-    is_filling = node.kind == "ConstantOfShape" or (
-        node.kind in ("Expand", "Tile") and names[0] not in tensors.sizes
-    )
-    if not is_filling and node.kind not in _SIZE_OPERATORS:
-        raise rules.RowsMix("a value depends on the number of rows")
-    for name in filter(None, node.outputs):
-        first, second = tensors.shapes(name)
-        if is_filling and first != second:
-            tensors.known[name] = rules.rows_of((first, second))
-        elif not tensors.is_equal(name):
-            tensors.sizes.add(name)
+    name = node.outputs[0]
+    first, second = tensors.shapes(name)
+    if node.kind in ("ConstantOfShape", "Expand", "Tile") and first != second:
+        output = rules.rows_of((first, second))
+        _check_sizes(tensors, node, output)
+        tensors.known[name] = output
+        return
+    if first != second:
+        raise rules.RowsMix("the number of sizes depends on the number of rows")
+    _keep_mask(tensors, name, onnx_sizes.follow(node, tensors.sizes, tensors.values[0], name))
 
 
-_NEVER = rules.names_in("If Loop Scan SequenceMap RandomNormal RandomUniform Bernoulli Multinomial")
+_TRAINING = 2
+"""The input of Dropout that says whether it behaves as in training."""
 
-_TAKING_SIZES = rules.names_in("Reshape Expand Tile Slice Pad Resize Upsample Unsqueeze Squeeze")
-
-_SIZE_OPERATORS = rules.names_in(
+_NEVER = rules.names_in(
     """
-    Gather Concat Slice Unsqueeze Squeeze Cast Add Sub Mul Div Identity Reshape Equal Where
-    ReduceProd Neg Max Min Mod Floor Ceil
+    If Loop Scan SequenceMap RandomNormal RandomUniform RandomNormalLike RandomUniformLike
+    Bernoulli Multinomial
     """
 )
-"""Operators with which exporters compute shapes."""
+
+_PLACES_OF_SIZES = frozenset(
+    {("Reshape", 1), ("Expand", 1), ("Tile", 1), ("Resize", 3), ("ConstantOfShape", 0)}
+)
+"""Inputs that are sizes of the output, by operator and place."""
+
+_TAKING_SIZES = rules.names_in("Reshape Expand Tile Slice Pad Resize Upsample Unsqueeze Squeeze")

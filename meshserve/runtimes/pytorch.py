@@ -95,14 +95,17 @@ class TorchRuntime(model_runtime.Runtime):
         self,
         loaded: model_runtime.LoadedModel,
         artifact: model_runtime.Artifact,  # noqa: ARG002 the program is in memory
-        spec: model.ModelSpec,  # noqa: ARG002 as above
+        spec: model.ModelSpec,
     ) -> str | None:
         """Return None if the program's operators and numbers show that rows are kept apart."""
         assert isinstance(loaded, torch_model.TorchModel), "a model of another runtime"
         if loaded.probe is None:
             return "the model took no made-up inputs"
         return loaded.find_row_mixing(loaded.probe) or row_proof.find_difference(
-            lambda feed: loaded.predict(feed, ()), loaded.signature.inputs, loaded.probe
+            lambda feed: loaded.predict(feed, ()),
+            loaded.signature.inputs,
+            loaded.probe,
+            signatures.rows_max(spec, loaded.signature),
         )
 
 

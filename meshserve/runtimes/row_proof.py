@@ -6,6 +6,8 @@ This is the second half of a proof; a walk over the model's operators is the fir
 
 from __future__ import annotations
 
+import enum
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,14 +17,30 @@ from meshserve.core.values import model
 from meshserve.runtimes import datatypes, probing
 
 ROWS = 4
+"""Rows of most sets."""
+
+COUNTS = (2, 7, 16, 40, 100)
+"""Rows of further sets, because a model may do otherwise from some number of rows on."""
+
+ALONE_MAX = 4
+"""Of bigger sets so many rows are run alone; the others are compared in two orders."""
 
 SECONDS_MAX = 5.0
 """After this time no further sets are run, if two were."""
+
+COUNT_SECONDS_MAX = 1.0
+"""A further set that would take longer is left out, and so are bigger ones."""
+
+ELEMENTS_MAX = 1 << 21
+"""Elements of a further set's inputs: what a model makes of them is bigger, and is in memory too.
+"""
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
 REFUSES_SEVERAL = "the model refuses several rows, each of which it takes alone"
+
+TAKES_UNEQUAL = "its inputs may have unequal numbers of rows"
 
 _FLOAT_SCALES = (1.0, 300.0, 1e-3, 0.0)
 _INTEGER_BOUNDS = (2, 10, 300, 5000)
@@ -35,30 +53,135 @@ of float32 grow with the depth of a model, to some 1e-4 of the largest value in 
 """
 
 
-def find_difference(run: Run, inputs: Sequence[model.TensorSpec], probe: Arrays) -> str | None:
+class Kind(enum.Enum):
+    """What random numbers of a set are: of both signs, with gaps in some rows, or positive."""
+
+    SIGNED = "signed"
+    WITH_GAPS = "with gaps"
+    POSITIVE = "positive"
+
+
+_PLAIN = ((_FLOAT_SCALES[0], _INTEGER_BOUNDS[0]), Kind.SIGNED)
+
+
+def find_difference(
+    run: Run, inputs: Sequence[model.TensorSpec], probe: Arrays, rows_max: int = ROWS
+) -> str | None:
     """Return None if all sets that the model takes agree, else what does not.
 
-    `probe` are inputs of one row that the model takes; sets have its sizes.
+    `probe` are inputs of one row that the model takes; sets have its sizes. `rows_max` is the most
+    rows that will be joined.
     """
-    random = np.random.default_rng(0)
-    began_s = time.monotonic()
-    compared = 0
-    for has_nan in (False, True):
-        for scales in zip(_FLOAT_SCALES, _INTEGER_BOUNDS, strict=True):
-            if compared > 1 and time.monotonic() > began_s + SECONDS_MAX:
+    return _Proof(run, inputs, probe).find_difference(rows_max)
+
+
+class _Proof:
+    """The sets of one model that were run so far."""
+
+    def __init__(self, run: Run, inputs: Sequence[model.TensorSpec], probe: Arrays) -> None:
+        self._run = run
+        self._inputs = inputs
+        self._sizes = {spec.name: probe[spec.name].shape[1:] for spec in inputs}
+        self._random = np.random.default_rng(0)
+        self._began_s = time.monotonic()
+        self._compared = 0
+
+    def find_difference(self, rows_max: int) -> str | None:
+        scales = list(zip(_FLOAT_SCALES, _INTEGER_BOUNDS, strict=True))
+        for kind in Kind:
+            for scale in scales:
+                if self._is_late():
+                    return None
+                reason = self._compare(self._draw(ROWS, scale, kind))
+                if reason:
+                    return reason
+        if not self._compared:
+            return "the model takes no random inputs of several rows"
+        return self._find_unequal() or self._find_dependence_on_count(rows_max)
+
+    def _is_late(self) -> bool:
+        return self._compared > 1 and time.monotonic() > self._began_s + SECONDS_MAX
+
+    def _find_unequal(self) -> str | None:
+        """Return a reason if the model uses inputs of which one has more rows than the others.
+
+        Their first dimensions are then no batch, as in a search of each row in another input.
+        """
+        names = self._used_inputs() if len(self._sizes) > 1 else []
+        for name in names[1:]:
+            feeds, more = self._draw(ROWS, *_PLAIN), self._draw(ROWS + 1, *_PLAIN)
+            if not isinstance(probing.attempt(self._run, {**feeds, name: more[name]}), Exception):
+                return TAKES_UNEQUAL
+        return None
+
+    def _used_inputs(self) -> list[str]:
+        """Return the inputs whose values change an output; others may have any number of rows."""
+        feeds, others = self._draw(ROWS, *_PLAIN), self._draw(ROWS, *_PLAIN)
+        before = probing.attempt(self._run, feeds)
+        used = []
+        for name in feeds:
+            after = probing.attempt(self._run, {**feeds, name: others[name]})
+            # A model that refuses the values shows nothing: the input counts as one that is used.
+            if isinstance(before, Exception) or isinstance(after, Exception):
+                return list(feeds)
+            if not all(np.array_equal(after[key], array) for key, array in before.items()):
+                used.append(name)
+        return used
+
+    def _find_dependence_on_count(self, rows_max: int) -> str | None:
+        """Return a reason if rows are no more apart in sets of another number of rows."""
+        row_elements = sum(math.prod(sizes) for sizes in self._sizes.values())
+        row_s = 0.0
+        for rows in (*(count for count in COUNTS if count < rows_max), rows_max):
+            began_s = time.monotonic()
+            if rows * row_elements > ELEMENTS_MAX or rows * row_s > COUNT_SECONDS_MAX:
                 return None
-            feeds = {
-                spec.name: _values(
-                    random, spec, probe[spec.name].shape[1:], scales, has_nan=has_nan
-                )
-                for spec in inputs
-            }
-            verdict = _compare(run, feeds, random.permutation(ROWS))
-            if verdict is None:
-                compared += 1
-            elif verdict:
-                return verdict
-    return None if compared else "the model takes no random inputs of several rows"
+            reason = self._compare(self._draw(rows, *_PLAIN))
+            if reason:
+                return f"with {rows} rows: {reason}"
+            row_s = (time.monotonic() - began_s) / rows
+        return None
+
+    def _draw(self, rows: int, scale: tuple[float, int], kind: Kind) -> dict[str, np.ndarray]:
+        drawn = {
+            spec.name: _values(
+                self._random, spec, (rows, *self._sizes[spec.name]), scale, kind=kind
+            )
+            for spec in self._inputs
+        }
+        for array in drawn.values():
+            # A model that writes to its inputs would change the rows for its next run.
+            array.flags.writeable = False
+        return drawn
+
+    def _compare(self, feeds: Arrays) -> str | None:
+        """Return None if rows agree or the model takes no such rows, else a reason."""
+        rows = len(next(iter(feeds.values())))
+        order = self._random.permutation(rows)
+        # The first and the last row, and others at random.
+        chosen = sorted({0, rows - 1, *map(int, order[: ALONE_MAX - 2])})
+        picked = list(range(rows)) if rows <= ALONE_MAX else chosen
+        alone = _run_alone(self._run, feeds, picked)
+        if alone is None:
+            return None
+        joined = probing.attempt(self._run, feeds)
+        if isinstance(joined, Exception):
+            return REFUSES_SEVERAL
+        mixed = {name: np.ascontiguousarray(array[order]) for name, array in feeds.items()}
+        shuffled = probing.attempt(self._run, mixed)
+        if isinstance(shuffled, Exception):
+            return REFUSES_SEVERAL
+        self._compared += 1
+        for name, array in joined.items():
+            if array.shape[:1] != (rows,) or shuffled[name].shape != array.shape:
+                return f"output {name!r} has not one row for each row of the inputs"
+            single = [answer[name] for answer in alone]
+            if any(one.shape != (1, *array.shape[1:]) for one in single):
+                return f"output {name!r} has another shape for several rows"
+            is_same = is_close(np.concatenate(single), array[picked])
+            if not (is_same and is_close(array[order], shuffled[name])):
+                return f"output {name!r} of a row depends on the other rows"
+        return None
 
 
 def several_rows(probe: Arrays, rows: int) -> dict[str, np.ndarray]:
@@ -66,34 +189,10 @@ def several_rows(probe: Arrays, rows: int) -> dict[str, np.ndarray]:
     return {name: np.repeat(array, rows, axis=0) for name, array in probe.items()}
 
 
-def _compare(run: Run, feeds: Arrays, order: np.ndarray) -> str | None:
-    """Return None if rows agree, a reason if they differ, or "" if the model takes no such rows."""
-    alone = _run_alone(run, feeds)
-    if alone is None:
-        return ""
-    joined = probing.attempt(run, feeds)
-    if isinstance(joined, Exception):
-        return REFUSES_SEVERAL
-    mixed = {name: np.ascontiguousarray(array[order]) for name, array in feeds.items()}
-    shuffled = probing.attempt(run, mixed)
-    if isinstance(shuffled, Exception):
-        return REFUSES_SEVERAL
-    for name, array in joined.items():
-        if array.shape[:1] != (ROWS,) or shuffled[name].shape != array.shape:
-            return f"output {name!r} has not one row for each row of the inputs"
-        single = [answer[name] for answer in alone]
-        if any(one.shape != (1, *array.shape[1:]) for one in single):
-            return f"output {name!r} has another shape for several rows"
-        expected = np.concatenate(single)
-        if not (is_close(expected, array) and is_close(expected[order], shuffled[name])):
-            return f"output {name!r} of a row depends on the other rows"
-    return None
-
-
-def _run_alone(run: Run, feeds: Arrays) -> list[Arrays] | None:
-    """Return the answers to each row alone, or None if the model refuses one."""
+def _run_alone(run: Run, feeds: Arrays, rows: Sequence[int]) -> list[Arrays] | None:
+    """Return the answers to each of these rows alone, or None if the model refuses one."""
     answers = []
-    for row in range(ROWS):
+    for row in rows:
         one = {name: array[row : row + 1] for name, array in feeds.items()}
         answer = probing.attempt(run, one)
         if isinstance(answer, Exception):
@@ -137,20 +236,21 @@ def describe_difference(left: np.ndarray, right: np.ndarray) -> str:
 def _values(
     random: np.random.Generator,
     spec: model.TensorSpec,
-    sizes: tuple[int, ...],
+    shape: tuple[int, ...],
     scales: tuple[float, int],
     *,
-    has_nan: bool,
+    kind: Kind,
 ) -> np.ndarray:
     scale, bound = scales
-    shape = (ROWS, *sizes)
     dtype = datatypes.NUMPY_TYPES[spec.datatype]
     if spec.datatype == "BYTES":
         words = np.array([f"w{number}".encode() for number in range(bound)], np.object_)
         return np.asarray(words[random.integers(0, bound, shape)])
     if spec.datatype == "BF16" or dtype.kind == "f":
         numbers = (random.standard_normal(shape) * scale).astype(np.float32)
-        if has_nan:
+        if kind is Kind.POSITIVE:
+            numbers = np.abs(numbers)
+        if kind is Kind.WITH_GAPS:
             # Some rows only, so that a row beside a missing value shows what it does to others.
             numbers[:: ROWS - 1] = np.nan
         if spec.datatype == "BF16":
@@ -159,5 +259,5 @@ def _values(
     if dtype.kind == "b":
         return random.integers(0, 2, shape).astype(dtype)
     largest = min(bound, int(np.iinfo(dtype).max))
-    smallest = -largest if has_nan and dtype.kind == "i" else 0
+    smallest = -largest if kind is Kind.WITH_GAPS and dtype.kind == "i" else 0
     return random.integers(smallest, largest, shape).astype(dtype)

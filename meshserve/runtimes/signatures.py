@@ -181,3 +181,8 @@ def rows_joined(
     has_owner_word = spec.batching is True
     has_rows = have_rows(tensors) and (is_batchable or has_owner_word)
     return has_rows, has_rows and spec.batching is not False and (has_owner_word or is_known)
+
+
+def rows_max(spec: model.ModelSpec, signature: model.Signature) -> int:
+    """Return the most rows that one joined run takes."""
+    return min(spec.max_batch_size, signature.rows_max or spec.max_batch_size)

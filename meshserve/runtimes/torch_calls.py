@@ -79,6 +79,11 @@ class Recording:
         return result
 
 
+def is_random(operator: Any) -> bool:
+    """Return whether equal calls of the operator give different results."""
+    return any(tag.name == "nondeterministic_seeded" for tag in operator.tags)
+
+
 def tensors_in(value: Any) -> Sequence[SeenTensor]:
     """Return the tensors of an argument, in their order."""
     if isinstance(value, SeenTensor):

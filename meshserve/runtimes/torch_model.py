@@ -64,6 +64,7 @@ class TorchModel(model_runtime.LoadedModel):
         self._running: set[object] = set()
         self._still_read: list[Any] = []
         self._weights = program.weights
+        self._is_pure = program.is_pure
 
     def _capabilities(self, _program: TorchProgram) -> model_runtime.Capabilities:
         # Modules without gradients may be called by several threads.
@@ -122,6 +123,8 @@ class TorchModel(model_runtime.LoadedModel):
 
         `probe` are inputs of one row that the program takes.
         """
+        if not self._is_pure:
+            return "a run changes attributes of the module"
         feeds = [row_proof.several_rows(probe, rows) for rows in row_rules.ROWS]
         first, second = (
             [self._tensor(feed[name], is_bf16) for name, is_bf16 in self._inputs] for feed in feeds

@@ -18,7 +18,7 @@ class Step:
     """One operator in both runs, with the operands that it takes and gives.
 
     `sizes` are tensors that follow the number of rows; they may only become numbers, which in turn
-    may only be sizes.
+    may only be sizes. `written` are the arguments that the operator changes.
     """
 
     def __init__(
@@ -33,7 +33,13 @@ class Step:
         self.sizes = sizes
         self.first = first
         self.second = second
-        self.is_in_place = first.operator._schema.is_mutable  # noqa: SLF001 the only description of operators
+        schema = first.operator._schema  # noqa: SLF001 the only description of operators
+        self.is_in_place = schema.is_mutable
+        self.written = [
+            argument.name
+            for argument in schema.arguments
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
         self.name = name.removesuffix("_") if self.is_in_place else name
 
     def all_tensors(self, call: torch_calls.Call) -> list[torch_calls.SeenTensor]:
@@ -133,6 +139,8 @@ _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 def check_rule(step: Step, outputs: list[rules.Operand]) -> None:
     """Check the operator by the rule of its kind. Raises RowsMix, also if it has none."""
     name, output = step.name, outputs[0]
+    if name == "where" and not step.operands("self"):
+        raise rules.RowsMix("it numbers the rows")
     if name in _ELEMENTWISE:
         rules.elementwise(step.inputs(), output)
     elif name in _DROPOUTS:
@@ -142,8 +150,19 @@ def check_rule(step: Step, outputs: list[rules.Operand]) -> None:
         rules.regrouped(step.one("self", "input"), output)
     elif name in _KEEPING_SIZE:
         rules.same_size(step.one("self"), output)
+        _check_pad(step)
     elif name not in _PERMUTING:
         _find_rule(name)(step)
+
+
+def _check_pad(step: Step) -> None:
+    """Check that nothing is added to the rows: one added and another taken away keep the number."""
+    pads, value = step.value("pad"), step.one("self")
+    if not isinstance(pads, list):
+        return
+    # Two numbers a dimension, from the last one on.
+    changed = [place // 2 for place, size in enumerate(pads) if size]
+    rules.along(value, [-1 - place for place in changed])
 
 
 def _find_rule(name: str) -> Callable[[Step], None]:
@@ -248,7 +267,8 @@ def _check_gather(step: Step) -> None:
     value, index = step.one("self"), step.one("index")
     rules.along(value, [step.value("dim")])
     rules.along(index, [step.value("dim")])
-    if None not in (value.axis, index.axis) and value.axis != index.axis:
+    if index.axis is not None and value.axis != index.axis:
+        # Of a table it takes elements of the table's row with the number of the request's.
         raise rules.RowsMix("it takes elements of other rows")
 
 

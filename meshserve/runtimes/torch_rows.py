@@ -100,11 +100,18 @@ def _judge(
 ) -> None:
     """Check one operator, and add what it returns to `known`. Raises RowsMix."""
     first, second = calls
-    name = str(first.operator).split(".")[1]
+    library, name = str(first.operator).split(".")[:2]
     try:
+        _check_library(library)
         _check(torch_operators.Step(known, sizes, first, second, name))
     except rules.RowsMix as mix:
         raise rules.RowsMix(f"{name}: {mix}") from None
+
+
+def _check_library(library: str) -> None:
+    # Operators of other libraries may have the names of torch's, and do something else.
+    if library != "aten":
+        raise rules.RowsMix("it is not known to keep rows apart")
 
 
 def _check(step: torch_operators.Step) -> None:
@@ -116,13 +123,12 @@ def _check(step: torch_operators.Step) -> None:
         _add_sizes(step, has_rows=has_rows)
         return
     _check_arguments(step)
+    _check_written(step)
     if not results and has_rows and step.name not in _QUERIES:
         raise rules.RowsMix("a number is taken out of the rows")
     if not has_rows:
         _add_constants(step, results)
         return
-    if step.is_in_place and inputs[0].axis is None:
-        raise rules.RowsMix("it changes a tensor that outlives the run")
     outputs = []
     for one, other in results:
         outputs.append(rules.rows_of((one.shape, other.shape)))
@@ -149,10 +155,18 @@ def _check_arguments(step: torch_operators.Step) -> None:
         raise rules.RowsMix("a number in it depends on the number of rows")
 
 
+def _check_written(step: torch_operators.Step) -> None:
+    """Check that the operator changes rows alone: others, such as counters, outlive the run."""
+    if any(value.axis is None for name in step.written for value in step.operands(name)):
+        raise rules.RowsMix("it changes a tensor that may outlive the run")
+
+
 def _add_constants(
     step: torch_operators.Step, results: list[tuple[torch_calls.SeenTensor, torch_calls.SeenTensor]]
 ) -> None:
     """Add the results of an operator that took no rows."""
+    if torch_calls.is_random(step.first.operator):
+        raise rules.RowsMix("it is drawn anew in each run")
     for one, other in results:
         if one.shape != other.shape:
             if step.name not in _FACTORIES | {"expand", "repeat"}:

@@ -284,3 +284,22 @@ def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path: Path) ->
     assert ours(path, inputs=(narrow,)).signature.inputs == (narrow,)
     assert not ours(path, inputs=(narrow,)).signature.has_batch_dimension
     assert ours(path).signature == whole
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_an_empty_sequence_is_refused_where_it_would_end_the_process(
+    tmp_path: Path, kind: str, gates: int
+) -> None:
+    weights = {"W": np.ones((1, 4 * gates, 3)), "R": np.ones((1, 4 * gates, 4))}
+    path = save(
+        tmp_path / "m.onnx",
+        [(kind, ["x", "W", "R"], ["y"], {"hidden_size": 4})],
+        [("x", TensorProto.FLOAT, ["t", "n", 3])],
+        [("y", TensorProto.FLOAT, None)],
+        {name: array.astype(np.float32) for name, array in weights.items()},
+    )
+    loaded = contract.load(path)
+    assert loaded.predict({"x": np.ones((2, 1, 3), np.float32)}, ())["y"].shape == (2, 1, 1, 4)
+    for shape in ((2, 0, 3), (0, 1, 3)):
+        with pytest.raises(errors.InvalidRequest, match="input 'x' is empty"):
+            loaded.predict({"x": np.ones(shape, np.float32)}, ())

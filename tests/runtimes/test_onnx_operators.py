@@ -20,6 +20,12 @@ from tests.runtimes.onnx_walks import PROBE, WEIGHTS, X, Y, mixing, node
         [node("Gemm", "x", "w", "b", transB=1)],
         [node("Add", "x", "b")],
         [node("CumSum", "x", "one")],
+        [node("Pad", "x", "wider")],
+        [
+            helper.make_node("Unsqueeze", ["x", "one_axis"], ["u"]),
+            helper.make_node("Trilu", ["u"], ["t"]),
+            node("Squeeze", "t", "one_axis"),
+        ],
         [node("Gather", "x", "order", axis=1)],
         [
             helper.make_node("ReduceMean", ["x"], ["m"], axes=[1]),
@@ -28,7 +34,8 @@ from tests.runtimes.onnx_walks import PROBE, WEIGHTS, X, Y, mixing, node
     ],
 )
 def test_operators_that_keep_rows_apart_are_shown(tmp_path: Path, operators: list[Any]) -> None:
-    assert mixing(onnx_files.graph(tmp_path / "m.onnx", operators, X, Y, WEIGHTS)) is None
+    more = {"wider": np.array([0, 1, 0, -1]), "one_axis": np.array([1])}
+    assert mixing(onnx_files.graph(tmp_path / "m.onnx", operators, X, Y, WEIGHTS | more)) is None
 
 
 @pytest.mark.parametrize(
@@ -65,12 +72,37 @@ def test_operators_that_keep_rows_apart_are_shown(tmp_path: Path, operators: lis
             ],
             "Slice",
         ),
+        ([node("Trilu", "x")], "Trilu: it works along the rows"),
+        ([node("Pad", "x", "shift")], "Pad: it works along the rows"),
+        (
+            [
+                helper.make_node("Cast", ["x"], ["i"], to=INT64),
+                node("GatherElements", "table", "i", axis=1),
+            ],
+            "GatherElements: it takes elements of other rows",
+        ),
+        (
+            [helper.make_node("RandomNormalLike", ["b"], ["r"]), node("Add", "x", "r")],
+            "RandomNormalLike",
+        ),
+        (
+            [helper.make_node("Dropout", ["b", "half", "yes"], ["r"]), node("Add", "x", "r")],
+            "Dropout",
+        ),
     ],
 )
 def test_operators_that_mix_rows_are_named(
     tmp_path: Path, operators: list[Any], words: str
 ) -> None:
-    more = {"zero_axis": np.array(0), "back": np.array([-1]), "end": np.array([-100])}
+    more = {
+        "zero_axis": np.array(0),
+        "back": np.array([-1]),
+        "end": np.array([-100]),
+        "shift": np.array([1, 0, -1, 0]),
+        "table": onnx_files.weight(64, 8),
+        "half": np.array(0.5, np.float32),
+        "yes": np.ones((), bool),
+    }
     path = onnx_files.graph(tmp_path / "m.onnx", operators, X, Y, WEIGHTS | more)
     assert words in (mixing(path) or "rows were taken to be apart")
 

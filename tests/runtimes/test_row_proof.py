@@ -14,7 +14,7 @@ PROBE = {"x": np.ones((1, 4), np.float32)}
 
 
 def difference(function: Callable[[Array], Array]) -> str | None:
-    return row_proof.find_difference(lambda feed: {"y": function(feed["x"])}, X, PROBE)
+    return row_proof.find_difference(lambda feed: {"y": function(feed["x"])}, X, PROBE, 256)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,10 @@ def follow(x: Array) -> Array:
         lambda x: x[:1],
         lambda x: x if len(x) > 1 else x + 1,
         lambda x: x.reshape(-1),
+        lambda x: x + len(x) // 8,
+        lambda x: x + min(len(x), 5),
+        lambda x: x * (1 + (len(x) > 100)),
+        lambda x: x / np.abs(x).max() if (x > 0).all() else x,
         follow,
     ],
 )
@@ -60,6 +64,41 @@ def test_inputs_are_independent_of_each_other() -> None:
         return {"y": apart.argmin(1)}
 
     assert row_proof.find_difference(nearest, inputs, PROBE | {"z": PROBE["x"]})
+
+
+def test_inputs_with_unequal_numbers_of_rows_have_no_batch() -> None:
+    inputs = (*X, model.TensorSpec("z", "FP32", (-1, 4)))
+    feeds = PROBE | {"z": PROBE["x"]}
+    assert (
+        row_proof.find_difference(lambda feed: {"y": feed["x"] + feed["z"]}, inputs, feeds) is None
+    )
+    assert row_proof.find_difference(lambda feed: {"y": feed["x"]}, inputs, feeds) is None
+
+    def add_first(feed: row_proof.Arrays) -> row_proof.Arrays:
+        return {"y": feed["x"] + 0.0001 * feed["z"][: len(feed["x"])]}
+
+    unequal = row_proof.find_difference(add_first, inputs, feeds)
+    assert unequal == row_proof.TAKES_UNEQUAL
+
+
+def test_no_more_rows_are_tried_than_will_be_joined() -> None:
+    counts = set()
+
+    def note(x: Array) -> Array:
+        counts.add(len(x))
+        return x
+
+    assert row_proof.find_difference(lambda feed: {"y": note(feed["x"])}, X, PROBE, 20) is None
+    assert counts == {1, 2, 4, 7, 16, 20}
+
+
+def test_a_model_that_writes_to_its_inputs_is_seen_as_it_is() -> None:
+    def add_one(feed: row_proof.Arrays) -> row_proof.Arrays:
+        x = feed["x"] if feed["x"].flags.writeable else feed["x"].copy()
+        x += 1
+        return {"y": x}
+
+    assert row_proof.find_difference(add_one, X, PROBE) is None
 
 
 def test_a_model_that_takes_no_random_rows_shows_nothing() -> None:

@@ -37,6 +37,7 @@ def image_net() -> Module:
     )
 
 
+TABLE = torch.arange(64.0).reshape(8, 8)
 IMAGES = torch.ones(2, 1, 8, 8)
 
 
@@ -51,6 +52,8 @@ IMAGES = torch.ones(2, 1, 8, 8)
         (Function(lambda x: torch.cat([x, x[:, :1]], 1)), X),
         (Function(lambda x: x - x.mean(1, keepdim=True)), X),
         (Function(lambda x: x.max(1)), X),
+        (Function(lambda x: torch.nn.functional.pad(x, [1, 0])), X),
+        (Function(lambda x: x.clone().mul_(2)), X),
         (Function(lambda x: torch.bmm(x, x.transpose(1, 2)).softmax(-1)), SERIES),
     ],
 )
@@ -70,6 +73,14 @@ def test_operators_that_keep_rows_apart_are_shown(module: Module, example: torch
         (Function(lambda x: x + torch.rand_like(x)), [X], "rand_like: it is not known"),
         (Function(lambda x: torch.cdist(x, x)), [X], "cdist: "),
         (Function(lambda x, i: x[i]), [X, torch.zeros(2, dtype=torch.int64)], "index: "),
+        (Function(lambda x: torch.nn.functional.pad(x, [0, 0, 1, -1])), [X], "pad: "),
+        (Function(lambda x: x[torch.where(x[:, 0] > 0)[0]]), [X], "rows"),
+        (Function(lambda x: x + torch.randn(4)), [X], "randn: it is drawn anew in each run"),
+        (
+            Function(lambda i: torch.gather(TABLE, 1, i)),
+            [torch.zeros(2, 3, dtype=torch.int64)],
+            "gather: it takes elements of other rows",
+        ),
         (torch.nn.MultiheadAttention(4, 1), [SERIES] * 3, ""),
     ],
 )

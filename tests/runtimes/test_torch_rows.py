@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.runtimes import pytorch
 from tests.runtimes.torch_walks import (
     Function,
     Module,
@@ -70,3 +74,40 @@ def test_a_state_that_outlives_a_run_shows_nothing() -> None:
             return torch.add(x, last)
 
     assert mixing(traced(Keeping(), X), X) is not None
+
+
+class CallsInBuffer(Module):
+    """Adds how often it was called, which it keeps in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.full((1,), 1e6))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.calls += 1  # type: ignore[operator,assignment]
+        return x + self.calls  # type: ignore[operator]
+
+
+class CallsInAttribute(Module):
+    """Adds how often it was called, which it keeps in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: int = 1_000_000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return x + self.count
+
+
+def test_a_module_that_counts_its_calls_does_not_keep_them_apart(tmp_path: Path) -> None:
+    reason = mixing(traced(CallsInBuffer(), X), X)
+    assert reason == "add_: it changes a tensor that may outlive the run"
+    scripted(CallsInAttribute()).save(str(tmp_path / "model.pt"))
+    artifact = model_runtime.Artifact(tmp_path, "sha256:0", 1)
+    inputs = (model.TensorSpec("x", "FP32", (-1, 4)),)
+    spec = model.ModelSpec(model.ModelId("m"), "", inputs=inputs)
+    runtime = pytorch.TorchRuntime()
+    loaded = runtime.load(artifact, spec, "cpu")
+    reason = runtime.find_row_mixing(loaded, artifact, spec)
+    assert reason == "a run changes attributes of the module"

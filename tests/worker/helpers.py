@@ -60,7 +60,11 @@ class FakeStorage:
         if self.failure is not None:
             raise self.failure
         path = self.folder / uri
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".py", ".onnx", ".pt")]
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix in (".py", ".onnx", ".pt", ".pt2")
+        ]
         content = b"".join(file.read_bytes() for file in files)
         if not content:
             raise errors.LoadFailed(f"there is nothing at {uri}")

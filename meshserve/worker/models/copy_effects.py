@@ -15,6 +15,7 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model
+from meshserve.runtimes import signatures
 from meshserve.worker.models import (
     batcher,
     copy_trials,
@@ -85,14 +86,13 @@ class CopyEffects:
         self._fetched_specs: dict[model.ModelId, model.ModelSpec] = {}
         self._measured: dict[model.ModelId, model.Measured] = {}
         self._newly_measured: dict[model.ModelId, model.Measured] = {}
-        self._newly_judged: set[model.ModelId] = set()
         self._recipes: dict[str, loader.LoadRecipe] = {}
         self._residents: dict[str, ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
         self._places = batcher.RunPlaces(self._run_pool, trials.journal)
         self._trim_pool = ThreadPoolExecutor(1, "trim")
-        self._proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
+        self.proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
         self._loop = asyncio.get_running_loop()
 
     def perform(self, command: Effect) -> None:
@@ -255,12 +255,12 @@ class CopyEffects:
         loaded, spec = loaded_copy.loaded, recipe.spec
         signature, capabilities = loaded.signature, loaded.capabilities
         limits = _batch_limits(
-            rows_max=min(spec.max_batch_size, signature.rows_max or spec.max_batch_size),
+            rows_max=signatures.rows_max(spec, signature),
             queue_max=self._settings.queue_max,
             parallel=(os.cpu_count() or 1) if capabilities.is_reentrant else 1,
             is_steady=capabilities.is_steady,
         )
-        joined = self._proofs.first_verdict(recipe, signature)
+        joined = self.proofs.first_verdict(recipe, signature)
         return ResidentModel(
             key=recipe.key,
             spec=spec,
@@ -276,29 +276,24 @@ class CopyEffects:
     async def prove_and_release(self, resident: ResidentModel) -> None:
         """Find out whether the model keeps rows apart, and end the caller's lease."""
         try:
-            await self._proofs.prove(
+            await self.proofs.prove(
                 self._recipes[resident.key], resident.loaded_copy.loaded, resident.batcher.joining
             )
-            self._newly_judged.update(self._records[resident.key].names)
+            self.proofs.judged.update(self._records[resident.key].names)
         finally:
             self._emit(ev.LeaseReleased(resident.key))
 
     def tell_join_stop(self, resident: ResidentModel) -> None:
         """Tell by log and report that a joined run gave another answer. The copy is leased."""
-        self._proofs.tell_stop(self._recipes[resident.key], resident.batcher.joining)
-        self._newly_judged.update(self._records[resident.key].names)
-
-    def take_judged(self) -> set[model.ModelId]:
-        """Return the models of which it was learned whether requests may share runs."""
-        judged, self._newly_judged = self._newly_judged, set()
-        return judged
+        self.proofs.tell_stop(self._recipes[resident.key], resident.batcher.joining)
+        self.proofs.judged.update(self._records[resident.key].names)
 
     # Freeing
 
     def _free(self, key: str) -> None:
         resident, record = self._residents.pop(key), self._records[key]
         loaded_copy = resident.loaded_copy
-        self._proofs.remember(key, resident.batcher.joining)
+        self.proofs.remember(key, resident.batcher.joining)
         if _is_held(self._recipes[key]):
             self._storage.release(self._recipes[key].stored)
         is_detached = bool(record.names) and self._load_queue.detached.can_keep(loaded_copy)
@@ -383,7 +378,7 @@ class CopyEffects:
         self._load_queue.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._trim_pool.shutdown(wait=False, cancel_futures=True)
-        self._proofs.close()
+        self.proofs.close()
         await self._storage.close()
 
 

@@ -23,7 +23,9 @@ VERDICTS_MAX = 1 << 16
 class JoinProofs:
     """The proofs of one worker, and their verdicts by the keys of copies.
 
-    `check_unchanged` raises a MeshError if the artifact is not that of the recipe's key.
+    `check_unchanged` raises a MeshError if the artifact is not that of the recipe's key. `judged`
+    are the models of which was learned whether requests may share runs, since the last call of
+    `take_judged`.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class JoinProofs:
         check_unchanged: Callable[[loader.LoadRecipe], Awaitable[None]],
         journal: run_journal.RunJournal | None = None,
     ) -> None:
+        self.judged: set[model.ModelId] = set()
         self._storage = storage
         self._check_unchanged = check_unchanged
         self._journal = journal or run_journal.RunJournal()
@@ -80,6 +83,11 @@ class JoinProofs:
         """Log that the copy's requests are joined no more, and keep that for its next load."""
         self.remember(recipe.key, joined)
         logger.warning("%s: requests are joined no more: %s", recipe.spec.id, joined.reason)
+
+    def take_judged(self) -> set[model.ModelId]:
+        """Return the models that were judged since the last call."""
+        judged, self.judged = self.judged, set()
+        return judged
 
     def remember(self, key: str, joined: joining.Joining) -> None:
         """Keep what was learned of joining by the copy's key, so that no load asks it again."""

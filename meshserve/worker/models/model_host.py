@@ -343,7 +343,7 @@ class ModelHost:
 
     def take_changed(self) -> set[model.ModelId]:
         """Return the models whose copies, or their joining, changed since the last call."""
-        changed = self.residency.changed | self._effects.take_judged()
+        changed = self.residency.changed | self._effects.proofs.take_judged()
         self._residency.changed.clear()
         return set(map(version_choice.public_id, changed))
 
