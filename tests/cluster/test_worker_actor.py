@@ -22,6 +22,9 @@ class FakeWorker:
     def __init__(self, address: model.ServerAddress, settings: desired.WorkerSettings) -> None:
         self.address, self.settings = address, settings
 
+    def note_crashes(self) -> None:
+        """Journal nothing."""
+
     async def start(self) -> model.Endpoint:
         return ENDPOINT
 
