@@ -249,6 +249,8 @@ class _Collector:
             elif configuration.is_file():
                 declared = triton_config.read(self._read(configuration))
             declared = dataclasses.replace(declared, name=declared.name or path.name)
+            for name in declared.label_files.values():
+                self._check_settled(path / name)
             labels = triton_config.read_labels(path, declared.label_files)
             description = declared.description(labels)
         folders = self._version_folders(path, is_triton=bool(declared.config))
@@ -327,9 +329,12 @@ class _Collector:
         model_metadata.check_name(spec.id.name)
         self.specs.append(spec)
 
-    def _read(self, path: Path) -> str:
-        if self._scanner.is_settling(path.stat().st_ctime_ns):
+    def _check_settled(self, path: Path) -> None:
+        if path.exists() and self._scanner.is_settling(path.stat().st_ctime_ns):
             raise _StillWrittenError
+
+    def _read(self, path: Path) -> str:
+        self._check_settled(path)
         with path.open("rb") as stream:
             text = stream.read(TEXT_BYTES_MAX + 1)
         if len(text) > TEXT_BYTES_MAX:

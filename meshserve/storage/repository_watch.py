@@ -6,6 +6,7 @@ Some file systems report no changes, and none reports all of them.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import threading
@@ -32,6 +33,8 @@ PULSE_S = 0.5
 """The interval at which settling entries are scanned again."""
 RESCAN_S = 3.0
 """The interval of full scans, for file systems that report no changes."""
+VANISHED_S = 2.0
+"""A model is withdrawn when its files have been away this long: they may be coming back."""
 RESCAN_SHARE_MAX = 0.05
 """The share of time that full scans may take: slow repositories are scanned less often."""
 
@@ -185,6 +188,8 @@ class RepositoryView:
         self._pattern = pattern
         self._entries: dict[str, repository_scan.RepositoryEntry] = {}
         self._rescan_s = 0.0
+        # When a model of an entry was first missed, by the entry's name.
+        self._missing: dict[str, dict[model.ModelId, float]] = {}
         for spec in known:
             entry = repository_scan.entry_of(folder, spec)
             before = self._entries.get(entry, repository_scan.NOTHING)
@@ -211,7 +216,7 @@ class RepositoryView:
             self._rescan(scanner)
         unsettled = {name for name, entry in self._entries.items() if entry.is_settling}
         entries = set() if must_rescan else changed | unsettled
-        present = repository_scan.names(self.folder) if whole else ()
+        present = {*repository_scan.names(self.folder), *self._entries} if whole else ()
         finished = {entry for name in whole for entry in self._entries_of(name, present)}
         if not (must_rescan or entries or finished):
             return None
@@ -252,18 +257,46 @@ class RepositoryView:
         began_s = time.monotonic()
         names = repository_scan.names(self.folder)
         for gone in self._entries.keys() - set(names):
-            del self._entries[gone]
+            self._keep(scanner, gone, repository_scan.NOTHING)
         for name in names:
             self._scan(scanner, name)
         took_s = time.monotonic() - began_s
         self._rescan_s = time.monotonic() + max(RESCAN_S, took_s / RESCAN_SHARE_MAX)
 
     def _scan(self, scanner: repository_scan.EntryScanner, name: str) -> None:
-        entry = scanner.scan(name, self._entries.get(name, repository_scan.NOTHING))
+        before = self._entries.get(name, repository_scan.NOTHING)
+        self._keep(scanner, name, scanner.scan(name, before))
+
+    def _keep(
+        self,
+        scanner: repository_scan.EntryScanner,
+        name: str,
+        entry: repository_scan.RepositoryEntry,
+    ) -> None:
+        if scanner.now_ns != repository_scan.WHOLE_NS:
+            entry = self._with_vanished(name, entry)
         if entry == repository_scan.NOTHING:
             self._entries.pop(name, None)
         else:
             self._entries[name] = entry
+
+    def _with_vanished(
+        self, name: str, entry: repository_scan.RepositoryEntry
+    ) -> repository_scan.RepositoryEntry:
+        """Return the entry with the models that were there `VANISHED_S` ago or later."""
+        # git and others remove all that changes before they write it anew.
+        before = self._entries.get(name, repository_scan.NOTHING)
+        present = {spec.id for spec in entry.specs}
+        now_s, since_s = time.monotonic(), self._missing.pop(name, {})
+        kept = tuple(
+            spec
+            for spec in before.specs
+            if spec.id not in present and now_s - since_s.get(spec.id, now_s) < VANISHED_S
+        )
+        if not kept:
+            return entry
+        self._missing[name] = {spec.id: since_s.get(spec.id, now_s) for spec in kept}
+        return dataclasses.replace(entry, specs=(*entry.specs, *kept), is_settling=True)
 
 
 def _folder(repository: desired.RepositorySettings) -> Path:

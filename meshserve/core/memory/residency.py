@@ -19,6 +19,7 @@ from meshserve.core.memory import (
     invariants,
     lease_requests,
     memory_pool,
+    previous_copies,
     version_choice,
     waiters,
 )
@@ -58,6 +59,9 @@ class Residency:
         self.account = self._pool.account
         self.counts = self._pool.counts
         self.changed = self._pool.changed
+        self.previous = previous_copies.PreviousCopies(
+            self.bindings, self.changed, lambda id_: self._forget(ev.ModelForgotten(id_))
+        )
         # All pinned models, with or without a copy: a pin may come before the artifact.
         self._pinned: set[model.ModelId] = set()
         # When idle copies were last looked for.
@@ -194,14 +198,21 @@ class Residency:
         for ticket in self._waiters.take(binding):
             self._requests.request_copy(copy, ticket, binding.id)
         if copy.state is CopyPhase.READY:
-            self._drop_previous(binding.id)
+            self.previous.drop(binding.id)
         self._admission.admit()
 
     def _forget(self, event: ev.ModelForgotten) -> None:
         """Unbind a model that is withdrawn, or declared anew with another artifact."""
-        if not event.is_replaced:
-            self._pinned.discard(event.id)
-            self._drop_previous(event.id)
+        self._unbind(event)
+        if event.is_replaced or version_choice.is_previous(event.id):
+            return
+        self._pinned.discard(event.id)
+        if event.keeps_copy:
+            self.previous.supersede(event.id)
+        else:
+            self.previous.drop(event.id)
+
+    def _unbind(self, event: ev.ModelForgotten) -> None:
         copy = self._requests.copy_of(event.id)
         binding = self.bindings.pop(event.id, None)
         if binding is None:
@@ -212,7 +223,7 @@ class Residency:
             copy.names.discard(event.id)
             self._pool.unpin(copy, event.id)
             if event.keeps_copy and copy.is_good:
-                self._keep_as_previous(event.id, copy)
+                self.previous.keep(event.id, copy)
             self._requests.reconsider(copy)
         if not event.is_replaced:
             message = f"model {event.id} was removed while requests waited for it"
@@ -220,24 +231,6 @@ class Residency:
         elif tickets:
             self._requests.fetch_again(event.id, tickets)
         self._admission.admit()
-
-    def _keep_as_previous(self, id_: model.ModelId, copy: copies.Copy) -> None:
-        """Let the copy of a replaced model answer until the new one is loaded.
-
-        It has no pin: if both do not fit, the new one takes its memory.
-        """
-        previous = version_choice.previous_id(id_)
-        # One that is kept already has been loaded here; this one may have been elsewhere.
-        if previous not in self.bindings:
-            self.bindings[previous] = copies.Binding(previous, copy.key)
-            copy.names.add(previous)
-            self.changed.add(previous)
-
-    def _drop_previous(self, id_: model.ModelId) -> None:
-        """Forget what the model was before its replacement, if that was kept."""
-        previous = version_choice.previous_id(id_)
-        if previous in self.bindings:
-            self._forget(ev.ModelForgotten(previous))
 
     def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
         """Count a failed fetch or load, start its back-off, and refuse its waiters."""
@@ -277,7 +270,8 @@ class Residency:
             self._requests.grant(copy, ticket)
         self._pool.update(copy)
         for id_ in tuple(copy.names):
-            self._drop_previous(id_)
+            if not version_choice.is_previous(id_):
+                self.previous.drop(id_)
 
     def _expel(self, copy: copies.Copy) -> None:
         """Free a copy that turned out too big for the room that can be made now.

@@ -143,8 +143,9 @@ class DeviceMoveFailed:
 class ModelForgotten:
     """The model was withdrawn, or `is_replaced` by one with another artifact.
 
-    The requests that wait for it are refused, or wait for the new one. With `keeps_copy` a replaced
-    model's copy stays as its `version_choice.previous_id` until the new one is loaded.
+    The requests that wait for it are refused, or wait for the new one. With `keeps_copy` its copy
+    stays as its `version_choice.previous_id`: of a replaced model until the new one is loaded, of a
+    withdrawn version until another version is.
     """
 
     id: model.ModelId

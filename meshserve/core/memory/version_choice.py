@@ -66,13 +66,21 @@ class VersionChoice:
         self._bindings = bindings
         self._records = records
 
-    def candidates(self, versions: Iterable[model.ModelId]) -> Iterator[model.ModelId]:
-        """Yield the versions, each followed by what it was before its replacement, if kept."""
+    def candidates(
+        self, versions: Iterable[model.ModelId], superseded: Iterable[model.ModelId] = ()
+    ) -> Iterator[model.ModelId]:
+        """Yield the versions, each followed by what it was before its replacement, if kept.
+
+        Those that are `superseded` come last: they are not declared any longer.
+        """
+        yielded = set()
         for id_ in versions:
             yield id_
             previous = previous_id(id_)
             if previous in self._bindings:
+                yielded.add(previous)
                 yield previous
+        yield from sorted(set(superseded) - yielded, reverse=True)
 
     def choose(self, candidates: Iterable[model.ModelId], now_s: float) -> Choice | None:
         """Return which of the candidates, the best first, answers now; None without candidates."""

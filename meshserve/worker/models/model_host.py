@@ -88,7 +88,8 @@ class ModelHost:
                     self._forget_model(change.spec.id, is_replaced=True)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
-        self._rebind(id_, keeps_copy=is_replaced, is_replaced=is_replaced)
+        keeps = is_replaced or self._leases.is_superseded(id_)
+        self._rebind(id_, keeps_copy=keeps, is_replaced=is_replaced)
 
     def _rebind(
         self, id_: model.ModelId, *, keeps_copy: bool = False, is_replaced: bool = True
@@ -311,8 +312,8 @@ class ModelHost:
 
     def unload(self, id_: model.ModelId) -> None:
         """Free the model's copy after its last use."""
-        self._handle(ev.UnloadRequested(id_))
-        self._handle(ev.UnloadRequested(version_choice.previous_id(id_)))
+        for bound in (id_, *self._residency.previous.of_version(id_)):
+            self._handle(ev.UnloadRequested(bound))
 
     def set_pinned(self, id_: model.ModelId, is_pinned: bool) -> None:
         """Pin the model, which keeps its copy in memory from its next load on, or unpin it."""

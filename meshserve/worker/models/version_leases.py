@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from meshserve import errors, tasks
 from meshserve.core.memory import residency, version_choice
-from meshserve.core.values import catalog_sync, model, model_stats
+from meshserve.core.values import catalog_sync, model, model_stats, version_order
 from meshserve.worker.models import copy_effects
 
 TRIAL_S = 120.0
@@ -56,9 +56,31 @@ class VersionLeases:
     ) -> version_choice.Choice | None:
         """Return what answers requests now, `refused` apart. Raises ModelNotFound."""
         versions = self._follower.catalog.candidates(name, version)
-        candidates = self._choice.candidates(versions)
+        superseded: frozenset[model.ModelId] = frozenset()
+        if not self._names_version(name, version):
+            superseded = self._residency.previous.superseded(versions[0].name)
+        candidates = self._choice.candidates(versions, superseded)
         left = (id_ for id_ in candidates if id_ not in refused)
         return self._choice.choose(left, self._loop.time())
+
+    def _names_version(self, name: str, version: str) -> bool:
+        alias = self._follower.catalog.alias(name)
+        return bool(version or (alias and alias.version))
+
+    def is_superseded(self, id_: model.ModelId) -> bool:
+        """Return whether a version that is withdrawn should answer until a newer one has loaded.
+
+        Not if another version is known to load, and not if it was the newest: who removes that
+        wants the older ones back.
+        """
+        others = [model.ModelId(id_.name, v) for v in self._follower.catalog.versions(id_.name)]
+        now_s = self._loop.time()
+        return any(
+            version_order.sort_key(other.version) > version_order.sort_key(id_.version)
+            for other in others
+        ) and not any(
+            self._choice.standing(other, now_s) is version_choice.Standing.GOOD for other in others
+        )
 
     def is_ready(self, name: str, version: str) -> bool:
         """Return whether the last load of the version did not fail; before one it is ready.

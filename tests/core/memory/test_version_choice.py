@@ -33,8 +33,12 @@ class VersionPlay(play.Play):
         self.put(id_, key)
         self.send(ev.ModelForgotten(id_, is_replaced=True, keeps_copy=True))
 
+    def withdraw(self, id_: model.ModelId, *, keeps_copy: bool) -> None:
+        self.send(ev.ModelForgotten(id_, keeps_copy=keeps_copy))
+
     def choose(self, *versions: model.ModelId) -> version_choice.Choice:
-        candidates = self.choices.candidates(versions)
+        superseded = self.residency.previous.superseded("m")
+        candidates = self.choices.candidates(versions, superseded)
         choice = self.choices.choose(candidates, self.now_s)
         assert choice is not None
         return choice
@@ -148,6 +152,47 @@ def test_a_withdrawn_model_goes_with_what_it_was(versions: VersionPlay) -> None:
     assert not versions.residency.bindings
 
 
+def test_a_superseded_version_answers_until_another_one_is_loaded(versions: VersionPlay) -> None:
+    versions.try_load(FIRST, is_good=True)
+    versions.withdraw(FIRST, keeps_copy=True)
+    before = version_choice.previous_id(FIRST)
+    assert versions.choose(SECOND) == version_choice.Choice(before, SECOND)
+    versions.try_load(SECOND, is_good=False)
+    assert versions.choose(SECOND) == version_choice.Choice(before)
+    versions.try_load(THIRD, is_good=True)
+    assert versions.choose(THIRD, SECOND) == version_choice.Choice(THIRD)
+    assert list(versions.orders.freeing) == ["v1"]
+
+
+def test_a_replaced_version_that_is_superseded_answers_by_what_it_was(
+    versions: VersionPlay,
+) -> None:
+    versions.try_load(FIRST, is_good=True)
+    versions.replace(FIRST, "new")
+    versions.try_load(FIRST, is_good=False)
+    versions.withdraw(FIRST, keeps_copy=True)
+    assert versions.choose(SECOND) == version_choice.Choice(
+        version_choice.previous_id(FIRST), SECOND
+    )
+
+
+def test_a_superseded_version_goes_with_those_that_came_after_it(versions: VersionPlay) -> None:
+    versions.try_load(FIRST, is_good=True)
+    versions.withdraw(FIRST, keeps_copy=True)
+    versions.withdraw(SECOND, keeps_copy=False)
+    assert list(versions.orders.freeing) == ["v1"]
+    assert not versions.residency.bindings
+
+
+def test_a_version_that_comes_back_is_not_loaded_anew(versions: VersionPlay) -> None:
+    versions.try_load(FIRST, is_good=True)
+    versions.withdraw(FIRST, keeps_copy=True)
+    request = versions.request_id(FIRST)
+    versions.finish_attempt(next(iter(versions.orders.fetching)))
+    assert (request.key, versions.orders.loading, versions.orders.freeing) == ("v1", {}, {})
+    assert versions.residency.previous.superseded("m") == frozenset()
+
+
 def test_what_a_model_was_is_not_unloaded_for_being_idle() -> None:
     versions = VersionPlay()
     versions.residency.limits = type(versions.residency.limits)(
@@ -192,7 +237,15 @@ class Rollout(RuleBasedStateMachine):
         # One is left, or no request would mean anything.
         if id_ in self.declared and len(self.declared) > 1:
             self.declared.discard(id_)
-            self.play.send(ev.ModelForgotten(id_))
+            self.play.withdraw(id_, keeps_copy=self._is_superseded(id_))
+
+    def _is_superseded(self, id_: model.ModelId) -> bool:
+        """Return what a worker decides of a version that is not declared any longer."""
+        good = version_choice.Standing.GOOD
+        now_s = self.play.now_s
+        return max(self.declared) > id_ and not any(
+            self.play.choices.standing(other, now_s) is good for other in self.declared
+        )
 
     @rule()
     def request(self) -> None:

@@ -54,6 +54,35 @@ def failure(host: model_host.ModelHost, version: str = "1") -> str:
     return copy.reason
 
 
+async def test_a_version_that_a_broken_one_supersedes_goes_on_answering(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    second = helpers.declared(helpers.spec("m", storage.put("m/2", BROKEN), "2"))
+    helpers.apply(host, catalog.ModelWithdrawn(model.ModelId("m", "1")), *second)
+    for _ in range(3):
+        assert await answer(host) == (2.0, "1")
+    with pytest.raises(errors.ModelNotFound):
+        await answer(host, "1")
+    with pytest.raises(errors.LoadFailed):
+        await answer(host, "2")
+    assert await answer(host) == (2.0, "1")
+    third = helpers.declared(helpers.spec("m", storage.put("m/3", times(3)), "3"))
+    helpers.apply(host, catalog.ModelWithdrawn(model.ModelId("m", "2")), *third)
+    await host.ensure_loaded(model.ModelId("m", "3"), WAIT_S)
+    assert await answer(host) == (3.0, "3")
+    assert {id_.version for id_ in host.residency.bindings} == {"3"}
+
+
+async def test_who_removes_the_newest_version_gets_the_older_one(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    declare(host, storage.put("m/2", times(3)), "2")
+    await host.ensure_loaded(model.ModelId("m", "2"), WAIT_S)
+    host.unload(model.ModelId("m", "1"))
+    helpers.apply(host, catalog.ModelWithdrawn(model.ModelId("m", "2")))
+    assert await answer(host) == (2.0, "1")
+
+
 async def test_a_new_version_answers_once_it_is_loaded(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
