@@ -31,7 +31,8 @@ class PreviousCopies:
 
     def superseded(self, name: str) -> frozenset[model.ModelId]:
         """Return the bindings of versions of the model that are not declared any longer."""
-        return frozenset(self._superseded.get(name, ()))
+        # A binding may have ended by itself, such as by a change of its file.
+        return frozenset(self._superseded.get(name, ())) & self._bindings.keys()
 
     def keep(self, id_: model.ModelId, copy: copies.Copy) -> None:
         """Let the copy of a replaced model answer until the new one is loaded.

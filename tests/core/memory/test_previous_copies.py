@@ -36,5 +36,8 @@ def test_only_what_was_kept_is_superseded() -> None:
     bindings.previous.keep(FIRST, copies.Copy("old", model.NO_BYTES))
     bindings.previous.supersede(FIRST)
     assert bindings.previous.superseded("m") == {BEFORE}
+    copy = bindings.by_id.pop(BEFORE)
+    assert bindings.previous.superseded("m") == frozenset()
+    bindings.by_id[BEFORE] = copy
     bindings.previous.drop(SECOND)
     assert (bindings.previous.superseded("m"), bindings.by_id) == (frozenset(), {})
