@@ -24,6 +24,7 @@ from meshserve.core.values import (
     catalog_sync,
     desired,
     events,
+    llm_events,
     llm_spec,
     model,
     model_stats,
@@ -41,6 +42,8 @@ START_MARGIN_S = 30.0
 STOP_S = actor_process.DRAIN_S + 30.0
 SLEEP_S = actor_process.DRAIN_S + 120.0
 WAKE_S = 600.0
+UPDATE_S = 600.0
+"""Long, because adapters may have to be downloaded."""
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +199,7 @@ class RayCluster:
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
-    ) -> events.ReplicaReady:
+    ) -> llm_events.ReplicaReady:
         """Start a replica in place of an earlier one; return once it has generated a token.
 
         Raises a MeshError with the reason if it does not start.
@@ -216,7 +219,11 @@ class RayCluster:
         except errors.MeshError:
             await self._try_to_remove(replica_id)
             raise
-        return events.ReplicaReady(replica_id, endpoint, pid, time.monotonic() - begun_s)
+        return llm_events.ReplicaReady(replica_id, endpoint, pid, time.monotonic() - begun_s)
+
+    async def update_replica(self, replica_id: str, spec: llm_spec.LlmSpec) -> None:
+        """Have a running replica follow another spec. Raises MeshError if it goes on as before."""
+        await self._actors.call(REPLICA + replica_id, "update", spec, timeout_s=UPDATE_S)
 
     async def stop_replica(self, replica_id: str) -> None:
         """Let the replica answer its requests, end all its processes, and free its GPUs."""
@@ -244,11 +251,11 @@ class RayCluster:
         """Let the replica answer its requests, then put its engine to sleep at `level` (1 or 2)."""
         await self._actors.call(REPLICA + replica_id, "sleep", level, timeout_s=SLEEP_S)
 
-    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+    async def wake_replica(self, replica_id: str) -> llm_events.ReplicaWoken:
         """Wake the replica's engine; return once it has generated a token again."""
         begun_s = time.monotonic()
         await self._actors.call(REPLICA + replica_id, "wake", timeout_s=WAKE_S)
-        return events.ReplicaWoken(replica_id, time.monotonic() - begun_s)
+        return llm_events.ReplicaWoken(replica_id, time.monotonic() - begun_s)
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
         """Return the replica's present state."""

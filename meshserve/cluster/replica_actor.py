@@ -81,6 +81,12 @@ class ReplicaActor:
         return self._started.report()
 
     @actor_process.errors_as_values
+    async def update(self, spec: llm_spec.LlmSpec) -> None:
+        """Follow another spec. Raises LoadFailed, and goes on as before, if that fails."""
+        await self._started.update(spec)
+        self._spec = spec
+
+    @actor_process.errors_as_values
     async def sleep(self, level: int) -> None:
         """Answer the accepted requests, then put the engine to sleep at `level`."""
         await self._started.sleep(level)

@@ -18,6 +18,7 @@ from meshserve.core.values import (
     desired,
     events,
     gateway_events,
+    llm_events,
     model,
     registry_contents,
 )
@@ -263,7 +264,7 @@ class Controller:
                     self._cluster.node_capacities(), "no capacity for LLMs is known"
                 )
                 if capacity is not None:
-                    self.post(events.CapacitySeen(capacity))
+                    self.post(llm_events.CapacitySeen(capacity))
             await self._clock.sleep(LOOK_PERIOD_S)
 
     async def _or_none(self, call: Awaitable[T], problem: str) -> T | None:

@@ -17,6 +17,7 @@ from meshserve.core.values import (
     containment,
     events,
     gateway_events,
+    llm_events,
     model,
     reports,
     snapshots,
@@ -68,7 +69,12 @@ class Effects:
                 # A start takes minutes, so a stop cancels it instead of waiting.
                 self._queue("replica", command.replica_id).interrupt()
                 self._queue("replica", command.replica_id).put(command)
-            case commands.StartReplica() | commands.SleepReplica() | commands.WakeReplica():
+            case (
+                commands.StartReplica()
+                | commands.UpdateReplica()
+                | commands.SleepReplica()
+                | commands.WakeReplica()
+            ):
                 self._queue("replica", command.replica_id).put(command)
             case _:
                 self._queue("worker", command.worker_id).put(command)
@@ -276,22 +282,34 @@ class Effects:
             self._post(await self._outcome(command))
         except errors.MeshError as error:
             logger.warning("%s %s: %s", type(command).__name__, command.replica_id, error.message)
-            self._post(events.ReplicaLost(command.replica_id, error.message))
+            self._post(llm_events.ReplicaLost(command.replica_id, error.message))
 
-    async def _outcome(self, command: commands.ReplicaCommand) -> events.LlmEvent:
+    async def _updated(self, command: commands.UpdateReplica) -> llm_events.ReplicaUpdated:
+        reason = ""
+        try:
+            await self._cluster.update_replica(command.replica_id, command.spec)
+        except errors.MeshError as error:
+            # It serves as before: this is no loss of the replica.
+            logger.warning("replica %s is not updated: %s", command.replica_id, error.message)
+            reason = error.message
+        return llm_events.ReplicaUpdated(command.replica_id, command.spec, reason)
+
+    async def _outcome(self, command: commands.ReplicaCommand) -> llm_events.LlmEvent:
         replica_id = command.replica_id
         match command:
             case commands.StartReplica():
                 return await self._cluster.start_replica(replica_id, command.spec, command.plan)
+            case commands.UpdateReplica():
+                return await self._updated(command)
             case commands.WakeReplica():
                 return await self._cluster.wake_replica(replica_id)
             case commands.SleepReplica():
                 await self._cluster.sleep_replica(replica_id, command.level)
-                return events.ReplicaSlept(replica_id)
+                return llm_events.ReplicaSlept(replica_id)
             case commands.StopReplica():
                 action = f"stopping replica {replica_id}"
                 await self._try_stop(self._cluster.stop_replica, replica_id, action)
-                return events.ReplicaStopped(replica_id)
+                return llm_events.ReplicaStopped(replica_id)
             case _:
                 assert_never(command)
 

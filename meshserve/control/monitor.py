@@ -9,7 +9,7 @@ from typing import assert_never
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import commands, events, gateway_events
+from meshserve.core.values import commands, events, gateway_events, llm_events
 
 REPORT_PERIOD_S = 1.0
 PAGE_PERIOD_S = 0.05
@@ -80,7 +80,7 @@ class Monitor:
 
     async def _wait_for_replica_end(self, replica_id: str, pid: int) -> None:
         reason = await self._cluster.wait_until_replica_lost(replica_id)
-        self._post(events.ReplicaLost(replica_id, reason, pid))
+        self._post(llm_events.ReplicaLost(replica_id, reason, pid))
 
     async def _poll_worker(self, worker_id: str, pid: int) -> None:
         async def poll() -> float:
@@ -96,11 +96,11 @@ class Monitor:
     async def _poll_replica(self, replica_id: str, pid: int) -> None:
         async def poll() -> float:
             report = await self._cluster.replica_report(replica_id)
-            self._post(events.ReplicaReported(report))
+            self._post(llm_events.ReplicaReported(report))
             return REPORT_PERIOD_S
 
         await self._poll_until_silent(poll)
-        self._post(events.ReplicaLost(replica_id, SILENT, pid))
+        self._post(llm_events.ReplicaLost(replica_id, SILENT, pid))
 
     async def _poll_gateway(self, node: str) -> None:
         async def poll() -> float:

@@ -65,12 +65,7 @@ async def build_llm_server(
     get_store = functools.cache(lambda: artifact_store.ArtifactStore(*cache))
 
     async def fetch_adapter(adapter: llm_spec.Adapter) -> str:
-        return await _weights_path(get_store, adapter.uri, adapter.weights, is_adapter=True)
-
-    async def check_weights() -> None:
-        await llm_weights.check(*spec.source, spec.weights)
-        for adapter in spec.adapters:
-            await llm_weights.check(*adapter.source, adapter.weights)
+        return await _adapter_path(get_store, adapter)
 
     weights = await _weights_path(get_store, spec.uri, spec.weights)
     order = llm_engine.EngineOrder(
@@ -81,30 +76,52 @@ async def build_llm_server(
         address.run_dir,
         llm_weights.commit_of(spec.weights),
     )
-    return llm_server.LlmServer(address, order, make_engine, check_weights)
+    access = llm_server.WeightsAccess(_check_weights, fetch_adapter)
+    return llm_server.LlmServer(address, order, make_engine, access)
+
+
+async def _check_weights(spec: llm_spec.LlmSpec) -> None:
+    await llm_weights.check(*spec.source, spec.weights)
 
 
 async def _weights_path(
     get_store: Callable[[], artifact_store.ArtifactStore],
     uri: str,
     weights: llm_spec.Weights | None,
-    *,
-    is_adapter: bool = False,
 ) -> str:
     """Return what an engine takes as a model: a local path or a repository of Hugging Face.
 
-    Engines download models from Hugging Face by themselves, but of adapters no certain commit; all
-    other remote weights come from the cache. Raises LoadFailed, Unloadable for other weights.
+    Engines download from Hugging Face by themselves; all other remote weights come from the cache.
+    Raises LoadFailed, Unloadable for other weights.
     """
     scheme, separator, name = uri.partition("://")
-    if separator and scheme.lower() == "hf":
-        commit = llm_weights.commit_of(weights)
-        return await _adapter_at(name, commit) if is_adapter and commit else name
+    if separator and scheme.lower() == hub.SCHEME:
+        return name
     await llm_weights.check(uri, "", weights)
-    if not separator:
-        return uri
-    artifact = await get_store().fetch(uri, "")
-    get_store().hold(artifact)
+    return await _fetched(get_store(), uri) if separator else uri
+
+
+async def _adapter_path(
+    get_store: Callable[[], artifact_store.ArtifactStore], adapter: llm_spec.Adapter
+) -> str:
+    """Return a folder with the adapter's weights that does not change.
+
+    Engines read adapters again whenever they have dropped them for others, so that even a local
+    folder is copied into the cache. Raises LoadFailed, Unloadable for other weights.
+    """
+    scheme, separator, name = adapter.uri.partition("://")
+    if separator and scheme.lower() == hub.SCHEME:
+        commit = llm_weights.commit_of(adapter.weights)
+        return await _adapter_at(name, commit) if commit else name
+    path = await _fetched(get_store(), adapter.uri)
+    # They may have been written while they were copied.
+    await llm_weights.check(*adapter.source, adapter.weights)
+    return path
+
+
+async def _fetched(store: artifact_store.ArtifactStore, uri: str) -> str:
+    artifact = await store.fetch(uri, "")
+    store.hold(artifact)
     return str(artifact.path)
 
 

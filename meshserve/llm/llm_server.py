@@ -6,38 +6,52 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
-from meshserve.llm import llm_app, progress
+from meshserve.llm import adapter_changes, llm_app, progress
 from meshserve.protocol import asgi_server, sockets
 
 WATCH_S = 0.1
 
 
-async def accept_weights() -> None:
+async def accept_weights(_: llm_spec.LlmSpec) -> None:
     """Take any weights as those that were ordered."""
 
 
-class LlmServer:
-    """Serves one LLM in this process, in the event loop that creates it. It is started once.
+async def find_at_uri(adapter: llm_spec.Adapter) -> str:
+    """Return the adapter's URI as its folder."""
+    return adapter.uri
 
-    `check_weights` raises MeshError if other weights than those of the order are there now.
+
+class WeightsAccess(NamedTuple):
+    """The way to weights on this node.
+
+    `check` raises MeshError if other weights than those of a spec are there now.
     """
+
+    check: Callable[[llm_spec.LlmSpec], Awaitable[None]] = accept_weights
+    fetch_adapter: adapter_changes.FetchAdapter = find_at_uri
+
+
+class LlmServer:
+    """Serves one LLM in this process, in the event loop that creates it. It is started once."""
 
     def __init__(
         self,
         address: model.ServerAddress,
         order: llm_engine.EngineOrder,
         make_engine: llm_engine.EngineMaker,
-        check_weights: Callable[[], Awaitable[None]] = accept_weights,
+        weights: WeightsAccess = WeightsAccess(),  # noqa: B008 - it is frozen
     ) -> None:
         self.address = address
         self.spec = order.spec
         self.engine = make_engine()
         self._order = order
-        self._check_weights = check_weights
+        self._weights = weights
+        self._adapters: adapter_changes.AdapterChanges | None = None
         self._progress = progress.EngineProgress()
         self._app: llm_app.LlmApp | None = None
         self._serving: asgi_server.RunningServer | None = None
@@ -71,12 +85,15 @@ class LlmServer:
             )
         await self.engine.start(self._order)
         # They may have been written while the engine read them.
-        await self._check_weights()
+        await self._weights.check(self.spec)
         # Some engines load and then fail at the first step: only a token proves that one works.
         await self.engine.make_token()
 
     async def _serve(self) -> model.Endpoint:
         self._app = llm_app.LlmApp(self.engine.app, self.spec.name, self._failure)
+        self._adapters = adapter_changes.AdapterChanges(
+            self.engine, self._app.names, self._weights.fetch_adapter
+        )
         listeners = [
             sockets.unix_socket(self.address.socket_path),
             sockets.tcp_socket(self.address.host),
@@ -139,11 +156,22 @@ class LlmServer:
             kv_used=counts.kv_used,
             stalled_s=self._progress.stalled_s if counts.running + counts.waiting else 0.0,
             max_model_len=self.engine.capabilities.max_model_len,
+            can_change_adapters=is_running and self.engine.capabilities.can_change_adapters,
         )
 
     async def wait_until_failed(self) -> str:
         """Wait until the engine is dead or hangs; return the reason. Call `stop` then."""
         return await asyncio.shield(self._failed)
+
+    async def update(self, spec: llm_spec.LlmSpec) -> None:
+        """Follow a spec with other adapters or another stall time.
+
+        Raises MeshError if an adapter can't be served; then all is as before.
+        """
+        if self._adapters is None:
+            raise errors.Unavailable(f"{self.address.id} is not started")
+        await self._adapters.change(self.spec.adapters, spec.adapters)
+        self.spec = spec
 
     async def sleep(self, level: int) -> None:
         """Answer the accepted requests, then refuse new ones and free the GPUs.
@@ -177,7 +205,7 @@ class LlmServer:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 await self.engine.wake()
                 # A deep sleep keeps nothing, and the weights are read again.
-                await self._check_weights()
+                await self._weights.check(self.spec)
                 await self.engine.make_token()
         except (TimeoutError, errors.MeshError) as error:
             reason = f"{self.spec.name} did not wake: {str(error) or 'no token came in time'}"

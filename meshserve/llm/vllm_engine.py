@@ -111,11 +111,20 @@ class VllmEngine(llm_engine.Engine):
 
     @property
     def capabilities(self) -> llm_engine.EngineCapabilities:
-        """The engine can sleep if it was started on GPUs that it shares; it serves adapters."""
+        """The engine can sleep if it was started on GPUs that it shares; it serves adapters.
+
+        It takes others while it runs if it was started with some, or with `enable_lora`: vLLM
+        prepares its layers for adapters only then.
+        """
         spec = self._order.spec if self._order is not None else None
         can_sleep = spec is not None and spec.device == "cuda" and bool(spec.share)
-        tokens = self._engine.model_config.max_model_len if self._engine is not None else 0
-        return llm_engine.EngineCapabilities(can_sleep, has_adapters=True, max_model_len=tokens)
+        config = self._engine.vllm_config if self._engine is not None else None
+        return llm_engine.EngineCapabilities(
+            can_sleep,
+            has_adapters=True,
+            max_model_len=config.model_config.max_model_len if config is not None else 0,
+            can_change_adapters=config is not None and config.lora_config is not None,
+        )
 
     @property
     def app(self) -> llm_engine.Asgi:
@@ -206,6 +215,24 @@ class VllmEngine(llm_engine.Engine):
         elif pooling_task is not None:
             outputs = self._engine.encode(PROMPT, PoolingParams(task=pooling_task), request_id)
         return outputs
+
+    async def add_adapter(self, name: str, path: str) -> None:
+        """Load an adapter by the function behind vLLM's own path for it. Raises LoadFailed."""
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
+
+        models = self._app.state.openai_serving_models
+        request = LoadLoRAAdapterRequest(lora_name=name, lora_path=path)
+        answer = await self._translating_errors(models.load_lora_adapter(request))
+        if isinstance(answer, ErrorResponse):
+            raise errors.LoadFailed(f"adapter {name} can't be loaded: {answer.error.message}")
+
+    async def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; vLLM's cache drops its weights when it needs the room."""
+        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
+
+        models = self._app.state.openai_serving_models
+        await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
 
     def failure(self) -> str:
         """Return why the core ended, "" while it lives; the death of a worker ends the core too."""

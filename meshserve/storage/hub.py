@@ -9,7 +9,8 @@ import importlib.util
 import logging
 from pathlib import Path
 
-PREFIX = "hf://"
+SCHEME = "hf"
+PREFIX = f"{SCHEME}://"
 DEFAULT_REVISION = "main"
 ANSWER_S = 10.0
 

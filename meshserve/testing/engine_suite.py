@@ -255,6 +255,19 @@ async def check_that_a_client_that_leaves_ends_its_request(started: StartedEngin
     assert generated < LONG, f"all {generated} tokens were made for a client that had gone"
 
 
+async def check_that_changes_of_adapters_are_declared(started: StartedEngine) -> None:
+    """An engine that declares `can_change_adapters` serves one that is added, until it goes."""
+    paths = list(started.order.adapter_paths.values())
+    if not paths or not started.engine.capabilities.can_change_adapters:
+        return
+    await started.engine.add_adapter("added", paths[0])
+    await _text(started.complete(model="added"))
+    await started.engine.remove_adapter("added")
+    exchange = started.complete(model="added")
+    await exchange.answer()
+    assert exchange.status == HTTPStatus.NOT_FOUND, "a removed adapter must not be served"
+
+
 async def check_that_sleep_is_declared(started: StartedEngine) -> None:
     """An engine that declares `can_sleep` serves again after sleep and wake."""
     if started.engine.capabilities.can_sleep:
@@ -287,6 +300,7 @@ CHECKS: tuple[Callable[[StartedEngine], Awaitable[None]], ...] = (
     check_that_wrong_requests_are_refused,
     check_that_counts_follow_requests,
     check_that_a_client_that_leaves_ends_its_request,
+    check_that_changes_of_adapters_are_declared,
     check_that_sleep_is_declared,
 )
 """The rules for an engine that runs. `check_engine` runs them in this order, then kills it."""

@@ -53,6 +53,7 @@ class FakeEngine(llm_engine.Engine):
         self.aborted = 0
         self.calls: list[str] = []
         self._order: llm_engine.EngineOrder | None = None
+        self._adapters: set[str] = set()
         self._failure = ""
         self._running = 0
         self._tokens = 0
@@ -64,7 +65,9 @@ class FakeEngine(llm_engine.Engine):
     @property
     def capabilities(self) -> llm_engine.EngineCapabilities:
         """The engine can sleep if the constructor was told so, and serves adapters."""
-        return llm_engine.EngineCapabilities(can_sleep=self.can_sleep, has_adapters=True)
+        return llm_engine.EngineCapabilities(
+            can_sleep=self.can_sleep, has_adapters=True, can_change_adapters=True
+        )
 
     @property
     def app(self) -> llm_engine.Asgi:
@@ -78,6 +81,7 @@ class FakeEngine(llm_engine.Engine):
         if self.start_failure:
             raise errors.LoadFailed(self.start_failure)
         self._order = order
+        self._adapters = set(order.adapter_paths)
 
     async def make_token(self) -> None:
         """Generate one token. Raises Unavailable if the engine has died."""
@@ -105,6 +109,18 @@ class FakeEngine(llm_engine.Engine):
             ttft=ttft,
             progress=self._tokens,
         )
+
+    async def add_adapter(self, name: str, path: str) -> None:
+        """Serve it. Raises LoadFailed for a path with "spoilt" in it."""
+        self.calls.append(f"add {name}")
+        if "spoilt" in path:
+            raise errors.LoadFailed(f"{path} is no adapter")
+        self._adapters.add(name)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Serve it no longer."""
+        self.calls.append(f"remove {name}")
+        self._adapters.discard(name)
 
     async def sleep(self, level: int) -> None:
         """Record the call. Raises Unsupported unless the engine `can_sleep`."""
@@ -182,7 +198,7 @@ class FakeEngine(llm_engine.Engine):
             await _send_json(send, 500, _error(str(dead), "InternalServerError", 500))
 
     def _names(self) -> tuple[str, ...]:
-        return (self._order.spec.name, *self._order.adapter_paths) if self._order else ()
+        return (self._order.spec.name, *self._adapters) if self._order else ()
 
     def _metrics(self) -> bytes:
         return (
@@ -208,7 +224,7 @@ class FakeEngine(llm_engine.Engine):
             raise Refused(404, "Not Found")
         else:
             # An adapter's name is part of the prompt, so its answers differ from its base model's.
-            has_adapter = self._order and request["model"] in self._order.adapter_paths
+            has_adapter = request["model"] in self._adapters
             prompt = (request["model"] if has_adapter else "") + _prompt(request)
             words = self._words(prompt, request.get("max_tokens") or MAX_TOKENS)
             answer = _stream if request.get("stream") else _complete

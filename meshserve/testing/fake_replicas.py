@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 
 from meshserve import errors
-from meshserve.core.values import events, llm_spec, model
+from meshserve.core.values import llm_events, llm_spec, model
 
 TOOK_S = 7.0
 """The duration that every start and every wake reports."""
@@ -65,7 +65,7 @@ class FakeReplicas:
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
-    ) -> events.ReplicaReady:
+    ) -> llm_events.ReplicaReady:
         """Start a replica. Raises LoadFailed while `failing_replicas` counts failures for it."""
         self._calls.append(f"start replica {replica_id}")
         if replica_id in self.replicas:
@@ -77,7 +77,12 @@ class FakeReplicas:
             raise errors.LoadFailed(f"{replica_id} can't be started")
         replica = FakeReplica(replica_id, spec, plan, next(self._replica_pids))
         self.replicas[replica_id] = replica
-        return events.ReplicaReady(replica_id, replica.endpoint, replica.pid, TOOK_S)
+        return llm_events.ReplicaReady(replica_id, replica.endpoint, replica.pid, TOOK_S)
+
+    async def update_replica(self, replica_id: str, spec: llm_spec.LlmSpec) -> None:
+        """Give a replica another spec. Raises Unavailable while `failing_orders` counts some."""
+        self._calls.append(f"update replica {replica_id}")
+        self._obeying(replica_id).spec = spec
 
     async def stop_replica(self, replica_id: str) -> None:
         """End a replica, if it runs."""
@@ -98,11 +103,11 @@ class FakeReplicas:
             raise errors.Unsupported("an engine on the CPU has no GPU to free: it can't sleep")
         replica.is_asleep = True
 
-    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+    async def wake_replica(self, replica_id: str) -> llm_events.ReplicaWoken:
         """Wake a replica."""
         self._calls.append(f"wake replica {replica_id}")
         self._obeying(replica_id).is_asleep = False
-        return events.ReplicaWoken(replica_id, TOOK_S)
+        return llm_events.ReplicaWoken(replica_id, TOOK_S)
 
     async def replica_report(self, replica_id: str) -> llm_spec.LlmReport:
         """Return the report that a test has set."""

@@ -6,12 +6,13 @@ Subclass `ReplicasContract` and give it a `replicas` fixture without replicas.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import events, llm_spec
+from meshserve.core.values import llm_events, llm_spec
 
 REPLICA = "tiny llm/0"
 SPEC = llm_spec.LlmSpec("tiny llm", "/weights", device="cpu", start_timeout_s=60.0)
@@ -20,7 +21,7 @@ WAIT_S = 60.0
 
 async def start(
     replicas: cluster_control.ReplicaControl, spec: llm_spec.LlmSpec = SPEC
-) -> events.ReplicaReady:
+) -> llm_events.ReplicaReady:
     return await replicas.start_replica(REPLICA, spec, llm_spec.ReplicaPlan())
 
 
@@ -77,6 +78,16 @@ class ReplicasContract:
         assert await replicas.living_replicas() == ()
         await replicas.stop_replica(REPLICA)
 
+    async def test_a_replica_follows_another_spec(
+        self, replicas: cluster_control.ReplicaControl
+    ) -> None:
+        ready = await start(replicas)
+        other = dataclasses.replace(SPEC, stall_timeout_s=7.0)
+        await replicas.update_replica(REPLICA, other)
+        assert await replicas.living_replicas() == (
+            llm_spec.LivingReplica(REPLICA, other, ready.endpoint, ready.pid),
+        )
+
     async def test_a_replica_on_a_cpu_refuses_to_sleep_and_goes_on(
         self, replicas: cluster_control.ReplicaControl
     ) -> None:
@@ -92,6 +103,7 @@ class ReplicasContract:
         for call in (
             replicas.replica_report(REPLICA),
             replicas.wake_replica(REPLICA),
+            replicas.update_replica(REPLICA, SPEC),
             replicas.sleep_replica(REPLICA, 1),
         ):
             with pytest.raises(errors.Unavailable):

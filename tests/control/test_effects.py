@@ -15,6 +15,7 @@ from meshserve.core.values import (
     desired,
     events,
     gateway_events,
+    llm_events,
     llm_spec,
     model,
     reports,
@@ -251,6 +252,17 @@ async def test_a_gateway_that_is_gone_is_not_configured(stage: Stage) -> None:
 # Replicas
 
 
+async def test_an_update_that_fails_is_no_loss_of_the_replica(stage: Stage) -> None:
+    await stage.order(START_REPLICA)
+    update = commands.UpdateReplica(R, START_REPLICA.spec)
+    stage.cluster.failing_orders[R] = 1
+    await stage.order(update, update, events_=3)
+    assert stage.host.events[1:] == [
+        llm_events.ReplicaUpdated(R, update.spec, f"{R} does not obey"),
+        llm_events.ReplicaUpdated(R, update.spec),
+    ]
+
+
 async def test_a_replica_starts_sleeps_wakes_and_stops_in_order(stage: Stage) -> None:
     await stage.order(START_REPLICA)
     await stage.order(commands.SleepReplica(R, 2), commands.WakeReplica(R), events_=3)
@@ -271,11 +283,11 @@ async def test_a_replica_starts_sleeps_wakes_and_stops_in_order(stage: Stage) ->
 
 async def test_what_a_replica_can_t_do_is_its_loss_with_the_reason(stage: Stage) -> None:
     stage.cluster.failing_replicas[R] = 1
-    assert await stage.order(START_REPLICA) == [events.ReplicaLost(R, "l/0 can't be started")]
+    assert await stage.order(START_REPLICA) == [llm_events.ReplicaLost(R, "l/0 can't be started")]
     await stage.order(START_REPLICA, events_=2)
     stage.cluster.failing_orders[R] = 2
     await stage.order(commands.SleepReplica(R, 1), commands.WakeReplica(R), events_=4)
-    assert stage.host.events[2:] == [events.ReplicaLost(R, "l/0 does not obey")] * 2
+    assert stage.host.events[2:] == [llm_events.ReplicaLost(R, "l/0 does not obey")] * 2
 
 
 async def test_a_slow_start_holds_up_no_other_replica(stage: Stage) -> None:
@@ -288,7 +300,7 @@ async def test_a_start_is_given_up_to_stop_and_what_comes_after_is_performed(sta
     stage.cluster.slow[R] = asyncio.Event()
     stage.effects.perform(START_REPLICA)
     await asyncio.sleep(0)
-    assert await stage.order(commands.StopReplica(R)) == [events.ReplicaStopped(R)]
+    assert await stage.order(commands.StopReplica(R)) == [llm_events.ReplicaStopped(R)]
     stage.cluster.slow.clear()
     assert (await stage.order(START_REPLICA, events_=2))[1].replica_id == R
 
@@ -297,7 +309,7 @@ async def test_what_waits_behind_a_start_is_given_up_with_it(stage: Stage) -> No
     stage.cluster.slow[R] = asyncio.Event()
     assert await stage.order(
         START_REPLICA, commands.SleepReplica(R, 1), commands.StopReplica(R)
-    ) == [events.ReplicaStopped(R)]
+    ) == [llm_events.ReplicaStopped(R)]
     assert "sleep replica l/0 1" not in stage.cluster.calls
 
 
@@ -309,7 +321,7 @@ async def test_a_stop_that_takes_too_long_is_over(
 
     monkeypatch.setattr(effects, "STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(stage.cluster, "stop_replica", forever)
-    assert await stage.order(commands.StopReplica(R)) == [events.ReplicaStopped(R)]
+    assert await stage.order(commands.StopReplica(R)) == [llm_events.ReplicaStopped(R)]
     assert "stopping replica l/0" in caplog.text
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from meshserve import tasks
 from meshserve.control import mesh_json
-from meshserve.core.values import events, llm_spec
+from meshserve.core.values import events, llm_events, llm_spec
 from tests.control import conftest, llms
 
 HELD = "/mesh/internal/held"
@@ -170,4 +170,4 @@ async def test_capacity_is_looked_at_only_with_llms(
     monkeypatch.setattr(fresh.plane.controller, "post", posted.append)
     await fresh.clock.advance(4.1)
     assert told_before
-    assert not any(isinstance(event, events.CapacitySeen) for event in posted)
+    assert not any(isinstance(event, llm_events.CapacitySeen) for event in posted)

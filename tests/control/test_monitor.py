@@ -10,6 +10,7 @@ from meshserve.core.values import (
     desired,
     events,
     gateway_events,
+    llm_events,
     llm_spec,
     model,
     reports,
@@ -124,7 +125,7 @@ async def test_an_unwatched_gateway_is_not_polled(stage: Stage) -> None:
     assert stage.host.events == []
 
 
-async def watched_replica(stage: Stage) -> events.ReplicaReady:
+async def watched_replica(stage: Stage) -> llm_events.ReplicaReady:
     ready = await stage.cluster.start_replica(
         "l/0", llm_spec.LlmSpec("l", "/l"), llm_spec.ReplicaPlan()
     )
@@ -136,7 +137,7 @@ async def test_a_replica_reports_each_second(stage: Stage) -> None:
     await watched_replica(stage)
     stage.cluster.replicas["l/0"].last_report = said = llm_spec.LlmReport("l/0", running=3)
     await stage.clock.advance(2.5)
-    assert stage.host.events == [events.ReplicaReported(said)] * 3
+    assert stage.host.events == [llm_events.ReplicaReported(said)] * 3
 
 
 async def test_a_replica_that_ends_or_whose_engine_does_is_noticed_at_once(stage: Stage) -> None:
@@ -144,7 +145,7 @@ async def test_a_replica_that_ends_or_whose_engine_does_is_noticed_at_once(stage
     await stage.clock.advance(0.1)
     stage.cluster.kill_replica("l/0", "its tokens stall")
     await stage.clock.advance(0.1)
-    assert stage.host.events[-1] == events.ReplicaLost("l/0", "its tokens stall", ready.pid)
+    assert stage.host.events[-1] == llm_events.ReplicaLost("l/0", "its tokens stall", ready.pid)
 
 
 async def test_a_replica_that_falls_silent_is_lost(stage: Stage) -> None:
@@ -152,7 +153,7 @@ async def test_a_replica_that_falls_silent_is_lost(stage: Stage) -> None:
     await stage.clock.advance(0.1)
     del stage.cluster.replicas["l/0"]
     await stage.clock.advance(5.0)
-    assert stage.host.events[-1] == events.ReplicaLost(
+    assert stage.host.events[-1] == llm_events.ReplicaLost(
         "l/0", "it does not report any more", ready.pid
     )
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from meshserve.core.values import commands, desired, events, llm_spec, model, snapshots
+from meshserve.core.values import commands, desired, events, llm_events, llm_spec, model, snapshots
 from tests.core import world
 
 NODE = world.NODE
@@ -36,9 +36,16 @@ class Engine:
     waiting: int = 0
     requests: int = 0
     is_stalled: bool = False
+    can_change_adapters: bool = False
+
+    def __post_init__(self) -> None:
+        # As vLLM, which prepares for adapters only if it is started with some.
+        self.can_change_adapters = bool(self.spec.adapters)
 
     def report(self, replica_id: str, **more: Any) -> llm_spec.LlmReport:
-        return llm_spec.LlmReport(replica_id, self.running, self.waiting, self.requests, **more)
+        counts = (self.running, self.waiting, self.requests)
+        report = llm_spec.LlmReport(replica_id, *counts, **more)
+        return report._replace(can_change_adapters=self.can_change_adapters)
 
 
 class LlmWorld(world.World):
@@ -73,7 +80,7 @@ class LlmWorld(world.World):
             case commands.StopReplica() | commands.SleepReplica():
                 self._check_gets_no_requests(command.replica_id)
                 self.lanes[f"replica {command.replica_id}"].append(command)
-            case commands.WakeReplica():
+            case commands.WakeReplica() | commands.UpdateReplica():
                 self.lanes[f"replica {command.replica_id}"].append(command)
             case _:
                 super()._queue(command)
@@ -134,6 +141,8 @@ class LlmWorld(world.World):
                 )
             case commands.StopReplica():
                 self._stop_engine(command.replica_id)
+            case commands.UpdateReplica():
+                self._update_engine(command, is_failing=is_lost)
             case commands.SleepReplica() | commands.WakeReplica():
                 self._turn_engine(command, is_failing=is_lost)
 
@@ -148,12 +157,12 @@ class LlmWorld(world.World):
         self._release(id_)
         self._take(id_, command)
         if is_failing:
-            self.feed(events.ReplicaLost(id_, "it can't be loaded"))
+            self.feed(llm_events.ReplicaLost(id_, "it can't be loaded"))
             return
         self.engines[id_] = engine = Engine(next(self._pids), command.spec)
         self._check_awake(command.spec.share)
         self.feed(
-            events.ReplicaReady(
+            llm_events.ReplicaReady(
                 id_, model.Endpoint(NODE, "127.0.0.1", engine.pid), engine.pid, START_S
             )
         )
@@ -193,7 +202,17 @@ class LlmWorld(world.World):
     def _stop_engine(self, id_: str) -> None:
         self.engines.pop(id_, None)
         self._release(id_)
-        self.feed(events.ReplicaStopped(id_))
+        self.feed(llm_events.ReplicaStopped(id_))
+
+    def _update_engine(self, command: commands.UpdateReplica, *, is_failing: bool) -> None:
+        engine = self.engines.get(command.replica_id)
+        if engine is None:
+            reason = "it has ended"
+        else:
+            assert engine.can_change_adapters or engine.spec.adapters == command.spec.adapters
+            reason = "no such adapter" if is_failing else ""
+            engine.spec = engine.spec if is_failing else command.spec
+        self.feed(llm_events.ReplicaUpdated(command.replica_id, command.spec, reason))
 
     def _turn_engine(
         self, command: commands.SleepReplica | commands.WakeReplica, *, is_failing: bool
@@ -207,7 +226,9 @@ class LlmWorld(world.World):
             return
         engine.is_awake, engine.running, engine.waiting = is_waking, 0, 0
         self._check_awake(engine.spec.share)
-        self.feed(events.ReplicaWoken(id_, WAKE_S) if is_waking else events.ReplicaSlept(id_))
+        self.feed(
+            llm_events.ReplicaWoken(id_, WAKE_S) if is_waking else llm_events.ReplicaSlept(id_)
+        )
 
     def _check_awake(self, share: str) -> None:
         awake = [
@@ -223,13 +244,13 @@ class LlmWorld(world.World):
         """Hold a request for an LLM at a gateway, and return its ticket."""
         ticket = f"t{next(self._tickets)}"
         self.waiting[ticket] = name
-        self.feed(events.RequestHeld(ticket, name, size_bytes))
+        self.feed(llm_events.RequestHeld(ticket, name, size_bytes))
         return ticket
 
     def leave(self, ticket: str) -> None:
         """Have the client of a held request leave."""
         self.waiting.pop(ticket, None)
-        self.feed(events.HeldRequestLeft(ticket))
+        self.feed(llm_events.HeldRequestLeft(ticket))
 
     def see_capacity(self, *, has_replicas: bool = True) -> None:
         """Report the GPUs of all nodes, as if no replica were known unless `has_replicas`."""
@@ -243,19 +264,19 @@ class LlmWorld(world.World):
             )
             for node, count in self.gpus.items()
         )
-        self.feed(events.CapacitySeen(tuple(nodes)))
+        self.feed(llm_events.CapacitySeen(tuple(nodes)))
 
     def report(self, **more: Any) -> None:
         """Have every engine that is awake report."""
         for id_, engine in list(self.engines.items()):
             engine.is_stalled |= more.get("stalled_s", 0.0) > engine.spec.stall_timeout_s
             if engine.is_awake:
-                self.feed(events.ReplicaReported(engine.report(id_, **more)))
+                self.feed(llm_events.ReplicaReported(engine.report(id_, **more)))
 
     def kill_engine(self, id_: str) -> None:
         """End a process; its GPUs stay taken until it is started again or stopped."""
         engine = self.engines.pop(id_)
-        self.feed(events.ReplicaLost(id_, "killed", engine.pid))
+        self.feed(llm_events.ReplicaLost(id_, "killed", engine.pid))
 
     def perform_all(self) -> None:
         super().perform_all()
@@ -300,6 +321,7 @@ class LlmWorld(world.World):
         for name, llm in self.mesh.llms.llms.items():
             running = [engine for engine in self.engines.values() if engine.spec.name == name]
             assert {engine.spec.uri for engine in running} <= {wanted[name].uri}
+            assert {engine.spec.adapters for engine in running} <= {wanted[name].adapters}
             waiting = [
                 replica for replica in llm.active_replicas() if replica.phase.value == "waiting"
             ]

@@ -64,7 +64,7 @@ async def test_a_server_starts_with_the_weights_of_its_spec_alone(tmp_path: Path
     server = await compose.build_llm_server(logs, NO_CACHE, address, spec, "mp")
     (folder / "model.bin").write_text("others!")
     with pytest.raises(errors.Unloadable, match="have changed"):
-        await server._check_weights()
+        await server._weights.check(spec)
     with pytest.raises(errors.Unloadable, match="have changed"):
         await compose.build_llm_server(logs, NO_CACHE, address, spec, "mp")
 
@@ -74,3 +74,18 @@ async def test_the_commit_at_hugging_face_is_ordered(tmp_path: Path) -> None:
     address = model.ServerAddress("tiny/0", str(tmp_path))
     server = await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
     assert server._order.commit == "c0ffee"
+
+
+async def test_an_adapter_is_a_copy_that_does_not_change(tmp_path: Path) -> None:
+    folder = tmp_path / "sql"
+    folder.mkdir()
+    (folder / "adapter.bin").write_text("weights")
+    weights = await llm_weights.identify(str(folder))
+    cache = artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 20, 1 << 20)
+    adapter = llm_spec.Adapter("sql", str(folder), weights)
+    path = await compose._adapter_path(lambda: cache, adapter)
+    (folder / "adapter.bin").write_text("others!")
+    assert (Path(path) / "adapter.bin").read_text() == "weights"
+    with pytest.raises(errors.Unloadable, match="have changed"):
+        await compose._adapter_path(lambda: cache, adapter)
+    await cache.close()

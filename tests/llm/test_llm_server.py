@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -21,13 +22,13 @@ def server_of(
     engine: llm_engine.Engine,
     run_dir: Path,
     spec: llm_spec.LlmSpec = SPEC,
-    check_weights: Callable[[], Awaitable[None]] = llm_server.accept_weights,
+    check: Callable[[llm_spec.LlmSpec], Awaitable[None]] = llm_server.accept_weights,
 ) -> llm_server.LlmServer:
     return llm_server.LlmServer(
         model.ServerAddress("tiny/0", str(run_dir)),
         llm_engine.EngineOrder(spec, "/m"),
         lambda: engine,
-        check_weights,
+        llm_server.WeightsAccess(check),
     )
 
 
@@ -76,11 +77,11 @@ async def test_a_failed_start_raises_the_reason_and_leaves_nothing(tmp_path: Pat
 
 
 async def test_an_engine_that_read_other_weights_never_serves(tmp_path: Path) -> None:
-    async def check() -> None:
+    async def check(_: llm_spec.LlmSpec) -> None:
         raise errors.Unloadable("the weights have changed")
 
     engine = fake_engine.FakeEngine(can_sleep=True)
-    server = server_of(engine, tmp_path, check_weights=check)
+    server = server_of(engine, tmp_path, check=check)
     with pytest.raises(errors.Unloadable, match="have changed"):
         await server.start()
     assert (engine.calls, paths_in(tmp_path)) == (["start", "close"], [])
@@ -89,12 +90,12 @@ async def test_an_engine_that_read_other_weights_never_serves(tmp_path: Path) ->
 async def test_an_engine_that_reads_other_weights_when_it_wakes_is_killed(tmp_path: Path) -> None:
     changed: list[str] = []
 
-    async def check() -> None:
+    async def check(_: llm_spec.LlmSpec) -> None:
         if changed:
             raise errors.Unloadable(changed[0])
 
     engine = fake_engine.FakeEngine(can_sleep=True)
-    server = server_of(engine, tmp_path, check_weights=check)
+    server = server_of(engine, tmp_path, check=check)
     await server.start()
     await server.sleep(2)
     changed.append("the weights have changed")
@@ -221,3 +222,22 @@ async def test_a_replica_on_unshared_gpus_says_why_it_can_not_sleep(tmp_path: Pa
     async with started(Plain(), tmp_path) as (server, _):
         with pytest.raises(errors.Unsupported, match="not started to share its GPUs"):
             await server.sleep(1)
+
+
+async def test_it_follows_a_spec_with_other_adapters_and_times(tmp_path: Path) -> None:
+    engine = fake_engine.FakeEngine()
+    spec = dataclasses.replace(SPEC, adapters=(llm_spec.Adapter("sql", "/sql"),))
+    async with started(engine, tmp_path) as (server, client):
+        await server.update(spec)
+        answer = await client.post("/v1/completions", json={"model": "sql", "prompt": "x"})
+        assert answer.status_code == 200
+        assert server.report().can_change_adapters
+        spoilt = dataclasses.replace(spec, adapters=(llm_spec.Adapter("sql", "/spoilt"),))
+        with pytest.raises(errors.LoadFailed, match="is no adapter"):
+            await server.update(spoilt)
+        assert server.spec == spec
+
+
+async def test_a_server_that_is_not_started_follows_no_spec(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unavailable):
+        await server_of(fake_engine.FakeEngine(), tmp_path).update(SPEC)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from meshserve import errors, tasks
 from meshserve.control.api import openai_models, rest_routes
-from meshserve.core.values import commands, events
+from meshserve.core.values import commands, events, llm_events
 from meshserve.protocol import llm_errors, paths
 
 SIZE_DIGITS_MAX = 15
@@ -65,7 +65,7 @@ class HoldEndpoint:
             self._anthropic.add(ticket)
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         gone = tasks.spawn(_wait_until_gone(request), f"held request {ticket}")
-        self._post(events.RequestHeld(ticket, name, size_bytes))
+        self._post(llm_events.RequestHeld(ticket, name, size_bytes))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -74,7 +74,7 @@ class HoldEndpoint:
             self._anthropic.discard(ticket)
             # Without this event the mesh would count the request and its bytes for ever.
             if not answer.done():
-                self._post(events.HeldRequestLeft(ticket))
+                self._post(llm_events.HeldRequestLeft(ticket))
         return answer.result() if answer.done() else Response(status_code=CLIENT_CLOSED_REQUEST)
 
 

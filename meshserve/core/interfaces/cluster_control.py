@@ -13,6 +13,7 @@ from meshserve.core.values import (
     catalog_sync,
     desired,
     events,
+    llm_events,
     llm_spec,
     model,
     model_stats,
@@ -137,10 +138,17 @@ class ReplicaControl(Protocol):
 
     async def start_replica(
         self, replica_id: str, spec: llm_spec.LlmSpec, plan: llm_spec.ReplicaPlan
-    ) -> events.ReplicaReady:
+    ) -> llm_events.ReplicaReady:
         """Start a replica and return once it has made a token; one of the same id is replaced.
 
         Raises MeshError with the reason if it does not start.
+        """
+        ...
+
+    async def update_replica(self, replica_id: str, spec: llm_spec.LlmSpec) -> None:
+        """Have a running replica follow a spec that differs in what it can be told.
+
+        Raises MeshError with the reason if it goes on as before.
         """
         ...
 
@@ -165,7 +173,7 @@ class ReplicaControl(Protocol):
         """
         ...
 
-    async def wake_replica(self, replica_id: str) -> events.ReplicaWoken:
+    async def wake_replica(self, replica_id: str) -> llm_events.ReplicaWoken:
         """Wake the replica and return once it has made a token. Raises MeshError if it fails."""
         ...
 

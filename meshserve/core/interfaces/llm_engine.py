@@ -45,13 +45,15 @@ class EngineCapabilities:
     """What the mesh may ask of an engine.
 
     `can_sleep`: it implements `sleep` and `wake`. `has_adapters`: it serves the adapters of its
-    order; LLMs with adapters do not start on an engine without. `max_model_len` is the most tokens
+    order; LLMs with adapters do not start on an engine without. `can_change_adapters`: it
+    implements `add_adapter` and `remove_adapter`. `max_model_len` is the most tokens
     of a request and its answer together, 0 while it is unknown.
     """
 
     can_sleep: bool = False
     has_adapters: bool = False
     max_model_len: int = 0
+    can_change_adapters: bool = False
 
 
 class EngineCounts(NamedTuple):
@@ -133,6 +135,20 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def counts(self) -> EngineCounts:
         """Return its counts now. Called ten times a second."""
+
+    async def add_adapter(self, name: str, path: str) -> None:
+        """Serve one more adapter while requests run, by a name that it does not serve already.
+
+        Raises LoadFailed with the reason, Unsupported unless it `can_change_adapters`.
+        """
+        raise errors.Unsupported(f"this engine takes no adapters while it runs: {name} at {path}")
+
+    async def remove_adapter(self, name: str) -> None:
+        """Serve an adapter no longer; requests that run with it end as they would have.
+
+        Raises Unsupported unless it `can_change_adapters`.
+        """
+        raise errors.Unsupported(f"this engine keeps its adapters while it runs: {name}")
 
     async def sleep(self, level: int) -> None:
         """Free the GPUs; called only without requests. Raises Unsupported unless it `can_sleep`.

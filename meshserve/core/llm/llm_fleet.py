@@ -121,6 +121,10 @@ class Fleet:
         """Return whether the replica's engine is outdated, or its group needs more GPUs now."""
         if not replica.spec.is_same_engine(llm.spec):
             return True
+        # Whether it takes other adapters is known from its report.
+        can_not_change = replica.report is not None and not replica.report.can_change_adapters
+        if can_not_change and not replica.spec.has_same_adapters(llm.spec):
+            return True
         return bool(llm.spec.share and replica.plan) and self.bookings.gpus_of(
             replica.holder
         ) < self.gpus_for(llm)

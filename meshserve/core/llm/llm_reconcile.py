@@ -5,6 +5,7 @@ Each function looks at the state of the fleet, changes it, and appends commands 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -94,9 +95,10 @@ def _desired_now(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float)
     return desired_replicas(llm.spec, load)
 
 
-def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
+def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float) -> None:
     """Drain, put to sleep or stop replicas that are surplus, outdated, or without the turn.
 
+    Others are told what has changed for them.
     Draining replicas that are needed after all serve again.
     """
     active = llm.active_replicas()
@@ -108,10 +110,31 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> None:
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
         else:
-            # The engine itself is up to date, so new limits apply to it without a restart.
-            replica.spec = replica.spec if is_outdated else llm.spec
+            if not is_outdated:
+                _update(fleet, llm, replica, now_s)
             if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
+
+
+def _update(
+    fleet: llm_fleet.Fleet,
+    llm: llm_state.LlmRecord,
+    replica: replica_state.ReplicaRecord,
+    now_s: float,
+) -> None:
+    """Let the replica follow the LLM's spec without a restart."""
+    own, spec = replica.spec, llm.spec
+    # New limits concern the mesh alone; of the rest the engine must be told.
+    replica.spec = dataclasses.replace(
+        spec, adapters=own.adapters, stall_timeout_s=own.stall_timeout_s, weights=own.weights
+    )
+    has_all = own.has_same_adapters(spec) and own.stall_timeout_s == spec.stall_timeout_s
+    if has_all or replica.is_updating or replica.phase is not ReplicaPhase.READY:
+        return
+    is_new = spec != replica.update
+    if replica.report is not None and (is_new or replica.update_retry.is_due(now_s)):
+        replica.begin_update(spec)
+        fleet.out.append(commands.UpdateReplica(replica.id, spec))
 
 
 def _may_replace(
@@ -187,5 +210,6 @@ def _start(
         return
     replica.move(ReplicaMove.START_ORDERED)
     replica.plan, replica.reason, replica.ordered_s = plan, replica.retry.reason, now_s
+    replica.spec = llm.spec
     replica.starts += 1
     fleet.out.append(commands.StartReplica(replica.id, llm.spec, plan))

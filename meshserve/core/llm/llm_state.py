@@ -155,9 +155,9 @@ class LlmRecord:
     @property
     def reason(self) -> str:
         """Why a replica does not serve, in words; "" if nothing is wrong."""
-        reasons = [replica.reason for replica in self.replicas.values()] or [
-            retry.reason for retry in self.retries.values()
-        ]
+        reasons = [
+            replica.reason or replica.update_retry.reason for replica in self.replicas.values()
+        ] or [retry.reason for retry in self.retries.values()]
         return next(filter(None, reasons), "")
 
     def active_replicas(self) -> list[replica_state.ReplicaRecord]:
@@ -212,12 +212,19 @@ class LlmRecord:
         )
         return snapshots.LlmRoute(
             self.name,
-            self.spec.names,
+            (self.name, *self.spec.aliases, *self._served_adapters(ready)),
             members,
             not ready,
             self.spec.held.wait_s_max,
             self.spec.aliases,
         )
+
+    def _served_adapters(self, ready: Collection[replica_state.ReplicaRecord]) -> Iterator[str]:
+        """Yield the adapters that every ready replica has, all of them while none is ready."""
+        for adapter in self.spec.adapters:
+            names = ({own.name for own in replica.spec.adapters} for replica in ready)
+            if all(adapter.name in own for own in names):
+                yield adapter.name
 
     def blocking_failure(self, now_s: float) -> replica_state.ReplicaRetry | None:
         """Return a failure while all replicas are failing, None while one may still come up."""

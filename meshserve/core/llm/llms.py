@@ -12,7 +12,7 @@ from typing import assert_never
 from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
 from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
-from meshserve.core.values import commands, events, llm_spec, snapshots
+from meshserve.core.values import commands, llm_events, llm_spec, snapshots
 
 DEFAULT_RETRY_S = 1.0
 """Retry-After for a name that no LLM has: such an LLM may be configured at any moment."""
@@ -45,27 +45,29 @@ class Llms:
 
     # What happens
 
-    def handle(self, event: events.LlmEvent, now_s: float) -> None:  # noqa: C901 - a case an event
+    def handle(self, event: llm_events.LlmEvent, now_s: float) -> None:  # noqa: C901 - a case an event
         """Apply an event. Events of replicas that are unknown or removed change nothing."""
         match event:
-            case events.RequestHeld():
+            case llm_events.RequestHeld():
                 self._receive(event, now_s)
-            case events.HeldRequestLeft():
+            case llm_events.HeldRequestLeft():
                 for llm in self.llms.values():
                     llm.held.remove(event.ticket)
-            case events.ReplicaReady():
+            case llm_events.ReplicaReady():
                 self._started(event, now_s)
-            case events.ReplicaWoken():
+            case llm_events.ReplicaWoken():
                 self._woken(event, now_s)
-            case events.ReplicaReported():
+            case llm_events.ReplicaReported():
                 self._reported(event.report, now_s)
-            case events.ReplicaLost():
+            case llm_events.ReplicaLost():
                 self._lost(event, now_s)
-            case events.ReplicaStopped():
+            case llm_events.ReplicaStopped():
                 self._stopped(event.replica_id)
-            case events.ReplicaSlept():
+            case llm_events.ReplicaSlept():
                 self._slept(event.replica_id)
-            case events.CapacitySeen():
+            case llm_events.ReplicaUpdated():
+                self._updated(event, now_s)
+            case llm_events.CapacitySeen():
                 self.fleet.bookings.observe(event.nodes)
             case _:
                 assert_never(event)
@@ -74,7 +76,7 @@ class Llms:
         replica = self.fleet.find_replica(replica_id)
         return replica if replica is not None and replica.phase is phase else None
 
-    def _started(self, event: events.ReplicaReady, now_s: float) -> None:
+    def _started(self, event: llm_events.ReplicaReady, now_s: float) -> None:
         if self.fleet.find_replica(event.replica_id) is None:
             # An earlier controller started this replica, and nothing else would ever stop it.
             self._out.append(commands.StopReplica(event.replica_id))
@@ -85,7 +87,7 @@ class Llms:
             llm = self._come_up(replica, now_s)
             llm.starts.record(event.took_s)
 
-    def _woken(self, event: events.ReplicaWoken, now_s: float) -> None:
+    def _woken(self, event: llm_events.ReplicaWoken, now_s: float) -> None:
         replica = self._in_phase(event.replica_id, ReplicaPhase.WAKING)
         if replica is not None:
             llm = self._come_up(replica, now_s)
@@ -113,7 +115,7 @@ class Llms:
         if report.stalled_s > replica.spec.stall_timeout_s:
             replica.fail(f"its requests got no token for {report.stalled_s:.0f} s", now_s)
 
-    def _lost(self, event: events.ReplicaLost, now_s: float) -> None:
+    def _lost(self, event: llm_events.ReplicaLost, now_s: float) -> None:
         replica = self.fleet.find_replica(event.replica_id)
         # News of an earlier process of the same replica may come late.
         if (
@@ -132,6 +134,12 @@ class Llms:
         replica = self._in_phase(replica_id, ReplicaPhase.GOING_TO_SLEEP)
         if replica is not None:
             replica.move(ReplicaMove.SLEPT)
+
+    def _updated(self, event: llm_events.ReplicaUpdated, now_s: float) -> None:
+        replica = self.fleet.find_replica(event.replica_id)
+        # An engine that was started anew meanwhile was started with a spec of its own.
+        if replica is not None and replica.is_updating:
+            replica.end_update(event.spec, event.reason, now_s)
 
     def attach(self, living: llm_spec.LivingReplica, now_s: float) -> None:
         """Take over a replica that already runs when the controller begins."""
@@ -163,7 +171,7 @@ class Llms:
             llm_reconcile.count_replicas(self.fleet, llm, now_s)
         # Surplus replicas of all LLMs stop before any starts: a start may need the GPUs they free.
         for llm in llms:
-            llm_reconcile.stop_surplus(self.fleet, llm)
+            llm_reconcile.stop_surplus(self.fleet, llm, now_s)
         for llm in llms:
             llm_reconcile.start_missing(self.fleet, llm, now_s)
         self._update_routes()
@@ -181,7 +189,7 @@ class Llms:
 
     # Held requests
 
-    def _receive(self, event: events.RequestHeld, now_s: float) -> None:
+    def _receive(self, event: llm_events.RequestHeld, now_s: float) -> None:
         """Answer a request that has just come, or let it wait."""
         llm = self.fleet.find_served(event.name)
         if llm is None:

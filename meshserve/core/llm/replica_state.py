@@ -25,6 +25,7 @@ from meshserve.core import backoff, state_table
 from meshserve.core.values import llm_spec, model
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=60.0, calm_s=60.0)
+UPDATE_BACKOFF = backoff.BackoffPolicy(base_s=10.0, cap_s=300.0)
 
 
 class ReplicaPhase(enum.Enum):
@@ -151,7 +152,8 @@ class ReplicaRecord:
     """One replica. `reason` says why it is not ready, where its state alone does not.
 
     `ordered_s` is the time of the last order to start or wake, `up_s` the time since which it
-    serves. `pid` is 0 while no process is known.
+    serves. `pid` is 0 while no process is known. `spec` is what its engine follows; `update` is
+    the spec that it was last told to follow, whose failure is in `update_retry`.
     """
 
     id: str
@@ -165,6 +167,9 @@ class ReplicaRecord:
     ordered_s: float = 0.0
     up_s: float = 0.0
     starts: int = 0
+    update: llm_spec.LlmSpec | None = None
+    update_retry: ReplicaRetry = field(default_factory=lambda: ReplicaRetry(UPDATE_BACKOFF))
+    is_updating: bool = False
     report: llm_spec.LlmReport | None = field(default=None, repr=False)
     log: ReplicaMoveLog = field(
         default_factory=lambda: state_table.MoveLog(LIFECYCLE), repr=False, compare=False
@@ -180,6 +185,23 @@ class ReplicaRecord:
         self.up_s, self.report = now_s, None
         self.reason = self.retry.reason = ""
 
+    def begin_update(self, spec: llm_spec.LlmSpec) -> None:
+        """Note that the engine was told to follow a spec."""
+        if spec != self.update:
+            # The failures of another update say nothing about this one.
+            self.update_retry.reset()
+        self.update, self.is_updating = spec, True
+
+    def end_update(self, spec: llm_spec.LlmSpec, reason: str, now_s: float) -> None:
+        """Note that the engine follows a spec, or why it does not."""
+        self.is_updating = False
+        self.update_retry.reason = reason
+        if reason:
+            self.update_retry.record_failure(now_s)
+        else:
+            self.spec = spec
+            self.update_retry.reset()
+
     def forgive(self, now_s: float) -> None:
         """Forget the failures of a replica that has served for the calm time of its back-off."""
         if self.phase in SERVING and now_s - self.up_s > BACKOFF.calm_s:
@@ -194,6 +216,7 @@ class ReplicaRecord:
         # Perhaps no report has come since the calm time ended, so it is checked here too.
         self.forgive(now_s)
         self.move(ReplicaMove.LOST)
+        self.is_updating = False
         self.retry.record_failure(now_s)
         self.retry.reason = reason
         self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None

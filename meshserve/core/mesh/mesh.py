@@ -16,6 +16,7 @@ from meshserve.core.values import (
     desired,
     events,
     gateway_events,
+    llm_events,
     model,
     registry_contents,
     reports,
@@ -80,7 +81,7 @@ class Mesh:
             self._take_in_worker(event, now_s)
         elif isinstance(event, gateway_events.GatewayEvent):
             self._take_in_gateway(event, now_s)
-        elif isinstance(event, events.LlmEvent):
+        elif isinstance(event, llm_events.LlmEvent):
             self._take_in_llm(event, now_s)
         else:
             self._take_in_own(event, now_s)
@@ -155,7 +156,7 @@ class Mesh:
             case _:
                 assert_never(event)
 
-    def _take_in_llm(self, event: events.LlmEvent, now_s: float) -> None:
+    def _take_in_llm(self, event: llm_events.LlmEvent, now_s: float) -> None:
         # A replica is watched while its pid is known, whatever the event did to it.
         replica_id = _replica_of(event)
         before = self.llms.fleet.find_replica(replica_id)
@@ -374,11 +375,11 @@ class Mesh:
             assert worker.state is not ProcessState.READY or (worker.is_up and worker.endpoint)
 
 
-def _replica_of(event: events.LlmEvent) -> str:
+def _replica_of(event: llm_events.LlmEvent) -> str:
     match event:
-        case events.ReplicaReported():
+        case llm_events.ReplicaReported():
             return event.report.replica_id
-        case events.RequestHeld() | events.HeldRequestLeft() | events.CapacitySeen():
+        case llm_events.RequestHeld() | llm_events.HeldRequestLeft() | llm_events.CapacitySeen():
             return ""
         case _:
             return event.replica_id

@@ -185,6 +185,14 @@ class StopReplica:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateReplica:
+    """Have a replica that serves follow a spec with other adapters: answered by ReplicaUpdated."""
+
+    replica_id: str
+    spec: llm_spec.LlmSpec
+
+
+@dataclass(frozen=True, slots=True)
 class SleepReplica:
     """Let the replica finish its requests and sleep: answered by ReplicaSlept or ReplicaLost."""
 
@@ -219,7 +227,7 @@ WorkerCommand = (
     StartWorker | StopWorker | AbandonWorker | SendChanges | EnsureLoaded | Unload | Pin | Unpin
 )
 GatewayCommand = StartGateway | ConfigureGateway | StopGateway
-ReplicaCommand = StartReplica | StopReplica | SleepReplica | WakeReplica
+ReplicaCommand = StartReplica | StopReplica | UpdateReplica | SleepReplica | WakeReplica
 HeldCommand = Admit | TurnAway
 RegistryCommand = SaveChanges | RememberMeasured
 AnswerCommand = Acknowledge | Refuse

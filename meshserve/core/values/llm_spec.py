@@ -137,15 +137,26 @@ class LlmSpec:
         )
         return dataclasses.replace(self, weights=weights.get(self.source), adapters=tuple(adapters))
 
+    def has_same_adapters(self, other: LlmSpec) -> bool:
+        """Return whether both have the same adapters, with the same weights as far as known."""
+        return len(self.adapters) == len(other.adapters) and all(
+            dataclasses.replace(adapter, weights=own.weights) == own
+            and are_same(own.weights, adapter.weights)
+            for own, adapter in zip(self.adapters, other.adapters, strict=True)
+        )
+
     def is_same_engine(self, other: LlmSpec) -> bool:
         """Return whether an engine that was started for this spec can serve the other one too.
 
-        The specs may differ in what engines never see: aliases, when replicas run, what may wait.
+        The specs may differ in what engines never see: aliases, when replicas run, what may wait;
+        and in what a running replica can be told: adapters, `stall_timeout_s`.
         """
         return are_same(self.weights, other.weights) and self == dataclasses.replace(
             other,
             weights=self.weights,
             aliases=self.aliases,
+            adapters=self.adapters,
+            stall_timeout_s=self.stall_timeout_s,
             replicas_min=self.replicas_min,
             replicas_max=self.replicas_max,
             idle_timeout_s=self.idle_timeout_s,
@@ -186,7 +197,8 @@ class LlmReport(NamedTuple):
     `running` and `waiting` are requests now; `requests` and `tokens` count from the engine's
     start. `kv_used` is the used share of the KV cache, 0 to 1. `stalled_s` says for how long
     requests have run without a new token, 0 while they advance or none runs. `max_model_len` is
-    the most tokens of a request and its answer, 0 while it is unknown.
+    the most tokens of a request and its answer, 0 while it is unknown. `can_change_adapters` says
+    whether the engine takes others while it runs.
     """
 
     replica_id: str
@@ -200,6 +212,7 @@ class LlmReport(NamedTuple):
     kv_used: float = 0.0
     stalled_s: float = 0.0
     max_model_len: int = 0
+    can_change_adapters: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from meshserve import errors, tasks
 from meshserve.control.api import hold_endpoint
-from meshserve.core.values import commands, events
+from meshserve.core.values import commands, events, llm_events
 from meshserve.protocol import paths
 
 
@@ -56,7 +56,7 @@ async def stage() -> Stage:
 async def test_an_admitted_request_gets_200(stage: Stage) -> None:
     waiting = stage.hold(model="tiny llm", bytes="17")
     await posted(stage, 1)
-    assert stage.events == [events.RequestHeld("1", "tiny llm", 17)]
+    assert stage.events == [llm_events.RequestHeld("1", "tiny llm", 17)]
     assert not waiting.done()
     stage.endpoint.perform(commands.Admit("1"))
     assert (await waiting).status_code == 200
@@ -82,7 +82,7 @@ async def test_a_request_whose_client_leaves_is_forgotten(stage: Stage) -> None:
     await posted(stage, 1)
     stage.left.set()
     assert (await waiting).status_code == hold_endpoint.CLIENT_CLOSED_REQUEST
-    assert stage.events[-1] == events.HeldRequestLeft("1")
+    assert stage.events[-1] == llm_events.HeldRequestLeft("1")
     stage.endpoint.perform(commands.Admit("1"))
 
 
@@ -95,7 +95,7 @@ async def test_every_request_has_its_own_ticket(stage: Stage) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert stage.events[-2:] == [events.HeldRequestLeft("1"), events.HeldRequestLeft("3")]
+    assert stage.events[-2:] == [llm_events.HeldRequestLeft("1"), llm_events.HeldRequestLeft("3")]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def drained(fleet: llm_fleet.Fleet) -> list[commands.Command]:
 
 def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> list[commands.Command]:
     llm.route = llm.desired_route()
-    llm_reconcile.stop_surplus(fleet, llm)
+    llm_reconcile.stop_surplus(fleet, llm, 0.0)
     return drained(fleet)
 
 
@@ -231,3 +231,70 @@ def test_overload_is_timed_from_when_it_began(fleet: llm_fleet.Fleet) -> None:
     assert (llm.overloaded_s, llm.desired_replicas) == (100.0, 1)
     llm_reconcile.count_replicas(fleet, llm, 110.0)
     assert (llm.overloaded_s, llm.desired_replicas) == (None, 2)
+
+
+def test_a_changed_alias_or_stall_time_restarts_nothing(fleet: llm_fleet.Fleet) -> None:
+    llm = want(fleet, aliases=("prod",))
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.READY)
+    replica.report = llm_spec.LlmReport("a/0")
+    want(fleet, aliases=("test",))
+    assert stop_surplus(fleet, llm) == []
+    want(fleet, stall_timeout_s=7.0)
+    assert stop_surplus(fleet, llm) == [commands.UpdateReplica("a/0", llm.spec)]
+    assert stop_surplus(fleet, llm) == []
+    replica.end_update(llm.spec, "", 0.0)
+    assert stop_surplus(fleet, llm) == []
+    assert (replica.phase, replica.spec) == (ReplicaPhase.READY, llm.spec)
+
+
+SQL, TONE = llm_spec.Adapter("sql", "/sql"), llm_spec.Adapter("tone", "/tone")
+
+
+@pytest.mark.parametrize("adapters", [(SQL, TONE), (), (TONE,)])
+def test_adapters_are_changed_while_the_engine_runs(
+    fleet: llm_fleet.Fleet, adapters: tuple[llm_spec.Adapter, ...]
+) -> None:
+    llm = want(fleet, adapters=(SQL,))
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.READY)
+    want(fleet, adapters=adapters)
+    assert stop_surplus(fleet, llm) == []
+    replica.report = llm_spec.LlmReport("a/0", can_change_adapters=True)
+    assert stop_surplus(fleet, llm) == [commands.UpdateReplica("a/0", llm.spec)]
+    # An adapter is no name of the LLM's before each replica has it.
+    route = llm.desired_route()
+    assert route is not None
+    assert set(route.names) == {"a"} | ({"sql"} if SQL in adapters else set())
+    replica.end_update(llm.spec, "", 0.0)
+    route = llm.desired_route()
+    assert route is not None
+    assert route.names == llm.spec.names
+
+
+def test_an_engine_that_takes_no_other_adapters_is_replaced(fleet: llm_fleet.Fleet) -> None:
+    llm = want(fleet)
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.READY)
+    replica.report = llm_spec.LlmReport("a/0")
+    want(fleet, adapters=(SQL,))
+    stop_surplus(fleet, llm)
+    assert replica.phase is ReplicaPhase.DRAINING
+
+
+def test_an_adapter_that_can_not_be_loaded_is_told_and_tried_again_later(
+    fleet: llm_fleet.Fleet,
+) -> None:
+    llm = want(fleet, adapters=(SQL,))
+    llm.desired_replicas = 1
+    replica = add(fleet, llm, ReplicaPhase.READY)
+    replica.report = llm_spec.LlmReport("a/0", can_change_adapters=True)
+    want(fleet, adapters=(SQL, TONE))
+    assert len(stop_surplus(fleet, llm)) == 1
+    replica.end_update(llm.spec, "no such rank", 0.0)
+    assert (llm.reason, llm.state, replica.spec.adapters) == ("no such rank", "ready", (SQL,))
+    assert stop_surplus(fleet, llm) == []
+    llm_reconcile.stop_surplus(fleet, llm, 10.0)
+    assert drained(fleet) == [commands.UpdateReplica("a/0", llm.spec)]
+    replica.end_update(llm.spec, "", 11.0)
+    assert llm.reason == ""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshserve.core.values import commands, events, llm_spec, model, snapshots
+from meshserve.core.values import commands, events, llm_events, llm_spec, model, snapshots
 from tests.core import llm_world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
@@ -103,22 +103,22 @@ def test_a_failing_start_is_tried_again_after_growing_waits(world: llm_world.Llm
 
 
 def test_an_unknown_replica_that_comes_up_is_stopped(world: llm_world.LlmWorld) -> None:
-    world.feed(events.ReplicaReady("z/0", ENDPOINT, 1, 1.0))
+    world.feed(llm_events.ReplicaReady("z/0", ENDPOINT, 1, 1.0))
     assert replica_orders(world) == ["StopReplica z/0"]
     for late in (
-        events.ReplicaStopped("z/0"),
-        events.ReplicaSlept("z/0"),
-        events.ReplicaWoken("z/0", 1.0),
-        events.ReplicaLost("z/0", "gone"),
+        llm_events.ReplicaStopped("z/0"),
+        llm_events.ReplicaSlept("z/0"),
+        llm_events.ReplicaWoken("z/0", 1.0),
+        llm_events.ReplicaLost("z/0", "gone"),
     ):
         world.feed(late)
-    world.feed(events.ReplicaReported(llm_spec.LlmReport("z/0")))
+    world.feed(llm_events.ReplicaReported(llm_spec.LlmReport("z/0")))
     assert len(replica_orders(world)) == 1
 
 
 def test_the_loss_of_an_earlier_process_changes_nothing(world: llm_world.LlmWorld) -> None:
     apply(world, llm_world.spec("a"))
-    world.feed(events.ReplicaLost("a/0", "gone", 999))
+    world.feed(llm_events.ReplicaLost("a/0", "gone", 999))
     assert world.mesh.llms.llms["a"].state == "ready"
 
 

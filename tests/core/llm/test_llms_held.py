@@ -7,7 +7,7 @@ import pytest
 from meshserve.core.llm import llm_state, llms
 from meshserve.core.llm.replica_state import ReplicaPhase
 from meshserve.core.processes import gateways
-from meshserve.core.values import commands, events, llm_spec, model
+from meshserve.core.values import commands, llm_events, llm_spec, model
 from tests.core import llm_world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
@@ -38,7 +38,7 @@ class Held:
     def arrive(
         self, ticket: str, name: str = "a", size_bytes: int = 10, now_s: float = 0.0
     ) -> list[commands.HeldCommand]:
-        self.llms.handle(events.RequestHeld(ticket, name, size_bytes), now_s)
+        self.llms.handle(llm_events.RequestHeld(ticket, name, size_bytes), now_s)
         return self.drain()
 
     def reconcile(
@@ -116,6 +116,6 @@ def test_requests_are_turned_away_when_overdue_and_when_their_llm_is_removed(hel
 
 def test_a_request_whose_client_left_is_not_answered(held: Held) -> None:
     held.arrive("t")
-    held.llms.handle(events.HeldRequestLeft("t"), 1.0)
+    held.llms.handle(llm_events.HeldRequestLeft("t"), 1.0)
     held.put(ReplicaPhase.READY)
     assert held.reconcile() == []

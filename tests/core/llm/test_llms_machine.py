@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshserve.core.values import events, gateway_events, llm_spec
+from meshserve.core.values import events, gateway_events, llm_events, llm_spec
 from tests.core import llm_world
 
 NAMES = ["a", "b", "c"]
@@ -19,12 +19,13 @@ LIMITS = llm_spec.HoldLimits(requests_max=3, bytes_max=100, wait_s_max=200.0)
 
 
 def spec_of(
-    name: str, uri: str, size: int, bounds: tuple[int, int], share: str
+    name: str, uri: str, size: int, bounds: tuple[int, int], share: str, adapters: str
 ) -> llm_spec.LlmSpec:
     return llm_spec.LlmSpec(
         name,
         f"/models/{uri}",
         aliases=(f"{name}-too",),
+        adapters=tuple(llm_spec.Adapter(f"{name}-{letter}", letter) for letter in adapters),
         tensor_parallel_size=max(size, 1),
         device="cuda" if size or share else "cpu",
         replicas_min=bounds[0],
@@ -42,6 +43,7 @@ SPECS = st.builds(
     st.integers(0, 2),
     st.sampled_from([(0, 1), (1, 1), (0, 2), (1, 2)]),
     st.sampled_from(["", "g"]),
+    st.sampled_from(["", "s", "t", "st"]),
 )
 CONFIGS = st.lists(SPECS, max_size=3, unique_by=lambda spec: spec.name)
 
@@ -66,7 +68,7 @@ class LlmsMachine(RuleBasedStateMachine):
 
     @rule()
     def leave_twice(self) -> None:
-        self.world.feed(events.HeldRequestLeft("unknown"))
+        self.world.feed(llm_events.HeldRequestLeft("unknown"))
 
     @precondition(lambda self: any(self.world.lanes.values()))
     @rule(data=st.data(), is_lost=st.booleans())

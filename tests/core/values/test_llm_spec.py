@@ -25,7 +25,9 @@ def test_a_replica_takes_a_gpu_for_each_part_of_it(device: str, gpus: int) -> No
 WEIGHTS = llm_spec.Weights("1", "host", "2")
 SPEC = llm_world.spec("a", weights=WEIGHTS)
 MESH_FIELDS: dict[str, Any] = {
+    "adapters": (llm_spec.Adapter("sql", "/sql"),),
     "aliases": ("other",),
+    "stall_timeout_s": 7.0,
     "replicas_min": 0,
     "replicas_max": 7,
     "idle_timeout_s": 7.0,
