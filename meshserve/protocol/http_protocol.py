@@ -310,7 +310,7 @@ class _Connections:
             self.all_closed.set()
 
 
-# Answers differ in few heads, but in many lengths.
+# A server sends few different heads: nearly always only the body's length changes.
 @functools.lru_cache(maxsize=64)
 def _head(status: int, headers: tuple[Header, ...]) -> bytes:
     """Return the answer's head as a format for the length of its body."""

@@ -269,7 +269,7 @@ def _measured_row(measured: model.Measured) -> Row:
 
 def _put(connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
     """Insert the rows, in place of those with the same keys."""
-    # Both have `ON CONFLICT`, which SQLAlchemy offers for each dialect apart.
+    # SQLAlchemy has `ON CONFLICT` in the insert of each dialect, not in the common one.
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
     key = [column.name for column in table.primary_key]
     values = {name: insert.excluded[name] for name in rows[0] if name not in key}

@@ -107,7 +107,7 @@ class Pins:
     def follow_moving(self) -> None:
         """Order the loads that moving aliases wait for."""
         moving = self._index.moving()
-        # Nearly always: the mesh asks after every event.
+        # Nearly always no alias moves, and this runs after every event.
         if not (moving or self.loading):
             return
         names = {alias.alias for alias in moving}
