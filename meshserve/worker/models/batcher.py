@@ -96,6 +96,10 @@ class RunPlaces(NamedTuple):
     journal: run_journal.RunJournal
 
 
+shared_limits = functools.lru_cache(maxsize=1024)(BatchLimits)
+"""Equal limits are one object: tens of thousands of copies have the same."""
+
+
 class Batcher:
     """The runs of one copy, for one event loop.
 

@@ -14,12 +14,13 @@ from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory import residency_events as ev
-from meshserve.core.values import catalog, catalog_sync, desired, model
+from meshserve.core.values import catalog, catalog_sync, desired, model, process_death
 from meshserve.runtimes import signatures
 from meshserve.worker.models import (
     batcher,
     copy_trials,
     detached,
+    isolated_copies,
     join_proofs,
     load_queue,
     loader,
@@ -28,13 +29,6 @@ from meshserve.worker.models import (
 
 QUICK_FREE_BYTES = 32 << 20
 """Smaller copies are freed on the event loop, because handing them to a thread takes longer."""
-
-HELD_BYTES_MIN = 1 << 20
-"""Smaller artifacts that are read only once need no hold in the cache during their load.
-
-They are loaded long before the cache could drop them, and a hold creates and removes a file, which
-may take longer than the load.
-"""
 
 RUN_THREADS_MAX = 64
 
@@ -93,6 +87,9 @@ class CopyEffects:
         self._places = batcher.RunPlaces(self._run_pool, trials.journal)
         self._trim_pool = ThreadPoolExecutor(1, "trim")
         self.proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
+        self._isolated = isolated_copies.IsolatedCopies(
+            settings.memory.host_bytes, self._record_death
+        )
         self._loop = asyncio.get_running_loop()
 
     def perform(self, command: Effect) -> None:
@@ -155,6 +152,7 @@ class CopyEffects:
         except errors.MeshError as error:
             self._emit(ev.FetchFailed(id_, attempt, error))
             return
+        recipe = self._isolated.isolate(recipe, self._settings.device)
         self._recipes[recipe.key] = recipe
         self._emit(self._artifact_fetched(command, declared, recipe))
 
@@ -192,12 +190,13 @@ class CopyEffects:
             await self._check_unchanged(recipe)
             loaded_copy = await self._load_held(recipe, record.need)
         except errors.MeshError as error:
-            if isinstance(error, _ArtifactChanged):
+            if isinstance(error, loader.ArtifactChanged):
                 for id_ in tuple(record.names):
                     self.forget_model(id_)
                     is_replaced = not version_choice.is_previous(id_)
                     self._emit(ev.ModelForgotten(id_, is_replaced))
-            self._emit(ev.CopyLoadFailed(key, self._trials.explain(key, error)))
+            refusal = self._trials.explain(key, error)
+            self._emit(ev.CopyLoadFailed(key, refusal, recipe.death_by(error)))
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
@@ -205,6 +204,7 @@ class CopyEffects:
         if loaded_copy.is_measured and not loader.tried_key(key):
             self._remember(recipe, loaded_copy, record.names)
         self._emit(ev.CopyLoaded(key, loaded_copy.footprint, loaded_copy.load_s))
+        self._isolated.begin(key, loaded_copy.process)
 
     def _remember(
         self,
@@ -225,7 +225,7 @@ class CopyEffects:
     async def _load_held(
         self, recipe: loader.LoadRecipe, need: model.Footprint
     ) -> loader.LoadedCopy:
-        if not _is_held(recipe):
+        if not recipe.is_held:
             return await self._load_queue.load(recipe, need)
         self._storage.hold(recipe.stored)
         try:
@@ -235,26 +235,26 @@ class CopyEffects:
             raise
 
     async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
-        """Fetch the artifact again; raise _ArtifactChanged if its digest is not that of the key.
+        """Fetch the artifact again; raise ArtifactChanged if its digest is not that of the key.
 
         The cache may have dropped the artifact since, and its source may have changed.
         """
         spec = recipe.spec
         artifact = await self._storage.fetch(spec.uri, spec.checksum)
         if artifact.digest != recipe.stored.digest:
-            raise _ArtifactChanged(
+            raise loader.ArtifactChanged(
                 "the artifact has changed since it was first read; it is read anew",
                 retry_after_s=0.0,
             )
         if not self._trials.may_run_here(recipe):
-            raise _ArtifactChanged("the model is tried alone", retry_after_s=0.0)
+            raise loader.ArtifactChanged("the model is tried alone", retry_after_s=0.0)
 
     def _make_resident(
         self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy
     ) -> ResidentModel:
         loaded, spec = loaded_copy.loaded, recipe.spec
         signature, capabilities = loaded.signature, loaded.capabilities
-        limits = _batch_limits(
+        limits = batcher.shared_limits(
             rows_max=signatures.rows_max(spec, signature),
             queue_max=self._settings.queue_max,
             parallel=(os.cpu_count() or 1) if capabilities.is_reentrant else 1,
@@ -288,16 +288,21 @@ class CopyEffects:
         self.proofs.tell_stop(self._recipes[resident.key], resident.batcher.joining)
         self.proofs.judged.update(self._records[resident.key].names)
 
+    def _record_death(self, key: str, death: process_death.ProcessDeath) -> None:
+        self._trials.record_death(key, death)
+        self._emit(ev.CopyDied(key, death))
+
     # Freeing
 
     def _free(self, key: str) -> None:
         resident, record = self._residents.pop(key), self._records[key]
         loaded_copy = resident.loaded_copy
+        self._isolated.end(key)
         self.proofs.remember(key, resident.batcher.joining)
-        if _is_held(self._recipes[key]):
+        if self._recipes[key].is_held:
             self._storage.release(self._recipes[key].stored)
         is_detached = bool(record.names) and self._load_queue.detached.can_keep(loaded_copy)
-        self.memory.freed_bytes += record.booked.host_bytes - loaded_copy.mapped_bytes
+        self.memory.freed_bytes += loaded_copy.freed_bytes
         is_quick = record.booked.host_bytes < QUICK_FREE_BYTES
         if is_quick and loaded_copy.loaded.capabilities.is_steady:
             self._load_queue.free(self._recipes[key], loaded_copy, is_detached=is_detached)
@@ -353,6 +358,11 @@ class CopyEffects:
                 del self._recipes[key]
                 self._load_queue.detached.drop(key)
 
+    def measure_memory(self) -> ev.MemoryMeasured:
+        """Return the memory of all copies' processes; kill those that take others' memory."""
+        self._isolated.stop_hogs(self._records, process_memory.private_bytes())
+        return self.memory.measure(self._isolated.memory_bytes())
+
     async def trim_memory(self) -> None:
         """Return free pages to the kernel if copies left much behind."""
         if self.memory.is_trim_due():
@@ -372,24 +382,14 @@ class CopyEffects:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for resident in self._residents.values():
-            resident.loaded_copy.loaded.close()
+        residents = [resident.loaded_copy for resident in self._residents.values()]
         self._residents.clear()
+        await self._isolated.close(copy.loaded for copy in residents if copy.process)
+        for loaded_copy in residents:
+            if not loaded_copy.process:
+                loaded_copy.loaded.close()
         self._load_queue.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._trim_pool.shutdown(wait=False, cancel_futures=True)
         self.proofs.close()
         await self._storage.close()
-
-
-class _ArtifactChanged(errors.LoadFailed):
-    """The file behind a copy is not the one that its key names."""
-
-
-def _is_held(recipe: loader.LoadRecipe) -> bool:
-    """Return whether the artifact is held while its copy lives."""
-    return recipe.runtime.needs_files or recipe.artifact.size_bytes >= HELD_BYTES_MIN
-
-
-_batch_limits = functools.lru_cache(maxsize=1024)(batcher.BatchLimits)
-"""Equal limits are one object: tens of thousands of copies have the same."""

@@ -9,9 +9,15 @@ from dataclasses import dataclass, replace
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.values import model
+from meshserve.core.values import model, process_death
 from meshserve.runtimes import runtime_lookup
-from meshserve.worker.models import described_folder, described_model, process_memory
+from meshserve.worker.models import (
+    described_folder,
+    described_model,
+    isolated_model,
+    isolated_process,
+    process_memory,
+)
 
 PROBES = 3
 """Runs of the probe after a load; the quickest is the model's expected time for one row."""
@@ -21,6 +27,17 @@ ALONE = "/alone"
 
 SLOW_S = 0.02
 """After a run that takes longer, no further ones are made."""
+
+HELD_BYTES_MIN = 1 << 20
+"""Smaller artifacts that are read only once need no hold in the cache during their load.
+
+They are loaded long before the cache could drop them, and a hold creates and removes a file, which
+may take longer than the load.
+"""
+
+
+class ArtifactChanged(errors.LoadFailed):
+    """The file behind a copy is not the one that its key names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +68,30 @@ class LoadRecipe:
         """The key under which its code runs in the worker's process, empty if it does not."""
         return "" if self.is_isolated else self.key
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the artifact is held while its copy lives."""
+        return self.runtime.needs_files or self.artifact.size_bytes >= HELD_BYTES_MIN
+
+    @property
+    def process(self) -> isolated_process.IsolatedProcess | None:
+        """The process of the copy that was loaded last, if it has one of its own."""
+        runtime = self.runtime
+        return runtime.process if isinstance(runtime, isolated_model.IsolatedRuntime) else None
+
+    def death_by(self, error: errors.MeshError) -> process_death.ProcessDeath | None:
+        """Return how the copy's process ended, if the error of its load tells that it died."""
+        is_its_death = self.process is not None and isinstance(error, errors.LoadDied)
+        return self.process.death if self.process and is_its_death else None
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedCopy:
     """A copy that was loaded or attached.
 
     `footprint` is the growth of the process; `mapped_bytes` of it are mapped files. `run_s` is the
-    time of a run of one row, None without a probe. `is_measured`: the load ran alone.
+    time of a run of one row, None without a probe. `is_measured`: the load ran alone. A copy with a
+    `process` of its own takes all of its footprint there.
     """
 
     loaded: model_runtime.LoadedModel
@@ -67,6 +101,12 @@ class LoadedCopy:
     is_measured: bool
     mapped_bytes: int = 0
     can_detach: bool = False
+    process: isolated_process.IsolatedProcess | None = None
+
+    @property
+    def freed_bytes(self) -> int:
+        """The bytes of the worker's own process that closing the copy frees."""
+        return 0 if self.process else self.private_bytes
 
     @property
     def private_bytes(self) -> int:
@@ -153,27 +193,44 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         load_s = time.perf_counter() - began_s
         # Run before measuring: a first run allocates memory that later runs use again.
         run_s = _time_run(loaded)
-    except errors.LoadFailed:
-        raise
-    except Exception as error:
-        # A library may raise anything for a user's file, and the user must get the error.
-        raise errors.LoadFailed(f"{type(error).__name__}: {error}") from error
+        process = recipe.process
+        is_measured = process is not None or not window.is_disturbed
+        if process is not None:
+            host_bytes = process.measure_footprint()
+        elif is_measured:
+            grown_bytes = process_memory.grown_bytes(before, window.freed_bytes)
+            host_bytes = grown_bytes + loaded.capabilities.mapped_bytes
+        else:
+            host_bytes = need.host_bytes
+    except BaseException as error:
+        if recipe.process is not None:
+            recipe.process.discard("its load failed")
+        raise _as_load_error(error) from error
     capabilities = loaded.capabilities
-    if window.is_disturbed:
-        host_bytes = need.host_bytes
-    else:
-        grown_bytes = process_memory.grown_bytes(before, window.freed_bytes)
-        host_bytes = grown_bytes + capabilities.mapped_bytes
     gpu_bytes = need.gpu_bytes if capabilities.gpu_bytes is None else capabilities.gpu_bytes
     return LoadedCopy(
         loaded=loaded,
         footprint=model.Footprint(host_bytes, gpu_bytes),
         load_s=load_s,
         run_s=run_s,
-        is_measured=not window.is_disturbed,
+        is_measured=is_measured,
         mapped_bytes=capabilities.mapped_bytes,
         can_detach=capabilities.can_detach,
+        process=process,
     )
+
+
+def _as_load_error(error: BaseException) -> BaseException:
+    """Return the error of a load, whatever a library raises for a user's file."""
+    match error:
+        case errors.LoadFailed():
+            return error
+        case errors.ModelDied():
+            return errors.LoadDied(error.message)
+        case Exception():
+            return errors.LoadFailed(f"{type(error).__name__}: {error}")
+        case _:
+            return error
 
 
 def attach(detached: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:

@@ -366,7 +366,7 @@ class ModelHost:
             self.trials.look_for_deaths()
             self.trials.end_probations()
             await self._effects.trim_memory()
-            self._handle(self._effects.memory.measure())
+            self._handle(self._effects.measure_memory())
             self._handle(ev.TimerFired())
             self._effects.forget_unrecorded()
             if self._residency.is_short:

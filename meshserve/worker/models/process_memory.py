@@ -32,10 +32,14 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def private_bytes() -> int:
-    """Return the resident memory of this process that no file backs."""
+def private_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process, by default of this one, that no file backs.
+
+    Raises OSError or ValueError if the process has ended.
+    """
     # The first fields are pages: total, resident, and resident pages of files (man 5 proc).
-    resident, shared = map(int, Path("/proc/self/statm").read_text("ascii").split()[1:3])
+    statm = Path(f"/proc/{pid or 'self'}/statm").read_text("ascii")
+    resident, shared = map(int, statm.split()[1:3])
     return (resident - shared) * PAGE_BYTES
 
 
@@ -80,13 +84,14 @@ class MemoryWatch:
         self.freed_bytes = 0
         self._budget_bytes = budget_bytes
 
-    def measure(self) -> ev.MemoryMeasured:
+    def measure(self, outside_bytes: int = 0) -> ev.MemoryMeasured:
         """Return the memory that the process takes now, with the files that copies map.
 
+        `outside_bytes` are those of processes that copies have of their own.
         Mapped pages count because models are slow without them. The allocator's free bytes are
         counted only when memory is short, because glibc counts them by walking all free blocks.
         """
-        taken_bytes = private_bytes() + self.mapped_bytes
+        taken_bytes = private_bytes() + self.mapped_bytes + outside_bytes
         is_short = taken_bytes > SHORT_SHARE * self._budget_bytes
         free_bytes = allocators.current().free_bytes() if is_short else 0
         return ev.MemoryMeasured(taken_bytes, free_bytes)

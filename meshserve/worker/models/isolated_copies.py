@@ -1,0 +1,114 @@
+"""The copies of one worker that run in processes of their own: their start, memory and deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+from meshserve.core.interfaces import model_runtime
+from meshserve.core.memory import copies
+from meshserve.core.values import process_death
+from meshserve.worker.models import (
+    isolated_model,
+    isolated_process,
+    loader,
+    memory_hogs,
+    process_confinement,
+    process_launcher,
+)
+
+NICENESS = 5
+"""Added to the niceness of models' processes, so that a model that spins leaves the worker, which
+answers for all others, the processor."""
+
+DATA_EXTRA_BYTES = 1 << 30
+"""What a process may reserve beyond the worker's budget: stacks of threads and gaps of the heap
+count as taken, although most of their pages are never used."""
+
+
+class IsolatedCopies:
+    """Starts and watches the processes of one worker's copies.
+
+    `on_death` is called on the event loop with the key of a copy in memory whose process has ended.
+    """
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        on_death: Callable[[str, process_death.ProcessDeath], None],
+    ) -> None:
+        self._budget_bytes = budget_bytes
+        self._on_death = on_death
+        self._launcher: process_launcher.ProcessLauncher | None = None
+        self._serving: dict[str, isolated_process.IsolatedProcess] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def isolate(self, recipe: loader.LoadRecipe, device: str) -> loader.LoadRecipe:
+        """Return the recipe of a copy that loads in a process, if it says so, else the same."""
+        if not recipe.is_isolated:
+            return recipe
+        if self._launcher is None:
+            self._launcher = process_launcher.ProcessLauncher(self._tell_death)
+        # A GPU's driver reserves address space for all of its memory, which a limit would refuse.
+        data_bytes_max = self._budget_bytes + DATA_EXTRA_BYTES if device == "cpu" else 0
+        runtime = isolated_model.IsolatedRuntime(
+            recipe.runtime,
+            self._launcher,
+            recipe.key,
+            process_confinement.ProcessLimits(data_bytes_max, NICENESS),
+        )
+        return dataclasses.replace(recipe, runtime=runtime)
+
+    # Deaths
+
+    def begin(self, key: str, process: isolated_process.IsolatedProcess | None) -> None:
+        """Watch the process of a copy that has come into memory; None runs in the worker."""
+        if process is not None:
+            self._serving[key] = process
+            if process.death is not None:
+                self._note_death(process)
+
+    def end(self, key: str) -> None:
+        """Watch the copy's process no longer: the copy is being freed."""
+        self._serving.pop(key, None)
+
+    def _tell_death(self, process: isolated_process.IsolatedProcess) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
+            self._loop.call_soon_threadsafe(self._note_death, process)
+
+    def _note_death(self, process: isolated_process.IsolatedProcess) -> None:
+        # A copy that is loaded anew has another process than the one that ended.
+        if self._serving.get(process.key) is process and process.death is not None:
+            del self._serving[process.key]
+            self._on_death(process.key, process.death)
+
+    # Memory
+
+    def memory_bytes(self) -> int:
+        """Return the memory of all processes that the worker has started for its models."""
+        return 0 if self._launcher is None else self._launcher.memory_bytes()
+
+    def stop_hogs(self, records: Mapping[str, copies.Copy], worker_bytes: int) -> None:
+        """Kill what grew far beyond its footprint, if memory is short for it.
+
+        `worker_bytes` are those of the worker's own process.
+        """
+        if self._launcher is not None:
+            used_bytes = worker_bytes + self._launcher.memory_bytes()
+            if used_bytes > self._budget_bytes:
+                booked = {
+                    process: records[key].booked.host_bytes
+                    for key, process in self._serving.items()
+                    if key in records
+                }
+                memory_hogs.stop(self._launcher.processes, booked, self._budget_bytes)
+
+    async def close(self, loaded: Iterable[model_runtime.LoadedModel]) -> None:
+        """Close these models side by side, then kill every process."""
+        self._serving.clear()
+        if self._launcher is not None:
+            closing = [asyncio.to_thread(one.close) for one in loaded]
+            await asyncio.gather(*closing, return_exceptions=True)
+            await asyncio.to_thread(self._launcher.close)

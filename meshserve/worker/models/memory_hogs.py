@@ -1,0 +1,40 @@
+"""Kill processes that take the memory of other models.
+
+Without this a worker would free copies of other models for a process that takes all it can get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshserve.worker.models import isolated_process
+
+GROWTH_MAX = 2.0
+GROWTH_BYTES_MIN = 64 << 20
+"""A process may grow to GROWTH_MAX times its footprint and by these bytes, even if memory is short.
+
+Libraries keep buffers of their biggest run, so other copies give way to such growth.
+"""
+
+MIB = 1 << 20
+
+
+def stop(
+    processes: Mapping[int, isolated_process.IsolatedProcess],
+    booked_bytes: Mapping[isolated_process.IsolatedProcess, int],
+    budget_bytes: int,
+) -> None:
+    """Kill those of the processes that grew too far, for a worker that is over its budget.
+
+    `booked_bytes` has the footprints of those that serve; one that loads may take the budget.
+    """
+    for process in tuple(processes.values()):
+        most_bytes = budget_bytes
+        if process in booked_bytes:
+            most_bytes = int(GROWTH_MAX * booked_bytes[process]) + GROWTH_BYTES_MIN
+        taken_bytes = process.memory_bytes()
+        if taken_bytes > most_bytes:
+            process.stop(
+                f"it took {taken_bytes / MIB:.0f} MiB, and {most_bytes / MIB:.0f} MiB is the "
+                f"most for it while its worker's budget, {budget_bytes / MIB:.0f} MiB, is used up"
+            )
