@@ -20,9 +20,8 @@ from meshserve.core.interfaces import model_runtime
 def parameters(answer: Mapping[str, np.ndarray]) -> dict[str, object]:
     """Return the field with the parameters of an answer, whose tensors have any shape.
 
-    Raises TypeError for values that JSON has no form of.
-
-    As a text of Python's own JSON, which keeps infinities and long numbers.
+    It is a text of Python's own JSON, which keeps infinities and long numbers. Raises TypeError for
+    values that JSON has no form of.
     """
     if not isinstance(answer, model_runtime.AnswerTensors):
         return {}
