@@ -11,7 +11,7 @@ from typing import NamedTuple
 from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
-from meshserve.llm import adapter_changes, llm_app, progress
+from meshserve.llm import adapter_changes, llm_app, memory_use, progress
 from meshserve.protocol import asgi_server, sockets
 
 WATCH_S = 0.1
@@ -53,6 +53,7 @@ class LlmServer:
         self._weights = weights
         self._adapters: adapter_changes.AdapterChanges | None = None
         self._progress = progress.EngineProgress()
+        self._memory = memory_use.MemoryMeter()
         self._app: llm_app.LlmApp | None = None
         self._serving: asgi_server.RunningServer | None = None
         self._watch_task: asyncio.Task[None] | None = None
@@ -144,6 +145,8 @@ class LlmServer:
         """Return the present report of the replica."""
         is_running = self._app is not None and not self._failed.done()
         counts = self.engine.counts() if is_running else llm_engine.EngineCounts()
+        loop = asyncio.get_running_loop()
+        memory = self._memory.use(loop.time()) if is_running else memory_use.MemoryUse()
         return llm_spec.LlmReport(
             replica_id=self.address.id,
             running=counts.running,
@@ -157,6 +160,8 @@ class LlmServer:
             stalled_s=self._progress.stalled_s if counts.running + counts.waiting else 0.0,
             max_model_len=self.engine.capabilities.max_model_len,
             can_change_adapters=is_running and self.engine.capabilities.can_change_adapters,
+            memory_bytes=memory.used_bytes,
+            memory_free_bytes=memory.free_bytes,
         )
 
     async def wait_until_failed(self) -> str:

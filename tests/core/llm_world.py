@@ -103,7 +103,10 @@ class LlmWorld(world.World):
     def _check_start(self, command: commands.StartReplica) -> None:
         llm = self.mesh.llms.llms[command.replica_id.rpartition("/")[0]]
         most = max(llm.spec.replicas_max, llm.spec.replicas_min)
-        assert len(llm.active_replicas()) <= llm.desired_replicas <= most
+        fleet, active = self.mesh.llms.fleet, llm.active_replicas()
+        extra = any(fleet.is_outdated(llm, replica) for replica in active)
+        assert len(active) <= llm.desired_replicas + extra
+        assert llm.desired_replicas <= most
         group = [
             other
             for other in self.mesh.llms.fleet.replicas()

@@ -6,10 +6,10 @@ Each function looks at the state of the fleet, changes it, and appends commands 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from meshserve.core.llm import llm_fleet, llm_state, replica_state
+from meshserve.core.llm import llm_fleet, llm_state, replica_state, rolling_update
 from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.values import commands, llm_spec
 
@@ -102,18 +102,38 @@ def stop_surplus(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float)
     Draining replicas that are needed after all serve again.
     """
     active = llm.active_replicas()
-    surplus = {replica.id for replica in active[llm.desired_replicas :]}
+    outdated = {replica.id for replica in active if fleet.is_outdated(llm, replica)}
+    step = rolling_update.next_step(fleet, llm)
+    going = step.going | _surplus(llm, active, outdated)
     for replica in active:
-        is_outdated = fleet.is_outdated(llm, replica)
-        if replica.id in surplus or (is_outdated and _may_replace(active, replica)):
+        if replica.id in going:
+            if replica.id in outdated and step.shortage and replica.phase is ReplicaPhase.READY:
+                replica.reason = f"its replacement starts after it has gone: {step.shortage}"
             _stop(fleet, llm, replica)
         elif not fleet.has_turn(llm):
             _make_way(fleet, llm, replica)
         else:
-            if not is_outdated:
+            if replica.id not in outdated:
                 _update(fleet, llm, replica, now_s)
             if replica.phase is ReplicaPhase.DRAINING:
                 replica.move(ReplicaMove.KEPT)
+                replica.reason = ""
+
+
+def _surplus(
+    llm: llm_state.LlmRecord,
+    active: Sequence[replica_state.ReplicaRecord],
+    outdated: Collection[str],
+) -> frozenset[str]:
+    """Return the replicas over the desired number, apart from those that others replace."""
+    desired = llm.desired_replicas
+    current = [replica.id for replica in active if replica.id not in outdated]
+    if not desired:
+        return frozenset(replica.id for replica in active)
+    if len(current) >= desired:
+        return frozenset(current[desired:])
+    # Fewer are desired than before, and some of those that are left are outdated.
+    return frozenset(replica.id for replica in active[desired + 1 :])
 
 
 def _update(
@@ -135,16 +155,6 @@ def _update(
     if replica.report is not None and (is_new or replica.update_retry.is_due(now_s)):
         replica.begin_update(spec)
         fleet.out.append(commands.UpdateReplica(replica.id, spec))
-
-
-def _may_replace(
-    active: Iterable[replica_state.ReplicaRecord], replica: replica_state.ReplicaRecord
-) -> bool:
-    # A rolling update: a serving replica is replaced only while all others are ready.
-    others = (other for other in active if other is not replica)
-    return replica.phase not in replica_state.SERVING or all(
-        other.phase is ReplicaPhase.READY for other in others
-    )
 
 
 def _stop(
@@ -186,7 +196,7 @@ def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float
     """Start missing and failed replicas and wake sleeping ones, if the LLM has its turn."""
     if not fleet.has_turn(llm):
         return
-    for _ in range(llm.desired_replicas - len(llm.active_replicas())):
+    for _ in range(_missing(fleet, llm)):
         fleet.add_replica(llm, llm.next_id(), llm.spec)
     for replica in [replica for replica in llm.active_replicas() if not fleet.is_blocked(replica)]:
         is_startable = replica.phase in (ReplicaPhase.WAITING, ReplicaPhase.FAILED)
@@ -196,6 +206,15 @@ def start_missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord, now_s: float
             fleet.out.append(commands.WakeReplica(replica.id))
         elif is_startable and replica.retry.is_due(now_s):
             _start(fleet, llm, replica, now_s)
+
+
+def _missing(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> int:
+    active = llm.active_replicas()
+    current = [replica for replica in active if not fleet.is_outdated(llm, replica)]
+    allowed = llm.desired_replicas - len(active)
+    if len(current) < min(llm.desired_replicas, len(active)):
+        allowed += rolling_update.next_step(fleet, llm).extra
+    return min(llm.desired_replicas - len(current), allowed)
 
 
 def _start(

@@ -198,7 +198,8 @@ class LlmReport(NamedTuple):
     start. `kv_used` is the used share of the KV cache, 0 to 1. `stalled_s` says for how long
     requests have run without a new token, 0 while they advance or none runs. `max_model_len` is
     the most tokens of a request and its answer, 0 while it is unknown. `can_change_adapters` says
-    whether the engine takes others while it runs.
+    whether the engine takes others while it runs. `memory_bytes` is what its processes take of the
+    machine's memory, `memory_free_bytes` what the machine has left; both are 0 while unknown.
     """
 
     replica_id: str
@@ -213,6 +214,8 @@ class LlmReport(NamedTuple):
     stalled_s: float = 0.0
     max_model_len: int = 0
     can_change_adapters: bool = False
+    memory_bytes: int = 0
+    memory_free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,8 +278,10 @@ def test_an_engine_that_takes_no_other_adapters_is_replaced(fleet: llm_fleet.Fle
     replica = add(fleet, llm, ReplicaPhase.READY)
     replica.report = llm_spec.LlmReport("a/0")
     want(fleet, adapters=(SQL,))
-    stop_surplus(fleet, llm)
-    assert replica.phase is ReplicaPhase.DRAINING
+    assert stop_surplus(fleet, llm) == []
+    assert start_missing(fleet, llm) == [
+        commands.StartReplica("a/1", llm.spec, llm_spec.ReplicaPlan((1,), "mp", "n1"))
+    ]
 
 
 def test_an_adapter_that_can_not_be_loaded_is_told_and_tried_again_later(
