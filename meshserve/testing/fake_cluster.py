@@ -86,6 +86,7 @@ class FakeWorker:
 
     def report(self, since: int) -> reports.WorkerReport:
         """Return a report with what has changed since the report `since`."""
+        # Like a real worker: a report that got lost brings all copies again.
         base = since if since == self.reports else 0
         known = self.reported if base else {}
         copies = self.copies_of(tuple(self.copies))
@@ -187,12 +188,14 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def wait_until_lost(self, worker_id: str) -> str:
         """Return the reason once the worker has ended."""
         worker = self.workers.get(worker_id)
+        # Shielded, because a watcher that is cancelled must not cancel the end for the others.
         return await asyncio.shield(worker.ended) if worker else "there is none"
 
     async def send_changes(self, worker_id: str, step: catalog_sync.SyncStep) -> None:
         """Apply the step, or lose it while `lost_steps` counts losses for the worker."""
         worker = self._worker(worker_id)
         if self.lost_steps[worker_id] > 0:
+            # Without an error, so that only the next step shows that one is missing.
             self.lost_steps[worker_id] -= 1
             return
         worker.take(step)

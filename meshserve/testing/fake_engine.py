@@ -140,6 +140,7 @@ class FakeEngine(llm_engine.Engine):
         """Fail as a killed engine does: all running requests end with errors."""
         self._failure = self._failure or reason
         self._died.set()
+        # A request that stands still must see that the engine is dead.
         self._may_step.set()
 
     def kill(self) -> None:
@@ -160,6 +161,7 @@ class FakeEngine(llm_engine.Engine):
                 if not index:
                     self._first_token_s.append(asyncio.get_running_loop().time() - began_s)
                 self._tokens += 1
+                # They follow from the prompt, so that a test knows whose answer it got.
                 yield WORDS[(sum(prompt.encode()) + index * index) % len(WORDS)]
         finally:
             self._running -= 1

@@ -93,6 +93,7 @@ class FakeReplicas:
     async def wait_until_replica_lost(self, replica_id: str) -> str:
         """Return the reason once the replica has ended."""
         replica = self.replicas.get(replica_id)
+        # Shielded, because a watcher that is cancelled must not cancel the end for the others.
         return await asyncio.shield(replica.ended) if replica else "there is none"
 
     async def sleep_replica(self, replica_id: str, level: int) -> None:

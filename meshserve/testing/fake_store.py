@@ -61,6 +61,7 @@ class FakeStore:
 
     def _check(self) -> None:
         if self.stall is not None:
+            # Blocks its thread, as a database that does not answer does.
             self.stall.wait()
         if self.is_broken:
             raise errors.Unavailable("the registry is broken")

@@ -25,6 +25,7 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         """Return once `advance` has moved time forward by this many seconds."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # With a number, so that those with one time wake in the order in which they fell asleep.
         heapq.heappush(self._sleepers, (self._now_s + seconds, next(self._numbers), woken))
         await woken
 

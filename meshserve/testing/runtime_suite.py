@@ -211,6 +211,7 @@ def check_that_outputs_belong_to_the_caller(case: RuntimeCase) -> None:
     loaded = case.load()
     first = loaded.predict(case.inputs, ())
     kept = {name: array.copy() for name, array in first.items()}
+    # Other values of the same shapes, which would show in a buffer that is used again.
     loaded.predict({name: np.flip(array).copy() for name, array in case.inputs.items()}, ())
     _assert_same(first, kept, "a later call of predict changed outputs that were given before")
     loaded.close()
