@@ -322,18 +322,35 @@ def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> Sessi
         spec, (*inputs, *outputs), is_batchable=is_batchable, is_known=False
     )
     signature = model.Signature(
-        inputs, outputs, has_batch_dimension=has_rows, can_join=can_join, platform=PLATFORM
+        inputs,
+        outputs,
+        has_batch_dimension=has_rows,
+        can_join=can_join,
+        platform=PLATFORM,
+        optional=frozenset(spec.name for spec in inputs)
+        & {node.name for node in _defaults(session)},
     )
     return _form(session, signature, probed.inputs if probed else None, is_recurrent=is_recurrent)
 
 
 def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:
-    """Return the graph's inputs, narrowed to the declared ones."""
-    actual = tuple(_input_spec(node) for node in session.get_inputs())
+    """Return the graph's inputs, narrowed to the declared ones; those with a value may be left out.
+
+    An input that is an initializer too has a value of its own, and is offered if it is declared.
+    """
+    needed = tuple(_input_spec(node) for node in session.get_inputs())
+    declared = {spec.name for spec in spec.inputs}
+    defaults = [node for node in _defaults(session) if node.name in declared]
+    actual = (*needed, *map(_input_spec, defaults))
     signatures.check_names(spec.inputs, actual, "input")
     if spec.inputs:
-        signatures.check_complete(spec.inputs, [input_.name for input_ in actual], "input")
+        signatures.check_complete(spec.inputs, [input_.name for input_ in needed], "input")
     return tuple(signatures.agree(spec.inputs, actual, "input"))
+
+
+def _defaults(session: Any) -> list[Any]:
+    """Return the initializers that are inputs too, which a run may replace."""
+    return list(session.get_overridable_initializers())
 
 
 def _shape(node: Any) -> tuple[int, ...]:

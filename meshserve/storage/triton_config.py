@@ -149,7 +149,11 @@ def _read_lines(folder: Path, name: str) -> list[str]:
     if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"label_filename: there is no file {name!r} in the model's folder")
     with file.open("rb") as stream:
-        text = stream.read(LABEL_BYTES_MAX + 1)
+        return label_lines(stream.read(LABEL_BYTES_MAX + 1), name)
+
+
+def label_lines(text: bytes, name: str) -> list[str]:
+    """Return the labels in the text of the file `name`. Raises ValueError if it is too big."""
     if len(text) > LABEL_BYTES_MAX:
         raise ValueError(f"label_filename: {name} is bigger than {LABEL_BYTES_MAX} bytes")
     return text.decode().splitlines()

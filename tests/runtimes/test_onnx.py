@@ -303,3 +303,19 @@ def test_an_empty_sequence_is_refused_where_it_would_end_the_process(
     for shape in ((2, 0, 3), (0, 1, 3)):
         with pytest.raises(errors.InvalidRequest, match="input 'x' is empty"):
             loaded.predict({"x": np.ones(shape, np.float32)}, ())
+
+
+def test_an_input_that_is_an_initializer_too_may_be_left_out(tmp_path: Path) -> None:
+    given = [("x", TensorProto.FLOAT, ["n"]), ("bias", TensorProto.FLOAT, [1])]
+    answers = [("y", TensorProto.FLOAT, ["n"])]
+    bias = {"bias": np.array([10], np.float32)}
+    path = save(tmp_path / "m.onnx", [("Add", ["x", "bias"], ["y"], {})], given, answers, bias)
+    x = np.array([1, 2], np.float32)
+    plain = contract.load(path)
+    assert [spec.name for spec in plain.signature.inputs] == ["x"]
+    assert plain.predict({"x": x}, ())["y"].tolist() == [11, 12]
+    declared = (model.TensorSpec("x", "FP32", (-1,)), model.TensorSpec("bias", "FP32", (1,)))
+    loaded = contract.load(path, inputs=declared)
+    assert loaded.signature.optional == {"bias"}
+    assert loaded.predict({"x": x}, ())["y"].tolist() == [11, 12]
+    assert loaded.predict({"x": x, "bias": np.ones(1, np.float32)}, ())["y"].tolist() == [2, 3]

@@ -10,6 +10,8 @@ from meshserve.control.api import rest_routes
 from meshserve.core.values import model
 from meshserve.storage import model_metadata, triton_config
 
+Labels = Mapping[str, Sequence[str]]
+
 
 def read(text: str) -> model_metadata.ModelDeclaration:
     """Return what a configuration declares. Raises InvalidRequest if the text is none."""
@@ -19,11 +21,36 @@ def read(text: str) -> model_metadata.ModelDeclaration:
         raise errors.InvalidRequest(f"`config` is not a model configuration: {error}") from None
 
 
-def redeclare(spec: model.ModelSpec, declared: model_metadata.ModelDeclaration) -> model.ModelSpec:
-    """Return the spec with what the configuration states in place of its own.
+def take_labels(declared: model_metadata.ModelDeclaration, files: dict[str, bytes]) -> Labels:
+    """Return the labels by output, from the files that the configuration names.
 
-    It has no labels, because no file of labels comes with a configuration.
+    Files beside those of versions are taken out of `files`. Raises InvalidRequest if one is
+    missing or no text.
     """
+    names = set(declared.label_files.values())
+    texts = {name: files[name] for name in names if name in files}
+    for name in names:
+        if name not in texts:
+            raise errors.InvalidRequest(
+                f"`config` names the labels {name!r}, which did not come: send them as file:{name}"
+            )
+        if "/" not in name:
+            del files[name]
+    try:
+        return {
+            output: triton_config.label_lines(texts[name], name)
+            for output, name in declared.label_files.items()
+        }
+    except ValueError as error:
+        raise errors.InvalidRequest(str(error)) from None
+
+
+def redeclare(
+    spec: model.ModelSpec,
+    declared: model_metadata.ModelDeclaration,
+    labels: Labels | None = None,
+) -> model.ModelSpec:
+    """Return the spec with what the configuration states in place of its own, and these labels."""
     return dataclasses.replace(
         spec,
         runtime=declared.runtime or spec.runtime,
@@ -32,12 +59,14 @@ def redeclare(spec: model.ModelSpec, declared: model_metadata.ModelDeclaration) 
         batching=declared.batching,
         max_batch_size=declared.max_batch_size or spec.max_batch_size,
         options={**spec.options, **declared.options},
-        description=declared.description({}),
+        description=declared.description(labels or {}),
     )
 
 
 def redeclare_all(
-    specs: Sequence[model.ModelSpec], declared: model_metadata.ModelDeclaration
+    specs: Sequence[model.ModelSpec],
+    declared: model_metadata.ModelDeclaration,
+    labels: Labels | None = None,
 ) -> tuple[model.ModelSpec, ...]:
     """Return all versions of a model that the configuration serves, redeclared.
 
@@ -51,4 +80,4 @@ def redeclare_all(
         raise errors.InvalidRequest(
             f"`config`: version_policy serves none of the versions {', '.join(by_version)}"
         )
-    return tuple(redeclare(by_version[version], declared) for version in served)
+    return tuple(redeclare(by_version[version], declared, labels) for version in served)

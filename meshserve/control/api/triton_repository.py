@@ -99,12 +99,13 @@ class TritonRepository:
     async def _uploaded(self, name: str, files: dict[str, bytes], config: str) -> Specs:
         """Keep the files, which take the place of the model's folder; return its versions."""
         declared = triton_load_config.read(config)
+        labels = triton_load_config.take_labels(declared, files)
         folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
         specs = [
             self._service.spec({"name": name, "version": version, "uri": str(folder)})
             for version, folder in folders.items()
         ]
-        return triton_load_config.redeclare_all(specs, declared)
+        return triton_load_config.redeclare_all(specs, declared, labels)
 
     async def _redeclared(self, name: str, before: Specs, config: str) -> Specs:
         """Return the versions that the model has by this configuration. Raises ModelNotFound."""

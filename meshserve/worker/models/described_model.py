@@ -154,6 +154,7 @@ def load(
     )
     loaded = runtime.load(artifact, own_spec, device)
     own = loaded.signature
+    _check_optional(config.get("input", ()), own)
     signature = replace(
         _described(own, rows_max, document["labels"]),
         inputs=_client_specs(spec.inputs, own_spec.inputs, own.inputs),
@@ -229,6 +230,17 @@ def _described(
         can_join=signature.can_join and rows_max > 0,
         labels=tuple((name, tuple(names)) for name, names in labels.items()),
     )
+
+
+def _check_optional(tensors: Sequence[Mapping[str, Any]], signature: model.Signature) -> None:
+    """Raise LoadFailed for an input that is described as optional, and that the model needs."""
+    for tensor in tensors:
+        if tensor.get("optional") and tensor["name"] not in signature.optional:
+            raise errors.LoadFailed(
+                f"input {tensor['name']!r} is optional in the configuration, but the model needs "
+                "it: an ONNX graph has a default if the input is an initializer too; "
+                "drop `optional`, or write a Python class"
+            )
 
 
 def _reshapes(

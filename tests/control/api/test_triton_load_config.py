@@ -114,3 +114,20 @@ def test_versions_that_are_no_numbers_are_all_served() -> None:
     named = [model.ModelSpec(model.ModelId("m", version), "/m") for version in ("v1", "v2")]
     declared = triton_load_config.read("{}")
     assert len(triton_load_config.redeclare_all(named, declared)) == 2
+
+
+def test_labels_come_as_files_beside_the_versions() -> None:
+    outputs = [
+        {"name": "a", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"},
+        {"name": "b", "data_type": "TYPE_FP32", "dims": [1], "label_filename": "1/b.txt"},
+    ]
+    declared = triton_load_config.read(orjson.dumps({"output": outputs}).decode())
+    files = {"labels.txt": "cat\ndög\n".encode(), "1/b.txt": b"one", "1/model.onnx": b"x"}
+    labels = triton_load_config.take_labels(declared, files)
+    assert labels == {"a": ["cat", "dög"], "b": ["one"]}
+    assert set(files) == {"1/b.txt", "1/model.onnx"}
+    spec = triton_load_config.redeclare(OWN, declared, labels)
+    assert orjson.loads(spec.description)["labels"] == labels
+    for wrong in ({"1/b.txt": b"one"}, {"labels.txt": b"\xff", "1/b.txt": b""}):
+        with pytest.raises(errors.InvalidRequest):
+            triton_load_config.take_labels(declared, dict(wrong))

@@ -218,3 +218,11 @@ def test_a_python_model_of_triton_runs_in_its_folder(tmp_path: Path) -> None:
     answer = predict(loaded, x=[[1, 2], [3, 6]])
     np.testing.assert_array_equal(answer["y"], [[-1, -2], [1, 2]])
     loaded.close()
+
+
+def test_an_optional_input_that_the_model_needs_is_refused(tmp_path: Path) -> None:
+    config = 'platform: "pytorch_libtorch"\n' + tensor("input", "INPUT__0", [2], "optional: true")
+    config += tensor("output", "OUT__0", [2])
+    torch_files.scripted(folder(tmp_path, config) / "model.pt", Three())
+    with pytest.raises(errors.LoadFailed, match=r"'INPUT__0' is optional .* the model needs it"):
+        described_folders.load(tmp_path)
