@@ -130,9 +130,16 @@ def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
 def to_flat_array(values: Any, datatype: str, name: str) -> np.ndarray:
     """Return the innermost values in their order, however they are nested, in one dimension.
 
-    null is NaN for floating point. Raises InvalidRequest for other values that do not fit.
+    null is NaN for floating point, and None among texts. Raises InvalidRequest for other values
+    that do not fit.
     """
-    return _convert(_innermost(values), datatype, name)
+    elements = _innermost(values)
+    if datatype != "BYTES" or None not in elements:
+        return _convert(elements, datatype, name)
+    present = [value for value in elements if value is not None]
+    array = np.empty(len(elements), object)
+    array[[value is not None for value in elements]] = _convert(present, datatype, name)
+    return array
 
 
 def _innermost(values: Any) -> list[Any]:

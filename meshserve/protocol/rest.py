@@ -218,6 +218,8 @@ def _tensor(name: str, entry: Mapping[str, Any], reader: _BinaryReader) -> infer
             raise errors.InvalidRequest(f"input {name!r} {misfit}")
         # MLServer's documentation gives one text the shape of its length, and its classes read it.
         return inference.WireTensor(f"{tensors.MISFIT}{misfit}", array)
+    if datatype == "BYTES" and None in array.tolist():
+        return inference.WireTensor(tensors.GAPS, array.reshape(shape))
     # In their order whatever their nesting, as Triton, MLServer and KServe take them.
     return inference.WireTensor(datatype, array.reshape(shape))
 

@@ -36,7 +36,8 @@ def to_inputs(
     """
     first = signature.inputs[0]
     for name, tensor in given.items():
-        if tensor.datatype.startswith(tensors.MISFIT):
+        has_allowed_gaps = tensor.datatype == tensors.GAPS and table.is_by_column
+        if tensor.datatype.startswith(tensors.MISFIT) and not has_allowed_gaps:
             raise tensors.refusal(name, first.datatype, tensor)
     if len(given) == 1:
         ((name, tensor),) = given.items()

@@ -39,6 +39,9 @@ ELEMENTS_MAX = 1 << 40
 
 MISFIT = "BYTES "
 """What the datatype of texts begins with that do not fill their shape: no signature has it."""
+
+GAPS = f"{MISFIT}has null, which only text columns of data frames may have"
+"""The datatype of texts with gaps, which are None."""
 RANK_MAX = 32
 
 _NUMBERS = {

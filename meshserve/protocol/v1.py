@@ -30,7 +30,7 @@ def decode_predict(body: bytes, signature: model.Signature) -> PredictCall:
     """Return the call in a body, without its model, which the URL names. Raises InvalidRequest.
 
     `instances` are rows, `inputs` are columns. `outputs`, an extension, names the outputs to
-    return. Without it a tabular model gives its first one, as KServe does: a classifier's labels.
+    return. Without it a tabular model gives its main answer, as KServe does: a classifier's labels.
     """
     document = json_tensors.parse_object(body)
     instances, columns = document.get("instances"), document.get("inputs")
@@ -46,7 +46,8 @@ def decode_predict(body: bytes, signature: model.Signature) -> PredictCall:
     inputs = _inputs(instances, columns, signature)
     outputs = _requested(document)
     if signature.table is not None and not outputs:
-        outputs = tuple(spec.name for spec in signature.outputs[:1])
+        main = signature.outputs[: signature.table.main_outputs]
+        outputs = tuple(spec.name for spec in main)
     rows = next((len(tensor.array) for tensor in inputs.values() if tensor.array.ndim), 0)
     call = inference.InferCall("", inputs=inputs, outputs=outputs)
     return PredictCall(call, instances is not None, rows)

@@ -20,6 +20,7 @@ from meshserve.core.values import model
 from meshserve.runtimes import (
     booster_categories,
     files,
+    forest_classes,
     options,
     prerequisites,
     tabular,
@@ -80,7 +81,7 @@ class LightgbmRuntime(model_runtime.Runtime):
         reader.check_known()
         booster = _read_booster(_library(), artifact.digest, file)
         kept = booster_categories.of_lightgbm(_read_text(file), columns)
-        return tabular.verify(_estimator(booster, threads, kept), spec)
+        return tabular.verify(_estimator(booster, threads, kept, spec), spec)
 
 
 def _library() -> Any:
@@ -115,13 +116,17 @@ def _read_booster(library: Any, digest: str, file: Path) -> Any:
 
 
 def _estimator(
-    booster: Any, threads: int, kept: booster_categories.BoosterCategories | None
+    booster: Any,
+    threads: int,
+    kept: booster_categories.BoosterCategories | None,
+    spec: model.ModelSpec,
 ) -> tabular.Estimator:
     names = tuple(booster.feature_name())
     # Column_0 and so on are LightGBM's own names for columns that have none.
     has_names = any(name != f"Column_{place}" for place, name in enumerate(names))
+    predict = functools.partial(booster.predict, num_threads=threads)
     return tabular.Estimator(
-        functions={"predict": functools.partial(booster.predict, num_threads=threads)},
+        functions={"predict": forest_classes.described(predict, spec, gives_labels=False)},
         columns=booster.num_feature(),
         datatypes=("FP64", "FP32", *tabular.WHOLE),
         platform=PLATFORM,

@@ -170,9 +170,10 @@ def _said(payload: Any) -> dict[str, Any]:
     }
 
 
-def _as_text(item: bytes) -> str | bytes:
+def _as_text(item: bytes | None) -> str | bytes | None:
+    """Return a text; None stays None, and bytes that are no text stay bytes."""
     try:
-        return item.decode()
+        return None if item is None else item.decode()
     except UnicodeDecodeError:
         return item
 

@@ -48,6 +48,9 @@ _COMPRESSED = (*_ZLIB, b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00")
 
 _OUTPUTS = ("predict", "predict_proba")
 
+_TEXTS = model.TensorSpec(tabular.INPUT, "BYTES", (-1,))
+"""The input of vectorizers of texts: a text is a row."""
+
 _DATATYPES = ("FP64", "FP32", *tabular.WHOLE, "BOOL", "FP16", "BYTES")
 
 
@@ -230,6 +233,7 @@ def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
         is_row_wise=sklearn_columns.are_rows_independent(fitted),
         samples=facts.samples,
         expected=_expected_outputs(fitted, functions),
+        own_input=_TEXTS if columns is None and sklearn_columns.takes_texts(fitted) else None,
     )
 
 

@@ -90,12 +90,24 @@ def _collect(part: Any, columns: list[int], facts: ColumnFacts, depth: int) -> N
     elif hasattr(part, "transformer_list"):
         for _, branch in part.transformer_list:
             _collect(branch, columns, facts, depth + 1)
-    elif hasattr(part, "vocabulary_") or type(part).__name__ == "HashingVectorizer":
+    elif takes_texts(part):
         for column in columns:
             facts.texts.add(column)
             facts.samples[column] = tuple(getattr(part, "vocabulary_", {}) or ("a",))[:SAMPLES_MAX]
     else:
         _collect_values(part, columns, facts)
+
+
+def takes_texts(fitted: Any) -> bool:
+    """Return whether the part that first sees the rows turns texts into numbers."""
+    first = innermost(fitted)
+    branches = getattr(first, "transformer_list", ())
+    if branches:
+        return all(takes_texts(branch) for _, branch in branches)
+    name = type(first).__name__
+    return name == "HashingVectorizer" or (
+        hasattr(first, "vocabulary_") and name != "DictVectorizer"
+    )
 
 
 def _inner(part: Any) -> Any:

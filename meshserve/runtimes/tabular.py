@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Estimator:
     take. `refusals` are the exceptions that the library raises for values that the model can't
     take. `is_row_wise`: no row of a run influences another. `samples` are values for made-up rows,
     by the column's position. `expected` are outputs for a model that refuses made-up rows.
+    `own_input` is what a model takes whose rows have no columns, such as texts.
     """
 
     functions: Mapping[str, tabular_outputs.Function]
@@ -59,6 +60,7 @@ class Estimator:
     is_row_wise: bool = True
     samples: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     expected: tuple[model.TensorSpec, ...] = ()
+    own_input: model.TensorSpec | None = None
 
 
 class TabularModel(model_runtime.LoadedModel):
@@ -136,11 +138,21 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
         is_batchable=trial.has_rows,
         is_known=estimator.is_row_wise,
     )
-    signature = _signature(estimator, inputs, tuple(outputs), joining)
     sources = {output.name: trial.sources[own] for output, own in outputs.items()}
+    signature = _signature(estimator, inputs, tuple(outputs), joining)
+    main = _main_outputs(tuple(sources.values()))
+    if main > 1 and signature.table is not None:
+        signature = replace(signature, table=replace(signature.table, main_outputs=main))
     loaded = TabularModel(estimator, signature, sources)
     loaded.probe = trial.inputs
     return loaded
+
+
+def _main_outputs(sources: Sequence[tabular_outputs.OutputSource]) -> int:
+    """Return how many outputs, the first ones, are parts of what one function returns."""
+    first = sources[0].function
+    others = (place for place, source in enumerate(sources) if source.function != first)
+    return next(others, len(sources))
 
 
 def _signature(
@@ -302,6 +314,8 @@ def _find_inputs(estimator: Estimator, spec: model.ModelSpec) -> tuple[model.Ten
         )
         return _declared_columns(spec.inputs, own) if spec.inputs else own
     if not spec.inputs:
+        if estimator.own_input is not None:
+            return (estimator.own_input,)
         if estimator.columns is None:
             raise errors.LoadFailed(
                 "the model does not say how many features it takes; "

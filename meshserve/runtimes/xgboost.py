@@ -21,6 +21,7 @@ from meshserve.core.values import model
 from meshserve.runtimes import (
     booster_categories,
     files,
+    forest_classes,
     options,
     prerequisites,
     tabular,
@@ -89,7 +90,7 @@ class XgboostRuntime(model_runtime.Runtime):
         library = _library()
         kept = _check_file(artifact.digest, file)
         booster = _read_booster(library, file, threads)
-        return tabular.verify(_estimator(library, booster, missing, kept), spec)
+        return tabular.verify(_estimator(library, booster, missing, kept, spec), spec)
 
 
 def _library() -> Any:
@@ -120,6 +121,7 @@ def _estimator(
     booster: Any,
     missing: float,
     kept: booster_categories.BoosterCategories | None,
+    spec: model.ModelSpec,
 ) -> tabular.Estimator:
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
@@ -131,8 +133,9 @@ def _estimator(
     # In place, dart rounds its sums in another way, and gblinear gives nothing.
     if not is_plain:
         predict = functools.partial(_predict, library, booster, rounds, missing)
+    gives_labels = config["learner"]["objective"]["name"] == "multi:softmax"
     return tabular.Estimator(
-        functions={"predict": predict},
+        functions={"predict": forest_classes.described(predict, spec, gives_labels=gives_labels)},
         columns=booster.num_features(),
         # A double holds all codes; a single rounds categories that are long numbers.
         datatypes=("FP64" if kept else "FP32", "FP32", "FP64", *tabular.WHOLE),

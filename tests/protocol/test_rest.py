@@ -371,3 +371,19 @@ def test_texts_that_do_not_fill_their_shape_are_for_an_open_signature_alone() ->
     for signature in (model.Signature((spec,), (), table=table) for table in (None, *tables)):
         with pytest.raises(errors.InvalidRequest, match=r"'x' of shape \[3\] takes 3 .* 1 came"):
             inference.check_inputs(came.call, signature)
+
+
+def test_null_is_a_gap_in_a_text_column_of_a_frame_alone() -> None:
+    sent = {"name": "city", "datatype": "BYTES", "shape": [3], "data": ["a", None, ""]}
+    came = decode({"inputs": [sent]})
+    spec = model.TensorSpec("city", "BYTES", (-1,))
+    frame = model.Signature((spec,), (), table=model.Table(("city",), is_by_column=True))
+    assert inference.check_inputs(came.call, frame)["city"].tolist() == [b"a", None, b""]
+    for signature in (
+        model.Signature((spec,), ()),
+        model.Signature((spec,), (), table=model.Table()),
+    ):
+        with pytest.raises(errors.InvalidRequest, match="'city' has null"):
+            inference.check_inputs(came.call, signature)
+    opened = inference.check_inputs(came.call, model.Signature((), (), is_open=True))
+    assert opened["city"].tolist() == [b"a", None, b""]

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import xgboost
 from onnx import TensorProto
 
 from meshserve import errors
@@ -226,3 +228,33 @@ def test_an_optional_input_that_the_model_needs_is_refused(tmp_path: Path) -> No
     torch_files.scripted(folder(tmp_path, config) / "model.pt", Three())
     with pytest.raises(errors.LoadFailed, match=r"'INPUT__0' is optional .* the model needs it"):
         described_folders.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_a_forest_of_fil_gives_what_its_configuration_says(tmp_path: Path, kind: str) -> None:
+    rows = RNG.normal(size=(60, 4)).astype(np.float32)
+    labels = (rows[:, 0] > 0).astype(int)
+    if kind == "xgboost":
+        matrix = xgboost.DMatrix(rows, labels)
+        booster: Any = xgboost.train({"objective": "binary:logistic", "nthread": 1}, matrix, 3)
+        scores, file = booster.predict(matrix), "xgboost.json"
+    else:
+        settings = {"objective": "binary", "verbose": -1, "num_threads": 1}
+        booster = lightgbm.train(settings, lightgbm.Dataset(rows, labels), 3)
+        scores, file = booster.predict(rows), "model.txt"
+    for number, (dims, said, expected) in enumerate(
+        [
+            (1, ["output_class"], (scores > 0.5)[:, None]),
+            (2, ["output_class", "predict_proba"], np.stack([1 - scores, scores], axis=1)),
+            (1, [], scores[:, None]),
+        ]
+    ):
+        config = 'backend: "fil" max_batch_size: 64\n' + tensor("input", "input__0", [4])
+        config += tensor("output", "output__0", [dims])
+        for name in said:
+            config += f'parameters {{ key: "{name}" value {{ string_value: "true" }} }}\n'
+        place = tmp_path / str(number)
+        booster.save_model(str(folder(place, config) / file))
+        answer = described_folders.load(place).predict({"input__0": rows}, ())["output__0"]
+        np.testing.assert_allclose(answer, expected.astype(np.float32), rtol=1e-6)
+        assert answer.dtype == np.float32
