@@ -31,18 +31,6 @@ from meshserve.runtimes import (
 PLATFORM = "onnxruntime_onnx"
 FORMS_MAX = 1 << 17
 
-_INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-_DATATYPES = {name: name.upper() for name in _INTEGERS} | {
-    "bool": "BOOL",
-    "float16": "FP16",
-    "float": "FP32",
-    "double": "FP64",
-    "string": "BYTES",
-}
-
-_CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
-"""Types of a classifier's output after ZipMap: for each row a map from class to score."""
-
 _FIRST_FIELDS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 """Protobuf whose first field is `ir_version`, followed by another field of ModelProto."""
 
@@ -224,7 +212,7 @@ def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     """Return by output name how values that are not plain tensors become arrays."""
     decoders: dict[str, Decode] = {}
     for node in session.get_outputs():
-        if node.type in _CLASS_SCORES:
+        if node.type in onnx_sessions.CLASS_SCORES:
             classes = shapes.get(node.name, (-1, 0))[1]
             decoders[node.name] = functools.partial(_scores, classes=classes)
         elif node.type == "tensor(string)":
@@ -308,7 +296,7 @@ def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> Sessi
     """Return the form, with a signature that agrees with a prediction and the declaration."""
     nodes = session.get_outputs()
     for node in nodes:
-        _check_output(node)
+        onnx_sessions.check_output(node)
     inputs = _inputs(session, spec)
     probed = _probe(session, inputs, [node.name for node in nodes])
     actual = tuple(_output_spec(node, probed) for node in nodes)
@@ -321,14 +309,14 @@ def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> Sessi
     has_rows, can_join = signatures.rows_joined(
         spec, (*inputs, *outputs), is_batchable=is_batchable, is_known=False
     )
+    needed = [node.name for node in session.get_inputs()]
     signature = model.Signature(
         inputs,
         outputs,
         has_batch_dimension=has_rows,
         can_join=can_join,
         platform=PLATFORM,
-        optional=frozenset(spec.name for spec in inputs)
-        & {node.name for node in _defaults(session)},
+        optional=frozenset(spec.name for spec in inputs).difference(needed),
     )
     return _form(session, signature, probed.inputs if probed else None, is_recurrent=is_recurrent)
 
@@ -338,47 +326,14 @@ def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]
 
     An input that is an initializer too has a value of its own, and is offered if it is declared.
     """
-    needed = tuple(_input_spec(node) for node in session.get_inputs())
+    needed = tuple(onnx_sessions.input_spec(node) for node in session.get_inputs())
     declared = {spec.name for spec in spec.inputs}
-    defaults = [node for node in _defaults(session) if node.name in declared]
-    actual = (*needed, *map(_input_spec, defaults))
+    others = [onnx_sessions.input_spec(node) for node in session.get_overridable_initializers()]
+    actual = (*needed, *(spec for spec in others if spec.name in declared))
     signatures.check_names(spec.inputs, actual, "input")
     if spec.inputs:
         signatures.check_complete(spec.inputs, [input_.name for input_ in needed], "input")
     return tuple(signatures.agree(spec.inputs, actual, "input"))
-
-
-def _defaults(session: Any) -> list[Any]:
-    """Return the initializers that are inputs too, which a run may replace."""
-    return list(session.get_overridable_initializers())
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
-
-
-def _datatype(node: Any) -> str | None:
-    if not node.type.startswith("tensor("):
-        return None
-    return _DATATYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
-
-
-def _input_spec(node: Any) -> model.TensorSpec:
-    datatype = _datatype(node)
-    if datatype is None:
-        raise errors.LoadFailed(
-            f"input {node.name!r} is {node.type}, which can't be sent; "
-            "add a Cast or a conversion to the graph"
-        )
-    return model.TensorSpec(node.name, datatype, _shape(node))
-
-
-def _check_output(node: Any) -> None:
-    if _datatype(node) is None and node.type not in _CLASS_SCORES:
-        raise errors.LoadFailed(
-            f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; "
-            "convert it in the graph"
-        )
 
 
 def _output_spec(node: Any, probed: probing.ProbeResult | None) -> model.TensorSpec:
@@ -387,14 +342,16 @@ def _output_spec(node: Any, probed: probing.ProbeResult | None) -> model.TensorS
     ONNX Runtime lets graphs lie about the shapes of their outputs.
     """
     actual = {spec.name: spec for spec in probed.outputs}.get(node.name) if probed else None
-    if node.type in _CLASS_SCORES:
+    if node.type in onnx_sessions.CLASS_SCORES:
         if actual is None:
             raise errors.LoadFailed(
                 f"output {node.name!r} is a map by class, and no first prediction could tell "
                 "how many: export with zipmap=False"
             )
         return actual
-    stated = model.TensorSpec(node.name, _datatype(node) or "", _shape(node))
+    stated = model.TensorSpec(
+        node.name, onnx_sessions.datatype_of(node) or "", onnx_sessions.shape_of(node)
+    )
     return stated if actual is None or signatures.covers(stated.shape, actual.shape) else actual
 
 

@@ -31,6 +31,18 @@ SMALLEST_MODEL = (
 )
 """The graph y = Identity(x). Its run makes ONNX Runtime allocate memory that sessions share."""
 
+_INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+_DATATYPES = {name: name.upper() for name in _INTEGERS} | {
+    "bool": "BOOL",
+    "float16": "FP16",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+}
+
+CLASS_SCORES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
+"""Types of a classifier's output after ZipMap: for each row a map from class to score."""
+
 
 def import_runtime() -> Any:
     """Return the library. Raises MissingExtra."""
@@ -92,3 +104,35 @@ def open_session(library: Any, file: Path, chosen: Any, providers: list[Any]) ->
         raise errors.LoadFailed(
             f"ONNX Runtime can't load {file.name}: {files.summarize(error, ERROR_PREFIXES)}"
         ) from error
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Return the shape of a session's input or output, -1 for any size."""
+    return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
+
+
+def datatype_of(node: Any) -> str | None:
+    """Return the datatype of a session's input or output, None if it is no tensor of one."""
+    if not node.type.startswith("tensor("):
+        return None
+    return _DATATYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
+
+
+def input_spec(node: Any) -> model.TensorSpec:
+    """Return the spec of a session's input. Raises LoadFailed if it can't be sent."""
+    datatype = datatype_of(node)
+    if datatype is None:
+        raise errors.LoadFailed(
+            f"input {node.name!r} is {node.type}, which can't be sent; "
+            "add a Cast or a conversion to the graph"
+        )
+    return model.TensorSpec(node.name, datatype, shape_of(node))
+
+
+def check_output(node: Any) -> None:
+    """Raise LoadFailed if a session's output is neither a tensor nor scores by class."""
+    if datatype_of(node) is None and node.type not in CLASS_SCORES:
+        raise errors.LoadFailed(
+            f"output {node.name!r} is {node.type}, which is not a tensor that can be sent; "
+            "convert it in the graph"
+        )
