@@ -92,6 +92,7 @@ def _write_all(
     for count, member in enumerate(members, start=1):
         if count > files_max:
             raise errors.LoadFailed(f"it holds more than {files_max} files")
+        # `./`, which is the folder itself.
         if member.is_folder and PurePosixPath(member.name) == PurePosixPath():
             continue
         path = relative(member.name)
@@ -130,6 +131,8 @@ def _zip_members(archive: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
+            # No kind comes from programs for Windows; the first flag means encrypted (APPNOTE.TXT,
+            # 4.4.4).
             is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & 1
             yield ArchiveMember(
                 member.filename,

@@ -18,6 +18,7 @@ from meshserve.storage import (
     source_index,
 )
 
+# A copy of more than this share of the cache would push out most of what is in use.
 IN_PLACE_SHARE = 0.25
 
 
@@ -71,6 +72,7 @@ class ArtifactCache:
     def find_source(self, uri: str) -> source_index.KnownSource | None:
         """Return what a fetch by any process learned of a source, if its content is still here."""
         known = self._index.read(uri)
+        # A trim may have removed the content since.
         return known if known is not None and self.has(known) else None
 
     def remember_source(self, uri: str, known: source_index.KnownSource) -> None:
@@ -98,6 +100,7 @@ class ArtifactCache:
             self.entries.adopt(path, digest, name)
             return digest, size_bytes
         with self.temp() as folder:
+            # Into a folder, because an entry is one: it appears by the rename of a folder.
             path.rename(folder / name)
             self.entries.adopt(folder, digest, name)
         return digest, size_bytes

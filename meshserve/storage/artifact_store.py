@@ -63,6 +63,7 @@ class ArtifactStore:
         )
         self._trims: single_flight.SingleFlight[None] = single_flight.SingleFlight()
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
+        # As if that much had been added: the first fetch trims what earlier processes have left.
         self._untrimmed_bytes = size_bytes_max
 
     def _hit(self, source: model_uri.ModelUri, checksum: str) -> model_runtime.Artifact | None:

@@ -68,9 +68,11 @@ class CacheEntries:
         entry = self._entry(digest)
         size_bytes = _size_bytes(folder / name)
         for _ in range(TRIES):
+            # The rename keeps the time, by which a trim chooses.
             os.utime(folder)
             if _is_renamed(folder, entry) or self.has(digest, name, size_bytes):
                 return
+            # What is in the way is damaged, or `has` would have known it.
             self.remove(entry, folder.with_suffix(".broken"))
         raise OSError(errno.EBUSY, "others change the same entry again and again", str(entry))
 
@@ -158,6 +160,7 @@ def _describe(entry: Path) -> garbage_collection.CacheEntry | None:
     """Return an entry's last use and its size in whole blocks; None if it can't be read."""
     try:
         used_s = entry.stat().st_mtime
+        # By inode, because a file of several names takes its space once.
         names = {stat.st_ino: stat for _, stat in content.files(entry)}
     except (OSError, errors.LoadFailed):
         return None

@@ -79,6 +79,7 @@ def _walk(root: str, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.
 def stamp(path: Path) -> Stamp:
     """Return the stamp of a file or folder. Raises as `files` does."""
     listed = sorted(files(path))
+    # With the time of the last change of any kind: programs set modification times back.
     texts = (
         f"{name}\0{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}.{stat.st_ctime_ns}\n"
         for name, stat in listed
@@ -118,6 +119,7 @@ def copy(source: Path, target: Path) -> str:
 
 
 def _text_hex(text: str) -> str:
+    # Names of files need not be UTF-8.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -132,6 +134,7 @@ def _copy_file(source: Path, target: Path) -> str:
         if not _is_cloned(reading, writing):
             return write(reading, writing)
         os.fchmod(writing.fileno(), 0o444)
+    # Of the copy, because the original may have changed since.
     return _file_hex(target)
 
 

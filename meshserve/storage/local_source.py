@@ -32,9 +32,11 @@ def bring(
         for _ in range(TRIES):
             stamp = content.stamp(path)
             known = _find_or_take(source, stamp, cache)
+            # What changed while it was read may be a part of each content.
             if content.stamp(path).text == stamp.text:
                 return known
     except OSError as error:
+        # An error of the cache's own disk is not the source's.
         if not str(error.filename).startswith(source.path):
             raise
         raise errors.LoadFailed(f"{source.shown}: {reason(error)}") from None
@@ -84,6 +86,7 @@ def _take(
 ) -> source_index.KnownSource:
     if cache.is_too_big_to_copy(stamp.size_bytes):
         return _in_place(path, stamp)
+    # Hashed before it is copied: most small files are in the cache already.
     if stamp.size_bytes < REMEMBERED_BYTES_MIN:
         known = _describe(path, stamp, content.digest(path))
         if cache.has(known):

@@ -57,6 +57,7 @@ def parse(uri: str) -> ModelUri:
         raise errors.LoadFailed(f"{redacted(uri)} can't be fetched: expected {SUPPORTED}")
     if scheme in ("http", "https"):
         return ModelUri(uri, "http", unquote(parts.path), redacted(uri))
+    # As it is written: a key may hold `?`, `#` and `%`.
     _, _, key = uri.partition("://")[2].partition("/")
     return ModelUri(uri, "objects", key, redacted(uri))
 

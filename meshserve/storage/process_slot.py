@@ -89,6 +89,7 @@ class ProcessSlot:
 def _lock(path: Path) -> int:
     """Create and lock a file; return its descriptor."""
     while True:
+        # Not for children, one of which could keep the lock beyond this process's end.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Another process may have cleared the file after it was created and before it was locked.
@@ -100,6 +101,7 @@ def _lock(path: Path) -> int:
 def _clear_if_abandoned(lock: Path) -> None:
     try:
         with lock.open("rb") as stream:
+            # Fails at once while its process lives.
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)

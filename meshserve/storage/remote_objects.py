@@ -197,6 +197,7 @@ def _drop_folder_marks(objects: dict[str, RemoteObject]) -> None:
 
 def _described(meta: ObjectMeta, key: str, name: str) -> RemoteObject:
     changed: datetime = meta["last_modified"]
+    # obstore gives the epoch where a server tells no time, which says nothing of the content.
     state = meta["e_tag"] or (
         f"{changed.isoformat()} {meta['size']}" if changed.timestamp() > 0 else ""
     )

@@ -51,6 +51,7 @@ async def bring(
             known = await Download(source, objects, cache, in_thread).into(folder)
         await in_thread(cache.remember_source, source.uri, known)
     except ExceptionGroup as group:
+        # The first failure, which has ended the other downloads.
         raise remote_objects.failure(source, group.exceptions[0]) from None
     except remote_objects.EXPECTED as error:
         raise remote_objects.failure(source, error) from None
@@ -89,6 +90,7 @@ class Download:
 
         Raises what obstore raises, and LoadFailed if the source is too big or a broken archive.
         """
+        # HTTP servers are not asked for a list, because some answer GET but not HEAD.
         listed = (None,) if self._source.kind == "http" else await self._objects.list()
         if len(listed) > 1 or (listed[0] and listed[0].name):
             return await self._download_folder(folder / "folder", listed)
@@ -99,6 +101,7 @@ class Download:
     async def _download_folder(
         self, folder: Path, listed: tuple[remote_objects.RemoteObject, ...]
     ) -> source_index.KnownSource:
+        # The list has the sizes, so what does not fit is refused before its first byte.
         self._check_fits(sum(object_.size_bytes for object_ in listed))
         gate = asyncio.Semaphore(PARALLEL)
 
