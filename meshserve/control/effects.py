@@ -27,6 +27,8 @@ CALL_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 120.0
 SETTLED_TIMEOUT_S = 5.0
 RETRY_S = 2.0
+PERMANENT = (errors.InvalidRequest, errors.MissingExtra, errors.Unloadable, errors.Unsupported)
+"""Errors of a start that every further try would end with."""
 
 logger = logging.getLogger(__name__)
 Queue = serial_queue.SerialQueue[Any]
@@ -282,7 +284,10 @@ class Effects:
             self._post(await self._outcome(command))
         except errors.MeshError as error:
             logger.warning("%s %s: %s", type(command).__name__, command.replica_id, error.message)
-            self._post(llm_events.ReplicaLost(command.replica_id, error.message))
+            is_permanent = isinstance(error, PERMANENT)
+            self._post(
+                llm_events.ReplicaLost(command.replica_id, error.message, is_permanent=is_permanent)
+            )
 
     async def _updated(self, command: commands.UpdateReplica) -> llm_events.ReplicaUpdated:
         reason = ""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from meshserve import errors, tasks
 from meshserve.core.interfaces import llm_engine
+from meshserve.core.llm import public_reason
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import adapter_changes, llm_app, memory_use, progress
 from meshserve.protocol import asgi_server, sockets
@@ -120,7 +121,7 @@ class LlmServer:
 
     def _failure(self) -> str:
         failure = self.engine.failure()
-        return f"the engine has failed: {failure}" if failure else ""
+        return f"the engine has failed: {public_reason.for_callers(failure)}" if failure else ""
 
     def _stall(self) -> str:
         stalled_s = self._progress.stalled_s
@@ -136,7 +137,7 @@ class LlmServer:
         A hanging engine would never end its streams; a killed one ends them with errors.
         """
         if self._app is not None:
-            self._app.refusal = f"the engine has failed: {reason}"
+            self._app.refusal = f"the engine has failed: {public_reason.for_callers(reason)}"
         if not self._failed.done():
             self._failed.set_result(reason)
         self.engine.kill()

@@ -162,10 +162,14 @@ class VllmEngine(llm_engine.Engine):
         cpu_defaults = CPU_DEFAULTS | {"kv_cache_memory_bytes": order.spec.cpu_kv_cache_bytes}
         defaults = cpu_defaults if order.spec.device == "cpu" else {}
         args = vllm_args.namespace(parser, order, defaults)
-        cli_args.validate_parsed_serve_args(args)
-        engine_args = AsyncEngineArgs.from_cli_args(args)
         context = UsageContext.OPENAI_API_SERVER
-        config = engine_args.create_engine_config(usage_context=context)
+        try:
+            cli_args.validate_parsed_serve_args(args)
+            engine_args = AsyncEngineArgs.from_cli_args(args)
+            config = engine_args.create_engine_config(usage_context=context)
+        except (TypeError, ValueError) as error:
+            # The arguments and the model's configuration do not fit: no further try helps.
+            raise errors.Unloadable(f"{type(error).__name__}: {error}") from error
         return args, AsyncLLM.from_vllm_config(
             config, usage_context=context, enable_log_requests=engine_args.enable_log_requests
         )

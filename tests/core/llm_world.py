@@ -12,6 +12,7 @@ from tests.core import world
 
 NODE = world.NODE
 START_S = 30.0
+CORES = 16
 WAKE_S = 3.0
 
 
@@ -263,6 +264,7 @@ class LlmWorld(world.World):
                 node,
                 count,
                 free[node],
+                cores=CORES,
                 replicas=tuple(sorted(self.holders)) if has_replicas else (),
             )
             for node, count in self.gpus.items()

@@ -51,6 +51,11 @@ class GpuBookings:
         for booking in self.bookings.values():
             booking.is_observed |= booking.is_running or bool(booking.replica_ids & replica_ids)
 
+    @property
+    def cores(self) -> int:
+        """The cores of all nodes together, 0 while they are not known."""
+        return sum(node.cores for node in self._nodes or ())
+
     def free_capacity(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """Return the nodes with the GPUs that are free for new holders."""
         return tuple(node._replace(gpus_free=self._free_gpus(node)) for node in self._nodes or ())

@@ -13,6 +13,10 @@ from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, llm_spec
 
+CORES_PER_START = 2
+BUSY_START_S = 120.0
+"""A start that takes longer waits for a download or a disk, and leaves the cores to others."""
+
 
 class Fleet:
     """All LLMs. `turns` maps each `share` group to the LLM that may be awake."""
@@ -80,6 +84,23 @@ class Fleet:
             for name, llm in self.llms.items()
             if llm.is_wanted or llm.replicas or llm.route
         }
+
+    # Starts
+
+    def start_refusal(self, replica: replica_state.ReplicaRecord, now_s: float) -> str:
+        """Return why the replica may not start right now, "" if it may.
+
+        A start keeps some cores busy, and more at a time make each of them slower. A replica that
+        may fail again starts only while no other one does.
+        """
+        starting = sum(
+            other.phase is ReplicaPhase.STARTING and now_s - other.ordered_s < BUSY_START_S
+            for other in self.replicas()
+        )
+        most = max(1, self.bookings.cores // CORES_PER_START)
+        if starting >= (1 if replica.retry.is_doubtful else most):
+            return f"{starting} other engine{'s start' if starting > 1 else ' starts'} at this time"
+        return ""
 
     # Turns on shared GPUs
 

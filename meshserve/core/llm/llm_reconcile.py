@@ -223,6 +223,11 @@ def _start(
     replica: replica_state.ReplicaRecord,
     now_s: float,
 ) -> None:
+    refusal = fleet.start_refusal(replica, now_s)
+    if refusal:
+        # Of a failed one, the failure says more.
+        replica.reason = replica.retry.reason or refusal
+        return
     plan = fleet.bookings.book(replica.holder, replica.id, fleet.gpus_for(llm))
     if isinstance(plan, str):
         replica.reason = plan

@@ -14,6 +14,9 @@ DEFAULT_EXPECTED_S = 60.0
 """Expected duration of a start or a wake before any was measured."""
 
 NEWEST_WEIGHT = 0.3
+KEPT_UNUSED = frozenset(ReplicaPhase) - {ReplicaPhase.WAITING, ReplicaPhase.FAILED}
+"""Phases in which a replica stays for `idle_timeout_s` without requests."""
+
 PUBLIC_STATE_ORDER = ("ready", "starting", "asleep", "draining", "failed")
 
 
@@ -160,6 +163,12 @@ class LlmRecord:
         ] or [retry.reason for retry in self.retries.values()]
         return next(filter(None, reasons), "")
 
+    @property
+    def start_rank(self) -> tuple[bool, bool]:
+        """Sort key: of LLMs that start at one moment those with the smallest keys come first."""
+        is_doubtful = any(retry.is_doubtful for retry in self.retries.values())
+        return (is_doubtful, not self.held)
+
     def active_replicas(self) -> list[replica_state.ReplicaRecord]:
         """Return the replicas that are not stopping, the ones to keep longest first."""
         return sorted(
@@ -191,9 +200,14 @@ class LlmRecord:
         return [replica.report for replica in serving if replica.report is not None]
 
     def is_used(self, now_s: float) -> bool:
-        """Return whether requests wait or run, or did so within `idle_timeout_s`."""
+        """Return whether requests wait or run, or did so for an engine that is up not long ago."""
         is_busy = len(self.held) > 0 or any(replica.is_busy for replica in self.replicas.values())
-        return is_busy or now_s - self.used_s < self.spec.idle_timeout_s
+        # What does not serve yet, or has failed, is kept for requests that wait for it alone.
+        is_up = any(
+            replica.phase in KEPT_UNUSED and not replica.is_blocking(now_s)
+            for replica in self.replicas.values()
+        )
+        return is_busy or (is_up and now_s - self.used_s < self.spec.idle_timeout_s)
 
     def desired_route(self) -> snapshots.LlmRoute | None:
         """Return the route that gateways should have, None if the LLM is not wanted.
@@ -230,9 +244,13 @@ class LlmRecord:
         """Return a failure while all replicas are failing, None while one may still come up."""
         active = self.active_replicas()
         if active:
-            is_failing = all(replica.is_failing for replica in active)
-            return active[0].retry if is_failing else None
-        pending = (retry for retry in self.retries.values() if not retry.is_due(now_s))
+            is_blocked = all(replica.is_blocking(now_s) for replica in active)
+            return active[0].retry if is_blocked else None
+        pending = (
+            retry
+            for retry in self.retries.values()
+            if retry.is_doubtful and not retry.is_due(now_s)
+        )
         return min(pending, key=lambda retry: retry.retry_at_s, default=None)
 
     def expected_s(self, now_s: float) -> float:

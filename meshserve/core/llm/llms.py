@@ -9,10 +9,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 
-from meshserve.core.llm import llm_fleet, llm_reconcile, llm_state, replica_state
+from meshserve.core.llm import (
+    llm_fleet,
+    llm_reconcile,
+    llm_state,
+    public_reason,
+    replica_state,
+)
 from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
 from meshserve.core.values import commands, llm_events, llm_spec, snapshots
+
+RETRY_S_MAX = 60.0
+"""The longest Retry-After: OpenAI's clients ignore longer ones, or give up at once.
+
+Source: `_calculate_retry_timeout` and `MAX_RETRY_AFTER_DELAY` of the Python client.
+"""
 
 DEFAULT_RETRY_S = 1.0
 """Retry-After for a name that no LLM has: such an LLM may be configured at any moment."""
@@ -123,7 +135,7 @@ class Llms:
             and event.pid in (0, replica.pid)
             and replica.phase in replica_state.LOSABLE
         ):
-            replica.fail(event.reason, now_s)
+            replica.fail(event.reason, now_s, is_permanent=event.is_permanent)
 
     def _stopped(self, replica_id: str) -> None:
         replica = self._in_phase(replica_id, ReplicaPhase.STOPPING)
@@ -172,7 +184,7 @@ class Llms:
         # Surplus replicas of all LLMs stop before any starts: a start may need the GPUs they free.
         for llm in llms:
             llm_reconcile.stop_surplus(self.fleet, llm, now_s)
-        for llm in llms:
+        for llm in sorted(llms, key=lambda llm: llm.start_rank):
             llm_reconcile.start_missing(self.fleet, llm, now_s)
         self._update_routes()
         # Last, because requests are admitted only if gateways know the routes of this moment.
@@ -214,7 +226,7 @@ class Llms:
             self._turn_away(llm, llm.held.take_all(), "it is not served any more", now_s)
         elif self.fleet.can_serve(llm):
             self._out.extend(commands.Admit(ticket) for ticket in llm.held.take_all())
-        elif active and all(replica.phase is ReplicaPhase.FAILED for replica in active):
+        elif active and all(has_failed(replica) for replica in active):
             self._turn_away(llm, llm.held.take_all(), llm.reason, now_s)
         else:
             overdue = llm.held.take_overdue(limits, now_s)
@@ -227,10 +239,15 @@ class Llms:
     ) -> None:
         for ticket in tickets:
             llm.turned_away += 1
-            sentence = f"model {llm.name!r} is not ready: {reason}"
-            retry_after_s = self.fleet.expected_s(llm, now_s)
+            sentence = f"model {llm.name!r} is not ready: {public_reason.for_callers(reason)}"
+            retry_after_s = min(self.fleet.expected_s(llm, now_s), RETRY_S_MAX)
             self._out.append(commands.TurnAway(ticket, sentence, retry_after_s))
 
     def check(self) -> None:
         """Assert the invariants of all LLMs."""
         self.fleet.check()
+
+
+def has_failed(replica: replica_state.ReplicaRecord) -> bool:
+    """Return whether requests that wait for the replica should hear of its failure."""
+    return replica.phase is ReplicaPhase.FAILED and replica.retry.is_doubtful

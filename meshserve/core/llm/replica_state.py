@@ -25,6 +25,9 @@ from meshserve.core import backoff, state_table
 from meshserve.core.values import llm_spec, model
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=60.0, calm_s=60.0)
+LASTING_BACKOFF = backoff.BackoffPolicy(base_s=60.0, cap_s=600.0, calm_s=60.0)
+"""For failures that do not pass by themselves: each try costs minutes of cores and memory."""
+
 UPDATE_BACKOFF = backoff.BackoffPolicy(base_s=10.0, cap_s=300.0)
 
 
@@ -141,10 +144,38 @@ KEEP_ORDER = (
 
 @dataclass(slots=True)
 class ReplicaRetry(backoff.Backoff):
-    """A replica's failures in a row, and its next try. `reason` is "" once it has served again."""
+    """A replica's failures in a row, and its next try. `reason` is "" once it has served again.
+
+    `cause` is the reason without what follows from it. `has_served`: it has served before.
+    """
 
     policy: backoff.BackoffPolicy = BACKOFF
     reason: str = ""
+    cause: str = ""
+    has_served: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a further try may fail: not after the first loss of one that has served."""
+        return self.failures > int(self.has_served)
+
+    def fail(self, cause: str, now_s: float, *, is_permanent: bool) -> None:
+        """Record a failure. A permanent one, or one that comes again, is tried again slowly."""
+        is_lasting = is_permanent or cause == self.cause
+        self.policy = LASTING_BACKOFF if is_lasting else BACKOFF
+        self.record_failure(now_s)
+        self.cause = self.reason = cause
+        if is_lasting:
+            wait_s = self.retry_at_s - now_s
+            self.reason = (
+                f"{cause} (this does not pass by itself: the next try is {wait_s:.0f} s after "
+                "this one, or follows a change)"
+            )
+
+    def forget_cause(self) -> None:
+        """Note that the replica serves."""
+        self.reason = self.cause = ""
+        self.has_served = True
 
 
 @dataclass(slots=True)
@@ -183,7 +214,8 @@ class ReplicaRecord:
         """Note that the engine answers, and clear the reasons of earlier failures."""
         self.move(ReplicaMove.ANSWERED)
         self.up_s, self.report = now_s, None
-        self.reason = self.retry.reason = ""
+        self.reason = ""
+        self.retry.forget_cause()
 
     def begin_update(self, spec: llm_spec.LlmSpec) -> None:
         """Note that the engine was told to follow a spec."""
@@ -207,8 +239,8 @@ class ReplicaRecord:
         if self.phase in SERVING and now_s - self.up_s > BACKOFF.calm_s:
             self.retry.reset()
 
-    def fail(self, reason: str, now_s: float) -> None:
-        """Mark the replica failed and schedule the next try.
+    def fail(self, cause: str, now_s: float, *, is_permanent: bool = False) -> None:
+        """Mark the replica failed and schedule the next try, a later one if it may fail again.
 
         Its GPUs stay booked until it is started again or stopped: processes of the dead engine may
         still hold memory of the GPUs, and both commands end such processes first.
@@ -217,9 +249,8 @@ class ReplicaRecord:
         self.forgive(now_s)
         self.move(ReplicaMove.LOST)
         self.is_updating = False
-        self.retry.record_failure(now_s)
-        self.retry.reason = reason
-        self.reason, self.pid, self.endpoint, self.report = reason, 0, None, None
+        self.retry.fail(cause, now_s, is_permanent=is_permanent)
+        self.reason, self.pid, self.endpoint, self.report = self.retry.reason, 0, None, None
 
     @property
     def public_state(self) -> llm_spec.ReplicaState:
@@ -244,6 +275,11 @@ class ReplicaRecord:
         return self.phase is ReplicaPhase.FAILED or (
             self.phase in COMING_UP and self.retry.failures > 0
         )
+
+    def is_blocking(self, now_s: float) -> bool:
+        """Whether nobody should wait for it: it may fail again, and is not tried right now."""
+        is_due = self.phase is ReplicaPhase.FAILED and self.retry.is_due(now_s)
+        return self.is_failing and self.retry.is_doubtful and not is_due
 
     @property
     def keep_rank(self) -> tuple[int, int]:

@@ -47,12 +47,14 @@ class ReplicaReported:
 class ReplicaLost:
     """A replica's process or engine ended without an order, or did not start, wake or fall asleep.
 
-    `pid` is 0 if no process was started.
+    `pid` is 0 if no process was started. `is_permanent`: a further try would end alike until
+    something is changed.
     """
 
     replica_id: str
     reason: str
     pid: int = 0
+    is_permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

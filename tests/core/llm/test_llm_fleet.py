@@ -7,7 +7,7 @@ import pytest
 from meshserve.core.llm import llm_fleet, llm_state, replica_state
 from meshserve.core.llm.replica_state import ReplicaMove, ReplicaPhase
 from meshserve.core.processes import gateways
-from meshserve.core.values import model
+from meshserve.core.values import llm_spec, model
 from tests.core import llm_world
 
 SHARED = {"share": "g", "residency_s_min": 30.0}
@@ -126,3 +126,22 @@ def test_check_finds_two_of_a_group_awake(fleet: llm_fleet.Fleet) -> None:
 def test_gpus_are_booked_for_a_replica_or_for_its_group(fleet: llm_fleet.Fleet) -> None:
     holders = [add(fleet, name, ReplicaPhase.WAITING).holder for name in "ac"]
     assert holders == ["group g", "c/0"]
+
+
+def test_no_more_engines_start_at_a_time_than_the_cores_bear() -> None:
+    fleet = llm_fleet.Fleet(gateways.Gateways([]), [])
+    fleet.set_wanted([llm_world.spec("a", replicas_min=4)])
+    llm = fleet.llms["a"]
+    replicas = [fleet.add_replica(llm, llm.next_id(), llm.spec) for _ in range(4)]
+    fresh, doubtful = replicas[2:]
+    doubtful.retry.failures = 1
+    assert fleet.start_refusal(doubtful, 0.0) == ""
+    replicas[0].phase = ReplicaPhase.STARTING
+    assert fleet.start_refusal(fresh, 0.0) == "1 other engine starts at this time"
+    fleet.bookings.observe((llm_spec.NodeCapacity("n1", 0, 0, cores=4),))
+    assert fleet.start_refusal(fresh, 0.0) == ""
+    assert fleet.start_refusal(doubtful, 0.0) == "1 other engine starts at this time"
+    replicas[1].phase = ReplicaPhase.STARTING
+    assert fleet.start_refusal(fresh, 0.0) == "2 other engines start at this time"
+    # One that starts for minutes waits for a download.
+    assert fleet.start_refusal(fresh, 120.0) == ""

@@ -95,7 +95,7 @@ def test_fewer_requests_than_engines_are_quiet() -> None:
 @pytest.fixture
 def fleet() -> llm_fleet.Fleet:
     fresh = llm_fleet.Fleet(gateways.Gateways([]), [])
-    fresh.bookings.observe((llm_spec.NodeCapacity("n1", 4, 4),))
+    fresh.bookings.observe((llm_spec.NodeCapacity("n1", 4, 4, cores=8),))
     return fresh
 
 

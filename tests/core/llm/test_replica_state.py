@@ -75,11 +75,42 @@ def test_every_replica_has_a_public_state_and_a_rank() -> None:
 def test_each_failure_doubles_the_wait_up_to_a_minute() -> None:
     delays = []
     replica = replica_in(ReplicaPhase.STARTING)
-    for _ in range(8):
-        replica.fail("broken", 100.0)
+    for number in range(8):
+        replica.fail(f"broken {number}", 100.0)
         delays.append(replica.retry.retry_at_s - 100.0)
         replica.move(ReplicaMove.START_ORDERED)
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize("is_permanent", [True, False])
+def test_a_failure_that_lasts_is_tried_again_slowly(is_permanent: bool) -> None:
+    delays = []
+    replica = replica_in(ReplicaPhase.STARTING)
+    for _ in range(6):
+        replica.fail("broken", 100.0, is_permanent=is_permanent)
+        delays.append(replica.retry.retry_at_s - 100.0)
+        replica.move(ReplicaMove.START_ORDERED)
+    assert delays == [60.0 if is_permanent else 1.0, 120.0, 240.0, 480.0, 600.0, 600.0]
+    assert "does not pass by itself: the next try is 600 s" in replica.reason
+    replica.come_up(200.0)
+    replica.fail("broken", 210.0)
+    assert "pass by itself" not in replica.reason
+
+
+def test_the_first_loss_of_an_engine_that_has_served_is_no_doubt() -> None:
+    replica = replica_in(ReplicaPhase.STARTING)
+    replica.fail("broken", 100.0)
+    assert replica.is_blocking(100.5)
+    assert not replica.is_blocking(101.0)
+    replica.move(ReplicaMove.START_ORDERED)
+    assert replica.is_blocking(101.0)
+    replica.retry.reset()
+    replica.come_up(102.0)
+    replica.fail("killed", 103.0)
+    assert not replica.is_blocking(103.0)
+    replica.move(ReplicaMove.START_ORDERED)
+    replica.fail("broken", 104.0)
+    assert replica.is_blocking(104.0)
 
 
 def test_a_replica_that_served_for_long_fails_as_if_for_the_first_time() -> None:

@@ -123,7 +123,7 @@ def test_the_old_engine_answers_while_a_new_one_does_not_start() -> None:
     assert [member.worker_id for member in route.members] == ["a/0"]
     assert not route.is_held
     world.failing_starts = set()
-    world.pass_time(30.0)
+    world.pass_time(200.0)
     assert {id_: engine.spec.engine for id_, engine in world.engines.items()} == {
         "a/1": {"seed": 1}
     }
