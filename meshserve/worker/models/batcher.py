@@ -184,6 +184,11 @@ class Batcher:
                 return None
         return next((run.end for run in self._runs if run.has(answer)), None)
 
+    def is_awaited(self, end: asyncio.Future[Any]) -> bool:
+        """Return whether a caller still waits for the run of this future."""
+        batches = (run.batch for run in self._runs if run.end is end)
+        return any(not job.answer.done() for batch in batches for job in batch)
+
     @property
     def _parallel(self) -> int:
         return 1 if self.joining.is_on else self._limits.parallel

@@ -121,7 +121,6 @@ def _become(
     try:
         control, connection, log = descriptors
         process_confinement.confine(server_pid, limits, log, (control, connection))
-        gc.unfreeze()
         # Forked processes would otherwise all draw the same random numbers.
         np.random.seed()  # noqa: NPY002 the generator that models use
         model_process.serve(socket.socket(fileno=control), socket.socket(fileno=connection))

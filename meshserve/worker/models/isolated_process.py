@@ -26,6 +26,10 @@ CLOSE_S = 5.0
 MESSAGE = b"c"
 
 
+class NotRun(errors.ModelDied):
+    """The process had died before the call reached it, so another process may answer it."""
+
+
 class IsolatedProcess:
     """A process that runs one model. Threads may call it side by side.
 
@@ -99,11 +103,11 @@ class IsolatedProcess:
                     socket.send_fds(self._control, [MESSAGE], [other_end.fileno()])
             except OSError:
                 connection.close()
-                raise self._died() from None
+                raise NotRun(self._died().message) from None
         self._busy.add(connection)
         if self.death is not None:  # after the line above, or the death would not reach it
             self._give_back(connection, is_sound=False)
-            raise self._died()
+            raise NotRun(str(self.death))
         return connection
 
     def _give_back(self, connection: socket.socket, *, is_sound: bool) -> None:

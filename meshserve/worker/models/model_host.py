@@ -15,13 +15,15 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
-from meshserve.protocol import inference, model_description, parameters, tensors
+from meshserve.protocol import inference, model_description, parameters
 from meshserve.worker.models import (
     batcher,
     copy_effects,
     copy_trials,
+    isolated_process,
     joining,
     lease_waits,
+    queued_runs,
     request_counts,
     run_journal,
     served_descriptions,
@@ -120,7 +122,7 @@ class ModelHost:
         if not isinstance(outcome, inference.InferReply):
             self._counts.add(ready.id)
             self._lease_ready(ready.held_id)
-            return self._release_after(outcome, ready)
+            return self._finish(call, ready, outcome, expires_s)
         return outcome
 
     def _acquire(self, name: str, version: str) -> version_leases.ReadyModel | None:
@@ -165,35 +167,10 @@ class ModelHost:
             ready.stats.failure.record(time.perf_counter() - began_s)
             raise
         if isinstance(outputs, asyncio.Future):
-            return self._finish(call, ready, rows, outputs, began_s)
+            return queued_runs.answer(call, ready, rows, outputs, self.trials.explain)
         self._end_quick_run(ready)
         ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         return inference.InferReply(call.model, ready.id.version, call.id, outputs, signature)
-
-    async def _finish(
-        self,
-        call: inference.InferCall,
-        ready: version_leases.ReadyModel,
-        rows: int,
-        outputs: asyncio.Future[batcher.Tensors],
-        began_s: float,
-    ) -> inference.InferReply:
-        """Wait for a queued run. If the caller leaves, wait only for a run that has begun."""
-        try:
-            arrays = await outputs
-        except errors.MeshError as error:
-            ready.stats.failure.record(time.perf_counter() - began_s)
-            raise self.trials.explain(ready.resident.key, error) from None
-        except asyncio.CancelledError:
-            ready.stats.failure.record(time.perf_counter() - began_s)
-            end = ready.resident.batcher.abandon(outputs)
-            if end is not None:
-                # A run can't be stopped: the copy must stay leased until it ends.
-                await asyncio.wait((end,))
-            raise
-        ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
-        signature = tensors.answered(ready.resident.signature, arrays)
-        return inference.InferReply(call.model, ready.id.version, call.id, arrays, signature)
 
     async def _load_and_infer(
         self, call: inference.InferCall, expires_s: float
@@ -203,17 +180,31 @@ class ModelHost:
         self._counts.add(ready.id)
         try:
             outcome = self._run(call, ready, expires_s)
-            return outcome if isinstance(outcome, inference.InferReply) else await outcome
-        finally:
+        except errors.MeshError:
             self._end_queued_run(ready)
+            raise
+        if not isinstance(outcome, inference.InferReply):
+            return await self._finish(call, ready, outcome, expires_s)
+        self._end_queued_run(ready)
+        return outcome
 
-    async def _release_after(
-        self, reply: Awaitable[inference.InferReply], ready: version_leases.ReadyModel
+    async def _finish(
+        self,
+        call: inference.InferCall,
+        ready: version_leases.ReadyModel,
+        reply: Awaitable[inference.InferReply],
+        expires_s: float,
     ) -> inference.InferReply:
+        """Wait for the reply and end the lease; begin again if the run has not begun."""
         try:
             return await reply
+        except isolated_process.NotRun:
+            # The copy's process died of an earlier request. The next one may answer, and the
+            # back-off between deaths ends this.
+            pass
         finally:
             self._end_queued_run(ready)
+        return await self._load_and_infer(call, expires_s)
 
     def _end_queued_run(self, ready: version_leases.ReadyModel) -> None:
         """Release the copy; or prove first that its rows are independent, if joining would pay.

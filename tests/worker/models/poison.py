@@ -50,6 +50,10 @@ SOURCE = """
             file.truncate(0)
             mapped[100]
 
+    def spin():
+        while True:
+            pass
+
     def hog():
         taken = []
         while True:

@@ -152,6 +152,23 @@ async def test_the_footprint_is_that_of_the_process_and_counts_as_booked(
     assert booked * 0.7 < grown < booked + (64 << 20)
 
 
+async def test_requests_that_wait_their_turn_behind_a_death_are_answered_by_the_next_process(
+    hosting: Hosting, storage: helpers.FakeStorage
+) -> None:
+    host = hosting()
+    options = {"kind": "exit", "moment": "predict"}
+    helpers.apply(host, *helpers.declared(isolated(storage, "m", poison.SOURCE, options=options)))
+    await answer(host, "m")
+    dying = tasks.spawn(answer(host, "m", poison.POISONED), "dying", is_awaited=True)
+    innocent = [
+        tasks.spawn(answer(host, "m", value), "innocent", is_awaited=True) for value in (1.0, 2.0)
+    ]
+    with pytest.raises(errors.ModelDied):
+        await dying
+    for value, task in zip((1.0, 2.0), innocent, strict=True):
+        np.testing.assert_array_equal(await task, [[value * 3] * 2])
+
+
 async def test_a_host_that_closes_ends_its_models_processes(
     hosting: Hosting, storage: helpers.FakeStorage
 ) -> None:
