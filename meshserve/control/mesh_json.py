@@ -12,6 +12,7 @@ from typing import Any
 
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports, version_order
+from meshserve.storage import model_uri
 
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
 """A model has the first of these states that any of its copies has."""
@@ -189,7 +190,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "state": copy.state,
         "reason": "unloaded: load it first" if spec.unloaded else copy.reason,
         "runtime": spec.runtime,
-        "uri": spec.uri,
+        "uri": model_uri.redacted(spec.uri),
         "pool": spec.pool,
         "pinned": spec.pinned,
         "origin": str(spec.origin),

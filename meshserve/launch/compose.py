@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ from meshserve.worker import worker
 LOG_NAME_MAX = 60
 
 
+PRIVATE_UMASK = 0o077
+"""The mask of permissions by which new files and folders belong to their user alone."""
+
+
 class CacheLimits(NamedTuple):
     """The folder of fetched artifacts, its size limit, and the size limit of one artifact."""
 
@@ -30,11 +35,18 @@ class CacheLimits(NamedTuple):
     artifact_bytes_max: int
 
 
+def _begin_process(logs_dir: str, name: str) -> None:
+    """Let only this user read what the process writes, its log first."""
+    # On a Ray that we joined, the cluster's own mask holds, which may let everybody read.
+    os.umask(PRIVATE_UMASK)
+    logs.to_file(logs_dir, name)
+
+
 def build_worker(
     logs_dir: str, address: model.ServerAddress, settings: desired.WorkerSettings
 ) -> worker.PoolWorker:
     """Build a pool worker with its artifact cache."""
-    logs.to_file(logs_dir, address.id)
+    _begin_process(logs_dir, address.id)
     cache = artifact_store.ArtifactStore(
         settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
     )
@@ -43,7 +55,7 @@ def build_worker(
 
 def build_gateway(logs_dir: str, run_dir: str) -> gateway.NodeGateway:
     """Build the gateway of one node."""
-    logs.to_file(logs_dir, "gateway")
+    _begin_process(logs_dir, "gateway")
     return gateway.NodeGateway(run_dir)
 
 
@@ -58,7 +70,7 @@ async def build_llm_server(
 
     Raises LoadFailed if they cannot be fetched or the engine does not exist.
     """
-    logs.to_file(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
+    _begin_process(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
     # Looked up before anything is fetched: a misspelt engine must not cost a download.
     make_engine = engine_lookup.find(spec.runtime)
     # Opened only if something is fetched: local weights and Hugging Face's need no cache.
@@ -136,7 +148,7 @@ def build_control_plane(
     plan: controller_process.ControllerPlan,
 ) -> controller_process.HostedControlPlane:
     """Build the control plane with its registry, its repository watch and its port to Ray."""
-    logs.to_file(plan.logs_dir, "controller")
+    _begin_process(plan.logs_dir, "controller")
     settings = config.parse(json.loads(plan.document))
     cache = CacheLimits(
         str(settings.cache_path), settings.cache.size, settings.cache.artifact_bytes_max

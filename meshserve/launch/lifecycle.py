@@ -83,6 +83,8 @@ def up(
 
     Raises a MeshError with the reason if it cannot start; nothing is left running then.
     """
+    # Ray's processes, and ours below them, inherit it.
+    os.umask(compose.PRIVATE_UMASK)
     if address is None:
         _require_engines(settings)
     # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
@@ -133,6 +135,8 @@ def _controller_plan(
     settings: config.Config, run_dir: Path, *, is_joined: bool
 ) -> controller_process.ControllerPlan:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # It may have been made with another mask, by the shell or by an earlier version.
+    settings.state_dir.chmod(0o700)
     return controller_process.ControllerPlan(
         document=json.dumps(config.document(settings)),
         registry_url=settings.registry_url,

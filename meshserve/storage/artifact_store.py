@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
@@ -11,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.storage import (
     artifact_cache,
     local_source,
     model_uri,
     remote_source,
+    scrub,
     single_flight,
     source_index,
 )
@@ -65,6 +67,7 @@ class ArtifactStore:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "storage")
         # As if that much had been added: the first fetch trims what earlier processes have left.
         self._untrimmed_bytes = size_bytes_max
+        self._scrub: asyncio.Task[None] | None = None
 
     def _hit(self, source: model_uri.ModelUri, checksum: str) -> model_runtime.Artifact | None:
         known = self._known.get(source.uri)
@@ -74,15 +77,18 @@ class ArtifactStore:
             return None
         return self._cache.artifact(known, self._artifacts.get(source.uri))
 
-    async def fetch(self, uri: str, checksum: str) -> model_runtime.Artifact:
+    async def fetch(
+        self, uri: str, checksum: str, *, verifies: bool = False
+    ) -> model_runtime.Artifact:
         """Return the artifact at `uri`. Raises LoadFailed with the reason for a user.
 
         Local files are checked for changes at each call. Other sources are checked once in the
-        life of a process, and again for another `checksum`.
+        life of a process, and again for another `checksum`. With `verifies` a cached artifact is
+        compared with its size, and with its digest if it is small; a bad one is fetched again.
         """
         source = model_uri.parse(uri)
         hit = self._hit(source, checksum)
-        if hit is not None:
+        if hit is not None and not (verifies and self._is_dropped(source, hit)):
             return hit
         if CHECKSUM.fullmatch(checksum) is None:
             raise errors.LoadFailed(
@@ -96,7 +102,7 @@ class ArtifactStore:
                     f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected"
                 )
             artifact = self._cache.artifact(known)
-            if artifact is not None:
+            if artifact is not None and not (verifies and self._is_dropped(source, artifact)):
                 # Another fetch may have brought newer content meanwhile.
                 if self._known.get(source.uri) is known:
                     self._artifacts[source.uri] = artifact
@@ -105,9 +111,21 @@ class ArtifactStore:
             f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0
         )
 
+    def _is_dropped(self, source: model_uri.ModelUri, artifact: model_runtime.Artifact) -> bool:
+        """Drop a cached artifact if it is not what its digest says; return whether it was."""
+        if not artifact.is_cached or self._cache.is_sound(artifact):
+            return False
+        logger.error("%s: its copy in the cache is damaged, and is fetched again", source.shown)
+        self._cache.drop(artifact.digest)
+        self._known.pop(source.uri, None)
+        self._artifacts.pop(source.uri, None)
+        return True
+
     async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:
-            self._cache.slot.take()
+            self._cache.open()
+            if self._scrub is None:
+                self._scrub = tasks.spawn(scrub.keep_scrubbing(self._cache), "scrub of the cache")
             if source.kind == "local":
                 known = await self._in_thread(local_source.bring, source, self._cache)
             else:
@@ -136,7 +154,7 @@ class ArtifactStore:
 
         Fetches do this by themselves. Held and young entries stay.
         """
-        self._cache.slot.take()
+        self._cache.open()
         return await self._in_thread(self._cache.trim)
 
     def hold(self, artifact: model_runtime.Artifact) -> None:
@@ -147,8 +165,21 @@ class ArtifactStore:
         """End one hold."""
         self._cache.slot.release(artifact.digest)
 
+    def give_up(self, uri: str) -> None:
+        """Hash the cached copy of what could not be loaded, and drop it if it is damaged.
+
+        A sound one leaves the cache before all others.
+        """
+        with contextlib.suppress(errors.LoadFailed):
+            artifact = self._artifacts.get(model_uri.parse(uri).uri)
+            if artifact is not None and artifact.is_cached:
+                work = self._in_thread(self._cache.drop_or_age, artifact)
+                tasks.spawn(work, "look at an artifact")
+
     async def close(self) -> None:
         """Cancel downloads, remove unfinished files and end holds. Finished entries stay."""
+        if self._scrub is not None:
+            self._scrub.cancel()
         await self._flights.close()
         await self._trims.close()
         await asyncio.to_thread(self._threads.shutdown)

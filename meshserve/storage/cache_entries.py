@@ -38,17 +38,17 @@ class CacheEntries:
         hexes = digest.removeprefix("sha256:")
         return self._folder / hexes[:2] / hexes
 
-    def touch(self, digest: str, name: str) -> bool:
-        """Mark the entry as used now; return whether it exists under `name`."""
+    def touch(self, digest: str, name: str, size_bytes: int) -> bool:
+        """Mark the entry as used now; return whether it has `name`, if a file then of this size."""
         # Two system calls, and strings instead of Path objects: every hit comes here.
         hexes = digest.removeprefix("sha256:")
         entry = f"{self._folder}/{hexes[:2]}/{hexes}"
         try:
             os.utime(entry)
-            os.lstat(f"{entry}/{name}")
+            stat = os.lstat(f"{entry}/{name}")
         except OSError:
             return False
-        return True
+        return name == FOLDER or stat.st_size == size_bytes
 
     def has(self, digest: str, name: str, size_bytes: int) -> bool:
         """Return whether the whole content exists; mark it as used now, and name it `name` too."""

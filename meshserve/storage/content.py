@@ -1,6 +1,8 @@
 """Digests, stamps and copies of files and folders.
 
-A folder's content is its files without hidden ones and `__pycache__`; links are followed. Its
+A folder's content is its files without hidden ones and `__pycache__`. Links are followed if they
+stay in the folder, in the model's folder around a version's, or in the blobs of Hugging Face's
+cache: whoever may write a model must not read the machine by it. Its
 digest is the SHA-256 over a line for each file, sorted by name: the relative name, a null
 character, the file's digest in hex.
 """
@@ -21,6 +23,8 @@ from meshserve import errors
 CHUNK_BYTES = 1 << 20
 FILES_MAX = 100_000
 DEPTH_MAX = 32
+HUB_SNAPSHOTS, HUB_BLOBS = "snapshots", "blobs"
+"""Folders of Hugging Face's cache: a snapshot's files are links to blobs."""
 FICLONE = 0x40049409
 """Linux's ioctl by which a file shares another's blocks until either is written."""
 
@@ -45,15 +49,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__pycache__"
 
 
-def files(path: Path, files_max: int = FILES_MAX) -> list[tuple[str, os.stat_result]]:
+def files(
+    path: Path, files_max: int = FILES_MAX, *, may_leave: bool = False
+) -> list[tuple[str, os.stat_result]]:
     """Return every file's relative name with its stat; a single file has the name "".
 
-    Raises LoadFailed if there are no files or too many, or if one is a device or a pipe. Lets the
-    system's OSError pass.
+    Raises LoadFailed if there are no files or too many, if one is a device or a pipe, or a link out
+    of the folder unless it `may_leave`. Lets the system's OSError pass.
     """
     top = path.stat()
     listed = []
-    for name, stat in _walk(str(path)) if S_ISDIR(top.st_mode) else [("", top)]:
+    for name, stat in (
+        _Walk(path, may_leave=may_leave).below() if S_ISDIR(top.st_mode) else [("", top)]
+    ):
         if not S_ISREG(stat.st_mode):
             raise errors.LoadFailed(f"{path / name} is neither a file nor a folder")
         listed.append((name, stat))
@@ -64,16 +72,45 @@ def files(path: Path, files_max: int = FILES_MAX) -> list[tuple[str, os.stat_res
     return listed
 
 
-def _walk(root: str, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
-    if depth > DEPTH_MAX:
-        raise errors.LoadFailed(f"{root} has folders that are more than {DEPTH_MAX} deep")
-    with os.scandir(f"{root}/{below}") as entries:
-        visible = [entry for entry in entries if not is_hidden(entry.name)]
-    for entry in visible:
-        if entry.is_dir():
-            yield from _walk(root, f"{below}{entry.name}/", depth + 1)
-        else:
-            yield f"{below}{entry.name}", entry.stat()
+def _link_roots(folder: Path) -> tuple[str, ...]:
+    """Return the folders that links in a model's folder may lead into."""
+    real = folder.resolve()
+    around = [real.parent] if folder.name.isdecimal() and real.name.isdecimal() else []
+    blobs = [above.parent / HUB_BLOBS for above in real.parents if above.name == HUB_SNAPSHOTS]
+    return tuple(f"{root}/" for root in (real, *around, *blobs))
+
+
+class _Walk:
+    """A walk through a folder, whose links must not leave it."""
+
+    def __init__(self, folder: Path, *, may_leave: bool) -> None:
+        self._folder = folder
+        self._root = str(folder)
+        self._may_leave = may_leave
+        self._roots: tuple[str, ...] = ()
+
+    def below(self, below: str = "", depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the relative names and stats of the files. Raises LoadFailed."""
+        if depth > DEPTH_MAX:
+            raise errors.LoadFailed(f"{self._root} has folders that are more than {DEPTH_MAX} deep")
+        with os.scandir(f"{self._root}/{below}") as entries:
+            visible = [entry for entry in entries if not is_hidden(entry.name)]
+        for entry in visible:
+            if not self._may_leave and entry.is_symlink():
+                self._check_link(entry.path)
+            if entry.is_dir():
+                yield from self.below(f"{below}{entry.name}/", depth + 1)
+            else:
+                yield f"{below}{entry.name}", entry.stat()
+
+    def _check_link(self, link: str) -> None:
+        # Most folders have no links, and need no resolving.
+        self._roots = self._roots or _link_roots(self._folder)
+        target = os.path.realpath(link)
+        if not f"{target}/".startswith(self._roots):
+            raise errors.LoadFailed(
+                f"{link} is a link to {target}, outside of the model's folder: copy the file there"
+            )
 
 
 def stamp(path: Path) -> Stamp:
@@ -111,10 +148,11 @@ def copy(source: Path, target: Path) -> str:
     Returns the digest of exactly what was written. Raises as `files` does.
     """
     hexes = {}
+    roots = _link_roots(source)
     for name, _ in files(source):
         if "/" in name:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-        hexes[name] = _copy_file(source / name, target / name)
+        hexes[name] = _copy_file(source / name, target / name, roots if name else ())
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
@@ -128,14 +166,22 @@ def _file_hex(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _copy_file(source: Path, target: Path) -> str:
+def _copy_file(source: Path, target: Path, roots: tuple[str, ...]) -> str:
     # File systems that share blocks (XFS, Btrfs) clone the file without copying it.
     with source.open("rb") as reading, target.open("xb") as writing:
+        _check_opened(reading, roots)
         if not _is_cloned(reading, writing):
             return write(reading, writing)
-        os.fchmod(writing.fileno(), 0o444)
+        os.fchmod(writing.fileno(), 0o400)
     # Of the copy, because the original may have changed since.
     return _file_hex(target)
+
+
+def _check_opened(reading: IO[bytes], roots: tuple[str, ...]) -> None:
+    """Raise LoadFailed if an open file lies elsewhere: it became a link after it was listed."""
+    opened = os.path.realpath(f"/proc/self/fd/{reading.fileno()}")
+    if roots and not opened.startswith(roots):
+        raise errors.LoadFailed(f"{reading.name} is a link out of the model's folder")
 
 
 def _is_cloned(reading: IO[bytes], writing: IO[bytes]) -> bool:
@@ -160,7 +206,7 @@ def write(reading: IO[bytes], writing: IO[bytes]) -> str:
 def finish(writing: IO[bytes], size_bytes: int) -> None:
     """Make a written file read-only, and flush it to disk if it is big."""
     writing.flush()
-    os.fchmod(writing.fileno(), 0o444)
+    os.fchmod(writing.fileno(), 0o400)
     # Small files need no flush: entries are checked by size, and a truncated one is rewritten.
     if size_bytes >= CHUNK_BYTES:
         os.fsync(writing.fileno())

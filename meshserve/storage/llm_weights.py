@@ -74,7 +74,8 @@ def commit_of(weights: llm_spec.Weights | None) -> str:
 def _identify_folder(folder: Path) -> llm_spec.Weights:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     times = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for name, stat in sorted(content.files(folder)):
+    # Only config.yaml names LLMs, so their links may lead anywhere.
+    for name, stat in sorted(content.files(folder, may_leave=True)):
         # A corrected README is no other model.
         if name.endswith(DOCUMENT):
             continue

@@ -33,20 +33,28 @@ class ProcessSlot:
         return self._folder / self._token
 
     def take(self) -> None:
-        """Create the slot, if that was not done before."""
+        """Create the slot, if that was not done before, or if somebody has removed it since."""
         if self._lock is not None:
-            return
+            if (self._own_folder / "held").is_dir() and self._lock_file.exists():
+                return
+            os.close(self._lock)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder / f"{self._token}.lock")
-        (self._own_folder / "temp").mkdir(parents=True)
-        (self._own_folder / "held").mkdir()
+        self._lock = _lock(self._lock_file)
+        (self._own_folder / "temp").mkdir(parents=True, exist_ok=True)
+        (self._own_folder / "held").mkdir(exist_ok=True)
+        for digest in self._holds:
+            self._mark(digest).touch()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._folder / f"{self._token}.lock"
 
     def give_back(self) -> None:
         """Remove the slot, with its unfinished files and holds."""
         if self._lock is None:
             return
         shutil.rmtree(self._own_folder, ignore_errors=True)
-        (self._folder / f"{self._token}.lock").unlink(missing_ok=True)
+        self._lock_file.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
 
@@ -54,7 +62,7 @@ class ProcessSlot:
     def temp(self) -> Iterator[Path]:
         """Yield a new folder for unfinished files; remove it at the end if it still exists."""
         folder = self._own_folder / "temp" / str(next(self._numbers))
-        folder.mkdir()
+        folder.mkdir(parents=True)
         try:
             yield folder
         finally:

@@ -187,3 +187,10 @@ def test_aliases_are_shown_with_their_model(mesh_world: world.World) -> None:
     assert mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="a"))["models"][0][
         "aliases"
     ] == ["al"]
+
+
+def test_no_secret_of_a_uri_is_shown(mesh_world: world.World) -> None:
+    uri = "https://user:secret@host/model.onnx?sig=secret"
+    mesh_world.feed(events.ModelsRegistered((world.spec("hidden", uri=uri),)))
+    shown = mesh_json.models(mesh_world.mesh.view(), mesh_json.ModelFilter(prefix="hidden"))
+    assert shown["models"][0]["uri"] == "https://***@host/model.onnx?***"

@@ -42,9 +42,10 @@ def test_adopted_content_is_found(
     entries.adopt(folder, DIGEST, "a.onnx")
     assert entries.path(DIGEST, "a.onnx").read_bytes() == b"model"
     assert not folder.exists()
-    assert entries.touch(DIGEST, "a.onnx")
-    assert not entries.touch(DIGEST, "b.onnx")
-    assert not entries.touch(sha(b"other"), "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx", 5)
+    assert not entries.touch(DIGEST, "a.onnx", 4)
+    assert not entries.touch(DIGEST, "b.onnx", 5)
+    assert not entries.touch(sha(b"other"), "a.onnx", 5)
 
 
 @pytest.fixture
@@ -62,16 +63,16 @@ def test_an_unused_entry_is_removed_once(
 ) -> None:
     assert entries.remove_unused(seen, tmp_path / "gone")
     assert not entries.remove_unused(seen, tmp_path / "gone")
-    assert not entries.touch(DIGEST, "a.onnx")
+    assert not entries.touch(DIGEST, "a.onnx", 5)
     assert not (tmp_path / "gone").exists()
 
 
 def test_an_entry_used_since_it_was_seen_stays(
     entries: cache_entries.CacheEntries, seen: garbage_collection.CacheEntry, tmp_path: Path
 ) -> None:
-    entries.touch(DIGEST, "a.onnx")
+    entries.touch(DIGEST, "a.onnx", 5)
     assert not entries.remove_unused(seen, tmp_path / "gone")
-    assert entries.touch(DIGEST, "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx", 5)
 
 
 class UsedLate(pathlib.PosixPath):
@@ -88,7 +89,7 @@ def test_an_entry_used_while_it_is_removed_comes_back(
     assert not entries.remove_unused(
         dataclasses.replace(seen, path=UsedLate(seen.path)), tmp_path / "gone"
     )
-    assert entries.touch(DIGEST, "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx", 5)
     assert not (tmp_path / "gone").exists()
 
 
@@ -108,7 +109,7 @@ def test_an_entry_created_again_meanwhile_is_not_doubled(
     assert entries.remove_unused(
         dataclasses.replace(seen, path=MadeAnew(seen.path)), tmp_path / "gone"
     )
-    assert entries.touch(DIGEST, "a.onnx")
+    assert entries.touch(DIGEST, "a.onnx", 5)
     assert not (tmp_path / "gone").exists()
 
 
@@ -160,7 +161,7 @@ def test_an_open_file_outlives_its_entry(
             entries.remove(entry.path, tmp_path / "gone")
             entries.remove(entry.path, tmp_path / "gone")
         assert stream.read() == b"model"
-    assert not entries.touch(DIGEST, "a.onnx")
+    assert not entries.touch(DIGEST, "a.onnx", 5)
     assert not (tmp_path / "gone").exists()
 
 
@@ -173,7 +174,7 @@ def test_entries_have_a_size_on_disk_and_a_last_use(
     assert [
         (entry.digest, entry.size_bytes, entry.used_s) for part in entries.scan() for entry in part
     ] == [(DIGEST, 3 * 4096, 7.0)]
-    entries.touch(DIGEST, "a.onnx")
+    entries.touch(DIGEST, "a.onnx", 5000)
     assert next(entries.scan())[0].used_s > 7
 
 

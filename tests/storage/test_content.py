@@ -56,18 +56,66 @@ def test_a_copy_is_equal_read_only_and_without_hidden_files(
     assert content.copy(source, target) == content.digest(source) == content.digest(target)
     assert [
         (path.name, path.stat().st_mode & 0o777) for path in target.rglob("*") if path.is_file()
-    ] == [("b", 0o444)]
+    ] == [("b", 0o400)]
 
 
-def test_links_are_followed(tmp_path: Path, make_file: Callable[..., Path]) -> None:
-    path = make_file("blobs/1234")
-    folder = tmp_path / "snapshot"
-    folder.mkdir()
-    (folder / "a.onnx").symlink_to(path)
+@pytest.mark.parametrize(
+    ("folder", "target"),
+    [
+        ("models--o--m/snapshots/abc", "models--o--m/blobs/1234"),
+        ("models--o--m/snapshots/abc/onnx", "models--o--m/blobs/1234"),
+        ("m", "m/..2026/a.onnx"),
+        ("m/2", "m/1/weights.bin"),
+    ],
+)
+def test_links_of_usual_layouts_are_followed(
+    tmp_path: Path, make_file: Callable[..., Path], folder: str, target: str
+) -> None:
+    path = make_file(target)
+    model = tmp_path / "models" / folder
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "link.onnx").symlink_to(path)
     (tmp_path / "copy").mkdir()
-    content.copy(folder, tmp_path / "copy")
-    assert not (tmp_path / "copy" / "a.onnx").is_symlink()
-    assert (tmp_path / "copy" / "a.onnx").read_bytes() == b"model"
+    content.copy(model, tmp_path / "copy")
+    assert not (tmp_path / "copy" / "link.onnx").is_symlink()
+    assert (tmp_path / "copy" / "link.onnx").read_bytes() == b"model"
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "../other/secret.bin", "../../models"])
+@pytest.mark.parametrize("read", [content.stamp, content.digest])
+def test_links_out_of_the_folder_are_refused(
+    make_file: Callable[..., Path], target: str, read: Callable[[Path], object]
+) -> None:
+    make_file("other/secret.bin")
+    folder = make_file("m/model.onnx").parent
+    (folder / "data.bin").symlink_to(target)
+    with pytest.raises(errors.LoadFailed, match="outside of the model's folder"):
+        read(folder)
+
+
+def test_a_file_that_becomes_a_link_while_it_is_copied_is_refused(
+    tmp_path: Path, make_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_file("m/model.onnx")
+    listed = content.files(file.parent)
+    file.unlink()
+    file.symlink_to("/etc/passwd")
+    monkeypatch.setattr(content, "files", lambda _: listed)
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(errors.LoadFailed, match="out of the model's folder"):
+        content.copy(file.parent, tmp_path / "copy")
+
+
+def test_links_may_leave_where_the_caller_says_so(make_file: Callable[..., Path]) -> None:
+    folder = make_file("m/model.onnx").parent
+    (folder / "data.bin").symlink_to("/etc/passwd")
+    assert len(content.files(folder, may_leave=True)) == 2
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path, make_file: Callable[..., Path]) -> None:
+    make_file("releases/3/model.onnx")
+    (tmp_path / "current").symlink_to(tmp_path / "models" / "releases" / "3")
+    assert [name for name, _ in content.files(tmp_path / "current")] == ["model.onnx"]
 
 
 def test_a_loop_of_links_ends(make_file: Callable[..., Path]) -> None:

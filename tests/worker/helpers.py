@@ -54,7 +54,7 @@ class FakeStorage:
         (folder / "model.py").write_text(textwrap.dedent(source))
         return str(folder)
 
-    async def fetch(self, uri: str, _checksum: str) -> Any:
+    async def fetch(self, uri: str, _checksum: str, *, verifies: bool = False) -> Any:  # noqa: ARG002
         self.fetches[uri] += 1
         await self.gate.wait()
         if self.failure is not None:
@@ -71,6 +71,9 @@ class FakeStorage:
         return model_runtime.Artifact(
             path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
         )
+
+    def give_up(self, uri: str) -> None:
+        """Keep everything."""
 
     def hold(self, artifact: model_runtime.Artifact) -> None:
         self.held[artifact.digest] += 1

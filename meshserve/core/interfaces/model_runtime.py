@@ -258,12 +258,17 @@ class Runtime(abc.ABC):
 class Storage(Protocol):
     """Brings artifacts to this node. Used from one event loop."""
 
-    async def fetch(self, uri: str, checksum: str) -> Artifact:
+    async def fetch(self, uri: str, checksum: str, *, verifies: bool = False) -> Artifact:
         """Return the artifact at `uri` as it is now, from the node's cache if its content is there.
 
-        `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. Raises
-        LoadFailed with the reason for a user.
+        `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. With
+        `verifies` the files are compared with what is known of them, as far as that is cheap.
+        Raises LoadFailed with the reason for a user.
         """
+        ...
+
+    def give_up(self, uri: str) -> None:
+        """Note that what was fetched from this URI last can't be loaded."""
         ...
 
     def hold(self, artifact: Artifact) -> None:

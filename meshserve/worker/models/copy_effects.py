@@ -150,6 +150,7 @@ class CopyEffects:
             )
             recipe = self._trials.admit(id_, recipe)
         except errors.MeshError as error:
+            self._storage.give_up(spec.uri)
             self._emit(ev.FetchFailed(id_, attempt, error))
             return
         recipe = self._isolated.isolate(recipe, self._settings.device)
@@ -195,6 +196,7 @@ class CopyEffects:
                     self.forget_model(id_)
                     is_replaced = not version_choice.is_previous(id_)
                     self._emit(ev.ModelForgotten(id_, is_replaced))
+            self._storage.give_up(recipe.spec.uri)
             refusal = self._trials.explain(key, error)
             self._emit(ev.CopyLoadFailed(key, refusal, recipe.death_by(error)))
             return
@@ -240,7 +242,7 @@ class CopyEffects:
         The cache may have dropped the artifact since, and its source may have changed.
         """
         spec = recipe.spec
-        artifact = await self._storage.fetch(spec.uri, spec.checksum)
+        artifact = await self._storage.fetch(spec.uri, spec.checksum, verifies=True)
         if artifact.digest != recipe.stored.digest:
             raise loader.ArtifactChanged(
                 "the artifact has changed since it was first read; it is read anew",

@@ -106,8 +106,8 @@ def _read_settings(settings: Path) -> tuple[model_metadata.ModelDeclaration, Pat
         raise ValueError(f"{mlserver_settings.FILE}: {error}") from None
     if model_uri.SCHEME.match(declared.uri):
         raise ValueError(
-            f"{mlserver_settings.FILE} says that the model is at {declared.uri}: "
-            "give that as the model's uri"
+            f"{mlserver_settings.FILE} says that the model is at "
+            f"{model_uri.redacted(declared.uri)}: give that as the model's uri"
         )
     return declared, settings.parent / declared.uri
 
