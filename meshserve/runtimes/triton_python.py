@@ -99,7 +99,7 @@ class TritonPythonUser:
         if response.has_error():
             raise _as_own(response.error())
         tensors = {
-            tensor.name(): datatypes.to_wire(tensor.as_numpy())
+            tensor.name(): datatypes.to_wire(_with_texts(tensor.as_numpy()))
             for tensor in response.output_tensors()
         }
         return model_runtime.AnswerTensors(tensors, json.loads(response.parameters()))
@@ -112,6 +112,17 @@ class TritonPythonUser:
                 finalize()
         finally:
             self._cleanup.close()
+
+
+def _with_texts(array: np.ndarray) -> np.ndarray:
+    """Return an array of any shape, its objects as bytes: Triton takes any object for a text."""
+    if not array.dtype.hasobject:
+        return array
+    texts = np.empty(array.size, object)
+    texts[:] = [
+        element if isinstance(element, bytes) else str(element).encode() for element in array.flat
+    ]
+    return texts.reshape(array.shape)
 
 
 def _as_own(error: triton_backend.TritonError) -> errors.MeshError:

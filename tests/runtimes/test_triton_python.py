@@ -185,6 +185,22 @@ def test_execute_may_be_a_coroutine_function(tmp_path: Path) -> None:
     loaded.close()
 
 
+def test_objects_of_any_kind_are_texts(tmp_path: Path) -> None:
+    # After qa/python_models/add_sub: numbers are cast to the dtype of TYPE_STRING, which is object.
+    source = one_output(
+        "a = requests[0].inputs()[0].as_numpy().astype(pb_utils.triton_string_to_numpy("
+        "'TYPE_STRING')); "
+        "return [pb_utils.InferenceResponse([pb_utils.Tensor('OUTPUT0', a)])]"
+    )
+    specs_ = {"inputs": specs("input", "INT32")[:1], "outputs": specs("output", "BYTES")}
+    loaded = load(tmp_path, source, **specs_)
+    for given in (np.array([7, -1], np.int32), np.zeros((0, 2), np.int32)):
+        answer = loaded.predict({"INPUT0": given}, ("OUTPUT0",))["OUTPUT0"]
+        assert answer.shape == given.shape
+        assert answer.ravel().tolist() == [str(value).encode() for value in given.flat]
+    loaded.close()
+
+
 def test_texts_are_objects(tmp_path: Path) -> None:
     source = one_output(
         "a = requests[0].inputs()[0].as_numpy(); assert a.dtype == object; "
