@@ -155,8 +155,10 @@ def agree(declared: Specs, actual: Specs, kind: str) -> dict[model.TensorSpec, s
 def is_one_element(declared: Sequence[int], own: Sequence[int]) -> bool:
     """Return whether a shape is declared as the model's own with a last dimension of 1.
 
-    Triton's configurations can't write the shape of a scalar, so they write [1].
+    Triton's configurations can't write the shape of a scalar, so they write [1], or several 1.
     """
+    if not own:
+        return bool(declared) and all(size == 1 for size in declared)
     return len(declared) == len(own) + 1 and declared[-1] == 1 and covers(own, declared[:-1])
 
 

@@ -196,6 +196,10 @@ def test_labels_belong_to_the_signature(tmp_path: Path) -> None:
 
 def test_a_scalar_like_tensor_keeps_all_but_its_last_dimension() -> None:
     assert signatures.is_one_element((1,), ())
+    assert signatures.is_one_element((1, 1), ())
+    assert not signatures.is_one_element((1, 2), ())
+    assert not signatures.is_one_element((), ())
+    assert not signatures.is_one_element((-1, 1, 1), (-1,))
     assert signatures.is_one_element((-1, 1), (-1,))
     assert not signatures.is_one_element((1, 2), (2,))
     assert not signatures.is_one_element((1,), (1,))
