@@ -59,6 +59,13 @@ class AdminService:
         """Return the mesh's state as users see it."""
         return mesh_json.status(self.view(), self._repositories.problems())
 
+    def unserved(self) -> dict[str, str]:
+        """Return why a folder or file of a repository is not served, by the name it would have."""
+        lines = [line for lines in self._repositories.problems().values() for line in lines]
+        parts = [line.partition(": ") for line in lines]
+        # Other lines are of one version, "name/2: …", or of the repository as a whole.
+        return {name: reason for name, _, reason in parts if reason and not set(name) & {" ", "/"}}
+
     def declared(self, name: str, version: str = "") -> catalog.ModelDeclared:
         """Return the declaration that a name means. Raises ModelNotFound."""
         return self.view().declared(name, version)

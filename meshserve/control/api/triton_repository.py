@@ -37,7 +37,10 @@ class TritonRepository:
         self._files_dir = files_dir
 
     def index(self, *, only_ready: bool) -> Iterator[model_description.IndexEntry]:
-        """Yield every registered version by name, or only those that are ready."""
+        """Yield every registered version by name, or only those that are ready.
+
+        What a repository has besides, and why it is not served, comes behind them.
+        """
         view = self._service.view()
         for declared in self._declared():
             id_ = declared.spec.id
@@ -47,6 +50,9 @@ class TritonRepository:
                 state, reason = "UNAVAILABLE", UNLOADED
             if state == "READY" or not only_ready:
                 yield model_description.IndexEntry(id_, state, reason)
+        for name, reason in {} if only_ready else self._service.unserved().items():
+            if not view.models.versions(name):
+                yield model_description.IndexEntry(model.ModelId(name, ""), "UNAVAILABLE", reason)
 
     def _declared(self) -> list[catalog.ModelDeclared]:
         return sorted(self._service.view().models, key=lambda declared: declared.spec.id)

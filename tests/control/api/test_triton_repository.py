@@ -304,3 +304,15 @@ async def test_statistics_add_up_over_workers(
     assert stats["conf"]["inference_count"] == 4
     assert stats["conf"]["inference_stats"]["success"] == {"count": 2, "ns": 10**9}
     assert stats["big"]["inference_count"] == 0
+
+
+async def test_the_index_has_what_a_repository_can_not_serve(fresh: conftest.Stage) -> None:
+    await fresh.start({**conftest.CONFIG, "repositories": [{"path": "/r"}]})
+    problems = ("team: ensembles are not served", "conf/2: it is broken", "the disk is gone: no")
+    fresh.watch.put("/r", cluster_control.RepositoryScan((), problems))
+    await fresh.until(lambda: bool(fresh.plane.admin.unserved()))
+    async with fresh.client() as client:
+        listed = await index(client)
+        assert listed["team"] == ("UNAVAILABLE", "ensembles are not served")
+        assert listed.keys() == {"big", "conf", "team"}
+        assert "team" not in await index(client, ready=True)
