@@ -119,6 +119,9 @@ def _raw_inputs(
     sent: Sequence[pb.ModelInferRequest.InferInputTensor], raw: Sequence[Raw]
 ) -> dict[str, WireTensor]:
     if len(raw) != len(sent):
+        # Tensors in shared memory have no contents: that reason says more than their number.
+        for tensor in sent:
+            parameters.refuse_tensor(tensor.parameters, f"input {tensor.name!r}")
         raise errors.InvalidRequest(
             f"{len(sent)} inputs came with {len(raw)} raw_input_contents: "
             "there must be one for each"
@@ -159,7 +162,7 @@ def check_distinct(names: Sequence[str]) -> None:
     """Raise InvalidRequest if an output is requested twice."""
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
-        raise errors.InvalidRequest(f"output {repeated!r} is requested twice")
+        raise errors.InvalidRequest(f"output {repeated!r} already exists in request")
 
 
 def _typed(sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:

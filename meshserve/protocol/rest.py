@@ -117,12 +117,14 @@ def is_raw_binary(headers: Iterable[error_responses.Header]) -> bool:
 def decode_raw_binary(body: bytes, signature: model.Signature) -> RestCall:
     """Return the call of a body that is the bytes of the model's only input.
 
-    As Triton has it (`docs/protocol/extension_binary_data.md`): one row, one dimension of any size
-    at most, and BYTES of one element are the whole body. Outputs are binary. Raises InvalidRequest.
+    As Triton has it, down to the words of errors (`docs/protocol/extension_binary_data.md`): one
+    row, one dimension of any size at most. BYTES must have the shape [1], and are the whole body.
+    Outputs are binary. Raises InvalidRequest.
     """
     if len(signature.inputs) != 1:
         raise errors.InvalidRequest(
-            f"a raw binary request must be for 1 input, the model has {len(signature.inputs)}"
+            "Raw request must only have 1 input (found 1) to be deduced but got "
+            f"{len(signature.inputs)} inputs in the model"
         )
     (spec,) = signature.inputs
     shape = list(spec.shape)
@@ -130,11 +132,11 @@ def decode_raw_binary(body: bytes, signature: model.Signature) -> RestCall:
         shape[0] = 1
     if spec.datatype == "BYTES":
         array = np.array([body], object)
-        shape = [1 if size < 0 else size for size in shape]
+        # Of any size, the body could as well be elements that each begin with their length.
         if any(size != 1 for size in shape):
             raise errors.InvalidRequest(
-                f"for BYTES a raw binary request must be for an input of shape [1], "
-                f"{spec.name!r} has {list(spec.shape)}"
+                f"For BYTE datatype raw input {spec.name!r}, the model must have input shape [1], "
+                f"not {list(spec.shape)}"
             )
         tensor = inference.WireTensor("BYTES", array.reshape(shape))
     else:
@@ -149,8 +151,8 @@ def _deduced(spec: model.TensorSpec, shape: list[int], size_bytes: int) -> list[
     """Return the shape, with the size of its free dimension if it has one."""
     if shape.count(-1) > 1:
         raise errors.InvalidRequest(
-            f"the shape of the raw input {spec.name!r} can't be deduced: "
-            f"{list(spec.shape)} has more than one dimension of any size"
+            f"The shape of the raw input {spec.name!r} can not be deduced because there are more "
+            f"than one variable-sized dimension: {list(spec.shape)}"
         )
     fixed_bytes = tensors.dtype(spec.datatype).itemsize * math.prod(
         size for size in shape if size >= 0

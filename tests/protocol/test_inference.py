@@ -174,6 +174,9 @@ def test_parameters_that_change_the_meaning_are_refused() -> None:
     shared = drawn.request(("x", "FP32", [1]))
     shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
     assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, shared)
+    mixed = drawn.request(("a", "FP32", [1]), ("x", "FP32", [1]), raw=[bytes(4)])
+    mixed.inputs[1].parameters["shared_memory_region"].string_param = "region"
+    assert "shared memory is not offered" in drawn.refusal(inference.call_from_message, mixed)
     for name, value in (
         ("sequence_id", {"int64_param": 3}),
         ("sequence_end", {"bool_param": True}),
@@ -189,7 +192,9 @@ def test_parameters_that_change_the_meaning_are_refused() -> None:
 
 def test_an_output_that_is_requested_twice_is_refused() -> None:
     twice = drawn.request(outputs=[{"name": "y"}, {"name": "z"}, {"name": "y"}])
-    assert drawn.refusal(inference.call_from_message, twice) == "output 'y' is requested twice"
+    assert (
+        drawn.refusal(inference.call_from_message, twice) == "output 'y' already exists in request"
+    )
 
 
 def test_a_body_that_is_no_message_is_refused() -> None:
