@@ -88,17 +88,20 @@ def requests_of_a_sequence(asked: world.World) -> str:
 
 
 def _folder(asked: world.World, model: str) -> str:
-    """Return why a folder of the repository is not served; no request for it is answered."""
+    """Return why a folder of the repository is not served, which a load and the index tell.
+
+    No request for it is answered.
+    """
+    client = asked.http
+    said = _texts(lambda: client.load_model(model), lambda: asked.grpc.load_model(model))
     for protocol in world.PROTOCOLS:
         assert not asked.triton(protocol).is_model_ready(model)
-        assert triton_control.refused(asked.triton(protocol).load_model, model)
         given = {"x": np.ones((1, 4), np.float32)}
         assert triton_control.refused(asked.infer, protocol, model, given)
-    repositories = asked.get("/mesh/v1/status")["repositories"]
-    problems = [line for entry in repositories for line in entry["problems"]]
-    lines = [line for line in problems if line.startswith(f"{model}: ")]
-    assert lines, f"nothing is told of {model}"
-    return str(lines[0].removeprefix(f"{model}: "))
+        entry = triton_control.index_of(asked, protocol)[f"{model}/"]
+        assert entry["state"] == "UNAVAILABLE"
+        assert said.endswith(entry["reason"]), (said, entry)
+    return str(entry["reason"])
 
 
 @cases.refusal(PEER, "sequences", "docs/examples/model_repository/simple_sequence")
@@ -126,11 +129,13 @@ def ragged_folders(asked: world.World) -> str:
 
 
 def _load_failure(asked: world.World, model: str) -> str:
-    return _texts(
-        lambda: asked.http.load_model(model),
-        lambda: asked.grpc.load_model(model),
-        lambda: asked.http.get_model_metadata(model),
+    """Return why a model can't be loaded, which metadata and loads tell alike."""
+    reason = _texts(
+        lambda: asked.http.get_model_metadata(model), lambda: asked.grpc.get_model_metadata(model)
     )
+    said = _texts(lambda: asked.http.load_model(model), lambda: asked.grpc.load_model(model))
+    assert said == f"failed to load '{model}', {reason}", said
+    return reason
 
 
 @cases.refusal(PEER, "TensorFlow models", "qa/L0_infer: savedmodel, graphdef")

@@ -194,9 +194,9 @@ def _images(top: Path) -> None:
 
 def _numbers(top: Path) -> None:
     """Write a model of scalars, one that makes NaN and infinities, and a joined one."""
-    outputs = [("OUTPUT0", "FP32", [1], "")]
-    path = folder(top / "scalar", "onnxruntime", 0, [("INPUT0", "FP32", [1], "")], outputs)
-    onnx_models.scalar(path)
+    for name, dims in (("scalar", [1]), ("scalar_of_two_dims", [1, 1])):
+        inputs, outputs = [("INPUT0", "FP32", dims, "")], [("OUTPUT0", "FP32", dims, "")]
+        onnx_models.scalar(folder(top / name, "onnxruntime", 0, inputs, outputs))
     free = [("OUTPUT0", "FP32", [-1], "")]
     path = folder(top / "logarithm", "onnxruntime", 0, [("INPUT0", "FP32", [-1], "")], free)
     onnx_models.logarithm(path)
@@ -266,10 +266,12 @@ SLOW = """
 def _python(top: Path) -> None:
     """Write models of Triton's Python backend."""
     text = [("INPUT0", "STRING", [-1], "")], [("OUTPUT0", "STRING", [-1], "")]
+    one = [("INPUT0", "STRING", [1], "")], [("OUTPUT0", "STRING", [1], "")]
     number = [("INPUT0", "FP32", [-1], "")], [("OUTPUT0", "FP32", [-1], "")]
     optional = [*number[0], ("BIAS", "FP32", [-1], "optional: true")], number[1]
     for name, rows_max, (inputs, outputs), source in (
         ("simple_identity", 8, text, IDENTITY),
+        ("one_text", 8, one, IDENTITY),
         ("identity_fp32", 0, number, IDENTITY),
         ("optional_bias", 0, optional, OPTIONAL),
         ("raising", 0, number, RAISING),

@@ -163,9 +163,10 @@ def reshaped_tensors(asked: world.World, protocol: str, name: str, suffix: str) 
 
 @cases.both(PEER, "scalars", "qa/L0_scalar_io")
 def scalars(asked: world.World, protocol: str) -> None:
-    """A model of scalars is configured with dims [1]."""
-    answer = asked.ask(protocol, "scalar", {"INPUT0": np.array([1.5], np.float32)})
-    world.same(answer, {"OUTPUT0": np.array([3], np.float32)})
+    """A model of scalars is configured with dims [1], or with several 1."""
+    for model, given in (("scalar", [1.5]), ("scalar_of_two_dims", [[1.5]])):
+        array = np.array(given, np.float32)
+        world.same(asked.ask(protocol, model, {"INPUT0": array}), {"OUTPUT0": array * 2})
 
 
 @cases.both(PEER, "strings", "qa/L0_string_io, qa/L0_nullchar_string")

@@ -57,7 +57,7 @@ def a_raw_body_of_one_row(asked: world.World) -> None:
 @cases.case(PEER, "raw binary requests", "qa/L0_http/http_test")
 def a_raw_body_of_bytes(asked: world.World) -> None:
     """Of BYTES the whole body is the one element."""
-    answer = _raw(asked, "simple_identity", b"\xff a body \x00")
+    answer = _raw(asked, "one_text", b"\xff a body \x00")
     assert answer.status_code == 200, answer.text
     size = int(answer.headers[LENGTH])
     assert answer.content[size:] == b"\x0a\x00\x00\x00\xff a body \x00"
@@ -71,6 +71,7 @@ def wrong_raw_bodies(asked: world.World) -> None:
         ("variable_nobatch", b"\x00" * 64),
         ("joined", b"\x00" * 15),
         ("joined", b""),
+        ("simple_identity", b"\x01\x00\x00\x00a"),
     ):
         answer = _raw(asked, model, body)
         assert answer.status_code == 400, f"{model}: {answer.status_code}"

@@ -11,16 +11,6 @@ from compat import cases, catalogue, mesh, world
 # Not `slow` for each alone: the mesh, and the libraries of all clients, take most of the minute.
 pytestmark = [pytest.mark.edge, pytest.mark.slow]
 
-CLASSES = "classes of MLServer's are not run"
-GAPS = {
-    "MLServer, model classes, a class without declared inputs": CLASSES,
-    "MLServer, model classes, a class with decoded arguments": CLASSES,
-    "Triton, repository, a configuration in a load: http": "the folder's stamp is taken for a path",
-    "Triton, repository, a configuration in a load: grpc": "the folder's stamp is taken for a path",
-    "Triton, shared memory, tensors in shared memory": "gRPC counts the tensors instead",
-}
-"""What is known to fail, and why; docs/compatibility.md has it too."""
-
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[world.World]:
@@ -30,7 +20,4 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[world.World]:
 
 @pytest.mark.parametrize("case", catalogue.quick_cases(), ids=lambda case: case.title)
 def test_a_client_gets_what_its_own_server_would_give(asked: world.World, case: cases.Case) -> None:
-    failure = cases.outcome_of(case, asked).failure
-    if failure and case.title in GAPS:
-        pytest.xfail(GAPS[case.title])
-    assert failure == ""
+    assert cases.outcome_of(case, asked).failure == ""
