@@ -82,13 +82,19 @@ class MlserverModel(model_runtime.LoadedModel):
         """
         response = self._run(self._user.predict, self._request(inputs, details))
         try:
-            arrays = {str(output.name): to_array(output) for output in response.outputs}
-            said = {str(output.name): _said(output) for output in response.outputs}
-            return model_runtime.AnswerTensors(arrays, _said(response), said)
+            own = {str(output.name): output for output in response.outputs}
+            arrays = {name: to_array(output) for name, output in own.items()}
+            said = {name: _said(output) for name, output in own.items()}
+            answer = model_runtime.AnswerTensors(arrays, _said(response), said)
         except (AttributeError, TypeError, ValueError) as error:
             raise errors.ModelRaised(
                 f"{self._code.file.name}: predict did not return an InferenceResponse: {error}"
             ) from None
+        if len(answer) < len(response.outputs):
+            raise errors.ModelRaised(
+                f"{self._code.file.name}: two outputs of an answer have the same name"
+            )
+        return answer
 
     def _run(self, call: Any, *arguments: object) -> Any:
         code, user = self._code, self._user

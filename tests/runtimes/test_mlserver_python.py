@@ -140,6 +140,7 @@ def test_ids_parameters_headers_and_outputs_are_seen(tmp_path: Path) -> None:
 RAISES = """
     from mlserver import MLModel
     from mlserver.errors import InferenceError, MLServerError
+    from mlserver.types import InferenceResponse, ResponseOutput
 
     class Raises(MLModel):
         async def predict(self, payload):
@@ -150,6 +151,9 @@ RAISES = """
                 raise MLServerError("broken", 500)
             if kind == "exit":
                 raise SystemExit(3)
+            if kind == "twice":
+                output = ResponseOutput(name="y", shape=[1], datatype="FP32", data=[1])
+                return InferenceResponse(model_name="m", outputs=[output, output])
             return {"none": "of", "these": kind}[kind]
 """
 
@@ -158,9 +162,10 @@ RAISES = """
     ("kind", "failure", "words"),
     [
         ("caller", errors.InvalidRequest, "^not so$"),
-        ("own", errors.ModelRaised, r"^models\.py:11: MLServerError: broken"),
+        ("own", errors.ModelRaised, r"^models\.py:12: MLServerError: broken"),
         ("exit", errors.ModelRaised, "SystemExit: 3"),
-        ("bug", errors.ModelRaised, r"^models\.py:14: KeyError: 'bug'"),
+        ("bug", errors.ModelRaised, r"^models\.py:18: KeyError: 'bug'"),
+        ("twice", errors.ModelRaised, "two outputs of an answer have the same name"),
         ("none", errors.ModelRaised, "did not return an InferenceResponse"),
     ],
 )
