@@ -164,6 +164,10 @@ class IsolatedProcess:
         while self._idle:
             self._idle.pop().close()
 
+    def __del__(self) -> None:
+        """Close the connections of a dead process whose load or end a closing worker cut short."""
+        self.close()
+
     def discard(self, reason: str) -> None:
         """Kill the process because of `reason`, and wait for its end."""
         self.stop(reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +135,9 @@ def test_the_memory_of_a_process_is_measured_without_what_it_shares(
     support.wait_until(lambda: process.death is not None)
     assert process.memory_bytes() == 0
     model.close()
+
+
+def test_a_process_that_nobody_refers_to_leaves_no_connection_open() -> None:
+    control, connection = socket.socketpair()
+    isolated_process.IsolatedProcess("k", control, connection, lambda _: None)
+    assert (control.fileno(), connection.fileno()) == (-1, -1)
