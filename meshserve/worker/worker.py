@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 
 from meshserve import tasks
@@ -27,6 +28,7 @@ class PoolWorker:
     ) -> None:
         allocators.current().tune()
         self.address = address
+        run_journal.remove_stale(time.time())
         self._journal = run_journal.RunJournal(run_journal.folder(address.run_dir), address.id)
         self.host = model_host.ModelHost(settings, storage, self._journal)
         load = worker_app.WorkerLoad()

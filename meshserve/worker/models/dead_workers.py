@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import struct
 from pathlib import Path
 
 from meshserve.core.values import containment
 from meshserve.worker.models import run_journal
-
-# `struct flock` of 64-bit Linux: type, origin, start, length, pid (man 2 fcntl).
-_FLOCK = struct.Struct("hhqqi4x")
-_ANY_HOLDER = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 # The words of Python's faulthandler, at the begin of its note (Modules/faulthandler.c).
 SIGNALS = {
@@ -66,7 +60,7 @@ class DeadWorkers:
         try:
             with path.open("r+b") as journal:
                 # A journal that is being made has no slots and no lock yet.
-                if is_locked(journal.fileno()) or not (slots := journal.read()):
+                if run_journal.is_locked(journal.fileno()) or not (slots := journal.read()):
                     return None
         except FileNotFoundError:
             return None
@@ -77,12 +71,6 @@ class DeadWorkers:
             path.unlink(missing_ok=True)
             crash.unlink(missing_ok=True)
         return death
-
-
-def is_locked(fd: int) -> bool:
-    """Return whether another process has a lock on the file."""
-    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _ANY_HOLDER)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def _signal(crash: Path) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import logging
 import mmap
 import os
+import shutil
 import stat
 import struct
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from typing import BinaryIO
 
 import xxhash
 
+logger = logging.getLogger(__name__)
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is checked for its owner
 SUFFIX = ".journal"
 CRASH_SUFFIX = ".crash"
@@ -27,8 +31,15 @@ CRASH_SUFFIX = ".crash"
 SLOT_BYTES = 96
 """Room for the longest key of a copy: `sha256:`, 64 hex digits, a slash and 12 more."""
 
-SLOTS = 1024
-"""The first one is the event loop's. Pages of slots that were never used take no memory."""
+SLOTS = 256
+"""The first one is the event loop's, the others are for threads, of which 64 run models."""
+
+STALE_S = 3600.0
+"""The age at which a folder without a living worker is removed: its mesh was killed as a whole."""
+
+# `struct flock` of 64-bit Linux: type, origin, start, length, pid (man 2 fcntl).
+_FLOCK = struct.Struct("hhqqi4x")
+_ANY_HOLDER = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 _put_key = struct.Struct(f"{SLOT_BYTES}s").pack_into
 
@@ -51,6 +62,25 @@ def folder(run_dir: str) -> Path:
     return Path(run_dir)
 
 
+def remove_stale(now_s: float) -> None:
+    """Remove this user's folders of journals that have been without a living worker for an hour.
+
+    `now_s` is the time of day (`time.time`). A mesh that ends in good order leaves none.
+    """
+    for left in SHARED_MEMORY.glob(f"meshserve-{os.getuid()}-*"):
+        with contextlib.suppress(OSError):
+            is_old = now_s - left.lstat().st_mtime > STALE_S
+            if is_old and not any(map(_is_living, left.glob(f"*{SUFFIX}"))):
+                shutil.rmtree(left)
+
+
+def _is_living(path: Path) -> bool:
+    if f".{os.getpid()}." in path.name:
+        return True
+    with path.open("r+b") as journal:
+        return is_locked(journal.fileno())
+
+
 class RunJournal:
     """One process's journal; without a folder it is in this process's own memory, for tests.
 
@@ -64,16 +94,25 @@ class RunJournal:
         self.worker_id = worker_id
         self.path = directory / f"{worker_id}.{os.getpid()}{SUFFIX}" if directory else None
         self._crash: BinaryIO | None = None
-        self._file = _create(self.path) if self.path else None
-        if self._file is None:
-            self._slots = mmap.mmap(-1, SLOTS * SLOT_BYTES)
-        else:
-            # Locked while it is empty: others take a file with slots but no lock for a dead one's.
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(SLOTS * SLOT_BYTES)
-            self._slots = mmap.mmap(self._file.fileno(), SLOTS * SLOT_BYTES)
+        self._file: BinaryIO | None = None
+        self._slots = mmap.mmap(-1, SLOTS * SLOT_BYTES)
+        if self.path is not None:
+            try:
+                self._begin_file(self.path)
+            except OSError as error:
+                logger.warning("what runs here is not noted for other workers: %s", error)
+                self.path = None
         # Taking from and appending to a list are atomic, so threads need no lock for it.
         self._free = [number * SLOT_BYTES for number in range(SLOTS - 1, 0, -1)]
+
+    def _begin_file(self, path: Path) -> None:
+        """Move the slots into the file. Raises OSError."""
+        self._file = _create(path)
+        # Locked while it is empty: others take a file with slots but no lock for a dead one's.
+        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Not only made longer: if there were no room, a note would end the process by SIGBUS.
+        os.posix_fallocate(self._file.fileno(), 0, SLOTS * SLOT_BYTES)
+        self._slots = mmap.mmap(self._file.fileno(), SLOTS * SLOT_BYTES)
 
     def begin(self, key: str) -> None:
         """Note that the event loop's thread begins to run the copy."""
@@ -134,6 +173,12 @@ def _create(path: Path) -> BinaryIO:
     """Create the file, for this user alone; the processes that this one starts do not get it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "w+b")
+
+
+def is_locked(fd: int) -> bool:
+    """Return whether another process has a lock on the file."""
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _ANY_HOLDER)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def running_keys(slots: bytes) -> frozenset[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_without_shared_memory_it_is_the_run_folder(
 ) -> None:
     monkeypatch.setattr(run_journal, "SHARED_MEMORY", tmp_path / "missing")
     assert run_journal.folder(str(tmp_path)) == tmp_path
+
+
+def test_old_folders_without_a_living_worker_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_journal, "SHARED_MEMORY", tmp_path)
+    living, dead = (run_journal.folder(str(tmp_path / name)) for name in ("living", "dead"))
+    journal = run_journal.RunJournal(living, "w")
+    (dead / f"w.1{run_journal.SUFFIX}").touch()
+    run_journal.remove_stale(time.time() + 10)
+    assert sorted(tmp_path.iterdir()) == sorted([living, dead])
+    run_journal.remove_stale(time.time() + run_journal.STALE_S + 10)
+    assert list(tmp_path.iterdir()) == [living]
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_for_the_file_a_worker_notes_for_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = run_journal.RunJournal(tmp_path / "missing", "w")
+    assert "not noted for other workers" in caplog.text
+    journal.begin(KEY)
+    assert journal.noted_keys() == {KEY}
+    journal.close()
 
 
 def test_a_key_stands_in_the_file_only_while_its_copy_runs(tmp_path: Path) -> None:
