@@ -8,6 +8,9 @@ from dataclasses import dataclass
 STOPPED = "the model's process was stopped"
 """What the sentence about a death begins with that meshserve itself has caused."""
 
+OVER_MEMORY = "it took"
+"""What the reason begins with for which meshserve stops a process that takes others' memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessDeath:

@@ -189,7 +189,9 @@ class CopyEffects:
         recipe, record = self._recipes[key], self._records[key]
         try:
             await self._check_unchanged(recipe)
-            loaded_copy = await self._load_held(recipe, record.need)
+            loaded_copy = await self._trials.load(
+                recipe, functools.partial(self._load_held, recipe, record.need)
+            )
         except errors.MeshError as error:
             if isinstance(error, loader.ArtifactChanged):
                 for id_ in tuple(record.names):
@@ -197,8 +199,7 @@ class CopyEffects:
                     is_replaced = not version_choice.is_previous(id_)
                     self._emit(ev.ModelForgotten(id_, is_replaced))
             self._storage.give_up(recipe.spec.uri)
-            refusal = self._trials.explain(key, error)
-            self._emit(ev.CopyLoadFailed(key, refusal, recipe.death_by(error)))
+            self._emit(ev.CopyLoadFailed(key, error, recipe.death_by(error)))
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
 
 from meshserve import errors
@@ -180,7 +180,7 @@ class CopyTrials:
         base = loader.tried_key(key)
         if not base or not isinstance(error, errors.ModelDied | errors.LoadDied):
             return error
-        if error.message.startswith(process_death.STOPPED):
+        if error.message.startswith(process_death.STOPPED) and not is_over_memory(error):
             # Our own limit ended it, which shows nothing of what it did to the worker.
             self._suspect(base, containment.PROBATION.base_s)
             return error
@@ -189,6 +189,25 @@ class CopyTrials:
             return errors.Unavailable(f"{error.message}; it is tried again")
         self._convict(base, key, error.message)
         return errors.Quarantined(self._suspicions.reason(base))
+
+    async def load(
+        self, recipe: loader.LoadRecipe, load: Callable[[], Awaitable[loader.LoadedCopy]]
+    ) -> loader.LoadedCopy:
+        """Return what `load` returns. It is tried again if a kill from outside ended a trial.
+
+        Raises as `load` does, or Quarantined if the load ended the process of a trial.
+        """
+        while True:
+            try:
+                return await load()
+            except errors.LoadDied as error:
+                death = recipe.death_by(error)
+                if death is None or not loader.tried_key(recipe.key):
+                    raise
+                self.record_death(recipe.key, death)
+                refusal = self.explain(recipe.key, error)
+                if not isinstance(refusal, errors.Unavailable):
+                    raise refusal from None
 
     def _convict(self, base: str, key: str, cause: str) -> None:
         reason = (
@@ -219,6 +238,11 @@ class CopyTrials:
             for (key, id_), reason in self._findings.items()
             if not _says(known, key, id_, reason)
         )
+
+
+def is_over_memory(error: errors.MeshError) -> bool:
+    """Return whether a process was stopped because it took the memory of other models."""
+    return error.message.startswith(f"{process_death.STOPPED}: {process_death.OVER_MEMORY}")
 
 
 def _says(known: catalog.Catalog, key: str, id_: model.ModelId, reason: str) -> bool:

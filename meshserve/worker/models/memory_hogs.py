@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from meshserve.core.values import process_death
 from meshserve.worker.models import isolated_process
 
 GROWTH_MAX = 2.0
@@ -35,6 +36,7 @@ def stop(
         taken_bytes = process.memory_bytes()
         if taken_bytes > most_bytes:
             process.stop(
-                f"it took {taken_bytes / MIB:.0f} MiB, and {most_bytes / MIB:.0f} MiB is the "
-                f"most for it while its worker's budget, {budget_bytes / MIB:.0f} MiB, is used up"
+                f"{process_death.OVER_MEMORY} {taken_bytes / MIB:.0f} MiB, and "
+                f"{most_bytes / MIB:.0f} MiB is the most for it while its worker's budget, "
+                f"{budget_bytes / MIB:.0f} MiB, is used up"
             )

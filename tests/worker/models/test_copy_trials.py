@@ -173,6 +173,17 @@ async def test_a_process_that_we_stopped_convicts_nobody_and_prolongs_the_suspic
     assert bench.admit().is_isolated
 
 
+async def test_a_process_that_takes_the_memory_of_others_is_convicted(bench: Bench) -> None:
+    bench.hear(KEY)
+    bench.hold(f"{KEY}/alone", A)
+    hog = process_death.ProcessDeath(
+        signal_number=9, reason=f"{process_death.OVER_MEMORY} 900 MiB, and 100 MiB is the most"
+    )
+    error = bench.trials.explain(f"{KEY}/alone", errors.ModelDied(str(hog)))
+    assert isinstance(error, errors.Quarantined)
+    assert "it took 900 MiB" in error.message
+
+
 async def test_a_suspect_is_acquitted_after_its_time_alone_and_an_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
