@@ -69,6 +69,7 @@ class Traffic:
     """Counts right answers; a fault is the time at which a request was sent, and its error."""
 
     answered: int = 0
+    slowest_s: float = 0.0
     faults: list[tuple[float, str]] = field(default_factory=list)
 
     async def ask(self, stub: Any, number: int, timeout_s: float = 30) -> None:
@@ -81,6 +82,7 @@ class Traffic:
         values = np.frombuffer(answer.raw_output_contents[0], np.float32)
         if np.allclose(values, X * number):
             self.answered += 1
+            self.slowest_s = max(self.slowest_s, time.monotonic() - sent_s)
         else:
             self.faults.append((sent_s, f"m{number}: wrong answer {values}"))
 
