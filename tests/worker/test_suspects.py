@@ -57,8 +57,8 @@ async def begin(hosting: Hosting, storage: helpers.FakeStorage) -> AsyncIterator
     """Return a function that makes a host with a poisoned model, and the key of its copy there."""
     hosts: list[model_host.ModelHost] = []
 
-    async def make(load: str = "pass") -> tuple[model_host.ModelHost, str]:
-        hosts.append(hosting())
+    async def make(load: str = "pass", **changes: Any) -> tuple[model_host.ModelHost, str]:
+        hosts.append(hosting(**changes))
         uri = storage.put("m", POISONED.format(load=load))
         other = storage.put("other", POISONED.format(load="pass  # other"))
         specs = helpers.spec("m", uri), helpers.spec("other", other)
@@ -146,6 +146,17 @@ async def test_a_kill_is_answered_by_unavailable_until_the_second_one(
     for _ in range(2):
         outcome = await ask(host, 8)
     assert outcome is errors.Quarantined
+
+
+async def test_a_suspect_is_answered_where_the_budget_has_no_room_for_a_process(
+    begin: Begin,
+) -> None:
+    # A class is expected to take 32 MiB, and a process 24 MiB more.
+    host, key = await begin(memory=model.Footprint(40 << 20))
+    suspect(host, key)
+    assert await ask(host, 1) == 2.0
+    assert host.residency.find_ready(M) == loader.alone_key(key)
+    assert host.footprint(M).host_bytes < 40 << 20
 
 
 async def test_a_changed_artifact_is_beyond_suspicion_and_quarantine(

@@ -203,10 +203,11 @@ class CopyEffects:
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
-        # A process of its own takes more than the model does in a worker.
+        # What the process of a trial takes beyond the model is not booked (`memory_bytes`).
+        footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
         if loaded_copy.is_measured and not loader.tried_key(key):
             self._remember(recipe, loaded_copy, record.names)
-        self._emit(ev.CopyLoaded(key, loaded_copy.footprint, loaded_copy.load_s))
+        self._emit(ev.CopyLoaded(key, footprint, loaded_copy.load_s))
         self._isolated.begin(key, loaded_copy.process)
 
     def _remember(

@@ -58,6 +58,7 @@ class IsolatedCopies:
             self._launcher,
             recipe.key,
             process_confinement.ProcessLimits(data_bytes_max, NICENESS),
+            process_bytes=0 if loader.tried_key(recipe.key) else isolated_model.PROCESS_BYTES,
         )
         return dataclasses.replace(recipe, runtime=runtime)
 
@@ -87,8 +88,17 @@ class IsolatedCopies:
     # Memory
 
     def memory_bytes(self) -> int:
-        """Return the memory of all processes that the worker has started for its models."""
-        return 0 if self._launcher is None else self._launcher.memory_bytes()
+        """Return the memory of all processes that the worker has started for its models.
+
+        Those of trials are left out, and not booked either: a suspect may be innocent, and must be
+        answered also where the budget has no room for a process.
+        """
+        if self._launcher is None:
+            return 0
+        every = tuple(self._launcher.processes.values())
+        trials = [process for process in every if loader.tried_key(process.key)]
+        trial_bytes = sum(process.memory_bytes() for process in trials)
+        return max(0, self._launcher.memory_bytes() - trial_bytes)
 
     def stop_hogs(self, records: Mapping[str, copies.Copy], worker_bytes: int) -> None:
         """Kill what grew far beyond its footprint, if memory is short for it.

@@ -102,7 +102,9 @@ class IsolatedRuntime(model_runtime.Runtime):
         key: str,
         limits: process_confinement.ProcessLimits = process_confinement.NO_LIMITS,
         predict_timeout_s: float | None = None,
+        process_bytes: int = PROCESS_BYTES,
     ) -> None:
+        """`process_bytes` is what a process is booked for beyond its model."""
         self.name = own.name
         self.needs_files = own.needs_files
         self.can_offload = own.can_offload
@@ -112,6 +114,7 @@ class IsolatedRuntime(model_runtime.Runtime):
         self._key = key
         self._limits = limits
         self._predict_timeout_s = predict_timeout_s
+        self._process_bytes = process_bytes
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
         """Return whether the runtime itself accepts the artifact."""
@@ -124,7 +127,7 @@ class IsolatedRuntime(model_runtime.Runtime):
     def footprint_hint(self, artifact: model_runtime.Artifact, device: str) -> model.Footprint:
         """Return the runtime's own guess in bytes, and those of a process."""
         own = self._own.footprint_hint(artifact, device)
-        return own.plus(model.Footprint(PROCESS_BYTES))
+        return own.plus(model.Footprint(self._process_bytes))
 
     def find_row_mixing(
         self,
