@@ -57,3 +57,33 @@ def test_a_leader_that_has_ended_already_is_no_error() -> None:
     with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
         process.wait()
     process_guard.guard(process.pid)
+
+
+SHARING = (
+    "import multiprocessing, time\n"
+    "from multiprocessing import shared_memory\n"
+    "from meshserve.cluster import process_guard\n"
+    "guard = process_guard.guard_this_process()\n"
+    "tracked = shared_memory.SharedMemory(create=True, size=100)\n"
+    "mapped = shared_memory.SharedMemory(create=True, size=100)\n"
+    "multiprocessing.resource_tracker.unregister(mapped._name, 'shared_memory')\n"
+    "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,))\n"
+    "child.start()\n"
+    "print(guard.pid, child.pid, tracked.name, mapped.name, flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_shared_memory_ends_with_a_killed_process() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SHARING], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        guard, child, *names = process.stdout.readline().split()
+        segments = [Path("/dev/shm", name) for name in names]
+        assert all(segment.exists() for segment in segments)
+        process.kill()
+    support.wait_until(
+        lambda: not is_alive(child) and not is_alive(guard), what="child and guard have ended"
+    )
+    assert [segment for segment in segments if segment.exists()] == []
