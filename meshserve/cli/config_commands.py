@@ -15,7 +15,7 @@ import typer
 
 from meshserve import config
 from meshserve.cli import terminal, units
-from meshserve.llm import engine_lookup
+from meshserve.llm import engine_lookup, model_folder
 
 app = typer.Typer(no_args_is_help=True, help="Look at configuration files.")
 
@@ -31,7 +31,15 @@ def load(file: str | os.PathLike[str]) -> config.Config:
 
 def _check_beyond_file(settings: config.Config) -> Iterator[config.Diagnostic]:
     yield from _check_engine_arguments(settings)
+    yield from _check_model_folders(settings)
     yield from _check_sources(settings)
+
+
+def _check_model_folders(settings: config.Config) -> Iterator[config.Diagnostic]:
+    for index, llm in enumerate(settings.llms):
+        if llm.runtime == engine_lookup.DEFAULT:
+            for key, message in model_folder.faults(llm.uri, llm.engine):
+                yield config.Diagnostic(("llms", index, *key), message)
 
 
 def _check_sources(settings: config.Config) -> Iterator[config.Diagnostic]:

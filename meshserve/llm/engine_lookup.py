@@ -12,7 +12,8 @@ from meshserve.llm import vllm_engine
 GROUP = "meshserve.engines"
 """The group of entry points that add engines; each refers to a subclass of `llm_engine.Engine`."""
 
-BUILT_IN: Mapping[str, type[llm_engine.Engine]] = {"vllm": vllm_engine.VllmEngine}
+DEFAULT = "vllm"
+BUILT_IN: Mapping[str, type[llm_engine.Engine]] = {DEFAULT: vllm_engine.VllmEngine}
 
 
 def find(name: str) -> type[llm_engine.Engine]:

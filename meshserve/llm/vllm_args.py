@@ -110,6 +110,20 @@ def _fault(
     return ""
 
 
+def parse_section(
+    parser: argparse.ArgumentParser, section: Mapping[str, object]
+) -> argparse.Namespace:
+    """Return the parser's result for a section without faults."""
+    known = _actions(parser)
+    return _parse(parser, [word for key in section for word in _words(known[key], section[key])])
+
+
+def key_of(section: Mapping[str, object], message: str) -> str:
+    """Return the key of a section that a message is about, as far as it names one."""
+    text = message.replace("-", "_").replace(" ", "_")
+    return next((key for key in section if key in text), next(iter(section)))
+
+
 # Parsed when an engine starts
 
 

@@ -62,8 +62,27 @@ def check_arguments() -> None:
     This is the main function of the child process that `vllm_args.check_in_child` starts.
     """
     parser = make_parser()
-    faults = [vllm_args.faults(parser, section) for section in json.load(sys.stdin)]
+    faults = [
+        vllm_args.faults(parser, section) or _faults_together(parser, section)
+        for section in json.load(sys.stdin)
+    ]
     sys.stdout.write(f"\n{json.dumps(faults)}\n")
+
+
+def _faults_together(parser: Any, section: Mapping[str, object]) -> list[llm_engine.ArgumentFault]:
+    """Return what vLLM's server says against a section whose keys are good one by one."""
+    from vllm.entrypoints.launchers import cli_args, launcher
+
+    if not section:
+        return []
+    args = vllm_args.parse_section(parser, section)
+    try:
+        cli_args.validate_parsed_serve_args(args)
+        launcher.validate_api_server_args(args)
+    except (KeyError, TypeError, ValueError) as error:
+        message = str(error.args[0] if error.args else error).removeprefix("Error: ")
+        return [llm_engine.ArgumentFault(vllm_args.key_of(section, message), message)]
+    return []
 
 
 def pause_while_waiting() -> None:
@@ -155,7 +174,7 @@ class VllmEngine(llm_engine.Engine):
     def _load(self, order: llm_engine.EngineOrder) -> tuple[Any, Any]:
         parser = make_parser()
         from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.entrypoints.launchers import cli_args
+        from vllm.entrypoints.launchers import cli_args, launcher
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -165,9 +184,10 @@ class VllmEngine(llm_engine.Engine):
         context = UsageContext.OPENAI_API_SERVER
         try:
             cli_args.validate_parsed_serve_args(args)
+            launcher.validate_api_server_args(args)
             engine_args = AsyncEngineArgs.from_cli_args(args)
             config = engine_args.create_engine_config(usage_context=context)
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             # The arguments and the model's configuration do not fit: no further try helps.
             raise errors.Unloadable(f"{type(error).__name__}: {error}") from error
         return args, AsyncLLM.from_vllm_config(

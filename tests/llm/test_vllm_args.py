@@ -173,3 +173,15 @@ def test_a_check_that_fails_finds_nothing_and_is_logged(
     monkeypatch.setattr(vllm_args, "CHECK_PROGRAM", "raise SystemExit('vLLM is broken')")
     assert vllm_args.check_in_child([{"dtype": "foo"}]) == [[]]
     assert "vLLM is broken" in caplog.text
+
+
+def test_a_message_is_about_the_key_that_it_names() -> None:
+    section = {"max_model_len": 1, "tool_call_parser": "x"}
+    assert vllm_args.key_of(section, "requires --tool-call-parser") == "tool_call_parser"
+    assert vllm_args.key_of(section, "something else") == "max_model_len"
+    assert vllm_args.key_of(section, "invalid tool call parser: x") == "tool_call_parser"
+
+
+def test_a_good_section_is_parsed_whole(parser: argparse.ArgumentParser) -> None:
+    args = vllm_args.parse_section(parser, {"max_model_len": 5, "enforce_eager": True})
+    assert (args.max_model_len, args.enforce_eager) == (5, True)
