@@ -120,10 +120,12 @@ def _only(signature: model.Signature) -> model.TensorSpec:
             "the model does not declare its inputs, whose datatypes V1 does not say: "
             "ask by V2, /v2/models/NAME/infer"
         )
-    if len(signature.inputs) != 1:
+    needed = [spec for spec in signature.inputs if spec.name not in signature.optional]
+    only = needed if len(needed) == 1 else signature.inputs
+    if len(only) != 1:
         names = ", ".join(spec.name for spec in signature.inputs)
         raise errors.InvalidRequest(f"the model has several inputs: give each by name ({names})")
-    return signature.inputs[0]
+    return only[0]
 
 
 def encode_predict(reply: inference.InferReply, predicted: PredictCall) -> bytes:

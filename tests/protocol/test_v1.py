@@ -217,11 +217,11 @@ def test_all_rows_may_leave_out_an_optional_input() -> None:
     specs = (model.TensorSpec("x", "INT64", (-1,)), model.TensorSpec("mask", "INT64", (-1,)))
     signature = model.Signature(specs, (), optional=frozenset({"mask"}))
 
-    def inputs_of(*rows: dict[str, int]) -> set[str]:
+    def inputs_of(*rows: dict[str, int] | int) -> set[str]:
         body = json.dumps({"instances": rows}).encode()
         return set(v1.decode_predict(body, signature).call.inputs)
 
-    assert inputs_of({"x": 1}, {"x": 2}) == {"x"}
+    assert inputs_of({"x": 1}, {"x": 2}) == inputs_of(1, 2) == {"x"}
     assert inputs_of({"x": 1, "mask": 0}) == {"x", "mask"}
     for rows in (({"x": 1}, {"x": 2, "mask": 0}), ({"mask": 1},), ({"x": 1, "z": 1},)):
         with pytest.raises(errors.InvalidRequest, match="may leave out"):
