@@ -33,8 +33,8 @@ class Sources(NamedTuple):
 class AdminService:
     """Reads the mesh, and passes users' changes to the controller.
 
-    The method of a change returns once every worker and gateway that can be reached has applied
-    it.
+    The method of a change returns once every worker and gateway that gets requests has applied it;
+    it raises DeadlineExceeded if one takes too long, though the change is saved.
     """
 
     def __init__(
@@ -138,16 +138,28 @@ class AdminService:
             document.decode("utf-8", "replace"), await self._cluster.capacity()
         )
         wanted = await weight_pins.pin(wanted, self.view().config, self._sources.identify)
-        words = await self._submit(events.ConfigApplied(wanted))
+        words = await self.controller.submit(events.ConfigApplied(wanted))
         self._repositories.follow(wanted)
+        await self._wait_until_taken()
         return words
 
     async def _submit(self, request: events.AdminRequest) -> tuple[str, ...]:
         words = await self.controller.submit(request)
-        # The caller may send a prediction at once, which must find the model.
-        if words:
-            await self.controller.wait_until_settled()
+        await self._wait_until_taken()
         return words
+
+    async def _wait_until_taken(self) -> None:
+        """Return once predictions are answered by what is registered.
+
+        Raises DeadlineExceeded if a process still answers as before.
+        """
+        # Without a change too: an earlier one may be what the caller asks for again.
+        late = await self.controller.wait_until_taken()
+        if late:
+            raise errors.DeadlineExceeded(
+                f"the change is saved, but {' and '.join(late)} did not take it within "
+                f"{controller.TAKEN_TIMEOUT_S:g} s, and may answer as before until then"
+            )
 
     def drain(self) -> None:
         """Begin to drain the mesh: all processes finish their requests and end."""

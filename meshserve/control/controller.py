@@ -12,7 +12,7 @@ from typing import TypeVar
 from meshserve import errors, tasks
 from meshserve.control import effects, monitor
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.mesh import mesh, mesh_view
+from meshserve.core.mesh import change_spread, mesh, mesh_view
 from meshserve.core.values import (
     commands,
     desired,
@@ -24,6 +24,7 @@ from meshserve.core.values import (
 )
 
 TICK_S = 0.5
+TAKEN_TIMEOUT_S = 5.0
 LOOK_PERIOD_S = 2.0
 """The pause between two reads of the cluster's nodes, and of their GPUs."""
 
@@ -162,9 +163,20 @@ class Controller:
             with contextlib.suppress(ValueError):
                 self._conditions.remove(waiter)
 
-    async def wait_until_settled(self) -> None:
-        """Return when workers and gateways have applied acknowledged changes, or after 5 s."""
-        await self._effects.wait_until_settled("worker", "gateway")
+    async def wait_until_taken(self) -> tuple[str, ...]:
+        """Return once all that get requests have taken the acknowledged changes, or after 5 s.
+
+        Returns in words which have not: they still answer as before.
+        """
+        workers, gateways = self._mesh.workers, self._mesh.gateways
+        noted = change_spread.mark(workers, gateways)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_TIMEOUT_S):
+                # Pins follow from changes too. A command that failed counts as performed, so what
+                # was taken is looked at besides.
+                await self._effects.wait_until_settled("worker", "gateway")
+                await self.wait_until(lambda _: not change_spread.behind(noted, workers, gateways))
+        return change_spread.behind(noted, workers, gateways)
 
     async def wait_until_drained(self) -> None:
         """Return when all processes have ended after a DrainRequested."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from meshserve import errors
-from meshserve.control import admin_service
-from meshserve.core.values import desired, events, model
+from meshserve.control import admin_service, controller
+from meshserve.core.values import catalog_sync, desired, events, model
 from tests.control import conftest
 
 
@@ -55,3 +57,44 @@ async def test_a_model_is_seen_as_it_is_now(admin: admin_service.AdminService) -
     assert (await admin.describe("conf"))["state"] == "ready"
     await admin.unload("conf")
     assert (await admin.describe("conf"))["state"] == "absent"
+
+
+async def test_a_change_that_a_worker_does_not_take_is_no_success(
+    stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_take = asyncio.Event()
+    send = stage.cluster.send_changes
+
+    async def send_slowly(worker_id: str, step: catalog_sync.SyncStep) -> None:
+        if worker_id == "default-0":
+            await may_take.wait()
+        await send(worker_id, step)
+
+    monkeypatch.setattr(stage.cluster, "send_changes", send_slowly)
+    monkeypatch.setattr(controller, "TAKEN_TIMEOUT_S", 0.05)
+    async with stage.client() as http:
+        # Asking again does not make it true.
+        for _ in range(2):
+            late = await http.put("/mesh/v1/models/new", json={"uri": "/new"})
+            assert late.status_code == 504
+            assert "saved, but worker default-0 did not take it" in late.json()["error"]
+        assert "new" in stage.names()
+        may_take.set()
+        await stage.until(lambda: len(stage.knowing("new")) == 2)
+        assert (await http.put("/mesh/v1/models/new", json={"uri": "/new"})).status_code == 200
+
+
+async def test_a_configuration_that_comes_late_is_followed_all_the_same(
+    stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stage.cluster, "send_changes", never)
+    monkeypatch.setattr(controller, "TAKEN_TIMEOUT_S", 0.05)
+    config = {**conftest.CONFIG, "repositories": [{"path": "/r"}]}
+    config["models"] = [*conftest.CONFIG["models"], {"name": "more", "uri": "/more"}]
+    async with stage.client() as http:
+        assert (await http.post("/mesh/v1/apply", json=config)).status_code == 504
+    assert stage.plane.status()["repositories"][0]["place"] == "/r"
+    await stage.until(lambda: "/r" in stage.watch.known)

@@ -17,7 +17,7 @@ async def register(stage: conftest.Stage, *names: str, **fields: Any) -> Any:
     words = await stage.plane.controller.submit(
         events.ModelsRegistered(tuple(world.spec(name, **fields) for name in names))
     )
-    await stage.plane.controller.wait_until_settled()
+    await stage.plane.controller.wait_until_taken()
     return words
 
 
