@@ -127,6 +127,20 @@ async def settled(mesh: conftest.Mesh, pool: str, healthy: int) -> None:
         await asyncio.sleep(support.PAUSE_S)
 
 
+async def test_attempts_are_numbered_and_no_client_can_forge_the_number(
+    mesh: conftest.Mesh,
+) -> None:
+    forged = {"x-envoy-attempt-count": "7"}
+    first = (await mesh.http.get("/v2/models/iris", headers=forged)).json()
+    assert first["headers"]["x-envoy-attempt-count"] == "1"
+    called = await mesh.call(first_field(b"iris"), metadata=list(forged.items()))
+    assert called["headers"]["x-envoy-attempt-count"] == "1"
+    mesh.echoes[first["by"]].is_unavailable = True
+    second = (await mesh.http.get("/v2/models/iris", headers=forged)).json()
+    assert second["by"] != first["by"]
+    assert int(second["headers"]["x-envoy-attempt-count"]) > 1
+
+
 async def test_a_draining_workers_requests_go_to_the_next_one(mesh: conftest.Mesh) -> None:
     ring = hash_ring.HashRing(["default-0", "default-1"])
     mesh.echoes[ring.home("iris")].is_unavailable = True

@@ -374,3 +374,25 @@ async def test_classes_are_answered_over_grpc(http: httpx.AsyncClient) -> None:
     assert reply.raw_output_contents[0] == b"".join(
         len(text).to_bytes(4, "little") + text for text in (b"4.000000:1", b"2.000000:0")
     )
+
+
+@pytest.mark.parametrize(("attempt", "looks"), [(None, 0), ("1", 0), ("2", 1), ("6", 1)])
+async def test_a_retry_makes_the_worker_look_for_deaths_before_it_runs_anything(
+    http: httpx.AsyncClient,
+    pool_worker: worker.PoolWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    attempt: str | None,
+    looks: int,
+) -> None:
+    assert pool_worker._ticking is not None
+    pool_worker._ticking.cancel()
+    await call(http, helpers.infer())
+    looked: list[bool] = []
+    monkeypatch.setattr(pool_worker.host.trials, "look_for_deaths", lambda: looked.append(True))
+    headers = {"x-envoy-attempt-count": attempt} if attempt else {}
+    for answer in (
+        await call(http, helpers.infer(), **headers),
+        await http.get("/v2/models/doubled", headers=headers),
+    ):
+        assert answer.status_code == 200
+    assert len(looked) == 2 * looks
