@@ -160,20 +160,20 @@ def to_absolute_path(model_settings: Any, uri: str) -> str:
     return uri if source is None else str((Path(source).parent / uri).resolve())
 
 
-class Metric:
+class IgnoredMetric:
     """A metric of the model's own, which is not kept: the mesh's metrics are its own."""
 
     def observe(self, *_values: object) -> None:
         """Do nothing."""
 
-    def labels(self, *_values: object, **_labels: object) -> Metric:
+    def labels(self, *_values: object, **_labels: object) -> IgnoredMetric:
         """Return the metric itself."""
         return self
 
 
-def register(_name: str, _description: str) -> Metric:
+def register(_name: str, _description: str) -> IgnoredMetric:
     """Return a metric that keeps nothing."""
-    return Metric()
+    return IgnoredMetric()
 
 
 def log(**_metrics: object) -> None:

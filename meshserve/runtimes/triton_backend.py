@@ -233,6 +233,42 @@ class Logger:
         logger.error("%s", message)
 
 
+class Metric:
+    """A number of a model's own, which is kept for the model and shown nowhere."""
+
+    def __init__(self) -> None:
+        self._value = 0.0
+
+    def increment(self, value: float) -> None:
+        """Add to the number."""
+        self._value += value
+
+    def set(self, value: float) -> None:
+        """Set the number."""
+        self._value = value
+
+    def observe(self, value: float) -> None:
+        """Add an observation to a histogram, which keeps nothing."""
+
+    def value(self) -> float:
+        """Return the number."""
+        return self._value
+
+
+class UnshownMetrics:
+    """Metrics of one name: the mesh's own metrics are what `/metrics` shows."""
+
+    COUNTER, GAUGE, HISTOGRAM = range(3)
+
+    def __init__(self, name: str, description: str = "", kind: int = COUNTER) -> None:
+        self.name, self.description, self.kind = name, description, kind
+        logger.info("the metric %s of a model is not shown", name)
+
+    def Metric(self, labels: object = None, **_options: object) -> Metric:  # noqa: N802, ARG002
+        """Return a metric; Triton's name and parameters."""
+        return Metric()
+
+
 def _by_name(tensors: Sequence[Tensor], name: str) -> Tensor | None:
     return next((tensor for tensor in tensors if tensor.name() == name), None)
 
@@ -305,6 +341,7 @@ def _modules() -> dict[str, ModuleType]:
     for shown in _SHOWN:
         setattr(module, shown.__name__, shown)
     vars(module)["InferenceRequest"] = BackendRequest
+    vars(module)["MetricFamily"] = UnshownMetrics
     vars(module)["triton_to_numpy_type"] = triton_string_to_numpy
     return {NAME: module}
 

@@ -19,6 +19,7 @@ def test_the_stand_in_has_what_models_import() -> None:
         module = sys.modules[triton_backend.NAME]
         assert module.Tensor is triton_backend.Tensor
         assert module.TritonError.INVALID_ARG == 3
+        assert module.MetricFamily.COUNTER == 0
     assert triton_backend.NAME not in sys.modules
 
 
@@ -46,3 +47,26 @@ def test_a_configuration_has_numbers_and_the_fields_that_models_read() -> None:
 def test_tensors_share_memory_with_other_libraries() -> None:
     tensor = triton_backend.Tensor.from_dlpack("x", f32([1, 2]))
     assert (tensor.name(), tensor.shape(), tensor.is_cpu()) == ("x", (2,), True)
+
+
+def test_metrics_of_a_model_s_own_are_kept_for_it() -> None:
+    family = triton_backend.UnshownMetrics(
+        name="requests", description="how many", kind=triton_backend.UnshownMetrics.GAUGE
+    )
+    metric = family.Metric(labels={"a": "b"})
+    metric.increment(2)
+    metric.observe(9)
+    assert metric.value() == 2
+    metric.set(5)
+    assert metric.value() == 5
+
+
+def test_a_request_says_what_its_caller_said() -> None:
+    said = {"timeout": 7, "priority": 2, "triton_x": 1, "headers": {}, "own": [1]}
+    request = triton_backend.BackendRequest([], ["y"], "m", "v2", request_id="9", parameters=said)
+    assert (request.timeout(), request.priority(), request.request_id()) == (7, 2, "9")
+    assert json.loads(request.parameters()) == {"own": [1]}
+    assert request.model_version() == 1
+    plain = triton_backend.BackendRequest([])
+    assert (plain.timeout(), plain.parameters(), plain.request_id()) == (0, "{}", "")
+    assert triton_backend.TritonError("x").code() == triton_backend.TritonError.INTERNAL
