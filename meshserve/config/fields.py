@@ -18,12 +18,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     Strict,
     ValidationInfo,
     WithJsonSchema,
 )
 
-from meshserve.config import diagnostics
+from meshserve.config import diagnostics, samples
 
 UNITS: dict[str, int] = {"": 1, "B": 1} | {
     prefix + suffix: base**power
@@ -179,6 +180,10 @@ def _local_folder(value: Path, info: ValidationInfo) -> Path:
     return _existing(_absolute_path(value, info), info)
 
 
+def _sample(value: object, info: ValidationInfo) -> object:
+    return samples.read_sample(value, _folder(info))
+
+
 def _database(value: str, info: ValidationInfo) -> str:
     # SQLAlchemy has three slashes before a relative path and four before an absolute one.
     if value.startswith("sqlite:///") and not value.startswith("sqlite:////"):
@@ -231,6 +236,12 @@ Address = Annotated[Text, AfterValidator(_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
 Folder = Annotated[Path, AfterValidator(_local_folder)]
 Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
+Sample = Annotated[
+    dict[str, JsonValue],
+    AfterValidator(samples.check_size),
+    BeforeValidator(_sample),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
+]
 Database = Annotated[Text, AfterValidator(_database)]
 Isolation = Literal["none", "process"]
 Datatype = Literal[

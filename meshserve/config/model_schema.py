@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from pydantic import Field, JsonValue, model_validator
@@ -59,6 +60,10 @@ class ModelSection(fields.Section):
     """Its inputs, if the files do not describe them."""
     outputs: tuple[TensorSection, ...] = ()
     """Its outputs, if the files do not describe them."""
+    sample: fields.Sample = {}  # noqa: RUF012 - pydantic copies it
+    """A request that it takes, as values by input, or a `.json` or `.npz` file of them (relative to
+    this file). Only for models that refuse made-up inputs: it is run once at each load, which shows
+    what the model returns."""
     # Nothing but JSON, because the configuration travels to the controller as JSON.
     options: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Anything its runtime understands."""
@@ -84,6 +89,7 @@ class ModelSection(fields.Section):
             inputs=tuple(tensor.spec() for tensor in self.inputs),
             outputs=tuple(tensor.spec() for tensor in self.outputs),
             options=self.options,
+            sample=json.dumps(self.sample, sort_keys=True) if self.sample else "",
             isolate=self.isolate or "",
             origin=origin,
         )

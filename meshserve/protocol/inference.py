@@ -293,7 +293,7 @@ def _unknown(what: str, names: Sequence[str], known: Sequence[str]) -> errors.In
 def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None:
     known = [spec.name for spec in signature.outputs]
     unknown = [name for name in outputs if name not in known]
-    if unknown and not signature.is_open:
+    if unknown and known and not signature.is_open:
         raise _unknown("output", unknown, known)
 
 

@@ -74,11 +74,14 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
 
 
 def answered(signature: model.Signature, outputs: Mapping[str, np.ndarray]) -> model.Signature:
-    """Return the signature of an answer of any shapes: an open one has the answer's own outputs.
+    """Return the signature of an answer of any shapes.
+
+    An open one has the answer's own outputs, and so has one whose outputs are not known yet.
 
     Raises ModelRaised for an array whose dtype is no datatype's.
     """
-    return replace(signature, outputs=specs_of(outputs)) if signature.is_open else signature
+    is_free = signature.is_open or not signature.outputs
+    return replace(signature, outputs=specs_of(outputs)) if is_free else signature
 
 
 def specs_of(arrays: Mapping[str, np.ndarray]) -> tuple[model.TensorSpec, ...]:

@@ -264,7 +264,7 @@ class OnnxRuntime(model_runtime.Runtime):
             onnx_sessions.execution_providers(library, device),
         )
         file_name = str(spec.options.get("file", ""))
-        key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching)
+        key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching, spec.sample)
         form = _FORMS.get(key) if artifact.is_cached else None
         return _model(
             session,
@@ -298,7 +298,8 @@ def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> Sessi
     for node in nodes:
         onnx_sessions.check_output(node)
     inputs = _inputs(session, spec)
-    probed = _probe(session, inputs, [node.name for node in nodes])
+    sample = signatures.read_sample(spec, inputs)
+    probed = _probe(session, inputs, [node.name for node in nodes], sample)
     actual = tuple(_output_spec(node, probed) for node in nodes)
     signatures.check_names(spec.outputs, actual, "output")
     outputs = actual
@@ -356,12 +357,17 @@ def _output_spec(node: Any, probed: probing.ProbeResult | None) -> model.TensorS
 
 
 def _probe(
-    session: Any, inputs: tuple[model.TensorSpec, ...], names: list[str]
+    session: Any,
+    inputs: tuple[model.TensorSpec, ...],
+    names: list[str],
+    sample: Mapping[str, np.ndarray] | None,
 ) -> probing.ProbeResult | None:
     unverified = OnnxModel(
         session, _form(session, model.Signature(inputs, ()), None, is_recurrent=False)
     )
     try:
-        return probing.probe(lambda feed: unverified.predict(feed, names), inputs)
-    except probing.ProbeFailed:
+        return probing.probe(lambda feed: unverified.predict(feed, names), inputs, sample)
+    except probing.ProbeFailed as failed:
+        if sample:
+            raise signatures.refused_sample(failed.cause) from failed.cause
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -41,8 +42,9 @@ class ProbeFailed(Exception):
 class ProbeResult:
     """What a model did with made-up inputs.
 
-    `inputs` have one row, and the model takes them. `outputs` are specs of what it returned.
-    `is_batchable`: with several rows it returned one row for each, the same as for that row alone.
+    `inputs` have one row, unless the model takes no single one. `outputs` are specs of what it
+    returned. `is_batchable`: with several rows it returned one row for each, the same as for that
+    row alone.
     """
 
     inputs: Arrays
@@ -50,36 +52,81 @@ class ProbeResult:
     is_batchable: bool
 
 
-def probe(run: Run, inputs: Sequence[model.TensorSpec]) -> ProbeResult:
+SizesOf = Callable[[int, int], Mapping[str, tuple[int, ...]]]
+"""Shapes of the inputs for a number of rows and a size of free dimensions, by name."""
+
+
+def probe(
+    run: Run,
+    inputs: Sequence[model.TensorSpec],
+    sample: Arrays | None = None,
+    sizes_of: SizesOf | None = None,
+) -> ProbeResult:
     """Run with one row, with several, and with other sizes where dimensions may have any.
 
-    Raises ProbeFailed if the model refuses all made-up inputs of one row.
+    `sample` are inputs that the model takes, of any number of rows, if its owner gave some.
+    `sizes_of` gives the shapes that the model's file allows, by default any. Raises ProbeFailed if
+    the model refuses all made-up inputs, or the sample.
     """
-    may_have_rows = all(spec.shape[:1] == (-1,) for spec in inputs)
-    try:
-        size, feeds, first = _find_inputs_that_run(run, inputs)
-    except ProbeFailed as failure:
-        # Offsets must begin with 0, and edges may only name nodes that came: zeros fit both, but
-        # equal rows prove nothing of rows that differ.
-        may_have_rows = False
-        try:
-            size, feeds, first = _find_inputs_that_run(run, inputs, _zero_integers)
-        except ProbeFailed:
-            raise failure from None
-    runs = [first]
+    sizes_of = sizes_of or functools.partial(_free_sizes, inputs)
+    tried = (
+        _try_sample(run, inputs, sample) if sample else _find_inputs_that_run(run, inputs, sizes_of)
+    )
+    runs = [tried.first]
     is_batchable = False
-    if any(spec.shape[:1] == (-1,) for spec in inputs):
-        many = attempt(run, feeds)
+    if tried.has_one_row and any(spec.shape[:1] == (-1,) for spec in inputs):
+        many = attempt(run, tried.feeds)
         if not isinstance(many, Exception):
             runs.append(many)
-            is_batchable = may_have_rows and _has_same_rows(run, feeds, first, many)
-    if any(-1 in spec.shape[1:] for spec in inputs):
+            may_have_rows = tried.has_unlike_rows and all(
+                spec.shape[:1] == (-1,) for spec in inputs
+            )
+            is_batchable = may_have_rows and _has_same_rows(run, tried.feeds, tried.first, many)
+    if any(-1 in spec.shape[1:] for spec in inputs) and not sample:
         others = (
-            attempt(run, _first_rows(make_up(inputs, int(size * growth)), inputs))
+            attempt(run, _made(inputs, sizes_of, 1, int(tried.size * growth), tried.style))
             for growth in GROWTHS
         )
-        runs.append(next((other for other in others if not isinstance(other, Exception)), first))
-    return ProbeResult(_first_rows(feeds, inputs), _common_specs(runs), is_batchable)
+        runs.append(
+            next((other for other in others if not isinstance(other, Exception)), tried.first)
+        )
+    outputs = _common_specs(runs)
+    if sample:
+        # What one request shows of sizes beyond the rows is no rule.
+        outputs = tuple(replace(spec, shape=(-1,) * len(spec.shape)) for spec in outputs)
+    return ProbeResult(tried.taken, outputs, is_batchable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Inputs of several rows, and those that the model took: one row of them if it takes that.
+
+    `first` is what it answered to `taken`. `has_unlike_rows`: the rows differ, so that answers to
+    them may prove something. `size` is that of free dimensions, `style` how values were made.
+    """
+
+    feeds: Arrays
+    taken: Arrays
+    first: Arrays
+    has_one_row: bool
+    has_unlike_rows: bool
+    size: int
+    style: Style
+
+
+def _try_sample(run: Run, inputs: Sequence[model.TensorSpec], sample: Arrays) -> _Tried:
+    """Return the sample's first row as what the model takes, or all of it. Raises ProbeFailed."""
+    rows = {len(sample[spec.name]) for spec in inputs if spec.shape[:1] == (-1,)}
+    one = _first_rows(sample, inputs)
+    answer = attempt(run, one) if len(rows) == 1 else attempt(run, sample)
+    has_one_row = not isinstance(answer, Exception) and len(rows) == 1
+    if isinstance(answer, Exception):
+        answer = attempt(run, sample)
+        if isinstance(answer, Exception):
+            raise ProbeFailed(answer)
+    taken = one if has_one_row else sample
+    has_unlike_rows = has_one_row and max(rows) >= ROWS
+    return _Tried(sample, taken, answer, has_one_row, has_unlike_rows, 0, _unchanged)
 
 
 def make_up(
@@ -90,14 +137,17 @@ def make_up(
     A first dimension of any size gets `rows`, others of any size `free_size`. Rows differ, and so
     do inputs. Numbers are small, because inputs are often indices.
     """
-    return {
-        spec.name: _values(spec.datatype, _sized(spec.shape, free_size, rows), position)
-        for position, spec in enumerate(inputs)
-    }
+    return _made(inputs, functools.partial(_free_sizes, inputs), rows, free_size, _unchanged)
 
 
-def _count_elements(inputs: Sequence[model.TensorSpec], free_size: int) -> int:
-    return sum(math.prod(_sized(spec.shape, free_size, ROWS)) for spec in inputs)
+def _count_elements(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(map(math.prod, shapes.values()))
+
+
+def _free_sizes(
+    inputs: Sequence[model.TensorSpec], rows: int, free_size: int
+) -> dict[str, tuple[int, ...]]:
+    return {spec.name: _sized(spec.shape, free_size, rows) for spec in inputs}
 
 
 def _sized(shape: tuple[int, ...], free_size: int, rows: int) -> tuple[int, ...]:
@@ -126,34 +176,81 @@ def _first_rows(feeds: Arrays, inputs: Sequence[model.TensorSpec]) -> dict[str, 
     }
 
 
+Style: TypeAlias = "Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]"
+
+
 def _unchanged(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return feeds
 
 
 def _zero_integers(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return zeros for integers: offsets must begin with 0, edges may only name nodes that came."""
     return {
         name: np.zeros_like(array) if array.dtype.kind in "iu" else array
         for name, array in feeds.items()
     }
 
 
+def _ascending(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return numbers that grow from 1 on, as for times and lengths."""
+    return {
+        name: array
+        if array.dtype.kind not in "iuf"
+        else (np.arange(array.size).reshape(array.shape) + 1).astype(array.dtype)
+        for name, array in feeds.items()
+    }
+
+
+def _one_hot(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a single 1 in each last dimension, as for categories and probabilities."""
+    changed = dict(feeds)
+    for name, array in feeds.items():
+        if array.dtype.kind in "iuf" and array.ndim:
+            changed[name] = np.zeros_like(array)
+            changed[name][..., 0] = 1
+    return changed
+
+
+STYLES: tuple[Style, ...] = (_unchanged, _zero_integers, _ascending, _one_hot)
+"""How made-up values are changed, tried in this order, for models that refuse the plain ones."""
+
+
 def _find_inputs_that_run(
-    run: Run,
-    inputs: Sequence[model.TensorSpec],
-    change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = _unchanged,
-) -> tuple[int, dict[str, np.ndarray], Arrays]:
-    """Return a free size, inputs of several rows of which the first runs, and its outputs."""
+    run: Run, inputs: Sequence[model.TensorSpec], sizes_of: SizesOf
+) -> _Tried:
+    """Return the first made-up inputs that the model takes. Raises ProbeFailed."""
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
-    cause: Exception = AssertionError("no size was tried")
-    for size in sizes:
-        if size > FREE_SIZES[0] and _count_elements(inputs, size) > ELEMENTS_MAX:
-            break
-        feeds = change(make_up(inputs, size))
-        answer = attempt(run, _first_rows(feeds, inputs))
-        if not isinstance(answer, Exception):
-            return size, feeds, answer
-        cause = answer
+    cause: Exception | None = None
+    for style in STYLES:
+        for size in sizes:
+            if size > FREE_SIZES[0] and _count_elements(sizes_of(ROWS, size)) > ELEMENTS_MAX:
+                break
+            feeds = _made(inputs, sizes_of, ROWS, size, style)
+            one = _made(inputs, sizes_of, 1, size, style)
+            answer = attempt(run, one)
+            has_one_row = not isinstance(answer, Exception)
+            # Some models take no single row, as one that compares rows with each other.
+            if isinstance(answer, Exception):
+                cause = cause or answer
+                answer = attempt(run, feeds)
+            if not isinstance(answer, Exception):
+                taken = one if has_one_row else feeds
+                # Zeros prove nothing of rows that differ, nor do others that no model asked for.
+                return _Tried(feeds, taken, answer, has_one_row, style is _unchanged, size, style)
+    assert cause is not None, "no inputs were tried"
     raise ProbeFailed(cause)
+
+
+def _made(
+    inputs: Sequence[model.TensorSpec], sizes_of: SizesOf, rows: int, size: int, style: Style
+) -> dict[str, np.ndarray]:
+    shapes = sizes_of(rows, size)
+    return style(
+        {
+            spec.name: _values(spec.datatype, shapes[spec.name], position)
+            for position, spec in enumerate(inputs)
+        }
+    )
 
 
 def attempt(run: Callable[[Arrays], ReturnedT], given: Arrays) -> ReturnedT | Exception:
@@ -171,11 +268,12 @@ def _has_same_rows(run: Run, feeds: Arrays, first: Arrays, many: Arrays) -> bool
     """
     if first.keys() != many.keys():
         return False
-    for row in range(ROWS):
+    rows = len(next(iter(feeds.values())))
+    for row in range(rows):
         part = {name: array[row : row + 1] for name, array in feeds.items()}
         alone = first if row == 0 else attempt(run, part)
         if isinstance(alone, Exception) or not all(
-            many[name].shape[:1] == (ROWS,)
+            many[name].shape[:1] == (rows,)
             and array.shape == (1, *many[name].shape[1:])
             and _is_close(array, many[name][row : row + 1])
             for name, array in alone.items()

@@ -93,10 +93,21 @@ class PythonModel(model_runtime.LoadedModel):
         Shapes are the signature's. Raises as `predict`.
         """
         answer = self._call(inputs, details)
+        if not self._datatypes:
+            self._learn_outputs(answer)
+        signatures.check_requested(outputs, self._datatypes)
         arrays = {name: self._checked(name, answer) for name in outputs or self._datatypes}
         if isinstance(answer, model_runtime.AnswerTensors):
             return model_runtime.AnswerTensors(arrays, answer.parameters, answer.output_parameters)
         return arrays
+
+    def _learn_outputs(self, answer: Mapping[str, object]) -> None:
+        """Take the first answer's outputs as the model's: none are declared or were found."""
+        arrays = {name: datatypes.to_wire(value) for name, value in answer.items()}
+        learned = signatures.learn(arrays)
+        self._own_names = {spec.name: spec.name for spec in learned}
+        self.signature = replace(self.signature, outputs=learned)
+        self._datatypes = {spec.name: spec.datatype for spec in learned}
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all that the user's `predict` returns, in wire form: of any names and shapes."""
@@ -262,14 +273,13 @@ def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> Pytho
     signatures.check_specs(inputs, "input")
     own_name = {"": outputs[0].name} if len(outputs) == 1 else {}
     unverified = PythonModel(code, user, model.Signature(inputs, ()), own_name)
+    sample = signatures.read_sample(spec, inputs)
     try:
-        probed = probing.probe(unverified.predict_all, inputs)
+        probed = probing.probe(unverified.predict_all, inputs, sample)
     except probing.ProbeFailed as failed:
-        if not outputs:
-            raise errors.LoadFailed(
-                "a first prediction with made-up inputs failed, and no outputs are declared: "
-                f"{failed.cause}"
-            ) from failed.cause
+        if sample:
+            raise signatures.refused_sample(failed.cause) from failed.cause
+        _check_curable(failed.cause)
         signatures.check_specs(outputs, "output")
         own_names = {output: output.name for output in outputs}
         return PythonModel(
@@ -280,6 +290,20 @@ def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> Pytho
     loaded = PythonModel(code, user, signature, _by_name(own_names))
     loaded.probe = probed.inputs
     return loaded
+
+
+_BUGS = (NameError, ImportError)
+"""What no input could cure: a model with such a bug must not replace one that answers.
+
+Nor could one cure what has no cause in the user's code: an answer that the protocol can't carry.
+"""
+
+
+def _check_curable(refusal: Exception) -> None:
+    """Raise LoadFailed if no other input could end in an answer."""
+    is_ours = isinstance(refusal, errors.ModelRaised) and refusal.__cause__ is None
+    if is_ours or isinstance(refusal.__cause__, _BUGS):
+        raise errors.LoadFailed(str(refusal)) from refusal
 
 
 def _declared_model(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -162,7 +165,7 @@ def _verify(
     elif program.weights:
         class_ = torch_model.MappedModel
     unverified = class_(torch, program, model.Signature(program.inputs, ()), {})
-    probed = _probe(unverified, program)
+    probed = _probe(unverified, program, signatures.read_sample(spec, program.inputs))
     if probed is None:
         signatures.check_specs(program.outputs, "output")
         outputs = dict.fromkeys(program.outputs, "")
@@ -191,22 +194,14 @@ def _verify(
 
 
 def _probe(
-    unverified: torch_model.TorchModel, program: torch_model.TorchProgram
+    unverified: torch_model.TorchModel,
+    program: torch_model.TorchProgram,
+    sample: Mapping[str, np.ndarray] | None,
 ) -> probing.ProbeResult | None:
-    """Return what made-up inputs show, or None if all are refused but the outputs are declared.
-
-    Raises LoadFailed if they are refused, and the outputs are not known either.
-    """
+    """Return what made-up inputs show, or None if all are refused."""
     try:
-        return probing.probe(unverified.predict_all, program.inputs)
+        return probing.probe(unverified.predict_all, program.inputs, sample, program.sizes_of)
     except probing.ProbeFailed as failed:
-        if program.outputs:
-            return None
-        shapes = ", ".join(
-            f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in program.inputs
-        )
-        raise errors.LoadFailed(
-            f"the model took no made-up inputs ({shapes}), so its outputs are not known; "
-            f"declare outputs: [{{name, datatype, shape}}] with the model: "
-            f"{torch_model.reason(failed.cause)}"
-        ) from failed.cause
+        if sample:
+            raise signatures.refused_sample(failed.cause) from failed.cause
+        return None

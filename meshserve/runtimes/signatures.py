@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from meshserve import errors
 from meshserve.core.values import model
@@ -188,3 +191,69 @@ def rows_joined(
 def rows_max(spec: model.ModelSpec, signature: model.Signature) -> int:
     """Return the most rows that one joined run takes."""
     return min(spec.max_batch_size, signature.rows_max or spec.max_batch_size)
+
+
+def learn(answer: Mapping[str, np.ndarray]) -> tuple[model.TensorSpec, ...]:
+    """Return the outputs that an answer of any shapes shows: of their sizes it says nothing."""
+    return tuple(
+        datatypes.spec_for(name, array, (-1,) * array.ndim) for name, array in answer.items()
+    )
+
+
+def check_requested(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise InvalidRequest if an output that a request names is none of the known ones."""
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            raise errors.InvalidRequest(
+                f"the model has no output {name!r}; it has: {', '.join(known)}"
+            )
+
+
+def read_sample(spec: model.ModelSpec, inputs: Specs) -> dict[str, np.ndarray] | None:
+    """Return the sample of a declaration as arrays of the inputs' datatypes, None without one.
+
+    Raises LoadFailed for a sample that does not fit the inputs.
+    """
+    if not spec.sample:
+        return None
+    values = json.loads(spec.sample)
+    check_complete_sample(values, inputs)
+    return {input_.name: _sampled(input_, values[input_.name]) for input_ in inputs}
+
+
+def check_complete_sample(values: Mapping[str, object], inputs: Specs) -> None:
+    """Raise LoadFailed unless a sample has the inputs, and nothing else."""
+    names = [input_.name for input_ in inputs]
+    if sorted(values) != sorted(names):
+        raise errors.LoadFailed(
+            f"the sample has {', '.join(sorted(values))}; the model takes {', '.join(names)}"
+        )
+
+
+def _sampled(spec: model.TensorSpec, values: object) -> np.ndarray:
+    dtype = datatypes.NUMPY_TYPES[spec.datatype]
+    try:
+        if spec.datatype == "BYTES":
+            array = datatypes.to_bytes(np.asarray(values, np.object_))
+        elif spec.datatype == "BF16":
+            numbers = np.asarray(values, np.float32)
+            array = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+        else:
+            # `null` stands for a missing number, as in requests.
+            array = np.asarray(values, np.float64 if dtype.kind == "f" else dtype).astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise errors.LoadFailed(
+            f"the sample's {spec.name!r} is no {spec.datatype} tensor: {error}"
+        ) from None
+    if not covers(spec.shape, array.shape):
+        raise errors.LoadFailed(
+            f"the sample's {spec.name!r} has shape {list(array.shape)}, "
+            f"the model takes {list(spec.shape)}"
+        )
+    return array
+
+
+def refused_sample(cause: Exception) -> errors.LoadFailed:
+    """Return the error of a model that refuses its own sample."""
+    return errors.LoadFailed(f"the model refuses the sample: {cause}")

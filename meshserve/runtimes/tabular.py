@@ -126,8 +126,15 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
     """
     inputs = _find_inputs(estimator, spec)
     try:
-        trial = _try_out(estimator, inputs, {own.name for own in spec.outputs})
+        trial = _try_out(
+            estimator,
+            inputs,
+            {own.name for own in spec.outputs},
+            signatures.read_sample(spec, inputs),
+        )
     except probing.ProbeFailed as failed:
+        if spec.sample:
+            raise signatures.refused_sample(failed.cause) from failed.cause
         return _unverified(estimator, inputs, spec, failed.cause)
     actual = tuple(trial.specs)
     signatures.check_specs(actual, "output")
@@ -216,16 +223,19 @@ class _Trial:
 
 
 def _try_out(
-    estimator: Estimator, inputs: tuple[model.TensorSpec, ...], wanted: set[str]
+    estimator: Estimator,
+    inputs: tuple[model.TensorSpec, ...],
+    wanted: set[str],
+    sample: Arrays | None,
 ) -> _Trial:
-    """Call all functions with one made-up row and with several.
+    """Call all functions with one row and with several, of the sample or made up.
 
     Functions that fail are left out, unless `wanted` or the only ones. Raises ProbeFailed.
     """
     is_free = any(-1 in spec.shape[1:] for spec in inputs)
     cause: Exception = AssertionError("no size was tried")
-    for size in probing.FREE_SIZES if is_free else probing.FREE_SIZES[:1]:
-        many = _fill(probing.make_up(inputs, size), estimator)
+    for size in probing.FREE_SIZES if is_free and not sample else probing.FREE_SIZES[:1]:
+        many = sample or _fill(probing.make_up(inputs, size), estimator)
         one = {name: array[:1] for name, array in many.items()}
         arrays, failure = _call_all(estimator, inputs, one, many)
         if arrays:

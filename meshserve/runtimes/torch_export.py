@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
 import pickle
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def open_program(
         tuple(_spec_of(name, value) for name, value in zip(names, inputs, strict=True)),
         spec.outputs or tuple(_spec_of(name, value) for name, value in own_outputs),
         _rows_max(program, inputs),
+        sizes_of=functools.partial(
+            _allowed_sizes, dict(zip(names, inputs, strict=True)), program.range_constraints
+        ),
     )
     return _with_declared_inputs(opened, spec)
 
@@ -143,6 +147,48 @@ def _rows_max(program: Any, inputs: Sequence[Any]) -> int | None:
     return int(rows_max) if rows_max < math.inf else None
 
 
+def _allowed_sizes(
+    examples: Mapping[str, Any], bounds: Mapping[Any, Any], rows: int, free_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Return the inputs' shapes for about `rows` rows and about `free_size` elsewhere.
+
+    The sizes of `examples` are numbers, symbols, or expressions of symbols, such as 5 times the
+    rows; `bounds` has the least and the largest value of some symbols.
+    """
+    first = {
+        symbol
+        for value in examples.values()
+        if value.dim() and not isinstance(value.shape[0], int)
+        for symbol in value.shape[0].node.expr.free_symbols
+    }
+
+    def size(dimension: Any) -> int:
+        if isinstance(dimension, int):
+            return dimension
+        expression = dimension.node.expr
+        numbers = {
+            symbol: _bounded(rows if symbol in first else free_size, bounds.get(symbol))
+            for symbol in expression.free_symbols
+        }
+        return int(expression.subs(numbers))
+
+    return {name: tuple(map(size, value.shape)) for name, value in examples.items()}
+
+
+_LEAST_DYNAMIC = 2
+"""The least value of every free size, because torch looks for what 0 and 1 change on its own.
+
+Most programs take these too.
+"""
+
+
+def _bounded(number: int, bound: Any) -> int:
+    if bound is None:
+        return number
+    lower = float(bound.lower) if bound.lower > _LEAST_DYNAMIC else 1.0
+    return int(max(lower, min(number, float(bound.upper))))
+
+
 def _with_declared_inputs(
     program: torch_model.TorchProgram, spec: model.ModelSpec
 ) -> torch_model.TorchProgram:
@@ -153,7 +199,17 @@ def _with_declared_inputs(
         signatures.check_complete(spec.inputs, [own.name for own in program.inputs], "input")
     agreed = signatures.agree(spec.inputs, program.inputs, "input")
     declared = {own: input_ for input_, own in agreed.items()}
-    return replace(program, inputs=tuple(declared[own.name] for own in program.inputs))
+    inputs = tuple(declared[own.name] for own in program.inputs)
+    names = {own.name: input_.name for own, input_ in zip(program.inputs, inputs, strict=True)}
+    sizes_of = program.sizes_of
+    assert sizes_of is not None, "an exported program knows its sizes"
+    return replace(
+        program,
+        inputs=inputs,
+        sizes_of=lambda rows, size: {
+            names[own]: shape for own, shape in sizes_of(rows, size).items()
+        },
+    )
 
 
 def _check_no_pickles(torch: Any, file: Path) -> None:

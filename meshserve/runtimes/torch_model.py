@@ -13,9 +13,9 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import (
-    datatypes,
     files,
     mapped_weights,
+    probing,
     row_proof,
     row_rules,
     signatures,
@@ -30,7 +30,7 @@ class TorchProgram:
     `call` takes one tensor for each of `inputs`, in that order. `outputs` are as the file says,
     empty if it doesn't. `rows_max` bounds the first dimension; None for any number of rows.
     `is_pure`: a run changes nothing of the module but its tensors. `weights` are the module's
-    tensors that lie in a mapped file.
+    tensors that lie in a mapped file. `sizes_of` gives shapes of the inputs that the file allows.
     """
 
     module: Any
@@ -40,6 +40,7 @@ class TorchProgram:
     rows_max: int | None = None
     is_pure: bool = True
     weights: mapped_weights.MappedTensors | None = None
+    sizes_of: probing.SizesOf | None = None
 
 
 class TorchModel(model_runtime.LoadedModel):
@@ -81,17 +82,24 @@ class TorchModel(model_runtime.LoadedModel):
         answer = self.predict_all(inputs)
         if not self._own_names:
             self._learn_outputs(answer)
+        if outputs:
+            signatures.check_requested(outputs, self._own_names)
         return {name: answer[self._own_names[name]] for name in outputs or self._own_names}
 
     def _learn_outputs(self, answer: Mapping[str, np.ndarray]) -> None:
-        """Pair the declared outputs with the first answer, because no made-up inputs were taken."""
-        given = tuple(
-            datatypes.spec_for(name, array, array.shape) for name, array in answer.items()
-        )
+        """Pair the declared outputs with the first answer, because no made-up inputs were taken.
+
+        Without a declaration they are the answer's own.
+        """
+        given = self.with_bf16(signatures.learn(answer))
+        declared = self.signature.outputs
         try:
-            outputs = signatures.agree(self.signature.outputs, self.with_bf16(given), "output")
+            outputs = signatures.agree(declared, given, "output") if declared else {}
         except errors.LoadFailed as error:
             raise errors.ModelRaised(error.message) from None
+        if not declared:
+            self.signature = replace(self.signature, outputs=given)
+            outputs = {spec: spec.name for spec in given}
         self._own_names = {output.name: own for output, own in outputs.items()}
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,9 @@ def test_an_open_signature_has_the_answer_s_own_outputs() -> None:
         ("b", "BYTES", (1,)),
         ("c", "INT64", (1,)),
     ]
-    closed = model.Signature((), ())
+    closed = replace(declared, is_open=False)
     assert tensors.answered(closed, arrays) is closed
+    unknown = replace(closed, outputs=())
+    assert tensors.answered(unknown, arrays).outputs == outputs
     with pytest.raises(errors.ModelRaised, match="'z' is of complex128"):
         tensors.answered(declared, {"z": np.zeros(1, complex)})

@@ -108,3 +108,68 @@ def test_integers_are_zeros_where_others_are_refused() -> None:
     probed = probing.probe(bags, inputs)
     assert probed.outputs == out((-1, 2))
     assert not probed.is_batchable
+
+
+def picky(is_right: Any) -> Any:
+    """A model that takes nothing but what is right, and doubles it."""
+
+    def function(x: Any) -> Any:
+        if not is_right(x):
+            raise ValueError("not so")
+        return x * 2
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "is_right",
+    [
+        lambda x: (np.diff(x.ravel()) > 0).all(),
+        lambda x: (x.sum(-1) == 1).all() and set(x.ravel()) <= {0, 1},
+        lambda x: (x >= 1).all(),
+        lambda x: len(x) > 1,
+    ],
+    ids=["sorted", "one hot", "positive", "several rows"],
+)
+def test_values_of_other_styles_are_tried_but_prove_nothing_of_rows(is_right: Any) -> None:
+    probed = of(picky(is_right))
+    assert probed.outputs[0].datatype == "FP32"
+    assert not probed.is_batchable
+
+
+def test_the_first_refusal_is_told() -> None:
+    with pytest.raises(probing.ProbeFailed, match="not so"):
+        of(picky(lambda _x: False))
+
+
+def test_a_sample_is_run_in_place_of_made_up_inputs() -> None:
+    words = np.array([[b"dog"], [b"cat"], [b"horse"]], object)
+
+    def run(feed: Any) -> Any:
+        if not {*feed["x"].ravel()} <= {*words.ravel()}:
+            raise KeyError("unknown")
+        return {"y": np.vectorize(len)(feed["x"])}
+
+    spec = model.TensorSpec("x", "BYTES", (-1, 1))
+    probed = probing.probe(run, [spec], {"x": words})
+    assert probed.outputs == out((-1, -1), "INT64")
+    assert probed.is_batchable
+    assert probed.inputs["x"].tolist() == [[b"dog"]]
+    single = probing.probe(run, [spec], {"x": words[:1]})
+    assert not single.is_batchable
+    with pytest.raises(probing.ProbeFailed, match="unknown"):
+        probing.probe(run, [spec], {"x": np.array([[b"emu"]], object)})
+
+
+def test_sizes_may_be_related() -> None:
+    inputs = [model.TensorSpec("x", "FP32", (-1, 3)), model.TensorSpec("y", "FP32", (-1,))]
+
+    def run(feed: Any) -> Any:
+        return {"z": feed["x"].sum(1) + feed["y"].reshape(-1, 5).sum(1)}
+
+    probed = probing.probe(
+        run, inputs, sizes_of=lambda rows, _size: {"x": (rows, 3), "y": (5 * rows,)}
+    )
+    assert {name: array.shape for name, array in probed.inputs.items()} == {"x": (1, 3), "y": (5,)}
+    assert [spec.shape for spec in probed.outputs] == [(-1,)]
+    assert not probed.is_batchable

@@ -156,9 +156,9 @@ def test_nothing_is_written_beside_the_model(sample: contract.Sample, tmp_path: 
         (
             (
                 "class Model:\n  inputs = [('x', 'FP64', [1])]\n"
-                "  def predict(self, inputs):\n    return 1 + None\n"
+                "  def predict(self, inputs):\n    return missing\n"
             ),
-            r"model\.py:4: TypeError",
+            r"model\.py:4: NameError",
         ),
         (
             (
@@ -200,11 +200,28 @@ def test_a_model_that_refuses_made_up_inputs_is_believed_if_it_declares_its_outp
     assert loaded.probe is None
     assert loaded.signature.can_join
     assert loaded.predict({"x": np.array([3.0])}, ["y"])["y"].tolist() == [3.0]
-    with pytest.raises(errors.LoadFailed, match=r"made-up inputs failed.*below two"):
-        load(
-            tmp_path,
-            PICKY.replace(', ("z", "INT64", [-1])]', "]").replace('[("y", "FP64", [-1])]', "()"),
-        )
+
+
+def test_outputs_are_learned_from_the_first_answer_if_made_up_inputs_are_refused(
+    tmp_path: Path,
+) -> None:
+    source = """
+class Model:
+    inputs = [("word", "BYTES", [-1])]
+
+    def predict(self, inputs):
+        table = {b"dog": 1.5, b"cat": 2.5}
+        return {"y": [table[word] for word in inputs["word"]]}
+"""
+    loaded = load(tmp_path, source)
+    assert loaded.signature.outputs == ()
+    with pytest.raises(errors.ModelRaised, match=r"model\.py:7: KeyError: b'bird'$"):
+        loaded.predict({"word": np.array([b"bird"], object)}, ())
+    answer = loaded.predict({"word": np.array([b"cat"], object)}, ())
+    assert answer["y"].tolist() == [2.5]
+    assert loaded.signature.outputs == (model.TensorSpec("y", "FP64", (-1,)),)
+    sampled = load(tmp_path, source, sample='{"word": ["dog", "cat", "dog"]}')
+    assert sampled.signature.outputs == (model.TensorSpec("y", "FP64", (-1,)),)
 
 
 @pytest.mark.parametrize(

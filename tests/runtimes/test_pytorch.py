@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,16 @@ def test_broken_files_are_refused(sample: contract.Sample) -> None:
 
 
 @pytest.mark.parametrize("shape", [(-1, 1, 9, 9), (-1, 64)])
-def test_a_declaration_that_the_program_refuses_is_refused_with_its_words(
+def test_what_a_program_refuses_is_told_to_callers_in_its_words(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     path = scripted(tmp_path / "model.pt", Cnn())
-    with pytest.raises(
-        errors.LoadFailed,
-        match=r"took no made-up inputs.*(shapes cannot be multiplied|Expected 3D)",
-    ):
-        contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
+    loaded = contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
+    assert loaded.signature.outputs == ()
+    with pytest.raises(errors.ModelRaised) as refused:
+        loaded.predict({"images": np.ones((1, *shape[1:]), np.float32)}, ())
+    assert re.match("mat1 and mat2 shapes cannot be multiplied|Expected 3D", refused.value.message)
+    assert "\n" not in refused.value.message
 
 
 def test_errors_of_the_program_are_one_line(tmp_path: Path) -> None:
@@ -93,12 +96,34 @@ class Parts(torch.nn.Module):
 X = model.TensorSpec("x", "FP32", (-1, -1))
 
 
+def test_outputs_are_learned_from_the_first_answer_if_made_up_inputs_are_refused(
+    tmp_path: Path,
+) -> None:
+    loaded = contract.load(scripted(tmp_path / "m.pt", Parts()), inputs=(X,))
+    assert (loaded.signature.outputs, loaded.probe) == ((), None)
+    with pytest.raises(errors.InvalidRequest, match="no output 'z'; it has: output"):
+        loaded.predict({"x": np.ones((2, 22), np.float32)}, ("z",))
+    answer = loaded.predict({"x": np.ones((2, 22), np.float32)}, ("output",))
+    assert answer["output"].tolist() == [[11, 11], [11, 11]]
+    assert loaded.signature.outputs == (model.TensorSpec("output", "FP32", (-1, -1)),)
+
+
+def test_a_sample_tells_what_made_up_inputs_do_not(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "m.pt", Parts())
+    sample = json.dumps({"x": [[1.0] * 22] * 3})
+    loaded = contract.load(path, inputs=(X,), sample=sample)
+    assert loaded.signature.outputs == (model.TensorSpec("output", "FP32", (-1, -1)),)
+    assert loaded.signature.has_batch_dimension
+    assert loaded.probe is not None
+    assert loaded.probe["x"].shape == (1, 22)
+    with pytest.raises(errors.LoadFailed, match="refuses the sample: lengths are multiples of 11"):
+        contract.load(path, inputs=(X,), sample=json.dumps({"x": [[1.0] * 5]}))
+
+
 def test_a_model_that_refuses_made_up_inputs_is_served_if_its_outputs_are_declared(
     tmp_path: Path,
 ) -> None:
     path = scripted(tmp_path / "m.pt", Parts())
-    with pytest.raises(errors.LoadFailed, match=r"declare outputs.*lengths are multiples of 11"):
-        contract.load(path, inputs=(X,))
     declared = model.TensorSpec("sums", "FP32", (-1, -1))
     loaded = contract.load(path, inputs=(X,), outputs=(declared,))
     assert not loaded.signature.has_batch_dimension

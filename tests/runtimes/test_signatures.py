@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 
 from meshserve import errors
@@ -116,3 +117,45 @@ def test_requests_are_joined_only_if_the_kind_or_the_owner_says_so(
     judge = functools.partial(signatures.rows_joined, is_batchable=is_batchable, is_known=is_known)
     assert judge(spec, free) == expected
     assert judge(spec, fixed) == (False, False)
+
+
+SAMPLED = (
+    model.TensorSpec("x", "FP32", (-1, 2)),
+    model.TensorSpec("word", "BYTES", (-1,)),
+    model.TensorSpec("half", "BF16", (-1,)),
+)
+
+
+def test_a_sample_has_the_inputs_datatypes() -> None:
+    text = '{"x": [[1, null], [2.5, 3]], "word": ["a", "\u00e9"], "half": [1.0, -2.0]}'
+    spec = model.ModelSpec(model.ModelId("m"), "", sample=text)
+    sample = signatures.read_sample(spec, SAMPLED)
+    assert sample is not None
+    assert sample["x"].dtype == np.float32
+    assert np.isnan(sample["x"][0, 1])
+    assert sample["word"].tolist() == [b"a", "\u00e9".encode()]
+    assert sample["half"].tolist() == [0x3F80, 0xC000]
+    assert signatures.read_sample(model.ModelSpec(model.ModelId("m"), ""), SAMPLED) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"x": [[1, 2]]}', "the sample has x; the model takes x, word, half"),
+        ('{"x": [[1, 2], [3]], "word": [], "half": []}', "sample's 'x' is no FP32 tensor"),
+        ('{"x": [1, 2], "word": [], "half": []}', r"has shape \[2\], the model takes \[-1, 2\]"),
+        ('{"x": [["a", 2]], "word": [], "half": []}', "sample's 'x' is no FP32 tensor"),
+    ],
+)
+def test_a_sample_that_does_not_fit_is_refused(text: str, reason: str) -> None:
+    spec = model.ModelSpec(model.ModelId("m"), "", sample=text)
+    with pytest.raises(errors.LoadFailed, match=reason):
+        signatures.read_sample(spec, SAMPLED)
+
+
+def test_an_answer_shows_names_datatypes_and_ranks() -> None:
+    learned = signatures.learn({"y": np.ones((2, 3), np.float32)})
+    assert learned == (model.TensorSpec("y", "FP32", (-1, -1)),)
+    signatures.check_requested(["y"], ["y"])
+    with pytest.raises(errors.InvalidRequest, match="no output 'z'; it has: y"):
+        signatures.check_requested(["z"], ["y"])

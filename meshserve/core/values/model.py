@@ -89,7 +89,8 @@ class Signature:
     request may leave out; `labels` are the names of classes, in their order, by output. `table` is
     set for models of rows and columns, whose inputs may come under other names and datatypes.
     `is_open`: the model's own code judges whatever tensors come, and gives any outputs; `inputs`
-    and `outputs` only tell clients what is usual.
+    and `outputs` only tell clients what is usual. Empty `outputs` are not known before the first
+    answer.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -150,7 +151,7 @@ class ModelSpec:
     and it answers nothing until it is loaded. `isolate` says where the model runs: `process` in a
     process of its own, `none` in the worker, and an empty text where its pool says. `replaced` is
     empty, or what the model's owner declares for all its versions, while a load request overrides
-    that.
+    that. `sample` is empty, or JSON of a request that the model takes: nested values by input.
     """
 
     id: ModelId
@@ -167,6 +168,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     description: str = ""
+    sample: str = ""
     unloaded: bool = False
     isolate: str = ""
     origin: Origin = FROM_API

@@ -7,7 +7,6 @@ import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 from meshserve import errors, tasks
@@ -25,6 +24,7 @@ from meshserve.worker.models import (
     load_queue,
     loader,
     process_memory,
+    resident_model,
 )
 
 QUICK_FREE_BYTES = 32 << 20
@@ -33,22 +33,6 @@ QUICK_FREE_BYTES = 32 << 20
 RUN_THREADS_MAX = 64
 
 Effect = ev.FetchArtifact | ev.LoadCopy | ev.FreeCopy | ev.OffloadCopy | ev.OnloadCopy
-
-
-@dataclass(slots=True)
-class ResidentModel:
-    """A copy in memory, ready to run. `platform` is what model metadata shows.
-
-    `needs_details`: the model sees the ids, parameters and headers of its requests.
-    """
-
-    key: str
-    spec: model.ModelSpec
-    loaded_copy: loader.LoadedCopy
-    signature: model.Signature
-    batcher: batcher.Batcher
-    platform: str
-    needs_details: bool = False
 
 
 class CopyEffects:
@@ -81,7 +65,7 @@ class CopyEffects:
         self._measured: dict[model.ModelId, model.Measured] = {}
         self._newly_measured: dict[model.ModelId, model.Measured] = {}
         self._recipes: dict[str, loader.LoadRecipe] = {}
-        self._residents: dict[str, ResidentModel] = {}
+        self._residents: dict[str, resident_model.ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
         self._places = batcher.RunPlaces(self._run_pool, trials.journal)
@@ -115,11 +99,11 @@ class CopyEffects:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def resident(self, key: str) -> ResidentModel:
+    def resident(self, key: str) -> resident_model.ResidentModel:
         """Return the copy that is in memory under this key."""
         return self._residents[key]
 
-    def find_resident(self, key: str) -> ResidentModel | None:
+    def find_resident(self, key: str) -> resident_model.ResidentModel | None:
         """Return the copy under this key if it is in memory."""
         return self._residents.get(key)
 
@@ -255,7 +239,7 @@ class CopyEffects:
 
     def _make_resident(
         self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy
-    ) -> ResidentModel:
+    ) -> resident_model.ResidentModel:
         loaded, spec = loaded_copy.loaded, recipe.spec
         signature, capabilities = loaded.signature, loaded.capabilities
         limits = batcher.shared_limits(
@@ -265,7 +249,7 @@ class CopyEffects:
             is_steady=capabilities.is_steady,
         )
         joined = self.proofs.first_verdict(recipe, signature)
-        return ResidentModel(
+        return resident_model.ResidentModel(
             key=recipe.key,
             spec=spec,
             loaded_copy=loaded_copy,
@@ -277,7 +261,7 @@ class CopyEffects:
             needs_details=capabilities.needs_details,
         )
 
-    async def prove_and_release(self, resident: ResidentModel) -> None:
+    async def prove_and_release(self, resident: resident_model.ResidentModel) -> None:
         """Find out whether the model keeps rows apart, and end the caller's lease."""
         try:
             await self.proofs.prove(
@@ -287,7 +271,7 @@ class CopyEffects:
         finally:
             self._emit(ev.LeaseReleased(resident.key))
 
-    def tell_join_stop(self, resident: ResidentModel) -> None:
+    def tell_join_stop(self, resident: resident_model.ResidentModel) -> None:
         """Tell by log and report that a joined run gave another answer. The copy is leased."""
         self.proofs.tell_stop(self._recipes[resident.key], resident.batcher.joining)
         self.proofs.judged.update(self._records[resident.key].names)

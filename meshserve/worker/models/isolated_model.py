@@ -12,7 +12,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import prerequisites
+from meshserve.runtimes import prerequisites, signatures
 from meshserve.worker.models import (
     call_fields,
     isolated_process,
@@ -60,7 +60,7 @@ class IsolatedModel(model_runtime.LoadedModel):
         Raises ModelDied if the process dies, DeadlineExceeded after the model's time limit.
         """
         call = {"call": "predict", "outputs": list(outputs)}
-        return self._process.call(call, inputs, self._predict_timeout_s).arrays
+        return self._learned(self._process.call(call, inputs, self._predict_timeout_s).arrays)
 
     def predict_request(
         self, inputs: Tensors, outputs: Sequence[str], details: model_runtime.RequestDetails
@@ -72,9 +72,16 @@ class IsolatedModel(model_runtime.LoadedModel):
         plain = dataclasses.replace(details, headers=dict(details.headers))
         call = {"call": "predict_request", "outputs": list(outputs), **call_fields.pack(plain)}
         frame = self._process.call(call, inputs, self._predict_timeout_s)
+        self._learned(frame.arrays)
         if "parameters" not in frame.fields:
             return frame.arrays
         return model_runtime.AnswerTensors(frame.arrays, *json.loads(frame.fields["parameters"]))
+
+    def _learned(self, answer: Tensors) -> Tensors:
+        """Return an answer of any shapes; it shows the outputs if they were not known."""
+        if not self.signature.outputs:
+            self.signature = dataclasses.replace(self.signature, outputs=signatures.learn(answer))
+        return answer
 
     def close(self) -> None:
         """Let the model close, and end its process."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from meshserve import errors
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model
-from meshserve.worker.models import copy_effects
+from meshserve.worker.models import resident_model
 
 
 class LeaseWaits:
@@ -19,22 +19,22 @@ class LeaseWaits:
 
     def __init__(
         self,
-        find: Callable[[str], copy_effects.ResidentModel],
+        find: Callable[[str], resident_model.ResidentModel],
         emit: Callable[[ev.Event], None],
     ) -> None:
         self._find = find
         self._emit = emit
-        self._waiting: dict[ev.Ticket, asyncio.Future[copy_effects.ResidentModel]] = {}
+        self._waiting: dict[ev.Ticket, asyncio.Future[resident_model.ResidentModel]] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def wait(self, id_: model.ModelId, expires_s: float) -> copy_effects.ResidentModel:
+    async def wait(self, id_: model.ModelId, expires_s: float) -> resident_model.ResidentModel:
         """Request a lease, and return the copy once it is granted; its release is owed.
 
         `expires_s` is the deadline on the event loop's clock. Raises DeadlineExceeded, or the
         reason why the model is not loaded.
         """
         ticket = object()
-        answer: asyncio.Future[copy_effects.ResidentModel] = self._loop.create_future()
+        answer: asyncio.Future[resident_model.ResidentModel] = self._loop.create_future()
         self._waiting[ticket] = answer
         self._emit(ev.LeaseRequested(ticket, id_))
         try:
@@ -52,7 +52,7 @@ class LeaseWaits:
             if self._waiting.pop(ticket, None) is not None:
                 self._emit(ev.RequesterLeft(ticket))
 
-    def _return_unused(self, answer: asyncio.Future[copy_effects.ResidentModel]) -> None:
+    def _return_unused(self, answer: asyncio.Future[resident_model.ResidentModel]) -> None:
         """Release a lease that was granted just when its requester left."""
         if answer.done() and not answer.cancelled() and answer.exception() is None:
             self._emit(ev.LeaseReleased(answer.result().key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from meshserve.worker.models import (
     isolated_process,
     process_memory,
 )
+
+logger = logging.getLogger(__name__)
 
 PROBES = 3
 """Runs of the probe after a load; the quickest is the model's expected time for one row."""
@@ -151,6 +154,7 @@ def make_recipe(
             shape,
             dict(spec.options),
             spec.description,
+            spec.sample,
             is_isolated,
         ],
         sort_keys=True,
@@ -206,6 +210,12 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         if recipe.process is not None:
             recipe.process.discard("its load failed")
         raise _as_load_error(error) from error
+    if not loaded.signature.outputs:
+        logger.warning(
+            "%s took no made-up inputs: its outputs are not known before its first answer, "
+            "unless `outputs` or a `sample` are declared",
+            recipe.spec.id,
+        )
     capabilities = loaded.capabilities
     gpu_bytes = need.gpu_bytes if capabilities.gpu_bytes is None else capabilities.gpu_bytes
     return LoadedCopy(

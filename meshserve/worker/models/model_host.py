@@ -25,6 +25,7 @@ from meshserve.worker.models import (
     lease_waits,
     queued_runs,
     request_counts,
+    resident_model,
     run_journal,
     served_descriptions,
     version_leases,
@@ -145,7 +146,7 @@ class ModelHost:
         return ready
 
     def _ready_model(
-        self, held_id: model.ModelId, resident: copy_effects.ResidentModel
+        self, held_id: model.ModelId, resident: resident_model.ResidentModel
     ) -> version_leases.ReadyModel:
         id_ = version_choice.public_id(held_id)
         return version_leases.ReadyModel(id_, held_id, resident, self._counts.stats[id_])
@@ -207,16 +208,13 @@ class ModelHost:
         return await self._load_and_infer(call, expires_s)
 
     def _end_queued_run(self, ready: version_leases.ReadyModel) -> None:
-        """Release the copy; or prove first that its rows are independent, if joining would pay.
-
-        The proof runs the model, so it takes over the lease. A stop of joining is told here, where
-        the model's name is known.
-        """
+        """Release the copy; or prove first that its rows are independent, if joining would pay."""
         resident = ready.resident
         joined = resident.batcher.joining
         if joined.take_stop():
             ready.stats.joins_stopped += 1
             self._effects.tell_join_stop(resident)
+        # The proof runs the model, so it takes over the lease.
         if joined.begin_proof():
             tasks.spawn(self._effects.prove_and_release(resident), "proof of independent rows")
         else:
@@ -274,7 +272,7 @@ class ModelHost:
 
     # Leases
 
-    async def lease(self, id_: model.ModelId, expires_s: float) -> copy_effects.ResidentModel:
+    async def lease(self, id_: model.ModelId, expires_s: float) -> resident_model.ResidentModel:
         """Load the model if needed, and return its copy. The caller must call `release` afterwards.
 
         `expires_s` is the deadline on the event loop's clock. Raises DeadlineExceeded, or the
@@ -285,13 +283,13 @@ class ModelHost:
             return ready
         return await self._waits.wait(id_, expires_s)
 
-    def _lease_ready(self, id_: model.ModelId) -> copy_effects.ResidentModel | None:
+    def _lease_ready(self, id_: model.ModelId) -> resident_model.ResidentModel | None:
         """Lease the model's copy if it is ready."""
         self._record_uses()
         key = self._residency.lease(id_, self._loop.time())
         return None if key is None else self._effects.resident(key)
 
-    def release(self, resident: copy_effects.ResidentModel) -> None:
+    def release(self, resident: resident_model.ResidentModel) -> None:
         """End a lease."""
         self._handle(ev.LeaseReleased(resident.key))
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from meshserve import errors
-from meshserve.protocol import inference, tensors
-from meshserve.worker.models import batcher, copy_effects, version_leases
+from meshserve.protocol import inference
+from meshserve.worker.models import batcher, resident_model, version_leases
 
 ABANDONED_S = 10.0
 """How long a run goes on after its last caller has left, in a process of its own.
@@ -45,11 +45,13 @@ async def answer(
             await _wait_until_ended(ready.resident, end)
         raise
     ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
-    signature = tensors.answered(ready.resident.signature, arrays)
+    signature = ready.resident.answered(arrays)
     return inference.InferReply(call.model, ready.id.version, call.id, arrays, signature)
 
 
-async def _wait_until_ended(resident: copy_effects.ResidentModel, end: asyncio.Future[Any]) -> None:
+async def _wait_until_ended(
+    resident: resident_model.ResidentModel, end: asyncio.Future[Any]
+) -> None:
     process = resident.loaded_copy.process
     if process is not None:
         _, unfinished = await asyncio.wait((end,), timeout=ABANDONED_S)

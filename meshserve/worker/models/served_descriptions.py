@@ -5,13 +5,13 @@ from __future__ import annotations
 from meshserve.core.memory import version_choice
 from meshserve.core.values import catalog, model
 from meshserve.protocol import model_description
-from meshserve.worker.models import copy_effects, described_model
+from meshserve.worker.models import described_model, resident_model
 
 
 def describe(
     name: str,
     held_id: model.ModelId,
-    resident: copy_effects.ResidentModel,
+    resident: resident_model.ResidentModel,
     served: catalog.Catalog,
 ) -> model_description.ServedModel:
     """Return the description of the copy that answers for `name`, and is bound to `held_id`."""

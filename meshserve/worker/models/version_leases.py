@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from meshserve import errors, tasks
 from meshserve.core.memory import residency, version_choice
 from meshserve.core.values import catalog_sync, model, model_stats, version_order
-from meshserve.worker.models import copy_effects
+from meshserve.worker.models import resident_model
 
 TRIAL_S = 120.0
 """The time of a trial whose model was withdrawn meanwhile."""
 
-Lease = Callable[[model.ModelId, float], Awaitable[copy_effects.ResidentModel]]
+Lease = Callable[[model.ModelId, float], Awaitable[resident_model.ResidentModel]]
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class ReadyModel:
 
     id: model.ModelId
     held_id: model.ModelId  # of the copy, which may be that of before a replacement
-    resident: copy_effects.ResidentModel
+    resident: resident_model.ResidentModel
     stats: model_stats.ModelStats
     uses: int = 0
     last_used_s: float = 0.0
@@ -133,7 +133,7 @@ class VersionLeases:
 
     async def lease(
         self, name: str, version: str, expires_s: float
-    ) -> tuple[model.ModelId, copy_effects.ResidentModel]:
+    ) -> tuple[model.ModelId, resident_model.ResidentModel]:
         """Return the id and the copy that answer, loaded first if need be; a `release` is owed.
 
         Raises as the host's `lease`: of several versions that fail, the first one's error.

@@ -12,6 +12,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
 from meshserve.runtimes import runtime_lookup
 from meshserve.testing import runtime_suite
 from meshserve.worker.models import isolated_model, process_launcher
@@ -233,3 +234,23 @@ def test_a_missing_library_is_told_as_in_the_worker(
         )
     with pytest.raises(errors.LoadFailed, match="set trust: true"):
         isolated(launcher, "python").load(contract.artifact(tmp_path), contract.spec(), "cpu")
+
+
+LEARNED = """
+class Model:
+    inputs = [("x", "INT64", [-1])]
+
+    def predict(self, inputs):
+        if inputs["x"][0] != 77: raise ValueError("not 77")
+        return {"y": inputs["x"] * 1.5}
+"""
+
+
+def test_outputs_are_learned_from_the_first_answer(
+    launcher: process_launcher.ProcessLauncher, tmp_path: Path
+) -> None:
+    loaded = load_code(launcher, tmp_path, LEARNED)
+    assert not loaded.signature.outputs
+    assert loaded.predict({"x": np.array([77])}, ())["y"].tolist() == [115.5]
+    assert loaded.signature.outputs == (model.TensorSpec("y", "FP64", (-1,)),)
+    loaded.close()

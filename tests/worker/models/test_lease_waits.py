@@ -8,7 +8,7 @@ import pytest
 from meshserve import errors, tasks
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model
-from meshserve.worker.models import copy_effects, lease_waits, model_host
+from meshserve.worker.models import lease_waits, model_host, resident_model
 from tests.worker import helpers
 
 ID = model.ModelId("m")
@@ -17,7 +17,7 @@ ID = model.ModelId("m")
 @pytest.fixture
 async def resident(
     hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
-) -> copy_effects.ResidentModel:
+) -> resident_model.ResidentModel:
     host = hosting()
     helpers.apply(host, *helpers.declared(helpers.spec("m", storage.put("m"))))
     return await host.lease(ID, later())
@@ -26,7 +26,7 @@ async def resident(
 class Waiting:
     """One request that waits for a lease, and the events that it caused."""
 
-    def __init__(self, resident: copy_effects.ResidentModel, seconds: float = 20.0) -> None:
+    def __init__(self, resident: resident_model.ResidentModel, seconds: float = 20.0) -> None:
         self.events: list[ev.Event] = []
         self.waits = lease_waits.LeaseWaits(
             {resident.key: resident}.__getitem__, self.events.append
@@ -47,14 +47,14 @@ def later(seconds: float = 20.0) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_a_granted_lease_is_the_copy(resident: copy_effects.ResidentModel) -> None:
+async def test_a_granted_lease_is_the_copy(resident: resident_model.ResidentModel) -> None:
     waiting = Waiting(resident)
     waiting.waits.grant(await waiting.ticket(), resident.key)
     assert await waiting.task is resident
     assert len(waiting.events) == 1
 
 
-async def test_a_refused_lease_raises_its_reason(resident: copy_effects.ResidentModel) -> None:
+async def test_a_refused_lease_raises_its_reason(resident: resident_model.ResidentModel) -> None:
     waiting = Waiting(resident)
     waiting.waits.refuse(await waiting.ticket(), errors.LoadFailed("broken"))
     with pytest.raises(errors.LoadFailed, match="broken"):
@@ -63,7 +63,7 @@ async def test_a_refused_lease_raises_its_reason(resident: copy_effects.Resident
 
 
 async def test_a_requester_whose_deadline_passes_has_left(
-    resident: copy_effects.ResidentModel,
+    resident: resident_model.ResidentModel,
 ) -> None:
     waiting = Waiting(resident, 0.05)
     ticket = await waiting.ticket()
@@ -73,7 +73,7 @@ async def test_a_requester_whose_deadline_passes_has_left(
 
 
 async def test_a_lease_that_is_granted_just_when_its_requester_leaves_is_released(
-    resident: copy_effects.ResidentModel,
+    resident: resident_model.ResidentModel,
 ) -> None:
     waiting = Waiting(resident)
     waiting.waits.grant(await waiting.ticket(), resident.key)
@@ -84,7 +84,7 @@ async def test_a_lease_that_is_granted_just_when_its_requester_leaves_is_release
 
 
 async def test_a_lease_that_is_granted_after_its_requester_was_cancelled_is_released(
-    resident: copy_effects.ResidentModel,
+    resident: resident_model.ResidentModel,
 ) -> None:
     waiting = Waiting(resident)
     ticket = await waiting.ticket()
@@ -95,7 +95,7 @@ async def test_a_lease_that_is_granted_after_its_requester_was_cancelled_is_rele
     assert waiting.events[1:] == [ev.LeaseReleased(resident.key)]
 
 
-async def test_a_cancelled_requester_has_left(resident: copy_effects.ResidentModel) -> None:
+async def test_a_cancelled_requester_has_left(resident: resident_model.ResidentModel) -> None:
     waiting = Waiting(resident)
     ticket = await waiting.ticket()
     waiting.task.cancel()

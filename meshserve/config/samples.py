@@ -1,0 +1,65 @@
+"""Samples: inputs that a model takes, written in config.yaml or kept in a file beside it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from meshserve.config import diagnostics
+
+ELEMENTS_MAX = 1 << 18
+"""A sample travels with the model's declaration, so it must stay small."""
+
+
+def read_sample(value: object, folder: Path | None) -> object:
+    """Return the values of a sample by the inputs' names; a text names its file, `.json` or `.npz`.
+
+    A relative name is one in `folder`. Raises ValueError for a file that can't be read, and for a
+    sample that is too big.
+    """
+    if not isinstance(value, str):
+        return value
+    file = Path(value).expanduser()
+    if not file.is_absolute():
+        if folder is None:
+            raise ValueError(f"expected values or an absolute path, got {diagnostics.shown(value)}")
+        file = folder / file
+    try:
+        return _read_arrays(file) if file.suffix == ".npz" else json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{file} can't be read as {file.suffix or 'JSON'}: {error}") from None
+
+
+def check_size(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values. Raises ValueError if they are too many."""
+    elements = sum(_count(nested) for nested in values.values())
+    if elements > ELEMENTS_MAX:
+        raise ValueError(f"a sample has up to {ELEMENTS_MAX:,} values, this one {elements:,}")
+    return values
+
+
+def _count(nested: object) -> int:
+    return sum(map(_count, nested)) if isinstance(nested, list) else 1
+
+
+def _read_arrays(file: Path) -> dict[str, Any]:
+    # Commands that read a configuration start in half the time without numpy.
+    numpy = importlib.import_module("numpy")
+    # Pickled arrays are code, and numpy reads none here.
+    with numpy.load(file, allow_pickle=False) as arrays:
+        return {name: _as_json(numpy, arrays[name]) for name in arrays.files}
+
+
+def _as_json(numpy: Any, array: Any) -> Any:
+    """Return an array of any shape as nested values."""
+    if array.dtype.kind == "S":
+        array = numpy.char.decode(array, "utf-8")
+    if array.dtype.kind == "f":
+        # JSON has no number for what is missing.
+        gaps = numpy.isnan(array)
+        if gaps.any():
+            array = array.astype(object)
+            array[gaps] = None
+    return array.tolist()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meshserve import config, errors
+from meshserve.config import samples
+from meshserve.core.values import model
+
+VALUES = {"x": [[1.0, None], [2.5, 3.0]], "word": ["a", "b"]}
+
+
+def write(folder: Path, suffix: str) -> str:
+    path = folder / f"sample{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps(VALUES))
+    else:
+        x = np.array([[1.0, np.nan], [2.5, 3.0]], np.float32)
+        np.savez(path, x=x, word=np.array([b"a", b"b"]))
+    return path.name
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_a_sample_is_read_from_a_file(tmp_path: Path, suffix: str) -> None:
+    name = write(tmp_path, suffix)
+    assert samples.read_sample(name, tmp_path) == VALUES
+    assert samples.read_sample(str(tmp_path / name), None) == VALUES
+    assert samples.read_sample(VALUES, None) is VALUES
+
+
+def test_a_sample_travels_with_the_model(tmp_path: Path) -> None:
+    entry = {"name": "m", "uri": "/m", "sample": str(tmp_path / write(tmp_path, ".npz"))}
+    section = config.parse_model(entry)
+    assert json.loads(section.spec(1, model.FROM_CONFIG).sample) == VALUES
+    again = config.parse_model(section.model_dump(mode="json"))
+    assert again.sample == VALUES
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("sample.json", "expected values or an absolute path"),
+        ("/nowhere/sample.json", "/nowhere/sample.json can't be read as .json"),
+        ([1, 2], "sample"),
+        ({"x": [0] * (samples.ELEMENTS_MAX + 1)}, "a sample has up to 262,144 values"),
+    ],
+)
+def test_a_sample_that_is_none_is_refused(value: object, reason: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=reason):
+        config.parse_model({"name": "m", "uri": "/m", "sample": value})
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", x=np.array([{}], object))
+    with pytest.raises(ValueError, match=r"can't be read as \.npz"):
+        samples.read_sample("s.npz", tmp_path)
