@@ -6,12 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes
+from meshserve.runtimes import datatypes, made_up_values
 
 ROWS = 3
 ELEMENTS_MAX = 1 << 22
@@ -111,7 +111,7 @@ class _Tried:
     has_one_row: bool
     has_unlike_rows: bool
     size: int
-    style: Style
+    style: made_up_values.Style
 
 
 def _try_sample(run: Run, inputs: Sequence[model.TensorSpec], sample: Arrays) -> _Tried:
@@ -126,7 +126,7 @@ def _try_sample(run: Run, inputs: Sequence[model.TensorSpec], sample: Arrays) ->
             raise ProbeFailed(answer)
     taken = one if has_one_row else sample
     has_unlike_rows = has_one_row and max(rows) >= ROWS
-    return _Tried(sample, taken, answer, has_one_row, has_unlike_rows, 0, _unchanged)
+    return _Tried(sample, taken, answer, has_one_row, has_unlike_rows, 0, made_up_values.unchanged)
 
 
 def make_up(
@@ -137,7 +137,9 @@ def make_up(
     A first dimension of any size gets `rows`, others of any size `free_size`. Rows differ, and so
     do inputs. Numbers are small, because inputs are often indices.
     """
-    return _made(inputs, functools.partial(_free_sizes, inputs), rows, free_size, _unchanged)
+    return _made(
+        inputs, functools.partial(_free_sizes, inputs), rows, free_size, made_up_values.unchanged
+    )
 
 
 def _count_elements(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -155,64 +157,11 @@ def _sized(shape: tuple[int, ...], free_size: int, rows: int) -> tuple[int, ...]
     return first + tuple(free_size if size < 0 else size for size in shape[1:])
 
 
-def _values(datatype: str, shape: tuple[int, ...], position: int) -> np.ndarray:
-    dtype = datatypes.NUMPY_TYPES[datatype]
-    steps = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape) + position
-    if datatype == "BYTES":
-        return np.where(steps % 2, b"b", b"a").astype(np.object_)
-    if datatype == "BF16":
-        return (_fractions(steps).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return (_fractions(steps) if dtype.kind == "f" else steps % 2).astype(dtype)
-
-
-def _fractions(steps: np.ndarray) -> np.ndarray:
-    return np.asarray(steps * 61 % 97 / 97)
-
-
 def _first_rows(feeds: Arrays, inputs: Sequence[model.TensorSpec]) -> dict[str, np.ndarray]:
     return {
         spec.name: feeds[spec.name][:1] if spec.shape[:1] == (-1,) else feeds[spec.name]
         for spec in inputs
     }
-
-
-Style: TypeAlias = "Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]"
-
-
-def _unchanged(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return feeds
-
-
-def _zero_integers(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return zeros for integers: offsets must begin with 0, edges may only name nodes that came."""
-    return {
-        name: np.zeros_like(array) if array.dtype.kind in "iu" else array
-        for name, array in feeds.items()
-    }
-
-
-def _ascending(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return numbers that grow from 1 on, as for times and lengths."""
-    return {
-        name: array
-        if array.dtype.kind not in "iuf"
-        else (np.arange(array.size).reshape(array.shape) + 1).astype(array.dtype)
-        for name, array in feeds.items()
-    }
-
-
-def _one_hot(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a single 1 in each last dimension, as for categories and probabilities."""
-    changed = dict(feeds)
-    for name, array in feeds.items():
-        if array.dtype.kind in "iuf" and array.ndim:
-            changed[name] = np.zeros_like(array)
-            changed[name][..., 0] = 1
-    return changed
-
-
-STYLES: tuple[Style, ...] = (_unchanged, _zero_integers, _ascending, _one_hot)
-"""How made-up values are changed, tried in this order, for models that refuse the plain ones."""
 
 
 def _find_inputs_that_run(
@@ -221,7 +170,7 @@ def _find_inputs_that_run(
     """Return the first made-up inputs that the model takes. Raises ProbeFailed."""
     sizes = FREE_SIZES if any(-1 in spec.shape[1:] for spec in inputs) else FREE_SIZES[:1]
     cause: Exception | None = None
-    for style in STYLES:
+    for style in made_up_values.STYLES:
         for size in sizes:
             if size > FREE_SIZES[0] and _count_elements(sizes_of(ROWS, size)) > ELEMENTS_MAX:
                 break
@@ -236,18 +185,30 @@ def _find_inputs_that_run(
             if not isinstance(answer, Exception):
                 taken = one if has_one_row else feeds
                 # Zeros prove nothing of rows that differ, nor do others that no model asked for.
-                return _Tried(feeds, taken, answer, has_one_row, style is _unchanged, size, style)
+                return _Tried(
+                    feeds,
+                    taken,
+                    answer,
+                    has_one_row,
+                    style is made_up_values.unchanged,
+                    size,
+                    style,
+                )
     assert cause is not None, "no inputs were tried"
     raise ProbeFailed(cause)
 
 
 def _made(
-    inputs: Sequence[model.TensorSpec], sizes_of: SizesOf, rows: int, size: int, style: Style
+    inputs: Sequence[model.TensorSpec],
+    sizes_of: SizesOf,
+    rows: int,
+    size: int,
+    style: made_up_values.Style,
 ) -> dict[str, np.ndarray]:
     shapes = sizes_of(rows, size)
     return style(
         {
-            spec.name: _values(spec.datatype, shapes[spec.name], position)
+            spec.name: made_up_values.make(spec.datatype, shapes[spec.name], position)
             for position, spec in enumerate(inputs)
         }
     )
