@@ -32,7 +32,7 @@ class DeadWorkers:
     def look(self) -> list[containment.WorkerDeath]:
         """Return the deaths since the last call, of workers that did not stop in good order.
 
-        This takes some 30 µs with three workers. The journals of this worker's own former
+        This takes some 35 µs with three workers. The journals of this worker's own former
         processes are removed: they are of no use once they are read.
         """
         if self._folder is None:
@@ -45,24 +45,31 @@ class DeadWorkers:
         deaths = []
         for name in names:
             if name.endswith(run_journal.SUFFIX) and name not in self._seen:
-                death = self._read(self._folder / name)
+                death = self._read(f"{self._folder}/{name}")
                 if death is not None:
                     self._seen.add(name)
                     deaths.append(death)
         return deaths
 
-    def _read(self, path: Path) -> containment.WorkerDeath | None:
+    def _read(self, journal: str) -> containment.WorkerDeath | None:
         """Return the death of the worker with this journal, None if it lives or has stopped."""
+        path = Path(journal)
         worker_id, _, pid = path.name.removesuffix(run_journal.SUFFIX).rpartition(".")
         # Opening and closing a file of one's own would end the lock on it (man 2 fcntl).
         if not pid.isdigit() or int(pid) == os.getpid():
             return None
         try:
-            with path.open("r+b") as journal:
-                # A journal that is being made has no slots and no lock yet.
-                if run_journal.is_locked(journal.fileno()) or not (slots := journal.read()):
-                    return None
+            descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
+            return None
+        try:
+            if run_journal.is_locked(descriptor):
+                return None
+            slots = os.pread(descriptor, run_journal.SLOTS * run_journal.SLOT_BYTES, 0)
+        finally:
+            os.close(descriptor)
+        # A journal that is being made has no slots and no lock yet.
+        if not slots:
             return None
         crash = path.with_suffix(run_journal.CRASH_SUFFIX)
         keys = sorted(run_journal.running_keys(slots))
