@@ -50,6 +50,8 @@ class LightgbmRuntime(model_runtime.Runtime):
     """Loads text files that `Booster.save_model` wrote."""
 
     name = "lightgbm"
+    library = "lightgbm"
+    library_bytes = 80 << 20
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:

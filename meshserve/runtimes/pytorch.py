@@ -47,6 +47,8 @@ class TorchRuntime(model_runtime.Runtime):
     """Loads TorchScript and `torch.export` archives. Both are programs: load only trusted ones."""
 
     name = "torch"
+    library = "torch"
+    library_bytes = 220 << 20
     can_offload = True
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:

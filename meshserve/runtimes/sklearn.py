@@ -69,6 +69,8 @@ class SklearnRuntime(model_runtime.Runtime):
     """Loads `.skops`, and with `trust: true` `.joblib` and `.pkl`."""
 
     name = "sklearn"
+    library = "sklearn"
+    library_bytes = 220 << 20
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:

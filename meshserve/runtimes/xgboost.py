@@ -58,6 +58,8 @@ class XgboostRuntime(model_runtime.Runtime):
     """Loads `.json`, `.ubj` and `.bst` files that `Booster.save_model` wrote."""
 
     name = "xgboost"
+    library = "xgboost"
+    library_bytes = 80 << 20
     needs_files = False
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:

@@ -196,12 +196,16 @@ class Runtime(abc.ABC):
 
     `name` is what a user writes as a model's `runtime`. `needs_files`: its models read the
     artifact's files after `load` too, so the artifact is held until they are closed. `can_offload`:
-    its models on a GPU implement `offload` and `onload`.
+    its models on a GPU implement `offload` and `onload`. `library` is the module that `prepare`
+    imports, and `library_bytes` about what it takes of a process's private memory: a worker that
+    has no room for that refuses its models. 0 checks nothing.
     """
 
     name: str
     needs_files: bool = True
     can_offload: bool = False
+    library: str = ""
+    library_bytes: int = 0
 
     @abc.abstractmethod
     def accepts(self, artifact: Artifact) -> bool:

@@ -21,6 +21,7 @@ from meshserve.worker.models import (
     detached,
     isolated_copies,
     join_proofs,
+    library_room,
     load_queue,
     loader,
     process_memory,
@@ -213,6 +214,7 @@ class CopyEffects:
     async def _load_held(
         self, recipe: loader.LoadRecipe, need: model.Footprint
     ) -> loader.LoadedCopy:
+        library_room.check(recipe, need, self._records, self._settings.memory.host_bytes)
         if not recipe.is_held:
             return await self._load_queue.load(recipe, need)
         self._storage.hold(recipe.stored)
@@ -372,10 +374,7 @@ class CopyEffects:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         residents = [resident.loaded_copy for resident in self._residents.values()]
         self._residents.clear()
-        await self._isolated.close(copy.loaded for copy in residents if copy.process)
-        for loaded_copy in residents:
-            if not loaded_copy.process:
-                loaded_copy.loaded.close()
+        await self._isolated.close(residents)
         self._load_queue.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
         self._trim_pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies
 from meshserve.core.values import process_death
 from meshserve.worker.models import (
@@ -26,6 +25,10 @@ answers for all others, the processor."""
 DATA_EXTRA_BYTES = 1 << 30
 """What a process may reserve beyond the worker's budget: stacks of threads and gaps of the heap
 count as taken, although most of their pages are never used."""
+
+LIBRARY_SHARE_MAX = 0.25
+"""Part of the worker's budget up to which a library is imported for all processes: it stays there
+for good, while one that a model's process imports leaves with the model."""
 
 
 class IsolatedCopies:
@@ -50,7 +53,9 @@ class IsolatedCopies:
         if not recipe.is_isolated:
             return recipe
         if self._launcher is None:
-            self._launcher = process_launcher.ProcessLauncher(self._tell_death)
+            self._launcher = process_launcher.ProcessLauncher(
+                self._tell_death, int(self._budget_bytes * LIBRARY_SHARE_MAX)
+            )
         # A GPU's driver reserves address space for all of its memory, which a limit would refuse.
         data_bytes_max = self._budget_bytes + DATA_EXTRA_BYTES if device == "cpu" else 0
         runtime = isolated_model.IsolatedRuntime(
@@ -115,10 +120,15 @@ class IsolatedCopies:
                 }
                 memory_hogs.stop(self._launcher.processes, booked, self._budget_bytes)
 
-    async def close(self, loaded: Iterable[model_runtime.LoadedModel]) -> None:
-        """Close these models side by side, then kill every process."""
+    async def close(self, loaded: Iterable[loader.LoadedCopy]) -> None:
+        """Close these copies, those in processes side by side, then kill every process."""
         self._serving.clear()
+        closing = []
+        for one in loaded:
+            if one.process is None:
+                one.loaded.close()
+            else:
+                closing.append(asyncio.to_thread(one.loaded.close))
+        await asyncio.gather(*closing, return_exceptions=True)
         if self._launcher is not None:
-            closing = [asyncio.to_thread(one.close) for one in loaded]
-            await asyncio.gather(*closing, return_exceptions=True)
             await asyncio.to_thread(self._launcher.close)

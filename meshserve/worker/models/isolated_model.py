@@ -161,7 +161,8 @@ class IsolatedRuntime(model_runtime.Runtime):
         call = {"call": "load", **call_fields.pack(self.name, artifact, spec, device)}
         try:
             frame = process.call(call, timeout_s=spec.load_timeout_s + GRACE_S)
-            self._launcher.proven_runtimes.add(self.name)
+            if self._own.library_bytes <= self._launcher.library_bytes_max:
+                self._launcher.proven_runtimes.add(self.name)
             process.mapped_bytes = frame.fields["capabilities"]["mapped_bytes"]
             return IsolatedModel(process, frame.fields, frame.arrays, self._predict_timeout_s)
         except BaseException as error:

@@ -66,7 +66,13 @@ class ProcessLauncher:
     `on_death` is called with each that has ended, in the launcher's own thread.
     """
 
-    def __init__(self, on_death: Callable[[isolated_process.IsolatedProcess], None]) -> None:
+    def __init__(
+        self,
+        on_death: Callable[[isolated_process.IsolatedProcess], None],
+        library_bytes_max: int = sys.maxsize,
+    ) -> None:
+        """Libraries that take more than `library_bytes_max` are not imported ahead."""
+        self.library_bytes_max = library_bytes_max
         self.processes: dict[int, isolated_process.IsolatedProcess] = {}
         self.proven_runtimes: set[str] = set()
         self._on_death = on_death
