@@ -175,7 +175,7 @@ class UserCode:
             return self._loop.wait(answer) if user_loop.is_awaitable(answer) else answer
         except errors.MeshError:
             raise
-        except (Exception, SystemExit) as error:  # a user's code must not end the worker
+        except BaseException as error:  # a user's code must not end the worker or its event loop
             raise failure(
                 f"{self._position(error)}{type(error).__name__}: "
                 f"{files.summarize(error)}{_advice(error)}"

@@ -240,6 +240,21 @@ def test_errors_of_a_prediction_are_the_model_s_fault(
         loaded.predict({"x": np.array([value])}, ())
 
 
+@pytest.mark.parametrize(
+    "raised",
+    ["KeyboardInterrupt('^C')", "GeneratorExit()", "asyncio.CancelledError()", "SystemExit(3)"],
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_errors_that_end_programs_are_the_model_s_fault_too(
+    tmp_path: Path, raised: str, kind: str
+) -> None:
+    source = PICKY.replace("ValueError(", f"{raised} if True else ValueError(")
+    source = source.replace("def predict", f"{kind} predict")
+    loaded = load(tmp_path, f"import asyncio\n{textwrap.dedent(source)}")
+    with pytest.raises(errors.ModelRaised, match=raised.removeprefix("asyncio.").split("(")[0]):
+        loaded.predict({"x": np.array([1.0])}, ())
+
+
 def test_meshserve_s_own_errors_pass_through(tmp_path: Path) -> None:
     source = PICKY.replace(
         "raise ValueError", "from meshserve import errors; raise errors.InvalidRequest"

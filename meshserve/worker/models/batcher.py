@@ -262,7 +262,7 @@ class Batcher:
             joined = list(_split(self._predict(_join(batch)), batch))
         except _RowsLost as lost:
             self.joining.stop(lost.message)
-        except errors.MeshError:
+        except (errors.MeshError, MemoryError):
             pass
         else:
             return self._watched(batch, joined)
@@ -296,8 +296,9 @@ class Batcher:
             return self._loaded.predict_request(request.inputs, request.outputs, request.details)
         except errors.MeshError:
             raise
-        except Exception as error:
-            # A model's code may raise anything, and its caller must get the error.
+        except BaseException as error:
+            # A model's code may raise anything, and its caller must get the error: a
+            # KeyboardInterrupt would end the worker, a CancelledError leave the request waiting.
             raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
 
     def _finish(

@@ -29,13 +29,14 @@ class Adding(model_runtime.LoadedModel):
         self.runs: list[list[Any]] = []
         self.threads: set[str] = set()
         self.forget = 0
+        self.error: BaseException = ValueError("négatif")
 
     def predict(self, inputs: Any, outputs: Any) -> Any:
         self.threads.add(threading.current_thread().name)
         self.runs.append(inputs["x"].tolist())
         assert self.gate.wait(20)
         if (inputs["x"] < 0).any():
-            raise ValueError("négatif")
+            raise self.error
         arrays = {"y": inputs["x"] + 1, "z": inputs["x"][self.forget :]}
         return {name: array for name, array in arrays.items() if not outputs or name in outputs}
 
@@ -175,6 +176,32 @@ async def test_a_request_that_fails_in_a_batch_fails_alone(
     assert (first, second, last) == ([2], [3], [5])
     assert isinstance(bad, errors.ModelRaised)
     assert bad.message == "ValueError: négatif"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt("^C"), SystemExit(3), GeneratorExit(), asyncio.CancelledError("gone")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("run_s", [None, 1e-6], ids=["in a thread", "on the loop"])
+async def test_an_error_that_ends_programs_is_an_answer_too(
+    adding: Adding,
+    pool: ThreadPoolExecutor,
+    stats: model_stats.ModelStats,
+    error: BaseException,
+    run_s: float | None,
+) -> None:
+    adding.error = error
+    adding.gate.set()
+    running = begin_batcher(adding, limits(), pool, run_s)
+
+    async def run(value: int) -> Any:
+        answer = running.run(ask(value), stats)
+        return await answer if isinstance(answer, asyncio.Future) else answer
+
+    with pytest.raises(errors.ModelRaised, match=type(error).__name__):
+        await run(-1)
+    assert (await run(1))["y"].tolist() == [2]
 
 
 async def test_a_batch_whose_output_lacks_rows_runs_one_by_one(
