@@ -35,7 +35,7 @@ def test_files_beside_the_model_are_imported_with_a_dot_and_without(tmp_path: Pa
     assert not {"helper", "other", "parts"} & set(sys.modules)
     assert not list(tmp_path.rglob("*.pyc"))
     code.forget()
-    assert not [name for name in sys.modules if name.startswith(module.__name__)]
+    assert not [name for name in sys.modules if name.partition(".")[0] == module.__name__]
 
 
 def test_two_models_have_files_of_the_same_name(tmp_path: Path) -> None:
