@@ -15,7 +15,10 @@ def test_values_differ_within_and_between_inputs(datatype: str) -> None:
 
 
 def test_each_style_has_its_numbers() -> None:
-    feeds = {"x": np.full((2, 3), 0.5, np.float32), "i": np.ones((2,), np.int64)}
+    feeds: dict[str, np.ndarray] = {
+        "x": np.full((2, 3), 0.5, np.float32),
+        "i": np.ones((2,), np.int64),
+    }
     plain, zeros, growing, single = (style(dict(feeds)) for style in made_up_values.STYLES)
     assert all(plain[name] is feeds[name] for name in feeds)
     assert zeros["i"].tolist() == [0, 0]
