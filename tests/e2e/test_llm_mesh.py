@@ -15,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 import tritonclient.http
+import yaml
 
 from tests import support
 from tests.e2e import engines, running
@@ -31,6 +32,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("llms")
     weights = folder / "weights"
     weights.mkdir()
+    (weights / "weights.bin").write_text("any")
     common = {"uri": str(weights), "runtime": "forking", "start_timeout_s": 60}
     document = {
         "pools": {"default": {"workers": 1, "memory": "512MiB"}},
@@ -246,3 +248,19 @@ def test_llms_are_in_the_metrics(mesh: running.Mesh) -> None:
     text = mesh.http.get("/metrics").text
     assert 'meshserve_llm_state{llm="steady",state="ready",process="controller"} 1.0' in text
     assert "meshserve_llm_starts_total" in text
+
+
+def test_moving_an_alias_restarts_nothing(mesh: running.Mesh, client: openai.OpenAI) -> None:
+    support.wait_until(lambda: state(mesh, "steady") == "ready", 60, "steady is ready")
+    (before,) = llm_status(mesh, "steady")["replicas"]
+    file = mesh.home / "config.yaml"
+    document = yaml.safe_load(file.read_text())
+    steady = next(llm for llm in document["llms"] if llm["name"] == "steady")
+    steady["aliases"] = ["org/other"]
+    file.write_text(yaml.safe_dump(document))
+    assert "llm steady changed (aliases)" in mesh.cli("up", file).stdout
+    assert ask(client, "org/other").model == "org/other"
+    with pytest.raises(openai.NotFoundError):
+        ask(client, "org/steady")
+    (after,) = llm_status(mesh, "steady")["replicas"]
+    assert after["pid"] == before["pid"]

@@ -17,6 +17,7 @@ import httpx
 import openai
 import psutil
 import pytest
+import yaml
 
 from tests import support
 from tests.e2e import llm_world, running
@@ -274,6 +275,22 @@ def test_a_wrong_message_is_an_anthropic_error(
     assert isinstance(body, dict)
     assert body["type"] == "error"
     assert body["error"]["type"] in {"not_found_error", "invalid_request_error"}
+
+
+def test_an_adapter_is_added_while_the_engine_runs(
+    mesh: running.Mesh, weights: llm_world.Weights
+) -> None:
+    (before,) = llm_world.said(mesh, "tiny")["replicas"]
+    file = mesh.home / "config.yaml"
+    document = yaml.safe_load(file.read_text())
+    document["llms"][0]["adapters"].append({"name": "late-sql", "uri": str(weights.adapter)})
+    file.write_text(yaml.safe_dump(document))
+    assert "llm tiny changed (adapters)" in mesh.cli("up", file).stdout
+    asked = TEXT | {"model": "late-sql", "max_tokens": 1}
+    support.wait_until(lambda: post(mesh, asked).status_code == 200, 30.0, "it is served")
+    assert token_ids(mesh, "late-sql") == llm_world.tokens(weights.tiny, weights.adapter)
+    (after,) = llm_world.said(mesh, "tiny")["replicas"]
+    assert after["pid"] == before["pid"]
 
 
 def test_a_client_that_leaves_frees_the_engine(mesh: running.Mesh) -> None:

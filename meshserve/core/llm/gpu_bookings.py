@@ -72,6 +72,16 @@ class GpuBookings:
         )
         return max(0, min(node.gpus_free - unobserved, node.gpus - sum(booked.values())))
 
+    def shortage(self, gpus: int) -> str:
+        """Return why no new holder gets so many GPUs now, "" if it does."""
+        if self._nodes is None:
+            return UNKNOWN if gpus else ""
+        free = self.free_capacity()
+        if not gpus or choose_nodes(gpus, free) is not None:
+            return ""
+        holders = {holder: booking.gpus for holder, booking in self.bookings.items()}
+        return explain_shortage(gpus, free, holders)
+
     def book(self, holder: str, replica_id: str, gpus: int) -> llm_spec.ReplicaPlan | str:
         """Book GPUs for a holder's replica; keep the holder's earlier ones if they are enough.
 

@@ -225,8 +225,9 @@ def _start(
 ) -> None:
     refusal = fleet.start_refusal(replica, now_s)
     if refusal:
-        # Of a failed one, the failure says more.
-        replica.reason = replica.retry.reason or refusal
+        # A failure, or GPUs that nobody has, say more to a user.
+        shortage = fleet.bookings.shortage(fleet.gpus_for(llm)) if replica.plan is None else ""
+        replica.reason = replica.retry.reason or shortage or refusal
         return
     plan = fleet.bookings.book(replica.holder, replica.id, fleet.gpus_for(llm))
     if isinstance(plan, str):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meshserve.core.llm import gpu_bookings, llm_fleet, llm_state, replica_state
+from meshserve.core.llm import llm_fleet, llm_state, replica_state
 from meshserve.core.llm.replica_state import ReplicaPhase
 
 MEMORY_MARGIN = 1.2
@@ -65,12 +65,7 @@ def _shortage(
     if any(replica.phase in TRIED for replica in current):
         return ""
     gpus = fleet.gpus_for(llm)
-    if gpus:
-        nodes = fleet.bookings.free_capacity()
-        if gpu_bookings.choose_nodes(gpus, nodes) is not None:
-            return ""
-        return gpu_bookings.explain_shortage(gpus, nodes, {}) if nodes else gpu_bookings.UNKNOWN
-    return _memory_shortage(serving)
+    return fleet.bookings.shortage(gpus) if gpus else _memory_shortage(serving)
 
 
 def _memory_shortage(serving: Sequence[replica_state.ReplicaRecord]) -> str:

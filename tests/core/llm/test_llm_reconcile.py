@@ -300,3 +300,15 @@ def test_an_adapter_that_can_not_be_loaded_is_told_and_tried_again_later(
     assert drained(fleet) == [commands.UpdateReplica("a/0", llm.spec)]
     replica.end_update(llm.spec, "", 11.0)
     assert llm.reason == ""
+
+
+def test_missing_gpus_are_told_rather_than_other_starts(fleet: llm_fleet.Fleet) -> None:
+    fleet.bookings.observe((llm_spec.NodeCapacity("n1", 1, 1, cores=2),))
+    fleet.set_wanted([llm_world.spec("a"), llm_world.spec("b", tensor_parallel_size=2)])
+    for llm in fleet.llms.values():
+        llm.desired_replicas = 1
+        start_missing(fleet, llm)
+    assert fleet.llms["b"].reason == "it needs 2 GPUs and the cluster has 1"
+    fleet.set_wanted([llm_world.spec("a"), llm_world.spec("b", device="cpu")])
+    start_missing(fleet, fleet.llms["b"])
+    assert fleet.llms["b"].reason == "1 other engine starts at this time"
