@@ -40,7 +40,7 @@ KINDS = {
     "memory": ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
 }
 SOURCE = """
-import ctypes, mmap, os, signal, sys, tempfile
+import ctypes, mmap, os, signal, sys, tempfile, time
 
 def nested():
     value = []
@@ -171,6 +171,47 @@ async def test_a_poisoned_model_costs_one_worker_and_no_request_of_others(
         f"{name}: {flow.answered} answered, 0 failed, slowest {flow.slowest_s:.2f} s, "
         f"poison answered in {answered_s:.2f} s, all back after {back_s:.1f} s"
     )
+
+
+async def test_a_model_that_ran_beside_it_is_answered_and_goes_on(
+    mesh: running.Mesh, tmp_path: Path
+) -> None:
+    names = [f"beside-{number}" for number in range(6)]
+    for name in (*names, "culprit"):
+        is_culprit = name == "culprit"
+        uri = write(tmp_path / name, "predict", "os.abort()" if is_culprit else "time.sleep(1.5)")
+        body = {"uri": uri, "runtime": "python", "trust": True}
+        mesh.http.put(f"/mesh/v1/models/{name}", json=body).raise_for_status()
+        assert (await ask_rest(mesh, name, HARMLESS))[0] == "200"
+    wait_until_ready(mesh)
+    home = mesh.model("culprit")["worker"]
+    beside = [name for name in names if mesh.model(name)["worker"] == home]
+    assert beside, "chance has put all models on other workers"
+    before = restarts(mesh)
+    slow = [asyncio.ensure_future(ask_rest(mesh, name, POISON)) for name in beside]
+    await asyncio.sleep(0.5)
+    assert (await ask_rest(mesh, "culprit", POISON))[0] == "424"
+    for status, answer in await asyncio.gather(*slow):
+        assert status == "200", answer
+        assert f"{2 * POISON}" in answer
+    held = {item["model"] for item in mesh.status()["quarantined"]}
+    assert ("culprit" in held, held & set(names)) == (True, set())
+    wait_until_ready(mesh)
+    assert restarts(mesh) - before == 1
+
+
+async def test_a_load_by_hand_ends_one_worker_and_then_tells_why(
+    mesh: running.Mesh, tmp_path: Path
+) -> None:
+    wait_until_ready(mesh)
+    before = restarts(mesh)
+    body = {"uri": write(tmp_path / "loaded", "load", "os._exit(4)"), "runtime": "python"}
+    mesh.http.put("/mesh/v1/models/loaded", json={**body, "trust": True}).raise_for_status()
+    answers = [mesh.http.post("/mesh/v1/models/loaded/load", timeout=60) for _ in range(3)]
+    assert answers[-1].status_code == 424, [answer.text for answer in answers]
+    assert "exit code 4" in answers[-1].text
+    wait_until_ready(mesh)
+    assert restarts(mesh) - before == 1
 
 
 async def test_another_artifact_ends_a_quarantine(mesh: running.Mesh, tmp_path: Path) -> None:
