@@ -48,10 +48,12 @@ class ProcessTree:
         return [process for process in self._known if _is_living(process)]
 
     def kill(self) -> None:
-        """Send SIGKILL to all of them; it ends stopped processes too."""
+        """Send SIGKILL to all of them, also to stopped ones, and remove their shared memory."""
         for process in self.living():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        # At once: this process may be killed before it can wait for them. What is mapped stays.
+        self._unlink()
 
     def wait(self, timeout_s: float) -> None:
         """Wait for at most `timeout_s` until all have ended, and remove their shared memory."""
@@ -60,6 +62,9 @@ class ProcessTree:
         end_s = time.monotonic() + timeout_s
         while self.living() and time.monotonic() < end_s:
             time.sleep(POLL_S)
+        self._unlink()
+
+    def _unlink(self) -> None:
         semaphores = (
             SHARED_MEMORY.glob(SEMAPHORES.format(pid=process.pid)) for process in self._known
         )
