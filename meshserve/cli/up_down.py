@@ -9,7 +9,7 @@ import shlex
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from meshserve import config
 from meshserve.cli import config_commands, connection, progress_view, terminal, units
 from meshserve.client import admin
 from meshserve.launch import detach, lifecycle, mesh_file
+
+NONE_IS_RUNNING = 3
+"""Exit code of `down` where no mesh is to be ended, for scripts that must know."""
 
 commands = {name: typer.Typer(add_completion=False) for name in ("up", "down")}
 
@@ -79,6 +82,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _apply(endpoint: str, settings: config.Config, out: Console) -> None:
     with admin.AdminClient(endpoint, settings.admin_key) as client:
         changes = client.apply(config.document(settings))
+    # The gateway may listen elsewhere now, where the next command must find the mesh.
+    mesh_file.move(settings.state_dir, lifecycle.client_endpoint(settings.gateway.listen))
     out.print(f"a mesh is running at {endpoint}: {'applied' if changes else 'nothing to change'}")
     for change in changes:
         out.print(f"  {change}", soft_wrap=True)
@@ -132,13 +137,18 @@ def _next_commands(endpoint: str, settings: config.Config) -> list[str]:
 
 @commands["down"].command("down")
 def down(endpoint: connection.Endpoint = None) -> None:
-    """End the mesh that was started from this machine: it drains first."""
+    """End the mesh that was started from this machine: it drains first.
+
+    The exit code is 0 if a mesh has ended, 3 if none was running, and 1 if it could not be ended.
+    """
     out = terminal.out()
     named = connection.parse_endpoint(endpoint) if endpoint else None
-    running = named or mesh_file.running_endpoint(config.home())
-    if running is None:
-        out.print("no mesh is running")
-        return
+    running = named or lifecycle.find_running(config.home()) or _exit_without_mesh(out)
     with out.status(f"draining {running} …"):
         lifecycle.down(config.home(), named)
     out.print(f"{running} has ended")
+
+
+def _exit_without_mesh(out: Console) -> NoReturn:
+    out.print("no mesh is running")
+    raise typer.Exit(NONE_IS_RUNNING)

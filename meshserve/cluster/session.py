@@ -23,11 +23,13 @@ HEALTH_S = 5.0
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's minimum: no request and no model passes through its object store."""
 
-SYSTEM_CONFIG = {"worker_niceness": 0}
-"""Niceness 0 instead of Ray's default 15, which is meant for tasks that may wait.
+SYSTEM_CONFIG = {"worker_niceness": 0, "memory_monitor_refresh_ms": 0}
+"""What differs from Ray's defaults, which are meant for tasks that may wait and be repeated.
 
-Actors start Envoy, workers and engines, which would get the CPU after all other programs. A joined
-cluster keeps its own value (docs/decisions/0080).
+Niceness 15 would give Envoy, workers and engines the CPU after all other programs. Ray's memory
+monitor kills controller, gateway and workers, small as they are, when another program takes the
+machine's memory; ours are bounded by the pools' budgets. A joined cluster keeps its own values
+(docs/decisions/0080).
 """
 
 JOIN_HINT = (

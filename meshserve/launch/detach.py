@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from meshserve import config, errors
-from meshserve.launch import lifecycle, mesh_file
+from meshserve.launch import lifecycle, mesh_file, state_lock
 
 POLL_S = 0.1
 
@@ -28,6 +28,8 @@ def start(config_path: str, address: str | None) -> str:
 
 
 def _start_process(state_dir: Path, config_path: str) -> str:
+    # Before the log is opened, which may be that of the process that holds the directory.
+    state_lock.refuse_if_held(state_dir)
     # A Ray cluster of our own ends with the process that started it, so this one must stay.
     log = state_dir / "logs" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True)

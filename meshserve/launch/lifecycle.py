@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Self
 from meshserve import config, errors
 from meshserve.client import admin
 from meshserve.cluster import controller_actor, controller_process, session
-from meshserve.launch import compose, mesh_file, start_status
+from meshserve.launch import compose, mesh_file, start_status, state_lock
 from meshserve.llm import engine_lookup
 from meshserve.protocol import mesh_status
 
@@ -37,12 +38,13 @@ class RunningMesh:
         endpoint: str,
         controller: controller_actor.ControllerHandle,
         state_dir: Path,
-        run_dir: Path,
+        owned: contextlib.ExitStack,
     ) -> None:
+        """`owned` is what ends with the mesh: its temporary files, and the lock on its state."""
         self.endpoint = endpoint
         self._controller = controller
         self._state_dir = state_dir
-        self._run_dir = run_dir
+        self._owned = owned
 
     def wait(self) -> None:
         """Return when the mesh has been ended from elsewhere."""
@@ -63,7 +65,7 @@ class RunningMesh:
         finally:
             session.end()
             mesh_file.remove(self._state_dir)
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._owned.close()
 
     def detach(self) -> None:
         """Leave the mesh running on the cluster that it joined, and end this process's part."""
@@ -87,21 +89,34 @@ def up(
     os.umask(compose.PRIVATE_UMASK)
     if address is None:
         _require_engines(settings)
-    # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
-    run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(state_lock.held(settings.state_dir))
+        # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
+        run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
+        stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        mesh = _start(settings, run_dir, address, report, stack)
+        path = str(Path(config_path).absolute())
+        mesh_file.write(settings.state_dir, mesh_file.MeshFile(mesh.endpoint, os.getpid(), path))
+    return mesh
+
+
+def _start(
+    settings: config.Config,
+    run_dir: Path,
+    address: str | None,
+    report: ReportProgress,
+    owned: contextlib.ExitStack,
+) -> RunningMesh:
+    """Start the mesh and wait until it is ready; it then keeps what `owned` has."""
     try:
         controller = _start_controller(settings, run_dir, address, report)
     except BaseException:
         session.end()
-        shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    # What the gateway listens on may be no address for a client, such as 0.0.0.0.
-    endpoint = _client_endpoint(settings.gateway.listen)
-    mesh = RunningMesh(endpoint, controller, settings.state_dir, run_dir)
+    endpoint = client_endpoint(settings.gateway.listen)
+    mesh = RunningMesh(endpoint, controller, settings.state_dir, owned.pop_all())
     try:
         _wait_until_ready(controller, report)
-        path = str(Path(config_path).absolute())
-        mesh_file.write(settings.state_dir, mesh_file.MeshFile(endpoint, os.getpid(), path))
     except BaseException:
         mesh.end()
         raise
@@ -134,9 +149,6 @@ def _start_controller(
 def _controller_plan(
     settings: config.Config, run_dir: Path, *, is_joined: bool
 ) -> controller_process.ControllerPlan:
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    # It may have been made with another mask, by the shell or by an earlier version.
-    settings.state_dir.chmod(0o700)
     return controller_process.ControllerPlan(
         document=json.dumps(config.document(settings)),
         registry_url=settings.registry_url,
@@ -180,10 +192,25 @@ def _status(
         return None
 
 
-def _client_endpoint(listen: str) -> str:
-    """Return the URL of a mesh on this machine that listens at HOST:PORT."""
+def client_endpoint(listen: str) -> str:
+    """Return the URL of a mesh on this machine that listens at HOST:PORT.
+
+    What the gateway listens on may be no address for a client, such as 0.0.0.0.
+    """
     host, _, port = listen.rpartition(":")
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '', '[::]') else host}:{port}"
+
+
+def find_running(state_dir: Path) -> str | None:
+    """Return the endpoint of the mesh with this state directory, None if there is none.
+
+    A process that holds the directory is a mesh, though its gateway may not answer, or not yet.
+    """
+    mesh = mesh_file.read(state_dir)
+    pid = state_lock.find_holder(state_dir)
+    if pid is not None:
+        return mesh.endpoint if mesh is not None else f"process {pid}, which starts a mesh,"
+    return mesh_file.running_endpoint(state_dir)
 
 
 def down(state_dir: Path, endpoint: str | None) -> None:
@@ -194,13 +221,24 @@ def down(state_dir: Path, endpoint: str | None) -> None:
     Raises Unavailable if no mesh is known or it does not end in time.
     """
     mesh = mesh_file.read(state_dir)
-    if mesh is not None and endpoint in (None, mesh.endpoint) and mesh.pid:
-        _end_process(mesh.pid)
+    is_own = endpoint is None or (mesh is not None and mesh.endpoint == endpoint)
+    # The noted pid is not asked: after a crash it may be another program's.
+    pid = state_lock.find_holder(state_dir) if is_own else None
+    if pid is not None:
+        _end_process(pid)
+    elif is_own and mesh is not None and mesh.pid:
+        _forget(state_dir)
     elif target := endpoint or (mesh.endpoint if mesh else ""):
         _drain(target)
+        if is_own:
+            _forget(state_dir)
     else:
         raise errors.Unavailable("no mesh was started from this machine")
-    if mesh is not None and endpoint in (None, mesh.endpoint):
+
+
+def _forget(state_dir: Path) -> None:
+    """Remove the file of a mesh that has ended, unless another one has begun meanwhile."""
+    with contextlib.suppress(errors.Unavailable), state_lock.held(state_dir):
         mesh_file.remove(state_dir)
 
 

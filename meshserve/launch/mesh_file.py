@@ -36,6 +36,13 @@ def read(state_dir: Path) -> MeshFile | None:
         return None
 
 
+def move(state_dir: Path, endpoint: str) -> None:
+    """Note another endpoint of the mesh in the file, if it exists."""
+    mesh = read(state_dir)
+    if mesh is not None and mesh.endpoint != endpoint:
+        write(state_dir, mesh._replace(endpoint=endpoint))
+
+
 def remove(state_dir: Path) -> None:
     """Remove the file, if it exists."""
     (state_dir / NAME).unlink(missing_ok=True)

@@ -37,6 +37,15 @@ class FakeLaunch:
     def running_endpoint(self, _state_dir: Any) -> Any:
         return self.running
 
+    def find_running(self, _state_dir: Any) -> Any:
+        return self.running
+
+    def client_endpoint(self, listen: str) -> str:
+        return f"http://{listen}"
+
+    def move(self, state_dir: Any, endpoint: str) -> None:
+        self.calls.append(("move", state_dir, endpoint))
+
     def up(self, settings: Any, config_path: Any, address: Any, report: Any) -> Any:
         name = (*settings.models, *settings.llms)[0].name
         self.calls.append(("up", name, config_path, address))
@@ -152,7 +161,7 @@ def test_a_second_up_applies_the_difference(
     launch.running = fake.endpoint
     fake.refusal = 200, '{"changes": ["model [x] added", "pool default: 2 → 3 workers"]}'
     done = run("up", "c.yaml")
-    assert launch.calls == []
+    assert [call[0] for call in launch.calls] == ["move"]
     ((method, path, document),) = fake.requests
     assert (method, path) == ("POST", "/mesh/v1/apply")
     assert document == json.loads(json.dumps(config.document(config.load(tmp_path / "c.yaml"))))
@@ -236,4 +245,4 @@ def test_down_ends_a_named_mesh(launch: Any, run: conftest.Run, home: Any) -> No
 
 def test_down_without_a_running_mesh(launch: Any, run: conftest.Run) -> None:
     done = run("down")
-    assert (done.exit_code, done.stdout, launch.calls) == (0, "no mesh is running\n", [])
+    assert (done.exit_code, done.stdout, launch.calls) == (3, "no mesh is running\n", [])

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,14 @@ from meshserve.launch import lifecycle, mesh_file
 from tests.launch import conftest
 
 ADMIN_KEY = "gateway: {keys: [{client: a, key: plain}, {client: b, key: k, admin: true}]}\n"
-CATCH_SIGTERM = (
-    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
-    "print(flush=True); signal.pause()"
-)
+HOLD_UNTIL_SIGTERM = """
+import pathlib, signal, sys
+from meshserve.launch import state_lock
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+with state_lock.held(pathlib.Path(sys.argv[1])):
+    print(flush=True)
+    signal.pause()
+"""
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ CATCH_SIGTERM = (
     ],
 )
 def test_the_endpoint_of_a_mesh_follows_from_its_listen_address(listen: str, endpoint: str) -> None:
-    assert lifecycle._client_endpoint(listen) == endpoint
+    assert lifecycle.client_endpoint(listen) == endpoint
 
 
 @pytest.mark.parametrize(
@@ -74,14 +79,40 @@ def test_no_llm_is_starting_where_the_mesh_gives_no_status(
 # Down
 
 
-def test_down_ends_the_process_that_holds_the_mesh(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CATCH_SIGTERM]
+@contextlib.contextmanager
+def holder(state_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the state directory until SIGTERM, and then ends with 7."""
+    command = [sys.executable, "-c", HOLD_UNTIL_SIGTERM, str(state_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        mesh_file.write(tmp_path, mesh_file.MeshFile("http://h:1", process.pid))
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("is_noted", [True, False], ids=["ready", "starting"])
+def test_down_ends_the_process_that_holds_the_mesh(tmp_path: Path, is_noted: bool) -> None:
+    with holder(tmp_path) as process:
+        if is_noted:
+            # Its gateway does not answer, and the noted process is another one.
+            mesh_file.write(tmp_path, mesh_file.MeshFile("http://127.0.0.1:1", os.getpid()))
+        running = lifecycle.find_running(tmp_path)
+        assert running == ("http://127.0.0.1:1" if is_noted else running)
+        assert running is not None
         lifecycle.down(tmp_path, None)
         assert process.wait() == 7
+    assert lifecycle.find_running(tmp_path) is None
+
+
+def test_down_signals_no_process_but_the_holder(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        mesh_file.write(tmp_path, mesh_file.MeshFile("http://127.0.0.1:1", other.pid))
+        assert lifecycle.find_running(tmp_path) is None
+        lifecycle.down(tmp_path, None)
+        assert other.poll() is None
+        other.communicate(b"\n")
     assert mesh_file.read(tmp_path) is None
 
 
@@ -119,6 +150,13 @@ def test_a_refused_down_raises_the_reason_and_keeps_the_file(
     mesh_file.write(tmp_path, mesh_file.MeshFile(mesh.endpoint))
     with pytest.raises(errors.MeshError, match="no credentials"):
         lifecycle.down(tmp_path, None)
+    assert mesh_file.read(tmp_path) is not None
+
+
+def test_a_mesh_that_began_meanwhile_keeps_its_file(tmp_path: Path) -> None:
+    mesh_file.write(tmp_path, mesh_file.MeshFile("http://127.0.0.1:1"))
+    with holder(tmp_path):
+        lifecycle._forget(tmp_path)
     assert mesh_file.read(tmp_path) is not None
 
 

@@ -25,6 +25,15 @@ def test_an_unreadable_file_is_none(tmp_path: Path, text: str) -> None:
     assert mesh_file.read(tmp_path) is None
 
 
+def test_the_endpoint_of_a_mesh_moves(tmp_path: Path) -> None:
+    mesh_file.move(tmp_path, "http://h:2")
+    assert mesh_file.read(tmp_path) is None
+    mesh_file.write(tmp_path, mesh_file.MeshFile("http://h:1", 7, "/c.yaml"))
+    for endpoint in ("http://h:1", "http://h:2"):
+        mesh_file.move(tmp_path, endpoint)
+        assert mesh_file.read(tmp_path) == mesh_file.MeshFile(endpoint, 7, "/c.yaml")
+
+
 def test_removing_a_missing_file_is_no_error(tmp_path: Path) -> None:
     mesh_file.write(tmp_path, mesh_file.MeshFile("http://h:1"))
     for _ in range(2):
