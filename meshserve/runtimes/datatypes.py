@@ -40,14 +40,13 @@ def datatype_of(dtype: np.dtype) -> str | None:
 def to_wire(values: object) -> np.ndarray:
     """Return a model's output as an array of the same shape that has a datatype.
 
-    Texts become objects of type `bytes`, sparse matrices dense, numbers that lie as objects plain
-    ones. Raises ModelRaised for values that no datatype covers, texts among numbers included.
+    Texts become objects of type `bytes`, sparse matrices dense, tensors of torch arrays (bfloat16
+    as float32), numbers that lie as objects plain ones. Raises ModelRaised for values that no
+    datatype covers: None, masked values, and texts among numbers included.
     """
-    to_dense = getattr(values, "toarray", None)
-    try:
-        array = np.asarray(to_dense() if to_dense else values)
-    except ValueError as error:
-        raise errors.ModelRaised(f"the model gave values that form no tensor: {error}") from None
+    array = _to_array(values)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "O":
         array = _of_objects(array)
     if array.dtype.kind in "USO":
@@ -57,6 +56,36 @@ def to_wire(values: object) -> np.ndarray:
             f"the model gave values of type {array.dtype}, which the protocol has no datatype for"
         )
     return array
+
+
+def _to_array(values: object) -> np.ndarray:
+    """Return values as an array of any dtype, texts that came in lists as objects."""
+    if values is None:
+        raise errors.ModelRaised("the model gave None where a tensor belongs")
+    if np.ma.is_masked(values):
+        raise errors.ModelRaised("the model gave masked values: fill them (`.filled(…)`)")
+    try:
+        if isinstance(values, np.ndarray):
+            return np.asarray(values)
+        array = np.asarray(_to_plain(values))
+        # The fixed-width dtypes of numpy drop zeros at the end, and print numbers among texts.
+        return np.asarray(values, np.object_) if array.dtype.kind in "US" else array
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise errors.ModelRaised(f"the model gave values that form no tensor: {error}") from None
+
+
+def _to_plain(values: Any) -> object:
+    """Return what numpy makes an array of: a sparse matrix dense, a tensor of torch without grad.
+
+    Known by their methods, because importing the libraries takes seconds.
+    """
+    if hasattr(values, "toarray"):
+        return values.toarray()
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu().to_dense().resolve_conj().resolve_neg()
+    # numpy has no bfloat16; float32 holds each of its values.
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def _of_objects(array: np.ndarray) -> np.ndarray:
@@ -81,6 +110,23 @@ def _plain_numbers(values: list[Any], *, has_gaps: bool) -> np.ndarray:
         return np.array(values, dtype=np.float64 if has_gaps else None)
     except OverflowError:
         return np.array(values, dtype=np.object_)
+
+
+def writable(array: np.ndarray) -> np.ndarray:
+    """Return the array, or a copy of the same shape and dtype if it can't be written.
+
+    The classes of users change what they get.
+    """
+    return array if array.flags.writeable else array.copy()
+
+
+def owned(array: np.ndarray, given: object) -> np.ndarray:
+    """Return an output of the same shape and dtype that later runs don't change.
+
+    `given` is what a class gave, from which the array was made. A class may use its buffers again
+    while the answer is still being sent.
+    """
+    return array.copy() if array is given or array.base is not None else array
 
 
 def to_bytes(array: np.ndarray) -> np.ndarray:

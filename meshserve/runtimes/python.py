@@ -127,7 +127,8 @@ class PythonModel(model_runtime.LoadedModel):
     def _call(
         self, inputs: Mapping[str, np.ndarray], details: model_runtime.RequestDetails
     ) -> Mapping[str, object]:
-        arguments = (dict(inputs), details) if self._sees_request else (dict(inputs),)
+        own = {name: datatypes.writable(array) for name, array in inputs.items()}
+        arguments = (own, details) if self._sees_request else (own,)
         answer = self._code.run(errors.ModelRaised, self._user.predict, *arguments)
         if isinstance(answer, model_runtime.AnswerTensors):
             return answer
@@ -139,7 +140,7 @@ class PythonModel(model_runtime.LoadedModel):
         own = self._own_names[name]
         if own not in answer:
             raise errors.ModelRaised(f"{self._code.file.name}: predict did not return {own!r}")
-        array = datatypes.to_wire(answer[own])
+        array = datatypes.owned(datatypes.to_wire(answer[own]), answer[own])
         datatype = self._datatypes[name]
         if array.dtype != datatypes.NUMPY_TYPES[datatype]:
             raise errors.ModelRaised(

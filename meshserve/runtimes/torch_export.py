@@ -9,7 +9,8 @@ import math
 import pickle
 import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def open_program(
         tuple(_spec_of(name, value) for name, value in zip(names, inputs, strict=True)),
         spec.outputs or tuple(_spec_of(name, value) for name, value in own_outputs),
         _rows_max(program, inputs),
+        is_stateless=not _changes_state(program),
         sizes_of=functools.partial(
             _allowed_sizes, dict(zip(names, inputs, strict=True)), program.range_constraints
         ),
@@ -210,6 +212,50 @@ def _with_declared_inputs(
             names[own]: shape for own, shape in sizes_of(rows, size).items()
         },
     )
+
+
+def _changes_state(program: Any) -> bool:
+    """Return whether an operator may write to a parameter, a buffer or a constant."""
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        return True
+    state = {
+        *signature.inputs_to_parameters,
+        *signature.inputs_to_buffers,
+        *signature.inputs_to_lifted_tensor_constants,
+    }
+    return any(
+        argument.alias_info is not None
+        and argument.alias_info.is_write
+        and _may_be_state(value, state)
+        for node in program.graph.nodes
+        if (schema := _schema(node)) is not None
+        for argument, value in _named(schema.arguments, node)
+    )
+
+
+def _schema(node: Any) -> Any:
+    return getattr(node.target, "_schema", None) if node.op == "call_function" else None
+
+
+def _named(arguments: Sequence[Any], node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each argument of an operator with what the node gives for it."""
+    yield from zip(arguments, node.args, strict=False)
+    for argument in arguments:
+        if argument.name in node.kwargs:
+            yield argument, node.kwargs[argument.name]
+
+
+def _may_be_state(value: Any, state: AbstractSet[str]) -> bool:
+    """Return whether a node's result may be one of the named tensors, or a view of one."""
+    if getattr(value, "name", None) in state:
+        return True
+    if getattr(value, "op", "placeholder") == "placeholder":
+        return False
+    schema = _schema(value)
+    if schema is not None and all(result.alias_info is None for result in schema.returns):
+        return False
+    return any(_may_be_state(source, state) for source in value.all_input_nodes)
 
 
 def _check_no_pickles(torch: Any, file: Path) -> None:

@@ -29,8 +29,9 @@ class TorchProgram:
 
     `call` takes one tensor for each of `inputs`, in that order. `outputs` are as the file says,
     empty if it doesn't. `rows_max` bounds the first dimension; None for any number of rows.
-    `is_pure`: a run changes nothing of the module but its tensors. `weights` are the module's
-    tensors that lie in a mapped file. `sizes_of` gives shapes of the inputs that the file allows.
+    `is_pure`: a run changes nothing of the module but its tensors. `is_stateless`: it does not
+    change those either. `weights` are the module's tensors that lie in a mapped file. `sizes_of`
+    gives shapes of the inputs that the file allows.
     """
 
     module: Any
@@ -39,6 +40,7 @@ class TorchProgram:
     outputs: tuple[model.TensorSpec, ...] = ()
     rows_max: int | None = None
     is_pure: bool = True
+    is_stateless: bool = True
     weights: mapped_weights.MappedTensors | None = None
     sizes_of: probing.SizesOf | None = None
 
@@ -66,10 +68,12 @@ class TorchModel(model_runtime.LoadedModel):
         self._still_read: list[Any] = []
         self._weights = program.weights
         self._is_pure = program.is_pure
+        self._is_stateless = program.is_stateless
 
-    def _capabilities(self, _program: TorchProgram) -> model_runtime.Capabilities:
-        # Modules without gradients may be called by several threads.
-        return model_runtime.Capabilities(is_reentrant=True)
+    def _capabilities(self, program: TorchProgram) -> model_runtime.Capabilities:
+        # Several threads may call a module without gradients, unless it writes to its own tensors:
+        # one run would then read what another has written.
+        return model_runtime.Capabilities(is_reentrant=program.is_stateless)
 
     def predict(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
@@ -133,6 +137,8 @@ class TorchModel(model_runtime.LoadedModel):
         """
         if not self._is_pure:
             return "a run changes attributes of the module"
+        if not self._is_stateless:
+            return "a run changes tensors of the module"
         feeds = [row_proof.several_rows(probe, rows) for rows in row_rules.ROWS]
         first, second = (
             [self._tensor(feed[name], is_bf16) for name, is_bf16 in self._inputs] for feed in feeds
@@ -171,6 +177,9 @@ class TorchModel(model_runtime.LoadedModel):
         if plain.dtype == self._torch.bfloat16:
             self._bf16_outputs.add(name)
             plain = plain.view(self._torch.uint16)
+        if not self._is_stateless:
+            # The tensor may be one of the module's, which the next run writes to.
+            plain = plain.clone()
         return np.asarray(plain.numpy())
 
     def with_bf16(self, outputs: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
@@ -210,7 +219,7 @@ class MappedModel(TorchModel):
         assert program.weights is not None, "a program without mapped weights"
         return replace(
             super()._capabilities(program),
-            can_detach=program.is_pure and program.weights.is_all,
+            can_detach=program.is_pure and program.is_stateless and program.weights.is_all,
             mapped_bytes=program.weights.mapped_bytes,
         )
 

@@ -8,8 +8,10 @@ the archive: {"inputs": [{"name", "datatype", "shape"}], "outputs": […]}, save
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ _HOW_TO_DECLARE = (
     '\'{"inputs": [{"name": …, "datatype": …, "shape": […]}]}\'}'
 )
 
+_VIEW = re.compile(r"\w\([a-z*]")
+"""A return value of a schema that shares its memory with an argument."""
+
+_UNKNOWN_SOURCES = frozenset({"prim::GetAttr", "prim::Param", "prim::If", "prim::Loop"})
+"""Kinds of nodes whose results are tensors of the module, or any that reach a branch or loop."""
+
 _CHANGEABLE = frozenset({"ListType", "DictType", "AnyType"})
 
 
@@ -36,7 +44,14 @@ def open_program(
     inputs, outputs = _declared(file, spec)
     signatures.check_specs(inputs, "input")
     call = _call(module, inputs)
-    return torch_model.TorchProgram(module, call, inputs, outputs, is_pure=_is_pure(module))
+    return torch_model.TorchProgram(
+        module,
+        call,
+        inputs,
+        outputs,
+        is_pure=_is_pure(module),
+        is_stateless=not _changes_module(torch, module),
+    )
 
 
 def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]:
@@ -105,6 +120,65 @@ def _is_pure(module: Any) -> bool:
         node.output().type().kind() for node in graph.findAllNodes("prim::GetAttr", recurse=True)
     }
     return not graph.findAllNodes("prim::SetAttr", recurse=True) and not kinds & _CHANGEABLE
+
+
+def _changes_module(torch: Any, module: Any) -> bool:
+    """Return whether a run may set an attribute of the module, or write to a tensor or list of it.
+
+    Operators mark what they write to by `!` in their schema, as in `Tensor(a!) self`.
+    """
+    graph = _evaluation_graph(torch, module)
+    if graph.findAllNodes("prim::SetAttr", recurse=True):
+        return True
+    given = {value.debugName() for value in graph.inputs()}
+    return any(
+        argument.alias_info is not None
+        and argument.alias_info.is_write
+        and _may_be_state(value, given)
+        for node in _nodes(graph)
+        if "!" in node.schema()
+        for argument, value in zip(
+            # A private function too: nodes have their schema as text alone.
+            torch._C.parse_schema(node.schema()).arguments,  # noqa: SLF001
+            node.inputs(),
+            strict=False,
+        )
+    )
+
+
+def _evaluation_graph(torch: Any, module: Any) -> Any:
+    """Return the graph without the branches that only training takes: a batch norm counts there."""
+    graph = module.inlined_graph
+    for node in graph.findAllNodes("prim::GetAttr", recurse=True):
+        if node.s("name") == "training":
+            constant = graph.insertConstant(False)  # noqa: FBT003 a value
+            constant.node().moveBefore(next(iter(graph.nodes())))
+            node.output().replaceAllUsesWith(constant)
+    # A private function of the pinned torch; the public `freeze` copies all weights.
+    torch._C._jit_pass_constant_propagation(graph)  # noqa: SLF001
+    return graph
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    """Yield every node of a graph, those of its branches and loops too."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _may_be_state(value: Any, given: AbstractSet[str]) -> bool:
+    """Return whether a value may be a tensor of the module or a view of one."""
+    if value.debugName() in given:
+        return False
+    node = value.node()
+    if node.kind() in _UNKNOWN_SOURCES:
+        return True
+    _, has_schema, returned = node.schema().rpartition("->")
+    # An operator that returns a view names what it is a view of, as in `Tensor(a)`.
+    if has_schema and not _VIEW.search(returned):
+        return False
+    return any(_may_be_state(source, given) for source in node.inputs())
 
 
 def _declared(

@@ -82,11 +82,12 @@ class UserLoop:
 
 
 async def _guarded(awaitable: Awaitable[T]) -> T:
-    """Await; SystemExit becomes a RuntimeError, because asyncio lets it end the whole loop."""
+    """Await; what asyncio lets end the whole loop becomes a RuntimeError."""
     try:
         return await awaitable
-    except SystemExit as error:
-        raise RuntimeError(f"the code asked to end its process: SystemExit: {error}") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        kind = type(error).__name__
+        raise RuntimeError(f"the code asked to end its process: {kind}: {error}") from error
 
 
 async def _end_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from meshserve import errors
 from meshserve.core.values import model
@@ -76,3 +77,64 @@ def test_bytes_become_texts_where_they_are() -> None:
 def test_no_texts_are_no_texts() -> None:
     empty = np.empty((0, 2), dtype=object)
     assert datatypes.to_bytes(empty).shape == datatypes.to_texts(empty).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([b"a\0", b"bc\0\0"], [b"a\0", b"bc\0\0"]),
+        ((["a\0"], ["é"]), [[b"a\0"], ["é".encode()]]),
+        (b"\0\0", b"\0\0"),
+        ("é", "é".encode()),
+    ],
+    ids=["bytes", "texts in a tuple", "one of bytes", "one text"],
+)
+def test_bytes_and_texts_keep_their_zeros(values: Any, expected: Any) -> None:
+    assert datatypes.to_wire(values).tolist() == expected
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [np.nan, "a"], [None, "a"], [[1.5], ["x"]]], ids=str)
+def test_numbers_among_texts_are_refused_in_lists_too(values: Any) -> None:
+    with pytest.raises(errors.ModelRaised, match="no datatype for"):
+        datatypes.to_wire(values)
+
+
+def test_nothing_is_no_number() -> None:
+    with pytest.raises(errors.ModelRaised, match="None where a tensor belongs"):
+        datatypes.to_wire(None)
+
+
+def test_masked_values_are_refused_and_the_rest_is_taken() -> None:
+    masked: Any = np.ma.MaskedArray
+    numbers = np.array([-1.0, 2.0])
+    with pytest.raises(errors.ModelRaised, match="masked"):
+        datatypes.to_wire(masked(numbers, numbers < 0))
+    assert datatypes.to_wire(masked(numbers, numbers < -5)).tolist() == [-1, 2]
+
+
+def test_numbers_of_the_other_byte_order_are_the_same_numbers() -> None:
+    wire = datatypes.to_wire(np.array([1.5, -2], ">f4"))
+    assert wire.tolist() == [1.5, -2]
+    assert datatypes.datatype_of(wire.dtype) == "FP32"
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2, requires_grad=True),
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.ones(2).to_sparse(),
+        torch.fft.ifft(torch.tensor([2.0, 0]).to(torch.complex64)).conj().real,
+        torch.nn.Parameter(torch.ones(2)),
+    ],
+    ids=["grad", "bfloat16", "sparse", "conjugate", "parameter"],
+)
+def test_tensors_of_torch_are_arrays(tensor: Any) -> None:
+    wire = datatypes.to_wire(tensor)
+    expected = np.ones(2, np.float32)
+    np.testing.assert_array_equal(wire, expected, strict=True)
+
+
+def test_what_numpy_cannot_convert_is_the_model_s_fault() -> None:
+    with pytest.raises(errors.ModelRaised, match="form no tensor"):
+        datatypes.to_wire([torch.ones(2, requires_grad=True)])

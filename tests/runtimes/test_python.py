@@ -341,3 +341,49 @@ def test_a_class_that_does_not_ask_sees_nothing(tmp_path: Path, predict: str) ->
     loaded = load(tmp_path, source)
     assert not loaded.capabilities.needs_details
     assert loaded.predict({"x": np.ones(2, np.float32)}, ())["output"].tolist() == [1, 1]
+
+
+BUFFERED = """
+    import numpy as np
+
+    class Model:
+        inputs = [("x", "FP64", [-1, 3])]
+
+        def __init__(self):
+            self.buffer = np.zeros((64, 3))
+
+        def predict(self, inputs):
+            answer = self.buffer[:len(inputs["x"])]
+            np.multiply(inputs["x"], 2, out=answer)
+            return {"whole": answer, "part": answer[:, 0]}
+"""
+
+
+def test_an_answer_stays_when_the_class_uses_its_buffer_again(tmp_path: Path) -> None:
+    loaded = load(tmp_path, BUFFERED)
+    first = loaded.predict({"x": np.ones((2, 3))}, ())
+    loaded.predict({"x": np.full((2, 3), 5.0)}, ())
+    assert first["whole"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert first["part"].tolist() == [2, 2]
+
+
+def test_a_class_may_change_its_inputs(tmp_path: Path) -> None:
+    source = """
+        class Model:
+            inputs = [("x", "FP64", [-1, 3])]
+            def predict(self, inputs):
+                x = inputs["x"]
+                x[x < 0] = 0
+                return {"y": x}
+    """
+    loaded = load(tmp_path, source)
+    received = np.array([[-1.0, 2.0, -3.0]])
+    received.flags.writeable = False
+    assert loaded.predict({"x": received}, ())["y"].tolist() == [[0, 2, 0]]
+    assert received.tolist() == [[-1, 2, -3]]
+
+
+def test_a_class_that_returns_nothing_is_refused(tmp_path: Path) -> None:
+    source = "class Model:\n    def predict(self, inputs):\n        inputs['x'].sum(1)\n"
+    with pytest.raises(errors.LoadFailed, match="None where a tensor belongs"):
+        load(tmp_path, source, inputs=X)

@@ -86,3 +86,40 @@ def test_a_pickle_among_the_example_inputs_must_be_trusted(tmp_path: Path) -> No
     )
     with pytest.raises(errors.LoadFailed, match="sample_inputs"):
         contract.load(path)
+
+
+def test_a_program_that_writes_to_its_buffers_runs_one_request_at_a_time(tmp_path: Path) -> None:
+    class Total(torch.nn.Module):
+        total: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(1, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.total.copy_(x.sum(0, keepdim=True))
+            return self.total
+
+    loaded = contract.load(exported(tmp_path / "model.pt2", Total(), torch.ones(2, 3)))
+    assert not loaded.capabilities.is_reentrant
+    name = loaded.signature.inputs[0].name
+    first = loaded.predict({name: np.ones((2, 3), np.float32)}, ())["output"]
+    loaded.predict({name: np.full((2, 3), 4, np.float32)}, ())
+    assert first.tolist() == [[2, 2, 2]]
+
+
+def test_a_program_that_changes_what_it_made_runs_in_several_threads(tmp_path: Path) -> None:
+    class Changing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+            self.norm = torch.nn.BatchNorm1d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = torch.relu_(self.norm(self.linear(x)))
+            answer[:, 0] = 0
+            answer += self.linear.bias
+            return answer
+
+    loaded = contract.load(exported(tmp_path / "model.pt2", Changing(), torch.ones(2, 3)))
+    assert loaded.capabilities.is_reentrant

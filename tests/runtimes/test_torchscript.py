@@ -75,3 +75,97 @@ def test_an_argument_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
             scripted(tmp_path / "model.pt", Scaled()),
             inputs=(model.TensorSpec("x", "FP32", (-1,)),),
         )
+
+
+ROWS = model.TensorSpec("x", "FP32", (-1, 4))
+
+
+class Scratch(torch.nn.Module):
+    """Writes what it gives to a buffer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.nn.Buffer(torch.zeros(64, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.rows[: x.size(0)]
+        answer.copy_(x * 2)
+        return answer
+
+
+class Out(torch.nn.Module):
+    """Has an operator write to a buffer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.nn.Buffer(torch.zeros(64, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.rows[: x.size(0)]
+        torch.mul(x, 2, out=answer)
+        return answer
+
+
+class Counter(torch.nn.Module):
+    """Counts large inputs, in a branch that few inputs take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = torch.nn.Buffer(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() > 1e9):
+            self.count.add_(1)
+        return x + self.count
+
+
+class Last(torch.nn.Module):
+    """Keeps its newest input as an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = x
+        return self.last * 2
+
+
+class Plain(torch.nn.Module):
+    """Changes only its activations, and has what changes in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(inplace=True)
+        )
+        self.sequence = torch.nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activations = self.layers(x)
+        activations[:, 0] = 0
+        answer: torch.Tensor = self.sequence(activations.unsqueeze(1))[0]
+        return answer
+
+
+@pytest.mark.parametrize(
+    "module", [Scratch(), Out(), Counter(), Last()], ids=lambda m: type(m).__name__
+)
+def test_a_module_that_writes_to_itself_runs_one_request_at_a_time(
+    tmp_path: Path, module: torch.nn.Module
+) -> None:
+    loaded = contract.load(scripted(tmp_path / "model.pt", module), inputs=(ROWS,))
+    assert not loaded.capabilities.is_reentrant
+    first = loaded.predict({"x": np.ones((2, 4), np.float32)}, ())["output"]
+    kept = first.copy()
+    loaded.predict({"x": np.full((2, 4), 7, np.float32)}, ())
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("module", [Plain(), Cnn()], ids=lambda m: type(m).__name__)
+def test_a_module_that_leaves_itself_alone_runs_in_several_threads(
+    tmp_path: Path, module: torch.nn.Module
+) -> None:
+    inputs = (IMAGES,) if isinstance(module, Cnn) else (ROWS,)
+    loaded = contract.load(scripted(tmp_path / "model.pt", module), inputs=inputs)
+    assert loaded.capabilities.is_reentrant

@@ -47,6 +47,11 @@ async def exits_later() -> None:
     raise SystemExit(4)
 
 
+async def interrupts_later() -> None:
+    await asyncio.sleep(0)
+    raise KeyboardInterrupt
+
+
 def test_what_is_raised_reaches_the_caller_and_an_exit_ends_nothing(
     loop: user_loop.UserLoop,
 ) -> None:
@@ -56,6 +61,8 @@ def test_what_is_raised_reaches_the_caller_and_an_exit_ends_nothing(
         loop.call(exits)
     with pytest.raises(RuntimeError, match="SystemExit: 4"):
         loop.call(exits_later)
+    with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+        loop.call(interrupts_later)
     assert loop.call(lambda: 5) == 5
 
 
