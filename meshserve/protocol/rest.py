@@ -33,8 +33,7 @@ class RestCall:
 
 def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> RestCall:
     """Return the call in a body, without its model, which the URL names. Raises InvalidRequest."""
-    header = next((value for name, value in headers if name == LENGTH), None)
-    size = len(body) if header is None else _header_size(header, len(body))
+    size = json_bytes(headers, len(body))
     document = json_tensors.parse_object(body[:size])
     reader = _BinaryReader(body[size:])
     inputs: dict[str, inference.WireTensor] = {}
@@ -72,6 +71,12 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     is_binary = said.get("binary_data_output") is True
     binary = {name: value for name, value in requested.items() if isinstance(value, bool)}
     return RestCall(call, is_binary, binary)
+
+
+def json_bytes(headers: Iterable[error_responses.Header], size_bytes: int) -> int:
+    """Return the size of the JSON at the begin of a body of this size. Raises InvalidRequest."""
+    header = next((value for name, value in headers if name == LENGTH), None)
+    return size_bytes if header is None else _header_size(header, size_bytes)
 
 
 def _tensor_parameters(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import orjson
@@ -11,7 +11,6 @@ import orjson
 from meshserve import errors
 from meshserve.protocol import (
     classification,
-    compression,
     error_responses,
     http_protocol,
     inference,
@@ -21,7 +20,7 @@ from meshserve.protocol import (
     tf_serving,
     v1,
 )
-from meshserve.worker.http import worker_app
+from meshserve.worker.http import big_bodies, worker_app
 from meshserve.worker.models import model_host
 
 PREDICT = "predict"
@@ -35,6 +34,9 @@ VERBS = ("predict", "classify", "regress", "explain")
 
 READING = ("GET", "HEAD")
 
+Decoded = rest.RestCall | v1.PredictCall
+Encoded = TypeVar("Encoded")
+
 Get = Callable[[str, str, worker_app.InferenceRequest], Awaitable[http_protocol.Answer]]
 
 
@@ -47,6 +49,7 @@ class InferenceRest:
 
     def __init__(self, host: model_host.ModelHost) -> None:
         self._host = host
+        self._bodies = big_bodies.BigBodies()
         self._gets: dict[str, Get] = {
             "": self._metadata,
             "ready": self._ready,
@@ -84,19 +87,30 @@ class InferenceRest:
     async def _infer(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
-        body = compression.inflate(request.body, request.headers)
+        body = await self._bodies.inflate(request.body, request.headers)
         if rest.is_raw_binary(request.headers):
             description = await self._host.describe(name, version, request.expires_s)
             rest_call = rest.decode_raw_binary(body, description.signature)
         else:
-            rest_call = rest.decode_infer(body, request.headers)
+            rest_call = await self._bodies.run(
+                _work_bytes(body, request.headers), rest.decode_infer, body, request.headers
+            )
         call = rest_call.call
         call.model, call.version, call.headers = name, version, request.headers
         reply = await self._reply(call, request.expires_s)
         if call.classes:
             reply = classification.apply(reply, call.classes)
-        headers, body = rest.encode_infer(reply, rest_call)
+        headers, body = await self._encode(reply, rest.encode_infer, rest_call)
         return 200, headers, body
+
+    async def _encode(
+        self, reply: inference.InferReply, function: Callable[..., Encoded], decoded: Decoded
+    ) -> Encoded:
+        """Return what the function makes of the reply and the decoded request."""
+        # The inputs are as large as the body was, and no answer needs them.
+        decoded.call.inputs, decoded.call.source, decoded.call.headers = {}, None, ()
+        size_bytes, reply = big_bodies.answer_work(reply)
+        return await self._bodies.run(size_bytes, function, reply, decoded)
 
     async def _reply(self, call: inference.InferCall, expires_s: float) -> inference.InferReply:
         outcome = self._host.infer(call, expires_s)
@@ -199,13 +213,24 @@ class InferenceRest:
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
         description = await self._host.describe(name, version, request.expires_s)
-        body = compression.inflate(request.body, request.headers)
-        predicted = v1.decode_predict(body, description.signature)
+        body = await self._bodies.inflate(request.body, request.headers)
+        predicted = await self._bodies.run(
+            len(body), v1.decode_predict, body, description.signature
+        )
         # The version whose signature decoded the request must also answer it.
         predicted.call.model, predicted.call.version = name, description.id.version
         predicted.call.headers = request.headers
         reply = await self._reply(predicted.call, request.expires_s)
-        return 200, JSON_HEADERS, v1.encode_predict(reply, predicted)
+        return 200, JSON_HEADERS, await self._encode(reply, v1.encode_predict, predicted)
+
+
+def _work_bytes(body: bytes, headers: Sequence[http_protocol.Header]) -> int:
+    """Return the size that decides where a V2 body is decoded. Raises InvalidRequest."""
+    if len(body) < big_bodies.THREAD_BYTES_MIN:
+        return len(body)
+    # Binary tensors need no process: theirs is a short time, or one in Python's own loops.
+    binary_bytes = min(len(body), big_bodies.PROCESS_BYTES_MIN - 1)
+    return max(rest.json_bytes(headers, len(body)), binary_bytes)
 
 
 def _split_verb(last: str) -> tuple[str, str]:
