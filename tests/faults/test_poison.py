@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
+from meshserve import tasks
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from tests import support
@@ -188,7 +189,7 @@ async def test_a_model_that_ran_beside_it_is_answered_and_goes_on(
     beside = [name for name in names if mesh.model(name)["worker"] == home]
     assert beside, "chance has put all models on other workers"
     before = restarts(mesh)
-    slow = [asyncio.ensure_future(ask_rest(mesh, name, POISON)) for name in beside]
+    slow = [tasks.spawn(ask_rest(mesh, name, POISON), name) for name in beside]
     await asyncio.sleep(0.5)
     assert (await ask_rest(mesh, "culprit", POISON))[0] == "424"
     for status, answer in await asyncio.gather(*slow):
