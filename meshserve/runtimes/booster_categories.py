@@ -6,7 +6,6 @@ no split knows, and every row would silently get the same score.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import orjson
 
 from meshserve import errors
-from meshserve.runtimes import categories, tabular
+from meshserve.runtimes import categories, tabular, xgboost_texts
 
 OPTION = "categorical_columns"
 """The option that names the columns of a LightGBM frame's categories, where the file does not."""
@@ -52,8 +51,8 @@ class BoosterCategories:
         return tabular.ColumnForm(datatypes, self.encode_columns)
 
     def samples(self) -> dict[int, Sequence[Any]]:
-        """Return some categories of each column, by position."""
-        return {place: column.values[:1] for place, column in self.codes.items() if column.values}
+        """Return a category of each column that has some, by position."""
+        return {place: (column.example,) for place, column in self.codes.items() if column.values}
 
 
 def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | None:
@@ -122,38 +121,34 @@ def of_xgboost(learner: Mapping[str, Any]) -> BoosterCategories | None:
     """Return the categories in the parsed file of an XGBoost model, or None if it has none.
 
     XGBoost keeps them since 3.1; the trees of older files know codes, and nothing knows values.
+    Raises LoadFailed if the file has too little of the texts of a column.
     """
     booster = learner["gradient_booster"]
     kept = booster.get("gbtree", booster).get("model", {}).get("cats", {}).get("enc", [])
     names = [str(name) for name in learner.get("feature_names", [])]
     names = names or [f"f{place}" for place in range(len(kept))]
     codes = {
-        place: categories.CategoryCodes(names[place], values, is_strict=True, shorten=_shorten)
-        for place, values in enumerate(map(_values, kept))
-        if values
+        place: _codes_of_xgboost(names[place], column)
+        for place, column in enumerate(kept)
+        if len(column["values"])
     }
     return BoosterCategories(tuple(names), codes) if codes else None
 
 
-def _values(kept: Mapping[str, Any]) -> list[str | float]:
-    """Return the categories of one column; texts lie in one run of bytes."""
+def _codes_of_xgboost(name: str, kept: Mapping[str, Any]) -> categories.CategoryCodes:
     if "offsets" not in kept:
-        return list(np.asarray(kept["values"]).tolist())
+        return categories.CategoryCodes(name, np.asarray(kept["values"]).tolist(), is_strict=True)
     raw = np.asarray(kept["values"], dtype=np.int64).astype(np.uint8).tobytes()
-    offsets = np.asarray(kept["offsets"], dtype=np.int64).tolist()
-    return [_text(raw[start:end]) for start, end in itertools.pairwise(offsets)]
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="surrogateescape")
-
-
-def _shorten(text: str) -> str:
-    """Return what XGBoost keeps of a category: as many bytes as the text has characters.
-
-    It takes the length of the one for that of the other, when it trains and when it predicts.
-    """
-    return _text(text.encode(errors="surrogateescape")[: len(text)])
+    texts = xgboost_texts.KeptTexts(raw, np.asarray(kept["offsets"], dtype=np.int64).tolist())
+    example = texts.example()
+    if example is None:
+        raise errors.LoadFailed(
+            f"the file has too little of the categories of column {name!r}: XGBoost cuts texts "
+            f"with characters beyond ASCII; train it with other texts or with numbers"
+        )
+    return categories.CategoryCodes(
+        name, texts.names, is_strict=True, find_code=texts.find_code, example=example
+    )
 
 
 def of_estimator(fitted: Any, columns: Sequence[str] = ()) -> BoosterCategories | None:

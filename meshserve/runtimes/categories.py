@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,11 @@ class CategoryCodes:
     """The categories of one column in the order of their codes, which count from 0.
 
     `is_strict`: the library refuses values outside the categories; else they are missing values.
-    `shorten` is what the library makes of a text before it compares it with the categories.
+    `find_code` returns the code of a text, where the library's file does not tell all its texts,
+    and `example` is one that has a code. The default is the first value; without values, None.
     """
 
-    __slots__ = ("_codes", "_shorten", "column", "is_strict", "values")
+    __slots__ = ("_codes", "_find_code", "column", "example", "is_strict", "values")
 
     def __init__(
         self,
@@ -27,13 +29,15 @@ class CategoryCodes:
         values: Sequence[str | float | bool],
         *,
         is_strict: bool = False,
-        shorten: Callable[[str], str] | None = None,
+        find_code: Callable[[str], int | None] | None = None,
+        example: str | None = None,
     ) -> None:
         self.column = column
         self.values = tuple(values)
         self.is_strict = is_strict
-        self._shorten = shorten
-        self._codes = {value: float(code) for code, value in enumerate(self.values)}
+        self.example = next(iter(self.values), None) if example is None else example
+        self._codes: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
+        self._find_code: Callable[[Any], int | None] = find_code or self._codes.get
 
     @property
     def is_text(self) -> bool:
@@ -50,10 +54,8 @@ class CategoryCodes:
             item.decode(errors="surrogateescape") if isinstance(item, bytes) else item
             for item in cells.tolist()
         ]
-        keys = items
-        if self._shorten is not None:
-            keys = [self._shorten(item) if isinstance(item, str) else item for item in items]
-        encoded = np.array([self._codes.get(key, np.nan) for key in keys], np.float64)
+        codes = [self._find_code(item) for item in items]
+        encoded = np.array([np.nan if code is None else code for code in codes], np.float64)
         for place in np.flatnonzero(np.isnan(encoded)).tolist():
             self._check_unknown(items[place])
         return encoded

@@ -51,3 +51,9 @@ def test_only_columns_with_categories_change() -> None:
     )
     with pytest.raises(errors.InvalidRequest, match="column 't' takes numbers, texts came"):
         categories.encode_columns(columns, ["x", "t"], {})
+
+
+def test_a_column_without_categories_has_gaps_alone() -> None:
+    column = categories.CategoryCodes("c", [])
+    assert column.example is None
+    np.testing.assert_array_equal(column.encode(np.array([1.0, np.nan])), [np.nan, np.nan])
