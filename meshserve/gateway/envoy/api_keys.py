@@ -14,6 +14,9 @@ from meshserve.gateway.envoy import Json
 FILTER = "envoy.filters.http.api_key_auth"
 CLIENT_HEADER = "x-mesh-client"
 KEY_HEADERS = ("authorization", "x-api-key")
+# Schemes are case-insensitive (RFC 9110, 11.1), but the filter strips only `Bearer ` from a key. The
+# two other spellings that clients use are therefore keys of their own.
+SCHEMES = ("", "bearer ", "BEARER ")
 API_KEYS = "type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 API_KEYS_ROUTE = (
     "type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute"
@@ -65,8 +68,13 @@ def _admins_only(keys: Sequence[snapshots.ApiKey]) -> Json:
 
 
 def _rule(clients: dict[str, str]) -> Json:
+    credentials = [
+        {"key": f"{scheme}{key}", "client": client}
+        for key, client in clients.items()
+        for scheme in SCHEMES
+    ]
     return {
         "@type": API_KEYS_ROUTE,
-        "credentials": [{"key": key, "client": client} for key, client in clients.items()],
+        "credentials": credentials,
         "forwarding": {"header": CLIENT_HEADER},
     }

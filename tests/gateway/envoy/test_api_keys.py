@@ -51,7 +51,8 @@ async def test_managing_needs_an_admins_key() -> None:
 @pytest.mark.parametrize("key", ["shop-key", "ops-key", "ops-reading-key"])
 async def test_a_key_lets_its_client_predict(guarded: conftest.Mesh, key: str) -> None:
     client = key.partition("-")[0]
-    for metadata in (bearer(key), [("x-api-key", key)]):
+    schemes = [[("authorization", f"{scheme} {key}")] for scheme in ("bearer", "BEARER")]
+    for metadata in (bearer(key), *schemes, [("x-api-key", key)]):
         headers = (
             await guarded.call(
                 first_field(b"iris"), metadata=[*metadata, ("x-mesh-client", "forged")]
