@@ -14,8 +14,8 @@ from meshserve.gateway.envoy import Json
 FILTER = "envoy.filters.http.api_key_auth"
 CLIENT_HEADER = "x-mesh-client"
 KEY_HEADERS = ("authorization", "x-api-key")
-# Schemes are case-insensitive (RFC 9110, 11.1), but the filter strips only `Bearer ` from a key. The
-# two other spellings that clients use are therefore keys of their own.
+# Schemes are case-insensitive (RFC 9110, 11.1), but the filter strips only `Bearer ` from a key.
+# The two other spellings that clients use are therefore keys of their own.
 SCHEMES = ("", "bearer ", "BEARER ")
 API_KEYS = "type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 API_KEYS_ROUTE = (

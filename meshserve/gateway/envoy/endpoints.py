@@ -14,12 +14,12 @@ MODEL_METHODS = (
     paths.MODEL_METADATA,
     paths.MODEL_CONFIG,
 )
-SIDECAR_METHODS = (
+QUICK_METHODS = (
     paths.SERVER_LIVE,
     paths.SERVER_READY,
     paths.SERVER_METADATA,
-    paths.MODEL_STREAM_INFER,
 )
+SIDECAR_METHODS = (*QUICK_METHODS, paths.MODEL_STREAM_INFER)
 CONTROLLER_METHODS = (
     paths.REPOSITORY_INDEX,
     paths.REPOSITORY_MODEL_LOAD,
@@ -43,6 +43,7 @@ class Target:
     """The cluster behind a path, where the script looks for the model's name, and who may call.
 
     `is_whole_path`: nothing below the path is served. `is_openai`: the prefix `/openai` is removed.
+    `timeout_s` bounds the wait for the answer once the whole request is there; 0 does not.
     """
 
     cluster: str
@@ -51,6 +52,7 @@ class Target:
     is_grpc: bool = False
     is_whole_path: bool = False
     is_openai: bool = False
+    timeout_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ GENERATE = Target(clusters.CONTROLLER, lua_filter.NameSource.LLM)
 SMALL_LISTING = Target(clusters.CONTROLLER, lua_filter.NameSource.NONE)
 """The target of KServe's listing of small models."""
 
+QUICK_TIMEOUT_S = 5
+"""A bound for calls that the sidecar answers from memory. gRPC's server never answers those that
+end without a message."""
+
 _SIDECAR_GRPC = Target(clusters.NODE_GRPC, lua_filter.NameSource.NONE, is_grpc=True)
 
 
@@ -88,6 +94,10 @@ def targets(default_cluster: str) -> Targets:
     exact = {
         **dict.fromkeys(MODEL_METHODS, worker),
         **dict.fromkeys(SIDECAR_METHODS, _SIDECAR_GRPC),
+        **dict.fromkeys(QUICK_METHODS, replace(_SIDECAR_GRPC, timeout_s=QUICK_TIMEOUT_S)),
+        paths.HEALTH_CHECK: replace(
+            _SIDECAR_GRPC, level=api_keys.AccessLevel.OPEN, timeout_s=QUICK_TIMEOUT_S
+        ),
         **dict.fromkeys(CONTROLLER_METHODS, controller),
         paths.MODEL_STATISTICS: STATISTICS,
         paths.V2_STATISTICS: Target(clusters.CONTROLLER, lua_filter.NameSource.NONE),

@@ -55,8 +55,8 @@ MESSAGES = {
     "%METADATA(VIRTUAL_HOST:meshserve:request_bytes_max)% bytes (gateway.request_bytes_max)",
     503: "nobody can answer this now: %LOCAL_REPLY_BODY%",
 }
-# RESOURCE_EXHAUSTED; Envoy's own code for 413 would be UNKNOWN.
-GRPC_CODES = {413: "8"}
+# RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED; Envoy's own codes would be UNKNOWN and UNAVAILABLE.
+GRPC_CODES = {413: "8", 504: "4"}
 IS_CALL = matchers.has_header("content-type", {"prefix": "application/grpc"})
 # The answer of a script, which has its final form already.
 SCRIPT_ANSWER: Json = {

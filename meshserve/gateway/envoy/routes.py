@@ -151,7 +151,10 @@ def _target_route(
     snap: snapshots.GatewaySnapshot, target: endpoints.Target, path: str = ""
 ) -> Json:
     match: Json = {"path": path} if target.is_whole_path else {"prefix": "/"}
-    return _route(snap, target.cluster, is_openai=target.is_openai) | {
+    route = _route(snap, target.cluster, is_openai=target.is_openai)
+    if target.timeout_s:
+        cast("Json", route["route"])["timeout"] = f"{target.timeout_s}s"
+    return route | {
         "match": match | ({"grpc": {}} if target.is_grpc else {}),
         "typed_per_filter_config": _filters(snap, target),
     }

@@ -124,7 +124,7 @@ async def test_many_calls_at_once_need_no_luck(shared_mesh: conftest.Mesh) -> No
     assert len(answers) == 1200
 
 
-def test_a_deadline_is_told_in_the_words_of_grpc() -> None:
+async def test_a_deadline_is_told_in_the_words_of_grpc() -> None:
     # Triton's clients look for them in the message.
     for status in (408, 504):
         assert listener.MESSAGES[status].startswith("Deadline Exceeded: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import grpc
@@ -9,7 +10,8 @@ import pytest
 
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import snapshots
-from meshserve.gateway.envoy import routes
+from meshserve.gateway.envoy import endpoints, routes
+from meshserve.protocol import paths
 from tests.gateway import conftest
 from tests.gateway.conftest import INFER, first_field, member
 
@@ -170,3 +172,21 @@ async def test_pools_and_routes_change_without_closing_a_connection(mesh: confte
 async def test_keys_are_not_in_the_listener(shared_mesh: conftest.Mesh) -> None:
     with_keys = replace(shared_mesh.snapshot, keys=(snapshots.ApiKey("bob", "secret"),))
     assert "secret" in text(with_keys)
+
+
+@pytest.mark.slow
+async def test_calls_to_the_sidecar_without_a_message_end(shared_mesh: conftest.Mesh) -> None:
+    """No deadline comes with them."""
+    ends = [
+        shared_mesh.channel.stream_unary(path)(iter(())).code()
+        for path in (paths.HEALTH_CHECK, *endpoints.QUICK_METHODS)
+    ]
+    async with asyncio.timeout(6 * endpoints.QUICK_TIMEOUT_S):
+        codes = await asyncio.gather(*ends)
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * len(ends)
+
+
+async def test_streams_of_the_sidecar_have_no_timeout() -> None:
+    targets = endpoints.targets("pool-default")
+    streams = [targets.exact[paths.MODEL_STREAM_INFER], targets.under[paths.HEALTH]]
+    assert [target.timeout_s for target in streams] == [0, 0]
