@@ -60,6 +60,12 @@ class CategoryCodes:
             self._check_unknown(items[place])
         return encoded
 
+    def refuse_unlisted(self, items: Sequence[object]) -> None:
+        """Raise InvalidRequest for what a frame with these categories would take for a gap."""
+        for item in items:
+            if item not in self._codes:
+                self._check_unknown(item)
+
     def _check_unknown(self, value: object) -> None:
         if value is None or value != value:  # noqa: PLR0124 NaN alone is unlike itself
             return

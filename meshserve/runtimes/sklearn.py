@@ -318,6 +318,7 @@ def _frame(
         }
     )
     for name, column in codes.items():
+        column.refuse_unlisted(frame[name].tolist())
         frame[name] = library.Categorical(frame[name], categories=list(column.values))
     return frame
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import orjson
 import pandas as pd
 import pytest
 import xgboost
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -102,6 +105,30 @@ def test_a_text_that_two_cut_ones_can_be_is_refused() -> None:
     for text in "éö":
         with pytest.raises(errors.InvalidRequest):
             codes(fitted, [text])
+
+
+@pytest.mark.parametrize("text", ["rome", "nowhere"])
+def test_a_booster_inside_a_pipeline_refuses_what_a_frame_takes_for_a_gap(
+    tmp_path: Path, text: str
+) -> None:
+    known = ["København", "oslo", "rome"]
+    cells = pd.Categorical(np.repeat(known, 20), categories=known)
+    frame = pd.DataFrame({"city": cells, "size": np.arange(60.0)})
+    booster = xgboost.XGBRegressor(n_estimators=5, enable_categorical=True, min_child_weight=0)
+    fitted = make_pipeline(FunctionTransformer(), booster).fit(frame, np.arange(60.0))
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    spec = model.ModelSpec(model.ModelId("m"), "", trust=True)
+    artifact = runtime_suite.artifact_at(tmp_path / "model.joblib")
+    loaded = runtime_lookup.by_name("sklearn").load(artifact, spec, "cpu")
+
+    def ask(city: str) -> np.ndarray:
+        column = np.array([city.encode()], dtype=object)
+        return loaded.predict({"city": column, "size": np.array([30.0])}, ())["predict"]
+
+    row = frame.iloc[[30]]
+    np.testing.assert_allclose(ask("oslo"), fitted.predict(row), rtol=1e-6)
+    with pytest.raises(errors.InvalidRequest, match=f"not '{text}'"):
+        ask(text)
 
 
 def kept_by_arrow(*texts: str) -> xgboost_texts.KeptTexts:
