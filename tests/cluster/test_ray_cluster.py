@@ -29,6 +29,9 @@ class RefusingWorker:
     def __init__(self, failure: Any) -> None:
         self._failure = failure
 
+    def note_crashes(self) -> None:
+        """Journal nothing."""
+
     async def start(self) -> None:
         raise self._failure
 
