@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -209,7 +210,7 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     except BaseException as error:
         if recipe.process is not None:
             recipe.process.discard("its load failed")
-        raise _as_load_error(error) from error
+        raise _as_load_error(error, recipe.artifact.path) from error
     if not loaded.signature.outputs:
         logger.warning(
             "%s took no made-up inputs: its outputs are not known before its first answer, "
@@ -230,17 +231,27 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     )
 
 
-def _as_load_error(error: BaseException) -> BaseException:
-    """Return the error of a load, whatever a library raises for a user's file."""
+def _as_load_error(error: BaseException, path: PurePath) -> BaseException:
+    """Return the error of a load, whatever a library raises for the user's file at `path`."""
     match error:
         case errors.LoadFailed():
-            return error
+            message = _without_folder(error.message, path)
+            return type(error)(message, retry_after_s=error.retry_after_s)
         case errors.ModelDied():
             return errors.LoadDied(error.message)
         case Exception():
-            return errors.LoadFailed(f"{type(error).__name__}: {error}")
+            message = f"{type(error).__name__}: {error}"
+            return errors.LoadFailed(_without_folder(message, path))
         case _:
             return error
+
+
+def _without_folder(message: str, path: PurePath) -> str:
+    """Return the message without the artifact's folder, which libraries quote.
+
+    It is a place on the server, mostly in the cache, and of no use to a caller.
+    """
+    return message.replace(f"{path.parent}/", "")
 
 
 def attach(detached: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:

@@ -65,6 +65,19 @@ def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_the_error_of_a_load_names_no_folder_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "broken.onnx"
+    file.write_bytes(b"no model")
+    broken = loader.make_recipe(
+        model.ModelSpec(model.ModelId("m"), "u", runtime="onnx"),
+        model_runtime.Artifact(file, "sha256:1", 8),
+        "cpu",
+    )
+    with pytest.raises(errors.LoadFailed, match=r"broken\.onnx") as failed:
+        loader.load(broken, NEED, loader.LoadWindow(until_s=0.0))
+    assert str(tmp_path) not in failed.value.message
+
+
 class Slow(Loaded):
     def predict(self, _inputs: Any, _outputs: Any) -> Any:
         time.sleep(loader.SLOW_S)
