@@ -73,7 +73,10 @@ class SpreadModel(TypedDict):
 
 
 class ReplicaStatus(TypedDict):
-    """One replica of an LLM. `kv_used` is from 0 to 1; `requests` and `tokens` are totals."""
+    """One replica of an LLM. `kv_used` is from 0 to 1; `requests` and `tokens` are totals.
+
+    `memory_bytes` is what its processes take, `memory_free_bytes` what its node has left.
+    """
 
     id: str
     node: str
@@ -91,6 +94,9 @@ class ReplicaStatus(TypedDict):
     kv_used: float
     stalled_s: float
     max_model_len: int
+    can_change_adapters: bool
+    memory_bytes: int
+    memory_free_bytes: int
 
 
 class LlmStatus(TypedDict):
