@@ -142,6 +142,8 @@ async def test_a_kill_is_answered_by_unavailable_until_the_second_one(
     host, key = await begin()
     suspect(host, key)
     assert await ask(host, 8) is errors.Unavailable
+    # Until its death is known, others are sent to the dying process, and told to come again.
+    await support.wait_until_async(lambda: host.residency.find_ready(M) is None)
     assert await ask(host, 1) == 2.0
     for _ in range(2):
         outcome = await ask(host, 8)
