@@ -34,11 +34,6 @@ class ProcessDeath:
         except ValueError:  # a real-time signal has no name
             return f"signal {self.signal_number}"
 
-    @property
-    def is_crash(self) -> bool:
-        """Return whether the model's code ended it, and not meshserve."""
-        return not self.reason
-
     def __str__(self) -> str:
         """Return the sentence for a caller."""
         if self.reason:

@@ -149,10 +149,6 @@ class RunJournal:
             self._crash = _create(self.path.with_suffix(CRASH_SUFFIX))
             faulthandler.enable(self._crash)
 
-    def noted_keys(self) -> frozenset[str]:
-        """Return the keys of the copies that run now."""
-        return running_keys(self._slots[:])
-
     def close(self) -> None:
         """Remove the file: the process ends in good order."""
         if self._file is not None and self.path is not None:

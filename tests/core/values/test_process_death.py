@@ -24,8 +24,3 @@ def test_a_death_is_told_by_its_signal_or_exit_code(
 ) -> None:
     assert death.cause == cause
     assert sentence in str(death)
-
-
-def test_a_process_that_was_stopped_has_not_crashed() -> None:
-    assert ProcessDeath(signal.SIGKILL).is_crash
-    assert not ProcessDeath(signal.SIGKILL, reason="its run took too long").is_crash

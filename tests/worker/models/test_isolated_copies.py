@@ -50,6 +50,10 @@ def process_of(host: model_host.ModelHost, name: str) -> isolated_process.Isolat
     return process
 
 
+async def wait_until_dead(host: model_host.ModelHost, name: str) -> None:
+    await support.wait_until_async(lambda: host.residency.find_ready(model.ModelId(name)) is None)
+
+
 async def keep_asking(
     host: model_host.ModelHost, name: str, factor: float, asked: list[int]
 ) -> None:
@@ -100,7 +104,7 @@ async def test_a_model_whose_process_died_is_loaded_again_by_the_next_request(
     await answer(host, "m")
     first = process_of(host, "m")
     os.kill(first.pid, signal.SIGKILL)
-    await support.wait_until_async(lambda: host.residency.find_ready(model.ModelId("m")) is None)
+    await wait_until_dead(host, "m")
     np.testing.assert_array_equal(await answer(host, "m"), [[3.0, 3.0]])
     assert process_of(host, "m").pid != first.pid
 
@@ -114,9 +118,7 @@ async def test_a_model_that_dies_again_and_again_is_refused_for_a_while(
     for _ in range(2):
         with pytest.raises(errors.ModelDied, match="exit code 3"):
             await answer(host, "m", poison.POISONED)
-        await support.wait_until_async(
-            lambda: host.residency.find_ready(model.ModelId("m")) is None
-        )
+        await wait_until_dead(host, "m")
     with pytest.raises(errors.LoadDied, match="exit code 3") as refused:
         await answer(host, "m")
     assert refused.value.retry_after_s
