@@ -29,7 +29,7 @@ from meshserve.worker.models import joining
 
 CALLERS = 16
 WAYS = ("joined", "alone", "unwatched")
-UNWATCHED_S = 1 << 30
+UNWATCHED_RUNS = 1 << 30
 """Joined runs between two that are watched, in the way without the watch."""
 
 
@@ -52,7 +52,7 @@ class Round:
 
 
 def cases(folder: Path) -> Iterator[Case]:
-    """Write the models: tiny, wide and deep ones of ONNX, and a network of torch."""
+    """Write the models: a tiny and a wide one of ONNX, and a deep network of torch."""
     for name, hidden in (("tiny onnx", tiny.HIDDEN), ("wide onnx, 8 MB", 100_000)):
         path = folder / f"{hidden}.onnx"
         tiny.write(path, 0, hidden)
@@ -117,7 +117,7 @@ async def measure(host: Any, case: Case, rounds: int, requests: int) -> str:
     for number in range(rounds + 1):
         for way in WAYS:
             # The first joined runs are past after the first round, which does not count.
-            joining.SAMPLED_EVERY = UNWATCHED_S if way == "unwatched" else every
+            joining.SAMPLED_EVERY = UNWATCHED_RUNS if way == "unwatched" else every
             measured = await run_round(host, f"{case.name}-{way}", case.row, requests)
             if number:
                 seen[way].append(measured)

@@ -61,7 +61,7 @@ def both(peer: str, kind: str, source: str) -> Callable[[Function], Function]:
 
     The check's second argument is the protocol.
     """
-    return _marked(lambda check: list(_for_each(peer, kind, source, check, world.PROTOCOLS)))
+    return swept(peer, kind, source, world.PROTOCOLS)
 
 
 def swept(
@@ -89,14 +89,6 @@ def swept(
 def refusal(peer: str, kind: str, source: str) -> Callable[[Function], Function]:
     """Return a decorator that makes a case of a check that returns an error's text."""
     return _marked(lambda check: [Case(peer, kind, _words(check), source, check, is_refusal=True)])
-
-
-def _for_each(
-    peer: str, kind: str, source: str, check: Callable[..., Any], values: Iterable[str]
-) -> Iterator[Case]:
-    for value in values:
-        bound = functools.partial(_call, check, (value,))
-        yield Case(peer, kind, f"{_words(check)}: {value}", source, bound)
 
 
 def _call(check: Callable[..., Any], more: tuple[Any, ...], asked: world.World) -> object:

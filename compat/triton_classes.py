@@ -24,8 +24,8 @@ NCHW = 2
 def best_classes(asked: world.World, protocol: str, types: str, count: int) -> None:
     """The best classes of an output: `value:index`, with a label where there is a file of them."""
     word = types.split("_", maxsplit=1)[0]
-    a = triton_infer.numbers(word, (2, 16)) % 7
-    inputs = {"INPUT0": a.astype(a.dtype), "INPUT1": triton_infer.numbers(word, (2, 16)) % 5}
+    given = triton_infer.numbers(word, (2, 16))
+    inputs = {"INPUT0": given % 7, "INPUT1": given % 5}
     right = asked.native(f"onnx_{types}", inputs)
     outputs = world.wanted(protocol, "OUTPUT0", "OUTPUT1", class_count=count)
     answer = asked.infer(protocol, f"onnx_{types}", inputs, outputs=outputs)

@@ -184,10 +184,9 @@ def _images(top: Path) -> None:
         onnx_models.images(path, form == "FORMAT_NHWC", FREE)
         (top / name / "labels.txt").write_text("\n".join(LABELS))
     data = ("data", "FP32", [3, 8, 8], "format: FORMAT_NCHW reshape { shape: [ 1, 3, 8, 8 ] }")
-    single = (*scores, "reshape { shape: [ 1, 4, 1, 1 ] }")
-    dense = folder(
-        top / "densenet", "onnxruntime", 0, [data], [(*single[:3], " ".join(single[3:]))]
-    )
+    name, word, dims, labels = scores
+    single = (name, word, dims, f"{labels} reshape {{ shape: [ 1, 4, 1, 1 ] }}")
+    dense = folder(top / "densenet", "onnxruntime", 0, [data], [single])
     onnx_models.images(dense, channels_last=False, batch=1, tail=(1, 1))
     (top / "densenet" / "labels.txt").write_text("\n".join(LABELS))
 
