@@ -22,7 +22,6 @@ from meshserve.worker import worker
 
 LOG_NAME_MAX = 60
 
-
 PRIVATE_UMASK = 0o077
 """The mask of permissions by which new files and folders belong to their user alone."""
 

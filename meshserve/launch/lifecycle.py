@@ -94,29 +94,17 @@ def up(
         # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
         run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
         stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
-        mesh = _start(settings, run_dir, address, report, stack)
-        path = str(Path(config_path).absolute())
-        mesh_file.write(settings.state_dir, mesh_file.MeshFile(mesh.endpoint, os.getpid(), path))
-    return mesh
-
-
-def _start(
-    settings: config.Config,
-    run_dir: Path,
-    address: str | None,
-    report: ReportProgress,
-    owned: contextlib.ExitStack,
-) -> RunningMesh:
-    """Start the mesh and wait until it is ready; it then keeps what `owned` has."""
-    try:
-        controller = _start_controller(settings, run_dir, address, report)
-    except BaseException:
-        session.end()
-        raise
-    endpoint = client_endpoint(settings.gateway.listen)
-    mesh = RunningMesh(endpoint, controller, settings.state_dir, owned.pop_all())
+        try:
+            controller = _start_controller(settings, run_dir, address, report)
+        except BaseException:
+            session.end()
+            raise
+        endpoint = client_endpoint(settings.gateway.listen)
+        mesh = RunningMesh(endpoint, controller, settings.state_dir, stack.pop_all())
     try:
         _wait_until_ready(controller, report)
+        path = str(Path(config_path).absolute())
+        mesh_file.write(settings.state_dir, mesh_file.MeshFile(endpoint, os.getpid(), path))
     except BaseException:
         mesh.end()
         raise
