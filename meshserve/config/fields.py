@@ -238,7 +238,7 @@ Folder = Annotated[Path, AfterValidator(_local_folder)]
 Source = Annotated[Text, Field(min_length=1), AfterValidator(_source)]
 Sample = Annotated[
     dict[str, JsonValue],
-    AfterValidator(samples.check_size),
+    AfterValidator(samples.check_values),
     BeforeValidator(_sample),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
 ]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,7 @@ ELEMENTS_MAX = 1 << 18
 def read_sample(value: object, folder: Path | None) -> object:
     """Return the values of a sample by the inputs' names; a text names its file, `.json` or `.npz`.
 
-    A relative name is one in `folder`. Raises ValueError for a file that can't be read, and for a
-    sample that is too big.
+    A relative name is one in `folder`. Raises ValueError for a file that can't be read.
     """
     if not isinstance(value, str):
         return value
@@ -28,28 +30,40 @@ def read_sample(value: object, folder: Path | None) -> object:
         file = folder / file
     try:
         return _read_arrays(file) if file.suffix == ".npz" else json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} can't be read as {file.suffix or 'JSON'}: {error}") from None
 
 
-def check_size(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values. Raises ValueError if they are too many."""
-    elements = sum(_count(nested) for nested in values.values())
-    if elements > ELEMENTS_MAX:
-        raise ValueError(f"a sample has up to {ELEMENTS_MAX:,} values, this one {elements:,}")
+def check_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values. Raises ValueError if they are too many, or one is no number of JSON."""
+    elements = list(_elements(list(values.values())))
+    if len(elements) > ELEMENTS_MAX:
+        raise ValueError(f"a sample has up to {ELEMENTS_MAX:,} values, this one {len(elements):,}")
+    # A configuration is kept as JSON, which would make `null` of infinity.
+    if not all(math.isfinite(element) for element in elements if isinstance(element, float)):
+        raise ValueError("a sample has no infinite numbers, and `null` for a missing one")
     return values
 
 
-def _count(nested: object) -> int:
-    return sum(map(_count, nested)) if isinstance(nested, list) else 1
+def _elements(nested: object) -> Iterator[object]:
+    if not isinstance(nested, list):
+        yield nested
+        return
+    for part in nested:
+        yield from _elements(part)
 
 
 def _read_arrays(file: Path) -> dict[str, Any]:
     # Commands that read a configuration start in half the time without numpy.
     numpy = importlib.import_module("numpy")
-    # Pickled arrays are code, and numpy reads none here.
-    with numpy.load(file, allow_pickle=False) as arrays:
-        return {name: _as_json(numpy, arrays[name]) for name in arrays.files}
+    with file.open("rb") as stream:
+        # Of other files numpy makes a single array, or speaks of pickles.
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("it is no archive of arrays, as numpy.savez writes it")
+        stream.seek(0)
+        # Pickled arrays are code, and numpy reads none here.
+        with numpy.load(stream, allow_pickle=False) as arrays:
+            return {name: _as_json(numpy, arrays[name]) for name in arrays.files}
 
 
 def _as_json(numpy: Any, array: Any) -> Any:

@@ -46,6 +46,8 @@ def test_a_sample_travels_with_the_model(tmp_path: Path) -> None:
         ("/nowhere/sample.json", "/nowhere/sample.json can't be read as .json"),
         ([1, 2], "sample"),
         ({"x": [0] * (samples.ELEMENTS_MAX + 1)}, "a sample has up to 262,144 values"),
+        ({"x": [[1.0, float("inf")]]}, "a sample has no infinite numbers"),
+        ({"x": float("nan")}, "`null` for a missing one"),
     ],
 )
 def test_a_sample_that_is_none_is_refused(value: object, reason: str) -> None:
@@ -57,3 +59,13 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", x=np.array([{}], object))
     with pytest.raises(ValueError, match=r"can't be read as \.npz"):
         samples.read_sample("s.npz", tmp_path)
+
+
+def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", x=np.zeros(3))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:60])
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    for name in ("cut.npz", "array.npz"):
+        with pytest.raises(ValueError, match=rf"{name} can't be read as \.npz: it is no archive"):
+            samples.read_sample(name, tmp_path)
