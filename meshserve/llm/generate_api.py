@@ -16,6 +16,7 @@ import orjson
 
 from meshserve import errors
 from meshserve.core.interfaces import llm_engine
+from meshserve.llm import request_body
 from meshserve.protocol import paths
 
 PATH = re.compile(
@@ -57,23 +58,20 @@ class Generation:
         """Answer the request (ASGI)."""
         self._outer = send
         try:
-            body = orjson.dumps(self._completion(await _read(receive)))
+            body = orjson.dumps(self._completion(await request_body.read_body(receive)))
         except errors.InvalidRequest as error:
             await self._answer_whole(400, {"error": error.message})
             return
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_inner() -> Any:
-            # Behind the body only the news that the client has left is of interest.
-            return messages.pop() if messages else await receive()
-
         kept = [(key, value) for key, value in scope["headers"] if key not in _BODY_HEADERS]
         headers = [*kept, JSON_TYPE, (b"content-length", b"%d" % len(body))]
         inner = {**scope, "path": COMPLETIONS, "raw_path": COMPLETIONS.encode(), "headers": headers}
-        await self._engine_app(inner | {"query_string": b""}, receive_inner, self._send)
+        inner["query_string"] = b""
+        await self._engine_app(inner, request_body.receive_other(body, receive), self._send)
 
-    def _completion(self, body: bytes) -> dict[str, Any]:
-        """Return the request as OpenAI's. Raises InvalidRequest."""
+    def _completion(self, body: bytes | None) -> dict[str, Any]:
+        """Return the request as OpenAI's. Raises InvalidRequest, also if the client has left."""
+        if body is None:
+            raise errors.InvalidRequest("the client left")
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -141,15 +139,3 @@ class Generation:
 
 
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
-
-
-async def _read(receive: llm_engine.Receive) -> bytes:
-    """Return the whole body. Raises InvalidRequest if the client leaves."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise errors.InvalidRequest("the client left")
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)

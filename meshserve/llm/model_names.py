@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from meshserve.core.interfaces import llm_engine
+from meshserve.llm import request_body
 from meshserve.protocol import paths
 
 CALLED = paths.MODEL_HEADER.encode()
@@ -48,18 +49,13 @@ class RenamedModels:
         if not called or known == called:
             await self._app(scope, receive, send)
             return
-        body = await _read(receive)
+        body = await request_body.read_body(receive)
         if body is None:
             return
         body = _renamed(body, headers.get(CONTENT_TYPE, b""), known)
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_renamed() -> Any:
-            # Behind the body only the news that the client has left is of interest.
-            return messages.pop() if messages else await receive()
-
         others = [(key, value) for key, value in scope["headers"] if key not in BODY_LENGTHS]
         inner = {**scope, "headers": [*others, (LENGTH, b"%d" % len(body))]}
+        receive_renamed = request_body.receive_other(body, receive)
         await self._app(inner, receive_renamed, RenamedAnswer(known, called, send).send)
 
 
@@ -139,15 +135,3 @@ def _renamed(body: bytes, content_type: bytes, name: str) -> bytes:
     if not text.endswith(b"}"):
         return body
     return text[:-1] + b',"model":' + orjson.dumps(name) + b"}"
-
-
-async def _read(receive: llm_engine.Receive) -> bytes | None:
-    """Return the whole body, None if the client leaves before its end."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
