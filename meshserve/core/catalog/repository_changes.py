@@ -19,7 +19,8 @@ def draft_scan(
 ) -> list[str]:
     """Draft what changed in a repository.
 
-    A model whose name belongs to another origin is left out; the words that are returned say so.
+    A model whose name belongs to another origin, an alias or an LLM is left out; the words that
+    are returned say so.
     """
     problems: list[str] = []
     held: dict[str, list[model.ModelSpec]] = {
@@ -34,6 +35,8 @@ def draft_scan(
                 f"model {str(spec.id)!r} of {changeset.owned_by(origin)}{NOT_SERVED}{problem}"
                 for spec in of_name
             )
+            # A configuration may have given a name that was served from here to an alias or an LLM.
+            draft.withdraw(spec.id for spec in draft.of_name(name) if spec.origin == origin)
         elif not load_overrides.survives(draft, name, of_name):
             load_overrides.put(draft, tuple(draft.of_name(name)), of_name)
     return problems

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 from meshserve.core.catalog import repository_changes
-from meshserve.core.values import desired, events, model
+from meshserve.core.values import desired, events, llm_spec, model
 from tests.core import world
 
 REPOSITORY = desired.RepositorySettings("/repo")
@@ -35,3 +35,20 @@ def test_a_version_that_comes_to_an_unloaded_model_is_unloaded_too() -> None:
     assert all(spec.unloaded for spec in mesh_world.saved_models.values())
     mesh_world.feed(events.UnloadedSet("one", unloaded=False))
     assert not any(spec.unloaded for spec in mesh_world.saved_models.values())
+
+
+def test_a_configuration_may_give_a_served_name_to_an_llm_or_an_alias() -> None:
+    mesh_world = world.World()
+    mesh_world.apply(pools=(world.pool(),), repositories=(REPOSITORY,))
+    mesh_world.feed(scanned(world.spec("chat"), world.spec("one")))
+    conf = world.spec("conf", origin=model.FROM_CONFIG)
+    mesh_world.apply(
+        pools=(world.pool(),),
+        models=(conf,),
+        aliases=(desired.DesiredAlias("one", "conf", origin=model.FROM_CONFIG),),
+        llms=(llm_spec.LlmSpec("chat", "/chat"),),
+        repositories=(REPOSITORY,),
+    )
+    assert sorted(map(str, mesh_world.saved_models)) == ["conf:1"]
+    mesh_world.apply(pools=(world.pool(),), repositories=(REPOSITORY,))
+    assert sorted(map(str, mesh_world.saved_models)) == ["chat:1", "one:1"]
