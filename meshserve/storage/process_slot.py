@@ -24,30 +24,27 @@ class ProcessSlot:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._token = uuid.uuid4().hex
+        self._own_folder = folder / self._token
+        self._held = self._own_folder / "held"
+        self._lock_file = folder / f"{self._token}.lock"
         self._lock: int | None = None
         self._numbers = itertools.count()
         self._holds: collections.Counter[str] = collections.Counter()
 
-    @property
-    def _own_folder(self) -> Path:
-        return self._folder / self._token
-
     def take(self) -> None:
         """Create the slot, if that was not done before, or if somebody has removed it since."""
         if self._lock is not None:
-            if (self._own_folder / "held").is_dir() and self._lock_file.exists():
+            if self._held.is_dir() and self._lock_file.exists():
                 return
             os.close(self._lock)
+            # If what follows fails, the next call must not close a file that got this number since.
+            self._lock = None
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._lock_file)
         (self._own_folder / "temp").mkdir(parents=True, exist_ok=True)
-        (self._own_folder / "held").mkdir(exist_ok=True)
+        self._held.mkdir(exist_ok=True)
         for digest in self._holds:
             self._mark(digest).touch()
-
-    @property
-    def _lock_file(self) -> Path:
-        return self._folder / f"{self._token}.lock"
 
     def give_back(self) -> None:
         """Remove the slot, with its unfinished files and holds."""
@@ -84,7 +81,7 @@ class ProcessSlot:
             self._holds[digest] -= 1
 
     def _mark(self, digest: str) -> Path:
-        return self._own_folder / "held" / digest.removeprefix("sha256:")
+        return self._held / digest.removeprefix("sha256:")
 
     def held_by_all(self) -> frozenset[str]:
         """Return the digests that any living process holds; clear slots of ended processes."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,22 @@ def test_giving_back_leaves_nothing(tmp_path: Path) -> None:
     slot.give_back()
     slot.give_back()
     assert list((tmp_path / "seats").iterdir()) == []
+
+
+def test_a_slot_that_could_not_be_made_anew_leaves_other_files_open(
+    slot: process_slot.ProcessSlot, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "seats")
+    (tmp_path / "seats").touch()
+    with pytest.raises(FileExistsError):
+        slot.take()
+    # This file gets the number of the lock's descriptor.
+    with (tmp_path / "other").open("wb") as other:
+        with pytest.raises(FileExistsError):
+            slot.take()
+        os.fstat(other.fileno())
+    (tmp_path / "seats").unlink()
+    slot.take()
 
 
 @pytest.mark.edge
