@@ -89,6 +89,10 @@ class ArtifactCache:
             is_cached=True,
         )
 
+    def is_folder(self, artifact: model_runtime.Artifact) -> bool:
+        """Return whether a cached artifact is a folder, by its path alone."""
+        return artifact.path == self.entries.path(artifact.digest, cache_entries.FOLDER)
+
     def is_sound(self, artifact: model_runtime.Artifact) -> bool:
         """Return whether a cached artifact has its size, and its digest if it is small.
 

@@ -88,7 +88,7 @@ class ArtifactStore:
         """
         source = model_uri.parse(uri)
         hit = self._hit(source, checksum)
-        if hit is not None and not (verifies and self._is_dropped(source, hit)):
+        if hit is not None and not (verifies and await self._is_dropped(source, hit)):
             return hit
         if CHECKSUM.fullmatch(checksum) is None:
             raise errors.LoadFailed(
@@ -102,7 +102,7 @@ class ArtifactStore:
                     f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected"
                 )
             artifact = self._cache.artifact(known)
-            if artifact is not None and not (verifies and self._is_dropped(source, artifact)):
+            if artifact is not None and not (verifies and await self._is_dropped(source, artifact)):
                 # Another fetch may have brought newer content meanwhile.
                 if self._known.get(source.uri) is known:
                     self._artifacts[source.uri] = artifact
@@ -111,15 +111,26 @@ class ArtifactStore:
             f"{source.shown} was removed from the cache whenever it was fetched", retry_after_s=1.0
         )
 
-    def _is_dropped(self, source: model_uri.ModelUri, artifact: model_runtime.Artifact) -> bool:
+    async def _is_dropped(
+        self, source: model_uri.ModelUri, artifact: model_runtime.Artifact
+    ) -> bool:
         """Drop a cached artifact if it is not what its digest says; return whether it was."""
-        if not artifact.is_cached or self._cache.is_sound(artifact):
+        if not artifact.is_cached or await self._is_sound(artifact):
             return False
         logger.error("%s: its copy in the cache is damaged, and is fetched again", source.shown)
-        self._cache.drop(artifact.digest)
+        try:
+            self._cache.drop(artifact.digest)
+        except OSError as error:
+            raise _cache_failed(error) from None
         self._known.pop(source.uri, None)
         self._artifacts.pop(source.uri, None)
         return True
+
+    async def _is_sound(self, artifact: model_runtime.Artifact) -> bool:
+        # A folder may have 100,000 files; one small file takes less than a thread's answer.
+        if self._cache.is_folder(artifact):
+            return await self._in_thread(self._cache.is_sound, artifact)
+        return self._cache.is_sound(artifact)
 
     async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:
@@ -131,7 +142,7 @@ class ArtifactStore:
             else:
                 known = await remote_source.bring(source, self._cache, self._in_thread)
         except OSError as error:
-            raise errors.LoadFailed(f"the cache of artifacts fails: {error}") from None
+            raise _cache_failed(error) from None
         self._known[source.uri] = known
         self._artifacts.pop(source.uri, None)
         self._trim_after(known.size_bytes)
@@ -189,3 +200,7 @@ class ArtifactStore:
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, functools.partial(work, *arguments)
         )
+
+
+def _cache_failed(error: OSError) -> errors.LoadFailed:
+    return errors.LoadFailed(f"the cache of artifacts fails: {error}")

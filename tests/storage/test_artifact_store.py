@@ -319,6 +319,19 @@ async def test_a_cache_that_is_removed_meanwhile_is_made_anew(
     assert list((tmp_path / "cache" / "seats").glob("*/held/*"))
 
 
+async def test_a_damaged_copy_that_can_t_be_dropped_is_a_failed_load(
+    tmp_path: Path, artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
+    path = str(make_file("a.onnx"))
+    damage(Path((await artifacts.fetch(path, "")).path), "flipped")
+    seats = tmp_path / "cache" / "seats"
+    shutil.rmtree(seats)
+    seats.touch()
+    with pytest.raises(errors.LoadFailed, match="the cache of artifacts fails"):
+        await artifacts.fetch(path, "", verifies=True)
+    seats.unlink()
+
+
 async def test_nobody_else_may_read_the_cache(
     tmp_path: Path, artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
 ) -> None:
