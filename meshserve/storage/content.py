@@ -148,11 +148,13 @@ def copy(source: Path, target: Path) -> str:
     Returns the digest of exactly what was written. Raises as `files` does.
     """
     hexes = {}
-    roots = _link_roots(source)
-    for name, _ in files(source):
+    listed = files(source)
+    # A single file may be a link to anywhere, as the folder itself may.
+    roots = () if listed[0][0] == "" else _link_roots(source)
+    for name, _ in listed:
         if "/" in name:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-        hexes[name] = _copy_file(source / name, target / name, roots if name else ())
+        hexes[name] = _copy_file(source / name, target / name, roots)
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
@@ -179,8 +181,7 @@ def _copy_file(source: Path, target: Path, roots: tuple[str, ...]) -> str:
 
 def _check_opened(reading: IO[bytes], roots: tuple[str, ...]) -> None:
     """Raise LoadFailed if an open file lies elsewhere: it became a link after it was listed."""
-    opened = os.path.realpath(f"/proc/self/fd/{reading.fileno()}")
-    if roots and not opened.startswith(roots):
+    if roots and not os.path.realpath(f"/proc/self/fd/{reading.fileno()}").startswith(roots):
         raise errors.LoadFailed(f"{reading.name} is a link out of the model's folder")
 
 
