@@ -165,9 +165,6 @@ def _check_schema(connection: sa.Connection) -> None:
             [{"key": key, "value": value} for key, value in first.items()],
         )
         return
-    tables.metadata.create_all(
-        connection, [tables.metadata.tables[name] for name in tables.ADDED_LATER - existing]
-    )
     if not ours <= existing | tables.ADDED_LATER:
         missing = ", ".join(sorted(ours - existing - tables.ADDED_LATER))
         raise errors.ConfigInvalid(f"it was not made by meshserve: tables are missing: {missing}")
@@ -179,6 +176,9 @@ def _check_schema(connection: sa.Connection) -> None:
             f"its schema has version {version}, "
             f"this meshserve reads version {tables.SCHEMA_VERSION}"
         )
+    tables.metadata.create_all(
+        connection, [tables.metadata.tables[name] for name in tables.ADDED_LATER - existing]
+    )
 
 
 def _reason(error: sa.exc.SQLAlchemyError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshserve import errors
-from meshserve.core.catalog import catalog_index
+from meshserve.core.catalog import catalog_index, changeset
 from meshserve.core.values import commands, containment, events, model
 
 
@@ -28,7 +28,7 @@ def decide(
     if isinstance(request, CopyConvicted):
         return _convict(index, request)
     if not index.models.versions(request.name):
-        raise errors.ModelNotFound(f"model {request.name!r} is not registered")
+        raise changeset.not_registered(request.name)
     released = index.quarantines_of(request.name, request.version)
     if not released:
         raise errors.Conflict(f"model {request.name!r} is not in quarantine")

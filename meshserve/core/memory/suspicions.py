@@ -88,9 +88,9 @@ class Suspicions:
         return tuple(key for key, record in self._records.items() if record.standing is standing)
 
     def suspect(self, key: str, now_s: float, probation_s: float) -> bool:
-        """Suspect a copy that suspected; return whether it was clear until now.
+        """Suspect a copy for `probation_s` seconds at least; return whether it was clear until now.
 
-        A copy in quarantine stays there. The longer time alone counts, of several.
+        A copy in quarantine stays there. Of several suspicions the one that ends last counts.
         """
         standing = self.standing(key)
         if standing is CopyStanding.QUARANTINED:
