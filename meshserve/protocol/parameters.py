@@ -64,7 +64,11 @@ def as_message(value: object) -> pb.InferParameter:
 
 def as_json(values: model_runtime.Parameters) -> orjson.Fragment:
     """Return parameters for a JSON document; what JSON can't hold becomes text."""
-    return orjson.Fragment(json.dumps(dict(values), default=str))
+    text = json.dumps(dict(values), default=str)
+    # Python writes NaN and infinities as bare words, which no other parser takes.
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=str))
+    return orjson.Fragment(text)
 
 
 def class_count(value: object, output: str) -> int:

@@ -74,7 +74,7 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
 
 
 def json_bytes(headers: Iterable[error_responses.Header], size_bytes: int) -> int:
-    """Return the size of the JSON at the begin of a body of this size. Raises InvalidRequest."""
+    """Return the size of the JSON that begins a body of this size. Raises InvalidRequest."""
     header = next((value for name, value in headers if name == LENGTH), None)
     return size_bytes if header is None else _header_size(header, size_bytes)
 

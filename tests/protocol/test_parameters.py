@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from meshserve import errors
@@ -41,6 +44,12 @@ def test_a_value_comes_back_from_its_message(value: Any) -> None:
 @pytest.mark.parametrize("value", [{"a": [1]}, [1, 2], 1 << 70])
 def test_what_no_field_holds_is_json(value: Any) -> None:
     assert json.loads(parameters.as_message(value).string_param) == json.loads(json.dumps(value))
+
+
+def test_what_json_can_t_hold_is_text() -> None:
+    values = {"score": math.nan, "bounds": [-math.inf, 1.5], "at": Path("a/NaN")}
+    sent = orjson.loads(orjson.dumps({"parameters": parameters.as_json(values)}))
+    assert sent["parameters"] == {"score": "NaN", "bounds": ["-Infinity", 1.5], "at": "a/NaN"}
 
 
 def test_a_parameter_without_a_value_is_none() -> None:
