@@ -29,13 +29,18 @@ def described(predict: Scores, spec: model.ModelSpec, *, gives_labels: bool) -> 
 
     `predict` takes rows of shape [rows, features] and gives scores [rows] or [rows, classes]. It is
     returned as it is for other models. `gives_labels`: it gives classes already. Raises LoadFailed
-    for a threshold that is no number.
+    for a threshold that is no number, and for probabilities of what gives classes.
     """
     config = json.loads(spec.description)["config"] if spec.description else {}
     if config.get("backend") != BACKEND:
         return predict
     parameters = config.get("parameters", {})
     if _is_true(parameters, "predict_proba"):
+        if gives_labels:
+            raise errors.LoadFailed(
+                "parameter predict_proba: the forest gives classes alone, as by multi:softmax; "
+                "train it with multi:softprob, or set predict_proba to false"
+            )
         # Its older versions answer [rows, 2] for two classes, newer ones [rows, 1].
         dims = [int(size) for output in config.get("output", ()) for size in output.get("dims", ())]
         return _both_classes(predict) if dims == [BINARY_CLASSES] else predict

@@ -44,6 +44,8 @@ def test_probabilities_have_as_many_columns_as_are_declared() -> None:
     np.testing.assert_allclose(answer(BINARY, 2, **said), np.stack([1 - BINARY, BINARY], 1))
     np.testing.assert_array_equal(answer(BINARY, 1, **said), BINARY)
     np.testing.assert_array_equal(answer(THREE, 3, **said), THREE)
+    with pytest.raises(errors.LoadFailed, match="multi:softprob"):
+        answer(np.array([1.0, 0.0]), 2, **said, is_label=True)
 
 
 def test_other_models_keep_their_scores() -> None:
