@@ -41,11 +41,11 @@ class StandIn:
 
     def _take(self) -> None:
         with self._lock:
+            if not self._users and importlib.util.find_spec(self.name) is None:
+                self._shown = self._make()
+                sys.modules.update(self._shown)
+            # Last, because making them may fail: then the next user tries it again.
             self._users += 1
-            if self._users > 1 or importlib.util.find_spec(self.name) is not None:
-                return
-            self._shown = self._make()
-            sys.modules.update(self._shown)
 
     def _give_back(self) -> None:
         with self._lock:

@@ -34,6 +34,23 @@ def test_the_modules_are_there_only_while_they_are_held(
         assert NAME in sys.modules
 
 
+def test_modules_that_could_not_be_made_are_made_for_the_next_user() -> None:
+    outcomes: list[dict[str, ModuleType] | None] = [None, {NAME: ModuleType(NAME)}]
+
+    def make() -> dict[str, ModuleType]:
+        modules = outcomes.pop(0)
+        if modules is None:
+            raise ImportError("a library is missing")
+        return modules
+
+    shown = stand_in.StandIn(NAME, make)
+    with pytest.raises(ImportError, match="is missing"), shown.held():
+        pass
+    with shown.held():
+        assert NAME in sys.modules
+    assert NAME not in sys.modules
+
+
 def test_an_installed_module_is_left_alone(
     shown: stand_in.StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
