@@ -8,6 +8,7 @@ event loop, requests interleave where it waits, and tensors are of any names and
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import importlib.util
 import sys
@@ -26,6 +27,8 @@ from meshserve.runtimes import datatypes, stand_in, user_code
 PLATFORM = "mlserver"
 SETTINGS = "model-settings.json"
 BAD_REQUEST, NOT_FOUND = range(400, 500), 404
+
+_NESTING = (list, tuple, np.ndarray)
 
 
 def _stand_in_modules() -> Mapping[str, ModuleType]:
@@ -78,9 +81,16 @@ class MlserverModel(model_runtime.LoadedModel):
         """Call the user's `predict` with one request; tensors have any shapes.
 
         Raises ModelRaised with file and line for what it raises and for answers that are none, or
-        InvalidRequest for an MLServerError that blames the caller.
+        InvalidRequest for an MLServerError that blames the caller, and for parameters that are not
+        of MLServer's types.
         """
-        response = self._run(self._user.predict, self._request(inputs, details))
+        try:
+            request = self._request(inputs, details)
+        except ValueError as error:
+            # What pydantic says takes several lines: how many errors, where, and what each is.
+            reason = " ".join(str(error).split())
+            raise errors.InvalidRequest(f"MLServer takes no such parameters: {reason}") from None
+        response = self._run(self._user.predict, request)
         try:
             own = {str(output.name): output for output in response.outputs}
             arrays = {name: to_array(output) for name, output in own.items()}
@@ -154,10 +164,22 @@ def _in_context(code: user_code.UserCode, user: Any, call: Any, *arguments: obje
     context = importlib.import_module("mlserver.context")
     context.model_name_var.set(user.name)
     context.model_version_var.set(user.version or "")
+    _prefer_own_codecs(code)
+    return call(*arguments)
+
+
+def _prefer_own_codecs(code: user_code.UserCode) -> None:
+    """Have the model's own codecs found first, by what runs in this context from here on."""
     owner = getattr(importlib.import_module("mlserver.codecs"), "OWNER", None)
     if owner is not None:
         owner.set(code.package)
-    return call(*arguments)
+
+
+def _imported(code: user_code.UserCode) -> ModuleType:
+    """Return the module of the class. Raises LoadFailed."""
+    # `decode_args` looks for codecs while the module is executed.
+    _prefer_own_codecs(code)
+    return code.module()
 
 
 def _parameters(types: Any, said: Mapping[str, Any] | None) -> Any:
@@ -233,11 +255,12 @@ def _texts(name: str, values: Any) -> np.ndarray:
 
 
 def _flat(values: Any) -> Any:
-    if not isinstance(values, (list, tuple, np.ndarray)):
-        yield values
-        return
-    for item in values:
-        yield from _flat(item)
+    for item in values if isinstance(values, _NESTING) else (values,):
+        # No generator for each number: big answers are flattened at each request.
+        if isinstance(item, _NESTING):
+            yield from _flat(item)
+        else:
+            yield item
 
 
 def _numbers(name: str, values: Any, datatype: str) -> np.ndarray:
@@ -264,7 +287,7 @@ def load(folder: Path, spec: model.ModelSpec, implementation: str) -> MlserverMo
         code = _code(folder, module)
         cleanup.callback(code.forget)
         cleanup.callback(_forget_codecs, code.package)
-        class_ = getattr(code.module(), name, None)
+        class_ = getattr(contextvars.copy_context().run(_imported, code), name, None)
         if not isinstance(class_, type) or not callable(getattr(class_, "predict", None)):
             raise errors.LoadFailed(f"{code.file.name} has no class {name!r} with predict")
         user = code.run(errors.LoadFailed, class_, _settings(folder, spec, implementation))

@@ -136,6 +136,8 @@ def test_ids_parameters_headers_and_outputs_are_seen(tmp_path: Path) -> None:
     assert seen["outputs"] == ["seen"]
     assert answer.parameters == {"took": 3}
     assert answer.output_parameters == {"seen": {"content_type": "str"}}
+    with pytest.raises(errors.InvalidRequest, match="content_type Input should be a valid string"):
+        loaded.predict_request({"x": np.array([1])}, (), Details(parameters={"content_type": 5}))
     loaded.close()
 
 
@@ -251,6 +253,43 @@ def test_a_codec_of_the_model_s_own_is_found_for_it_alone(tmp_path: Path) -> Non
         answers.append(answer["y"].item())
         loaded.close()
     assert answers == [b"one", b"two"]
+
+
+OWN_TYPE = """
+    from mlserver import MLModel, types
+    from mlserver.codecs import InputCodec, register_input_codec, decode_args
+
+    class Celsius(float):
+        pass
+
+    @register_input_codec
+    class CelsiusCodec(InputCodec):
+        TypeHint = Celsius
+
+        @classmethod
+        def can_encode(cls, payload):
+            return isinstance(payload, Celsius)
+
+        @classmethod
+        def decode_input(cls, request_input):
+            return Celsius(request_input.data[0])
+
+        @classmethod
+        def encode_output(cls, name, payload):
+            return types.ResponseOutput(name=name, shape=[1], datatype="FP64", data=[payload])
+
+    class Warms(MLModel):
+        @decode_args
+        async def predict(self, degrees: Celsius) -> Celsius:
+            return Celsius(degrees + 1)
+"""
+
+
+def test_arguments_are_decoded_by_the_model_s_own_codec(tmp_path: Path) -> None:
+    loaded = loaded_from(tmp_path, "Warms", OWN_TYPE)
+    answer = loaded.predict({"degrees": np.array([20.5])}, ())
+    assert {name: array.tolist() for name, array in answer.items()} == {"output-0": [21.5]}
+    loaded.close()
 
 
 SETS = """
