@@ -282,13 +282,17 @@ def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> Pytho
             raise signatures.refused_sample(failed.cause) from failed.cause
         _check_curable(failed.cause)
         signatures.check_specs(outputs, "output")
-        own_names = {output: output.name for output in outputs}
         return PythonModel(
-            code, user, _signature(user, spec, inputs, own_names), _by_name(own_names)
+            code,
+            user,
+            _signature(user, spec, inputs, outputs),
+            {output.name: output.name for output in outputs},
         )
     own_names = signatures.agree(outputs, _with_bf16(probed.outputs, outputs), "output")
     signature = _signature(user, spec, inputs, own_names, is_batchable=probed.is_batchable)
-    loaded = PythonModel(code, user, signature, _by_name(own_names))
+    loaded = PythonModel(
+        code, user, signature, {output.name: own for output, own in own_names.items()}
+    )
     loaded.probe = probed.inputs
     return loaded
 
@@ -330,10 +334,6 @@ def _check_declared(specs: Sequence[model.TensorSpec], kind: str) -> None:
             "(auto_complete_config is not offered)"
         )
     signatures.check_specs(specs, kind)
-
-
-def _by_name(own_names: Mapping[model.TensorSpec, str]) -> dict[str, str]:
-    return {spec.name: own for spec, own in own_names.items()}
 
 
 def _signature(
