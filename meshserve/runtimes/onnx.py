@@ -167,9 +167,9 @@ class OnnxModel(model_runtime.LoadedModel):
 
 
 class RecurrentOnnxModel(OnnxModel):
-    """A session with LSTM or GRU, which end the process if they get no rows or no steps.
+    """A session with an operator of `_RECURRENT`: given no rows or no steps, they end the process.
 
-    So do ONNX Runtime's up to 1.32 at least.
+    They do so in ONNX Runtime up to 1.32 at least.
     """
 
     __slots__ = ()
@@ -193,12 +193,12 @@ def _model(session: Any, form: SessionForm) -> OnnxModel:
     return RecurrentOnnxModel(session, form) if form.is_recurrent else OnnxModel(session, form)
 
 
-_RECURRENT = (b"\x04LSTM", b"\x03GRU")
-"""Names of operators as ONNX files have them, after their lengths."""
+_RECURRENT = (b"\x04LSTM", b"\x03GRU", b"\x13DynamicQuantizeLSTM")
+"""Names of operators as ONNX files have them, after their lengths. Quantized, LSTM has the last."""
 
 
 def _has_recurrence(file: Path) -> bool:
-    """Return whether the file has an operator LSTM or GRU; rarely true without, by chance."""
+    """Return whether the file has a recurrent operator; rarely true without, by chance."""
     if file.suffix == ".ort":
         # FlatBuffers have the lengths of texts in four bytes.
         names = tuple(bytes([name[0], 0, 0, 0]) + name[1:] for name in _RECURRENT)

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization
 from skl2onnx import to_onnx
 from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
@@ -286,9 +287,11 @@ def test_the_same_bytes_declared_otherwise_are_verified_again(tmp_path: Path) ->
     assert ours(path).signature == whole
 
 
-@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
+@pytest.mark.parametrize(
+    ("kind", "gates", "is_quantized"), [("LSTM", 4, False), ("GRU", 3, False), ("LSTM", 4, True)]
+)
 def test_an_empty_sequence_is_refused_where_it_would_end_the_process(
-    tmp_path: Path, kind: str, gates: int
+    tmp_path: Path, kind: str, gates: int, *, is_quantized: bool
 ) -> None:
     weights = {"W": np.ones((1, 4 * gates, 3)), "R": np.ones((1, 4 * gates, 4))}
     path = save(
@@ -298,6 +301,8 @@ def test_an_empty_sequence_is_refused_where_it_would_end_the_process(
         [("y", TensorProto.FLOAT, None)],
         {name: array.astype(np.float32) for name, array in weights.items()},
     )
+    if is_quantized:
+        quantization.quantize_dynamic(path, path)
     loaded = contract.load(path)
     assert loaded.predict({"x": np.ones((2, 1, 3), np.float32)}, ())["y"].shape == (2, 1, 1, 4)
     for shape in ((2, 0, 3), (0, 1, 3)):
