@@ -53,8 +53,13 @@ def describe_error(error: BaseException) -> dict[str, object]:
     if isinstance(error, errors.MeshError):
         # A plug-in's own class is unknown to the worker, its base among ours is not.
         known = next(base for base in type(error).__mro__ if hasattr(errors, base.__name__))
-        return {"error": [known.__name__, error.message, error.retry_after_s]}
-    return {"raised": f"{type(error).__name__}: {error}"}
+        return {"error": [known.__name__, _sendable(error.message), error.retry_after_s]}
+    return {"raised": _sendable(f"{type(error).__name__}: {error}")}
+
+
+def _sendable(text: str) -> str:
+    """Return the text with "?" for surrogates, which file names may hold and a frame may not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def raise_error(fields: Mapping[str, Any]) -> None:

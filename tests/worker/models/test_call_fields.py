@@ -25,6 +25,8 @@ class Own(errors.LoadFailed):
         (Own("z"), {"error": ["LoadFailed", "z", None]}),
         (KeyError("k"), {"raised": "KeyError: 'k'"}),
         (SystemExit(3), {"raised": "SystemExit: 3"}),
+        (OSError("\udcff.bin"), {"raised": "OSError: ?.bin"}),
+        (errors.LoadFailed("\udcff.bin"), {"error": ["LoadFailed", "?.bin", None]}),
     ],
     ids=repr,
 )
