@@ -8,6 +8,7 @@ asks for one process, and brings the file descriptors of the process's ends of i
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -57,7 +58,7 @@ class ForkServer:
         self._kill_all()
 
     def _fork(self) -> None:
-        """Fork as the next message asks."""
+        """Fork as the next message asks, or tell the worker why the kernel refuses that."""
         message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES_MAX, DESCRIPTORS)
         if not message:
             self._is_over = True
@@ -65,13 +66,15 @@ class ForkServer:
         order = orjson.loads(message)
         limits = process_confinement.ProcessLimits(**order["limits"])
         self._preload(order["preload"])
-        server_pid = os.getpid()
-        pid = os.fork()
-        if not pid:
-            _become(server_pid, limits, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pid, pidfd = _fork_confined(limits, descriptors)
+        except OSError as error:
+            # One that can't be started must not end those that run.
+            self._channel.send(orjson.dumps({"refusal": str(error)}))
+            return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._pids[pidfd] = pid
         self._selector.register(pidfd, selectors.EVENT_READ, functools.partial(self._reap, pidfd))
         # A pidfd, unlike a pid, never means another process.
@@ -112,6 +115,24 @@ def _settle_memory() -> None:
     gc.collect()
     # Collections would write to the objects that the processes share with this one.
     gc.freeze()
+
+
+def _fork_confined(
+    limits: process_confinement.ProcessLimits, descriptors: list[int]
+) -> tuple[int, int]:
+    """Return the pid and the pidfd of a new model's process. Raises OSError."""
+    if len(descriptors) < DESCRIPTORS:  # the kernel drops those beyond this process's limit
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    server_pid = os.getpid()
+    pid = os.fork()
+    if not pid:
+        _become(server_pid, limits, descriptors)
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _become(

@@ -214,6 +214,11 @@ class ProcessLauncher:
         if "death" in fields:
             death = fields["death"]
             self._end(death.pop("pid"), process_death.ProcessDeath(**death))
+        elif "refusal" in fields:
+            _refuse(
+                self._pending.popleft(),
+                f"no process for the model could be started: {fields['refusal']}",
+            )
         else:
             self._begin(self._pending.popleft(), fields["pid"], descriptors[0])
 
@@ -260,12 +265,7 @@ class ProcessLauncher:
             self._server.wait()
             self._server = None
         while self._pending:
-            launch = self._pending.popleft()
-            os.close(launch.log)
-            if launch.answer.set_running_or_notify_cancel():
-                launch.answer.set_exception(
-                    errors.LoadFailed("the program that starts models' processes has ended")
-                )
+            _refuse(self._pending.popleft(), "the program that starts models' processes has ended")
         for pid in tuple(self.processes):
             self._end(
                 pid,
@@ -273,3 +273,10 @@ class ProcessLauncher:
                     signal.SIGKILL, reason="the program that started it has ended"
                 ),
             )
+
+
+def _refuse(launch: _Launch, reason: str) -> None:
+    """Have `launch` raise LoadFailed, if it still waits."""
+    os.close(launch.log)
+    if launch.answer.set_running_or_notify_cancel():
+        launch.answer.set_exception(errors.LoadFailed(reason))

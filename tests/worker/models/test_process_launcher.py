@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,12 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.values import process_death
-from meshserve.worker.models import isolated_process, process_confinement, process_launcher
+from meshserve.worker.models import (
+    fork_server,
+    isolated_process,
+    process_confinement,
+    process_launcher,
+)
 from tests import support
 
 STARTS = 200
@@ -85,6 +91,27 @@ def test_a_fork_server_that_is_killed_is_started_again(started: Started) -> None
     other = started.launch()
     assert is_running(other.pid)
     other.end()
+
+
+@pytest.mark.parametrize("spare", [0, fork_server.DESCRIPTORS])
+def test_a_process_that_cannot_be_forked_is_refused_and_the_others_run_on(
+    started: Started, spare: int
+) -> None:
+    running, server = started.launch(), started.launcher._server
+    assert server is not None
+    _, files_max = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    used = {int(path.name) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
+    # The limit is one of numbers: `spare` below it are free.
+    limit = [number for number in range(files_max) if number not in used][spare]
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, files_max))
+    before = descriptors()
+    with pytest.raises(errors.LoadFailed, match="Too many open files"):
+        started.launch()
+    support.wait_until(lambda: descriptors() <= before)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (files_max, files_max))
+    started.launch().end()
+    assert running.death is None
+    running.end()
 
 
 @pytest.mark.parametrize(
