@@ -178,10 +178,16 @@ class IsolatedProcess:
     def measure_footprint(self) -> int:
         """Return the bytes that the loaded model takes, mapped files included.
 
-        Memory that it shares with the fork server is counted there.
+        Memory that it shares with the fork server is counted there. Raises ModelDied if the process
+        has ended.
         """
-        own_bytes = _unshared_bytes(self.pid)
-        self._shared_bytes = max(0, process_memory.private_bytes(self.pid) - own_bytes)
+        try:
+            own_bytes = _unshared_bytes(self.pid)
+            self._shared_bytes = max(0, process_memory.private_bytes(self.pid) - own_bytes)
+        except OSError:
+            if self._is_dead.wait(CLOSE_S):
+                raise errors.ModelDied(str(self.death)) from None
+            raise
         return own_bytes + self.mapped_bytes
 
     def memory_bytes(self) -> int:

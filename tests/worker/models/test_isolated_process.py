@@ -134,6 +134,8 @@ def test_the_memory_of_a_process_is_measured_without_what_it_shares(
     os.kill(process.pid, signal.SIGKILL)
     support.wait_until(lambda: process.death is not None)
     assert process.memory_bytes() == 0
+    with pytest.raises(errors.ModelDied, match="SIGKILL"):
+        process.measure_footprint()
     model.close()
 
 
