@@ -188,7 +188,7 @@ class CopyEffects:
             return
         self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
-        # What the process of a trial takes beyond the model is not booked (`memory_bytes`).
+        # What the process of a trial takes beyond the model is not booked (`measure_memory`).
         footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
         if loaded_copy.is_measured and not loader.tried_key(key):
             self._remember(recipe, loaded_copy, record.names)
@@ -350,8 +350,8 @@ class CopyEffects:
 
     def measure_memory(self) -> ev.MemoryMeasured:
         """Return the memory of all copies' processes; kill those that take others' memory."""
-        self._isolated.stop_hogs(self._records, process_memory.private_bytes())
-        return self.memory.measure(self._isolated.memory_bytes())
+        outside_bytes = self._isolated.measure(self._records, process_memory.private_bytes())
+        return self.memory.measure(outside_bytes)
 
     async def trim_memory(self) -> None:
         """Return free pages to the kernel if copies left much behind."""

@@ -92,33 +92,32 @@ class IsolatedCopies:
 
     # Memory
 
-    def memory_bytes(self) -> int:
+    def measure(self, records: Mapping[str, copies.Copy], worker_bytes: int) -> int:
         """Return the memory of all processes that the worker has started for its models.
 
-        Those of trials are left out, and not booked either: a suspect may be innocent, and must be
-        answered also where the budget has no room for a process.
+        What grew far beyond its footprint is killed, if memory is short for it. `worker_bytes` are
+        those of the worker's own process. Processes of trials are left out of the result, and not
+        booked either: a suspect may be innocent, and must be answered also where the budget has no
+        room for a process.
         """
         if self._launcher is None:
             return 0
-        every = tuple(self._launcher.processes.values())
-        trials = [process for process in every if loader.tried_key(process.key)]
-        trial_bytes = sum(process.memory_bytes() for process in trials)
-        return max(0, self._launcher.memory_bytes() - trial_bytes)
-
-    def stop_hogs(self, records: Mapping[str, copies.Copy], worker_bytes: int) -> None:
-        """Kill what grew far beyond its footprint, if memory is short for it.
-
-        `worker_bytes` are those of the worker's own process.
-        """
-        if self._launcher is not None:
-            used_bytes = worker_bytes + self._launcher.memory_bytes()
-            if used_bytes > self._budget_bytes:
-                booked = {
-                    process: records[key].booked.host_bytes
-                    for key, process in self._serving.items()
-                    if key in records
-                }
-                memory_hogs.stop(self._launcher.processes, booked, self._budget_bytes)
+        taken_bytes = {
+            process: process.memory_bytes() for process in tuple(self._launcher.processes.values())
+        }
+        server_bytes = self._launcher.server_bytes()
+        if worker_bytes + server_bytes + sum(taken_bytes.values()) > self._budget_bytes:
+            booked_bytes = {
+                process: records[key].booked.host_bytes
+                for key, process in self._serving.items()
+                if key in records
+            }
+            memory_hogs.stop(taken_bytes, booked_bytes, self._budget_bytes)
+        return server_bytes + sum(
+            size_bytes
+            for process, size_bytes in taken_bytes.items()
+            if not loader.tried_key(process.key)
+        )
 
     async def close(self, loaded: Iterable[loader.LoadedCopy]) -> None:
         """Close these copies, those in processes side by side, then kill every process."""

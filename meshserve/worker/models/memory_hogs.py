@@ -21,22 +21,22 @@ MIB = 1 << 20
 
 
 def stop(
-    processes: Mapping[int, isolated_process.IsolatedProcess],
+    taken_bytes: Mapping[isolated_process.IsolatedProcess, int],
     booked_bytes: Mapping[isolated_process.IsolatedProcess, int],
     budget_bytes: int,
 ) -> None:
     """Kill those of the processes that grew too far, for a worker that is over its budget.
 
-    `booked_bytes` has the footprints of those that serve; one that loads may take the budget.
+    `taken_bytes` has what each process takes, `booked_bytes` the footprints of those that serve.
+    One that loads may take the budget.
     """
-    for process in tuple(processes.values()):
+    for process, size_bytes in taken_bytes.items():
         most_bytes = budget_bytes
         if process in booked_bytes:
             most_bytes = int(GROWTH_MAX * booked_bytes[process]) + GROWTH_BYTES_MIN
-        taken_bytes = process.memory_bytes()
-        if taken_bytes > most_bytes:
+        if size_bytes > most_bytes:
             process.stop(
-                f"{process_death.OVER_MEMORY} {taken_bytes / MIB:.0f} MiB, and "
+                f"{process_death.OVER_MEMORY} {size_bytes / MIB:.0f} MiB, and "
                 f"{most_bytes / MIB:.0f} MiB is the most for it while its worker's budget, "
                 f"{budget_bytes / MIB:.0f} MiB, is used up"
             )

@@ -132,15 +132,13 @@ class ProcessLauncher:
         with contextlib.suppress(OSError):  # closed: then every process is dead
             self._waking.send(b"r")
 
-    def memory_bytes(self) -> int:
-        """Return the memory of all processes and of the fork server."""
-        server, total_bytes = self._server, 0
+    def server_bytes(self) -> int:
+        """Return the memory of the fork server, 0 if it does not run."""
+        server = self._server
         if server is not None:
             with contextlib.suppress(OSError, ValueError):
-                total_bytes = process_memory.private_bytes(server.pid)
-        return total_bytes + sum(
-            process.memory_bytes() for process in tuple(self.processes.values())
-        )
+                return process_memory.private_bytes(server.pid)
+        return 0
 
     def close(self) -> None:
         """End the fork server, and with it every process."""

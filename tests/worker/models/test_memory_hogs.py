@@ -13,20 +13,11 @@ MIB = 1 << 20
 BUDGET_BYTES = 1000 * MIB
 
 
-class Taking(isolated_process.IsolatedProcess):
-    """A process that takes as much as a test says."""
-
-    taken_bytes = 0
-
-    def memory_bytes(self) -> int:
-        return self.taken_bytes
-
-
 @pytest.fixture
-def process() -> Iterator[Taking]:
+def process() -> Iterator[isolated_process.IsolatedProcess]:
     pair, control = socket.socketpair()
     with pair:
-        taking = Taking("k", control, pair, lambda _: None)
+        taking = isolated_process.IsolatedProcess("k", control, pair, lambda _: None)
         yield taking
         taking.close()
 
@@ -42,13 +33,12 @@ def process() -> Iterator[Taking]:
     ],
 )
 def test_a_process_is_killed_that_grew_to_more_than_twice_its_footprint(
-    process: Taking, taken: int, booked: int | None, is_killed: bool
+    process: isolated_process.IsolatedProcess, taken: int, booked: int | None, is_killed: bool
 ) -> None:
-    process.taken_bytes = taken * MIB
     booked_bytes: dict[isolated_process.IsolatedProcess, int] = {}
     if booked is not None:
         booked_bytes[process] = booked * MIB
-    memory_hogs.stop({1: process}, booked_bytes, BUDGET_BYTES)
+    memory_hogs.stop({process: taken * MIB}, booked_bytes, BUDGET_BYTES)
     assert bool(process.stopped_for) is is_killed
     if is_killed:
         assert process.stopped_for.startswith(f"it took {taken} MiB, and ")
