@@ -9,7 +9,7 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.protocol import inference
-from meshserve.worker.models import batcher, resident_model, version_leases
+from meshserve.worker.models import batcher, isolated_process, resident_model, version_leases
 
 ABANDONED_S = 10.0
 """How long a run goes on after its last caller has left, in a process of its own.
@@ -35,8 +35,11 @@ async def answer(
     try:
         arrays = await outputs
     except errors.MeshError as error:
-        ready.stats.failure.record(time.perf_counter() - began_s)
-        raise explain(ready.resident.key, error) from None
+        told = explain(ready.resident.key, error)
+        # The request is run again, and counted then.
+        if not isinstance(told, isolated_process.NotRun):
+            ready.stats.failure.record(time.perf_counter() - began_s)
+        raise told from None
     except asyncio.CancelledError:
         ready.stats.failure.record(time.perf_counter() - began_s)
         end = ready.resident.batcher.abandon(outputs)

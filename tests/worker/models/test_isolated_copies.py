@@ -170,6 +170,8 @@ async def test_requests_that_wait_their_turn_behind_a_death_are_answered_by_the_
         await dying
     for value, task in zip((1.0, 2.0), innocent, strict=True):
         np.testing.assert_array_equal(await task, [[value * 3] * 2])
+    (stats,) = host.stats.values()
+    assert (stats.success.count, stats.failure.count) == (3, 1)
 
 
 async def test_a_host_that_closes_ends_its_models_processes(
