@@ -35,11 +35,11 @@ async def answer(
     try:
         arrays = await outputs
     except errors.MeshError as error:
-        told = explain(ready.resident.key, error)
+        explained = explain(ready.resident.key, error)
         # The request is run again, and counted then.
-        if not isinstance(told, isolated_process.NotRun):
+        if not isinstance(explained, isolated_process.NotRun):
             ready.stats.failure.record(time.perf_counter() - began_s)
-        raise told from None
+        raise explained from None
     except asyncio.CancelledError:
         ready.stats.failure.record(time.perf_counter() - began_s)
         end = ready.resident.batcher.abandon(outputs)
