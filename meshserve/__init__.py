@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+# Nothing that a file of the current folder could stand in for: `python -m meshserve.cli` imports
+# this before it can leave that folder out. The types are in the stub beside this file.
 import importlib
-from typing import Any
 
 __all__ = ["AsyncClient", "Client"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Every process of a mesh imports this package, and few need the clients, which import gRPC.
     if name in __all__:
         return getattr(importlib.import_module("meshserve.client"), name)

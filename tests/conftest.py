@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -14,6 +15,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every program that a test starts, while
     # some tests end programs with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Processes of a mesh import nothing from the current folder, but the tests' modules by this.
+ROOT = str(Path(__file__).parent.parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 
 # What CI says of a commit must not depend on chance; elsewhere new examples are searched for.
 hypothesis.settings.register_profile("ci", derandomize=True)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 import ray
-from ray import exceptions
+from ray import exceptions, job_config
 from ray._private.authentication import authentication_token_setup
 
 from meshserve import errors
@@ -36,11 +36,30 @@ JOIN_HINT = (
     "Where it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 )
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""What keeps Python from looking for modules in the current folder, also in an actor's children."""
+
+
+class SafePathJob(job_config.JobConfig):
+    """The settings of a Ray job whose actors import nothing from the folder of their start.
+
+    Ray puts the current folder and that of the driver's program first on its workers' `sys.path`,
+    except for a job that brings a folder of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(runtime_env={"env_vars": SAFE_PATH})
+
+    # Private API: no option of `ray.init` leaves the two folders out.
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
 
 def begin(temp_dir: str) -> None:
     """Start a Ray cluster on this machine that ends with this process."""
     with _keeping_signals_and_logs():
         ray.init(
+            job_config=SafePathJob(),
             namespace=named_actors.NAMESPACE,
             include_dashboard=False,
             log_to_driver=False,
@@ -83,6 +102,7 @@ def join(address: str) -> None:
                 )
             ray.init(
                 address,
+                job_config=SafePathJob(),
                 namespace=named_actors.NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -35,7 +35,8 @@ def _start_process(state_dir: Path, config_path: str) -> str:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "meshserve.cli", "up", config_path],
+            # Without -P, `-m` lets the current folder's files stand in for libraries.
+            [sys.executable, "-P", "-m", "meshserve.cli", "up", config_path],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

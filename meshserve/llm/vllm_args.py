@@ -12,6 +12,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,9 @@ def check_in_child(
     try:
         child = subprocess.run(
             [sys.executable, "-c", CHECK_PROGRAM],
+            # Not -P: vLLM starts Pythons of its own, and they too must not import files of the
+            # current folder.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
             input=json.dumps([dict(section) for section in sections]),
             capture_output=True,
             text=True,

@@ -100,6 +100,17 @@ def test_the_mesh_that_was_started_from_here_is_found(
 
 
 @pytest.mark.edge
+def test_the_module_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    for name in ("json", "numpy", "typer", "typing"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(__file__)")
+    command = [sys.executable, "-m", "meshserve.cli", "--version"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.edge
 def test_a_closed_pipe_is_no_error(fake: fake_mesh.FakeMesh, tmp_path: Path) -> None:
     program = f"{sys.executable} -c '{conftest.PROGRAM}'"
     command = f"{program} models list --endpoint {fake.endpoint} 2>err | head -n 1 >/dev/null"

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import signal
+import sys
+from typing import Any
 
 import pytest
+import ray
 
 from meshserve import errors
 from meshserve.cluster import session
@@ -13,6 +16,12 @@ pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("ray_session")]
 
 def test_the_handler_of_sigterm_is_kept() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_processes_of_a_cluster_do_not_look_into_the_current_folder() -> None:
+    task: Any = ray.remote(lambda: sys.flags.safe_path)
+    own_variables = task.options(runtime_env={"env_vars": {"NAME": "value"}})
+    assert ray.get([task.remote(), own_variables.remote()]) == [True, True]
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://h:10001", ":6379", "h:port"])

@@ -92,11 +92,13 @@ def mesh(
     *,
     home: Path | None = None,
     is_detached: bool = False,
+    folder: Path | None = None,
     **environment: str,
 ) -> Iterator[Mesh]:
     """Run `meshserve up` on a free port while the context lasts; SIGTERM ends it.
 
-    The state directory is a temporary one, or `home`, which is kept.
+    The state directory is a temporary one, or `home`, which is kept. `folder` is the current one
+    of its start, without it that of the tests.
     """
     is_kept = home is not None
     home = home or Path(tempfile.mkdtemp(prefix="ms-e2e-", dir="/tmp"))
@@ -111,7 +113,7 @@ def mesh(
         if is_detached:
             words.append("--detach")
         process = subprocess.Popen(
-            words, stdout=out, stderr=out, env=variables, start_new_session=True
+            words, stdout=out, stderr=out, env=variables, cwd=folder, start_new_session=True
         )
     with httpx.Client(base_url=f"http://{listen}", timeout=60) as http:
         started = Mesh(listen, home, document, process, tag, http)

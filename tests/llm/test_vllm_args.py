@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +186,16 @@ def test_a_message_is_about_the_key_that_it_names() -> None:
 def test_a_good_section_is_parsed_whole(parser: argparse.ArgumentParser) -> None:
     args = vllm_args.parse_section(parser, {"max_model_len": 5, "enforce_eager": True})
     assert (args.max_model_len, args.enforce_eager) == (5, True)
+
+
+def test_a_check_imports_nothing_from_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the current folder was looked into')")
+    monkeypatch.chdir(tmp_path)
+    # As vLLM does: it inspects some models in programs of its own.
+    inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import json'], check=1)"
+    monkeypatch.setattr(
+        vllm_args, "CHECK_PROGRAM", f"{inner}; import json; print(json.dumps([[['a', 'b']]]))"
+    )
+    assert vllm_args.check_in_child([{"a": 1}]) == [[("a", "b")]], caplog.text
