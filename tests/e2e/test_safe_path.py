@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshserve.worker.http import big_bodies
 from tests.e2e import running, zoo
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow]
@@ -74,8 +75,8 @@ def mesh(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[run
         yield started
 
 
-def predict(mesh: running.Mesh, name: str) -> list[float]:
-    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}
+def predict(mesh: running.Mesh, name: str, rows: int = 1) -> list[float]:
+    tensor = {"name": "x", "shape": [rows, 4], "datatype": "FP32", "data": [1] * 4 * rows}
     answer = mesh.http.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
     assert answer.status_code == 200, answer.text
     data: list[float] = answer.json()["outputs"][0]["data"]
@@ -88,6 +89,9 @@ def test_a_mesh_imports_nothing_from_the_folder_of_its_start(
     assert predict(mesh, "linear") == [20, 40]
     assert predict(mesh, "inside") == [2, 2, 2, 2]
     assert predict(mesh, "alone") == [2, 2, 2, 2]
+    # A process of its own reads a body of this size.
+    rows = big_bodies.PROCESS_BYTES_MIN // len("1, 1, 1, 1, ") + 1
+    assert predict(mesh, "linear", rows) == [20, 40] * rows
     assert mesh.living()
     assert sorted(folder.glob(f"*.{IMPORTED}")) == []
 
