@@ -100,9 +100,8 @@ class ArtifactCache:
         """
         path = Path(artifact.path)
         try:
-            size_bytes = sum(stat.st_size for _, stat in content.files(path))
-            is_whole = size_bytes == artifact.size_bytes
-            is_small = size_bytes <= DIGESTED_BYTES_MAX
+            is_whole = content.count_bytes(path) == artifact.size_bytes
+            is_small = artifact.size_bytes <= DIGESTED_BYTES_MAX
             return is_whole and (not is_small or content.digest(path) == artifact.digest)
         except (OSError, errors.LoadFailed):
             return False
@@ -151,7 +150,7 @@ class ArtifactCache:
     def take(self, path: Path, name: str) -> tuple[str, int]:
         """Move a finished file or folder into the cache; return its digest and size in bytes."""
         digest = content.digest(path)
-        size_bytes = sum(stat.st_size for _, stat in content.files(path))
+        size_bytes = content.count_bytes(path)
         if name == cache_entries.FOLDER:
             self.entries.adopt(path, digest, name)
             return digest, size_bytes

@@ -153,7 +153,7 @@ def _add_name(entry: Path, name: str) -> bool:
 
 
 def _size_bytes(path: Path) -> int:
-    return sum(stat.st_size for _, stat in content.files(path))
+    return content.count_bytes(path)
 
 
 def _describe(entry: Path) -> garbage_collection.CacheEntry | None:

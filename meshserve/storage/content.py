@@ -130,9 +130,14 @@ def stamp(path: Path) -> Stamp:
     )
 
 
+def count_bytes(path: Path) -> int:
+    """Return the sum of the files' sizes. Raises as `files` does."""
+    return sum(stat.st_size for _, stat in files(path))
+
+
 def digest(path: Path) -> str:
     """Return the content's `sha256:<hex>`. Raises as `files` does."""
-    hexes = {name: _file_hex(path / name) for name, _ in files(path)}
+    hexes = {name: _file_hex(path / name if name else path) for name, _ in files(path)}
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
@@ -164,8 +169,16 @@ def _text_hex(text: str) -> str:
 
 
 def _file_hex(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    # By descriptor: a file object and its buffer take four times as long as a small file's hash.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sha256 = hashlib.sha256()
+        chunk_bytes = min(os.fstat(descriptor).st_size + 1, CHUNK_BYTES)
+        while chunk := os.read(descriptor, chunk_bytes):
+            sha256.update(chunk)
+    finally:
+        os.close(descriptor)
+    return sha256.hexdigest()
 
 
 def _copy_file(source: Path, target: Path, roots: tuple[str, ...]) -> str:

@@ -103,7 +103,7 @@ def artifact_at(path: Path) -> model_runtime.Artifact:
 
     Raises LoadFailed for a folder without files.
     """
-    size_bytes = sum(stat.st_size for _, stat in content.files(path))
+    size_bytes = content.count_bytes(path)
     return model_runtime.Artifact(path, content.digest(path), size_bytes)
 
 

@@ -25,17 +25,18 @@ class DeadWorkers:
     """The other workers of a node, as one of them sees them by the journals in their folder."""
 
     def __init__(self, own: run_journal.RunJournal) -> None:
-        self._folder = own.path.parent if own.path else None
+        self._folder = str(own.path.parent) if own.path else ""
         self._worker_id = own.worker_id
-        self._seen: set[str] = set()
+        # Opening and closing a file of one's own would end the lock on it (man 2 fcntl).
+        self._passed = {own.path.name} if own.path else set()
 
     def look(self) -> list[containment.WorkerDeath]:
         """Return the deaths since the last call, of workers that did not stop in good order.
 
-        This takes some 35 µs with three workers. The journals of this worker's own former
+        This takes some 25 µs with three workers. The journals of this worker's own former
         processes are removed: they are of no use once they are read.
         """
-        if self._folder is None:
+        if not self._folder:
             return []
         try:
             # Not `iterdir`, which makes an object of each name: this is called with each cold load.
@@ -44,20 +45,19 @@ class DeadWorkers:
             return []
         deaths = []
         for name in names:
-            if name.endswith(run_journal.SUFFIX) and name not in self._seen:
-                death = self._read(f"{self._folder}/{name}")
+            if name.endswith(run_journal.SUFFIX) and name not in self._passed:
+                death = self._read(name)
                 if death is not None:
-                    self._seen.add(name)
+                    self._passed.add(name)
                     deaths.append(death)
         return deaths
 
-    def _read(self, journal: str) -> containment.WorkerDeath | None:
+    def _read(self, name: str) -> containment.WorkerDeath | None:
         """Return the death of the worker with this journal, None if it lives or has stopped."""
-        path = Path(journal)
-        worker_id, _, pid = path.name.removesuffix(run_journal.SUFFIX).rpartition(".")
-        # Opening and closing a file of one's own would end the lock on it (man 2 fcntl).
+        worker_id, _, pid = name.removesuffix(run_journal.SUFFIX).rpartition(".")
         if not pid.isdigit() or int(pid) == os.getpid():
             return None
+        journal = f"{self._folder}/{name}"
         try:
             descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -71,6 +71,7 @@ class DeadWorkers:
         # A journal that is being made has no slots and no lock yet.
         if not slots:
             return None
+        path = Path(journal)
         crash = path.with_suffix(run_journal.CRASH_SUFFIX)
         keys = sorted(run_journal.running_keys(slots))
         death = containment.WorkerDeath(worker_id, int(pid), tuple(keys), _signal(crash))

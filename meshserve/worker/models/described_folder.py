@@ -151,5 +151,5 @@ def _part(artifact: model_runtime.Artifact, top: Path, folder: Path) -> model_ru
         return artifact
     name = folder.relative_to(top)
     digest = hashlib.sha256(f"{artifact.digest}/{name}".encode()).hexdigest()
-    size_bytes = sum(stat.st_size for _, stat in content.files(folder))
+    size_bytes = content.count_bytes(folder)
     return replace(artifact, path=folder, digest=f"sha256:{digest}", size_bytes=size_bytes)
