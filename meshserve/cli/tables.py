@@ -172,6 +172,15 @@ def _joining_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
         )
 
 
+def _hung_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield the models of which runs do not end."""
+    for hung in answer.get("hung", ()):
+        yield Text.assemble(
+            (f"model {hung['model']}:{hung['version']} ", "bold yellow"),
+            f"on {hung['worker']}: {hung['runs']} of its runs do not end",
+        )
+
+
 def _problem_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
     """Yield what of each repository is not served."""
     for repository in answer.get("repositories", ()):
@@ -321,6 +330,7 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "worker", Text(answer["worker"] or "")
     yield "footprint", Text(footprint(answer["footprint_bytes"]))
     yield "requests", Text(units.count(answer["requests"]))
+    yield "hung runs", Text(units.count(answer["hung_runs"]) if answer.get("hung_runs") else "")
     yield "joining", Text(_joining(answer.get("joining")))
     yield "pinned", Text("yes" if answer["pinned"] else "no")
     yield "aliases", Text(", ".join(answer["aliases"]))

@@ -51,6 +51,9 @@ class ModelSection(fields.Section):
     isolate: fields.Isolation | None = None
     """`process`: in a process of its own, so that a crash takes down only this model; `none`: in
     the worker. Default: its pool's."""
+    predict_timeout_s: fields.Duration | None = None
+    """How long a prediction may take before it is answered with 504; 0 is no limit. Default: its
+    pool's. In a process of its own the process is ended then."""
     batching: fields.Flag | None = None
     """Whether requests that arrive together may be run together. `true` promises that no row of
     the first dimension influences another. Default: only where that is known of the model."""
@@ -91,6 +94,7 @@ class ModelSection(fields.Section):
             options=self.options,
             sample=json.dumps(self.sample, sort_keys=True) if self.sample else "",
             isolate=self.isolate or "",
+            predict_timeout_s=self.predict_timeout_s,
             origin=origin,
         )
 

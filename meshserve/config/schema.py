@@ -124,6 +124,9 @@ class PoolSection(fields.Section):
     isolate: fields.Isolation = "none"
     """Where its models run: `none`, in the worker; `process`, each in a process of its own, so
     that a crash takes down only the model. That costs memory and time: see docs/operations.md."""
+    predict_timeout_s: fields.Seconds | None = None
+    """How long a prediction may take before it is answered with 504. Default: as long as it takes,
+    since only a model's owner knows what is too long."""
     copies_max: fields.Count = 8
     """The largest number of workers that serve one busy model; with 1 each model is on one
     worker."""
@@ -225,6 +228,7 @@ class Config(fields.Section):
             loads_parallel=pool.loads_parallel,
             queue_max=pool.queue_max,
             isolate=pool.isolate,
+            predict_timeout_s=pool.predict_timeout_s,
             cache_path=str(self.cache_path),
             cache_bytes_max=self.cache.size,
             artifact_bytes_max=self.cache.artifact_bytes_max,

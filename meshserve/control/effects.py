@@ -117,7 +117,7 @@ class Effects:
             case commands.StartWorker():
                 await self._start_worker(command)
             case commands.StopWorker():
-                await self._stop_worker(command.worker_id)
+                await self._stop_worker(command)
             case commands.SendChanges():
                 await self._send(command)
             case commands.EnsureLoaded():
@@ -143,7 +143,10 @@ class Effects:
         else:
             self._post(started)
 
-    async def _stop_worker(self, worker_id: str) -> None:
+    async def _stop_worker(self, command: commands.StopWorker) -> None:
+        worker_id = command.worker_id
+        if command.reason:
+            logger.warning("worker %s: %s", worker_id, command.reason)
         # Gateways must know that the worker takes no more requests before it stops taking them.
         await self.wait_until_settled("gateway")
         await self._try_stop(self._cluster.stop_worker, worker_id, f"stopping worker {worker_id}")

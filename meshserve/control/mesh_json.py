@@ -55,6 +55,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
             {"model": route.name, "workers": list(route.worker_ids)} for route in view.hot_routes
         ],
         "joins_stopped": _stopped(view),
+        "hung": _hung(view),
         "repositories": [
             {
                 "place": repository.place,
@@ -160,6 +161,16 @@ def _stopped(view: mesh_view.MeshView) -> list[Json]:
     ]
 
 
+def _hung(view: mesh_view.MeshView) -> list[Json]:
+    """Return the models with runs that go on in threads of workers, though nobody waits."""
+    return [
+        {"model": id_.name, "version": id_.version, "worker": worker.id, "runs": copy.runs}
+        for worker in view.workers
+        for copy in (worker.report.hung if worker.report else ())
+        for id_ in copy.ids
+    ]
+
+
 def _bytes(footprint: model.Footprint) -> Json:
     return {"host": footprint.host_bytes, "gpu": footprint.gpu_bytes}
 
@@ -198,6 +209,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "footprint_bytes": _bytes(_footprint(copy, declared)),
         "requests": sum(copy.requests for copy in copies.values()),
         "joining": _joining(copy, copies),
+        "hung_runs": view.hung_runs(spec.id),
         "aliases": sorted(view.aliases_of(spec.id.name)),
         "replaced": [other.id.version for other in spec.replaced],
     }

@@ -142,6 +142,15 @@ class QuarantinedModel(TypedDict):
     reason: str
 
 
+class HungModel(TypedDict):
+    """A model with `runs` that go on in threads of a worker, though nobody waits for them."""
+
+    model: str
+    version: str
+    worker: str
+    runs: int
+
+
 class RepositoryStatus(TypedDict):
     """A repository: the number of versions that it declares, and why others are not served."""
 
@@ -162,6 +171,7 @@ class MeshStatus(TypedDict):
     quarantined: list[QuarantinedModel]
     spread: list[SpreadModel]
     joins_stopped: list[StoppedJoining]
+    hung: list[HungModel]
     repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
     controller: ControllerStatus
@@ -199,6 +209,7 @@ class ModelStatus(TypedDict):
     footprint_bytes: ByteCounts
     requests: int
     joining: JoiningStatus
+    hung_runs: int
     aliases: list[str]
     replaced: list[str]
 

@@ -14,7 +14,7 @@ from meshserve.core.values import catalog_sync, desired, model, model_stats, rep
 from meshserve.protocol import http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
-from meshserve.worker.models import allocators, model_host, process_memory, run_journal
+from meshserve.worker.models import allocators, copy_effects, model_host, process_memory, run_journal
 
 
 class PoolWorker:
@@ -96,6 +96,8 @@ class PoolWorker:
             demands=self._load_signal.take(),
             deaths=self.host.trials.recent_deaths(),
             trials=self.host.trials.findings(self.host.catalog_follower.catalog),
+            hung=self.host.trials.hung_copies(),
+            run_threads=copy_effects.RUN_THREADS,
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

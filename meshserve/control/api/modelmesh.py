@@ -203,7 +203,9 @@ def _runtime(text: str) -> str:
     return RUNTIMES.get(word.lower(), word.lower())
 
 
-KEPT: tuple[str, ...] = ("pool", "trust", "checksum", "isolate", "max_batch_size", "options")
+KEPT: tuple[str, ...] = (
+    *("pool", "trust", "checksum", "isolate", "predict_timeout_s", "max_batch_size", "options"),
+)
 # ModelMesh's model types whose runtime has another name here, or ("") is inferred from the files.
 RUNTIMES = {
     "pytorch": "torch",

@@ -24,10 +24,16 @@ def override(draft: changeset.Changeset, name: str, specs: Iterable[model.ModelS
     """Serve the model, which must exist, by these specs; without any, by its owner's own."""
     current = tuple(draft.of_name(name))
     own = replaced(draft, name) or current
-    # Where a model runs is its owner's to say: an override may bring code of somebody else's.
+    # Where a model runs, and how long, is its owner's to say: an override may bring code of
+    # somebody else's.
     wanted = tuple(
         dataclasses.replace(
-            spec, origin=own[0].origin, pool=own[0].pool, isolate=own[0].isolate, replaced=own
+            spec,
+            origin=own[0].origin,
+            pool=own[0].pool,
+            isolate=own[0].isolate,
+            predict_timeout_s=own[0].predict_timeout_s,
+            replaced=own,
         )
         for spec in specs
     )

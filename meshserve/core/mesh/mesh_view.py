@@ -163,6 +163,11 @@ class MeshView:
         named = ((id_, self.quarantine(id_)) for id_ in sorted(held) if self.models.declared(id_))
         return [(id_, reason) for id_, reason in named if reason]
 
+    def hung_runs(self, id_: model.ModelId) -> int:
+        """Return how many runs of the model hang in threads of workers."""
+        reported = (worker.report for worker in self.workers if worker.report)
+        return sum(copy.runs for report in reported for copy in report.hung if id_ in copy.ids)
+
     def is_moving(self, alias: str, target: str) -> bool:
         """Return whether the alias still waits for this target, which has not failed to load."""
         current = self.aliases.get(alias)

@@ -30,14 +30,22 @@ class Quarantine:
         self._workers = workers_
         self._queue = queue
         self._deaths: collections.deque[tuple[str, int]] = collections.deque(maxlen=DEATHS_MAX)
+        self._hung: collections.deque[tuple[str, int, str, int]] = collections.deque(
+            maxlen=DEATHS_MAX
+        )
         self._counts: collections.Counter[str] = collections.Counter()
 
     def take_report(self, report: reports.WorkerReport) -> None:
-        """Take in the deaths and the trials that a worker has reported."""
+        """Take in the deaths, the runs that hang and the trials that a worker has reported."""
         for death in report.deaths:
             if (death.worker_id, death.pid) not in self._deaths:
                 self._deaths.append((death.worker_id, death.pid))
                 self._suspect_all(death)
+        for hung in report.hung:
+            seen = (report.worker_id, report.pid, hung.key, hung.total)
+            if seen not in self._hung:
+                self._hung.append(seen)
+                self._suspect(hung.key)
         for trial in report.trials:
             if trial.reason:
                 convicted = quarantine_requests.CopyConvicted(trial.key, trial.id, trial.reason)
@@ -55,6 +63,10 @@ class Quarantine:
         if any(not self._counts[key] for key in free):
             self._workers.explain(death.worker_id, death.pid)
         for key in free:
-            self._counts[key] += 1
-            probation_s = containment.PROBATION.wait_s(self._counts[key])
-            self._workers.send_changes(self._index.suspect(key, probation_s))
+            self._suspect(key)
+
+    def _suspect(self, key: str) -> None:
+        """Have the copy run alone, each time for longer."""
+        self._counts[key] += 1
+        probation_s = containment.PROBATION.wait_s(self._counts[key])
+        self._workers.send_changes(self._index.suspect(key, probation_s))

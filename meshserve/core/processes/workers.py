@@ -10,6 +10,13 @@ from meshserve.core.processes import hash_ring, reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
 
+HUNG_SHARE = 1 / 16
+"""Part of a worker's threads which, lost to runs that hang, is a reason to replace it at once."""
+
+HUNG_S = 60.0
+"""How long a run may hang until its worker is replaced, if another one answers meanwhile: a thread
+that loops takes time from all others."""
+
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=30.0, calm_s=60.0, is_first_immediate=True)
 
 
@@ -179,6 +186,27 @@ class Workers(
             worker.backoff.forgive()
             self._settled = None
 
+    def replace_if_hung(self, worker: WorkerRecord) -> None:
+        """Stop a ready worker that loses threads to runs that hang; reconcile starts it again.
+
+        It finishes its other requests first. Its models are run elsewhere meanwhile, if the pool
+        has another worker: all others must be ready.
+        """
+        report = worker.report
+        if report is None or not report.hung or worker.state is not ProcessState.READY:
+            return
+        is_short = report.hung_runs >= HUNG_SHARE * report.run_threads
+        is_old = any(copy.oldest_s >= HUNG_S for copy in report.hung)
+        has_others = len(self.of_pool(worker.settings.pool)) > 1
+        if (is_short or (is_old and has_others)) and self._may_replace(worker):
+            names = sorted({str(id_) for copy in report.hung for id_ in copy.ids})
+            worker.reason = (
+                f"it is replaced: {report.hung_runs} of its {report.run_threads} threads are lost "
+                f"to runs that do not end, of {', '.join(names)}"
+            )
+            self._move(worker, ProcessMove.STOP_ORDERED)
+            self._order_stop(worker)
+
     def stopped(self, worker_id: str) -> None:
         """Forget a worker that has drained and ended."""
         worker = self.records.get(worker_id)
@@ -238,7 +266,7 @@ class Workers(
         self._out.append(commands.StartWorker(record.id, record.settings))
 
     def _order_stop(self, record: WorkerRecord) -> None:
-        self._out.append(commands.StopWorker(record.id))
+        self._out.append(commands.StopWorker(record.id, record.reason))
 
     def _may_replace(self, record: WorkerRecord) -> bool:
         # One worker at a time: a pool that restarts all at once could answer nothing meanwhile.

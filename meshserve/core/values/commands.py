@@ -80,9 +80,13 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class StopWorker:
-    """Let the worker finish its requests and end: answered by WorkerStopped."""
+    """Let the worker finish its requests and end: answered by WorkerStopped.
+
+    `reason` says why it is replaced, empty if it is not wanted any more.
+    """
 
     worker_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,21 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class HungCopy:
+    """A copy with runs in threads of a worker that go on long after their last caller has left.
+
+    `ids` are the models that had the copy. `runs` hang now, the oldest for `oldest_s` seconds, and
+    `total` were found to hang since the worker began.
+    """
+
+    key: str
+    ids: tuple[model.ModelId, ...]
+    runs: int
+    total: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDeath:
     """The end of a worker's process that had not stopped in good order.
 

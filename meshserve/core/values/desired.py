@@ -13,7 +13,10 @@ DEFAULT_MEMORY = model.Footprint(4 << 30)
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """The settings of a worker's process; a worker is replaced when those of its pool change."""
+    """The settings of a worker's process; a worker is replaced when those of its pool change.
+
+    `predict_timeout_s` bounds the predictions of models that set no limit, None does not.
+    """
 
     pool: str = DEFAULT_POOL
     device: str = "cpu"
@@ -26,6 +29,7 @@ class WorkerSettings:
     loads_parallel: int = 4
     queue_max: int = 1000
     isolate: str = "none"
+    predict_timeout_s: float | None = None
     cache_path: str = ""
     cache_bytes_max: int = 20 << 30
     artifact_bytes_max: int = 10 << 30

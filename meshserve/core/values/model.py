@@ -149,7 +149,9 @@ class ModelSpec:
     configuration and of the label files that it names:
     {"config": ModelConfig, "labels": {output: [label, …]}}. `unloaded`: the API has unloaded it,
     and it answers nothing until it is loaded. `isolate` says where the model runs: `process` in a
-    process of its own, `none` in the worker, and an empty text where its pool says. `replaced` is
+    process of its own, `none` in the worker, and an empty text where its pool says.
+    `predict_timeout_s` is how long a prediction may take, 0 for as long as it takes, and None for
+    as long as its pool says. `replaced` is
     empty, or what the model's owner declares for all its versions, while a load request overrides
     that. `sample` is empty, or JSON of a request that the model takes: nested values by input.
     """
@@ -171,6 +173,7 @@ class ModelSpec:
     sample: str = ""
     unloaded: bool = False
     isolate: str = ""
+    predict_timeout_s: float | None = None
     origin: Origin = FROM_API
     replaced: tuple[ModelSpec, ...] = ()
 

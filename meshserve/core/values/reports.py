@@ -70,7 +70,8 @@ class WorkerReport:
     or all copies if `since` is 0; with `has_more` the next report has the rest. `measured` are new
     measurements, `demands` the busiest models. `deaths` are the last ones that it has noticed of
     workers on its node, and `trials` what it has found of suspects and the catalog does not say
-    yet: both come again with each report.
+    yet: both come again with each report. `hung` are the copies with runs that hang in its threads,
+    of which it has `run_threads`.
     """
 
     worker_id: str
@@ -92,6 +93,13 @@ class WorkerReport:
     demands: tuple[ModelDemand, ...] = ()
     deaths: tuple[containment.WorkerDeath, ...] = ()
     trials: tuple[containment.TrialEnded, ...] = ()
+    hung: tuple[containment.HungCopy, ...] = ()
+    run_threads: int = 64
+
+    @property
+    def hung_runs(self) -> int:
+        """Threads that are lost to runs that hang."""
+        return sum(copy.runs for copy in self.hung)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import base64
 import binascii
 import bisect
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +39,6 @@ Answer = http_protocol.Answer
 GRPC_HEADERS = (error_responses.GRPC_TYPE,)
 TEXT_HEADERS = ((b"content-type", b"text/plain"),)
 
-PATIENCE_S = 600.0
-"""How long a request without a deadline may wait for its model and for its run."""
-
 MODEL_METADATA = (b"mm-vmodel-id", b"mm-model-id")
 """ModelMesh's gRPC metadata that names the model; the first one wins."""
 
@@ -63,7 +61,8 @@ LATENCY_BOUNDS_S = (
 class InferenceRequest:
     """One request for a model.
 
-    `path` is still percent-encoded. `expires_s` is the deadline on the event loop's clock.
+    `path` is still percent-encoded. `expires_s` is the deadline on the event loop's clock, infinite
+    without one.
     `metadata_model` is the model named by gRPC metadata, which overrides the message's, or "".
     `is_retry`: another worker may have died of it.
     """
@@ -80,7 +79,7 @@ class InferenceRequest:
         self.body = body
         self.metadata_model = ""
         self.is_retry = False
-        timeout_s = PATIENCE_S
+        timeout_s = math.inf
         for name, value in headers:
             if name == b"grpc-timeout":
                 timeout_s = _timeout_s(value)

@@ -129,6 +129,15 @@ class WorkerMetrics:
         yield seconds
         yield stopped
         yield self._residents(labels)
+        hung = GaugeMetricFamily(
+            "meshserve_model_hung_runs",
+            "Runs that go on in a thread long after their last caller has left",
+            labels=labels,
+        )
+        for copy in self._host.trials.hung_copies():
+            for id_ in copy.ids:
+                hung.add_metric([self._worker, *id_], copy.runs)
+        yield hung
 
     def _residents(self, labels: list[str]) -> Metric:
         family = GaugeMetricFamily(

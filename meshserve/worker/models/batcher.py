@@ -5,73 +5,36 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model_stats
-from meshserve.runtimes import row_proof
+from meshserve.worker.models import (
+    isolated_process,
+    run_journal,
+    run_requests,
+    run_watch,
+    thread_runs,
+)
 from meshserve.worker.models import joining as joining_
-from meshserve.worker.models import run_journal
 
-Tensors = Mapping[str, np.ndarray]
-Outcome = Tensors | errors.MeshError
+Tensors = run_requests.Tensors
+Outcome = run_requests.Outcome
 
 QUICK_RUN_S = 0.0005
 """Shorter runs stay on the event loop, because a thread would add a tenth of this time."""
 
+SLOW_RUNS = 10
+"""Runs whose expected time a run may take longer, once nobody waits for it, until it hangs."""
+
 SMOOTHING = 0.2
 """Weight of the newest run in the expected times (an exponential moving average)."""
-
-
-@dataclass(slots=True)
-class RunRequest:
-    """A run of the model.
-
-    `inputs` were checked against the signature; `rows` is the size of their first dimension if the
-    model has a batch dimension, else 1. It is 0 for inputs whose first sizes are unequal or zero:
-    such inputs can't be joined, and the model may refuse them. Empty `outputs` mean all.
-    `expires_s` is the deadline on the event loop's clock. `details` are set for a model that sees
-    them; its requests are run alone.
-    """
-
-    inputs: Tensors
-    outputs: tuple[str, ...]
-    rows: int
-    expires_s: float
-    details: model_runtime.RequestDetails | None = None
-
-
-@dataclass(slots=True)
-class _Job:
-    request: RunRequest
-    arrived_s: float
-    answer: asyncio.Future[Tensors]
-
-
-class _Finished(NamedTuple):
-    """The result of a run: its jobs, their outcomes in the same order, and the seconds it took."""
-
-    jobs: Sequence[_Job]
-    outcomes: Sequence[Outcome]
-    took_s: float
-
-
-class _Run(NamedTuple):
-    """Jobs that a thread runs, and the future of their result."""
-
-    batch: Sequence[_Job]
-    end: asyncio.Future[_Finished]
-
-    def has(self, answer: asyncio.Future[Tensors]) -> bool:
-        """Return whether one of the jobs is answered by this future."""
-        return any(job.answer is answer for job in self.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +44,38 @@ class BatchLimits:
     `rows_max`: rows in a joined batch. `queue_max`: requests that may wait. `parallel`: runs at the
     same time while requests are not joined; a joined one runs by itself. `is_steady`: equal calls
     take equal times; other code may wait for anything, so it never runs on the event loop.
+    `run_s`: how long a run may take until its callers are answered that it took too long.
     """
 
     rows_max: int
     queue_max: int
     parallel: int
     is_steady: bool = True
+    run_s: float = math.inf
+
+
+class RunHost(NamedTuple):
+    """The process that runs a copy's code.
+
+    `key` is the copy's in the journal of this process; it is empty if `process` runs the copy.
+    """
+
+    key: str = ""
+    process: isolated_process.IsolatedProcess | None = None
+
+
+IN_WORKER = RunHost()
 
 
 class RunPlaces(NamedTuple):
-    """Where a worker's copies run: threads for longer runs, and the journal in which runs stand."""
+    """Where a worker's copies run: threads for longer runs, and what is noted of the runs there.
+
+    `watch` ends or counts those that never end.
+    """
 
     pool: ThreadPoolExecutor
     journal: run_journal.RunJournal
+    watch: run_watch.RunWatch
 
 
 shared_limits = functools.lru_cache(maxsize=1024)(BatchLimits)
@@ -103,7 +85,7 @@ shared_limits = functools.lru_cache(maxsize=1024)(BatchLimits)
 class Batcher:
     """The runs of one copy, for one event loop.
 
-    `key` is the copy's in the journal, empty if its runs can't end this process.
+    `host` is the process that its runs may end.
     """
 
     __slots__ = (
@@ -112,6 +94,7 @@ class Batcher:
         "_limits",
         "_loaded",
         "_places",
+        "_process",
         "_row_s",
         "_runs",
         "_saturated_at_s",
@@ -126,26 +109,26 @@ class Batcher:
         places: RunPlaces,
         run_s: float | None,
         joining: joining_.Joining,
-        key: str = "",
+        host: RunHost = IN_WORKER,
     ) -> None:
         """`run_s` is the measured time of one row's run, or None if it is unknown."""
         self.joining = joining
         self._loaded = loaded
         self._limits = limits
         self._places = places
-        self._key = key
+        self._key, self._process = host
         # An unknown time counts as long, so the first run goes to a thread, where it is measured.
         self._row_s = QUICK_RUN_S if run_s is None else run_s
         self._call_s = self._row_s
         # A list: an empty deque takes ten times the memory, and there are tens of thousands. The
         # list is short, so taking from its front is quick.
-        self._waiting: list[_Job] = []
+        self._waiting: list[thread_runs.Job] = []
         # A tuple, because all empty tuples are one object.
-        self._runs: tuple[_Run, ...] = ()
+        self._runs: tuple[thread_runs.Run, ...] = ()
         self._saturated_at_s: float | None = None
 
     def run(
-        self, request: RunRequest, stats: model_stats.ModelStats
+        self, request: run_requests.RunRequest, stats: model_stats.ModelStats
     ) -> Tensors | asyncio.Future[Tensors]:
         """Run the model; return the outputs for this request's rows, or a future of them.
 
@@ -167,27 +150,80 @@ class Batcher:
                 retry_after_s=max(1.0, self._call_s),
             )
         loop = asyncio.get_running_loop()
-        job = _Job(request, loop.time(), loop.create_future())
+        job = thread_runs.Job(request, loop.time(), loop.create_future())
         self._waiting.append(job)
         self._start(stats)
-        if len(self._waiting) > 1 and _can_join(self._waiting[-2].request, request):
+        if len(self._waiting) > 1 and run_requests.can_join(self._waiting[-2].request, request):
             self.joining.note_demand()
         self._note_saturation(job.arrived_s, stats)
         return job.answer
 
-    def abandon(self, answer: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
-        """Forget a request whose caller has left. If its run has begun, return the run's future."""
+    def abandon(self, answer: asyncio.Future[Any]) -> None:
+        """Forget a request whose caller has left; a run that has begun goes on."""
         answer.cancel()
-        for index, job in enumerate(self._waiting):
-            if job.answer is answer:
-                del self._waiting[index]
-                return None
+        self._waiting = [job for job in self._waiting if job.answer is not answer]
+
+    def find_end(self, answer: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
+        """Return the future of the run that goes on for this answer, None if there is none."""
         return next((run.end for run in self._runs if run.has(answer)), None)
 
-    def is_awaited(self, end: asyncio.Future[Any]) -> bool:
-        """Return whether a caller still waits for the run of this future."""
-        batches = (run.batch for run in self._runs if run.end is end)
-        return any(not job.answer.done() for batch in batches for job in batch)
+    def sweep(self, now_s: float) -> bool:
+        """Answer the requests whose time is over; return whether a run in a thread now hangs.
+
+        `now_s` is the time on the event loop's clock. A run hangs that goes on long after its last
+        caller has left or was answered; in a process of its own it is ended instead.
+        """
+        for job in self._waiting:
+            if job.expires_s <= now_s:
+                thread_runs.settle(
+                    job, thread_runs.late("the request waited for its turn until then")
+                )
+        self._waiting = [job for job in self._waiting if not job.answer.done()]
+        has_hung = False
+        for run in self._runs:
+            self._answer_late(run, now_s)
+            if run.is_awaited or run.began_s is None or run.is_hung:
+                continue
+            run.left_s = now_s if run.left_s is None else run.left_s
+            run.is_hung = now_s - run.left_s >= self._patience_s
+            if run.is_hung:
+                has_hung |= self._end_hung(run)
+        return has_hung
+
+    def _answer_late(self, run: thread_runs.Run, now_s: float) -> None:
+        """Answer the run's callers whose deadline, or whose model's time limit, has passed."""
+        for job in run.batch:
+            if job.request.expires_s <= now_s:
+                thread_runs.settle(job, thread_runs.late("it passed while the model ran"))
+        limit_s = self._limits.run_s
+        if run.began_s is not None and now_s - run.began_s >= limit_s:
+            late = f"the model has not answered within {limit_s:g} s (predict_timeout_s)"
+            for job in run.batch:
+                thread_runs.settle(job, thread_runs.late(late))
+            if self._process is not None:
+                self._process.stop(f"a run took longer than {limit_s:g} s (predict_timeout_s)")
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a run may go on after its last caller has left.
+
+        A model that is slow at all times is given more of it: its run will end.
+        """
+        return run_watch.ABANDONED_S + SLOW_RUNS * self._call_s
+
+    def _end_hung(self, run: thread_runs.Run) -> bool:
+        """End the process of a run that hangs, if it has one; return whether it has none."""
+        if self._process is not None:
+            self._process.stop(f"nobody waited for its run any more, for {self._patience_s:.3g} s")
+            return False
+        self._places.watch.count_hung(self._key, run.end)
+        # Other runs of the copy may hang as well, and then nothing would end this wait.
+        for job in self._waiting:
+            thread_runs.settle(
+                job, isolated_process.NotRun("another run of the model does not end")
+            )
+        self._waiting = []
+        return True
 
     @property
     def _parallel(self) -> int:
@@ -210,35 +246,33 @@ class Batcher:
             batch = self._next_batch(stats)
             if not batch:
                 return
-            end = asyncio.get_running_loop().run_in_executor(
-                self._places.pool, self._run_batch, batch
+            run = thread_runs.Run(batch)
+            run.end = asyncio.get_running_loop().run_in_executor(
+                self._places.pool, self._perform, run
             )
-            run = _Run(batch, end)
             self._runs += (run,)
-            end.add_done_callback(functools.partial(self._finish, run, stats))
+            self._places.watch.add(self)
+            run.end.add_done_callback(functools.partial(self._finish, run, stats))
 
-    def _next_batch(self, stats: model_stats.ModelStats) -> list[_Job]:
+    def _next_batch(self, stats: model_stats.ModelStats) -> list[thread_runs.Job]:
         """Take the next jobs that may run together, in order; refuse those past their deadlines.
 
         A batch takes all waiting jobs at once. Even if a run of n rows is not quicker than n runs,
         callers wait equally long on average (Little's law), so smaller batches gain nothing.
         """
-        batch: list[_Job] = []
+        batch: list[thread_runs.Job] = []
         rows, rows_max = 0, self._rows_max
         now_s = asyncio.get_running_loop().time()
         while self._waiting:
             job = self._waiting[0]
-            if job.answer.done() or job.request.expires_s <= now_s:
+            if job.answer.done() or job.expires_s <= now_s:
                 self._waiting.pop(0)
-                _settle(
-                    job,
-                    errors.DeadlineExceeded(
-                        "Deadline Exceeded: the request waited for its turn until then"
-                    ),
+                thread_runs.settle(
+                    job, thread_runs.late("the request waited for its turn until then")
                 )
                 continue
             is_full = rows + job.request.rows > rows_max
-            if batch and (is_full or not _can_join(batch[0].request, job.request)):
+            if batch and (is_full or not run_requests.can_join(batch[0].request, job.request)):
                 break
             self._waiting.pop(0)
             stats.queued.record(now_s - job.arrived_s)
@@ -246,21 +280,23 @@ class Batcher:
             rows += job.request.rows
         return batch
 
-    def _run_batch(self, batch: Sequence[_Job]) -> _Finished:
+    def _perform(self, run: thread_runs.Run) -> thread_runs.Finished:
         """Run the jobs whose callers still wait, in a thread that may have been late to start."""
+        run.began_s = time.monotonic()
         began_s = time.perf_counter()
-        wanted = [job for job in batch if not job.answer.done()]
+        wanted = [job for job in run.batch if not job.answer.done()]
         with self._places.journal.running(self._key):
             outcomes = self._outcomes(wanted) if wanted else []
-        return _Finished(wanted, outcomes, time.perf_counter() - began_s)
+        return thread_runs.Finished(wanted, outcomes, time.perf_counter() - began_s)
 
-    def _outcomes(self, batch: Sequence[_Job]) -> Sequence[Outcome]:
+    def _outcomes(self, batch: Sequence[thread_runs.Job]) -> Sequence[Outcome]:
         """Run the jobs joined; if that fails, one by one, so that each gets its own error."""
         if len(batch) == 1:
             return [self._outcome(batch[0])]
         try:
-            joined = list(_split(self._predict(_join(batch)), batch))
-        except _RowsLost as lost:
+            requests = [job.request for job in batch]
+            joined = list(run_requests.split(self._predict(run_requests.join(requests)), requests))
+        except run_requests.RowsLost as lost:
             self.joining.stop(lost.message)
         except (errors.MeshError, MemoryError):
             pass
@@ -268,7 +304,9 @@ class Batcher:
             return self._watched(batch, joined)
         return [self._outcome(job) for job in batch]
 
-    def _watched(self, batch: Sequence[_Job], joined: list[Tensors]) -> Sequence[Outcome]:
+    def _watched(
+        self, batch: Sequence[thread_runs.Job], joined: list[Tensors]
+    ) -> Sequence[Outcome]:
         """Return the joined outcomes; or those of the jobs alone, if some are run alone and differ.
 
         A difference means that rows influence each other, so requests are no longer joined.
@@ -277,19 +315,21 @@ class Batcher:
         checked = batch[:count] if count >= 0 else batch
         alone = [self._outcome(job) for job in checked]
         pairs = zip(alone, joined, strict=False)
-        difference = next(filter(None, itertools.starmap(_difference, pairs)), None)
+        difference = next(
+            filter(None, itertools.starmap(run_requests.find_difference, pairs)), None
+        )
         if difference is None:
             return joined
         self.joining.stop(f"a joined run gave another answer than a request alone: {difference}")
         return alone + [self._outcome(job) for job in batch[len(alone) :]]
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: thread_runs.Job) -> Outcome:
         try:
             return self._predict(job.request)
         except errors.MeshError as error:
             return error
 
-    def _predict(self, request: RunRequest) -> Tensors:
+    def _predict(self, request: run_requests.RunRequest) -> Tensors:
         try:
             if request.details is None:
                 return self._loaded.predict(request.inputs, request.outputs)
@@ -302,14 +342,19 @@ class Batcher:
             raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
 
     def _finish(
-        self, run: _Run, stats: model_stats.ModelStats, end: asyncio.Future[_Finished]
+        self,
+        run: thread_runs.Run,
+        stats: model_stats.ModelStats,
+        end: asyncio.Future[thread_runs.Finished],
     ) -> None:
         self._runs = tuple(other for other in self._runs if other is not run)
+        if not self._runs:
+            self._places.watch.discard(self)
         jobs, outcomes, took_s = end.result()
         if jobs:
             self._learn(sum(job.request.rows for job in jobs), took_s, stats)
         for job, outcome in zip(jobs, outcomes, strict=True):
-            _settle(job, outcome)
+            thread_runs.settle(job, outcome)
         self._start(stats)
         self._note_saturation(asyncio.get_running_loop().time(), stats)
 
@@ -332,66 +377,3 @@ def _smooth(expected_s: float, took_s: float) -> float:
     as twice the expected time at most.
     """
     return expected_s + SMOOTHING * (min(took_s, 2 * expected_s) - expected_s)
-
-
-def _settle(job: _Job, outcome: Outcome) -> None:
-    if job.answer.done():
-        return
-    if isinstance(outcome, errors.MeshError):
-        job.answer.set_exception(outcome)
-    else:
-        job.answer.set_result(outcome)
-
-
-def _can_join(first: RunRequest, other: RunRequest) -> bool:
-    """Return whether both want the same outputs of inputs that differ only in their rows.
-
-    The columns of a data frame come in any datatype, and joining would make one of two.
-    """
-    if not first.rows or not other.rows or first.outputs != other.outputs:
-        return False
-    if first.details is not None:
-        return False
-    return first.inputs.keys() == other.inputs.keys() and all(
-        array.shape[1:] == other.inputs[name].shape[1:] and array.dtype == other.inputs[name].dtype
-        for name, array in first.inputs.items()
-    )
-
-
-def _join(batch: Sequence[_Job]) -> RunRequest:
-    """Return one request with the jobs' inputs, joined along the first dimension."""
-    first = batch[0].request
-    inputs = {
-        name: np.concatenate([job.request.inputs[name] for job in batch]) for name in first.inputs
-    }
-    return RunRequest(inputs, first.outputs, sum(job.request.rows for job in batch), 0.0)
-
-
-class _RowsLost(errors.ModelRaised):
-    """An output of a joined run has more or fewer rows than its inputs."""
-
-
-def _difference(alone: Outcome, joined: Tensors) -> str | None:
-    """Return in what a request's answer alone differs from that of a joined run, None if equal."""
-    if isinstance(alone, errors.MeshError):
-        return f"alone it is refused ({alone.message})"
-    return next(
-        (
-            f"output {name!r} {row_proof.describe_difference(array, joined[name])}"
-            for name, array in alone.items()
-            if not row_proof.is_close(array, joined[name])
-        ),
-        None,
-    )
-
-
-def _split(outputs: Tensors, batch: Sequence[_Job]) -> Iterator[Tensors]:
-    """Yield each job's rows of joined outputs. Raises _RowsLost if an output has other rows."""
-    rows = sum(job.request.rows for job in batch)
-    if any(array.shape[:1] != (rows,) for array in outputs.values()):
-        raise _RowsLost("an output has not one row for each row of a joined run")
-    start = 0
-    for job in batch:
-        end = start + job.request.rows
-        yield {name: array[start:end] for name, array in outputs.items()}
-        start = end

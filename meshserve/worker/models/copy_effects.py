@@ -31,7 +31,9 @@ from meshserve.worker.models import (
 QUICK_FREE_BYTES = 32 << 20
 """Smaller copies are freed on the event loop, because handing them to a thread takes longer."""
 
-RUN_THREADS_MAX = 64
+CORES = os.cpu_count() or 1
+RUN_THREADS = min(192, max(64, 4 * CORES))
+"""Threads for runs. Even a model of which every run hangs takes a quarter of them at most."""
 
 Effect = ev.FetchArtifact | ev.LoadCopy | ev.FreeCopy | ev.OffloadCopy | ev.OnloadCopy
 
@@ -68,8 +70,10 @@ class CopyEffects:
         self._recipes: dict[str, loader.LoadRecipe] = {}
         self._residents: dict[str, resident_model.ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._run_pool = ThreadPoolExecutor(RUN_THREADS_MAX, "run")
-        self._places = batcher.RunPlaces(self._run_pool, trials.journal)
+        self._run_pool = ThreadPoolExecutor(RUN_THREADS, "run")
+        # Of their own, so that models that hang when they are closed take no run's place.
+        self._free_pool = ThreadPoolExecutor(RUN_THREADS, "free")
+        self._places = batcher.RunPlaces(self._run_pool, trials.journal, trials.watch)
         self._trim_pool = ThreadPoolExecutor(1, "trim")
         self.proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
         self._isolated = isolated_copies.IsolatedCopies(
@@ -130,8 +134,9 @@ class CopyEffects:
         self._fetched_specs[id_] = spec
         try:
             artifact = await self._storage.fetch(spec.uri, spec.checksum)
+            settings = self._settings
             recipe = loader.make_recipe(
-                spec, artifact, self._settings.device, self._settings.isolate
+                spec, artifact, settings.device, settings.isolate, settings.predict_timeout_s
             )
             recipe = self._trials.admit(id_, recipe)
         except errors.MeshError as error:
@@ -247,8 +252,9 @@ class CopyEffects:
         limits = batcher.shared_limits(
             rows_max=signatures.rows_max(spec, signature),
             queue_max=self._settings.queue_max,
-            parallel=(os.cpu_count() or 1) if capabilities.is_reentrant else 1,
+            parallel=min(CORES, RUN_THREADS // 4) if capabilities.is_reentrant else 1,
             is_steady=capabilities.is_steady,
+            run_s=recipe.run_s,
         )
         joined = self.proofs.first_verdict(recipe, signature)
         return resident_model.ResidentModel(
@@ -257,7 +263,8 @@ class CopyEffects:
             loaded_copy=loaded_copy,
             signature=signature,
             batcher=batcher.Batcher(
-                loaded, limits, self._places, loaded_copy.run_s, joined, recipe.journal_key
+                *(loaded, limits, self._places, loaded_copy.run_s, joined),
+                batcher.RunHost(recipe.journal_key, loaded_copy.process),
             ),
             platform=signature.platform or recipe.runtime.name,
             needs_details=capabilities.needs_details,
@@ -309,7 +316,7 @@ class CopyEffects:
             self._load_queue.free, self._recipes[key], loaded_copy, is_detached=is_detached
         )
         try:
-            await self._loop.run_in_executor(self._run_pool, free)
+            await self._loop.run_in_executor(self._free_pool, free)
         except BaseException:
             kept = None
             raise
@@ -363,7 +370,7 @@ class CopyEffects:
     async def _move(self, key: str, move: Callable[[], None], moved: ev.Event) -> None:
         """Offload or onload a copy. If the library raises, the copy is of no use any more."""
         (failure,) = await asyncio.gather(
-            self._loop.run_in_executor(self._run_pool, move), return_exceptions=True
+            self._loop.run_in_executor(self._free_pool, move), return_exceptions=True
         )
         self._emit(moved if failure is None else ev.DeviceMoveFailed(key))
 
@@ -377,6 +384,7 @@ class CopyEffects:
         await self._isolated.close(residents)
         self._load_queue.close()
         self._run_pool.shutdown(wait=False, cancel_futures=True)
+        self._free_pool.shutdown(wait=False, cancel_futures=True)
         self._trim_pool.shutdown(wait=False, cancel_futures=True)
         self.proofs.close()
         await self._storage.close()

@@ -17,7 +17,7 @@ from meshserve.core.memory import copies, suspicions, version_choice
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.memory.suspicions import CopyStanding
 from meshserve.core.values import catalog, containment, model, process_death
-from meshserve.worker.models import dead_workers, loader, run_journal
+from meshserve.worker.models import dead_workers, loader, run_journal, run_watch
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class Rebind(Protocol):
 class CopyTrials:
     """One worker's suspects and their trials.
 
-    `records` are the copies of `Residency` by key, only read here; `rebind` is the host's.
+    `records` are the copies of `Residency` by key, only read here; `rebind` is the host's, and
+    `watch` knows the copies with runs that hang.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class CopyTrials:
         journal: run_journal.RunJournal,
         records: Mapping[str, copies.Copy],
         rebind: Rebind,
+        watch: run_watch.RunWatch,
     ) -> None:
+        self.watch = watch
         self.journal = journal
         self._deaths: collections.deque[tuple[float, containment.WorkerDeath]] = collections.deque()
         self._dead = dead_workers.DeadWorkers(journal)
@@ -60,6 +63,8 @@ class CopyTrials:
         self._rebind = rebind
         self._suspicions = suspicions.Suspicions()
         self._refused: dict[model.ModelId, str] = {}
+        self._hung_ids: dict[str, tuple[model.ModelId, ...]] = {}
+        self._hung_totals: collections.Counter[str] = collections.Counter()
         self._findings: dict[tuple[str, model.ModelId], str] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -80,6 +85,29 @@ class CopyTrials:
             )
             for key in death.keys:
                 self._suspect(key, containment.PROBATION.base_s)
+
+    def suspect_hung(self, key: str) -> None:
+        """Run a copy alone from now on, because a run of it hangs in a thread of this worker."""
+        ids = sorted(set(map(version_choice.public_id, self._names(key))))
+        # A copy that lost its names by the first run that hangs has had them.
+        self._hung_ids[key] = tuple(ids) or self._hung_ids.get(key, ())
+        self._hung_totals[key] += 1
+        logger.warning(
+            "a run of %s does not end, and nobody waits for it any more; the model runs in a "
+            "process of its own for now",
+            ", ".join(map(str, self._hung_ids[key])) or f"copy {key}",
+        )
+        self._suspect(key, containment.PROBATION.base_s)
+
+    def hung_copies(self) -> tuple[containment.HungCopy, ...]:
+        """Return the copies with runs that hang in this worker's threads."""
+        now_s = self._loop.time()
+        return tuple(
+            containment.HungCopy(
+                key, self._hung_ids[key], len(ends), self._hung_totals[key], now_s - min(ends.values())
+            )
+            for key, ends in self.watch.hung.items()
+        )
 
     def recent_deaths(self) -> tuple[containment.WorkerDeath, ...]:
         """Return the deaths noticed here within the last DEATH_TOLD_S seconds."""
@@ -113,7 +141,8 @@ class CopyTrials:
             self._rebind_all(key)
 
     def _acquit(self, key: str) -> None:
-        if self._suspicions.acquit(key):
+        # The copy in this worker can't be used again while a run of it hangs.
+        if key not in self.watch.hung and self._suspicions.acquit(key):
             logger.info("copy %s has run alone, and nothing died", key)
             # The copy that runs alone answers until the one in this process is loaded.
             self._rebind_all(loader.alone_key(key), keeps_copy=True)
@@ -226,7 +255,8 @@ class CopyTrials:
         for key in self._suspicions.keys(CopyStanding.SUSPECT):
             trial = self._records.get(loader.alone_key(key))
             has_answered = trial and trial.state is CopyPhase.READY and trial.uses > 0
-            if trial and has_answered and self._suspicions.is_over(key, now_s):
+            is_over = self._suspicions.is_over(key, now_s) and key not in self.watch.hung
+            if trial and has_answered and is_over:
                 for id_ in trial.names:
                     self._findings[key, version_choice.public_id(id_)] = ""
                 self._acquit(key)

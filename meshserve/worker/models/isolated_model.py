@@ -30,22 +30,17 @@ GRACE_S = 1.0
 
 
 class IsolatedModel(model_runtime.LoadedModel):
-    """A model in a process of its own.
+    """A model in a process of its own."""
 
-    A prediction that takes longer than `predict_timeout_s` ends the process; None sets no limit.
-    """
-
-    __slots__ = ("_predict_timeout_s", "_process", "capabilities", "probe", "signature")
+    __slots__ = ("_process", "capabilities", "probe", "signature")
 
     def __init__(
         self,
         process: isolated_process.IsolatedProcess,
         description: Mapping[str, Any],
         probe: Tensors,
-        predict_timeout_s: float | None = None,
     ) -> None:
         self._process = process
-        self._predict_timeout_s = predict_timeout_s
         self.signature = _signature(description["signature"])
         own = model_runtime.Capabilities(**description["capabilities"])
         # The event loop must not wait for another process. Its mapped files are its own.
@@ -57,10 +52,10 @@ class IsolatedModel(model_runtime.LoadedModel):
     def predict(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run the model in its process; shapes and datatypes are the signature's.
 
-        Raises ModelDied if the process dies, DeadlineExceeded after the model's time limit.
+        Raises ModelDied if the process dies.
         """
         call = {"call": "predict", "outputs": list(outputs)}
-        return self._learned(self._process.call(call, inputs, self._predict_timeout_s).arrays)
+        return self._learned(self._process.call(call, inputs).arrays)
 
     def predict_request(
         self, inputs: Tensors, outputs: Sequence[str], details: model_runtime.RequestDetails
@@ -71,7 +66,7 @@ class IsolatedModel(model_runtime.LoadedModel):
         """
         plain = dataclasses.replace(details, headers=dict(details.headers))
         call = {"call": "predict_request", "outputs": list(outputs), **call_fields.pack(plain)}
-        frame = self._process.call(call, inputs, self._predict_timeout_s)
+        frame = self._process.call(call, inputs)
         self._learned(frame.arrays)
         if "parameters" not in frame.fields:
             return frame.arrays
@@ -108,7 +103,6 @@ class IsolatedRuntime(model_runtime.Runtime):
         launcher: process_launcher.ProcessLauncher,
         key: str,
         limits: process_confinement.ProcessLimits = process_confinement.NO_LIMITS,
-        predict_timeout_s: float | None = None,
         process_bytes: int = PROCESS_BYTES,
     ) -> None:
         """`process_bytes` is what a process is booked for beyond its model."""
@@ -120,7 +114,6 @@ class IsolatedRuntime(model_runtime.Runtime):
         self._launcher = launcher
         self._key = key
         self._limits = limits
-        self._predict_timeout_s = predict_timeout_s
         self._process_bytes = process_bytes
 
     def accepts(self, artifact: model_runtime.Artifact) -> bool:
@@ -164,7 +157,7 @@ class IsolatedRuntime(model_runtime.Runtime):
             if self._own.library_bytes <= self._launcher.library_bytes_max:
                 self._launcher.proven_runtimes.add(self.name)
             process.mapped_bytes = frame.fields["capabilities"]["mapped_bytes"]
-            return IsolatedModel(process, frame.fields, frame.arrays, self._predict_timeout_s)
+            return IsolatedModel(process, frame.fields, frame.arrays)
         except BaseException as error:
             process.discard("its load failed")
             if isinstance(error, errors.ModelDied):

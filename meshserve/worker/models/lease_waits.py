@@ -10,6 +10,9 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model
 from meshserve.worker.models import resident_model
 
+PATIENCE_S = 600.0
+"""How long a request without a deadline may wait for its model."""
+
 
 class LeaseWaits:
     """The requests of leases that `Residency` has neither granted nor refused.
@@ -30,15 +33,15 @@ class LeaseWaits:
     async def wait(self, id_: model.ModelId, expires_s: float) -> resident_model.ResidentModel:
         """Request a lease, and return the copy once it is granted; its release is owed.
 
-        `expires_s` is the deadline on the event loop's clock. Raises DeadlineExceeded, or the
-        reason why the model is not loaded.
+        `expires_s` is the deadline on the event loop's clock; PATIENCE_S is the longest wait.
+        Raises DeadlineExceeded, or the reason why the model is not loaded.
         """
         ticket = object()
         answer: asyncio.Future[resident_model.ResidentModel] = self._loop.create_future()
         self._waiting[ticket] = answer
         self._emit(ev.LeaseRequested(ticket, id_))
         try:
-            async with asyncio.timeout_at(expires_s):
+            async with asyncio.timeout_at(min(expires_s, self._loop.time() + PATIENCE_S)):
                 return await answer
         except TimeoutError:
             self._return_unused(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -51,7 +52,7 @@ class LoadRecipe:
     The key is the artifact's digest and a hash of the rest, so equal bytes under two names share
     one copy, and a changed artifact is another copy: nothing is ever reloaded in place. `whole` is
     what the storage holds, if the model is only a part of that. `is_isolated`: it is to run in a
-    process of its own.
+    process of its own. `run_s` is how long a run may take.
     """
 
     key: str
@@ -61,6 +62,7 @@ class LoadRecipe:
     device: str
     whole: model_runtime.Artifact | None = None
     is_isolated: bool = False
+    run_s: float = math.inf
 
     @property
     def stored(self) -> model_runtime.Artifact:
@@ -136,33 +138,38 @@ def make_recipe(
     artifact: model_runtime.Artifact,
     device: str,
     isolate_default: str = "none",
+    predict_timeout_s: float | None = None,
 ) -> LoadRecipe:
-    """Return how to load the artifact as `spec` says, `isolate_default` if it leaves that open.
+    """Return how to load the artifact as `spec` says.
 
+    `isolate_default` and `predict_timeout_s` are the pool's, for a spec that leaves them open.
     Raises LoadFailed if no runtime takes the artifact.
     """
+    if spec.predict_timeout_s is not None:
+        predict_timeout_s = spec.predict_timeout_s
     whole = artifact
     is_isolated = (spec.isolate or isolate_default) == "process"
     spec, artifact = described_folder.resolve(spec, artifact)
     runtime = runtime_lookup.find(spec, artifact)
     shape = [_as_json(spec.inputs), _as_json(spec.outputs), spec.batching, spec.max_batch_size]
-    identity = json.dumps(
-        [
-            runtime.name,
-            runtime.copy_name(artifact, spec),
-            device,
-            spec.trust,
-            shape,
-            dict(spec.options),
-            spec.description,
-            spec.sample,
-            is_isolated,
-        ],
-        sort_keys=True,
-        default=str,
-    )
+    parts: list[object] = [
+        runtime.name,
+        runtime.copy_name(artifact, spec),
+        device,
+        spec.trust,
+        shape,
+        dict(spec.options),
+        spec.description,
+        spec.sample,
+        is_isolated,
+    ]
+    if predict_timeout_s:
+        # Only then: quarantines of copies without a limit are saved by keys without it.
+        parts.append(predict_timeout_s)
+    identity = json.dumps(parts, sort_keys=True, default=str)
     key = f"{artifact.digest}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    return LoadRecipe(key, spec, artifact, runtime, device, whole, is_isolated)
+    run_s = predict_timeout_s or math.inf
+    return LoadRecipe(key, spec, artifact, runtime, device, whole, is_isolated, run_s)
 
 
 def isolated(recipe: LoadRecipe) -> LoadRecipe:

@@ -17,7 +17,6 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
 from meshserve.protocol import inference, model_description, parameters
 from meshserve.worker.models import (
-    batcher,
     copy_effects,
     copy_trials,
     isolated_process,
@@ -27,6 +26,8 @@ from meshserve.worker.models import (
     request_counts,
     resident_model,
     run_journal,
+    run_requests,
+    run_watch,
     served_descriptions,
     version_leases,
 )
@@ -50,8 +51,9 @@ class ModelHost:
             settings.memory, settings.loads_parallel, settings.queue_max, settings.idle_unload_s
         )
         self._residency = residency.Residency(limits, eviction.POLICIES[settings.eviction])
+        self.watch = run_watch.RunWatch()
         self.trials = copy_trials.CopyTrials(
-            journal or run_journal.RunJournal(), self._residency.copies, self._rebind
+            journal or run_journal.RunJournal(), self._residency.copies, self._rebind, self.watch
         )
         self._effects = copy_effects.CopyEffects(
             settings, storage, self._follower, self._residency.copies, self._handle, self.trials
@@ -123,7 +125,7 @@ class ModelHost:
         if not isinstance(outcome, inference.InferReply):
             self._counts.add(ready.id)
             self._lease_ready(ready.held_id)
-            return self._finish(call, ready, outcome, expires_s)
+            return self._finish(outcome, expires_s)
         return outcome
 
     def _acquire(self, name: str, version: str) -> version_leases.ReadyModel | None:
@@ -153,13 +155,13 @@ class ModelHost:
 
     def _run(
         self, call: inference.InferCall, ready: version_leases.ReadyModel, expires_s: float
-    ) -> inference.InferReply | Awaitable[inference.InferReply]:
+    ) -> inference.InferReply | queued_runs.QueuedRun:
         began_s = time.perf_counter()
         signature = ready.resident.signature
         try:
             inputs = inference.check_inputs(call, signature)
             rows = inference.row_count(inputs, signature)
-            request = batcher.RunRequest(inputs, call.outputs, rows, expires_s)
+            request = run_requests.RunRequest(inputs, call.outputs, rows, expires_s)
             if ready.resident.needs_details:
                 request.details = parameters.details_of(call.source, call.headers)
             outputs = ready.resident.batcher.run(request, ready.stats)
@@ -168,7 +170,7 @@ class ModelHost:
             ready.stats.failure.record(time.perf_counter() - began_s)
             raise
         if isinstance(outputs, asyncio.Future):
-            return queued_runs.answer(call, ready, rows, outputs, self.trials.explain)
+            return queued_runs.QueuedRun(call, ready, rows, outputs, self.trials.explain)
         self._end_quick_run(ready)
         ready.stats.record_answer(rows or 1, time.perf_counter() - began_s, time.time())
         return inference.InferReply(call.model, ready.id.version, call.id, outputs, signature)
@@ -185,27 +187,23 @@ class ModelHost:
             self._end_queued_run(ready)
             raise
         if not isinstance(outcome, inference.InferReply):
-            return await self._finish(call, ready, outcome, expires_s)
+            return await self._finish(outcome, expires_s)
         self._end_queued_run(ready)
         return outcome
 
     async def _finish(
-        self,
-        call: inference.InferCall,
-        ready: version_leases.ReadyModel,
-        reply: Awaitable[inference.InferReply],
-        expires_s: float,
+        self, queued: queued_runs.QueuedRun, expires_s: float
     ) -> inference.InferReply:
-        """Wait for the reply and end the lease; begin again if the run has not begun."""
+        """Wait for the reply, and end the lease with the run; begin again if it has not begun."""
         try:
-            return await reply
+            return await queued.answer()
         except isolated_process.NotRun:
-            # The copy's process died of an earlier request. The next one may answer, and the
-            # back-off between deaths ends this.
+            # The copy's process died of an earlier request, or a run of the copy hangs. The next
+            # process may answer, and the back-off between deaths ends this.
             pass
         finally:
-            self._end_queued_run(ready)
-        return await self._load_and_infer(call, expires_s)
+            queued.call_at_end(self._end_queued_run)
+        return await self._load_and_infer(queued.call, expires_s)
 
     def _end_queued_run(self, ready: version_leases.ReadyModel) -> None:
         """Release the copy; or prove first that its rows are independent, if joining would pay."""
@@ -353,6 +351,8 @@ class ModelHost:
         while True:
             await asyncio.sleep(TICK_S)
             self.trials.look_for_deaths()
+            for key in self.watch.sweep(self._loop.time()):
+                self.trials.suspect_hung(key)
             self.trials.end_probations()
             await self._effects.trim_memory()
             self._handle(self._effects.measure_memory())

@@ -12,7 +12,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model, model_stats
-from meshserve.worker.models import batcher, joining, run_journal
+from meshserve.worker.models import batcher, joining, run_journal, run_requests, run_watch
 from tests import support
 
 FOREVER_S = float("inf")
@@ -62,8 +62,10 @@ def stats() -> model_stats.ModelStats:
 
 def ask(
     *values: int, outputs: tuple[str, ...] = ("y",), expires_s: float = FOREVER_S
-) -> batcher.RunRequest:
-    return batcher.RunRequest({"x": np.array(values, np.float64)}, outputs, len(values), expires_s)
+) -> run_requests.RunRequest:
+    return run_requests.RunRequest(
+        {"x": np.array(values, np.float64)}, outputs, len(values), expires_s
+    )
 
 
 def limits(
@@ -76,12 +78,12 @@ def begin_batcher(adding: Any, limits_: Any, pool: Any, run_s: Any, joined: Any 
     """Return a batcher that joins if `limits_` let it, and no longer watches its runs."""
     state = joining.JoinState.JOINED if limits_.rows_max > 1 else joining.JoinState.NEVER
     joined = joined or joining.Joining(state, runs=joining.FIRST_RUNS)
-    places = batcher.RunPlaces(pool, run_journal.RunJournal())
+    places = batcher.RunPlaces(pool, run_journal.RunJournal(), run_watch.RunWatch())
     return batcher.Batcher(adding, limits_, places, run_s, joined)
 
 
 async def begin(
-    running: batcher.Batcher, stats: model_stats.ModelStats, *requests: batcher.RunRequest
+    running: batcher.Batcher, stats: model_stats.ModelStats, *requests: run_requests.RunRequest
 ) -> list[asyncio.Future[Any]]:
     """Return the requests' futures, the first of them running."""
     answers = [running.run(request, stats) for request in requests]
@@ -127,7 +129,7 @@ async def test_requests_of_other_shapes_or_outputs_are_not_joined(
     adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     running = begin_batcher(adding, limits(), pool, None)
-    wide = batcher.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
+    wide = run_requests.RunRequest({"x": np.zeros((1, 2))}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(2), wide, ask(3, outputs=("y", "z")), ask(4))
     adding.gate.set()
     assert await results(tasks) == [[2], [3], [[1, 1]], [4], [5]]
@@ -138,7 +140,7 @@ async def test_requests_of_other_datatypes_are_not_joined(
     adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     running = begin_batcher(adding, limits(), pool, None)
-    whole = batcher.RunRequest({"x": np.array([2])}, ("y",), 1, FOREVER_S)
+    whole = run_requests.RunRequest({"x": np.array([2])}, ("y",), 1, FOREVER_S)
     tasks = await begin(running, stats, ask(1), ask(5), whole, whole, ask(3))
     adding.gate.set()
     assert await results(tasks) == [[2], [6], [3], [3], [4]]
@@ -260,7 +262,8 @@ async def test_an_abandoned_request_leaves_the_queue_and_its_place(
 ) -> None:
     running = begin_batcher(adding, limits(rows_max=1, queue_max=2), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2), ask(3))
-    assert running.abandon(tasks[1]) is None
+    running.abandon(tasks[1])
+    assert running.find_end(tasks[1]) is None
     tasks += await begin(running, stats, ask(4))
     adding.gate.set()
     assert await results([tasks[0], *tasks[2:]]) == [[2], [4], [5]]
@@ -273,13 +276,14 @@ async def test_a_request_abandoned_in_its_run_is_told_the_runs_end(
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
     await support.wait_until_async(lambda: len(adding.runs) == 1, 10, "the first run")
-    end = running.abandon(tasks[0])
+    running.abandon(tasks[0])
+    end = running.find_end(tasks[0])
     assert end is not None
     assert not end.done()
     adding.gate.set()
     await end
     assert await results(tasks[1:]) == [[3]]
-    assert running.abandon(tasks[1]) is None
+    assert running.find_end(tasks[1]) is None
 
 
 async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
@@ -290,7 +294,8 @@ async def test_a_batch_that_nobody_wants_when_its_thread_comes_is_not_run(
         pool.submit(busy.wait, 20)
         running = begin_batcher(adding, limits(), pool, None)
         (answer,) = await begin(running, stats, ask(1))
-        end = running.abandon(answer)
+        running.abandon(answer)
+        end = running.find_end(answer)
         busy.set()
         assert end is not None
         await end
@@ -382,7 +387,7 @@ async def test_inputs_without_a_number_of_rows_run_alone(
     adding: Adding, pool: ThreadPoolExecutor, stats: model_stats.ModelStats
 ) -> None:
     running = begin_batcher(adding, limits(), pool, None)
-    empty = batcher.RunRequest({"x": np.zeros(0)}, ("y",), 0, FOREVER_S)
+    empty = run_requests.RunRequest({"x": np.zeros(0)}, ("y",), 0, FOREVER_S)
     tasks = await begin(running, stats, ask(1), empty, ask(2), empty, ask(3))
     adding.gate.set()
     assert await results(tasks) == [[2], [], [3], [], [4]]

@@ -12,7 +12,7 @@ from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import catalog, containment, model, process_death
-from meshserve.worker.models import copy_trials, loader, run_journal
+from meshserve.worker.models import copy_trials, loader, run_journal, run_watch
 
 A, B = model.ModelId("a"), model.ModelId("b")
 KEY = "sha256:a/1"
@@ -28,7 +28,8 @@ class Bench:
         self.records: dict[str, copies.Copy] = {}
         self.bound: list[tuple[model.ModelId, bool, bool]] = []
         self.journal = run_journal.RunJournal()
-        self.trials = copy_trials.CopyTrials(self.journal, self.records, self.rebind)
+        self.watch = run_watch.RunWatch()
+        self.trials = copy_trials.CopyTrials(self.journal, self.records, self.rebind, self.watch)
 
     def rebind(self, id_: model.ModelId, *, keeps_copy: bool, is_replaced: bool) -> None:
         self.bound.append((id_, keeps_copy, is_replaced))

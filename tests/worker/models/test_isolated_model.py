@@ -178,17 +178,6 @@ def test_whatever_a_model_raises_is_an_answer(
     assert str(process.death).endswith("exit code 0")
 
 
-def test_a_run_over_its_time_limit_ends_the_process(
-    launcher: process_launcher.ProcessLauncher, tmp_path: Path
-) -> None:
-    loaded = load_code(launcher, tmp_path, SLOW, predict_timeout_s=0.5)
-    with pytest.raises(errors.DeadlineExceeded, match="has not answered within"):
-        loaded.predict({"x": np.array([700])}, ())
-    with pytest.raises(errors.ModelDied, match="a call took longer than"):
-        loaded.predict({"x": np.array([1])}, ())
-    loaded.close()
-
-
 def test_calls_side_by_side_are_not_mixed_up(
     launcher: process_launcher.ProcessLauncher, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from meshserve import errors, tasks
 from meshserve.core.values import catalog, model, model_stats
-from meshserve.worker.models import batcher, model_host
+from meshserve.worker.models import model_host, run_requests
 from tests import support
 from tests.worker import helpers
 
@@ -272,5 +272,5 @@ async def test_a_pinned_copy_stays(
 
 async def test_a_users_code_never_runs_on_the_event_loop(host: model_host.ModelHost) -> None:
     resident = await host.lease(ID, later())
-    request = batcher.RunRequest({"x": np.ones((1, 2), np.float32)}, (), 1, later())
+    request = run_requests.RunRequest({"x": np.ones((1, 2), np.float32)}, (), 1, later())
     assert isinstance(resident.batcher.run(request, model_stats.ModelStats()), asyncio.Future)

@@ -9,7 +9,7 @@ import pytest
 
 from meshserve import tasks
 from meshserve.core.values import model
-from meshserve.worker.models import model_host, queued_runs
+from meshserve.worker.models import model_host, run_watch
 from tests import support
 from tests.worker import helpers
 from tests.worker.models import poison
@@ -37,8 +37,9 @@ WAITING = """
 async def test_a_run_that_nobody_waits_for_is_ended_and_others_go_on(
     hosting: Hosting, storage: helpers.FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queued_runs, "ABANDONED_S", 0.3)
+    monkeypatch.setattr(run_watch, "ABANDONED_S", 0.3)
     host = hosting()
+    ticking = tasks.spawn(host.run(), "tick")
     options = {"kind": "spin", "moment": "predict"}
     helpers.apply(host, *helpers.declared(isolated(storage, "m", poison.SOURCE, options=options)))
     await answer(host, "m")
@@ -49,6 +50,7 @@ async def test_a_run_that_nobody_waits_for_is_ended_and_others_go_on(
     leaving.cancel()
     np.testing.assert_array_equal(await waiting, [[6.0, 6.0]])
     assert "nobody waited for its run any more" in str(process.death)
+    ticking.cancel()
 
 
 async def test_a_process_whose_run_ends_in_time_is_kept(

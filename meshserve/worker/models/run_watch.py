@@ -1,0 +1,76 @@
+"""The runs in one worker's threads: a sweep answers what is late, and counts what hangs.
+
+Nothing ends a thread of a model that loops or waits for ever. A sweep on a tick finds such runs, so
+a prediction needs no timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+ABANDONED_S = 10.0
+"""How long a run goes on after its last caller has left, or was answered, until it counts as hung.
+
+A run that only takes long has most of this time and that of its caller.
+"""
+
+
+class SweptRuns(Protocol):
+    """The runs of one copy."""
+
+    def sweep(self, now_s: float) -> bool:
+        """Answer the requests whose time is over; return whether a run in a thread now hangs."""
+        ...
+
+
+class RunWatch:
+    """The copies of one worker that run in threads at the moment. Lives on the event loop's thread.
+
+    `hung` has when the runs of each copy that hang were found to, by the copy's key.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[SweptRuns] = set()
+        self._hung: dict[str, dict[asyncio.Future[Any], float]] = {}
+
+    @property
+    def hung(self) -> Mapping[str, Mapping[asyncio.Future[Any], float]]:
+        """The runs that hang, with the time at which that was noticed, by their copies' keys."""
+        return self._hung
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run goes on in a thread."""
+        return bool(self._running)
+
+    def add(self, runs: SweptRuns) -> None:
+        """Watch the runs of a copy, until `discard`."""
+        self._running.add(runs)
+
+    def discard(self, runs: SweptRuns) -> None:
+        """Watch the copy no longer: none of its runs goes on."""
+        self._running.discard(runs)
+
+    def sweep(self, now_s: float) -> frozenset[str]:
+        """Answer what is late; return the keys of copies of which another run hangs now.
+
+        `now_s` is the time on the event loop's clock.
+        """
+        before = {key: len(ends) for key, ends in self._hung.items()}
+        for runs in tuple(self._running):
+            runs.sweep(now_s)
+        return frozenset(key for key, ends in self._hung.items() if len(ends) > before.get(key, 0))
+
+    def count_hung(self, key: str, end: asyncio.Future[Any]) -> None:
+        """Count a run that hangs, until its future is done."""
+        self._hung.setdefault(key, {})[end] = asyncio.get_running_loop().time()
+        end.add_done_callback(functools.partial(self._forget, key))
+
+    def _forget(self, key: str, end: asyncio.Future[Any]) -> None:
+        ends = self._hung[key]
+        del ends[end]
+        if not ends:
+            del self._hung[key]
