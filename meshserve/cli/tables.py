@@ -150,6 +150,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         *(_spread_line(model) for model in answer.get("spread", ())),
         *_quarantine_lines(answer),
         *_joining_lines(answer),
+        *_hung_lines(answer),
         *_problem_lines(answer),
         *reasons(named_rows),
     )

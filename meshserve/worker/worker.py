@@ -14,7 +14,13 @@ from meshserve.core.values import catalog_sync, desired, model, model_stats, rep
 from meshserve.protocol import http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
-from meshserve.worker.models import allocators, copy_effects, model_host, process_memory, run_journal
+from meshserve.worker.models import (
+    allocators,
+    copy_effects,
+    model_host,
+    process_memory,
+    run_journal,
+)
 
 
 class PoolWorker:

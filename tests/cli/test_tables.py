@@ -93,6 +93,15 @@ def test_status_names_models_that_are_joined_no_more() -> None:
     assert shown == "model m:7 on default-0: requests are joined no more: output 'y' differs"
 
 
+def test_models_whose_runs_do_not_end_are_told() -> None:
+    hung = {"model": "m", "version": "7", "worker": "default-0", "runs": 3}
+    text = drawn(tables.status(status(hung=[hung]), "", 140))
+    assert line_with(text, "model m:7") == "model m:7 on default-0: 3 of its runs do not end"
+    shown = drawn(tables.model(fake_mesh.model("m", hung_runs=3)))
+    assert line_with(shown, "hung runs").split() == ["hung", "runs", "3"]
+    assert "hung" not in drawn(tables.model(fake_mesh.model("m")))
+
+
 def test_a_starting_mesh_shows_the_asked_endpoint() -> None:
     assert "http://asked" in drawn(
         tables.status(status(endpoint="", state="starting"), "http://asked", 140)

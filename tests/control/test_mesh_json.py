@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshserve.control import mesh_json
-from meshserve.core.values import desired, events, gateway_events, model, reports
+from meshserve.core.values import containment, desired, events, gateway_events, model, reports
 from tests.core import world
 
 A, B = model.ModelId("a"), model.ModelId("b")
@@ -120,6 +120,18 @@ def test_a_model_that_is_joined_no_more_anywhere_is_told(mesh_world: world.World
         {"state": "never", "reason": "LSTM"},
         {"state": "", "reason": ""},
     ]
+
+
+def test_a_model_with_runs_that_do_not_end_is_told(mesh_world: world.World) -> None:
+    for worker_id, runs in (("default-0", 2), ("default-1", 1)):
+        say(mesh_world, worker_id, hung=(containment.HungCopy("k", (A,), runs, 3, 0.5),))
+    view = mesh_world.mesh.view()
+    assert mesh_json.status(view)["hung"] == [
+        {"model": "a", "version": "1", "worker": "default-0", "runs": 2},
+        {"model": "a", "version": "1", "worker": "default-1", "runs": 1},
+    ]
+    shown = mesh_json.models(view, mesh_json.ModelFilter())["models"]
+    assert [row["hung_runs"] for row in shown] == [3, 0, 0]
 
 
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world: world.World) -> None:

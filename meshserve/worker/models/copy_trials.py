@@ -101,11 +101,9 @@ class CopyTrials:
 
     def hung_copies(self) -> tuple[containment.HungCopy, ...]:
         """Return the copies with runs that hang in this worker's threads."""
-        now_s = self._loop.time()
+        now_s, ids, totals = self._loop.time(), self._hung_ids, self._hung_totals
         return tuple(
-            containment.HungCopy(
-                key, self._hung_ids[key], len(ends), self._hung_totals[key], now_s - min(ends.values())
-            )
+            containment.HungCopy(key, ids[key], len(ends), totals[key], now_s - min(ends.values()))
             for key, ends in self.watch.hung.items()
         )
 

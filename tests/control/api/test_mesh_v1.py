@@ -74,6 +74,7 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "footprint_bytes": {"host": 0, "gpu": 0},
         "requests": 0,
         "joining": {"state": "", "reason": ""},
+        "hung_runs": 0,
         "aliases": ["al"],
         "replaced": [],
     }

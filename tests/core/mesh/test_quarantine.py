@@ -152,3 +152,18 @@ def test_a_model_with_another_artifact_is_not_shown_in_quarantine(mesh_world: wo
     assert mesh_world.mesh.view().quarantined() == []
     mesh_world.feed(events.ModelRemoved("a"))
     assert mesh_world.mesh.view().quarantined() == []
+
+
+def hung(mesh_world: world.World, total: int) -> None:
+    copy = containment.HungCopy(KEY, (A,), 1, total, 0.0)
+    mesh_world.hear_report("default-1", hung=(copy,))
+
+
+def test_a_copy_with_a_run_that_hangs_is_a_suspect_everywhere_for_longer_each_time(
+    mesh_world: world.World,
+) -> None:
+    hung(mesh_world, 1)
+    hung(mesh_world, 1)
+    assert standings(mesh_world, "gpu-0") == (containment.CopySuspected(KEY, 20.0),)
+    hung(mesh_world, 2)
+    assert standings(mesh_world, "gpu-0") == (containment.CopySuspected(KEY, 40.0),)

@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 
-from meshserve.core.processes import hash_ring, workers
-from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
+from meshserve.core.processes import hash_ring, reconcile, workers
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    commands,
+    containment,
+    desired,
+    events,
+    model,
+    reports,
+)
 from tests.core import world
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 1)
@@ -229,3 +238,44 @@ def test_a_report_is_kept_by_model_until_the_loss(running: workers.Workers) -> N
     assert worker.copies == {copy.id: copy}
     running.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert (worker.report, worker.copies) == (None, {})
+
+
+def report_hung(
+    running: workers.Workers, runs: int, oldest_s: float, worker_id: str = "default-0"
+) -> None:
+    copy = containment.HungCopy("k", (model.ModelId("slow"),), runs, runs, oldest_s)
+    worker = running.records[worker_id]
+    worker.take_report(
+        reports.WorkerReport(worker_id, 1, "n1", "ready", 1, hung=(copy,), run_threads=64)
+    )
+    running.replace_if_hung(worker)
+
+
+@pytest.mark.parametrize(
+    ("runs", "oldest_s", "is_replaced"), [(3, 59.0, False), (4, 0.0, True), (1, 60.0, True)]
+)
+def test_a_worker_that_loses_threads_to_runs_that_hang_is_replaced(
+    running: workers.Workers, runs: int, oldest_s: float, is_replaced: bool
+) -> None:
+    report_hung(running, runs, oldest_s)
+    worker = running.records["default-0"]
+    assert (worker.state is reconcile.ProcessState.DRAINING) is is_replaced
+    if is_replaced:
+        assert "of its 64 threads are lost to runs that do not end, of slow:1" in worker.reason
+        assert running._out[-1] == commands.StopWorker("default-0", worker.reason)
+        # One at a time: the other one answers until this one is back.
+        report_hung(running, 4, 60.0, "default-1")
+        assert running.ready("default") == ["default-1"]
+        running.stopped("default-0")
+        assert orders(running) == [("StartWorker", "default-0")]
+
+
+def test_a_worker_alone_is_replaced_only_when_its_threads_run_out(
+    running: workers.Workers,
+) -> None:
+    orders(running, world.pool(workers=1))
+    running.stopped("default-1")
+    report_hung(running, 1, 600.0)
+    assert running.is_ready("default-0")
+    report_hung(running, 4, 0.0)
+    assert not running.is_ready("default-0")
